@@ -1,0 +1,182 @@
+//! Which addresses a webhook may go to. Pure: the rules for literals; names
+//! are resolved, and judged by the same rules, at the attempt.
+
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use url::{Host, Url};
+
+/// Ports of well-known services that speak no HTTP, above 1024.
+const SERVICE_PORTS: [u16; 24] = [
+    1433, 1521, 1883, 2049, 2181, 2375, 2376, 2379, 2380, 3306, 3389, 4369, 5432, 5672, 5900, 5984, 6379, 6667, 9042,
+    9092, 9200, 11211, 27017, 50000,
+];
+
+/// Why a URL is refused, as a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("is not a URL with a host, such as https://crm.example/hooks")]
+    NotAUrl,
+    #[error("must begin with https:// (http:// is for targets in [delivery] allow_targets)")]
+    Scheme,
+    #[error("must not carry a user name or password")]
+    Userinfo,
+    #[error("names a port that is not for HTTP: 80, 443 and from 1024 are allowed, well-known services excepted")]
+    Port,
+    #[error("names a private, local or reserved address (see [delivery] allow_targets)")]
+    Address,
+}
+
+/// Checks an endpoint's URL as far as it can be without a resolver.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check_url(text: &str, allowed: &[IpNet]) -> Result<Url, Refused> {
+    let url = Url::parse(text).map_err(|_| Refused::NotAUrl)?;
+    let https = match url.scheme() {
+        "https" => true,
+        "http" => false,
+        _ => return Err(Refused::Scheme),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Refused::Userinfo);
+    }
+    let port = url.port_or_known_default().ok_or(Refused::Port)?;
+    if !(port == 80 || port == 443 || port >= 1024) || SERVICE_PORTS.contains(&port) {
+        return Err(Refused::Port);
+    }
+    let literal = match url.host().ok_or(Refused::NotAUrl)? {
+        Host::Ipv4(ip) => Some(IpAddr::V4(ip)),
+        Host::Ipv6(ip) => Some(IpAddr::V6(ip)),
+        Host::Domain(name) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            let local = name == "localhost" || name.ends_with(".localhost");
+            if local && !is_allowed(IpAddr::V4(Ipv4Addr::LOCALHOST), allowed) {
+                return Err(Refused::Address);
+            }
+            local.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        }
+    };
+    match literal {
+        Some(ip) if is_forbidden(ip) && !is_allowed(ip, allowed) => Err(Refused::Address),
+        Some(ip) if !https && !is_allowed(ip, allowed) => Err(Refused::Scheme),
+        // A name over plain http is judged by what it resolves to.
+        None if !https && allowed.is_empty() => Err(Refused::Scheme),
+        _ => Ok(url),
+    }
+}
+
+/// Whether an operator has opened this address. Metadata services stay shut.
+pub fn is_allowed(ip: IpAddr, allowed: &[IpNet]) -> bool {
+    !is_metadata(ip) && allowed.iter().any(|net| net.contains(&ip))
+}
+
+fn is_metadata(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4 == Ipv4Addr::new(169, 254, 169, 254),
+        IpAddr::V6(v6) => {
+            v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
+                || embedded(v6).is_some_and(|v4| is_metadata(IpAddr::V4(v4)))
+        }
+    }
+}
+
+/// Whether no webhook goes there unless an operator says so.
+pub fn is_forbidden(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => is_forbidden_v4(v4),
+        IpAddr::V6(v6) => is_forbidden_v6(v6),
+    }
+}
+
+/// RFC 6890 and its successors: everything that is not plainly public.
+fn is_forbidden_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    matches!(
+        (a, b, c),
+        (0 | 10 | 127, _, _)
+            | (100, 64..=127, _)
+            | (169, 254, _)
+            | (172, 16..=31, _)
+            | (192, 0, 0 | 2)
+            | (192, 31, 196)
+            | (192, 52, 193)
+            | (192, 88, 99)
+            | (192, 168, _)
+            | (192, 175, 48)
+            | (198, 18 | 19, _)
+            | (198, 51, 100)
+            | (203, 0, 113)
+            | (224..=255, _, _)
+    )
+}
+
+fn is_forbidden_v6(ip: Ipv6Addr) -> bool {
+    let s = ip.segments();
+    if s[..6] == [0x64, 0xff9b, 0, 0, 0, 0] {
+        // NAT64: as good or bad as the address inside.
+        return embedded(ip).is_none_or(is_forbidden_v4);
+    }
+    // Outside 2000::/3 nothing is public; inside it, what is not.
+    s[0] & 0xe000 != 0x2000
+        || s[0] == 0x2002
+        || s[0] == 0x2001 && (s[1] < 0x200 || s[1] == 0xdb8)
+        || s[0] == 0x3fff && s[1] < 0x1000
+        || s[0] == 0x2620 && s[1] == 0x4f && s[2] == 0x8000
+}
+
+/// The IPv4 address inside an IPv6 one that embeds one.
+fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let s = ip.segments();
+    let tail = Ipv4Addr::from((u32::from(s[6]) << 16) | u32::from(s[7]));
+    match s[..6] {
+        [0, 0, 0, 0, 0, 0 | 0xffff] | [0, 0, 0, 0, 0xffff, 0] | [0x64, 0xff9b, 0, 0, 0, 0] => Some(tail),
+        [0x2002, high, low, ..] => Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_in_every_spelling() {
+        for url in [
+            "https://127.0.0.1", "https://[::1]", "https://[::ffff:127.0.0.1]", "https://0", "https://0x7f.1",
+            "https://2130706433", "https://127.1", "https://169.254.169.254", "https://10.1.2.3", "https://100.64.0.1",
+            "https://[fc00::1]", "https://[fe80::1]", "https://[64:ff9b::7f00:1]", "https://[64:ff9b:1::1]",
+            "https://[2002:7f00:1::]", "https://[2001::1]", "https://localhost", "https://a.localhost",
+            "https://LOCALHOST.", "https://192.168.0.1", "https://172.31.0.1", "https://[::]", "https://[::7f00:1]",
+            "https://[2001:db8::1]", "https://224.0.0.1", "https://255.255.255.255", "https://017700000001",
+        ] {
+            assert_eq!(check_url(url, &[]), Err(Refused::Address), "{url}");
+        }
+        for (url, why) in [
+            ("file:///etc/passwd", Refused::Scheme),
+            ("http://example.com", Refused::Scheme),
+            ("http://93.184.216.34", Refused::Scheme),
+            ("https://a:b@example.com", Refused::Userinfo),
+            ("https://example.com:22", Refused::Port),
+            ("https://example.com:25", Refused::Port),
+            ("https://example.com:6379", Refused::Port),
+            ("nonsense", Refused::NotAUrl),
+            ("https://", Refused::NotAUrl),
+        ] {
+            assert_eq!(check_url(url, &[]), Err(why), "{url}");
+        }
+        for url in ["https://example.com/x", "https://93.184.216.34", "https://[64:ff9b::5db8:d822]", "https://example.com:8443"] {
+            assert!(check_url(url, &[]).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn operators_open_networks_but_never_metadata() {
+        let loopback: Vec<IpNet> = vec!["127.0.0.0/8".parse().unwrap()];
+        assert!(check_url("http://127.0.0.1:9000/hook", &loopback).is_ok());
+        assert!(check_url("http://localhost:9000/hook", &loopback).is_ok());
+        assert_eq!(check_url("http://10.0.0.1", &loopback), Err(Refused::Address));
+        let all: Vec<IpNet> = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
+        assert_eq!(check_url("http://169.254.169.254", &all), Err(Refused::Address));
+        assert_eq!(check_url("http://[::ffff:169.254.169.254]", &all), Err(Refused::Address));
+    }
+}

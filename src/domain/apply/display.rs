@@ -1,0 +1,89 @@
+//! What the app says about an offer: seen, closed; and the offer as it stands.
+
+use std::sync::Arc;
+
+use super::{OfferView, Outputs, Refusal, Reply, Scene, fanout};
+use crate::domain::decision::Offered;
+use crate::domain::endpoint::EventType;
+use crate::domain::id;
+use crate::domain::record::Record;
+use crate::domain::survey::Survey;
+use crate::domain::time::Millis;
+use crate::domain::user::User;
+
+pub(super) fn displayed(scene: Scene<'_>, user: &mut User, record: &Record<'_>, offer_id: &str, out: &mut Outputs) {
+    let Some((index, survey)) = find(scene, user, offer_id, out) else { return };
+    let duplicate = user.offers[index].displayed_at.is_some();
+    if !duplicate {
+        let at = record.told.event_time(scene.now);
+        mark_displayed(scene, user, index, at);
+        fanout::fact(scene, user, index, &survey, (EventType::Displayed, at), out);
+    }
+    out.reply = Some(Reply::Accepted { duplicate, response_id: None });
+}
+
+pub(super) fn dismissed(scene: Scene<'_>, user: &mut User, record: &Record<'_>, offer_id: &str, out: &mut Outputs) {
+    let Some((index, survey)) = find(scene, user, offer_id, out) else { return };
+    let duplicate = user.offers[index].dismissed_at.is_some();
+    if !duplicate {
+        let at = record.told.event_time(scene.now).max(user.offers[index].offered_at);
+        if user.offers[index].displayed_at.is_none() {
+            mark_displayed(scene, user, index, at);
+        }
+        user.offers[index].dismissed_at = Some(at);
+        fanout::fact(scene, user, index, &survey, (EventType::Dismissed, at), out);
+    }
+    out.reply = Some(Reply::Accepted { duplicate, response_id: None });
+}
+
+pub(super) fn show(scene: Scene<'_>, user: &User, offer_id: &str, out: &mut Outputs) {
+    let Some((index, survey)) = find(scene, user, offer_id, out) else { return };
+    let offer = &user.offers[index];
+    let response = offer.response.as_ref();
+    out.reply = Some(Reply::Offer(Box::new(OfferView {
+        offered: Offered::of(offer, &survey),
+        displayed_at: offer.displayed_at,
+        dismissed_at: offer.dismissed_at,
+        completed: response.is_some_and(|r| r.completed),
+        answers: response.map_or_else(Vec::new, |r| r.answers.iter().map(|(k, v)| (k.clone(), v.clone())).collect()),
+    })));
+}
+
+/// The offer and the version of its survey, or a refusal in `out`.
+pub(super) fn find(
+    scene: Scene<'_>,
+    user: &User,
+    offer_id: &str,
+    out: &mut Outputs,
+) -> Option<(usize, Arc<Survey>)> {
+    if let Some(index) = user.offers.iter().position(|o| o.offer_id == offer_id) {
+        let offer = &user.offers[index];
+        let entry = &scene.project.surveys[&offer.survey_id];
+        let survey = entry.version(offer.version).unwrap_or(&entry.current).clone();
+        return Some((index, survey));
+    }
+    let made = id::offer_was_made(scene.origin.incarnation, scene.project_id, scene.user_id, offer_id);
+    out.refuse(if made { Refusal::OfferLapsed } else { Refusal::UnknownOffer });
+    None
+}
+
+/// Counts a display wherever displays count; those of a survey under test
+/// count nowhere.
+pub(super) fn mark_displayed(scene: Scene<'_>, user: &mut User, index: usize, at: Millis) {
+    let offer = &mut user.offers[index];
+    let at = at.max(offer.offered_at);
+    offer.displayed_at = Some(at);
+    if offer.test {
+        return;
+    }
+    let session_id = offer.context.session_id.clone();
+    let activation = offer.activation.as_ref().map(|a| a.offset);
+    let mark = scene.project.surveys.get(&offer.survey_id).map_or(0, |e| e.mark);
+    let state = user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| crate::domain::user::PerSurvey {
+        mark,
+        ..Default::default()
+    });
+    state.displayed(at, activation);
+    user.last_display_at = user.last_display_at.max(Some(at));
+    user.count_session(session_id.as_deref());
+}

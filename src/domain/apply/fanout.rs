@@ -1,0 +1,118 @@
+//! One message per fact and endpoint that wants it; every message carries all
+//! that its retries will need.
+
+use super::answer::labels;
+use super::{Output, Outputs, Scene};
+use crate::domain::endpoint::{Endpoint, EventType, Profile};
+use crate::domain::id::Kind;
+use crate::domain::json::Json;
+use crate::domain::message::{ActivationFact, AnswerFact, Data, Delivery, Message};
+use crate::domain::survey::{QuestionType, Survey};
+use crate::domain::time::Millis;
+use crate::domain::user::{Offer, User};
+
+/// A display or a dismissal.
+pub(super) fn fact(
+    scene: Scene<'_>,
+    user: &User,
+    index: usize,
+    survey: &Survey,
+    (kind, at): (EventType, Millis),
+    out: &mut Outputs,
+) {
+    if wanted(scene, survey, kind, user.offers[index].test).next().is_none() {
+        return;
+    }
+    let data = collect(scene, user, &user.offers[index], survey, Some(&[]));
+    for endpoint in wanted(scene, survey, kind, data.test) {
+        out.items.push(delivery(scene, endpoint, Message { kind, at, data: data.clone() }, ""));
+    }
+}
+
+/// Answers just changed (`only` names them), or the completion of them all.
+pub(super) fn response(
+    scene: Scene<'_>,
+    user: &User,
+    index: usize,
+    survey: &Survey,
+    (kind, at, only): (EventType, Millis, Option<&[String]>),
+    out: &mut Outputs,
+) {
+    let data = collect(scene, user, &user.offers[index], survey, only);
+    out.items.push(Output::Response { kind, data: Box::new(data.clone()) });
+    for endpoint in wanted(scene, survey, kind, data.test) {
+        if endpoint.profile == Profile::Blitzllama && kind == EventType::Answered {
+            for answer in &data.answers {
+                let single = Data { answers: vec![answer.clone()], ..data.clone() };
+                out.items.push(delivery(scene, endpoint, Message { kind, at, data: single }, &answer.question_id));
+            }
+        } else {
+            out.items.push(delivery(scene, endpoint, Message { kind, at, data: data.clone() }, ""));
+        }
+    }
+}
+
+fn wanted<'a>(scene: Scene<'a>, survey: &'a Survey, kind: EventType, test: bool) -> impl Iterator<Item = &'a Endpoint> {
+    let endpoints = scene.project.endpoints.values().map(|e| &*e.body);
+    endpoints.filter(move |e| e.wants(kind, Some(&survey.survey_id), test))
+}
+
+fn delivery(scene: Scene<'_>, endpoint: &Endpoint, message: Message, part: &str) -> Output {
+    let natural = [endpoint.endpoint_id.as_str(), message.kind.name(), part];
+    Output::Delivery(Box::new(Delivery {
+        delivery_id: scene.origin.id(Kind::Delivery, &natural),
+        message_id: scene.origin.id(Kind::Message, &natural),
+        endpoint_id: endpoint.endpoint_id.clone(),
+        project: scene.project_id.to_owned(),
+        user_id: message.data.user_id.clone(),
+        survey_id: Some(message.data.survey_id.clone()),
+        created_at: scene.now,
+        message,
+    }))
+}
+
+fn collect(scene: Scene<'_>, user: &User, offer: &Offer, survey: &Survey, only: Option<&[String]>) -> Data {
+    let response = offer.response.as_ref();
+    let mut answers = Vec::new();
+    for (i, question) in survey.questions.iter().enumerate() {
+        let chosen = only.is_none_or(|ids| ids.contains(&question.question_id));
+        let answer = response.and_then(|r| r.answers.get(&question.question_id));
+        if let Some(answer) = answer.filter(|_| chosen && question.kind != QuestionType::Info) {
+            answers.push(AnswerFact {
+                question_id: question.question_id.clone(),
+                order: i as u32 + 1,
+                kind: question.kind,
+                text: question.text.clone(),
+                value: answer.value.clone(),
+                labels: labels(question, &answer.value),
+                answered_at: answer.answered_at,
+                duration_ms: answer.duration_ms,
+            });
+        }
+    }
+    Data {
+        response_id: offer.offer_id.clone(),
+        survey_id: offer.survey_id.clone(),
+        survey_name: survey.name.clone(),
+        survey_version: offer.version,
+        project: scene.project_id.to_owned(),
+        user_id: scene.user_id.to_owned(),
+        user_attributes: Json::of(&user.attributes),
+        link: offer.link,
+        platform: offer.context.platform.clone(),
+        locale: offer.context.locale.clone(),
+        trigger: offer.trigger.clone(),
+        trigger_properties: offer.trigger_properties.clone(),
+        activation: offer.activation.as_ref().map(|a| ActivationFact {
+            event_id: a.event_id.clone(),
+            event_name: a.event_name.clone(),
+            occurred_at: a.at,
+            properties: a.properties.clone().unwrap_or_else(Json::empty_object),
+        }),
+        answers,
+        completed: response.is_some_and(|r| r.completed),
+        test: offer.test,
+        created_at: response.map_or(offer.offered_at, |r| r.created_at),
+        updated_at: response.map_or(offer.offered_at, |r| r.updated_at),
+    }
+}

@@ -1,0 +1,209 @@
+//! The gates of design §5, tried in their order; the first that stays shut is
+//! the reason.
+
+use serde_json::{Value, json};
+
+use super::Scene;
+use super::decide::Asked;
+use crate::domain::decision::{Gate, Stop};
+use crate::domain::definitions::Entry;
+use crate::domain::filter;
+use crate::domain::record::Context;
+use crate::domain::survey::{GlobalCooldown, Repeat, ShowOn, Status, Survey};
+use crate::domain::time::{self, Millis};
+use crate::domain::user::{Activated, Offer, PerSurvey, User, WINDOW_REMEMBERED};
+
+/// A survey that every gate let through, but for the comparison with others.
+pub(super) struct Passed {
+    pub activation: Option<Activated>,
+    pub expires_at: Millis,
+    /// An offer of it that this session has not shown yet.
+    pub again: Option<Offer>,
+}
+
+fn stop(gate: Gate, actual: Value, until: Option<Millis>) -> Stop {
+    Stop { gate, actual, until }
+}
+
+/// Everything one survey's evaluation looks at.
+pub(super) struct Case<'a> {
+    pub scene: Scene<'a>,
+    pub user: &'a User,
+    pub entry: &'a Entry,
+    pub asked: Asked<'a>,
+    pub properties: &'a Value,
+}
+
+impl Case<'_> {
+    pub(super) fn evaluate(&self) -> Result<Passed, Stop> {
+        let survey = &*self.entry.current;
+        status(survey, self.scene.user_id)?;
+        audience(survey, self.asked.context)?;
+        self.show_on(survey)?;
+        let mut passed = self.window(survey)?;
+        let test = survey.status == Status::Test;
+        if !test {
+            self.repeat(survey)?;
+            self.cooldowns(survey)?;
+        }
+        passed.again = self.outstanding(survey, test)?;
+        Ok(passed)
+    }
+
+    fn state(&self) -> Option<&PerSurvey> {
+        self.user.surveys.get(&self.entry.current.survey_id)
+    }
+
+    fn show_on(&self, survey: &Survey) -> Result<(), Stop> {
+        let here = |shown: &&ShowOn| shown.trigger == self.asked.trigger;
+        let mut failed = None;
+        for shown in survey.show_on.iter().filter(here) {
+            match filter::first_mismatch(&shown.conditions, self.properties, self.scene.now) {
+                None => return Ok(()),
+                Some(mismatch) => failed = Some(mismatch),
+            }
+        }
+        let actual = failed.map_or(Value::Null, |m| json!({"property": m.property, "actual": m.actual}));
+        Err(stop(Gate::ShowOnMismatch, actual, None))
+    }
+
+    /// `not_activated`, `delay_pending`, `expired`; a survey without an
+    /// activation has its window in the trigger itself.
+    fn window(&self, survey: &Survey) -> Result<Passed, Stop> {
+        let now = self.scene.now;
+        let Some(expires_after) = survey.activate.as_ref().and(survey.expires_after) else {
+            let expires_at = now.saturating_add(self.scene.project.settings.offer_ttl);
+            return Ok(Passed { activation: None, expires_at, again: None });
+        };
+        let window = self
+            .state()
+            .filter(|state| state.mark == self.entry.mark)
+            .and_then(|state| state.window(survey.on_repeat, expires_after));
+        let Some(window) = window else { return Err(stop(Gate::NotActivated, Value::Null, None)) };
+        let at = window.by.at;
+        let ends_at = self.entry.window_end(at).unwrap_or(at);
+        if now >= ends_at.saturating_add(WINDOW_REMEMBERED) {
+            return Err(stop(Gate::NotActivated, Value::Null, None));
+        }
+        let opens_at = at.saturating_add(survey.delay);
+        if now < opens_at {
+            return Err(stop(Gate::DelayPending, json!(time::format_time(at)), Some(opens_at)));
+        }
+        if now >= ends_at {
+            return Err(stop(Gate::Expired, json!(time::format_time(ends_at)), None));
+        }
+        Ok(Passed { activation: Some(window.by.clone()), expires_at: ends_at, again: None })
+    }
+
+    /// `already_completed` and `max_displays`.
+    fn repeat(&self, survey: &Survey) -> Result<(), Stop> {
+        let Some(state) = self.state() else { return Ok(()) };
+        spent(survey, state)?;
+        let displays = json!(state.displays);
+        let window = survey.activate.as_ref().and(survey.expires_after).and_then(|e| state.window(survey.on_repeat, e));
+        if window.is_some_and(|w| w.shown) {
+            return Err(stop(Gate::MaxDisplays, displays, None));
+        }
+        if survey.frequency.max_displays.is_some_and(|max| state.displays >= max) {
+            return Err(stop(Gate::MaxDisplays, displays, None));
+        }
+        Ok(())
+    }
+
+    /// `cooldown`, `global_cooldown`, `session_cap`.
+    fn cooldowns(&self, survey: &Survey) -> Result<(), Stop> {
+        let now = self.scene.now;
+        let settings = &self.scene.project.settings;
+        let own = self.state().and_then(|s| s.last_display_at);
+        cooling(Gate::Cooldown, own, survey.frequency.cooldown, now)?;
+        if survey.frequency.global_cooldown == GlobalCooldown::Respect {
+            cooling(Gate::GlobalCooldown, self.user.last_display_at, settings.global_cooldown, now)?;
+        }
+        let shown = self.user.session_displays(self.asked.context.session_id.as_deref());
+        if shown >= settings.max_per_session {
+            return Err(stop(Gate::SessionCap, json!(shown), None));
+        }
+        Ok(())
+    }
+
+    /// `offer_outstanding`, or the very offer that this session may have again.
+    fn outstanding(&self, survey: &Survey, test: bool) -> Result<Option<Offer>, Stop> {
+        let settings = &self.scene.project.settings;
+        let session = self.asked.context.session_id.as_deref();
+        let mut again = None;
+        for offer in &self.user.offers {
+            if !offer.is_outstanding(self.scene.now, settings.offer_ttl) {
+                continue;
+            }
+            let same_session = offer.in_session(session);
+            let blocks = if offer.survey_id == survey.survey_id {
+                if same_session {
+                    again = Some(offer.clone());
+                }
+                !same_session
+            } else {
+                // The same session knows of the offer; only a cooldown between
+                // surveys, which the display will start, still speaks against another.
+                !test
+                    && !offer.test
+                    && survey.frequency.global_cooldown == GlobalCooldown::Respect
+                    && (!same_session || settings.global_cooldown > 0)
+            };
+            if blocks {
+                let until = offer.offered_at.saturating_add(settings.offer_ttl);
+                return Err(stop(Gate::OfferOutstanding, json!(offer.offer_id), Some(until)));
+            }
+        }
+        Ok(again)
+    }
+}
+
+pub(super) fn status(survey: &Survey, user_id: &str) -> Result<(), Stop> {
+    let tester = survey.test_users.iter().any(|id| id == user_id);
+    if survey.status.decides() && (survey.status != Status::Test || tester) {
+        Ok(())
+    } else {
+        Err(stop(Gate::NotActive, json!(survey.status), None))
+    }
+}
+
+/// `platform_mismatch`, `locale_mismatch`, `version_mismatch`: with the context
+/// missing, a filter that is not empty fails.
+pub(super) fn audience(survey: &Survey, context: &Context) -> Result<(), Stop> {
+    let platform = context.platform.as_deref();
+    if !survey.platforms.is_empty() && !platform.is_some_and(|p| survey.platforms.iter().any(|w| w == p)) {
+        return Err(stop(Gate::PlatformMismatch, json!(platform), None));
+    }
+    let locale = context.locale.as_deref();
+    if !survey.locales.is_empty() && !locale.is_some_and(|l| survey.locale_matches(l)) {
+        return Err(stop(Gate::LocaleMismatch, json!(locale), None));
+    }
+    let version = context.app_version.as_deref();
+    if let Some(range) = &survey.app_version
+        && !version.is_some_and(|v| range.matches(v))
+    {
+        return Err(stop(Gate::VersionMismatch, json!(version), None));
+    }
+    Ok(())
+}
+
+/// What `repeat` has used up, over all versions and windows.
+pub(super) fn spent(survey: &Survey, state: &PerSurvey) -> Result<(), Stop> {
+    let (gate, shut, actual) = match survey.frequency.repeat {
+        Repeat::Once => (Gate::MaxDisplays, state.displays >= 1, json!(state.displays)),
+        Repeat::UntilResponded => (Gate::AlreadyCompleted, state.responded, json!(state.responded)),
+        Repeat::UntilCompleted => (Gate::AlreadyCompleted, state.completed, json!(state.completed)),
+        Repeat::EveryActivation => return Ok(()),
+    };
+    if shut { Err(stop(gate, actual, None)) } else { Ok(()) }
+}
+
+/// Half-open: at exactly the end of the cooldown the gate passes.
+fn cooling(gate: Gate, last: Option<Millis>, cooldown: Millis, now: Millis) -> Result<(), Stop> {
+    match last {
+        Some(last) if now < last.saturating_add(cooldown) => {
+            Err(stop(gate, json!(time::format_time(last)), Some(last.saturating_add(cooldown))))
+        }
+        _ => Ok(()),
+    }
+}

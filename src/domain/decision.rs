@@ -1,0 +1,241 @@
+//! The verdict on one frontend trigger, with the reason for every survey
+//! considered. It serialises to the contract's body.
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+
+use super::json::Json;
+use super::survey::{Question, Survey};
+use super::time::{self, Millis};
+use super::user::{Activated, Offer};
+
+/// Why a survey is not offered, in the order in which the gates are tried
+/// (design §5). Gates of rules that do not exist yet are not listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    NotActive,
+    PlatformMismatch,
+    LocaleMismatch,
+    VersionMismatch,
+    ShowOnMismatch,
+    NotActivated,
+    DelayPending,
+    Expired,
+    AlreadyCompleted,
+    MaxDisplays,
+    Cooldown,
+    GlobalCooldown,
+    SessionCap,
+    OfferOutstanding,
+    Preempted,
+}
+
+impl Gate {
+    pub fn name(self) -> &'static str {
+        match self {
+            Gate::NotActive => "not_active",
+            Gate::PlatformMismatch => "platform_mismatch",
+            Gate::LocaleMismatch => "locale_mismatch",
+            Gate::VersionMismatch => "version_mismatch",
+            Gate::ShowOnMismatch => "show_on_mismatch",
+            Gate::NotActivated => "not_activated",
+            Gate::DelayPending => "delay_pending",
+            Gate::Expired => "expired",
+            Gate::AlreadyCompleted => "already_completed",
+            Gate::MaxDisplays => "max_displays",
+            Gate::Cooldown => "cooldown",
+            Gate::GlobalCooldown => "global_cooldown",
+            Gate::SessionCap => "session_cap",
+            Gate::OfferOutstanding => "offer_outstanding",
+            Gate::Preempted => "preempted",
+        }
+    }
+}
+
+/// The whole decision in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    Offered,
+    NoSurvey,
+    /// The trigger is too old to be answered with an offer.
+    Stale,
+    Gate(Gate),
+}
+
+impl Reason {
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Offered => "offered",
+            Reason::NoSurvey => "no_survey",
+            Reason::Stale => "stale",
+            Reason::Gate(gate) => gate.name(),
+        }
+    }
+
+    /// What a client key may know.
+    pub fn client_name(self) -> &'static str {
+        match self {
+            Reason::Offered => "offered",
+            Reason::Stale => "stale",
+            Reason::NoSurvey | Reason::Gate(_) => "not_offered",
+        }
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// A gate that did not let a survey pass: what it saw, and when it could pass.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stop {
+    pub gate: Gate,
+    pub actual: Value,
+    pub until: Option<Millis>,
+}
+
+/// How one survey fared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    pub survey_id: String,
+    pub stop: Option<Stop>,
+    /// A survey in status shadow is judged, and never offered.
+    pub shadow: bool,
+}
+
+impl Serialize for Evaluation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("survey_id", &self.survey_id)?;
+        map.serialize_entry("pass", &self.stop.is_none())?;
+        if let Some(stop) = &self.stop {
+            map.serialize_entry("gate", &stop.gate)?;
+            map.serialize_entry("actual", &stop.actual)?;
+            map.serialize_entry("until", &stop.until.map(time::format_time))?;
+        }
+        if self.shadow {
+            map.serialize_entry("shadow", &true)?;
+        }
+        map.end()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decision {
+    pub decision_id: String,
+    pub event_id: String,
+    pub user_id: String,
+    pub trigger: String,
+    #[serde(serialize_with = "rfc3339")]
+    pub decided_at: Millis,
+    pub reason: Reason,
+    pub survey: Option<Offered>,
+    pub evaluations: Vec<Evaluation>,
+}
+
+/// The survey as the app gets it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Offered {
+    pub survey_id: String,
+    pub version: u64,
+    pub name: String,
+    pub offer_id: String,
+    #[serde(serialize_with = "rfc3339")]
+    pub expires_at: Millis,
+    pub ui: Json,
+    pub activation: Option<ActivationView>,
+    pub questions: Vec<Question>,
+    /// What a client key may see of the activation's properties.
+    #[serde(skip)]
+    pub expose: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ActivationView {
+    pub event_id: String,
+    pub event_name: String,
+    #[serde(serialize_with = "rfc3339")]
+    pub occurred_at: Millis,
+    pub properties: Json,
+}
+
+impl ActivationView {
+    pub fn of(activated: &Activated) -> ActivationView {
+        ActivationView {
+            event_id: activated.event_id.clone(),
+            event_name: activated.event_name.clone(),
+            occurred_at: activated.at,
+            properties: activated.properties.clone().unwrap_or_else(Json::empty_object),
+        }
+    }
+}
+
+impl Offered {
+    pub fn of(offer: &Offer, survey: &Survey) -> Offered {
+        Offered {
+            survey_id: offer.survey_id.clone(),
+            version: offer.version,
+            name: survey.name.clone(),
+            offer_id: offer.offer_id.clone(),
+            expires_at: offer.expires_at,
+            ui: survey.ui.clone(),
+            activation: offer.activation.as_ref().map(ActivationView::of),
+            questions: survey.questions.clone(),
+            expose: survey.expose.clone(),
+        }
+    }
+
+    /// Keeps only the activation properties that the survey exposes.
+    pub fn for_client(mut self) -> Offered {
+        if let Some(activation) = &mut self.activation {
+            activation.properties = exposed(&activation.properties, &self.expose);
+        }
+        self
+    }
+}
+
+fn exposed(properties: &Json, expose: &[String]) -> Json {
+    let mut value = properties.value();
+    if let Some(members) = value.as_object_mut() {
+        members.retain(|name, _| expose.contains(name));
+    }
+    Json::of(&value)
+}
+
+/// The same decision as a client key sees it: no evaluations, no gates.
+#[derive(Serialize)]
+struct ClientView<'a> {
+    decision_id: &'a str,
+    event_id: &'a str,
+    user_id: &'a str,
+    trigger: &'a str,
+    decided_at: String,
+    reason: &'static str,
+    survey: Option<Offered>,
+}
+
+impl Decision {
+    pub fn server_body(&self) -> Json {
+        Json::of(self)
+    }
+
+    pub fn client_body(&self) -> Json {
+        Json::of(&ClientView {
+            decision_id: &self.decision_id,
+            event_id: &self.event_id,
+            user_id: &self.user_id,
+            trigger: &self.trigger,
+            decided_at: time::format_time(self.decided_at),
+            reason: self.reason.client_name(),
+            survey: self.survey.clone().map(Offered::for_client),
+        })
+    }
+}
+
+pub(super) fn rfc3339<S: Serializer>(at: &Millis, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time::format_time(*at))
+}

@@ -1,0 +1,178 @@
+//! What a partition knows of the surveys, endpoints and settings of each
+//! project, indexed for the two questions that every record asks: who listens
+//! to this event, and who shows on this trigger?
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::endpoint::Endpoint;
+use super::settings::Settings;
+use super::survey::Survey;
+use super::time::{HOUR, Millis};
+use super::user::OFFER_KNOWN;
+
+/// Names remembered as already told, per project.
+pub const MAX_NAMES: usize = 10_000;
+/// Earlier expiries of a survey that are remembered.
+const MAX_EXPIRIES: usize = 64;
+
+#[derive(Debug, Clone, Default)]
+pub struct Definitions {
+    pub projects: BTreeMap<String, Arc<Project>>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Project {
+    pub surveys: BTreeMap<String, Entry>,
+    pub endpoints: BTreeMap<String, Versioned<Endpoint>>,
+    pub settings: Settings,
+    pub settings_version: u64,
+    /// Event and trigger names that the registrar has been told of.
+    pub names: BTreeSet<String>,
+    /// Survey ids that listen to an event.
+    listeners: BTreeMap<String, Vec<String>>,
+    /// Survey ids that show on a trigger, by priority, then id.
+    shown_on: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned<T> {
+    pub version: u64,
+    pub body: Arc<T>,
+}
+
+/// A survey with as much of its past as open offers and windows can ask for.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub version: u64,
+    pub current: Arc<Survey>,
+    pub mark: u64,
+    /// Versions superseded while offers of theirs may still be answered.
+    pub past: Vec<Past>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Past {
+    pub version: u64,
+    pub survey: Arc<Survey>,
+    /// When the next version took over, in the partition's time.
+    pub until: Millis,
+}
+
+impl Entry {
+    /// The version that an offer pinned.
+    pub fn version(&self, version: u64) -> Option<&Arc<Survey>> {
+        if self.version == version {
+            return Some(&self.current);
+        }
+        self.past.iter().find(|past| past.version == version).map(|past| &past.survey)
+    }
+
+    /// When a window that began at `at` ends. A shorter expiry holds at once; a
+    /// longer one revives no window that had ended before it came.
+    pub fn window_end(&self, at: Millis) -> Option<Millis> {
+        let end = at.saturating_add(self.current.expires_after?);
+        let ended_before = self
+            .past
+            .iter()
+            .filter_map(|past| Some((at.saturating_add(past.survey.expires_after?), past.until)))
+            .find(|(end, until)| end <= until)
+            .map(|(end, _)| end);
+        Some(ended_before.map_or(end, |earlier| earlier.min(end)))
+    }
+}
+
+impl Project {
+    pub fn listeners(&self, event: &str) -> &[String] {
+        self.listeners.get(event).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn shown_on(&self, trigger: &str) -> &[String] {
+        self.shown_on.get(trigger).map_or(&[], Vec::as_slice)
+    }
+
+    /// Takes a new version of a survey; older or equal ones change nothing.
+    pub fn put_survey(&mut self, version: u64, survey: Survey, now: Millis) -> bool {
+        let mark = survey.activation_mark();
+        let survey = Arc::new(survey);
+        match self.surveys.get_mut(&survey.survey_id) {
+            Some(entry) if entry.version >= version => return false,
+            Some(entry) => {
+                let longest = super::survey::MAX_EXPIRES_AFTER + OFFER_KNOWN + HOUR;
+                entry.past.retain(|past| now < past.until.saturating_add(longest));
+                if entry.past.len() >= MAX_EXPIRIES {
+                    entry.past.remove(0);
+                }
+                let superseded = std::mem::replace(&mut entry.current, survey);
+                entry.past.push(Past { version: entry.version, survey: superseded, until: now });
+                entry.version = version;
+                entry.mark = mark;
+            }
+            None => {
+                let id = survey.survey_id.clone();
+                self.surveys.insert(id, Entry { version, current: survey, mark, past: Vec::new() });
+            }
+        }
+        self.index();
+        true
+    }
+
+    pub fn put_endpoint(&mut self, version: u64, endpoint: Endpoint) -> bool {
+        let known = self.endpoints.get(&endpoint.endpoint_id).map_or(0, |e| e.version);
+        if known >= version {
+            return false;
+        }
+        let id = endpoint.endpoint_id.clone();
+        self.endpoints.insert(id, Versioned { version, body: Arc::new(endpoint) });
+        true
+    }
+
+    pub fn put_settings(&mut self, version: u64, settings: Settings) -> bool {
+        if self.settings_version >= version {
+            return false;
+        }
+        self.settings = settings;
+        self.settings_version = version;
+        true
+    }
+
+    /// Whether a name is new here; it is remembered while there is room.
+    pub fn meets_name(&mut self, name: &str) -> bool {
+        !self.names.contains(name) && self.names.len() < MAX_NAMES && self.names.insert(name.to_owned())
+    }
+
+    /// Rebuilds both indexes; definitions change rarely.
+    pub fn index(&mut self) {
+        self.listeners.clear();
+        self.shown_on.clear();
+        let mut order: Vec<&Entry> = self.surveys.values().collect();
+        order.sort_by(|a, b| {
+            (b.current.priority, &a.current.survey_id).cmp(&(a.current.priority, &b.current.survey_id))
+        });
+        for entry in order {
+            let id = &entry.current.survey_id;
+            if entry.current.status.listens()
+                && let Some(activation) = &entry.current.activate
+            {
+                self.listeners.entry(activation.event.clone()).or_default().push(id.clone());
+            }
+            for shown in &entry.current.show_on {
+                let ids = self.shown_on.entry(shown.trigger.clone()).or_default();
+                if !ids.contains(id) {
+                    ids.push(id.clone());
+                }
+            }
+        }
+    }
+}
+
+impl Definitions {
+    pub fn project(&self, project: &str) -> Option<&Arc<Project>> {
+        self.projects.get(project)
+    }
+
+    pub fn project_mut(&mut self, project: &str) -> &mut Project {
+        Arc::make_mut(self.projects.entry(project.to_owned()).or_default())
+    }
+}
+

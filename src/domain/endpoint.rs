@@ -1,0 +1,158 @@
+//! A webhook receiver's definition, already validated.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use super::retry::Policy;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    Standard,
+    Blitzllama,
+    #[serde(rename = "1flow")]
+    OneFlow,
+}
+
+impl Profile {
+    pub const ALL: [(&'static str, Profile); 3] =
+        [("standard", Profile::Standard), ("blitzllama", Profile::Blitzllama), ("1flow", Profile::OneFlow)];
+
+    /// The event types that the profile's bodies can carry.
+    pub fn writes(self) -> &'static [EventType] {
+        match self {
+            Profile::Standard => &EventType::EVERY,
+            Profile::Blitzllama => &[EventType::Answered, EventType::Completed],
+            Profile::OneFlow => &[EventType::Completed],
+        }
+    }
+}
+
+/// What a webhook tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventType {
+    #[serde(rename = "response.answered")]
+    Answered,
+    #[serde(rename = "response.completed")]
+    Completed,
+    #[serde(rename = "survey.displayed")]
+    Displayed,
+    #[serde(rename = "survey.dismissed")]
+    Dismissed,
+    #[serde(rename = "user.erased")]
+    Erased,
+}
+
+impl EventType {
+    pub const EVERY: [EventType; 5] = [
+        EventType::Answered,
+        EventType::Completed,
+        EventType::Displayed,
+        EventType::Dismissed,
+        EventType::Erased,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            EventType::Answered => "response.answered",
+            EventType::Completed => "response.completed",
+            EventType::Displayed => "survey.displayed",
+            EventType::Dismissed => "survey.dismissed",
+            EventType::Erased => "user.erased",
+        }
+    }
+}
+
+/// A secret as it travels in records: sealed with the cluster key, and beside
+/// it a keyed digest by which two secrets are told to be the same.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedSecret {
+    /// Base64 of nonce and ciphertext.
+    pub sealed: String,
+    /// Hex HMAC over project, endpoint and secret.
+    pub digest: String,
+}
+
+impl std::fmt::Debug for SealedSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealedSecret(…)")
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Endpoint {
+    pub endpoint_id: String,
+    pub url: String,
+    pub profile: Profile,
+    pub enabled: bool,
+    pub events: Vec<String>,
+    pub surveys: Vec<String>,
+    pub test: bool,
+    pub include_properties: bool,
+    pub retry: Policy,
+    pub concurrency: u32,
+    pub headers: BTreeMap<String, String>,
+    /// Never shown; the bridge leaves it out of what it answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SealedSecret>,
+    /// The secret before a rotation, and until when it still signs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_secret: Option<PreviousSecret>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviousSecret {
+    pub secret: SealedSecret,
+    pub until_ms: i64,
+}
+
+impl Endpoint {
+    /// Whether a message of this type about this survey goes here.
+    pub fn wants(&self, kind: EventType, survey_id: Option<&str>, test: bool) -> bool {
+        self.test == test
+            && self.profile.writes().contains(&kind)
+            && self.events.iter().any(|glob| matches_glob(glob, kind.name()))
+            && survey_id.is_none_or(|id| self.surveys.iter().any(|glob| matches_glob(glob, id)))
+    }
+}
+
+/// `*` stands for any run of characters; everything else for itself.
+pub fn matches_glob(glob: &str, text: &str) -> bool {
+    let mut parts = glob.split('*');
+    let first = parts.next().unwrap_or("");
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut last_part = None;
+    for part in parts {
+        if let Some(previous) = last_part.replace(part) {
+            match rest.find(previous) {
+                Some(at) => rest = &rest[at + previous.len()..],
+                None => return false,
+            }
+        }
+    }
+    match last_part {
+        None => rest.is_empty(),
+        Some(tail) => rest.ends_with(tail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs() {
+        for (glob, text, expected) in [
+            ("*", "anything", true),
+            ("response.*", "response.completed", true),
+            ("response.*", "survey.displayed", false),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "axxbyy", false),
+            ("a*a", "a", false),
+            ("exact", "exact", true),
+            ("exact", "exactly", false),
+        ] {
+            assert_eq!(matches_glob(glob, text), expected, "{glob} on {text}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Names that people give, and ids that the engine makes.
+
+use sha2::{Digest, Sha256};
+
+/// Most bytes that an id may have.
+pub const MAX_BYTES: usize = 256;
+
+/// Whether `text` may name a user, an event, a survey or anything else.
+///
+/// # Errors
+/// What is wrong with it, as the end of a sentence that begins with the field.
+pub fn check(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        Err("must not be empty")
+    } else if text.len() > MAX_BYTES {
+        Err("must have at most 256 bytes")
+    } else if text == "." || text == ".." {
+        Err("must not be . or ..")
+    } else if text.chars().any(char::is_control) {
+        Err("must not contain control characters")
+    } else {
+        Ok(())
+    }
+}
+
+/// Where a record stands in the journal, and in whose journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Made once with the log; two logs never give the same ids.
+    pub incarnation: u128,
+    pub partition: u32,
+    pub offset: u64,
+}
+
+/// What an id is for; part of the id, so that no two kinds ever collide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Decision,
+    Offer,
+    Response,
+    Message,
+    Delivery,
+    Event,
+    Definition,
+    Reject,
+}
+
+impl Kind {
+    fn prefix(self) -> &'static str {
+        match self {
+            Kind::Decision => "dec",
+            Kind::Offer => "off",
+            Kind::Response => "res",
+            Kind::Message => "msg",
+            Kind::Delivery => "dlv",
+            Kind::Event => "evt",
+            Kind::Definition => "def",
+            Kind::Reject => "rej",
+        }
+    }
+}
+
+impl Origin {
+    /// An id that is a function of where its cause stands in the journal: work
+    /// done twice gives the same id. `natural` tells apart what one record
+    /// causes several times (a message per endpoint, say).
+    pub fn id(&self, kind: Kind, natural: &[&str]) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.incarnation.to_be_bytes());
+        hash.update(self.partition.to_be_bytes());
+        hash.update(self.offset.to_be_bytes());
+        hash.update(kind.prefix().as_bytes());
+        for part in natural {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let digest = hash.finalize();
+        format!("{}_{}", kind.prefix(), hex::encode(&digest[..16]))
+    }
+
+    /// The id of the offer that a trigger at this place makes to a user. It
+    /// carries the place, so that an offer long forgotten is still recognised
+    /// as one that was made ([`offer_was_made`]).
+    pub fn offer_id(&self, project: &str, user_id: &str) -> String {
+        let mark = self.id(Kind::Offer, &[project, user_id]);
+        format!("off_{:04x}{:012x}{}", self.partition & 0xffff, self.offset & 0xffff_ffff_ffff, &mark[4..20])
+    }
+}
+
+/// Whether `offer_id` was made by this log for this user, however long ago.
+pub fn offer_was_made(incarnation: u128, project: &str, user_id: &str, offer_id: &str) -> bool {
+    let Some(hex) = offer_id.strip_prefix("off_").filter(|hex| hex.len() == 32 && hex.is_ascii()) else {
+        return false;
+    };
+    let (Ok(partition), Ok(offset)) = (u32::from_str_radix(&hex[..4], 16), u64::from_str_radix(&hex[4..16], 16))
+    else {
+        return false;
+    };
+    Origin { incarnation, partition, offset }.offer_id(project, user_id) == offer_id
+}
+
+/// 128 bits that stand for an event id of a user of a project.
+pub fn event_hash(project: &str, user_id: &str, event_id: &str) -> u128 {
+    let mut bytes = Vec::with_capacity(project.len() + user_id.len() + event_id.len() + 2);
+    bytes.extend_from_slice(project.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(user_id.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(event_id.as_bytes());
+    xxhash_rust::xxh3::xxh3_128(&bytes)
+}
+
+/// Kafka's murmur2 with its seed, made positive: the partition of a key is
+/// this modulo the number of partitions (org.apache.kafka.common.utils.Utils).
+pub fn murmur2(key: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let mut h: u32 = 0x9747_b28c ^ key.len() as u32;
+    let mut chunks = key.chunks_exact(4);
+    for chunk in &mut chunks {
+        let mut k = u32::from_le_bytes(chunk.try_into().expect("four bytes"));
+        k = k.wrapping_mul(M);
+        k ^= k >> 24;
+        k = k.wrapping_mul(M);
+        h = h.wrapping_mul(M) ^ k;
+    }
+    let rest = chunks.remainder();
+    if !rest.is_empty() {
+        for (i, byte) in rest.iter().enumerate().rev() {
+            h ^= u32::from(*byte) << (8 * i);
+        }
+        h = h.wrapping_mul(M);
+    }
+    h ^= h >> 13;
+    h = h.wrapping_mul(M);
+    h ^= h >> 15;
+    h & 0x7fff_ffff
+}
+
+/// The partition that owns a user. Projects share partitions by user id alone,
+/// because that is the record's key on the wire.
+pub fn partition_of(user_id: &str, partitions: u32) -> u32 {
+    murmur2(user_id.as_bytes()) % partitions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of Kafka's own UtilsTest, made positive as its partitioner does.
+    #[test]
+    fn murmur2_is_kafkas() {
+        for (key, signed) in [
+            ("21", -973_932_308_i32),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            ("abc", 479_470_107),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()), (signed as u32) & 0x7fff_ffff, "{key}");
+        }
+    }
+
+    #[test]
+    fn an_offer_is_recognised_for_its_user_and_log_only() {
+        let origin = Origin { incarnation: 7, partition: 3, offset: 99 };
+        let offer = origin.offer_id("default", "ann");
+        assert!(offer_was_made(7, "default", "ann", &offer));
+        assert!(!offer_was_made(7, "default", "bob", &offer));
+        assert!(!offer_was_made(8, "default", "ann", &offer));
+        assert!(!offer_was_made(7, "default", "ann", "off_zz"));
+    }
+
+    #[test]
+    fn ids_differ_by_kind_place_and_natural_key() {
+        let origin = Origin { incarnation: 7, partition: 3, offset: 99 };
+        let next = Origin { offset: 100, ..origin };
+        let all = [
+            origin.id(Kind::Decision, &[]),
+            origin.id(Kind::Message, &["a", "b"]),
+            origin.id(Kind::Message, &["ab"]),
+            next.id(Kind::Decision, &[]),
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+        assert_eq!(all[0], origin.id(Kind::Decision, &[]));
+    }
+}

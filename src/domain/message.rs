@@ -1,0 +1,81 @@
+//! What a webhook tells, before any profile gives it a shape: the canonical
+//! message that travels inside every delivery.
+
+use serde::{Deserialize, Serialize};
+
+use super::endpoint::EventType;
+use super::json::Json;
+use super::survey::QuestionType;
+use super::time::Millis;
+
+/// One message for one endpoint. No retry needs anything beyond it but the
+/// endpoint's own definition. Times are milliseconds since the epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Delivery {
+    pub delivery_id: String,
+    /// The `webhook-id`: the same for all attempts and resends.
+    pub message_id: String,
+    pub endpoint_id: String,
+    pub project: String,
+    pub user_id: String,
+    pub survey_id: Option<String>,
+    pub created_at: Millis,
+    pub message: Message,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    /// When the fact happened.
+    pub at: Millis,
+    pub data: Data,
+}
+
+/// Everything that any profile may write.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Data {
+    pub response_id: String,
+    pub survey_id: String,
+    pub survey_name: String,
+    pub survey_version: u64,
+    pub project: String,
+    pub user_id: String,
+    pub user_attributes: Json,
+    /// Answered from a link, without an offer.
+    pub link: bool,
+    pub platform: Option<String>,
+    pub locale: Option<String>,
+    /// The frontend trigger; empty for a link survey.
+    pub trigger: String,
+    pub trigger_properties: Json,
+    pub activation: Option<ActivationFact>,
+    pub answers: Vec<AnswerFact>,
+    pub completed: bool,
+    pub test: bool,
+    pub created_at: Millis,
+    pub updated_at: Millis,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ActivationFact {
+    pub event_id: String,
+    pub event_name: String,
+    pub occurred_at: Millis,
+    pub properties: Json,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerFact {
+    pub question_id: String,
+    /// From 1, in the order of the survey's questions.
+    pub order: u32,
+    #[serde(rename = "type")]
+    pub kind: QuestionType,
+    pub text: String,
+    pub value: Json,
+    /// What the user read of each choice made; empty for other types.
+    pub labels: Vec<String>,
+    pub answered_at: Millis,
+    pub duration_ms: Option<u64>,
+}

@@ -1,0 +1,80 @@
+//! What the journal can say about one user.
+
+use std::borrow::Cow;
+
+use super::json::Json;
+use super::time::Told;
+
+/// A record of the journal that concerns one user; borrowed from its bytes,
+/// because most events are looked at once and belong to no survey.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record<'a> {
+    pub project: Cow<'a, str>,
+    pub user_id: Cow<'a, str>,
+    /// The sender's id, by which a repetition is recognised.
+    pub event_id: Option<Cow<'a, str>>,
+    pub told: Told,
+    pub body: Body<'a>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body<'a> {
+    Event { name: Cow<'a, str>, properties: &'a str },
+    Trigger { trigger: Cow<'a, str>, properties: &'a str, context: Context },
+    Displayed { offer_id: Cow<'a, str> },
+    Dismissed { offer_id: Cow<'a, str> },
+    Answers(Answers),
+    /// Merged member by member; `null` removes one.
+    Attributes(Vec<(String, Json)>),
+    /// Reads; they change nothing.
+    ShowOffer { offer_id: Cow<'a, str> },
+    ShowLink { survey_id: Cow<'a, str>, context: Context },
+}
+
+impl Body<'_> {
+    /// The name in metrics and in the record's `type`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Body::Event { .. } => "event",
+            Body::Trigger { .. } => "trigger",
+            Body::Displayed { .. } => "displayed",
+            Body::Dismissed { .. } => "dismissed",
+            Body::Answers(_) => "answers",
+            Body::Attributes(_) => "attributes",
+            Body::ShowOffer { .. } | Body::ShowLink { .. } => "query",
+        }
+    }
+}
+
+/// Where a trigger comes from, as the app tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Context {
+    pub platform: Option<String>,
+    pub locale: Option<String>,
+    pub app_version: Option<String>,
+    pub session_id: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answers {
+    pub target: Target,
+    pub answers: Vec<Given>,
+    pub completed: bool,
+    pub context: Context,
+}
+
+/// What is being answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Offer(String),
+    /// A link survey; with a `response_id`, the response that goes on.
+    Link { survey_id: String, response_id: Option<String> },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Given {
+    pub question_id: String,
+    pub value: Json,
+    pub answered_at: Option<i64>,
+    pub duration_ms: Option<u64>,
+}

@@ -1,0 +1,277 @@
+//! A survey's definition, already validated. `wire::definition` reads it from
+//! JSON or YAML; what serialises here is the canonical form that it reads back.
+
+use serde::{Serialize, Serializer};
+
+use super::filter::Condition;
+use super::json::Json;
+use super::time::{self, HOUR, Millis};
+
+/// Longest life of an activation (contract: at most 100 h).
+pub const MAX_EXPIRES_AFTER: Millis = 100 * HOUR;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Draft,
+    Test,
+    Shadow,
+    Active,
+    Paused,
+    Archived,
+}
+
+impl Status {
+    pub const ALL: [(&'static str, Status); 6] = [
+        ("draft", Status::Draft),
+        ("test", Status::Test),
+        ("shadow", Status::Shadow),
+        ("active", Status::Active),
+        ("paused", Status::Paused),
+        ("archived", Status::Archived),
+    ];
+
+    /// Whether events arm windows. A paused survey goes on collecting them, so
+    /// that it resumes where its users are; a draft has not begun.
+    pub fn listens(self) -> bool {
+        matches!(self, Status::Test | Status::Shadow | Status::Active | Status::Paused)
+    }
+
+    /// Whether triggers are decided at all.
+    pub fn decides(self) -> bool {
+        matches!(self, Status::Test | Status::Shadow | Status::Active)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRepeat {
+    Refresh,
+    KeepFirst,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Repeat {
+    Once,
+    UntilResponded,
+    UntilCompleted,
+    EveryActivation,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GlobalCooldown {
+    Respect,
+    Ignore,
+}
+
+/// What arms the survey: one event. The other forms of the contract (`any`,
+/// `all`, `sequence`, `absence`, `count`) take their places beside it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Activation {
+    pub event: String,
+    #[serde(rename = "where", skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ShowOn {
+    pub trigger: String,
+    #[serde(rename = "where", skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Frequency {
+    pub repeat: Repeat,
+    pub max_displays: Option<u32>,
+    #[serde(serialize_with = "duration")]
+    pub cooldown: Millis,
+    pub global_cooldown: GlobalCooldown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuestionType {
+    Text,
+    Nps,
+    SingleChoice,
+    MultiChoice,
+    RatingNumber,
+    RatingStar,
+    RatingEmoji,
+    Info,
+}
+
+impl QuestionType {
+    pub const ALL: [(&'static str, QuestionType); 8] = [
+        ("text", QuestionType::Text),
+        ("nps", QuestionType::Nps),
+        ("single_choice", QuestionType::SingleChoice),
+        ("multi_choice", QuestionType::MultiChoice),
+        ("rating_number", QuestionType::RatingNumber),
+        ("rating_star", QuestionType::RatingStar),
+        ("rating_emoji", QuestionType::RatingEmoji),
+        ("info", QuestionType::Info),
+    ];
+}
+
+/// A choice: what is sent back, and what the user reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Choice {
+    pub value: String,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Question {
+    pub question_id: String,
+    #[serde(rename = "type")]
+    pub kind: QuestionType,
+    pub text: String,
+    pub required: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<Choice>,
+    /// Highest value of a `rating_number`: 3, 5, 7 or 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<u8>,
+}
+
+/// A semantic version range: alternatives of `||`, each a list of comparators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRange {
+    pub text: String,
+    pub alternatives: Vec<semver::VersionReq>,
+}
+
+impl VersionRange {
+    /// # Errors
+    /// What a range looks like.
+    pub fn parse(text: &str) -> Result<VersionRange, String> {
+        let mut alternatives = Vec::new();
+        for part in text.split("||") {
+            let joined = join_comparators(part.trim());
+            let range = semver::VersionReq::parse(&joined)
+                .map_err(|e| format!("must be a version range such as >=2.1.0 <3 ({e})"))?;
+            alternatives.push(range);
+        }
+        Ok(VersionRange { text: text.to_owned(), alternatives })
+    }
+
+    /// A version of one or two parts is filled up with zeros; one that is no
+    /// version matches nothing.
+    pub fn matches(&self, version: &str) -> bool {
+        let Some(version) = lenient_version(version) else { return false };
+        self.alternatives.iter().any(|range| range.matches(&version))
+    }
+}
+
+impl Serialize for VersionRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+/// `>=2.1 <3` and `>= 2.1, < 3` both become `>=2.1,<3`.
+fn join_comparators(text: &str) -> String {
+    let mut joined = String::new();
+    for word in text.split([' ', ',']).filter(|w| !w.is_empty()) {
+        let after_operator = joined.ends_with(['<', '>', '=', '^', '~']);
+        if !joined.is_empty() && !after_operator {
+            joined.push(',');
+        }
+        joined.push_str(word);
+    }
+    if joined.is_empty() { "*".into() } else { joined }
+}
+
+fn lenient_version(text: &str) -> Option<semver::Version> {
+    let text = text.trim().trim_start_matches('v');
+    let numbers = text.split(['-', '+']).next()?;
+    let missing = 3usize.checked_sub(numbers.split('.').count())?;
+    let filled = format!("{numbers}{}{}", ".0".repeat(missing), &text[numbers.len()..]);
+    semver::Version::parse(&filled).ok()
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Survey {
+    pub survey_id: String,
+    pub name: String,
+    pub status: Status,
+    pub test_users: Vec<String>,
+    pub priority: i64,
+    pub link: bool,
+    pub platforms: Vec<String>,
+    pub locales: Vec<String>,
+    pub app_version: Option<VersionRange>,
+    /// Left out: each trigger is its own window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activate: Option<Activation>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_duration")]
+    pub expires_after: Option<Millis>,
+    #[serde(serialize_with = "duration")]
+    pub delay: Millis,
+    pub on_repeat: OnRepeat,
+    pub show_on: Vec<ShowOn>,
+    pub frequency: Frequency,
+    pub expose: Vec<String>,
+    pub ui: Json,
+    pub questions: Vec<Question>,
+}
+
+impl Survey {
+    /// What tells one activation from an edited one: windows armed under
+    /// another fingerprint are disarmed.
+    pub fn activation_mark(&self) -> u64 {
+        match &self.activate {
+            None => 0,
+            Some(activation) => xxhash_rust::xxh3::xxh3_64(Json::of(activation).as_str().as_bytes()),
+        }
+    }
+
+    pub fn question(&self, question_id: &str) -> Option<(usize, &Question)> {
+        self.questions.iter().enumerate().find(|(_, q)| q.question_id == question_id)
+    }
+
+    /// Whether a locale filter lets `locale` pass: `de` matches `de-AT`.
+    pub fn locale_matches(&self, locale: &str) -> bool {
+        self.locales.iter().any(|wanted| {
+            let mut tail = locale.chars();
+            let head: String = tail.by_ref().take(wanted.chars().count()).collect();
+            head.eq_ignore_ascii_case(wanted) && matches!(tail.next(), None | Some('-' | '_'))
+        })
+    }
+}
+
+fn duration<S: Serializer>(span: &Millis, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time::format_duration(*span))
+}
+
+fn optional_duration<S: Serializer>(span: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
+    match span {
+        Some(span) => duration(span, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_ranges_in_the_spellings_people_use() {
+        for (range, version, expected) in [
+            (">=2.1.0 <3", "2.9", true),
+            (">=2.1.0, <3", "3.0.0", false),
+            (">= 2.1.0", "2.1", true),
+            ("^1.2 || ^3", "3.4.5", true),
+            ("^1.2 || ^3", "2.0.0", false),
+            (">=2", "not a version", false),
+            ("*", "1", true),
+        ] {
+            assert_eq!(VersionRange::parse(range).unwrap().matches(version), expected, "{range} on {version}");
+        }
+        assert!(VersionRange::parse("newest").is_err());
+    }
+}

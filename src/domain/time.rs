@@ -1,0 +1,159 @@
+//! Times and durations, both in milliseconds. A time is counted from the Unix
+//! epoch; nothing here asks what time it is.
+
+use jiff::Timestamp;
+
+/// Milliseconds since the Unix epoch, or a span of them.
+pub type Millis = i64;
+
+pub const SECOND: Millis = 1_000;
+pub const MINUTE: Millis = 60 * SECOND;
+pub const HOUR: Millis = 60 * MINUTE;
+pub const DAY: Millis = 24 * HOUR;
+
+/// How far into the future of the log an event time may lie (design: skew).
+pub const FUTURE_SKEW: Millis = 5 * MINUTE;
+
+/// RFC 3339 with a zone, to the millisecond (finer digits are cut off).
+///
+/// # Errors
+/// A sentence that says what a time looks like.
+pub fn parse_time(text: &str) -> Result<Millis, &'static str> {
+    const WANTED: &str = "a time in RFC 3339 with a zone, such as 2026-11-01T08:30:00Z";
+    let bytes = text.as_bytes();
+    // jiff takes more than RFC 3339 does (a date alone, a zone in brackets).
+    if bytes.len() < 20 || bytes.len() > 40 || !matches!(bytes[10], b'T' | b't' | b' ') || text.contains('[') {
+        return Err(WANTED);
+    }
+    text.parse::<Timestamp>().map(|t| t.as_millisecond()).map_err(|_| WANTED)
+}
+
+/// `2026-11-01T08:30:00.000Z`
+pub fn format_time(at: Millis) -> String {
+    match Timestamp::from_millisecond(at) {
+        Ok(t) => format!("{t:.3}"),
+        Err(_) => format!("{at}ms"),
+    }
+}
+
+/// `2026-11-01T08:30:00+00:00`, whole seconds.
+pub fn format_time_offset(at: Millis) -> String {
+    let whole = at.div_euclid(SECOND) * SECOND;
+    match Timestamp::from_millisecond(whole) {
+        Ok(t) => format!("{}+00:00", t.to_string().trim_end_matches('Z')),
+        Err(_) => format!("{at}ms"),
+    }
+}
+
+/// `30s`, `15m`, `2h`, `7d`, or several with descending units: `1h30m`.
+///
+/// # Errors
+/// A sentence that says what a duration looks like.
+pub fn parse_duration(text: &str) -> Result<Millis, &'static str> {
+    const WANTED: &str = "a duration such as 30s, 15m, 2h, 7d or 1h30m, units descending";
+    let mut total: Millis = 0;
+    let mut smallest = Millis::MAX;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        if digits == 0 || digits > 12 || digits == rest.len() {
+            return Err(WANTED);
+        }
+        let count: Millis = rest[..digits].parse().map_err(|_| WANTED)?;
+        let unit = match rest.as_bytes()[digits] {
+            b's' => SECOND,
+            b'm' => MINUTE,
+            b'h' => HOUR,
+            b'd' => DAY,
+            _ => return Err(WANTED),
+        };
+        if unit >= smallest {
+            return Err(WANTED);
+        }
+        smallest = unit;
+        total = count.checked_mul(unit).and_then(|part| total.checked_add(part)).ok_or(WANTED)?;
+        rest = &rest[digits + 1..];
+    }
+    if smallest == Millis::MAX { Err(WANTED) } else { Ok(total) }
+}
+
+/// The shortest spelling that [`parse_duration`] reads back: `1h30m`, `0s`.
+pub fn format_duration(span: Millis) -> String {
+    let mut rest = span.max(0) / SECOND * SECOND;
+    if rest == 0 {
+        return "0s".into();
+    }
+    let mut text = String::new();
+    for (unit, name) in [(DAY, 'd'), (HOUR, 'h'), (MINUTE, 'm'), (SECOND, 's')] {
+        if rest >= unit {
+            text.push_str(&format!("{}{name}", rest / unit));
+            rest %= unit;
+        }
+    }
+    text
+}
+
+/// The three times that a record may carry about when a thing happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    pub occurred_at: Option<Millis>,
+    pub sent_at: Option<Millis>,
+    pub received_at: Option<Millis>,
+}
+
+impl Told {
+    /// Event time: `received_at − (sent_at − occurred_at)` when all are given,
+    /// else `occurred_at`, else when the log took it. Never later than the log
+    /// time plus five minutes, never before 1970.
+    pub fn event_time(&self, log_time: Millis) -> Millis {
+        let base = self.received_at.unwrap_or(log_time);
+        let at = match (self.occurred_at, self.sent_at) {
+            (Some(occurred), Some(sent)) => base.saturating_sub(sent.saturating_sub(occurred)),
+            (Some(occurred), None) => occurred,
+            (None, _) => base,
+        };
+        at.clamp(0, log_time.saturating_add(FUTURE_SKEW))
+    }
+
+    /// How long the sender itself held the thing back, when it says so.
+    pub fn held_back(&self) -> Option<Millis> {
+        Some(self.sent_at?.saturating_sub(self.occurred_at?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_round_trip_and_need_a_zone() {
+        let at = parse_time("2022-06-07T22:01:07.5+02:00").unwrap();
+        assert_eq!(format_time(at), "2022-06-07T20:01:07.500Z");
+        assert_eq!(format_time_offset(at), "2022-06-07T20:01:07+00:00");
+        for wrong in ["2026-11-01", "2026-11-01T08:30:00", "now", "", "2026-13-01T00:00:00Z", "1700000000"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations_descend() {
+        assert_eq!(parse_duration("1h30m"), Ok(90 * MINUTE));
+        assert_eq!(parse_duration("100h"), Ok(100 * HOUR));
+        assert_eq!(parse_duration("0s"), Ok(0));
+        for wrong in ["", "30", "m", "30m1h", "1h1h", "1.5h", "-1h", "1w", "1h 30m", "99999999999999d"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+        for span in [0, SECOND, 90 * MINUTE, 100 * HOUR, 7 * DAY + SECOND] {
+            assert_eq!(parse_duration(&format_duration(span)), Ok(span));
+        }
+    }
+
+    #[test]
+    fn event_time_corrects_a_wrong_clock_and_clamps_the_future() {
+        let skewed = Told { occurred_at: Some(5_000), sent_at: Some(8_000), received_at: Some(1_000_000) };
+        assert_eq!(skewed.event_time(1_000_000), 997_000);
+        let future = Told { occurred_at: Some(i64::MAX), ..Told::default() };
+        assert_eq!(future.event_time(1_000), 1_000 + FUTURE_SKEW);
+        assert_eq!(Told::default().event_time(42), 42);
+    }
+}

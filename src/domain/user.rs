@@ -1,0 +1,389 @@
+//! Everything the engine remembers of one user, and how it forgets.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+
+use super::json::Json;
+use super::record::Context;
+use super::survey::OnRepeat;
+use super::time::{DAY, HOUR, Millis};
+
+/// An offer can be displayed, dismissed and answered for so long.
+pub const OFFER_KNOWN: Millis = DAY;
+/// An expired window is remembered for so long, to be told from none at all.
+pub const WINDOW_REMEMBERED: Millis = DAY;
+/// An event id is remembered for at least so long.
+pub const ID_REMEMBERED: Millis = 100 * HOUR;
+
+/// Bounds of one user's state (design §4: one blob, at most 256 KiB).
+pub const MAX_STATE_BYTES: usize = 256 << 10;
+pub const MAX_ATTRIBUTES_BYTES: usize = 32 << 10;
+pub const MAX_RESPONSE_BYTES: usize = 128 << 10;
+pub const MAX_RECENT_IDS: usize = 256;
+const MAX_ACTIVATIONS: usize = 32;
+const MAX_SESSIONS: usize = 32;
+const MAX_SHOWN: usize = 32;
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct User {
+    pub attributes: BTreeMap<String, Json>,
+    pub surveys: BTreeMap<String, PerSurvey>,
+    /// Oldest first.
+    pub offers: Vec<Offer>,
+    pub sessions: Vec<Session>,
+    /// Last display of any survey, tests excepted.
+    pub last_display_at: Option<Millis>,
+    /// Event ids as 128-bit hashes, and when they were first seen; oldest first.
+    pub recent: VecDeque<(u128, Millis)>,
+    /// Whether ids younger than [`ID_REMEMBERED`] have left `recent` for the
+    /// store's table of their own.
+    pub overflowed: bool,
+}
+
+/// What one survey and one user have had with each other.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PerSurvey {
+    /// The activation's fingerprint under which `activations` were collected.
+    pub mark: u64,
+    /// Sorted by event time, then by place in the journal.
+    pub activations: Vec<Activated>,
+    /// Activations whose window was displayed, and when.
+    pub shown: Vec<Shown>,
+    pub displays: u32,
+    pub last_display_at: Option<Millis>,
+    pub responded: bool,
+    pub completed: bool,
+}
+
+/// One event that armed a survey.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Activated {
+    pub at: Millis,
+    pub offset: u64,
+    pub event_id: String,
+    pub event_name: String,
+    /// Dropped once no window can need them any more.
+    pub properties: Option<Json>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Shown {
+    pub offset: u64,
+    pub at: Millis,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    pub session_id: String,
+    pub displays: u32,
+}
+
+/// A survey handed to the user, or a link survey being answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Also the group id and the response id.
+    pub offer_id: String,
+    pub survey_id: String,
+    /// The questions are pinned: this version is the one being answered.
+    pub version: u64,
+    pub offered_at: Millis,
+    pub expires_at: Millis,
+    pub trigger: String,
+    pub trigger_properties: Json,
+    pub context: OfferContext,
+    pub activation: Option<Activated>,
+    pub displayed_at: Option<Millis>,
+    pub dismissed_at: Option<Millis>,
+    pub test: bool,
+    pub link: bool,
+    pub response: Option<Response>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct OfferContext {
+    pub platform: Option<String>,
+    pub locale: Option<String>,
+    pub session_id: Option<String>,
+}
+
+impl From<&Context> for OfferContext {
+    fn from(context: &Context) -> OfferContext {
+        OfferContext {
+            platform: context.platform.clone(),
+            locale: context.locale.clone(),
+            session_id: context.session_id.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Response {
+    pub created_at: Millis,
+    pub updated_at: Millis,
+    pub completed: bool,
+    /// By question id.
+    pub answers: BTreeMap<String, Answer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    pub value: Json,
+    pub answered_at: Millis,
+    pub duration_ms: Option<u64>,
+}
+
+impl Offer {
+    /// Whether the app has not yet said anything about it and still may.
+    pub fn is_outstanding(&self, now: Millis, offer_ttl: Millis) -> bool {
+        !self.link
+            && self.displayed_at.is_none()
+            && self.dismissed_at.is_none()
+            && self.response.is_none()
+            && now < self.offered_at.saturating_add(offer_ttl)
+    }
+
+    /// A missing session equals no other, not even another missing one.
+    pub fn in_session(&self, session_id: Option<&str>) -> bool {
+        session_id.is_some() && self.context.session_id.as_deref() == session_id
+    }
+}
+
+/// A stretch of time in which an armed survey may be offered, before its
+/// definition's delay and expiry are added.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Window<'a> {
+    /// Whose properties count, and from when delay and expiry run.
+    pub by: &'a Activated,
+    pub shown: bool,
+}
+
+impl PerSurvey {
+    /// Puts an activation where it belongs in time. Windows follow from the
+    /// sorted list alone, so the order of arrival leaves no trace.
+    pub fn insert(&mut self, new: Activated, on_repeat: OnRepeat) {
+        let place = self.activations.partition_point(|a| (a.at, a.offset) < (new.at, new.offset));
+        self.activations.insert(place, new);
+        if on_repeat == OnRepeat::Refresh {
+            let newest = self.activations.len() - 1;
+            for older in &mut self.activations[..newest] {
+                older.properties = None;
+            }
+        }
+        if self.activations.len() > MAX_ACTIVATIONS {
+            // Refreshing lives from the newest, keeping the first from the oldest.
+            let victim = match on_repeat {
+                OnRepeat::Refresh => 0,
+                OnRepeat::KeepFirst => self.activations.len() - 2,
+            };
+            self.activations.remove(victim);
+        }
+    }
+
+    /// The last window in time, open or not; `expires_after` is the survey's.
+    pub fn window(&self, on_repeat: OnRepeat, expires_after: Millis) -> Option<Window<'_>> {
+        let mut window: Option<Window<'_>> = None;
+        let mut shown_at: Option<Millis> = None;
+        for next in &self.activations {
+            let own_display = self.shown.iter().find(|s| s.offset == next.offset).map(|s| s.at);
+            let open = window.as_ref().is_some_and(|w| next.at < w.by.at.saturating_add(expires_after));
+            // A window that was displayed has had its turn: what happens later begins another.
+            let spent = shown_at.is_some_and(|at| next.at > at);
+            match (&mut window, open && !spent) {
+                (Some(current), true) => {
+                    if on_repeat == OnRepeat::Refresh {
+                        current.by = next;
+                    }
+                    shown_at = shown_at.or(own_display);
+                    current.shown = shown_at.is_some();
+                }
+                (window, _) => {
+                    shown_at = own_display;
+                    *window = Some(Window { by: next, shown: shown_at.is_some() });
+                }
+            }
+        }
+        window
+    }
+
+    pub fn displayed(&mut self, at: Millis, activation_offset: Option<u64>) {
+        self.displays = self.displays.saturating_add(1);
+        self.last_display_at = self.last_display_at.max(Some(at));
+        if let Some(offset) = activation_offset {
+            self.shown.push(Shown { offset, at });
+            if self.shown.len() > MAX_SHOWN {
+                self.shown.remove(0);
+            }
+        }
+    }
+}
+
+impl User {
+    /// Whether this event id has been seen; `false` may still be in the
+    /// store's table when the state has overflowed.
+    pub fn has_seen(&self, hash: u128) -> bool {
+        self.recent.iter().any(|(seen, _)| *seen == hash)
+    }
+
+    /// Remembers an event id. What no longer fits and is not yet old enough to
+    /// forget is returned, to be kept in the store's table.
+    pub fn remember(&mut self, hash: u128, now: Millis) -> Option<(u128, Millis)> {
+        self.recent.push_back((hash, now));
+        while self.recent.front().is_some_and(|(_, seen)| seen.saturating_add(ID_REMEMBERED) <= now) {
+            self.recent.pop_front();
+        }
+        if self.recent.len() <= MAX_RECENT_IDS {
+            return None;
+        }
+        self.overflowed = true;
+        self.recent.pop_front()
+    }
+
+    pub fn session_displays(&self, session_id: Option<&str>) -> u32 {
+        let Some(session_id) = session_id else { return 0 };
+        self.sessions.iter().find(|s| s.session_id == session_id).map_or(0, |s| s.displays)
+    }
+
+    pub fn count_session(&mut self, session_id: Option<&str>) {
+        let Some(session_id) = session_id else { return };
+        let displays = match self.sessions.iter().position(|s| s.session_id == session_id) {
+            Some(at) => self.sessions.remove(at).displays,
+            None => 0,
+        };
+        self.sessions.push(Session { session_id: session_id.to_owned(), displays: displays.saturating_add(1) });
+        if self.sessions.len() > MAX_SESSIONS {
+            self.sessions.remove(0);
+        }
+    }
+
+    /// Lets go of what no rule can ask for any more. `expires_after` of a
+    /// survey is unknown here, so windows are kept for the longest possible.
+    pub fn forget(&mut self, now: Millis) {
+        self.offers.retain(|o| now < o.offered_at.saturating_add(OFFER_KNOWN));
+        let keep = super::survey::MAX_EXPIRES_AFTER + WINDOW_REMEMBERED;
+        for survey in self.surveys.values_mut() {
+            survey.activations.retain(|a| now < a.at.saturating_add(keep));
+            let activations = &survey.activations;
+            survey.shown.retain(|s| activations.iter().any(|a| a.offset == s.offset));
+        }
+    }
+
+    /// Keeps the state within its bound: the oldest offers go first, then the
+    /// oldest properties, always in the same order for the same state.
+    pub fn bound(&mut self) {
+        while self.approximate_bytes() > MAX_STATE_BYTES {
+            if self.offers.len() > 1 {
+                let ended = |o: &Offer| o.dismissed_at.is_some() || o.response.as_ref().is_some_and(|r| r.completed);
+                let victim = self.offers.iter().position(ended).unwrap_or(0);
+                self.offers.remove(victim);
+                continue;
+            }
+            let oldest = self
+                .surveys
+                .iter()
+                .filter_map(|(id, s)| Some((s.activations.first()?.at, id.clone())))
+                .min();
+            match oldest {
+                Some((_, id)) => {
+                    self.surveys.get_mut(&id).expect("just found").activations.remove(0);
+                }
+                None => break,
+            }
+        }
+    }
+
+    pub fn approximate_bytes(&self) -> usize {
+        let attributes: usize = self.attributes.iter().map(|(k, v)| k.len() + v.len_bytes() + 8).sum();
+        let surveys: usize = self
+            .surveys
+            .iter()
+            .map(|(id, s)| id.len() + 48 + s.shown.len() * 16 + s.activations.iter().map(activated_bytes).sum::<usize>())
+            .sum();
+        let offers: usize = self.offers.iter().map(offer_bytes).sum();
+        let sessions: usize = self.sessions.iter().map(|s| s.session_id.len() + 8).sum();
+        attributes + surveys + offers + sessions + self.recent.len() * 24 + 32
+    }
+}
+
+fn activated_bytes(activated: &Activated) -> usize {
+    activated.event_id.len() + activated.event_name.len() + activated.properties.as_ref().map_or(0, Json::len_bytes) + 24
+}
+
+fn offer_bytes(offer: &Offer) -> usize {
+    let response = offer.response.as_ref().map_or(0, |r| {
+        r.answers.iter().map(|(id, a)| id.len() + a.value.len_bytes() + 24).sum::<usize>() + 24
+    });
+    offer.activation.as_ref().map_or(0, activated_bytes) + offer.trigger_properties.len_bytes() + response + 256
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::time::MINUTE;
+
+    fn activated(at: Millis, offset: u64) -> Activated {
+        Activated {
+            at,
+            offset,
+            event_id: format!("e{offset}"),
+            event_name: "x".into(),
+            properties: Some(Json::empty_object()),
+        }
+    }
+
+    #[test]
+    fn windows_do_not_depend_on_the_order_of_arrival() {
+        let times = [0, 5, 12, 30, 31];
+        for on_repeat in [OnRepeat::Refresh, OnRepeat::KeepFirst] {
+            let mut expected = None;
+            for turn in 0..times.len() {
+                let mut survey = PerSurvey::default();
+                for i in 0..times.len() {
+                    let which = (i * 2 + turn) % times.len();
+                    survey.insert(activated(times[which] * MINUTE, which as u64), on_repeat);
+                }
+                let window = survey.window(on_repeat, 10 * MINUTE).unwrap();
+                let found = (window.by.at, window.by.properties.is_some(), window.shown);
+                assert_eq!(*expected.get_or_insert(found), found);
+            }
+            let first = if on_repeat == OnRepeat::Refresh { 31 } else { 30 };
+            assert_eq!(expected, Some((first * MINUTE, true, false)));
+        }
+    }
+
+    #[test]
+    fn a_displayed_window_is_spent_and_the_next_activation_begins_another() {
+        for on_repeat in [OnRepeat::Refresh, OnRepeat::KeepFirst] {
+            let mut survey = PerSurvey::default();
+            survey.insert(activated(0, 0), on_repeat);
+            survey.displayed(2 * MINUTE, Some(0));
+            assert!(survey.window(on_repeat, 10 * MINUTE).unwrap().shown);
+            survey.insert(activated(MINUTE, 1), on_repeat);
+            assert!(survey.window(on_repeat, 10 * MINUTE).unwrap().shown, "before the display: the same window");
+            survey.insert(activated(3 * MINUTE, 2), on_repeat);
+            let next = survey.window(on_repeat, 10 * MINUTE).unwrap();
+            assert_eq!((next.by.at, next.shown), (3 * MINUTE, false));
+        }
+    }
+
+    #[test]
+    fn state_stays_within_its_bound() {
+        let mut user = User::default();
+        for offset in 0..40 {
+            let mut big = activated(offset as Millis, offset);
+            big.properties = Some(Json::from_valid("\"".to_owned() + &"x".repeat(30_000) + "\""));
+            user.surveys.entry("s".into()).or_default().insert(big, OnRepeat::KeepFirst);
+        }
+        user.bound();
+        assert!(user.approximate_bytes() <= MAX_STATE_BYTES);
+        assert_eq!(user.surveys["s"].activations.last().unwrap().offset, 39);
+    }
+
+    #[test]
+    fn ids_overflow_into_the_store_until_they_are_old() {
+        let mut user = User::default();
+        let spilled = (0..300u128).filter_map(|id| user.remember(id, 0)).count();
+        assert_eq!((spilled, user.recent.len(), user.overflowed), (44, 256, true));
+        assert_eq!(user.remember(999, ID_REMEMBERED), None);
+        assert_eq!(user.recent.len(), 1);
+    }
+}

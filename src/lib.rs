@@ -1,0 +1,11 @@
+//! askwhen decides which user to ask which survey at which moment, and sends
+//! every answer on as a signed webhook.
+//!
+//! # Layout
+//!
+//! `domain ← wire ← {log, store} ← actor ← {bridge, engine, delivery, console}
+//! ← supervisor ← cli`; a module uses what stands to its left and nothing else.
+//! ARCHITECTURE.md has the map and the invariants.
+
+pub mod domain;
+pub mod wire;

@@ -1,0 +1,327 @@
+//! The endpoint file (contract §4) and its retry policy (design §7).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+use super::reader::{Code, Reader};
+use super::{Kind, id, kind};
+use crate::domain::address;
+use crate::domain::endpoint::{Endpoint, PreviousSecret, Profile, SealedSecret, matches_glob};
+use crate::domain::retry::{Intervals, Policy, Success};
+use crate::domain::time::{self, DAY, Millis, SECOND};
+
+/// Whether targets are judged by this process's rules, or were already.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    Check(&'a [IpNet]),
+    /// The body comes from the journal; its target was checked when it came in.
+    Trusted,
+}
+
+/// Where the secret of a PUT comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// Left out: the old one stays, or one is made.
+    Keep,
+    Literal(String),
+    /// `{env: NAME}`, which only the command line can look up.
+    Environment(String),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndpointBody {
+    pub endpoint: Endpoint,
+    pub secret: SecretSource,
+}
+
+/// Names that the signature, the transport or the profile owns.
+const RESERVED_HEADERS: [&str; 14] = [
+    "host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "keep-alive",
+    "upgrade", "te", "trailer", "expect", "proxy-authorization", "accept-encoding", "x-webhook-signature",
+];
+
+pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>, target: Target<'_>) -> EndpointBody {
+    kind(reader, Kind::Endpoint);
+    let endpoint_id = id(reader, Kind::Endpoint, wanted_id);
+    let profile = reader.choice("profile", &Profile::ALL).unwrap_or(Profile::Standard);
+    if reader.raw("rate_limit").is_some() {
+        reader.fault(Code::NotBuilt, "rate_limit", "asks for a rule that this version cannot apply yet; leave it out");
+    }
+    let include_properties = reader.boolean("include_properties").unwrap_or(false);
+    if include_properties && profile != Profile::Blitzllama {
+        reader.fault(Code::Invalid, "include_properties", "is for the profile blitzllama only");
+    }
+    let url = url(reader, target);
+    let (secret, sealed, previous_secret) = secret(reader, profile);
+    EndpointBody {
+        endpoint: Endpoint {
+            endpoint_id,
+            url,
+            profile,
+            enabled: reader.boolean("enabled").unwrap_or(true),
+            events: events(reader, profile),
+            surveys: globs(reader, "surveys").unwrap_or_else(|| vec!["*".into()]),
+            test: reader.boolean("test").unwrap_or(false),
+            include_properties,
+            retry: retry(reader, profile),
+            concurrency: reader.integer("concurrency", 1..=1_000).unwrap_or(10) as u32,
+            headers: headers(reader),
+            secret: sealed,
+            previous_secret,
+        },
+        secret,
+    }
+}
+
+fn url(reader: &mut Reader<'_>, target: Target<'_>) -> String {
+    let Some(text) = reader.required_text("url", 4_096) else { return String::new() };
+    if let Target::Check(allowed) = target {
+        match address::check_url(&text, allowed) {
+            Ok(_) => {}
+            Err(why @ address::Refused::NotAUrl) => reader.fault(Code::Invalid, "url", why.to_string()),
+            Err(why) => reader.fault(Code::ForbiddenTarget, "url", why.to_string()),
+        }
+    }
+    text
+}
+
+/// A literal, `{env: NAME}`, or, from the journal, the sealed form.
+fn secret(reader: &mut Reader<'_>, profile: Profile) -> (SecretSource, Option<SealedSecret>, Option<PreviousSecret>) {
+    let previous = reader
+        .raw("previous_secret")
+        .and_then(|value| serde_json::from_value::<PreviousSecret>(value.clone()).ok());
+    match reader.raw("secret") {
+        None => (SecretSource::Keep, None, previous),
+        Some(Value::String(text)) => {
+            if let Err(why) = check_secret(profile, text) {
+                reader.fault(Code::Invalid, "secret", why);
+            }
+            (SecretSource::Literal(text.clone()), None, previous)
+        }
+        Some(Value::Object(members)) => match (members.get("env").and_then(Value::as_str), members.len()) {
+            (Some(name), 1) => (SecretSource::Environment(name.to_owned()), None, previous),
+            _ => match serde_json::from_value(Value::Object(members.clone())) {
+                Ok(sealed) => (SecretSource::Keep, Some(sealed), previous),
+                Err(_) => {
+                    reader.fault(Code::WrongType, "secret", "must be a string or {env: NAME}");
+                    (SecretSource::Keep, None, previous)
+                }
+            },
+        },
+        Some(_) => {
+            reader.fault(Code::WrongType, "secret", "must be a string or {env: NAME}");
+            (SecretSource::Keep, None, previous)
+        }
+    }
+}
+
+/// Whether a literal secret suits its profile.
+///
+/// # Errors
+/// What the profile wants.
+pub fn check_secret(profile: Profile, secret: &str) -> Result<(), &'static str> {
+    match profile {
+        Profile::Blitzllama if (1..=256).contains(&secret.len()) => Ok(()),
+        Profile::Blitzllama => Err("must have 1 to 256 bytes"),
+        Profile::Standard | Profile::OneFlow => {
+            let key = secret.strip_prefix("whsec_").and_then(|text| STANDARD.decode(text).ok());
+            match key {
+                Some(key) if (24..=64).contains(&key.len()) => Ok(()),
+                _ => Err("must be whsec_ and the base64 of 24 to 64 bytes"),
+            }
+        }
+    }
+}
+
+fn globs(reader: &mut Reader<'_>, member: &str) -> Option<Vec<String>> {
+    reader.raw(member)?;
+    let globs = reader.ids(member, 100);
+    if globs.is_empty() {
+        reader.fault(Code::Invalid, member, "must not be empty; leave it out for the default");
+    }
+    Some(globs)
+}
+
+fn events(reader: &mut Reader<'_>, profile: Profile) -> Vec<String> {
+    let Some(globs) = globs(reader, "events") else {
+        return vec![if profile == Profile::Standard { "response.*" } else { "response.completed" }.into()];
+    };
+    for (i, glob) in globs.iter().enumerate() {
+        if !profile.writes().iter().any(|kind| matches_glob(glob, kind.name())) {
+            let names: Vec<&str> = profile.writes().iter().map(|kind| kind.name()).collect();
+            let detail = format!("events: this profile can write only {}", names.join(", "));
+            reader.fault_at(Code::Invalid, &format!("events/{i}"), detail);
+        }
+    }
+    globs
+}
+
+fn headers(reader: &mut Reader<'_>) -> BTreeMap<String, String> {
+    let empty = Map::new();
+    let given = match reader.raw("headers") {
+        None => &empty,
+        Some(Value::Object(members)) if members.len() <= 50 => members,
+        Some(_) => {
+            reader.fault(Code::WrongType, "headers", "must be an object of at most 50 strings");
+            &empty
+        }
+    };
+    let mut headers = BTreeMap::new();
+    for (name, value) in given {
+        let lower = name.to_ascii_lowercase();
+        let path = format!("headers/{}", name.replace('~', "~0").replace('/', "~1"));
+        let reserved = RESERVED_HEADERS.contains(&lower.as_str()) || lower.starts_with("webhook-");
+        let named = http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+        let fit = value.as_str().filter(|text| text.len() <= 4_096 && http::HeaderValue::from_str(text).is_ok());
+        match fit {
+            _ if reserved => reader.fault_at(Code::Invalid, &path, "this header is set by askwhen itself"),
+            _ if !named => reader.fault_at(Code::Invalid, &path, "this is not a header's name"),
+            None => reader.fault_at(Code::Invalid, &path, "must be a string that a header can carry"),
+            Some(text) => {
+                headers.insert(lower, text.to_owned());
+            }
+        }
+    }
+    headers
+}
+
+/// `{preset: standard}`, or the full policy. What is left out of a full policy
+/// is as in the profile's preset; nothing waits longer than 24 h at a time.
+fn retry(reader: &mut Reader<'_>, profile: Profile) -> Policy {
+    let standard_timeout = if profile == Profile::Standard { 15 * SECOND } else { 10 * SECOND };
+    let preset = match profile {
+        Profile::OneFlow => Policy::one_flow(),
+        _ => Policy::standard(standard_timeout),
+    };
+    let read = reader.object("retry", |inner| {
+        let presets = [("standard", false), ("1flow", true)];
+        if inner.raw("preset").is_some() {
+            return match inner.choice("preset", &presets) {
+                Some(true) => Policy::one_flow(),
+                _ => Policy::standard(standard_timeout),
+            };
+        }
+        full_policy(inner, &preset)
+    });
+    read.unwrap_or(preset)
+}
+
+fn full_policy(inner: &mut Reader<'_>, preset: &Policy) -> Policy {
+    if inner.raw("kind").is_none() {
+        inner.missing("kind");
+    }
+    let intervals = match inner.choice("kind", &[("schedule", 0), ("fixed", 1), ("exponential", 2)]) {
+        Some(0) => Intervals::Schedule(delays(inner)),
+        Some(1) => Intervals::Fixed(interval(inner, "interval").unwrap_or(DAY)),
+        Some(2) => {
+            let base = interval(inner, "base").unwrap_or(SECOND);
+            let factor = inner.number("factor", 1.0..=100.0).unwrap_or(2.0);
+            let cap = if inner.raw("cap").is_some() { interval(inner, "cap") } else { Some(DAY) };
+            Intervals::Exponential { base, factor, cap: cap.unwrap_or(DAY) }
+        }
+        _ => preset.intervals.clone(),
+    };
+    let max_attempts = inner.integer("max_attempts", 1..=10_000).map(|n| n as u32);
+    let max_age = inner.positive_duration("max_age");
+    if !matches!(intervals, Intervals::Schedule(_)) && max_attempts.is_none() && max_age.is_none() {
+        inner.fault(Code::MissingField, "max_attempts", "or max_age is required: retries must end");
+    }
+    let retry_after_max = match inner.object("retry_after", |i| (i.boolean("honour").unwrap_or(true), i.duration("max").unwrap_or(DAY))) {
+        None => preset.retry_after_max,
+        Some((honour, max)) => honour.then_some(max.min(DAY)),
+    };
+    let statuses = inner.list("terminal_status", 100);
+    let terminal: Vec<u16> =
+        statuses.iter().filter_map(Value::as_u64).filter(|s| (100..600).contains(s)).map(|s| s as u16).collect();
+    if terminal.len() != statuses.len() {
+        inner.fault(Code::Invalid, "terminal_status", "must hold HTTP statuses");
+    }
+    Policy {
+        intervals,
+        jitter: inner.number("jitter", 0.0..=0.5).unwrap_or(0.0),
+        max_attempts,
+        max_age,
+        success: inner
+            .choice("success", &[("2xx", Success::Any2xx), ("200", Success::Only200)])
+            .unwrap_or(preset.success),
+        terminal_status: terminal,
+        retry_after_max,
+        connect_timeout: timeout(inner, "connect_timeout").unwrap_or(preset.connect_timeout),
+        timeout: timeout(inner, "timeout").unwrap_or(preset.timeout),
+    }
+}
+
+fn timeout(inner: &mut Reader<'_>, member: &str) -> Option<Millis> {
+    let span = inner.positive_duration(member)?;
+    if span > 60 * SECOND {
+        inner.fault(Code::Invalid, member, "must be at most 60s");
+        return None;
+    }
+    Some(span)
+}
+
+fn interval(inner: &mut Reader<'_>, member: &str) -> Option<Millis> {
+    if inner.raw(member).is_none() {
+        inner.missing(member);
+        return None;
+    }
+    let span = inner.positive_duration(member)?;
+    if span > DAY {
+        inner.fault(Code::Invalid, member, "must be at most 24h");
+        return None;
+    }
+    Some(span)
+}
+
+fn delays(inner: &mut Reader<'_>) -> Vec<Millis> {
+    if inner.raw("delays").is_none() {
+        inner.missing("delays");
+    }
+    let list = inner.list("delays", 1_000);
+    let mut delays = Vec::new();
+    for (i, value) in list.iter().enumerate() {
+        match value.as_str().map(time::parse_duration) {
+            Some(Ok(span)) if span <= DAY => delays.push(span),
+            Some(Ok(_)) => inner.fault_at(Code::Invalid, &format!("delays/{i}"), "must be at most 24h"),
+            _ => inner.fault_at(Code::BadTime, &format!("delays/{i}"), "must be a duration such as 30s, 2h or 7d"),
+        }
+    }
+    delays
+}
+
+/// The policy in the shape in which it is read.
+pub fn policy_json(policy: &Policy) -> Value {
+    let span = |ms: Millis| Value::from(time::format_duration(ms));
+    let mut out = match &policy.intervals {
+        Intervals::Schedule(delays) => {
+            json!({"kind": "schedule", "delays": delays.iter().map(|d| span(*d)).collect::<Vec<_>>()})
+        }
+        Intervals::Fixed(interval) => json!({"kind": "fixed", "interval": span(*interval)}),
+        Intervals::Exponential { base, factor, cap } => {
+            json!({"kind": "exponential", "base": span(*base), "factor": factor, "cap": span(*cap)})
+        }
+    };
+    let members = out.as_object_mut().expect("an object");
+    members.insert("jitter".into(), json!(policy.jitter));
+    members.insert("max_attempts".into(), json!(policy.max_attempts));
+    members.insert("max_age".into(), policy.max_age.map_or(Value::Null, span));
+    members.insert("success".into(), json!(policy.success));
+    members.insert("terminal_status".into(), json!(policy.terminal_status));
+    members.insert(
+        "retry_after".into(),
+        json!({"honour": policy.retry_after_max.is_some(), "max": span(policy.retry_after_max.unwrap_or(DAY))}),
+    );
+    members.insert("connect_timeout".into(), span(policy.connect_timeout));
+    members.insert("timeout".into(), span(policy.timeout));
+    out
+}
+
+/// An endpoint in its canonical form, which [`read`] reads back.
+pub fn endpoint_json(endpoint: &Endpoint) -> Value {
+    let mut out = serde_json::to_value(endpoint).expect("an endpoint serialises");
+    out["retry"] = policy_json(&endpoint.retry);
+    out
+}

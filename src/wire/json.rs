@@ -1,0 +1,409 @@
+//! The strict reader in front of every JSON body: what serde_json would let
+//! pass or not name (duplicate members, a byte-order mark, lone surrogates,
+//! numbers beyond any float) is found here, with its byte offset.
+
+use std::borrow::Cow;
+
+/// Deepest nesting of arrays and objects.
+pub const MAX_DEPTH: usize = 64;
+
+/// What is wrong with a text that should be one JSON value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{} at byte {byte_offset}", .flaw.sentence())]
+pub struct Error {
+    pub flaw: Flaw,
+    pub byte_offset: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    EmptyBody,
+    InvalidJson,
+    Truncated,
+    TrailingBytes,
+    BadUtf8,
+    Bom,
+    LoneSurrogate,
+    NumberOutOfRange,
+    TooDeep,
+    DuplicateKey,
+}
+
+impl Flaw {
+    /// The contract's error code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Flaw::EmptyBody => "empty_body",
+            Flaw::InvalidJson => "invalid_json",
+            Flaw::Truncated => "truncated",
+            Flaw::TrailingBytes => "trailing_bytes",
+            Flaw::BadUtf8 => "bad_utf8",
+            Flaw::Bom => "bom",
+            Flaw::LoneSurrogate => "lone_surrogate",
+            Flaw::NumberOutOfRange => "number_out_of_range",
+            Flaw::TooDeep => "too_deep",
+            Flaw::DuplicateKey => "duplicate_key",
+        }
+    }
+
+    fn sentence(self) -> &'static str {
+        match self {
+            Flaw::EmptyBody => "the body is empty; a JSON value is needed",
+            Flaw::InvalidJson => "this is not JSON",
+            Flaw::Truncated => "the JSON ends too early",
+            Flaw::TrailingBytes => "more follows after the JSON value",
+            Flaw::BadUtf8 => "this is not UTF-8",
+            Flaw::Bom => "the body begins with a byte-order mark; send plain UTF-8",
+            Flaw::LoneSurrogate => "a \\u escape is one half of a surrogate pair",
+            Flaw::NumberOutOfRange => "the number is too large for any float",
+            Flaw::TooDeep => "arrays and objects are nested more than 64 deep",
+            Flaw::DuplicateKey => "an object names the same member twice",
+        }
+    }
+}
+
+/// Checks that `bytes` are exactly one JSON value in UTF-8.
+///
+/// # Errors
+/// The first flaw met, reading from the left.
+pub fn check(bytes: &[u8]) -> Result<&str, Error> {
+    if bytes.starts_with(&[0xef, 0xbb, 0xbf]) {
+        return Err(Error { flaw: Flaw::Bom, byte_offset: 0 });
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| Error { flaw: Flaw::BadUtf8, byte_offset: e.valid_up_to() })?;
+    let mut scan = Scan { text, bytes, at: 0 };
+    scan.skip_space();
+    if scan.at == bytes.len() {
+        return Err(scan.error(Flaw::EmptyBody));
+    }
+    scan.value()?;
+    scan.skip_space();
+    if scan.at < bytes.len() {
+        return Err(scan.error(Flaw::TrailingBytes));
+    }
+    Ok(text)
+}
+
+struct Scan<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+}
+
+/// An open array, or an open object with the names it has used.
+enum Open<'a> {
+    Array,
+    Object(Names<'a>),
+}
+
+/// Names of one object: a list while short, a set when long, so that a body of
+/// ten thousand members costs no more per member than one of ten.
+#[derive(Default)]
+struct Names<'a> {
+    few: Vec<Cow<'a, str>>,
+    many: std::collections::HashSet<Cow<'a, str>>,
+}
+
+impl<'a> Names<'a> {
+    fn insert(&mut self, name: Cow<'a, str>) -> bool {
+        const FEW: usize = 24;
+        if self.many.is_empty() && self.few.len() < FEW {
+            if self.few.contains(&name) {
+                return false;
+            }
+            self.few.push(name);
+            return true;
+        }
+        if self.many.is_empty() {
+            self.many.extend(self.few.drain(..));
+        }
+        self.many.insert(name)
+    }
+}
+
+impl<'a> Scan<'a> {
+    fn error(&self, flaw: Flaw) -> Error {
+        Error { flaw, byte_offset: self.at }
+    }
+
+    /// Not what was wanted here: cut short, or simply wrong.
+    fn unexpected(&self) -> Error {
+        self.error(if self.at >= self.bytes.len() { Flaw::Truncated } else { Flaw::InvalidJson })
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    /// Without recursion: depth costs a stack of this function's own.
+    fn value(&mut self) -> Result<(), Error> {
+        let mut open: Vec<Open<'a>> = Vec::new();
+        loop {
+            self.skip_space();
+            let opened = match self.peek() {
+                Some(b'{') => Some(Open::Object(Names::default())),
+                Some(b'[') => Some(Open::Array),
+                _ => None,
+            };
+            if let Some(opened) = opened {
+                if open.len() == MAX_DEPTH {
+                    return Err(self.error(Flaw::TooDeep));
+                }
+                self.at += 1;
+                self.skip_space();
+                let is_object = matches!(opened, Open::Object(_));
+                let closer = if is_object { b'}' } else { b']' };
+                open.push(opened);
+                if self.peek() != Some(closer) {
+                    if is_object {
+                        self.name(&mut open)?;
+                    }
+                    continue;
+                }
+            } else {
+                self.scalar()?;
+            }
+            if !self.after_value(&mut open)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Commas and closers up to the next value; `false` when nothing is open.
+    fn after_value(&mut self, open: &mut Vec<Open<'a>>) -> Result<bool, Error> {
+        loop {
+            let Some(innermost) = open.last() else { return Ok(false) };
+            let is_object = matches!(innermost, Open::Object(_));
+            self.skip_space();
+            match self.peek() {
+                Some(b',') => {
+                    self.at += 1;
+                    if is_object {
+                        self.skip_space();
+                        self.name(open)?;
+                    }
+                    return Ok(true);
+                }
+                Some(b'}') if is_object => {}
+                Some(b']') if !is_object => {}
+                _ => return Err(self.unexpected()),
+            }
+            self.at += 1;
+            open.pop();
+        }
+    }
+
+    fn name(&mut self, open: &mut [Open<'a>]) -> Result<(), Error> {
+        let start = self.at;
+        if self.peek() != Some(b'"') {
+            return Err(self.unexpected());
+        }
+        let escaped = self.string()?;
+        let quoted = &self.text[start..self.at];
+        let name = if escaped {
+            Cow::Owned(serde_json::from_str(quoted).map_err(|_| self.error(Flaw::InvalidJson))?)
+        } else {
+            Cow::Borrowed(&quoted[1..quoted.len() - 1])
+        };
+        // serde_json gives these names a meaning of its own.
+        if name.starts_with("$serde_json::private::") {
+            return Err(Error { flaw: Flaw::InvalidJson, byte_offset: start });
+        }
+        if let Some(Open::Object(names)) = open.last_mut()
+            && !names.insert(name)
+        {
+            return Err(Error { flaw: Flaw::DuplicateKey, byte_offset: start });
+        }
+        self.skip_space();
+        if self.peek() != Some(b':') {
+            return Err(self.unexpected());
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn scalar(&mut self) -> Result<(), Error> {
+        match self.peek() {
+            Some(b'"') => self.string().map(|_| ()),
+            Some(b't') => self.word("true"),
+            Some(b'f') => self.word("false"),
+            Some(b'n') => self.word("null"),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn word(&mut self, word: &str) -> Result<(), Error> {
+        for expected in word.bytes() {
+            if self.peek() != Some(expected) {
+                return Err(self.unexpected());
+            }
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), Error> {
+        if !matches!(self.peek(), Some(b'0'..=b'9')) {
+            return Err(self.unexpected());
+        }
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), Error> {
+        let start = self.at;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        if self.peek() == Some(b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        let text = &self.text[start..self.at];
+        let plainly_small = text.len() < 300 && !text.contains(['e', 'E']);
+        if !plainly_small && !text.parse::<f64>().is_ok_and(f64::is_finite) {
+            return Err(Error { flaw: Flaw::NumberOutOfRange, byte_offset: start });
+        }
+        Ok(())
+    }
+
+    /// Moves past a string; says whether it has escapes.
+    fn string(&mut self) -> Result<bool, Error> {
+        self.at += 1;
+        let mut escaped = false;
+        loop {
+            match self.peek() {
+                None => return Err(self.error(Flaw::Truncated)),
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(escaped);
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(0..=0x1f) => return Err(self.error(Flaw::InvalidJson)),
+                Some(_) => self.at += 1,
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Error> {
+        let start = self.at;
+        self.at += 1;
+        match self.peek() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 1;
+                Ok(())
+            }
+            Some(b'u') => {
+                let lone = Error { flaw: Flaw::LoneSurrogate, byte_offset: start };
+                match self.unit()? {
+                    0xdc00..=0xdfff => Err(lone),
+                    0xd800..=0xdbff => {
+                        if self.peek() != Some(b'\\') || self.bytes.get(self.at + 1) != Some(&b'u') {
+                            return Err(if self.peek().is_none() { self.unexpected() } else { lone });
+                        }
+                        self.at += 1;
+                        if (0xdc00..=0xdfff).contains(&self.unit()?) { Ok(()) } else { Err(lone) }
+                    }
+                    _ => Ok(()),
+                }
+            }
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// Four hex digits after `u`.
+    fn unit(&mut self) -> Result<u16, Error> {
+        self.at += 1;
+        let mut unit = 0u16;
+        for _ in 0..4 {
+            let digit = self.peek().and_then(|b| char::from(b).to_digit(16)).ok_or_else(|| self.unexpected())?;
+            unit = unit << 4 | digit as u16;
+            self.at += 1;
+        }
+        Ok(unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn flawed(text: &str, flaw: Flaw, byte_offset: usize) {
+        assert_eq!(check(text.as_bytes()), Err(Error { flaw, byte_offset }), "{text}");
+    }
+
+    #[test]
+    fn every_flaw_has_its_name_and_place() {
+        flawed("", Flaw::EmptyBody, 0);
+        flawed("  \n", Flaw::EmptyBody, 3);
+        flawed("{\"a\":1", Flaw::Truncated, 6);
+        flawed("{\"a", Flaw::Truncated, 3);
+        flawed("tru", Flaw::Truncated, 3);
+        flawed("{} {}", Flaw::TrailingBytes, 3);
+        flawed("{a:1}", Flaw::InvalidJson, 1);
+        flawed("[1,]", Flaw::InvalidJson, 3);
+        flawed("{\"a\":1,}", Flaw::InvalidJson, 7);
+        flawed("[01]", Flaw::InvalidJson, 2);
+        flawed("NaN", Flaw::InvalidJson, 0);
+        flawed("[1}", Flaw::InvalidJson, 2);
+        flawed("\"\u{1}\"", Flaw::InvalidJson, 1);
+        flawed("{\"a\":1e400}", Flaw::NumberOutOfRange, 5);
+        flawed("\"\\ud800\"", Flaw::LoneSurrogate, 1);
+        flawed("\"\\udc00\"", Flaw::LoneSurrogate, 1);
+        flawed("\"\\ud800\\u0041\"", Flaw::LoneSurrogate, 1);
+        flawed("{\"a\":{\"b\":1,\"\\u0062\":2}}", Flaw::DuplicateKey, 12);
+        flawed("\u{feff}{}", Flaw::Bom, 0);
+        flawed(&"[".repeat(100_000), Flaw::TooDeep, 64);
+        assert_eq!(check(b"{\"a\":\"\xff\"}"), Err(Error { flaw: Flaw::BadUtf8, byte_offset: 6 }));
+        let wide: String = (0..2000).map(|i| format!("\"k{i}\":0,")).collect();
+        flawed(&format!("{{{wide}\"k7\":1}}"), Flaw::DuplicateKey, wide.len() + 1);
+    }
+
+    #[test]
+    fn good_json_passes() {
+        for text in [
+            "{}", "[]", " [ ] ", "null", "-0.5e-3", "\"\\ud83d\\ude00 \\u00e9\"", "123456789012345678901234567890",
+            "{\"a\":[1,{\"b\":[]}],\"c\":{}}",
+        ] {
+            assert_eq!(check(text.as_bytes()), Ok(text));
+        }
+        let deep = format!("{}{}", "[".repeat(64), "]".repeat(64));
+        assert!(check(deep.as_bytes()).is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn agrees_with_serde_json_wherever_both_have_an_opinion(text in "[\\[\\]{},:\"a0-9.eE\\\\ tnu-]{0,24}") {
+            let ours = check(text.as_bytes()).is_ok();
+            let theirs = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+            // Ours refuses more (duplicates, surrogates, huge numbers), never less.
+            proptest::prop_assert!(!ours || theirs, "{}", text);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Bytes to domain and back: topic names and schemas, record codecs, webhook
+//! bodies, the state's codec. Nothing in here knows a log, a store, a socket
+//! or the time of day.
+
+pub mod definition;
+pub mod json;
+pub mod output;
+pub mod profile;
+pub mod record;
+pub mod seal;
+pub mod state;
+pub mod topic;

@@ -1,0 +1,212 @@
+//! What the engine and the delivery write to topics other than the journal.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::definition::Kind;
+use super::record::Defined;
+use super::profile::standard;
+use crate::domain::decision::Decision;
+use crate::domain::endpoint::EventType;
+use crate::domain::json::Json;
+use crate::domain::message::{Data, Delivery};
+use crate::domain::time::{self, Millis};
+
+/// Header of every output: the same after any crash or replay.
+pub const ID_HEADER: &str = "id";
+/// Header of every output: `partition/offset/crc` of the record behind it.
+pub const SOURCE_HEADER: &str = "source";
+
+/// The journal record behind an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    pub partition: u32,
+    pub offset: u64,
+    pub crc: u32,
+}
+
+impl Source {
+    pub fn encode(&self) -> String {
+        format!("{}/{}/{:08x}", self.partition, self.offset, self.crc)
+    }
+
+    pub fn parse(text: &[u8]) -> Option<Source> {
+        let mut parts = std::str::from_utf8(text).ok()?.split('/');
+        let source = Source {
+            partition: parts.next()?.parse().ok()?,
+            offset: parts.next()?.parse().ok()?,
+            crc: u32::from_str_radix(parts.next()?, 16).ok()?,
+        };
+        parts.next().is_none().then_some(source)
+    }
+}
+
+/// Topic `decisions`: the contract's decision, and whose project it is.
+pub fn decision(project: &str, decision: &Decision) -> Vec<u8> {
+    let body = decision.server_body();
+    let project = Json::of(&project);
+    format!("{{\"project\":{},{}", project.as_str(), &body.as_str()[1..]).into_bytes()
+}
+
+/// Topic `responses`: the body that profile `standard` sends.
+pub fn response(kind: EventType, data: &Data) -> Vec<u8> {
+    standard::body(kind, data.updated_at, data)
+}
+
+/// Topic `deliveries`: a message for an endpoint, or a command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryRecord {
+    Deliver(Box<Delivery>),
+    /// The endpoint's definition from here on; without a body it is gone.
+    Endpoint { project: String, endpoint_id: String, version: u64, body: Option<Json> },
+}
+
+/// Topics `deliveries.retry.*`: the delivery itself and when it is due.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetryRecord {
+    pub delivery: Box<Delivery>,
+    /// Attempts made so far.
+    pub attempt: u32,
+    /// Counts the times that the due date was moved without an attempt.
+    #[serde(rename = "move")]
+    pub moved: u32,
+    pub due_at: Millis,
+    pub first_started_at: Millis,
+}
+
+/// How an attempt went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Delivered,
+    /// An answer that does not count as success.
+    BadStatus,
+    Timeout,
+    ConnectFailed,
+    /// The target resolves to, or is, an address that is not allowed.
+    BlockedTarget,
+    /// The connection broke, or the answer was no HTTP.
+    BrokenResponse,
+    /// The endpoint is disabled or gone; nothing was sent.
+    NotSent,
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 7] = [
+        Outcome::Delivered,
+        Outcome::BadStatus,
+        Outcome::Timeout,
+        Outcome::ConnectFailed,
+        Outcome::BlockedTarget,
+        Outcome::BrokenResponse,
+        Outcome::NotSent,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Delivered => "delivered",
+            Outcome::BadStatus => "bad_status",
+            Outcome::Timeout => "timeout",
+            Outcome::ConnectFailed => "connect_failed",
+            Outcome::BlockedTarget => "blocked_target",
+            Outcome::BrokenResponse => "broken_response",
+            Outcome::NotSent => "not_sent",
+        }
+    }
+}
+
+/// Where a delivery has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    Delivered,
+    Dead,
+    Cancelled,
+}
+
+impl Ended {
+    pub fn name(self) -> &'static str {
+        match self {
+            Ended::Delivered => "delivered",
+            Ended::Dead => "dead",
+            Ended::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Topic `attempts`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    pub delivery_id: String,
+    pub message_id: String,
+    pub endpoint_id: String,
+    pub project: String,
+    pub user_id: String,
+    pub survey_id: Option<String>,
+    /// 1 for the first; 0 when nothing was sent.
+    pub attempt: u32,
+    pub started_at: Millis,
+    pub duration_ms: u64,
+    pub http_status: Option<u16>,
+    pub outcome: Outcome,
+    pub error: Option<String>,
+    /// The beginning of what the receiver answered.
+    pub response: Option<String>,
+    pub first_started_at: Millis,
+    pub next_due_at: Option<Millis>,
+    pub ended: Option<Ended>,
+    pub reason: Option<String>,
+}
+
+/// Topic `dead`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeadRecord {
+    pub delivery: Box<Delivery>,
+    pub attempts: u32,
+    pub reason: String,
+    pub died_at: Millis,
+}
+
+/// Topic `rejects`. The raw bytes are base64, because nothing is known of them.
+pub fn reject(topic: &str, partition: u32, offset: u64, reason: &str, detail: &str, raw: &[u8]) -> Vec<u8> {
+    use base64::Engine as _;
+    let raw = base64::engine::general_purpose::STANDARD.encode(raw);
+    json!({"topic": topic, "partition": partition, "offset": offset, "reason": reason, "detail": detail, "raw": raw})
+        .to_string()
+        .into_bytes()
+}
+
+/// Key of topic `definitions`.
+pub fn definition_key(project: &str, kind: Kind, id: &str) -> String {
+    format!("{}/{project}/{id}", kind.name())
+}
+
+/// Topic `definitions`: the current definition; a tombstone when it is gone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DefinitionRecord {
+    pub kind: Kind,
+    pub project: String,
+    pub id: String,
+    pub version: u64,
+    pub body: Json,
+    pub updated_at: String,
+}
+
+impl DefinitionRecord {
+    pub fn of(defined: &Defined, now: Millis) -> Option<DefinitionRecord> {
+        Some(DefinitionRecord {
+            kind: defined.kind,
+            project: defined.project.clone(),
+            id: defined.id.clone(),
+            version: defined.version,
+            body: defined.body.clone()?,
+            updated_at: time::format_time(now),
+        })
+    }
+}
+
+/// Any of the above as a record's value.
+pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+    serde_json::to_vec(record).expect("a record serialises")
+}

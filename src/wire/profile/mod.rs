@@ -1,0 +1,48 @@
+//! The three shapes of a webhook (contract §5): a canonical message and an
+//! endpoint's profile give the exact bytes of the body and the headers.
+
+pub mod blitzllama;
+mod javascript;
+pub mod one_flow;
+mod sign;
+pub mod standard;
+
+pub use sign::{Keys, SignError, headers, new_secret};
+
+use crate::domain::endpoint::{Endpoint, Profile};
+use crate::domain::json::Json;
+use crate::domain::message::{AnswerFact, Delivery};
+use crate::domain::survey::QuestionType;
+
+/// The body of a delivery for this endpoint.
+pub fn body(delivery: &Delivery, endpoint: &Endpoint) -> Vec<u8> {
+    let message = &delivery.message;
+    match endpoint.profile {
+        Profile::Standard => standard::body(message.kind, message.at, &message.data),
+        Profile::Blitzllama => blitzllama::body(message, endpoint.include_properties),
+        Profile::OneFlow => one_flow::body(message, &delivery.message_id),
+    }
+}
+
+/// What the compatibility profiles write for an answer: texts for choices,
+/// decimal strings for numbers.
+enum Said {
+    One(String),
+    Several(Vec<String>),
+}
+
+fn said(answer: &AnswerFact) -> Said {
+    match answer.kind {
+        QuestionType::MultiChoice => Said::Several(answer.labels.clone()),
+        QuestionType::SingleChoice => Said::One(answer.labels.first().cloned().unwrap_or_default()),
+        QuestionType::Text => Said::One(answer.value.value().as_str().unwrap_or_default().to_owned()),
+        _ => Said::One(decimal(&answer.value)),
+    }
+}
+
+fn decimal(value: &Json) -> String {
+    match value.value().as_i64() {
+        Some(number) => number.to_string(),
+        None => value.as_str().to_owned(),
+    }
+}
