@@ -7,5 +7,11 @@
 //! ← supervisor ← cli`; a module uses what stands to its left and nothing else.
 //! ARCHITECTURE.md has the map and the invariants.
 
+pub mod actor;
+pub mod clock;
 pub mod domain;
+pub mod engine;
+pub mod log;
+pub mod metrics;
+pub mod store;
 pub mod wire;

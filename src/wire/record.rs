@@ -184,6 +184,10 @@ pub enum Decoded<'a> {
 pub fn decode(value: Option<&[u8]>, trusted: bool) -> Result<Decoded<'_>, Unreadable> {
     let bytes = value.ok_or_else(|| unreadable("null_value", "the record has no value"))?;
     let text = json::check(bytes).map_err(|e| unreadable(e.flaw.code(), e.to_string()))?;
+    // serde would take a list for the members in their order.
+    if !text.trim_start().starts_with('{') {
+        return Err(unreadable("wrong_type", "a record is a JSON object"));
+    }
     let members: Members<'_> =
         serde_json::from_str(text).map_err(|e| unreadable("wrong_type", e.to_string()))?;
     let kind = members.kind.as_ref().map_or("event", |text| &text.0);

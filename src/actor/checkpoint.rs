@@ -1,0 +1,101 @@
+//! What a checkpoint says beside the state itself, and the thread that writes
+//! checkpoints off the hot path.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use super::Frozen;
+use crate::domain::time::Millis;
+use crate::log::Bell;
+use crate::store::{self, Family, Store};
+
+const KEY: &[u8] = b"checkpoint";
+
+/// Written in one batch with the users it speaks of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Meta {
+    /// The next journal offset to apply; everything below is in the state.
+    pub next: u64,
+    /// Checksum of the record below `next`, 0 when there is none.
+    pub crc: u32,
+    /// Hex of the log's incarnation.
+    pub incarnation: String,
+    pub partitions: u32,
+    pub now: Millis,
+    pub logic_version: u32,
+    /// Last sequence number taken from each partition.
+    pub inbox: Vec<u64>,
+    /// Last sequence number given to each partition.
+    pub forward: Vec<u64>,
+    /// Per output topic, where outputs of records from `next` on can begin.
+    pub out_start: BTreeMap<String, u64>,
+}
+
+impl Meta {
+    pub fn new(incarnation: u128, partitions: u32, logic_version: u32) -> Meta {
+        Meta {
+            next: 0,
+            crc: 0,
+            incarnation: format!("{incarnation:032x}"),
+            partitions,
+            now: 0,
+            logic_version,
+            inbox: vec![0; partitions as usize],
+            forward: vec![0; partitions as usize],
+            out_start: BTreeMap::new(),
+        }
+    }
+
+    /// # Errors
+    /// When the store cannot be read, or what is there is no checkpoint.
+    pub fn load(store: &Store) -> Result<Option<Meta>, String> {
+        let bytes = store.get(Family::Meta, KEY).map_err(|e| e.to_string())?;
+        bytes.map(|b| serde_json::from_slice(&b).map_err(|e| format!("the checkpoint is unreadable: {e}"))).transpose()
+    }
+}
+
+struct Job {
+    store: Arc<Store>,
+    frozen: Frozen,
+    meta: Meta,
+    done: mpsc::Sender<Result<(), store::Error>>,
+    bell: Arc<Bell>,
+}
+
+/// Writes checkpoints one after the other.
+#[derive(Clone)]
+pub struct Checkpointer {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Checkpointer {
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start() -> std::io::Result<Checkpointer> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
+            for job in queue {
+                let mut batch = (job.frozen)();
+                batch.put(Family::Meta, KEY, serde_json::to_vec(&job.meta).expect("meta serialises"));
+                let written = job.store.write(batch);
+                drop(job.done.send(written));
+                job.bell.ring();
+            }
+        })?;
+        Ok(Checkpointer { jobs })
+    }
+
+    pub fn write(
+        &self,
+        store: Arc<Store>,
+        frozen: Frozen,
+        meta: Meta,
+        (done, bell): (mpsc::Sender<Result<(), store::Error>>, Arc<Bell>),
+    ) {
+        // The thread ends only when every sender is gone.
+        drop(self.jobs.send(Job { store, frozen, meta, done, bell }));
+    }
+}

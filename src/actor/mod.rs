@@ -1,0 +1,92 @@
+//! The runtime of a partition's actor: it reads the journal, lets a machine
+//! apply each record, writes outputs and forwards, and checkpoints behind what
+//! is acknowledged. Redoing work gives the same ids; what the log already has
+//! is not written again. It knows nothing of surveys.
+
+pub mod checkpoint;
+mod ledger;
+pub mod partition;
+pub mod pool;
+pub mod reply;
+
+use bytes::Bytes;
+
+use crate::domain::id::Origin;
+use crate::domain::json::Json;
+use crate::domain::time::Millis;
+use crate::store::{self, Batch};
+use crate::wire::record::{Decoded, Unreadable};
+use crate::wire::topic::Topic;
+
+pub use partition::{Partition, Setup, Status};
+pub use reply::{Answer, Replies};
+
+/// A record to be written to this partition of another topic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    pub topic: Topic,
+    pub key: Option<Bytes>,
+    /// Function of the record behind it; the same whenever it is made again.
+    pub id: String,
+    pub value: Option<Bytes>,
+}
+
+/// A record for another partition's journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outgoing {
+    pub to: u32,
+    pub key: Option<String>,
+    pub value: Json,
+    /// Whether the receiver may believe it to be askwhen's own.
+    pub trusted: bool,
+    /// Whether the receiver, too, answers whoever waits for this record.
+    pub answers: bool,
+}
+
+/// What applying one record asks for.
+#[derive(Debug, Default)]
+pub struct Effects {
+    pub outputs: Vec<Output>,
+    pub forwards: Vec<Outgoing>,
+    pub reply: Option<Answer>,
+}
+
+/// Where and when a record is applied.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    pub origin: Origin,
+    pub now: Millis,
+    pub partitions: u32,
+}
+
+/// Makes the frozen changes into a batch; runs off the hot path.
+pub type Frozen = Box<dyn FnOnce() -> Batch + Send>;
+
+/// The state machine that a partition runs. `apply` either takes full effect
+/// or, when it panics, none.
+pub trait Machine: Send {
+    /// # Errors
+    /// When the record must become a reject, or the store cannot be read.
+    fn apply(&mut self, at: Moment, record: Decoded<'_>) -> Result<Effects, Failure>;
+
+    /// Topics that `apply` writes to on this partition.
+    fn output_topics(&self) -> Vec<Topic>;
+
+    /// About how many bytes wait for the next checkpoint.
+    fn dirty_bytes(&self) -> usize;
+
+    /// Hands over what changed since the last freeze. Until [`Machine::persisted`]
+    /// the machine answers for it from memory.
+    fn freeze(&mut self, now: Millis) -> Frozen;
+
+    /// The last frozen changes are in the store.
+    fn persisted(&mut self);
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Reject(#[from] Unreadable),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}

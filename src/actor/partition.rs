@@ -1,0 +1,512 @@
+//! One partition: opened at its checkpoint, stepped by a thread of the pool.
+
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use super::checkpoint::{Checkpointer, Meta};
+use super::ledger::Ledger;
+use super::reply::Replies;
+use super::{Effects, Failure, Frozen, Machine, Moment, Outgoing, Output};
+use crate::clock::Clock;
+use crate::domain::id::{self, Kind, Origin};
+use crate::domain::json::Json;
+use crate::domain::time::{Millis, SECOND};
+use crate::log::{self, Ack, At, Bell, Log, New};
+use crate::store::{self, Store};
+use crate::wire::output::{self, ID_HEADER, SOURCE_HEADER, Source};
+use crate::wire::record::{self, Decoded, Forward, Internal, MAC_HEADER, REPLY_HEADER, Unreadable};
+use crate::wire::seal::ClusterKey;
+use crate::wire::topic::Topic;
+
+/// Journal bytes taken in one step.
+const STEP_BYTES: usize = 256 << 10;
+/// Appends that may be unacknowledged before reading waits.
+const MAX_OUTSTANDING: usize = 256;
+/// Dirty state that brings the next checkpoint forward.
+const CHECKPOINT_BYTES: usize = 32 << 20;
+/// An owner whose clock is further behind the log decides nothing.
+const MAX_CLOCK_LAG: Millis = 300 * SECOND;
+
+/// What a partition needs from its process.
+#[derive(Clone)]
+pub struct Setup {
+    pub log: Log,
+    pub clock: Clock,
+    pub key: ClusterKey,
+    pub replies: Replies,
+    pub checkpointer: Checkpointer,
+    pub checkpoint_every: Duration,
+    /// At most so many journal bytes a step; tests vary it.
+    pub step_bytes: usize,
+}
+
+impl Setup {
+    pub fn new(log: Log, clock: Clock, key: ClusterKey, replies: Replies, checkpointer: Checkpointer) -> Setup {
+        let checkpoint_every = Duration::from_secs(4);
+        Setup { log, clock, key, replies, checkpointer, checkpoint_every, step_bytes: STEP_BYTES }
+    }
+}
+
+/// What others may see of a partition.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// The next journal offset to apply.
+    pub next: AtomicU64,
+    pub caught_up: AtomicBool,
+    pub stopped: Mutex<Option<String>>,
+}
+
+/// Why a partition does not go on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Stop {
+    /// Going on could lose or forge data; a person has to look.
+    #[error("{0}")]
+    Refused(String),
+    /// Everything since the checkpoint is dropped and done again.
+    #[error("{0}")]
+    Restart(String),
+}
+
+impl From<store::Error> for Stop {
+    fn from(error: store::Error) -> Stop {
+        match error {
+            store::Error::Damaged { .. } => Stop::Refused(error.to_string()),
+            store::Error::Io { .. } => Stop::Restart(error.to_string()),
+        }
+    }
+}
+
+impl From<log::Error> for Stop {
+    fn from(error: log::Error) -> Stop {
+        match error {
+            log::Error::Damaged { .. } | log::Error::Trimmed { .. } => Stop::Refused(error.to_string()),
+            _ => Stop::Restart(error.to_string()),
+        }
+    }
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    Worked,
+    Idle,
+}
+
+type Acks = (mpsc::Sender<(u64, Result<u64, log::Error>)>, mpsc::Receiver<(u64, Result<u64, log::Error>)>);
+type Written = (mpsc::Sender<Result<(), store::Error>>, mpsc::Receiver<Result<(), store::Error>>);
+
+pub struct Partition<M> {
+    partition: u32,
+    setup: Setup,
+    store: Arc<Store>,
+    machine: M,
+    meta: Meta,
+    ledger: Ledger,
+    /// Ids that the log has already, from records that are being done again.
+    redone: HashSet<String>,
+    redo_until: u64,
+    acks: Acks,
+    written: Written,
+    bell: Arc<Bell>,
+    checkpointed: Instant,
+    /// Where the last checkpoint was frozen.
+    frozen_next: u64,
+    freezing: Option<(Meta, Option<Frozen>)>,
+    status: Arc<Status>,
+}
+
+impl<M: Machine> Partition<M> {
+    /// Takes up a partition at its checkpoint.
+    ///
+    /// # Errors
+    /// [`Stop::Refused`] when the store and the log do not belong together.
+    pub fn open(
+        partition: u32,
+        setup: Setup,
+        store: Arc<Store>,
+        machine: M,
+        logic_version: u32,
+        (bell, status): (Arc<Bell>, Arc<Status>),
+    ) -> Result<Partition<M>, Stop> {
+        let journal = At { topic: Topic::Events, partition };
+        let fresh = Meta::new(setup.log.incarnation(), setup.log.partitions(), logic_version);
+        let meta = Meta::load(&store).map_err(Stop::Refused)?.unwrap_or_else(|| fresh.clone());
+        check_meta(&meta, &fresh, &setup.log, journal)?;
+        let now = setup.clock.now();
+        if now + MAX_CLOCK_LAG < meta.now {
+            let behind = (meta.now - now) / SECOND;
+            return Err(Stop::Refused(format!(
+                "this machine's clock is {behind} s behind the log's time; set the clock, then start again"
+            )));
+        }
+        let (redone, redo_until) = scan_outputs(&setup.log, partition, &meta, &machine.output_topics())?;
+        setup.log.subscribe(journal, bell.clone());
+        status.next.store(meta.next, Ordering::Release);
+        let meta_next = meta.next;
+        Ok(Partition {
+            partition,
+            store,
+            machine,
+            ledger: Ledger::new(meta.next),
+            meta,
+            redone,
+            redo_until,
+            acks: mpsc::channel(),
+            written: mpsc::channel(),
+            bell,
+            checkpointed: Instant::now(),
+            frozen_next: meta_next,
+            freezing: None,
+            status,
+            setup,
+        })
+    }
+
+    fn journal(&self) -> At {
+        At { topic: Topic::Events, partition: self.partition }
+    }
+
+    /// Reads what is there, applies it, writes what it causes.
+    ///
+    /// # Errors
+    /// Why the partition cannot go on.
+    pub fn step(&mut self) -> Result<Progress, Stop> {
+        let mut progress = self.take_acknowledgements()?;
+        if self.ledger.outstanding() < MAX_OUTSTANDING {
+            let records = self.setup.log.read(self.journal(), self.meta.next, self.setup.step_bytes)?;
+            if !records.is_empty() {
+                self.apply_batch(&records)?;
+                progress = Progress::Worked;
+            }
+        }
+        self.checkpoint_if_due();
+        let end = self.setup.log.bounds(self.journal()).end;
+        self.status.next.store(self.meta.next, Ordering::Release);
+        self.status.caught_up.store(self.meta.next >= end && self.redone.is_empty(), Ordering::Release);
+        let metrics = crate::metrics::get();
+        let label = self.partition.to_string();
+        metrics.engine_lag_records.with_label_values(&[&label]).set((end - self.meta.next) as i64);
+        Ok(progress)
+    }
+
+    /// Whether everything read is applied, acknowledged and checkpointed.
+    pub fn is_settled(&self) -> bool {
+        self.ledger.outstanding() == 0 && self.freezing.is_none()
+    }
+
+    /// Takes what has been acknowledged or written, without reading on.
+    pub fn settle(&mut self) -> bool {
+        if let Err(stop) = self.take_acknowledgements() {
+            tracing::error!(partition = self.partition, reason = %stop, "the partition could not settle");
+            return true;
+        }
+        self.is_settled()
+    }
+
+    /// Freezes now if there is anything new, whatever the time.
+    pub fn checkpoint_now(&mut self) {
+        if self.freezing.is_none() {
+            self.freezing = Some((self.meta.clone(), Some(self.machine.freeze(self.meta.now))));
+            self.checkpointed = Instant::now();
+            self.frozen_next = self.meta.next;
+        }
+        self.hand_over();
+    }
+
+    fn take_acknowledgements(&mut self) -> Result<Progress, Stop> {
+        let mut progress = Progress::Idle;
+        while let Ok((tag, outcome)) = self.acks.1.try_recv() {
+            self.ledger.acknowledge(tag, outcome?);
+            progress = Progress::Worked;
+        }
+        while let Ok(written) = self.written.1.try_recv() {
+            written?;
+            self.freezing = None;
+            self.machine.persisted();
+            progress = Progress::Worked;
+        }
+        self.hand_over();
+        Ok(progress)
+    }
+
+    fn checkpoint_if_due(&mut self) {
+        if self.freezing.is_some() {
+            return self.hand_over();
+        }
+        let dirty = self.machine.dirty_bytes();
+        let due = self.checkpointed.elapsed() >= self.setup.checkpoint_every && self.meta.next > self.frozen_next;
+        if due || dirty >= CHECKPOINT_BYTES {
+            self.checkpoint_now();
+        }
+    }
+
+    /// Gives a frozen state to the checkpointer once all its outputs are
+    /// acknowledged: the store never passes what is not.
+    fn hand_over(&mut self) {
+        let Some((meta, frozen)) = &mut self.freezing else { return };
+        if self.ledger.acked() < meta.next {
+            return;
+        }
+        let Some(frozen) = frozen.take() else { return };
+        for (topic, end) in self.ledger.ends_up_to(meta.next) {
+            meta.out_start.insert(topic.name().to_owned(), end);
+            self.meta.out_start.insert(topic.name().to_owned(), end);
+        }
+        let done = (self.written.0.clone(), self.bell.clone());
+        self.setup.checkpointer.write(self.store.clone(), frozen, meta.clone(), done);
+    }
+
+    fn apply_batch(&mut self, records: &[log::Record]) -> Result<(), Stop> {
+        let mut outputs: BTreeMap<Topic, Vec<New>> = BTreeMap::new();
+        let mut forwards: BTreeMap<u32, Vec<New>> = BTreeMap::new();
+        for record in records {
+            self.meta.now = self.meta.now.max(record.appended_at);
+            let moment = Moment {
+                origin: Origin {
+                    incarnation: self.setup.log.incarnation(),
+                    partition: self.partition,
+                    offset: record.offset,
+                },
+                now: self.meta.now,
+                partitions: self.setup.log.partitions(),
+            };
+            let (effects, reply_to) = self.apply_one(moment, record)?;
+            self.collect(record, effects, reply_to, (&mut outputs, &mut forwards));
+            self.meta.next = record.offset + 1;
+            self.meta.crc = record.crc;
+        }
+        self.ledger.begin(self.meta.next);
+        for (topic, batch) in outputs {
+            let at = At { topic, partition: if topic.partitions(2) == 1 { 0 } else { self.partition } };
+            let tag = self.ledger.expect(Some(topic), batch.len() as u64);
+            self.setup.log.append(at, batch, self.tagged(tag));
+        }
+        for (to, batch) in forwards {
+            let tag = self.ledger.expect(None, batch.len() as u64);
+            self.setup.log.append(At { topic: Topic::Events, partition: to }, batch, self.tagged(tag));
+        }
+        self.ledger.settle();
+        if !self.redone.is_empty() && self.meta.next >= self.redo_until {
+            self.redone = HashSet::new();
+        }
+        Ok(())
+    }
+
+    fn tagged(&self, tag: u64) -> Ack {
+        Ack::Tagged { tag, queue: self.acks.0.clone(), bell: self.bell.clone() }
+    }
+
+    /// Reads one record and lets the machine apply it. Whatever cannot be taken
+    /// becomes a reject; nothing is skipped.
+    fn apply_one(&mut self, moment: Moment, record: &log::Record) -> Result<(Effects, Option<Bytes>), Stop> {
+        let own_reply = record.header(REPLY_HEADER).cloned();
+        let key = record.key.as_deref().unwrap_or_default();
+        let value = record.value.as_deref();
+        let trusted = record
+            .header(MAC_HEADER)
+            .is_some_and(|mac| self.setup.key.verify_record(key, value.unwrap_or_default(), mac));
+        match record::decode(value, trusted) {
+            Err(unreadable) => Ok((self.reject(moment, record, &unreadable), own_reply)),
+            Ok(Decoded::Internal(internal)) if matches!(*internal, Internal::Forward(_)) => {
+                let Internal::Forward(forward) = *internal else { unreachable!("just matched") };
+                self.apply_forward(moment, record, &forward)
+            }
+            Ok(decoded) => {
+                if let Some(to) = misplaced(&decoded, moment) {
+                    crate::metrics::get().engine_misplaced.inc();
+                    let outgoing = Outgoing {
+                        to,
+                        key: record.key.as_ref().map(|k| String::from_utf8_lossy(k).into_owned()),
+                        value: Json::from_valid(String::from_utf8_lossy(value.unwrap_or_default())),
+                        trusted,
+                        answers: true,
+                    };
+                    return Ok((Effects { forwards: vec![outgoing], ..Effects::default() }, own_reply));
+                }
+                Ok((self.guarded(moment, record, decoded)?, own_reply))
+            }
+        }
+    }
+
+    /// A record from another partition counts once, in its sequence; whatever
+    /// is not the next was sent again by a redo or by a zombie.
+    fn apply_forward(
+        &mut self,
+        moment: Moment,
+        record: &log::Record,
+        forward: &Forward,
+    ) -> Result<(Effects, Option<Bytes>), Stop> {
+        let Some(last) = self.meta.inbox.get_mut(forward.from as usize) else {
+            let unreadable = Unreadable { reason: "forged", detail: "it comes from no partition of this log".into() };
+            return Ok((self.reject(moment, record, &unreadable), None));
+        };
+        if forward.seq != *last + 1 {
+            return Ok((Effects::default(), None));
+        }
+        *last = forward.seq;
+        let reply_to = forward.reply_to.clone().map(Bytes::from);
+        match record::decode(Some(forward.value.as_str().as_bytes()), forward.trusted) {
+            Err(unreadable) => Ok((self.reject(moment, record, &unreadable), reply_to)),
+            Ok(decoded) => Ok((self.guarded(moment, record, decoded)?, reply_to)),
+        }
+    }
+
+    fn guarded(&mut self, moment: Moment, record: &log::Record, decoded: Decoded<'_>) -> Result<Effects, Stop> {
+        let machine = &mut self.machine;
+        match catch_unwind(AssertUnwindSafe(|| machine.apply(moment, decoded))) {
+            Ok(Ok(effects)) => Ok(effects),
+            Ok(Err(Failure::Reject(unreadable))) => Ok(self.reject(moment, record, &unreadable)),
+            Ok(Err(Failure::Store(error))) => Err(error.into()),
+            Err(panic) => {
+                let said = panic.downcast_ref::<String>().map(String::as_str);
+                let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                let detail = format!("applying the record panicked: {said}");
+                tracing::error!(partition = self.partition, offset = record.offset, detail, "a record became a reject");
+                Ok(self.reject(moment, record, &Unreadable { reason: "panic", detail }))
+            }
+        }
+    }
+
+    fn reject(&self, moment: Moment, record: &log::Record, why: &Unreadable) -> Effects {
+        crate::metrics::get().engine_rejects.with_label_values(&[why.reason]).inc();
+        let raw = record.value.as_deref().unwrap_or_default();
+        let value = output::reject(
+            Topic::Events.name(),
+            self.partition,
+            record.offset,
+            why.reason,
+            &why.detail,
+            raw,
+        );
+        let output = Output {
+            topic: Topic::Rejects,
+            key: None,
+            id: moment.origin.id(Kind::Reject, &[]),
+            value: Some(value.into()),
+        };
+        let reply = super::Answer::Refused { code: "invalid", pointer: None, detail: why.detail.clone() };
+        Effects { outputs: vec![output], forwards: Vec::new(), reply: Some(reply) }
+    }
+
+    /// Sends the reply, keeps outputs that the log has not, numbers forwards.
+    fn collect(
+        &mut self,
+        record: &log::Record,
+        effects: Effects,
+        reply_to: Option<Bytes>,
+        (outputs, forwards): (&mut BTreeMap<Topic, Vec<New>>, &mut BTreeMap<u32, Vec<New>>),
+    ) {
+        if let (Some(reply_to), Some(answer)) = (&reply_to, effects.reply) {
+            self.setup.replies.answer(reply_to, answer);
+        }
+        let reply_to = reply_to.map(|r| String::from_utf8_lossy(&r).into_owned());
+        let source = Source { partition: self.partition, offset: record.offset, crc: record.crc }.encode();
+        for output in effects.outputs {
+            if self.redone.contains(&output.id) {
+                continue;
+            }
+            let new = New { key: output.key, headers: Vec::new(), value: output.value };
+            let new = new.header(ID_HEADER, output.id).header(SOURCE_HEADER, source.clone());
+            outputs.entry(output.topic).or_default().push(new);
+        }
+        for outgoing in effects.forwards {
+            let seq = &mut self.meta.forward[outgoing.to as usize];
+            *seq += 1;
+            let value = record::encode_internal(&Internal::Forward(Forward {
+                from: self.partition,
+                seq: *seq,
+                key: outgoing.key.clone(),
+                value: outgoing.value,
+                trusted: outgoing.trusted,
+                reply_to: reply_to.clone().filter(|_| outgoing.answers),
+            }));
+            let key = outgoing.key.unwrap_or_default();
+            let mac = self.setup.key.sign_record(key.as_bytes(), &value);
+            let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(value.into()) };
+            forwards.entry(outgoing.to).or_default().push(new.header(MAC_HEADER, mac));
+        }
+    }
+}
+
+/// The partition that owns the record's user, if it is another one.
+fn misplaced(decoded: &Decoded<'_>, moment: Moment) -> Option<u32> {
+    let user_id = match decoded {
+        Decoded::User(record) => &*record.user_id,
+        Decoded::Internal(internal) => match &**internal {
+            Internal::Query(query) => &query.user_id,
+            Internal::Define(_) | Internal::NameSeen { .. } => {
+                return (moment.origin.partition != 0).then_some(0);
+            }
+            Internal::Defined(_) | Internal::Forward(_) => return None,
+        },
+    };
+    let owner = id::partition_of(user_id, moment.partitions);
+    (owner != moment.origin.partition).then_some(owner)
+}
+
+fn check_meta(meta: &Meta, fresh: &Meta, log: &Log, journal: At) -> Result<(), Stop> {
+    let refuse = |text: String| Err(Stop::Refused(text));
+    if meta.incarnation != fresh.incarnation {
+        return refuse("the state belongs to another log: restore both from one backup, or begin with an empty data directory".into());
+    }
+    if meta.partitions != fresh.partitions {
+        return refuse(format!("the state was made with {} partitions and the log has {}", meta.partitions, fresh.partitions));
+    }
+    if meta.logic_version != fresh.logic_version {
+        return refuse(format!(
+            "the state was made by rules of version {}, this program has {}: use the version that wrote it",
+            meta.logic_version, fresh.logic_version
+        ));
+    }
+    let bounds = log.bounds(journal);
+    if bounds.end < meta.next {
+        return refuse(format!(
+            "the log ends at {} and the state is at {}: the log has lost its end, restore it from a backup",
+            bounds.end, meta.next
+        ));
+    }
+    if bounds.start > meta.next {
+        return refuse(format!("the log begins at {} and the state is at {}", bounds.start, meta.next));
+    }
+    if meta.next > bounds.start {
+        let last = log.read(journal, meta.next - 1, 1)?;
+        if last.first().is_none_or(|record| record.crc != meta.crc) {
+            return refuse(format!("the log has another record at {} than the state was made from", meta.next - 1));
+        }
+    }
+    Ok(())
+}
+
+/// The ids that redoing from the checkpoint will make again and the log has.
+fn scan_outputs(log: &Log, partition: u32, meta: &Meta, topics: &[Topic]) -> Result<(HashSet<String>, u64), Stop> {
+    let journal_end = log.bounds(At { topic: Topic::Events, partition }).end;
+    let mut ids = HashSet::new();
+    let mut redo_until = meta.next;
+    for topic in topics {
+        let at = At { topic: *topic, partition: if topic.partitions(2) == 1 { 0 } else { partition } };
+        let bounds = log.bounds(at);
+        let mut from = meta.out_start.get(topic.name()).copied().unwrap_or(0).max(bounds.start);
+        while from < bounds.end {
+            for record in log.read(at, from, STEP_BYTES)? {
+                from = record.offset + 1;
+                let source = record.header(SOURCE_HEADER).and_then(|s| Source::parse(s));
+                let Some(source) = source.filter(|s| s.partition == partition && s.offset >= meta.next) else { continue };
+                if source.offset >= journal_end {
+                    return Err(Stop::Refused(format!(
+                        "{at} holds the outcome of journal record {}, which the journal does not have: the log has lost its end",
+                        source.offset
+                    )));
+                }
+                redo_until = redo_until.max(source.offset + 1);
+                if let Some(id) = record.header(ID_HEADER) {
+                    ids.insert(String::from_utf8_lossy(id).into_owned());
+                }
+            }
+        }
+    }
+    Ok((ids, redo_until))
+}

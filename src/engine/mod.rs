@@ -1,0 +1,316 @@
+//! The engine: the machine that decides. It keeps the users of one partition,
+//! knows the definitions, and turns records into decisions, responses and
+//! deliveries by `domain::apply`. It knows no HTTP and sends nothing.
+
+mod decided;
+mod outputs;
+mod registrar;
+mod table;
+mod users;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::actor::{Answer, Effects, Failure, Frozen, Machine, Moment, Outgoing, Output};
+use crate::domain::apply::{self, Refusal, Reply, Scene};
+use crate::domain::decision::{Decision, Reason};
+use crate::domain::definitions::Project;
+use crate::domain::id::{self, Kind};
+use crate::domain::json::Json;
+use crate::domain::record::{Body, Context, Record};
+use crate::domain::time::{self, Millis};
+use crate::store::{self, Batch, Store};
+use crate::wire::definition::{Trigger, TriggerKind};
+use crate::wire::record::{Decoded, Defined, Internal, Query};
+use crate::wire::topic::Topic;
+use decided::Recent;
+use table::Table;
+use users::Users;
+
+pub struct Engine {
+    store: Arc<Store>,
+    users: Users,
+    table: Table,
+    recent: Recent,
+    /// Event ids that left their user's state since the last checkpoint, and
+    /// those being written by one.
+    spilled: HashMap<u128, Millis>,
+    spilling: Arc<HashMap<u128, Millis>>,
+    empty: Arc<Project>,
+}
+
+impl Engine {
+    /// Takes up what the store holds.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open(store: Arc<Store>, cached_users: usize) -> Result<Engine, String> {
+        let table = Table::load(&store)?;
+        Ok(Engine {
+            users: Users::new(store.clone(), cached_users),
+            recent: Recent::new(store.clone()),
+            table,
+            store,
+            spilled: HashMap::new(),
+            spilling: Arc::default(),
+            empty: Arc::default(),
+        })
+    }
+
+    fn user_record(&mut self, at: Moment, record: &Record<'_>) -> Result<Effects, Failure> {
+        crate::metrics::get().engine_records.with_label_values(&[record.body.kind()]).inc();
+        let mut effects = Effects::default();
+        self.tell_name(at, record, &mut effects);
+        let project = self.table.definitions.project(&record.project).unwrap_or(&self.empty).clone();
+        let scene = Scene {
+            origin: at.origin,
+            now: at.now,
+            project_id: &record.project,
+            user_id: &record.user_id,
+            project: &project,
+        };
+        let hash = record.event_id.as_ref().map(|id| id::event_hash(&record.project, &record.user_id, id));
+        if !apply::touches_user(&project, record) {
+            return self.untouched(scene, record, hash, effects);
+        }
+        let mut user = (*self.users.get(&record.project, &record.user_id)?).clone();
+        let seen = match hash {
+            Some(hash) if user.overflowed => self.is_spilled(hash)?,
+            _ => false,
+        };
+        let before = user.clone();
+        let out = apply::apply(scene, &mut user, record, seen);
+        if let Some(spilled) = out.spilled {
+            self.spilled.insert(spilled.0, spilled.1);
+        }
+        self.conclude(scene, record, (hash, out), &mut effects)?;
+        if user != before {
+            self.users.put(&record.project, &record.user_id, user);
+        }
+        Ok(effects)
+    }
+
+    /// An event that no survey mentions, or a trigger that none shows on.
+    fn untouched(
+        &mut self,
+        scene: Scene<'_>,
+        record: &Record<'_>,
+        hash: Option<u128>,
+        mut effects: Effects,
+    ) -> Result<Effects, Failure> {
+        if !matches!(record.body, Body::Trigger { .. }) {
+            return Ok(effects);
+        }
+        if let Some(hash) = hash
+            && let Some(bodies) = self.recent.find(hash, scene.now, scene.project.settings.offer_ttl)?
+        {
+            effects.reply = Some(bodies);
+            return Ok(effects);
+        }
+        let out = apply::apply(scene, &mut Default::default(), record, false);
+        self.conclude(scene, record, (hash, out), &mut effects)?;
+        Ok(effects)
+    }
+
+    fn conclude(
+        &mut self,
+        scene: Scene<'_>,
+        record: &Record<'_>,
+        (hash, out): (Option<u128>, apply::Outputs),
+        effects: &mut Effects,
+    ) -> Result<(), Failure> {
+        for item in &out.items {
+            effects.outputs.push(outputs::encode(scene, item));
+        }
+        effects.reply = match out.reply {
+            Some(Reply::Decided(decision)) => {
+                let metrics = crate::metrics::get();
+                metrics.engine_decisions.with_label_values(&[decision.reason.name()]).inc();
+                let (server, client) = (decision.server_body(), decision.client_body());
+                if let Some(hash) = hash {
+                    self.recent.keep(hash, scene.now, server.clone(), client.clone());
+                }
+                Some(Answer::Body { server, client })
+            }
+            Some(Reply::Repeated) => Some(self.repeated(scene, record, hash)?),
+            Some(reply) => Some(answer(reply)),
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// The answer to a record whose event id has been seen: the stored bytes of
+    /// a trigger's decision, or that it is too old to have any.
+    fn repeated(&self, scene: Scene<'_>, record: &Record<'_>, hash: Option<u128>) -> Result<Answer, Failure> {
+        let Body::Trigger { trigger, .. } = &record.body else {
+            return Ok(Answer::Accepted { duplicate: true, response_id: None });
+        };
+        if let Some(hash) = hash
+            && let Some(bodies) = self.recent.find(hash, scene.now, scene.project.settings.offer_ttl)?
+        {
+            return Ok(bodies);
+        }
+        let stale = Decision {
+            decision_id: scene.origin.id(Kind::Decision, &[]),
+            event_id: record.event_id.as_deref().unwrap_or_default().to_owned(),
+            user_id: record.user_id.to_string(),
+            trigger: trigger.to_string(),
+            decided_at: scene.now,
+            reason: Reason::Stale,
+            survey: None,
+            evaluations: Vec::new(),
+        };
+        Ok(Answer::Body { server: stale.server_body(), client: stale.client_body() })
+    }
+
+    fn is_spilled(&self, hash: u128) -> Result<bool, store::Error> {
+        if self.spilled.contains_key(&hash) || self.spilling.contains_key(&hash) {
+            return Ok(true);
+        }
+        Ok(self.store.get(store::Family::Dedupe, &hash.to_be_bytes())?.is_some())
+    }
+
+    /// Tells the registrar of a name met for the first time.
+    fn tell_name(&mut self, at: Moment, record: &Record<'_>, effects: &mut Effects) {
+        let (name, kind) = match &record.body {
+            Body::Event { name, .. } => (name, TriggerKind::Backend),
+            Body::Trigger { trigger, .. } => (trigger, TriggerKind::Frontend),
+            _ => return,
+        };
+        if !self.table.meets_name(&record.project, name) {
+            return;
+        }
+        let trigger = Trigger {
+            trigger_id: name.to_string(),
+            name: name.to_string(),
+            kind,
+            first_seen_at: time::format_time(at.now),
+        };
+        let seen = Internal::NameSeen { project: record.project.to_string(), trigger };
+        if at.origin.partition == 0 {
+            let Internal::NameSeen { project, trigger } = seen else { unreachable!("just made") };
+            registrar::name_seen(&mut self.table, at, &project, trigger, effects);
+        } else {
+            effects.forwards.push(to_partition(0, &seen, false));
+        }
+    }
+
+    fn query(&mut self, at: Moment, query: Query) -> Result<Effects, Failure> {
+        let body = match (query.offer_id, query.survey_id) {
+            (Some(offer_id), _) => Body::ShowOffer { offer_id: offer_id.into() },
+            (None, Some(survey_id)) => Body::ShowLink { survey_id: survey_id.into(), context: Context::default() },
+            (None, None) => return Ok(Effects::default()),
+        };
+        let record = Record {
+            project: query.project.into(),
+            user_id: query.user_id.into(),
+            event_id: None,
+            told: Default::default(),
+            body,
+        };
+        self.user_record(at, &record)
+    }
+
+    fn defined(&mut self, at: Moment, defined: &Defined, effects: &mut Effects) {
+        if let Some(command) = self.table.take(defined, at.now) {
+            effects.outputs.push(Output {
+                topic: Topic::Deliveries,
+                key: Some(defined.id.clone().into()),
+                id: at.origin.id(Kind::Definition, &[&defined.project, &defined.id, "command"]),
+                value: Some(crate::wire::output::encode(&command).into()),
+            });
+        }
+        effects.reply = Some(Answer::Defined {
+            partition: at.origin.partition,
+            of: at.partitions,
+            version: defined.version,
+            changed: defined.changed,
+            created: defined.created,
+            used_new_secret: defined.used_new_secret,
+        });
+    }
+}
+
+/// A record of askwhen's own for another partition.
+fn to_partition(to: u32, internal: &Internal, answers: bool) -> Outgoing {
+    let value = crate::wire::record::encode_internal(internal);
+    let value = Json::from_valid(String::from_utf8(value).expect("JSON is UTF-8"));
+    Outgoing { to, key: None, value, trusted: true, answers }
+}
+
+fn answer(reply: Reply) -> Answer {
+    match reply {
+        Reply::Accepted { duplicate, response_id } => Answer::Accepted { duplicate, response_id },
+        Reply::Offer(view) => outputs::offer_bodies(*view),
+        Reply::Link(view) => outputs::link_body(&view),
+        Reply::Refused(refusal) => {
+            let pointer = match &refusal {
+                Refusal::UnfitAnswer { pointer, .. } => Some(pointer.clone()),
+                _ => None,
+            };
+            Answer::Refused { code: refusal.code(), pointer, detail: refusal.detail() }
+        }
+        Reply::Decided(decision) => Answer::Body { server: decision.server_body(), client: decision.client_body() },
+        Reply::Repeated => Answer::Accepted { duplicate: true, response_id: None },
+    }
+}
+
+impl Machine for Engine {
+    fn apply(&mut self, at: Moment, record: Decoded<'_>) -> Result<Effects, Failure> {
+        match record {
+            Decoded::User(record) => self.user_record(at, &record),
+            Decoded::Internal(internal) => {
+                let mut effects = Effects::default();
+                match *internal {
+                    Internal::Query(query) => return self.query(at, query),
+                    Internal::Define(define) => {
+                        if let Some(defined) = registrar::define(&mut self.table, at, define, &mut effects) {
+                            self.defined(at, &defined, &mut effects);
+                        }
+                    }
+                    Internal::Defined(defined) => self.defined(at, &defined, &mut effects),
+                    Internal::NameSeen { project, trigger } => {
+                        registrar::name_seen(&mut self.table, at, &project, trigger, &mut effects);
+                    }
+                    Internal::Forward(_) => {}
+                }
+                Ok(effects)
+            }
+        }
+    }
+
+    fn output_topics(&self) -> Vec<Topic> {
+        vec![Topic::Decisions, Topic::Responses, Topic::Deliveries, Topic::Rejects, Topic::Definitions]
+    }
+
+    fn dirty_bytes(&self) -> usize {
+        self.users.dirty_bytes() + self.recent.dirty_bytes() + self.spilled.len() * 32
+    }
+
+    fn freeze(&mut self, now: Millis) -> Frozen {
+        let users = self.users.freeze();
+        let recent = self.recent.freeze(now);
+        let table = self.table.freeze();
+        self.spilling = Arc::new(std::mem::take(&mut self.spilled));
+        let spilling = self.spilling.clone();
+        Box::new(move || {
+            let mut batch = Batch::default();
+            users(&mut batch);
+            recent(&mut batch);
+            table(&mut batch);
+            for (hash, seen_at) in spilling.iter() {
+                batch.put(store::Family::Dedupe, hash.to_be_bytes(), seen_at.to_be_bytes());
+            }
+            batch
+        })
+    }
+
+    fn persisted(&mut self) {
+        self.users.persisted();
+        self.recent.persisted();
+        self.spilling = Arc::default();
+    }
+}
+
+/// Changes of one table, to be put into a checkpoint's batch.
+type Changes = Box<dyn FnOnce(&mut Batch) + Send>;

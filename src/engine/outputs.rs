@@ -1,0 +1,96 @@
+//! What the domain put out, as records of topics and as bodies of replies.
+
+use serde::Serialize;
+
+use crate::actor::{Answer, Output};
+use crate::domain::apply::{self, LinkView, OfferView, Scene};
+use crate::domain::decision::Offered;
+use crate::domain::id::Kind;
+use crate::domain::json::Json;
+use crate::domain::survey::Question;
+use crate::domain::time;
+use crate::wire::output::{self, DeliveryRecord};
+use crate::wire::topic::Topic;
+
+pub fn encode(scene: Scene<'_>, item: &apply::Output) -> Output {
+    let (topic, id, value) = match item {
+        apply::Output::Decision(decision) => {
+            (Topic::Decisions, decision.decision_id.clone(), output::decision(scene.project_id, decision))
+        }
+        apply::Output::Response { kind, data } => {
+            (Topic::Responses, scene.origin.id(Kind::Response, &[kind.name()]), output::response(*kind, data))
+        }
+        apply::Output::Delivery(delivery) => {
+            let record = DeliveryRecord::Deliver(delivery.clone());
+            (Topic::Deliveries, delivery.delivery_id.clone(), output::encode(&record))
+        }
+        apply::Output::Reject { reason, detail } => {
+            let origin = scene.origin;
+            let value = output::reject(Topic::Events.name(), origin.partition, origin.offset, reason, detail, b"");
+            (Topic::Rejects, origin.id(Kind::Reject, &[]), value)
+        }
+    };
+    Output { topic, key: Some(scene.user_id.to_owned().into()), id, value: Some(value.into()) }
+}
+
+#[derive(Serialize)]
+struct OfferBody<'a> {
+    offer_id: &'a str,
+    survey: &'a Offered,
+    displayed_at: Option<String>,
+    dismissed_at: Option<String>,
+    completed: bool,
+    answers: Vec<AnswerBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct AnswerBody<'a> {
+    question_id: &'a str,
+    value: &'a Json,
+    answered_at: String,
+    duration_ms: Option<u64>,
+}
+
+pub fn offer_bodies(view: OfferView) -> Answer {
+    let body = |offered: &Offered| {
+        Json::of(&OfferBody {
+            offer_id: &offered.offer_id,
+            survey: offered,
+            displayed_at: view.displayed_at.map(time::format_time),
+            dismissed_at: view.dismissed_at.map(time::format_time),
+            completed: view.completed,
+            answers: view
+                .answers
+                .iter()
+                .map(|(question_id, answer)| AnswerBody {
+                    question_id,
+                    value: &answer.value,
+                    answered_at: time::format_time(answer.answered_at),
+                    duration_ms: answer.duration_ms,
+                })
+                .collect(),
+        })
+    };
+    Answer::Body { server: body(&view.offered), client: body(&view.offered.clone().for_client()) }
+}
+
+#[derive(Serialize)]
+struct LinkBody<'a> {
+    survey_id: &'a str,
+    version: u64,
+    name: &'a str,
+    ui: &'a Json,
+    questions: &'a [Question],
+}
+
+pub fn link_body(view: &LinkView) -> Answer {
+    let survey = &view.survey;
+    let body = Json::of(&LinkBody {
+        survey_id: &survey.survey_id,
+        version: view.version,
+        name: &survey.name,
+        ui: &survey.ui,
+        questions: &survey.questions,
+    });
+    Answer::Body { server: body.clone(), client: body }
+}

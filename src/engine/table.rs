@@ -1,0 +1,225 @@
+//! The definitions of a partition, as they are stored and as they are used.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Changes;
+use crate::domain::definitions::{Definitions, Past};
+use crate::domain::json::Json;
+use crate::domain::time::Millis;
+use crate::store::{Family, Store};
+use crate::wire::definition::{self, Kind, Target, Trigger};
+use crate::wire::output::{DeliveryRecord, definition_key};
+use crate::wire::record::Defined;
+
+/// A definition as it is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub kind: Kind,
+    pub project: String,
+    pub id: String,
+    pub version: u64,
+    /// Absent: it was taken away; its version goes on.
+    pub body: Option<Json>,
+    /// Earlier versions of a survey: version, body, until when.
+    pub past: Vec<(u64, Json, Millis)>,
+}
+
+const NAMES: &str = "names/";
+const REQUESTS: &[u8] = b"requests";
+
+#[derive(Debug, Default)]
+pub struct Table {
+    pub definitions: Definitions,
+    rows: BTreeMap<String, Row>,
+    dirty: BTreeSet<String>,
+    dirty_names: BTreeSet<String>,
+    /// Registrar: ids of requests done, and when they were asked.
+    pub requests: Vec<(String, Millis)>,
+    pub dirty_requests: bool,
+}
+
+impl Table {
+    /// # Errors
+    /// When the store cannot be read, or holds what this version cannot.
+    pub fn load(store: &Store) -> Result<Table, String> {
+        let mut table = Table::default();
+        let mut from = Vec::new();
+        loop {
+            let entries = store.ascending(Family::Definitions, &from, 256).map_err(|e| e.to_string())?;
+            let Some((last, _)) = entries.last() else { break };
+            from = [last.as_slice(), &[0]].concat();
+            for (key, value) in entries {
+                let unreadable = |e: serde_json::Error| format!("the definition {} is unreadable: {e}", String::from_utf8_lossy(&key));
+                if key == REQUESTS {
+                    table.requests = serde_json::from_slice(&value).map_err(unreadable)?;
+                } else if let Some(project) = key.strip_prefix(NAMES.as_bytes()) {
+                    let names: BTreeSet<String> = serde_json::from_slice(&value).map_err(unreadable)?;
+                    let project = String::from_utf8_lossy(project).into_owned();
+                    table.definitions.project_mut(&project).names = names;
+                } else {
+                    let row: Row = serde_json::from_slice(&value).map_err(unreadable)?;
+                    table.compile(&row)?;
+                    table.rows.insert(definition_key(&row.project, row.kind, &row.id), row);
+                }
+            }
+        }
+        Ok(table)
+    }
+
+    pub fn row(&self, project: &str, kind: Kind, id: &str) -> Option<&Row> {
+        self.rows.get(&definition_key(project, kind, id))
+    }
+
+    pub fn count(&self, project: &str, kind: Kind) -> usize {
+        let prefix = definition_key(project, kind, "");
+        self.rows.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix)).count()
+    }
+
+    /// Whether a name is met here for the first time.
+    pub fn meets_name(&mut self, project: &str, name: &str) -> bool {
+        if self.definitions.project(project).is_some_and(|p| p.names.contains(name)) {
+            return false;
+        }
+        let new = self.definitions.project_mut(project).meets_name(name);
+        if new {
+            self.dirty_names.insert(project.to_owned());
+        }
+        new
+    }
+
+    /// Takes a version that the registrar gave. For an endpoint, gives the
+    /// command that tells the delivery.
+    pub fn take(&mut self, defined: &Defined, now: Millis) -> Option<DeliveryRecord> {
+        let key = definition_key(&defined.project, defined.kind, &defined.id);
+        let known = self.rows.get(&key);
+        if known.is_some_and(|row| row.version >= defined.version) {
+            return None;
+        }
+        let mut past = known.map_or_else(Vec::new, |row| row.past.clone());
+        if defined.kind == Kind::Survey
+            && let Some(row) = known
+            && let Some(body) = &row.body
+        {
+            past.push((row.version, body.clone(), now));
+        }
+        let row = Row {
+            kind: defined.kind,
+            project: defined.project.clone(),
+            id: defined.id.clone(),
+            version: defined.version,
+            body: defined.body.clone(),
+            past,
+        };
+        self.adopt(&row, now);
+        self.dirty.insert(key.clone());
+        self.rows.insert(key, row);
+        (defined.kind == Kind::Endpoint).then(|| DeliveryRecord::Endpoint {
+            project: defined.project.clone(),
+            endpoint_id: defined.id.clone(),
+            version: defined.version,
+            body: defined.body.clone(),
+        })
+    }
+
+    /// Takes a new version into what decides.
+    fn adopt(&mut self, row: &Row, now: Millis) {
+        let project = self.definitions.project_mut(&row.project);
+        let value = row.body.as_ref().map(Json::value);
+        match (row.kind, value) {
+            (Kind::Survey, Some(value)) => {
+                if let Ok(survey) = definition::survey(&value, None) {
+                    project.put_survey(row.version, survey, now);
+                }
+            }
+            (Kind::Endpoint, Some(value)) => {
+                if let Ok(body) = definition::endpoint(&value, None, Target::Trusted) {
+                    project.put_endpoint(row.version, body.endpoint);
+                }
+            }
+            (Kind::Settings, Some(value)) => {
+                if let Ok(settings) = definition::settings(&value) {
+                    project.put_settings(row.version, settings);
+                }
+            }
+            (Kind::Endpoint, None) => {
+                project.endpoints.remove(&row.id);
+            }
+            (Kind::Trigger, None) => {
+                project.names.remove(&row.id);
+                self.dirty_names.insert(row.project.clone());
+            }
+            (Kind::Trigger, Some(_)) => {
+                project.meets_name(&row.id);
+                self.dirty_names.insert(row.project.clone());
+            }
+            (Kind::Survey | Kind::Settings, None) => {}
+        }
+    }
+
+    /// Takes a stored row back, with its past.
+    fn compile(&mut self, row: &Row) -> Result<(), String> {
+        let Some(body) = &row.body else { return Ok(()) };
+        let bad = |faults: Vec<definition::Fault>| {
+            let fault = faults.first().map(|f| format!("{} {}", f.pointer, f.detail)).unwrap_or_default();
+            format!("the stored definition {} cannot be read: {fault}", definition_key(&row.project, row.kind, &row.id))
+        };
+        let project = self.definitions.project_mut(&row.project);
+        match row.kind {
+            Kind::Survey => {
+                project.put_survey(row.version, definition::survey(&body.value(), None).map_err(bad)?, 0);
+                let mut past = Vec::new();
+                for (version, body, until) in &row.past {
+                    let survey = Arc::new(definition::survey(&body.value(), None).map_err(bad)?);
+                    past.push(Past { version: *version, survey, until: *until });
+                }
+                if let Some(entry) = project.surveys.get_mut(&row.id) {
+                    entry.past = past;
+                }
+            }
+            Kind::Endpoint => {
+                let body = definition::endpoint(&body.value(), None, Target::Trusted).map_err(bad)?;
+                project.put_endpoint(row.version, body.endpoint);
+            }
+            Kind::Settings => {
+                project.put_settings(row.version, definition::settings(&body.value()).map_err(bad)?);
+            }
+            Kind::Trigger => {}
+        }
+        Ok(())
+    }
+
+    pub fn freeze(&mut self) -> Changes {
+        let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        for key in std::mem::take(&mut self.dirty) {
+            let row = self.rows.get_mut(&key).expect("dirty rows exist");
+            // The past that decides is bounded; what is stored follows it.
+            if let Some(entry) = self.definitions.project(&row.project).and_then(|p| p.surveys.get(&row.id))
+                && row.kind == Kind::Survey
+            {
+                row.past.retain(|(version, ..)| entry.past.iter().any(|past| past.version == *version));
+            }
+            entries.push((key.into_bytes(), serde_json::to_vec(row).expect("a row serialises")));
+        }
+        for project in std::mem::take(&mut self.dirty_names) {
+            if let Some(known) = self.definitions.project(&project) {
+                let value = serde_json::to_vec(&known.names).expect("names serialise");
+                entries.push((format!("{NAMES}{project}").into_bytes(), value));
+            }
+        }
+        if std::mem::take(&mut self.dirty_requests) {
+            entries.push((REQUESTS.to_vec(), serde_json::to_vec(&self.requests).expect("requests serialise")));
+        }
+        Box::new(move |batch| {
+            for (key, value) in entries {
+                batch.put(Family::Definitions, key, value);
+            }
+        })
+    }
+}
+
+/// Whether a trigger of this name is known to the registrar.
+pub fn knows_trigger(table: &Table, project: &str, trigger: &Trigger) -> bool {
+    table.row(project, Kind::Trigger, &trigger.trigger_id).is_some_and(|row| row.body.is_some())
+}

@@ -1,0 +1,114 @@
+//! Every metric, declared once. Label values come from closed sets; no user,
+//! survey, URL or endpoint ever becomes one.
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use std::sync::OnceLock;
+
+pub struct Metrics {
+    registry: Registry,
+    pub bridge_requests: IntCounterVec,
+    pub bridge_request_seconds: Histogram,
+    pub bridge_ack_seconds: Histogram,
+    pub engine_records: IntCounterVec,
+    pub engine_decisions: IntCounterVec,
+    pub engine_decision_latency_seconds: Histogram,
+    pub engine_lag_records: IntGaugeVec,
+    pub engine_lag_seconds: GaugeVec,
+    pub engine_rejects: IntCounterVec,
+    pub engine_misplaced: IntGauge,
+    pub delivery_attempts: IntCounterVec,
+    pub delivery_attempt_seconds: Histogram,
+    pub delivery_latency_seconds: Histogram,
+    pub delivery_due_lag_seconds: Histogram,
+    pub delivery_waiting: IntGaugeVec,
+    pub delivery_inflight: IntGauge,
+    pub delivery_endpoints: IntGaugeVec,
+    pub delivery_dead: IntCounterVec,
+    pub store_bytes: IntGaugeVec,
+    pub log_append_seconds: Histogram,
+    pub disk_free_bytes: Gauge,
+}
+
+static METRICS: OnceLock<Metrics> = OnceLock::new();
+
+/// The process's metrics.
+pub fn get() -> &'static Metrics {
+    METRICS.get_or_init(|| Metrics::new().expect("names are valid and used once"))
+}
+
+/// Seconds, from a tenth of a millisecond to a minute.
+const SECONDS: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
+
+impl Metrics {
+    fn new() -> Result<Metrics, prometheus::Error> {
+        let registry = Registry::new_custom(Some("askwhen".into()), None)?;
+        let histogram = |name: &str, help: &str| -> Result<Histogram, prometheus::Error> {
+            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let build = gauges("build_info", "Always 1; the version is the label.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let engine_lag_seconds = GaugeVec::new(
+            Opts::new("engine_lag_seconds", "Age of the oldest journal record not yet applied."),
+            &["partition"],
+        )?;
+        registry.register(Box::new(engine_lag_seconds.clone()))?;
+        let disk_free_bytes = Gauge::new("disk_free_bytes", "Free bytes on the disk of the data directory.")?;
+        registry.register(Box::new(disk_free_bytes.clone()))?;
+        Ok(Metrics {
+            bridge_requests: counters("bridge_requests_total", "Requests answered.", &["route", "status"])?,
+            bridge_request_seconds: histogram("bridge_request_seconds", "From a request's head to its answer.")?,
+            bridge_ack_seconds: histogram("bridge_ack_seconds", "From an append to its acknowledgement.")?,
+            engine_records: counters("engine_records_total", "Journal records applied.", &["type"])?,
+            engine_decisions: counters("engine_decisions_total", "Decisions by their reason.", &["reason"])?,
+            engine_decision_latency_seconds: histogram(
+                "engine_decision_latency_seconds",
+                "From a trigger's append to its decision.",
+            )?,
+            engine_lag_records: gauges("engine_lag_records", "Journal records not yet applied.", &["partition"])?,
+            engine_lag_seconds,
+            engine_rejects: counters("engine_rejects_total", "Records that could not be taken.", &["kind"])?,
+            engine_misplaced: gauge("engine_misplaced_records", "Records moved to the partition of their user.")?,
+            delivery_attempts: counters("delivery_attempts_total", "Attempts by their outcome.", &["outcome"])?,
+            delivery_attempt_seconds: histogram("delivery_attempt_seconds", "Duration of an attempt.")?,
+            delivery_latency_seconds: histogram(
+                "delivery_latency_seconds",
+                "From a message's creation to its delivery.",
+            )?,
+            delivery_due_lag_seconds: histogram("delivery_due_lag_seconds", "How late an attempt began.")?,
+            delivery_waiting: gauges("delivery_waiting", "Deliveries not yet ended.", &["class"])?,
+            delivery_inflight: gauge("delivery_inflight", "Attempts under way.")?,
+            delivery_endpoints: gauges("delivery_endpoints", "Endpoints by their state.", &["state"])?,
+            delivery_dead: counters("delivery_dead_total", "Deliveries given up.", &["reason"])?,
+            store_bytes: gauges("store_bytes", "Bytes of the engine's tables on disk.", &["partition"])?,
+            log_append_seconds: histogram("log_append_seconds", "Writing and syncing a group of records.")?,
+            disk_free_bytes,
+            registry,
+        })
+    }
+
+    /// The text that `/metrics` answers.
+    pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,158 @@
+//! The store port: families of ordered keys, written in atomic batches. One
+//! store per partition and role, so that it can be dropped, set aside or
+//! copied alone. Nothing in here knows what a value means.
+
+pub mod keys;
+pub mod memory;
+pub mod rocks;
+
+use std::path::PathBuf;
+
+pub use memory::Memory;
+pub use rocks::{Rocks, Shared};
+
+/// A family of keys. Numbers of retired families stay reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// Engine: project ‖ 0 ‖ user → state.
+    Users,
+    /// Engine: hash of an event id → when it was first seen.
+    Dedupe,
+    /// Engine: hour ‖ hash of an event id → the decision's bytes.
+    Decided,
+    /// Engine: kind/project/id → definitions with their past.
+    Definitions,
+    /// Delivery: delivery id → what waits, with its message.
+    Waiting,
+    /// Delivery: due ‖ delivery id.
+    Due,
+    /// Delivery: delivery id → how and when it ended.
+    Done,
+    /// Delivery: project ‖ 0 ‖ endpoint id → definition.
+    Endpoints,
+    /// Console: entries, newest last, and the indexes over them.
+    Entries,
+    /// Console: ids → entry.
+    Index,
+    /// Position, incarnation, versions.
+    Meta,
+}
+
+impl Family {
+    pub const ENGINE: &[Family] =
+        &[Family::Users, Family::Dedupe, Family::Decided, Family::Definitions, Family::Meta];
+    pub const DELIVERY: &[Family] = &[Family::Waiting, Family::Due, Family::Done, Family::Endpoints, Family::Meta];
+    pub const CONSOLE: &[Family] = &[Family::Entries, Family::Index, Family::Meta];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Users => "users",
+            Family::Dedupe => "dedupe",
+            Family::Decided => "decided",
+            Family::Definitions => "definitions",
+            Family::Waiting => "waiting",
+            Family::Due => "due",
+            Family::Done => "done",
+            Family::Endpoints => "endpoints",
+            Family::Entries => "entries",
+            Family::Index => "index",
+            Family::Meta => "meta",
+        }
+    }
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    #[error("the store {} is damaged: {detail}. It has to be set aside and rebuilt from the journal", .path.display())]
+    Damaged { path: PathBuf, detail: String },
+    #[error("the store {}: {detail}", .path.display())]
+    Io { path: PathBuf, detail: String },
+}
+
+/// Changes that take effect together or not at all.
+#[derive(Debug, Default, Clone)]
+pub struct Batch {
+    pub changes: Vec<Change>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Put(Family, Vec<u8>, Vec<u8>),
+    Delete(Family, Vec<u8>),
+    /// From the first key up to, and without, the second.
+    DeleteRange(Family, Vec<u8>, Vec<u8>),
+}
+
+impl Batch {
+    pub fn put(&mut self, family: Family, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.changes.push(Change::Put(family, key.into(), value.into()));
+    }
+
+    pub fn delete(&mut self, family: Family, key: impl Into<Vec<u8>>) {
+        self.changes.push(Change::Delete(family, key.into()));
+    }
+
+    pub fn delete_range(&mut self, family: Family, from: impl Into<Vec<u8>>, to: impl Into<Vec<u8>>) {
+        self.changes.push(Change::DeleteRange(family, from.into(), to.into()));
+    }
+}
+
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+#[derive(Debug)]
+pub enum Store {
+    Rocks(Rocks),
+    Memory(Memory),
+}
+
+impl Store {
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        match self {
+            Store::Rocks(store) => store.get(family, key),
+            Store::Memory(store) => Ok(store.get(family, key)),
+        }
+    }
+
+    /// # Errors
+    /// When nothing of the batch was written.
+    pub fn write(&self, batch: Batch) -> Result<(), Error> {
+        match self {
+            Store::Rocks(store) => store.write(batch),
+            Store::Memory(store) => {
+                store.write(batch);
+                Ok(())
+            }
+        }
+    }
+
+    /// Entries from a key on, ascending, at most `limit`.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn ascending(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Entry>, Error> {
+        match self {
+            Store::Rocks(store) => store.scan(family, from, limit, true),
+            Store::Memory(store) => Ok(store.scan(family, from, limit, true)),
+        }
+    }
+
+    /// Entries from a key downwards, the key itself included, at most `limit`.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn descending(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Entry>, Error> {
+        match self {
+            Store::Rocks(store) => store.scan(family, from, limit, false),
+            Store::Memory(store) => Ok(store.scan(family, from, limit, false)),
+        }
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        match self {
+            Store::Rocks(store) => store.size_bytes(),
+            Store::Memory(store) => store.size_bytes(),
+        }
+    }
+}
