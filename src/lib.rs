@@ -8,6 +8,7 @@
 //! ARCHITECTURE.md has the map and the invariants.
 
 pub mod actor;
+pub mod bridge;
 pub mod clock;
 pub mod domain;
 pub mod engine;

@@ -73,18 +73,19 @@ impl Engine {
         if !apply::touches_user(&project, record) {
             return self.untouched(scene, record, hash, effects);
         }
-        let mut user = (*self.users.get(&record.project, &record.user_id)?).clone();
+        let before = self.users.get(&record.project, &record.user_id)?;
+        // An overlay of its own: a panic leaves what is cached as it was.
+        let mut user = (*before).clone();
         let seen = match hash {
             Some(hash) if user.overflowed => self.is_spilled(hash)?,
             _ => false,
         };
-        let before = user.clone();
         let out = apply::apply(scene, &mut user, record, seen);
         if let Some(spilled) = out.spilled {
             self.spilled.insert(spilled.0, spilled.1);
         }
         self.conclude(scene, record, (hash, out), &mut effects)?;
-        if user != before {
+        if user != *before {
             self.users.put(&record.project, &record.user_id, user);
         }
         Ok(effects)

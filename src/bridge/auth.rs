@@ -1,0 +1,170 @@
+//! Who asks: keys, their kinds, identity signatures, quotas.
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use hmac::{Hmac, KeyInit, Mac};
+use http::HeaderMap;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::problem::Problem;
+
+/// What a key may do; each kind may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    #[serde(skip)]
+    None,
+    Client,
+    Server,
+    Admin,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::None => "none",
+            Kind::Client => "client",
+            Kind::Server => "server",
+            Kind::Admin => "admin",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    pub project: String,
+    pub kind: Kind,
+    /// Which key, for its quota.
+    digest: [u8; 32],
+}
+
+/// How much one may ask, over which span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    pub count: NonZeroU32,
+    pub per: Duration,
+}
+
+impl Rate {
+    /// `10000/s`, `600/m`, `5/h`
+    ///
+    /// # Errors
+    /// What a rate looks like.
+    pub fn parse(text: &str) -> Result<Rate, &'static str> {
+        const WANTED: &str = "must be a rate such as 10000/s, 600/m or 5/h";
+        let (count, unit) = text.split_once('/').ok_or(WANTED)?;
+        let per = match unit {
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3_600),
+            _ => return Err(WANTED),
+        };
+        let count = count.parse().map_err(|_| WANTED)?;
+        Ok(Rate { count, per })
+    }
+
+    fn quota(self) -> Quota {
+        let each = self.per / self.count.get();
+        Quota::with_period(each.max(Duration::from_nanos(1))).expect("not zero").allow_burst(self.count)
+    }
+}
+
+pub struct Auth {
+    keys: HashMap<[u8; 32], (String, Kind)>,
+    identity: BTreeMap<String, Vec<String>>,
+    per_key: DefaultKeyedRateLimiter<[u8; 32]>,
+    per_client_user: DefaultKeyedRateLimiter<u128>,
+}
+
+pub fn digest(key: &str) -> [u8; 32] {
+    Sha256::digest(key.as_bytes()).into()
+}
+
+impl Auth {
+    pub fn new(
+        keys: impl IntoIterator<Item = ([u8; 32], (String, Kind))>,
+        identity: BTreeMap<String, Vec<String>>,
+        (per_key, per_client_user): (Rate, Rate),
+    ) -> Auth {
+        Auth {
+            keys: keys.into_iter().collect(),
+            identity,
+            per_key: RateLimiter::keyed(per_key.quota()),
+            per_client_user: RateLimiter::keyed(per_client_user.quota()),
+        }
+    }
+
+    /// Looks a key up by its digest, so that a wrong one takes the same time
+    /// however wrong it is.
+    ///
+    /// # Errors
+    /// 401 without a known key, 403 with one of a lesser kind.
+    pub fn caller(&self, headers: &HeaderMap, needed: Kind) -> Result<Caller, Problem> {
+        let key = presented(headers).unwrap_or_default();
+        let digest = digest(key);
+        let Some((project, kind)) = self.keys.get(&digest) else {
+            let detail = "a known key is needed: Authorization: Bearer KEY, or x-api-key: KEY";
+            return Err(Problem::new(401, "unauthorized", detail));
+        };
+        if *kind < needed {
+            let detail = format!("this needs a key of kind {}", needed.name());
+            return Err(Problem::new(403, "forbidden", detail));
+        }
+        Ok(Caller { project: project.clone(), kind: *kind, digest })
+    }
+
+    /// # Errors
+    /// 429 when the key's quota is used up.
+    pub fn take_quota(&self, caller: &Caller) -> Result<(), Problem> {
+        self.per_key.check_key(&caller.digest).map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())))
+    }
+
+    /// Checks what a client key owes for a user: its signature, and its quota.
+    ///
+    /// # Errors
+    /// 401 `identity_required`, or 429.
+    pub fn client_user(&self, caller: &Caller, headers: &HeaderMap, user_id: &str) -> Result<(), Problem> {
+        if caller.kind != Kind::Client {
+            return Ok(());
+        }
+        if let Some(secrets) = self.identity.get(&caller.project).filter(|secrets| !secrets.is_empty())
+            && !user_id.starts_with("anon-")
+        {
+            let given = headers.get("x-user-signature").and_then(|v| hex::decode(v.as_bytes()).ok()).unwrap_or_default();
+            let signed = |secret: &String| {
+                let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes any key");
+                mac.update(user_id.as_bytes());
+                mac.verify_slice(&given).is_ok()
+            };
+            if !secrets.iter().any(signed) {
+                let detail = "x-user-signature must be the hex HMAC-SHA256 of the user id with the identity secret";
+                return Err(Problem::new(401, "identity_required", detail));
+            }
+        }
+        let key = xxhash_rust::xxh3::xxh3_128(format!("{}\0{user_id}", caller.project).as_bytes());
+        self.per_client_user.check_key(&key).map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())))
+    }
+
+    /// Forgets quotas that are full again; to be called now and then.
+    pub fn sweep(&self) {
+        self.per_key.retain_recent();
+        self.per_client_user.retain_recent();
+        self.per_client_user.shrink_to_fit();
+    }
+}
+
+fn limited(wait: Duration) -> Problem {
+    let seconds = Duration::from_secs(wait.as_secs_f64().ceil() as u64);
+    Problem::later(429, "rate_limited", "your quota is used up for now", seconds)
+}
+
+fn presented(headers: &HeaderMap) -> Option<&str> {
+    if let Some(value) = headers.get(http::header::AUTHORIZATION) {
+        let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| key.trim());
+    }
+    headers.get("x-api-key")?.to_str().ok()
+}

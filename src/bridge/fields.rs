@@ -1,0 +1,178 @@
+//! Members of a request's object, read without parsing what only passes
+//! through: properties and values stay the bytes that were sent.
+
+use serde_json::value::RawValue;
+
+use crate::domain::id;
+use crate::domain::time::{self, Millis};
+use crate::wire::definition::{Code, Fault};
+
+/// An object's members in their order.
+pub struct Fields<'a> {
+    members: Vec<(String, &'a RawValue)>,
+    asked: Vec<&'static str>,
+    pointer: String,
+    pub faults: Vec<Fault>,
+}
+
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> serde::Deserialize<'de> for Members<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    members.push(entry);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// Number of members of a JSON object, or `None` if it is something else.
+pub fn count_members(text: &str) -> Option<usize> {
+    serde_json::from_str::<Members<'_>>(text).ok().map(|m| m.0.len())
+}
+
+impl<'a> Fields<'a> {
+    /// Of checked JSON; anything but an object is a fault.
+    pub fn of(text: &'a str, pointer: String) -> Fields<'a> {
+        match serde_json::from_str::<Members<'a>>(text) {
+            Ok(Members(members)) => Fields { members, asked: Vec::new(), pointer, faults: Vec::new() },
+            Err(_) => {
+                let fault = Fault { code: Code::WrongType, pointer: pointer.clone(), detail: "must be an object".into() };
+                Fields { members: Vec::new(), asked: Vec::new(), pointer, faults: vec![fault] }
+            }
+        }
+    }
+
+    pub fn fault(&mut self, code: Code, member: &str, detail: impl Into<String>) {
+        let pointer = format!("{}/{}", self.pointer, member.replace('~', "~0").replace('/', "~1"));
+        self.faults.push(Fault { code, pointer, detail: format!("{member} {}", detail.into()) });
+    }
+
+    /// The member's text; null is the same as left out.
+    pub fn raw(&mut self, member: &'static str) -> Option<&'a str> {
+        self.asked.push(member);
+        let found = self.members.iter().find(|(name, _)| name == member)?;
+        Some(found.1.get()).filter(|text| *text != "null")
+    }
+
+    pub fn has(&self, member: &str) -> bool {
+        self.members.iter().any(|(name, _)| name == member)
+    }
+
+    pub fn text(&mut self, member: &'static str) -> Option<String> {
+        let raw = self.raw(member)?;
+        let text = serde_json::from_str(raw).ok();
+        if text.is_none() {
+            self.fault(Code::WrongType, member, "must be a string");
+        }
+        text
+    }
+
+    pub fn id(&mut self, member: &'static str) -> Option<String> {
+        let text = self.text(member)?;
+        if let Err(why) = id::check(&text) {
+            self.fault(Code::BadId, member, why);
+            return None;
+        }
+        Some(text)
+    }
+
+    pub fn required_id(&mut self, member: &'static str) -> String {
+        if self.raw(member).is_none() {
+            if self.faults.iter().all(|f| f.code != Code::WrongType || f.pointer != self.pointer) {
+                self.fault(Code::MissingField, member, "is required");
+            }
+            return String::new();
+        }
+        self.id(member).unwrap_or_default()
+    }
+
+    pub fn time(&mut self, member: &'static str) -> Option<Millis> {
+        let text = self.text(member)?;
+        match time::parse_time(&text) {
+            Ok(at) => Some(at),
+            Err(wanted) => {
+                self.fault(Code::BadTime, member, format!("must be {wanted}"));
+                None
+            }
+        }
+    }
+
+    pub fn boolean(&mut self, member: &'static str) -> Option<bool> {
+        let raw = self.raw(member)?;
+        let value = serde_json::from_str(raw).ok();
+        if value.is_none() {
+            self.fault(Code::WrongType, member, "must be true or false");
+        }
+        value
+    }
+
+    pub fn unsigned(&mut self, member: &'static str) -> Option<u64> {
+        let raw = self.raw(member)?;
+        let value = serde_json::from_str(raw).ok();
+        if value.is_none() {
+            self.fault(Code::WrongType, member, "must be an integer from 0");
+        }
+        value
+    }
+
+    /// An object that passes through, with at most `most` members.
+    pub fn object(&mut self, member: &'static str, most: usize) -> &'a str {
+        let Some(raw) = self.raw(member) else { return "{}" };
+        match count_members(raw) {
+            None => self.fault(Code::WrongType, member, "must be an object"),
+            Some(count) if count > most => {
+                self.fault(Code::Invalid, member, format!("must have at most {most} members"));
+            }
+            Some(_) => {}
+        }
+        raw
+    }
+
+    pub fn list(&mut self, member: &'static str) -> Option<Vec<&'a RawValue>> {
+        let raw = self.raw(member)?;
+        let list = serde_json::from_str(raw).ok();
+        if list.is_none() {
+            self.fault(Code::WrongType, member, "must be a list");
+        }
+        list
+    }
+
+    /// All members, for an object whose names are the sender's own.
+    pub fn members(&self) -> &[(String, &'a RawValue)] {
+        &self.members
+    }
+
+    /// Ends the reading: members that nobody asked for are faults.
+    pub fn close(mut self) -> Vec<Fault> {
+        for (name, _) in std::mem::take(&mut self.members) {
+            if self.asked.contains(&name.as_str()) {
+                continue;
+            }
+            let nearest = self
+                .asked
+                .iter()
+                .map(|known| (strsim::damerau_levenshtein(known, &name), *known))
+                .min()
+                .filter(|(distance, known)| *distance <= 1 + known.len() / 3);
+            let detail = match nearest {
+                Some((_, known)) => format!("there is no such member here; did you mean {known}?"),
+                None => "there is no such member here".to_owned(),
+            };
+            let pointer = format!("{}/{}", self.pointer, name.replace('~', "~0").replace('/', "~1"));
+            self.faults.push(Fault { code: Code::UnknownField, pointer, detail });
+        }
+        self.faults
+    }
+}

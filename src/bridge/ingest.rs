@@ -1,0 +1,223 @@
+//! Events: one, a batch, and the two vendor-compatible forms.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::fields::{self, Fields};
+use super::problem::{Answer, Problem, json_answer};
+use super::{App, Asked};
+use crate::domain::id;
+use crate::domain::record::{Body, Context, Record};
+use crate::domain::time::Told;
+use crate::log::{At, New};
+use crate::wire::definition::{Code, Fault};
+use crate::wire::json;
+use crate::wire::record::{self, MAX_EVENT_BYTES, MAX_PROPERTIES};
+
+/// Most events in one request.
+const MAX_BATCH: usize = 1_000;
+
+/// An event that passed all checks, ready for the journal.
+struct Ready {
+    event_id: String,
+    user_id: String,
+    value: Vec<u8>,
+}
+
+impl App {
+    pub(super) async fn events(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let text = json::check(&asked.body).map_err(Problem::json)?;
+        let key = idempotency_key(asked.headers)?;
+        let batch = Fields::of(text, String::new());
+        if batch.has("events") {
+            return self.batch(asked, batch, key).await;
+        }
+        let ready = self.event(asked, text, String::new(), key)?;
+        let event_id = self.append_event(ready).await?;
+        Ok(json_answer(202, json!({"event_id": event_id, "status": "accepted"}).to_string()))
+    }
+
+    pub(super) async fn blitzllama_event(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let text = json::check(&asked.body).map_err(Problem::json)?;
+        let ready = self.event(asked, text, String::new(), idempotency_key(asked.headers)?)?;
+        let event_id = self.append_event(ready).await?;
+        Ok(json_answer(200, json!({"message": "success", "event_id": event_id}).to_string()))
+    }
+
+    /// The body, or none, becomes the properties.
+    pub(super) async fn reward_event(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let text = if asked.body.is_empty() { "{}" } else { json::check(&asked.body).map_err(Problem::json)? };
+        if text.len() > MAX_EVENT_BYTES {
+            return Err(event_too_large());
+        }
+        match fields::count_members(text) {
+            None => return Err(Problem::field(Code::WrongType, "", "must be an object")),
+            Some(count) if count > MAX_PROPERTIES => {
+                return Err(Problem::field(Code::Invalid, "", format!("must have at most {MAX_PROPERTIES} members")));
+            }
+            Some(_) => {}
+        }
+        let event_id = idempotency_key(asked.headers)?.unwrap_or_else(new_id);
+        let record = Record {
+            project: (&*asked.caller.project).into(),
+            user_id: (&*asked.route.parts[1]).into(),
+            event_id: Some((&*event_id).into()),
+            told: Told { received_at: Some(self.clock.now()), ..Told::default() },
+            body: Body::Event { name: (&*asked.route.parts[0]).into(), properties: text.trim() },
+        };
+        let value = record::encode(&record);
+        self.append_event(Ready { event_id, user_id: asked.route.parts[1].clone(), value }).await?;
+        Ok(json_answer(200, json!({"success": true}).to_string()))
+    }
+
+    async fn append_event(&self, ready: Ready) -> Result<String, Problem> {
+        let at = self.journal_of(&ready.user_id);
+        let new = New { key: Some(ready.user_id.into()), headers: Vec::new(), value: Some(ready.value.into()) };
+        let started = Instant::now();
+        let appended = self.log.append_durably(at, vec![new]).await;
+        appended.map_err(|error| Problem::log(&error, Some(&ready.event_id)))?;
+        crate::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(ready.event_id)
+    }
+
+    /// Reads one event from checked JSON.
+    fn event(&self, asked: &Asked<'_>, text: &str, pointer: String, key: Option<String>) -> Result<Ready, Problem> {
+        if text.len() > MAX_EVENT_BYTES {
+            return Err(event_too_large());
+        }
+        let mut fields = Fields::of(text, pointer);
+        let user_id = fields.required_id("user_id");
+        let name = fields.required_id("event_name");
+        let properties = fields.object("properties", MAX_PROPERTIES);
+        let event_id = event_id(&mut fields, key);
+        let told = told(&mut fields, self.clock.now());
+        context(&mut fields);
+        let faults = fields.close();
+        if !faults.is_empty() {
+            return Err(Problem::fields(faults));
+        }
+        let record = Record {
+            project: (&*asked.caller.project).into(),
+            user_id: (&*user_id).into(),
+            event_id: Some((&*event_id).into()),
+            told,
+            body: Body::Event { name: (&*name).into(), properties },
+        };
+        let value = record::encode(&record);
+        Ok(Ready { event_id, user_id, value })
+    }
+
+    /// Items are judged one by one; those that are fit are appended together,
+    /// one append per partition.
+    async fn batch(&self, asked: &Asked<'_>, mut batch: Fields<'_>, key: Option<String>) -> Result<Answer, Problem> {
+        let items = batch.list("events");
+        if key.is_some() {
+            let detail = "an Idempotency-Key names one event; give each event of a batch its event_id";
+            batch.faults.push(Fault { code: Code::Invalid, pointer: String::new(), detail: detail.into() });
+        }
+        let faults = batch.close();
+        if !faults.is_empty() {
+            return Err(Problem::fields(faults));
+        }
+        let items = items.unwrap_or_default();
+        if items.is_empty() {
+            return Err(Problem::field(Code::EmptyBatch, "/events", "events must hold at least one event"));
+        }
+        if items.len() > MAX_BATCH {
+            return Err(Problem::new(413, "batch_too_large", "a batch may hold at most 1000 events"));
+        }
+        let mut results: Vec<Option<Result<String, Problem>>> = Vec::new();
+        let mut parts: BTreeMap<At, (Vec<usize>, Vec<New>)> = BTreeMap::new();
+        for (index, item) in items.iter().enumerate() {
+            match self.event(asked, item.get(), format!("/events/{index}"), None) {
+                Err(problem) => results.push(Some(Err(problem))),
+                Ok(ready) => {
+                    let part = parts.entry(self.journal_of(&ready.user_id)).or_default();
+                    let new = New { key: Some(Bytes::from(ready.user_id)), headers: Vec::new(), value: Some(ready.value.into()) };
+                    part.0.push(index);
+                    part.1.push(new);
+                    results.push(Some(Ok(ready.event_id)));
+                }
+            }
+        }
+        let started = Instant::now();
+        let mut appends = tokio::task::JoinSet::new();
+        for (at, (indexes, records)) in parts {
+            let log = self.log.clone();
+            appends.spawn(async move { (indexes, log.append_durably(at, records).await) });
+        }
+        while let Some(done) = appends.join_next().await {
+            let Ok((indexes, Err(error))) = done else { continue };
+            for index in indexes {
+                let id = results[index].take().and_then(Result::ok).unwrap_or_default();
+                results[index] = Some(Err(Problem::log(&error, Some(&id))));
+            }
+        }
+        crate::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(batch_answer(results.into_iter().flatten().collect(), asked.request_id))
+    }
+}
+
+fn batch_answer(results: Vec<Result<String, Problem>>, request_id: &str) -> Answer {
+    let all = results.iter().all(Result::is_ok);
+    let rows: Vec<Value> = results
+        .iter()
+        .enumerate()
+        .map(|(index, result)| match result {
+            Ok(event_id) => json!({"index": index, "status": 202, "event_id": event_id}),
+            Err(problem) => json!({"index": index, "status": problem.status.as_u16(), "problem": problem.body(request_id)}),
+        })
+        .collect();
+    json_answer(if all { 202 } else { 207 }, json!({"results": rows}).to_string())
+}
+
+fn event_too_large() -> Problem {
+    Problem::new(413, "event_too_large", "an event may have at most 32 KiB")
+}
+
+pub(super) fn new_id() -> String {
+    uuid::Uuid::now_v7().hyphenated().to_string()
+}
+
+/// # Errors
+/// 422 when the header is not what an id can be.
+pub(super) fn idempotency_key(headers: &http::HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
+    match id::check(text) {
+        Ok(()) => Ok(Some(text.to_owned())),
+        Err(why) => Err(Problem::field(Code::BadId, "", format!("Idempotency-Key {why}"))),
+    }
+}
+
+/// `event_id` from the body or the header, which must not differ; else a new one.
+pub(super) fn event_id(fields: &mut Fields<'_>, key: Option<String>) -> String {
+    match (fields.id("event_id"), key) {
+        (Some(id), Some(key)) if id != key => {
+            fields.fault(Code::Invalid, "event_id", "differs from the Idempotency-Key");
+            id
+        }
+        (Some(id), _) => id,
+        (None, Some(key)) => key,
+        (None, None) => new_id(),
+    }
+}
+
+pub(super) fn told(fields: &mut Fields<'_>, now: i64) -> Told {
+    Told { occurred_at: fields.time("occurred_at"), sent_at: fields.time("sent_at"), received_at: Some(now) }
+}
+
+pub(super) fn context(fields: &mut Fields<'_>) -> Context {
+    let Some(raw) = fields.raw("context") else { return Context::default() };
+    let mut inner = Fields::of(raw, "/context".into());
+    let context = Context {
+        platform: inner.id("platform"),
+        locale: inner.id("locale"),
+        app_version: inner.id("app_version"),
+        session_id: inner.id("session_id"),
+    };
+    fields.faults.extend(inner.close());
+    context
+}

@@ -1,0 +1,274 @@
+//! Surveys, endpoints, triggers and settings: validated here, given a version
+//! by the registrar, in force when every partition has said so.
+
+use http::{HeaderValue, Method, header};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+use super::problem::{Answer, Problem, json_answer};
+use super::router::Name;
+use super::view::Shown;
+use super::{App, Asked};
+use crate::actor::Answer as Told;
+use crate::domain::endpoint::SealedSecret;
+use crate::domain::json::Json;
+use crate::domain::settings::Settings;
+use crate::domain::time;
+use crate::log::At;
+use crate::wire::definition::{self, Code, Kind, SETTINGS_ID, SecretSource, Target};
+use crate::wire::json as strict;
+use crate::wire::profile;
+use crate::wire::record::{Define, Internal};
+use crate::wire::topic::Topic;
+
+/// What a PUT asks for, beside its body.
+struct Draft {
+    kind: Kind,
+    id: String,
+    body: Option<Json>,
+    new_secret: Option<(String, SealedSecret)>,
+    create: bool,
+    if_match: Option<u64>,
+}
+
+/// What the partitions said.
+struct Outcome {
+    version: u64,
+    changed: bool,
+    created: bool,
+    used_new_secret: bool,
+    missing: Vec<u32>,
+}
+
+impl App {
+    pub(super) async fn definition(&self, asked: &Asked<'_>, method: &Method) -> Result<Answer, Problem> {
+        let (kind, id) = match asked.route.name {
+            Name::Survey => (Kind::Survey, asked.route.parts[0].clone()),
+            Name::Endpoint => (Kind::Endpoint, asked.route.parts[0].clone()),
+            _ => (Kind::Settings, SETTINGS_ID.to_owned()),
+        };
+        match *method {
+            Method::GET => self.show(asked, kind, &id),
+            Method::DELETE => {
+                let draft = Draft { kind, id, body: None, new_secret: None, create: false, if_match: if_match(asked)? };
+                let outcome = self.define(asked, &draft).await?;
+                Ok(outcome_answer(&outcome, None, 200))
+            }
+            _ => self.put(asked, kind, id).await,
+        }
+    }
+
+    async fn put(&self, asked: &Asked<'_>, kind: Kind, id: String) -> Result<Answer, Problem> {
+        let text = strict::check(&asked.body).map_err(Problem::json)?;
+        let value: Value = serde_json::from_str(text).map_err(|e| Problem::new(400, "invalid_json", e.to_string()))?;
+        let mut new_secret = None;
+        let body = match kind {
+            Kind::Survey => Json::of(&definition::survey(&value, Some(&id)).map_err(Problem::fields)?),
+            Kind::Settings => Json::of(&definition::settings(&value).map_err(Problem::fields)?),
+            Kind::Trigger => return Err(Problem::not_found("triggers are declared by POST /v1/triggers")),
+            Kind::Endpoint => {
+                let target = Target::Check(&self.allow_targets);
+                let mut read = definition::endpoint(&value, Some(&id), target).map_err(Problem::fields)?;
+                // The sealed form is for records alone; from outside it would be a secret nobody knows.
+                if value.get("previous_secret").is_some() || value.get("secret").is_some_and(|s| s.get("sealed").is_some()) {
+                    return Err(Problem::field(Code::Invalid, "/secret", "secret must be a string"));
+                }
+                match &read.secret {
+                    SecretSource::Literal(secret) => read.endpoint.secret = Some(self.seal(asked, &id, secret)?),
+                    SecretSource::Environment(_) => {
+                        let detail = "secret: {env: …} is for files; the command line sends what it finds there";
+                        return Err(Problem::field(Code::Invalid, "/secret", detail));
+                    }
+                    SecretSource::Keep => {
+                        let secret = profile::new_secret(read.endpoint.profile, &random()?);
+                        let sealed = self.seal(asked, &id, &secret)?;
+                        new_secret = Some((secret, sealed));
+                    }
+                }
+                Json::of(&definition::endpoint_json(&read.endpoint))
+            }
+        };
+        if asked.query.split('&').any(|q| q == "dry_run=true") {
+            return Ok(json_answer(200, json!({"valid": true}).to_string()));
+        }
+        let draft = Draft { kind, id, body: Some(body), new_secret, create: false, if_match: if_match(asked)? };
+        let outcome = self.define(asked, &draft).await?;
+        let secret = draft.new_secret.as_ref().filter(|_| outcome.used_new_secret || !outcome.missing.is_empty());
+        let status = if outcome.created { 201 } else { 200 };
+        Ok(outcome_answer(&outcome, secret.map(|(secret, _)| secret.as_str()), status))
+    }
+
+    fn seal(&self, asked: &Asked<'_>, endpoint_id: &str, secret: &str) -> Result<SealedSecret, Problem> {
+        let random: [u8; 32] = random()?;
+        let nonce = random[..24].try_into().expect("24 of 32 bytes");
+        Ok(self.key.seal(&asked.caller.project, endpoint_id, secret, nonce))
+    }
+
+    pub(super) async fn triggers(&self, asked: &Asked<'_>, method: &Method) -> Result<Answer, Problem> {
+        match *method {
+            Method::GET => self.list_definitions(asked),
+            Method::DELETE => {
+                let id = asked.route.parts[0].clone();
+                let draft = Draft { kind: Kind::Trigger, id, body: None, new_secret: None, create: false, if_match: None };
+                let outcome = self.define(asked, &draft).await?;
+                Ok(outcome_answer(&outcome, None, 200))
+            }
+            _ => {
+                let text = strict::check(&asked.body).map_err(Problem::json)?;
+                let value: Value =
+                    serde_json::from_str(text).map_err(|e| Problem::new(400, "invalid_json", e.to_string()))?;
+                let now = time::format_time(self.clock.now());
+                let trigger = definition::trigger(&value, now).map_err(Problem::fields)?;
+                let body = Json::of(&trigger);
+                let id = trigger.trigger_id.clone();
+                let draft =
+                    Draft { kind: Kind::Trigger, id, body: Some(body.clone()), new_secret: None, create: true, if_match: None };
+                self.define(asked, &draft).await?;
+                Ok(json_answer(201, body.as_str().to_owned()))
+            }
+        }
+    }
+
+    /// Asks the registrar and waits until every partition has the answer, or
+    /// the time is up.
+    async fn define(&self, asked: &Asked<'_>, draft: &Draft) -> Result<Outcome, Problem> {
+        let define = Internal::Define(Define {
+            project: asked.caller.project.clone(),
+            kind: draft.kind,
+            id: draft.id.clone(),
+            body: draft.body.clone(),
+            new_secret: draft.new_secret.as_ref().map(|(_, sealed)| sealed.clone()),
+            if_match: draft.if_match,
+            create: draft.create,
+            asked_at: self.clock.now(),
+            request_id: asked.request_id.to_owned(),
+        });
+        let registrar = At { topic: Topic::Events, partition: 0 };
+        let key = format!("{}/{}/{}", draft.kind.name(), asked.caller.project, draft.id);
+        let mut waiter = self.tell_internal(registrar, &key, &define).await?;
+        let mut missing: BTreeSet<u32> = (0..self.log.partitions()).collect();
+        let mut outcome = Outcome { version: 0, changed: false, created: false, used_new_secret: false, missing: Vec::new() };
+        let deadline = tokio::time::Instant::now() + self.reply_timeout;
+        while !missing.is_empty() {
+            match tokio::time::timeout_at(deadline, waiter.next()).await {
+                Ok(Some(Told::Defined { partition, version, changed, created, used_new_secret, .. })) => {
+                    missing.remove(&partition);
+                    outcome = Outcome { version, changed, created, used_new_secret, missing: Vec::new() };
+                }
+                Ok(Some(Told::Refused { code, pointer, detail })) => return Err(Problem::refused(code, pointer, detail)),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        outcome.missing = missing.into_iter().collect();
+        self.wait_for_view(&asked.caller.project, draft, &outcome).await;
+        Ok(outcome)
+    }
+
+    /// What is shown may trail what decides; a reader who has just written
+    /// should see it, so wait a little for the view.
+    async fn wait_for_view(&self, project: &str, draft: &Draft, outcome: &Outcome) {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(1);
+        let seen = || {
+            let shown = self.view.get(project, draft.kind, &draft.id);
+            shown.map_or(draft.body.is_none(), |s| s.record.version >= outcome.version)
+        };
+        while outcome.missing.is_empty() && tokio::time::Instant::now() < deadline {
+            if self.view.catch_up(&self.log).is_err() || seen() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    }
+
+    fn show(&self, asked: &Asked<'_>, kind: Kind, id: &str) -> Result<Answer, Problem> {
+        let shown = self.view.get(&asked.caller.project, kind, id);
+        let (body, version) = match (shown, kind) {
+            (Some(shown), _) => (public(&shown), shown.record.version),
+            (None, Kind::Settings) => {
+                (serde_json::to_value(Settings::default()).expect("settings serialise"), 0)
+            }
+            (None, _) => return Err(Problem::not_found("there is no such definition")),
+        };
+        let mut answer = json_answer(200, body.to_string());
+        tag(&mut answer, version);
+        Ok(answer)
+    }
+
+    pub(super) fn list_definitions(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let (kind, member) = match asked.route.name {
+            Name::Surveys => (Kind::Survey, "surveys"),
+            Name::Endpoints => (Kind::Endpoint, "endpoints"),
+            _ => (Kind::Trigger, "triggers"),
+        };
+        let page = super::lists::page(asked.query, &[])?;
+        let below = match &page.cursor {
+            None => u64::MAX,
+            Some(cursor) => cursor.parse().map_err(|_| super::lists::bad_cursor())?,
+        };
+        let mut rows = self.view.list(&asked.caller.project, kind, below, page.limit + 1);
+        let more = rows.len() > page.limit;
+        rows.truncate(page.limit);
+        let next = rows.last().filter(|_| more).map(|shown| shown.offset.to_string());
+        let list: Vec<Value> = rows.iter().map(public).collect();
+        Ok(json_answer(200, json!({member: list, "next_cursor": next}).to_string()))
+    }
+}
+
+/// A definition as it is shown: without secrets, an endpoint with its state.
+fn public(shown: &Shown) -> Value {
+    let mut body = shown.record.body.value();
+    let Some(members) = body.as_object_mut() else { return body };
+    match shown.record.kind {
+        Kind::Survey => {
+            members.insert("version".into(), shown.record.version.into());
+        }
+        Kind::Endpoint => {
+            members.shift_remove("secret");
+            members.shift_remove("previous_secret");
+            let enabled = members.get("enabled").and_then(Value::as_bool).unwrap_or(true);
+            members.insert("version".into(), shown.record.version.into());
+            members.insert("state".into(), if enabled { "healthy" } else { "disabled" }.into());
+            members.insert("state_reason".into(), if enabled { Value::Null } else { "manual".into() });
+            members.insert("state_since".into(), shown.record.updated_at.clone().into());
+        }
+        Kind::Trigger | Kind::Settings => {}
+    }
+    body
+}
+
+fn outcome_answer(outcome: &Outcome, secret: Option<&str>, status: u16) -> Answer {
+    let mut body = if outcome.missing.is_empty() {
+        json!({"version": outcome.version, "changed": outcome.changed})
+    } else {
+        json!({"status": "pending", "missing_partitions": outcome.missing})
+    };
+    if let Some(secret) = secret {
+        body["secret"] = secret.into();
+    }
+    let status = if outcome.missing.is_empty() { status } else { 202 };
+    let mut answer = json_answer(status, body.to_string());
+    if outcome.missing.is_empty() {
+        tag(&mut answer, outcome.version);
+    }
+    answer
+}
+
+fn tag(answer: &mut Answer, version: u64) {
+    if let Ok(value) = HeaderValue::from_str(&format!("\"{version}\"")) {
+        answer.headers_mut().insert(header::ETAG, value);
+    }
+}
+
+fn if_match(asked: &Asked<'_>) -> Result<Option<u64>, Problem> {
+    let Some(value) = asked.headers.get(header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim().trim_start_matches("W/").trim_matches('"');
+    let failed = || Problem::new(412, "precondition_failed", "If-Match names no version; use the ETag of a GET or PUT");
+    text.parse().map(Some).map_err(|_| failed())
+}
+
+fn random() -> Result<[u8; 32], Problem> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|_| Problem::new(500, "internal", "no random bytes can be had"))?;
+    Ok(bytes)
+}

@@ -1,0 +1,287 @@
+//! The bridge: HTTP in front of the journal. It checks what comes in, appends
+//! it, and waits for the engine's answer where a route promises one. It decides
+//! nothing, keeps no state of its own, and knows no store.
+
+pub mod auth;
+mod body;
+mod fields;
+mod ingest;
+mod lists;
+mod manage;
+mod offers;
+mod openapi;
+pub mod problem;
+pub mod router;
+pub mod server;
+mod view;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use lists::{Filter, Lists, Page};
+pub use view::View;
+
+use crate::actor::{Answer as Told, Replies};
+use crate::clock::Clock;
+use crate::domain::id;
+use crate::domain::time::Millis;
+use crate::log::{At, Log, New};
+use crate::wire::record::{self, Internal, MAC_HEADER, REPLY_HEADER};
+use crate::wire::seal::ClusterKey;
+use crate::wire::topic::Topic;
+use auth::{Auth, Caller, Kind};
+use body::Need;
+use problem::{Answer, Problem};
+use router::{Miss, Name, Route};
+
+/// Moves the test clock by so many milliseconds; answers with the new now.
+pub type Advance = (Millis, tokio::sync::oneshot::Sender<Millis>);
+
+/// What a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    Whole,
+    /// Everything but what operators use.
+    Public,
+    Operators,
+}
+
+/// Everything that a request may need; shared by all connections.
+pub struct App {
+    pub log: Log,
+    pub clock: Clock,
+    pub replies: Replies,
+    pub key: ClusterKey,
+    pub auth: Auth,
+    pub view: Arc<View>,
+    pub cors_origins: Vec<String>,
+    pub allow_targets: Vec<IpNet>,
+    pub reply_timeout: Duration,
+    /// Lives where the role `console` runs.
+    pub lists: Option<Arc<dyn Lists>>,
+    /// There under `--test-clock` alone.
+    pub test_clock: Option<tokio::sync::mpsc::Sender<Advance>>,
+    /// Reasons why the process is not ready; empty when it is.
+    pub unready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+}
+
+/// One request, taken apart.
+struct Asked<'a> {
+    route: &'a Route,
+    headers: &'a HeaderMap,
+    query: &'a str,
+    caller: Caller,
+    body: Bytes,
+    request_id: &'a str,
+}
+
+impl App {
+    /// Answers one request.
+    pub async fn handle(&self, surface: Surface, request: Request<Incoming>) -> Answer {
+        let started = Instant::now();
+        let request_id = uuid::Uuid::new_v4().simple().to_string();
+        let (head, mut body) = request.into_parts();
+        let found = router::find(&head.method, head.uri.path());
+        let name = match &found {
+            Ok(route) => Some(route.name),
+            Err(Miss::Method(name, _) | Miss::BadId(name)) => Some(*name),
+            Err(Miss::NotFound) => None,
+        };
+        let outcome = match found {
+            Ok(route) if hidden(surface, route.name) => Err(Problem::not_found("there is no such path here")),
+            Ok(route) => self.answer(&route, &head, &mut body, &request_id).await,
+            Err(Miss::Method(_, allow)) => {
+                let detail = format!("this path takes {allow}");
+                Err(Problem { allow: Some(allow), ..Problem::new(405, "method_not_allowed", detail) })
+            }
+            Err(Miss::NotFound | Miss::BadId(_)) => Err(Problem::not_found("there is no such path")),
+        };
+        let mut answer = match outcome {
+            Ok(answer) => answer,
+            Err(mut problem) => {
+                if !hyper::body::Body::is_end_stream(&body) && !body::drain(&head.headers, &mut body).await {
+                    problem.close = true;
+                }
+                problem.answer(&request_id)
+            }
+        };
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            answer.headers_mut().insert("x-request-id", value);
+        }
+        if name.is_some_and(Name::is_client) {
+            self.allow_origin(&head.headers, answer.headers_mut());
+        }
+        let metrics = crate::metrics::get();
+        let route = name.map_or("none", Name::template);
+        metrics.bridge_requests.with_label_values(&[route, answer.status().as_str()]).inc();
+        metrics.bridge_request_seconds.observe(started.elapsed().as_secs_f64());
+        answer
+    }
+
+    /// In the contract's precedence: key, kind, type, encoding, size, JSON.
+    async fn answer(
+        &self,
+        route: &Route,
+        head: &http::request::Parts,
+        body: &mut Incoming,
+        request_id: &str,
+    ) -> Result<Answer, Problem> {
+        if head.method == Method::OPTIONS {
+            return Ok(preflight(route.name));
+        }
+        let query = head.uri.query().unwrap_or_default();
+        if route.kind == Kind::None {
+            return Ok(self.open_route(route.name, query));
+        }
+        if route.name == Name::TestClock && self.test_clock.is_none() {
+            return Err(Problem::not_found("the test clock is not on; start with --test-clock"));
+        }
+        let caller = self.auth.caller(&head.headers, route.kind)?;
+        self.auth.take_quota(&caller)?;
+        let takes_body = matches!(head.method, Method::POST | Method::PUT);
+        let body = if takes_body {
+            let lenient = matches!(route.name, Name::RewardEvent | Name::Displayed | Name::Dismissed);
+            let need = if lenient { Need::JsonOrNone } else { Need::Json };
+            body::read(&head.headers, body, need).await?
+        } else {
+            Bytes::new()
+        };
+        let asked = Asked { route, headers: &head.headers, query, caller, body, request_id };
+        if route.kind == Kind::Client {
+            self.auth.client_user(&asked.caller, asked.headers, &route.parts[0])?;
+        }
+        match route.name {
+            Name::Events => self.events(&asked).await,
+            Name::BlitzllamaEvent => self.blitzllama_event(&asked).await,
+            Name::RewardEvent => self.reward_event(&asked).await,
+            Name::UserTrigger => self.user_trigger(&asked).await,
+            Name::Displayed | Name::Dismissed => self.seen(&asked).await,
+            Name::Answers => self.answers(&asked).await,
+            Name::Offer => self.offer(&asked).await,
+            Name::LinkSurvey => self.link_survey(&asked).await,
+            Name::LinkResponses => self.link_responses(&asked).await,
+            Name::User => self.attributes(&asked).await,
+            Name::Triggers | Name::Trigger => self.triggers(&asked, &head.method).await,
+            Name::Surveys | Name::Endpoints => self.list_definitions(&asked),
+            Name::Survey | Name::Endpoint | Name::Settings => self.definition(&asked, &head.method).await,
+            Name::Deliveries | Name::Delivery => self.deliveries(&asked),
+            Name::TestClock => self.advance(&asked).await,
+            Name::Livez | Name::Readyz | Name::Metrics | Name::OpenApi => unreachable!("answered without a key"),
+        }
+    }
+
+    fn open_route(&self, name: Name, query: &str) -> Answer {
+        match name {
+            Name::Readyz => {
+                let reasons = (self.unready)();
+                let status = if reasons.is_empty() { 200 } else { 503 };
+                let verbose = query.split('&').any(|q| q == "verbose" || q.starts_with("verbose="));
+                let mut body = serde_json::json!({"ready": reasons.is_empty(), "reasons": reasons});
+                if verbose {
+                    body["waiting_requests"] = self.replies.waiting().into();
+                    body["partitions"] = self.log.partitions().into();
+                    body["version"] = env!("CARGO_PKG_VERSION").into();
+                }
+                problem::json_answer(status, body.to_string())
+            }
+            Name::Metrics => {
+                let mut answer = problem::json_answer(200, crate::metrics::get().render());
+                let plain = HeaderValue::from_static("text/plain; version=0.0.4");
+                answer.headers_mut().insert(header::CONTENT_TYPE, plain);
+                answer
+            }
+            Name::OpenApi => problem::json_answer(200, openapi::document().to_string()),
+            _ => problem::json_answer(200, "{\"alive\":true}"),
+        }
+    }
+
+    fn allow_origin(&self, headers: &HeaderMap, out: &mut HeaderMap) {
+        out.insert(header::VARY, HeaderValue::from_static("origin"));
+        let Some(origin) = headers.get(header::ORIGIN) else { return };
+        let listed = |allowed: &String| allowed == "*" || allowed.as_bytes() == origin.as_bytes();
+        if self.cors_origins.iter().any(listed) {
+            out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            let exposed = HeaderValue::from_static("retry-after, x-request-id");
+            out.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+        }
+    }
+
+    /// The journal partition of a user.
+    fn journal_of(&self, user_id: &str) -> At {
+        At { topic: Topic::Events, partition: id::partition_of(user_id, self.log.partitions()) }
+    }
+
+    /// Appends a record and waits for what the engine says to it; `None` when
+    /// it says nothing in time.
+    async fn ask(&self, user_id: &str, value: Vec<u8>, event_id: Option<&str>) -> Result<Option<Told>, Problem> {
+        let mut waiter = self.replies.wait();
+        let new = New { key: Some(Bytes::copy_from_slice(user_id.as_bytes())), headers: Vec::new(), value: Some(value.into()) };
+        let new = new.header(REPLY_HEADER, waiter.header());
+        let started = Instant::now();
+        self.log
+            .append_durably(self.journal_of(user_id), vec![new])
+            .await
+            .map_err(|error| Problem::log(&error, event_id))?;
+        crate::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten())
+    }
+
+    /// The same for an internal record, with its MAC. Gives the waiter too, for
+    /// what several partitions answer.
+    async fn tell_internal(&self, at: At, key: &str, internal: &Internal) -> Result<crate::actor::reply::Waiter, Problem> {
+        let waiter = self.replies.wait();
+        let value = record::encode_internal(internal);
+        let mac = self.key.sign_record(key.as_bytes(), &value);
+        let new = New { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(value.into()) };
+        let new = new.header(MAC_HEADER, mac).header(REPLY_HEADER, waiter.header());
+        self.log.append_durably(at, vec![new]).await.map_err(|error| Problem::log(&error, None))?;
+        Ok(waiter)
+    }
+
+    async fn advance(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let text = crate::wire::json::check(&asked.body).map_err(Problem::json)?;
+        let mut fields = fields::Fields::of(text, String::new());
+        let span = fields.text("advance").map(|text| crate::domain::time::parse_duration(&text));
+        match span {
+            None if fields.faults.is_empty() => fields.fault(crate::wire::definition::Code::MissingField, "advance", "is required"),
+            Some(Err(wanted)) => fields.fault(crate::wire::definition::Code::BadTime, "advance", format!("must be {wanted}")),
+            _ => {}
+        }
+        let faults = fields.close();
+        if !faults.is_empty() {
+            return Err(Problem::fields(faults));
+        }
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let clock = self.test_clock.as_ref().expect("checked before");
+        let by = span.and_then(Result::ok).unwrap_or(0);
+        let stopped = |_| Problem::later(503, "overloaded", "the test clock has stopped", Duration::from_secs(1));
+        clock.send((by, sender)).await.map_err(|e| stopped(e.to_string()))?;
+        let now = receiver.await.map_err(|e| stopped(e.to_string()))?;
+        let body = serde_json::json!({"now": crate::domain::time::format_time(now)});
+        Ok(problem::json_answer(200, body.to_string()))
+    }
+}
+
+fn hidden(surface: Surface, name: Name) -> bool {
+    match surface {
+        Surface::Whole => false,
+        Surface::Public => name.is_operators(),
+        Surface::Operators => name.is_client(),
+    }
+}
+
+fn preflight(name: Name) -> Answer {
+    let mut answer = problem::json_answer(204, "");
+    let headers = answer.headers_mut();
+    headers.remove(header::CONTENT_TYPE);
+    let allow = router::TABLE.iter().find(|row| row.name == name).map_or("", |row| row.allow);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(allow));
+    let allowed = "authorization, x-api-key, content-type, idempotency-key, x-user-signature";
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    answer
+}

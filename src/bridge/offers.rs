@@ -1,0 +1,196 @@
+//! What apps ask and tell: triggers, displays, dismissals, answers, links; and
+//! a user's attributes.
+
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::auth::Kind;
+use super::fields::Fields;
+use super::ingest::{context, event_id, idempotency_key, told};
+use super::problem::{Answer, Problem, json_answer};
+use super::router::Name;
+use super::{App, Asked};
+use crate::actor::Answer as Told;
+use crate::domain::json::Json;
+use crate::domain::record::{Answers, Body, Given, Record, Target};
+use crate::domain::time::Told as Times;
+use crate::domain::user::MAX_ATTRIBUTES_BYTES;
+use crate::log::New;
+use crate::wire::definition::{Code, Fault};
+use crate::wire::json;
+use crate::wire::record::{self, Internal, MAX_EVENT_BYTES, MAX_PROPERTIES, Query};
+
+/// Most answers in one request.
+const MAX_ANSWERS: usize = 200;
+
+impl App {
+    pub(super) async fn user_trigger(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let text = json::check(&asked.body).map_err(Problem::json)?;
+        if text.len() > MAX_EVENT_BYTES {
+            return Err(Problem::new(413, "event_too_large", "a trigger may have at most 32 KiB"));
+        }
+        let mut fields = Fields::of(text, String::new());
+        let properties = fields.object("properties", MAX_PROPERTIES);
+        let context = context(&mut fields);
+        let event_id = event_id(&mut fields, idempotency_key(asked.headers)?);
+        let told = told(&mut fields, self.clock.now());
+        refuse(fields.close())?;
+        let trigger = (&*asked.route.parts[1]).into();
+        let body = Body::Trigger { trigger, properties, context };
+        self.ask_about(asked, Some(&event_id), told, body).await
+    }
+
+    pub(super) async fn seen(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let text = if asked.body.is_empty() { "{}" } else { json::check(&asked.body).map_err(Problem::json)? };
+        let mut fields = Fields::of(text, String::new());
+        let told = told(&mut fields, self.clock.now());
+        refuse(fields.close())?;
+        let offer_id = (&*asked.route.parts[1]).into();
+        let body = match asked.route.name {
+            Name::Displayed => Body::Displayed { offer_id },
+            _ => Body::Dismissed { offer_id },
+        };
+        self.ask_about(asked, None, told, body).await
+    }
+
+    pub(super) async fn answers(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let text = json::check(&asked.body).map_err(Problem::json)?;
+        let mut fields = Fields::of(text, String::new());
+        let (answers, completed, told) = read_answers(&mut fields, self.clock.now());
+        refuse(fields.close())?;
+        let target = Target::Offer(asked.route.parts[1].clone());
+        let body = Body::Answers(Answers { target, answers, completed, context: Default::default() });
+        self.ask_about(asked, None, told, body).await
+    }
+
+    pub(super) async fn link_responses(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let text = json::check(&asked.body).map_err(Problem::json)?;
+        let mut fields = Fields::of(text, String::new());
+        let (answers, completed, told) = read_answers(&mut fields, self.clock.now());
+        let context = context(&mut fields);
+        let response_id = fields.id("response_id");
+        refuse(fields.close())?;
+        let target = Target::Link { survey_id: asked.route.parts[1].clone(), response_id };
+        let body = Body::Answers(Answers { target, answers, completed, context });
+        self.ask_about(asked, None, told, body).await
+    }
+
+    pub(super) async fn offer(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        self.query(asked, Some(asked.route.parts[1].clone()), None).await
+    }
+
+    pub(super) async fn link_survey(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        self.query(asked, None, Some(asked.route.parts[1].clone())).await
+    }
+
+    async fn query(&self, asked: &Asked<'_>, offer_id: Option<String>, survey_id: Option<String>) -> Result<Answer, Problem> {
+        let user_id = asked.route.parts[0].clone();
+        let at = self.journal_of(&user_id);
+        let query = Query { project: asked.caller.project.clone(), user_id: user_id.clone(), offer_id, survey_id };
+        let mut waiter = self.tell_internal(at, &user_id, &Internal::Query(query)).await?;
+        let told = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
+        answer(told, asked.caller.kind, None)
+    }
+
+    async fn ask_about(
+        &self,
+        asked: &Asked<'_>,
+        event_id: Option<&str>,
+        told: Times,
+        body: Body<'_>,
+    ) -> Result<Answer, Problem> {
+        let user_id = &asked.route.parts[0];
+        let record = Record {
+            project: (&*asked.caller.project).into(),
+            user_id: user_id.into(),
+            event_id: event_id.map(Into::into),
+            told,
+            body,
+        };
+        let told = self.ask(user_id, record::encode(&record), event_id).await?;
+        answer(told, asked.caller.kind, event_id)
+    }
+
+    pub(super) async fn attributes(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let text = json::check(&asked.body).map_err(Problem::json)?;
+        let mut fields = Fields::of(text, String::new());
+        let given = fields.object("attributes", MAX_PROPERTIES);
+        if !fields.has("attributes") {
+            fields.fault(Code::MissingField, "attributes", "is required");
+        }
+        if given.len() > MAX_ATTRIBUTES_BYTES {
+            fields.fault(Code::Invalid, "attributes", "must have at most 32 KiB");
+        }
+        refuse(fields.close())?;
+        let members = Fields::of(given, "/attributes".into());
+        let merge = members.members().iter().map(|(name, raw)| (name.clone(), Json::from_valid(raw.get()))).collect();
+        let user_id = &asked.route.parts[0];
+        let record = Record {
+            project: (&*asked.caller.project).into(),
+            user_id: user_id.into(),
+            event_id: None,
+            told: Times { received_at: Some(self.clock.now()), ..Times::default() },
+            body: Body::Attributes(merge),
+        };
+        let new = New { key: Some(user_id.clone().into()), headers: Vec::new(), value: Some(record::encode(&record).into()) };
+        let appended = self.log.append_durably(self.journal_of(user_id), vec![new]).await;
+        appended.map_err(|error| Problem::log(&error, None))?;
+        Ok(json_answer(202, json!({"user_id": user_id, "status": "accepted"}).to_string()))
+    }
+}
+
+fn refuse(faults: Vec<Fault>) -> Result<(), Problem> {
+    if faults.is_empty() { Ok(()) } else { Err(Problem::fields(faults)) }
+}
+
+/// What the engine said, as a response; or that it has not said it yet.
+fn answer(told: Option<Told>, kind: Kind, event_id: Option<&str>) -> Result<Answer, Problem> {
+    match told {
+        None => Ok(json_answer(202, json!({"status": "pending", "event_id": event_id}).to_string())),
+        Some(Told::Body { server, client }) => {
+            let body = if kind == Kind::Client { client } else { server };
+            Ok(json_answer(200, body.as_str().to_owned()))
+        }
+        Some(Told::Accepted { duplicate, response_id }) => {
+            let mut body = json!({"status": if duplicate { "duplicate" } else { "accepted" }});
+            if let Some(response_id) = response_id {
+                body["response_id"] = response_id.into();
+            }
+            Ok(json_answer(200, body.to_string()))
+        }
+        Some(Told::Refused { code, pointer, detail }) => Err(Problem::refused(code, pointer, detail)),
+        Some(Told::Defined { .. }) => Err(Problem::new(500, "internal", "an answer that does not belong here")),
+    }
+}
+
+fn read_answers(fields: &mut Fields<'_>, now: i64) -> (Vec<Given>, bool, Times) {
+    let list = fields.list("answers");
+    if list.is_none() && !fields.has("answers") {
+        fields.fault(Code::MissingField, "answers", "is required");
+    }
+    let list = list.unwrap_or_default();
+    if list.len() > MAX_ANSWERS {
+        fields.fault(Code::Invalid, "answers", "must have at most 200 entries");
+    }
+    let answers = list.iter().take(MAX_ANSWERS).enumerate().map(|(i, raw)| given(fields, i, raw)).collect();
+    let completed = fields.boolean("completed").unwrap_or(false);
+    let told = Times { occurred_at: None, sent_at: fields.time("sent_at"), received_at: Some(now) };
+    (answers, completed, told)
+}
+
+fn given(fields: &mut Fields<'_>, index: usize, raw: &RawValue) -> Given {
+    let mut inner = Fields::of(raw.get(), format!("/answers/{index}"));
+    let question_id = inner.required_id("question_id");
+    let value = inner.raw("value");
+    if value.is_none() {
+        inner.fault(Code::MissingField, "value", "is required");
+    }
+    let given = Given {
+        question_id,
+        value: Json::from_valid(value.unwrap_or("null")),
+        answered_at: inner.time("answered_at"),
+        duration_ms: inner.unsigned("duration_ms"),
+    };
+    fields.faults.extend(inner.close());
+    given
+}

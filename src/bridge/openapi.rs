@@ -1,0 +1,92 @@
+//! `/openapi.json`, made from the table of routes, so that neither forgets the
+//! other.
+
+use serde_json::{Map, Value, json};
+
+use super::auth::Kind;
+use super::router::{Row, TABLE};
+
+pub fn document() -> Value {
+    let mut paths = Map::new();
+    for row in TABLE {
+        let path = row.template.replace("…}", "}");
+        let entry = paths.entry(path).or_insert_with(|| json!({}));
+        for (method, kind, summary) in row.methods {
+            entry[method.to_ascii_lowercase()] = operation(row, *kind, (method, summary));
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "askwhen",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+            "schemas": {"Problem": problem()},
+        },
+    })
+}
+
+fn operation(row: &Row, kind: Kind, (method, summary): (&str, &str)) -> Value {
+    let parameters: Vec<Value> = row
+        .template
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{'))
+        .map(|part| part.trim_end_matches(['…', '}']))
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "minLength": 1}}))
+        .collect();
+    let mut operation = json!({
+        "operationId": format!("{}_{:?}", method.to_ascii_lowercase(), row.name),
+        "summary": summary,
+        "parameters": parameters,
+        "responses": {
+            "2XX": {"description": "Done; durable where something was written."},
+            "default": {
+                "description": "A problem (RFC 9457).",
+                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            },
+        },
+    });
+    if kind != Kind::None {
+        operation["security"] = json!([{"bearer": []}, {"apiKey": []}]);
+        operation["description"] = format!("Needs a key of kind {} or above.", kind.name()).into();
+    }
+    if matches!(method, "POST" | "PUT") {
+        operation["requestBody"] = json!({"content": {"application/json": {"schema": {"type": "object"}}}});
+    }
+    operation
+}
+
+fn problem() -> Value {
+    json!({
+        "type": "object",
+        "required": ["type", "title", "status", "code", "request_id"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "code": {"type": "string"},
+            "detail": {"type": "string"},
+            "request_id": {"type": "string"},
+            "byte_offset": {"type": "integer"},
+            "event_id": {"type": "string"},
+            "errors": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "code": {"type": "string"},
+                        "pointer": {"type": "string"},
+                        "detail": {"type": "string"},
+                    },
+                },
+            },
+        },
+    })
+}

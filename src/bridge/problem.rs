@@ -1,0 +1,159 @@
+//! RFC 9457 problems: every error of the HTTP surface, with its status. The
+//! input's values are never echoed.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use serde::Serialize;
+use std::time::Duration;
+
+use crate::log;
+use crate::wire::definition::{Code, Fault};
+use crate::wire::json;
+
+pub type Answer = Response<Full<Bytes>>;
+
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub status: StatusCode,
+    pub code: String,
+    pub detail: String,
+    pub byte_offset: Option<usize>,
+    pub faults: Vec<Fault>,
+    pub event_id: Option<String>,
+    pub retry_after: Option<Duration>,
+    pub allow: Option<&'static str>,
+    /// The connection is of no further use.
+    pub close: bool,
+}
+
+impl Problem {
+    pub fn new(status: u16, code: &str, detail: impl Into<String>) -> Problem {
+        Problem {
+            status: StatusCode::from_u16(status).expect("statuses are written in this crate"),
+            code: code.to_owned(),
+            detail: detail.into(),
+            byte_offset: None,
+            faults: Vec::new(),
+            event_id: None,
+            retry_after: None,
+            allow: None,
+            close: false,
+        }
+    }
+
+    pub fn not_found(detail: &str) -> Problem {
+        Problem::new(404, "not_found", detail)
+    }
+
+    pub fn json(error: json::Error) -> Problem {
+        Problem { byte_offset: Some(error.byte_offset), ..Problem::new(400, error.flaw.code(), error.to_string()) }
+    }
+
+    /// Fields at fault; the first one names the whole.
+    pub fn fields(faults: Vec<Fault>) -> Problem {
+        let first = faults.first().map_or(("invalid", String::new()), |f| (f.code.name(), f.detail.clone()));
+        Problem { faults, ..Problem::new(422, first.0, first.1) }
+    }
+
+    pub fn field(code: Code, pointer: &str, detail: impl Into<String>) -> Problem {
+        Problem::fields(vec![Fault { code, pointer: pointer.to_owned(), detail: detail.into() }])
+    }
+
+    pub fn later(status: u16, code: &str, detail: &str, after: Duration) -> Problem {
+        Problem { retry_after: Some(after), ..Problem::new(status, code, detail) }
+    }
+
+    /// What an append that failed means to the sender.
+    pub fn log(error: &log::Error, event_id: Option<&str>) -> Problem {
+        let problem = match error {
+            log::Error::ReadOnly { .. } => {
+                Problem::later(503, "read_only", "the disk is nearly full; nothing is taken", Duration::from_secs(30))
+            }
+            log::Error::Overloaded => {
+                Problem::later(503, "overloaded", "too much is queued; send it again", Duration::from_secs(1))
+            }
+            log::Error::Unknown(_) => {
+                let detail = "whether it was stored is not known; send it again under the same id";
+                Problem::later(503, "outcome_unknown", detail, Duration::from_secs(5))
+            }
+            _ => Problem::later(503, "log_unavailable", "the log takes nothing now", Duration::from_secs(5)),
+        };
+        Problem { event_id: event_id.map(str::to_owned), ..problem }
+    }
+
+    /// A refusal of the engine.
+    pub fn refused(code: &str, pointer: Option<String>, detail: String) -> Problem {
+        match code {
+            "unknown_offer" | "unknown_survey" | "not_found" => Problem::new(404, code, detail),
+            "offer_lapsed" => Problem::new(410, code, detail),
+            "precondition_failed" => Problem::new(412, code, detail),
+            "overloaded" => Problem::later(503, code, &detail, Duration::from_secs(1)),
+            "invalid" | "attributes_too_large" => {
+                let pointer = pointer.unwrap_or_default();
+                Problem::fields(vec![Fault { code: Code::Invalid, pointer, detail }])
+            }
+            // Taken, or a gate that closes a link survey.
+            _ => Problem::new(409, code, detail),
+        }
+    }
+
+    /// The problem as a value, also for an item of a batch.
+    pub fn body(&self, request_id: &str) -> serde_json::Value {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            r#type: String,
+            title: &'a str,
+            status: u16,
+            code: &'a str,
+            detail: &'a str,
+            request_id: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            byte_offset: Option<usize>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            event_id: Option<&'a str>,
+            #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
+            errors: &'a [Fault],
+        }
+        serde_json::to_value(Body {
+            r#type: format!("urn:askwhen:problem:{}", self.code),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            code: &self.code,
+            detail: &self.detail,
+            request_id,
+            byte_offset: self.byte_offset,
+            event_id: self.event_id.as_deref(),
+            errors: &self.faults,
+        })
+        .expect("a problem serialises")
+    }
+
+    pub fn answer(&self, request_id: &str) -> Answer {
+        let mut answer = Response::new(Full::new(Bytes::from(self.body(request_id).to_string())));
+        *answer.status_mut() = self.status;
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(after) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.close {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+}
+
+/// A JSON body.
+pub fn json_answer(status: u16, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = StatusCode::from_u16(status).expect("statuses are written in this crate");
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}

@@ -1,0 +1,192 @@
+//! Which route a method and a path name. Path parts are percent-decoded once;
+//! a user id may hold a bare `/` where the route ends in a fixed word.
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+use super::auth::Kind;
+use crate::domain::id;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Name {
+    Events,
+    BlitzllamaEvent,
+    RewardEvent,
+    Triggers,
+    Trigger,
+    UserTrigger,
+    Displayed,
+    Dismissed,
+    Answers,
+    Offer,
+    LinkSurvey,
+    LinkResponses,
+    User,
+    Surveys,
+    Survey,
+    Endpoints,
+    Endpoint,
+    Settings,
+    Deliveries,
+    Delivery,
+    TestClock,
+    Livez,
+    Readyz,
+    Metrics,
+    OpenApi,
+}
+
+/// One row of the table: `{name}` stands for one path part, `{name…}` for all
+/// parts up to what follows.
+pub struct Row {
+    pub name: Name,
+    pub template: &'static str,
+    pub methods: &'static [(&'static str, Kind, &'static str)],
+    /// What `Allow` says.
+    pub allow: &'static str,
+}
+
+pub const TABLE: &[Row] = &[
+    Row { name: Name::Events, template: "/v1/events", methods: &[("POST", Kind::Server, "Take one event, or up to 1000")], allow: "POST" },
+    Row { name: Name::BlitzllamaEvent, template: "/api/v1/connections/backend/event", methods: &[("POST", Kind::Server, "Take an event as Blitzllama's backend trigger does")], allow: "POST" },
+    Row { name: Name::RewardEvent, template: "/v1/triggers/{trigger_id}/users/{user_id…}/events", methods: &[("POST", Kind::Server, "Take an event as Reward's custom trigger does")], allow: "POST" },
+    Row { name: Name::Triggers, template: "/v1/triggers", methods: &[("GET", Kind::Server, "List the names of events and frontend triggers"), ("POST", Kind::Admin, "Declare a trigger")], allow: "GET, POST" },
+    Row { name: Name::Trigger, template: "/v1/triggers/{trigger_id}", methods: &[("DELETE", Kind::Admin, "Take a trigger off the list")], allow: "DELETE" },
+    Row { name: Name::Displayed, template: "/v1/users/{user_id…}/offers/{offer_id}/displayed", methods: &[("POST", Kind::Client, "Tell that an offer was seen")], allow: "POST, OPTIONS" },
+    Row { name: Name::Dismissed, template: "/v1/users/{user_id…}/offers/{offer_id}/dismissed", methods: &[("POST", Kind::Client, "Tell that an offer was closed")], allow: "POST, OPTIONS" },
+    Row { name: Name::Answers, template: "/v1/users/{user_id…}/offers/{offer_id}/answers", methods: &[("POST", Kind::Client, "Answer an offer")], allow: "POST, OPTIONS" },
+    Row { name: Name::Offer, template: "/v1/users/{user_id…}/offers/{offer_id}", methods: &[("GET", Kind::Client, "Show an offer and the answers so far")], allow: "GET, OPTIONS" },
+    Row { name: Name::LinkResponses, template: "/v1/users/{user_id…}/surveys/{survey_id}/responses", methods: &[("POST", Kind::Client, "Answer a link survey")], allow: "POST, OPTIONS" },
+    Row { name: Name::LinkSurvey, template: "/v1/users/{user_id…}/surveys/{survey_id}", methods: &[("GET", Kind::Client, "Show a link survey")], allow: "GET, OPTIONS" },
+    Row { name: Name::UserTrigger, template: "/v1/users/{user_id…}/triggers/{trigger}", methods: &[("POST", Kind::Client, "Ask which survey shows here and now")], allow: "POST, OPTIONS" },
+    Row { name: Name::User, template: "/v1/users/{user_id…}", methods: &[("PUT", Kind::Server, "Merge a user's attributes")], allow: "PUT" },
+    Row { name: Name::Surveys, template: "/v1/surveys", methods: &[("GET", Kind::Admin, "List surveys")], allow: "GET" },
+    Row { name: Name::Survey, template: "/v1/surveys/{survey_id}", methods: &[("GET", Kind::Admin, "Show a survey"), ("PUT", Kind::Admin, "Define a survey"), ("DELETE", Kind::Admin, "Archive a survey")], allow: "GET, PUT, DELETE" },
+    Row { name: Name::Endpoints, template: "/v1/endpoints", methods: &[("GET", Kind::Admin, "List endpoints")], allow: "GET" },
+    Row { name: Name::Endpoint, template: "/v1/endpoints/{endpoint_id}", methods: &[("GET", Kind::Admin, "Show an endpoint"), ("PUT", Kind::Admin, "Define an endpoint"), ("DELETE", Kind::Admin, "Remove an endpoint")], allow: "GET, PUT, DELETE" },
+    Row { name: Name::Settings, template: "/v1/settings", methods: &[("GET", Kind::Admin, "Show the project's settings"), ("PUT", Kind::Admin, "Replace the project's settings")], allow: "GET, PUT" },
+    Row { name: Name::Deliveries, template: "/v1/deliveries", methods: &[("GET", Kind::Admin, "List deliveries")], allow: "GET" },
+    Row { name: Name::Delivery, template: "/v1/deliveries/{delivery_id}", methods: &[("GET", Kind::Admin, "Show a delivery and its attempts")], allow: "GET" },
+    Row { name: Name::TestClock, template: "/v1/test/clock", methods: &[("POST", Kind::Admin, "Move the test clock")], allow: "POST" },
+    Row { name: Name::Livez, template: "/livez", methods: &[("GET", Kind::None, "Whether the process lives")], allow: "GET" },
+    Row { name: Name::Readyz, template: "/readyz", methods: &[("GET", Kind::None, "Whether it can serve")], allow: "GET" },
+    Row { name: Name::Metrics, template: "/metrics", methods: &[("GET", Kind::None, "Metrics for Prometheus")], allow: "GET" },
+    Row { name: Name::OpenApi, template: "/openapi.json", methods: &[("GET", Kind::None, "This description")], allow: "GET" },
+];
+
+impl Name {
+    /// The template, which is also the metric's label.
+    pub fn template(self) -> &'static str {
+        TABLE.iter().find(|row| row.name == self).map_or("", |row| row.template)
+    }
+
+    /// What apps in browsers may call.
+    pub fn is_client(self) -> bool {
+        TABLE.iter().any(|row| row.name == self && row.methods.iter().any(|(_, kind, _)| *kind == Kind::Client))
+    }
+
+    /// What lives on the admin listener alone, when there is one.
+    pub fn is_operators(self) -> bool {
+        let admin = |row: &Row| row.methods.iter().all(|(_, kind, _)| *kind == Kind::Admin);
+        self == Name::Metrics || TABLE.iter().any(|row| row.name == self && admin(row))
+    }
+}
+
+/// A route that a request names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub name: Name,
+    pub kind: Kind,
+    /// Decoded path parts, in the template's order.
+    pub parts: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Miss {
+    NotFound,
+    /// The path exists; `Allow` has the methods.
+    Method(Name, &'static str),
+    /// An id in the path that no id may be.
+    BadId(Name),
+}
+
+/// # Errors
+/// Why the request names no route.
+pub fn find(method: &Method, path: &str) -> Result<Route, Miss> {
+    let given: Vec<&str> = path.strip_prefix('/').ok_or(Miss::NotFound)?.split('/').collect();
+    for row in TABLE {
+        let Some(raw) = matches(row.template, &given) else { continue };
+        let known = row.methods.iter().find(|(name, ..)| *name == method.as_str());
+        let preflight = method == Method::OPTIONS && row.name.is_client();
+        let kind = match known {
+            Some((_, kind, _)) => *kind,
+            None if preflight => Kind::None,
+            None => return Err(Miss::Method(row.name, row.allow)),
+        };
+        let mut parts = Vec::new();
+        for part in raw {
+            let decoded = percent_decode_str(&part).decode_utf8().map_err(|_| Miss::BadId(row.name))?.into_owned();
+            id::check(&decoded).map_err(|_| Miss::BadId(row.name))?;
+            parts.push(decoded);
+        }
+        return Ok(Route { name: row.name, kind, parts });
+    }
+    Err(Miss::NotFound)
+}
+
+/// The undecoded parts that stand for the template's names.
+fn matches(template: &str, given: &[&str]) -> Option<Vec<String>> {
+    let wanted: Vec<&str> = template[1..].split('/').collect();
+    let spread = wanted.iter().position(|part| part.ends_with("…}"));
+    let extra = given.len().checked_sub(wanted.len())?;
+    if extra > 0 && spread.is_none() {
+        return None;
+    }
+    let mut parts = Vec::new();
+    let mut at = 0;
+    for (i, part) in wanted.iter().enumerate() {
+        let width = if Some(i) == spread { 1 + extra } else { 1 };
+        if part.starts_with('{') {
+            parts.push(given[at..at + width].join("/"));
+        } else if given[at] != *part {
+            return None;
+        }
+        at += width;
+    }
+    Some(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn parts(method: Method, path: &str) -> (Name, Vec<String>) {
+        let route = find(&method, path).unwrap_or_else(|miss| panic!("{path}: {miss:?}"));
+        (route.name, route.parts)
+    }
+
+    #[test]
+    fn paths_and_their_parts() {
+        assert_eq!(
+            parts(Method::POST, "/v1/triggers/successful_payment/users/user%2F1/events"),
+            (Name::RewardEvent, vec!["successful_payment".into(), "user/1".into()])
+        );
+        assert_eq!(parts(Method::POST, "/v1/triggers/t/users/a/b/events").1, ["t", "a/b"]);
+        assert_eq!(parts(Method::POST, "/v1/users/a/b/triggers/Main").1, ["a/b", "Main"]);
+        assert_eq!(parts(Method::POST, "/v1/users/u%252F/offers/o/answers").1, ["u%2F", "o"]);
+        assert_eq!(parts(Method::GET, "/v1/users/u/surveys/s").0, Name::LinkSurvey);
+        assert_eq!(parts(Method::OPTIONS, "/v1/users/u/triggers/t").0, Name::UserTrigger);
+    }
+
+    #[test]
+    fn misses() {
+        assert_eq!(find(&Method::GET, "/nothing"), Err(Miss::NotFound));
+        assert_eq!(find(&Method::GET, "/v1/events/"), Err(Miss::NotFound));
+        assert_eq!(find(&Method::PUT, "/v1/events"), Err(Miss::Method(Name::Events, "POST")));
+        assert_eq!(find(&Method::OPTIONS, "/v1/events"), Err(Miss::Method(Name::Events, "POST")));
+        for path in ["/v1/surveys/..", "/v1/surveys/%2e%2e", "/v1/surveys/%00", "/v1/surveys/", "/v1/surveys/%ff"] {
+            assert_eq!(find(&Method::GET, path), Err(Miss::BadId(Name::Survey)), "{path}");
+        }
+    }
+}
