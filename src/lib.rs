@@ -10,9 +10,13 @@
 pub mod actor;
 pub mod bridge;
 pub mod clock;
+pub mod config;
+pub mod console;
+pub mod delivery;
 pub mod domain;
 pub mod engine;
 pub mod log;
 pub mod metrics;
 pub mod store;
+pub mod supervisor;
 pub mod wire;

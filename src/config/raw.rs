@@ -1,0 +1,246 @@
+//! The layers: built-in defaults, a file, the environment, flags. Every key
+//! must be one that the defaults know.
+
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+use toml_edit::{Document, Item, TableLike};
+
+use super::resolved::{self, Config};
+
+/// The commented default file, which is the actual default.
+pub const DEFAULT: &str = include_str!("default.toml");
+
+/// Members of the two lists of tables, which the defaults leave empty.
+const LISTS: [(&str, &[&str]); 2] =
+    [("projects", &["project", "identity_secret"]), ("keys", &["project", "kind", "key", "key_file", "sha256"])];
+/// Takes any member.
+const OPEN: &str = "kafka.client";
+const ENVIRONMENT: &str = "ASKWHEN__";
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {detail}")]
+pub struct Error {
+    /// File and line, or the variable or flag.
+    pub place: String,
+    pub detail: String,
+}
+
+/// What flags set; the last layer.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    pub data_dir: Option<PathBuf>,
+    pub listen: Option<String>,
+    pub brokers: Option<String>,
+}
+
+/// Reads all layers. Without `file`, `askwhen.toml` counts if it is there.
+///
+/// # Errors
+/// The first fault, with its place.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: &Overrides,
+) -> Result<Config, Error> {
+    let mut table: Table = toml::from_str(DEFAULT).expect("the defaults are checked by the tests");
+    let standard = Path::new("askwhen.toml");
+    let path = file.or_else(|| standard.exists().then_some(standard));
+    let mut place = "the defaults".to_owned();
+    if let Some(path) = path {
+        place = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error { place: place.clone(), detail: format!("cannot be read: {e}") })?;
+        check_names(&text, &place)?;
+        let own: Table = toml::from_str(&text).map_err(|e| syntax(&place, &text, &e))?;
+        merge(&mut table, own);
+    }
+    let mut variables: Vec<(String, String)> =
+        environment.into_iter().filter(|(name, _)| name.starts_with(ENVIRONMENT)).collect();
+    variables.sort();
+    for (name, text) in variables {
+        set_variable(&mut table, &name, &text)?;
+        place = format!("{place} and the environment");
+    }
+    let mut set = |path: &[&str], value: Option<String>| {
+        if let Some(value) = value {
+            put(&mut table, path, Value::String(value));
+        }
+    };
+    set(&["data_dir"], flags.data_dir.as_ref().map(|p| p.display().to_string()));
+    set(&["http", "listen"], flags.listen.clone());
+    set(&["kafka", "brokers"], flags.brokers.clone());
+    if flags.brokers.is_some() {
+        put(&mut table, &["log", "kind"], Value::String("kafka".into()));
+    }
+    resolved::resolve(&table).map_err(|(key, detail)| {
+        let line = path.and_then(|p| line_of(p, &key)).map_or(String::new(), |line| format!(":{line}"));
+        let place = path.map_or_else(|| "configuration".to_owned(), |p| format!("{}{line}", p.display()));
+        Error { place, detail: format!("{key} {detail}") }
+    })
+}
+
+fn syntax(place: &str, text: &str, error: &toml::de::Error) -> Error {
+    let line = error.span().map_or(1, |span| line_at(text, span.start));
+    Error { place: format!("{place}:{line}"), detail: error.message().to_owned() }
+}
+
+fn line_at(text: &str, byte: usize) -> usize {
+    text.as_bytes()[..byte.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1
+}
+
+/// Finds the first key that nobody knows, and the nearest that somebody does.
+fn check_names(text: &str, place: &str) -> Result<(), Error> {
+    let document = Document::parse(text).map_err(|e| Error {
+        place: format!("{place}:{}", e.span().map_or(1, |span| line_at(text, span.start))),
+        detail: e.message().to_owned(),
+    })?;
+    let known: Table = toml::from_str(DEFAULT).expect("the defaults are checked by the tests");
+    walk(document.as_table(), &Value::Table(known), "", (text, place))
+}
+
+fn walk(table: &dyn TableLike, known: &Value, prefix: &str, (text, place): (&str, &str)) -> Result<(), Error> {
+    for (name, item) in table.iter() {
+        let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+        let span = table.key(name).and_then(|key| key.span());
+        let place_of = || format!("{place}:{}", span.clone().map_or(1, |span| line_at(text, span.start)));
+        if let Some((_, members)) = LISTS.iter().find(|(list, _)| *list == path) {
+            let tables: Vec<&dyn TableLike> = match item {
+                Item::ArrayOfTables(list) => list.iter().map(|t| t as &dyn TableLike).collect(),
+                _ => return Err(Error { place: place_of(), detail: format!("{path} must be written as [[{path}]]") }),
+            };
+            for inner in tables {
+                if let Some((wrong, _)) = inner.iter().find(|(member, _)| !members.contains(member)) {
+                    let line = inner.key(wrong).and_then(|key| key.span()).map_or(1, |span| line_at(text, span.start));
+                    return Err(Error { place: format!("{place}:{line}"), detail: unknown(&format!("{path}.{wrong}"), wrong, members.iter().copied()) });
+                }
+            }
+            continue;
+        }
+        let Some(standard) = known.get(name) else {
+            let names = known.as_table().map(|t| t.keys().map(String::as_str).collect::<Vec<_>>()).unwrap_or_default();
+            let lists = LISTS.iter().map(|(list, _)| *list).filter(|_| prefix.is_empty());
+            return Err(Error { place: place_of(), detail: unknown(&path, name, names.into_iter().chain(lists)) });
+        };
+        if path != OPEN
+            && let (Some(inner), Value::Table(_)) = (item.as_table_like(), standard)
+        {
+            walk(inner, standard, &path, (text, place))?;
+        }
+    }
+    Ok(())
+}
+
+fn unknown<'a>(path: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let nearest = known.map(|k| (strsim::damerau_levenshtein(k, name), k)).min();
+    match nearest {
+        Some((distance, near)) if distance <= 1 + near.len() / 3 => format!("there is no key {path}; did you mean {near}?"),
+        _ => format!("there is no key {path}; `askwhen config print --default` shows them all"),
+    }
+}
+
+/// `ASKWHEN__HTTP__LISTEN=0.0.0.0:80`; a value that is TOML counts as such.
+fn set_variable(table: &mut Table, name: &str, text: &str) -> Result<(), Error> {
+    let path: Vec<String> = name[ENVIRONMENT.len()..].split("__").map(str::to_ascii_lowercase).collect();
+    let parts: Vec<&str> = path.iter().map(String::as_str).collect();
+    let mut here: Option<&Value> = None;
+    for (depth, part) in parts.iter().enumerate() {
+        let members = if depth == 0 { Some(&*table) } else { here.and_then(Value::as_table) };
+        let open = parts[..depth].join(".") == OPEN;
+        match members.and_then(|m| m.get(*part)) {
+            Some(value) => here = Some(value),
+            None if open => break,
+            None => {
+                let names: Vec<&str> = members.map(|m| m.keys().map(String::as_str).collect()).unwrap_or_default();
+                return Err(Error { place: name.to_owned(), detail: unknown(&parts.join("."), part, names.into_iter()) });
+            }
+        }
+    }
+    let typed = match here {
+        Some(Value::String(_)) => Value::String(text.to_owned()),
+        _ => toml::from_str::<Table>(&format!("v = {text}"))
+            .ok()
+            .and_then(|mut t| t.remove("v"))
+            .unwrap_or_else(|| Value::String(text.to_owned())),
+    };
+    put(table, &parts, typed);
+    Ok(())
+}
+
+fn put(table: &mut Table, path: &[&str], value: Value) {
+    match path {
+        [] => {}
+        [last] => {
+            table.insert((*last).to_owned(), value);
+        }
+        [first, rest @ ..] => {
+            let inner = table.entry((*first).to_owned()).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = inner {
+                put(inner, rest, value);
+            }
+        }
+    }
+}
+
+fn merge(base: &mut Table, over: Table) {
+    for (name, value) in over {
+        match (base.get_mut(&name), value) {
+            (Some(Value::Table(inner)), Value::Table(over)) => merge(inner, over),
+            (_, value) => {
+                base.insert(name, value);
+            }
+        }
+    }
+}
+
+/// Where a dotted key stands in a file, if it does.
+fn line_of(path: &Path, key: &str) -> Option<usize> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let document = Document::parse(text.as_str()).ok()?;
+    let mut here: &dyn TableLike = document.as_table();
+    let mut parts = key.split('.').peekable();
+    while let Some(part) = parts.next() {
+        let span = here.key(part)?.span()?;
+        if parts.peek().is_none() {
+            return Some(line_at(&text, span.start));
+        }
+        here = here.get(part)?.as_table_like()?;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_file(text: &str) -> Result<Config, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("askwhen.toml");
+        std::fs::write(&path, text).unwrap();
+        load(Some(&path), [], &Overrides::default())
+    }
+
+    #[test]
+    fn layers_go_over_each_other() {
+        let environment = [("ASKWHEN__LOG__PARTITIONS".to_owned(), "3".to_owned()), ("ASKWHEN__HTTP__CORS_ORIGINS".into(), "[\"*\"]".into()), ("PATH".into(), "x".into())];
+        let flags = Overrides { listen: Some("127.0.0.1:0".into()), ..Overrides::default() };
+        let config = load(None, environment, &flags).unwrap();
+        assert_eq!((config.partitions, config.listen.as_str()), (3, "127.0.0.1:0"));
+        assert_eq!(config.cors_origins, ["*"]);
+    }
+
+    #[test]
+    fn faults_name_line_and_nearest() {
+        let error = with_file("data_dir = \"x\"\n[http]\nlissten = \"a\"\n").unwrap_err();
+        assert!(error.place.ends_with("askwhen.toml:3"), "{error}");
+        assert!(error.detail.contains("did you mean listen?"), "{error}");
+        let error = with_file("[retention]\n\nevents = \"1h\"\n").unwrap_err();
+        assert!(error.place.ends_with(":3") && error.detail.contains("100h"), "{error}");
+        let error = with_file("[[keys]]\nproject = \"p\"\nkind = \"admin\"\nkye = \"x\"\n").unwrap_err();
+        assert!(error.place.ends_with(":4") && error.detail.contains("did you mean key?"), "{error}");
+        let error = with_file("a = [\n").unwrap_err();
+        assert!(error.place.contains("askwhen.toml:"), "{error}");
+        let environment = [("ASKWHEN__LOG__PARTITION".to_owned(), "3".to_owned())];
+        let error = load(None, environment, &Overrides::default()).unwrap_err();
+        assert!(error.detail.contains("did you mean partitions?"), "{error}");
+    }
+}

@@ -1,0 +1,232 @@
+//! What the configuration means, every value checked.
+
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use toml::{Table, Value};
+
+use crate::bridge::auth::{self, Kind, Rate};
+use crate::domain::id;
+use crate::domain::time::{self, DAY, HOUR, Millis};
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub listen: String,
+    pub admin_listen: Option<String>,
+    pub cors_origins: Vec<String>,
+    /// Whether `[log] kind` is kafka.
+    pub kafka: bool,
+    pub partitions: u32,
+    pub prefix: String,
+    pub reply_timeout: Duration,
+    pub max_in_flight: u32,
+    pub allow_targets: Vec<IpNet>,
+    pub retention: Retention,
+    pub per_key: Rate,
+    pub per_client_user: Rate,
+    pub key_file: Option<PathBuf>,
+    pub identity_secrets: BTreeMap<String, Vec<String>>,
+    pub keys: Vec<Key>,
+    /// As merged, for `config print`.
+    pub table: Table,
+}
+
+/// How long topics keep their records, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    pub events: Millis,
+    pub decisions: Millis,
+    pub responses: Millis,
+    pub deliveries: Millis,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key {
+    pub project: String,
+    pub kind: Kind,
+    /// SHA-256 of the key itself.
+    pub digest: [u8; 32],
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key({}, {})", self.project, self.kind.name())
+    }
+}
+
+/// Dotted key, and what it must be.
+type Fault = (String, String);
+
+struct Section<'a> {
+    table: &'a Table,
+    path: &'a str,
+}
+
+impl<'a> Section<'a> {
+    fn of(table: &'a Table, path: &'a str) -> Result<Section<'a>, Fault> {
+        match table.get(path) {
+            Some(Value::Table(table)) => Ok(Section { table, path }),
+            _ => Err((path.to_owned(), "must be a section".into())),
+        }
+    }
+
+    fn fault<T>(&self, name: &str, detail: impl Into<String>) -> Result<T, Fault> {
+        Err((format!("{}.{name}", self.path), detail.into()))
+    }
+
+    fn text(&self, name: &str) -> Result<String, Fault> {
+        match self.table.get(name) {
+            Some(Value::String(text)) => Ok(text.clone()),
+            _ => self.fault(name, "must be a string"),
+        }
+    }
+
+    fn number(&self, name: &str, low: i64, high: i64) -> Result<u32, Fault> {
+        match self.table.get(name) {
+            Some(Value::Integer(n)) if (low..=high).contains(n) => Ok(*n as u32),
+            _ => self.fault(name, format!("must be an integer from {low} to {high}")),
+        }
+    }
+
+    fn span(&self, name: &str, least: Millis) -> Result<Millis, Fault> {
+        match time::parse_duration(&self.text(name)?) {
+            Ok(span) if span >= least => Ok(span),
+            Ok(_) => self.fault(name, format!("must be at least {}", spelled(least))),
+            Err(wanted) => self.fault(name, format!("must be {wanted}")),
+        }
+    }
+
+    fn texts(&self, name: &str) -> Result<Vec<String>, Fault> {
+        let list = self.table.get(name).and_then(Value::as_array);
+        let texts = list.and_then(|l| l.iter().map(|v| v.as_str().map(str::to_owned)).collect());
+        texts.map_or_else(|| self.fault(name, "must be a list of strings"), Ok)
+    }
+
+    fn rate(&self, name: &str) -> Result<Rate, Fault> {
+        Rate::parse(&self.text(name)?).or_else(|wanted| self.fault(name, wanted))
+    }
+}
+
+/// Retention is spoken of in hours below a week, in days from there on.
+fn spelled(span: Millis) -> String {
+    if span % DAY == 0 { format!("{}d", span / DAY) } else { format!("{}h", span / HOUR) }
+}
+
+pub fn resolve(table: &Table) -> Result<Config, Fault> {
+    let http = Section::of(table, "http")?;
+    let log = Section::of(table, "log")?;
+    let engine = Section::of(table, "engine")?;
+    let delivery = Section::of(table, "delivery")?;
+    let retention = Section::of(table, "retention")?;
+    let limits = Section::of(table, "limits")?;
+    let secrets = Section::of(table, "secrets")?;
+    let data_dir = match table.get("data_dir") {
+        Some(Value::String(path)) if !path.is_empty() => PathBuf::from(path),
+        _ => return Err(("data_dir".into(), "must be a path".into())),
+    };
+    let kafka = match log.text("kind")?.as_str() {
+        "embedded" => false,
+        "kafka" => true,
+        _ => return log.fault("kind", "must be embedded or kafka"),
+    };
+    let mut allow_targets = Vec::new();
+    for text in delivery.texts("allow_targets")? {
+        match text.parse::<IpNet>() {
+            Ok(net) => allow_targets.push(net),
+            Err(_) => return delivery.fault("allow_targets", "must hold CIDRs such as 127.0.0.0/8"),
+        }
+    }
+    Ok(Config {
+        data_dir,
+        listen: http.text("listen")?,
+        admin_listen: Some(http.text("admin_listen")?).filter(|text| !text.is_empty()),
+        cors_origins: http.texts("cors_origins")?,
+        kafka,
+        partitions: log.number("partitions", 1, 1_024)?,
+        prefix: log.text("prefix")?,
+        reply_timeout: Duration::from_millis(engine.span("reply_timeout", 1)?.unsigned_abs()),
+        max_in_flight: delivery.number("max_in_flight", 2, 100_000)?,
+        allow_targets,
+        retention: Retention {
+            events: retention.span("events", 100 * HOUR)?,
+            decisions: retention.span("decisions", HOUR)?,
+            responses: retention.span("responses", HOUR)?,
+            deliveries: retention.span("deliveries", 7 * DAY)?,
+        },
+        per_key: limits.rate("per_key")?,
+        per_client_user: limits.rate("per_client_user")?,
+        key_file: Some(secrets.text("key_file")?).filter(|text| !text.is_empty()).map(PathBuf::from),
+        identity_secrets: identity_secrets(table)?,
+        keys: keys(table)?,
+        table: table.clone(),
+    })
+}
+
+fn entries<'a>(table: &'a Table, name: &str) -> Result<Vec<&'a Table>, Fault> {
+    match table.get(name) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(list)) => {
+            list.iter().map(|v| v.as_table().ok_or((name.to_owned(), format!("must be written as [[{name}]]")))).collect()
+        }
+        Some(_) => Err((name.to_owned(), format!("must be written as [[{name}]]"))),
+    }
+}
+
+fn project(entry: &Table, list: &str) -> Result<String, Fault> {
+    let name = match entry.get("project") {
+        None => "default",
+        Some(Value::String(name)) => name,
+        Some(_) => return Err((format!("{list}.project"), "must be a string".into())),
+    };
+    id::check(name).map_err(|why| (format!("{list}.project"), why.to_owned()))?;
+    Ok(name.to_owned())
+}
+
+fn identity_secrets(table: &Table) -> Result<BTreeMap<String, Vec<String>>, Fault> {
+    let mut all = BTreeMap::new();
+    for entry in entries(table, "projects")? {
+        let wanted = || ("projects.identity_secret".to_owned(), "must be a list of at most two strings".to_owned());
+        let secrets: Vec<String> = match entry.get("identity_secret") {
+            None => Vec::new(),
+            Some(Value::String(one)) => vec![one.clone()],
+            Some(Value::Array(list)) => {
+                list.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<_>>().ok_or_else(wanted)?
+            }
+            Some(_) => return Err(wanted()),
+        };
+        if secrets.len() > 2 || secrets.iter().any(String::is_empty) {
+            return Err(wanted());
+        }
+        all.insert(project(entry, "projects")?, secrets);
+    }
+    Ok(all)
+}
+
+fn keys(table: &Table) -> Result<Vec<Key>, Fault> {
+    let mut keys = Vec::new();
+    for entry in entries(table, "keys")? {
+        let text = |name: &str| entry.get(name).and_then(Value::as_str);
+        let kind = match text("kind") {
+            Some("client") => Kind::Client,
+            Some("server") => Kind::Server,
+            Some("admin") => Kind::Admin,
+            _ => return Err(("keys.kind".into(), "must be client, server or admin".into())),
+        };
+        let digest = match (text("key"), text("key_file"), text("sha256")) {
+            (Some(key), None, None) if !key.is_empty() => auth::digest(key),
+            (None, Some(path), None) => {
+                let key = std::fs::read_to_string(path).map_err(|e| ("keys.key_file".to_owned(), format!("cannot be read: {e}")))?;
+                auth::digest(key.trim())
+            }
+            (None, None, Some(hexed)) => hex::decode(hexed)
+                .ok()
+                .and_then(|bytes| bytes.try_into().ok())
+                .ok_or(("keys.sha256".to_owned(), "must be 64 hex digits".to_owned()))?,
+            _ => return Err(("keys.key".into(), "needs exactly one of key, key_file, sha256".into())),
+        };
+        keys.push(Key { project: project(entry, "keys")?, kind, digest });
+    }
+    Ok(keys)
+}

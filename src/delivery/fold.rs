@@ -1,0 +1,413 @@
+//! One partition's deliveries as its topics tell them: a fold of `deliveries`,
+//! the retry topics, `attempts` and `dead` into a store. Changes and positions
+//! are written in one batch, so a record counts once.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::domain::endpoint::Endpoint;
+use crate::domain::json::Json;
+use crate::domain::message::Delivery;
+use crate::domain::time::{DAY, Millis};
+use crate::log::{self, At, Log};
+use crate::store::{self, Batch, Family, Store, keys};
+use crate::wire::definition::{self, Target};
+use crate::wire::output::{AttemptRecord, DeadRecord, DeliveryRecord, Ended, RetryRecord};
+use crate::wire::topic::Topic;
+
+/// What is folded, in this order in every round: what an attempt did is known
+/// before what comes of it.
+pub const TOPICS: [Topic; 6] =
+    [Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d, Topic::Dead];
+
+const POSITIONS: &[u8] = b"positions";
+const ROUND_BYTES: usize = 256 << 10;
+/// How long the end of a delivery is remembered, to know a copy of it.
+const DONE_REMEMBERED: Millis = 30 * DAY;
+
+/// Where a delivery stands that has not ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub delivery: Delivery,
+    /// Attempts done.
+    pub attempt: u32,
+    pub moved: u32,
+    pub due_at: Millis,
+    /// Start of the first attempt, once there was one.
+    pub first_started_at: Option<Millis>,
+    pub phase: Phase,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Phase {
+    /// In the due index.
+    Due,
+    /// The attempt is on record; its retry record is not yet.
+    RetryOwed { next_due_at: Millis },
+    /// The end is on record; the record in `dead` is not yet.
+    DeadOwed { reason: String, died_at: Millis },
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Positions {
+    incarnation: String,
+    next: BTreeMap<String, u64>,
+}
+
+/// A change of the due index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// Due then, at the endpoint of a project.
+    Due { key: Vec<u8> },
+    Endpoint,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+pub struct Fold {
+    pub partition: u32,
+    store: Arc<Store>,
+    log: Log,
+    positions: Positions,
+    pub endpoints: BTreeMap<Vec<u8>, Option<Arc<Endpoint>>>,
+    pub open: u64,
+    pub retrying: u64,
+    pruned_day: i64,
+}
+
+/// What one round is about to write: later records of it see earlier ones.
+#[derive(Default)]
+struct Round {
+    rows: BTreeMap<String, Option<Row>>,
+    done: BTreeMap<Vec<u8>, ()>,
+    batch: Batch,
+    heard: Vec<Heard>,
+}
+
+impl Fold {
+    /// # Errors
+    /// When the store belongs to another log, or is ahead of this one.
+    pub fn open(partition: u32, log: Log, store: Arc<Store>) -> Result<Fold, Error> {
+        let incarnation = format!("{:032x}", log.incarnation());
+        let positions = match store.get(Family::Meta, POSITIONS)? {
+            None => Positions { incarnation: incarnation.clone(), next: BTreeMap::new() },
+            Some(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|e| Error::Refused(format!("the delivery's positions are unreadable: {e}")))?,
+        };
+        if positions.incarnation != incarnation {
+            return Err(Error::Refused("the delivery's state belongs to another log".into()));
+        }
+        for topic in TOPICS {
+            let at = At { topic, partition };
+            let next = positions.next.get(topic.name()).copied().unwrap_or(0);
+            let end = log.bounds(at).end;
+            if next > end {
+                return Err(Error::Refused(format!("{at} ends at {end} and the delivery's state is at {next}: the log has lost its end")));
+            }
+        }
+        let mut fold = Fold {
+            partition,
+            store,
+            log,
+            positions,
+            endpoints: BTreeMap::new(),
+            open: 0,
+            retrying: 0,
+            pruned_day: 0,
+        };
+        fold.load()?;
+        Ok(fold)
+    }
+
+    fn load(&mut self) -> Result<(), Error> {
+        for (key, value) in self.store.ascending(Family::Endpoints, &[], usize::MAX)? {
+            let body = Json::from_valid(String::from_utf8_lossy(&value)).value();
+            let endpoint = definition::endpoint(&body, None, Target::Trusted);
+            self.endpoints.insert(key, endpoint.ok().map(|read| Arc::new(read.endpoint)));
+        }
+        let mut from = Vec::new();
+        loop {
+            let rows = self.store.ascending(Family::Waiting, &from, 512)?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            from = [last.as_slice(), &[0]].concat();
+            for (_, value) in rows {
+                let row = decode(&value)?;
+                self.open += 1;
+                self.retrying += u64::from(row.attempt > 0);
+            }
+        }
+    }
+
+    /// Reads on; gives what became due or changed, or `None` at the end of all.
+    ///
+    /// # Errors
+    /// When the log or the store cannot be read or written.
+    pub fn step(&mut self) -> Result<Option<Vec<Heard>>, Error> {
+        let mut round = Round::default();
+        // What an attempt speaks of stands in `deliveries` before it: the others
+        // are read first, and taken once `deliveries` is read up to there.
+        let mut others = Vec::new();
+        for topic in &TOPICS[1..] {
+            others.push((*topic, self.read(*topic)?));
+        }
+        let end = self.log.bounds(At { topic: Topic::Deliveries, partition: self.partition }).end;
+        let deliveries = self.read(Topic::Deliveries)?;
+        let reached = deliveries.last().is_none_or(|last| last.offset + 1 >= end);
+        let mut read = self.take_all(Topic::Deliveries, &deliveries, &mut round)?;
+        if reached {
+            for (topic, records) in &others {
+                read += self.take_all(*topic, records, &mut round)?;
+            }
+        }
+        if read == 0 {
+            return Ok(None);
+        }
+        for (id, row) in round.rows {
+            match row {
+                Some(row) => round.batch.put(Family::Waiting, id, postcard::to_stdvec(&row).expect("a row serialises")),
+                None => round.batch.delete(Family::Waiting, id),
+            }
+        }
+        for (key, ()) in round.done {
+            round.batch.put(Family::Done, key, []);
+        }
+        let positions = serde_json::to_vec(&self.positions).expect("positions serialise");
+        round.batch.put(Family::Meta, POSITIONS, positions);
+        self.store.write(round.batch)?;
+        Ok(Some(round.heard))
+    }
+
+    fn read(&self, topic: Topic) -> Result<Vec<log::Record>, Error> {
+        let at = At { topic, partition: self.partition };
+        let next = self.positions.next.get(topic.name()).copied().unwrap_or(0).max(self.log.bounds(at).start);
+        Ok(self.log.read(at, next, ROUND_BYTES)?)
+    }
+
+    fn take_all(&mut self, topic: Topic, records: &[log::Record], round: &mut Round) -> Result<usize, Error> {
+        for record in records {
+            self.positions.next.insert(topic.name().to_owned(), record.offset + 1);
+            match self.take(topic, record, round) {
+                Err(Error::Refused(detail)) => {
+                    let partition = self.partition;
+                    tracing::error!(topic = topic.name(), partition, offset = record.offset, detail,
+                        "a record of the delivery is unreadable");
+                }
+                taken => taken?,
+            }
+        }
+        Ok(records.len())
+    }
+
+    fn take(&mut self, topic: Topic, record: &log::Record, round: &mut Round) -> Result<(), Error> {
+        let value = record.value.as_deref().unwrap_or_default();
+        let unreadable = |e: serde_json::Error| Error::Refused(e.to_string());
+        match topic {
+            Topic::Deliveries => match serde_json::from_slice(value).map_err(unreadable)? {
+                DeliveryRecord::Deliver(delivery) => self.deliver(*delivery, round),
+                DeliveryRecord::Endpoint { project, endpoint_id, body, .. } => {
+                    self.endpoint(&project, &endpoint_id, body.as_ref(), round);
+                    Ok(())
+                }
+            },
+            Topic::Attempts => self.attempted(&serde_json::from_slice(value).map_err(unreadable)?, round),
+            Topic::Dead => {
+                let dead: DeadRecord = serde_json::from_slice(value).map_err(unreadable)?;
+                if let Some(row) = self.row(&dead.delivery.delivery_id, round)? {
+                    self.end(&row, round);
+                }
+                Ok(())
+            }
+            _ => self.waits(serde_json::from_slice(value).map_err(unreadable)?, round),
+        }
+    }
+
+    fn endpoint(&mut self, project: &str, endpoint_id: &str, body: Option<&Json>, round: &mut Round) {
+        let key = keys::named(project, endpoint_id);
+        let value = body.map_or_else(|| b"null".to_vec(), |b| b.as_str().as_bytes().to_vec());
+        round.batch.put(Family::Endpoints, key.clone(), value);
+        let read = body.and_then(|b| definition::endpoint(&b.value(), None, Target::Trusted).ok());
+        self.endpoints.insert(key, read.map(|read| Arc::new(read.endpoint)));
+        round.heard.push(Heard::Endpoint);
+    }
+
+    fn deliver(&mut self, delivery: Delivery, round: &mut Round) -> Result<(), Error> {
+        let known = self.row(&delivery.delivery_id, round)?.is_some() || self.is_done(&delivery, round)?;
+        if known {
+            return Ok(());
+        }
+        self.open += 1;
+        let due_at = delivery.created_at;
+        let row = Row { delivery, attempt: 0, moved: 0, due_at, first_started_at: None, phase: Phase::Due };
+        self.put_due(row, round);
+        Ok(())
+    }
+
+    fn attempted(&mut self, attempt: &AttemptRecord, round: &mut Round) -> Result<(), Error> {
+        let Some(mut row) = self.row(&attempt.delivery_id, round)? else { return Ok(()) };
+        let already_over = !matches!(row.phase, Phase::Due);
+        if attempt.ended.is_none() && (attempt.attempt <= row.attempt || already_over) {
+            return Ok(());
+        }
+        round.batch.delete(Family::Due, due_key(&row));
+        self.retrying += u64::from(row.attempt == 0 && attempt.ended.is_none());
+        let had_retried = row.attempt > 0;
+        row.attempt = row.attempt.max(attempt.attempt);
+        row.first_started_at = Some(attempt.first_started_at);
+        match attempt.ended {
+            Some(Ended::Dead) => {
+                row.phase = Phase::DeadOwed {
+                    reason: attempt.reason.clone().unwrap_or_default(),
+                    died_at: attempt.started_at.saturating_add(attempt.duration_ms as i64),
+                };
+                round.rows.insert(attempt.delivery_id.clone(), Some(row));
+            }
+            Some(Ended::Delivered | Ended::Cancelled) => {
+                row.attempt = u32::from(had_retried);
+                self.end(&row, round);
+            }
+            None => {
+                row.phase = Phase::RetryOwed { next_due_at: attempt.next_due_at.unwrap_or(row.due_at) };
+                round.rows.insert(attempt.delivery_id.clone(), Some(row));
+            }
+        }
+        Ok(())
+    }
+
+    /// A retry record: the highest pair of attempt and move counts.
+    fn waits(&mut self, retry: RetryRecord, round: &mut Round) -> Result<(), Error> {
+        if self.is_done(&retry.delivery, round)? {
+            return Ok(());
+        }
+        match self.row(&retry.delivery.delivery_id, round)? {
+            Some(row) if matches!(row.phase, Phase::DeadOwed { .. }) => return Ok(()),
+            Some(row) => {
+                let owed = matches!(row.phase, Phase::RetryOwed { .. }) && retry.attempt == row.attempt;
+                if !owed && (retry.attempt, retry.moved) <= (row.attempt, row.moved) {
+                    return Ok(());
+                }
+                round.batch.delete(Family::Due, due_key(&row));
+            }
+            None => self.open += 1,
+        }
+        let row = Row {
+            attempt: retry.attempt,
+            moved: retry.moved,
+            due_at: retry.due_at,
+            first_started_at: Some(retry.first_started_at),
+            phase: Phase::Due,
+            delivery: *retry.delivery,
+        };
+        self.put_due(row, round);
+        Ok(())
+    }
+
+    fn put_due(&mut self, row: Row, round: &mut Round) {
+        let key = due_key(&row);
+        round.batch.put(Family::Due, key.clone(), []);
+        round.heard.push(Heard::Due { key });
+        round.rows.insert(row.delivery.delivery_id.clone(), Some(row));
+    }
+
+    fn end(&mut self, row: &Row, round: &mut Round) {
+        self.open = self.open.saturating_sub(1);
+        self.retrying = self.retrying.saturating_sub(u64::from(row.attempt > 0));
+        round.batch.delete(Family::Due, due_key(row));
+        round.rows.insert(row.delivery.delivery_id.clone(), None);
+        round.done.insert(done_key(&row.delivery), ());
+    }
+
+    fn row(&self, delivery_id: &str, round: &Round) -> Result<Option<Row>, Error> {
+        match round.rows.get(delivery_id) {
+            Some(row) => Ok(row.clone()),
+            None => self.find(delivery_id),
+        }
+    }
+
+    fn is_done(&self, delivery: &Delivery, round: &Round) -> Result<bool, Error> {
+        let key = done_key(delivery);
+        Ok(round.done.contains_key(&key) || self.store.get(Family::Done, &key)?.is_some())
+    }
+
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn find(&self, delivery_id: &str) -> Result<Option<Row>, Error> {
+        let bytes = self.store.get(Family::Waiting, delivery_id.as_bytes())?;
+        bytes.map(|b| decode(&b)).transpose()
+    }
+
+    /// Rows of the due index behind `after` and due by `until`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn due(&self, after: &[u8], until: Millis, limit: usize) -> Result<Vec<Vec<u8>>, Error> {
+        let from = [after, &[0]].concat();
+        let entries = self.store.ascending(Family::Due, if after.is_empty() { &[] } else { &from }, limit)?;
+        Ok(entries.into_iter().map(|(key, _)| key).take_while(|key| keys::time_of(key).is_some_and(|at| at <= until)).collect())
+    }
+
+    /// When the first delivery behind `after` is due.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn next_due(&self, after: &[u8]) -> Result<Option<Millis>, Error> {
+        let from = [after, &[0]].concat();
+        let entries = self.store.ascending(Family::Due, if after.is_empty() { &[] } else { &from }, 1)?;
+        Ok(entries.first().and_then(|(key, _)| keys::time_of(key)))
+    }
+
+    /// Rows whose retry record or record in `dead` a crash has swallowed.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn owed(&self) -> Result<Vec<Row>, Error> {
+        let mut owed = Vec::new();
+        let mut from = Vec::new();
+        loop {
+            let rows = self.store.ascending(Family::Waiting, &from, 512)?;
+            let Some((last, _)) = rows.last() else { return Ok(owed) };
+            from = [last.as_slice(), &[0]].concat();
+            for (_, value) in rows {
+                let row = decode(&value)?;
+                if row.phase != Phase::Due {
+                    owed.push(row);
+                }
+            }
+        }
+    }
+
+    /// Forgets ends that are old; cheap, at most once a day.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn prune(&mut self, now: Millis) -> Result<(), Error> {
+        let day = (now - DONE_REMEMBERED).div_euclid(DAY);
+        if day > self.pruned_day {
+            let mut batch = Batch::default();
+            batch.delete_range(Family::Done, keys::timed(0, &[]), keys::timed(day, &[]));
+            self.store.write(batch)?;
+            self.pruned_day = day;
+        }
+        Ok(())
+    }
+}
+
+pub fn due_key(row: &Row) -> Vec<u8> {
+    keys::timed(row.due_at, row.delivery.delivery_id.as_bytes())
+}
+
+fn done_key(delivery: &Delivery) -> Vec<u8> {
+    keys::timed(delivery.created_at.div_euclid(DAY), delivery.delivery_id.as_bytes())
+}
+
+fn decode(bytes: &[u8]) -> Result<Row, Error> {
+    postcard::from_bytes(bytes).map_err(|e| Error::Refused(format!("a waiting delivery is unreadable: {e}")))
+}
