@@ -9,6 +9,7 @@
 
 pub mod actor;
 pub mod bridge;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod console;

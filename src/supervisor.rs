@@ -189,7 +189,7 @@ impl Running {
     pub async fn stop(mut self) {
         self.ending.store(true, Ordering::Release);
         // Without servers there is nobody to tell.
-        drop(self.stop.send(true));
+        self.stop.send(true).ok();
         for server in self.servers.drain(..) {
             if let Err(error) = server.await {
                 tracing::error!(%error, "a listener had panicked");
@@ -348,7 +348,7 @@ fn keep(
             }
             if matches!(log.is_writable(), Err(log::Error::Unknown(_))) {
                 // Nobody may be waiting any more.
-                drop(fail.send(true));
+                fail.send(true).ok();
                 return;
             }
             if round.is_multiple_of(4)

@@ -4,6 +4,8 @@
 //! stay below the frontier. Any error of a write or a sync leaves the outcome
 //! unknown, and the writer stops for good: the process has to end.
 
+pub mod follow;
+
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};

@@ -1,0 +1,87 @@
+//! Verbs that need the server talk to it over HTTP, as anyone would.
+
+use reqwest::Method;
+use serde_json::Value;
+use std::time::Duration;
+
+use super::{Context, Failure, ServerArgs};
+use crate::bridge::auth::Kind;
+use crate::supervisor;
+
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    key: String,
+}
+
+/// Status and body of an answer.
+pub struct Said {
+    pub status: u16,
+    pub body: Value,
+}
+
+impl Client {
+    /// Finds server and key: flags and environment first, then what the data
+    /// directory holds.
+    pub fn new(context: &Context, args: &ServerArgs, kind: Kind) -> Result<Client, Failure> {
+        let base = args.server.clone().unwrap_or_else(|| format!("http://{}", context.config.listen));
+        let key = match &args.key {
+            Some(key) => key.clone(),
+            None => {
+                let keys = supervisor::read_keys(&context.config.data_dir).map_err(|why| {
+                    Failure::usage(format!("no key: give --key or ASKWHEN_KEY, or run where the server's data is ({why})"))
+                })?;
+                let found = keys.keys.into_iter().find(|entry| entry.kind >= kind && entry.project == "default");
+                found.map(|entry| entry.key).ok_or_else(|| Failure::usage("keys.toml has no key of a sufficient kind; give --key"))?
+            }
+        };
+        Client::with(base, key)
+    }
+
+    pub fn with(base: String, key: String) -> Result<Client, Failure> {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build();
+        let http = http.map_err(|e| Failure::failed(format!("the HTTP client cannot be set up: {e}")))?;
+        Ok(Client { http, base: base.trim_end_matches('/').to_owned(), key })
+    }
+
+    /// # Errors
+    /// Exit code 4 when the server cannot be reached.
+    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Said, Failure> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.key);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let answer = request.send().await.map_err(|error| {
+            let base = &self.base;
+            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), |s| s.to_string());
+            Failure::unreachable(format!("{base} cannot be reached ({why}); is the server running? See --server"))
+        })?;
+        let status = answer.status().as_u16();
+        let bytes = answer.bytes().await.map_err(|e| Failure::unreachable(e.to_string()))?;
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Ok(Said { status, body })
+    }
+
+    /// The body of a success; a problem is told as the failure.
+    pub async fn expect(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let said = self.call(method, path, body).await?;
+        if (200..300).contains(&said.status) { Ok(said.body) } else { Err(Failure::failed(problem(&said))) }
+    }
+}
+
+/// A problem as lines for a person.
+pub fn problem(said: &Said) -> String {
+    let text = |name: &str| said.body.get(name).and_then(Value::as_str).unwrap_or_default();
+    let mut lines = format!("{} {}: {}", said.status, text("code"), text("detail"));
+    for fault in said.body.get("errors").and_then(Value::as_array).into_iter().flatten() {
+        let part = |name: &str| fault.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        lines.push_str(&format!("\n  {} {}", part("pointer"), part("detail")));
+    }
+    lines
+}
+
+/// A path part.
+pub fn part(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}

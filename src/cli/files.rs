@@ -1,0 +1,74 @@
+//! Definition files: read, checked, with file and line of every fault.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use crate::wire::definition::{self, Fault, Kind, Target, yaml};
+
+/// One definition of a file.
+pub struct Defined {
+    pub place: String,
+    pub kind: Kind,
+    pub id: String,
+    pub body: Value,
+}
+
+/// Reads all files and checks every document.
+///
+/// # Errors
+/// Exit code 2 with all faults, a line each.
+pub fn read(paths: &[PathBuf]) -> Result<Vec<Defined>, Failure> {
+    let mut all = Vec::new();
+    let mut faults = Vec::new();
+    for path in paths {
+        if let Err(mut found) = read_one(path, &mut all) {
+            faults.append(&mut found);
+        }
+    }
+    if faults.is_empty() { Ok(all) } else { Err(Failure::usage(faults.join("\n"))) }
+}
+
+fn read_one(path: &Path, all: &mut Vec<Defined>) -> Result<(), Vec<String>> {
+    let name = path.display();
+    let text = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let text = text.map_err(|e| vec![format!("{name}: cannot be read: {e}")])?;
+    let documents = yaml::documents(&text).map_err(|e| vec![format!("{name}:{}: {}", e.line, e.detail)])?;
+    let mut faults = Vec::new();
+    for document in documents {
+        match check(&document.value) {
+            Ok((kind, id)) => {
+                let place = format!("{name}:{}", document.line(""));
+                all.push(Defined { place, kind, id, body: document.value });
+            }
+            Err(found) => faults.extend(found.into_iter().map(|fault| {
+                let at = if fault.pointer.is_empty() { String::new() } else { format!("{}: ", fault.pointer) };
+                format!("{name}:{}: {at}{}", document.line(&fault.pointer), fault.detail)
+            })),
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
+}
+
+/// Checks a document by its `kind`. Targets are the server's to judge: only it
+/// knows which networks are allowed.
+fn check(value: &Value) -> Result<(Kind, String), Vec<Fault>> {
+    let given = value.get("kind").and_then(Value::as_str).unwrap_or_default();
+    let id = |kind: Kind| value.get(kind.id_member()).and_then(Value::as_str).unwrap_or_default().to_owned();
+    match Kind::ALL.iter().find(|(name, _)| *name == given) {
+        Some((_, Kind::Survey)) => definition::survey(value, None).map(|s| (Kind::Survey, s.survey_id)),
+        Some((_, Kind::Endpoint)) => {
+            definition::endpoint(value, None, Target::Trusted).map(|_| (Kind::Endpoint, id(Kind::Endpoint)))
+        }
+        Some((_, Kind::Settings)) => definition::settings(value).map(|_| (Kind::Settings, String::new())),
+        _ => Err(vec![Fault {
+            code: definition::Code::MissingField,
+            pointer: if given.is_empty() { String::new() } else { "/kind".into() },
+            detail: "kind must be survey, endpoint or settings".into(),
+        }]),
+    }
+}

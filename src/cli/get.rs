@@ -1,0 +1,65 @@
+//! `askwhen get`
+
+use clap::{Args, ValueEnum};
+use reqwest::Method;
+use serde_json::Value;
+
+use super::client::{Client, part};
+use super::{Context, Failure, Format, ServerArgs, output};
+use crate::bridge::auth::Kind;
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum What {
+    Surveys,
+    Endpoints,
+    Triggers,
+    Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    #[arg(value_enum)]
+    what: What,
+    /// One of them, by its id
+    id: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub async fn run(context: &Context, args: &GetArgs) -> Result<(), Failure> {
+    let client = Client::new(context, &args.server, Kind::Admin)?;
+    let (path, member, columns): (&str, &str, &[&str]) = match args.what {
+        What::Surveys => ("/v1/surveys", "surveys", &["survey_id", "name", "status", "priority", "version"]),
+        What::Endpoints => ("/v1/endpoints", "endpoints", &["endpoint_id", "profile", "state", "url", "version"]),
+        What::Triggers => ("/v1/triggers", "triggers", &["trigger_id", "name", "kind", "first_seen_at"]),
+        What::Settings => {
+            output::json(&client.expect(Method::GET, "/v1/settings", None).await?);
+            return Ok(());
+        }
+    };
+    let mut all = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = client.expect(Method::GET, &format!("{path}?limit=200{cursor}"), None).await?;
+        all.extend(page[member].as_array().cloned().unwrap_or_default());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={}", part(next)),
+            None => break,
+        }
+    }
+    if let Some(id) = &args.id {
+        let one = all.into_iter().find(|row| row[columns[0]].as_str() == Some(id));
+        let one = one.ok_or_else(|| Failure::failed(format!("there is no {id} among the {member}")))?;
+        output::json(&one);
+        return Ok(());
+    }
+    if context.format == Format::Json {
+        output::json(&Value::Array(all));
+        return Ok(());
+    }
+    let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let rows: Vec<Vec<String>> = all.iter().map(|row| columns.iter().map(|c| cell(&row[*c])).collect()).collect();
+    let header: Vec<String> = columns.iter().map(|c| c.to_uppercase()).collect();
+    output::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+    Ok(())
+}

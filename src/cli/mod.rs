@@ -1,0 +1,191 @@
+//! The command line: one file per verb. Exit codes: 0 ok, 1 failed, 2 bad usage
+//! or configuration, 3 refused to protect data, 4 could not reach what it needs.
+
+mod apply;
+mod client;
+mod demo;
+mod doctor;
+mod files;
+mod get;
+mod output;
+mod send;
+mod serve;
+mod tail;
+mod topics;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::config::{self, Config, Overrides};
+
+#[derive(Debug, Parser)]
+#[command(name = "askwhen", version, about = "Decides which user to ask which survey at which moment, and sends every answer on as a signed webhook", max_term_width = 100)]
+pub struct Cli {
+    /// Configuration file; without it ./askwhen.toml counts, if it is there
+    #[arg(long, global = true, value_name = "FILE", env = "ASKWHEN_CONFIG")]
+    config: Option<PathBuf>,
+    /// Data directory, over what the configuration says
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// Where the server is and with which key; else the data directory's own.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    /// Address of the server, such as http://127.0.0.1:8080
+    #[arg(long, value_name = "URL", env = "ASKWHEN_SERVER")]
+    server: Option<String>,
+    /// Key of a sufficient kind
+    #[arg(long, value_name = "KEY", env = "ASKWHEN_KEY", hide_env_values = true)]
+    key: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the server
+    Serve(serve::ServeArgs),
+    /// Run the whole story on this machine, in under a minute
+    Demo,
+    /// Bring surveys, endpoints and settings from files to the server
+    Apply(apply::ApplyArgs),
+    /// Check survey, endpoint and settings files without a server
+    Validate(apply::ValidateArgs),
+    /// Show surveys, endpoints, triggers or settings
+    Get(get::GetArgs),
+    /// Send an event, a trigger, a display or an answer
+    Send(send::SendArgs),
+    /// Print the records of a topic of the embedded log
+    Tail(tail::TailArgs),
+    /// Print, check or create the topics
+    Topics {
+        #[command(subcommand)]
+        what: topics::What,
+    },
+    /// Look at the configuration
+    Config {
+        #[command(subcommand)]
+        what: ConfigWhat,
+    },
+    /// Check whether askwhen can run here
+    Doctor(ServerArgs),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigWhat {
+    /// Print the configuration in force, every layer merged
+    Print {
+        /// Print the commented defaults instead
+        #[arg(long)]
+        default: bool,
+    },
+}
+
+/// Why a verb failed; the kind is the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl Failure {
+    pub fn failed(text: impl Into<String>) -> Failure {
+        Failure { code: 1, text: text.into() }
+    }
+
+    pub fn usage(text: impl Into<String>) -> Failure {
+        Failure { code: 2, text: text.into() }
+    }
+
+    pub fn refused(text: impl Into<String>) -> Failure {
+        Failure { code: 3, text: text.into() }
+    }
+
+    pub fn unreachable(text: impl Into<String>) -> Failure {
+        Failure { code: 4, text: text.into() }
+    }
+}
+
+/// What every verb is given.
+pub struct Context {
+    pub config: Config,
+    pub format: Format,
+}
+
+/// Parses the arguments and runs the verb.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; printing can only fail with nobody reading.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("askwhen: the runtime cannot start: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("askwhen: {}", failure.text);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.verb {
+        Verb::Completions { shell } => {
+            let mut command = Cli::command();
+            clap_complete::generate(shell, &mut command, "askwhen", &mut std::io::stdout());
+            return Ok(());
+        }
+        Verb::Config { what: ConfigWhat::Print { default: true } } => {
+            print!("{}", config::DEFAULT);
+            return Ok(());
+        }
+        Verb::Validate(args) => return apply::validate(&args, cli.output),
+        Verb::Demo => return demo::run(cli.output).await,
+        _ => {}
+    }
+    let mut overrides = Overrides { data_dir: cli.data_dir, ..Overrides::default() };
+    if let Verb::Serve(args) = &cli.verb {
+        overrides.listen.clone_from(&args.listen);
+        overrides.brokers.clone_from(&args.brokers);
+    }
+    let config = config::load(cli.config.as_deref(), std::env::vars(), &overrides)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    let context = Context { config, format: cli.output };
+    match cli.verb {
+        Verb::Serve(args) => serve::run(context.config, &args).await,
+        Verb::Apply(args) => apply::run(&context, &args).await,
+        Verb::Get(args) => get::run(&context, &args).await,
+        Verb::Send(args) => send::run(&context, &args).await,
+        Verb::Tail(args) => tail::run(&context, &args).await,
+        Verb::Topics { what } => topics::run(&context, &what),
+        Verb::Config { .. } => {
+            print!("{}", toml::to_string(&context.config.table).unwrap_or_default());
+            Ok(())
+        }
+        Verb::Doctor(args) => doctor::run(&context, &args).await,
+        Verb::Demo | Verb::Validate(_) | Verb::Completions { .. } => unreachable!("run above"),
+    }
+}

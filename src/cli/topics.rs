@@ -1,0 +1,90 @@
+//! `askwhen topics`
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::{Context, Failure, Format, output};
+use crate::log::frame;
+use crate::wire::topic::Topic;
+
+#[derive(Debug, Subcommand)]
+pub enum What {
+    /// Print what is declared of each topic
+    Print {
+        /// Print the JSON Schema of one topic instead
+        #[arg(long, value_name = "TOPIC")]
+        schema: Option<String>,
+    },
+    /// Compare the declared topics with those that are there
+    Check,
+    /// Create what is missing; the embedded log does so by itself at its start
+    Apply,
+}
+
+pub fn run(context: &Context, what: &What) -> Result<(), Failure> {
+    match what {
+        What::Print { schema: Some(name) } => {
+            let topic = Topic::by_name(name).ok_or_else(|| Failure::usage(format!("there is no topic {name}")))?;
+            output::line(topic.schema().trim_end());
+            Ok(())
+        }
+        What::Print { schema: None } => {
+            print(context);
+            Ok(())
+        }
+        What::Check => check(context),
+        What::Apply => {
+            if context.config.kafka {
+                return Err(Failure::refused("[log] kind = kafka is not built in this version; use the embedded log"));
+            }
+            output::line("the embedded log makes its topics when the server starts; there is nothing to do");
+            Ok(())
+        }
+    }
+}
+
+fn print(context: &Context) {
+    let row = |topic: &Topic| {
+        let spec = topic.spec();
+        let mut value = serde_json::to_value(spec).unwrap_or_default();
+        value["full_name"] = format!("{}{}", context.config.prefix, spec.name).into();
+        value["partition_count"] = topic.partitions(context.config.partitions).into();
+        value
+    };
+    let rows: Vec<Value> = Topic::ALL.iter().map(row).collect();
+    if context.format == Format::Json {
+        return output::json(&Value::Array(rows));
+    }
+    let cell = |row: &Value, name: &str| row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned);
+    let columns = ["full_name", "key", "partition_count", "cleanup", "retention", "description"];
+    let table: Vec<Vec<String>> = rows.iter().map(|r| columns.iter().map(|c| cell(r, c)).collect()).collect();
+    output::table(&["TOPIC", "KEY", "PARTITIONS", "CLEANUP", "RETENTION", "WHAT"], &table);
+}
+
+/// Looks at the files, not through a server: it also helps when none starts.
+fn check(context: &Context) -> Result<(), Failure> {
+    let dir = context.config.data_dir.join("log");
+    let identity = std::fs::read(dir.join("log.json"))
+        .map_err(|e| Failure::unreachable(format!("{} holds no log ({e}); start the server once", dir.display())))?;
+    let identity: Value = serde_json::from_slice(&identity).map_err(|e| Failure::failed(e.to_string()))?;
+    let partitions = identity["partitions"].as_u64().unwrap_or(0);
+    let mut problems = Vec::new();
+    if partitions != u64::from(context.config.partitions) {
+        let wanted = context.config.partitions;
+        problems.push(format!("the log has {partitions} partitions and the configuration says {wanted}"));
+    }
+    for topic in Topic::ALL.iter().filter(|t| **t != Topic::Replies) {
+        for partition in 0..topic.partitions(partitions as u32) {
+            if !dir.join(topic.name()).join(partition.to_string()).is_dir() {
+                problems.push(format!("{}/{partition} is missing", topic.name()));
+            }
+        }
+    }
+    let report = json!({"partitions": partitions, "problems": problems, "largest_record_bytes": frame::MAX_FRAME_BYTES});
+    if context.format == Format::Json {
+        output::json(&report);
+    } else if problems.is_empty() {
+        output::line(&format!("all topics are there, with {partitions} partitions"));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Failure::refused(problems.join("\n"))) }
+}
