@@ -6,8 +6,8 @@ mod data;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -96,9 +96,7 @@ pub struct Running {
 /// Why it cannot start, by what the caller should do about it.
 pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     if config.kafka {
-        return Err(Error::Refused(
-            "[log] kind = kafka is not built in this version; use the embedded log".into(),
-        ));
+        return Err(Error::Refused("[log] kind = kafka is not built in this version; use the embedded log".into()));
     }
     let mut config = config;
     if options.dev {

@@ -96,6 +96,9 @@ pub enum Progress {
     Idle,
 }
 
+/// What a batch of records puts out, and what it forwards.
+type ByTopic = BTreeMap<Topic, Vec<New>>;
+type ByPartition = BTreeMap<u32, Vec<New>>;
 type Acks = (mpsc::Sender<(u64, Result<u64, log::Error>)>, mpsc::Receiver<(u64, Result<u64, log::Error>)>);
 type Written = (mpsc::Sender<Result<(), store::Error>>, mpsc::Receiver<Result<(), store::Error>>);
 
@@ -261,8 +264,8 @@ impl<M: Machine> Partition<M> {
     }
 
     fn apply_batch(&mut self, records: &[log::Record]) -> Result<(), Stop> {
-        let mut outputs: BTreeMap<Topic, Vec<New>> = BTreeMap::new();
-        let mut forwards: BTreeMap<u32, Vec<New>> = BTreeMap::new();
+        let mut outputs = ByTopic::new();
+        let mut forwards = ByPartition::new();
         for record in records {
             self.meta.now = self.meta.now.max(record.appended_at);
             let moment = Moment {
@@ -374,14 +377,7 @@ impl<M: Machine> Partition<M> {
     fn reject(&self, moment: Moment, record: &log::Record, why: &Unreadable) -> Effects {
         crate::metrics::get().engine_rejects.with_label_values(&[why.reason]).inc();
         let raw = record.value.as_deref().unwrap_or_default();
-        let value = output::reject(
-            Topic::Events.name(),
-            self.partition,
-            record.offset,
-            why.reason,
-            &why.detail,
-            raw,
-        );
+        let value = output::reject(Topic::Events.name(), self.partition, record.offset, why.reason, &why.detail, raw);
         let output = Output {
             topic: Topic::Rejects,
             key: None,
@@ -398,7 +394,7 @@ impl<M: Machine> Partition<M> {
         record: &log::Record,
         effects: Effects,
         reply_to: Option<Bytes>,
-        (outputs, forwards): (&mut BTreeMap<Topic, Vec<New>>, &mut BTreeMap<u32, Vec<New>>),
+        (outputs, forwards): (&mut ByTopic, &mut ByPartition),
     ) {
         if let (Some(reply_to), Some(answer)) = (&reply_to, effects.reply) {
             self.setup.replies.answer(reply_to, answer);
@@ -451,10 +447,16 @@ fn misplaced(decoded: &Decoded<'_>, moment: Moment) -> Option<u32> {
 fn check_meta(meta: &Meta, fresh: &Meta, log: &Log, journal: At) -> Result<(), Stop> {
     let refuse = |text: String| Err(Stop::Refused(text));
     if meta.incarnation != fresh.incarnation {
-        return refuse("the state belongs to another log: restore both from one backup, or begin with an empty data directory".into());
+        return refuse(
+            "the state belongs to another log: restore both from one backup, or begin with an empty data directory"
+                .into(),
+        );
     }
     if meta.partitions != fresh.partitions {
-        return refuse(format!("the state was made with {} partitions and the log has {}", meta.partitions, fresh.partitions));
+        return refuse(format!(
+            "the state was made with {} partitions and the log has {}",
+            meta.partitions, fresh.partitions
+        ));
     }
     if meta.logic_version != fresh.logic_version {
         return refuse(format!(
@@ -494,7 +496,9 @@ fn scan_outputs(log: &Log, partition: u32, meta: &Meta, topics: &[Topic]) -> Res
             for record in log.read(at, from, STEP_BYTES)? {
                 from = record.offset + 1;
                 let source = record.header(SOURCE_HEADER).and_then(|s| Source::parse(s));
-                let Some(source) = source.filter(|s| s.partition == partition && s.offset >= meta.next) else { continue };
+                let Some(source) = source.filter(|s| s.partition == partition && s.offset >= meta.next) else {
+                    continue;
+                };
                 if source.offset >= journal_end {
                     return Err(Stop::Refused(format!(
                         "{at} holds the outcome of journal record {}, which the journal does not have: the log has lost its end",

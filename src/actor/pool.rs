@@ -38,10 +38,7 @@ impl Pool {
     ///
     /// # Errors
     /// The first partition that refuses to open.
-    pub fn start<M: Machine + 'static>(
-        opens: Vec<(u32, Open<M>, Arc<Status>)>,
-        threads: usize,
-    ) -> Result<Pool, Stop> {
+    pub fn start<M: Machine + 'static>(opens: Vec<(u32, Open<M>, Arc<Status>)>, threads: usize) -> Result<Pool, Stop> {
         let mut shares: Vec<Vec<Slot<M>>> = (0..threads.max(1)).map(|_| Vec::new()).collect();
         let bells: Vec<Arc<Bell>> = shares.iter().map(|_| Arc::default()).collect();
         for (i, (partition, open, status)) in opens.into_iter().enumerate() {

@@ -10,11 +10,28 @@ use crate::domain::json::Json;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     /// A body as a server key gets it, and as a client key does.
-    Body { server: Json, client: Json },
-    Accepted { duplicate: bool, response_id: Option<String> },
-    Refused { code: &'static str, pointer: Option<String>, detail: String },
+    Body {
+        server: Json,
+        client: Json,
+    },
+    Accepted {
+        duplicate: bool,
+        response_id: Option<String>,
+    },
+    Refused {
+        code: &'static str,
+        pointer: Option<String>,
+        detail: String,
+    },
     /// A partition has taken a definition; `of` partitions will say so.
-    Defined { partition: u32, of: u32, version: u64, changed: bool, created: bool, used_new_secret: bool },
+    Defined {
+        partition: u32,
+        of: u32,
+        version: u64,
+        changed: bool,
+        created: bool,
+        used_new_secret: bool,
+    },
 }
 
 /// Requests that wait for answers, by a correlation that they made up.

@@ -119,7 +119,9 @@ impl Auth {
     /// # Errors
     /// 429 when the key's quota is used up.
     pub fn take_quota(&self, caller: &Caller) -> Result<(), Problem> {
-        self.per_key.check_key(&caller.digest).map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())))
+        self.per_key
+            .check_key(&caller.digest)
+            .map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())))
     }
 
     /// Checks what a client key owes for a user: its signature, and its quota.
@@ -133,7 +135,8 @@ impl Auth {
         if let Some(secrets) = self.identity.get(&caller.project).filter(|secrets| !secrets.is_empty())
             && !user_id.starts_with("anon-")
         {
-            let given = headers.get("x-user-signature").and_then(|v| hex::decode(v.as_bytes()).ok()).unwrap_or_default();
+            let given =
+                headers.get("x-user-signature").and_then(|v| hex::decode(v.as_bytes()).ok()).unwrap_or_default();
             let signed = |secret: &String| {
                 let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes any key");
                 mac.update(user_id.as_bytes());
@@ -145,7 +148,9 @@ impl Auth {
             }
         }
         let key = xxhash_rust::xxh3::xxh3_128(format!("{}\0{user_id}", caller.project).as_bytes());
-        self.per_client_user.check_key(&key).map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())))
+        self.per_client_user
+            .check_key(&key)
+            .map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())))
     }
 
     /// Forgets quotas that are full again; to be called now and then.

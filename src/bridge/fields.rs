@@ -48,7 +48,8 @@ impl<'a> Fields<'a> {
         match serde_json::from_str::<Members<'a>>(text) {
             Ok(Members(members)) => Fields { members, asked: Vec::new(), pointer, faults: Vec::new() },
             Err(_) => {
-                let fault = Fault { code: Code::WrongType, pointer: pointer.clone(), detail: "must be an object".into() };
+                let fault =
+                    Fault { code: Code::WrongType, pointer: pointer.clone(), detail: "must be an object".into() };
                 Fields { members: Vec::new(), asked: Vec::new(), pointer, faults: vec![fault] }
             }
         }

@@ -135,7 +135,11 @@ impl App {
                 Err(problem) => results.push(Some(Err(problem))),
                 Ok(ready) => {
                     let part = parts.entry(self.journal_of(&ready.user_id)).or_default();
-                    let new = New { key: Some(Bytes::from(ready.user_id)), headers: Vec::new(), value: Some(ready.value.into()) };
+                    let new = New {
+                        key: Some(Bytes::from(ready.user_id)),
+                        headers: Vec::new(),
+                        value: Some(ready.value.into()),
+                    };
                     part.0.push(index);
                     part.1.push(new);
                     results.push(Some(Ok(ready.event_id)));
@@ -167,7 +171,9 @@ fn batch_answer(results: Vec<Result<String, Problem>>, request_id: &str) -> Answ
         .enumerate()
         .map(|(index, result)| match result {
             Ok(event_id) => json!({"index": index, "status": 202, "event_id": event_id}),
-            Err(problem) => json!({"index": index, "status": problem.status.as_u16(), "problem": problem.body(request_id)}),
+            Err(problem) => {
+                json!({"index": index, "status": problem.status.as_u16(), "problem": problem.body(request_id)})
+            }
         })
         .collect();
     json_answer(if all { 202 } else { 207 }, json!({"results": rows}).to_string())

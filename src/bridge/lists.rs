@@ -58,13 +58,21 @@ pub(super) fn page(query: &str, known: &[&str]) -> Result<Query, Problem> {
         let value = percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned();
         match name {
             "limit" => {
-                page.limit = value.parse().ok().filter(|n| (1..=200).contains(n)).ok_or_else(|| {
-                    Problem::field(Code::Invalid, "", "limit must be from 1 to 200")
-                })?;
+                page.limit = value
+                    .parse()
+                    .ok()
+                    .filter(|n| (1..=200).contains(n))
+                    .ok_or_else(|| Problem::field(Code::Invalid, "", "limit must be from 1 to 200"))?;
             }
             "cursor" => page.cursor = Some(value),
             name if known.contains(&name) => page.filters.push((name.to_owned(), value)),
-            _ => return Err(Problem::field(Code::UnknownField, "", "the query has a parameter that this list does not know")),
+            _ => {
+                return Err(Problem::field(
+                    Code::UnknownField,
+                    "",
+                    "the query has a parameter that this list does not know",
+                ));
+            }
         }
     }
     Ok(page)
@@ -108,9 +116,8 @@ impl App {
         if filter.status.as_deref().is_some_and(|status| !known.contains(&status)) {
             return Err(Problem::field(Code::Invalid, "", format!("status must be one of {}", known.join(", "))));
         }
-        let page = lists
-            .deliveries(project, &filter, query.cursor.as_deref(), query.limit)
-            .map_err(|_| bad_cursor())?;
+        let page =
+            lists.deliveries(project, &filter, query.cursor.as_deref(), query.limit).map_err(|_| bad_cursor())?;
         Ok(json_answer(200, json!({"deliveries": page.rows, "next_cursor": page.next_cursor}).to_string()))
     }
 }

@@ -70,7 +70,9 @@ impl App {
                 let target = Target::Check(&self.allow_targets);
                 let mut read = definition::endpoint(&value, Some(&id), target).map_err(Problem::fields)?;
                 // The sealed form is for records alone; from outside it would be a secret nobody knows.
-                if value.get("previous_secret").is_some() || value.get("secret").is_some_and(|s| s.get("sealed").is_some()) {
+                if value.get("previous_secret").is_some()
+                    || value.get("secret").is_some_and(|s| s.get("sealed").is_some())
+                {
                     return Err(Problem::field(Code::Invalid, "/secret", "secret must be a string"));
                 }
                 match &read.secret {
@@ -109,7 +111,8 @@ impl App {
             Method::GET => self.list_definitions(asked),
             Method::DELETE => {
                 let id = asked.route.parts[0].clone();
-                let draft = Draft { kind: Kind::Trigger, id, body: None, new_secret: None, create: false, if_match: None };
+                let draft =
+                    Draft { kind: Kind::Trigger, id, body: None, new_secret: None, create: false, if_match: None };
                 let outcome = self.define(asked, &draft).await?;
                 Ok(outcome_answer(&outcome, None, 200))
             }
@@ -121,8 +124,14 @@ impl App {
                 let trigger = definition::trigger(&value, now).map_err(Problem::fields)?;
                 let body = Json::of(&trigger);
                 let id = trigger.trigger_id.clone();
-                let draft =
-                    Draft { kind: Kind::Trigger, id, body: Some(body.clone()), new_secret: None, create: true, if_match: None };
+                let draft = Draft {
+                    kind: Kind::Trigger,
+                    id,
+                    body: Some(body.clone()),
+                    new_secret: None,
+                    create: true,
+                    if_match: None,
+                };
                 self.define(asked, &draft).await?;
                 Ok(json_answer(201, body.as_str().to_owned()))
             }
@@ -147,7 +156,8 @@ impl App {
         let key = format!("{}/{}/{}", draft.kind.name(), asked.caller.project, draft.id);
         let mut waiter = self.tell_internal(registrar, &key, &define).await?;
         let mut missing: BTreeSet<u32> = (0..self.log.partitions()).collect();
-        let mut outcome = Outcome { version: 0, changed: false, created: false, used_new_secret: false, missing: Vec::new() };
+        let mut outcome =
+            Outcome { version: 0, changed: false, created: false, used_new_secret: false, missing: Vec::new() };
         let deadline = tokio::time::Instant::now() + self.reply_timeout;
         while !missing.is_empty() {
             match tokio::time::timeout_at(deadline, waiter.next()).await {
@@ -155,7 +165,9 @@ impl App {
                     missing.remove(&partition);
                     outcome = Outcome { version, changed, created, used_new_secret, missing: Vec::new() };
                 }
-                Ok(Some(Told::Refused { code, pointer, detail })) => return Err(Problem::refused(code, pointer, detail)),
+                Ok(Some(Told::Refused { code, pointer, detail })) => {
+                    return Err(Problem::refused(code, pointer, detail));
+                }
                 Ok(_) => {}
                 Err(_) => break,
             }
@@ -185,9 +197,7 @@ impl App {
         let shown = self.view.get(&asked.caller.project, kind, id);
         let (body, version) = match (shown, kind) {
             (Some(shown), _) => (public(&shown), shown.record.version),
-            (None, Kind::Settings) => {
-                (serde_json::to_value(Settings::default()).expect("settings serialise"), 0)
-            }
+            (None, Kind::Settings) => (serde_json::to_value(Settings::default()).expect("settings serialise"), 0),
             (None, _) => return Err(Problem::not_found("there is no such definition")),
         };
         let mut answer = json_answer(200, body.to_string());

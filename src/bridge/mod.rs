@@ -219,7 +219,11 @@ impl App {
     /// it says nothing in time.
     async fn ask(&self, user_id: &str, value: Vec<u8>, event_id: Option<&str>) -> Result<Option<Told>, Problem> {
         let mut waiter = self.replies.wait();
-        let new = New { key: Some(Bytes::copy_from_slice(user_id.as_bytes())), headers: Vec::new(), value: Some(value.into()) };
+        let new = New {
+            key: Some(Bytes::copy_from_slice(user_id.as_bytes())),
+            headers: Vec::new(),
+            value: Some(value.into()),
+        };
         let new = new.header(REPLY_HEADER, waiter.header());
         let started = Instant::now();
         self.log
@@ -232,7 +236,12 @@ impl App {
 
     /// The same for an internal record, with its MAC. Gives the waiter too, for
     /// what several partitions answer.
-    async fn tell_internal(&self, at: At, key: &str, internal: &Internal) -> Result<crate::actor::reply::Waiter, Problem> {
+    async fn tell_internal(
+        &self,
+        at: At,
+        key: &str,
+        internal: &Internal,
+    ) -> Result<crate::actor::reply::Waiter, Problem> {
         let waiter = self.replies.wait();
         let value = record::encode_internal(internal);
         let mac = self.key.sign_record(key.as_bytes(), &value);
@@ -247,8 +256,12 @@ impl App {
         let mut fields = fields::Fields::of(text, String::new());
         let span = fields.text("advance").map(|text| crate::domain::time::parse_duration(&text));
         match span {
-            None if fields.faults.is_empty() => fields.fault(crate::wire::definition::Code::MissingField, "advance", "is required"),
-            Some(Err(wanted)) => fields.fault(crate::wire::definition::Code::BadTime, "advance", format!("must be {wanted}")),
+            None if fields.faults.is_empty() => {
+                fields.fault(crate::wire::definition::Code::MissingField, "advance", "is required")
+            }
+            Some(Err(wanted)) => {
+                fields.fault(crate::wire::definition::Code::BadTime, "advance", format!("must be {wanted}"))
+            }
             _ => {}
         }
         let faults = fields.close();

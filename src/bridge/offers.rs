@@ -83,7 +83,12 @@ impl App {
         self.query(asked, None, Some(asked.route.parts[1].clone())).await
     }
 
-    async fn query(&self, asked: &Asked<'_>, offer_id: Option<String>, survey_id: Option<String>) -> Result<Answer, Problem> {
+    async fn query(
+        &self,
+        asked: &Asked<'_>,
+        offer_id: Option<String>,
+        survey_id: Option<String>,
+    ) -> Result<Answer, Problem> {
         let user_id = asked.route.parts[0].clone();
         let at = self.journal_of(&user_id);
         let query = Query { project: asked.caller.project.clone(), user_id: user_id.clone(), offer_id, survey_id };
@@ -132,7 +137,8 @@ impl App {
             told: Times { received_at: Some(self.clock.now()), ..Times::default() },
             body: Body::Attributes(merge),
         };
-        let new = New { key: Some(user_id.clone().into()), headers: Vec::new(), value: Some(record::encode(&record).into()) };
+        let new =
+            New { key: Some(user_id.clone().into()), headers: Vec::new(), value: Some(record::encode(&record).into()) };
         let appended = self.log.append_durably(self.journal_of(user_id), vec![new]).await;
         appended.map_err(|error| Problem::log(&error, None))?;
         Ok(json_answer(202, json!({"user_id": user_id, "status": "accepted"}).to_string()))

@@ -32,7 +32,13 @@ fn builder() -> http1::Builder {
 
 /// Serves until `stop` becomes true, then lets open requests finish for at
 /// most `drain`.
-pub async fn serve(listener: TcpListener, app: Arc<App>, surface: Surface, mut stop: watch::Receiver<bool>, drain: Duration) {
+pub async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    surface: Surface,
+    mut stop: watch::Receiver<bool>,
+    drain: Duration,
+) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     let builder = builder();

@@ -29,10 +29,14 @@ impl Client {
             Some(key) => key.clone(),
             None => {
                 let keys = supervisor::read_keys(&context.config.data_dir).map_err(|why| {
-                    Failure::usage(format!("no key: give --key or ASKWHEN_KEY, or run where the server's data is ({why})"))
+                    Failure::usage(format!(
+                        "no key: give --key or ASKWHEN_KEY, or run where the server's data is ({why})"
+                    ))
                 })?;
                 let found = keys.keys.into_iter().find(|entry| entry.kind >= kind && entry.project == "default");
-                found.map(|entry| entry.key).ok_or_else(|| Failure::usage("keys.toml has no key of a sufficient kind; give --key"))?
+                found
+                    .map(|entry| entry.key)
+                    .ok_or_else(|| Failure::usage("keys.toml has no key of a sufficient kind; give --key"))?
             }
         };
         Client::with(base, key)

@@ -41,7 +41,8 @@ pub async fn run(format: Format) -> Result<(), Failure> {
         }
     };
     let dir = std::env::temp_dir().join(format!("askwhen-demo-{}", std::process::id()));
-    let overrides = Overrides { data_dir: Some(dir.clone()), listen: Some("127.0.0.1:0".into()), ..Overrides::default() };
+    let overrides =
+        Overrides { data_dir: Some(dir.clone()), listen: Some("127.0.0.1:0".into()), ..Overrides::default() };
     let config = config::load(Some(std::path::Path::new("/dev/null")), [], &overrides).map_err(|e| failed(&e))?;
     let options = Options { test_clock: true, dev: true, console: true };
     let started = Instant::now();
@@ -56,9 +57,14 @@ pub async fn run(format: Format) -> Result<(), Failure> {
     let (webhooks, early, late) = told?;
     let seconds = started.elapsed().as_secs_f64();
     if format == Format::Json {
-        output::json(&json!({"offered_at_1h59m59s": early, "offered_at_2h": late, "webhooks_verified": webhooks, "seconds": seconds}));
+        output::json(
+            &json!({"offered_at_1h59m59s": early, "offered_at_2h": late, "webhooks_verified": webhooks, "seconds": seconds}),
+        );
     } else {
-        say(&format!("done in {seconds:.1} s: offered at 1h59m59s, {} at 2h, {webhooks} webhooks, every signature verified", if late { "offered" } else { "not offered" }));
+        say(&format!(
+            "done in {seconds:.1} s: offered at 1h59m59s, {} at 2h, {webhooks} webhooks, every signature verified",
+            if late { "offered" } else { "not offered" }
+        ));
     }
     Ok(())
 }
@@ -124,7 +130,8 @@ fn verify(webhook: &Taken, profile: Profile, secret: &str) -> Result<(), Failure
     let header = |name: &str| webhook.headers.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str());
     let keys = Keys { current: secret.to_owned(), previous: None };
     let about = (header("webhook-id"), 1, header("webhook-timestamp").parse().unwrap_or(0));
-    let expected = profile::headers(profile, &keys, about, &webhook.body).map_err(|e| Failure::failed(e.to_string()))?;
+    let expected =
+        profile::headers(profile, &keys, about, &webhook.body).map_err(|e| Failure::failed(e.to_string()))?;
     for name in ["webhook-signature", "x-webhook-signature"] {
         let wanted = expected.iter().find(|(n, _)| *n == name).map_or("", |(_, v)| v.as_str());
         if header(name) != wanted {
@@ -136,7 +143,8 @@ fn verify(webhook: &Taken, profile: Profile, secret: &str) -> Result<(), Failure
 
 /// A receiver that takes everything and says 200.
 async fn receivers() -> Result<(u16, Inbox), Failure> {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(|e| Failure::unreachable(e.to_string()))?;
+    let listener =
+        tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(|e| Failure::unreachable(e.to_string()))?;
     let port = listener.local_addr().map_err(|e| Failure::failed(e.to_string()))?.port();
     let inbox: Inbox = Arc::default();
     let shared = inbox.clone();

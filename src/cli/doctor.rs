@@ -18,7 +18,12 @@ pub async fn run(context: &Context, args: &ServerArgs) -> Result<(), Failure> {
     match rustix::fs::statvfs(&existing) {
         Ok(stat) => {
             let free = stat.f_bavail * stat.f_frsize;
-            let text = format!("{} MiB free for {} (read-only below {} MiB)", free >> 20, dir.display(), FREE_MARK_BYTES >> 20);
+            let text = format!(
+                "{} MiB free for {} (read-only below {} MiB)",
+                free >> 20,
+                dir.display(),
+                FREE_MARK_BYTES >> 20
+            );
             checks.push(("disk", free > COMFORTABLE_BYTES, text));
         }
         Err(error) => checks.push(("disk", false, format!("{}: {error}", existing.display()))),
@@ -44,11 +49,14 @@ pub async fn run(context: &Context, args: &ServerArgs) -> Result<(), Failure> {
     checks.push(("server", ready.0, ready.1));
     let well = checks.iter().all(|(_, well, _)| *well);
     if context.format == Format::Json {
-        let rows: Vec<_> = checks.iter().map(|(name, well, text)| json!({"check": name, "ok": well, "detail": text})).collect();
+        let rows: Vec<_> =
+            checks.iter().map(|(name, well, text)| json!({"check": name, "ok": well, "detail": text})).collect();
         output::json(&json!({"ok": well, "checks": rows}));
     } else {
-        let rows: Vec<Vec<String>> =
-            checks.iter().map(|(name, well, text)| vec![(*name).into(), if *well { "ok" } else { "look" }.into(), text.clone()]).collect();
+        let rows: Vec<Vec<String>> = checks
+            .iter()
+            .map(|(name, well, text)| vec![(*name).into(), if *well { "ok" } else { "look" }.into(), text.clone()])
+            .collect();
         output::table(&["CHECK", "STATE", "WHAT"], &rows);
     }
     if well { Ok(()) } else { Err(Failure::failed("something needs a look")) }

@@ -31,11 +31,8 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Defined>, Failure> {
 
 fn read_one(path: &Path, all: &mut Vec<Defined>) -> Result<(), Vec<String>> {
     let name = path.display();
-    let text = if path == Path::new("-") {
-        std::io::read_to_string(std::io::stdin())
-    } else {
-        std::fs::read_to_string(path)
-    };
+    let text =
+        if path == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
     let text = text.map_err(|e| vec![format!("{name}: cannot be read: {e}")])?;
     let documents = yaml::documents(&text).map_err(|e| vec![format!("{name}:{}: {}", e.line, e.detail)])?;
     let mut faults = Vec::new();

@@ -20,7 +20,12 @@ use std::process::ExitCode;
 use crate::config::{self, Config, Overrides};
 
 #[derive(Debug, Parser)]
-#[command(name = "askwhen", version, about = "Decides which user to ask which survey at which moment, and sends every answer on as a signed webhook", max_term_width = 100)]
+#[command(
+    name = "askwhen",
+    version,
+    about = "Decides which user to ask which survey at which moment, and sends every answer on as a signed webhook",
+    max_term_width = 100
+)]
 pub struct Cli {
     /// Configuration file; without it ./askwhen.toml counts, if it is there
     #[arg(long, global = true, value_name = "FILE", env = "ASKWHEN_CONFIG")]

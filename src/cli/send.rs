@@ -100,8 +100,7 @@ fn set(body: &mut Value, member: &str, value: &Option<String>) {
 fn pairs(all: &[String]) -> Result<Map<String, Value>, Failure> {
     let mut members = Map::new();
     for pair in all {
-        let (name, text) =
-            pair.split_once('=').ok_or_else(|| Failure::usage(format!("{pair}: write NAME=VALUE")))?;
+        let (name, text) = pair.split_once('=').ok_or_else(|| Failure::usage(format!("{pair}: write NAME=VALUE")))?;
         let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
         members.insert(name.to_owned(), value);
     }

@@ -67,7 +67,9 @@ fn console(roles: &[String]) -> Result<bool, Failure> {
     }
     for needed in ["bridge", "engine", "delivery"] {
         if !roles.iter().any(|role| role == needed) {
-            return Err(Failure::usage(format!("the embedded log is for one process: the role {needed} must run in it")));
+            return Err(Failure::usage(format!(
+                "the embedded log is for one process: the role {needed} must run in it"
+            )));
         }
     }
     Ok(roles.iter().any(|role| role == "console"))

@@ -29,13 +29,17 @@ pub struct TailArgs {
 pub async fn run(context: &Context, args: &TailArgs) -> Result<(), Failure> {
     let topic = Topic::by_name(&args.topic).ok_or_else(|| {
         let names: Vec<&str> = Topic::ALL.iter().map(|t| t.name()).collect();
-        let nearest = names.iter().min_by_key(|n| strsim::damerau_levenshtein(n, &args.topic)).copied().unwrap_or_default();
+        let nearest =
+            names.iter().min_by_key(|n| strsim::damerau_levenshtein(n, &args.topic)).copied().unwrap_or_default();
         Failure::usage(format!("there is no topic {}; did you mean {nearest}? All: {}", args.topic, names.join(", ")))
     })?;
     let since = match args.from.as_str() {
         "start" => None,
         "end" => Some(i64::MAX),
-        text => Some(time::parse_time(text).map_err(|wanted| Failure::usage(format!("--from must be start, end or {wanted}")))?),
+        text => Some(
+            time::parse_time(text)
+                .map_err(|wanted| Failure::usage(format!("--from must be start, end or {wanted}")))?,
+        ),
     };
     let dir = context.config.data_dir.join("log");
     if !dir.join("log.json").exists() {
@@ -56,15 +60,19 @@ pub async fn run(context: &Context, args: &TailArgs) -> Result<(), Failure> {
         records.sort_by_key(|(partition, record)| (record.appended_at, *partition, record.offset));
         for (partition, record) in records {
             let wanted_user = args.user.as_ref().is_none_or(|u| record.key.as_deref() == Some(u.as_bytes()));
-            if skipping_to_end || !wanted_user || since.is_some_and(|since| since != i64::MAX && record.appended_at < since) {
+            if skipping_to_end
+                || !wanted_user
+                || since.is_some_and(|since| since != i64::MAX && record.appended_at < since)
+            {
                 continue;
             }
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let headers: serde_json::Map<String, Value> =
                 record.headers.iter().map(|(name, value)| (text(name), text(value).into())).collect();
-            let value = record.value.as_deref().map(|bytes| {
-                serde_json::from_slice::<Value>(bytes).unwrap_or_else(|_| Value::String(text(bytes)))
-            });
+            let value = record
+                .value
+                .as_deref()
+                .map(|bytes| serde_json::from_slice::<Value>(bytes).unwrap_or_else(|_| Value::String(text(bytes))));
             let row = json!({
                 "partition": partition,
                 "offset": record.offset,

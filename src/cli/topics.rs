@@ -80,7 +80,8 @@ fn check(context: &Context) -> Result<(), Failure> {
             }
         }
     }
-    let report = json!({"partitions": partitions, "problems": problems, "largest_record_bytes": frame::MAX_FRAME_BYTES});
+    let report =
+        json!({"partitions": partitions, "problems": problems, "largest_record_bytes": frame::MAX_FRAME_BYTES});
     if context.format == Format::Json {
         output::json(&report);
     } else if problems.is_empty() {

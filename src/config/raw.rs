@@ -111,7 +111,10 @@ fn walk(table: &dyn TableLike, known: &Value, prefix: &str, (text, place): (&str
             for inner in tables {
                 if let Some((wrong, _)) = inner.iter().find(|(member, _)| !members.contains(member)) {
                     let line = inner.key(wrong).and_then(|key| key.span()).map_or(1, |span| line_at(text, span.start));
-                    return Err(Error { place: format!("{place}:{line}"), detail: unknown(&format!("{path}.{wrong}"), wrong, members.iter().copied()) });
+                    return Err(Error {
+                        place: format!("{place}:{line}"),
+                        detail: unknown(&format!("{path}.{wrong}"), wrong, members.iter().copied()),
+                    });
                 }
             }
             continue;
@@ -133,7 +136,9 @@ fn walk(table: &dyn TableLike, known: &Value, prefix: &str, (text, place): (&str
 fn unknown<'a>(path: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let nearest = known.map(|k| (strsim::damerau_levenshtein(k, name), k)).min();
     match nearest {
-        Some((distance, near)) if distance <= 1 + near.len() / 3 => format!("there is no key {path}; did you mean {near}?"),
+        Some((distance, near)) if distance <= 1 + near.len() / 3 => {
+            format!("there is no key {path}; did you mean {near}?")
+        }
         _ => format!("there is no key {path}; `askwhen config print --default` shows them all"),
     }
 }
@@ -151,7 +156,10 @@ fn set_variable(table: &mut Table, name: &str, text: &str) -> Result<(), Error> 
             None if open => break,
             None => {
                 let names: Vec<&str> = members.map(|m| m.keys().map(String::as_str).collect()).unwrap_or_default();
-                return Err(Error { place: name.to_owned(), detail: unknown(&parts.join("."), part, names.into_iter()) });
+                return Err(Error {
+                    place: name.to_owned(),
+                    detail: unknown(&parts.join("."), part, names.into_iter()),
+                });
             }
         }
     }
@@ -221,7 +229,11 @@ mod tests {
 
     #[test]
     fn layers_go_over_each_other() {
-        let environment = [("ASKWHEN__LOG__PARTITIONS".to_owned(), "3".to_owned()), ("ASKWHEN__HTTP__CORS_ORIGINS".into(), "[\"*\"]".into()), ("PATH".into(), "x".into())];
+        let environment = [
+            ("ASKWHEN__LOG__PARTITIONS".to_owned(), "3".to_owned()),
+            ("ASKWHEN__HTTP__CORS_ORIGINS".into(), "[\"*\"]".into()),
+            ("PATH".into(), "x".into()),
+        ];
         let flags = Overrides { listen: Some("127.0.0.1:0".into()), ..Overrides::default() };
         let config = load(None, environment, &flags).unwrap();
         assert_eq!((config.partitions, config.listen.as_str()), (3, "127.0.0.1:0"));

@@ -167,9 +167,10 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
 fn entries<'a>(table: &'a Table, name: &str) -> Result<Vec<&'a Table>, Fault> {
     match table.get(name) {
         None => Ok(Vec::new()),
-        Some(Value::Array(list)) => {
-            list.iter().map(|v| v.as_table().ok_or((name.to_owned(), format!("must be written as [[{name}]]")))).collect()
-        }
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|v| v.as_table().ok_or((name.to_owned(), format!("must be written as [[{name}]]"))))
+            .collect(),
         Some(_) => Err((name.to_owned(), format!("must be written as [[{name}]]"))),
     }
 }
@@ -217,7 +218,8 @@ fn keys(table: &Table) -> Result<Vec<Key>, Fault> {
         let digest = match (text("key"), text("key_file"), text("sha256")) {
             (Some(key), None, None) if !key.is_empty() => auth::digest(key),
             (None, Some(path), None) => {
-                let key = std::fs::read_to_string(path).map_err(|e| ("keys.key_file".to_owned(), format!("cannot be read: {e}")))?;
+                let key = std::fs::read_to_string(path)
+                    .map_err(|e| ("keys.key_file".to_owned(), format!("cannot be read: {e}")))?;
                 auth::digest(key.trim())
             }
             (None, None, Some(hexed)) => hex::decode(hexed)

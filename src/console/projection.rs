@@ -15,8 +15,7 @@ use crate::store::{Batch, Family, Store, keys};
 use crate::wire::output::{AttemptRecord, DeliveryRecord, Ended, RetryRecord};
 use crate::wire::topic::Topic;
 
-const TOPICS: [Topic; 5] =
-    [Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d];
+const TOPICS: [Topic; 5] = [Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d];
 const POSITIONS: &[u8] = b"positions";
 const ROUND_BYTES: usize = 1 << 20;
 /// Attempts shown of one delivery; a delivery has at most a few dozen.
@@ -280,7 +279,8 @@ fn take(topic: Topic, value: &[u8], (store, rows, batch): Into<'_>) -> Result<()
     match topic {
         Topic::Deliveries => {
             let Ok(DeliveryRecord::Deliver(delivery)) = serde_json::from_slice(value) else { return Ok(()) };
-            let known = rows.contains_key(&delivery.delivery_id) || load(store, delivery.delivery_id.as_bytes())?.is_some();
+            let known =
+                rows.contains_key(&delivery.delivery_id) || load(store, delivery.delivery_id.as_bytes())?.is_some();
             if !known {
                 let order = keys::timed(delivery.created_at, delivery.delivery_id.as_bytes());
                 let key = [keys::named(&delivery.project, ""), order].concat();

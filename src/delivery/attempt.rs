@@ -96,7 +96,8 @@ impl Sender {
             Err(error) => return failed(Outcome::NotSent, error.to_string()),
         };
         let client = if url.scheme() == "https" { &self.https } else { &self.plain };
-        let mut request = client.post(url).header("content-type", "application/json").header("accept-encoding", "identity");
+        let mut request =
+            client.post(url).header("content-type", "application/json").header("accept-encoding", "identity");
         for (name, value) in &endpoint.headers {
             request = request.header(name, value);
         }

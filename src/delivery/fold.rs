@@ -34,6 +34,9 @@ pub struct Row {
     pub attempt: u32,
     pub moved: u32,
     pub due_at: Millis,
+    /// Where it stands in `deliveries`: what is due at the same time goes in
+    /// that order. Zero once it is a retry.
+    pub place: u64,
     /// Start of the first attempt, once there was one.
     pub first_started_at: Option<Millis>,
     pub phase: Phase,
@@ -59,7 +62,9 @@ struct Positions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
     /// Due then, at the endpoint of a project.
-    Due { key: Vec<u8> },
+    Due {
+        key: Vec<u8>,
+    },
     Endpoint,
 }
 
@@ -111,19 +116,13 @@ impl Fold {
             let next = positions.next.get(topic.name()).copied().unwrap_or(0);
             let end = log.bounds(at).end;
             if next > end {
-                return Err(Error::Refused(format!("{at} ends at {end} and the delivery's state is at {next}: the log has lost its end")));
+                return Err(Error::Refused(format!(
+                    "{at} ends at {end} and the delivery's state is at {next}: the log has lost its end"
+                )));
             }
         }
-        let mut fold = Fold {
-            partition,
-            store,
-            log,
-            positions,
-            endpoints: BTreeMap::new(),
-            open: 0,
-            retrying: 0,
-            pruned_day: 0,
-        };
+        let mut fold =
+            Fold { partition, store, log, positions, endpoints: BTreeMap::new(), open: 0, retrying: 0, pruned_day: 0 };
         fold.load()?;
         Ok(fold)
     }
@@ -198,8 +197,13 @@ impl Fold {
             match self.take(topic, record, round) {
                 Err(Error::Refused(detail)) => {
                     let partition = self.partition;
-                    tracing::error!(topic = topic.name(), partition, offset = record.offset, detail,
-                        "a record of the delivery is unreadable");
+                    tracing::error!(
+                        topic = topic.name(),
+                        partition,
+                        offset = record.offset,
+                        detail,
+                        "a record of the delivery is unreadable"
+                    );
                 }
                 taken => taken?,
             }
@@ -212,7 +216,7 @@ impl Fold {
         let unreadable = |e: serde_json::Error| Error::Refused(e.to_string());
         match topic {
             Topic::Deliveries => match serde_json::from_slice(value).map_err(unreadable)? {
-                DeliveryRecord::Deliver(delivery) => self.deliver(*delivery, round),
+                DeliveryRecord::Deliver(delivery) => self.deliver(*delivery, record.offset, round),
                 DeliveryRecord::Endpoint { project, endpoint_id, body, .. } => {
                     self.endpoint(&project, &endpoint_id, body.as_ref(), round);
                     Ok(())
@@ -239,14 +243,14 @@ impl Fold {
         round.heard.push(Heard::Endpoint);
     }
 
-    fn deliver(&mut self, delivery: Delivery, round: &mut Round) -> Result<(), Error> {
+    fn deliver(&mut self, delivery: Delivery, place: u64, round: &mut Round) -> Result<(), Error> {
         let known = self.row(&delivery.delivery_id, round)?.is_some() || self.is_done(&delivery, round)?;
         if known {
             return Ok(());
         }
         self.open += 1;
         let due_at = delivery.created_at;
-        let row = Row { delivery, attempt: 0, moved: 0, due_at, first_started_at: None, phase: Phase::Due };
+        let row = Row { delivery, attempt: 0, moved: 0, due_at, place, first_started_at: None, phase: Phase::Due };
         self.put_due(row, round);
         Ok(())
     }
@@ -302,6 +306,7 @@ impl Fold {
             attempt: retry.attempt,
             moved: retry.moved,
             due_at: retry.due_at,
+            place: 0,
             first_started_at: Some(retry.first_started_at),
             phase: Phase::Due,
             delivery: *retry.delivery,
@@ -351,7 +356,11 @@ impl Fold {
     pub fn due(&self, after: &[u8], until: Millis, limit: usize) -> Result<Vec<Vec<u8>>, Error> {
         let from = [after, &[0]].concat();
         let entries = self.store.ascending(Family::Due, if after.is_empty() { &[] } else { &from }, limit)?;
-        Ok(entries.into_iter().map(|(key, _)| key).take_while(|key| keys::time_of(key).is_some_and(|at| at <= until)).collect())
+        Ok(entries
+            .into_iter()
+            .map(|(key, _)| key)
+            .take_while(|key| keys::time_of(key).is_some_and(|at| at <= until))
+            .collect())
     }
 
     /// When the first delivery behind `after` is due.
@@ -401,7 +410,12 @@ impl Fold {
 }
 
 pub fn due_key(row: &Row) -> Vec<u8> {
-    keys::timed(row.due_at, row.delivery.delivery_id.as_bytes())
+    keys::timed(row.due_at, &[&row.place.to_be_bytes(), row.delivery.delivery_id.as_bytes()].concat())
+}
+
+/// The delivery of a key of the due index.
+pub fn due_id(key: &[u8]) -> String {
+    String::from_utf8_lossy(key.get(16..).unwrap_or_default()).into_owned()
 }
 
 fn done_key(delivery: &Delivery) -> Vec<u8> {

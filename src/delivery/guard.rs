@@ -24,9 +24,8 @@ impl Resolve for Guard {
         let (allowed, plain) = (self.allowed.clone(), self.plain);
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
-            let fine = |at: &SocketAddr| {
-                address::is_allowed(at.ip(), &allowed) || (!plain && !address::is_forbidden(at.ip()))
-            };
+            let fine =
+                |at: &SocketAddr| address::is_allowed(at.ip(), &allowed) || (!plain && !address::is_forbidden(at.ip()));
             if found.is_empty() || !found.iter().all(fine) {
                 return Err(Blocked.into());
             }

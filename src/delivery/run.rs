@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ipnet::IpNet;
 
-use super::attempt::{Sender, Went};
-use super::fold::{Error, Fold, Heard, Phase, Row, TOPICS};
-use super::lanes::{Item, Lanes};
 use super::Status;
+use super::attempt::{Sender, Went};
+use super::fold::{Error, Fold, Heard, Phase, Row, TOPICS, due_id};
+use super::lanes::{Item, Lanes};
 use crate::clock::Clock;
 use crate::domain::endpoint::{Endpoint, SealedSecret};
 use crate::domain::message::Delivery as Message;
@@ -258,7 +258,7 @@ impl Loop {
     }
 
     fn enqueue(&mut self, at: usize, due_key: &[u8]) -> Result<(), Error> {
-        let delivery_id = String::from_utf8_lossy(&due_key[8..]).into_owned();
+        let delivery_id = due_id(due_key);
         let Some(row) = self.folds[at].find(&delivery_id)? else { return Ok(()) };
         if row.phase != Phase::Due {
             return Ok(());
@@ -397,15 +397,18 @@ impl Loop {
         let due_at = if attempt == 1 { went.started_at } else { row.due_at };
         let next = match self.endpoint(&item, &row.delivery) {
             None => Err("endpoint_removed"),
-            Some(endpoint) => retry::next(&endpoint.retry, Failed {
-                delivery_id: &row.delivery.delivery_id,
-                attempt,
-                first_started_at,
-                due_at,
-                ended_at: went.ended_at,
-                status: went.http_status,
-                retry_after: went.retry_after,
-            })
+            Some(endpoint) => retry::next(
+                &endpoint.retry,
+                Failed {
+                    delivery_id: &row.delivery.delivery_id,
+                    attempt,
+                    first_started_at,
+                    due_at,
+                    ended_at: went.ended_at,
+                    status: went.http_status,
+                    retry_after: went.retry_after,
+                },
+            )
             .map_err(|end| match end {
                 End::AttemptsExhausted => "attempts_exhausted",
                 End::MaxAge => "max_age",

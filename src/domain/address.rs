@@ -142,12 +142,33 @@ mod tests {
     #[test]
     fn literals_in_every_spelling() {
         for url in [
-            "https://127.0.0.1", "https://[::1]", "https://[::ffff:127.0.0.1]", "https://0", "https://0x7f.1",
-            "https://2130706433", "https://127.1", "https://169.254.169.254", "https://10.1.2.3", "https://100.64.0.1",
-            "https://[fc00::1]", "https://[fe80::1]", "https://[64:ff9b::7f00:1]", "https://[64:ff9b:1::1]",
-            "https://[2002:7f00:1::]", "https://[2001::1]", "https://localhost", "https://a.localhost",
-            "https://LOCALHOST.", "https://192.168.0.1", "https://172.31.0.1", "https://[::]", "https://[::7f00:1]",
-            "https://[2001:db8::1]", "https://224.0.0.1", "https://255.255.255.255", "https://017700000001",
+            "https://127.0.0.1",
+            "https://[::1]",
+            "https://[::ffff:127.0.0.1]",
+            "https://0",
+            "https://0x7f.1",
+            "https://2130706433",
+            "https://127.1",
+            "https://169.254.169.254",
+            "https://10.1.2.3",
+            "https://100.64.0.1",
+            "https://[fc00::1]",
+            "https://[fe80::1]",
+            "https://[64:ff9b::7f00:1]",
+            "https://[64:ff9b:1::1]",
+            "https://[2002:7f00:1::]",
+            "https://[2001::1]",
+            "https://localhost",
+            "https://a.localhost",
+            "https://LOCALHOST.",
+            "https://192.168.0.1",
+            "https://172.31.0.1",
+            "https://[::]",
+            "https://[::7f00:1]",
+            "https://[2001:db8::1]",
+            "https://224.0.0.1",
+            "https://255.255.255.255",
+            "https://017700000001",
         ] {
             assert_eq!(check_url(url, &[]), Err(Refused::Address), "{url}");
         }
@@ -164,7 +185,12 @@ mod tests {
         ] {
             assert_eq!(check_url(url, &[]), Err(why), "{url}");
         }
-        for url in ["https://example.com/x", "https://93.184.216.34", "https://[64:ff9b::5db8:d822]", "https://example.com:8443"] {
+        for url in [
+            "https://example.com/x",
+            "https://93.184.216.34",
+            "https://[64:ff9b::5db8:d822]",
+            "https://example.com:8443",
+        ] {
             assert!(check_url(url, &[]).is_ok(), "{url}");
         }
     }

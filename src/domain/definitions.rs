@@ -175,4 +175,3 @@ impl Definitions {
         Arc::make_mut(self.projects.entry(project.to_owned()).or_default())
     }
 }
-

@@ -44,13 +44,8 @@ pub enum EventType {
 }
 
 impl EventType {
-    pub const EVERY: [EventType; 5] = [
-        EventType::Answered,
-        EventType::Completed,
-        EventType::Displayed,
-        EventType::Dismissed,
-        EventType::Erased,
-    ];
+    pub const EVERY: [EventType; 5] =
+        [EventType::Answered, EventType::Completed, EventType::Displayed, EventType::Dismissed, EventType::Erased];
 
     pub fn name(self) -> &'static str {
         match self {

@@ -92,8 +92,7 @@ pub fn offer_was_made(incarnation: u128, project: &str, user_id: &str, offer_id:
     let Some(hex) = offer_id.strip_prefix("off_").filter(|hex| hex.len() == 32 && hex.is_ascii()) else {
         return false;
     };
-    let (Ok(partition), Ok(offset)) = (u32::from_str_radix(&hex[..4], 16), u64::from_str_radix(&hex[4..16], 16))
-    else {
+    let (Ok(partition), Ok(offset)) = (u32::from_str_radix(&hex[..4], 16), u64::from_str_radix(&hex[4..16], 16)) else {
         return false;
     };
     Origin { incarnation, partition, offset }.offer_id(project, user_id) == offer_id

@@ -19,16 +19,32 @@ pub struct Record<'a> {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body<'a> {
-    Event { name: Cow<'a, str>, properties: &'a str },
-    Trigger { trigger: Cow<'a, str>, properties: &'a str, context: Context },
-    Displayed { offer_id: Cow<'a, str> },
-    Dismissed { offer_id: Cow<'a, str> },
+    Event {
+        name: Cow<'a, str>,
+        properties: &'a str,
+    },
+    Trigger {
+        trigger: Cow<'a, str>,
+        properties: &'a str,
+        context: Context,
+    },
+    Displayed {
+        offer_id: Cow<'a, str>,
+    },
+    Dismissed {
+        offer_id: Cow<'a, str>,
+    },
     Answers(Answers),
     /// Merged member by member; `null` removes one.
     Attributes(Vec<(String, Json)>),
     /// Reads; they change nothing.
-    ShowOffer { offer_id: Cow<'a, str> },
-    ShowLink { survey_id: Cow<'a, str>, context: Context },
+    ShowOffer {
+        offer_id: Cow<'a, str>,
+    },
+    ShowLink {
+        survey_id: Cow<'a, str>,
+        context: Context,
+    },
 }
 
 impl Body<'_> {
@@ -68,7 +84,10 @@ pub struct Answers {
 pub enum Target {
     Offer(String),
     /// A link survey; with a `response_id`, the response that goes on.
-    Link { survey_id: String, response_id: Option<String> },
+    Link {
+        survey_id: String,
+        response_id: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]

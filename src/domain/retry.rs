@@ -20,7 +20,11 @@ pub enum Intervals {
     /// One after the other; when they are used up the delivery ends.
     Schedule(Vec<Millis>),
     Fixed(Millis),
-    Exponential { base: Millis, factor: f64, cap: Millis },
+    Exponential {
+        base: Millis,
+        factor: f64,
+        cap: Millis,
+    },
 }
 
 /// A policy with nothing left out. All spans in milliseconds.
@@ -113,9 +117,7 @@ pub fn next(policy: &Policy, failed: Failed<'_>) -> Result<Millis, End> {
         return Err(End::AttemptsExhausted);
     }
     let plain = match &policy.intervals {
-        Intervals::Schedule(delays) => {
-            *delays.get(failed.attempt as usize - 1).ok_or(End::AttemptsExhausted)?
-        }
+        Intervals::Schedule(delays) => *delays.get(failed.attempt as usize - 1).ok_or(End::AttemptsExhausted)?,
         Intervals::Fixed(interval) => *interval,
         Intervals::Exponential { base, factor, cap } => {
             let grown = *base as f64 * factor.powi(failed.attempt.min(1_000) as i32 - 1);
@@ -150,7 +152,15 @@ mod tests {
     use super::*;
 
     fn failed(attempt: u32, due_at: Millis) -> Failed<'static> {
-        Failed { delivery_id: "dlv_1", attempt, first_started_at: 0, due_at, ended_at: due_at, status: Some(500), retry_after: None }
+        Failed {
+            delivery_id: "dlv_1",
+            attempt,
+            first_started_at: 0,
+            due_at,
+            ended_at: due_at,
+            status: Some(500),
+            retry_after: None,
+        }
     }
 
     fn walk(policy: &Policy) -> (Vec<Millis>, End) {

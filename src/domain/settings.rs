@@ -21,12 +21,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings {
-            global_cooldown: 7 * DAY,
-            max_per_session: 1,
-            offer_ttl: 10 * MINUTE,
-            allowed_lateness: 100 * HOUR,
-        }
+        Settings { global_cooldown: 7 * DAY, max_per_session: 1, offer_ttl: 10 * MINUTE, allowed_lateness: 100 * HOUR }
     }
 }
 

@@ -277,11 +277,7 @@ impl User {
                 self.offers.remove(victim);
                 continue;
             }
-            let oldest = self
-                .surveys
-                .iter()
-                .filter_map(|(id, s)| Some((s.activations.first()?.at, id.clone())))
-                .min();
+            let oldest = self.surveys.iter().filter_map(|(id, s)| Some((s.activations.first()?.at, id.clone()))).min();
             match oldest {
                 Some((_, id)) => {
                     self.surveys.get_mut(&id).expect("just found").activations.remove(0);
@@ -296,7 +292,9 @@ impl User {
         let surveys: usize = self
             .surveys
             .iter()
-            .map(|(id, s)| id.len() + 48 + s.shown.len() * 16 + s.activations.iter().map(activated_bytes).sum::<usize>())
+            .map(|(id, s)| {
+                id.len() + 48 + s.shown.len() * 16 + s.activations.iter().map(activated_bytes).sum::<usize>()
+            })
             .sum();
         let offers: usize = self.offers.iter().map(offer_bytes).sum();
         let sessions: usize = self.sessions.iter().map(|s| s.session_id.len() + 8).sum();
@@ -305,13 +303,17 @@ impl User {
 }
 
 fn activated_bytes(activated: &Activated) -> usize {
-    activated.event_id.len() + activated.event_name.len() + activated.properties.as_ref().map_or(0, Json::len_bytes) + 24
+    activated.event_id.len()
+        + activated.event_name.len()
+        + activated.properties.as_ref().map_or(0, Json::len_bytes)
+        + 24
 }
 
 fn offer_bytes(offer: &Offer) -> usize {
-    let response = offer.response.as_ref().map_or(0, |r| {
-        r.answers.iter().map(|(id, a)| id.len() + a.value.len_bytes() + 24).sum::<usize>() + 24
-    });
+    let response = offer
+        .response
+        .as_ref()
+        .map_or(0, |r| r.answers.iter().map(|(id, a)| id.len() + a.value.len_bytes() + 24).sum::<usize>() + 24);
     offer.activation.as_ref().map_or(0, activated_bytes) + offer.trigger_properties.len_bytes() + response + 256
 }
 

@@ -51,7 +51,9 @@ impl Table {
             let Some((last, _)) = entries.last() else { break };
             from = [last.as_slice(), &[0]].concat();
             for (key, value) in entries {
-                let unreadable = |e: serde_json::Error| format!("the definition {} is unreadable: {e}", String::from_utf8_lossy(&key));
+                let unreadable = |e: serde_json::Error| {
+                    format!("the definition {} is unreadable: {e}", String::from_utf8_lossy(&key))
+                };
                 if key == REQUESTS {
                     table.requests = serde_json::from_slice(&value).map_err(unreadable)?;
                 } else if let Some(project) = key.strip_prefix(NAMES.as_bytes()) {

@@ -41,10 +41,8 @@ impl Users {
         }
         let user = match self.store.get(Family::Users, &key)? {
             None => User::default(),
-            Some(bytes) => state::decode(&bytes).map_err(|e| store::Error::Damaged {
-                path: "users".into(),
-                detail: e.to_string(),
-            })?,
+            Some(bytes) => state::decode(&bytes)
+                .map_err(|e| store::Error::Damaged { path: "users".into(), detail: e.to_string() })?,
         };
         let user = Arc::new(user);
         self.make_room();

@@ -101,8 +101,9 @@ impl Embedded {
         fs::create_dir_all(dir).map_err(io)?;
         let lock = lock(dir)?;
         let identity = identity(dir, partitions)?;
-        let incarnation = u128::from_str_radix(&identity.incarnation, 16)
-            .map_err(|_| Error::Refused(format!("{}: the incarnation is unreadable", dir.join("log.json").display())))?;
+        let incarnation = u128::from_str_radix(&identity.incarnation, 16).map_err(|_| {
+            Error::Refused(format!("{}: the incarnation is unreadable", dir.join("log.json").display()))
+        })?;
         let ends = take_ends(dir)?;
         let mut parts = BTreeMap::new();
         for topic in Topic::ALL.iter().filter(|t| **t != Topic::Replies) {
@@ -112,13 +113,16 @@ impl Embedded {
                 let segments = segment::open_all(at, &dir, ends.get(&at.to_string()).copied())?;
                 let last = segments.last().expect("there is always one");
                 let end = last_offset(last);
-                parts.insert(at, Arc::new(Part {
+                parts.insert(
                     at,
-                    dir,
-                    segments: RwLock::new(segments),
-                    end: AtomicU64::new(end),
-                    bells: Mutex::default(),
-                }));
+                    Arc::new(Part {
+                        at,
+                        dir,
+                        segments: RwLock::new(segments),
+                        end: AtomicU64::new(end),
+                        bells: Mutex::default(),
+                    }),
+                );
             }
         }
         let log = Embedded {
@@ -466,9 +470,9 @@ fn sync_all(dirty: &[(Arc<Part>, Arc<File>, u64)]) -> Result<(), Error> {
     std::thread::scope(|scope| {
         let others: Vec<_> = dirty[1..].iter().map(|d| scope.spawn(move || sync(d))).collect();
         let first = sync(&dirty[0]);
-        others.into_iter().fold(first, |all, other| {
-            all.and(other.join().unwrap_or(Err(Error::Unknown("a sync panicked".into()))))
-        })
+        others
+            .into_iter()
+            .fold(first, |all, other| all.and(other.join().unwrap_or(Err(Error::Unknown("a sync panicked".into())))))
     })
 }
 

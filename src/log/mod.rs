@@ -75,7 +75,9 @@ impl Record {
 pub enum Error {
     #[error("{at} begins at {start}, after the offset {offset} that was asked for")]
     Trimmed { at: At, offset: u64, start: u64 },
-    #[error("{at} is damaged at offset {offset} ({file}): {detail}. Restore it from a backup; nothing behind it is served")]
+    #[error(
+        "{at} is damaged at offset {offset} ({file}): {detail}. Restore it from a backup; nothing behind it is served"
+    )]
     Damaged { at: At, offset: u64, file: String, detail: String },
     #[error("the log cannot write: {0}. Whether the record is stored is unknown")]
     Unknown(String),
@@ -119,7 +121,11 @@ impl Error {
 pub enum Ack {
     Once(tokio::sync::oneshot::Sender<Result<u64, Error>>),
     /// To an actor's own queue, with its tag.
-    Tagged { tag: u64, queue: std::sync::mpsc::Sender<(u64, Result<u64, Error>)>, bell: Arc<Bell> },
+    Tagged {
+        tag: u64,
+        queue: std::sync::mpsc::Sender<(u64, Result<u64, Error>)>,
+        bell: Arc<Bell>,
+    },
 }
 
 impl Ack {

@@ -83,7 +83,11 @@ impl Simulated {
     /// Appends to this partition fail from now on, or work again.
     pub fn fail(&self, at: At, failing: bool) {
         let mut state = self.state.lock().expect("no panic holds this lock");
-        if failing { state.failing.insert(at) } else { state.failing.remove(&at) };
+        if failing {
+            state.failing.insert(at)
+        } else {
+            state.failing.remove(&at)
+        };
     }
 
     fn store(&self, state: &mut State, Waiting { at, records, ack }: Waiting) {

@@ -36,7 +36,8 @@ impl Memory {
     pub fn scan(&self, family: Family, from: &[u8], limit: usize, up: bool) -> Vec<Entry> {
         let entries = self.entries.lock().expect("no panic holds this lock");
         let key = (family, from.to_vec());
-        let own = |((f, key), value): (&(Family, Vec<u8>), &Vec<u8>)| (*f == family).then(|| (key.clone(), value.clone()));
+        let own =
+            |((f, key), value): (&(Family, Vec<u8>), &Vec<u8>)| (*f == family).then(|| (key.clone(), value.clone()));
         if up {
             entries.range(key..).map_while(own).take(limit).collect()
         } else {

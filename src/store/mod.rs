@@ -39,8 +39,7 @@ pub enum Family {
 }
 
 impl Family {
-    pub const ENGINE: &[Family] =
-        &[Family::Users, Family::Dedupe, Family::Decided, Family::Definitions, Family::Meta];
+    pub const ENGINE: &[Family] = &[Family::Users, Family::Dedupe, Family::Decided, Family::Definitions, Family::Meta];
     pub const DELIVERY: &[Family] = &[Family::Waiting, Family::Due, Family::Done, Family::Endpoints, Family::Meta];
     pub const CONSOLE: &[Family] = &[Family::Entries, Family::Index, Family::Meta];
 

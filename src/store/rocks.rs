@@ -25,8 +25,7 @@ impl Shared {
     /// `memory_bytes` bounds blocks and write buffers of all stores together.
     pub fn new(memory_bytes: usize) -> Shared {
         let cache = Cache::new_lru_cache(memory_bytes);
-        let buffers =
-            WriteBufferManager::new_write_buffer_manager_with_cache(memory_bytes / 2, false, cache.clone());
+        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(memory_bytes / 2, false, cache.clone());
         Shared { cache, buffers }
     }
 }

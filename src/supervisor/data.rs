@@ -89,11 +89,8 @@ fn own_keys(dir: &Path) -> Result<(Vec<Key>, Option<FreshKeys>), Error> {
     if !path.exists() {
         let kinds = [Kind::Client, Kind::Server, Kind::Admin];
         let made: FreshKeys = kinds.map(|kind| (kind, format!("ak_{}_{}", kind.name(), &random_hex()[..40]))).into();
-        let keys = made.iter().map(|(kind, key)| KeyEntry {
-            project: DEFAULT_PROJECT.into(),
-            kind: *kind,
-            key: key.clone(),
-        });
+        let keys =
+            made.iter().map(|(kind, key)| KeyEntry { project: DEFAULT_PROJECT.into(), kind: *kind, key: key.clone() });
         let text = toml::to_string(&KeysFile { keys: keys.collect() }).map_err(|e| Error::Failed(e.to_string()))?;
         write_private(&path, &text)?;
         fresh = Some(made);

@@ -70,8 +70,7 @@ pub fn check(bytes: &[u8]) -> Result<&str, Error> {
     if bytes.starts_with(&[0xef, 0xbb, 0xbf]) {
         return Err(Error { flaw: Flaw::Bom, byte_offset: 0 });
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|e| Error { flaw: Flaw::BadUtf8, byte_offset: e.valid_up_to() })?;
+    let text = std::str::from_utf8(bytes).map_err(|e| Error { flaw: Flaw::BadUtf8, byte_offset: e.valid_up_to() })?;
     let mut scan = Scan { text, bytes, at: 0 };
     scan.skip_space();
     if scan.at == bytes.len() {
@@ -388,7 +387,13 @@ mod tests {
     #[test]
     fn good_json_passes() {
         for text in [
-            "{}", "[]", " [ ] ", "null", "-0.5e-3", "\"\\ud83d\\ude00 \\u00e9\"", "123456789012345678901234567890",
+            "{}",
+            "[]",
+            " [ ] ",
+            "null",
+            "-0.5e-3",
+            "\"\\ud83d\\ude00 \\u00e9\"",
+            "123456789012345678901234567890",
             "{\"a\":[1,{\"b\":[]}],\"c\":{}}",
         ] {
             assert_eq!(check(text.as_bytes()), Ok(text));

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::definition::Kind;
-use super::record::Defined;
 use super::profile::standard;
+use super::record::Defined;
 use crate::domain::decision::Decision;
 use crate::domain::endpoint::EventType;
 use crate::domain::json::Json;
@@ -59,7 +59,12 @@ pub fn response(kind: EventType, data: &Data) -> Vec<u8> {
 pub enum DeliveryRecord {
     Deliver(Box<Delivery>),
     /// The endpoint's definition from here on; without a body it is gone.
-    Endpoint { project: String, endpoint_id: String, version: u64, body: Option<Json> },
+    Endpoint {
+        project: String,
+        endpoint_id: String,
+        version: u64,
+        body: Option<Json>,
+    },
 }
 
 /// Topics `deliveries.retry.*`: the delivery itself and when it is due.

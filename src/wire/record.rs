@@ -188,8 +188,7 @@ pub fn decode(value: Option<&[u8]>, trusted: bool) -> Result<Decoded<'_>, Unread
     if !text.trim_start().starts_with('{') {
         return Err(unreadable("wrong_type", "a record is a JSON object"));
     }
-    let members: Members<'_> =
-        serde_json::from_str(text).map_err(|e| unreadable("wrong_type", e.to_string()))?;
+    let members: Members<'_> = serde_json::from_str(text).map_err(|e| unreadable("wrong_type", e.to_string()))?;
     let kind = members.kind.as_ref().map_or("event", |text| &text.0);
     if kind == "internal" {
         if !trusted {
@@ -208,8 +207,8 @@ fn user_record(members: Members<'_>) -> Result<Record<'_>, Unreadable> {
         Some(text) => checked(text.0.into_owned(), name),
         None => Err(unreadable("missing_field", format!("{name} is required"))),
     };
-    let user_id = borrowed(members.user_id, "user_id")?
-        .ok_or_else(|| unreadable("missing_field", "user_id is required"))?;
+    let user_id =
+        borrowed(members.user_id, "user_id")?.ok_or_else(|| unreadable("missing_field", "user_id is required"))?;
     let project = borrowed(members.project, "project")?.unwrap_or(Cow::Borrowed(DEFAULT_PROJECT));
     let event_id = borrowed(members.event_id, "event_id")?;
     let told = Told {
@@ -254,7 +253,12 @@ fn user_record(members: Members<'_>) -> Result<Record<'_>, Unreadable> {
             let answers = members.answers.unwrap_or_default().into_iter().map(given).collect::<Result<_, _>>()?;
             Body::Answers(Answers { target, answers, completed: members.completed.unwrap_or(false), context })
         }
-        _ => return Err(unreadable("unknown_type", "type must be event, trigger, displayed, dismissed, answers or attributes")),
+        _ => {
+            return Err(unreadable(
+                "unknown_type",
+                "type must be event, trigger, displayed, dismissed, answers or attributes",
+            ));
+        }
     };
     Ok(Record { project, user_id, event_id, told, body })
 }
@@ -442,7 +446,12 @@ mod tests {
     #[test]
     fn what_is_written_reads_back() {
         let context = Context { platform: Some("ios".into()), ..Context::default() };
-        let given = Given { question_id: "q".into(), value: Json::from_valid("[\"a\"]"), answered_at: Some(5), duration_ms: Some(9) };
+        let given = Given {
+            question_id: "q".into(),
+            value: Json::from_valid("[\"a\"]"),
+            answered_at: Some(5),
+            duration_ms: Some(9),
+        };
         for body in [
             Body::Event { name: "ended_sleep".into(), properties: "{\"n\":12345678901234567890}" },
             Body::Event { name: "x".into(), properties: "{}" },
@@ -450,7 +459,12 @@ mod tests {
             Body::Displayed { offer_id: "o".into() },
             Body::Dismissed { offer_id: "o".into() },
             Body::Attributes(vec![("a".into(), Json::null())]),
-            Body::Answers(Answers { target: Target::Offer("o".into()), answers: vec![given.clone()], completed: true, context }),
+            Body::Answers(Answers {
+                target: Target::Offer("o".into()),
+                answers: vec![given.clone()],
+                completed: true,
+                context,
+            }),
             Body::Answers(Answers {
                 target: Target::Link { survey_id: "s".into(), response_id: None },
                 answers: vec![given],

@@ -103,7 +103,8 @@ fn bytes(response: &Response) -> usize {
 
 fn check_all(survey: &Survey, given: &[Given]) -> Result<(), Refusal> {
     for (i, one) in given.iter().enumerate() {
-        let refuse = |field: &str, detail: String| Refusal::UnfitAnswer { pointer: format!("/answers/{i}/{field}"), detail };
+        let refuse =
+            |field: &str, detail: String| Refusal::UnfitAnswer { pointer: format!("/answers/{i}/{field}"), detail };
         let Some((_, question)) = survey.question(&one.question_id) else {
             return Err(refuse("question_id", "the survey has no such question".into()));
         };

@@ -88,11 +88,7 @@ fn is_stale(scene: Scene<'_>, record: &Record<'_>) -> bool {
 
 /// An offer that this session already has goes on; else priority, then soonest
 /// expiry, then oldest activation, then id. The others stay armed.
-fn choose(
-    scene: Scene<'_>,
-    evaluations: &mut [Evaluation],
-    passed: Vec<(usize, Passed)>,
-) -> Option<(usize, Passed)> {
+fn choose(scene: Scene<'_>, evaluations: &mut [Evaluation], passed: Vec<(usize, Passed)>) -> Option<(usize, Passed)> {
     let rank = |(at, passed): &(usize, Passed)| {
         let priority = scene.project.surveys[&evaluations[*at].survey_id].current.priority;
         let activated_at = passed.activation.as_ref().map_or(scene.now, |a| a.at);
@@ -135,4 +131,3 @@ fn conclude(
     out.items.push(Output::Decision(decision.clone()));
     out.reply = Some(Reply::Decided(decision));
 }
-

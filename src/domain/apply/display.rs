@@ -50,12 +50,7 @@ pub(super) fn show(scene: Scene<'_>, user: &User, offer_id: &str, out: &mut Outp
 }
 
 /// The offer and the version of its survey, or a refusal in `out`.
-pub(super) fn find(
-    scene: Scene<'_>,
-    user: &User,
-    offer_id: &str,
-    out: &mut Outputs,
-) -> Option<(usize, Arc<Survey>)> {
+pub(super) fn find(scene: Scene<'_>, user: &User, offer_id: &str, out: &mut Outputs) -> Option<(usize, Arc<Survey>)> {
     if let Some(index) = user.offers.iter().position(|o| o.offer_id == offer_id) {
         let offer = &user.offers[index];
         let entry = &scene.project.surveys[&offer.survey_id];
@@ -79,10 +74,10 @@ pub(super) fn mark_displayed(scene: Scene<'_>, user: &mut User, index: usize, at
     let session_id = offer.context.session_id.clone();
     let activation = offer.activation.as_ref().map(|a| a.offset);
     let mark = scene.project.surveys.get(&offer.survey_id).map_or(0, |e| e.mark);
-    let state = user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| crate::domain::user::PerSurvey {
-        mark,
-        ..Default::default()
-    });
+    let state = user
+        .surveys
+        .entry(offer.survey_id.clone())
+        .or_insert_with(|| crate::domain::user::PerSurvey { mark, ..Default::default() });
     state.displayed(at, activation);
     user.last_display_at = user.last_display_at.max(Some(at));
     user.count_session(session_id.as_deref());

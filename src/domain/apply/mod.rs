@@ -42,10 +42,16 @@ pub struct Outputs {
 pub enum Output {
     Decision(Box<Decision>),
     /// An accepted answer or completion, as topic `responses` carries it.
-    Response { kind: EventType, data: Box<Data> },
+    Response {
+        kind: EventType,
+        data: Box<Data>,
+    },
     Delivery(Box<Delivery>),
     /// The record could not take effect, and nobody waits to be told so.
-    Reject { reason: &'static str, detail: String },
+    Reject {
+        reason: &'static str,
+        detail: String,
+    },
 }
 
 /// What is told to whoever waits for the record.
@@ -54,7 +60,10 @@ pub enum Reply {
     Decided(Box<Decision>),
     /// A repetition of a trigger whose decision the caller has to look up.
     Repeated,
-    Accepted { duplicate: bool, response_id: Option<String> },
+    Accepted {
+        duplicate: bool,
+        response_id: Option<String>,
+    },
     Offer(Box<OfferView>),
     Link(Box<LinkView>),
     Refused(Refusal),
@@ -86,7 +95,10 @@ pub enum Refusal {
     /// A link survey that this gate closes to this user.
     Closed(Gate),
     /// An answer that does not fit; the pointer is into the request's body.
-    UnfitAnswer { pointer: String, detail: String },
+    UnfitAnswer {
+        pointer: String,
+        detail: String,
+    },
     AttributesTooLarge,
 }
 

@@ -36,7 +36,8 @@ impl Follower {
                 return Ok(records);
             }
             let Some((base, file, position)) = &mut self.current else { return Ok(records) };
-            let bytes = segment::read_at(file, *position, STEP_BYTES).map_err(|e| Error::io(self.dir.display().to_string(), &e))?;
+            let bytes = segment::read_at(file, *position, STEP_BYTES)
+                .map_err(|e| Error::io(self.dir.display().to_string(), &e))?;
             let mut inside = 0;
             while let Ok(read) = frame::decode(&bytes.slice(inside..)) {
                 inside += read.len_bytes;

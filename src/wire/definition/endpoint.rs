@@ -39,8 +39,20 @@ pub struct EndpointBody {
 
 /// Names that the signature, the transport or the profile owns.
 const RESERVED_HEADERS: [&str; 14] = [
-    "host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "keep-alive",
-    "upgrade", "te", "trailer", "expect", "proxy-authorization", "accept-encoding", "x-webhook-signature",
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "upgrade",
+    "te",
+    "trailer",
+    "expect",
+    "proxy-authorization",
+    "accept-encoding",
+    "x-webhook-signature",
 ];
 
 pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>, target: Target<'_>) -> EndpointBody {
@@ -90,9 +102,8 @@ fn url(reader: &mut Reader<'_>, target: Target<'_>) -> String {
 
 /// A literal, `{env: NAME}`, or, from the journal, the sealed form.
 fn secret(reader: &mut Reader<'_>, profile: Profile) -> (SecretSource, Option<SealedSecret>, Option<PreviousSecret>) {
-    let previous = reader
-        .raw("previous_secret")
-        .and_then(|value| serde_json::from_value::<PreviousSecret>(value.clone()).ok());
+    let previous =
+        reader.raw("previous_secret").and_then(|value| serde_json::from_value::<PreviousSecret>(value.clone()).ok());
     match reader.raw("secret") {
         None => (SecretSource::Keep, None, previous),
         Some(Value::String(text)) => {
@@ -229,7 +240,9 @@ fn full_policy(inner: &mut Reader<'_>, preset: &Policy) -> Policy {
     if !matches!(intervals, Intervals::Schedule(_)) && max_attempts.is_none() && max_age.is_none() {
         inner.fault(Code::MissingField, "max_attempts", "or max_age is required: retries must end");
     }
-    let retry_after_max = match inner.object("retry_after", |i| (i.boolean("honour").unwrap_or(true), i.duration("max").unwrap_or(DAY))) {
+    let retry_after_max = match inner
+        .object("retry_after", |i| (i.boolean("honour").unwrap_or(true), i.duration("max").unwrap_or(DAY)))
+    {
         None => preset.retry_after_max,
         Some((honour, max)) => honour.then_some(max.min(DAY)),
     };

@@ -98,8 +98,9 @@ pub fn settings(body: &Value) -> Result<Settings, Vec<Fault>> {
         let standard = Settings::default();
         Settings {
             global_cooldown: reader.duration("global_cooldown").unwrap_or(standard.global_cooldown),
-            max_per_session: reader.integer("max_per_session", 1..=1_000_000).unwrap_or(i64::from(standard.max_per_session))
-                as u32,
+            max_per_session: reader
+                .integer("max_per_session", 1..=1_000_000)
+                .unwrap_or(i64::from(standard.max_per_session)) as u32,
             offer_ttl: reader.positive_duration("offer_ttl").unwrap_or(standard.offer_ttl),
             allowed_lateness: reader.duration("allowed_lateness").unwrap_or(standard.allowed_lateness),
         }
@@ -117,7 +118,8 @@ pub fn trigger(body: &Value, first_seen_at: String) -> Result<Trigger, Vec<Fault
         if trigger_id.is_empty() && !name.is_empty() {
             reader.fault(Code::MissingField, "trigger_id", "cannot be made from this name: give one");
         }
-        let kinds = [("backend", TriggerKind::Backend), ("frontend", TriggerKind::Frontend), ("custom", TriggerKind::Custom)];
+        let kinds =
+            [("backend", TriggerKind::Backend), ("frontend", TriggerKind::Frontend), ("custom", TriggerKind::Custom)];
         let kind = reader.choice("kind", &kinds).unwrap_or(TriggerKind::Custom);
         Trigger { trigger_id, name, kind, first_seen_at }
     })
@@ -172,4 +174,3 @@ fn finish<T>(body: &Value, read: impl FnOnce(&mut Reader<'_>) -> T) -> Result<T,
     };
     if faults.is_empty() { Ok(read) } else { Err(faults) }
 }
-

@@ -91,7 +91,11 @@ fn activate(reader: &mut Reader<'_>) -> Option<Activation> {
         let used: Vec<&str> = forms.into_iter().filter(|form| inner.raw(form).is_some()).collect();
         match used[..] {
             ["event"] => {}
-            [] => inner.fault(Code::MissingField, "event", "is required: activate needs one of event, any, all, sequence, absence"),
+            [] => inner.fault(
+                Code::MissingField,
+                "event",
+                "is required: activate needs one of event, any, all, sequence, absence",
+            ),
             [form] => {
                 unbuilt = Some(form.to_owned());
                 inner.fault(Code::NotBuilt, form, "asks for a rule that this version cannot apply yet; use event");
@@ -142,12 +146,8 @@ fn app_version(reader: &mut Reader<'_>) -> Option<VersionRange> {
 }
 
 fn frequency(reader: &mut Reader<'_>) -> Frequency {
-    let standard = Frequency {
-        repeat: Repeat::Once,
-        max_displays: None,
-        cooldown: 0,
-        global_cooldown: GlobalCooldown::Respect,
-    };
+    let standard =
+        Frequency { repeat: Repeat::Once, max_displays: None, cooldown: 0, global_cooldown: GlobalCooldown::Respect };
     let read = reader.object("frequency", |inner| Frequency {
         repeat: inner
             .choice(

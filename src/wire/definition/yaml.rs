@@ -188,7 +188,14 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_told_with_its_line() {
-        for (text, line) in [("a: 1\na: 2\n", 2), ("a: &x 1\n", 1), ("a: *x\n", 1), ("a: !!int 3\n", 1), ("a: [1\n", 2), ("? [a]\n: 1\n", 1)] {
+        for (text, line) in [
+            ("a: 1\na: 2\n", 2),
+            ("a: &x 1\n", 1),
+            ("a: *x\n", 1),
+            ("a: !!int 3\n", 1),
+            ("a: [1\n", 2),
+            ("? [a]\n: 1\n", 1),
+        ] {
             let error = documents(text).unwrap_err();
             assert_eq!(error.line, line, "{text}: {error}");
         }

@@ -51,9 +51,7 @@ pub fn body(message: &Message, message_id: &str) -> Vec<u8> {
     let data = &message.data;
     let nothing = Json::empty_object();
     let trigger_event = match &data.activation {
-        Some(activation) => {
-            TriggerEvent { event_name: &activation.event_name, parameters: &activation.properties }
-        }
+        Some(activation) => TriggerEvent { event_name: &activation.event_name, parameters: &activation.properties },
         None if data.trigger.is_empty() => TriggerEvent { event_name: "", parameters: &nothing },
         None => TriggerEvent { event_name: &data.trigger, parameters: &data.trigger_properties },
     };

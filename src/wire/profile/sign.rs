@@ -87,7 +87,10 @@ mod tests {
 
     #[test]
     fn rotation_signs_with_both_where_there_is_room() {
-        let keys = Keys { current: new_secret(Profile::Standard, &[1; 32]), previous: Some(new_secret(Profile::Standard, &[2; 32])) };
+        let keys = Keys {
+            current: new_secret(Profile::Standard, &[1; 32]),
+            previous: Some(new_secret(Profile::Standard, &[2; 32])),
+        };
         let standard = headers(Profile::Standard, &keys, ("msg_1", 1, 1), b"{}").unwrap();
         assert_eq!(standard.iter().find(|(n, _)| *n == "webhook-signature").unwrap().1.split(' ').count(), 2);
         let keys = Keys { current: "new".into(), previous: Some("old".into()) };
