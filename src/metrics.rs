@@ -74,7 +74,7 @@ impl Metrics {
         registry.register(Box::new(engine_lag_seconds.clone()))?;
         let disk_free_bytes = Gauge::new("disk_free_bytes", "Free bytes on the disk of the data directory.")?;
         registry.register(Box::new(disk_free_bytes.clone()))?;
-        Ok(Metrics {
+        let metrics = Metrics {
             bridge_requests: counters("bridge_requests_total", "Requests answered.", &["route", "status"])?,
             bridge_request_seconds: histogram("bridge_request_seconds", "From a request's head to its answer.")?,
             bridge_ack_seconds: histogram("bridge_ack_seconds", "From an append to its acknowledgement.")?,
@@ -103,7 +103,22 @@ impl Metrics {
             log_append_seconds: histogram("log_append_seconds", "Writing and syncing a group of records.")?,
             disk_free_bytes,
             registry,
-        })
+        };
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// Counters that alerts are written on exist before their first event.
+    fn begin(&self) {
+        for kind in ["forged", "invalid_json", "missing_field", "panic", "unknown_type", "wrong_type"] {
+            self.engine_rejects.with_label_values(&[kind]).inc_by(0);
+        }
+        for outcome in crate::wire::output::Outcome::ALL {
+            self.delivery_attempts.with_label_values(&[outcome.name()]).inc_by(0);
+        }
+        for reason in ["attempts_exhausted", "max_age", "terminal_status", "endpoint_removed"] {
+            self.delivery_dead.with_label_values(&[reason]).inc_by(0);
+        }
     }
 
     /// The text that `/metrics` answers.

@@ -364,14 +364,13 @@ fn keep(
     Ok(kept?)
 }
 
-/// The journal is kept whole: without a snapshot of the state nothing of it
-/// may go, or a lost store could not be rebuilt.
+/// The journal, and what the delivery reads back, are kept whole: without a
+/// snapshot of the state a lost store could not be rebuilt from less.
 fn trim(log: &Log, retention: &crate::config::Retention, now: Millis) {
     for topic in Topic::ALL {
         let keep = match topic.spec().retention.as_str() {
             "decisions" => retention.decisions,
             "responses" => retention.responses,
-            "deliveries" => retention.deliveries,
             _ => continue,
         };
         for partition in 0..topic.partitions(log.partitions()) {

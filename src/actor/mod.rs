@@ -90,3 +90,6 @@ pub enum Failure {
     #[error(transparent)]
     Store(#[from] store::Error),
 }
+
+#[cfg(test)]
+mod tests;

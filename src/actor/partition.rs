@@ -24,8 +24,10 @@ use crate::wire::topic::Topic;
 
 /// Journal bytes taken in one step.
 const STEP_BYTES: usize = 256 << 10;
-/// Appends that may be unacknowledged before reading waits.
-const MAX_OUTSTANDING: usize = 256;
+/// Bytes put out in one step.
+const STEP_OUTPUT_BYTES: usize = 256 << 10;
+/// Bytes that may be unacknowledged before reading waits.
+const MAX_OUTSTANDING_BYTES: usize = 4 << 20;
 /// Dirty state that brings the next checkpoint forward.
 const CHECKPOINT_BYTES: usize = 32 << 20;
 /// An owner whose clock is further behind the log decides nothing.
@@ -57,6 +59,8 @@ pub struct Status {
     /// The next journal offset to apply.
     pub next: AtomicU64,
     pub caught_up: AtomicBool,
+    /// All that was put out or forwarded is durable.
+    pub settled: AtomicBool,
     pub stopped: Mutex<Option<String>>,
 }
 
@@ -112,6 +116,8 @@ pub struct Partition<M> {
     /// Ids that the log has already, from records that are being done again.
     redone: HashSet<String>,
     redo_until: u64,
+    /// Outputs of records below were written once and have been trimmed since.
+    floors: BTreeMap<Topic, u64>,
     acks: Acks,
     written: Written,
     bell: Arc<Bell>,
@@ -119,6 +125,9 @@ pub struct Partition<M> {
     /// Where the last checkpoint was frozen.
     frozen_next: u64,
     freezing: Option<(Meta, Option<Frozen>)>,
+    /// Bytes of each append that is not yet acknowledged.
+    outstanding: BTreeMap<u64, usize>,
+    outstanding_bytes: usize,
     status: Arc<Status>,
 }
 
@@ -146,7 +155,8 @@ impl<M: Machine> Partition<M> {
                 "this machine's clock is {behind} s behind the log's time; set the clock, then start again"
             )));
         }
-        let (redone, redo_until) = scan_outputs(&setup.log, partition, &meta, &machine.output_topics())?;
+        let Scanned { ids: redone, redo_until, floors } =
+            scan_outputs(&setup.log, partition, &meta, &machine.output_topics())?;
         setup.log.subscribe(journal, bell.clone());
         status.next.store(meta.next, Ordering::Release);
         let meta_next = meta.next;
@@ -158,12 +168,15 @@ impl<M: Machine> Partition<M> {
             meta,
             redone,
             redo_until,
+            floors,
             acks: mpsc::channel(),
             written: mpsc::channel(),
             bell,
             checkpointed: Instant::now(),
             frozen_next: meta_next,
             freezing: None,
+            outstanding: BTreeMap::new(),
+            outstanding_bytes: 0,
             status,
             setup,
         })
@@ -179,7 +192,7 @@ impl<M: Machine> Partition<M> {
     /// Why the partition cannot go on.
     pub fn step(&mut self) -> Result<Progress, Stop> {
         let mut progress = self.take_acknowledgements()?;
-        if self.ledger.outstanding() < MAX_OUTSTANDING {
+        if self.outstanding_bytes < MAX_OUTSTANDING_BYTES {
             let records = self.setup.log.read(self.journal(), self.meta.next, self.setup.step_bytes)?;
             if !records.is_empty() {
                 self.apply_batch(&records)?;
@@ -188,11 +201,15 @@ impl<M: Machine> Partition<M> {
         }
         self.checkpoint_if_due();
         let end = self.setup.log.bounds(self.journal()).end;
+        // In this order: who sees the new place sees what it has outstanding.
+        self.status.settled.store(self.ledger.outstanding() == 0, Ordering::Release);
         self.status.next.store(self.meta.next, Ordering::Release);
         self.status.caught_up.store(self.meta.next >= end && self.redone.is_empty(), Ordering::Release);
         let metrics = crate::metrics::get();
         let label = self.partition.to_string();
         metrics.engine_lag_records.with_label_values(&[&label]).set((end - self.meta.next) as i64);
+        let behind = if end > self.meta.next { (self.setup.clock.now() - self.meta.now).max(0) } else { 0 };
+        metrics.engine_lag_seconds.with_label_values(&[&label]).set(behind as f64 / SECOND as f64);
         Ok(progress)
     }
 
@@ -223,6 +240,7 @@ impl<M: Machine> Partition<M> {
     fn take_acknowledgements(&mut self) -> Result<Progress, Stop> {
         let mut progress = Progress::Idle;
         while let Ok((tag, outcome)) = self.acks.1.try_recv() {
+            self.outstanding_bytes -= self.outstanding.remove(&tag).unwrap_or(0);
             self.ledger.acknowledge(tag, outcome?);
             progress = Progress::Worked;
         }
@@ -230,6 +248,8 @@ impl<M: Machine> Partition<M> {
             written?;
             self.freezing = None;
             self.machine.persisted();
+            let bytes = i64::try_from(self.store.size_bytes()).unwrap_or(i64::MAX);
+            crate::metrics::get().store_bytes.with_label_values(&[&self.partition.to_string()]).set(bytes);
             progress = Progress::Worked;
         }
         self.hand_over();
@@ -266,6 +286,7 @@ impl<M: Machine> Partition<M> {
     fn apply_batch(&mut self, records: &[log::Record]) -> Result<(), Stop> {
         let mut outputs = ByTopic::new();
         let mut forwards = ByPartition::new();
+        let mut bytes = 0;
         for record in records {
             self.meta.now = self.meta.now.max(record.appended_at);
             let moment = Moment {
@@ -278,18 +299,23 @@ impl<M: Machine> Partition<M> {
                 partitions: self.setup.log.partitions(),
             };
             let (effects, reply_to) = self.apply_one(moment, record)?;
-            self.collect(record, effects, reply_to, (&mut outputs, &mut forwards));
+            bytes += self.collect(record, effects, reply_to, (&mut outputs, &mut forwards));
             self.meta.next = record.offset + 1;
             self.meta.crc = record.crc;
+            if bytes >= STEP_OUTPUT_BYTES {
+                break;
+            }
         }
         self.ledger.begin(self.meta.next);
         for (topic, batch) in outputs {
             let at = At { topic, partition: if topic.partitions(2) == 1 { 0 } else { self.partition } };
             let tag = self.ledger.expect(Some(topic), batch.len() as u64);
+            self.expect_bytes(tag, &batch);
             self.setup.log.append(at, batch, self.tagged(tag));
         }
         for (to, batch) in forwards {
             let tag = self.ledger.expect(None, batch.len() as u64);
+            self.expect_bytes(tag, &batch);
             self.setup.log.append(At { topic: Topic::Events, partition: to }, batch, self.tagged(tag));
         }
         self.ledger.settle();
@@ -297,6 +323,21 @@ impl<M: Machine> Partition<M> {
             self.redone = HashSet::new();
         }
         Ok(())
+    }
+
+    fn expect_bytes(&mut self, tag: u64, batch: &[New]) {
+        let bytes = batch.iter().map(New::len_bytes).sum();
+        self.outstanding.insert(tag, bytes);
+        self.outstanding_bytes += bytes;
+    }
+
+    /// Whether a checkpoint of this instance is still being written.
+    pub fn is_writing(&mut self) -> bool {
+        // What it says does not matter any more, only that it is over.
+        if self.written.1.try_recv().is_ok() {
+            self.freezing = None;
+        }
+        matches!(self.freezing, Some((_, None)))
     }
 
     fn tagged(&self, tag: u64) -> Ack {
@@ -388,25 +429,29 @@ impl<M: Machine> Partition<M> {
         Effects { outputs: vec![output], forwards: Vec::new(), reply: Some(reply) }
     }
 
-    /// Sends the reply, keeps outputs that the log has not, numbers forwards.
+    /// Sends the reply, keeps outputs that the log has not, numbers forwards;
+    /// gives the bytes to be written.
     fn collect(
         &mut self,
         record: &log::Record,
         effects: Effects,
         reply_to: Option<Bytes>,
         (outputs, forwards): (&mut ByTopic, &mut ByPartition),
-    ) {
+    ) -> usize {
+        let mut bytes = 0;
         if let (Some(reply_to), Some(answer)) = (&reply_to, effects.reply) {
             self.setup.replies.answer(reply_to, answer);
         }
         let reply_to = reply_to.map(|r| String::from_utf8_lossy(&r).into_owned());
         let source = Source { partition: self.partition, offset: record.offset, crc: record.crc }.encode();
         for output in effects.outputs {
-            if self.redone.contains(&output.id) {
+            let trimmed = self.floors.get(&output.topic).is_some_and(|floor| record.offset < *floor);
+            if trimmed || self.redone.contains(&output.id) {
                 continue;
             }
             let new = New { key: output.key, headers: Vec::new(), value: output.value };
             let new = new.header(ID_HEADER, output.id).header(SOURCE_HEADER, source.clone());
+            bytes += new.len_bytes();
             outputs.entry(output.topic).or_default().push(new);
         }
         for outgoing in effects.forwards {
@@ -423,8 +468,10 @@ impl<M: Machine> Partition<M> {
             let key = outgoing.key.unwrap_or_default();
             let mac = self.setup.key.sign_record(key.as_bytes(), &value);
             let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(value.into()) };
+            bytes += new.len_bytes();
             forwards.entry(outgoing.to).or_default().push(new.header(MAC_HEADER, mac));
         }
+        bytes
     }
 }
 
@@ -483,15 +530,28 @@ fn check_meta(meta: &Meta, fresh: &Meta, log: &Log, journal: At) -> Result<(), S
     Ok(())
 }
 
+/// What the log has of the outputs of records that are done again.
+struct Scanned {
+    ids: HashSet<String>,
+    redo_until: u64,
+    floors: BTreeMap<Topic, u64>,
+}
+
 /// The ids that redoing from the checkpoint will make again and the log has.
-fn scan_outputs(log: &Log, partition: u32, meta: &Meta, topics: &[Topic]) -> Result<(HashSet<String>, u64), Stop> {
+fn scan_outputs(log: &Log, partition: u32, meta: &Meta, topics: &[Topic]) -> Result<Scanned, Stop> {
     let journal_end = log.bounds(At { topic: Topic::Events, partition }).end;
     let mut ids = HashSet::new();
     let mut redo_until = meta.next;
+    let mut floors = BTreeMap::new();
     for topic in topics {
         let at = At { topic: *topic, partition: if topic.partitions(2) == 1 { 0 } else { partition } };
         let bounds = log.bounds(at);
         let mut from = meta.out_start.get(topic.name()).copied().unwrap_or(0).max(bounds.start);
+        if bounds.start > 0 {
+            let first = log.read(at, bounds.start, 1)?;
+            let source = first.first().and_then(|r| Source::parse(r.header(SOURCE_HEADER)?));
+            floors.insert(*topic, source.map_or(journal_end, |source| source.offset));
+        }
         while from < bounds.end {
             for record in log.read(at, from, STEP_BYTES)? {
                 from = record.offset + 1;
@@ -512,5 +572,5 @@ fn scan_outputs(log: &Log, partition: u32, meta: &Meta, topics: &[Topic]) -> Res
             }
         }
     }
-    Ok((ids, redo_until))
+    Ok(Scanned { ids, redo_until, floors })
 }

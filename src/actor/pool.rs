@@ -22,6 +22,8 @@ struct Slot<M> {
     partition: u32,
     open: Open<M>,
     running: Option<Partition<M>>,
+    /// A stopped instance whose last checkpoint is still being written.
+    leaving: Option<Partition<M>>,
     retry_at: Option<Instant>,
     status: Arc<Status>,
 }
@@ -44,7 +46,7 @@ impl Pool {
         for (i, (partition, open, status)) in opens.into_iter().enumerate() {
             let which = i % shares.len();
             let running = Some(open(bells[which].clone(), status.clone())?);
-            shares[which].push(Slot { partition, open, running, retry_at: None, status });
+            shares[which].push(Slot { partition, open, running, leaving: None, retry_at: None, status });
         }
         let stop = Arc::new(AtomicBool::new(false));
         let mut running = Vec::new();
@@ -102,7 +104,7 @@ impl<M: Machine> Slot<M> {
         match partition.step() {
             Ok(progress) => progress == Progress::Worked,
             Err(stop) => {
-                self.running = None;
+                self.leaving = self.running.take();
                 self.halt(&stop);
                 false
             }
@@ -113,6 +115,10 @@ impl<M: Machine> Slot<M> {
         if self.retry_at.is_none_or(|at| Instant::now() < at) {
             return false;
         }
+        if self.leaving.as_mut().is_some_and(Partition::is_writing) {
+            return false;
+        }
+        self.leaving = None;
         match (self.open)(bell.clone(), self.status.clone()) {
             Ok(partition) => {
                 self.running = Some(partition);

@@ -23,6 +23,8 @@ const MAX_DRAINED_BYTES: usize = 64 << 20;
 pub enum Need {
     Json,
     JsonOrNone,
+    /// A body is JSON, and may be left out together with its type.
+    JsonIfAny,
 }
 
 #[derive(Clone, Copy)]
@@ -38,7 +40,8 @@ enum Encoding {
 /// 415, 413, 408, or 400 `bad_encoding`.
 pub async fn read(headers: &HeaderMap, body: &mut Incoming, need: Need) -> Result<Bytes, Problem> {
     let empty = hyper::body::Body::is_end_stream(body);
-    if need == Need::JsonOrNone && empty {
+    let nothing_meant = empty && !headers.contains_key(CONTENT_TYPE);
+    if (need == Need::JsonOrNone && empty) || (need == Need::JsonIfAny && nothing_meant) {
         return Ok(Bytes::new());
     }
     check_type(headers)?;
@@ -61,11 +64,18 @@ pub async fn read(headers: &HeaderMap, body: &mut Incoming, need: Need) -> Resul
         }
         Ok(())
     };
-    match tokio::time::timeout(READ_TIMEOUT, reading).await {
+    let read = tokio::time::timeout(READ_TIMEOUT, reading).await;
+    match read {
+        Ok(Err(problem)) if problem.code == "truncated" => {
+            return Err(Problem { byte_offset: Some(bytes.len()), close: true, ..problem });
+        }
         Ok(read) => read?,
         Err(_) => return Err(Problem { close: true, ..Problem::new(408, "timeout", "the body came too slowly") }),
     }
     let bytes = bytes.freeze();
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(Problem::new(415, "unsupported_media_type", "send content-type: application/json, in UTF-8"));
+    }
     match encoding {
         Encoding::Identity => Ok(bytes),
         Encoding::Gzip => unpack(flate2::bufread::MultiGzDecoder::new(&bytes[..])),

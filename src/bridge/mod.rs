@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::domain::id;
 use crate::domain::time::Millis;
 use crate::log::{At, Log, New};
+use crate::wire::definition::Code;
 use crate::wire::record::{self, Internal, MAC_HEADER, REPLY_HEADER};
 use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
@@ -91,14 +92,16 @@ impl App {
             Err(Miss::Method(name, _) | Miss::BadId(name)) => Some(*name),
             Err(Miss::NotFound) => None,
         };
-        let outcome = match found {
-            Ok(route) if hidden(surface, route.name) => Err(Problem::not_found("there is no such path here")),
-            Ok(route) => self.answer(&route, &head, &mut body, &request_id).await,
-            Err(Miss::Method(_, allow)) => {
+        let malformed = malformed(&head);
+        let outcome = match (malformed, found) {
+            (Some(malformed), _) => Err(malformed),
+            (None, Ok(route)) if hidden(surface, route.name) => Err(Problem::not_found("there is no such path here")),
+            (None, Ok(route)) => self.answer(&route, &head, &mut body, &request_id).await,
+            (None, Err(Miss::Method(_, allow))) => {
                 let detail = format!("this path takes {allow}");
                 Err(Problem { allow: Some(allow), ..Problem::new(405, "method_not_allowed", detail) })
             }
-            Err(Miss::NotFound | Miss::BadId(_)) => Err(Problem::not_found("there is no such path")),
+            (None, Err(Miss::NotFound | Miss::BadId(_))) => Err(Problem::not_found("there is no such path")),
         };
         let mut answer = match outcome {
             Ok(answer) => answer,
@@ -144,12 +147,18 @@ impl App {
         self.auth.take_quota(&caller)?;
         let takes_body = matches!(head.method, Method::POST | Method::PUT);
         let body = if takes_body {
-            let lenient = matches!(route.name, Name::RewardEvent | Name::Displayed | Name::Dismissed);
-            let need = if lenient { Need::JsonOrNone } else { Need::Json };
+            let need = match route.name {
+                Name::RewardEvent | Name::Displayed | Name::Dismissed => Need::JsonOrNone,
+                Name::UserTrigger => Need::JsonIfAny,
+                _ => Need::Json,
+            };
             body::read(&head.headers, body, need).await?
         } else {
             Bytes::new()
         };
+        if route.parts.iter().any(|part| part.len() > id::MAX_BYTES) {
+            return Err(Problem::field(Code::BadId, "", "an id in the path has more than 256 bytes"));
+        }
         let asked = Asked { route, headers: &head.headers, query, caller, body, request_id };
         if route.kind == Kind::Client {
             self.auth.client_user(&asked.caller, asked.headers, &route.parts[0])?;
@@ -256,12 +265,8 @@ impl App {
         let mut fields = fields::Fields::of(text, String::new());
         let span = fields.text("advance").map(|text| crate::domain::time::parse_duration(&text));
         match span {
-            None if fields.faults.is_empty() => {
-                fields.fault(crate::wire::definition::Code::MissingField, "advance", "is required")
-            }
-            Some(Err(wanted)) => {
-                fields.fault(crate::wire::definition::Code::BadTime, "advance", format!("must be {wanted}"))
-            }
+            None if fields.faults.is_empty() => fields.fault(Code::MissingField, "advance", "is required"),
+            Some(Err(wanted)) => fields.fault(Code::BadTime, "advance", format!("must be {wanted}")),
             _ => {}
         }
         let faults = fields.close();
@@ -277,6 +282,25 @@ impl App {
         let body = serde_json::json!({"now": crate::domain::time::format_time(now)});
         Ok(problem::json_answer(200, body.to_string()))
     }
+}
+
+/// What hyper lets pass and HTTP does not: an unclear host or length, a coding
+/// that nobody undoes, a head beyond its bound.
+fn malformed(head: &http::request::Parts) -> Option<Problem> {
+    let count = |name| head.headers.get_all(name).iter().count();
+    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > server::MAX_HEAD_BYTES {
+        let problem = Problem::new(431, "headers_too_large", "the headers have more than 64 KiB");
+        return Some(Problem { close: true, ..problem });
+    }
+    let hosts = count(header::HOST);
+    let host_fine = hosts == 1 || (hosts == 0 && head.version < http::Version::HTTP_11);
+    let codings: Vec<_> = head.headers.get_all(header::TRANSFER_ENCODING).iter().collect();
+    let coding_fine = codings.iter().all(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    let length_fine = count(header::CONTENT_LENGTH) + codings.len() <= 1;
+    let fine = host_fine && coding_fine && length_fine;
+    let detail = "the request needs one Host, and its length told once: Content-Length, or Transfer-Encoding: chunked";
+    (!fine).then(|| Problem { close: true, ..Problem::new(400, "bad_request", detail) })
 }
 
 fn hidden(surface: Surface, name: Name) -> bool {

@@ -15,7 +15,6 @@ use crate::domain::json::Json;
 use crate::domain::record::{Answers, Body, Given, Record, Target};
 use crate::domain::time::Told as Times;
 use crate::domain::user::MAX_ATTRIBUTES_BYTES;
-use crate::log::New;
 use crate::wire::definition::{Code, Fault};
 use crate::wire::json;
 use crate::wire::record::{self, Internal, MAX_EVENT_BYTES, MAX_PROPERTIES, Query};
@@ -25,7 +24,7 @@ const MAX_ANSWERS: usize = 200;
 
 impl App {
     pub(super) async fn user_trigger(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
-        let text = json::check(&asked.body).map_err(Problem::json)?;
+        let text = if asked.body.is_empty() { "{}" } else { json::check(&asked.body).map_err(Problem::json)? };
         if text.len() > MAX_EVENT_BYTES {
             return Err(Problem::new(413, "event_too_large", "a trigger may have at most 32 KiB"));
         }
@@ -137,10 +136,10 @@ impl App {
             told: Times { received_at: Some(self.clock.now()), ..Times::default() },
             body: Body::Attributes(merge),
         };
-        let new =
-            New { key: Some(user_id.clone().into()), headers: Vec::new(), value: Some(record::encode(&record).into()) };
-        let appended = self.log.append_durably(self.journal_of(user_id), vec![new]).await;
-        appended.map_err(|error| Problem::log(&error, None))?;
+        // What is merged may be too large although what was sent is not: only the engine knows.
+        if let Some(Told::Refused { code, pointer, detail }) = self.ask(user_id, record::encode(&record), None).await? {
+            return Err(Problem::refused(code, pointer.or(Some("/attributes".into())), detail));
+        }
         Ok(json_answer(202, json!({"user_id": user_id, "status": "accepted"}).to_string()))
     }
 }

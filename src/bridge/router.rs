@@ -260,12 +260,26 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Miss> {
         let kind = match known {
             Some((_, kind, _)) => *kind,
             None if preflight => Kind::None,
+            // Load balancers probe with HEAD.
+            None if method == Method::HEAD && row.methods.iter().any(|(_, kind, _)| *kind == Kind::None) => Kind::None,
             None => return Err(Miss::Method(row.name, row.allow)),
         };
         let mut parts = Vec::new();
         for part in raw {
+            let well_formed = part
+                .split('%')
+                .skip(1)
+                .all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit()));
+            if !well_formed {
+                return Err(Miss::BadId(row.name));
+            }
             let decoded = percent_decode_str(&part).decode_utf8().map_err(|_| Miss::BadId(row.name))?.into_owned();
-            id::check(&decoded).map_err(|_| Miss::BadId(row.name))?;
+            // One that is merely too long is told so, once the caller is known.
+            let head: String = decoded.chars().take(id::MAX_BYTES / 4).collect();
+            id::check(&head).map_err(|_| Miss::BadId(row.name))?;
+            if decoded.chars().any(char::is_control) {
+                return Err(Miss::BadId(row.name));
+            }
             parts.push(decoded);
         }
         return Ok(Route { name: row.name, kind, parts });
@@ -324,7 +338,15 @@ mod tests {
         assert_eq!(find(&Method::GET, "/v1/events/"), Err(Miss::NotFound));
         assert_eq!(find(&Method::PUT, "/v1/events"), Err(Miss::Method(Name::Events, "POST")));
         assert_eq!(find(&Method::OPTIONS, "/v1/events"), Err(Miss::Method(Name::Events, "POST")));
-        for path in ["/v1/surveys/..", "/v1/surveys/%2e%2e", "/v1/surveys/%00", "/v1/surveys/", "/v1/surveys/%ff"] {
+        for path in [
+            "/v1/surveys/..",
+            "/v1/surveys/%2e%2e",
+            "/v1/surveys/%00",
+            "/v1/surveys/",
+            "/v1/surveys/%ff",
+            "/v1/surveys/%zz",
+            "/v1/surveys/%2",
+        ] {
             assert_eq!(find(&Method::GET, path), Err(Miss::BadId(Name::Survey)), "{path}");
         }
     }

@@ -17,7 +17,8 @@ use super::{App, Surface};
 const MAX_CONNECTIONS: usize = 8_192;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_HEADERS: usize = 100;
-const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Of all headers together.
+pub const MAX_HEAD_BYTES: usize = 64 << 10;
 
 fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
@@ -25,7 +26,7 @@ fn builder() -> http1::Builder {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD_BYTES)
+        .max_buf_size(2 * MAX_HEAD_BYTES)
         .keep_alive(true);
     builder
 }

@@ -41,7 +41,7 @@ pub async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failure> {
     let mut rows = Vec::new();
     let mut results = Vec::new();
     for mut defined in all {
-        look_up_secret(&mut defined.body, &defined.place)?;
+        look_up_secret(&mut defined.body, &defined.secret_place)?;
         let path = match defined.kind {
             Kind::Survey => format!("/v1/surveys/{}", part(&defined.id)),
             Kind::Endpoint => format!("/v1/endpoints/{}", part(&defined.id)),

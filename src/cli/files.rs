@@ -9,6 +9,8 @@ use crate::wire::definition::{self, Fault, Kind, Target, yaml};
 /// One definition of a file.
 pub struct Defined {
     pub place: String,
+    /// File and line of its secret, if it has one.
+    pub secret_place: String,
     pub kind: Kind,
     pub id: String,
     pub body: Value,
@@ -40,7 +42,8 @@ fn read_one(path: &Path, all: &mut Vec<Defined>) -> Result<(), Vec<String>> {
         match check(&document.value) {
             Ok((kind, id)) => {
                 let place = format!("{name}:{}", document.line(""));
-                all.push(Defined { place, kind, id, body: document.value });
+                let secret_place = format!("{name}:{}", document.line("/secret"));
+                all.push(Defined { place, secret_place, kind, id, body: document.value });
             }
             Err(found) => faults.extend(found.into_iter().map(|fault| {
                 let at = if fault.pointer.is_empty() { String::new() } else { format!("{}: ", fault.pointer) };

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{Failure, output};
+use super::Failure;
 use crate::config::Config;
 use crate::supervisor::{self, Error, Options};
 
@@ -36,12 +36,12 @@ pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::failed(e.to_string()))?;
     let keys = supervisor::keys_path(&config);
     let running = supervisor::start(config, options).await.map_err(failure)?;
-    output::line(&format!("askwhen listens on http://{}", running.addr));
+    say(&format!("askwhen listens on http://{}", running.addr));
     if let Some(fresh) = &running.fresh_keys {
-        output::line(&format!("keys were made and kept in {}", keys.display()));
+        say(&format!("keys were made and kept in {}", keys.display()));
         if std::io::stdout().is_terminal() {
             for (kind, key) in fresh {
-                output::line(&format!("  {:<7} {key}", kind.name()));
+                say(&format!("  {:<7} {key}", kind.name()));
             }
         }
     }
@@ -55,6 +55,12 @@ pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
         return Err(Failure::failed("the log could not be written; see the log lines above"));
     }
     Ok(())
+}
+
+/// A server goes on although nobody reads what it says.
+fn say(text: &str) {
+    use std::io::Write as _;
+    writeln!(std::io::stdout(), "{text}").ok();
 }
 
 /// One process on the embedded log runs all that decides and sends; the

@@ -332,7 +332,9 @@ fn pending(delivery: Delivery) -> Row {
 }
 
 fn attempted(row: &mut Row, attempt: AttemptRecord) {
-    if row.status == "delivered" || row.attempts.iter().any(|a| a.attempt == attempt.attempt) {
+    let cancelled = attempt.ended == Some(Ended::Cancelled);
+    let known = row.attempts.iter().any(|a| a.attempt == attempt.attempt);
+    if row.status == "delivered" || (known && !cancelled) {
         return;
     }
     row.attempt_count = row.attempt_count.max(attempt.attempt);
@@ -345,7 +347,7 @@ fn attempted(row: &mut Row, attempt: AttemptRecord) {
         None => "waiting",
     }
     .into();
-    if attempt.attempt > 0 && row.attempts.len() < MAX_ATTEMPTS {
+    if attempt.attempt > 0 && !known && row.attempts.len() < MAX_ATTEMPTS {
         row.attempts.push(AttemptRow {
             attempt: attempt.attempt,
             started_at: attempt.started_at,

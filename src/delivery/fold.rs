@@ -181,6 +181,7 @@ impl Fold {
         }
         let positions = serde_json::to_vec(&self.positions).expect("positions serialise");
         round.batch.put(Family::Meta, POSITIONS, positions);
+        // Should this fail, the caller opens the fold again.
         self.store.write(round.batch)?;
         Ok(Some(round.heard))
     }

@@ -110,6 +110,17 @@ impl Lanes {
         }
     }
 
+    /// Lets go of everything that is not under way.
+    pub fn forget_queued(&mut self) {
+        self.queues.retain(|_, queue| queue.under_way > 0);
+        for queue in self.queues.values_mut() {
+            queue.firsts.clear();
+            queue.retries.clear();
+        }
+        self.turns.clear();
+        self.queued = 0;
+    }
+
     pub fn queued(&self) -> usize {
         self.queued
     }

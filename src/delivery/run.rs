@@ -48,10 +48,16 @@ pub struct Delivery {
     bell: Arc<Bell>,
 }
 
-/// An attempt that is over and whose records are being written.
+/// Both ends of a queue that this loop reads and others fill.
+type Ends<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
+
+/// An attempt that is over and whose records are being written. Without an
+/// item it is a record that a crash had swallowed.
 struct Closing {
-    item: Item,
-    /// Written when the attempt's own record is durable.
+    item: Option<Item>,
+    /// What is being written; written again should the log refuse it.
+    now: (At, New),
+    /// Written when that is durable.
     then: Option<(At, New)>,
 }
 
@@ -63,15 +69,20 @@ struct Loop {
     lanes: Lanes,
     /// Deliveries in the lanes, under way or closing.
     held: HashSet<String>,
+    /// Those under way or closing.
+    flying: HashSet<String>,
     /// Due again while the records of the attempt before are being written.
     deferred: HashMap<String, (usize, Vec<u8>)>,
     sender: Sender,
-    went: (mpsc::Sender<(Item, Row, Went)>, mpsc::Receiver<(Item, Row, Went)>),
-    acks: (mpsc::Sender<(u64, Result<u64, log::Error>)>, mpsc::Receiver<(u64, Result<u64, log::Error>)>),
+    went: Ends<(Item, Row, Went)>,
+    acks: Ends<(u64, Result<u64, log::Error>)>,
     closing: HashMap<u64, Closing>,
+    /// Records that the log would not take for now.
+    refused: Vec<Closing>,
     next_tag: u64,
     bell: Arc<Bell>,
-    failed_at: Option<Instant>,
+    /// A read or a write failed: what is in memory may not be what is stored.
+    doubtful: bool,
 }
 
 impl Delivery {
@@ -95,15 +106,17 @@ impl Delivery {
             loaded: vec![Vec::new(); folds.len()],
             lanes: Lanes::new(setup.max_in_flight),
             held: HashSet::new(),
+            flying: HashSet::new(),
             deferred: HashMap::new(),
             folds,
             sender,
             went: mpsc::channel(),
             acks: mpsc::channel(),
             closing: HashMap::new(),
+            refused: Vec::new(),
             next_tag: 0,
             bell: bell.clone(),
-            failed_at: None,
+            doubtful: false,
             setup,
         };
         let stopping = stop.clone();
@@ -129,20 +142,23 @@ impl Loop {
         }
         self.setup.status.ready.store(true, Ordering::Release);
         while !stop.load(Ordering::Acquire) {
-            match self.turn() {
+            let turned = if self.doubtful { self.reset() } else { self.turn() };
+            match turned {
                 Ok(true) => {}
                 Ok(false) => self.bell.wait(self.pause()),
                 Err(error) => {
                     tracing::error!(%error, "the delivery pauses");
                     self.setup.status.ready.store(false, Ordering::Release);
-                    self.failed_at = Some(Instant::now());
+                    self.doubtful = true;
                     self.bell.wait(Duration::from_secs(1));
                 }
             }
         }
         // Attempts under way may finish; what they say is written down.
         let deadline = Instant::now() + Duration::from_secs(20);
-        while (self.lanes.under_way() > 0 || !self.closing.is_empty()) && Instant::now() < deadline {
+        while (self.lanes.under_way() > 0 || !self.closing.is_empty() || !self.refused.is_empty())
+            && Instant::now() < deadline
+        {
             if self.finish().is_err() {
                 return;
             }
@@ -167,11 +183,32 @@ impl Loop {
                     }
                     Phase::Due => continue,
                 };
-                let tag = self.tag();
-                self.setup.log.append(to, vec![new], self.tagged(tag));
+                self.write(Closing { item: None, now: (to, new), then: None });
             }
         }
         Ok(())
+    }
+
+    /// Takes everything from the stores again; attempts under way go on.
+    fn reset(&mut self) -> Result<bool, Error> {
+        self.finish()?;
+        for at in 0..self.folds.len() {
+            let store = self.setup.stores[at].clone();
+            self.folds[at] = Fold::open(at as u32, self.setup.log.clone(), store)?;
+            self.loaded[at].clear();
+        }
+        self.lanes.forget_queued();
+        self.held = self.flying.clone();
+        self.deferred.clear();
+        self.doubtful = false;
+        Ok(true)
+    }
+
+    fn write(&mut self, closing: Closing) {
+        let tag = self.tag();
+        let (to, new) = closing.now.clone();
+        self.closing.insert(tag, closing);
+        self.setup.log.append(to, vec![new], self.tagged(tag));
     }
 
     /// One round; gives whether there is more to do at once.
@@ -203,7 +240,8 @@ impl Loop {
         }
         let status = &self.setup.status;
         let due_now = next_due.is_some_and(|due| due <= now);
-        let idle = !behind && !due_now && self.held.is_empty() && self.closing.is_empty();
+        let writing = !self.closing.is_empty() || !self.refused.is_empty();
+        let idle = !behind && !due_now && self.held.is_empty() && !writing;
         status.next_due.store(next_due.unwrap_or(i64::MAX), Ordering::Release);
         status.idle.store(idle, Ordering::Release);
         status.ready.store(true, Ordering::Release);
@@ -217,6 +255,9 @@ impl Loop {
     }
 
     fn pause(&self) -> Duration {
+        if self.lanes.queued() >= MAX_QUEUED || self.setup.log.is_writable().is_err() {
+            return Duration::from_millis(100);
+        }
         let now = self.setup.clock.now();
         let due = self.setup.status.next_due().map_or(i64::MAX, |due| due - now);
         Duration::from_millis(due.clamp(1, 100).unsigned_abs())
@@ -276,6 +317,10 @@ impl Loop {
 
     fn dispatch(&mut self) -> Result<bool, Error> {
         let mut worked = false;
+        if self.setup.log.is_writable().is_err() {
+            // What an attempt does could not be written down.
+            return Ok(false);
+        }
         loop {
             let endpoints = self.folds.first().map(|f| &f.endpoints);
             let concurrency = |key: &str| {
@@ -288,6 +333,7 @@ impl Loop {
                 self.release(&item)?;
                 continue;
             };
+            self.flying.insert(item.delivery_id.clone());
             self.start(item, row);
         }
     }
@@ -352,17 +398,26 @@ impl Loop {
             worked = true;
             self.judge(item, &row, went);
         }
+        if !self.refused.is_empty() && self.setup.log.is_writable().is_ok() {
+            for closing in std::mem::take(&mut self.refused) {
+                self.write(closing);
+            }
+        }
         while let Ok((tag, outcome)) = self.acks.1.try_recv() {
             worked = true;
-            outcome?;
             let Some(mut closing) = self.closing.remove(&tag) else { continue };
-            match closing.then.take() {
-                Some((to, new)) => {
-                    let next = self.tag();
-                    self.closing.insert(next, closing);
-                    self.setup.log.append(to, vec![new], self.tagged(next));
+            match (outcome, closing.then.take()) {
+                (Err(error), then) => {
+                    tracing::warn!(%error, "the outcome of an attempt cannot be written down yet");
+                    closing.then = then;
+                    self.refused.push(closing);
                 }
-                None => self.release(&closing.item)?,
+                (Ok(_), Some(next)) => self.write(Closing { now: next, ..closing }),
+                (Ok(_), None) => {
+                    if let Some(item) = &closing.item {
+                        self.release(item)?;
+                    }
+                }
             }
         }
         Ok(worked)
@@ -434,11 +489,12 @@ impl Loop {
     /// First the attempt's record; when it is durable, what comes of it.
     fn close(&mut self, item: Item, record: &AttemptRecord, then: Option<(At, New)>) {
         let at = At { topic: Topic::Attempts, partition: item.partition };
-        let id = format!("{}/{}", record.delivery_id, record.attempt);
+        let id = match record.ended {
+            Some(Ended::Cancelled) => format!("{}/cancelled", record.delivery_id),
+            _ => format!("{}/{}", record.delivery_id, record.attempt),
+        };
         let new = keyed(&record.user_id, id, output::encode(record));
-        let tag = self.tag();
-        self.closing.insert(tag, Closing { item, then });
-        self.setup.log.append(at, vec![new], self.tagged(tag));
+        self.write(Closing { item: Some(item), now: (at, new), then });
     }
 
     fn retry_record(
@@ -456,6 +512,7 @@ impl Loop {
 
     fn release(&mut self, item: &Item) -> Result<(), Error> {
         self.held.remove(&item.delivery_id);
+        self.flying.remove(&item.delivery_id);
         self.lanes.done(item);
         match self.deferred.remove(&item.delivery_id) {
             Some((at, due_key)) => self.enqueue(at, &due_key),

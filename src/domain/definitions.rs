@@ -46,6 +46,7 @@ pub struct Versioned<T> {
 pub struct Entry {
     pub version: u64,
     pub current: Arc<Survey>,
+    /// Windows armed under another mark are disarmed.
     pub mark: u64,
     /// Versions superseded while offers of theirs may still be answered.
     pub past: Vec<Past>,
@@ -93,7 +94,7 @@ impl Project {
 
     /// Takes a new version of a survey; older or equal ones change nothing.
     pub fn put_survey(&mut self, version: u64, survey: Survey, now: Millis) -> bool {
-        let mark = survey.activation_mark();
+        let activation = survey.activation_mark();
         let survey = Arc::new(survey);
         match self.surveys.get_mut(&survey.survey_id) {
             Some(entry) if entry.version >= version => return false,
@@ -103,13 +104,17 @@ impl Project {
                 if entry.past.len() >= MAX_EXPIRIES {
                     entry.past.remove(0);
                 }
+                let changed = entry.current.activation_mark() != activation;
                 let superseded = std::mem::replace(&mut entry.current, survey);
                 entry.past.push(Past { version: entry.version, survey: superseded, until: now });
                 entry.version = version;
-                entry.mark = mark;
+                if changed {
+                    entry.mark = mark(activation, version);
+                }
             }
             None => {
                 let id = survey.survey_id.clone();
+                let mark = mark(activation, version);
                 self.surveys.insert(id, Entry { version, current: survey, mark, past: Vec::new() });
             }
         }
@@ -164,6 +169,12 @@ impl Project {
             }
         }
     }
+}
+
+/// Tells one stretch of an activation from another, also when an edit brings
+/// back what was there before: old windows stay disarmed.
+fn mark(activation: u64, version: u64) -> u64 {
+    activation ^ version.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl Definitions {

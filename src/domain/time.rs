@@ -25,7 +25,14 @@ pub fn parse_time(text: &str) -> Result<Millis, &'static str> {
     if bytes.len() < 20 || bytes.len() > 40 || !matches!(bytes[10], b'T' | b't' | b' ') || text.contains('[') {
         return Err(WANTED);
     }
-    text.parse::<Timestamp>().map(|t| t.as_millisecond()).map_err(|_| WANTED)
+    cut_fraction(text).parse::<Timestamp>().map(|t| t.as_millisecond()).map_err(|_| WANTED)
+}
+
+/// RFC 3339 sets no bound to the digits of a fraction; nine are enough.
+fn cut_fraction(text: &str) -> std::borrow::Cow<'_, str> {
+    let Some(point) = text.find('.') else { return text.into() };
+    let digits = text[point + 1..].bytes().take_while(u8::is_ascii_digit).count();
+    if digits <= 9 { text.into() } else { format!("{}{}", &text[..point + 10], &text[point + 1 + digits..]).into() }
 }
 
 /// `2026-11-01T08:30:00.000Z`

@@ -159,8 +159,9 @@ pub struct Window<'a> {
 
 impl PerSurvey {
     /// Puts an activation where it belongs in time. Windows follow from the
-    /// sorted list alone, so the order of arrival leaves no trace.
-    pub fn insert(&mut self, new: Activated, on_repeat: OnRepeat) {
+    /// sorted list alone, so the order of arrival leaves no trace. `end_of`
+    /// gives the end of a window that begins at a time.
+    pub fn insert(&mut self, new: Activated, on_repeat: OnRepeat, end_of: impl Fn(Millis) -> Millis) {
         let place = self.activations.partition_point(|a| (a.at, a.offset) < (new.at, new.offset));
         self.activations.insert(place, new);
         if on_repeat == OnRepeat::Refresh {
@@ -170,45 +171,89 @@ impl PerSurvey {
             }
         }
         if self.activations.len() > MAX_ACTIVATIONS {
-            // Refreshing lives from the newest, keeping the first from the oldest.
-            let victim = match on_repeat {
-                OnRepeat::Refresh => 0,
-                OnRepeat::KeepFirst => self.activations.len() - 2,
+            // What a window has absorbed goes first, then the oldest window.
+            let absorbed = self.windows(on_repeat, end_of).iter().rposition(|(_, begins)| !begins);
+            let victim = match (on_repeat, absorbed) {
+                (OnRepeat::KeepFirst, Some(at)) => at,
+                _ => 0,
             };
-            self.activations.remove(victim);
+            self.remove(victim);
         }
     }
 
-    /// The last window in time, open or not; `expires_after` is the survey's.
-    pub fn window(&self, on_repeat: OnRepeat, expires_after: Millis) -> Option<Window<'_>> {
-        let mut window: Option<Window<'_>> = None;
+    /// Takes an activation out; that its window was displayed stays known.
+    fn remove(&mut self, at: usize) {
+        let gone = self.activations.remove(at);
+        let heir = self.activations.get(at).or_else(|| self.activations.last()).map(|a| (a.offset, a.at));
+        for shown in self.shown.iter_mut().filter(|s| s.offset == gone.offset) {
+            if let Some((offset, heir_at)) = heir
+                && heir_at <= shown.at
+            {
+                shown.offset = offset;
+            }
+        }
+    }
+
+    /// Drops windows that ended long ago, each as a whole: a window's start
+    /// decides what it has absorbed.
+    pub fn forget_windows(&mut self, on_repeat: OnRepeat, now: Millis, end_of: impl Fn(Millis) -> Millis) {
+        let windows = self.windows(on_repeat, &end_of);
+        let mut keep_from = 0;
+        for (i, (window, begins)) in windows.iter().enumerate() {
+            if *begins && i > 0 {
+                let (before, _) = &windows[i - 1];
+                if end_of(before.by.at).saturating_add(WINDOW_REMEMBERED) > now {
+                    break;
+                }
+                keep_from = i;
+            }
+            let is_last = i + 1 == windows.len();
+            if is_last && end_of(window.by.at).saturating_add(WINDOW_REMEMBERED) <= now {
+                keep_from = windows.len();
+            }
+        }
+        self.activations.drain(..keep_from);
+        let activations = &self.activations;
+        self.shown.retain(|s| activations.iter().any(|a| a.offset == s.offset));
+    }
+
+    /// The last window in time, open or not.
+    pub fn window(&self, on_repeat: OnRepeat, end_of: impl Fn(Millis) -> Millis) -> Option<Window<'_>> {
+        self.windows(on_repeat, end_of).pop().map(|(window, _)| window)
+    }
+
+    /// Per activation: the window as it is with it, and whether it begins it.
+    fn windows(&self, on_repeat: OnRepeat, end_of: impl Fn(Millis) -> Millis) -> Vec<(Window<'_>, bool)> {
+        let mut windows: Vec<(Window<'_>, bool)> = Vec::with_capacity(self.activations.len());
         let mut shown_at: Option<Millis> = None;
         for next in &self.activations {
             let own_display = self.shown.iter().find(|s| s.offset == next.offset).map(|s| s.at);
-            let open = window.as_ref().is_some_and(|w| next.at < w.by.at.saturating_add(expires_after));
+            let before = windows.last().map(|(window, _)| *window);
             // A window that was displayed has had its turn: what happens later begins another.
             let spent = shown_at.is_some_and(|at| next.at > at);
-            match (&mut window, open && !spent) {
-                (Some(current), true) => {
-                    if on_repeat == OnRepeat::Refresh {
-                        current.by = next;
-                    }
+            match before.filter(|w| next.at < end_of(w.by.at) && !spent) {
+                Some(window) => {
+                    let by = if on_repeat == OnRepeat::Refresh { next } else { window.by };
                     shown_at = shown_at.or(own_display);
-                    current.shown = shown_at.is_some();
+                    windows.push((Window { by, shown: shown_at.is_some() }, false));
                 }
-                (window, _) => {
+                None => {
                     shown_at = own_display;
-                    *window = Some(Window { by: next, shown: shown_at.is_some() });
+                    windows.push((Window { by: next, shown: shown_at.is_some() }, true));
                 }
             }
         }
-        window
+        windows
     }
 
     pub fn displayed(&mut self, at: Millis, activation_offset: Option<u64>) {
         self.displays = self.displays.saturating_add(1);
         self.last_display_at = self.last_display_at.max(Some(at));
-        if let Some(offset) = activation_offset {
+        if let Some(wanted) = activation_offset {
+            // The offered activation may have been let go: then its window's newest stands for it.
+            let known = self.activations.iter().any(|a| a.offset == wanted);
+            let stands_in = self.activations.iter().rev().find(|a| a.at <= at).map(|a| a.offset);
+            let offset = if known { wanted } else { stands_in.unwrap_or(wanted) };
             self.shown.push(Shown { offset, at });
             if self.shown.len() > MAX_SHOWN {
                 self.shown.remove(0);
@@ -255,15 +300,16 @@ impl User {
         }
     }
 
-    /// Lets go of what no rule can ask for any more. `expires_after` of a
-    /// survey is unknown here, so windows are kept for the longest possible.
+    /// Lets go of what no rule can ask for any more. A survey's expiry is not
+    /// known here, so its windows stay for the longest that there is.
     pub fn forget(&mut self, now: Millis) {
         self.offers.retain(|o| now < o.offered_at.saturating_add(OFFER_KNOWN));
         let keep = super::survey::MAX_EXPIRES_AFTER + WINDOW_REMEMBERED;
         for survey in self.surveys.values_mut() {
-            survey.activations.retain(|a| now < a.at.saturating_add(keep));
-            let activations = &survey.activations;
-            survey.shown.retain(|s| activations.iter().any(|a| a.offset == s.offset));
+            if survey.activations.last().is_some_and(|newest| newest.at.saturating_add(keep) <= now) {
+                survey.activations.clear();
+                survey.shown.clear();
+            }
         }
     }
 
@@ -332,6 +378,36 @@ mod tests {
         }
     }
 
+    fn ten(at: Millis) -> Millis {
+        at + 10 * MINUTE
+    }
+
+    #[test]
+    fn windows_go_as_a_whole_and_many_activations_leave_their_start() {
+        let mut survey = PerSurvey::default();
+        for n in 0..100 {
+            survey.insert(activated(n * MINUTE / 20, n as u64), OnRepeat::KeepFirst, ten);
+        }
+        assert_eq!(survey.window(OnRepeat::KeepFirst, ten).unwrap().by.at, 0, "its start is never the one to go");
+        survey.insert(activated(20 * MINUTE, 200), OnRepeat::KeepFirst, ten);
+        survey.forget_windows(OnRepeat::KeepFirst, 10 * MINUTE + WINDOW_REMEMBERED - 1, ten);
+        assert!(survey.activations.len() > 1);
+        survey.forget_windows(OnRepeat::KeepFirst, 10 * MINUTE + WINDOW_REMEMBERED, ten);
+        let left: Vec<Millis> = survey.activations.iter().map(|a| a.at).collect();
+        assert_eq!(left, [20 * MINUTE]);
+    }
+
+    #[test]
+    fn a_display_outlives_its_activation() {
+        let mut survey = PerSurvey::default();
+        survey.insert(activated(0, 0), OnRepeat::Refresh, ten);
+        for n in 1..60 {
+            survey.insert(activated(n, n as u64), OnRepeat::Refresh, ten);
+        }
+        survey.displayed(MINUTE, Some(0));
+        assert!(survey.window(OnRepeat::Refresh, ten).unwrap().shown);
+    }
+
     #[test]
     fn windows_do_not_depend_on_the_order_of_arrival() {
         let times = [0, 5, 12, 30, 31];
@@ -341,9 +417,9 @@ mod tests {
                 let mut survey = PerSurvey::default();
                 for i in 0..times.len() {
                     let which = (i * 2 + turn) % times.len();
-                    survey.insert(activated(times[which] * MINUTE, which as u64), on_repeat);
+                    survey.insert(activated(times[which] * MINUTE, which as u64), on_repeat, ten);
                 }
-                let window = survey.window(on_repeat, 10 * MINUTE).unwrap();
+                let window = survey.window(on_repeat, ten).unwrap();
                 let found = (window.by.at, window.by.properties.is_some(), window.shown);
                 assert_eq!(*expected.get_or_insert(found), found);
             }
@@ -356,13 +432,13 @@ mod tests {
     fn a_displayed_window_is_spent_and_the_next_activation_begins_another() {
         for on_repeat in [OnRepeat::Refresh, OnRepeat::KeepFirst] {
             let mut survey = PerSurvey::default();
-            survey.insert(activated(0, 0), on_repeat);
+            survey.insert(activated(0, 0), on_repeat, ten);
             survey.displayed(2 * MINUTE, Some(0));
-            assert!(survey.window(on_repeat, 10 * MINUTE).unwrap().shown);
-            survey.insert(activated(MINUTE, 1), on_repeat);
-            assert!(survey.window(on_repeat, 10 * MINUTE).unwrap().shown, "before the display: the same window");
-            survey.insert(activated(3 * MINUTE, 2), on_repeat);
-            let next = survey.window(on_repeat, 10 * MINUTE).unwrap();
+            assert!(survey.window(on_repeat, ten).unwrap().shown);
+            survey.insert(activated(MINUTE, 1), on_repeat, ten);
+            assert!(survey.window(on_repeat, ten).unwrap().shown, "before the display: the same window");
+            survey.insert(activated(3 * MINUTE, 2), on_repeat, ten);
+            let next = survey.window(on_repeat, ten).unwrap();
             assert_eq!((next.by.at, next.shown), (3 * MINUTE, false));
         }
     }
@@ -373,11 +449,11 @@ mod tests {
         for offset in 0..40 {
             let mut big = activated(offset as Millis, offset);
             big.properties = Some(Json::from_valid("\"".to_owned() + &"x".repeat(30_000) + "\""));
-            user.surveys.entry("s".into()).or_default().insert(big, OnRepeat::KeepFirst);
+            user.surveys.entry("s".into()).or_default().insert(big, OnRepeat::KeepFirst, ten);
         }
         user.bound();
         assert!(user.approximate_bytes() <= MAX_STATE_BYTES);
-        assert_eq!(user.surveys["s"].activations.last().unwrap().offset, 39);
+        assert!(!user.surveys["s"].activations.is_empty(), "no more goes than must");
     }
 
     #[test]

@@ -59,8 +59,14 @@ impl Engine {
 
     fn user_record(&mut self, at: Moment, record: &Record<'_>) -> Result<Effects, Failure> {
         crate::metrics::get().engine_records.with_label_values(&[record.body.kind()]).inc();
-        let mut effects = Effects::default();
+        let mut effects = self.judge(at, record)?;
+        // Last, so that a record that panics leaves its name to be met again.
         self.tell_name(at, record, &mut effects);
+        Ok(effects)
+    }
+
+    fn judge(&mut self, at: Moment, record: &Record<'_>) -> Result<Effects, Failure> {
+        let mut effects = Effects::default();
         let project = self.table.definitions.project(&record.project).unwrap_or(&self.empty).clone();
         let scene = Scene {
             origin: at.origin,

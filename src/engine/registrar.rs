@@ -23,7 +23,9 @@ const MAX_DEFINITIONS: usize = 10_000;
 /// Judges a request; gives what every partition is to take, or a refusal as
 /// the reply in `effects`.
 pub fn define(table: &mut Table, at: Moment, define: Define, effects: &mut Effects) -> Option<Defined> {
+    let before = table.requests.len();
     table.requests.retain(|(_, asked_at)| at.now - asked_at < 2 * REQUEST_LIFE);
+    table.dirty_requests |= table.requests.len() != before;
     let known = table.requests.iter().any(|(id, _)| *id == define.request_id);
     if known || (at.now - define.asked_at).abs() > REQUEST_LIFE || table.requests.len() >= MAX_REQUESTS {
         effects.reply = Some(refused("overloaded", "the request is a repetition, or too old; send it anew"));

@@ -24,6 +24,8 @@ pub struct Row {
     pub body: Option<Json>,
     /// Earlier versions of a survey: version, body, until when.
     pub past: Vec<(u64, Json, Millis)>,
+    /// The mark of a survey's activation.
+    pub mark: u64,
 }
 
 const NAMES: &str = "names/";
@@ -76,7 +78,8 @@ impl Table {
 
     pub fn count(&self, project: &str, kind: Kind) -> usize {
         let prefix = definition_key(project, kind, "");
-        self.rows.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix)).count()
+        let rows = self.rows.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        rows.filter(|(_, row)| row.body.is_some()).count()
     }
 
     /// Whether a name is met here for the first time.
@@ -113,8 +116,12 @@ impl Table {
             version: defined.version,
             body: defined.body.clone(),
             past,
+            mark: 0,
         };
         self.adopt(&row, now);
+        let surveys = self.definitions.project(&row.project).map(|p| &p.surveys);
+        let mark = surveys.and_then(|s| s.get(&row.id)).map_or(0, |entry| entry.mark);
+        let row = Row { mark, ..row };
         self.dirty.insert(key.clone());
         self.rows.insert(key, row);
         (defined.kind == Kind::Endpoint).then(|| DeliveryRecord::Endpoint {
@@ -178,6 +185,7 @@ impl Table {
                 }
                 if let Some(entry) = project.surveys.get_mut(&row.id) {
                     entry.past = past;
+                    entry.mark = row.mark;
                 }
             }
             Kind::Endpoint => {

@@ -104,7 +104,7 @@ impl Embedded {
         let incarnation = u128::from_str_radix(&identity.incarnation, 16).map_err(|_| {
             Error::Refused(format!("{}: the incarnation is unreadable", dir.join("log.json").display()))
         })?;
-        let ends = take_ends(dir)?;
+        let ends = read_ends(dir);
         let mut parts = BTreeMap::new();
         for topic in Topic::ALL.iter().filter(|t| **t != Topic::Replies) {
             for partition in 0..topic.partitions(partitions) {
@@ -135,6 +135,7 @@ impl Embedded {
             read_only: Arc::default(),
             _lock: lock,
         };
+        forget_ends(dir)?;
         log.check_space();
         let mut threads = log.threads.lock().expect("just made");
         for (name, queue) in ["log-journal", "log-outputs"].into_iter().zip(&log.writers) {
@@ -176,7 +177,8 @@ impl Embedded {
             Some(failed.clone())
         } else if jobs.closed {
             Some(Error::Closed)
-        } else if jobs.queued_bytes + len_bytes > MAX_QUEUED_BYTES && jobs.queued_bytes > 0 {
+        } else if matches!(ack, Ack::Once(_)) && jobs.queued_bytes + len_bytes > MAX_QUEUED_BYTES {
+            // Actors bound what they have outstanding themselves.
             Some(Error::Overloaded)
         } else {
             None
@@ -229,7 +231,10 @@ impl Embedded {
     }
 
     pub fn subscribe(&self, at: At, bell: Arc<Bell>) {
-        self.part(at).bells.lock().expect("no panic holds this lock").push(bell);
+        let mut bells = self.part(at).bells.lock().expect("no panic holds this lock");
+        if !bells.iter().any(|known| Arc::ptr_eq(known, &bell)) {
+            bells.push(bell);
+        }
     }
 
     /// Unlinks whole segments, never the one being written.
@@ -525,15 +530,20 @@ fn identity(dir: &Path, partitions: u32) -> Result<Identity, Error> {
     Ok(identity)
 }
 
-/// The ends noted at the last orderly close; used once.
-fn take_ends(dir: &Path) -> Result<BTreeMap<String, u64>, Error> {
+/// The ends noted at the last orderly close; without them damage at the very
+/// end looks like a torn write.
+fn read_ends(dir: &Path) -> BTreeMap<String, u64> {
+    let bytes = fs::read(dir.join("ends.json")).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+/// They hold for one start: what is appended from here on goes beyond them.
+fn forget_ends(dir: &Path) -> Result<(), Error> {
     let path = dir.join("ends.json");
-    match fs::read(&path) {
-        Ok(bytes) => {
-            fs::remove_file(&path).map_err(|e| Error::io(path.display().to_string(), &e))?;
-            Ok(serde_json::from_slice(&bytes).unwrap_or_default())
-        }
-        Err(_) => Ok(BTreeMap::new()),
+    match fs::remove_file(&path) {
+        Ok(()) => segment::sync_dir(dir),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io(path.display().to_string(), &error)),
     }
 }
 

@@ -41,6 +41,10 @@ pub struct New {
 }
 
 impl New {
+    pub fn len_bytes(&self) -> usize {
+        frame::encoded_len(self)
+    }
+
     pub fn header(mut self, name: &'static str, value: impl Into<Bytes>) -> New {
         self.headers.push((Bytes::from_static(name.as_bytes()), value.into()));
         self

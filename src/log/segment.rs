@@ -169,7 +169,11 @@ pub fn open_all(at: At, dir: &Path, sealed_end: Option<u64>) -> Result<Vec<Segme
         segments.push(Segment::open(dir.join(file_name(base)), base)?);
     }
     let Some(last) = segments.last_mut() else {
-        segments.push(Segment::create(dir, sealed_end.unwrap_or(0))?);
+        if let Some(end) = sealed_end.filter(|end| *end > 0) {
+            let detail = format!("the files that held everything up to offset {end} are gone");
+            return Err(Error::Damaged { at, offset: 0, file: dir.display().to_string(), detail });
+        }
+        segments.push(Segment::create(dir, 0)?);
         return Ok(segments);
     };
     let found = scan(last)?;

@@ -6,9 +6,11 @@ use std::sync::Mutex;
 
 use super::{Batch, Change, Entry, Family};
 
+type Entries = BTreeMap<(Family, Vec<u8>), Vec<u8>>;
+
 #[derive(Debug, Default)]
 pub struct Memory {
-    entries: Mutex<BTreeMap<(Family, Vec<u8>), Vec<u8>>>,
+    entries: Mutex<Entries>,
 }
 
 impl Memory {

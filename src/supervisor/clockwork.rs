@@ -69,7 +69,7 @@ impl Clockwork {
     fn engine_rests(&self) -> bool {
         (0..).zip(&self.engine).all(|(partition, status)| {
             let end = self.log.bounds(At { topic: Topic::Events, partition }).end;
-            status.next.load(Ordering::Acquire) >= end
+            status.next.load(Ordering::Acquire) >= end && status.settled.load(Ordering::Acquire)
         })
     }
 }

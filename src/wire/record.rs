@@ -173,7 +173,7 @@ pub struct Query {
 
 #[derive(Debug, PartialEq)]
 pub enum Decoded<'a> {
-    User(Record<'a>),
+    User(Box<Record<'a>>),
     Internal(Box<Internal>),
 }
 
@@ -198,7 +198,7 @@ pub fn decode(value: Option<&[u8]>, trusted: bool) -> Result<Decoded<'_>, Unread
         let internal = serde_json::from_str(raw.get()).map_err(|e| unreadable("wrong_type", e.to_string()))?;
         return Ok(Decoded::Internal(Box::new(internal)));
     }
-    user_record(members).map(Decoded::User)
+    user_record(members).map(|record| Decoded::User(Box::new(record)))
 }
 
 fn user_record(members: Members<'_>) -> Result<Record<'_>, Unreadable> {
@@ -474,7 +474,7 @@ mod tests {
         ] {
             let record = record(body);
             let bytes = encode(&record);
-            assert_eq!(decode(Some(&bytes), false), Ok(Decoded::User(record)));
+            assert_eq!(decode(Some(&bytes), false), Ok(Decoded::User(Box::new(record))));
         }
     }
 

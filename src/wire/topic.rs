@@ -126,8 +126,8 @@ impl Topic {
     /// The three retry topics, each with the longest wait that it may hold.
     pub fn for_wait(wait_ms: i64) -> Topic {
         match wait_ms {
-            ..=60_000 => Topic::Retry1m,
-            ..=3_600_000 => Topic::Retry1h,
+            i64::MIN..=60_000 => Topic::Retry1m,
+            60_001..=3_600_000 => Topic::Retry1h,
             _ => Topic::Retry1d,
         }
     }

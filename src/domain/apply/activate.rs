@@ -39,6 +39,8 @@ pub(super) fn event(scene: Scene<'_>, user: &mut User, record: &Record<'_>, name
             event_name: name.to_owned(),
             properties: Some(Json::from_valid(properties)),
         };
-        state.insert(activated, survey.on_repeat);
+        let end_of = |at| entry.window_end(at).unwrap_or(at);
+        state.forget_windows(survey.on_repeat, scene.now, end_of);
+        state.insert(activated, survey.on_repeat, end_of);
     }
 }

@@ -45,6 +45,9 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
     let completes = said.completed && !response.completed;
     let response_id = user.offers[index].offer_id.clone();
     if changed.is_empty() && !completes {
+        if before.is_some() {
+            user.offers[index].response = Some(response);
+        }
         link::close_unused(user, index);
         out.reply = Some(Reply::Accepted { duplicate: before.is_some(), response_id: Some(response_id) });
         return;
@@ -81,7 +84,9 @@ fn merge(response: &mut Response, given: &[Given], told: Told, log_time: Millis)
         };
         let new = Answer { value: one.value.clone(), answered_at, duration_ms: one.duration_ms };
         match response.answers.get_mut(&one.question_id) {
-            Some(old) if old.value == new.value || old.answered_at > new.answered_at => {}
+            // Said again: nothing changes, but what is older than this is late.
+            Some(old) if old.value == new.value => old.answered_at = old.answered_at.max(new.answered_at),
+            Some(old) if old.answered_at > new.answered_at => {}
             Some(old) => {
                 *old = new;
                 changed.push(one.question_id.clone());

@@ -71,14 +71,14 @@ impl Case<'_> {
     /// activation has its window in the trigger itself.
     fn window(&self, survey: &Survey) -> Result<Passed, Stop> {
         let now = self.scene.now;
-        let Some(expires_after) = survey.activate.as_ref().and(survey.expires_after) else {
+        if survey.activate.is_none() {
             let expires_at = now.saturating_add(self.scene.project.settings.offer_ttl);
             return Ok(Passed { activation: None, expires_at, again: None });
-        };
+        }
         let window = self
             .state()
             .filter(|state| state.mark == self.entry.mark)
-            .and_then(|state| state.window(survey.on_repeat, expires_after));
+            .and_then(|state| state.window(survey.on_repeat, |at| self.entry.window_end(at).unwrap_or(at)));
         let Some(window) = window else { return Err(stop(Gate::NotActivated, Value::Null, None)) };
         let at = window.by.at;
         let ends_at = self.entry.window_end(at).unwrap_or(at);
@@ -100,7 +100,8 @@ impl Case<'_> {
         let Some(state) = self.state() else { return Ok(()) };
         spent(survey, state)?;
         let displays = json!(state.displays);
-        let window = survey.activate.as_ref().and(survey.expires_after).and_then(|e| state.window(survey.on_repeat, e));
+        let end_of = |at| self.entry.window_end(at).unwrap_or(at);
+        let window = survey.activate.as_ref().and_then(|_| state.window(survey.on_repeat, end_of));
         if window.is_some_and(|w| w.shown) {
             return Err(stop(Gate::MaxDisplays, displays, None));
         }

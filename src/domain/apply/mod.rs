@@ -202,3 +202,6 @@ fn attributes(user: &mut User, merge: &[(String, Json)], out: &mut Outputs) {
     user.attributes = merged;
     out.reply = Some(Reply::Accepted { duplicate: false, response_id: None });
 }
+
+#[cfg(test)]
+mod tests;

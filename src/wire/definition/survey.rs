@@ -86,7 +86,7 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
 
 fn activate(reader: &mut Reader<'_>) -> Option<Activation> {
     let mut unbuilt = None;
-    let activation = reader.object("activate", |inner| {
+    reader.object("activate", |inner| {
         let forms = ["event", "any", "all", "sequence", "absence"];
         let used: Vec<&str> = forms.into_iter().filter(|form| inner.raw(form).is_some()).collect();
         match used[..] {
@@ -113,8 +113,7 @@ fn activate(reader: &mut Reader<'_>) -> Option<Activation> {
         }
         let event = inner.id("event").unwrap_or_default();
         Activation { event, conditions: conditions(inner) }
-    });
-    activation
+    })
 }
 
 fn expires_after(reader: &mut Reader<'_>, activated: bool) -> Option<time::Millis> {

@@ -1,0 +1,338 @@
+//! The engine on the simulated log: other batch sizes, checkpoints and crash
+//! points give the same outputs and the same state. One thread, one seed.
+
+use proptest::prelude::*;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::checkpoint::Checkpointer;
+use super::{Partition, Replies, Setup, Status};
+use crate::clock::Clock;
+use crate::domain::LOGIC_VERSION;
+use crate::domain::id;
+use crate::domain::json::Json;
+use crate::engine::Engine;
+use crate::log::{Ack, At, Bell, Log, New, Simulated};
+use crate::store::{Family, Memory, Store};
+use crate::wire::definition::Kind;
+use crate::wire::output::ID_HEADER;
+use crate::wire::record::{Define, Internal, MAC_HEADER, encode_internal};
+use crate::wire::seal::ClusterKey;
+use crate::wire::topic::Topic;
+
+const PARTITIONS: u32 = 2;
+/// Every topic that the engine writes to.
+const OUTPUTS: [Topic; 5] = [Topic::Decisions, Topic::Responses, Topic::Deliveries, Topic::Rejects, Topic::Definitions];
+
+fn key() -> ClusterKey {
+    ClusterKey::new([3; 32])
+}
+
+/// The process's memory; the log and the stores outlive it.
+struct Process {
+    parts: Vec<Partition<Engine>>,
+}
+
+struct World {
+    log: Arc<Simulated>,
+    stores: Vec<Arc<Store>>,
+    process: Process,
+    step_bytes: usize,
+}
+
+fn boot(log: &Arc<Simulated>, stores: &[Arc<Store>], step_bytes: usize) -> Process {
+    let checkpointer = Checkpointer::start().expect("a thread");
+    let mut setup = Setup::new(Log::Simulated(log.clone()), Clock::new(), key(), Replies::default(), checkpointer);
+    setup.step_bytes = step_bytes;
+    setup.checkpoint_every = Duration::from_secs(3_600);
+    let open = |(partition, store): (u32, &Arc<Store>)| {
+        let engine = Engine::open(store.clone(), 4).expect("a readable store");
+        let handles = (Arc::new(Bell::default()), Arc::new(Status::default()));
+        Partition::open(partition, setup.clone(), store.clone(), engine, LOGIC_VERSION, handles).expect("it opens")
+    };
+    Process { parts: (0..).zip(stores).map(open).collect() }
+}
+
+impl World {
+    fn new(step_bytes: usize) -> World {
+        let log = Arc::new(Simulated::new(77, PARTITIONS));
+        let stores: Vec<Arc<Store>> = (0..PARTITIONS).map(|_| Arc::new(Store::Memory(Memory::default()))).collect();
+        let process = boot(&log, &stores, step_bytes);
+        World { log, stores, process, step_bytes }
+    }
+
+    fn append(&self, partition: u32, new: New) {
+        let (sender, _) = tokio::sync::oneshot::channel();
+        self.log.append(At { topic: Topic::Events, partition }, vec![new], Ack::Once(sender));
+    }
+
+    fn user(&self, user_id: &str, value: serde_json::Value, misplaced: bool) {
+        let owner = id::partition_of(user_id, PARTITIONS);
+        let partition = if misplaced { (owner + 1) % PARTITIONS } else { owner };
+        let value = Some(value.to_string().into());
+        self.append(partition, New { key: Some(user_id.to_owned().into()), headers: Vec::new(), value });
+    }
+
+    fn define(&self, n: u32, kind: Kind, id: &str, body: &serde_json::Value) {
+        let define = Internal::Define(Define {
+            project: "default".into(),
+            kind,
+            id: id.into(),
+            body: Some(Json::of(body)),
+            new_secret: None,
+            if_match: None,
+            create: false,
+            asked_at: if n < 1_000 { i64::from(n) * 60_000 } else { 0 },
+            request_id: format!("r{n}"),
+        });
+        let value = encode_internal(&define);
+        let mac = key().sign_record(b"k", &value);
+        let new = New { key: Some("k".into()), headers: Vec::new(), value: Some(value.into()) };
+        self.append(0, new.header(MAC_HEADER, mac));
+    }
+
+    /// Steps everything until nothing moves.
+    fn settle(&mut self) {
+        self.log.sync();
+        loop {
+            let mut worked = false;
+            for part in &mut self.process.parts {
+                worked |= part.step().expect("the simulated log works") == super::partition::Progress::Worked;
+            }
+            self.log.sync();
+            if !worked {
+                return;
+            }
+        }
+    }
+
+    fn checkpoint(&mut self, partition: usize) {
+        let part = &mut self.process.parts[partition];
+        part.checkpoint_now();
+        for _ in 0..2_000 {
+            if part.settle() {
+                return;
+            }
+            self.log.sync();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("the checkpoint did not settle");
+    }
+
+    fn crash(&mut self) {
+        self.log.crash();
+        self.process = boot(&self.log, &self.stores, self.step_bytes);
+    }
+
+    /// Outputs by topic and id, each once however often it was written.
+    fn outputs(&self) -> (BTreeMap<(&'static str, String), String>, usize) {
+        let mut found = BTreeMap::new();
+        let mut written = 0;
+        for topic in OUTPUTS {
+            for partition in 0..topic.partitions(PARTITIONS) {
+                for record in self.log.read(At { topic, partition }, 0, usize::MAX).expect("readable") {
+                    written += 1;
+                    let id =
+                        String::from_utf8_lossy(record.header(ID_HEADER).expect("every output has an id")).into_owned();
+                    let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
+                    let before = found.insert((topic.name(), id), value.clone());
+                    assert!(before.is_none_or(|before| before == value), "one id, two contents");
+                }
+            }
+        }
+        (found, written)
+    }
+
+    fn state(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        (0..PARTITIONS as usize).for_each(|p| self.checkpoint(p));
+        let mut all = Vec::new();
+        for store in &self.stores {
+            for family in [Family::Users, Family::Definitions] {
+                all.extend(store.ascending(family, &[], usize::MAX).expect("readable"));
+            }
+        }
+        all
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Event { user: u8, id: u8, misplaced: bool },
+    Ask { user: u8, session: u8 },
+    Junk,
+    Resurvey { priority: u8 },
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    None,
+    Settle,
+    Checkpoint(u8),
+    Crash,
+    HalfStep(u8),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        5 => (0..6u8, 0..40u8, prop::bool::weighted(0.2)).prop_map(|(user, id, misplaced)| Op::Event { user, id, misplaced }),
+        5 => (0..6u8, 0..3u8).prop_map(|(user, session)| Op::Ask { user, session }),
+        1 => Just(Op::Junk),
+        1 => (0..3u8).prop_map(|priority| Op::Resurvey { priority }),
+    ]
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        3 => Just(Fault::None),
+        2 => Just(Fault::Settle),
+        2 => (0..PARTITIONS as u8).prop_map(Fault::Checkpoint),
+        2 => Just(Fault::Crash),
+        2 => (0..PARTITIONS as u8).prop_map(Fault::HalfStep),
+    ]
+}
+
+fn survey(priority: u8) -> serde_json::Value {
+    json!({"survey_id": "s", "name": "S", "status": "active", "priority": priority, "activate": {"event": "woke"}, "expires_after": "2h",
+        "show_on": [{"trigger": "Main"}], "frequency": {"repeat": "every_activation", "global_cooldown": "ignore"},
+        "questions": [{"question_id": "q", "type": "text", "text": "?"}]})
+}
+
+fn perform(world: &World, n: u32, op: &Op) {
+    world.log.set_now(i64::from(n) * 60_000);
+    match op {
+        Op::Event { user, id, misplaced } => {
+            let user = format!("u{user}");
+            world.user(&user, json!({"user_id": user, "event_name": "woke", "event_id": format!("e{id}")}), *misplaced);
+        }
+        Op::Ask { user, session } => {
+            let user = format!("u{user}");
+            let context = json!({"session_id": format!("s{session}")});
+            world.user(
+                &user,
+                json!({"type": "trigger", "user_id": user, "trigger": "Main", "context": context}),
+                false,
+            );
+        }
+        Op::Junk => world.append(1, New { key: None, headers: Vec::new(), value: Some("{".into()) }),
+        Op::Resurvey { priority } => world.define(n, Kind::Survey, "s", &survey(*priority)),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// The first run decides what the journal is; the second reads the very
+    /// same journal in other steps, with crashes anywhere.
+    #[test]
+    fn redoing_gives_the_same_ids_bytes_and_state(
+        ops in prop::collection::vec(op(), 1..60),
+        faults in prop::collection::vec(fault(), 60),
+        step_bytes in prop_oneof![Just(1usize), Just(400), Just(1 << 20)],
+    ) {
+        let mut world = World::new(step_bytes);
+        world.define(1_000, Kind::Survey, "s", &survey(0));
+        world.settle();
+        for (n, (op, fault)) in (0..).zip(ops.iter().zip(&faults)) {
+            perform(&world, n, op);
+            world.log.hold();
+            match fault {
+                Fault::None => {}
+                Fault::Settle => world.settle(),
+                Fault::Checkpoint(p) => { world.settle(); world.checkpoint(usize::from(*p)); }
+                // Applied, but what it put out is lost with the process.
+                Fault::HalfStep(p) => {
+                    world.log.sync();
+                    world.process.parts[usize::from(*p)].step().expect("it steps");
+                    world.crash();
+                }
+                Fault::Crash => { world.log.sync(); world.crash(); }
+            }
+            world.log.sync();
+        }
+        world.settle();
+        let (outputs, written) = world.outputs();
+        prop_assert_eq!(outputs.len(), written, "no output stands in the log twice");
+        let state = world.state();
+
+        // The same journal, read from its beginning by nobody who ever crashed.
+        let fresh = World::replay(&world, 1 << 20);
+        prop_assert_eq!(fresh.0, outputs);
+        prop_assert_eq!(fresh.1, state);
+    }
+}
+
+impl World {
+    /// Copies the journal of a world into a fresh one and reads it in one go.
+    /// Forwards are in the journal already; the copy's own are dropped as known.
+    fn replay(other: &World, step_bytes: usize) -> (BTreeMap<(&'static str, String), String>, Vec<(Vec<u8>, Vec<u8>)>) {
+        let mut world = World::new(step_bytes);
+        for partition in 0..PARTITIONS {
+            let at = At { topic: Topic::Events, partition };
+            for record in other.log.read(at, 0, usize::MAX).expect("readable") {
+                world.log.set_now(record.appended_at);
+                let new = New { key: record.key, headers: record.headers, value: record.value };
+                world.append(partition, new);
+            }
+        }
+        world.settle();
+        let (outputs, _) = world.outputs();
+        let state = world.state();
+        (outputs, state)
+    }
+}
+
+#[test]
+fn forged_internal_records_are_rejects() {
+    let mut world = World::new(1 << 20);
+    let define = json!({"type": "internal", "internal": {"define": {}}});
+    world.append(0, New { key: Some("k".into()), headers: Vec::new(), value: Some(define.to_string().into()) });
+    let forged = New { key: Some("k".into()), headers: Vec::new(), value: Some(define.to_string().into()) };
+    world.append(0, forged.header(MAC_HEADER, "00".repeat(32)));
+    world.settle();
+    let (outputs, _) = world.outputs();
+    assert_eq!(outputs.len(), 2);
+    assert!(outputs.iter().all(|((topic, _), value)| *topic == "rejects" && value.contains("\"forged\"")));
+}
+
+#[test]
+fn a_failed_output_restarts_the_partition_and_loses_nothing() {
+    let mut world = World::new(1 << 20);
+    world.define(1, Kind::Survey, "s", &survey(0));
+    world.settle();
+    let user = "u1";
+    let partition = id::partition_of(user, PARTITIONS);
+    let decisions = At { topic: Topic::Decisions, partition };
+    world.log.fail(decisions, true);
+    world.user(user, json!({"type": "trigger", "user_id": user, "trigger": "Main"}), false);
+    let part = &mut world.process.parts[partition as usize];
+    let failed = (0..3).find_map(|_| part.step().err());
+    assert!(matches!(failed, Some(super::partition::Stop::Restart(_))), "{failed:?}");
+    world.log.fail(decisions, false);
+    world.crash();
+    world.settle();
+    let (outputs, written) = world.outputs();
+    assert_eq!(outputs.keys().filter(|(topic, _)| *topic == "decisions").count(), 1);
+    assert_eq!(outputs.len(), written);
+}
+
+#[test]
+fn a_log_that_lost_its_end_is_refused() {
+    let mut world = World::new(1 << 20);
+    world.user("u1", json!({"user_id": "u1", "event_name": "woke"}), false);
+    world.settle();
+    (0..PARTITIONS as usize).for_each(|p| world.checkpoint(p));
+    let empty = Arc::new(Simulated::new(77, PARTITIONS));
+    let partition = id::partition_of("u1", PARTITIONS);
+    let checkpointer = Checkpointer::start().expect("a thread");
+    let setup = Setup::new(Log::Simulated(empty), Clock::new(), key(), Replies::default(), checkpointer);
+    let store = world.stores[partition as usize].clone();
+    let engine = Engine::open(store.clone(), 4).expect("readable");
+    let handles = (Arc::new(Bell::default()), Arc::new(Status::default()));
+    match Partition::open(partition, setup, store, engine, LOGIC_VERSION, handles) {
+        Err(super::partition::Stop::Refused(why)) => assert!(why.contains("lost its end"), "{why}"),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it must not open"),
+    }
+}

@@ -1,0 +1,200 @@
+//! One suite for every log, one for every store; and the embedded log's files
+//! cut and flipped.
+
+use askwhen::clock::Clock;
+use askwhen::log::{At, Embedded, Error, Log, New, Simulated};
+use askwhen::store::{Batch, Family, Memory, Rocks, Shared, Store};
+use askwhen::wire::topic::Topic;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const EVENTS: At = At { topic: Topic::Events, partition: 1 };
+
+fn record(n: usize) -> New {
+    let new =
+        New { key: Some(format!("k{n}").into()), headers: Vec::new(), value: Some(vec![n as u8; 20 + n % 50].into()) };
+    new.header("id", n.to_string())
+}
+
+fn embedded(dir: &Path) -> Result<Log, Error> {
+    Ok(Log::Embedded(Arc::new(Embedded::open(dir, 2, Clock::new())?)))
+}
+
+async fn log_suite(log: Log) {
+    assert_eq!((log.bounds(EVENTS).start, log.bounds(EVENTS).end), (0, 0));
+    assert!(log.read(EVENTS, 0, 100).expect("empty").is_empty());
+    assert_eq!(log.append_durably(EVENTS, vec![record(0), record(1)]).await.expect("taken"), 0);
+    assert_eq!(log.append_durably(EVENTS, vec![record(2)]).await.expect("taken"), 2);
+    let tombstone = New { key: Some("k".into()), headers: Vec::new(), value: None };
+    assert_eq!(log.append_durably(EVENTS, vec![tombstone]).await.expect("taken"), 3);
+    let all = log.read(EVENTS, 0, usize::MAX >> 1).expect("readable");
+    let offsets: Vec<u64> = all.iter().map(|r| r.offset).collect();
+    assert_eq!(offsets, [0, 1, 2, 3]);
+    assert_eq!((&all[1].key, &all[1].value), (&record(1).key, &record(1).value));
+    assert_eq!(all[1].header("id").expect("a header"), "1");
+    assert_eq!(all[3].value, None);
+    assert_eq!(log.read(EVENTS, 2, 1).expect("readable").len(), 1, "at least one");
+    assert!(log.read(EVENTS, 4, 100).expect("at the end").is_empty());
+    let other = At { topic: Topic::Events, partition: 0 };
+    assert_eq!(log.bounds(other).end, 0, "partitions are their own");
+    assert_eq!(log.offset_at(EVENTS, 0).expect("readable"), 0);
+    assert_eq!(log.offset_at(EVENTS, i64::MAX).expect("readable"), 4);
+    let mut waiting = Vec::new();
+    for n in 0..200 {
+        let log = log.clone();
+        waiting.push(tokio::spawn(async move { log.append_durably(EVENTS, vec![record(n)]).await.expect("taken") }));
+    }
+    let mut given = Vec::new();
+    for one in waiting {
+        given.push(one.await.expect("no panic"));
+    }
+    given.sort_unstable();
+    assert_eq!(given, (4..204).collect::<Vec<u64>>(), "every append has its own place");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_log_keeps_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    log_suite(embedded(dir.path()).unwrap()).await;
+    log_suite(Log::Simulated(Arc::new(Simulated::new(1, 2)))).await;
+}
+
+#[tokio::test]
+async fn an_embedded_log_is_there_again_and_is_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = embedded(dir.path()).unwrap();
+    let incarnation = log.incarnation();
+    log.append_durably(EVENTS, (0..10).map(record).collect()).await.unwrap();
+    assert!(matches!(embedded(dir.path()), Err(Error::Refused(why)) if why.contains("in use")));
+    drop(log);
+    let log = embedded(dir.path()).unwrap();
+    assert_eq!((log.incarnation(), log.bounds(EVENTS).end), (incarnation, 10));
+    drop(log);
+    assert!(
+        matches!(Embedded::open(dir.path(), 3, Clock::new()), Err(Error::Refused(why)) if why.contains("partitions"))
+    );
+}
+
+/// A log of some groups, the end of each, and its only segment file.
+async fn written(dir: &Path) -> (Vec<u64>, PathBuf) {
+    let log = embedded(dir).unwrap();
+    let mut ends = Vec::new();
+    for n in 0..6 {
+        log.append_durably(EVENTS, (0..3).map(|m| record(n * 3 + m)).collect()).await.unwrap();
+        ends.push(std::fs::metadata(segment(dir)).unwrap().len());
+    }
+    // Killed, not closed: nothing says where the log ended.
+    drop(log);
+    std::fs::remove_file(dir.join("ends.json")).unwrap();
+    (ends, segment(dir))
+}
+
+fn segment(dir: &Path) -> PathBuf {
+    dir.join("events/1").read_dir().unwrap().next().unwrap().unwrap().path()
+}
+
+#[tokio::test]
+async fn cut_at_every_byte_of_the_tail_only_the_torn_group_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ends, file) = written(dir.path()).await;
+    let whole = std::fs::read(&file).unwrap();
+    for len in ends[4] as usize..whole.len() {
+        std::fs::write(&file, &whole[..len]).unwrap();
+        let log = embedded(dir.path()).unwrap();
+        let end = log.bounds(EVENTS).end;
+        assert!((15..18).contains(&end), "cut at {len}: {end}");
+        let records = log.read(EVENTS, 0, usize::MAX >> 1).unwrap();
+        assert_eq!(records.len() as u64, end);
+        assert_eq!(log.append_durably(EVENTS, vec![record(99)]).await.unwrap(), end, "it goes on where it was cut");
+        drop(log);
+        std::fs::remove_file(dir.path().join("ends.json")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn cut_deeper_than_the_last_group_it_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = embedded(dir.path()).unwrap();
+    log.append_durably(EVENTS, (0..5).map(record).collect()).await.unwrap();
+    drop(log);
+    let file = segment(dir.path());
+    let len = std::fs::metadata(&file).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(len - 1).unwrap();
+    for _ in 0..2 {
+        assert!(
+            matches!(embedded(dir.path()), Err(Error::Damaged { offset: 4, .. })),
+            "it was closed in order: nothing may be missing"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_anywhere_is_never_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ends, file) = written(dir.path()).await;
+    let whole = std::fs::read(&file).unwrap();
+    let (mut damaged, mut torn) = (0, 0);
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        std::fs::write(&file, &flipped).unwrap();
+        match embedded(dir.path()) {
+            Err(Error::Damaged { .. }) => damaged += 1,
+            Err(other) => panic!("byte {at}: {other}"),
+            Ok(log) => {
+                torn += 1;
+                assert!(at as u64 >= ends[4], "byte {at} had been acknowledged and a later record says so");
+                for (n, found) in log.read(EVENTS, 0, usize::MAX >> 1).unwrap().iter().enumerate() {
+                    assert_eq!(found.value, record(n).value, "byte {at}");
+                }
+                drop(log);
+                std::fs::remove_file(dir.path().join("ends.json")).unwrap();
+            }
+        }
+    }
+    assert!(damaged > 0 && torn > 0);
+}
+
+#[tokio::test]
+async fn damage_under_a_running_log_is_an_error_not_a_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = embedded(dir.path()).unwrap();
+    log.append_durably(EVENTS, (0..5).map(record).collect()).await.unwrap();
+    let file = segment(dir.path());
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    use std::os::unix::fs::FileExt as _;
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().write_all_at(&bytes, 0).unwrap();
+    assert!(matches!(log.read(EVENTS, 0, usize::MAX >> 1), Err(Error::Damaged { .. })));
+}
+
+fn store_suite(store: &Store) {
+    let mut batch = Batch::default();
+    for n in 0..10u8 {
+        batch.put(Family::Users, [n], [n, n]);
+    }
+    batch.put(Family::Meta, b"m".to_vec(), b"v".to_vec());
+    store.write(batch).unwrap();
+    assert_eq!(store.get(Family::Users, &[3]).unwrap(), Some(vec![3, 3]));
+    assert_eq!(store.get(Family::Meta, &[3]).unwrap(), None, "families are their own");
+    let mut batch = Batch::default();
+    batch.delete(Family::Users, [3]);
+    batch.delete_range(Family::Users, [5], [8]);
+    batch.put(Family::Users, [4], [9]);
+    store.write(batch).unwrap();
+    let keys = |entries: Vec<(Vec<u8>, Vec<u8>)>| entries.iter().map(|(k, _)| k[0]).collect::<Vec<u8>>();
+    assert_eq!(keys(store.ascending(Family::Users, &[], 100).unwrap()), [0, 1, 2, 4, 8, 9]);
+    assert_eq!(keys(store.ascending(Family::Users, &[3], 2).unwrap()), [4, 8]);
+    assert_eq!(keys(store.descending(Family::Users, &[8], 3).unwrap()), [8, 4, 2]);
+    assert_eq!(store.get(Family::Users, &[4]).unwrap(), Some(vec![9]));
+}
+
+#[test]
+fn every_store_keeps_the_contract() {
+    store_suite(&Store::Memory(Memory::default()));
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::Rocks(Rocks::open(dir.path(), Family::ENGINE, &Shared::new(8 << 20)).unwrap());
+    store_suite(&open());
+    assert_eq!(open().get(Family::Users, &[4]).unwrap(), Some(vec![9]), "it is there again");
+}

@@ -1,0 +1,148 @@
+//! The command line as its user sees it.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Server, askwhen};
+
+const FILE: &str = "kind: survey
+survey_id: sleep-quality
+name: Sleep quality
+status: active
+activate:
+  event: ended_sleep
+expires_after: 2h
+show_on: [{trigger: MainActivity}]
+questions:
+  - {question_id: q1, type: rating_star, text: \"How did you sleep?\"}
+---
+kind: endpoint
+endpoint_id: crm
+url: http://127.0.0.1:9/hooks
+secret: {env: CRM_SECRET}
+---
+kind: settings
+max_per_session: 2
+";
+
+#[tokio::test]
+async fn apply_get_send_and_tail() {
+    let server = Server::start().await;
+    let dir = server.dir.path();
+    std::fs::write(dir.join("all.yaml"), FILE).unwrap();
+    let connection = ["--data-dir", "data", "--output", "json"];
+    let run = |arguments: &[&str]| {
+        let server_args = ["--server", server.base.as_str()];
+        let verb_takes_server = arguments[0] != "tail";
+        let all: Vec<&str> = connection
+            .iter()
+            .chain(arguments)
+            .chain(server_args.iter().filter(|_| verb_takes_server))
+            .copied()
+            .collect();
+        askwhen(dir, &all)
+    };
+    let (code, _, error) = run(&["apply", "-f", "all.yaml"]);
+    assert_eq!(code, Some(2), "the variable is missing: {error}");
+    assert!(error.contains("all.yaml:15") && error.contains("CRM_SECRET"), "{error}");
+    let fixed = FILE.replace("{env: CRM_SECRET}", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    std::fs::write(dir.join("all.yaml"), fixed).unwrap();
+    let (code, out, error) = run(&["apply", "-f", "all.yaml"]);
+    assert_eq!(code, Some(0), "{error}");
+    let rows: Value = serde_json::from_str(&out).unwrap();
+    let outcomes: Vec<&str> = rows.as_array().unwrap().iter().map(|r| r["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["created", "created", "changed"], "{out}");
+    let (_, out, _) = run(&["apply", "-f", "all.yaml"]);
+    assert_eq!(out.matches("unchanged").count(), 3, "{out}");
+    let (code, out, _) = run(&["get", "surveys", "sleep-quality"]);
+    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()["version"].clone()), (Some(0), json!(1)));
+    assert_eq!(run(&["send", "event", "ann", "ended_sleep", "duration_min=415"]).0, Some(0));
+    let (_, out, _) = run(&["send", "trigger", "ann", "MainActivity"]);
+    let decision: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(decision["survey"]["activation"]["properties"], json!({"duration_min": 415}));
+    let offer = decision["survey"]["offer_id"].as_str().unwrap();
+    assert_eq!(run(&["send", "displayed", "ann", offer]).0, Some(0));
+    assert_eq!(run(&["send", "answer", "ann", offer, "q1=5", "--completed"]).0, Some(0));
+    let (code, _, error) = run(&["send", "answer", "ann", offer, "q1=6"]);
+    assert!(code == Some(1) && error.contains("/answers/0/value"), "{error}");
+    let (_, out, _) = run(&["tail", "decisions", "--user", "ann"]);
+    let record: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
+    assert_eq!(record["value"]["decision_id"], record["headers"]["id"]);
+    assert!(record["headers"]["source"].as_str().unwrap().matches('/').count() == 2);
+    let (code, _, error) = run(&["tail", "decisons"]);
+    assert!(code == Some(2) && error.contains("did you mean decisions?"), "{error}");
+    assert_eq!(run(&["doctor"]).0, Some(0), "{:?}", run(&["doctor"]));
+}
+
+#[test]
+fn validate_names_file_line_and_nearest() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("s.yaml"),
+        FILE.replace("expires_after: 2h", "expires_aftr: 2h").replace("rating_star", "stars"),
+    )
+    .unwrap();
+    let (code, _, error) = askwhen(dir.path(), &["validate", "-f", "s.yaml"]);
+    assert_eq!(code, Some(2));
+    assert!(
+        error.contains("s.yaml:7: /expires_aftr: there is no such member here; did you mean expires_after?"),
+        "{error}"
+    );
+    assert!(error.contains("s.yaml:10: /questions/0/type"), "all faults at once: {error}");
+    std::fs::write(dir.path().join("s.yaml"), FILE).unwrap();
+    let (code, out, _) = askwhen(dir.path(), &["validate", "-f", "s.yaml"]);
+    assert_eq!((code, out.as_str()), (Some(0), "3 definitions are valid\n"));
+}
+
+#[test]
+fn exit_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| askwhen(dir.path(), arguments);
+    assert_eq!(run(&["--help"]).0, Some(0));
+    assert_eq!(run(&["wat"]).0, Some(2));
+    let (code, _, error) = run(&["get", "surveys", "--key", "k", "--server", "http://127.0.0.1:1"]);
+    assert_eq!(code, Some(4), "{error}");
+    std::fs::write(dir.path().join("askwhen.toml"), "[log]\npartitons = 3\n").unwrap();
+    let (code, _, error) = run(&["config", "print"]);
+    assert!(code == Some(2) && error.contains("askwhen.toml:2") && error.contains("partitions"), "{error}");
+    std::fs::write(dir.path().join("askwhen.toml"), "[log]\npartitions = 3\n").unwrap();
+    let (code, out, _) = run(&["config", "print"]);
+    assert!(code == Some(0) && out.contains("partitions = 3"));
+    assert!(run(&["topics", "print"]).1.contains("askwhen.deliveries.retry.1h"));
+    assert!(run(&["completions", "bash"]).1.contains("_askwhen"));
+    let (code, _, error) = run(&["serve", "--brokers", "localhost:9092"]);
+    assert!(code == Some(3) && error.contains("not built"), "{error}");
+}
+
+#[tokio::test]
+async fn what_would_lose_data_is_refused_with_3() {
+    let dir = Server::start().await.kill();
+    let start = |environment: (&str, &str)| {
+        let mut command = std::process::Command::new(crate::harness::BINARY);
+        command
+            .args(["--data-dir", "data", "serve", "--test-clock", "--listen", "127.0.0.1:0"])
+            .current_dir(dir.path());
+        let out = command.env(environment.0, environment.1).output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let (code, error) = start(("ASKWHEN__LOG__PARTITIONS", "4"));
+    assert!(code == Some(3) && error.contains("partitions"), "{error}");
+    std::fs::rename(dir.path().join("data/secrets.key"), dir.path().join("elsewhere")).unwrap();
+    let (code, error) = start(("A", "B"));
+    assert!(code == Some(3) && error.contains("secrets.key"), "{error}");
+    std::fs::rename(dir.path().join("elsewhere"), dir.path().join("data/secrets.key")).unwrap();
+    std::fs::remove_dir_all(dir.path().join("data/log/events")).unwrap();
+    let (code, error) = start(("A", "B"));
+    assert!(code == Some(3) && error.contains("lost its end"), "{error}");
+}
+
+#[test]
+fn the_demo_tells_its_story() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, out, error) = askwhen(dir.path(), &["demo", "--output", "json"]);
+    assert_eq!(code, Some(0), "{error}");
+    let summary: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (&summary["offered_at_1h59m59s"], &summary["offered_at_2h"], &summary["webhooks_verified"]),
+        (&json!(true), &json!(false), &json!(4))
+    );
+}

@@ -1,0 +1,266 @@
+//! Starts the program as its user would, talks to it over HTTP, and receives
+//! its webhooks.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io::BufRead as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_askwhen");
+
+/// A running server; dropping it kills it.
+pub struct Server {
+    child: Child,
+    pub dir: Arc<tempfile::TempDir>,
+    pub base: String,
+    pub client: String,
+    pub server: String,
+    pub admin: String,
+    http: reqwest::Client,
+}
+
+#[derive(Debug)]
+pub struct Said {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+    pub bytes: Bytes,
+}
+
+impl Server {
+    /// A fresh one with a test clock and loopback receivers.
+    pub async fn start() -> Server {
+        Server::on(Arc::new(tempfile::tempdir().expect("a folder")), &["--dev", "--test-clock"], &[]).await
+    }
+
+    pub async fn on(dir: Arc<tempfile::TempDir>, flags: &[&str], environment: &[(&str, &str)]) -> Server {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let mut command = Command::new(BINARY);
+        command.arg("--data-dir").arg(dir.path().join("data")).args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
+        command.envs(environment.iter().copied()).current_dir(dir.path());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("it starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        std::io::BufReader::new(stdout).read_line(&mut line).expect("a line");
+        let base = line.trim().strip_prefix("askwhen listens on ").unwrap_or_else(|| panic!("{line}")).to_owned();
+        let keys: toml::Table =
+            toml::from_str(&std::fs::read_to_string(dir.path().join("data/keys.toml")).expect("keys")).expect("toml");
+        let key = |n: usize| keys["keys"][n]["key"].as_str().expect("a key").to_owned();
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().expect("a client");
+        let server = Server { child, dir, base, client: key(0), server: key(1), admin: key(2), http };
+        server.until("ready", async || server.get("/readyz").await.status == 200).await;
+        server
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn kill(mut self) -> Arc<tempfile::TempDir> {
+        self.child.kill().expect("it dies");
+        self.child.wait().expect("it is gone");
+        self.dir.clone()
+    }
+
+    /// SIGTERM, and its exit code.
+    pub fn terminate(mut self) -> (Arc<tempfile::TempDir>, Option<i32>) {
+        Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+        let status = self.child.wait().expect("it is gone");
+        (self.dir.clone(), status.code())
+    }
+
+    pub async fn call(&self, key: &str, method: Method, path: &str, body: Option<&Value>) -> Said {
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(key);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        Server::said(request).await
+    }
+
+    pub async fn said(request: reqwest::RequestBuilder) -> Said {
+        let answer = request.send().await.expect("an answer");
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let bytes = answer.bytes().await.expect("a body");
+        Said { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), bytes }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+
+    pub async fn get(&self, path: &str) -> Said {
+        self.call(&self.admin, Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Said {
+        self.call(&self.server, Method::POST, path, Some(&body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Said {
+        let said = self.call(&self.admin, Method::PUT, path, Some(&body)).await;
+        assert!((200..300).contains(&said.status), "PUT {path}: {said:?}");
+        said
+    }
+
+    pub async fn event(&self, user: &str, name: &str, properties: Value) -> Said {
+        let said =
+            self.post("/v1/events", json!({"user_id": user, "event_name": name, "properties": properties})).await;
+        assert_eq!(said.status, 202, "{said:?}");
+        said
+    }
+
+    pub async fn trigger(&self, user: &str, trigger: &str) -> Value {
+        let said = self.post(&format!("/v1/users/{user}/triggers/{trigger}"), json!({})).await;
+        assert_eq!(said.status, 200, "{said:?}");
+        said.body
+    }
+
+    pub async fn advance(&self, span: &str) {
+        let said = self.call(&self.admin, Method::POST, "/v1/test/clock", Some(&json!({"advance": span}))).await;
+        assert_eq!(said.status, 200, "{said:?}");
+    }
+
+    /// Polls until it holds; what it waits for comes by itself.
+    pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !holds().await {
+            assert!(Instant::now() < deadline, "waited too long: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The delivery of the only endpoint, alone.
+    pub async fn only_delivery(&self) -> Value {
+        let list = self.get("/v1/deliveries").await.body;
+        let rows = list["deliveries"].as_array().expect("a list");
+        if rows.is_empty() {
+            return Value::Null;
+        }
+        assert_eq!(rows.len(), 1, "{list}");
+        self.get(&format!("/v1/deliveries/{}", rows[0]["delivery_id"].as_str().expect("an id"))).await.body
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have been ended on purpose already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// One webhook as it came.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    pub path: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+}
+
+impl Webhook {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+}
+
+/// Answers with the scripted statuses, then with 200.
+#[derive(Clone)]
+pub struct Receiver {
+    pub url: String,
+    inbox: Arc<Mutex<Vec<Webhook>>>,
+    script: Arc<Mutex<VecDeque<u16>>>,
+}
+
+impl Receiver {
+    pub async fn start(script: &[u16]) -> Receiver {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let inbox = Arc::default();
+        let receiver = Receiver { url, inbox, script: Arc::new(Mutex::new(script.iter().copied().collect())) };
+        let shared = receiver.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let receiver = shared.clone();
+                tokio::spawn(async move {
+                    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                        let receiver = receiver.clone();
+                        async move { Ok::<_, Infallible>(receiver.take(request).await) }
+                    });
+                    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        });
+        receiver
+    }
+
+    async fn take(&self, request: hyper::Request<hyper::body::Incoming>) -> hyper::Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+        let text = |v: &http::HeaderValue| v.to_str().unwrap_or_default().to_owned();
+        let headers = head.headers.iter().map(|(n, v)| (n.to_string(), text(v))).collect();
+        self.inbox.lock().expect("unpoisoned").push(Webhook { path: head.uri.path().to_owned(), headers, body });
+        let status = self.script.lock().expect("unpoisoned").pop_front().unwrap_or(200);
+        let mut answer = hyper::Response::new(Full::new(Bytes::from_static(b"thanks")));
+        *answer.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+        if (300..400).contains(&status) {
+            answer.headers_mut().insert("location", http::HeaderValue::from_static("/elsewhere"));
+        }
+        answer
+    }
+
+    pub fn got(&self) -> Vec<Webhook> {
+        self.inbox.lock().expect("unpoisoned").clone()
+    }
+
+    pub async fn wait(&self, count: usize) -> Vec<Webhook> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.got().len() < count {
+            assert!(Instant::now() < deadline, "{} of {count} webhooks came: {:?}", self.got().len(), self.got());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.got()
+    }
+}
+
+/// A survey that shows to everybody on `Main`, again and again.
+pub fn open_survey() -> Value {
+    json!({"name": "Open", "status": "active", "show_on": [{"trigger": "Main"}],
+        "frequency": {"repeat": "until_completed", "global_cooldown": "ignore"},
+        "questions": [{"question_id": "q1", "type": "rating_star", "text": "How?"}]})
+}
+
+/// Runs a script of another language on the command line.
+pub fn run(program: &str, arguments: &[&str], input: &str) -> (bool, String) {
+    use std::io::Write as _;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{program} cannot run ({e}); script/test installs it"));
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
+    let out = child.wait_with_output().expect("it ends");
+    (out.status.success(), format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)))
+}
+
+/// The program's own command line.
+pub fn askwhen(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let out = Command::new(BINARY).args(arguments).current_dir(dir).output().expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (out.status.code(), text(&out.stdout), text(&out.stderr))
+}

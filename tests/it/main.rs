@@ -1,0 +1,9 @@
+//! The real program on port 0, with scripted receivers and a test clock.
+
+mod cli;
+mod crash;
+mod delivery;
+mod harness;
+mod input;
+mod manage;
+mod story;

@@ -1,0 +1,237 @@
+//! Definitions over HTTP.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Server, open_survey};
+
+async fn put(server: &Server, path: &str, body: &Value) -> (u16, Value) {
+    let said = server.call(&server.admin, Method::PUT, path, Some(body)).await;
+    (said.status, said.body)
+}
+
+fn with(changes: Value) -> Value {
+    let mut survey = open_survey();
+    for (name, value) in changes.as_object().unwrap() {
+        survey[name] = value.clone();
+    }
+    survey
+}
+
+#[tokio::test]
+async fn wrong_surveys_are_refused_with_their_pointer() {
+    let server = Server::start().await;
+    let armed = |more: Value| {
+        let mut survey = with(json!({"activate": {"event": "x"}, "expires_after": "2h"}));
+        for (name, value) in more.as_object().unwrap() {
+            survey[name] = value.clone();
+        }
+        survey
+    };
+    for (body, code, pointer) in [
+        (armed(json!({"expires_after": "0s"})), "invalid", "/expires_after"),
+        (armed(json!({"expires_after": null})), "missing_field", "/expires_after"),
+        (armed(json!({"expires_after": "101h"})), "invalid", "/expires_after"),
+        (armed(json!({"delay": "2h"})), "invalid", "/delay"),
+        (armed(json!({"activate": {"event": "x", "any": []}})), "invalid", "/activate/any"),
+        (armed(json!({"activate": {"sequence": {}}})), "not_built", "/activate/sequence"),
+        (
+            armed(json!({"activate": {"event": "x", "count": {"at_least": 3, "within": "1d"}}})),
+            "not_built",
+            "/activate/count",
+        ),
+        (
+            armed(json!({"activate": {"event": "x", "where": [{"property": "p", "op": "is", "value": 1}]}})),
+            "invalid",
+            "/activate/where/0/op",
+        ),
+        (with(json!({"cancel_on": [{"event": "y"}]})), "not_built", "/cancel_on"),
+        (with(json!({"targeting": {"all": []}})), "not_built", "/targeting"),
+        (with(json!({"sampling": {"percent": 50}})), "not_built", "/sampling"),
+        (with(json!({"holdout": {"percent": 5}})), "not_built", "/holdout"),
+        (with(json!({"limits": {"max_completed": 9}})), "not_built", "/limits"),
+        (with(json!({"schedule": {"timezone": "Europe/Berlin"}})), "not_built", "/schedule"),
+        (
+            with(json!({"questions": [{"question_id": "q", "type": "slider", "text": "?"}]})),
+            "invalid",
+            "/questions/0/type",
+        ),
+        (
+            with(
+                json!({"questions": [{"question_id": "q", "type": "text", "text": "?"}, {"question_id": "q", "type": "text", "text": "?"}]}),
+            ),
+            "invalid",
+            "/questions/1/question_id",
+        ),
+        (with(json!({"show_on": []})), "missing_field", "/show_on"),
+        (with(json!({"prioritty": 5})), "unknown_field", "/prioritty"),
+        (with(json!({"survey_id": "other"})), "invalid", "/survey_id"),
+    ] {
+        let (status, said) = put(&server, "/v1/surveys/s", &body).await;
+        assert_eq!(
+            (status, said["code"].as_str(), said["errors"][0]["pointer"].as_str()),
+            (422, Some(code), Some(pointer)),
+            "{said}"
+        );
+    }
+    let (_, said) = put(&server, "/v1/surveys/s", &with(json!({"prioritty": 5}))).await;
+    assert!(said["errors"][0]["detail"].as_str().unwrap().contains("priority"), "{said}");
+    assert_eq!(server.get("/v1/surveys/s").await.status, 404, "nothing was written");
+    let fine = with(
+        json!({"sampling": {"percent": 100, "salt": "s"}, "holdout": {"percent": 0}, "limits": {"max_completed": null}, "cancel_on": [], "ui": {"b": 1, "a": 2.5}}),
+    );
+    assert_eq!(put(&server, "/v1/surveys/s", &fine).await.0, 201, "what asks for nothing is taken");
+    assert!(
+        String::from_utf8_lossy(&server.get("/v1/surveys/s").await.bytes).contains("\"ui\":{\"b\":1,\"a\":2.5}"),
+        "untouched"
+    );
+}
+
+#[tokio::test]
+async fn versions_tags_and_lists() {
+    let server = Server::start().await;
+    let survey = open_survey();
+    assert_eq!(put(&server, "/v1/surveys/a", &survey).await, (201, json!({"version": 1, "changed": true})));
+    assert_eq!(put(&server, "/v1/surveys/a", &survey).await, (200, json!({"version": 1, "changed": false})));
+    assert_eq!(
+        put(&server, "/v1/surveys/a", &with(json!({"priority": 2}))).await,
+        (200, json!({"version": 2, "changed": true}))
+    );
+    let shown = server.get("/v1/surveys/a").await;
+    assert_eq!(
+        (&shown.headers["etag"], &shown.body["priority"], &shown.body["version"]),
+        (&"\"2\"".parse().unwrap(), &json!(2), &json!(2))
+    );
+    let stale = server.request(Method::PUT, "/v1/surveys/a").bearer_auth(&server.admin).header("if-match", "\"1\"");
+    let stale = Server::said(stale.header("content-type", "application/json").body(survey.to_string())).await;
+    assert_eq!((stale.status, &stale.body["code"]), (412, &json!("precondition_failed")));
+    assert_eq!(put(&server, "/v1/surveys/c?dry_run=true", &survey).await.0, 200);
+    assert_eq!(server.get("/v1/surveys/c").await.status, 404, "a dry run writes nothing");
+    put(&server, "/v1/surveys/b", &survey).await;
+    let page = server.get("/v1/surveys?limit=1").await.body;
+    assert_eq!(page["surveys"][0]["survey_id"], "b", "newest first");
+    let next = page["next_cursor"].as_str().unwrap();
+    let page = server.get(&format!("/v1/surveys?limit=1&cursor={next}")).await.body;
+    assert_eq!((&page["surveys"][0]["survey_id"], &page["next_cursor"]), (&json!("a"), &Value::Null));
+    let gone = server.call(&server.admin, Method::DELETE, "/v1/surveys/a", None).await;
+    assert_eq!((gone.status, &server.get("/v1/surveys/a").await.body["status"]), (200, &json!("archived")));
+    assert_eq!(server.call(&server.admin, Method::DELETE, "/v1/surveys/none", None).await.status, 404);
+}
+
+#[tokio::test]
+async fn forbidden_targets_and_wrong_endpoints() {
+    let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let server = Server::on(dir, &[], &[]).await;
+    for url in [
+        "http://127.0.0.1",
+        "https://[::1]/",
+        "https://[::ffff:127.0.0.1]",
+        "https://0",
+        "https://0x7f.1",
+        "https://2130706433",
+        "https://127.1",
+        "https://169.254.169.254",
+        "https://10.0.0.1",
+        "https://100.64.0.1",
+        "https://[fc00::1]",
+        "https://[fe80::1]",
+        "https://[64:ff9b::7f00:1]",
+        "https://[64:ff9b:1::1]",
+        "https://[2002:7f00:1::]",
+        "https://[2001::1]",
+        "https://localhost",
+        "https://a.localhost",
+        "file:///etc/passwd",
+        "https://u:p@example.com",
+        "https://example.com:22",
+        "https://example.com:25",
+        "https://example.com:6379",
+        "http://example.com",
+    ] {
+        let (status, said) = put(&server, "/v1/endpoints/e", &json!({"url": url})).await;
+        assert_eq!((status, said["code"].as_str()), (422, Some("forbidden_target")), "{url}: {said}");
+    }
+    let url = "https://example.com/hook";
+    for (body, pointer) in [
+        (json!({"url": url, "headers": {"Host": "x"}}), "/headers/Host"),
+        (json!({"url": url, "headers": {"content-length": "1"}}), "/headers/content-length"),
+        (json!({"url": url, "headers": {"Webhook-Id": "1"}}), "/headers/Webhook-Id"),
+        (json!({"url": url, "headers": {"x-a": "1\r\nx-b: 2"}}), "/headers/x-a"),
+        (json!({"url": url, "secret": "whsec_c2hvcnQ="}), "/secret"),
+        (json!({"url": url, "profile": "1flow", "events": ["response.answered"]}), "/events/0"),
+        (json!({"url": url, "retry": {"kind": "fixed", "interval": "25h", "max_attempts": 3}}), "/retry/interval"),
+        (json!({"url": url, "rate_limit": "5/s"}), "/rate_limit"),
+    ] {
+        let (status, said) = put(&server, "/v1/endpoints/e", &body).await;
+        assert_eq!((status, said["errors"][0]["pointer"].as_str()), (422, Some(pointer)), "{said}");
+    }
+    let (status, said) = put(&server, "/v1/endpoints/e", &json!({"url": url})).await;
+    assert!(status == 201 && said["secret"].as_str().unwrap().starts_with("whsec_"), "{said}");
+    let shown = server.get("/v1/endpoints/e").await.body;
+    assert_eq!((shown.get("secret"), &shown["state"], &shown["state_reason"]), (None, &json!("healthy"), &Value::Null));
+    assert!(shown["state_since"].is_string());
+}
+
+#[tokio::test]
+async fn triggers_and_settings() {
+    let server = Server::start().await;
+    let declare = async |body: Value| server.call(&server.admin, Method::POST, "/v1/triggers", Some(&body)).await;
+    let made = declare(json!({"name": "Successful payment"})).await;
+    assert_eq!(
+        (made.status, &made.body["trigger_id"], &made.body["kind"]),
+        (201, &json!("successful_payment"), &json!("custom"))
+    );
+    let taken = declare(json!({"name": "Successful payment"})).await;
+    assert_eq!((taken.status, &taken.body["code"]), (409, &json!("taken")));
+    assert_eq!(server.call(&server.admin, Method::DELETE, "/v1/triggers/successful_payment", None).await.status, 200);
+    assert_eq!(server.get("/v1/triggers").await.body["triggers"], json!([]));
+    server.event("u", "successful_payment", json!({})).await;
+    server
+        .until("it lists itself again", async || {
+            server.get("/v1/triggers").await.body["triggers"].as_array().is_some_and(|rows| rows.len() == 1)
+        })
+        .await;
+    server.until("dev settings", async || server.get("/v1/settings").await.body["global_cooldown"] == "0s").await;
+    let (status, _) = put(&server, "/v1/settings", &json!({"max_per_session": 3})).await;
+    assert_eq!(status, 200);
+    assert_eq!(server.get("/v1/settings").await.body["global_cooldown"], "7d", "missing members take their defaults");
+    let (status, said) = put(&server, "/v1/settings", &json!({"offer_ttl": "soon"})).await;
+    assert_eq!((status, &said["errors"][0]["code"]), (422, &json!("bad_time")));
+}
+
+#[tokio::test]
+async fn a_definition_holds_once_it_is_answered_on_every_partition() {
+    let server = Server::start().await;
+    for n in 0..10 {
+        server.put("/v1/surveys/s", with(json!({"name": format!("v{n}"), "frequency": {"repeat": "until_completed", "global_cooldown": "ignore"}}))).await;
+        for user in 0..8 {
+            let decision = server.trigger(&format!("n{n}u{user}"), "Main").await;
+            assert_eq!(decision["survey"]["name"], format!("v{n}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn links() {
+    let server = Server::start().await;
+    server.put("/v1/surveys/link", with(json!({"link": true, "show_on": null}))).await;
+    let shown = server.call(&server.client, Method::GET, "/v1/users/ann/surveys/link", None).await;
+    assert_eq!((shown.status, &shown.body["questions"][0]["question_id"]), (200, &json!("q1")));
+    let body = json!({"answers": [{"question_id": "q1", "value": 5}], "completed": true});
+    let said = server.call(&server.client, Method::POST, "/v1/users/ann/surveys/link/responses", Some(&body)).await;
+    assert_eq!((said.status, &said.body["status"]), (200, &json!("accepted")));
+    let closed = server.call(&server.client, Method::GET, "/v1/users/ann/surveys/link", None).await;
+    assert_eq!((closed.status, &closed.body["code"]), (409, &json!("already_completed")));
+    assert_eq!(server.call(&server.client, Method::GET, "/v1/users/ann/surveys/none", None).await.status, 404);
+}
+
+#[tokio::test]
+async fn attributes_merge_and_too_many_are_told() {
+    let server = Server::start().await;
+    let half = "x".repeat(20 << 10);
+    let put = async |body: Value| server.call(&server.server, Method::PUT, "/v1/users/ann", Some(&body)).await;
+    assert_eq!(put(json!({"attributes": {"a": half}})).await.status, 202);
+    let refused = put(json!({"attributes": {"b": half}})).await;
+    assert_eq!((refused.status, &refused.body["errors"][0]["pointer"]), (422, &json!("/attributes")));
+    assert_eq!(put(json!({"attributes": {"a": null, "b": half}})).await.status, 202);
+}

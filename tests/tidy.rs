@@ -1,0 +1,168 @@
+//! The house rules as tests: layers, topics, bans, the map.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn files(dir: &str, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![Path::new(ROOT).join(dir)];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+fn below(path: &Path) -> String {
+    path.strip_prefix(ROOT).unwrap().to_string_lossy().into_owned()
+}
+
+/// Left to right: a module uses what stands to its left, roles never each other.
+const LAYERS: [(&str, u32); 13] = [
+    ("metrics", 0),
+    ("clock", 1),
+    ("domain", 0),
+    ("wire", 1),
+    ("log", 2),
+    ("store", 2),
+    ("actor", 3),
+    ("bridge", 4),
+    ("engine", 4),
+    ("delivery", 4),
+    ("console", 4),
+    ("supervisor", 6),
+    ("cli", 7),
+];
+
+#[test]
+fn modules_use_only_what_stands_to_their_left() {
+    let layer = |name: &str| LAYERS.iter().find(|(n, _)| *n == name).map(|(_, layer)| *layer);
+    // Configuration speaks of keys and quotas in the bridge's words; metrics pre-set labels in wire's.
+    let allowed = [("config", "bridge"), ("metrics", "wire")];
+    let mut wrong = Vec::new();
+    for path in files("src", ".rs") {
+        let module = path.strip_prefix(Path::new(ROOT).join("src")).unwrap();
+        let module = module.components().next().unwrap().as_os_str().to_string_lossy().replace(".rs", "");
+        if ["lib", "main"].contains(&module.as_str()) {
+            continue;
+        }
+        let body = text(&path);
+        let body = body.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let is_test = path.ends_with("tests.rs");
+        for used in body.split("crate::").skip(1) {
+            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if is_test || used == module || allowed.contains(&(module.as_str(), used.as_str())) || used == "metrics" {
+                continue;
+            }
+            let fine = match (layer(&module), layer(&used)) {
+                (Some(own), Some(theirs)) => theirs < own,
+                (Some(own), None) => used == "config" && own >= 6,
+                (None, Some(theirs)) => theirs < 4,
+                (None, None) => false,
+            };
+            if !fine {
+                wrong.push(format!("{}: {module} uses {used}", below(&path)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_domain_reads_nothing_from_outside() {
+    for path in files("src/domain", ".rs") {
+        let body = text(&path);
+        for (banned, why) in [
+            ("SystemTime", "time is passed in"),
+            ("Instant", "time is passed in"),
+            ("Timestamp::now", "time is passed in"),
+            ("HashMap", "its order is not the same twice; use BTreeMap"),
+            ("HashSet", "its order is not the same twice"),
+            ("std::fs", "no I/O"),
+            ("std::env", "no process configuration"),
+            ("getrandom", "no chance"),
+            ("tracing", "effects are returned"),
+        ] {
+            assert!(!body.contains(banned), "{} uses {banned}: {why}", below(&path));
+        }
+    }
+}
+
+#[test]
+fn only_the_clock_reads_the_wall() {
+    for path in files("src", ".rs").into_iter().filter(|p| !p.ends_with("clock.rs")) {
+        assert!(!text(&path).contains("SystemTime::now"), "{}: ask the Clock", below(&path));
+    }
+}
+
+#[test]
+fn nothing_is_left_undone_in_silence() {
+    for path in files("src", ".rs").into_iter().chain(files("tests", ".rs")).filter(|p| !p.ends_with("tidy.rs")) {
+        for banned in ["todo!(", "unimplemented!(", "#[ignore", "dbg!("] {
+            assert!(!text(&path).contains(banned), "{} has {banned}", below(&path));
+        }
+    }
+}
+
+#[test]
+fn every_topic_file_is_declared_and_its_examples_fit_its_schema() {
+    use askwhen::wire::topic::Topic;
+    let declared: BTreeSet<String> = Topic::ALL.iter().map(|t| format!("topics/{}.toml", t.name())).collect();
+    let there: BTreeSet<String> = files("topics", ".toml").iter().map(|p| below(p)).collect();
+    assert_eq!(declared, there);
+    for topic in Topic::ALL {
+        let spec = topic.spec();
+        let schema: serde_json::Value = serde_json::from_str(topic.schema()).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let examples = text(&Path::new(ROOT).join("topics").join(&spec.examples));
+        assert!(!examples.trim().is_empty(), "{} has no example", spec.name);
+        for (n, line) in examples.lines().enumerate() {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            let faults: Vec<String> =
+                validator.iter_errors(&value).map(|e| format!("{e} at {}", e.instance_path())).collect();
+            assert!(faults.is_empty(), "{} line {}: {faults:#?}", spec.examples, n + 1);
+        }
+    }
+}
+
+#[test]
+fn each_invariant_of_the_architecture_names_a_test_that_exists() {
+    let architecture = text(&Path::new(ROOT).join("ARCHITECTURE.md"));
+    let all: String = files("src", ".rs").iter().chain(&files("tests", ".rs")).map(|p| text(p)).collect();
+    let section = architecture.split("## Invariants").nth(1).expect("a section of invariants");
+    let section = section.split("\n## ").next().unwrap();
+    let mut count = 0;
+    for entry in section.split("\n").filter(|line| line.starts_with(|c: char| c.is_ascii_digit())) {
+        count += 1;
+        let (_, tests) = entry.split_once("Tests: ").unwrap_or_else(|| panic!("no tests named: {entry}"));
+        for name in tests.split(", ").map(|t| t.trim_matches(['`', '.', ' '])) {
+            assert!(all.contains(&format!("fn {name}(")), "{name} does not exist: {entry}");
+        }
+    }
+    assert_eq!(count, 10);
+}
+
+#[test]
+fn the_readme_shows_the_defaults_that_are() {
+    let readme = text(&Path::new(ROOT).join("README.md"));
+    let defaults: toml::Table = toml::from_str(askwhen::config::DEFAULT).unwrap();
+    for (section, value) in &defaults {
+        for key in value.as_table().into_iter().flat_map(|t| t.keys()).filter(|k| *k != "client") {
+            let name = format!("`{section}.{key}`");
+            assert!(readme.contains(&name), "the README's table lacks {name}");
+        }
+    }
+}
