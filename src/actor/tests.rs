@@ -30,6 +30,11 @@ fn key() -> ClusterKey {
     ClusterKey::new([3; 32])
 }
 
+/// Contents by topic and id.
+type Found = BTreeMap<(&'static str, String), String>;
+/// Keys and values of the stores.
+type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The process's memory; the log and the stores outlive it.
 struct Process {
     parts: Vec<Partition<Engine>>,
@@ -127,7 +132,7 @@ impl World {
     }
 
     /// Outputs by topic and id, each once however often it was written.
-    fn outputs(&self) -> (BTreeMap<(&'static str, String), String>, usize) {
+    fn outputs(&self) -> (Found, usize) {
         let mut found = BTreeMap::new();
         let mut written = 0;
         for topic in OUTPUTS {
@@ -145,7 +150,7 @@ impl World {
         (found, written)
     }
 
-    fn state(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn state(&mut self) -> Rows {
         (0..PARTITIONS as usize).for_each(|p| self.checkpoint(p));
         let mut all = Vec::new();
         for store in &self.stores {
@@ -266,7 +271,7 @@ proptest! {
 impl World {
     /// Copies the journal of a world into a fresh one and reads it in one go.
     /// Forwards are in the journal already; the copy's own are dropped as known.
-    fn replay(other: &World, step_bytes: usize) -> (BTreeMap<(&'static str, String), String>, Vec<(Vec<u8>, Vec<u8>)>) {
+    fn replay(other: &World, step_bytes: usize) -> (Found, Rows) {
         let mut world = World::new(step_bytes);
         for partition in 0..PARTITIONS {
             let at = At { topic: Topic::Events, partition };

@@ -36,12 +36,15 @@ pub fn validate(args: &ValidateArgs, format: Format) -> Result<(), Failure> {
 }
 
 pub async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failure> {
-    let all = files::read(&args.files)?;
+    let mut all = files::read(&args.files)?;
+    // Whatever is missing is told before anything is sent.
+    for defined in &mut all {
+        look_up_secret(&mut defined.body, &defined.secret_place)?;
+    }
     let client = Client::new(context, &args.server, KeyKind::Admin)?;
     let mut rows = Vec::new();
     let mut results = Vec::new();
-    for mut defined in all {
-        look_up_secret(&mut defined.body, &defined.secret_place)?;
+    for defined in all {
         let path = match defined.kind {
             Kind::Survey => format!("/v1/surveys/{}", part(&defined.id)),
             Kind::Endpoint => format!("/v1/endpoints/{}", part(&defined.id)),

@@ -17,7 +17,7 @@ questions:
 ---
 kind: endpoint
 endpoint_id: crm
-url: http://127.0.0.1:9/hooks
+url: http://127.0.0.1:59999/hooks
 secret: {env: CRM_SECRET}
 ---
 kind: settings

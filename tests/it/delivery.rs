@@ -52,7 +52,7 @@ async fn a_failed_attempt_is_repeated_at_its_time_and_not_before() {
 #[tokio::test]
 async fn one_flow_calls_73_times_and_gives_up() {
     let server = Server::start().await;
-    let receiver = Receiver::start(&vec![201; 100]).await;
+    let receiver = Receiver::start(&[201; 100]).await;
     endpoint(&server, &receiver, json!({"profile": "1flow"})).await;
     answer_one(&server, "ann").await;
     receiver.wait(1).await;

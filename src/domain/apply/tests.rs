@@ -199,7 +199,7 @@ fn audience_gates_need_their_context() {
         (Some("ios"), Some("de-AT"), Some("2.1"), "offered"),
     ];
     for (platform, locale, version, reason) in cases {
-        let mut play = Play::new(&[survey.clone()]);
+        let mut play = Play::new(std::slice::from_ref(&survey));
         play.event(0, 0);
         let text = |t: Option<&str>| t.map(str::to_owned);
         let context =
@@ -369,7 +369,7 @@ fn statuses() {
     let evaluation = shadow.ask_in(0, None).evaluations.remove(0);
     assert!(evaluation.shadow && evaluation.stop.is_none());
     let test = json!({"status": "test", "test_users": ["ann"], "activate": null, "expires_after": null, "frequency": {"repeat": "once"}});
-    let mut tester = Play::new(&[test.clone()]);
+    let mut tester = Play::new(std::slice::from_ref(&test));
     for at in [0, 1] {
         let offer = tester.ask_in(at, None);
         assert!(at == 1 || offer.reason.name() == "offered");
