@@ -1,0 +1,346 @@
+//! Events, decisions and deliveries per second and per CPU-second of the whole
+//! program on the embedded log, beside what its parts reach alone in the same
+//! run: the log, the record parser, RocksDB, a bare axum server, a bare HTTP
+//! client. `ASKWHEN_BENCH_SECONDS` sets how long each takes (3).
+
+use askwhen::clock::Clock;
+use askwhen::log::{At, Embedded, Log, New};
+use askwhen::store::{Batch, Family, Rocks, Shared, Store};
+use askwhen::wire::record;
+use askwhen::wire::topic::Topic;
+use std::io::BufRead as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+const CONNECTIONS: usize = 64;
+const USERS: u64 = 100_000;
+
+fn seconds() -> f64 {
+    std::env::var("ASKWHEN_BENCH_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3.0)
+}
+
+/// CPU time that a process has used, in microseconds (clock ticks are 10 ms).
+fn cpu_us(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |n: usize| fields.get(n).and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) * 10_000.0
+}
+
+fn report(name: &str, count: u64, took: Duration, cpu_us: f64) {
+    let rate = count as f64 / took.as_secs_f64();
+    println!("{name:<52} {rate:>10.0} /s {:>8.2} CPU-µs each", cpu_us / count.max(1) as f64);
+}
+
+/// Sends prepared requests on many connections for a while; counts answers.
+async fn load(address: &str, request: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static) -> (u64, Duration) {
+    let request = Arc::new(request);
+    let next = Arc::new(AtomicU64::new(0));
+    let started = Instant::now();
+    let until = started + Duration::from_secs_f64(seconds());
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (address, request, next) = (address.to_owned(), request.clone(), next.clone());
+        workers.spawn(async move {
+            let mut stream = TcpStream::connect(&address).await.expect("a connection");
+            stream.set_nodelay(true).expect("an option");
+            let mut buffer = vec![0; 64 << 10];
+            let mut done = 0u64;
+            while Instant::now() < until {
+                let bytes = request(next.fetch_add(1, Ordering::Relaxed));
+                stream.write_all(&bytes).await.expect("written");
+                let status = read_answer(&mut stream, &mut buffer).await;
+                assert!((200..300).contains(&status), "status {status}");
+                done += 1;
+            }
+            done
+        });
+    }
+    let mut total = 0;
+    while let Some(done) = workers.join_next().await {
+        total += done.expect("no panic");
+    }
+    (total, started.elapsed())
+}
+
+/// Reads one whole answer; gives its status.
+async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) -> u16 {
+    let mut filled = 0;
+    loop {
+        let read = stream.read(&mut buffer[filled..]).await.expect("read");
+        assert!(read > 0, "the server closed");
+        filled += read;
+        let Some(head) = buffer[..filled].windows(4).position(|w| w == b"\r\n\r\n") else { continue };
+        let text = std::str::from_utf8(&buffer[..head]).expect("a head is ASCII");
+        let length = text.lines().find_map(|l| {
+            l.to_ascii_lowercase().strip_prefix("content-length: ").and_then(|v| v.parse::<usize>().ok())
+        });
+        if filled >= head + 4 + length.unwrap_or(0) {
+            return text[9..12].parse().expect("a status");
+        }
+    }
+}
+
+fn post(path: &str, key: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
+}
+
+/// A seed-like event of about 300 bytes.
+fn event(n: u64, name: &str) -> String {
+    let user = n.wrapping_mul(0x9e37_79b9) % USERS;
+    format!(
+        "{{\"user_id\":\"user_{user}\",\"event_name\":\"{name}\",\"event_id\":\"event-{n}\",\"properties\":{{\"id\":{n},\"name\":\"War and Peace\",\"author\":\"Leo Tolstoy\",\"type\":\"hardcover\",\"category\":\"novel\",\"note\":\"{}\"}}}}",
+        "x".repeat(100)
+    )
+}
+
+struct Program {
+    child: Child,
+    address: String,
+    admin: String,
+    dir: tempfile::TempDir,
+}
+
+impl Program {
+    fn start() -> Program {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_askwhen"))
+            .args(["--data-dir"])
+            .arg(dir.path())
+            .args(["serve", "--dev", "--listen", "127.0.0.1:0"])
+            .envs([("ASKWHEN__LIMITS__PER_KEY", "10000000/s"), ("ASKWHEN_LOG", "error")])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut line = String::new();
+        std::io::BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        let address = line.trim().rsplit("http://").next().expect("an address").to_owned();
+        let keys = std::fs::read_to_string(dir.path().join("keys.toml")).expect("keys");
+        let admin = keys
+            .lines()
+            .rev()
+            .find_map(|l| l.strip_prefix("key = \""))
+            .expect("a key")
+            .trim_end_matches('"')
+            .to_owned();
+        Program { child, address, admin, dir }
+    }
+
+    async fn put(&self, path: &str, body: &str) {
+        let request = post(path, &self.admin, body).into_iter().collect::<Vec<u8>>();
+        let request = [b"PUT", &request[4..]].concat();
+        let mut stream = TcpStream::connect(&self.address).await.expect("a connection");
+        stream.write_all(&request).await.expect("written");
+        let status = read_answer(&mut stream, &mut vec![0; 64 << 10]).await;
+        assert!((200..300).contains(&status), "PUT {path}: {status}");
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let text = std::net::TcpStream::connect(&self.address).and_then(|mut stream| {
+            use std::io::{Read as _, Write as _};
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        });
+        let text = text.expect("metrics");
+        text.lines().filter(|l| l.starts_with(name)).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+async fn whole_program() {
+    let program = Program::start();
+    let pid = program.child.id();
+    let key = program.admin.clone();
+    let survey = r#"{"name":"S","status":"active","activate":{"event":"mentioned"},"expires_after":"2h","show_on":[{"trigger":"Main"}],"frequency":{"repeat":"every_activation","global_cooldown":"ignore"},"questions":[{"question_id":"q1","type":"rating_star","text":"?"}]}"#;
+    program.put("/v1/surveys/s", survey).await;
+    for (name, label) in [
+        ("unmentioned", "events, one by one, no survey listens"),
+        ("mentioned", "events, one by one, a survey listens"),
+    ] {
+        let (before, key) = (cpu_us(pid), key.clone());
+        let (count, took) = load(&program.address, move |n| post("/v1/events", &key, &event(n, name))).await;
+        settle(&program).await;
+        report(label, count, took, cpu_us(pid) - before);
+    }
+    let (before, batch_key) = (cpu_us(pid), key.clone());
+    let (count, took) = load(&program.address, move |n| {
+        let events: Vec<String> = (0..100).map(|m| event(n * 100 + m + (1 << 40), "mentioned")).collect();
+        post("/v1/events", &batch_key, &format!("{{\"events\":[{}]}}", events.join(",")))
+    })
+    .await;
+    settle(&program).await;
+    report("events, in batches of 100, a survey listens", count * 100, took, cpu_us(pid) - before);
+    let (before, ask_key) = (cpu_us(pid), key.clone());
+    let (count, took) = load(&program.address, move |n| {
+        post(&format!("/v1/users/user_{}/triggers/Main", n % USERS), &ask_key, "{\"context\":{\"platform\":\"ios\"}}")
+    })
+    .await;
+    report("decisions, durable trigger to answer", count, took, cpu_us(pid) - before);
+    deliveries(&program).await;
+    println!("{:<52} {:>10.1} MiB", "data written", directory_bytes(program.dir.path()) as f64 / f64::from(1 << 20));
+}
+
+/// Waits until the engine has applied what was acknowledged.
+async fn settle(program: &Program) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while program.metric("askwhen_engine_lag_records") > 0.0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn deliveries(program: &Program) {
+    let receiver = sink().await;
+    let link = r#"{"name":"L","status":"active","link":true,"frequency":{"repeat":"every_activation"},"questions":[{"question_id":"q1","type":"text","text":"?"}]}"#;
+    program.put("/v1/surveys/link", link).await;
+    let endpoint =
+        format!("{{\"url\":\"http://{receiver}/hook\",\"concurrency\":64,\"events\":[\"response.completed\"]}}");
+    program.put("/v1/endpoints/sink", &endpoint).await;
+    let pid = program.child.id();
+    let delivered = || program.metric("askwhen_delivery_attempts_total{outcome=\"delivered\"}") as u64;
+    let (before, key, started) = (cpu_us(pid), program.admin.clone(), Instant::now());
+    let body =
+        format!("{{\"answers\":[{{\"question_id\":\"q1\",\"value\":\"{}\"}}],\"completed\":true}}", "x".repeat(300));
+    let (count, _) =
+        load(&program.address, move |n| post(&format!("/v1/users/d{n}/surveys/link/responses"), &key, &body)).await;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while delivered() < count && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    report("answers taken and delivered, signed, to loopback", delivered(), started.elapsed(), cpu_us(pid) - before);
+}
+
+fn directory_bytes(dir: &std::path::Path) -> u64 {
+    std::fs::read_dir(dir).into_iter().flatten().flatten().fold(0, |sum, entry| {
+        let path = entry.path();
+        sum + if path.is_dir() { directory_bytes(&path) } else { entry.metadata().map_or(0, |m| m.len()) }
+    })
+}
+
+/// A bare axum server that answers 200 to everything, in this process.
+async fn sink() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let app = axum::Router::new().fallback(|_body: axum::body::Bytes| async { "ok" });
+    tokio::spawn(async move { axum::serve(listener, app).await.expect("it serves") });
+    address
+}
+
+async fn log_alone() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = Log::Embedded(Arc::new(Embedded::open(dir.path(), 8, Clock::new()).expect("it opens")));
+    for (batch, label) in [
+        (1usize, "the log alone, 64 writers, single records, synced"),
+        (100, "the log alone, 64 writers, batches of 100, synced"),
+    ] {
+        let (before, started) = (cpu_us(std::process::id()), Instant::now());
+        let until = started + Duration::from_secs_f64(seconds());
+        let mut workers = tokio::task::JoinSet::new();
+        for worker in 0..CONNECTIONS as u32 {
+            let log = log.clone();
+            workers.spawn(async move {
+                let value = bytes::Bytes::from(event(7, "x"));
+                let mut done = 0u64;
+                while Instant::now() < until {
+                    let records =
+                        vec![New { key: Some("user".into()), headers: Vec::new(), value: Some(value.clone()) }; batch];
+                    log.append_durably(At { topic: Topic::Events, partition: worker % 8 }, records)
+                        .await
+                        .expect("taken");
+                    done += batch as u64;
+                }
+                done
+            });
+        }
+        let mut total = 0;
+        while let Some(done) = workers.join_next().await {
+            total += done.expect("no panic");
+        }
+        report(label, total, started.elapsed(), cpu_us(std::process::id()) - before);
+    }
+}
+
+fn repeat(name: &str, mut work: impl FnMut(u64)) {
+    let (before, started) = (cpu_us(std::process::id()), Instant::now());
+    let mut count = 0;
+    while started.elapsed().as_secs_f64() < seconds() {
+        for _ in 0..1_000 {
+            work(count);
+            count += 1;
+        }
+    }
+    report(name, count, started.elapsed(), cpu_us(std::process::id()) - before);
+}
+
+fn parts_alone() {
+    let bytes = event(7, "x").into_bytes();
+    repeat("the record parser alone", |_| {
+        std::hint::black_box(record::decode(Some(&bytes), false).expect("a record"));
+    });
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::Rocks(Rocks::open(dir.path(), Family::ENGINE, &Shared::new(256 << 20)).expect("it opens"));
+    repeat("RocksDB alone, one get and one put of 220 bytes", |n| {
+        let key = (n.wrapping_mul(0x9e37_79b9) % USERS).to_be_bytes();
+        std::hint::black_box(store.get(Family::Users, &key).expect("readable"));
+        let mut batch = Batch::default();
+        batch.put(Family::Users, key, vec![7; 220]);
+        store.write(batch).expect("written");
+    });
+}
+
+/// Server and client of these two share this process: CPU is of both ends.
+async fn http_alone() {
+    let address = sink().await;
+    let before = cpu_us(std::process::id());
+    let (count, took) = load(&address, |n| post("/v1/events", "key", &event(n, "x"))).await;
+    report("a bare axum server and the load itself", count, took, cpu_us(std::process::id()) - before);
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let url = format!("http://{address}/hook");
+    let (before, started) = (cpu_us(std::process::id()), Instant::now());
+    let until = started + Duration::from_secs_f64(seconds());
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (client, url) = (client.clone(), url.clone());
+        workers.spawn(async move {
+            let mut done = 0u64;
+            while Instant::now() < until {
+                let answer = client.post(&url).body("x".repeat(1_024)).send().await.expect("an answer");
+                answer.bytes().await.expect("a body");
+                done += 1;
+            }
+            done
+        });
+    }
+    let mut total = 0;
+    while let Some(done) = workers.join_next().await {
+        total += done.expect("no panic");
+    }
+    report(
+        "a bare reqwest client and a bare axum server",
+        total,
+        started.elapsed(),
+        cpu_us(std::process::id()) - before,
+    );
+}
+
+fn main() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    println!("{:<52} {:>13} {:>17}", "", "rate", "cost");
+    runtime.block_on(whole_program());
+    runtime.block_on(log_alone());
+    parts_alone();
+    runtime.block_on(http_alone());
+}
