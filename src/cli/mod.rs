@@ -50,10 +50,10 @@ pub enum Format {
 #[derive(Debug, Clone, Args)]
 pub struct ServerArgs {
     /// Address of the server, such as http://127.0.0.1:8080
-    #[arg(long, value_name = "URL", env = "ASKWHEN_SERVER")]
+    #[arg(long, global = true, value_name = "URL", env = "ASKWHEN_SERVER")]
     server: Option<String>,
     /// Key of a sufficient kind
-    #[arg(long, value_name = "KEY", env = "ASKWHEN_KEY", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "KEY", env = "ASKWHEN_KEY", hide_env_values = true)]
     key: Option<String>,
 }
 
