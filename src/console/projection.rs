@@ -83,12 +83,14 @@ impl Console {
         }
         let (own_stop, own_bell, own_store) = (stop.clone(), bell.clone(), store.clone());
         let thread = std::thread::Builder::new().name("console".into()).spawn(move || {
+            let mut positions = None;
             while !own_stop.load(Ordering::Acquire) {
-                match follow(&log, &own_store) {
+                match follow(&log, &own_store, &mut positions) {
                     Ok(true) => {}
                     Ok(false) => own_bell.wait(Duration::from_millis(500)),
                     Err(detail) => {
                         tracing::error!(detail, "the console's projection pauses");
+                        positions = None;
                         own_bell.wait(Duration::from_secs(1));
                     }
                 }
@@ -227,11 +229,15 @@ fn shown(row: &Row, whole: bool) -> Value {
 }
 
 /// One round over all topics and partitions; gives whether anything was read.
-fn follow(log: &Log, store: &Store) -> Result<bool, String> {
+fn follow(log: &Log, store: &Store, known: &mut Option<Positions>) -> Result<bool, String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
-    let stored = store.get(Family::Meta, POSITIONS).map_err(|e| text(&e))?;
-    let mut positions: BTreeMap<String, u64> =
-        stored.map_or_else(BTreeMap::new, |bytes| serde_json::from_slice(&bytes).unwrap_or_default());
+    let mut positions = match known.take() {
+        Some(positions) => positions,
+        None => {
+            let stored = store.get(Family::Meta, POSITIONS).map_err(|e| text(&e))?;
+            stored.map_or_else(BTreeMap::new, |bytes| serde_json::from_slice(&bytes).unwrap_or_default())
+        }
+    };
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     let mut batch = Batch::default();
     let mut read = false;
@@ -262,6 +268,7 @@ fn follow(log: &Log, store: &Store) -> Result<bool, String> {
         }
     }
     if !read {
+        *known = Some(positions);
         return Ok(false);
     }
     for (id, row) in rows {
@@ -269,9 +276,12 @@ fn follow(log: &Log, store: &Store) -> Result<bool, String> {
     }
     batch.put(Family::Meta, POSITIONS, serde_json::to_vec(&positions).map_err(|e| text(&e))?);
     store.write(batch).map_err(|e| text(&e))?;
+    *known = Some(positions);
     Ok(true)
 }
 
+/// Next offset by topic and partition.
+type Positions = BTreeMap<String, u64>;
 type Into<'a> = (&'a Store, &'a mut BTreeMap<String, Row>, &'a mut Batch);
 
 /// What cannot be read is the delivery's to report; a list just leaves it out.

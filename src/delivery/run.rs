@@ -66,6 +66,9 @@ struct Loop {
     folds: Vec<Fold>,
     /// Per partition: everything in the due index up to here is in memory.
     loaded: Vec<Vec<u8>>,
+    /// Per partition: when the next one behind that is due; `None` until it is
+    /// looked up again.
+    due: Vec<Option<Option<Millis>>>,
     lanes: Lanes,
     /// Deliveries in the lanes, under way or closing.
     held: HashSet<String>,
@@ -104,6 +107,7 @@ impl Delivery {
         let stop = Arc::new(AtomicBool::new(false));
         let mut run = Loop {
             loaded: vec![Vec::new(); folds.len()],
+            due: vec![None; folds.len()],
             lanes: Lanes::new(setup.max_in_flight),
             held: HashSet::new(),
             flying: HashSet::new(),
@@ -196,6 +200,7 @@ impl Loop {
             let store = self.setup.stores[at].clone();
             self.folds[at] = Fold::open(at as u32, self.setup.log.clone(), store)?;
             self.loaded[at].clear();
+            self.due[at] = None;
         }
         self.lanes.forget_queued();
         self.held = self.flying.clone();
@@ -219,6 +224,7 @@ impl Loop {
             if let Some(heard) = self.folds[at].step()? {
                 worked = true;
                 behind = true;
+                self.due[at] = None;
                 self.hear(at, heard)?;
             }
         }
@@ -234,8 +240,8 @@ impl Loop {
 
     fn publish(&mut self, behind: bool, now: Millis) -> Result<(), Error> {
         let mut next_due: Option<Millis> = None;
-        for (at, fold) in self.folds.iter().enumerate() {
-            let due = fold.next_due(&self.loaded[at])?;
+        for at in 0..self.folds.len() {
+            let due = self.next_due(at)?;
             next_due = [next_due, due].into_iter().flatten().min();
         }
         let status = &self.setup.status;
@@ -285,10 +291,24 @@ impl Loop {
         Ok(())
     }
 
+    /// From memory while nothing has changed: the store is asked once per change.
+    fn next_due(&mut self, at: usize) -> Result<Option<Millis>, Error> {
+        if let Some(known) = self.due[at] {
+            return Ok(known);
+        }
+        let due = self.folds[at].next_due(&self.loaded[at])?;
+        self.due[at] = Some(due);
+        Ok(due)
+    }
+
     fn load(&mut self, at: usize, now: Millis) -> Result<bool, Error> {
         if self.lanes.queued() >= MAX_QUEUED {
             return Ok(false);
         }
+        if self.next_due(at)?.is_none_or(|due| due > now) {
+            return Ok(false);
+        }
+        self.due[at] = None;
         let due = self.folds[at].due(&self.loaded[at], now, LOAD)?;
         let Some(last) = due.last().cloned() else { return Ok(false) };
         self.loaded[at] = last;

@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, RwLock};
+use std::sync::{Arc, Condvar, Mutex, RwLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use crate::wire::topic::Topic;
 
 /// Most bytes that may wait for one writer.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
+/// Files synced side by side, by each writer.
+const SYNC_THREADS: usize = 4;
 /// Most bytes written before a sync.
 const MAX_GROUP_BYTES: usize = 8 << 20;
 /// Below so many free bytes the log takes nothing more.
@@ -139,9 +141,10 @@ impl Embedded {
         log.check_space();
         let mut threads = log.threads.lock().expect("just made");
         for (name, queue) in ["log-journal", "log-outputs"].into_iter().zip(&log.writers) {
+            let syncers = Syncers::start().map_err(io)?;
             let (queue, clock, read_only) = (queue.clone(), clock.clone(), log.read_only.clone());
             let thread = std::thread::Builder::new().name(name.into());
-            let thread = thread.spawn(move || Writer { queue, clock, read_only }.run()).map_err(io)?;
+            let thread = thread.spawn(move || Writer { queue, clock, read_only, syncers }.run()).map_err(io)?;
             threads.push(thread);
         }
         drop(threads);
@@ -344,6 +347,7 @@ struct Writer {
     queue: Arc<Queue>,
     clock: Clock,
     read_only: Arc<AtomicBool>,
+    syncers: Syncers,
 }
 
 impl Writer {
@@ -434,7 +438,7 @@ impl Writer {
             let file = part.write(&out, &begins, now)?;
             dirty.push((part.clone(), file, next));
         }
-        sync_all(&dirty)?;
+        self.syncers.sync_all(&dirty)?;
         for (part, _, end) in &dirty {
             part.end.store(*end, Ordering::Release);
             for bell in part.bells.lock().expect("no panic holds this lock").iter() {
@@ -464,21 +468,49 @@ impl Part {
     }
 }
 
-/// Syncs every file; several at once, because a disk merges what waits together.
-fn sync_all(dirty: &[(Arc<Part>, Arc<File>, u64)]) -> Result<(), Error> {
-    let sync = |(part, file, _): &(Arc<Part>, Arc<File>, u64)| {
-        file.sync_data().map_err(|e| Error::io(part.dir.display().to_string(), &e))
-    };
-    if dirty.len() == 1 {
-        return sync(&dirty[0]);
+/// Threads that sync files side by side, because a disk merges what waits
+/// together. They end with the writer that owns them.
+struct Syncers {
+    jobs: mpsc::Sender<Sync>,
+}
+
+type Sync = (Arc<File>, mpsc::Sender<std::io::Result<()>>);
+
+impl Syncers {
+    fn start() -> std::io::Result<Syncers> {
+        let (jobs, queue) = mpsc::channel::<Sync>();
+        let queue = Arc::new(Mutex::new(queue));
+        for n in 0..SYNC_THREADS {
+            let queue = queue.clone();
+            std::thread::Builder::new().name(format!("log-sync-{n}")).spawn(move || {
+                loop {
+                    let job = queue.lock().expect("no panic holds this lock").recv();
+                    let Ok((file, done)) = job else { return };
+                    // The writer waits for every answer; it is there.
+                    done.send(file.sync_data()).ok();
+                }
+            })?;
+        }
+        Ok(Syncers { jobs })
     }
-    std::thread::scope(|scope| {
-        let others: Vec<_> = dirty[1..].iter().map(|d| scope.spawn(move || sync(d))).collect();
-        let first = sync(&dirty[0]);
-        others
-            .into_iter()
-            .fold(first, |all, other| all.and(other.join().unwrap_or(Err(Error::Unknown("a sync panicked".into())))))
-    })
+
+    fn sync_all(&self, dirty: &[(Arc<Part>, Arc<File>, u64)]) -> Result<(), Error> {
+        let context = |e: std::io::Error| Error::io("syncing the log", &e);
+        let Some(((_, first, _), others)) = dirty.split_first() else { return Ok(()) };
+        let (done, answers) = mpsc::channel();
+        for (_, file, _) in others {
+            self.jobs.send((file.clone(), done.clone())).map_err(|_| Error::Closed)?;
+        }
+        drop(done);
+        let own = first.sync_data().map_err(context);
+        let mut answered = 0;
+        let all = answers.iter().fold(own, |all, answer| {
+            answered += 1;
+            all.and(answer.map_err(context))
+        });
+        // A thread that died without an answer has synced nothing.
+        all.and(if answered == others.len() { Ok(()) } else { Err(Error::Unknown("a sync was not answered".into())) })
+    }
 }
 
 fn last_offset(last: &Segment) -> u64 {
