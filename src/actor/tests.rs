@@ -341,3 +341,70 @@ fn a_log_that_lost_its_end_is_refused() {
         Ok(_) => panic!("it must not open"),
     }
 }
+
+fn reopen(
+    world: &World,
+    log: Arc<Simulated>,
+    partition: u32,
+    logic_version: u32,
+) -> Result<(), super::partition::Stop> {
+    let checkpointer = Checkpointer::start().expect("a thread");
+    let setup = Setup::new(Log::Simulated(log), Clock::new(), key(), Replies::default(), checkpointer);
+    let store = world.stores[partition as usize].clone();
+    let engine = Engine::open(store.clone(), 4).expect("readable");
+    let handles = (Arc::new(Bell::default()), Arc::new(Status::default()));
+    Partition::open(partition, setup, store, engine, logic_version, handles).map(|_| ())
+}
+
+#[test]
+fn other_rules_than_the_stores_are_refused() {
+    let mut world = World::new(1 << 20);
+    world.user("u1", json!({"user_id": "u1", "event_name": "woke"}), false);
+    world.settle();
+    let partition = id::partition_of("u1", PARTITIONS);
+    world.checkpoint(partition as usize);
+    assert!(reopen(&world, world.log.clone(), partition, LOGIC_VERSION).is_ok());
+    let refused = reopen(&world, world.log.clone(), partition, LOGIC_VERSION + 1).expect_err("other rules");
+    assert!(
+        matches!(refused, super::partition::Stop::Refused(ref why) if why.contains("rules of version")),
+        "{refused}"
+    );
+}
+
+/// The store lags, so only the outputs know that the journal was longer.
+#[test]
+fn a_journal_cut_below_its_outputs_is_refused() {
+    let mut world = World::new(1 << 20);
+    let user = "u1";
+    let partition = id::partition_of(user, PARTITIONS);
+    world.user(user, json!({"type": "trigger", "user_id": user, "trigger": "Main"}), false);
+    world.settle();
+    let cut = Arc::new(Simulated::new(77, PARTITIONS));
+    let decisions = At { topic: Topic::Decisions, partition };
+    for record in world.log.read(decisions, 0, usize::MAX).expect("readable") {
+        let (sender, _) = tokio::sync::oneshot::channel();
+        let new = New { key: record.key, headers: record.headers, value: record.value };
+        cut.append(decisions, vec![new], Ack::Once(sender));
+    }
+    let refused = reopen(&world, cut, partition, LOGIC_VERSION).expect_err("the journal is shorter than its outputs");
+    assert!(matches!(refused, super::partition::Stop::Refused(ref why) if why.contains("lost its end")), "{refused}");
+}
+
+/// An idle partition emptied by retention keeps its offsets.
+#[test]
+fn an_emptied_journal_goes_on_where_it_was() {
+    let mut world = World::new(1 << 20);
+    let user = "u1";
+    let partition = id::partition_of(user, PARTITIONS);
+    let journal = At { topic: Topic::Events, partition };
+    world.user(user, json!({"user_id": user, "event_name": "woke"}), false);
+    world.settle();
+    world.checkpoint(partition as usize);
+    let end = world.log.bounds(journal).end;
+    world.log.trim(journal, 1).expect("trimmed");
+    assert_eq!((world.log.bounds(journal).start, world.log.bounds(journal).end), (end, end));
+    world.crash();
+    world.user(user, json!({"type": "trigger", "user_id": user, "trigger": "Main"}), false);
+    world.settle();
+    assert_eq!(world.outputs().0.keys().filter(|(topic, _)| *topic == "decisions").count(), 1);
+}
