@@ -5,7 +5,8 @@ use serde_json::value::RawValue;
 
 use crate::domain::id;
 use crate::domain::time::{self, Millis};
-use crate::wire::definition::{Code, Fault};
+use crate::wire::definition::{Code, Fault, MAX_FAULTS};
+use crate::wire::json::Members;
 
 /// An object's members in their order.
 pub struct Fields<'a> {
@@ -13,28 +14,6 @@ pub struct Fields<'a> {
     asked: Vec<&'static str>,
     pointer: String,
     pub faults: Vec<Fault>,
-}
-
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> serde::Deserialize<'de> for Members<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Members<'de>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    members.push(entry);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Visitor)
-    }
 }
 
 /// Number of members of a JSON object, or `None` if it is something else.
@@ -161,18 +140,10 @@ impl<'a> Fields<'a> {
             if self.asked.contains(&name.as_str()) {
                 continue;
             }
-            let nearest = self
-                .asked
-                .iter()
-                .map(|known| (strsim::damerau_levenshtein(known, &name), *known))
-                .min()
-                .filter(|(distance, known)| *distance <= 1 + known.len() / 3);
-            let detail = match nearest {
-                Some((_, known)) => format!("there is no such member here; did you mean {known}?"),
-                None => "there is no such member here".to_owned(),
-            };
-            let pointer = format!("{}/{}", self.pointer, name.replace('~', "~0").replace('/', "~1"));
-            self.faults.push(Fault { code: Code::UnknownField, pointer, detail });
+            if self.faults.len() >= MAX_FAULTS {
+                break;
+            }
+            self.faults.push(Fault::unknown(&self.pointer, &name, self.asked.iter().copied()));
         }
         self.faults
     }

@@ -2,6 +2,7 @@
 //! pass or not name (duplicate members, a byte-order mark, lone surrogates,
 //! numbers beyond any float) is found here, with its byte offset.
 
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// Deepest nesting of arrays and objects.
@@ -82,6 +83,29 @@ pub fn check(bytes: &[u8]) -> Result<&str, Error> {
         return Err(scan.error(Flaw::TrailingBytes));
     }
     Ok(text)
+}
+
+/// An object's members in their order, values untouched.
+pub struct Members<'a>(pub Vec<(String, &'a RawValue)>);
+
+impl<'de> serde::Deserialize<'de> for Members<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    members.push(entry);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
 }
 
 struct Scan<'a> {

@@ -103,6 +103,12 @@ async fn sizes_and_fields() {
         problem(&said, 422, code);
         assert_eq!(said.body["errors"][0]["pointer"], pointer, "{said:?}");
     }
+    let many: String = (0..20_000).map(|n| format!("\"u{n}\":1,")).collect();
+    let said = raw(&server, "/v1/endpoints-of-nothing", "{}").await;
+    assert_eq!(said.status, 404);
+    let said = raw(&server, "/v1/users/u/offers/o/displayed", format!("{{{many}\"{}\":1}}", "n".repeat(500_000))).await;
+    problem(&said, 422, "unknown_field");
+    assert_eq!(said.body["errors"].as_array().map(Vec::len), Some(50), "as many faults as anyone reads");
     let odd = json!({"user_id": "u", "event_name": "x", "occurred_at": "1970-01-01T00:00:00Z"});
     assert_eq!(raw(&server, "/v1/events", odd.to_string()).await.status, 202, "far off is accepted");
     let batch = json!({"events": [{"user_id": "u", "event_name": "x", "event_id": "1"}, {"user_id": "u"}, {"user_id": "v", "event_name": "x", "properties": {"a": "x".repeat(33 << 10)}}]});

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use endpoint::{EndpointBody, SecretSource, check_secret, endpoint_json};
-pub use reader::{Code, Fault};
+pub use reader::{Code, Fault, MAX_FAULTS};
 
 use crate::domain::settings::Settings;
 use crate::domain::survey::Survey;

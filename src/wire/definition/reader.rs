@@ -49,6 +49,31 @@ pub struct Fault {
     pub detail: String,
 }
 
+/// Faults told at once; whoever has more mends these first.
+pub const MAX_FAULTS: usize = 50;
+/// Longest name that is compared with the known ones, or repeated.
+const MAX_NAME_BYTES: usize = 64;
+
+impl Fault {
+    /// A member that is not known, with the nearest that is.
+    pub fn unknown<'k>(parent: &str, name: &str, known: impl Iterator<Item = &'k str>) -> Fault {
+        if name.len() > MAX_NAME_BYTES {
+            let detail = "it has a member that does not exist here".into();
+            return Fault { code: Code::UnknownField, pointer: parent.to_owned(), detail };
+        }
+        let nearest = known
+            .map(|known| (strsim::damerau_levenshtein(known, name), known))
+            .min()
+            .filter(|(distance, known)| *distance <= 1 + known.len() / 3);
+        let detail = match nearest {
+            Some((_, known)) => format!("there is no such member here; did you mean {known}?"),
+            None => "there is no such member here".to_owned(),
+        };
+        let pointer = format!("{parent}/{}", name.replace('~', "~0").replace('/', "~1"));
+        Fault { code: Code::UnknownField, pointer, detail }
+    }
+}
+
 pub struct Reader<'a> {
     members: &'a Map<String, Value>,
     pointer: String,
@@ -91,18 +116,10 @@ impl<'a> Reader<'a> {
             if self.asked.contains(name) {
                 continue;
             }
-            let nearest = self
-                .asked
-                .iter()
-                .map(|known| (strsim::damerau_levenshtein(known, name), known))
-                .min()
-                .filter(|(distance, known)| *distance <= 1 + known.len() / 3);
-            let detail = match nearest {
-                Some((_, known)) => format!("there is no such member here; did you mean {known}?"),
-                None => "there is no such member here".to_owned(),
-            };
-            let pointer = format!("{}/{}", self.pointer, name.replace('~', "~0").replace('/', "~1"));
-            self.faults.push(Fault { code: Code::UnknownField, pointer, detail });
+            if self.faults.len() >= MAX_FAULTS {
+                return;
+            }
+            self.faults.push(Fault::unknown(&self.pointer, name, self.asked.iter().map(String::as_str)));
         }
     }
 

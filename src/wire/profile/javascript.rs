@@ -5,6 +5,8 @@
 use serde_json::value::RawValue;
 use std::fmt::Write as _;
 
+use crate::wire::json::Members;
+
 const MAX_SAFE_INTEGER: u128 = 1 << 53;
 
 /// Rewrites valid JSON.
@@ -55,29 +57,6 @@ fn write_object(out: &mut String, text: &str) {
         write_value(out, value.get());
     }
     out.push('}');
-}
-
-/// An object's members in their order, values untouched.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> serde::Deserialize<'de> for Members<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Members<'de>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    members.push(entry);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Visitor)
-    }
 }
 
 /// Keys that JavaScript orders as numbers: 0 to 2^32 − 2, spelled plainly.
