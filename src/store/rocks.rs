@@ -46,7 +46,11 @@ impl Rocks {
     /// # Errors
     /// [`Error::Damaged`] when what is there fails its checksums.
     pub fn open(path: &Path, families: &'static [Family], shared: &Shared) -> Result<Rocks, Error> {
-        let mut options = Options::default();
+        // Files take what they hold and no more: with two stores a partition,
+        // room set aside beforehand would fill a small disk by itself.
+        let standard = Options::default().get_options_from_string("allow_fallocate=false");
+        let mut options = standard.map_err(|e| error(path, e))?;
+        options.set_manifest_preallocation_size(64 << 10);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_paranoid_checks(true);
