@@ -86,7 +86,7 @@ fn is_stale(scene: Scene<'_>, record: &Record<'_>) -> bool {
     record.told.held_back().is_some_and(|span| span > scene.project.settings.offer_ttl)
 }
 
-/// An offer that this session already has goes on; else priority, then soonest
+/// An offer that the asking session already has goes on; else priority, then soonest
 /// expiry, then oldest activation, then id. The others stay armed.
 fn choose(scene: Scene<'_>, evaluations: &mut [Evaluation], passed: Vec<(usize, Passed)>) -> Option<(usize, Passed)> {
     let rank = |(at, passed): &(usize, Passed)| {

@@ -17,7 +17,7 @@ use crate::domain::user::{Activated, Offer, PerSurvey, User, WINDOW_REMEMBERED};
 pub(super) struct Passed {
     pub activation: Option<Activated>,
     pub expires_at: Millis,
-    /// An offer of it that this session has not shown yet.
+    /// An offer of it that the asking session has not shown yet.
     pub again: Option<Offer>,
 }
 
@@ -127,7 +127,7 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// `offer_outstanding`, or the very offer that this session may have again.
+    /// `offer_outstanding`, or the very offer that the asking session may have again.
     fn outstanding(&self, survey: &Survey, test: bool) -> Result<Option<Offer>, Stop> {
         let settings = &self.scene.project.settings;
         let session = self.asked.context.session_id.as_deref();
