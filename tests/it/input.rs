@@ -251,3 +251,37 @@ async fn browsers_and_identities() {
     let elsewhere = Server::said(server.request(Method::OPTIONS, path).header("origin", "https://evil.example")).await;
     assert_eq!(elsewhere.headers.get("access-control-allow-origin"), None);
 }
+
+/// One line per record, whatever the record holds.
+#[tokio::test]
+async fn control_characters_stay_escaped() {
+    let server = Server::start().await;
+    let odd = "a\r\nb\u{1b}[31m\u{202e}<script>";
+    server.event("ann", "x", json!({"note": odd})).await;
+    let named = json!({"user_id": "ann", "event_name": "x\r\ny"});
+    problem(&raw(&server, "/v1/events", named.to_string()).await, 422, "bad_id");
+    let (code, out, _) =
+        crate::harness::askwhen(server.dir.path(), &["--data-dir", "data", "tail", "events", "--user", "ann"]);
+    assert_eq!((code, out.lines().count()), (Some(0), 1), "{out}");
+    assert!(!out.contains('\u{1b}') && !out.trim_end().contains('\r'), "nothing reaches the terminal: {out:?}");
+    let record: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(record["value"]["properties"]["note"], odd, "and nothing is lost");
+}
+
+#[tokio::test]
+async fn waiting_and_dribbling_senders_hold_up_nobody() {
+    let server = Server::start().await;
+    let address = server.base.strip_prefix("http://").unwrap().to_owned();
+    let mut slow = tokio::net::TcpStream::connect(&address).await.unwrap();
+    slow.write_all(b"POST /v1/ev").await.unwrap();
+    let mut waiting = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let head = "POST /v1/events HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n";
+    waiting.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    waiting.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 401", "refused without asking for the body");
+    assert_eq!(server.get("/livez").await.status, 200);
+    let mut rest = Vec::new();
+    let closed = tokio::time::timeout(std::time::Duration::from_secs(60), slow.read_to_end(&mut rest)).await;
+    assert!(closed.is_ok(), "a head that never ends is given up");
+}
