@@ -16,7 +16,7 @@ use crate::actor::checkpoint::Checkpointer;
 use crate::actor::partition::Stop;
 use crate::actor::pool::{Open, Pool};
 use crate::actor::{self, Partition, Replies};
-use crate::bridge::auth::{Auth, Kind};
+use crate::bridge::auth::Auth;
 use crate::bridge::{self, App, Filter, Lists, Page, Surface, View};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -407,9 +407,4 @@ impl Lists for Projected {
 /// Where `keys.toml` lies.
 pub fn keys_path(config: &Config) -> PathBuf {
     config.data_dir.join("keys.toml")
-}
-
-/// The kinds of key, for messages.
-pub fn kind_name(kind: Kind) -> &'static str {
-    kind.name()
 }

@@ -214,7 +214,7 @@ impl Embedded {
             let (position, len_bytes) = (segment.seek(from), segment.len_bytes);
             let next_base = segments.get(which + 1).map(|s| s.base);
             drop(segments);
-            records = segment::read_from(at, (&file, &path, 0), (position, from, end), (len_bytes, max_bytes))?;
+            records = segment::read_from(at, (&file, &path), (position, from, end), (len_bytes, max_bytes))?;
             match (records.is_empty(), next_base) {
                 (true, Some(base)) => from = base,
                 (true, None) => {

@@ -204,11 +204,10 @@ pub fn open_all(at: At, dir: &Path, sealed_end: Option<u64>) -> Result<Vec<Segme
 /// Reads sound records from `offset` on, below `end`, up to about `max_bytes`.
 pub fn read_from(
     at: At,
-    segment: (&File, &Path, u64),
+    (file, path): (&File, &Path),
     (mut position, offset, end): (u64, u64, u64),
     (len_bytes, max_bytes): (u64, usize),
 ) -> Result<Vec<Record>, Error> {
-    let (file, path, _) = segment;
     let mut records = Vec::new();
     let mut taken = 0;
     let mut want = max_bytes.max(4 << 10) + INDEX_EVERY_BYTES as usize;
