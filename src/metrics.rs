@@ -2,7 +2,8 @@
 //! survey, URL or endpoint ever becomes one.
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use std::sync::OnceLock;
 
@@ -28,6 +29,8 @@ pub struct Metrics {
     pub delivery_dead: IntCounterVec,
     pub store_bytes: IntGaugeVec,
     pub log_append_seconds: Histogram,
+    pub snapshot_seconds: Histogram,
+    pub snapshot_failures: IntCounter,
     pub disk_free_bytes: Gauge,
 }
 
@@ -74,6 +77,8 @@ impl Metrics {
         registry.register(Box::new(engine_lag_seconds.clone()))?;
         let disk_free_bytes = Gauge::new("disk_free_bytes", "Free bytes on the disk of the data directory.")?;
         registry.register(Box::new(disk_free_bytes.clone()))?;
+        let snapshot_failures = IntCounter::new("store_snapshot_failures_total", "Snapshots that were not taken.")?;
+        registry.register(Box::new(snapshot_failures.clone()))?;
         let metrics = Metrics {
             bridge_requests: counters("bridge_requests_total", "Requests answered.", &["route", "status"])?,
             bridge_request_seconds: histogram("bridge_request_seconds", "From a request's head to its answer.")?,
@@ -101,6 +106,8 @@ impl Metrics {
             delivery_dead: counters("delivery_dead_total", "Deliveries given up.", &["reason"])?,
             store_bytes: gauges("store_bytes", "Bytes of the engine's tables on disk.", &["partition"])?,
             log_append_seconds: histogram("log_append_seconds", "Writing and syncing a group of records.")?,
+            snapshot_seconds: histogram("store_snapshot_seconds", "Taking a snapshot of one store.")?,
+            snapshot_failures,
             disk_free_bytes,
             registry,
         };

@@ -3,52 +3,78 @@
 
 mod clockwork;
 mod data;
+mod keeper;
+mod owners;
+mod readiness;
+mod snapshots;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::actor::checkpoint::Checkpointer;
-use crate::actor::partition::Stop;
-use crate::actor::pool::{Open, Pool};
-use crate::actor::{self, Partition, Replies};
+use crate::actor::pool::Pool;
+use crate::actor::reply::Postman;
+use crate::actor::{self, Phase, Replies};
 use crate::bridge::auth::Auth;
 use crate::bridge::{self, App, Filter, Lists, Page, Surface, View};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::console::{Console, DeliveryFilter};
 use crate::delivery::{self, Delivery};
-use crate::domain::LOGIC_VERSION;
 use crate::domain::time::{Millis, SECOND};
 use crate::engine::Engine;
-use crate::log::{self, At, Bell, Embedded, Log};
-use crate::store::{Family, Shared, Store};
+use crate::log::{self, Bell, Embedded, Kafka, Log};
+use crate::store::snapshot::Depot;
+use crate::store::{Family, Shared};
 use crate::wire::topic::Topic;
+use owners::Owner;
+use readiness::Readiness;
+use snapshots::{Snapshots, Stores};
 
 pub use data::{FreshKeys, KeysFile, read_keys};
+pub use snapshots::Role;
 
-/// Users kept decoded, over all partitions.
-const CACHED_USERS: usize = 400_000;
 /// Blocks and write buffers of all stores together.
 const STORE_MEMORY_BYTES: usize = 256 << 20;
 /// How far a clock may be behind the log.
 const MAX_CLOCK_LAG: Millis = 300 * SECOND;
+/// How long a start waits for partitions that are taken up, to say at once
+/// what they refuse. What takes longer goes on behind an open door.
+const TAKING_UP: Duration = Duration::from_secs(10);
+
+/// Which roles a process has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    pub bridge: bool,
+    pub engine: bool,
+    pub delivery: bool,
+    pub console: bool,
+}
+
+impl Roles {
+    pub const ALL: Roles = Roles { bridge: true, engine: true, delivery: true, console: true };
+}
 
 /// What `serve` was asked for beside the configuration.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Options {
     pub test_clock: bool,
     /// Loopback receivers, and settings for trying things out.
     pub dev: bool,
-    pub console: bool,
+    pub roles: Roles,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The configuration lacks something.
+    #[error("{0}")]
+    Usage(String),
     /// Going on could damage or forge data.
     #[error("{0}")]
     Refused(String),
@@ -63,6 +89,7 @@ impl From<log::Error> for Error {
     fn from(error: log::Error) -> Error {
         match error {
             log::Error::Refused(_) | log::Error::Damaged { .. } => Error::Refused(error.to_string()),
+            log::Error::Unavailable(_) => Error::Unreachable(error.to_string()),
             _ => Error::Failed(error.to_string()),
         }
     }
@@ -81,54 +108,87 @@ pub struct Running {
     pub fresh_keys: Option<FreshKeys>,
     stop: watch::Sender<bool>,
     servers: Vec<tokio::task::JoinHandle<()>>,
-    pool: Option<Pool>,
-    delivery: Option<Delivery>,
-    console: Option<Arc<Console>>,
-    log: Arc<Embedded>,
+    parts: Parts,
+    log: Log,
     ending: Arc<AtomicBool>,
-    keeper: Option<std::thread::JoinHandle<()>>,
     failed: watch::Receiver<bool>,
+}
+
+/// What is stopped in this order.
+#[derive(Default)]
+struct Parts {
+    postman: Option<Postman>,
+    engine: Option<Owner<Pool<Engine>>>,
+    delivery: Option<Owner<Delivery>>,
+    snapshots: Option<Snapshots>,
+    console: Option<Arc<Console>>,
+    keeper: Option<std::thread::JoinHandle<()>>,
 }
 
 /// Starts everything. Must be called on a tokio runtime.
 ///
 /// # Errors
 /// Why it cannot start, by what the caller should do about it.
-pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
-    if config.kafka {
-        return Err(Error::Refused("[log] kind = kafka is not built in this version; use the embedded log".into()));
-    }
-    let mut config = config;
+pub async fn start(mut config: Config, options: Options) -> Result<Running, Error> {
     if options.dev {
         config.allow_targets.extend(data::loopback());
     }
     // Installing a second time is an error that changes nothing.
     drop(rustls::crypto::ring::default_provider().install_default());
     let data = data::prepare(&config)?;
+    let lock = data::lock(&config.data_dir)?;
     let clock = Clock::new();
-    let embedded = Arc::new(Embedded::open(&config.data_dir.join("log"), config.partitions, clock.clone())?);
-    set_clock(&clock, &embedded, options.test_clock)?;
-    let log = Log::Embedded(embedded.clone());
+    // Brokers are asked in passing, which blocks.
+    let (asked, check, ticks) = (config.clone(), data.key.check(), clock.clone());
+    let opened = tokio::task::spawn_blocking(move || open_log(&asked, check, &ticks)).await;
+    let log = opened.map_err(|e| Error::Failed(e.to_string()))??;
+    let roles = options.roles;
+    let owns = roles.engine || roles.delivery;
+    let replies = if config.kafka { Replies::by_post(&log) } else { Replies::default() };
+    let mut parts = Parts::default();
+    if roles.bridge {
+        parts.postman = replies.receive()?;
+    }
     let shared = Shared::new(STORE_MEMORY_BYTES);
-    let replies = Replies::default();
     let statuses: Vec<Arc<actor::Status>> = (0..config.partitions).map(|_| Arc::default()).collect();
-    let checkpointer = Checkpointer::start()?;
-    let setup = actor::Setup::new(log.clone(), clock.clone(), data.key.clone(), replies.clone(), checkpointer);
-    let pool = start_engine(&config, &setup, &shared, &statuses)?;
-    let delivery_status = Arc::new(delivery::Status::default());
-    let delivery = start_delivery(&config, &setup, &shared, &delivery_status)?;
-    let console = if options.console {
+    let delivery_status = Arc::new(delivery::Status::new(config.partitions, options.test_clock));
+    let mut joined = Vec::new();
+    let mut ask_snapshots = None;
+    if owns {
+        let stores = Stores::new(config.data_dir.clone(), shared.clone(), depot(&config)?, log.clone());
+        let mut setup =
+            actor::Setup::new(log.clone(), clock.clone(), data.key.clone(), replies.clone(), Checkpointer::start()?);
+        setup.test_clock = options.test_clock;
+        if roles.engine {
+            let lease = log.lease("engine", Topic::Events)?;
+            setup.standing = lease.membership.standing();
+            let owner = owners::engine(&config, &setup, &stores, (lease, &statuses))?;
+            joined.push(("engine", owner.joined.clone()));
+            parts.engine = Some(owner);
+        }
+        if roles.delivery {
+            let lease = log.lease("delivery", delivery::OWNED)?;
+            setup.standing = lease.membership.standing();
+            let owner = owners::delivery(&config, &setup, &stores, (lease, &delivery_status))?;
+            joined.push(("delivery", owner.joined.clone()));
+            parts.delivery = Some(owner);
+        }
+        let snapshots = Snapshots::start(stores, config.snapshots_every, config.retention, clock.clone())?;
+        ask_snapshots = Some(snapshots.asker());
+        parts.snapshots = Some(snapshots);
+    }
+    let taken = wait_until_taken(&config, options, &statuses, &delivery_status).await;
+    if roles.console && taken.is_ok() {
         let store = data::open_store(&config.data_dir.join("state/console"), Family::CONSOLE, &shared)?;
-        Some(Arc::new(Console::start(log.clone(), store)?))
-    } else {
-        None
-    };
-    let view = Arc::new(View::default());
-    view.catch_up(&log)?;
+        parts.console = Some(Arc::new(Console::start(log.clone(), store)?));
+    }
+    let bell = Arc::new(Bell::default());
+    let view = Arc::new(View::open(&log, bell.clone())?);
     let ending = Arc::new(AtomicBool::new(false));
     let clockwork = clockwork::Clockwork {
         clock: clock.clone(),
         log: log.clone(),
+        key: data.key.clone(),
         engine: statuses.clone(),
         delivery: delivery_status.clone(),
     };
@@ -137,7 +197,8 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         config.identity_secrets.clone(),
         (config.per_key, config.per_client_user),
     );
-    let unready = unready(embedded.clone(), statuses, delivery_status, ending.clone());
+    let readiness =
+        Readiness { log: log.clone(), engine: statuses, delivery: delivery_status, joined, ending: ending.clone() };
     let app = Arc::new(App {
         log: log.clone(),
         clock: clock.clone(),
@@ -145,33 +206,138 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         key: data.key.clone(),
         auth,
         view: view.clone(),
+        takes_requests: roles.bridge,
         cors_origins: config.cors_origins.clone(),
         allow_targets: config.allow_targets.clone(),
         reply_timeout: config.reply_timeout,
-        lists: console.clone().map(|console| Arc::new(Projected(console)) as Arc<dyn Lists>),
+        lists: parts.console.clone().map(|console| Arc::new(Projected(console)) as Arc<dyn Lists>),
         test_clock: options.test_clock.then(|| clockwork.run()),
-        unready: Box::new(unready),
+        snapshots: ask_snapshots.map(|ask| Box::new(ask) as bridge::AskSnapshots),
+        readiness: Box::new(move || (readiness.reasons(), readiness.owned())),
     });
     let (stop, stopped) = watch::channel(false);
-    let (addr, servers) = listen(&config, &app, &stopped).await?;
     let (fail, failed) = watch::channel(false);
-    let keeper = keep(&config, (embedded.clone(), clock, view, app.clone()), (ending.clone(), fail))?;
-    if options.dev && data.is_new {
+    let mut running = Running {
+        addr: ([127, 0, 0, 1], 0).into(),
+        fresh_keys: None,
+        stop,
+        servers: Vec::new(),
+        parts,
+        log: log.clone(),
+        ending: ending.clone(),
+        failed,
+    };
+    let opened = match taken {
+        Ok(()) => listen(&config, &app, &stopped).await,
+        Err(error) => Err(error),
+    };
+    match opened {
+        Ok((addr, servers)) => (running.addr, running.servers) = (addr, servers),
+        Err(error) => {
+            running.stop().await;
+            return Err(error);
+        }
+    }
+    let keeper =
+        keeper::Keeper { log: log.clone(), clock, view: view.clone(), app: app.clone(), retention: config.retention };
+    running.parts.keeper = Some(keeper.start(bell, ending, fail, lock)?);
+    let unset = view
+        .get(
+            crate::wire::record::DEFAULT_PROJECT,
+            crate::wire::definition::Kind::Settings,
+            crate::wire::definition::SETTINGS_ID,
+        )
+        .is_none();
+    if options.dev && unset && (data.is_new || config.kafka) && roles.bridge {
         data::dev_settings(&log, &data.key, &app.clock).await?;
     }
-    Ok(Running {
-        addr,
-        fresh_keys: data.fresh_keys,
-        stop,
-        servers,
-        pool: Some(pool),
-        delivery: Some(delivery),
-        console,
-        log: embedded,
-        ending,
-        keeper: Some(keeper),
-        failed,
-    })
+    running.fresh_keys = data.fresh_keys;
+    Ok(running)
+}
+
+fn open_log(config: &Config, key_check: String, clock: &Clock) -> Result<Log, Error> {
+    if config.kafka {
+        return Ok(Log::Kafka(Kafka::connect(kafka_settings(config, key_check))?));
+    }
+    let embedded = Embedded::open(&config.data_dir.join("log"), config.partitions, clock.clone())?;
+    if let Some(newest) = embedded.newest_at()
+        && newest > clock.wall() + MAX_CLOCK_LAG
+    {
+        let behind = (newest - clock.wall()) / SECOND;
+        return Err(Error::Refused(format!(
+            "this machine's clock is {behind} s behind the log's newest record: set the clock, then start again"
+        )));
+    }
+    Ok(Log::Embedded(Arc::new(embedded)))
+}
+
+/// What the configuration says of Kafka.
+pub fn kafka_settings(config: &Config, key_check: String) -> log::kafka::Settings {
+    let retention = config.retention;
+    log::kafka::Settings {
+        brokers: config.brokers.clone(),
+        client: config.kafka_client.clone(),
+        prefix: config.prefix.clone(),
+        partitions: config.partitions,
+        replication: config.replication,
+        retention: BTreeMap::from([
+            ("events".to_owned(), retention.events),
+            ("decisions".to_owned(), retention.decisions),
+            ("responses".to_owned(), retention.responses),
+            ("deliveries".to_owned(), retention.deliveries),
+        ]),
+        key_check,
+    }
+}
+
+/// Where snapshots are kept.
+///
+/// # Errors
+/// When it is not said, or cannot be used.
+pub fn depot(config: &Config) -> Result<Depot, Error> {
+    let url = match &config.snapshots_url {
+        Some(url) => url.clone(),
+        None if config.kafka => {
+            return Err(Error::Usage(
+                "snapshots.url is required on Kafka where the engine or the delivery runs: a node that takes up a \
+                 partition fetches its state from there. Use file:///… (a shared folder), s3://…, gs://… or az://…"
+                    .into(),
+            ));
+        }
+        None => {
+            let folder = std::path::absolute(config.data_dir.join("snapshots"))?;
+            url::Url::from_file_path(&folder).map_err(|()| Error::Usage("data_dir must be a path".into()))?.into()
+        }
+    };
+    Depot::open(&url).map_err(|error| Error::Usage(error.to_string()))
+}
+
+/// Waits for partitions that are being taken up, so that a refusal ends the
+/// start. On Kafka the group gives partitions when it gives them: only a test,
+/// which moves time, waits for all of them.
+async fn wait_until_taken(
+    config: &Config,
+    options: Options,
+    engine: &[Arc<actor::Status>],
+    delivery: &delivery::Status,
+) -> Result<(), Error> {
+    if config.kafka && !options.test_clock {
+        return Ok(());
+    }
+    let deadline = Instant::now() + TAKING_UP;
+    while Instant::now() < deadline {
+        let phases: Vec<Phase> = engine.iter().chain(&delivery.partitions).map(|status| status.phase()).collect();
+        for phase in &phases {
+            if let Phase::Stopped { why, refused: true } = phase {
+                return Err(Error::Refused(why.clone()));
+            }
+        }
+        if phases.iter().all(|phase| *phase == Phase::Running) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(())
 }
 
 impl Running {
@@ -193,87 +359,32 @@ impl Running {
                 tracing::error!(%error, "a listener had panicked");
             }
         }
-        let (pool, delivery) = (self.pool.take(), self.delivery.take());
-        let (console, log, keeper) = (self.console.take(), self.log.clone(), self.keeper.take());
+        let (mut parts, log) = (std::mem::take(&mut self.parts), self.log.clone());
         let stopping = tokio::task::spawn_blocking(move || {
-            pool.into_iter().for_each(Pool::stop);
-            delivery.into_iter().for_each(Delivery::stop);
-            console.into_iter().for_each(|console| console.stop());
-            let keeper = keeper.map(std::thread::JoinHandle::join);
-            if keeper.is_some_and(|joined| joined.is_err()) {
+            if let Some(pool) = parts.engine.as_mut().and_then(Owner::leave) {
+                pool.stop();
+            }
+            if let Some(delivery) = parts.delivery.as_mut().and_then(Owner::leave) {
+                delivery.stop();
+            }
+            drop(parts.postman.take());
+            drop(parts.snapshots.take());
+            if let Some(console) = parts.console.take() {
+                console.stop();
+            }
+            if parts.keeper.take().is_some_and(|keeper| keeper.join().is_err()) {
                 tracing::error!("the keeper had panicked");
             }
-            log.close();
+            match log {
+                Log::Embedded(log) => log.close(),
+                Log::Kafka(log) => log.close(),
+                Log::Simulated(_) => {}
+            }
         });
         if let Err(error) = stopping.await {
             tracing::error!(%error, "stopping failed");
         }
     }
-}
-
-/// A test clock takes up where the log's time is; a real one must not be far
-/// behind it.
-fn set_clock(clock: &Clock, log: &Embedded, test_clock: bool) -> Result<(), Error> {
-    let Some(newest) = log.newest_at() else { return Ok(()) };
-    if test_clock {
-        clock.set_ahead((newest - clock.wall()).max(0));
-    } else if newest > clock.wall() + MAX_CLOCK_LAG {
-        let behind = (newest - clock.wall()) / SECOND;
-        return Err(Error::Refused(format!(
-            "this machine's clock is {behind} s behind the log's newest record: set the clock \
-             (or, if this data was made with --test-clock, start with it again)"
-        )));
-    }
-    Ok(())
-}
-
-fn start_engine(
-    config: &Config,
-    setup: &actor::Setup,
-    shared: &Shared,
-    statuses: &[Arc<actor::Status>],
-) -> Result<Pool, Error> {
-    let mut opens: Vec<(u32, Open<Engine>, Arc<actor::Status>)> = Vec::new();
-    let cached = CACHED_USERS / config.partitions as usize;
-    for partition in 0..config.partitions {
-        let path = config.data_dir.join(format!("state/engine/{partition}"));
-        let store = data::open_store(&path, Family::ENGINE, shared)?;
-        let setup = setup.clone();
-        let open: Open<Engine> = Box::new(move |bell: Arc<Bell>, status: Arc<actor::Status>| {
-            let engine = Engine::open(store.clone(), cached).map_err(Stop::Refused)?;
-            Partition::open(partition, setup.clone(), store.clone(), engine, LOGIC_VERSION, (bell, status))
-        });
-        opens.push((partition, open, statuses[partition as usize].clone()));
-    }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(config.partitions as usize);
-    Pool::start(opens, threads).map_err(|stop| match stop {
-        Stop::Refused(detail) => Error::Refused(detail),
-        Stop::Restart(detail) => Error::Failed(detail),
-    })
-}
-
-fn start_delivery(
-    config: &Config,
-    setup: &actor::Setup,
-    shared: &Shared,
-    status: &Arc<delivery::Status>,
-) -> Result<Delivery, Error> {
-    let mut stores: Vec<Arc<Store>> = Vec::new();
-    for partition in 0..config.partitions {
-        let path = config.data_dir.join(format!("state/delivery/{partition}"));
-        stores.push(data::open_store(&path, Family::DELIVERY, shared)?);
-    }
-    let setup = delivery::Setup {
-        log: setup.log.clone(),
-        clock: setup.clock.clone(),
-        key: setup.key.clone(),
-        stores,
-        allow_targets: config.allow_targets.clone(),
-        max_in_flight: config.max_in_flight,
-        runtime: tokio::runtime::Handle::current(),
-        status: status.clone(),
-    };
-    Delivery::start(setup).map_err(|error| Error::Refused(error.to_string()))
 }
 
 async fn listen(
@@ -298,87 +409,6 @@ async fn listen(
     }
     let addr = first.ok_or_else(|| Error::Failed("nothing to listen on".into()))?;
     Ok((addr, servers))
-}
-
-fn unready(
-    log: Arc<Embedded>,
-    engine: Vec<Arc<actor::Status>>,
-    delivery: Arc<delivery::Status>,
-    ending: Arc<AtomicBool>,
-) -> impl Fn() -> Vec<String> + Send + Sync {
-    move || {
-        let mut reasons = Vec::new();
-        if ending.load(Ordering::Acquire) {
-            reasons.push("the process is stopping".to_owned());
-        }
-        if let Err(error) = log.is_writable() {
-            reasons.push(error.to_string());
-        }
-        for (partition, status) in engine.iter().enumerate() {
-            if let Some(why) = &*status.stopped.lock().expect("no panic holds this lock") {
-                reasons.push(format!("partition {partition} has stopped: {why}"));
-            }
-        }
-        if !delivery.ready.load(Ordering::Acquire) {
-            reasons.push("the delivery is catching up or has stopped".to_owned());
-        }
-        reasons
-    }
-}
-
-/// Housekeeping: the view of definitions, retention, free space, quotas.
-fn keep(
-    config: &Config,
-    (log, clock, view, app): (Arc<Embedded>, Clock, Arc<View>, Arc<App>),
-    (ending, fail): (Arc<AtomicBool>, watch::Sender<bool>),
-) -> Result<std::thread::JoinHandle<()>, Error> {
-    let retention = config.retention;
-    let port = Log::Embedded(log.clone());
-    let bell = Arc::new(Bell::default());
-    port.subscribe(At { topic: Topic::Definitions, partition: 0 }, bell.clone());
-    let thread = std::thread::Builder::new().name("keeper".into());
-    let kept = thread.spawn(move || {
-        let mut round: u64 = 0;
-        while !ending.load(Ordering::Acquire) {
-            bell.wait(Duration::from_millis(250));
-            if let Err(error) = view.catch_up(&port) {
-                tracing::error!(%error, "the definitions cannot be shown");
-            }
-            if matches!(log.is_writable(), Err(log::Error::Unknown(_))) {
-                // Nobody may be waiting any more.
-                fail.send(true).ok();
-                return;
-            }
-            if round.is_multiple_of(4)
-                && let Some(free) = log.check_space()
-            {
-                crate::metrics::get().disk_free_bytes.set(free as f64);
-            }
-            if round.is_multiple_of(240) {
-                app.auth.sweep();
-                trim(&port, &retention, clock.now());
-            }
-            round += 1;
-        }
-    });
-    Ok(kept?)
-}
-
-/// The journal, and what the delivery reads back, are kept whole: without a
-/// snapshot of the state a lost store could not be rebuilt from less.
-fn trim(log: &Log, retention: &crate::config::Retention, now: Millis) {
-    for topic in Topic::ALL {
-        let keep = match topic.spec().retention.as_str() {
-            "decisions" => retention.decisions,
-            "responses" => retention.responses,
-            _ => continue,
-        };
-        for partition in 0..topic.partitions(log.partitions()) {
-            if let Err(error) = log.trim(At { topic: *topic, partition }, now - keep) {
-                tracing::warn!(%error, topic = topic.name(), "old records could not be removed");
-            }
-        }
-    }
 }
 
 /// The console's lists for the bridge; neither knows the other.

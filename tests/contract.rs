@@ -2,9 +2,11 @@
 //! cut and flipped.
 
 use askwhen::clock::Clock;
-use askwhen::log::{At, Embedded, Error, Log, New, Simulated};
+use askwhen::log::kafka::Settings;
+use askwhen::log::{Ack, At, Bell, Bounds, Embedded, Error, Kafka, Log, New, Placed, Record, Simulated};
 use askwhen::store::{Batch, Family, Memory, Rocks, Shared, Store};
 use askwhen::wire::topic::Topic;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,43 +22,147 @@ fn embedded(dir: &Path) -> Result<Log, Error> {
     Ok(Log::Embedded(Arc::new(Embedded::open(dir, 2, Clock::new())?)))
 }
 
-async fn log_suite(log: Log) {
-    assert_eq!((log.bounds(EVENTS).start, log.bounds(EVENTS).end), (0, 0));
+/// A log on real brokers, under a prefix that nothing else uses.
+fn kafka() -> Log {
+    let brokers = std::env::var("ASKWHEN_TEST_BROKERS").expect(
+        "ASKWHEN_TEST_BROKERS must name brokers: `script/test` starts one, and so does `script/kafka start FOLDER`",
+    );
+    let settings = Settings {
+        brokers,
+        client: BTreeMap::new(),
+        prefix: format!("contract-{}.", uuid::Uuid::new_v4().simple()),
+        partitions: 2,
+        replication: 1,
+        retention: BTreeMap::new(),
+        key_check: "k".into(),
+    };
+    Log::Kafka(Kafka::connect(settings).expect("connected"))
+}
+
+/// What a read in one go gives, read as those do who follow.
+fn followed(log: &Log, at: At, from: u64, end: u64) -> Vec<Record> {
+    let bell = Arc::new(Bell::default());
+    let mut reader = log.reader("contract", bell.clone());
+    let mut all: Vec<Record> = Vec::new();
+    while all.last().map_or(from, |last| last.offset + 1) < end {
+        let next = all.last().map_or(from, |last| last.offset + 1);
+        let chunk = reader.read_or_wait(at, next, 64, &bell).expect("readable");
+        assert!(!chunk.records.is_empty(), "the end is {end}, and nothing comes from {next} on");
+        all.extend(chunk.records);
+    }
+    all
+}
+
+fn log_suite(log: &Log) {
+    let append = |at: At, records: Vec<New>| {
+        tokio::runtime::Handle::current().block_on(log.append_durably(at, records)).expect("taken")
+    };
+    let bounds = |at: At| log.bounds(at).expect("known");
+    assert_eq!(bounds(EVENTS), Bounds { start: 0, end: 0 });
     assert!(log.read(EVENTS, 0, 100).expect("empty").is_empty());
-    assert_eq!(log.append_durably(EVENTS, vec![record(0), record(1)]).await.expect("taken"), 0);
-    assert_eq!(log.append_durably(EVENTS, vec![record(2)]).await.expect("taken"), 2);
+    assert_eq!(append(EVENTS, vec![record(0), record(1)]), Placed { first: 0, end: 2 });
+    assert_eq!(append(EVENTS, vec![record(2)]), Placed { first: 2, end: 3 });
     let tombstone = New { key: Some("k".into()), headers: Vec::new(), value: None };
-    assert_eq!(log.append_durably(EVENTS, vec![tombstone]).await.expect("taken"), 3);
-    let all = log.read(EVENTS, 0, usize::MAX >> 1).expect("readable");
+    assert_eq!(append(EVENTS, vec![tombstone]), Placed { first: 3, end: 4 });
+    let all = followed(log, EVENTS, 0, 4);
     let offsets: Vec<u64> = all.iter().map(|r| r.offset).collect();
     assert_eq!(offsets, [0, 1, 2, 3]);
     assert_eq!((&all[1].key, &all[1].value), (&record(1).key, &record(1).value));
     assert_eq!(all[1].header("id").expect("a header"), "1");
     assert_eq!(all[3].value, None);
-    assert_eq!(log.read(EVENTS, 2, 1).expect("readable").len(), 1, "at least one");
+    assert_eq!(log.read(EVENTS, 2, 1).expect("readable"), all[2..3], "at least one, the same whoever reads");
     assert!(log.read(EVENTS, 4, 100).expect("at the end").is_empty());
     let other = At { topic: Topic::Events, partition: 0 };
-    assert_eq!(log.bounds(other).end, 0, "partitions are their own");
+    assert_eq!(bounds(other).end, 0, "partitions are their own");
+    assert_eq!(log.all_bounds(&[other, EVENTS]).expect("known")[1].end, 4);
     assert_eq!(log.offset_at(EVENTS, 0).expect("readable"), 0);
-    assert_eq!(log.offset_at(EVENTS, i64::MAX).expect("readable"), 4);
-    let mut waiting = Vec::new();
-    for n in 0..200 {
-        let log = log.clone();
-        waiting.push(tokio::spawn(async move { log.append_durably(EVENTS, vec![record(n)]).await.expect("taken") }));
-    }
-    let mut given = Vec::new();
+    assert_eq!(log.offset_at(EVENTS, 4_000_000_000_000).expect("readable"), 4);
+    assert_eq!(log.offset_at(EVENTS, all[3].appended_at + 1).expect("readable"), 4);
+    let waiting: Vec<_> = (0..200)
+        .map(|n| {
+            let log = log.clone();
+            tokio::spawn(async move { log.append_durably(EVENTS, vec![record(n)]).await.expect("taken") })
+        })
+        .collect();
+    let mut given: Vec<u64> = Vec::new();
     for one in waiting {
-        given.push(one.await.expect("no panic"));
+        given.push(tokio::runtime::Handle::current().block_on(one).expect("no panic").first);
     }
     given.sort_unstable();
     assert_eq!(given, (4..204).collect::<Vec<u64>>(), "every append has its own place");
+    actors_append(log);
+    // From one place, then from another further back, as after a restart.
+    assert_eq!(followed(log, EVENTS, 100, 204).len(), 104);
+    assert_eq!(followed(log, EVENTS, 10, 204)[0].offset, 10);
+    let mut scanned = 0;
+    log.scan::<Error>(EVENTS, 4, |_| {
+        scanned += 1;
+        Ok(())
+    })
+    .expect("readable");
+    assert_eq!(scanned, 200);
+}
+
+/// In order, one acknowledgement an append, and the bell of whoever waits.
+fn actors_append(log: &Log) {
+    let at = At { topic: Topic::Decisions, partition: 1 };
+    let (queue, acks) = std::sync::mpsc::channel();
+    let bell = Arc::new(Bell::default());
+    for tag in 0..50_usize {
+        let ack = Ack::Tagged { tag: tag as u64, queue: queue.clone(), bell: bell.clone() };
+        log.append(at, (0..=tag % 3).map(|n| record(tag + n)).collect(), ack);
+    }
+    for _ in 0..50 {
+        let (_, placed) = acks.recv_timeout(std::time::Duration::from_secs(20)).expect("an acknowledgement");
+        placed.expect("taken");
+    }
+    let expected: Vec<_> = (0..50_usize).flat_map(|tag| (0..=tag % 3).map(move |n| record(tag + n).key)).collect();
+    let keys: Vec<_> = followed(log, at, 0, expected.len() as u64).into_iter().map(|r| r.key).collect();
+    assert_eq!(keys, expected, "in the order of the appends");
+}
+
+/// Trimmed as far as can be done cheaply; never what is not below.
+fn trims(log: &Log, exactly: bool) {
+    log.trim(EVENTS, 50).expect("trimmed");
+    let bounds = log.bounds(EVENTS).expect("known");
+    assert_eq!(bounds.end, 204);
+    assert!(if exactly { bounds.start == 50 } else { bounds.start <= 50 });
+    if exactly {
+        let mut reader = log.reader("contract", Arc::default());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let fault = loop {
+            match reader.read(EVENTS, 10, 100) {
+                Err(fault) => break fault,
+                Ok(chunk) => assert!(chunk.records.is_empty() && std::time::Instant::now() < deadline, "{chunk:?}"),
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        };
+        assert!(matches!(fault, Error::Trimmed { start: 50, .. }), "{fault}");
+    }
+}
+
+async fn suite(make: impl FnOnce() -> (Log, bool) + Send + 'static) {
+    let done = tokio::task::spawn_blocking(move || {
+        let (log, trims_exactly) = make();
+        log_suite(&log);
+        trims(&log, trims_exactly);
+    });
+    done.await.expect("the contract is kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_log_keeps_the_contract() {
-    let dir = tempfile::tempdir().unwrap();
-    log_suite(embedded(dir.path()).unwrap()).await;
-    log_suite(Log::Simulated(Arc::new(Simulated::new(1, 2)))).await;
+    suite(|| {
+        let dir = tempfile::tempdir().unwrap();
+        (embedded(dir.path()).unwrap(), false)
+    })
+    .await;
+    suite(|| (Log::Simulated(Arc::new(Simulated::new(1, 2))), true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_keeps_the_contract() {
+    suite(|| (kafka(), true)).await;
 }
 
 #[tokio::test]
@@ -68,7 +174,7 @@ async fn an_embedded_log_is_there_again_and_is_nobody_elses() {
     assert!(matches!(embedded(dir.path()), Err(Error::Refused(why)) if why.contains("in use")));
     drop(log);
     let log = embedded(dir.path()).unwrap();
-    assert_eq!((log.incarnation(), log.bounds(EVENTS).end), (incarnation, 10));
+    assert_eq!((log.incarnation(), log.bounds(EVENTS).unwrap().end), (incarnation, 10));
     drop(log);
     assert!(
         matches!(Embedded::open(dir.path(), 3, Clock::new()), Err(Error::Refused(why)) if why.contains("partitions"))
@@ -101,11 +207,15 @@ async fn cut_at_every_byte_of_the_tail_only_the_torn_group_goes() {
     for len in ends[4] as usize..whole.len() {
         std::fs::write(&file, &whole[..len]).unwrap();
         let log = embedded(dir.path()).unwrap();
-        let end = log.bounds(EVENTS).end;
+        let end = log.bounds(EVENTS).unwrap().end;
         assert!((15..18).contains(&end), "cut at {len}: {end}");
         let records = log.read(EVENTS, 0, usize::MAX >> 1).unwrap();
         assert_eq!(records.len() as u64, end);
-        assert_eq!(log.append_durably(EVENTS, vec![record(99)]).await.unwrap(), end, "it goes on where it was cut");
+        assert_eq!(
+            log.append_durably(EVENTS, vec![record(99)]).await.unwrap().first,
+            end,
+            "it goes on where it was cut"
+        );
         drop(log);
         std::fs::remove_file(dir.path().join("ends.json")).unwrap();
     }

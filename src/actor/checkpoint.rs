@@ -25,6 +25,8 @@ pub struct Meta {
     pub incarnation: String,
     pub partitions: u32,
     pub now: Millis,
+    /// How far a test clock is ahead of append times.
+    pub ahead: Millis,
     pub logic_version: u32,
     /// Last sequence number taken from each partition.
     pub inbox: Vec<u64>,
@@ -42,6 +44,7 @@ impl Meta {
             incarnation: format!("{incarnation:032x}"),
             partitions,
             now: 0,
+            ahead: 0,
             logic_version,
             inbox: vec![0; partitions as usize],
             forward: vec![0; partitions as usize],

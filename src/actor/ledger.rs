@@ -19,7 +19,7 @@ pub struct Ledger {
     /// Number of the first entry in `open`.
     base: u64,
     open: VecDeque<Entry>,
-    tags: BTreeMap<u64, (u64, Option<Topic>, u64)>,
+    tags: BTreeMap<u64, (u64, Option<Topic>)>,
     next_tag: u64,
     /// Everything below is acknowledged with all its outputs.
     acked: u64,
@@ -37,23 +37,23 @@ impl Ledger {
         self.open.push_back(Entry { next, outstanding: 0, ends: Vec::new() });
     }
 
-    /// An append of `count` records that belongs to the batch just begun; gives
-    /// its tag. Without a topic it is a forward, whose place nobody asks for.
-    pub fn expect(&mut self, topic: Option<Topic>, count: u64) -> u64 {
+    /// An append that belongs to the batch just begun; gives its tag. Without a
+    /// topic it is a forward, whose place nobody asks for.
+    pub fn expect(&mut self, topic: Option<Topic>) -> u64 {
         self.next_tag += 1;
         let batch = self.base + self.open.len() as u64 - 1;
         self.open.back_mut().expect("a batch has begun").outstanding += 1;
-        self.tags.insert(self.next_tag, (batch, topic, count));
+        self.tags.insert(self.next_tag, (batch, topic));
         self.next_tag
     }
 
-    /// The append with this tag is durable, its first record at `first`.
-    pub fn acknowledge(&mut self, tag: u64, first: u64) {
-        let Some((batch, topic, count)) = self.tags.remove(&tag) else { return };
+    /// The append with this tag is durable, all of it below `end`.
+    pub fn acknowledge(&mut self, tag: u64, end: u64) {
+        let Some((batch, topic)) = self.tags.remove(&tag) else { return };
         let entry = &mut self.open[(batch - self.base) as usize];
         entry.outstanding -= 1;
         if let Some(topic) = topic {
-            entry.ends.push((topic, first + count));
+            entry.ends.push((topic, end));
         }
         self.settle();
     }
@@ -95,13 +95,13 @@ mod tests {
     fn the_frontier_waits_for_the_slowest_and_ends_stay_with_their_batch() {
         let mut ledger = Ledger::new(10);
         ledger.begin(12);
-        let (a, b) = (ledger.expect(Some(Topic::Decisions), 2), ledger.expect(None, 1));
+        let (a, b) = (ledger.expect(Some(Topic::Decisions)), ledger.expect(None));
         ledger.begin(15);
-        let c = ledger.expect(Some(Topic::Decisions), 1);
+        let c = ledger.expect(Some(Topic::Decisions));
         ledger.begin(16);
         ledger.settle();
-        ledger.acknowledge(c, 7);
-        ledger.acknowledge(a, 5);
+        ledger.acknowledge(c, 8);
+        ledger.acknowledge(a, 7);
         assert_eq!(ledger.acked(), 10);
         ledger.acknowledge(b, 0);
         assert_eq!((ledger.acked(), ledger.outstanding()), (16, 0));

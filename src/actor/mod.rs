@@ -8,6 +8,7 @@ mod ledger;
 pub mod partition;
 pub mod pool;
 pub mod reply;
+mod restart;
 
 use bytes::Bytes;
 
@@ -18,7 +19,7 @@ use crate::store::{self, Batch};
 use crate::wire::record::{Decoded, Unreadable};
 use crate::wire::topic::Topic;
 
-pub use partition::{Partition, Setup, Status};
+pub use partition::{Partition, Phase, Setup, Status};
 pub use reply::{Answer, Replies};
 
 /// A record to be written to this partition of another topic.
@@ -70,7 +71,7 @@ pub trait Machine: Send {
     fn apply(&mut self, at: Moment, record: Decoded<'_>) -> Result<Effects, Failure>;
 
     /// Topics that `apply` writes to on this partition.
-    fn output_topics(&self) -> Vec<Topic>;
+    fn output_topics(&self, partition: u32) -> Vec<Topic>;
 
     /// About how many bytes wait for the next checkpoint.
     fn dirty_bytes(&self) -> usize;

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use super::checkpoint::{Checkpointer, Meta};
 use super::ledger::Ledger;
 use super::reply::Replies;
-use super::{Effects, Failure, Frozen, Machine, Moment, Outgoing, Output};
+use super::restart::{Scanned, check_meta, scan_outputs};
+use super::{Answer, Effects, Failure, Frozen, Machine, Moment, Outgoing, Output};
 use crate::clock::Clock;
 use crate::domain::id::{self, Kind, Origin};
 use crate::domain::json::Json;
 use crate::domain::time::{Millis, SECOND};
-use crate::log::{self, Ack, At, Bell, Log, New};
+use crate::log::{self, Ack, At, Bell, Log, New, Placed, Reader, Standing};
 use crate::store::{self, Store};
 use crate::wire::output::{self, ID_HEADER, SOURCE_HEADER, Source};
 use crate::wire::record::{self, Decoded, Forward, Internal, MAC_HEADER, REPLY_HEADER, Unreadable};
@@ -41,6 +42,10 @@ pub struct Setup {
     pub key: ClusterKey,
     pub replies: Replies,
     pub checkpointer: Checkpointer,
+    /// The group's, told how far a partition is.
+    pub standing: Standing,
+    /// Whether records of a test clock may move time.
+    pub test_clock: bool,
     pub checkpoint_every: Duration,
     /// At most so many journal bytes a step; tests vary it.
     pub step_bytes: usize,
@@ -49,8 +54,26 @@ pub struct Setup {
 impl Setup {
     pub fn new(log: Log, clock: Clock, key: ClusterKey, replies: Replies, checkpointer: Checkpointer) -> Setup {
         let checkpoint_every = Duration::from_secs(4);
-        Setup { log, clock, key, replies, checkpointer, checkpoint_every, step_bytes: STEP_BYTES }
+        let standing = Standing::Alone;
+        let test_clock = false;
+        Setup { log, clock, key, replies, checkpointer, standing, test_clock, checkpoint_every, step_bytes: STEP_BYTES }
     }
+}
+
+/// Where a partition stands in this process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Another process owns it, or none.
+    #[default]
+    Elsewhere,
+    /// Its state is being brought here: what is being done, and how far it is.
+    Opening(String),
+    Running,
+    Stopped {
+        why: String,
+        /// A person has to look.
+        refused: bool,
+    },
 }
 
 /// What others may see of a partition.
@@ -58,10 +81,24 @@ impl Setup {
 pub struct Status {
     /// The next journal offset to apply.
     pub next: AtomicU64,
-    pub caught_up: AtomicBool,
+    /// Where the journal ended when the partition was taken up: below it, the
+    /// partition is catching up.
+    pub goal: AtomicU64,
     /// All that was put out or forwarded is durable.
     pub settled: AtomicBool,
-    pub stopped: Mutex<Option<String>>,
+    /// Its store is to be set aside before it is opened again.
+    pub damaged: AtomicBool,
+    phase: Mutex<Phase>,
+}
+
+impl Status {
+    pub fn phase(&self) -> Phase {
+        self.phase.lock().expect("no panic holds this lock").clone()
+    }
+
+    pub fn set(&self, phase: Phase) {
+        *self.phase.lock().expect("no panic holds this lock") = phase;
+    }
 }
 
 /// Why a partition does not go on.
@@ -73,12 +110,15 @@ pub enum Stop {
     /// Everything since the checkpoint is dropped and done again.
     #[error("{0}")]
     Restart(String),
+    /// The store fails its checksums: it is set aside and made again.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 impl From<store::Error> for Stop {
     fn from(error: store::Error) -> Stop {
         match error {
-            store::Error::Damaged { .. } => Stop::Refused(error.to_string()),
+            store::Error::Damaged { .. } => Stop::Damaged(error.to_string()),
             store::Error::Io { .. } => Stop::Restart(error.to_string()),
         }
     }
@@ -103,7 +143,7 @@ pub enum Progress {
 /// What a batch of records puts out, and what it forwards.
 type ByTopic = BTreeMap<Topic, Vec<New>>;
 type ByPartition = BTreeMap<u32, Vec<New>>;
-type Acks = (mpsc::Sender<(u64, Result<u64, log::Error>)>, mpsc::Receiver<(u64, Result<u64, log::Error>)>);
+type Acks = (mpsc::Sender<(u64, Result<Placed, log::Error>)>, mpsc::Receiver<(u64, Result<Placed, log::Error>)>);
 type Written = (mpsc::Sender<Result<(), store::Error>>, mpsc::Receiver<Result<(), store::Error>>);
 
 pub struct Partition<M> {
@@ -121,6 +161,8 @@ pub struct Partition<M> {
     acks: Acks,
     written: Written,
     bell: Arc<Bell>,
+    reader: Reader,
+    gauges: Gauges,
     checkpointed: Instant,
     /// Where the last checkpoint was frozen.
     frozen_next: u64,
@@ -148,6 +190,7 @@ impl<M: Machine> Partition<M> {
         let fresh = Meta::new(setup.log.incarnation(), setup.log.partitions(), logic_version);
         let meta = Meta::load(&store).map_err(Stop::Refused)?.unwrap_or_else(|| fresh.clone());
         check_meta(&meta, &fresh, &setup.log, journal)?;
+        take_clock(&setup, meta.ahead)?;
         let now = setup.clock.now();
         if now + MAX_CLOCK_LAG < meta.now {
             let behind = (meta.now - now) / SECOND;
@@ -155,10 +198,13 @@ impl<M: Machine> Partition<M> {
                 "this machine's clock is {behind} s behind the log's time; set the clock, then start again"
             )));
         }
-        let Scanned { ids: redone, redo_until, floors } =
-            scan_outputs(&setup.log, partition, &meta, &machine.output_topics())?;
-        setup.log.subscribe(journal, bell.clone());
+        status.set(Phase::Opening("looking for what the log already has".into()));
+        let Scanned { ids: redone, redo_until, floors, journal_end } =
+            scan_outputs(&setup.log, partition, &meta, &machine.output_topics(partition))?;
+        let reader = setup.log.reader("engine", bell.clone());
         status.next.store(meta.next, Ordering::Release);
+        status.goal.store(journal_end, Ordering::Release);
+        setup.standing.commit(partition, meta.next);
         let meta_next = meta.next;
         Ok(Partition {
             partition,
@@ -172,6 +218,8 @@ impl<M: Machine> Partition<M> {
             acks: mpsc::channel(),
             written: mpsc::channel(),
             bell,
+            reader,
+            gauges: Gauges::of(partition),
             checkpointed: Instant::now(),
             frozen_next: meta_next,
             freezing: None,
@@ -193,24 +241,32 @@ impl<M: Machine> Partition<M> {
     pub fn step(&mut self) -> Result<Progress, Stop> {
         let mut progress = self.take_acknowledgements()?;
         if self.outstanding_bytes < MAX_OUTSTANDING_BYTES {
-            let records = self.setup.log.read(self.journal(), self.meta.next, self.setup.step_bytes)?;
-            if !records.is_empty() {
-                self.apply_batch(&records)?;
+            let chunk = self.reader.read(self.journal(), self.meta.next, self.setup.step_bytes)?;
+            if !chunk.records.is_empty() {
+                self.apply_batch(&chunk.records)?;
                 progress = Progress::Worked;
+            } else if chunk.at_end {
+                // Of the goal nothing but gaps may be left.
+                self.status.goal.fetch_min(self.meta.next, Ordering::AcqRel);
             }
+            self.gauges.lag_records.set((chunk.end.saturating_sub(self.meta.next)) as i64);
+            let behind = if chunk.end > self.meta.next { (self.setup.clock.now() - self.meta.now).max(0) } else { 0 };
+            self.gauges.lag_seconds.set(behind as f64 / SECOND as f64);
         }
         self.checkpoint_if_due();
-        let end = self.setup.log.bounds(self.journal()).end;
         // In this order: who sees the new place sees what it has outstanding.
         self.status.settled.store(self.ledger.outstanding() == 0, Ordering::Release);
         self.status.next.store(self.meta.next, Ordering::Release);
-        self.status.caught_up.store(self.meta.next >= end && self.redone.is_empty(), Ordering::Release);
-        let metrics = crate::metrics::get();
-        let label = self.partition.to_string();
-        metrics.engine_lag_records.with_label_values(&[&label]).set((end - self.meta.next) as i64);
-        let behind = if end > self.meta.next { (self.setup.clock.now() - self.meta.now).max(0) } else { 0 };
-        metrics.engine_lag_seconds.with_label_values(&[&label]).set(behind as f64 / SECOND as f64);
+        if !self.redone.is_empty() && self.meta.next >= self.redo_until {
+            self.redone = HashSet::new();
+        }
         Ok(progress)
+    }
+
+    /// Lets go of the journal; what is under way goes on.
+    pub fn stop_reading(&mut self) {
+        let journal = self.journal();
+        self.reader.leave(journal);
     }
 
     /// Whether everything read is applied, acknowledged and checkpointed.
@@ -241,15 +297,15 @@ impl<M: Machine> Partition<M> {
         let mut progress = Progress::Idle;
         while let Ok((tag, outcome)) = self.acks.1.try_recv() {
             self.outstanding_bytes -= self.outstanding.remove(&tag).unwrap_or(0);
-            self.ledger.acknowledge(tag, outcome?);
+            self.ledger.acknowledge(tag, outcome?.end);
             progress = Progress::Worked;
         }
         while let Ok(written) = self.written.1.try_recv() {
             written?;
             self.freezing = None;
             self.machine.persisted();
-            let bytes = i64::try_from(self.store.size_bytes()).unwrap_or(i64::MAX);
-            crate::metrics::get().store_bytes.with_label_values(&[&self.partition.to_string()]).set(bytes);
+            self.gauges.store_bytes.set(i64::try_from(self.store.size_bytes()).unwrap_or(i64::MAX));
+            self.setup.standing.commit(self.partition, self.frozen_next);
             progress = Progress::Worked;
         }
         self.hand_over();
@@ -288,7 +344,7 @@ impl<M: Machine> Partition<M> {
         let mut forwards = ByPartition::new();
         let mut bytes = 0;
         for record in records {
-            self.meta.now = self.meta.now.max(record.appended_at);
+            self.meta.now = self.meta.now.max(record.appended_at + self.meta.ahead);
             let moment = Moment {
                 origin: Origin {
                     incarnation: self.setup.log.incarnation(),
@@ -298,7 +354,10 @@ impl<M: Machine> Partition<M> {
                 now: self.meta.now,
                 partitions: self.setup.log.partitions(),
             };
-            let (effects, reply_to) = self.apply_one(moment, record)?;
+            let (mut effects, reply_to) = self.apply_one(moment, record)?;
+            if reply_to.is_none() {
+                self.reject_unheard(moment, record, &mut effects);
+            }
             bytes += self.collect(record, effects, reply_to, (&mut outputs, &mut forwards));
             self.meta.next = record.offset + 1;
             self.meta.crc = record.crc;
@@ -309,19 +368,16 @@ impl<M: Machine> Partition<M> {
         self.ledger.begin(self.meta.next);
         for (topic, batch) in outputs {
             let at = At { topic, partition: if topic.partitions(2) == 1 { 0 } else { self.partition } };
-            let tag = self.ledger.expect(Some(topic), batch.len() as u64);
+            let tag = self.ledger.expect(Some(topic));
             self.expect_bytes(tag, &batch);
             self.setup.log.append(at, batch, self.tagged(tag));
         }
         for (to, batch) in forwards {
-            let tag = self.ledger.expect(None, batch.len() as u64);
+            let tag = self.ledger.expect(None);
             self.expect_bytes(tag, &batch);
             self.setup.log.append(At { topic: Topic::Events, partition: to }, batch, self.tagged(tag));
         }
         self.ledger.settle();
-        if !self.redone.is_empty() && self.meta.next >= self.redo_until {
-            self.redone = HashSet::new();
-        }
         Ok(())
     }
 
@@ -358,6 +414,13 @@ impl<M: Machine> Partition<M> {
             Ok(Decoded::Internal(internal)) if matches!(*internal, Internal::Forward(_)) => {
                 let Internal::Forward(forward) = *internal else { unreachable!("just matched") };
                 self.apply_forward(moment, record, &forward)
+            }
+            Ok(Decoded::Internal(internal)) if matches!(*internal, Internal::Clock { .. }) => {
+                let Internal::Clock { ahead } = *internal else { unreachable!("just matched") };
+                take_clock(&self.setup, ahead)?;
+                self.meta.ahead = self.meta.ahead.max(ahead);
+                self.meta.now = self.meta.now.max(record.appended_at + self.meta.ahead);
+                Ok((Effects::default(), own_reply))
             }
             Ok(decoded) => {
                 if let Some(to) = misplaced(&decoded, moment) {
@@ -416,17 +479,25 @@ impl<M: Machine> Partition<M> {
     }
 
     fn reject(&self, moment: Moment, record: &log::Record, why: &Unreadable) -> Effects {
-        crate::metrics::get().engine_rejects.with_label_values(&[why.reason]).inc();
-        let raw = record.value.as_deref().unwrap_or_default();
-        let value = output::reject(Topic::Events.name(), self.partition, record.offset, why.reason, &why.detail, raw);
-        let output = Output {
-            topic: Topic::Rejects,
-            key: None,
-            id: moment.origin.id(Kind::Reject, &[]),
-            value: Some(value.into()),
-        };
-        let reply = super::Answer::Refused { code: "invalid", pointer: None, detail: why.detail.clone() };
+        let output = self.reject_output(moment, record, why.reason, &why.detail);
+        let reply = Answer::Refused { code: "invalid".into(), pointer: None, detail: why.detail.clone() };
         Effects { outputs: vec![output], forwards: Vec::new(), reply: Some(reply) }
+    }
+
+    fn reject_output(&self, moment: Moment, record: &log::Record, reason: &str, detail: &str) -> Output {
+        crate::metrics::get().engine_rejects.with_label_values(&[reason]).inc();
+        let raw = record.value.as_deref().unwrap_or_default();
+        let value = output::reject(Topic::Events.name(), self.partition, record.offset, reason, detail, raw);
+        Output { topic: Topic::Rejects, key: None, id: moment.origin.id(Kind::Reject, &[]), value: Some(value.into()) }
+    }
+
+    /// A refusal that nobody waits for would be lost: it becomes a reject.
+    fn reject_unheard(&self, moment: Moment, record: &log::Record, effects: &mut Effects) {
+        let Some(Answer::Refused { code, detail, .. }) = &effects.reply else { return };
+        if effects.outputs.iter().all(|output| output.topic != Topic::Rejects) {
+            let output = self.reject_output(moment, record, code, detail);
+            effects.outputs.push(output);
+        }
     }
 
     /// Sends the reply, keeps outputs that the log has not, numbers forwards;
@@ -484,93 +555,41 @@ fn misplaced(decoded: &Decoded<'_>, moment: Moment) -> Option<u32> {
             Internal::Define(_) | Internal::NameSeen { .. } => {
                 return (moment.origin.partition != 0).then_some(0);
             }
-            Internal::Defined(_) | Internal::Forward(_) => return None,
+            Internal::Defined(_) | Internal::Forward(_) | Internal::Clock { .. } => return None,
         },
     };
     let owner = id::partition_of(user_id, moment.partitions);
     (owner != moment.origin.partition).then_some(owner)
 }
 
-fn check_meta(meta: &Meta, fresh: &Meta, log: &Log, journal: At) -> Result<(), Stop> {
-    let refuse = |text: String| Err(Stop::Refused(text));
-    if meta.incarnation != fresh.incarnation {
-        return refuse(
-            "the state belongs to another log: restore both from one backup, or begin with an empty data directory"
+/// Time that a test clock has moved is taken with the flag alone.
+fn take_clock(setup: &Setup, ahead: Millis) -> Result<(), Stop> {
+    if ahead > 0 && !setup.test_clock {
+        return Err(Stop::Refused(
+            "a test clock has moved the time of this journal: start with --test-clock, and never use it for real data"
                 .into(),
-        );
-    }
-    if meta.partitions != fresh.partitions {
-        return refuse(format!(
-            "the state was made with {} partitions and the log has {}",
-            meta.partitions, fresh.partitions
         ));
     }
-    if meta.logic_version != fresh.logic_version {
-        return refuse(format!(
-            "the state was made by rules of version {}, this program has {}: use the version that wrote it",
-            meta.logic_version, fresh.logic_version
-        ));
-    }
-    let bounds = log.bounds(journal);
-    if bounds.end < meta.next {
-        return refuse(format!(
-            "the log ends at {} and the state is at {}: the log has lost its end, restore it from a backup",
-            bounds.end, meta.next
-        ));
-    }
-    if bounds.start > meta.next {
-        return refuse(format!("the log begins at {} and the state is at {}", bounds.start, meta.next));
-    }
-    if meta.next > bounds.start {
-        let last = log.read(journal, meta.next - 1, 1)?;
-        if last.first().is_none_or(|record| record.crc != meta.crc) {
-            return refuse(format!("the log has another record at {} than the state was made from", meta.next - 1));
-        }
+    if setup.test_clock {
+        setup.clock.set_ahead(ahead);
     }
     Ok(())
 }
 
-/// What the log has of the outputs of records that are done again.
-struct Scanned {
-    ids: HashSet<String>,
-    redo_until: u64,
-    floors: BTreeMap<Topic, u64>,
+/// The partition's own metrics.
+struct Gauges {
+    lag_records: prometheus::IntGauge,
+    lag_seconds: prometheus::Gauge,
+    store_bytes: prometheus::IntGauge,
 }
 
-/// The ids that redoing from the checkpoint will make again and the log has.
-fn scan_outputs(log: &Log, partition: u32, meta: &Meta, topics: &[Topic]) -> Result<Scanned, Stop> {
-    let journal_end = log.bounds(At { topic: Topic::Events, partition }).end;
-    let mut ids = HashSet::new();
-    let mut redo_until = meta.next;
-    let mut floors = BTreeMap::new();
-    for topic in topics {
-        let at = At { topic: *topic, partition: if topic.partitions(2) == 1 { 0 } else { partition } };
-        let bounds = log.bounds(at);
-        let mut from = meta.out_start.get(topic.name()).copied().unwrap_or(0).max(bounds.start);
-        if bounds.start > 0 {
-            let first = log.read(at, bounds.start, 1)?;
-            let source = first.first().and_then(|r| Source::parse(r.header(SOURCE_HEADER)?));
-            floors.insert(*topic, source.map_or(journal_end, |source| source.offset));
-        }
-        while from < bounds.end {
-            for record in log.read(at, from, STEP_BYTES)? {
-                from = record.offset + 1;
-                let source = record.header(SOURCE_HEADER).and_then(|s| Source::parse(s));
-                let Some(source) = source.filter(|s| s.partition == partition && s.offset >= meta.next) else {
-                    continue;
-                };
-                if source.offset >= journal_end {
-                    return Err(Stop::Refused(format!(
-                        "{at} holds the outcome of journal record {}, which the journal does not have: the log has lost its end",
-                        source.offset
-                    )));
-                }
-                redo_until = redo_until.max(source.offset + 1);
-                if let Some(id) = record.header(ID_HEADER) {
-                    ids.insert(String::from_utf8_lossy(id).into_owned());
-                }
-            }
+impl Gauges {
+    fn of(partition: u32) -> Gauges {
+        let (metrics, label) = (crate::metrics::get(), partition.to_string());
+        Gauges {
+            lag_records: metrics.engine_lag_records.with_label_values(&[&label]),
+            lag_seconds: metrics.engine_lag_seconds.with_label_values(&[&label]),
+            store_bytes: metrics.store_bytes.with_label_values(&[&label]),
         }
     }
-    Ok(Scanned { ids, redo_until, floors })
 }

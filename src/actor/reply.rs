@@ -1,13 +1,22 @@
-//! Answers to requests that wait. Embedded, they pass through this registry.
+//! Answers to requests that wait. Within a process they pass through a
+//! registry; between processes through topic `replies`, of which every process
+//! that waits reads one partition.
 
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::domain::json::Json;
+use crate::log::{self, At, Bell, Log, New};
+use crate::wire::topic::Topic;
 
 /// What an actor tells whoever waits for a record.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// A body as a server key gets it, and as a client key does.
     Body {
@@ -19,7 +28,7 @@ pub enum Answer {
         response_id: Option<String>,
     },
     Refused {
-        code: &'static str,
+        code: String,
         pointer: Option<String>,
         detail: String,
     },
@@ -34,10 +43,21 @@ pub enum Answer {
     },
 }
 
+type Waiting = Arc<Mutex<HashMap<u128, mpsc::UnboundedSender<Answer>>>>;
+
 /// Requests that wait for answers, by a correlation that they made up.
 #[derive(Debug, Clone, Default)]
 pub struct Replies {
-    waiting: Arc<Mutex<HashMap<u128, mpsc::UnboundedSender<Answer>>>>,
+    waiting: Waiting,
+    /// How answers come here from other processes; `None` where there are none.
+    post: Option<Post>,
+}
+
+#[derive(Debug, Clone)]
+struct Post {
+    log: Log,
+    /// The partition of topic `replies` that this process reads.
+    own: u32,
 }
 
 /// One waiting request; dropping it ends the wait.
@@ -48,7 +68,62 @@ pub struct Waiter {
     answers: mpsc::UnboundedReceiver<Answer>,
 }
 
+/// The thread that takes answers off topic `replies`.
+pub struct Postman {
+    stop: Arc<AtomicBool>,
+    bell: Arc<Bell>,
+    thread: Option<JoinHandle<()>>,
+}
+
 impl Replies {
+    /// For several processes on one log. Processes that happen to share a
+    /// partition do not take each other's answers: correlations are random.
+    pub fn by_post(log: &Log) -> Replies {
+        let own = (uuid::Uuid::new_v4().as_u128() % u128::from(Topic::Replies.partitions(log.partitions()))) as u32;
+        Replies { waiting: Waiting::default(), post: Some(Post { log: log.clone(), own }) }
+    }
+
+    /// Begins to take answers from other processes, from the end of the topic
+    /// as it is now. `None` where there are no other processes.
+    ///
+    /// # Errors
+    /// When the topic cannot be read.
+    pub fn receive(&self) -> Result<Option<Postman>, log::Error> {
+        let Some(Post { log, own }) = &self.post else { return Ok(None) };
+        let at = At { topic: Topic::Replies, partition: *own };
+        let mut next = log.bounds(at)?.end;
+        let (stop, bell) = (Arc::new(AtomicBool::new(false)), Arc::new(Bell::default()));
+        let mut reader = log.reader("replies", bell.clone());
+        // From here on nothing is missed.
+        reader.read(at, next, 1)?;
+        let (waiting, log, stopping, ring) = (self.waiting.clone(), log.clone(), stop.clone(), bell.clone());
+        let thread = std::thread::Builder::new().name("replies".into());
+        let thread = thread.spawn(move || {
+            while !stopping.load(Ordering::Acquire) {
+                match reader.read(at, next, 1 << 20) {
+                    Ok(chunk) if chunk.records.is_empty() => ring.wait(Duration::from_millis(500)),
+                    Ok(chunk) => {
+                        for record in chunk.records {
+                            next = record.offset + 1;
+                            deliver(&waiting, &record);
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "answers of other processes are out of reach");
+                        ring.wait(Duration::from_millis(500));
+                        if let log::Error::Trimmed { .. } = error
+                            && let Ok(bounds) = log.bounds(at)
+                        {
+                            next = bounds.start;
+                        }
+                    }
+                }
+            }
+        });
+        let thread = Some(thread.map_err(|e| log::Error::io("a thread for replies", &e))?);
+        Ok(Some(Postman { stop, bell, thread }))
+    }
+
     /// Begins to wait under a fresh correlation. At most as many answers come
     /// as there are partitions, so the queue needs no bound of its own.
     pub fn wait(&self) -> Waiter {
@@ -60,11 +135,16 @@ impl Replies {
 
     /// Hands an answer to whoever waits for it, if anyone still does.
     pub fn answer(&self, reply_to: &[u8], answer: Answer) {
-        let correlation = std::str::from_utf8(reply_to).ok().and_then(|text| u128::from_str_radix(text, 16).ok());
-        let Some(correlation) = correlation else { return };
+        let Some((partition, correlation)) = parse(reply_to) else { return };
         if let Some(sender) = self.waiting.lock().expect("no panic holds this lock").get(&correlation) {
             // The waiter may be leaving at this very moment.
             drop(sender.send(answer));
+            return;
+        }
+        if let (Some(post), Some(partition)) = (&self.post, partition)
+            && partition < Topic::Replies.partitions(post.log.partitions())
+        {
+            post.send(partition, correlation, &answer);
         }
     }
 
@@ -73,10 +153,56 @@ impl Replies {
     }
 }
 
+impl Post {
+    fn send(&self, partition: u32, correlation: u128, answer: &Answer) {
+        let new = New {
+            key: Some(format!("{correlation:032x}").into()),
+            headers: Vec::new(),
+            value: Some(serde_json::to_vec(answer).expect("an answer serialises").into()),
+        };
+        self.log.tell(At { topic: Topic::Replies, partition }, new);
+    }
+}
+
+/// `partition/correlation`, or the correlation alone.
+fn parse(reply_to: &[u8]) -> Option<(Option<u32>, u128)> {
+    let text = std::str::from_utf8(reply_to).ok()?;
+    let (partition, correlation) = match text.split_once('/') {
+        Some((partition, correlation)) => (Some(partition.parse().ok()?), correlation),
+        None => (None, text),
+    };
+    Some((partition, u128::from_str_radix(correlation, 16).ok()?))
+}
+
+fn deliver(waiting: &Waiting, record: &log::Record) {
+    let key = record.key.as_deref().unwrap_or_default();
+    let Some((_, correlation)) = parse(key) else { return };
+    let waiting = waiting.lock().expect("no panic holds this lock");
+    let Some(sender) = waiting.get(&correlation) else { return };
+    match serde_json::from_slice(record.value.as_deref().unwrap_or_default()) {
+        // The waiter may be leaving at this very moment.
+        Ok(answer) => drop(sender.send(answer)),
+        Err(error) => tracing::warn!(%error, offset = record.offset, "an answer is unreadable"),
+    }
+}
+
+impl Drop for Postman {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.bell.ring();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of topic replies had panicked");
+        }
+    }
+}
+
 impl Waiter {
     /// The value of the record's `reply-to` header.
     pub fn header(&self) -> String {
-        format!("{:032x}", self.correlation)
+        match &self.replies.post {
+            Some(post) => format!("{}/{:032x}", post.own, self.correlation),
+            None => format!("{:032x}", self.correlation),
+        }
     }
 
     pub async fn next(&mut self) -> Option<Answer> {

@@ -166,7 +166,7 @@ impl App {
                     outcome = Outcome { version, changed, created, used_new_secret, missing: Vec::new() };
                 }
                 Ok(Some(Told::Refused { code, pointer, detail })) => {
-                    return Err(Problem::refused(code, pointer, detail));
+                    return Err(Problem::refused(&code, pointer, detail));
                 }
                 Ok(_) => {}
                 Err(_) => break,
@@ -186,7 +186,7 @@ impl App {
             shown.map_or(draft.body.is_none(), |s| s.record.version >= outcome.version)
         };
         while outcome.missing.is_empty() && tokio::time::Instant::now() < deadline {
-            if self.view.catch_up(&self.log).is_err() || seen() {
+            if self.view.catch_up().is_err() || seen() {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;

@@ -42,6 +42,9 @@ use router::{Miss, Name, Route};
 /// Moves the test clock by so many milliseconds; answers with the new now.
 pub type Advance = (Millis, tokio::sync::oneshot::Sender<Millis>);
 
+/// Asks for snapshots of all stores of this process.
+pub type AskSnapshots = Box<dyn Fn(tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, String>>) + Send + Sync>;
+
 /// What a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
@@ -66,8 +69,13 @@ pub struct App {
     pub lists: Option<Arc<dyn Lists>>,
     /// There under `--test-clock` alone.
     pub test_clock: Option<tokio::sync::mpsc::Sender<Advance>>,
-    /// Reasons why the process is not ready; empty when it is.
-    pub unready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Whether the role `bridge` runs here; else only health and lists are served.
+    pub takes_requests: bool,
+    /// There where stores are: takes a snapshot of each.
+    pub snapshots: Option<AskSnapshots>,
+    /// Reasons why the process is not ready, empty when it is; and the
+    /// partitions that it owns.
+    pub readiness: Box<dyn Fn() -> (Vec<String>, serde_json::Value) + Send + Sync>,
 }
 
 /// One request, taken apart.
@@ -143,12 +151,16 @@ impl App {
         if route.name == Name::TestClock && self.test_clock.is_none() {
             return Err(Problem::not_found("the test clock is not on; start with --test-clock"));
         }
+        if !self.takes_requests && !matches!(route.name, Name::Deliveries | Name::Delivery | Name::Snapshots) {
+            let detail = "the role bridge does not run in this process; ask one where it does";
+            return Err(Problem::later(503, "no_bridge", detail, Duration::from_secs(1)));
+        }
         let caller = self.auth.caller(&head.headers, route.kind)?;
         self.auth.take_quota(&caller)?;
         let takes_body = matches!(head.method, Method::POST | Method::PUT);
         let body = if takes_body {
             let need = match route.name {
-                Name::RewardEvent | Name::Displayed | Name::Dismissed => Need::JsonOrNone,
+                Name::RewardEvent | Name::Displayed | Name::Dismissed | Name::Snapshots => Need::JsonOrNone,
                 Name::UserTrigger => Need::JsonIfAny,
                 _ => Need::Json,
             };
@@ -178,6 +190,7 @@ impl App {
             Name::Surveys | Name::Endpoints => self.list_definitions(&asked),
             Name::Survey | Name::Endpoint | Name::Settings => self.definition(&asked, &head.method).await,
             Name::Deliveries | Name::Delivery => self.deliveries(&asked),
+            Name::Snapshots => self.take_snapshots().await,
             Name::TestClock => self.advance(&asked).await,
             Name::Livez | Name::Readyz | Name::Metrics | Name::OpenApi => unreachable!("answered without a key"),
         }
@@ -186,13 +199,14 @@ impl App {
     fn open_route(&self, name: Name, query: &str) -> Answer {
         match name {
             Name::Readyz => {
-                let reasons = (self.unready)();
+                let (reasons, owned) = (self.readiness)();
                 let status = if reasons.is_empty() { 200 } else { 503 };
                 let verbose = query.split('&').any(|q| q == "verbose" || q.starts_with("verbose="));
                 let mut body = serde_json::json!({"ready": reasons.is_empty(), "reasons": reasons});
                 if verbose {
                     body["waiting_requests"] = self.replies.waiting().into();
                     body["partitions"] = self.log.partitions().into();
+                    body["owned"] = owned;
                     body["version"] = env!("CARGO_PKG_VERSION").into();
                 }
                 problem::json_answer(status, body.to_string())
@@ -258,6 +272,20 @@ impl App {
         let new = new.header(MAC_HEADER, mac).header(REPLY_HEADER, waiter.header());
         self.log.append_durably(at, vec![new]).await.map_err(|error| Problem::log(&error, None))?;
         Ok(waiter)
+    }
+
+    async fn take_snapshots(&self) -> Result<Answer, Problem> {
+        let Some(ask) = &self.snapshots else {
+            let detail = "no store is open in this process: neither engine nor delivery runs here";
+            return Err(Problem::later(503, "no_stores", detail, Duration::from_secs(1)));
+        };
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        ask(sender);
+        match receiver.await {
+            Ok(Ok(taken)) => Ok(problem::json_answer(200, serde_json::json!({"snapshots": taken}).to_string())),
+            Ok(Err(detail)) => Err(Problem::later(503, "snapshot_failed", &detail, Duration::from_secs(10))),
+            Err(_) => Err(Problem::later(503, "overloaded", "the process is stopping", Duration::from_secs(1))),
+        }
     }
 
     async fn advance(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {

@@ -138,7 +138,7 @@ impl App {
         };
         // What is merged may be too large although what was sent is not: only the engine knows.
         if let Some(Told::Refused { code, pointer, detail }) = self.ask(user_id, record::encode(&record), None).await? {
-            return Err(Problem::refused(code, pointer.or(Some("/attributes".into())), detail));
+            return Err(Problem::refused(&code, pointer.or(Some("/attributes".into())), detail));
         }
         Ok(json_answer(202, json!({"user_id": user_id, "status": "accepted"}).to_string()))
     }
@@ -163,7 +163,7 @@ fn answer(told: Option<Told>, kind: Kind, event_id: Option<&str>) -> Result<Answ
             }
             Ok(json_answer(200, body.to_string()))
         }
-        Some(Told::Refused { code, pointer, detail }) => Err(Problem::refused(code, pointer, detail)),
+        Some(Told::Refused { code, pointer, detail }) => Err(Problem::refused(&code, pointer, detail)),
         Some(Told::Defined { .. }) => Err(Problem::new(500, "internal", "an answer that does not belong here")),
     }
 }

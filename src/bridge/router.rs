@@ -29,6 +29,7 @@ pub enum Name {
     Settings,
     Deliveries,
     Delivery,
+    Snapshots,
     TestClock,
     Livez,
     Readyz,
@@ -180,6 +181,12 @@ pub const TABLE: &[Row] = &[
         template: "/v1/deliveries/{delivery_id}",
         methods: &[("GET", Kind::Admin, "Show a delivery and its attempts")],
         allow: "GET",
+    },
+    Row {
+        name: Name::Snapshots,
+        template: "/v1/snapshots",
+        methods: &[("POST", Kind::Admin, "Take a snapshot of every store of this process")],
+        allow: "POST",
     },
     Row {
         name: Name::TestClock,

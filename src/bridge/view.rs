@@ -2,18 +2,19 @@
 //! a moment behind the partitions that decide.
 
 use std::collections::BTreeMap;
-use std::sync::RwLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 
-use crate::log::{At, Error, Log};
+use crate::log::{self, At, Bell, Error, Log, Reader};
 use crate::wire::definition::Kind;
-use crate::wire::output::DefinitionRecord;
+use crate::wire::output::{DefinitionRecord, IDENTITY_KEY};
 use crate::wire::topic::Topic;
 
-#[derive(Debug, Default)]
+const AT: At = At { topic: Topic::Definitions, partition: 0 };
+
 pub struct View {
     rows: RwLock<BTreeMap<String, Shown>>,
-    next: AtomicU64,
+    /// What follows the topic, and how far it is.
+    follow: Mutex<(Reader, u64)>,
 }
 
 #[derive(Debug, Clone)]
@@ -24,34 +25,56 @@ pub struct Shown {
 }
 
 impl View {
+    /// Reads all that there is; the bell rings when there is more.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn open(log: &Log, bell: Arc<Bell>) -> Result<View, Error> {
+        let start = log.bounds(AT)?.start;
+        let view = View { rows: RwLock::default(), follow: Mutex::new((log.reader("view", bell), start)) };
+        let mut next = start;
+        log.scan::<Error>(AT, start, |record| {
+            next = record.offset + 1;
+            view.take(&record);
+            Ok(())
+        })?;
+        view.follow.lock().expect("no panic holds this lock").1 = next;
+        Ok(view)
+    }
+
     /// Reads what has come since the last time.
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub fn catch_up(&self, log: &Log) -> Result<(), Error> {
-        let at = At { topic: Topic::Definitions, partition: 0 };
+    pub fn catch_up(&self) -> Result<(), Error> {
+        let mut follow = self.follow.lock().expect("no panic holds this lock");
+        let (reader, next) = &mut *follow;
         loop {
-            let from = self.next.load(Ordering::Acquire).max(log.bounds(at).start);
-            let records = log.read(at, from, 1 << 20)?;
+            let records = reader.read(AT, *next, 1 << 20)?.records;
             let Some(last) = records.last() else { return Ok(()) };
-            let next = last.offset + 1;
-            let mut rows = self.rows.write().expect("no panic holds this lock");
-            for record in records {
-                let Some(key) = record.key.as_ref().and_then(|k| std::str::from_utf8(k).ok()) else { continue };
-                match record.value.as_deref().map(serde_json::from_slice::<DefinitionRecord>) {
-                    Some(Ok(shown)) => {
-                        // The first place keeps the order of creation; a change keeps it.
-                        let offset = rows.get(key).map_or(record.offset, |old| old.offset);
-                        rows.insert(key.to_owned(), Shown { offset, record: shown });
-                    }
-                    Some(Err(error)) => tracing::error!(%error, key, "a definition in the log is unreadable"),
-                    None => {
-                        rows.remove(key);
-                    }
-                }
+            *next = last.offset + 1;
+            for record in &records {
+                self.take(record);
             }
-            drop(rows);
-            self.next.store(next, Ordering::Release);
+        }
+    }
+
+    fn take(&self, record: &log::Record) {
+        let Some(key) = record.key.as_ref().and_then(|k| std::str::from_utf8(k).ok()) else { return };
+        if key.starts_with(IDENTITY_KEY) {
+            return;
+        }
+        let mut rows = self.rows.write().expect("no panic holds this lock");
+        match record.value.as_deref().map(serde_json::from_slice::<DefinitionRecord>) {
+            Some(Ok(shown)) => {
+                // The first place keeps the order of creation; a change keeps it.
+                let offset = rows.get(key).map_or(record.offset, |old| old.offset);
+                rows.insert(key.to_owned(), Shown { offset, record: shown });
+            }
+            Some(Err(error)) => tracing::error!(%error, key, "a definition in the log is unreadable"),
+            None => {
+                rows.remove(key);
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use super::{Failure, Format, output};
 use crate::bridge::auth::Kind;
 use crate::config::{self, Overrides};
 use crate::domain::endpoint::Profile;
-use crate::supervisor::{self, Options};
+use crate::supervisor::{self, Options, Roles};
 use crate::wire::profile::{self, Keys};
 
 /// One webhook as a receiver took it.
@@ -44,7 +44,7 @@ pub async fn run(format: Format) -> Result<(), Failure> {
     let overrides =
         Overrides { data_dir: Some(dir.clone()), listen: Some("127.0.0.1:0".into()), ..Overrides::default() };
     let config = config::load(Some(std::path::Path::new("/dev/null")), [], &overrides).map_err(|e| failed(&e))?;
-    let options = Options { test_clock: true, dev: true, console: true };
+    let options = Options { test_clock: true, dev: true, roles: Roles::ALL };
     let started = Instant::now();
     let running = supervisor::start(config, options).await.map_err(|e| failed(&e))?;
     let admin = running.fresh_keys.iter().flatten().find(|(kind, _)| *kind == Kind::Admin);

@@ -10,6 +10,7 @@ mod get;
 mod output;
 mod send;
 mod serve;
+mod snapshot;
 mod tail;
 mod topics;
 
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::{self, Config, Overrides};
+use crate::log;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -57,6 +59,14 @@ pub struct ServerArgs {
     key: Option<String>,
 }
 
+/// Where the log is, when it is not in the data directory.
+#[derive(Debug, Clone, Args)]
+pub struct BrokerArgs {
+    /// Kafka brokers, "host:9092,…", over what the configuration says
+    #[arg(long, global = true, value_name = "HOSTS")]
+    pub brokers: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the server
@@ -71,12 +81,19 @@ enum Verb {
     Get(get::GetArgs),
     /// Send an event, a trigger, a display or an answer
     Send(send::SendArgs),
-    /// Print the records of a topic of the embedded log
+    /// Print the records of a topic
     Tail(tail::TailArgs),
     /// Print, check or create the topics
     Topics {
+        #[command(flatten)]
+        brokers: BrokerArgs,
         #[command(subcommand)]
         what: topics::What,
+    },
+    /// Take, list or verify snapshots of the state
+    Snapshot {
+        #[command(subcommand)]
+        what: snapshot::What,
     },
     /// Look at the configuration
     Config {
@@ -172,9 +189,14 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         _ => {}
     }
     let mut overrides = Overrides { data_dir: cli.data_dir, ..Overrides::default() };
-    if let Verb::Serve(args) = &cli.verb {
-        overrides.listen.clone_from(&args.listen);
-        overrides.brokers.clone_from(&args.brokers);
+    match &cli.verb {
+        Verb::Serve(args) => {
+            overrides.listen.clone_from(&args.listen);
+            overrides.brokers.clone_from(&args.brokers);
+        }
+        Verb::Topics { brokers, .. } => overrides.brokers.clone_from(&brokers.brokers),
+        Verb::Tail(args) => overrides.brokers.clone_from(&args.brokers.brokers),
+        _ => {}
     }
     let config = config::load(cli.config.as_deref(), std::env::vars(), &overrides)
         .map_err(|error| Failure::usage(error.to_string()))?;
@@ -185,12 +207,27 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Get(args) => get::run(&context, &args).await,
         Verb::Send(args) => send::run(&context, &args).await,
         Verb::Tail(args) => tail::run(&context, &args).await,
-        Verb::Topics { what } => topics::run(&context, &what),
+        Verb::Topics { what, .. } => topics::run(&context, &what).await,
+        Verb::Snapshot { what } => snapshot::run(&context, &what).await,
         Verb::Config { .. } => {
             print!("{}", toml::to_string(&context.config.table).unwrap_or_default());
             Ok(())
         }
         Verb::Doctor(args) => doctor::run(&context, &args).await,
         Verb::Demo | Verb::Validate(_) | Verb::Completions { .. } => unreachable!("run above"),
+    }
+}
+
+/// How to reach the brokers for looking, which needs no cluster key.
+fn observer(config: &Config) -> log::kafka::Settings {
+    crate::supervisor::kafka_settings(config, String::new())
+}
+
+/// What a fault of the log means to whoever asked.
+fn failure(error: log::Error) -> Failure {
+    match &error {
+        log::Error::Unavailable(_) => Failure::unreachable(error.to_string()),
+        log::Error::Refused(_) | log::Error::Damaged { .. } => Failure::refused(error.to_string()),
+        _ => Failure::failed(error.to_string()),
     }
 }

@@ -7,14 +7,14 @@ use tracing_subscriber::EnvFilter;
 
 use super::Failure;
 use crate::config::Config;
-use crate::supervisor::{self, Error, Options};
+use crate::supervisor::{self, Error, Options, Roles};
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Address to listen on, over what the configuration says
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Kafka brokers, "host:9092,…"
+    /// Kafka brokers, "host:9092,…": the log is there, not in the data directory
     #[arg(long, value_name = "HOSTS")]
     pub brokers: Option<String>,
     /// Roles of this process; on the embedded log bridge, engine and delivery always run
@@ -30,7 +30,7 @@ pub struct ServeArgs {
 
 pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
     log_to_stderr();
-    let options = Options { test_clock: args.test_clock, dev: args.dev, console: console(&args.roles)? };
+    let options = Options { test_clock: args.test_clock, dev: args.dev, roles: roles(&config, args)? };
     // Before anything else, so that no signal is missed.
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::failed(e.to_string()))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::failed(e.to_string()))?;
@@ -63,22 +63,31 @@ fn say(text: &str) {
     writeln!(std::io::stdout(), "{text}").ok();
 }
 
-/// One process on the embedded log runs all that decides and sends; the
-/// console alone can be left out.
-fn console(roles: &[String]) -> Result<bool, Failure> {
-    for role in roles {
-        if !["bridge", "engine", "delivery", "console"].contains(&role.as_str()) {
-            return Err(Failure::usage(format!("there is no role {role}; they are bridge, engine, delivery, console")));
+/// One process on the embedded log runs all that decides and sends, as one does
+/// that moves time; the console alone can be left out there.
+fn roles(config: &Config, args: &ServeArgs) -> Result<Roles, Failure> {
+    let mut roles = Roles { bridge: false, engine: false, delivery: false, console: false };
+    for role in &args.roles {
+        match role.as_str() {
+            "bridge" => roles.bridge = true,
+            "engine" => roles.engine = true,
+            "delivery" => roles.delivery = true,
+            "console" => roles.console = true,
+            _ => {
+                let known = "they are bridge, engine, delivery, console";
+                return Err(Failure::usage(format!("there is no role {role:?}; {known}")));
+            }
         }
     }
-    for needed in ["bridge", "engine", "delivery"] {
-        if !roles.iter().any(|role| role == needed) {
-            return Err(Failure::usage(format!(
-                "the embedded log is for one process: the role {needed} must run in it"
-            )));
+    let why = if args.test_clock { "--test-clock" } else { "the embedded log" };
+    if !config.kafka || args.test_clock {
+        for (needed, given) in [("bridge", roles.bridge), ("engine", roles.engine), ("delivery", roles.delivery)] {
+            if !given {
+                return Err(Failure::usage(format!("{why} is for one process: the role {needed} must run in it")));
+            }
         }
     }
-    Ok(roles.iter().any(|role| role == "console"))
+    Ok(roles)
 }
 
 /// One line per happening; whatever came from outside is escaped.
@@ -91,6 +100,7 @@ pub fn log_to_stderr() {
 
 fn failure(error: Error) -> Failure {
     match error {
+        Error::Usage(text) => Failure::usage(text),
         Error::Refused(text) => Failure::refused(text),
         Error::Unreachable(text) => Failure::unreachable(text),
         Error::Failed(text) => Failure::failed(text),

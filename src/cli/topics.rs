@@ -3,8 +3,8 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{Context, Failure, Format, output};
-use crate::log::frame;
+use super::{Context, Failure, Format, failure, observer, output};
+use crate::log::{self, frame};
 use crate::wire::topic::Topic;
 
 #[derive(Debug, Subcommand)]
@@ -17,11 +17,11 @@ pub enum What {
     },
     /// Compare the declared topics with those that are there
     Check,
-    /// Create what is missing; the embedded log does so by itself at its start
+    /// Create what is missing and change what differs; the embedded log does so by itself at its start
     Apply,
 }
 
-pub fn run(context: &Context, what: &What) -> Result<(), Failure> {
+pub async fn run(context: &Context, what: &What) -> Result<(), Failure> {
     match what {
         What::Print { schema: Some(name) } => {
             let topic = Topic::by_name(name).ok_or_else(|| Failure::usage(format!("there is no topic {name}")))?;
@@ -32,15 +32,39 @@ pub fn run(context: &Context, what: &What) -> Result<(), Failure> {
             print(context);
             Ok(())
         }
+        What::Check if context.config.kafka => on_brokers(context, false).await,
+        What::Apply if context.config.kafka => on_brokers(context, true).await,
         What::Check => check(context),
         What::Apply => {
-            if context.config.kafka {
-                return Err(Failure::refused("[log] kind = kafka is not built in this version; use the embedded log"));
-            }
             output::line("the embedded log makes its topics when the server starts; there is nothing to do");
             Ok(())
         }
     }
+}
+
+/// Compares the brokers' topics with what is declared, and makes them so.
+async fn on_brokers(context: &Context, apply: bool) -> Result<(), Failure> {
+    let settings = observer(&context.config);
+    let asked = tokio::task::spawn_blocking(move || {
+        let done = if apply { log::kafka::apply_topics(&settings)? } else { Vec::new() };
+        let found = log::kafka::check_topics(&settings)?;
+        let missing: Vec<String> = found.missing.iter().map(|topic| settings.name(*topic)).collect();
+        Ok::<_, log::Error>((done, missing, found.wrong, found.different))
+    });
+    let (done, missing, wrong, different) =
+        asked.await.map_err(|e| Failure::failed(e.to_string()))?.map_err(failure)?;
+    let mut problems: Vec<String> = missing.iter().map(|name| format!("{name} is missing")).collect();
+    problems.extend(wrong);
+    problems.extend(different);
+    if context.format == Format::Json {
+        output::json(&json!({"partitions": context.config.partitions, "done": done, "problems": problems}));
+    } else {
+        done.iter().for_each(|line| output::line(line));
+        if problems.is_empty() {
+            output::line(&format!("all topics are as declared, with {} partitions", context.config.partitions));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Failure::refused(problems.join("\n"))) }
 }
 
 fn print(context: &Context) {

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use crate::bridge::auth::{self, Kind, Rate};
 use crate::domain::id;
-use crate::domain::time::{self, DAY, HOUR, Millis};
+use crate::domain::time::{self, DAY, HOUR, Millis, SECOND};
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -20,6 +20,13 @@ pub struct Config {
     pub kafka: bool,
     pub partitions: u32,
     pub prefix: String,
+    pub brokers: String,
+    pub replication: u32,
+    /// librdkafka's settings.
+    pub kafka_client: BTreeMap<String, String>,
+    /// `None`: a folder in the data directory.
+    pub snapshots_url: Option<String>,
+    pub snapshots_every: Duration,
     pub reply_timeout: Duration,
     pub max_in_flight: u32,
     pub allow_targets: Vec<IpNet>,
@@ -117,6 +124,8 @@ fn spelled(span: Millis) -> String {
 pub fn resolve(table: &Table) -> Result<Config, Fault> {
     let http = Section::of(table, "http")?;
     let log = Section::of(table, "log")?;
+    let kafka_section = Section::of(table, "kafka")?;
+    let snapshots = Section::of(table, "snapshots")?;
     let engine = Section::of(table, "engine")?;
     let delivery = Section::of(table, "delivery")?;
     let retention = Section::of(table, "retention")?;
@@ -131,6 +140,15 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         "kafka" => true,
         _ => return log.fault("kind", "must be embedded or kafka"),
     };
+    let brokers = kafka_section.text("brokers")?;
+    if kafka && brokers.is_empty() {
+        return kafka_section.fault("brokers", "must be set when [log] kind is kafka, such as \"host:9092\"");
+    }
+    let prefix = log.text("prefix")?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c);
+    if prefix.len() > 100 || !prefix.chars().all(fits) {
+        return log.fault("prefix", "must have at most 100 letters, digits, dots, dashes and underscores");
+    }
     let mut allow_targets = Vec::new();
     for text in delivery.texts("allow_targets")? {
         match text.parse::<IpNet>() {
@@ -145,7 +163,12 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         cors_origins: http.texts("cors_origins")?,
         kafka,
         partitions: log.number("partitions", 1, 1_024)?,
-        prefix: log.text("prefix")?,
+        prefix,
+        brokers,
+        replication: kafka_section.number("replication", 1, 100)?,
+        kafka_client: kafka_client(&kafka_section)?,
+        snapshots_url: Some(snapshots.text("url")?).filter(|url| !url.is_empty()),
+        snapshots_every: Duration::from_millis(snapshots.span("every", SECOND)?.unsigned_abs()),
         reply_timeout: Duration::from_millis(engine.span("reply_timeout", 1)?.unsigned_abs()),
         max_in_flight: delivery.number("max_in_flight", 2, 100_000)?,
         allow_targets,
@@ -162,6 +185,34 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         keys: keys(table)?,
         table: table.clone(),
     })
+}
+
+/// Dotted names are tables to TOML: they become flat again.
+fn kafka_client(section: &Section<'_>) -> Result<BTreeMap<String, String>, Fault> {
+    fn flatten(table: &Table, prefix: &str, into: &mut BTreeMap<String, String>) -> Result<(), String> {
+        for (name, value) in table {
+            let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            let text = match value {
+                Value::Table(inner) => {
+                    flatten(inner, &name, into)?;
+                    continue;
+                }
+                Value::String(text) => text.clone(),
+                Value::Integer(number) => number.to_string(),
+                Value::Float(number) => number.to_string(),
+                Value::Boolean(yes) => yes.to_string(),
+                Value::Array(_) | Value::Datetime(_) => return Err(name),
+            };
+            into.insert(name, text);
+        }
+        Ok(())
+    }
+    let mut settings = BTreeMap::new();
+    if let Some(Value::Table(client)) = section.table.get("client") {
+        flatten(client, "", &mut settings)
+            .or_else(|name| section.fault(&format!("client.{name}"), "must be a string, a number or a boolean"))?;
+    }
+    Ok(settings)
 }
 
 fn entries<'a>(table: &'a Table, name: &str) -> Result<Vec<&'a Table>, Fault> {

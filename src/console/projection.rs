@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::domain::message::Delivery;
 use crate::domain::time::{self, Millis};
-use crate::log::{At, Bell, Log};
+use crate::log::{At, Bell, Log, Reader};
 use crate::store::{Batch, Family, Store, keys};
 use crate::wire::output::{AttemptRecord, DeliveryRecord, Ended, RetryRecord};
 use crate::wire::topic::Topic;
@@ -76,16 +76,12 @@ impl Console {
     /// When the thread cannot be started.
     pub fn start(log: Log, store: Arc<Store>) -> std::io::Result<Console> {
         let (stop, bell) = (Arc::new(AtomicBool::new(false)), Arc::new(Bell::default()));
-        for topic in TOPICS {
-            for partition in 0..log.partitions() {
-                log.subscribe(At { topic, partition }, bell.clone());
-            }
-        }
         let (own_stop, own_bell, own_store) = (stop.clone(), bell.clone(), store.clone());
         let thread = std::thread::Builder::new().name("console".into()).spawn(move || {
             let mut positions = None;
+            let mut reader = log.reader("console", own_bell.clone());
             while !own_stop.load(Ordering::Acquire) {
-                match follow(&log, &own_store, &mut positions) {
+                match follow(&log, &mut reader, &own_store, &mut positions) {
                     Ok(true) => {}
                     Ok(false) => own_bell.wait(Duration::from_millis(500)),
                     Err(detail) => {
@@ -229,35 +225,31 @@ fn shown(row: &Row, whole: bool) -> Value {
 }
 
 /// One round over all topics and partitions; gives whether anything was read.
-fn follow(log: &Log, store: &Store, known: &mut Option<Positions>) -> Result<bool, String> {
+fn follow(log: &Log, reader: &mut Reader, store: &Store, known: &mut Option<Positions>) -> Result<bool, String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     let mut positions = match known.take() {
         Some(positions) => positions,
         None => {
             let stored = store.get(Family::Meta, POSITIONS).map_err(|e| text(&e))?;
-            stored.map_or_else(BTreeMap::new, |bytes| serde_json::from_slice(&bytes).unwrap_or_default())
+            let stored: Positions =
+                stored.map_or_else(BTreeMap::new, |bytes| serde_json::from_slice(&bytes).unwrap_or_default());
+            from_where_the_log_begins(log, stored).map_err(|e| text(&e))?
         }
     };
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     let mut batch = Batch::default();
     let mut read = false;
     for partition in 0..log.partitions() {
-        let fetch = |topic: Topic, positions: &BTreeMap<String, u64>| {
+        let mut fetch = |topic: Topic, positions: &BTreeMap<String, u64>| {
             let at = At { topic, partition };
-            let next = positions.get(&at.to_string()).copied().unwrap_or(0).max(log.bounds(at).start);
-            log.read(at, next, ROUND_BYTES).map_err(|e| text(&e))
+            let next = positions.get(&at.to_string()).copied().unwrap_or(0);
+            reader.read(at, next, ROUND_BYTES).map_err(|e| text(&e))
         };
-        // What an attempt speaks of stands in `deliveries` before it.
+        // In any order: what an attempt says is kept until its delivery comes.
         let mut parts = Vec::new();
-        for topic in &TOPICS[1..] {
-            parts.push((*topic, fetch(*topic, &positions)?));
+        for topic in TOPICS {
+            parts.push((topic, fetch(topic, &positions)?.records));
         }
-        let end = log.bounds(At { topic: Topic::Deliveries, partition }).end;
-        let deliveries = fetch(Topic::Deliveries, &positions)?;
-        if deliveries.last().is_some_and(|last| last.offset + 1 < end) {
-            parts.clear();
-        }
-        parts.insert(0, (Topic::Deliveries, deliveries));
         for (topic, records) in parts {
             for record in records {
                 read = true;
@@ -280,6 +272,18 @@ fn follow(log: &Log, store: &Store, known: &mut Option<Positions>) -> Result<boo
     Ok(true)
 }
 
+fn from_where_the_log_begins(log: &Log, mut positions: Positions) -> Result<Positions, crate::log::Error> {
+    let all: Vec<At> = TOPICS
+        .iter()
+        .flat_map(|topic| (0..log.partitions()).map(|partition| At { topic: *topic, partition }))
+        .collect();
+    for (at, bounds) in all.iter().zip(log.all_bounds(&all)?) {
+        let next = positions.entry(at.to_string()).or_default();
+        *next = (*next).max(bounds.start);
+    }
+    Ok(positions)
+}
+
 /// Next offset by topic and partition.
 type Positions = BTreeMap<String, u64>;
 type Into<'a> = (&'a Store, &'a mut BTreeMap<String, Row>, &'a mut Batch);
@@ -289,23 +293,30 @@ fn take(topic: Topic, value: &[u8], (store, rows, batch): Into<'_>) -> Result<()
     match topic {
         Topic::Deliveries => {
             let Ok(DeliveryRecord::Deliver(delivery)) = serde_json::from_slice(value) else { return Ok(()) };
-            let known =
-                rows.contains_key(&delivery.delivery_id) || load(store, delivery.delivery_id.as_bytes())?.is_some();
-            if !known {
-                let order = keys::timed(delivery.created_at, delivery.delivery_id.as_bytes());
-                let key = [keys::named(&delivery.project, ""), order].concat();
-                batch.put(Family::Entries, key, delivery.delivery_id.as_bytes());
-                rows.insert(delivery.delivery_id.clone(), pending(*delivery));
+            let known = row_of(&delivery.delivery_id, store, rows)?;
+            if known.as_ref().is_some_and(|row| !row.is_blank()) {
+                return Ok(());
+            }
+            let order = keys::timed(delivery.created_at, delivery.delivery_id.as_bytes());
+            let key = [keys::named(&delivery.project, ""), order].concat();
+            batch.put(Family::Entries, key, delivery.delivery_id.as_bytes());
+            match known {
+                Some(row) => row.learn(*delivery),
+                None => {
+                    let mut row = Row::blank(&delivery.delivery_id);
+                    row.next_attempt_at = Some(delivery.created_at);
+                    row.learn(*delivery);
+                    rows.insert(row.delivery_id.clone(), row);
+                }
             }
         }
         Topic::Attempts => {
             let Ok(attempt) = serde_json::from_slice::<AttemptRecord>(value) else { return Ok(()) };
-            let Some(row) = row_of(&attempt.delivery_id, store, rows)? else { return Ok(()) };
-            attempted(row, attempt);
+            attempted(row_or_blank(&attempt.delivery_id, store, rows)?, attempt);
         }
         _ => {
             let Ok(retry) = serde_json::from_slice::<RetryRecord>(value) else { return Ok(()) };
-            let Some(row) = row_of(&retry.delivery.delivery_id, store, rows)? else { return Ok(()) };
+            let row = row_or_blank(&retry.delivery.delivery_id, store, rows)?;
             if row.status == "waiting" && retry.attempt >= row.attempt_count {
                 row.next_attempt_at = Some(retry.due_at);
             }
@@ -323,21 +334,45 @@ fn row_of<'a>(id: &str, store: &Store, rows: &'a mut BTreeMap<String, Row>) -> R
     Ok(rows.get_mut(id))
 }
 
-fn pending(delivery: Delivery) -> Row {
-    Row {
-        delivery_id: delivery.delivery_id,
-        message_id: delivery.message_id,
-        endpoint_id: delivery.endpoint_id,
-        project: delivery.project,
-        kind: delivery.message.kind.name().to_owned(),
-        survey_id: delivery.survey_id,
-        user_id: delivery.user_id,
-        created_at: delivery.created_at,
-        status: "pending".into(),
-        attempt_count: 0,
-        next_attempt_at: Some(delivery.created_at),
-        reason: None,
-        attempts: Vec::new(),
+fn row_or_blank<'a>(id: &str, store: &Store, rows: &'a mut BTreeMap<String, Row>) -> Result<&'a mut Row, String> {
+    if row_of(id, store, rows)?.is_none() {
+        rows.insert(id.to_owned(), Row::blank(id));
+    }
+    Ok(rows.get_mut(id).expect("just looked up or inserted"))
+}
+
+impl Row {
+    /// Of a delivery that is only spoken of so far.
+    fn blank(delivery_id: &str) -> Row {
+        Row {
+            delivery_id: delivery_id.to_owned(),
+            message_id: String::new(),
+            endpoint_id: String::new(),
+            project: String::new(),
+            kind: String::new(),
+            survey_id: None,
+            user_id: String::new(),
+            created_at: 0,
+            status: "pending".into(),
+            attempt_count: 0,
+            next_attempt_at: None,
+            reason: None,
+            attempts: Vec::new(),
+        }
+    }
+
+    fn is_blank(&self) -> bool {
+        self.kind.is_empty()
+    }
+
+    fn learn(&mut self, delivery: Delivery) {
+        self.message_id = delivery.message_id;
+        self.endpoint_id = delivery.endpoint_id;
+        self.project = delivery.project;
+        self.kind = delivery.message.kind.name().to_owned();
+        self.survey_id = delivery.survey_id;
+        self.user_id = delivery.user_id;
+        self.created_at = delivery.created_at;
     }
 }
 

@@ -10,15 +10,15 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::json::Json;
 use crate::domain::message::Delivery;
 use crate::domain::time::{DAY, Millis};
-use crate::log::{self, At, Log};
+use crate::log::{self, At, Bell, Bounds, Log, Reader};
 use crate::store::{self, Batch, Family, Store, keys};
 use crate::wire::definition::{self, Target};
-use crate::wire::output::{AttemptRecord, DeadRecord, DeliveryRecord, Ended, RetryRecord};
+use crate::wire::output::{AttemptRecord, DeadRecord, DeliveryRecord, Ended, RetryRecord, SOURCE_HEADER};
 use crate::wire::topic::Topic;
 
 /// What is folded, in this order in every round: what an attempt did is known
 /// before what comes of it.
-pub const TOPICS: [Topic; 6] =
+const TOPICS: [Topic; 6] =
     [Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d, Topic::Dead];
 
 const POSITIONS: &[u8] = b"positions";
@@ -37,6 +37,8 @@ pub struct Row {
     /// Where it stands in `deliveries`: what is due at the same time goes in
     /// that order. Zero once it is a retry.
     pub place: u64,
+    /// Header `source` of its record: the journal record behind it.
+    pub source: String,
     /// Start of the first attempt, once there was one.
     pub first_started_at: Option<Millis>,
     pub phase: Phase,
@@ -53,9 +55,11 @@ pub enum Phase {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Positions {
-    incarnation: String,
-    next: BTreeMap<String, u64>,
+pub struct Positions {
+    /// Hex of the log's.
+    pub incarnation: String,
+    /// Next offset by the topic's name.
+    pub next: BTreeMap<String, u64>,
 }
 
 /// A change of the due index.
@@ -76,12 +80,26 @@ pub enum Error {
     Store(#[from] store::Error),
     #[error("{0}")]
     Refused(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// Trying again would not help: a person has to look.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Error::Refused(_) => true,
+            Error::Log(error) => matches!(error, log::Error::Damaged { .. } | log::Error::Refused(_)),
+            Error::Store(_) | Error::Failed(_) => false,
+        }
+    }
 }
 
 pub struct Fold {
     pub partition: u32,
     store: Arc<Store>,
-    log: Log,
+    reader: Reader,
+    bell: Arc<Bell>,
     positions: Positions,
     pub endpoints: BTreeMap<Vec<u8>, Option<Arc<Endpoint>>>,
     pub open: u64,
@@ -101,30 +119,91 @@ struct Round {
 impl Fold {
     /// # Errors
     /// When the store belongs to another log, or is ahead of this one.
-    pub fn open(partition: u32, log: Log, store: Arc<Store>) -> Result<Fold, Error> {
+    pub fn open(partition: u32, log: &Log, store: Arc<Store>, bell: Arc<Bell>) -> Result<Fold, Error> {
         let incarnation = format!("{:032x}", log.incarnation());
-        let positions = match store.get(Family::Meta, POSITIONS)? {
-            None => Positions { incarnation: incarnation.clone(), next: BTreeMap::new() },
-            Some(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|e| Error::Refused(format!("the delivery's positions are unreadable: {e}")))?,
-        };
+        let mut positions = Fold::stored_positions(&store)?
+            .unwrap_or_else(|| Positions { incarnation: incarnation.clone(), next: BTreeMap::new() });
         if positions.incarnation != incarnation {
             return Err(Error::Refused("the delivery's state belongs to another log".into()));
         }
-        for topic in TOPICS {
-            let at = At { topic, partition };
-            let next = positions.next.get(topic.name()).copied().unwrap_or(0);
-            let end = log.bounds(at).end;
-            if next > end {
+        let all = TOPICS.map(|topic| At { topic, partition });
+        for (at, Bounds { start, end }) in all.into_iter().zip(log.all_bounds(&all)?) {
+            let next = positions.next.entry(at.topic.name().to_owned()).or_insert(start);
+            if *next > end {
                 return Err(Error::Refused(format!(
                     "{at} ends at {end} and the delivery's state is at {next}: the log has lost its end"
                 )));
             }
+            // What was trimmed away is in a snapshot, or older than any delivery.
+            *next = (*next).max(start);
         }
+        let reader = log.reader("delivery", bell.clone());
+        let endpoints = BTreeMap::new();
         let mut fold =
-            Fold { partition, store, log, positions, endpoints: BTreeMap::new(), open: 0, retrying: 0, pruned_day: 0 };
+            Fold { partition, store, reader, bell, positions, endpoints, open: 0, retrying: 0, pruned_day: 0 };
         fold.load()?;
         Ok(fold)
+    }
+
+    /// What is folded.
+    pub fn topics() -> [Topic; 6] {
+        TOPICS
+    }
+
+    /// Where the fold stands in its topics.
+    pub fn positions(&self) -> Vec<(At, u64)> {
+        let next = |topic: Topic| self.positions.next.get(topic.name()).copied().unwrap_or(0);
+        TOPICS.iter().map(|topic| (At { topic: *topic, partition: self.partition }, next(*topic))).collect()
+    }
+
+    /// Where a stored fold stands.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn stored_positions(store: &Store) -> Result<Option<Positions>, Error> {
+        let stored = store.get(Family::Meta, POSITIONS)?;
+        let unreadable = |e: serde_json::Error| Error::Refused(format!("the delivery's positions are unreadable: {e}"));
+        stored.map(|bytes| serde_json::from_slice(&bytes).map_err(unreadable)).transpose()
+    }
+
+    /// Reads everything that the topics hold now, before anything is sent.
+    /// First the deliveries, taken to their end after the others' ends are
+    /// known: so whatever an attempt speaks of is known before the attempt.
+    ///
+    /// # Errors
+    /// As [`Fold::step`].
+    pub fn catch_up(&mut self, log: &Log, mut told: impl FnMut(u64)) -> Result<(), Error> {
+        let others = TOPICS[1..].iter().map(|topic| At { topic: *topic, partition: self.partition });
+        let mut goals: Vec<(At, u64)> = Vec::new();
+        let others: Vec<At> = others.collect();
+        for (at, bounds) in others.iter().zip(log.all_bounds(&others)?) {
+            goals.push((*at, bounds.end));
+        }
+        let deliveries = At { topic: Topic::Deliveries, partition: self.partition };
+        goals.insert(0, (deliveries, log.bounds(deliveries)?.end));
+        let bell = self.bell.clone();
+        for i in 0..goals.len() {
+            let (at, end) = goals[i];
+            loop {
+                let next = self.position(at.topic);
+                told(goals[i..].iter().map(|(at, end)| end.saturating_sub(self.position(at.topic))).sum());
+                if next >= end {
+                    break;
+                }
+                let chunk = self.reader.read_or_wait(at, next, ROUND_BYTES, &bell)?;
+                if chunk.records.is_empty() {
+                    break;
+                }
+                let mut round = Round::default();
+                self.take_all(at.topic, &chunk.records, &mut round)?;
+                self.write(round)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn position(&self, topic: Topic) -> u64 {
+        self.positions.next.get(topic.name()).copied().unwrap_or(0)
     }
 
     fn load(&mut self) -> Result<(), Error> {
@@ -146,30 +225,30 @@ impl Fold {
         }
     }
 
-    /// Reads on; gives what became due or changed, or `None` at the end of all.
+    /// Reads on; gives what became due or changed, or `None` when nothing has
+    /// come. What attempts did is taken with what they speak of, which this
+    /// very process has taken before it began them.
     ///
     /// # Errors
     /// When the log or the store cannot be read or written.
     pub fn step(&mut self) -> Result<Option<Vec<Heard>>, Error> {
         let mut round = Round::default();
-        // What an attempt speaks of stands in `deliveries` before it: the others
-        // are read first, and taken once `deliveries` is read up to there.
-        let mut others = Vec::new();
-        for topic in &TOPICS[1..] {
-            others.push((*topic, self.read(*topic)?));
+        let mut read = 0;
+        let mut chunks = Vec::new();
+        for topic in TOPICS {
+            let at = At { topic, partition: self.partition };
+            chunks.push((topic, self.reader.read(at, self.position(topic), ROUND_BYTES)?.records));
         }
-        let end = self.log.bounds(At { topic: Topic::Deliveries, partition: self.partition }).end;
-        let deliveries = self.read(Topic::Deliveries)?;
-        let reached = deliveries.last().is_none_or(|last| last.offset + 1 >= end);
-        let mut read = self.take_all(Topic::Deliveries, &deliveries, &mut round)?;
-        if reached {
-            for (topic, records) in &others {
-                read += self.take_all(*topic, records, &mut round)?;
-            }
+        for (topic, records) in &chunks {
+            read += self.take_all(*topic, records, &mut round)?;
         }
         if read == 0 {
             return Ok(None);
         }
+        Ok(Some(self.write(round)?))
+    }
+
+    fn write(&mut self, mut round: Round) -> Result<Vec<Heard>, Error> {
         for (id, row) in round.rows {
             match row {
                 Some(row) => round.batch.put(Family::Waiting, id, postcard::to_stdvec(&row).expect("a row serialises")),
@@ -183,13 +262,7 @@ impl Fold {
         round.batch.put(Family::Meta, POSITIONS, positions);
         // Should this fail, the caller opens the fold again.
         self.store.write(round.batch)?;
-        Ok(Some(round.heard))
-    }
-
-    fn read(&self, topic: Topic) -> Result<Vec<log::Record>, Error> {
-        let at = At { topic, partition: self.partition };
-        let next = self.positions.next.get(topic.name()).copied().unwrap_or(0).max(self.log.bounds(at).start);
-        Ok(self.log.read(at, next, ROUND_BYTES)?)
+        Ok(round.heard)
     }
 
     fn take_all(&mut self, topic: Topic, records: &[log::Record], round: &mut Round) -> Result<usize, Error> {
@@ -217,7 +290,7 @@ impl Fold {
         let unreadable = |e: serde_json::Error| Error::Refused(e.to_string());
         match topic {
             Topic::Deliveries => match serde_json::from_slice(value).map_err(unreadable)? {
-                DeliveryRecord::Deliver(delivery) => self.deliver(*delivery, record.offset, round),
+                DeliveryRecord::Deliver(delivery) => self.deliver(*delivery, record, round),
                 DeliveryRecord::Endpoint { project, endpoint_id, body, .. } => {
                     self.endpoint(&project, &endpoint_id, body.as_ref(), round);
                     Ok(())
@@ -244,14 +317,17 @@ impl Fold {
         round.heard.push(Heard::Endpoint);
     }
 
-    fn deliver(&mut self, delivery: Delivery, place: u64, round: &mut Round) -> Result<(), Error> {
+    fn deliver(&mut self, delivery: Delivery, record: &log::Record, round: &mut Round) -> Result<(), Error> {
         let known = self.row(&delivery.delivery_id, round)?.is_some() || self.is_done(&delivery, round)?;
         if known {
             return Ok(());
         }
         self.open += 1;
         let due_at = delivery.created_at;
-        let row = Row { delivery, attempt: 0, moved: 0, due_at, place, first_started_at: None, phase: Phase::Due };
+        let source = record.header(SOURCE_HEADER).map(|s| String::from_utf8_lossy(s).into_owned()).unwrap_or_default();
+        let place = record.offset;
+        let row =
+            Row { delivery, attempt: 0, moved: 0, due_at, place, source, first_started_at: None, phase: Phase::Due };
         self.put_due(row, round);
         Ok(())
     }
@@ -308,6 +384,7 @@ impl Fold {
             moved: retry.moved,
             due_at: retry.due_at,
             place: 0,
+            source: retry.source,
             first_started_at: Some(retry.first_started_at),
             phase: Phase::Due,
             delivery: *retry.delivery,
@@ -428,159 +505,4 @@ fn decode(bytes: &[u8]) -> Result<Row, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::endpoint::EventType;
-    use crate::domain::message::{Data, Message};
-    use crate::log::{Ack, New, Simulated};
-    use crate::store::Memory;
-    use crate::wire::output::{self, Outcome};
-
-    struct World {
-        log: Arc<Simulated>,
-        store: Arc<Store>,
-    }
-
-    impl World {
-        fn new() -> World {
-            World { log: Arc::new(Simulated::new(1, 1)), store: Arc::new(Store::Memory(Memory::default())) }
-        }
-
-        fn write(&self, topic: Topic, value: Vec<u8>) {
-            let (sender, _) = tokio::sync::oneshot::channel();
-            let new = New { key: None, headers: Vec::new(), value: Some(value.into()) };
-            self.log.append(At { topic, partition: 0 }, vec![new], Ack::Once(sender));
-        }
-
-        /// As after a start: everything that the topics say is folded.
-        fn fold(&self) -> Fold {
-            let mut fold = Fold::open(0, Log::Simulated(self.log.clone()), self.store.clone()).expect("it opens");
-            while fold.step().expect("it reads").is_some() {}
-            fold
-        }
-    }
-
-    fn delivery(id: &str) -> Delivery {
-        let data = Data {
-            response_id: "r".into(),
-            survey_id: "s".into(),
-            survey_name: "S".into(),
-            survey_version: 1,
-            project: "default".into(),
-            user_id: "ann".into(),
-            user_attributes: Json::empty_object(),
-            link: false,
-            platform: None,
-            locale: None,
-            trigger: "Main".into(),
-            trigger_properties: Json::empty_object(),
-            activation: None,
-            answers: Vec::new(),
-            completed: true,
-            test: false,
-            created_at: 0,
-            updated_at: 0,
-        };
-        Delivery {
-            delivery_id: id.into(),
-            message_id: "m".into(),
-            endpoint_id: "e".into(),
-            project: "default".into(),
-            user_id: "ann".into(),
-            survey_id: Some("s".into()),
-            created_at: 0,
-            message: Message { kind: EventType::Completed, at: 0, data },
-        }
-    }
-
-    fn attempt(id: &str, number: u32, next_due_at: Option<Millis>, ended: Option<Ended>) -> Vec<u8> {
-        output::encode(&AttemptRecord {
-            delivery_id: id.into(),
-            message_id: "m".into(),
-            endpoint_id: "e".into(),
-            project: "default".into(),
-            user_id: "ann".into(),
-            survey_id: None,
-            attempt: number,
-            started_at: 10,
-            duration_ms: 1,
-            http_status: Some(500),
-            outcome: Outcome::BadStatus,
-            error: None,
-            response: None,
-            first_started_at: 10,
-            next_due_at,
-            ended,
-            reason: ended.map(|_| "max_age".into()),
-        })
-    }
-
-    fn retry(id: &str, attempt: u32, due_at: Millis) -> Vec<u8> {
-        let delivery = Box::new(delivery(id));
-        output::encode(&RetryRecord { delivery, attempt, moved: 0, due_at, first_started_at: 10 })
-    }
-
-    fn deliver(id: &str) -> Vec<u8> {
-        output::encode(&DeliveryRecord::Deliver(Box::new(delivery(id))))
-    }
-
-    #[test]
-    fn a_crash_between_an_attempt_and_its_retry_record_owes_the_latter() {
-        let world = World::new();
-        world.write(Topic::Deliveries, deliver("d"));
-        world.write(Topic::Attempts, attempt("d", 1, Some(5_000), None));
-        let fold = world.fold();
-        let owed = fold.owed().expect("readable");
-        assert_eq!(owed.len(), 1);
-        assert_eq!((owed[0].attempt, &owed[0].phase), (1, &Phase::RetryOwed { next_due_at: 5_000 }));
-        assert_eq!(fold.next_due(&[]).expect("readable"), None, "nothing is sent before it is on record");
-        // The record is written, its acknowledgement lost, and it is written again.
-        world.write(Topic::Retry1m, retry("d", 1, 5_000));
-        world.write(Topic::Retry1m, retry("d", 1, 5_000));
-        let fold = world.fold();
-        assert!(fold.owed().expect("readable").is_empty());
-        assert_eq!(fold.due(&[], 5_000, 10).expect("readable").len(), 1, "one chain, not two");
-    }
-
-    #[test]
-    fn a_crash_before_the_dead_record_owes_it_and_an_end_is_final() {
-        let world = World::new();
-        world.write(Topic::Deliveries, deliver("d"));
-        world.write(Topic::Attempts, attempt("d", 1, None, Some(Ended::Dead)));
-        assert!(matches!(world.fold().owed().expect("readable")[0].phase, Phase::DeadOwed { .. }));
-        let dead = DeadRecord { delivery: Box::new(delivery("d")), attempts: 1, reason: "max_age".into(), died_at: 11 };
-        world.write(Topic::Dead, output::encode(&dead));
-        // Copies of what came before it change nothing any more.
-        world.write(Topic::Deliveries, deliver("d"));
-        world.write(Topic::Retry1m, retry("d", 7, 1));
-        let fold = world.fold();
-        assert_eq!((fold.find("d").expect("readable"), fold.open), (None, 0));
-        assert_eq!(fold.next_due(&[]).expect("readable"), None);
-    }
-
-    #[test]
-    fn older_copies_of_attempts_and_retries_are_dropped() {
-        let world = World::new();
-        world.write(Topic::Deliveries, deliver("d"));
-        for (number, due) in [(1, 5_000), (2, 9_000)] {
-            world.write(Topic::Attempts, attempt("d", number, Some(due), None));
-            world.write(Topic::Retry1m, retry("d", number, due));
-            world.fold();
-        }
-        world.write(Topic::Attempts, attempt("d", 1, Some(5_000), None));
-        world.write(Topic::Retry1m, retry("d", 1, 5_000));
-        let fold = world.fold();
-        let row = fold.find("d").expect("readable").expect("it waits");
-        assert_eq!((row.attempt, row.due_at, row.phase), (2, 9_000, Phase::Due));
-        assert_eq!(fold.due(&[], i64::MAX, 10).expect("readable").len(), 1);
-    }
-
-    #[test]
-    fn a_log_that_lost_its_end_is_not_folded() {
-        let world = World::new();
-        world.write(Topic::Deliveries, deliver("d"));
-        world.fold();
-        let shorter = Log::Simulated(Arc::new(Simulated::new(1, 1)));
-        assert!(matches!(Fold::open(0, shorter, world.store.clone()), Err(Error::Refused(_))));
-    }
-}
+mod tests;

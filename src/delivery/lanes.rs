@@ -110,15 +110,22 @@ impl Lanes {
         }
     }
 
-    /// Lets go of everything that is not under way.
-    pub fn forget_queued(&mut self) {
-        self.queues.retain(|_, queue| queue.under_way > 0);
+    /// Lets go of everything of a partition that is not under way.
+    pub fn forget(&mut self, partition: u32) {
         for queue in self.queues.values_mut() {
-            queue.firsts.clear();
-            queue.retries.clear();
+            queue.firsts.retain(|item| item.partition != partition);
+            queue.retries.retain(|item| item.partition != partition);
         }
-        self.turns.clear();
-        self.queued = 0;
+        self.queues.retain(|_, queue| queue.under_way > 0 || !(queue.firsts.is_empty() && queue.retries.is_empty()));
+        let queues = &self.queues;
+        let waits = |endpoint: &String| queues.get(endpoint).is_some_and(|q| q.firsts.len() + q.retries.len() > 0);
+        self.turns.retain(waits);
+        self.queued = self.queues.values().map(|queue| queue.firsts.len() + queue.retries.len()).sum();
+    }
+
+    pub fn queued_ids(&self) -> HashSet<String> {
+        let items = self.queues.values().flat_map(|queue| queue.firsts.iter().chain(&queue.retries));
+        items.map(|item| item.delivery_id.clone()).collect()
     }
 
     pub fn queued(&self) -> usize {

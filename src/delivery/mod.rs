@@ -6,39 +6,53 @@ mod attempt;
 mod fold;
 mod guard;
 mod lanes;
+mod records;
 mod run;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-pub use run::{Delivery, Setup};
+pub use fold::{Error, Fold, Positions};
+pub use run::{Delivery, OWNED, Open, Setup, reached};
 
+use crate::actor;
 use crate::domain::time::Millis;
+use crate::log::At;
 
 /// What others may see of the delivery.
 #[derive(Debug)]
 pub struct Status {
+    /// By partition.
+    pub partitions: Vec<Arc<actor::Status>>,
     /// Counts the turns of the loop: what is read below is as of then.
     pub turn: AtomicU64,
     /// Nothing is being sent, written or due.
     pub idle: AtomicBool,
+    /// Whether somebody wants to know [`Status::positions`].
+    pub watched: bool,
+    /// Where the topics have been read up to.
+    pub positions: Mutex<Vec<(At, u64)>>,
     next_due: AtomicI64,
-    pub ready: AtomicBool,
-}
-
-impl Default for Status {
-    fn default() -> Status {
-        Status {
-            turn: AtomicU64::new(0),
-            idle: AtomicBool::new(false),
-            next_due: AtomicI64::new(i64::MAX),
-            ready: AtomicBool::new(false),
-        }
-    }
 }
 
 impl Status {
+    pub fn new(partitions: u32, watched: bool) -> Status {
+        Status {
+            partitions: (0..partitions).map(|_| Arc::default()).collect(),
+            turn: AtomicU64::new(0),
+            idle: AtomicBool::new(false),
+            watched,
+            positions: Mutex::default(),
+            next_due: AtomicI64::new(i64::MAX),
+        }
+    }
+
     /// When the next attempt is due, if any waits.
     pub fn next_due(&self) -> Option<Millis> {
         Some(self.next_due.load(Ordering::Acquire)).filter(|due| *due != i64::MAX)
+    }
+
+    fn set_next_due(&self, due: Option<Millis>) {
+        self.next_due.store(due.unwrap_or(i64::MAX), Ordering::Release);
     }
 }

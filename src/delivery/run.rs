@@ -1,27 +1,28 @@
 //! The delivery's loop: fold what the topics say, start what is due, write down
 //! how it went. One thread decides; the attempts themselves run on tokio.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use ipnet::IpNet;
 
 use super::Status;
 use super::attempt::{Sender, Went};
-use super::fold::{Error, Fold, Heard, Phase, Row, TOPICS, due_id};
+use super::fold::{Error, Fold, Heard, Phase, Row, due_id};
 use super::lanes::{Item, Lanes};
+use super::records::{self, Write};
+use crate::actor;
 use crate::clock::Clock;
 use crate::domain::endpoint::{Endpoint, SealedSecret};
 use crate::domain::message::Delivery as Message;
 use crate::domain::retry::{self, End, Failed};
-use crate::domain::time::{Millis, SECOND};
-use crate::log::{self, Ack, At, Bell, Log, New};
-use crate::store::{Store, keys};
-use crate::wire::output::{self, AttemptRecord, DeadRecord, Ended, ID_HEADER, Outcome, RetryRecord};
+use crate::domain::time::Millis;
+use crate::log::{self, Ack, At, Bell, Class, Log, Placed, Standing};
+use crate::store::{self, keys};
+use crate::wire::output::{AttemptRecord, Ended, Outcome};
 use crate::wire::profile::Keys;
 use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
@@ -29,12 +30,21 @@ use crate::wire::topic::Topic;
 /// Ids held in memory at most; the rest waits in the store.
 const MAX_QUEUED: usize = 20_000;
 const LOAD: usize = 1_000;
+/// How long attempts of a partition that is given up may take to finish.
+const DRAIN: Duration = Duration::from_secs(5);
+/// The same when the process stops.
+const LAST_DRAIN: Duration = Duration::from_secs(20);
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// Brings a partition's state here, and folds everything its topics hold.
+pub type Open = Arc<dyn Fn(u32, Arc<Bell>, Arc<actor::Status>) -> Result<Fold, Error> + Send + Sync>;
 
 pub struct Setup {
     pub log: Log,
     pub clock: Clock,
     pub key: ClusterKey,
-    pub stores: Vec<Arc<Store>>,
+    pub open: Open,
+    pub standing: Standing,
     pub allow_targets: Vec<IpNet>,
     pub max_in_flight: u32,
     pub runtime: tokio::runtime::Handle,
@@ -45,7 +55,19 @@ pub struct Setup {
 pub struct Delivery {
     thread: JoinHandle<()>,
     stop: Arc<AtomicBool>,
+    commands: mpsc::Sender<Command>,
     bell: Arc<Bell>,
+}
+
+enum Command {
+    Take(u32),
+    Opened(u32, Result<Box<Fold>, Error>),
+    /// Without `settle` nothing is worth waiting for: others may own it.
+    Release {
+        partition: u32,
+        settle: bool,
+        done: mpsc::Sender<()>,
+    },
 }
 
 /// Both ends of a queue that this loop reads and others fill.
@@ -56,77 +78,107 @@ type Ends<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
 struct Closing {
     item: Option<Item>,
     /// What is being written; written again should the log refuse it.
-    now: (At, New),
+    now: Write,
     /// Written when that is durable.
-    then: Option<(At, New)>,
+    then: Option<Write>,
+}
+
+/// One partition of this process.
+struct Part {
+    /// `None` while it is being opened.
+    fold: Option<Box<Fold>>,
+    /// Everything in the due index up to here is in memory.
+    loaded: Vec<u8>,
+    /// When the next one behind that is due; `None` until it is looked up again.
+    due: Option<Option<Millis>>,
+    /// To be opened again then.
+    retry_at: Option<Instant>,
+    releasing: Option<Releasing>,
+    /// Given up and given back before it was gone.
+    again: bool,
+}
+
+struct Releasing {
+    settle: bool,
+    deadline: Instant,
+    /// Dropped when the partition is gone.
+    _done: mpsc::Sender<()>,
 }
 
 struct Loop {
     setup: Setup,
-    folds: Vec<Fold>,
-    /// Per partition: everything in the due index up to here is in memory.
-    loaded: Vec<Vec<u8>>,
-    /// Per partition: when the next one behind that is due; `None` until it is
-    /// looked up again.
-    due: Vec<Option<Option<Millis>>>,
+    parts: BTreeMap<u32, Part>,
     lanes: Lanes,
     /// Deliveries in the lanes, under way or closing.
     held: HashSet<String>,
-    /// Those under way or closing.
-    flying: HashSet<String>,
+    /// Those under way or closing, by the partition.
+    flying: HashMap<String, u32>,
     /// Due again while the records of the attempt before are being written.
-    deferred: HashMap<String, (usize, Vec<u8>)>,
+    deferred: HashMap<String, (u32, Vec<u8>)>,
     sender: Sender,
     went: Ends<(Item, Row, Went)>,
-    acks: Ends<(u64, Result<u64, log::Error>)>,
+    acks: Ends<(u64, Result<Placed, log::Error>)>,
+    commands: Ends<Command>,
     closing: HashMap<u64, Closing>,
     /// Records that the log would not take for now.
     refused: Vec<Closing>,
     next_tag: u64,
     bell: Arc<Bell>,
-    /// A read or a write failed: what is in memory may not be what is stored.
-    doubtful: bool,
 }
 
 impl Delivery {
-    /// Opens every partition and starts.
+    /// Starts with no partitions.
     ///
     /// # Errors
-    /// When a store and the log do not belong together, or TLS cannot be set up.
+    /// When TLS cannot be set up.
     pub fn start(setup: Setup) -> Result<Delivery, Error> {
-        let mut folds = Vec::new();
         let bell = Arc::new(Bell::default());
-        for (partition, store) in (0..).zip(&setup.stores) {
-            for topic in TOPICS {
-                setup.log.subscribe(At { topic, partition }, bell.clone());
-            }
-            folds.push(Fold::open(partition, setup.log.clone(), store.clone())?);
-        }
         let sender = Sender::new(setup.allow_targets.clone(), setup.clock.clone());
         let sender = sender.map_err(|e| Error::Refused(format!("the HTTP client cannot be set up: {e}")))?;
         let stop = Arc::new(AtomicBool::new(false));
+        let commands = mpsc::channel();
+        let own = commands.0.clone();
         let mut run = Loop {
-            loaded: vec![Vec::new(); folds.len()],
-            due: vec![None; folds.len()],
+            parts: BTreeMap::new(),
             lanes: Lanes::new(setup.max_in_flight),
             held: HashSet::new(),
-            flying: HashSet::new(),
+            flying: HashMap::new(),
             deferred: HashMap::new(),
-            folds,
             sender,
             went: mpsc::channel(),
             acks: mpsc::channel(),
+            commands,
             closing: HashMap::new(),
             refused: Vec::new(),
             next_tag: 0,
             bell: bell.clone(),
-            doubtful: false,
             setup,
         };
         let stopping = stop.clone();
         let thread = std::thread::Builder::new().name("delivery".into());
         let thread = thread.spawn(move || run.run(&stopping)).map_err(|e| Error::Refused(e.to_string()))?;
-        Ok(Delivery { thread, stop, bell })
+        Ok(Delivery { thread, stop, commands: own, bell })
+    }
+
+    pub fn take(&self, partition: u32) {
+        self.tell(Command::Take(partition));
+    }
+
+    /// Gives partitions up and waits until they are.
+    pub fn release(&self, partitions: &[u32], settle: bool) {
+        let (done, released) = mpsc::channel();
+        for partition in partitions {
+            self.tell(Command::Release { partition: *partition, settle, done: done.clone() });
+        }
+        drop(done);
+        // Ends when every sender is gone.
+        while released.recv().is_ok() {}
+    }
+
+    fn tell(&self, command: Command) {
+        // The loop ends only when it is told to.
+        self.commands.send(command).ok();
+        self.bell.ring();
     }
 
     pub fn stop(self) {
@@ -140,128 +192,228 @@ impl Delivery {
 
 impl Loop {
     fn run(&mut self, stop: &AtomicBool) {
-        if let Err(error) = self.recover() {
-            tracing::error!(%error, "the delivery cannot take up its work");
-            return;
-        }
-        self.setup.status.ready.store(true, Ordering::Release);
         while !stop.load(Ordering::Acquire) {
-            let turned = if self.doubtful { self.reset() } else { self.turn() };
-            match turned {
-                Ok(true) => {}
-                Ok(false) => self.bell.wait(self.pause()),
-                Err(error) => {
-                    tracing::error!(%error, "the delivery pauses");
-                    self.setup.status.ready.store(false, Ordering::Release);
-                    self.doubtful = true;
-                    self.bell.wait(Duration::from_secs(1));
-                }
+            let worked = self.turn();
+            if !worked {
+                self.bell.wait(self.pause());
             }
         }
         // Attempts under way may finish; what they say is written down.
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + LAST_DRAIN;
         while (self.lanes.under_way() > 0 || !self.closing.is_empty() || !self.refused.is_empty())
             && Instant::now() < deadline
         {
-            if self.finish().is_err() {
-                return;
-            }
+            self.finish();
             self.bell.wait(Duration::from_millis(20));
+        }
+        for partition in self.parts.keys() {
+            self.status(*partition).set(actor::Phase::Elsewhere);
         }
     }
 
-    /// Reads all topics to their end before anything is sent, and writes what a
-    /// crash between two records has left out.
-    fn recover(&mut self) -> Result<(), Error> {
-        for at in 0..self.folds.len() {
-            while self.folds[at].step()?.is_some() {}
-            for row in self.folds[at].owed()? {
-                let (to, new) = match &row.phase {
-                    Phase::RetryOwed { next_due_at } => {
-                        let first = row.first_started_at.unwrap_or(row.due_at);
-                        let wait = next_due_at - first.max(row.due_at);
-                        self.retry_record(self.folds[at].partition, &row, (row.attempt, *next_due_at, first, wait))
-                    }
-                    Phase::DeadOwed { reason, died_at } => {
-                        dead_record(self.folds[at].partition, &row, row.attempt, reason, *died_at)
-                    }
-                    Phase::Due => continue,
-                };
-                self.write(Closing { item: None, now: (to, new), then: None });
+    /// One round; gives whether there is more to do at once.
+    fn turn(&mut self) -> bool {
+        let mut worked = false;
+        while let Ok(command) = self.commands.1.try_recv() {
+            worked = true;
+            self.obey(command);
+        }
+        worked |= self.finish();
+        let mut behind = false;
+        for partition in self.parts.keys().copied().collect::<Vec<_>>() {
+            match self.turn_part(partition) {
+                Ok(heard) => {
+                    behind |= heard;
+                    worked |= heard;
+                }
+                Err(Error::Log(error)) if error.class() == Class::Retry => {
+                    tracing::debug!(partition, %error, "the delivery's topics are out of reach");
+                }
+                Err(error) => self.fail(partition, &error),
             }
+        }
+        worked |= self.dispatch();
+        self.publish(behind);
+        worked
+    }
+
+    fn turn_part(&mut self, partition: u32) -> Result<bool, Error> {
+        let now = self.setup.clock.now();
+        let part = self.parts.get_mut(&partition).expect("just listed");
+        if part.releasing.is_some() {
+            return Ok(self.let_go(partition));
+        }
+        if part.retry_at.is_some_and(|at| Instant::now() >= at) {
+            self.parts.remove(&partition);
+            self.open(partition);
+            return Ok(true);
+        }
+        let Some(fold) = &mut part.fold else { return Ok(false) };
+        let mut worked = false;
+        if let Some(heard) = fold.step()? {
+            worked = true;
+            part.due = None;
+            self.hear(partition, heard)?;
+        }
+        worked |= self.load(partition, now)?;
+        if let Some(fold) = self.fold_mut(partition) {
+            fold.prune(now)?;
+        }
+        Ok(worked)
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Take(partition) => match self.parts.get_mut(&partition) {
+                Some(part) => part.again = true,
+                None => self.open(partition),
+            },
+            Command::Opened(partition, Ok(fold)) => {
+                let Some(part) = self.parts.get_mut(&partition) else { return };
+                part.fold = Some(fold);
+                if let Err(error) = self.write_owed(partition) {
+                    return self.fail(partition, &error);
+                }
+                self.status(partition).set(actor::Phase::Running);
+            }
+            Command::Opened(partition, Err(error)) => self.fail(partition, &error),
+            Command::Release { partition, settle, done } => {
+                let Some(part) = self.parts.get_mut(&partition) else { return };
+                part.again = false;
+                part.releasing = Some(Releasing { settle, deadline: Instant::now() + DRAIN, _done: done });
+                self.forget(partition);
+            }
+        }
+    }
+
+    /// Brings a partition here in a thread of its own: that may take long.
+    fn open(&mut self, partition: u32) {
+        let part = Part { fold: None, loaded: Vec::new(), due: None, retry_at: None, releasing: None, again: false };
+        self.parts.insert(partition, part);
+        let status = self.status(partition).clone();
+        status.set(actor::Phase::Opening("opening its state".into()));
+        let (open, own, bell) = (self.setup.open.clone(), self.commands.0.clone(), self.bell.clone());
+        let opening = std::thread::Builder::new().name(format!("open-d{partition}")).spawn(move || {
+            let opened = open(partition, bell.clone(), status).map(Box::new);
+            // The loop may have stopped in the meantime.
+            own.send(Command::Opened(partition, opened)).ok();
+            bell.ring();
+        });
+        if let Err(error) = opening {
+            self.fail(partition, &Error::Failed(error.to_string()));
+        }
+    }
+
+    /// What is in memory may not be what is stored: the partition is opened
+    /// again, unless a person has to look first.
+    fn fail(&mut self, partition: u32, error: &Error) {
+        tracing::error!(partition, %error, "the delivery of a partition has stopped");
+        let refused = error.is_final();
+        let damaged = matches!(error, Error::Store(store::Error::Damaged { .. }));
+        self.status(partition).damaged.store(damaged, Ordering::Release);
+        self.status(partition).set(actor::Phase::Stopped { why: error.to_string(), refused });
+        self.forget(partition);
+        if let Some(part) = self.parts.get_mut(&partition) {
+            part.fold = None;
+            part.retry_at = (!refused).then(|| Instant::now() + RESTART_PAUSE);
+        }
+    }
+
+    /// Writes what a crash between two records has left out.
+    fn write_owed(&mut self, partition: u32) -> Result<(), Error> {
+        let Some(fold) = self.fold(partition) else { return Ok(()) };
+        for row in fold.owed()? {
+            let now = match &row.phase {
+                Phase::RetryOwed { next_due_at } => {
+                    let first = row.first_started_at.unwrap_or(row.due_at);
+                    let wait = next_due_at - first.max(row.due_at);
+                    records::retry(partition, &row, (row.attempt, *next_due_at, first, wait))
+                }
+                Phase::DeadOwed { reason, died_at } => records::dead(partition, &row, row.attempt, reason, *died_at),
+                Phase::Due => continue,
+            };
+            self.write(Closing { item: None, now, then: None });
         }
         Ok(())
     }
 
-    /// Takes everything from the stores again; attempts under way go on.
-    fn reset(&mut self) -> Result<bool, Error> {
-        self.finish()?;
-        for at in 0..self.folds.len() {
-            let store = self.setup.stores[at].clone();
-            self.folds[at] = Fold::open(at as u32, self.setup.log.clone(), store)?;
-            self.loaded[at].clear();
-            self.due[at] = None;
-        }
-        self.lanes.forget_queued();
-        self.held = self.flying.clone();
-        self.deferred.clear();
-        self.doubtful = false;
-        Ok(true)
-    }
-
-    fn write(&mut self, closing: Closing) {
-        let tag = self.tag();
-        let (to, new) = closing.now.clone();
-        self.closing.insert(tag, closing);
-        self.setup.log.append(to, vec![new], self.tagged(tag));
-    }
-
-    /// One round; gives whether there is more to do at once.
-    fn turn(&mut self) -> Result<bool, Error> {
-        let mut worked = self.finish()?;
-        let mut behind = false;
-        for at in 0..self.folds.len() {
-            if let Some(heard) = self.folds[at].step()? {
-                worked = true;
-                behind = true;
-                self.due[at] = None;
-                self.hear(at, heard)?;
+    /// Lets a partition go as soon as its attempts have been written down.
+    fn let_go(&mut self, partition: u32) -> bool {
+        let part = &self.parts[&partition];
+        let Some(releasing) = &part.releasing else { return false };
+        let flying = self.flying.values().any(|p| *p == partition);
+        let gone = !releasing.settle || !flying || Instant::now() >= releasing.deadline;
+        if gone && let Some(part) = self.parts.remove(&partition) {
+            self.forget(partition);
+            // Its store is closed before anyone hears of it.
+            drop(part.fold);
+            self.status(partition).set(actor::Phase::Elsewhere);
+            drop(part.releasing);
+            if part.again {
+                self.open(partition);
             }
         }
-        let now = self.setup.clock.now();
-        for at in 0..self.folds.len() {
-            worked |= self.load(at, now)?;
-            self.folds[at].prune(now)?;
-        }
-        worked |= self.dispatch()?;
-        self.publish(behind, now)?;
-        Ok(worked)
+        gone
     }
 
-    fn publish(&mut self, behind: bool, now: Millis) -> Result<(), Error> {
+    /// Starts nothing more of a partition.
+    fn forget(&mut self, partition: u32) {
+        self.lanes.forget(partition);
+        self.deferred.retain(|_, (of, _)| *of != partition);
+        let queued: HashSet<String> = self.lanes.queued_ids();
+        let flying = &self.flying;
+        self.held.retain(|id| queued.contains(id) || flying.contains_key(id));
+    }
+
+    fn status(&self, partition: u32) -> &Arc<actor::Status> {
+        &self.setup.status.partitions[partition as usize]
+    }
+
+    fn fold(&self, partition: u32) -> Option<&Fold> {
+        self.parts.get(&partition)?.fold.as_deref()
+    }
+
+    fn fold_mut(&mut self, partition: u32) -> Option<&mut Fold> {
+        self.parts.get_mut(&partition)?.fold.as_deref_mut()
+    }
+
+    fn publish(&mut self, behind: bool) {
+        let now = self.setup.clock.now();
         let mut next_due: Option<Millis> = None;
-        for at in 0..self.folds.len() {
-            let due = self.next_due(at)?;
-            next_due = [next_due, due].into_iter().flatten().min();
+        let (mut open, mut retrying) = (0, 0);
+        let mut positions = Vec::new();
+        for partition in self.parts.keys().copied().collect::<Vec<_>>() {
+            // A store that cannot be read is met again in the next turn.
+            next_due = [next_due, self.next_due(partition).ok().flatten()].into_iter().flatten().min();
+            if let Some(fold) = self.fold(partition) {
+                open += fold.open;
+                retrying += fold.retrying;
+                if self.setup.status.watched {
+                    positions.extend(fold.positions());
+                }
+            }
         }
         let status = &self.setup.status;
         let due_now = next_due.is_some_and(|due| due <= now);
         let writing = !self.closing.is_empty() || !self.refused.is_empty();
         let idle = !behind && !due_now && self.held.is_empty() && !writing;
-        status.next_due.store(next_due.unwrap_or(i64::MAX), Ordering::Release);
+        status.set_next_due(next_due);
         status.idle.store(idle, Ordering::Release);
-        status.ready.store(true, Ordering::Release);
+        if status.watched {
+            *status.positions.lock().expect("no panic holds this lock") = positions;
+        }
         status.turn.fetch_add(1, Ordering::AcqRel);
         let metrics = crate::metrics::get();
-        let (open, retrying) = self.folds.iter().fold((0, 0), |(o, r), f| (o + f.open, r + f.retrying));
         metrics.delivery_waiting.with_label_values(&["retry"]).set(retrying as i64);
         metrics.delivery_waiting.with_label_values(&["first"]).set(open.saturating_sub(retrying) as i64);
         metrics.delivery_inflight.set(i64::from(self.lanes.under_way()));
-        Ok(())
     }
 
     fn pause(&self) -> Duration {
-        if self.lanes.queued() >= MAX_QUEUED || self.setup.log.is_writable().is_err() {
+        if self.parts.values().any(|part| part.releasing.is_some()) {
+            return Duration::from_millis(5);
+        }
+        if self.lanes.queued() >= MAX_QUEUED || !self.may_send() {
             return Duration::from_millis(100);
         }
         let now = self.setup.clock.now();
@@ -270,20 +422,18 @@ impl Loop {
     }
 
     /// New dues behind what is loaded are found by the next load.
-    fn hear(&mut self, at: usize, heard: Vec<Heard>) -> Result<(), Error> {
+    fn hear(&mut self, partition: u32, heard: Vec<Heard>) -> Result<(), Error> {
         let mut endpoints_changed = false;
         for one in heard {
             match one {
-                Heard::Due { key } if key <= self.loaded[at] => self.enqueue(at, &key)?,
+                Heard::Due { key } if key <= self.parts[&partition].loaded => self.enqueue(partition, &key)?,
                 Heard::Due { .. } => {}
                 Heard::Endpoint => endpoints_changed = true,
             }
         }
-        if endpoints_changed {
-            let all = self.folds.first().map(|f| &f.endpoints);
-            let count = |enabled: bool| {
-                all.map_or(0, |all| all.values().flatten().filter(|e| e.enabled == enabled).count() as i64)
-            };
+        if endpoints_changed && let Some(fold) = self.fold(partition) {
+            let count =
+                |enabled: bool| fold.endpoints.values().flatten().filter(|e| e.enabled == enabled).count() as i64;
             let metrics = crate::metrics::get();
             metrics.delivery_endpoints.with_label_values(&["healthy"]).set(count(true));
             metrics.delivery_endpoints.with_label_values(&["disabled"]).set(count(false));
@@ -292,75 +442,90 @@ impl Loop {
     }
 
     /// From memory while nothing has changed: the store is asked once per change.
-    fn next_due(&mut self, at: usize) -> Result<Option<Millis>, Error> {
-        if let Some(known) = self.due[at] {
+    fn next_due(&mut self, partition: u32) -> Result<Option<Millis>, Error> {
+        let Some(part) = self.parts.get_mut(&partition) else { return Ok(None) };
+        let (Some(fold), true) = (&part.fold, part.releasing.is_none()) else { return Ok(None) };
+        if let Some(known) = part.due {
             return Ok(known);
         }
-        let due = self.folds[at].next_due(&self.loaded[at])?;
-        self.due[at] = Some(due);
+        let due = fold.next_due(&part.loaded)?;
+        part.due = Some(due);
         Ok(due)
     }
 
-    fn load(&mut self, at: usize, now: Millis) -> Result<bool, Error> {
-        if self.lanes.queued() >= MAX_QUEUED {
+    fn load(&mut self, partition: u32, now: Millis) -> Result<bool, Error> {
+        if self.lanes.queued() >= MAX_QUEUED || self.next_due(partition)?.is_none_or(|due| due > now) {
             return Ok(false);
         }
-        if self.next_due(at)?.is_none_or(|due| due > now) {
-            return Ok(false);
-        }
-        self.due[at] = None;
-        let due = self.folds[at].due(&self.loaded[at], now, LOAD)?;
+        let part = self.parts.get_mut(&partition).expect("it has something due");
+        part.due = None;
+        let fold = part.fold.as_ref().expect("it has something due");
+        let due = fold.due(&part.loaded, now, LOAD)?;
         let Some(last) = due.last().cloned() else { return Ok(false) };
-        self.loaded[at] = last;
+        part.loaded = last;
         for key in due {
-            self.enqueue(at, &key)?;
+            self.enqueue(partition, &key)?;
         }
         Ok(true)
     }
 
-    fn enqueue(&mut self, at: usize, due_key: &[u8]) -> Result<(), Error> {
+    fn enqueue(&mut self, partition: u32, due_key: &[u8]) -> Result<(), Error> {
         let delivery_id = due_id(due_key);
-        let Some(row) = self.folds[at].find(&delivery_id)? else { return Ok(()) };
+        let Some(fold) = self.fold(partition) else { return Ok(()) };
+        let Some(row) = fold.find(&delivery_id)? else { return Ok(()) };
         if row.phase != Phase::Due {
             return Ok(());
         }
         if !self.held.insert(delivery_id.clone()) {
-            self.deferred.insert(delivery_id, (at, due_key.to_vec()));
+            self.deferred.insert(delivery_id, (partition, due_key.to_vec()));
             return Ok(());
         }
         let endpoint = format!("{}\0{}", row.delivery.project, row.delivery.endpoint_id);
         let lane = xxhash_rust::xxh3::xxh3_64(format!("{endpoint}\0{}", row.delivery.user_id).as_bytes());
         let first = row.attempt == 0;
-        self.lanes.push(Item { partition: at as u32, delivery_id, due_at: row.due_at, first, endpoint, lane });
+        self.lanes.push(Item { partition, delivery_id, due_at: row.due_at, first, endpoint, lane });
         Ok(())
     }
 
-    fn dispatch(&mut self) -> Result<bool, Error> {
+    /// What an attempt does must be written down, and by the owner alone.
+    fn may_send(&self) -> bool {
+        self.setup.log.is_writable().is_ok() && self.setup.standing.is_fresh()
+    }
+
+    fn dispatch(&mut self) -> bool {
         let mut worked = false;
-        if self.setup.log.is_writable().is_err() {
-            // What an attempt does could not be written down.
-            return Ok(false);
+        if !self.may_send() {
+            return false;
         }
+        // An endpoint's bound is for all processes together.
+        let (owned, all) = (self.parts.len() as u32, self.setup.log.partitions());
         loop {
-            let endpoints = self.folds.first().map(|f| &f.endpoints);
+            let endpoints = self.parts.values().find_map(|part| part.fold.as_ref()).map(|fold| &fold.endpoints);
             let concurrency = |key: &str| {
                 let found = endpoints.and_then(|all| all.get(key.as_bytes())).cloned().flatten();
-                found.map_or(10, |endpoint| endpoint.concurrency)
+                let most = found.map_or(10, |endpoint| endpoint.concurrency);
+                (most * owned).div_ceil(all).max(1)
             };
-            let Some(item) = self.lanes.next(concurrency) else { return Ok(worked) };
+            let Some(item) = self.lanes.next(concurrency) else { return worked };
             worked = true;
-            let Some(row) = self.folds[item.partition as usize].find(&item.delivery_id)? else {
-                self.release(&item)?;
-                continue;
-            };
-            self.flying.insert(item.delivery_id.clone());
-            self.start(item, row);
+            let found = self.fold(item.partition).map_or(Ok(None), |fold| fold.find(&item.delivery_id));
+            match found {
+                Ok(Some(row)) => {
+                    self.flying.insert(item.delivery_id.clone(), item.partition);
+                    self.start(item, row);
+                }
+                Ok(None) => self.release(&item),
+                Err(error) => {
+                    self.release(&item);
+                    self.fail(item.partition, &error);
+                }
+            }
         }
     }
 
     fn endpoint(&self, item: &Item, delivery: &Message) -> Option<Arc<Endpoint>> {
         let key = keys::named(&delivery.project, &delivery.endpoint_id);
-        self.folds[item.partition as usize].endpoints.get(&key).cloned().flatten()
+        self.fold(item.partition)?.endpoints.get(&key).cloned().flatten()
     }
 
     fn start(&mut self, item: Item, row: Row) {
@@ -387,18 +552,13 @@ impl Loop {
         let record = AttemptRecord {
             attempt: row.attempt,
             started_at: now,
-            duration_ms: 0,
-            http_status: None,
             outcome: Outcome::NotSent,
-            error: None,
-            response: None,
             first_started_at: row.first_started_at.unwrap_or(now),
-            next_due_at: None,
             ended: Some(Ended::Cancelled),
             reason: refused.map(str::to_owned),
-            ..about(&row.delivery)
+            ..records::about(&row.delivery)
         };
-        self.close(item, &record, None);
+        self.close(item, &record, &row, None);
     }
 
     fn keys(&self, delivery: &Message, endpoint: &Endpoint, now: Millis) -> Result<Keys, &'static str> {
@@ -412,11 +572,17 @@ impl Loop {
     }
 
     /// Takes what attempts and appends have to say.
-    fn finish(&mut self) -> Result<bool, Error> {
+    fn finish(&mut self) -> bool {
         let mut worked = false;
         while let Ok((item, row, went)) = self.went.1.try_recv() {
             worked = true;
-            self.judge(item, &row, went);
+            if self.fold(item.partition).is_some() {
+                self.judge(item, &row, went);
+            } else {
+                // Another process owns it by now, or it is being opened again:
+                // the attempt counts as one that a crash has swallowed.
+                self.release(&item);
+            }
         }
         if !self.refused.is_empty() && self.setup.log.is_writable().is_ok() {
             for closing in std::mem::take(&mut self.refused) {
@@ -435,12 +601,12 @@ impl Loop {
                 (Ok(_), Some(next)) => self.write(Closing { now: next, ..closing }),
                 (Ok(_), None) => {
                     if let Some(item) = &closing.item {
-                        self.release(item)?;
+                        self.release(item);
                     }
                 }
             }
         }
-        Ok(worked)
+        worked
     }
 
     fn judge(&mut self, item: Item, row: &Row, went: Went) {
@@ -458,16 +624,13 @@ impl Loop {
             error: went.error,
             response: went.response,
             first_started_at,
-            next_due_at: None,
-            ended: None,
-            reason: None,
-            ..about(&row.delivery)
+            ..records::about(&row.delivery)
         };
         if went.outcome == Outcome::Delivered {
             let latency = (went.ended_at - row.delivery.created_at).max(0) as f64 / 1_000.0;
             metrics.delivery_latency_seconds.observe(latency);
             record.ended = Some(Ended::Delivered);
-            return self.close(item, &record, None);
+            return self.close(item, &record, row, None);
         }
         let due_at = if attempt == 1 { went.started_at } else { row.due_at };
         let next = match self.endpoint(&item, &row.delivery) {
@@ -494,93 +657,48 @@ impl Loop {
             Ok(next_due_at) => {
                 record.next_due_at = Some(next_due_at);
                 let wait = next_due_at - went.ended_at;
-                self.retry_record(item.partition, row, (attempt, next_due_at, first_started_at, wait))
+                records::retry(item.partition, row, (attempt, next_due_at, first_started_at, wait))
             }
             Err(reason) => {
                 metrics.delivery_dead.with_label_values(&[reason]).inc();
                 record.ended = Some(Ended::Dead);
                 record.reason = Some(reason.to_owned());
-                dead_record(item.partition, row, attempt, reason, went.ended_at)
+                records::dead(item.partition, row, attempt, reason, went.ended_at)
             }
         };
-        self.close(item, &record, Some(then));
+        self.close(item, &record, row, Some(then));
     }
 
     /// First the attempt's record; when it is durable, what comes of it.
-    fn close(&mut self, item: Item, record: &AttemptRecord, then: Option<(At, New)>) {
-        let at = At { topic: Topic::Attempts, partition: item.partition };
-        let id = match record.ended {
-            Some(Ended::Cancelled) => format!("{}/cancelled", record.delivery_id),
-            _ => format!("{}/{}", record.delivery_id, record.attempt),
-        };
-        let new = keyed(&record.user_id, id, output::encode(record));
-        self.write(Closing { item: Some(item), now: (at, new), then });
+    fn close(&mut self, item: Item, record: &AttemptRecord, row: &Row, then: Option<Write>) {
+        let now = records::attempt(item.partition, row, record);
+        self.write(Closing { item: Some(item), now, then });
     }
 
-    fn retry_record(
-        &self,
-        partition: u32,
-        row: &Row,
-        (attempt, due_at, first_started_at, wait): (u32, Millis, Millis, Millis),
-    ) -> (At, New) {
-        let delivery = Box::new(row.delivery.clone());
-        let id = format!("{}/{attempt}/0", delivery.delivery_id);
-        let record = RetryRecord { delivery, attempt, moved: 0, due_at, first_started_at };
-        let at = At { topic: Topic::for_wait(wait.max(SECOND)), partition };
-        (at, keyed(&row.delivery.user_id, id, output::encode(&record)))
+    fn write(&mut self, closing: Closing) {
+        self.next_tag += 1;
+        let (to, new) = closing.now.clone();
+        self.closing.insert(self.next_tag, closing);
+        let ack = Ack::Tagged { tag: self.next_tag, queue: self.acks.0.clone(), bell: self.bell.clone() };
+        self.setup.log.append(to, vec![new], ack);
     }
 
-    fn release(&mut self, item: &Item) -> Result<(), Error> {
+    fn release(&mut self, item: &Item) {
         self.held.remove(&item.delivery_id);
         self.flying.remove(&item.delivery_id);
         self.lanes.done(item);
-        match self.deferred.remove(&item.delivery_id) {
-            Some((at, due_key)) => self.enqueue(at, &due_key),
-            None => Ok(()),
+        if let Some((partition, due_key)) = self.deferred.remove(&item.delivery_id)
+            && let Err(error) = self.enqueue(partition, &due_key)
+        {
+            self.fail(partition, &error);
         }
     }
-
-    fn tag(&mut self) -> u64 {
-        self.next_tag += 1;
-        self.next_tag
-    }
-
-    fn tagged(&self, tag: u64) -> Ack {
-        Ack::Tagged { tag, queue: self.acks.0.clone(), bell: self.bell.clone() }
-    }
 }
 
-fn dead_record(partition: u32, row: &Row, attempts: u32, reason: &str, died_at: Millis) -> (At, New) {
-    let delivery = Box::new(row.delivery.clone());
-    let id = format!("{}/dead", delivery.delivery_id);
-    let record = DeadRecord { delivery, attempts, reason: reason.to_owned(), died_at };
-    (At { topic: Topic::Dead, partition }, keyed(&row.delivery.user_id, id, output::encode(&record)))
-}
+/// The topic whose partitions the delivery owns.
+pub const OWNED: Topic = Topic::Deliveries;
 
-fn keyed(user_id: &str, id: String, value: Vec<u8>) -> New {
-    let new = New { key: Some(Bytes::from(user_id.to_owned())), headers: Vec::new(), value: Some(value.into()) };
-    new.header(ID_HEADER, id)
-}
-
-/// What every attempt of a delivery has in common.
-fn about(delivery: &Message) -> AttemptRecord {
-    AttemptRecord {
-        delivery_id: delivery.delivery_id.clone(),
-        message_id: delivery.message_id.clone(),
-        endpoint_id: delivery.endpoint_id.clone(),
-        project: delivery.project.clone(),
-        user_id: delivery.user_id.clone(),
-        survey_id: delivery.survey_id.clone(),
-        attempt: 0,
-        started_at: 0,
-        duration_ms: 0,
-        http_status: None,
-        outcome: Outcome::NotSent,
-        error: None,
-        response: None,
-        first_started_at: 0,
-        next_due_at: None,
-        ended: None,
-        reason: None,
-    }
+/// Whether a position is at least where its topic ended.
+pub fn reached(positions: &[(At, u64)], at: At, end: u64) -> bool {
+    positions.iter().any(|(of, next)| *of == at && *next >= end)
 }

@@ -255,7 +255,7 @@ fn answer(reply: Reply) -> Answer {
                 Refusal::UnfitAnswer { pointer, .. } => Some(pointer.clone()),
                 _ => None,
             };
-            Answer::Refused { code: refusal.code(), pointer, detail: refusal.detail() }
+            Answer::Refused { code: refusal.code().into(), pointer, detail: refusal.detail() }
         }
         Reply::Decided(decision) => Answer::Body { server: decision.server_body(), client: decision.client_body() },
         Reply::Repeated => Answer::Accepted { duplicate: true, response_id: None },
@@ -279,15 +279,21 @@ impl Machine for Engine {
                     Internal::NameSeen { project, trigger } => {
                         registrar::name_seen(&mut self.table, at, &project, trigger, &mut effects);
                     }
-                    Internal::Forward(_) => {}
+                    // The runtime's own.
+                    Internal::Forward(_) | Internal::Clock { .. } => {}
                 }
                 Ok(effects)
             }
         }
     }
 
-    fn output_topics(&self) -> Vec<Topic> {
-        vec![Topic::Decisions, Topic::Responses, Topic::Deliveries, Topic::Rejects, Topic::Definitions]
+    fn output_topics(&self, partition: u32) -> Vec<Topic> {
+        let mut topics = vec![Topic::Decisions, Topic::Responses, Topic::Deliveries, Topic::Rejects];
+        if partition == 0 {
+            // The registrar's.
+            topics.push(Topic::Definitions);
+        }
+        topics
     }
 
     fn dirty_bytes(&self) -> usize {

@@ -48,7 +48,7 @@ pub fn define(table: &mut Table, at: Moment, define: Define, effects: &mut Effec
 }
 
 fn refused(code: &'static str, detail: &str) -> Answer {
-    Answer::Refused { code, pointer: None, detail: detail.into() }
+    Answer::Refused { code: code.into(), pointer: None, detail: detail.into() }
 }
 
 fn judge(table: &Table, define: &Define) -> Result<Defined, Answer> {

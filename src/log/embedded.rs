@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::segment::{self, SEGMENT_BYTES, Segment};
-use super::{Ack, At, Bell, Bounds, Error, New, Record, frame};
+use super::{Ack, At, Bell, Bounds, Error, New, Placed, Record, frame};
 use crate::clock::Clock;
 use crate::domain::time::Millis;
 use crate::wire::topic::Topic;
@@ -240,14 +240,12 @@ impl Embedded {
         }
     }
 
-    /// Unlinks whole segments, never the one being written.
-    pub fn trim(&self, at: At, before: Millis) -> Result<(), Error> {
+    /// Unlinks whole segments below an offset, never the one being written.
+    pub fn trim(&self, at: At, below: u64) -> Result<(), Error> {
         let part = self.part(at);
         loop {
-            let first = part.segments.read().expect("no panic holds this lock")[0].base;
-            part.index_for(first)?;
             let mut segments = part.segments.write().expect("no panic holds this lock");
-            if segments.len() < 2 || segments[0].newest_at.is_none_or(|newest| newest >= before) {
+            if segments.get(1).is_none_or(|second| second.base > below) {
                 return Ok(());
             }
             let old = segments.remove(0);
@@ -365,7 +363,7 @@ impl Writer {
                 Ok(firsts) => {
                     crate::metrics::get().log_append_seconds.observe(started.elapsed().as_secs_f64());
                     for (job, first) in group.into_iter().zip(firsts) {
-                        job.ack.send(Ok(first));
+                        job.ack.send(Ok(Placed { first, end: first + job.records.len() as u64 }));
                     }
                 }
                 Err(error) => {
@@ -414,7 +412,7 @@ impl Writer {
 
     /// Writes and syncs a group; gives the first offset of each job.
     fn write(&self, group: &[Job]) -> Result<Vec<u64>, Error> {
-        let now = self.clock.now();
+        let now = self.clock.wall();
         let mut by_part: BTreeMap<At, Vec<usize>> = BTreeMap::new();
         for (i, job) in group.iter().enumerate() {
             by_part.entry(job.part.at).or_default().push(i);

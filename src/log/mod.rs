@@ -3,6 +3,8 @@
 
 pub mod embedded;
 pub mod frame;
+pub mod kafka;
+mod reader;
 mod segment;
 pub mod simulated;
 
@@ -14,6 +16,8 @@ use crate::domain::time::Millis;
 use crate::wire::topic::Topic;
 
 pub use embedded::Embedded;
+pub use kafka::{Kafka, Lease, LeaseChange, Membership, Standing};
+pub use reader::{Chunk, Reader};
 pub use simulated::Simulated;
 
 /// A partition of a topic.
@@ -89,6 +93,8 @@ pub enum Error {
     ReadOnly { free_mark_bytes: u64 },
     #[error("the log's queue is full")]
     Overloaded,
+    #[error("the log cannot be reached: {0}")]
+    Unavailable(String),
     #[error("the log is closed")]
     Closed,
     #[error("{context}: {detail}")]
@@ -113,27 +119,34 @@ impl Error {
 
     pub fn class(&self) -> Class {
         match self {
-            Error::ReadOnly { .. } | Error::Overloaded => Class::Retry,
+            Error::ReadOnly { .. } | Error::Overloaded | Error::Unavailable(_) => Class::Retry,
             Error::Unknown(_) => Class::Unknown,
             _ => Class::Fatal,
         }
     }
 }
 
-/// Where an append's outcome goes: the offset of its first record, once all of
-/// it is durable.
+/// Where the records of an append stand: the first of them, and one past the
+/// last. In between may be others', where several processes write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    pub first: u64,
+    pub end: u64,
+}
+
+/// Where an append's outcome goes, once all of it is durable.
 pub enum Ack {
-    Once(tokio::sync::oneshot::Sender<Result<u64, Error>>),
+    Once(tokio::sync::oneshot::Sender<Result<Placed, Error>>),
     /// To an actor's own queue, with its tag.
     Tagged {
         tag: u64,
-        queue: std::sync::mpsc::Sender<(u64, Result<u64, Error>)>,
+        queue: std::sync::mpsc::Sender<(u64, Result<Placed, Error>)>,
         bell: Arc<Bell>,
     },
 }
 
 impl Ack {
-    pub fn send(self, outcome: Result<u64, Error>) {
+    pub fn send(self, outcome: Result<Placed, Error>) {
         match self {
             // A receiver that has gone away does not care any more.
             Ack::Once(sender) => drop(sender.send(outcome)),
@@ -180,14 +193,19 @@ pub struct Bounds {
 #[derive(Debug, Clone)]
 pub enum Log {
     Embedded(Arc<Embedded>),
+    Kafka(Arc<Kafka>),
     Simulated(Arc<Simulated>),
 }
+
+/// What reading all of a partition gives at a time.
+const SCAN_BYTES: usize = 1 << 20;
 
 impl Log {
     /// Made once with the log.
     pub fn incarnation(&self) -> u128 {
         match self {
             Log::Embedded(log) => log.incarnation(),
+            Log::Kafka(log) => log.incarnation(),
             Log::Simulated(log) => log.incarnation(),
         }
     }
@@ -195,63 +213,140 @@ impl Log {
     pub fn partitions(&self) -> u32 {
         match self {
             Log::Embedded(log) => log.partitions(),
+            Log::Kafka(log) => log.partitions(),
             Log::Simulated(log) => log.partitions(),
         }
     }
 
-    /// Appends records to one partition, in order and together.
+    /// Appends records to one partition, in order. For actors: it goes on
+    /// trying until the log has them, so that nothing is ever left out before
+    /// something that came later.
     pub fn append(&self, at: At, records: Vec<New>, ack: Ack) {
         match self {
             Log::Embedded(log) => log.append(at, records, ack),
+            Log::Kafka(log) => log.append(at, records, ack),
             Log::Simulated(log) => log.append(at, records, ack),
         }
     }
 
-    /// Appends and waits until all is durable; the offset of the first record.
+    /// Appends and waits until all is durable. For requests: it gives up in
+    /// time for an answer.
     ///
     /// # Errors
     /// See [`Error::class`].
-    pub async fn append_durably(&self, at: At, records: Vec<New>) -> Result<u64, Error> {
+    pub async fn append_durably(&self, at: At, records: Vec<New>) -> Result<Placed, Error> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        self.append(at, records, Ack::Once(sender));
+        match self {
+            Log::Kafka(log) => log.append_in_time(at, records, Ack::Once(sender)),
+            _ => self.append(at, records, Ack::Once(sender)),
+        }
         receiver.await.unwrap_or(Err(Error::Closed))
     }
 
+    /// Appends a record that nobody misses should it be lost: an answer.
+    pub fn tell(&self, at: At, record: New) {
+        match self {
+            Log::Kafka(log) => log.tell(at, record),
+            _ => {
+                let (sender, _) = tokio::sync::oneshot::channel();
+                self.append(at, vec![record], Ack::Once(sender));
+            }
+        }
+    }
+
     /// Durable records from an offset on: at least one if there is one, and no
-    /// more than about `max_bytes`.
+    /// more than about `max_bytes`. Whoever reads on and on takes a [`Reader`].
+    /// May block for a round trip to a broker.
     ///
     /// # Errors
     /// When the offset was trimmed away, or what is there is damaged.
     pub fn read(&self, at: At, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
         match self {
             Log::Embedded(log) => log.read(at, from, max_bytes),
+            Log::Kafka(log) => log.read(at, from, max_bytes),
             Log::Simulated(log) => log.read(at, from, max_bytes),
         }
     }
 
-    pub fn bounds(&self, at: At) -> Bounds {
-        match self {
-            Log::Embedded(log) => log.bounds(at),
-            Log::Simulated(log) => log.bounds(at),
-        }
+    /// Follows partitions for one purpose; what it gives comes when it comes,
+    /// and the bell rings then.
+    pub fn reader(&self, purpose: &'static str, bell: Arc<Bell>) -> Reader {
+        Reader::new(self, purpose, bell)
     }
 
     /// Rings when something becomes readable there.
-    pub fn subscribe(&self, at: At, bell: Arc<Bell>) {
+    fn subscribe(&self, at: At, bell: Arc<Bell>) {
         match self {
             Log::Embedded(log) => log.subscribe(at, bell),
             Log::Simulated(log) => log.subscribe(at, bell),
+            Log::Kafka(_) => unreachable!("its readers ring by themselves"),
         }
     }
 
-    /// Forgets whole stretches of records older than `before`.
+    /// Hands all records from an offset up to the end as it is now to `each`.
+    /// Blocks until it is through.
     ///
     /// # Errors
-    /// When files cannot be removed.
-    pub fn trim(&self, at: At, before: Millis) -> Result<(), Error> {
+    /// As [`Log::read`], and what `each` says.
+    pub fn scan<E: From<Error>>(
+        &self,
+        at: At,
+        from: u64,
+        mut each: impl FnMut(Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let end = self.bounds(at)?.end;
+        let mut next = from;
+        let bell = Arc::new(Bell::default());
+        let mut reader = self.reader("scan", bell.clone());
+        while next < end {
+            let chunk = reader.read_or_wait(at, next, SCAN_BYTES, &bell)?;
+            if chunk.records.is_empty() {
+                // What is left are gaps.
+                return Ok(());
+            }
+            for record in chunk.records {
+                next = record.offset + 1;
+                each(record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bounds as they are now. May block for a round trip to a broker.
+    ///
+    /// # Errors
+    /// When a broker cannot be asked.
+    pub fn bounds(&self, at: At) -> Result<Bounds, Error> {
         match self {
-            Log::Embedded(log) => log.trim(at, before),
-            Log::Simulated(log) => log.trim(at, before),
+            Log::Embedded(log) => Ok(log.bounds(at)),
+            Log::Kafka(log) => Ok(log.all_bounds(&[at])?[0]),
+            Log::Simulated(log) => Ok(log.bounds(at)),
+        }
+    }
+
+    /// The bounds of several partitions, in as few round trips as can be.
+    ///
+    /// # Errors
+    /// As [`Log::bounds`].
+    pub fn all_bounds(&self, all: &[At]) -> Result<Vec<Bounds>, Error> {
+        match self {
+            Log::Kafka(log) => log.all_bounds(all),
+            _ => all.iter().map(|at| self.bounds(*at)).collect(),
+        }
+    }
+
+    /// Forgets records below an offset, as far as the log can do so cheaply.
+    ///
+    /// # Errors
+    /// When files cannot be removed, or a broker refuses.
+    pub fn trim(&self, at: At, below: u64) -> Result<(), Error> {
+        match self {
+            Log::Embedded(log) => log.trim(at, below),
+            Log::Kafka(log) => log.trim(at, below),
+            Log::Simulated(log) => {
+                log.trim(at, below);
+                Ok(())
+            }
         }
     }
 
@@ -260,7 +355,10 @@ impl Log {
     /// # Errors
     /// As [`Log::read`].
     pub fn offset_at(&self, at: At, time: Millis) -> Result<u64, Error> {
-        let bounds = self.bounds(at);
+        if let Log::Kafka(log) = self {
+            return log.offset_at(at, time);
+        }
+        let bounds = self.bounds(at)?;
         let (mut low, mut high) = (bounds.start, bounds.end);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -272,10 +370,27 @@ impl Log {
         Ok(low)
     }
 
+    /// Whether an append has a chance right now.
+    ///
+    /// # Errors
+    /// Why not; [`Class::Unknown`] means never again in this process.
     pub fn is_writable(&self) -> Result<(), Error> {
         match self {
             Log::Embedded(log) => log.is_writable(),
+            Log::Kafka(log) => log.is_writable(),
             Log::Simulated(_) => Ok(()),
+        }
+    }
+
+    /// Partitions that this process owns, as they come and go. The embedded
+    /// log gives all of them, once.
+    ///
+    /// # Errors
+    /// When the group cannot be joined.
+    pub fn lease(&self, purpose: &'static str, topic: Topic) -> Result<Lease, Error> {
+        match self {
+            Log::Kafka(log) => log.lease(purpose, topic),
+            _ => Ok(Lease::of_all(self.partitions())),
         }
     }
 }

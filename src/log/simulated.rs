@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Ack, At, Bell, Bounds, Error, New, Record, frame};
+use super::{Ack, At, Bell, Bounds, Error, New, Placed, Record, frame};
 use crate::domain::time::Millis;
 
 #[derive(Debug)]
@@ -97,6 +97,7 @@ impl Simulated {
         let appended_at = self.now.load(Ordering::Acquire);
         let part = state.parts.entry(at).or_default();
         let first = part.start + part.records.len() as u64;
+        let count = records.len() as u64;
         for (offset, new) in (first..).zip(records) {
             let mut bytes = bytes::BytesMut::new();
             frame::encode(&mut bytes, &new, offset, appended_at, 0);
@@ -106,7 +107,7 @@ impl Simulated {
         for bell in &part.bells {
             bell.ring();
         }
-        ack.send(Ok(first));
+        ack.send(Ok(Placed { first, end: first + count }));
     }
 
     pub fn append(&self, at: At, records: Vec<New>, ack: Ack) {
@@ -144,16 +145,19 @@ impl Simulated {
     }
 
     pub fn subscribe(&self, at: At, bell: Arc<Bell>) {
-        self.state.lock().expect("no panic holds this lock").parts.entry(at).or_default().bells.push(bell);
+        let mut state = self.state.lock().expect("no panic holds this lock");
+        let bells = &mut state.parts.entry(at).or_default().bells;
+        if !bells.iter().any(|known| Arc::ptr_eq(known, &bell)) {
+            bells.push(bell);
+        }
     }
 
-    pub fn trim(&self, at: At, before: Millis) -> Result<(), Error> {
+    pub fn trim(&self, at: At, below: u64) {
         let mut state = self.state.lock().expect("no panic holds this lock");
         if let Some(part) = state.parts.get_mut(&at) {
-            let old = part.records.iter().take_while(|r| r.appended_at < before).count();
-            part.records.drain(..old);
-            part.start += old as u64;
+            let old = below.saturating_sub(part.start).min(part.records.len() as u64);
+            part.records.drain(..old as usize);
+            part.start += old;
         }
-        Ok(())
     }
 }

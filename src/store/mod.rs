@@ -5,6 +5,7 @@
 pub mod keys;
 pub mod memory;
 pub mod rocks;
+pub mod snapshot;
 
 use std::path::PathBuf;
 
@@ -145,6 +146,19 @@ impl Store {
         match self {
             Store::Rocks(store) => store.scan(family, from, limit, false),
             Store::Memory(store) => Ok(store.scan(family, from, limit, false)),
+        }
+    }
+
+    /// A copy as of now in a new folder; cheap, because files are shared.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn checkpoint(&self, into: &std::path::Path) -> Result<(), Error> {
+        match self {
+            Store::Rocks(store) => store.checkpoint(into),
+            Store::Memory(_) => {
+                Err(Error::Io { path: into.to_owned(), detail: "a store in memory has no files".into() })
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The store on RocksDB.
 
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, ErrorKind,
     IteratorMode, LogLevel, Options, WriteBatch, WriteBufferManager, properties,
@@ -66,6 +67,21 @@ impl Rocks {
         let descriptors = names.map(|name| ColumnFamilyDescriptor::new(name, family_options(shared)));
         let db = DB::open_cf_descriptors(&options, path, descriptors).map_err(|e| error(path, e))?;
         Ok(Rocks { db, path: path.to_owned(), families })
+    }
+
+    /// For looking into a copy; nothing is written.
+    ///
+    /// # Errors
+    /// As [`Rocks::open`].
+    pub fn open_read_only(path: &Path, families: &'static [Family]) -> Result<Rocks, Error> {
+        let names = families.iter().map(|f| f.name()).chain(["default"]);
+        let db = DB::open_cf_for_read_only(&Options::default(), path, names, false).map_err(|e| error(path, e))?;
+        Ok(Rocks { db, path: path.to_owned(), families })
+    }
+
+    pub fn checkpoint(&self, into: &Path) -> Result<(), Error> {
+        let made = Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(into));
+        made.map_err(|e| error(into, e))
     }
 
     fn handle(&self, family: Family) -> &ColumnFamily {

@@ -1,5 +1,6 @@
 //! The test clock: it moves through every due time up to the new now, and at
-//! each lets the engine and the delivery come to rest.
+//! each lets the engine and the delivery come to rest. The move is a record of
+//! every partition's journal: what decides is in the journal.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,9 @@ use crate::bridge::Advance;
 use crate::clock::Clock;
 use crate::delivery;
 use crate::domain::time::Millis;
-use crate::log::{At, Log};
+use crate::log::{self, At, Log, New};
+use crate::wire::record::{self, Internal, MAC_HEADER};
+use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
 
 /// The longest that everything may take to come to rest at one time.
@@ -19,6 +22,7 @@ const REST: Duration = Duration::from_secs(60);
 pub struct Clockwork {
     pub clock: Clock,
     pub log: Log,
+    pub key: ClusterKey,
     pub engine: Vec<Arc<actor::Status>>,
     pub delivery: Arc<delivery::Status>,
 }
@@ -41,13 +45,25 @@ impl Clockwork {
         let goal = self.clock.now().saturating_add(by);
         self.rest().await;
         while let Some(due) = self.delivery.next_due().filter(|due| *due <= goal) {
-            let now = self.clock.now();
-            self.clock.set_ahead(self.clock.ahead() + (due - now).max(0));
-            self.rest().await;
+            self.move_to(due).await;
         }
-        self.clock.set_ahead(self.clock.ahead() + (goal - self.clock.now()).max(0));
-        self.rest().await;
+        self.move_to(goal).await;
         self.clock.now()
+    }
+
+    async fn move_to(&self, time: Millis) {
+        let ahead = self.clock.ahead() + (time - self.clock.now()).max(0);
+        self.clock.set_ahead(ahead);
+        let value = record::encode_internal(&Internal::Clock { ahead });
+        let mac = self.key.sign_record(b"clock", &value);
+        for partition in 0..self.log.partitions() {
+            let new = New { key: Some("clock".into()), headers: Vec::new(), value: Some(value.clone().into()) };
+            let at = At { topic: Topic::Events, partition };
+            if let Err(error) = self.log.append_durably(at, vec![new.header(MAC_HEADER, mac.clone())]).await {
+                tracing::error!(%error, partition, "the test clock could not be moved");
+            }
+        }
+        self.rest().await;
     }
 
     /// Waits until nothing is left to do at this time.
@@ -56,20 +72,36 @@ impl Clockwork {
         let mut calm = 0;
         while calm < 3 && Instant::now() < deadline {
             let turn = self.delivery.turn.load(Ordering::Acquire);
-            let settled = self.engine_rests();
+            let settled = self.has_read_all().await;
             // A whole turn of the delivery begun after what is looked at here.
             while self.delivery.turn.load(Ordering::Acquire) < turn + 2 && Instant::now() < deadline {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            let rests = settled && self.engine_rests() && self.delivery.idle.load(Ordering::Acquire);
+            let rests = settled && self.has_read_all().await && self.delivery.idle.load(Ordering::Acquire);
             calm = if rests { calm + 1 } else { 0 };
         }
     }
 
-    fn engine_rests(&self) -> bool {
-        (0..).zip(&self.engine).all(|(partition, status)| {
-            let end = self.log.bounds(At { topic: Topic::Events, partition }).end;
-            status.next.load(Ordering::Acquire) >= end && status.settled.load(Ordering::Acquire)
+    /// Whether engine and delivery stand at the ends of their topics.
+    async fn has_read_all(&self) -> bool {
+        let partitions = self.log.partitions();
+        let read = delivery::Fold::topics();
+        let all: Vec<At> = (0..partitions)
+            .flat_map(|partition| {
+                let topics = [Topic::Events].into_iter().chain(read);
+                topics.map(move |topic| At { topic, partition })
+            })
+            .collect();
+        let (log, asked) = (self.log.clone(), all.clone());
+        let bounds = tokio::task::spawn_blocking(move || log.all_bounds(&asked)).await;
+        let Ok(Ok::<_, log::Error>(bounds)) = bounds else { return false };
+        let positions = self.delivery.positions.lock().expect("no panic holds this lock").clone();
+        all.into_iter().zip(bounds).all(|(at, bounds)| {
+            if at.topic != Topic::Events {
+                return delivery::reached(&positions, at, bounds.end);
+            }
+            let status = &self.engine[at.partition as usize];
+            status.next.load(Ordering::Acquire) >= bounds.end && status.settled.load(Ordering::Acquire)
         })
     }
 }

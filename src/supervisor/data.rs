@@ -62,7 +62,15 @@ pub fn prepare(config: &Config) -> Result<Data, Error> {
     let dir = &config.data_dir;
     let failed = |e: std::io::Error| Error::Failed(format!("{}: {e}", dir.display()));
     fs::create_dir_all(dir).map_err(failed)?;
-    let is_new = !dir.join("log").exists();
+    if config.kafka && config.key_file.is_none() {
+        return Err(Error::Usage(
+            "secrets.key_file is required on Kafka: all processes share one cluster key. \
+             Make one with `openssl rand -hex 32 > cluster.key`"
+                .into(),
+        ));
+    }
+    // On Kafka the key is shared: one that is missing is not made up.
+    let is_new = !config.kafka && !dir.join("log").exists();
     let key_path = config.key_file.clone().unwrap_or_else(|| dir.join("secrets.key"));
     let key = match fs::read_to_string(&key_path) {
         Ok(text) => ClusterKey::parse(&text)
@@ -74,7 +82,8 @@ pub fn prepare(config: &Config) -> Result<Data, Error> {
         }
         Err(error) => {
             return Err(Error::Refused(format!(
-                "{}: {error}. Without it the secrets in the log cannot be read; restore it from a backup",
+                "{}: {error}. Without it the secrets in the log cannot be read; give the one that all processes share, \
+                 or restore it from a backup",
                 key_path.display()
             )));
         }
@@ -124,16 +133,31 @@ pub fn loopback() -> Vec<IpNet> {
     ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect()
 }
 
-/// Opens a store; a damaged one is set aside and begun anew, to be rebuilt from
-/// the topics, which are kept whole.
+/// One process per data directory.
+pub fn lock(dir: &Path) -> Result<fs::File, Error> {
+    let path = dir.join("LOCK");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| Error::Refused(format!("{} is in use by another process", dir.display())))?;
+    Ok(file)
+}
+
+/// Moves a damaged store out of the way; it stays for whoever wants to look.
+pub fn set_aside(path: &Path, why: &str) -> Result<(), Error> {
+    let aside = path.with_extension(format!("damaged-{}", uuid::Uuid::now_v7().simple()));
+    tracing::error!(why, aside = %aside.display(), "a damaged store is set aside and made again");
+    fs::rename(path, &aside).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))
+}
+
+/// Opens a store; a damaged one is set aside and begun anew, to be made again
+/// from a snapshot and the topics.
 pub fn open_store(path: &Path, families: &'static [Family], shared: &Shared) -> Result<Arc<Store>, Error> {
     fs::create_dir_all(path).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
     match Rocks::open(path, families, shared) {
         Ok(store) => Ok(Arc::new(Store::Rocks(store))),
         Err(error @ store::Error::Damaged { .. }) => {
-            let aside = path.with_extension(format!("damaged-{}", uuid::Uuid::now_v7().simple()));
-            tracing::error!(%error, aside = %aside.display(), "a damaged store is set aside and rebuilt from the log");
-            fs::rename(path, &aside).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
+            set_aside(path, &error.to_string())?;
             let store = Rocks::open(path, families, shared).map_err(|e| Error::Failed(e.to_string()))?;
             Ok(Arc::new(Store::Rocks(store)))
         }

@@ -78,6 +78,9 @@ pub struct RetryRecord {
     pub moved: u32,
     pub due_at: Millis,
     pub first_started_at: Millis,
+    /// Header `source` of the delivery's first record.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
 }
 
 /// How an attempt went.
@@ -181,6 +184,10 @@ pub fn reject(topic: &str, partition: u32, offset: u64, reason: &str, detail: &s
         .to_string()
         .into_bytes()
 }
+
+/// Keys of topic `definitions` that begin so say whose log it is; not a
+/// definition.
+pub const IDENTITY_KEY: &str = "log/";
 
 /// Key of topic `definitions`.
 pub fn definition_key(project: &str, kind: Kind, id: &str) -> String {

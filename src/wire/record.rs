@@ -120,6 +120,8 @@ pub enum Internal {
     Forward(Forward),
     /// A read of one user: an offer, or a link survey.
     Query(Query),
+    /// A test clock is now so many milliseconds ahead of append times.
+    Clock { ahead: Millis },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -109,8 +109,15 @@ fn exit_codes() {
     assert!(code == Some(0) && out.contains("partitions = 3"));
     assert!(run(&["topics", "print"]).1.contains("askwhen.deliveries.retry.1h"));
     assert!(run(&["completions", "bash"]).1.contains("_askwhen"));
-    let (code, _, error) = run(&["serve", "--brokers", "localhost:9092"]);
-    assert!(code == Some(3) && error.contains("not built"), "{error}");
+    std::fs::write(dir.path().join("askwhen.toml"), "").unwrap();
+    let serve = ["serve", "--brokers", "127.0.0.1:1", "--listen", "127.0.0.1:0"];
+    let (code, _, error) = run(&serve);
+    assert!(code == Some(2) && error.contains("key_file"), "{error}");
+    std::fs::write(dir.path().join("cluster.key"), "ab".repeat(32)).unwrap();
+    let config = "[secrets]\nkey_file = \"cluster.key\"\n[snapshots]\nurl = \"file:///tmp/none\"\n";
+    std::fs::write(dir.path().join("askwhen.toml"), config).unwrap();
+    let (code, _, error) = run(&serve);
+    assert!(code == Some(4) && error.contains("127.0.0.1:1") && error.contains("brokers"), "{error}");
 }
 
 #[tokio::test]

@@ -17,6 +17,37 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_askwhen");
+/// The same tests are two programs: on the embedded log, and on Kafka.
+pub const ON_KAFKA: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"it_kafka");
+/// Partitions on Kafka: few, because every test makes topics of its own.
+pub const KAFKA_PARTITIONS: u32 = 4;
+
+/// Brokers to test on.
+pub fn brokers() -> String {
+    std::env::var("ASKWHEN_TEST_BROKERS").expect(
+        "ASKWHEN_TEST_BROKERS must name brokers: `script/test` starts one, and so does `script/kafka start FOLDER`",
+    )
+}
+
+/// Makes a folder one whose servers have their log on Kafka, under a prefix of
+/// its own.
+pub fn on_brokers(dir: &Path, brokers: &str) {
+    let config = dir.join("askwhen.toml");
+    if config.exists() {
+        return;
+    }
+    let prefix: String = uuid::Uuid::new_v4().simple().to_string().chars().take(12).collect();
+    let key: String = uuid::Uuid::new_v4().simple().to_string().repeat(2);
+    std::fs::write(dir.join("cluster.key"), key).expect("written");
+    let text = format!(
+        "[log]\nkind = \"kafka\"\npartitions = {KAFKA_PARTITIONS}\nprefix = \"t-{prefix}.\"\n\
+         [kafka]\nbrokers = \"{brokers}\"\nreplication = 1\n\
+         [snapshots]\nurl = \"file://{}\"\n[secrets]\nkey_file = \"{}\"\n",
+        dir.join("snapshots").display(),
+        dir.join("cluster.key").display(),
+    );
+    std::fs::write(config, text).expect("written");
+}
 
 /// A running server; dropping it kills it.
 pub struct Server {
@@ -45,6 +76,9 @@ impl Server {
 
     pub async fn on(dir: Arc<tempfile::TempDir>, flags: &[&str], environment: &[(&str, &str)]) -> Server {
         drop(rustls::crypto::ring::default_provider().install_default());
+        if ON_KAFKA {
+            on_brokers(dir.path(), &brokers());
+        }
         let mut command = Command::new(BINARY);
         command.arg("--data-dir").arg(dir.path().join("data")).args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
         command.envs(environment.iter().copied()).current_dir(dir.path());

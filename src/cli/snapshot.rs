@@ -1,0 +1,100 @@
+//! `askwhen snapshot`
+
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::{Context, Failure, Format, ServerArgs, output};
+use crate::bridge::auth::Kind;
+use crate::store::snapshot::{self, Manifest};
+use crate::supervisor::{self, Role};
+
+#[derive(Debug, Subcommand)]
+pub enum What {
+    /// Take a snapshot of every store of a running server, now
+    Create {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// List the snapshots, the furthest of each partition first
+    List,
+    /// Read every file of the snapshots and compare checksums
+    Verify {
+        /// Only this one, by its name
+        name: Option<String>,
+    },
+}
+
+pub async fn run(context: &Context, what: &What) -> Result<(), Failure> {
+    match what {
+        What::Create { server } => {
+            let client = Client::new(context, server, Kind::Admin)?;
+            let said = client.expect(Method::POST, "/v1/snapshots", None).await?;
+            show(context, said["snapshots"].as_array().cloned().unwrap_or_default());
+            Ok(())
+        }
+        What::List => {
+            let all = found(context).await?;
+            show(context, all.iter().map(Manifest::summary).collect());
+            Ok(())
+        }
+        What::Verify { name } => verify(context, name.as_deref()).await,
+    }
+}
+
+async fn found(context: &Context) -> Result<Vec<Manifest>, Failure> {
+    let depot = supervisor::depot(&context.config).map_err(|e| Failure::usage(e.to_string()))?;
+    let partitions = context.config.partitions;
+    let listed = tokio::task::spawn_blocking(move || {
+        let mut all = Vec::new();
+        for role in Role::ALL {
+            for partition in 0..partitions {
+                all.extend(depot.list(role.name(), partition)?);
+            }
+        }
+        Ok::<_, snapshot::Error>(all)
+    });
+    listed.await.map_err(|e| Failure::failed(e.to_string()))?.map_err(|e| Failure::unreachable(e.to_string()))
+}
+
+async fn verify(context: &Context, name: Option<&str>) -> Result<(), Failure> {
+    let mut all = found(context).await?;
+    if let Some(name) = name {
+        all.retain(|manifest| manifest.name() == name);
+        if all.is_empty() {
+            return Err(Failure::failed(format!("there is no snapshot {name}; `askwhen snapshot list` shows them")));
+        }
+    }
+    let depot = supervisor::depot(&context.config).map_err(|e| Failure::usage(e.to_string()))?;
+    let verified = tokio::task::spawn_blocking(move || {
+        let mut rows = Vec::new();
+        for manifest in all {
+            let outcome = depot.verify(&manifest, |_, _| ());
+            let mut row = manifest.summary();
+            row["ok"] = outcome.is_ok().into();
+            row["detail"] = outcome.err().map(|e| e.to_string()).into();
+            rows.push(row);
+        }
+        rows
+    });
+    let rows = verified.await.map_err(|e| Failure::failed(e.to_string()))?;
+    let bad: Vec<String> = rows.iter().filter_map(|row| row["detail"].as_str().map(str::to_owned)).collect();
+    if context.format == Format::Json {
+        output::json(&json!({"ok": bad.is_empty(), "snapshots": rows}));
+    } else if bad.is_empty() {
+        output::line(&format!("{} snapshots, every file is as it was written", rows.len()));
+    }
+    if bad.is_empty() { Ok(()) } else { Err(Failure::failed(bad.join("\n"))) }
+}
+
+fn show(context: &Context, rows: Vec<Value>) {
+    if context.format == Format::Json {
+        return output::json(&Value::Array(rows));
+    }
+    let cells = |row: &Value| {
+        let text = |name: &str| row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned);
+        vec![text("name"), text("positions"), text("bytes"), text("created_at")]
+    };
+    output::table(&["SNAPSHOT", "NEXT OFFSETS", "BYTES", "TAKEN"], &rows.iter().map(cells).collect::<Vec<_>>());
+}

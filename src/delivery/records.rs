@@ -1,0 +1,72 @@
+//! What the delivery writes down: attempts, what waits, what is given up.
+
+use bytes::Bytes;
+
+use super::fold::Row;
+use crate::domain::message::Delivery;
+use crate::domain::time::{Millis, SECOND};
+use crate::log::{At, New};
+use crate::wire::output::{self, AttemptRecord, DeadRecord, Ended, ID_HEADER, Outcome, RetryRecord, SOURCE_HEADER};
+use crate::wire::topic::Topic;
+
+/// A record and where it goes.
+pub type Write = (At, New);
+
+pub fn attempt(partition: u32, row: &Row, record: &AttemptRecord) -> Write {
+    let id = match record.ended {
+        Some(Ended::Cancelled) => format!("{}/cancelled", record.delivery_id),
+        _ => format!("{}/{}", record.delivery_id, record.attempt),
+    };
+    keyed((Topic::Attempts, partition), row, id, output::encode(record))
+}
+
+/// The retry topic's record of a delivery that waits, by the wait still ahead.
+pub fn retry(
+    partition: u32,
+    row: &Row,
+    (attempt, due_at, first_started_at, wait): (u32, Millis, Millis, Millis),
+) -> Write {
+    let delivery = Box::new(row.delivery.clone());
+    let id = format!("{}/{attempt}/0", delivery.delivery_id);
+    let source = row.source.clone();
+    let record = RetryRecord { delivery, attempt, moved: 0, due_at, first_started_at, source };
+    keyed((Topic::for_wait(wait.max(SECOND)), partition), row, id, output::encode(&record))
+}
+
+pub fn dead(partition: u32, row: &Row, attempts: u32, reason: &str, died_at: Millis) -> Write {
+    let delivery = Box::new(row.delivery.clone());
+    let id = format!("{}/dead", delivery.delivery_id);
+    let record = DeadRecord { delivery, attempts, reason: reason.to_owned(), died_at };
+    keyed((Topic::Dead, partition), row, id, output::encode(&record))
+}
+
+fn keyed((topic, partition): (Topic, u32), row: &Row, id: String, value: Vec<u8>) -> Write {
+    let key = Some(Bytes::from(row.delivery.user_id.clone()));
+    let new = New { key, headers: Vec::new(), value: Some(value.into()) };
+    let new = new.header(ID_HEADER, id);
+    let new = if row.source.is_empty() { new } else { new.header(SOURCE_HEADER, row.source.clone()) };
+    (At { topic, partition }, new)
+}
+
+/// What every attempt of a delivery has in common.
+pub fn about(delivery: &Delivery) -> AttemptRecord {
+    AttemptRecord {
+        delivery_id: delivery.delivery_id.clone(),
+        message_id: delivery.message_id.clone(),
+        endpoint_id: delivery.endpoint_id.clone(),
+        project: delivery.project.clone(),
+        user_id: delivery.user_id.clone(),
+        survey_id: delivery.survey_id.clone(),
+        attempt: 0,
+        started_at: 0,
+        duration_ms: 0,
+        http_status: None,
+        outcome: Outcome::NotSent,
+        error: None,
+        response: None,
+        first_started_at: 0,
+        next_due_at: None,
+        ended: None,
+        reason: None,
+    }
+}

@@ -1,0 +1,91 @@
+//! Housekeeping: the view of definitions, old outputs, free space, quotas, and
+//! a log that has failed for good.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::watch;
+
+use super::Error;
+use crate::bridge::{App, View};
+use crate::clock::Clock;
+use crate::config::Retention;
+use crate::domain::time::Millis;
+use crate::log::{self, At, Bell, Log};
+use crate::wire::topic::Topic;
+
+const TURN: Duration = Duration::from_millis(250);
+
+pub struct Keeper {
+    pub log: Log,
+    pub clock: Clock,
+    pub view: Arc<View>,
+    pub app: Arc<App>,
+    pub retention: Retention,
+}
+
+impl Keeper {
+    /// Runs until the process ends; holds its lock on the data directory.
+    pub fn start(
+        self,
+        bell: Arc<Bell>,
+        ending: Arc<AtomicBool>,
+        fail: watch::Sender<bool>,
+        lock: std::fs::File,
+    ) -> Result<JoinHandle<()>, Error> {
+        let thread = std::thread::Builder::new().name("keeper".into());
+        let kept = thread.spawn(move || {
+            let _lock = lock;
+            let mut round: u64 = 0;
+            while !ending.load(Ordering::Acquire) {
+                bell.wait(TURN);
+                if let Err(error) = self.view.catch_up() {
+                    tracing::warn!(%error, "the definitions cannot be read for now");
+                }
+                if matches!(self.log.is_writable(), Err(log::Error::Unknown(_))) {
+                    // Nobody may be waiting any more.
+                    fail.send(true).ok();
+                    return;
+                }
+                if round.is_multiple_of(4) {
+                    self.look_at_the_disk();
+                }
+                if round.is_multiple_of(240) {
+                    self.app.auth.sweep();
+                    self.trim();
+                }
+                round += 1;
+            }
+        });
+        Ok(kept?)
+    }
+
+    fn look_at_the_disk(&self) {
+        if let Log::Embedded(log) = &self.log
+            && let Some(free) = log.check_space()
+        {
+            crate::metrics::get().disk_free_bytes.set(free as f64);
+        }
+    }
+
+    /// Outputs that nothing is rebuilt from go by their age; brokers do that
+    /// themselves. What state is made of goes below what snapshots cover.
+    fn trim(&self) {
+        let Log::Embedded(_) = &self.log else { return };
+        let keep = self.retention;
+        for (topic, kept) in
+            [(Topic::Decisions, keep.decisions), (Topic::Responses, keep.responses), (Topic::Rejects, keep.deliveries)]
+        {
+            for partition in 0..topic.partitions(self.log.partitions()) {
+                if let Err(error) = self.trim_one(At { topic, partition }, self.clock.wall() - kept) {
+                    tracing::warn!(%error, topic = topic.name(), "old records could not be removed");
+                }
+            }
+        }
+    }
+
+    fn trim_one(&self, at: At, before: Millis) -> Result<(), log::Error> {
+        self.log.trim(at, self.log.offset_at(at, before)?)
+    }
+}

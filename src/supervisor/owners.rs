@@ -1,0 +1,120 @@
+//! The roles that own partitions: how one is taken up, and who says which.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use super::Error;
+use super::snapshots::{Role, Stores};
+use crate::actor::partition::Stop;
+use crate::actor::pool::{Open, Pool};
+use crate::actor::{self, Partition, Phase};
+use crate::config::Config;
+use crate::delivery::{self, Delivery, Fold};
+use crate::domain::LOGIC_VERSION;
+use crate::engine::Engine;
+use crate::log::{Bell, Lease, LeaseChange, Membership};
+
+/// Users kept decoded, over all partitions.
+const CACHED_USERS: usize = 400_000;
+
+/// A role that owns partitions, and what tells it which.
+pub struct Owner<T> {
+    /// Left first: that gives the partitions up.
+    membership: Option<Membership>,
+    follower: Option<JoinHandle<()>>,
+    /// Whether the group has taken this process in.
+    pub joined: Arc<AtomicBool>,
+    role: Option<Arc<T>>,
+}
+
+impl<T: Send + Sync + 'static> Owner<T> {
+    fn follow(
+        lease: Lease,
+        role: Arc<T>,
+        take: impl Fn(&T, u32) + Send + 'static,
+        release: impl Fn(&T, &[u32], bool) + Send + 'static,
+    ) -> std::io::Result<Owner<T>> {
+        let joined = Arc::new(AtomicBool::new(false));
+        let (changes, mark, owner) = (lease.changes, joined.clone(), role.clone());
+        let follower = std::thread::Builder::new().name("lease".into()).spawn(move || {
+            for change in changes {
+                match change {
+                    LeaseChange::Assigned(partitions) => {
+                        mark.store(true, Ordering::Release);
+                        if !partitions.is_empty() {
+                            tracing::info!(?partitions, "partitions are taken up");
+                        }
+                        partitions.iter().for_each(|partition| take(&owner, *partition));
+                    }
+                    LeaseChange::Revoked { partitions, lost, done } => {
+                        tracing::info!(?partitions, lost, "partitions are given up");
+                        release(&owner, &partitions, !lost);
+                        // The group may not be waiting any more.
+                        done.send(()).ok();
+                    }
+                }
+            }
+        })?;
+        Ok(Owner { membership: Some(lease.membership), follower: Some(follower), joined, role: Some(role) })
+    }
+
+    /// Leaves the group and gives what is left back.
+    pub fn leave(&mut self) -> Option<T> {
+        drop(self.membership.take());
+        if self.follower.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of a lease had panicked");
+        }
+        Arc::into_inner(self.role.take()?)
+    }
+}
+
+/// The engine, on the partitions of the journal that the lease gives.
+pub fn engine(
+    config: &Config,
+    setup: &actor::Setup,
+    stores: &Stores,
+    (lease, statuses): (Lease, &[Arc<actor::Status>]),
+) -> Result<Owner<Pool<Engine>>, Error> {
+    let cached = CACHED_USERS / statuses.len();
+    let (stores, setup) = (stores.clone(), setup.clone());
+    let open: Open<Engine> = Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<actor::Status>| {
+        let store = stores.open(Role::Engine, partition, &status).map_err(Stop::Restart)?;
+        let engine = Engine::open(store.clone(), cached).map_err(Stop::Refused)?;
+        Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, (bell, status))
+    });
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(config.partitions as usize);
+    let pool = Arc::new(Pool::start(&open, statuses, threads)?);
+    let release = |pool: &Pool<Engine>, partitions: &[u32], settle| pool.release(partitions, settle);
+    Ok(Owner::follow(lease, pool, Pool::take, release)?)
+}
+
+/// The delivery, on the partitions of its topics that the lease gives.
+pub fn delivery(
+    config: &Config,
+    setup: &actor::Setup,
+    stores: &Stores,
+    (lease, status): (Lease, &Arc<delivery::Status>),
+) -> Result<Owner<Delivery>, Error> {
+    let (stores, log) = (stores.clone(), setup.log.clone());
+    let open: delivery::Open = Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<actor::Status>| {
+        let store = stores.open(Role::Delivery, partition, &status).map_err(delivery::Error::Failed)?;
+        let mut fold = Fold::open(partition, &log, store, bell)?;
+        fold.catch_up(&log, |left| status.set(Phase::Opening(format!("reading its topics, {left} records to go"))))?;
+        Ok(fold)
+    });
+    let setup = delivery::Setup {
+        log: setup.log.clone(),
+        clock: setup.clock.clone(),
+        key: setup.key.clone(),
+        open,
+        standing: setup.standing.clone(),
+        allow_targets: config.allow_targets.clone(),
+        max_in_flight: config.max_in_flight,
+        runtime: tokio::runtime::Handle::current(),
+        status: status.clone(),
+    };
+    let delivery = Arc::new(Delivery::start(setup).map_err(|error| Error::Refused(error.to_string()))?);
+    let release = |delivery: &Delivery, partitions: &[u32], settle| delivery.release(partitions, settle);
+    Ok(Owner::follow(lease, delivery, Delivery::take, release)?)
+}

@@ -1,0 +1,356 @@
+//! Snapshots of the stores that this process has open, restoring from them,
+//! and the trimming of topics below what they cover.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::data;
+use crate::actor::checkpoint::Meta;
+use crate::actor::{Phase, Status};
+use crate::clock::Clock;
+use crate::config::Retention;
+use crate::delivery::{Fold, Positions};
+use crate::domain::LOGIC_VERSION;
+use crate::domain::time::Millis;
+use crate::log::{At, Bell, Log};
+use crate::store::snapshot::{Depot, Manifest, Subject};
+use crate::store::{Family, Rocks, Shared, Store};
+use crate::wire::topic::Topic;
+
+/// With more than this to apply again, a snapshot that is further is fetched.
+const FAR_BEHIND_RECORDS: u64 = 1_000_000;
+
+/// Whose state a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Engine,
+    Delivery,
+}
+
+impl Role {
+    pub const ALL: [Role; 2] = [Role::Engine, Role::Delivery];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Engine => "engine",
+            Role::Delivery => "delivery",
+        }
+    }
+
+    fn families(self) -> &'static [Family] {
+        match self {
+            Role::Engine => Family::ENGINE,
+            Role::Delivery => Family::DELIVERY,
+        }
+    }
+
+    /// Topics whose records below a snapshot's positions are in it.
+    fn trimmed(self) -> &'static [Topic] {
+        match self {
+            Role::Engine => &[Topic::Events],
+            Role::Delivery => {
+                &[Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d, Topic::Dead]
+            }
+        }
+    }
+
+    fn keep(self, retention: &Retention) -> Millis {
+        match self {
+            Role::Engine => retention.events,
+            Role::Delivery => retention.deliveries,
+        }
+    }
+}
+
+/// Where a store stands: the log it belongs to, and its next offsets.
+struct Standing {
+    incarnation: String,
+    position: u64,
+    positions: BTreeMap<String, u64>,
+}
+
+fn standing(role: Role, store: &Store) -> Result<Option<Standing>, String> {
+    match role {
+        Role::Engine => Ok(Meta::load(store)?.map(|meta| Standing {
+            incarnation: meta.incarnation,
+            position: meta.next,
+            positions: BTreeMap::from([(Topic::Events.name().to_owned(), meta.next)]),
+        })),
+        Role::Delivery => {
+            let stored = Fold::stored_positions(store).map_err(|e| e.to_string())?;
+            Ok(stored.map(|Positions { incarnation, next }| Standing {
+                incarnation,
+                position: next.values().sum(),
+                positions: next,
+            }))
+        }
+    }
+}
+
+type Opened = BTreeMap<(Role, u32), Weak<Store>>;
+
+/// The stores of this process: opened from here, restored to here.
+#[derive(Clone)]
+pub struct Stores {
+    pub data_dir: PathBuf,
+    pub shared: Shared,
+    pub depot: Depot,
+    pub log: Log,
+    open: Arc<Mutex<Opened>>,
+}
+
+impl Stores {
+    pub fn new(data_dir: PathBuf, shared: Shared, depot: Depot, log: Log) -> Stores {
+        Stores { data_dir, shared, depot, log, open: Arc::default() }
+    }
+
+    fn path(&self, role: Role, partition: u32) -> PathBuf {
+        self.data_dir.join("state").join(role.name()).join(partition.to_string())
+    }
+
+    /// Opens a partition's store: what is here, or the newest snapshot when
+    /// nothing is, when it is damaged, or when the log no longer has what
+    /// comes next.
+    ///
+    /// # Errors
+    /// When neither can be had.
+    pub fn open(&self, role: Role, partition: u32, status: &Status) -> Result<Arc<Store>, String> {
+        let path = self.path(role, partition);
+        if status.damaged.swap(false, Ordering::AcqRel) && path.exists() {
+            data::set_aside(&path, "its store failed its checksums").map_err(|e| e.to_string())?;
+        }
+        let store = data::open_store(&path, role.families(), &self.shared).map_err(|e| e.to_string())?;
+        let here = standing(role, &store)?;
+        let store = match self.better(role, partition, here.as_ref())? {
+            None => store,
+            Some(manifest) => {
+                drop(store);
+                self.restore(&manifest, &path, status)?;
+                data::open_store(&path, role.families(), &self.shared).map_err(|e| e.to_string())?
+            }
+        };
+        self.open.lock().expect("no panic holds this lock").insert((role, partition), Arc::downgrade(&store));
+        Ok(store)
+    }
+
+    /// A snapshot that is to be taken instead of what is here.
+    fn better(&self, role: Role, partition: u32, here: Option<&Standing>) -> Result<Option<Manifest>, String> {
+        let first = role.trimmed()[0];
+        let bounds = self.log.bounds(At { topic: first, partition }).map_err(|e| e.to_string())?;
+        let next = here.and_then(|h| h.positions.get(first.name()).copied()).unwrap_or(0);
+        let lost = next < bounds.start;
+        let far = bounds.end.saturating_sub(next) > FAR_BEHIND_RECORDS;
+        if here.is_some() && !lost && !far {
+            return Ok(None);
+        }
+        let incarnation = format!("{:032x}", self.log.incarnation());
+        let newest = self.depot.list(role.name(), partition).map_err(|e| e.to_string())?;
+        let fits = |m: &Manifest| {
+            m.subject.incarnation == incarnation
+                && m.subject.position > here.map_or(0, |h| h.position)
+                && m.subject.logic_version == LOGIC_VERSION
+                && self.depot.is_whole(m).is_ok()
+        };
+        let found = newest.into_iter().find(fits);
+        if found.is_none() && lost && role == Role::Engine {
+            return Err(format!(
+                "the log begins at {} and the state of {} partition {partition} is at {next}: no snapshot in {:?} helps",
+                bounds.start,
+                role.name(),
+                self.depot
+            ));
+        }
+        Ok(found)
+    }
+
+    fn restore(&self, manifest: &Manifest, path: &Path, status: &Status) -> Result<(), String> {
+        let fresh = path.with_extension(format!("restoring-{}", uuid::Uuid::now_v7().simple()));
+        tracing::info!(snapshot = manifest.name(), bytes = manifest.bytes(), "state is restored from a snapshot");
+        let told = |done: u64, all: u64| {
+            status.set(Phase::Opening(format!("restoring a snapshot, {} of {} KiB", done >> 10, all >> 10)));
+        };
+        let restored = self.depot.restore(manifest, &fresh, told).map_err(|e| e.to_string());
+        if let Err(detail) = restored {
+            // What was brought is of no use.
+            std::fs::remove_dir_all(&fresh).ok();
+            return Err(detail);
+        }
+        let io = |e: std::io::Error| format!("{}: {e}", path.display());
+        std::fs::remove_dir_all(path).map_err(io)?;
+        // The files that follow are numbered anew by this store.
+        std::fs::remove_file(writer_path(path)).ok();
+        std::fs::rename(&fresh, path).map_err(io)
+    }
+
+    fn opened(&self) -> Vec<(Role, u32, Weak<Store>)> {
+        let mut open = self.open.lock().expect("no panic holds this lock");
+        open.retain(|_, store| store.strong_count() > 0);
+        open.iter().map(|((role, partition), store)| (*role, *partition, store.clone())).collect()
+    }
+
+    /// Takes one snapshot of an open store; `None` when it has been closed.
+    fn take(&self, role: Role, partition: u32, now: Millis) -> Result<Option<Manifest>, String> {
+        let store = self.opened().into_iter().find(|(r, p, _)| (*r, *p) == (role, partition));
+        let Some(store) = store.and_then(|(_, _, store)| store.upgrade()) else { return Ok(None) };
+        let path = self.path(role, partition);
+        let copy = path.with_extension(format!("snapshot-{}", uuid::Uuid::now_v7().simple()));
+        let made = store.checkpoint(&copy).map_err(|e| e.to_string());
+        // Not held while files are brought: giving up the partition must not wait.
+        drop(store);
+        let taken = made.and_then(|()| self.bring(role, partition, &copy, now));
+        std::fs::remove_dir_all(&copy).ok();
+        taken
+    }
+
+    fn bring(&self, role: Role, partition: u32, copy: &Path, now: Millis) -> Result<Option<Manifest>, String> {
+        let looked = Rocks::open_read_only(copy, role.families()).map_err(|e| e.to_string())?;
+        let Some(stands) = standing(role, &Store::Rocks(looked))? else { return Ok(None) };
+        let earlier = self.depot.list(role.name(), partition).map_err(|e| e.to_string())?;
+        if let Some(same) = earlier
+            .iter()
+            .find(|m| m.subject.position == stands.position && m.subject.incarnation == stands.incarnation)
+        {
+            return Ok(Some(same.clone()));
+        }
+        let writer = writer(&self.path(role, partition)).map_err(|e| e.to_string())?;
+        let before = earlier.into_iter().find(|m| m.subject.writer == writer);
+        let subject = Subject {
+            role: role.name().to_owned(),
+            partition,
+            position: stands.position,
+            positions: stands.positions,
+            incarnation: stands.incarnation,
+            partitions: self.log.partitions(),
+            logic_version: LOGIC_VERSION,
+            created_at: now,
+            writer,
+        };
+        self.depot.write(subject, copy, before.as_ref()).map(Some).map_err(|e| e.to_string())
+    }
+
+    /// Lets go of records that are old and that two snapshots cover.
+    fn trim(&self, role: Role, partition: u32, before: Millis) -> Result<(), String> {
+        let incarnation = format!("{:032x}", self.log.incarnation());
+        let mut all = self.depot.list(role.name(), partition).map_err(|e| e.to_string())?;
+        all.retain(|m| m.subject.incarnation == incarnation);
+        let mut whole = all.iter().filter(|m| self.depot.is_whole(m).is_ok());
+        let (Some(_), Some(second)) = (whole.next(), whole.next()) else { return Ok(()) };
+        for topic in role.trimmed() {
+            let at = At { topic: *topic, partition };
+            let covered = second.subject.positions.get(topic.name()).copied().unwrap_or(0);
+            let old = self.log.offset_at(at, before).map_err(|e| e.to_string())?;
+            self.log.trim(at, covered.min(old)).map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+fn writer_path(store: &Path) -> PathBuf {
+    store.with_extension("writer")
+}
+
+/// Names this folder of files: numbers of files are its own.
+fn writer(store: &Path) -> std::io::Result<String> {
+    let path = writer_path(store);
+    if let Ok(known) = std::fs::read_to_string(&path) {
+        return Ok(known);
+    }
+    let made = uuid::Uuid::new_v4().simple().to_string();
+    std::fs::write(&path, &made)?;
+    Ok(made)
+}
+
+/// A round over everything that is open.
+type Asked = tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, String>>;
+
+/// The thread that takes snapshots in time, or when it is asked to.
+pub struct Snapshots {
+    stop: Arc<AtomicBool>,
+    bell: Arc<Bell>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Snapshots {
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(stores: Stores, every: Duration, retention: Retention, clock: Clock) -> std::io::Result<Snapshots> {
+        let (stop, bell) = (Arc::new(AtomicBool::new(false)), Arc::new(Bell::default()));
+        let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+        let (stopping, ring, asking) = (stop.clone(), bell.clone(), asked.clone());
+        let thread = std::thread::Builder::new().name("snapshots".into()).spawn(move || {
+            let mut due = Instant::now() + every;
+            while !stopping.load(Ordering::Acquire) {
+                ring.wait(due.saturating_duration_since(Instant::now()).min(Duration::from_secs(1)));
+                let waiting = std::mem::take(&mut *asking.lock().expect("no panic holds this lock"));
+                if waiting.is_empty() && Instant::now() < due {
+                    continue;
+                }
+                let outcome = round(&stores, &retention, &clock, &stopping);
+                for one in waiting {
+                    // Whoever asked may have gone.
+                    one.send(outcome.clone().map(|all| all.iter().map(Manifest::summary).collect())).ok();
+                }
+                due = Instant::now() + every;
+            }
+        })?;
+        Ok(Snapshots { stop, bell, asked, thread: Some(thread) })
+    }
+
+    /// For whoever wants a snapshot of everything now.
+    pub fn asker(&self) -> impl Fn(Asked) + Send + Sync + use<> {
+        let (asked, bell) = (self.asked.clone(), self.bell.clone());
+        move |one| {
+            asked.lock().expect("no panic holds this lock").push(one);
+            bell.ring();
+        }
+    }
+}
+
+impl Drop for Snapshots {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.bell.ring();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of the snapshots had panicked");
+        }
+    }
+}
+
+fn round(
+    stores: &Stores,
+    retention: &Retention,
+    clock: &Clock,
+    stopping: &AtomicBool,
+) -> Result<Vec<Manifest>, String> {
+    let mut taken = Vec::new();
+    let mut failed = None;
+    for (role, partition, _) in stores.opened() {
+        if stopping.load(Ordering::Acquire) {
+            break;
+        }
+        let started = Instant::now();
+        let one = stores.take(role, partition, clock.wall());
+        let trimmed = || {
+            stores.depot.collect(role.name(), partition, clock.wall()).map_err(|e| e.to_string())?;
+            stores.trim(role, partition, clock.wall() - role.keep(retention))
+        };
+        match one.and_then(|one| trimmed().map(|()| one)) {
+            Ok(Some(manifest)) => {
+                crate::metrics::get().snapshot_seconds.observe(started.elapsed().as_secs_f64());
+                taken.push(manifest);
+            }
+            Ok(None) => {}
+            Err(detail) => {
+                tracing::error!(role = role.name(), partition, detail, "a snapshot failed");
+                crate::metrics::get().snapshot_failures.inc();
+                failed = Some(format!("{} partition {partition}: {detail}", role.name()));
+            }
+        }
+    }
+    failed.map_or(Ok(taken), Err)
+}

@@ -1,0 +1,15 @@
+//! The whole program on real brokers: what holds on the embedded log, and what
+//! several processes owe each other.
+
+#[path = "../it/crash.rs"]
+mod crash;
+#[path = "../it/delivery.rs"]
+mod delivery;
+#[path = "../it/harness.rs"]
+mod harness;
+#[path = "../it/input.rs"]
+mod input;
+#[path = "../it/manage.rs"]
+mod manage;
+#[path = "../it/story.rs"]
+mod story;
