@@ -1,6 +1,7 @@
 //! The whole program on real brokers: what holds on the embedded log, and what
 //! several processes owe each other.
 
+mod cluster;
 #[path = "../it/crash.rs"]
 mod crash;
 #[path = "../it/delivery.rs"]
@@ -11,5 +12,7 @@ mod harness;
 mod input;
 #[path = "../it/manage.rs"]
 mod manage;
+mod process;
+mod producers;
 #[path = "../it/story.rs"]
 mod story;
