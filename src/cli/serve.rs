@@ -92,7 +92,9 @@ fn roles(config: &Config, args: &ServeArgs) -> Result<Roles, Failure> {
 
 /// One line per happening; whatever came from outside is escaped.
 pub fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("ASKWHEN_LOG").unwrap_or_else(|_| EnvFilter::new("warn,askwhen=info"));
+    // A lease closes its consumer itself; the binding then says that it is closed.
+    let standard = "warn,askwhen=info,rdkafka::consumer::base_consumer=off";
+    let filter = EnvFilter::try_from_env("ASKWHEN_LOG").unwrap_or_else(|_| EnvFilter::new(standard));
     let lines = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr);
     // A second server in one process (tests) finds it set.
     lines.try_init().ok();
