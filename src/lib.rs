@@ -20,4 +20,5 @@ pub mod log;
 pub mod metrics;
 pub mod store;
 pub mod supervisor;
+pub mod thread;
 pub mod wire;

@@ -3,8 +3,9 @@
 
 use askwhen::clock::Clock;
 use askwhen::log::kafka::Settings;
-use askwhen::log::{Ack, At, Bell, Bounds, Embedded, Error, Kafka, Log, New, Placed, Record, Simulated};
+use askwhen::log::{Ack, At, Bounds, Embedded, Error, Kafka, Log, New, Placed, Record, Simulated};
 use askwhen::store::{Batch, Family, Memory, Rocks, Shared, Store};
+use askwhen::thread::Bell;
 use askwhen::wire::topic::Topic;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

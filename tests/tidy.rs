@@ -31,9 +31,10 @@ fn below(path: &Path) -> String {
 }
 
 /// Left to right: a module uses what stands to its left, roles never each other.
-const LAYERS: [(&str, u32); 13] = [
+const LAYERS: [(&str, u32); 14] = [
     ("metrics", 0),
     ("clock", 1),
+    ("thread", 0),
     ("domain", 0),
     ("wire", 1),
     ("log", 2),

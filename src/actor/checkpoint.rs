@@ -8,8 +8,8 @@ use std::sync::mpsc;
 
 use super::Frozen;
 use crate::domain::time::Millis;
-use crate::log::Bell;
 use crate::store::{self, Family, Store};
+use crate::thread::Bell;
 
 const KEY: &[u8] = b"checkpoint";
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::partition::{Progress, Stop};
 use super::{Machine, Partition, Phase, Status};
-use crate::log::Bell;
+use crate::thread::Bell;
 
 /// How long a partition that is given up may wait for its acknowledgements.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::domain::json::Json;
-use crate::log::{self, At, Bell, Log, New};
+use crate::log::{self, At, Log, New};
+use crate::thread::Bell;
 use crate::wire::topic::Topic;
 
 /// What an actor tells whoever waits for a record.

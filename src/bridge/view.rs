@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
 
-use crate::log::{self, At, Bell, Error, Log, Reader};
+use crate::log::{self, At, Error, Log, Reader};
+use crate::thread::Bell;
 use crate::wire::definition::Kind;
 use crate::wire::output::{DefinitionRecord, IDENTITY_KEY};
 use crate::wire::topic::Topic;

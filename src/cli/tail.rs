@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::{BrokerArgs, Context, Failure, failure, observer, output};
 use crate::domain::time::{self, Millis};
 use crate::log::embedded::follow::Follower;
-use crate::log::{At, Bell, Kafka, Log, Reader, Record};
+use crate::log::{At, Kafka, Log, Reader, Record};
+use crate::thread::Bell;
 use crate::wire::topic::Topic;
 
 #[derive(Debug, Args)]

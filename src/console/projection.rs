@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use crate::domain::message::Delivery;
 use crate::domain::time::{self, Millis};
-use crate::log::{At, Bell, Log, Reader};
+use crate::log::{At, Log, Reader};
 use crate::store::{Batch, Family, Store, keys};
+use crate::thread::Bell;
 use crate::wire::output::{AttemptRecord, DeliveryRecord, Ended, RetryRecord};
 use crate::wire::topic::Topic;
 

@@ -17,9 +17,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::segment::{self, SEGMENT_BYTES, Segment};
-use super::{Ack, At, Bell, Bounds, Error, New, Placed, Record, frame};
+use super::{Ack, At, Bounds, Error, New, Placed, Record, frame};
 use crate::clock::Clock;
 use crate::domain::time::Millis;
+use crate::thread::Bell;
 use crate::wire::topic::Topic;
 
 /// Most bytes that may wait for one writer.

@@ -9,10 +9,10 @@ mod segment;
 pub mod simulated;
 
 use bytes::Bytes;
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use crate::domain::time::Millis;
+use crate::thread::Bell;
 use crate::wire::topic::Topic;
 
 pub use embedded::Embedded;
@@ -155,31 +155,6 @@ impl Ack {
                 bell.ring();
             }
         }
-    }
-}
-
-/// Wakes a thread that waits for one of several things.
-#[derive(Debug, Default)]
-pub struct Bell {
-    rung: Mutex<bool>,
-    waiting: Condvar,
-}
-
-impl Bell {
-    pub fn ring(&self) {
-        let mut rung = self.rung.lock().expect("no panic holds this lock");
-        if !*rung {
-            *rung = true;
-            self.waiting.notify_one();
-        }
-    }
-
-    /// Waits until rung since the last wait, at most `longest`.
-    pub fn wait(&self, longest: Duration) {
-        let rung = self.rung.lock().expect("no panic holds this lock");
-        let (mut rung, _) =
-            self.waiting.wait_timeout_while(rung, longest, |rung| !*rung).expect("no panic holds this lock");
-        *rung = false;
     }
 }
 

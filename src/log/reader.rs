@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::kafka;
-use super::{At, Bell, Error, Log, Record};
+use super::{At, Error, Log, Record};
+use crate::thread::Bell;
 
 /// How long [`Reader::read_or_wait`] waits for a record that should be there.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Ack, At, Bell, Bounds, Error, New, Placed, Record, frame};
+use super::{Ack, At, Bounds, Error, New, Placed, Record, frame};
 use crate::domain::time::Millis;
+use crate::thread::Bell;
 
 #[derive(Debug)]
 pub struct Simulated {

@@ -12,7 +12,8 @@ use crate::bridge::{App, View};
 use crate::clock::Clock;
 use crate::config::Retention;
 use crate::domain::time::Millis;
-use crate::log::{self, At, Bell, Log};
+use crate::log::{self, At, Log};
+use crate::thread::Bell;
 use crate::wire::topic::Topic;
 
 const TURN: Duration = Duration::from_millis(250);

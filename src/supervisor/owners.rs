@@ -13,7 +13,8 @@ use crate::config::Config;
 use crate::delivery::{self, Delivery, Fold};
 use crate::domain::LOGIC_VERSION;
 use crate::engine::Engine;
-use crate::log::{Bell, Lease, LeaseChange, Membership};
+use crate::log::{Lease, LeaseChange, Membership};
+use crate::thread::Bell;
 
 /// Users kept decoded, over all partitions.
 const CACHED_USERS: usize = 400_000;

@@ -16,9 +16,10 @@ use crate::config::Retention;
 use crate::delivery::{Fold, Positions};
 use crate::domain::LOGIC_VERSION;
 use crate::domain::time::Millis;
-use crate::log::{At, Bell, Log};
+use crate::log::{At, Log};
 use crate::store::snapshot::{Depot, Manifest, Subject};
 use crate::store::{Family, Rocks, Shared, Store};
+use crate::thread::Bell;
 use crate::wire::topic::Topic;
 
 /// With more than this to apply again, a snapshot that is further is fetched.

@@ -20,8 +20,9 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-use super::{Ack, At, Bell, Bounds, Error, New, Record};
+use super::{Ack, At, Bounds, Error, New, Record};
 use crate::domain::time::Millis;
+use crate::thread::Bell;
 use crate::wire::topic::Topic;
 use client::{Context, Health};
 use producer::Producer;

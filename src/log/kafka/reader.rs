@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use super::client::{self, Context, Health};
 use super::{Kafka, Settings};
-use crate::log::{At, Bell, Chunk, Error, Headers, Record};
+use crate::log::{At, Chunk, Error, Headers, Record};
+use crate::thread::Bell;
 
 /// How long a partition may be held by a reader that is about to leave it.
 const CLAIM: Duration = Duration::from_secs(10);

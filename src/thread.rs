@@ -1,0 +1,144 @@
+//! Threads that end with their owners. A process that leaves while a thread
+//! still works has its libraries taken down beneath it, so nothing is detached.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Wakes a thread that waits for one of several things.
+#[derive(Debug, Default)]
+pub struct Bell {
+    rung: Mutex<bool>,
+    waiting: Condvar,
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        let mut rung = self.rung.lock().expect("no panic holds this lock");
+        if !*rung {
+            *rung = true;
+            self.waiting.notify_one();
+        }
+    }
+
+    /// Waits until rung since the last wait, at most `longest`.
+    pub fn wait(&self, longest: Duration) {
+        let rung = self.rung.lock().expect("no panic holds this lock");
+        let (mut rung, _) =
+            self.waiting.wait_timeout_while(rung, longest, |rung| !*rung).expect("no panic holds this lock");
+        *rung = false;
+    }
+}
+
+/// A thread that is waited for when it is dropped.
+#[derive(Debug)]
+pub struct Thread {
+    name: String,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn spawn(name: impl Into<String>, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
+        let name = name.into();
+        let handle = std::thread::Builder::new().name(name.clone()).spawn(work)?;
+        Ok(Thread { name, handle: Some(handle) })
+    }
+
+    /// Waits for its end; gives whether it ended without a panic.
+    pub fn join(mut self) -> bool {
+        self.wait()
+    }
+
+    fn wait(&mut self) -> bool {
+        let panicked = self.handle.take().is_some_and(|handle| handle.join().is_err());
+        if panicked {
+            tracing::error!(thread = self.name, "a thread had panicked");
+        }
+        !panicked
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.wait();
+    }
+}
+
+/// A thread that works until it is dropped.
+#[derive(Debug)]
+pub struct Service {
+    turns: Turns,
+    // Dropped, and so waited for, after it was told to end.
+    _thread: Thread,
+}
+
+/// What the thread of a [`Service`] asks between its turns.
+#[derive(Debug, Clone)]
+pub struct Turns {
+    ended: Arc<AtomicBool>,
+    bell: Arc<Bell>,
+}
+
+impl Turns {
+    pub fn go_on(&self) -> bool {
+        !self.ended.load(Ordering::Acquire)
+    }
+
+    /// Waits until the bell has rung, at most `longest`.
+    pub fn wait(&self, longest: Duration) {
+        self.bell.wait(longest);
+    }
+}
+
+impl Service {
+    /// The bell wakes it, for its work and for its end.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn spawn(
+        name: impl Into<String>,
+        bell: Arc<Bell>,
+        work: impl FnOnce(&Turns) + Send + 'static,
+    ) -> io::Result<Service> {
+        let turns = Turns { ended: Arc::default(), bell };
+        let own = turns.clone();
+        let thread = Thread::spawn(name, move || work(&own))?;
+        Ok(Service { turns, _thread: thread })
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.turns.ended.store(true, Ordering::Release);
+        self.turns.bell.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_has_ended_when_it_is_dropped() {
+        let (turned, bell) = (Arc::new(AtomicBool::new(false)), Arc::new(Bell::default()));
+        let mark = turned.clone();
+        let service = Service::spawn("test", bell, move |turns| {
+            while turns.go_on() {
+                turns.wait(Duration::from_secs(60));
+            }
+            mark.store(true, Ordering::Release);
+        });
+        drop(service.unwrap());
+        assert!(turned.load(Ordering::Acquire));
+    }
+
+    #[test]
+    fn a_panic_is_told() {
+        assert!(!Thread::spawn("test", || panic!("on purpose")).unwrap().join());
+        assert!(Thread::spawn("test", || {}).unwrap().join());
+    }
+}
