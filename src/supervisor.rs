@@ -19,7 +19,6 @@ use tokio::sync::watch;
 
 use crate::actor::checkpoint::Checkpointer;
 use crate::actor::pool::Pool;
-use crate::actor::reply::Postman;
 use crate::actor::{self, Phase, Replies};
 use crate::bridge::auth::Auth;
 use crate::bridge::{self, App, Filter, Lists, Page, Surface, View};
@@ -32,7 +31,7 @@ use crate::engine::Engine;
 use crate::log::{self, Embedded, Kafka, Log};
 use crate::store::snapshot::Depot;
 use crate::store::{Family, Shared};
-use crate::thread::Bell;
+use crate::thread::{Bell, Service, Thread};
 use crate::wire::topic::Topic;
 use owners::Owner;
 use readiness::Readiness;
@@ -110,20 +109,56 @@ pub struct Running {
     stop: watch::Sender<bool>,
     servers: Vec<tokio::task::JoinHandle<()>>,
     parts: Parts,
-    log: Log,
-    ending: Arc<AtomicBool>,
     failed: watch::Receiver<bool>,
 }
 
-/// What is stopped in this order.
-#[derive(Default)]
+/// What works beside the requests. However far a start has come, dropping it
+/// stops all of it in order and writes everything down; that blocks.
 struct Parts {
-    postman: Option<Postman>,
+    ending: Arc<AtomicBool>,
+    postman: Option<Service>,
     engine: Option<Owner<Pool<Engine>>>,
     delivery: Option<Owner<Delivery>>,
     snapshots: Option<Snapshots>,
     console: Option<Arc<Console>>,
-    keeper: Option<std::thread::JoinHandle<()>>,
+    keeper: Option<Thread>,
+    log: Log,
+}
+
+impl Parts {
+    fn none(log: Log) -> Parts {
+        Parts {
+            ending: Arc::default(),
+            postman: None,
+            engine: None,
+            delivery: None,
+            snapshots: None,
+            console: None,
+            keeper: None,
+            log,
+        }
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Release);
+        if let Some(pool) = self.engine.as_mut().and_then(Owner::leave) {
+            pool.stop();
+        }
+        drop(self.delivery.as_mut().and_then(Owner::leave));
+        drop(self.postman.take());
+        drop(self.snapshots.take());
+        if let Some(console) = self.console.take() {
+            console.stop();
+        }
+        drop(self.keeper.take());
+        match &self.log {
+            Log::Embedded(log) => log.close(),
+            Log::Kafka(log) => log.close(),
+            Log::Simulated(_) => {}
+        }
+    }
 }
 
 /// Starts everything. Must be called on a tokio runtime.
@@ -146,7 +181,8 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     let roles = options.roles;
     let owns = roles.engine || roles.delivery;
     let replies = if config.kafka { Replies::by_post(&log) } else { Replies::default() };
-    let mut parts = Parts::default();
+    let mut parts = Parts::none(log.clone());
+    let ending = parts.ending.clone();
     if roles.bridge {
         parts.postman = replies.receive()?;
     }
@@ -185,7 +221,6 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     }
     let bell = Arc::new(Bell::default());
     let view = Arc::new(View::open(&log, bell.clone())?);
-    let ending = Arc::new(AtomicBool::new(false));
     let clockwork = clockwork::Clockwork {
         clock: clock.clone(),
         log: log.clone(),
@@ -218,16 +253,8 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     });
     let (stop, stopped) = watch::channel(false);
     let (fail, failed) = watch::channel(false);
-    let mut running = Running {
-        addr: ([127, 0, 0, 1], 0).into(),
-        fresh_keys: None,
-        stop,
-        servers: Vec::new(),
-        parts,
-        log: log.clone(),
-        ending: ending.clone(),
-        failed,
-    };
+    let mut running =
+        Running { addr: ([127, 0, 0, 1], 0).into(), fresh_keys: None, stop, servers: Vec::new(), parts, failed };
     let opened = match taken {
         Ok(()) => listen(&config, &app, &stopped).await,
         Err(error) => Err(error),
@@ -352,7 +379,7 @@ impl Running {
 
     /// Readiness off, requests finished, everything written down.
     pub async fn stop(mut self) {
-        self.ending.store(true, Ordering::Release);
+        self.parts.ending.store(true, Ordering::Release);
         // Without servers there is nobody to tell.
         self.stop.send(true).ok();
         for server in self.servers.drain(..) {
@@ -360,29 +387,8 @@ impl Running {
                 tracing::error!(%error, "a listener had panicked");
             }
         }
-        let (mut parts, log) = (std::mem::take(&mut self.parts), self.log.clone());
-        let stopping = tokio::task::spawn_blocking(move || {
-            if let Some(pool) = parts.engine.as_mut().and_then(Owner::leave) {
-                pool.stop();
-            }
-            if let Some(delivery) = parts.delivery.as_mut().and_then(Owner::leave) {
-                delivery.stop();
-            }
-            drop(parts.postman.take());
-            drop(parts.snapshots.take());
-            if let Some(console) = parts.console.take() {
-                console.stop();
-            }
-            if parts.keeper.take().is_some_and(|keeper| keeper.join().is_err()) {
-                tracing::error!("the keeper had panicked");
-            }
-            match log {
-                Log::Embedded(log) => log.close(),
-                Log::Kafka(log) => log.close(),
-                Log::Simulated(_) => {}
-            }
-        });
-        if let Err(error) = stopping.await {
+        let parts = self.parts;
+        if let Err(error) = tokio::task::spawn_blocking(move || drop(parts)).await {
             tracing::error!(%error, "stopping failed");
         }
     }

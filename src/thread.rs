@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -116,6 +116,20 @@ impl Drop for Service {
         self.turns.ended.store(true, Ordering::Release);
         self.turns.bell.ring();
     }
+}
+
+/// Dropped, with all its clones, when what it was handed out for is over.
+#[derive(Debug, Clone)]
+pub struct Token {
+    _end: mpsc::Sender<()>,
+}
+
+/// Waits until every token handed out is dropped.
+pub fn wait_for_tokens(hand_out: impl FnOnce(Token)) {
+    let (end, over) = mpsc::channel();
+    hand_out(Token { _end: end });
+    // Nothing is ever sent: it ends with the last token.
+    over.recv().ok();
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ fn followed(log: &Log, at: At, from: u64, end: u64) -> Vec<Record> {
     let mut all: Vec<Record> = Vec::new();
     while all.last().map_or(from, |last| last.offset + 1) < end {
         let next = all.last().map_or(from, |last| last.offset + 1);
-        let chunk = reader.read_or_wait(at, next, 64, &bell).expect("readable");
+        let chunk = reader.read_or_wait(at, next, 64).expect("readable");
         assert!(!chunk.records.is_empty(), "the end is {end}, and nothing comes from {next} on");
         all.extend(chunk.records);
     }

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use super::Frozen;
 use crate::domain::time::Millis;
 use crate::store::{self, Family, Store};
-use crate::thread::Bell;
+use crate::thread::{Bell, Thread};
 
 const KEY: &[u8] = b"checkpoint";
 
@@ -71,7 +71,9 @@ struct Job {
 /// Writes checkpoints one after the other.
 #[derive(Clone)]
 pub struct Checkpointer {
+    // Dropped with its last clone, and before the thread that it keeps alive.
     jobs: mpsc::Sender<Job>,
+    _thread: Arc<Thread>,
 }
 
 impl Checkpointer {
@@ -79,16 +81,19 @@ impl Checkpointer {
     /// When the thread cannot be started.
     pub fn start() -> std::io::Result<Checkpointer> {
         let (jobs, queue) = mpsc::channel::<Job>();
-        std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
-            for job in queue {
-                let mut batch = (job.frozen)();
-                batch.put(Family::Meta, KEY, serde_json::to_vec(&job.meta).expect("meta serialises"));
-                let written = job.store.write(batch);
-                drop(job.done.send(written));
-                job.bell.ring();
+        let thread = Thread::spawn("checkpoint", move || {
+            for Job { store, frozen, meta, done, bell } in queue {
+                let mut batch = frozen();
+                batch.put(Family::Meta, KEY, serde_json::to_vec(&meta).expect("meta serialises"));
+                let written = store.write(batch);
+                // Whoever hears of it may close the store and open it anew.
+                drop(store);
+                // The partition may have been given up.
+                done.send(written).ok();
+                bell.ring();
             }
         })?;
-        Ok(Checkpointer { jobs })
+        Ok(Checkpointer { jobs, _thread: Arc::new(thread) })
     }
 
     pub fn write(
@@ -99,6 +104,6 @@ impl Checkpointer {
         (done, bell): (mpsc::Sender<Result<(), store::Error>>, Arc<Bell>),
     ) {
         // The thread ends only when every sender is gone.
-        drop(self.jobs.send(Job { store, frozen, meta, done, bell }));
+        self.jobs.send(Job { store, frozen, meta, done, bell }).ok();
     }
 }

@@ -89,12 +89,19 @@ pub struct Status {
     pub settled: AtomicBool,
     /// Its store is to be set aside before it is opened again.
     pub damaged: AtomicBool,
+    /// Given up while it is still being opened.
+    pub unwanted: AtomicBool,
     phase: Mutex<Phase>,
 }
 
 impl Status {
     pub fn phase(&self) -> Phase {
         self.phase.lock().expect("no panic holds this lock").clone()
+    }
+
+    /// Asked by whoever is opening the partition, which may take long.
+    pub fn is_wanted(&self) -> bool {
+        !self.unwanted.load(Ordering::Acquire)
     }
 
     pub fn set(&self, phase: Phase) {
@@ -201,7 +208,7 @@ impl<M: Machine> Partition<M> {
         }
         status.set(Phase::Opening("looking for what the log already has".into()));
         let Scanned { ids: redone, redo_until, floors, journal_end } =
-            scan_outputs(&setup.log, partition, &meta, &machine.output_topics(partition))?;
+            scan_outputs(&setup.log, partition, &meta, &machine.output_topics(partition), &status)?;
         let reader = setup.log.reader("engine", bell.clone());
         status.next.store(meta.next, Ordering::Release);
         status.goal.store(journal_end, Ordering::Release);

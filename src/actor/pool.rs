@@ -5,12 +5,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::partition::{Progress, Stop};
 use super::{Machine, Partition, Phase, Status};
-use crate::thread::Bell;
+use crate::thread::{Bell, Thread, Token, wait_for_tokens};
 
 /// How long a partition that is given up may wait for its acknowledgements.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -24,20 +23,28 @@ pub type Open<M> = Arc<dyn Fn(u32, Arc<Bell>, Arc<Status>) -> Result<Partition<M
 
 enum Command<M> {
     Take(u32),
-    Opened(u32, Result<Box<Partition<M>>, Stop>),
+    Opened(Opened<M>),
     /// Without `settle` nothing is worth waiting for: others may own it.
     Release {
         partition: u32,
         settle: bool,
-        done: mpsc::Sender<()>,
+        done: Token,
     },
     Stop,
+}
+
+/// What the thread says that opened a partition.
+struct Opened<M> {
+    partition: u32,
+    /// Which opening it was: an earlier one may have been given up.
+    opening: u64,
+    outcome: Result<Box<Partition<M>>, Stop>,
 }
 
 struct Worker<M> {
     commands: mpsc::Sender<Command<M>>,
     bell: Arc<Bell>,
-    thread: JoinHandle<()>,
+    thread: Thread,
 }
 
 /// Running threads; stopping them settles and checkpoints what they own.
@@ -60,9 +67,10 @@ impl<M: Machine + 'static> Pool<M> {
                 commands,
                 bell: bell.clone(),
                 slots: BTreeMap::new(),
+                strays: Vec::new(),
+                openings: 0,
             };
-            let thread = std::thread::Builder::new().name(format!("actors-{i}"));
-            let thread = thread.spawn(move || driver.run())?;
+            let thread = Thread::spawn(format!("actors-{i}"), move || driver.run())?;
             workers.push(Worker { commands: sender, bell, thread });
         }
         Ok(Pool { workers })
@@ -81,13 +89,11 @@ impl<M: Machine + 'static> Pool<M> {
 
     /// Gives partitions up and waits until they are.
     pub fn release(&self, partitions: &[u32], settle: bool) {
-        let (done, released) = mpsc::channel();
-        for partition in partitions {
-            self.tell(*partition, Command::Release { partition: *partition, settle, done: done.clone() });
-        }
-        drop(done);
-        // Ends when every sender is gone.
-        while released.recv().is_ok() {}
+        wait_for_tokens(|done| {
+            for partition in partitions {
+                self.tell(*partition, Command::Release { partition: *partition, settle, done: done.clone() });
+            }
+        });
     }
 
     /// Stops intake, waits for acknowledgements, checkpoints.
@@ -97,16 +103,14 @@ impl<M: Machine + 'static> Pool<M> {
             worker.bell.ring();
         }
         for worker in self.workers {
-            if worker.thread.join().is_err() {
-                tracing::error!("an actor thread had panicked");
-            }
+            worker.thread.join();
         }
     }
 }
 
 enum State<M> {
-    /// A thread of its own brings it here.
-    Opening,
+    /// A thread of its own brings it here; openings are numbered.
+    Opening(u64, Thread),
     Running(Box<Partition<M>>),
     /// Stopped; its last checkpoint may still be being written.
     Leaving(Box<Partition<M>>),
@@ -116,7 +120,7 @@ enum State<M> {
 
 struct Slot<M> {
     state: State<M>,
-    /// Taken up again when the state has left.
+    /// Given up and given back before it was gone.
     again: bool,
     releasing: Option<Releasing>,
 }
@@ -125,7 +129,7 @@ struct Releasing {
     settle: bool,
     deadline: Instant,
     /// Dropped when the partition is gone.
-    _done: Option<mpsc::Sender<()>>,
+    _done: Option<Token>,
 }
 
 struct Driver<M> {
@@ -135,6 +139,9 @@ struct Driver<M> {
     commands: mpsc::Receiver<Command<M>>,
     bell: Arc<Bell>,
     slots: BTreeMap<u32, Slot<M>>,
+    /// Still opening what was given up long ago.
+    strays: Vec<Thread>,
+    openings: u64,
 }
 
 impl<M: Machine + 'static> Driver<M> {
@@ -163,13 +170,10 @@ impl<M: Machine + 'static> Driver<M> {
     fn obey(&mut self, command: Command<M>) {
         match command {
             Command::Take(partition) => match self.slots.get_mut(&partition) {
-                Some(slot) => {
-                    // Given up and given back before it was gone.
-                    slot.again = true;
-                }
+                Some(slot) => slot.again = true,
                 None => self.take(partition),
             },
-            Command::Opened(partition, opened) => self.opened(partition, opened),
+            Command::Opened(opened) => self.opened(opened),
             Command::Release { partition, settle, done } => self.release(partition, settle, Some(done)),
             Command::Stop => {
                 for partition in self.slots.keys().copied().collect::<Vec<_>>() {
@@ -182,36 +186,44 @@ impl<M: Machine + 'static> Driver<M> {
     fn take(&mut self, partition: u32) {
         let status = self.statuses[partition as usize].clone();
         status.set(Phase::Opening("opening its state".into()));
-        self.slots.insert(partition, Slot { state: State::Opening, again: false, releasing: None });
-        let (open, own, bell) = (self.open.clone(), self.own.clone(), self.bell.clone());
-        let opening = std::thread::Builder::new().name(format!("open-{partition}")).spawn(move || {
-            let opened = open(partition, bell.clone(), status).map(Box::new);
-            // The driver may have stopped in the meantime.
-            own.send(Command::Opened(partition, opened)).ok();
+        status.unwanted.store(false, Ordering::Release);
+        self.openings += 1;
+        let (opening, open, own, bell) = (self.openings, self.open.clone(), self.own.clone(), self.bell.clone());
+        let thread = Thread::spawn(format!("open-{partition}"), move || {
+            let outcome = open(partition, bell.clone(), status).map(Box::new);
+            drop(open);
+            // The driver may not wait for it any more.
+            own.send(Command::Opened(Opened { partition, opening, outcome })).ok();
             bell.ring();
         });
-        if let Err(error) = opening {
-            self.opened(partition, Err(Stop::Restart(error.to_string())));
-        }
+        let state = match thread {
+            Ok(thread) => State::Opening(opening, thread),
+            Err(error) => halt(partition, &self.statuses[partition as usize], &Stop::Restart(error.to_string())),
+        };
+        self.slots.insert(partition, Slot { state, again: false, releasing: None });
     }
 
-    fn opened(&mut self, partition: u32, opened: Result<Box<Partition<M>>, Stop>) {
+    fn opened(&mut self, Opened { partition, opening, outcome }: Opened<M>) {
         let Some(slot) = self.slots.get_mut(&partition) else { return };
-        match opened {
+        if !matches!(&slot.state, State::Opening(expected, _) if *expected == opening) {
+            return;
+        }
+        slot.state = match outcome {
+            // Given up in the meantime: it is nobody's loss.
+            _ if slot.releasing.is_some() => State::Down(None),
             Ok(running) => {
                 self.statuses[partition as usize].set(Phase::Running);
-                slot.state = State::Running(running);
+                State::Running(running)
             }
-            Err(stop) => {
-                slot.state = State::Down(halt(partition, &self.statuses[partition as usize], &stop));
-            }
-        }
+            Err(stop) => halt(partition, &self.statuses[partition as usize], &stop),
+        };
     }
 
-    fn release(&mut self, partition: u32, settle: bool, done: Option<mpsc::Sender<()>>) {
+    fn release(&mut self, partition: u32, settle: bool, done: Option<Token>) {
         let Some(slot) = self.slots.get_mut(&partition) else { return };
         slot.again = false;
         slot.releasing = Some(Releasing { settle, deadline: Instant::now() + DRAIN, _done: done });
+        self.statuses[partition as usize].unwanted.store(true, Ordering::Release);
         if let State::Running(running) = &mut slot.state {
             running.stop_reading();
             if settle {
@@ -228,8 +240,8 @@ impl<M: Machine + 'static> Driver<M> {
             return self.step(partition, now);
         };
         let gone = match &mut slot.state {
-            // What is being opened is not used any more; the thread gives it up.
-            State::Opening => now >= releasing.deadline + LAST_WRITE,
+            // Its thread has heard of it, and gives up as soon as it can.
+            State::Opening(..) => now >= releasing.deadline + LAST_WRITE,
             State::Running(running) => {
                 let late = now >= releasing.deadline;
                 let settled = !releasing.settle || running.settle() || late;
@@ -239,8 +251,11 @@ impl<M: Machine + 'static> Driver<M> {
             State::Down(_) => true,
         };
         if gone && let Some(slot) = self.slots.remove(&partition) {
-            // Its store is closed before anyone hears of it.
-            drop(slot.state);
+            match slot.state {
+                State::Opening(_, stray) => self.strays.push(stray),
+                // Its store is closed before anyone hears of it.
+                state => drop(state),
+            }
             self.statuses[partition as usize].set(Phase::Elsewhere);
             drop(slot.releasing);
             if slot.again {
@@ -253,18 +268,16 @@ impl<M: Machine + 'static> Driver<M> {
     fn step(&mut self, partition: u32, now: Instant) -> bool {
         let slot = self.slots.get_mut(&partition).expect("just listed");
         match &mut slot.state {
-            State::Opening => false,
+            State::Opening(..) => false,
             State::Running(running) => match running.step() {
                 Ok(progress) => progress == Progress::Worked,
                 Err(stop) => {
-                    let retry = halt(partition, &self.statuses[partition as usize], &stop);
                     running.stop_reading();
-                    slot.again = retry.is_some();
-                    let State::Running(leaving) = std::mem::replace(&mut slot.state, State::Down(retry)) else {
-                        unreachable!("just matched")
-                    };
-                    if retry.is_some() {
-                        slot.state = State::Leaving(leaving);
+                    let down = halt(partition, &self.statuses[partition as usize], &stop);
+                    if let State::Running(stopped) = std::mem::replace(&mut slot.state, down)
+                        && matches!(slot.state, State::Down(Some(_)))
+                    {
+                        slot.state = State::Leaving(stopped);
                     }
                     false
                 }
@@ -285,11 +298,11 @@ impl<M: Machine + 'static> Driver<M> {
     }
 }
 
-/// Says why a partition has stopped; gives when it is to be taken up again.
-fn halt(partition: u32, status: &Status, stop: &Stop) -> Option<Instant> {
+/// Says why a partition has stopped, and whether it is taken up again.
+fn halt<M>(partition: u32, status: &Status, stop: &Stop) -> State<M> {
     tracing::error!(partition, reason = %stop, "the partition has stopped");
     let refused = matches!(stop, Stop::Refused(_));
     status.damaged.store(matches!(stop, Stop::Damaged(_)), Ordering::Release);
     status.set(Phase::Stopped { why: stop.to_string(), refused });
-    (!refused).then(|| Instant::now() + RESTART_PAUSE)
+    State::Down((!refused).then(|| Instant::now() + RESTART_PAUSE))
 }

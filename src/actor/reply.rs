@@ -4,15 +4,13 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::domain::json::Json;
 use crate::log::{self, At, Log, New};
-use crate::thread::Bell;
+use crate::thread::{Bell, Service};
 use crate::wire::topic::Topic;
 
 /// What an actor tells whoever waits for a record.
@@ -69,13 +67,6 @@ pub struct Waiter {
     answers: mpsc::UnboundedReceiver<Answer>,
 }
 
-/// The thread that takes answers off topic `replies`.
-pub struct Postman {
-    stop: Arc<AtomicBool>,
-    bell: Arc<Bell>,
-    thread: Option<JoinHandle<()>>,
-}
-
 impl Replies {
     /// For several processes on one log. Processes that happen to share a
     /// partition do not take each other's answers: correlations are random.
@@ -85,24 +76,24 @@ impl Replies {
     }
 
     /// Begins to take answers from other processes, from the end of the topic
-    /// as it is now. `None` where there are no other processes.
+    /// as it is now, until what it gives is dropped. `None` where there are no
+    /// other processes.
     ///
     /// # Errors
     /// When the topic cannot be read.
-    pub fn receive(&self) -> Result<Option<Postman>, log::Error> {
+    pub fn receive(&self) -> Result<Option<Service>, log::Error> {
         let Some(Post { log, own }) = &self.post else { return Ok(None) };
         let at = At { topic: Topic::Replies, partition: *own };
         let mut next = log.bounds(at)?.end;
-        let (stop, bell) = (Arc::new(AtomicBool::new(false)), Arc::new(Bell::default()));
+        let bell = Arc::new(Bell::default());
         let mut reader = log.reader("replies", bell.clone());
         // From here on nothing is missed.
         reader.read(at, next, 1)?;
-        let (waiting, log, stopping, ring) = (self.waiting.clone(), log.clone(), stop.clone(), bell.clone());
-        let thread = std::thread::Builder::new().name("replies".into());
-        let thread = thread.spawn(move || {
-            while !stopping.load(Ordering::Acquire) {
+        let (waiting, log) = (self.waiting.clone(), log.clone());
+        let postman = Service::spawn("replies", bell, move |turns| {
+            while turns.go_on() {
                 match reader.read(at, next, 1 << 20) {
-                    Ok(chunk) if chunk.records.is_empty() => ring.wait(Duration::from_millis(500)),
+                    Ok(chunk) if chunk.records.is_empty() => turns.wait(Duration::from_millis(500)),
                     Ok(chunk) => {
                         for record in chunk.records {
                             next = record.offset + 1;
@@ -111,7 +102,7 @@ impl Replies {
                     }
                     Err(error) => {
                         tracing::warn!(%error, "answers of other processes are out of reach");
-                        ring.wait(Duration::from_millis(500));
+                        turns.wait(Duration::from_millis(500));
                         if let log::Error::Trimmed { .. } = error
                             && let Ok(bounds) = log.bounds(at)
                         {
@@ -121,8 +112,7 @@ impl Replies {
                 }
             }
         });
-        let thread = Some(thread.map_err(|e| log::Error::io("a thread for replies", &e))?);
-        Ok(Some(Postman { stop, bell, thread }))
+        postman.map(Some).map_err(|e| log::Error::io("a thread for replies", &e))
     }
 
     /// Begins to wait under a fresh correlation. At most as many answers come
@@ -184,16 +174,6 @@ fn deliver(waiting: &Waiting, record: &log::Record) {
         // The waiter may be leaving at this very moment.
         Ok(answer) => drop(sender.send(answer)),
         Err(error) => tracing::warn!(%error, offset = record.offset, "an answer is unreadable"),
-    }
-}
-
-impl Drop for Postman {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        self.bell.ring();
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread of topic replies had panicked");
-        }
     }
 }
 

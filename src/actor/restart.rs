@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::checkpoint::Meta;
-use super::partition::Stop;
+use super::partition::{Status, Stop};
 use crate::log::{At, Log};
 use crate::wire::output::{ID_HEADER, SOURCE_HEADER, Source};
 use crate::wire::topic::Topic;
@@ -60,7 +60,13 @@ pub struct Scanned {
 /// The ids that redoing from the checkpoint will make again and the log has.
 /// The ends of the outputs are taken first, then the journal's: whatever an
 /// output speaks of is in the journal by then.
-pub fn scan_outputs(log: &Log, partition: u32, meta: &Meta, topics: &[Topic]) -> Result<Scanned, Stop> {
+pub fn scan_outputs(
+    log: &Log,
+    partition: u32,
+    meta: &Meta,
+    topics: &[Topic],
+    status: &Status,
+) -> Result<Scanned, Stop> {
     let at = |topic: Topic| At { topic, partition: if topic.partitions(2) == 1 { 0 } else { partition } };
     let outputs: Vec<At> = topics.iter().map(|topic| at(*topic)).collect();
     let all_bounds = log.all_bounds(&outputs)?;
@@ -77,6 +83,9 @@ pub fn scan_outputs(log: &Log, partition: u32, meta: &Meta, topics: &[Topic]) ->
             continue;
         }
         log.scan::<Stop>(at, from, |record| {
+            if !status.is_wanted() {
+                return Err(Stop::Restart("given up".into()));
+            }
             let source = record.header(SOURCE_HEADER).and_then(|s| Source::parse(s));
             let Some(source) = source.filter(|s| s.partition == partition && s.offset >= meta.next) else {
                 return Ok(());

@@ -70,7 +70,7 @@ async fn verify(context: &Context, name: Option<&str>) -> Result<(), Failure> {
     let verified = tokio::task::spawn_blocking(move || {
         let mut rows = Vec::new();
         for manifest in all {
-            let outcome = depot.verify(&manifest, |_, _| ());
+            let outcome = depot.verify(&manifest, |_, _| true);
             let mut row = manifest.summary();
             row["ok"] = outcome.is_ok().into();
             row["detail"] = outcome.err().map(|e| e.to_string()).into();

@@ -3,16 +3,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::domain::message::Delivery;
 use crate::domain::time::{self, Millis};
 use crate::log::{At, Log, Reader};
 use crate::store::{Batch, Family, Store, keys};
-use crate::thread::Bell;
+use crate::thread::{Bell, Service};
 use crate::wire::output::{AttemptRecord, DeliveryRecord, Ended, RetryRecord};
 use crate::wire::topic::Topic;
 
@@ -65,9 +63,7 @@ struct AttemptRow {
 
 pub struct Console {
     store: Arc<Store>,
-    stop: Arc<AtomicBool>,
-    bell: Arc<Bell>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    following: Mutex<Option<Service>>,
 }
 
 impl Console {
@@ -76,33 +72,27 @@ impl Console {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(log: Log, store: Arc<Store>) -> std::io::Result<Console> {
-        let (stop, bell) = (Arc::new(AtomicBool::new(false)), Arc::new(Bell::default()));
-        let (own_stop, own_bell, own_store) = (stop.clone(), bell.clone(), store.clone());
-        let thread = std::thread::Builder::new().name("console".into()).spawn(move || {
+        let (bell, own_store) = (Arc::new(Bell::default()), store.clone());
+        let mut reader = log.reader("console", bell.clone());
+        let following = Service::spawn("console", bell, move |turns| {
             let mut positions = None;
-            let mut reader = log.reader("console", own_bell.clone());
-            while !own_stop.load(Ordering::Acquire) {
+            while turns.go_on() {
                 match follow(&log, &mut reader, &own_store, &mut positions) {
                     Ok(true) => {}
-                    Ok(false) => own_bell.wait(Duration::from_millis(500)),
+                    Ok(false) => turns.wait(Duration::from_millis(500)),
                     Err(detail) => {
                         tracing::error!(detail, "the console's projection pauses");
                         positions = None;
-                        own_bell.wait(Duration::from_secs(1));
+                        turns.wait(Duration::from_secs(1));
                     }
                 }
             }
         })?;
-        Ok(Console { store, stop, bell, thread: Mutex::new(Some(thread)) })
+        Ok(Console { store, following: Mutex::new(Some(following)) })
     }
 
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.bell.ring();
-        let thread = self.thread.lock().expect("no panic holds this lock").take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the console's projection had panicked");
-        }
+        drop(self.following.lock().expect("no panic holds this lock").take());
     }
 
     /// Newest first.

@@ -100,7 +100,6 @@ pub struct Fold {
     pub partition: u32,
     store: Arc<Store>,
     reader: Reader,
-    bell: Arc<Bell>,
     positions: Positions,
     pub endpoints: BTreeMap<Vec<u8>, Option<Arc<Endpoint>>>,
     pub open: u64,
@@ -138,10 +137,9 @@ impl Fold {
             // What was trimmed away is in a snapshot, or older than any delivery.
             *next = (*next).max(start);
         }
-        let reader = log.reader("delivery", bell.clone());
+        let reader = log.reader("delivery", bell);
         let endpoints = BTreeMap::new();
-        let mut fold =
-            Fold { partition, store, reader, bell, positions, endpoints, open: 0, retrying: 0, pruned_day: 0 };
+        let mut fold = Fold { partition, store, reader, positions, endpoints, open: 0, retrying: 0, pruned_day: 0 };
         fold.load()?;
         Ok(fold)
     }
@@ -153,8 +151,7 @@ impl Fold {
 
     /// Where the fold stands in its topics.
     pub fn positions(&self) -> Vec<(At, u64)> {
-        let next = |topic: Topic| self.positions.next.get(topic.name()).copied().unwrap_or(0);
-        TOPICS.iter().map(|topic| (At { topic: *topic, partition: self.partition }, next(*topic))).collect()
+        TOPICS.iter().map(|topic| (At { topic: *topic, partition: self.partition }, self.position(*topic))).collect()
     }
 
     /// Where a stored fold stands.
@@ -172,8 +169,8 @@ impl Fold {
     /// known: so whatever an attempt speaks of is known before the attempt.
     ///
     /// # Errors
-    /// As [`Fold::step`].
-    pub fn catch_up(&mut self, log: &Log, mut told: impl FnMut(u64)) -> Result<(), Error> {
+    /// As [`Fold::step`], and what `told` says of the records that are left.
+    pub fn catch_up(&mut self, log: &Log, mut told: impl FnMut(u64) -> Result<(), Error>) -> Result<(), Error> {
         let others = TOPICS[1..].iter().map(|topic| At { topic: *topic, partition: self.partition });
         let mut goals: Vec<(At, u64)> = Vec::new();
         let others: Vec<At> = others.collect();
@@ -182,16 +179,15 @@ impl Fold {
         }
         let deliveries = At { topic: Topic::Deliveries, partition: self.partition };
         goals.insert(0, (deliveries, log.bounds(deliveries)?.end));
-        let bell = self.bell.clone();
         for i in 0..goals.len() {
             let (at, end) = goals[i];
             loop {
                 let next = self.position(at.topic);
-                told(goals[i..].iter().map(|(at, end)| end.saturating_sub(self.position(at.topic))).sum());
+                told(goals[i..].iter().map(|(at, end)| end.saturating_sub(self.position(at.topic))).sum())?;
                 if next >= end {
                     break;
                 }
-                let chunk = self.reader.read_or_wait(at, next, ROUND_BYTES, &bell)?;
+                let chunk = self.reader.read_or_wait(at, next, ROUND_BYTES)?;
                 if chunk.records.is_empty() {
                     break;
                 }

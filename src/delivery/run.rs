@@ -1,10 +1,11 @@
 //! The delivery's loop: fold what the topics say, start what is due, write down
 //! how it went. One thread decides; the attempts themselves run on tokio.
 
+mod parts;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -21,21 +22,19 @@ use crate::domain::message::Delivery as Message;
 use crate::domain::retry::{self, End, Failed};
 use crate::domain::time::Millis;
 use crate::log::{self, Ack, At, Class, Log, Placed, Standing};
-use crate::store::{self, keys};
-use crate::thread::Bell;
+use crate::store::keys;
+use crate::thread::{Bell, Service, Thread, Turns, wait_for_tokens};
 use crate::wire::output::{AttemptRecord, Ended, Outcome};
 use crate::wire::profile::Keys;
 use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
+use parts::{Command, Part};
 
 /// Ids held in memory at most; the rest waits in the store.
 const MAX_QUEUED: usize = 20_000;
 const LOAD: usize = 1_000;
-/// How long attempts of a partition that is given up may take to finish.
-const DRAIN: Duration = Duration::from_secs(5);
-/// The same when the process stops.
+/// How long attempts under way may take to finish when the process stops.
 const LAST_DRAIN: Duration = Duration::from_secs(20);
-const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// Brings a partition's state here, and folds everything its topics hold.
 pub type Open = Arc<dyn Fn(u32, Arc<Bell>, Arc<actor::Status>) -> Result<Fold, Error> + Send + Sync>;
@@ -52,23 +51,11 @@ pub struct Setup {
     pub status: Arc<Status>,
 }
 
-/// A running delivery; stopping it lets attempts under way finish.
+/// A running delivery; dropping it lets attempts under way finish.
 pub struct Delivery {
-    thread: JoinHandle<()>,
-    stop: Arc<AtomicBool>,
     commands: mpsc::Sender<Command>,
     bell: Arc<Bell>,
-}
-
-enum Command {
-    Take(u32),
-    Opened(u32, Result<Box<Fold>, Error>),
-    /// Without `settle` nothing is worth waiting for: others may own it.
-    Release {
-        partition: u32,
-        settle: bool,
-        done: mpsc::Sender<()>,
-    },
+    _loop: Service,
 }
 
 /// Both ends of a queue that this loop reads and others fill.
@@ -82,28 +69,6 @@ struct Closing {
     now: Write,
     /// Written when that is durable.
     then: Option<Write>,
-}
-
-/// One partition of this process.
-struct Part {
-    /// `None` while it is being opened.
-    fold: Option<Box<Fold>>,
-    /// Everything in the due index up to here is in memory.
-    loaded: Vec<u8>,
-    /// When the next one behind that is due; `None` until it is looked up again.
-    due: Option<Option<Millis>>,
-    /// To be opened again then.
-    retry_at: Option<Instant>,
-    releasing: Option<Releasing>,
-    /// Given up and given back before it was gone.
-    again: bool,
-}
-
-struct Releasing {
-    settle: bool,
-    deadline: Instant,
-    /// Dropped when the partition is gone.
-    _done: mpsc::Sender<()>,
 }
 
 struct Loop {
@@ -124,6 +89,9 @@ struct Loop {
     /// Records that the log would not take for now.
     refused: Vec<Closing>,
     next_tag: u64,
+    openings: u64,
+    /// Still opening what was given up long ago.
+    strays: Vec<Thread>,
     bell: Arc<Bell>,
 }
 
@@ -136,7 +104,6 @@ impl Delivery {
         let bell = Arc::new(Bell::default());
         let sender = Sender::new(setup.allow_targets.clone(), setup.clock.clone());
         let sender = sender.map_err(|e| Error::Refused(format!("the HTTP client cannot be set up: {e}")))?;
-        let stop = Arc::new(AtomicBool::new(false));
         let commands = mpsc::channel();
         let own = commands.0.clone();
         let mut run = Loop {
@@ -152,13 +119,14 @@ impl Delivery {
             closing: HashMap::new(),
             refused: Vec::new(),
             next_tag: 0,
+            openings: 0,
+            strays: Vec::new(),
             bell: bell.clone(),
             setup,
         };
-        let stopping = stop.clone();
-        let thread = std::thread::Builder::new().name("delivery".into());
-        let thread = thread.spawn(move || run.run(&stopping)).map_err(|e| Error::Refused(e.to_string()))?;
-        Ok(Delivery { thread, stop, commands: own, bell })
+        let running = Service::spawn("delivery", bell.clone(), move |turns| run.run(turns));
+        let running = running.map_err(|e| Error::Failed(e.to_string()))?;
+        Ok(Delivery { commands: own, bell, _loop: running })
     }
 
     pub fn take(&self, partition: u32) {
@@ -167,13 +135,11 @@ impl Delivery {
 
     /// Gives partitions up and waits until they are.
     pub fn release(&self, partitions: &[u32], settle: bool) {
-        let (done, released) = mpsc::channel();
-        for partition in partitions {
-            self.tell(Command::Release { partition: *partition, settle, done: done.clone() });
-        }
-        drop(done);
-        // Ends when every sender is gone.
-        while released.recv().is_ok() {}
+        wait_for_tokens(|done| {
+            for partition in partitions {
+                self.tell(Command::Release { partition: *partition, settle, done: done.clone() });
+            }
+        });
     }
 
     fn tell(&self, command: Command) {
@@ -181,22 +147,14 @@ impl Delivery {
         self.commands.send(command).ok();
         self.bell.ring();
     }
-
-    pub fn stop(self) {
-        self.stop.store(true, Ordering::Release);
-        self.bell.ring();
-        if self.thread.join().is_err() {
-            tracing::error!("the delivery had panicked");
-        }
-    }
 }
 
 impl Loop {
-    fn run(&mut self, stop: &AtomicBool) {
-        while !stop.load(Ordering::Acquire) {
+    fn run(&mut self, turns: &Turns) {
+        while turns.go_on() {
             let worked = self.turn();
             if !worked {
-                self.bell.wait(self.pause());
+                turns.wait(self.pause());
             }
         }
         // Attempts under way may finish; what they say is written down.
@@ -205,9 +163,10 @@ impl Loop {
             && Instant::now() < deadline
         {
             self.finish();
-            self.bell.wait(Duration::from_millis(20));
+            turns.wait(Duration::from_millis(20));
         }
         for partition in self.parts.keys() {
+            self.status(*partition).unwanted.store(true, Ordering::Release);
             self.status(*partition).set(actor::Phase::Elsewhere);
         }
     }
@@ -261,109 +220,6 @@ impl Loop {
             fold.prune(now)?;
         }
         Ok(worked)
-    }
-
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Take(partition) => match self.parts.get_mut(&partition) {
-                Some(part) => part.again = true,
-                None => self.open(partition),
-            },
-            Command::Opened(partition, Ok(fold)) => {
-                let Some(part) = self.parts.get_mut(&partition) else { return };
-                part.fold = Some(fold);
-                if let Err(error) = self.write_owed(partition) {
-                    return self.fail(partition, &error);
-                }
-                self.status(partition).set(actor::Phase::Running);
-            }
-            Command::Opened(partition, Err(error)) => self.fail(partition, &error),
-            Command::Release { partition, settle, done } => {
-                let Some(part) = self.parts.get_mut(&partition) else { return };
-                part.again = false;
-                part.releasing = Some(Releasing { settle, deadline: Instant::now() + DRAIN, _done: done });
-                self.forget(partition);
-            }
-        }
-    }
-
-    /// Brings a partition here in a thread of its own: that may take long.
-    fn open(&mut self, partition: u32) {
-        let part = Part { fold: None, loaded: Vec::new(), due: None, retry_at: None, releasing: None, again: false };
-        self.parts.insert(partition, part);
-        let status = self.status(partition).clone();
-        status.set(actor::Phase::Opening("opening its state".into()));
-        let (open, own, bell) = (self.setup.open.clone(), self.commands.0.clone(), self.bell.clone());
-        let opening = std::thread::Builder::new().name(format!("open-d{partition}")).spawn(move || {
-            let opened = open(partition, bell.clone(), status).map(Box::new);
-            // The loop may have stopped in the meantime.
-            own.send(Command::Opened(partition, opened)).ok();
-            bell.ring();
-        });
-        if let Err(error) = opening {
-            self.fail(partition, &Error::Failed(error.to_string()));
-        }
-    }
-
-    /// What is in memory may not be what is stored: the partition is opened
-    /// again, unless a person has to look first.
-    fn fail(&mut self, partition: u32, error: &Error) {
-        tracing::error!(partition, %error, "the delivery of a partition has stopped");
-        let refused = error.is_final();
-        let damaged = matches!(error, Error::Store(store::Error::Damaged { .. }));
-        self.status(partition).damaged.store(damaged, Ordering::Release);
-        self.status(partition).set(actor::Phase::Stopped { why: error.to_string(), refused });
-        self.forget(partition);
-        if let Some(part) = self.parts.get_mut(&partition) {
-            part.fold = None;
-            part.retry_at = (!refused).then(|| Instant::now() + RESTART_PAUSE);
-        }
-    }
-
-    /// Writes what a crash between two records has left out.
-    fn write_owed(&mut self, partition: u32) -> Result<(), Error> {
-        let Some(fold) = self.fold(partition) else { return Ok(()) };
-        for row in fold.owed()? {
-            let now = match &row.phase {
-                Phase::RetryOwed { next_due_at } => {
-                    let first = row.first_started_at.unwrap_or(row.due_at);
-                    let wait = next_due_at - first.max(row.due_at);
-                    records::retry(partition, &row, (row.attempt, *next_due_at, first, wait))
-                }
-                Phase::DeadOwed { reason, died_at } => records::dead(partition, &row, row.attempt, reason, *died_at),
-                Phase::Due => continue,
-            };
-            self.write(Closing { item: None, now, then: None });
-        }
-        Ok(())
-    }
-
-    /// Lets a partition go as soon as its attempts have been written down.
-    fn let_go(&mut self, partition: u32) -> bool {
-        let part = &self.parts[&partition];
-        let Some(releasing) = &part.releasing else { return false };
-        let flying = self.flying.values().any(|p| *p == partition);
-        let gone = !releasing.settle || !flying || Instant::now() >= releasing.deadline;
-        if gone && let Some(part) = self.parts.remove(&partition) {
-            self.forget(partition);
-            // Its store is closed before anyone hears of it.
-            drop(part.fold);
-            self.status(partition).set(actor::Phase::Elsewhere);
-            drop(part.releasing);
-            if part.again {
-                self.open(partition);
-            }
-        }
-        gone
-    }
-
-    /// Starts nothing more of a partition.
-    fn forget(&mut self, partition: u32) {
-        self.lanes.forget(partition);
-        self.deferred.retain(|_, (of, _)| *of != partition);
-        let queued: HashSet<String> = self.lanes.queued_ids();
-        let flying = &self.flying;
-        self.held.retain(|id| queued.contains(id) || flying.contains_key(id));
     }
 
     fn status(&self, partition: u32) -> &Arc<actor::Status> {

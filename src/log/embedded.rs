@@ -13,14 +13,13 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, RwLock, mpsc};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::segment::{self, SEGMENT_BYTES, Segment};
 use super::{Ack, At, Bounds, Error, New, Placed, Record, frame};
 use crate::clock::Clock;
 use crate::domain::time::Millis;
-use crate::thread::Bell;
+use crate::thread::{Bell, Thread};
 use crate::wire::topic::Topic;
 
 /// Most bytes that may wait for one writer.
@@ -39,7 +38,7 @@ pub struct Embedded {
     dir: PathBuf,
     parts: BTreeMap<At, Arc<Part>>,
     writers: [Arc<Queue>; 2],
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<Thread>>,
     read_only: Arc<AtomicBool>,
     _lock: File,
 }
@@ -144,9 +143,8 @@ impl Embedded {
         for (name, queue) in ["log-journal", "log-outputs"].into_iter().zip(&log.writers) {
             let syncers = Syncers::start().map_err(io)?;
             let (queue, clock, read_only) = (queue.clone(), clock.clone(), log.read_only.clone());
-            let thread = std::thread::Builder::new().name(name.into());
-            let thread = thread.spawn(move || Writer { queue, clock, read_only, syncers }.run()).map_err(io)?;
-            threads.push(thread);
+            let writer = Writer { queue, clock, read_only, syncers };
+            threads.push(Thread::spawn(name, move || writer.run()).map_err(io)?);
         }
         drop(threads);
         Ok(log)
@@ -292,7 +290,7 @@ impl Embedded {
         let threads = std::mem::take(&mut *self.threads.lock().expect("no panic holds this lock"));
         let mut clean = !threads.is_empty();
         for thread in threads {
-            clean &= thread.join().is_ok();
+            clean &= thread.join();
         }
         if clean && self.is_writable().is_ok() {
             let ends: BTreeMap<String, u64> =
@@ -470,7 +468,9 @@ impl Part {
 /// Threads that sync files side by side, because a disk merges what waits
 /// together. They end with the writer that owns them.
 struct Syncers {
+    // Dropped before the threads that it keeps alive.
     jobs: mpsc::Sender<Sync>,
+    _threads: Vec<Thread>,
 }
 
 type Sync = (Arc<File>, mpsc::Sender<std::io::Result<()>>);
@@ -479,18 +479,19 @@ impl Syncers {
     fn start() -> std::io::Result<Syncers> {
         let (jobs, queue) = mpsc::channel::<Sync>();
         let queue = Arc::new(Mutex::new(queue));
+        let mut threads = Vec::new();
         for n in 0..SYNC_THREADS {
             let queue = queue.clone();
-            std::thread::Builder::new().name(format!("log-sync-{n}")).spawn(move || {
+            threads.push(Thread::spawn(format!("log-sync-{n}"), move || {
                 loop {
                     let job = queue.lock().expect("no panic holds this lock").recv();
                     let Ok((file, done)) = job else { return };
                     // The writer waits for every answer; it is there.
                     done.send(file.sync_data()).ok();
                 }
-            })?;
+            })?);
         }
-        Ok(Syncers { jobs })
+        Ok(Syncers { jobs, _threads: threads })
     }
 
     fn sync_all(&self, dirty: &[(Arc<Part>, Arc<File>, u64)]) -> Result<(), Error> {

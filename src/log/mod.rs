@@ -271,10 +271,9 @@ impl Log {
     ) -> Result<(), E> {
         let end = self.bounds(at)?.end;
         let mut next = from;
-        let bell = Arc::new(Bell::default());
-        let mut reader = self.reader("scan", bell.clone());
+        let mut reader = self.reader("scan", Arc::default());
         while next < end {
-            let chunk = reader.read_or_wait(at, next, SCAN_BYTES, &bell)?;
+            let chunk = reader.read_or_wait(at, next, SCAN_BYTES)?;
             if chunk.records.is_empty() {
                 // What is left are gaps.
                 return Ok(());

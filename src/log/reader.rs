@@ -58,6 +58,13 @@ impl Reader {
         }
     }
 
+    fn bell(&self) -> &Bell {
+        match self {
+            Reader::Direct(_, bell) => bell,
+            Reader::Kafka(reader) => reader.bell(),
+        }
+    }
+
     /// Follows a partition no longer.
     pub fn leave(&mut self, at: At) {
         if let Reader::Kafka(reader) = self {
@@ -69,7 +76,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Log::read`]; [`Error::Unavailable`] when nothing comes for half a minute.
-    pub fn read_or_wait(&mut self, at: At, from: u64, max_bytes: usize, bell: &Bell) -> Result<Chunk, Error> {
+    pub fn read_or_wait(&mut self, at: At, from: u64, max_bytes: usize) -> Result<Chunk, Error> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let chunk = self.read(at, from, max_bytes)?;
@@ -82,7 +89,7 @@ impl Reader {
                     PATIENCE.as_secs()
                 )));
             }
-            bell.wait(Duration::from_millis(100));
+            self.bell().wait(Duration::from_millis(100));
         }
     }
 }

@@ -31,6 +31,8 @@ pub enum Error {
     Damaged { name: String, detail: String },
     #[error("{context}: {detail}")]
     Io { context: String, detail: String },
+    #[error("given up")]
+    GivenUp,
 }
 
 /// What a snapshot is of; everything but the files.
@@ -279,11 +281,11 @@ impl Depot {
     }
 
     /// Brings a snapshot's files into a new folder, every checksum compared;
-    /// `told` hears bytes done and bytes in all.
+    /// `told` hears bytes done and bytes in all, and says whether to go on.
     ///
     /// # Errors
     /// [`Error::Damaged`] when a file is not what the manifest says.
-    pub fn restore(&self, manifest: &Manifest, into: &Path, told: impl FnMut(u64, u64)) -> Result<(), Error> {
+    pub fn restore(&self, manifest: &Manifest, into: &Path, told: impl FnMut(u64, u64) -> bool) -> Result<(), Error> {
         self.runtime.block_on(self.take(manifest, Some(into), told))
     }
 
@@ -291,7 +293,7 @@ impl Depot {
     ///
     /// # Errors
     /// As [`Depot::restore`].
-    pub fn verify(&self, manifest: &Manifest, told: impl FnMut(u64, u64)) -> Result<(), Error> {
+    pub fn verify(&self, manifest: &Manifest, told: impl FnMut(u64, u64) -> bool) -> Result<(), Error> {
         self.runtime.block_on(self.take(manifest, None, told))
     }
 
@@ -299,7 +301,7 @@ impl Depot {
         &self,
         manifest: &Manifest,
         into: Option<&Path>,
-        mut told: impl FnMut(u64, u64),
+        mut told: impl FnMut(u64, u64) -> bool,
     ) -> Result<(), Error> {
         let io = |context: &Path, e: std::io::Error| Error::Io {
             context: context.display().to_string(),
@@ -335,7 +337,9 @@ impl Depot {
                 if let (Some(out), Some(path)) = (&mut out, &path) {
                     tokio::io::AsyncWriteExt::write_all(out, &chunk).await.map_err(|e| io(path, e))?;
                 }
-                told(done + bytes, all);
+                if !told(done + bytes, all) {
+                    return Err(Error::GivenUp);
+                }
             }
             if let (Some(out), Some(path)) = (&mut out, &path) {
                 out.sync_all().await.map_err(|e| io(path, e))?;

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -13,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::Retention;
 use crate::domain::time::Millis;
 use crate::log::{self, At, Log};
-use crate::thread::Bell;
+use crate::thread::{Bell, Thread};
 use crate::wire::topic::Topic;
 
 const TURN: Duration = Duration::from_millis(250);
@@ -34,9 +33,8 @@ impl Keeper {
         ending: Arc<AtomicBool>,
         fail: watch::Sender<bool>,
         lock: std::fs::File,
-    ) -> Result<JoinHandle<()>, Error> {
-        let thread = std::thread::Builder::new().name("keeper".into());
-        let kept = thread.spawn(move || {
+    ) -> Result<Thread, Error> {
+        let kept = Thread::spawn("keeper", move || {
             let _lock = lock;
             let mut round: u64 = 0;
             while !ending.load(Ordering::Acquire) {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
 use super::Error;
 use super::snapshots::{Role, Stores};
@@ -14,7 +13,7 @@ use crate::delivery::{self, Delivery, Fold};
 use crate::domain::LOGIC_VERSION;
 use crate::engine::Engine;
 use crate::log::{Lease, LeaseChange, Membership};
-use crate::thread::Bell;
+use crate::thread::{Bell, Thread};
 
 /// Users kept decoded, over all partitions.
 const CACHED_USERS: usize = 400_000;
@@ -23,7 +22,7 @@ const CACHED_USERS: usize = 400_000;
 pub struct Owner<T> {
     /// Left first: that gives the partitions up.
     membership: Option<Membership>,
-    follower: Option<JoinHandle<()>>,
+    follower: Option<Thread>,
     /// Whether the group has taken this process in.
     pub joined: Arc<AtomicBool>,
     role: Option<Arc<T>>,
@@ -38,7 +37,7 @@ impl<T: Send + Sync + 'static> Owner<T> {
     ) -> std::io::Result<Owner<T>> {
         let joined = Arc::new(AtomicBool::new(false));
         let (changes, mark, owner) = (lease.changes, joined.clone(), role.clone());
-        let follower = std::thread::Builder::new().name("lease".into()).spawn(move || {
+        let follower = Thread::spawn("lease", move || {
             for change in changes {
                 match change {
                     LeaseChange::Assigned(partitions) => {
@@ -63,9 +62,7 @@ impl<T: Send + Sync + 'static> Owner<T> {
     /// Leaves the group and gives what is left back.
     pub fn leave(&mut self) -> Option<T> {
         drop(self.membership.take());
-        if self.follower.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread of a lease had panicked");
-        }
+        drop(self.follower.take());
         Arc::into_inner(self.role.take()?)
     }
 }
@@ -101,7 +98,10 @@ pub fn delivery(
     let open: delivery::Open = Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<actor::Status>| {
         let store = stores.open(Role::Delivery, partition, &status).map_err(delivery::Error::Failed)?;
         let mut fold = Fold::open(partition, &log, store, bell)?;
-        fold.catch_up(&log, |left| status.set(Phase::Opening(format!("reading its topics, {left} records to go"))))?;
+        fold.catch_up(&log, |left| {
+            status.set(Phase::Opening(format!("reading its topics, {left} records to go")));
+            if status.is_wanted() { Ok(()) } else { Err(delivery::Error::Failed("given up".into())) }
+        })?;
         Ok(fold)
     });
     let setup = delivery::Setup {

@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::data;
@@ -19,7 +18,7 @@ use crate::domain::time::Millis;
 use crate::log::{At, Log};
 use crate::store::snapshot::{Depot, Manifest, Subject};
 use crate::store::{Family, Rocks, Shared, Store};
-use crate::thread::Bell;
+use crate::thread::{Bell, Service, Turns};
 use crate::wire::topic::Topic;
 
 /// With more than this to apply again, a snapshot that is further is fetched.
@@ -97,10 +96,10 @@ type Opened = BTreeMap<(Role, u32), Weak<Store>>;
 /// The stores of this process: opened from here, restored to here.
 #[derive(Clone)]
 pub struct Stores {
-    pub data_dir: PathBuf,
-    pub shared: Shared,
-    pub depot: Depot,
-    pub log: Log,
+    data_dir: PathBuf,
+    shared: Shared,
+    depot: Depot,
+    log: Log,
     open: Arc<Mutex<Opened>>,
 }
 
@@ -173,6 +172,7 @@ impl Stores {
         tracing::info!(snapshot = manifest.name(), bytes = manifest.bytes(), "state is restored from a snapshot");
         let told = |done: u64, all: u64| {
             status.set(Phase::Opening(format!("restoring a snapshot, {} of {} KiB", done >> 10, all >> 10)));
+            status.is_wanted()
         };
         let restored = self.depot.restore(manifest, &fresh, told).map_err(|e| e.to_string());
         if let Err(detail) = restored {
@@ -270,28 +270,27 @@ type Asked = tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, String>
 
 /// The thread that takes snapshots in time, or when it is asked to.
 pub struct Snapshots {
-    stop: Arc<AtomicBool>,
     bell: Arc<Bell>,
     asked: Arc<Mutex<Vec<Asked>>>,
-    thread: Option<JoinHandle<()>>,
+    _taking: Service,
 }
 
 impl Snapshots {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(stores: Stores, every: Duration, retention: Retention, clock: Clock) -> std::io::Result<Snapshots> {
-        let (stop, bell) = (Arc::new(AtomicBool::new(false)), Arc::new(Bell::default()));
+        let bell = Arc::new(Bell::default());
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
-        let (stopping, ring, asking) = (stop.clone(), bell.clone(), asked.clone());
-        let thread = std::thread::Builder::new().name("snapshots".into()).spawn(move || {
+        let asking = asked.clone();
+        let taking = Service::spawn("snapshots", bell.clone(), move |turns| {
             let mut due = Instant::now() + every;
-            while !stopping.load(Ordering::Acquire) {
-                ring.wait(due.saturating_duration_since(Instant::now()).min(Duration::from_secs(1)));
+            while turns.go_on() {
+                turns.wait(due.saturating_duration_since(Instant::now()).min(Duration::from_secs(1)));
                 let waiting = std::mem::take(&mut *asking.lock().expect("no panic holds this lock"));
                 if waiting.is_empty() && Instant::now() < due {
                     continue;
                 }
-                let outcome = round(&stores, &retention, &clock, &stopping);
+                let outcome = round(&stores, &retention, &clock, turns);
                 for one in waiting {
                     // Whoever asked may have gone.
                     one.send(outcome.clone().map(|all| all.iter().map(Manifest::summary).collect())).ok();
@@ -299,7 +298,7 @@ impl Snapshots {
                 due = Instant::now() + every;
             }
         })?;
-        Ok(Snapshots { stop, bell, asked, thread: Some(thread) })
+        Ok(Snapshots { bell, asked, _taking: taking })
     }
 
     /// For whoever wants a snapshot of everything now.
@@ -312,26 +311,11 @@ impl Snapshots {
     }
 }
 
-impl Drop for Snapshots {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        self.bell.ring();
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread of the snapshots had panicked");
-        }
-    }
-}
-
-fn round(
-    stores: &Stores,
-    retention: &Retention,
-    clock: &Clock,
-    stopping: &AtomicBool,
-) -> Result<Vec<Manifest>, String> {
+fn round(stores: &Stores, retention: &Retention, clock: &Clock, turns: &Turns) -> Result<Vec<Manifest>, String> {
     let mut taken = Vec::new();
     let mut failed = None;
     for (role, partition, _) in stores.opened() {
-        if stopping.load(Ordering::Acquire) {
+        if !turns.go_on() {
             break;
         }
         let started = Instant::now();

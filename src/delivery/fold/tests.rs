@@ -27,7 +27,7 @@ impl World {
     fn fold(&self) -> Fold {
         let log = Log::Simulated(self.log.clone());
         let mut fold = Fold::open(0, &log, self.store.clone(), Arc::default()).expect("it opens");
-        fold.catch_up(&log, |_| ()).expect("it reads");
+        fold.catch_up(&log, |_| Ok(())).expect("it reads");
         fold
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::Settings;
 use crate::log::Error;
+use crate::thread::Service;
 
 /// How often absent brokers are asked again.
 const PROBE: Duration = Duration::from_millis(500);
@@ -52,13 +53,11 @@ impl Health {
     }
 
     /// Asks absent brokers until they are there again.
-    pub fn watch(self: &Arc<Self>, admin: AdminClient<Context>, topic: String) -> Result<(), Error> {
-        let health = Arc::downgrade(self);
-        let thread = std::thread::Builder::new().name("kafka-health".into());
-        let spawned = thread.spawn(move || {
-            loop {
-                std::thread::sleep(PROBE);
-                let Some(health) = health.upgrade() else { return };
+    pub fn watch(self: &Arc<Self>, admin: AdminClient<Context>, topic: String) -> Result<Service, Error> {
+        let health = self.clone();
+        let watching = Service::spawn("kafka-health", Arc::default(), move |turns| {
+            while turns.go_on() {
+                turns.wait(PROBE);
                 if !health.away.load(Ordering::Acquire) {
                     continue;
                 }
@@ -70,7 +69,7 @@ impl Health {
                 }
             }
         });
-        spawned.map(drop).map_err(|e| Error::io("a thread for the brokers' health", &e))
+        watching.map_err(|e| Error::io("a thread for the brokers' health", &e))
     }
 }
 
@@ -78,8 +77,8 @@ impl Health {
 pub struct Context {
     name: &'static str,
     health: Arc<Health>,
-    /// Ends of partitions, from statistics, by full name and partition.
-    ends: Mutex<HashMap<(String, i32), u64>>,
+    /// Ends of partitions by topic, from statistics.
+    ends: Mutex<HashMap<String, HashMap<i32, u64>>>,
 }
 
 impl Context {
@@ -92,7 +91,7 @@ impl Context {
     }
 
     pub fn end(&self, topic: &str, partition: i32) -> Option<u64> {
-        self.ends.lock().expect("no panic holds this lock").get(&(topic.to_owned(), partition)).copied()
+        self.ends.lock().expect("no panic holds this lock").get(topic)?.get(&partition).copied()
     }
 }
 
@@ -112,9 +111,10 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let mut ends = self.ends.lock().expect("no panic holds this lock");
         for (name, topic) in statistics.topics {
+            let ends = ends.entry(name).or_default();
             for (partition, said) in topic.partitions {
                 if let Ok(end) = u64::try_from(said.ls_offset.max(said.hi_offset)) {
-                    ends.insert((name.clone(), partition), end);
+                    ends.insert(partition, end);
                 }
             }
         }

@@ -10,14 +10,14 @@ use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, error::KafkaResult};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Settings;
 use super::client::{self, Context, Health};
 use crate::log::Error;
+use crate::thread::Service;
 
 /// Without a heartbeat for so long a member is taken for dead. The smallest
 /// that a broker allows unless told otherwise.
@@ -47,8 +47,8 @@ pub struct Lease {
 /// Dropping it leaves the group; what is still owned is revoked first.
 #[derive(Default)]
 pub struct Membership {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    // Dropping it ends it, and leaves the group.
+    polling: Option<Service>,
     consumer: Weak<BaseConsumer<Group>>,
 }
 
@@ -111,11 +111,9 @@ impl Lease {
         let consumer: BaseConsumer<Group> = config.create_with_context(group).map_err(client::unusable)?;
         let consumer = Arc::new(consumer);
         consumer.subscribe(&[topic]).map_err(client::unavailable)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (weak, stopping) = (Arc::downgrade(&consumer), stop.clone());
-        let thread = std::thread::Builder::new().name(format!("lease-{purpose}"));
-        let thread = thread.spawn(move || {
-            while !stopping.load(Ordering::Acquire) {
+        let weak = Arc::downgrade(&consumer);
+        let polling = Service::spawn(format!("lease-{purpose}"), Arc::default(), move |turns| {
+            while turns.go_on() {
                 if let Some(Err(error)) = consumer.poll(TURN) {
                     tracing::info!(purpose, %error, "the group has trouble");
                 }
@@ -130,25 +128,16 @@ impl Lease {
                 consumer.poll(TURN);
             }
         });
-        let thread = Some(thread.map_err(|e| Error::io("a thread for a lease", &e))?);
-        Ok(Lease { changes, membership: Membership { stop, thread, consumer: weak } })
+        let polling = Some(polling.map_err(|e| Error::io("a thread for a lease", &e))?);
+        Ok(Lease { changes, membership: Membership { polling, consumer: weak } })
     }
 }
 
 impl Membership {
     pub fn standing(&self) -> Standing {
-        match &self.thread {
+        match &self.polling {
             None => Standing::Alone,
             Some(_) => Standing::Member(self.consumer.clone()),
-        }
-    }
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("a lease's thread had panicked");
         }
     }
 }

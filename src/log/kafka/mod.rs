@@ -16,13 +16,13 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 use super::{Ack, At, Bounds, Error, New, Record};
 use crate::domain::time::Millis;
-use crate::thread::Bell;
+use crate::thread::Service;
 use crate::wire::topic::Topic;
 use client::{Context, Health};
 use producer::Producer;
@@ -68,12 +68,14 @@ pub struct Kafka {
     names: Vec<String>,
     patient: Producer,
     hasty: Producer,
-    sources: Mutex<BTreeMap<&'static str, Weak<Source>>>,
-    /// Kept open: it answers about bounds.
+    /// By their purpose; kept open, because partitions come back.
+    sources: Mutex<BTreeMap<&'static str, Arc<Source>>>,
+    /// Answers about bounds, and scans.
     asking: Arc<Source>,
     admin: AdminClient<Context>,
     runtime: Handle,
     health: Arc<Health>,
+    watching: OnceLock<Service>,
 }
 
 impl std::fmt::Debug for Kafka {
@@ -95,7 +97,9 @@ impl Kafka {
         topics::make_or_check(&kafka.admin, &kafka.settings, &runtime)?;
         let incarnation = identity::learn(&kafka)?;
         kafka.incarnation.get_or_init(|| incarnation);
-        kafka.health.watch(topics::admin(&kafka.settings, &kafka.health)?, kafka.name(Topic::Events).to_owned())?;
+        let admin = topics::admin(&kafka.settings, &kafka.health)?;
+        let watching = kafka.health.watch(admin, kafka.name(Topic::Events).to_owned())?;
+        kafka.watching.get_or_init(|| watching);
         Ok(kafka)
     }
 
@@ -122,6 +126,7 @@ impl Kafka {
             admin: topics::admin(&settings, &health)?,
             runtime: runtime.clone(),
             health,
+            watching: OnceLock::new(),
             settings,
         };
         Ok((Arc::new(kafka), runtime))
@@ -159,12 +164,11 @@ impl Kafka {
     }
 
     pub fn read(self: &Arc<Self>, at: At, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
-        let bell = Arc::new(Bell::default());
-        let mut reader = super::Reader::Kafka(Reader::new(self.clone(), "scan", bell.clone()));
+        let mut reader = super::Reader::Kafka(Reader::new(self.clone(), "scan", Arc::default()));
         if from >= self.all_bounds(&[at])?[0].end {
             return Ok(Vec::new());
         }
-        Ok(reader.read_or_wait(at, from, max_bytes, &bell)?.records)
+        Ok(reader.read_or_wait(at, from, max_bytes)?.records)
     }
 
     pub fn all_bounds(&self, all: &[At]) -> Result<Vec<Bounds>, Error> {
@@ -245,17 +249,17 @@ impl Kafka {
         Lease::join(&self.settings, &self.health, purpose, self.name(topic))
     }
 
-    /// The consumer of a purpose, shared while anyone uses it.
+    /// The consumer of a purpose, shared by all its readers.
     fn source(&self, purpose: &'static str) -> Result<Arc<Source>, Error> {
         if purpose == "scan" {
             return Ok(self.asking.clone());
         }
         let mut sources = self.sources.lock().expect("no panic holds this lock");
-        if let Some(source) = sources.get(purpose).and_then(Weak::upgrade) {
-            return Ok(source);
+        if let Some(source) = sources.get(purpose) {
+            return Ok(source.clone());
         }
         let source = Arc::new(Source::open(&self.settings, &self.health, purpose)?);
-        sources.insert(purpose, Arc::downgrade(&source));
+        sources.insert(purpose, source.clone());
         Ok(source)
     }
 

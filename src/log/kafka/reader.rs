@@ -10,13 +10,12 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::client::{self, Context, Health};
 use super::{Kafka, Settings};
 use crate::log::{At, Chunk, Error, Headers, Record};
-use crate::thread::Bell;
+use crate::thread::{Bell, Service};
 
 /// How long a partition may be held by a reader that is about to leave it.
 const CLAIM: Duration = Duration::from_secs(10);
@@ -25,12 +24,12 @@ impl ConsumerContext for Context {}
 
 /// A consumer, and the thread that serves what concerns no partition.
 pub struct Source {
-    consumer: Option<Arc<BaseConsumer<Context>>>,
+    // Ends before the consumer is closed.
+    _serving: Service,
+    consumer: Arc<BaseConsumer<Context>>,
     /// A partition has one place in a consumer: one reader at a time.
     claimed: Mutex<BTreeSet<At>>,
     freed: Condvar,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Source {
@@ -53,28 +52,20 @@ impl Source {
         let context = Context::new(purpose, health);
         let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(client::unusable)?;
         let consumer = Arc::new(consumer);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopping, serving) = (stop.clone(), consumer.clone());
-        let thread = std::thread::Builder::new().name(format!("kafka-{purpose}"));
-        let thread = thread.spawn(move || {
-            while !stopping.load(Ordering::Acquire) {
-                if let Some(Err(error)) = serving.poll(Duration::from_millis(100)) {
+        let served = consumer.clone();
+        let serving = Service::spawn(format!("kafka-{purpose}"), Arc::default(), move |turns| {
+            while turns.go_on() {
+                if let Some(Err(error)) = served.poll(Duration::from_millis(100)) {
                     tracing::debug!(purpose, %error, "a consumer");
                 }
             }
         });
-        let thread = thread.map_err(|e| Error::io("a thread for a consumer", &e))?;
-        Ok(Source {
-            consumer: Some(consumer),
-            claimed: Mutex::default(),
-            freed: Condvar::new(),
-            stop,
-            thread: Some(thread),
-        })
+        let serving = serving.map_err(|e| Error::io("a thread for a consumer", &e))?;
+        Ok(Source { _serving: serving, consumer, claimed: Mutex::default(), freed: Condvar::new() })
     }
 
     pub fn consumer(&self) -> &Arc<BaseConsumer<Context>> {
-        self.consumer.as_ref().expect("it is there until it is dropped")
+        &self.consumer
     }
 
     fn claim(&self, at: At) -> Result<(), Error> {
@@ -93,23 +84,6 @@ impl Source {
     fn free(&self, at: At) {
         self.claimed.lock().expect("no panic holds this lock").remove(&at);
         self.freed.notify_all();
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("a consumer's thread had panicked");
-        }
-        // Closing takes a round trip; nobody has to wait for it.
-        let consumer = self.consumer.take();
-        let closing = std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(consumer));
-        if let Err(error) = closing {
-            tracing::warn!(%error, "a consumer was closed in place");
-        }
     }
 }
 
@@ -134,6 +108,10 @@ pub struct Reader {
 impl Reader {
     pub fn new(kafka: Arc<Kafka>, purpose: &'static str, bell: Arc<Bell>) -> Reader {
         Reader { kafka, purpose, bell, source: None, following: BTreeMap::new() }
+    }
+
+    pub fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     pub fn read(&mut self, at: At, from: u64, max_bytes: usize) -> Result<Chunk, Error> {
@@ -186,13 +164,13 @@ impl Reader {
             let from = follow.next;
             return Err(self.fault(at, from, &error));
         }
-        let known = self
-            .source
-            .as_ref()
-            .and_then(|source| source.consumer().context().end(self.kafka.name(at.topic), at.partition as i32));
-        let follow = &self.following[&at];
-        let end = if follow.at_end { follow.next } else { known.unwrap_or(0).max(follow.next) };
-        Ok(Chunk { records, end, at_end: follow.at_end })
+        let (next, at_end) = (follow.next, follow.at_end);
+        let known = || {
+            let context = self.source.as_ref()?.consumer().context();
+            context.end(self.kafka.name(at.topic), at.partition as i32)
+        };
+        let end = if at_end { next } else { known().unwrap_or(0).max(next) };
+        Ok(Chunk { records, end, at_end })
     }
 
     fn take_up(&mut self, at: At, from: u64) -> Result<(), Error> {

@@ -1,0 +1,188 @@
+//! Partitions of the delivery as they come and go: opened beside the loop,
+//! given up once their attempts are written down.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Closing, Loop};
+use crate::actor;
+use crate::delivery::fold::{Error, Fold, Phase};
+use crate::delivery::records;
+use crate::domain::time::Millis;
+use crate::store;
+use crate::thread::{Thread, Token};
+
+/// How long attempts of a partition that is given up may take to finish.
+const DRAIN: Duration = Duration::from_secs(5);
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) enum Command {
+    Take(u32),
+    Opened(Opened),
+    /// Without `settle` nothing is worth waiting for: others may own it.
+    Release {
+        partition: u32,
+        settle: bool,
+        done: Token,
+    },
+}
+
+/// What the thread says that opened a partition.
+pub(super) struct Opened {
+    partition: u32,
+    /// Which opening it was: an earlier one may have been given up.
+    opening: u64,
+    outcome: Result<Box<Fold>, Error>,
+}
+
+/// One partition of this process.
+#[derive(Default)]
+pub(super) struct Part {
+    /// `None` unless it is open.
+    pub fold: Option<Box<Fold>>,
+    /// The thread that brings it here; openings are numbered.
+    opening: Option<(u64, Thread)>,
+    /// Everything in the due index up to here is in memory.
+    pub loaded: Vec<u8>,
+    /// When the next one behind that is due; `None` until it is looked up again.
+    pub due: Option<Option<Millis>>,
+    /// To be opened again then.
+    pub retry_at: Option<Instant>,
+    pub releasing: Option<Releasing>,
+    /// Given up and given back before it was gone.
+    again: bool,
+}
+
+pub(super) struct Releasing {
+    settle: bool,
+    deadline: Instant,
+    /// Dropped when the partition is gone.
+    _done: Token,
+}
+
+impl Loop {
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Take(partition) => match self.parts.get_mut(&partition) {
+                Some(part) => part.again = true,
+                None => self.open(partition),
+            },
+            Command::Opened(opened) => self.opened(opened),
+            Command::Release { partition, settle, done } => {
+                self.status(partition).unwanted.store(true, Ordering::Release);
+                let Some(part) = self.parts.get_mut(&partition) else { return };
+                part.again = false;
+                part.releasing = Some(Releasing { settle, deadline: Instant::now() + DRAIN, _done: done });
+                self.forget(partition);
+            }
+        }
+    }
+
+    /// Brings a partition here in a thread of its own: that may take long.
+    pub(super) fn open(&mut self, partition: u32) {
+        let status = self.status(partition).clone();
+        status.set(actor::Phase::Opening("opening its state".into()));
+        status.unwanted.store(false, Ordering::Release);
+        self.openings += 1;
+        let opening = self.openings;
+        let (open, own, bell) = (self.setup.open.clone(), self.commands.0.clone(), self.bell.clone());
+        let thread = Thread::spawn(format!("open-d{partition}"), move || {
+            let outcome = open(partition, bell.clone(), status).map(Box::new);
+            drop(open);
+            // The loop may not wait for it any more.
+            own.send(Command::Opened(Opened { partition, opening, outcome })).ok();
+            bell.ring();
+        });
+        let (part, failed) = match thread {
+            Ok(thread) => (Part { opening: Some((opening, thread)), ..Part::default() }, None),
+            Err(error) => (Part::default(), Some(Error::Failed(error.to_string()))),
+        };
+        self.parts.insert(partition, part);
+        if let Some(error) = failed {
+            self.fail(partition, &error);
+        }
+    }
+
+    fn opened(&mut self, Opened { partition, opening, outcome }: Opened) {
+        let Some(part) = self.parts.get_mut(&partition) else { return };
+        if part.opening.as_ref().is_none_or(|(expected, _)| *expected != opening) {
+            return;
+        }
+        part.opening = None;
+        match outcome {
+            // Given up in the meantime: it is nobody's loss.
+            _ if part.releasing.is_some() => {}
+            Ok(fold) => {
+                part.fold = Some(fold);
+                if let Err(error) = self.write_owed(partition) {
+                    return self.fail(partition, &error);
+                }
+                self.status(partition).set(actor::Phase::Running);
+            }
+            Err(error) => self.fail(partition, &error),
+        }
+    }
+
+    /// What is in memory may not be what is stored: the partition is opened
+    /// again, unless a person has to look first.
+    pub(super) fn fail(&mut self, partition: u32, error: &Error) {
+        tracing::error!(partition, %error, "the delivery of a partition has stopped");
+        let refused = error.is_final();
+        let damaged = matches!(error, Error::Store(store::Error::Damaged { .. }));
+        self.status(partition).damaged.store(damaged, Ordering::Release);
+        self.status(partition).set(actor::Phase::Stopped { why: error.to_string(), refused });
+        self.forget(partition);
+        if let Some(part) = self.parts.get_mut(&partition) {
+            part.fold = None;
+            part.retry_at = (!refused).then(|| Instant::now() + RESTART_PAUSE);
+        }
+    }
+
+    /// Writes what a crash between two records has left out.
+    fn write_owed(&mut self, partition: u32) -> Result<(), Error> {
+        let Some(fold) = self.fold(partition) else { return Ok(()) };
+        for row in fold.owed()? {
+            let now = match &row.phase {
+                Phase::RetryOwed { next_due_at } => {
+                    let first = row.first_started_at.unwrap_or(row.due_at);
+                    let wait = next_due_at - first.max(row.due_at);
+                    records::retry(partition, &row, (row.attempt, *next_due_at, first, wait))
+                }
+                Phase::DeadOwed { reason, died_at } => records::dead(partition, &row, row.attempt, reason, *died_at),
+                Phase::Due => continue,
+            };
+            self.write(Closing { item: None, now, then: None });
+        }
+        Ok(())
+    }
+
+    /// Lets a partition go as soon as its attempts have been written down.
+    pub(super) fn let_go(&mut self, partition: u32) -> bool {
+        let part = &self.parts[&partition];
+        let Some(releasing) = &part.releasing else { return false };
+        let flying = releasing.settle && self.flying.values().any(|p| *p == partition);
+        let gone = (!flying && part.opening.is_none()) || Instant::now() >= releasing.deadline;
+        if gone && let Some(part) = self.parts.remove(&partition) {
+            self.forget(partition);
+            // Its store is closed before anyone hears of it.
+            drop(part.fold);
+            self.strays.extend(part.opening.map(|(_, thread)| thread));
+            self.status(partition).set(actor::Phase::Elsewhere);
+            drop(part.releasing);
+            if part.again {
+                self.open(partition);
+            }
+        }
+        gone
+    }
+
+    /// Starts nothing more of a partition.
+    fn forget(&mut self, partition: u32) {
+        self.lanes.forget(partition);
+        self.deferred.retain(|_, (of, _)| *of != partition);
+        let queued: HashSet<String> = self.lanes.queued_ids();
+        let flying = &self.flying;
+        self.held.retain(|id| queued.contains(id) || flying.contains_key(id));
+    }
+}
