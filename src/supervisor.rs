@@ -3,6 +3,7 @@
 
 mod clockwork;
 mod data;
+pub mod export;
 mod keeper;
 mod owners;
 mod readiness;
@@ -171,6 +172,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     }
     // Installing a second time is an error that changes nothing.
     drop(rustls::crypto::ring::default_provider().install_default());
+    export::refuse_exported(&config)?;
     let data = data::prepare(&config)?;
     let lock = data::lock(&config.data_dir)?;
     let clock = Clock::new();

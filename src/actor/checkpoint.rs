@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use super::Frozen;
 use crate::domain::time::Millis;
-use crate::store::{self, Family, Store};
+use crate::store::{self, Batch, Family, Store};
 use crate::thread::{Bell, Thread};
 
 const KEY: &[u8] = b"checkpoint";
@@ -52,6 +52,10 @@ impl Meta {
         }
     }
 
+    pub fn save(&self, batch: &mut Batch) {
+        batch.put(Family::Meta, KEY, serde_json::to_vec(self).expect("meta serialises"));
+    }
+
     /// # Errors
     /// When the store cannot be read, or what is there is no checkpoint.
     pub fn load(store: &Store) -> Result<Option<Meta>, String> {
@@ -84,7 +88,7 @@ impl Checkpointer {
         let thread = Thread::spawn("checkpoint", move || {
             for Job { store, frozen, meta, done, bell } in queue {
                 let mut batch = frozen();
-                batch.put(Family::Meta, KEY, serde_json::to_vec(&meta).expect("meta serialises"));
+                meta.save(&mut batch);
                 let written = store.write(batch);
                 // Whoever hears of it may close the store and open it anew.
                 drop(store);

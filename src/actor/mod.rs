@@ -7,6 +7,7 @@ pub mod checkpoint;
 mod ledger;
 pub mod partition;
 pub mod pool;
+pub mod relocate;
 pub mod reply;
 mod restart;
 

@@ -431,7 +431,8 @@ impl<M: Machine> Partition<M> {
                 Ok((Effects::default(), own_reply))
             }
             Ok(decoded) => {
-                if let Some(to) = misplaced(&decoded, moment) {
+                let owner = owner(&decoded, moment.partitions);
+                if let Some(to) = owner.filter(|owner| *owner != self.partition) {
                     crate::metrics::get().engine_misplaced.inc();
                     let outgoing = Outgoing {
                         to,
@@ -554,20 +555,18 @@ impl<M: Machine> Partition<M> {
     }
 }
 
-/// The partition that owns the record's user, if it is another one.
-fn misplaced(decoded: &Decoded<'_>, moment: Moment) -> Option<u32> {
+/// The partition that owns what the record is about; `None` for what is about
+/// the partition it is in.
+pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
     let user_id = match decoded {
         Decoded::User(record) => &*record.user_id,
         Decoded::Internal(internal) => match &**internal {
             Internal::Query(query) => &query.user_id,
-            Internal::Define(_) | Internal::NameSeen { .. } => {
-                return (moment.origin.partition != 0).then_some(0);
-            }
+            Internal::Define(_) | Internal::NameSeen { .. } => return Some(0),
             Internal::Defined(_) | Internal::Forward(_) | Internal::Clock { .. } => return None,
         },
     };
-    let owner = id::partition_of(user_id, moment.partitions);
-    (owner != moment.origin.partition).then_some(owner)
+    Some(id::partition_of(user_id, partitions))
 }
 
 /// Time that a test clock has moved is taken with the flag alone.

@@ -5,6 +5,7 @@ mod apply;
 mod client;
 mod demo;
 mod doctor;
+mod export;
 mod files;
 mod get;
 mod output;
@@ -95,6 +96,8 @@ enum Verb {
         #[command(subcommand)]
         what: snapshot::What,
     },
+    /// Move from the embedded log to Kafka: journal, state, definitions, waiting deliveries
+    Export(export::ExportArgs),
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -196,6 +199,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Verb::Topics { brokers, .. } => overrides.brokers.clone_from(&brokers.brokers),
         Verb::Tail(args) => overrides.brokers.clone_from(&args.brokers.brokers),
+        Verb::Export(args) => {
+            overrides.brokers.clone_from(&args.brokers);
+            overrides.prefix.clone_from(&args.prefix);
+        }
         _ => {}
     }
     let config = config::load(cli.config.as_deref(), std::env::vars(), &overrides)
@@ -208,6 +215,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Send(args) => send::run(&context, &args).await,
         Verb::Tail(args) => tail::run(&context, &args).await,
         Verb::Topics { what, .. } => topics::run(&context, &what).await,
+        Verb::Export(_) => export::run(&context).await,
         Verb::Snapshot { what } => snapshot::run(&context, &what).await,
         Verb::Config { .. } => {
             print!("{}", toml::to_string(&context.config.table).unwrap_or_default());

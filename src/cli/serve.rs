@@ -100,7 +100,7 @@ pub fn log_to_stderr() {
     lines.try_init().ok();
 }
 
-fn failure(error: Error) -> Failure {
+pub fn failure(error: Error) -> Failure {
     match error {
         Error::Usage(text) => Failure::usage(text),
         Error::Refused(text) => Failure::refused(text),

@@ -31,6 +31,7 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     pub listen: Option<String>,
     pub brokers: Option<String>,
+    pub prefix: Option<String>,
 }
 
 /// Reads all layers. Without `file`, `askwhen.toml` counts if it is there.
@@ -69,6 +70,7 @@ pub fn load(
     set(&["data_dir"], flags.data_dir.as_ref().map(|p| p.display().to_string()));
     set(&["http", "listen"], flags.listen.clone());
     set(&["kafka", "brokers"], flags.brokers.clone());
+    set(&["log", "prefix"], flags.prefix.clone());
     if flags.brokers.is_some() {
         put(&mut table, &["log", "kind"], Value::String("kafka".into()));
     }

@@ -209,17 +209,13 @@ impl Fold {
             let endpoint = definition::endpoint(&body, None, Target::Trusted);
             self.endpoints.insert(key, endpoint.ok().map(|read| Arc::new(read.endpoint)));
         }
-        let mut from = Vec::new();
-        loop {
-            let rows = self.store.ascending(Family::Waiting, &from, 512)?;
-            let Some((last, _)) = rows.last() else { return Ok(()) };
-            from = [last.as_slice(), &[0]].concat();
-            for (_, value) in rows {
-                let row = decode(&value)?;
-                self.open += 1;
-                self.retrying += u64::from(row.attempt > 0);
-            }
-        }
+        let (mut open, mut retrying) = (0, 0);
+        self.each_row(|row| {
+            open += 1;
+            retrying += u64::from(row.attempt > 0);
+        })?;
+        (self.open, self.retrying) = (open, retrying);
+        Ok(())
     }
 
     /// Reads on; gives what became due or changed, or `None` when nothing has
@@ -454,18 +450,23 @@ impl Fold {
     /// When the store cannot be read.
     pub fn owed(&self) -> Result<Vec<Row>, Error> {
         let mut owed = Vec::new();
-        let mut from = Vec::new();
-        loop {
-            let rows = self.store.ascending(Family::Waiting, &from, 512)?;
-            let Some((last, _)) = rows.last() else { return Ok(owed) };
-            from = [last.as_slice(), &[0]].concat();
-            for (_, value) in rows {
-                let row = decode(&value)?;
-                if row.phase != Phase::Due {
-                    owed.push(row);
-                }
+        self.each_row(|row| {
+            if row.phase != Phase::Due {
+                owed.push(row);
             }
-        }
+        })?;
+        Ok(owed)
+    }
+
+    /// Hands every delivery that has not ended to `each`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn each_row(&self, mut each: impl FnMut(Row)) -> Result<(), Error> {
+        self.store.each(Family::Waiting, |_, value| {
+            each(decode(&value)?);
+            Ok(())
+        })
     }
 
     /// Forgets ends that are old; cheap, at most once a day.

@@ -3,6 +3,7 @@
 //! can read back from its topics. It decides nothing about surveys.
 
 mod attempt;
+pub mod export;
 mod fold;
 mod guard;
 mod lanes;
@@ -12,7 +13,7 @@ mod run;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-pub use fold::{Error, Fold, Positions};
+pub use fold::{Error, Fold, Positions, Row};
 pub use run::{Delivery, OWNED, Open, Setup, reached};
 
 use crate::actor;

@@ -40,6 +40,21 @@ pub struct User {
     pub overflowed: bool,
 }
 
+impl User {
+    /// Places in the journal name activations. In another journal the same
+    /// numbers come again: those from here are set apart, in their order.
+    pub fn leave_journal(&mut self) {
+        const APART: u64 = 1 << 63;
+        for survey in self.surveys.values_mut() {
+            survey.activations.iter_mut().for_each(|activated| activated.offset |= APART);
+            survey.shown.iter_mut().for_each(|shown| shown.offset |= APART);
+        }
+        for activated in self.offers.iter_mut().filter_map(|offer| offer.activation.as_mut()) {
+            activated.offset |= APART;
+        }
+    }
+}
+
 /// What one survey and one user have had with each other.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PerSurvey {

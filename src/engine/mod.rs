@@ -3,6 +3,7 @@
 //! deliveries by `domain::apply`. It knows no HTTP and sends nothing.
 
 mod decided;
+pub mod export;
 mod outputs;
 mod registrar;
 mod table;

@@ -28,8 +28,10 @@ pub struct Row {
     pub mark: u64,
 }
 
-const NAMES: &str = "names/";
-const REQUESTS: &[u8] = b"requests";
+/// Keys of the names that a project's partition has met.
+pub const NAMES: &str = "names/";
+/// Key of the registrar's requests.
+pub const REQUESTS: &[u8] = b"requests";
 
 #[derive(Debug, Default)]
 pub struct Table {
@@ -47,29 +49,28 @@ impl Table {
     /// When the store cannot be read, or holds what this version cannot.
     pub fn load(store: &Store) -> Result<Table, String> {
         let mut table = Table::default();
-        let mut from = Vec::new();
-        loop {
-            let entries = store.ascending(Family::Definitions, &from, 256).map_err(|e| e.to_string())?;
-            let Some((last, _)) = entries.last() else { break };
-            from = [last.as_slice(), &[0]].concat();
-            for (key, value) in entries {
-                let unreadable = |e: serde_json::Error| {
-                    format!("the definition {} is unreadable: {e}", String::from_utf8_lossy(&key))
-                };
-                if key == REQUESTS {
-                    table.requests = serde_json::from_slice(&value).map_err(unreadable)?;
-                } else if let Some(project) = key.strip_prefix(NAMES.as_bytes()) {
-                    let names: BTreeSet<String> = serde_json::from_slice(&value).map_err(unreadable)?;
-                    let project = String::from_utf8_lossy(project).into_owned();
-                    table.definitions.project_mut(&project).names = names;
-                } else {
-                    let row: Row = serde_json::from_slice(&value).map_err(unreadable)?;
-                    table.compile(&row)?;
-                    table.rows.insert(definition_key(&row.project, row.kind, &row.id), row);
-                }
+        store.each(Family::Definitions, |key, value| {
+            let unreadable =
+                |e: serde_json::Error| format!("the definition {} is unreadable: {e}", String::from_utf8_lossy(&key));
+            if key == REQUESTS {
+                table.requests = serde_json::from_slice(&value).map_err(unreadable)?;
+            } else if let Some(project) = key.strip_prefix(NAMES.as_bytes()) {
+                let names: BTreeSet<String> = serde_json::from_slice(&value).map_err(unreadable)?;
+                let project = String::from_utf8_lossy(project).into_owned();
+                table.definitions.project_mut(&project).names = names;
+            } else {
+                let row: Row = serde_json::from_slice(&value).map_err(unreadable)?;
+                table.compile(&row)?;
+                table.rows.insert(definition_key(&row.project, row.kind, &row.id), row);
             }
-        }
+            Ok::<_, String>(())
+        })?;
         Ok(table)
+    }
+
+    /// Every definition that there is or was.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.values()
     }
 
     pub fn row(&self, project: &str, kind: Kind, id: &str) -> Option<&Row> {

@@ -150,6 +150,14 @@ impl Embedded {
         Ok(log)
     }
 
+    /// The partitions of the log in `dir`, if there is one.
+    ///
+    /// # Errors
+    /// When what is there is unreadable.
+    pub fn partitions_of(dir: &Path) -> Result<Option<u32>, Error> {
+        Ok(read_identity(dir)?.map(|identity| identity.partitions))
+    }
+
     pub fn incarnation(&self) -> u128 {
         self.incarnation
     }
@@ -535,18 +543,15 @@ fn lock(dir: &Path) -> Result<File, Error> {
 }
 
 fn identity(dir: &Path, partitions: u32) -> Result<Identity, Error> {
-    let path = dir.join("log.json");
-    let identity = match fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice::<Identity>(&bytes)
-            .map_err(|e| Error::Refused(format!("{} is unreadable: {e}", path.display())))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+    let identity = match read_identity(dir)? {
+        Some(identity) => identity,
+        None => {
             let incarnation = format!("{:032x}", uuid::Uuid::new_v4().as_u128());
             let identity = Identity { format: FORMAT, incarnation, partitions };
             let text = serde_json::to_vec(&identity).expect("an identity serialises");
             write_file(dir, "log.json", &text)?;
             identity
         }
-        Err(error) => return Err(Error::io(path.display().to_string(), &error)),
     };
     if identity.format != FORMAT {
         let found = identity.format;
@@ -560,6 +565,17 @@ fn identity(dir: &Path, partitions: u32) -> Result<Identity, Error> {
         )));
     }
     Ok(identity)
+}
+
+fn read_identity(dir: &Path) -> Result<Option<Identity>, Error> {
+    let path = dir.join("log.json");
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| Error::Refused(format!("{} is unreadable: {e}", path.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(path.display().to_string(), &error)),
+    }
 }
 
 /// The ends noted at the last orderly close; without them damage at the very

@@ -185,6 +185,15 @@ impl Log {
         }
     }
 
+    /// Below this offset a partition of the journal was brought from another
+    /// log and has had its effect there: state is never begun before it.
+    pub fn begins(&self, partition: u32) -> u64 {
+        match self {
+            Log::Kafka(log) => log.begins(partition),
+            _ => 0,
+        }
+    }
+
     pub fn partitions(&self) -> u32 {
         match self {
             Log::Embedded(log) => log.partitions(),

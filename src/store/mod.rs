@@ -69,6 +69,12 @@ pub enum Error {
     Io { path: PathBuf, detail: String },
 }
 
+impl From<Error> for String {
+    fn from(error: Error) -> String {
+        error.to_string()
+    }
+}
+
 /// Changes that take effect together or not at all.
 #[derive(Debug, Default, Clone)]
 pub struct Batch {
@@ -98,6 +104,8 @@ impl Batch {
 }
 
 pub type Entry = (Vec<u8>, Vec<u8>);
+
+const EACH_AT_A_TIME: usize = 512;
 
 #[derive(Debug)]
 pub enum Store {
@@ -135,6 +143,26 @@ impl Store {
         match self {
             Store::Rocks(store) => store.scan(family, from, limit, true),
             Store::Memory(store) => Ok(store.scan(family, from, limit, true)),
+        }
+    }
+
+    /// Hands every entry of a family to `each`, ascending.
+    ///
+    /// # Errors
+    /// When the store cannot be read, and what `each` says.
+    pub fn each<E: From<Error>>(
+        &self,
+        family: Family,
+        mut each: impl FnMut(Vec<u8>, Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut from = Vec::new();
+        loop {
+            let entries = self.ascending(family, &from, EACH_AT_A_TIME)?;
+            let Some((last, _)) = entries.last() else { return Ok(()) };
+            from = [last.as_slice(), &[0]].concat();
+            for (key, value) in entries {
+                each(key, value)?;
+            }
         }
     }
 

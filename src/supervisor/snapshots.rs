@@ -142,7 +142,8 @@ impl Stores {
         let first = role.trimmed()[0];
         let bounds = self.log.bounds(At { topic: first, partition }).map_err(|e| e.to_string())?;
         let next = here.and_then(|h| h.positions.get(first.name()).copied()).unwrap_or(0);
-        let lost = next < bounds.start;
+        let begins = if role == Role::Engine { bounds.start.max(self.log.begins(partition)) } else { bounds.start };
+        let lost = next < begins;
         let far = bounds.end.saturating_sub(next) > FAR_BEHIND_RECORDS;
         if here.is_some() && !lost && !far {
             return Ok(None);
@@ -151,15 +152,14 @@ impl Stores {
         let newest = self.depot.list(role.name(), partition).map_err(|e| e.to_string())?;
         let fits = |m: &Manifest| {
             m.subject.incarnation == incarnation
-                && m.subject.position > here.map_or(0, |h| h.position)
+                && here.is_none_or(|h| m.subject.position > h.position)
                 && m.subject.logic_version == LOGIC_VERSION
                 && self.depot.is_whole(m).is_ok()
         };
         let found = newest.into_iter().find(fits);
         if found.is_none() && lost && role == Role::Engine {
             return Err(format!(
-                "the log begins at {} and the state of {} partition {partition} is at {next}: no snapshot in {:?} helps",
-                bounds.start,
+                "the log begins at {begins} and the state of {} partition {partition} is at {next}: no snapshot in {:?} helps",
                 role.name(),
                 self.depot
             ));

@@ -8,13 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::harness::{Receiver, Server, askwhen, open_survey};
-
-fn tail(server_dir: &std::path::Path, topic: &str) -> Vec<Value> {
-    let (code, out, error) = askwhen(server_dir, &["--data-dir", "data", "tail", topic]);
-    assert_eq!(code, Some(0), "{error}");
-    out.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
-}
+use crate::harness::{Receiver, Server, open_survey, tail};
 
 /// One worker: an event, a trigger and an answer per user, until the server
 /// goes; notes what was acknowledged.

@@ -292,6 +292,13 @@ pub fn run(program: &str, arguments: &[&str], input: &str) -> (bool, String) {
     (out.status.success(), format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)))
 }
 
+/// The records of a topic, as the command line prints them.
+pub fn tail(dir: &Path, topic: &str) -> Vec<Value> {
+    let (code, out, error) = askwhen(dir, &["--data-dir", "data", "tail", topic]);
+    assert_eq!(code, Some(0), "{error}");
+    out.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
 /// The program's own command line.
 pub fn askwhen(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let out = Command::new(BINARY).args(arguments).current_dir(dir).output().expect("it runs");

@@ -10,14 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Receiver, Said, askwhen, brokers, on_brokers, open_survey};
+use crate::harness::{Receiver, Said, askwhen, brokers, on_brokers, open_survey, tail};
 use crate::process::{Broker, Process};
-
-fn tail(dir: &Path, topic: &str) -> Vec<Value> {
-    let (code, out, error) = askwhen(dir, &["tail", topic]);
-    assert_eq!(code, Some(0), "{error}");
-    out.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
-}
 
 fn signal(process: &Process, name: &str) {
     let status = Command::new("kill").args([&format!("-{name}"), &process.pid().to_string()]).status();

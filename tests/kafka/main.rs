@@ -6,6 +6,7 @@ mod cluster;
 mod crash;
 #[path = "../it/delivery.rs"]
 mod delivery;
+mod export;
 #[path = "../it/harness.rs"]
 mod harness;
 #[path = "../it/input.rs"]

@@ -30,13 +30,7 @@ impl Process {
         let mut command = Command::new(BINARY);
         command.args(["--data-dir", name, "serve", "--listen", "127.0.0.1:0", "--roles", roles]).args(flags);
         command.current_dir(dir.path()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().expect("it starts");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("piped");
-        std::io::BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let base = line.trim().strip_prefix("askwhen listens on ").unwrap_or_else(|| panic!("{line}")).to_owned();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
-        let process = Process { child, base, http };
+        let process = Process::adopt(command.spawn().expect("it starts"));
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let said = process.call(Method::GET, "/readyz", None).await;
@@ -46,6 +40,16 @@ impl Process {
             assert!(Instant::now() < deadline, "{name} is not ready: {said:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// One that was just started, with its standard output piped.
+    pub fn adopt(mut child: Child) -> Process {
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        std::io::BufReader::new(stdout).read_line(&mut line).expect("a line");
+        let base = line.trim().strip_prefix("askwhen listens on ").unwrap_or_else(|| panic!("{line}")).to_owned();
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
+        Process { child, base, http }
     }
 
     pub fn pid(&self) -> u32 {

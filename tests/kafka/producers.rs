@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::harness::{Server, askwhen, brokers};
+use crate::harness::{Server, brokers, tail};
 
 fn prefix(dir: &Path) -> String {
     let text = std::fs::read_to_string(dir.join("askwhen.toml")).expect("made by the harness");
@@ -16,13 +16,14 @@ fn prefix(dir: &Path) -> String {
 }
 
 /// librdkafka's own default partitioner is CRC32, Java's is murmur2.
-fn producer(partitioner: &str) -> BaseProducer {
+pub fn producer(partitioner: &str) -> BaseProducer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers()).set("partitioner", partitioner).set("acks", "all");
     config.create().expect("a producer")
 }
 
-fn send(producer: &BaseProducer, topic: &str, key: Option<&str>, value: Option<&str>) {
+/// Handed over; it is there when the producer has been flushed.
+pub fn send(producer: &BaseProducer, topic: &str, key: Option<&str>, value: Option<&str>) {
     let mut record: BaseRecord<'_, str, str> = BaseRecord::to(topic);
     if let Some(key) = key {
         record = record.key(key);
@@ -34,9 +35,7 @@ fn send(producer: &BaseProducer, topic: &str, key: Option<&str>, value: Option<&
 }
 
 fn rejects(dir: &Path) -> Vec<Value> {
-    let (code, out, error) = askwhen(dir, &["tail", "rejects"]);
-    assert_eq!(code, Some(0), "{error}");
-    out.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["value"].clone()).collect()
+    tail(dir, "rejects").into_iter().map(|record| record["value"].clone()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,30 +5,90 @@
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use super::Kafka;
+use super::{Kafka, Settings};
 use crate::log::{Ack, At, Error, Log, New};
 use crate::wire::output::IDENTITY_KEY;
 use crate::wire::topic::Topic;
 
 const AT: At = At { topic: Topic::Definitions, partition: 0 };
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Identity {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Identity {
     incarnation: String,
     partitions: u32,
     key_check: String,
+    /// Where the journal's partitions begin to be this log's own: what stands
+    /// before was brought from another log and has had its effect. Empty where
+    /// nothing was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    begins: Vec<u64>,
+    /// Still being filled from another log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unfinished: bool,
 }
 
-/// The log's incarnation; made when there is none.
-pub fn learn(kafka: &Arc<Kafka>) -> Result<u128, Error> {
+impl Identity {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn fresh(settings: &Settings) -> Result<Identity, Error> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|e| Error::Refused(format!("the system gives no random bytes: {e}")))?;
+        Ok(Identity {
+            incarnation: hex::encode(random),
+            partitions: settings.partitions,
+            key_check: settings.key_check.clone(),
+            begins: Vec::new(),
+            unfinished: false,
+        })
+    }
+
+    pub fn unfinished(self) -> Identity {
+        Identity { unfinished: true, ..self }
+    }
+
+    pub fn finished(self, begins: Vec<u64>) -> Identity {
+        Identity { unfinished: false, begins, ..self }
+    }
+
+    pub fn incarnation(&self) -> u128 {
+        u128::from_str_radix(&self.incarnation, 16).expect("checked when it was learnt")
+    }
+
+    pub fn begins(&self, partition: u32) -> u64 {
+        self.begins.get(partition as usize).copied().unwrap_or(0)
+    }
+
+    /// Writes it, over an earlier one of the same incarnation.
+    pub fn write(&self, kafka: &Kafka) -> Result<(), Error> {
+        let new = New {
+            key: Some(format!("{IDENTITY_KEY}{}", self.incarnation).into()),
+            headers: Vec::new(),
+            value: Some(serde_json::to_vec(self).expect("it serialises").into()),
+        };
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        kafka.hasty.append(kafka.name(Topic::Definitions), AT, vec![new], Ack::Once(sender));
+        receiver.blocking_recv().unwrap_or(Err(Error::Closed)).map(drop)
+    }
+}
+
+/// The log's identity; made when there is none.
+pub fn learn(kafka: &Arc<Kafka>) -> Result<Identity, Error> {
     let found = match find(kafka)? {
         Some(found) => found,
         None => {
-            write(kafka)?;
+            Identity::fresh(&kafka.settings)?.write(kafka)?;
             find(kafka)?.ok_or_else(|| Error::Unavailable("the log's identity was written and is not there".into()))?
         }
     };
     let settings = &kafka.settings;
+    if found.unfinished {
+        return Err(Error::Refused(format!(
+            "an export into the topics {}* has not come to its end: wait for it, or delete these topics and export again",
+            settings.prefix
+        )));
+    }
     if found.key_check != settings.key_check {
         return Err(Error::Refused(format!(
             "the topics {}* were begun with another cluster key: set [secrets] key_file to the one that all processes share",
@@ -41,39 +101,25 @@ pub fn learn(kafka: &Arc<Kafka>) -> Result<u128, Error> {
             settings.prefix, found.partitions, settings.partitions
         )));
     }
-    u128::from_str_radix(&found.incarnation, 16)
-        .map_err(|_| Error::Refused("the log's identity in topic definitions is unreadable".into()))
-}
-
-fn find(kafka: &Arc<Kafka>) -> Result<Option<Identity>, Error> {
-    let log = Log::Kafka(kafka.clone());
-    let start = log.bounds(AT)?.start;
-    let mut found = None;
-    log.scan::<Error>(AT, start, |record| {
-        if found.is_none() && record.key.as_ref().is_some_and(|key| key.starts_with(IDENTITY_KEY.as_bytes())) {
-            let value = record.value.as_deref().unwrap_or_default();
-            let unreadable = |e: serde_json::Error| Error::Refused(format!("the log's identity is unreadable: {e}"));
-            found = Some(serde_json::from_slice(value).map_err(unreadable)?);
-        }
-        Ok(())
-    })?;
+    if u128::from_str_radix(&found.incarnation, 16).is_err() {
+        return Err(Error::Refused("the log's identity in topic definitions is unreadable".into()));
+    }
     Ok(found)
 }
 
-fn write(kafka: &Kafka) -> Result<(), Error> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|e| Error::Refused(format!("the system gives no random bytes: {e}")))?;
-    let identity = Identity {
-        incarnation: hex::encode(random),
-        partitions: kafka.settings.partitions,
-        key_check: kafka.settings.key_check.clone(),
-    };
-    let new = New {
-        key: Some(format!("{IDENTITY_KEY}{}", identity.incarnation).into()),
-        headers: Vec::new(),
-        value: Some(serde_json::to_vec(&identity).expect("it serialises").into()),
-    };
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    kafka.hasty.append(kafka.name(Topic::Definitions), AT, vec![new], Ack::Once(sender));
-    receiver.blocking_recv().unwrap_or(Err(Error::Closed)).map(drop)
+/// The first that was written, as it was written last.
+fn find(kafka: &Arc<Kafka>) -> Result<Option<Identity>, Error> {
+    let log = Log::Kafka(kafka.clone());
+    let start = log.bounds(AT)?.start;
+    let mut found: Option<(bytes::Bytes, Identity)> = None;
+    log.scan::<Error>(AT, start, |record| {
+        let Some(key) = record.key.filter(|key| key.starts_with(IDENTITY_KEY.as_bytes())) else { return Ok(()) };
+        if found.as_ref().is_none_or(|(first, _)| *first == key) {
+            let value = record.value.as_deref().unwrap_or_default();
+            let unreadable = |e: serde_json::Error| Error::Refused(format!("the log's identity is unreadable: {e}"));
+            found = Some((key, serde_json::from_slice(value).map_err(unreadable)?));
+        }
+        Ok(())
+    })?;
+    Ok(found.map(|(_, identity)| identity))
 }

@@ -74,7 +74,7 @@ pub struct Group {
 
 impl Lease {
     /// For a log that nobody else can own: everything, once.
-    pub(in crate::log) fn of_all(partitions: u32) -> Lease {
+    pub fn of_all(partitions: u32) -> Lease {
         let (sender, changes) = mpsc::channel();
         // The receiver is right here.
         sender.send(LeaseChange::Assigned((0..partitions).collect())).ok();

@@ -6,6 +6,7 @@
 //! say; a consumer group gives out the right to own a partition and nothing else.
 
 mod client;
+mod founding;
 mod identity;
 mod lease;
 mod producer;
@@ -25,9 +26,11 @@ use crate::domain::time::Millis;
 use crate::thread::Service;
 use crate::wire::topic::Topic;
 use client::{Context, Health};
+use identity::Identity;
 use producer::Producer;
 use reader::Source;
 
+pub use founding::Founding;
 pub use lease::{Lease, LeaseChange, Membership, Standing};
 pub use reader::Reader;
 pub use topics::{Found, apply as apply_topics, check as check_topics};
@@ -63,7 +66,7 @@ impl Settings {
 
 pub struct Kafka {
     settings: Settings,
-    incarnation: OnceLock<u128>,
+    identity: OnceLock<Identity>,
     /// Full names by [`Topic`].
     names: Vec<String>,
     patient: Producer,
@@ -95,8 +98,8 @@ impl Kafka {
     pub fn connect(settings: Settings) -> Result<Arc<Kafka>, Error> {
         let (kafka, runtime) = Kafka::open(settings)?;
         topics::make_or_check(&kafka.admin, &kafka.settings, &runtime)?;
-        let incarnation = identity::learn(&kafka)?;
-        kafka.incarnation.get_or_init(|| incarnation);
+        let identity = identity::learn(&kafka)?;
+        kafka.identity.get_or_init(|| identity);
         let admin = topics::admin(&kafka.settings, &kafka.health)?;
         let watching = kafka.health.watch(admin, kafka.name(Topic::Events).to_owned())?;
         kafka.watching.get_or_init(|| watching);
@@ -117,7 +120,7 @@ impl Kafka {
         let runtime = Handle::try_current().map_err(|e| Error::Refused(e.to_string()))?;
         let health = Arc::new(Health::default());
         let kafka = Kafka {
-            incarnation: OnceLock::new(),
+            identity: OnceLock::new(),
             names: Topic::ALL.iter().map(|topic| settings.name(*topic)).collect(),
             patient: Producer::patient(&settings, &health)?,
             hasty: Producer::hasty(&settings, &health)?,
@@ -133,7 +136,16 @@ impl Kafka {
     }
 
     pub fn incarnation(&self) -> u128 {
-        *self.incarnation.get().expect("learnt while connecting")
+        self.identity().incarnation()
+    }
+
+    fn identity(&self) -> &Identity {
+        self.identity.get().expect("learnt while connecting")
+    }
+
+    /// Where a partition of the journal begins to be this log's own.
+    pub fn begins(&self, partition: u32) -> u64 {
+        self.identity().begins(partition)
     }
 
     pub fn partitions(&self) -> u32 {

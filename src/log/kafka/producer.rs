@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{self, Context, Health};
 use super::{REQUEST_BYTES, REQUEST_TIMEOUT_MS, Settings};
+use crate::domain::time::Millis;
 use crate::log::{Ack, At, Error, New, Placed};
 
 /// Acknowledgements that stay out so long while records wait: the brokers hang.
@@ -173,7 +174,12 @@ impl Producer {
     }
 
     pub fn append(&self, topic: &str, at: At, records: Vec<New>, ack: Ack) {
-        let bytes: usize = records.iter().map(New::len_bytes).sum();
+        self.append_stamped(topic, at, records.into_iter().map(|new| (new, None)).collect(), ack);
+    }
+
+    /// As [`Producer::append`], with times of their own for a topic that takes them.
+    pub fn append_stamped(&self, topic: &str, at: At, records: Vec<(New, Option<Millis>)>, ack: Ack) {
+        let bytes: usize = records.iter().map(|(new, _)| new.len_bytes()).sum();
         if self.max_bytes.is_some_and(|most| self.load.bytes.load(Ordering::Acquire) + bytes > most) {
             return ack.send(Err(Error::Overloaded));
         }
@@ -190,9 +196,12 @@ impl Producer {
             bytes,
             load: self.load.clone(),
         });
-        for new in &records {
+        for (new, stamp) in &records {
             let mut record: BaseRecord<'_, [u8], [u8], Arc<Batch>> =
                 BaseRecord::with_opaque_to(topic, batch.clone()).partition(at.partition as i32);
+            if let Some(stamp) = stamp {
+                record = record.timestamp(*stamp);
+            }
             if let Some(key) = &new.key {
                 record = record.key(key);
             }

@@ -266,7 +266,7 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
 }
 
 /// Stands for a record; Kafka's own checksums are those of batches.
-fn checksum(key: Option<&[u8]>, headers: &Headers, value: Option<&[u8]>) -> u32 {
+pub(super) fn checksum(key: Option<&[u8]>, headers: &Headers, value: Option<&[u8]>) -> u32 {
     let part = |crc: u32, bytes: Option<&[u8]>| {
         let length = bytes.map_or(u64::MAX, |b| b.len() as u64);
         crc32c::crc32c_append(crc32c::crc32c_append(crc, &length.to_be_bytes()), bytes.unwrap_or_default())

@@ -19,6 +19,7 @@ use crate::wire::topic::{Cleanup, Timestamp, Topic};
 /// Topics that the program itself trims, when snapshots cover what goes.
 const TRIMMED_BY_US: [Topic; 6] =
     [Topic::Events, Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d];
+const TIMESTAMP_TYPE: &str = "message.timestamp.type";
 /// Answers that nobody waits for any more.
 const REPLIES_KEPT_MS: i64 = 3_600_000;
 
@@ -56,7 +57,7 @@ fn wanted(settings: &Settings, topic: Topic) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("cleanup.policy", cleanup.to_owned()),
         ("retention.ms", kept.to_string()),
-        ("message.timestamp.type", timestamp.to_owned()),
+        (TIMESTAMP_TYPE, timestamp.to_owned()),
         ("max.message.bytes", MAX_RECORD_BYTES.to_string()),
         ("min.insync.replicas", in_sync.to_string()),
     ])
@@ -135,6 +136,26 @@ pub fn must_be_there(admin: &AdminClient<Context>, settings: &Settings, runtime:
     if found.wrong.is_empty() { Ok(()) } else { Err(Error::Refused(found.wrong.join("\n"))) }
 }
 
+/// For a log that is filled from another one: all topics, none of which may be
+/// there; the journal takes the times that it is given.
+pub fn make_all(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<(), Error> {
+    let found = look(admin, settings, runtime)?;
+    if let Some(there) = Topic::ALL.iter().find(|topic| !found.missing.contains(topic)) {
+        return Err(Error::Refused(format!(
+            "there is a topic {} already: take another --prefix, or delete the topics {}* of an export that failed",
+            settings.name(*there),
+            settings.prefix
+        )));
+    }
+    make(admin, settings, runtime, Topic::ALL)?;
+    set(admin, settings, runtime, Topic::Events, &[(TIMESTAMP_TYPE, "CreateTime")])
+}
+
+/// From here on the brokers stamp the journal's records.
+pub fn take_own_times(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<(), Error> {
+    set(admin, settings, runtime, Topic::Events, &[])
+}
+
 fn look(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<Found, Error> {
     let metadata = metadata(admin, settings)?;
     let mut found = Found::default();
@@ -165,7 +186,7 @@ fn look(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> 
         for (setting, is, should) in differs {
             let line = format!("{name} has {setting}={is}, {should} is declared");
             // Producers would set the clock that decides.
-            if topic == Topic::Events && setting == "message.timestamp.type" {
+            if topic == Topic::Events && setting == TIMESTAMP_TYPE {
                 found.wrong.push(format!("{line}; `askwhen topics apply` sets it"));
             } else {
                 found.different.push(line);
@@ -285,8 +306,7 @@ fn wait_for_leaders(admin: &AdminClient<Context>, settings: &Settings, topics: &
     }
 }
 
-/// Brokers replace all settings of a topic at once, so those that others made
-/// are given again.
+/// Sets what differs.
 fn alter(
     admin: &AdminClient<Context>,
     settings: &Settings,
@@ -295,30 +315,36 @@ fn alter(
 ) -> Result<Vec<String>, Error> {
     let there: Vec<Topic> = Topic::ALL.iter().copied().filter(|t| !found.missing.contains(t)).collect();
     let mut done = Vec::new();
-    for (topic, config) in described(admin, settings, runtime, &there)? {
-        let mut all: BTreeMap<String, String> = config
-            .entries
-            .iter()
-            .filter(|entry| entry.source == ConfigSource::DynamicTopic)
-            .filter_map(|entry| Some((entry.name.clone(), entry.value.clone()?)))
-            .collect();
-        let before = all.clone();
-        all.extend(wanted(settings, topic).into_iter().map(|(name, value)| (name.to_owned(), value)));
-        let is = |name: &str| config.get(name).and_then(|entry| entry.value.clone());
-        let same = wanted(settings, topic).iter().all(|(name, value)| is(name).as_deref() == Some(value));
-        if same || all == before {
-            continue;
-        }
-        let name = settings.name(topic);
-        let change = all
-            .iter()
-            .fold(AlterConfig::new(ResourceSpecifier::Topic(&name)), |change, (name, value)| change.set(name, value));
-        let options = AdminOptions::new().request_timeout(Some(ASK));
-        let answers = runtime.block_on(admin.alter_configs(&[change], &options)).map_err(client::unavailable)?;
-        for answer in answers {
-            answer.map_err(|(_, code)| Error::Refused(format!("{name} cannot be changed: {code}")))?;
-        }
-        done.push(format!("changed {name}"));
+    for (topic, _) in differences(admin, settings, runtime, &there)? {
+        set(admin, settings, runtime, topic, &[])?;
+        done.push(format!("changed {}", settings.name(topic)));
     }
     Ok(done)
+}
+
+/// Sets a topic as it is declared, and `also` over that. Brokers replace all
+/// settings of a topic at once, so those that others made are given again.
+fn set(
+    admin: &AdminClient<Context>,
+    settings: &Settings,
+    runtime: &Handle,
+    topic: Topic,
+    also: &[(&str, &str)],
+) -> Result<(), Error> {
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    for (_, config) in described(admin, settings, runtime, &[topic])? {
+        let own = config.entries.iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
+        all.extend(own.filter_map(|entry| Some((entry.name.clone(), entry.value.clone()?))));
+    }
+    all.extend(wanted(settings, topic).into_iter().map(|(name, value)| (name.to_owned(), value)));
+    all.extend(also.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    let name = settings.name(topic);
+    let change = AlterConfig::new(ResourceSpecifier::Topic(&name));
+    let change = all.iter().fold(change, |change, (name, value)| change.set(name, value));
+    let options = AdminOptions::new().request_timeout(Some(ASK));
+    let answers = runtime.block_on(admin.alter_configs(&[change], &options)).map_err(client::unavailable)?;
+    for answer in answers {
+        answer.map_err(|(_, code)| Error::Refused(format!("{name} cannot be changed: {code}")))?;
+    }
+    Ok(())
 }

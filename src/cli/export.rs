@@ -1,0 +1,63 @@
+//! `askwhen export`
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Context, Failure, Format, output};
+use crate::supervisor::export;
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Kafka brokers, "host:9092,…", over what the configuration says
+    #[arg(long, value_name = "HOSTS")]
+    pub brokers: Option<String>,
+    /// What the names of the new topics begin with, over what the configuration says
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
+}
+
+pub async fn run(context: &Context) -> Result<(), Failure> {
+    if !context.config.kafka {
+        return Err(Failure::usage("name the brokers to export to: --brokers host:9092"));
+    }
+    super::serve::log_to_stderr();
+    let config = context.config.clone();
+    let report = tokio::task::spawn_blocking(move || {
+        // On standard error, and only on a terminal.
+        let bar = ProgressBar::new(0);
+        let style = ProgressStyle::with_template("{msg:32} {wide_bar} {pos}/{len}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let report = export::run(&config, |what, done, all| {
+            bar.set_message(what);
+            bar.set_length(all);
+            bar.set_position(done);
+        });
+        bar.finish_and_clear();
+        report
+    });
+    let report = report.await.map_err(|e| Failure::failed(e.to_string()))?.map_err(super::serve::failure)?;
+    if context.format == Format::Json {
+        output::json(&serde_json::to_value(&report).map_err(|e| Failure::failed(e.to_string()))?);
+        return Ok(());
+    }
+    let data_dir = context.config.data_dir.display();
+    let key_file = match &context.config.key_file {
+        Some(path) => path.display().to_string(),
+        None => format!("{data_dir}/secrets.key"),
+    };
+    output::line(&format!(
+        "{} journal records, {} users, {} definitions and {} waiting deliveries are in the topics {}* with {} partitions",
+        report.journal_records,
+        report.users,
+        report.definitions,
+        report.waiting_deliveries,
+        report.prefix,
+        report.partitions
+    ));
+    output::line("Serve them with, on every process,");
+    output::line(&format!("  [log] prefix = \"{}\" and partitions = {}", report.prefix, report.partitions));
+    output::line(&format!("  [secrets] key_file = a copy of {key_file}"));
+    output::line(&format!("  [[keys]] as in {data_dir}/keys.toml, where the clients are to keep theirs"));
+    output::line(&format!("{data_dir} is not served any more."));
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! What waits here, as records that make it wait in another log.
+
+use super::fold::{Error, Fold, Phase, Row};
+use super::records::{self, Write};
+use crate::domain::id;
+use crate::domain::time::Millis;
+use crate::log::{At, New};
+use crate::wire::output::{self, DeliveryRecord, ID_HEADER, SOURCE_HEADER};
+use crate::wire::topic::Topic;
+
+/// Every delivery that has not ended, the first due first, under the ids that
+/// it has.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn waiting(fold: &Fold) -> Result<Vec<Row>, Error> {
+    let mut rows = Vec::new();
+    fold.each_row(|row| rows.push(row))?;
+    rows.sort_by_key(|row| (row.due_at, row.place));
+    Ok(rows)
+}
+
+/// The record of one of these.
+pub fn record(row: &Row, partitions: u32, now: Millis) -> Write {
+    let partition = id::partition_of(&row.delivery.user_id, partitions);
+    let first = row.first_started_at.unwrap_or(row.due_at);
+    match &row.phase {
+        Phase::Due if row.attempt == 0 => {
+            let deliver = DeliveryRecord::Deliver(Box::new(row.delivery.clone()));
+            let new = New {
+                key: Some(row.delivery.user_id.clone().into()),
+                headers: Vec::new(),
+                value: Some(output::encode(&deliver).into()),
+            };
+            let new = new.header(ID_HEADER, row.delivery.delivery_id.clone());
+            (At { topic: Topic::Deliveries, partition }, new.header(SOURCE_HEADER, row.source.clone()))
+        }
+        Phase::Due => records::retry(partition, row, (row.attempt, row.due_at, first, row.due_at - now)),
+        Phase::RetryOwed { next_due_at } => {
+            records::retry(partition, row, (row.attempt, *next_due_at, first, next_due_at - now))
+        }
+        Phase::DeadOwed { reason, died_at } => records::dead(partition, row, row.attempt, reason, *died_at),
+    }
+}
+
+/// An endpoint's definition, as every partition of the delivery is told.
+pub fn command(command: &DeliveryRecord, partition: u32) -> Write {
+    let key = match command {
+        DeliveryRecord::Endpoint { endpoint_id, .. } => endpoint_id.clone(),
+        DeliveryRecord::Deliver(delivery) => delivery.user_id.clone(),
+    };
+    let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(output::encode(command).into()) };
+    (At { topic: Topic::Deliveries, partition }, new)
+}

@@ -1,0 +1,147 @@
+//! State for a log with another number of partitions. Users go where their
+//! records will go; what is known by a hash alone goes wherever its user may be;
+//! definitions go everywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::table::{NAMES, REQUESTS, Table};
+use crate::domain::id;
+use crate::store::{Batch, Family, Store};
+use crate::wire::output::DeliveryRecord;
+use crate::wire::{definition, state};
+
+/// Bytes written to a store at a time.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// New stores, and what waits to be written to them.
+struct Into<'a> {
+    stores: &'a [Arc<Store>],
+    batches: Vec<(usize, Batch)>,
+}
+
+impl Into<'_> {
+    fn put(&mut self, partition: u32, family: Family, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let (bytes, batch) = &mut self.batches[partition as usize];
+        *bytes += key.len() + value.len();
+        batch.put(family, key, value);
+        if *bytes >= BATCH_BYTES {
+            *bytes = 0;
+            self.stores[partition as usize].write(std::mem::take(batch))?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), String> {
+        for (store, (_, batch)) in self.stores.iter().zip(self.batches) {
+            store.write(batch)?;
+        }
+        Ok(())
+    }
+}
+
+/// Fills new stores, one for each new partition, from those of all old ones,
+/// which must be at rest; gives the number of users.
+///
+/// # Errors
+/// When a store cannot be read or written.
+pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, String> {
+    let (old, new) = (from.len() as u32, into.len() as u32);
+    let mut out = Into { stores: into, batches: into.iter().map(|_| (0, Batch::default())).collect() };
+    let mut users = 0;
+    for (partition, store) in (0..).zip(from) {
+        store.each(Family::Users, |key, value| {
+            let user_id = key.splitn(2, |byte| *byte == 0).nth(1).unwrap_or_default();
+            let to = id::murmur2(user_id) % new;
+            let mut user = state::decode(&value).map_err(|e| format!("a user's state is unreadable: {e}"))?;
+            user.leave_journal();
+            users += 1;
+            out.put(to, Family::Users, &key, &state::encode(&user))
+        })?;
+        // A user's hash has the same remainder by whatever divides both numbers.
+        let common = gcd(old, new);
+        let possible: Vec<u32> = (0..new).filter(|to| to % common == partition % common).collect();
+        for family in [Family::Dedupe, Family::Decided] {
+            store.each(family, |key, value| possible.iter().try_for_each(|to| out.put(*to, family, &key, &value)))?;
+        }
+    }
+    definitions(from, &mut out)?;
+    out.finish()?;
+    Ok(users)
+}
+
+/// The registrar's rows for everyone; names that anyone has met.
+fn definitions(from: &[Arc<Store>], out: &mut Into<'_>) -> Result<(), String> {
+    let mut names: BTreeMap<Vec<u8>, BTreeSet<String>> = BTreeMap::new();
+    for (partition, store) in from.iter().enumerate() {
+        store.each(Family::Definitions, |key, value| {
+            if key.starts_with(NAMES.as_bytes()) {
+                let met: BTreeSet<String> = serde_json::from_slice(&value).map_err(|e| e.to_string())?;
+                names.entry(key).or_default().extend(met);
+                return Ok(());
+            }
+            let to = match (partition, key == REQUESTS) {
+                (0, true) => 0..1,
+                (0, false) => 0..out.stores.len() as u32,
+                _ => 0..0,
+            };
+            to.into_iter().try_for_each(|to| out.put(to, Family::Definitions, &key, &value))
+        })?;
+    }
+    for (key, met) in names {
+        let value = serde_json::to_vec(&met).expect("names serialise");
+        for to in 0..out.stores.len() as u32 {
+            out.put(to, Family::Definitions, &key, &value)?;
+        }
+    }
+    Ok(())
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// The commands that tell a delivery of every endpoint.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn endpoint_commands(registrar: &Store) -> Result<Vec<DeliveryRecord>, String> {
+    let table = Table::load(registrar)?;
+    let endpoints = table.rows().filter(|row| row.kind == definition::Kind::Endpoint);
+    let command = |row: &super::table::Row| DeliveryRecord::Endpoint {
+        project: row.project.clone(),
+        endpoint_id: row.id.clone(),
+        version: row.version,
+        body: row.body.clone(),
+    };
+    Ok(endpoints.map(command).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::user::User;
+    use crate::store::{Memory, keys};
+
+    #[test]
+    fn users_and_what_is_known_of_them_meet_again() {
+        let make = |n: usize| (0..n).map(|_| Arc::new(Store::Memory(Memory::default()))).collect::<Vec<_>>();
+        for (old, new) in [(2, 8), (8, 2), (3, 4), (4, 6), (5, 5)] {
+            let (from, into) = (make(old), make(new));
+            for n in 0..200_u32 {
+                let user_id = format!("u{n}");
+                let mut batch = Batch::default();
+                batch.put(Family::Users, keys::named("p", &user_id), state::encode(&User::default()));
+                batch.put(Family::Dedupe, n.to_be_bytes(), []);
+                from[id::partition_of(&user_id, old as u32) as usize].write(batch).unwrap();
+            }
+            assert_eq!(repartition(&from, &into).unwrap(), 200);
+            for n in 0..200_u32 {
+                let user_id = format!("u{n}");
+                let home = &into[id::partition_of(&user_id, new as u32) as usize];
+                assert!(home.get(Family::Users, &keys::named("p", &user_id)).unwrap().is_some());
+                assert!(home.get(Family::Dedupe, &n.to_be_bytes()).unwrap().is_some(), "{old} to {new}");
+            }
+        }
+    }
+}

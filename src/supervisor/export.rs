@@ -1,0 +1,485 @@
+//! From the embedded log to Kafka: the journal that is kept, the state that it
+//! has led to, definitions, and deliveries that have not ended. While nobody
+//! serves; afterwards the data directory is not served any more.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::snapshots::{Role, Stores};
+use super::{Error, MAX_CLOCK_LAG, STORE_MEMORY_BYTES, data, depot, kafka_settings, owners};
+use crate::actor::checkpoint::{Checkpointer, Meta};
+use crate::actor::relocate::Relocation;
+use crate::actor::{self, Phase, Replies};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::delivery::{self, Fold};
+use crate::domain::LOGIC_VERSION;
+use crate::domain::time::{Millis, format_time};
+use crate::engine::export as engine;
+use crate::log::kafka::Founding;
+use crate::log::{At, Embedded, Lease, Log, New, Record};
+use crate::store::snapshot::{Depot, Subject};
+use crate::store::{Batch, Family, Shared, Store};
+use crate::wire::output::{SOURCE_HEADER, Source};
+use crate::wire::seal::ClusterKey;
+use crate::wire::topic::Topic;
+
+/// What a data directory holds that was exported.
+const MARKER: &str = "exported.json";
+const READ_BYTES: usize = 1 << 20;
+const APPEND_BYTES: usize = 256 << 10;
+/// How long the engine may take for what it has not decided yet.
+const REST: Duration = Duration::from_secs(3_600);
+
+/// What was brought over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    pub brokers: String,
+    pub prefix: String,
+    pub partitions: u32,
+    pub journal_records: u64,
+    pub users: u64,
+    pub definitions: u64,
+    pub waiting_deliveries: u64,
+    pub exported_at: String,
+}
+
+/// A data directory that was exported is not served again: two logs would go on
+/// from one state, and send everything twice.
+pub fn refuse_exported(config: &Config) -> Result<(), Error> {
+    let path = config.data_dir.join(MARKER);
+    if config.kafka || !path.exists() {
+        return Ok(());
+    }
+    let report = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Report>(&bytes).ok());
+    let Report { brokers, prefix, .. } = report.unwrap_or_default();
+    Err(Error::Refused(format!(
+        "{} was exported to the topics {prefix}* on {brokers}: serve with --brokers. To go on from here instead, delete \
+         those topics, then {}",
+        config.data_dir.display(),
+        path.display()
+    )))
+}
+
+/// Secrets stay sealed with the key of the data directory that made them.
+fn refuse_another_key(source: &Config, data: &data::Data) -> Result<(), Error> {
+    let own = source.data_dir.join("secrets.key");
+    match std::fs::read_to_string(&own).ok().and_then(|text| ClusterKey::parse(&text)) {
+        Some(key) if key.check() != data.key.check() => Err(Error::Refused(format!(
+            "the secrets in this log are sealed with {}, and [secrets] key_file is another key: set it to a copy of \
+             that file, for every process",
+            own.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Exports the data directory to `target`, which is on Kafka. Blocks; `told`
+/// hears what is being done, how much of it is done, and how much there is.
+///
+/// # Errors
+/// When there is nothing to export, when the target is in use, or out of reach.
+pub fn run(target: &Config, mut told: impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
+    let log_dir = target.data_dir.join("log");
+    let Some(partitions) = Embedded::partitions_of(&log_dir)? else {
+        return Err(Error::Unreachable(format!(
+            "{} holds no embedded log; name the data directory with --data-dir",
+            target.data_dir.display()
+        )));
+    };
+    let source = Config { kafka: false, partitions, snapshots_url: None, ..target.clone() };
+    refuse_exported(&source)?;
+    let data = data::prepare(&source)?;
+    refuse_another_key(&source, &data)?;
+    let _lock = data::lock(&source.data_dir)?;
+    // Before anything is made on the brokers.
+    let depot = depot(target)?;
+    let clock = Clock::new();
+    let log = Arc::new(Embedded::open(&log_dir, partitions, clock.clone())?);
+    let exported = Export { source: &source, target, data: &data, depot, clock, log: &log }.run(&mut told);
+    log.close();
+    let report = exported?;
+    let text = serde_json::to_vec_pretty(&report).expect("a report serialises");
+    std::fs::write(source.data_dir.join(MARKER), text)?;
+    Ok(report)
+}
+
+struct Export<'a> {
+    source: &'a Config,
+    target: &'a Config,
+    data: &'a data::Data,
+    depot: Depot,
+    clock: Clock,
+    log: &'a Arc<Embedded>,
+}
+
+/// What the old log holds, at rest.
+struct AtRest {
+    stores: Vec<Arc<Store>>,
+    metas: Vec<Meta>,
+    waiting: Vec<delivery::Row>,
+}
+
+/// Journal records by their old place; where they are now, once they are.
+type Moved = HashMap<(u32, u64), Option<Source>>;
+
+impl Export<'_> {
+    fn run(&self, told: &mut impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
+        let AtRest { stores, metas, mut waiting } = self.bring_to_rest(told)?;
+        let mut founding = Founding::begin(kafka_settings(self.target, self.data.key.check()))?;
+        let place = |row: &delivery::Row| Source::parse(row.source.as_bytes()).map(|s| (s.partition, s.offset));
+        let mut moved: Moved = waiting.iter().filter_map(place).map(|place| (place, None)).collect();
+        let lasts = self.journal(&mut founding, &mut moved, told)?;
+        for row in &mut waiting {
+            let now = place(row).and_then(|place| moved.get(&place).copied().flatten());
+            row.source = now.map_or_else(String::new, |source| source.encode());
+        }
+        let definitions = self.definitions(&mut founding)?;
+        let waiting_deliveries = self.deliveries(&mut founding, &stores[0], &waiting, told)?;
+        founding.settle(0)?;
+        let users = self.state(&founding, (&stores, &metas), &lasts, told)?;
+        founding.finish(lasts.iter().map(|last| last.next).collect())?;
+        Ok(Report {
+            brokers: self.target.brokers.clone(),
+            prefix: self.target.prefix.clone(),
+            partitions: self.target.partitions,
+            journal_records: lasts.iter().map(|last| last.next).sum(),
+            users,
+            definitions,
+            waiting_deliveries,
+            exported_at: format_time(self.clock.wall()),
+        })
+    }
+
+    /// Lets the engine decide everything that the journal holds, and looks at
+    /// what waits to be delivered. Nothing is sent.
+    fn bring_to_rest(&self, told: &mut impl FnMut(&'static str, u64, u64)) -> Result<AtRest, Error> {
+        let (config, log) = (self.source, Log::Embedded(self.log.clone()));
+        if let Some(newest) = self.log.newest_at()
+            && newest > self.clock.wall() + MAX_CLOCK_LAG
+        {
+            return Err(Error::Refused("this machine's clock is behind the log's newest record: set the clock".into()));
+        }
+        let shared = Shared::new(STORE_MEMORY_BYTES);
+        let stores = Stores::new(config.data_dir.clone(), shared.clone(), depot(config)?, log.clone());
+        let statuses: Vec<Arc<actor::Status>> = (0..config.partitions).map(|_| Arc::default()).collect();
+        let replies = Replies::default();
+        let setup =
+            actor::Setup::new(log.clone(), self.clock.clone(), self.data.key.clone(), replies, Checkpointer::start()?);
+        let mut owner = owners::engine(config, &setup, &stores, (Lease::of_all(config.partitions), &statuses))?;
+        let rested = self.wait_for_rest(&statuses, told);
+        if let Some(pool) = owner.leave() {
+            // Settles, and writes down where it is.
+            pool.stop();
+        }
+        rested?;
+        let mut rest = AtRest { stores: Vec::new(), metas: Vec::new(), waiting: Vec::new() };
+        for partition in 0..config.partitions {
+            let status = &statuses[partition as usize];
+            let store = stores.open(Role::Engine, partition, status).map_err(Error::Failed)?;
+            let end = log.bounds(At { topic: Topic::Events, partition })?.end;
+            let meta = Meta::load(&store).map_err(Error::Refused)?;
+            let meta = meta.unwrap_or_else(|| Meta::new(log.incarnation(), config.partitions, LOGIC_VERSION));
+            if meta.next != end {
+                return Err(Error::Failed(format!(
+                    "partition {partition} of the engine is at {} of {end}: its state could not be written down; see \
+                     the log lines above and try again",
+                    meta.next
+                )));
+            }
+            rest.stores.push(store);
+            rest.metas.push(meta);
+            let store = stores.open(Role::Delivery, partition, status).map_err(Error::Failed)?;
+            let folded = Fold::open(partition, &log, store, Arc::default()).and_then(|mut fold| {
+                fold.catch_up(&log, |_| Ok(()))?;
+                delivery::export::waiting(&fold)
+            });
+            rest.waiting.extend(folded.map_err(|e| Error::Failed(e.to_string()))?);
+        }
+        Ok(rest)
+    }
+
+    fn wait_for_rest(
+        &self,
+        statuses: &[Arc<actor::Status>],
+        told: &mut impl FnMut(&'static str, u64, u64),
+    ) -> Result<(), Error> {
+        let ends = || -> Vec<u64> {
+            (0..self.source.partitions)
+                .map(|p| self.log.bounds(At { topic: Topic::Events, partition: p }).end)
+                .collect()
+        };
+        let deadline = Instant::now() + REST;
+        loop {
+            let before = ends();
+            let mut rested = true;
+            let mut done = 0;
+            for (status, end) in statuses.iter().zip(&before) {
+                match status.phase() {
+                    Phase::Stopped { why, refused: true } => return Err(Error::Refused(why)),
+                    Phase::Running => {
+                        let next = status.next.load(Ordering::Acquire);
+                        rested &= next >= *end && status.settled.load(Ordering::Acquire);
+                        done += next;
+                    }
+                    _ => rested = false,
+                }
+            }
+            told("deciding what is undecided", done, before.iter().sum());
+            // What one partition tells another makes its journal longer.
+            if rested && ends() == before {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Failed("the engine does not come to rest; see the log lines above".into()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Brings the journal over, in the order of its times.
+    fn journal(
+        &self,
+        founding: &mut Founding,
+        moved: &mut Moved,
+        told: &mut impl FnMut(&'static str, u64, u64),
+    ) -> Result<Vec<Last>, Error> {
+        let (old, new) = (self.source.partitions, self.target.partitions);
+        let mut relocation = Relocation::new(self.data.key.clone(), old, new);
+        let mut merge = Merge::new(self.log, old)?;
+        let mut out = Batches { topic: Topic::Events, parts: vec![(0, Vec::new()); new as usize] };
+        let mut lasts = vec![Last::default(); new as usize];
+        let mut done = 0;
+        while let Some((from, record)) = merge.next()? {
+            done += 1;
+            if done % 1_024 == 0 {
+                told("bringing the journal over", done, merge.all);
+            }
+            let Some((to, new)) = relocation.place(from, &record) else { continue };
+            let last = &mut lasts[to as usize];
+            last.crc = Founding::checksum(&new);
+            if let Some(place) = moved.get_mut(&(from, record.offset)) {
+                *place = Some(Source { partition: to, offset: last.next, crc: last.crc });
+            }
+            last.next += 1;
+            out.push(founding, to, (new, Some(record.appended_at)))?;
+        }
+        out.flush(founding)?;
+        founding.settle(0)?;
+        told("bringing the journal over", merge.all, merge.all);
+        let log = founding.log();
+        for (partition, last) in (0..).zip(&lasts) {
+            let at = At { topic: Topic::Events, partition };
+            let end = log.bounds(at)?.end;
+            let read = if end > 0 { log.read(at, end - 1, 1)?.first().map(|record| record.crc) } else { Some(0) };
+            if end != last.next || read != Some(last.crc) {
+                return Err(Error::Failed(format!(
+                    "{at} on the brokers is not what was written: does anyone else write?"
+                )));
+            }
+        }
+        Ok(lasts)
+    }
+
+    /// The newest of each definition.
+    fn definitions(&self, founding: &mut Founding) -> Result<u64, Error> {
+        let at = At { topic: Topic::Definitions, partition: 0 };
+        let mut newest: BTreeMap<bytes::Bytes, (u64, Record)> = BTreeMap::new();
+        let log = Log::Embedded(self.log.clone());
+        log.scan::<crate::log::Error>(at, log.bounds(at)?.start, |record| {
+            if let Some(key) = record.key.clone() {
+                newest.insert(key, (record.offset, record));
+            }
+            Ok(())
+        })?;
+        let mut current: Vec<(u64, Record)> = newest.into_values().filter(|(_, r)| r.value.is_some()).collect();
+        current.sort_by_key(|(offset, _)| *offset);
+        let count = current.len() as u64;
+        for (_, record) in current {
+            // The journal record behind it stands elsewhere now.
+            let headers = record.headers.into_iter().filter(|(name, _)| name != SOURCE_HEADER.as_bytes());
+            let new = New { key: record.key, headers: headers.collect(), value: record.value };
+            founding.append(at, vec![(new, None)])?;
+        }
+        Ok(count)
+    }
+
+    /// Endpoints for every partition, then what waits, each under its own id.
+    fn deliveries(
+        &self,
+        founding: &mut Founding,
+        registrar: &Store,
+        waiting: &[delivery::Row],
+        told: &mut impl FnMut(&'static str, u64, u64),
+    ) -> Result<u64, Error> {
+        for command in engine::endpoint_commands(registrar).map_err(Error::Failed)? {
+            for partition in 0..self.target.partitions {
+                let (at, new) = delivery::export::command(&command, partition);
+                founding.append(at, vec![(new, None)])?;
+            }
+        }
+        let now = self.clock.now();
+        for (done, row) in (1..).zip(waiting) {
+            let (at, new) = delivery::export::record(row, self.target.partitions, now);
+            founding.append(at, vec![(new, None)])?;
+            told("bringing deliveries over", done, waiting.len() as u64);
+        }
+        Ok(waiting.len() as u64)
+    }
+
+    /// Makes the engine's state for the new partitions, and leaves it where the
+    /// processes that will own them look for it.
+    fn state(
+        &self,
+        founding: &Founding,
+        (stores, metas): (&[Arc<Store>], &[Meta]),
+        lasts: &[Last],
+        told: &mut impl FnMut(&'static str, u64, u64),
+    ) -> Result<u64, Error> {
+        let log = founding.log();
+        let folder = self.source.data_dir.join(format!("export-{}", uuid::Uuid::now_v7().simple()));
+        let made = self.write_state(&log, (stores, metas), lasts, &folder, told);
+        // What is in the depot is what counts.
+        std::fs::remove_dir_all(&folder)?;
+        made
+    }
+
+    fn write_state(
+        &self,
+        log: &Log,
+        (stores, metas): (&[Arc<Store>], &[Meta]),
+        lasts: &[Last],
+        folder: &Path,
+        told: &mut impl FnMut(&'static str, u64, u64),
+    ) -> Result<u64, Error> {
+        let shared = Shared::new(STORE_MEMORY_BYTES);
+        let partitions = self.target.partitions;
+        let path = |partition: u32| -> PathBuf { folder.join(partition.to_string()) };
+        let open = |partition| data::open_store(&path(partition), Family::ENGINE, &shared);
+        let fresh: Vec<Arc<Store>> = (0..partitions).map(open).collect::<Result<_, _>>()?;
+        told("bringing state over", 0, u64::from(partitions));
+        let users = engine::repartition(stores, &fresh).map_err(Error::Failed)?;
+        let now = metas.iter().map(|meta| meta.now).max().unwrap_or(0);
+        let outputs = [Topic::Decisions, Topic::Responses, Topic::Deliveries, Topic::Rejects, Topic::Definitions];
+        for (partition, store) in (0..).zip(&fresh) {
+            let last = &lasts[partition as usize];
+            let mut meta = Meta::new(log.incarnation(), partitions, LOGIC_VERSION);
+            (meta.next, meta.crc, meta.now) = (last.next, last.crc, now);
+            let at = |topic: Topic| At { topic, partition: partition % topic.partitions(partitions) };
+            for (topic, bounds) in outputs.iter().zip(log.all_bounds(&outputs.map(at))?) {
+                meta.out_start.insert(topic.name().to_owned(), bounds.end);
+            }
+            let mut batch = Batch::default();
+            meta.save(&mut batch);
+            store.write(batch).map_err(|e| Error::Failed(e.to_string()))?;
+            self.leave_snapshot(store, &meta, partition, &path(partition).with_extension("copy"))?;
+            told("bringing state over", u64::from(partition) + 1, u64::from(partitions));
+        }
+        Ok(users)
+    }
+
+    fn leave_snapshot(&self, store: &Store, meta: &Meta, partition: u32, copy: &Path) -> Result<(), Error> {
+        store.checkpoint(copy).map_err(|e| Error::Failed(e.to_string()))?;
+        let subject = Subject {
+            role: Role::Engine.name().to_owned(),
+            partition,
+            position: meta.next,
+            positions: BTreeMap::from([(Topic::Events.name().to_owned(), meta.next)]),
+            incarnation: meta.incarnation.clone(),
+            partitions: meta.partitions,
+            logic_version: meta.logic_version,
+            created_at: self.clock.wall(),
+            writer: uuid::Uuid::new_v4().simple().to_string(),
+        };
+        self.depot.write(subject, copy, None).map_err(|e| Error::Unreachable(e.to_string()))?;
+        Ok(())
+    }
+}
+
+/// The end of a partition of the new journal.
+#[derive(Debug, Clone, Default)]
+struct Last {
+    next: u64,
+    /// Checksum of the record below.
+    crc: u32,
+}
+
+/// Records on their way, by partition.
+struct Batches {
+    topic: Topic,
+    /// Bytes, and what they are of.
+    parts: Vec<(usize, Vec<(New, Option<Millis>)>)>,
+}
+
+impl Batches {
+    fn push(&mut self, founding: &mut Founding, to: u32, record: (New, Option<Millis>)) -> Result<(), Error> {
+        let (bytes, part) = &mut self.parts[to as usize];
+        *bytes += record.0.len_bytes();
+        part.push(record);
+        if *bytes >= APPEND_BYTES {
+            *bytes = 0;
+            founding.append(At { topic: self.topic, partition: to }, std::mem::take(part))?;
+        }
+        Ok(())
+    }
+
+    fn flush(self, founding: &mut Founding) -> Result<(), Error> {
+        for (partition, (_, part)) in (0..).zip(self.parts) {
+            if !part.is_empty() {
+                founding.append(At { topic: self.topic, partition }, part)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The partitions of the journal read side by side, the earliest record first.
+struct Merge<'a> {
+    log: &'a Embedded,
+    parts: Vec<Cursor>,
+    /// Records that there are.
+    all: u64,
+}
+
+struct Cursor {
+    at: At,
+    next: u64,
+    read: std::iter::Peekable<std::vec::IntoIter<Record>>,
+}
+
+impl Merge<'_> {
+    fn new(log: &Embedded, partitions: u32) -> Result<Merge<'_>, Error> {
+        let mut parts = Vec::new();
+        let mut all = 0;
+        for partition in 0..partitions {
+            let at = At { topic: Topic::Events, partition };
+            let bounds = log.bounds(at);
+            all += bounds.end - bounds.start;
+            parts.push(Cursor { at, next: bounds.start, read: Vec::new().into_iter().peekable() });
+        }
+        Ok(Merge { log, parts, all })
+    }
+
+    fn next(&mut self) -> Result<Option<(u32, Record)>, Error> {
+        let mut earliest: Option<(Millis, usize)> = None;
+        for (i, cursor) in self.parts.iter_mut().enumerate() {
+            if cursor.read.peek().is_none() {
+                let records = self.log.read(cursor.at, cursor.next, READ_BYTES)?;
+                cursor.next = records.last().map_or(cursor.next, |last| last.offset + 1);
+                cursor.read = records.into_iter().peekable();
+            }
+            if let Some(record) = cursor.read.peek()
+                && earliest.is_none_or(|(at, _)| record.appended_at < at)
+            {
+                earliest = Some((record.appended_at, i));
+            }
+        }
+        let Some((_, i)) = earliest else { return Ok(None) };
+        Ok(self.parts[i].read.next().map(|record| (i as u32, record)))
+    }
+}
