@@ -91,6 +91,7 @@ impl From<log::Error> for Error {
         match error {
             log::Error::Refused(_) | log::Error::Damaged { .. } => Error::Refused(error.to_string()),
             log::Error::Unavailable(_) => Error::Unreachable(error.to_string()),
+            log::Error::Misconfigured(_) => Error::Usage(error.to_string()),
             _ => Error::Failed(error.to_string()),
         }
     }
@@ -144,9 +145,7 @@ impl Parts {
 impl Drop for Parts {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Release);
-        if let Some(pool) = self.engine.as_mut().and_then(Owner::leave) {
-            pool.stop();
-        }
+        drop(self.engine.as_mut().and_then(Owner::leave));
         drop(self.delivery.as_mut().and_then(Owner::leave));
         drop(self.postman.take());
         drop(self.snapshots.take());
@@ -194,7 +193,14 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     let mut joined = Vec::new();
     let mut ask_snapshots = None;
     if owns {
-        let stores = Stores::new(config.data_dir.clone(), shared.clone(), depot(&config)?, log.clone());
+        let depot = depot(&config)?;
+        if config.kafka {
+            // Before partitions are taken from those who have their state.
+            let asked = depot.clone();
+            let listed = tokio::task::spawn_blocking(move || asked.list(Role::Engine.name(), 0)).await;
+            listed.map_err(|e| Error::Failed(e.to_string()))?.map_err(|e| Error::Unreachable(e.to_string()))?;
+        }
+        let stores = Stores::new(config.data_dir.clone(), shared.clone(), depot, log.clone());
         let mut setup =
             actor::Setup::new(log.clone(), clock.clone(), data.key.clone(), replies.clone(), Checkpointer::start()?);
         setup.test_clock = options.test_clock;
@@ -268,8 +274,14 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
             return Err(error);
         }
     }
-    let keeper =
-        keeper::Keeper { log: log.clone(), clock, view: view.clone(), app: app.clone(), retention: config.retention };
+    let keeper = keeper::Keeper {
+        log: log.clone(),
+        clock,
+        view: view.clone(),
+        app: app.clone(),
+        retention: config.retention,
+        data_dir: config.data_dir.clone(),
+    };
     running.parts.keeper = Some(keeper.start(bell, ending, fail, lock)?);
     let unset = view
         .get(

@@ -1,11 +1,17 @@
 //! Threads that end with their owners. A process that leaves while a thread
 //! still works has its libraries taken down beneath it, so nothing is detached.
+//! A thread that panics ends the process at once: what it kept true is not true
+//! any more, and a start makes it so again.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// After so long the same news are told again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// Wakes a thread that waits for one of several things.
 #[derive(Debug, Default)]
@@ -35,7 +41,6 @@ impl Bell {
 /// A thread that is waited for when it is dropped.
 #[derive(Debug)]
 pub struct Thread {
-    name: String,
     handle: Option<JoinHandle<()>>,
 }
 
@@ -43,28 +48,26 @@ impl Thread {
     /// # Errors
     /// When the system gives no thread.
     pub fn spawn(name: impl Into<String>, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
-        let name = name.into();
-        let handle = std::thread::Builder::new().name(name.clone()).spawn(work)?;
-        Ok(Thread { name, handle: Some(handle) })
+        let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                let name = std::thread::current();
+                tracing::error!(thread = name.name(), "a thread has panicked: the process ends");
+                std::process::abort();
+            }
+        })?;
+        Ok(Thread { handle: Some(handle) })
     }
 
-    /// Waits for its end; gives whether it ended without a panic.
-    pub fn join(mut self) -> bool {
-        self.wait()
-    }
-
-    fn wait(&mut self) -> bool {
-        let panicked = self.handle.take().is_some_and(|handle| handle.join().is_err());
-        if panicked {
-            tracing::error!(thread = self.name, "a thread had panicked");
-        }
-        !panicked
+    /// Whether its work is over.
+    pub fn is_over(&self) -> bool {
+        self.handle.as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        self.wait();
+        // A panic has ended the process; there is no other error.
+        drop(self.handle.take().map(JoinHandle::join));
     }
 }
 
@@ -118,6 +121,22 @@ impl Drop for Service {
     }
 }
 
+/// What a loop would say in every turn: the same thing is news once a minute.
+#[derive(Debug, Default)]
+pub struct News {
+    last: Option<(String, Instant)>,
+}
+
+impl News {
+    pub fn is_new(&mut self, said: &str) -> bool {
+        let old = self.last.as_ref().is_some_and(|(last, at)| last == said && at.elapsed() < AGAIN);
+        if !old {
+            self.last = Some((said.to_owned(), Instant::now()));
+        }
+        !old
+    }
+}
+
 /// Dropped, with all its clones, when what it was handed out for is over.
 #[derive(Debug, Clone)]
 pub struct Token {
@@ -148,11 +167,5 @@ mod tests {
         });
         drop(service.unwrap());
         assert!(turned.load(Ordering::Acquire));
-    }
-
-    #[test]
-    fn a_panic_is_told() {
-        assert!(!Thread::spawn("test", || panic!("on purpose")).unwrap().join());
-        assert!(Thread::spawn("test", || {}).unwrap().join());
     }
 }

@@ -96,7 +96,7 @@ fn log_suite(log: &Log) {
     assert_eq!(followed(log, EVENTS, 100, 204).len(), 104);
     assert_eq!(followed(log, EVENTS, 10, 204)[0].offset, 10);
     let mut scanned = 0;
-    log.scan::<Error>(EVENTS, 4, |_| {
+    log.scan::<Error>(EVENTS, 4, 204, |_| {
         scanned += 1;
         Ok(())
     })

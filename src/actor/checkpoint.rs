@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use super::Frozen;
+use super::partition::Stop;
 use crate::domain::time::Millis;
 use crate::store::{self, Batch, Family, Store};
 use crate::thread::{Bell, Thread};
@@ -58,9 +59,9 @@ impl Meta {
 
     /// # Errors
     /// When the store cannot be read, or what is there is no checkpoint.
-    pub fn load(store: &Store) -> Result<Option<Meta>, String> {
-        let bytes = store.get(Family::Meta, KEY).map_err(|e| e.to_string())?;
-        bytes.map(|b| serde_json::from_slice(&b).map_err(|e| format!("the checkpoint is unreadable: {e}"))).transpose()
+    pub fn load(store: &Store) -> Result<Option<Meta>, Stop> {
+        let unreadable = |e: serde_json::Error| Stop::Refused(format!("the checkpoint is unreadable: {e}"));
+        store.get(Family::Meta, KEY)?.map(|bytes| serde_json::from_slice(&bytes).map_err(unreadable)).transpose()
     }
 }
 

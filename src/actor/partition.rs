@@ -1,7 +1,7 @@
 //! One partition: opened at its checkpoint, stepped by a thread of the pool.
 
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -26,6 +26,12 @@ use crate::wire::topic::Topic;
 
 /// Journal bytes taken in one step.
 const STEP_BYTES: usize = 256 << 10;
+/// The largest record taken. What it causes is then small enough for any log:
+/// a forward of it, a reject with its first bytes.
+const MAX_RECORD_BYTES: usize = 1 << 20;
+/// How long before the journal's end requests may still wait for an answer,
+/// when a partition is taken up.
+const ANSWERS_KEPT: Millis = 30 * SECOND;
 /// Bytes put out in one step.
 const STEP_OUTPUT_BYTES: usize = 256 << 10;
 /// Bytes that may be unacknowledged before reading waits.
@@ -135,7 +141,8 @@ impl From<store::Error> for Stop {
 impl From<log::Error> for Stop {
     fn from(error: log::Error) -> Stop {
         match error {
-            log::Error::Damaged { .. } | log::Error::Trimmed { .. } => Stop::Refused(error.to_string()),
+            log::Error::Damaged { .. } => Stop::Refused(error.to_string()),
+            // A newer snapshot stands behind what was trimmed.
             _ => Stop::Restart(error.to_string()),
         }
     }
@@ -170,6 +177,12 @@ pub struct Partition<M> {
     written: Written,
     bell: Arc<Bell>,
     reader: Reader,
+    /// Read, and not yet applied.
+    unread: VecDeque<log::Record>,
+    /// Below this offset, records from before `answer_from` are done again or
+    /// late: nobody waits for their answers any more.
+    taken_up_at: u64,
+    answer_from: Millis,
     gauges: Gauges,
     checkpointed: Instant,
     /// Where the last checkpoint was frozen.
@@ -196,7 +209,7 @@ impl<M: Machine> Partition<M> {
     ) -> Result<Partition<M>, Stop> {
         let journal = At { topic: Topic::Events, partition };
         let fresh = Meta::new(setup.log.incarnation(), setup.log.partitions(), logic_version);
-        let meta = Meta::load(&store).map_err(Stop::Refused)?.unwrap_or_else(|| fresh.clone());
+        let meta = Meta::load(&store)?.unwrap_or_else(|| fresh.clone());
         check_meta(&meta, &fresh, &setup.log, journal)?;
         take_clock(&setup, meta.ahead)?;
         let now = setup.clock.now();
@@ -209,6 +222,7 @@ impl<M: Machine> Partition<M> {
         status.set(Phase::Opening("looking for what the log already has".into()));
         let Scanned { ids: redone, redo_until, floors, journal_end } =
             scan_outputs(&setup.log, partition, &meta, &machine.output_topics(partition), &status)?;
+        let answer_from = answer_from(&setup.log, journal, (meta.next, journal_end))?;
         let reader = setup.log.reader("engine", bell.clone());
         status.next.store(meta.next, Ordering::Release);
         status.goal.store(journal_end, Ordering::Release);
@@ -227,6 +241,9 @@ impl<M: Machine> Partition<M> {
             written: mpsc::channel(),
             bell,
             reader,
+            unread: VecDeque::new(),
+            taken_up_at: journal_end,
+            answer_from,
             gauges: Gauges::of(partition),
             checkpointed: Instant::now(),
             frozen_next: meta_next,
@@ -249,17 +266,22 @@ impl<M: Machine> Partition<M> {
     pub fn step(&mut self) -> Result<Progress, Stop> {
         let mut progress = self.take_acknowledgements()?;
         if self.outstanding_bytes < MAX_OUTSTANDING_BYTES {
-            let chunk = self.reader.read(self.journal(), self.meta.next, self.setup.step_bytes)?;
-            if !chunk.records.is_empty() {
-                self.apply_batch(&chunk.records)?;
-                progress = Progress::Worked;
-            } else if chunk.at_end {
-                // Of the goal nothing but gaps may be left.
-                self.status.goal.fetch_min(self.meta.next, Ordering::AcqRel);
+            if self.unread.is_empty() {
+                let chunk = self.reader.read(self.journal(), self.meta.next, self.setup.step_bytes)?;
+                if chunk.records.is_empty() && chunk.at_end {
+                    // Of the goal nothing but gaps may be left.
+                    self.status.goal.fetch_min(self.meta.next, Ordering::AcqRel);
+                }
+                self.gauges.lag_records.set((chunk.end.saturating_sub(self.meta.next)) as i64);
+                let late = chunk.end > self.meta.next;
+                let behind = if late { (self.setup.clock.now() - self.meta.now).max(0) } else { 0 };
+                self.gauges.lag_seconds.set(behind as f64 / SECOND as f64);
+                self.unread = chunk.records.into();
             }
-            self.gauges.lag_records.set((chunk.end.saturating_sub(self.meta.next)) as i64);
-            let behind = if chunk.end > self.meta.next { (self.setup.clock.now() - self.meta.now).max(0) } else { 0 };
-            self.gauges.lag_seconds.set(behind as f64 / SECOND as f64);
+            if !self.unread.is_empty() {
+                self.apply_batch()?;
+                progress = Progress::Worked;
+            }
         }
         self.checkpoint_if_due();
         // In this order: who sees the new place sees what it has outstanding.
@@ -275,6 +297,7 @@ impl<M: Machine> Partition<M> {
     pub fn stop_reading(&mut self) {
         let journal = self.journal();
         self.reader.leave(journal);
+        self.unread.clear();
     }
 
     /// Whether everything read is applied, acknowledged and checkpointed.
@@ -312,7 +335,6 @@ impl<M: Machine> Partition<M> {
             written?;
             self.freezing = None;
             self.machine.persisted();
-            self.gauges.store_bytes.set(i64::try_from(self.store.size_bytes()).unwrap_or(i64::MAX));
             self.setup.standing.commit(self.partition, self.frozen_next);
             progress = Progress::Worked;
         }
@@ -347,11 +369,11 @@ impl<M: Machine> Partition<M> {
         self.setup.checkpointer.write(self.store.clone(), frozen, meta.clone(), done);
     }
 
-    fn apply_batch(&mut self, records: &[log::Record]) -> Result<(), Stop> {
+    fn apply_batch(&mut self) -> Result<(), Stop> {
         let mut outputs = ByTopic::new();
         let mut forwards = ByPartition::new();
         let mut bytes = 0;
-        for record in records {
+        while let Some(record) = self.unread.pop_front() {
             self.meta.now = self.meta.now.max(record.appended_at + self.meta.ahead);
             let moment = Moment {
                 origin: Origin {
@@ -362,11 +384,11 @@ impl<M: Machine> Partition<M> {
                 now: self.meta.now,
                 partitions: self.setup.log.partitions(),
             };
-            let (mut effects, reply_to) = self.apply_one(moment, record)?;
+            let (mut effects, reply_to) = self.apply_one(moment, &record)?;
             if reply_to.is_none() {
-                self.reject_unheard(moment, record, &mut effects);
+                self.reject_unheard(moment, &record, &mut effects);
             }
-            bytes += self.collect(record, effects, reply_to, (&mut outputs, &mut forwards));
+            bytes += self.collect(&record, effects, reply_to, (&mut outputs, &mut forwards));
             self.meta.next = record.offset + 1;
             self.meta.crc = record.crc;
             if bytes >= STEP_OUTPUT_BYTES {
@@ -414,6 +436,10 @@ impl<M: Machine> Partition<M> {
         let own_reply = record.header(REPLY_HEADER).cloned();
         let key = record.key.as_deref().unwrap_or_default();
         let value = record.value.as_deref();
+        if record.len_bytes() > MAX_RECORD_BYTES {
+            let detail = format!("the record has {} bytes; at most {MAX_RECORD_BYTES} are taken", record.len_bytes());
+            return Ok((self.reject(moment, record, &Unreadable { reason: "too_large", detail }), own_reply));
+        }
         let trusted = record
             .header(MAC_HEADER)
             .is_some_and(|mac| self.setup.key.verify_record(key, value.unwrap_or_default(), mac));
@@ -496,6 +522,7 @@ impl<M: Machine> Partition<M> {
     fn reject_output(&self, moment: Moment, record: &log::Record, reason: &str, detail: &str) -> Output {
         crate::metrics::get().engine_rejects.with_label_values(&[reason]).inc();
         let raw = record.value.as_deref().unwrap_or_default();
+        let raw = &raw[..raw.len().min(MAX_RECORD_BYTES)];
         let value = output::reject(Topic::Events.name(), self.partition, record.offset, reason, detail, raw);
         Output { topic: Topic::Rejects, key: None, id: moment.origin.id(Kind::Reject, &[]), value: Some(value.into()) }
     }
@@ -519,18 +546,22 @@ impl<M: Machine> Partition<M> {
         (outputs, forwards): (&mut ByTopic, &mut ByPartition),
     ) -> usize {
         let mut bytes = 0;
-        if let (Some(reply_to), Some(answer)) = (&reply_to, effects.reply) {
+        let waited_for = record.offset >= self.taken_up_at || record.appended_at >= self.answer_from;
+        if let (Some(reply_to), Some(answer), true) = (&reply_to, effects.reply, waited_for) {
             self.setup.replies.answer(reply_to, answer);
         }
-        let reply_to = reply_to.map(|r| String::from_utf8_lossy(&r).into_owned());
-        let source = Source { partition: self.partition, offset: record.offset, crc: record.crc }.encode();
+        let source = Source { partition: self.partition, offset: record.offset, crc: record.crc };
+        if record.offset >= self.taken_up_at && effects.outputs.iter().any(|output| output.topic == Topic::Decisions) {
+            let taken = (self.setup.clock.wall() - record.appended_at).max(0) as f64 / SECOND as f64;
+            crate::metrics::get().engine_decision_latency_seconds.observe(taken);
+        }
         for output in effects.outputs {
             let trimmed = self.floors.get(&output.topic).is_some_and(|floor| record.offset < *floor);
             if trimmed || self.redone.contains(&output.id) {
                 continue;
             }
             let new = New { key: output.key, headers: Vec::new(), value: output.value };
-            let new = new.header(ID_HEADER, output.id).header(SOURCE_HEADER, source.clone());
+            let new = new.header(ID_HEADER, output.id).header(SOURCE_HEADER, source.encode());
             bytes += new.len_bytes();
             outputs.entry(output.topic).or_default().push(new);
         }
@@ -543,7 +574,10 @@ impl<M: Machine> Partition<M> {
                 key: outgoing.key.clone(),
                 value: outgoing.value,
                 trusted: outgoing.trusted,
-                reply_to: reply_to.clone().filter(|_| outgoing.answers),
+                reply_to: reply_to
+                    .as_ref()
+                    .filter(|_| outgoing.answers)
+                    .map(|r| String::from_utf8_lossy(r).into_owned()),
             }));
             let key = outgoing.key.unwrap_or_default();
             let mac = self.setup.key.sign_record(key.as_bytes(), &value);
@@ -569,6 +603,15 @@ pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
     Some(id::partition_of(user_id, partitions))
 }
 
+/// From when on requests may still be waiting, by the log's own times.
+fn answer_from(log: &Log, journal: At, (next, end): (u64, u64)) -> Result<Millis, Stop> {
+    if next >= end {
+        return Ok(0);
+    }
+    let newest = log.read(journal, end - 1, 1)?;
+    Ok(newest.first().map_or(0, |record| record.appended_at - ANSWERS_KEPT))
+}
+
 /// Time that a test clock has moved is taken with the flag alone.
 fn take_clock(setup: &Setup, ahead: Millis) -> Result<(), Stop> {
     if ahead > 0 && !setup.test_clock {
@@ -587,7 +630,6 @@ fn take_clock(setup: &Setup, ahead: Millis) -> Result<(), Stop> {
 struct Gauges {
     lag_records: prometheus::IntGauge,
     lag_seconds: prometheus::Gauge,
-    store_bytes: prometheus::IntGauge,
 }
 
 impl Gauges {
@@ -596,7 +638,6 @@ impl Gauges {
         Gauges {
             lag_records: metrics.engine_lag_records.with_label_values(&[&label]),
             lag_seconds: metrics.engine_lag_seconds.with_label_values(&[&label]),
-            store_bytes: metrics.store_bytes.with_label_values(&[&label]),
         }
     }
 }

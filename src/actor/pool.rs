@@ -44,10 +44,10 @@ struct Opened<M> {
 struct Worker<M> {
     commands: mpsc::Sender<Command<M>>,
     bell: Arc<Bell>,
-    thread: Thread,
+    _thread: Thread,
 }
 
-/// Running threads; stopping them settles and checkpoints what they own.
+/// Running threads; dropping them settles and checkpoints what they own.
 pub struct Pool<M> {
     workers: Vec<Worker<M>>,
 }
@@ -56,7 +56,7 @@ impl<M: Machine + 'static> Pool<M> {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(open: &Open<M>, statuses: &[Arc<Status>], threads: usize) -> std::io::Result<Pool<M>> {
-        let mut workers = Vec::new();
+        let mut pool = Pool { workers: Vec::new() };
         for i in 0..threads.max(1) {
             let (sender, commands) = mpsc::channel();
             let bell = Arc::new(Bell::default());
@@ -71,9 +71,9 @@ impl<M: Machine + 'static> Pool<M> {
                 openings: 0,
             };
             let thread = Thread::spawn(format!("actors-{i}"), move || driver.run())?;
-            workers.push(Worker { commands: sender, bell, thread });
+            pool.workers.push(Worker { commands: sender, bell, _thread: thread });
         }
-        Ok(Pool { workers })
+        Ok(pool)
     }
 
     fn tell(&self, partition: u32, command: Command<M>) {
@@ -95,15 +95,14 @@ impl<M: Machine + 'static> Pool<M> {
             }
         });
     }
+}
 
+impl<M> Drop for Pool<M> {
     /// Stops intake, waits for acknowledgements, checkpoints.
-    pub fn stop(self) {
+    fn drop(&mut self) {
         for worker in &self.workers {
             worker.commands.send(Command::Stop).ok();
             worker.bell.ring();
-        }
-        for worker in self.workers {
-            worker.thread.join();
         }
     }
 }
@@ -187,6 +186,7 @@ impl<M: Machine + 'static> Driver<M> {
         let status = self.statuses[partition as usize].clone();
         status.set(Phase::Opening("opening its state".into()));
         status.unwanted.store(false, Ordering::Release);
+        self.strays.retain(|stray| !stray.is_over());
         self.openings += 1;
         let (opening, open, own, bell) = (self.openings, self.open.clone(), self.own.clone(), self.bell.clone());
         let thread = Thread::spawn(format!("open-{partition}"), move || {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::domain::json::Json;
 use crate::log::{self, At, Log, New};
-use crate::thread::{Bell, Service};
+use crate::thread::{Bell, News, Service};
 use crate::wire::topic::Topic;
 
 /// What an actor tells whoever waits for a record.
@@ -91,6 +91,7 @@ impl Replies {
         reader.read(at, next, 1)?;
         let (waiting, log) = (self.waiting.clone(), log.clone());
         let postman = Service::spawn("replies", bell, move |turns| {
+            let mut news = News::default();
             while turns.go_on() {
                 match reader.read(at, next, 1 << 20) {
                     Ok(chunk) if chunk.records.is_empty() => turns.wait(Duration::from_millis(500)),
@@ -101,12 +102,15 @@ impl Replies {
                         }
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "answers of other processes are out of reach");
+                        if news.is_new(&error.to_string()) {
+                            tracing::warn!(%error, "answers of other processes are out of reach");
+                        }
                         turns.wait(Duration::from_millis(500));
-                        if let log::Error::Trimmed { .. } = error
+                        // Trimmed, or the topic was made anew: answers are of the moment.
+                        if error.class() != log::Class::Retry
                             && let Ok(bounds) = log.bounds(at)
                         {
-                            next = bounds.start;
+                            next = bounds.end;
                         }
                     }
                 }

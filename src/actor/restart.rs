@@ -73,20 +73,23 @@ pub fn scan_outputs(
     let journal_end = log.bounds(At { topic: Topic::Events, partition })?.end;
     let mut scanned = Scanned { ids: HashSet::new(), redo_until: meta.next, floors: BTreeMap::new(), journal_end };
     for (at, bounds) in outputs.into_iter().zip(all_bounds) {
-        let from = meta.out_start.get(at.topic.name()).copied().unwrap_or(0).max(bounds.start);
-        if bounds.start > 0 {
-            let first = log.read(at, bounds.start, 1)?;
-            let source = first.first().and_then(|r| Source::parse(r.header(SOURCE_HEADER)?));
-            scanned.floors.insert(at.topic, source.map_or(journal_end, |source| source.offset));
-        }
-        if from >= bounds.end {
-            continue;
-        }
-        log.scan::<Stop>(at, from, |record| {
+        let from = meta.out_start.get(at.topic.name()).copied().unwrap_or(0);
+        // Some of what the scan looks for has been trimmed away: what stands
+        // before the first that is left was written. Where nothing is left, or
+        // nothing says so, it is written again, under the id that it had.
+        let trimmed = from < bounds.start;
+        let from = from.max(bounds.start);
+        let mut first = trimmed;
+        log.scan::<Stop>(at, from, bounds.end, |record| {
             if !status.is_wanted() {
                 return Err(Stop::Restart("given up".into()));
             }
             let source = record.header(SOURCE_HEADER).and_then(|s| Source::parse(s));
+            if std::mem::take(&mut first)
+                && let Some(source) = source.filter(|s| s.partition == partition)
+            {
+                scanned.floors.insert(at.topic, source.offset);
+            }
             let Some(source) = source.filter(|s| s.partition == partition && s.offset >= meta.next) else {
                 return Ok(());
             };

@@ -4,18 +4,28 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
 
-use crate::log::{self, At, Error, Log, Reader};
+use crate::log::{self, At, Bounds, Error, Log, Reader};
 use crate::thread::Bell;
 use crate::wire::definition::Kind;
-use crate::wire::output::{DefinitionRecord, IDENTITY_KEY};
+use crate::wire::output::{DefinitionRecord, IDENTITY_KEY, SOURCE_HEADER, Source};
 use crate::wire::topic::Topic;
 
 const AT: At = At { topic: Topic::Definitions, partition: 0 };
 
 pub struct View {
-    rows: RwLock<BTreeMap<String, Shown>>,
+    rows: RwLock<BTreeMap<String, Known>>,
     /// What follows the topic, and how far it is.
     follow: Mutex<(Reader, u64)>,
+}
+
+/// What the newest record of a key says.
+#[derive(Debug, Clone)]
+struct Known {
+    /// Offset of the journal record behind it. A late record of an owner that
+    /// has been replaced stands after newer ones, and counts for nothing.
+    source: u64,
+    /// `None`: the definition is gone.
+    shown: Option<Shown>,
 }
 
 #[derive(Debug, Clone)]
@@ -31,10 +41,10 @@ impl View {
     /// # Errors
     /// When the log cannot be read.
     pub fn open(log: &Log, bell: Arc<Bell>) -> Result<View, Error> {
-        let start = log.bounds(AT)?.start;
+        let Bounds { start, end } = log.bounds(AT)?;
         let view = View { rows: RwLock::default(), follow: Mutex::new((log.reader("view", bell), start)) };
         let mut next = start;
-        log.scan::<Error>(AT, start, |record| {
+        log.scan::<Error>(AT, start, end, |record| {
             next = record.offset + 1;
             view.take(&record);
             Ok(())
@@ -65,23 +75,26 @@ impl View {
         if key.starts_with(IDENTITY_KEY) {
             return;
         }
+        let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
+        let source = source.map_or(0, |source| source.offset);
         let mut rows = self.rows.write().expect("no panic holds this lock");
-        match record.value.as_deref().map(serde_json::from_slice::<DefinitionRecord>) {
-            Some(Ok(shown)) => {
-                // The first place keeps the order of creation; a change keeps it.
-                let offset = rows.get(key).map_or(record.offset, |old| old.offset);
-                rows.insert(key.to_owned(), Shown { offset, record: shown });
-            }
-            Some(Err(error)) => tracing::error!(%error, key, "a definition in the log is unreadable"),
-            None => {
-                rows.remove(key);
-            }
+        let known = rows.get(key);
+        if known.is_some_and(|known| known.source > source) {
+            return;
         }
+        // The first place keeps the order of creation; a change keeps it.
+        let offset = known.and_then(|known| known.shown.as_ref()).map_or(record.offset, |shown| shown.offset);
+        let shown = match record.value.as_deref().map(serde_json::from_slice::<DefinitionRecord>) {
+            Some(Ok(record)) => Some(Shown { offset, record }),
+            Some(Err(error)) => return tracing::error!(%error, key, "a definition in the log is unreadable"),
+            None => None,
+        };
+        rows.insert(key.to_owned(), Known { source, shown });
     }
 
     pub fn get(&self, project: &str, kind: Kind, id: &str) -> Option<Shown> {
         let key = crate::wire::output::definition_key(project, kind, id);
-        self.rows.read().expect("no panic holds this lock").get(&key).cloned()
+        self.rows.read().expect("no panic holds this lock").get(&key)?.shown.clone()
     }
 
     /// Of one kind, newest first, from below a place on.
@@ -91,7 +104,7 @@ impl View {
         let mut all: Vec<&Shown> = rows
             .range(prefix.clone()..)
             .take_while(|(key, _)| key.starts_with(&prefix))
-            .map(|(_, shown)| shown)
+            .filter_map(|(_, known)| known.shown.as_ref())
             .filter(|shown| shown.offset < below)
             .collect();
         all.sort_by_key(|shown| std::cmp::Reverse(shown.offset));

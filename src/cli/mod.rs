@@ -160,6 +160,8 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    // For every client over TLS. Only a second one would be refused.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -235,6 +237,7 @@ fn observer(config: &Config) -> log::kafka::Settings {
 fn failure(error: log::Error) -> Failure {
     match &error {
         log::Error::Unavailable(_) => Failure::unreachable(error.to_string()),
+        log::Error::Misconfigured(_) => Failure::usage(error.to_string()),
         log::Error::Refused(_) | log::Error::Damaged { .. } => Failure::refused(error.to_string()),
         _ => Failure::failed(error.to_string()),
     }

@@ -2,12 +2,16 @@
 
 use clap::Args;
 use std::io::IsTerminal as _;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::Failure;
 use crate::config::Config;
 use crate::supervisor::{self, Error, Options, Roles};
+
+/// A stop that takes longer is cut short: a crash loses nothing either.
+const STOP_WITHIN: Duration = Duration::from_secs(28);
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -34,6 +38,9 @@ pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
     // Before anything else, so that no signal is missed.
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::failed(e.to_string()))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::failed(e.to_string()))?;
+    if !config.kafka && !config.brokers.is_empty() {
+        tracing::warn!("[kafka] brokers are set and [log] kind is embedded: the log is in the data directory");
+    }
     let keys = supervisor::keys_path(&config);
     let running = supervisor::start(config, options).await.map_err(failure)?;
     say(&format!("askwhen listens on http://{}", running.addr));
@@ -50,7 +57,13 @@ pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
         _ = interrupt.recv() => false,
         () = running.failure() => true,
     };
-    running.stop().await;
+    if tokio::time::timeout(STOP_WITHIN, running.stop()).await.is_err() {
+        tracing::error!(
+            "something hangs and keeps the process from stopping in order; what it had not written down is done again by the next start"
+        );
+        // Whatever hangs is not waited for, nor torn down beneath its threads.
+        signal_hook::low_level::exit(1);
+    }
     if failed {
         return Err(Failure::failed("the log could not be written; see the log lines above"));
     }

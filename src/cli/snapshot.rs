@@ -66,6 +66,10 @@ async fn verify(context: &Context, name: Option<&str>) -> Result<(), Failure> {
             return Err(Failure::failed(format!("there is no snapshot {name}; `askwhen snapshot list` shows them")));
         }
     }
+    if all.is_empty() {
+        let place = context.config.snapshots_url.as_deref().unwrap_or("the data directory");
+        return Err(Failure::failed(format!("there are no snapshots in {place}")));
+    }
     let depot = supervisor::depot(&context.config).map_err(|e| Failure::usage(e.to_string()))?;
     let verified = tokio::task::spawn_blocking(move || {
         let mut rows = Vec::new();

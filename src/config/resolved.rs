@@ -116,9 +116,14 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Retention is spoken of in hours below a week, in days from there on.
+/// In the largest unit that fits.
 fn spelled(span: Millis) -> String {
-    if span % DAY == 0 { format!("{}d", span / DAY) } else { format!("{}h", span / HOUR) }
+    match span {
+        _ if span % DAY == 0 => format!("{}d", span / DAY),
+        _ if span % HOUR == 0 => format!("{}h", span / HOUR),
+        _ if span % SECOND == 0 => format!("{}s", span / SECOND),
+        _ => format!("{span}ms"),
+    }
 }
 
 pub fn resolve(table: &Table) -> Result<Config, Fault> {

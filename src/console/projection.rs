@@ -10,7 +10,7 @@ use crate::domain::message::Delivery;
 use crate::domain::time::{self, Millis};
 use crate::log::{At, Log, Reader};
 use crate::store::{Batch, Family, Store, keys};
-use crate::thread::{Bell, Service};
+use crate::thread::{Bell, News, Service};
 use crate::wire::output::{AttemptRecord, DeliveryRecord, Ended, RetryRecord};
 use crate::wire::topic::Topic;
 
@@ -76,12 +76,15 @@ impl Console {
         let mut reader = log.reader("console", bell.clone());
         let following = Service::spawn("console", bell, move |turns| {
             let mut positions = None;
+            let mut news = News::default();
             while turns.go_on() {
                 match follow(&log, &mut reader, &own_store, &mut positions) {
                     Ok(true) => {}
                     Ok(false) => turns.wait(Duration::from_millis(500)),
                     Err(detail) => {
-                        tracing::error!(detail, "the console's projection pauses");
+                        if news.is_new(&detail) {
+                            tracing::error!(detail, "the console's projection pauses");
+                        }
                         positions = None;
                         turns.wait(Duration::from_secs(1));
                     }

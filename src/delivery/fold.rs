@@ -79,6 +79,9 @@ pub enum Error {
     Log(#[from] log::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The store is to be set aside and made again.
+    #[error("{0}")]
+    Damaged(String),
     #[error("{0}")]
     Refused(String),
     #[error("{0}")]
@@ -91,7 +94,7 @@ impl Error {
         match self {
             Error::Refused(_) => true,
             Error::Log(error) => matches!(error, log::Error::Damaged { .. } | log::Error::Refused(_)),
-            Error::Store(_) | Error::Failed(_) => false,
+            Error::Store(_) | Error::Damaged(_) | Error::Failed(_) => false,
         }
     }
 }
@@ -102,9 +105,19 @@ pub struct Fold {
     reader: Reader,
     positions: Positions,
     pub endpoints: BTreeMap<Vec<u8>, Option<Arc<Endpoint>>>,
+    /// Of the endpoints, also of those that are gone.
+    versions: BTreeMap<Vec<u8>, u64>,
     pub open: u64,
     pub retrying: u64,
     pruned_day: i64,
+}
+
+/// An endpoint as it is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Command {
+    version: u64,
+    /// `None`: it is gone.
+    body: Option<Json>,
 }
 
 /// What one round is about to write: later records of it see earlier ones.
@@ -138,10 +151,24 @@ impl Fold {
             *next = (*next).max(start);
         }
         let reader = log.reader("delivery", bell);
-        let endpoints = BTreeMap::new();
-        let mut fold = Fold { partition, store, reader, positions, endpoints, open: 0, retrying: 0, pruned_day: 0 };
+        let mut fold = Fold {
+            partition,
+            store,
+            reader,
+            positions,
+            endpoints: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            open: 0,
+            retrying: 0,
+            pruned_day: 0,
+        };
         fold.load()?;
         Ok(fold)
+    }
+
+    /// The next offset of topic `deliveries`.
+    pub fn next(&self) -> u64 {
+        self.position(Topic::Deliveries)
     }
 
     /// What is folded.
@@ -205,9 +232,8 @@ impl Fold {
 
     fn load(&mut self) -> Result<(), Error> {
         for (key, value) in self.store.ascending(Family::Endpoints, &[], usize::MAX)? {
-            let body = Json::from_valid(String::from_utf8_lossy(&value)).value();
-            let endpoint = definition::endpoint(&body, None, Target::Trusted);
-            self.endpoints.insert(key, endpoint.ok().map(|read| Arc::new(read.endpoint)));
+            let unreadable = |e: serde_json::Error| Error::Refused(format!("an endpoint is unreadable: {e}"));
+            self.know(key, &serde_json::from_slice(&value).map_err(unreadable)?);
         }
         let (mut open, mut retrying) = (0, 0);
         self.each_row(|row| {
@@ -284,8 +310,8 @@ impl Fold {
         match topic {
             Topic::Deliveries => match serde_json::from_slice(value).map_err(unreadable)? {
                 DeliveryRecord::Deliver(delivery) => self.deliver(*delivery, record, round),
-                DeliveryRecord::Endpoint { project, endpoint_id, body, .. } => {
-                    self.endpoint(&project, &endpoint_id, body.as_ref(), round);
+                DeliveryRecord::Endpoint { project, endpoint_id, version, body } => {
+                    self.endpoint(keys::named(&project, &endpoint_id), Command { version, body }, round);
                     Ok(())
                 }
             },
@@ -301,13 +327,22 @@ impl Fold {
         }
     }
 
-    fn endpoint(&mut self, project: &str, endpoint_id: &str, body: Option<&Json>, round: &mut Round) {
-        let key = keys::named(project, endpoint_id);
-        let value = body.map_or_else(|| b"null".to_vec(), |b| b.as_str().as_bytes().to_vec());
+    /// Takes a version of an endpoint, unless a newer one is known: a late
+    /// record of an owner that has been replaced stands after newer ones.
+    fn endpoint(&mut self, key: Vec<u8>, command: Command, round: &mut Round) {
+        if self.versions.get(&key).is_some_and(|known| *known > command.version) {
+            return;
+        }
+        let value = serde_json::to_vec(&command).expect("a command serialises");
         round.batch.put(Family::Endpoints, key.clone(), value);
-        let read = body.and_then(|b| definition::endpoint(&b.value(), None, Target::Trusted).ok());
-        self.endpoints.insert(key, read.map(|read| Arc::new(read.endpoint)));
+        self.know(key, &command);
         round.heard.push(Heard::Endpoint);
+    }
+
+    fn know(&mut self, key: Vec<u8>, command: &Command) {
+        let read = command.body.as_ref().and_then(|b| definition::endpoint(&b.value(), None, Target::Trusted).ok());
+        self.versions.insert(key.clone(), command.version);
+        self.endpoints.insert(key, read.map(|read| Arc::new(read.endpoint)));
     }
 
     fn deliver(&mut self, delivery: Delivery, record: &log::Record, round: &mut Round) -> Result<(), Error> {
@@ -328,6 +363,10 @@ impl Fold {
     fn attempted(&mut self, attempt: &AttemptRecord, round: &mut Round) -> Result<(), Error> {
         let Some(mut row) = self.row(&attempt.delivery_id, round)? else { return Ok(()) };
         let already_over = !matches!(row.phase, Phase::Due);
+        // Of an owner that had been replaced: it knew less.
+        if attempt.ended == Some(Ended::Cancelled) && attempt.attempt < row.attempt {
+            return Ok(());
+        }
         if attempt.ended.is_none() && (attempt.attempt <= row.attempt || already_over) {
             return Ok(());
         }

@@ -33,6 +33,8 @@ use parts::{Command, Part};
 /// Ids held in memory at most; the rest waits in the store.
 const MAX_QUEUED: usize = 20_000;
 const LOAD: usize = 1_000;
+/// Pause before a record that the log would not take is written again.
+const REWRITE_PAUSE: Duration = Duration::from_millis(250);
 /// How long attempts under way may take to finish when the process stops.
 const LAST_DRAIN: Duration = Duration::from_secs(20);
 
@@ -88,6 +90,7 @@ struct Loop {
     closing: HashMap<u64, Closing>,
     /// Records that the log would not take for now.
     refused: Vec<Closing>,
+    refused_at: Option<Instant>,
     next_tag: u64,
     openings: u64,
     /// Still opening what was given up long ago.
@@ -118,6 +121,7 @@ impl Delivery {
             commands,
             closing: HashMap::new(),
             refused: Vec::new(),
+            refused_at: None,
             next_tag: 0,
             openings: 0,
             strays: Vec::new(),
@@ -367,11 +371,12 @@ impl Loop {
             worked = true;
             let found = self.fold(item.partition).map_or(Ok(None), |fold| fold.find(&item.delivery_id));
             match found {
-                Ok(Some(row)) => {
+                // It may have been attempted, or moved, by whoever owned it before.
+                Ok(Some(row)) if row.phase == Phase::Due && row.due_at <= self.setup.clock.now() => {
                     self.flying.insert(item.delivery_id.clone(), item.partition);
                     self.start(item, row);
                 }
-                Ok(None) => self.release(&item),
+                Ok(_) => self.release(&item),
                 Err(error) => {
                     self.release(&item);
                     self.fail(item.partition, &error);
@@ -433,15 +438,18 @@ impl Loop {
         let mut worked = false;
         while let Ok((item, row, went)) = self.went.1.try_recv() {
             worked = true;
-            if self.fold(item.partition).is_some() {
+            if self.fold(item.partition).is_some() || went.outcome == Outcome::Delivered {
                 self.judge(item, &row, went);
             } else {
                 // Another process owns it by now, or it is being opened again:
-                // the attempt counts as one that a crash has swallowed.
+                // the attempt counts as one that a crash has swallowed. A success
+                // is final, whoever tells of it.
                 self.release(&item);
             }
         }
-        if !self.refused.is_empty() && self.setup.log.is_writable().is_ok() {
+        let again = self.refused_at.is_some_and(|at| at.elapsed() >= REWRITE_PAUSE);
+        if again && self.setup.log.is_writable().is_ok() {
+            self.refused_at = None;
             for closing in std::mem::take(&mut self.refused) {
                 self.write(closing);
             }
@@ -454,6 +462,7 @@ impl Loop {
                     tracing::warn!(%error, "the outcome of an attempt cannot be written down yet");
                     closing.then = then;
                     self.refused.push(closing);
+                    self.refused_at = Some(Instant::now());
                 }
                 (Ok(_), Some(next)) => self.write(Closing { now: next, ..closing }),
                 (Ok(_), None) => {

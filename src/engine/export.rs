@@ -106,7 +106,7 @@ fn gcd(a: u32, b: u32) -> u32 {
 /// # Errors
 /// When the store cannot be read.
 pub fn endpoint_commands(registrar: &Store) -> Result<Vec<DeliveryRecord>, String> {
-    let table = Table::load(registrar)?;
+    let table = Table::load(registrar).map_err(|e| e.to_string())?;
     let endpoints = table.rows().filter(|row| row.kind == definition::Kind::Endpoint);
     let command = |row: &super::table::Row| DeliveryRecord::Endpoint {
         project: row.project.clone(),

@@ -12,6 +12,7 @@ mod users;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::actor::partition::Stop;
 use crate::actor::{Answer, Effects, Failure, Frozen, Machine, Moment, Outgoing, Output};
 use crate::domain::apply::{self, Refusal, Reply, Scene};
 use crate::domain::decision::{Decision, Reason};
@@ -45,7 +46,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn open(store: Arc<Store>, cached_users: usize) -> Result<Engine, String> {
+    pub fn open(store: Arc<Store>, cached_users: usize) -> Result<Engine, Stop> {
         let table = Table::load(&store)?;
         Ok(Engine {
             users: Users::new(store.clone(), cached_users),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Changes;
+use crate::actor::partition::Stop;
 use crate::domain::definitions::{Definitions, Past};
 use crate::domain::json::Json;
 use crate::domain::time::Millis;
@@ -47,11 +48,12 @@ pub struct Table {
 impl Table {
     /// # Errors
     /// When the store cannot be read, or holds what this version cannot.
-    pub fn load(store: &Store) -> Result<Table, String> {
+    pub fn load(store: &Store) -> Result<Table, Stop> {
         let mut table = Table::default();
         store.each(Family::Definitions, |key, value| {
-            let unreadable =
-                |e: serde_json::Error| format!("the definition {} is unreadable: {e}", String::from_utf8_lossy(&key));
+            let unreadable = |e: serde_json::Error| {
+                Stop::Refused(format!("the definition {} is unreadable: {e}", String::from_utf8_lossy(&key)))
+            };
             if key == REQUESTS {
                 table.requests = serde_json::from_slice(&value).map_err(unreadable)?;
             } else if let Some(project) = key.strip_prefix(NAMES.as_bytes()) {
@@ -60,10 +62,10 @@ impl Table {
                 table.definitions.project_mut(&project).names = names;
             } else {
                 let row: Row = serde_json::from_slice(&value).map_err(unreadable)?;
-                table.compile(&row)?;
+                table.compile(&row).map_err(Stop::Refused)?;
                 table.rows.insert(definition_key(&row.project, row.kind, &row.id), row);
             }
-            Ok::<_, String>(())
+            Ok::<_, Stop>(())
         })?;
         Ok(table)
     }

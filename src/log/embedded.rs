@@ -296,11 +296,10 @@ impl Embedded {
             writer.filled.notify_all();
         }
         let threads = std::mem::take(&mut *self.threads.lock().expect("no panic holds this lock"));
-        let mut clean = !threads.is_empty();
-        for thread in threads {
-            clean &= thread.join();
-        }
-        if clean && self.is_writable().is_ok() {
+        let was_open = !threads.is_empty();
+        // Waits for them.
+        drop(threads);
+        if was_open && self.is_writable().is_ok() {
             let ends: BTreeMap<String, u64> =
                 self.parts.values().map(|p| (p.at.to_string(), p.end.load(Ordering::Acquire))).collect();
             let text = serde_json::to_vec(&ends).expect("a map serialises");

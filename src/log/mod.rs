@@ -101,6 +101,9 @@ pub enum Error {
     Io { context: String, detail: String },
     #[error("{0}")]
     Refused(String),
+    /// The operator's mistake.
+    #[error("{0}")]
+    Misconfigured(String),
 }
 
 /// What to do about an error.
@@ -267,7 +270,7 @@ impl Log {
         }
     }
 
-    /// Hands all records from an offset up to the end as it is now to `each`.
+    /// Hands all records from an offset up to an end that was seen to `each`.
     /// Blocks until it is through.
     ///
     /// # Errors
@@ -276,9 +279,9 @@ impl Log {
         &self,
         at: At,
         from: u64,
+        end: u64,
         mut each: impl FnMut(Record) -> Result<(), E>,
     ) -> Result<(), E> {
-        let end = self.bounds(at)?.end;
         let mut next = from;
         let mut reader = self.reader("scan", Arc::default());
         while next < end {
@@ -289,7 +292,9 @@ impl Log {
             }
             for record in chunk.records {
                 next = record.offset + 1;
-                each(record)?;
+                if record.offset < end {
+                    each(record)?;
+                }
             }
         }
         Ok(())

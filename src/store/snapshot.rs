@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::domain::time::{DAY, Millis};
 
@@ -104,6 +105,7 @@ pub struct Depot {
     base: Place,
     url: String,
     runtime: Handle,
+    given_up: Arc<watch::Sender<bool>>,
 }
 
 impl std::fmt::Debug for Depot {
@@ -131,7 +133,26 @@ impl Depot {
             .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)));
         let (store, base) = object_store::parse_url_opts(&parsed, environment).map_err(|e| wrong(e.to_string()))?;
         let runtime = Handle::try_current().map_err(|e| wrong(e.to_string()))?;
-        Ok(Depot { store: Arc::from(store), base, url: url.to_owned(), runtime })
+        let given_up = Arc::new(watch::Sender::new(false));
+        Ok(Depot { store: Arc::from(store), base, url: url.to_owned(), runtime, given_up })
+    }
+
+    /// Ends what is being done, here and in all clones, and all that is asked
+    /// from now on: stores far away may hang for minutes.
+    pub fn give_up(&self) {
+        self.given_up.send_replace(true);
+    }
+
+    fn run<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let mut given_up = self.given_up.subscribe();
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                // The sender is in `self`.
+                _ = given_up.wait_for(|given_up| *given_up) => Err(Error::GivenUp),
+                done = work => done,
+            }
+        })
     }
 
     fn place(&self, name: &str) -> Place {
@@ -148,7 +169,7 @@ impl Depot {
     /// # Errors
     /// When a file cannot be read or brought; then there is no snapshot.
     pub fn write(&self, subject: Subject, dir: &Path, before: Option<&Manifest>) -> Result<Manifest, Error> {
-        self.runtime.block_on(self.bring(subject, dir, before))
+        self.run(self.bring(subject, dir, before))
     }
 
     async fn bring(&self, subject: Subject, dir: &Path, before: Option<&Manifest>) -> Result<Manifest, Error> {
@@ -241,7 +262,7 @@ impl Depot {
     /// # Errors
     /// [`Error::Damaged`] when not.
     pub fn is_whole(&self, manifest: &Manifest) -> Result<(), Error> {
-        self.runtime.block_on(self.look(manifest))
+        self.run(self.look(manifest))
     }
 
     /// The snapshots of one partition, the furthest first.
@@ -249,7 +270,7 @@ impl Depot {
     /// # Errors
     /// When the place cannot be listed.
     pub fn list(&self, role: &str, partition: u32) -> Result<Vec<Manifest>, Error> {
-        self.runtime.block_on(self.list_async(role, partition))
+        self.run(self.list_async(role, partition))
     }
 
     async fn list_async(&self, role: &str, partition: u32) -> Result<Vec<Manifest>, Error> {
@@ -286,7 +307,7 @@ impl Depot {
     /// # Errors
     /// [`Error::Damaged`] when a file is not what the manifest says.
     pub fn restore(&self, manifest: &Manifest, into: &Path, told: impl FnMut(u64, u64) -> bool) -> Result<(), Error> {
-        self.runtime.block_on(self.take(manifest, Some(into), told))
+        self.run(self.take(manifest, Some(into), told))
     }
 
     /// Reads every file and compares its checksum.
@@ -294,7 +315,7 @@ impl Depot {
     /// # Errors
     /// As [`Depot::restore`].
     pub fn verify(&self, manifest: &Manifest, told: impl FnMut(u64, u64) -> bool) -> Result<(), Error> {
-        self.runtime.block_on(self.take(manifest, None, told))
+        self.run(self.take(manifest, None, told))
     }
 
     async fn take(
@@ -357,7 +378,7 @@ impl Depot {
     /// # Errors
     /// When the place cannot be listed or changed.
     pub fn collect(&self, role: &str, partition: u32, now: Millis) -> Result<(), Error> {
-        self.runtime.block_on(async {
+        self.run(async {
             let manifests = self.list_async(role, partition).await?;
             let old = |m: &Manifest| now - m.subject.created_at > KEPT_AT_LEAST;
             let (gone, kept): (Vec<_>, Vec<_>) =

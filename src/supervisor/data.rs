@@ -74,7 +74,7 @@ pub fn prepare(config: &Config) -> Result<Data, Error> {
     let key_path = config.key_file.clone().unwrap_or_else(|| dir.join("secrets.key"));
     let key = match fs::read_to_string(&key_path) {
         Ok(text) => ClusterKey::parse(&text)
-            .ok_or_else(|| Error::Refused(format!("{} must hold 64 hex digits", key_path.display())))?,
+            .ok_or_else(|| Error::Usage(format!("{} must hold 64 hex digits", key_path.display())))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && is_new => {
             let text = random_hex();
             write_private(&key_path, &text)?;
@@ -88,6 +88,11 @@ pub fn prepare(config: &Config) -> Result<Data, Error> {
             )));
         }
     };
+    if config.kafka && config.keys.is_empty() {
+        tracing::warn!(
+            "no [[keys]] are configured: this process makes its own, which no other knows; with several bridges, give all the same"
+        );
+    }
     let (keys, fresh_keys) = if config.keys.is_empty() { own_keys(dir)? } else { (config.keys.clone(), None) };
     Ok(Data { key, keys, fresh_keys, is_new })
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::snapshots::{Role, Stores};
 use super::{Error, MAX_CLOCK_LAG, STORE_MEMORY_BYTES, data, depot, kafka_settings, owners};
 use crate::actor::checkpoint::{Checkpointer, Meta};
+use crate::actor::partition::Stop;
 use crate::actor::relocate::Relocation;
 use crate::actor::{self, Phase, Replies};
 use crate::clock::Clock;
@@ -173,17 +174,16 @@ impl Export<'_> {
             actor::Setup::new(log.clone(), self.clock.clone(), self.data.key.clone(), replies, Checkpointer::start()?);
         let mut owner = owners::engine(config, &setup, &stores, (Lease::of_all(config.partitions), &statuses))?;
         let rested = self.wait_for_rest(&statuses, told);
-        if let Some(pool) = owner.leave() {
-            // Settles, and writes down where it is.
-            pool.stop();
-        }
+        // Settles, and writes down where it is.
+        drop(owner.leave());
         rested?;
         let mut rest = AtRest { stores: Vec::new(), metas: Vec::new(), waiting: Vec::new() };
         for partition in 0..config.partitions {
             let status = &statuses[partition as usize];
-            let store = stores.open(Role::Engine, partition, status).map_err(Error::Failed)?;
+            let failed = |stop: Stop| Error::Failed(stop.to_string());
+            let store = stores.open(Role::Engine, partition, status).map_err(failed)?;
             let end = log.bounds(At { topic: Topic::Events, partition })?.end;
-            let meta = Meta::load(&store).map_err(Error::Refused)?;
+            let meta = Meta::load(&store).map_err(failed)?;
             let meta = meta.unwrap_or_else(|| Meta::new(log.incarnation(), config.partitions, LOGIC_VERSION));
             if meta.next != end {
                 return Err(Error::Failed(format!(
@@ -194,7 +194,7 @@ impl Export<'_> {
             }
             rest.stores.push(store);
             rest.metas.push(meta);
-            let store = stores.open(Role::Delivery, partition, status).map_err(Error::Failed)?;
+            let store = stores.open(Role::Delivery, partition, status).map_err(failed)?;
             let folded = Fold::open(partition, &log, store, Arc::default()).and_then(|mut fold| {
                 fold.catch_up(&log, |_| Ok(()))?;
                 delivery::export::waiting(&fold)
@@ -291,7 +291,8 @@ impl Export<'_> {
         let at = At { topic: Topic::Definitions, partition: 0 };
         let mut newest: BTreeMap<bytes::Bytes, (u64, Record)> = BTreeMap::new();
         let log = Log::Embedded(self.log.clone());
-        log.scan::<crate::log::Error>(at, log.bounds(at)?.start, |record| {
+        let bounds = log.bounds(at)?;
+        log.scan::<crate::log::Error>(at, bounds.start, bounds.end, |record| {
             if let Some(key) = record.key.clone() {
                 newest.insert(key, (record.offset, record));
             }
@@ -409,15 +410,18 @@ struct Last {
     crc: u32,
 }
 
+/// A record, and when it was taken elsewhere.
+type Stamped = (New, Option<Millis>);
+
 /// Records on their way, by partition.
 struct Batches {
     topic: Topic,
     /// Bytes, and what they are of.
-    parts: Vec<(usize, Vec<(New, Option<Millis>)>)>,
+    parts: Vec<(usize, Vec<Stamped>)>,
 }
 
 impl Batches {
-    fn push(&mut self, founding: &mut Founding, to: u32, record: (New, Option<Millis>)) -> Result<(), Error> {
+    fn push(&mut self, founding: &mut Founding, to: u32, record: Stamped) -> Result<(), Error> {
         let (bytes, part) = &mut self.parts[to as usize];
         *bytes += record.0.len_bytes();
         part.push(record);

@@ -1,6 +1,7 @@
 //! Housekeeping: the view of definitions, old outputs, free space, quotas, and
 //! a log that has failed for good.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::Retention;
 use crate::domain::time::Millis;
 use crate::log::{self, At, Log};
-use crate::thread::{Bell, Thread};
+use crate::thread::{Bell, News, Thread};
 use crate::wire::topic::Topic;
 
 const TURN: Duration = Duration::from_millis(250);
@@ -23,6 +24,7 @@ pub struct Keeper {
     pub view: Arc<View>,
     pub app: Arc<App>,
     pub retention: Retention,
+    pub data_dir: PathBuf,
 }
 
 impl Keeper {
@@ -37,9 +39,12 @@ impl Keeper {
         let kept = Thread::spawn("keeper", move || {
             let _lock = lock;
             let mut round: u64 = 0;
+            let mut news = News::default();
             while !ending.load(Ordering::Acquire) {
                 bell.wait(TURN);
-                if let Err(error) = self.view.catch_up() {
+                if let Err(error) = self.view.catch_up()
+                    && news.is_new(&error.to_string())
+                {
                     tracing::warn!(%error, "the definitions cannot be read for now");
                 }
                 if matches!(self.log.is_writable(), Err(log::Error::Unknown(_))) {
@@ -61,9 +66,11 @@ impl Keeper {
     }
 
     fn look_at_the_disk(&self) {
-        if let Log::Embedded(log) = &self.log
-            && let Some(free) = log.check_space()
-        {
+        let free = match &self.log {
+            Log::Embedded(log) => log.check_space(),
+            _ => rustix::fs::statvfs(&self.data_dir).ok().map(|found| found.f_bavail * found.f_frsize),
+        };
+        if let Some(free) = free {
             crate::metrics::get().disk_free_bytes.set(free as f64);
         }
     }

@@ -77,8 +77,8 @@ pub fn engine(
     let cached = CACHED_USERS / statuses.len();
     let (stores, setup) = (stores.clone(), setup.clone());
     let open: Open<Engine> = Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<actor::Status>| {
-        let store = stores.open(Role::Engine, partition, &status).map_err(Stop::Restart)?;
-        let engine = Engine::open(store.clone(), cached).map_err(Stop::Refused)?;
+        let store = stores.open(Role::Engine, partition, &status)?;
+        let engine = Engine::open(store.clone(), cached)?;
         Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, (bell, status))
     });
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(config.partitions as usize);
@@ -96,7 +96,11 @@ pub fn delivery(
 ) -> Result<Owner<Delivery>, Error> {
     let (stores, log) = (stores.clone(), setup.log.clone());
     let open: delivery::Open = Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<actor::Status>| {
-        let store = stores.open(Role::Delivery, partition, &status).map_err(delivery::Error::Failed)?;
+        let store = stores.open(Role::Delivery, partition, &status).map_err(|stop| match stop {
+            Stop::Damaged(detail) => delivery::Error::Damaged(detail),
+            Stop::Refused(detail) => delivery::Error::Refused(detail),
+            Stop::Restart(detail) => delivery::Error::Failed(detail),
+        })?;
         let mut fold = Fold::open(partition, &log, store, bell)?;
         fold.catch_up(&log, |left| {
             status.set(Phase::Opening(format!("reading its topics, {left} records to go")));

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use super::data;
 use crate::actor::checkpoint::Meta;
+use crate::actor::partition::Stop;
 use crate::actor::{Phase, Status};
 use crate::clock::Clock;
 use crate::config::Retention;
-use crate::delivery::{Fold, Positions};
+use crate::delivery::{self, Fold, Positions};
 use crate::domain::LOGIC_VERSION;
 use crate::domain::time::Millis;
 use crate::log::{At, Log};
-use crate::store::snapshot::{Depot, Manifest, Subject};
+use crate::store::snapshot::{self, Depot, Manifest, Subject};
 use crate::store::{Family, Rocks, Shared, Store};
 use crate::thread::{Bell, Service, Turns};
 use crate::wire::topic::Topic;
@@ -73,7 +74,7 @@ struct Standing {
     positions: BTreeMap<String, u64>,
 }
 
-fn standing(role: Role, store: &Store) -> Result<Option<Standing>, String> {
+fn standing(role: Role, store: &Store) -> Result<Option<Standing>, Stop> {
     match role {
         Role::Engine => Ok(Meta::load(store)?.map(|meta| Standing {
             incarnation: meta.incarnation,
@@ -81,7 +82,10 @@ fn standing(role: Role, store: &Store) -> Result<Option<Standing>, String> {
             positions: BTreeMap::from([(Topic::Events.name().to_owned(), meta.next)]),
         })),
         Role::Delivery => {
-            let stored = Fold::stored_positions(store).map_err(|e| e.to_string())?;
+            let stored = Fold::stored_positions(store).map_err(|error| match error {
+                delivery::Error::Store(error) => error.into(),
+                error => Stop::Refused(error.to_string()),
+            })?;
             Ok(stored.map(|Positions { incarnation, next }| Standing {
                 incarnation,
                 position: next.values().sum(),
@@ -105,7 +109,26 @@ pub struct Stores {
 
 impl Stores {
     pub fn new(data_dir: PathBuf, shared: Shared, depot: Depot, log: Log) -> Stores {
-        Stores { data_dir, shared, depot, log, open: Arc::default() }
+        let stores = Stores { data_dir, shared, depot, log, open: Arc::default() };
+        stores.sweep();
+        stores
+    }
+
+    /// Removes copies that a killed process was making; the lock on the data
+    /// directory is ours.
+    fn sweep(&self) {
+        for role in Role::ALL {
+            let Ok(entries) = std::fs::read_dir(self.data_dir.join("state").join(role.name())) else { continue };
+            for entry in entries.filter_map(Result::ok) {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let extension = name.split_once('.').map_or("", |(_, extension)| extension);
+                if (extension.starts_with("snapshot-") || extension.starts_with("restoring-"))
+                    && let Err(error) = std::fs::remove_dir_all(entry.path())
+                {
+                    tracing::warn!(%error, path = %entry.path().display(), "a copy that is of no use could not be removed");
+                }
+            }
+        }
     }
 
     fn path(&self, role: Role, partition: u32) -> PathBuf {
@@ -118,19 +141,22 @@ impl Stores {
     ///
     /// # Errors
     /// When neither can be had.
-    pub fn open(&self, role: Role, partition: u32, status: &Status) -> Result<Arc<Store>, String> {
+    pub fn open(&self, role: Role, partition: u32, status: &Status) -> Result<Arc<Store>, Stop> {
+        let again = |error: super::Error| Stop::Restart(error.to_string());
         let path = self.path(role, partition);
         if status.damaged.swap(false, Ordering::AcqRel) && path.exists() {
-            data::set_aside(&path, "its store failed its checksums").map_err(|e| e.to_string())?;
+            data::set_aside(&path, "its store failed its checksums").map_err(again)?;
+            // Files of the next store are numbered from the beginning.
+            std::fs::remove_file(writer_path(&path)).ok();
         }
-        let store = data::open_store(&path, role.families(), &self.shared).map_err(|e| e.to_string())?;
+        let store = data::open_store(&path, role.families(), &self.shared).map_err(again)?;
         let here = standing(role, &store)?;
-        let store = match self.better(role, partition, here.as_ref())? {
+        let store = match self.better(role, partition, here.as_ref()).map_err(Stop::Restart)? {
             None => store,
             Some(manifest) => {
                 drop(store);
-                self.restore(&manifest, &path, status)?;
-                data::open_store(&path, role.families(), &self.shared).map_err(|e| e.to_string())?
+                self.restore(&manifest, &path, status).map_err(Stop::Restart)?;
+                data::open_store(&path, role.families(), &self.shared).map_err(again)?
             }
         };
         self.open.lock().expect("no panic holds this lock").insert((role, partition), Arc::downgrade(&store));
@@ -139,32 +165,46 @@ impl Stores {
 
     /// A snapshot that is to be taken instead of what is here.
     fn better(&self, role: Role, partition: u32, here: Option<&Standing>) -> Result<Option<Manifest>, String> {
-        let first = role.trimmed()[0];
-        let bounds = self.log.bounds(At { topic: first, partition }).map_err(|e| e.to_string())?;
-        let next = here.and_then(|h| h.positions.get(first.name()).copied()).unwrap_or(0);
-        let begins = if role == Role::Engine { bounds.start.max(self.log.begins(partition)) } else { bounds.start };
-        let lost = next < begins;
-        let far = bounds.end.saturating_sub(next) > FAR_BEHIND_RECORDS;
-        if here.is_some() && !lost && !far {
+        let all: Vec<At> = role.trimmed().iter().map(|topic| At { topic: *topic, partition }).collect();
+        let bounds = self.log.all_bounds(&all).map_err(|e| e.to_string())?;
+        let next = |at: &At| here.and_then(|h| h.positions.get(at.topic.name()).copied()).unwrap_or(0);
+        // What stands before was trimmed, or came from another log: nothing but
+        // a snapshot can tell of it.
+        let begins = |at: &At, start: u64| match at.topic {
+            Topic::Events => start.max(self.log.begins(partition)),
+            _ => start,
+        };
+        let lost = all.iter().zip(&bounds).find(|(at, bounds)| next(at) < begins(at, bounds.start));
+        let far = bounds[0].end.saturating_sub(next(&all[0])) > FAR_BEHIND_RECORDS;
+        if here.is_some() && lost.is_none() && !far {
             return Ok(None);
         }
         let incarnation = format!("{:032x}", self.log.incarnation());
-        let newest = self.depot.list(role.name(), partition).map_err(|e| e.to_string())?;
-        let fits = |m: &Manifest| {
-            m.subject.incarnation == incarnation
-                && here.is_none_or(|h| m.subject.position > h.position)
-                && m.subject.logic_version == LOGIC_VERSION
-                && self.depot.is_whole(m).is_ok()
-        };
-        let found = newest.into_iter().find(fits);
-        if found.is_none() && lost && role == Role::Engine {
-            return Err(format!(
-                "the log begins at {begins} and the state of {} partition {partition} is at {next}: no snapshot in {:?} helps",
-                role.name(),
-                self.depot
-            ));
+        for found in self.depot.list(role.name(), partition).map_err(|e| e.to_string())? {
+            let fits = found.subject.incarnation == incarnation
+                && here.is_none_or(|h| found.subject.position > h.position)
+                && found.subject.logic_version == LOGIC_VERSION;
+            if !fits {
+                continue;
+            }
+            match self.depot.is_whole(&found) {
+                Ok(()) => return Ok(Some(found)),
+                Err(snapshot::Error::Damaged { name, detail }) => {
+                    tracing::warn!(name, detail, "a snapshot is damaged; the one before it is looked at");
+                }
+                Err(error) => return Err(error.to_string()),
+            }
         }
-        Ok(found)
+        match lost {
+            Some((at, bounds)) => Err(format!(
+                "{at} begins at {} and the state of the {} is at {}: no snapshot in {:?} helps",
+                begins(at, bounds.start),
+                role.name(),
+                next(at),
+                self.depot
+            )),
+            None => Ok(None),
+        }
     }
 
     fn restore(&self, manifest: &Manifest, path: &Path, status: &Status) -> Result<(), String> {
@@ -193,6 +233,17 @@ impl Stores {
         open.iter().map(|((role, partition), store)| (*role, *partition, store.clone())).collect()
     }
 
+    fn measure(&self) {
+        for (role, partition, store) in self.opened() {
+            if role == Role::Engine
+                && let Some(store) = store.upgrade()
+            {
+                let bytes = i64::try_from(store.size_bytes()).unwrap_or(i64::MAX);
+                crate::metrics::get().store_bytes.with_label_values(&[&partition.to_string()]).set(bytes);
+            }
+        }
+    }
+
     /// Takes one snapshot of an open store; `None` when it has been closed.
     fn take(&self, role: Role, partition: u32, now: Millis) -> Result<Option<Manifest>, String> {
         let store = self.opened().into_iter().find(|(r, p, _)| (*r, *p) == (role, partition));
@@ -209,7 +260,7 @@ impl Stores {
 
     fn bring(&self, role: Role, partition: u32, copy: &Path, now: Millis) -> Result<Option<Manifest>, String> {
         let looked = Rocks::open_read_only(copy, role.families()).map_err(|e| e.to_string())?;
-        let Some(stands) = standing(role, &Store::Rocks(looked))? else { return Ok(None) };
+        let Some(stands) = standing(role, &Store::Rocks(looked)).map_err(|e| e.to_string())? else { return Ok(None) };
         let earlier = self.depot.list(role.name(), partition).map_err(|e| e.to_string())?;
         if let Some(same) = earlier
             .iter()
@@ -230,7 +281,12 @@ impl Stores {
             created_at: now,
             writer,
         };
-        self.depot.write(subject, copy, before.as_ref()).map(Some).map_err(|e| e.to_string())
+        let written = match self.depot.write(subject.clone(), copy, before.as_ref()) {
+            // What was brought before has been removed since: all of it again.
+            Err(snapshot::Error::Damaged { .. }) if before.is_some() => self.depot.write(subject, copy, None),
+            written => written,
+        };
+        written.map(Some).map_err(|e| e.to_string())
     }
 
     /// Lets go of records that are old and that two snapshots cover.
@@ -272,6 +328,7 @@ type Asked = tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, String>
 pub struct Snapshots {
     bell: Arc<Bell>,
     asked: Arc<Mutex<Vec<Asked>>>,
+    depot: Depot,
     _taking: Service,
 }
 
@@ -282,10 +339,12 @@ impl Snapshots {
         let bell = Arc::new(Bell::default());
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let asking = asked.clone();
+        let depot = stores.depot.clone();
         let taking = Service::spawn("snapshots", bell.clone(), move |turns| {
             let mut due = Instant::now() + every;
             while turns.go_on() {
                 turns.wait(due.saturating_duration_since(Instant::now()).min(Duration::from_secs(1)));
+                stores.measure();
                 let waiting = std::mem::take(&mut *asking.lock().expect("no panic holds this lock"));
                 if waiting.is_empty() && Instant::now() < due {
                     continue;
@@ -298,7 +357,7 @@ impl Snapshots {
                 due = Instant::now() + every;
             }
         })?;
-        Ok(Snapshots { bell, asked, _taking: taking })
+        Ok(Snapshots { bell, asked, depot, _taking: taking })
     }
 
     /// For whoever wants a snapshot of everything now.
@@ -308,6 +367,12 @@ impl Snapshots {
             asked.lock().expect("no panic holds this lock").push(one);
             bell.ring();
         }
+    }
+}
+
+impl Drop for Snapshots {
+    fn drop(&mut self) {
+        self.depot.give_up();
     }
 }
 

@@ -84,6 +84,7 @@ impl Loop {
         let status = self.status(partition).clone();
         status.set(actor::Phase::Opening("opening its state".into()));
         status.unwanted.store(false, Ordering::Release);
+        self.strays.retain(|stray| !stray.is_over());
         self.openings += 1;
         let opening = self.openings;
         let (open, own, bell) = (self.setup.open.clone(), self.commands.0.clone(), self.bell.clone());
@@ -114,6 +115,8 @@ impl Loop {
             // Given up in the meantime: it is nobody's loss.
             _ if part.releasing.is_some() => {}
             Ok(fold) => {
+                // Known to the group from the first moment: so it can be asked.
+                self.setup.standing.commit(partition, fold.next());
                 part.fold = Some(fold);
                 if let Err(error) = self.write_owed(partition) {
                     return self.fail(partition, &error);
@@ -129,7 +132,7 @@ impl Loop {
     pub(super) fn fail(&mut self, partition: u32, error: &Error) {
         tracing::error!(partition, %error, "the delivery of a partition has stopped");
         let refused = error.is_final();
-        let damaged = matches!(error, Error::Store(store::Error::Damaged { .. }));
+        let damaged = matches!(error, Error::Damaged(_) | Error::Store(store::Error::Damaged { .. }));
         self.status(partition).damaged.store(damaged, Ordering::Release);
         self.status(partition).set(actor::Phase::Stopped { why: error.to_string(), refused });
         self.forget(partition);

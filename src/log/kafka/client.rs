@@ -17,8 +17,11 @@ use super::Settings;
 use crate::log::Error;
 use crate::thread::Service;
 
-/// How often absent brokers are asked again.
+/// How often brokers are asked whether they are there.
 const PROBE: Duration = Duration::from_millis(500);
+/// How long they may take to say so, and how often they may fail to.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+const PROBE_FAILURES: u32 = 2;
 
 /// Whether the brokers take records, as far as is known.
 #[derive(Debug, Default)]
@@ -40,32 +43,48 @@ impl Health {
         Ok(())
     }
 
-    pub fn went_away(&self, why: impl Into<String>) {
-        let why = why.into();
-        if !self.away.swap(true, Ordering::AcqRel) {
-            tracing::warn!(why, "the brokers do not answer; nothing is taken until they do");
+    /// What was wrong with a broker before stays: it says more than that none
+    /// is left.
+    pub fn went_away(&self, why: &str) {
+        let mut last = self.last_error.lock().expect("no panic holds this lock");
+        if last.is_empty() {
+            *last = why.to_owned();
         }
-        *self.last_error.lock().expect("no panic holds this lock") = why;
+        if !self.away.swap(true, Ordering::AcqRel) {
+            tracing::warn!(why = last.as_str(), "the brokers do not answer; nothing is taken until they do");
+        }
+    }
+
+    fn is_back(&self) {
+        if self.away.swap(false, Ordering::AcqRel) {
+            self.last_error.lock().expect("no panic holds this lock").clear();
+            tracing::info!("the brokers are there again");
+        }
     }
 
     pub fn last_error(&self) -> String {
         self.last_error.lock().expect("no panic holds this lock").clone()
     }
 
-    /// Asks absent brokers until they are there again.
+    /// Asks the brokers whether they are there: whoever only reads would not
+    /// notice when they fall silent.
     pub fn watch(self: &Arc<Self>, admin: AdminClient<Context>, topic: String) -> Result<Service, Error> {
         let health = self.clone();
         let watching = Service::spawn("kafka-health", Arc::default(), move |turns| {
+            let mut failures = 0;
             while turns.go_on() {
                 turns.wait(PROBE);
-                if !health.away.load(Ordering::Acquire) {
-                    continue;
+                let seen = admin.inner().fetch_metadata(Some(&topic), PROBE_TIMEOUT);
+                let led = seen.is_ok_and(|seen| {
+                    let parts = seen.topics().first().map(|t| t.partitions()).unwrap_or_default();
+                    !parts.is_empty() && parts.iter().all(|p| p.leader() >= 0)
+                });
+                failures = if led { 0 } else { failures + 1 };
+                if failures == PROBE_FAILURES {
+                    health.went_away("the brokers do not say who leads the journal");
                 }
-                let Ok(seen) = admin.inner().fetch_metadata(Some(&topic), Duration::from_secs(1)) else { continue };
-                let parts = seen.topics().first().map(|t| t.partitions()).unwrap_or_default();
-                if !parts.is_empty() && parts.iter().all(|p| p.leader() >= 0) {
-                    tracing::info!("the brokers are there again");
-                    health.away.store(false, Ordering::Release);
+                if led {
+                    health.is_back();
                 }
             }
         });
@@ -130,8 +149,11 @@ impl ClientContext for Context {
                 *self.health.fatal.lock().expect("no panic holds this lock") = Some(reason.to_owned());
             }
             _ => {
-                tracing::info!(client = self.name, %error, reason, "a broker has trouble");
-                *self.health.last_error.lock().expect("no panic holds this lock") = reason.to_owned();
+                let mut last = self.health.last_error.lock().expect("no panic holds this lock");
+                if *last != reason {
+                    tracing::info!(client = self.name, %error, reason, "a broker has trouble");
+                    *last = reason.to_owned();
+                }
             }
         }
     }
@@ -159,7 +181,7 @@ pub fn config(settings: &Settings, standard: &[(&str, &str)], ours: &[(&str, &st
     config
 }
 
-/// A setting that librdkafka does not take is the operator's mistake.
+/// A setting that librdkafka does not take.
 pub fn unusable(error: KafkaError) -> Error {
     let text = match &error {
         KafkaError::ClientConfig(_, why, name, value) => {
@@ -167,7 +189,7 @@ pub fn unusable(error: KafkaError) -> Error {
         }
         _ => error.to_string(),
     };
-    Error::Refused(text)
+    Error::Misconfigured(text)
 }
 
 pub fn unavailable(error: KafkaError) -> Error {

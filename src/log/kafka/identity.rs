@@ -110,9 +110,9 @@ pub fn learn(kafka: &Arc<Kafka>) -> Result<Identity, Error> {
 /// The first that was written, as it was written last.
 fn find(kafka: &Arc<Kafka>) -> Result<Option<Identity>, Error> {
     let log = Log::Kafka(kafka.clone());
-    let start = log.bounds(AT)?.start;
+    let bounds = log.bounds(AT)?;
     let mut found: Option<(bytes::Bytes, Identity)> = None;
-    log.scan::<Error>(AT, start, |record| {
+    log.scan::<Error>(AT, bounds.start, bounds.end, |record| {
         let Some(key) = record.key.filter(|key| key.starts_with(IDENTITY_KEY.as_bytes())) else { return Ok(()) };
         if found.as_ref().is_none_or(|(first, _)| *first == key) {
             let value = record.value.as_deref().unwrap_or_default();

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::Settings;
 use super::client::{self, Context, Health};
 use crate::log::Error;
-use crate::thread::Service;
+use crate::thread::{News, Service};
 
 /// Without a heartbeat for so long a member is taken for dead. The smallest
 /// that a broker allows unless told otherwise.
@@ -68,8 +68,9 @@ pub struct Group {
     /// When the group was last known to count on us, in milliseconds since
     /// `started`.
     seen_ms: AtomicU64,
-    /// Next offsets as last committed: what membership is proven with.
-    committed: Mutex<BTreeMap<i32, u64>>,
+    /// What is owned, with the next offsets as last committed: what membership
+    /// is proven with.
+    owned: Mutex<BTreeMap<i32, Option<u64>>>,
 }
 
 impl Lease {
@@ -105,7 +106,7 @@ impl Lease {
             changes: Mutex::new(sender),
             started: Instant::now(),
             seen_ms: AtomicU64::new(0),
-            committed: Mutex::default(),
+            owned: Mutex::default(),
         };
         let config = client::config(settings, &standard, &ours);
         let consumer: BaseConsumer<Group> = config.create_with_context(group).map_err(client::unusable)?;
@@ -113,8 +114,11 @@ impl Lease {
         consumer.subscribe(&[topic]).map_err(client::unavailable)?;
         let weak = Arc::downgrade(&consumer);
         let polling = Service::spawn(format!("lease-{purpose}"), Arc::default(), move |turns| {
+            let mut news = News::default();
             while turns.go_on() {
-                if let Some(Err(error)) = consumer.poll(TURN) {
+                if let Some(Err(error)) = consumer.poll(TURN)
+                    && news.is_new(&error.to_string())
+                {
                     tracing::info!(purpose, %error, "the group has trouble");
                 }
                 prove(&consumer);
@@ -158,7 +162,10 @@ impl Standing {
         let Standing::Member(member) = self else { return };
         let Some(consumer) = member.upgrade() else { return };
         let group = consumer.context();
-        group.committed.lock().expect("no panic holds this lock").insert(partition as i32, next);
+        let mut owned = group.owned.lock().expect("no panic holds this lock");
+        let Some(known) = owned.get_mut(&(partition as i32)) else { return };
+        *known = Some(next);
+        drop(owned);
         if let Err(error) = commit(&consumer, &[(partition as i32, next)], CommitMode::Async) {
             tracing::debug!(%error, "an offset was not committed");
         }
@@ -183,9 +190,10 @@ fn prove(consumer: &BaseConsumer<Group>) {
         group.seen_ms.store(now, Ordering::Release);
         return;
     }
-    let known: Vec<(i32, u64)> =
-        group.committed.lock().expect("no panic holds this lock").iter().map(|(p, n)| (*p, *n)).collect();
-    if known.is_empty() || commit(consumer, &known, CommitMode::Sync).is_ok() {
+    let owned = group.owned.lock().expect("no panic holds this lock").clone();
+    let known: Vec<(i32, u64)> = owned.iter().filter_map(|(partition, next)| Some((*partition, (*next)?))).collect();
+    // Who owns nothing can do no harm.
+    if owned.is_empty() || (!known.is_empty() && commit(consumer, &known, CommitMode::Sync).is_ok()) {
         group.seen_ms.store(group.started.elapsed().as_millis() as u64, Ordering::Release);
     }
 }
@@ -211,14 +219,17 @@ impl ConsumerContext for Group {
                 .set_all_offsets(Offset::End)
                 .and_then(|()| consumer.incremental_assign(list))
                 .and_then(|()| consumer.pause(list));
+            let mut owned = self.owned.lock().expect("no panic holds this lock");
+            owned.extend(partitions.iter().map(|partition| (*partition as i32, None)));
+            drop(owned);
             self.tell(LeaseChange::Assigned(partitions));
             assigned
         } else {
             let lost = consumer.assignment_lost();
-            {
-                let mut committed = self.committed.lock().expect("no panic holds this lock");
-                committed.retain(|partition, _| !partitions.contains(&(*partition as u32)));
-            }
+            self.owned
+                .lock()
+                .expect("no panic holds this lock")
+                .retain(|partition, _| !partitions.contains(&(*partition as u32)));
             if !partitions.is_empty() {
                 let (done, released) = mpsc::channel();
                 self.tell(LeaseChange::Revoked { partitions, lost, done });

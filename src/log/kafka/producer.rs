@@ -41,7 +41,7 @@ impl Load {
     }
 
     fn stalled(&self) -> bool {
-        let still = self.since.elapsed().as_millis() as u64 - self.moved_ms.load(Ordering::Acquire);
+        let still = (self.since.elapsed().as_millis() as u64).saturating_sub(self.moved_ms.load(Ordering::Acquire));
         self.bytes.load(Ordering::Acquire) > 0 && u128::from(still) > STALLED.as_millis()
     }
 }
@@ -53,6 +53,7 @@ pub struct Batch {
     end: AtomicU64,
     failed: Mutex<Option<Error>>,
     ack: Mutex<Option<Ack>>,
+    since: Instant,
     bytes: usize,
     load: Arc<Load>,
 }
@@ -78,6 +79,7 @@ impl Batch {
             return;
         }
         self.load.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        crate::metrics::get().log_append_seconds.observe(self.since.elapsed().as_secs_f64());
         let outcome = match self.failed.lock().expect("no panic holds this lock").take() {
             Some(error) => Err(error),
             None => Ok(Placed { first: self.first.load(Ordering::Acquire), end: self.end.load(Ordering::Acquire) }),
@@ -107,7 +109,8 @@ impl ProducerContext for Sent {
     fn delivery(&self, result: &DeliveryResult<'_>, batch: Arc<Batch>) {
         use rdkafka::Message as _;
         batch.one_done(match result {
-            Ok(message) => Ok(message.offset().unsigned_abs()),
+            // A copy that the broker had already has no place to tell.
+            Ok(message) => Ok(u64::try_from(message.offset()).unwrap_or(0)),
             Err((error, _)) => {
                 let code = error.rdkafka_error_code();
                 let refused = matches!(
@@ -122,7 +125,7 @@ impl ProducerContext for Sent {
                 if refused {
                     Err(Error::Refused(format!("the brokers refuse a record: {error}")))
                 } else {
-                    self.0.health().went_away(error.to_string());
+                    self.0.health().went_away(&error.to_string());
                     Err(Error::Unknown(error.to_string()))
                 }
             }
@@ -193,6 +196,7 @@ impl Producer {
             end: AtomicU64::new(0),
             failed: Mutex::default(),
             ack: Mutex::new(Some(ack)),
+            since: Instant::now(),
             bytes,
             load: self.load.clone(),
         });

@@ -34,7 +34,11 @@ pub struct Source {
 
 impl Source {
     pub fn open(settings: &Settings, health: &Arc<Health>, purpose: &'static str) -> Result<Source, Error> {
-        let standard = [("queued.max.messages.kbytes", "16384"), ("fetch.queue.backoff.ms", "20")];
+        let standard = [
+            // For each partition by itself.
+            ("queued.max.messages.kbytes", "2048"),
+            ("fetch.queue.backoff.ms", "20"),
+        ];
         // The group is never joined: librdkafka wants the name of one.
         let group = format!("{}{purpose}", settings.prefix);
         let ours = [
@@ -94,6 +98,8 @@ struct Follow {
     /// Something may be in the queue.
     filled: Arc<AtomicBool>,
     at_end: bool,
+    /// What the queue said behind the records that were given last.
+    failed: Option<KafkaError>,
 }
 
 pub struct Reader {
@@ -131,8 +137,7 @@ impl Reader {
         let follow = self.following.get_mut(&at).expect("just taken up");
         let mut records = Vec::new();
         let mut bytes = 0;
-        let mut failed = None;
-        if follow.filled.swap(false, Ordering::AcqRel) {
+        if follow.failed.is_none() && follow.filled.swap(false, Ordering::AcqRel) {
             loop {
                 if bytes >= max_bytes {
                     follow.filled.store(true, Ordering::Release);
@@ -152,17 +157,21 @@ impl Reader {
                     }
                     Some(Err(KafkaError::PartitionEOF(_))) => follow.at_end = true,
                     Some(Err(error)) => {
-                        failed = Some(error);
+                        follow.failed = Some(error);
                         break;
                     }
                 }
             }
         }
-        if let Some(error) = failed
-            && records.is_empty()
+        // What came before it is given first.
+        if records.is_empty()
+            && let Some(error) = follow.failed.take()
         {
             let from = follow.next;
             return Err(self.fault(at, from, &error));
+        }
+        if follow.failed.is_some() {
+            self.bell.ring();
         }
         let (next, at_end) = (follow.next, follow.at_end);
         let known = || {
@@ -200,7 +209,7 @@ impl Reader {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(name, partition, Offset::Offset(from as i64)).map_err(client::unavailable)?;
         source.consumer().incremental_assign(&list).map_err(client::unavailable)?;
-        self.following.insert(at, Follow { queue, next: from, filled, at_end: false });
+        self.following.insert(at, Follow { queue, next: from, filled, at_end: false, failed: None });
         Ok(())
     }
 
