@@ -1,6 +1,7 @@
 //! The whole program on real brokers: what holds on the embedded log, and what
 //! several processes owe each other.
 
+mod alone;
 mod cluster;
 #[path = "../it/crash.rs"]
 mod crash;

@@ -1,0 +1,145 @@
+//! One engine, alone, reads the journal that several processes have decided on:
+//! what they put out and what they remember must be what it puts out and
+//! remembers, record by record and byte by byte.
+
+use askwhen::actor::checkpoint::{Checkpointer, Meta};
+use askwhen::actor::partition::Progress;
+use askwhen::actor::{Partition, Replies, Setup, Status};
+use askwhen::clock::Clock;
+use askwhen::domain::LOGIC_VERSION;
+use askwhen::engine::Engine;
+use askwhen::log::{Ack, At, Error, Kafka, Log, New, Record, Simulated, kafka};
+use askwhen::store::{Family, Memory, Rocks, Store};
+use askwhen::wire::output::{ID_HEADER, IDENTITY_KEY};
+use askwhen::wire::seal::ClusterKey;
+use askwhen::wire::topic::Topic;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::harness::KAFKA_PARTITIONS;
+
+const OUTPUTS: [Topic; 5] = [Topic::Decisions, Topic::Responses, Topic::Deliveries, Topic::Rejects, Topic::Definitions];
+
+/// Values by topic and id.
+type Found = BTreeMap<(&'static str, String), String>;
+
+fn text(bytes: Option<&[u8]>) -> String {
+    String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+}
+
+fn all(log: &Log, at: At) -> Vec<Record> {
+    let bounds = log.bounds(at).expect("bounds");
+    let mut records = Vec::new();
+    log.scan::<Error>(at, bounds.start, bounds.end, |record| {
+        records.push(record);
+        Ok(())
+    })
+    .expect("readable");
+    records
+}
+
+fn outputs(log: &Log) -> Found {
+    let mut found = Found::new();
+    for topic in OUTPUTS {
+        for partition in 0..topic.partitions(KAFKA_PARTITIONS) {
+            for record in all(log, At { topic, partition }) {
+                // The log's identity is nobody's output.
+                let Some(id) = record.header(ID_HEADER) else { continue };
+                let (id, value) = (text(Some(id)), text(record.value.as_deref()));
+                let before = found.insert((topic.name(), id), value.clone());
+                assert!(before.is_none_or(|before| before == value), "one id, two contents");
+            }
+        }
+    }
+    found
+}
+
+fn incarnation(log: &Log) -> u128 {
+    let records = all(log, At { topic: Topic::Definitions, partition: 0 });
+    let keys = records.iter().map(|record| text(record.key.as_deref()));
+    let hex = keys.into_iter().find_map(|key| key.strip_prefix(IDENTITY_KEY).map(str::to_owned));
+    u128::from_str_radix(&hex.expect("an identity"), 16).expect("hex")
+}
+
+fn users(store: &Store) -> BTreeMap<String, Vec<u8>> {
+    let rows = store.ascending(Family::Users, &[], usize::MAX).expect("readable");
+    rows.into_iter().map(|(key, value)| (text(Some(&key)), value)).collect()
+}
+
+/// Compares; the processes must have ended in order. `owners` are the data
+/// directories of all that ever owned a partition. Blocks.
+pub fn compare(dir: &Path, owners: &[&str]) {
+    let config: toml::Table =
+        toml::from_str(&std::fs::read_to_string(dir.join("askwhen.toml")).expect("made")).unwrap();
+    let settings = kafka::Settings {
+        brokers: config["kafka"]["brokers"].as_str().expect("brokers").to_owned(),
+        client: BTreeMap::new(),
+        prefix: config["log"]["prefix"].as_str().expect("a prefix").to_owned(),
+        partitions: KAFKA_PARTITIONS,
+        replication: 1,
+        retention: BTreeMap::new(),
+        key_check: String::new(),
+    };
+    let real = Log::Kafka(Kafka::observe(settings).expect("the brokers are there"));
+    let copy = Arc::new(Simulated::new(incarnation(&real), KAFKA_PARTITIONS));
+    let mut ends = Vec::new();
+    for partition in 0..KAFKA_PARTITIONS {
+        let at = At { topic: Topic::Events, partition };
+        let records = all(&real, at);
+        for (n, record) in (0..).zip(&records) {
+            assert_eq!(record.offset, n, "the copy has the same places");
+            copy.set_now(record.appended_at);
+            let (sender, _) = tokio::sync::oneshot::channel();
+            let new = New { key: record.key.clone(), headers: record.headers.clone(), value: record.value.clone() };
+            copy.append(at, vec![new], Ack::Once(sender));
+        }
+        ends.push(records.len() as u64);
+    }
+
+    let key = ClusterKey::parse(&std::fs::read_to_string(dir.join("cluster.key")).expect("made")).expect("a key");
+    let checkpointer = Checkpointer::start().expect("a thread");
+    let mut setup = Setup::new(Log::Simulated(copy.clone()), Clock::new(), key, Replies::default(), checkpointer);
+    setup.checkpoint_every = Duration::from_secs(3_600);
+    let stores: Vec<Arc<Store>> = (0..KAFKA_PARTITIONS).map(|_| Arc::new(Store::Memory(Memory::default()))).collect();
+    let mut parts = Vec::new();
+    for (partition, store) in (0..).zip(&stores) {
+        let engine = Engine::open(store.clone(), 1_000).expect("it opens");
+        let handles = (Arc::default(), Arc::new(Status::default()));
+        let opened = Partition::open(partition, setup.clone(), store.clone(), engine, LOGIC_VERSION, handles);
+        parts.push(opened.expect("it opens"));
+    }
+    while parts.iter_mut().fold(false, |worked, part| worked | (part.step().expect("it steps") == Progress::Worked)) {}
+    for part in &mut parts {
+        part.checkpoint_now();
+        while !part.settle() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    let (theirs, own) = (outputs(&real), outputs(&Log::Simulated(copy)));
+    assert!(own.len() > 100, "{} outputs", own.len());
+    for (place, value) in &own {
+        assert_eq!(theirs.get(place), Some(value), "{place:?} was decided otherwise, or not at all");
+    }
+    let more = theirs.keys().find(|place| !own.contains_key(*place));
+    assert_eq!(more, None, "something was put out that the journal does not lead to");
+
+    for (partition, store) in (0..).zip(&stores) {
+        let mut at_the_end = 0;
+        for owner in owners {
+            let path = dir.join(owner).join(format!("state/engine/{partition}"));
+            if !path.exists() {
+                continue;
+            }
+            let kept = Store::Rocks(Rocks::open_read_only(&path, Family::ENGINE).expect("it opens"));
+            let meta = Meta::load(&kept).expect("readable");
+            if meta.is_some_and(|meta| meta.next == ends[partition as usize]) {
+                at_the_end += 1;
+                assert_eq!(users(&kept), users(store), "what {owner} remembers of partition {partition}");
+            }
+        }
+        assert!(at_the_end > 0, "the last owner of partition {partition} has written down where it was");
+    }
+}
