@@ -1,14 +1,22 @@
 //! Events, decisions and deliveries per second and per CPU-second of the whole
 //! program on the embedded log, beside what its parts reach alone in the same
 //! run: the log, the record parser, RocksDB, a bare axum server, a bare HTTP
-//! client. `ASKWHEN_BENCH_SECONDS` sets how long each takes (3).
+//! client. With `ASKWHEN_BENCH_BROKERS` on Kafka, a process for each role, beside
+//! a bare producer and consumer. `ASKWHEN_BENCH_SECONDS` sets how long each
+//! takes (3).
 
 use askwhen::clock::Clock;
 use askwhen::log::{At, Embedded, Log, New};
 use askwhen::store::{Batch, Family, Rocks, Shared, Store};
 use askwhen::wire::record;
 use askwhen::wire::topic::Topic;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::io::BufRead as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -99,20 +107,26 @@ fn event(n: u64, name: &str) -> String {
     )
 }
 
+/// The whole program: one process on the embedded log, one for each role on
+/// Kafka, so that each role's cost is seen.
 struct Program {
-    child: Child,
+    processes: Vec<Process>,
     address: String,
     admin: String,
     dir: tempfile::TempDir,
 }
 
-impl Program {
-    fn start() -> Program {
-        let dir = tempfile::tempdir().expect("a folder");
+struct Process {
+    roles: &'static str,
+    child: Child,
+    address: String,
+}
+
+impl Process {
+    fn start(dir: &Path, roles: &'static str) -> Process {
         let mut child = Command::new(env!("CARGO_BIN_EXE_askwhen"))
-            .args(["--data-dir"])
-            .arg(dir.path())
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0"])
+            .args(["--data-dir", roles, "serve", "--dev", "--listen", "127.0.0.1:0", "--roles", roles])
+            .current_dir(dir)
             .envs([("ASKWHEN__LIMITS__PER_KEY", "10000000/s"), ("ASKWHEN_LOG", "error")])
             .stdout(Stdio::piped())
             .spawn()
@@ -120,15 +134,62 @@ impl Program {
         let mut line = String::new();
         std::io::BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
         let address = line.trim().rsplit("http://").next().expect("an address").to_owned();
-        let keys = std::fs::read_to_string(dir.path().join("keys.toml")).expect("keys");
-        let admin = keys
-            .lines()
-            .rev()
-            .find_map(|l| l.strip_prefix("key = \""))
-            .expect("a key")
-            .trim_end_matches('"')
-            .to_owned();
-        Program { child, address, admin, dir }
+        let process = Process { roles, child, address };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !process.get("/readyz").starts_with("HTTP/1.1 200") {
+            assert!(Instant::now() < deadline, "{roles} is not ready");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        process
+    }
+
+    fn get(&self, path: &str) -> String {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(&self.address).expect("a connection");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("written");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("read");
+        text
+    }
+}
+
+impl Program {
+    fn start(brokers: Option<&str>) -> Program {
+        let dir = tempfile::tempdir().expect("a folder");
+        let admin = "ak_admin_of_the_bench".to_owned();
+        let keys = format!("[[keys]]\nkind = \"admin\"\nkey = \"{admin}\"\n");
+        let config = brokers.map_or(keys.clone(), |brokers| {
+            std::fs::write(dir.path().join("cluster.key"), "5a".repeat(32)).expect("written");
+            format!(
+                "[log]\nkind = \"kafka\"\npartitions = 8\nprefix = \"bench-{}.\"\n[kafka]\nbrokers = \"{brokers}\"\n\
+                 replication = 1\n[snapshots]\nurl = \"file://{}\"\n[secrets]\nkey_file = \"cluster.key\"\n{keys}",
+                std::process::id(),
+                dir.path().join("snapshots").display(),
+            )
+        });
+        std::fs::write(dir.path().join("askwhen.toml"), config).expect("written");
+        let roles: &[&'static str] = match brokers {
+            None => &["bridge,engine,delivery,console"],
+            Some(_) => &["bridge", "engine", "delivery"],
+        };
+        let processes: Vec<Process> = roles.iter().map(|roles| Process::start(dir.path(), roles)).collect();
+        Program { address: processes[0].address.clone(), processes, admin, dir }
+    }
+
+    /// CPU time of each process, in microseconds.
+    fn cpu(&self) -> Vec<f64> {
+        self.processes.iter().map(|process| cpu_us(process.child.id())).collect()
+    }
+
+    fn report(&self, name: &str, count: u64, took: Duration, before: &[f64]) {
+        let used: Vec<f64> = self.cpu().iter().zip(before).map(|(now, before)| now - before).collect();
+        report(name, count, took, used.iter().sum());
+        if self.processes.len() > 1 {
+            let each =
+                |(process, used): (&Process, &f64)| format!("{} {:.1}", process.roles, used / count.max(1) as f64);
+            let roles: Vec<String> = self.processes.iter().zip(&used).map(each).collect();
+            println!("{:>52} {}", "of it", roles.join(", "));
+        }
     }
 
     async fn put(&self, path: &str, body: &str) {
@@ -141,28 +202,23 @@ impl Program {
     }
 
     fn metric(&self, name: &str) -> f64 {
-        let text = std::net::TcpStream::connect(&self.address).and_then(|mut stream| {
-            use std::io::{Read as _, Write as _};
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text)?;
-            Ok(text)
-        });
-        let text = text.expect("metrics");
-        text.lines().filter(|l| l.starts_with(name)).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        let texts: Vec<String> = self.processes.iter().map(|process| process.get("/metrics")).collect();
+        let lines = texts.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with(name));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        for process in &mut self.processes {
+            process.child.kill().ok();
+            process.child.wait().ok();
+        }
     }
 }
 
-async fn whole_program() {
-    let program = Program::start();
-    let pid = program.child.id();
+async fn whole_program(brokers: Option<&str>) {
+    let program = Program::start(brokers);
     let key = program.admin.clone();
     let survey = r#"{"name":"S","status":"active","activate":{"event":"mentioned"},"expires_after":"2h","show_on":[{"trigger":"Main"}],"frequency":{"repeat":"every_activation","global_cooldown":"ignore"},"questions":[{"question_id":"q1","type":"rating_star","text":"?"}]}"#;
     program.put("/v1/surveys/s", survey).await;
@@ -170,25 +226,25 @@ async fn whole_program() {
         ("unmentioned", "events, one by one, no survey listens"),
         ("mentioned", "events, one by one, a survey listens"),
     ] {
-        let (before, key) = (cpu_us(pid), key.clone());
+        let (before, key) = (program.cpu(), key.clone());
         let (count, took) = load(&program.address, move |n| post("/v1/events", &key, &event(n, name))).await;
         settle(&program).await;
-        report(label, count, took, cpu_us(pid) - before);
+        program.report(label, count, took, &before);
     }
-    let (before, batch_key) = (cpu_us(pid), key.clone());
+    let (before, batch_key) = (program.cpu(), key.clone());
     let (count, took) = load(&program.address, move |n| {
         let events: Vec<String> = (0..100).map(|m| event(n * 100 + m + (1 << 40), "mentioned")).collect();
         post("/v1/events", &batch_key, &format!("{{\"events\":[{}]}}", events.join(",")))
     })
     .await;
     settle(&program).await;
-    report("events, in batches of 100, a survey listens", count * 100, took, cpu_us(pid) - before);
-    let (before, ask_key) = (cpu_us(pid), key.clone());
+    program.report("events, in batches of 100, a survey listens", count * 100, took, &before);
+    let (before, ask_key) = (program.cpu(), key.clone());
     let (count, took) = load(&program.address, move |n| {
         post(&format!("/v1/users/user_{}/triggers/Main", n % USERS), &ask_key, "{\"context\":{\"platform\":\"ios\"}}")
     })
     .await;
-    report("decisions, durable trigger to answer", count, took, cpu_us(pid) - before);
+    program.report("decisions, durable trigger to answer", count, took, &before);
     deliveries(&program).await;
     println!("{:<52} {:>10.1} MiB", "data written", directory_bytes(program.dir.path()) as f64 / f64::from(1 << 20));
 }
@@ -208,9 +264,8 @@ async fn deliveries(program: &Program) {
     let endpoint =
         format!("{{\"url\":\"http://{receiver}/hook\",\"concurrency\":64,\"events\":[\"response.completed\"]}}");
     program.put("/v1/endpoints/sink", &endpoint).await;
-    let pid = program.child.id();
     let delivered = || program.metric("askwhen_delivery_attempts_total{outcome=\"delivered\"}") as u64;
-    let (before, key, started) = (cpu_us(pid), program.admin.clone(), Instant::now());
+    let (before, key, started) = (program.cpu(), program.admin.clone(), Instant::now());
     let body =
         format!("{{\"answers\":[{{\"question_id\":\"q1\",\"value\":\"{}\"}}],\"completed\":true}}", "x".repeat(300));
     let (count, _) =
@@ -219,7 +274,7 @@ async fn deliveries(program: &Program) {
     while delivered() < count && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    report("answers taken and delivered, signed, to loopback", delivered(), started.elapsed(), cpu_us(pid) - before);
+    program.report("answers taken and delivered, signed, to loopback", delivered(), started.elapsed(), &before);
 }
 
 fn directory_bytes(dir: &std::path::Path) -> u64 {
@@ -335,11 +390,81 @@ async fn http_alone() {
     );
 }
 
+/// Counts what the brokers have acknowledged.
+struct Acknowledged(Arc<AtomicU64>);
+
+impl rdkafka::ClientContext for Acknowledged {}
+
+impl ProducerContext for Acknowledged {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        assert!(result.is_ok(), "a record was not taken");
+        self.0.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// A bare producer and a bare consumer, set as askwhen's are.
+fn kafka_alone(runtime: &tokio::runtime::Runtime, brokers: &str) {
+    let topic = format!("bench-{}", std::process::id());
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    let admin: AdminClient<DefaultClientContext> = config.create().expect("a client");
+    let new = [NewTopic::new(&topic, 8, TopicReplication::Fixed(1))];
+    runtime.block_on(admin.create_topics(&new, &AdminOptions::new())).expect("a topic");
+    let mut own = config.clone();
+    own.set("enable.idempotence", "true").set("compression.type", "lz4").set("linger.ms", "0.5");
+    let value = event(7, "x");
+    let mut written = 0;
+    for (in_flight, name) in [
+        (64, "a bare producer, 64 records in flight, acks=all"),
+        (10_000, "a bare producer, 10000 records in flight, acks=all"),
+    ] {
+        let done = Arc::new(AtomicU64::new(0));
+        let producer: ThreadedProducer<Acknowledged> =
+            own.create_with_context(Acknowledged(done.clone())).expect("a producer");
+        let (before, started) = (cpu_us(std::process::id()), Instant::now());
+        let mut sent = 0;
+        while started.elapsed().as_secs_f64() < seconds() {
+            if sent - done.load(Ordering::Acquire) >= in_flight {
+                std::thread::sleep(Duration::from_micros(50));
+                continue;
+            }
+            let record = BaseRecord::to(&topic).partition((sent % 8) as i32).key("user").payload(&value);
+            producer.send(record).map_err(|(error, _)| error).expect("queued");
+            sent += 1;
+        }
+        producer.flush(Duration::from_secs(30)).expect("taken");
+        written += sent;
+        report(name, sent, started.elapsed(), cpu_us(std::process::id()) - before);
+    }
+    config.set("group.id", "bench").set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    for partition in 0..8 {
+        list.add_partition_offset(&topic, partition, Offset::Beginning).expect("a place");
+    }
+    consumer.assign(&list).expect("assigned");
+    let (before, started) = (cpu_us(std::process::id()), Instant::now());
+    let mut read = 0;
+    while read < written {
+        if let Some(message) = consumer.poll(Duration::from_secs(1)) {
+            message.expect("a record");
+            read += 1;
+        }
+    }
+    report("a bare consumer of what they wrote", read, started.elapsed(), cpu_us(std::process::id()) - before);
+}
+
 fn main() {
     rustls::crypto::ring::default_provider().install_default().ok();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     println!("{:<52} {:>13} {:>17}", "", "rate", "cost");
-    runtime.block_on(whole_program());
+    if let Ok(brokers) = std::env::var("ASKWHEN_BENCH_BROKERS") {
+        runtime.block_on(whole_program(Some(&brokers)));
+        return kafka_alone(&runtime, &brokers);
+    }
+    runtime.block_on(whole_program(None));
     runtime.block_on(log_alone());
     parts_alone();
     runtime.block_on(http_alone());
