@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::records::{self, Write};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::json::Json;
 use crate::domain::message::Delivery;
@@ -107,6 +108,8 @@ pub struct Fold {
     pub endpoints: BTreeMap<Vec<u8>, Option<Arc<Endpoint>>>,
     /// Of the endpoints, also of those that are gone.
     versions: BTreeMap<Vec<u8>, u64>,
+    /// What could not be read, to be told in topic `rejects`.
+    pub rejects: Vec<Write>,
     pub open: u64,
     pub retrying: u64,
     pruned_day: i64,
@@ -158,6 +161,7 @@ impl Fold {
             positions,
             endpoints: BTreeMap::new(),
             versions: BTreeMap::new(),
+            rejects: Vec::new(),
             open: 0,
             retrying: 0,
             pruned_day: 0,
@@ -289,14 +293,7 @@ impl Fold {
             self.positions.next.insert(topic.name().to_owned(), record.offset + 1);
             match self.take(topic, record, round) {
                 Err(Error::Refused(detail)) => {
-                    let partition = self.partition;
-                    tracing::error!(
-                        topic = topic.name(),
-                        partition,
-                        offset = record.offset,
-                        detail,
-                        "a record of the delivery is unreadable"
-                    );
+                    self.rejects.push(records::reject(At { topic, partition: self.partition }, record, &detail));
                 }
                 taken => taken?,
             }

@@ -5,9 +5,11 @@ use bytes::Bytes;
 use super::fold::Row;
 use crate::domain::message::Delivery;
 use crate::domain::time::{Millis, SECOND};
-use crate::log::{At, New};
+use crate::log::{At, New, Record};
 use crate::wire::output::{self, AttemptRecord, DeadRecord, Ended, ID_HEADER, Outcome, RetryRecord, SOURCE_HEADER};
 use crate::wire::topic::Topic;
+
+const MAX_RAW_BYTES: usize = 1 << 20;
 
 /// A record and where it goes.
 pub type Write = (At, New);
@@ -38,6 +40,18 @@ pub fn dead(partition: u32, row: &Row, attempts: u32, reason: &str, died_at: Mil
     let id = format!("{}/dead", delivery.delivery_id);
     let record = DeadRecord { delivery, attempts, reason: reason.to_owned(), died_at };
     keyed((Topic::Dead, partition), row, id, output::encode(&record))
+}
+
+/// A record of the delivery's topics that cannot be read, with its first bytes.
+pub fn reject(at: At, record: &Record, detail: &str) -> Write {
+    let (At { topic, partition }, offset) = (at, record.offset);
+    tracing::error!(%at, offset, detail, "a record of the delivery is unreadable");
+    let raw = record.value.as_deref().unwrap_or_default();
+    let raw = &raw[..raw.len().min(MAX_RAW_BYTES)];
+    let value = output::reject(topic.name(), partition, offset, "unreadable", detail, raw);
+    let new = New { key: None, headers: Vec::new(), value: Some(value.into()) };
+    let id = format!("reject/{}/{partition}/{offset}", topic.name());
+    (At { topic: Topic::Rejects, partition }, new.header(ID_HEADER, id))
 }
 
 fn keyed((topic, partition): (Topic, u32), row: &Row, id: String, value: Vec<u8>) -> Write {

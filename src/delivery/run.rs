@@ -214,10 +214,15 @@ impl Loop {
         }
         let Some(fold) = &mut part.fold else { return Ok(false) };
         let mut worked = false;
-        if let Some(heard) = fold.step()? {
+        let heard = fold.step()?;
+        let rejects = std::mem::take(&mut fold.rejects);
+        if let Some(heard) = heard {
             worked = true;
             part.due = None;
             self.hear(partition, heard)?;
+        }
+        for now in rejects {
+            self.write(Closing { item: None, now, then: None });
         }
         worked |= self.load(partition, now)?;
         if let Some(fold) = self.fold_mut(partition) {

@@ -281,3 +281,6 @@ impl Kafka {
         self.patient.flush();
     }
 }
+
+#[cfg(test)]
+mod tests;
