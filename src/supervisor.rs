@@ -125,10 +125,12 @@ struct Parts {
     console: Option<Arc<Console>>,
     keeper: Option<Thread>,
     log: Log,
+    /// On the data directory; the last to go.
+    _lock: std::fs::File,
 }
 
 impl Parts {
-    fn none(log: Log) -> Parts {
+    fn none(log: Log, lock: std::fs::File) -> Parts {
         Parts {
             ending: Arc::default(),
             postman: None,
@@ -138,6 +140,7 @@ impl Parts {
             console: None,
             keeper: None,
             log,
+            _lock: lock,
         }
     }
 }
@@ -179,10 +182,13 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     let (asked, check, ticks) = (config.clone(), data.key.check(), clock.clone());
     let opened = tokio::task::spawn_blocking(move || open_log(&asked, check, &ticks)).await;
     let log = opened.map_err(|e| Error::Failed(e.to_string()))??;
+    if config.kafka {
+        data::refuse_another_log(&config.data_dir, log.incarnation())?;
+    }
     let roles = options.roles;
     let owns = roles.engine || roles.delivery;
     let replies = if config.kafka { Replies::by_post(&log) } else { Replies::default() };
-    let mut parts = Parts::none(log.clone());
+    let mut parts = Parts::none(log.clone(), lock);
     let ending = parts.ending.clone();
     if roles.bridge {
         parts.postman = replies.receive()?;
@@ -282,7 +288,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         retention: config.retention,
         data_dir: config.data_dir.clone(),
     };
-    running.parts.keeper = Some(keeper.start(bell, ending, fail, lock)?);
+    running.parts.keeper = Some(keeper.start(bell, ending, fail)?);
     let unset = view
         .get(
             crate::wire::record::DEFAULT_PROJECT,

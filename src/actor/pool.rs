@@ -138,8 +138,8 @@ struct Driver<M> {
     commands: mpsc::Receiver<Command<M>>,
     bell: Arc<Bell>,
     slots: BTreeMap<u32, Slot<M>>,
-    /// Still opening what was given up long ago.
-    strays: Vec<Thread>,
+    /// Still opening what was given up long ago; not taken up again beside it.
+    strays: Vec<(u32, Thread)>,
     openings: u64,
 }
 
@@ -184,9 +184,15 @@ impl<M: Machine + 'static> Driver<M> {
 
     fn take(&mut self, partition: u32) {
         let status = self.statuses[partition as usize].clone();
+        self.strays.retain(|(_, stray)| !stray.is_over());
+        if self.strays.iter().any(|(of, _)| *of == partition) {
+            status.set(Phase::Opening("an earlier opening is coming to its end".into()));
+            let state = State::Down(Some(Instant::now() + RESTART_PAUSE));
+            self.slots.insert(partition, Slot { state, again: false, releasing: None });
+            return;
+        }
         status.set(Phase::Opening("opening its state".into()));
         status.unwanted.store(false, Ordering::Release);
-        self.strays.retain(|stray| !stray.is_over());
         self.openings += 1;
         let (opening, open, own, bell) = (self.openings, self.open.clone(), self.own.clone(), self.bell.clone());
         let thread = Thread::spawn(format!("open-{partition}"), move || {
@@ -252,7 +258,7 @@ impl<M: Machine + 'static> Driver<M> {
         };
         if gone && let Some(slot) = self.slots.remove(&partition) {
             match slot.state {
-                State::Opening(_, stray) => self.strays.push(stray),
+                State::Opening(_, stray) => self.strays.push((partition, stray)),
                 // Its store is closed before anyone hears of it.
                 state => drop(state),
             }

@@ -93,8 +93,8 @@ struct Loop {
     refused_at: Option<Instant>,
     next_tag: u64,
     openings: u64,
-    /// Still opening what was given up long ago.
-    strays: Vec<Thread>,
+    /// Still opening what was given up long ago; not taken up again beside it.
+    strays: Vec<(u32, Thread)>,
     bell: Arc<Bell>,
 }
 

@@ -381,18 +381,25 @@ impl Depot {
         self.run(async {
             let manifests = self.list_async(role, partition).await?;
             let old = |m: &Manifest| now - m.subject.created_at > KEPT_AT_LEAST;
-            let (gone, kept): (Vec<_>, Vec<_>) =
-                manifests.into_iter().enumerate().partition(|(i, m)| *i >= NEWEST_KEPT && old(m));
+            // Of an earlier log in the same place none is kept for its position.
+            let newest = manifests.iter().max_by_key(|m| m.subject.created_at);
+            let current = newest.map(|m| m.subject.incarnation.clone()).unwrap_or_default();
+            let mut counted = 0;
+            let (gone, kept): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|m| {
+                let own = m.subject.incarnation == current;
+                counted += usize::from(own);
+                (!own || counted > NEWEST_KEPT) && old(m)
+            });
             if gone.is_empty() {
                 return Ok(());
             }
-            for (_, manifest) in &gone {
+            for manifest in &gone {
                 let place = self.place(&format!("{}.json", manifest.name()));
                 self.store.delete(&place).await.map_err(|e| self.failed(&e))?;
             }
             let named: BTreeSet<&str> =
-                kept.iter().flat_map(|(_, m)| m.files.iter().map(|file| file.object.as_str())).collect();
-            for (_, manifest) in &gone {
+                kept.iter().flat_map(|m| m.files.iter().map(|file| file.object.as_str())).collect();
+            for manifest in &gone {
                 for file in manifest.files.iter().filter(|file| !named.contains(file.object.as_str())) {
                     match self.store.delete(&self.place(&file.object)).await {
                         Ok(()) | Err(object_store::Error::NotFound { .. }) => {}

@@ -148,6 +148,21 @@ pub fn lock(dir: &Path) -> Result<fs::File, Error> {
     Ok(file)
 }
 
+/// On Kafka the state in a data directory is of the log that it was made from.
+pub fn refuse_another_log(dir: &Path, incarnation: u128) -> Result<(), Error> {
+    let (path, own) = (dir.join("log.id"), format!("{incarnation:032x}"));
+    match fs::read_to_string(&path) {
+        Ok(known) if known == own => Ok(()),
+        Ok(_) => Err(Error::Refused(format!(
+            "the state in {} belongs to another log: use the brokers and the prefix that it was made with, or an \
+             empty data directory",
+            dir.display()
+        ))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(fs::write(&path, own)?),
+        Err(error) => Err(Error::Failed(format!("{}: {error}", path.display()))),
+    }
+}
+
 /// Moves a damaged store out of the way; it stays for whoever wants to look.
 pub fn set_aside(path: &Path, why: &str) -> Result<(), Error> {
     let aside = path.with_extension(format!("damaged-{}", uuid::Uuid::now_v7().simple()));

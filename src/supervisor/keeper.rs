@@ -28,16 +28,9 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Runs until the process ends; holds its lock on the data directory.
-    pub fn start(
-        self,
-        bell: Arc<Bell>,
-        ending: Arc<AtomicBool>,
-        fail: watch::Sender<bool>,
-        lock: std::fs::File,
-    ) -> Result<Thread, Error> {
+    /// Runs until the process ends.
+    pub fn start(self, bell: Arc<Bell>, ending: Arc<AtomicBool>, fail: watch::Sender<bool>) -> Result<Thread, Error> {
         let kept = Thread::spawn("keeper", move || {
-            let _lock = lock;
             let mut round: u64 = 0;
             let mut news = News::default();
             while !ending.load(Ordering::Acquire) {

@@ -82,9 +82,15 @@ impl Loop {
     /// Brings a partition here in a thread of its own: that may take long.
     pub(super) fn open(&mut self, partition: u32) {
         let status = self.status(partition).clone();
+        self.strays.retain(|(_, stray)| !stray.is_over());
+        if self.strays.iter().any(|(of, _)| *of == partition) {
+            status.set(actor::Phase::Opening("an earlier opening is coming to its end".into()));
+            let retry_at = Some(Instant::now() + RESTART_PAUSE);
+            self.parts.insert(partition, Part { retry_at, ..Part::default() });
+            return;
+        }
         status.set(actor::Phase::Opening("opening its state".into()));
         status.unwanted.store(false, Ordering::Release);
-        self.strays.retain(|stray| !stray.is_over());
         self.openings += 1;
         let opening = self.openings;
         let (open, own, bell) = (self.setup.open.clone(), self.commands.0.clone(), self.bell.clone());
@@ -170,7 +176,7 @@ impl Loop {
             self.forget(partition);
             // Its store is closed before anyone hears of it.
             drop(part.fold);
-            self.strays.extend(part.opening.map(|(_, thread)| thread));
+            self.strays.extend(part.opening.map(|(_, thread)| (partition, thread)));
             self.status(partition).set(actor::Phase::Elsewhere);
             drop(part.releasing);
             if part.again {

@@ -248,8 +248,8 @@ impl Kafka {
         let place = list.add_partition_offset(self.name(at.topic), at.partition as i32, Offset::Offset(below as i64));
         place.map_err(client::unavailable)?;
         let options = AdminOptions::new().request_timeout(Some(ASK));
-        self.runtime.block_on(self.admin.delete_records(&list, &options)).map_err(client::unavailable)?;
-        Ok(())
+        let deleted = self.runtime.block_on(self.admin.delete_records(&list, &options)).map_err(client::unavailable)?;
+        deleted.elements().iter().try_for_each(|place| place.error()).map_err(client::unavailable)
     }
 
     pub fn is_writable(&self) -> Result<(), Error> {

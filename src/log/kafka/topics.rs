@@ -8,6 +8,7 @@ use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::client::{self, Context, Health};
@@ -19,6 +20,8 @@ use crate::wire::topic::{Cleanup, Timestamp, Topic};
 /// Topics that the program itself trims, when snapshots cover what goes.
 const TRIMMED_BY_US: [Topic; 6] =
     [Topic::Events, Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d];
+/// How long a changed setting may take to reach the leaders of partitions.
+const CHANGE_TAKES: Duration = Duration::from_secs(1);
 const TIMESTAMP_TYPE: &str = "message.timestamp.type";
 /// Answers that nobody waits for any more.
 const REPLIES_KEPT_MS: i64 = 3_600_000;
@@ -63,6 +66,16 @@ fn wanted(settings: &Settings, topic: Topic) -> BTreeMap<&'static str, String> {
     ])
 }
 
+/// The same while a log is filled from another one: the journal takes the times
+/// that it is given.
+fn wanted_while_filled(settings: &Settings, topic: Topic) -> BTreeMap<&'static str, String> {
+    let mut wanted = wanted(settings, topic);
+    if topic == Topic::Events {
+        wanted.insert(TIMESTAMP_TYPE, "CreateTime".to_owned());
+    }
+    wanted
+}
+
 fn metadata(admin: &AdminClient<Context>, settings: &Settings) -> Result<Metadata, Error> {
     admin.inner().fetch_metadata(None, ASK).map_err(|error| {
         let last = admin.inner().context().health().last_error();
@@ -90,7 +103,7 @@ pub fn check(settings: &Settings) -> Result<Found, Error> {
 pub fn apply(settings: &Settings) -> Result<Vec<String>, Error> {
     let (admin, runtime) = (admin(settings, &Arc::default())?, runtime()?);
     let found = look(&admin, settings, &runtime)?;
-    let mut done = make(&admin, settings, &runtime, &found.missing)?;
+    let mut done = make(&admin, settings, &runtime, &found.missing, wanted)?;
     done.extend(alter(&admin, settings, &runtime, &found)?);
     let left = look(&admin, settings, &runtime)?;
     if !left.wrong.is_empty() {
@@ -107,7 +120,7 @@ fn runtime() -> Result<Handle, Error> {
 pub fn make_or_check(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<(), Error> {
     let mut found = look(admin, settings, runtime)?;
     if found.missing.len() == Topic::ALL.len() {
-        make(admin, settings, runtime, &found.missing)?;
+        make(admin, settings, runtime, &found.missing, wanted)?;
         found = look(admin, settings, runtime)?;
     }
     if !found.missing.is_empty() {
@@ -147,13 +160,15 @@ pub fn make_all(admin: &AdminClient<Context>, settings: &Settings, runtime: &Han
             settings.prefix
         )));
     }
-    make(admin, settings, runtime, Topic::ALL)?;
-    set(admin, settings, runtime, Topic::Events, &[(TIMESTAMP_TYPE, "CreateTime")])
+    make(admin, settings, runtime, Topic::ALL, wanted_while_filled).map(drop)
 }
 
 /// From here on the brokers stamp the journal's records.
 pub fn take_own_times(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<(), Error> {
-    set(admin, settings, runtime, Topic::Events, &[])
+    set(admin, settings, runtime, Topic::Events)?;
+    // They say so before all of them do so.
+    std::thread::sleep(CHANGE_TAKES);
+    Ok(())
 }
 
 fn look(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<Found, Error> {
@@ -248,12 +263,13 @@ fn make(
     settings: &Settings,
     runtime: &Handle,
     topics: &[Topic],
+    like: fn(&Settings, Topic) -> BTreeMap<&'static str, String>,
 ) -> Result<Vec<String>, Error> {
     if topics.is_empty() {
         return Ok(Vec::new());
     }
     let named: Vec<(Topic, String, BTreeMap<&str, String>)> =
-        topics.iter().map(|topic| (*topic, settings.name(*topic), wanted(settings, *topic))).collect();
+        topics.iter().map(|topic| (*topic, settings.name(*topic), like(settings, *topic))).collect();
     let new: Vec<NewTopic<'_>> = named
         .iter()
         .map(|(topic, name, config)| {
@@ -316,28 +332,21 @@ fn alter(
     let there: Vec<Topic> = Topic::ALL.iter().copied().filter(|t| !found.missing.contains(t)).collect();
     let mut done = Vec::new();
     for (topic, _) in differences(admin, settings, runtime, &there)? {
-        set(admin, settings, runtime, topic, &[])?;
+        set(admin, settings, runtime, topic)?;
         done.push(format!("changed {}", settings.name(topic)));
     }
     Ok(done)
 }
 
-/// Sets a topic as it is declared, and `also` over that. Brokers replace all
-/// settings of a topic at once, so those that others made are given again.
-fn set(
-    admin: &AdminClient<Context>,
-    settings: &Settings,
-    runtime: &Handle,
-    topic: Topic,
-    also: &[(&str, &str)],
-) -> Result<(), Error> {
+/// Sets a topic as it is declared. Brokers replace all settings of a topic at
+/// once, so those that others made are given again.
+fn set(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle, topic: Topic) -> Result<(), Error> {
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     for (_, config) in described(admin, settings, runtime, &[topic])? {
         let own = config.entries.iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
         all.extend(own.filter_map(|entry| Some((entry.name.clone(), entry.value.clone()?))));
     }
     all.extend(wanted(settings, topic).into_iter().map(|(name, value)| (name.to_owned(), value)));
-    all.extend(also.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     let name = settings.name(topic);
     let change = AlterConfig::new(ResourceSpecifier::Topic(&name));
     let change = all.iter().fold(change, |change, (name, value)| change.set(name, value));
