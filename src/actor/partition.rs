@@ -437,7 +437,10 @@ impl<M: Machine> Partition<M> {
         let key = record.key.as_deref().unwrap_or_default();
         let value = record.value.as_deref();
         if record.len_bytes() > MAX_RECORD_BYTES {
-            let detail = format!("the record has {} bytes; at most {MAX_RECORD_BYTES} are taken", record.len_bytes());
+            let detail = format!(
+                "the record has {} bytes and at most {MAX_RECORD_BYTES} are taken; raw holds the first of them",
+                record.len_bytes()
+            );
             return Ok((self.reject(moment, record, &Unreadable { reason: "too_large", detail }), own_reply));
         }
         let trusted = record

@@ -20,27 +20,27 @@ pub fn waiting(fold: &Fold) -> Result<Vec<Row>, Error> {
     Ok(rows)
 }
 
-/// The record of one of these.
-pub fn record(row: &Row, partitions: u32, now: Millis) -> Write {
+/// The records of one of these: the delivery itself, because what its attempts
+/// say is read as being about one that is known, then where it stands.
+pub fn records(row: &Row, partitions: u32, now: Millis) -> Vec<Write> {
     let partition = id::partition_of(&row.delivery.user_id, partitions);
+    let deliver = DeliveryRecord::Deliver(Box::new(row.delivery.clone()));
+    let new = New {
+        key: Some(row.delivery.user_id.clone().into()),
+        headers: Vec::new(),
+        value: Some(output::encode(&deliver).into()),
+    };
+    let new = new.header(ID_HEADER, row.delivery.delivery_id.clone()).header(SOURCE_HEADER, row.source.clone());
     let first = row.first_started_at.unwrap_or(row.due_at);
-    match &row.phase {
-        Phase::Due if row.attempt == 0 => {
-            let deliver = DeliveryRecord::Deliver(Box::new(row.delivery.clone()));
-            let new = New {
-                key: Some(row.delivery.user_id.clone().into()),
-                headers: Vec::new(),
-                value: Some(output::encode(&deliver).into()),
-            };
-            let new = new.header(ID_HEADER, row.delivery.delivery_id.clone());
-            (At { topic: Topic::Deliveries, partition }, new.header(SOURCE_HEADER, row.source.clone()))
-        }
-        Phase::Due => records::retry(partition, row, (row.attempt, row.due_at, first, row.due_at - now)),
+    let stands = match &row.phase {
+        Phase::Due if row.attempt == 0 => None,
+        Phase::Due => Some(records::retry(partition, row, (row.attempt, row.due_at, first, row.due_at - now))),
         Phase::RetryOwed { next_due_at } => {
-            records::retry(partition, row, (row.attempt, *next_due_at, first, next_due_at - now))
+            Some(records::retry(partition, row, (row.attempt, *next_due_at, first, next_due_at - now)))
         }
-        Phase::DeadOwed { reason, died_at } => records::dead(partition, row, row.attempt, reason, *died_at),
-    }
+        Phase::DeadOwed { reason, died_at } => Some(records::dead(partition, row, row.attempt, reason, *died_at)),
+    };
+    [Some((At { topic: Topic::Deliveries, partition }, new)), stands].into_iter().flatten().collect()
 }
 
 /// An endpoint's definition, as every partition of the delivery is told.

@@ -31,6 +31,8 @@ use crate::wire::topic::Topic;
 
 /// What a data directory holds that was exported.
 const MARKER: &str = "exported.json";
+/// What the folder is called that holds the state on its way.
+const FOLDER: &str = "export-";
 const READ_BYTES: usize = 1 << 20;
 const APPEND_BYTES: usize = 256 << 10;
 /// How long the engine may take for what it has not decided yet.
@@ -50,9 +52,22 @@ pub struct Report {
     pub exported_at: String,
 }
 
+/// Removes what an export that was killed had made of the state.
+fn sweep(data_dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(data_dir) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        if entry.file_name().to_string_lossy().starts_with(FOLDER)
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(%error, path = %entry.path().display(), "what an export left could not be removed");
+        }
+    }
+}
+
 /// A data directory that was exported is not served again: two logs would go on
 /// from one state, and send everything twice.
 pub fn refuse_exported(config: &Config) -> Result<(), Error> {
+    sweep(&config.data_dir);
     let path = config.data_dir.join(MARKER);
     if config.kafka || !path.exists() {
         return Ok(());
@@ -100,6 +115,7 @@ pub fn run(target: &Config, mut told: impl FnMut(&'static str, u64, u64)) -> Res
     let _lock = data::lock(&source.data_dir)?;
     // Before anything is made on the brokers.
     let depot = depot(target)?;
+    depot.list(Role::Engine.name(), 0).map_err(|e| Error::Unreachable(e.to_string()))?;
     let clock = Clock::new();
     let log = Arc::new(Embedded::open(&log_dir, partitions, clock.clone())?);
     let exported = Export { source: &source, target, data: &data, depot, clock, log: &log }.run(&mut told);
@@ -293,13 +309,18 @@ impl Export<'_> {
         let log = Log::Embedded(self.log.clone());
         let bounds = log.bounds(at)?;
         log.scan::<crate::log::Error>(at, bounds.start, bounds.end, |record| {
-            if let Some(key) = record.key.clone() {
-                newest.insert(key, (record.offset, record));
+            let Some(key) = record.key.clone() else { return Ok(()) };
+            if record.value.is_none() {
+                newest.remove(&key);
+            } else {
+                // The first place keeps the order of creation.
+                let first = newest.get(&key).map_or(record.offset, |(first, _)| *first);
+                newest.insert(key, (first, record));
             }
             Ok(())
         })?;
-        let mut current: Vec<(u64, Record)> = newest.into_values().filter(|(_, r)| r.value.is_some()).collect();
-        current.sort_by_key(|(offset, _)| *offset);
+        let mut current: Vec<(u64, Record)> = newest.into_values().collect();
+        current.sort_by_key(|(first, _)| *first);
         let count = current.len() as u64;
         for (_, record) in current {
             // The journal record behind it stands elsewhere now.
@@ -326,8 +347,9 @@ impl Export<'_> {
         }
         let now = self.clock.now();
         for (done, row) in (1..).zip(waiting) {
-            let (at, new) = delivery::export::record(row, self.target.partitions, now);
-            founding.append(at, vec![(new, None)])?;
+            for (at, new) in delivery::export::records(row, self.target.partitions, now) {
+                founding.append(at, vec![(new, None)])?;
+            }
             told("bringing deliveries over", done, waiting.len() as u64);
         }
         Ok(waiting.len() as u64)
@@ -343,7 +365,7 @@ impl Export<'_> {
         told: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<u64, Error> {
         let log = founding.log();
-        let folder = self.source.data_dir.join(format!("export-{}", uuid::Uuid::now_v7().simple()));
+        let folder = self.source.data_dir.join(format!("{FOLDER}{}", uuid::Uuid::now_v7().simple()));
         let made = self.write_state(&log, (stores, metas), lasts, &folder, told);
         // What is in the depot is what counts.
         std::fs::remove_dir_all(&folder)?;

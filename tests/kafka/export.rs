@@ -126,7 +126,17 @@ async fn an_exported_log_goes_on_where_it_was() {
     assert_eq!((receiver.got().len(), responses.len()), (8, 6), "each answer once, but for the two that failed first");
     let version = call(&new, Method::GET, "/v1/surveys/sleep", Value::Null).await["version"].clone();
     assert_eq!(version, 1, "definitions have kept their versions");
+    // A node that knows nothing of the deliveries reads what they came to.
+    let joined = Process::start(&dir, "n1", "engine,delivery", &["--dev"]).await;
     new.terminate();
+    wait_until("it has all partitions", async || {
+        let ready = joined.call(Method::GET, "/readyz?verbose", None).await.expect("an answer");
+        ready.status == 200 && ready.body["owned"]["delivery"].as_array().is_some_and(|owned| owned.len() == 5)
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(receiver.got().len(), 8, "nothing was sent again");
+    joined.terminate();
 
     // Without the state that came with it, the journal is not decided again.
     std::fs::remove_dir_all(dir.path().join("n0")).expect("it was there");
@@ -160,8 +170,10 @@ async fn an_export_that_has_not_ended_is_not_served() {
     send(&writer, &format!("{prefix}definitions"), Some("log/0a"), Some(&identity));
     writer.flush(Duration::from_secs(10)).expect("taken");
     let serve = ["--data-dir", "n0", "serve", "--brokers", &brokers(), "--listen", "127.0.0.1:0"];
-    let (code, _, error) = askwhen(dir.path(), &serve);
-    assert!(code == Some(3) && error.contains("has not come to its end"), "{error}");
+    for arguments in [&serve[..], &["topics", "--brokers", &brokers(), "apply"]] {
+        let (code, _, error) = askwhen(dir.path(), arguments);
+        assert!(code == Some(3) && error.contains("has not come to its end"), "{error}");
+    }
     // Nor is anything exported into topics that are there.
     let (code, _, error) = askwhen(dir.path(), &["--data-dir", "none", "export", "--brokers", &brokers()]);
     assert!(code == Some(4) && error.contains("no embedded log"), "{error}");

@@ -44,6 +44,16 @@ impl Identity {
         })
     }
 
+    fn must_be_finished(&self, settings: &Settings) -> Result<(), Error> {
+        if !self.unfinished {
+            return Ok(());
+        }
+        Err(Error::Refused(format!(
+            "an export into the topics {}* has not come to its end: wait for it, or delete these topics and export again",
+            settings.prefix
+        )))
+    }
+
     pub fn unfinished(self) -> Identity {
         Identity { unfinished: true, ..self }
     }
@@ -83,12 +93,7 @@ pub fn learn(kafka: &Arc<Kafka>) -> Result<Identity, Error> {
         }
     };
     let settings = &kafka.settings;
-    if found.unfinished {
-        return Err(Error::Refused(format!(
-            "an export into the topics {}* has not come to its end: wait for it, or delete these topics and export again",
-            settings.prefix
-        )));
-    }
+    found.must_be_finished(settings)?;
     if found.key_check != settings.key_check {
         return Err(Error::Refused(format!(
             "the topics {}* were begun with another cluster key: set [secrets] key_file to the one that all processes share",
@@ -105,6 +110,11 @@ pub fn learn(kafka: &Arc<Kafka>) -> Result<Identity, Error> {
         return Err(Error::Refused("the log's identity in topic definitions is unreadable".into()));
     }
     Ok(found)
+}
+
+/// Refuses topics that are still being filled from another log.
+pub fn refuse_unfinished(kafka: &Arc<Kafka>) -> Result<(), Error> {
+    find(kafka)?.map_or(Ok(()), |identity| identity.must_be_finished(&kafka.settings))
 }
 
 /// The first that was written, as it was written last.

@@ -97,7 +97,11 @@ impl Kafka {
     /// the topics are not as declared, or belong to another cluster key.
     pub fn connect(settings: Settings) -> Result<Arc<Kafka>, Error> {
         let (kafka, runtime) = Kafka::open(settings)?;
-        topics::make_or_check(&kafka.admin, &kafka.settings, &runtime)?;
+        if let Err(error) = topics::make_or_check(&kafka.admin, &kafka.settings, &runtime) {
+            // Topics that an export has not finished are not as declared either.
+            let unfinished = identity::refuse_unfinished(&kafka).err();
+            return Err(unfinished.filter(|e| matches!(e, Error::Refused(_))).unwrap_or(error));
+        }
         let identity = identity::learn(&kafka)?;
         kafka.identity.get_or_init(|| identity);
         let admin = topics::admin(&kafka.settings, &kafka.health)?;

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 use super::client::{self, Context, Health};
 use super::producer::MAX_RECORD_BYTES;
-use super::{ASK, Settings};
+use super::{ASK, Kafka, Settings, identity};
 use crate::log::Error;
 use crate::wire::topic::{Cleanup, Timestamp, Topic};
 
@@ -93,7 +93,18 @@ fn metadata(admin: &AdminClient<Context>, settings: &Settings) -> Result<Metadat
 /// When the brokers cannot be asked.
 pub fn check(settings: &Settings) -> Result<Found, Error> {
     let admin = admin(settings, &Arc::default())?;
-    look(&admin, settings, &runtime()?)
+    let found = look(&admin, settings, &runtime()?)?;
+    refuse_unfinished(settings, &found)?;
+    Ok(found)
+}
+
+/// What an export has not finished is neither right nor to be put right.
+fn refuse_unfinished(settings: &Settings, found: &Found) -> Result<(), Error> {
+    if found.missing.contains(&Topic::Definitions) {
+        return Ok(());
+    }
+    let (kafka, _) = Kafka::open(settings.clone())?;
+    identity::refuse_unfinished(&kafka)
 }
 
 /// Makes what is missing, sets what differs; gives what was done.
@@ -103,6 +114,7 @@ pub fn check(settings: &Settings) -> Result<Found, Error> {
 pub fn apply(settings: &Settings) -> Result<Vec<String>, Error> {
     let (admin, runtime) = (admin(settings, &Arc::default())?, runtime()?);
     let found = look(&admin, settings, &runtime)?;
+    refuse_unfinished(settings, &found)?;
     let mut done = make(&admin, settings, &runtime, &found.missing, wanted)?;
     done.extend(alter(&admin, settings, &runtime, &found)?);
     let left = look(&admin, settings, &runtime)?;
