@@ -15,6 +15,7 @@ use super::user::{Activated, Offer};
 #[serde(rename_all = "snake_case")]
 pub enum Gate {
     NotActive,
+    OutOfSchedule,
     PlatformMismatch,
     LocaleMismatch,
     VersionMismatch,
@@ -22,6 +23,9 @@ pub enum Gate {
     NotActivated,
     DelayPending,
     Expired,
+    TargetingFailed,
+    Holdout,
+    NotSampled,
     AlreadyCompleted,
     MaxDisplays,
     Cooldown,
@@ -35,6 +39,7 @@ impl Gate {
     pub fn name(self) -> &'static str {
         match self {
             Gate::NotActive => "not_active",
+            Gate::OutOfSchedule => "out_of_schedule",
             Gate::PlatformMismatch => "platform_mismatch",
             Gate::LocaleMismatch => "locale_mismatch",
             Gate::VersionMismatch => "version_mismatch",
@@ -42,6 +47,9 @@ impl Gate {
             Gate::NotActivated => "not_activated",
             Gate::DelayPending => "delay_pending",
             Gate::Expired => "expired",
+            Gate::TargetingFailed => "targeting_failed",
+            Gate::Holdout => "holdout",
+            Gate::NotSampled => "not_sampled",
             Gate::AlreadyCompleted => "already_completed",
             Gate::MaxDisplays => "max_displays",
             Gate::Cooldown => "cooldown",

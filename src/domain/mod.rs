@@ -16,11 +16,14 @@ pub mod json;
 pub mod message;
 pub mod record;
 pub mod retry;
+pub mod schedule;
 pub mod settings;
+pub mod share;
 pub mod survey;
+pub mod targeting;
 pub mod time;
 pub mod user;
 
 /// Version of the rules in this module. It is part of every checkpoint: a
 /// store written under another version is refused, never reinterpreted.
-pub const LOGIC_VERSION: u32 = 1;
+pub const LOGIC_VERSION: u32 = 2;

@@ -5,6 +5,9 @@ use serde::{Serialize, Serializer};
 
 use super::filter::Condition;
 use super::json::Json;
+use super::schedule::Schedule;
+use super::share::Share;
+use super::targeting::Rule;
 use super::time::{self, HOUR, Millis};
 
 /// Longest life of an activation (contract: at most 100 h).
@@ -89,6 +92,22 @@ pub struct Frequency {
     #[serde(serialize_with = "duration")]
     pub cooldown: Millis,
     pub global_cooldown: GlobalCooldown,
+}
+
+/// Users who are never asked, so that what asking does can be told.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Holdout {
+    /// 0 to 100.
+    pub percent: f64,
+    /// Surveys of one group hold out the same users.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+impl Holdout {
+    pub fn share(&self, survey_id: &str) -> Share {
+        Share { percent: self.percent, salt: self.group.clone().unwrap_or_else(|| survey_id.to_owned()) }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -214,7 +233,13 @@ pub struct Survey {
     pub delay: Millis,
     pub on_repeat: OnRepeat,
     pub show_on: Vec<ShowOn>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub targeting: Option<Rule>,
     pub frequency: Frequency,
+    pub sampling: Share,
+    pub holdout: Holdout,
     pub expose: Vec<String>,
     pub ui: Json,
     pub questions: Vec<Question>,

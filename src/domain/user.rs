@@ -65,9 +65,13 @@ pub struct PerSurvey {
     /// Activations whose window was displayed, and when.
     pub shown: Vec<Shown>,
     pub displays: u32,
+    /// When it last was offered, displayed, answered, completed, dismissed;
+    /// tests excepted.
+    pub offered_at: Option<Millis>,
     pub last_display_at: Option<Millis>,
-    pub responded: bool,
-    pub completed: bool,
+    pub answered_at: Option<Millis>,
+    pub completed_at: Option<Millis>,
+    pub dismissed_at: Option<Millis>,
 }
 
 /// One event that armed a survey.
@@ -173,6 +177,11 @@ pub struct Window<'a> {
 }
 
 impl PerSurvey {
+    /// Nothing yet, under an activation's mark.
+    pub fn of(mark: u64) -> PerSurvey {
+        PerSurvey { mark, ..PerSurvey::default() }
+    }
+
     /// Puts an activation where it belongs in time. Windows follow from the
     /// sorted list alone, so the order of arrival leaves no trace. `end_of`
     /// gives the end of a window that begins at a time.

@@ -4,8 +4,8 @@
 
 use crate::domain::user::User;
 
-/// Version 1: the fields of [`User`] in their order.
-const VERSION: u8 = 1;
+/// Version 2: the fields of [`User`] in their order.
+const VERSION: u8 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

@@ -60,9 +60,10 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
     }
     if !user.offers[index].test {
         let state = user.surveys.entry(survey.survey_id.clone()).or_default();
-        state.responded |= !changed.is_empty();
-        state.completed |= completes;
-        state.responded |= completes;
+        state.answered_at = state.answered_at.max(Some(at));
+        if completes {
+            state.completed_at = state.completed_at.max(Some(at));
+        }
     }
     if !changed.is_empty() {
         fanout::response(scene, user, index, &survey, (EventType::Answered, at, Some(&changed)), out);

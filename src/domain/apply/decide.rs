@@ -1,5 +1,7 @@
 //! A frontend trigger: which survey, if any, this user is asked here and now.
 
+use std::cell::OnceCell;
+
 use super::gates::{Case, Passed};
 use super::{Output, Outputs, Reply, Scene};
 use crate::domain::decision::{Decision, Evaluation, Gate, Offered, Reason, Stop};
@@ -7,7 +9,7 @@ use crate::domain::id::Kind;
 use crate::domain::json::Json;
 use crate::domain::record::{Context, Record};
 use crate::domain::survey::Status;
-use crate::domain::user::{Offer, OfferContext, User};
+use crate::domain::user::{Offer, OfferContext, PerSurvey, User};
 
 /// What a trigger record asks.
 #[derive(Debug, Clone, Copy)]
@@ -30,9 +32,10 @@ pub(super) fn trigger(scene: Scene<'_>, user: &mut User, record: &Record<'_>, as
     let properties = Json::from_valid(asked.properties).value();
     let mut evaluations = Vec::new();
     let mut passed = Vec::new();
+    let attributes = OnceCell::new();
     for survey_id in scene.project.shown_on(asked.trigger) {
         let entry = &scene.project.surveys[survey_id];
-        let case = Case { scene, user, entry, asked, properties: &properties };
+        let case = Case { scene, user, entry, asked, properties: &properties, attributes: &attributes };
         let shadow = entry.current.status == Status::Shadow;
         let stop = match case.evaluate() {
             Err(stop) => Some(stop),
@@ -74,6 +77,10 @@ pub(super) fn trigger(scene: Scene<'_>, user: &mut User, record: &Record<'_>, as
                 response: None,
             };
             let offered = Offered::of(&offer, &entry.current);
+            if !offer.test {
+                let state = user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| PerSurvey::of(entry.mark));
+                state.offered_at = Some(scene.now);
+            }
             user.offers.push(offer);
             offered
         }

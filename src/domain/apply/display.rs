@@ -9,7 +9,7 @@ use crate::domain::id;
 use crate::domain::record::Record;
 use crate::domain::survey::Survey;
 use crate::domain::time::Millis;
-use crate::domain::user::User;
+use crate::domain::user::{PerSurvey, User};
 
 pub(super) fn displayed(scene: Scene<'_>, user: &mut User, record: &Record<'_>, offer_id: &str, out: &mut Outputs) {
     let Some((index, survey)) = find(scene, user, offer_id, out) else { return };
@@ -31,6 +31,10 @@ pub(super) fn dismissed(scene: Scene<'_>, user: &mut User, record: &Record<'_>, 
             mark_displayed(scene, user, index, at);
         }
         user.offers[index].dismissed_at = Some(at);
+        if !user.offers[index].test {
+            let state = user.surveys.entry(survey.survey_id.clone()).or_default();
+            state.dismissed_at = state.dismissed_at.max(Some(at));
+        }
         fanout::fact(scene, user, index, &survey, (EventType::Dismissed, at), out);
     }
     out.reply = Some(Reply::Accepted { duplicate, response_id: None });
@@ -74,10 +78,7 @@ pub(super) fn mark_displayed(scene: Scene<'_>, user: &mut User, index: usize, at
     let session_id = offer.context.session_id.clone();
     let activation = offer.activation.as_ref().map(|a| a.offset);
     let mark = scene.project.surveys.get(&offer.survey_id).map_or(0, |e| e.mark);
-    let state = user
-        .surveys
-        .entry(offer.survey_id.clone())
-        .or_insert_with(|| crate::domain::user::PerSurvey { mark, ..Default::default() });
+    let state = user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| PerSurvey::of(mark));
     state.displayed(at, activation);
     user.last_display_at = user.last_display_at.max(Some(at));
     user.count_session(session_id.as_deref());

@@ -2,6 +2,7 @@
 //! the reason.
 
 use serde_json::{Value, json};
+use std::cell::OnceCell;
 
 use super::Scene;
 use super::decide::Asked;
@@ -9,7 +10,9 @@ use crate::domain::decision::{Gate, Stop};
 use crate::domain::definitions::Entry;
 use crate::domain::filter;
 use crate::domain::record::Context;
+use crate::domain::share::Purpose;
 use crate::domain::survey::{GlobalCooldown, Repeat, ShowOn, Status, Survey};
+use crate::domain::targeting::Known;
 use crate::domain::time::{self, Millis};
 use crate::domain::user::{Activated, Offer, PerSurvey, User, WINDOW_REMEMBERED};
 
@@ -32,17 +35,22 @@ pub(super) struct Case<'a> {
     pub entry: &'a Entry,
     pub asked: Asked<'a>,
     pub properties: &'a Value,
+    /// The user's, made once for all surveys that ask.
+    pub attributes: &'a OnceCell<Value>,
 }
 
 impl Case<'_> {
     pub(super) fn evaluate(&self) -> Result<Passed, Stop> {
         let survey = &*self.entry.current;
         status(survey, self.scene.user_id)?;
+        schedule(survey, self.scene.now)?;
         audience(survey, self.asked.context)?;
         self.show_on(survey)?;
         let mut passed = self.window(survey)?;
         let test = survey.status == Status::Test;
+        targeting(survey, self.scene.now, self.user, self.attributes)?;
         if !test {
+            shares(survey, self.scene)?;
             self.repeat(survey)?;
             self.cooldowns(survey)?;
         }
@@ -168,6 +176,42 @@ pub(super) fn status(survey: &Survey, user_id: &str) -> Result<(), Stop> {
     }
 }
 
+/// `out_of_schedule`
+pub(super) fn schedule(survey: &Survey, now: Millis) -> Result<(), Stop> {
+    match &survey.schedule {
+        Some(schedule) if !schedule.is_open(now) => {
+            Err(stop(Gate::OutOfSchedule, json!(schedule.local_text(now)), schedule.next_opening(now)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `targeting_failed`
+pub(super) fn targeting(survey: &Survey, now: Millis, user: &User, attributes: &OnceCell<Value>) -> Result<(), Stop> {
+    let Some(rule) = &survey.targeting else { return Ok(()) };
+    let attributes = attributes.get_or_init(|| {
+        Value::Object(user.attributes.iter().map(|(name, value)| (name.clone(), value.value())).collect())
+    });
+    let checked = rule.check(Known { user, attributes, now });
+    checked.map_err(|missed| stop(Gate::TargetingFailed, missed.actual, missed.until))
+}
+
+/// `holdout` and `not_sampled`
+pub(super) fn shares(survey: &Survey, scene: Scene<'_>) -> Result<(), Stop> {
+    let (project, user_id) = (scene.project_id, scene.user_id);
+    if survey.holdout.percent > 0.0 {
+        let share = survey.holdout.share(&survey.survey_id);
+        if share.holds(Purpose::Holdout, project, user_id) {
+            return Err(stop(Gate::Holdout, json!(share.place(Purpose::Holdout, project, user_id)), None));
+        }
+    }
+    let share = &survey.sampling;
+    if share.percent < 100.0 && !share.holds(Purpose::Sampling, project, user_id) {
+        return Err(stop(Gate::NotSampled, json!(share.place(Purpose::Sampling, project, user_id)), None));
+    }
+    Ok(())
+}
+
 /// `platform_mismatch`, `locale_mismatch`, `version_mismatch`: with the context
 /// missing, a filter that is not empty fails.
 pub(super) fn audience(survey: &Survey, context: &Context) -> Result<(), Stop> {
@@ -192,11 +236,15 @@ pub(super) fn audience(survey: &Survey, context: &Context) -> Result<(), Stop> {
 pub(super) fn spent(survey: &Survey, state: &PerSurvey) -> Result<(), Stop> {
     let (gate, shut, actual) = match survey.frequency.repeat {
         Repeat::Once => (Gate::MaxDisplays, state.displays >= 1, json!(state.displays)),
-        Repeat::UntilResponded => (Gate::AlreadyCompleted, state.responded, json!(state.responded)),
-        Repeat::UntilCompleted => (Gate::AlreadyCompleted, state.completed, json!(state.completed)),
+        Repeat::UntilResponded => (Gate::AlreadyCompleted, state.answered_at.is_some(), told(state.answered_at)),
+        Repeat::UntilCompleted => (Gate::AlreadyCompleted, state.completed_at.is_some(), told(state.completed_at)),
         Repeat::EveryActivation => return Ok(()),
     };
     if shut { Err(stop(gate, actual, None)) } else { Ok(()) }
+}
+
+fn told(at: Option<Millis>) -> Value {
+    json!(at.map(time::format_time))
 }
 
 /// Half-open: at exactly the end of the cooldown the gate passes.

@@ -1,5 +1,6 @@
 //! Link surveys: answered without an offer, if their gates let the user in.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::gates;
@@ -79,12 +80,15 @@ fn link_survey<'a>(scene: Scene<'a>, survey_id: &str) -> Option<&'a Entry> {
     scene.project.surveys.get(survey_id).filter(|entry| entry.current.link)
 }
 
-/// A link stands outside windows, sessions and cooldowns; status, audience and
-/// `repeat` still hold. Audience filters look at the context only when the
+/// A link stands outside windows, sessions and cooldowns; status, schedule,
+/// audience, targeting, shares and `repeat` still hold. Audience filters look at the context only when the
 /// caller gives one, because a link is opened outside the app.
 fn closed(scene: Scene<'_>, user: &User, entry: &Entry, context: &Context) -> Option<Gate> {
     let survey = &*entry.current;
     if let Err(stop) = gates::status(survey, scene.user_id) {
+        return Some(stop.gate);
+    }
+    if let Err(stop) = gates::schedule(survey, scene.now) {
         return Some(stop.gate);
     }
     if *context != Context::default()
@@ -92,8 +96,14 @@ fn closed(scene: Scene<'_>, user: &User, entry: &Entry, context: &Context) -> Op
     {
         return Some(stop.gate);
     }
+    if let Err(stop) = gates::targeting(survey, scene.now, user, &OnceCell::new()) {
+        return Some(stop.gate);
+    }
     if survey.status == Status::Test {
         return None;
+    }
+    if let Err(stop) = gates::shares(survey, scene) {
+        return Some(stop.gate);
     }
     let state = user.surveys.get(&survey.survey_id)?;
     gates::spent(survey, state).err().map(|stop| stop.gate)

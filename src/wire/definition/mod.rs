@@ -5,6 +5,7 @@
 mod endpoint;
 mod reader;
 mod survey;
+mod targeting;
 pub mod yaml;
 
 use serde::{Deserialize, Serialize};

@@ -205,6 +205,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    pub fn time(&mut self, member: &str) -> Option<Millis> {
+        let text = self.typed(member, "a time such as 2026-11-01T00:00:00Z", Value::as_str)?;
+        match time::parse_time(text) {
+            Ok(at) => Some(at),
+            Err(wanted) => {
+                self.fault(Code::BadTime, member, format!("must be {wanted}"));
+                None
+            }
+        }
+    }
+
     pub fn positive_duration(&mut self, member: &str) -> Option<Millis> {
         let span = self.duration(member)?;
         if span == 0 {

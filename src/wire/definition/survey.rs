@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::reader::{Code, Reader};
-use super::{Kind, id, kind};
+use super::{Kind, id, kind, targeting};
 use crate::domain::filter::{self, Condition, Op};
 use crate::domain::json::Json;
 use crate::domain::survey::{
@@ -22,11 +22,7 @@ const MAX_UI_BYTES: usize = 64 << 10;
 /// that asks for nothing. A definition that asks for one is refused.
 fn not_built(member: &str, value: &Value) -> bool {
     match member {
-        "schedule" => *value != json!({}),
         "cancel_on" => *value != json!([]),
-        "targeting" => *value != json!({}),
-        "sampling" => value.get("percent").is_some_and(|p| p.as_f64() != Some(100.0)) || !value.is_object(),
-        "holdout" => value.get("percent").is_some_and(|p| p.as_f64() != Some(0.0)) || !value.is_object(),
         "limits" => value.get("max_completed").is_some_and(|m| !m.is_null()) || !value.is_object(),
         _ => true,
     }
@@ -35,7 +31,7 @@ fn not_built(member: &str, value: &Value) -> bool {
 pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     kind(reader, Kind::Survey);
     let survey_id = id(reader, Kind::Survey, wanted_id);
-    for member in ["schedule", "cancel_on", "targeting", "sampling", "holdout", "limits"] {
+    for member in ["cancel_on", "limits"] {
         if let Some(value) = reader.raw(member)
             && not_built(member, value)
         {
@@ -60,6 +56,9 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     if show_on.is_empty() && !link && reader.raw("show_on").is_none_or(|v| v.as_array().is_some_and(Vec::is_empty)) {
         reader.fault(Code::MissingField, "show_on", "is required: name at least one trigger, or set link: true");
     }
+    let schedule = targeting::schedule(reader);
+    let targeting_rule = targeting::targeting(reader);
+    let sampling = targeting::sampling(reader, &survey_id);
     Survey {
         survey_id,
         name,
@@ -77,7 +76,11 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
             .choice("on_repeat", &[("refresh", OnRepeat::Refresh), ("keep_first", OnRepeat::KeepFirst)])
             .unwrap_or(OnRepeat::Refresh),
         show_on,
+        schedule,
+        targeting: targeting_rule,
         frequency: frequency(reader),
+        sampling,
+        holdout: targeting::holdout(reader),
         expose: reader.ids("expose", 256),
         ui: ui(reader),
         questions: questions(reader),
@@ -187,22 +190,25 @@ fn ui(reader: &mut Reader<'_>) -> Json {
 
 /// `where: [{property, op, value}]`
 pub fn conditions(reader: &mut Reader<'_>) -> Vec<Condition> {
-    reader.objects("where", MAX_CONDITIONS, |inner| {
-        let property = inner.required_id("property").unwrap_or_default();
-        if inner.raw("op").is_none() {
-            inner.missing("op");
+    reader.objects("where", MAX_CONDITIONS, |inner| condition(inner, "property"))
+}
+
+/// `{property, op, value}`, whatever the first of them is called.
+pub fn condition(reader: &mut Reader<'_>, name: &str) -> Condition {
+    let property = reader.required_id(name).unwrap_or_default();
+    if reader.raw("op").is_none() {
+        reader.missing("op");
+    }
+    let op = reader.choice("op", &Op::ALL);
+    let value = reader.raw("value").cloned().unwrap_or(Value::Null);
+    if let Some(op) = op {
+        if value.is_null() && !op.is_unary() {
+            reader.missing("value");
+        } else if let Err(why) = filter::check_operand(op, &value) {
+            reader.fault(Code::Invalid, "value", why);
         }
-        let op = inner.choice("op", &Op::ALL);
-        let value = inner.raw("value").cloned().unwrap_or(Value::Null);
-        if let Some(op) = op {
-            if value.is_null() && !op.is_unary() {
-                inner.missing("value");
-            } else if let Err(why) = filter::check_operand(op, &value) {
-                inner.fault(Code::Invalid, "value", why);
-            }
-        }
-        Condition { property, op: op.unwrap_or(Op::Exists), value }
-    })
+    }
+    Condition { property, op: op.unwrap_or(Op::Exists), value }
 }
 
 fn questions(reader: &mut Reader<'_>) -> Vec<Question> {

@@ -1,0 +1,297 @@
+//! When a survey may be shown: a span of time, days of the week and hours of
+//! the day, on the clocks of one place. Half-open everywhere: a beginning
+//! belongs to it, an end does not.
+
+use jiff::civil::{self, Weekday};
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp, ToSpan as _};
+use serde::{Serialize, Serializer};
+
+use super::time::{self, Millis};
+
+/// Days looked ahead for the next opening: a week, and the one that a change
+/// of clocks may swallow.
+const DAYS_AHEAD: i64 = 8;
+const DAY_MINUTES: u16 = 24 * 60;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Schedule {
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_time")]
+    pub start_at: Option<Millis>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_time")]
+    pub end_at: Option<Millis>,
+    #[serde(skip_serializing_if = "Zone::is_utc")]
+    pub timezone: Zone,
+    /// In the order of the week; empty: every day.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub days: Vec<Day>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hours: Option<Hours>,
+}
+
+/// A place whose clocks count, by its name in the zone database. The database
+/// is part of the program, so that every process decides alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone(TimeZone);
+
+impl Default for Zone {
+    fn default() -> Zone {
+        Zone(TimeZone::UTC)
+    }
+}
+
+impl Zone {
+    /// # Errors
+    /// When the database has no such name.
+    pub fn find(name: &str) -> Result<Zone, String> {
+        let found = jiff::tz::TimeZoneDatabase::bundled().get(name);
+        found.map(Zone).map_err(|_| "must be a zone such as Europe/Berlin or UTC".to_owned())
+    }
+
+    pub fn name(&self) -> &str {
+        self.0.iana_name().unwrap_or("UTC")
+    }
+
+    fn is_utc(&self) -> bool {
+        self.name() == "UTC"
+    }
+}
+
+impl Serialize for Zone {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Day {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+impl Day {
+    pub const ALL: [(&'static str, Day); 7] = [
+        ("mon", Day::Mon),
+        ("tue", Day::Tue),
+        ("wed", Day::Wed),
+        ("thu", Day::Thu),
+        ("fri", Day::Fri),
+        ("sat", Day::Sat),
+        ("sun", Day::Sun),
+    ];
+
+    fn of(weekday: Weekday) -> Day {
+        Day::ALL[weekday.to_monday_zero_offset() as usize].1
+    }
+}
+
+/// From one minute of the day up to another. Where the first is later, the
+/// hours run past midnight and belong to the day on which they begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hours {
+    from: u16,
+    to: u16,
+}
+
+impl Hours {
+    /// `["06:00", "23:00"]`; an end may be `24:00`.
+    ///
+    /// # Errors
+    /// What hours look like.
+    pub fn parse(from: &str, to: &str) -> Result<Hours, &'static str> {
+        const WANTED: &str = "must be two times of day such as [\"06:00\", \"23:00\"]";
+        let minutes = |text: &str| -> Option<u16> {
+            let (hour, minute) = text.split_once(':')?;
+            let digits = |part: &str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit());
+            let (hour, minute): (u16, u16) =
+                (digits(hour) && digits(minute)).then(|| Some((hour.parse().ok()?, minute.parse().ok()?)))??;
+            let all = hour * 60 + minute;
+            (minute < 60 && all <= DAY_MINUTES).then_some(all)
+        };
+        let (from, to) = (minutes(from).ok_or(WANTED)?, minutes(to).ok_or(WANTED)?);
+        if from >= DAY_MINUTES {
+            return Err(WANTED);
+        }
+        if from == to {
+            return Err("must differ; leave hours out for the whole day");
+        }
+        Ok(Hours { from, to })
+    }
+
+    fn past_midnight(self) -> bool {
+        self.to < self.from
+    }
+}
+
+impl Serialize for Hours {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let spelled = |minutes: u16| format!("{:02}:{:02}", minutes / 60, minutes % 60);
+        [spelled(self.from), spelled(self.to)].serialize(serializer)
+    }
+}
+
+impl Schedule {
+    /// Whether nothing is asked for.
+    pub fn is_always(&self) -> bool {
+        self.start_at.is_none() && self.end_at.is_none() && self.days.is_empty() && self.hours.is_none()
+    }
+
+    pub fn is_open(&self, now: Millis) -> bool {
+        if self.start_at.is_some_and(|start| now < start) || self.end_at.is_some_and(|end| now >= end) {
+            return false;
+        }
+        let Some(local) = self.local(now) else { return false };
+        let minute = local.hour() as u16 * 60 + local.minute() as u16;
+        let yesterday = local.date().yesterday().map_or(local.date(), |date| date);
+        match self.hours {
+            None => self.has(local.date()),
+            Some(hours) if hours.past_midnight() => {
+                (minute >= hours.from && self.has(local.date())) || (minute < hours.to && self.has(yesterday))
+            }
+            Some(hours) => (hours.from..hours.to).contains(&minute) && self.has(local.date()),
+        }
+    }
+
+    /// The first moment after `now` at which it is open; `None` when there is
+    /// none, or none within a week after its start.
+    pub fn next_opening(&self, now: Millis) -> Option<Millis> {
+        let from = now.max(self.start_at.unwrap_or(now));
+        if from > now && self.is_open(from) {
+            return Some(from);
+        }
+        let first = self.local(from)?.date();
+        let begins = self.hours.map_or(0, |hours| hours.from);
+        for days in 0..=DAYS_AHEAD {
+            let date = first.checked_add(Span::new().days(days)).ok()?;
+            let opens = date.at(0, 0, 0, 0).checked_add(i64::from(begins).minutes()).ok()?;
+            let at = self.timezone.0.to_ambiguous_timestamp(opens).compatible().ok()?;
+            // Where clocks skip this time, it opens as they have been moved.
+            let moved = self.timezone.0.preceding(at).next().map(|moved| moved.timestamp());
+            let candidates = [moved.map(Timestamp::as_millisecond), Some(at.as_millisecond())];
+            if let Some(at) = candidates.into_iter().flatten().find(|at| *at > now && self.is_open(*at)) {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// `2026-11-21T16:34+01:00`: the local time, for people.
+    pub fn local_text(&self, now: Millis) -> String {
+        match Timestamp::from_millisecond(now) {
+            Ok(at) => at.to_zoned(self.timezone.0.clone()).strftime("%a %Y-%m-%dT%H:%M:%S%:z").to_string(),
+            Err(_) => time::format_time(now),
+        }
+    }
+
+    fn local(&self, now: Millis) -> Option<civil::DateTime> {
+        Some(self.timezone.0.to_datetime(Timestamp::from_millisecond(now).ok()?))
+    }
+
+    fn has(&self, date: civil::Date) -> bool {
+        self.days.is_empty() || self.days.contains(&Day::of(date.weekday()))
+    }
+}
+
+fn optional_time<S: Serializer>(at: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => serializer.serialize_str(&time::format_time(*at)),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Millis {
+        time::parse_time(text).unwrap()
+    }
+
+    fn schedule(zone: &str, days: &[Day], hours: Option<(&str, &str)>) -> Schedule {
+        Schedule {
+            timezone: Zone::find(zone).unwrap(),
+            days: days.to_vec(),
+            hours: hours.map(|(from, to)| Hours::parse(from, to).unwrap()),
+            ..Schedule::default()
+        }
+    }
+
+    #[test]
+    fn a_span_holds_its_start_and_not_its_end() {
+        let (start_at, end_at) = (Some(at("2026-11-01T00:00:00Z")), Some(at("2026-12-01T00:00:00Z")));
+        let span = Schedule { start_at, end_at, ..Schedule::default() };
+        assert!(!span.is_open(start_at.unwrap() - 1) && span.is_open(start_at.unwrap()));
+        assert!(span.is_open(end_at.unwrap() - 1) && !span.is_open(end_at.unwrap()));
+        assert_eq!((span.next_opening(0), span.next_opening(end_at.unwrap())), (start_at, None));
+    }
+
+    #[test]
+    fn hours_are_those_of_the_place() {
+        let berlin = schedule("Europe/Berlin", &[Day::Mon], Some(("06:00", "23:00")));
+        for (time, open) in [
+            ("2026-11-02T04:59:59Z", false), // Monday 05:59:59
+            ("2026-11-02T05:00:00Z", true),
+            ("2026-11-02T21:59:59Z", true),
+            ("2026-11-02T22:00:00Z", false),
+            ("2026-11-03T06:00:00Z", false), // Tuesday
+            ("2026-11-01T23:30:00Z", false), // Monday 00:30
+        ] {
+            assert_eq!(berlin.is_open(at(time)), open, "{time}");
+        }
+        assert_eq!(berlin.next_opening(at("2026-11-02T22:00:00Z")), Some(at("2026-11-09T05:00:00Z")));
+        assert_eq!(berlin.next_opening(at("2026-11-02T03:00:00Z")), Some(at("2026-11-02T05:00:00Z")));
+    }
+
+    #[test]
+    fn hours_past_midnight_belong_to_the_day_they_begin_on() {
+        let night = schedule("UTC", &[Day::Fri], Some(("22:00", "02:00")));
+        for (time, open) in [
+            ("2026-11-06T21:59:59Z", false), // Friday
+            ("2026-11-06T22:00:00Z", true),
+            ("2026-11-07T01:59:59Z", true),
+            ("2026-11-07T02:00:00Z", false),
+            ("2026-11-07T22:30:00Z", false),
+            ("2026-11-06T01:00:00Z", false),
+        ] {
+            assert_eq!(night.is_open(at(time)), open, "{time}");
+        }
+        assert_eq!(night.next_opening(at("2026-11-07T02:00:00Z")), Some(at("2026-11-13T22:00:00Z")));
+    }
+
+    #[test]
+    fn clocks_that_change() {
+        // Forward on 29 March 2026 at 02:00, back on 25 October at 03:00.
+        let early = schedule("Europe/Berlin", &[], Some(("02:30", "03:30")));
+        for (time, open) in [
+            ("2026-03-28T01:30:00Z", true),
+            ("2026-03-29T00:59:59Z", false), // 01:59:59, then 03:00
+            ("2026-03-29T01:00:00Z", true),
+            ("2026-03-29T01:30:00Z", false), // 03:30
+            ("2026-10-25T00:30:00Z", true),  // 02:30 for the first time
+            ("2026-10-25T01:00:00Z", false), // 02:00 again
+            ("2026-10-25T01:30:00Z", true),  // 02:30 again
+            ("2026-10-25T02:30:00Z", false),
+        ] {
+            assert_eq!(early.is_open(at(time)), open, "{time}");
+        }
+        // 02:30 does not exist: what opens is the moment behind the gap.
+        let opening = early.next_opening(at("2026-03-28T12:00:00Z")).unwrap();
+        assert!(early.is_open(opening) && opening < at("2026-03-29T01:30:00Z"), "{}", time::format_time(opening));
+    }
+
+    #[test]
+    fn what_hours_and_zones_look_like() {
+        for (from, to) in [("6:00", "23:00"), ("06:00", "06:00"), ("24:00", "01:00"), ("06:60", "07:00"), ("", "")] {
+            assert!(Hours::parse(from, to).is_err(), "{from} {to}");
+        }
+        assert!(Hours::parse("00:00", "24:00").is_ok());
+        assert!(Zone::find("Mars/Olympus").is_err());
+        assert_eq!(Zone::find("europe/berlin").unwrap().name(), "Europe/Berlin");
+    }
+}
