@@ -10,6 +10,7 @@ use super::settings::Settings;
 use super::survey::Survey;
 use super::time::{HOUR, Millis};
 use super::user::OFFER_KNOWN;
+use super::windows::Rules;
 
 /// Names remembered as already told, per project.
 pub const MAX_NAMES: usize = 10_000;
@@ -67,6 +68,12 @@ impl Entry {
             return Some(&self.current);
         }
         self.past.iter().find(|past| past.version == version).map(|past| &past.survey)
+    }
+
+    /// How facts become windows; `end_of` is [`Entry::window_end`].
+    pub fn rules<'a>(&'a self, end_of: &'a dyn Fn(Millis) -> Millis) -> Option<Rules<'a>> {
+        let activation = self.current.activate.as_ref()?;
+        Some(Rules { activation, on_repeat: self.current.on_repeat, end_of })
     }
 
     /// When a window that began at `at` ends. A shorter expiry holds at once; a
@@ -156,10 +163,10 @@ impl Project {
         });
         for entry in order {
             let id = &entry.current.survey_id;
-            if entry.current.status.listens()
-                && let Some(activation) = &entry.current.activate
-            {
-                self.listeners.entry(activation.event.clone()).or_default().push(id.clone());
+            if entry.current.status.listens() {
+                for event in entry.current.listens_to() {
+                    self.listeners.entry(event.to_owned()).or_default().push(id.clone());
+                }
             }
             for shown in &entry.current.show_on {
                 let ids = self.shown_on.entry(shown.trigger.clone()).or_default();

@@ -5,6 +5,7 @@
 //! or an unordered map; whatever decides comes in through the journal. Nothing
 //! in here knows bytes on a wire, a topic's name, a store or a thread.
 
+pub mod activation;
 pub mod address;
 pub mod apply;
 pub mod decision;
@@ -23,6 +24,7 @@ pub mod survey;
 pub mod targeting;
 pub mod time;
 pub mod user;
+pub mod windows;
 
 /// Version of the rules in this module. It is part of every checkpoint: a
 /// store written under another version is refused, never reinterpreted.

@@ -53,7 +53,7 @@ mod tests {
         assert!(tenth.iter().all(|user| half.contains(user)));
         assert_eq!((within(0.0).len(), within(100.0).len()), (0, users.len()));
         let held = |user: &&String| share(50.0).holds(Purpose::Holdout, "p", user);
-        let both = half.iter().filter(|user| held(*user)).count();
+        let both = half.iter().filter(|user| held(user)).count();
         assert!((4_700..5_300).contains(&both), "a sample says nothing of a holdout: {both}");
     }
 }

@@ -2,16 +2,21 @@
 //! JSON or YAML; what serialises here is the canonical form that it reads back.
 
 use serde::{Serialize, Serializer};
+use serde_json::Value;
+use std::collections::BTreeSet;
 
-use super::filter::Condition;
+use super::activation::{Activation, CANCELS, Pattern};
+use super::filter::{self, Condition};
 use super::json::Json;
 use super::schedule::Schedule;
 use super::share::Share;
 use super::targeting::Rule;
-use super::time::{self, HOUR, Millis};
+use super::time::{self, DAY, HOUR, Millis};
 
 /// Longest life of an activation (contract: at most 100 h).
 pub const MAX_EXPIRES_AFTER: Millis = 100 * HOUR;
+/// Longest time over which events of one activation are looked at together.
+pub const MAX_WITHIN: Millis = 30 * DAY;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -67,15 +72,6 @@ pub enum Repeat {
 pub enum GlobalCooldown {
     Respect,
     Ignore,
-}
-
-/// What arms the survey: one event. The other forms of the contract (`any`,
-/// `all`, `sequence`, `absence`, `count`) take their places beside it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Activation {
-    pub event: String,
-    #[serde(rename = "where", skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<Condition>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -232,6 +228,8 @@ pub struct Survey {
     #[serde(serialize_with = "duration")]
     pub delay: Millis,
     pub on_repeat: OnRepeat,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cancel_on: Vec<Pattern>,
     pub show_on: Vec<ShowOn>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
@@ -253,6 +251,24 @@ impl Survey {
             None => 0,
             Some(activation) => xxhash_rust::xxh3::xxh3_64(Json::of(activation).as_str().as_bytes()),
         }
+    }
+
+    /// Names of the events that it listens to, each once.
+    pub fn listens_to(&self) -> BTreeSet<&str> {
+        let Some(activation) = &self.activate else { return BTreeSet::new() };
+        activation.patterns().into_iter().chain(&self.cancel_on).map(|pattern| pattern.event.as_str()).collect()
+    }
+
+    /// What an event is to it: a bit per pattern that it fits.
+    pub fn roles(&self, event: &str, properties: &Value, now: Millis) -> u32 {
+        let Some(activation) = &self.activate else { return 0 };
+        let fits = |pattern: &Pattern| {
+            pattern.event == event && filter::first_mismatch(&pattern.conditions, properties, now).is_none()
+        };
+        let patterns = activation.patterns();
+        let arming =
+            patterns.iter().enumerate().filter(|(_, pattern)| fits(pattern)).fold(0, |all, (i, _)| all | 1 << i);
+        arming | if self.cancel_on.iter().any(fits) { CANCELS } else { 0 }
     }
 
     pub fn question(&self, question_id: &str) -> Option<(usize, &Question)> {

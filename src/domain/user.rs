@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::json::Json;
 use super::record::Context;
-use super::survey::OnRepeat;
 use super::time::{DAY, HOUR, Millis};
 
 /// An offer can be displayed, dismissed and answered for so long.
@@ -20,9 +19,8 @@ pub const MAX_STATE_BYTES: usize = 256 << 10;
 pub const MAX_ATTRIBUTES_BYTES: usize = 32 << 10;
 pub const MAX_RESPONSE_BYTES: usize = 128 << 10;
 pub const MAX_RECENT_IDS: usize = 256;
-const MAX_ACTIVATIONS: usize = 32;
 const MAX_SESSIONS: usize = 32;
-const MAX_SHOWN: usize = 32;
+pub(super) const MAX_SHOWN: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct User {
@@ -46,7 +44,7 @@ impl User {
     pub fn leave_journal(&mut self) {
         const APART: u64 = 1 << 63;
         for survey in self.surveys.values_mut() {
-            survey.activations.iter_mut().for_each(|activated| activated.offset |= APART);
+            survey.facts.iter_mut().for_each(|fact| fact.event.offset |= APART);
             survey.shown.iter_mut().for_each(|shown| shown.offset |= APART);
         }
         for activated in self.offers.iter_mut().filter_map(|offer| offer.activation.as_mut()) {
@@ -58,11 +56,11 @@ impl User {
 /// What one survey and one user have had with each other.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PerSurvey {
-    /// The activation's fingerprint under which `activations` were collected.
+    /// The activation's fingerprint under which `facts` were collected.
     pub mark: u64,
-    /// Sorted by event time, then by place in the journal.
-    pub activations: Vec<Activated>,
-    /// Activations whose window was displayed, and when.
+    /// Events that take part, sorted by event time, then by place in the journal.
+    pub facts: Vec<Fact>,
+    /// Events whose window was displayed, and when.
     pub shown: Vec<Shown>,
     pub displays: u32,
     /// When it last was offered, displayed, answered, completed, dismissed;
@@ -72,6 +70,13 @@ pub struct PerSurvey {
     pub answered_at: Option<Millis>,
     pub completed_at: Option<Millis>,
     pub dismissed_at: Option<Millis>,
+}
+
+/// An event and what it is to the survey: a bit per pattern.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fact {
+    pub roles: u32,
+    pub event: Activated,
 }
 
 /// One event that armed a survey.
@@ -167,122 +172,17 @@ impl Offer {
     }
 }
 
-/// A stretch of time in which an armed survey may be offered, before its
-/// definition's delay and expiry are added.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Window<'a> {
-    /// Whose properties count, and from when delay and expiry run.
-    pub by: &'a Activated,
-    pub shown: bool,
-}
-
 impl PerSurvey {
     /// Nothing yet, under an activation's mark.
     pub fn of(mark: u64) -> PerSurvey {
         PerSurvey { mark, ..PerSurvey::default() }
     }
+}
 
-    /// Puts an activation where it belongs in time. Windows follow from the
-    /// sorted list alone, so the order of arrival leaves no trace. `end_of`
-    /// gives the end of a window that begins at a time.
-    pub fn insert(&mut self, new: Activated, on_repeat: OnRepeat, end_of: impl Fn(Millis) -> Millis) {
-        let place = self.activations.partition_point(|a| (a.at, a.offset) < (new.at, new.offset));
-        self.activations.insert(place, new);
-        if on_repeat == OnRepeat::Refresh {
-            let newest = self.activations.len() - 1;
-            for older in &mut self.activations[..newest] {
-                older.properties = None;
-            }
-        }
-        if self.activations.len() > MAX_ACTIVATIONS {
-            // What a window has absorbed goes first, then the oldest window.
-            let absorbed = self.windows(on_repeat, end_of).iter().rposition(|(_, begins)| !begins);
-            let victim = match (on_repeat, absorbed) {
-                (OnRepeat::KeepFirst, Some(at)) => at,
-                _ => 0,
-            };
-            self.remove(victim);
-        }
-    }
-
-    /// Takes an activation out; that its window was displayed stays known.
-    fn remove(&mut self, at: usize) {
-        let gone = self.activations.remove(at);
-        let heir = self.activations.get(at).or_else(|| self.activations.last()).map(|a| (a.offset, a.at));
-        for shown in self.shown.iter_mut().filter(|s| s.offset == gone.offset) {
-            if let Some((offset, heir_at)) = heir
-                && heir_at <= shown.at
-            {
-                shown.offset = offset;
-            }
-        }
-    }
-
-    /// Drops windows that ended long ago, each as a whole: a window's start
-    /// decides what it has absorbed.
-    pub fn forget_windows(&mut self, on_repeat: OnRepeat, now: Millis, end_of: impl Fn(Millis) -> Millis) {
-        let windows = self.windows(on_repeat, &end_of);
-        let mut keep_from = 0;
-        for (i, (window, begins)) in windows.iter().enumerate() {
-            if *begins && i > 0 {
-                let (before, _) = &windows[i - 1];
-                if end_of(before.by.at).saturating_add(WINDOW_REMEMBERED) > now {
-                    break;
-                }
-                keep_from = i;
-            }
-            let is_last = i + 1 == windows.len();
-            if is_last && end_of(window.by.at).saturating_add(WINDOW_REMEMBERED) <= now {
-                keep_from = windows.len();
-            }
-        }
-        self.activations.drain(..keep_from);
-        let activations = &self.activations;
-        self.shown.retain(|s| activations.iter().any(|a| a.offset == s.offset));
-    }
-
-    /// The last window in time, open or not.
-    pub fn window(&self, on_repeat: OnRepeat, end_of: impl Fn(Millis) -> Millis) -> Option<Window<'_>> {
-        self.windows(on_repeat, end_of).pop().map(|(window, _)| window)
-    }
-
-    /// Per activation: the window as it is with it, and whether it begins it.
-    fn windows(&self, on_repeat: OnRepeat, end_of: impl Fn(Millis) -> Millis) -> Vec<(Window<'_>, bool)> {
-        let mut windows: Vec<(Window<'_>, bool)> = Vec::with_capacity(self.activations.len());
-        let mut shown_at: Option<Millis> = None;
-        for next in &self.activations {
-            let own_display = self.shown.iter().find(|s| s.offset == next.offset).map(|s| s.at);
-            let before = windows.last().map(|(window, _)| *window);
-            // A window that was displayed has had its turn: what happens later begins another.
-            let spent = shown_at.is_some_and(|at| next.at > at);
-            match before.filter(|w| next.at < end_of(w.by.at) && !spent) {
-                Some(window) => {
-                    let by = if on_repeat == OnRepeat::Refresh { next } else { window.by };
-                    shown_at = shown_at.or(own_display);
-                    windows.push((Window { by, shown: shown_at.is_some() }, false));
-                }
-                None => {
-                    shown_at = own_display;
-                    windows.push((Window { by: next, shown: shown_at.is_some() }, true));
-                }
-            }
-        }
-        windows
-    }
-
-    pub fn displayed(&mut self, at: Millis, activation_offset: Option<u64>) {
-        self.displays = self.displays.saturating_add(1);
-        self.last_display_at = self.last_display_at.max(Some(at));
-        if let Some(wanted) = activation_offset {
-            // The offered activation may have been let go: then its window's newest stands for it.
-            let known = self.activations.iter().any(|a| a.offset == wanted);
-            let stands_in = self.activations.iter().rev().find(|a| a.at <= at).map(|a| a.offset);
-            let offset = if known { wanted } else { stands_in.unwrap_or(wanted) };
-            self.shown.push(Shown { offset, at });
-            if self.shown.len() > MAX_SHOWN {
-                self.shown.remove(0);
-            }
-        }
+impl Fact {
+    /// Equal times are ordered by the journal.
+    pub fn place(&self) -> (Millis, u64) {
+        (self.event.at, self.event.offset)
     }
 }
 
@@ -328,10 +228,10 @@ impl User {
     /// known here, so its windows stay for the longest that there is.
     pub fn forget(&mut self, now: Millis) {
         self.offers.retain(|o| now < o.offered_at.saturating_add(OFFER_KNOWN));
-        let keep = super::survey::MAX_EXPIRES_AFTER + WINDOW_REMEMBERED;
+        let keep = super::survey::MAX_WITHIN + super::survey::MAX_EXPIRES_AFTER + WINDOW_REMEMBERED;
         for survey in self.surveys.values_mut() {
-            if survey.activations.last().is_some_and(|newest| newest.at.saturating_add(keep) <= now) {
-                survey.activations.clear();
+            if survey.facts.last().is_some_and(|newest| newest.event.at.saturating_add(keep) <= now) {
+                survey.facts.clear();
                 survey.shown.clear();
             }
         }
@@ -347,10 +247,10 @@ impl User {
                 self.offers.remove(victim);
                 continue;
             }
-            let oldest = self.surveys.iter().filter_map(|(id, s)| Some((s.activations.first()?.at, id.clone()))).min();
+            let oldest = self.surveys.iter().filter_map(|(id, s)| Some((s.facts.first()?.event.at, id.clone()))).min();
             match oldest {
                 Some((_, id)) => {
-                    self.surveys.get_mut(&id).expect("just found").activations.remove(0);
+                    self.surveys.get_mut(&id).expect("just found").facts.remove(0);
                 }
                 None => break,
             }
@@ -363,7 +263,10 @@ impl User {
             .surveys
             .iter()
             .map(|(id, s)| {
-                id.len() + 48 + s.shown.len() * 16 + s.activations.iter().map(activated_bytes).sum::<usize>()
+                id.len()
+                    + 48
+                    + s.shown.len() * 16
+                    + s.facts.iter().map(|fact| activated_bytes(&fact.event) + 4).sum::<usize>()
             })
             .sum();
         let offers: usize = self.offers.iter().map(offer_bytes).sum();
@@ -390,94 +293,27 @@ fn offer_bytes(offer: &Offer) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::time::MINUTE;
 
-    fn activated(at: Millis, offset: u64) -> Activated {
-        Activated {
+    fn fact(at: Millis, offset: u64) -> Fact {
+        let event = Activated {
             at,
             offset,
             event_id: format!("e{offset}"),
             event_name: "x".into(),
-            properties: Some(Json::empty_object()),
-        }
-    }
-
-    fn ten(at: Millis) -> Millis {
-        at + 10 * MINUTE
-    }
-
-    #[test]
-    fn windows_go_as_a_whole_and_many_activations_leave_their_start() {
-        let mut survey = PerSurvey::default();
-        for n in 0..100 {
-            survey.insert(activated(n * MINUTE / 20, n as u64), OnRepeat::KeepFirst, ten);
-        }
-        assert_eq!(survey.window(OnRepeat::KeepFirst, ten).unwrap().by.at, 0, "its start is never the one to go");
-        survey.insert(activated(20 * MINUTE, 200), OnRepeat::KeepFirst, ten);
-        survey.forget_windows(OnRepeat::KeepFirst, 10 * MINUTE + WINDOW_REMEMBERED - 1, ten);
-        assert!(survey.activations.len() > 1);
-        survey.forget_windows(OnRepeat::KeepFirst, 10 * MINUTE + WINDOW_REMEMBERED, ten);
-        let left: Vec<Millis> = survey.activations.iter().map(|a| a.at).collect();
-        assert_eq!(left, [20 * MINUTE]);
-    }
-
-    #[test]
-    fn a_display_outlives_its_activation() {
-        let mut survey = PerSurvey::default();
-        survey.insert(activated(0, 0), OnRepeat::Refresh, ten);
-        for n in 1..60 {
-            survey.insert(activated(n, n as u64), OnRepeat::Refresh, ten);
-        }
-        survey.displayed(MINUTE, Some(0));
-        assert!(survey.window(OnRepeat::Refresh, ten).unwrap().shown);
-    }
-
-    #[test]
-    fn windows_do_not_depend_on_the_order_of_arrival() {
-        let times = [0, 5, 12, 30, 31];
-        for on_repeat in [OnRepeat::Refresh, OnRepeat::KeepFirst] {
-            let mut expected = None;
-            for turn in 0..times.len() {
-                let mut survey = PerSurvey::default();
-                for i in 0..times.len() {
-                    let which = (i * 2 + turn) % times.len();
-                    survey.insert(activated(times[which] * MINUTE, which as u64), on_repeat, ten);
-                }
-                let window = survey.window(on_repeat, ten).unwrap();
-                let found = (window.by.at, window.by.properties.is_some(), window.shown);
-                assert_eq!(*expected.get_or_insert(found), found);
-            }
-            let first = if on_repeat == OnRepeat::Refresh { 31 } else { 30 };
-            assert_eq!(expected, Some((first * MINUTE, true, false)));
-        }
-    }
-
-    #[test]
-    fn a_displayed_window_is_spent_and_the_next_activation_begins_another() {
-        for on_repeat in [OnRepeat::Refresh, OnRepeat::KeepFirst] {
-            let mut survey = PerSurvey::default();
-            survey.insert(activated(0, 0), on_repeat, ten);
-            survey.displayed(2 * MINUTE, Some(0));
-            assert!(survey.window(on_repeat, ten).unwrap().shown);
-            survey.insert(activated(MINUTE, 1), on_repeat, ten);
-            assert!(survey.window(on_repeat, ten).unwrap().shown, "before the display: the same window");
-            survey.insert(activated(3 * MINUTE, 2), on_repeat, ten);
-            let next = survey.window(on_repeat, ten).unwrap();
-            assert_eq!((next.by.at, next.shown), (3 * MINUTE, false));
-        }
+            properties: Some(Json::from_valid("\"".to_owned() + &"x".repeat(30_000) + "\"")),
+        };
+        Fact { roles: 1, event }
     }
 
     #[test]
     fn state_stays_within_its_bound() {
         let mut user = User::default();
         for offset in 0..40 {
-            let mut big = activated(offset as Millis, offset);
-            big.properties = Some(Json::from_valid("\"".to_owned() + &"x".repeat(30_000) + "\""));
-            user.surveys.entry("s".into()).or_default().insert(big, OnRepeat::KeepFirst, ten);
+            user.surveys.entry("s".into()).or_default().facts.push(fact(offset as Millis, offset));
         }
         user.bound();
         assert!(user.approximate_bytes() <= MAX_STATE_BYTES);
-        assert!(!user.surveys["s"].activations.is_empty(), "no more goes than must");
+        assert!(!user.surveys["s"].facts.is_empty(), "no more goes than must");
     }
 
     #[test]

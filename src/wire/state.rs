@@ -34,8 +34,7 @@ pub fn decode(bytes: &[u8]) -> Result<User, Error> {
 mod tests {
     use super::*;
     use crate::domain::json::Json;
-    use crate::domain::survey::OnRepeat;
-    use crate::domain::user::Activated;
+    use crate::domain::user::{Activated, Fact};
 
     #[test]
     fn round_trip_and_refusals() {
@@ -49,7 +48,7 @@ mod tests {
             event_name: "n".into(),
             properties: Some(Json::from_valid("{\"big\":123456789012345678901234567890}")),
         };
-        user.surveys.entry("s".into()).or_default().insert(activated, OnRepeat::Refresh, |at| at);
+        user.surveys.entry("s".into()).or_default().facts.push(Fact { roles: 1, event: activated });
         let bytes = encode(&user);
         assert_eq!(decode(&bytes), Ok(user));
         assert_eq!(decode(&[9, 0]), Err(Error::UnknownVersion(9)));

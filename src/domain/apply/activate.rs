@@ -1,11 +1,12 @@
-//! A backend event: it arms the surveys that listen to it.
+//! A backend event: it takes part in what arms or cancels the surveys that
+//! listen to it.
 
 use super::Scene;
-use crate::domain::filter;
+use crate::domain::activation::LATE;
 use crate::domain::id::Kind;
 use crate::domain::json::Json;
 use crate::domain::record::Record;
-use crate::domain::user::{Activated, User};
+use crate::domain::user::{Activated, Fact, User};
 
 pub(super) fn event(scene: Scene<'_>, user: &mut User, record: &Record<'_>, name: &str, properties: &str) {
     let at = record.told.event_time(scene.now);
@@ -17,19 +18,22 @@ pub(super) fn event(scene: Scene<'_>, user: &mut User, record: &Record<'_>, name
         let entry = &scene.project.surveys[survey_id];
         let survey = &entry.current;
         let (Some(activation), Some(expires_after)) = (&survey.activate, survey.expires_after) else { continue };
-        // Too late to arm: its window is over before it is known.
-        if at.saturating_add(expires_after) <= scene.now {
+        // Too late to take part in anything that is not over.
+        if at.saturating_add(activation.reach()).saturating_add(expires_after) <= scene.now {
             continue;
         }
-        if filter::first_mismatch(&activation.conditions, &parsed, scene.now).is_some() {
+        let roles = survey.roles(name, &parsed, scene.now);
+        if roles == 0 {
             continue;
         }
+        let late = !activation.waits() && at.saturating_add(expires_after) <= scene.now;
+        let roles = roles | if late { LATE } else { 0 };
         let state = user.surveys.entry(survey_id.clone()).or_default();
         if state.mark != entry.mark {
-            state.activations.clear();
+            state.facts.clear();
             state.mark = entry.mark;
         }
-        let activated = Activated {
+        let event = Activated {
             at,
             offset: scene.origin.offset,
             event_id: match &record.event_id {
@@ -40,7 +44,8 @@ pub(super) fn event(scene: Scene<'_>, user: &mut User, record: &Record<'_>, name
             properties: Some(Json::from_valid(properties)),
         };
         let end_of = |at| entry.window_end(at).unwrap_or(at);
-        state.forget_windows(survey.on_repeat, scene.now, end_of);
-        state.insert(activated, survey.on_repeat, end_of);
+        let Some(rules) = entry.rules(&end_of) else { continue };
+        state.forget_facts(rules, scene.now);
+        state.insert(Fact { roles, event }, rules);
     }
 }

@@ -75,32 +75,38 @@ impl Case<'_> {
         Err(stop(Gate::ShowOnMismatch, actual, None))
     }
 
-    /// `not_activated`, `delay_pending`, `expired`; a survey without an
-    /// activation has its window in the trigger itself.
+    /// `not_activated`, `delay_pending`, `cancelled`, `expired`; a survey without
+    /// an activation has its window in the trigger itself.
     fn window(&self, survey: &Survey) -> Result<Passed, Stop> {
         let now = self.scene.now;
-        if survey.activate.is_none() {
+        let end_of = |at| self.entry.window_end(at).unwrap_or(at);
+        let Some(rules) = self.entry.rules(&end_of) else {
             let expires_at = now.saturating_add(self.scene.project.settings.offer_ttl);
             return Ok(Passed { activation: None, expires_at, again: None });
-        }
-        let window = self
-            .state()
-            .filter(|state| state.mark == self.entry.mark)
-            .and_then(|state| state.window(survey.on_repeat, |at| self.entry.window_end(at).unwrap_or(at)));
-        let Some(window) = window else { return Err(stop(Gate::NotActivated, Value::Null, None)) };
-        let at = window.by.at;
-        let ends_at = self.entry.window_end(at).unwrap_or(at);
-        if now >= ends_at.saturating_add(WINDOW_REMEMBERED) {
-            return Err(stop(Gate::NotActivated, Value::Null, None));
+        };
+        let state = self.state().filter(|state| state.mark == self.entry.mark);
+        let none = |until| Err(stop(Gate::NotActivated, Value::Null, until));
+        let Some(state) = state else { return none(None) };
+        let next = || state.next_window(rules, now).map(|at| at.saturating_add(survey.delay));
+        let Some(window) = state.window(rules, now) else { return none(next()) };
+        let (at, by) = (window.by.at, &window.by.by.event);
+        let ends_at = end_of(at);
+        let over = window.cancelled_at.map_or(ends_at, |cancelled| cancelled.min(ends_at));
+        if now >= over.saturating_add(WINDOW_REMEMBERED) {
+            return none(next());
         }
         let opens_at = at.saturating_add(survey.delay);
         if now < opens_at {
             return Err(stop(Gate::DelayPending, json!(time::format_time(at)), Some(opens_at)));
         }
-        if now >= ends_at {
-            return Err(stop(Gate::Expired, json!(time::format_time(ends_at)), None));
+        if let Some(cancelled) = window.cancelled_at.filter(|cancelled| *cancelled < ends_at) {
+            return Err(stop(Gate::Cancelled, json!(time::format_time(cancelled)), next()));
         }
-        Ok(Passed { activation: Some(window.by.clone()), expires_at: ends_at, again: None })
+        if now >= ends_at {
+            return Err(stop(Gate::Expired, json!(time::format_time(ends_at)), next()));
+        }
+        let activation = Some(Activated { at, ..by.clone() });
+        Ok(Passed { activation, expires_at: ends_at, again: None })
     }
 
     /// `already_completed` and `max_displays`.
@@ -109,7 +115,7 @@ impl Case<'_> {
         spent(survey, state)?;
         let displays = json!(state.displays);
         let end_of = |at| self.entry.window_end(at).unwrap_or(at);
-        let window = survey.activate.as_ref().and_then(|_| state.window(survey.on_repeat, end_of));
+        let window = self.entry.rules(&end_of).and_then(|rules| state.window(rules, self.scene.now));
         if window.is_some_and(|w| w.shown) {
             return Err(stop(Gate::MaxDisplays, displays, None));
         }

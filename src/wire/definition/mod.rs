@@ -2,6 +2,7 @@
 //! with every fault named by its pointer. What the domain serialises is the
 //! canonical form, which reads back here to the same definition.
 
+mod activation;
 mod endpoint;
 mod reader;
 mod survey;

@@ -1,14 +1,14 @@
 //! The survey file (contract §4).
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::reader::{Code, Reader};
-use super::{Kind, id, kind, targeting};
+use super::{Kind, activation, id, kind, targeting};
 use crate::domain::filter::{self, Condition, Op};
 use crate::domain::json::Json;
 use crate::domain::survey::{
-    Activation, Choice, Frequency, GlobalCooldown, MAX_EXPIRES_AFTER, OnRepeat, Question, QuestionType, Repeat, ShowOn,
-    Status, Survey, VersionRange,
+    Choice, Frequency, GlobalCooldown, MAX_EXPIRES_AFTER, OnRepeat, Question, QuestionType, Repeat, ShowOn, Status,
+    Survey, VersionRange,
 };
 use crate::domain::time;
 
@@ -18,30 +18,19 @@ const MAX_OPTIONS: usize = 500;
 const MAX_TEXT_BYTES: usize = 16 << 10;
 const MAX_UI_BYTES: usize = 64 << 10;
 
-/// Rules of the contract that the engine does not have yet, with the value
-/// that asks for nothing. A definition that asks for one is refused.
-fn not_built(member: &str, value: &Value) -> bool {
-    match member {
-        "cancel_on" => *value != json!([]),
-        "limits" => value.get("max_completed").is_some_and(|m| !m.is_null()) || !value.is_object(),
-        _ => true,
-    }
-}
-
 pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     kind(reader, Kind::Survey);
     let survey_id = id(reader, Kind::Survey, wanted_id);
-    for member in ["cancel_on", "limits"] {
-        if let Some(value) = reader.raw(member)
-            && not_built(member, value)
-        {
-            reader.fault(Code::NotBuilt, member, "asks for a rule that this version cannot apply yet; leave it out");
-        }
+    if let Some(value) = reader.raw("limits")
+        && (value.get("max_completed").is_some_and(|most| !most.is_null()) || !value.is_object())
+    {
+        reader.fault(Code::NotBuilt, "limits", "asks for a rule that this version cannot apply yet; leave it out");
     }
     let name = reader.required_text("name", 1_024).unwrap_or_default();
     let status = reader.choice("status", &Status::ALL).unwrap_or(Status::Draft);
     let link = reader.boolean("link").unwrap_or(false);
-    let activate = activate(reader);
+    let activate = activation::activate(reader);
+    let cancel_on = activation::cancel_on(reader, activate.is_some());
     let expires_after = expires_after(reader, activate.is_some());
     let delay = reader.duration("delay").unwrap_or(0);
     if expires_after.is_some_and(|expires_after| delay >= expires_after) {
@@ -75,6 +64,7 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
         on_repeat: reader
             .choice("on_repeat", &[("refresh", OnRepeat::Refresh), ("keep_first", OnRepeat::KeepFirst)])
             .unwrap_or(OnRepeat::Refresh),
+        cancel_on,
         show_on,
         schedule,
         targeting: targeting_rule,
@@ -85,38 +75,6 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
         ui: ui(reader),
         questions: questions(reader),
     }
-}
-
-fn activate(reader: &mut Reader<'_>) -> Option<Activation> {
-    let mut unbuilt = None;
-    reader.object("activate", |inner| {
-        let forms = ["event", "any", "all", "sequence", "absence"];
-        let used: Vec<&str> = forms.into_iter().filter(|form| inner.raw(form).is_some()).collect();
-        match used[..] {
-            ["event"] => {}
-            [] => inner.fault(
-                Code::MissingField,
-                "event",
-                "is required: activate needs one of event, any, all, sequence, absence",
-            ),
-            [form] => {
-                unbuilt = Some(form.to_owned());
-                inner.fault(Code::NotBuilt, form, "asks for a rule that this version cannot apply yet; use event");
-            }
-            [_, second, ..] => inner.fault(Code::Invalid, second, "cannot stand beside another form: use exactly one"),
-        }
-        if let Some(count) = inner.raw("count")
-            && count.get("at_least").is_none_or(|n| n.as_i64() != Some(1))
-        {
-            inner.fault(Code::NotBuilt, "count", "asks for a rule that this version cannot apply yet; leave it out");
-        }
-        // `within` belongs to forms that are refused above.
-        if unbuilt.is_some() {
-            inner.raw("within");
-        }
-        let event = inner.id("event").unwrap_or_default();
-        Activation { event, conditions: conditions(inner) }
-    })
 }
 
 fn expires_after(reader: &mut Reader<'_>, activated: bool) -> Option<time::Millis> {

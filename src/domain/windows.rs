@@ -1,0 +1,314 @@
+//! Windows of one survey and one user: stretches of time in which an armed
+//! survey may be offered. They follow from the sorted facts and displays alone.
+
+use super::activation::{Activation, Armed, CANCELS};
+use super::survey::OnRepeat;
+use super::time::Millis;
+use super::user::{Fact, PerSurvey, Shown, WINDOW_REMEMBERED};
+
+/// Facts remembered at most; more than a count can ask for.
+const MAX_FACTS: usize = 64;
+
+/// The rules by which facts become windows.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    pub activation: &'a Activation,
+    pub on_repeat: OnRepeat,
+    /// The end of a window that begins at a time.
+    pub end_of: &'a dyn Fn(Millis) -> Millis,
+}
+
+/// Before delay and expiry are added.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Window<'a> {
+    /// Whose properties count, and from when delay and expiry run.
+    pub by: Armed<'a>,
+    /// The places of the events behind its first and its last arming.
+    begins: (Millis, u64),
+    last: (Millis, u64),
+    pub shown: bool,
+    /// When it was cancelled, if nothing had been displayed by then.
+    pub cancelled_at: Option<Millis>,
+}
+
+impl PerSurvey {
+    /// Puts a fact where it belongs in time.
+    pub fn insert(&mut self, new: Fact, rules: Rules<'_>) {
+        let place = self.facts.partition_point(|fact| fact.place() < new.place());
+        self.facts.insert(place, new);
+        self.drop_properties(rules);
+        if self.facts.len() > MAX_FACTS {
+            self.remove(self.victim(rules));
+        }
+    }
+
+    /// Of windows that move with every arming only the newest one's properties
+    /// can be asked for; what an absence waits for may still come to nothing.
+    fn drop_properties(&mut self, rules: Rules<'_>) {
+        if rules.on_repeat != OnRepeat::Refresh || rules.activation.waits() {
+            return;
+        }
+        let newest = rules.activation.armed(&self.facts).last().map(Armed::place);
+        let Some(newest) = newest else { return };
+        for fact in self.facts.iter_mut().take_while(|fact| fact.place() < newest) {
+            fact.event.properties = None;
+        }
+    }
+
+    /// What a window has absorbed goes first, then the oldest.
+    fn victim(&self, rules: Rules<'_>) -> usize {
+        if rules.on_repeat == OnRepeat::Refresh || !rules.activation.is_single() {
+            return 0;
+        }
+        let begins: Vec<(Millis, u64)> = self.windows(rules).iter().map(|window| window.begins).collect();
+        let absorbed = |fact: &Fact| fact.roles & CANCELS == 0 && !begins.contains(&fact.place());
+        self.facts.iter().rposition(absorbed).unwrap_or(0)
+    }
+
+    /// Takes a fact out; that its window was displayed stays known.
+    fn remove(&mut self, at: usize) {
+        let gone = self.facts.remove(at).event;
+        let heir = self.facts.get(at).or_else(|| self.facts.last()).map(|fact| (fact.event.offset, fact.event.at));
+        for shown in self.shown.iter_mut().filter(|shown| shown.offset == gone.offset) {
+            if let Some((offset, heir_at)) = heir
+                && heir_at <= shown.at
+            {
+                shown.offset = offset;
+            }
+        }
+    }
+
+    /// Drops facts that no window or arming can need any more, and windows as a
+    /// whole: a window's start decides what it has absorbed.
+    pub fn forget_facts(&mut self, rules: Rules<'_>, now: Millis) {
+        let reach = rules.activation.reach();
+        let over = |at: Millis| (rules.end_of)(at.saturating_add(reach)).saturating_add(WINDOW_REMEMBERED) <= now;
+        let mut keep_from = self.facts.partition_point(|fact| over(fact.event.at));
+        if keep_from == 0 {
+            return;
+        }
+        for window in self.windows(rules) {
+            let first = self.facts.partition_point(|fact| fact.place() < window.begins);
+            let last = self.facts.partition_point(|fact| fact.place() <= window.last);
+            if first < keep_from && keep_from < last {
+                keep_from = first;
+            }
+        }
+        self.facts.drain(..keep_from);
+        let facts = &self.facts;
+        self.shown.retain(|shown| facts.iter().any(|fact| fact.event.offset == shown.offset));
+    }
+
+    /// The last window that has begun by `now`, open or not.
+    pub fn window(&self, rules: Rules<'_>, now: Millis) -> Option<Window<'_>> {
+        // What an absence will arm is no window yet; every other event's time is
+        // at most a moment ahead, and waits as any delay does.
+        let waits = rules.activation.waits();
+        self.windows_until(rules, if waits { now } else { Millis::MAX }).pop()
+    }
+
+    /// When the next window will begin by itself, if nothing comes between.
+    pub fn next_window(&self, rules: Rules<'_>, now: Millis) -> Option<Millis> {
+        rules.activation.armed(&self.facts).iter().map(|armed| armed.at).find(|at| *at > now)
+    }
+
+    fn windows(&self, rules: Rules<'_>) -> Vec<Window<'_>> {
+        self.windows_until(rules, Millis::MAX)
+    }
+
+    /// All windows in their order, made of armings up to a time.
+    fn windows_until(&self, rules: Rules<'_>, until: Millis) -> Vec<Window<'_>> {
+        let mut windows: Vec<Window<'_>> = Vec::new();
+        let mut shown_at: Option<Millis> = None;
+        for next in rules.activation.armed(&self.facts).into_iter().filter(|armed| armed.at <= until) {
+            let own_display = self.shown_by(next.by);
+            let before = windows.last().copied().filter(|window| {
+                // A window that was displayed has had its turn: what happens
+                // later begins another, as it does after a cancellation.
+                let spent = shown_at.is_some_and(|at| next.at > at);
+                let cancelled = self.cancelled(&window.by, shown_at, Some(next.place())).is_some();
+                next.at < (rules.end_of)(window.by.at) && !spent && !cancelled
+            });
+            match before {
+                Some(window) => {
+                    let by = if rules.on_repeat == OnRepeat::Refresh { next } else { window.by };
+                    shown_at = shown_at.or(own_display);
+                    let grown = Window { by, last: next.by.place(), shown: shown_at.is_some(), ..window };
+                    *windows.last_mut().expect("just seen") = grown;
+                }
+                None => {
+                    shown_at = own_display;
+                    let shown = shown_at.is_some();
+                    let (begins, last) = (next.by.place(), next.by.place());
+                    windows.push(Window { by: next, begins, last, shown, cancelled_at: None });
+                }
+            }
+            let cancelled_at = self.cancelled(&windows[windows.len() - 1].by, shown_at, None);
+            windows.last_mut().expect("just pushed").cancelled_at = cancelled_at;
+        }
+        windows
+    }
+
+    fn shown_by(&self, fact: &Fact) -> Option<Millis> {
+        self.shown.iter().find(|shown| shown.offset == fact.event.offset).map(|shown| shown.at)
+    }
+
+    /// The first cancelling event behind an arming, and before another place,
+    /// unless something had been displayed by then.
+    fn cancelled(&self, armed: &Armed<'_>, shown_at: Option<Millis>, before: Option<(Millis, u64)>) -> Option<Millis> {
+        let after = |fact: &&Fact| {
+            fact.roles & CANCELS != 0 && fact.place() > armed.place() && before.is_none_or(|place| fact.place() < place)
+        };
+        let cancel = self.facts.iter().find(after)?;
+        let displayed = shown_at.is_some_and(|at| at <= cancel.event.at);
+        (!displayed).then_some(cancel.event.at)
+    }
+
+    /// Notes a display of the window that an event has armed.
+    pub fn displayed(&mut self, at: Millis, armed_by: Option<u64>) {
+        self.displays = self.displays.saturating_add(1);
+        self.last_display_at = self.last_display_at.max(Some(at));
+        let Some(wanted) = armed_by else { return };
+        // The event may have been let go: then its window's newest stands for it.
+        let known = self.facts.iter().any(|fact| fact.event.offset == wanted);
+        let stands_in = self.facts.iter().rev().find(|fact| fact.event.at <= at).map(|fact| fact.event.offset);
+        let offset = if known { wanted } else { stands_in.unwrap_or(wanted) };
+        self.shown.push(Shown { offset, at });
+        if self.shown.len() > super::user::MAX_SHOWN {
+            self.shown.remove(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::activation::Pattern;
+    use crate::domain::json::Json;
+    use crate::domain::time::MINUTE;
+    use crate::domain::user::Activated;
+
+    fn fact(at: Millis, offset: u64) -> Fact {
+        let event = Activated {
+            at,
+            offset,
+            event_id: format!("e{offset}"),
+            event_name: "x".into(),
+            properties: Some(Json::empty_object()),
+        };
+        Fact { roles: 1, event }
+    }
+
+    fn cancel(at: Millis, offset: u64) -> Fact {
+        Fact { roles: CANCELS, ..fact(at, offset) }
+    }
+
+    fn single() -> Activation {
+        Activation::Event { event: Pattern { event: "x".into(), conditions: Vec::new() }, count: None }
+    }
+
+    fn rules(activation: &Activation, on_repeat: OnRepeat) -> Rules<'_> {
+        Rules { activation, on_repeat, end_of: &ten }
+    }
+
+    fn ten(at: Millis) -> Millis {
+        at + 10 * MINUTE
+    }
+
+    #[test]
+    fn windows_go_as_a_whole_and_many_activations_leave_their_start() {
+        let single = single();
+        let rules = rules(&single, OnRepeat::KeepFirst);
+        let mut survey = PerSurvey::default();
+        for n in 0..100 {
+            survey.insert(fact(n * MINUTE / 20, n as u64), rules);
+        }
+        let start = |survey: &PerSurvey| survey.window(rules, 5 * MINUTE).unwrap().by.at;
+        assert_eq!(start(&survey), 0, "its start is never the one to go");
+        survey.insert(fact(20 * MINUTE, 200), rules);
+        let last = survey.facts[survey.facts.len() - 2].event.at;
+        survey.forget_facts(rules, ten(last) + WINDOW_REMEMBERED - 1);
+        assert_eq!(survey.facts[0].event.at, 0);
+        survey.forget_facts(rules, ten(last) + WINDOW_REMEMBERED);
+        let left: Vec<Millis> = survey.facts.iter().map(|fact| fact.event.at).collect();
+        assert_eq!(left, [20 * MINUTE]);
+    }
+
+    #[test]
+    fn a_display_outlives_its_activation() {
+        let single = single();
+        let rules = rules(&single, OnRepeat::Refresh);
+        let mut survey = PerSurvey::default();
+        survey.insert(fact(0, 0), rules);
+        for n in 1..100 {
+            survey.insert(fact(n, n as u64), rules);
+        }
+        survey.displayed(MINUTE, Some(0));
+        assert!(survey.window(rules, MINUTE).unwrap().shown);
+    }
+
+    #[test]
+    fn windows_do_not_depend_on_the_order_of_arrival() {
+        let single = single();
+        let facts = [
+            fact(0, 0),
+            fact(5 * MINUTE, 1),
+            cancel(6 * MINUTE, 2),
+            fact(12 * MINUTE, 3),
+            fact(30 * MINUTE, 4),
+            fact(31 * MINUTE, 5),
+            cancel(29 * MINUTE, 6),
+        ];
+        for on_repeat in [OnRepeat::Refresh, OnRepeat::KeepFirst] {
+            let rules = rules(&single, on_repeat);
+            let mut expected = None;
+            for turn in 0..facts.len() {
+                let mut survey = PerSurvey::default();
+                for i in 0..facts.len() {
+                    survey.insert(facts[(i * 3 + turn) % facts.len()].clone(), rules);
+                }
+                let window = survey.window(rules, 32 * MINUTE).unwrap();
+                let found = (window.by.at, window.by.by.event.properties.is_some(), window.shown, window.cancelled_at);
+                assert_eq!(*expected.get_or_insert(found), found);
+            }
+            let first = if on_repeat == OnRepeat::Refresh { 31 } else { 30 };
+            assert_eq!(expected, Some((first * MINUTE, true, false, None)));
+        }
+    }
+
+    #[test]
+    fn a_displayed_window_is_spent_and_the_next_activation_begins_another() {
+        let single = single();
+        for on_repeat in [OnRepeat::Refresh, OnRepeat::KeepFirst] {
+            let rules = rules(&single, on_repeat);
+            let shown = |survey: &PerSurvey| survey.window(rules, 4 * MINUTE).unwrap().shown;
+            let mut survey = PerSurvey::default();
+            survey.insert(fact(0, 0), rules);
+            survey.displayed(2 * MINUTE, Some(0));
+            assert!(shown(&survey));
+            survey.insert(fact(MINUTE, 1), rules);
+            assert!(shown(&survey), "before the display: the same window");
+            survey.insert(fact(3 * MINUTE, 2), rules);
+            let next = survey.window(rules, 4 * MINUTE).unwrap();
+            assert_eq!((next.by.at, next.shown), (3 * MINUTE, false));
+        }
+    }
+
+    #[test]
+    fn a_cancellation_ends_what_stood_before_it_and_nothing_else() {
+        let single = single();
+        let rules = rules(&single, OnRepeat::KeepFirst);
+        let cancelled = |survey: &PerSurvey| survey.window(rules, 9 * MINUTE).unwrap().cancelled_at;
+        let mut survey = PerSurvey::default();
+        survey.insert(cancel(0, 0), rules);
+        survey.insert(fact(0, 1), rules);
+        assert_eq!(cancelled(&survey), None, "the same time, but before it in the journal");
+        survey.insert(cancel(MINUTE, 2), rules);
+        assert_eq!(cancelled(&survey), Some(MINUTE));
+        survey.insert(fact(2 * MINUTE, 3), rules);
+        assert_eq!((cancelled(&survey), survey.window(rules, 9 * MINUTE).unwrap().by.at), (None, 2 * MINUTE));
+        survey.displayed(3 * MINUTE, Some(3));
+        survey.insert(cancel(4 * MINUTE, 4), rules);
+        assert_eq!(cancelled(&survey), None, "it had been displayed");
+    }
+}
