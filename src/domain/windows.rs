@@ -181,6 +181,9 @@ impl PerSurvey {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::activation::Pattern;
