@@ -185,7 +185,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => (0..6u8, 0..40u8, prop::bool::weighted(0.2)).prop_map(|(user, id, misplaced)| Op::Event { user, id, misplaced }),
         5 => (0..6u8, 0..3u8).prop_map(|(user, session)| Op::Ask { user, session }),
         1 => Just(Op::Junk),
-        1 => (0..3u8).prop_map(|priority| Op::Resurvey { priority }),
+        1 => (0..5u8).prop_map(|priority| Op::Resurvey { priority }),
     ]
 }
 
@@ -199,8 +199,19 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
+/// A survey whose rules differ by its priority; 0 has the simplest.
 fn survey(priority: u8) -> serde_json::Value {
-    json!({"survey_id": "s", "name": "S", "status": "active", "priority": priority, "activate": {"event": "woke"}, "expires_after": "2h",
+    let activate = match priority {
+        0 => json!({"event": "woke"}),
+        1 => json!({"event": "woke", "count": {"at_least": 2, "within": "20m"}}),
+        2 => json!({"sequence": {"steps": [{"event": "slept"}, {"event": "woke"}], "within": "30m"}}),
+        3 => json!({"all": [{"event": "slept"}, {"event": "woke"}], "within": "30m"}),
+        _ => json!({"absence": {"after": {"event": "woke"}, "without": {"event": "slept"}, "for": "2m"}}),
+    };
+    let cancel_on = if priority == 0 { json!([{"event": "slept"}]) } else { json!([]) };
+    json!({"survey_id": "s", "name": "S", "status": "active", "priority": priority, "activate": activate, "expires_after": "2h",
+        "cancel_on": cancel_on, "sampling": {"percent": 70}, "schedule": {"hours": ["00:00", "23:00"]},
+        "targeting": {"any": [{"survey": "s", "did": "displayed"}, {"not": {"attribute": "out", "op": "exists"}}]},
         "show_on": [{"trigger": "Main"}], "frequency": {"repeat": "every_activation", "global_cooldown": "ignore"},
         "questions": [{"question_id": "q", "type": "text", "text": "?"}]})
 }
@@ -210,7 +221,7 @@ fn perform(world: &World, n: u32, op: &Op) {
     match op {
         Op::Event { user, id, misplaced } => {
             let user = format!("u{user}");
-            world.user(&user, json!({"user_id": user, "event_name": "woke", "event_id": format!("e{id}")}), *misplaced);
+            world.user(&user, json!({"user_id": user, "event_name": if id % 3 == 0 { "slept" } else { "woke" }, "event_id": format!("e{id}")}), *misplaced);
         }
         Op::Ask { user, session } => {
             let user = format!("u{user}");
