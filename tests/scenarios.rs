@@ -1,0 +1,268 @@
+//! Golden scenarios: definitions, timed inputs, expected decisions, in
+//! `tests/scenarios/*.yaml`. Every input is a record as any producer may write
+//! it; the first moment is Monday, 2 November 2026, midnight in UTC.
+//!
+//! A step has a time (`at`, which may carry `-1ms` or `+1ms`) and one of
+//! `event`, `trigger`, `displayed`, `dismissed`, `answers`, `attributes`, `link`,
+//! `define`, `settings`. `happened` is when it happened, if not `at`. A trigger
+//! says what it expects: a reason, or a survey, and with `until` and `actual`
+//! what the first survey's evaluation says besides.
+
+use askwhen::domain::apply::{self, Output, Outputs, Reply, Scene};
+use askwhen::domain::decision::Decision;
+use askwhen::domain::definitions::Project;
+use askwhen::domain::id::Origin;
+use askwhen::domain::time::{self, Millis};
+use askwhen::domain::user::User;
+use askwhen::wire::definition::{self, yaml};
+use askwhen::wire::record::{self, Decoded};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const START: &str = "2026-11-02T00:00:00Z";
+/// What a step may have.
+const KNOWN: [&str; 29] = [
+    "at",
+    "user",
+    "event",
+    "trigger",
+    "displayed",
+    "dismissed",
+    "answers",
+    "attributes",
+    "link",
+    "define",
+    "settings",
+    "happened",
+    "sent",
+    "properties",
+    "session",
+    "platform",
+    "locale",
+    "app_version",
+    "event_id",
+    "completed",
+    "offer",
+    "expect",
+    "survey",
+    "until",
+    "actual",
+    "gates",
+    "refused",
+    "responses",
+    "reason",
+];
+
+struct Stage {
+    project: Project,
+    users: BTreeMap<String, User>,
+    /// The last offer made to each.
+    offers: BTreeMap<String, String>,
+    version: u64,
+    offset: u64,
+    now: Millis,
+}
+
+fn moment(text: &str) -> Millis {
+    let start = time::parse_time(START).expect("a time");
+    let (span, more) = match (text.strip_suffix("-1ms"), text.strip_suffix("+1ms")) {
+        (Some(span), _) => (span, -1),
+        (_, Some(span)) => (span, 1),
+        _ => (text, 0),
+    };
+    let (span, sign) = span.strip_prefix('-').map_or((span, 1), |span| (span, -1));
+    start + sign * time::parse_duration(span).unwrap_or_else(|wanted| panic!("{text}: {wanted}")) + more
+}
+
+impl Stage {
+    fn define(&mut self, changes: &Value) {
+        let mut survey = json!({
+            "survey_id": "s", "name": "S", "status": "active", "show_on": [{"trigger": "Main"}],
+            "questions": [{"question_id": "q1", "type": "rating_star", "text": "How?"}],
+        });
+        for (name, value) in changes.as_object().expect("a survey is an object") {
+            survey[name] = value.clone();
+        }
+        let read = definition::survey(&survey, None).unwrap_or_else(|faults| panic!("{survey}: {faults:?}"));
+        // What is stored is the canonical form, and it reads back the same.
+        let canonical = serde_json::to_value(&read).expect("it serialises");
+        assert_eq!(definition::survey(&canonical, None).expect("canonical"), read, "{canonical}");
+        self.version += 1;
+        self.project.put_survey(self.version, read, self.now);
+    }
+
+    fn settings(&mut self, body: &Value) {
+        self.version += 1;
+        let settings = definition::settings(body).unwrap_or_else(|faults| panic!("{body}: {faults:?}"));
+        self.project.put_settings(self.version, settings);
+    }
+
+    fn apply(&mut self, user_id: &str, record: &Value) -> Outputs {
+        self.offset += 1;
+        let bytes = record.to_string().into_bytes();
+        let decoded = record::decode(Some(&bytes), false).unwrap_or_else(|e| panic!("{record}: {e}"));
+        let Decoded::User(record) = decoded else { panic!("{record} is no user's") };
+        let scene = Scene {
+            origin: Origin { incarnation: 1, partition: 0, offset: self.offset },
+            now: self.now,
+            project_id: "default",
+            user_id,
+            project: &self.project,
+        };
+        apply::apply(scene, self.users.entry(user_id.to_owned()).or_default(), &record, false)
+    }
+
+    fn step(&mut self, step: &Value) {
+        let text = |name: &str| step[name].as_str().map(str::to_owned);
+        for name in step.as_object().expect("a step is an object").keys() {
+            assert!(KNOWN.contains(&name.as_str()), "a step has no {name}");
+        }
+        let at = moment(step["at"].as_str().expect("a step has a time"));
+        assert!(at >= self.now, "time does not run backwards");
+        self.now = at;
+        if let Some(survey) = step.get("define") {
+            return self.define(survey);
+        }
+        if let Some(settings) = step.get("settings") {
+            return self.settings(settings);
+        }
+        let user_id = text("user").unwrap_or_else(|| "ann".into());
+        let mut record = json!({"user_id": user_id});
+        for (name, member) in [("happened", "occurred_at"), ("sent", "sent_at")] {
+            if let Some(told) = text(name) {
+                record[member] = json!(time::format_time(moment(&told)));
+            }
+        }
+        if step.get("sent").is_some() {
+            record["received_at"] = json!(time::format_time(at));
+        }
+        for name in ["event_id", "properties", "attributes", "completed"] {
+            if let Some(value) = step.get(name) {
+                record[name] = value.clone();
+            }
+        }
+        let mut context = json!({});
+        for (name, member) in
+            [("session", "session_id"), ("platform", "platform"), ("locale", "locale"), ("app_version", "app_version")]
+        {
+            if let Some(value) = step.get(name) {
+                context[member] = value.clone();
+            }
+        }
+        let offer = text("offer").or_else(|| self.offers.get(&user_id).cloned());
+        if let Some(name) = text("event") {
+            record["event_name"] = json!(name);
+        } else if let Some(trigger) = text("trigger") {
+            (record["type"], record["trigger"], record["context"]) = (json!("trigger"), json!(trigger), context);
+        } else if step.get("displayed").is_some() || step.get("dismissed").is_some() {
+            let kind = if step.get("displayed").is_some() { "displayed" } else { "dismissed" };
+            (record["type"], record["offer_id"]) = (json!(kind), json!(offer.expect("an offer was made")));
+        } else if let Some(answers) = step.get("answers") {
+            let given: Vec<Value> = answers
+                .as_object()
+                .expect("answers by question")
+                .iter()
+                .map(|(id, value)| json!({"question_id": id, "value": value}))
+                .collect();
+            (record["type"], record["answers"]) = (json!("answers"), json!(given));
+            match text("link") {
+                Some(survey) => record["survey_id"] = json!(survey),
+                None => record["offer_id"] = json!(offer.expect("an offer was made")),
+            }
+        } else if step.get("attributes").is_some() {
+            record["type"] = json!("attributes");
+        } else {
+            panic!("a step does something: {step}");
+        }
+        let outputs = self.apply(&user_id, &record);
+        self.check(step, &user_id, outputs);
+    }
+
+    fn check(&mut self, step: &Value, user_id: &str, outputs: Outputs) {
+        if let Some(count) = step["responses"].as_u64() {
+            let found = outputs.items.iter().filter(|item| matches!(item, Output::Response { .. })).count();
+            assert_eq!(found as u64, count, "responses of {step}");
+        }
+        match (outputs.reply, step["refused"].as_str()) {
+            (Some(Reply::Decided(decision)), None) => self.check_decision(step, user_id, &decision),
+            (Some(Reply::Refused(refusal)), Some(expected)) => assert_eq!(refusal.code(), expected, "{step}"),
+            (Some(Reply::Refused(refusal)), None) => panic!("{step} was refused: {}", refusal.detail()),
+            (reply, Some(expected)) => panic!("{step} was not refused as {expected}: {reply:?}"),
+            (reply, None) => {
+                let repeated = matches!(reply, Some(Reply::Repeated));
+                assert_eq!(repeated, step["expect"] == "repeated", "{step}");
+            }
+        }
+    }
+
+    fn check_decision(&mut self, step: &Value, user_id: &str, decision: &Decision) {
+        let expected = step["expect"].as_str().unwrap_or_else(|| panic!("{step} does not say what it expects"));
+        let says = || format!("{step}\n{:?}", decision.evaluations);
+        assert_eq!(decision.reason.name(), expected, "{}", says());
+        let survey = decision.survey.as_ref();
+        if let Some(survey) = survey {
+            self.offers.insert(user_id.to_owned(), survey.offer_id.clone());
+        }
+        if let Some(wanted) = step["survey"].as_str() {
+            assert_eq!(survey.map(|s| s.survey_id.as_str()), Some(wanted), "{}", says());
+        }
+        let first = decision.evaluations.first().and_then(|evaluation| evaluation.stop.as_ref());
+        if let Some(until) = step.get("until") {
+            let until = until.as_str().map(moment);
+            assert_eq!(first.and_then(|stop| stop.until), until, "until of {}", says());
+        }
+        if let Some(actual) = step.get("actual") {
+            assert_eq!(first.map(|stop| &stop.actual), Some(actual), "actual of {}", says());
+        }
+        for (survey_id, gate) in step["gates"].as_object().into_iter().flatten() {
+            let found = decision.evaluations.iter().find(|evaluation| evaluation.survey_id == *survey_id);
+            let found = found.unwrap_or_else(|| panic!("{survey_id} was not considered: {}", says()));
+            assert_eq!(found.stop.as_ref().map(|stop| stop.gate.name()), gate.as_str(), "{survey_id}: {}", says());
+        }
+    }
+}
+
+fn play(scenario: &Value) {
+    let start = time::parse_time(START).expect("a time");
+    let mut stage = Stage {
+        project: Project::default(),
+        users: BTreeMap::new(),
+        offers: BTreeMap::new(),
+        version: 0,
+        offset: 0,
+        now: start - time::DAY * 365,
+    };
+    if let Some(settings) = scenario.get("settings") {
+        stage.settings(settings);
+    }
+    let one = scenario.get("survey").into_iter();
+    for survey in one.chain(scenario["surveys"].as_array().into_iter().flatten()) {
+        stage.define(survey);
+    }
+    let steps = scenario["steps"].as_array().expect("a scenario has steps");
+    assert!(steps.iter().any(|s| ["expect", "refused", "responses"].iter().any(|e| s.get(e).is_some())), "it expects");
+    steps.iter().for_each(|step| stage.step(step));
+}
+
+#[test]
+fn every_scenario_ends_as_it_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut files: Vec<_> =
+        std::fs::read_dir(&folder).expect("a folder").map(|e| e.expect("an entry").path()).collect();
+    files.sort();
+    let (mut played, mut failed) = (0, Vec::new());
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let documents = yaml::documents(&text).unwrap_or_else(|e| panic!("{}: {e:?}", file.display()));
+        for document in documents {
+            let name = document.value["scenario"].as_str().unwrap_or_else(|| panic!("{}: a name", file.display()));
+            played += 1;
+            if std::panic::catch_unwind(|| play(&document.value)).is_err() {
+                failed.push(format!("{}: {name}", file.file_name().unwrap_or_default().to_string_lossy()));
+            }
+        }
+    }
+    println!("{played} scenarios");
+    assert!(failed.is_empty(), "of {played} scenarios these failed: {failed:#?}");
+}
