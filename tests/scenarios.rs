@@ -266,3 +266,21 @@ fn every_scenario_ends_as_it_says() {
     println!("{played} scenarios");
     assert!(failed.is_empty(), "of {played} scenarios these failed: {failed:#?}");
 }
+
+#[test]
+fn every_example_of_the_documents_is_a_definition() {
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/surveys.md")).expect("readable");
+    let blocks: Vec<&str> = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 6, "{} examples", blocks.len());
+    for block in blocks {
+        for document in yaml::documents(block).unwrap_or_else(|e| panic!("{block}: {e:?}")) {
+            let faults = match document.value["kind"].as_str() {
+                Some("survey") => definition::survey(&document.value, None).err(),
+                Some("settings") => definition::settings(&document.value).err(),
+                other => panic!("{other:?} is taught nowhere"),
+            };
+            assert!(faults.is_none(), "{block}: {faults:?}");
+        }
+    }
+}
