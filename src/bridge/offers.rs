@@ -78,6 +78,11 @@ impl App {
         self.query(asked, Some(asked.route.parts[1].clone()), None).await
     }
 
+    /// The user as the engine knows them: a read in the journal's order.
+    pub(super) async fn user(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        self.query(asked, None, None).await
+    }
+
     pub(super) async fn link_survey(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         self.query(asked, None, Some(asked.route.parts[1].clone())).await
     }

@@ -126,8 +126,11 @@ pub const TABLE: &[Row] = &[
     Row {
         name: Name::User,
         template: "/v1/users/{user_id…}",
-        methods: &[("PUT", Kind::Server, "Merge a user's attributes")],
-        allow: "PUT",
+        methods: &[
+            ("GET", Kind::Server, "Show a user: attributes, windows, offers, and where each survey stands"),
+            ("PUT", Kind::Server, "Merge a user's attributes"),
+        ],
+        allow: "GET, PUT",
     },
     Row {
         name: Name::Surveys,

@@ -45,6 +45,7 @@ pub enum Body<'a> {
         survey_id: Cow<'a, str>,
         context: Context,
     },
+    ShowUser,
 }
 
 impl Body<'_> {
@@ -57,7 +58,7 @@ impl Body<'_> {
             Body::Dismissed { .. } => "dismissed",
             Body::Answers(_) => "answers",
             Body::Attributes(_) => "attributes",
-            Body::ShowOffer { .. } | Body::ShowLink { .. } => "query",
+            Body::ShowOffer { .. } | Body::ShowLink { .. } | Body::ShowUser => "query",
         }
     }
 }

@@ -208,7 +208,7 @@ impl Engine {
         let body = match (query.offer_id, query.survey_id) {
             (Some(offer_id), _) => Body::ShowOffer { offer_id: offer_id.into() },
             (None, Some(survey_id)) => Body::ShowLink { survey_id: survey_id.into(), context: Context::default() },
-            (None, None) => return Ok(Effects::default()),
+            (None, None) => Body::ShowUser,
         };
         let record = Record {
             project: query.project.into(),
@@ -252,6 +252,10 @@ fn answer(reply: Reply) -> Answer {
         Reply::Accepted { duplicate, response_id } => Answer::Accepted { duplicate, response_id },
         Reply::Offer(view) => outputs::offer_bodies(*view),
         Reply::Link(view) => outputs::link_body(&view),
+        Reply::User(view) => {
+            let body = Json::of(&view);
+            Answer::Body { server: body.clone(), client: body }
+        }
         Reply::Refused(refusal) => {
             let pointer = match &refusal {
                 Refusal::UnfitAnswer { pointer, .. } => Some(pointer.clone()),

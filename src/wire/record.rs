@@ -381,6 +381,7 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
             out.offer_id = Some(offer_id);
         }
         Body::ShowLink { survey_id, .. } => out.survey_id = Some(survey_id),
+        Body::ShowUser => {}
         Body::Attributes(merge) => out.attributes = Some(merge.iter().map(|(k, v)| (k.as_str(), v)).collect()),
         Body::Answers(said) => {
             match &said.target {

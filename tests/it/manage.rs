@@ -237,3 +237,45 @@ async fn attributes_merge_and_too_many_are_told() {
     assert_eq!((refused.status, &refused.body["errors"][0]["pointer"]), (422, &json!("/attributes")));
     assert_eq!(put(json!({"attributes": {"a": null, "b": half}})).await.status, 202);
 }
+
+#[tokio::test]
+async fn a_user_as_the_engine_knows_them() {
+    let server = Server::start().await;
+    let nobody = server.get("/v1/users/nobody").await;
+    assert_eq!((nobody.status, &nobody.body["known"], &nobody.body["windows"]), (200, &json!(false), &json!([])));
+    let survey = json!({"name": "S", "status": "active", "show_on": [{"trigger": "Main"}], "platforms": ["ios"],
+        "activate": {"event": "woke"}, "expires_after": "2h", "delay": "10m", "priority": 5,
+        "frequency": {"repeat": "until_completed", "cooldown": "1d"},
+        "questions": [{"question_id": "q1", "type": "text", "text": "?"}]});
+    server.put("/v1/surveys/s", survey).await;
+    let targeted = json!({"name": "T", "status": "active", "show_on": [{"trigger": "Main"}],
+        "targeting": {"attribute": "plan", "op": "eq", "value": "pro"},
+        "questions": [{"question_id": "q1", "type": "text", "text": "?"}]});
+    server.put("/v1/surveys/t", targeted).await;
+    server.event("ann", "woke", json!({"x": 1})).await;
+    let put =
+        server.call(&server.server, Method::PUT, "/v1/users/ann", Some(&json!({"attributes": {"plan": "free"}}))).await;
+    assert_eq!(put.status, 202, "{put:?}");
+    let ann = server.get("/v1/users/ann").await.body;
+    assert_eq!((&ann["known"], &ann["attributes"]), (&json!(true), &json!({"plan": "free"})));
+    assert_eq!(ann["windows"][0]["activation"]["properties"], json!({"x": 1}), "{ann}");
+    let stands = |user: &Value| -> Vec<(String, String)> {
+        let rows = user["surveys"].as_array().expect("a list").clone();
+        rows.iter().map(|row| (row["survey_id"].to_string(), row["gate"].to_string())).collect()
+    };
+    let pair = |id: &str, gate: &str| (format!("\"{id}\""), gate.to_owned());
+    assert_eq!(stands(&ann), [pair("s", "\"delay_pending\""), pair("t", "\"targeting_failed\"")], "{ann}");
+    assert_eq!(ann["surveys"][0]["until"], ann["windows"][0]["opens_at"]);
+    server.advance("10m").await;
+    let trigger = json!({"context": {"platform": "ios", "session_id": "a"}});
+    let decision = server.post("/v1/users/ann/triggers/Main", trigger).await.body;
+    assert_eq!(decision["reason"], "offered", "{decision}");
+    let offer = decision["survey"]["offer_id"].as_str().expect("an id").to_owned();
+    assert_eq!(server.post(&format!("/v1/users/ann/offers/{offer}/displayed"), json!({})).await.status, 200);
+    let ann = server.get("/v1/users/ann").await.body;
+    assert_eq!((&ann["offers"][0]["offer_id"], &ann["offers"][0]["answered"]), (&json!(offer), &json!(false)));
+    assert_eq!((&ann["counters"]["surveys"]["s"]["displays"], &ann["windows"]), (&json!(1), &json!([])), "{ann}");
+    assert_eq!(stands(&ann)[0], pair("s", "\"max_displays\""), "this window was displayed");
+    let client = server.call(&server.client, Method::GET, "/v1/users/ann", None).await;
+    assert_eq!(client.status, 403, "attributes are not for the app: {client:?}");
+}

@@ -46,6 +46,19 @@ impl Case<'_> {
         schedule(survey, self.scene.now)?;
         audience(survey, self.asked.context)?;
         self.show_on(survey)?;
+        self.known(survey)
+    }
+
+    /// All but what the trigger itself brings.
+    pub(super) fn stand(&self) -> Result<Passed, Stop> {
+        let survey = &*self.entry.current;
+        status(survey, self.scene.user_id)?;
+        schedule(survey, self.scene.now)?;
+        self.known(survey)
+    }
+
+    /// What is known of the user and the survey without the trigger.
+    fn known(&self, survey: &Survey) -> Result<Passed, Stop> {
         let mut passed = self.window(survey)?;
         let test = survey.status == Status::Test;
         targeting(survey, self.scene.now, self.user, self.attributes)?;

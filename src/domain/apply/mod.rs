@@ -6,6 +6,7 @@ mod decide;
 mod display;
 mod fanout;
 mod gates;
+mod inspect;
 mod link;
 
 use super::decision::{Decision, Gate, Offered};
@@ -17,6 +18,8 @@ use super::message::{Data, Delivery};
 use super::record::{Body, Record};
 use super::time::Millis;
 use super::user::{MAX_ATTRIBUTES_BYTES, User};
+
+pub use inspect::UserView;
 
 /// Where and when a record is applied; all of it from the journal.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +69,7 @@ pub enum Reply {
     },
     Offer(Box<OfferView>),
     Link(Box<LinkView>),
+    User(Box<UserView>),
     Refused(Refusal),
 }
 
@@ -174,6 +178,7 @@ pub fn apply(scene: Scene<'_>, user: &mut User, record: &Record<'_>, seen_before
         Body::Answers(answers) => answer::answers(scene, user, record, answers, &mut out),
         Body::Attributes(merge) => attributes(user, merge, &mut out),
         Body::ShowOffer { offer_id } => display::show(scene, user, offer_id, &mut out),
+        Body::ShowUser => inspect::user(scene, user, &mut out),
         Body::ShowLink { survey_id, context } => link::show(scene, user, survey_id, context, &mut out),
     }
     user.bound();
