@@ -1,14 +1,20 @@
 //! Events, decisions and deliveries per second and per CPU-second of the whole
 //! program on the embedded log, beside what its parts reach alone in the same
-//! run: the log, the record parser, RocksDB, a bare axum server, a bare HTTP
+//! run: the log, the record parser, RocksDB, the rules beside 1, 20 and 500 surveys, a bare axum server, a bare HTTP
 //! client. With `ASKWHEN_BENCH_BROKERS` on Kafka, a process for each role, beside
 //! a bare producer and consumer. `ASKWHEN_BENCH_SECONDS` sets how long each
 //! takes (3).
 
 use askwhen::clock::Clock;
+use askwhen::domain::apply::{self, Scene};
+use askwhen::domain::definitions::Project;
+use askwhen::domain::id::Origin;
+use askwhen::domain::record::Record;
+use askwhen::domain::user::User;
 use askwhen::log::{At, Embedded, Log, New};
 use askwhen::store::{Batch, Family, Rocks, Shared, Store};
-use askwhen::wire::record;
+use askwhen::wire::definition;
+use askwhen::wire::record::{self, Decoded};
 use askwhen::wire::topic::Topic;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -355,6 +361,42 @@ fn parts_alone() {
     });
 }
 
+/// What a record costs that no survey is about, and one that one survey is
+/// about, beside ever more surveys.
+fn surveys_alone() {
+    let event_of = |name: &str| event(7, name).into_bytes();
+    let trigger_of = |name: &str| {
+        format!("{{\"type\":\"trigger\",\"user_id\":\"user_7\",\"trigger\":\"{name}\",\"context\":{{}}}}").into_bytes()
+    };
+    for count in [1, 20, 500] {
+        let mut project = Project::default();
+        for n in 0..count {
+            let body = serde_json::json!({
+                "survey_id": format!("s{n}"), "name": "S", "status": "active", "activate": {"event": format!("e{n}")},
+                "expires_after": "2h", "show_on": [{"trigger": format!("T{n}")}],
+                "questions": [{"question_id": "q1", "type": "text", "text": "?"}],
+            });
+            project.put_survey(n + 1, definition::survey(&body, None).expect("a survey"), 0);
+        }
+        for (what, bytes) in [
+            ("an event that none mentions", event_of("other")),
+            ("a trigger that none shows on", trigger_of("Other")),
+            ("an event that one mentions", event_of("e0")),
+            ("a trigger that one shows on", trigger_of("T0")),
+        ] {
+            let mut user = User::default();
+            repeat(&format!("{what}, of {count} surveys"), |n| {
+                let Ok(Decoded::User(record)) = record::decode(Some(&bytes), false) else { panic!("a user's record") };
+                let record = Record { event_id: None, ..*record };
+                let origin = Origin { incarnation: 1, partition: 0, offset: n };
+                let (project_id, user_id) = ("default", "user_7");
+                let scene = Scene { origin, now: n as i64, project_id, user_id, project: &project };
+                std::hint::black_box(apply::apply(scene, &mut user, &record, false));
+            });
+        }
+    }
+}
+
 /// Server and client of these two share this process: CPU is of both ends.
 async fn http_alone() {
     let address = sink().await;
@@ -467,5 +509,6 @@ fn main() {
     runtime.block_on(whole_program(None));
     runtime.block_on(log_alone());
     parts_alone();
+    surveys_alone();
     runtime.block_on(http_alone());
 }
