@@ -159,6 +159,8 @@ impl Case<'_> {
         let settings = &self.scene.project.settings;
         let session = self.asked.context.session_id.as_deref();
         let mut again = None;
+        // Displays of this session, those to come included.
+        let mut displays = self.user.session_displays(session);
         for offer in &self.user.offers {
             if !offer.is_outstanding(self.scene.now, settings.offer_ttl) {
                 continue;
@@ -170,12 +172,13 @@ impl Case<'_> {
                 }
                 !same_session
             } else {
-                // The same session knows of the offer; only a cooldown between
-                // surveys, which the display will start, still speaks against another.
-                !test
-                    && !offer.test
-                    && survey.frequency.global_cooldown == GlobalCooldown::Respect
-                    && (!same_session || settings.global_cooldown > 0)
+                // The same session knows of the offer; only what its display will
+                // start or use up still speaks against another.
+                displays += u32::from(same_session && !offer.test);
+                let full = same_session && displays >= settings.max_per_session;
+                let respects = survey.frequency.global_cooldown == GlobalCooldown::Respect;
+                let cooling = respects && (!same_session || settings.global_cooldown > 0);
+                !test && !offer.test && (cooling || full)
             };
             if blocks {
                 let until = offer.offered_at.saturating_add(settings.offer_ttl);

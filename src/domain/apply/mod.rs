@@ -209,4 +209,6 @@ fn attributes(user: &mut User, merge: &[(String, Json)], out: &mut Outputs) {
 }
 
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod tests;
