@@ -62,7 +62,7 @@ fn modules_use_only_what_stands_to_their_left() {
         }
         let body = text(&path);
         let body = body.split("#[cfg(test)]\nmod tests {").next().unwrap();
-        let is_test = path.ends_with("tests.rs");
+        let is_test = path.ends_with("tests.rs") || path.parent().is_some_and(|folder| folder.ends_with("tests"));
         for used in body.split("crate::").skip(1) {
             let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             if is_test || used == module || allowed.contains(&(module.as_str(), used.as_str())) || used == "metrics" {

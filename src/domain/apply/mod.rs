@@ -209,6 +209,4 @@ fn attributes(user: &mut User, merge: &[(String, Json)], out: &mut Outputs) {
 }
 
 #[cfg(test)]
-mod limits;
-#[cfg(test)]
 mod tests;

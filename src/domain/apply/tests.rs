@@ -1,6 +1,8 @@
 //! The rules of design §5, a case each: definitions, timed inputs, expected
 //! decisions. Times are minutes; `at` is when the log took the record.
 
+mod limits;
+
 use super::*;
 use crate::domain::decision::Reason;
 use crate::domain::record::{Answers, Context, Given, Target};

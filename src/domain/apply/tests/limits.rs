@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-use super::*;
+use crate::domain::apply::*;
 use crate::domain::record::{Answers, Context, Given, Target};
 use crate::domain::survey::{GlobalCooldown, Repeat};
 use crate::domain::time::{MINUTE, Told};
