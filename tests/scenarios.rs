@@ -3,8 +3,8 @@
 //! it; the first moment is Monday, 2 November 2026, midnight in UTC.
 //!
 //! A step has a time (`at`, which may carry `-1ms` or `+1ms`) and one of
-//! `event`, `trigger`, `displayed`, `dismissed`, `answers`, `attributes`, `link`,
-//! `define`, `settings`. `happened` is when it happened, if not `at`. A trigger
+//! `event`, `trigger`, `displayed`, `dismissed`, `answers` (with `link`, to a link
+//! survey), `attributes`, `define`, `settings`. `happened` is when it happened, if not `at`. A trigger
 //! says what it expects: a reason, or a survey, and with `until` and `actual`
 //! what the first survey's evaluation says besides.
 
@@ -22,7 +22,7 @@ use std::path::Path;
 
 const START: &str = "2026-11-02T00:00:00Z";
 /// What a step may have.
-const KNOWN: [&str; 29] = [
+const KNOWN: [&str; 28] = [
     "at",
     "user",
     "event",
@@ -51,7 +51,6 @@ const KNOWN: [&str; 29] = [
     "gates",
     "refused",
     "responses",
-    "reason",
 ];
 
 struct Stage {

@@ -116,6 +116,10 @@ impl Activation {
         matches!(self, Activation::Absence { .. })
     }
 
+    pub fn is_counted(&self) -> bool {
+        matches!(self, Activation::Event { count: Some(_), .. } | Activation::Any { count: Some(_), .. })
+    }
+
     /// Whether each event arms by itself.
     pub fn is_single(&self) -> bool {
         matches!(self, Activation::Event { count: None, .. } | Activation::Any { count: None, .. })

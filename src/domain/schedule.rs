@@ -170,10 +170,12 @@ impl Schedule {
         for days in 0..=DAYS_AHEAD {
             let date = first.checked_add(Span::new().days(days)).ok()?;
             let opens = date.at(0, 0, 0, 0).checked_add(i64::from(begins).minutes()).ok()?;
+            // Where clocks skip this time, it opens as they have been moved;
+            // where they show it twice, it opens twice.
             let at = self.timezone.0.to_ambiguous_timestamp(opens).compatible().ok()?;
-            // Where clocks skip this time, it opens as they have been moved.
+            let again = self.timezone.0.to_ambiguous_timestamp(opens).later().ok()?;
             let moved = self.timezone.0.preceding(at).next().map(|moved| moved.timestamp());
-            let candidates = [moved.map(Timestamp::as_millisecond), Some(at.as_millisecond())];
+            let candidates = [moved, Some(at), Some(again)].map(|at| at.map(Timestamp::as_millisecond));
             if let Some(at) = candidates.into_iter().flatten().find(|at| *at > now && self.is_open(*at)) {
                 return Some(at);
             }
@@ -280,6 +282,8 @@ mod tests {
         ] {
             assert_eq!(early.is_open(at(time)), open, "{time}");
         }
+        // After the first of two 03:00 it opens again at the second 02:30.
+        assert_eq!(early.next_opening(at("2026-10-25T01:00:00Z")), Some(at("2026-10-25T01:30:00Z")));
         // 02:30 does not exist: what opens is the moment behind the gap.
         let opening = early.next_opening(at("2026-03-28T12:00:00Z")).unwrap();
         assert!(early.is_open(opening) && opening < at("2026-03-29T01:30:00Z"), "{}", time::format_time(opening));

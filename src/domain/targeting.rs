@@ -137,7 +137,9 @@ impl Rule {
         match self {
             Rule::History(history) => Missed {
                 actual: history.seen(known),
-                until: history.within.and_then(|within| Some(history.last(known)?.saturating_add(within) + 1)),
+                until: history
+                    .within
+                    .and_then(|within| Some(history.last(known)?.saturating_add(within).saturating_add(1))),
             },
             Rule::Attribute(Attribute(condition)) => Missed { actual: seen(condition, known), until: None },
             // Any of its parts that stops holding is enough.

@@ -55,14 +55,26 @@ impl PerSurvey {
         }
     }
 
-    /// What a window has absorbed goes first, then the oldest.
+    /// The first fact that no window would miss, else the oldest. Counts need
+    /// what is newest, orders and absences what began them.
     fn victim(&self, rules: Rules<'_>) -> usize {
-        if rules.on_repeat == OnRepeat::Refresh || !rules.activation.is_single() {
-            return 0;
-        }
-        let begins: Vec<(Millis, u64)> = self.windows(rules).iter().map(|window| window.begins).collect();
-        let absorbed = |fact: &Fact| fact.roles & CANCELS == 0 && !begins.contains(&fact.place());
-        self.facts.iter().rposition(absorbed).unwrap_or(0)
+        let all = 0..self.facts.len();
+        let single_refresh = rules.activation.is_single() && rules.on_repeat == OnRepeat::Refresh;
+        let oldest_first = single_refresh || rules.activation.is_counted();
+        let order: Vec<usize> = if oldest_first { all.collect() } else { all.rev().collect() };
+        let before = self.outline(rules);
+        let missed_by_none = |at: &usize| {
+            let mut without =
+                PerSurvey { facts: self.facts.clone(), shown: self.shown.clone(), ..PerSurvey::default() };
+            without.facts.remove(*at);
+            without.outline(rules) == before
+        };
+        order.into_iter().find(missed_by_none).unwrap_or(0)
+    }
+
+    /// What decides of all windows.
+    fn outline(&self, rules: Rules<'_>) -> Vec<((Millis, u64), bool, Option<Millis>)> {
+        self.windows(rules).iter().map(|window| (window.by.place(), window.shown, window.cancelled_at)).collect()
     }
 
     /// Takes a fact out; that its window was displayed stays known.
@@ -88,7 +100,9 @@ impl PerSurvey {
             return;
         }
         for window in self.windows(rules) {
-            let first = self.facts.partition_point(|fact| fact.place() < window.begins);
+            // With what its first arming rests on.
+            let rests_on = |fact: &Fact| fact.event.at.saturating_add(reach) < window.begins.0;
+            let first = self.facts.partition_point(rests_on);
             let last = self.facts.partition_point(|fact| fact.place() <= window.last);
             if first < keep_from && keep_from < last {
                 keep_from = first;
@@ -313,5 +327,30 @@ mod tests {
         survey.displayed(3 * MINUTE, Some(3));
         survey.insert(cancel(4 * MINUTE, 4), rules);
         assert_eq!(cancelled(&survey), None, "it had been displayed");
+    }
+
+    #[test]
+    fn many_events_push_out_none_that_a_window_rests_on() {
+        let two = || vec![Pattern { event: "x".into(), conditions: Vec::new() }; 2];
+        let with = |roles: u32, at: Millis, offset: u64| Fact { roles, ..fact(at, offset) };
+        let day = |at: Millis| at + 1_440 * MINUTE;
+        let rules_of = |activation| Rules { activation, on_repeat: OnRepeat::Refresh, end_of: &day };
+        let pattern = || Pattern { event: "x".into(), conditions: Vec::new() };
+        let absence = crate::domain::activation::Absence { after: pattern(), without: pattern(), span: 30 * MINUTE };
+        let absence = Activation::Absence { absence };
+        let mut survey = PerSurvey::default();
+        survey.insert(with(1, 0, 0), rules_of(&absence));
+        for n in 1..200 {
+            survey.insert(with(2, (30 + n) * MINUTE, n as u64), rules_of(&absence));
+        }
+        assert_eq!(survey.window(rules_of(&absence), 300 * MINUTE).unwrap().by.at, 30 * MINUTE);
+        let steps = crate::domain::activation::Sequence { steps: two(), within: 1_440 * MINUTE };
+        let sequence = Activation::Sequence { sequence: steps };
+        let mut survey = PerSurvey::default();
+        survey.insert(with(1, 0, 0), rules_of(&sequence));
+        for n in 1..200 {
+            survey.insert(with(2, n * MINUTE, n as u64), rules_of(&sequence));
+        }
+        assert_eq!(survey.window(rules_of(&sequence), 300 * MINUTE).unwrap().by.at, 199 * MINUTE);
     }
 }

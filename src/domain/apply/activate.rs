@@ -2,7 +2,7 @@
 //! listen to it.
 
 use super::Scene;
-use crate::domain::activation::LATE;
+use crate::domain::activation::{CANCELS, LATE};
 use crate::domain::id::Kind;
 use crate::domain::json::Json;
 use crate::domain::record::Record;
@@ -41,7 +41,8 @@ pub(super) fn event(scene: Scene<'_>, user: &mut User, record: &Record<'_>, name
                 None => scene.origin.id(Kind::Event, &[]),
             },
             event_name: name.to_owned(),
-            properties: Some(Json::from_valid(properties)),
+            // What cancels is asked for nothing more.
+            properties: (roles & !CANCELS != 0).then(|| Json::from_valid(properties)),
         };
         let end_of = |at| entry.window_end(at).unwrap_or(at);
         let Some(rules) = entry.rules(&end_of) else { continue };

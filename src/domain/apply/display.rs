@@ -76,8 +76,14 @@ pub(super) fn mark_displayed(scene: Scene<'_>, user: &mut User, index: usize, at
         return;
     }
     let session_id = offer.context.session_id.clone();
-    let activation = offer.activation.as_ref().map(|a| a.offset);
-    let mark = scene.project.surveys.get(&offer.survey_id).map_or(0, |e| e.mark);
+    let entry = scene.project.surveys.get(&offer.survey_id);
+    // A window of an activation that has been edited since is gone.
+    let stands = entry.is_some_and(|entry| {
+        let pinned = entry.version(offer.version);
+        pinned.is_some_and(|pinned| pinned.activation_mark() == entry.current.activation_mark())
+    });
+    let activation = offer.activation.as_ref().filter(|_| stands).map(|a| a.offset);
+    let mark = entry.map_or(0, |e| e.mark);
     let state = user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| PerSurvey::of(mark));
     state.displayed(at, activation);
     user.last_display_at = user.last_display_at.max(Some(at));

@@ -110,7 +110,9 @@ impl Case<'_> {
         }
         let opens_at = at.saturating_add(survey.delay);
         if now < opens_at {
-            return Err(stop(Gate::DelayPending, json!(time::format_time(at)), Some(opens_at)));
+            // Time alone does not open what has been cancelled meanwhile.
+            let until = window.cancelled_at.is_none().then_some(opens_at);
+            return Err(stop(Gate::DelayPending, json!(time::format_time(at)), until));
         }
         if let Some(cancelled) = window.cancelled_at.filter(|cancelled| *cancelled < ends_at) {
             return Err(stop(Gate::Cancelled, json!(time::format_time(cancelled)), next()));

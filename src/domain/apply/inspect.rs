@@ -11,6 +11,7 @@ use super::{Outputs, Reply, Scene};
 use crate::domain::decision::{ActivationView, Gate, rfc3339};
 use crate::domain::json::Json;
 use crate::domain::record::Context;
+use crate::domain::survey::Status;
 use crate::domain::time::{self, Millis};
 use crate::domain::user::{Offer, PerSurvey, User};
 
@@ -156,7 +157,7 @@ fn standings(scene: Scene<'_>, user: &User) -> Vec<Standing> {
         let stop = case.stand().err();
         Standing {
             survey_id: entry.current.survey_id.clone(),
-            eligible: stop.is_none(),
+            eligible: stop.is_none() && entry.current.status != Status::Shadow,
             gate: stop.as_ref().map(|stop| stop.gate),
             until: stop.and_then(|stop| stop.until).map(time::format_time),
         }

@@ -21,9 +21,8 @@ const MAX_UI_BYTES: usize = 64 << 10;
 pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     kind(reader, Kind::Survey);
     let survey_id = id(reader, Kind::Survey, wanted_id);
-    if let Some(value) = reader.raw("limits")
-        && (value.get("max_completed").is_some_and(|most| !most.is_null()) || !value.is_object())
-    {
+    let limited = reader.object("limits", |inner| inner.raw("max_completed").is_some());
+    if limited == Some(true) {
         reader.fault(Code::NotBuilt, "limits", "asks for a rule that this version cannot apply yet; leave it out");
     }
     let name = reader.required_text("name", 1_024).unwrap_or_default();
