@@ -177,6 +177,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     export::refuse_exported(&config)?;
     let data = data::prepare(&config)?;
     let lock = data::lock(&config.data_dir)?;
+    export::sweep(&config.data_dir);
     let clock = Clock::new();
     // Brokers are asked in passing, which blocks.
     let (asked, check, ticks) = (config.clone(), data.key.check(), clock.clone());

@@ -52,8 +52,9 @@ pub struct Report {
     pub exported_at: String,
 }
 
-/// Removes what an export that was killed had made of the state.
-fn sweep(data_dir: &Path) {
+/// Removes what an export that was killed had made of the state; only under the
+/// lock on the data directory is it nobody's who still works.
+pub fn sweep(data_dir: &Path) {
     let Ok(entries) = std::fs::read_dir(data_dir) else { return };
     for entry in entries.filter_map(Result::ok) {
         if entry.file_name().to_string_lossy().starts_with(FOLDER)
@@ -67,7 +68,6 @@ fn sweep(data_dir: &Path) {
 /// A data directory that was exported is not served again: two logs would go on
 /// from one state, and send everything twice.
 pub fn refuse_exported(config: &Config) -> Result<(), Error> {
-    sweep(&config.data_dir);
     let path = config.data_dir.join(MARKER);
     if config.kafka || !path.exists() {
         return Ok(());
@@ -113,6 +113,7 @@ pub fn run(target: &Config, mut told: impl FnMut(&'static str, u64, u64)) -> Res
     let data = data::prepare(&source)?;
     refuse_another_key(&source, &data)?;
     let _lock = data::lock(&source.data_dir)?;
+    sweep(&source.data_dir);
     // Before anything is made on the brokers.
     let depot = depot(target)?;
     depot.list(Role::Engine.name(), 0).map_err(|e| Error::Unreachable(e.to_string()))?;
