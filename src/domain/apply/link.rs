@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::gates;
 use super::{LinkView, Outputs, Refusal, Reply, Scene};
-use crate::domain::decision::Gate;
+use crate::domain::decision::{Gate, Stop};
 use crate::domain::definitions::Entry;
 use crate::domain::id::Kind;
 use crate::domain::json::Json;
@@ -85,26 +85,18 @@ fn link_survey<'a>(scene: Scene<'a>, survey_id: &str) -> Option<&'a Entry> {
 /// caller gives one, because a link is opened outside the app.
 fn closed(scene: Scene<'_>, user: &User, entry: &Entry, context: &Context) -> Option<Gate> {
     let survey = &*entry.current;
-    if let Err(stop) = gates::status(survey, scene.user_id) {
-        return Some(stop.gate);
-    }
-    if let Err(stop) = gates::schedule(survey, scene.now) {
-        return Some(stop.gate);
-    }
-    if *context != Context::default()
-        && let Err(stop) = gates::audience(survey, context)
-    {
-        return Some(stop.gate);
-    }
-    if let Err(stop) = gates::targeting(survey, scene.now, user, &OnceCell::new()) {
-        return Some(stop.gate);
-    }
-    if survey.status == Status::Test {
-        return None;
-    }
-    if let Err(stop) = gates::shares(survey, scene) {
-        return Some(stop.gate);
-    }
-    let state = user.surveys.get(&survey.survey_id)?;
-    gates::spent(survey, state).err().map(|stop| stop.gate)
+    let gates = || -> Result<(), Stop> {
+        gates::status(survey, scene.user_id)?;
+        gates::schedule(survey, scene.now)?;
+        if *context != Context::default() {
+            gates::audience(survey, context)?;
+        }
+        gates::targeting(survey, scene.now, user, &OnceCell::new())?;
+        if survey.status == Status::Test {
+            return Ok(());
+        }
+        gates::shares(survey, scene)?;
+        user.surveys.get(&survey.survey_id).map_or(Ok(()), |state| gates::spent(survey, state))
+    };
+    gates().err().map(|stop| stop.gate)
 }
