@@ -5,7 +5,7 @@ use super::records::{self, Write};
 use crate::domain::id;
 use crate::domain::time::Millis;
 use crate::log::{At, New};
-use crate::wire::output::{self, DeliveryRecord, ID_HEADER, SOURCE_HEADER};
+use crate::wire::output::{self, DeliveryRecord};
 use crate::wire::topic::Topic;
 
 /// Every delivery that has not ended, the first due first, under the ids that
@@ -25,12 +25,8 @@ pub fn waiting(fold: &Fold) -> Result<Vec<Row>, Error> {
 pub fn records(row: &Row, partitions: u32, now: Millis) -> Vec<Write> {
     let partition = id::partition_of(&row.delivery.user_id, partitions);
     let deliver = DeliveryRecord::Deliver(Box::new(row.delivery.clone()));
-    let new = New {
-        key: Some(row.delivery.user_id.clone().into()),
-        headers: Vec::new(),
-        value: Some(output::encode(&deliver).into()),
-    };
-    let new = new.header(ID_HEADER, row.delivery.delivery_id.clone()).header(SOURCE_HEADER, row.source.clone());
+    let id = row.delivery.delivery_id.clone();
+    let delivery = records::keyed((Topic::Deliveries, partition), row, id, output::encode(&deliver));
     let first = row.first_started_at.unwrap_or(row.due_at);
     let stands = match &row.phase {
         Phase::Due if row.attempt == 0 => None,
@@ -40,7 +36,7 @@ pub fn records(row: &Row, partitions: u32, now: Millis) -> Vec<Write> {
         }
         Phase::DeadOwed { reason, died_at } => Some(records::dead(partition, row, row.attempt, reason, *died_at)),
     };
-    [Some((At { topic: Topic::Deliveries, partition }, new)), stands].into_iter().flatten().collect()
+    [Some(delivery), stands].into_iter().flatten().collect()
 }
 
 /// An endpoint's definition, as every partition of the delivery is told.

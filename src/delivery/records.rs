@@ -54,7 +54,9 @@ pub fn reject(at: At, record: &Record, detail: &str) -> Write {
     (At { topic: Topic::Rejects, partition }, new.header(ID_HEADER, id))
 }
 
-fn keyed((topic, partition): (Topic, u32), row: &Row, id: String, value: Vec<u8>) -> Write {
+/// A record of a delivery: its user's, under an id, with the journal record
+/// behind it.
+pub fn keyed((topic, partition): (Topic, u32), row: &Row, id: String, value: Vec<u8>) -> Write {
     let key = Some(Bytes::from(row.delivery.user_id.clone()));
     let new = New { key, headers: Vec::new(), value: Some(value.into()) };
     let new = new.header(ID_HEADER, id);
