@@ -10,6 +10,7 @@ pub mod pool;
 pub mod relocate;
 pub mod reply;
 mod restart;
+mod status;
 
 use bytes::Bytes;
 
@@ -20,8 +21,9 @@ use crate::store::{self, Batch};
 use crate::wire::record::{Decoded, Unreadable};
 use crate::wire::topic::Topic;
 
-pub use partition::{Partition, Phase, Setup, Status};
+pub use partition::{Partition, Setup};
 pub use reply::{Answer, Replies};
+pub use status::{Phase, Status};
 
 /// A record to be written to this partition of another topic.
 #[derive(Debug, Clone, PartialEq)]

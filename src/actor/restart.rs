@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::checkpoint::Meta;
-use super::partition::{Status, Stop};
+use super::partition::Stop;
+use super::status::Status;
 use crate::log::{At, Log};
 use crate::wire::output::{ID_HEADER, SOURCE_HEADER, Source};
 use crate::wire::topic::Topic;

@@ -1,0 +1,52 @@
+//! What a partition lets others see of it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Where a partition stands in this process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Another process owns it, or none.
+    #[default]
+    Elsewhere,
+    /// Its state is being brought here: what is being done, and how far it is.
+    Opening(String),
+    Running,
+    Stopped {
+        why: String,
+        /// A person has to look.
+        refused: bool,
+    },
+}
+
+/// What others may see of a partition.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// The next journal offset to apply.
+    pub next: AtomicU64,
+    /// Where the journal ended when the partition was taken up: below it, the
+    /// partition is catching up.
+    pub goal: AtomicU64,
+    /// All that was put out or forwarded is durable.
+    pub settled: AtomicBool,
+    /// Its store is to be set aside before it is opened again.
+    pub damaged: AtomicBool,
+    /// Given up while it is still being opened.
+    pub unwanted: AtomicBool,
+    phase: Mutex<Phase>,
+}
+
+impl Status {
+    pub fn phase(&self) -> Phase {
+        self.phase.lock().expect("no panic holds this lock").clone()
+    }
+
+    /// Asked by whoever is opening the partition, which may take long.
+    pub fn is_wanted(&self) -> bool {
+        !self.unwanted.load(Ordering::Acquire)
+    }
+
+    pub fn set(&self, phase: Phase) {
+        *self.phase.lock().expect("no panic holds this lock") = phase;
+    }
+}
