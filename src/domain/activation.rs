@@ -2,7 +2,7 @@
 //! Everything follows from the sorted facts of one user, so the order in which
 //! they arrived leaves no trace.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use std::collections::VecDeque;
 
 use super::filter::Condition;
@@ -29,14 +29,14 @@ pub struct Pattern {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Count {
     pub at_least: u32,
-    #[serde(serialize_with = "duration")]
+    #[serde(serialize_with = "time::as_duration")]
     pub within: Millis,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Sequence {
     pub steps: Vec<Pattern>,
-    #[serde(serialize_with = "duration")]
+    #[serde(serialize_with = "time::as_duration")]
     pub within: Millis,
 }
 
@@ -44,7 +44,7 @@ pub struct Sequence {
 pub struct Absence {
     pub after: Pattern,
     pub without: Pattern,
-    #[serde(rename = "for", serialize_with = "duration")]
+    #[serde(rename = "for", serialize_with = "time::as_duration")]
     pub span: Millis,
 }
 
@@ -66,7 +66,7 @@ pub enum Activation {
     /// The event that completes them, in any order.
     All {
         all: Vec<Pattern>,
-        #[serde(serialize_with = "duration")]
+        #[serde(serialize_with = "time::as_duration")]
         within: Millis,
     },
     /// The last step; each after the one before it.
@@ -210,10 +210,6 @@ fn missed(facts: Vec<&Fact>, span: Millis) -> Vec<Armed<'_>> {
         }
     }
     armed
-}
-
-fn duration<S: Serializer>(span: &Millis, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&time::format_duration(*span))
 }
 
 #[cfg(test)]

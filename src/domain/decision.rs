@@ -140,7 +140,7 @@ pub struct Decision {
     pub event_id: String,
     pub user_id: String,
     pub trigger: String,
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "time::as_time")]
     pub decided_at: Millis,
     pub reason: Reason,
     pub survey: Option<Offered>,
@@ -154,7 +154,7 @@ pub struct Offered {
     pub version: u64,
     pub name: String,
     pub offer_id: String,
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "time::as_time")]
     pub expires_at: Millis,
     pub ui: Json,
     pub activation: Option<ActivationView>,
@@ -168,7 +168,7 @@ pub struct Offered {
 pub struct ActivationView {
     pub event_id: String,
     pub event_name: String,
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "time::as_time")]
     pub occurred_at: Millis,
     pub properties: Json,
 }
@@ -244,8 +244,4 @@ impl Decision {
             survey: self.survey.clone().map(Offered::for_client),
         })
     }
-}
-
-pub(super) fn rfc3339<S: Serializer>(at: &Millis, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&time::format_time(*at))
 }

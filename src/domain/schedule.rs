@@ -16,9 +16,9 @@ const DAY_MINUTES: u16 = 24 * 60;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Schedule {
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_time")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_time")]
     pub start_at: Option<Millis>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_time")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_time")]
     pub end_at: Option<Millis>,
     #[serde(skip_serializing_if = "Zone::is_utc")]
     pub timezone: Zone,
@@ -197,13 +197,6 @@ impl Schedule {
 
     fn has(&self, date: civil::Date) -> bool {
         self.days.is_empty() || self.days.contains(&Day::of(date.weekday()))
-    }
-}
-
-fn optional_time<S: Serializer>(at: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
-    match at {
-        Some(at) => serializer.serialize_str(&time::format_time(*at)),
-        None => serializer.serialize_none(),
     }
 }
 

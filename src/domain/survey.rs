@@ -85,7 +85,7 @@ pub struct ShowOn {
 pub struct Frequency {
     pub repeat: Repeat,
     pub max_displays: Option<u32>,
-    #[serde(serialize_with = "duration")]
+    #[serde(serialize_with = "time::as_duration")]
     pub cooldown: Millis,
     pub global_cooldown: GlobalCooldown,
 }
@@ -223,9 +223,9 @@ pub struct Survey {
     /// Left out: each trigger is its own window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activate: Option<Activation>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_duration")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
     pub expires_after: Option<Millis>,
-    #[serde(serialize_with = "duration")]
+    #[serde(serialize_with = "time::as_duration")]
     pub delay: Millis,
     pub on_repeat: OnRepeat,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -282,17 +282,6 @@ impl Survey {
             let head: String = tail.by_ref().take(wanted.chars().count()).collect();
             head.eq_ignore_ascii_case(wanted) && matches!(tail.next(), None | Some('-' | '_'))
         })
-    }
-}
-
-fn duration<S: Serializer>(span: &Millis, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&time::format_duration(*span))
-}
-
-fn optional_duration<S: Serializer>(span: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
-    match span {
-        Some(span) => duration(span, serializer),
-        None => serializer.serialize_none(),
     }
 }
 

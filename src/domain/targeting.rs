@@ -43,7 +43,7 @@ pub struct History {
     pub survey: String,
     pub did: Did,
     /// Back from now, the far end included.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_duration")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
     pub within: Option<Millis>,
 }
 
@@ -177,13 +177,6 @@ impl History {
 fn seen(condition: &Condition, known: Known<'_>) -> Value {
     let actual = filter::lookup(known.attributes, &condition.property).cloned().unwrap_or(Value::Null);
     json!({"attribute": condition.property, "actual": actual})
-}
-
-fn optional_duration<S: serde::Serializer>(span: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
-    match span {
-        Some(span) => serializer.serialize_str(&time::format_duration(*span)),
-        None => serializer.serialize_none(),
-    }
 }
 
 #[cfg(test)]

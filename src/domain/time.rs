@@ -2,6 +2,7 @@
 //! epoch; nothing here asks what time it is.
 
 use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 
 /// Milliseconds since the Unix epoch, or a span of them.
 pub type Millis = i64;
@@ -98,6 +99,24 @@ pub fn format_duration(span: Millis) -> String {
         }
     }
     text
+}
+
+/// For `serialize_with`: the spelling of [`format_duration`].
+pub fn as_duration<S: Serializer>(span: &Millis, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format_duration(*span))
+}
+
+pub fn as_optional_duration<S: Serializer>(span: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
+    span.map(format_duration).serialize(serializer)
+}
+
+/// For `serialize_with`: the spelling of [`format_time`].
+pub fn as_time<S: Serializer>(at: &Millis, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format_time(*at))
+}
+
+pub fn as_optional_time<S: Serializer>(at: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.map(format_time).serialize(serializer)
 }
 
 /// The three times that a record may carry about when a thing happened.

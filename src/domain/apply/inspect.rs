@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::decide::Asked;
 use super::gates::Case;
 use super::{Outputs, Reply, Scene};
-use crate::domain::decision::{ActivationView, Gate, rfc3339};
+use crate::domain::decision::{ActivationView, Gate};
 use crate::domain::json::Json;
 use crate::domain::record::Context;
 use crate::domain::survey::Status;
@@ -31,9 +31,9 @@ pub struct UserView {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WindowView {
     pub survey_id: String,
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "time::as_time")]
     pub opens_at: Millis,
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "time::as_time")]
     pub expires_at: Millis,
     pub activation: ActivationView,
 }
