@@ -552,6 +552,7 @@ pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
         Decoded::User(record) => &*record.user_id,
         Decoded::Internal(internal) => match &**internal {
             Internal::Query(query) => &query.user_id,
+            Internal::Erase { user_id, .. } => user_id,
             Internal::Define(_) | Internal::NameSeen { .. } => return Some(0),
             Internal::Defined(_) | Internal::Forward(_) | Internal::Clock { .. } => return None,
         },

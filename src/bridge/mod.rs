@@ -186,6 +186,7 @@ impl App {
             Name::LinkSurvey => self.link_survey(&asked).await,
             Name::LinkResponses => self.link_responses(&asked).await,
             Name::User if head.method == Method::GET => self.user(&asked).await,
+            Name::User if head.method == Method::DELETE => self.erase(&asked).await,
             Name::User => self.attributes(&asked).await,
             Name::Triggers | Name::Trigger => self.triggers(&asked, &head.method).await,
             Name::Surveys | Name::Endpoints => self.list_definitions(&asked),

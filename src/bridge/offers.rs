@@ -83,6 +83,15 @@ impl App {
         self.query(asked, None, None).await
     }
 
+    /// Durable when it is answered: what the user is told or asked from then on
+    /// finds nothing of before.
+    pub(super) async fn erase(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let user_id = &asked.route.parts[0];
+        let erase = Internal::Erase { project: asked.caller.project.clone(), user_id: user_id.clone() };
+        self.tell_internal(self.journal_of(user_id), user_id, &erase).await?;
+        Ok(json_answer(202, json!({"user_id": user_id, "status": "accepted"}).to_string()))
+    }
+
     pub(super) async fn link_survey(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         self.query(asked, None, Some(asked.route.parts[1].clone())).await
     }

@@ -129,8 +129,9 @@ pub const TABLE: &[Row] = &[
         methods: &[
             ("GET", Kind::Server, "Show a user: attributes, windows, offers, and where each survey stands"),
             ("PUT", Kind::Server, "Merge a user's attributes"),
+            ("DELETE", Kind::Server, "Erase a user"),
         ],
-        allow: "GET, PUT",
+        allow: "GET, PUT, DELETE",
     },
     Row {
         name: Name::Surveys,

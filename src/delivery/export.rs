@@ -35,6 +35,7 @@ pub fn records(row: &Row, partitions: u32, now: Millis) -> Vec<Write> {
             Some(records::retry(partition, row, (row.attempt, *next_due_at, first, next_due_at - now)))
         }
         Phase::DeadOwed { reason, died_at } => Some(records::dead(partition, row, row.attempt, reason, *died_at)),
+        Phase::CancelOwed { reason } => Some(records::cancelled(partition, row, reason, now)),
     };
     [Some(delivery), stands].into_iter().flatten().collect()
 }
@@ -44,6 +45,7 @@ pub fn command(command: &DeliveryRecord, partition: u32) -> Write {
     let key = match command {
         DeliveryRecord::Endpoint { endpoint_id, .. } => endpoint_id.clone(),
         DeliveryRecord::Deliver(delivery) => delivery.user_id.clone(),
+        DeliveryRecord::CancelUser { user_id, .. } => user_id.clone(),
     };
     let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(output::encode(command).into()) };
     (At { topic: Topic::Deliveries, partition }, new)

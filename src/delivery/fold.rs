@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::records::{self, Write};
-use crate::domain::endpoint::Endpoint;
+use crate::domain::endpoint::{Endpoint, EventType};
 use crate::domain::json::Json;
 use crate::domain::message::Delivery;
 use crate::domain::time::{DAY, Millis};
@@ -54,6 +54,8 @@ pub enum Phase {
     RetryOwed { next_due_at: Millis },
     /// The end is on record; the record in `dead` is not yet.
     DeadOwed { reason: String, died_at: Millis },
+    /// It is not to be sent any more; the record of that is not yet written.
+    CancelOwed { reason: String },
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -72,6 +74,10 @@ pub enum Heard {
         key: Vec<u8>,
     },
     Endpoint,
+    /// Deliveries that are to be cancelled on record.
+    Cancelled {
+        delivery_ids: Vec<String>,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -307,6 +313,7 @@ impl Fold {
         match topic {
             Topic::Deliveries => match serde_json::from_slice(value).map_err(unreadable)? {
                 DeliveryRecord::Deliver(delivery) => self.deliver(*delivery, record, round),
+                DeliveryRecord::CancelUser { project, user_id } => self.cancel_user(&project, &user_id, round),
                 DeliveryRecord::Endpoint { project, endpoint_id, version, body } => {
                     self.endpoint(keys::named(&project, &endpoint_id), Command { version, body }, round);
                     Ok(())
@@ -357,6 +364,36 @@ impl Fold {
         Ok(())
     }
 
+    /// Looks at all that waits: erasures are rare, and an index over users would
+    /// cost every delivery.
+    fn cancel_user(&mut self, project: &str, user_id: &str, round: &mut Round) -> Result<(), Error> {
+        let concerned = |row: &Row| {
+            let theirs = row.delivery.project == project && row.delivery.user_id == user_id;
+            let waits = matches!(row.phase, Phase::Due | Phase::RetryOwed { .. });
+            theirs && waits && row.delivery.message.kind != EventType::Erased
+        };
+        let mut rows = BTreeMap::new();
+        self.each_row(|row| {
+            if concerned(&row) {
+                rows.insert(row.delivery.delivery_id.clone(), row);
+            }
+        })?;
+        // What this very round has changed is newer than what is stored.
+        for (id, changed) in &round.rows {
+            rows.remove(id);
+            if let Some(row) = changed.as_ref().filter(|row| concerned(row)) {
+                rows.insert(id.clone(), row.clone());
+            }
+        }
+        round.heard.push(Heard::Cancelled { delivery_ids: rows.keys().cloned().collect() });
+        for (id, row) in rows {
+            round.batch.delete(Family::Due, due_key(&row));
+            let phase = Phase::CancelOwed { reason: "user_erased".into() };
+            round.rows.insert(id, Some(Row { phase, ..row }));
+        }
+        Ok(())
+    }
+
     fn attempted(&mut self, attempt: &AttemptRecord, round: &mut Round) -> Result<(), Error> {
         let Some(mut row) = self.row(&attempt.delivery_id, round)? else { return Ok(()) };
         let already_over = !matches!(row.phase, Phase::Due);
@@ -398,7 +435,7 @@ impl Fold {
             return Ok(());
         }
         match self.row(&retry.delivery.delivery_id, round)? {
-            Some(row) if matches!(row.phase, Phase::DeadOwed { .. }) => return Ok(()),
+            Some(row) if matches!(row.phase, Phase::DeadOwed { .. } | Phase::CancelOwed { .. }) => return Ok(()),
             Some(row) => {
                 let owed = matches!(row.phase, Phase::RetryOwed { .. }) && retry.attempt == row.attempt;
                 if !owed && (retry.attempt, retry.moved) <= (row.attempt, row.moved) {
@@ -480,7 +517,7 @@ impl Fold {
         Ok(entries.first().and_then(|(key, _)| keys::time_of(key)))
     }
 
-    /// Rows whose retry record or record in `dead` a crash has swallowed.
+    /// Rows whose next record a crash has swallowed.
     ///
     /// # Errors
     /// When the store cannot be read.

@@ -15,8 +15,8 @@ const MAX_RAW_BYTES: usize = 1 << 20;
 pub type Write = (At, New);
 
 pub fn attempt(partition: u32, row: &Row, record: &AttemptRecord) -> Write {
-    let id = match record.ended {
-        Some(Ended::Cancelled) => format!("{}/cancelled", record.delivery_id),
+    let id = match record.outcome {
+        Outcome::NotSent => format!("{}/cancelled", record.delivery_id),
         _ => format!("{}/{}", record.delivery_id, record.attempt),
     };
     keyed((Topic::Attempts, partition), row, id, output::encode(record))
@@ -40,6 +40,19 @@ pub fn dead(partition: u32, row: &Row, attempts: u32, reason: &str, died_at: Mil
     let id = format!("{}/dead", delivery.delivery_id);
     let record = DeadRecord { delivery, attempts, reason: reason.to_owned(), died_at };
     keyed((Topic::Dead, partition), row, id, output::encode(&record))
+}
+
+/// That nothing more is sent, and why.
+pub fn cancelled(partition: u32, row: &Row, reason: &str, now: Millis) -> Write {
+    let record = AttemptRecord {
+        attempt: row.attempt,
+        started_at: now,
+        first_started_at: row.first_started_at.unwrap_or(now),
+        ended: Some(Ended::Cancelled),
+        reason: Some(reason.to_owned()),
+        ..about(&row.delivery)
+    };
+    attempt(partition, row, &record)
 }
 
 /// A record of the delivery's topics that cannot be read, with its first bytes.

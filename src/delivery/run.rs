@@ -295,6 +295,12 @@ impl Loop {
                 Heard::Due { key } if key <= self.parts[&partition].loaded => self.enqueue(partition, &key)?,
                 Heard::Due { .. } => {}
                 Heard::Endpoint => endpoints_changed = true,
+                Heard::Cancelled { delivery_ids } => {
+                    let Some(fold) = self.fold(partition) else { continue };
+                    let rows: Vec<Row> =
+                        delivery_ids.iter().filter_map(|id| fold.find(id).transpose()).collect::<Result<_, _>>()?;
+                    rows.into_iter().for_each(|row| self.write_one_owed(partition, &row));
+                }
             }
         }
         if endpoints_changed && let Some(fold) = self.fold(partition) {
@@ -398,8 +404,8 @@ impl Loop {
     fn start(&mut self, item: Item, row: Row) {
         let now = self.setup.clock.now();
         let refused = match self.endpoint(&item, &row.delivery) {
-            None => Some("endpoint_removed"),
-            Some(endpoint) if !endpoint.enabled => Some("endpoint_disabled"),
+            None => "endpoint_removed",
+            Some(endpoint) if !endpoint.enabled => "endpoint_disabled",
             Some(endpoint) => match self.keys(&row.delivery, &endpoint, now) {
                 Ok(keys) => {
                     let lag = (now - item.due_at).max(0) as f64 / 1_000.0;
@@ -413,19 +419,11 @@ impl Loop {
                     });
                     return;
                 }
-                Err(reason) => Some(reason),
+                Err(reason) => reason,
             },
         };
-        let record = AttemptRecord {
-            attempt: row.attempt,
-            started_at: now,
-            outcome: Outcome::NotSent,
-            first_started_at: row.first_started_at.unwrap_or(now),
-            ended: Some(Ended::Cancelled),
-            reason: refused.map(str::to_owned),
-            ..records::about(&row.delivery)
-        };
-        self.close(item, &record, &row, None);
+        let now = records::cancelled(item.partition, &row, refused, now);
+        self.write(Closing { item: Some(item), now, then: None });
     }
 
     fn keys(&self, delivery: &Message, endpoint: &Endpoint, now: Millis) -> Result<Keys, &'static str> {
@@ -480,6 +478,12 @@ impl Loop {
         worked
     }
 
+    /// Whether it was cancelled while the attempt was under way.
+    fn is_cancelled(&self, item: &Item) -> bool {
+        let row = self.fold(item.partition).map(|fold| fold.find(&item.delivery_id));
+        matches!(row, Some(Ok(None | Some(Row { phase: Phase::CancelOwed { .. }, .. }))))
+    }
+
     fn judge(&mut self, item: Item, row: &Row, went: Went) {
         let attempt = row.attempt + 1;
         let first_started_at = row.first_started_at.unwrap_or(went.started_at);
@@ -501,6 +505,11 @@ impl Loop {
             let latency = (went.ended_at - row.delivery.created_at).max(0) as f64 / 1_000.0;
             metrics.delivery_latency_seconds.observe(latency);
             record.ended = Some(Ended::Delivered);
+            return self.close(item, &record, row, None);
+        }
+        if self.is_cancelled(&item) {
+            record.ended = Some(Ended::Cancelled);
+            record.reason = Some("user_erased".into());
             return self.close(item, &record, row, None);
         }
         let due_at = if attempt == 1 { went.started_at } else { row.due_at };

@@ -29,7 +29,8 @@ pub struct Message {
     pub kind: EventType,
     /// When the fact happened.
     pub at: Millis,
-    pub data: Data,
+    /// `None`: the user was erased, and nothing more can be told of them.
+    pub data: Option<Data>,
 }
 
 /// Everything that any profile may write.

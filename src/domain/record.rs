@@ -37,6 +37,8 @@ pub enum Body<'a> {
     Answers(Answers),
     /// Merged member by member; `null` removes one.
     Attributes(Vec<(String, Json)>),
+    /// Everything known of the user goes.
+    Erase,
     /// Reads; they change nothing.
     ShowOffer {
         offer_id: Cow<'a, str>,
@@ -58,6 +60,7 @@ impl Body<'_> {
             Body::Dismissed { .. } => "dismissed",
             Body::Answers(_) => "answers",
             Body::Attributes(_) => "attributes",
+            Body::Erase => "erase",
             Body::ShowOffer { .. } | Body::ShowLink { .. } | Body::ShowUser => "query",
         }
     }

@@ -21,6 +21,7 @@ use crate::domain::id::{self, Kind};
 use crate::domain::json::Json;
 use crate::domain::record::{Body, Context, Record};
 use crate::domain::time::{self, Millis};
+use crate::domain::user::User;
 use crate::store::{self, Batch, Store};
 use crate::wire::definition::{Trigger, TriggerKind};
 use crate::wire::record::{Decoded, Defined, Internal, Query};
@@ -84,14 +85,16 @@ impl Engine {
         let before = self.users.get(&record.project, &record.user_id)?;
         // An overlay of its own: a panic leaves what is cached as it was.
         let mut user = (*before).clone();
+        // Of an erased user nothing is left but the ids in the store's table.
         let seen = match hash {
-            Some(hash) if user.overflowed => self.is_spilled(hash)?,
+            Some(hash) if user.overflowed || user == User::default() => self.is_spilled(hash)?,
             _ => false,
         };
         let out = apply::apply(scene, &mut user, record, seen);
-        if let Some(spilled) = out.spilled {
-            self.spilled.insert(spilled.0, spilled.1);
+        if matches!(record.body, Body::Erase) {
+            self.recent.forget(&before.recent);
         }
+        self.spilled.extend(out.spilled.iter().copied());
         self.conclude(scene, record, (hash, out), &mut effects)?;
         if user != *before {
             self.users.put(&record.project, &record.user_id, user);
@@ -276,6 +279,12 @@ impl Machine for Engine {
                 let mut effects = Effects::default();
                 match *internal {
                     Internal::Query(query) => return self.query(at, query),
+                    Internal::Erase { project, user_id } => {
+                        let (event_id, told) = (None, Default::default());
+                        let (project, user_id) = (project.into(), user_id.into());
+                        let record = Record { project, user_id, event_id, told, body: Body::Erase };
+                        return self.user_record(at, &record);
+                    }
                     Internal::Define(define) => {
                         if let Some(defined) = registrar::define(&mut self.table, at, define, &mut effects) {
                             self.defined(at, &defined, &mut effects);

@@ -24,6 +24,11 @@ pub fn encode(scene: Scene<'_>, item: &apply::Output) -> Output {
             let record = DeliveryRecord::Deliver(delivery.clone());
             (Topic::Deliveries, delivery.delivery_id.clone(), output::encode(&record))
         }
+        apply::Output::CancelDeliveries => {
+            let (project, user_id) = (scene.project_id.to_owned(), scene.user_id.to_owned());
+            let record = DeliveryRecord::CancelUser { project, user_id };
+            (Topic::Deliveries, scene.origin.id(Kind::Delivery, &["cancel_user"]), output::encode(&record))
+        }
         apply::Output::Reject { reason, detail } => {
             let origin = scene.origin;
             let value = output::reject(Topic::Events.name(), origin.partition, origin.offset, reason, detail, b"");

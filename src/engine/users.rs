@@ -86,7 +86,12 @@ impl Users {
         }
         Box::new(move |batch| {
             for (key, user) in frozen {
-                batch.put(Family::Users, key, state::encode(&user));
+                // Of whom nothing is known nothing is stored either.
+                if *user == User::default() {
+                    batch.delete(Family::Users, key);
+                } else {
+                    batch.put(Family::Users, key, state::encode(&user));
+                }
             }
         })
     }

@@ -65,6 +65,12 @@ pub enum DeliveryRecord {
         version: u64,
         body: Option<Json>,
     },
+    /// Everything that waits of this user is cancelled, but for what tells of
+    /// an erasure.
+    CancelUser {
+        project: String,
+        user_id: String,
+    },
 }
 
 /// Topics `deliveries.retry.*`: the delivery itself and when it is due.

@@ -120,6 +120,8 @@ pub enum Internal {
     Forward(Forward),
     /// A read of one user: an offer, or a link survey.
     Query(Query),
+    /// The user is to be forgotten.
+    Erase { project: String, user_id: String },
     /// A test clock is now so many milliseconds ahead of append times.
     Clock { ahead: Millis },
 }
@@ -346,7 +348,8 @@ struct Written<'a> {
     received_at: Option<String>,
 }
 
-/// The value of a user's record. Reads have no public form: see [`Query`].
+/// The value of a user's record. Reads and erasures have no public form: see
+/// [`Internal`].
 pub fn encode(record: &Record<'_>) -> Vec<u8> {
     let mut out = Written {
         kind: record.body.kind(),
@@ -381,7 +384,7 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
             out.offer_id = Some(offer_id);
         }
         Body::ShowLink { survey_id, .. } => out.survey_id = Some(survey_id),
-        Body::ShowUser => {}
+        Body::ShowUser | Body::Erase => {}
         Body::Attributes(merge) => out.attributes = Some(merge.iter().map(|(k, v)| (k.as_str(), v)).collect()),
         Body::Answers(said) => {
             match &said.target {

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, open_survey};
+use crate::harness::{Receiver, Server, open_survey};
 
 async fn put(server: &Server, path: &str, body: &Value) -> (u16, Value) {
     let said = server.call(&server.admin, Method::PUT, path, Some(body)).await;
@@ -278,4 +278,47 @@ async fn a_user_as_the_engine_knows_them() {
     assert_eq!(stands(&ann)[0], pair("s", "\"max_displays\""), "this window was displayed");
     let client = server.call(&server.client, Method::GET, "/v1/users/ann", None).await;
     assert_eq!(client.status, 403, "attributes are not for the app: {client:?}");
+}
+
+#[tokio::test]
+async fn an_erased_user_is_gone_and_stays_gone() {
+    let server = Server::start().await;
+    let receiver = Receiver::start(&[500, 200]).await;
+    let wanted = json!({"url": receiver.url, "events": ["*"], "retry": {"kind": "fixed", "interval": "1h", "max_attempts": 5}});
+    server.put("/v1/endpoints/crm", wanted).await;
+    server.put("/v1/surveys/s", with(json!({"activate": {"event": "woke"}, "expires_after": "2h"}))).await;
+    let woke = json!({"user_id": "ann", "event_name": "woke", "event_id": "e1"});
+    assert_eq!(server.post("/v1/events", woke.clone()).await.status, 202);
+    let offer = server.trigger("ann", "Main").await["survey"]["offer_id"].as_str().expect("an offer").to_owned();
+    let answers = format!("/v1/users/ann/offers/{offer}/answers");
+    let answer = json!({"answers": [{"question_id": "q1", "value": 5}]});
+    assert_eq!(server.post(&answers, answer.clone()).await.status, 200);
+    receiver.wait(1).await;
+    server.until("it waits", async || server.only_delivery().await["status"] == "waiting").await;
+
+    let client = &server.client;
+    assert_eq!(server.call(client, Method::DELETE, "/v1/users/ann", None).await.status, 403);
+    let said = server.call(&server.server, Method::DELETE, "/v1/users/ann", None).await;
+    assert_eq!((said.status, &said.body["status"]), (202, &json!("accepted")));
+    assert_eq!(server.get("/v1/users/ann").await.body["known"], false);
+    assert_eq!(server.post(&answers, answer).await.status, 410);
+    let told = &receiver.wait(2).await[1];
+    let data = &told.json()["data"];
+    assert_eq!((&told.json()["type"], &data["user_id"]), (&json!("user.erased"), &json!("ann")));
+    assert!(data["erased_at"].is_string() && data["project"] == "default", "{data}");
+    let row = async |kind: &str| {
+        let rows = server.get("/v1/deliveries").await.body["deliveries"].as_array().cloned().unwrap_or_default();
+        rows.into_iter().find(|row| row["type"] == kind).unwrap_or_default()
+    };
+    server.until("it is cancelled", async || row("response.answered").await["status"] == "cancelled").await;
+    assert_eq!(row("response.answered").await["reason"], "user_erased");
+
+    // A copy that comes late revives nobody, and nothing more is sent.
+    assert_eq!(server.post("/v1/events", woke).await.status, 202);
+    assert_eq!(server.get("/v1/users/ann").await.body["known"], false);
+    server.advance("3h").await;
+    assert_eq!(receiver.got().len(), 2);
+    // What is new counts.
+    server.event("ann", "woke", json!({})).await;
+    assert_eq!(server.trigger("ann", "Main").await["reason"], "offered");
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Closing, Loop};
 use crate::actor;
-use crate::delivery::fold::{Error, Fold, Phase};
+use crate::delivery::fold::{Error, Fold, Phase, Row};
 use crate::delivery::records;
 use crate::domain::time::Millis;
 use crate::store;
@@ -152,18 +152,23 @@ impl Loop {
     fn write_owed(&mut self, partition: u32) -> Result<(), Error> {
         let Some(fold) = self.fold(partition) else { return Ok(()) };
         for row in fold.owed()? {
-            let now = match &row.phase {
-                Phase::RetryOwed { next_due_at } => {
-                    let first = row.first_started_at.unwrap_or(row.due_at);
-                    let wait = next_due_at - first.max(row.due_at);
-                    records::retry(partition, &row, (row.attempt, *next_due_at, first, wait))
-                }
-                Phase::DeadOwed { reason, died_at } => records::dead(partition, &row, row.attempt, reason, *died_at),
-                Phase::Due => continue,
-            };
-            self.write(Closing { item: None, now, then: None });
+            self.write_one_owed(partition, &row);
         }
         Ok(())
+    }
+
+    pub(super) fn write_one_owed(&mut self, partition: u32, row: &Row) {
+        let now = match &row.phase {
+            Phase::RetryOwed { next_due_at } => {
+                let first = row.first_started_at.unwrap_or(row.due_at);
+                let wait = next_due_at - first.max(row.due_at);
+                records::retry(partition, row, (row.attempt, *next_due_at, first, wait))
+            }
+            Phase::DeadOwed { reason, died_at } => records::dead(partition, row, row.attempt, reason, *died_at),
+            Phase::CancelOwed { reason } => records::cancelled(partition, row, reason, self.setup.clock.now()),
+            Phase::Due => return,
+        };
+        self.write(Closing { item: None, now, then: None });
     }
 
     /// Lets a partition go as soon as its attempts have been written down.

@@ -25,7 +25,16 @@ pub(super) fn fact(
     }
     let data = collect(scene, user, &user.offers[index], survey, Some(&[]));
     for endpoint in wanted(scene, survey, kind, data.test) {
-        out.items.push(delivery(scene, endpoint, Message { kind, at, data: data.clone() }, ""));
+        out.items.push(delivery(scene, endpoint, Message { kind, at, data: Some(data.clone()) }, ""));
+    }
+}
+
+/// That the user was erased; of surveys nothing is said.
+pub(super) fn erased(scene: Scene<'_>, out: &mut Outputs) {
+    let (kind, at) = (EventType::Erased, scene.now);
+    let endpoints = scene.project.endpoints.values().map(|e| &*e.body);
+    for endpoint in endpoints.filter(|e| e.wants(kind, None, false)) {
+        out.items.push(delivery(scene, endpoint, Message { kind, at, data: None }, ""));
     }
 }
 
@@ -44,10 +53,11 @@ pub(super) fn response(
         if endpoint.profile == Profile::Blitzllama && kind == EventType::Answered {
             for answer in &data.answers {
                 let single = Data { answers: vec![answer.clone()], ..data.clone() };
-                out.items.push(delivery(scene, endpoint, Message { kind, at, data: single }, &answer.question_id));
+                let message = Message { kind, at, data: Some(single) };
+                out.items.push(delivery(scene, endpoint, message, &answer.question_id));
             }
         } else {
-            out.items.push(delivery(scene, endpoint, Message { kind, at, data: data.clone() }, ""));
+            out.items.push(delivery(scene, endpoint, Message { kind, at, data: Some(data.clone()) }, ""));
         }
     }
 }
@@ -64,8 +74,8 @@ fn delivery(scene: Scene<'_>, endpoint: &Endpoint, message: Message, part: &str)
         message_id: scene.origin.id(Kind::Message, &natural),
         endpoint_id: endpoint.endpoint_id.clone(),
         project: scene.project_id.to_owned(),
-        user_id: message.data.user_id.clone(),
-        survey_id: Some(message.data.survey_id.clone()),
+        user_id: scene.user_id.to_owned(),
+        survey_id: message.data.as_ref().map(|data| data.survey_id.clone()),
         created_at: scene.now,
         message,
     }))

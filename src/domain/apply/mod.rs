@@ -37,8 +37,8 @@ pub struct Scene<'a> {
 pub struct Outputs {
     pub items: Vec<Output>,
     pub reply: Option<Reply>,
-    /// An event id that left the state and is to be kept by the store.
-    pub spilled: Option<(u128, Millis)>,
+    /// Event ids that left the state and are to be kept by the store.
+    pub spilled: Vec<(u128, Millis)>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +50,8 @@ pub enum Output {
         data: Box<Data>,
     },
     Delivery(Box<Delivery>),
+    /// What waits to be delivered about the user is not to be sent any more.
+    CancelDeliveries,
     /// The record could not take effect, and nobody waits to be told so.
     Reject {
         reason: &'static str,
@@ -166,7 +168,7 @@ pub fn apply(scene: Scene<'_>, user: &mut User, record: &Record<'_>, seen_before
             out.reply = Some(Reply::Repeated);
             return out;
         }
-        out.spilled = user.remember(hash, scene.now);
+        out.spilled.extend(user.remember(hash, scene.now));
     }
     match &record.body {
         Body::Event { name, properties } => activate::event(scene, user, record, name, properties),
@@ -177,6 +179,7 @@ pub fn apply(scene: Scene<'_>, user: &mut User, record: &Record<'_>, seen_before
         Body::Dismissed { offer_id } => display::dismissed(scene, user, record, offer_id, &mut out),
         Body::Answers(answers) => answer::answers(scene, user, record, answers, &mut out),
         Body::Attributes(merge) => attributes(user, merge, &mut out),
+        Body::Erase => erase(scene, user, &mut out),
         Body::ShowOffer { offer_id } => display::show(scene, user, offer_id, &mut out),
         Body::ShowUser => inspect::user(scene, user, &mut out),
         Body::ShowLink { survey_id, context } => link::show(scene, user, survey_id, context, &mut out),
@@ -205,6 +208,15 @@ fn attributes(user: &mut User, merge: &[(String, Json)], out: &mut Outputs) {
         return out.refuse(Refusal::AttributesTooLarge);
     }
     user.attributes = merged;
+    out.reply = Some(Reply::Accepted { duplicate: false, response_id: None });
+}
+
+/// Only the hashes of event ids stay: a late copy of an event must not bring
+/// the user back.
+fn erase(scene: Scene<'_>, user: &mut User, out: &mut Outputs) {
+    out.spilled.extend(std::mem::take(user).recent);
+    out.items.push(Output::CancelDeliveries);
+    fanout::erased(scene, out);
     out.reply = Some(Reply::Accepted { duplicate: false, response_id: None });
 }
 

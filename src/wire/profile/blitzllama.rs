@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{Said, javascript, said};
 use crate::domain::endpoint::EventType;
-use crate::domain::message::{AnswerFact, Data, Message};
+use crate::domain::message::{AnswerFact, Data};
 use crate::domain::survey::QuestionType;
 use crate::domain::time;
 
@@ -67,9 +67,8 @@ impl Serialize for Response {
     }
 }
 
-pub fn body(message: &Message, include_properties: bool) -> Vec<u8> {
-    let data = &message.data;
-    let body = match (message.kind, data.answers.first()) {
+pub fn body(kind: EventType, data: &Data, include_properties: bool) -> Vec<u8> {
+    let body = match (kind, data.answers.first()) {
         (EventType::Answered, Some(answer)) => serde_json::to_vec(&flat(data, answer, include_properties)),
         _ => serde_json::to_vec(&group(data, include_properties)),
     };

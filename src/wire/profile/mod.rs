@@ -17,10 +17,11 @@ use crate::domain::survey::QuestionType;
 /// The body of a delivery for this endpoint.
 pub fn body(delivery: &Delivery, endpoint: &Endpoint) -> Vec<u8> {
     let message = &delivery.message;
+    let Some(data) = &message.data else { return standard::erased(delivery) };
     match endpoint.profile {
-        Profile::Standard => standard::body(message.kind, message.at, &message.data),
-        Profile::Blitzllama => blitzllama::body(message, endpoint.include_properties),
-        Profile::OneFlow => one_flow::body(message, &delivery.message_id),
+        Profile::Standard => standard::body(message.kind, message.at, data),
+        Profile::Blitzllama => blitzllama::body(message.kind, data, endpoint.include_properties),
+        Profile::OneFlow => one_flow::body(message.at, data, &delivery.message_id),
     }
 }
 

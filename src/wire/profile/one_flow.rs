@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use super::{Said, said};
 use crate::domain::json::Json;
-use crate::domain::message::Message;
+use crate::domain::message::Data;
 use crate::domain::survey::QuestionType;
-use crate::domain::time;
+use crate::domain::time::{self, Millis};
 
 #[derive(Serialize)]
 struct Alert<'a> {
@@ -47,8 +47,7 @@ struct TriggerEvent<'a> {
     parameters: &'a Json,
 }
 
-pub fn body(message: &Message, message_id: &str) -> Vec<u8> {
-    let data = &message.data;
+pub fn body(at: Millis, data: &Data, message_id: &str) -> Vec<u8> {
     let nothing = Json::empty_object();
     let trigger_event = match &data.activation {
         Some(activation) => TriggerEvent { event_name: &activation.event_name, parameters: &activation.properties },
@@ -77,7 +76,7 @@ pub fn body(message: &Message, message_id: &str) -> Vec<u8> {
                 .collect(),
         },
         user: User { user_system_id: &data.user_id, parameters: &data.user_attributes },
-        timestamp: time::format_time(message.at),
+        timestamp: time::format_time(at),
         trigger_event,
     };
     serde_json::to_vec(&alert).expect("an alert serialises")

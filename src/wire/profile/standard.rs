@@ -1,10 +1,11 @@
 //! Profile `standard`: `{"type","timestamp","data"}`.
 
 use serde::Serialize;
+use serde_json::json;
 
 use crate::domain::endpoint::EventType;
 use crate::domain::json::Json;
-use crate::domain::message::{ActivationFact, AnswerFact, Data};
+use crate::domain::message::{ActivationFact, AnswerFact, Data, Delivery};
 use crate::domain::survey::QuestionType;
 use crate::domain::time::{self, Millis};
 
@@ -58,6 +59,14 @@ struct Answer<'a> {
     value: &'a Json,
     answered_at: String,
     duration_ms: Option<u64>,
+}
+
+/// The one message that tells of no survey.
+pub fn erased(delivery: &Delivery) -> Vec<u8> {
+    let at = time::format_time(delivery.message.at);
+    let data = json!({"user_id": delivery.user_id, "project": delivery.project, "erased_at": at});
+    let body = json!({"type": delivery.message.kind.name(), "timestamp": at, "data": data});
+    body.to_string().into_bytes()
 }
 
 pub fn body(kind: EventType, at: Millis, data: &Data) -> Vec<u8> {
