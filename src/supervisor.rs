@@ -22,10 +22,10 @@ use crate::actor::checkpoint::Checkpointer;
 use crate::actor::pool::Pool;
 use crate::actor::{self, Phase, Replies};
 use crate::bridge::auth::Auth;
-use crate::bridge::{self, App, Filter, Lists, Page, Surface, View};
+use crate::bridge::{self, App, Lists, Surface, View};
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::console::{Console, DeliveryFilter};
+use crate::config::{Config, Retention};
+use crate::console::{Console, Keep};
 use crate::delivery::{self, Delivery};
 use crate::domain::time::{Millis, SECOND};
 use crate::engine::Engine;
@@ -33,6 +33,7 @@ use crate::log::{self, Embedded, Kafka, Log};
 use crate::store::snapshot::Depot;
 use crate::store::{Family, Shared};
 use crate::thread::{Bell, Service, Thread};
+use crate::wire::listing::{Filter, List, Page};
 use crate::wire::topic::Topic;
 use owners::Owner;
 use readiness::Readiness;
@@ -232,7 +233,9 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     let taken = wait_until_taken(&config, options, &statuses, &delivery_status).await;
     if roles.console && taken.is_ok() {
         let store = data::open_store(&config.data_dir.join("state/console"), Family::CONSOLE, &shared)?;
-        parts.console = Some(Arc::new(Console::start(log.clone(), store)?));
+        let Retention { deliveries, decisions, responses, .. } = config.retention;
+        let keep = Keep { deliveries, decisions, responses };
+        parts.console = Some(Arc::new(Console::start(log.clone(), store, clock.clone(), keep)?));
     }
     let bell = Arc::new(Bell::default());
     let view = Arc::new(View::open(&log, bell.clone())?);
@@ -443,22 +446,21 @@ async fn listen(
 struct Projected(Arc<Console>);
 
 impl Lists for Projected {
-    fn deliveries(&self, project: &str, filter: &Filter, cursor: Option<&str>, limit: usize) -> Result<Page, String> {
-        let filter = filter.clone();
-        let filter = DeliveryFilter {
-            endpoint_id: filter.endpoint_id,
-            status: filter.status,
-            survey_id: filter.survey_id,
-            user_id: filter.user_id,
-            since: filter.since,
-            until: filter.until,
-        };
-        let (rows, next_cursor) = self.0.deliveries(project, &filter, cursor, limit)?;
-        Ok(Page { rows, next_cursor })
+    fn list(&self, list: List, project: &str, filter: &Filter, page: (Option<&str>, usize)) -> Result<Page, String> {
+        self.0.list(list, project, filter, page)
     }
 
     fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<serde_json::Value>, String> {
         self.0.delivery(project, delivery_id)
+    }
+
+    fn stats(
+        &self,
+        of: (&str, &str),
+        since: Option<Millis>,
+        until: Option<Millis>,
+    ) -> Result<serde_json::Value, String> {
+        self.0.stats(of, since, until)
     }
 }
 

@@ -25,7 +25,8 @@ use crate::wire::topic::Topic;
 
 const PARTITIONS: u32 = 2;
 /// Every topic that the engine writes to.
-const OUTPUTS: [Topic; 5] = [Topic::Decisions, Topic::Responses, Topic::Deliveries, Topic::Rejects, Topic::Definitions];
+const OUTPUTS: [Topic; 6] =
+    [Topic::Decisions, Topic::Responses, Topic::Displays, Topic::Deliveries, Topic::Rejects, Topic::Definitions];
 
 fn key() -> ClusterKey {
     ClusterKey::new([3; 32])

@@ -4,38 +4,27 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::problem::{Answer, Problem, json_answer};
-use super::router::Name;
 use super::{App, Asked};
+use crate::domain::decision::Reason;
 use crate::domain::time::{self, Millis};
-use crate::wire::definition::Code;
-
-/// What a list of deliveries is narrowed to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    pub endpoint_id: Option<String>,
-    pub status: Option<String>,
-    pub survey_id: Option<String>,
-    pub user_id: Option<String>,
-    pub since: Option<Millis>,
-    pub until: Option<Millis>,
-}
-
-/// A stretch of a list, newest first.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Page {
-    pub rows: Vec<Value>,
-    pub next_cursor: Option<String>,
-}
+use crate::wire::definition::{Code, Kind};
+use crate::wire::listing::{Filter, List, Page};
 
 /// The console's projection, as far as HTTP asks it.
 pub trait Lists: Send + Sync {
     /// # Errors
     /// What is wrong with the cursor, or with the projection.
-    fn deliveries(&self, project: &str, filter: &Filter, cursor: Option<&str>, limit: usize) -> Result<Page, String>;
+    fn list(&self, list: List, project: &str, filter: &Filter, page: (Option<&str>, usize)) -> Result<Page, String>;
 
     /// # Errors
     /// When the projection cannot be read.
     fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<Value>, String>;
+
+    /// Of a project's survey, from a time up to and without another.
+    ///
+    /// # Errors
+    /// When the projection cannot be read.
+    fn stats(&self, of: (&str, &str), since: Option<Millis>, until: Option<Millis>) -> Result<Value, String>;
 }
 
 /// `limit`, `cursor` and whatever filters a list knows.
@@ -91,19 +80,24 @@ impl Query {
 }
 
 impl App {
-    pub(super) fn deliveries(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
-        let Some(lists) = &self.lists else {
-            let wait = std::time::Duration::from_secs(60);
-            return Err(Problem::later(503, "no_console", "this process does not run the role console", wait));
-        };
-        let broken = |detail: String| Problem::new(500, "internal", detail);
-        let project = &asked.caller.project;
-        if asked.route.name == Name::Delivery {
-            let found = lists.delivery(project, &asked.route.parts[0]).map_err(broken)?;
-            let row = found.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
-            return Ok(json_answer(200, row.to_string()));
-        }
-        let query = page(asked.query, &["endpoint_id", "status", "survey_id", "user_id", "since", "until"])?;
+    fn lists(&self) -> Result<&dyn Lists, Problem> {
+        let wait = std::time::Duration::from_secs(60);
+        let missing = || Problem::later(503, "no_console", "this process does not run the role console", wait);
+        self.lists.as_deref().ok_or_else(missing)
+    }
+
+    pub(super) fn delivery(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let found = self.lists()?.delivery(&asked.caller.project, &asked.route.parts[0]).map_err(broken)?;
+        let row = found.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
+        Ok(json_answer(200, row.to_string()))
+    }
+
+    pub(super) fn list(&self, asked: &Asked<'_>, list: List) -> Result<Answer, Problem> {
+        let lists = self.lists()?;
+        let all = ["status", "survey_id", "user_id", "since", "until", "endpoint_id"];
+        // Nothing but a delivery has an endpoint.
+        let known = if list == List::Deliveries { &all[..] } else { &all[..5] };
+        let query = page(asked.query, known)?;
         let filter = Filter {
             endpoint_id: query.text("endpoint_id"),
             status: query.text("status"),
@@ -112,12 +106,31 @@ impl App {
             since: query.time("since")?,
             until: query.time("until")?,
         };
-        let known = ["pending", "waiting", "delivered", "dead", "cancelled"];
-        if filter.status.as_deref().is_some_and(|status| !known.contains(&status)) {
-            return Err(Problem::field(Code::Invalid, "", format!("status must be one of {}", known.join(", "))));
+        let statuses: Vec<&str> = match list {
+            List::Deliveries => vec!["pending", "waiting", "delivered", "dead", "cancelled"],
+            List::Decisions => Reason::names().collect(),
+            List::Responses => vec!["partial", "completed"],
+        };
+        if filter.status.as_deref().is_some_and(|status| !statuses.contains(&status)) {
+            return Err(Problem::field(Code::Invalid, "", format!("status must be one of {}", statuses.join(", "))));
         }
-        let page =
-            lists.deliveries(project, &filter, query.cursor.as_deref(), query.limit).map_err(|_| bad_cursor())?;
-        Ok(json_answer(200, json!({"deliveries": page.rows, "next_cursor": page.next_cursor}).to_string()))
+        let cursor = query.cursor.as_deref();
+        let page = lists.list(list, &asked.caller.project, &filter, (cursor, query.limit)).map_err(|_| bad_cursor())?;
+        Ok(json_answer(200, json!({list.name(): page.rows, "next_cursor": page.next_cursor}).to_string()))
     }
+
+    pub(super) fn stats(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let lists = self.lists()?;
+        let (project, survey_id) = (asked.caller.project.as_str(), asked.route.parts[0].as_str());
+        if self.view.get(project, Kind::Survey, survey_id).is_none() {
+            return Err(Problem::not_found("there is no such survey"));
+        }
+        let query = page(asked.query, &["since", "until"])?;
+        let stats = lists.stats((project, survey_id), query.time("since")?, query.time("until")?).map_err(broken)?;
+        Ok(json_answer(200, stats.to_string()))
+    }
+}
+
+fn broken(detail: String) -> Problem {
+    Problem::new(500, "internal", detail)
 }

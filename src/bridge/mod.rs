@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use lists::{Filter, Lists, Page};
+pub use lists::Lists;
 pub use view::View;
 
 use crate::actor::{Answer as Told, Replies};
@@ -31,6 +31,7 @@ use crate::domain::id;
 use crate::domain::time::Millis;
 use crate::log::{At, Log, New};
 use crate::wire::definition::Code;
+use crate::wire::listing::List;
 use crate::wire::record::{self, Internal, MAC_HEADER, REPLY_HEADER};
 use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
@@ -151,7 +152,7 @@ impl App {
         if route.name == Name::TestClock && self.test_clock.is_none() {
             return Err(Problem::not_found("the test clock is not on; start with --test-clock"));
         }
-        if !self.takes_requests && !matches!(route.name, Name::Deliveries | Name::Delivery | Name::Snapshots) {
+        if !self.takes_requests && !route.name.needs_no_bridge() {
             let detail = "the role bridge does not run in this process; ask one where it does";
             return Err(Problem::later(503, "no_bridge", detail, Duration::from_secs(1)));
         }
@@ -191,7 +192,11 @@ impl App {
             Name::Triggers | Name::Trigger => self.triggers(&asked, &head.method).await,
             Name::Surveys | Name::Endpoints => self.list_definitions(&asked),
             Name::Survey | Name::Endpoint | Name::Settings => self.definition(&asked, &head.method).await,
-            Name::Deliveries | Name::Delivery => self.deliveries(&asked),
+            Name::Deliveries => self.list(&asked, List::Deliveries),
+            Name::Decisions => self.list(&asked, List::Decisions),
+            Name::Responses => self.list(&asked, List::Responses),
+            Name::Delivery => self.delivery(&asked),
+            Name::SurveyStats => self.stats(&asked),
             Name::Snapshots => self.take_snapshots().await,
             Name::TestClock => self.advance(&asked).await,
             Name::Livez | Name::Readyz | Name::Metrics | Name::OpenApi => unreachable!("answered without a key"),

@@ -27,8 +27,11 @@ pub enum Name {
     Endpoints,
     Endpoint,
     Settings,
+    SurveyStats,
     Deliveries,
     Delivery,
+    Decisions,
+    Responses,
     Snapshots,
     TestClock,
     Livez,
@@ -150,6 +153,16 @@ pub const TABLE: &[Row] = &[
         allow: "GET, PUT, DELETE",
     },
     Row {
+        name: Name::SurveyStats,
+        template: "/v1/surveys/{survey_id}/stats",
+        methods: &[(
+            "GET",
+            Kind::Admin,
+            "Show how a survey fares: considered, offered, displayed, answered, and why not",
+        )],
+        allow: "GET",
+    },
+    Row {
         name: Name::Endpoints,
         template: "/v1/endpoints",
         methods: &[("GET", Kind::Admin, "List endpoints")],
@@ -184,6 +197,18 @@ pub const TABLE: &[Row] = &[
         name: Name::Delivery,
         template: "/v1/deliveries/{delivery_id}",
         methods: &[("GET", Kind::Admin, "Show a delivery and its attempts")],
+        allow: "GET",
+    },
+    Row {
+        name: Name::Decisions,
+        template: "/v1/decisions",
+        methods: &[("GET", Kind::Admin, "List decisions, each with the gate of every survey considered")],
+        allow: "GET",
+    },
+    Row {
+        name: Name::Responses,
+        template: "/v1/responses",
+        methods: &[("GET", Kind::Server, "List responses with their answers")],
         allow: "GET",
     },
     Row {
@@ -233,6 +258,12 @@ impl Name {
     /// What apps in browsers may call.
     pub fn is_client(self) -> bool {
         TABLE.iter().any(|row| row.name == self && row.methods.iter().any(|(_, kind, _)| *kind == Kind::Client))
+    }
+
+    /// What processes answer that take no requests for the engine.
+    pub fn needs_no_bridge(self) -> bool {
+        use Name::{Decisions, Deliveries, Delivery, Responses, Snapshots, SurveyStats};
+        matches!(self, Deliveries | Delivery | Decisions | Responses | SurveyStats | Snapshots)
     }
 
     /// What lives on the admin listener alone, when there is one.

@@ -12,6 +12,7 @@ mod output;
 mod send;
 mod serve;
 mod snapshot;
+mod stats;
 mod tail;
 mod topics;
 
@@ -80,6 +81,8 @@ enum Verb {
     Validate(apply::ValidateArgs),
     /// Show surveys, endpoints, triggers or settings
     Get(get::GetArgs),
+    /// Show how a survey fares: considered, offered, displayed, answered, and why not
+    Stats(stats::StatsArgs),
     /// Send an event, a trigger, a display or an answer
     Send(send::SendArgs),
     /// Print the records of a topic
@@ -214,6 +217,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Serve(args) => serve::run(context.config, &args).await,
         Verb::Apply(args) => apply::run(&context, &args).await,
         Verb::Get(args) => get::run(&context, &args).await,
+        Verb::Stats(args) => stats::run(&context, &args).await,
         Verb::Send(args) => send::run(&context, &args).await,
         Verb::Tail(args) => tail::run(&context, &args).await,
         Verb::Topics { what, .. } => topics::run(&context, &what).await,

@@ -1,64 +1,47 @@
-//! Deliveries with their attempts, by id and newest first per project.
+//! Follows what the engine and the delivery put out, and keeps the lists.
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::domain::message::Delivery;
-use crate::domain::time::{self, Millis};
-use crate::log::{At, Log, Reader};
-use crate::store::{Batch, Family, Store, keys};
+use super::order::{self, Round};
+use super::stats::{self, Fact};
+use super::{deliveries, kept};
+use crate::clock::Clock;
+use crate::domain::endpoint::EventType;
+use crate::domain::message::Seen;
+use crate::domain::time::Millis;
+use crate::log::{At, Log, Reader, Record};
+use crate::store::{Family, Store};
 use crate::thread::{Bell, News, Service};
-use crate::wire::output::{AttemptRecord, DeliveryRecord, Ended, RetryRecord};
+use crate::wire::listing::{Filter, List, Page};
+use crate::wire::output::DeliveryRecord;
 use crate::wire::topic::Topic;
 
-const TOPICS: [Topic; 5] = [Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d];
+/// In this order in every round: what an erasure takes away is known before
+/// what came of the records before it.
+const TOPICS: [Topic; 8] = [
+    Topic::Deliveries,
+    Topic::Attempts,
+    Topic::Retry1m,
+    Topic::Retry1h,
+    Topic::Retry1d,
+    Topic::Decisions,
+    Topic::Responses,
+    Topic::Displays,
+];
 const POSITIONS: &[u8] = b"positions";
 const ROUND_BYTES: usize = 1 << 20;
-/// Attempts shown of one delivery; a delivery has at most a few dozen.
-const MAX_ATTEMPTS: usize = 200;
-/// Rows looked at for one page of a narrow filter.
-const MAX_SCANNED: usize = 20_000;
+/// Rows taken away at a time.
+const PRUNED_AT_A_TIME: usize = 1_000;
 
-/// What a list is narrowed to; `None` takes everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DeliveryFilter {
-    pub endpoint_id: Option<String>,
-    pub status: Option<String>,
-    pub survey_id: Option<String>,
-    pub user_id: Option<String>,
-    pub since: Option<Millis>,
-    pub until: Option<Millis>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Row {
-    delivery_id: String,
-    message_id: String,
-    endpoint_id: String,
-    project: String,
-    kind: String,
-    survey_id: Option<String>,
-    user_id: String,
-    created_at: Millis,
-    status: String,
-    attempt_count: u32,
-    next_attempt_at: Option<Millis>,
-    reason: Option<String>,
-    attempts: Vec<AttemptRow>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct AttemptRow {
-    attempt: u32,
-    started_at: Millis,
-    duration_ms: u64,
-    http_status: Option<u16>,
-    outcome: String,
-    error: Option<String>,
-    response: Option<String>,
+/// How long rows are kept, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    pub deliveries: Millis,
+    pub decisions: Millis,
+    pub responses: Millis,
 }
 
 pub struct Console {
@@ -71,7 +54,7 @@ impl Console {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(log: Log, store: Arc<Store>) -> std::io::Result<Console> {
+    pub fn start(log: Log, store: Arc<Store>, clock: Clock, keep: Keep) -> std::io::Result<Console> {
         let (bell, own_store) = (Arc::new(Bell::default()), store.clone());
         let mut reader = log.reader("console", bell.clone());
         let following = Service::spawn("console", bell, move |turns| {
@@ -80,7 +63,14 @@ impl Console {
             while turns.go_on() {
                 match follow(&log, &mut reader, &own_store, &mut positions) {
                     Ok(true) => {}
-                    Ok(false) => turns.wait(Duration::from_millis(500)),
+                    Ok(false) => {
+                        if let Err(detail) = prune(&own_store, clock.now(), keep)
+                            && news.is_new(&detail)
+                        {
+                            tracing::error!(detail, "old rows of the console's lists cannot be removed");
+                        }
+                        turns.wait(Duration::from_millis(500));
+                    }
                     Err(detail) => {
                         if news.is_new(&detail) {
                             tracing::error!(detail, "the console's projection pauses");
@@ -102,43 +92,27 @@ impl Console {
     ///
     /// # Errors
     /// A cursor that is none, or a store that cannot be read.
-    pub fn deliveries(
+    pub fn list(
         &self,
+        list: List,
         project: &str,
-        filter: &DeliveryFilter,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<(Vec<Value>, Option<String>), String> {
-        let newest = keys::named(project, &"\u{10ffff}".repeat(2));
-        let mut from = match cursor {
-            None => newest,
-            Some(cursor) => {
-                let place = hex::decode(cursor).map_err(|_| "cursor".to_owned())?;
-                [keys::named(project, ""), place].concat()
-            }
-        };
-        let prefix = keys::named(project, "");
-        let mut rows = Vec::new();
-        let mut scanned = 0;
-        loop {
-            let entries = self.store.descending(Family::Entries, &from, 256).map_err(|e| e.to_string())?;
-            let Some((last, _)) = entries.last().cloned() else { return Ok((rows, None)) };
-            for (key, id) in entries {
-                if !key.starts_with(&prefix) {
-                    return Ok((rows, None));
+        filter: &Filter,
+        (cursor, limit): (Option<&str>, usize),
+    ) -> Result<Page, String> {
+        order::page(&self.store, (list, project, filter), (cursor, limit), |_, bytes| {
+            let body = match list {
+                List::Deliveries => {
+                    let row = deliveries::read(&bytes)?;
+                    return Ok(row.fits(filter).then(|| deliveries::shown(&row, false)));
                 }
-                scanned += 1;
-                if rows.len() == limit || scanned > MAX_SCANNED {
-                    return Ok((rows, Some(hex::encode(&key[prefix.len()..]))));
-                }
-                let Some(row) = load(&self.store, &id)? else { continue };
-                if filter.takes(&row) {
-                    rows.push(shown(&row, false));
-                }
-            }
-            let Some(before) = previous(&last) else { return Ok((rows, None)) };
-            from = before;
-        }
+                List::Decisions | List::Responses => kept::read(&bytes)?.value(),
+            };
+            let fits = match list {
+                List::Decisions => kept::fits_decision(&body, filter),
+                _ => kept::fits_response(&body, filter),
+            };
+            Ok(fits.then_some(body))
+        })
     }
 
     /// One delivery with all its attempts.
@@ -146,76 +120,28 @@ impl Console {
     /// # Errors
     /// When the store cannot be read.
     pub fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<Value>, String> {
-        let row = load(&self.store, delivery_id.as_bytes())?;
-        Ok(row.filter(|row| row.project == project).map(|row| shown(&row, true)))
+        let bytes = self.store.get(Family::Index, &order::row(List::Deliveries, delivery_id))?;
+        let row = bytes.map(|bytes| deliveries::read(&bytes)).transpose()?;
+        Ok(row.filter(|row| row.is_of(project)).map(|row| deliveries::shown(&row, true)))
+    }
+
+    /// How a survey fared from `since`, up to and without `until`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn stats(&self, of: (&str, &str), since: Option<Millis>, until: Option<Millis>) -> Result<Value, String> {
+        stats::of(&self.store, of, since, until)
     }
 }
 
-/// The largest key below this one that can exist here: keys end in an id, so
-/// cutting the last byte down is below it and above everything smaller.
-fn previous(key: &[u8]) -> Option<Vec<u8>> {
-    let mut key = key.to_vec();
-    let last = key.last_mut()?;
-    if *last == 0 {
-        key.pop();
-        return Some(key);
-    }
-    *last -= 1;
-    key.push(0xff);
-    Some(key)
-}
-
-impl DeliveryFilter {
-    fn takes(&self, row: &Row) -> bool {
-        let same = |wanted: &Option<String>, actual: &str| wanted.as_deref().is_none_or(|w| w == actual);
-        same(&self.endpoint_id, &row.endpoint_id)
-            && same(&self.status, &row.status)
-            && same(&self.user_id, &row.user_id)
-            && self.survey_id.as_ref().is_none_or(|w| row.survey_id.as_ref() == Some(w))
-            && self.since.is_none_or(|since| row.created_at >= since)
-            && self.until.is_none_or(|until| row.created_at < until)
-    }
-}
-
-fn load(store: &Store, delivery_id: &[u8]) -> Result<Option<Row>, String> {
-    let bytes = store.get(Family::Index, delivery_id).map_err(|e| e.to_string())?;
-    bytes.map(|b| postcard::from_bytes(&b).map_err(|e| e.to_string())).transpose()
-}
-
-fn shown(row: &Row, whole: bool) -> Value {
-    let mut value = json!({
-        "delivery_id": row.delivery_id,
-        "message_id": row.message_id,
-        "endpoint_id": row.endpoint_id,
-        "type": row.kind,
-        "survey_id": row.survey_id,
-        "user_id": row.user_id,
-        "status": row.status,
-        "attempt_count": row.attempt_count,
-        "next_attempt_at": row.next_attempt_at.map(time::format_time),
-        "reason": row.reason,
-        "created_at": time::format_time(row.created_at),
-    });
-    if whole {
-        let attempts = row.attempts.iter().map(|a| {
-            let mut attempt = json!({
-                "attempt": a.attempt,
-                "started_at": time::format_time(a.started_at),
-                "duration_ms": a.duration_ms,
-                "http_status": a.http_status,
-                "outcome": a.outcome,
-            });
-            if let Some(error) = &a.error {
-                attempt["error"] = error.as_str().into();
-            }
-            if let Some(response) = &a.response {
-                attempt["response"] = response.as_str().into();
-            }
-            attempt
-        });
-        value["attempts"] = attempts.collect();
-    }
-    value
+fn prune(store: &Store, now: Millis, keep: Keep) -> Result<(), String> {
+    let user_of = |bytes: &[u8]| kept::read(bytes).ok().map(|kept| kept.user_id().to_owned());
+    order::prune(store, List::Deliveries, now - keep.deliveries, PRUNED_AT_A_TIME, |bytes| {
+        deliveries::read(bytes).ok().map(|row| row.user_id().to_owned())
+    })?;
+    order::prune(store, List::Decisions, now - keep.decisions, PRUNED_AT_A_TIME, user_of)?;
+    order::prune(store, List::Responses, now - keep.responses, PRUNED_AT_A_TIME, user_of)?;
+    stats::prune(store, now, now - keep.responses.min(keep.decisions), PRUNED_AT_A_TIME)
 }
 
 /// One round over all topics and partitions; gives whether anything was read.
@@ -230,8 +156,7 @@ fn follow(log: &Log, reader: &mut Reader, store: &Store, known: &mut Option<Posi
             from_where_the_log_begins(log, stored).map_err(|e| text(&e))?
         }
     };
-    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
-    let mut batch = Batch::default();
+    let mut round = Round::new(store);
     let mut read = false;
     for partition in 0..log.partitions() {
         let mut fetch = |topic: Topic, positions: &BTreeMap<String, u64>| {
@@ -248,8 +173,7 @@ fn follow(log: &Log, reader: &mut Reader, store: &Store, known: &mut Option<Posi
             for record in records {
                 read = true;
                 positions.insert(At { topic, partition }.to_string(), record.offset + 1);
-                let value = record.value.as_deref().unwrap_or_default();
-                take(topic, value, (store, &mut rows, &mut batch))?;
+                take(topic, &record, store, &mut round)?;
             }
         }
     }
@@ -257,9 +181,7 @@ fn follow(log: &Log, reader: &mut Reader, store: &Store, known: &mut Option<Posi
         *known = Some(positions);
         return Ok(false);
     }
-    for (id, row) in rows {
-        batch.put(Family::Index, id, postcard::to_stdvec(&row).map_err(|e| text(&e))?);
-    }
+    let mut batch = round.into_batch();
     batch.put(Family::Meta, POSITIONS, serde_json::to_vec(&positions).map_err(|e| text(&e))?);
     store.write(batch).map_err(|e| text(&e))?;
     *known = Some(positions);
@@ -280,121 +202,33 @@ fn from_where_the_log_begins(log: &Log, mut positions: Positions) -> Result<Posi
 
 /// Next offset by topic and partition.
 type Positions = BTreeMap<String, u64>;
-type Into<'a> = (&'a Store, &'a mut BTreeMap<String, Row>, &'a mut Batch);
 
 /// What cannot be read is the delivery's to report; a list just leaves it out.
-fn take(topic: Topic, value: &[u8], (store, rows, batch): Into<'_>) -> Result<(), String> {
+fn take(topic: Topic, record: &Record, store: &Store, round: &mut Round<'_>) -> Result<(), String> {
+    let value = record.value.as_deref().unwrap_or_default();
     match topic {
-        Topic::Deliveries => {
-            let Ok(DeliveryRecord::Deliver(delivery)) = serde_json::from_slice(value) else { return Ok(()) };
-            let known = row_of(&delivery.delivery_id, store, rows)?;
-            if known.as_ref().is_some_and(|row| !row.is_blank()) {
-                return Ok(());
-            }
-            let order = keys::timed(delivery.created_at, delivery.delivery_id.as_bytes());
-            let key = [keys::named(&delivery.project, ""), order].concat();
-            batch.put(Family::Entries, key, delivery.delivery_id.as_bytes());
-            match known {
-                Some(row) => row.learn(*delivery),
-                None => {
-                    let mut row = Row::blank(&delivery.delivery_id);
-                    row.next_attempt_at = Some(delivery.created_at);
-                    row.learn(*delivery);
-                    rows.insert(row.delivery_id.clone(), row);
-                }
-            }
-        }
+        Topic::Deliveries => match serde_json::from_slice(value) {
+            Ok(DeliveryRecord::Deliver(delivery)) => deliveries::delivered(*delivery, round),
+            Ok(DeliveryRecord::CancelUser { project, user_id }) => match kept::source(record) {
+                Some(source) => kept::erased((&project, &user_id), source, store, round),
+                None => Ok(()),
+            },
+            Ok(DeliveryRecord::Endpoint { .. }) | Err(_) => Ok(()),
+        },
         Topic::Attempts => {
-            let Ok(attempt) = serde_json::from_slice::<AttemptRecord>(value) else { return Ok(()) };
-            attempted(row_or_blank(&attempt.delivery_id, store, rows)?, attempt);
+            serde_json::from_slice(value).map_or(Ok(()), |attempt| deliveries::attempted(attempt, round))
         }
-        _ => {
-            let Ok(retry) = serde_json::from_slice::<RetryRecord>(value) else { return Ok(()) };
-            let row = row_or_blank(&retry.delivery.delivery_id, store, rows)?;
-            if row.status == "waiting" && retry.attempt >= row.attempt_count {
-                row.next_attempt_at = Some(retry.due_at);
-            }
+        Topic::Decisions | Topic::Responses => match kept::source(record) {
+            Some(source) if topic == Topic::Decisions => kept::decided(value, source, round),
+            Some(source) => kept::responded(value, source, round),
+            None => Ok(()),
+        },
+        Topic::Displays => {
+            let Ok(seen) = serde_json::from_slice::<Seen>(value) else { return Ok(()) };
+            let name = if seen.kind == EventType::Dismissed { "dismissed" } else { "displayed" };
+            let fact = Fact { at: seen.occurred_at, name, id: &seen.offer_id };
+            stats::happened(round, (&seen.project, &seen.survey_id), fact)
         }
-    }
-    Ok(())
-}
-
-fn row_of<'a>(id: &str, store: &Store, rows: &'a mut BTreeMap<String, Row>) -> Result<Option<&'a mut Row>, String> {
-    if !rows.contains_key(id)
-        && let Some(row) = load(store, id.as_bytes())?
-    {
-        rows.insert(id.to_owned(), row);
-    }
-    Ok(rows.get_mut(id))
-}
-
-fn row_or_blank<'a>(id: &str, store: &Store, rows: &'a mut BTreeMap<String, Row>) -> Result<&'a mut Row, String> {
-    if row_of(id, store, rows)?.is_none() {
-        rows.insert(id.to_owned(), Row::blank(id));
-    }
-    Ok(rows.get_mut(id).expect("just looked up or inserted"))
-}
-
-impl Row {
-    /// Of a delivery that is only spoken of so far.
-    fn blank(delivery_id: &str) -> Row {
-        Row {
-            delivery_id: delivery_id.to_owned(),
-            message_id: String::new(),
-            endpoint_id: String::new(),
-            project: String::new(),
-            kind: String::new(),
-            survey_id: None,
-            user_id: String::new(),
-            created_at: 0,
-            status: "pending".into(),
-            attempt_count: 0,
-            next_attempt_at: None,
-            reason: None,
-            attempts: Vec::new(),
-        }
-    }
-
-    fn is_blank(&self) -> bool {
-        self.kind.is_empty()
-    }
-
-    fn learn(&mut self, delivery: Delivery) {
-        self.message_id = delivery.message_id;
-        self.endpoint_id = delivery.endpoint_id;
-        self.project = delivery.project;
-        self.kind = delivery.message.kind.name().to_owned();
-        self.survey_id = delivery.survey_id;
-        self.user_id = delivery.user_id;
-        self.created_at = delivery.created_at;
-    }
-}
-
-fn attempted(row: &mut Row, attempt: AttemptRecord) {
-    let cancelled = attempt.ended == Some(Ended::Cancelled);
-    let known = row.attempts.iter().any(|a| a.attempt == attempt.attempt);
-    if row.status == "delivered" || (known && !cancelled) {
-        return;
-    }
-    row.attempt_count = row.attempt_count.max(attempt.attempt);
-    row.next_attempt_at = attempt.next_due_at;
-    row.reason = attempt.reason;
-    row.status = match attempt.ended {
-        Some(Ended::Delivered) => "delivered",
-        Some(Ended::Dead) => "dead",
-        Some(Ended::Cancelled) => "cancelled",
-        None => "waiting",
-    }
-    .into();
-    if attempt.attempt > 0 && !known && row.attempts.len() < MAX_ATTEMPTS {
-        row.attempts.push(AttemptRow {
-            attempt: attempt.attempt,
-            started_at: attempt.started_at,
-            duration_ms: attempt.duration_ms,
-            http_status: attempt.http_status,
-            outcome: attempt.outcome.name().to_owned(),
-            error: attempt.error,
-            response: attempt.response,
-        });
+        _ => serde_json::from_slice(value).map_or(Ok(()), |retry| deliveries::waits(&retry, round)),
     }
 }

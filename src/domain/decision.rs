@@ -10,7 +10,7 @@ use super::time::{self, Millis};
 use super::user::{Activated, Offer};
 
 /// Why a survey is not offered, in the order in which the gates are tried
-/// (design §5). Gates of rules that do not exist yet are not listed.
+/// (design §5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gate {
@@ -32,34 +32,38 @@ pub enum Gate {
     Cooldown,
     GlobalCooldown,
     SessionCap,
+    QuotaFull,
     OfferOutstanding,
     Preempted,
 }
 
 impl Gate {
+    pub const ALL: [(&'static str, Gate); 21] = [
+        ("not_active", Gate::NotActive),
+        ("out_of_schedule", Gate::OutOfSchedule),
+        ("platform_mismatch", Gate::PlatformMismatch),
+        ("locale_mismatch", Gate::LocaleMismatch),
+        ("version_mismatch", Gate::VersionMismatch),
+        ("show_on_mismatch", Gate::ShowOnMismatch),
+        ("not_activated", Gate::NotActivated),
+        ("delay_pending", Gate::DelayPending),
+        ("cancelled", Gate::Cancelled),
+        ("expired", Gate::Expired),
+        ("targeting_failed", Gate::TargetingFailed),
+        ("holdout", Gate::Holdout),
+        ("not_sampled", Gate::NotSampled),
+        ("already_completed", Gate::AlreadyCompleted),
+        ("max_displays", Gate::MaxDisplays),
+        ("cooldown", Gate::Cooldown),
+        ("global_cooldown", Gate::GlobalCooldown),
+        ("session_cap", Gate::SessionCap),
+        ("quota_full", Gate::QuotaFull),
+        ("offer_outstanding", Gate::OfferOutstanding),
+        ("preempted", Gate::Preempted),
+    ];
+
     pub fn name(self) -> &'static str {
-        match self {
-            Gate::NotActive => "not_active",
-            Gate::OutOfSchedule => "out_of_schedule",
-            Gate::PlatformMismatch => "platform_mismatch",
-            Gate::LocaleMismatch => "locale_mismatch",
-            Gate::VersionMismatch => "version_mismatch",
-            Gate::ShowOnMismatch => "show_on_mismatch",
-            Gate::NotActivated => "not_activated",
-            Gate::DelayPending => "delay_pending",
-            Gate::Cancelled => "cancelled",
-            Gate::Expired => "expired",
-            Gate::TargetingFailed => "targeting_failed",
-            Gate::Holdout => "holdout",
-            Gate::NotSampled => "not_sampled",
-            Gate::AlreadyCompleted => "already_completed",
-            Gate::MaxDisplays => "max_displays",
-            Gate::Cooldown => "cooldown",
-            Gate::GlobalCooldown => "global_cooldown",
-            Gate::SessionCap => "session_cap",
-            Gate::OfferOutstanding => "offer_outstanding",
-            Gate::Preempted => "preempted",
-        }
+        Gate::ALL[self as usize].0
     }
 }
 
@@ -74,6 +78,14 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every name that a reason can have.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        [Reason::Offered, Reason::NoSurvey, Reason::Stale]
+            .into_iter()
+            .chain(Gate::ALL.map(|(_, gate)| Reason::Gate(gate)))
+            .map(Reason::name)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Reason::Offered => "offered",

@@ -36,6 +36,7 @@ pub struct Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Decision,
+    Display,
     Offer,
     Response,
     Message,
@@ -49,6 +50,7 @@ impl Kind {
     fn prefix(self) -> &'static str {
         match self {
             Kind::Decision => "dec",
+            Kind::Display => "dis",
             Kind::Offer => "off",
             Kind::Response => "res",
             Kind::Message => "msg",

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::endpoint::EventType;
 use super::json::Json;
 use super::survey::QuestionType;
-use super::time::Millis;
+use super::time::{self, Millis};
 
 /// One message for one endpoint. No retry needs anything beyond it but the
 /// endpoint's own definition. Times are milliseconds since the epoch.
@@ -21,6 +21,24 @@ pub struct Delivery {
     pub survey_id: Option<String>,
     pub created_at: Millis,
     pub message: Message,
+}
+
+/// An offer that was seen or closed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    /// `survey.displayed` or `survey.dismissed`.
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    pub project: String,
+    pub user_id: String,
+    #[serde(with = "time::rfc3339")]
+    pub occurred_at: Millis,
+    pub offer_id: String,
+    pub survey_id: String,
+    pub survey_version: u64,
+    /// Empty for a link survey.
+    pub trigger: String,
+    pub test: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

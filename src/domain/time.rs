@@ -12,6 +12,10 @@ pub const MINUTE: Millis = 60 * SECOND;
 pub const HOUR: Millis = 60 * MINUTE;
 pub const DAY: Millis = 24 * HOUR;
 
+/// The longest duration that can be asked for: times that come of it stay
+/// within what RFC 3339 can spell.
+pub const MAX_DURATION: Millis = 36_500 * DAY;
+
 /// How far into the future of the log an event time may lie (design: skew).
 pub const FUTURE_SKEW: Millis = 5 * MINUTE;
 
@@ -59,6 +63,7 @@ pub fn format_time_offset(at: Millis) -> String {
 /// A sentence that says what a duration looks like.
 pub fn parse_duration(text: &str) -> Result<Millis, &'static str> {
     const WANTED: &str = "a duration such as 30s, 15m, 2h, 7d or 1h30m, units descending";
+    const TOO_LONG: &str = "at most 36500d";
     let mut total: Millis = 0;
     let mut smallest = Millis::MAX;
     let mut rest = text;
@@ -82,7 +87,13 @@ pub fn parse_duration(text: &str) -> Result<Millis, &'static str> {
         total = count.checked_mul(unit).and_then(|part| total.checked_add(part)).ok_or(WANTED)?;
         rest = &rest[digits + 1..];
     }
-    if smallest == Millis::MAX { Err(WANTED) } else { Ok(total) }
+    if smallest == Millis::MAX {
+        Err(WANTED)
+    } else if total > MAX_DURATION {
+        Err(TOO_LONG)
+    } else {
+        Ok(total)
+    }
 }
 
 /// The shortest spelling that [`parse_duration`] reads back: `1h30m`, `0s`.
@@ -117,6 +128,18 @@ pub fn as_time<S: Serializer>(at: &Millis, serializer: S) -> Result<S::Ok, S::Er
 
 pub fn as_optional_time<S: Serializer>(at: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
     at.map(format_time).serialize(serializer)
+}
+
+/// For `with`: the spelling of [`format_time`], and back.
+pub mod rfc3339 {
+    use super::Millis;
+    use serde::{Deserialize, Deserializer};
+
+    pub use super::as_time as serialize;
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Millis, D::Error> {
+        super::parse_time(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
 }
 
 /// The three times that a record may carry about when a thing happened.
@@ -166,7 +189,7 @@ mod tests {
         assert_eq!(parse_duration("1h30m"), Ok(90 * MINUTE));
         assert_eq!(parse_duration("100h"), Ok(100 * HOUR));
         assert_eq!(parse_duration("0s"), Ok(0));
-        for wrong in ["", "30", "m", "30m1h", "1h1h", "1.5h", "-1h", "1w", "1h 30m", "99999999999999d"] {
+        for wrong in ["", "30", "m", "30m1h", "1h1h", "1.5h", "-1h", "1w", "1h 30m", "99999999999999d", "36501d"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
         for span in [0, SECOND, 90 * MINUTE, 100 * HOUR, 7 * DAY + SECOND] {

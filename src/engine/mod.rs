@@ -303,7 +303,7 @@ impl Machine for Engine {
     }
 
     fn output_topics(&self, partition: u32) -> Vec<Topic> {
-        let mut topics = vec![Topic::Decisions, Topic::Responses, Topic::Deliveries, Topic::Rejects];
+        let mut topics = vec![Topic::Decisions, Topic::Responses, Topic::Displays, Topic::Deliveries, Topic::Rejects];
         if partition == 0 {
             // The registrar's.
             topics.push(Topic::Definitions);

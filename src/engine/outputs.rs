@@ -20,6 +20,9 @@ pub fn encode(scene: Scene<'_>, item: &apply::Output) -> Output {
         apply::Output::Response { kind, data } => {
             (Topic::Responses, scene.origin.id(Kind::Response, &[kind.name()]), output::response(*kind, data))
         }
+        apply::Output::Seen(seen) => {
+            (Topic::Displays, scene.origin.id(Kind::Display, &[seen.kind.name()]), output::encode(seen))
+        }
         apply::Output::Delivery(delivery) => {
             let record = DeliveryRecord::Deliver(delivery.clone());
             (Topic::Deliveries, delivery.delivery_id.clone(), output::encode(&record))

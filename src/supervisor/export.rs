@@ -389,7 +389,14 @@ impl Export<'_> {
         told("bringing state over", 0, u64::from(partitions));
         let users = engine::repartition(stores, &fresh).map_err(Error::Failed)?;
         let now = metas.iter().map(|meta| meta.now).max().unwrap_or(0);
-        let outputs = [Topic::Decisions, Topic::Responses, Topic::Deliveries, Topic::Rejects, Topic::Definitions];
+        let outputs = [
+            Topic::Decisions,
+            Topic::Responses,
+            Topic::Displays,
+            Topic::Deliveries,
+            Topic::Rejects,
+            Topic::Definitions,
+        ];
         for (partition, store) in (0..).zip(&fresh) {
             let last = &lasts[partition as usize];
             let mut meta = Meta::new(log.incarnation(), partitions, LOGIC_VERSION);

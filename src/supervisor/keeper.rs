@@ -73,9 +73,12 @@ impl Keeper {
     fn trim(&self) {
         let Log::Embedded(_) = &self.log else { return };
         let keep = self.retention;
-        for (topic, kept) in
-            [(Topic::Decisions, keep.decisions), (Topic::Responses, keep.responses), (Topic::Rejects, keep.deliveries)]
-        {
+        for (topic, kept) in [
+            (Topic::Decisions, keep.decisions),
+            (Topic::Responses, keep.responses),
+            (Topic::Displays, keep.responses),
+            (Topic::Rejects, keep.deliveries),
+        ] {
             for partition in 0..topic.partitions(self.log.partitions()) {
                 if let Err(error) = self.trim_one(At { topic, partition }, self.clock.wall() - kept) {
                     tracing::warn!(%error, topic = topic.name(), "old records could not be removed");

@@ -4,6 +4,7 @@
 
 pub mod definition;
 pub mod json;
+pub mod listing;
 pub mod output;
 pub mod profile;
 pub mod record;

@@ -10,6 +10,7 @@ pub enum Topic {
     Events,
     Decisions,
     Responses,
+    Displays,
     Deliveries,
     Retry1m,
     Retry1h,
@@ -80,6 +81,7 @@ declared! {
     Events => "events", "events";
     Decisions => "decisions", "decisions";
     Responses => "responses", "responses";
+    Displays => "displays", "displays";
     Deliveries => "deliveries", "deliveries";
     Retry1m => "deliveries.retry.1m", "retry";
     Retry1h => "deliveries.retry.1h", "retry";

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Receiver, Server, open_survey};
+use crate::harness::{Receiver, Server, askwhen, open_survey};
 
 async fn put(server: &Server, path: &str, body: &Value) -> (u16, Value) {
     let said = server.call(&server.admin, Method::PUT, path, Some(body)).await;
@@ -284,7 +284,8 @@ async fn a_user_as_the_engine_knows_them() {
 async fn an_erased_user_is_gone_and_stays_gone() {
     let server = Server::start().await;
     let receiver = Receiver::start(&[500, 200]).await;
-    let wanted = json!({"url": receiver.url, "events": ["*"], "retry": {"kind": "fixed", "interval": "1h", "max_attempts": 5}});
+    let wanted =
+        json!({"url": receiver.url, "events": ["*"], "retry": {"kind": "fixed", "interval": "1h", "max_attempts": 5}});
     server.put("/v1/endpoints/crm", wanted).await;
     server.put("/v1/surveys/s", with(json!({"activate": {"event": "woke"}, "expires_after": "2h"}))).await;
     let woke = json!({"user_id": "ann", "event_name": "woke", "event_id": "e1"});
@@ -321,4 +322,76 @@ async fn an_erased_user_is_gone_and_stays_gone() {
     // What is new counts.
     server.event("ann", "woke", json!({})).await;
     assert_eq!(server.trigger("ann", "Main").await["reason"], "offered");
+}
+
+#[tokio::test]
+async fn decisions_responses_and_how_a_survey_fares() {
+    let server = Server::start().await;
+    server.put("/v1/surveys/s", with(json!({"survey_id": "s", "frequency": {"repeat": "until_completed"}}))).await;
+    server.put("/v1/surveys/never", with(json!({"survey_id": "never", "platforms": ["tv"]}))).await;
+    let mut offers = Vec::new();
+    for user in ["ann", "bob", "cem"] {
+        offers.push(server.trigger(user, "Main").await["survey"]["offer_id"].as_str().expect("an offer").to_owned());
+    }
+    server.trigger("dan", "Elsewhere").await;
+    let say = async |user: &str, n: usize, what: &str, body: Value| {
+        let said = server.post(&format!("/v1/users/{user}/offers/{}/{what}", offers[n]), body).await;
+        assert_eq!(said.status, 200, "{said:?}");
+    };
+    let value = |value: u32| json!({"answers": [{"question_id": "q1", "value": value}]});
+    say("ann", 0, "displayed", json!({})).await;
+    say("ann", 0, "displayed", json!({})).await;
+    say("ann", 0, "answers", value(3)).await;
+    say("ann", 0, "answers", json!({"answers": [{"question_id": "q1", "value": 4}], "completed": true})).await;
+    say("bob", 1, "answers", value(1)).await;
+    say("cem", 2, "dismissed", json!({})).await;
+    let stats = "/v1/surveys/s/stats";
+    server.until("all is counted", async || server.get(stats).await.body["dismissed"] == 1).await;
+    let gates = json!({});
+    let all = json!({"considered": 3, "offered": 3, "displayed": 3, "dismissed": 1, "answered": 2, "completed": 1, "not_offered": gates});
+    assert_eq!(server.get(stats).await.body, all);
+    let never = server.get("/v1/surveys/never/stats").await.body;
+    assert_eq!((&never["considered"], &never["not_offered"]), (&json!(3), &json!({"platform_mismatch": 3})));
+    // To the millisecond, also within a minute.
+    let rows = server.get("/v1/decisions").await.body["decisions"].clone();
+    let times: Vec<String> = [2, 1].map(|n: usize| rows[n]["decided_at"].as_str().expect("a time").to_owned()).into();
+    let between = server.get(&format!("{stats}?since={}&until={}", times[0], times[1])).await.body;
+    assert_eq!((&between["considered"], &between["offered"]), (&json!(1), &json!(1)), "{times:?}");
+    server.advance("10m").await;
+    let now = "2100-01-01T00:00:00Z";
+    assert_eq!(server.get(&format!("{stats}?since={}&until={now}", times[0])).await.body["considered"], 2);
+    assert_eq!(server.get(&format!("{stats}?since={now}")).await.body["considered"], 0);
+    let (code, out, error) =
+        askwhen(server.dir.path(), &["stats", "s", "--server", &server.base, "--key", &server.admin]);
+    assert!(code == Some(0) && out.contains("completed") && out.contains("33.3 %"), "{out}{error}");
+
+    let list = async |path: &str, member: &str| {
+        let said = server.get(path).await;
+        assert_eq!(said.status, 200, "{said:?}");
+        said.body[member].as_array().expect("a list").clone()
+    };
+    let decisions = list("/v1/decisions", "decisions").await;
+    assert_eq!(
+        decisions.iter().map(|d| d["user_id"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["dan", "cem", "bob", "ann"]
+    );
+    assert!(decisions[1]["evaluations"].is_array() && decisions[1].get("project").is_none());
+    assert_eq!(list("/v1/decisions?user_id=bob", "decisions").await.len(), 1);
+    assert_eq!(list("/v1/decisions?survey_id=never", "decisions").await.len(), 3);
+    assert_eq!(list("/v1/decisions?status=no_survey", "decisions").await.len(), 1);
+    assert_eq!(server.get("/v1/decisions?status=waiting").await.status, 422);
+    let responses = list("/v1/responses", "responses").await;
+    assert_eq!(responses.len(), 2, "one row for a response: {responses:?}");
+    let ann = &list("/v1/responses?status=completed&user_id=ann", "responses").await[0];
+    assert_eq!((&ann["answers"][0]["value"], &ann["completed"]), (&json!(4), &json!(true)));
+    let said = server.call(&server.server, Method::GET, "/v1/decisions", None).await;
+    assert_eq!(said.status, 403, "decisions are the admin's");
+    assert_eq!(server.call(&server.server, Method::GET, "/v1/responses?survey_id=s", None).await.status, 200);
+
+    server.call(&server.server, Method::DELETE, "/v1/users/ann", None).await;
+    server.until("they are gone", async || list("/v1/responses", "responses").await.len() == 1).await;
+    assert!(list("/v1/decisions?user_id=ann", "decisions").await.is_empty());
+    assert_eq!(server.get(stats).await.body, all, "what was counted stays counted");
+    server.trigger("ann", "Main").await;
+    server.until("news is listed", async || list("/v1/decisions?user_id=ann", "decisions").await.len() == 1).await;
 }

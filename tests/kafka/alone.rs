@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use crate::harness::KAFKA_PARTITIONS;
 
-const OUTPUTS: [Topic; 5] = [Topic::Decisions, Topic::Responses, Topic::Deliveries, Topic::Rejects, Topic::Definitions];
+const OUTPUTS: [Topic; 6] =
+    [Topic::Decisions, Topic::Responses, Topic::Displays, Topic::Deliveries, Topic::Rejects, Topic::Definitions];
 
 /// Values by topic and id.
 type Found = BTreeMap<(&'static str, String), String>;

@@ -56,7 +56,7 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
     response.updated_at = response.updated_at.max(at);
     user.offers[index].response = Some(response);
     if user.offers[index].displayed_at.is_none() {
-        display::mark_displayed(scene, user, index, at);
+        display::mark_displayed(scene, user, index, at, out);
     }
     if !user.offers[index].test {
         let state = user.surveys.entry(survey.survey_id.clone()).or_default();

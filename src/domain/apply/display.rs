@@ -2,21 +2,22 @@
 
 use std::sync::Arc;
 
-use super::{OfferView, Outputs, Refusal, Reply, Scene, fanout};
+use super::{OfferView, Output, Outputs, Refusal, Reply, Scene, fanout};
 use crate::domain::decision::Offered;
 use crate::domain::endpoint::EventType;
 use crate::domain::id;
+use crate::domain::message::Seen;
 use crate::domain::record::Record;
 use crate::domain::survey::Survey;
 use crate::domain::time::Millis;
-use crate::domain::user::{PerSurvey, User};
+use crate::domain::user::{Offer, PerSurvey, User};
 
 pub(super) fn displayed(scene: Scene<'_>, user: &mut User, record: &Record<'_>, offer_id: &str, out: &mut Outputs) {
     let Some((index, survey)) = find(scene, user, offer_id, out) else { return };
     let duplicate = user.offers[index].displayed_at.is_some();
     if !duplicate {
         let at = record.told.event_time(scene.now);
-        mark_displayed(scene, user, index, at);
+        mark_displayed(scene, user, index, at, out);
         fanout::fact(scene, user, index, &survey, (EventType::Displayed, at), out);
     }
     out.reply = Some(Reply::Accepted { duplicate, response_id: None });
@@ -28,9 +29,10 @@ pub(super) fn dismissed(scene: Scene<'_>, user: &mut User, record: &Record<'_>, 
     if !duplicate {
         let at = record.told.event_time(scene.now).max(user.offers[index].offered_at);
         if user.offers[index].displayed_at.is_none() {
-            mark_displayed(scene, user, index, at);
+            mark_displayed(scene, user, index, at, out);
         }
         user.offers[index].dismissed_at = Some(at);
+        out.items.push(seen(scene, &user.offers[index], EventType::Dismissed, at));
         if !user.offers[index].test {
             let state = user.surveys.entry(survey.survey_id.clone()).or_default();
             state.dismissed_at = state.dismissed_at.max(Some(at));
@@ -66,12 +68,27 @@ pub(super) fn find(scene: Scene<'_>, user: &User, offer_id: &str, out: &mut Outp
     None
 }
 
+fn seen(scene: Scene<'_>, offer: &Offer, kind: EventType, at: Millis) -> Output {
+    Output::Seen(Seen {
+        kind,
+        project: scene.project_id.to_owned(),
+        user_id: scene.user_id.to_owned(),
+        occurred_at: at,
+        offer_id: offer.offer_id.clone(),
+        survey_id: offer.survey_id.clone(),
+        survey_version: offer.version,
+        trigger: offer.trigger.clone(),
+        test: offer.test,
+    })
+}
+
 /// Counts a display wherever displays count; those of a survey under test
 /// count nowhere.
-pub(super) fn mark_displayed(scene: Scene<'_>, user: &mut User, index: usize, at: Millis) {
+pub(super) fn mark_displayed(scene: Scene<'_>, user: &mut User, index: usize, at: Millis, out: &mut Outputs) {
     let offer = &mut user.offers[index];
     let at = at.max(offer.offered_at);
     offer.displayed_at = Some(at);
+    out.items.push(seen(scene, offer, EventType::Displayed, at));
     if offer.test {
         return;
     }

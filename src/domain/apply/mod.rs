@@ -14,7 +14,7 @@ use super::definitions::Project;
 use super::endpoint::EventType;
 use super::id::{self, Origin};
 use super::json::Json;
-use super::message::{Data, Delivery};
+use super::message::{Data, Delivery, Seen};
 use super::record::{Body, Record};
 use super::time::Millis;
 use super::user::{MAX_ATTRIBUTES_BYTES, User};
@@ -49,6 +49,7 @@ pub enum Output {
         kind: EventType,
         data: Box<Data>,
     },
+    Seen(Seen),
     Delivery(Box<Delivery>),
     /// What waits to be delivered about the user is not to be sent any more.
     CancelDeliveries,

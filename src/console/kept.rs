@@ -1,0 +1,217 @@
+//! Decisions and responses: a JSON body under its id, with what lists and
+//! erasures ask of it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::order::{self, Round};
+use super::stats::{self, Fact};
+use crate::domain::id;
+use crate::domain::time::{self, Millis};
+use crate::log::Record;
+use crate::store::Store;
+use crate::wire::listing::{Filter, List};
+use crate::wire::output::{SOURCE_HEADER, Source};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kept {
+    project: String,
+    user_id: String,
+    at: Millis,
+    /// The journal record behind it: what came before an erasure goes with it.
+    partition: u32,
+    offset: u64,
+    body: String,
+}
+
+/// Where in the journal an output comes from.
+pub fn source(record: &Record) -> Option<(u32, u64)> {
+    let source = Source::parse(record.header(SOURCE_HEADER)?)?;
+    Some((source.partition, source.offset))
+}
+
+/// Takes a decision, once.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn decided(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Result<(), String> {
+    let Ok(mut body) = serde_json::from_slice::<Value>(value) else { return Ok(()) };
+    let Some(project) = body.as_object_mut().and_then(|members| members.shift_remove("project")) else { return Ok(()) };
+    let (Some(id), Some(user_id), Some(at)) =
+        (text(&body, "decision_id"), text(&body, "user_id"), told(&body, "decided_at"))
+    else {
+        return Ok(());
+    };
+    let project = project.as_str().unwrap_or_default().to_owned();
+    if round.get(&order::row(List::Decisions, &id))?.is_some() {
+        return Ok(());
+    }
+    for (survey_id, names) in verdicts(&body) {
+        for name in names {
+            stats::count(round, (&project, &survey_id), at, &name)?;
+        }
+    }
+    put(
+        List::Decisions,
+        &id,
+        Kept { project, user_id, at, partition: source.0, offset: source.1, body: body.to_string() },
+        round,
+    )
+}
+
+/// What a decision adds to the counters of each survey that it considered.
+pub fn verdicts(decision: &Value) -> Vec<(String, Vec<String>)> {
+    let offered = decision["survey"]["survey_id"].as_str();
+    let evaluations = decision["evaluations"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let verdict = |evaluation: &Value| {
+        let survey_id = evaluation["survey_id"].as_str()?.to_owned();
+        let ending = match evaluation["gate"].as_str() {
+            Some(gate) => format!("{}{gate}", stats::NOT_OFFERED),
+            None if offered == Some(&survey_id) => stats::OFFERED.to_owned(),
+            // It would have been, but for its status.
+            None => format!("{}shadow", stats::NOT_OFFERED),
+        };
+        Some((survey_id, vec![stats::CONSIDERED.to_owned(), ending]))
+    };
+    evaluations.iter().filter_map(verdict).collect()
+}
+
+/// Takes answers or a completion: one row for a response, with its newest
+/// answers.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn responded(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Result<(), String> {
+    let Ok(mut told_now) = serde_json::from_slice::<Value>(value) else { return Ok(()) };
+    let body = told_now["data"].take();
+    let (Some(id), Some(user_id), Some(project), Some(survey_id), Some(at)) = (
+        text(&body, "response_id"),
+        text(&body, "user_id"),
+        text(&body, "project"),
+        text(&body, "survey_id"),
+        told(&body, "created_at"),
+    ) else {
+        return Ok(());
+    };
+    let before = round.get(&order::row(List::Responses, &id))?.map(|bytes| read(&bytes)).transpose()?;
+    let before = before.map(|kept| kept.value());
+    let happened_at = told(&body, "updated_at").unwrap_or(at);
+    let of = (project.as_str(), survey_id.as_str());
+    let completes = body["completed"] == true;
+    if before.is_none() && has_answers(&body) {
+        stats::happened(round, of, Fact { at: happened_at, name: "answered", id: &id })?;
+    }
+    if completes {
+        stats::happened(round, of, Fact { at: happened_at, name: "completed", id: &id })?;
+    }
+    let body = match before {
+        Some(before) => merged(before, body),
+        None => body,
+    };
+    put(
+        List::Responses,
+        &id,
+        Kept { project, user_id, at, partition: source.0, offset: source.1, body: body.to_string() },
+        round,
+    )
+}
+
+fn has_answers(body: &Value) -> bool {
+    body["answers"].as_array().is_some_and(|answers| !answers.is_empty())
+}
+
+/// The newer record, with the answers that only the older one tells.
+fn merged(before: Value, mut now: Value) -> Value {
+    let same = |a: &Value, b: &Value| a["question_id"] == b["question_id"];
+    let newer = now["answers"].as_array().cloned().unwrap_or_default();
+    let mut answers = before["answers"].as_array().cloned().unwrap_or_default();
+    answers.retain(|answer| !newer.iter().any(|newer| same(answer, newer)));
+    answers.extend(newer);
+    answers.sort_by_key(|answer| answer["order"].as_u64());
+    now["answers"] = answers.into();
+    if before["completed"] == true {
+        now["completed"] = true.into();
+    }
+    now
+}
+
+/// Forgets what came of a user's records up to this one of the journal; what is
+/// read later of them is not listed either.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut Round<'_>) -> Result<(), String> {
+    round.put(erased_key(whose, at.0), at.1.to_be_bytes().to_vec());
+    for list in [List::Decisions, List::Responses] {
+        let prefix = order::of_user(list, whose.0, whose.1);
+        let mut ids = Vec::new();
+        order::descend(store, (&prefix, &[0xff; 9]), |_, id| {
+            ids.push(String::from_utf8_lossy(id).into_owned());
+            Ok(None::<()>)
+        })?;
+        for id in ids {
+            let Some(bytes) = round.get(&order::row(list, &id))? else { continue };
+            let kept = read(&bytes)?;
+            if (kept.partition, kept.offset) < at {
+                round.delete(order::row(list, &id));
+                order::places(list, whose, kept.at, &id).into_iter().for_each(|place| round.displace(place));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// By a hash: the name itself is what was to be forgotten.
+fn erased_key((project, user_id): (&str, &str), partition: u32) -> Vec<u8> {
+    let hash = id::event_hash(project, user_id, "");
+    [&[order::ERASED][..], &partition.to_be_bytes(), &hash.to_be_bytes()].concat()
+}
+
+fn put(list: List, id: &str, kept: Kept, round: &mut Round<'_>) -> Result<(), String> {
+    let whose = (kept.project.as_str(), kept.user_id.as_str());
+    let erased_at = round.get(&erased_key(whose, kept.partition))?.and_then(|bytes| bytes.try_into().ok());
+    if erased_at.is_some_and(|at| kept.offset < u64::from_be_bytes(at)) {
+        return Ok(());
+    }
+    order::places(list, whose, kept.at, id).into_iter().for_each(|place| round.place(place, id));
+    round.put(order::row(list, id), postcard::to_stdvec(&kept).map_err(|e| e.to_string())?);
+    Ok(())
+}
+
+/// # Errors
+/// When it is none.
+pub fn read(bytes: &[u8]) -> Result<Kept, String> {
+    postcard::from_bytes(bytes).map_err(|e| e.to_string())
+}
+
+impl Kept {
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+
+    pub fn user_id(&self) -> &str {
+        &self.user_id
+    }
+}
+
+/// Whether a filter takes a decision: its status is the reason, its survey any
+/// that was considered.
+pub fn fits_decision(body: &Value, filter: &Filter) -> bool {
+    let considered = |id: &String| verdicts(body).iter().any(|(survey_id, _)| survey_id == id);
+    filter.status.as_deref().is_none_or(|wanted| body["reason"] == wanted)
+        && filter.survey_id.as_ref().is_none_or(considered)
+}
+
+pub fn fits_response(body: &Value, filter: &Filter) -> bool {
+    let status = if body["completed"] == true { "completed" } else { "partial" };
+    filter.status.as_deref().is_none_or(|wanted| wanted == status)
+        && filter.survey_id.as_deref().is_none_or(|wanted| body["survey_id"] == wanted)
+}
+
+fn text(value: &Value, name: &str) -> Option<String> {
+    value[name].as_str().map(str::to_owned)
+}
+
+fn told(value: &Value, name: &str) -> Option<Millis> {
+    time::parse_time(value[name].as_str()?).ok()
+}

@@ -1,0 +1,258 @@
+//! How the lists are kept: a row under its id, and places in time, of all and of
+//! each user, that name it.
+
+use std::collections::BTreeMap;
+
+use crate::domain::time::Millis;
+use crate::store::{self, Batch, Family, Store, keys};
+use crate::wire::listing::{Filter, List, Page};
+
+/// Places looked at for one page of a narrow filter.
+const MAX_SCANNED: usize = 20_000;
+const SCANNED_AT_A_TIME: usize = 256;
+
+/// What one round is about to write: later records of it see earlier ones.
+pub struct Round<'a> {
+    store: &'a Store,
+    rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    batch: Batch,
+}
+
+impl<'a> Round<'a> {
+    pub fn new(store: &'a Store) -> Round<'a> {
+        Round { store, rows: BTreeMap::new(), batch: Batch::default() }
+    }
+
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, store::Error> {
+        match self.rows.get(key) {
+            Some(row) => Ok(row.clone()),
+            None => self.store.get(Family::Index, key),
+        }
+    }
+
+    pub fn put(&mut self, key: Vec<u8>, row: Vec<u8>) {
+        self.rows.insert(key, Some(row));
+    }
+
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.rows.insert(key, None);
+    }
+
+    pub fn place(&mut self, place: Vec<u8>, id: &str) {
+        self.batch.put(Family::Entries, place, id);
+    }
+
+    pub fn displace(&mut self, place: Vec<u8>) {
+        self.batch.delete(Family::Entries, place);
+    }
+
+    /// Everything of the round, with where the next one begins.
+    pub fn into_batch(mut self) -> Batch {
+        for (key, row) in self.rows {
+            match row {
+                Some(row) => self.batch.put(Family::Index, key, row),
+                None => self.batch.delete(Family::Index, key),
+            }
+        }
+        self.batch
+    }
+}
+
+/// First byte of a row's key; numbers of retired kinds stay reserved.
+fn number(list: List) -> u8 {
+    match list {
+        List::Deliveries => 1,
+        List::Decisions => 2,
+        List::Responses => 3,
+    }
+}
+
+/// Rows that belong to no list.
+pub const MINUTES: u8 = 4;
+pub const FACTS: u8 = 5;
+pub const ERASED: u8 = 6;
+
+pub fn row(list: List, id: &str) -> Vec<u8> {
+    [&[number(list)], id.as_bytes()].concat()
+}
+
+fn of_project(list: List, project: &str) -> Vec<u8> {
+    [&[number(list), b'a'][..], &keys::named(project, "")].concat()
+}
+
+pub fn of_user(list: List, project: &str, user_id: &str) -> Vec<u8> {
+    [&[number(list), b'u'][..], &keys::named(project, user_id), &[0]].concat()
+}
+
+/// Both places of a row.
+pub fn places(list: List, (project, user_id): (&str, &str), at: Millis, id: &str) -> [Vec<u8>; 2] {
+    let order = keys::timed(at, id.as_bytes());
+    [of_project(list, project), of_user(list, project, user_id)].map(|prefix| [prefix, order.clone()].concat())
+}
+
+/// A page of a list: `shown` gives the row of an id, if the filter takes it.
+///
+/// # Errors
+/// A cursor that is none, or a store that cannot be read.
+pub fn page(
+    store: &Store,
+    (list, project, filter): (List, &str, &Filter),
+    (cursor, limit): (Option<&str>, usize),
+    mut shown: impl FnMut(&str, Vec<u8>) -> Result<Option<serde_json::Value>, String>,
+) -> Result<Page, String> {
+    let prefix = match &filter.user_id {
+        Some(user_id) => of_user(list, project, user_id),
+        None => of_project(list, project),
+    };
+    let order = match cursor {
+        Some(cursor) => hex::decode(cursor).map_err(|_| "cursor".to_owned())?,
+        None => filter.until.map_or_else(|| vec![0xff; 9], |until| keys::timed(until, &[])),
+    };
+    let mut page = Page::default();
+    let mut scanned = 0;
+    let since = filter.since.unwrap_or(0);
+    let ended = descend(store, (&prefix, &order), |place, id| {
+        if keys::time_of(&place[prefix.len()..]).is_some_and(|at| at < since) {
+            return Ok(Some(true));
+        }
+        scanned += 1;
+        if page.rows.len() == limit || scanned > MAX_SCANNED {
+            page.next_cursor = Some(hex::encode(&place[prefix.len()..]));
+            return Ok(Some(false));
+        }
+        let id = String::from_utf8_lossy(id);
+        if let Some(row) = store.get(Family::Index, &row(list, &id))? {
+            page.rows.extend(shown(&id, row)?);
+        }
+        Ok(None)
+    })?;
+    debug_assert!(ended.is_none_or(|whole| whole == page.next_cursor.is_none()));
+    Ok(page)
+}
+
+/// Hands the rows of a project in a stretch of time to `each`.
+///
+/// # Errors
+/// When the store cannot be read, and what `each` says.
+pub fn between(
+    store: &Store,
+    (list, project): (List, &str),
+    (since, until): (Millis, Millis),
+    mut each: impl FnMut(Vec<u8>) -> Result<(), String>,
+) -> Result<(), String> {
+    let prefix = of_project(list, project);
+    let early = |place: &[u8]| keys::time_of(&place[prefix.len()..]).is_some_and(|at| at < since);
+    descend(store, (&prefix, &keys::timed(until, &[])), |place, id| {
+        if early(place) {
+            return Ok(Some(()));
+        }
+        if let Some(bytes) = store.get(Family::Index, &row(list, &String::from_utf8_lossy(id)))? {
+            each(bytes)?;
+        }
+        Ok(None)
+    })?;
+    Ok(())
+}
+
+/// Takes away rows from before `before`, at most `limit` of them.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub fn prune(
+    store: &Store,
+    list: List,
+    before: Millis,
+    limit: usize,
+    user_of: impl Fn(&[u8]) -> Option<String>,
+) -> Result<(), String> {
+    let all = [number(list), b'a'];
+    let mut batch = Batch::default();
+    for (place, id) in expired(store, (Family::Entries, &all, 1), before, limit)? {
+        let project = place[all.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
+        let at = keys::time_of(&place[all.len() + project.len() + 1..]).unwrap_or(0);
+        let (project, id) = (String::from_utf8_lossy(project), String::from_utf8_lossy(&id));
+        let key = row(list, &id);
+        if let Some(user_id) = store.get(Family::Index, &key)?.and_then(|bytes| user_of(&bytes)) {
+            places(list, (&project, &user_id), at, &id).into_iter().for_each(|p| batch.delete(Family::Entries, p));
+        }
+        batch.delete(Family::Entries, place.clone());
+        batch.delete(Family::Index, key);
+    }
+    Ok(store.write(batch)?)
+}
+
+/// Entries whose time is before `before`. A key is the first bytes, so many
+/// parts that end in NUL, and the time: within the same parts they are in order.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn expired(
+    store: &Store,
+    (family, first, parts): (Family, &[u8], usize),
+    before: Millis,
+    limit: usize,
+) -> Result<Vec<store::Entry>, store::Error> {
+    let mut found = Vec::new();
+    let mut from = first.to_vec();
+    loop {
+        let entries = store.ascending(family, &from, SCANNED_AT_A_TIME)?;
+        let Some((last, _)) = entries.last() else { return Ok(found) };
+        from = [last.as_slice(), &[0]].concat();
+        for (key, value) in entries {
+            let Some(rest) = key.strip_prefix(first) else { return Ok(found) };
+            let named: usize = rest.split(|byte| *byte == 0).take(parts).map(|part| part.len() + 1).sum();
+            if keys::time_of(rest.get(named..).unwrap_or_default()).is_none_or(|at| at >= before) {
+                // On with the next parts.
+                from = [&key[..first.len() + named], &[0xff; 9]].concat();
+                break;
+            }
+            found.push((key, value));
+            if found.len() >= limit {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+/// Walks the places below `order`, itself included, until `each` gives something.
+///
+/// # Errors
+/// When the store cannot be read, and what `each` says.
+pub fn descend<T>(
+    store: &Store,
+    (prefix, order): (&[u8], &[u8]),
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<Option<T>, String>,
+) -> Result<Option<T>, String> {
+    let mut from = [prefix, order].concat();
+    loop {
+        let entries = store.descending(Family::Entries, &from, SCANNED_AT_A_TIME)?;
+        let Some((last, _)) = entries.last() else { return Ok(None) };
+        let before = previous(last);
+        for (place, id) in &entries {
+            if !place.starts_with(prefix) {
+                return Ok(None);
+            }
+            if let Some(found) = each(place, id)? {
+                return Ok(Some(found));
+            }
+        }
+        let Some(before) = before else { return Ok(None) };
+        from = before;
+    }
+}
+
+/// The largest key below this one that can exist here: keys end in an id, so
+/// cutting the last byte down is below it and above everything smaller.
+fn previous(key: &[u8]) -> Option<Vec<u8>> {
+    let mut key = key.to_vec();
+    let last = key.last_mut()?;
+    if *last == 0 {
+        key.pop();
+        return Some(key);
+    }
+    *last -= 1;
+    key.push(0xff);
+    Some(key)
+}

@@ -1,0 +1,174 @@
+//! How a survey fares: counters by the minute, and beside them what the
+//! beginning and the end of a stretch need that is no whole minute.
+
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+use super::kept;
+use super::order::{self, Round};
+use crate::domain::time::{DAY, MINUTE, Millis};
+use crate::store::{Batch, Family, Store, keys};
+use crate::wire::listing::List;
+
+pub const CONSIDERED: &str = "considered";
+pub const OFFERED: &str = "offered";
+/// With the gate behind it.
+pub const NOT_OFFERED: &str = "not_offered.";
+
+/// How long minutes are kept.
+const KEPT: Millis = 400 * DAY;
+
+type Counters = BTreeMap<String, u64>;
+
+/// Something that happened to an offer, at most once to each.
+pub struct Fact<'a> {
+    pub at: Millis,
+    pub name: &'a str,
+    pub id: &'a str,
+}
+
+fn of_survey(first: u8, (project, survey_id): (&str, &str)) -> Vec<u8> {
+    [&[first][..], &keys::named(project, survey_id), &[0]].concat()
+}
+
+/// Adds one to a counter.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn count(round: &mut Round<'_>, of: (&str, &str), at: Millis, name: &str) -> Result<(), String> {
+    let key = [of_survey(order::MINUTES, of), keys::timed(at.div_euclid(MINUTE), &[])].concat();
+    let mut counters: Counters = round.get(&key)?.map(|bytes| read(&bytes)).transpose()?.unwrap_or_default();
+    *counters.entry(name.to_owned()).or_default() += 1;
+    round.put(key, postcard::to_stdvec(&counters).map_err(|e| e.to_string())?);
+    Ok(())
+}
+
+/// Counts a fact, unless it has been counted.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn happened(round: &mut Round<'_>, of: (&str, &str), fact: Fact<'_>) -> Result<(), String> {
+    let key =
+        [of_survey(order::FACTS, of), keys::timed(fact.at, fact.name.as_bytes()), vec![0], fact.id.into()].concat();
+    if round.get(&key)?.is_some() {
+        return Ok(());
+    }
+    round.put(key, fact.name.into());
+    count(round, of, fact.at, fact.name)
+}
+
+/// Forgets single facts from before `before`, and minutes that are older than
+/// any year that is compared.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub fn prune(store: &Store, now: Millis, before: Millis, limit: usize) -> Result<(), String> {
+    let minutes = (now - KEPT).div_euclid(MINUTE);
+    let mut batch = Batch::default();
+    for (first, before) in [(order::FACTS, before), (order::MINUTES, minutes)] {
+        for (key, _) in order::expired(store, (Family::Index, &[first], 2), before, limit)? {
+            batch.delete(Family::Index, key);
+        }
+    }
+    Ok(store.write(batch)?)
+}
+
+fn read(bytes: &[u8]) -> Result<Counters, String> {
+    postcard::from_bytes(bytes).map_err(|e| e.to_string())
+}
+
+/// The counters of a survey from `since`, up to and without `until`.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn of(store: &Store, of: (&str, &str), since: Option<Millis>, until: Option<Millis>) -> Result<Value, String> {
+    let (since, until) = (since.unwrap_or(0), until.unwrap_or(Millis::MAX));
+    let whole = (since.saturating_add(MINUTE - 1).div_euclid(MINUTE), until.div_euclid(MINUTE));
+    let mut counters = Counters::new();
+    if whole.0 < whole.1 {
+        add_minutes(store, of, whole, &mut counters)?;
+        add_pieces(store, of, (since, whole.0 * MINUTE), &mut counters)?;
+        if until < Millis::MAX {
+            add_pieces(store, of, (whole.1 * MINUTE, until), &mut counters)?;
+        }
+    } else {
+        add_pieces(store, of, (since, until), &mut counters)?;
+    }
+    let mut gates = Map::new();
+    for (name, count) in &counters {
+        if let Some(gate) = name.strip_prefix(NOT_OFFERED) {
+            gates.insert(gate.to_owned(), (*count).into());
+        }
+    }
+    let counted = |name: &str| counters.get(name).copied().unwrap_or(0);
+    Ok(json!({
+        "considered": counted(CONSIDERED),
+        "offered": counted(OFFERED),
+        "displayed": counted("displayed"),
+        "dismissed": counted("dismissed"),
+        "answered": counted("answered"),
+        "completed": counted("completed"),
+        "not_offered": gates,
+    }))
+}
+
+fn add_minutes(
+    store: &Store,
+    of: (&str, &str),
+    (from, to): (Millis, Millis),
+    counters: &mut Counters,
+) -> Result<(), String> {
+    each(store, &of_survey(order::MINUTES, of), (from, to), |bytes| {
+        for (name, count) in read(bytes)? {
+            *counters.entry(name).or_default() += count;
+        }
+        Ok(())
+    })
+}
+
+/// Less than a minute: looked up one by one.
+fn add_pieces(
+    store: &Store,
+    of: (&str, &str),
+    (since, until): (Millis, Millis),
+    counters: &mut Counters,
+) -> Result<(), String> {
+    if since >= until {
+        return Ok(());
+    }
+    each(store, &of_survey(order::FACTS, of), (since, until), |name| {
+        *counters.entry(String::from_utf8_lossy(name).into_owned()).or_default() += 1;
+        Ok(())
+    })?;
+    order::between(store, (List::Decisions, of.0), (since, until), |bytes| {
+        let verdicts = kept::verdicts(&kept::read(&bytes)?.value());
+        for (survey_id, names) in verdicts {
+            for name in names.into_iter().filter(|_| survey_id == of.1) {
+                *counters.entry(name).or_default() += 1;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Values of a timed stretch of the index.
+fn each(
+    store: &Store,
+    prefix: &[u8],
+    (from, to): (Millis, Millis),
+    mut each: impl FnMut(&[u8]) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut next = [prefix, &keys::timed(from, &[])].concat();
+    loop {
+        let entries = store.ascending(Family::Index, &next, 512)?;
+        let Some((last, _)) = entries.last() else { return Ok(()) };
+        next = [last.as_slice(), &[0]].concat();
+        for (key, value) in &entries {
+            let at = key.strip_prefix(prefix).and_then(keys::time_of);
+            if at.is_none_or(|at| at >= to) {
+                return Ok(());
+            }
+            each(value)?;
+        }
+    }
+}
