@@ -15,6 +15,7 @@ pub mod filter;
 pub mod id;
 pub mod json;
 pub mod message;
+pub mod quota;
 pub mod record;
 pub mod retry;
 pub mod schedule;

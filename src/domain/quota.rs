@@ -1,0 +1,461 @@
+//! `limits.max_completed`: at most so many completions of a survey, over all
+//! partitions, and not one fewer while users are to be had. An offer of such a
+//! survey holds a grant until it is completed, dismissed or lapses. Partition 0
+//! keeps the bank; every partition has an account there. What they tell each
+//! other travels through their journals, in order between any two; nothing here
+//! looks at a clock.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::time::{Millis, SECOND};
+
+/// The partition of the bank.
+pub const BANK: u32 = 0;
+/// The last grants are given one by one, so that none lies where nobody asks.
+const RESERVE: u64 = 64;
+/// After a refusal the bank is asked again: an offer may have lapsed at a
+/// partition that nothing has reached since.
+const REFUSAL_HOLDS: Millis = 5 * SECOND;
+/// Partitions that have given everything back are asked again as rarely.
+const RECALL_EVERY: Millis = REFUSAL_HOLDS;
+
+/// Whose quota: project and survey.
+pub type Key = (String, String);
+
+/// Whether a survey can be offered once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    Free,
+    /// Only the bank knows.
+    Ask,
+    Full,
+}
+
+/// What came of a record, as the account counts it. `until` is when the hold
+/// lapses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Hold {
+        until: Millis,
+    },
+    Prolong {
+        until: Millis,
+        to: Millis,
+    },
+    Release {
+        until: Millis,
+    },
+    /// A completion; without a hold it uses a free grant.
+    Complete {
+        held: Option<Millis>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// To the bank: so many grants are held or used here as the limit begins.
+    Report {
+        out: u64,
+    },
+    Ask {
+        want: u64,
+    },
+    Return {
+        count: u64,
+        recalled: bool,
+    },
+    /// To an account. What it may `keep` need not come back unused.
+    Grant {
+        count: u64,
+        keep: bool,
+    },
+    Refuse,
+    /// There is something again, for those who were refused.
+    AskAgain,
+    /// Give back what is unused, and from now on whatever becomes free.
+    Recall,
+}
+
+/// A message on its way. Those of another epoch count nothing: each change of
+/// the limit begins one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mail {
+    pub project: String,
+    pub survey_id: String,
+    pub epoch: u64,
+    pub from: u32,
+    pub to: u32,
+    pub message: Message,
+}
+
+/// A partition's part of a survey's quota.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Account {
+    pub epoch: u64,
+    pub limit: Option<u64>,
+    /// Completions ever, also from before there was a limit.
+    pub used: u64,
+    pub free: u64,
+    /// Held by offers, by when they lapse.
+    pub holds: BTreeMap<Millis, u64>,
+    /// Nothing unused is kept.
+    pub scarce: bool,
+    pub refused_until: Millis,
+    /// The bank has not answered yet.
+    pub asking: bool,
+}
+
+impl Account {
+    /// Used, or held by an offer.
+    fn out(&self) -> u64 {
+        self.used + self.holds.values().sum::<u64>()
+    }
+
+    fn sweep(&mut self, now: Millis) -> bool {
+        let held = self.holds.split_off(&(now + 1));
+        let lapsed: u64 = std::mem::replace(&mut self.holds, held).values().sum();
+        self.gain(lapsed);
+        lapsed > 0
+    }
+
+    /// Grants without a limit are worth nothing.
+    fn gain(&mut self, count: u64) {
+        if self.limit.is_some() {
+            self.free += count;
+        }
+    }
+
+    fn lapsed(&self, now: Millis) -> u64 {
+        self.holds.range(..=now).map(|(_, count)| count).sum()
+    }
+
+    fn room(&self, now: Millis) -> Room {
+        if self.limit.is_none() || self.free + self.lapsed(now) > 0 {
+            Room::Free
+        } else if now < self.refused_until {
+            Room::Full
+        } else {
+            Room::Ask
+        }
+    }
+
+    /// Whether the hold was there: it is gone when it has lapsed.
+    fn drop_hold(&mut self, until: Millis) -> bool {
+        let Some(count) = self.holds.get_mut(&until) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.holds.remove(&until);
+        }
+        true
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Hold { until } => {
+                self.free = self.free.saturating_sub(1);
+                *self.holds.entry(until).or_default() += 1;
+            }
+            Change::Prolong { until, to } => {
+                if self.drop_hold(until) {
+                    *self.holds.entry(to).or_default() += 1;
+                }
+            }
+            Change::Release { until } => {
+                if self.drop_hold(until) {
+                    self.gain(1);
+                }
+            }
+            Change::Complete { held } => {
+                self.used += 1;
+                if !held.is_some_and(|until| self.drop_hold(until)) {
+                    self.free = self.free.saturating_sub(1);
+                }
+            }
+        }
+    }
+}
+
+/// Where all grants of a survey are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Bank {
+    pub epoch: u64,
+    pub limit: u64,
+    /// Grants at each partition, used ones included; `None` until it has told.
+    pub out: Vec<Option<u64>>,
+    /// Partitions that keep nothing unused.
+    scarce: BTreeSet<u32>,
+    /// Asked to give back, and not yet answered.
+    recalling: BTreeSet<u32>,
+    recalled_at: Millis,
+    /// Who wants how many, in their order.
+    waiting: VecDeque<(u32, u64)>,
+    refused: BTreeSet<u32>,
+}
+
+impl Bank {
+    fn open(epoch: u64, limit: u64, partitions: u32) -> Bank {
+        // Long ago, whatever the log's time is.
+        let recalled_at = Millis::MIN / 2;
+        Bank { epoch, limit, out: vec![None; partitions as usize], recalled_at, ..Bank::default() }
+    }
+
+    fn free(&self) -> u64 {
+        self.limit.saturating_sub(self.out.iter().flatten().sum())
+    }
+
+    /// What a partition gets beyond what it wants, while there is plenty.
+    fn slice(&self) -> u64 {
+        self.free().saturating_sub(RESERVE) / (2 * self.out.len() as u64)
+    }
+
+    fn grant(&mut self, to: u32, count: u64, keep: bool, mail: &mut Vec<(u32, Message)>) {
+        if let Some(out) = &mut self.out[to as usize] {
+            *out += count;
+        }
+        if keep {
+            self.scarce.remove(&to);
+        }
+        self.refused.remove(&to);
+        mail.push((to, Message::Grant { count, keep }));
+    }
+
+    fn receive(&mut self, from: u32, message: &Message, now: Millis) -> Vec<(u32, Message)> {
+        let mut mail = Vec::new();
+        match *message {
+            Message::Report { out } => {
+                self.out[from as usize] = Some(out);
+                if self.out.iter().all(Option::is_some) {
+                    let slice = self.slice();
+                    for to in (0..self.out.len() as u32).filter(|_| slice > 0) {
+                        self.grant(to, slice, true, &mut mail);
+                    }
+                }
+            }
+            Message::Ask { want } => self.waiting.push_back((from, want)),
+            Message::Return { count, recalled } => {
+                if let Some(out) = &mut self.out[from as usize] {
+                    *out = out.saturating_sub(count);
+                }
+                if recalled {
+                    self.recalling.remove(&from);
+                    self.scarce.insert(from);
+                }
+            }
+            Message::Grant { .. } | Message::Refuse | Message::AskAgain | Message::Recall => {}
+        }
+        self.serve(now, &mut mail);
+        mail
+    }
+
+    fn serve(&mut self, now: Millis, mail: &mut Vec<(u32, Message)>) {
+        if self.out.iter().any(Option::is_none) {
+            return;
+        }
+        while let Some((from, want)) = self.waiting.front().copied() {
+            let free = self.free();
+            if free > 0 {
+                let keep = free > RESERVE;
+                let count = if keep { want.max(self.slice()).min(free - RESERVE) } else { want.min(free) };
+                self.grant(from, count, keep, mail);
+            } else if !self.recalling.is_empty() || self.recall(from, now, mail) {
+                return;
+            } else {
+                self.refused.insert(from);
+                mail.push((from, Message::Refuse));
+            }
+            self.waiting.pop_front();
+        }
+        if self.free() > 0 {
+            mail.extend(std::mem::take(&mut self.refused).into_iter().map(|to| (to, Message::AskAgain)));
+        }
+    }
+
+    /// Calls back what lies unused elsewhere; gives whether there is anyone to ask.
+    fn recall(&mut self, asking: u32, now: Millis, mail: &mut Vec<(u32, Message)>) -> bool {
+        let again = now >= self.recalled_at.saturating_add(RECALL_EVERY);
+        for (to, out) in (0..).zip(&self.out) {
+            let may_have = out.is_some_and(|out| out > 0) && to != asking;
+            if may_have && (again || !self.scarce.contains(&to)) {
+                self.recalling.insert(to);
+                mail.push((to, Message::Recall));
+            }
+        }
+        if self.recalling.is_empty() {
+            return false;
+        }
+        self.recalled_at = now;
+        true
+    }
+}
+
+/// The accounts of one partition; on partition 0 the banks too.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    partition: u32,
+    partitions: u32,
+    pub accounts: BTreeMap<Key, Account>,
+    pub banks: BTreeMap<Key, Bank>,
+    /// Quotas that have changed since [`Ledger::take_dirty`].
+    dirty: BTreeSet<Key>,
+    /// When the first offer of a scarce survey lapses; its grant is wanted elsewhere.
+    lapse_at: Option<Millis>,
+}
+
+impl Ledger {
+    pub fn new(partition: u32, partitions: u32) -> Ledger {
+        Ledger { partition, partitions, ..Ledger::default() }
+    }
+
+    pub fn restore(&mut self, key: Key, account: Option<Account>, bank: Option<Bank>) {
+        if let Some(bank) = bank {
+            self.banks.insert(key.clone(), bank);
+        }
+        if let Some(account) = account {
+            self.accounts.insert(key, account);
+        }
+        self.look_for_lapses();
+    }
+
+    pub fn take_dirty(&mut self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    pub fn dirty_count(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// A version of a survey is in force: a limit that is not the one so far
+    /// begins an epoch. Gives what other partitions are to be told.
+    pub fn limit(&mut self, key: &Key, version: u64, limit: Option<u64>, now: Millis) -> Vec<Mail> {
+        if self.accounts.get(key).and_then(|account| account.limit) == limit {
+            return Vec::new();
+        }
+        if let (BANK, Some(limit)) = (self.partition, limit) {
+            self.banks.insert(key.clone(), Bank::open(version, limit, self.partitions));
+        }
+        let account = self.account(key);
+        account.sweep(now);
+        *account = Account {
+            epoch: version,
+            limit,
+            used: account.used,
+            holds: std::mem::take(&mut account.holds),
+            ..Account::default()
+        };
+        let out = account.out();
+        self.look_for_lapses();
+        if limit.is_none() { Vec::new() } else { self.to_bank(key, Message::Report { out }, now) }
+    }
+
+    pub fn room(&self, key: &Key, now: Millis) -> Room {
+        self.accounts.get(key).map_or(Room::Free, |account| account.room(now))
+    }
+
+    /// Asks the bank, unless it has been asked.
+    pub fn ask(&mut self, key: &Key, want: u64, now: Millis) -> Vec<Mail> {
+        let account = self.account(key);
+        if std::mem::replace(&mut account.asking, true) {
+            return Vec::new();
+        }
+        self.to_bank(key, Message::Ask { want }, now)
+    }
+
+    pub fn change(&mut self, key: &Key, change: Change, now: Millis) {
+        let account = self.account(key);
+        account.sweep(now);
+        account.change(change);
+        self.look_for_lapses();
+    }
+
+    /// Gives back what is wanted elsewhere. Cheap while nothing has lapsed;
+    /// with `all`, what has become free by other ways too.
+    pub fn settle(&mut self, all: bool, now: Millis) -> Vec<Mail> {
+        if !all && self.lapse_at.is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        let mut returns = Vec::new();
+        for (key, account) in self.accounts.iter_mut().filter(|(_, account)| account.scarce) {
+            let swept = account.sweep(now);
+            let count = std::mem::take(&mut account.free);
+            if swept || count > 0 {
+                self.dirty.insert(key.clone());
+            }
+            if count > 0 {
+                returns.push((key.clone(), Message::Return { count, recalled: false }));
+            }
+        }
+        self.look_for_lapses();
+        returns.into_iter().flat_map(|(key, message)| self.to_bank(&key, message, now)).collect()
+    }
+
+    /// Takes a message; gives what others are to be told.
+    pub fn receive(&mut self, mail: &Mail, now: Millis) -> Vec<Mail> {
+        let key = (mail.project.clone(), mail.survey_id.clone());
+        let mut on = Vec::new();
+        let mut queue = VecDeque::from([mail.clone()]);
+        while let Some(mail) = queue.pop_front() {
+            if mail.to != self.partition {
+                on.push(mail);
+                continue;
+            }
+            let answers = match mail.message {
+                Message::Report { .. } | Message::Ask { .. } | Message::Return { .. } => {
+                    match self.banks.get_mut(&key).filter(|bank| bank.epoch == mail.epoch) {
+                        Some(bank) => bank.receive(mail.from, &mail.message, now),
+                        None => Vec::new(),
+                    }
+                }
+                _ => self.hear(&key, &mail, now).into_iter().map(|message| (BANK, message)).collect(),
+            };
+            self.dirty.insert(key.clone());
+            let wrap = |(to, message)| Mail { to, from: self.partition, message, ..mail.clone() };
+            queue.extend(answers.into_iter().map(wrap));
+        }
+        on
+    }
+
+    /// What the bank says to this partition's account.
+    fn hear(&mut self, key: &Key, mail: &Mail, now: Millis) -> Option<Message> {
+        let account = self.accounts.get_mut(key).filter(|account| account.epoch == mail.epoch)?;
+        let mut answer = None;
+        match mail.message {
+            Message::Grant { count, keep } => {
+                account.free += count;
+                account.scarce &= !keep;
+                (account.asking, account.refused_until) = (false, 0);
+            }
+            Message::Refuse => (account.asking, account.refused_until) = (false, now.saturating_add(REFUSAL_HOLDS)),
+            Message::AskAgain => account.refused_until = 0,
+            Message::Recall => {
+                account.sweep(now);
+                account.scarce = true;
+                answer = Some(Message::Return { count: std::mem::take(&mut account.free), recalled: true });
+            }
+            Message::Report { .. } | Message::Ask { .. } | Message::Return { .. } => {}
+        }
+        self.look_for_lapses();
+        answer
+    }
+
+    fn account(&mut self, key: &Key) -> &mut Account {
+        self.dirty.insert(key.clone());
+        self.accounts.entry(key.clone()).or_default()
+    }
+
+    fn to_bank(&mut self, key: &Key, message: Message, now: Millis) -> Vec<Mail> {
+        let epoch = self.accounts.get(key).map_or(0, |account| account.epoch);
+        let (project, survey_id) = key.clone();
+        let mail = Mail { project, survey_id, epoch, from: self.partition, to: BANK, message };
+        self.receive(&mail, now)
+    }
+
+    fn look_for_lapses(&mut self) {
+        let scarce = self.accounts.values().filter(|account| account.scarce);
+        self.lapse_at = scarce.filter_map(|account| account.holds.keys().next().copied()).min();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! Partitions that tell each other things in any order but their own: never a
+//! completion too many, and in the end none too few.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PARTITIONS: usize = 8;
+
+fn key() -> Key {
+    ("p".into(), "s".into())
+}
+
+/// An offer as its user's state has it.
+#[derive(Debug, Clone, Copy)]
+struct Offer {
+    partition: usize,
+    until: Millis,
+}
+
+struct World {
+    ledgers: Vec<Ledger>,
+    /// Between any two partitions, in order.
+    ways: BTreeMap<(u32, u32), VecDeque<Mail>>,
+    offers: Vec<Offer>,
+    /// Triggers that wait for a grant.
+    parked: Vec<u64>,
+    completed: u64,
+    now: Millis,
+}
+
+impl World {
+    fn new() -> World {
+        let ledgers = (0..PARTITIONS as u32).map(|partition| Ledger::new(partition, PARTITIONS as u32)).collect();
+        World { ledgers, ways: BTreeMap::new(), offers: Vec::new(), parked: vec![0; PARTITIONS], completed: 0, now: 0 }
+    }
+
+    fn limit(&mut self, version: u64, limit: u64) {
+        for partition in 0..PARTITIONS {
+            let mail = self.ledgers[partition].limit(&key(), version, Some(limit), self.now);
+            self.send(mail);
+        }
+    }
+
+    fn send(&mut self, mail: Vec<Mail>) {
+        for one in mail {
+            self.ways.entry((one.from, one.to)).or_default().push_back(one);
+        }
+    }
+
+    /// One message arrives, on the way that `pick` chooses.
+    fn deliver(&mut self, pick: usize) -> bool {
+        let ways: Vec<(u32, u32)> = self.ways.iter().filter(|(_, way)| !way.is_empty()).map(|(at, _)| *at).collect();
+        let Some(at) = ways.get(pick % ways.len().max(1)) else { return false };
+        let mail = self.ways.get_mut(at).and_then(VecDeque::pop_front).expect("it is not empty");
+        let mail = self.ledgers[at.1 as usize].receive(&mail, self.now);
+        self.send(mail);
+        self.unpark(at.1 as usize);
+        true
+    }
+
+    /// As the engine does after every record.
+    fn unpark(&mut self, partition: usize) {
+        while self.parked[partition] > 0 {
+            match self.ledgers[partition].room(&key(), self.now) {
+                Room::Free => self.hold(partition),
+                Room::Full => {}
+                Room::Ask => {
+                    let mail = self.ledgers[partition].ask(&key(), self.parked[partition], self.now);
+                    self.send(mail);
+                    return;
+                }
+            }
+            self.parked[partition] -= 1;
+        }
+        let mail = self.ledgers[partition].settle(true, self.now);
+        self.send(mail);
+    }
+
+    fn hold(&mut self, partition: usize) {
+        let until = self.now + 600_000;
+        self.ledgers[partition].change(&key(), Change::Hold { until }, self.now);
+        self.offers.push(Offer { partition, until });
+    }
+
+    fn ask(&mut self, partition: usize) {
+        self.parked[partition] += 1;
+        self.unpark(partition);
+    }
+
+    fn end(&mut self, pick: usize, how: u8) {
+        let now = self.now;
+        self.offers.retain(|offer| now < offer.until);
+        if self.offers.is_empty() {
+            return;
+        }
+        let at = pick % self.offers.len();
+        let Offer { partition, until } = self.offers[at];
+        let change = match how {
+            0 => Change::Release { until },
+            1 => {
+                self.offers[at].until = until + 86_400_000;
+                Change::Prolong { until, to: until + 86_400_000 }
+            }
+            _ => {
+                self.completed += 1;
+                Change::Complete { held: Some(until) }
+            }
+        };
+        if how != 1 {
+            self.offers.remove(at);
+        }
+        self.ledgers[partition].change(&key(), change, now);
+        self.unpark(partition);
+    }
+
+    fn quiet(&mut self) {
+        let mut pick = 0;
+        while self.deliver(pick) {
+            pick += 1;
+        }
+    }
+
+    fn used(&self) -> u64 {
+        self.ledgers.iter().filter_map(|ledger| ledger.accounts.get(&key())).map(|account| account.used).sum()
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Ask(usize),
+    End(usize, u8),
+    Deliver(usize),
+    Wait(Millis),
+    Limit(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (0..PARTITIONS).prop_map(Op::Ask),
+        6 => (any::<usize>(), 0..4u8).prop_map(|(pick, how)| Op::End(pick, how)),
+        20 => any::<usize>().prop_map(Op::Deliver),
+        1 => prop_oneof![Just(1_000), Just(600_000), Just(86_400_000)].prop_map(Op::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn never_too_many_and_in_the_end_all(
+        limit in prop_oneof![Just(1), 1..40u64, 60..70u64, 100..400u64],
+        mut ops in prop::collection::vec(op(), 1..600),
+        raises in prop::collection::vec((0..600usize, 1..500u64), 0..3),
+    ) {
+        for (at, limit) in raises {
+            ops.insert(at.min(ops.len()), Op::Limit(limit));
+        }
+        let mut world = World::new();
+        world.limit(1, limit);
+        // The most that any limit so far has allowed: what was promised under
+        // an earlier one is kept.
+        let (mut limit, mut allowed) = (limit, limit);
+        for (version, op) in (2..).zip(ops) {
+            match op {
+                Op::Ask(partition) => world.ask(partition),
+                Op::End(pick, how) => world.end(pick, how),
+                Op::Deliver(pick) => drop(world.deliver(pick)),
+                Op::Wait(span) => world.now += span,
+                Op::Limit(new) => {
+                    world.limit(version, new);
+                    limit = new;
+                    allowed = allowed.max(limit);
+                }
+            }
+            prop_assert_eq!(world.used(), world.completed);
+            prop_assert!(world.completed <= allowed, "{} of {}", world.completed, allowed);
+        }
+        // Everyone answers now, from any one partition at a time.
+        for round in 0..4 * PARTITIONS {
+            world.now += 86_400_000;
+            for _ in 0..limit {
+                world.ask(round % PARTITIONS);
+                world.quiet();
+                world.end(usize::MAX / 2, 2);
+                world.quiet();
+            }
+        }
+        prop_assert!(world.completed >= limit, "{} of {}", world.completed, limit);
+        prop_assert!(world.completed <= allowed, "{} of {}", world.completed, allowed);
+    }
+}
+
+#[test]
+fn a_lowered_limit_holds_at_once_and_a_raised_one_opens_again() {
+    let mut world = World::new();
+    world.limit(1, 10);
+    world.quiet();
+    for _ in 0..6 {
+        world.ask(3);
+        world.quiet();
+        world.end(0, 2);
+    }
+    world.limit(2, 4);
+    world.quiet();
+    world.ask(5);
+    world.quiet();
+    assert_eq!((world.completed, world.offers.len()), (6, 0));
+    world.limit(3, 7);
+    world.quiet();
+    world.now += REFUSAL_HOLDS;
+    world.ask(5);
+    world.ask(6);
+    world.quiet();
+    assert_eq!(world.offers.len(), 1, "one more, whoever asks");
+}
+
+#[test]
+fn a_dismissal_elsewhere_opens_it_for_whoever_was_refused() {
+    let mut world = World::new();
+    world.limit(1, 1);
+    world.quiet();
+    world.ask(3);
+    world.quiet();
+    world.ask(5);
+    world.quiet();
+    assert_eq!((world.offers.len(), world.parked[5]), (1, 0), "refused");
+    world.end(0, 0);
+    world.quiet();
+    world.ask(5);
+    world.quiet();
+    assert_eq!(world.offers[0].partition, 5, "without waiting");
+}
