@@ -390,7 +390,8 @@ fn surveys_alone() {
                 let record = Record { event_id: None, ..*record };
                 let origin = Origin { incarnation: 1, partition: 0, offset: n };
                 let (project_id, user_id) = ("default", "user_7");
-                let scene = Scene { origin, now: n as i64, project_id, user_id, project: &project };
+                let (now, project, rooms) = (n as i64, &project, &apply::NO_QUOTAS);
+                let scene = Scene { origin, now, project_id, user_id, project, rooms, may_wait: false };
                 std::hint::black_box(apply::apply(scene, &mut user, &record, false));
             });
         }

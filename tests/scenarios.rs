@@ -4,7 +4,7 @@
 //!
 //! A step has a time (`at`, which may carry `-1ms` or `+1ms`) and one of
 //! `event`, `trigger`, `displayed`, `dismissed`, `answers` (with `link`, to a link
-//! survey), `attributes`, `define`, `settings`. `happened` is when it happened, if not `at`. A trigger
+//! survey), `attributes`, `erase`, `define`, `settings`. `happened` is when it happened, if not `at`. A trigger
 //! says what it expects: a reason, or a survey, and with `until` and `actual`
 //! what the first survey's evaluation says besides.
 
@@ -12,6 +12,8 @@ use askwhen::domain::apply::{self, Output, Outputs, Reply, Scene};
 use askwhen::domain::decision::Decision;
 use askwhen::domain::definitions::Project;
 use askwhen::domain::id::Origin;
+use askwhen::domain::quota::Ledger;
+use askwhen::domain::record::Body;
 use askwhen::domain::time::{self, Millis};
 use askwhen::domain::user::User;
 use askwhen::wire::definition::{self, yaml};
@@ -22,7 +24,7 @@ use std::path::Path;
 
 const START: &str = "2026-11-02T00:00:00Z";
 /// What a step may have.
-const KNOWN: [&str; 28] = [
+const KNOWN: [&str; 29] = [
     "at",
     "user",
     "event",
@@ -32,6 +34,7 @@ const KNOWN: [&str; 28] = [
     "answers",
     "attributes",
     "link",
+    "erase",
     "define",
     "settings",
     "happened",
@@ -58,6 +61,7 @@ struct Stage {
     users: BTreeMap<String, User>,
     /// The last offer made to each.
     offers: BTreeMap<String, String>,
+    ledger: Ledger,
     version: u64,
     offset: u64,
     now: Millis,
@@ -88,7 +92,10 @@ impl Stage {
         let canonical = serde_json::to_value(&read).expect("it serialises");
         assert_eq!(definition::survey(&canonical, None).expect("canonical"), read, "{canonical}");
         self.version += 1;
+        let (id, limit) = (read.survey_id.clone(), read.max_completed);
         self.project.put_survey(self.version, read, self.now);
+        let abroad = self.ledger.limit(&("default".into(), id), self.version, limit, self.now);
+        assert!(abroad.is_empty(), "the only partition has the bank");
     }
 
     fn settings(&mut self, body: &Value) {
@@ -97,19 +104,39 @@ impl Stage {
         self.project.put_settings(self.version, settings);
     }
 
-    fn apply(&mut self, user_id: &str, record: &Value) -> Outputs {
+    fn apply(&mut self, user_id: &str, record: &Value, erase: bool) -> Outputs {
         self.offset += 1;
         let bytes = record.to_string().into_bytes();
         let decoded = record::decode(Some(&bytes), false).unwrap_or_else(|e| panic!("{record}: {e}"));
-        let Decoded::User(record) = decoded else { panic!("{record} is no user's") };
-        let scene = Scene {
-            origin: Origin { incarnation: 1, partition: 0, offset: self.offset },
-            now: self.now,
-            project_id: "default",
-            user_id,
-            project: &self.project,
-        };
-        apply::apply(scene, self.users.entry(user_id.to_owned()).or_default(), &record, false)
+        let Decoded::User(mut record) = decoded else { panic!("{record} is no user's") };
+        if erase {
+            record.body = Body::Erase;
+        }
+        let before = self.users.entry(user_id.to_owned()).or_default().clone();
+        for may_wait in [true, true, false] {
+            let key = |id: &String| ("default".to_owned(), id.clone());
+            let room = |id: &String| (id.clone(), self.ledger.room(&key(id), self.now));
+            let scene = Scene {
+                origin: Origin { incarnation: 1, partition: 0, offset: self.offset },
+                now: self.now,
+                project_id: "default",
+                user_id,
+                project: &self.project,
+                rooms: &self.project.limited().iter().map(room).collect(),
+                may_wait,
+            };
+            let mut user = before.clone();
+            let out = apply::apply(scene, &mut user, &record, false);
+            if let Some(id) = &out.needs {
+                self.ledger.ask(&key(id), 1, self.now);
+                continue;
+            }
+            out.quotas.iter().for_each(|(id, change)| self.ledger.change(&key(id), *change, self.now));
+            self.ledger.settle(true, self.now);
+            self.users.insert(user_id.to_owned(), user);
+            return out;
+        }
+        panic!("the bank of the only partition answers at once");
     }
 
     fn step(&mut self, step: &Value) {
@@ -171,10 +198,13 @@ impl Stage {
             }
         } else if step.get("attributes").is_some() {
             record["type"] = json!("attributes");
+        } else if step.get("erase").is_some() {
+            // No producer can write an erasure; it has no members but the user.
+            record["event_name"] = json!("erase");
         } else {
             panic!("a step does something: {step}");
         }
-        let outputs = self.apply(&user_id, &record);
+        let outputs = self.apply(&user_id, &record, step.get("erase").is_some());
         self.check(step, &user_id, outputs);
     }
 
@@ -228,6 +258,7 @@ fn play(scenario: &Value) {
         project: Project::default(),
         users: BTreeMap::new(),
         offers: BTreeMap::new(),
+        ledger: Ledger::new(0, 1),
         version: 0,
         offset: 0,
         now: start - time::DAY * 365,

@@ -53,14 +53,18 @@ pub struct Effects {
     pub outputs: Vec<Output>,
     pub forwards: Vec<Outgoing>,
     pub reply: Option<Answer>,
+    /// Answers to requests that came before this record and have waited.
+    pub late_replies: Vec<(Bytes, Answer)>,
 }
 
 /// Where and when a record is applied.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
+pub struct Moment<'a> {
     pub origin: Origin,
     pub now: Millis,
     pub partitions: u32,
+    /// Where the answer is to go.
+    pub reply_to: Option<&'a Bytes>,
 }
 
 /// Makes the frozen changes into a batch; runs off the hot path.
@@ -71,7 +75,11 @@ pub type Frozen = Box<dyn FnOnce() -> Batch + Send>;
 pub trait Machine: Send {
     /// # Errors
     /// When the record must become a reject, or the store cannot be read.
-    fn apply(&mut self, at: Moment, record: Decoded<'_>) -> Result<Effects, Failure>;
+    fn apply(&mut self, at: Moment<'_>, record: Decoded<'_>) -> Result<Effects, Failure>;
+
+    /// Whether a record is to come although nobody writes one, because some
+    /// request has waited long enough.
+    fn wants_ticks(&self) -> bool;
 
     /// Topics that `apply` writes to on this partition.
     fn output_topics(&self, partition: u32) -> Vec<Topic>;

@@ -39,6 +39,8 @@ const STEP_OUTPUT_BYTES: usize = 256 << 10;
 const MAX_OUTSTANDING_BYTES: usize = 4 << 20;
 /// Dirty state that brings the next checkpoint forward.
 const CHECKPOINT_BYTES: usize = 32 << 20;
+/// How often time is told to whoever waits while nothing else comes.
+const TICK_EVERY: Duration = Duration::from_secs(1);
 /// An owner whose clock is further behind the log decides nothing.
 const MAX_CLOCK_LAG: Millis = 300 * SECOND;
 
@@ -137,6 +139,7 @@ pub struct Partition<M> {
     taken_up_at: u64,
     answer_from: Millis,
     gauges: Gauges,
+    ticked: Instant,
     checkpointed: Instant,
     /// Where the last checkpoint was frozen.
     frozen_next: u64,
@@ -198,6 +201,7 @@ impl<M: Machine> Partition<M> {
             taken_up_at: journal_end,
             answer_from,
             gauges: Gauges::of(partition),
+            ticked: Instant::now(),
             checkpointed: Instant::now(),
             frozen_next: meta_next,
             freezing: None,
@@ -224,6 +228,7 @@ impl<M: Machine> Partition<M> {
                 if chunk.records.is_empty() && chunk.at_end {
                     // Of the goal nothing but gaps may be left.
                     self.status.goal.fetch_min(self.meta.next, Ordering::AcqRel);
+                    self.tick();
                 }
                 self.gauges.lag_records.set((chunk.end.saturating_sub(self.meta.next)) as i64);
                 let late = chunk.end > self.meta.next;
@@ -244,6 +249,20 @@ impl<M: Machine> Partition<M> {
             self.redone = HashSet::new();
         }
         Ok(progress)
+    }
+
+    /// Time goes on for whoever waits, although no record comes. Not tracked:
+    /// should it be lost, the next one serves.
+    fn tick(&mut self) {
+        if !self.machine.wants_ticks() || self.ticked.elapsed() < TICK_EVERY {
+            return;
+        }
+        self.ticked = Instant::now();
+        let value = record::encode_internal(&Internal::Tick {});
+        let mac = self.setup.key.sign_record(b"", &value);
+        let new = New { key: Some(Bytes::new()), headers: Vec::new(), value: Some(value.into()) };
+        let (nobody, _) = tokio::sync::oneshot::channel();
+        self.setup.log.append(self.journal(), vec![new.header(MAC_HEADER, mac)], Ack::Once(nobody));
     }
 
     /// Lets go of the journal; what is under way goes on.
@@ -336,6 +355,7 @@ impl<M: Machine> Partition<M> {
                 },
                 now: self.meta.now,
                 partitions: self.setup.log.partitions(),
+                reply_to: None,
             };
             let (mut effects, reply_to) = self.apply_one(moment, &record)?;
             if reply_to.is_none() {
@@ -385,7 +405,7 @@ impl<M: Machine> Partition<M> {
 
     /// Reads one record and lets the machine apply it. Whatever cannot be taken
     /// becomes a reject; nothing is skipped.
-    fn apply_one(&mut self, moment: Moment, record: &log::Record) -> Result<(Effects, Option<Bytes>), Stop> {
+    fn apply_one(&mut self, moment: Moment<'_>, record: &log::Record) -> Result<(Effects, Option<Bytes>), Stop> {
         let own_reply = record.header(REPLY_HEADER).cloned();
         let key = record.key.as_deref().unwrap_or_default();
         let value = record.value.as_deref();
@@ -425,6 +445,7 @@ impl<M: Machine> Partition<M> {
                     };
                     return Ok((Effects { forwards: vec![outgoing], ..Effects::default() }, own_reply));
                 }
+                let moment = Moment { reply_to: own_reply.as_ref(), ..moment };
                 Ok((self.guarded(moment, record, decoded)?, own_reply))
             }
         }
@@ -434,7 +455,7 @@ impl<M: Machine> Partition<M> {
     /// is not the next was sent again by a redo or by a zombie.
     fn apply_forward(
         &mut self,
-        moment: Moment,
+        moment: Moment<'_>,
         record: &log::Record,
         forward: &Forward,
     ) -> Result<(Effects, Option<Bytes>), Stop> {
@@ -449,11 +470,14 @@ impl<M: Machine> Partition<M> {
         let reply_to = forward.reply_to.clone().map(Bytes::from);
         match record::decode(Some(forward.value.as_str().as_bytes()), forward.trusted) {
             Err(unreadable) => Ok((self.reject(moment, record, &unreadable), reply_to)),
-            Ok(decoded) => Ok((self.guarded(moment, record, decoded)?, reply_to)),
+            Ok(decoded) => {
+                let moment = Moment { reply_to: reply_to.as_ref(), ..moment };
+                Ok((self.guarded(moment, record, decoded)?, reply_to))
+            }
         }
     }
 
-    fn guarded(&mut self, moment: Moment, record: &log::Record, decoded: Decoded<'_>) -> Result<Effects, Stop> {
+    fn guarded(&mut self, moment: Moment<'_>, record: &log::Record, decoded: Decoded<'_>) -> Result<Effects, Stop> {
         let machine = &mut self.machine;
         match catch_unwind(AssertUnwindSafe(|| machine.apply(moment, decoded))) {
             Ok(Ok(effects)) => Ok(effects),
@@ -469,13 +493,13 @@ impl<M: Machine> Partition<M> {
         }
     }
 
-    fn reject(&self, moment: Moment, record: &log::Record, why: &Unreadable) -> Effects {
+    fn reject(&self, moment: Moment<'_>, record: &log::Record, why: &Unreadable) -> Effects {
         let output = self.reject_output(moment, record, why.reason, &why.detail);
         let reply = Answer::Refused { code: "invalid".into(), pointer: None, detail: why.detail.clone() };
-        Effects { outputs: vec![output], forwards: Vec::new(), reply: Some(reply) }
+        Effects { outputs: vec![output], reply: Some(reply), ..Effects::default() }
     }
 
-    fn reject_output(&self, moment: Moment, record: &log::Record, reason: &str, detail: &str) -> Output {
+    fn reject_output(&self, moment: Moment<'_>, record: &log::Record, reason: &str, detail: &str) -> Output {
         crate::metrics::get().engine_rejects.with_label_values(&[reason]).inc();
         let raw = record.value.as_deref().unwrap_or_default();
         let raw = &raw[..raw.len().min(MAX_RECORD_BYTES)];
@@ -484,7 +508,7 @@ impl<M: Machine> Partition<M> {
     }
 
     /// A refusal that nobody waits for would be lost: it becomes a reject.
-    fn reject_unheard(&self, moment: Moment, record: &log::Record, effects: &mut Effects) {
+    fn reject_unheard(&self, moment: Moment<'_>, record: &log::Record, effects: &mut Effects) {
         let Some(Answer::Refused { code, detail, .. }) = &effects.reply else { return };
         if effects.outputs.iter().all(|output| output.topic != Topic::Rejects) {
             let output = self.reject_output(moment, record, code, detail);
@@ -505,6 +529,9 @@ impl<M: Machine> Partition<M> {
         let waited_for = record.offset >= self.taken_up_at || record.appended_at >= self.answer_from;
         if let (Some(reply_to), Some(answer), true) = (&reply_to, effects.reply, waited_for) {
             self.setup.replies.answer(reply_to, answer);
+        }
+        for (reply_to, answer) in effects.late_replies.into_iter().filter(|_| waited_for) {
+            self.setup.replies.answer(&reply_to, answer);
         }
         let source = Source { partition: self.partition, offset: record.offset, crc: record.crc };
         if record.offset >= self.taken_up_at && effects.outputs.iter().any(|output| output.topic == Topic::Decisions) {
@@ -554,7 +581,8 @@ pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
             Internal::Query(query) => &query.user_id,
             Internal::Erase { user_id, .. } => user_id,
             Internal::Define(_) | Internal::NameSeen { .. } => return Some(0),
-            Internal::Defined(_) | Internal::Forward(_) | Internal::Clock { .. } => return None,
+            Internal::Quota(mail) => return Some(mail.to),
+            Internal::Defined(_) | Internal::Forward(_) | Internal::Clock { .. } | Internal::Tick {} => return None,
         },
     };
     Some(id::partition_of(user_id, partitions))

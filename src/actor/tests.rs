@@ -55,7 +55,7 @@ fn boot(log: &Arc<Simulated>, stores: &[Arc<Store>], step_bytes: usize) -> Proce
     setup.step_bytes = step_bytes;
     setup.checkpoint_every = Duration::from_secs(3_600);
     let open = |(partition, store): (u32, &Arc<Store>)| {
-        let engine = Engine::open(store.clone(), 4).expect("a readable store");
+        let engine = Engine::open(store.clone(), (partition, PARTITIONS), 4).expect("a readable store");
         let handles = (Arc::new(Bell::default()), Arc::new(Status::default()));
         Partition::open(partition, setup.clone(), store.clone(), engine, LOGIC_VERSION, handles).expect("it opens")
     };
@@ -94,10 +94,26 @@ impl World {
             asked_at: if n < 1_000 { i64::from(n) * 60_000 } else { 0 },
             request_id: format!("r{n}"),
         });
-        let value = encode_internal(&define);
+        self.internal(0, &define);
+    }
+
+    fn internal(&self, partition: u32, internal: &Internal) {
+        let value = encode_internal(internal);
         let mac = key().sign_record(b"k", &value);
         let new = New { key: Some("k".into()), headers: Vec::new(), value: Some(value.into()) };
-        self.append(0, new.header(MAC_HEADER, mac));
+        self.append(partition, new.header(MAC_HEADER, mac));
+    }
+
+    /// The user's newest offer that the log tells of.
+    fn last_offer(&self, user_id: &str) -> Option<String> {
+        let at = At { topic: Topic::Decisions, partition: id::partition_of(user_id, PARTITIONS) };
+        let records = self.log.read(at, 0, usize::MAX).expect("readable");
+        let offers = records.iter().filter_map(|record| {
+            let decision: serde_json::Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
+            let whose = decision["user_id"] == user_id;
+            decision["survey"]["offer_id"].as_str().filter(|_| whose).map(str::to_owned)
+        });
+        offers.last()
     }
 
     /// Steps everything until nothing moves.
@@ -156,7 +172,7 @@ impl World {
         (0..PARTITIONS as usize).for_each(|p| self.checkpoint(p));
         let mut all = Vec::new();
         for store in &self.stores {
-            for family in [Family::Users, Family::Definitions] {
+            for family in [Family::Users, Family::Definitions, Family::Quotas] {
                 all.extend(store.ascending(family, &[], usize::MAX).expect("readable"));
             }
         }
@@ -168,6 +184,8 @@ impl World {
 enum Op {
     Event { user: u8, id: u8, misplaced: bool },
     Ask { user: u8, session: u8 },
+    Answer { user: u8 },
+    Erase { user: u8 },
     Junk,
     Resurvey { priority: u8 },
 }
@@ -185,6 +203,8 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         5 => (0..6u8, 0..40u8, prop::bool::weighted(0.2)).prop_map(|(user, id, misplaced)| Op::Event { user, id, misplaced }),
         5 => (0..6u8, 0..3u8).prop_map(|(user, session)| Op::Ask { user, session }),
+        3 => (0..6u8).prop_map(|user| Op::Answer { user }),
+        1 => (0..6u8).prop_map(|user| Op::Erase { user }),
         1 => Just(Op::Junk),
         1 => (0..5u8).prop_map(|priority| Op::Resurvey { priority }),
     ]
@@ -209,9 +229,10 @@ fn survey(priority: u8) -> serde_json::Value {
         3 => json!({"all": [{"event": "slept"}, {"event": "woke"}], "within": "30m"}),
         _ => json!({"absence": {"after": {"event": "woke"}, "without": {"event": "slept"}, "for": "2m"}}),
     };
+    let limit = if priority % 2 == 1 { json!(u32::from(priority) * 3) } else { json!(null) };
     let cancel_on = if priority == 0 { json!([{"event": "slept"}]) } else { json!([]) };
     json!({"survey_id": "s", "name": "S", "status": "active", "priority": priority, "activate": activate, "expires_after": "2h",
-        "cancel_on": cancel_on, "sampling": {"percent": 70}, "schedule": {"hours": ["00:00", "23:00"]},
+        "cancel_on": cancel_on, "sampling": {"percent": 70}, "limits": {"max_completed": limit}, "schedule": {"hours": ["00:00", "23:00"]},
         "targeting": {"any": [{"survey": "s", "did": "displayed"}, {"not": {"attribute": "out", "op": "exists"}}]},
         "show_on": [{"trigger": "Main"}], "frequency": {"repeat": "every_activation", "global_cooldown": "ignore"},
         "questions": [{"question_id": "q", "type": "text", "text": "?"}]})
@@ -232,6 +253,22 @@ fn perform(world: &World, n: u32, op: &Op) {
                 json!({"type": "trigger", "user_id": user, "trigger": "Main", "context": context}),
                 false,
             );
+        }
+        Op::Answer { user } => {
+            let user = format!("u{user}");
+            if let Some(offer) = world.last_offer(&user) {
+                let answers = json!([{"question_id": "q", "value": "fine"}]);
+                world.user(
+                    &user,
+                    json!({"type": "answers", "user_id": user, "offer_id": offer, "answers": answers, "completed": true}),
+                    false,
+                );
+            }
+        }
+        Op::Erase { user } => {
+            let user_id = format!("u{user}");
+            let partition = id::partition_of(&user_id, PARTITIONS);
+            world.internal(partition, &Internal::Erase { project: "default".into(), user_id });
         }
         Op::Junk => world.append(1, New { key: None, headers: Vec::new(), value: Some("{".into()) }),
         Op::Resurvey { priority } => world.define(n, Kind::Survey, "s", &survey(*priority)),
@@ -346,7 +383,7 @@ fn a_log_that_lost_its_end_is_refused() {
     let checkpointer = Checkpointer::start().expect("a thread");
     let setup = Setup::new(Log::Simulated(empty), Clock::new(), key(), Replies::default(), checkpointer);
     let store = world.stores[partition as usize].clone();
-    let engine = Engine::open(store.clone(), 4).expect("readable");
+    let engine = Engine::open(store.clone(), (partition, PARTITIONS), 4).expect("readable");
     let handles = (Arc::new(Bell::default()), Arc::new(Status::default()));
     match Partition::open(partition, setup, store, engine, LOGIC_VERSION, handles) {
         Err(super::partition::Stop::Refused(why)) => assert!(why.contains("lost its end"), "{why}"),
@@ -364,7 +401,7 @@ fn reopen(
     let checkpointer = Checkpointer::start().expect("a thread");
     let setup = Setup::new(Log::Simulated(log), Clock::new(), key(), Replies::default(), checkpointer);
     let store = world.stores[partition as usize].clone();
-    let engine = Engine::open(store.clone(), 4).expect("readable");
+    let engine = Engine::open(store.clone(), (partition, PARTITIONS), 4).expect("readable");
     let handles = (Arc::new(Bell::default()), Arc::new(Status::default()));
     Partition::open(partition, setup, store, engine, logic_version, handles).map(|_| ())
 }

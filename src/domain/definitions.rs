@@ -34,6 +34,8 @@ pub struct Project {
     listeners: BTreeMap<String, Vec<String>>,
     /// Survey ids that show on a trigger, by priority, then id.
     shown_on: BTreeMap<String, Vec<String>>,
+    /// Survey ids that have a quota.
+    limited: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -129,6 +131,11 @@ impl Project {
         true
     }
 
+    /// Surveys that have a quota.
+    pub fn limited(&self) -> &[String] {
+        &self.limited
+    }
+
     pub fn put_endpoint(&mut self, version: u64, endpoint: Endpoint) -> bool {
         let known = self.endpoints.get(&endpoint.endpoint_id).map_or(0, |e| e.version);
         if known >= version {
@@ -157,6 +164,7 @@ impl Project {
     pub fn index(&mut self) {
         self.listeners.clear();
         self.shown_on.clear();
+        self.limited.clear();
         let mut order: Vec<&Entry> = self.surveys.values().collect();
         order.sort_by(|a, b| {
             (b.current.priority, &a.current.survey_id).cmp(&(a.current.priority, &b.current.survey_id))
@@ -167,6 +175,9 @@ impl Project {
                 for event in entry.current.listens_to() {
                     self.listeners.entry(event.to_owned()).or_default().push(id.clone());
                 }
+            }
+            if entry.current.max_completed.is_some() {
+                self.limited.push(id.clone());
             }
             for shown in &entry.current.show_on {
                 let ids = self.shown_on.entry(shown.trigger.clone()).or_default();

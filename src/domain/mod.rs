@@ -29,4 +29,4 @@ pub mod windows;
 
 /// Version of the rules in this module. It is part of every checkpoint: a
 /// store written under another version is refused, never reinterpreted.
-pub const LOGIC_VERSION: u32 = 2;
+pub const LOGIC_VERSION: u32 = 3;

@@ -290,6 +290,39 @@ impl Bank {
     }
 }
 
+/// Grants held by offers, by when they lapse, of each quota.
+pub type Holds = BTreeMap<Key, BTreeMap<Millis, u64>>;
+
+/// The same quotas over another number of partitions: `accounts` are all those
+/// of the old ones, `holds` what users of each new one hold. What is used up is
+/// told by the bank's partition.
+pub fn redistribute(accounts: impl IntoIterator<Item = (Key, Account)>, holds: Vec<Holds>) -> Vec<Ledger> {
+    let mut all: BTreeMap<Key, Account> = BTreeMap::new();
+    for (key, account) in accounts {
+        let sum = all.entry(key).or_default();
+        (sum.epoch, sum.limit) = (sum.epoch, sum.limit).max((account.epoch, account.limit));
+        sum.used += account.used;
+    }
+    let partitions = holds.len() as u32;
+    let mut ledgers: Vec<Ledger> = (0..partitions).map(|partition| Ledger::new(partition, partitions)).collect();
+    for (key, sum) in all {
+        let mut out = Vec::new();
+        for (ledger, holds) in ledgers.iter_mut().zip(&holds) {
+            let used = if ledger.partition == BANK { sum.used } else { 0 };
+            let holds = holds.get(&key).cloned().unwrap_or_default();
+            let account = Account { epoch: sum.epoch, limit: sum.limit, used, holds, ..Account::default() };
+            out.push(Some(account.out()));
+            ledger.restore(key.clone(), Some(account), None);
+            ledger.dirty.insert(key.clone());
+        }
+        if let Some(limit) = sum.limit {
+            let bank = Bank { out, ..Bank::open(sum.epoch, limit, partitions) };
+            ledgers[BANK as usize].restore(key, None, Some(bank));
+        }
+    }
+    ledgers
+}
+
 /// The accounts of one partition; on partition 0 the banks too.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -346,7 +379,7 @@ impl Ledger {
         };
         let out = account.out();
         self.look_for_lapses();
-        if limit.is_none() { Vec::new() } else { self.to_bank(key, Message::Report { out }, now) }
+        if limit.is_none() { Vec::new() } else { self.tell_bank(key, Message::Report { out }, now) }
     }
 
     pub fn room(&self, key: &Key, now: Millis) -> Room {
@@ -359,7 +392,7 @@ impl Ledger {
         if std::mem::replace(&mut account.asking, true) {
             return Vec::new();
         }
-        self.to_bank(key, Message::Ask { want }, now)
+        self.tell_bank(key, Message::Ask { want }, now)
     }
 
     pub fn change(&mut self, key: &Key, change: Change, now: Millis) {
@@ -387,7 +420,7 @@ impl Ledger {
             }
         }
         self.look_for_lapses();
-        returns.into_iter().flat_map(|(key, message)| self.to_bank(&key, message, now)).collect()
+        returns.into_iter().flat_map(|(key, message)| self.tell_bank(&key, message, now)).collect()
     }
 
     /// Takes a message; gives what others are to be told.
@@ -444,7 +477,7 @@ impl Ledger {
         self.accounts.entry(key.clone()).or_default()
     }
 
-    fn to_bank(&mut self, key: &Key, message: Message, now: Millis) -> Vec<Mail> {
+    fn tell_bank(&mut self, key: &Key, message: Message, now: Millis) -> Vec<Mail> {
         let epoch = self.accounts.get(key).map_or(0, |account| account.epoch);
         let (project, survey_id) = key.clone();
         let mail = Mail { project, survey_id, epoch, from: self.partition, to: BANK, message };

@@ -236,11 +236,18 @@ pub struct Survey {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub targeting: Option<Rule>,
     pub frequency: Frequency,
+    /// At most so many completed responses, over all versions and users.
+    #[serde(rename = "limits", serialize_with = "as_limits")]
+    pub max_completed: Option<u64>,
     pub sampling: Share,
     pub holdout: Holdout,
     pub expose: Vec<String>,
     pub ui: Json,
     pub questions: Vec<Question>,
+}
+
+fn as_limits<S: Serializer>(max_completed: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map([("max_completed", max_completed)])
 }
 
 impl Survey {

@@ -5,8 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::parking::Quotas;
 use super::table::{NAMES, REQUESTS, Table};
 use crate::domain::id;
+use crate::domain::quota::{self, Holds};
+use crate::domain::time::Millis;
 use crate::store::{Batch, Family, Store};
 use crate::wire::output::DeliveryRecord;
 use crate::wire::{definition, state};
@@ -49,12 +52,22 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Stri
     let (old, new) = (from.len() as u32, into.len() as u32);
     let mut out = Into { stores: into, batches: into.iter().map(|_| (0, Batch::default())).collect() };
     let mut users = 0;
+    let mut holds: Vec<Holds> = vec![Holds::new(); into.len()];
     for (partition, store) in (0..).zip(from) {
         store.each(Family::Users, |key, value| {
             let user_id = key.splitn(2, |byte| *byte == 0).nth(1).unwrap_or_default();
             let to = id::murmur2(user_id) % new;
             let mut user = state::decode(&value).map_err(|e| format!("a user's state is unreadable: {e}"))?;
             user.leave_journal();
+            let project = key.splitn(2, |byte| *byte == 0).next().unwrap_or_default();
+            let project = String::from_utf8_lossy(project).into_owned();
+            for offer in &user.offers {
+                // Whether it has lapsed is judged where it is asked.
+                if let Some(until) = offer.holds(Millis::MIN) {
+                    let of_survey = holds[to as usize].entry((project.clone(), offer.survey_id.clone())).or_default();
+                    *of_survey.entry(until).or_default() += 1;
+                }
+            }
             users += 1;
             out.put(to, Family::Users, &key, &state::encode(&user))
         })?;
@@ -67,7 +80,25 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Stri
     }
     definitions(from, &mut out)?;
     out.finish()?;
+    quotas(from, into, holds)?;
     Ok(users)
+}
+
+fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>) -> Result<(), String> {
+    let mut accounts = Vec::new();
+    for (partition, store) in (0..).zip(from) {
+        let quotas = Quotas::load(store, partition, from.len() as u32)?;
+        if quotas.anyone_waits() {
+            return Err("requests are waiting for a quota: serve for a moment more, then export again".into());
+        }
+        accounts.extend(quotas.ledger.accounts);
+    }
+    for (ledger, store) in quota::redistribute(accounts, holds).into_iter().zip(into) {
+        let mut batch = Batch::default();
+        Quotas::of(ledger).freeze()(&mut batch);
+        store.write(batch)?;
+    }
+    Ok(())
 }
 
 /// The registrar's rows for everyone; names that anyone has met.
@@ -120,6 +151,7 @@ pub fn endpoint_commands(registrar: &Store) -> Result<Vec<DeliveryRecord>, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::quota::{Account, Room};
     use crate::domain::user::User;
     use crate::store::{Memory, keys};
 
@@ -143,5 +175,26 @@ mod tests {
                 assert!(home.get(Family::Dedupe, &n.to_be_bytes()).unwrap().is_some(), "{old} to {new}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_used_of_a_quota_stays_used() {
+        let make = |n: usize| (0..n).map(|_| Arc::new(Store::Memory(Memory::default()))).collect::<Vec<_>>();
+        let (from, into) = (make(3), make(5));
+        let key = ("p".to_owned(), "s".to_owned());
+        let account = |used, free| Account { epoch: 7, limit: Some(10), used, free, ..Account::default() };
+        let old = [account(2, 3), account(4, 1), account(2, 0)];
+        for (store, account) in from.iter().zip(old) {
+            let mut ledger = quota::Ledger::new(0, 3);
+            ledger.restore(key.clone(), Some(account), None);
+            let mut batch = Batch::default();
+            batch.put(Family::Quotas, b"account/p\0s", serde_json::to_vec(&ledger.accounts[&key]).unwrap());
+            store.write(batch).unwrap();
+        }
+        repartition(&from, &into).unwrap();
+        let mut bank = Quotas::load(&into[0], 0, 5).unwrap();
+        assert_eq!(bank.ledger.accounts[&key].used, 8);
+        assert!(bank.ledger.ask(&key, 5, 0).is_empty(), "its own bank answers");
+        assert_eq!((bank.ledger.room(&key, 0), bank.ledger.accounts[&key].free), (Room::Free, 2));
     }
 }

@@ -5,6 +5,7 @@
 mod decided;
 pub mod export;
 mod outputs;
+mod parking;
 mod registrar;
 mod table;
 mod users;
@@ -14,19 +15,20 @@ use std::sync::Arc;
 
 use crate::actor::partition::Stop;
 use crate::actor::{Answer, Effects, Failure, Frozen, Machine, Moment, Outgoing, Output};
-use crate::domain::apply::{self, Refusal, Reply, Scene};
+use crate::domain::apply::{self, Refusal, Reply, Rooms, Scene};
 use crate::domain::decision::{Decision, Reason};
 use crate::domain::definitions::Project;
-use crate::domain::id::{self, Kind};
+use crate::domain::id::{self, Kind as IdKind};
 use crate::domain::json::Json;
 use crate::domain::record::{Body, Context, Record};
 use crate::domain::time::{self, Millis};
 use crate::domain::user::User;
 use crate::store::{self, Batch, Store};
-use crate::wire::definition::{Trigger, TriggerKind};
+use crate::wire::definition::{Kind, Trigger, TriggerKind};
 use crate::wire::record::{Decoded, Defined, Internal, Query};
 use crate::wire::topic::Topic;
 use decided::Recent;
+use parking::Quotas;
 use table::Table;
 use users::Users;
 
@@ -35,6 +37,7 @@ pub struct Engine {
     users: Users,
     table: Table,
     recent: Recent,
+    quotas: Quotas,
     /// Event ids that left their user's state since the last checkpoint, and
     /// those being written by one.
     spilled: HashMap<u128, Millis>,
@@ -47,11 +50,13 @@ impl Engine {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn open(store: Arc<Store>, cached_users: usize) -> Result<Engine, Stop> {
+    pub fn open(store: Arc<Store>, (partition, partitions): (u32, u32), cached_users: usize) -> Result<Engine, Stop> {
         let table = Table::load(&store)?;
+        let quotas = Quotas::load(&store, partition, partitions)?;
         Ok(Engine {
             users: Users::new(store.clone(), cached_users),
             recent: Recent::new(store.clone()),
+            quotas,
             table,
             store,
             spilled: HashMap::new(),
@@ -60,27 +65,30 @@ impl Engine {
         })
     }
 
-    fn user_record(&mut self, at: Moment, record: &Record<'_>) -> Result<Effects, Failure> {
+    fn user_record(&mut self, at: Moment<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
         crate::metrics::get().engine_records.with_label_values(&[record.body.kind()]).inc();
-        let mut effects = self.judge(at, record)?;
+        let mut effects = self.judge_or_park(at, record)?;
         // Last, so that a record that panics leaves its name to be met again.
         self.tell_name(at, record, &mut effects);
         Ok(effects)
     }
 
-    fn judge(&mut self, at: Moment, record: &Record<'_>) -> Result<Effects, Failure> {
+    fn judge(&mut self, at: Moment<'_>, record: &Record<'_>, may_wait: bool) -> Result<Judged, Failure> {
         let mut effects = Effects::default();
         let project = self.table.definitions.project(&record.project).unwrap_or(&self.empty).clone();
+        let rooms = self.rooms(&project, &record.project, at.now);
         let scene = Scene {
             origin: at.origin,
             now: at.now,
             project_id: &record.project,
             user_id: &record.user_id,
             project: &project,
+            rooms: &rooms,
+            may_wait,
         };
         let hash = record.event_id.as_ref().map(|id| id::event_hash(&record.project, &record.user_id, id));
         if !apply::touches_user(&project, record) {
-            return self.untouched(scene, record, hash, effects);
+            return self.untouched(scene, record, hash, effects).map(Judged::Done);
         }
         let before = self.users.get(&record.project, &record.user_id)?;
         // An overlay of its own: a panic leaves what is cached as it was.
@@ -91,15 +99,33 @@ impl Engine {
             _ => false,
         };
         let out = apply::apply(scene, &mut user, record, seen);
+        if let Some(survey_id) = out.needs {
+            return Ok(Judged::Needs(survey_id));
+        }
         if matches!(record.body, Body::Erase) {
             self.recent.forget(&before.recent);
         }
         self.spilled.extend(out.spilled.iter().copied());
+        for (survey_id, change) in &out.quotas {
+            let key = (record.project.to_string(), survey_id.clone());
+            self.quotas.ledger.change(&key, *change, at.now);
+        }
+        if !out.quotas.is_empty() {
+            parking::post(self.quotas.ledger.settle(true, at.now), &mut effects);
+        }
         self.conclude(scene, record, (hash, out), &mut effects)?;
         if user != *before {
             self.users.put(&record.project, &record.user_id, user);
         }
-        Ok(effects)
+        Ok(Judged::Done(effects))
+    }
+
+    fn rooms(&self, project: &Project, project_id: &str, now: Millis) -> Rooms {
+        let room = |survey_id: &String| {
+            let room = self.quotas.ledger.room(&(project_id.to_owned(), survey_id.clone()), now);
+            (survey_id.clone(), room)
+        };
+        project.limited().iter().map(room).collect()
     }
 
     /// An event that no survey mentions, or a trigger that none shows on.
@@ -163,7 +189,7 @@ impl Engine {
             return Ok(bodies);
         }
         let stale = Decision {
-            decision_id: scene.origin.id(Kind::Decision, &[]),
+            decision_id: scene.origin.id(IdKind::Decision, &[]),
             event_id: record.event_id.as_deref().unwrap_or_default().to_owned(),
             user_id: record.user_id.to_string(),
             trigger: trigger.to_string(),
@@ -183,7 +209,7 @@ impl Engine {
     }
 
     /// Tells the registrar of a name met for the first time.
-    fn tell_name(&mut self, at: Moment, record: &Record<'_>, effects: &mut Effects) {
+    fn tell_name(&mut self, at: Moment<'_>, record: &Record<'_>, effects: &mut Effects) {
         let (name, kind) = match &record.body {
             Body::Event { name, .. } => (name, TriggerKind::Backend),
             Body::Trigger { trigger, .. } => (trigger, TriggerKind::Frontend),
@@ -207,28 +233,12 @@ impl Engine {
         }
     }
 
-    fn query(&mut self, at: Moment, query: Query) -> Result<Effects, Failure> {
-        let body = match (query.offer_id, query.survey_id) {
-            (Some(offer_id), _) => Body::ShowOffer { offer_id: offer_id.into() },
-            (None, Some(survey_id)) => Body::ShowLink { survey_id: survey_id.into(), context: Context::default() },
-            (None, None) => Body::ShowUser,
-        };
-        let record = Record {
-            project: query.project.into(),
-            user_id: query.user_id.into(),
-            event_id: None,
-            told: Default::default(),
-            body,
-        };
-        self.user_record(at, &record)
-    }
-
-    fn defined(&mut self, at: Moment, defined: &Defined, effects: &mut Effects) {
+    fn defined(&mut self, at: Moment<'_>, defined: &Defined, effects: &mut Effects) -> Result<(), Failure> {
         if let Some(command) = self.table.take(defined, at.now) {
             effects.outputs.push(Output {
                 topic: Topic::Deliveries,
                 key: Some(defined.id.clone().into()),
-                id: at.origin.id(Kind::Definition, &[&defined.project, &defined.id, "command"]),
+                id: at.origin.id(IdKind::Definition, &[&defined.project, &defined.id, "command"]),
                 value: Some(crate::wire::output::encode(&command).into()),
             });
         }
@@ -240,7 +250,66 @@ impl Engine {
             created: defined.created,
             used_new_secret: defined.used_new_secret,
         });
+        let project = self.table.definitions.project(&defined.project);
+        let entry = project.filter(|_| defined.kind == Kind::Survey).and_then(|p| p.surveys.get(&defined.id));
+        if let Some(entry) = entry {
+            let key = (defined.project.clone(), defined.id.clone());
+            let (version, limit) = (entry.version, entry.current.max_completed);
+            parking::post(self.quotas.ledger.limit(&key, version, limit, at.now), effects);
+            self.serve_parked(at, effects)?;
+        }
+        Ok(())
     }
+
+    /// Lets one record have its effect.
+    fn take(&mut self, at: Moment<'_>, record: Decoded<'_>) -> Result<Effects, Failure> {
+        match record {
+            Decoded::User(record) => self.user_record(at, &record),
+            Decoded::Internal(internal) => {
+                let mut effects = Effects::default();
+                match *internal {
+                    Internal::Query(query) => return self.user_record(at, &asked(query)),
+                    Internal::Quota(mail) => return self.quota(at, &mail),
+                    Internal::Erase { project, user_id } => {
+                        let (event_id, told) = (None, Default::default());
+                        let (project, user_id) = (project.into(), user_id.into());
+                        let record = Record { project, user_id, event_id, told, body: Body::Erase };
+                        return self.user_record(at, &record);
+                    }
+                    Internal::Define(define) => {
+                        if let Some(defined) = registrar::define(&mut self.table, at, define, &mut effects) {
+                            self.defined(at, &defined, &mut effects)?;
+                        }
+                    }
+                    Internal::Defined(defined) => self.defined(at, &defined, &mut effects)?,
+                    Internal::NameSeen { project, trigger } => {
+                        registrar::name_seen(&mut self.table, at, &project, trigger, &mut effects);
+                    }
+                    // The runtime's own.
+                    Internal::Forward(_) | Internal::Clock { .. } | Internal::Tick {} => {}
+                }
+                Ok(effects)
+            }
+        }
+    }
+}
+
+/// What came of a user's record.
+enum Judged {
+    Done(Effects),
+    /// A grant of this survey's quota is needed first; nothing has changed.
+    Needs(String),
+}
+
+/// A read, as a record.
+fn asked(query: Query) -> Record<'static> {
+    let body = match (query.offer_id, query.survey_id) {
+        (Some(offer_id), _) => Body::ShowOffer { offer_id: offer_id.into() },
+        (None, Some(survey_id)) => Body::ShowLink { survey_id: survey_id.into(), context: Context::default() },
+        (None, None) => Body::ShowUser,
+    };
+    let (project, user_id) = (query.project.into(), query.user_id.into());
+    Record { project, user_id, event_id: None, told: Default::default(), body }
 }
 
 /// A record of askwhen's own for another partition.
@@ -272,36 +341,15 @@ fn answer(reply: Reply) -> Answer {
 }
 
 impl Machine for Engine {
-    fn apply(&mut self, at: Moment, record: Decoded<'_>) -> Result<Effects, Failure> {
-        match record {
-            Decoded::User(record) => self.user_record(at, &record),
-            Decoded::Internal(internal) => {
-                let mut effects = Effects::default();
-                match *internal {
-                    Internal::Query(query) => return self.query(at, query),
-                    Internal::Erase { project, user_id } => {
-                        let (event_id, told) = (None, Default::default());
-                        let (project, user_id) = (project.into(), user_id.into());
-                        let record = Record { project, user_id, event_id, told, body: Body::Erase };
-                        return self.user_record(at, &record);
-                    }
-                    Internal::Define(define) => {
-                        if let Some(defined) = registrar::define(&mut self.table, at, define, &mut effects) {
-                            self.defined(at, &defined, &mut effects);
-                        }
-                    }
-                    Internal::Defined(defined) => self.defined(at, &defined, &mut effects),
-                    Internal::NameSeen { project, trigger } => {
-                        registrar::name_seen(&mut self.table, at, &project, trigger, &mut effects);
-                    }
-                    // The runtime's own.
-                    Internal::Forward(_) | Internal::Clock { .. } => {}
-                }
-                Ok(effects)
-            }
-        }
+    fn apply(&mut self, at: Moment<'_>, record: Decoded<'_>) -> Result<Effects, Failure> {
+        let mut effects = self.take(at, record)?;
+        self.serve_late(at, &mut effects)?;
+        Ok(effects)
     }
 
+    fn wants_ticks(&self) -> bool {
+        self.quotas.anyone_waits()
+    }
     fn output_topics(&self, partition: u32) -> Vec<Topic> {
         let mut topics = vec![Topic::Decisions, Topic::Responses, Topic::Displays, Topic::Deliveries, Topic::Rejects];
         if partition == 0 {
@@ -312,13 +360,14 @@ impl Machine for Engine {
     }
 
     fn dirty_bytes(&self) -> usize {
-        self.users.dirty_bytes() + self.recent.dirty_bytes() + self.spilled.len() * 32
+        self.users.dirty_bytes() + self.recent.dirty_bytes() + self.quotas.dirty_bytes() + self.spilled.len() * 32
     }
 
     fn freeze(&mut self, now: Millis) -> Frozen {
         let users = self.users.freeze();
         let recent = self.recent.freeze(now);
         let table = self.table.freeze();
+        let quotas = self.quotas.freeze();
         self.spilling = Arc::new(std::mem::take(&mut self.spilled));
         let spilling = self.spilling.clone();
         Box::new(move || {
@@ -326,6 +375,7 @@ impl Machine for Engine {
             users(&mut batch);
             recent(&mut batch);
             table(&mut batch);
+            quotas(&mut batch);
             for (hash, seen_at) in spilling.iter() {
                 batch.put(store::Family::Dedupe, hash.to_be_bytes(), seen_at.to_be_bytes());
             }

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use crate::actor::{Answer, Output};
+use crate::actor::{Answer, Moment, Output};
 use crate::domain::apply::{self, LinkView, OfferView, Scene};
 use crate::domain::decision::Offered;
-use crate::domain::id::Kind;
+use crate::domain::id::{Kind, Origin};
 use crate::domain::json::Json;
 use crate::domain::survey::Question;
 use crate::domain::time;
@@ -32,13 +32,17 @@ pub fn encode(scene: Scene<'_>, item: &apply::Output) -> Output {
             let record = DeliveryRecord::CancelUser { project, user_id };
             (Topic::Deliveries, scene.origin.id(Kind::Delivery, &["cancel_user"]), output::encode(&record))
         }
-        apply::Output::Reject { reason, detail } => {
-            let origin = scene.origin;
-            let value = output::reject(Topic::Events.name(), origin.partition, origin.offset, reason, detail, b"");
-            (Topic::Rejects, origin.id(Kind::Reject, &[]), value)
-        }
     };
     Output { topic, key: Some(scene.user_id.to_owned().into()), id, value: Some(value.into()) }
+}
+
+/// A refusal that nobody waits for.
+pub fn unheard(at: Moment<'_>, (reason, detail): (&str, &str), raw: &Json) -> Output {
+    let Origin { partition, offset, .. } = at.origin;
+    let raw = raw.as_str().as_bytes();
+    let value = output::reject(Topic::Events.name(), partition, offset, reason, detail, raw);
+    let id = at.origin.id(Kind::Reject, &[]);
+    Output { topic: Topic::Rejects, key: None, id, value: Some(value.into()) }
 }
 
 #[derive(Serialize)]

@@ -22,7 +22,7 @@ const MAX_DEFINITIONS: usize = 10_000;
 
 /// Judges a request; gives what every partition is to take, or a refusal as
 /// the reply in `effects`.
-pub fn define(table: &mut Table, at: Moment, define: Define, effects: &mut Effects) -> Option<Defined> {
+pub fn define(table: &mut Table, at: Moment<'_>, define: Define, effects: &mut Effects) -> Option<Defined> {
     let before = table.requests.len();
     table.requests.retain(|(_, asked_at)| at.now - asked_at < 2 * REQUEST_LIFE);
     table.dirty_requests |= table.requests.len() != before;
@@ -113,7 +113,7 @@ fn with_secret(new: &Json, old: Option<&Json>, fresh: Option<&SealedSecret>) -> 
     (Json::of(&value), used_fresh)
 }
 
-fn write_out(defined: &Defined, at: Moment, effects: &mut Effects) {
+fn write_out(defined: &Defined, at: Moment<'_>, effects: &mut Effects) {
     effects.outputs.push(Output {
         topic: Topic::Definitions,
         key: Some(definition_key(&defined.project, defined.kind, &defined.id).into()),
@@ -122,7 +122,7 @@ fn write_out(defined: &Defined, at: Moment, effects: &mut Effects) {
     });
 }
 
-fn tell_all(defined: Defined, at: Moment, effects: &mut Effects) -> Defined {
+fn tell_all(defined: Defined, at: Moment<'_>, effects: &mut Effects) -> Defined {
     let internal = Internal::Defined(defined);
     for partition in 1..at.partitions {
         effects.forwards.push(to_partition(partition, &internal, true));
@@ -132,7 +132,7 @@ fn tell_all(defined: Defined, at: Moment, effects: &mut Effects) -> Defined {
 }
 
 /// Lists a name that some partition has met, unless it is listed already.
-pub fn name_seen(table: &mut Table, at: Moment, project: &str, trigger: Trigger, effects: &mut Effects) {
+pub fn name_seen(table: &mut Table, at: Moment<'_>, project: &str, trigger: Trigger, effects: &mut Effects) {
     if knows_trigger(table, project, &trigger) || table.count(project, Kind::Trigger) >= MAX_NAMES {
         return;
     }

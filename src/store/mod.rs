@@ -23,6 +23,8 @@ pub enum Family {
     Decided,
     /// Engine: kind/project/id → definitions with their past.
     Definitions,
+    /// Engine: accounts and banks of quotas, and requests that wait for a grant.
+    Quotas,
     /// Delivery: delivery id → what waits, with its message.
     Waiting,
     /// Delivery: due ‖ delivery id.
@@ -40,7 +42,8 @@ pub enum Family {
 }
 
 impl Family {
-    pub const ENGINE: &[Family] = &[Family::Users, Family::Dedupe, Family::Decided, Family::Definitions, Family::Meta];
+    pub const ENGINE: &[Family] =
+        &[Family::Users, Family::Dedupe, Family::Decided, Family::Definitions, Family::Quotas, Family::Meta];
     pub const DELIVERY: &[Family] = &[Family::Waiting, Family::Due, Family::Done, Family::Endpoints, Family::Meta];
     pub const CONSOLE: &[Family] = &[Family::Entries, Family::Index, Family::Meta];
 
@@ -50,6 +53,7 @@ impl Family {
             Family::Dedupe => "dedupe",
             Family::Decided => "decided",
             Family::Definitions => "definitions",
+            Family::Quotas => "quotas",
             Family::Waiting => "waiting",
             Family::Due => "due",
             Family::Done => "done",

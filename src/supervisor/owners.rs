@@ -75,10 +75,10 @@ pub fn engine(
     (lease, statuses): (Lease, &[Arc<actor::Status>]),
 ) -> Result<Owner<Pool<Engine>>, Error> {
     let cached = CACHED_USERS / statuses.len();
-    let (stores, setup) = (stores.clone(), setup.clone());
+    let (stores, setup, partitions) = (stores.clone(), setup.clone(), setup.log.partitions());
     let open: Open<Engine> = Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<actor::Status>| {
         let store = stores.open(Role::Engine, partition, &status)?;
-        let engine = Engine::open(store.clone(), cached)?;
+        let engine = Engine::open(store.clone(), (partition, partitions), cached)?;
         Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, (bell, status))
     });
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(config.partitions as usize);

@@ -11,6 +11,7 @@ use super::json;
 use crate::domain::endpoint::SealedSecret;
 use crate::domain::id;
 use crate::domain::json::Json;
+use crate::domain::quota::Mail;
 use crate::domain::record::{Answers, Body, Context, Given, Record, Target};
 use crate::domain::time::{self, Millis, Told};
 
@@ -122,6 +123,10 @@ pub enum Internal {
     Query(Query),
     /// The user is to be forgotten.
     Erase { project: String, user_id: String },
+    /// Between the bank of a quota and its customers.
+    Quota(Mail),
+    /// Nothing but the time at which it is appended: somebody waits.
+    Tick {},
     /// A test clock is now so many milliseconds ahead of append times.
     Clock { ahead: Millis },
 }

@@ -4,8 +4,8 @@
 
 use crate::domain::user::User;
 
-/// Version 2: the fields of [`User`] in their order.
-const VERSION: u8 = 2;
+/// Version 3: the fields of [`User`] in their order.
+const VERSION: u8 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

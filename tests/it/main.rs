@@ -6,4 +6,5 @@ mod delivery;
 mod harness;
 mod input;
 mod manage;
+mod quotas;
 mod story;

@@ -106,7 +106,7 @@ pub fn compare(dir: &Path, owners: &[&str]) {
     let stores: Vec<Arc<Store>> = (0..KAFKA_PARTITIONS).map(|_| Arc::new(Store::Memory(Memory::default()))).collect();
     let mut parts = Vec::new();
     for (partition, store) in (0..).zip(&stores) {
-        let engine = Engine::open(store.clone(), 1_000).expect("it opens");
+        let engine = Engine::open(store.clone(), (partition, KAFKA_PARTITIONS), 1_000).expect("it opens");
         let handles = (Arc::default(), Arc::new(Status::default()));
         let opened = Partition::open(partition, setup.clone(), store.clone(), engine, LOGIC_VERSION, handles);
         parts.push(opened.expect("it opens"));

@@ -7,6 +7,7 @@ use super::{Output, Outputs, Reply, Scene};
 use crate::domain::decision::{Decision, Evaluation, Gate, Offered, Reason, Stop};
 use crate::domain::id::Kind;
 use crate::domain::json::Json;
+use crate::domain::quota::Change;
 use crate::domain::record::{Context, Record};
 use crate::domain::survey::Status;
 use crate::domain::user::{Offer, OfferContext, PerSurvey, User};
@@ -54,13 +55,17 @@ pub(super) fn trigger(scene: Scene<'_>, user: &mut User, record: &Record<'_>, as
         return conclude(scene, record, asked.trigger, (reason, None, evaluations), out);
     };
     let entry = &scene.project.surveys[&evaluations[chosen].survey_id];
+    if winner.needs_grant {
+        out.needs = Some(entry.current.survey_id.clone());
+        return;
+    }
     let offered = match winner.again {
         Some(offer) => {
             let pinned = entry.version(offer.version).unwrap_or(&entry.current);
             Offered::of(&offer, pinned)
         }
         None => {
-            let offer = Offer {
+            let mut offer = Offer {
                 offer_id: scene.origin.offer_id(scene.project_id, scene.user_id),
                 survey_id: entry.current.survey_id.clone(),
                 version: entry.version,
@@ -74,9 +79,15 @@ pub(super) fn trigger(scene: Scene<'_>, user: &mut User, record: &Record<'_>, as
                 dismissed_at: None,
                 test: entry.current.status == Status::Test,
                 link: false,
+                held_until: None,
                 response: None,
             };
             let offered = Offered::of(&offer, &entry.current);
+            if let (false, Some(_)) = (offer.test, entry.current.max_completed) {
+                let until = scene.now.saturating_add(scene.project.settings.offer_ttl);
+                offer.held_until = Some(until);
+                out.quotas.push((offer.survey_id.clone(), Change::Hold { until }));
+            }
             if !offer.test {
                 let state = user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| PerSurvey::of(entry.mark));
                 state.offered_at = Some(scene.now);

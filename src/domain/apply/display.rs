@@ -7,10 +7,11 @@ use crate::domain::decision::Offered;
 use crate::domain::endpoint::EventType;
 use crate::domain::id;
 use crate::domain::message::Seen;
+use crate::domain::quota::Change;
 use crate::domain::record::Record;
 use crate::domain::survey::Survey;
 use crate::domain::time::Millis;
-use crate::domain::user::{Offer, PerSurvey, User};
+use crate::domain::user::{OFFER_KNOWN, Offer, PerSurvey, User};
 
 pub(super) fn displayed(scene: Scene<'_>, user: &mut User, record: &Record<'_>, offer_id: &str, out: &mut Outputs) {
     let Some((index, survey)) = find(scene, user, offer_id, out) else { return };
@@ -31,6 +32,8 @@ pub(super) fn dismissed(scene: Scene<'_>, user: &mut User, record: &Record<'_>, 
         if user.offers[index].displayed_at.is_none() {
             mark_displayed(scene, user, index, at, out);
         }
+        let held = user.offers[index].holds(scene.now).map(|until| Change::Release { until });
+        out.quotas.extend(held.map(|change| (survey.survey_id.clone(), change)));
         user.offers[index].dismissed_at = Some(at);
         out.items.push(seen(scene, &user.offers[index], EventType::Dismissed, at));
         if !user.offers[index].test {
@@ -61,6 +64,10 @@ pub(super) fn find(scene: Scene<'_>, user: &User, offer_id: &str, out: &mut Outp
         let offer = &user.offers[index];
         let entry = &scene.project.surveys[&offer.survey_id];
         let survey = entry.version(offer.version).unwrap_or(&entry.current).clone();
+        if offer.has_lapsed(scene.now) {
+            out.refuse(Refusal::OfferLapsed);
+            return None;
+        }
         return Some((index, survey));
     }
     let made = id::offer_was_made(scene.origin.incarnation, scene.project_id, scene.user_id, offer_id);
@@ -89,6 +96,11 @@ pub(super) fn mark_displayed(scene: Scene<'_>, user: &mut User, index: usize, at
     let at = at.max(offer.offered_at);
     offer.displayed_at = Some(at);
     out.items.push(seen(scene, offer, EventType::Displayed, at));
+    if let Some(until) = offer.holds(scene.now) {
+        let to = offer.offered_at.saturating_add(OFFER_KNOWN);
+        offer.held_until = Some(to);
+        out.quotas.push((offer.survey_id.clone(), Change::Prolong { until, to }));
+    }
     if offer.test {
         return;
     }

@@ -9,6 +9,7 @@ use super::decide::Asked;
 use crate::domain::decision::{Gate, Stop};
 use crate::domain::definitions::Entry;
 use crate::domain::filter;
+use crate::domain::quota::Room;
 use crate::domain::record::Context;
 use crate::domain::share::Purpose;
 use crate::domain::survey::{GlobalCooldown, Repeat, ShowOn, Status, Survey};
@@ -22,6 +23,8 @@ pub(super) struct Passed {
     pub expires_at: Millis,
     /// An offer of it that the asking session has not shown yet.
     pub again: Option<Offer>,
+    /// Whether there is a grant left is not known here.
+    pub needs_grant: bool,
 }
 
 fn stop(gate: Gate, actual: Value, until: Option<Millis>) -> Stop {
@@ -66,6 +69,7 @@ impl Case<'_> {
             shares(survey, self.scene)?;
             self.repeat(survey)?;
             self.cooldowns(survey)?;
+            passed.needs_grant = self.quota(survey)?;
         }
         passed.again = self.outstanding(survey, test)?;
         Ok(passed)
@@ -95,7 +99,7 @@ impl Case<'_> {
         let end_of = |at| self.entry.window_end(at).unwrap_or(at);
         let Some(rules) = self.entry.rules(&end_of) else {
             let expires_at = now.saturating_add(self.scene.project.settings.offer_ttl);
-            return Ok(Passed { activation: None, expires_at, again: None });
+            return Ok(Passed { activation: None, expires_at, again: None, needs_grant: false });
         };
         let state = self.state().filter(|state| state.mark == self.entry.mark);
         let none = |until| Err(stop(Gate::NotActivated, Value::Null, until));
@@ -121,7 +125,7 @@ impl Case<'_> {
             return Err(stop(Gate::Expired, json!(time::format_time(ends_at)), next()));
         }
         let activation = Some(Activated { at, ..by.clone() });
-        Ok(Passed { activation, expires_at: ends_at, again: None })
+        Ok(Passed { activation, expires_at: ends_at, again: None, needs_grant: false })
     }
 
     /// `already_completed` and `max_displays`.
@@ -154,6 +158,17 @@ impl Case<'_> {
             return Err(stop(Gate::SessionCap, json!(shown), None));
         }
         Ok(())
+    }
+
+    /// `quota_full`, or whether the bank has to be asked. An offer that stands
+    /// has its grant.
+    fn quota(&self, survey: &Survey) -> Result<bool, Stop> {
+        let (now, ttl) = (self.scene.now, self.scene.project.settings.offer_ttl);
+        let stands = |offer: &Offer| offer.survey_id == survey.survey_id && offer.is_outstanding(now, ttl);
+        if self.user.offers.iter().any(stands) {
+            return Ok(false);
+        }
+        quota(survey, self.scene)
     }
 
     /// `offer_outstanding`, or the very offer that the asking session may have again.
@@ -265,6 +280,15 @@ pub(super) fn spent(survey: &Survey, state: &PerSurvey) -> Result<(), Stop> {
         Repeat::EveryActivation => return Ok(()),
     };
     if shut { Err(stop(gate, actual, None)) } else { Ok(()) }
+}
+
+/// `quota_full`, or whether the bank has to be asked.
+pub(super) fn quota(survey: &Survey, scene: Scene<'_>) -> Result<bool, Stop> {
+    match scene.room(&survey.survey_id) {
+        Room::Free => Ok(false),
+        Room::Ask => Ok(true),
+        Room::Full => Err(stop(Gate::QuotaFull, json!({"max_completed": survey.max_completed}), None)),
+    }
 }
 
 fn told(at: Option<Millis>) -> Value {

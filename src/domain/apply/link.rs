@@ -16,8 +16,9 @@ use crate::domain::user::{OFFER_KNOWN, Offer, OfferContext, User};
 pub(super) fn show(scene: Scene<'_>, user: &User, survey_id: &str, context: &Context, out: &mut Outputs) {
     let Some(entry) = link_survey(scene, survey_id) else { return out.refuse(Refusal::UnknownSurvey) };
     match closed(scene, user, entry, context) {
-        Some(gate) => out.refuse(Refusal::Closed(gate)),
-        None => {
+        Err(gate) => out.refuse(Refusal::Closed(gate)),
+        Ok(true) => out.needs = Some(survey_id.to_owned()),
+        Ok(false) => {
             let view = LinkView { survey: entry.current.clone(), version: entry.version };
             out.reply = Some(Reply::Link(Box::new(view)));
         }
@@ -39,12 +40,23 @@ pub(super) fn open(
     if let Some(id) = response_id
         && let Some(index) = user.offers.iter().position(|o| o.link && o.offer_id == id && o.survey_id == survey_id)
     {
+        if user.offers[index].has_lapsed(scene.now) {
+            out.refuse(Refusal::OfferLapsed);
+            return None;
+        }
         let survey = entry.version(user.offers[index].version).unwrap_or(&entry.current).clone();
         return Some((index, survey));
     }
-    if let Some(gate) = closed(scene, user, entry, &said.context) {
-        out.refuse(Refusal::Closed(gate));
-        return None;
+    match closed(scene, user, entry, &said.context) {
+        Err(gate) => {
+            out.refuse(Refusal::Closed(gate));
+            return None;
+        }
+        Ok(true) => {
+            out.needs = Some(survey_id.to_owned());
+            return None;
+        }
+        Ok(false) => {}
     }
     let offer_id = match response_id {
         Some(id) => id.to_owned(),
@@ -64,6 +76,7 @@ pub(super) fn open(
         dismissed_at: None,
         test: entry.current.status == Status::Test,
         link: true,
+        held_until: None,
         response: None,
     });
     Some((user.offers.len() - 1, entry.current.clone()))
@@ -83,9 +96,12 @@ fn link_survey<'a>(scene: Scene<'a>, survey_id: &str) -> Option<&'a Entry> {
 /// A link stands outside windows, sessions and cooldowns; status, schedule,
 /// audience, targeting, shares and `repeat` still hold. Audience filters look at the context only when the
 /// caller gives one, because a link is opened outside the app.
-fn closed(scene: Scene<'_>, user: &User, entry: &Entry, context: &Context) -> Option<Gate> {
+///
+/// # Errors
+/// The gate that is shut. `true`: only the bank knows whether the quota is.
+fn closed(scene: Scene<'_>, user: &User, entry: &Entry, context: &Context) -> Result<bool, Gate> {
     let survey = &*entry.current;
-    let gates = || -> Result<(), Stop> {
+    let gates = || -> Result<bool, Stop> {
         gates::status(survey, scene.user_id)?;
         gates::schedule(survey, scene.now)?;
         if *context != Context::default() {
@@ -93,10 +109,11 @@ fn closed(scene: Scene<'_>, user: &User, entry: &Entry, context: &Context) -> Op
         }
         gates::targeting(survey, scene.now, user, &OnceCell::new())?;
         if survey.status == Status::Test {
-            return Ok(());
+            return Ok(false);
         }
         gates::shares(survey, scene)?;
-        user.surveys.get(&survey.survey_id).map_or(Ok(()), |state| gates::spent(survey, state))
+        user.surveys.get(&survey.survey_id).map_or(Ok(()), |state| gates::spent(survey, state))?;
+        gates::quota(survey, scene)
     };
-    gates().err().map(|stop| stop.gate)
+    gates().map_err(|stop| stop.gate)
 }

@@ -15,9 +15,11 @@ use super::endpoint::EventType;
 use super::id::{self, Origin};
 use super::json::Json;
 use super::message::{Data, Delivery, Seen};
+use super::quota::{Change, Room};
 use super::record::{Body, Record};
 use super::time::Millis;
 use super::user::{MAX_ATTRIBUTES_BYTES, User};
+use std::collections::BTreeMap;
 
 pub use inspect::UserView;
 
@@ -30,6 +32,26 @@ pub struct Scene<'a> {
     pub project_id: &'a str,
     pub user_id: &'a str,
     pub project: &'a Project,
+    /// What is left of the quotas of surveys that have one.
+    pub rooms: &'a Rooms,
+    /// Whether the record may wait for a grant.
+    pub may_wait: bool,
+}
+
+/// By survey; one that is not there has no quota.
+pub type Rooms = BTreeMap<String, Room>;
+
+/// Of surveys none of which has a quota.
+pub static NO_QUOTAS: Rooms = Rooms::new();
+
+impl Scene<'_> {
+    fn room(&self, survey_id: &str) -> Room {
+        match self.rooms.get(survey_id) {
+            None => Room::Free,
+            Some(Room::Ask) if !self.may_wait => Room::Full,
+            Some(room) => *room,
+        }
+    }
 }
 
 /// What a record causes, in the order in which it is to be written.
@@ -39,6 +61,11 @@ pub struct Outputs {
     pub reply: Option<Reply>,
     /// Event ids that left the state and are to be kept by the store.
     pub spilled: Vec<(u128, Millis)>,
+    /// What it means to the quotas of surveys.
+    pub quotas: Vec<(String, Change)>,
+    /// The survey of which a grant is needed first. Then the record has had no
+    /// effect, and the user is to stay as they were.
+    pub needs: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -53,11 +80,6 @@ pub enum Output {
     Delivery(Box<Delivery>),
     /// What waits to be delivered about the user is not to be sent any more.
     CancelDeliveries,
-    /// The record could not take effect, and nobody waits to be told so.
-    Reject {
-        reason: &'static str,
-        detail: String,
-    },
 }
 
 /// What is told to whoever waits for the record.
@@ -185,6 +207,9 @@ pub fn apply(scene: Scene<'_>, user: &mut User, record: &Record<'_>, seen_before
         Body::ShowUser => inspect::user(scene, user, &mut out),
         Body::ShowLink { survey_id, context } => link::show(scene, user, survey_id, context, &mut out),
     }
+    if out.needs.is_some() {
+        return Outputs { needs: out.needs, ..Outputs::default() };
+    }
     user.bound();
     out
 }
@@ -215,6 +240,10 @@ fn attributes(user: &mut User, merge: &[(String, Json)], out: &mut Outputs) {
 /// Only the hashes of event ids stay: a late copy of an event must not bring
 /// the user back.
 fn erase(scene: Scene<'_>, user: &mut User, out: &mut Outputs) {
+    for offer in &user.offers {
+        let held = offer.holds(scene.now).map(|until| (offer.survey_id.clone(), Change::Release { until }));
+        out.quotas.extend(held);
+    }
     out.spilled.extend(std::mem::take(user).recent);
     out.items.push(Output::CancelDeliveries);
     fanout::erased(scene, out);

@@ -67,8 +67,15 @@ impl Play {
             body,
         };
         let origin = Origin { offset: self.offset, ..ORIGIN };
-        let scene =
-            Scene { origin, now: self.now, project_id: "default", user_id: self.user_id, project: &self.project };
+        let scene = Scene {
+            origin,
+            now: self.now,
+            project_id: "default",
+            user_id: self.user_id,
+            project: &self.project,
+            rooms: &NO_QUOTAS,
+            may_wait: false,
+        };
         self.last = apply(scene, &mut self.user, &record, false);
         &self.last
     }

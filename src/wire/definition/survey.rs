@@ -13,6 +13,7 @@ use crate::domain::survey::{
 use crate::domain::time;
 
 const MAX_CONDITIONS: usize = 50;
+const MAX_COMPLETED: i64 = 1_000_000_000;
 const MAX_QUESTIONS: usize = 200;
 const MAX_OPTIONS: usize = 500;
 const MAX_TEXT_BYTES: usize = 16 << 10;
@@ -21,10 +22,6 @@ const MAX_UI_BYTES: usize = 64 << 10;
 pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     kind(reader, Kind::Survey);
     let survey_id = id(reader, Kind::Survey, wanted_id);
-    let limited = reader.object("limits", |inner| inner.raw("max_completed").is_some());
-    if limited == Some(true) {
-        reader.fault(Code::NotBuilt, "limits", "asks for a rule that this version cannot apply yet; leave it out");
-    }
     let name = reader.required_text("name", 1_024).unwrap_or_default();
     let status = reader.choice("status", &Status::ALL).unwrap_or(Status::Draft);
     let link = reader.boolean("link").unwrap_or(false);
@@ -68,6 +65,7 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
         schedule,
         targeting: targeting_rule,
         frequency: frequency(reader),
+        max_completed: max_completed(reader),
         sampling,
         holdout: targeting::holdout(reader),
         expose: reader.ids("expose", 256),
@@ -91,6 +89,11 @@ fn expires_after(reader: &mut Reader<'_>, activated: bool) -> Option<time::Milli
         return None;
     }
     Some(span)
+}
+
+fn max_completed(reader: &mut Reader<'_>) -> Option<u64> {
+    let count = reader.object("limits", |inner| inner.integer("max_completed", 1..=MAX_COMPLETED)).flatten();
+    count.and_then(|count| u64::try_from(count).ok())
 }
 
 fn app_version(reader: &mut Reader<'_>) -> Option<VersionRange> {

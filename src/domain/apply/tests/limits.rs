@@ -82,7 +82,8 @@ impl Play {
         self.offset += 1;
         let record = Record { project: "p".into(), user_id: "u".into(), event_id: None, told: Told::default(), body };
         let origin = Origin { incarnation: 1, partition: 0, offset: self.offset };
-        let scene = Scene { origin, now: self.now, project_id: "p", user_id: "u", project: &self.project };
+        let (now, project, rooms) = (self.now, &self.project, &NO_QUOTAS);
+        let scene = Scene { origin, now, project_id: "p", user_id: "u", project, rooms, may_wait: false };
         apply(scene, &mut self.user, &record, false)
     }
 

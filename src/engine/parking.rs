@@ -1,0 +1,279 @@
+//! Requests that wait for a grant of a quota: applied as if they had just come,
+//! once it is there, or once it is clear that there is none in time. Outputs
+//! keep the ids of the record itself.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Changes, Engine, Judged, outputs, to_partition};
+use crate::actor::{Answer, Effects, Failure, Moment};
+use crate::domain::id::Origin;
+use crate::domain::json::Json;
+use crate::domain::quota::{Account, Bank, Key, Ledger, Mail, Room};
+use crate::domain::record::{Body, Record};
+use crate::domain::time::{Millis, SECOND};
+use crate::store::{self, Family, Store};
+use crate::wire::record::{self, Internal, Query};
+
+/// How long a request waits, in the partition's time; a constant of the logic.
+const PATIENCE: Millis = 2 * SECOND;
+const MAX_PARKED: usize = 1_000;
+const MAX_PARKED_OF_USER: usize = 4;
+
+const ACCOUNT: &[u8] = b"account/";
+const BANK: &[u8] = b"bank/";
+const PARKED: &[u8] = b"parked/";
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Parked {
+    project: String,
+    user_id: String,
+    /// The record, as it stands in the journal.
+    value: Json,
+    trusted: bool,
+    reply_to: Option<String>,
+    parked_at: Millis,
+    /// The survey of which a grant is needed; `None` behind another of the user.
+    waits_for: Option<String>,
+}
+
+/// The quotas of a partition, and who waits for them.
+#[derive(Debug, Default)]
+pub struct Quotas {
+    pub ledger: Ledger,
+    /// By the offset of the record.
+    parked: BTreeMap<u64, Parked>,
+    dirty: BTreeSet<u64>,
+}
+
+impl Quotas {
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn load(store: &Store, partition: u32, partitions: u32) -> Result<Quotas, store::Error> {
+        let mut quotas = Quotas { ledger: Ledger::new(partition, partitions), ..Quotas::default() };
+        let damaged = |e: serde_json::Error| store::Error::Damaged { path: "quotas".into(), detail: e.to_string() };
+        store.each(Family::Quotas, |key, value| {
+            if let Some(offset) = key.strip_prefix(PARKED) {
+                let offset = offset.try_into().map_or(0, u64::from_be_bytes);
+                quotas.parked.insert(offset, serde_json::from_slice(&value).map_err(damaged)?);
+            } else if let Some(name) = key.strip_prefix(ACCOUNT) {
+                let account: Account = serde_json::from_slice(&value).map_err(damaged)?;
+                quotas.ledger.restore(key_of(name), Some(account), None);
+            } else if let Some(name) = key.strip_prefix(BANK) {
+                let bank: Bank = serde_json::from_slice(&value).map_err(damaged)?;
+                quotas.ledger.restore(key_of(name), None, Some(bank));
+            }
+            Ok::<_, store::Error>(())
+        })?;
+        Ok(quotas)
+    }
+
+    /// The changes that bring this ledger into an empty store.
+    pub fn of(ledger: Ledger) -> Quotas {
+        Quotas { ledger, ..Quotas::default() }
+    }
+
+    pub fn anyone_waits(&self) -> bool {
+        !self.parked.is_empty()
+    }
+
+    pub fn dirty_bytes(&self) -> usize {
+        (self.dirty.len() + self.ledger.dirty_count()) * 256
+    }
+
+    pub fn freeze(&mut self) -> Changes {
+        let mut changes = Vec::new();
+        for key in self.ledger.take_dirty() {
+            if let Some(account) = self.ledger.accounts.get(&key) {
+                changes.push((stored(ACCOUNT, &key), serde_json::to_vec(account).ok()));
+            }
+            if let Some(bank) = self.ledger.banks.get(&key) {
+                changes.push((stored(BANK, &key), serde_json::to_vec(bank).ok()));
+            }
+        }
+        for offset in std::mem::take(&mut self.dirty) {
+            let parked = self.parked.get(&offset).and_then(|parked| serde_json::to_vec(parked).ok());
+            changes.push(([PARKED, &offset.to_be_bytes()].concat(), parked));
+        }
+        Box::new(move |batch| {
+            for (key, value) in changes {
+                match value {
+                    Some(value) => batch.put(Family::Quotas, key, value),
+                    None => batch.delete(Family::Quotas, key),
+                }
+            }
+        })
+    }
+
+    fn of_user(&self, project: &str, user_id: &str) -> usize {
+        self.parked.values().filter(|parked| parked.project == project && parked.user_id == user_id).count()
+    }
+}
+
+fn stored(kind: &[u8], (project, survey_id): &Key) -> Vec<u8> {
+    [kind, &store::keys::named(project, survey_id)].concat()
+}
+
+fn key_of(name: &[u8]) -> Key {
+    let mut parts = name.splitn(2, |byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned());
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+/// Records that can need a grant, and whose order among themselves counts.
+fn may_need_grant(body: &Body<'_>) -> bool {
+    matches!(body, Body::Trigger { .. } | Body::Answers(_) | Body::ShowLink { .. })
+}
+
+/// The record as any partition would read it: its value, and whether it is one
+/// of askwhen's own.
+fn written(record: &Record<'_>) -> (Vec<u8>, bool) {
+    let Body::ShowLink { survey_id, .. } = &record.body else { return (record::encode(record), false) };
+    let query = Query {
+        project: record.project.to_string(),
+        user_id: record.user_id.to_string(),
+        offer_id: None,
+        survey_id: Some(survey_id.to_string()),
+    };
+    (record::encode_internal(&Internal::Query(query)), true)
+}
+
+impl Engine {
+    /// Applies a user's record, or lets it wait for a grant that it needs, or
+    /// behind others of its user that do.
+    pub(super) fn judge_or_park(&mut self, at: Moment<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
+        let waiting = match self.quotas.anyone_waits() && may_need_grant(&record.body) {
+            true => self.quotas.of_user(&record.project, &record.user_id),
+            false => 0,
+        };
+        let may_wait = waiting < MAX_PARKED_OF_USER && self.quotas.parked.len() < MAX_PARKED;
+        let waits_for = if waiting > 0 && may_wait {
+            None
+        } else {
+            match self.judge(at, record, may_wait)? {
+                Judged::Done(effects) => return Ok(effects),
+                Judged::Needs(survey_id) => Some(survey_id),
+            }
+        };
+        let (value, trusted) = written(record);
+        let parked = Parked {
+            project: record.project.to_string(),
+            user_id: record.user_id.to_string(),
+            value: Json::from_valid(String::from_utf8_lossy(&value)),
+            trusted,
+            reply_to: at.reply_to.map(|to| String::from_utf8_lossy(to).into_owned()),
+            parked_at: at.now,
+            waits_for,
+        };
+        self.quotas.parked.insert(at.origin.offset, parked);
+        self.quotas.dirty.insert(at.origin.offset);
+        let mut effects = Effects::default();
+        self.serve_parked(at, &mut effects)?;
+        Ok(effects)
+    }
+
+    /// After every record: gives back what has lapsed, and lets nobody wait too
+    /// long.
+    pub(super) fn serve_late(&mut self, at: Moment<'_>, effects: &mut Effects) -> Result<(), Failure> {
+        let mail = self.quotas.ledger.settle(false, at.now);
+        post(mail, effects);
+        let first = self.quotas.parked.values().next();
+        if first.is_some_and(|parked| at.now >= parked.parked_at.saturating_add(PATIENCE)) {
+            self.serve_parked(at, effects)?;
+        }
+        Ok(())
+    }
+
+    /// Applies those who need not wait any more, the oldest of each user first;
+    /// asks for the others.
+    pub(super) fn serve_parked(&mut self, at: Moment<'_>, effects: &mut Effects) -> Result<(), Failure> {
+        loop {
+            let mut wanted: BTreeMap<Key, u64> = BTreeMap::new();
+            let mut blocked = BTreeSet::new();
+            let offsets: Vec<u64> = self.quotas.parked.keys().copied().collect();
+            for offset in offsets {
+                let parked = &self.quotas.parked[&offset];
+                let whose = (parked.project.clone(), parked.user_id.clone());
+                if blocked.contains(&whose) {
+                    continue;
+                }
+                let patient = at.now < parked.parked_at.saturating_add(PATIENCE);
+                let key = parked.waits_for.clone().map(|survey_id| (parked.project.clone(), survey_id));
+                let key = key.filter(|key| patient && self.quotas.ledger.room(key, at.now) == Room::Ask);
+                let needed = match key {
+                    Some(key) => Some(key.1),
+                    None => self.run_parked(at, offset, patient, effects)?,
+                };
+                if let Some(survey_id) = needed {
+                    *wanted.entry((whose.0.clone(), survey_id)).or_default() += 1;
+                    blocked.insert(whose);
+                }
+            }
+            for (key, count) in &wanted {
+                let mail = self.quotas.ledger.ask(key, *count, at.now);
+                post(mail, effects);
+            }
+            // The bank of this very partition answers at once.
+            if wanted.keys().all(|key| self.quotas.ledger.room(key, at.now) == Room::Ask) {
+                break;
+            }
+        }
+        let mail = self.quotas.ledger.settle(true, at.now);
+        post(mail, effects);
+        Ok(())
+    }
+
+    /// Applies one of them; gives the survey of which it needs a grant still.
+    fn run_parked(
+        &mut self,
+        at: Moment<'_>,
+        offset: u64,
+        patient: bool,
+        effects: &mut Effects,
+    ) -> Result<Option<String>, Failure> {
+        let parked = self.quotas.parked[&offset].clone();
+        let own = Moment { origin: Origin { offset, ..at.origin }, ..at };
+        let judged = match record::decode(Some(parked.value.as_str().as_bytes()), parked.trusted)? {
+            record::Decoded::User(record) => self.judge(own, &record, patient)?,
+            record::Decoded::Internal(internal) => match *internal {
+                Internal::Query(query) => self.judge(own, &super::asked(query), patient)?,
+                _ => Judged::Done(Effects::default()),
+            },
+        };
+        self.quotas.dirty.insert(offset);
+        match judged {
+            Judged::Needs(survey_id) => {
+                if let Some(parked) = self.quotas.parked.get_mut(&offset) {
+                    parked.waits_for = Some(survey_id.clone());
+                }
+                Ok(Some(survey_id))
+            }
+            Judged::Done(late) => {
+                self.quotas.parked.remove(&offset);
+                effects.outputs.extend(late.outputs);
+                effects.forwards.extend(late.forwards);
+                match (parked.reply_to, late.reply) {
+                    (Some(reply_to), Some(answer)) => effects.late_replies.push((reply_to.into(), answer)),
+                    (None, Some(Answer::Refused { code, detail, .. })) => {
+                        effects.outputs.push(outputs::unheard(own, (&code, &detail), &parked.value));
+                    }
+                    _ => {}
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Something that the bank, or one of its customers, has to say.
+    pub(super) fn quota(&mut self, at: Moment<'_>, mail: &Mail) -> Result<Effects, Failure> {
+        let mut effects = Effects::default();
+        let answers = self.quotas.ledger.receive(mail, at.now);
+        post(answers, &mut effects);
+        self.serve_parked(at, &mut effects)?;
+        Ok(effects)
+    }
+}
+
+/// Letters to other partitions travel in their journals.
+pub fn post(mail: Vec<Mail>, effects: &mut Effects) {
+    effects.forwards.extend(mail.into_iter().map(|mail| to_partition(mail.to, &Internal::Quota(mail.clone()), false)));
+}
