@@ -3,6 +3,7 @@
 
 mod clockwork;
 mod data;
+pub mod explain;
 pub mod export;
 mod keeper;
 mod owners;

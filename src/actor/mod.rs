@@ -6,6 +6,7 @@
 pub mod checkpoint;
 mod ledger;
 pub mod partition;
+pub mod player;
 pub mod pool;
 pub mod relocate;
 pub mod reply;

@@ -91,13 +91,46 @@ impl App {
             }
         };
         if asked.query.split('&').any(|q| q == "dry_run=true") {
-            return Ok(json_answer(200, json!({"valid": true}).to_string()));
+            return self.rehearse(asked, kind, &id, &body);
         }
         let draft = Draft { kind, id, body: Some(body), new_secret, create: false, if_match: if_match(asked)? };
         let outcome = self.define(asked, &draft).await?;
         let secret = draft.new_secret.as_ref().filter(|_| outcome.used_new_secret || !outcome.missing.is_empty());
         let status = if outcome.created { 201 } else { 200 };
         Ok(outcome_answer(&outcome, secret.map(|(secret, _)| secret.as_str()), status))
+    }
+
+    /// What a PUT would do, as far as what is shown tells.
+    fn rehearse(&self, asked: &Asked<'_>, kind: Kind, id: &str, body: &Json) -> Result<Answer, Problem> {
+        let current = self.view.get(&asked.caller.project, kind, id);
+        let version = current.as_ref().map_or(0, |shown| shown.record.version);
+        if if_match(asked)?.is_some_and(|wanted| current.is_none() || wanted != version) {
+            let detail = "the definition has another version by now; read it again";
+            return Err(Problem::new(412, "precondition_failed", detail));
+        }
+        let digest = |body: &Value| body["secret"]["digest"].clone();
+        let bare = |body: &Json| {
+            let mut value = body.value();
+            let secret = digest(&value);
+            if let Some(members) = value.as_object_mut() {
+                members.shift_remove("secret");
+                members.shift_remove("previous_secret");
+            }
+            (value, secret)
+        };
+        let (new, new_secret) = bare(body);
+        let old = current.as_ref().map(|shown| bare(&shown.record.body));
+        // One that is left out is kept.
+        let same = |(old, secret): &(Value, Value)| *old == new && (new_secret.is_null() || new_secret == *secret);
+        let rehearsed = json!({
+            "valid": true,
+            "created": old.is_none(),
+            "changed": !old.as_ref().is_some_and(same),
+            "version": version,
+            "current": old.map(|(body, _)| body),
+            "body": new,
+        });
+        Ok(json_answer(200, rehearsed.to_string()))
     }
 
     fn seal(&self, asked: &Asked<'_>, endpoint_id: &str, secret: &str) -> Result<SealedSecret, Problem> {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 use super::client::{Client, part, problem};
-use super::{Context, Failure, Format, ServerArgs, files, output};
+use super::files::{self, Defined};
+use super::{Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind as KeyKind;
 use crate::wire::definition::Kind;
 
@@ -15,6 +16,13 @@ pub struct ApplyArgs {
     /// Files of YAML or JSON, one or many documents each; - is standard input
     #[arg(short, long = "file", required = true, num_args = 1.., value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Print what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Archive the surveys and remove the endpoints that the files do not name; of a kind that
+    /// the files do not hold at all, nothing goes
+    #[arg(long)]
+    prune: bool,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -42,47 +50,112 @@ pub async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failure> {
         look_up_secret(&mut defined.body, &defined.secret_place)?;
     }
     let client = Client::new(context, &args.server, KeyKind::Admin)?;
-    let mut rows = Vec::new();
     let mut results = Vec::new();
-    for defined in all {
-        let path = match defined.kind {
-            Kind::Survey => format!("/v1/surveys/{}", part(&defined.id)),
-            Kind::Endpoint => format!("/v1/endpoints/{}", part(&defined.id)),
-            _ => "/v1/settings".to_owned(),
-        };
-        let said = client.call(Method::PUT, &path, Some(&defined.body)).await?;
-        if !(200..300).contains(&said.status) {
-            return Err(Failure::failed(format!("{}: {}", defined.place, problem(&said))));
-        }
-        let outcome = match (said.status, said.body.get("changed").and_then(Value::as_bool)) {
-            (202, _) => "pending",
-            (201, _) => "created",
-            (_, Some(false)) => "unchanged",
-            _ => "changed",
-        };
-        let version = said.body.get("version").map_or_else(String::new, Value::to_string);
-        rows.push(vec![defined.kind.name().into(), defined.id.clone(), outcome.into(), version]);
-        let mut result = json!({"kind": defined.kind.name(), "id": defined.id, "outcome": outcome});
-        for member in ["version", "secret"] {
-            if let Some(value) = said.body.get(member) {
-                result[member] = value.clone();
-            }
-        }
-        results.push(result);
+    for defined in &all {
+        results.push(put(&client, defined, args.dry_run).await?);
     }
-    match context.format {
-        Format::Json => output::json(&Value::Array(results)),
-        Format::Text => {
-            output::table(&["KIND", "ID", "OUTCOME", "VERSION"], &rows);
-            for result in &results {
-                if let Some(secret) = result.get("secret").and_then(Value::as_str) {
-                    let id = result["id"].as_str().unwrap_or_default();
-                    output::line(&format!("the secret of {id}, shown this once: {secret}"));
-                }
-            }
+    if args.prune {
+        results.extend(prune(&client, &all, args.dry_run).await?);
+    }
+    if context.format == Format::Json {
+        output::json(&Value::Array(results));
+        return Ok(());
+    }
+    let text = |result: &Value, name: &str| match &result[name] {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let row = |result: &Value| ["kind", "id", "outcome", "version"].map(|name| text(result, name)).to_vec();
+    output::table(&["KIND", "ID", "OUTCOME", "VERSION"], &results.iter().map(row).collect::<Vec<_>>());
+    for result in &results {
+        if let Some(difference) = result["difference"].as_str().filter(|difference| !difference.is_empty()) {
+            output::line(&format!("\n{difference}"));
         }
+        if let Some(secret) = result["secret"].as_str() {
+            let id = result["id"].as_str().unwrap_or_default();
+            output::line(&format!("the secret of {id}, shown this once: {secret}"));
+        }
+    }
+    if args.dry_run {
+        output::line("\nnothing was changed: --dry-run");
     }
     Ok(())
+}
+
+fn path(kind: Kind, id: &str) -> String {
+    match kind {
+        Kind::Survey => format!("/v1/surveys/{}", part(id)),
+        Kind::Endpoint => format!("/v1/endpoints/{}", part(id)),
+        Kind::Settings | Kind::Trigger => "/v1/settings".to_owned(),
+    }
+}
+
+/// Brings one definition to the server, or asks what that would do.
+async fn put(client: &Client, defined: &Defined, dry_run: bool) -> Result<Value, Failure> {
+    let query = if dry_run { "?dry_run=true" } else { "" };
+    let path = format!("{}{query}", path(defined.kind, &defined.id));
+    let said = client.call(Method::PUT, &path, Some(&defined.body)).await?;
+    if !(200..300).contains(&said.status) {
+        return Err(Failure::failed(format!("{}: {}", defined.place, problem(&said))));
+    }
+    let created = said.status == 201 || said.body["created"] == true;
+    let outcome = match (said.status, said.body.get("changed").and_then(Value::as_bool)) {
+        (202, _) => "pending",
+        _ if created => "created",
+        (_, Some(false)) => "unchanged",
+        _ => "changed",
+    };
+    let mut result = json!({"kind": defined.kind.name(), "id": defined.id, "outcome": outcome});
+    for member in ["version", "secret"] {
+        if let Some(value) = said.body.get(member) {
+            result[member] = value.clone();
+        }
+    }
+    if dry_run {
+        let name = format!("{} {}", defined.kind.name(), defined.id);
+        result["difference"] = difference(name.trim(), &said.body["current"], &said.body["body"]).into();
+    }
+    Ok(result)
+}
+
+/// Line by line, as patches have it; empty when there is none.
+fn difference(name: &str, before: &Value, after: &Value) -> String {
+    let text = |value: &Value| match value {
+        Value::Null => String::new(),
+        value => serde_json::to_string_pretty(value).unwrap_or_default() + "\n",
+    };
+    let (before, after) = (text(before), text(after));
+    let difference = similar::TextDiff::from_lines(&before, &after);
+    let lines =
+        difference.unified_diff().header(&format!("{name} as it is"), &format!("{name} as it would be")).to_string();
+    lines.trim_end().to_owned()
+}
+
+/// What is on the server and in none of the files: of the kinds that the files
+/// hold, so that a file of surveys takes no endpoint away.
+async fn prune(client: &Client, all: &[Defined], dry_run: bool) -> Result<Vec<Value>, Failure> {
+    let mut results = Vec::new();
+    for (kind, list) in [(Kind::Survey, "surveys"), (Kind::Endpoint, "endpoints")] {
+        let kept: Vec<&str> = all.iter().filter(|d| d.kind == kind).map(|d| d.id.as_str()).collect();
+        if kept.is_empty() {
+            continue;
+        }
+        for row in client.list(&format!("/v1/{list}"), list).await? {
+            let id = row[kind.id_member()].as_str().unwrap_or_default();
+            if kept.contains(&id) || row["status"] == "archived" {
+                continue;
+            }
+            let outcome = if kind == Kind::Survey { "archived" } else { "removed" };
+            let mut result = json!({"kind": kind.name(), "id": id, "outcome": outcome});
+            if !dry_run {
+                let said = client.expect(Method::DELETE, &path(kind, id), None).await?;
+                result["version"] = said["version"].clone();
+            }
+            results.push(result);
+        }
+    }
+    Ok(results)
 }
 
 /// `secret: {env: NAME}` becomes what the environment holds.

@@ -72,6 +72,20 @@ impl Client {
         let said = self.call(method, path, body).await?;
         if (200..300).contains(&said.status) { Ok(said.body) } else { Err(Failure::failed(problem(&said))) }
     }
+
+    /// Every row of a list, page by page.
+    pub async fn list(&self, path: &str, member: &str) -> Result<Vec<Value>, Failure> {
+        let mut all = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = self.expect(Method::GET, &format!("{path}?limit=200{cursor}"), None).await?;
+            all.extend(page[member].as_array().cloned().unwrap_or_default());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={}", part(next)),
+                None => return Ok(all),
+            }
+        }
+    }
 }
 
 /// A problem as lines for a person.

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::{Client, part};
+use super::client::Client;
 use super::{Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind;
 
@@ -37,16 +37,7 @@ pub async fn run(context: &Context, args: &GetArgs) -> Result<(), Failure> {
             return Ok(());
         }
     };
-    let mut all = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let page = client.expect(Method::GET, &format!("{path}?limit=200{cursor}"), None).await?;
-        all.extend(page[member].as_array().cloned().unwrap_or_default());
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={}", part(next)),
-            None => break,
-        }
-    }
+    let all = client.list(path, member).await?;
     if let Some(id) = &args.id {
         let one = all.into_iter().find(|row| row[columns[0]].as_str() == Some(id));
         let one = one.ok_or_else(|| Failure::failed(format!("there is no {id} among the {member}")))?;

@@ -5,6 +5,7 @@ mod apply;
 mod client;
 mod demo;
 mod doctor;
+mod explain;
 mod export;
 mod files;
 mod get;
@@ -81,6 +82,8 @@ enum Verb {
     Validate(apply::ValidateArgs),
     /// Show surveys, endpoints, triggers or settings
     Get(get::GetArgs),
+    /// Show what was known of a user, now or then, and why they are asked or not
+    Explain(explain::ExplainArgs),
     /// Show how a survey fares: considered, offered, displayed, answered, and why not
     Stats(stats::StatsArgs),
     /// Send an event, a trigger, a display or an answer
@@ -204,6 +207,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Verb::Topics { brokers, .. } => overrides.brokers.clone_from(&brokers.brokers),
         Verb::Tail(args) => overrides.brokers.clone_from(&args.brokers.brokers),
+        Verb::Explain(args) => overrides.brokers.clone_from(&args.brokers.brokers),
         Verb::Export(args) => {
             overrides.brokers.clone_from(&args.brokers);
             overrides.prefix.clone_from(&args.prefix);
@@ -217,6 +221,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Serve(args) => serve::run(context.config, &args).await,
         Verb::Apply(args) => apply::run(&context, &args).await,
         Verb::Get(args) => get::run(&context, &args).await,
+        Verb::Explain(args) => explain::run(&context, &args).await,
         Verb::Stats(args) => stats::run(&context, &args).await,
         Verb::Send(args) => send::run(&context, &args).await,
         Verb::Tail(args) => tail::run(&context, &args).await,

@@ -65,6 +65,11 @@ impl Engine {
         })
     }
 
+    /// Whether any survey of a project has a quota.
+    pub fn has_quotas(&self, project: &str) -> bool {
+        self.quotas.ledger.accounts.iter().any(|((of, _), account)| of == project && account.limit.is_some())
+    }
+
     fn user_record(&mut self, at: Moment<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
         crate::metrics::get().engine_records.with_label_values(&[record.body.kind()]).inc();
         let mut effects = self.judge_or_park(at, record)?;

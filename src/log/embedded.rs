@@ -150,6 +150,19 @@ impl Embedded {
         Ok(log)
     }
 
+    /// Incarnation and partitions of the log in `dir`, if there is one.
+    ///
+    /// # Errors
+    /// When what is there is unreadable.
+    pub fn identity_of(dir: &Path) -> Result<Option<(u128, u32)>, Error> {
+        let read = |identity: Identity| {
+            let incarnation = u128::from_str_radix(&identity.incarnation, 16);
+            let unreadable = |_| Error::Refused(format!("{}: the incarnation is unreadable", dir.display()));
+            incarnation.map(|incarnation| (incarnation, identity.partitions)).map_err(unreadable)
+        };
+        read_identity(dir)?.map(read).transpose()
+    }
+
     /// The partitions of the log in `dir`, if there is one.
     ///
     /// # Errors

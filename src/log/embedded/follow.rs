@@ -25,6 +25,17 @@ impl Follower {
         self.at
     }
 
+    /// The first offset that is there.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn start(&mut self) -> Result<u64, Error> {
+        if self.current.is_none() {
+            self.open_after(None)?;
+        }
+        Ok(self.current.as_ref().map_or(0, |(base, ..)| *base))
+    }
+
     /// What has come since the last call, at most about a megabyte.
     ///
     /// # Errors

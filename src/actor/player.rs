@@ -1,0 +1,100 @@
+//! A journal read again, to look at what it led to: nothing is written,
+//! nobody is answered.
+
+use bytes::Bytes;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::checkpoint::Meta;
+use super::partition::owner;
+use super::{Effects, Failure, Machine, Moment};
+use crate::domain::id::Origin;
+use crate::domain::time::Millis;
+use crate::log::Record;
+use crate::wire::record::{self, Decoded, Internal, MAC_HEADER};
+use crate::wire::seal::ClusterKey;
+
+/// For an answer that comes later than what it answers.
+const LOOKER: &[u8] = b"looker";
+
+/// Records that matter to whoever looks; the others are passed over.
+pub type Wanted<'a> = &'a dyn Fn(&Decoded<'_>) -> bool;
+
+pub struct Player<M> {
+    key: ClusterKey,
+    partition: u32,
+    incarnation: u128,
+    pub meta: Meta,
+    machine: M,
+}
+
+impl<M: Machine> Player<M> {
+    /// Goes on from where `meta` stands, which is where the machine's state is.
+    pub fn new(key: ClusterKey, partition: u32, incarnation: u128, meta: Meta, machine: M) -> Player<M> {
+        Player { key, partition, incarnation, meta, machine }
+    }
+
+    /// Lets a record have the effect that it had; gives that, unless it had none
+    /// here or is not wanted.
+    ///
+    /// # Errors
+    /// When the machine's state cannot be read.
+    pub fn play(&mut self, record: &Record, wanted: Wanted<'_>) -> Result<Option<Effects>, Failure> {
+        self.meta.now = self.meta.now.max(record.appended_at + self.meta.ahead);
+        self.meta.next = record.offset + 1;
+        let key = record.key.as_deref().unwrap_or_default();
+        let value = record.value.as_deref();
+        let mac = record.header(MAC_HEADER);
+        let trusted = mac.is_some_and(|mac| self.key.verify_record(key, value.unwrap_or_default(), mac));
+        // Whatever cannot be read was a reject.
+        let Ok(decoded) = record::decode(value, trusted) else { return Ok(None) };
+        let Decoded::Internal(internal) = &decoded else { return self.take(record.offset, decoded, wanted) };
+        match &**internal {
+            Internal::Clock { ahead } => {
+                self.meta.ahead = self.meta.ahead.max(*ahead);
+                self.meta.now = self.meta.now.max(record.appended_at + self.meta.ahead);
+                Ok(None)
+            }
+            Internal::Forward(forward) => {
+                let Some(last) = self.meta.inbox.get_mut(forward.from as usize) else { return Ok(None) };
+                if forward.seq != *last + 1 {
+                    return Ok(None);
+                }
+                *last = forward.seq;
+                match record::decode(Some(forward.value.as_str().as_bytes()), forward.trusted) {
+                    Ok(inner) if wanted(&inner) => self.apply(record.offset, inner).map(Some),
+                    _ => Ok(None),
+                }
+            }
+            _ => self.take(record.offset, decoded, wanted),
+        }
+    }
+
+    fn take(&mut self, offset: u64, decoded: Decoded<'_>, wanted: Wanted<'_>) -> Result<Option<Effects>, Failure> {
+        let elsewhere = owner(&decoded, self.meta.partitions).is_some_and(|owner| owner != self.partition);
+        if elsewhere || !wanted(&decoded) {
+            return Ok(None);
+        }
+        self.apply(offset, decoded).map(Some)
+    }
+
+    /// What the machine would make of a record that came now, or at `now`.
+    ///
+    /// # Errors
+    /// When the machine's state cannot be read.
+    pub fn ask(&mut self, now: Millis, decoded: Decoded<'_>) -> Result<Effects, Failure> {
+        self.meta.now = self.meta.now.max(now);
+        self.apply(self.meta.next, decoded)
+    }
+
+    fn apply(&mut self, offset: u64, decoded: Decoded<'_>) -> Result<Effects, Failure> {
+        let origin = Origin { incarnation: self.incarnation, partition: self.partition, offset };
+        let reply_to = Bytes::from_static(LOOKER);
+        let (now, partitions) = (self.meta.now, self.meta.partitions);
+        let at = Moment { origin, now, partitions, reply_to: Some(&reply_to) };
+        let machine = &mut self.machine;
+        match catch_unwind(AssertUnwindSafe(|| machine.apply(at, decoded))) {
+            Ok(Err(Failure::Reject(_))) | Err(_) => Ok(Effects::default()),
+            Ok(applied) => applied,
+        }
+    }
+}
