@@ -77,6 +77,10 @@ impl<M: Machine> Player<M> {
         self.apply(offset, decoded).map(Some)
     }
 
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
     /// What the machine would make of a record that came now, or at `now`.
     ///
     /// # Errors

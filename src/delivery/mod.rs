@@ -19,6 +19,7 @@ pub use run::{Delivery, OWNED, Open, Setup, reached};
 use crate::actor;
 use crate::domain::time::Millis;
 use crate::log::At;
+use crate::thread::Bell;
 
 /// What others may see of the delivery.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct Status {
     pub turn: AtomicU64,
     /// Nothing is being sent, written or due.
     pub idle: AtomicBool,
+    /// Rung, the loop turns at once.
+    pub bell: Arc<Bell>,
     /// Whether somebody wants to know [`Status::positions`].
     pub watched: bool,
     /// Where the topics have been read up to.
@@ -42,6 +45,7 @@ impl Status {
             partitions: (0..partitions).map(|_| Arc::default()).collect(),
             turn: AtomicU64::new(0),
             idle: AtomicBool::new(false),
+            bell: Arc::default(),
             watched,
             positions: Mutex::default(),
             next_due: AtomicI64::new(i64::MAX),

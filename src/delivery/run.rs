@@ -104,7 +104,7 @@ impl Delivery {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn start(setup: Setup) -> Result<Delivery, Error> {
-        let bell = Arc::new(Bell::default());
+        let bell = setup.status.bell.clone();
         let sender = Sender::new(setup.allow_targets.clone(), setup.clock.clone());
         let sender = sender.map_err(|e| Error::Refused(format!("the HTTP client cannot be set up: {e}")))?;
         let commands = mpsc::channel();

@@ -341,6 +341,10 @@ impl Ledger {
         Ledger { partition, partitions, ..Ledger::default() }
     }
 
+    pub fn partition(&self) -> u32 {
+        self.partition
+    }
+
     pub fn restore(&mut self, key: Key, account: Option<Account>, bank: Option<Bank>) {
         if let Some(bank) = bank {
             self.banks.insert(key.clone(), bank);

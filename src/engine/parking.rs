@@ -9,7 +9,7 @@ use super::{Changes, Engine, Judged, outputs, to_partition};
 use crate::actor::{Answer, Effects, Failure, Moment};
 use crate::domain::id::Origin;
 use crate::domain::json::Json;
-use crate::domain::quota::{Account, Bank, Key, Ledger, Mail, Room};
+use crate::domain::quota::{self, Account, Bank, Key, Ledger, Mail, Message, Room};
 use crate::domain::record::{Body, Record};
 use crate::domain::time::{Millis, SECOND};
 use crate::store::{self, Family, Store};
@@ -261,6 +261,18 @@ impl Engine {
                 Ok(None)
             }
         }
+    }
+
+    /// The grant that the newest waiting request needs, as the bank would send it.
+    pub fn awaited_grant(&self) -> Option<Mail> {
+        let parked = self.quotas.parked.values().next_back()?;
+        let (project, survey_id) = (parked.project.clone(), parked.waits_for.clone()?);
+        let key = (project, survey_id);
+        let ledger = &self.quotas.ledger;
+        let epoch = ledger.accounts.get(&key)?.epoch;
+        let (project, survey_id) = key;
+        let message = Message::Grant { count: 1, keep: false };
+        Some(Mail { project, survey_id, epoch, from: quota::BANK, to: ledger.partition(), message })
     }
 
     /// Something that the bank, or one of its customers, has to say.

@@ -75,6 +75,7 @@ impl Clockwork {
             let settled = self.has_read_all().await;
             // A whole turn of the delivery begun after what is looked at here.
             while self.delivery.turn.load(Ordering::Acquire) < turn + 2 && Instant::now() < deadline {
+                self.delivery.bell.ring();
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             let rests = settled && self.has_read_all().await && self.delivery.idle.load(Ordering::Acquire);

@@ -13,7 +13,6 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::LOGIC_VERSION;
 use crate::domain::id;
-use crate::domain::quota::{Mail, Message};
 use crate::domain::record::{Body, Context, Record};
 use crate::domain::time::{self, Millis};
 use crate::engine::Engine;
@@ -204,19 +203,8 @@ fn body(player: &mut Player<Engine>, now: Millis, decoded: Decoded<'_>) -> Resul
         if let Some(Answer::Body { server, .. }) = effects.reply.or(late) {
             return Ok((server.value(), granted));
         }
-        let asked = effects.forwards.iter().find_map(|outgoing| {
-            match wire::decode(Some(outgoing.value.as_str().as_bytes()), true).ok()? {
-                Decoded::Internal(internal) => match *internal {
-                    Internal::Quota(mail) if matches!(mail.message, Message::Ask { .. }) => Some(mail),
-                    _ => None,
-                },
-                Decoded::User(_) => None,
-            }
-        });
-        let Some(asked) = asked else { return Ok((Value::Null, granted)) };
-        granted.push(asked.survey_id.clone());
-        let message = Message::Grant { count: 1, keep: false };
-        let grant = Mail { from: asked.to, to: asked.from, message, ..asked };
+        let Some(grant) = player.machine().awaited_grant() else { return Ok((Value::Null, granted)) };
+        granted.push(grant.survey_id.clone());
         effects = player.ask(now, Decoded::Internal(Box::new(Internal::Quota(grant)))).map_err(failed)?;
     }
 }

@@ -153,3 +153,89 @@ fn the_demo_tells_its_story() {
         (&json!(true), &json!(false), &json!(4))
     );
 }
+
+#[tokio::test]
+async fn what_would_change_is_shown_and_what_no_file_names_is_taken_away() {
+    let server = Server::start().await;
+    let dir = server.dir.path();
+    let fixed = FILE.replace("{env: CRM_SECRET}", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    std::fs::write(dir.join("all.yaml"), &fixed).unwrap();
+    let run = |arguments: &[&str]| {
+        let connection = ["--server", server.base.as_str(), "--key", server.admin.as_str()];
+        askwhen(dir, &[arguments, &connection].concat())
+    };
+    let (code, out, error) = run(&["apply", "--dry-run", "-f", "all.yaml"]);
+    assert!(code == Some(0) && out.contains("created") && out.contains("nothing was changed"), "{out}{error}");
+    assert_eq!(server.get("/v1/surveys").await.body["surveys"], json!([]));
+    run(&["apply", "-f", "all.yaml"]);
+    let edited = fixed.replace("expires_after: 2h", "expires_after: 3h");
+    std::fs::write(dir.join("all.yaml"), edited).unwrap();
+    let (_, out, _) = run(&["apply", "--dry-run", "-f", "all.yaml"]);
+    assert!(out.contains("-  \"expires_after\": \"2h\"") && out.contains("+  \"expires_after\": \"3h\""), "{out}");
+    assert!(!out.contains("whsec") && out.matches("unchanged").count() == 2, "{out}");
+    assert_eq!(server.get("/v1/surveys/sleep-quality").await.body["version"], 1);
+
+    server.put("/v1/surveys/other", crate::harness::open_survey()).await;
+    std::fs::write(dir.join("surveys.yaml"), fixed.split("---").next().unwrap()).unwrap();
+    run(&["apply", "-f", "surveys.yaml"]);
+    assert_eq!(server.get("/v1/surveys/other").await.body["status"], "active", "nothing goes unasked");
+    let (_, out, _) = run(&["apply", "--prune", "--dry-run", "-f", "surveys.yaml"]);
+    assert!(out.contains("other") && out.contains("archived"), "{out}");
+    assert_eq!(server.get("/v1/surveys/other").await.body["status"], "active");
+    run(&["apply", "--prune", "-f", "surveys.yaml"]);
+    assert_eq!(server.get("/v1/surveys/other").await.body["status"], "archived");
+    assert_eq!(server.get("/v1/endpoints/crm").await.status, 200, "no endpoint is named at all");
+}
+
+/// What is told afterwards is what was decided, to the byte.
+#[tokio::test]
+async fn what_was_known_is_explained_from_the_journal() {
+    let server = Server::start().await;
+    let mut survey = crate::harness::open_survey();
+    survey["activate"] = json!({"event": "woke"});
+    survey["expires_after"] = json!("1h");
+    server.put("/v1/surveys/open", survey.clone()).await;
+    let few = json!({"name": "Few", "status": "active", "priority": -1, "limits": {"max_completed": 3},
+        "show_on": [{"trigger": "Main"}], "questions": survey["questions"]});
+    server.put("/v1/surveys/few", few).await;
+    for n in 0..40 {
+        let user = format!("u{}", n % 5);
+        if n % 3 == 0 {
+            server.event(&user, "woke", json!({})).await;
+        }
+        let decision = server.trigger(&user, "Main").await;
+        if let Some(offer) = decision["survey"]["offer_id"].as_str().filter(|_| n % 2 == 0) {
+            let body = json!({"answers": [{"question_id": "q1", "value": 5}], "completed": true});
+            server.post(&format!("/v1/users/{user}/offers/{offer}/answers"), body).await;
+        }
+        server.advance("9m").await;
+    }
+    let recorded = crate::harness::tail(server.dir.path(), "decisions");
+    let explain = |arguments: &[&str]| {
+        let all = [&["--data-dir", "data", "--output", "json", "explain"], arguments].concat();
+        let (code, out, error) = askwhen(server.dir.path(), &all);
+        assert_eq!(code, Some(0), "{error}");
+        serde_json::from_str::<Value>(&out).expect("JSON")
+    };
+    for n in 0..5 {
+        let user = format!("u{n}");
+        let of_user = recorded.iter().map(|record| &record["value"]).filter(|value| value["user_id"] == *user);
+        let mut made: Vec<&Value> = of_user.collect();
+        made.reverse();
+        let told = explain(&[&user]);
+        assert_eq!(told["decisions"].as_array().unwrap().iter().collect::<Vec<_>>(), made);
+        let now = server.get(&format!("/v1/users/{user}")).await.body;
+        assert_eq!((&told["user"]["counters"], &told["user"]["offers"]), (&now["counters"], &now["offers"]));
+        // Just before a decision the same would have been decided, but for its ids.
+        let Some(last) = made.first() else { continue };
+        let at = last["decided_at"].as_str().unwrap();
+        let told = explain(&[&user, "--trigger", "Main", "--at", at]);
+        assert_eq!(told["decisions"][0], **last, "decided at that very moment");
+    }
+    let before = explain(&["u0", "--at", "2020-01-01T00:00:00Z", "--trigger", "Main"]);
+    assert_eq!((&before["user"]["known"], &before["decision"]["reason"]), (&json!(false), &json!("no_survey")));
+    let (code, out, _) = askwhen(server.dir.path(), &["--data-dir", "data", "explain", "u1", "--trigger", "Main"]);
+    assert!(code == Some(0) && out.contains("at Main: offered few") && out.contains("expired"), "{out}");
+    let (code, _, error) = askwhen(server.dir.path(), &["--data-dir", "data", "explain", "u1", "--at", "09:14"]);
+    assert!(code == Some(2) && error.contains("RFC 3339"), "{error}");
+}
