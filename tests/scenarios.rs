@@ -93,7 +93,8 @@ impl Stage {
         assert_eq!(definition::survey(&canonical, None).expect("canonical"), read, "{canonical}");
         self.version += 1;
         let (id, limit) = (read.survey_id.clone(), read.max_completed);
-        self.project.put_survey(self.version, read, self.now);
+        self.offset += 1;
+        self.project.put_survey(self.version, read, (self.now, self.offset));
         let abroad = self.ledger.limit(&("default".into(), id), self.version, limit, self.now);
         assert!(abroad.is_empty(), "the only partition has the bank");
     }

@@ -111,6 +111,11 @@ impl Activation {
         }
     }
 
+    /// The roles of events that keep it from arming.
+    pub fn prevents(&self) -> u32 {
+        if self.waits() { 1 << 1 } else { 0 }
+    }
+
     /// Whether it arms some time after its event.
     pub fn waits(&self) -> bool {
         matches!(self, Activation::Absence { .. })

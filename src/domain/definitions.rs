@@ -9,8 +9,8 @@ use super::endpoint::Endpoint;
 use super::settings::Settings;
 use super::survey::Survey;
 use super::time::{HOUR, Millis};
-use super::user::OFFER_KNOWN;
-use super::windows::Rules;
+use super::user::{APART, OFFER_KNOWN};
+use super::windows::{EndOf, Rules};
 
 /// Names remembered as already told, per project.
 pub const MAX_NAMES: usize = 10_000;
@@ -61,6 +61,8 @@ pub struct Past {
     pub survey: Arc<Survey>,
     /// When the next version took over, in the partition's time.
     pub until: Millis,
+    /// The same as a place in the journal: what came later it has not armed.
+    pub until_offset: u64,
 }
 
 impl Entry {
@@ -73,18 +75,20 @@ impl Entry {
     }
 
     /// How facts become windows; `end_of` is [`Entry::window_end`].
-    pub fn rules<'a>(&'a self, end_of: &'a dyn Fn(Millis) -> Millis) -> Option<Rules<'a>> {
+    pub fn rules<'a>(&'a self, end_of: EndOf<'a>) -> Option<Rules<'a>> {
         let activation = self.current.activate.as_ref()?;
         Some(Rules { activation, on_repeat: self.current.on_repeat, end_of })
     }
 
-    /// When a window that began at `at` ends. A shorter expiry holds at once; a
-    /// longer one revives no window that had ended before it came.
-    pub fn window_end(&self, at: Millis) -> Option<Millis> {
+    /// When a window that began at `at`, by the record at `offset`, ends. A shorter
+    /// expiry holds at once; a longer one revives no window that had ended before
+    /// it came.
+    pub fn window_end(&self, at: Millis, offset: u64) -> Option<Millis> {
         let end = at.saturating_add(self.current.expires_after?);
         let ended_before = self
             .past
             .iter()
+            .filter(|past| offset < past.until_offset || offset >= APART)
             .filter_map(|past| Some((at.saturating_add(past.survey.expires_after?), past.until)))
             .find(|(end, until)| end <= until)
             .map(|(end, _)| end);
@@ -102,7 +106,7 @@ impl Project {
     }
 
     /// Takes a new version of a survey; older or equal ones change nothing.
-    pub fn put_survey(&mut self, version: u64, survey: Survey, now: Millis) -> bool {
+    pub fn put_survey(&mut self, version: u64, survey: Survey, (now, offset): (Millis, u64)) -> bool {
         let activation = survey.activation_mark();
         let survey = Arc::new(survey);
         match self.surveys.get_mut(&survey.survey_id) {
@@ -115,7 +119,7 @@ impl Project {
                 }
                 let changed = entry.current.activation_mark() != activation;
                 let superseded = std::mem::replace(&mut entry.current, survey);
-                entry.past.push(Past { version: entry.version, survey: superseded, until: now });
+                entry.past.push(Past { version: entry.version, survey: superseded, until: now, until_offset: offset });
                 entry.version = version;
                 if changed {
                     entry.mark = mark(activation, version);

@@ -156,6 +156,19 @@ impl Condition {
         }
     }
 
+    /// When time alone will change whether it holds; only what looks back from
+    /// now can.
+    pub fn turns_at(&self, properties: &Value, now: Millis) -> Option<Millis> {
+        if !matches!(self.op, Op::Before | Op::After | Op::Within) {
+            return None;
+        }
+        let at = time::parse_time(lookup(properties, &self.property)?.as_str()?).ok()?;
+        let span = time::parse_duration(self.value.as_str()?).unwrap_or(0);
+        let back = at.saturating_add(span);
+        let turns = |then: &Millis| *then > now && self.holds(properties, *then) != self.holds(properties, now);
+        [at, back, back.saturating_add(1)].into_iter().find(turns)
+    }
+
     fn lists(&self, actual: &Value) -> bool {
         self.value.as_array().is_some_and(|list| list.iter().any(|one| same(actual, one)))
     }

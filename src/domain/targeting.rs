@@ -121,7 +121,7 @@ impl Rule {
                 if condition.holds(known.attributes, known.now) {
                     return Ok(());
                 }
-                Err(Missed { actual: seen(condition, known), until: None })
+                Err(Missed { actual: seen(condition, known), until: condition.turns_at(known.attributes, known.now) })
             }
             Rule::History(history) => {
                 if history.holds(known) {
@@ -141,7 +141,9 @@ impl Rule {
                     .within
                     .and_then(|within| Some(history.last(known)?.saturating_add(within).saturating_add(1))),
             },
-            Rule::Attribute(Attribute(condition)) => Missed { actual: seen(condition, known), until: None },
+            Rule::Attribute(Attribute(condition)) => {
+                Missed { actual: seen(condition, known), until: condition.turns_at(known.attributes, known.now) }
+            }
             // Any of its parts that stops holding is enough.
             Rule::All { all } => {
                 let parts: Vec<Missed> = all.iter().map(|rule| rule.held(known)).collect();

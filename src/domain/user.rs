@@ -22,6 +22,9 @@ pub const MAX_RECENT_IDS: usize = 256;
 const MAX_SESSIONS: usize = 32;
 pub(super) const MAX_SHOWN: usize = 32;
 
+/// Places from here on are of an earlier journal.
+pub const APART: u64 = 1 << 63;
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct User {
     pub attributes: BTreeMap<String, Json>,
@@ -42,7 +45,6 @@ impl User {
     /// Places in the journal name activations. In another journal the same
     /// numbers come again: those from here are set apart, in their order.
     pub fn leave_journal(&mut self) {
-        const APART: u64 = 1 << 63;
         for survey in self.surveys.values_mut() {
             survey.facts.iter_mut().for_each(|fact| fact.event.offset |= APART);
             survey.shown.iter_mut().for_each(|shown| shown.offset |= APART);
@@ -260,23 +262,30 @@ impl User {
         }
     }
 
-    /// Keeps the state within its bound: the oldest offers go first, then the
-    /// oldest properties, always in the same order for the same state.
+    /// Keeps the state within its bound, always in the same order for the same
+    /// state: offers that have ended go first, then the oldest properties, the
+    /// oldest offers, the oldest events.
     pub fn bound(&mut self) {
         while self.approximate_bytes() > MAX_STATE_BYTES {
-            if self.offers.len() > 1 {
-                let ended = |o: &Offer| o.dismissed_at.is_some() || o.response.as_ref().is_some_and(|r| r.completed);
-                let victim = self.offers.iter().position(ended).unwrap_or(0);
+            let ended = |o: &Offer| o.dismissed_at.is_some() || o.is_completed();
+            if let Some(victim) = self.offers.iter().position(ended) {
                 self.offers.remove(victim);
                 continue;
             }
-            let oldest = self.surveys.iter().filter_map(|(id, s)| Some((s.facts.first()?.event.at, id.clone()))).min();
-            match oldest {
-                Some((_, id)) => {
-                    self.surveys.get_mut(&id).expect("just found").facts.remove(0);
-                }
-                None => break,
+            let facts = |s: &PerSurvey| s.facts.iter().filter(|f| f.event.properties.is_some()).map(Fact::place).min();
+            let oldest = self.surveys.iter().filter_map(|(id, s)| Some((facts(s)?, id.clone()))).min();
+            if let Some((place, id)) = oldest {
+                let facts = &mut self.surveys.get_mut(&id).expect("just found").facts;
+                facts.iter_mut().filter(|fact| fact.place() == place).for_each(|fact| fact.event.properties = None);
+                continue;
             }
+            if self.offers.len() > 1 {
+                self.offers.remove(0);
+                continue;
+            }
+            let oldest = self.surveys.iter().filter_map(|(id, s)| Some((s.facts.first()?.place(), id.clone()))).min();
+            let Some((_, id)) = oldest else { break };
+            self.surveys.get_mut(&id).expect("just found").remove(0);
         }
     }
 

@@ -4,18 +4,20 @@
 use super::activation::{Activation, Armed, CANCELS};
 use super::survey::OnRepeat;
 use super::time::Millis;
-use super::user::{Fact, PerSurvey, Shown, WINDOW_REMEMBERED};
+use super::user::{Activated, Fact, PerSurvey, Shown, WINDOW_REMEMBERED};
 
 /// Facts remembered at most; more than a count can ask for.
 const MAX_FACTS: usize = 64;
+
+/// The end of a window that begins at a time, by the record at an offset.
+pub type EndOf<'a> = &'a dyn Fn(Millis, u64) -> Millis;
 
 /// The rules by which facts become windows.
 #[derive(Clone, Copy)]
 pub struct Rules<'a> {
     pub activation: &'a Activation,
     pub on_repeat: OnRepeat,
-    /// The end of a window that begins at a time.
-    pub end_of: &'a dyn Fn(Millis) -> Millis,
+    pub end_of: EndOf<'a>,
 }
 
 /// Before delay and expiry are added.
@@ -29,6 +31,12 @@ pub struct Window<'a> {
     pub shown: bool,
     /// When it was cancelled, if nothing had been displayed by then.
     pub cancelled_at: Option<Millis>,
+}
+
+impl Window<'_> {
+    pub fn end(&self, rules: Rules<'_>) -> Millis {
+        (rules.end_of)(self.by.at, self.by.by.event.offset)
+    }
 }
 
 impl PerSurvey {
@@ -78,7 +86,7 @@ impl PerSurvey {
     }
 
     /// Takes a fact out; that its window was displayed stays known.
-    fn remove(&mut self, at: usize) {
+    pub(super) fn remove(&mut self, at: usize) {
         let gone = self.facts.remove(at).event;
         let heir = self.facts.get(at).or_else(|| self.facts.last()).map(|fact| (fact.event.offset, fact.event.at));
         for shown in self.shown.iter_mut().filter(|shown| shown.offset == gone.offset) {
@@ -94,8 +102,9 @@ impl PerSurvey {
     /// whole: a window's start decides what it has absorbed.
     pub fn forget_facts(&mut self, rules: Rules<'_>, now: Millis) {
         let reach = rules.activation.reach();
-        let over = |at: Millis| (rules.end_of)(at.saturating_add(reach)).saturating_add(WINDOW_REMEMBERED) <= now;
-        let mut keep_from = self.facts.partition_point(|fact| over(fact.event.at));
+        let end = |event: &Activated| (rules.end_of)(event.at.saturating_add(reach), event.offset);
+        let over = |fact: &Fact| end(&fact.event).saturating_add(WINDOW_REMEMBERED) <= now;
+        let mut keep_from = self.facts.partition_point(over);
         if keep_from == 0 {
             return;
         }
@@ -115,10 +124,10 @@ impl PerSurvey {
 
     /// The last window that has begun by `now`, open or not.
     pub fn window(&self, rules: Rules<'_>, now: Millis) -> Option<Window<'_>> {
+        let begun = self.windows_until(rules, now).pop();
         // What an absence will arm is no window yet; every other event's time is
         // at most a moment ahead, and waits as any delay does.
-        let waits = rules.activation.waits();
-        self.windows_until(rules, if waits { now } else { Millis::MAX }).pop()
+        begun.or_else(|| if rules.activation.waits() { None } else { self.windows(rules).pop() })
     }
 
     /// When the next window will begin by itself, if nothing comes between.
@@ -141,7 +150,7 @@ impl PerSurvey {
                 // later begins another, as it does after a cancellation.
                 let spent = shown_at.is_some_and(|at| next.at > at);
                 let cancelled = self.cancelled(&window.by, shown_at, Some(next.place())).is_some();
-                next.at < (rules.end_of)(window.by.at) && !spent && !cancelled
+                next.at < window.end(rules) && !spent && !cancelled
             });
             match before {
                 Some(window) => {
@@ -203,7 +212,6 @@ mod tests {
     use crate::domain::activation::Pattern;
     use crate::domain::json::Json;
     use crate::domain::time::MINUTE;
-    use crate::domain::user::Activated;
 
     fn fact(at: Millis, offset: u64) -> Fact {
         let event = Activated {
@@ -228,7 +236,7 @@ mod tests {
         Rules { activation, on_repeat, end_of: &ten }
     }
 
-    fn ten(at: Millis) -> Millis {
+    fn ten(at: Millis, _: u64) -> Millis {
         at + 10 * MINUTE
     }
 
@@ -244,9 +252,9 @@ mod tests {
         assert_eq!(start(&survey), 0, "its start is never the one to go");
         survey.insert(fact(20 * MINUTE, 200), rules);
         let last = survey.facts[survey.facts.len() - 2].event.at;
-        survey.forget_facts(rules, ten(last) + WINDOW_REMEMBERED - 1);
+        survey.forget_facts(rules, ten(last, 0) + WINDOW_REMEMBERED - 1);
         assert_eq!(survey.facts[0].event.at, 0);
-        survey.forget_facts(rules, ten(last) + WINDOW_REMEMBERED);
+        survey.forget_facts(rules, ten(last, 0) + WINDOW_REMEMBERED);
         let left: Vec<Millis> = survey.facts.iter().map(|fact| fact.event.at).collect();
         assert_eq!(left, [20 * MINUTE]);
     }
@@ -333,7 +341,7 @@ mod tests {
     fn many_events_push_out_none_that_a_window_rests_on() {
         let two = || vec![Pattern { event: "x".into(), conditions: Vec::new() }; 2];
         let with = |roles: u32, at: Millis, offset: u64| Fact { roles, ..fact(at, offset) };
-        let day = |at: Millis| at + 1_440 * MINUTE;
+        let day = |at: Millis, _: u64| at + 1_440 * MINUTE;
         let rules_of = |activation| Rules { activation, on_repeat: OnRepeat::Refresh, end_of: &day };
         let pattern = || Pattern { event: "x".into(), conditions: Vec::new() };
         let absence = crate::domain::activation::Absence { after: pattern(), without: pattern(), span: 30 * MINUTE };

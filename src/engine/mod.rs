@@ -239,7 +239,7 @@ impl Engine {
     }
 
     fn defined(&mut self, at: Moment<'_>, defined: &Defined, effects: &mut Effects) -> Result<(), Failure> {
-        if let Some(command) = self.table.take(defined, at.now) {
+        if let Some(command) = self.table.take(defined, (at.now, at.origin.offset)) {
             effects.outputs.push(Output {
                 topic: Topic::Deliveries,
                 key: Some(defined.id.clone().into()),

@@ -148,5 +148,5 @@ pub fn name_seen(table: &mut Table, at: Moment<'_>, project: &str, trigger: Trig
         body: Some(Json::of(&trigger)),
     };
     write_out(&defined, at, effects);
-    table.take(&defined, at.now);
+    table.take(&defined, (at.now, at.origin.offset));
 }

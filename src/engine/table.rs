@@ -23,8 +23,8 @@ pub struct Row {
     pub version: u64,
     /// Absent: it was taken away; its version goes on.
     pub body: Option<Json>,
-    /// Earlier versions of a survey: version, body, until when.
-    pub past: Vec<(u64, Json, Millis)>,
+    /// Earlier versions of a survey: version, body, until when and where.
+    pub past: Vec<(u64, Json, Millis, u64)>,
     /// The mark of a survey's activation.
     pub mark: u64,
 }
@@ -99,7 +99,7 @@ impl Table {
 
     /// Takes a version that the registrar gave. For an endpoint, gives the
     /// command that tells the delivery.
-    pub fn take(&mut self, defined: &Defined, now: Millis) -> Option<DeliveryRecord> {
+    pub fn take(&mut self, defined: &Defined, (now, offset): (Millis, u64)) -> Option<DeliveryRecord> {
         let key = definition_key(&defined.project, defined.kind, &defined.id);
         let known = self.rows.get(&key);
         if known.is_some_and(|row| row.version >= defined.version) {
@@ -110,7 +110,7 @@ impl Table {
             && let Some(row) = known
             && let Some(body) = &row.body
         {
-            past.push((row.version, body.clone(), now));
+            past.push((row.version, body.clone(), now, offset));
         }
         let row = Row {
             kind: defined.kind,
@@ -121,7 +121,7 @@ impl Table {
             past,
             mark: 0,
         };
-        self.adopt(&row, now);
+        self.adopt(&row, (now, offset));
         let surveys = self.definitions.project(&row.project).map(|p| &p.surveys);
         let mark = surveys.and_then(|s| s.get(&row.id)).map_or(0, |entry| entry.mark);
         let row = Row { mark, ..row };
@@ -136,13 +136,13 @@ impl Table {
     }
 
     /// Takes a new version into what decides.
-    fn adopt(&mut self, row: &Row, now: Millis) {
+    fn adopt(&mut self, row: &Row, at: (Millis, u64)) {
         let project = self.definitions.project_mut(&row.project);
         let value = row.body.as_ref().map(Json::value);
         match (row.kind, value) {
             (Kind::Survey, Some(value)) => {
                 if let Ok(survey) = definition::survey(&value, None) {
-                    project.put_survey(row.version, survey, now);
+                    project.put_survey(row.version, survey, at);
                 }
             }
             (Kind::Endpoint, Some(value)) => {
@@ -180,11 +180,12 @@ impl Table {
         let project = self.definitions.project_mut(&row.project);
         match row.kind {
             Kind::Survey => {
-                project.put_survey(row.version, definition::survey(&body.value(), None).map_err(bad)?, 0);
+                let survey = definition::survey(&body.value(), None).map_err(bad)?;
+                project.put_survey(row.version, survey, (0, 0));
                 let mut past = Vec::new();
-                for (version, body, until) in &row.past {
+                for (version, body, until, until_offset) in &row.past {
                     let survey = Arc::new(definition::survey(&body.value(), None).map_err(bad)?);
-                    past.push(Past { version: *version, survey, until: *until });
+                    past.push(Past { version: *version, survey, until: *until, until_offset: *until_offset });
                 }
                 if let Some(entry) = project.surveys.get_mut(&row.id) {
                     entry.past = past;

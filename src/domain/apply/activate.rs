@@ -18,12 +18,16 @@ pub(super) fn event(scene: Scene<'_>, user: &mut User, record: &Record<'_>, name
         let entry = &scene.project.surveys[survey_id];
         let survey = &entry.current;
         let (Some(activation), Some(expires_after)) = (&survey.activate, survey.expires_after) else { continue };
-        // Too late to take part in anything that is not over.
-        if at.saturating_add(activation.reach()).saturating_add(expires_after) <= scene.now {
-            continue;
-        }
         let roles = survey.roles(name, &parsed, scene.now);
         if roles == 0 {
+            continue;
+        }
+        // Too late to take part in anything that is not over, unless it ends what
+        // had begun before it: then what came after stands by itself.
+        let over = at.saturating_add(activation.reach()).saturating_add(expires_after) <= scene.now;
+        let state_now = user.surveys.get(survey_id).filter(|state| state.mark == entry.mark);
+        let ends = roles & (CANCELS | activation.prevents()) != 0 && state_now.is_some_and(|s| !s.facts.is_empty());
+        if over && !ends {
             continue;
         }
         let late = !activation.waits() && at.saturating_add(expires_after) <= scene.now;
@@ -44,7 +48,7 @@ pub(super) fn event(scene: Scene<'_>, user: &mut User, record: &Record<'_>, name
             // What cancels is asked for nothing more.
             properties: (roles & !CANCELS != 0).then(|| Json::from_valid(properties)),
         };
-        let end_of = |at| entry.window_end(at).unwrap_or(at);
+        let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
         let Some(rules) = entry.rules(&end_of) else { continue };
         state.forget_facts(rules, scene.now);
         state.insert(Fact { roles, event }, rules);

@@ -96,7 +96,7 @@ impl Case<'_> {
     /// an activation has its window in the trigger itself.
     fn window(&self, survey: &Survey) -> Result<Passed, Stop> {
         let now = self.scene.now;
-        let end_of = |at| self.entry.window_end(at).unwrap_or(at);
+        let end_of = |at, offset| self.entry.window_end(at, offset).unwrap_or(at);
         let Some(rules) = self.entry.rules(&end_of) else {
             let expires_at = now.saturating_add(self.scene.project.settings.offer_ttl);
             return Ok(Passed { activation: None, expires_at, again: None, needs_grant: false });
@@ -107,7 +107,7 @@ impl Case<'_> {
         let next = || state.next_window(rules, now).map(|at| at.saturating_add(survey.delay));
         let Some(window) = state.window(rules, now) else { return none(next()) };
         let (at, by) = (window.by.at, &window.by.by.event);
-        let ends_at = end_of(at);
+        let ends_at = window.end(rules);
         let over = window.cancelled_at.map_or(ends_at, |cancelled| cancelled.min(ends_at));
         if now >= over.saturating_add(WINDOW_REMEMBERED) {
             return none(next());
@@ -133,7 +133,7 @@ impl Case<'_> {
         let Some(state) = self.state() else { return Ok(()) };
         spent(survey, state)?;
         let displays = json!(state.displays);
-        let end_of = |at| self.entry.window_end(at).unwrap_or(at);
+        let end_of = |at, offset| self.entry.window_end(at, offset).unwrap_or(at);
         let window = self.entry.rules(&end_of).and_then(|rules| state.window(rules, self.scene.now));
         if window.is_some_and(|w| w.shown) {
             return Err(stop(Gate::MaxDisplays, displays, None));

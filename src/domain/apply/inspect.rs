@@ -103,10 +103,10 @@ fn windows(scene: Scene<'_>, user: &User) -> Vec<WindowView> {
         let Some(entry) = scene.project.surveys.get(survey_id).filter(|entry| entry.mark == state.mark) else {
             continue;
         };
-        let end_of = |at| entry.window_end(at).unwrap_or(at);
+        let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
         let Some(rules) = entry.rules(&end_of) else { continue };
         let Some(window) = state.window(rules, scene.now) else { continue };
-        let expires_at = end_of(window.by.at);
+        let expires_at = window.end(rules);
         if window.shown || window.cancelled_at.is_some() || scene.now >= expires_at {
             continue;
         }

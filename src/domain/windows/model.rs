@@ -10,7 +10,7 @@ use crate::domain::user::Activated;
 
 const EXPIRES: Millis = 20;
 
-fn end_of(at: Millis) -> Millis {
+fn end_of(at: Millis, _: u64) -> Millis {
     at + EXPIRES
 }
 
@@ -97,9 +97,12 @@ fn by_hand(
     display: Option<(u64, Millis)>,
     now: Millis,
 ) -> Option<Stretch> {
-    let mut all: Vec<Happening> = armings(activation, facts)
+    let armed = armings(activation, facts);
+    // What has not begun yet is looked at only when nothing else is there.
+    let none_yet = armed.iter().all(|(at, _)| *at > now);
+    let mut all: Vec<Happening> = armed
         .into_iter()
-        .filter(|(at, _)| !activation.waits() || *at <= now)
+        .filter(|(at, _)| *at <= now || (none_yet && !activation.waits()))
         .map(|(at, place)| Happening::Armed(at, place.1, place))
         .collect();
     let cancels = facts.iter().filter(|fact| fact.roles & CANCELS != 0);
@@ -111,7 +114,7 @@ fn by_hand(
         let current = stretches.last_mut();
         match happening {
             Happening::Armed(at, offset, place) => match current {
-                Some(current) if !current.shown && current.cancelled_at.is_none() && at < end_of(current.by.0) => {
+                Some(current) if !current.shown && current.cancelled_at.is_none() && at < end_of(current.by.0, 0) => {
                     current.members.push(offset);
                     if on_repeat == OnRepeat::Refresh {
                         current.by = (at, place);
