@@ -30,6 +30,8 @@ const STEP_BYTES: usize = 256 << 10;
 /// The largest record taken. What it causes is then small enough for any log:
 /// a forward of it, a reject with its first bytes.
 const MAX_RECORD_BYTES: usize = 1 << 20;
+/// What a forward may have beyond the record that it carries.
+const FORWARD_BYTES: usize = 64 << 10;
 /// How long before the journal's end requests may still wait for an answer,
 /// when a partition is taken up.
 const ANSWERS_KEPT: Millis = 30 * SECOND;
@@ -40,7 +42,7 @@ const MAX_OUTSTANDING_BYTES: usize = 4 << 20;
 /// Dirty state that brings the next checkpoint forward.
 const CHECKPOINT_BYTES: usize = 32 << 20;
 /// How often time is told to whoever waits while nothing else comes.
-const TICK_EVERY: Duration = Duration::from_secs(1);
+const TICK_EVERY: Duration = Duration::from_millis(500);
 /// An owner whose clock is further behind the log decides nothing.
 const MAX_CLOCK_LAG: Millis = 300 * SECOND;
 
@@ -409,16 +411,16 @@ impl<M: Machine> Partition<M> {
         let own_reply = record.header(REPLY_HEADER).cloned();
         let key = record.key.as_deref().unwrap_or_default();
         let value = record.value.as_deref();
-        if record.len_bytes() > MAX_RECORD_BYTES {
+        let trusted = record
+            .header(MAC_HEADER)
+            .is_some_and(|mac| self.setup.key.verify_record(key, value.unwrap_or_default(), mac));
+        if is_too_large(record, trusted) {
             let detail = format!(
                 "the record has {} bytes and at most {MAX_RECORD_BYTES} are taken; raw holds the first of them",
                 record.len_bytes()
             );
             return Ok((self.reject(moment, record, &Unreadable { reason: "too_large", detail }), own_reply));
         }
-        let trusted = record
-            .header(MAC_HEADER)
-            .is_some_and(|mac| self.setup.key.verify_record(key, value.unwrap_or_default(), mac));
         match record::decode(value, trusted) {
             Err(unreadable) => Ok((self.reject(moment, record, &unreadable), own_reply)),
             Ok(Decoded::Internal(internal)) if matches!(*internal, Internal::Forward(_)) => {
@@ -431,6 +433,11 @@ impl<M: Machine> Partition<M> {
                 self.meta.ahead = self.meta.ahead.max(ahead);
                 self.meta.now = self.meta.now.max(record.appended_at + self.meta.ahead);
                 Ok((Effects::default(), own_reply))
+            }
+            // What partitions tell each other counts in its sequence alone.
+            Ok(Decoded::Internal(internal)) if matches!(*internal, Internal::Quota(_) | Internal::Defined(_)) => {
+                let detail = "it does not come from a partition of this log".into();
+                Ok((self.reject(moment, record, &Unreadable { reason: "forged", detail }), own_reply))
             }
             Ok(decoded) => {
                 let owner = owner(&decoded, moment.partitions);
@@ -510,7 +517,8 @@ impl<M: Machine> Partition<M> {
     /// A refusal that nobody waits for would be lost: it becomes a reject.
     fn reject_unheard(&self, moment: Moment<'_>, record: &log::Record, effects: &mut Effects) {
         let Some(Answer::Refused { code, detail, .. }) = &effects.reply else { return };
-        if effects.outputs.iter().all(|output| output.topic != Topic::Rejects) {
+        let own = moment.origin.id(Kind::Reject, &[]);
+        if effects.outputs.iter().all(|output| output.id != own) {
             let output = self.reject_output(moment, record, code, detail);
             effects.outputs.push(output);
         }
@@ -570,6 +578,11 @@ impl<M: Machine> Partition<M> {
         }
         bytes
     }
+}
+
+/// A forward is its record and a little more.
+pub fn is_too_large(record: &log::Record, trusted: bool) -> bool {
+    record.len_bytes() > MAX_RECORD_BYTES + if trusted { FORWARD_BYTES } else { 0 }
 }
 
 /// The partition that owns what the record is about; `None` for what is about

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::checkpoint::Meta;
-use super::partition::owner;
+use super::partition::{is_too_large, owner};
 use super::{Effects, Failure, Machine, Moment};
 use crate::domain::id::Origin;
 use crate::domain::time::Millis;
@@ -46,6 +46,9 @@ impl<M: Machine> Player<M> {
         let mac = record.header(MAC_HEADER);
         let trusted = mac.is_some_and(|mac| self.key.verify_record(key, value.unwrap_or_default(), mac));
         // Whatever cannot be read was a reject.
+        if is_too_large(record, trusted) {
+            return Ok(None);
+        }
         let Ok(decoded) = record::decode(value, trusted) else { return Ok(None) };
         let Decoded::Internal(internal) = &decoded else { return self.take(record.offset, decoded, wanted) };
         match &**internal {
@@ -79,6 +82,10 @@ impl<M: Machine> Player<M> {
 
     pub fn machine(&self) -> &M {
         &self.machine
+    }
+
+    pub fn machine_mut(&mut self) -> &mut M {
+        &mut self.machine
     }
 
     /// What the machine would make of a record that came now, or at `now`.

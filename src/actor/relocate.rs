@@ -68,7 +68,9 @@ impl Relocation {
         }
         match record::decode(Some(value), forward.trusted) {
             Err(_) => Some((at % self.new, new)),
-            Ok(Decoded::Internal(internal)) if matches!(*internal, Internal::NameSeen { .. }) => None,
+            Ok(Decoded::Internal(internal)) if matches!(*internal, Internal::NameSeen { .. } | Internal::Quota(_)) => {
+                None
+            }
             Ok(decoded) => Some((owner(&decoded, self.new)?, new)),
         }
     }

@@ -268,7 +268,10 @@ fn perform(world: &World, n: u32, op: &Op) {
         Op::Erase { user } => {
             let user_id = format!("u{user}");
             let partition = id::partition_of(&user_id, PARTITIONS);
-            world.internal(partition, &Internal::Erase { project: "default".into(), user_id });
+            world.internal(
+                partition,
+                &Internal::Erase { project: "default".into(), user_id, asked_at: i64::from(n) * 60_000 },
+            );
         }
         Op::Junk => world.append(1, New { key: None, headers: Vec::new(), value: Some("{".into()) }),
         Op::Resurvey { priority } => world.define(n, Kind::Survey, "s", &survey(*priority)),

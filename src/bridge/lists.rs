@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::problem::{Answer, Problem, json_answer};
 use super::{App, Asked};
 use crate::domain::decision::Reason;
+use crate::domain::id;
 use crate::domain::time::{self, Millis};
 use crate::wire::definition::{Code, Kind};
 use crate::wire::listing::{Filter, List, Page};
@@ -54,7 +55,17 @@ pub(super) fn page(query: &str, known: &[&str]) -> Result<Query, Problem> {
                     .ok_or_else(|| Problem::field(Code::Invalid, "", "limit must be from 1 to 200"))?;
             }
             "cursor" => page.cursor = Some(value),
-            name if known.contains(&name) => page.filters.push((name.to_owned(), value)),
+            name if known.contains(&name) => {
+                if page.filters.iter().any(|(given, _)| given == name) {
+                    return Err(Problem::field(Code::Invalid, "", format!("{name} is given twice")));
+                }
+                if name.ends_with("_id")
+                    && let Err(why) = id::check(&value)
+                {
+                    return Err(Problem::field(Code::BadId, "", format!("{name} {why}")));
+                }
+                page.filters.push((name.to_owned(), value));
+            }
             _ => {
                 return Err(Problem::field(
                     Code::UnknownField,

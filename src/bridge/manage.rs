@@ -90,7 +90,7 @@ impl App {
                 Json::of(&definition::endpoint_json(&read.endpoint))
             }
         };
-        if asked.query.split('&').any(|q| q == "dry_run=true") {
+        if is_dry_run(asked.query)? {
             return self.rehearse(asked, kind, &id, &body);
         }
         let draft = Draft { kind, id, body: Some(body), new_secret, create: false, if_match: if_match(asked)? };
@@ -301,6 +301,24 @@ fn tag(answer: &mut Answer, version: u64) {
     if let Ok(value) = HeaderValue::from_str(&format!("\"{version}\"")) {
         answer.headers_mut().insert(header::ETAG, value);
     }
+}
+
+/// # Errors
+/// 422 for anything else than yes or no: what was meant as a rehearsal must not
+/// come true.
+fn is_dry_run(query: &str) -> Result<bool, Problem> {
+    let mut dry_run = false;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        dry_run = match pair {
+            "dry_run=true" => true,
+            "dry_run=false" => false,
+            _ if pair.split('=').next() == Some("dry_run") => {
+                return Err(Problem::field(Code::Invalid, "", "dry_run must be true or false"));
+            }
+            _ => return Err(Problem::field(Code::UnknownField, "", "the query may have dry_run alone")),
+        };
+    }
+    Ok(dry_run)
 }
 
 fn if_match(asked: &Asked<'_>) -> Result<Option<u64>, Problem> {

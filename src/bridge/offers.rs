@@ -87,7 +87,9 @@ impl App {
     /// finds nothing of before.
     pub(super) async fn erase(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let user_id = &asked.route.parts[0];
-        let erase = Internal::Erase { project: asked.caller.project.clone(), user_id: user_id.clone() };
+        let (project, user_id) = (asked.caller.project.clone(), user_id.clone());
+        let erase = Internal::Erase { project, user_id, asked_at: self.clock.now() };
+        let user_id = &asked.route.parts[0];
         self.tell_internal(self.journal_of(user_id), user_id, &erase).await?;
         Ok(json_answer(202, json!({"user_id": user_id, "status": "accepted"}).to_string()))
     }

@@ -58,5 +58,6 @@ pub async fn run(context: &Context, args: &StatsArgs) -> Result<(), Failure> {
 }
 
 fn share(part: u64, whole: u64) -> String {
-    if whole == 0 { String::new() } else { format!("{:.1} %", part as f64 * 100.0 / whole as f64) }
+    // A link is answered without an offer.
+    if whole == 0 || part > whole { String::new() } else { format!("{:.1} %", part as f64 * 100.0 / whole as f64) }
 }

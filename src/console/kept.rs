@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::order::{self, Round};
 use super::stats::{self, Fact};
+use crate::domain::endpoint::EventType;
 use crate::domain::id;
 use crate::domain::time::{self, Millis};
 use crate::log::Record;
@@ -94,14 +95,17 @@ pub fn responded(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Res
         return Ok(());
     };
     let before = round.get(&order::row(List::Responses, &id))?.map(|bytes| read(&bytes)).transpose()?;
+    // A copy of what is known, or of something older.
+    if before.as_ref().is_some_and(|kept| (kept.partition, kept.offset) > source) {
+        return Ok(());
+    }
     let before = before.map(|kept| kept.value());
     let happened_at = told(&body, "updated_at").unwrap_or(at);
     let of = (project.as_str(), survey_id.as_str());
-    let completes = body["completed"] == true;
-    if before.is_none() && has_answers(&body) {
+    if has_answers(&body) {
         stats::happened(round, of, Fact { at: happened_at, name: "answered", id: &id })?;
     }
-    if completes {
+    if told_now["type"] == EventType::Completed.name() {
         stats::happened(round, of, Fact { at: happened_at, name: "completed", id: &id })?;
     }
     let body = match before {
@@ -141,7 +145,9 @@ fn merged(before: Value, mut now: Value) -> Value {
 /// # Errors
 /// When the store cannot be read.
 pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut Round<'_>) -> Result<(), String> {
-    round.put(erased_key(whose, at.0), at.1.to_be_bytes().to_vec());
+    let key = erased_key(whose, at.0);
+    let known = round.get(&key)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+    round.put(key, at.1.max(known).to_be_bytes().to_vec());
     for list in [List::Decisions, List::Responses] {
         let prefix = order::of_user(list, whose.0, whose.1);
         let mut ids = Vec::new();

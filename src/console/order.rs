@@ -73,6 +73,7 @@ fn number(list: List) -> u8 {
 pub const MINUTES: u8 = 4;
 pub const FACTS: u8 = 5;
 pub const ERASED: u8 = 6;
+pub const KNOWN_FACTS: u8 = 7;
 
 pub fn row(list: List, id: &str) -> Vec<u8> {
     [&[number(list)], id.as_bytes()].concat()
@@ -107,7 +108,10 @@ pub fn page(
         None => of_project(list, project),
     };
     let order = match cursor {
-        Some(cursor) => hex::decode(cursor).map_err(|_| "cursor".to_owned())?,
+        Some(cursor) => {
+            let place = hex::decode(cursor).map_err(|_| "cursor".to_owned())?;
+            place.strip_prefix(&[number(list)]).ok_or("cursor")?.to_vec()
+        }
         None => filter.until.map_or_else(|| vec![0xff; 9], |until| keys::timed(until, &[])),
     };
     let mut page = Page::default();
@@ -119,7 +123,8 @@ pub fn page(
         }
         scanned += 1;
         if page.rows.len() == limit || scanned > MAX_SCANNED {
-            page.next_cursor = Some(hex::encode(&place[prefix.len()..]));
+            let place = [&[number(list)], &place[prefix.len()..]].concat();
+            page.next_cursor = Some(hex::encode(place));
             return Ok(Some(false));
         }
         let id = String::from_utf8_lossy(id);
@@ -196,9 +201,11 @@ pub fn expired(
 ) -> Result<Vec<store::Entry>, store::Error> {
     let mut found = Vec::new();
     let mut from = first.to_vec();
+    let mut at_a_time = 1;
     loop {
-        let entries = store.ascending(family, &from, SCANNED_AT_A_TIME)?;
+        let entries = store.ascending(family, &from, at_a_time)?;
         let Some((last, _)) = entries.last() else { return Ok(found) };
+        at_a_time = SCANNED_AT_A_TIME;
         from = [last.as_slice(), &[0]].concat();
         for (key, value) in entries {
             let Some(rest) = key.strip_prefix(first) else { return Ok(found) };
@@ -206,6 +213,7 @@ pub fn expired(
             if keys::time_of(rest.get(named..).unwrap_or_default()).is_none_or(|at| at >= before) {
                 // On with the next parts.
                 from = [&key[..first.len() + named], &[0xff; 9]].concat();
+                at_a_time = 1;
                 break;
             }
             found.push((key, value));

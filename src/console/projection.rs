@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::order::{self, Round};
 use super::stats::{self, Fact};
@@ -33,8 +33,9 @@ const TOPICS: [Topic; 8] = [
 ];
 const POSITIONS: &[u8] = b"positions";
 const ROUND_BYTES: usize = 1 << 20;
-/// Rows taken away at a time.
-const PRUNED_AT_A_TIME: usize = 1_000;
+const PRUNE_EVERY: Duration = Duration::from_secs(10);
+/// Rows of each kind taken away at a time.
+const PRUNED_AT_A_TIME: usize = 50_000;
 
 /// How long rows are kept, in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -60,17 +61,19 @@ impl Console {
         let following = Service::spawn("console", bell, move |turns| {
             let mut positions = None;
             let mut news = News::default();
+            let mut pruned = Instant::now();
             while turns.go_on() {
+                if pruned.elapsed() >= PRUNE_EVERY {
+                    pruned = Instant::now();
+                    if let Err(detail) = prune(&own_store, clock.now(), keep)
+                        && news.is_new(&detail)
+                    {
+                        tracing::error!(detail, "old rows of the console's lists cannot be removed");
+                    }
+                }
                 match follow(&log, &mut reader, &own_store, &mut positions) {
                     Ok(true) => {}
-                    Ok(false) => {
-                        if let Err(detail) = prune(&own_store, clock.now(), keep)
-                            && news.is_new(&detail)
-                        {
-                            tracing::error!(detail, "old rows of the console's lists cannot be removed");
-                        }
-                        turns.wait(Duration::from_millis(500));
-                    }
+                    Ok(false) => turns.wait(Duration::from_millis(500)),
                     Err(detail) => {
                         if news.is_new(&detail) {
                             tracing::error!(detail, "the console's projection pauses");

@@ -48,11 +48,13 @@ pub fn count(round: &mut Round<'_>, of: (&str, &str), at: Millis, name: &str) ->
 /// # Errors
 /// When the store cannot be read.
 pub fn happened(round: &mut Round<'_>, of: (&str, &str), fact: Fact<'_>) -> Result<(), String> {
-    let key =
-        [of_survey(order::FACTS, of), keys::timed(fact.at, fact.name.as_bytes()), vec![0], fact.id.into()].concat();
-    if round.get(&key)?.is_some() {
+    let natural = [fact.name.as_bytes(), &[0], fact.id.as_bytes()].concat();
+    let known = [of_survey(order::KNOWN_FACTS, of), natural.clone()].concat();
+    if round.get(&known)?.is_some() {
         return Ok(());
     }
+    round.put(known, Vec::new());
+    let key = [of_survey(order::FACTS, of), keys::timed(fact.at, &natural)].concat();
     round.put(key, fact.name.into());
     count(round, of, fact.at, fact.name)
 }
@@ -67,10 +69,19 @@ pub fn prune(store: &Store, now: Millis, before: Millis, limit: usize) -> Result
     let mut batch = Batch::default();
     for (first, before) in [(order::FACTS, before), (order::MINUTES, minutes)] {
         for (key, _) in order::expired(store, (Family::Index, &[first], 2), before, limit)? {
+            if first == order::FACTS {
+                batch.delete(Family::Index, known_of(&key));
+            }
             batch.delete(Family::Index, key);
         }
     }
     Ok(store.write(batch)?)
+}
+
+/// The key by which a fact is known to have been counted: the same without its time.
+fn known_of(fact: &[u8]) -> Vec<u8> {
+    let named: usize = fact[1..].split(|byte| *byte == 0).take(2).map(|part| part.len() + 1).sum();
+    [&[order::KNOWN_FACTS], &fact[1..1 + named], &fact[1 + named + 8..]].concat()
 }
 
 fn read(bytes: &[u8]) -> Result<Counters, String> {

@@ -15,7 +15,7 @@ use crate::log::{self, At, Bounds, Log, Reader};
 use crate::store::{self, Batch, Family, Store, keys};
 use crate::thread::Bell;
 use crate::wire::definition::{self, Target};
-use crate::wire::output::{AttemptRecord, DeadRecord, DeliveryRecord, Ended, RetryRecord, SOURCE_HEADER};
+use crate::wire::output::{AttemptRecord, DeadRecord, DeliveryRecord, Ended, RetryRecord, SOURCE_HEADER, Source};
 use crate::wire::topic::Topic;
 
 /// What is folded, in this order in every round: what an attempt did is known
@@ -313,7 +313,10 @@ impl Fold {
         match topic {
             Topic::Deliveries => match serde_json::from_slice(value).map_err(unreadable)? {
                 DeliveryRecord::Deliver(delivery) => self.deliver(*delivery, record, round),
-                DeliveryRecord::CancelUser { project, user_id } => self.cancel_user(&project, &user_id, round),
+                DeliveryRecord::CancelUser { project, user_id } => {
+                    let erased = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
+                    self.cancel_user((&project, &user_id), erased, round)
+                }
                 DeliveryRecord::Endpoint { project, endpoint_id, version, body } => {
                     self.endpoint(keys::named(&project, &endpoint_id), Command { version, body }, round);
                     Ok(())
@@ -366,11 +369,23 @@ impl Fold {
 
     /// Looks at all that waits: erasures are rare, and an index over users would
     /// cost every delivery.
-    fn cancel_user(&mut self, project: &str, user_id: &str, round: &mut Round) -> Result<(), Error> {
+    fn cancel_user(
+        &mut self,
+        (project, user_id): (&str, &str),
+        erased: Option<Source>,
+        round: &mut Round,
+    ) -> Result<(), Error> {
+        // A copy that comes late finds what the user has been told since.
+        let since = |row: &Row| {
+            let source = Source::parse(row.source.as_bytes());
+            source
+                .zip(erased)
+                .is_some_and(|(row, erased)| row.partition == erased.partition && row.offset > erased.offset)
+        };
         let concerned = |row: &Row| {
             let theirs = row.delivery.project == project && row.delivery.user_id == user_id;
             let waits = matches!(row.phase, Phase::Due | Phase::RetryOwed { .. });
-            theirs && waits && row.delivery.message.kind != EventType::Erased
+            theirs && waits && !since(row) && row.delivery.message.kind != EventType::Erased
         };
         let mut rows = BTreeMap::new();
         self.each_row(|row| {

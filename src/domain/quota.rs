@@ -98,6 +98,8 @@ pub struct Account {
     /// Completions ever, also from before there was a limit.
     pub used: u64,
     pub free: u64,
+    /// On their way back to the bank.
+    pub idle: u64,
     /// Held by offers, by when they lapse.
     pub holds: BTreeMap<Millis, u64>,
     /// Nothing unused is kept.
@@ -120,10 +122,13 @@ impl Account {
         lapsed > 0
     }
 
-    /// Grants without a limit are worth nothing.
+    /// Grants without a limit are worth nothing. Where they are scarce the bank
+    /// says who gets what comes back: more may be out than the limit allows.
     fn gain(&mut self, count: u64) {
-        if self.limit.is_some() {
-            self.free += count;
+        match (self.limit, self.scarce) {
+            (None, _) => {}
+            (Some(_), true) => self.idle += count,
+            (Some(_), false) => self.free += count,
         }
     }
 
@@ -132,9 +137,10 @@ impl Account {
     }
 
     fn room(&self, now: Millis) -> Room {
-        if self.limit.is_none() || self.free + self.lapsed(now) > 0 {
+        let lapsed = if self.scarce { 0 } else { self.lapsed(now) };
+        if self.limit.is_none() || self.free + lapsed > 0 {
             Room::Free
-        } else if now < self.refused_until {
+        } else if now < self.refused_until && self.lapsed(now) == 0 {
             Room::Full
         } else {
             Room::Ask
@@ -198,7 +204,8 @@ impl Bank {
     fn open(epoch: u64, limit: u64, partitions: u32) -> Bank {
         // Long ago, whatever the log's time is.
         let recalled_at = Millis::MIN / 2;
-        Bank { epoch, limit, out: vec![None; partitions as usize], recalled_at, ..Bank::default() }
+        let scarce = (0..partitions).collect();
+        Bank { epoch, limit, out: vec![None; partitions as usize], scarce, recalled_at, ..Bank::default() }
     }
 
     fn free(&self) -> u64 {
@@ -310,7 +317,8 @@ pub fn redistribute(accounts: impl IntoIterator<Item = (Key, Account)>, holds: V
         for (ledger, holds) in ledgers.iter_mut().zip(&holds) {
             let used = if ledger.partition == BANK { sum.used } else { 0 };
             let holds = holds.get(&key).cloned().unwrap_or_default();
-            let account = Account { epoch: sum.epoch, limit: sum.limit, used, holds, ..Account::default() };
+            let account =
+                Account { epoch: sum.epoch, limit: sum.limit, used, holds, scarce: true, ..Account::default() };
             out.push(Some(account.out()));
             ledger.restore(key.clone(), Some(account), None);
             ledger.dirty.insert(key.clone());
@@ -332,7 +340,9 @@ pub struct Ledger {
     pub banks: BTreeMap<Key, Bank>,
     /// Quotas that have changed since [`Ledger::take_dirty`].
     dirty: BTreeSet<Key>,
-    /// When the first offer of a scarce survey lapses; its grant is wanted elsewhere.
+    /// Accounts that keep nothing unused.
+    scarce: BTreeSet<Key>,
+    /// When the first of their offers lapses; its grant is wanted elsewhere.
     lapse_at: Option<Millis>,
 }
 
@@ -350,9 +360,9 @@ impl Ledger {
             self.banks.insert(key.clone(), bank);
         }
         if let Some(account) = account {
-            self.accounts.insert(key, account);
+            self.accounts.insert(key.clone(), account);
+            self.look_for_lapses(&key);
         }
-        self.look_for_lapses();
     }
 
     pub fn take_dirty(&mut self) -> BTreeSet<Key> {
@@ -379,10 +389,12 @@ impl Ledger {
             limit,
             used: account.used,
             holds: std::mem::take(&mut account.holds),
+            // Until the bank, which knows all partitions, says that there is plenty.
+            scarce: true,
             ..Account::default()
         };
         let out = account.out();
-        self.look_for_lapses();
+        self.look_for_lapses(key);
         if limit.is_none() { Vec::new() } else { self.tell_bank(key, Message::Report { out }, now) }
     }
 
@@ -392,18 +404,20 @@ impl Ledger {
 
     /// Asks the bank, unless it has been asked.
     pub fn ask(&mut self, key: &Key, want: u64, now: Millis) -> Vec<Mail> {
+        // What lies here first: the bank gives what it has.
+        let mut mail = self.give_back(key, now);
         let account = self.account(key);
-        if std::mem::replace(&mut account.asking, true) {
-            return Vec::new();
+        if !std::mem::replace(&mut account.asking, true) {
+            mail.extend(self.tell_bank(key, Message::Ask { want }, now));
         }
-        self.tell_bank(key, Message::Ask { want }, now)
+        mail
     }
 
     pub fn change(&mut self, key: &Key, change: Change, now: Millis) {
         let account = self.account(key);
         account.sweep(now);
         account.change(change);
-        self.look_for_lapses();
+        self.look_for_lapses(key);
     }
 
     /// Gives back what is wanted elsewhere. Cheap while nothing has lapsed;
@@ -412,19 +426,20 @@ impl Ledger {
         if !all && self.lapse_at.is_none_or(|at| now < at) {
             return Vec::new();
         }
-        let mut returns = Vec::new();
-        for (key, account) in self.accounts.iter_mut().filter(|(_, account)| account.scarce) {
-            let swept = account.sweep(now);
-            let count = std::mem::take(&mut account.free);
-            if swept || count > 0 {
-                self.dirty.insert(key.clone());
-            }
-            if count > 0 {
-                returns.push((key.clone(), Message::Return { count, recalled: false }));
-            }
+        let scarce: Vec<Key> = self.scarce.iter().cloned().collect();
+        scarce.iter().flat_map(|key| self.give_back(key, now)).collect()
+    }
+
+    /// Returns what a scarce account has and does not need.
+    fn give_back(&mut self, key: &Key, now: Millis) -> Vec<Mail> {
+        let Some(account) = self.accounts.get_mut(key).filter(|account| account.scarce) else { return Vec::new() };
+        let swept = account.sweep(now);
+        let count = std::mem::take(&mut account.free) + std::mem::take(&mut account.idle);
+        if swept {
+            self.dirty.insert(key.clone());
+            self.look_for_lapses(key);
         }
-        self.look_for_lapses();
-        returns.into_iter().flat_map(|(key, message)| self.tell_bank(&key, message, now)).collect()
+        if count == 0 { Vec::new() } else { self.tell_bank(key, Message::Return { count, recalled: false }, now) }
     }
 
     /// Takes a message; gives what others are to be told.
@@ -468,11 +483,12 @@ impl Ledger {
             Message::Recall => {
                 account.sweep(now);
                 account.scarce = true;
-                answer = Some(Message::Return { count: std::mem::take(&mut account.free), recalled: true });
+                let count = std::mem::take(&mut account.free) + std::mem::take(&mut account.idle);
+                answer = Some(Message::Return { count, recalled: true });
             }
             Message::Report { .. } | Message::Ask { .. } | Message::Return { .. } => {}
         }
-        self.look_for_lapses();
+        self.look_for_lapses(key);
         answer
     }
 
@@ -488,9 +504,17 @@ impl Ledger {
         self.receive(&mail, now)
     }
 
-    fn look_for_lapses(&mut self) {
-        let scarce = self.accounts.values().filter(|account| account.scarce);
-        self.lapse_at = scarce.filter_map(|account| account.holds.keys().next().copied()).min();
+    /// Keeps up which accounts are scarce, and when the first of their offers lapses.
+    fn look_for_lapses(&mut self, changed: &Key) {
+        let scarce = self.accounts.get(changed).is_some_and(|account| account.scarce);
+        if !scarce && !self.scarce.remove(changed) {
+            return;
+        }
+        if scarce {
+            self.scarce.insert(changed.clone());
+        }
+        let first = |key: &Key| self.accounts.get(key)?.holds.keys().next().copied();
+        self.lapse_at = self.scarce.iter().filter_map(first).min();
     }
 }
 

@@ -19,6 +19,10 @@ pub const MAX_DURATION: Millis = 36_500 * DAY;
 /// How far into the future of the log an event time may lie (design: skew).
 pub const FUTURE_SKEW: Millis = 5 * MINUTE;
 
+/// The years 0000 to 9999.
+const FIRST: Millis = -62_167_219_200_000;
+const LAST: Millis = 253_402_300_799_999;
+
 /// RFC 3339 with a zone, to the millisecond (finer digits are cut off).
 ///
 /// # Errors
@@ -30,7 +34,9 @@ pub fn parse_time(text: &str) -> Result<Millis, &'static str> {
     if bytes.len() < 20 || bytes.len() > 40 || !matches!(bytes[10], b'T' | b't' | b' ') || text.contains('[') {
         return Err(WANTED);
     }
-    cut_fraction(text).parse::<Timestamp>().map(|t| t.as_millisecond()).map_err(|_| WANTED)
+    let at = cut_fraction(text).parse::<Timestamp>().map(|t| t.as_millisecond()).map_err(|_| WANTED)?;
+    // A zone can bring it out of the years that can be spelled.
+    if (FIRST..=LAST).contains(&at) { Ok(at) } else { Err(WANTED) }
 }
 
 /// RFC 3339 sets no bound to the digits of a fraction; nine are enough.
@@ -179,7 +185,15 @@ mod tests {
         let at = parse_time("2022-06-07T22:01:07.5+02:00").unwrap();
         assert_eq!(format_time(at), "2022-06-07T20:01:07.500Z");
         assert_eq!(format_time_offset(at), "2022-06-07T20:01:07+00:00");
-        for wrong in ["2026-11-01", "2026-11-01T08:30:00", "now", "", "2026-13-01T00:00:00Z", "1700000000"] {
+        for wrong in [
+            "2026-11-01",
+            "2026-11-01T08:30:00",
+            "now",
+            "",
+            "0000-01-01T00:00:00+01:00",
+            "2026-13-01T00:00:00Z",
+            "1700000000",
+        ] {
             assert!(parse_time(wrong).is_err(), "{wrong}");
         }
     }

@@ -122,8 +122,8 @@ pub struct Offer {
     pub dismissed_at: Option<Millis>,
     pub test: bool,
     pub link: bool,
-    /// Of a survey with a quota: holds one of its grants, unless it is dismissed
-    /// or completed, up to then, when the offer lapses.
+    /// It holds a grant of its survey's quota up to then. Holds are counted
+    /// without a quota too: one may come while they last.
     pub held_until: Option<Millis>,
     pub response: Option<Response>,
 }
@@ -169,26 +169,22 @@ impl Offer {
             && self.dismissed_at.is_none()
             && self.response.is_none()
             && now < self.offered_at.saturating_add(offer_ttl)
-            && !self.has_lapsed(now)
     }
 
-    fn is_completed(&self) -> bool {
+    pub fn is_completed(&self) -> bool {
         self.response.as_ref().is_some_and(|response| response.completed)
     }
 
-    /// Whether its grant has gone back before it was used.
+    /// Whether it was not told as displayed in time: where a quota is, its grant
+    /// is another's by then.
     pub fn has_lapsed(&self, now: Millis) -> bool {
-        !self.is_completed() && self.held_until.is_some_and(|until| now >= until)
-    }
-
-    /// Whether it was dismissed, and its grant may be another's by now.
-    pub fn has_given_back(&self) -> bool {
-        self.held_until.is_some() && self.dismissed_at.is_some() && !self.is_completed()
+        let untouched = self.displayed_at.is_none() && self.dismissed_at.is_none() && self.response.is_none();
+        untouched && !self.link && !self.test && self.holds(now).is_none()
     }
 
     /// Until when it holds a grant; `None` when it holds none.
     pub fn holds(&self, now: Millis) -> Option<Millis> {
-        self.held_until.filter(|until| now < *until && self.dismissed_at.is_none() && !self.is_completed())
+        self.held_until.filter(|until| now < *until)
     }
 
     /// A missing session equals no other, not even another missing one.

@@ -25,12 +25,15 @@ use crate::domain::time::{self, Millis};
 use crate::domain::user::User;
 use crate::store::{self, Batch, Store};
 use crate::wire::definition::{Kind, Trigger, TriggerKind};
-use crate::wire::record::{Decoded, Defined, Internal, Query};
+use crate::wire::record::{Decoded, Defined, Internal, Query, Unreadable};
 use crate::wire::topic::Topic;
 use decided::Recent;
 use parking::Quotas;
 use table::Table;
 use users::Users;
+
+/// An erasure that was asked for longer ago is a copy of an old record.
+const ERASURE_LIFE: Millis = 10 * time::MINUTE;
 
 pub struct Engine {
     store: Arc<Store>,
@@ -81,7 +84,8 @@ impl Engine {
     fn judge(&mut self, at: Moment<'_>, record: &Record<'_>, may_wait: bool) -> Result<Judged, Failure> {
         let mut effects = Effects::default();
         let project = self.table.definitions.project(&record.project).unwrap_or(&self.empty).clone();
-        let rooms = self.rooms(&project, &record.project, at.now);
+        let counts = apply::touches_user(&project, record) && !matches!(record.body, Body::Event { .. });
+        let rooms = if counts { self.rooms(&project, &record.project, at.now) } else { Rooms::new() };
         let scene = Scene {
             origin: at.origin,
             now: at.now,
@@ -99,8 +103,12 @@ impl Engine {
         // An overlay of its own: a panic leaves what is cached as it was.
         let mut user = (*before).clone();
         // Of an erased user nothing is left but the ids in the store's table.
+        let erased_at = match user == User::default() {
+            true => self.spilled_at(erased_mark(record))?,
+            false => None,
+        };
         let seen = match hash {
-            Some(hash) if user.overflowed || user == User::default() => self.is_spilled(hash)?,
+            Some(hash) if user.overflowed || erased_at.is_some() => self.spilled_at(hash)?.is_some(),
             _ => false,
         };
         let out = apply::apply(scene, &mut user, record, seen);
@@ -108,12 +116,15 @@ impl Engine {
             return Ok(Judged::Needs(survey_id));
         }
         if matches!(record.body, Body::Erase) {
-            self.recent.forget(&before.recent);
+            self.spilled.insert(erased_mark(record), at.now);
         }
+        // From here on its ids are looked for in the table again.
+        user.overflowed |= erased_at.is_some() && user != User::default();
         self.spilled.extend(out.spilled.iter().copied());
         for (survey_id, change) in &out.quotas {
             let key = (record.project.to_string(), survey_id.clone());
             self.quotas.ledger.change(&key, *change, at.now);
+            self.quotas.moved = true;
         }
         if !out.quotas.is_empty() {
             parking::post(self.quotas.ledger.settle(true, at.now), &mut effects);
@@ -145,7 +156,7 @@ impl Engine {
             return Ok(effects);
         }
         if let Some(hash) = hash
-            && let Some(bodies) = self.recent.find(hash, scene.now, scene.project.settings.offer_ttl)?
+            && let Some(bodies) = self.answered_before(scene, record, hash)?
         {
             effects.reply = Some(bodies);
             return Ok(effects);
@@ -189,7 +200,7 @@ impl Engine {
             return Ok(Answer::Accepted { duplicate: true, response_id: None });
         };
         if let Some(hash) = hash
-            && let Some(bodies) = self.recent.find(hash, scene.now, scene.project.settings.offer_ttl)?
+            && let Some(bodies) = self.answered_before(scene, record, hash)?
         {
             return Ok(bodies);
         }
@@ -206,11 +217,26 @@ impl Engine {
         Ok(Answer::Body { server: stale.server_body(), client: stale.client_body() })
     }
 
-    fn is_spilled(&self, hash: u128) -> Result<bool, store::Error> {
-        if self.spilled.contains_key(&hash) || self.spilling.contains_key(&hash) {
-            return Ok(true);
+    /// When an id was first seen that has left its user's state.
+    fn spilled_at(&self, hash: u128) -> Result<Option<Millis>, store::Error> {
+        if let Some(seen_at) = self.spilled.get(&hash).or_else(|| self.spilling.get(&hash)) {
+            return Ok(Some(*seen_at));
         }
-        Ok(self.store.get(store::Family::Dedupe, &hash.to_be_bytes())?.is_some())
+        let stored = self.store.get(store::Family::Dedupe, &hash.to_be_bytes())?;
+        Ok(stored.map(|bytes| bytes.try_into().map_or(0, Millis::from_be_bytes)))
+    }
+
+    /// The stored answer to a trigger, unless its user has been erased since.
+    fn answered_before(
+        &self,
+        scene: Scene<'_>,
+        record: &Record<'_>,
+        hash: u128,
+    ) -> Result<Option<Answer>, store::Error> {
+        let ttl = scene.project.settings.offer_ttl;
+        let Some((decided_at, bodies)) = self.recent.find(hash, scene.now, ttl)? else { return Ok(None) };
+        let erased = self.spilled_at(erased_mark(record))?.is_some_and(|erased_at| decided_at <= erased_at);
+        Ok((!erased).then_some(bodies))
     }
 
     /// Tells the registrar of a name met for the first time.
@@ -275,11 +301,20 @@ impl Engine {
                 match *internal {
                     Internal::Query(query) => return self.user_record(at, &asked(query)),
                     Internal::Quota(mail) => return self.quota(at, &mail),
-                    Internal::Erase { project, user_id } => {
+                    Internal::Erase { project, user_id, asked_at } => {
+                        // Else a copy of an old record would erase whoever has come since.
+                        if (at.now - asked_at).abs() > ERASURE_LIFE {
+                            let detail = "the erasure was asked for long ago; ask anew".into();
+                            return Err(Failure::Reject(Unreadable { reason: "stale", detail }));
+                        }
+                        self.end_waiting(at, (&project, &user_id), &mut effects)?;
                         let (event_id, told) = (None, Default::default());
                         let (project, user_id) = (project.into(), user_id.into());
                         let record = Record { project, user_id, event_id, told, body: Body::Erase };
-                        return self.user_record(at, &record);
+                        let erased = self.user_record(at, &record)?;
+                        effects.outputs.extend(erased.outputs);
+                        effects.forwards.extend(erased.forwards);
+                        effects.reply = erased.reply;
                     }
                     Internal::Define(define) => {
                         if let Some(defined) = registrar::define(&mut self.table, at, define, &mut effects) {
@@ -304,6 +339,11 @@ enum Judged {
     Done(Effects),
     /// A grant of this survey's quota is needed first; nothing has changed.
     Needs(String),
+}
+
+/// By which the table of ids knows that a user was erased; no event is called so.
+fn erased_mark(record: &Record<'_>) -> u128 {
+    id::event_hash(&record.project, &record.user_id, "")
 }
 
 /// A read, as a record.

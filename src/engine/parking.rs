@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Changes, Engine, Judged, outputs, to_partition};
 use crate::actor::{Answer, Effects, Failure, Moment};
@@ -15,10 +16,14 @@ use crate::domain::time::{Millis, SECOND};
 use crate::store::{self, Family, Store};
 use crate::wire::record::{self, Internal, Query};
 
-/// How long a request waits, in the partition's time; a constant of the logic.
-const PATIENCE: Millis = 2 * SECOND;
+/// How long a request waits, in the partition's time: whoever asked is told
+/// before they stop listening. A constant of the logic.
+const PATIENCE: Millis = SECOND;
 const MAX_PARKED: usize = 1_000;
-const MAX_PARKED_OF_USER: usize = 4;
+const MAX_PARKED_BYTES: usize = 16 << 20;
+const MAX_PARKED_OF_USER: usize = 16;
+/// Requests with one event id that wait together.
+const MAX_JOINED: usize = 64;
 
 const ACCOUNT: &[u8] = b"account/";
 const BANK: &[u8] = b"bank/";
@@ -31,7 +36,9 @@ struct Parked {
     /// The record, as it stands in the journal.
     value: Json,
     trusted: bool,
-    reply_to: Option<String>,
+    /// What the sender calls it: a copy joins it.
+    event_id: Option<String>,
+    reply_to: Vec<String>,
     parked_at: Millis,
     /// The survey of which a grant is needed; `None` behind another of the user.
     waits_for: Option<String>,
@@ -44,6 +51,8 @@ pub struct Quotas {
     /// By the offset of the record.
     parked: BTreeMap<u64, Parked>,
     dirty: BTreeSet<u64>,
+    /// Whether grants have moved since anyone who waits was served.
+    pub moved: bool,
 }
 
 impl Quotas {
@@ -105,6 +114,24 @@ impl Quotas {
         })
     }
 
+    fn parked_bytes(&self) -> usize {
+        self.parked.values().map(|parked| parked.value.len_bytes()).sum()
+    }
+
+    /// Lets a copy of a waiting trigger wait with it.
+    fn join(&mut self, record: &Record<'_>, reply_to: Option<&String>) -> bool {
+        let (Some(event_id), Body::Trigger { .. }) = (&record.event_id, &record.body) else { return false };
+        let same = |parked: &Parked| {
+            parked.project == record.project
+                && parked.user_id == record.user_id
+                && parked.event_id.as_deref() == Some(&**event_id)
+        };
+        let Some((offset, parked)) = self.parked.iter_mut().find(|(_, parked)| same(parked)) else { return false };
+        self.dirty.insert(*offset);
+        parked.reply_to.extend(reply_to.filter(|_| parked.reply_to.len() < MAX_JOINED).cloned());
+        true
+    }
+
     fn of_user(&self, project: &str, user_id: &str) -> usize {
         self.parked.values().filter(|parked| parked.project == project && parked.user_id == user_id).count()
     }
@@ -121,19 +148,19 @@ fn key_of(name: &[u8]) -> Key {
 
 /// Records that can need a grant, and whose order among themselves counts.
 fn may_need_grant(body: &Body<'_>) -> bool {
-    matches!(body, Body::Trigger { .. } | Body::Answers(_) | Body::ShowLink { .. })
+    matches!(body, Body::Trigger { .. } | Body::Answers(_) | Body::ShowLink { .. } | Body::ShowUser)
 }
 
 /// The record as any partition would read it: its value, and whether it is one
 /// of askwhen's own.
 fn written(record: &Record<'_>) -> (Vec<u8>, bool) {
-    let Body::ShowLink { survey_id, .. } = &record.body else { return (record::encode(record), false) };
-    let query = Query {
-        project: record.project.to_string(),
-        user_id: record.user_id.to_string(),
-        offer_id: None,
-        survey_id: Some(survey_id.to_string()),
+    let survey_id = match &record.body {
+        Body::ShowLink { survey_id, .. } => Some(survey_id.to_string()),
+        Body::ShowUser => None,
+        _ => return (record::encode(record), false),
     };
+    let (project, user_id) = (record.project.to_string(), record.user_id.to_string());
+    let query = Query { project, user_id, offer_id: None, survey_id };
     (record::encode_internal(&Internal::Query(query)), true)
 }
 
@@ -145,12 +172,23 @@ impl Engine {
             true => self.quotas.of_user(&record.project, &record.user_id),
             false => 0,
         };
-        let may_wait = waiting < MAX_PARKED_OF_USER && self.quotas.parked.len() < MAX_PARKED;
+        let reply_to = at.reply_to.map(|to| String::from_utf8_lossy(to).into_owned());
+        if waiting > 0 && self.quotas.join(record, reply_to.as_ref()) {
+            return Ok(Effects::default());
+        }
+        let room = self.quotas.parked.len() < MAX_PARKED && self.quotas.parked_bytes() < MAX_PARKED_BYTES;
+        let may_wait = waiting < MAX_PARKED_OF_USER && room;
         let waits_for = if waiting > 0 && may_wait {
             None
         } else {
             match self.judge(at, record, may_wait)? {
-                Judged::Done(effects) => return Ok(effects),
+                Judged::Done(mut effects) => {
+                    // It may have given back what others wait for.
+                    if self.quotas.anyone_waits() && std::mem::take(&mut self.quotas.moved) {
+                        self.serve_parked(at, &mut effects)?;
+                    }
+                    return Ok(effects);
+                }
                 Judged::Needs(survey_id) => Some(survey_id),
             }
         };
@@ -160,7 +198,8 @@ impl Engine {
             user_id: record.user_id.to_string(),
             value: Json::from_valid(String::from_utf8_lossy(&value)),
             trusted,
-            reply_to: at.reply_to.map(|to| String::from_utf8_lossy(to).into_owned()),
+            event_id: record.event_id.as_ref().map(ToString::to_string),
+            reply_to: reply_to.into_iter().collect(),
             parked_at: at.now,
             waits_for,
         };
@@ -232,12 +271,17 @@ impl Engine {
     ) -> Result<Option<String>, Failure> {
         let parked = self.quotas.parked[&offset].clone();
         let own = Moment { origin: Origin { offset, ..at.origin }, ..at };
-        let judged = match record::decode(Some(parked.value.as_str().as_bytes()), parked.trusted)? {
-            record::Decoded::User(record) => self.judge(own, &record, patient)?,
-            record::Decoded::Internal(internal) => match *internal {
-                Internal::Query(query) => self.judge(own, &super::asked(query), patient)?,
-                _ => Judged::Done(Effects::default()),
-            },
+        // A panic is this record's alone, and not of the one that released it.
+        let judged = catch_unwind(AssertUnwindSafe(|| self.judge_again(own, &parked, patient)));
+        let judged = match judged {
+            Ok(Err(Failure::Store(error))) => return Err(error.into()),
+            Ok(Ok(judged)) => judged,
+            Ok(Err(Failure::Reject(_))) | Err(_) => {
+                let refused = "it could not be applied when its turn came";
+                let reply = Answer::Refused { code: "invalid".into(), pointer: None, detail: refused.into() };
+                effects.outputs.push(outputs::unheard(own, ("panic", refused), &parked.value));
+                Judged::Done(Effects { reply: Some(reply), ..Effects::default() })
+            }
         };
         self.quotas.dirty.insert(offset);
         match judged {
@@ -251,16 +295,47 @@ impl Engine {
                 self.quotas.parked.remove(&offset);
                 effects.outputs.extend(late.outputs);
                 effects.forwards.extend(late.forwards);
-                match (parked.reply_to, late.reply) {
-                    (Some(reply_to), Some(answer)) => effects.late_replies.push((reply_to.into(), answer)),
-                    (None, Some(Answer::Refused { code, detail, .. })) => {
+                match late.reply {
+                    Some(Answer::Refused { code, detail, .. }) if parked.reply_to.is_empty() => {
                         effects.outputs.push(outputs::unheard(own, (&code, &detail), &parked.value));
                     }
-                    _ => {}
+                    Some(answer) => {
+                        let replies = parked.reply_to.into_iter().map(|to| (to.into(), answer.clone()));
+                        effects.late_replies.extend(replies);
+                    }
+                    None => {}
                 }
                 Ok(None)
             }
         }
+    }
+
+    fn judge_again(&mut self, own: Moment<'_>, parked: &Parked, patient: bool) -> Result<Judged, Failure> {
+        match record::decode(Some(parked.value.as_str().as_bytes()), parked.trusted)? {
+            record::Decoded::User(record) => self.judge(own, &record, patient),
+            record::Decoded::Internal(internal) => match *internal {
+                Internal::Query(query) => self.judge(own, &super::asked(query), patient),
+                _ => Ok(Judged::Done(Effects::default())),
+            },
+        }
+    }
+
+    /// Decides what a user has waiting, now: an erasure leaves nothing behind.
+    pub(super) fn end_waiting(
+        &mut self,
+        at: Moment<'_>,
+        (project, user_id): (&str, &str),
+        effects: &mut Effects,
+    ) -> Result<(), Failure> {
+        let theirs = |parked: &Parked| parked.project == project && parked.user_id == user_id;
+        let offsets: Vec<u64> =
+            self.quotas.parked.iter().filter(|(_, parked)| theirs(parked)).map(|(offset, _)| *offset).collect();
+        offsets.into_iter().try_for_each(|offset| self.run_parked(at, offset, false, effects).map(drop))
+    }
+
+    /// Nobody waits any more; for looking alone.
+    pub fn forget_waiting(&mut self) {
+        self.quotas.parked.clear();
     }
 
     /// The grant that the newest waiting request needs, as the bank would send it.

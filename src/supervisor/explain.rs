@@ -119,8 +119,8 @@ pub fn explain(config: &Config, question: &Question, told: impl Fn(u64)) -> Resu
     let wanted = |decoded: &Decoded<'_>| match decoded {
         Decoded::User(record) => everyone || concerns(record, question),
         Decoded::Internal(internal) => match &**internal {
-            Internal::Query(_) => false,
-            Internal::Erase { project, user_id } => {
+            Internal::Query(_) => everyone,
+            Internal::Erase { project, user_id, .. } => {
                 everyone || (*project == question.project && *user_id == question.user_id)
             }
             _ => true,
@@ -196,6 +196,7 @@ fn concerns(record: &Record<'_>, question: &Question) -> bool {
 /// asked for: it is answered as if there were one.
 fn body(player: &mut Player<Engine>, now: Millis, decoded: Decoded<'_>) -> Result<(Value, Vec<String>), Error> {
     let failed = |e: crate::actor::Failure| Error::Failed(e.to_string());
+    player.machine_mut().forget_waiting();
     let mut effects = player.ask(now, decoded).map_err(failed)?;
     let mut granted = Vec::new();
     loop {
@@ -301,7 +302,7 @@ fn nearest(
     let ours = format!("{:032x}", place.incarnation);
     manifests.retain(|m| m.subject.incarnation == ours && m.subject.logic_version == LOGIC_VERSION);
     let least = if place.start > 0 { place.start } else { MANY_RECORDS };
-    manifests.retain(|m| m.subject.position >= least);
+    manifests.retain(|m| m.subject.position >= least && m.subject.created_at <= until);
     manifests.sort_by_key(|m| std::cmp::Reverse(m.subject.position));
     for (n, manifest) in manifests.into_iter().enumerate() {
         let into = folder.join(n.to_string());

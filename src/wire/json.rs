@@ -68,11 +68,19 @@ impl Flaw {
 /// # Errors
 /// The first flaw met, reading from the left.
 pub fn check(bytes: &[u8]) -> Result<&str, Error> {
+    check_within(bytes, MAX_DEPTH)
+}
+
+/// The same with another bound to the nesting.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_within(bytes: &[u8], max_depth: usize) -> Result<&str, Error> {
     if bytes.starts_with(&[0xef, 0xbb, 0xbf]) {
         return Err(Error { flaw: Flaw::Bom, byte_offset: 0 });
     }
     let text = std::str::from_utf8(bytes).map_err(|e| Error { flaw: Flaw::BadUtf8, byte_offset: e.valid_up_to() })?;
-    let mut scan = Scan { text, bytes, at: 0 };
+    let mut scan = Scan { text, bytes, at: 0, max_depth };
     scan.skip_space();
     if scan.at == bytes.len() {
         return Err(scan.error(Flaw::EmptyBody));
@@ -109,6 +117,7 @@ impl<'de> serde::Deserialize<'de> for Members<'de> {
 }
 
 struct Scan<'a> {
+    max_depth: usize,
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
@@ -176,7 +185,7 @@ impl<'a> Scan<'a> {
                 _ => None,
             };
             if let Some(opened) = opened {
-                if open.len() == MAX_DEPTH {
+                if open.len() == self.max_depth {
                     return Err(self.error(Flaw::TooDeep));
                 }
                 self.at += 1;

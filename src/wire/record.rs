@@ -22,6 +22,8 @@ pub const REPLY_HEADER: &str = "reply-to";
 /// Largest event, in bytes of its properties.
 pub const MAX_EVENT_BYTES: usize = 32 << 10;
 pub const MAX_PROPERTIES: usize = 256;
+/// Levels of objects around a record that is forwarded.
+const FORWARD_DEPTH: usize = 4;
 pub const DEFAULT_PROJECT: &str = "default";
 
 /// Why a record of the journal cannot be taken.
@@ -122,7 +124,7 @@ pub enum Internal {
     /// A read of one user: an offer, or a link survey.
     Query(Query),
     /// The user is to be forgotten.
-    Erase { project: String, user_id: String },
+    Erase { project: String, user_id: String, asked_at: Millis },
     /// Between the bank of a quota and its customers.
     Quota(Mail),
     /// Nothing but the time at which it is appended: somebody waits.
@@ -192,7 +194,9 @@ pub enum Decoded<'a> {
 /// What makes it a reject.
 pub fn decode(value: Option<&[u8]>, trusted: bool) -> Result<Decoded<'_>, Unreadable> {
     let bytes = value.ok_or_else(|| unreadable("null_value", "the record has no value"))?;
-    let text = json::check(bytes).map_err(|e| unreadable(e.flaw.code(), e.to_string()))?;
+    // A forward is deeper than the record that it carries.
+    let depth = json::MAX_DEPTH + if trusted { FORWARD_DEPTH } else { 0 };
+    let text = json::check_within(bytes, depth).map_err(|e| unreadable(e.flaw.code(), e.to_string()))?;
     // serde would take a list for the members in their order.
     if !text.trim_start().starts_with('{') {
         return Err(unreadable("wrong_type", "a record is a JSON object"));

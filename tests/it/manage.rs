@@ -316,12 +316,15 @@ async fn an_erased_user_is_gone_and_stays_gone() {
     assert_eq!(row("response.answered").await["reason"], "user_erased");
 
     // A copy that comes late revives nobody, and nothing more is sent.
-    assert_eq!(server.post("/v1/events", woke).await.status, 202);
+    assert_eq!(server.post("/v1/events", woke.clone()).await.status, 202);
     assert_eq!(server.get("/v1/users/ann").await.body["known"], false);
     server.advance("3h").await;
     assert_eq!(receiver.got().len(), 2);
-    // What is new counts.
+    // What is new counts, and a copy of what was before still does not.
     server.event("ann", "woke", json!({})).await;
+    assert_eq!(server.post("/v1/events", woke).await.status, 202);
+    let windows = server.get("/v1/users/ann").await.body["windows"].clone();
+    assert!(windows[0].is_object() && windows[0]["activation"]["event_id"] != "e1", "{windows}");
     assert_eq!(server.trigger("ann", "Main").await["reason"], "offered");
 }
 
@@ -333,6 +336,8 @@ async fn decisions_responses_and_how_a_survey_fares() {
     let mut offers = Vec::new();
     for user in ["ann", "bob", "cem"] {
         offers.push(server.trigger(user, "Main").await["survey"]["offer_id"].as_str().expect("an offer").to_owned());
+        // Each in a millisecond of its own.
+        tokio::time::sleep(std::time::Duration::from_millis(3)).await;
     }
     server.trigger("dan", "Elsewhere").await;
     let say = async |user: &str, n: usize, what: &str, body: Value| {
@@ -344,6 +349,7 @@ async fn decisions_responses_and_how_a_survey_fares() {
     say("ann", 0, "displayed", json!({})).await;
     say("ann", 0, "answers", value(3)).await;
     say("ann", 0, "answers", json!({"answers": [{"question_id": "q1", "value": 4}], "completed": true})).await;
+    say("ann", 0, "answers", value(5)).await;
     say("bob", 1, "answers", value(1)).await;
     say("cem", 2, "dismissed", json!({})).await;
     let stats = "/v1/surveys/s/stats";
@@ -384,7 +390,7 @@ async fn decisions_responses_and_how_a_survey_fares() {
     let responses = list("/v1/responses", "responses").await;
     assert_eq!(responses.len(), 2, "one row for a response: {responses:?}");
     let ann = &list("/v1/responses?status=completed&user_id=ann", "responses").await[0];
-    assert_eq!((&ann["answers"][0]["value"], &ann["completed"]), (&json!(4), &json!(true)));
+    assert_eq!((&ann["answers"][0]["value"], &ann["completed"]), (&json!(5), &json!(true)));
     let said = server.call(&server.server, Method::GET, "/v1/decisions", None).await;
     assert_eq!(said.status, 403, "decisions are the admin's");
     assert_eq!(server.call(&server.server, Method::GET, "/v1/responses?survey_id=s", None).await.status, 200);

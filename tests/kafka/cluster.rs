@@ -24,6 +24,9 @@ fn folder(brokers: &str) -> Arc<tempfile::TempDir> {
     dir
 }
 
+/// Completions of the survey that everybody is asked, while owners come and go.
+const QUOTA: usize = 150;
+
 async fn set_up(bridge: &Process, receiver: &Receiver) {
     let body = json!({"url": receiver.url, "events": ["response.completed"]});
     let put = async |path: &str, body: Value| {
@@ -67,7 +70,10 @@ async fn load(bridge: &Process, worker: usize, stop: &AtomicBool) -> BTreeMap<St
         until_done("/v1/events".into(), event).await;
         let trigger = json!({"event_id": format!("t-{user}"), "context": {"session_id": "s"}});
         let decision = until_done(format!("/v1/users/{user}/triggers/Main"), trigger).await;
-        let offer = decision["survey"]["offer_id"].as_str().unwrap_or_else(|| panic!("{decision}")).to_owned();
+        let Some(offer) = decision["survey"]["offer_id"].as_str().map(str::to_owned) else {
+            assert_eq!(decision["reason"], "quota_full", "{decision}");
+            continue;
+        };
         let answers = json!({"answers": [{"question_id": "q1", "value": 3}], "completed": true});
         until_done(format!("/v1/users/{user}/offers/{offer}/answers"), answers).await;
         answered.insert(user, offer);
@@ -127,6 +133,11 @@ async fn processes_die_sleep_join_and_leave_and_nothing_is_lost_or_decided_twice
     let owner = async |name: &str| Process::start(&dir, name, "engine,delivery", &["--dev"]).await;
     let (first, second, third) = (owner("e0").await, owner("e1").await, owner("e2").await);
     set_up(&bridges[0], &receiver).await;
+    // Grants travel between the partitions all the while, and run out.
+    let mut survey = open_survey();
+    survey["limits"] = json!({"max_completed": QUOTA});
+    let said = bridges[0].call(Method::PUT, "/v1/surveys/open", Some(&survey)).await.expect("an answer");
+    assert!(said.status < 300, "{said:?}");
     let stop = AtomicBool::new(false);
     let workers = futures::future::join_all((0..6).map(|w| load(&bridges[w % 2], w, &stop)));
     let trouble = async {
@@ -149,7 +160,7 @@ async fn processes_die_sleep_join_and_leave_and_nothing_is_lost_or_decided_twice
     };
     let (answered, (back, joined)) = tokio::join!(workers, trouble);
     let answered: BTreeMap<String, String> = answered.into_iter().flatten().collect();
-    assert!(answered.len() > 20, "{} users came through", answered.len());
+    assert!(answered.len() > 20 && answered.len() <= QUOTA, "{} users came through", answered.len());
     wait_for_webhooks(&receiver, &answered).await;
     check_decisions(dir.path(), &answered);
     // Nothing comes any more; the last to leave has all partitions.

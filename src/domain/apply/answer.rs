@@ -10,7 +10,7 @@ use crate::domain::quota::{Change, Room};
 use crate::domain::record::{Answers, Given, Record, Target};
 use crate::domain::survey::{Question, QuestionType, Survey};
 use crate::domain::time::{Millis, Told};
-use crate::domain::user::{Answer, MAX_RESPONSE_BYTES, OFFER_KNOWN, Response, User};
+use crate::domain::user::{Answer, MAX_RESPONSE_BYTES, Response, User};
 
 /// Longest text answer, in bytes.
 pub const MAX_TEXT_BYTES: usize = 16 << 10;
@@ -26,9 +26,6 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
     if let Err(refusal) = check_all(&survey, &said.answers) {
         link::close_unused(user, index);
         return out.refuse(refusal);
-    }
-    if user.offers[index].has_given_back() {
-        return out.refuse(Refusal::OfferLapsed);
     }
     let at = record.told.event_time(scene.now).max(user.offers[index].offered_at);
     let before = user.offers[index].response.clone();
@@ -59,9 +56,12 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
     let offer = &user.offers[index];
     if completes && !offer.test {
         let held = offer.holds(scene.now);
-        // Of a survey that had no quota when it was offered.
+        // Dismissed before, or a link's first answers.
         match if held.is_some() { Room::Free } else { scene.room(&survey.survey_id) } {
-            Room::Free => out.quotas.push((survey.survey_id.clone(), Change::Complete { held })),
+            Room::Free => {
+                out.quotas.push((survey.survey_id.clone(), Change::Complete { held }));
+                user.offers[index].held_until = None;
+            }
             Room::Ask => {
                 out.needs = Some(survey.survey_id.clone());
                 return;
@@ -71,10 +71,6 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
                 return out.refuse(Refusal::OfferLapsed);
             }
         }
-    } else if offer.link && before.is_none() && !offer.test && survey.max_completed.is_some() {
-        let until = scene.now.saturating_add(OFFER_KNOWN);
-        user.offers[index].held_until = Some(until);
-        out.quotas.push((survey.survey_id.clone(), Change::Hold { until }));
     }
     response.completed |= completes;
     response.updated_at = response.updated_at.max(at);

@@ -7,10 +7,9 @@ use super::{Output, Outputs, Reply, Scene};
 use crate::domain::decision::{Decision, Evaluation, Gate, Offered, Reason, Stop};
 use crate::domain::id::Kind;
 use crate::domain::json::Json;
-use crate::domain::quota::Change;
 use crate::domain::record::{Context, Record};
 use crate::domain::survey::Status;
-use crate::domain::user::{Offer, OfferContext, PerSurvey, User};
+use crate::domain::user::{OFFER_KNOWN, Offer, OfferContext, PerSurvey, User};
 
 /// What a trigger record asks.
 #[derive(Debug, Clone, Copy)]
@@ -83,12 +82,8 @@ pub(super) fn trigger(scene: Scene<'_>, user: &mut User, record: &Record<'_>, as
                 response: None,
             };
             let offered = Offered::of(&offer, &entry.current);
-            if let (false, Some(_)) = (offer.test, entry.current.max_completed) {
-                let until = scene.now.saturating_add(scene.project.settings.offer_ttl);
-                offer.held_until = Some(until);
-                out.quotas.push((offer.survey_id.clone(), Change::Hold { until }));
-            }
             if !offer.test {
+                scene.hold(&mut offer, scene.project.settings.offer_ttl.min(OFFER_KNOWN), out);
                 let state = user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| PerSurvey::of(entry.mark));
                 state.offered_at = Some(scene.now);
             }

@@ -32,8 +32,10 @@ pub(super) fn dismissed(scene: Scene<'_>, user: &mut User, record: &Record<'_>, 
         if user.offers[index].displayed_at.is_none() {
             mark_displayed(scene, user, index, at, out);
         }
-        let held = user.offers[index].holds(scene.now).map(|until| Change::Release { until });
-        out.quotas.extend(held.map(|change| (survey.survey_id.clone(), change)));
+        if let Some(until) = user.offers[index].holds(scene.now) {
+            out.quotas.push((survey.survey_id.clone(), Change::Release { until }));
+            user.offers[index].held_until = None;
+        }
         user.offers[index].dismissed_at = Some(at);
         out.items.push(seen(scene, &user.offers[index], EventType::Dismissed, at));
         if !user.offers[index].test {
@@ -64,7 +66,7 @@ pub(super) fn find(scene: Scene<'_>, user: &User, offer_id: &str, out: &mut Outp
         let offer = &user.offers[index];
         let entry = &scene.project.surveys[&offer.survey_id];
         let survey = entry.version(offer.version).unwrap_or(&entry.current).clone();
-        if offer.has_lapsed(scene.now) {
+        if scene.is_limited(&offer.survey_id) && offer.has_lapsed(scene.now) {
             out.refuse(Refusal::OfferLapsed);
             return None;
         }
@@ -96,10 +98,8 @@ pub(super) fn mark_displayed(scene: Scene<'_>, user: &mut User, index: usize, at
     let at = at.max(offer.offered_at);
     offer.displayed_at = Some(at);
     out.items.push(seen(scene, offer, EventType::Displayed, at));
-    if let Some(until) = offer.holds(scene.now) {
-        let to = offer.offered_at.saturating_add(OFFER_KNOWN);
-        offer.held_until = Some(to);
-        out.quotas.push((offer.survey_id.clone(), Change::Prolong { until, to }));
+    if !offer.test && !offer.is_completed() {
+        scene.hold(offer, OFFER_KNOWN, out);
     }
     if offer.test {
         return;

@@ -164,7 +164,9 @@ impl Case<'_> {
     /// has its grant.
     fn quota(&self, survey: &Survey) -> Result<bool, Stop> {
         let (now, ttl) = (self.scene.now, self.scene.project.settings.offer_ttl);
-        let stands = |offer: &Offer| offer.survey_id == survey.survey_id && offer.is_outstanding(now, ttl);
+        let stands = |offer: &Offer| {
+            offer.survey_id == survey.survey_id && offer.is_outstanding(now, ttl) && offer.holds(now).is_some()
+        };
         if self.user.offers.iter().any(stands) {
             return Ok(false);
         }
@@ -179,7 +181,8 @@ impl Case<'_> {
         // Displays of this session, those to come included.
         let mut displays = self.user.session_displays(session);
         for offer in &self.user.offers {
-            if !offer.is_outstanding(self.scene.now, settings.offer_ttl) {
+            let lapsed = self.scene.is_limited(&offer.survey_id) && offer.has_lapsed(self.scene.now);
+            if lapsed || !offer.is_outstanding(self.scene.now, settings.offer_ttl) {
                 continue;
             }
             let same_session = offer.in_session(session);

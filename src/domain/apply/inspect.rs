@@ -82,6 +82,11 @@ pub struct Standing {
 }
 
 pub(super) fn user(scene: Scene<'_>, user: &User, out: &mut Outputs) {
+    let (surveys, needs) = standings(scene, user);
+    if needs.is_some() {
+        out.needs = needs;
+        return;
+    }
     let view = UserView {
         user_id: scene.user_id.to_owned(),
         known: *user != User::default(),
@@ -92,7 +97,7 @@ pub(super) fn user(scene: Scene<'_>, user: &User, out: &mut Outputs) {
             last_display_at: user.last_display_at.map(time::format_time),
             surveys: user.surveys.iter().map(|(id, state)| (id.clone(), counters(state))).collect(),
         },
-        surveys: standings(scene, user),
+        surveys,
     };
     out.reply = Some(Reply::User(Box::new(view)));
 }
@@ -147,20 +152,27 @@ fn counters(state: &PerSurvey) -> SurveyCounters {
 }
 
 /// Of the surveys that a trigger can show, by priority, then id.
-fn standings(scene: Scene<'_>, user: &User) -> Vec<Standing> {
+/// With one of which only the bank knows whether its quota is used up.
+fn standings(scene: Scene<'_>, user: &User) -> (Vec<Standing>, Option<String>) {
     let (context, properties, attributes) = (Context::default(), serde_json::json!({}), OnceCell::new());
     let asked = Asked { trigger: "", properties: "{}", context: &context };
     let mut entries: Vec<_> = scene.project.surveys.values().filter(|entry| entry.current.status.decides()).collect();
     entries.sort_by_key(|entry| (std::cmp::Reverse(entry.current.priority), entry.current.survey_id.clone()));
-    let standing = |entry: &&crate::domain::definitions::Entry| {
+    let mut needs = None;
+    let mut standings = Vec::new();
+    for entry in entries.into_iter().filter(|entry| !entry.current.show_on.is_empty()) {
         let case = Case { scene, user, entry, asked, properties: &properties, attributes: &attributes };
-        let stop = case.stand().err();
-        Standing {
+        let stands = case.stand();
+        if stands.as_ref().is_ok_and(|passed| passed.needs_grant) {
+            needs = Some(entry.current.survey_id.clone());
+        }
+        let stop = stands.err();
+        standings.push(Standing {
             survey_id: entry.current.survey_id.clone(),
             eligible: stop.is_none() && entry.current.status != Status::Shadow,
             gate: stop.as_ref().map(|stop| stop.gate),
             until: stop.and_then(|stop| stop.until).map(time::format_time),
-        }
-    };
-    entries.iter().filter(|entry| !entry.current.show_on.is_empty()).map(standing).collect()
+        });
+    }
+    (standings, needs)
 }

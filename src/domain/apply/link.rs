@@ -40,10 +40,6 @@ pub(super) fn open(
     if let Some(id) = response_id
         && let Some(index) = user.offers.iter().position(|o| o.link && o.offer_id == id && o.survey_id == survey_id)
     {
-        if user.offers[index].has_lapsed(scene.now) {
-            out.refuse(Refusal::OfferLapsed);
-            return None;
-        }
         let survey = entry.version(user.offers[index].version).unwrap_or(&entry.current).clone();
         return Some((index, survey));
     }

@@ -17,8 +17,8 @@ use super::json::Json;
 use super::message::{Data, Delivery, Seen};
 use super::quota::{Change, Room};
 use super::record::{Body, Record};
-use super::time::Millis;
-use super::user::{MAX_ATTRIBUTES_BYTES, User};
+use super::time::{MINUTE, Millis};
+use super::user::{MAX_ATTRIBUTES_BYTES, Offer, User};
 use std::collections::BTreeMap;
 
 pub use inspect::UserView;
@@ -45,6 +45,24 @@ pub type Rooms = BTreeMap<String, Room>;
 pub static NO_QUOTAS: Rooms = Rooms::new();
 
 impl Scene<'_> {
+    fn is_limited(&self, survey_id: &str) -> bool {
+        self.rooms.contains_key(survey_id)
+    }
+
+    /// Lets an offer hold a grant for so long from when it was made. Without a
+    /// quota nobody looks at single milliseconds: then there are fewer ends.
+    fn hold(&self, offer: &mut Offer, span: Millis, out: &mut Outputs) {
+        let until = offer.offered_at.saturating_add(span);
+        let whole = until.saturating_add(MINUTE - 1).div_euclid(MINUTE).saturating_mul(MINUTE);
+        let to = if self.is_limited(&offer.survey_id) { until } else { whole };
+        let change = match offer.holds(self.now) {
+            Some(until) => Change::Prolong { until, to },
+            None => Change::Hold { until: to },
+        };
+        offer.held_until = Some(to);
+        out.quotas.push((offer.survey_id.clone(), change));
+    }
+
     fn room(&self, survey_id: &str) -> Room {
         match self.rooms.get(survey_id) {
             None => Room::Free,
@@ -147,7 +165,11 @@ impl Refusal {
     pub fn detail(&self) -> String {
         match self {
             Refusal::UnknownOffer => "no such offer was made to this user".into(),
-            Refusal::OfferLapsed => "the offer is older than 24 h and can no longer be used".into(),
+            Refusal::OfferLapsed => {
+                "the offer can no longer be used: it is older than 24 h, or its survey has a quota and \
+                 it was not told as displayed within offer_ttl, or the quota is used up"
+                    .into()
+            }
             Refusal::UnknownSurvey => "no such link survey".into(),
             Refusal::Closed(gate) => format!("the survey is closed to this user: {}", gate.name()),
             Refusal::UnfitAnswer { detail, .. } => detail.clone(),

@@ -121,6 +121,11 @@ impl World {
         }
     }
 
+    /// Offers that have not lapsed.
+    fn held(&self) -> u64 {
+        self.offers.iter().filter(|offer| self.now < offer.until).count() as u64
+    }
+
     fn used(&self) -> u64 {
         self.ledgers.iter().filter_map(|ledger| ledger.accounts.get(&key())).map(|account| account.used).sum()
     }
@@ -158,8 +163,7 @@ proptest! {
         }
         let mut world = World::new();
         world.limit(1, limit);
-        // The most that any limit so far has allowed: what was promised under
-        // an earlier one is kept.
+        // What was promised under an earlier limit is kept.
         let (mut limit, mut allowed) = (limit, limit);
         for (version, op) in (2..).zip(ops) {
             match op {
@@ -170,7 +174,7 @@ proptest! {
                 Op::Limit(new) => {
                     world.limit(version, new);
                     limit = new;
-                    allowed = allowed.max(limit);
+                    allowed = limit.max(world.completed + world.held());
                 }
             }
             prop_assert_eq!(world.used(), world.completed);

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::super::{At, Error, Record, frame, segment};
 
-const STEP_BYTES: usize = 1 << 20;
+/// No frame is larger.
+const STEP_BYTES: usize = frame::MAX_FRAME_BYTES + (64 << 10);
 
 pub struct Follower {
     at: At,
