@@ -145,7 +145,7 @@ fn imagined(explained: &Value, trigger: &str) {
     let decision = &explained["decision"];
     let trigger = output::escape(trigger);
     let survey = text(&decision["survey"]["survey_id"]);
-    output::line(&format!("\nat {trigger}: {} {survey}", text(&decision["reason"])).trim_end());
+    output::line(format!("\nat {trigger}: {} {survey}", text(&decision["reason"])).trim_end());
     section(
         "SURVEY",
         &["PASSES", "GATE", "ACTUAL", "UNTIL"],

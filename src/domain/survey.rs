@@ -275,7 +275,8 @@ impl Survey {
         let patterns = activation.patterns();
         let arming =
             patterns.iter().enumerate().filter(|(_, pattern)| fits(pattern)).fold(0, |all, (i, _)| all | 1 << i);
-        arming | if self.cancel_on.iter().any(fits) { CANCELS } else { 0 }
+        // What takes part in the activation takes nothing back.
+        if arming == 0 && self.cancel_on.iter().any(fits) { CANCELS } else { arming }
     }
 
     pub fn question(&self, question_id: &str) -> Option<(usize, &Question)> {

@@ -204,7 +204,7 @@ impl PerSurvey {
 }
 
 #[cfg(test)]
-mod model;
+pub mod model;
 
 #[cfg(test)]
 mod tests {

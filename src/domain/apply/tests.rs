@@ -2,6 +2,7 @@
 //! decisions. Times are minutes; `at` is when the log took the record.
 
 mod limits;
+mod reference;
 
 use super::*;
 use crate::domain::decision::Reason;

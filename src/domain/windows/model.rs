@@ -66,11 +66,11 @@ fn chains(facts: &[&Fact], steps: usize) -> BTreeSet<Millis> {
 }
 
 #[derive(Debug, Clone)]
-struct Stretch {
-    by: (Millis, Place),
+pub struct Stretch {
+    pub by: (Millis, Place),
     members: Vec<u64>,
-    shown: bool,
-    cancelled_at: Option<Millis>,
+    pub shown: bool,
+    pub cancelled_at: Option<Millis>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,12 +89,12 @@ impl Happening {
     }
 }
 
-/// One thing after the other, as it happened.
-fn by_hand(
-    activation: &Activation,
-    on_repeat: OnRepeat,
+/// One thing after the other, as it happened; `facts` in their order, `displays`
+/// by the event whose window was displayed.
+pub fn by_hand(
+    (activation, on_repeat, expires): (&Activation, OnRepeat, Millis),
     facts: &[Fact],
-    display: Option<(u64, Millis)>,
+    displays: &[(u64, Millis)],
     now: Millis,
 ) -> Option<Stretch> {
     let armed = armings(activation, facts);
@@ -107,14 +107,14 @@ fn by_hand(
         .collect();
     let cancels = facts.iter().filter(|fact| fact.roles & CANCELS != 0);
     all.extend(cancels.map(|fact| Happening::Cancelled(fact.event.at, fact.event.offset)));
-    all.extend(display.map(|(offset, at)| Happening::Displayed(at, offset)));
+    all.extend(displays.iter().map(|(offset, at)| Happening::Displayed(*at, *offset)));
     all.sort_by_key(Happening::place);
     let mut stretches: Vec<Stretch> = Vec::new();
     for happening in all {
         let current = stretches.last_mut();
         match happening {
             Happening::Armed(at, offset, place) => match current {
-                Some(current) if !current.shown && current.cancelled_at.is_none() && at < end_of(current.by.0, 0) => {
+                Some(current) if !current.shown && current.cancelled_at.is_none() && at < current.by.0 + expires => {
                     current.members.push(offset);
                     if on_repeat == OnRepeat::Refresh {
                         current.by = (at, place);
@@ -204,7 +204,8 @@ proptest! {
             survey.displayed(at, Some(offset));
         }
         let found = survey.window(rules, now);
-        let expected = by_hand(&activation, on_repeat, &facts, display, now);
+        let displays: Vec<(u64, Millis)> = display.into_iter().collect();
+        let expected = by_hand((&activation, on_repeat, EXPIRES), &facts, &displays, now);
         let found = found.map(|w| (w.by.at, w.by.by.place(), w.shown, w.cancelled_at));
         let expected = expected.map(|s| (s.by.0, s.by.1, s.shown, s.cancelled_at));
         prop_assert_eq!(found, expected, "{:?} {:?} {:?}", activation, facts, display);
