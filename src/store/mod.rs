@@ -33,9 +33,9 @@ pub enum Family {
     Done,
     /// Delivery: project ‖ 0 ‖ endpoint id → definition.
     Endpoints,
-    /// Console: entries, newest last, and the indexes over them.
+    /// Console: places in time, of all and of each user → ids.
     Entries,
-    /// Console: ids → entry.
+    /// Console: ids → rows; counters, facts and erasures.
     Index,
     /// Position, incarnation, versions.
     Meta,

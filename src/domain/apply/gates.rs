@@ -160,8 +160,8 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// `quota_full`, or whether the bank has to be asked. An offer that stands
-    /// has its grant.
+    /// `quota_full`, or whether the bank has to be asked: not for an offer that
+    /// holds its grant.
     fn quota(&self, survey: &Survey) -> Result<bool, Stop> {
         let (now, ttl) = (self.scene.now, self.scene.project.settings.offer_ttl);
         let stands = |offer: &Offer| {
