@@ -50,7 +50,8 @@ impl App {
         match *method {
             Method::GET => self.show(asked, kind, &id),
             Method::DELETE => {
-                let draft = Draft { kind, id, body: None, new_secret: None, create: false, if_match: if_match(asked)? };
+                let if_match = self.if_match(asked, kind, &id)?;
+                let draft = Draft { kind, id, body: None, new_secret: None, create: false, if_match };
                 let outcome = self.define(asked, &draft).await?;
                 Ok(outcome_answer(&outcome, None, 200))
             }
@@ -93,7 +94,8 @@ impl App {
         if is_dry_run(asked.query)? {
             return self.rehearse(asked, kind, &id, &body);
         }
-        let draft = Draft { kind, id, body: Some(body), new_secret, create: false, if_match: if_match(asked)? };
+        let if_match = self.if_match(asked, kind, &id)?;
+        let draft = Draft { kind, id, body: Some(body), new_secret, create: false, if_match };
         let outcome = self.define(asked, &draft).await?;
         let secret = draft.new_secret.as_ref().filter(|_| outcome.used_new_secret || !outcome.missing.is_empty());
         let status = if outcome.created { 201 } else { 200 };
@@ -104,7 +106,7 @@ impl App {
     fn rehearse(&self, asked: &Asked<'_>, kind: Kind, id: &str, body: &Json) -> Result<Answer, Problem> {
         let current = self.view.get(&asked.caller.project, kind, id);
         let version = current.as_ref().map_or(0, |shown| shown.record.version);
-        if if_match(asked)?.is_some_and(|wanted| current.is_none() || wanted != version) {
+        if self.if_match(asked, kind, id)?.is_some_and(|wanted| current.is_none() || wanted != version) {
             let detail = "the definition has another version by now; read it again";
             return Err(Problem::new(412, "precondition_failed", detail));
         }
@@ -131,6 +133,23 @@ impl App {
             "body": new,
         });
         Ok(json_answer(200, rehearsed.to_string()))
+    }
+
+    /// The version that has to be in force: of several that are named, the one
+    /// that is.
+    fn if_match(&self, asked: &Asked<'_>, kind: Kind, id: &str) -> Result<Option<u64>, Problem> {
+        let Some(value) = asked.headers.get(header::IF_MATCH) else { return Ok(None) };
+        let failed = |detail| Problem::new(412, "precondition_failed", detail);
+        let current = self.view.get(&asked.caller.project, kind, id).map(|shown| shown.record.version);
+        let text = value.to_str().unwrap_or_default().trim();
+        if text == "*" {
+            return current.map(Some).ok_or_else(|| failed("there is no such definition yet"));
+        }
+        let named = text.split(',').map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"').parse());
+        let named: Result<Vec<u64>, _> = named.collect();
+        let named = named.map_err(|_| failed("If-Match names no version; use the ETag of a GET or PUT"))?;
+        let known = current.filter(|version| named.contains(version));
+        Ok(known.or(named.first().copied()))
     }
 
     fn seal(&self, asked: &Asked<'_>, endpoint_id: &str, secret: &str) -> Result<SealedSecret, Problem> {
@@ -319,13 +338,6 @@ fn is_dry_run(query: &str) -> Result<bool, Problem> {
         };
     }
     Ok(dry_run)
-}
-
-fn if_match(asked: &Asked<'_>) -> Result<Option<u64>, Problem> {
-    let Some(value) = asked.headers.get(header::IF_MATCH) else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default().trim().trim_start_matches("W/").trim_matches('"');
-    let failed = || Problem::new(412, "precondition_failed", "If-Match names no version; use the ETag of a GET or PUT");
-    text.parse().map(Some).map_err(|_| failed())
 }
 
 fn random() -> Result<[u8; 32], Problem> {

@@ -83,14 +83,17 @@ impl App {
         self.query(asked, None, None).await
     }
 
-    /// Durable when it is answered: what the user is told or asked from then on
-    /// finds nothing of before.
+    /// Waits until the engine has done it, or the time is up: it is durable then,
+    /// and what the user is told or asked from then on finds nothing of before.
     pub(super) async fn erase(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
-        let user_id = &asked.route.parts[0];
-        let (project, user_id) = (asked.caller.project.clone(), user_id.clone());
-        let erase = Internal::Erase { project, user_id, asked_at: self.clock.now() };
-        let user_id = &asked.route.parts[0];
-        self.tell_internal(self.journal_of(user_id), user_id, &erase).await?;
+        let user_id = asked.route.parts[0].clone();
+        let (project, asked_at) = (asked.caller.project.clone(), self.clock.now());
+        let erase = Internal::Erase { project, user_id: user_id.clone(), asked_at };
+        let mut waiter = self.tell_internal(self.journal_of(&user_id), &user_id, &erase).await?;
+        let told = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
+        if let Some(Told::Refused { code, pointer, detail }) = told {
+            return Err(Problem::refused(&code, pointer, detail));
+        }
         Ok(json_answer(202, json!({"user_id": user_id, "status": "accepted"}).to_string()))
     }
 

@@ -155,7 +155,8 @@ impl PerSurvey {
             match before {
                 Some(window) => {
                     let by = if rules.on_repeat == OnRepeat::Refresh { next } else { window.by };
-                    shown_at = shown_at.or(own_display);
+                    // Of several displays the first one has spent it.
+                    shown_at = [shown_at, own_display].into_iter().flatten().min();
                     let grown = Window { by, last: next.by.place(), shown: shown_at.is_some(), ..window };
                     *windows.last_mut().expect("just seen") = grown;
                 }
@@ -173,7 +174,7 @@ impl PerSurvey {
     }
 
     fn shown_by(&self, fact: &Fact) -> Option<Millis> {
-        self.shown.iter().find(|shown| shown.offset == fact.event.offset).map(|shown| shown.at)
+        self.shown.iter().filter(|shown| shown.offset == fact.event.offset).map(|shown| shown.at).min()
     }
 
     /// The first cancelling event behind an arming, and before another place,

@@ -51,7 +51,7 @@ pub struct Quotas {
     /// By the offset of the record.
     parked: BTreeMap<u64, Parked>,
     dirty: BTreeSet<u64>,
-    /// Whether grants have moved since anyone who waits was served.
+    /// Whether the record at hand has moved any grants.
     pub moved: bool,
 }
 
@@ -168,10 +168,14 @@ impl Engine {
     /// Applies a user's record, or lets it wait for a grant that it needs, or
     /// behind others of its user that do.
     pub(super) fn judge_or_park(&mut self, at: Moment<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
-        let waiting = match self.quotas.anyone_waits() && may_need_grant(&record.body) {
-            true => self.quotas.of_user(&record.project, &record.user_id),
-            false => 0,
-        };
+        self.quotas.moved = false;
+        if !may_need_grant(&record.body) {
+            return match self.judge(at, record, false)? {
+                Judged::Done(effects) => self.serve_moved(at, effects),
+                Judged::Needs(_) => Ok(Effects::default()),
+            };
+        }
+        let waiting = self.quotas.of_user(&record.project, &record.user_id);
         let reply_to = at.reply_to.map(|to| String::from_utf8_lossy(to).into_owned());
         if waiting > 0 && self.quotas.join(record, reply_to.as_ref()) {
             return Ok(Effects::default());
@@ -182,13 +186,7 @@ impl Engine {
             None
         } else {
             match self.judge(at, record, may_wait)? {
-                Judged::Done(mut effects) => {
-                    // It may have given back what others wait for.
-                    if self.quotas.anyone_waits() && std::mem::take(&mut self.quotas.moved) {
-                        self.serve_parked(at, &mut effects)?;
-                    }
-                    return Ok(effects);
-                }
+                Judged::Done(effects) => return self.serve_moved(at, effects),
                 Judged::Needs(survey_id) => Some(survey_id),
             }
         };
@@ -207,6 +205,14 @@ impl Engine {
         self.quotas.dirty.insert(at.origin.offset);
         let mut effects = Effects::default();
         self.serve_parked(at, &mut effects)?;
+        Ok(effects)
+    }
+
+    /// What a record has given back may be what others wait for.
+    fn serve_moved(&mut self, at: Moment<'_>, mut effects: Effects) -> Result<Effects, Failure> {
+        if self.quotas.moved && self.quotas.anyone_waits() {
+            self.serve_parked(at, &mut effects)?;
+        }
         Ok(effects)
     }
 
@@ -278,9 +284,10 @@ impl Engine {
             Ok(Ok(judged)) => judged,
             Ok(Err(Failure::Reject(_))) | Err(_) => {
                 let refused = "it could not be applied when its turn came";
-                let reply = Answer::Refused { code: "invalid".into(), pointer: None, detail: refused.into() };
                 effects.outputs.push(outputs::unheard(own, ("panic", refused), &parked.value));
-                Judged::Done(Effects { reply: Some(reply), ..Effects::default() })
+                let reply = Answer::Refused { code: "invalid".into(), pointer: None, detail: refused.into() };
+                let heard = !parked.reply_to.is_empty();
+                Judged::Done(Effects { reply: heard.then_some(reply), ..Effects::default() })
             }
         };
         self.quotas.dirty.insert(offset);

@@ -122,6 +122,13 @@ fn survey() -> impl Strategy<Value = Value> {
     })
 }
 
+/// By survey.
+type Gates = Vec<(String, Option<Gate>)>;
+/// Survey, end of its window, place of the event behind it.
+type Winner = (String, Millis, Option<u64>);
+/// The smallest wins.
+type Rank = (bool, i64, Millis, Millis, usize);
+
 /// An offer, and what was told of it.
 #[derive(Debug, Clone)]
 struct Made {
@@ -325,16 +332,11 @@ impl World {
 
     /// What ought to be decided: each survey's gate, and which is offered with
     /// which window.
-    fn expected(
-        &self,
-        user_id: &str,
-        session: &str,
-        platform: &str,
-    ) -> (Vec<(String, Option<Gate>)>, Option<(String, Millis, Option<u64>)>) {
+    fn expected(&self, user_id: &str, session: &str, platform: &str) -> (Gates, Option<Winner>) {
         let mut ids: Vec<&String> = self.project.surveys.keys().collect();
         ids.sort_by_key(|id| (std::cmp::Reverse(self.survey(id).priority), (*id).clone()));
         let mut gates = Vec::new();
-        let mut best: Option<((bool, i64, Millis, Millis, usize), String, Option<u64>, Millis)> = None;
+        let mut best: Option<(Rank, Winner)> = None;
         for (n, id) in ids.into_iter().enumerate() {
             let survey = self.survey(id);
             match self.gate(user_id, survey, (session, platform), true) {
@@ -343,20 +345,20 @@ impl World {
                     let mut made = self.past(user_id).made.iter();
                     let again = made.any(|m| m.survey_id == *id && m.session == session && self.is_outstanding(m));
                     let rank = (!again, -survey.priority, expires_at, by.map_or(self.now, |(at, _)| at), n);
-                    if best.as_ref().is_none_or(|(best, ..)| rank < *best) {
-                        best = Some((rank, id.clone(), by.map(|(_, offset)| offset), expires_at));
+                    if best.as_ref().is_none_or(|(best, _)| rank < *best) {
+                        best = Some((rank, (id.clone(), expires_at, by.map(|(_, offset)| offset))));
                     }
                     gates.push((id.clone(), None));
                 }
             }
         }
-        let Some((_, winner, by, expires_at)) = best else { return (gates, None) };
+        let Some((_, winner)) = best else { return (gates, None) };
         for (id, gate) in &mut gates {
-            if gate.is_none() && *id != winner {
+            if gate.is_none() && *id != winner.0 {
                 *gate = Some(Gate::Preempted);
             }
         }
-        (gates, Some((winner, expires_at, by)))
+        (gates, Some(winner))
     }
 
     fn ask(&mut self, user_id: &str, session: &str, platform: &str) {
@@ -366,7 +368,7 @@ impl World {
         let out =
             self.apply(user_id, Told::default(), &Body::Trigger { trigger: "Main".into(), properties: "{}", context });
         let Some(Reply::Decided(decision)) = out.reply else { panic!("no decision") };
-        let told = |decision: &Decision| -> Vec<(String, Option<Gate>)> {
+        let told = |decision: &Decision| -> Gates {
             let of = |e: &crate::domain::decision::Evaluation| (e.survey_id.clone(), e.stop.as_ref().map(|s| s.gate));
             decision.evaluations.iter().map(of).collect()
         };
