@@ -128,8 +128,8 @@ impl Stage {
             };
             let mut user = before.clone();
             let out = apply::apply(scene, &mut user, &record, false);
-            if let Some(id) = &out.needs {
-                self.ledger.ask(&key(id), 1, self.now);
+            if !out.needs.is_empty() {
+                out.needs.iter().for_each(|id| drop(self.ledger.ask(&key(id), 1, self.now)));
                 continue;
             }
             out.quotas.iter().for_each(|(id, change)| self.ledger.change(&key(id), *change, self.now));

@@ -327,14 +327,15 @@ fn tag(answer: &mut Answer, version: u64) {
 /// come true.
 fn is_dry_run(query: &str) -> Result<bool, Problem> {
     let mut dry_run = false;
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+    for (n, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
         dry_run = match pair {
+            _ if n > 0 => return Err(Problem::field(Code::Invalid, "", "dry_run is given twice")),
             "dry_run=true" => true,
             "dry_run=false" => false,
             _ if pair.split('=').next() == Some("dry_run") => {
                 return Err(Problem::field(Code::Invalid, "", "dry_run must be true or false"));
             }
-            _ => return Err(Problem::field(Code::UnknownField, "", "the query may have dry_run alone")),
+            _ => return Err(Problem::field(Code::UnknownField, "", "the query may have nothing but dry_run")),
         };
     }
     Ok(dry_run)

@@ -51,15 +51,27 @@ pub async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failure> {
     }
     let client = Client::new(context, &args.server, KeyKind::Admin)?;
     let mut results = Vec::new();
-    for defined in &all {
-        results.push(put(&client, defined, args.dry_run).await?);
+    let outcome = bring(&client, &all, args, &mut results).await;
+    // What was done before something failed is done.
+    if outcome.is_ok() || !results.is_empty() {
+        print(context, args, results);
+    }
+    outcome
+}
+
+async fn bring(client: &Client, all: &[Defined], args: &ApplyArgs, results: &mut Vec<Value>) -> Result<(), Failure> {
+    for defined in all {
+        results.push(put(client, defined, args.dry_run).await?);
     }
     if args.prune {
-        results.extend(prune(&client, &all, args.dry_run).await?);
+        results.extend(prune(client, all, args.dry_run).await?);
     }
+    Ok(())
+}
+
+fn print(context: &Context, args: &ApplyArgs, results: Vec<Value>) {
     if context.format == Format::Json {
-        output::json(&Value::Array(results));
-        return Ok(());
+        return output::json(&Value::Array(results));
     }
     let text = |result: &Value, name: &str| match &result[name] {
         Value::Null => String::new(),
@@ -80,7 +92,6 @@ pub async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failure> {
     if args.dry_run {
         output::line("\nnothing was changed: --dry-run");
     }
-    Ok(())
 }
 
 fn path(kind: Kind, id: &str) -> String {

@@ -28,7 +28,22 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Defined>, Failure> {
             faults.append(&mut found);
         }
     }
+    faults.extend(twice(&all));
+    if faults.is_empty() && all.is_empty() {
+        faults.push("the files hold no definition: a document begins with kind: survey, endpoint or settings".into());
+    }
     if faults.is_empty() { Ok(all) } else { Err(Failure::usage(faults.join("\n"))) }
+}
+
+/// Definitions that another one of the same files would overwrite.
+fn twice(all: &[Defined]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (n, one) in all.iter().enumerate() {
+        let Some(first) = all[..n].iter().find(|first| first.kind == one.kind && first.id == one.id) else { continue };
+        let name = format!("{} {}", one.kind.name(), one.id);
+        faults.push(format!("{}: {} is defined already, at {}", one.place, name.trim_end(), first.place));
+    }
+    faults
 }
 
 fn read_one(path: &Path, all: &mut Vec<Defined>) -> Result<(), Vec<String>> {
@@ -54,15 +69,16 @@ fn read_one(path: &Path, all: &mut Vec<Defined>) -> Result<(), Vec<String>> {
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
-/// Checks a document by its `kind`. Targets are the server's to judge: only it
-/// knows which networks are allowed.
+/// Checks a document by its `kind`. Which networks are allowed only the server
+/// knows: what no server takes is told here.
 fn check(value: &Value) -> Result<(Kind, String), Vec<Fault>> {
     let given = value.get("kind").and_then(Value::as_str).unwrap_or_default();
     let id = |kind: Kind| value.get(kind.id_member()).and_then(Value::as_str).unwrap_or_default().to_owned();
     match Kind::ALL.iter().find(|(name, _)| *name == given) {
         Some((_, Kind::Survey)) => definition::survey(value, None).map(|s| (Kind::Survey, s.survey_id)),
         Some((_, Kind::Endpoint)) => {
-            definition::endpoint(value, None, Target::Trusted).map(|_| (Kind::Endpoint, id(Kind::Endpoint)))
+            let anywhere = ["0.0.0.0/0", "::/0"].map(|net| net.parse().expect("a network"));
+            definition::endpoint(value, None, Target::Check(&anywhere)).map(|_| (Kind::Endpoint, id(Kind::Endpoint)))
         }
         Some((_, Kind::Settings)) => definition::settings(value).map(|_| (Kind::Settings, String::new())),
         _ => Err(vec![Fault {

@@ -426,7 +426,12 @@ impl Ledger {
         if !all && self.lapse_at.is_none_or(|at| now < at) {
             return Vec::new();
         }
-        let scarce: Vec<Key> = self.scarce.iter().cloned().collect();
+        self.settle_but(&BTreeSet::new(), now)
+    }
+
+    /// The same, but for these quotas.
+    pub fn settle_but(&mut self, kept: &BTreeSet<Key>, now: Millis) -> Vec<Mail> {
+        let scarce: Vec<Key> = self.scarce.difference(kept).cloned().collect();
         scarce.iter().flat_map(|key| self.give_back(key, now)).collect()
     }
 

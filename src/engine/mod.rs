@@ -112,8 +112,8 @@ impl Engine {
             _ => false,
         };
         let out = apply::apply(scene, &mut user, record, seen);
-        if let Some(survey_id) = out.needs {
-            return Ok(Judged::Needs(survey_id));
+        if !out.needs.is_empty() {
+            return Ok(Judged::Needs(out.needs));
         }
         if matches!(record.body, Body::Erase) {
             self.spilled.insert(erased_mark(record), at.now);
@@ -337,8 +337,8 @@ impl Engine {
 /// What came of a user's record.
 enum Judged {
     Done(Effects),
-    /// A grant of this survey's quota is needed first; nothing has changed.
-    Needs(String),
+    /// Grants of these surveys' quotas are needed first; nothing has changed.
+    Needs(Vec<String>),
 }
 
 /// By which the table of ids knows that a user was erased; no event is called so.

@@ -40,8 +40,8 @@ struct Parked {
     event_id: Option<String>,
     reply_to: Vec<String>,
     parked_at: Millis,
-    /// The survey of which a grant is needed; `None` behind another of the user.
-    waits_for: Option<String>,
+    /// The surveys of which a grant is needed; none behind another of the user.
+    waits_for: BTreeSet<String>,
 }
 
 /// The quotas of a partition, and who waits for them.
@@ -114,6 +114,14 @@ impl Quotas {
         })
     }
 
+    fn waited_for(&self) -> BTreeSet<Key> {
+        let of = |parked: &Parked| {
+            let project = parked.project.clone();
+            parked.waits_for.clone().into_iter().map(move |survey_id| (project.clone(), survey_id))
+        };
+        self.parked.values().flat_map(of).collect()
+    }
+
     fn parked_bytes(&self) -> usize {
         self.parked.values().map(|parked| parked.value.len_bytes()).sum()
     }
@@ -183,11 +191,11 @@ impl Engine {
         let room = self.quotas.parked.len() < MAX_PARKED && self.quotas.parked_bytes() < MAX_PARKED_BYTES;
         let may_wait = waiting < MAX_PARKED_OF_USER && room;
         let waits_for = if waiting > 0 && may_wait {
-            None
+            BTreeSet::new()
         } else {
             match self.judge(at, record, may_wait)? {
                 Judged::Done(effects) => return self.serve_moved(at, effects),
-                Judged::Needs(survey_id) => Some(survey_id),
+                Judged::Needs(surveys) => surveys.into_iter().collect(),
             }
         };
         let (value, trusted) = written(record);
@@ -242,14 +250,16 @@ impl Engine {
                     continue;
                 }
                 let patient = at.now < parked.parked_at.saturating_add(PATIENCE);
-                let key = parked.waits_for.clone().map(|survey_id| (parked.project.clone(), survey_id));
-                let key = key.filter(|key| patient && self.quotas.ledger.room(key, at.now) == Room::Ask);
-                let needed = match key {
-                    Some(key) => Some(key.1),
-                    None => self.run_parked(at, offset, patient, effects)?,
-                };
-                if let Some(survey_id) = needed {
-                    *wanted.entry((whose.0.clone(), survey_id)).or_default() += 1;
+                let asks = |id: &&String| self.room(&whose.0, id, at.now) == Room::Ask;
+                let mut needed: Vec<String> =
+                    parked.waits_for.iter().filter(|id| patient && asks(id)).cloned().collect();
+                if needed.is_empty() {
+                    needed = self.run_parked(at, offset, patient, effects)?;
+                }
+                for survey_id in &needed {
+                    *wanted.entry((whose.0.clone(), survey_id.clone())).or_default() += 1;
+                }
+                if !needed.is_empty() {
                     blocked.insert(whose);
                 }
             }
@@ -262,19 +272,25 @@ impl Engine {
                 break;
             }
         }
-        let mail = self.quotas.ledger.settle(true, at.now);
+        // What somebody waits with is kept until the rest has come.
+        let kept = self.quotas.waited_for();
+        let mail = self.quotas.ledger.settle_but(&kept, at.now);
         post(mail, effects);
         Ok(())
     }
 
-    /// Applies one of them; gives the survey of which it needs a grant still.
+    fn room(&self, project: &str, survey_id: &str, now: Millis) -> Room {
+        self.quotas.ledger.room(&(project.to_owned(), survey_id.to_owned()), now)
+    }
+
+    /// Applies one of them; gives the surveys of which it needs a grant still.
     fn run_parked(
         &mut self,
         at: Moment<'_>,
         offset: u64,
         patient: bool,
         effects: &mut Effects,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Vec<String>, Failure> {
         let parked = self.quotas.parked[&offset].clone();
         let own = Moment { origin: Origin { offset, ..at.origin }, ..at };
         // A panic is this record's alone, and not of the one that released it.
@@ -292,11 +308,11 @@ impl Engine {
         };
         self.quotas.dirty.insert(offset);
         match judged {
-            Judged::Needs(survey_id) => {
+            Judged::Needs(surveys) => {
                 if let Some(parked) = self.quotas.parked.get_mut(&offset) {
-                    parked.waits_for = Some(survey_id.clone());
+                    parked.waits_for.extend(surveys.iter().cloned());
                 }
-                Ok(Some(survey_id))
+                Ok(surveys)
             }
             Judged::Done(late) => {
                 self.quotas.parked.remove(&offset);
@@ -312,7 +328,7 @@ impl Engine {
                     }
                     None => {}
                 }
-                Ok(None)
+                Ok(Vec::new())
             }
         }
     }
@@ -345,16 +361,16 @@ impl Engine {
         self.quotas.parked.clear();
     }
 
-    /// The grant that the newest waiting request needs, as the bank would send it.
-    pub fn awaited_grant(&self) -> Option<Mail> {
-        let parked = self.quotas.parked.values().next_back()?;
-        let (project, survey_id) = (parked.project.clone(), parked.waits_for.clone()?);
-        let key = (project, survey_id);
+    /// The grants that whoever waits needs, as the bank would send them.
+    pub fn awaited_grants(&self) -> Vec<Mail> {
         let ledger = &self.quotas.ledger;
-        let epoch = ledger.accounts.get(&key)?.epoch;
-        let (project, survey_id) = key;
-        let message = Message::Grant { count: 1, keep: false };
-        Some(Mail { project, survey_id, epoch, from: quota::BANK, to: ledger.partition(), message })
+        let grant = |(project, survey_id): Key| {
+            let epoch = ledger.accounts.get(&(project.clone(), survey_id.clone()))?.epoch;
+            let message = Message::Grant { count: 1, keep: false };
+            Some(Mail { project, survey_id, epoch, from: quota::BANK, to: ledger.partition(), message })
+        };
+        let wanted = self.quotas.waited_for().into_iter();
+        wanted.filter(|key| ledger.room(key, Millis::MAX) == Room::Ask).filter_map(grant).collect()
     }
 
     /// Something that the bank, or one of its customers, has to say.

@@ -197,16 +197,24 @@ fn concerns(record: &Record<'_>, question: &Question) -> bool {
 fn body(player: &mut Player<Engine>, now: Millis, decoded: Decoded<'_>) -> Result<(Value, Vec<String>), Error> {
     let failed = |e: crate::actor::Failure| Error::Failed(e.to_string());
     player.machine_mut().forget_waiting();
-    let mut effects = player.ask(now, decoded).map_err(failed)?;
+    let effects = player.ask(now, decoded).map_err(failed)?;
     let mut granted = Vec::new();
+    let (mut reply, mut late) = (effects.reply, effects.late_replies);
     loop {
-        let late = effects.late_replies.pop().map(|(_, answer)| answer);
-        if let Some(Answer::Body { server, .. }) = effects.reply.or(late) {
+        let said = reply.take().or_else(|| late.pop().map(|(_, answer)| answer));
+        if let Some(Answer::Body { server, .. }) = said {
             return Ok((server.value(), granted));
         }
-        let Some(grant) = player.machine().awaited_grant() else { return Ok((Value::Null, granted)) };
-        granted.push(grant.survey_id.clone());
-        effects = player.ask(now, Decoded::Internal(Box::new(Internal::Quota(grant)))).map_err(failed)?;
+        let grants = player.machine().awaited_grants();
+        if grants.is_empty() {
+            return Ok((Value::Null, granted));
+        }
+        for grant in grants {
+            granted.push(grant.survey_id.clone());
+            let grant = Decoded::Internal(Box::new(Internal::Quota(grant)));
+            let then = player.ask(now, grant).map_err(failed)?;
+            late.extend(then.late_replies);
+        }
     }
 }
 
@@ -243,6 +251,10 @@ fn limits(value: &[u8], project: &str) -> bool {
 }
 
 fn cluster_key(config: &Config) -> Result<ClusterKey, Error> {
+    let log = config.data_dir.join("log");
+    if !config.kafka && !log.exists() {
+        return Err(Error::Unreachable(format!("{} holds no log; give --data-dir", log.display())));
+    }
     let path = config.key_file.clone().unwrap_or_else(|| config.data_dir.join("secrets.key"));
     let text = std::fs::read_to_string(&path).map_err(|e| {
         Error::Usage(format!(

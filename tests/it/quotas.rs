@@ -70,6 +70,8 @@ async fn exactly_so_many_complete_whoever_asks_and_whatever_they_do() {
         completed += crowd(&server, 600..1_200, |_| Habit::Completes).await;
         assert_eq!(completed, limit);
         assert_eq!(crowd(&server, 1_200..1_300, |_| Habit::Completes).await, 0, "and not one more");
+        let stranger = server.get("/v1/users/stranger").await.body["surveys"][0].clone();
+        assert_eq!((&stranger["eligible"], &stranger["gate"]), (&json!(false), &json!("quota_full")), "{stranger}");
         let stats = "/v1/surveys/open/stats";
         server.until("all is counted", async || server.get(stats).await.body["completed"] == limit).await;
         // More of it: open again at once.

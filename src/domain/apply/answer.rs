@@ -63,7 +63,7 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
                 user.offers[index].held_until = None;
             }
             Room::Ask => {
-                out.needs = Some(survey.survey_id.clone());
+                out.needs.push(survey.survey_id.clone());
                 return;
             }
             Room::Full => {

@@ -55,7 +55,7 @@ pub(super) fn trigger(scene: Scene<'_>, user: &mut User, record: &Record<'_>, as
     };
     let entry = &scene.project.surveys[&evaluations[chosen].survey_id];
     if winner.needs_grant {
-        out.needs = Some(entry.current.survey_id.clone());
+        out.needs.push(entry.current.survey_id.clone());
         return;
     }
     let offered = match winner.again {

@@ -104,7 +104,8 @@ impl Case<'_> {
         let state = self.state().filter(|state| state.mark == self.entry.mark);
         let none = |until| Err(stop(Gate::NotActivated, Value::Null, until));
         let Some(state) = state else { return none(None) };
-        let next = || state.next_window(rules, now).map(|at| at.saturating_add(survey.delay));
+        // Then the gate opens; a delay is the next one's to tell.
+        let next = || state.next_window(rules, now);
         let Some(window) = state.window(rules, now) else { return none(next()) };
         let (at, by) = (window.by.at, &window.by.by.event);
         let ends_at = window.end(rules);

@@ -83,7 +83,7 @@ pub struct Standing {
 
 pub(super) fn user(scene: Scene<'_>, user: &User, out: &mut Outputs) {
     let (surveys, needs) = standings(scene, user);
-    if needs.is_some() {
+    if !needs.is_empty() {
         out.needs = needs;
         return;
     }
@@ -152,19 +152,19 @@ fn counters(state: &PerSurvey) -> SurveyCounters {
 }
 
 /// Of the surveys that a trigger can show, by priority, then id.
-/// With one of which only the bank knows whether its quota is used up.
-fn standings(scene: Scene<'_>, user: &User) -> (Vec<Standing>, Option<String>) {
+/// With those of which only the bank knows whether their quota is used up.
+fn standings(scene: Scene<'_>, user: &User) -> (Vec<Standing>, Vec<String>) {
     let (context, properties, attributes) = (Context::default(), serde_json::json!({}), OnceCell::new());
     let asked = Asked { trigger: "", properties: "{}", context: &context };
     let mut entries: Vec<_> = scene.project.surveys.values().filter(|entry| entry.current.status.decides()).collect();
     entries.sort_by_key(|entry| (std::cmp::Reverse(entry.current.priority), entry.current.survey_id.clone()));
-    let mut needs = None;
+    let mut needs = Vec::new();
     let mut standings = Vec::new();
     for entry in entries.into_iter().filter(|entry| !entry.current.show_on.is_empty()) {
         let case = Case { scene, user, entry, asked, properties: &properties, attributes: &attributes };
         let stands = case.stand();
         if stands.as_ref().is_ok_and(|passed| passed.needs_grant) {
-            needs = Some(entry.current.survey_id.clone());
+            needs.push(entry.current.survey_id.clone());
         }
         let stop = stands.err();
         standings.push(Standing {

@@ -17,7 +17,7 @@ pub(super) fn show(scene: Scene<'_>, user: &User, survey_id: &str, context: &Con
     let Some(entry) = link_survey(scene, survey_id) else { return out.refuse(Refusal::UnknownSurvey) };
     match closed(scene, user, entry, context) {
         Err(gate) => out.refuse(Refusal::Closed(gate)),
-        Ok(true) => out.needs = Some(survey_id.to_owned()),
+        Ok(true) => out.needs.push(survey_id.to_owned()),
         Ok(false) => {
             let view = LinkView { survey: entry.current.clone(), version: entry.version };
             out.reply = Some(Reply::Link(Box::new(view)));
@@ -49,7 +49,7 @@ pub(super) fn open(
             return None;
         }
         Ok(true) => {
-            out.needs = Some(survey_id.to_owned());
+            out.needs.push(survey_id.to_owned());
             return None;
         }
         Ok(false) => {}

@@ -81,9 +81,9 @@ pub struct Outputs {
     pub spilled: Vec<(u128, Millis)>,
     /// What it means to the quotas of surveys.
     pub quotas: Vec<(String, Change)>,
-    /// The survey of which a grant is needed first. Then the record has had no
+    /// Surveys of which a grant is needed first. Then the record has had no
     /// effect, and the user is to stay as they were.
-    pub needs: Option<String>,
+    pub needs: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -229,7 +229,7 @@ pub fn apply(scene: Scene<'_>, user: &mut User, record: &Record<'_>, seen_before
         Body::ShowUser => inspect::user(scene, user, &mut out),
         Body::ShowLink { survey_id, context } => link::show(scene, user, survey_id, context, &mut out),
     }
-    if out.needs.is_some() {
+    if !out.needs.is_empty() {
         return Outputs { needs: out.needs, ..Outputs::default() };
     }
     user.bound();

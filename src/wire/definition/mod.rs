@@ -160,7 +160,10 @@ fn id(reader: &mut Reader<'_>, kind: Kind, wanted: Option<&str>) -> String {
         (Some(given), _) => given,
         (None, Some(wanted)) => wanted.to_owned(),
         (None, None) => {
-            reader.missing(member);
+            // One that is wrong has been told of.
+            if reader.raw(member).is_none() {
+                reader.missing(member);
+            }
             String::new()
         }
     }
