@@ -212,6 +212,18 @@ impl Bank {
         self.limit.saturating_sub(self.out.iter().flatten().sum())
     }
 
+    /// Whether a partition that asks would get something; `None` when that
+    /// depends on what others have not used.
+    pub fn gives(&self, asking: u32) -> Option<bool> {
+        let unused = |(of, out): (u32, &Option<u64>)| {
+            of != asking && !self.scarce.contains(&of) && out.is_some_and(|out| out > 0)
+        };
+        match self.free() {
+            0 if (0..).zip(&self.out).any(unused) => None,
+            free => Some(free > 0),
+        }
+    }
+
     /// What a partition gets beyond what it wants, while there is plenty.
     fn slice(&self) -> u64 {
         self.free().saturating_sub(RESERVE) / (2 * self.out.len() as u64)

@@ -361,6 +361,11 @@ impl Engine {
         self.quotas.parked.clear();
     }
 
+    /// Whether the bank here would give a partition a grant: see [`quota::Bank::gives`].
+    pub fn bank_gives(&self, key: &Key, asking: u32) -> Option<bool> {
+        self.quotas.ledger.banks.get(key)?.gives(asking)
+    }
+
     /// The grants that whoever waits needs, as the bank would send them.
     pub fn awaited_grants(&self) -> Vec<Mail> {
         let ledger = &self.quotas.ledger;

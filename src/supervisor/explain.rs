@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::LOGIC_VERSION;
 use crate::domain::id;
+use crate::domain::quota::{self, Key, Mail, Message};
 use crate::domain::record::{Body, Context, Record};
 use crate::domain::time::{self, Millis};
 use crate::engine::Engine;
@@ -80,9 +81,25 @@ impl Journal {
 struct Place {
     incarnation: u128,
     partitions: u32,
-    /// The first offset that is this log's own and still there.
-    start: u64,
     log: Option<Log>,
+}
+
+/// The journal up to a moment.
+struct Past<'a> {
+    config: &'a Config,
+    key: ClusterKey,
+    place: Place,
+    until: Millis,
+    project: &'a str,
+    /// For snapshots that are fetched.
+    folder: tempfile::TempDir,
+}
+
+/// A partition as it was then.
+struct Then {
+    player: Player<Engine>,
+    begun_with: Option<Manifest>,
+    records: u64,
 }
 
 /// Reads, and answers with the user, the imagined decision, and the decisions
@@ -93,71 +110,25 @@ struct Place {
 /// beginning is known from no snapshot.
 pub fn explain(config: &Config, question: &Question, told: impl Fn(u64)) -> Result<Value, Error> {
     let key = cluster_key(config)?;
-    let place = open(config, &key, &question.user_id)?;
+    let place = open(config, &key)?;
     let partition = id::partition_of(&question.user_id, place.partitions);
-    let at = At { topic: Topic::Events, partition };
     let until = question.at.unwrap_or(Millis::MAX);
-    let folder = tempfile::tempdir()?;
-    let (store, begun_with) = match nearest(config, (partition, &place), until, folder.path())? {
-        Some((store, manifest)) => (store, Some(manifest)),
-        None if place.start == 0 => (Arc::new(Store::Memory(Memory::default())), None),
-        None => {
-            return Err(Error::Refused(format!(
-                "{at} begins at {}: what was before has been trimmed, and no snapshot from before that time is there \
-                 to begin with",
-                place.start
-            )));
-        }
-    };
-    let meta = Meta::load(&store).map_err(stopped)?;
-    let meta = meta.unwrap_or_else(|| Meta::new(place.incarnation, place.partitions, LOGIC_VERSION));
-    let next = meta.next;
-    let engine = Engine::open(store, (partition, place.partitions), CACHED_USERS).map_err(stopped)?;
-    let everyone = engine.has_quotas(&question.project)
-        || counts_everyone(journal(config, &place, at, next)?, &key, &question.project)?;
-    let mut player = Player::new(key, partition, place.incarnation, meta, engine);
-    let wanted = |decoded: &Decoded<'_>| match decoded {
-        Decoded::User(record) => everyone || concerns(record, question),
-        Decoded::Internal(internal) => match &**internal {
-            Internal::Query(_) => everyone,
-            Internal::Erase { project, user_id, .. } => {
-                everyone || (*project == question.project && *user_id == question.user_id)
-            }
-            _ => true,
-        },
-    };
-    let mut journal = journal(config, &place, at, next)?;
+    let past = Past { config, key, place, until, project: &question.project, folder: tempfile::tempdir()? };
     let mut decisions: Vec<Value> = Vec::new();
-    let mut read = 0;
-    let mut over = false;
-    while !over {
-        let records = journal.read()?;
-        over = records.is_empty();
-        for record in records.iter().filter(|record| record.offset >= next) {
-            if record.appended_at + player.meta.ahead > until {
-                over = true;
-                break;
-            }
-            read += 1;
-            let effects = player.play(record, &wanted).map_err(|e| Error::Failed(e.to_string()))?;
-            let outputs = effects.map(|effects| effects.outputs).unwrap_or_default();
-            let decided = outputs.iter().filter(|output| output.topic == Topic::Decisions);
-            for value in decided.filter_map(|output| serde_json::from_slice::<Value>(output.value.as_deref()?).ok()) {
-                if value["user_id"] == question.user_id && value["project"] == question.project {
-                    decisions.push(value);
-                }
-            }
-            if decisions.len() > 2 * SHOWN_DECISIONS {
-                decisions.drain(..SHOWN_DECISIONS);
-            }
+    let Then { mut player, begun_with, records } = past.read(partition, Some(&question.user_id), |read, made| {
+        decisions.extend(made);
+        if decisions.len() > 2 * SHOWN_DECISIONS {
+            decisions.drain(..SHOWN_DECISIONS);
         }
         told(read);
-    }
+    })?;
     let now = question.at.unwrap_or_else(|| Clock::new().wall() + player.meta.ahead);
+    let offset = player.meta.next;
+    let mut bank = Bank { past: &past, asking: partition, then: None, now };
     let query =
         Query { project: question.project.clone(), user_id: question.user_id.clone(), offer_id: None, survey_id: None };
-    let offset = player.meta.next;
-    let (user, _) = body(&mut player, now, Decoded::Internal(Box::new(Internal::Query(query))))?;
+    let query = Decoded::Internal(Box::new(Internal::Query(query)));
+    let (user, _) = body(&mut player, &mut bank, query)?;
     let (decision, needs_grant) = match &question.trigger {
         None => (Value::Null, Vec::new()),
         Some((trigger, properties, context)) => {
@@ -168,7 +139,7 @@ pub fn explain(config: &Config, question: &Question, told: impl Fn(u64)) -> Resu
                 told: Default::default(),
                 body: Body::Trigger { trigger: trigger.into(), properties, context: context.clone() },
             };
-            body(&mut player, now, Decoded::User(Box::new(record)))?
+            body(&mut player, &mut bank, Decoded::User(Box::new(record)))?
         }
     };
     decisions.reverse();
@@ -179,7 +150,7 @@ pub fn explain(config: &Config, question: &Question, told: impl Fn(u64)) -> Resu
         "at": time::format_time(now),
         "partition": partition,
         "offset": offset,
-        "records": read,
+        "records": records,
         "snapshot": begun_with.as_ref().map(Manifest::name),
         "user": user,
         "decision": decision,
@@ -188,32 +159,161 @@ pub fn explain(config: &Config, question: &Question, told: impl Fn(u64)) -> Resu
     }))
 }
 
-fn concerns(record: &Record<'_>, question: &Question) -> bool {
-    record.project == question.project && record.user_id == question.user_id
+impl Past<'_> {
+    /// Reads a partition: for one user, or for all. `each` hears how many records
+    /// have been read, and the decisions about the user since it heard last.
+    fn read(
+        &self,
+        partition: u32,
+        user_id: Option<&str>,
+        mut each: impl FnMut(u64, Vec<Value>),
+    ) -> Result<Then, Error> {
+        let at = At { topic: Topic::Events, partition };
+        let start = self.start(at)?;
+        let (store, begun_with) = match self.nearest(partition, start)? {
+            Some((store, manifest)) => (store, Some(manifest)),
+            None if start == 0 => (Arc::new(Store::Memory(Memory::default())), None),
+            None => {
+                return Err(Error::Refused(format!(
+                    "{at} begins at {start}: what was before has been trimmed, and no snapshot from before that time \
+                     is there to begin with"
+                )));
+            }
+        };
+        let (incarnation, partitions) = (self.place.incarnation, self.place.partitions);
+        let meta = Meta::load(&store).map_err(stopped)?;
+        let meta = meta.unwrap_or_else(|| Meta::new(incarnation, partitions, LOGIC_VERSION));
+        let next = meta.next;
+        let engine = Engine::open(store, (partition, partitions), CACHED_USERS).map_err(stopped)?;
+        let everyone = user_id.is_none()
+            || engine.has_quotas(self.project)
+            || counts_everyone(self.journal(at, next), &self.key, self.project)?;
+        let concerned = |project: &str, user: &str| everyone || (project == self.project && Some(user) == user_id);
+        let wanted = |decoded: &Decoded<'_>| match decoded {
+            Decoded::User(record) => concerned(&record.project, &record.user_id),
+            Decoded::Internal(internal) => match &**internal {
+                Internal::Query(_) => everyone,
+                Internal::Erase { project, user_id, .. } => concerned(project, user_id),
+                _ => true,
+            },
+        };
+        let mut player = Player::new(self.key.clone(), partition, incarnation, meta, engine);
+        let mut journal = self.journal(at, next);
+        let (mut read, mut over) = (0, false);
+        while !over {
+            let records = journal.read()?;
+            over = records.is_empty();
+            let mut decisions = Vec::new();
+            for record in records.iter().filter(|record| record.offset >= next) {
+                if record.appended_at + player.meta.ahead > self.until {
+                    over = true;
+                    break;
+                }
+                read += 1;
+                let effects = player.play(record, &wanted).map_err(|e| Error::Failed(e.to_string()))?;
+                let outputs = effects.map(|effects| effects.outputs).unwrap_or_default();
+                let decided = outputs.iter().filter(|output| output.topic == Topic::Decisions);
+                let values = decided.filter_map(|output| serde_json::from_slice(output.value.as_deref()?).ok());
+                let theirs = |value: &Value| value["project"] == self.project && value["user_id"].as_str() == user_id;
+                decisions.extend(values.filter(theirs));
+            }
+            each(read, decisions);
+        }
+        Ok(Then { player, begun_with, records: read })
+    }
+
+    /// The first offset that is this log's own and still there.
+    fn start(&self, at: At) -> Result<u64, Error> {
+        match &self.place.log {
+            None => Ok(Follower::new(&self.config.data_dir.join("log"), at).start()?),
+            Some(log) => Ok(log.bounds(at)?.start.max(log.begins(at.partition))),
+        }
+    }
+
+    fn journal(&self, at: At, next: u64) -> Journal {
+        match &self.place.log {
+            None => Journal::Files { follower: Follower::new(&self.config.data_dir.join("log"), at), ended: false },
+            Some(log) => {
+                let bell = Arc::new(Bell::default());
+                Journal::Brokers { reader: log.reader("explain", bell.clone()), bell, at, next }
+            }
+        }
+    }
+
+    /// The newest snapshot from before that moment, where reading from the
+    /// beginning cannot be done or takes long.
+    fn nearest(&self, partition: u32, start: u64) -> Result<Option<(Arc<Store>, Manifest)>, Error> {
+        let depot = match depot(self.config) {
+            Ok(depot) => depot,
+            Err(_) if start == 0 => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let failed = |e: snapshot::Error| Error::Unreachable(e.to_string());
+        let shared = Shared::new(STORE_MEMORY_BYTES);
+        let mut manifests = depot.list(Role::Engine.name(), partition).map_err(failed)?;
+        let ours = format!("{:032x}", self.place.incarnation);
+        manifests.retain(|m| m.subject.incarnation == ours && m.subject.logic_version == LOGIC_VERSION);
+        let least = if start > 0 { start } else { MANY_RECORDS };
+        manifests.retain(|m| m.subject.position >= least && m.subject.created_at <= self.until);
+        manifests.sort_by_key(|m| std::cmp::Reverse(m.subject.position));
+        for (n, manifest) in manifests.into_iter().enumerate() {
+            let into = self.folder.path().join(format!("{partition}-{n}"));
+            depot.restore(&manifest, &into, |_, _| true).map_err(failed)?;
+            let store = data::open_store(&into, Family::ENGINE, &shared)?;
+            if Meta::load(&store).map_err(stopped)?.is_some_and(|meta| meta.now <= self.until) {
+                return Ok(Some((store, manifest)));
+            }
+        }
+        Ok(None)
+    }
 }
 
-/// The body of the answer, and the surveys of which a grant would have to be
-/// asked for: it is answered as if there were one.
-fn body(player: &mut Player<Engine>, now: Millis, decoded: Decoded<'_>) -> Result<(Value, Vec<String>), Error> {
+/// The bank of the quotas, read when somebody asks for a grant.
+struct Bank<'a> {
+    past: &'a Past<'a>,
+    asking: u32,
+    then: Option<Player<Engine>>,
+    now: Millis,
+}
+
+impl Bank<'_> {
+    /// Whether it would give one; `None` when that depends on what other
+    /// partitions have not used.
+    fn gives(&mut self, own: &Player<Engine>, key: &Key) -> Result<Option<bool>, Error> {
+        if self.asking == quota::BANK {
+            return Ok(own.machine().bank_gives(key, self.asking));
+        }
+        if self.then.is_none() {
+            self.then = Some(self.past.read(quota::BANK, None, |_, _| {})?.player);
+        }
+        Ok(self.then.as_ref().and_then(|then| then.machine().bank_gives(key, self.asking)))
+    }
+}
+
+/// The body of the answer, and the surveys of which it supposes that there is a
+/// grant left.
+fn body(player: &mut Player<Engine>, bank: &mut Bank<'_>, decoded: Decoded<'_>) -> Result<(Value, Vec<String>), Error> {
     let failed = |e: crate::actor::Failure| Error::Failed(e.to_string());
     player.machine_mut().forget_waiting();
-    let effects = player.ask(now, decoded).map_err(failed)?;
-    let mut granted = Vec::new();
+    let effects = player.ask(bank.now, decoded).map_err(failed)?;
+    let mut supposed = Vec::new();
     let (mut reply, mut late) = (effects.reply, effects.late_replies);
     loop {
         let said = reply.take().or_else(|| late.pop().map(|(_, answer)| answer));
         if let Some(Answer::Body { server, .. }) = said {
-            return Ok((server.value(), granted));
+            return Ok((server.value(), supposed));
         }
         let grants = player.machine().awaited_grants();
         if grants.is_empty() {
-            return Ok((Value::Null, granted));
+            return Ok((Value::Null, supposed));
         }
         for grant in grants {
-            granted.push(grant.survey_id.clone());
-            let grant = Decoded::Internal(Box::new(Internal::Quota(grant)));
-            let then = player.ask(now, grant).map_err(failed)?;
-            late.extend(then.late_replies);
+            let key = (grant.project.clone(), grant.survey_id.clone());
+            let gives = bank.gives(player, &key)?;
+            supposed.extend(gives.is_none().then(|| grant.survey_id.clone()));
+            let message = if gives == Some(false) { Message::Refuse } else { grant.message.clone() };
+            let answer = Decoded::Internal(Box::new(Internal::Quota(Mail { message, ..grant })));
+            late.extend(player.ask(bank.now, answer).map_err(failed)?.late_replies);
         }
     }
 }
@@ -265,66 +365,16 @@ fn cluster_key(config: &Config) -> Result<ClusterKey, Error> {
     ClusterKey::parse(&text).ok_or_else(|| Error::Usage(format!("{} must hold 64 hex digits", path.display())))
 }
 
-fn open(config: &Config, key: &ClusterKey, user_id: &str) -> Result<Place, Error> {
+fn open(config: &Config, key: &ClusterKey) -> Result<Place, Error> {
     if !config.kafka {
         let dir = config.data_dir.join("log");
         let Some((incarnation, partitions)) = Embedded::identity_of(&dir)? else {
             return Err(Error::Unreachable(format!("{} holds no log; give --data-dir", dir.display())));
         };
-        let at = At { topic: Topic::Events, partition: id::partition_of(user_id, partitions) };
-        let start = Follower::new(&dir, at).start()?;
-        return Ok(Place { incarnation, partitions, start, log: None });
+        return Ok(Place { incarnation, partitions, log: None });
     }
-    let kafka = Kafka::connect(kafka_settings(config, key.check()))?;
-    let log = Log::Kafka(kafka);
-    let partition = id::partition_of(user_id, log.partitions());
-    let start = log.bounds(At { topic: Topic::Events, partition })?.start.max(log.begins(partition));
-    Ok(Place { incarnation: log.incarnation(), partitions: log.partitions(), start, log: Some(log) })
-}
-
-fn journal(config: &Config, place: &Place, at: At, next: u64) -> Result<Journal, Error> {
-    match &place.log {
-        None => {
-            let follower = Follower::new(&config.data_dir.join("log"), at);
-            Ok(Journal::Files { follower, ended: false })
-        }
-        Some(log) => {
-            let bell = Arc::new(Bell::default());
-            Ok(Journal::Brokers { reader: log.reader("explain", bell.clone()), bell, at, next })
-        }
-    }
-}
-
-/// The newest snapshot from before `until`, where reading from the beginning
-/// cannot be done or takes long.
-fn nearest(
-    config: &Config,
-    (partition, place): (u32, &Place),
-    until: Millis,
-    folder: &std::path::Path,
-) -> Result<Option<(Arc<Store>, Manifest)>, Error> {
-    let depot = match depot(config) {
-        Ok(depot) => depot,
-        Err(_) if place.start == 0 => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let failed = |e: snapshot::Error| Error::Unreachable(e.to_string());
-    let shared = Shared::new(STORE_MEMORY_BYTES);
-    let mut manifests = depot.list(Role::Engine.name(), partition).map_err(failed)?;
-    let ours = format!("{:032x}", place.incarnation);
-    manifests.retain(|m| m.subject.incarnation == ours && m.subject.logic_version == LOGIC_VERSION);
-    let least = if place.start > 0 { place.start } else { MANY_RECORDS };
-    manifests.retain(|m| m.subject.position >= least && m.subject.created_at <= until);
-    manifests.sort_by_key(|m| std::cmp::Reverse(m.subject.position));
-    for (n, manifest) in manifests.into_iter().enumerate() {
-        let into = folder.join(n.to_string());
-        depot.restore(&manifest, &into, |_, _| true).map_err(failed)?;
-        let store = data::open_store(&into, Family::ENGINE, &shared)?;
-        if Meta::load(&store).map_err(stopped)?.is_some_and(|meta| meta.now <= until) {
-            return Ok(Some((store, manifest)));
-        }
-    }
-    Ok(None)
+    let log = Log::Kafka(Kafka::connect(kafka_settings(config, key.check()))?);
+    Ok(Place { incarnation: log.incarnation(), partitions: log.partitions(), log: Some(log) })
 }
 
 fn stopped(stop: Stop) -> Error {

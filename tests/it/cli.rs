@@ -232,6 +232,16 @@ async fn what_was_known_is_explained_from_the_journal() {
         let told = explain(&[&user, "--trigger", "Main", "--at", at]);
         assert_eq!(told["decisions"][0], **last, "decided at that very moment");
     }
+    // What would be decided is what is decided then, whatever is left of the quota.
+    for n in 0..12 {
+        let user = format!("stranger{n}");
+        let told = explain(&[&user, "--trigger", "Main"]);
+        let decision = server.trigger(&user, "Main").await;
+        if told["needs_grant"] == json!([]) {
+            let said = |decision: &Value| (decision["reason"].clone(), decision["survey"]["survey_id"].clone());
+            assert_eq!(said(&told["decision"]), said(&decision), "{told}");
+        }
+    }
     let before = explain(&["u0", "--at", "2020-01-01T00:00:00Z", "--trigger", "Main"]);
     assert_eq!((&before["user"]["known"], &before["decision"]["reason"]), (&json!(false), &json!("no_survey")));
     let (code, out, _) = askwhen(server.dir.path(), &["--data-dir", "data", "explain", "u1", "--trigger", "Main"]);
