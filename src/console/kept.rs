@@ -47,10 +47,8 @@ pub fn decided(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Resul
     if round.get(&order::row(List::Decisions, &id))?.is_some() {
         return Ok(());
     }
-    for (survey_id, names) in verdicts(&body) {
-        for name in names {
-            stats::count(round, (&project, &survey_id), at, &name)?;
-        }
+    for (survey_id, ending) in verdicts(&body) {
+        stats::count(round, (&project, &survey_id), at, &[stats::CONSIDERED, &ending])?;
     }
     put(
         List::Decisions,
@@ -60,8 +58,8 @@ pub fn decided(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Resul
     )
 }
 
-/// What a decision adds to the counters of each survey that it considered.
-pub fn verdicts(decision: &Value) -> Vec<(String, Vec<String>)> {
+/// The surveys that a decision considered, and the counter of how that ended.
+pub fn verdicts(decision: &Value) -> Vec<(String, String)> {
     let offered = decision["survey"]["survey_id"].as_str();
     let evaluations = decision["evaluations"].as_array().map(Vec::as_slice).unwrap_or_default();
     let verdict = |evaluation: &Value| {
@@ -72,7 +70,7 @@ pub fn verdicts(decision: &Value) -> Vec<(String, Vec<String>)> {
             // It would have been, but for its status.
             None => format!("{}shadow", stats::NOT_OFFERED),
         };
-        Some((survey_id, vec![stats::CONSIDERED.to_owned(), ending]))
+        Some((survey_id, ending))
     };
     evaluations.iter().filter_map(verdict).collect()
 }
@@ -203,7 +201,8 @@ impl Kept {
 /// Whether a filter takes a decision: its status is the reason, its survey any
 /// that was considered.
 pub fn fits_decision(body: &Value, filter: &Filter) -> bool {
-    let considered = |id: &String| verdicts(body).iter().any(|(survey_id, _)| survey_id == id);
+    let evaluations = || body["evaluations"].as_array().into_iter().flatten();
+    let considered = |id: &String| evaluations().any(|evaluation| evaluation["survey_id"] == *id);
     filter.status.as_deref().is_none_or(|wanted| body["reason"] == wanted)
         && filter.survey_id.as_ref().is_none_or(considered)
 }

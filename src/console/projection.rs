@@ -103,7 +103,7 @@ impl Console {
         filter: &Filter,
         (cursor, limit): (Option<&str>, usize),
     ) -> Result<Page, String> {
-        order::page(&self.store, (list, project, filter), (cursor, limit), |_, bytes| {
+        order::page(&self.store, (list, project, filter), (cursor, limit), |bytes| {
             let body = match list {
                 List::Deliveries => {
                     let row = deliveries::read(&bytes)?;

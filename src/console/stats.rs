@@ -31,14 +31,16 @@ fn of_survey(first: u8, (project, survey_id): (&str, &str)) -> Vec<u8> {
     [&[first][..], &keys::named(project, survey_id), &[0]].concat()
 }
 
-/// Adds one to a counter.
+/// Adds one to each of these counters.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn count(round: &mut Round<'_>, of: (&str, &str), at: Millis, name: &str) -> Result<(), String> {
+pub fn count(round: &mut Round<'_>, of: (&str, &str), at: Millis, names: &[&str]) -> Result<(), String> {
     let key = [of_survey(order::MINUTES, of), keys::timed(at.div_euclid(MINUTE), &[])].concat();
     let mut counters: Counters = round.get(&key)?.map(|bytes| read(&bytes)).transpose()?.unwrap_or_default();
-    *counters.entry(name.to_owned()).or_default() += 1;
+    for name in names {
+        *counters.entry((*name).to_owned()).or_default() += 1;
+    }
     round.put(key, postcard::to_stdvec(&counters).map_err(|e| e.to_string())?);
     Ok(())
 }
@@ -56,7 +58,7 @@ pub fn happened(round: &mut Round<'_>, of: (&str, &str), fact: Fact<'_>) -> Resu
     round.put(known, Vec::new());
     let key = [of_survey(order::FACTS, of), keys::timed(fact.at, &natural)].concat();
     round.put(key, fact.name.into());
-    count(round, of, fact.at, fact.name)
+    count(round, of, fact.at, &[fact.name])
 }
 
 /// Forgets single facts from before `before`, and minutes that are older than
@@ -153,8 +155,8 @@ fn add_pieces(
     })?;
     order::between(store, (List::Decisions, of.0), (since, until), |bytes| {
         let verdicts = kept::verdicts(&kept::read(&bytes)?.value());
-        for (survey_id, names) in verdicts {
-            for name in names.into_iter().filter(|_| survey_id == of.1) {
+        for (_, ending) in verdicts.into_iter().filter(|(survey_id, _)| survey_id == of.1) {
+            for name in [CONSIDERED.to_owned(), ending] {
                 *counters.entry(name).or_default() += 1;
             }
         }
