@@ -84,7 +84,8 @@ impl Engine {
     fn judge(&mut self, at: Moment<'_>, record: &Record<'_>, may_wait: bool) -> Result<Judged, Failure> {
         let mut effects = Effects::default();
         let project = self.table.definitions.project(&record.project).unwrap_or(&self.empty).clone();
-        let counts = apply::touches_user(&project, record) && !matches!(record.body, Body::Event { .. });
+        let touches = apply::touches_user(&project, record);
+        let counts = touches && !matches!(record.body, Body::Event { .. });
         let rooms = if counts { self.rooms(&project, &record.project, at.now) } else { Rooms::new() };
         let scene = Scene {
             origin: at.origin,
@@ -96,7 +97,7 @@ impl Engine {
             may_wait,
         };
         let hash = record.event_id.as_ref().map(|id| id::event_hash(&record.project, &record.user_id, id));
-        if !apply::touches_user(&project, record) {
+        if !touches {
             return self.untouched(scene, record, hash, effects).map(Judged::Done);
         }
         let before = self.users.get(&record.project, &record.user_id)?;
@@ -395,6 +396,7 @@ impl Machine for Engine {
     fn wants_ticks(&self) -> bool {
         self.quotas.anyone_waits()
     }
+
     fn output_topics(&self, partition: u32) -> Vec<Topic> {
         let mut topics = vec![Topic::Decisions, Topic::Responses, Topic::Displays, Topic::Deliveries, Topic::Rejects];
         if partition == 0 {

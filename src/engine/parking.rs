@@ -390,5 +390,5 @@ impl Engine {
 
 /// Letters to other partitions travel in their journals.
 pub fn post(mail: Vec<Mail>, effects: &mut Effects) {
-    effects.forwards.extend(mail.into_iter().map(|mail| to_partition(mail.to, &Internal::Quota(mail.clone()), false)));
+    effects.forwards.extend(mail.into_iter().map(|mail| to_partition(mail.to, &Internal::Quota(mail), false)));
 }
