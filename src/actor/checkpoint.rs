@@ -11,6 +11,7 @@ use super::partition::Stop;
 use crate::domain::time::Millis;
 use crate::store::{self, Batch, Family, Store};
 use crate::thread::{Bell, Thread};
+use crate::wire::record::Forward;
 
 const KEY: &[u8] = b"checkpoint";
 
@@ -51,6 +52,17 @@ impl Meta {
             forward: vec![0; partitions as usize],
             out_start: BTreeMap::new(),
         }
+    }
+
+    /// Whether a forward is the next of its sender, which it has been from then
+    /// on; `None` when this log has no such sender.
+    pub fn take_forward(&mut self, forward: &Forward) -> Option<bool> {
+        let last = self.inbox.get_mut(forward.from as usize)?;
+        let is_next = forward.seq == *last + 1;
+        if is_next {
+            *last = forward.seq;
+        }
+        Some(is_next)
     }
 
     pub fn save(&self, batch: &mut Batch) {

@@ -409,11 +409,8 @@ impl<M: Machine> Partition<M> {
     /// becomes a reject; nothing is skipped.
     fn apply_one(&mut self, moment: Moment<'_>, record: &log::Record) -> Result<(Effects, Option<Bytes>), Stop> {
         let own_reply = record.header(REPLY_HEADER).cloned();
-        let key = record.key.as_deref().unwrap_or_default();
         let value = record.value.as_deref();
-        let trusted = record
-            .header(MAC_HEADER)
-            .is_some_and(|mac| self.setup.key.verify_record(key, value.unwrap_or_default(), mac));
+        let trusted = is_trusted(&self.setup.key, record);
         if is_too_large(record, trusted) {
             let detail = format!(
                 "the record has {} bytes and at most {MAX_RECORD_BYTES} are taken; raw holds the first of them",
@@ -434,8 +431,7 @@ impl<M: Machine> Partition<M> {
                 self.meta.now = self.meta.now.max(record.appended_at + self.meta.ahead);
                 Ok((Effects::default(), own_reply))
             }
-            // What partitions tell each other counts in its sequence alone.
-            Ok(Decoded::Internal(internal)) if matches!(*internal, Internal::Quota(_) | Internal::Defined(_)) => {
+            Ok(Decoded::Internal(internal)) if is_forwarded_only(&internal) => {
                 let detail = "it does not come from a partition of this log".into();
                 Ok((self.reject(moment, record, &Unreadable { reason: "forged", detail }), own_reply))
             }
@@ -466,14 +462,13 @@ impl<M: Machine> Partition<M> {
         record: &log::Record,
         forward: &Forward,
     ) -> Result<(Effects, Option<Bytes>), Stop> {
-        let Some(last) = self.meta.inbox.get_mut(forward.from as usize) else {
+        let Some(is_next) = self.meta.take_forward(forward) else {
             let unreadable = Unreadable { reason: "forged", detail: "it comes from no partition of this log".into() };
             return Ok((self.reject(moment, record, &unreadable), None));
         };
-        if forward.seq != *last + 1 {
+        if !is_next {
             return Ok((Effects::default(), None));
         }
-        *last = forward.seq;
         let reply_to = forward.reply_to.clone().map(Bytes::from);
         match record::decode(Some(forward.value.as_str().as_bytes()), forward.trusted) {
             Err(unreadable) => Ok((self.reject(moment, record, &unreadable), reply_to)),
@@ -578,6 +573,17 @@ impl<M: Machine> Partition<M> {
         }
         bytes
     }
+}
+
+/// Whether a record carries askwhen's own MAC.
+pub fn is_trusted(key: &ClusterKey, record: &log::Record) -> bool {
+    let (of, value) = (record.key.as_deref().unwrap_or_default(), record.value.as_deref().unwrap_or_default());
+    record.header(MAC_HEADER).is_some_and(|mac| key.verify_record(of, value, mac))
+}
+
+/// What partitions tell each other: it counts in its sequence alone.
+pub fn is_forwarded_only(internal: &Internal) -> bool {
+    matches!(internal, Internal::Quota(_) | Internal::Defined(_))
 }
 
 /// A forward is its record and a little more.

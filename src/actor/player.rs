@@ -5,12 +5,12 @@ use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::checkpoint::Meta;
-use super::partition::{is_too_large, owner};
+use super::partition::{is_forwarded_only, is_too_large, is_trusted, owner};
 use super::{Effects, Failure, Machine, Moment};
 use crate::domain::id::Origin;
 use crate::domain::time::Millis;
 use crate::log::Record;
-use crate::wire::record::{self, Decoded, Internal, MAC_HEADER};
+use crate::wire::record::{self, Decoded, Internal};
 use crate::wire::seal::ClusterKey;
 
 /// For an answer that comes later than what it answers.
@@ -41,15 +41,12 @@ impl<M: Machine> Player<M> {
     pub fn play(&mut self, record: &Record, wanted: Wanted<'_>) -> Result<Option<Effects>, Failure> {
         self.meta.now = self.meta.now.max(record.appended_at + self.meta.ahead);
         self.meta.next = record.offset + 1;
-        let key = record.key.as_deref().unwrap_or_default();
-        let value = record.value.as_deref();
-        let mac = record.header(MAC_HEADER);
-        let trusted = mac.is_some_and(|mac| self.key.verify_record(key, value.unwrap_or_default(), mac));
+        let trusted = is_trusted(&self.key, record);
         // Whatever cannot be read was a reject.
         if is_too_large(record, trusted) {
             return Ok(None);
         }
-        let Ok(decoded) = record::decode(value, trusted) else { return Ok(None) };
+        let Ok(decoded) = record::decode(record.value.as_deref(), trusted) else { return Ok(None) };
         let Decoded::Internal(internal) = &decoded else { return self.take(record.offset, decoded, wanted) };
         match &**internal {
             Internal::Clock { ahead } => {
@@ -58,16 +55,16 @@ impl<M: Machine> Player<M> {
                 Ok(None)
             }
             Internal::Forward(forward) => {
-                let Some(last) = self.meta.inbox.get_mut(forward.from as usize) else { return Ok(None) };
-                if forward.seq != *last + 1 {
+                if self.meta.take_forward(forward) != Some(true) {
                     return Ok(None);
                 }
-                *last = forward.seq;
                 match record::decode(Some(forward.value.as_str().as_bytes()), forward.trusted) {
                     Ok(inner) if wanted(&inner) => self.apply(record.offset, inner).map(Some),
                     _ => Ok(None),
                 }
             }
+            // It was a reject as well.
+            internal if is_forwarded_only(internal) => Ok(None),
             _ => self.take(record.offset, decoded, wanted),
         }
     }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-use super::partition::owner;
+use super::partition::{is_forwarded_only, is_trusted, owner};
 use crate::log::{New, Record};
 use crate::wire::record::Decoded;
 use crate::wire::record::{self, Forward, Internal, MAC_HEADER, REPLY_HEADER};
@@ -27,15 +27,12 @@ impl Relocation {
     /// Where a record of an old partition goes, and as what; `None` for what
     /// the partitions told each other: they will tell each other again.
     pub fn place(&mut self, from: u32, record: &Record) -> Option<(u32, New)> {
-        let key = record.key.as_deref().unwrap_or_default();
-        let value = record.value.as_deref();
-        let mac = record.header(MAC_HEADER);
-        let trusted = mac.is_some_and(|mac| self.key.verify_record(key, value.unwrap_or_default(), mac));
+        let trusted = is_trusted(&self.key, record);
         let kept = || {
             let headers = record.headers.iter().filter(|(name, _)| name != REPLY_HEADER.as_bytes());
             New { key: record.key.clone(), headers: headers.cloned().collect(), value: record.value.clone() }
         };
-        let decoded = match record::decode(value, trusted) {
+        let decoded = match record::decode(record.value.as_deref(), trusted) {
             // It is a reject there as well.
             Err(_) => return Some((from % self.new, kept())),
             Ok(decoded) => decoded,
@@ -44,6 +41,10 @@ impl Relocation {
             && let Internal::Forward(forward) = &**internal
         {
             return self.unwrap(from, forward);
+        }
+        // Out of its sequence it is a reject, too.
+        if matches!(&decoded, Decoded::Internal(internal) if is_forwarded_only(internal)) {
+            return Some((from % self.new, kept()));
         }
         // What was forwarded is taken where it had its effect.
         (owner(&decoded, self.old)? == from).then_some(())?;

@@ -23,7 +23,7 @@ pub struct ExplainArgs {
     /// Imagine this frontend trigger: what would be offered, and why not the others
     #[arg(long, value_name = "TRIGGER")]
     trigger: Option<String>,
-    /// As it was known at this time: RFC 3339 with a zone; left out, as of the journal's end
+    /// As it was known at this time: RFC 3339 with a zone; left out, now
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     #[arg(long, default_value = DEFAULT_PROJECT)]
@@ -155,7 +155,7 @@ fn imagined(explained: &Value, trigger: &str) {
     );
     for survey in explained["needs_grant"].as_array().into_iter().flatten() {
         output::line(&format!(
-            "\nprovided that the quota of {} has a grant left, which only the engines know",
+            "\nprovided that the quota of {} has a grant left: that depends on what other partitions have not used",
             text(survey)
         ));
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Error, Role, STORE_MEMORY_BYTES, data, depot, kafka_settings};
 use crate::actor::Answer;
 use crate::actor::checkpoint::Meta;
-use crate::actor::partition::Stop;
+use crate::actor::partition::{Stop, is_trusted};
 use crate::actor::player::Player;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -23,7 +23,7 @@ use crate::store::snapshot::{self, Manifest};
 use crate::store::{Family, Memory, Shared, Store};
 use crate::thread::Bell;
 use crate::wire::definition::Kind;
-use crate::wire::record::{self as wire, Decoded, Define, Defined, Internal, MAC_HEADER, Query};
+use crate::wire::record::{self as wire, Decoded, Define, Defined, Internal, Query};
 use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
 
@@ -109,8 +109,7 @@ struct Then {
 /// When the log or its key is out of reach, or what was before the journal's
 /// beginning is known from no snapshot.
 pub fn explain(config: &Config, question: &Question, told: impl Fn(u64)) -> Result<Value, Error> {
-    let key = cluster_key(config)?;
-    let place = open(config, &key)?;
+    let (key, place) = open(config)?;
     let partition = id::partition_of(&question.user_id, place.partitions);
     let until = question.at.unwrap_or(Millis::MAX);
     let past = Past { config, key, place, until, project: &question.project, folder: tempfile::tempdir()? };
@@ -327,10 +326,8 @@ fn counts_everyone(mut journal: Journal, key: &ClusterKey, project: &str) -> Res
             return Ok(false);
         }
         for record in records {
-            let own = record.key.as_deref().unwrap_or_default();
             let value = record.value.as_deref().unwrap_or_default();
-            let Some(mac) = record.header(MAC_HEADER) else { continue };
-            if key.verify_record(own, value, mac) && limits(value, project) {
+            if is_trusted(key, &record) && limits(value, project) {
                 return Ok(true);
             }
         }
@@ -351,10 +348,6 @@ fn limits(value: &[u8], project: &str) -> bool {
 }
 
 fn cluster_key(config: &Config) -> Result<ClusterKey, Error> {
-    let log = config.data_dir.join("log");
-    if !config.kafka && !log.exists() {
-        return Err(Error::Unreachable(format!("{} holds no log; give --data-dir", log.display())));
-    }
     let path = config.key_file.clone().unwrap_or_else(|| config.data_dir.join("secrets.key"));
     let text = std::fs::read_to_string(&path).map_err(|e| {
         Error::Usage(format!(
@@ -365,16 +358,18 @@ fn cluster_key(config: &Config) -> Result<ClusterKey, Error> {
     ClusterKey::parse(&text).ok_or_else(|| Error::Usage(format!("{} must hold 64 hex digits", path.display())))
 }
 
-fn open(config: &Config, key: &ClusterKey) -> Result<Place, Error> {
+fn open(config: &Config) -> Result<(ClusterKey, Place), Error> {
     if !config.kafka {
         let dir = config.data_dir.join("log");
         let Some((incarnation, partitions)) = Embedded::identity_of(&dir)? else {
             return Err(Error::Unreachable(format!("{} holds no log; give --data-dir", dir.display())));
         };
-        return Ok(Place { incarnation, partitions, log: None });
+        return Ok((cluster_key(config)?, Place { incarnation, partitions, log: None }));
     }
+    let key = cluster_key(config)?;
     let log = Log::Kafka(Kafka::connect(kafka_settings(config, key.check()))?);
-    Ok(Place { incarnation: log.incarnation(), partitions: log.partitions(), log: Some(log) })
+    let place = Place { incarnation: log.incarnation(), partitions: log.partitions(), log: Some(log) };
+    Ok((key, place))
 }
 
 fn stopped(stop: Stop) -> Error {
