@@ -26,6 +26,7 @@ pub struct Metrics {
     pub delivery_waiting: IntGaugeVec,
     pub delivery_inflight: IntGauge,
     pub delivery_endpoints: IntGaugeVec,
+    pub delivery_transitions: IntCounterVec,
     pub delivery_dead: IntCounterVec,
     pub store_bytes: IntGaugeVec,
     pub log_append_seconds: Histogram,
@@ -103,6 +104,11 @@ impl Metrics {
             delivery_waiting: gauges("delivery_waiting", "Deliveries not yet ended.", &["class"])?,
             delivery_inflight: gauge("delivery_inflight", "Attempts under way.")?,
             delivery_endpoints: gauges("delivery_endpoints", "Endpoints by their state.", &["state"])?,
+            delivery_transitions: counters(
+                "delivery_endpoint_transitions_total",
+                "Changes of endpoints' states, by the state that they came to.",
+                &["state"],
+            )?,
             delivery_dead: counters("delivery_dead_total", "Deliveries given up.", &["reason"])?,
             store_bytes: gauges("store_bytes", "Bytes of the engine's tables on disk.", &["partition"])?,
             log_append_seconds: histogram("log_append_seconds", "Writing and syncing a group of records.")?,
@@ -122,6 +128,9 @@ impl Metrics {
         }
         for outcome in crate::wire::output::Outcome::ALL {
             self.delivery_attempts.with_label_values(&[outcome.name()]).inc_by(0);
+        }
+        for state in ["healthy", "degraded", "open", "half_open"] {
+            self.delivery_transitions.with_label_values(&[state]).inc_by(0);
         }
         for reason in ["attempts_exhausted", "max_age", "terminal_status", "endpoint_removed"] {
             self.delivery_dead.with_label_values(&[reason]).inc_by(0);

@@ -34,7 +34,7 @@ use crate::log::{self, Embedded, Kafka, Log};
 use crate::store::snapshot::Depot;
 use crate::store::{Family, Shared};
 use crate::thread::{Bell, Service, Thread};
-use crate::wire::listing::{Filter, List, Page};
+use crate::wire::listing::{Filter, List, Page, Place};
 use crate::wire::topic::Topic;
 use owners::Owner;
 use readiness::Readiness;
@@ -453,6 +453,14 @@ impl Lists for Projected {
 
     fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<serde_json::Value>, String> {
         self.0.delivery(project, delivery_id)
+    }
+
+    fn place(&self, project: &str, delivery_id: &str) -> Result<Option<Place>, String> {
+        self.0.place(project, delivery_id)
+    }
+
+    fn recoverable(&self, of: (&str, &str), span: (Millis, Millis), limit: usize) -> Result<Vec<Place>, String> {
+        self.0.recoverable(of, span, limit)
     }
 
     fn stats(

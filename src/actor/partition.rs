@@ -583,7 +583,11 @@ pub fn is_trusted(key: &ClusterKey, record: &log::Record) -> bool {
 
 /// What partitions tell each other: it counts in its sequence alone.
 pub fn is_forwarded_only(internal: &Internal) -> bool {
-    matches!(internal, Internal::Quota(_) | Internal::Defined(_))
+    match internal {
+        Internal::Quota(_) | Internal::Defined(_) => true,
+        Internal::Fares(fares) => fares.seq.is_some(),
+        _ => false,
+    }
 }
 
 /// A forward is its record and a little more.
@@ -599,9 +603,17 @@ pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
         Decoded::Internal(internal) => match &**internal {
             Internal::Query(query) => &query.user_id,
             Internal::Erase { user_id, .. } => user_id,
-            Internal::Define(_) | Internal::NameSeen { .. } => return Some(0),
+            Internal::Redeliver { delivery, .. } => &delivery.user_id,
+            Internal::Define(_) | Internal::NameSeen { .. } | Internal::Operate(_) => return Some(0),
+            Internal::Fares(fares) => return fares.seq.is_none().then_some(0),
             Internal::Quota(mail) => return Some(mail.to),
-            Internal::Defined(_) | Internal::Forward(_) | Internal::Clock { .. } | Internal::Tick {} => return None,
+            Internal::Defined(_)
+            | Internal::Forward(_)
+            | Internal::Clock { .. }
+            | Internal::Tick {}
+            | Internal::Ping { .. } => {
+                return None;
+            }
         },
     };
     Some(id::partition_of(user_id, partitions))

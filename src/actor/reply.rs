@@ -31,6 +31,13 @@ pub enum Answer {
         pointer: Option<String>,
         detail: String,
     },
+    /// How an attempt went that an operator asked for.
+    Attempted {
+        delivery_id: String,
+        http_status: Option<u16>,
+        outcome: String,
+        error: Option<String>,
+    },
     /// A partition has taken a definition; `of` partitions will say so.
     Defined {
         partition: u32,

@@ -6,10 +6,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::problem::Problem;
+use crate::domain::rate::Rate;
 
 /// What a key may do; each kind may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -41,35 +41,10 @@ pub struct Caller {
     digest: [u8; 32],
 }
 
-/// How much one may ask, over which span.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    pub count: NonZeroU32,
-    pub per: Duration,
-}
-
-impl Rate {
-    /// `10000/s`, `600/m`, `5/h`
-    ///
-    /// # Errors
-    /// What a rate looks like.
-    pub fn parse(text: &str) -> Result<Rate, &'static str> {
-        const WANTED: &str = "must be a rate such as 10000/s, 600/m or 5/h";
-        let (count, unit) = text.split_once('/').ok_or(WANTED)?;
-        let per = match unit {
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3_600),
-            _ => return Err(WANTED),
-        };
-        let count = count.parse().map_err(|_| WANTED)?;
-        Ok(Rate { count, per })
-    }
-
-    fn quota(self) -> Quota {
-        let each = self.per / self.count.get();
-        Quota::with_period(each.max(Duration::from_nanos(1))).expect("not zero").allow_burst(self.count)
-    }
+/// As much as that at once, and then at an even pace.
+fn quota(rate: Rate) -> Quota {
+    let each = rate.per / rate.count.get();
+    Quota::with_period(each.max(Duration::from_nanos(1))).expect("not zero").allow_burst(rate.count)
 }
 
 pub struct Auth {
@@ -92,8 +67,8 @@ impl Auth {
         Auth {
             keys: keys.into_iter().collect(),
             identity,
-            per_key: RateLimiter::keyed(per_key.quota()),
-            per_client_user: RateLimiter::keyed(per_client_user.quota()),
+            per_key: RateLimiter::keyed(quota(per_key)),
+            per_client_user: RateLimiter::keyed(quota(per_client_user)),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::domain::decision::Reason;
 use crate::domain::id;
 use crate::domain::time::{self, Millis};
 use crate::wire::definition::{Code, Kind};
-use crate::wire::listing::{Filter, List, Page};
+use crate::wire::listing::{Filter, List, Page, Place};
 
 /// The console's projection, as far as HTTP asks it.
 pub trait Lists: Send + Sync {
@@ -20,6 +20,19 @@ pub trait Lists: Send + Sync {
     /// # Errors
     /// When the projection cannot be read.
     fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<Value>, String>;
+
+    /// Where a delivery's record stands.
+    ///
+    /// # Errors
+    /// When the projection cannot be read.
+    fn place(&self, project: &str, delivery_id: &str) -> Result<Option<Place>, String>;
+
+    /// What an endpoint of a project has missed from a time up to and without
+    /// another, and what has not been sent again since; oldest first.
+    ///
+    /// # Errors
+    /// When the projection cannot be read.
+    fn recoverable(&self, of: (&str, &str), span: (Millis, Millis), limit: usize) -> Result<Vec<Place>, String>;
 
     /// Of a project's survey, from a time up to and without another.
     ///
@@ -91,7 +104,7 @@ impl Query {
 }
 
 impl App {
-    fn lists(&self) -> Result<&dyn Lists, Problem> {
+    pub(super) fn lists(&self) -> Result<&dyn Lists, Problem> {
         let wait = std::time::Duration::from_secs(60);
         let missing = || Problem::later(503, "no_console", "this process does not run the role console", wait);
         self.lists.as_deref().ok_or_else(missing)
@@ -142,6 +155,6 @@ impl App {
     }
 }
 
-fn broken(detail: String) -> Problem {
+pub(super) fn broken(detail: String) -> Problem {
     Problem::new(500, "internal", detail)
 }

@@ -32,12 +32,12 @@ struct Draft {
 }
 
 /// What the partitions said.
-struct Outcome {
-    version: u64,
-    changed: bool,
+pub(super) struct Outcome {
+    pub version: u64,
+    pub changed: bool,
     created: bool,
     used_new_secret: bool,
-    missing: Vec<u32>,
+    pub missing: Vec<u32>,
 }
 
 impl App {
@@ -66,23 +66,24 @@ impl App {
         let body = match kind {
             Kind::Survey => Json::of(&definition::survey(&value, Some(&id)).map_err(Problem::fields)?),
             Kind::Settings => Json::of(&definition::settings(&value).map_err(Problem::fields)?),
-            Kind::Trigger => return Err(Problem::not_found("triggers are declared by POST /v1/triggers")),
+            Kind::Trigger | Kind::Health => {
+                return Err(Problem::not_found("triggers are declared by POST /v1/triggers"));
+            }
             Kind::Endpoint => {
                 let target = Target::Check(&self.allow_targets);
                 let mut read = definition::endpoint(&value, Some(&id), target).map_err(Problem::fields)?;
-                // The sealed form is for records alone; from outside it would be a secret nobody knows.
-                if value.get("previous_secret").is_some()
-                    || value.get("secret").is_some_and(|s| s.get("sealed").is_some())
-                {
-                    return Err(Problem::field(Code::Invalid, "/secret", "secret must be a string"));
+                for pointer in ["/secret", "/tls/ca", "/tls/client_cert", "/tls/client_key"] {
+                    if value.pointer(pointer).is_some_and(Value::is_object) {
+                        let detail = "{env: …} and {file: …} are for files; the command line sends what it finds there";
+                        return Err(Problem::field(Code::Invalid, pointer, detail));
+                    }
+                }
+                if let (SecretSource::Literal(key), Some(tls)) = (&read.client_key, &mut read.endpoint.tls) {
+                    tls.client_key = Some(self.seal(asked, &id, key)?);
                 }
                 match &read.secret {
                     SecretSource::Literal(secret) => read.endpoint.secret = Some(self.seal(asked, &id, secret)?),
-                    SecretSource::Environment(_) => {
-                        let detail = "secret: {env: …} is for files; the command line sends what it finds there";
-                        return Err(Problem::field(Code::Invalid, "/secret", detail));
-                    }
-                    SecretSource::Keep => {
+                    SecretSource::Keep | SecretSource::Elsewhere => {
                         let secret = profile::new_secret(read.endpoint.profile, &random()?);
                         let sealed = self.seal(asked, &id, &secret)?;
                         new_secret = Some((secret, sealed));
@@ -110,20 +111,17 @@ impl App {
             let detail = "the definition has another version by now; read it again";
             return Err(Problem::new(412, "precondition_failed", detail));
         }
-        let digest = |body: &Value| body["secret"]["digest"].clone();
         let bare = |body: &Json| {
             let mut value = body.value();
-            let secret = digest(&value);
-            if let Some(members) = value.as_object_mut() {
-                members.shift_remove("secret");
-                members.shift_remove("previous_secret");
-            }
-            (value, secret)
+            let digests = ["/secret/digest", "/tls/client_key/digest"].map(|at| value.pointer(at).cloned());
+            hide(&mut value);
+            (value, digests)
         };
-        let (new, new_secret) = bare(body);
+        let (new, digests) = bare(body);
         let old = current.as_ref().map(|shown| bare(&shown.record.body));
         // One that is left out is kept.
-        let same = |(old, secret): &(Value, Value)| *old == new && (new_secret.is_null() || new_secret == *secret);
+        let kept = |old: &[Option<Value>; 2]| digests.iter().zip(old).all(|(new, old)| new.is_none() || new == old);
+        let same = |(old, secrets): &(Value, [Option<Value>; 2])| *old == new && kept(secrets);
         let rehearsed = json!({
             "valid": true,
             "created": old.is_none(),
@@ -152,7 +150,7 @@ impl App {
         Ok(known.or(named.first().copied()))
     }
 
-    fn seal(&self, asked: &Asked<'_>, endpoint_id: &str, secret: &str) -> Result<SealedSecret, Problem> {
+    pub(super) fn seal(&self, asked: &Asked<'_>, endpoint_id: &str, secret: &str) -> Result<SealedSecret, Problem> {
         let random: [u8; 32] = random()?;
         let nonce = random[..24].try_into().expect("24 of 32 bytes");
         Ok(self.key.seal(&asked.caller.project, endpoint_id, secret, nonce))
@@ -204,9 +202,22 @@ impl App {
             asked_at: self.clock.now(),
             request_id: asked.request_id.to_owned(),
         });
+        let outcome = self.ask_registrar((&asked.caller.project, draft.kind, &draft.id), &define).await?;
+        let gone = draft.body.is_none();
+        self.wait_for_view((&asked.caller.project, draft.kind, &draft.id), gone, &outcome).await;
+        Ok(outcome)
+    }
+
+    /// Waits until every partition has what the registrar made of it, or the time
+    /// is up.
+    pub(super) async fn ask_registrar(
+        &self,
+        (project, kind, id): (&str, Kind, &str),
+        internal: &Internal,
+    ) -> Result<Outcome, Problem> {
         let registrar = At { topic: Topic::Events, partition: 0 };
-        let key = format!("{}/{}/{}", draft.kind.name(), asked.caller.project, draft.id);
-        let mut waiter = self.tell_internal(registrar, &key, &define).await?;
+        let key = format!("{}/{project}/{id}", kind.name());
+        let mut waiter = self.tell_internal(registrar, &key, internal).await?;
         let mut missing: BTreeSet<u32> = (0..self.log.partitions()).collect();
         let mut outcome =
             Outcome { version: 0, changed: false, created: false, used_new_secret: false, missing: Vec::new() };
@@ -225,17 +236,16 @@ impl App {
             }
         }
         outcome.missing = missing.into_iter().collect();
-        self.wait_for_view(&asked.caller.project, draft, &outcome).await;
         Ok(outcome)
     }
 
     /// What is shown may trail what decides; a reader who has just written
     /// should see it, so wait a little for the view.
-    async fn wait_for_view(&self, project: &str, draft: &Draft, outcome: &Outcome) {
+    pub(super) async fn wait_for_view(&self, (project, kind, id): (&str, Kind, &str), gone: bool, outcome: &Outcome) {
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(1);
         let seen = || {
-            let shown = self.view.get(project, draft.kind, &draft.id);
-            shown.map_or(draft.body.is_none(), |s| s.record.version >= outcome.version)
+            let shown = self.view.get(project, kind, id);
+            shown.map_or(gone, |s| s.record.version >= outcome.version)
         };
         while outcome.missing.is_empty() && tokio::time::Instant::now() < deadline {
             if self.view.catch_up().is_err() || seen() {
@@ -248,13 +258,29 @@ impl App {
     fn show(&self, asked: &Asked<'_>, kind: Kind, id: &str) -> Result<Answer, Problem> {
         let shown = self.view.get(&asked.caller.project, kind, id);
         let (body, version) = match (shown, kind) {
-            (Some(shown), _) => (public(&shown), shown.record.version),
+            (Some(shown), _) => (self.public(&shown), shown.record.version),
             (None, Kind::Settings) => (serde_json::to_value(Settings::default()).expect("settings serialise"), 0),
             (None, _) => return Err(Problem::not_found("there is no such definition")),
         };
         let mut answer = json_answer(200, body.to_string());
         tag(&mut answer, version);
         Ok(answer)
+    }
+
+    /// A definition as it is shown: without secrets, an endpoint with its state.
+    fn public(&self, shown: &Shown) -> Value {
+        let mut body = shown.record.body.value();
+        match shown.record.kind {
+            Kind::Survey => body["version"] = shown.record.version.into(),
+            Kind::Endpoint => {
+                body["public_key"] = body["secret"]["public_key"].clone();
+                hide(&mut body);
+                body["version"] = shown.record.version.into();
+                self.tell_state(shown, &mut body);
+            }
+            Kind::Trigger | Kind::Settings | Kind::Health => {}
+        }
+        body
     }
 
     pub(super) fn list_definitions(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
@@ -272,34 +298,12 @@ impl App {
         let more = rows.len() > page.limit;
         rows.truncate(page.limit);
         let next = rows.last().filter(|_| more).map(|shown| shown.offset.to_string());
-        let list: Vec<Value> = rows.iter().map(public).collect();
+        let list: Vec<Value> = rows.iter().map(|shown| self.public(shown)).collect();
         Ok(json_answer(200, json!({member: list, "next_cursor": next}).to_string()))
     }
 }
 
-/// A definition as it is shown: without secrets, an endpoint with its state.
-fn public(shown: &Shown) -> Value {
-    let mut body = shown.record.body.value();
-    let Some(members) = body.as_object_mut() else { return body };
-    match shown.record.kind {
-        Kind::Survey => {
-            members.insert("version".into(), shown.record.version.into());
-        }
-        Kind::Endpoint => {
-            members.shift_remove("secret");
-            members.shift_remove("previous_secret");
-            let enabled = members.get("enabled").and_then(Value::as_bool).unwrap_or(true);
-            members.insert("version".into(), shown.record.version.into());
-            members.insert("state".into(), if enabled { "healthy" } else { "disabled" }.into());
-            members.insert("state_reason".into(), if enabled { Value::Null } else { "manual".into() });
-            members.insert("state_since".into(), shown.record.updated_at.clone().into());
-        }
-        Kind::Trigger | Kind::Settings => {}
-    }
-    body
-}
-
-fn outcome_answer(outcome: &Outcome, secret: Option<&str>, status: u16) -> Answer {
+pub(super) fn outcome_answer(outcome: &Outcome, secret: Option<&str>, status: u16) -> Answer {
     let mut body = if outcome.missing.is_empty() {
         json!({"version": outcome.version, "changed": outcome.changed})
     } else {
@@ -322,6 +326,17 @@ fn tag(answer: &mut Answer, version: u64) {
     }
 }
 
+/// Takes away what is nobody's to see, and what the registrar keeps for itself.
+fn hide(body: &mut Value) {
+    let Some(members) = body.as_object_mut() else { return };
+    for name in ["secret", "previous_secret", "disabled"] {
+        members.shift_remove(name);
+    }
+    if let Some(tls) = members.get_mut("tls").and_then(Value::as_object_mut) {
+        tls.shift_remove("client_key");
+    }
+}
+
 /// # Errors
 /// 422 for anything else than yes or no: what was meant as a rehearsal must not
 /// come true.
@@ -341,7 +356,7 @@ fn is_dry_run(query: &str) -> Result<bool, Problem> {
     Ok(dry_run)
 }
 
-fn random() -> Result<[u8; 32], Problem> {
+pub(super) fn random() -> Result<[u8; 32], Problem> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|_| Problem::new(500, "internal", "no random bytes can be had"))?;
     Ok(bytes)

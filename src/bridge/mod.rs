@@ -2,8 +2,10 @@
 //! it, and waits for the engine's answer where a route promises one. It decides
 //! nothing, keeps no state of its own, and knows no store.
 
+mod again;
 pub mod auth;
 mod body;
+mod endpoints;
 mod fields;
 mod ingest;
 mod lists;
@@ -162,7 +164,9 @@ impl App {
         let body = if takes_body {
             let need = match route.name {
                 Name::RewardEvent | Name::Displayed | Name::Dismissed | Name::Snapshots => Need::JsonOrNone,
-                Name::UserTrigger => Need::JsonIfAny,
+                Name::UserTrigger | Name::Enable | Name::RotateSecret | Name::TestEndpoint | Name::Resend => {
+                    Need::JsonIfAny
+                }
                 _ => Need::Json,
             };
             body::read(&head.headers, body, need).await?
@@ -196,6 +200,11 @@ impl App {
             Name::Decisions => self.list(&asked, List::Decisions),
             Name::Responses => self.list(&asked, List::Responses),
             Name::Delivery => self.delivery(&asked),
+            Name::Resend => self.resend(&asked).await,
+            Name::Enable => self.enable(&asked).await,
+            Name::RotateSecret => self.rotate_secret(&asked).await,
+            Name::TestEndpoint => self.test_endpoint(&asked).await,
+            Name::Recover => self.recover(&asked).await,
             Name::SurveyStats => self.stats(&asked),
             Name::Snapshots => self.take_snapshots().await,
             Name::TestClock => self.advance(&asked).await,

@@ -183,7 +183,9 @@ fn answer(told: Option<Told>, kind: Kind, event_id: Option<&str>) -> Result<Answ
             Ok(json_answer(200, body.to_string()))
         }
         Some(Told::Refused { code, pointer, detail }) => Err(Problem::refused(&code, pointer, detail)),
-        Some(Told::Defined { .. }) => Err(Problem::new(500, "internal", "an answer that does not belong here")),
+        Some(Told::Defined { .. } | Told::Attempted { .. }) => {
+            Err(Problem::new(500, "internal", "an answer that does not belong here"))
+        }
     }
 }
 

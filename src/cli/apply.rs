@@ -47,7 +47,7 @@ pub async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failure> {
     let mut all = files::read(&args.files)?;
     // Whatever is missing is told before anything is sent.
     for defined in &mut all {
-        look_up_secret(&mut defined.body, &defined.secret_place)?;
+        defined.look_up()?;
     }
     let client = Client::new(context, &args.server, KeyKind::Admin)?;
     let mut results = Vec::new();
@@ -98,7 +98,7 @@ fn path(kind: Kind, id: &str) -> String {
     match kind {
         Kind::Survey => format!("/v1/surveys/{}", part(id)),
         Kind::Endpoint => format!("/v1/endpoints/{}", part(id)),
-        Kind::Settings | Kind::Trigger => "/v1/settings".to_owned(),
+        Kind::Settings | Kind::Trigger | Kind::Health => "/v1/settings".to_owned(),
     }
 }
 
@@ -167,13 +167,4 @@ async fn prune(client: &Client, all: &[Defined], dry_run: bool) -> Result<Vec<Va
         }
     }
     Ok(results)
-}
-
-/// `secret: {env: NAME}` becomes what the environment holds.
-fn look_up_secret(body: &mut Value, place: &str) -> Result<(), Failure> {
-    let Some(name) = body.pointer("/secret/env").and_then(Value::as_str).map(str::to_owned) else { return Ok(()) };
-    let secret = std::env::var(&name)
-        .map_err(|_| Failure::usage(format!("{place}: secret: the environment has no variable {name}")))?;
-    body["secret"] = secret.into();
-    Ok(())
 }

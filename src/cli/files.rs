@@ -6,14 +6,42 @@ use std::path::{Path, PathBuf};
 use super::Failure;
 use crate::wire::definition::{self, Fault, Kind, Target, yaml};
 
+/// Members that may say `{env: NAME}` or `{file: PATH}` for what stands elsewhere.
+const ELSEWHERE: [&str; 4] = ["/secret", "/tls/ca", "/tls/client_cert", "/tls/client_key"];
+
 /// One definition of a file.
 pub struct Defined {
     pub place: String,
-    /// File and line of its secret, if it has one.
-    pub secret_place: String,
+    /// File and line of each of [`ELSEWHERE`].
+    pub places: [String; 4],
+    /// Where its files are looked for.
+    pub folder: PathBuf,
     pub kind: Kind,
     pub id: String,
     pub body: Value,
+}
+
+impl Defined {
+    /// Puts in what stands in the environment, or in files beside this one.
+    ///
+    /// # Errors
+    /// Exit code 2 when it is not there.
+    pub fn look_up(&mut self) -> Result<(), Failure> {
+        for (pointer, place) in ELSEWHERE.iter().zip(&self.places) {
+            let Some(value) = self.body.pointer_mut(pointer) else { continue };
+            let name = |kind: &str| value.get(kind).and_then(Value::as_str).map(str::to_owned);
+            let member = pointer.trim_start_matches('/').replace('/', ".");
+            let found = match (name("env"), name("file")) {
+                (Some(name), _) => std::env::var(&name).map_err(|_| format!("the environment has no variable {name}")),
+                (None, Some(file)) => std::fs::read_to_string(self.folder.join(&file))
+                    .map(|text| text.trim_end().to_owned())
+                    .map_err(|e| format!("{file} cannot be read: {e}")),
+                (None, None) => continue,
+            };
+            *value = found.map_err(|why| Failure::usage(format!("{place}: {member}: {why}")))?.into();
+        }
+        Ok(())
+    }
 }
 
 /// Reads all files and checks every document.
@@ -57,8 +85,9 @@ fn read_one(path: &Path, all: &mut Vec<Defined>) -> Result<(), Vec<String>> {
         match check(&document.value) {
             Ok((kind, id)) => {
                 let place = format!("{name}:{}", document.line(""));
-                let secret_place = format!("{name}:{}", document.line("/secret"));
-                all.push(Defined { place, secret_place, kind, id, body: document.value });
+                let places = ELSEWHERE.map(|pointer| format!("{name}:{}", document.line(pointer)));
+                let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+                all.push(Defined { place, places, folder, kind, id, body: document.value });
             }
             Err(found) => faults.extend(found.into_iter().map(|fault| {
                 let at = if fault.pointer.is_empty() { String::new() } else { format!("{}: ", fault.pointer) };

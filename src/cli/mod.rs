@@ -3,8 +3,10 @@
 
 mod apply;
 mod client;
+mod deliveries;
 mod demo;
 mod doctor;
+mod endpoints;
 mod explain;
 mod export;
 mod files;
@@ -16,6 +18,7 @@ mod snapshot;
 mod stats;
 mod tail;
 mod topics;
+mod webhook;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
@@ -86,6 +89,15 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Show how a survey fares: considered, offered, displayed, answered, and why not
     Stats(stats::StatsArgs),
+    /// List, show and resend deliveries; recover what an endpoint has missed
+    Deliveries(deliveries::DeliveriesArgs),
+    /// Enable an endpoint, rotate its secret, send it a test
+    Endpoints(endpoints::EndpointsArgs),
+    /// Receive webhooks on this machine and verify them
+    Webhook {
+        #[command(subcommand)]
+        what: webhook::What,
+    },
     /// Send an event, a trigger, a display or an answer
     Send(send::SendArgs),
     /// Print the records of a topic
@@ -197,6 +209,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Verb::Validate(args) => return apply::validate(&args, cli.output),
         Verb::Demo => return demo::run(cli.output).await,
+        Verb::Webhook { what } => return webhook::run(what, cli.output).await,
         _ => {}
     }
     let mut overrides = Overrides { data_dir: cli.data_dir, ..Overrides::default() };
@@ -223,6 +236,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Get(args) => get::run(&context, &args).await,
         Verb::Explain(args) => explain::run(&context, &args).await,
         Verb::Stats(args) => stats::run(&context, &args).await,
+        Verb::Deliveries(args) => deliveries::run(&context, &args).await,
+        Verb::Endpoints(args) => endpoints::run(&context, &args).await,
         Verb::Send(args) => send::run(&context, &args).await,
         Verb::Tail(args) => tail::run(&context, &args).await,
         Verb::Topics { what, .. } => topics::run(&context, &what).await,
@@ -233,7 +248,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Verb::Doctor(args) => doctor::run(&context, &args).await,
-        Verb::Demo | Verb::Validate(_) | Verb::Completions { .. } => unreachable!("run above"),
+        Verb::Demo | Verb::Validate(_) | Verb::Webhook { .. } | Verb::Completions { .. } => unreachable!("run above"),
     }
 }
 

@@ -2,12 +2,15 @@
 
 use ipnet::IpNet;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::{Table, Value};
+use url::Url;
 
-use crate::bridge::auth::{self, Kind, Rate};
+use crate::bridge::auth::{self, Kind};
 use crate::domain::id;
+use crate::domain::rate::Rate;
 use crate::domain::time::{self, DAY, HOUR, Millis, SECOND};
 
 #[derive(Debug, Clone)]
@@ -30,6 +33,10 @@ pub struct Config {
     pub reply_timeout: Duration,
     pub max_in_flight: u32,
     pub allow_targets: Vec<IpNet>,
+    /// Every webhook goes through it.
+    pub egress_proxy: Option<Url>,
+    /// Asked for the names of receivers, instead of the machine's own.
+    pub nameservers: Vec<SocketAddr>,
     pub retention: Retention,
     pub per_key: Rate,
     pub per_client_user: Rate,
@@ -161,6 +168,20 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
             Err(_) => return delivery.fault("allow_targets", "must hold CIDRs such as 127.0.0.0/8"),
         }
     }
+    let mut nameservers = Vec::new();
+    for text in delivery.texts("nameservers")? {
+        match text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53))) {
+            Ok(at) => nameservers.push(at),
+            Err(_) => return delivery.fault("nameservers", "must hold addresses such as 10.0.0.2:53"),
+        }
+    }
+    let egress_proxy = match delivery.text("egress_proxy")?.as_str() {
+        "" => None,
+        text => match Url::parse(text) {
+            Ok(url) if url.scheme() == "http" && url.host().is_some() => Some(url),
+            _ => return delivery.fault("egress_proxy", "must be a URL such as http://proxy.internal:3128"),
+        },
+    };
     Ok(Config {
         data_dir,
         listen: http.text("listen")?,
@@ -177,6 +198,8 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         reply_timeout: Duration::from_millis(engine.span("reply_timeout", 1)?.unsigned_abs()),
         max_in_flight: delivery.number("max_in_flight", 2, 100_000)?,
         allow_targets,
+        egress_proxy,
+        nameservers,
         retention: Retention {
             events: retention.span("events", 100 * HOUR)?,
             decisions: retention.span("decisions", HOUR)?,

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::order::{self, Round};
+use crate::domain::endpoint::EventType;
 use crate::domain::message::Delivery;
 use crate::domain::time::{self, Millis};
-use crate::wire::listing::{Filter, List};
+use crate::wire::listing::{Filter, List, Place};
 use crate::wire::output::{AttemptRecord, Ended, RetryRecord};
 
 /// Attempts shown of one delivery; a delivery has at most a few dozen.
@@ -27,6 +28,8 @@ pub struct Row {
     next_attempt_at: Option<Millis>,
     reason: Option<String>,
     attempts: Vec<AttemptRow>,
+    /// Partition and offset in topic `deliveries`.
+    place: Option<(u32, u64)>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,7 +47,7 @@ struct AttemptRow {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn delivered(delivery: Delivery, round: &mut Round<'_>) -> Result<(), String> {
+pub fn delivered(delivery: Delivery, place: (u32, u64), round: &mut Round<'_>) -> Result<(), String> {
     let id = delivery.delivery_id.clone();
     let known = find(&id, round)?;
     if known.as_ref().is_some_and(|row| !row.is_blank()) {
@@ -56,6 +59,7 @@ pub fn delivered(delivery: Delivery, round: &mut Round<'_>) -> Result<(), String
     }
     let mut row = known.unwrap_or_else(|| Row { next_attempt_at: Some(delivery.created_at), ..Row::blank(&id) });
     row.learn(delivery);
+    row.place = Some(place);
     keep(&row, round)
 }
 
@@ -148,7 +152,20 @@ impl Row {
             next_attempt_at: None,
             reason: None,
             attempts: Vec::new(),
+            place: None,
         }
+    }
+
+    pub fn place(&self) -> Option<Place> {
+        let (partition, offset) = self.place?;
+        Some(Place { delivery_id: self.delivery_id.clone(), partition, offset })
+    }
+
+    /// Whether an endpoint never took it, and an operator may want it sent again.
+    pub fn is_missed_by(&self, endpoint_id: &str) -> bool {
+        let disabled = self.status == "cancelled" && self.reason.as_deref() == Some("endpoint_disabled");
+        let missed = self.status == "dead" || disabled;
+        missed && self.endpoint_id == endpoint_id && self.kind != EventType::Test.name()
     }
 
     fn is_blank(&self) -> bool {

@@ -10,12 +10,13 @@ use super::stats::{self, Fact};
 use super::{deliveries, kept};
 use crate::clock::Clock;
 use crate::domain::endpoint::EventType;
+use crate::domain::id;
 use crate::domain::message::Seen;
 use crate::domain::time::Millis;
 use crate::log::{At, Log, Reader, Record};
 use crate::store::{Family, Store};
 use crate::thread::{Bell, News, Service};
-use crate::wire::listing::{Filter, List, Page};
+use crate::wire::listing::{Filter, List, Page, Place};
 use crate::wire::output::DeliveryRecord;
 use crate::wire::topic::Topic;
 
@@ -129,6 +130,41 @@ impl Console {
         Ok(row.filter(|row| row.is_of(project)).map(|row| deliveries::shown(&row, true)))
     }
 
+    /// Where a delivery's record stands in topic `deliveries`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn place(&self, project: &str, delivery_id: &str) -> Result<Option<Place>, String> {
+        let bytes = self.store.get(Family::Index, &order::row(List::Deliveries, delivery_id))?;
+        let row = bytes.map(|bytes| deliveries::read(&bytes)).transpose()?;
+        Ok(row.filter(|row| row.is_of(project)).and_then(|row| row.place()))
+    }
+
+    /// What an endpoint has missed, oldest first, and what nobody has sent again.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn recoverable(
+        &self,
+        (project, endpoint_id): (&str, &str),
+        span: (Millis, Millis),
+        limit: usize,
+    ) -> Result<Vec<Place>, String> {
+        let mut places = std::collections::VecDeque::new();
+        order::between(&self.store, (List::Deliveries, project), span, |bytes| {
+            let row = deliveries::read(&bytes)?;
+            let Some(place) = row.place().filter(|_| row.is_missed_by(endpoint_id)) else { return Ok(()) };
+            let successor = order::row(List::Deliveries, &id::successor(&place.delivery_id));
+            if self.store.get(Family::Index, &successor)?.is_none() {
+                places.push_front(place);
+                // Newest first is how they are met: the oldest stay.
+                places.truncate(limit);
+            }
+            Ok(())
+        })?;
+        Ok(places.into())
+    }
+
     /// How a survey fared from `since`, up to and without `until`.
     ///
     /// # Errors
@@ -177,7 +213,7 @@ fn follow(log: &Log, reader: &mut Reader, store: &Store, known: &mut Option<Posi
             for record in records {
                 read = true;
                 positions.insert(At { topic, partition }.to_string(), record.offset + 1);
-                take(topic, &record, store, &mut round)?;
+                take(At { topic, partition }, &record, store, &mut round)?;
             }
         }
     }
@@ -208,16 +244,18 @@ fn from_where_the_log_begins(log: &Log, mut positions: Positions) -> Result<Posi
 type Positions = BTreeMap<String, u64>;
 
 /// What cannot be read is the delivery's to report; a list just leaves it out.
-fn take(topic: Topic, record: &Record, store: &Store, round: &mut Round<'_>) -> Result<(), String> {
-    let value = record.value.as_deref().unwrap_or_default();
+fn take(at: At, record: &Record, store: &Store, round: &mut Round<'_>) -> Result<(), String> {
+    let (value, topic) = (record.value.as_deref().unwrap_or_default(), at.topic);
     match topic {
         Topic::Deliveries => match serde_json::from_slice(value) {
-            Ok(DeliveryRecord::Deliver(delivery)) => deliveries::delivered(*delivery, round),
+            Ok(DeliveryRecord::Deliver(delivery)) => {
+                deliveries::delivered(*delivery, (at.partition, record.offset), round)
+            }
             Ok(DeliveryRecord::CancelUser { project, user_id }) => match kept::source(record) {
                 Some(source) => kept::erased((&project, &user_id), source, store, round),
                 None => Ok(()),
             },
-            Ok(DeliveryRecord::Endpoint { .. }) | Err(_) => Ok(()),
+            Ok(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. }) | Err(_) => Ok(()),
         },
         Topic::Attempts => {
             serde_json::from_slice(value).map_or(Ok(()), |attempt| deliveries::attempted(attempt, round))

@@ -1,18 +1,23 @@
 //! One attempt: render, sign, send, judge the answer. One deadline covers all
 //! of it; no redirect is followed; no more of the answer is read than is kept.
 
-use ipnet::IpNet;
-use reqwest::{Client, redirect};
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use std::time::{Duration, Instant};
 
-use super::guard::{Blocked, Guard};
+use super::connect::{Clients, Fault};
+use super::endpoints::Defined;
 use crate::clock::Clock;
 use crate::domain::address;
-use crate::domain::endpoint::Endpoint;
 use crate::domain::message::Delivery;
 use crate::domain::time::{Millis, SECOND};
 use crate::wire::output::Outcome;
 use crate::wire::profile::{self, Keys};
+
+pub use super::connect::WayOut;
 
 /// Most bytes of an answer that are read.
 const MAX_READ_BYTES: usize = 16 << 10;
@@ -20,6 +25,9 @@ const MAX_READ_BYTES: usize = 16 << 10;
 const MAX_KEPT_BYTES: usize = 1 << 10;
 /// Largest request.
 const MAX_BODY_BYTES: usize = 256 << 10;
+/// By which a receiver says that nothing more is to be sent.
+const DISABLE_HEADER: &str = "webhook-delivery";
+const NAME: &str = concat!("askwhen/", env!("CARGO_PKG_VERSION"));
 
 /// How an attempt went.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,44 +40,31 @@ pub struct Went {
     pub error: Option<String>,
     pub response: Option<String>,
     pub retry_after: Option<Millis>,
+    /// The receiver wants nothing more.
+    pub disable: bool,
+    /// Of the endpoint's definition.
+    pub version: u64,
 }
 
 /// Sends; keeps connections to receivers open between attempts.
 #[derive(Clone)]
 pub struct Sender {
-    https: Client,
-    plain: Client,
-    allowed: Vec<IpNet>,
+    clients: Clients,
     clock: Clock,
 }
 
 impl Sender {
     /// # Errors
-    /// When TLS cannot be set up.
-    pub fn new(allowed: Vec<IpNet>, clock: Clock) -> Result<Sender, reqwest::Error> {
-        let client = |plain: bool| {
-            Client::builder()
-                .dns_resolver(Guard { allowed: allowed.clone(), plain })
-                .no_proxy()
-                .redirect(redirect::Policy::none())
-                .referer(false)
-                .retry(reqwest::retry::never())
-                .connect_timeout(Duration::from_secs(3))
-                .pool_max_idle_per_host(32)
-                .pool_idle_timeout(Duration::from_secs(60))
-                .tcp_nodelay(true)
-                .http1_only()
-                .user_agent(concat!("askwhen/", env!("CARGO_PKG_VERSION")))
-                .build()
-        };
-        Ok(Sender { https: client(false)?, plain: client(true)?, allowed, clock })
+    /// When TLS or the resolver cannot be set up.
+    pub fn new(way_out: WayOut, clock: Clock) -> Result<Sender, String> {
+        Ok(Sender { clients: Clients::new(way_out)?, clock })
     }
 
-    pub async fn send(&self, delivery: &Delivery, endpoint: &Endpoint, keys: &Keys, attempt: u32) -> Went {
+    pub async fn send(&self, delivery: &Delivery, defined: &Defined, keys: &Keys, attempt: u32) -> Went {
         let started_at = self.clock.now();
         let started = Instant::now();
-        let timeout = Duration::from_millis(endpoint.retry.timeout.unsigned_abs());
-        let sending = self.exchange(delivery, endpoint, keys, attempt);
+        let timeout = Duration::from_millis(defined.endpoint.retry.timeout.unsigned_abs());
+        let sending = self.exchange(delivery, defined, keys, attempt);
         let mut went = match tokio::time::timeout(timeout, sending).await {
             Ok(went) => went,
             Err(_) => failed(Outcome::Timeout, format!("no whole answer within {} ms", timeout.as_millis())),
@@ -77,11 +72,13 @@ impl Sender {
         went.started_at = started_at;
         went.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         went.ended_at = self.clock.now().max(started_at);
+        went.version = defined.version;
         went
     }
 
-    async fn exchange(&self, delivery: &Delivery, endpoint: &Endpoint, keys: &Keys, attempt: u32) -> Went {
-        let url = match address::check_url(&endpoint.url, &self.allowed) {
+    async fn exchange(&self, delivery: &Delivery, defined: &Defined, keys: &Keys, attempt: u32) -> Went {
+        let endpoint = &defined.endpoint;
+        let url = match address::check_url(&endpoint.url, self.clients.allowed()) {
             Ok(url) => url,
             Err(why) => return failed(Outcome::BlockedTarget, format!("the URL {why}")),
         };
@@ -95,69 +92,104 @@ impl Sender {
             Ok(headers) => headers,
             Err(error) => return failed(Outcome::NotSent, error.to_string()),
         };
-        let client = if url.scheme() == "https" { &self.https } else { &self.plain };
-        let mut request =
-            client.post(url).header("content-type", "application/json").header("accept-encoding", "identity");
+        let mut request = Request::post(url.as_str());
         for (name, value) in &endpoint.headers {
             request = request.header(name, value);
         }
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let mut answer = match request.body(body).send().await {
-            Ok(answer) => answer,
-            Err(error) => return self.unanswered(&error),
+        let request = request
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let request = match endpoint.headers.contains_key("user-agent") {
+            true => request,
+            false => request.header(USER_AGENT, HeaderValue::from_static(NAME)),
         };
-        let status = answer.status().as_u16();
-        let retry_after = answer.headers().get("retry-after").and_then(|v| v.to_str().ok()).and_then(|v| self.wait(v));
+        let request = match request.body(Full::new(Bytes::from(body))) {
+            Ok(request) => request,
+            Err(error) => return failed(Outcome::NotSent, error.to_string()),
+        };
+        match self.clients.send(defined, request).await {
+            Ok(answer) => self.judge(answer, defined).await,
+            Err(fault) => unanswered(fault),
+        }
+    }
+
+    async fn judge(&self, answer: Response<Incoming>, defined: &Defined) -> Went {
+        let (head, mut body) = answer.into_parts();
+        let status = head.status.as_u16();
+        let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let mut went = Went {
+            http_status: Some(status),
+            retry_after: text("retry-after").and_then(|value| self.wait(value)),
+            disable: text(DISABLE_HEADER).is_some_and(|value| value.trim().eq_ignore_ascii_case("disable")),
+            ..failed(Outcome::BadStatus, String::new())
+        };
         let mut read = Vec::new();
         while read.len() < MAX_READ_BYTES {
-            match answer.chunk().await {
-                Ok(Some(chunk)) => read.extend_from_slice(&chunk[..chunk.len().min(MAX_READ_BYTES - read.len())]),
-                Ok(None) => break,
-                Err(error) => return Went { http_status: Some(status), ..self.unanswered(&error) },
+            match body.frame().await {
+                Some(Ok(frame)) => {
+                    let Ok(chunk) = frame.into_data() else { continue };
+                    read.extend_from_slice(&chunk[..chunk.len().min(MAX_READ_BYTES - read.len())]);
+                }
+                None => break,
+                Some(Err(error)) => {
+                    let error = Some(deepest(&error));
+                    return Went { outcome: Outcome::BrokenResponse, error, ..went };
+                }
             }
         }
         read.truncate(MAX_KEPT_BYTES);
-        let taken = endpoint.retry.succeeded(status);
-        Went {
-            http_status: Some(status),
-            response: Some(String::from_utf8_lossy(&read).into_owned()),
-            retry_after,
-            ..failed(if taken { Outcome::Delivered } else { Outcome::BadStatus }, String::new())
+        went.response = Some(String::from_utf8_lossy(&read).into_owned());
+        if let Some(coding) = coding(&head.headers) {
+            went.response = Some(format!("({coding}, not decoded)"));
         }
+        if defined.endpoint.retry.succeeded(status) {
+            went.outcome = Outcome::Delivered;
+        }
+        went
     }
 
     /// `Retry-After` in seconds or as a date, as a span from now.
     fn wait(&self, text: &str) -> Option<Millis> {
-        if let Ok(seconds) = text.trim().parse::<u32>() {
+        let text = text.trim();
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            // However many they are.
+            let seconds = text.parse::<u32>().unwrap_or(u32::MAX);
             return Some(i64::from(seconds) * SECOND);
         }
-        let at = httpdate::parse_http_date(text.trim()).ok()?;
+        let at = httpdate::parse_http_date(text).ok()?;
         let at = at.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis();
         Some((Millis::try_from(at).ok()? - self.clock.wall()).max(0))
     }
+}
 
-    fn unanswered(&self, error: &reqwest::Error) -> Went {
-        let mut said = Vec::new();
-        let mut blocked = false;
-        let mut source: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
-        while let Some(inner) = source {
-            blocked |= inner.is::<Blocked>();
-            said.push(inner.to_string());
-            source = inner.source();
-        }
-        let outcome = if blocked {
-            Outcome::BlockedTarget
-        } else if error.is_timeout() {
-            Outcome::Timeout
-        } else if error.is_connect() {
-            Outcome::ConnectFailed
-        } else {
-            Outcome::BrokenResponse
-        };
-        failed(outcome, said.pop().unwrap_or_else(|| "the exchange failed".into()))
+/// A coding that was not asked for: such bytes are of no use to a reader.
+fn coding(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(http::header::CONTENT_ENCODING)?.to_str().ok()?;
+    (!value.eq_ignore_ascii_case("identity")).then(|| value.chars().take(32).collect())
+}
+
+fn unanswered(fault: Fault) -> Went {
+    match fault {
+        Fault::Blocked(error) => failed(Outcome::BlockedTarget, error),
+        Fault::Tls(error) => failed(Outcome::TlsFailed, error),
+        Fault::Proxy(error) => failed(Outcome::ProxyFailed, error),
+        Fault::Unusable(error) => failed(Outcome::NotSent, error),
+        Fault::Connect(error) => failed(Outcome::ConnectFailed, error),
+        Fault::Broken(error) => failed(Outcome::BrokenResponse, error),
+        Fault::ConnectTimeout(error) => failed(Outcome::Timeout, error),
     }
+}
+
+/// What lies at the bottom of an error.
+pub fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
 }
 
 fn failed(outcome: Outcome, error: String) -> Went {
@@ -170,5 +202,7 @@ fn failed(outcome: Outcome, error: String) -> Went {
         error: Some(error).filter(|text| !text.is_empty()),
         response: None,
         retry_after: None,
+        disable: false,
+        version: 0,
     }
 }

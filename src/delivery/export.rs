@@ -43,7 +43,9 @@ pub fn records(row: &Row, partitions: u32, now: Millis) -> Vec<Write> {
 /// An endpoint's definition, as every partition of the delivery is told.
 pub fn command(command: &DeliveryRecord, partition: u32) -> Write {
     let key = match command {
-        DeliveryRecord::Endpoint { endpoint_id, .. } => endpoint_id.clone(),
+        DeliveryRecord::Endpoint { endpoint_id, .. } | DeliveryRecord::Health { endpoint_id, .. } => {
+            endpoint_id.clone()
+        }
         DeliveryRecord::Deliver(delivery) => delivery.user_id.clone(),
         DeliveryRecord::CancelUser { user_id, .. } => user_id.clone(),
     };

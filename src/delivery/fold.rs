@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::records::{self, Write};
-use crate::domain::endpoint::{Endpoint, EventType};
+use crate::domain::endpoint::EventType;
+use crate::domain::health::Health;
 use crate::domain::json::Json;
 use crate::domain::message::Delivery;
 use crate::domain::time::{DAY, Millis};
 use crate::log::{self, At, Bounds, Log, Reader};
 use crate::store::{self, Batch, Family, Store, keys};
 use crate::thread::Bell;
-use crate::wire::definition::{self, Target};
 use crate::wire::output::{AttemptRecord, DeadRecord, DeliveryRecord, Ended, RetryRecord, SOURCE_HEADER, Source};
 use crate::wire::topic::Topic;
 
@@ -34,7 +34,6 @@ pub struct Row {
     pub delivery: Delivery,
     /// Attempts done.
     pub attempt: u32,
-    pub moved: u32,
     pub due_at: Millis,
     /// Where it stands in `deliveries`: what is due at the same time goes in
     /// that order. Zero once it is a retry.
@@ -66,18 +65,51 @@ pub struct Positions {
     pub next: BTreeMap<String, u64>,
 }
 
-/// A change of the due index.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a round has brought.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Heard {
-    /// Due then, at the endpoint of a project.
+    /// A key of the due index.
     Due {
         key: Vec<u8>,
     },
-    Endpoint,
+    Endpoint(Told),
     /// Deliveries that are to be cancelled on record.
     Cancelled {
         delivery_ids: Vec<String>,
     },
+}
+
+/// What is known of an endpoint: its definition, how it fares.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    pub project: String,
+    pub endpoint_id: String,
+    pub what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum What {
+    /// Without a body it is gone.
+    Defined {
+        version: u64,
+        body: Option<Json>,
+    },
+    Fares {
+        seq: u64,
+        by: String,
+        health: Health,
+    },
+}
+
+impl Told {
+    /// Where it is kept, and its place among those kept there before and after.
+    fn key(&self) -> (Vec<u8>, u64) {
+        let named = keys::named(&self.project, &self.endpoint_id);
+        match &self.what {
+            What::Defined { version, .. } => ([b"d", named.as_slice()].concat(), *version),
+            What::Fares { seq, .. } => ([b"h", named.as_slice()].concat(), *seq),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -111,22 +143,13 @@ pub struct Fold {
     store: Arc<Store>,
     reader: Reader,
     positions: Positions,
-    pub endpoints: BTreeMap<Vec<u8>, Option<Arc<Endpoint>>>,
-    /// Of the endpoints, also of those that are gone.
+    /// The newest of what is kept of each endpoint, also of those that are gone.
     versions: BTreeMap<Vec<u8>, u64>,
     /// What could not be read, to be told in topic `rejects`.
     pub rejects: Vec<Write>,
     pub open: u64,
     pub retrying: u64,
     pruned_day: i64,
-}
-
-/// An endpoint as it is stored.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Command {
-    version: u64,
-    /// `None`: it is gone.
-    body: Option<Json>,
 }
 
 /// What one round is about to write: later records of it see earlier ones.
@@ -165,7 +188,6 @@ impl Fold {
             store,
             reader,
             positions,
-            endpoints: BTreeMap::new(),
             versions: BTreeMap::new(),
             rejects: Vec::new(),
             open: 0,
@@ -241,9 +263,9 @@ impl Fold {
     }
 
     fn load(&mut self) -> Result<(), Error> {
-        for (key, value) in self.store.ascending(Family::Endpoints, &[], usize::MAX)? {
-            let unreadable = |e: serde_json::Error| Error::Refused(format!("an endpoint is unreadable: {e}"));
-            self.know(key, &serde_json::from_slice(&value).map_err(unreadable)?);
+        for told in self.endpoints()? {
+            let (key, version) = told.key();
+            self.versions.insert(key, version);
         }
         let (mut open, mut retrying) = (0, 0);
         self.each_row(|row| {
@@ -318,7 +340,11 @@ impl Fold {
                     self.cancel_user((&project, &user_id), erased, round)
                 }
                 DeliveryRecord::Endpoint { project, endpoint_id, version, body } => {
-                    self.endpoint(keys::named(&project, &endpoint_id), Command { version, body }, round);
+                    self.told(Told { project, endpoint_id, what: What::Defined { version, body } }, round);
+                    Ok(())
+                }
+                DeliveryRecord::Health { project, endpoint_id, seq, by, health } => {
+                    self.told(Told { project, endpoint_id, what: What::Fares { seq, by, health } }, round);
                     Ok(())
                 }
             },
@@ -334,22 +360,30 @@ impl Fold {
         }
     }
 
-    /// Takes a version of an endpoint, unless a newer one is known: a late
+    /// Takes what is told of an endpoint, unless something newer is known: a late
     /// record of an owner that has been replaced stands after newer ones.
-    fn endpoint(&mut self, key: Vec<u8>, command: Command, round: &mut Round) {
-        if self.versions.get(&key).is_some_and(|known| *known > command.version) {
+    fn told(&mut self, told: Told, round: &mut Round) {
+        let (key, version) = told.key();
+        if self.versions.get(&key).is_some_and(|known| *known > version) {
             return;
         }
-        let value = serde_json::to_vec(&command).expect("a command serialises");
-        round.batch.put(Family::Endpoints, key.clone(), value);
-        self.know(key, &command);
-        round.heard.push(Heard::Endpoint);
+        self.versions.insert(key.clone(), version);
+        round.batch.put(Family::Endpoints, key, serde_json::to_vec(&told).expect("it serialises"));
+        round.heard.push(Heard::Endpoint(told));
     }
 
-    fn know(&mut self, key: Vec<u8>, command: &Command) {
-        let read = command.body.as_ref().and_then(|b| definition::endpoint(&b.value(), None, Target::Trusted).ok());
-        self.versions.insert(key.clone(), command.version);
-        self.endpoints.insert(key, read.map(|read| Arc::new(read.endpoint)));
+    /// Everything that is known of endpoints.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn endpoints(&self) -> Result<Vec<Told>, Error> {
+        let mut all = Vec::new();
+        self.store.each(Family::Endpoints, |_, value| {
+            let unreadable = |e: serde_json::Error| Error::Refused(format!("an endpoint is unreadable: {e}"));
+            all.push(serde_json::from_slice(&value).map_err(unreadable)?);
+            Ok::<_, Error>(())
+        })?;
+        Ok(all)
     }
 
     fn deliver(&mut self, delivery: Delivery, record: &log::Record, round: &mut Round) -> Result<(), Error> {
@@ -361,8 +395,7 @@ impl Fold {
         let due_at = delivery.created_at;
         let source = record.header(SOURCE_HEADER).map(|s| String::from_utf8_lossy(s).into_owned()).unwrap_or_default();
         let place = record.offset;
-        let row =
-            Row { delivery, attempt: 0, moved: 0, due_at, place, source, first_started_at: None, phase: Phase::Due };
+        let row = Row { delivery, attempt: 0, due_at, place, source, first_started_at: None, phase: Phase::Due };
         self.put_due(row, round);
         Ok(())
     }
@@ -444,7 +477,7 @@ impl Fold {
         Ok(())
     }
 
-    /// A retry record: the highest pair of attempt and move counts.
+    /// A retry record: the highest count of attempts.
     fn waits(&mut self, retry: RetryRecord, round: &mut Round) -> Result<(), Error> {
         if self.is_done(&retry.delivery, round)? {
             return Ok(());
@@ -453,7 +486,7 @@ impl Fold {
             Some(row) if matches!(row.phase, Phase::DeadOwed { .. } | Phase::CancelOwed { .. }) => return Ok(()),
             Some(row) => {
                 let owed = matches!(row.phase, Phase::RetryOwed { .. }) && retry.attempt == row.attempt;
-                if !owed && (retry.attempt, retry.moved) <= (row.attempt, row.moved) {
+                if !owed && retry.attempt <= row.attempt {
                     return Ok(());
                 }
                 round.batch.delete(Family::Due, due_key(&row));
@@ -462,7 +495,6 @@ impl Fold {
         }
         let row = Row {
             attempt: retry.attempt,
-            moved: retry.moved,
             due_at: retry.due_at,
             place: 0,
             source: retry.source,
@@ -508,28 +540,47 @@ impl Fold {
         bytes.map(|b| decode(&b)).transpose()
     }
 
-    /// Rows of the due index behind `after` and due by `until`.
+    /// Every line of the due index, with the time that its first is due.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn due(&self, after: &[u8], until: Millis, limit: usize) -> Result<Vec<Vec<u8>>, Error> {
-        let from = [after, &[0]].concat();
-        let entries = self.store.ascending(Family::Due, if after.is_empty() { &[] } else { &from }, limit)?;
-        Ok(entries
-            .into_iter()
-            .map(|(key, _)| key)
-            .take_while(|key| keys::time_of(key).is_some_and(|at| at <= until))
-            .collect())
+    pub fn lines(&self) -> Result<Vec<(u64, Millis)>, Error> {
+        let mut lines = Vec::new();
+        let mut from = Vec::new();
+        while let Some((key, _)) = self.store.ascending(Family::Due, &from, 1)?.first() {
+            let (line, due_at) = split(key);
+            lines.push((line, due_at));
+            let Some(next) = line.checked_add(1) else { break };
+            from = next.to_be_bytes().to_vec();
+        }
+        Ok(lines)
     }
 
-    /// When the first delivery behind `after` is due.
+    /// Keys of a line of the due index behind `after` and due by `until`; and
+    /// when the next one behind those is due.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn next_due(&self, after: &[u8]) -> Result<Option<Millis>, Error> {
-        let from = [after, &[0]].concat();
-        let entries = self.store.ascending(Family::Due, if after.is_empty() { &[] } else { &from }, 1)?;
-        Ok(entries.first().and_then(|(key, _)| keys::time_of(key)))
+    pub fn due(
+        &self,
+        line: u64,
+        after: &[u8],
+        until: Millis,
+        limit: usize,
+    ) -> Result<(Vec<Vec<u8>>, Option<Millis>), Error> {
+        let from = if after.is_empty() { line.to_be_bytes().to_vec() } else { [after, &[0]].concat() };
+        let mut due = Vec::new();
+        for (key, _) in self.store.ascending(Family::Due, &from, limit + 1)? {
+            let (of, at) = split(&key);
+            if of != line {
+                return Ok((due, None));
+            }
+            if at > until || due.len() == limit {
+                return Ok((due, Some(at)));
+            }
+            due.push(key);
+        }
+        Ok((due, None))
     }
 
     /// Rows whose next record a crash has swallowed.
@@ -573,13 +624,31 @@ impl Fold {
     }
 }
 
+/// What waits at one endpoint waits in one line; an operator's tests wait in one
+/// of their own.
+pub fn line_of(delivery: &Delivery) -> u64 {
+    line(&delivery.project, &delivery.endpoint_id, delivery.test_for.is_some())
+}
+
+pub fn line(project: &str, endpoint_id: &str, test: bool) -> u64 {
+    let named = keys::named(project, endpoint_id);
+    xxhash_rust::xxh3::xxh3_64_with_seed(&named, u64::from(test))
+}
+
 pub fn due_key(row: &Row) -> Vec<u8> {
-    keys::timed(row.due_at, &[&row.place.to_be_bytes(), row.delivery.delivery_id.as_bytes()].concat())
+    let rest = [&row.place.to_be_bytes(), row.delivery.delivery_id.as_bytes()].concat();
+    [line_of(&row.delivery).to_be_bytes().as_slice(), &keys::timed(row.due_at, &rest)].concat()
+}
+
+/// Line and time of a key of the due index.
+pub fn split(key: &[u8]) -> (u64, Millis) {
+    let line = key.get(..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+    (line, key.get(8..).and_then(keys::time_of).unwrap_or(0))
 }
 
 /// The delivery of a key of the due index.
 pub fn due_id(key: &[u8]) -> String {
-    String::from_utf8_lossy(key.get(16..).unwrap_or_default()).into_owned()
+    String::from_utf8_lossy(key.get(24..).unwrap_or_default()).into_owned()
 }
 
 fn done_key(delivery: &Delivery) -> Vec<u8> {

@@ -1,8 +1,9 @@
-//! Whose turn it is: pure. Endpoints take turns; each has its own bound of
-//! attempts under way; first attempts of one user at one endpoint go one after
-//! the other; retries never take more than half of all slots.
+//! Whose turn it is: pure. Endpoints take turns; each says whether it is ready;
+//! first attempts of one user at one endpoint go one after the other; retries
+//! never take more than half of all slots. Whoever cannot go costs nothing
+//! until something happens that lets it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use crate::domain::time::Millis;
 
@@ -16,24 +17,48 @@ pub struct Item {
     pub delivery_id: String,
     pub due_at: Millis,
     pub first: bool,
-    /// Project and endpoint.
-    pub endpoint: String,
+    /// The endpoint's.
+    pub line: u64,
     /// Hash of endpoint and user.
     pub lane: u64,
 }
 
+/// Whether an endpoint takes another attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    Now,
+    /// Not before then.
+    At(Millis),
+    /// Not before one of its own is over, or it is looked at anew.
+    Later,
+}
+
+const FIRSTS: usize = 0;
+const RETRIES: usize = 1;
+
 #[derive(Debug, Default)]
 struct Queue {
-    firsts: VecDeque<Item>,
-    retries: VecDeque<Item>,
+    items: [VecDeque<Item>; 2],
+    /// Whether it waits for its turn.
+    in_turn: [bool; 2],
     under_way: u32,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.items[FIRSTS].len() + self.items[RETRIES].len()
+    }
 }
 
 #[derive(Debug)]
 pub struct Lanes {
-    queues: HashMap<String, Queue>,
-    /// Endpoints with something queued, in the order of their turns.
-    turns: VecDeque<String>,
+    queues: HashMap<u64, Queue>,
+    /// Lines with something queued that may be able to go.
+    turns: [VecDeque<u64>; 2],
+    /// Lines that can go at a time.
+    wakes: BTreeSet<(Millis, u64)>,
+    /// Whether retries are asked first this time.
+    flip: bool,
     busy: HashSet<u64>,
     queued: usize,
     under_way: u32,
@@ -45,7 +70,9 @@ impl Lanes {
     pub fn new(slots: u32) -> Lanes {
         Lanes {
             queues: HashMap::new(),
-            turns: VecDeque::new(),
+            turns: Default::default(),
+            wakes: BTreeSet::new(),
+            flip: false,
             busy: HashSet::new(),
             queued: 0,
             under_way: 0,
@@ -55,41 +82,69 @@ impl Lanes {
     }
 
     pub fn push(&mut self, item: Item) {
-        let queue = self.queues.entry(item.endpoint.clone()).or_default();
-        if queue.firsts.is_empty() && queue.retries.is_empty() && !self.turns.contains(&item.endpoint) {
-            self.turns.push_back(item.endpoint.clone());
-        }
-        let line = if item.first { &mut queue.firsts } else { &mut queue.retries };
-        line.push_back(item);
+        let (line, class) = (item.line, class(&item));
+        self.queues.entry(line).or_default().items[class].push_back(item);
         self.queued += 1;
+        self.enter(line, class);
     }
 
-    /// The next delivery to send; `concurrency` is the endpoint's bound.
-    pub fn next(&mut self, concurrency: impl Fn(&str) -> u32) -> Option<Item> {
-        for _ in 0..self.turns.len() {
-            if self.under_way >= self.slots {
-                return None;
-            }
-            let endpoint = self.turns.pop_front()?;
-            let most = concurrency(&endpoint);
-            let retry_allowed = self.retries_under_way < self.slots / 2;
-            let queue = self.queues.get_mut(&endpoint).expect("turns are of queues");
-            let item = if queue.under_way >= most { None } else { take(queue, &self.busy, retry_allowed) };
-            let left = !(queue.firsts.is_empty() && queue.retries.is_empty());
-            if left {
-                self.turns.push_back(endpoint);
-            }
-            if let Some(item) = item {
-                queue.under_way += 1;
-                self.under_way += 1;
-                self.queued -= 1;
-                if item.first {
-                    self.busy.insert(item.lane);
-                } else {
-                    self.retries_under_way += 1;
+    fn enter(&mut self, line: u64, class: usize) {
+        let Some(queue) = self.queues.get_mut(&line) else { return };
+        if !queue.in_turn[class] && !queue.items[class].is_empty() {
+            queue.in_turn[class] = true;
+            self.turns[class].push_back(line);
+        }
+    }
+
+    /// Something has changed that may let a line go.
+    pub fn look_again(&mut self, line: u64) {
+        self.enter(line, FIRSTS);
+        self.enter(line, RETRIES);
+    }
+
+    /// The next delivery to send. `ready` is asked with a line and how many
+    /// attempts are under way there.
+    pub fn next(&mut self, now: Millis, mut ready: impl FnMut(u64, u32) -> Ready) -> Option<Item> {
+        while let Some((_, line)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
+            self.wakes.pop_first();
+            self.look_again(line);
+        }
+        if self.under_way >= self.slots {
+            return None;
+        }
+        self.flip = !self.flip;
+        let order = if self.flip { [FIRSTS, RETRIES] } else { [RETRIES, FIRSTS] };
+        order.into_iter().find_map(|class| self.next_of(class, &mut ready))
+    }
+
+    fn next_of(&mut self, class: usize, ready: &mut impl FnMut(u64, u32) -> Ready) -> Option<Item> {
+        if class == RETRIES && self.retries_under_way >= self.slots / 2 {
+            return None;
+        }
+        while let Some(line) = self.turns[class].pop_front() {
+            let queue = self.queues.get_mut(&line).expect("turns are of queues");
+            queue.in_turn[class] = false;
+            let under_way = queue.under_way;
+            match ready(line, under_way) {
+                Ready::Now => {}
+                Ready::At(at) => {
+                    self.wakes.insert((at, line));
+                    continue;
                 }
-                return Some(item);
+                Ready::Later => continue,
             }
+            // With every user of it busy, it goes on when one of its own is over.
+            let Some(item) = take(&mut queue.items[class], class, &self.busy) else { continue };
+            queue.under_way += 1;
+            self.under_way += 1;
+            self.queued -= 1;
+            if item.first {
+                self.busy.insert(item.lane);
+            } else {
+                self.retries_under_way += 1;
+            }
+            self.enter(line, class);
+            return Some(item);
         }
         None
     }
@@ -102,29 +157,28 @@ impl Lanes {
         } else {
             self.retries_under_way -= 1;
         }
-        if let Some(queue) = self.queues.get_mut(&item.endpoint) {
+        if let Some(queue) = self.queues.get_mut(&item.line) {
             queue.under_way -= 1;
-            if queue.under_way == 0 && queue.firsts.is_empty() && queue.retries.is_empty() {
-                self.queues.remove(&item.endpoint);
+            if queue.under_way == 0 && queue.len() == 0 {
+                self.queues.remove(&item.line);
             }
         }
+        self.look_again(item.line);
     }
 
     /// Lets go of everything of a partition that is not under way.
     pub fn forget(&mut self, partition: u32) {
         for queue in self.queues.values_mut() {
-            queue.firsts.retain(|item| item.partition != partition);
-            queue.retries.retain(|item| item.partition != partition);
+            queue.items.iter_mut().for_each(|items| items.retain(|item| item.partition != partition));
         }
-        self.queues.retain(|_, queue| queue.under_way > 0 || !(queue.firsts.is_empty() && queue.retries.is_empty()));
+        self.queues.retain(|_, queue| queue.under_way > 0 || queue.len() > 0);
         let queues = &self.queues;
-        let waits = |endpoint: &String| queues.get(endpoint).is_some_and(|q| q.firsts.len() + q.retries.len() > 0);
-        self.turns.retain(waits);
-        self.queued = self.queues.values().map(|queue| queue.firsts.len() + queue.retries.len()).sum();
+        self.turns.iter_mut().for_each(|turns| turns.retain(|line| queues.contains_key(line)));
+        self.queued = self.queues.values().map(Queue::len).sum();
     }
 
     pub fn queued_ids(&self) -> HashSet<String> {
-        let items = self.queues.values().flat_map(|queue| queue.firsts.iter().chain(&queue.retries));
+        let items = self.queues.values().flat_map(|queue| queue.items.iter().flatten());
         items.map(|item| item.delivery_id.clone()).collect()
     }
 
@@ -132,60 +186,113 @@ impl Lanes {
         self.queued
     }
 
+    pub fn queued_of(&self, line: u64) -> usize {
+        self.queues.get(&line).map_or(0, Queue::len)
+    }
+
     pub fn under_way(&self) -> u32 {
         self.under_way
     }
+
+    /// When the first line that waits for a time can go.
+    pub fn next_wake(&self) -> Option<Millis> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
 }
 
-fn take(queue: &mut Queue, busy: &HashSet<u64>, retry_allowed: bool) -> Option<Item> {
-    let free = queue.firsts.iter().take(LOOK_AHEAD).position(|item| !busy.contains(&item.lane));
-    if let Some(at) = free {
-        return queue.firsts.remove(at);
+fn class(item: &Item) -> usize {
+    if item.first { FIRSTS } else { RETRIES }
+}
+
+fn take(items: &mut VecDeque<Item>, class: usize, busy: &HashSet<u64>) -> Option<Item> {
+    if class == RETRIES {
+        return items.pop_front();
     }
-    if retry_allowed { queue.retries.pop_front() } else { None }
+    let free = items.iter().take(LOOK_AHEAD).position(|item| !busy.contains(&item.lane))?;
+    items.remove(free)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn item(endpoint: &str, id: u32, lane: u64, first: bool) -> Item {
-        Item { partition: 0, delivery_id: id.to_string(), due_at: 0, first, endpoint: endpoint.into(), lane }
+    fn item(line: u64, id: u32, lane: u64, first: bool) -> Item {
+        Item { partition: 0, delivery_id: id.to_string(), due_at: 0, first, line, lane }
+    }
+
+    fn most(bound: u32) -> impl Fn(u64, u32) -> Ready {
+        move |_, under_way| if under_way < bound { Ready::Now } else { Ready::Later }
     }
 
     #[test]
     fn one_users_first_attempts_keep_their_order_and_others_pass() {
         let mut lanes = Lanes::new(10);
         for (id, lane) in [(1, 7), (2, 7), (3, 8)] {
-            lanes.push(item("a", id, lane, true));
+            lanes.push(item(1, id, lane, true));
         }
-        let first = lanes.next(|_| 10).unwrap();
-        assert_eq!((first.delivery_id.as_str(), lanes.next(|_| 10).unwrap().delivery_id.as_str()), ("1", "3"));
-        assert_eq!(lanes.next(|_| 10), None);
+        let first = lanes.next(0, most(10)).unwrap();
+        assert_eq!((first.delivery_id.as_str(), lanes.next(0, most(10)).unwrap().delivery_id.as_str()), ("1", "3"));
+        assert_eq!(lanes.next(0, most(10)), None);
         lanes.done(&first);
-        assert_eq!(lanes.next(|_| 10).unwrap().delivery_id, "2");
+        assert_eq!(lanes.next(0, most(10)).unwrap().delivery_id, "2");
     }
 
     #[test]
     fn endpoints_take_turns_within_their_bounds() {
         let mut lanes = Lanes::new(10);
         for id in 0..5 {
-            lanes.push(item("a", id, u64::from(id), true));
+            lanes.push(item(1, id, u64::from(id), true));
         }
-        lanes.push(item("b", 9, 99, true));
-        let order: Vec<String> = std::iter::from_fn(|| lanes.next(|_| 2)).map(|i| i.endpoint).collect();
-        assert_eq!(order, ["a", "b", "a"]);
+        lanes.push(item(2, 9, 99, true));
+        let went: Vec<Item> = std::iter::from_fn(|| lanes.next(0, most(2))).collect();
+        assert_eq!(went.iter().map(|i| i.line).collect::<Vec<_>>(), [1, 2, 1]);
         assert_eq!((lanes.queued(), lanes.under_way()), (3, 3));
+        lanes.done(&went[0]);
+        assert_eq!(lanes.next(0, most(2)).map(|i| i.line), Some(1), "there is room again");
     }
 
     #[test]
     fn retries_leave_half_of_the_slots() {
         let mut lanes = Lanes::new(4);
         for id in 0..6 {
-            lanes.push(item("a", id, 0, false));
+            lanes.push(item(1, id, 0, false));
         }
-        assert_eq!(std::iter::from_fn(|| lanes.next(|_| 10)).count(), 2);
-        lanes.push(item("a", 9, 1, true));
-        assert!(lanes.next(|_| 10).unwrap().first);
+        let went: Vec<Item> = std::iter::from_fn(|| lanes.next(0, most(10))).collect();
+        assert_eq!(went.len(), 2);
+        lanes.push(item(1, 9, 1, true));
+        assert!(lanes.next(0, most(10)).unwrap().first);
+        lanes.done(&went[0]);
+        assert!(!lanes.next(0, most(10)).unwrap().first);
+    }
+
+    #[test]
+    fn one_that_waits_for_a_time_is_not_asked_before() {
+        let mut lanes = Lanes::new(10);
+        lanes.push(item(1, 1, 1, true));
+        lanes.push(item(2, 2, 2, false));
+        let mut asked = 0;
+        let mut ready = |line: u64, _: u32| {
+            asked += 1;
+            if line == 1 { Ready::At(100) } else { Ready::Later }
+        };
+        assert_eq!((lanes.next(0, &mut ready), lanes.next(99, &mut ready)), (None, None));
+        assert_eq!((asked, lanes.next_wake()), (2, Some(100)));
+        assert_eq!(lanes.next(100, most(1)).map(|i| i.line), Some(1));
+        lanes.look_again(2);
+        assert_eq!(lanes.next(100, most(1)).map(|i| i.line), Some(2));
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_no_turn_behind() {
+        let mut lanes = Lanes::new(10);
+        for line in 1..5 {
+            lanes.push(item(line, line as u32, line, true));
+        }
+        let went = lanes.next(0, most(1)).unwrap();
+        lanes.forget(0);
+        assert_eq!((lanes.queued(), lanes.under_way(), lanes.next(0, most(1))), (0, 1, None));
+        lanes.push(item(went.line, 9, 9, true));
+        lanes.done(&went);
+        assert_eq!(lanes.next(0, most(1)).map(|i| i.delivery_id), Some("9".into()));
     }
 }

@@ -3,9 +3,10 @@
 //! can read back from its topics. It decides nothing about surveys.
 
 mod attempt;
+mod connect;
+mod endpoints;
 pub mod export;
 mod fold;
-mod guard;
 mod lanes;
 mod records;
 mod run;
@@ -13,6 +14,7 @@ mod run;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+pub use attempt::WayOut;
 pub use fold::{Error, Fold, Positions, Row};
 pub use run::{Delivery, OWNED, Open, Setup, reached};
 

@@ -29,9 +29,9 @@ pub fn retry(
     (attempt, due_at, first_started_at, wait): (u32, Millis, Millis, Millis),
 ) -> Write {
     let delivery = Box::new(row.delivery.clone());
-    let id = format!("{}/{attempt}/0", delivery.delivery_id);
+    let id = format!("{}/{attempt}/waits", delivery.delivery_id);
     let source = row.source.clone();
-    let record = RetryRecord { delivery, attempt, moved: 0, due_at, first_started_at, source };
+    let record = RetryRecord { delivery, attempt, due_at, first_started_at, source };
     keyed((Topic::for_wait(wait.max(SECOND)), partition), row, id, output::encode(&record))
 }
 

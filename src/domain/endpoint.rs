@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use super::rate::Rate;
 use super::retry::Policy;
+use super::time::Millis;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -41,6 +43,9 @@ pub enum EventType {
     Dismissed,
     #[serde(rename = "user.erased")]
     Erased,
+    /// An operator tries an endpoint; nobody subscribes to it.
+    #[serde(rename = "endpoint.test")]
+    Test,
 }
 
 impl EventType {
@@ -54,6 +59,7 @@ impl EventType {
             EventType::Displayed => "survey.displayed",
             EventType::Dismissed => "survey.dismissed",
             EventType::Erased => "user.erased",
+            EventType::Test => "endpoint.test",
         }
     }
 }
@@ -66,6 +72,9 @@ pub struct SealedSecret {
     pub sealed: String,
     /// Hex HMAC over project, endpoint and secret.
     pub digest: String,
+    /// Of a secret that signs with ed25519: what receivers verify with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
 }
 
 impl std::fmt::Debug for SealedSecret {
@@ -85,23 +94,69 @@ pub struct Endpoint {
     pub test: bool,
     pub include_properties: bool,
     pub retry: Policy,
+    pub rate_limit: Option<Rate>,
     pub concurrency: u32,
     pub headers: BTreeMap<String, String>,
+    pub tls: Option<Tls>,
     /// Never shown; the bridge leaves it out of what it answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<SealedSecret>,
     /// The secret before a rotation, and until when it still signs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_secret: Option<PreviousSecret>,
+    /// Given up by askwhen itself, whatever `enabled` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<Disabled>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviousSecret {
     pub secret: SealedSecret,
-    pub until_ms: i64,
+    pub until_ms: Millis,
+}
+
+/// What TLS to a receiver needs beyond what the machine trusts; PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tls {
+    /// Certificates trusted besides the machine's.
+    pub ca: Option<String>,
+    /// The chain that askwhen shows, its own certificate first.
+    pub client_cert: Option<String>,
+    /// Its private key; never shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<SealedSecret>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disabled {
+    pub reason: DisabledReason,
+    pub since_ms: Millis,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DisabledReason {
+    /// Nothing but failures for five days.
+    Auto,
+    /// The receiver said so: 410, or `webhook-delivery: disable`.
+    Gone,
+}
+
+impl DisabledReason {
+    pub fn name(self) -> &'static str {
+        match self {
+            DisabledReason::Auto => "auto",
+            DisabledReason::Gone => "gone",
+        }
+    }
 }
 
 impl Endpoint {
+    /// Whether anything is sent there.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled && self.disabled.is_none()
+    }
+
     /// Whether a message of this type about this survey goes here.
     pub fn wants(&self, kind: EventType, survey_id: Option<&str>, test: bool) -> bool {
         self.test == test

@@ -89,6 +89,13 @@ impl Origin {
     }
 }
 
+/// The delivery that takes the place of one that has failed: the same however
+/// often it is asked for.
+pub fn successor(delivery_id: &str) -> String {
+    let digest = Sha256::digest(format!("again/{delivery_id}"));
+    format!("{}_{}", Kind::Delivery.prefix(), hex::encode(&digest[..16]))
+}
+
 /// Whether `offer_id` was made by this log for this user, however long ago.
 pub fn offer_was_made(incarnation: u128, project: &str, user_id: &str, offer_id: &str) -> bool {
     let Some(hex) = offer_id.strip_prefix("off_").filter(|hex| hex.len() == 32 && hex.is_ascii()) else {

@@ -21,6 +21,10 @@ pub struct Delivery {
     pub survey_id: Option<String>,
     pub created_at: Millis,
     pub message: Message,
+    /// An operator's test: one attempt, whatever the endpoint's state; its outcome
+    /// goes there.
+    #[serde(default)]
+    pub test_for: Option<String>,
 }
 
 /// An offer that was seen or closed.
@@ -49,6 +53,45 @@ pub struct Message {
     pub at: Millis,
     /// `None`: the user was erased, and nothing more can be told of them.
     pub data: Option<Data>,
+}
+
+/// The user that operators' tests are about.
+pub const TESTER: &str = "askwhen-test";
+
+impl Data {
+    /// What an operator's test sends: of the same shape as a real response.
+    pub fn sample(project: &str, at: Millis) -> Data {
+        let answer = AnswerFact {
+            question_id: "test".into(),
+            order: 1,
+            kind: QuestionType::Text,
+            text: "Does this arrive?".into(),
+            value: Json::of(&"yes"),
+            labels: Vec::new(),
+            answered_at: at,
+            duration_ms: None,
+        };
+        Data {
+            response_id: "askwhen-test".into(),
+            survey_id: "askwhen-test".into(),
+            survey_name: "Test of this endpoint".into(),
+            survey_version: 0,
+            project: project.to_owned(),
+            user_id: TESTER.into(),
+            user_attributes: Json::empty_object(),
+            link: false,
+            platform: None,
+            locale: None,
+            trigger: String::new(),
+            trigger_properties: Json::empty_object(),
+            activation: None,
+            answers: vec![answer],
+            completed: true,
+            test: true,
+            created_at: at,
+            updated_at: at,
+        }
+    }
 }
 
 /// Everything that any profile may write.

@@ -12,10 +12,12 @@ pub mod decision;
 pub mod definitions;
 pub mod endpoint;
 pub mod filter;
+pub mod health;
 pub mod id;
 pub mod json;
 pub mod message;
 pub mod quota;
+pub mod rate;
 pub mod record;
 pub mod retry;
 pub mod schedule;
@@ -29,4 +31,4 @@ pub mod windows;
 
 /// Version of the rules in this module. It is part of every checkpoint: a
 /// store written under another version is refused, never reinterpreted.
-pub const LOGIC_VERSION: u32 = 3;
+pub const LOGIC_VERSION: u32 = 4;

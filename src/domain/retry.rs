@@ -40,6 +40,9 @@ pub struct Policy {
     pub terminal_status: Vec<u16>,
     /// Longest `Retry-After` that is honoured; `None` ignores the header.
     pub retry_after_max: Option<Millis>,
+    /// Whether the endpoint's health holds deliveries back, and the receiver
+    /// may disable the endpoint.
+    pub breaker: bool,
     pub connect_timeout: Millis,
     pub timeout: Millis,
 }
@@ -56,6 +59,7 @@ impl Policy {
             success: Success::Any2xx,
             terminal_status: vec![410],
             retry_after_max: Some(DAY),
+            breaker: true,
             connect_timeout: 3 * SECOND,
             timeout,
         }
@@ -71,6 +75,7 @@ impl Policy {
             success: Success::Only200,
             terminal_status: Vec::new(),
             retry_after_max: None,
+            breaker: false,
             connect_timeout: 3 * SECOND,
             timeout: 10 * SECOND,
         }

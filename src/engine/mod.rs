@@ -2,6 +2,7 @@
 //! knows the definitions, and turns records into decisions, responses and
 //! deliveries by `domain::apply`. It knows no HTTP and sends nothing.
 
+mod again;
 mod decided;
 pub mod export;
 mod outputs;
@@ -32,8 +33,8 @@ use parking::Quotas;
 use table::Table;
 use users::Users;
 
-/// An erasure that was asked for longer ago is a copy of an old record.
-const ERASURE_LIFE: Millis = 10 * time::MINUTE;
+/// What was asked for longer ago is a copy of an old record.
+const REQUEST_LIFE: Millis = 10 * time::MINUTE;
 
 pub struct Engine {
     store: Arc<Store>,
@@ -105,7 +106,7 @@ impl Engine {
         let mut user = (*before).clone();
         // Of an erased user nothing is left but the ids in the store's table.
         let erased_at = match user == User::default() {
-            true => self.spilled_at(erased_mark(record))?,
+            true => self.spilled_at(erased_mark(&record.project, &record.user_id))?,
             false => None,
         };
         let seen = match hash {
@@ -117,7 +118,7 @@ impl Engine {
             return Ok(Judged::Needs(out.needs));
         }
         if matches!(record.body, Body::Erase) {
-            self.spilled.insert(erased_mark(record), at.now);
+            self.spilled.insert(erased_mark(&record.project, &record.user_id), at.now);
         }
         // From here on its ids are looked for in the table again.
         user.overflowed |= erased_at.is_some() && user != User::default();
@@ -236,7 +237,9 @@ impl Engine {
     ) -> Result<Option<Answer>, store::Error> {
         let ttl = scene.project.settings.offer_ttl;
         let Some((decided_at, bodies)) = self.recent.find(hash, scene.now, ttl)? else { return Ok(None) };
-        let erased = self.spilled_at(erased_mark(record))?.is_some_and(|erased_at| decided_at <= erased_at);
+        let erased = self
+            .spilled_at(erased_mark(&record.project, &record.user_id))?
+            .is_some_and(|erased_at| decided_at <= erased_at);
         Ok((!erased).then_some(bodies))
     }
 
@@ -304,7 +307,7 @@ impl Engine {
                     Internal::Quota(mail) => return self.quota(at, &mail),
                     Internal::Erase { project, user_id, asked_at } => {
                         // Else a copy of an old record would erase whoever has come since.
-                        if (at.now - asked_at).abs() > ERASURE_LIFE {
+                        if (at.now - asked_at).abs() > REQUEST_LIFE {
                             let detail = "the erasure was asked for long ago; ask anew".into();
                             return Err(Failure::Reject(Unreadable { reason: "stale", detail }));
                         }
@@ -322,7 +325,25 @@ impl Engine {
                             self.defined(at, &defined, &mut effects)?;
                         }
                     }
+                    Internal::Operate(operate) => {
+                        if let Some(defined) = registrar::operate(&mut self.table, at, &operate, &mut effects) {
+                            self.defined(at, &defined, &mut effects)?;
+                        }
+                    }
                     Internal::Defined(defined) => self.defined(at, &defined, &mut effects)?,
+                    Internal::Fares(fares) => {
+                        let told = match fares.seq {
+                            Some(_) => Some(fares),
+                            None => registrar::fares(&self.table, at, fares, &mut effects),
+                        };
+                        effects.outputs.extend(told.and_then(|fares| outputs::fares(at, fares)));
+                    }
+                    Internal::Redeliver { delivery, asked_at } => {
+                        self.redeliver(at, *delivery, asked_at, &mut effects)?;
+                    }
+                    Internal::Ping { project, endpoint_id, asked_at } => {
+                        self.ping(at, (&project, &endpoint_id), asked_at, &mut effects);
+                    }
                     Internal::NameSeen { project, trigger } => {
                         registrar::name_seen(&mut self.table, at, &project, trigger, &mut effects);
                     }
@@ -343,8 +364,8 @@ enum Judged {
 }
 
 /// By which the table of ids knows that a user was erased; no event is called so.
-fn erased_mark(record: &Record<'_>) -> u128 {
-    id::event_hash(&record.project, &record.user_id, "")
+fn erased_mark(project: &str, user_id: &str) -> u128 {
+    id::event_hash(project, user_id, "")
 }
 
 /// A read, as a record.

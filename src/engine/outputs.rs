@@ -7,9 +7,11 @@ use crate::domain::apply::{self, LinkView, OfferView, Scene};
 use crate::domain::decision::Offered;
 use crate::domain::id::{Kind, Origin};
 use crate::domain::json::Json;
+use crate::domain::message::Delivery;
 use crate::domain::survey::Question;
 use crate::domain::time;
 use crate::wire::output::{self, DeliveryRecord};
+use crate::wire::record::Fares;
 use crate::wire::topic::Topic;
 
 pub fn encode(scene: Scene<'_>, item: &apply::Output) -> Output {
@@ -34,6 +36,22 @@ pub fn encode(scene: Scene<'_>, item: &apply::Output) -> Output {
         }
     };
     Output { topic, key: Some(scene.user_id.to_owned().into()), id, value: Some(value.into()) }
+}
+
+/// A message for an endpoint.
+pub fn delivery(delivery: Delivery) -> Output {
+    let (id, key) = (delivery.delivery_id.clone(), delivery.user_id.clone());
+    let record = DeliveryRecord::Deliver(Box::new(delivery));
+    Output { topic: Topic::Deliveries, key: Some(key.into()), id, value: Some(output::encode(&record).into()) }
+}
+
+/// How an endpoint fares, for the delivery.
+pub fn fares(at: Moment<'_>, fares: Fares) -> Option<Output> {
+    let Fares { project, endpoint_id, health, by, seq, .. } = fares;
+    let id = at.origin.id(Kind::Definition, &[&project, &endpoint_id, "health"]);
+    let key = Some(endpoint_id.clone().into());
+    let record = DeliveryRecord::Health { project, endpoint_id, seq: seq?, by, health };
+    Some(Output { topic: Topic::Deliveries, key, id, value: Some(output::encode(&record).into()) })
 }
 
 /// A refusal that nobody waits for.

@@ -1,17 +1,19 @@
 //! Partition 0 gives definitions their versions: the same content keeps its
 //! version, every other one gets the next, and all partitions are told.
 
+use serde_json::Value;
+
 use super::table::{Table, knows_trigger};
 use super::to_partition;
 use crate::actor::{Answer, Effects, Moment, Output};
 use crate::domain::definitions::MAX_NAMES;
-use crate::domain::endpoint::SealedSecret;
+use crate::domain::endpoint::{Disabled, PreviousSecret, SealedSecret};
 use crate::domain::id::Kind as IdKind;
 use crate::domain::json::Json;
-use crate::domain::time::{MINUTE, Millis};
+use crate::domain::time::{self, MINUTE, Millis};
 use crate::wire::definition::{Kind, Trigger};
 use crate::wire::output::{self, DefinitionRecord, definition_key};
-use crate::wire::record::{Define, Defined, Internal};
+use crate::wire::record::{Act, Define, Defined, Fares, Internal, Operate};
 use crate::wire::topic::Topic;
 
 /// A request asked longer ago is a copy of an old record.
@@ -23,17 +25,40 @@ const MAX_DEFINITIONS: usize = 10_000;
 /// Judges a request; gives what every partition is to take, or a refusal as
 /// the reply in `effects`.
 pub fn define(table: &mut Table, at: Moment<'_>, define: Define, effects: &mut Effects) -> Option<Defined> {
-    let before = table.requests.len();
-    table.requests.retain(|(_, asked_at)| at.now - asked_at < 2 * REQUEST_LIFE);
-    table.dirty_requests |= table.requests.len() != before;
-    let known = table.requests.iter().any(|(id, _)| *id == define.request_id);
-    if known || (at.now - define.asked_at).abs() > REQUEST_LIFE || table.requests.len() >= MAX_REQUESTS {
+    if !is_new(table, at, &define.request_id, define.asked_at) {
         effects.reply = Some(refused("overloaded", "the request is a repetition, or too old; send it anew"));
         return None;
     }
-    table.requests.push((define.request_id.clone(), define.asked_at));
+    let judged = judge(table, &define);
+    conclude(judged, at, effects)
+}
+
+/// Does something with an endpoint, as [`define`].
+pub fn operate(table: &mut Table, at: Moment<'_>, operate: &Operate, effects: &mut Effects) -> Option<Defined> {
+    if !is_new(table, at, &operate.request_id, operate.asked_at) {
+        effects.reply = Some(refused("overloaded", "the request is a repetition, or too old; send it anew"));
+        return None;
+    }
+    let judged = operated(table, at, operate);
+    conclude(judged, at, effects)
+}
+
+/// Whether a request is neither a copy nor old; from here on it is known.
+fn is_new(table: &mut Table, at: Moment<'_>, request_id: &str, asked_at: Millis) -> bool {
+    let before = table.requests.len();
+    table.requests.retain(|(_, asked_at)| at.now - asked_at < 2 * REQUEST_LIFE);
+    table.dirty_requests |= table.requests.len() != before;
+    let known = table.requests.iter().any(|(id, _)| *id == request_id);
+    if known || (at.now - asked_at).abs() > REQUEST_LIFE || table.requests.len() >= MAX_REQUESTS {
+        return false;
+    }
+    table.requests.push((request_id.to_owned(), asked_at));
     table.dirty_requests = true;
-    match judge(table, &define) {
+    true
+}
+
+fn conclude(judged: Result<Defined, Answer>, at: Moment<'_>, effects: &mut Effects) -> Option<Defined> {
+    match judged {
         Err(refusal) => {
             effects.reply = Some(refusal);
             None
@@ -44,6 +69,81 @@ pub fn define(table: &mut Table, at: Moment<'_>, define: Define, effects: &mut E
             }
             Some(tell_all(defined, at, effects))
         }
+    }
+}
+
+fn operated(table: &Table, at: Moment<'_>, operate: &Operate) -> Result<Defined, Answer> {
+    let row = table.row(&operate.project, Kind::Endpoint, &operate.endpoint_id);
+    let Some((old, version)) = row.and_then(|row| Some((row.body.as_ref()?, row.version))) else {
+        return Err(refused("not_found", "there is no such endpoint"));
+    };
+    if operate.if_match.is_some_and(|wanted| wanted != version) {
+        return Err(refused("precondition_failed", "the definition has another version by now; read it again"));
+    }
+    let mut value = old.value();
+    let mut kept = Kept::of(old);
+    match &operate.act {
+        Act::Enable => {
+            value["enabled"] = true.into();
+            kept.disabled = None;
+        }
+        Act::Disable { reason } => {
+            kept.disabled.get_or_insert(Disabled { reason: *reason, since_ms: at.now });
+        }
+        Act::Rotate { secret, overlap } => {
+            let same = kept.secret.as_ref().is_some_and(|old| old.digest == secret.digest);
+            if !same {
+                let before = kept.secret.replace(secret.clone()).filter(|_| *overlap > 0);
+                kept.previous =
+                    before.map(|secret| PreviousSecret { secret, until_ms: at.now.saturating_add(*overlap) });
+            }
+        }
+    }
+    let body = kept.put_into(&mut value);
+    let changed = body != *old;
+    Ok(Defined {
+        project: operate.project.clone(),
+        kind: Kind::Endpoint,
+        id: operate.endpoint_id.clone(),
+        version: if changed { version + 1 } else { version },
+        changed,
+        created: false,
+        used_new_secret: false,
+        body: Some(body),
+    })
+}
+
+/// How an endpoint fares, as every partition is to take it; `None` when there
+/// is no such endpoint, or it is said of long ago.
+pub fn fares(table: &Table, at: Moment<'_>, mut fares: Fares, effects: &mut Effects) -> Option<Fares> {
+    let row = table.row(&fares.project, Kind::Endpoint, &fares.endpoint_id);
+    if row.is_none_or(|row| row.body.is_none()) || (at.now - fares.told_at).abs() > REQUEST_LIFE {
+        return None;
+    }
+    fares.seq = Some(at.origin.offset);
+    let record = DefinitionRecord {
+        kind: Kind::Health,
+        project: fares.project.clone(),
+        id: fares.endpoint_id.clone(),
+        version: at.origin.offset,
+        body: Json::of(&fares.health),
+        updated_at: time::format_time(at.now),
+    };
+    effects.outputs.push(health_output(at, (&fares.project, &fares.endpoint_id), Some(&record)));
+    let internal = Internal::Fares(fares);
+    for partition in 1..at.partitions {
+        effects.forwards.push(to_partition(partition, &internal, false));
+    }
+    let Internal::Fares(fares) = internal else { unreachable!("just made") };
+    Some(fares)
+}
+
+fn health_output(at: Moment<'_>, (project, id): (&str, &str), record: Option<&DefinitionRecord>) -> Output {
+    Output {
+        topic: Topic::Definitions,
+        key: Some(definition_key(project, Kind::Health, id).into()),
+        id: at.origin.id(IdKind::Definition, &[project, Kind::Health.name(), id]),
+        value: record.map(|record| output::encode(record).into()),
     }
 }
 
@@ -93,24 +193,81 @@ fn archived(survey: &Json) -> Json {
     Json::of(&value)
 }
 
-/// Keeps the endpoint's secret when the new body names none, or the same one;
-/// takes the freshly made one for an endpoint that never had any.
-fn with_secret(new: &Json, old: Option<&Json>, fresh: Option<&SealedSecret>) -> (Json, bool) {
-    let secret_of = |json: &Json| serde_json::from_value::<SealedSecret>(json.value()["secret"].clone()).ok();
-    let old_secret = old.and_then(secret_of);
-    let (secret, used_fresh) = match (secret_of(new), old_secret) {
-        (Some(given), Some(old)) if given.digest == old.digest => (Some(old), false),
-        (Some(given), _) => (Some(given), false),
-        (None, Some(old)) => (Some(old), false),
-        (None, None) => (fresh.cloned(), fresh.is_some()),
-    };
-    let mut value = new.value();
-    if let Some(members) = value.as_object_mut() {
-        // Last, always: the same content has the same bytes.
-        members.shift_remove("secret");
-        members.insert("secret".into(), serde_json::to_value(&secret).expect("a secret serialises"));
+/// What an endpoint's definition carries that no body from outside does.
+struct Kept {
+    secret: Option<SealedSecret>,
+    previous: Option<PreviousSecret>,
+    disabled: Option<Disabled>,
+}
+
+impl Kept {
+    fn of(body: &Json) -> Kept {
+        let value = body.value();
+        Kept {
+            secret: serde_json::from_value(value["secret"].clone()).ok(),
+            previous: serde_json::from_value(value["previous_secret"].clone()).ok(),
+            disabled: serde_json::from_value(value["disabled"].clone()).ok(),
+        }
     }
-    (Json::of(&value), used_fresh)
+
+    /// Last, always in this order: the same content has the same bytes.
+    fn put_into(self, value: &mut Value) -> Json {
+        let Some(members) = value.as_object_mut() else { return Json::of(value) };
+        for name in ["secret", "previous_secret", "disabled"] {
+            members.shift_remove(name);
+        }
+        let json = |part: serde_json::Result<Value>| part.expect("it serialises");
+        members.insert("secret".into(), json(serde_json::to_value(self.secret)));
+        if let Some(previous) = self.previous {
+            members.insert("previous_secret".into(), json(serde_json::to_value(previous)));
+        }
+        if let Some(disabled) = self.disabled {
+            members.insert("disabled".into(), json(serde_json::to_value(disabled)));
+        }
+        Json::of(value)
+    }
+}
+
+/// Keeps what the endpoint has: its secret when the new body names none, or the
+/// same one, unless the new profile signs in another way; that it was given up,
+/// while it goes to the same place. Takes the freshly made secret for an
+/// endpoint that has none.
+fn with_secret(new: &Json, old: Option<&Json>, fresh: Option<&SealedSecret>) -> (Json, bool) {
+    let given = Kept::of(new).secret;
+    let (mut value, before) = (new.value(), old.map(Json::value).unwrap_or_default());
+    let is_hex = |body: &Value| body["profile"] == "blitzllama";
+    let fits = is_hex(&value) == is_hex(&before);
+    let mut kept = old.map_or(Kept { secret: None, previous: None, disabled: None }, Kept::of);
+    if !fits {
+        (kept.secret, kept.previous) = (None, None);
+    }
+    let mut used_fresh = false;
+    match (given, &kept.secret) {
+        (Some(given), Some(known)) if given.digest == known.digest => {}
+        (Some(given), _) => (kept.secret, kept.previous) = (Some(given), None),
+        (None, Some(_)) => {}
+        (None, None) => {
+            kept.secret = fresh.cloned();
+            used_fresh = fresh.is_some();
+        }
+    }
+    if value["url"] != before["url"] || value["enabled"] != before["enabled"] {
+        kept.disabled = None;
+    }
+    keep_client_key(&mut value, &before);
+    (kept.put_into(&mut value), used_fresh)
+}
+
+/// The private key of the same certificate stays when none is given, and the
+/// same one keeps its bytes.
+fn keep_client_key(new: &mut Value, old: &Value) {
+    let (given, known) = (&new["tls"]["client_key"], &old["tls"]["client_key"]);
+    let cert = &new["tls"]["client_cert"];
+    let left_out = given.is_null() && cert.is_string() && *cert == old["tls"]["client_cert"];
+    let same = given["digest"].is_string() && given["digest"] == known["digest"];
+    if (left_out || same) && known.is_object() {
+        new["tls"]["client_key"] = known.clone();
+    }
 }
 
 fn write_out(defined: &Defined, at: Moment<'_>, effects: &mut Effects) {
@@ -120,6 +277,9 @@ fn write_out(defined: &Defined, at: Moment<'_>, effects: &mut Effects) {
         id: at.origin.id(IdKind::Definition, &[&defined.project, defined.kind.name(), &defined.id]),
         value: DefinitionRecord::of(defined, at.now).map(|record| output::encode(&record).into()),
     });
+    if defined.kind == Kind::Endpoint && defined.body.is_none() {
+        effects.outputs.push(health_output(at, (&defined.project, &defined.id), None));
+    }
 }
 
 fn tell_all(defined: Defined, at: Moment<'_>, effects: &mut Effects) -> Defined {

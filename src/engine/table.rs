@@ -166,7 +166,7 @@ impl Table {
                 project.meets_name(&row.id);
                 self.dirty_names.insert(row.project.clone());
             }
-            (Kind::Survey | Kind::Settings, None) => {}
+            (Kind::Survey | Kind::Settings, None) | (Kind::Health, _) => {}
         }
     }
 
@@ -199,7 +199,7 @@ impl Table {
             Kind::Settings => {
                 project.put_settings(row.version, definition::settings(&body.value()).map_err(bad)?);
             }
-            Kind::Trigger => {}
+            Kind::Trigger | Kind::Health => {}
         }
         Ok(())
     }

@@ -114,7 +114,12 @@ pub fn delivery(
         key: setup.key.clone(),
         open,
         standing: setup.standing.clone(),
-        allow_targets: config.allow_targets.clone(),
+        way_out: delivery::WayOut {
+            allow_targets: config.allow_targets.clone(),
+            proxy: config.egress_proxy.clone(),
+            nameservers: config.nameservers.clone(),
+        },
+        replies: setup.replies.clone(),
         max_in_flight: config.max_in_flight,
         runtime: tokio::runtime::Handle::current(),
         status: status.clone(),

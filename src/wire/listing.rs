@@ -23,6 +23,14 @@ impl List {
     }
 }
 
+/// Where the record of a delivery stands in topic `deliveries`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub delivery_id: String,
+    pub partition: u32,
+    pub offset: u64,
+}
+
 /// `None` takes everything; times are half-open.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {

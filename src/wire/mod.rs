@@ -10,4 +10,5 @@ pub mod profile;
 pub mod record;
 pub mod seal;
 pub mod state;
+pub mod tls;
 pub mod topic;

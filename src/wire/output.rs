@@ -8,6 +8,7 @@ use super::profile::standard;
 use super::record::Defined;
 use crate::domain::decision::Decision;
 use crate::domain::endpoint::EventType;
+use crate::domain::health::Health;
 use crate::domain::json::Json;
 use crate::domain::message::{Data, Delivery};
 use crate::domain::time::{self, Millis};
@@ -65,6 +66,16 @@ pub enum DeliveryRecord {
         version: u64,
         body: Option<Json>,
     },
+    /// How an endpoint fares from here on.
+    Health {
+        project: String,
+        endpoint_id: String,
+        /// The larger, the newer.
+        seq: u64,
+        /// Which process found out.
+        by: String,
+        health: Health,
+    },
     /// Everything that waits of this user is cancelled, but for what tells of
     /// an erasure.
     CancelUser {
@@ -79,9 +90,6 @@ pub struct RetryRecord {
     pub delivery: Box<Delivery>,
     /// Attempts made so far.
     pub attempt: u32,
-    /// Counts the times that the due date was moved without an attempt.
-    #[serde(rename = "move")]
-    pub moved: u32,
     pub due_at: Millis,
     pub first_started_at: Millis,
     /// Header `source` of the delivery's first record.
@@ -100,6 +108,10 @@ pub enum Outcome {
     ConnectFailed,
     /// The target resolves to, or is, an address that is not allowed.
     BlockedTarget,
+    /// TLS could not be agreed on: a certificate that is not trusted, say.
+    TlsFailed,
+    /// The way out failed, not the receiver.
+    ProxyFailed,
     /// The connection broke, or the answer was no HTTP.
     BrokenResponse,
     /// The endpoint is disabled or gone; nothing was sent.
@@ -107,12 +119,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Outcome; 7] = [
+    pub const ALL: [Outcome; 9] = [
         Outcome::Delivered,
         Outcome::BadStatus,
         Outcome::Timeout,
         Outcome::ConnectFailed,
         Outcome::BlockedTarget,
+        Outcome::TlsFailed,
+        Outcome::ProxyFailed,
         Outcome::BrokenResponse,
         Outcome::NotSent,
     ];
@@ -124,6 +138,8 @@ impl Outcome {
             Outcome::Timeout => "timeout",
             Outcome::ConnectFailed => "connect_failed",
             Outcome::BlockedTarget => "blocked_target",
+            Outcome::TlsFailed => "tls_failed",
+            Outcome::ProxyFailed => "proxy_failed",
             Outcome::BrokenResponse => "broken_response",
             Outcome::NotSent => "not_sent",
         }

@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 
 use super::definition::{Kind, Trigger};
 use super::json;
-use crate::domain::endpoint::SealedSecret;
+use crate::domain::endpoint::{DisabledReason, SealedSecret};
+use crate::domain::health::Health;
 use crate::domain::id;
 use crate::domain::json::Json;
+use crate::domain::message::Delivery;
 use crate::domain::quota::Mail;
 use crate::domain::record::{Answers, Body, Context, Given, Record, Target};
 use crate::domain::time::{self, Millis, Told};
@@ -125,6 +127,15 @@ pub enum Internal {
     Query(Query),
     /// The user is to be forgotten.
     Erase { project: String, user_id: String, asked_at: Millis },
+    /// To the registrar: do this with an endpoint.
+    Operate(Operate),
+    /// From the delivery to the registrar, and from there to every partition: so
+    /// an endpoint fares.
+    Fares(Fares),
+    /// A message is to be delivered again, under its own id.
+    Redeliver { delivery: Box<Delivery>, asked_at: Millis },
+    /// An endpoint is to be tried.
+    Ping { project: String, endpoint_id: String, asked_at: Millis },
     /// Between the bank of a quota and its customers.
     Quota(Mail),
     /// Nothing but the time at which it is appended: somebody waits.
@@ -149,6 +160,43 @@ pub struct Define {
     /// Against a copy of an old record: when it was asked, and an id of its own.
     pub asked_at: Millis,
     pub request_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Operate {
+    pub project: String,
+    pub endpoint_id: String,
+    pub act: Act,
+    /// Only if the current version is this one.
+    pub if_match: Option<u64>,
+    pub asked_at: Millis,
+    pub request_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Act {
+    Enable,
+    Disable {
+        reason: DisabledReason,
+    },
+    /// The secret before it signs as well for so long.
+    Rotate {
+        secret: SealedSecret,
+        overlap: Millis,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fares {
+    pub project: String,
+    pub endpoint_id: String,
+    pub health: Health,
+    /// Which process says so.
+    pub by: String,
+    pub told_at: Millis,
+    /// Given by the registrar: the larger, the newer.
+    pub seq: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use super::profile;
 use crate::domain::endpoint::SealedSecret;
 
 type HmacSha256 = Hmac<Sha256>;
@@ -76,6 +77,7 @@ impl ClusterKey {
         SealedSecret {
             sealed: STANDARD.encode([nonce.as_slice(), text.as_slice()].concat()),
             digest: hex::encode(digest),
+            public_key: profile::public_key(secret),
         }
     }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Receiver, Server, open_survey};
 
-async fn answer_one(server: &Server, user: &str) {
+pub async fn answer_one(server: &Server, user: &str) {
     let decision = server.trigger(user, "Main").await;
     let offer = decision["survey"]["offer_id"].as_str().unwrap_or_else(|| panic!("{decision}")).to_owned();
     let body = json!({"answers": [{"question_id": "q1", "value": 5}], "completed": true});
@@ -12,7 +12,7 @@ async fn answer_one(server: &Server, user: &str) {
     assert_eq!(said.status, 200, "{said:?}");
 }
 
-async fn endpoint(server: &Server, receiver: &Receiver, more: Value) {
+pub async fn endpoint(server: &Server, receiver: &Receiver, more: Value) {
     let mut body = json!({"url": receiver.url, "events": ["response.completed"]});
     for (name, value) in more.as_object().expect("an object") {
         body[name] = value.clone();

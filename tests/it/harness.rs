@@ -13,6 +13,7 @@ use std::convert::Infallible;
 use std::io::BufRead as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -211,12 +212,16 @@ impl Webhook {
     }
 }
 
-/// Answers with the scripted statuses, then with 200.
+/// What a receiver answers: a status and more headers.
+pub type Reply = (u16, Vec<(&'static str, String)>);
+
+/// Answers as scripted, then always the same.
 #[derive(Clone)]
 pub struct Receiver {
     pub url: String,
     inbox: Arc<Mutex<Vec<Webhook>>>,
-    script: Arc<Mutex<VecDeque<u16>>>,
+    script: Arc<Mutex<VecDeque<Reply>>>,
+    then: Arc<AtomicU16>,
 }
 
 impl Receiver {
@@ -224,7 +229,9 @@ impl Receiver {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let inbox = Arc::default();
-        let receiver = Receiver { url, inbox, script: Arc::new(Mutex::new(script.iter().copied().collect())) };
+        let script = script.iter().map(|status| (*status, Vec::new())).collect();
+        let receiver =
+            Receiver { url, inbox, script: Arc::new(Mutex::new(script)), then: Arc::new(AtomicU16::new(200)) };
         let shared = receiver.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -247,13 +254,27 @@ impl Receiver {
         let text = |v: &http::HeaderValue| v.to_str().unwrap_or_default().to_owned();
         let headers = head.headers.iter().map(|(n, v)| (n.to_string(), text(v))).collect();
         self.inbox.lock().expect("unpoisoned").push(Webhook { path: head.uri.path().to_owned(), headers, body });
-        let status = self.script.lock().expect("unpoisoned").pop_front().unwrap_or(200);
+        let (status, headers) = self.script.lock().expect("unpoisoned").pop_front().unwrap_or_default();
+        let status = if status == 0 { self.then.load(Ordering::Acquire) } else { status };
         let mut answer = hyper::Response::new(Full::new(Bytes::from_static(b"thanks")));
         *answer.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+        for (name, value) in headers {
+            answer.headers_mut().insert(name, http::HeaderValue::from_str(&value).expect("a value"));
+        }
         if (300..400).contains(&status) {
             answer.headers_mut().insert("location", http::HeaderValue::from_static("/elsewhere"));
         }
         answer
+    }
+
+    /// What it answers next.
+    pub fn will(&self, replies: &[Reply]) {
+        self.script.lock().expect("unpoisoned").extend(replies.iter().cloned());
+    }
+
+    /// What it answers when nothing is scripted.
+    pub fn always(&self, status: u16) {
+        self.then.store(status, Ordering::Release);
     }
 
     pub fn got(&self) -> Vec<Webhook> {

@@ -3,7 +3,9 @@
 mod cli;
 mod crash;
 mod delivery;
+mod endpoints;
 mod harness;
+mod hostile;
 mod input;
 mod manage;
 mod quotas;

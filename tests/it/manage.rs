@@ -163,7 +163,11 @@ async fn forbidden_targets_and_wrong_endpoints() {
         (json!({"url": url, "secret": "whsec_c2hvcnQ="}), "/secret"),
         (json!({"url": url, "profile": "1flow", "events": ["response.answered"]}), "/events/0"),
         (json!({"url": url, "retry": {"kind": "fixed", "interval": "25h", "max_attempts": 3}}), "/retry/interval"),
-        (json!({"url": url, "rate_limit": "5/s"}), "/rate_limit"),
+        (json!({"url": url, "rate_limit": "5/d"}), "/rate_limit"),
+        (json!({"url": url, "tls": {"ca": "no PEM"}}), "/tls/ca"),
+        (json!({"url": url, "tls": {"client_key": {"sealed": "x", "digest": "y"}}}), "/tls/client_key"),
+        (json!({"url": url, "disabled": {"reason": "gone", "since_ms": 1}}), "/disabled"),
+        (json!({"url": url, "secret": "whsk_c2hvcnQ="}), "/secret"),
     ] {
         let (status, said) = put(&server, "/v1/endpoints/e", &body).await;
         assert_eq!((status, said["errors"][0]["pointer"].as_str()), (422, Some(pointer)), "{said}");

@@ -7,6 +7,8 @@ mod cluster;
 mod crash;
 #[path = "../it/delivery.rs"]
 mod delivery;
+#[path = "../it/endpoints.rs"]
+mod endpoints;
 mod export;
 #[path = "../it/harness.rs"]
 mod harness;

@@ -1,15 +1,16 @@
 //! Partitions of the delivery as they come and go: opened beside the loop,
 //! given up once their attempts are written down.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Closing, Loop};
+use super::Loop;
+use super::agenda::Line;
+use super::attempts::Closing;
 use crate::actor;
 use crate::delivery::fold::{Error, Fold, Phase, Row};
 use crate::delivery::records;
-use crate::domain::time::Millis;
 use crate::store;
 use crate::thread::{Thread, Token};
 
@@ -43,10 +44,8 @@ pub(super) struct Part {
     pub fold: Option<Box<Fold>>,
     /// The thread that brings it here; openings are numbered.
     opening: Option<(u64, Thread)>,
-    /// Everything in the due index up to here is in memory.
-    pub loaded: Vec<u8>,
-    /// When the next one behind that is due; `None` until it is looked up again.
-    pub due: Option<Option<Millis>>,
+    /// Of its due index.
+    pub lines: HashMap<u64, Line>,
     /// To be opened again then.
     pub retry_at: Option<Instant>,
     pub releasing: Option<Releasing>,
@@ -124,7 +123,7 @@ impl Loop {
                 // Known to the group from the first moment: so it can be asked.
                 self.setup.standing.commit(partition, fold.next());
                 part.fold = Some(fold);
-                if let Err(error) = self.write_owed(partition) {
+                if let Err(error) = self.begin(partition).and_then(|()| self.write_owed(partition)) {
                     return self.fail(partition, &error);
                 }
                 self.status(partition).set(actor::Phase::Running);
@@ -194,6 +193,7 @@ impl Loop {
     /// Starts nothing more of a partition.
     fn forget(&mut self, partition: u32) {
         self.lanes.forget(partition);
+        self.drop_agenda(partition);
         self.deferred.retain(|_, (of, _)| *of != partition);
         let queued: HashSet<String> = self.lanes.queued_ids();
         let flying = &self.flying;

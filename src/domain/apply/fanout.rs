@@ -78,6 +78,7 @@ fn delivery(scene: Scene<'_>, endpoint: &Endpoint, message: Message, part: &str)
         survey_id: message.data.as_ref().map(|data| data.survey_id.clone()),
         created_at: scene.now,
         message,
+        test_for: None,
     }))
 }
 

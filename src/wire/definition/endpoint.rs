@@ -1,7 +1,5 @@
 //! The endpoint file (contract §4) and its retry policy (design §7).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -9,9 +7,11 @@ use std::collections::BTreeMap;
 use super::reader::{Code, Reader};
 use super::{Kind, id, kind};
 use crate::domain::address;
-use crate::domain::endpoint::{Endpoint, PreviousSecret, Profile, SealedSecret, matches_glob};
+use crate::domain::endpoint::{Endpoint, Profile, SealedSecret, Tls, matches_glob};
+use crate::domain::rate::Rate;
 use crate::domain::retry::{Intervals, Policy, Success};
 use crate::domain::time::{self, DAY, Millis, SECOND};
+use crate::wire::{profile, tls};
 
 /// Whether targets are judged by this process's rules, or were already.
 #[derive(Debug, Clone, Copy)]
@@ -27,15 +27,19 @@ pub enum SecretSource {
     /// Left out: the old one stays, or one is made.
     Keep,
     Literal(String),
-    /// `{env: NAME}`, which only the command line can look up.
-    Environment(String),
+    /// `{env: NAME}` or `{file: PATH}`, which only the command line can look up.
+    Elsewhere,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndpointBody {
     pub endpoint: Endpoint,
     pub secret: SecretSource,
+    /// Of the client's certificate.
+    pub client_key: SecretSource,
 }
+
+const MAX_PEM_BYTES: usize = 64 << 10;
 
 /// Names that the signature, the transport or the profile owns.
 const RESERVED_HEADERS: [&str; 14] = [
@@ -59,15 +63,17 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>, target: Target<'_>
     kind(reader, Kind::Endpoint);
     let endpoint_id = id(reader, Kind::Endpoint, wanted_id);
     let profile = reader.choice("profile", &Profile::ALL).unwrap_or(Profile::Standard);
-    if reader.raw("rate_limit").is_some() {
-        reader.fault(Code::NotBuilt, "rate_limit", "asks for a rule that this version cannot apply yet; leave it out");
-    }
     let include_properties = reader.boolean("include_properties").unwrap_or(false);
     if include_properties && profile != Profile::Blitzllama {
         reader.fault(Code::Invalid, "include_properties", "is for the profile blitzllama only");
     }
     let url = url(reader, target);
-    let (secret, sealed, previous_secret) = secret(reader, profile);
+    let (secret, sealed) = secret(reader, profile, target);
+    let (client_key, tls) = tls(reader, target);
+    let (previous_secret, disabled) = match target {
+        Target::Check(_) => (None, None),
+        Target::Trusted => (internal(reader, "previous_secret"), internal(reader, "disabled")),
+    };
     EndpointBody {
         endpoint: Endpoint {
             endpoint_id,
@@ -79,13 +85,75 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>, target: Target<'_>
             test: reader.boolean("test").unwrap_or(false),
             include_properties,
             retry: retry(reader, profile),
+            rate_limit: rate_limit(reader),
             concurrency: reader.integer("concurrency", 1..=1_000).unwrap_or(10) as u32,
             headers: headers(reader),
+            tls,
             secret: sealed,
             previous_secret,
+            disabled,
         },
         secret,
+        client_key,
     }
+}
+
+/// A member that only the registrar writes.
+fn internal<T: serde::de::DeserializeOwned>(reader: &mut Reader<'_>, member: &str) -> Option<T> {
+    reader.raw(member).and_then(|value| serde_json::from_value(value.clone()).ok())
+}
+
+fn rate_limit(reader: &mut Reader<'_>) -> Option<Rate> {
+    let text = reader.text("rate_limit", 64)?;
+    Rate::parse(&text).map_err(|wanted| reader.fault(Code::Invalid, "rate_limit", wanted)).ok()
+}
+
+fn tls(reader: &mut Reader<'_>, target: Target<'_>) -> (SecretSource, Option<Tls>) {
+    let read = reader.object("tls", |inner| {
+        let (ca_source, ca) = pem(inner, "ca", tls::certificates);
+        let (cert_source, client_cert) = pem(inner, "client_cert", tls::certificates);
+        let (client_key, sealed) = hidden(inner, "client_key", target, tls::check_key);
+        let here = [&ca_source, &cert_source, &client_key].iter().all(|source| **source != SecretSource::Elsewhere);
+        let keyed = client_key != SecretSource::Keep || sealed.is_some();
+        if keyed && client_cert.is_none() && cert_source == SecretSource::Keep {
+            inner.fault(Code::MissingField, "client_cert", "is required beside client_key");
+        }
+        if here
+            && let (Some(chain), SecretSource::Literal(key)) = (&client_cert, &client_key)
+            && let Err(why) = tls::client(ca.as_deref(), Some((chain.as_str(), key.as_str())))
+        {
+            inner.fault(Code::Invalid, "client_key", why);
+        }
+        (client_key, Tls { ca, client_cert, client_key: sealed })
+    });
+    match read {
+        Some((client_key, tls)) => (client_key, Some(tls)),
+        None => (SecretSource::Keep, None),
+    }
+}
+
+/// Certificates: a text, or where the command line finds it.
+fn pem<T>(
+    reader: &mut Reader<'_>,
+    member: &str,
+    check: impl Fn(&str) -> Result<T, String>,
+) -> (SecretSource, Option<String>) {
+    match reader.raw(member) {
+        Some(value) if elsewhere(value) => (SecretSource::Elsewhere, None),
+        _ => {
+            let text = reader.text(member, MAX_PEM_BYTES);
+            if let Some(Err(why)) = text.as_deref().map(check) {
+                reader.fault(Code::Invalid, member, why);
+            }
+            (SecretSource::Keep, text)
+        }
+    }
+}
+
+/// `{env: NAME}` or `{file: PATH}`.
+fn elsewhere(value: &Value) -> bool {
+    let Some(members) = value.as_object() else { return false };
+    members.len() == 1 && ["env", "file"].iter().any(|name| members.get(*name).is_some_and(Value::is_string))
 }
 
 fn url(reader: &mut Reader<'_>, target: Target<'_>) -> String {
@@ -100,50 +168,35 @@ fn url(reader: &mut Reader<'_>, target: Target<'_>) -> String {
     text
 }
 
-/// A literal, `{env: NAME}`, or, from the journal, the sealed form.
-fn secret(reader: &mut Reader<'_>, profile: Profile) -> (SecretSource, Option<SealedSecret>, Option<PreviousSecret>) {
-    let previous =
-        reader.raw("previous_secret").and_then(|value| serde_json::from_value::<PreviousSecret>(value.clone()).ok());
-    match reader.raw("secret") {
-        None => (SecretSource::Keep, None, previous),
-        Some(Value::String(text)) => {
-            if let Err(why) = check_secret(profile, text) {
-                reader.fault(Code::Invalid, "secret", why);
-            }
-            (SecretSource::Literal(text.clone()), None, previous)
-        }
-        Some(Value::Object(members)) => match (members.get("env").and_then(Value::as_str), members.len()) {
-            (Some(name), 1) => (SecretSource::Environment(name.to_owned()), None, previous),
-            _ => match serde_json::from_value(Value::Object(members.clone())) {
-                Ok(sealed) => (SecretSource::Keep, Some(sealed), previous),
-                Err(_) => {
-                    reader.fault(Code::WrongType, "secret", "must be a string or {env: NAME}");
-                    (SecretSource::Keep, None, previous)
-                }
-            },
-        },
-        Some(_) => {
-            reader.fault(Code::WrongType, "secret", "must be a string or {env: NAME}");
-            (SecretSource::Keep, None, previous)
-        }
-    }
+/// What signs.
+fn secret(reader: &mut Reader<'_>, profile: Profile, target: Target<'_>) -> (SecretSource, Option<SealedSecret>) {
+    hidden(reader, "secret", target, |text| profile::check_secret(profile, text).map_err(str::to_owned))
 }
 
-/// Whether a literal secret suits its profile.
-///
-/// # Errors
-/// What the profile wants.
-pub fn check_secret(profile: Profile, secret: &str) -> Result<(), &'static str> {
-    match profile {
-        Profile::Blitzllama if (1..=256).contains(&secret.len()) => Ok(()),
-        Profile::Blitzllama => Err("must have 1 to 256 bytes"),
-        Profile::Standard | Profile::OneFlow => {
-            let key = secret.strip_prefix("whsec_").and_then(|text| STANDARD.decode(text).ok());
-            match key {
-                Some(key) if (24..=64).contains(&key.len()) => Ok(()),
-                _ => Err("must be whsec_ and the base64 of 24 to 64 bytes"),
+/// A literal, a place where the command line finds it, or, from the journal
+/// alone, the sealed form: from outside it would be a secret that nobody knows.
+fn hidden(
+    reader: &mut Reader<'_>,
+    member: &str,
+    target: Target<'_>,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> (SecretSource, Option<SealedSecret>) {
+    match reader.raw(member) {
+        None => (SecretSource::Keep, None),
+        Some(Value::String(text)) => {
+            if let Err(why) = check(text) {
+                reader.fault(Code::Invalid, member, why);
             }
+            (SecretSource::Literal(text.clone()), None)
         }
+        Some(value) if elsewhere(value) => (SecretSource::Elsewhere, None),
+        Some(value) => match (serde_json::from_value(value.clone()), target) {
+            (Ok(sealed), Target::Trusted) => (SecretSource::Keep, Some(sealed)),
+            _ => {
+                reader.fault(Code::WrongType, member, "must be a string, {env: NAME} or {file: PATH}");
+                (SecretSource::Keep, None)
+            }
+        },
     }
 }
 
@@ -252,7 +305,9 @@ fn full_policy(inner: &mut Reader<'_>, preset: &Policy) -> Policy {
     if terminal.len() != statuses.len() {
         inner.fault(Code::Invalid, "terminal_status", "must hold HTTP statuses");
     }
+    let breaker = inner.boolean("breaker").unwrap_or(preset.breaker);
     Policy {
+        breaker,
         intervals,
         jitter: inner.number("jitter", 0.0..=0.5).unwrap_or(0.0),
         max_attempts,
@@ -327,6 +382,7 @@ pub fn policy_json(policy: &Policy) -> Value {
         "retry_after".into(),
         json!({"honour": policy.retry_after_max.is_some(), "max": span(policy.retry_after_max.unwrap_or(DAY))}),
     );
+    members.insert("breaker".into(), json!(policy.breaker));
     members.insert("connect_timeout".into(), span(policy.connect_timeout));
     members.insert("timeout".into(), span(policy.timeout));
     out

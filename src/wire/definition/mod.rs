@@ -12,7 +12,7 @@ pub mod yaml;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use endpoint::{EndpointBody, SecretSource, check_secret, endpoint_json};
+pub use endpoint::{EndpointBody, SecretSource, endpoint_json};
 pub use reader::{Code, Fault, MAX_FAULTS};
 
 use crate::domain::settings::Settings;
@@ -27,9 +27,12 @@ pub enum Kind {
     Endpoint,
     Trigger,
     Settings,
+    /// How an endpoint fares; the delivery tells it, nobody defines it.
+    Health,
 }
 
 impl Kind {
+    /// Those that people define.
     pub const ALL: [(&'static str, Kind); 4] = [
         ("survey", Kind::Survey),
         ("endpoint", Kind::Endpoint),
@@ -43,6 +46,7 @@ impl Kind {
             Kind::Endpoint => "endpoint",
             Kind::Trigger => "trigger",
             Kind::Settings => "settings",
+            Kind::Health => "health",
         }
     }
 
@@ -50,7 +54,7 @@ impl Kind {
     pub fn id_member(self) -> &'static str {
         match self {
             Kind::Survey => "survey_id",
-            Kind::Endpoint => "endpoint_id",
+            Kind::Endpoint | Kind::Health => "endpoint_id",
             Kind::Trigger => "trigger_id",
             Kind::Settings => "",
         }

@@ -7,9 +7,9 @@ pub mod one_flow;
 mod sign;
 pub mod standard;
 
-pub use sign::{Keys, SignError, headers, new_secret};
+pub use sign::{Keys, SignError, Verified, check_secret, headers, new_secret, public_key, verify};
 
-use crate::domain::endpoint::{Endpoint, Profile};
+use crate::domain::endpoint::{Endpoint, EventType, Profile};
 use crate::domain::json::Json;
 use crate::domain::message::{AnswerFact, Delivery};
 use crate::domain::survey::QuestionType;
@@ -17,6 +17,9 @@ use crate::domain::survey::QuestionType;
 /// The body of a delivery for this endpoint.
 pub fn body(delivery: &Delivery, endpoint: &Endpoint) -> Vec<u8> {
     let message = &delivery.message;
+    if message.kind == EventType::Test && endpoint.profile == Profile::Standard {
+        return standard::test(delivery);
+    }
     let Some(data) = &message.data else { return standard::erased(delivery) };
     match endpoint.profile {
         Profile::Standard => standard::body(message.kind, message.at, data),

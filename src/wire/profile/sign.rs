@@ -2,8 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signer as _, SigningKey};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 
 use crate::domain::endpoint::Profile;
 
@@ -23,6 +25,59 @@ impl std::fmt::Debug for Keys {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the endpoint's secret is not of the form that its profile needs")]
 pub struct SignError;
+
+/// A key of Standard Webhooks: `whsec_` and the base64 of 24 to 64 bytes for
+/// HMAC, or `whsk_` and the base64 of an ed25519 seed, with or without the
+/// public key behind it.
+enum Key {
+    Symmetric(Vec<u8>),
+    Asymmetric(Box<SigningKey>),
+}
+
+impl Key {
+    fn parse(secret: &str) -> Option<Key> {
+        if let Some(text) = secret.strip_prefix("whsk_") {
+            let bytes = STANDARD.decode(text).ok()?;
+            let key = match bytes.len() {
+                32 => SigningKey::from_bytes(&bytes.try_into().ok()?),
+                64 => SigningKey::from_keypair_bytes(&bytes.try_into().ok()?).ok()?,
+                _ => return None,
+            };
+            return Some(Key::Asymmetric(Box::new(key)));
+        }
+        let bytes = secret.strip_prefix("whsec_").and_then(|text| STANDARD.decode(text).ok())?;
+        (24..=64).contains(&bytes.len()).then_some(Key::Symmetric(bytes))
+    }
+
+    fn sign(&self, parts: &[&[u8]]) -> String {
+        match self {
+            Key::Symmetric(key) => format!("v1,{}", STANDARD.encode(hmac(key, parts))),
+            Key::Asymmetric(key) => format!("v1a,{}", STANDARD.encode(key.sign(&parts.concat()).to_bytes())),
+        }
+    }
+}
+
+/// Whether a literal secret suits its profile.
+///
+/// # Errors
+/// What the profile wants.
+pub fn check_secret(profile: Profile, secret: &str) -> Result<(), &'static str> {
+    match profile {
+        Profile::Blitzllama if (1..=256).contains(&secret.len()) => Ok(()),
+        Profile::Blitzllama => Err("must have 1 to 256 bytes"),
+        Profile::Standard | Profile::OneFlow => Key::parse(secret)
+            .map(drop)
+            .ok_or("must be whsec_ and the base64 of 24 to 64 bytes, or whsk_ and that of an ed25519 key"),
+    }
+}
+
+/// What receivers verify with, of a secret that signs with ed25519.
+pub fn public_key(secret: &str) -> Option<String> {
+    match Key::parse(secret)? {
+        Key::Asymmetric(key) => Some(format!("whpk_{}", STANDARD.encode(key.verifying_key().to_bytes()))),
+        Key::Symmetric(_) => None,
+    }
+}
 
 /// A fresh secret for a profile, from 32 random bytes.
 pub fn new_secret(profile: Profile, random: &[u8; 32]) -> String {
@@ -54,14 +109,66 @@ pub fn headers(
             let prefix = format!("{message_id}.{timestamp}.");
             let mut signatures = Vec::new();
             for secret in std::iter::once(&keys.current).chain(&keys.previous) {
-                let key = secret.strip_prefix("whsec_").and_then(|s| STANDARD.decode(s).ok()).ok_or(SignError)?;
-                signatures.push(format!("v1,{}", STANDARD.encode(hmac(&key, &[prefix.as_bytes(), body]))));
+                let key = Key::parse(secret).ok_or(SignError)?;
+                signatures.push(key.sign(&[prefix.as_bytes(), body]));
             }
             headers.push(("webhook-timestamp", timestamp.to_string()));
             headers.push(("webhook-signature", signatures.join(" ")));
         }
     }
     Ok(headers)
+}
+
+/// What a receiver finds out about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verified {
+    Yes,
+    /// Not signed with this secret, or signed for other bytes.
+    No(&'static str),
+}
+
+/// Verifies as a receiver does: with the shared secret, with a public key
+/// (`whpk_…`), or, with any other text, the hex form of `blitzllama`. `now` is
+/// in seconds; a signature is good for five minutes.
+pub fn verify<'h>(secret: &str, header: impl Fn(&str) -> Option<&'h str>, body: &[u8], now: i64) -> Verified {
+    const TOLERANCE: i64 = 300;
+    if let Some(given) = header("x-webhook-signature") {
+        let expected = hex::encode(hmac(secret.as_bytes(), &[body]));
+        let same: bool = expected.as_bytes().ct_eq(given.trim().as_bytes()).into();
+        return if same { Verified::Yes } else { Verified::No("x-webhook-signature does not match") };
+    }
+    let (Some(id), Some(timestamp), Some(signatures)) =
+        (header("webhook-id"), header("webhook-timestamp"), header("webhook-signature"))
+    else {
+        return Verified::No("it lacks webhook-id, webhook-timestamp or webhook-signature");
+    };
+    let Ok(second) = timestamp.parse::<i64>() else {
+        return Verified::No("webhook-timestamp is not a number of seconds");
+    };
+    if (now - second).abs() > TOLERANCE {
+        return Verified::No("webhook-timestamp is more than five minutes away");
+    }
+    let signed = [format!("{id}.{timestamp}.").as_bytes(), body].concat();
+    let fits = |given: &str| match (secret.strip_prefix("whpk_"), Key::parse(secret)) {
+        (Some(public), _) => verify_public(public, &signed, given),
+        (None, Some(key)) => key.sign(&[&signed]).as_bytes().ct_eq(given.as_bytes()).into(),
+        (None, None) => false,
+    };
+    if signatures.split(' ').any(fits) {
+        Verified::Yes
+    } else {
+        Verified::No("no signature in webhook-signature matches")
+    }
+}
+
+fn verify_public(public: &str, signed: &[u8], given: &str) -> bool {
+    let read = || {
+        let key = STANDARD.decode(public).ok()?.try_into().ok()?;
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&key).ok()?;
+        let signature = STANDARD.decode(given.strip_prefix("v1a,")?).ok()?;
+        key.verify_strict(signed, &ed25519_dalek::Signature::from_slice(&signature).ok()?).ok()
+    };
+    read().is_some()
 }
 
 fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
@@ -83,6 +190,28 @@ mod tests {
         let about = ("msg_p5jXN8AQM9LWM0D4loKWxJek", 1, 1_614_265_330);
         let headers = headers(Profile::Standard, &keys, about, b"{\"test\": 2432232314}").unwrap();
         assert!(headers.contains(&("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=".into())));
+    }
+
+    #[test]
+    fn an_asymmetric_key_signs_and_its_public_half_verifies() {
+        let secret = format!("whsk_{}", STANDARD.encode([7; 32]));
+        let public = public_key(&secret).unwrap();
+        let keys = Keys { current: secret.clone(), previous: Some(new_secret(Profile::Standard, &[2; 32])) };
+        let signed = headers(Profile::Standard, &keys, ("msg_1", 1, 1_000), b"{}").unwrap();
+        let header = |name: &str| signed.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
+        for key in [&public, &secret, keys.previous.as_ref().unwrap()] {
+            assert_eq!(verify(key, header, b"{}", 1_200), Verified::Yes);
+            assert!(matches!(verify(key, header, b"{ }", 1_200), Verified::No(_)));
+            assert!(matches!(verify(key, header, b"{}", 1_301), Verified::No(_)));
+        }
+        assert!(header("webhook-signature").unwrap().starts_with("v1a,"));
+        let pair = STANDARD.decode(public.strip_prefix("whpk_").unwrap()).unwrap();
+        let whole = format!("whsk_{}", STANDARD.encode([[7; 32].as_slice(), &pair].concat()));
+        assert_eq!(public_key(&whole), Some(public));
+        for bad in ["whsk_", "whsk_AAAA", "whsec_AAAA", "secret"] {
+            assert!(check_secret(Profile::Standard, bad).is_err(), "{bad}");
+        }
+        assert_eq!(public_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), None);
     }
 
     #[test]

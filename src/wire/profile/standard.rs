@@ -61,6 +61,14 @@ struct Answer<'a> {
     duration_ms: Option<u64>,
 }
 
+/// An operator's test.
+pub fn test(delivery: &Delivery) -> Vec<u8> {
+    let at = time::format_time(delivery.message.at);
+    let data = json!({"endpoint_id": delivery.endpoint_id, "project": delivery.project, "test": true});
+    let body = json!({"type": delivery.message.kind.name(), "timestamp": at, "data": data});
+    body.to_string().into_bytes()
+}
+
 /// The one message that tells of no survey.
 pub fn erased(delivery: &Delivery) -> Vec<u8> {
     let at = time::format_time(delivery.message.at);

@@ -1,0 +1,150 @@
+//! What operators do with endpoints: enable, rotate the secret, try.
+
+use serde_json::{Value, json};
+use std::time::Duration;
+
+use super::fields::Fields;
+use super::manage::{outcome_answer, random};
+use super::problem::{Answer, Problem, json_answer};
+use super::view::Shown;
+use super::{App, Asked};
+use crate::actor::Answer as Told;
+use crate::domain::endpoint::{Disabled, Profile};
+use crate::domain::health::{Health, State};
+use crate::domain::id;
+use crate::domain::message::TESTER;
+use crate::domain::time::{self, DAY, Millis};
+use crate::log::At;
+use crate::wire::definition::{Code, Kind};
+use crate::wire::json as strict;
+use crate::wire::profile;
+use crate::wire::record::{Act, Internal, Operate};
+use crate::wire::topic::Topic;
+
+const MAX_OVERLAP: Millis = 30 * DAY;
+/// How much longer than its attempt a test may take to be told of.
+const TEST_MARGIN: Duration = Duration::from_secs(3);
+/// The longest timeout that an endpoint may have.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(60);
+
+impl App {
+    /// The endpoint's state, why, and since when.
+    pub(super) fn tell_state(&self, shown: &Shown, body: &mut Value) {
+        let record = &shown.record;
+        let own = record.body.value();
+        let disabled: Option<Disabled> = serde_json::from_value(own["disabled"].clone()).ok();
+        let enabled = own["enabled"].as_bool().unwrap_or(true);
+        let health = self.view.get(&record.project, Kind::Health, &record.id);
+        let health: Option<Health> = health.and_then(|shown| serde_json::from_str(shown.record.body.as_str()).ok());
+        let (state, reason, since) = match (enabled, disabled, health) {
+            (false, ..) => ("disabled", Some("manual"), record.updated_at.clone()),
+            (true, Some(disabled), _) => {
+                ("disabled", Some(disabled.reason.name()), time::format_time(disabled.since_ms))
+            }
+            (true, None, Some(health)) => {
+                if let (State::Open, Some(until)) = (health.state, health.until) {
+                    body["state_until"] = time::format_time(until).into();
+                }
+                (health.state.name(), health.reason.map(|reason| reason.name()), time::format_time(health.since))
+            }
+            (true, None, None) => (State::Healthy.name(), None, record.updated_at.clone()),
+        };
+        (body["state"], body["state_reason"], body["state_since"]) = (state.into(), reason.into(), since.into());
+    }
+
+    pub(super) fn known_endpoint(&self, asked: &Asked<'_>) -> Result<Shown, Problem> {
+        let shown = self.view.get(&asked.caller.project, Kind::Endpoint, &asked.route.parts[0]);
+        shown.ok_or_else(|| Problem::not_found("there is no such endpoint"))
+    }
+
+    pub(super) async fn enable(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        fields(asked)?;
+        self.operate(asked, Act::Enable, None).await
+    }
+
+    pub(super) async fn rotate_secret(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let text = text(asked)?;
+        let mut fields = Fields::of(text, String::new());
+        let given = fields.text("secret");
+        let overlap = fields.text("overlap").map(|text| time::parse_duration(&text));
+        let overlap = match overlap {
+            None => DAY,
+            Some(Ok(span)) if span <= MAX_OVERLAP => span,
+            Some(_) => {
+                fields.fault(Code::BadTime, "overlap", "must be a duration such as 24h, at most 30d");
+                0
+            }
+        };
+        let faults = fields.close();
+        if !faults.is_empty() {
+            return Err(Problem::fields(faults));
+        }
+        let body = self.known_endpoint(asked)?.record.body.value();
+        let is_profile = |(name, _): &&(&str, Profile)| body["profile"] == *name;
+        let profile = Profile::ALL.iter().find(is_profile).map_or(Profile::Standard, |(_, profile)| *profile);
+        if let Some(Err(why)) = given.as_deref().map(|secret| profile::check_secret(profile, secret)) {
+            return Err(Problem::field(Code::Invalid, "/secret", format!("secret {why}")));
+        }
+        let made = given.is_none();
+        let secret = match given {
+            Some(secret) => secret,
+            None => profile::new_secret(profile, &random()?),
+        };
+        let sealed = self.seal(asked, &asked.route.parts[0], &secret)?;
+        self.operate(asked, Act::Rotate { secret: sealed, overlap }, made.then_some(secret.as_str())).await
+    }
+
+    async fn operate(&self, asked: &Asked<'_>, act: Act, secret: Option<&str>) -> Result<Answer, Problem> {
+        let (project, endpoint_id) = (asked.caller.project.clone(), asked.route.parts[0].clone());
+        let of = (project.as_str(), Kind::Endpoint, endpoint_id.as_str());
+        let internal = Internal::Operate(Operate {
+            project: project.clone(),
+            endpoint_id: endpoint_id.clone(),
+            act,
+            if_match: None,
+            asked_at: self.clock.now(),
+            request_id: asked.request_id.to_owned(),
+        });
+        let outcome = self.ask_registrar(of, &internal).await?;
+        self.wait_for_view(of, false, &outcome).await;
+        Ok(outcome_answer(&outcome, secret, 200))
+    }
+
+    /// One attempt at once, whatever the endpoint's state; waits for its outcome.
+    pub(super) async fn test_endpoint(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        fields(asked)?;
+        self.known_endpoint(asked)?;
+        let partition = id::partition_of(TESTER, self.log.partitions());
+        let (project, endpoint_id) = (asked.caller.project.clone(), asked.route.parts[0].clone());
+        let ping = Internal::Ping { project, endpoint_id, asked_at: self.clock.now() };
+        let mut waiter = self.tell_internal(At { topic: Topic::Events, partition }, TESTER, &ping).await?;
+        match tokio::time::timeout(LONGEST_ATTEMPT + TEST_MARGIN, waiter.next()).await {
+            Ok(Some(Told::Attempted { delivery_id, http_status, outcome, error })) => {
+                let mut body = json!({"delivery_id": delivery_id, "http_status": http_status, "outcome": outcome});
+                if let Some(error) = error {
+                    body["error"] = error.into();
+                }
+                Ok(json_answer(200, body.to_string()))
+            }
+            Ok(Some(Told::Refused { code, pointer, detail })) => Err(Problem::refused(&code, pointer, detail)),
+            _ => {
+                let detail = "the attempt was not told of in time; look at GET /v1/deliveries?user_id=askwhen-test";
+                Err(Problem::later(503, "outcome_unknown", detail, Duration::from_secs(5)))
+            }
+        }
+    }
+}
+
+/// The body, or an empty object where it is left out.
+pub(super) fn text<'a>(asked: &'a Asked<'_>) -> Result<&'a str, Problem> {
+    if asked.body.is_empty() {
+        return Ok("{}");
+    }
+    strict::check(&asked.body).map_err(Problem::json)
+}
+
+/// A body that may say nothing.
+fn fields(asked: &Asked<'_>) -> Result<(), Problem> {
+    let faults = Fields::of(text(asked)?, String::new()).close();
+    if faults.is_empty() { Ok(()) } else { Err(Problem::fields(faults)) }
+}

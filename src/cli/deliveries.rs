@@ -1,0 +1,173 @@
+//! `askwhen deliveries`: what was sent where, how it went, and once more.
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::client::{Client, part};
+use super::{Context, Failure, Format, ServerArgs, output};
+use crate::bridge::auth::Kind;
+use crate::domain::time;
+
+#[derive(Debug, Args)]
+pub struct DeliveriesArgs {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// List deliveries, newest first
+    List {
+        /// Of this endpoint
+        #[arg(long, value_name = "ID")]
+        endpoint: Option<String>,
+        /// pending, waiting, delivered, dead or cancelled
+        #[arg(long)]
+        status: Option<String>,
+        /// About this survey
+        #[arg(long, value_name = "ID")]
+        survey: Option<String>,
+        /// About this user
+        #[arg(long, value_name = "ID")]
+        user: Option<String>,
+        /// Created from this time on: RFC 3339 with a zone
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Created before this time
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// How many at most
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
+    /// Show one delivery with all its attempts
+    Show { delivery: String },
+    /// Send the message of a delivery again, under its webhook-id
+    Resend { delivery: String },
+    /// Send again what an endpoint has missed: the dead, and what was cancelled while it was disabled
+    Recover {
+        #[arg(long, value_name = "ID")]
+        endpoint: String,
+        /// Created from this time on: RFC 3339 with a zone
+        #[arg(long, value_name = "TIME")]
+        since: String,
+        /// Created before this time
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+    },
+}
+
+pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure> {
+    let client = Client::new(context, &args.server, Kind::Admin)?;
+    match &args.what {
+        What::List { endpoint, status, survey, user, since, until, limit } => {
+            let filters = [
+                ("endpoint_id", endpoint),
+                ("status", status),
+                ("survey_id", survey),
+                ("user_id", user),
+                ("since", since),
+                ("until", until),
+            ];
+            for (name, value) in &filters[4..] {
+                check_time(name, value.as_deref())?;
+            }
+            let filters = filters.iter().filter_map(|(name, value)| Some(format!("&{name}={}", part(value.as_ref()?))));
+            list(context, &client, &filters.collect::<String>(), *limit as usize).await
+        }
+        What::Show { delivery } => {
+            let shown = client.expect(Method::GET, &format!("/v1/deliveries/{}", part(delivery)), None).await?;
+            show(context, &shown);
+            Ok(())
+        }
+        What::Resend { delivery } => {
+            let path = format!("/v1/deliveries/{}/resend", part(delivery));
+            let said = client.expect(Method::POST, &path, None).await?;
+            let name = |member: &str| said[member].as_str().unwrap_or("pending").to_owned();
+            let line = format!("{} sends {} again", name("delivery_id"), name("message_id"));
+            print(context, &said, &line);
+            Ok(())
+        }
+        What::Recover { endpoint, since, until } => {
+            check_time("since", Some(since))?;
+            check_time("until", until.as_deref())?;
+            let mut body = json!({"since": since});
+            if let Some(until) = until {
+                body["until"] = until.as_str().into();
+            }
+            let path = format!("/v1/endpoints/{}/recover", part(endpoint));
+            let said = client.expect(Method::POST, &path, Some(&body)).await?;
+            let more = if said["more"] == true { "; there are more: recover again when these are through" } else { "" };
+            print(context, &said, &format!("{} deliveries are sent again{more}", said["count"]));
+            Ok(())
+        }
+    }
+}
+
+fn check_time(name: &str, text: Option<&str>) -> Result<(), Failure> {
+    let parsed = text.map_or(Ok(0), time::parse_time);
+    parsed.map(drop).map_err(|wanted| Failure::usage(format!("--{name} must be {wanted}")))
+}
+
+fn print(context: &Context, said: &Value, line: &str) {
+    match context.format {
+        Format::Json => output::json(said),
+        Format::Text => output::line(line),
+    }
+}
+
+async fn list(context: &Context, client: &Client, filters: &str, limit: usize) -> Result<(), Failure> {
+    let mut rows: Vec<Value> = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let size = (limit - rows.len()).min(200);
+        let path = format!("/v1/deliveries?limit={size}{filters}{cursor}");
+        let page = client.expect(Method::GET, &path, None).await?;
+        rows.extend(page["deliveries"].as_array().cloned().unwrap_or_default());
+        match page["next_cursor"].as_str() {
+            Some(next) if rows.len() < limit => cursor = format!("&cursor={}", part(next)),
+            _ => break,
+        }
+    }
+    if context.format == Format::Json {
+        output::json(&Value::Array(rows));
+        return Ok(());
+    }
+    let columns =
+        ["delivery_id", "endpoint_id", "type", "user_id", "status", "attempt_count", "next_attempt_at", "reason"];
+    let cells = |row: &Value| columns.map(|column| cell(&row[column])).to_vec();
+    let header = ["DELIVERY", "ENDPOINT", "TYPE", "USER", "STATUS", "ATTEMPTS", "NEXT ATTEMPT", "REASON"];
+    output::table(&header, &rows.iter().map(cells).collect::<Vec<_>>());
+    Ok(())
+}
+
+fn show(context: &Context, shown: &Value) {
+    if context.format == Format::Json {
+        return output::json(shown);
+    }
+    let members = shown.as_object().into_iter().flatten().filter(|(name, _)| *name != "attempts");
+    let rows: Vec<Vec<String>> = members.map(|(name, value)| vec![name.clone(), cell(value)]).collect();
+    output::table(&["MEMBER", "VALUE"], &rows);
+    let columns = ["attempt", "started_at", "duration_ms", "http_status", "outcome", "error", "response"];
+    let cells = |row: &Value| columns.map(|column| short(&cell(&row[column]))).to_vec();
+    let rows: Vec<Vec<String>> = shown["attempts"].as_array().into_iter().flatten().map(cells).collect();
+    output::line("");
+    output::table(&["ATTEMPT", "STARTED", "MS", "STATUS", "OUTCOME", "ERROR", "RESPONSE"], &rows);
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn short(text: &str) -> String {
+    const MOST: usize = 60;
+    let cut: String = text.chars().take(MOST).collect();
+    if cut.len() < text.len() { cut + "…" } else { cut }
+}

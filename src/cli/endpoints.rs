@@ -1,0 +1,104 @@
+//! `askwhen endpoints`: what operators do with receivers.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::client::{Client, part};
+use super::{Context, Failure, Format, ServerArgs, output};
+use crate::bridge::auth::Kind;
+use crate::wire::profile;
+
+#[derive(Debug, Args)]
+pub struct EndpointsArgs {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Send to an endpoint again that was disabled, by hand or by askwhen itself
+    Enable { endpoint: String },
+    /// Give an endpoint a new secret; the old one signs on until the overlap ends
+    RotateSecret {
+        endpoint: String,
+        /// How long both sign; 0s ends the old one at once
+        #[arg(long, default_value = "24h", value_name = "SPAN")]
+        overlap: String,
+        /// Take the new secret from this variable of the environment, instead of a generated one
+        #[arg(long, value_name = "NAME", conflicts_with = "ed25519")]
+        secret_env: Option<String>,
+        /// Generate a key pair: receivers verify with its public half (standard and 1flow)
+        #[arg(long)]
+        ed25519: bool,
+    },
+    /// Send one test message and wait for the answer; exit code 1 unless it was taken
+    Test { endpoint: String },
+}
+
+pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure> {
+    let client = Client::new(context, &args.server, Kind::Admin)?;
+    match &args.what {
+        What::Enable { endpoint } => {
+            let path = format!("/v1/endpoints/{}", part(endpoint));
+            let said = client.expect(Method::POST, &format!("{path}/enable"), None).await?;
+            let outcome = if said["changed"] == false { "was enabled already" } else { "is enabled" };
+            print(context, &said, &format!("{endpoint} {outcome}; `askwhen deliveries recover` sends what it missed"));
+        }
+        What::RotateSecret { endpoint, overlap, secret_env, ed25519 } => {
+            let mut body = json!({"overlap": overlap});
+            let given = match secret_env {
+                Some(name) => Some(
+                    std::env::var(name)
+                        .map_err(|_| Failure::usage(format!("the environment has no variable {name}")))?,
+                ),
+                None if *ed25519 => Some(key_pair()?),
+                None => None,
+            };
+            let public = given.as_deref().and_then(profile::public_key);
+            if let Some(secret) = given {
+                body["secret"] = secret.into();
+            }
+            let path = format!("/v1/endpoints/{}/rotate-secret", part(endpoint));
+            let mut said = client.expect(Method::POST, &path, Some(&body)).await?;
+            let mut line = format!("{endpoint} signs with a new secret");
+            if let Some(secret) = said["secret"].as_str() {
+                line.push_str(&format!(", shown this once: {secret}"));
+            }
+            if let Some(public) = public {
+                line.push_str(&format!("; receivers verify with {public}"));
+                said["public_key"] = public.into();
+            }
+            print(context, &said, &line);
+        }
+        What::Test { endpoint } => {
+            let path = format!("/v1/endpoints/{}/test", part(endpoint));
+            let said = client.expect(Method::POST, &path, None).await?;
+            let outcome = said["outcome"].as_str().unwrap_or_default();
+            let status = said["http_status"].as_u64().map(|status| format!(", status {status}")).unwrap_or_default();
+            let error = said["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
+            print(context, &said, &format!("{endpoint}: {outcome}{status}{error}"));
+            if outcome != "delivered" {
+                return Err(Failure::failed(format!("{endpoint} did not take the test")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn key_pair() -> Result<String, Failure> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|e| Failure::failed(format!("no random bytes can be had: {e}")))?;
+    Ok(format!("whsk_{}", STANDARD.encode(seed)))
+}
+
+fn print(context: &Context, said: &Value, line: &str) {
+    match context.format {
+        Format::Json => output::json(said),
+        Format::Text => output::line(&output::escape(line)),
+    }
+}

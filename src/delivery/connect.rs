@@ -1,0 +1,400 @@
+//! The way to receivers. Names are resolved once, and every address is judged:
+//! one that is not allowed refuses them all; connections go to the judged
+//! addresses only, directly or through the operator's proxy.
+
+use bytes::Bytes;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
+use http::uri::Scheme;
+use http::{Request, Response, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ipnet::IpNet;
+use rustls::pki_types::ServerName;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tower_service::Service;
+use url::Url;
+
+use super::attempt::deepest;
+use super::endpoints::Defined;
+use crate::domain::address;
+use crate::wire::tls;
+
+/// Largest head of an answer.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+const IDLE_CONNECTIONS: usize = 32;
+const IDLE: Duration = Duration::from_secs(60);
+/// Addresses of one name: more are refused, fewer are tried.
+const MAX_ADDRESSES: usize = 256;
+const TRIED_ADDRESSES: usize = 4;
+/// Sets of TLS settings and deadlines kept at a time; most endpoints share one.
+const MAX_CLIENTS: usize = 1_024;
+/// A name is asked for again after at most so long.
+const NAME_KEPT: Duration = Duration::from_secs(60);
+
+/// How attempts go out.
+#[derive(Debug, Clone, Default)]
+pub struct WayOut {
+    /// Networks that are otherwise refused.
+    pub allow_targets: Vec<IpNet>,
+    /// `http://[user:password@]host:port`; everything goes through it.
+    pub proxy: Option<Url>,
+    /// Instead of those that the machine asks for names.
+    pub nameservers: Vec<SocketAddr>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Where no webhook goes.
+    #[error("{0}")]
+    Blocked(String),
+    #[error("{0}")]
+    Connect(String),
+    #[error("{0}")]
+    ConnectTimeout(String),
+    #[error("{0}")]
+    Tls(String),
+    /// The operator's proxy, not the receiver.
+    #[error("{0}")]
+    Proxy(String),
+    #[error("{0}")]
+    Broken(String),
+    /// What the endpoint says of TLS cannot be used.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+type Pooled = Client<Connector, Full<Bytes>>;
+
+/// What tells one client from another: TLS settings and the connect timeout.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Kind {
+    ca: Option<String>,
+    shown: Option<(String, String)>,
+    connect_timeout: Duration,
+}
+
+#[derive(Clone)]
+pub struct Clients {
+    way_out: Arc<WayOut>,
+    names: Names,
+    pools: Arc<Mutex<HashMap<Kind, Pooled>>>,
+}
+
+impl Clients {
+    /// # Errors
+    /// When the resolver cannot be set up.
+    pub fn new(way_out: WayOut) -> Result<Clients, String> {
+        let names = Names::new(&way_out.nameservers)?;
+        Ok(Clients { way_out: Arc::new(way_out), names, pools: Arc::default() })
+    }
+
+    pub fn allowed(&self) -> &[IpNet] {
+        &self.way_out.allow_targets
+    }
+
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn send(&self, defined: &Defined, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Fault> {
+        let sent = self.pool(defined)?.request(request).await;
+        sent.map_err(|error| {
+            let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+            while let Some(inner) = source {
+                if let Some(fault) = inner.downcast_ref::<Fault>() {
+                    return fault.again();
+                }
+                source = inner.source();
+            }
+            if error.is_connect() { Fault::Connect(deepest(&error)) } else { Fault::Broken(deepest(&error)) }
+        })
+    }
+
+    fn pool(&self, defined: &Defined) -> Result<Pooled, Fault> {
+        let endpoint = &defined.endpoint;
+        let settings = endpoint.tls.as_ref();
+        let chain = settings.and_then(|tls| tls.client_cert.clone());
+        let kind = Kind {
+            ca: settings.and_then(|tls| tls.ca.clone()),
+            shown: chain.zip(defined.client_key.clone()),
+            connect_timeout: Duration::from_millis(endpoint.retry.connect_timeout.unsigned_abs()),
+        };
+        if settings.is_some_and(|tls| tls.client_cert.is_some()) && kind.shown.is_none() {
+            return Err(Fault::Unusable("the client certificate has no private key that can be read".into()));
+        }
+        let mut pools = self.pools.lock().expect("no panic holds this lock");
+        if let Some(pool) = pools.get(&kind) {
+            return Ok(pool.clone());
+        }
+        if pools.len() >= MAX_CLIENTS {
+            // Connections under way live on; idle ones are opened anew.
+            pools.clear();
+        }
+        let shown = kind.shown.as_ref().map(|(chain, key)| (chain.as_str(), key.as_str()));
+        let tls = tls::client(kind.ca.as_deref(), shown).map(|config| TlsConnector::from(Arc::new(config)));
+        let connector = Connector {
+            way_out: self.way_out.clone(),
+            names: self.names.clone(),
+            tls: tls.map_err(|why| format!("tls {why}")),
+            timeout: kind.connect_timeout,
+        };
+        let pool = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .http1_max_buf_size(MAX_HEAD_BYTES)
+            .build(connector);
+        pools.insert(kind, Pooled::clone(&pool));
+        Ok(pool)
+    }
+}
+
+impl Fault {
+    /// The pool keeps what it is told; this is the same once more.
+    fn again(&self) -> Fault {
+        let text = self.to_string();
+        match self {
+            Fault::Blocked(_) => Fault::Blocked(text),
+            Fault::Connect(_) => Fault::Connect(text),
+            Fault::ConnectTimeout(_) => Fault::ConnectTimeout(text),
+            Fault::Tls(_) => Fault::Tls(text),
+            Fault::Proxy(_) => Fault::Proxy(text),
+            Fault::Broken(_) => Fault::Broken(text),
+            Fault::Unusable(_) => Fault::Unusable(text),
+        }
+    }
+}
+
+/// Asks for names.
+#[derive(Clone)]
+struct Names(Result<Arc<TokioResolver>, String>);
+
+impl Names {
+    fn new(servers: &[SocketAddr]) -> Result<Names, String> {
+        let mut builder = if servers.is_empty() {
+            match TokioResolver::builder_tokio() {
+                Ok(builder) => builder,
+                // Receivers may still be named by their addresses.
+                Err(error) => return Ok(Names(Err(format!("the machine's resolver cannot be read: {error}")))),
+            }
+        } else {
+            let server = |at: &SocketAddr| {
+                let mut ways = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+                ways.iter_mut().for_each(|way| way.port = at.port());
+                NameServerConfig::new(at.ip(), true, ways)
+            };
+            let config = ResolverConfig::from_parts(None, Vec::new(), servers.iter().map(server).collect());
+            TokioResolver::builder_with_config(config, Default::default())
+        };
+        let options = builder.options_mut();
+        options.positive_max_ttl = Some(NAME_KEPT);
+        options.negative_max_ttl = Some(Duration::from_secs(5));
+        options.use_hosts_file = ResolveHosts::Always;
+        let resolver = builder.build().map_err(|e| format!("the resolver: {e}"))?;
+        Ok(Names(Ok(Arc::new(resolver))))
+    }
+
+    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Fault> {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        if let Ok(ip) = bare.parse() {
+            return Ok(vec![ip]);
+        }
+        let resolver = self.0.as_ref().map_err(|why| Fault::Connect(why.clone()))?;
+        let found = resolver.lookup_ip(host).await;
+        let found = found.map_err(|error| Fault::Connect(format!("the name cannot be resolved: {error}")))?;
+        let found: Vec<IpAddr> = found.iter().take(MAX_ADDRESSES + 1).collect();
+        match found.len() {
+            0 => Err(Fault::Connect("the name has no address".into())),
+            n if n > MAX_ADDRESSES => Err(Fault::Connect(format!("the name has more than {MAX_ADDRESSES} addresses"))),
+            _ => Ok(found),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Connector {
+    way_out: Arc<WayOut>,
+    names: Names,
+    tls: Result<TlsConnector, String>,
+    timeout: Duration,
+}
+
+impl Connector {
+    async fn connect(self, to: Uri) -> Result<Link, Fault> {
+        let timeout = self.timeout;
+        let connecting = self.connect_at_last(&to);
+        let late = || Fault::ConnectTimeout(format!("no connection within {} ms", timeout.as_millis()));
+        tokio::time::timeout(timeout, connecting).await.map_err(|_| late())?
+    }
+
+    async fn connect_at_last(&self, to: &Uri) -> Result<Link, Fault> {
+        let https = to.scheme() == Some(&Scheme::HTTPS);
+        let host = to.host().ok_or_else(|| Fault::Connect("the URL has no host".into()))?;
+        let port = to.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let judged = self.judged(host, https).await?;
+        let stream = match &self.way_out.proxy {
+            None => first(&judged, port).await?,
+            Some(proxy) => self.through(proxy, judged[0], port).await?,
+        };
+        if !https {
+            return Ok(Link(TokioIo::new(Box::new(stream))));
+        }
+        let connector = self.tls.as_ref().map_err(|why| Fault::Tls(why.clone()))?;
+        let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(bare).map_err(|e| Fault::Tls(e.to_string()))?;
+        let secured = connector.connect(name, stream).await.map_err(|e| Fault::Tls(deepest(&e)))?;
+        Ok(Link(TokioIo::new(Box::new(secured))))
+    }
+
+    /// The addresses of a host, all of them allowed.
+    async fn judged(&self, host: &str, https: bool) -> Result<Vec<IpAddr>, Fault> {
+        let found = self.names.addresses(host).await?;
+        let allowed = &self.way_out.allow_targets;
+        // For plain `http:` only what an operator has opened will do.
+        let fine = |ip: &IpAddr| address::is_allowed(*ip, allowed) || (https && !address::is_forbidden(*ip));
+        if !found.iter().all(fine) {
+            let detail = "the name resolves to an address that is not allowed (see [delivery] allow_targets)";
+            return Err(Fault::Blocked(detail.into()));
+        }
+        Ok(found)
+    }
+
+    /// The proxy is told the judged address, never the name.
+    async fn through(&self, proxy: &Url, to: IpAddr, port: u16) -> Result<TcpStream, Fault> {
+        let fault = |why: String| Fault::Proxy(format!("the proxy: {why}"));
+        let host = proxy.host_str().ok_or_else(|| fault("its URL has no host".into()))?;
+        let own_port = proxy.port_or_known_default().unwrap_or(80);
+        let addresses = self.names.addresses(host).await.map_err(|error| fault(error.to_string()))?;
+        let target = format!("https://{}", SocketAddr::new(to, port));
+        let target: Uri = target.parse().map_err(|_| fault("the target cannot be spelled".into()))?;
+        let own: Uri = format!("http://{host}:{own_port}").parse().map_err(|_| fault("its URL".into()))?;
+        let mut tunnel = Tunnel::new(own, ToProxy { addresses, port: own_port });
+        if !proxy.username().is_empty() {
+            let pair = format!("{}:{}", decoded(proxy.username()), decoded(proxy.password().unwrap_or_default()));
+            let value = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pair);
+            let value = format!("Basic {value}").parse().map_err(|_| fault("its password".into()))?;
+            tunnel = tunnel.with_auth(value);
+        }
+        let link = tunnel.call(target).await.map_err(|error| fault(deepest(&error)))?;
+        Ok(link.into_inner())
+    }
+}
+
+fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// The first address that answers.
+async fn first(addresses: &[IpAddr], port: u16) -> Result<TcpStream, Fault> {
+    let mut last = Fault::Connect("there is no address".into());
+    for ip in addresses.iter().take(TRIED_ADDRESSES) {
+        match TcpStream::connect(SocketAddr::new(*ip, port)).await {
+            Ok(stream) => {
+                stream.set_nodelay(true).map_err(|error| Fault::Connect(error.to_string()))?;
+                return Ok(stream);
+            }
+            Err(error) => last = Fault::Connect(error.to_string()),
+        }
+    }
+    Err(last)
+}
+
+/// A future of a connection.
+type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send>>;
+
+impl Service<Uri> for Connector {
+    type Response = Link;
+    type Error = Fault;
+    type Future = Connecting<Link>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(to))
+    }
+}
+
+/// The connection to the proxy itself, wherever it is asked to go.
+struct ToProxy {
+    addresses: Vec<IpAddr>,
+    port: u16,
+}
+
+impl Service<Uri> for ToProxy {
+    type Response = TokioIo<TcpStream>;
+    type Error = Fault;
+    type Future = Connecting<TokioIo<TcpStream>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let (addresses, port) = (self.addresses.clone(), self.port);
+        Box::pin(async move { Ok(TokioIo::new(first(&addresses, port).await?)) })
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection to a receiver.
+struct Link(TokioIo<Box<dyn Stream>>);
+
+impl Connection for Link {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Link {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl Write for Link {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, slices)
+    }
+}

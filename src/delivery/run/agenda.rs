@@ -1,0 +1,167 @@
+//! From the store into the lanes: what is due is taken up line by line, so much
+//! of each that no endpoint's backlog keeps another's out of memory.
+
+use super::Loop;
+use crate::delivery::fold::{Error, Fold, Heard, Phase, Row, due_id, split};
+use crate::delivery::lanes::Item;
+use crate::domain::time::Millis;
+
+/// Ids held in memory at most, but for a few of each line; the rest waits in
+/// the store.
+const MOST: usize = 32_000;
+/// Of one line while there is room, and when there is not.
+const LINE_MOST: usize = 1_024;
+const LINE_LEAST: usize = 16;
+/// Lines taken up in one turn.
+const LINES_A_TURN: usize = 256;
+
+/// One endpoint's part of a partition's due index.
+#[derive(Default)]
+pub(super) struct Line {
+    /// Everything up to here is in memory.
+    loaded: Vec<u8>,
+    /// When the next one behind that is due.
+    due: Option<Millis>,
+}
+
+impl Loop {
+    /// Takes up a partition that has just been opened.
+    pub(super) fn begin(&mut self, partition: u32) -> Result<(), Error> {
+        let Some(fold) = self.fold(partition) else { return Ok(()) };
+        let (endpoints, lines) = (fold.endpoints()?, fold.lines()?);
+        let now = self.setup.clock.now();
+        for told in endpoints {
+            for line in self.endpoints.take(told, now) {
+                self.lanes.look_again(line);
+            }
+        }
+        for (line, due) in lines {
+            self.plan(partition, line, due);
+        }
+        Ok(())
+    }
+
+    /// Something of a line is due then, or sooner than was known.
+    fn plan(&mut self, partition: u32, line: u64, due: Millis) {
+        let Some(part) = self.parts.get_mut(&partition) else { return };
+        let known = part.lines.entry(line).or_default();
+        if known.due.is_some_and(|known| known <= due) {
+            return;
+        }
+        if let Some(before) = known.due.replace(due) {
+            self.agenda.remove(&(before, partition, line));
+        }
+        self.agenda.insert((due, partition, line));
+    }
+
+    /// New dues behind what is loaded are found by the next load.
+    pub(super) fn hear(&mut self, partition: u32, heard: Vec<Heard>) -> Result<(), Error> {
+        for one in heard {
+            match one {
+                Heard::Due { key } => {
+                    let (line, due) = split(&key);
+                    let loaded = self.parts[&partition].lines.get(&line).is_some_and(|line| key <= line.loaded);
+                    if loaded {
+                        self.enqueue(partition, &key)?;
+                    } else {
+                        self.plan(partition, line, due);
+                    }
+                }
+                Heard::Endpoint(told) => {
+                    for line in self.endpoints.take(told, self.setup.clock.now()) {
+                        self.lanes.look_again(line);
+                    }
+                }
+                Heard::Cancelled { delivery_ids } => {
+                    let Some(fold) = self.fold(partition) else { continue };
+                    let rows: Vec<Row> =
+                        delivery_ids.iter().filter_map(|id| fold.find(id).transpose()).collect::<Result<_, _>>()?;
+                    rows.into_iter().for_each(|row| self.write_one_owed(partition, &row));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up what is due; gives whether there was anything.
+    pub(super) fn load(&mut self, now: Millis) -> bool {
+        let mut worked = false;
+        for _ in 0..LINES_A_TURN {
+            let Some((due, partition, line)) = self.agenda.first().copied().filter(|(due, ..)| *due <= now) else {
+                break;
+            };
+            self.agenda.remove(&(due, partition, line));
+            let room = self.line_most().saturating_sub(self.lanes.queued_of(line));
+            if room == 0 {
+                self.full.entry(line).or_default().push(partition);
+                continue;
+            }
+            worked = true;
+            if let Err(error) = self.load_line(partition, line, now, room) {
+                self.fail(partition, &error);
+            }
+        }
+        worked
+    }
+
+    fn line_most(&self) -> usize {
+        if self.lanes.queued() < MOST { LINE_MOST } else { LINE_LEAST }
+    }
+
+    fn load_line(&mut self, partition: u32, line: u64, now: Millis, room: usize) -> Result<(), Error> {
+        let Some(part) = self.parts.get_mut(&partition) else { return Ok(()) };
+        let (Some(fold), Some(known)) = (part.fold.as_deref(), part.lines.get_mut(&line)) else { return Ok(()) };
+        let (due, next) = fold.due(line, &known.loaded, now, room)?;
+        if let Some(last) = due.last() {
+            known.loaded.clone_from(last);
+        }
+        known.due = next;
+        self.agenda.extend(next.map(|due| (due, partition, line)));
+        for key in due {
+            self.enqueue(partition, &key)?;
+        }
+        Ok(())
+    }
+
+    /// A line has been emptied: what waits behind it is taken up.
+    pub(super) fn refill(&mut self, line: u64) {
+        if self.lanes.queued_of(line) > self.line_most() / 2 {
+            return;
+        }
+        for partition in self.full.remove(&line).unwrap_or_default() {
+            let due = self.parts.get(&partition).and_then(|part| part.lines.get(&line)?.due);
+            self.agenda.extend(due.map(|due| (due, partition, line)));
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, partition: u32, due_key: &[u8]) -> Result<(), Error> {
+        let delivery_id = due_id(due_key);
+        let Some(fold) = self.fold(partition) else { return Ok(()) };
+        let Some(row) = fold.find(&delivery_id)? else { return Ok(()) };
+        if row.phase != Phase::Due {
+            return Ok(());
+        }
+        if !self.held.insert(delivery_id.clone()) {
+            self.deferred.insert(delivery_id, (partition, due_key.to_vec()));
+            return Ok(());
+        }
+        let (line, due_at) = split(due_key);
+        let lane = xxhash_rust::xxh3::xxh3_64_with_seed(row.delivery.user_id.as_bytes(), line);
+        let first = row.attempt == 0;
+        self.lanes.push(Item { partition, delivery_id, due_at, first, line, lane });
+        Ok(())
+    }
+
+    /// Starts nothing more of a partition.
+    pub(super) fn drop_agenda(&mut self, partition: u32) {
+        self.agenda.retain(|(_, of, _)| *of != partition);
+        self.full.values_mut().for_each(|partitions| partitions.retain(|of| *of != partition));
+        if let Some(part) = self.parts.get_mut(&partition) {
+            part.lines.clear();
+        }
+    }
+
+    pub(super) fn fold(&self, partition: u32) -> Option<&Fold> {
+        self.parts.get(&partition)?.fold.as_deref()
+    }
+}

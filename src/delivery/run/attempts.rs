@@ -1,0 +1,311 @@
+//! Attempts: started when it is their turn, judged when they are over, written
+//! down before anything follows from them.
+
+use std::time::{Duration, Instant};
+
+use super::Loop;
+use crate::actor::Answer;
+use crate::delivery::attempt::Went;
+use crate::delivery::endpoints::Defined;
+use crate::delivery::fold::{Phase, Row, line};
+use crate::delivery::lanes::Item;
+use crate::delivery::records::{self, Write};
+use crate::domain::endpoint::DisabledReason;
+use crate::domain::health::Seen;
+use crate::domain::message::Delivery;
+use crate::domain::retry::{self, End, Failed};
+use crate::domain::time::{MINUTE, Millis};
+use crate::log::{Ack, At, New};
+use crate::wire::output::{AttemptRecord, Ended, Outcome};
+use crate::wire::record::{self, MAC_HEADER};
+use crate::wire::topic::Topic;
+
+/// Pause before a record that the log would not take is written again.
+const REWRITE_PAUSE: Duration = Duration::from_millis(250);
+/// Nobody waits for a test any longer.
+const TEST_LIFE: Millis = MINUTE;
+/// The longest pause of an endpoint that says 429 and not for how long.
+const UNTOLD_PAUSE: Millis = MINUTE;
+
+/// An attempt that is over and whose records are being written. Without an
+/// item it is a record that a crash had swallowed, or one for the registrar.
+pub(super) struct Closing {
+    pub item: Option<Item>,
+    /// What is being written; written again should the log refuse it.
+    pub now: Write,
+    /// Written when that is durable.
+    pub then: Option<Write>,
+}
+
+/// The row of the delivery's own endpoint: tests wait in another line.
+fn home(delivery: &Delivery) -> u64 {
+    line(&delivery.project, &delivery.endpoint_id, false)
+}
+
+impl Loop {
+    pub(super) fn dispatch(&mut self) -> bool {
+        let mut worked = false;
+        // An endpoint's bounds are for all processes together.
+        let share = self.parts.len() as f64 / f64::from(self.setup.log.partitions());
+        while self.may_send() {
+            let now = self.setup.clock.now();
+            let endpoints = &mut self.endpoints;
+            let ready = |line, under_way| endpoints.ready(line, under_way, share, now);
+            let Some(item) = self.lanes.next(now, ready) else { return worked };
+            worked = true;
+            self.refill(item.line);
+            let found = self.fold(item.partition).map_or(Ok(None), |fold| fold.find(&item.delivery_id));
+            match found {
+                // It may have been attempted by whoever owned it before.
+                Ok(Some(row)) if row.phase == Phase::Due && row.due_at <= now => {
+                    self.flying.insert(item.delivery_id.clone(), item.partition);
+                    self.start(item, row);
+                }
+                Ok(_) => self.release(&item),
+                Err(error) => {
+                    self.release(&item);
+                    self.fail(item.partition, &error);
+                }
+            }
+        }
+        worked
+    }
+
+    fn start(&mut self, item: Item, row: Row) {
+        let now = self.setup.clock.now();
+        let test = row.delivery.test_for.is_some();
+        let refused = match self.endpoints.defined(home(&row.delivery)).cloned() {
+            None => "endpoint_removed",
+            Some(defined) if !test && !defined.endpoint.is_enabled() => "endpoint_disabled",
+            Some(_) if test && now.saturating_sub(row.delivery.created_at) > TEST_LIFE => "expired",
+            Some(defined) => match defined.keys(now) {
+                Ok(keys) => {
+                    let lag = (now - item.due_at).max(0) as f64 / 1_000.0;
+                    crate::metrics::get().delivery_due_lag_seconds.observe(lag);
+                    let (sender, went, bell) = (self.sender.clone(), self.went.0.clone(), self.bell.clone());
+                    self.setup.runtime.spawn(async move {
+                        let outcome = sender.send(&row.delivery, &defined, &keys, row.attempt + 1).await;
+                        // The loop may have stopped; a restart sends again.
+                        drop(went.send((item, row, outcome)));
+                        bell.ring();
+                    });
+                    return;
+                }
+                Err(reason) => reason,
+            },
+        };
+        let now = records::cancelled(item.partition, &row, refused, now);
+        self.answer_test(&row, (None, Outcome::NotSent), Some(refused));
+        self.write(Closing { item: Some(item), now, then: None });
+    }
+
+    fn answer_test(&self, row: &Row, (http_status, outcome): (Option<u16>, Outcome), error: Option<&str>) {
+        let Some(reply_to) = &row.delivery.test_for else { return };
+        let delivery_id = row.delivery.delivery_id.clone();
+        let (outcome, error) = (outcome.name().to_owned(), error.map(str::to_owned));
+        let answer = Answer::Attempted { delivery_id, http_status, outcome, error };
+        self.setup.replies.answer(reply_to.as_bytes(), answer);
+    }
+
+    /// Takes what attempts and appends have to say.
+    pub(super) fn finish(&mut self) -> bool {
+        let mut worked = false;
+        while let Ok((item, row, went)) = self.went.1.try_recv() {
+            worked = true;
+            if self.fold(item.partition).is_some() || went.outcome == Outcome::Delivered {
+                self.judge(item, &row, went);
+            } else {
+                // Another process owns it by now, or it is being opened again:
+                // the attempt counts as one that a crash has swallowed. A success
+                // is final, whoever tells of it.
+                self.release(&item);
+            }
+        }
+        let again = self.refused_at.is_some_and(|at| at.elapsed() >= REWRITE_PAUSE);
+        if again && self.setup.log.is_writable().is_ok() {
+            self.refused_at = None;
+            for closing in std::mem::take(&mut self.refused) {
+                self.write(closing);
+            }
+        }
+        while let Ok((tag, outcome)) = self.acks.1.try_recv() {
+            worked = true;
+            let Some(mut closing) = self.closing.remove(&tag) else { continue };
+            match (outcome, closing.then.take()) {
+                (Err(error), then) => {
+                    tracing::warn!(%error, "the outcome of an attempt cannot be written down yet");
+                    closing.then = then;
+                    self.refused.push(closing);
+                    self.refused_at = Some(Instant::now());
+                }
+                (Ok(_), Some(next)) => self.write(Closing { now: next, ..closing }),
+                (Ok(_), None) => {
+                    if let Some(item) = &closing.item {
+                        self.release(item);
+                    }
+                }
+            }
+        }
+        worked
+    }
+
+    /// Whether it was cancelled while the attempt was under way.
+    fn is_cancelled(&self, item: &Item) -> bool {
+        let row = self.fold(item.partition).map(|fold| fold.find(&item.delivery_id));
+        matches!(row, Some(Ok(None | Some(Row { phase: Phase::CancelOwed { .. }, .. }))))
+    }
+
+    fn judge(&mut self, item: Item, row: &Row, went: Went) {
+        let attempt = row.attempt + 1;
+        let first_started_at = row.first_started_at.unwrap_or(went.started_at);
+        let metrics = crate::metrics::get();
+        metrics.delivery_attempts.with_label_values(&[went.outcome.name()]).inc();
+        metrics.delivery_attempt_seconds.observe(went.duration_ms as f64 / 1_000.0);
+        self.answer_test(row, (went.http_status, went.outcome), went.error.as_deref());
+        let defined = self.endpoints.defined(home(&row.delivery)).cloned();
+        let next = self.next(row, &went, (attempt, first_started_at), defined.as_deref());
+        self.tell_health(row, &went, defined.as_deref(), next.ok());
+        let mut record = AttemptRecord {
+            attempt,
+            started_at: went.started_at,
+            duration_ms: went.duration_ms,
+            http_status: went.http_status,
+            outcome: went.outcome,
+            error: went.error,
+            response: went.response,
+            first_started_at,
+            ..records::about(&row.delivery)
+        };
+        if went.outcome == Outcome::Delivered {
+            let latency = (went.ended_at - row.delivery.created_at).max(0) as f64 / 1_000.0;
+            metrics.delivery_latency_seconds.observe(latency);
+            record.ended = Some(Ended::Delivered);
+            return self.close(item, &record, row, None);
+        }
+        if self.is_cancelled(&item) {
+            record.ended = Some(Ended::Cancelled);
+            record.reason = Some("user_erased".into());
+            return self.close(item, &record, row, None);
+        }
+        let then = match next {
+            Ok(next_due_at) => {
+                record.next_due_at = Some(next_due_at);
+                let wait = next_due_at - went.ended_at;
+                records::retry(item.partition, row, (attempt, next_due_at, first_started_at, wait))
+            }
+            Err(reason) => {
+                metrics.delivery_dead.with_label_values(&[reason]).inc();
+                record.ended = Some(Ended::Dead);
+                record.reason = Some(reason.to_owned());
+                records::dead(item.partition, row, attempt, reason, went.ended_at)
+            }
+        };
+        self.close(item, &record, row, Some(then));
+    }
+
+    /// When a failed delivery is tried again, or why not.
+    fn next(
+        &self,
+        row: &Row,
+        went: &Went,
+        (attempt, first_started_at): (u32, Millis),
+        defined: Option<&Defined>,
+    ) -> Result<Millis, &'static str> {
+        let Some(defined) = defined else { return Err("endpoint_removed") };
+        if row.delivery.test_for.is_some() {
+            return Err("test");
+        }
+        let policy = &defined.endpoint.retry;
+        if policy.breaker && went.http_status == Some(410) {
+            return Err("terminal_status");
+        }
+        let due_at = match attempt {
+            1 => went.started_at,
+            // What was due while the endpoint was open counts as due when it was
+            // tried again.
+            _ => row.due_at.max(self.endpoints.resumed_at(home(&row.delivery)).min(went.started_at)),
+        };
+        let failed = Failed {
+            delivery_id: &row.delivery.delivery_id,
+            attempt,
+            first_started_at,
+            due_at,
+            ended_at: went.ended_at,
+            status: went.http_status,
+            retry_after: went.retry_after,
+        };
+        retry::next(policy, failed).map_err(|end| match end {
+            End::AttemptsExhausted => "attempts_exhausted",
+            End::MaxAge => "max_age",
+            End::TerminalStatus => "terminal_status",
+        })
+    }
+
+    /// What an attempt says about its endpoint.
+    fn tell_health(&mut self, row: &Row, went: &Went, defined: Option<&Defined>, next_due_at: Option<Millis>) {
+        let (line, Some(defined)) = (home(&row.delivery), defined) else { return };
+        let policy = &defined.endpoint.retry;
+        // A test says what it finds to whoever asked; a version that is gone says
+        // nothing about the one in force.
+        if row.delivery.test_for.is_some() || went.version != defined.version {
+            return;
+        }
+        if policy.breaker && (went.disable || went.http_status == Some(410)) {
+            return self.endpoints.end(line, went.ended_at, DisabledReason::Gone);
+        }
+        let seen = match went.outcome {
+            Outcome::Delivered => Seen::Success,
+            // Not the receiver's fault.
+            Outcome::ProxyFailed | Outcome::NotSent => return,
+            _ => {
+                let wish = policy.retry_after_max.and_then(|most| Some(went.retry_after?.min(most)));
+                let hold_until = match (wish, went.http_status, next_due_at) {
+                    (Some(wish), ..) => Some(went.ended_at.saturating_add(wish)),
+                    (None, Some(429), Some(due)) if policy.retry_after_max.is_some() => {
+                        Some(due.min(went.ended_at.saturating_add(UNTOLD_PAUSE)))
+                    }
+                    _ => None,
+                };
+                Seen::Failure { hold_until }
+            }
+        };
+        self.endpoints.see(line, went.ended_at, seen);
+        self.lanes.look_again(line);
+    }
+
+    /// First the attempt's record; when it is durable, what comes of it.
+    fn close(&mut self, item: Item, record: &AttemptRecord, row: &Row, then: Option<Write>) {
+        let now = records::attempt(item.partition, row, record);
+        self.write(Closing { item: Some(item), now, then });
+    }
+
+    pub(super) fn write(&mut self, closing: Closing) {
+        self.next_tag += 1;
+        let (to, new) = closing.now.clone();
+        self.closing.insert(self.next_tag, closing);
+        let ack = Ack::Tagged { tag: self.next_tag, queue: self.acks.0.clone(), bell: self.bell.clone() };
+        self.setup.log.append(to, vec![new], ack);
+    }
+
+    /// What was found out about endpoints, for everyone.
+    pub(super) fn tell_registrar(&mut self, now: Millis) {
+        for (key, internal) in self.endpoints.tell(now) {
+            let value = record::encode_internal(&internal);
+            let mac = self.setup.key.sign_record(key.as_bytes(), &value);
+            let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(value.into()) };
+            let registrar = At { topic: Topic::Events, partition: 0 };
+            self.write(Closing { item: None, now: (registrar, new.header(MAC_HEADER, mac)), then: None });
+        }
+    }
+
+    pub(super) fn release(&mut self, item: &Item) {
+        self.held.remove(&item.delivery_id);
+        self.flying.remove(&item.delivery_id);
+        self.lanes.done(item);
+        if let Some((partition, due_key)) = self.deferred.remove(&item.delivery_id)
+            && let Err(error) = self.enqueue(partition, &due_key)
+        {
+            self.fail(partition, &error);
+        }
+    }
+}
