@@ -106,7 +106,8 @@ fn roles(config: &Config, args: &ServeArgs) -> Result<Roles, Failure> {
 /// One line per happening; whatever came from outside is escaped.
 pub fn log_to_stderr() {
     // A lease closes its consumer itself; the binding then says that it is closed.
-    let standard = "warn,askwhen=info,rdkafka::consumer::base_consumer=off";
+    // A certificate that is not trusted is told in its attempt.
+    let standard = "warn,askwhen=info,rdkafka::consumer::base_consumer=off,rustls_platform_verifier=off";
     let filter = EnvFilter::try_from_env("ASKWHEN_LOG").unwrap_or_else(|_| EnvFilter::new(standard));
     let lines = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr);
     // A second server in one process (tests) finds it set.

@@ -25,6 +25,8 @@ const TOPICS: [Topic; 6] =
 
 const POSITIONS: &[u8] = b"positions";
 const ROUND_BYTES: usize = 256 << 10;
+/// Entries of the due index read at a time, at most.
+const EACH_AT_A_TIME: usize = 512;
 /// How long the end of a delivery is remembered, to know a copy of it.
 const DONE_REMEMBERED: Millis = 30 * DAY;
 
@@ -65,13 +67,37 @@ pub struct Positions {
     pub next: BTreeMap<String, u64>,
 }
 
+/// An entry of the due index: enough to know whose turn it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    pub key: Vec<u8>,
+    /// It has had no attempt.
+    pub first: bool,
+    /// Hash of endpoint and user.
+    pub lane: u64,
+}
+
+impl Due {
+    fn new(row: &Row) -> Due {
+        let line = line_of(&row.delivery);
+        let lane = xxhash_rust::xxh3::xxh3_64_with_seed(row.delivery.user_id.as_bytes(), line);
+        Due { key: due_key(row), first: row.attempt == 0, lane }
+    }
+
+    fn of(key: Vec<u8>, value: &[u8]) -> Due {
+        let lane = value.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        Due { key, first: value.first() == Some(&1), lane }
+    }
+
+    fn value(&self) -> Vec<u8> {
+        [&[u8::from(self.first)], self.lane.to_be_bytes().as_slice()].concat()
+    }
+}
+
 /// What a round has brought.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Heard {
-    /// A key of the due index.
-    Due {
-        key: Vec<u8>,
-    },
+    Due(Due),
     Endpoint(Told),
     /// Deliveries that are to be cancelled on record.
     Cancelled {
@@ -507,9 +533,9 @@ impl Fold {
     }
 
     fn put_due(&mut self, row: Row, round: &mut Round) {
-        let key = due_key(&row);
-        round.batch.put(Family::Due, key.clone(), []);
-        round.heard.push(Heard::Due { key });
+        let due = Due::new(&row);
+        round.batch.put(Family::Due, due.key.clone(), due.value());
+        round.heard.push(Heard::Due(due));
         round.rows.insert(row.delivery.delivery_id.clone(), Some(row));
     }
 
@@ -556,8 +582,8 @@ impl Fold {
         Ok(lines)
     }
 
-    /// Keys of a line of the due index behind `after` and due by `until`; and
-    /// when the next one behind those is due.
+    /// What of a line of the due index lies behind `after` and is due by `until`;
+    /// and when the next one behind that is due.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -567,20 +593,30 @@ impl Fold {
         after: &[u8],
         until: Millis,
         limit: usize,
-    ) -> Result<(Vec<Vec<u8>>, Option<Millis>), Error> {
-        let from = if after.is_empty() { line.to_be_bytes().to_vec() } else { [after, &[0]].concat() };
-        let mut due = Vec::new();
-        for (key, _) in self.store.ascending(Family::Due, &from, limit + 1)? {
-            let (of, at) = split(&key);
-            if of != line {
-                return Ok((due, None));
+    ) -> Result<(Vec<Due>, Option<Millis>), Error> {
+        let mut from = if after.is_empty() { line.to_be_bytes().to_vec() } else { [after, &[0]].concat() };
+        let mut found = Vec::new();
+        // Most lines hold little that is due, and another line is behind it.
+        let mut at_a_time = 8;
+        loop {
+            let entries = self.store.ascending(Family::Due, &from, at_a_time)?;
+            let last = entries.len() < at_a_time;
+            for (key, value) in entries {
+                let (of, at) = split(&key);
+                if of != line {
+                    return Ok((found, None));
+                }
+                if at > until || found.len() == limit {
+                    return Ok((found, Some(at)));
+                }
+                from = [key.as_slice(), &[0]].concat();
+                found.push(Due::of(key, &value));
             }
-            if at > until || due.len() == limit {
-                return Ok((due, Some(at)));
+            if last {
+                return Ok((found, None));
             }
-            due.push(key);
+            at_a_time = (at_a_time * 4).min(EACH_AT_A_TIME);
         }
-        Ok((due, None))
     }
 
     /// Rows whose next record a crash has swallowed.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::Status;
 use super::attempt::{Sender, WayOut, Went};
 use super::endpoints::Endpoints;
-use super::fold::{Error, Fold, Row};
+use super::fold::{Due, Error, Fold, Row};
 use super::lanes::{Item, Lanes};
 use crate::actor::{self, Replies};
 use crate::clock::Clock;
@@ -70,7 +70,7 @@ struct Loop {
     /// Those under way or closing, by the partition.
     flying: HashMap<String, u32>,
     /// Due again while the records of the attempt before are being written.
-    deferred: HashMap<String, (u32, Vec<u8>)>,
+    deferred: HashMap<String, (u32, Due)>,
     sender: Sender,
     went: Ends<(Item, Row, Went)>,
     acks: Ends<(u64, Result<Placed, log::Error>)>,

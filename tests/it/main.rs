@@ -3,6 +3,7 @@
 mod cli;
 mod crash;
 mod delivery;
+mod docs;
 mod endpoints;
 mod harness;
 mod hostile;

@@ -101,7 +101,7 @@ fn deliver(id: &str) -> Vec<u8> {
 fn due(fold: &Fold) -> Vec<Millis> {
     let lines = fold.lines().expect("readable");
     let of = |(line, _): &(u64, Millis)| fold.due(*line, &[], i64::MAX, 10).expect("readable").0;
-    lines.iter().flat_map(of).map(|key| split(&key).1).collect()
+    lines.iter().flat_map(of).map(|due| split(&due.key).1).collect()
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! of each that no endpoint's backlog keeps another's out of memory.
 
 use super::Loop;
-use crate::delivery::fold::{Error, Fold, Heard, Phase, Row, due_id, split};
+use crate::delivery::fold::{Due, Error, Fold, Heard, Row, due_id, split};
 use crate::delivery::lanes::Item;
 use crate::domain::time::Millis;
 
@@ -58,13 +58,13 @@ impl Loop {
     pub(super) fn hear(&mut self, partition: u32, heard: Vec<Heard>) -> Result<(), Error> {
         for one in heard {
             match one {
-                Heard::Due { key } => {
-                    let (line, due) = split(&key);
-                    let loaded = self.parts[&partition].lines.get(&line).is_some_and(|line| key <= line.loaded);
+                Heard::Due(due) => {
+                    let (line, due_at) = split(&due.key);
+                    let loaded = self.parts[&partition].lines.get(&line).is_some_and(|line| due.key <= line.loaded);
                     if loaded {
-                        self.enqueue(partition, &key)?;
+                        self.enqueue(partition, due);
                     } else {
-                        self.plan(partition, line, due);
+                        self.plan(partition, line, due_at);
                     }
                 }
                 Heard::Endpoint(told) => {
@@ -113,13 +113,11 @@ impl Loop {
         let (Some(fold), Some(known)) = (part.fold.as_deref(), part.lines.get_mut(&line)) else { return Ok(()) };
         let (due, next) = fold.due(line, &known.loaded, now, room)?;
         if let Some(last) = due.last() {
-            known.loaded.clone_from(last);
+            known.loaded.clone_from(&last.key);
         }
         known.due = next;
         self.agenda.extend(next.map(|due| (due, partition, line)));
-        for key in due {
-            self.enqueue(partition, &key)?;
-        }
+        due.into_iter().for_each(|due| self.enqueue(partition, due));
         Ok(())
     }
 
@@ -134,22 +132,15 @@ impl Loop {
         }
     }
 
-    pub(super) fn enqueue(&mut self, partition: u32, due_key: &[u8]) -> Result<(), Error> {
-        let delivery_id = due_id(due_key);
-        let Some(fold) = self.fold(partition) else { return Ok(()) };
-        let Some(row) = fold.find(&delivery_id)? else { return Ok(()) };
-        if row.phase != Phase::Due {
-            return Ok(());
-        }
+    /// Whether it is still to be sent is looked at when it is its turn.
+    pub(super) fn enqueue(&mut self, partition: u32, due: Due) {
+        let delivery_id = due_id(&due.key);
         if !self.held.insert(delivery_id.clone()) {
-            self.deferred.insert(delivery_id, (partition, due_key.to_vec()));
-            return Ok(());
+            self.deferred.insert(delivery_id, (partition, due));
+            return;
         }
-        let (line, due_at) = split(due_key);
-        let lane = xxhash_rust::xxh3::xxh3_64_with_seed(row.delivery.user_id.as_bytes(), line);
-        let first = row.attempt == 0;
-        self.lanes.push(Item { partition, delivery_id, due_at, first, line, lane });
-        Ok(())
+        let (line, due_at) = split(&due.key);
+        self.lanes.push(Item { partition, delivery_id, due_at, first: due.first, line, lane: due.lane });
     }
 
     /// Starts nothing more of a partition.

@@ -302,10 +302,8 @@ impl Loop {
         self.held.remove(&item.delivery_id);
         self.flying.remove(&item.delivery_id);
         self.lanes.done(item);
-        if let Some((partition, due_key)) = self.deferred.remove(&item.delivery_id)
-            && let Err(error) = self.enqueue(partition, &due_key)
-        {
-            self.fail(partition, &error);
+        if let Some((partition, due)) = self.deferred.remove(&item.delivery_id) {
+            self.enqueue(partition, due);
         }
     }
 }

@@ -1,0 +1,117 @@
+//! What `docs/webhooks.md` shows in five languages is run as it stands there.
+
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+
+use crate::delivery::{answer_one, endpoint};
+use crate::harness::{Receiver, Server, Webhook, run};
+
+const PAGE: &str = include_str!("../../docs/webhooks.md");
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// The page's only block in a language.
+fn block(language: &str) -> &'static str {
+    let fence = format!("```{language}\n");
+    let after = PAGE.split(&fence).nth(1).unwrap_or_else(|| panic!("the page has a block in {language}"));
+    after.split("\n```").next().expect("a block ends")
+}
+
+/// A program around the shown function: headers as JSON in the first argument,
+/// the body on standard input; ends with 0 when it verifies.
+fn program(language: &str, dir: &Path) -> (String, Vec<String>) {
+    let shown = block(language);
+    let (file, text, command): (&str, String, &[&str]) = match language {
+        "python" => (
+            "v.py",
+            format!(
+                "{shown}\nimport json, sys\nsys.exit(0 if verify('{SECRET}', json.loads(sys.argv[1]), sys.stdin.buffer.read()) else 1)\n"
+            ),
+            &["python3", "v.py"],
+        ),
+        "javascript" => (
+            "v.js",
+            format!(
+                "{shown}\nprocess.exit(verify('{SECRET}', JSON.parse(process.argv[2]), require('fs').readFileSync(0)) ? 0 : 1);\n"
+            ),
+            &["node", "v.js"],
+        ),
+        "go" => (
+            "v.go",
+            format!(
+                "package main\nimport (\"crypto/hmac\"; \"crypto/sha256\"; \"encoding/base64\"; \"encoding/json\"; \"fmt\"; \"io\"; \"math\"; \"net/http\"; \"os\"; \"strconv\"; \"strings\"; \"time\")\n{shown}\n\
+                 func main() {{\n var h map[string]string\n json.Unmarshal([]byte(os.Args[1]), &h)\n header := http.Header{{}}\n for n, v := range h {{ header.Set(n, v) }}\n\
+                 body, _ := io.ReadAll(os.Stdin)\n if !verify(\"{SECRET}\", header, body) {{ os.Exit(1) }}\n}}\n"
+            ),
+            &["go", "run", "v.go"],
+        ),
+        "java" => (
+            "V.java",
+            format!(
+                "import java.nio.charset.StandardCharsets;\nimport java.security.MessageDigest;\nimport java.util.*;\nimport javax.crypto.Mac;\nimport javax.crypto.spec.SecretKeySpec;\n\
+                 public class V {{\n{shown}\npublic static void main(String[] a) throws Exception {{\n Map<String, String> h = new HashMap<>();\n\
+                 for (String pair : a[0].substring(1, a[0].length() - 1).split(\"\\\",\\\"\")) {{ String[] p = pair.split(\"\\\":\\\"\", 2); h.put(p[0].replace(\"\\\"\", \"\"), p[1].replaceAll(\"\\\"$\", \"\")); }}\n\
+                 System.exit(verify(\"{SECRET}\", h, System.in.readAllBytes()) ? 0 : 1);\n}}\n}}\n"
+            ),
+            &["java", "V.java"],
+        ),
+        _ => (
+            "v.sh",
+            format!("secret={SECRET}\nid=$2 timestamp=$3 signatures=$4\ncat > body.json\n{shown}\n"),
+            &["sh", "v.sh"],
+        ),
+    };
+    std::fs::write(dir.join(file), text).expect("written");
+    (command[0].to_owned(), command[1..].iter().map(|part| (*part).to_owned()).collect())
+}
+
+fn verifies(language: &str, webhook: &Webhook, body: &[u8]) -> bool {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (name, mut arguments) = program(language, dir.path());
+    let names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+    let headers: Value = names.iter().map(|name| ((*name).to_owned(), Value::from(webhook.header(name)))).collect();
+    arguments.push(headers.to_string());
+    arguments.extend(names.map(|name| webhook.header(name).to_owned()));
+    let mut command = format!("cd '{}' && exec {name}", dir.path().display());
+    for argument in &arguments {
+        command.push_str(&format!(" '{argument}'"));
+    }
+    let (fine, said) = run("sh", &["-c", &command], &String::from_utf8_lossy(body));
+    assert!(
+        fine || said.is_empty() || said.contains("not genuine") || said.contains("exit status 1"),
+        "{language}: {said}"
+    );
+    fine
+}
+
+#[tokio::test]
+async fn every_language_verifies_what_comes_and_nothing_else() {
+    let server = Server::start().await;
+    let receiver = Receiver::start(&[]).await;
+    endpoint(&server, &receiver, json!({"secret": SECRET})).await;
+    // Two signatures, the new one first.
+    let said =
+        server.call(&server.admin, reqwest::Method::POST, "/v1/endpoints/crm/rotate-secret", Some(&json!({}))).await;
+    assert_eq!(said.status, 200);
+    answer_one(&server, "ann").await;
+    let webhook = receiver.wait(1).await[0].clone();
+    let tampered = [&webhook.body[..webhook.body.len() - 1], b" }"].concat();
+    for language in ["python", "javascript", "go", "java", "sh"] {
+        assert!(verifies(language, &webhook, &webhook.body), "{language}");
+        assert!(!verifies(language, &webhook, &tampered), "{language}: another body");
+    }
+}
+
+#[test]
+fn every_example_of_the_page_is_valid() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let blocks: Vec<&str> = PAGE.split("```yaml\n").skip(1).filter_map(|rest| rest.split("\n```").next()).collect();
+    assert!(blocks.len() >= 3);
+    std::fs::write(dir.path().join("all.yaml"), blocks.join("\n---\n")).expect("written");
+    let out = Command::new(crate::harness::BINARY)
+        .args(["validate", "-f", "all.yaml"])
+        .current_dir(dir.path())
+        .output()
+        .expect("it runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
