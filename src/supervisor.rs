@@ -266,6 +266,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         allow_targets: config.allow_targets.clone(),
         reply_timeout: config.reply_timeout,
         lists: parts.console.clone().map(|console| Arc::new(Projected(console)) as Arc<dyn Lists>),
+        recoveries: bridge::Recoveries::default(),
         test_clock: options.test_clock.then(|| clockwork.run()),
         snapshots: ask_snapshots.map(|ask| Box::new(ask) as bridge::AskSnapshots),
         readiness: Box::new(move || (readiness.reasons(), readiness.owned())),

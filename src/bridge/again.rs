@@ -5,8 +5,9 @@
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::endpoints::text;
+use super::endpoints::{no_members, text};
 use super::fields::Fields;
 use super::problem::{Answer, Problem, json_answer};
 use super::{App, Asked};
@@ -29,9 +30,14 @@ const MAX_RECOVERED: usize = 100_000;
 /// Appended at a time: the order holds within each partition.
 const WINDOW: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
+/// How long a request waits for the recovery before it.
+const TURN: Duration = Duration::from_secs(5);
+/// By when what a recovery sends is in the lists.
+const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
 impl App {
     pub(super) async fn resend(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        no_members(asked)?;
         let place = self.lists()?.place(&asked.caller.project, &asked.route.parts[0]).map_err(super::lists::broken)?;
         let place = place.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
         let log = self.log.clone();
@@ -61,8 +67,9 @@ impl App {
     /// first. What has been recovered already is not sent twice.
     pub(super) async fn recover(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let mut fields = Fields::of(text(asked)?, String::new());
+        let left_out = fields.raw("since").is_none();
         let (since, until) = (fields.time("since"), fields.time("until"));
-        if since.is_none() && !fields.has("since") {
+        if left_out {
             fields.fault(Code::MissingField, "since", "is required");
         }
         if since.zip(until).is_some_and(|(since, until)| until <= since) {
@@ -78,24 +85,58 @@ impl App {
             return Err(Problem::new(409, "endpoint_disabled", "the endpoint is disabled: enable it first"));
         }
         let of = (asked.caller.project.as_str(), asked.route.parts[0].as_str());
+        // Until what another one sends is seen, it would be counted again.
+        let turn = self.recoveries.turn(of).lock_owned();
+        let Ok(turn) = tokio::time::timeout(TURN, turn).await else {
+            let detail = "another recovery of this endpoint is on its way; ask again when it is through";
+            return Err(Problem::later(409, "recovering", detail, TURN));
+        };
         let span = (since.unwrap_or(0), until.unwrap_or(i64::MAX));
         let mut places = self.lists()?.recoverable(of, span, MAX_RECOVERED + 1).map_err(super::lists::broken)?;
         let more = places.len() > MAX_RECOVERED;
         places.truncate(MAX_RECOVERED);
         let count = places.len();
         let recover_id = format!("rec_{}", asked.request_id);
+        let lists = self.lists.clone();
+        let last = places.last().map(|place| (of.0.to_owned(), id::successor(&place.delivery_id)));
         let mut work = Recovery {
             log: self.log.clone(),
             key: self.key.clone(),
             clock: self.clock.clone(),
             recover_id: recover_id.clone(),
         };
-        tokio::spawn(async move { work.run(places).await });
+        tokio::spawn(async move {
+            work.run(places).await;
+            let deadline = tokio::time::Instant::now() + SEEN_WITHIN;
+            let seen = || {
+                lists
+                    .as_ref()
+                    .zip(last.as_ref())
+                    .is_none_or(|(lists, (project, id))| lists.place(project, id).is_ok_and(|place| place.is_some()))
+            };
+            while !seen() && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            drop(turn);
+        });
         let mut body = json!({"recover_id": recover_id, "count": count});
         if more {
             body["more"] = true.into();
         }
         Ok(json_answer(202, body.to_string()))
+    }
+}
+
+/// Recoveries come one after the other at each endpoint.
+#[derive(Default)]
+pub struct Recoveries(std::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Recoveries {
+    fn turn(&self, (project, endpoint_id): (&str, &str)) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.0.lock().expect("no panic holds this lock");
+        // Nobody holds or awaits those.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(format!("{project}/{endpoint_id}")).or_default().clone()
     }
 }
 

@@ -34,8 +34,7 @@ impl App {
         let own = record.body.value();
         let disabled: Option<Disabled> = serde_json::from_value(own["disabled"].clone()).ok();
         let enabled = own["enabled"].as_bool().unwrap_or(true);
-        let health = self.view.get(&record.project, Kind::Health, &record.id);
-        let health: Option<Health> = health.and_then(|shown| serde_json::from_str(shown.record.body.as_str()).ok());
+        let health = self.health(&record.project, &record.id);
         let (state, reason, since) = match (enabled, disabled, health) {
             (false, ..) => ("disabled", Some("manual"), record.updated_at.clone()),
             (true, Some(disabled), _) => {
@@ -52,13 +51,18 @@ impl App {
         (body["state"], body["state_reason"], body["state_since"]) = (state.into(), reason.into(), since.into());
     }
 
+    pub(super) fn health(&self, project: &str, endpoint_id: &str) -> Option<Health> {
+        let shown = self.view.get(project, Kind::Health, endpoint_id)?;
+        serde_json::from_str(shown.record.body.as_str()).ok()
+    }
+
     pub(super) fn known_endpoint(&self, asked: &Asked<'_>) -> Result<Shown, Problem> {
         let shown = self.view.get(&asked.caller.project, Kind::Endpoint, &asked.route.parts[0]);
         shown.ok_or_else(|| Problem::not_found("there is no such endpoint"))
     }
 
     pub(super) async fn enable(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
-        fields(asked)?;
+        no_members(asked)?;
         self.operate(asked, Act::Enable, None).await
     }
 
@@ -112,7 +116,7 @@ impl App {
 
     /// One attempt at once, whatever the endpoint's state; waits for its outcome.
     pub(super) async fn test_endpoint(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
-        fields(asked)?;
+        no_members(asked)?;
         self.known_endpoint(asked)?;
         let partition = id::partition_of(TESTER, self.log.partitions());
         let (project, endpoint_id) = (asked.caller.project.clone(), asked.route.parts[0].clone());
@@ -144,7 +148,7 @@ pub(super) fn text<'a>(asked: &'a Asked<'_>) -> Result<&'a str, Problem> {
 }
 
 /// A body that may say nothing.
-fn fields(asked: &Asked<'_>) -> Result<(), Problem> {
+pub(super) fn no_members(asked: &Asked<'_>) -> Result<(), Problem> {
     let faults = Fields::of(text(asked)?, String::new()).close();
     if faults.is_empty() { Ok(()) } else { Err(Problem::fields(faults)) }
 }

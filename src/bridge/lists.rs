@@ -112,7 +112,8 @@ impl App {
 
     pub(super) fn delivery(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let found = self.lists()?.delivery(&asked.caller.project, &asked.route.parts[0]).map_err(broken)?;
-        let row = found.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
+        let mut row = found.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
+        self.tell_hold(&asked.caller.project, &mut row);
         Ok(json_answer(200, row.to_string()))
     }
 
@@ -139,8 +140,22 @@ impl App {
             return Err(Problem::field(Code::Invalid, "", format!("status must be one of {}", statuses.join(", "))));
         }
         let cursor = query.cursor.as_deref();
-        let page = lists.list(list, &asked.caller.project, &filter, (cursor, query.limit)).map_err(|_| bad_cursor())?;
+        let page = lists.list(list, &asked.caller.project, &filter, (cursor, query.limit));
+        let mut page = page.map_err(|_| bad_cursor())?;
+        if list == List::Deliveries {
+            page.rows.iter_mut().for_each(|row| self.tell_hold(&asked.caller.project, row));
+        }
         Ok(json_answer(200, json!({list.name(): page.rows, "next_cursor": page.next_cursor}).to_string()))
+    }
+
+    /// What waits at an endpoint that is open is not tried before that ends.
+    fn tell_hold(&self, project: &str, row: &mut Value) {
+        let Some(next) = row["next_attempt_at"].as_str().and_then(|text| time::parse_time(text).ok()) else { return };
+        let endpoint_id = row["endpoint_id"].as_str().unwrap_or_default();
+        let until = self.health(project, endpoint_id).and_then(|health| health.until);
+        if let Some(until) = until.filter(|until| *until > next) {
+            row["next_attempt_at"] = time::format_time(until).into();
+        }
     }
 
     pub(super) fn stats(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {

@@ -329,7 +329,7 @@ fn tag(answer: &mut Answer, version: u64) {
 /// Takes away what is nobody's to see, and what the registrar keeps for itself.
 fn hide(body: &mut Value) {
     let Some(members) = body.as_object_mut() else { return };
-    for name in ["secret", "previous_secret", "disabled"] {
+    for name in ["secret", "previous_secrets", "disabled"] {
         members.shift_remove(name);
     }
     if let Some(tls) = members.get_mut("tls").and_then(Value::as_object_mut) {

@@ -24,6 +24,7 @@ use ipnet::IpNet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use again::Recoveries;
 pub use lists::Lists;
 pub use view::View;
 
@@ -70,6 +71,7 @@ pub struct App {
     pub reply_timeout: Duration,
     /// Lives where the role `console` runs.
     pub lists: Option<Arc<dyn Lists>>,
+    pub recoveries: Recoveries,
     /// There under `--test-clock` alone.
     pub test_clock: Option<tokio::sync::mpsc::Sender<Advance>>,
     /// Whether the role `bridge` runs here; else only health and lists are served.

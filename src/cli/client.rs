@@ -43,8 +43,12 @@ impl Client {
     }
 
     pub fn with(base: String, key: String) -> Result<Client, Failure> {
+        let fits = url::Url::parse(&base).is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+        if !fits {
+            return Err(Failure::usage(format!("--server must be a URL such as http://127.0.0.1:8080, not {base}")));
+        }
         rustls::crypto::ring::default_provider().install_default().ok();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build();
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(75)).build();
         let http = http.map_err(|e| Failure::failed(format!("the HTTP client cannot be set up: {e}")))?;
         Ok(Client { http, base: base.trim_end_matches('/').to_owned(), key })
     }
@@ -94,6 +98,9 @@ pub fn problem(said: &Said) -> String {
     let mut lines = format!("{} {}: {}", said.status, text("code"), text("detail"));
     for fault in said.body.get("errors").and_then(Value::as_array).into_iter().flatten() {
         let part = |name: &str| fault.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        if part("pointer").is_empty() && part("detail") == text("detail") {
+            continue;
+        }
         lines.push_str(&format!("\n  {} {}", part("pointer"), part("detail")));
     }
     lines

@@ -24,8 +24,8 @@ enum What {
         /// Of this endpoint
         #[arg(long, value_name = "ID")]
         endpoint: Option<String>,
-        /// pending, waiting, delivered, dead or cancelled
-        #[arg(long)]
+        /// Where they stand
+        #[arg(long, value_parser = ["pending", "waiting", "delivered", "dead", "cancelled"])]
         status: Option<String>,
         /// About this survey
         #[arg(long, value_name = "ID")]

@@ -128,7 +128,7 @@ async fn story(client: &Client, say: &impl Fn(&str)) -> Result<(usize, bool, boo
 /// Signs the body again and compares.
 fn verify(webhook: &Taken, profile: Profile, secret: &str) -> Result<(), Failure> {
     let header = |name: &str| webhook.headers.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str());
-    let keys = Keys { current: secret.to_owned(), previous: None };
+    let keys = Keys { current: secret.to_owned(), previous: Vec::new() };
     let about = (header("webhook-id"), 1, header("webhook-timestamp").parse().unwrap_or(0));
     let expected =
         profile::headers(profile, &keys, about, &webhook.body).map_err(|e| Failure::failed(e.to_string()))?;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::client::{Client, part};
 use super::{Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind;
+use crate::domain::time;
 use crate::wire::profile;
 
 #[derive(Debug, Args)]
@@ -27,7 +28,7 @@ enum What {
     RotateSecret {
         endpoint: String,
         /// How long both sign; 0s ends the old one at once
-        #[arg(long, default_value = "24h", value_name = "SPAN")]
+        #[arg(long, default_value = "24h", value_name = "SPAN", value_parser = span)]
         overlap: String,
         /// Take the new secret from this variable of the environment, instead of a generated one
         #[arg(long, value_name = "NAME", conflicts_with = "ed25519")]
@@ -88,6 +89,10 @@ pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure>
         }
     }
     Ok(())
+}
+
+fn span(text: &str) -> Result<String, String> {
+    time::parse_duration(text).map(|_| text.to_owned()).map_err(|wanted| format!("must be {wanted}"))
 }
 
 fn key_pair() -> Result<String, Failure> {

@@ -60,6 +60,9 @@ pub enum What {
 pub async fn run(what: What, format: Format) -> Result<(), Failure> {
     match what {
         What::Listen { listen, secret, answer, count } => {
+            if listen.parse::<std::net::SocketAddr>().is_err() {
+                return Err(Failure::usage("--listen must be an address such as 127.0.0.1:9000"));
+            }
             let listener = TcpListener::bind(&listen).await;
             let listener = listener.map_err(|e| Failure::unreachable(format!("cannot listen on {listen}: {e}")))?;
             receive(listener, Shared { secret, answer, format, seen: AtomicUsize::new(0) }, count).await
@@ -173,6 +176,12 @@ fn verify(secret: &str, headers: &[String], body: &PathBuf, any_age: bool, forma
         std::fs::read(body).map(|read| bytes = read)
     };
     read.map_err(|e| Failure::usage(format!("{}: cannot be read: {e}", body.display())))?;
+    let standard = pairs.iter().any(|(name, _)| name == "webhook-signature");
+    if standard && !profile::can_verify(secret) {
+        return Err(Failure::usage(
+            "--secret must be whsec_ and the base64 of 24 to 64 bytes, or the public key whpk_…, for these headers",
+        ));
+    }
     let header = |name: &str| pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let now = match header("webhook-timestamp").and_then(|text| text.parse().ok()) {
         Some(then) if any_age => then,

@@ -16,8 +16,6 @@ use crate::wire::profile::Keys;
 use crate::wire::record::{Act, Fares, Internal, Operate};
 use crate::wire::seal::ClusterKey;
 
-/// Attempts under way at an endpoint that nothing is known of; they end at once.
-const UNKNOWN_CONCURRENCY: u32 = 10;
 /// Tests of one endpoint under way.
 const TESTS_AT_ONCE: u32 = 2;
 /// Changes of health are told at most so often for each endpoint.
@@ -30,7 +28,8 @@ pub struct Defined {
     pub endpoint: Endpoint,
     pub version: u64,
     keys: Result<Keys, &'static str>,
-    previous_until: Millis,
+    /// Until when each of the previous ones signs.
+    previous_until: Vec<Millis>,
     /// PEM of the private key that goes with its client certificate.
     pub client_key: Option<String>,
 }
@@ -42,9 +41,8 @@ impl Defined {
     /// Why nothing can.
     pub fn keys(&self, now: Millis) -> Result<Keys, &'static str> {
         let mut keys = self.keys.clone()?;
-        if now >= self.previous_until {
-            keys.previous = None;
-        }
+        let mut until = self.previous_until.iter();
+        keys.previous.retain(|_| until.next().is_some_and(|until| now < *until));
         Ok(keys)
     }
 }
@@ -60,6 +58,8 @@ struct Known {
     seq: u64,
     pace: Pace,
     told_at: Option<Millis>,
+    /// What the registrar was told last, or has told.
+    told: Health,
     /// When the registrar was asked to disable it; until it has, nothing is sent.
     ending: Option<(Millis, DisabledReason)>,
 }
@@ -108,9 +108,10 @@ impl Endpoints {
             }
             What::Fares { seq, by, health } if seq > known.seq => {
                 known.seq = seq;
-                let own = by == self.by;
-                if !own {
+                if by != self.by {
+                    known.told = health.clone();
                     known.health = health;
+                    self.to_tell.extend(known.health.until.map(|until| (until, lines[0])));
                 }
                 self.changed = true;
             }
@@ -136,7 +137,8 @@ impl Endpoints {
             return if under_way < TESTS_AT_ONCE { Ready::Now } else { Ready::Later };
         };
         let Some(defined) = known.defined.as_ref().map(|defined| &defined.endpoint).filter(|e| e.is_enabled()) else {
-            return if under_way < UNKNOWN_CONCURRENCY { Ready::Now } else { Ready::Later };
+            // It is cancelled at once, whatever still hangs there.
+            return Ready::Now;
         };
         if let Some((asked_at, reason)) = known.ending {
             if now < asked_at.saturating_add(ASK_AGAIN) {
@@ -180,6 +182,8 @@ impl Endpoints {
             self.changed = true;
             let soonest = if known.health.state == State::Open { None } else { known.told_at };
             self.to_tell.insert((soonest.map_or(at, |told| at.max(told + TELL_EVERY)), line));
+            // That it is to be tried again is told even if nothing is there to try.
+            self.to_tell.extend(known.health.until.map(|until| (until, line)));
         }
         if verdict.give_up {
             self.end(line, at, DisabledReason::Auto);
@@ -216,7 +220,11 @@ impl Endpoints {
                 all.push((key, Internal::Operate(operate)));
                 continue;
             }
-            known.told_at = Some(now);
+            self.changed |= known.health.tick(now);
+            if known.health.looks_like(&known.told) {
+                continue;
+            }
+            (known.told_at, known.told) = (Some(now), known.health.clone());
             let (health, by) = (known.health.clone(), self.by.clone());
             let (state, reason) = (health.state.name(), health.reason.map(|reason| reason.name()));
             tracing::info!(project, endpoint_id, state, reason, "how an endpoint fares has changed");
@@ -245,11 +253,12 @@ impl Endpoints {
 fn open(key: &ClusterKey, (project, endpoint_id): (&str, &str), endpoint: Endpoint, version: u64) -> Defined {
     let opened = |sealed: &SealedSecret| key.open(project, endpoint_id, sealed).map_err(|_| "secret_unreadable");
     let current = endpoint.secret.as_ref().ok_or("secret_missing").and_then(opened);
-    let previous = endpoint.previous_secret.as_ref();
+    let previous = &endpoint.previous_secrets;
     let keys = current.and_then(|current| {
-        Ok(Keys { current, previous: previous.map(|previous| opened(&previous.secret)).transpose()? })
+        let previous = previous.iter().map(|before| opened(&before.secret)).collect::<Result<_, _>>()?;
+        Ok(Keys { current, previous })
     });
     let client_key = endpoint.tls.as_ref().and_then(|tls| tls.client_key.as_ref()).and_then(|k| opened(k).ok());
-    let previous_until = previous.map_or(0, |previous| previous.until_ms);
+    let previous_until = previous.iter().map(|before| before.until_ms).collect();
     Defined { endpoint, version, keys, previous_until, client_key }
 }

@@ -2,14 +2,18 @@
 //! the retry topics, `attempts` and `dead` into a store. Changes and positions
 //! are written in one batch, so a record counts once.
 
+mod index;
+mod told;
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use index::{Due, due_id, line, split};
+pub use told::{Told, What};
+
 use super::records::{self, Write};
 use crate::domain::endpoint::EventType;
-use crate::domain::health::Health;
-use crate::domain::json::Json;
 use crate::domain::message::Delivery;
 use crate::domain::time::{DAY, Millis};
 use crate::log::{self, At, Bounds, Log, Reader};
@@ -17,6 +21,7 @@ use crate::store::{self, Batch, Family, Store, keys};
 use crate::thread::Bell;
 use crate::wire::output::{AttemptRecord, DeadRecord, DeliveryRecord, Ended, RetryRecord, SOURCE_HEADER, Source};
 use crate::wire::topic::Topic;
+use index::{done_key, due_key};
 
 /// What is folded, in this order in every round: what an attempt did is known
 /// before what comes of it.
@@ -67,33 +72,6 @@ pub struct Positions {
     pub next: BTreeMap<String, u64>,
 }
 
-/// An entry of the due index: enough to know whose turn it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
-    pub key: Vec<u8>,
-    /// It has had no attempt.
-    pub first: bool,
-    /// Hash of endpoint and user.
-    pub lane: u64,
-}
-
-impl Due {
-    fn new(row: &Row) -> Due {
-        let line = line_of(&row.delivery);
-        let lane = xxhash_rust::xxh3::xxh3_64_with_seed(row.delivery.user_id.as_bytes(), line);
-        Due { key: due_key(row), first: row.attempt == 0, lane }
-    }
-
-    fn of(key: Vec<u8>, value: &[u8]) -> Due {
-        let lane = value.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
-        Due { key, first: value.first() == Some(&1), lane }
-    }
-
-    fn value(&self) -> Vec<u8> {
-        [&[u8::from(self.first)], self.lane.to_be_bytes().as_slice()].concat()
-    }
-}
-
 /// What a round has brought.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Heard {
@@ -103,39 +81,6 @@ pub enum Heard {
     Cancelled {
         delivery_ids: Vec<String>,
     },
-}
-
-/// What is known of an endpoint: its definition, how it fares.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Told {
-    pub project: String,
-    pub endpoint_id: String,
-    pub what: What,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum What {
-    /// Without a body it is gone.
-    Defined {
-        version: u64,
-        body: Option<Json>,
-    },
-    Fares {
-        seq: u64,
-        by: String,
-        health: Health,
-    },
-}
-
-impl Told {
-    /// Where it is kept, and its place among those kept there before and after.
-    fn key(&self) -> (Vec<u8>, u64) {
-        let named = keys::named(&self.project, &self.endpoint_id);
-        match &self.what {
-            What::Defined { version, .. } => ([b"d", named.as_slice()].concat(), *version),
-            What::Fares { seq, .. } => ([b"h", named.as_slice()].concat(), *seq),
-        }
-    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -472,7 +417,7 @@ impl Fold {
         let Some(mut row) = self.row(&attempt.delivery_id, round)? else { return Ok(()) };
         let already_over = !matches!(row.phase, Phase::Due);
         // Of an owner that had been replaced: it knew less.
-        if attempt.ended == Some(Ended::Cancelled) && attempt.attempt < row.attempt {
+        if attempt.ended == Some(Ended::Cancelled) && attempt.attempt.max(attempt.attempts_before) < row.attempt {
             return Ok(());
         }
         if attempt.ended.is_none() && (attempt.attempt <= row.attempt || already_over) {
@@ -658,37 +603,6 @@ impl Fold {
         }
         Ok(())
     }
-}
-
-/// What waits at one endpoint waits in one line; an operator's tests wait in one
-/// of their own.
-pub fn line_of(delivery: &Delivery) -> u64 {
-    line(&delivery.project, &delivery.endpoint_id, delivery.test_for.is_some())
-}
-
-pub fn line(project: &str, endpoint_id: &str, test: bool) -> u64 {
-    let named = keys::named(project, endpoint_id);
-    xxhash_rust::xxh3::xxh3_64_with_seed(&named, u64::from(test))
-}
-
-pub fn due_key(row: &Row) -> Vec<u8> {
-    let rest = [&row.place.to_be_bytes(), row.delivery.delivery_id.as_bytes()].concat();
-    [line_of(&row.delivery).to_be_bytes().as_slice(), &keys::timed(row.due_at, &rest)].concat()
-}
-
-/// Line and time of a key of the due index.
-pub fn split(key: &[u8]) -> (u64, Millis) {
-    let line = key.get(..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
-    (line, key.get(8..).and_then(keys::time_of).unwrap_or(0))
-}
-
-/// The delivery of a key of the due index.
-pub fn due_id(key: &[u8]) -> String {
-    String::from_utf8_lossy(key.get(24..).unwrap_or_default()).into_owned()
-}
-
-fn done_key(delivery: &Delivery) -> Vec<u8> {
-    keys::timed(delivery.created_at.div_euclid(DAY), delivery.delivery_id.as_bytes())
 }
 
 fn decode(bytes: &[u8]) -> Result<Row, Error> {

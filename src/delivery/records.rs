@@ -45,7 +45,7 @@ pub fn dead(partition: u32, row: &Row, attempts: u32, reason: &str, died_at: Mil
 /// That nothing more is sent, and why.
 pub fn cancelled(partition: u32, row: &Row, reason: &str, now: Millis) -> Write {
     let record = AttemptRecord {
-        attempt: row.attempt,
+        attempts_before: row.attempt,
         started_at: now,
         first_started_at: row.first_started_at.unwrap_or(now),
         ended: Some(Ended::Cancelled),
@@ -87,6 +87,7 @@ pub fn about(delivery: &Delivery) -> AttemptRecord {
         user_id: delivery.user_id.clone(),
         survey_id: delivery.survey_id.clone(),
         attempt: 0,
+        attempts_before: 0,
         started_at: 0,
         duration_ms: 0,
         http_status: None,

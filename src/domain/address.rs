@@ -143,32 +143,71 @@ mod tests {
     fn literals_in_every_spelling() {
         for url in [
             "https://127.0.0.1",
-            "https://[::1]",
-            "https://[::ffff:127.0.0.1]",
-            "https://0",
-            "https://0x7f.1",
-            "https://2130706433",
+            "https://127.0.0.1:8443/path?query",
+            "https://127.255.255.254",
             "https://127.1",
-            "https://169.254.169.254",
-            "https://10.1.2.3",
-            "https://100.64.0.1",
-            "https://[fc00::1]",
-            "https://[fe80::1]",
-            "https://[64:ff9b::7f00:1]",
-            "https://[64:ff9b:1::1]",
-            "https://[2002:7f00:1::]",
-            "https://[2001::1]",
-            "https://localhost",
-            "https://a.localhost",
-            "https://LOCALHOST.",
-            "https://192.168.0.1",
-            "https://172.31.0.1",
-            "https://[::]",
-            "https://[::7f00:1]",
-            "https://[2001:db8::1]",
-            "https://224.0.0.1",
-            "https://255.255.255.255",
+            "https://127.0.1",
+            "https://2130706433",
+            "https://0x7f000001",
+            "https://0x7f.1",
+            "https://0x7F.0x0.0x0.0x1",
+            "https://0177.0.0.1",
             "https://017700000001",
+            "https://0",
+            "https://0.0.0.0",
+            "https://0.1.2.3",
+            "https://１２７.０.０.１",
+            "https://127。0。0。1",
+            "https://10.1.2.3",
+            "https://167772161",
+            "https://100.64.0.1",
+            "https://100.127.255.255",
+            "https://169.254.0.1",
+            "https://169.254.169.254",
+            "https://172.16.0.1",
+            "https://172.31.0.1",
+            "https://192.0.0.8",
+            "https://192.0.2.1",
+            "https://192.88.99.1",
+            "https://192.168.0.1",
+            "https://198.18.0.1",
+            "https://198.19.255.255",
+            "https://198.51.100.1",
+            "https://203.0.113.1",
+            "https://224.0.0.1",
+            "https://240.0.0.1",
+            "https://255.255.255.255",
+            "https://[::]",
+            "https://[::1]",
+            "https://[0:0:0:0:0:0:0:1]",
+            "https://[::127.0.0.1]",
+            "https://[::7f00:1]",
+            "https://[::ffff:127.0.0.1]",
+            "https://[::ffff:7f00:1]",
+            "https://[::ffff:8.8.8.8]",
+            "https://[::ffff:0:10.0.0.1]",
+            "https://[64:ff9b::7f00:1]",
+            "https://[64:ff9b::10.0.0.1]",
+            "https://[64:ff9b::169.254.169.254]",
+            "https://[64:ff9b:1::1]",
+            "https://[100::1]",
+            "https://[2001::1]",
+            "https://[2001:10::1]",
+            "https://[2001:20::1]",
+            "https://[2001:db8::1]",
+            "https://[2002:7f00:1::]",
+            "https://[2002:808:808::]",
+            "https://[3fff::1]",
+            "https://[5f00::1]",
+            "https://[fc00::1]",
+            "https://[fd00:ec2::254]",
+            "https://[fe80::1]",
+            "https://[fec0::1]",
+            "https://[ff02::1]",
+            "https://localhost",
+            "https://LOCALHOST.",
+            "https://a.localhost",
+            "https://a.b.localhost:8443",
         ] {
             assert_eq!(check_url(url, &[]), Err(Refused::Address), "{url}");
         }
@@ -182,6 +221,16 @@ mod tests {
             ("https://example.com:6379", Refused::Port),
             ("nonsense", Refused::NotAUrl),
             ("https://", Refused::NotAUrl),
+            ("https://[::1", Refused::NotAUrl),
+            ("https://1.2.3.4.5", Refused::NotAUrl),
+            ("https://256.1.1.1", Refused::NotAUrl),
+            ("ftp://example.com", Refused::Scheme),
+            ("gopher://example.com", Refused::Scheme),
+            ("javascript:alert(1)", Refused::Scheme),
+            ("https://a@example.com", Refused::Userinfo),
+            ("https://:b@example.com", Refused::Userinfo),
+            ("https://example.com:5432", Refused::Port),
+            ("https://example.com:0", Refused::Port),
         ] {
             assert_eq!(check_url(url, &[]), Err(why), "{url}");
         }
@@ -189,9 +238,54 @@ mod tests {
             "https://example.com/x",
             "https://93.184.216.34",
             "https://[64:ff9b::5db8:d822]",
+            "https://100.63.255.255",
+            "https://100.128.0.1",
+            "https://172.15.0.1",
+            "https://172.32.0.1",
+            "https://192.167.0.1",
+            "https://198.17.0.1",
+            "https://223.255.255.255",
+            "https://[2606:2800:220:1::1]",
+            "https://[2001:4860:4860::8888]",
+            "https://notlocalhost",
+            "https://localhost.example.com",
+            "https://example.com:1024",
             "https://example.com:8443",
         ] {
             assert!(check_url(url, &[]).is_ok(), "{url}");
+        }
+    }
+
+    /// An address in one of the spellings that the WHATWG parser takes.
+    fn spelled(ip: u32, style: u8) -> String {
+        let [a, b, c, d] = ip.to_be_bytes();
+        match style % 7 {
+            0 => format!("{a}.{b}.{c}.{d}"),
+            1 => format!("{ip}"),
+            2 => format!("{ip:#x}"),
+            3 => format!("0{ip:o}"),
+            4 => format!("{a:#x}.{b}.{}", (u32::from(c) << 8) | u32::from(d)),
+            5 => format!("0{a:o}.{}", ip & 0xff_ffff),
+            _ => format!("{a}.{b:#X}.0{c:o}.{d}"),
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_address_is_judged_alike_however_it_is_spelled_or_wrapped(ip: u32, style: u8) {
+            let plain = Ipv4Addr::from(ip);
+            let url = format!("https://{}/", spelled(ip, style));
+            proptest::prop_assert_eq!(check_url(&url, &[]).is_err(), is_forbidden_v4(plain), "{}", url);
+            let [a, b, c, d] = plain.octets();
+            let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+            let nat64 = format!("https://[64:ff9b::{high:x}:{low:x}]/");
+            proptest::prop_assert_eq!(check_url(&nat64, &[]).is_err(), is_forbidden_v4(plain), "{}", nat64);
+            for wrapped in ["::ffff:", "::", "::ffff:0:", "64:ff9b:1::"] {
+                let url = format!("https://[{wrapped}{high:x}:{low:x}]/");
+                proptest::prop_assert_eq!(check_url(&url, &[]), Err(Refused::Address), "{}", url);
+            }
+            let six_to_four = format!("https://[2002:{high:x}:{low:x}::1]/");
+            proptest::prop_assert_eq!(check_url(&six_to_four, &[]), Err(Refused::Address));
         }
     }
 

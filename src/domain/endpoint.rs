@@ -101,9 +101,9 @@ pub struct Endpoint {
     /// Never shown; the bridge leaves it out of what it answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<SealedSecret>,
-    /// The secret before a rotation, and until when it still signs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub previous_secret: Option<PreviousSecret>,
+    /// The secrets before rotations, newest first, and until when they still sign.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub previous_secrets: Vec<PreviousSecret>,
     /// Given up by askwhen itself, whatever `enabled` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,

@@ -126,7 +126,7 @@ impl Health {
                 let give_up = breaker
                     && self.failing_surely
                     && self.failing_from.is_some_and(|from| at.saturating_sub(from) >= GIVE_UP_AFTER);
-                let changed = match hold_until.filter(|_| breaker) {
+                let changed = match hold_until.filter(|until| breaker && *until > at) {
                     Some(until) => self.hold(at, until),
                     None => self.failed(at, breaker),
                 };
@@ -217,6 +217,12 @@ impl Health {
 
     fn enter(&mut self, state: State, reason: Option<Reason>, at: Millis) {
         (self.state, self.reason, self.since, self.until) = (state, reason, at, None);
+    }
+
+    /// Whether others need not be told of this after that.
+    pub fn looks_like(&self, told: &Health) -> bool {
+        let look = |health: &Health| (health.state, health.reason, health.until, health.failing_surely);
+        look(self) == look(told)
     }
 
     /// Time has passed: an endpoint that was open is tried again. Gives whether

@@ -14,6 +14,15 @@ pub enum Success {
     Only200,
 }
 
+impl Success {
+    pub fn takes(self, status: u16) -> bool {
+        match self {
+            Success::Any2xx => (200..300).contains(&status),
+            Success::Only200 => status == 200,
+        }
+    }
+}
+
 /// How the intervals grow, in milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Intervals {
@@ -82,10 +91,7 @@ impl Policy {
     }
 
     pub fn succeeded(&self, status: u16) -> bool {
-        match self.success {
-            Success::Any2xx => (200..300).contains(&status),
-            Success::Only200 => status == 200,
-        }
+        self.success.takes(status)
     }
 }
 
@@ -129,7 +135,8 @@ pub fn next(policy: &Policy, failed: Failed<'_>) -> Result<Millis, End> {
             grown.min(*cap as f64) as Millis
         }
     };
-    let interval = plain + jitter(policy.jitter, plain, failed.delivery_id, failed.attempt);
+    // Nothing waits longer than a day at a time.
+    let interval = (plain + jitter(policy.jitter, plain, failed.delivery_id, failed.attempt)).min(DAY);
     let asked = match (policy.retry_after_max, failed.retry_after) {
         (Some(max), Some(wish)) => failed.ended_at.saturating_add(wish.clamp(0, max)),
         _ => failed.ended_at,

@@ -19,6 +19,8 @@ use crate::wire::topic::Topic;
 /// A request asked longer ago is a copy of an old record.
 const REQUEST_LIFE: Millis = 10 * MINUTE;
 const MAX_REQUESTS: usize = 10_000;
+/// Secrets of before that sign on.
+const MAX_PREVIOUS: usize = 5;
 /// Surveys, endpoints, … of one project.
 const MAX_DEFINITIONS: usize = 10_000;
 
@@ -30,7 +32,7 @@ pub fn define(table: &mut Table, at: Moment<'_>, define: Define, effects: &mut E
         return None;
     }
     let judged = judge(table, &define);
-    conclude(judged, at, effects)
+    conclude(table, judged, at, effects)
 }
 
 /// Does something with an endpoint, as [`define`].
@@ -40,7 +42,7 @@ pub fn operate(table: &mut Table, at: Moment<'_>, operate: &Operate, effects: &m
         return None;
     }
     let judged = operated(table, at, operate);
-    conclude(judged, at, effects)
+    conclude(table, judged, at, effects)
 }
 
 /// Whether a request is neither a copy nor old; from here on it is known.
@@ -57,7 +59,7 @@ fn is_new(table: &mut Table, at: Moment<'_>, request_id: &str, asked_at: Millis)
     true
 }
 
-fn conclude(judged: Result<Defined, Answer>, at: Moment<'_>, effects: &mut Effects) -> Option<Defined> {
+fn conclude(table: &Table, judged: Result<Defined, Answer>, at: Moment<'_>, effects: &mut Effects) -> Option<Defined> {
     match judged {
         Err(refusal) => {
             effects.reply = Some(refusal);
@@ -66,9 +68,21 @@ fn conclude(judged: Result<Defined, Answer>, at: Moment<'_>, effects: &mut Effec
         Ok(defined) => {
             if defined.changed {
                 write_out(&defined, at, effects);
+                forget_health(table, &defined, at, effects);
             }
             Some(tell_all(defined, at, effects))
         }
+    }
+}
+
+/// An endpoint that is gone, that goes elsewhere or is enabled again begins anew.
+fn forget_health(table: &Table, defined: &Defined, at: Moment<'_>, effects: &mut Effects) {
+    let before = table.row(&defined.project, defined.kind, &defined.id).and_then(|row| row.body.as_ref());
+    let (Kind::Endpoint, Some(before)) = (defined.kind, before.map(Json::value)) else { return };
+    let after = defined.body.as_ref().map(Json::value).unwrap_or_default();
+    let on = |body: &Value| body["enabled"] == true && body["disabled"].is_null();
+    if before["url"] != after["url"] || (!on(&before) && on(&after)) {
+        effects.outputs.push(health_output(at, (&defined.project, &defined.id), None));
     }
 }
 
@@ -93,9 +107,16 @@ fn operated(table: &Table, at: Moment<'_>, operate: &Operate) -> Result<Defined,
         Act::Rotate { secret, overlap } => {
             let same = kept.secret.as_ref().is_some_and(|old| old.digest == secret.digest);
             if !same {
-                let before = kept.secret.replace(secret.clone()).filter(|_| *overlap > 0);
-                kept.previous =
-                    before.map(|secret| PreviousSecret { secret, until_ms: at.now.saturating_add(*overlap) });
+                kept.previous.retain(|before| before.until_ms > at.now);
+                match kept.secret.replace(secret.clone()) {
+                    Some(before) if *overlap > 0 => {
+                        let until_ms = at.now.saturating_add(*overlap);
+                        kept.previous.insert(0, PreviousSecret { secret: before, until_ms });
+                        kept.previous.truncate(MAX_PREVIOUS);
+                    }
+                    // Whatever was known of them, nothing of before signs any more.
+                    _ => kept.previous.clear(),
+                }
             }
         }
     }
@@ -196,7 +217,7 @@ fn archived(survey: &Json) -> Json {
 /// What an endpoint's definition carries that no body from outside does.
 struct Kept {
     secret: Option<SealedSecret>,
-    previous: Option<PreviousSecret>,
+    previous: Vec<PreviousSecret>,
     disabled: Option<Disabled>,
 }
 
@@ -205,7 +226,7 @@ impl Kept {
         let value = body.value();
         Kept {
             secret: serde_json::from_value(value["secret"].clone()).ok(),
-            previous: serde_json::from_value(value["previous_secret"].clone()).ok(),
+            previous: serde_json::from_value(value["previous_secrets"].clone()).unwrap_or_default(),
             disabled: serde_json::from_value(value["disabled"].clone()).ok(),
         }
     }
@@ -213,13 +234,13 @@ impl Kept {
     /// Last, always in this order: the same content has the same bytes.
     fn put_into(self, value: &mut Value) -> Json {
         let Some(members) = value.as_object_mut() else { return Json::of(value) };
-        for name in ["secret", "previous_secret", "disabled"] {
+        for name in ["secret", "previous_secrets", "disabled"] {
             members.shift_remove(name);
         }
         let json = |part: serde_json::Result<Value>| part.expect("it serialises");
         members.insert("secret".into(), json(serde_json::to_value(self.secret)));
-        if let Some(previous) = self.previous {
-            members.insert("previous_secret".into(), json(serde_json::to_value(previous)));
+        if !self.previous.is_empty() {
+            members.insert("previous_secrets".into(), json(serde_json::to_value(self.previous)));
         }
         if let Some(disabled) = self.disabled {
             members.insert("disabled".into(), json(serde_json::to_value(disabled)));
@@ -235,16 +256,18 @@ impl Kept {
 fn with_secret(new: &Json, old: Option<&Json>, fresh: Option<&SealedSecret>) -> (Json, bool) {
     let given = Kept::of(new).secret;
     let (mut value, before) = (new.value(), old.map(Json::value).unwrap_or_default());
+    let mut kept = old.map_or(Kept { secret: None, previous: Vec::new(), disabled: None }, Kept::of);
+    // Any text will do for the hex form but a private key, which no receiver has;
+    // the others need theirs.
     let is_hex = |body: &Value| body["profile"] == "blitzllama";
-    let fits = is_hex(&value) == is_hex(&before);
-    let mut kept = old.map_or(Kept { secret: None, previous: None, disabled: None }, Kept::of);
-    if !fits {
-        (kept.secret, kept.previous) = (None, None);
+    let is_private = before["secret"]["public_key"].is_string();
+    if is_hex(&value) != is_hex(&before) && (is_hex(&before) || is_private) {
+        (kept.secret, kept.previous) = (None, Vec::new());
     }
     let mut used_fresh = false;
     match (given, &kept.secret) {
         (Some(given), Some(known)) if given.digest == known.digest => {}
-        (Some(given), _) => (kept.secret, kept.previous) = (Some(given), None),
+        (Some(given), _) => (kept.secret, kept.previous) = (Some(given), Vec::new()),
         (None, Some(_)) => {}
         (None, None) => {
             kept.secret = fresh.cloned();
@@ -277,9 +300,6 @@ fn write_out(defined: &Defined, at: Moment<'_>, effects: &mut Effects) {
         id: at.origin.id(IdKind::Definition, &[&defined.project, defined.kind.name(), &defined.id]),
         value: DefinitionRecord::of(defined, at.now).map(|record| output::encode(&record).into()),
     });
-    if defined.kind == Kind::Endpoint && defined.body.is_none() {
-        effects.outputs.push(health_output(at, (&defined.project, &defined.id), None));
-    }
 }
 
 fn tell_all(defined: Defined, at: Moment<'_>, effects: &mut Effects) -> Defined {

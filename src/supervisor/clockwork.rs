@@ -21,7 +21,7 @@ const REST: Duration = Duration::from_secs(60);
 
 /// Due times that lie closer together are met at once, the later ones' time: late
 /// by less than a second, as real time has it.
-const STRIDE: Millis = 100;
+const STRIDE: Millis = 250;
 
 pub struct Clockwork {
     pub clock: Clock,

@@ -176,6 +176,9 @@ pub struct AttemptRecord {
     pub survey_id: Option<String>,
     /// 1 for the first; 0 when nothing was sent.
     pub attempt: u32,
+    /// Of a cancellation: how many attempts there had been.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempts_before: u32,
     pub started_at: Millis,
     pub duration_ms: u64,
     pub http_status: Option<u16>,
@@ -187,6 +190,10 @@ pub struct AttemptRecord {
     pub next_due_at: Option<Millis>,
     pub ended: Option<Ended>,
     pub reason: Option<String>,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Topic `dead`.

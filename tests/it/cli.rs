@@ -249,3 +249,97 @@ async fn what_was_known_is_explained_from_the_journal() {
     let (code, _, error) = askwhen(server.dir.path(), &["--data-dir", "data", "explain", "u1", "--at", "09:14"]);
     assert!(code == Some(2) && error.contains("RFC 3339"), "{error}");
 }
+
+#[tokio::test]
+async fn operators_work_on_the_command_line() {
+    let server = Server::start().await;
+    let dir = server.dir.path().to_owned();
+    let mut listener = std::process::Command::new(crate::harness::BINARY)
+        .args([
+            "--output",
+            "json",
+            "webhook",
+            "listen",
+            "--listen",
+            "127.0.0.1:0",
+            "--answer",
+            "410,200",
+            "--count",
+            "4",
+        ])
+        .env("ASKWHEN_WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = std::io::BufReader::new(listener.stderr.take().unwrap());
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    let url = line.trim().strip_prefix("askwhen webhook listens on ").unwrap_or_else(|| panic!("{line}")).to_owned();
+    let run = |arguments: &[&str]| {
+        let mut all = vec!["--data-dir", "data"];
+        all.extend(arguments);
+        all.extend(["--server", server.base.as_str()]);
+        askwhen(&dir, &all)
+    };
+    std::fs::write(dir.join("secret.txt"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+    let file = format!("kind: endpoint\nendpoint_id: crm\nurl: {url}/hooks\nsecret: {{file: secret.txt}}\n");
+    std::fs::write(dir.join("crm.yaml"), file).unwrap();
+    assert_eq!(run(&["apply", "-f", "crm.yaml"]).0, Some(0));
+    let (code, out, error) = run(&["endpoints", "test", "crm"]);
+    assert_eq!((code, out.trim()), (Some(1), "crm: bad_status, status 410"), "{error}");
+    server.put("/v1/surveys/open", crate::harness::open_survey()).await;
+    crate::delivery::answer_one(&server, "ann").await;
+    let listed = || run(&["--output", "json", "deliveries", "list", "--user", "ann", "--status", "delivered"]).1;
+    server.until("both are delivered", async || listed().matches("dlv_").count() == 2).await;
+    let rows: Value = serde_json::from_str(&listed()).unwrap();
+    let id = rows[0]["delivery_id"].as_str().unwrap();
+    let (code, out, error) = run(&["deliveries", "resend", id]);
+    assert!(code == Some(0) && out.contains("sends msg_"), "{out} {error}");
+    let (code, out, _) = run(&["deliveries", "show", id]);
+    assert!(code == Some(0) && out.contains("delivered") && out.contains("200"), "{out}");
+    let out = listener.wait_with_output().unwrap();
+    assert!(out.status.success());
+    let webhooks: Vec<Value> =
+        String::from_utf8_lossy(&out.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(webhooks.len(), 4);
+    assert!(webhooks.iter().all(|webhook| webhook["verified"] == true), "{webhooks:?}");
+    let (code, out, error) = run(&["endpoints", "rotate-secret", "crm", "--ed25519"]);
+    assert!(code == Some(0) && out.contains("whpk_"), "{out} {error}");
+    let (code, out, error) = run(&["endpoints", "enable", "crm"]);
+    assert!(code == Some(0) && out.contains("enabled already"), "{out} {error}");
+    let (code, out, error) = run(&["deliveries", "recover", "--endpoint", "crm", "--since", "2020-01-01T00:00:00Z"]);
+    assert_eq!((code, out.trim()), (Some(0), "0 deliveries are sent again"), "{error}");
+    for wrong in [
+        &["deliveries", "list", "--status", "lost"][..],
+        &["deliveries", "list", "--since", "yesterday"],
+        &["deliveries", "recover", "--endpoint", "crm", "--since", "now"],
+        &["endpoints", "rotate-secret", "crm", "--overlap", "long"],
+    ] {
+        let (code, _, error) = run(wrong);
+        assert_eq!(code, Some(2), "{wrong:?}: {error}");
+    }
+    assert_eq!(run(&["endpoints", "enable", "none"]).0, Some(1));
+    assert_eq!(run(&["deliveries", "show", "dlv_none"]).0, Some(1));
+}
+
+#[test]
+fn a_kept_request_is_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("body"), "{\"test\": 2432232314}").unwrap();
+    let verify = |secret: &str, signature: &str, more: &[&str]| {
+        let header = format!("Webhook-Signature: v1,junk {signature}");
+        let mut all = vec!["webhook", "verify", "--secret", secret, "--body", "body", "-H", &header];
+        all.extend(["-H", "webhook-id: msg_p5jXN8AQM9LWM0D4loKWxJek", "-H", "webhook-timestamp: 1614265330"]);
+        all.extend(more);
+        askwhen(dir.path(), &all)
+    };
+    let (secret, good) = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    let (code, out, error) = verify(secret, good, &["--any-age"]);
+    assert_eq!((code, out.trim()), (Some(0), "verified"), "{error}");
+    let (code, _, error) = verify(secret, good, &[]);
+    assert!(code == Some(1) && error.contains("five minutes"), "{error}");
+    assert_eq!(verify(secret, "v1,AAAA", &["--any-age"]).0, Some(1));
+    let (code, _, error) = verify("not a secret", good, &["--any-age"]);
+    assert!(code == Some(2) && error.contains("whsec_"), "{error}");
+}

@@ -124,6 +124,82 @@ async fn kill_nine_in_a_loop_loses_nothing_acknowledged() {
     assert!(repeats <= rounds * 10, "at most what was in flight at a kill is repeated: {repeats}");
 }
 
+/// What the attempts on record say of each delivery, in their order.
+fn chains(server: &Server) -> BTreeMap<String, Vec<Value>> {
+    let mut chains: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for record in tail(server.dir.path(), "attempts") {
+        // A record may be repeated under its id.
+        if seen.insert(record["headers"]["id"].as_str().expect("an id").to_owned()) {
+            let id = record["value"]["delivery_id"].as_str().expect("an id").to_owned();
+            chains.entry(id).or_default().push(record["value"].clone());
+        }
+    }
+    chains
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_nine_among_retries_forks_no_chain_and_loses_no_message() {
+    let receiver = Receiver::start(&[]).await;
+    // Two of three fail, now and then slowly.
+    receiver.will(&(0..600).map(|n| (if n % 3 == 0 { 200 } else { 500 }, Vec::new())).collect::<Vec<_>>());
+    let rounds: usize = std::env::var("ASKWHEN_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let mut dir = Arc::new(tempfile::tempdir().expect("a folder"));
+    let mut answered = BTreeMap::new();
+    for round in 0..rounds {
+        let server = Server::on(dir, &["--dev"], &[]).await;
+        if round == 0 {
+            let retry =
+                json!({"kind": "fixed", "interval": "1s", "jitter": 0.5, "max_attempts": 100, "breaker": false});
+            let body = json!({"url": receiver.url, "events": ["response.completed"], "retry": retry});
+            server.put("/v1/endpoints/crm", body).await;
+            server.put("/v1/surveys/open", open_survey()).await;
+        }
+        let stop = AtomicBool::new(false);
+        let mut workers: FuturesUnordered<_> = (0..4).map(|w| load(&server, round, w, &stop)).collect();
+        let pid = server.pid().to_string();
+        let killer = async {
+            tokio::time::sleep(Duration::from_millis(600 + 170 * round as u64)).await;
+            let status = std::process::Command::new("kill").args(["-9", &pid]).status();
+            assert!(status.is_ok_and(|s| s.success()));
+            stop.store(true, Ordering::Release);
+        };
+        let collect = async {
+            while let Some((_, offers)) = workers.next().await {
+                answered.extend(offers);
+            }
+        };
+        tokio::join!(killer, collect);
+        drop(workers);
+        dir = server.kill();
+    }
+    let server = Server::on(dir, &["--dev"], &[]).await;
+    let delivered = |chain: &[Value]| chain.last().is_some_and(|last| last["ended"] == "delivered");
+    server
+        .until("every delivery has ended", async || {
+            let chains = chains(&server);
+            let deliveries = tail(server.dir.path(), "deliveries");
+            let all = deliveries.iter().filter(|record| record["value"].get("deliver").is_some()).count();
+            all >= answered.len() && chains.len() == all && chains.values().all(|chain| delivered(chain))
+        })
+        .await;
+    let mut attempts_of: BTreeMap<String, u64> = BTreeMap::new();
+    for (id, chain) in chains(&server) {
+        let numbers: Vec<u64> = chain.iter().map(|a| a["attempt"].as_u64().expect("a number")).collect();
+        let expected: Vec<u64> = (1..=chain.len() as u64).collect();
+        assert_eq!(numbers, expected, "{id}: one chain, no attempt recorded twice");
+        assert_eq!(chain.iter().filter(|a| !a["ended"].is_null()).count(), 1, "{id}: one end");
+        attempts_of.insert(chain[0]["message_id"].as_str().expect("an id").to_owned(), chain.len() as u64);
+    }
+    let mut came: BTreeMap<String, u64> = BTreeMap::new();
+    for webhook in receiver.got() {
+        *came.entry(webhook.header("webhook-id").to_owned()).or_default() += 1;
+    }
+    assert!(attempts_of.iter().all(|(id, attempts)| came.get(id).is_some_and(|n| n >= attempts)), "all were sent");
+    let repeats: u64 = came.iter().map(|(id, n)| n - attempts_of.get(id).copied().unwrap_or(0)).sum();
+    assert!(repeats <= rounds as u64 * 10, "what was under way at a kill, at most: {repeats}");
+}
+
 #[tokio::test]
 async fn a_stop_keeps_everything_and_a_start_takes_it_up() {
     let server = Server::start().await;

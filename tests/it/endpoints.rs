@@ -76,9 +76,12 @@ async fn gone_disables_and_what_was_missed_is_recovered_once_under_its_ids() {
     until_listed(&server, "delivered", 4).await;
     let said = post(&server, "/v1/endpoints/crm/recover", since).await;
     assert_eq!(said.body["count"], 0, "nothing is recovered twice");
+    let shown = server.get("/v1/endpoints/crm").await.body;
+    assert!(shown["state_since"].as_str() > cancelled[0]["created_at"].as_str(), "since it was enabled: {shown}");
     assert_eq!(receiver.got().len(), 5);
     for bad in [
         json!({}),
+        json!({"since": null}),
         json!({"since": "yesterday"}),
         json!({"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}),
     ] {
@@ -127,6 +130,9 @@ async fn a_pause_that_is_asked_for_holds_the_whole_endpoint() {
         for n in 0..3 {
             answer_one(&server, &format!("u{n}")).await;
         }
+        let until = server.get("/v1/endpoints/crm").await.body["state_until"].clone();
+        let pending = until_listed(&server, "pending", 3).await;
+        assert!(pending.iter().all(|row| row["next_attempt_at"] == until), "{until} {pending:?}");
         server.advance(&format!("{}s", seconds - 30)).await;
         assert_eq!(receiver.got().len(), 1, "{wish}: nothing goes there while it pauses");
         server.advance("31s").await;
@@ -231,6 +237,18 @@ async fn a_rotated_secret_overlaps_and_then_ends() {
     answer_one(&server, "cid").await;
     let last = &receiver.wait(3).await[2];
     assert_eq!([verifies(last, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), verifies(last, &new)], [false, true]);
+    // Each secret keeps the overlap that it was promised.
+    let first = post(&server, "/v1/endpoints/crm/rotate-secret", json!({"overlap": "2h"})).await.body["secret"].clone();
+    let second =
+        post(&server, "/v1/endpoints/crm/rotate-secret", json!({"overlap": "1h"})).await.body["secret"].clone();
+    let secrets = [second.as_str().unwrap(), first.as_str().unwrap(), &new];
+    for (span, expected) in [("30m", [true, true, true]), ("45m", [true, false, true]), ("1h", [true, false, false])] {
+        server.advance(span).await;
+        let count = receiver.got().len();
+        answer_one(&server, &format!("after-{span}")).await;
+        let webhook = receiver.wait(count + 1).await[count].clone();
+        assert_eq!(secrets.map(|secret| verifies(&webhook, secret)), expected, "{span}");
+    }
     let given = json!({"secret": "whsec_c2hvcnQ="});
     assert_eq!(post(&server, "/v1/endpoints/crm/rotate-secret", given).await.status, 422);
     assert_eq!(post(&server, "/v1/endpoints/crm/rotate-secret", json!({"overlap": "31d"})).await.status, 422);
@@ -239,7 +257,7 @@ async fn a_rotated_secret_overlaps_and_then_ends() {
     assert_eq!((said.status, said.body.get("secret")), (200, None), "{said:?}");
     let public = server.get("/v1/endpoints/crm").await.body["public_key"].as_str().expect("a key").to_owned();
     answer_one(&server, "dan").await;
-    let signed = receiver.wait(4).await[3].clone();
+    let signed = receiver.wait(7).await[6].clone();
     verify_ed25519(&signed, &public);
     for topic in ["definitions", "deliveries", "events"] {
         let said = crate::harness::tail(server.dir.path(), topic);
@@ -318,6 +336,7 @@ async fn a_delivery_is_sent_again_under_its_id() {
     assert_eq!(webhooks[0].body, webhooks[1].body);
     assert_eq!((webhooks[1].header("webhook-attempt"), until_listed(&server, "delivered", 2).await.len()), ("1", 2));
     assert_eq!(server.call(&server.admin, Method::POST, "/v1/deliveries/dlv_none/resend", None).await.status, 404);
+    assert_eq!(post(&server, &path, json!({"a": 1})).await.status, 422);
     // Of an erased user nothing is sent again.
     assert_eq!(server.call(&server.server, Method::DELETE, "/v1/users/ann", None).await.status, 202);
     let said = server.call(&server.admin, Method::POST, &path, None).await;

@@ -164,6 +164,18 @@ async fn forbidden_targets_and_wrong_endpoints() {
         (json!({"url": url, "profile": "1flow", "events": ["response.answered"]}), "/events/0"),
         (json!({"url": url, "retry": {"kind": "fixed", "interval": "25h", "max_attempts": 3}}), "/retry/interval"),
         (json!({"url": url, "rate_limit": "5/d"}), "/rate_limit"),
+        (
+            json!({"url": url, "retry": {"kind": "schedule", "delays": ["1m"], "retry_after": {"max": "2d"}}}),
+            "/retry/retry_after/max",
+        ),
+        (
+            json!({"url": url, "retry": {"kind": "schedule", "delays": ["1m"], "terminal_status": [200]}}),
+            "/retry/terminal_status",
+        ),
+        (
+            json!({"url": url, "retry": {"kind": "exponential", "base": "2h", "cap": "1h", "max_attempts": 3}}),
+            "/retry/cap",
+        ),
         (json!({"url": url, "tls": {"ca": "no PEM"}}), "/tls/ca"),
         (json!({"url": url, "tls": {"client_key": {"sealed": "x", "digest": "y"}}}), "/tls/client_key"),
         (json!({"url": url, "disabled": {"reason": "gone", "since_ms": 1}}), "/disabled"),

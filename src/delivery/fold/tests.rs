@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::endpoint::EventType;
+use crate::domain::json::Json;
 use crate::domain::message::{Data, Message};
 use crate::log::{Ack, New, Simulated};
 use crate::store::Memory;
@@ -75,6 +76,7 @@ fn attempt(id: &str, number: u32, next_due_at: Option<Millis>, ended: Option<End
         user_id: "ann".into(),
         survey_id: None,
         attempt: number,
+        attempts_before: 0,
         started_at: 10,
         duration_ms: 1,
         http_status: Some(500),

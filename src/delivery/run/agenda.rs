@@ -146,9 +146,15 @@ impl Loop {
     /// Starts nothing more of a partition.
     pub(super) fn drop_agenda(&mut self, partition: u32) {
         self.agenda.retain(|(_, of, _)| *of != partition);
-        self.full.values_mut().for_each(|partitions| partitions.retain(|of| *of != partition));
         if let Some(part) = self.parts.get_mut(&partition) {
             part.lines.clear();
+        }
+        // What filled a line may have been this partition's: the others' turn.
+        for (line, partitions) in std::mem::take(&mut self.full) {
+            for other in partitions {
+                let due = self.parts.get(&other).and_then(|part| part.lines.get(&line)?.due);
+                self.agenda.extend(due.map(|due| (due, other, line)));
+            }
         }
     }
 

@@ -80,7 +80,9 @@ impl Loop {
             Some(_) if test && now.saturating_sub(row.delivery.created_at) > TEST_LIFE => "expired",
             Some(defined) => match defined.keys(now) {
                 Ok(keys) => {
-                    let lag = (now - item.due_at).max(0) as f64 / 1_000.0;
+                    // Held back on purpose is not late.
+                    let due_at = item.due_at.max(self.endpoints.resumed_at(home(&row.delivery)));
+                    let lag = (now - due_at).max(0) as f64 / 1_000.0;
                     crate::metrics::get().delivery_due_lag_seconds.observe(lag);
                     let (sender, went, bell) = (self.sender.clone(), self.went.0.clone(), self.bell.clone());
                     self.setup.runtime.spawn(async move {

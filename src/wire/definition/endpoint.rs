@@ -70,9 +70,9 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>, target: Target<'_>
     let url = url(reader, target);
     let (secret, sealed) = secret(reader, profile, target);
     let (client_key, tls) = tls(reader, target);
-    let (previous_secret, disabled) = match target {
+    let (previous_secrets, disabled) = match target {
         Target::Check(_) => (None, None),
-        Target::Trusted => (internal(reader, "previous_secret"), internal(reader, "disabled")),
+        Target::Trusted => (internal(reader, "previous_secrets"), internal(reader, "disabled")),
     };
     EndpointBody {
         endpoint: Endpoint {
@@ -90,7 +90,7 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>, target: Target<'_>
             headers: headers(reader),
             tls,
             secret: sealed,
-            previous_secret,
+            previous_secrets: previous_secrets.unwrap_or_default(),
             disabled,
         },
         secret,
@@ -284,7 +284,11 @@ fn full_policy(inner: &mut Reader<'_>, preset: &Policy) -> Policy {
             let base = interval(inner, "base").unwrap_or(SECOND);
             let factor = inner.number("factor", 1.0..=100.0).unwrap_or(2.0);
             let cap = if inner.raw("cap").is_some() { interval(inner, "cap") } else { Some(DAY) };
-            Intervals::Exponential { base, factor, cap: cap.unwrap_or(DAY) }
+            let cap = cap.unwrap_or(DAY);
+            if base > cap {
+                inner.fault(Code::Invalid, "cap", "must not be less than base");
+            }
+            Intervals::Exponential { base, factor, cap }
         }
         _ => preset.intervals.clone(),
     };
@@ -293,17 +297,20 @@ fn full_policy(inner: &mut Reader<'_>, preset: &Policy) -> Policy {
     if !matches!(intervals, Intervals::Schedule(_)) && max_attempts.is_none() && max_age.is_none() {
         inner.fault(Code::MissingField, "max_attempts", "or max_age is required: retries must end");
     }
-    let retry_after_max = match inner
-        .object("retry_after", |i| (i.boolean("honour").unwrap_or(true), i.duration("max").unwrap_or(DAY)))
-    {
+    let retry_after_max = match inner.object("retry_after", |i| (i.boolean("honour").unwrap_or(true), wish(i))) {
         None => preset.retry_after_max,
-        Some((honour, max)) => honour.then_some(max.min(DAY)),
+        Some((honour, max)) => honour.then_some(max),
     };
     let statuses = inner.list("terminal_status", 100);
     let terminal: Vec<u16> =
         statuses.iter().filter_map(Value::as_u64).filter(|s| (100..600).contains(s)).map(|s| s as u16).collect();
     if terminal.len() != statuses.len() {
         inner.fault(Code::Invalid, "terminal_status", "must hold HTTP statuses");
+    }
+    let success = inner.choice("success", &[("2xx", Success::Any2xx), ("200", Success::Only200)]);
+    let success = success.unwrap_or(preset.success);
+    if terminal.iter().any(|status| success.takes(*status)) {
+        inner.fault(Code::Invalid, "terminal_status", "holds a status that counts as success");
     }
     let breaker = inner.boolean("breaker").unwrap_or(preset.breaker);
     Policy {
@@ -312,14 +319,21 @@ fn full_policy(inner: &mut Reader<'_>, preset: &Policy) -> Policy {
         jitter: inner.number("jitter", 0.0..=0.5).unwrap_or(0.0),
         max_attempts,
         max_age,
-        success: inner
-            .choice("success", &[("2xx", Success::Any2xx), ("200", Success::Only200)])
-            .unwrap_or(preset.success),
+        success,
         terminal_status: terminal,
         retry_after_max,
         connect_timeout: timeout(inner, "connect_timeout").unwrap_or(preset.connect_timeout),
         timeout: timeout(inner, "timeout").unwrap_or(preset.timeout),
     }
+}
+
+/// The longest pause that a receiver may ask for.
+fn wish(inner: &mut Reader<'_>) -> Millis {
+    let most = inner.duration("max").unwrap_or(DAY);
+    if most > DAY {
+        inner.fault(Code::Invalid, "max", "must be at most 24h");
+    }
+    most
 }
 
 fn timeout(inner: &mut Reader<'_>, member: &str) -> Option<Millis> {

@@ -7,7 +7,7 @@ pub mod one_flow;
 mod sign;
 pub mod standard;
 
-pub use sign::{Keys, SignError, Verified, check_secret, headers, new_secret, public_key, verify};
+pub use sign::{Keys, SignError, Verified, can_verify, check_secret, headers, new_secret, public_key, verify};
 
 use crate::domain::endpoint::{Endpoint, EventType, Profile};
 use crate::domain::json::Json;

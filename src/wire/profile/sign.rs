@@ -9,11 +9,12 @@ use subtle::ConstantTimeEq as _;
 
 use crate::domain::endpoint::Profile;
 
-/// The secrets that sign: the current one, and during a rotation the one before.
+/// The secrets that sign: the current one, and during rotations those before,
+/// newest first.
 #[derive(Clone)]
 pub struct Keys {
     pub current: String,
-    pub previous: Option<String>,
+    pub previous: Vec<String>,
 }
 
 impl std::fmt::Debug for Keys {
@@ -101,8 +102,8 @@ pub fn headers(
     let mut headers = vec![("webhook-id", message_id.to_owned()), ("webhook-attempt", attempt.to_string())];
     match profile {
         Profile::Blitzllama => {
-            // There is room for one signature: the old secret signs until its end.
-            let key = keys.previous.as_ref().unwrap_or(&keys.current);
+            // There is room for one signature: the oldest secret signs until its end.
+            let key = keys.previous.last().unwrap_or(&keys.current);
             headers.push(("x-webhook-signature", hex::encode(hmac(key.as_bytes(), &[body]))));
         }
         Profile::Standard | Profile::OneFlow => {
@@ -161,6 +162,12 @@ pub fn verify<'h>(secret: &str, header: impl Fn(&str) -> Option<&'h str>, body: 
     }
 }
 
+/// Whether a text is a key of Standard Webhooks, whole or its public half.
+pub fn can_verify(secret: &str) -> bool {
+    let public = secret.strip_prefix("whpk_").and_then(|text| STANDARD.decode(text).ok());
+    Key::parse(secret).is_some() || public.is_some_and(|bytes| bytes.len() == 32)
+}
+
 fn verify_public(public: &str, signed: &[u8], given: &str) -> bool {
     let read = || {
         let key = STANDARD.decode(public).ok()?.try_into().ok()?;
@@ -186,7 +193,7 @@ mod tests {
     /// The vector of the Standard Webhooks reference.
     #[test]
     fn standard_webhooks_vector() {
-        let keys = Keys { current: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into(), previous: None };
+        let keys = Keys { current: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into(), previous: Vec::new() };
         let about = ("msg_p5jXN8AQM9LWM0D4loKWxJek", 1, 1_614_265_330);
         let headers = headers(Profile::Standard, &keys, about, b"{\"test\": 2432232314}").unwrap();
         assert!(headers.contains(&("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=".into())));
@@ -196,10 +203,10 @@ mod tests {
     fn an_asymmetric_key_signs_and_its_public_half_verifies() {
         let secret = format!("whsk_{}", STANDARD.encode([7; 32]));
         let public = public_key(&secret).unwrap();
-        let keys = Keys { current: secret.clone(), previous: Some(new_secret(Profile::Standard, &[2; 32])) };
+        let keys = Keys { current: secret.clone(), previous: vec![new_secret(Profile::Standard, &[2; 32])] };
         let signed = headers(Profile::Standard, &keys, ("msg_1", 1, 1_000), b"{}").unwrap();
         let header = |name: &str| signed.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
-        for key in [&public, &secret, keys.previous.as_ref().unwrap()] {
+        for key in [&public, &secret, &keys.previous[0]] {
             assert_eq!(verify(key, header, b"{}", 1_200), Verified::Yes);
             assert!(matches!(verify(key, header, b"{ }", 1_200), Verified::No(_)));
             assert!(matches!(verify(key, header, b"{}", 1_301), Verified::No(_)));
@@ -218,13 +225,13 @@ mod tests {
     fn rotation_signs_with_both_where_there_is_room() {
         let keys = Keys {
             current: new_secret(Profile::Standard, &[1; 32]),
-            previous: Some(new_secret(Profile::Standard, &[2; 32])),
+            previous: vec![new_secret(Profile::Standard, &[2; 32])],
         };
         let standard = headers(Profile::Standard, &keys, ("msg_1", 1, 1), b"{}").unwrap();
         assert_eq!(standard.iter().find(|(n, _)| *n == "webhook-signature").unwrap().1.split(' ').count(), 2);
-        let keys = Keys { current: "new".into(), previous: Some("old".into()) };
+        let keys = Keys { current: "new".into(), previous: vec!["old".into()] };
         let rotating = headers(Profile::Blitzllama, &keys, ("msg_1", 1, 1), b"{}").unwrap();
-        let old = Keys { current: "old".into(), previous: None };
+        let old = Keys { current: "old".into(), previous: Vec::new() };
         assert_eq!(rotating, headers(Profile::Blitzllama, &old, ("msg_1", 1, 1), b"{}").unwrap());
         assert_eq!(headers(Profile::Standard, &old, ("msg_1", 1, 1), b"{}"), Err(SignError));
     }

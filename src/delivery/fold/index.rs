@@ -1,0 +1,65 @@
+//! How the due index is spelled: a line for each endpoint, then time, then the
+//! order of the topic.
+
+use super::Row;
+use crate::domain::message::Delivery;
+use crate::domain::time::{DAY, Millis};
+use crate::store::keys;
+
+/// An entry of the due index: enough to know whose turn it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    pub key: Vec<u8>,
+    /// It has had no attempt.
+    pub first: bool,
+    /// Hash of endpoint and user.
+    pub lane: u64,
+}
+
+impl Due {
+    pub(super) fn new(row: &Row) -> Due {
+        let line = line_of(&row.delivery);
+        let lane = xxhash_rust::xxh3::xxh3_64_with_seed(row.delivery.user_id.as_bytes(), line);
+        Due { key: due_key(row), first: row.attempt == 0, lane }
+    }
+
+    pub(super) fn of(key: Vec<u8>, value: &[u8]) -> Due {
+        let lane = value.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        Due { key, first: value.first() == Some(&1), lane }
+    }
+
+    pub(super) fn value(&self) -> Vec<u8> {
+        [&[u8::from(self.first)], self.lane.to_be_bytes().as_slice()].concat()
+    }
+}
+
+/// What waits at one endpoint waits in one line; an operator's tests wait in one
+/// of their own.
+pub fn line_of(delivery: &Delivery) -> u64 {
+    line(&delivery.project, &delivery.endpoint_id, delivery.test_for.is_some())
+}
+
+pub fn line(project: &str, endpoint_id: &str, test: bool) -> u64 {
+    let named = keys::named(project, endpoint_id);
+    xxhash_rust::xxh3::xxh3_64_with_seed(&named, u64::from(test))
+}
+
+pub fn due_key(row: &Row) -> Vec<u8> {
+    let rest = [&row.place.to_be_bytes(), row.delivery.delivery_id.as_bytes()].concat();
+    [line_of(&row.delivery).to_be_bytes().as_slice(), &keys::timed(row.due_at, &rest)].concat()
+}
+
+/// Line and time of a key of the due index.
+pub fn split(key: &[u8]) -> (u64, Millis) {
+    let line = key.get(..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+    (line, key.get(8..).and_then(keys::time_of).unwrap_or(0))
+}
+
+/// The delivery of a key of the due index.
+pub fn due_id(key: &[u8]) -> String {
+    String::from_utf8_lossy(key.get(24..).unwrap_or_default()).into_owned()
+}
+
+pub(super) fn done_key(delivery: &Delivery) -> Vec<u8> {
+    keys::timed(delivery.created_at.div_euclid(DAY), delivery.delivery_id.as_bytes())
+}

@@ -1,0 +1,40 @@
+//! What the topics tell of endpoints.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::health::Health;
+use crate::domain::json::Json;
+use crate::store::keys;
+
+/// What is known of an endpoint: its definition, how it fares.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    pub project: String,
+    pub endpoint_id: String,
+    pub what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum What {
+    /// Without a body it is gone.
+    Defined {
+        version: u64,
+        body: Option<Json>,
+    },
+    Fares {
+        seq: u64,
+        by: String,
+        health: Health,
+    },
+}
+
+impl Told {
+    /// Where it is kept, and its place among those kept there before and after.
+    pub(super) fn key(&self) -> (Vec<u8>, u64) {
+        let named = keys::named(&self.project, &self.endpoint_id);
+        match &self.what {
+            What::Defined { version, .. } => ([b"d", named.as_slice()].concat(), *version),
+            What::Fares { seq, .. } => ([b"h", named.as_slice()].concat(), *seq),
+        }
+    }
+}
