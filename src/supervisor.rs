@@ -460,6 +460,10 @@ impl Lists for Projected {
         self.0.place(project, delivery_id)
     }
 
+    fn is_erased(&self, whose: (&str, &str), source: (u32, u64)) -> Result<bool, String> {
+        self.0.is_erased(whose, source)
+    }
+
     fn recoverable(&self, of: (&str, &str), span: (Millis, Millis), limit: usize) -> Result<Vec<Place>, String> {
         self.0.recoverable(of, span, limit)
     }

@@ -10,12 +10,15 @@ use std::time::Duration;
 use super::endpoints::{no_members, text};
 use super::fields::Fields;
 use super::problem::{Answer, Problem, json_answer};
+use super::view::Shown;
 use super::{App, Asked};
 use crate::actor::Answer as Told;
 use crate::clock::Clock;
 use crate::domain::endpoint::EventType;
 use crate::domain::id;
 use crate::domain::message::Delivery;
+use crate::domain::rate::Rate;
+use crate::domain::time::Millis;
 use crate::log::{self, At, Log, New, Reader, Record};
 use crate::thread::Bell;
 use crate::wire::definition::Code;
@@ -26,9 +29,9 @@ use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
 
 /// Deliveries that one request recovers at most.
-const MAX_RECOVERED: usize = 100_000;
+pub(super) const MAX_RECOVERED: usize = 100_000;
 /// Appended at a time: the order holds within each partition.
-const WINDOW: usize = 256;
+pub(super) const WINDOW: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
 /// How long a request waits for the recovery before it.
 const TURN: Duration = Duration::from_secs(5);
@@ -41,7 +44,7 @@ impl App {
         let place = self.lists()?.place(&asked.caller.project, &asked.route.parts[0]).map_err(super::lists::broken)?;
         let place = place.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
         let log = self.log.clone();
-        let found = tokio::task::spawn_blocking(move || Messages::new(&log).read(&place)).await;
+        let found = tokio::task::spawn_blocking(move || Messages::new(&log, Topic::Deliveries).delivery(&place)).await;
         let found = found.map_err(|e| Problem::new(500, "internal", e.to_string()))?;
         let Some(delivery) = found.map_err(|error| Problem::log(&error, None))? else {
             let detail = "the message is no longer kept: topic deliveries has been trimmed behind it";
@@ -67,58 +70,32 @@ impl App {
     /// first. What has been recovered already is not sent twice.
     pub(super) async fn recover(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let mut fields = Fields::of(text(asked)?, String::new());
-        let left_out = fields.raw("since").is_none();
-        let (since, until) = (fields.time("since"), fields.time("until"));
-        if left_out {
-            fields.fault(Code::MissingField, "since", "is required");
-        }
-        if since.zip(until).is_some_and(|(since, until)| until <= since) {
-            fields.fault(Code::Invalid, "until", "must be after since");
-        }
+        let span = span(&mut fields);
         let faults = fields.close();
         if !faults.is_empty() {
             return Err(Problem::fields(faults));
         }
-        let mut state = json!({});
-        self.tell_state(&self.known_endpoint(asked)?, &mut state);
-        if state["state"] == "disabled" {
-            return Err(Problem::new(409, "endpoint_disabled", "the endpoint is disabled: enable it first"));
-        }
+        self.refuse_disabled(&self.known_endpoint(asked)?)?;
         let of = (asked.caller.project.as_str(), asked.route.parts[0].as_str());
-        // Until what another one sends is seen, it would be counted again.
-        let turn = self.recoveries.turn(of).lock_owned();
-        let Ok(turn) = tokio::time::timeout(TURN, turn).await else {
-            let detail = "another recovery of this endpoint is on its way; ask again when it is through";
-            return Err(Problem::later(409, "recovering", detail, TURN));
-        };
-        let span = (since.unwrap_or(0), until.unwrap_or(i64::MAX));
+        let turn = self.turn(of).await?;
         let mut places = self.lists()?.recoverable(of, span, MAX_RECOVERED + 1).map_err(super::lists::broken)?;
         let more = places.len() > MAX_RECOVERED;
         places.truncate(MAX_RECOVERED);
         let count = places.len();
         let recover_id = format!("rec_{}", asked.request_id);
-        let lists = self.lists.clone();
-        let last = places.last().map(|place| (of.0.to_owned(), id::successor(&place.delivery_id)));
-        let mut work = Recovery {
-            log: self.log.clone(),
-            key: self.key.clone(),
-            clock: self.clock.clone(),
-            recover_id: recover_id.clone(),
-        };
-        tokio::spawn(async move {
-            work.run(places).await;
-            let deadline = tokio::time::Instant::now() + SEEN_WITHIN;
-            let seen = || {
-                lists
-                    .as_ref()
-                    .zip(last.as_ref())
-                    .is_none_or(|(lists, (project, id))| lists.place(project, id).is_ok_and(|place| place.is_some()))
-            };
-            while !seen() && tokio::time::Instant::now() < deadline {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+        let last = places.last().map(|place| id::successor(&place.delivery_id));
+        let log = self.log.clone();
+        let windows: Vec<Vec<Place>> = places.chunks(WINDOW).map(<[Place]>::to_vec).collect();
+        let mut messages = Messages::new(&log, Topic::Deliveries);
+        let read = move |window: &Vec<Place>| {
+            let mut found = Vec::new();
+            for place in window {
+                let delivery = messages.delivery(place)?;
+                found.extend(delivery.map(|d| Delivery { delivery_id: id::successor(&d.delivery_id), ..d }));
             }
-            drop(turn);
-        });
+            Ok(found)
+        };
+        self.send_again((of.0, &recover_id), (windows, read), None, (last, turn));
         let mut body = json!({"recover_id": recover_id, "count": count});
         if more {
             body["more"] = true.into();
@@ -126,6 +103,9 @@ impl App {
         Ok(json_answer(202, body.to_string()))
     }
 }
+
+/// Held by the recovery that is under way.
+pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
 
 /// Recoveries come one after the other at each endpoint.
 #[derive(Default)]
@@ -140,50 +120,100 @@ impl Recoveries {
     }
 }
 
-/// What a recovery needs when its request has been answered.
-struct Recovery {
+/// What goes on when its request has been answered.
+struct Work {
     log: Log,
     key: ClusterKey,
     clock: Clock,
-    recover_id: String,
+    id: String,
 }
 
-impl Recovery {
-    async fn run(&mut self, places: Vec<Place>) {
-        let (count, mut gone) = (places.len(), 0);
-        let mut messages = Messages::new(&self.log);
-        for window in places.chunks(WINDOW) {
-            let window = window.to_vec();
-            let read = tokio::task::spawn_blocking(move || {
-                let read: Result<Vec<_>, log::Error> = window.iter().map(|place| messages.read(place)).collect();
-                (messages, read)
+impl App {
+    pub(super) fn refuse_disabled(&self, shown: &Shown) -> Result<(), Problem> {
+        let mut state = json!({});
+        self.tell_state(shown, &mut state);
+        if state["state"] == "disabled" {
+            return Err(Problem::new(409, "endpoint_disabled", "the endpoint is disabled: enable it first"));
+        }
+        Ok(())
+    }
+
+    /// Until what another one sends is seen, it would be counted again.
+    pub(super) async fn turn(&self, of: (&str, &str)) -> Result<Turn, Problem> {
+        let turn = self.recoveries.turn(of).lock_owned();
+        tokio::time::timeout(TURN, turn).await.map_err(|_| {
+            let detail = "another recovery of this endpoint is on its way; ask again when it is through";
+            Problem::later(409, "recovering", detail, TURN)
+        })
+    }
+
+    /// Sends what `read` makes of each window, in the background; `last` is the id
+    /// by which it is known that all of it has been seen.
+    pub(super) fn send_again<W: Send + 'static>(
+        &self,
+        (project, id): (&str, &str),
+        (windows, read): (Vec<W>, impl FnMut(&W) -> Result<Vec<Delivery>, log::Error> + Send + 'static),
+        rate: Option<Rate>,
+        (last, turn): (Option<String>, Turn),
+    ) {
+        let work = Work { log: self.log.clone(), key: self.key.clone(), clock: self.clock.clone(), id: id.to_owned() };
+        let (lists, project) = (self.lists.clone(), project.to_owned());
+        tokio::spawn(async move {
+            work.run(windows, read, rate).await;
+            let deadline = tokio::time::Instant::now() + SEEN_WITHIN;
+            let seen = || {
+                let wanted = lists.as_ref().zip(last.as_ref());
+                wanted.is_none_or(|(lists, id)| lists.place(&project, id).is_ok_and(|place| place.is_some()))
+            };
+            while !seen() && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            drop(turn);
+        });
+    }
+}
+
+impl Work {
+    async fn run<W: Send + 'static>(
+        &self,
+        windows: Vec<W>,
+        mut read: impl FnMut(&W) -> Result<Vec<Delivery>, log::Error> + Send + 'static,
+        rate: Option<Rate>,
+    ) {
+        let mut count = 0;
+        for window in windows {
+            let done = tokio::task::spawn_blocking(move || {
+                let found = read(&window);
+                (read, found)
             });
-            let Ok((back, read)) = read.await else { return };
-            messages = back;
-            let outcome = match read {
+            let Ok((back, found)) = done.await else { return };
+            read = back;
+            let outcome = match found {
                 Ok(found) => {
-                    gone += found.iter().filter(|found| found.is_none()).count();
-                    self.append(found.into_iter().flatten()).await
+                    let sent = found.len();
+                    count += sent;
+                    let outcome = self.append(found).await;
+                    if let Some(rate) = rate {
+                        tokio::time::sleep(rate.per * u32::try_from(sent).unwrap_or(u32::MAX) / rate.count.get()).await;
+                    }
+                    outcome
                 }
                 Err(error) => Err(error),
             };
             if let Err(error) = outcome {
-                let recover_id = &self.recover_id;
-                tracing::error!(%error, recover_id, "a recovery ends early; asked for again, it goes on");
+                tracing::error!(%error, id = self.id, "sending again ends early; asked for again, it goes on");
                 return;
             }
         }
-        tracing::info!(recover_id = self.recover_id, count, gone, "a recovery is on its way");
+        tracing::info!(id = self.id, count, "messages are on their way again");
     }
 
-    async fn append(&self, found: impl Iterator<Item = Delivery>) -> Result<(), log::Error> {
+    async fn append(&self, found: Vec<Delivery>) -> Result<(), log::Error> {
         let mut by_partition: BTreeMap<u32, Vec<New>> = BTreeMap::new();
         for delivery in found {
             let key = delivery.user_id.clone();
             let partition = id::partition_of(&key, self.log.partitions());
-            let delivery_id = id::successor(&delivery.delivery_id);
-            let delivery = Box::new(Delivery { delivery_id, ..delivery });
-            let again = Internal::Redeliver { delivery, asked_at: self.clock.now() };
+            let again = Internal::Redeliver { delivery: Box::new(delivery), asked_at: self.clock.now() };
             let value = record::encode_internal(&again);
             let mac = self.key.sign_record(key.as_bytes(), &value);
             let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(value.into()) };
@@ -196,37 +226,54 @@ impl Recovery {
     }
 }
 
-/// Reads messages back from topic `deliveries`, a stretch of each partition at a
-/// time.
-struct Messages {
+/// `since` and `until` of a body.
+pub(super) fn span(fields: &mut Fields<'_>) -> (Millis, Millis) {
+    let left_out = fields.raw("since").is_none();
+    let (since, until) = (fields.time("since"), fields.time("until"));
+    if left_out {
+        fields.fault(Code::MissingField, "since", "is required");
+    }
+    if since.zip(until).is_some_and(|(since, until)| until <= since) {
+        fields.fault(Code::Invalid, "until", "must be after since");
+    }
+    (since.unwrap_or(0), until.unwrap_or(i64::MAX))
+}
+
+/// Reads records back, a stretch of each partition at a time.
+pub(super) struct Messages {
+    topic: Topic,
     reader: Reader,
     read: HashMap<u32, Vec<Record>>,
 }
 
 impl Messages {
-    fn new(log: &Log) -> Messages {
-        Messages { reader: log.reader("again", Arc::new(Bell::default())), read: HashMap::new() }
+    pub fn new(log: &Log, topic: Topic) -> Messages {
+        Messages { topic, reader: log.reader("again", Arc::new(Bell::default())), read: HashMap::new() }
     }
 
     /// `None` when it is not kept any more.
-    fn read(&mut self, place: &Place) -> Result<Option<Delivery>, log::Error> {
-        let held = self.read.entry(place.partition).or_default();
-        let known = held.iter().any(|record| record.offset == place.offset);
-        if !known {
-            let at = At { topic: Topic::Deliveries, partition: place.partition };
-            *held = match self.reader.read_or_wait(at, place.offset, CHUNK_BYTES) {
+    ///
+    /// # Errors
+    /// When the log is out of reach.
+    pub fn record(&mut self, partition: u32, offset: u64) -> Result<Option<&Record>, log::Error> {
+        let held = self.read.entry(partition).or_default();
+        if !held.iter().any(|record| record.offset == offset) {
+            let at = At { topic: self.topic, partition };
+            *held = match self.reader.read_or_wait(at, offset, CHUNK_BYTES) {
                 Ok(chunk) => chunk.records,
                 Err(error) if error.class() == log::Class::Retry => return Err(error),
                 // Trimmed away.
                 Err(_) => Vec::new(),
             };
         }
-        let record = held.iter().find(|record| record.offset == place.offset);
+        Ok(held.iter().find(|record| record.offset == offset))
+    }
+
+    fn delivery(&mut self, place: &Place) -> Result<Option<Delivery>, log::Error> {
+        let record = self.record(place.partition, place.offset)?;
         let value = record.and_then(|record| record.value.as_deref());
         match value.map(serde_json::from_slice::<DeliveryRecord>) {
-            Some(Ok(DeliveryRecord::Deliver(delivery))) if delivery.delivery_id == place.delivery_id => {
-                Ok(Some(*delivery))
-            }
+            Some(Ok(DeliveryRecord::Deliver(found))) if found.delivery_id == place.delivery_id => Ok(Some(*found)),
             _ => Ok(None),
         }
     }

@@ -34,6 +34,13 @@ pub trait Lists: Send + Sync {
     /// When the projection cannot be read.
     fn recoverable(&self, of: (&str, &str), span: (Millis, Millis), limit: usize) -> Result<Vec<Place>, String>;
 
+    /// Whether a project's user was erased after a record of the journal: its
+    /// partition and offset.
+    ///
+    /// # Errors
+    /// When the projection cannot be read.
+    fn is_erased(&self, whose: (&str, &str), source: (u32, u64)) -> Result<bool, String>;
+
     /// Of a project's survey, from a time up to and without another.
     ///
     /// # Errors
@@ -105,8 +112,6 @@ impl Query {
 
 impl App {
     pub(super) fn lists(&self) -> Result<&dyn Lists, Problem> {
-        let wait = std::time::Duration::from_secs(60);
-        let missing = || Problem::later(503, "no_console", "this process does not run the role console", wait);
         self.lists.as_deref().ok_or_else(missing)
     }
 
@@ -168,6 +173,11 @@ impl App {
         let stats = lists.stats((project, survey_id), query.time("since")?, query.time("until")?).map_err(broken)?;
         Ok(json_answer(200, stats.to_string()))
     }
+}
+
+pub(super) fn missing() -> Problem {
+    let wait = std::time::Duration::from_secs(60);
+    Problem::later(503, "no_console", "this process does not run the role console", wait)
 }
 
 pub(super) fn broken(detail: String) -> Problem {

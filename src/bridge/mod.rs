@@ -4,6 +4,7 @@
 
 mod again;
 pub mod auth;
+mod backfill;
 mod body;
 mod endpoints;
 mod fields;
@@ -207,6 +208,7 @@ impl App {
             Name::RotateSecret => self.rotate_secret(&asked).await,
             Name::TestEndpoint => self.test_endpoint(&asked).await,
             Name::Recover => self.recover(&asked).await,
+            Name::Backfill => self.backfill(&asked).await,
             Name::SurveyStats => self.stats(&asked),
             Name::Snapshots => self.take_snapshots().await,
             Name::TestClock => self.advance(&asked).await,

@@ -30,6 +30,7 @@ pub enum Name {
     RotateSecret,
     TestEndpoint,
     Recover,
+    Backfill,
     Settings,
     SurveyStats,
     Deliveries,
@@ -205,6 +206,12 @@ pub const TABLE: &[Row] = &[
         name: Name::Recover,
         template: "/v1/endpoints/{endpoint_id}/recover",
         methods: &[("POST", Kind::Admin, "Send again what an endpoint has missed")],
+        allow: "POST",
+    },
+    Row {
+        name: Name::Backfill,
+        template: "/v1/endpoints/{endpoint_id}/backfill",
+        methods: &[("POST", Kind::Admin, "Send what a new endpoint would have been told")],
         allow: "POST",
     },
     Row {

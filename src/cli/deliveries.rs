@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::client::{Client, part};
 use super::{Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind;
+use crate::domain::rate::Rate;
 use crate::domain::time;
 
 #[derive(Debug, Args)]
@@ -58,6 +59,28 @@ enum What {
         #[arg(long, value_name = "TIME")]
         until: Option<String>,
     },
+    /// Send an endpoint the answers of before it was there, oldest first, under the ids that they
+    /// would have had
+    Backfill {
+        #[arg(long, value_name = "ID")]
+        endpoint: String,
+        /// Answered from this time on: RFC 3339 with a zone
+        #[arg(long, value_name = "TIME")]
+        since: String,
+        /// Answered before this time
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// Say how many there are, and send nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// How many at most in a span, such as 100/s
+        #[arg(long, value_parser = rate)]
+        rate: Option<String>,
+    },
+}
+
+fn rate(text: &str) -> Result<String, String> {
+    Rate::parse(text).map(|_| text.to_owned()).map_err(str::to_owned)
 }
 
 pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure> {
@@ -92,19 +115,39 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
             Ok(())
         }
         What::Recover { endpoint, since, until } => {
-            check_time("since", Some(since))?;
-            check_time("until", until.as_deref())?;
-            let mut body = json!({"since": since});
-            if let Some(until) = until {
-                body["until"] = until.as_str().into();
-            }
+            let body = span(since, until.as_deref())?;
             let path = format!("/v1/endpoints/{}/recover", part(endpoint));
             let said = client.expect(Method::POST, &path, Some(&body)).await?;
-            let more = if said["more"] == true { "; there are more: recover again when these are through" } else { "" };
-            print(context, &said, &format!("{} deliveries are sent again{more}", said["count"]));
+            print(context, &said, &format!("{} deliveries are sent again{}", said["count"], more(&said, "recover")));
+            Ok(())
+        }
+        What::Backfill { endpoint, since, until, dry_run, rate } => {
+            let mut body = span(since, until.as_deref())?;
+            body["dry_run"] = (*dry_run).into();
+            if let Some(rate) = rate {
+                body["rate"] = rate.as_str().into();
+            }
+            let path = format!("/v1/endpoints/{}/backfill", part(endpoint));
+            let said = client.expect(Method::POST, &path, Some(&body)).await?;
+            let verb = if *dry_run { "would be" } else { "are" };
+            print(context, &said, &format!("{} messages {verb} sent{}", said["count"], more(&said, "backfill")));
             Ok(())
         }
     }
+}
+
+fn span(since: &str, until: Option<&str>) -> Result<Value, Failure> {
+    check_time("since", Some(since))?;
+    check_time("until", until)?;
+    let mut body = json!({"since": since});
+    if let Some(until) = until {
+        body["until"] = until.into();
+    }
+    Ok(body)
+}
+
+fn more(said: &Value, verb: &str) -> String {
+    if said["more"] == true { format!("; there are more: {verb} again when these are through") } else { String::new() }
 }
 
 fn check_time(name: &str, text: Option<&str>) -> Result<(), Failure> {

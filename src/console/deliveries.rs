@@ -30,6 +30,8 @@ pub struct Row {
     attempts: Vec<AttemptRow>,
     /// Partition and offset in topic `deliveries`.
     place: Option<(u32, u64)>,
+    /// And of the journal record behind it.
+    source: Option<(u32, u64)>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,7 +49,11 @@ struct AttemptRow {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn delivered(delivery: Delivery, place: (u32, u64), round: &mut Round<'_>) -> Result<(), String> {
+pub fn delivered(
+    delivery: Delivery,
+    (place, source): ((u32, u64), Option<(u32, u64)>),
+    round: &mut Round<'_>,
+) -> Result<(), String> {
     let id = delivery.delivery_id.clone();
     let known = find(&id, round)?;
     if known.as_ref().is_some_and(|row| !row.is_blank()) {
@@ -59,7 +65,7 @@ pub fn delivered(delivery: Delivery, place: (u32, u64), round: &mut Round<'_>) -
     }
     let mut row = known.unwrap_or_else(|| Row { next_attempt_at: Some(delivery.created_at), ..Row::blank(&id) });
     row.learn(delivery);
-    row.place = Some(place);
+    (row.place, row.source) = (Some(place), source);
     keep(&row, round)
 }
 
@@ -153,6 +159,7 @@ impl Row {
             reason: None,
             attempts: Vec::new(),
             place: None,
+            source: None,
         }
     }
 
@@ -209,6 +216,10 @@ impl Row {
                 response: attempt.response,
             });
         }
+    }
+
+    pub fn source(&self) -> Option<(u32, u64)> {
+        self.source
     }
 
     pub fn user_id(&self) -> &str {

@@ -10,7 +10,7 @@ use crate::domain::endpoint::EventType;
 use crate::domain::id;
 use crate::domain::time::{self, Millis};
 use crate::log::Record;
-use crate::store::Store;
+use crate::store::{Family, Store};
 use crate::wire::listing::{Filter, List};
 use crate::wire::output::{SOURCE_HEADER, Source};
 
@@ -169,6 +169,15 @@ pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut Ro
 fn erased_key((project, user_id): (&str, &str), partition: u32) -> Vec<u8> {
     let hash = id::event_hash(project, user_id, "");
     [&[order::ERASED][..], &partition.to_be_bytes(), &hash.to_be_bytes()].concat()
+}
+
+/// Whether the user was erased after this record of the journal.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn is_erased(store: &Store, whose: (&str, &str), source: (u32, u64)) -> Result<bool, String> {
+    let erased_at = store.get(Family::Index, &erased_key(whose, source.0))?.and_then(|bytes| bytes.try_into().ok());
+    Ok(erased_at.is_some_and(|at| source.1 < u64::from_be_bytes(at)))
 }
 
 fn put(list: List, id: &str, kept: Kept, round: &mut Round<'_>) -> Result<(), String> {

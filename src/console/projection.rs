@@ -154,6 +154,10 @@ impl Console {
         order::between(&self.store, (List::Deliveries, project), span, |bytes| {
             let row = deliveries::read(&bytes)?;
             let Some(place) = row.place().filter(|_| row.is_missed_by(endpoint_id)) else { return Ok(()) };
+            let whose = (project, row.user_id());
+            if row.source().map_or(Ok(false), |source| kept::is_erased(&self.store, whose, source))? {
+                return Ok(());
+            }
             let successor = order::row(List::Deliveries, &id::successor(&place.delivery_id));
             if self.store.get(Family::Index, &successor)?.is_none() {
                 places.push_front(place);
@@ -163,6 +167,14 @@ impl Console {
             Ok(())
         })?;
         Ok(places.into())
+    }
+
+    /// Whether a user was erased after a record of the journal.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn is_erased(&self, whose: (&str, &str), source: (u32, u64)) -> Result<bool, String> {
+        kept::is_erased(&self.store, whose, source)
     }
 
     /// How a survey fared from `since`, up to and without `until`.
@@ -249,7 +261,7 @@ fn take(at: At, record: &Record, store: &Store, round: &mut Round<'_>) -> Result
     match topic {
         Topic::Deliveries => match serde_json::from_slice(value) {
             Ok(DeliveryRecord::Deliver(delivery)) => {
-                deliveries::delivered(*delivery, (at.partition, record.offset), round)
+                deliveries::delivered(*delivery, ((at.partition, record.offset), kept::source(record)), round)
             }
             Ok(DeliveryRecord::CancelUser { project, user_id }) => match kept::source(record) {
                 Some(source) => kept::erased((&project, &user_id), source, store, round),

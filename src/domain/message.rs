@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::EventType;
+use super::endpoint::{Endpoint, EventType, Profile};
+use super::id::{Kind, Origin};
 use super::json::Json;
 use super::survey::QuestionType;
 use super::time::{self, Millis};
@@ -53,6 +54,48 @@ pub struct Message {
     pub at: Millis,
     /// `None`: the user was erased, and nothing more can be told of them.
     pub data: Option<Data>,
+}
+
+/// What an endpoint is told of a fact: one message, or for `blitzllama` one for
+/// each answer that has changed. The same whenever it is worked out: `origin` is
+/// the journal record behind the fact.
+pub fn deliveries(
+    origin: &Origin,
+    endpoint: &Endpoint,
+    (kind, at): (EventType, Millis),
+    data: &Data,
+    now: Millis,
+) -> Vec<Delivery> {
+    let whose = (data.project.as_str(), data.user_id.as_str());
+    let one =
+        |data: Data, part: &str| delivery(origin, endpoint, whose, Message { kind, at, data: Some(data) }, (part, now));
+    if endpoint.profile == Profile::Blitzllama && kind == EventType::Answered {
+        let single = |answer: &AnswerFact| Data { answers: vec![answer.clone()], ..data.clone() };
+        return data.answers.iter().map(|answer| one(single(answer), &answer.question_id)).collect();
+    }
+    vec![one(data.clone(), "")]
+}
+
+/// One message for an endpoint; `part` tells those of one fact apart.
+pub fn delivery(
+    origin: &Origin,
+    endpoint: &Endpoint,
+    (project, user_id): (&str, &str),
+    message: Message,
+    (part, now): (&str, Millis),
+) -> Delivery {
+    let natural = [endpoint.endpoint_id.as_str(), message.kind.name(), part];
+    Delivery {
+        delivery_id: origin.id(Kind::Delivery, &natural),
+        message_id: origin.id(Kind::Message, &natural),
+        endpoint_id: endpoint.endpoint_id.clone(),
+        project: project.to_owned(),
+        user_id: user_id.to_owned(),
+        survey_id: message.data.as_ref().map(|data| data.survey_id.clone()),
+        created_at: now,
+        message,
+        test_for: None,
+    }
 }
 
 /// The user that operators' tests are about.

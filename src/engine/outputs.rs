@@ -19,8 +19,8 @@ pub fn encode(scene: Scene<'_>, item: &apply::Output) -> Output {
         apply::Output::Decision(decision) => {
             (Topic::Decisions, decision.decision_id.clone(), output::decision(scene.project_id, decision))
         }
-        apply::Output::Response { kind, data } => {
-            (Topic::Responses, scene.origin.id(Kind::Response, &[kind.name()]), output::response(*kind, data))
+        apply::Output::Response { kind, at, data } => {
+            (Topic::Responses, scene.origin.id(Kind::Response, &[kind.name()]), output::response(*kind, *at, data))
         }
         apply::Output::Seen(seen) => {
             (Topic::Displays, scene.origin.id(Kind::Display, &[seen.kind.name()]), output::encode(seen))

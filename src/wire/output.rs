@@ -49,9 +49,10 @@ pub fn decision(project: &str, decision: &Decision) -> Vec<u8> {
     format!("{{\"project\":{},{}", project.as_str(), &body.as_str()[1..]).into_bytes()
 }
 
-/// Topic `responses`: the body that profile `standard` sends.
-pub fn response(kind: EventType, data: &Data) -> Vec<u8> {
-    standard::body(kind, data.updated_at, data)
+/// Topic `responses`: the body that profile `standard` sends, and what the other
+/// profiles want to know besides.
+pub fn response(kind: EventType, at: Millis, data: &Data) -> Vec<u8> {
+    standard::whole(kind, at, data)
 }
 
 /// Topic `deliveries`: a message for an endpoint, or a command.

@@ -3,10 +3,9 @@
 
 use super::answer::labels;
 use super::{Output, Outputs, Scene};
-use crate::domain::endpoint::{Endpoint, EventType, Profile};
-use crate::domain::id::Kind;
+use crate::domain::endpoint::{Endpoint, EventType};
 use crate::domain::json::Json;
-use crate::domain::message::{ActivationFact, AnswerFact, Data, Delivery, Message};
+use crate::domain::message::{self, ActivationFact, AnswerFact, Data, Delivery, Message};
 use crate::domain::survey::{QuestionType, Survey};
 use crate::domain::time::Millis;
 use crate::domain::user::{Offer, User};
@@ -25,8 +24,12 @@ pub(super) fn fact(
     }
     let data = collect(scene, user, &user.offers[index], survey, Some(&[]));
     for endpoint in wanted(scene, survey, kind, data.test) {
-        out.items.push(delivery(scene, endpoint, Message { kind, at, data: Some(data.clone()) }, ""));
+        deliver(message::deliveries(&scene.origin, endpoint, (kind, at), &data, scene.now), out);
     }
+}
+
+fn deliver(deliveries: Vec<Delivery>, out: &mut Outputs) {
+    out.items.extend(deliveries.into_iter().map(|delivery| Output::Delivery(Box::new(delivery))));
 }
 
 /// That the user was erased; of surveys nothing is said.
@@ -34,7 +37,9 @@ pub(super) fn erased(scene: Scene<'_>, out: &mut Outputs) {
     let (kind, at) = (EventType::Erased, scene.now);
     let endpoints = scene.project.endpoints.values().map(|e| &*e.body);
     for endpoint in endpoints.filter(|e| e.wants(kind, None, false)) {
-        out.items.push(delivery(scene, endpoint, Message { kind, at, data: None }, ""));
+        let message = Message { kind, at, data: None };
+        let whose = (scene.project_id, scene.user_id);
+        deliver(vec![message::delivery(&scene.origin, endpoint, whose, message, ("", scene.now))], out);
     }
 }
 
@@ -48,38 +53,15 @@ pub(super) fn response(
     out: &mut Outputs,
 ) {
     let data = collect(scene, user, &user.offers[index], survey, only);
-    out.items.push(Output::Response { kind, data: Box::new(data.clone()) });
+    out.items.push(Output::Response { kind, at, data: Box::new(data.clone()) });
     for endpoint in wanted(scene, survey, kind, data.test) {
-        if endpoint.profile == Profile::Blitzllama && kind == EventType::Answered {
-            for answer in &data.answers {
-                let single = Data { answers: vec![answer.clone()], ..data.clone() };
-                let message = Message { kind, at, data: Some(single) };
-                out.items.push(delivery(scene, endpoint, message, &answer.question_id));
-            }
-        } else {
-            out.items.push(delivery(scene, endpoint, Message { kind, at, data: Some(data.clone()) }, ""));
-        }
+        deliver(message::deliveries(&scene.origin, endpoint, (kind, at), &data, scene.now), out);
     }
 }
 
 fn wanted<'a>(scene: Scene<'a>, survey: &'a Survey, kind: EventType, test: bool) -> impl Iterator<Item = &'a Endpoint> {
     let endpoints = scene.project.endpoints.values().map(|e| &*e.body);
     endpoints.filter(move |e| e.wants(kind, Some(&survey.survey_id), test))
-}
-
-fn delivery(scene: Scene<'_>, endpoint: &Endpoint, message: Message, part: &str) -> Output {
-    let natural = [endpoint.endpoint_id.as_str(), message.kind.name(), part];
-    Output::Delivery(Box::new(Delivery {
-        delivery_id: scene.origin.id(Kind::Delivery, &natural),
-        message_id: scene.origin.id(Kind::Message, &natural),
-        endpoint_id: endpoint.endpoint_id.clone(),
-        project: scene.project_id.to_owned(),
-        user_id: scene.user_id.to_owned(),
-        survey_id: message.data.as_ref().map(|data| data.survey_id.clone()),
-        created_at: scene.now,
-        message,
-        test_for: None,
-    }))
 }
 
 fn collect(scene: Scene<'_>, user: &User, offer: &Offer, survey: &Survey, only: Option<&[String]>) -> Data {

@@ -92,6 +92,8 @@ pub enum Output {
     /// An accepted answer or completion, as topic `responses` carries it.
     Response {
         kind: EventType,
+        /// When it happened.
+        at: Millis,
         data: Box<Data>,
     },
     Seen(Seen),

@@ -1,0 +1,172 @@
+//! What an endpoint would have been told, had it been there: messages made again
+//! from topic `responses`, under the ids that they would have had. What it has
+//! been sent already, or was cancelled for it, is not sent by this.
+
+use serde_json::json;
+use std::sync::Arc;
+
+use super::again::{MAX_RECOVERED, Messages, WINDOW, span};
+use super::endpoints::text;
+use super::fields::Fields;
+use super::lists::{Lists, broken};
+use super::problem::{Answer, Problem, json_answer};
+use super::{App, Asked};
+use crate::domain::endpoint::Endpoint;
+use crate::domain::id::Origin;
+use crate::domain::message::{self, Delivery};
+use crate::domain::rate::Rate;
+use crate::domain::time::Millis;
+use crate::log::{self, At, Log, Record};
+use crate::wire::definition::{self, Code, Target};
+use crate::wire::output::{SOURCE_HEADER, Source};
+use crate::wire::profile::standard;
+use crate::wire::topic::Topic;
+
+/// A record of topic `responses`, by when its fact happened.
+type Place = (Millis, u32, u64);
+
+/// Whose messages are made, and which.
+#[derive(Clone)]
+struct Wanted {
+    log: Log,
+    lists: Arc<dyn Lists>,
+    project: String,
+    endpoint: Arc<Endpoint>,
+    span: (Millis, Millis),
+}
+
+impl App {
+    pub(super) async fn backfill(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let mut fields = Fields::of(text(asked)?, String::new());
+        let span = span(&mut fields);
+        let dry_run = fields.boolean("dry_run").unwrap_or(false);
+        let rate = fields.text("rate").map(|text| Rate::parse(&text));
+        if let Some(Err(wanted)) = rate {
+            fields.fault(Code::Invalid, "rate", wanted);
+        }
+        let faults = fields.close();
+        if !faults.is_empty() {
+            return Err(Problem::fields(faults));
+        }
+        let shown = self.known_endpoint(asked)?;
+        self.refuse_disabled(&shown)?;
+        let read = definition::endpoint(&shown.record.body.value(), None, Target::Trusted).map_err(Problem::fields)?;
+        let project = asked.caller.project.clone();
+        let lists = self.lists.clone().ok_or_else(super::lists::missing)?;
+        let wanted = Wanted { log: self.log.clone(), lists, project, endpoint: Arc::new(read.endpoint), span };
+        let turn = self.turn((&wanted.project, &asked.route.parts[0])).await?;
+        let search = wanted.clone();
+        let found = tokio::task::spawn_blocking(move || search.find()).await;
+        let found = found.map_err(|e| Problem::new(500, "internal", e.to_string()))?;
+        let Found { mut places, count, more, last } = found.map_err(broken)?;
+        let mut body = json!({"count": count});
+        if more {
+            body["more"] = true.into();
+        }
+        if dry_run {
+            return Ok(json_answer(200, body.to_string()));
+        }
+        let backfill_id = format!("bkf_{}", asked.request_id);
+        body["backfill_id"] = backfill_id.as_str().into();
+        places.sort_unstable();
+        // Slow ones in small steps, so that they keep their rate.
+        let window = rate.and_then(Result::ok).map_or(WINDOW, |rate| {
+            let per_second = f64::from(rate.count.get()) / rate.per.as_secs_f64();
+            (per_second.ceil() as usize).clamp(1, WINDOW)
+        });
+        let windows: Vec<Vec<Place>> = places.chunks(window).map(<[Place]>::to_vec).collect();
+        let mut messages = Messages::new(&self.log, Topic::Responses);
+        let maker = wanted.clone();
+        let read = move |window: &Vec<Place>| {
+            let mut made = Vec::new();
+            for (_, partition, offset) in window {
+                let record = messages.record(*partition, *offset)?;
+                made.extend(record.into_iter().flat_map(|record| maker.messages(record)));
+            }
+            Ok(made)
+        };
+        self.send_again((&wanted.project, &backfill_id), (windows, read), rate.and_then(Result::ok), (last, turn));
+        Ok(json_answer(202, body.to_string()))
+    }
+}
+
+/// What there is to send.
+#[derive(Default)]
+struct Found {
+    places: Vec<Place>,
+    count: usize,
+    /// There is more than one request sends.
+    more: bool,
+    /// Of the messages.
+    last: Option<String>,
+}
+
+impl Wanted {
+    fn find(&self) -> Result<Found, String> {
+        let mut found = Found::default();
+        let mut newest = None;
+        for partition in 0..self.log.partitions() {
+            let at = At { topic: Topic::Responses, partition };
+            let bounds = self.log.bounds(at).map_err(|e| e.to_string())?;
+            self.log
+                .scan::<Stop>(at, bounds.start, bounds.end, |record| {
+                    let messages = self.messages(&record);
+                    let Some(happened_at) = messages.first().map(|message| message.message.at) else { return Ok(()) };
+                    let place = (happened_at, partition, record.offset);
+                    if newest.as_ref().is_none_or(|(known, _)| place > *known) {
+                        newest = messages.last().map(|message| (place, message.delivery_id.clone()));
+                    }
+                    found.count += messages.len();
+                    found.places.push(place);
+                    found.more = found.count >= MAX_RECOVERED;
+                    if found.more { Err(Stop::Enough) } else { Ok(()) }
+                })
+                .or_else(|stop| match stop {
+                    Stop::Enough => Ok(()),
+                    Stop::Log(error) => Err(error.to_string()),
+                })?;
+            if found.more {
+                break;
+            }
+        }
+        found.last = newest.map(|(_, id)| id);
+        Ok(found)
+    }
+
+    /// What this record has the endpoint told, and it has not been told.
+    fn messages(&self, record: &Record) -> Vec<Delivery> {
+        let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
+        let read = record.value.as_deref().and_then(|value| standard::read(value).ok());
+        let (Some(source), Some((kind, at, data))) = (source, read) else { return Vec::new() };
+        let (since, until) = self.span;
+        let wanted = data.project == self.project
+            && (since..until).contains(&at)
+            && self.endpoint.wants(kind, Some(&data.survey_id), data.test);
+        if !wanted {
+            return Vec::new();
+        }
+        let Source { partition, offset, .. } = source;
+        let whose = (self.project.as_str(), data.user_id.as_str());
+        // What cannot be looked up is left out: asked for again, it comes.
+        if self.lists.is_erased(whose, (partition, offset)).unwrap_or(true) {
+            return Vec::new();
+        }
+        let origin = Origin { incarnation: self.log.incarnation(), partition, offset };
+        let mut made = message::deliveries(&origin, &self.endpoint, (kind, at), &data, at);
+        // What is known was sent, or is waiting, or is for a recovery to send.
+        made.retain(|one| self.lists.place(&self.project, &one.delivery_id).is_ok_and(|place| place.is_none()));
+        made
+    }
+}
+
+/// Why a scan ends early.
+enum Stop {
+    Enough,
+    Log(log::Error),
+}
+
+impl From<log::Error> for Stop {
+    fn from(error: log::Error) -> Stop {
+        Stop::Log(error)
+    }
+}
