@@ -16,7 +16,7 @@ use askwhen::log::{At, Embedded, Log, New, Standing};
 use askwhen::store::{Family, Rocks, Shared, Store};
 use askwhen::thread::Bell;
 use askwhen::wire::definition::{self, Target};
-use askwhen::wire::output::{self, AttemptRecord, DeliveryRecord};
+use askwhen::wire::output::{self, AttemptRecord, DeliveryRecord, RetryRecord};
 use askwhen::wire::profile;
 use askwhen::wire::seal::ClusterKey;
 use askwhen::wire::topic::Topic;
@@ -174,6 +174,24 @@ impl World {
         ends.saturating_sub(ENDPOINTS * u64::from(PARTITIONS))
     }
 
+    /// Of each attempt on record: its message, when it began, when it was written.
+    fn attempts_made(&self) -> Vec<(u64, Millis, Millis)> {
+        let mut made = Vec::new();
+        for partition in 0..PARTITIONS {
+            let at = At { topic: Topic::Attempts, partition };
+            let end = self.log.bounds(at).expect("bounds").end;
+            let scanned = self.log.scan::<askwhen::log::Error>(at, 0, end, |record| {
+                let value = record.value.as_deref().unwrap_or_default();
+                let attempt: AttemptRecord = serde_json::from_slice(value).expect("an attempt");
+                let n = u64::from_str_radix(&attempt.delivery_id[4..], 16).expect("a number");
+                made.push((n, attempt.started_at, record.appended_at));
+                Ok(())
+            });
+            scanned.expect("readable");
+        }
+        made
+    }
+
     async fn until_sent(&self, count: u64) {
         let deadline = Instant::now() + Duration::from_secs(120);
         while self.attempts() < count && Instant::now() < deadline {
@@ -269,24 +287,51 @@ async fn latencies(receiver: &str, hanging: u64, rate: u64) -> (f64, f64) {
         world.deliver(n);
     }
     world.until_sent(count - count * hanging / ENDPOINTS).await;
-    let mut waited = Vec::new();
-    for partition in 0..PARTITIONS {
-        let at = At { topic: Topic::Attempts, partition };
-        let end = world.log.bounds(at).expect("bounds").end;
-        let scanned = world.log.scan::<askwhen::log::Error>(at, 0, end, |record| {
-            let attempt: AttemptRecord =
-                serde_json::from_slice(record.value.as_deref().unwrap_or_default()).expect("one");
-            let n = u64::from_str_radix(&attempt.delivery_id[4..], 16).expect("a number");
-            if n % ENDPOINTS >= hanging {
-                waited.push(record.appended_at - created[n as usize]);
-            }
-            Ok(())
-        });
-        scanned.expect("readable");
-    }
+    let made = world.attempts_made();
+    let others = made.into_iter().filter(|(n, ..)| n % ENDPOINTS >= hanging);
+    let mut waited: Vec<Millis> = others.map(|(n, _, written_at)| written_at - created[n as usize]).collect();
     waited.sort_unstable();
     let at = |share: f64| waited[((waited.len() - 1) as f64 * share) as usize] as f64;
     (at(0.5), at(0.99))
+}
+
+/// Deliveries that wait for their retries, due one after the other from a moment
+/// on; how late their attempts begin, in milliseconds: the least, p50, p99, the most.
+async fn waiting(receiver: &str, count: u64, rate: u64) -> [Millis; 4] {
+    let world = World::new(receiver, 0);
+    // Time enough to write them and to take them up.
+    let from = world.clock.now() + 1_000 + count as Millis / 8;
+    let due = |n: u64| from + (n * 1_000 / rate) as Millis;
+    for n in 0..count {
+        let delivery = message(n, world.clock.now());
+        let partition = partition_of(&delivery.user_id, PARTITIONS);
+        let key = Some(Bytes::from(delivery.user_id.clone()));
+        let first_started_at = delivery.created_at;
+        let retry = RetryRecord {
+            delivery: Box::new(delivery),
+            attempt: 1,
+            due_at: due(n),
+            first_started_at,
+            source: String::new(),
+        };
+        let new = New { key, headers: Vec::new(), value: Some(output::encode(&retry).into()) };
+        world.log.tell(At { topic: Topic::Retry1h, partition }, new);
+        if n % 1_000 == 999 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    world.take_up();
+    while !world.status.partitions.iter().all(|p| p.phase() == actor::Phase::Running) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(world.clock.now() < from, "taken up before the first is due");
+    tokio::time::sleep(Duration::from_millis((due(count) - world.clock.now()).unsigned_abs())).await;
+    world.until_sent(count).await;
+    let mut late: Vec<Millis> =
+        world.attempts_made().into_iter().map(|(n, started_at, _)| started_at - due(n)).collect();
+    late.sort_unstable();
+    let at = |share: f64| late[((late.len() - 1) as f64 * share) as usize];
+    [late[0], at(0.5), at(0.99), late[late.len() - 1]]
 }
 
 fn main() {
@@ -307,5 +352,8 @@ fn main() {
             let (half, most) = latencies(&receiver.1, hanging, 1_000).await;
             println!("1000 /s, {hanging} of 100 endpoints hang: the others' p50 {half} ms, p99 {most} ms");
         }
+        let waits = (seconds() * 10_000.0) as u64;
+        let [least, half, most, last] = waiting(&receiver.1, waits, 2_000).await;
+        println!("{waits} that wait, due at 2000 /s: late by {least} to {last} ms, p50 {half}, p99 {most}");
     });
 }

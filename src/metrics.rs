@@ -129,7 +129,7 @@ impl Metrics {
         for outcome in crate::wire::output::Outcome::ALL {
             self.delivery_attempts.with_label_values(&[outcome.name()]).inc_by(0);
         }
-        for state in ["healthy", "degraded", "open", "half_open"] {
+        for state in ["healthy", "degraded", "open", "half_open", "disabled"] {
             self.delivery_transitions.with_label_values(&[state]).inc_by(0);
         }
         for reason in ["attempts_exhausted", "max_age", "terminal_status", "endpoint_removed"] {

@@ -54,7 +54,8 @@ impl App {
             let detail = "a test is not sent again; POST /v1/endpoints/{endpoint_id}/test makes a new one";
             return Err(Problem::new(409, "is_a_test", detail));
         }
-        let delivery = Box::new(Delivery { delivery_id: String::new(), ..delivery });
+        let delivery =
+            Box::new(Delivery { delivery_id: id::delivery_by_chance(uuid::Uuid::new_v4().as_u128()), ..delivery });
         let partition = id::partition_of(&delivery.user_id, self.log.partitions());
         let key = delivery.user_id.clone();
         let again = Internal::Redeliver { delivery, asked_at: self.clock.now() };
@@ -78,7 +79,12 @@ impl App {
         self.refuse_disabled(&self.known_endpoint(asked)?)?;
         let of = (asked.caller.project.as_str(), asked.route.parts[0].as_str());
         let turn = self.turn(of).await?;
-        let mut places = self.lists()?.recoverable(of, span, MAX_RECOVERED + 1).map_err(super::lists::broken)?;
+        let lists = self.lists.clone().ok_or_else(super::lists::missing)?;
+        let (project, endpoint_id) = (of.0.to_owned(), of.1.to_owned());
+        let search = move || lists.recoverable((&project, &endpoint_id), span, MAX_RECOVERED + 1);
+        let found = tokio::task::spawn_blocking(search).await;
+        let found = found.map_err(|e| Problem::new(500, "internal", e.to_string()))?;
+        let mut places = found.map_err(super::lists::broken)?;
         let more = places.len() > MAX_RECOVERED;
         places.truncate(MAX_RECOVERED);
         let count = places.len();

@@ -105,7 +105,7 @@ impl App {
             project: project.clone(),
             endpoint_id: endpoint_id.clone(),
             act,
-            if_match: None,
+            if_match: self.if_match(asked, Kind::Endpoint, &asked.route.parts[0])?,
             asked_at: self.clock.now(),
             request_id: asked.request_id.to_owned(),
         });
@@ -120,7 +120,8 @@ impl App {
         self.known_endpoint(asked)?;
         let partition = id::partition_of(TESTER, self.log.partitions());
         let (project, endpoint_id) = (asked.caller.project.clone(), asked.route.parts[0].clone());
-        let ping = Internal::Ping { project, endpoint_id, asked_at: self.clock.now() };
+        let delivery_id = id::delivery_by_chance(uuid::Uuid::new_v4().as_u128());
+        let ping = Internal::Ping { project, endpoint_id, delivery_id, asked_at: self.clock.now() };
         let mut waiter = self.tell_internal(At { topic: Topic::Events, partition }, TESTER, &ping).await?;
         match tokio::time::timeout(LONGEST_ATTEMPT + TEST_MARGIN, waiter.next()).await {
             Ok(Some(Told::Attempted { delivery_id, http_status, outcome, error })) => {
@@ -141,10 +142,17 @@ impl App {
 
 /// The body, or an empty object where it is left out.
 pub(super) fn text<'a>(asked: &'a Asked<'_>) -> Result<&'a str, Problem> {
+    no_query(asked)?;
     if asked.body.is_empty() {
         return Ok("{}");
     }
     strict::check(&asked.body).map_err(Problem::json)
+}
+
+/// A query says nothing here: what was meant as a rehearsal must not come true.
+pub(super) fn no_query(asked: &Asked<'_>) -> Result<(), Problem> {
+    let detail = "this route takes no query";
+    if asked.query.is_empty() { Ok(()) } else { Err(Problem::field(Code::UnknownField, "", detail)) }
 }
 
 /// A body that may say nothing.

@@ -50,6 +50,7 @@ impl App {
         match *method {
             Method::GET => self.show(asked, kind, &id),
             Method::DELETE => {
+                super::endpoints::no_query(asked)?;
                 let if_match = self.if_match(asked, kind, &id)?;
                 let draft = Draft { kind, id, body: None, new_secret: None, create: false, if_match };
                 let outcome = self.define(asked, &draft).await?;
@@ -135,7 +136,7 @@ impl App {
 
     /// The version that has to be in force: of several that are named, the one
     /// that is.
-    fn if_match(&self, asked: &Asked<'_>, kind: Kind, id: &str) -> Result<Option<u64>, Problem> {
+    pub(super) fn if_match(&self, asked: &Asked<'_>, kind: Kind, id: &str) -> Result<Option<u64>, Problem> {
         let Some(value) = asked.headers.get(header::IF_MATCH) else { return Ok(None) };
         let failed = |detail| Problem::new(412, "precondition_failed", detail);
         let current = self.view.get(&asked.caller.project, kind, id).map(|shown| shown.record.version);

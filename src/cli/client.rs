@@ -60,6 +60,10 @@ impl Client {
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
+        self.said(request).await
+    }
+
+    async fn said(&self, request: reqwest::RequestBuilder) -> Result<Said, Failure> {
         let answer = request.send().await.map_err(|error| {
             let base = &self.base;
             let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), |s| s.to_string());
@@ -69,6 +73,28 @@ impl Client {
         let bytes = answer.bytes().await.map_err(|e| Failure::unreachable(e.to_string()))?;
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         Ok(Said { status, body })
+    }
+
+    /// Sends a body that is JSON already.
+    ///
+    /// # Errors
+    /// Exit code 4 when the server cannot be reached.
+    pub async fn post_text(&self, path: &str, body: &str) -> Result<Said, Failure> {
+        let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.key);
+        self.said(request.header("content-type", "application/json").body(body.to_owned())).await
+    }
+
+    /// The text of a page that is no JSON.
+    ///
+    /// # Errors
+    /// Exit code 4 when the server cannot be reached.
+    pub async fn text(&self, path: &str) -> Result<String, Failure> {
+        let answer = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.key).send().await;
+        let text = answer.and_then(reqwest::Response::error_for_status).map(reqwest::Response::text);
+        match text {
+            Ok(text) => text.await.map_err(|e| Failure::unreachable(e.to_string())),
+            Err(error) => Err(Failure::unreachable(error.to_string())),
+        }
     }
 
     /// The body of a success; a problem is told as the failure.

@@ -111,14 +111,18 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
             let said = client.expect(Method::POST, &path, None).await?;
             let name = |member: &str| said[member].as_str().unwrap_or("pending").to_owned();
             let line = format!("{} sends {} again", name("delivery_id"), name("message_id"));
-            print(context, &said, &line);
+            output::said(context.format, &said, &line);
             Ok(())
         }
         What::Recover { endpoint, since, until } => {
             let body = span(since, until.as_deref())?;
             let path = format!("/v1/endpoints/{}/recover", part(endpoint));
             let said = client.expect(Method::POST, &path, Some(&body)).await?;
-            print(context, &said, &format!("{} deliveries are sent again{}", said["count"], more(&said, "recover")));
+            output::said(
+                context.format,
+                &said,
+                &format!("{} deliveries are sent again{}", said["count"], more(&said, "recover")),
+            );
             Ok(())
         }
         What::Backfill { endpoint, since, until, dry_run, rate } => {
@@ -130,7 +134,11 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
             let path = format!("/v1/endpoints/{}/backfill", part(endpoint));
             let said = client.expect(Method::POST, &path, Some(&body)).await?;
             let verb = if *dry_run { "would be" } else { "are" };
-            print(context, &said, &format!("{} messages {verb} sent{}", said["count"], more(&said, "backfill")));
+            output::said(
+                context.format,
+                &said,
+                &format!("{} messages {verb} sent{}", said["count"], more(&said, "backfill")),
+            );
             Ok(())
         }
     }
@@ -153,13 +161,6 @@ fn more(said: &Value, verb: &str) -> String {
 fn check_time(name: &str, text: Option<&str>) -> Result<(), Failure> {
     let parsed = text.map_or(Ok(0), time::parse_time);
     parsed.map(drop).map_err(|wanted| Failure::usage(format!("--{name} must be {wanted}")))
-}
-
-fn print(context: &Context, said: &Value, line: &str) {
-    match context.format {
-        Format::Json => output::json(said),
-        Format::Text => output::line(line),
-    }
 }
 
 async fn list(context: &Context, client: &Client, filters: &str, limit: usize) -> Result<(), Failure> {

@@ -4,10 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::client::{Client, part};
-use super::{Context, Failure, Format, ServerArgs, output};
+use super::{Context, Failure, ServerArgs, output};
 use crate::bridge::auth::Kind;
 use crate::domain::time;
 use crate::wire::profile;
@@ -48,7 +48,11 @@ pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure>
             let path = format!("/v1/endpoints/{}", part(endpoint));
             let said = client.expect(Method::POST, &format!("{path}/enable"), None).await?;
             let outcome = if said["changed"] == false { "was enabled already" } else { "is enabled" };
-            print(context, &said, &format!("{endpoint} {outcome}; `askwhen deliveries recover` sends what it missed"));
+            output::said(
+                context.format,
+                &said,
+                &format!("{endpoint} {outcome}; `askwhen deliveries recover` sends what it missed"),
+            );
         }
         What::RotateSecret { endpoint, overlap, secret_env, ed25519 } => {
             let mut body = json!({"overlap": overlap});
@@ -74,7 +78,7 @@ pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure>
                 line.push_str(&format!("; receivers verify with {public}"));
                 said["public_key"] = public.into();
             }
-            print(context, &said, &line);
+            output::said(context.format, &said, &line);
         }
         What::Test { endpoint } => {
             let path = format!("/v1/endpoints/{}/test", part(endpoint));
@@ -82,7 +86,7 @@ pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure>
             let outcome = said["outcome"].as_str().unwrap_or_default();
             let status = said["http_status"].as_u64().map(|status| format!(", status {status}")).unwrap_or_default();
             let error = said["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
-            print(context, &said, &format!("{endpoint}: {outcome}{status}{error}"));
+            output::said(context.format, &said, &format!("{endpoint}: {outcome}{status}{error}"));
             if outcome != "delivered" {
                 return Err(Failure::failed(format!("{endpoint} did not take the test")));
             }
@@ -99,11 +103,4 @@ fn key_pair() -> Result<String, Failure> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| Failure::failed(format!("no random bytes can be had: {e}")))?;
     Ok(format!("whsk_{}", STANDARD.encode(seed)))
-}
-
-fn print(context: &Context, said: &Value, line: &str) {
-    match context.format {
-        Format::Json => output::json(said),
-        Format::Text => output::line(&output::escape(line)),
-    }
 }

@@ -11,6 +11,7 @@ mod explain;
 mod export;
 mod files;
 mod get;
+mod import;
 mod output;
 mod send;
 mod serve;
@@ -89,6 +90,8 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Show how a survey fares: considered, offered, displayed, answered, and why not
     Stats(stats::StatsArgs),
+    /// Bring history from a file into the journal, with its original times
+    Import(import::ImportArgs),
     /// List, show and resend deliveries; recover what an endpoint has missed
     Deliveries(deliveries::DeliveriesArgs),
     /// Enable an endpoint, rotate its secret, send it a test
@@ -236,6 +239,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Get(args) => get::run(&context, &args).await,
         Verb::Explain(args) => explain::run(&context, &args).await,
         Verb::Stats(args) => stats::run(&context, &args).await,
+        Verb::Import(args) => import::run(&context, &args).await,
         Verb::Deliveries(args) => deliveries::run(&context, &args).await,
         Verb::Endpoints(args) => endpoints::run(&context, &args).await,
         Verb::Send(args) => send::run(&context, &args).await,

@@ -4,6 +4,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 use std::io::Write as _;
 
+use super::Format;
+
 /// A line on standard output.
 pub fn line(text: &str) {
     let mut out = std::io::stdout().lock();
@@ -14,6 +16,14 @@ pub fn line(text: &str) {
 
 pub fn json(value: &Value) {
     line(&serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+/// What a server said, or a line about it.
+pub fn said(format: Format, said: &Value, text: &str) {
+    match format {
+        Format::Json => json(said),
+        Format::Text => line(&escape(text)),
+    }
 }
 
 /// Columns without borders, so that other programs can cut them.

@@ -14,7 +14,7 @@ use crate::domain::id;
 use crate::domain::message::Seen;
 use crate::domain::time::Millis;
 use crate::log::{At, Log, Reader, Record};
-use crate::store::{Family, Store};
+use crate::store::{self, Batch, Family, Store};
 use crate::thread::{Bell, News, Service};
 use crate::wire::listing::{Filter, List, Page, Place};
 use crate::wire::output::DeliveryRecord;
@@ -33,6 +33,8 @@ const TOPICS: [Topic; 8] = [
     Topic::Displays,
 ];
 const POSITIONS: &[u8] = b"positions";
+const FORMAT_KEY: &[u8] = b"format";
+const FORMAT: &[u8] = &[2];
 const ROUND_BYTES: usize = 1 << 20;
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 /// Rows of each kind taken away at a time.
@@ -202,6 +204,7 @@ fn follow(log: &Log, reader: &mut Reader, store: &Store, known: &mut Option<Posi
     let mut positions = match known.take() {
         Some(positions) => positions,
         None => {
+            make_anew(store).map_err(|e| text(&e))?;
             let stored = store.get(Family::Meta, POSITIONS).map_err(|e| text(&e))?;
             let stored: Positions =
                 stored.map_or_else(BTreeMap::new, |bytes| serde_json::from_slice(&bytes).unwrap_or_default());
@@ -238,6 +241,19 @@ fn follow(log: &Log, reader: &mut Reader, store: &Store, known: &mut Option<Posi
     store.write(batch).map_err(|e| text(&e))?;
     *known = Some(positions);
     Ok(true)
+}
+
+/// A projection of another format is thrown away: everything in it is in the topics.
+fn make_anew(store: &Store) -> Result<(), store::Error> {
+    if store.get(Family::Meta, FORMAT_KEY)?.is_some_and(|format| format == FORMAT) {
+        return Ok(());
+    }
+    let mut batch = Batch::default();
+    for family in [Family::Entries, Family::Index, Family::Meta] {
+        batch.delete_range(family, [0], [0xff; 64]);
+    }
+    batch.put(Family::Meta, FORMAT_KEY, FORMAT);
+    store.write(batch)
 }
 
 fn from_where_the_log_begins(log: &Log, mut positions: Positions) -> Result<Positions, crate::log::Error> {

@@ -76,6 +76,13 @@ impl Sender {
         went
     }
 
+    /// How an attempt went that came to no end.
+    pub fn panicked(&self) -> Went {
+        let now = self.clock.now();
+        let went = failed(Outcome::NotSent, "the attempt has failed inside askwhen; see its log".into());
+        Went { started_at: now, ended_at: now, ..went }
+    }
+
     async fn exchange(&self, delivery: &Delivery, defined: &Defined, keys: &Keys, attempt: u32) -> Went {
         let endpoint = &defined.endpoint;
         let url = match address::check_url(&endpoint.url, self.clients.allowed()) {

@@ -11,7 +11,6 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
@@ -22,7 +21,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
@@ -33,6 +32,7 @@ use super::endpoints::Defined;
 use crate::domain::address;
 use crate::wire::tls;
 
+const MAX_PROXY_HEAD_BYTES: usize = 8 << 10;
 /// Largest head of an answer.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 const IDLE_CONNECTIONS: usize = 32;
@@ -46,7 +46,7 @@ const MAX_CLIENTS: usize = 1_024;
 const NAME_KEPT: Duration = Duration::from_secs(60);
 
 /// How attempts go out.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct WayOut {
     /// Networks that are otherwise refused.
     pub allow_targets: Vec<IpNet>,
@@ -83,6 +83,7 @@ type Pooled = Client<Connector, Full<Bytes>>;
 /// What tells one client from another: TLS settings and the connect timeout.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Kind {
+    https: bool,
     ca: Option<String>,
     shown: Option<(String, String)>,
     connect_timeout: Duration,
@@ -110,7 +111,8 @@ impl Clients {
     /// # Errors
     /// Why there is no answer.
     pub async fn send(&self, defined: &Defined, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Fault> {
-        let sent = self.pool(defined)?.request(request).await;
+        let https = request.uri().scheme() == Some(&Scheme::HTTPS);
+        let sent = self.pool(defined, https)?.request(request).await;
         sent.map_err(|error| {
             let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
             while let Some(inner) = source {
@@ -123,11 +125,12 @@ impl Clients {
         })
     }
 
-    fn pool(&self, defined: &Defined) -> Result<Pooled, Fault> {
+    fn pool(&self, defined: &Defined, https: bool) -> Result<Pooled, Fault> {
         let endpoint = &defined.endpoint;
         let settings = endpoint.tls.as_ref();
         let chain = settings.and_then(|tls| tls.client_cert.clone());
         let kind = Kind {
+            https,
             ca: settings.and_then(|tls| tls.ca.clone()),
             shown: chain.zip(defined.client_key.clone()),
             connect_timeout: Duration::from_millis(endpoint.retry.connect_timeout.unsigned_abs()),
@@ -135,28 +138,31 @@ impl Clients {
         if settings.is_some_and(|tls| tls.client_cert.is_some()) && kind.shown.is_none() {
             return Err(Fault::Unusable("the client certificate has no private key that can be read".into()));
         }
-        let mut pools = self.pools.lock().expect("no panic holds this lock");
-        if let Some(pool) = pools.get(&kind) {
+        if let Some(pool) = self.pools.lock().expect("no panic holds this lock").get(&kind) {
             return Ok(pool.clone());
         }
-        if pools.len() >= MAX_CLIENTS {
-            // Connections under way live on; idle ones are opened anew.
-            pools.clear();
-        }
+        // Reads the certificates that the machine trusts: not under the lock. Should
+        // that fail it is the machine's fault, and the next attempt tries again.
         let shown = kind.shown.as_ref().map(|(chain, key)| (chain.as_str(), key.as_str()));
-        let tls = tls::client(kind.ca.as_deref(), shown).map(|config| TlsConnector::from(Arc::new(config)));
-        let connector = Connector {
-            way_out: self.way_out.clone(),
-            names: self.names.clone(),
-            tls: tls.map_err(|why| format!("tls {why}")),
-            timeout: kind.connect_timeout,
+        let tls = if https {
+            let config = tls::client(kind.ca.as_deref(), shown).map_err(|why| Fault::Unusable(format!("tls {why}")))?;
+            Some(TlsConnector::from(Arc::new(config)))
+        } else {
+            None
         };
+        let connector =
+            Connector { way_out: self.way_out.clone(), names: self.names.clone(), tls, timeout: kind.connect_timeout };
         let pool = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .http1_max_buf_size(MAX_HEAD_BYTES)
             .build(connector);
+        let mut pools = self.pools.lock().expect("no panic holds this lock");
+        if pools.len() >= MAX_CLIENTS {
+            // Connections under way live on; idle ones are opened anew.
+            pools.clear();
+        }
         pools.insert(kind, Pooled::clone(&pool));
         Ok(pool)
     }
@@ -208,8 +214,7 @@ impl Names {
     }
 
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Fault> {
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(ip) = bare.parse() {
+        if let Ok(ip) = bare(host).parse() {
             return Ok(vec![ip]);
         }
         let resolver = self.0.as_ref().map_err(|why| Fault::Connect(why.clone()))?;
@@ -228,7 +233,8 @@ impl Names {
 struct Connector {
     way_out: Arc<WayOut>,
     names: Names,
-    tls: Result<TlsConnector, String>,
+    /// For `https:`.
+    tls: Option<TlsConnector>,
     timeout: Duration,
 }
 
@@ -241,20 +247,16 @@ impl Connector {
     }
 
     async fn connect_at_last(&self, to: &Uri) -> Result<Link, Fault> {
-        let https = to.scheme() == Some(&Scheme::HTTPS);
+        let https = self.tls.is_some();
         let host = to.host().ok_or_else(|| Fault::Connect("the URL has no host".into()))?;
         let port = to.port_u16().unwrap_or(if https { 443 } else { 80 });
         let judged = self.judged(host, https).await?;
         let stream = match &self.way_out.proxy {
-            None => first(&judged, port).await?,
-            Some(proxy) => self.through(proxy, judged[0], port).await?,
+            None => first(&judged, port, self.timeout).await?,
+            Some(proxy) => self.through(proxy, &judged, port).await?,
         };
-        if !https {
-            return Ok(Link(TokioIo::new(Box::new(stream))));
-        }
-        let connector = self.tls.as_ref().map_err(|why| Fault::Tls(why.clone()))?;
-        let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(bare).map_err(|e| Fault::Tls(e.to_string()))?;
+        let Some(connector) = &self.tls else { return Ok(Link(TokioIo::new(Box::new(stream)))) };
+        let name = ServerName::try_from(bare(host).to_owned()).map_err(|e| Fault::Tls(e.to_string()))?;
         let secured = connector.connect(name, stream).await.map_err(|e| Fault::Tls(deepest(&e)))?;
         Ok(Link(TokioIo::new(Box::new(secured))))
     }
@@ -272,53 +274,84 @@ impl Connector {
         Ok(found)
     }
 
-    /// The proxy is told the judged address, never the name.
-    async fn through(&self, proxy: &Url, to: IpAddr, port: u16) -> Result<TcpStream, Fault> {
+    /// The proxy is told the judged addresses, never the name. That it cannot reach
+    /// them is the receiver's fault, as it would be without a proxy.
+    async fn through(&self, proxy: &Url, to: &[IpAddr], port: u16) -> Result<TcpStream, Fault> {
         let fault = |why: String| Fault::Proxy(format!("the proxy: {why}"));
         let host = proxy.host_str().ok_or_else(|| fault("its URL has no host".into()))?;
         let own_port = proxy.port_or_known_default().unwrap_or(80);
         let addresses = self.names.addresses(host).await.map_err(|error| fault(error.to_string()))?;
-        let target = format!("https://{}", SocketAddr::new(to, port));
-        let target: Uri = target.parse().map_err(|_| fault("the target cannot be spelled".into()))?;
-        let own: Uri = format!("http://{host}:{own_port}").parse().map_err(|_| fault("its URL".into()))?;
-        let mut tunnel = Tunnel::new(own, ToProxy { addresses, port: own_port });
-        if !proxy.username().is_empty() {
-            let pair = format!("{}:{}", decoded(proxy.username()), decoded(proxy.password().unwrap_or_default()));
-            let value = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pair);
-            let value = format!("Basic {value}").parse().map_err(|_| fault("its password".into()))?;
-            tunnel = tunnel.with_auth(value);
+        let mut last = Fault::Connect("there is no address".into());
+        for ip in to.iter().take(TRIED_ADDRESSES) {
+            let stream = first(&addresses, own_port, self.timeout).await;
+            let mut stream = stream.map_err(|error| fault(error.to_string()))?;
+            match tunnel(&mut stream, proxy, SocketAddr::new(*ip, port))
+                .await
+                .map_err(|error| fault(error.to_string()))?
+            {
+                200..300 => return Ok(stream),
+                status @ 502..505 => last = Fault::Connect(format!("the proxy cannot reach it (status {status})")),
+                407 => return Err(fault("it wants another user name and password (status 407)".into())),
+                status => return Err(fault(format!("it answered CONNECT with status {status}"))),
+            }
         }
-        let link = tunnel.call(target).await.map_err(|error| fault(deepest(&error)))?;
-        Ok(link.into_inner())
+        Err(last)
     }
+}
+
+/// Asks a proxy for a way; gives the status of its answer.
+async fn tunnel(stream: &mut TcpStream, proxy: &Url, to: SocketAddr) -> std::io::Result<u16> {
+    let mut request = format!("CONNECT {to} HTTP/1.1\r\nhost: {to}\r\n");
+    if !proxy.username().is_empty() {
+        let pair = format!("{}:{}", decoded(proxy.username()), decoded(proxy.password().unwrap_or_default()));
+        let pair = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pair);
+        request.push_str(&format!("proxy-authorization: Basic {pair}\r\n"));
+    }
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= MAX_PROXY_HEAD_BYTES {
+            return Err(std::io::Error::other("its answer has no end"));
+        }
+        // A byte at a time: what comes behind the head is the receiver's.
+        head.push(stream.read_u8().await?);
+    }
+    let status = head.strip_prefix(b"HTTP/1.").and_then(|rest| std::str::from_utf8(rest.get(2..5)?).ok()?.parse().ok());
+    status.ok_or_else(|| std::io::Error::other("its answer is no HTTP"))
+}
+
+/// A host without the brackets of an IPv6 address.
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 fn decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// The first address that answers.
-async fn first(addresses: &[IpAddr], port: u16) -> Result<TcpStream, Fault> {
+/// The first address that answers; each gets its share of the time.
+async fn first(addresses: &[IpAddr], port: u16, timeout: Duration) -> Result<TcpStream, Fault> {
     let mut last = Fault::Connect("there is no address".into());
-    for ip in addresses.iter().take(TRIED_ADDRESSES) {
-        match TcpStream::connect(SocketAddr::new(*ip, port)).await {
-            Ok(stream) => {
+    let tried = addresses.len().min(TRIED_ADDRESSES);
+    for ip in &addresses[..tried] {
+        let connecting = TcpStream::connect(SocketAddr::new(*ip, port));
+        match tokio::time::timeout(timeout / tried as u32, connecting).await {
+            Ok(Ok(stream)) => {
                 stream.set_nodelay(true).map_err(|error| Fault::Connect(error.to_string()))?;
                 return Ok(stream);
             }
-            Err(error) => last = Fault::Connect(error.to_string()),
+            Ok(Err(error)) => last = Fault::Connect(error.to_string()),
+            Err(_) => last = Fault::ConnectTimeout(format!("no connection within {} ms", timeout.as_millis())),
         }
     }
     Err(last)
 }
 
-/// A future of a connection.
-type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send>>;
-
 impl Service<Uri> for Connector {
     type Response = Link;
     type Error = Fault;
-    type Future = Connecting<Link>;
+    type Future = Pin<Box<dyn Future<Output = Result<Link, Fault>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         Poll::Ready(Ok(()))
@@ -326,27 +359,6 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, to: Uri) -> Self::Future {
         Box::pin(self.clone().connect(to))
-    }
-}
-
-/// The connection to the proxy itself, wherever it is asked to go.
-struct ToProxy {
-    addresses: Vec<IpAddr>,
-    port: u16,
-}
-
-impl Service<Uri> for ToProxy {
-    type Response = TokioIo<TcpStream>;
-    type Error = Fault;
-    type Future = Connecting<TokioIo<TcpStream>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let (addresses, port) = (self.addresses.clone(), self.port);
-        Box::pin(async move { Ok(TokioIo::new(first(&addresses, port).await?)) })
     }
 }
 

@@ -82,7 +82,7 @@ impl Endpoints {
 
     /// Takes what is told of an endpoint, by every partition and in any order;
     /// gives its lines.
-    pub fn take(&mut self, told: Told, now: Millis) -> [u64; 2] {
+    pub fn take(&mut self, told: Told) -> [u64; 2] {
         let lines = [false, true].map(|test| line(&told.project, &told.endpoint_id, test));
         let known = self.known.entry(lines[0]).or_default();
         (known.project, known.endpoint_id) = (told.project, told.endpoint_id);
@@ -92,23 +92,24 @@ impl Endpoints {
                 let defined = read.map(|read| {
                     Arc::new(open(&self.key, (&known.project, &known.endpoint_id), read.endpoint, version))
                 });
-                let anew = match (&known.defined, &defined) {
-                    (Some(old), Some(new)) => {
-                        old.endpoint.url != new.endpoint.url
-                            || (!old.endpoint.is_enabled() && new.endpoint.is_enabled())
-                    }
-                    _ => false,
-                };
-                (known.version, known.defined, known.ending) = (version, defined, None);
-                if anew && known.health != Health::default() {
-                    known.health = Health::anew(now);
-                    self.to_tell.insert((now, lines[0]));
+                let on = |defined: &Option<Arc<Defined>>| defined.as_ref().is_some_and(|d| d.endpoint.is_enabled());
+                if known.version > 0 && on(&known.defined) && !on(&defined) {
+                    let (project, endpoint_id) = (&known.project, &known.endpoint_id);
+                    tracing::info!(project, endpoint_id, version, "nothing is sent to an endpoint any more");
+                    crate::metrics::get().delivery_transitions.with_label_values(&["disabled"]).inc();
                 }
+                let rate = |defined: &Option<Arc<Defined>>| defined.as_ref().and_then(|d| d.endpoint.rate_limit);
+                if rate(&known.defined) != rate(&defined) {
+                    known.pace = Pace::default();
+                }
+                (known.version, known.defined, known.ending) = (version, defined, None);
                 self.changed = true;
             }
             What::Fares { seq, by, health } if seq > known.seq => {
                 known.seq = seq;
-                if by != self.by {
+                // What is known here may be newer by now.
+                let newer = health.since >= known.health.since || by.is_empty();
+                if by != self.by && newer {
                     known.told = health.clone();
                     known.health = health;
                     self.to_tell.extend(known.health.until.map(|until| (until, lines[0])));
@@ -153,7 +154,7 @@ impl Endpoints {
             self.to_tell.insert((known.told_at.map_or(now, |at| now.max(at + TELL_EVERY)), line));
         }
         let own = (f64::from(defined.concurrency) * share).ceil().max(1.0) as u32;
-        let most = known.health.most(own);
+        let most = if defined.retry.breaker { known.health.most(own) } else { own };
         if under_way >= most {
             return match known.health.until {
                 Some(until) if known.health.state == State::Open => Ready::At(until),
@@ -170,6 +171,18 @@ impl Endpoints {
             },
             None => Ready::Now,
         }
+    }
+
+    /// Whether nothing is sent there for now: little of it is worth being in memory.
+    pub fn is_held(&self, line: u64) -> bool {
+        self.known.get(&line).is_some_and(|known| known.ending.is_some() || known.health.state == State::Open)
+    }
+
+    /// Other processes know better from now on.
+    pub fn forget(&mut self) {
+        self.known.clear();
+        self.to_tell.clear();
+        self.changed = true;
     }
 
     /// Takes what an attempt said about its endpoint.

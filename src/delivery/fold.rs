@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use index::{Due, due_id, line, split};
+pub use index::{Due, before, due_id, line, split};
 pub use told::{Told, What};
 
 use super::records::{self, Write};
@@ -29,6 +29,8 @@ const TOPICS: [Topic; 6] =
     [Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d, Topic::Dead];
 
 const POSITIONS: &[u8] = b"positions";
+/// Of the store; another one is refused, never reinterpreted.
+const FORMAT: u32 = 2;
 const ROUND_BYTES: usize = 256 << 10;
 /// Entries of the due index read at a time, at most.
 const EACH_AT_A_TIME: usize = 512;
@@ -66,6 +68,9 @@ pub enum Phase {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Positions {
+    /// Of everything in the store.
+    #[serde(default)]
+    pub format: u32,
     /// Hex of the log's.
     pub incarnation: String,
     /// Next offset by the topic's name.
@@ -137,8 +142,17 @@ impl Fold {
     /// When the store belongs to another log, or is ahead of this one.
     pub fn open(partition: u32, log: &Log, store: Arc<Store>, bell: Arc<Bell>) -> Result<Fold, Error> {
         let incarnation = format!("{:032x}", log.incarnation());
-        let mut positions = Fold::stored_positions(&store)?
-            .unwrap_or_else(|| Positions { incarnation: incarnation.clone(), next: BTreeMap::new() });
+        let mut positions = Fold::stored_positions(&store)?.unwrap_or_else(|| Positions {
+            format: FORMAT,
+            incarnation: incarnation.clone(),
+            next: BTreeMap::new(),
+        });
+        if positions.format != FORMAT {
+            let found = positions.format;
+            return Err(Error::Refused(format!(
+                "the delivery's state is of format {found}; this version reads {FORMAT}"
+            )));
+        }
         if positions.incarnation != incarnation {
             return Err(Error::Refused("the delivery's state belongs to another log".into()));
         }

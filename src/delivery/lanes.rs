@@ -122,7 +122,8 @@ impl Lanes {
             return None;
         }
         while let Some(line) = self.turns[class].pop_front() {
-            let queue = self.queues.get_mut(&line).expect("turns are of queues");
+            // Its last item may have been given up with its partition.
+            let Some(queue) = self.queues.get_mut(&line) else { continue };
             queue.in_turn[class] = false;
             let under_way = queue.under_way;
             match ready(line, under_way) {
@@ -172,8 +173,14 @@ impl Lanes {
             queue.items.iter_mut().for_each(|items| items.retain(|item| item.partition != partition));
         }
         self.queues.retain(|_, queue| queue.under_way > 0 || queue.len() > 0);
-        let queues = &self.queues;
-        self.turns.iter_mut().for_each(|turns| turns.retain(|line| queues.contains_key(line)));
+        for class in [FIRSTS, RETRIES] {
+            let queues = &mut self.queues;
+            self.turns[class].retain(|line| {
+                let Some(queue) = queues.get_mut(line) else { return false };
+                queue.in_turn[class] = !queue.items[class].is_empty();
+                queue.in_turn[class]
+            });
+        }
         self.queued = self.queues.values().map(Queue::len).sum();
     }
 
@@ -287,10 +294,14 @@ mod tests {
         let mut lanes = Lanes::new(10);
         for line in 1..5 {
             lanes.push(item(line, line as u32, line, true));
+            lanes.push(item(line, 10 + line as u32, 10 + line, true));
         }
         let went = lanes.next(0, most(1)).unwrap();
         lanes.forget(0);
-        assert_eq!((lanes.queued(), lanes.under_way(), lanes.next(0, most(1))), (0, 1, None));
+        lanes.done(&went);
+        assert_eq!((lanes.queued(), lanes.under_way(), lanes.next(0, most(1))), (0, 0, None));
+        lanes.push(item(1, 7, 7, true));
+        let went = lanes.next(0, most(1)).unwrap();
         lanes.push(item(went.line, 9, 9, true));
         lanes.done(&went);
         assert_eq!(lanes.next(0, most(1)).map(|i| i.delivery_id), Some("9".into()));

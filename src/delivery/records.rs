@@ -15,8 +15,8 @@ const MAX_RAW_BYTES: usize = 1 << 20;
 pub type Write = (At, New);
 
 pub fn attempt(partition: u32, row: &Row, record: &AttemptRecord) -> Write {
-    let id = match record.outcome {
-        Outcome::NotSent => format!("{}/cancelled", record.delivery_id),
+    let id = match record.attempt {
+        0 => format!("{}/cancelled", record.delivery_id),
         _ => format!("{}/{}", record.delivery_id, record.attempt),
     };
     keyed((Topic::Attempts, partition), row, id, output::encode(record))

@@ -158,6 +158,7 @@ impl Loop {
             && Instant::now() < deadline
         {
             self.finish();
+            self.tell_registrar(self.setup.clock.now());
             turns.wait(Duration::from_millis(20));
         }
         for partition in self.parts.keys() {

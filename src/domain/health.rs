@@ -16,9 +16,10 @@ const OPEN_FIRST: Millis = 10 * SECOND;
 const OPEN_LONGEST: Millis = 5 * MINUTE;
 /// Nothing but failures for so long, and the endpoint is given up.
 const GIVE_UP_AFTER: Millis = 5 * DAY;
-/// That clock starts with failures this far apart, within a day.
+/// That clock starts with failures this far apart, but not further: a receiver may
+/// ask for a day of quiet after each.
 const SURE_AFTER: Millis = 12 * HOUR;
-const SURE_WITHIN: Millis = DAY;
+const SURE_WITHIN: Millis = 2 * DAY;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -137,9 +138,10 @@ impl Health {
 
     fn succeeded(&mut self, at: Millis, concurrency: u32) -> bool {
         self.failing_from = None;
-        self.failing_surely = false;
+        // Whoever was told that it fails for long is told that it does not.
+        let was_sure = std::mem::take(&mut self.failing_surely);
         self.failures.clear();
-        match self.state {
+        let changed = match self.state {
             // Of an attempt begun before it was opened.
             State::Open => false,
             State::HalfOpen => {
@@ -148,17 +150,19 @@ impl Health {
                 true
             }
             State::Healthy | State::Degraded => {
+                let ramped = self.ramp.is_some();
                 self.ramp = self.ramp.map(|ramp| ramp.saturating_mul(2)).filter(|ramp| *ramp < concurrency);
                 if self.ramp.is_none() {
                     self.opened = 0;
                 }
-                let changed = self.state == State::Degraded;
-                if changed {
+                let degraded = self.state == State::Degraded;
+                if degraded {
                     self.enter(State::Healthy, None, at);
                 }
-                changed
+                degraded || (ramped && self.ramp.is_none())
             }
-        }
+        };
+        changed || was_sure
     }
 
     /// Runs the clock of giving up; gives whether it has just become sure.
@@ -221,7 +225,8 @@ impl Health {
 
     /// Whether others need not be told of this after that.
     pub fn looks_like(&self, told: &Health) -> bool {
-        let look = |health: &Health| (health.state, health.reason, health.until, health.failing_surely);
+        let look =
+            |health: &Health| (health.state, health.reason, health.until, health.failing_surely, health.ramp.is_some());
         look(self) == look(told)
     }
 
@@ -308,6 +313,20 @@ mod tests {
     }
 
     #[test]
+    fn a_success_takes_back_what_was_told_of_failures() {
+        let mut health = Health::default();
+        health.see(0, FAILED, 10, true);
+        assert!(health.see(12 * HOUR, FAILED, 10, true).changed, "they lie far apart");
+        let told = health.clone();
+        assert!(health.see(24 * HOUR, Seen::Success, 10, true).changed);
+        assert!(!health.looks_like(&told));
+        let (mut health, _) = after(&failures(SECOND, 10));
+        health.tick(HOUR);
+        let changes: Vec<bool> = (0..5).map(|_| health.see(HOUR, Seen::Success, 10, true).changed).collect();
+        assert_eq!(changes, [true, false, false, true, false], "that it is back, and that it is well");
+    }
+
+    #[test]
     fn a_wish_holds_and_is_never_shortened() {
         let hold = |until| Seen::Failure { hold_until: Some(until) };
         let (mut health, _) = after(&[(0, hold(HOUR))]);
@@ -334,6 +353,7 @@ mod tests {
         saved.push((119 * HOUR, Seen::Success));
         saved.extend(failures(HOUR, 119).into_iter().map(|(at, seen)| (at + 120 * HOUR, seen)));
         assert_eq!(when(&saved), None, "one success and the clock starts anew");
+        assert_eq!(when(&failures(DAY + MINUTE, 60)), Some(5), "once a day will do");
         let mut health = Health::default();
         assert!(failures(HOUR, 500).iter().all(|(at, seen)| !health.see(*at, *seen, 10, false).give_up));
         assert_eq!(health.state, State::Degraded);

@@ -89,6 +89,11 @@ impl Origin {
     }
 }
 
+/// A delivery that an operator asks for, named by chance.
+pub fn delivery_by_chance(chance: u128) -> String {
+    format!("{}_{chance:032x}", Kind::Delivery.prefix())
+}
+
 /// The delivery that takes the place of one that has failed: the same however
 /// often it is asked for.
 pub fn successor(delivery_id: &str) -> String {

@@ -62,8 +62,10 @@ impl Pace {
     /// When the next one may go: `now` or later. `share` is the part of the rate
     /// that is this one's to use.
     pub fn next(&self, rate: Rate, share: f64, now: Millis) -> Millis {
-        let (_, slack) = Pace::spans(rate, share);
-        let at = self.even_us.saturating_sub(slack);
+        let (each, slack) = Pace::spans(rate, share);
+        // Whatever the rate or the share was before, one of these is waited for.
+        let latest = now.saturating_mul(1_000).saturating_add(each);
+        let at = self.even_us.saturating_sub(slack).min(latest);
         // Never early: the next whole millisecond.
         now.max(at.saturating_add(999).div_euclid(1_000))
     }
@@ -71,7 +73,8 @@ impl Pace {
     /// One goes now.
     pub fn take(&mut self, rate: Rate, share: f64, now: Millis) {
         let (each, _) = Pace::spans(rate, share);
-        self.even_us = self.even_us.max(now.saturating_mul(1_000)).saturating_add(each);
+        let now_us = now.saturating_mul(1_000);
+        self.even_us = self.even_us.clamp(now_us, now_us.saturating_add(100_000)).saturating_add(each);
     }
 
     /// Microseconds between two, and how far ahead of the even pace one may be.

@@ -13,8 +13,8 @@ use crate::domain::time::Millis;
 use crate::wire::definition::Kind;
 
 impl Engine {
-    /// The same message under its own `webhook-id`, as a delivery of its own.
-    /// Without a delivery id it gets a new one each time.
+    /// The same message under its own `webhook-id`, as a delivery of its own: whoever
+    /// asks has named it, so that a copy of this record makes no other.
     pub(super) fn redeliver(
         &mut self,
         at: Moment<'_>,
@@ -34,9 +34,6 @@ impl Engine {
         if let Some((code, detail)) = refusal {
             effects.reply = Some(Answer::Refused { code: code.into(), pointer: None, detail: detail.into() });
             return Ok(());
-        }
-        if delivery.delivery_id.is_empty() {
-            delivery.delivery_id = at.origin.id(IdKind::Delivery, &["again", &delivery.message_id]);
         }
         (delivery.created_at, delivery.test_for) = (at.now, None);
         let body = Json::of(&json!({"delivery_id": delivery.delivery_id, "message_id": delivery.message_id}));
@@ -60,7 +57,7 @@ impl Engine {
     pub(super) fn ping(
         &self,
         at: Moment<'_>,
-        (project, endpoint_id): (&str, &str),
+        (project, endpoint_id, delivery_id): (&str, &str, String),
         asked_at: Millis,
         effects: &mut Effects,
     ) {
@@ -74,7 +71,7 @@ impl Engine {
         };
         let natural = [project, endpoint_id, "test"];
         effects.outputs.push(outputs::delivery(Delivery {
-            delivery_id: at.origin.id(IdKind::Delivery, &natural),
+            delivery_id,
             message_id: at.origin.id(IdKind::Message, &natural),
             endpoint_id: endpoint_id.to_owned(),
             project: project.to_owned(),

@@ -30,11 +30,9 @@ use crate::wire::record::{Decoded, Defined, Internal, Query, Unreadable};
 use crate::wire::topic::Topic;
 use decided::Recent;
 use parking::Quotas;
+use registrar::REQUEST_LIFE;
 use table::Table;
 use users::Users;
-
-/// What was asked for longer ago is a copy of an old record.
-const REQUEST_LIFE: Millis = 10 * time::MINUTE;
 
 pub struct Engine {
     store: Arc<Store>,
@@ -341,8 +339,8 @@ impl Engine {
                     Internal::Redeliver { delivery, asked_at } => {
                         self.redeliver(at, *delivery, asked_at, &mut effects)?;
                     }
-                    Internal::Ping { project, endpoint_id, asked_at } => {
-                        self.ping(at, (&project, &endpoint_id), asked_at, &mut effects);
+                    Internal::Ping { project, endpoint_id, delivery_id, asked_at } => {
+                        self.ping(at, (&project, &endpoint_id, delivery_id), asked_at, &mut effects);
                     }
                     Internal::NameSeen { project, trigger } => {
                         registrar::name_seen(&mut self.table, at, &project, trigger, &mut effects);

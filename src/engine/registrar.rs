@@ -4,10 +4,11 @@
 use serde_json::Value;
 
 use super::table::{Table, knows_trigger};
-use super::to_partition;
+use super::{outputs, to_partition};
 use crate::actor::{Answer, Effects, Moment, Output};
 use crate::domain::definitions::MAX_NAMES;
 use crate::domain::endpoint::{Disabled, PreviousSecret, SealedSecret};
+use crate::domain::health::Health;
 use crate::domain::id::Kind as IdKind;
 use crate::domain::json::Json;
 use crate::domain::time::{self, MINUTE, Millis};
@@ -16,8 +17,8 @@ use crate::wire::output::{self, DefinitionRecord, definition_key};
 use crate::wire::record::{Act, Define, Defined, Fares, Internal, Operate};
 use crate::wire::topic::Topic;
 
-/// A request asked longer ago is a copy of an old record.
-const REQUEST_LIFE: Millis = 10 * MINUTE;
+/// What was asked for longer ago is a copy of an old record.
+pub const REQUEST_LIFE: Millis = 10 * MINUTE;
 const MAX_REQUESTS: usize = 10_000;
 /// Secrets of before that sign on.
 const MAX_PREVIOUS: usize = 5;
@@ -32,7 +33,7 @@ pub fn define(table: &mut Table, at: Moment<'_>, define: Define, effects: &mut E
         return None;
     }
     let judged = judge(table, &define);
-    conclude(table, judged, at, effects)
+    conclude(table, (judged, false), at, effects)
 }
 
 /// Does something with an endpoint, as [`define`].
@@ -42,7 +43,7 @@ pub fn operate(table: &mut Table, at: Moment<'_>, operate: &Operate, effects: &m
         return None;
     }
     let judged = operated(table, at, operate);
-    conclude(table, judged, at, effects)
+    conclude(table, (judged, matches!(operate.act, Act::Enable)), at, effects)
 }
 
 /// Whether a request is neither a copy nor old; from here on it is known.
@@ -59,7 +60,12 @@ fn is_new(table: &mut Table, at: Moment<'_>, request_id: &str, asked_at: Millis)
     true
 }
 
-fn conclude(table: &Table, judged: Result<Defined, Answer>, at: Moment<'_>, effects: &mut Effects) -> Option<Defined> {
+fn conclude(
+    table: &Table,
+    (judged, enabled): (Result<Defined, Answer>, bool),
+    at: Moment<'_>,
+    effects: &mut Effects,
+) -> Option<Defined> {
     match judged {
         Err(refusal) => {
             effects.reply = Some(refusal);
@@ -68,22 +74,40 @@ fn conclude(table: &Table, judged: Result<Defined, Answer>, at: Moment<'_>, effe
         Ok(defined) => {
             if defined.changed {
                 write_out(&defined, at, effects);
-                forget_health(table, &defined, at, effects);
+            }
+            if defined.changed || enabled {
+                begin_anew(table, &defined, enabled, at, effects);
             }
             Some(tell_all(defined, at, effects))
         }
     }
 }
 
-/// An endpoint that is gone, that goes elsewhere or is enabled again begins anew.
-fn forget_health(table: &Table, defined: &Defined, at: Moment<'_>, effects: &mut Effects) {
-    let before = table.row(&defined.project, defined.kind, &defined.id).and_then(|row| row.body.as_ref());
-    let (Kind::Endpoint, Some(before)) = (defined.kind, before.map(Json::value)) else { return };
+/// An endpoint that is gone has no health; one that comes back, goes elsewhere or
+/// is enabled begins anew.
+fn begin_anew(table: &Table, defined: &Defined, enabled: bool, at: Moment<'_>, effects: &mut Effects) {
+    let row = table.row(&defined.project, defined.kind, &defined.id);
+    let (Kind::Endpoint, Some(row)) = (defined.kind, row) else { return };
+    let before = row.body.as_ref().map(Json::value).unwrap_or_default();
     let after = defined.body.as_ref().map(Json::value).unwrap_or_default();
     let on = |body: &Value| body["enabled"] == true && body["disabled"].is_null();
-    if before["url"] != after["url"] || (!on(&before) && on(&after)) {
-        effects.outputs.push(health_output(at, (&defined.project, &defined.id), None));
+    if !enabled && before["url"] == after["url"] && (on(&before) || !on(&after)) {
+        return;
     }
+    effects.outputs.push(health_output(at, (&defined.project, &defined.id), None));
+    let fares = Internal::Fares(Fares {
+        project: defined.project.clone(),
+        endpoint_id: defined.id.clone(),
+        health: Health::anew(at.now),
+        by: String::new(),
+        told_at: at.now,
+        seq: Some(at.origin.offset),
+    });
+    for partition in 1..at.partitions {
+        effects.forwards.push(to_partition(partition, &fares, false));
+    }
+    let Internal::Fares(fares) = fares else { unreachable!("just made") };
+    effects.outputs.extend(outputs::fares(at, fares));
 }
 
 fn operated(table: &Table, at: Moment<'_>, operate: &Operate) -> Result<Defined, Answer> {
@@ -191,6 +215,15 @@ fn judge(table: &Table, define: &Define) -> Result<Defined, Answer> {
         (None, Some(_)) => (None, false),
         (Some(new), old) if define.kind == Kind::Endpoint => {
             let (body, used) = with_secret(new, old, define.new_secret.as_ref());
+            let tls = body.value()["tls"].clone();
+            if tls["client_cert"].is_string() && tls["client_key"].is_null() {
+                let detail = "client_key is required with a new client_cert".into();
+                return Err(Answer::Refused {
+                    code: "invalid".into(),
+                    pointer: Some("/tls/client_key".into()),
+                    detail,
+                });
+            }
             (Some(body), used)
         }
         (Some(new), _) => (Some(new.clone()), false),

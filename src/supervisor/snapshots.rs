@@ -86,7 +86,7 @@ fn standing(role: Role, store: &Store) -> Result<Option<Standing>, Stop> {
                 delivery::Error::Store(error) => error.into(),
                 error => Stop::Refused(error.to_string()),
             })?;
-            Ok(stored.map(|Positions { incarnation, next }| Standing {
+            Ok(stored.map(|Positions { incarnation, next, .. }| Standing {
                 incarnation,
                 position: next.values().sum(),
                 positions: next,

@@ -132,10 +132,11 @@ pub enum Internal {
     /// From the delivery to the registrar, and from there to every partition: so
     /// an endpoint fares.
     Fares(Fares),
-    /// A message is to be delivered again, under its own id.
+    /// A message is to be delivered again, under its own id; its delivery is named
+    /// by whoever asks.
     Redeliver { delivery: Box<Delivery>, asked_at: Millis },
     /// An endpoint is to be tried.
-    Ping { project: String, endpoint_id: String, asked_at: Millis },
+    Ping { project: String, endpoint_id: String, delivery_id: String, asked_at: Millis },
     /// Between the bank of a quota and its customers.
     Quota(Mail),
     /// Nothing but the time at which it is appended: somebody waits.

@@ -141,6 +141,50 @@ async fn a_pause_that_is_asked_for_holds_the_whole_endpoint() {
     }
 }
 
+#[tokio::test]
+async fn a_pause_outlives_a_restart_and_ends_where_an_endpoint_begins_anew() {
+    let server = Server::start().await;
+    let receiver = Receiver::start(&[]).await;
+    receiver.will(&[(503, vec![("retry-after", "7200".into())])]);
+    endpoint(&server, &receiver, json!({})).await;
+    answer_one(&server, "ann").await;
+    until_state(&server, "open").await;
+    let server = Server::on(server.kill(), &["--dev", "--test-clock"], &[]).await;
+    assert_eq!(state(&server).await, ("open".to_owned(), json!("retry_after")));
+    answer_one(&server, "bob").await;
+    server.advance("1h").await;
+    assert_eq!(receiver.got().len(), 1, "it pauses still");
+    // Deleted and made again it is another endpoint under the same id.
+    assert_eq!(server.call(&server.admin, Method::DELETE, "/v1/endpoints/crm", None).await.status, 200);
+    let other = Receiver::start(&[]).await;
+    endpoint(&server, &other, json!({})).await;
+    assert_eq!(state(&server).await.0, "healthy");
+    answer_one(&server, "cid").await;
+    other.wait(1).await;
+    let (dir, _) = server.terminate();
+    let server = Server::on(dir, &["--dev", "--test-clock"], &[]).await;
+    assert_eq!(state(&server).await.0, "healthy");
+    // Enabling lets go of a pause.
+    other.will(&[(429, vec![("retry-after", "86400".into())])]);
+    answer_one(&server, "dan").await;
+    until_state(&server, "open").await;
+    assert_eq!(post(&server, "/v1/endpoints/crm/enable", json!({})).await.status, 200);
+    until_state(&server, "healthy").await;
+    let came = other.got().len();
+    answer_one(&server, "eve").await;
+    other.wait(came + 1).await;
+    for (method, path) in [
+        (Method::DELETE, "/v1/endpoints/crm?dry_run=true"),
+        (Method::POST, "/v1/endpoints/crm/rotate-secret?dry_run=true"),
+        (Method::POST, "/v1/endpoints/crm/enable?x=1"),
+    ] {
+        assert_eq!(server.call(&server.admin, method, path, None).await.status, 422, "{path}");
+    }
+    let chain = json!({"url": other.url, "tls": {"client_cert": include_str!("client.pem")}});
+    let said = server.call(&server.admin, Method::PUT, "/v1/endpoints/half", Some(&chain)).await;
+    assert_eq!((said.status, &said.body["errors"][0]["pointer"]), (422, &json!("/tls/client_key")), "{said:?}");
+}
+
 fn httpdate_of(at: std::time::SystemTime) -> String {
     let (_, text) = run(
         "python3",

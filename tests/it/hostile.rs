@@ -423,7 +423,7 @@ async fn proxy(passed: Arc<AtomicUsize>, works: bool) -> std::net::SocketAddr {
         async move {
             let request = String::from_utf8(head(&mut stream).await?).ok()?;
             if !works {
-                stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await.ok()?;
+                stream.write_all(b"HTTP/1.1 500 Out Of Order\r\n\r\n").await.ok()?;
                 return None;
             }
             let target = request.strip_prefix("CONNECT ")?.split(' ').next()?.to_owned();

@@ -7,6 +7,7 @@ mod docs;
 mod endpoints;
 mod harness;
 mod hostile;
+mod import;
 mod input;
 mod manage;
 mod quotas;

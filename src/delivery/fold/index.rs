@@ -49,6 +49,11 @@ pub fn due_key(row: &Row) -> Vec<u8> {
     [line_of(&row.delivery).to_be_bytes().as_slice(), &keys::timed(row.due_at, &rest)].concat()
 }
 
+/// Before everything of a line that is due then, behind everything due earlier.
+pub fn before(line: u64, due_at: Millis) -> Vec<u8> {
+    [line.to_be_bytes().as_slice(), &keys::timed(due_at, &[])].concat()
+}
+
 /// Line and time of a key of the due index.
 pub fn split(key: &[u8]) -> (u64, Millis) {
     let line = key.get(..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);

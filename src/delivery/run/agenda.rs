@@ -2,7 +2,7 @@
 //! of each that no endpoint's backlog keeps another's out of memory.
 
 use super::Loop;
-use crate::delivery::fold::{Due, Error, Fold, Heard, Row, due_id, split};
+use crate::delivery::fold::{Due, Error, Fold, Heard, Row, before, due_id, split};
 use crate::delivery::lanes::Item;
 use crate::domain::time::Millis;
 
@@ -29,9 +29,8 @@ impl Loop {
     pub(super) fn begin(&mut self, partition: u32) -> Result<(), Error> {
         let Some(fold) = self.fold(partition) else { return Ok(()) };
         let (endpoints, lines) = (fold.endpoints()?, fold.lines()?);
-        let now = self.setup.clock.now();
         for told in endpoints {
-            for line in self.endpoints.take(told, now) {
+            for line in self.endpoints.take(told) {
                 self.lanes.look_again(line);
             }
         }
@@ -54,6 +53,18 @@ impl Loop {
         self.agenda.insert((due, partition, line));
     }
 
+    /// What is due from then on is taken up anew: its time has not come after all, or
+    /// there is no room. What is in the lanes already is known there.
+    pub(super) fn put_back(&mut self, partition: u32, line: u64, due_at: Millis) {
+        if let Some(known) = self.parts.get_mut(&partition).and_then(|part| part.lines.get_mut(&line)) {
+            let before = before(line, due_at);
+            if known.loaded > before {
+                known.loaded = before;
+            }
+        }
+        self.plan(partition, line, due_at);
+    }
+
     /// New dues behind what is loaded are found by the next load.
     pub(super) fn hear(&mut self, partition: u32, heard: Vec<Heard>) -> Result<(), Error> {
         for one in heard {
@@ -61,14 +72,14 @@ impl Loop {
                 Heard::Due(due) => {
                     let (line, due_at) = split(&due.key);
                     let loaded = self.parts[&partition].lines.get(&line).is_some_and(|line| due.key <= line.loaded);
-                    if loaded {
+                    if loaded && self.lanes.queued_of(line) < self.line_most(line) {
                         self.enqueue(partition, due);
                     } else {
-                        self.plan(partition, line, due_at);
+                        self.put_back(partition, line, due_at);
                     }
                 }
                 Heard::Endpoint(told) => {
-                    for line in self.endpoints.take(told, self.setup.clock.now()) {
+                    for line in self.endpoints.take(told) {
                         self.lanes.look_again(line);
                     }
                 }
@@ -91,7 +102,7 @@ impl Loop {
                 break;
             };
             self.agenda.remove(&(due, partition, line));
-            let room = self.line_most().saturating_sub(self.lanes.queued_of(line));
+            let room = self.line_most(line).saturating_sub(self.lanes.queued_of(line));
             if room == 0 {
                 self.full.entry(line).or_default().push(partition);
                 continue;
@@ -104,8 +115,8 @@ impl Loop {
         worked
     }
 
-    fn line_most(&self) -> usize {
-        if self.lanes.queued() < MOST { LINE_MOST } else { LINE_LEAST }
+    fn line_most(&self, line: u64) -> usize {
+        if self.lanes.queued() < MOST && !self.endpoints.is_held(line) { LINE_MOST } else { LINE_LEAST }
     }
 
     fn load_line(&mut self, partition: u32, line: u64, now: Millis, room: usize) -> Result<(), Error> {
@@ -123,7 +134,7 @@ impl Loop {
 
     /// A line has been emptied: what waits behind it is taken up.
     pub(super) fn refill(&mut self, line: u64) {
-        if self.lanes.queued_of(line) > self.line_most() / 2 {
+        if self.lanes.queued_of(line) > self.line_most(line) / 2 {
             return;
         }
         for partition in self.full.remove(&line).unwrap_or_default() {

@@ -1,6 +1,8 @@
 //! Attempts: started when it is their turn, judged when they are over, written
 //! down before anything follows from them.
 
+use futures_util::FutureExt as _;
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use super::Loop;
@@ -61,6 +63,11 @@ impl Loop {
                     self.flying.insert(item.delivery_id.clone(), item.partition);
                     self.start(item, row);
                 }
+                // A clock that has stepped back.
+                Ok(Some(row)) if row.phase == Phase::Due => {
+                    self.release(&item);
+                    self.put_back(item.partition, item.line, row.due_at);
+                }
                 Ok(_) => self.release(&item),
                 Err(error) => {
                     self.release(&item);
@@ -86,7 +93,9 @@ impl Loop {
                     crate::metrics::get().delivery_due_lag_seconds.observe(lag);
                     let (sender, went, bell) = (self.sender.clone(), self.went.0.clone(), self.bell.clone());
                     self.setup.runtime.spawn(async move {
-                        let outcome = sender.send(&row.delivery, &defined, &keys, row.attempt + 1).await;
+                        let sending = sender.send(&row.delivery, &defined, &keys, row.attempt + 1);
+                        let outcome =
+                            AssertUnwindSafe(sending).catch_unwind().await.unwrap_or_else(|_| sender.panicked());
                         // The loop may have stopped; a restart sends again.
                         drop(went.send((item, row, outcome)));
                         bell.ring();
@@ -151,10 +160,15 @@ impl Loop {
         worked
     }
 
-    /// Whether it was cancelled while the attempt was under way.
-    fn is_cancelled(&self, item: &Item) -> bool {
-        let row = self.fold(item.partition).map(|fold| fold.find(&item.delivery_id));
-        matches!(row, Some(Ok(None | Some(Row { phase: Phase::CancelOwed { .. }, .. }))))
+    /// Whether it was cancelled while the attempt was under way; `None` when it has
+    /// ended by somebody else's hand.
+    fn is_cancelled(&self, item: &Item) -> Option<bool> {
+        match self.fold(item.partition).map(|fold| fold.find(&item.delivery_id)) {
+            Some(Ok(None)) => None,
+            Some(Ok(Some(row))) => Some(matches!(row.phase, Phase::CancelOwed { .. })),
+            // To be met again in the next turn.
+            Some(Err(_)) | None => Some(false),
+        }
     }
 
     fn judge(&mut self, item: Item, row: &Row, went: Went) {
@@ -184,9 +198,15 @@ impl Loop {
             record.ended = Some(Ended::Delivered);
             return self.close(item, &record, row, None);
         }
-        if self.is_cancelled(&item) {
+        let ended = match self.is_cancelled(&item) {
+            None => return self.release(&item),
+            Some(true) => Some("user_erased"),
+            // Nobody waits for it to be tried again, or counts it as lost.
+            Some(false) => row.delivery.test_for.as_ref().map(|_| "test_failed"),
+        };
+        if let Some(reason) = ended {
             record.ended = Some(Ended::Cancelled);
-            record.reason = Some("user_erased".into());
+            record.reason = Some(reason.into());
             return self.close(item, &record, row, None);
         }
         let then = match next {
@@ -214,9 +234,6 @@ impl Loop {
         defined: Option<&Defined>,
     ) -> Result<Millis, &'static str> {
         let Some(defined) = defined else { return Err("endpoint_removed") };
-        if row.delivery.test_for.is_some() {
-            return Err("test");
-        }
         let policy = &defined.endpoint.retry;
         if policy.breaker && went.http_status == Some(410) {
             return Err("terminal_status");
@@ -291,6 +308,13 @@ impl Loop {
 
     /// What was found out about endpoints, for everyone.
     pub(super) fn tell_registrar(&mut self, now: Millis) {
+        // Whoever owns nothing, or may own nothing any more, knows nothing.
+        if self.parts.is_empty() {
+            self.endpoints.forget();
+        }
+        if !self.setup.standing.is_fresh() {
+            return;
+        }
         for (key, internal) in self.endpoints.tell(now) {
             let value = record::encode_internal(&internal);
             let mac = self.setup.key.sign_record(key.as_bytes(), &value);
