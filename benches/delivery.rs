@@ -221,6 +221,7 @@ fn message(n: u64, now: Millis) -> Message {
         created_at: now,
         message: Body { kind: EventType::Completed, at: now, data: Some(data) },
         test_for: None,
+        not_before: None,
     }
 }
 

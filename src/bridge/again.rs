@@ -13,7 +13,6 @@ use super::problem::{Answer, Problem, json_answer};
 use super::view::Shown;
 use super::{App, Asked};
 use crate::actor::Answer as Told;
-use crate::clock::Clock;
 use crate::domain::endpoint::EventType;
 use crate::domain::id;
 use crate::domain::message::Delivery;
@@ -25,11 +24,13 @@ use crate::wire::definition::Code;
 use crate::wire::listing::Place;
 use crate::wire::output::DeliveryRecord;
 use crate::wire::record::{self, Internal, MAC_HEADER};
-use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
 
-/// Deliveries that one request recovers at most.
-pub(super) const MAX_RECOVERED: usize = 100_000;
+/// Messages that one request has sent again at most; all are in the journal when it
+/// is answered.
+pub(super) const MAX_RECOVERED: usize = 20_000;
+/// Between two of them, unless a rate says otherwise: so they go in their order.
+const SPACING_US: i64 = 1_000;
 /// Appended at a time: the order holds within each partition.
 pub(super) const WINDOW: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
@@ -87,12 +88,9 @@ impl App {
         let mut places = found.map_err(super::lists::broken)?;
         let more = places.len() > MAX_RECOVERED;
         places.truncate(MAX_RECOVERED);
-        let count = places.len();
-        let recover_id = format!("rec_{}", asked.request_id);
         let last = places.last().map(|place| id::successor(&place.delivery_id));
-        let log = self.log.clone();
         let windows: Vec<Vec<Place>> = places.chunks(WINDOW).map(<[Place]>::to_vec).collect();
-        let mut messages = Messages::new(&log, Topic::Deliveries);
+        let mut messages = Messages::new(&self.log, Topic::Deliveries);
         let read = move |window: &Vec<Place>| {
             let mut found = Vec::new();
             for place in window {
@@ -101,8 +99,8 @@ impl App {
             }
             Ok(found)
         };
-        self.send_again((of.0, &recover_id), (windows, read), None, (last, turn));
-        let mut body = json!({"recover_id": recover_id, "count": count});
+        let count = self.send_again((windows, read), None, (of.0, last, turn)).await?;
+        let mut body = json!({"recover_id": format!("rec_{}", asked.request_id), "count": count});
         if more {
             body["more"] = true.into();
         }
@@ -126,14 +124,6 @@ impl Recoveries {
     }
 }
 
-/// What goes on when its request has been answered.
-struct Work {
-    log: Log,
-    key: ClusterKey,
-    clock: Clock,
-    id: String,
-}
-
 impl App {
     pub(super) fn refuse_disabled(&self, shown: &Shown) -> Result<(), Problem> {
         let mut state = json!({});
@@ -153,19 +143,33 @@ impl App {
         })
     }
 
-    /// Sends what `read` makes of each window, in the background; `last` is the id
-    /// by which it is known that all of it has been seen.
-    pub(super) fn send_again<W: Send + 'static>(
+    /// Has what `read` makes of each window sent, in this order, at most so many in a
+    /// span; gives how many. When it returns, all of it is in the journal. The turn
+    /// is given back when `last` is seen in the lists.
+    pub(super) async fn send_again<W: Send + 'static>(
         &self,
-        (project, id): (&str, &str),
-        (windows, read): (Vec<W>, impl FnMut(&W) -> Result<Vec<Delivery>, log::Error> + Send + 'static),
+        (windows, mut read): (Vec<W>, impl FnMut(&W) -> Result<Vec<Delivery>, log::Error> + Send + 'static),
         rate: Option<Rate>,
-        (last, turn): (Option<String>, Turn),
-    ) {
-        let work = Work { log: self.log.clone(), key: self.key.clone(), clock: self.clock.clone(), id: id.to_owned() };
+        (project, last, turn): (&str, Option<String>, Turn),
+    ) -> Result<usize, Problem> {
+        let spacing_us = rate.map_or(SPACING_US, |rate| rate.per.as_micros() as i64 / i64::from(rate.count.get()));
+        let (from, mut count) = (self.clock.now(), 0);
+        for window in windows {
+            let done = tokio::task::spawn_blocking(move || {
+                let found = read(&window);
+                (read, found)
+            });
+            let (back, found) = done.await.map_err(|e| Problem::new(500, "internal", e.to_string()))?;
+            read = back;
+            let mut found = found.map_err(|error| Problem::log(&error, None))?;
+            for delivery in &mut found {
+                delivery.not_before = Some(from.saturating_add(count as i64 * spacing_us / 1_000));
+                count += 1;
+            }
+            self.append_again(found).await?;
+        }
         let (lists, project) = (self.lists.clone(), project.to_owned());
         tokio::spawn(async move {
-            work.run(windows, read, rate).await;
             let deadline = tokio::time::Instant::now() + SEEN_WITHIN;
             let seen = || {
                 let wanted = lists.as_ref().zip(last.as_ref());
@@ -176,45 +180,10 @@ impl App {
             }
             drop(turn);
         });
-    }
-}
-
-impl Work {
-    async fn run<W: Send + 'static>(
-        &self,
-        windows: Vec<W>,
-        mut read: impl FnMut(&W) -> Result<Vec<Delivery>, log::Error> + Send + 'static,
-        rate: Option<Rate>,
-    ) {
-        let mut count = 0;
-        for window in windows {
-            let done = tokio::task::spawn_blocking(move || {
-                let found = read(&window);
-                (read, found)
-            });
-            let Ok((back, found)) = done.await else { return };
-            read = back;
-            let outcome = match found {
-                Ok(found) => {
-                    let sent = found.len();
-                    count += sent;
-                    let outcome = self.append(found).await;
-                    if let Some(rate) = rate {
-                        tokio::time::sleep(rate.per * u32::try_from(sent).unwrap_or(u32::MAX) / rate.count.get()).await;
-                    }
-                    outcome
-                }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = outcome {
-                tracing::error!(%error, id = self.id, "sending again ends early; asked for again, it goes on");
-                return;
-            }
-        }
-        tracing::info!(id = self.id, count, "messages are on their way again");
+        Ok(count)
     }
 
-    async fn append(&self, found: Vec<Delivery>) -> Result<(), log::Error> {
+    async fn append_again(&self, found: Vec<Delivery>) -> Result<(), Problem> {
         let mut by_partition: BTreeMap<u32, Vec<New>> = BTreeMap::new();
         for delivery in found {
             let key = delivery.user_id.clone();
@@ -225,10 +194,11 @@ impl Work {
             let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(value.into()) };
             by_partition.entry(partition).or_default().push(new.header(MAC_HEADER, mac));
         }
-        for (partition, records) in by_partition {
-            self.log.append_durably(At { topic: Topic::Events, partition }, records).await?;
-        }
-        Ok(())
+        let appends = by_partition
+            .into_iter()
+            .map(|(partition, records)| self.log.append_durably(At { topic: Topic::Events, partition }, records));
+        let done = futures_util::future::join_all(appends).await;
+        done.into_iter().find_map(Result::err).map_or(Ok(()), |error| Err(Problem::log(&error, None)))
     }
 }
 

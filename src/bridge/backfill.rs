@@ -66,15 +66,9 @@ impl App {
         if dry_run {
             return Ok(json_answer(200, body.to_string()));
         }
-        let backfill_id = format!("bkf_{}", asked.request_id);
-        body["backfill_id"] = backfill_id.as_str().into();
+        body["backfill_id"] = format!("bkf_{}", asked.request_id).into();
         places.sort_unstable();
-        // Slow ones in small steps, so that they keep their rate.
-        let window = rate.and_then(Result::ok).map_or(WINDOW, |rate| {
-            let per_second = f64::from(rate.count.get()) / rate.per.as_secs_f64();
-            (per_second.ceil() as usize).clamp(1, WINDOW)
-        });
-        let windows: Vec<Vec<Place>> = places.chunks(window).map(<[Place]>::to_vec).collect();
+        let windows: Vec<Vec<Place>> = places.chunks(WINDOW).map(<[Place]>::to_vec).collect();
         let mut messages = Messages::new(&self.log, Topic::Responses);
         let maker = wanted.clone();
         let read = move |window: &Vec<Place>| {
@@ -85,7 +79,8 @@ impl App {
             }
             Ok(made)
         };
-        self.send_again((&wanted.project, &backfill_id), (windows, read), rate.and_then(Result::ok), (last, turn));
+        let rate = rate.and_then(Result::ok);
+        body["count"] = self.send_again((windows, read), rate, (&wanted.project, last, turn)).await?.into();
         Ok(json_answer(202, body.to_string()))
     }
 }

@@ -44,7 +44,10 @@ impl App {
                 if let (State::Open, Some(until)) = (health.state, health.until) {
                     body["state_until"] = time::format_time(until).into();
                 }
-                (health.state.name(), health.reason.map(|reason| reason.name()), time::format_time(health.since))
+                // Nothing has happened to it since it was made.
+                let since = Some(health.since).filter(|since| *since > 0).map(time::format_time);
+                let since = since.unwrap_or_else(|| record.updated_at.clone());
+                (health.state.name(), health.reason.map(|reason| reason.name()), since)
             }
             (true, None, None) => (State::Healthy.name(), None, record.updated_at.clone()),
         };

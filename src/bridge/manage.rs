@@ -118,15 +118,24 @@ impl App {
             hide(&mut value);
             (value, digests)
         };
-        let (new, digests) = bare(body);
-        let old = current.as_ref().map(|shown| bare(&shown.record.body));
+        let (mut new, digests) = bare(body);
+        let mut old = current.as_ref().map(|shown| bare(&shown.record.body));
         // One that is left out is kept.
         let kept = |old: &[Option<Value>; 2]| digests.iter().zip(old).all(|(new, old)| new.is_none() || new == old);
         let same = |(old, secrets): &(Value, [Option<Value>; 2])| *old == new && kept(secrets);
+        let changed = !old.as_ref().is_some_and(same);
+        // That one is another is seen, and neither of them.
+        if let Some((old, before)) = &mut old {
+            for (at, name) in ["secret", "tls.client_key"].into_iter().enumerate() {
+                if digests[at].is_some() && digests[at] != before[at] {
+                    (old[name], new[name]) = ("(sealed)".into(), "(another one)".into());
+                }
+            }
+        }
         let rehearsed = json!({
             "valid": true,
             "created": old.is_none(),
-            "changed": !old.as_ref().is_some_and(same),
+            "changed": changed,
             "version": version,
             "current": old.map(|(body, _)| body),
             "body": new,

@@ -29,7 +29,8 @@ pub struct ApplyArgs {
 
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
-    /// Files of YAML or JSON, one or many documents each; - is standard input
+    /// Files of YAML or JSON, one or many documents each; - is standard input. What they say is in
+    /// the environment or in other files is looked up by apply alone
     #[arg(short, long = "file", required = true, num_args = 1.., value_name = "FILE")]
     files: Vec<PathBuf>,
 }

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::{Client, part};
+use super::client::{Client, part, problem};
 use super::{Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind;
 use crate::domain::rate::Rate;
@@ -117,12 +117,9 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
         What::Recover { endpoint, since, until } => {
             let body = span(since, until.as_deref())?;
             let path = format!("/v1/endpoints/{}/recover", part(endpoint));
-            let said = client.expect(Method::POST, &path, Some(&body)).await?;
-            output::said(
-                context.format,
-                &said,
-                &format!("{} deliveries are sent again{}", said["count"], more(&said, "recover")),
-            );
+            let said = all(&client, &path, &body).await?;
+            let line = format!("{} deliveries are sent again", said["count"]);
+            output::said(context.format, &said, &line);
             Ok(())
         }
         What::Backfill { endpoint, since, until, dry_run, rate } => {
@@ -132,14 +129,33 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
                 body["rate"] = rate.as_str().into();
             }
             let path = format!("/v1/endpoints/{}/backfill", part(endpoint));
-            let said = client.expect(Method::POST, &path, Some(&body)).await?;
+            let said = all(&client, &path, &body).await?;
             let verb = if *dry_run { "would be" } else { "are" };
-            output::said(
-                context.format,
-                &said,
-                &format!("{} messages {verb} sent{}", said["count"], more(&said, "backfill")),
-            );
+            let more = if said["more"] == true { " and more" } else { "" };
+            output::said(context.format, &said, &format!("{}{more} messages {verb} sent", said["count"]));
             Ok(())
+        }
+    }
+}
+
+/// Asks until there is no more; gives the last answer with the sum.
+async fn all(client: &Client, path: &str, body: &Value) -> Result<Value, Failure> {
+    let mut count = 0;
+    loop {
+        let said = client.call(Method::POST, path, Some(body)).await?;
+        // The one before is on its way still.
+        if said.status == 409 && said.body["code"] == "recovering" && count > 0 {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            continue;
+        }
+        if !(200..300).contains(&said.status) {
+            return Err(Failure::failed(problem(&said)));
+        }
+        let mut said = said.body;
+        count += said["count"].as_u64().unwrap_or(0);
+        if said["more"] != true || body["dry_run"] == true {
+            said["count"] = count.into();
+            return Ok(said);
         }
     }
 }
@@ -152,10 +168,6 @@ fn span(since: &str, until: Option<&str>) -> Result<Value, Failure> {
         body["until"] = until.into();
     }
     Ok(body)
-}
-
-fn more(said: &Value, verb: &str) -> String {
-    if said["more"] == true { format!("; there are more: {verb} again when these are through") } else { String::new() }
 }
 
 fn check_time(name: &str, text: Option<&str>) -> Result<(), Failure> {

@@ -47,7 +47,7 @@ pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure>
         What::Enable { endpoint } => {
             let path = format!("/v1/endpoints/{}", part(endpoint));
             let said = client.expect(Method::POST, &format!("{path}/enable"), None).await?;
-            let outcome = if said["changed"] == false { "was enabled already" } else { "is enabled" };
+            let outcome = if said["changed"] == false { "was enabled already and begins anew" } else { "is enabled" };
             output::said(
                 context.format,
                 &said,

@@ -40,7 +40,16 @@ impl Defined {
             };
             *value = found.map_err(|why| Failure::usage(format!("{place}: {member}: {why}")))?.into();
         }
-        Ok(())
+        // What was elsewhere may be wrong.
+        let faults = check(&self.body).err().unwrap_or_default();
+        let told: Vec<String> =
+            faults.iter().map(|fault| format!("{}: {}", self.place_of(fault), fault.detail)).collect();
+        if told.is_empty() { Ok(()) } else { Err(Failure::usage(told.join("\n"))) }
+    }
+
+    fn place_of(&self, fault: &Fault) -> &str {
+        let known = ELSEWHERE.iter().position(|pointer| *pointer == fault.pointer);
+        known.map_or(&self.place, |at| &self.places[at])
     }
 }
 

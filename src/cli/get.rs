@@ -30,7 +30,11 @@ pub async fn run(context: &Context, args: &GetArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Admin)?;
     let (path, member, columns): (&str, &str, &[&str]) = match args.what {
         What::Surveys => ("/v1/surveys", "surveys", &["survey_id", "name", "status", "priority", "version"]),
-        What::Endpoints => ("/v1/endpoints", "endpoints", &["endpoint_id", "profile", "state", "url", "version"]),
+        What::Endpoints => (
+            "/v1/endpoints",
+            "endpoints",
+            &["endpoint_id", "profile", "state", "state_reason", "state_since", "url", "version"],
+        ),
         What::Triggers => ("/v1/triggers", "triggers", &["trigger_id", "name", "kind", "first_seen_at"]),
         What::Settings => {
             output::json(&client.expect(Method::GET, "/v1/settings", None).await?);

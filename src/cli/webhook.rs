@@ -84,6 +84,9 @@ async fn receive(listener: TcpListener, shared: Shared, count: Option<usize>) ->
     if shared.secret.is_none() {
         eprintln!("signatures are not verified: give --secret or ASKWHEN_WEBHOOK_SECRET");
     }
+    if shared.secret.as_deref().is_some_and(|secret| !profile::can_verify(secret)) {
+        eprintln!("this secret verifies x-webhook-signature (blitzllama) alone: it is neither whsec_… nor whpk_…");
+    }
     let shared = Arc::new(shared);
     let (done, mut over) = tokio::sync::mpsc::channel::<()>(1);
     loop {

@@ -119,6 +119,10 @@ impl Clients {
                 if let Some(fault) = inner.downcast_ref::<Fault>() {
                     return fault.again();
                 }
+                // With TLS 1.3 a receiver refuses our certificate after the handshake.
+                if let Some(error @ rustls::Error::AlertReceived(_)) = inner.downcast_ref::<rustls::Error>() {
+                    return Fault::Tls(error.to_string());
+                }
                 source = inner.source();
             }
             if error.is_connect() { Fault::Connect(deepest(&error)) } else { Fault::Broken(deepest(&error)) }
@@ -219,7 +223,11 @@ impl Names {
         }
         let resolver = self.0.as_ref().map_err(|why| Fault::Connect(why.clone()))?;
         let found = resolver.lookup_ip(host).await;
-        let found = found.map_err(|error| Fault::Connect(format!("the name cannot be resolved: {error}")))?;
+        let found = found.map_err(|error| {
+            let error = error.to_string();
+            let why = error.split(" for Query").next().unwrap_or_default();
+            Fault::Connect(format!("the name cannot be resolved: {why}"))
+        })?;
         let found: Vec<IpAddr> = found.iter().take(MAX_ADDRESSES + 1).collect();
         match found.len() {
             0 => Err(Fault::Connect("the name has no address".into())),
@@ -257,7 +265,7 @@ impl Connector {
         };
         let Some(connector) = &self.tls else { return Ok(Link(TokioIo::new(Box::new(stream)))) };
         let name = ServerName::try_from(bare(host).to_owned()).map_err(|e| Fault::Tls(e.to_string()))?;
-        let secured = connector.connect(name, stream).await.map_err(|e| Fault::Tls(deepest(&e)))?;
+        let secured = connector.connect(name, stream).await.map_err(|e| Fault::Tls(told(&deepest(&e))))?;
         Ok(Link(TokioIo::new(Box::new(secured))))
     }
 
@@ -319,6 +327,16 @@ async fn tunnel(stream: &mut TcpStream, proxy: &Url, to: SocketAddr) -> std::io:
     }
     let status = head.strip_prefix(b"HTTP/1.").and_then(|rest| std::str::from_utf8(rest.get(2..5)?).ok()?.parse().ok());
     status.ok_or_else(|| std::io::Error::other("its answer is no HTTP"))
+}
+
+/// A fault of TLS, with what may help.
+fn told(fault: &str) -> String {
+    let help = match fault {
+        _ if fault.contains("UnknownIssuer") => " (the authority is not trusted: see tls.ca)",
+        _ if fault.contains("InvalidContentType") => " (the receiver seems to speak plain http)",
+        _ => "",
+    };
+    format!("{fault}{help}")
 }
 
 /// A host without the brackets of an IPv6 address.

@@ -237,11 +237,14 @@ impl Endpoints {
             if known.health.looks_like(&known.told) {
                 continue;
             }
+            let moved = known.health.state != known.told.state;
             (known.told_at, known.told) = (Some(now), known.health.clone());
             let (health, by) = (known.health.clone(), self.by.clone());
             let (state, reason) = (health.state.name(), health.reason.map(|reason| reason.name()));
-            tracing::info!(project, endpoint_id, state, reason, "how an endpoint fares has changed");
-            crate::metrics::get().delivery_transitions.with_label_values(&[state]).inc();
+            if moved {
+                tracing::info!(project, endpoint_id, state, reason, "how an endpoint fares has changed");
+                crate::metrics::get().delivery_transitions.with_label_values(&[state]).inc();
+            }
             all.push((key, Internal::Fares(Fares { project, endpoint_id, health, by, told_at: now, seq: None })));
         }
         all

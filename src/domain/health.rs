@@ -201,12 +201,15 @@ impl Health {
     }
 
     fn hold(&mut self, at: Millis, until: Millis) -> bool {
-        let longer = self.until.is_none_or(|known| until > known.saturating_add(SECOND));
-        if self.state == State::Open && !longer {
-            return false;
-        }
-        self.open(at, until, Reason::RetryAfter);
-        true
+        let known = self.until.unwrap_or(i64::MIN);
+        let longer = until > known.saturating_add(SECOND);
+        let changed = longer || self.state != State::Open;
+        self.open(
+            at,
+            until.max(known),
+            if longer { Reason::RetryAfter } else { self.reason.unwrap_or(Reason::RetryAfter) },
+        );
+        changed
     }
 
     fn open(&mut self, at: Millis, until: Millis, reason: Reason) {

@@ -26,6 +26,9 @@ pub struct Delivery {
     /// goes there.
     #[serde(default)]
     pub test_for: Option<String>,
+    /// Of one that is sent again: not sooner, so that many go in their order.
+    #[serde(default)]
+    pub not_before: Option<Millis>,
 }
 
 /// An offer that was seen or closed.
@@ -95,6 +98,7 @@ pub fn delivery(
         created_at: now,
         message,
         test_for: None,
+        not_before: None,
     }
 }
 

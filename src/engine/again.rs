@@ -80,6 +80,7 @@ impl Engine {
             created_at: at.now,
             message: Message { kind: EventType::Test, at: at.now, data: Some(Data::sample(project, at.now)) },
             test_for: Some(reply_to.to_owned()),
+            not_before: None,
         }));
     }
 }

@@ -23,7 +23,7 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
 
 fn key(pem: &str) -> Result<PrivateKeyDer<'static>, String> {
     let read = PrivateKeyDer::from_pem_slice(pem.as_bytes());
-    read.map_err(|_| "must hold an unencrypted private key in PEM (-----BEGIN PRIVATE KEY-----)".into())
+    read.map_err(|_| "must hold one private key in PEM, not encrypted (-----BEGIN PRIVATE KEY-----)".into())
 }
 
 /// # Errors
@@ -48,7 +48,7 @@ pub fn client(ca: Option<&str>, shown: Option<(&str, &str)>) -> Result<ClientCon
         None => config.with_no_client_auth(),
         Some((chain, pem)) => config
             .with_client_auth_cert(certificates(chain)?, key(pem)?)
-            .map_err(|e| format!("does not go with client_cert: {e}"))?,
+            .map_err(|_| "does not go with client_cert".to_owned())?,
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)

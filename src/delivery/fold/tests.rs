@@ -64,6 +64,7 @@ fn delivery(id: &str) -> Delivery {
         created_at: 0,
         message: Message { kind: EventType::Completed, at: 0, data: Some(data) },
         test_for: None,
+        not_before: None,
     }
 }
 

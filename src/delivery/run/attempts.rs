@@ -251,7 +251,9 @@ impl Loop {
             due_at,
             ended_at: went.ended_at,
             status: went.http_status,
-            retry_after: went.retry_after,
+            // With a breaker the whole endpoint is held that long, and this with it:
+            // should the hold end sooner, so does the wait.
+            retry_after: went.retry_after.filter(|_| !policy.breaker),
         };
         retry::next(policy, failed).map_err(|end| match end {
             End::AttemptsExhausted => "attempts_exhausted",

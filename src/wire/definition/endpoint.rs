@@ -118,8 +118,12 @@ fn tls(reader: &mut Reader<'_>, target: Target<'_>) -> (SecretSource, Option<Tls
         if keyed && client_cert.is_none() && cert_source == SecretSource::Keep {
             inner.fault(Code::MissingField, "client_cert", "is required beside client_key");
         }
+        let sound = ca.as_deref().is_none_or(|pem| tls::certificates(pem).is_ok());
         if here
+            && sound
+            && client_cert.as_deref().is_none_or(|pem| tls::certificates(pem).is_ok())
             && let (Some(chain), SecretSource::Literal(key)) = (&client_cert, &client_key)
+            && tls::check_key(key).is_ok()
             && let Err(why) = tls::client(ca.as_deref(), Some((chain.as_str(), key.as_str())))
         {
             inner.fault(Code::Invalid, "client_key", why);
@@ -140,6 +144,10 @@ fn pem<T>(
 ) -> (SecretSource, Option<String>) {
     match reader.raw(member) {
         Some(value) if elsewhere(value) => (SecretSource::Elsewhere, None),
+        Some(Value::Object(_)) => {
+            reader.fault(Code::WrongType, member, "must be a string, {env: NAME} or {file: PATH}");
+            (SecretSource::Keep, None)
+        }
         _ => {
             let text = reader.text(member, MAX_PEM_BYTES);
             if let Some(Err(why)) = text.as_deref().map(check) {

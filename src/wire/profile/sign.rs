@@ -64,6 +64,9 @@ impl Key {
 /// What the profile wants.
 pub fn check_secret(profile: Profile, secret: &str) -> Result<(), &'static str> {
     match profile {
+        Profile::Blitzllama if Key::parse(secret).is_some_and(|key| matches!(key, Key::Asymmetric(_))) => {
+            Err("must be a text that the receiver has, too: this profile knows no key pairs")
+        }
         Profile::Blitzllama if (1..=256).contains(&secret.len()) => Ok(()),
         Profile::Blitzllama => Err("must have 1 to 256 bytes"),
         Profile::Standard | Profile::OneFlow => Key::parse(secret)
