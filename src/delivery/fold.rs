@@ -2,6 +2,7 @@
 //! the retry topics, `attempts` and `dead` into a store. Changes and positions
 //! are written in one batch, so a record counts once.
 
+mod erasure;
 mod index;
 mod told;
 
@@ -13,7 +14,6 @@ pub use index::{Due, before, due_id, line, split};
 pub use told::{Told, What};
 
 use super::records::{self, Write};
-use crate::domain::endpoint::EventType;
 use crate::domain::message::Delivery;
 use crate::domain::time::{DAY, Millis};
 use crate::log::{self, At, Bounds, Log, Reader};
@@ -382,48 +382,6 @@ impl Fold {
         let place = record.offset;
         let row = Row { delivery, attempt: 0, due_at, place, source, first_started_at: None, phase: Phase::Due };
         self.put_due(row, round);
-        Ok(())
-    }
-
-    /// Looks at all that waits: erasures are rare, and an index over users would
-    /// cost every delivery.
-    fn cancel_user(
-        &mut self,
-        (project, user_id): (&str, &str),
-        erased: Option<Source>,
-        round: &mut Round,
-    ) -> Result<(), Error> {
-        // A copy that comes late finds what the user has been told since.
-        let since = |row: &Row| {
-            let source = Source::parse(row.source.as_bytes());
-            source
-                .zip(erased)
-                .is_some_and(|(row, erased)| row.partition == erased.partition && row.offset > erased.offset)
-        };
-        let concerned = |row: &Row| {
-            let theirs = row.delivery.project == project && row.delivery.user_id == user_id;
-            let waits = matches!(row.phase, Phase::Due | Phase::RetryOwed { .. });
-            theirs && waits && !since(row) && row.delivery.message.kind != EventType::Erased
-        };
-        let mut rows = BTreeMap::new();
-        self.each_row(|row| {
-            if concerned(&row) {
-                rows.insert(row.delivery.delivery_id.clone(), row);
-            }
-        })?;
-        // What this very round has changed is newer than what is stored.
-        for (id, changed) in &round.rows {
-            rows.remove(id);
-            if let Some(row) = changed.as_ref().filter(|row| concerned(row)) {
-                rows.insert(id.clone(), row.clone());
-            }
-        }
-        round.heard.push(Heard::Cancelled { delivery_ids: rows.keys().cloned().collect() });
-        for (id, row) in rows {
-            round.batch.delete(Family::Due, due_key(&row));
-            let phase = Phase::CancelOwed { reason: "user_erased".into() };
-            round.rows.insert(id, Some(Row { phase, ..row }));
-        }
         Ok(())
     }
 

@@ -45,24 +45,25 @@ async fn load(
     (events, answered)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn kill_nine_in_a_loop_loses_nothing_acknowledged() {
-    let receiver = Receiver::start(&[]).await;
-    let rounds: usize = std::env::var("ASKWHEN_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+/// Kills the server under load, again and again, a little later each time; gives
+/// what was acknowledged.
+async fn under_kills(
+    rounds: usize,
+    workers: usize,
+    define: impl AsyncFn(&Server),
+) -> (Arc<tempfile::TempDir>, BTreeSet<String>, BTreeMap<String, String>) {
     let mut dir = Arc::new(tempfile::tempdir().expect("a folder"));
     let (mut events, mut answered) = (BTreeSet::new(), BTreeMap::new());
     for round in 0..rounds {
         let server = Server::on(dir, &["--dev"], &[]).await;
         if round == 0 {
-            let body = json!({"url": receiver.url, "events": ["response.completed"]});
-            server.put("/v1/endpoints/crm", body).await;
-            server.put("/v1/surveys/open", open_survey()).await;
+            define(&server).await;
         }
         let stop = AtomicBool::new(false);
-        let mut workers: FuturesUnordered<_> = (0..8).map(|w| load(&server, round, w, &stop)).collect();
+        let mut workers: FuturesUnordered<_> = (0..workers).map(|w| load(&server, round, w, &stop)).collect();
         let pid = server.pid().to_string();
         let killer = async {
-            tokio::time::sleep(Duration::from_millis(400 + 150 * round as u64)).await;
+            tokio::time::sleep(Duration::from_millis(500 + 160 * round as u64)).await;
             let status = std::process::Command::new("kill").args(["-9", &pid]).status();
             assert!(status.is_ok_and(|s| s.success()));
             stop.store(true, Ordering::Release);
@@ -77,6 +78,19 @@ async fn kill_nine_in_a_loop_loses_nothing_acknowledged() {
         drop(workers);
         dir = server.kill();
     }
+    (dir, events, answered)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_nine_in_a_loop_loses_nothing_acknowledged() {
+    let receiver = Receiver::start(&[]).await;
+    let rounds: usize = std::env::var("ASKWHEN_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let define = async |server: &Server| {
+        let body = json!({"url": receiver.url, "events": ["response.completed"]});
+        server.put("/v1/endpoints/crm", body).await;
+        server.put("/v1/surveys/open", open_survey()).await;
+    };
+    let (dir, events, answered) = under_kills(rounds, 8, define).await;
     let server = Server::on(dir, &["--dev"], &[]).await;
     assert!(events.len() > 20 && answered.len() > 10, "there was load: {} {}", events.len(), answered.len());
     let journal: BTreeSet<String> = tail(server.dir.path(), "events")
@@ -144,35 +158,13 @@ async fn kill_nine_among_retries_forks_no_chain_and_loses_no_message() {
     // Two of three fail, now and then slowly.
     receiver.will(&(0..600).map(|n| (if n % 3 == 0 { 200 } else { 500 }, Vec::new())).collect::<Vec<_>>());
     let rounds: usize = std::env::var("ASKWHEN_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
-    let mut dir = Arc::new(tempfile::tempdir().expect("a folder"));
-    let mut answered = BTreeMap::new();
-    for round in 0..rounds {
-        let server = Server::on(dir, &["--dev"], &[]).await;
-        if round == 0 {
-            let retry =
-                json!({"kind": "fixed", "interval": "1s", "jitter": 0.5, "max_attempts": 100, "breaker": false});
-            let body = json!({"url": receiver.url, "events": ["response.completed"], "retry": retry});
-            server.put("/v1/endpoints/crm", body).await;
-            server.put("/v1/surveys/open", open_survey()).await;
-        }
-        let stop = AtomicBool::new(false);
-        let mut workers: FuturesUnordered<_> = (0..4).map(|w| load(&server, round, w, &stop)).collect();
-        let pid = server.pid().to_string();
-        let killer = async {
-            tokio::time::sleep(Duration::from_millis(600 + 170 * round as u64)).await;
-            let status = std::process::Command::new("kill").args(["-9", &pid]).status();
-            assert!(status.is_ok_and(|s| s.success()));
-            stop.store(true, Ordering::Release);
-        };
-        let collect = async {
-            while let Some((_, offers)) = workers.next().await {
-                answered.extend(offers);
-            }
-        };
-        tokio::join!(killer, collect);
-        drop(workers);
-        dir = server.kill();
-    }
+    let define = async |server: &Server| {
+        let retry = json!({"kind": "fixed", "interval": "1s", "jitter": 0.5, "max_attempts": 100, "breaker": false});
+        let body = json!({"url": receiver.url, "events": ["response.completed"], "retry": retry});
+        server.put("/v1/endpoints/crm", body).await;
+        server.put("/v1/surveys/open", open_survey()).await;
+    };
+    let (dir, _, answered) = under_kills(rounds, 4, define).await;
     let server = Server::on(dir, &["--dev"], &[]).await;
     let delivered = |chain: &[Value]| chain.last().is_some_and(|last| last["ended"] == "delivered");
     server

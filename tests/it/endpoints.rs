@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 use crate::delivery::{answer_one, endpoint};
-use crate::harness::{Receiver, Said, Server, Webhook, run};
+use crate::harness::{Receiver, Said, Server, Webhook, python, run};
 
 async fn state(server: &Server) -> (String, Value) {
     let shown = server.get("/v1/endpoints/crm").await.body;
@@ -254,9 +254,8 @@ fn verifies(webhook: &Webhook, secret: &str) -> bool {
                   h = json.loads(sys.argv[2])\nWebhook(sys.argv[1]).verify(sys.stdin.read(), h)";
     let headers: serde_json::Map<String, Value> =
         webhook.headers.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-    let python = std::env::var("ASKWHEN_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
     let body = String::from_utf8_lossy(&webhook.body).into_owned();
-    run(&python, &["-c", script, secret, &Value::Object(headers).to_string()], &body).0
+    run(&python(), &["-c", script, secret, &Value::Object(headers).to_string()], &body).0
 }
 
 #[tokio::test]

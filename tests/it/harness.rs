@@ -313,6 +313,12 @@ pub fn run(program: &str, arguments: &[&str], input: &str) -> (bool, String) {
     (out.status.success(), format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)))
 }
 
+/// A Python that has the verifiers.
+pub fn python() -> String {
+    std::env::var("ASKWHEN_TEST_PYTHON")
+        .expect("ASKWHEN_TEST_PYTHON names a Python with standardwebhooks and svix; script/test sets it")
+}
+
 /// The records of a topic, as the command line prints them.
 pub fn tail(dir: &Path, topic: &str) -> Vec<Value> {
     let (code, out, error) = askwhen(dir, &["--data-dir", "data", "tail", topic]);

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Receiver, Server, Webhook, run};
+use crate::harness::{Receiver, Server, Webhook, python, run};
 
 /// The body of the Blitzllama documentation, verbatim.
 const BLITZLLAMA_CALL: &str = r#"{
@@ -115,8 +115,8 @@ async fn a_survey_armed_for_two_hours_is_offered_before_and_not_at_two_hours() {
     check_standard(&standard[1], &offer);
     check_blitzllama(&of("/blitzllama")[0], &offer);
     check_one_flow(&of("/1flow")[0]);
-    verify_with_python(&standard[1], &secrets[0]);
-    verify_with_python(&of("/1flow")[0], &secrets[2]);
+    verify_with_libraries(&standard[1], &secrets[0]);
+    verify_with_libraries(&of("/1flow")[0], &secrets[2]);
     verify_with_node(&of("/blitzllama")[0], &secrets[1]);
 }
 
@@ -187,17 +187,26 @@ fn check_one_flow(webhook: &Webhook) {
 }
 
 /// PyPI's `standardwebhooks` verifies the very bytes and headers.
-fn verify_with_python(webhook: &Webhook, secret: &str) {
-    let python = std::env::var("ASKWHEN_TEST_PYTHON")
-        .expect("ASKWHEN_TEST_PYTHON names a Python with standardwebhooks; script/test sets it");
-    let script = "import json,sys\nfrom standardwebhooks import Webhook\nd=json.load(sys.stdin)\nWebhook(d['secret']).verify(d['body'], d['headers'])\nprint('verified')";
+/// With three libraries that are others' work.
+fn verify_with_libraries(webhook: &Webhook, secret: &str) {
+    let python = python();
+    let from = |module: &str| {
+        format!(
+            "import json,sys\nfrom {module} import Webhook\nd=json.load(sys.stdin)\n\
+             Webhook(d['secret']).verify(d['body'], d['headers'])\nprint('verified')"
+        )
+    };
+    let node = "const {Webhook}=require('standardwebhooks');const d=JSON.parse(require('fs').readFileSync(0));\
+        new Webhook(d.secret).verify(d.body,d.headers);console.log('verified')";
     let headers: serde_json::Map<String, Value> = webhook.headers.iter().map(|(n, v)| (n.clone(), json!(v))).collect();
-    let input =
-        json!({"secret": secret, "body": String::from_utf8_lossy(&webhook.body), "headers": headers}).to_string();
-    let (ok, said) = run(&python, &["-c", script], &input);
-    assert!(ok && said.contains("verified"), "{said}");
-    let forged = json!({"secret": secret, "body": "{}", "headers": headers}).to_string();
-    assert!(!run(&python, &["-c", script], &forged).0, "a wrong body does not verify");
+    let body = String::from_utf8_lossy(&webhook.body);
+    let input = |body: &str| json!({"secret": secret, "body": body, "headers": headers}).to_string();
+    let (standard, svix) = (from("standardwebhooks"), from("svix.webhooks"));
+    for (program, option, script) in [(&*python, "-c", &*standard), (&*python, "-c", &*svix), ("node", "-e", node)] {
+        let (ok, said) = run(program, &[option, script], &input(&body));
+        assert!(ok && said.contains("verified"), "{script}: {said}");
+        assert!(!run(program, &[option, script], &input("{}")).0, "a wrong body does not verify: {script}");
+    }
 }
 
 /// The vendor's own JavaScript: over the parsed and printed payload.
