@@ -60,6 +60,8 @@ struct Known {
     told_at: Option<Millis>,
     /// What the registrar was told last, or has told.
     told: Health,
+    /// It did not hear of that.
+    untold: bool,
     /// When the registrar was asked to disable it; until it has, nothing is sent.
     ending: Option<(Millis, DisabledReason)>,
 }
@@ -217,8 +219,16 @@ impl Endpoints {
         self.to_tell.first().map(|(at, _)| *at)
     }
 
-    /// What the registrar is to be told now.
-    pub fn tell(&mut self, now: Millis) -> Vec<(String, Internal)> {
+    /// The registrar has not heard of it.
+    pub fn tell_again(&mut self, line: u64, now: Millis) {
+        if let Some(known) = self.known.get_mut(&line) {
+            known.untold = true;
+            self.to_tell.insert((now.saturating_add(SECOND), line));
+        }
+    }
+
+    /// What the registrar is to be told now, of which lines.
+    pub fn tell(&mut self, now: Millis) -> Vec<(u64, String, Internal)> {
         let mut all = Vec::new();
         while let Some((_, line)) = self.to_tell.first().copied().filter(|(at, _)| *at <= now) {
             self.to_tell.pop_first();
@@ -230,11 +240,11 @@ impl Endpoints {
                 let request_id = uuid::Uuid::new_v4().simple().to_string();
                 let (act, if_match) = (Act::Disable { reason }, Some(known.version));
                 let operate = Operate { project, endpoint_id, act, if_match, asked_at: now, request_id };
-                all.push((key, Internal::Operate(operate)));
+                all.push((line, key, Internal::Operate(operate)));
                 continue;
             }
             self.changed |= known.health.tick(now);
-            if known.health.looks_like(&known.told) {
+            if !std::mem::take(&mut known.untold) && known.health.looks_like(&known.told) {
                 continue;
             }
             let moved = known.health.state != known.told.state;
@@ -245,7 +255,7 @@ impl Endpoints {
                 tracing::info!(project, endpoint_id, state, reason, "how an endpoint fares has changed");
                 crate::metrics::get().delivery_transitions.with_label_values(&[state]).inc();
             }
-            all.push((key, Internal::Fares(Fares { project, endpoint_id, health, by, told_at: now, seq: None })));
+            all.push((line, key, Internal::Fares(Fares { project, endpoint_id, health, by, told_at: now, seq: None })));
         }
         all
     }

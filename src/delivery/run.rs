@@ -216,7 +216,7 @@ impl Loop {
             self.hear(partition, heard)?;
         }
         for now in rejects {
-            self.write(Closing { item: None, now, then: None });
+            self.write(Closing { item: None, now, then: None, tells: None });
         }
         if let Some(fold) = self.fold_mut(partition) {
             fold.prune(now)?;

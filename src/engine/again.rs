@@ -19,11 +19,11 @@ impl Engine {
         &mut self,
         at: Moment<'_>,
         mut delivery: Delivery,
-        asked_at: Millis,
+        (told_at, asked_at): (Millis, Millis),
         effects: &mut Effects,
     ) -> Result<(), Failure> {
         let erased_at = self.spilled_at(erased_mark(&delivery.project, &delivery.user_id))?;
-        let erased = erased_at.is_some_and(|erased_at| erased_at >= delivery.created_at);
+        let erased = erased_at.is_some_and(|erased_at| erased_at >= told_at);
         let refusal = if (at.now - asked_at).abs() > REQUEST_LIFE {
             Some(("overloaded", "the request is too old; send it anew"))
         } else if erased && delivery.message.kind != EventType::Erased {
@@ -35,7 +35,7 @@ impl Engine {
             effects.reply = Some(Answer::Refused { code: code.into(), pointer: None, detail: detail.into() });
             return Ok(());
         }
-        (delivery.created_at, delivery.test_for) = (at.now, None);
+        delivery.test_for = None;
         let body = Json::of(&json!({"delivery_id": delivery.delivery_id, "message_id": delivery.message_id}));
         effects.reply = Some(Answer::Body { server: body.clone(), client: body });
         effects.outputs.push(outputs::delivery(delivery));

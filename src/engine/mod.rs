@@ -336,8 +336,8 @@ impl Engine {
                         };
                         effects.outputs.extend(told.and_then(|fares| outputs::fares(at, fares)));
                     }
-                    Internal::Redeliver { delivery, asked_at } => {
-                        self.redeliver(at, *delivery, asked_at, &mut effects)?;
+                    Internal::Redeliver { delivery, told_at, asked_at } => {
+                        self.redeliver(at, *delivery, (told_at, asked_at), &mut effects)?;
                     }
                     Internal::Ping { project, endpoint_id, delivery_id, asked_at } => {
                         self.ping(at, (&project, &endpoint_id, delivery_id), asked_at, &mut effects);

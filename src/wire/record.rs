@@ -134,7 +134,12 @@ pub enum Internal {
     Fares(Fares),
     /// A message is to be delivered again, under its own id; its delivery is named
     /// by whoever asks.
-    Redeliver { delivery: Box<Delivery>, asked_at: Millis },
+    Redeliver {
+        delivery: Box<Delivery>,
+        /// When its fact was told first: an erasure since then forbids it.
+        told_at: Millis,
+        asked_at: Millis,
+    },
     /// An endpoint is to be tried.
     Ping { project: String, endpoint_id: String, delivery_id: String, asked_at: Millis },
     /// Between the bank of a quota and its customers.

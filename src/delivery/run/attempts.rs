@@ -37,6 +37,9 @@ pub(super) struct Closing {
     pub now: Write,
     /// Written when that is durable.
     pub then: Option<Write>,
+    /// The endpoint's line of a record for the registrar: should the log refuse it,
+    /// what there is to tell then is told.
+    pub tells: Option<u64>,
 }
 
 /// The row of the delivery's own endpoint: tests wait in another line.
@@ -107,7 +110,7 @@ impl Loop {
         };
         let now = records::cancelled(item.partition, &row, refused, now);
         self.answer_test(&row, (None, Outcome::NotSent), Some(refused));
-        self.write(Closing { item: Some(item), now, then: None });
+        self.write(Closing { item: Some(item), now, then: None, tells: None });
     }
 
     fn answer_test(&self, row: &Row, (http_status, outcome): (Option<u16>, Outcome), error: Option<&str>) {
@@ -142,6 +145,10 @@ impl Loop {
         while let Ok((tag, outcome)) = self.acks.1.try_recv() {
             worked = true;
             let Some(mut closing) = self.closing.remove(&tag) else { continue };
+            if let (Err(_), Some(line)) = (&outcome, closing.tells) {
+                self.endpoints.tell_again(line, self.setup.clock.now());
+                continue;
+            }
             match (outcome, closing.then.take()) {
                 (Err(error), then) => {
                     tracing::warn!(%error, "the outcome of an attempt cannot be written down yet");
@@ -193,7 +200,8 @@ impl Loop {
             ..records::about(&row.delivery)
         };
         if went.outcome == Outcome::Delivered {
-            let latency = (went.ended_at - row.delivery.created_at).max(0) as f64 / 1_000.0;
+            let from = row.delivery.created_at.max(row.delivery.not_before.unwrap_or(0));
+            let latency = (went.ended_at - from).max(0) as f64 / 1_000.0;
             metrics.delivery_latency_seconds.observe(latency);
             record.ended = Some(Ended::Delivered);
             return self.close(item, &record, row, None);
@@ -297,7 +305,7 @@ impl Loop {
     /// First the attempt's record; when it is durable, what comes of it.
     fn close(&mut self, item: Item, record: &AttemptRecord, row: &Row, then: Option<Write>) {
         let now = records::attempt(item.partition, row, record);
-        self.write(Closing { item: Some(item), now, then });
+        self.write(Closing { item: Some(item), now, then, tells: None });
     }
 
     pub(super) fn write(&mut self, closing: Closing) {
@@ -317,12 +325,13 @@ impl Loop {
         if !self.setup.standing.is_fresh() {
             return;
         }
-        for (key, internal) in self.endpoints.tell(now) {
+        for (line, key, internal) in self.endpoints.tell(now) {
             let value = record::encode_internal(&internal);
             let mac = self.setup.key.sign_record(key.as_bytes(), &value);
             let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(value.into()) };
             let registrar = At { topic: Topic::Events, partition: 0 };
-            self.write(Closing { item: None, now: (registrar, new.header(MAC_HEADER, mac)), then: None });
+            let now = (registrar, new.header(MAC_HEADER, mac));
+            self.write(Closing { item: None, now, then: None, tells: Some(line) });
         }
     }
 

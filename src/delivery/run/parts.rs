@@ -167,7 +167,7 @@ impl Loop {
             Phase::CancelOwed { reason } => records::cancelled(partition, row, reason, self.setup.clock.now()),
             Phase::Due => return,
         };
-        self.write(Closing { item: None, now, then: None });
+        self.write(Closing { item: None, now, then: None, tells: None });
     }
 
     /// Lets a partition go as soon as its attempts have been written down.
