@@ -53,6 +53,11 @@ impl Client {
         Ok(Client { http, base: base.trim_end_matches('/').to_owned(), key })
     }
 
+    /// The server's address.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// # Errors
     /// Exit code 4 when the server cannot be reached.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Said, Failure> {

@@ -7,11 +7,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::client::{Client, Said, problem};
 use super::{Context, Failure, Format, ServerArgs, output};
@@ -29,8 +30,7 @@ const MAX_LAG_SECONDS: f64 = 1.0;
 const PAUSE: Duration = Duration::from_millis(250);
 /// A server that takes nothing for so long is not waited for any longer.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// By its first bytes a file is told from another of the same name.
-const HEAD_BYTES: u64 = 4 << 10;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 #[derive(Debug, Args)]
 pub struct ImportArgs {
@@ -65,8 +65,10 @@ fn rate(text: &str) -> Result<Rate, String> {
 /// How far an import is; kept beside the file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Progress {
-    /// Hash of the file's beginning.
-    head: String,
+    /// Where it goes.
+    server: String,
+    /// Hash of everything up to `offset`.
+    hash: String,
     offset: u64,
     line: u64,
     accepted: u64,
@@ -91,35 +93,74 @@ pub async fn run(context: &Context, args: &ImportArgs) -> Result<(), Failure> {
     let beside = |ending: &str| PathBuf::from(format!("{}{ending}", if is_stdin { "stdin" } else { &name }));
     let notes = (!is_stdin).then(|| beside(".import.json"));
     let rejects = args.rejects.clone().unwrap_or_else(|| beside(".rejects.ndjson"));
-    let (source, size, head) = open(&args.file, is_stdin)?;
+    let source = open(&args.file, is_stdin)?;
+    let size = source.as_ref().and_then(|file| Some(file.metadata().ok()?.len()));
+    check_rejects(&args.file, &rejects)?;
     let mut progress = notes.as_deref().filter(|_| !args.again).map_or(Ok(None), noted)?.unwrap_or_default();
-    if !progress.head.is_empty() && progress.head != head {
-        return Err(Failure::usage(format!("{name} is another file than the one imported before: give --again")));
+    if !progress.server.is_empty() {
+        check_same(&name, &progress, client.base())?;
     }
-    progress.head = head;
-    if progress.done {
-        tell(context, &progress, &rejects, "was imported before; --again does it once more");
-        return Ok(());
+    client.base().clone_into(&mut progress.server);
+    // What cannot be reached at all is told at once.
+    client.text("/livez").await?;
+    if progress.done && size == Some(progress.offset) {
+        return finish(context, &progress, &rejects, "were imported before; --again does it once more");
     }
+    progress.done = false;
     let bar = bar(size);
     let mut import = Import { client, args, notes, rejects: rejects.clone(), progress, bar, base: base_name(&name) };
-    let outcome = match kept {
-        Kept::Ndjson => import.lines(source).await,
-        Kept::Csv => import.table(source).await,
-    };
+    let outcome = import.run(kept, source).await;
     import.bar.finish_and_clear();
-    if let Err(failure) = outcome {
-        let noted = if is_stdin { "" } else { "; run it again, and it goes on" };
-        let Failure { code, text } = failure;
-        return Err(Failure { code, text: format!("{name}, line {}: {text}{noted}", import.progress.line + 1) });
+    if let Err(Failure { code, text }) = outcome {
+        let again = if code == 4 && !is_stdin { "; run it again, and it goes on" } else { "" };
+        return Err(Failure { code, text: format!("{name}, behind line {}: {text}{again}", import.progress.line) });
     }
     import.progress.done = true;
     import.note()?;
-    tell(context, &import.progress, &rejects, "are in the journal");
-    match import.progress.rejected {
+    finish(context, &import.progress, &rejects, "are in the journal")
+}
+
+fn finish(context: &Context, progress: &Progress, rejects: &Path, what: &str) -> Result<(), Failure> {
+    tell(context, progress, rejects, what);
+    match progress.rejected {
         0 => Ok(()),
         count => Err(Failure::failed(format!("{count} lines were wrong; they are in {}", rejects.display()))),
     }
+}
+
+/// Wrong lines go into a file that is theirs.
+fn check_rejects(file: &Path, rejects: &Path) -> Result<(), Failure> {
+    let same = std::fs::canonicalize(file).ok().zip(std::fs::canonicalize(rejects).ok()).is_some_and(|(a, b)| a == b);
+    if same {
+        return Err(Failure::usage("--rejects names the file that is imported"));
+    }
+    let Ok(known) = File::open(rejects) else { return Ok(()) };
+    let mut first = String::new();
+    let read = BufReader::new(known).read_line(&mut first);
+    let ours = serde_json::from_str::<Value>(&first)
+        .is_ok_and(|line| line.get("line").is_some() && line.get("error").is_some());
+    if read.is_ok() && (first.is_empty() || ours) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{} is there and holds no rejects: give --rejects", rejects.display())))
+}
+
+/// Whether a file is the one of which so much has been imported, to this server.
+fn check_same(name: &str, progress: &Progress, server: &str) -> Result<(), Failure> {
+    if progress.server != server {
+        let known = &progress.server;
+        return Err(Failure::usage(format!("{name} was imported to {known}, not to {server}: give --again")));
+    }
+    let unreadable = |e: std::io::Error| Failure::failed(format!("{name}: cannot be read: {e}"));
+    let mut lines = Lines::open(Some(File::open(name).map_err(unreadable)?))?;
+    let size = std::fs::metadata(name).map_err(unreadable)?.len();
+    lines.reader = Box::new(lines.reader.take(progress.offset.saturating_sub(lines.offset)));
+    lines.skip_to(progress.offset, 0)?;
+    let same = size >= progress.offset && format!("{:032x}", lines.hash.digest128()) == progress.hash;
+    if !same {
+        return Err(Failure::usage(format!("{name} is another file than the one imported before: give --again")));
+    }
+    Ok(())
 }
 
 fn tell(context: &Context, progress: &Progress, rejects: &Path, what: &str) {
@@ -134,7 +175,7 @@ fn tell(context: &Context, progress: &Progress, rejects: &Path, what: &str) {
 }
 
 fn by_name(path: &Path) -> Option<Kept> {
-    match path.extension()?.to_str()? {
+    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
         "ndjson" | "jsonl" => Some(Kept::Ndjson),
         "csv" => Some(Kept::Csv),
         _ => None,
@@ -145,18 +186,17 @@ fn base_name(name: &str) -> String {
     Path::new(name).file_name().map_or_else(|| name.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// The file, its size, and a hash of its beginning.
-fn open(path: &Path, is_stdin: bool) -> Result<(Option<File>, Option<u64>, String), Failure> {
+/// The file, which no other import reads meanwhile.
+fn open(path: &Path, is_stdin: bool) -> Result<Option<File>, Failure> {
     if is_stdin {
-        return Ok((None, None, "stdin".into()));
+        return Ok(None);
     }
-    let unreadable = |e: std::io::Error| Failure::usage(format!("{}: cannot be read: {e}", path.display()));
-    let mut file = File::open(path).map_err(unreadable)?;
-    let size = file.metadata().map_err(unreadable)?.len();
-    let mut head = Vec::new();
-    (&mut file).take(HEAD_BYTES).read_to_end(&mut head).map_err(unreadable)?;
-    file.seek(SeekFrom::Start(0)).map_err(unreadable)?;
-    Ok((Some(file), Some(size), format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&head))))
+    let file = File::open(path).map_err(|e| Failure::usage(format!("{}: cannot be read: {e}", path.display())))?;
+    // Where files cannot be locked nobody is kept out.
+    if matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
+        return Err(Failure::refused(format!("{}: another import of it is under way", path.display())));
+    }
+    Ok(Some(file))
 }
 
 fn noted(path: &Path) -> Result<Option<Progress>, Failure> {
@@ -189,33 +229,21 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    async fn lines(&mut self, file: Option<File>) -> Result<(), Failure> {
+    async fn run(&mut self, kept: Kept, file: Option<File>) -> Result<(), Failure> {
         let failed = |e: std::io::Error| Failure::failed(format!("cannot be read: {e}"));
-        let mut reader: Box<dyn std::io::BufRead> = match file {
-            Some(mut file) => {
-                file.seek(SeekFrom::Start(self.progress.offset)).map_err(failed)?;
-                Box::new(BufReader::new(file))
-            }
-            None => Box::new(BufReader::new(std::io::stdin())),
+        let mut lines = Lines::open(file)?;
+        let header = match kept {
+            Kept::Ndjson => None,
+            Kept::Csv => Some(header(&mut lines)?),
         };
-        let (mut offset, mut number) = (self.progress.offset, self.progress.line);
-        let mut batch = Vec::new();
-        let mut wrong = Vec::new();
-        let mut bytes = 0;
+        lines.skip_to(self.progress.offset, self.progress.line)?;
+        let (mut batch, mut wrong, mut bytes) = (Vec::new(), Vec::new(), 0);
         loop {
-            let mut text = Vec::new();
-            let read = (&mut reader).take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut text).map_err(failed)?;
-            let ended = text.last() == Some(&b'\n');
-            let mut skipped = 0;
-            if read > MAX_LINE_BYTES && !ended {
-                skipped = skip_line(&mut *reader).map_err(failed)?;
-            }
-            if read > 0 {
-                number += 1;
-                let text = String::from_utf8_lossy(&text).trim_end_matches(['\n', '\r']).to_owned();
-                let judged =
-                    if skipped > 0 { Err("the line has more than 64 KiB".into()) } else { self.event(number, &text) };
-                match judged {
+            let next = if header.is_some() { lines.record() } else { lines.line() }.map_err(failed)?;
+            let ended = next.is_none();
+            if let Some((number, read)) = next {
+                let text = String::from_utf8_lossy(&read.text).into_owned();
+                match self.judged(header.as_deref(), number, &read) {
                     Ok(None) => {}
                     Ok(Some(event)) => {
                         bytes += event.get().len();
@@ -224,63 +252,27 @@ impl Import<'_> {
                     Err(why) => wrong.push((number, why, text)),
                 }
             }
-            offset += (read + skipped) as u64;
-            if read == 0 || batch.len() >= BATCH_LINES || bytes >= BATCH_BYTES {
-                self.flush(std::mem::take(&mut batch), std::mem::take(&mut wrong), (offset, number)).await?;
+            // Never between lines that may be one record.
+            if ended || ((batch.len() >= BATCH_LINES || bytes >= BATCH_BYTES) && lines.pending.is_empty()) {
+                let read = (lines.offset, lines.number, lines.hash.digest128());
+                self.flush(std::mem::take(&mut batch), std::mem::take(&mut wrong), read).await?;
                 bytes = 0;
             }
-            if read == 0 {
+            if ended {
                 return Ok(());
             }
         }
     }
 
-    async fn table(&mut self, file: Option<File>) -> Result<(), Failure> {
-        let input: Box<dyn Read> = match file {
-            Some(file) => Box::new(file),
-            None => Box::new(std::io::stdin()),
-        };
-        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(BufReader::new(input));
-        let unfit = |e: csv::Error| Failure::usage(format!("the header cannot be read: {e}"));
-        let header: Vec<String> = reader.headers().map_err(unfit)?.iter().map(|name| name.trim().to_owned()).collect();
-        for needed in ["user_id", "event_name", "occurred_at"] {
-            if !header.iter().any(|name| name == needed) {
-                return Err(Failure::usage(format!("the header has no column {needed}")));
-            }
+    fn judged(&self, header: Option<&[String]>, number: u64, read: &Text) -> Result<Option<Box<RawValue>>, String> {
+        if let Some(why) = read.flaw {
+            return Err(why.into());
         }
-        let (mut batch, mut wrong, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let mut record = csv::StringRecord::new();
-        loop {
-            let number = reader.position().line();
-            let more = match reader.read_record(&mut record) {
-                Ok(more) => more,
-                Err(error) if error.is_io_error() => return Err(Failure::failed(format!("cannot be read: {error}"))),
-                Err(error) => {
-                    wrong.push((number, error.to_string(), String::new()));
-                    continue;
-                }
-            };
-            let (offset, end) = (reader.position().byte(), reader.position().line());
-            // What was acknowledged before is passed over.
-            if more && offset > self.progress.offset {
-                let text = row(&header, &record);
-                match text.and_then(|text| Ok((self.event(number, &text)?, text))) {
-                    Ok((Some(event), text)) => {
-                        bytes += event.get().len();
-                        batch.push(Line { number, text, event });
-                    }
-                    Ok((None, _)) => {}
-                    Err(why) => wrong.push((number, why, record.iter().collect::<Vec<_>>().join(","))),
-                }
-            }
-            if !more || batch.len() >= BATCH_LINES || bytes >= BATCH_BYTES {
-                let lines = end.saturating_sub(1);
-                self.flush(std::mem::take(&mut batch), std::mem::take(&mut wrong), (offset, lines)).await?;
-                bytes = 0;
-            }
-            if !more {
-                return Ok(());
-            }
+        let text = std::str::from_utf8(&read.text).map_err(|_| "the line is not UTF-8".to_owned())?;
+        match header {
+            Some(_) if text.trim().is_empty() => Ok(None),
+            Some(header) => self.event(number, &row(header, &cells(text)?)?),
+            None => self.event(number, text),
         }
     }
 
@@ -318,7 +310,7 @@ impl Import<'_> {
         &mut self,
         batch: Vec<Line>,
         mut wrong: Vec<(u64, String, String)>,
-        (offset, line): (u64, u64),
+        (offset, line, hash): (u64, u64, u128),
     ) -> Result<(), Failure> {
         if !batch.is_empty() {
             self.wait_for_engine().await?;
@@ -335,6 +327,7 @@ impl Import<'_> {
             self.keep(&wrong).map_err(|e| Failure::failed(format!("{}: {e}", self.rejects.display())))?;
         }
         (self.progress.offset, self.progress.line) = (offset, line);
+        self.progress.hash = format!("{hash:032x}");
         self.bar.set_position(offset);
         self.bar.set_message(format!("{} events, {} wrong", self.progress.accepted, self.progress.rejected));
         self.note()
@@ -397,24 +390,160 @@ impl Import<'_> {
     }
 }
 
-/// The rest of a line that is too long; gives how many bytes.
-fn skip_line(reader: &mut dyn std::io::BufRead) -> std::io::Result<usize> {
-    let mut skipped = 0;
-    loop {
-        let here = reader.fill_buf()?;
-        if here.is_empty() {
-            return Ok(skipped);
-        }
-        let (used, ended) = match here.iter().position(|byte| *byte == b'\n') {
-            Some(at) => (at + 1, true),
-            None => (here.len(), false),
+/// A line, or the lines of one record.
+#[derive(Clone)]
+struct Text {
+    text: Vec<u8>,
+    /// Why it can be no event.
+    flaw: Option<&'static str>,
+}
+
+/// The lines of a file, each with its number; knows how far it is, and the hash of
+/// all that it has read.
+struct Lines {
+    reader: Box<dyn std::io::BufRead>,
+    /// Lines that were read to find the end of a record, and are lines of their own.
+    pending: VecDeque<(u64, Text)>,
+    offset: u64,
+    number: u64,
+    hash: Xxh3,
+}
+
+impl Lines {
+    fn open(file: Option<File>) -> Result<Lines, Failure> {
+        let mut reader: Box<dyn std::io::BufRead> = match file {
+            Some(file) => Box::new(BufReader::new(file)),
+            None => Box::new(BufReader::new(std::io::stdin())),
         };
-        reader.consume(used);
-        skipped += used;
-        if ended {
-            return Ok(skipped);
+        let mut lines = Lines {
+            reader: Box::new(std::io::empty()),
+            pending: VecDeque::new(),
+            offset: 0,
+            number: 0,
+            hash: Xxh3::new(),
+        };
+        let failed = |e: std::io::Error| Failure::failed(format!("cannot be read: {e}"));
+        if reader.fill_buf().map_err(failed)?.starts_with(BYTE_ORDER_MARK) {
+            reader.consume(BYTE_ORDER_MARK.len());
+            lines.count(BYTE_ORDER_MARK);
+        }
+        lines.reader = reader;
+        Ok(lines)
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.offset += bytes.len() as u64;
+    }
+
+    /// Reads on to where an import before has ended.
+    fn skip_to(&mut self, offset: u64, number: u64) -> Result<(), Failure> {
+        let failed = |e: std::io::Error| Failure::failed(format!("cannot be read: {e}"));
+        let mut last = b'\n';
+        while self.offset < offset {
+            let here = self.reader.fill_buf().map_err(failed)?;
+            let take = here.len().min((offset - self.offset) as usize);
+            let bytes = here[..take].to_vec();
+            let Some(end) = bytes.last() else { break };
+            last = *end;
+            self.reader.consume(take);
+            self.count(&bytes);
+        }
+        self.number = self.number.max(number);
+        // The last line had no end then: what comes now must end it.
+        while last != b'\n' {
+            let next = self.reader.fill_buf().map_err(failed)?.first().copied();
+            match next {
+                Some(byte @ (b'\r' | b'\n')) => {
+                    self.reader.consume(1);
+                    self.count(&[byte]);
+                    last = byte;
+                }
+                Some(_) => {
+                    let line = self.number;
+                    return Err(Failure::usage(format!("line {line} was imported, and is longer now: give --again")));
+                }
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self) -> std::io::Result<Option<(u64, Text)>> {
+        if let Some(line) = self.pending.pop_front() {
+            return Ok(Some(line));
+        }
+        let mut text = Vec::new();
+        let mut long = false;
+        loop {
+            let here = self.reader.fill_buf()?;
+            if here.is_empty() {
+                break;
+            }
+            let end = here.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+            let bytes = here[..end.unwrap_or(here.len())].to_vec();
+            self.reader.consume(bytes.len());
+            self.count(&bytes);
+            long |= text.len() + bytes.len() > MAX_LINE_BYTES;
+            text.extend_from_slice(&bytes[..bytes.len().min(MAX_LINE_BYTES.saturating_sub(text.len()))]);
+            if end.is_some() {
+                break;
+            }
+        }
+        if text.is_empty() {
+            return Ok(None);
+        }
+        self.number += 1;
+        while text.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+            text.pop();
+        }
+        Ok(Some((self.number, Text { text, flaw: long.then_some("the line has more than 64 KiB") })))
+    }
+
+    /// A row of a table: as many lines as its quotes span.
+    fn record(&mut self) -> std::io::Result<Option<(u64, Text)>> {
+        let Some((number, first)) = self.line()? else { return Ok(None) };
+        let is_open = |text: &[u8]| text.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
+        if !is_open(&first.text) {
+            return Ok(Some((number, first)));
+        }
+        let (mut text, mut taken) = (first.text.clone(), Vec::new());
+        while text.len() <= MAX_LINE_BYTES {
+            let Some(line) = self.line()? else { break };
+            text.push(b'\n');
+            text.extend_from_slice(&line.1.text);
+            taken.push(line);
+            if !is_open(&text) {
+                return Ok(Some((number, Text { text, flaw: first.flaw })));
+            }
+        }
+        // Those were rows of their own.
+        taken.into_iter().rev().for_each(|line| self.pending.push_front(line));
+        Ok(Some((number, Text { flaw: Some("the row opens a quote that is not closed"), ..first })))
+    }
+}
+
+fn header(lines: &mut Lines) -> Result<Vec<String>, Failure> {
+    let first = lines.record().map_err(|e| Failure::failed(format!("cannot be read: {e}")))?;
+    let text = first.map(|(_, read)| String::from_utf8_lossy(&read.text).into_owned()).unwrap_or_default();
+    let record = cells(&text).map_err(|why| Failure::usage(format!("the header cannot be read: {why}")))?;
+    let header: Vec<String> = record.iter().map(|name| name.trim().to_owned()).collect();
+    for needed in ["user_id", "event_name", "occurred_at"] {
+        if !header.iter().any(|name| name == needed) {
+            return Err(Failure::usage(format!("the header has no column {needed}")));
         }
     }
+    match header.iter().enumerate().find(|(at, name)| header[..*at].contains(name)) {
+        Some((_, twice)) => Err(Failure::usage(format!("the header has the column {twice} twice"))),
+        None => Ok(header),
+    }
+}
+
+/// The cells of one row.
+fn cells(text: &str) -> Result<csv::StringRecord, String> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+    let record = reader.records().next().unwrap_or_else(|| Ok(csv::StringRecord::new()));
+    record.map_err(|e| e.to_string())
 }
 
 /// A row as an event: columns that are no member of an event are properties,

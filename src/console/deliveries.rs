@@ -171,8 +171,8 @@ impl Row {
 
     /// Whether an endpoint never took it, and an operator may want it sent again.
     pub fn is_missed_by(&self, endpoint_id: &str) -> bool {
-        let disabled = self.status == "cancelled" && self.reason.as_deref() == Some("endpoint_disabled");
-        let missed = self.status == "dead" || disabled;
+        let not_there = matches!(self.reason.as_deref(), Some("endpoint_disabled" | "endpoint_removed"));
+        let missed = self.status == "dead" || (self.status == "cancelled" && not_there);
         missed && self.endpoint_id == endpoint_id && self.kind != EventType::Test.name()
     }
 

@@ -67,15 +67,25 @@ async fn a_file_goes_in_once_and_its_wrong_lines_are_kept() {
     let (code, said, _) = run(&server, &["history.ndjson"]);
     assert_eq!(
         (code, &said["accepted"], events(&server).len()),
-        (Some(0), &json!(2501), 2501),
+        (Some(1), &json!(2501), 2501),
         "it was imported before"
     );
+    // It has grown since: what is new goes in.
+    text.push_str("\n{\"user_id\":\"new\",\"event_name\":\"woke\",\"occurred_at\":\"2020-01-02T00:00:00Z\"}\n");
+    std::fs::write(dir.join("history.ndjson"), &text).unwrap();
+    let (_, said, error) = run(&server, &["history.ndjson"]);
+    assert_eq!((&said["accepted"], events(&server).len()), (&json!(2502), 2502), "{error}");
+    let other = text.replacen("u17", "u18", 1);
+    std::fs::write(dir.join("history.ndjson"), &other).unwrap();
+    let (code, _, error) = run(&server, &["history.ndjson"]);
+    assert!(code == Some(2) && error.contains("another file"), "{error}");
+    std::fs::write(dir.join("history.ndjson"), &text).unwrap();
     // As if it had been killed before anything was noted: the ids are the same.
     std::fs::remove_file(dir.join("history.ndjson.import.json")).unwrap();
     assert_eq!(run(&server, &["history.ndjson"]).0, Some(1));
     let ids: std::collections::BTreeSet<String> =
         events(&server).iter().map(|event| event["event_id"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(ids.len(), 2501, "every event once, by its id");
+    assert_eq!(ids.len(), 2502, "every event once, by its id");
 }
 
 fn jiff_now() -> String {
@@ -101,8 +111,22 @@ async fn old_events_arm_nothing_and_young_ones_do() {
     assert_eq!(server.trigger("young", "Main").await["survey"]["survey_id"], "open");
     let young = events(&server).into_iter().find(|event| event["user_id"] == "young").unwrap();
     assert_eq!(young["properties"], json!({"minutes": 7.5, "deep": "a, \"b\""}));
+    let odd = "user_id,event_name,occurred_at,note\r\n\r\nq1,woke,nope,\r\nq2,woke,2020-01-01T00:00:00Z,\"two\r\nlines\"\r\n\
+               q3,woke,nope,\r\nq4,woke,2020-01-01T00:00:00Z,\"open\r\nq5,woke,2020-01-01T00:00:00Z,x\r\n\
+               q6\u{0},woke,2020-01-01T00:00:00Z,x\r\n";
+    let bytes = [b"\xef\xbb\xbf".as_slice(), odd.as_bytes(), b"q\xff,woke,2020-01-01T00:00:00Z,x\r\n"].concat();
+    std::fs::write(server.dir.path().join("odd.csv"), bytes).unwrap();
+    let (code, said, error) = run(&server, &["odd.csv"]);
+    assert_eq!((code, &said["accepted"]), (Some(1), &json!(2)), "{error}");
+    let rejects = std::fs::read_to_string(server.dir.path().join("odd.csv.rejects.ndjson")).unwrap();
+    let lines: Vec<u64> =
+        rejects.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines, [3, 6, 7, 9, 10], "{rejects}");
+    std::fs::write(server.dir.path().join("mine.txt"), "mine\n").unwrap();
     for (arguments, part) in [
-        (&["nothing.ndjson"][..], "cannot be read"),
+        (&["odd.csv", "--again", "--rejects", "odd.csv"][..], "is imported"),
+        (&["odd.csv", "--again", "--rejects", "mine.txt"], "holds no rejects"),
+        (&["nothing.ndjson"], "cannot be read"),
         (&["history"], "--format"),
         (&["history.csv", "--rate", "fast"], "rate"),
     ] {

@@ -12,8 +12,10 @@ const MOST: usize = 32_000;
 /// Of one line while there is room, and when there is not.
 const LINE_MOST: usize = 1_024;
 const LINE_LEAST: usize = 16;
-/// Lines taken up in one turn.
-const LINES_A_TURN: usize = 256;
+/// Of one partition's part of it at a time: then whichever is due first.
+const STRETCH: usize = 32;
+/// Stretches taken up in one turn.
+const LINES_A_TURN: usize = 512;
 
 /// One endpoint's part of a partition's due index.
 #[derive(Default)]
@@ -122,7 +124,7 @@ impl Loop {
     fn load_line(&mut self, partition: u32, line: u64, now: Millis, room: usize) -> Result<(), Error> {
         let Some(part) = self.parts.get_mut(&partition) else { return Ok(()) };
         let (Some(fold), Some(known)) = (part.fold.as_deref(), part.lines.get_mut(&line)) else { return Ok(()) };
-        let (due, next) = fold.due(line, &known.loaded, now, room)?;
+        let (due, next) = fold.due(line, &known.loaded, now, room.min(STRETCH))?;
         if let Some(last) = due.last() {
             known.loaded.clone_from(&last.key);
         }
