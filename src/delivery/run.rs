@@ -81,6 +81,8 @@ struct Loop {
     refused_at: Option<Instant>,
     next_tag: u64,
     openings: u64,
+    /// When a partition was last given to this process.
+    taken_at: Option<Instant>,
     /// Still opening what was given up long ago; not taken up again beside it.
     strays: Vec<(u32, Thread)>,
     bell: Arc<Bell>,
@@ -115,6 +117,7 @@ impl Delivery {
             refused_at: None,
             next_tag: 0,
             openings: 0,
+            taken_at: None,
             strays: Vec::new(),
             bell: bell.clone(),
             setup,

@@ -149,6 +149,13 @@ async fn a_pause_outlives_a_restart_and_ends_where_an_endpoint_begins_anew() {
     endpoint(&server, &receiver, json!({})).await;
     answer_one(&server, "ann").await;
     until_state(&server, "open").await;
+    // As far as every partition of the delivery.
+    let partitions = if crate::harness::ON_KAFKA { crate::harness::KAFKA_PARTITIONS as usize } else { 8 };
+    let told = || {
+        let deliveries = crate::harness::tail(server.dir.path(), "deliveries");
+        deliveries.iter().filter(|record| record["value"].get("health").is_some()).count()
+    };
+    server.until("all are told", async || told() >= partitions).await;
     let server = Server::on(server.kill(), &["--dev", "--test-clock"], &[]).await;
     assert_eq!(state(&server).await, ("open".to_owned(), json!("retry_after")));
     answer_one(&server, "bob").await;

@@ -52,7 +52,7 @@ impl Loop {
         let mut worked = false;
         // An endpoint's bounds are for all processes together.
         let share = self.parts.len() as f64 / f64::from(self.setup.log.partitions());
-        while self.may_send() {
+        while self.may_send() && !self.is_opening() {
             let now = self.setup.clock.now();
             let endpoints = &mut self.endpoints;
             let ready = |line, under_way| endpoints.ready(line, under_way, share, now);

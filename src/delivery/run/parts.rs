@@ -17,6 +17,8 @@ use crate::thread::{Thread, Token};
 /// How long attempts of a partition that is given up may take to finish.
 const DRAIN: Duration = Duration::from_secs(5);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// Whoever takes longer is not waited for by the others.
+const OPENED_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) enum Command {
     Take(u32),
@@ -65,7 +67,10 @@ impl Loop {
         match command {
             Command::Take(partition) => match self.parts.get_mut(&partition) {
                 Some(part) => part.again = true,
-                None => self.open(partition),
+                None => {
+                    self.taken_at = Some(Instant::now());
+                    self.open(partition);
+                }
             },
             Command::Opened(opened) => self.opened(opened),
             Command::Release { partition, settle, done } => {
@@ -145,6 +150,13 @@ impl Loop {
             part.fold = None;
             part.retry_at = (!refused).then(|| Instant::now() + RESTART_PAUSE);
         }
+    }
+
+    /// Whether partitions that have just been given are being opened: what one of them
+    /// knows of an endpoint may hold what another is to send.
+    pub(super) fn is_opening(&self) -> bool {
+        let lately = self.taken_at.is_some_and(|at| at.elapsed() < OPENED_WITHIN);
+        lately && self.parts.values().any(|part| part.opening.is_some())
     }
 
     /// Writes what a crash between two records has left out.
