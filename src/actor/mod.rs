@@ -18,8 +18,10 @@ use bytes::Bytes;
 use crate::domain::id::Origin;
 use crate::domain::json::Json;
 use crate::domain::time::Millis;
+use crate::log::New;
 use crate::store::{self, Batch};
-use crate::wire::record::{Decoded, Unreadable};
+use crate::wire::record::{self, Decoded, Internal, MAC_HEADER, Unreadable};
+use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
 
 pub use partition::{Partition, Setup};
@@ -46,6 +48,14 @@ pub struct Outgoing {
     pub trusted: bool,
     /// Whether the receiver, too, answers whoever waits for this record.
     pub answers: bool,
+}
+
+/// A record of askwhen's own for a journal: believed by its MAC.
+pub fn signed(key: &str, internal: &Internal, with: &ClusterKey) -> New {
+    let value = record::encode_internal(internal);
+    let mac = with.sign_record(key.as_bytes(), &value);
+    let new = New { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(value.into()) };
+    new.header(MAC_HEADER, mac)
 }
 
 /// What applying one record asks for.

@@ -260,11 +260,9 @@ impl<M: Machine> Partition<M> {
             return;
         }
         self.ticked = Instant::now();
-        let value = record::encode_internal(&Internal::Tick {});
-        let mac = self.setup.key.sign_record(b"", &value);
-        let new = New { key: Some(Bytes::new()), headers: Vec::new(), value: Some(value.into()) };
+        let new = super::signed("", &Internal::Tick {}, &self.setup.key);
         let (nobody, _) = tokio::sync::oneshot::channel();
-        self.setup.log.append(self.journal(), vec![new.header(MAC_HEADER, mac)], Ack::Once(nobody));
+        self.setup.log.append(self.journal(), vec![new], Ack::Once(nobody));
     }
 
     /// Lets go of the journal; what is under way goes on.

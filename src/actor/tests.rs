@@ -19,7 +19,7 @@ use crate::store::{Family, Memory, Store};
 use crate::thread::Bell;
 use crate::wire::definition::Kind;
 use crate::wire::output::ID_HEADER;
-use crate::wire::record::{Define, Internal, MAC_HEADER, encode_internal};
+use crate::wire::record::{Define, Internal, MAC_HEADER};
 use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
 
@@ -98,10 +98,7 @@ impl World {
     }
 
     fn internal(&self, partition: u32, internal: &Internal) {
-        let value = encode_internal(internal);
-        let mac = key().sign_record(b"k", &value);
-        let new = New { key: Some("k".into()), headers: Vec::new(), value: Some(value.into()) };
-        self.append(partition, new.header(MAC_HEADER, mac));
+        self.append(partition, super::signed("k", internal, &key()));
     }
 
     /// The user's newest offer that the log tells of.

@@ -12,7 +12,7 @@ use super::fields::Fields;
 use super::problem::{Answer, Problem, json_answer};
 use super::view::Shown;
 use super::{App, Asked};
-use crate::actor::Answer as Told;
+use crate::actor::{self, Answer as Told};
 use crate::domain::endpoint::EventType;
 use crate::domain::id;
 use crate::domain::message::Delivery;
@@ -23,7 +23,7 @@ use crate::thread::Bell;
 use crate::wire::definition::Code;
 use crate::wire::listing::Place;
 use crate::wire::output::DeliveryRecord;
-use crate::wire::record::{self, Internal, MAC_HEADER};
+use crate::wire::record::Internal;
 use crate::wire::topic::Topic;
 
 /// Messages that one request has sent again at most; all are in the journal when it
@@ -45,8 +45,7 @@ impl App {
         let place = self.lists()?.place(&asked.caller.project, &asked.route.parts[0]).map_err(super::lists::broken)?;
         let place = place.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
         let log = self.log.clone();
-        let found = tokio::task::spawn_blocking(move || Messages::new(&log, Topic::Deliveries).delivery(&place)).await;
-        let found = found.map_err(|e| Problem::new(500, "internal", e.to_string()))?;
+        let found = beside(move || Messages::new(&log, Topic::Deliveries).delivery(&place)).await?;
         let Some(delivery) = found.map_err(|error| Problem::log(&error, None))? else {
             let detail = "the message is no longer kept: topic deliveries has been trimmed behind it";
             return Err(Problem::new(410, "gone", detail));
@@ -82,11 +81,10 @@ impl App {
         self.refuse_disabled(&self.known_endpoint(asked)?)?;
         let of = (asked.caller.project.as_str(), asked.route.parts[0].as_str());
         let turn = self.turn(of).await?;
-        let lists = self.lists.clone().ok_or_else(super::lists::missing)?;
+        let lists = self.lists()?.clone();
         let (project, endpoint_id) = (of.0.to_owned(), of.1.to_owned());
         let search = move || lists.recoverable((&project, &endpoint_id), span, MAX_RECOVERED + 1);
-        let found = tokio::task::spawn_blocking(search).await;
-        let found = found.map_err(|e| Problem::new(500, "internal", e.to_string()))?;
+        let found = beside(search).await?;
         let mut places = found.map_err(super::lists::broken)?;
         let more = places.len() > MAX_RECOVERED;
         places.truncate(MAX_RECOVERED);
@@ -157,12 +155,12 @@ impl App {
         let spacing_us = rate.map_or(SPACING_US, |rate| rate.per.as_micros() as i64 / i64::from(rate.count.get()));
         let (from, mut count) = (self.clock.now(), 0);
         for window in windows {
-            let done = tokio::task::spawn_blocking(move || {
+            let found;
+            (read, found) = beside(move || {
                 let found = read(&window);
                 (read, found)
-            });
-            let (back, found) = done.await.map_err(|e| Problem::new(500, "internal", e.to_string()))?;
-            read = back;
+            })
+            .await?;
             let mut found = found.map_err(|error| Problem::log(&error, None))?;
             for delivery in &mut found {
                 delivery.not_before = Some(from.saturating_add(count as i64 * spacing_us / 1_000));
@@ -193,10 +191,7 @@ impl App {
             // It keeps its time: in the lists it stands beside the one that it replaces.
             let (told_at, asked_at) = (delivery.created_at, self.clock.now());
             let again = Internal::Redeliver { delivery: Box::new(delivery), told_at, asked_at };
-            let value = record::encode_internal(&again);
-            let mac = self.key.sign_record(key.as_bytes(), &value);
-            let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(value.into()) };
-            by_partition.entry(partition).or_default().push(new.header(MAC_HEADER, mac));
+            by_partition.entry(partition).or_default().push(actor::signed(&key, &again, &self.key));
         }
         let appends = by_partition
             .into_iter()
@@ -204,6 +199,11 @@ impl App {
         let done = futures_util::future::join_all(appends).await;
         done.into_iter().find_map(Result::err).map_or(Ok(()), |error| Err(Problem::log(&error, None)))
     }
+}
+
+/// What blocks is done beside the requests.
+pub(super) async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Problem::new(500, "internal", e.to_string()))
 }
 
 /// `since` and `until` of a body.

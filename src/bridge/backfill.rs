@@ -5,7 +5,7 @@
 use serde_json::json;
 use std::sync::Arc;
 
-use super::again::{MAX_RECOVERED, Messages, WINDOW, span};
+use super::again::{MAX_RECOVERED, Messages, WINDOW, beside, span};
 use super::endpoints::text;
 use super::fields::Fields;
 use super::lists::{Lists, broken};
@@ -52,12 +52,11 @@ impl App {
         self.refuse_disabled(&shown)?;
         let read = definition::endpoint(&shown.record.body.value(), None, Target::Trusted).map_err(Problem::fields)?;
         let project = asked.caller.project.clone();
-        let lists = self.lists.clone().ok_or_else(super::lists::missing)?;
+        let lists = self.lists()?.clone();
         let wanted = Wanted { log: self.log.clone(), lists, project, endpoint: Arc::new(read.endpoint), span };
         let turn = self.turn((&wanted.project, &asked.route.parts[0])).await?;
         let search = wanted.clone();
-        let found = tokio::task::spawn_blocking(move || search.find()).await;
-        let found = found.map_err(|e| Problem::new(500, "internal", e.to_string()))?;
+        let found = beside(move || search.find()).await?;
         let Found { mut places, count, more, last } = found.map_err(broken)?;
         let mut body = json!({"count": count});
         if more {

@@ -2,6 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 use super::problem::{Answer, Problem, json_answer};
 use super::{App, Asked};
@@ -111,8 +112,10 @@ impl Query {
 }
 
 impl App {
-    pub(super) fn lists(&self) -> Result<&dyn Lists, Problem> {
-        self.lists.as_deref().ok_or_else(missing)
+    pub(super) fn lists(&self) -> Result<&Arc<dyn Lists>, Problem> {
+        let wait = std::time::Duration::from_secs(60);
+        let missing = || Problem::later(503, "no_console", "this process does not run the role console", wait);
+        self.lists.as_ref().ok_or_else(missing)
     }
 
     pub(super) fn delivery(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
@@ -173,11 +176,6 @@ impl App {
         let stats = lists.stats((project, survey_id), query.time("since")?, query.time("until")?).map_err(broken)?;
         Ok(json_answer(200, stats.to_string()))
     }
-}
-
-pub(super) fn missing() -> Problem {
-    let wait = std::time::Duration::from_secs(60);
-    Problem::later(503, "no_console", "this process does not run the role console", wait)
 }
 
 pub(super) fn broken(detail: String) -> Problem {

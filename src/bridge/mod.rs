@@ -29,14 +29,14 @@ pub use again::Recoveries;
 pub use lists::Lists;
 pub use view::View;
 
-use crate::actor::{Answer as Told, Replies};
+use crate::actor::{self, Answer as Told, Replies};
 use crate::clock::Clock;
 use crate::domain::id;
 use crate::domain::time::Millis;
 use crate::log::{At, Log, New};
 use crate::wire::definition::Code;
 use crate::wire::listing::List;
-use crate::wire::record::{self, Internal, MAC_HEADER, REPLY_HEADER};
+use crate::wire::record::{Internal, REPLY_HEADER};
 use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
 use auth::{Auth, Caller, Kind};
@@ -286,10 +286,7 @@ impl App {
         internal: &Internal,
     ) -> Result<crate::actor::reply::Waiter, Problem> {
         let waiter = self.replies.wait();
-        let value = record::encode_internal(internal);
-        let mac = self.key.sign_record(key.as_bytes(), &value);
-        let new = New { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(value.into()) };
-        let new = new.header(MAC_HEADER, mac).header(REPLY_HEADER, waiter.header());
+        let new = actor::signed(key, internal, &self.key).header(REPLY_HEADER, waiter.header());
         self.log.append_durably(at, vec![new]).await.map_err(|error| Problem::log(&error, None))?;
         Ok(waiter)
     }

@@ -74,13 +74,9 @@ enum What {
         #[arg(long)]
         dry_run: bool,
         /// How many at most in a span, such as 100/s
-        #[arg(long, value_parser = rate)]
-        rate: Option<String>,
+        #[arg(long)]
+        rate: Option<Rate>,
     },
-}
-
-fn rate(text: &str) -> Result<String, String> {
-    Rate::parse(text).map(|_| text.to_owned()).map_err(str::to_owned)
 }
 
 pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure> {
@@ -126,7 +122,7 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
             let mut body = span(since, until.as_deref())?;
             body["dry_run"] = (*dry_run).into();
             if let Some(rate) = rate {
-                body["rate"] = rate.as_str().into();
+                body["rate"] = String::from(*rate).into();
             }
             let path = format!("/v1/endpoints/{}/backfill", part(endpoint));
             let said = all(&client, &path, &body).await?;

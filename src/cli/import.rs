@@ -43,7 +43,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
     /// How many events at most in a span, such as 5000/s
-    #[arg(long, value_parser = rate)]
+    #[arg(long)]
     rate: Option<Rate>,
     /// Begin anew, although the file has been imported, or a part of it
     #[arg(long)]
@@ -56,10 +56,6 @@ pub struct ImportArgs {
 pub enum Kept {
     Ndjson,
     Csv,
-}
-
-fn rate(text: &str) -> Result<Rate, String> {
-    Rate::parse(text).map_err(str::to_owned)
 }
 
 /// How far an import is; kept beside the file.

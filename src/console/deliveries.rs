@@ -63,8 +63,7 @@ pub fn delivered(
     for place in order::places(List::Deliveries, whose, delivery.created_at, &id) {
         round.place(place, &id);
     }
-    let due_at = delivery.created_at.max(delivery.not_before.unwrap_or(0));
-    let mut row = known.unwrap_or_else(|| Row { next_attempt_at: Some(due_at), ..Row::blank(&id) });
+    let mut row = known.unwrap_or_else(|| Row { next_attempt_at: Some(delivery.due_at()), ..Row::blank(&id) });
     row.learn(delivery);
     (row.place, row.source) = (Some(place), source);
     keep(&row, round)

@@ -57,7 +57,7 @@ pub struct WayOut {
 }
 
 /// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Fault {
     /// Where no webhook goes.
     #[error("{0}")]
@@ -117,7 +117,7 @@ impl Clients {
             let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
             while let Some(inner) = source {
                 if let Some(fault) = inner.downcast_ref::<Fault>() {
-                    return fault.again();
+                    return fault.clone();
                 }
                 // With TLS 1.3 a receiver refuses our certificate after the handshake.
                 if let Some(error @ rustls::Error::AlertReceived(_)) = inner.downcast_ref::<rustls::Error>() {
@@ -169,22 +169,6 @@ impl Clients {
         }
         pools.insert(kind, Pooled::clone(&pool));
         Ok(pool)
-    }
-}
-
-impl Fault {
-    /// The pool keeps what it is told; this is the same once more.
-    fn again(&self) -> Fault {
-        let text = self.to_string();
-        match self {
-            Fault::Blocked(_) => Fault::Blocked(text),
-            Fault::Connect(_) => Fault::Connect(text),
-            Fault::ConnectTimeout(_) => Fault::ConnectTimeout(text),
-            Fault::Tls(_) => Fault::Tls(text),
-            Fault::Proxy(_) => Fault::Proxy(text),
-            Fault::Broken(_) => Fault::Broken(text),
-            Fault::Unusable(_) => Fault::Unusable(text),
-        }
     }
 }
 

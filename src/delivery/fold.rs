@@ -377,7 +377,7 @@ impl Fold {
             return Ok(());
         }
         self.open += 1;
-        let due_at = delivery.created_at.max(delivery.not_before.unwrap_or(0));
+        let due_at = delivery.due_at();
         let source = record.header(SOURCE_HEADER).map(|s| String::from_utf8_lossy(s).into_owned()).unwrap_or_default();
         let place = record.offset;
         let row = Row { delivery, attempt: 0, due_at, place, source, first_started_at: None, phase: Phase::Due };

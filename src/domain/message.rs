@@ -59,6 +59,13 @@ pub struct Message {
     pub data: Option<Data>,
 }
 
+impl Delivery {
+    /// When its first attempt is due.
+    pub fn due_at(&self) -> Millis {
+        self.created_at.max(self.not_before.unwrap_or(0))
+    }
+}
+
 /// What an endpoint is told of a fact: one message, or for `blitzllama` one for
 /// each answer that has changed. The same whenever it is worked out: `origin` is
 /// the journal record behind the fact.

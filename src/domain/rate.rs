@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::time::Millis;
@@ -39,6 +40,14 @@ impl From<Rate> for String {
             _ => "h",
         };
         format!("{}/{unit}", rate.count)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Rate, &'static str> {
+        Rate::parse(text)
     }
 }
 

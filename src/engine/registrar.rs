@@ -28,8 +28,7 @@ const MAX_DEFINITIONS: usize = 10_000;
 /// Judges a request; gives what every partition is to take, or a refusal as
 /// the reply in `effects`.
 pub fn define(table: &mut Table, at: Moment<'_>, define: Define, effects: &mut Effects) -> Option<Defined> {
-    if !is_new(table, at, &define.request_id, define.asked_at) {
-        effects.reply = Some(refused("overloaded", "the request is a repetition, or too old; send it anew"));
+    if !is_new(table, at, (&define.request_id, define.asked_at), effects) {
         return None;
     }
     let judged = judge(table, &define);
@@ -38,21 +37,22 @@ pub fn define(table: &mut Table, at: Moment<'_>, define: Define, effects: &mut E
 
 /// Does something with an endpoint, as [`define`].
 pub fn operate(table: &mut Table, at: Moment<'_>, operate: &Operate, effects: &mut Effects) -> Option<Defined> {
-    if !is_new(table, at, &operate.request_id, operate.asked_at) {
-        effects.reply = Some(refused("overloaded", "the request is a repetition, or too old; send it anew"));
+    if !is_new(table, at, (&operate.request_id, operate.asked_at), effects) {
         return None;
     }
     let judged = operated(table, at, operate);
     conclude(table, (judged, matches!(operate.act, Act::Enable)), at, effects)
 }
 
-/// Whether a request is neither a copy nor old; from here on it is known.
-fn is_new(table: &mut Table, at: Moment<'_>, request_id: &str, asked_at: Millis) -> bool {
+/// Whether a request is neither a copy nor old; from here on it is known. One that
+/// is has its refusal.
+fn is_new(table: &mut Table, at: Moment<'_>, (request_id, asked_at): (&str, Millis), effects: &mut Effects) -> bool {
     let before = table.requests.len();
     table.requests.retain(|(_, asked_at)| at.now - asked_at < 2 * REQUEST_LIFE);
     table.dirty_requests |= table.requests.len() != before;
     let known = table.requests.iter().any(|(id, _)| *id == request_id);
     if known || (at.now - asked_at).abs() > REQUEST_LIFE || table.requests.len() >= MAX_REQUESTS {
+        effects.reply = Some(refused("overloaded", "the request is a repetition, or too old; send it anew"));
         return false;
     }
     table.requests.push((request_id.to_owned(), asked_at));

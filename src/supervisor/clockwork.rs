@@ -11,8 +11,8 @@ use crate::bridge::Advance;
 use crate::clock::Clock;
 use crate::delivery;
 use crate::domain::time::Millis;
-use crate::log::{self, At, Log, New};
-use crate::wire::record::{self, Internal, MAC_HEADER};
+use crate::log::{self, At, Log};
+use crate::wire::record::Internal;
 use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
 
@@ -61,12 +61,10 @@ impl Clockwork {
     async fn move_to(&self, time: Millis) {
         let ahead = self.clock.ahead() + (time - self.clock.now()).max(0);
         self.clock.set_ahead(ahead);
-        let value = record::encode_internal(&Internal::Clock { ahead });
-        let mac = self.key.sign_record(b"clock", &value);
+        let new = actor::signed("clock", &Internal::Clock { ahead }, &self.key);
         for partition in 0..self.log.partitions() {
-            let new = New { key: Some("clock".into()), headers: Vec::new(), value: Some(value.clone().into()) };
             let at = At { topic: Topic::Events, partition };
-            if let Err(error) = self.log.append_durably(at, vec![new.header(MAC_HEADER, mac.clone())]).await {
+            if let Err(error) = self.log.append_durably(at, vec![new.clone()]).await {
                 tracing::error!(%error, partition, "the test clock could not be moved");
             }
         }

@@ -10,15 +10,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Error;
+use crate::actor;
 use crate::bridge::auth::{self, Kind};
 use crate::clock::Clock;
 use crate::config::{Config, Key};
 use crate::domain::json::Json;
 use crate::domain::settings::Settings;
-use crate::log::{At, Log, New};
+use crate::log::{At, Log};
 use crate::store::{self, Family, Rocks, Shared, Store};
 use crate::wire::definition::{self, SETTINGS_ID};
-use crate::wire::record::{self, DEFAULT_PROJECT, Define, Internal, MAC_HEADER};
+use crate::wire::record::{DEFAULT_PROJECT, Define, Internal};
 use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
 
@@ -199,9 +200,7 @@ pub async fn dev_settings(log: &Log, key: &ClusterKey, clock: &Clock) -> Result<
         asked_at: clock.now(),
         request_id: uuid::Uuid::new_v4().simple().to_string(),
     });
-    let value = record::encode_internal(&define);
-    let mac = key.sign_record(b"settings", &value);
-    let new = New { key: Some("settings".into()), headers: Vec::new(), value: Some(value.into()) };
-    log.append_durably(At { topic: Topic::Events, partition: 0 }, vec![new.header(MAC_HEADER, mac)]).await?;
+    let new = actor::signed("settings", &define, key);
+    log.append_durably(At { topic: Topic::Events, partition: 0 }, vec![new]).await?;
     Ok(())
 }

@@ -23,7 +23,7 @@ fn events(server: &Server) -> Vec<Value> {
 async fn a_file_goes_in_once_and_its_wrong_lines_are_kept() {
     let server = Server::start().await;
     let dir = server.dir.path();
-    let now = jiff_now();
+    let now = utc_now();
     let mut text = String::new();
     for n in 0..2_500 {
         writeln!(
@@ -88,7 +88,7 @@ async fn a_file_goes_in_once_and_its_wrong_lines_are_kept() {
     assert_eq!(ids.len(), 2502, "every event once, by its id");
 }
 
-fn jiff_now() -> String {
+fn utc_now() -> String {
     let (_, text) = crate::harness::run("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"], "");
     text.trim().to_owned()
 }
@@ -99,7 +99,7 @@ async fn old_events_arm_nothing_and_young_ones_do() {
     let mut survey = crate::harness::open_survey();
     (survey["activate"], survey["expires_after"]) = (json!({"event": "woke"}), json!("2h"));
     server.put("/v1/surveys/open", survey).await;
-    let now = jiff_now();
+    let now = utc_now();
     let table = format!(
         "user_id,event_name,occurred_at,minutes,properties.deep\r\n\
          old,woke,2020-01-01T00:00:00Z,5,x\r\nyoung,woke,{now},7.5,\"a, \"\"b\"\"\"\r\nshort,woke\r\n"

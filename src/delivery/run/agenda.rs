@@ -139,7 +139,13 @@ impl Loop {
         if self.lanes.queued_of(line) > self.line_most(line) / 2 {
             return;
         }
-        for partition in self.full.remove(&line).unwrap_or_default() {
+        let waiting = self.full.remove(&line).unwrap_or_default();
+        self.plan_again(line, waiting);
+    }
+
+    /// There may be room for what these partitions have due there.
+    fn plan_again(&mut self, line: u64, partitions: Vec<u32>) {
+        for partition in partitions {
             let due = self.parts.get(&partition).and_then(|part| part.lines.get(&line)?.due);
             self.agenda.extend(due.map(|due| (due, partition, line)));
         }
@@ -164,10 +170,7 @@ impl Loop {
         }
         // What filled a line may have been this partition's: the others' turn.
         for (line, partitions) in std::mem::take(&mut self.full) {
-            for other in partitions {
-                let due = self.parts.get(&other).and_then(|part| part.lines.get(&line)?.due);
-                self.agenda.extend(due.map(|due| (due, other, line)));
-            }
+            self.plan_again(line, partitions);
         }
     }
 

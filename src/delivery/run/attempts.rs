@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use super::Loop;
-use crate::actor::Answer;
+use crate::actor::{self, Answer};
 use crate::delivery::attempt::Went;
 use crate::delivery::endpoints::Defined;
 use crate::delivery::fold::{Phase, Row, line};
@@ -17,9 +17,8 @@ use crate::domain::health::Seen;
 use crate::domain::message::Delivery;
 use crate::domain::retry::{self, End, Failed};
 use crate::domain::time::{MINUTE, Millis};
-use crate::log::{Ack, At, New};
+use crate::log::{Ack, At};
 use crate::wire::output::{AttemptRecord, Ended, Outcome};
-use crate::wire::record::{self, MAC_HEADER};
 use crate::wire::topic::Topic;
 
 /// Pause before a record that the log would not take is written again.
@@ -200,8 +199,7 @@ impl Loop {
             ..records::about(&row.delivery)
         };
         if went.outcome == Outcome::Delivered {
-            let from = row.delivery.created_at.max(row.delivery.not_before.unwrap_or(0));
-            let latency = (went.ended_at - from).max(0) as f64 / 1_000.0;
+            let latency = (went.ended_at - row.delivery.due_at()).max(0) as f64 / 1_000.0;
             metrics.delivery_latency_seconds.observe(latency);
             record.ended = Some(Ended::Delivered);
             return self.close(item, &record, row, None);
@@ -326,11 +324,8 @@ impl Loop {
             return;
         }
         for (line, key, internal) in self.endpoints.tell(now) {
-            let value = record::encode_internal(&internal);
-            let mac = self.setup.key.sign_record(key.as_bytes(), &value);
-            let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(value.into()) };
             let registrar = At { topic: Topic::Events, partition: 0 };
-            let now = (registrar, new.header(MAC_HEADER, mac));
+            let now = (registrar, actor::signed(&key, &internal, &self.setup.key));
             self.write(Closing { item: None, now, then: None, tells: Some(line) });
         }
     }
