@@ -18,6 +18,7 @@ pub mod domain;
 pub mod engine;
 pub mod log;
 pub mod metrics;
+pub mod replay;
 pub mod store;
 pub mod supervisor;
 pub mod thread;

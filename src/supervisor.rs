@@ -3,12 +3,12 @@
 
 mod clockwork;
 mod data;
-pub mod explain;
 pub mod export;
 mod keeper;
 mod owners;
 mod readiness;
 mod snapshots;
+mod source;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -40,8 +40,10 @@ use owners::Owner;
 use readiness::Readiness;
 use snapshots::{Snapshots, Stores};
 
+pub use crate::replay::Error;
 pub use data::{FreshKeys, KeysFile, read_keys};
 pub use snapshots::Role;
+pub use source::source;
 
 /// Blocks and write buffers of all stores together.
 const STORE_MEMORY_BYTES: usize = 256 << 20;
@@ -71,38 +73,6 @@ pub struct Options {
     /// Loopback receivers, and settings for trying things out.
     pub dev: bool,
     pub roles: Roles,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The configuration lacks something.
-    #[error("{0}")]
-    Usage(String),
-    /// Going on could damage or forge data.
-    #[error("{0}")]
-    Refused(String),
-    /// Something needed is not there.
-    #[error("{0}")]
-    Unreachable(String),
-    #[error("{0}")]
-    Failed(String),
-}
-
-impl From<log::Error> for Error {
-    fn from(error: log::Error) -> Error {
-        match error {
-            log::Error::Refused(_) | log::Error::Damaged { .. } => Error::Refused(error.to_string()),
-            log::Error::Unavailable(_) => Error::Unreachable(error.to_string()),
-            log::Error::Misconfigured(_) => Error::Usage(error.to_string()),
-            _ => Error::Failed(error.to_string()),
-        }
-    }
-}
-
-impl From<std::io::Error> for Error {
-    fn from(error: std::io::Error) -> Error {
-        Error::Failed(error.to_string())
-    }
 }
 
 /// A running askwhen.

@@ -31,7 +31,7 @@ fn below(path: &Path) -> String {
 }
 
 /// Left to right: a module uses what stands to its left, roles never each other.
-const LAYERS: [(&str, u32); 14] = [
+const LAYERS: [(&str, u32); 15] = [
     ("metrics", 0),
     ("clock", 1),
     ("thread", 0),
@@ -44,6 +44,7 @@ const LAYERS: [(&str, u32); 14] = [
     ("engine", 4),
     ("delivery", 4),
     ("console", 4),
+    ("replay", 5),
     ("supervisor", 6),
     ("cli", 7),
 ];

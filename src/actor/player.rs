@@ -10,14 +10,19 @@ use super::{Effects, Failure, Machine, Moment};
 use crate::domain::id::Origin;
 use crate::domain::time::Millis;
 use crate::log::Record;
-use crate::wire::record::{self, Decoded, Internal};
+use crate::store::{self, Store};
+use crate::wire::record::{self, Decoded, Forward, Internal, REPLY_HEADER};
 use crate::wire::seal::ClusterKey;
 
 /// For an answer that comes later than what it answers.
 const LOOKER: &[u8] = b"looker";
 
-/// Records that matter to whoever looks; the others are passed over.
-pub type Wanted<'a> = &'a dyn Fn(&Decoded<'_>) -> bool;
+/// Records that matter to whoever looks; the others are passed over. One that
+/// another partition told of comes with that.
+pub type Wanted<'a> = &'a dyn Fn(&Decoded<'_>, Option<&Forward>) -> bool;
+
+/// Every record.
+pub const ALL: Wanted<'static> = &|_, _| true;
 
 pub struct Player<M> {
     key: ClusterKey,
@@ -41,13 +46,15 @@ impl<M: Machine> Player<M> {
     pub fn play(&mut self, record: &Record, wanted: Wanted<'_>) -> Result<Option<Effects>, Failure> {
         self.meta.now = self.meta.now.max(record.appended_at + self.meta.ahead);
         self.meta.next = record.offset + 1;
+        self.meta.crc = record.crc;
         let trusted = is_trusted(&self.key, record);
         // Whatever cannot be read was a reject.
         if is_too_large(record, trusted) {
             return Ok(None);
         }
         let Ok(decoded) = record::decode(record.value.as_deref(), trusted) else { return Ok(None) };
-        let Decoded::Internal(internal) = &decoded else { return self.take(record.offset, decoded, wanted) };
+        let reply_to = record.header(REPLY_HEADER).cloned();
+        let Decoded::Internal(internal) = &decoded else { return self.take(record.offset, decoded, reply_to, wanted) };
         match &**internal {
             Internal::Clock { ahead } => {
                 self.meta.ahead = self.meta.ahead.max(*ahead);
@@ -58,23 +65,33 @@ impl<M: Machine> Player<M> {
                 if self.meta.take_forward(forward) != Some(true) {
                     return Ok(None);
                 }
+                let reply_to = forward.reply_to.clone().map(Bytes::from);
                 match record::decode(Some(forward.value.as_str().as_bytes()), forward.trusted) {
-                    Ok(inner) if wanted(&inner) => self.apply(record.offset, inner).map(Some),
+                    Ok(inner) if wanted(&inner, Some(forward)) => self.apply(record.offset, inner, reply_to).map(Some),
                     _ => Ok(None),
                 }
             }
             // It was a reject as well.
             internal if is_forwarded_only(internal) => Ok(None),
-            _ => self.take(record.offset, decoded, wanted),
+            _ => self.take(record.offset, decoded, reply_to, wanted),
         }
     }
 
-    fn take(&mut self, offset: u64, decoded: Decoded<'_>, wanted: Wanted<'_>) -> Result<Option<Effects>, Failure> {
-        let elsewhere = owner(&decoded, self.meta.partitions).is_some_and(|owner| owner != self.partition);
-        if elsewhere || !wanted(&decoded) {
+    fn take(
+        &mut self,
+        offset: u64,
+        decoded: Decoded<'_>,
+        reply_to: Option<Bytes>,
+        wanted: Wanted<'_>,
+    ) -> Result<Option<Effects>, Failure> {
+        if let Some(to) = owner(&decoded, self.meta.partitions).filter(|owner| *owner != self.partition) {
+            self.meta.forward[to as usize] += 1;
             return Ok(None);
         }
-        self.apply(offset, decoded).map(Some)
+        if !wanted(&decoded, None) {
+            return Ok(None);
+        }
+        self.apply(offset, decoded, reply_to).map(Some)
     }
 
     pub fn machine(&self) -> &M {
@@ -90,19 +107,49 @@ impl<M: Machine> Player<M> {
     /// # Errors
     /// When the machine's state cannot be read.
     pub fn ask(&mut self, now: Millis, decoded: Decoded<'_>) -> Result<Effects, Failure> {
-        self.meta.now = self.meta.now.max(now);
-        self.apply(self.meta.next, decoded)
+        self.imagine((now, self.meta.next), decoded)
     }
 
-    fn apply(&mut self, offset: u64, decoded: Decoded<'_>) -> Result<Effects, Failure> {
+    /// Lets a record take effect that the journal does not hold, as if it stood
+    /// at an offset.
+    ///
+    /// # Errors
+    /// When the machine's state cannot be read.
+    pub fn imagine(&mut self, (now, offset): (Millis, u64), decoded: Decoded<'_>) -> Result<Effects, Failure> {
+        self.meta.now = self.meta.now.max(now);
+        self.apply(offset, decoded, Some(Bytes::from_static(LOOKER)))
+    }
+
+    fn apply(&mut self, offset: u64, decoded: Decoded<'_>, reply_to: Option<Bytes>) -> Result<Effects, Failure> {
         let origin = Origin { incarnation: self.incarnation, partition: self.partition, offset };
-        let reply_to = Bytes::from_static(LOOKER);
         let (now, partitions) = (self.meta.now, self.meta.partitions);
-        let at = Moment { origin, now, partitions, reply_to: Some(&reply_to) };
+        let at = Moment { origin, now, partitions, reply_to: reply_to.as_ref() };
         let machine = &mut self.machine;
         match catch_unwind(AssertUnwindSafe(|| machine.apply(at, decoded))) {
             Ok(Err(Failure::Reject(_))) | Err(_) => Ok(Effects::default()),
-            Ok(applied) => applied,
+            Ok(applied) => {
+                for outgoing in applied.iter().flat_map(|effects| &effects.forwards) {
+                    self.meta.forward[outgoing.to as usize] += 1;
+                }
+                applied
+            }
         }
+    }
+
+    /// About how many bytes have changed since the last checkpoint.
+    pub fn dirty_bytes(&self) -> usize {
+        self.machine.dirty_bytes()
+    }
+
+    /// Brings what has changed to the machine's store, with where it is.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn checkpoint(&mut self, store: &Store) -> Result<(), store::Error> {
+        let mut batch = self.machine.freeze(self.meta.now)();
+        self.meta.save(&mut batch);
+        store.write(batch)?;
+        self.machine.persisted();
+        Ok(())
     }
 }

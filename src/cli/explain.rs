@@ -9,7 +9,8 @@ use super::{BrokerArgs, Context, Failure, Format, output, serve};
 use crate::domain::id;
 use crate::domain::record;
 use crate::domain::time;
-use crate::supervisor::explain::{self, Question};
+use crate::replay::explain::{self, Question};
+use crate::supervisor;
 use crate::wire::json;
 use crate::wire::record::DEFAULT_PROJECT;
 
@@ -52,7 +53,8 @@ pub async fn run(context: &Context, args: &ExplainArgs) -> Result<(), Failure> {
         let bar = ProgressBar::new_spinner();
         let style = ProgressStyle::with_template("{spinner} reading the journal: {pos} records, {per_sec}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        let explained = explain::explain(&config, &question, |records| bar.set_position(records));
+        let explained = supervisor::source(&config)
+            .and_then(|source| explain::explain(&source, &question, |records| bar.set_position(records)));
         bar.finish_and_clear();
         explained
     });

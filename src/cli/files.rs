@@ -58,6 +58,16 @@ impl Defined {
 /// # Errors
 /// Exit code 2 with all faults, a line each.
 pub fn read(paths: &[PathBuf]) -> Result<Vec<Defined>, Failure> {
+    let all = read_versions(paths)?;
+    let faults = twice(&all);
+    if faults.is_empty() { Ok(all) } else { Err(Failure::usage(faults.join("\n"))) }
+}
+
+/// The same, where one thing may be defined several times.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_versions(paths: &[PathBuf]) -> Result<Vec<Defined>, Failure> {
     let mut all = Vec::new();
     let mut faults = Vec::new();
     for path in paths {
@@ -65,7 +75,6 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Defined>, Failure> {
             faults.append(&mut found);
         }
     }
-    faults.extend(twice(&all));
     if faults.is_empty() && all.is_empty() {
         faults.push("the files hold no definition: a document begins with kind: survey, endpoint or settings".into());
     }

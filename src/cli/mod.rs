@@ -2,6 +2,7 @@
 //! or configuration, 3 refused to protect data, 4 could not reach what it needs.
 
 mod apply;
+mod backtest;
 mod client;
 mod deliveries;
 mod demo;
@@ -13,6 +14,7 @@ mod files;
 mod get;
 mod import;
 mod output;
+mod progress;
 mod send;
 mod serve;
 mod snapshot;
@@ -88,6 +90,8 @@ enum Verb {
     Get(get::GetArgs),
     /// Show what was known of a user, now or then, and why they are asked or not
     Explain(explain::ExplainArgs),
+    /// Try surveys on what has happened: whom they would have reached, why not the others
+    Backtest(backtest::BacktestArgs),
     /// Show how a survey fares: considered, offered, displayed, answered, and why not
     Stats(stats::StatsArgs),
     /// Bring history from a file into the journal, with its original times
@@ -224,6 +228,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Topics { brokers, .. } => overrides.brokers.clone_from(&brokers.brokers),
         Verb::Tail(args) => overrides.brokers.clone_from(&args.brokers.brokers),
         Verb::Explain(args) => overrides.brokers.clone_from(&args.brokers.brokers),
+        Verb::Backtest(args) => overrides.brokers.clone_from(&args.brokers.brokers),
         Verb::Export(args) => {
             overrides.brokers.clone_from(&args.brokers);
             overrides.prefix.clone_from(&args.prefix);
@@ -238,6 +243,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Apply(args) => apply::run(&context, &args).await,
         Verb::Get(args) => get::run(&context, &args).await,
         Verb::Explain(args) => explain::run(&context, &args).await,
+        Verb::Backtest(args) => backtest::run(&context, &args).await,
         Verb::Stats(args) => stats::run(&context, &args).await,
         Verb::Import(args) => import::run(&context, &args).await,
         Verb::Deliveries(args) => deliveries::run(&context, &args).await,

@@ -103,13 +103,15 @@ pub fn successor(delivery_id: &str) -> String {
 
 /// Whether `offer_id` was made by this log for this user, however long ago.
 pub fn offer_was_made(incarnation: u128, project: &str, user_id: &str, offer_id: &str) -> bool {
-    let Some(hex) = offer_id.strip_prefix("off_").filter(|hex| hex.len() == 32 && hex.is_ascii()) else {
-        return false;
-    };
-    let (Ok(partition), Ok(offset)) = (u32::from_str_radix(&hex[..4], 16), u64::from_str_radix(&hex[4..16], 16)) else {
-        return false;
-    };
-    Origin { incarnation, partition, offset }.offer_id(project, user_id) == offer_id
+    offer_place(offer_id).is_some_and(|(partition, offset)| {
+        Origin { incarnation, partition, offset }.offer_id(project, user_id) == offer_id
+    })
+}
+
+/// Partition and offset of the trigger that an offer says to come from.
+pub fn offer_place(offer_id: &str) -> Option<(u32, u64)> {
+    let hex = offer_id.strip_prefix("off_").filter(|hex| hex.len() == 32 && hex.is_ascii())?;
+    Some((u32::from_str_radix(&hex[..4], 16).ok()?, u64::from_str_radix(&hex[4..16], 16).ok()?))
 }
 
 /// 128 bits that stand for an event id of a user of a project.

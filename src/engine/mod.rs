@@ -45,6 +45,13 @@ pub struct Engine {
     spilled: HashMap<u128, Millis>,
     spilling: Arc<HashMap<u128, Millis>>,
     empty: Arc<Project>,
+    watched: Option<Watched>,
+}
+
+/// What is put out about a project's users, kept as it is instead of being written.
+struct Watched {
+    project: String,
+    items: Vec<apply::Output>,
 }
 
 impl Engine {
@@ -64,7 +71,25 @@ impl Engine {
             spilled: HashMap::new(),
             spilling: Arc::default(),
             empty: Arc::default(),
+            watched: None,
         })
+    }
+
+    /// From now on nothing is written out: what records of a project's users cause
+    /// is kept for [`Engine::take_watched`]. Answers to requests are not made up.
+    pub fn watch(&mut self, project: &str) {
+        self.watched = Some(Watched { project: project.to_owned(), items: Vec::new() });
+    }
+
+    /// What has been put out since it was asked last.
+    pub fn take_watched(&mut self) -> Vec<apply::Output> {
+        self.watched.as_mut().map(|watched| std::mem::take(&mut watched.items)).unwrap_or_default()
+    }
+
+    /// The surveys of a project: version and canonical form.
+    pub fn surveys(&self, project: &str) -> Vec<(String, u64, Json)> {
+        let theirs = self.table.rows().filter(|row| row.project == project && row.kind == Kind::Survey);
+        theirs.filter_map(|row| Some((row.id.clone(), row.version, row.body.clone()?))).collect()
     }
 
     /// Whether any survey of a project has a quota.
@@ -173,6 +198,15 @@ impl Engine {
         (hash, out): (Option<u128>, apply::Outputs),
         effects: &mut Effects,
     ) -> Result<(), Failure> {
+        if let Some(watched) = &mut self.watched {
+            if let (Some(hash), Some(Reply::Decided(_))) = (hash, &out.reply) {
+                self.recent.keep(hash, scene.now, Json::null(), Json::null());
+            }
+            if scene.project_id == watched.project {
+                watched.items.extend(out.items);
+            }
+            return Ok(());
+        }
         for item in &out.items {
             effects.outputs.push(outputs::encode(scene, item));
         }

@@ -356,6 +356,11 @@ impl Engine {
         offsets.into_iter().try_for_each(|offset| self.run_parked(at, offset, false, effects).map(drop))
     }
 
+    /// Whether the request at an offset waits for a grant.
+    pub fn is_waiting(&self, offset: u64) -> bool {
+        self.quotas.parked.contains_key(&offset)
+    }
+
     /// Nobody waits any more; for looking alone.
     pub fn forget_waiting(&mut self) {
         self.quotas.parked.clear();

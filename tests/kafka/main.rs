@@ -2,6 +2,8 @@
 //! several processes owe each other.
 
 mod alone;
+#[path = "../it/backtest.rs"]
+mod backtest;
 mod cluster;
 #[path = "../it/crash.rs"]
 mod crash;

@@ -4,7 +4,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::super::{At, Error, Record, frame, segment};
+use super::super::{At, Bounds, Error, Record, frame, segment};
+use crate::domain::time::Millis;
 
 /// No frame is larger.
 const STEP_BYTES: usize = frame::MAX_FRAME_BYTES + (64 << 10);
@@ -12,29 +13,70 @@ const STEP_BYTES: usize = frame::MAX_FRAME_BYTES + (64 << 10);
 pub struct Follower {
     at: At,
     dir: PathBuf,
+    /// The first offset that is wanted.
+    from: u64,
     /// The segment being read, and how far.
     current: Option<(u64, File, u64)>,
 }
 
 impl Follower {
     pub fn new(log_dir: &Path, at: At) -> Follower {
+        Follower::from(log_dir, at, 0)
+    }
+
+    /// Gives records from an offset on, or from the first that is there.
+    pub fn from(log_dir: &Path, at: At, from: u64) -> Follower {
         let dir = log_dir.join(at.topic.name()).join(at.partition.to_string());
-        Follower { at, dir, current: None }
+        Follower { at, dir, from, current: None }
     }
 
     pub fn at(&self) -> At {
         self.at
     }
 
-    /// The first offset that is there.
+    /// What is there: reads the last segment.
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn start(&mut self) -> Result<u64, Error> {
-        if self.current.is_none() {
-            self.open_after(None)?;
+    pub fn bounds(log_dir: &Path, at: At) -> Result<Bounds, Error> {
+        let mut follower = Follower::new(log_dir, at);
+        let bases = follower.bases();
+        let (Some(start), Some(last)) = (bases.first(), bases.last()) else { return Ok(Bounds { start: 0, end: 0 }) };
+        let (start, mut end) = (*start, *last);
+        follower.open(*last)?;
+        loop {
+            let records = follower.read()?;
+            let Some(last) = records.last() else { return Ok(Bounds { start, end }) };
+            end = last.offset + 1;
         }
-        Ok(self.current.as_ref().map_or(0, |(base, ..)| *base))
+    }
+
+    /// The first offset whose record was appended at `time` or later; the end
+    /// when there is none.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn offset_at(log_dir: &Path, at: At, time: Millis) -> Result<u64, Error> {
+        let mut follower = Follower::new(log_dir, at);
+        let bases = follower.bases();
+        let mut begins = bases.first().copied().unwrap_or(0);
+        for base in bases {
+            follower.open(base)?;
+            if follower.read()?.first().is_none_or(|first| first.appended_at >= time) {
+                break;
+            }
+            begins = base;
+        }
+        let mut follower = Follower::from(log_dir, at, begins);
+        let mut end = begins;
+        loop {
+            let records = follower.read()?;
+            let Some(last) = records.last() else { return Ok(end) };
+            end = last.offset + 1;
+            if let Some(found) = records.iter().find(|record| record.appended_at >= time) {
+                return Ok(found.offset);
+            }
+        }
     }
 
     /// What has come since the last call, at most about a megabyte.
@@ -44,7 +86,7 @@ impl Follower {
     pub fn read(&mut self) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
         loop {
-            if self.current.is_none() && !self.open_after(None)? {
+            if self.current.is_none() && !self.open_first()? {
                 return Ok(records);
             }
             let Some((base, file, position)) = &mut self.current else { return Ok(records) };
@@ -53,30 +95,45 @@ impl Follower {
             let mut inside = 0;
             while let Ok(read) = frame::decode(&bytes.slice(inside..)) {
                 inside += read.len_bytes;
-                records.push(read.record);
+                if read.record.offset >= self.from {
+                    records.push(read.record);
+                }
             }
             *position += inside as u64;
-            if inside > 0 {
+            if !records.is_empty() {
                 return Ok(records);
             }
             let base = *base;
-            if !self.open_after(Some(base))? {
+            if inside == 0 && !self.open_after(base)? {
                 return Ok(records);
             }
         }
     }
 
-    /// Opens the first segment, or the one behind `base`.
-    fn open_after(&mut self, base: Option<u64>) -> Result<bool, Error> {
-        let context = self.dir.display().to_string();
-        let Ok(entries) = fs::read_dir(&self.dir) else { return Ok(false) };
-        let next = entries
-            .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str()?.parse::<u64>().ok())
-            .filter(|b| base.is_none_or(|base| *b > base))
-            .min();
-        let Some(next) = next else { return Ok(false) };
-        let file = File::open(self.dir.join(segment::file_name(next))).map_err(|e| Error::io(context, &e))?;
-        self.current = Some((next, file, 0));
+    /// The first offsets of the segments, ascending.
+    fn bases(&self) -> Vec<u64> {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
+        let base = |entry: std::io::Result<fs::DirEntry>| entry.ok()?.path().file_stem()?.to_str()?.parse().ok();
+        let mut bases: Vec<u64> = entries.filter_map(base).collect();
+        bases.sort_unstable();
+        bases
+    }
+
+    fn open(&mut self, base: u64) -> Result<bool, Error> {
+        let file = File::open(self.dir.join(segment::file_name(base)));
+        let file = file.map_err(|e| Error::io(self.dir.display().to_string(), &e))?;
+        self.current = Some((base, file, 0));
         Ok(true)
+    }
+
+    fn open_first(&mut self) -> Result<bool, Error> {
+        let bases = self.bases();
+        let before = bases.iter().rfind(|base| **base <= self.from).or(bases.first());
+        before.map_or(Ok(false), |base| self.open(*base))
+    }
+
+    fn open_after(&mut self, base: u64) -> Result<bool, Error> {
+        let next = self.bases().into_iter().find(|next| *next > base);
+        next.map_or(Ok(false), |next| self.open(next))
     }
 }

@@ -1,0 +1,700 @@
+//! What surveys would have done: the recorded journal applied once as it was,
+//! and beside it with the surveys that are tried, from one moment on. Offers that
+//! were not really made have no reactions on record; what is assumed of them is
+//! said by whoever asks.
+
+pub mod report;
+pub mod tally;
+
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::explain::has_limits;
+use super::{Begin, Error, Source, Tape};
+use crate::actor::Effects;
+use crate::actor::checkpoint::Meta;
+use crate::actor::player::Player;
+use crate::domain::decision::{Decision, Offered};
+use crate::domain::json::Json;
+use crate::domain::record::{Answers as Said, Body, Context, Given, Record, Target};
+use crate::domain::survey::{QuestionType, Status, Survey};
+use crate::domain::time::{self, Millis};
+use crate::engine::Engine;
+use crate::log;
+use crate::log::At;
+use crate::store::Store;
+use crate::wire::definition::Kind;
+use crate::wire::record::{Decoded, Define, Defined, Forward, Internal};
+use crate::wire::topic::Topic;
+use tally::{Beside, Counts, Tally};
+
+/// Users kept decoded, of each run in each partition.
+const CACHED_USERS: usize = 200_000;
+/// Changed state that is brought to a store.
+const DIRTY_BYTES: usize = 32 << 20;
+
+/// What is to be tried, on what, supposing what.
+pub struct Plan {
+    pub project: String,
+    pub from: Millis,
+    /// Records up to and with this moment.
+    pub to: Millis,
+    /// Each is tried alone; they are compared.
+    pub versions: Vec<Version>,
+    pub assumptions: Assumptions,
+    pub threads: usize,
+}
+
+/// Surveys that are tried together.
+#[derive(Debug, Clone)]
+pub struct Version {
+    pub name: String,
+    pub surveys: Vec<Survey>,
+}
+
+/// What the journal cannot know.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Assumptions {
+    /// Whether an offer that was not really made is displayed, at once.
+    pub displayed: bool,
+    /// The share of such displayed offers that are answered in full, at once.
+    pub answered: f64,
+    /// Whether no other survey is active.
+    pub alone: bool,
+}
+
+/// How one version fared.
+#[derive(Debug, Clone)]
+pub struct Fared {
+    pub name: String,
+    /// The surveys that were tried, in their order.
+    pub surveys: Vec<(String, Counts)>,
+    /// Every other one.
+    pub beside: BTreeMap<String, Beside>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub project: String,
+    pub from: Millis,
+    /// The last record that was read, or what was asked for.
+    pub to: Millis,
+    pub assumptions: Assumptions,
+    pub versions: Vec<Fared>,
+    /// Journal records read, and those among them from `from` on.
+    pub records: u64,
+    pub tried_records: u64,
+    /// Partitions that were begun with a snapshot.
+    pub from_snapshots: u32,
+    pub partitions: u32,
+    pub took: Duration,
+    /// Of all threads, reading alone.
+    pub read_in: Duration,
+    pub threads: usize,
+}
+
+/// How far a run is, for whoever watches.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub records: AtomicU64,
+    pub all: AtomicU64,
+}
+
+/// Reads the journal and counts. Nothing is written but to a folder that goes
+/// with it.
+///
+/// # Errors
+/// When the plan cannot be tried, or the log cannot be read.
+pub fn run(source: &Source, plan: &Plan, progress: &Progress) -> Result<Outcome, Error> {
+    let started = Instant::now();
+    check(plan)?;
+    let folder = tempfile::tempdir()?;
+    let partitions: Vec<u32> = (0..source.partitions).collect();
+    let begun = |partition: u32| source.begin(partition, plan.from, folder.path());
+    let begins = partitions.iter().map(|p| begun(*p)).collect::<Result<Vec<Begin>, _>>()?;
+    let from_snapshots = begins.iter().filter(|begin| begin.snapshot.is_some()).count() as u32;
+    for (partition, begin) in partitions.iter().zip(&begins) {
+        let bounds = source.bounds(At { topic: Topic::Events, partition: *partition })?;
+        progress.all.fetch_add(bounds.end.saturating_sub(begin.meta.next), Ordering::Relaxed);
+    }
+    // Grants of quotas go from partition to partition: then all are read as one.
+    let together = has_quotas(source, plan, &begins)?;
+    let mut parts = Vec::new();
+    for (partition, begin) in partitions.iter().zip(begins) {
+        parts.push(Part::new(source, plan, *partition, begin)?);
+    }
+    let groups: Vec<Vec<Part>> =
+        if together { vec![parts] } else { parts.into_iter().map(|part| vec![part]).collect() };
+    let threads = plan.threads.clamp(1, groups.len().max(1));
+    let run = Run { source, plan, folder: folder.path(), together, progress };
+    let mut total = Total::new(plan);
+    let groups: Vec<std::sync::Mutex<Option<Vec<Part>>>> =
+        groups.into_iter().map(|group| std::sync::Mutex::new(Some(group))).collect();
+    let next = AtomicUsize::new(0);
+    let worked: Vec<Result<Total, Error>> = std::thread::scope(|scope| {
+        let work = || -> Result<Total, Error> {
+            let mut own = Total::new(plan);
+            while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let parts = group.lock().expect("no panic holds this lock").take();
+                run.group(parts.unwrap_or_default(), &mut own)?;
+            }
+            Ok(own)
+        };
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let failed = |_| Err(Error::Failed("a thread of the backtest panicked".into()));
+        handles.into_iter().map(|handle| handle.join().unwrap_or_else(failed)).collect()
+    });
+    for one in worked {
+        total.add(one?);
+    }
+    total.versions.iter_mut().flat_map(|fared| &mut fared.surveys).for_each(|(_, counts)| counts.fill_days());
+    Ok(Outcome {
+        project: plan.project.clone(),
+        from: plan.from,
+        to: if plan.to == Millis::MAX { total.last_at.max(plan.from) } else { plan.to },
+        assumptions: plan.assumptions,
+        versions: total.versions,
+        records: total.records,
+        tried_records: total.tried_records,
+        from_snapshots,
+        partitions: source.partitions,
+        took: started.elapsed(),
+        read_in: total.read_in,
+        threads,
+    })
+}
+
+fn check(plan: &Plan) -> Result<(), Error> {
+    let usage = |text: String| Err(Error::Usage(text));
+    if plan.from >= plan.to {
+        return usage("--from must be before --to".into());
+    }
+    for survey in plan.versions.iter().flat_map(|version| &version.surveys) {
+        if survey.show_on.is_empty() {
+            return usage(format!(
+                "{} shows on no trigger: who opens its link is not in the journal, so there is nothing to try",
+                survey.survey_id
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether any survey has a quota, before or in the time that is tried.
+fn has_quotas(source: &Source, plan: &Plan, begins: &[Begin]) -> Result<bool, Error> {
+    if plan.versions.iter().flat_map(|version| &version.surveys).any(|survey| survey.max_completed.is_some()) {
+        return Ok(true);
+    }
+    // The registrar's partition hears of all.
+    let Some(begin) = begins.first() else { return Ok(false) };
+    let engine = Engine::open(begin.store.clone(), (0, source.partitions), 1)?;
+    let registrar = At { topic: Topic::Events, partition: 0 };
+    Ok(engine.has_quotas(&plan.project)
+        || has_limits(source.tape(registrar, begin.meta.next), &source.key, &plan.project)?)
+}
+
+/// One run of a partition: as it was, or with surveys that are tried.
+struct Stage {
+    player: Player<Engine>,
+    store: Arc<Store>,
+}
+
+impl Stage {
+    fn open(source: &Source, project: &str, partition: u32, begin: (Arc<Store>, Meta)) -> Result<Stage, Error> {
+        let (store, meta) = begin;
+        let mut engine = Engine::open(store.clone(), (partition, source.partitions), CACHED_USERS)?;
+        engine.watch(project);
+        Ok(Stage { player: Player::new(source.key.clone(), partition, source.incarnation, meta, engine), store })
+    }
+
+    /// Keeps what is in memory within bounds.
+    fn settle(&mut self) -> Result<(), Error> {
+        if self.player.dirty_bytes() >= DIRTY_BYTES {
+            self.player.checkpoint(&self.store)?;
+        }
+        Ok(())
+    }
+}
+
+/// A partition while it is read.
+struct Part {
+    partition: u32,
+    tape: Tape,
+    unread: VecDeque<log::Record>,
+    over: bool,
+    base: Stage,
+    /// By version, once they have begun.
+    tried: Vec<Stage>,
+    /// Letters between partitions that were on their way when they began: sent
+    /// before the run forked, by sender.
+    sent: Vec<u64>,
+}
+
+impl Part {
+    fn new(source: &Source, plan: &Plan, partition: u32, begin: Begin) -> Result<Part, Error> {
+        let tape = source.tape(At { topic: Topic::Events, partition }, begin.meta.next);
+        let base = Stage::open(source, &plan.project, partition, (begin.store, begin.meta))?;
+        Ok(Part { partition, tape, unread: VecDeque::new(), over: false, base, tried: Vec::new(), sent: Vec::new() })
+    }
+
+    /// When the next record was taken; `None` at the end.
+    fn next_at(&mut self, plan: &Plan) -> Result<Option<Millis>, Error> {
+        if self.unread.is_empty() && !self.over {
+            self.unread = self.tape.read()?.into();
+            self.over = self.unread.is_empty();
+        }
+        let ahead = self.base.player.meta.ahead;
+        let at = self.unread.front().map(|record| record.appended_at + ahead);
+        if at.is_some_and(|at| at > plan.to) {
+            self.unread.clear();
+            self.over = true;
+            return Ok(None);
+        }
+        Ok(at)
+    }
+}
+
+/// Counts of a group: as it was, and by version.
+struct Tallies {
+    base: Tally,
+    tried: Vec<Tally>,
+    /// Imagined offers of which it is not yet known whether they were really made.
+    open: Vec<Imagined>,
+}
+
+/// An offer that a version makes.
+struct Imagined {
+    version: usize,
+    part: usize,
+    offset: u64,
+    user_id: String,
+    offered: Offered,
+}
+
+struct Run<'a> {
+    source: &'a Source,
+    plan: &'a Plan,
+    folder: &'a Path,
+    together: bool,
+    progress: &'a Progress,
+}
+
+impl Run<'_> {
+    /// Reads partitions side by side, the earliest record first.
+    fn group(&self, mut parts: Vec<Part>, total: &mut Total) -> Result<(), Error> {
+        let versions = self.plan.versions.len();
+        let mut tallies = Tallies {
+            base: Tally::default(),
+            tried: (0..versions).map(|_| Tally::default()).collect(),
+            open: Vec::new(),
+        };
+        let mut forked = false;
+        let mut read = 0;
+        loop {
+            let mut earliest: Option<(Millis, usize)> = None;
+            for (i, part) in parts.iter_mut().enumerate() {
+                if let Some(at) = part.next_at(self.plan)?
+                    && earliest.is_none_or(|(first, _)| at < first)
+                {
+                    earliest = Some((at, i));
+                }
+            }
+            let Some((at, i)) = earliest else { break };
+            if !forked && at >= self.plan.from {
+                forked = true;
+                self.fork(&mut parts, &mut tallies)?;
+            }
+            let Some(record) = parts[i].unread.pop_front() else { break };
+            self.step(&mut parts, i, &record, &mut tallies, forked)?;
+            read += 1;
+            total.tried_records += u64::from(forked);
+            if read % 1_024 == 0 {
+                self.progress.records.fetch_add(1_024, Ordering::Relaxed);
+            }
+        }
+        total.records += read;
+        total.last_at = parts.iter().map(|part| part.base.player.meta.now).fold(total.last_at, Millis::max);
+        total.read_in += parts.iter().map(|part| part.tape.spent).sum();
+        total.take(&tallies, self.plan);
+        Ok(())
+    }
+
+    /// Lets every version begin where the journal stands.
+    fn fork(&self, parts: &mut [Part], tallies: &mut Tallies) -> Result<(), Error> {
+        let since: BTreeMap<u32, u64> =
+            parts.iter().map(|part| (part.partition & 0xffff, part.base.player.meta.next)).collect();
+        tallies.base = Tally::new(since.clone());
+        tallies.tried.iter_mut().for_each(|tally| *tally = Tally::new(since.clone()));
+        let sent: Vec<Vec<u64>> = parts.iter().map(|part| part.base.player.meta.forward.clone()).collect();
+        for part in parts.iter_mut() {
+            part.base.player.checkpoint(&part.base.store)?;
+            // By sender, of which there are as many as partitions when they are read as one.
+            part.sent = sent.iter().map(|of| of[part.partition as usize]).collect();
+            for version in 0..self.plan.versions.len() {
+                let path = self.folder.join(format!("{}-try-{version}", part.partition));
+                part.base.store.checkpoint(&path)?;
+                let begin = (self.source.store(&path)?, part.base.player.meta.clone());
+                part.tried.push(Stage::open(self.source, &self.plan.project, part.partition, begin)?);
+            }
+        }
+        for (v, version) in self.plan.versions.iter().enumerate() {
+            for i in 0..parts.len() {
+                for defined in self.definitions(&parts[i].base.player, version) {
+                    let defined = Decoded::Internal(Box::new(Internal::Defined(defined)));
+                    let player = &mut parts[i].tried[v].player;
+                    let (now, offset) = (player.meta.now, player.meta.next);
+                    let effects = player.imagine((now, offset), defined)?;
+                    self.follow(parts, (v, i, offset), effects, tallies)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What makes the surveys of a version active, and the others not if they are
+    /// to be alone.
+    fn definitions(&self, base: &Player<Engine>, version: &Version) -> Vec<Defined> {
+        let known: HashMap<String, (u64, Json)> = base
+            .machine()
+            .surveys(&self.plan.project)
+            .into_iter()
+            .map(|(id, version, body)| (id, (version, body)))
+            .collect();
+        let tried = |id: &str| version.surveys.iter().any(|survey| survey.survey_id == id);
+        let mut bodies: Vec<(String, Json)> = version
+            .surveys
+            .iter()
+            .map(|survey| {
+                let survey = Survey { status: Status::Active, ..survey.clone() };
+                (survey.survey_id.clone(), Json::of(&survey))
+            })
+            .collect();
+        if self.plan.assumptions.alone {
+            for (id, (_, body)) in known.iter().filter(|(id, _)| !tried(id)) {
+                let mut value = body.value();
+                value["status"] = "archived".into();
+                bodies.push((id.clone(), Json::of(&value)));
+            }
+            bodies.sort_by(|a, b| a.0.cmp(&b.0));
+        }
+        // The same content is the same version.
+        bodies.retain(|(id, body)| known.get(id).is_none_or(|(_, known)| known != body));
+        let defined = |(id, body): (String, Json)| Defined {
+            project: self.plan.project.clone(),
+            kind: Kind::Survey,
+            version: known.get(&id).map_or(1, |(version, _)| version + 1),
+            changed: true,
+            created: !known.contains_key(&id),
+            used_new_secret: false,
+            body: Some(body),
+            id,
+        };
+        bodies.into_iter().map(defined).collect()
+    }
+
+    fn step(
+        &self,
+        parts: &mut [Part],
+        i: usize,
+        record: &log::Record,
+        tallies: &mut Tallies,
+        forked: bool,
+    ) -> Result<(), Error> {
+        let project = self.plan.project.as_str();
+        let ours = |decoded: &Decoded<'_>, _: Option<&Forward>| self.together || concerns(decoded, project);
+        let base = &mut parts[i].base;
+        base.player.play(record, &ours)?;
+        let as_it_was = base.player.machine_mut().take_watched();
+        base.settle()?;
+        if !forked {
+            return Ok(());
+        }
+        let made: Vec<(String, String)> = tallies
+            .base
+            .count(&as_it_was)
+            .into_iter()
+            .filter_map(|decision| decision.survey.as_ref())
+            .map(|offered| (offered.offer_id.clone(), offered.survey_id.clone()))
+            .collect();
+        for (v, version) in self.plan.versions.iter().enumerate() {
+            let sent = &parts[i].sent;
+            let (base, tried) = (&tallies.base, &tallies.tried[v]);
+            let wanted = |decoded: &Decoded<'_>, by: Option<&Forward>| {
+                concerns(decoded, project) && self.counts(decoded, by, version, (base, tried), sent)
+            };
+            let effects = parts[i].tried[v].player.play(record, &wanted)?;
+            let decisions = self.follow(parts, (v, i, record.offset), effects.unwrap_or_default(), tallies)?;
+            for (offer_id, survey_id) in &made {
+                if !tallies.tried[v].agrees(&tallies.base, offer_id) {
+                    tallies.tried[v].note_shut(offer_id, survey_id, decisions.first());
+                }
+            }
+            parts[i].tried[v].settle()?;
+        }
+        self.react(parts, tallies)
+    }
+
+    /// Whether a record of the journal has its effect in a version too.
+    fn counts(
+        &self,
+        decoded: &Decoded<'_>,
+        by: Option<&Forward>,
+        version: &Version,
+        (base, tried): (&Tally, &Tally),
+        sent: &[u64],
+    ) -> bool {
+        let pinned = |kind: Kind, id: &str| {
+            kind == Kind::Survey
+                && (self.plan.assumptions.alone || version.surveys.iter().any(|survey| survey.survey_id == id))
+        };
+        match decoded {
+            Decoded::User(record) => match &record.body {
+                // A reaction to an offer says something of that offer alone.
+                Body::Displayed { offer_id } | Body::Dismissed { offer_id } => tried.agrees(base, offer_id),
+                Body::Answers(Said { target: Target::Offer(offer_id), .. }) => tried.agrees(base, offer_id),
+                _ => true,
+            },
+            Decoded::Internal(internal) => match &**internal {
+                Internal::Define(Define { kind, id, .. }) | Internal::Defined(Defined { kind, id, .. }) => {
+                    !pinned(*kind, id)
+                }
+                // Later letters are written anew, by those who are tried.
+                Internal::Quota(_) => {
+                    by.is_some_and(|by| sent.get(by.from as usize).is_some_and(|sent| by.seq <= *sent))
+                }
+                _ => true,
+            },
+        }
+    }
+
+    /// Counts what a version has put out, delivers its letters, and notes offers
+    /// whose reactions have to be imagined. Gives the decisions.
+    fn follow(
+        &self,
+        parts: &mut [Part],
+        (v, i, offset): (usize, usize, u64),
+        effects: Effects,
+        tallies: &mut Tallies,
+    ) -> Result<Vec<Decision>, Error> {
+        let mut decisions = Vec::new();
+        let mut queue = VecDeque::from([(i, effects)]);
+        while let Some((i, effects)) = queue.pop_front() {
+            let items = parts[i].tried[v].player.machine_mut().take_watched();
+            for decision in tallies.tried[v].count(&items) {
+                let Some(offered) = decision.survey.clone() else { continue };
+                let user_id = decision.user_id.clone();
+                tallies.open.push(Imagined { version: v, part: i, offset, user_id, offered });
+            }
+            decisions.extend(items.into_iter().filter_map(|item| match item {
+                crate::domain::apply::Output::Decision(decision) => Some(*decision),
+                _ => None,
+            }));
+            let now = parts[i].tried[v].player.meta.now;
+            for outgoing in effects.forwards.into_iter().filter(|outgoing| outgoing.trusted && self.together) {
+                let value = outgoing.value.as_str().as_bytes();
+                let Ok(Decoded::Internal(internal)) = crate::wire::record::decode(Some(value), true) else { continue };
+                if !matches!(*internal, Internal::Quota(_)) {
+                    continue;
+                }
+                let to = outgoing.to as usize;
+                let player = &mut parts[to].tried[v].player;
+                let next = player.meta.next;
+                let effects = player.imagine((now, next), Decoded::Internal(internal))?;
+                queue.push_back((to, effects));
+            }
+        }
+        Ok(decisions)
+    }
+
+    /// Lets users do to imagined offers what is assumed of them.
+    fn react(&self, parts: &mut [Part], tallies: &mut Tallies) -> Result<(), Error> {
+        let Assumptions { displayed, answered, .. } = self.plan.assumptions;
+        let mut waiting = Vec::new();
+        while let Some(imagined) = tallies.open.pop() {
+            let Imagined { version, part, offset, user_id, offered } = &imagined;
+            if tallies.base.offers.get(&offered.offer_id) == Some(&offered.survey_id) {
+                // What became of it is on record.
+                continue;
+            }
+            if parts[*part].base.player.machine().is_waiting(*offset) {
+                waiting.push(imagined);
+                continue;
+            }
+            let mut bodies = Vec::new();
+            if displayed {
+                bodies.push(Body::Displayed { offer_id: offered.offer_id.as_str().into() });
+            }
+            if chance(&offered.offer_id) < answered {
+                bodies.push(Body::Answers(in_full(offered)));
+            }
+            for body in bodies {
+                let (project, user_id) = (self.plan.project.as_str().into(), user_id.as_str().into());
+                let record = Record { project, user_id, event_id: None, told: Default::default(), body };
+                let player = &mut parts[*part].tried[*version].player;
+                let now = player.meta.now;
+                let effects = player.imagine((now, *offset), Decoded::User(Box::new(record)))?;
+                self.follow(parts, (*version, *part, *offset), effects, tallies)?;
+            }
+        }
+        tallies.open = waiting;
+        Ok(())
+    }
+}
+
+/// Whether a record can matter to a project.
+fn concerns(decoded: &Decoded<'_>, ours: &str) -> bool {
+    match decoded {
+        Decoded::User(record) => record.project == ours,
+        Decoded::Internal(internal) => match &**internal {
+            Internal::Erase { project, .. } => project == ours,
+            // Reads, and what only the delivery is told.
+            Internal::Query(_) | Internal::Fares(_) | Internal::Redeliver { .. } | Internal::Ping { .. } => false,
+            _ => true,
+        },
+    }
+}
+
+/// From 0 up to and without 1, the same for an offer whenever it is tried.
+fn chance(offer_id: &str) -> f64 {
+    (xxhash_rust::xxh3::xxh3_64(offer_id.as_bytes()) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// Some answer to each question.
+fn in_full(offered: &Offered) -> Said {
+    let answers = offered.questions.iter().filter_map(|question| {
+        let first = question.options.first().map_or(Value::Null, |choice| choice.value.as_str().into());
+        let value = match question.kind {
+            QuestionType::Info => return None,
+            QuestionType::Text => json!("…"),
+            QuestionType::Nps => json!(8),
+            QuestionType::SingleChoice => first,
+            QuestionType::MultiChoice => json!([first]),
+            QuestionType::RatingNumber | QuestionType::RatingStar | QuestionType::RatingEmoji => json!(3),
+        };
+        let question_id = question.question_id.clone();
+        Some(Given { question_id, value: Json::of(&value), answered_at: None, duration_ms: None })
+    });
+    let target = Target::Offer(offered.offer_id.clone());
+    Said { target, answers: answers.collect(), completed: true, context: Context::default() }
+}
+
+/// What all groups come to.
+struct Total {
+    versions: Vec<Fared>,
+    records: u64,
+    tried_records: u64,
+    last_at: Millis,
+    read_in: Duration,
+}
+
+impl Total {
+    fn new(plan: &Plan) -> Total {
+        let fared = |version: &Version| Fared {
+            name: version.name.clone(),
+            surveys: version.surveys.iter().map(|s| (s.survey_id.clone(), Counts::default())).collect(),
+            beside: BTreeMap::new(),
+        };
+        let versions = plan.versions.iter().map(fared).collect();
+        Total { versions, records: 0, tried_records: 0, last_at: 0, read_in: Duration::ZERO }
+    }
+
+    fn take(&mut self, tallies: &Tallies, plan: &Plan) {
+        for (v, fared) in self.versions.iter_mut().enumerate() {
+            let tried: HashSet<String> = plan.versions[v].surveys.iter().map(|s| s.survey_id.clone()).collect();
+            let counts = tallies.tried[v].counts();
+            for (id, own) in &mut fared.surveys {
+                own.add(counts.get(id).unwrap_or(&Counts::default()));
+            }
+            for (id, beside) in tallies.tried[v].beside(&tallies.base, &tried) {
+                fared.beside.entry(id).or_default().add(&beside);
+            }
+        }
+    }
+
+    fn add(&mut self, other: Total) {
+        self.records += other.records;
+        self.tried_records += other.tried_records;
+        self.last_at = self.last_at.max(other.last_at);
+        self.read_in += other.read_in;
+        for (own, other) in self.versions.iter_mut().zip(other.versions) {
+            for ((_, own), (_, other)) in own.surveys.iter_mut().zip(&other.surveys) {
+                own.add(other);
+            }
+            for (id, beside) in &other.beside {
+                own.beside.entry(id.clone()).or_default().add(beside);
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// As scripts and reports read it.
+    pub fn json(&self) -> Value {
+        let others = |fared: &Fared| -> Vec<Value> {
+            let touched = fared.beside.iter().filter(|(_, b)| **b != Beside::default());
+            touched.map(|(id, beside)| with_id(id, json!(beside))).collect()
+        };
+        let version = |fared: &Fared| {
+            json!({
+                "name": fared.name,
+                "surveys": fared.surveys.iter().map(|(id, counts)| with_id(id, json!(counts))).collect::<Vec<_>>(),
+                "others": if self.assumptions.alone { Vec::new() } else { others(fared) },
+            })
+        };
+        let seconds = self.took.as_secs_f64().max(1e-9);
+        let reading = (self.read_in.as_secs_f64() / self.threads as f64).max(1e-9);
+        json!({
+            "project": self.project,
+            "from": time::format_time(self.from),
+            "to": time::format_time(self.to),
+            "assumed": {
+                "displayed": self.assumptions.displayed,
+                "answered": self.assumptions.answered,
+                "alone": self.assumptions.alone,
+            },
+            "versions": self.versions.iter().map(version).collect::<Vec<_>>(),
+            "records": self.records,
+            "records_tried": self.tried_records,
+            "partitions": self.partitions,
+            "begun_with_snapshots": self.from_snapshots,
+            "seconds": (seconds * 1e3).round() / 1e3,
+            "records_per_second": (self.records as f64 / seconds).round(),
+            "records_per_second_read_alone": (self.records as f64 / reading).round(),
+        })
+    }
+}
+
+fn with_id(survey_id: &str, mut value: Value) -> Value {
+    let mut members = serde_json::Map::from_iter([("survey_id".to_owned(), survey_id.into())]);
+    members.append(value.as_object_mut().unwrap_or(&mut serde_json::Map::new()));
+    members.into()
+}
+
+/// The versions that files define: of a survey that is defined several times, one
+/// each; the others are in all of them.
+///
+/// # Errors
+/// When there is none.
+pub fn versions(defined: Vec<(String, Survey)>) -> Result<Vec<Version>, Error> {
+    let ids: BTreeSet<String> = defined.iter().map(|(_, survey)| survey.survey_id.clone()).collect();
+    let of = |id: &String| defined.iter().filter(|(_, survey)| survey.survey_id == *id).collect::<Vec<_>>();
+    let Some(most) = ids.iter().map(|id| of(id).len()).max() else {
+        return Err(Error::Usage("the files hold no survey".into()));
+    };
+    let version = |n: usize| {
+        let mut names = Vec::new();
+        let mut surveys = Vec::new();
+        for id in &ids {
+            let all = of(id);
+            let Some((place, survey)) = all.get(n).or(all.last()) else { continue };
+            names.push(if all.len() > 1 { place.clone() } else { id.clone() });
+            surveys.push(survey.clone());
+        }
+        Version { name: names.join(" + "), surveys }
+    };
+    Ok((0..most).map(version).collect())
+}

@@ -1,0 +1,281 @@
+//! What a run of the journal comes to: numbers for each survey, kept in sets of
+//! users while a partition is read, in plain counts afterwards.
+
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::domain::apply::Output;
+use crate::domain::decision::{Decision, Reason};
+use crate::domain::endpoint::EventType;
+use crate::domain::id;
+use crate::domain::time::{self, DAY, Millis};
+
+/// How one survey fared, in the words of `askwhen stats`, and whom it reached.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Counts {
+    /// Triggers at which it was looked at.
+    pub considered: u64,
+    /// Triggers that were answered with it.
+    pub offered: u64,
+    /// By the first gate that was shut.
+    pub not_offered: BTreeMap<&'static str, u64>,
+    /// The same offer handed out twice counts once.
+    pub offers: u64,
+    pub displayed: u64,
+    pub dismissed: u64,
+    pub answered: u64,
+    pub completed: u64,
+    pub users_considered: u64,
+    pub users_reached: u64,
+    /// By the day in UTC, every day from the first to the last offer.
+    pub per_day: BTreeMap<String, Reach>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Reach {
+    pub offers: u64,
+    pub users: u64,
+    /// Of the users, those who had not been offered it before, in this run.
+    pub new_users: u64,
+}
+
+/// What became of another survey beside those that are tried.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Beside {
+    pub offers_without: u64,
+    pub offers_with: u64,
+    pub users_without: u64,
+    pub users_with: u64,
+    /// Offers that are made only without the survey that is tried, and only with it.
+    pub lost: u64,
+    pub gained: u64,
+    /// Of the lost ones, by the gate that was shut at that trigger.
+    pub lost_by: BTreeMap<&'static str, u64>,
+    /// Users who were offered it and one that is tried.
+    pub users_in_both: u64,
+}
+
+impl Counts {
+    /// Adds what other users came to.
+    pub fn add(&mut self, other: &Counts) {
+        self.considered += other.considered;
+        self.offered += other.offered;
+        for (gate, count) in &other.not_offered {
+            *self.not_offered.entry(gate).or_default() += count;
+        }
+        self.offers += other.offers;
+        self.displayed += other.displayed;
+        self.dismissed += other.dismissed;
+        self.answered += other.answered;
+        self.completed += other.completed;
+        self.users_considered += other.users_considered;
+        self.users_reached += other.users_reached;
+        for (day, reach) in &other.per_day {
+            let own = self.per_day.entry(day.clone()).or_default();
+            own.offers += reach.offers;
+            own.users += reach.users;
+            own.new_users += reach.new_users;
+        }
+    }
+
+    /// Fills the days in between on which nobody was asked.
+    pub fn fill_days(&mut self) {
+        let day = |text: Option<&String>| time::parse_time(&format!("{}T00:00:00Z", text?)).ok();
+        let ends = (day(self.per_day.keys().next()), day(self.per_day.keys().next_back()));
+        let (Some(first), Some(last)) = ends else { return };
+        let mut at = first;
+        while at < last {
+            self.per_day.entry(date(at.div_euclid(DAY))).or_default();
+            at += DAY;
+        }
+    }
+}
+
+impl Beside {
+    /// Adds what other users came to.
+    pub fn add(&mut self, other: &Beside) {
+        self.offers_without += other.offers_without;
+        self.offers_with += other.offers_with;
+        self.users_without += other.users_without;
+        self.users_with += other.users_with;
+        self.lost += other.lost;
+        self.gained += other.gained;
+        for (gate, count) in &other.lost_by {
+            *self.lost_by.entry(gate).or_default() += count;
+        }
+        self.users_in_both += other.users_in_both;
+    }
+}
+
+/// The day with this number since the epoch.
+fn date(day: i64) -> String {
+    time::format_time(day * DAY)[..10].to_owned()
+}
+
+#[derive(Debug, Default)]
+struct Survey {
+    counts: Counts,
+    considered: HashSet<u64>,
+    /// Responses that have answers.
+    answered: HashSet<u64>,
+    reached: HashSet<u64>,
+    days: BTreeMap<i64, (Reach, HashSet<u64>)>,
+}
+
+/// Counts of one run over some partitions.
+#[derive(Debug, Default)]
+pub struct Tally {
+    surveys: HashMap<String, Survey>,
+    /// Which survey each offer is of, since the run began.
+    pub offers: HashMap<String, String>,
+    /// By partition, where the run began: offers from before are not its own.
+    since: BTreeMap<u32, u64>,
+    /// Of offers that this run did not make, the gate that was shut.
+    shut: HashMap<String, &'static str>,
+}
+
+impl Tally {
+    pub fn new(since: BTreeMap<u32, u64>) -> Tally {
+        Tally { since, ..Tally::default() }
+    }
+
+    /// Counts what records put out; gives the offers that are new: id, survey, and
+    /// the decision.
+    pub fn count<'a>(&mut self, items: &'a [Output]) -> Vec<&'a Decision> {
+        let mut new = Vec::new();
+        for item in items {
+            match item {
+                Output::Decision(decision) => {
+                    new.extend(self.decision(decision).then_some(&**decision));
+                }
+                Output::Seen(seen) if !seen.test => {
+                    let counts = &mut self.surveys.entry(seen.survey_id.clone()).or_default().counts;
+                    match seen.kind {
+                        EventType::Displayed => counts.displayed += 1,
+                        _ => counts.dismissed += 1,
+                    }
+                }
+                Output::Response { kind, data, .. } if !data.test => {
+                    let survey = self.surveys.entry(data.survey_id.clone()).or_default();
+                    match kind {
+                        EventType::Completed => survey.counts.completed += 1,
+                        _ => {
+                            survey.answered.insert(xxhash_rust::xxh3::xxh3_64(data.response_id.as_bytes()));
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        new
+    }
+
+    /// Whether it makes an offer that has not been made before.
+    fn decision(&mut self, decision: &Decision) -> bool {
+        let user = xxhash_rust::xxh3::xxh3_64(decision.user_id.as_bytes());
+        let offered = decision.survey.as_ref().filter(|_| decision.reason == Reason::Offered);
+        for evaluation in &decision.evaluations {
+            let survey = entry(&mut self.surveys, &evaluation.survey_id);
+            survey.counts.considered += 1;
+            survey.considered.insert(user);
+            match &evaluation.stop {
+                Some(stop) => *survey.counts.not_offered.entry(stop.gate.name()).or_default() += 1,
+                None if offered.is_some_and(|offered| offered.survey_id == evaluation.survey_id) => {
+                    survey.counts.offered += 1;
+                }
+                None => *survey.counts.not_offered.entry("shadow").or_default() += 1,
+            }
+        }
+        let Some(offered) = offered else { return false };
+        let (partition, offset) = id::offer_place(&offered.offer_id).unwrap_or_default();
+        let from_before = self.since.get(&(partition & 0xffff)).is_some_and(|since| offset < *since);
+        if from_before || self.offers.contains_key(&offered.offer_id) {
+            return false;
+        }
+        self.offers.insert(offered.offer_id.clone(), offered.survey_id.clone());
+        let survey = entry(&mut self.surveys, &offered.survey_id);
+        survey.counts.offers += 1;
+        let (reach, users) = survey.days.entry(decision.decided_at.div_euclid(DAY)).or_default();
+        reach.offers += 1;
+        reach.users += u64::from(users.insert(user));
+        reach.new_users += u64::from(survey.reached.insert(user));
+        true
+    }
+
+    /// Notes why an offer that is made without the tried surveys is not made here.
+    pub fn note_shut(&mut self, offer_id: &str, survey_id: &str, decision: Option<&Decision>) {
+        let evaluations = decision.map_or(&[][..], |decision| &decision.evaluations);
+        let stop = evaluations.iter().find(|e| e.survey_id == survey_id).and_then(|e| e.stop.as_ref());
+        if let Some(stop) = stop {
+            self.shut.insert(offer_id.to_owned(), stop.gate.name());
+        }
+    }
+
+    /// Whether an offer is, or is not, the same in two runs.
+    pub fn agrees(&self, other: &Tally, offer_id: &str) -> bool {
+        self.offers.get(offer_id) == other.offers.get(offer_id)
+    }
+
+    /// Every survey's numbers.
+    pub fn counts(&self) -> BTreeMap<String, Counts> {
+        let close = |survey: &Survey| {
+            let mut counts = survey.counts.clone();
+            counts.answered = survey.answered.len() as u64;
+            counts.users_considered = survey.considered.len() as u64;
+            counts.users_reached = survey.reached.len() as u64;
+            counts.per_day = survey.days.iter().map(|(day, (reach, _))| (date(*day), *reach)).collect();
+            counts
+        };
+        self.surveys.iter().map(|(id, survey)| (id.clone(), close(survey))).collect()
+    }
+
+    /// What became of every other survey, beside a run without those `tried`.
+    pub fn beside(&self, without: &Tally, tried: &HashSet<String>) -> BTreeMap<String, Beside> {
+        let mut all: BTreeMap<String, Beside> = BTreeMap::new();
+        let none = Survey::default();
+        let others = self.surveys.keys().chain(without.surveys.keys()).filter(|id| !tried.contains(*id));
+        for id in others {
+            if all.contains_key(id) {
+                continue;
+            }
+            let (with, without) = (self.surveys.get(id).unwrap_or(&none), without.surveys.get(id).unwrap_or(&none));
+            let both = |user: &&u64| {
+                tried.iter().any(|id| self.surveys.get(id).is_some_and(|survey| survey.reached.contains(user)))
+            };
+            let beside = Beside {
+                offers_without: without.counts.offers,
+                offers_with: with.counts.offers,
+                users_without: without.reached.len() as u64,
+                users_with: with.reached.len() as u64,
+                users_in_both: with.reached.iter().filter(both).count() as u64,
+                ..Beside::default()
+            };
+            all.insert(id.clone(), beside);
+        }
+        for (offer_id, survey_id) in without.offers.iter().filter(|(id, _)| !self.agrees(without, id)) {
+            if let Some(beside) = all.get_mut(survey_id) {
+                beside.lost += 1;
+                let gate = self.shut.get(offer_id).copied().unwrap_or("not_considered");
+                *beside.lost_by.entry(gate).or_default() += 1;
+            }
+        }
+        for (_, survey_id) in self.offers.iter().filter(|(id, _)| !self.agrees(without, id)) {
+            if let Some(beside) = all.get_mut(survey_id) {
+                beside.gained += 1;
+            }
+        }
+        all
+    }
+}
+
+fn entry<'a>(surveys: &'a mut HashMap<String, Survey>, id: &str) -> &'a mut Survey {
+    if !surveys.contains_key(id) {
+        surveys.insert(id.to_owned(), Survey::default());
+    }
+    surveys.get_mut(id).expect("just put there")
+}
+
+/// The day of a moment, for what is printed.
+pub fn day_of(at: Millis) -> String {
+    date(at.div_euclid(DAY))
+}

@@ -1,0 +1,260 @@
+//! What the engine knew of a user at some moment: the journal of their partition
+//! read again up to then, by the very rules that decide.
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use super::{Begin, Error, Source, Tape};
+use crate::actor::partition::is_trusted;
+use crate::actor::player::Player;
+use crate::actor::{Answer, Failure};
+use crate::clock::Clock;
+use crate::domain::id;
+use crate::domain::quota::{self, Key, Mail, Message};
+use crate::domain::record::{Body, Context, Record};
+use crate::domain::time::{self, DAY, Millis};
+use crate::engine::Engine;
+use crate::log::At;
+use crate::store::snapshot::Manifest;
+use crate::wire::definition::Kind;
+use crate::wire::record::{self as wire, Decoded, Define, Defined, Internal, Query};
+use crate::wire::seal::ClusterKey;
+use crate::wire::topic::Topic;
+
+/// Decisions shown, the newest ones.
+const SHOWN_DECISIONS: usize = 20;
+/// How far back they are looked for.
+const DECISIONS_SINCE: Millis = DAY;
+const CACHED_USERS: usize = 1_000_000;
+
+/// Whom and what is asked about.
+pub struct Question {
+    pub project: String,
+    pub user_id: String,
+    /// `None`: now, with all that the journal holds.
+    pub at: Option<Millis>,
+    /// A trigger that is imagined to come then, its properties as JSON.
+    pub trigger: Option<(String, String, Context)>,
+}
+
+/// The journal up to a moment.
+struct Past<'a> {
+    source: &'a Source,
+    until: Millis,
+    project: &'a str,
+    /// For stores that are made.
+    folder: tempfile::TempDir,
+}
+
+/// A partition as it was then.
+struct Then {
+    player: Player<Engine>,
+    begun_with: Option<Manifest>,
+    records: u64,
+}
+
+/// Reads, and answers with the user, the imagined decision, and the decisions
+/// that were made on the day before. `told` hears how many records have been read.
+///
+/// # Errors
+/// When the log is out of reach, or what was before the journal's beginning is
+/// known from no snapshot.
+pub fn explain(source: &Source, question: &Question, told: impl Fn(u64)) -> Result<Value, Error> {
+    let partition = id::partition_of(&question.user_id, source.partitions);
+    let until = question.at.unwrap_or(Millis::MAX);
+    let past = Past { source, until, project: &question.project, folder: tempfile::tempdir()? };
+    let Then { mut player, begun_with, records } = past.read(partition, Some(&question.user_id), told)?;
+    let now = question.at.unwrap_or_else(|| Clock::new().wall() + player.meta.ahead);
+    let offset = player.meta.next;
+    let mut bank = Bank { past: &past, asking: partition, then: None, now };
+    let query =
+        Query { project: question.project.clone(), user_id: question.user_id.clone(), offer_id: None, survey_id: None };
+    let query = Decoded::Internal(Box::new(Internal::Query(query)));
+    let (user, _) = body(&mut player, &mut bank, query)?;
+    let (decision, needs_grant) = match &question.trigger {
+        None => (Value::Null, Vec::new()),
+        Some((trigger, properties, context)) => {
+            let record = Record {
+                project: (&*question.project).into(),
+                user_id: (&*question.user_id).into(),
+                event_id: None,
+                told: Default::default(),
+                body: Body::Trigger { trigger: trigger.into(), properties, context: context.clone() },
+            };
+            body(&mut player, &mut bank, Decoded::User(Box::new(record)))?
+        }
+    };
+    let decisions = decisions(source, question, partition, (now, player.meta.ahead))?;
+    Ok(json!({
+        "user_id": question.user_id,
+        "project": question.project,
+        "at": time::format_time(now),
+        "partition": partition,
+        "offset": offset,
+        "records": records,
+        "snapshot": begun_with.as_ref().map(Manifest::name),
+        "user": user,
+        "decision": decision,
+        "needs_grant": needs_grant,
+        "decisions": decisions,
+        "decisions_since": time::format_time(now - DECISIONS_SINCE),
+    }))
+}
+
+/// The newest decisions about the user that are on record, the newest first.
+fn decisions(
+    source: &Source,
+    question: &Question,
+    partition: u32,
+    (now, ahead): (Millis, Millis),
+) -> Result<Vec<Value>, Error> {
+    let at = At { topic: Topic::Decisions, partition };
+    // By the log's own times, which a test clock does not move.
+    let from = source.offset_at(at, now - DECISIONS_SINCE - ahead)?;
+    let mut tape = source.tape(at, from);
+    // A copy stands under the same id.
+    let mut found: BTreeMap<(Millis, u64), Value> = BTreeMap::new();
+    loop {
+        let records = tape.read()?;
+        if records.is_empty() {
+            return Ok(found.into_values().rev().collect());
+        }
+        for record in records.iter().filter(|record| record.key.as_deref() == Some(question.user_id.as_bytes())) {
+            let Ok(value) = serde_json::from_slice::<Value>(record.value.as_deref().unwrap_or_default()) else {
+                continue;
+            };
+            let decided_at = value["decided_at"].as_str().and_then(|text| time::parse_time(text).ok()).unwrap_or(0);
+            let known = found.values().any(|known| known["decision_id"] == value["decision_id"]);
+            let recent = (now - DECISIONS_SINCE..=now).contains(&decided_at);
+            if value["project"] == *question.project && recent && !known {
+                found.insert((decided_at, record.offset), value);
+                if found.len() > SHOWN_DECISIONS {
+                    found.pop_first();
+                }
+            }
+        }
+    }
+}
+
+impl Past<'_> {
+    /// Reads a partition: for one user, or for all. `told` hears how many records
+    /// have been read.
+    fn read(&self, partition: u32, user_id: Option<&str>, told: impl Fn(u64)) -> Result<Then, Error> {
+        let at = At { topic: Topic::Events, partition };
+        let Begin { store, meta, snapshot } = self.source.begin(partition, self.until, self.folder.path())?;
+        let next = meta.next;
+        let engine = Engine::open(store, (partition, self.source.partitions), CACHED_USERS)?;
+        let everyone = user_id.is_none()
+            || engine.has_quotas(self.project)
+            || has_limits(self.source.tape(at, next), &self.source.key, self.project)?;
+        let concerned = |project: &str, user: &str| everyone || (project == self.project && Some(user) == user_id);
+        let wanted = |decoded: &Decoded<'_>, _: Option<&_>| match decoded {
+            Decoded::User(record) => concerned(&record.project, &record.user_id),
+            Decoded::Internal(internal) => match &**internal {
+                Internal::Query(_) => everyone,
+                Internal::Erase { project, user_id, .. } => concerned(project, user_id),
+                _ => true,
+            },
+        };
+        let mut player = Player::new(self.source.key.clone(), partition, self.source.incarnation, meta, engine);
+        let mut tape = self.source.tape(at, next);
+        let mut read = 0;
+        loop {
+            let records = tape.read()?;
+            for record in &records {
+                if record.appended_at + player.meta.ahead > self.until {
+                    return Ok(Then { player, begun_with: snapshot, records: read });
+                }
+                read += 1;
+                player.play(record, &wanted)?;
+            }
+            told(read);
+            if records.is_empty() {
+                return Ok(Then { player, begun_with: snapshot, records: read });
+            }
+        }
+    }
+}
+
+/// The bank of the quotas, read when somebody asks for a grant.
+struct Bank<'a> {
+    past: &'a Past<'a>,
+    asking: u32,
+    then: Option<Player<Engine>>,
+    now: Millis,
+}
+
+impl Bank<'_> {
+    /// Whether it would give one; `None` when that depends on what other
+    /// partitions have not used.
+    fn gives(&mut self, own: &Player<Engine>, key: &Key) -> Result<Option<bool>, Error> {
+        if self.asking == quota::BANK {
+            return Ok(own.machine().bank_gives(key, self.asking));
+        }
+        if self.then.is_none() {
+            self.then = Some(self.past.read(quota::BANK, None, |_| {})?.player);
+        }
+        Ok(self.then.as_ref().and_then(|then| then.machine().bank_gives(key, self.asking)))
+    }
+}
+
+/// The body of the answer, and the surveys of which it supposes that there is a
+/// grant left.
+fn body(player: &mut Player<Engine>, bank: &mut Bank<'_>, decoded: Decoded<'_>) -> Result<(Value, Vec<String>), Error> {
+    let failed = |e: Failure| Error::Failed(e.to_string());
+    player.machine_mut().forget_waiting();
+    let effects = player.ask(bank.now, decoded).map_err(failed)?;
+    let mut supposed = Vec::new();
+    let (mut reply, mut late) = (effects.reply, effects.late_replies);
+    loop {
+        let said = reply.take().or_else(|| late.pop().map(|(_, answer)| answer));
+        if let Some(Answer::Body { server, .. }) = said {
+            return Ok((server.value(), supposed));
+        }
+        let grants = player.machine().awaited_grants();
+        if grants.is_empty() {
+            return Ok((Value::Null, supposed));
+        }
+        for grant in grants {
+            let key = (grant.project.clone(), grant.survey_id.clone());
+            let gives = bank.gives(player, &key)?;
+            supposed.extend(gives.is_none().then(|| grant.survey_id.clone()));
+            let message = if gives == Some(false) { Message::Refuse } else { grant.message.clone() };
+            let answer = Decoded::Internal(Box::new(Internal::Quota(Mail { message, ..grant })));
+            late.extend(player.ask(bank.now, answer).map_err(failed)?.late_replies);
+        }
+    }
+}
+
+/// Whether any survey of a project has a quota, by what a tape says from where
+/// it is.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn has_limits(mut tape: Tape, key: &ClusterKey, project: &str) -> Result<bool, Error> {
+    loop {
+        let records = tape.read()?;
+        if records.is_empty() {
+            return Ok(false);
+        }
+        for record in records {
+            let value = record.value.as_deref().unwrap_or_default();
+            if is_trusted(key, &record) && limits(value, project) {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// Whether one of askwhen's own records gives a survey a quota.
+fn limits(value: &[u8], project: &str) -> bool {
+    let Ok(Decoded::Internal(internal)) = wire::decode(Some(value), true) else { return false };
+    match *internal {
+        Internal::Forward(forward) => forward.trusted && limits(forward.value.as_str().as_bytes(), project),
+        Internal::Define(Define { project: of, kind: Kind::Survey, body: Some(body), .. })
+        | Internal::Defined(Defined { project: of, kind: Kind::Survey, body: Some(body), .. }) => {
+            of == project && !body.value()["limits"]["max_completed"].is_null()
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,62 @@
+//! The journal read again, beside those who serve it: to explain a decision, to
+//! try a survey on what has happened, to compare what would be decided now with
+//! what was. Nothing in here writes to a topic or sends anything.
+
+pub mod backtest;
+pub mod explain;
+mod source;
+
+pub use source::{Begin, Place, Source, Tape};
+
+use crate::actor::Failure;
+use crate::actor::partition::Stop;
+use crate::{log, store};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was asked cannot be done as asked.
+    #[error("{0}")]
+    Usage(String),
+    /// Going on could give wrong results or damage data.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<log::Error> for Error {
+    fn from(error: log::Error) -> Error {
+        match error {
+            log::Error::Refused(_) | log::Error::Damaged { .. } => Error::Refused(error.to_string()),
+            log::Error::Unavailable(_) => Error::Unreachable(error.to_string()),
+            log::Error::Misconfigured(_) => Error::Usage(error.to_string()),
+            _ => Error::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Error {
+        Error::Failed(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Error {
+        Error::Failed(error.to_string())
+    }
+}
+
+impl From<Stop> for Error {
+    fn from(stop: Stop) -> Error {
+        Error::Refused(stop.to_string())
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        Error::Failed(failure.to_string())
+    }
+}

@@ -1,0 +1,221 @@
+//! The log as whoever looks at it sees it: beside the processes that write it,
+//! without a lock, from any place on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Error;
+use crate::actor::checkpoint::Meta;
+use crate::domain::LOGIC_VERSION;
+use crate::domain::time::Millis;
+use crate::log::embedded::follow::Follower;
+use crate::log::{At, Bounds, Log, Reader, Record};
+use crate::store::snapshot::{self, Depot, Manifest};
+use crate::store::{Family, Rocks, Shared, Store};
+use crate::thread::Bell;
+use crate::wire::seal::ClusterKey;
+use crate::wire::topic::Topic;
+
+const READ_BYTES: usize = 1 << 20;
+/// Role of the snapshots that hold what the engine knew.
+const ENGINE: &str = "engine";
+
+/// Where the log is.
+pub enum Place {
+    /// The folder of an embedded one.
+    Files(PathBuf),
+    Brokers(Log),
+}
+
+/// A log, its key, and the snapshots of what it led to.
+pub struct Source {
+    pub key: ClusterKey,
+    pub incarnation: u128,
+    pub partitions: u32,
+    pub place: Place,
+    /// Or why there is none.
+    pub depot: Result<Depot, String>,
+    /// Blocks and write buffers of all stores that are made while looking.
+    pub shared: Shared,
+}
+
+/// What a partition is read from: the state before an offset, on a store of its own.
+pub struct Begin {
+    pub store: Arc<Store>,
+    pub meta: Meta,
+    pub snapshot: Option<Manifest>,
+}
+
+impl Source {
+    /// Records of a partition from an offset on, up to the end.
+    pub fn tape(&self, at: At, from: u64) -> Tape {
+        let from_where = match &self.place {
+            Place::Files(dir) => From::Files(Follower::from(dir, at, from)),
+            Place::Brokers(log) => {
+                let bell = Arc::new(Bell::default());
+                From::Brokers { reader: log.reader("replay", bell.clone()), bell }
+            }
+        };
+        Tape { at, next: from, from: from_where, spent: Duration::ZERO }
+    }
+
+    /// What is there of a partition, without what came with an export.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn bounds(&self, at: At) -> Result<Bounds, Error> {
+        match &self.place {
+            Place::Files(dir) => Ok(Follower::bounds(dir, at)?),
+            Place::Brokers(log) => {
+                let bounds = log.bounds(at)?;
+                let begins = if at.topic == Topic::Events { log.begins(at.partition) } else { 0 };
+                Ok(Bounds { start: bounds.start.max(begins), end: bounds.end })
+            }
+        }
+    }
+
+    /// The first offset whose record was appended at `time` or later.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn offset_at(&self, at: At, time: Millis) -> Result<u64, Error> {
+        match &self.place {
+            Place::Files(dir) => Ok(Follower::offset_at(dir, at, time)?),
+            Place::Brokers(log) => Ok(log.offset_at(at, time)?),
+        }
+    }
+
+    fn depot(&self) -> Result<&Depot, Error> {
+        self.depot.as_ref().map_err(|why| Error::Usage(why.clone()))
+    }
+
+    /// Snapshots of a partition that this program can go on from, the furthest
+    /// first; none where none can be listed.
+    ///
+    /// # Errors
+    /// When they are out of reach.
+    pub fn snapshots(&self, partition: u32) -> Result<Vec<Manifest>, Error> {
+        let mut found = self.depot()?.list(ENGINE, partition).map_err(unreachable)?;
+        let own = format!("{:032x}", self.incarnation);
+        found.retain(|m| m.subject.incarnation == own && m.subject.logic_version == LOGIC_VERSION);
+        found.sort_by_key(|m| std::cmp::Reverse(m.subject.position));
+        Ok(found)
+    }
+
+    /// The state to begin with so that everything from `time` on is read: the
+    /// newest snapshot from before, else nothing at all, where the journal still
+    /// has its beginning. The store is made in `folder`.
+    ///
+    /// # Errors
+    /// When what was before the journal's beginning is known from no snapshot.
+    pub fn begin(&self, partition: u32, time: Millis, folder: &Path) -> Result<Begin, Error> {
+        let at = At { topic: Topic::Events, partition };
+        let start = self.bounds(at)?.start;
+        let mut usable = match self.snapshots(partition) {
+            Err(_) if start == 0 => Vec::new(),
+            listed => listed?,
+        };
+        usable.retain(|m| m.subject.position >= start && m.subject.created_at <= time);
+        for (n, manifest) in usable.into_iter().enumerate() {
+            let into = folder.join(format!("{partition}-{n}"));
+            match self.restored(&manifest, &into)? {
+                Some((store, meta)) if meta.now <= time => {
+                    return Ok(Begin { store, meta, snapshot: Some(manifest) });
+                }
+                _ => {}
+            }
+        }
+        if start > 0 {
+            return Err(Error::Refused(format!(
+                "{at} begins at {start}: what was before has been trimmed, and no snapshot from before that time is \
+                 there to begin with"
+            )));
+        }
+        let meta = Meta::new(self.incarnation, self.partitions, LOGIC_VERSION);
+        Ok(Begin { store: self.store(&folder.join(format!("{partition}-new")))?, meta, snapshot: None })
+    }
+
+    /// A snapshot as a store in a new folder; `None` when it is damaged.
+    ///
+    /// # Errors
+    /// When it cannot be fetched.
+    pub fn restored(&self, manifest: &Manifest, into: &Path) -> Result<Option<(Arc<Store>, Meta)>, Error> {
+        match self.depot()?.restore(manifest, into, |_, _| true) {
+            Ok(()) => {}
+            Err(snapshot::Error::Damaged { name, detail }) => {
+                tracing::warn!(name, detail, "a snapshot is damaged; the one before it is taken");
+                return Ok(None);
+            }
+            Err(error) => return Err(unreachable(error)),
+        }
+        let store = self.store(into)?;
+        let meta = Meta::load(&store)?;
+        Ok(meta.map(|meta| (store, meta)))
+    }
+
+    /// Opens or makes a store of the engine.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn store(&self, path: &Path) -> Result<Arc<Store>, Error> {
+        std::fs::create_dir_all(path)?;
+        Ok(Arc::new(Store::Rocks(Rocks::open(path, Family::ENGINE, &self.shared)?)))
+    }
+}
+
+fn unreachable(error: snapshot::Error) -> Error {
+    Error::Unreachable(error.to_string())
+}
+
+enum From {
+    Files(Follower),
+    Brokers { reader: Reader, bell: Arc<Bell> },
+}
+
+/// A partition read from an offset on.
+pub struct Tape {
+    at: At,
+    next: u64,
+    from: From,
+    /// How long reading alone has taken.
+    pub spent: Duration,
+}
+
+impl Tape {
+    /// What comes next; empty at the end, from where a later call goes on.
+    ///
+    /// # Errors
+    /// When it cannot be read, or something is missing in between.
+    pub fn read(&mut self) -> Result<Vec<Record>, Error> {
+        let started = Instant::now();
+        let records = match &mut self.from {
+            From::Files(follower) => {
+                let records = follower.read()?;
+                // An embedded log has no gaps but where it was trimmed.
+                let mut expected = self.next;
+                for record in &records {
+                    if record.offset != expected && expected > 0 {
+                        return Err(Error::Refused(format!(
+                            "{} goes on at {} where {expected} is expected: the log is damaged there, or has been \
+                             trimmed in the meantime",
+                            self.at, record.offset
+                        )));
+                    }
+                    expected = record.offset + 1;
+                }
+                records
+            }
+            From::Brokers { reader, bell } => loop {
+                let chunk = reader.read(self.at, self.next, READ_BYTES)?;
+                if !chunk.records.is_empty() || chunk.at_end {
+                    break chunk.records;
+                }
+                bell.wait(Duration::from_millis(100));
+            },
+        };
+        self.next = records.last().map_or(self.next, |last| last.offset + 1);
+        self.spent += started.elapsed();
+        Ok(records)
+    }
+}

@@ -1,0 +1,40 @@
+//! The log that the configuration names, for whoever looks at it.
+
+use super::{Error, STORE_MEMORY_BYTES, depot, kafka_settings};
+use crate::config::Config;
+use crate::log::{Embedded, Kafka, Log};
+use crate::replay::{Place, Source};
+use crate::store::Shared;
+use crate::wire::seal::ClusterKey;
+
+/// Opens it to read, beside whoever serves it.
+///
+/// # Errors
+/// When there is none, or its key is not at hand.
+pub fn source(config: &Config) -> Result<Source, Error> {
+    let shared = Shared::new(STORE_MEMORY_BYTES);
+    let depot = depot(config).map_err(|why| why.to_string());
+    if !config.kafka {
+        let dir = config.data_dir.join("log");
+        let Some((incarnation, partitions)) = Embedded::identity_of(&dir)? else {
+            return Err(Error::Unreachable(format!("{} holds no log; give --data-dir", dir.display())));
+        };
+        let key = cluster_key(config)?;
+        return Ok(Source { key, incarnation, partitions, place: Place::Files(dir), depot, shared });
+    }
+    let key = cluster_key(config)?;
+    let log = Log::Kafka(Kafka::connect(kafka_settings(config, key.check()))?);
+    let (incarnation, partitions) = (log.incarnation(), log.partitions());
+    Ok(Source { key, incarnation, partitions, place: Place::Brokers(log), depot, shared })
+}
+
+fn cluster_key(config: &Config) -> Result<ClusterKey, Error> {
+    let path = config.key_file.clone().unwrap_or_else(|| config.data_dir.join("secrets.key"));
+    let text = std::fs::read_to_string(&path).map_err(|e| {
+        Error::Usage(format!(
+            "{}: {e}. The journal is read with the cluster's key: run where the data is, or give --data-dir or secrets.key_file",
+            path.display()
+        ))
+    })?;
+    ClusterKey::parse(&text).ok_or_else(|| Error::Usage(format!("{} must hold 64 hex digits", path.display())))
+}
