@@ -6,6 +6,7 @@ mod data;
 pub mod export;
 mod keeper;
 mod owners;
+pub mod promote;
 mod readiness;
 mod snapshots;
 mod source;

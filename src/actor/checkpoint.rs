@@ -30,6 +30,8 @@ pub struct Meta {
     /// How far a test clock is ahead of append times.
     pub ahead: Millis,
     pub logic_version: u32,
+    /// How often a replayed state has taken the place of the one before.
+    pub generation: u64,
     /// Last sequence number taken from each partition.
     pub inbox: Vec<u64>,
     /// Last sequence number given to each partition.
@@ -48,6 +50,7 @@ impl Meta {
             now: 0,
             ahead: 0,
             logic_version,
+            generation: 0,
             inbox: vec![0; partitions as usize],
             forward: vec![0; partitions as usize],
             out_start: BTreeMap::new(),

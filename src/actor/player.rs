@@ -10,7 +10,7 @@ use super::{Effects, Failure, Machine, Moment};
 use crate::domain::id::Origin;
 use crate::domain::time::Millis;
 use crate::log::Record;
-use crate::store::{self, Store};
+use crate::store::{self, Batch, Store};
 use crate::wire::record::{self, Decoded, Forward, Internal, REPLY_HEADER};
 use crate::wire::seal::ClusterKey;
 
@@ -141,12 +141,14 @@ impl<M: Machine> Player<M> {
         self.machine.dirty_bytes()
     }
 
-    /// Brings what has changed to the machine's store, with where it is.
+    /// Brings what has changed to the machine's store, with where it is and what
+    /// else is to be written with it.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn checkpoint(&mut self, store: &Store) -> Result<(), store::Error> {
+    pub fn checkpoint(&mut self, store: &Store, more: Batch) -> Result<(), store::Error> {
         let mut batch = self.machine.freeze(self.meta.now)();
+        batch.changes.extend(more.changes);
         self.meta.save(&mut batch);
         store.write(batch)?;
         self.machine.persisted();

@@ -15,6 +15,7 @@ mod get;
 mod import;
 mod output;
 mod progress;
+mod replay;
 mod send;
 mod serve;
 mod snapshot;
@@ -92,6 +93,8 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Try surveys on what has happened: whom they would have reached, why not the others
     Backtest(backtest::BacktestArgs),
+    /// Decide the journal once more in a place of its own, compare, put it in place
+    Replay(replay::ReplayArgs),
     /// Show how a survey fares: considered, offered, displayed, answered, and why not
     Stats(stats::StatsArgs),
     /// Bring history from a file into the journal, with its original times
@@ -229,6 +232,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Tail(args) => overrides.brokers.clone_from(&args.brokers.brokers),
         Verb::Explain(args) => overrides.brokers.clone_from(&args.brokers.brokers),
         Verb::Backtest(args) => overrides.brokers.clone_from(&args.brokers.brokers),
+        Verb::Replay(args) => overrides.brokers.clone_from(&args.brokers.brokers),
         Verb::Export(args) => {
             overrides.brokers.clone_from(&args.brokers);
             overrides.prefix.clone_from(&args.prefix);
@@ -244,6 +248,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Get(args) => get::run(&context, &args).await,
         Verb::Explain(args) => explain::run(&context, &args).await,
         Verb::Backtest(args) => backtest::run(&context, &args).await,
+        Verb::Replay(args) => replay::run(&context, &args).await,
         Verb::Stats(args) => stats::run(&context, &args).await,
         Verb::Import(args) => import::run(&context, &args).await,
         Verb::Deliveries(args) => deliveries::run(&context, &args).await,

@@ -26,7 +26,7 @@ use crate::domain::time::{self, Millis};
 use crate::engine::Engine;
 use crate::log;
 use crate::log::At;
-use crate::store::Store;
+use crate::store::{Batch, Store};
 use crate::wire::definition::Kind;
 use crate::wire::record::{Decoded, Define, Defined, Forward, Internal};
 use crate::wire::topic::Topic;
@@ -114,7 +114,7 @@ pub fn run(source: &Source, plan: &Plan, progress: &Progress) -> Result<Outcome,
     check(plan)?;
     let folder = tempfile::tempdir()?;
     let partitions: Vec<u32> = (0..source.partitions).collect();
-    let begun = |partition: u32| source.begin(partition, plan.from, folder.path());
+    let begun = |partition: u32| source.begin(partition, plan.from, &folder.path().join(partition.to_string()));
     let begins = partitions.iter().map(|p| begun(*p)).collect::<Result<Vec<Begin>, _>>()?;
     let from_snapshots = begins.iter().filter(|begin| begin.snapshot.is_some()).count() as u32;
     for (partition, begin) in partitions.iter().zip(&begins) {
@@ -214,7 +214,7 @@ impl Stage {
     /// Keeps what is in memory within bounds.
     fn settle(&mut self) -> Result<(), Error> {
         if self.player.dirty_bytes() >= DIRTY_BYTES {
-            self.player.checkpoint(&self.store)?;
+            self.player.checkpoint(&self.store, Batch::default())?;
         }
         Ok(())
     }
@@ -331,7 +331,7 @@ impl Run<'_> {
         tallies.tried.iter_mut().for_each(|tally| *tally = Tally::new(since.clone()));
         let sent: Vec<Vec<u64>> = parts.iter().map(|part| part.base.player.meta.forward.clone()).collect();
         for part in parts.iter_mut() {
-            part.base.player.checkpoint(&part.base.store)?;
+            part.base.player.checkpoint(&part.base.store, Batch::default())?;
             // By sender, of which there are as many as partitions when they are read as one.
             part.sent = sent.iter().map(|of| of[part.partition as usize]).collect();
             for version in 0..self.plan.versions.len() {

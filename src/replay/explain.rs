@@ -141,7 +141,8 @@ impl Past<'_> {
     /// have been read.
     fn read(&self, partition: u32, user_id: Option<&str>, told: impl Fn(u64)) -> Result<Then, Error> {
         let at = At { topic: Topic::Events, partition };
-        let Begin { store, meta, snapshot } = self.source.begin(partition, self.until, self.folder.path())?;
+        let Begin { store, meta, snapshot } =
+            self.source.begin(partition, self.until, &self.folder.path().join(partition.to_string()))?;
         let next = meta.next;
         let engine = Engine::open(store, (partition, self.source.partitions), CACHED_USERS)?;
         let everyone = user_id.is_none()

@@ -4,6 +4,8 @@
 
 pub mod backtest;
 pub mod explain;
+mod recorded;
+pub mod shadow;
 mod source;
 
 pub use source::{Begin, Place, Source, Tape};

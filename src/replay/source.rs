@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Error;
 use crate::actor::checkpoint::Meta;
 use crate::domain::LOGIC_VERSION;
-use crate::domain::time::Millis;
+use crate::domain::time::{Millis, format_time};
 use crate::log::embedded::follow::Follower;
 use crate::log::{At, Bounds, Log, Reader, Record};
 use crate::store::snapshot::{self, Depot, Manifest};
@@ -105,27 +105,60 @@ impl Source {
 
     /// The state to begin with so that everything from `time` on is read: the
     /// newest snapshot from before, else nothing at all, where the journal still
-    /// has its beginning. The store is made in `folder`.
+    /// has its beginning. The store is made in the folder `into`.
     ///
     /// # Errors
     /// When what was before the journal's beginning is known from no snapshot.
-    pub fn begin(&self, partition: u32, time: Millis, folder: &Path) -> Result<Begin, Error> {
-        let at = At { topic: Topic::Events, partition };
-        let start = self.bounds(at)?.start;
-        let mut usable = match self.snapshots(partition) {
-            Err(_) if start == 0 => Vec::new(),
-            listed => listed?,
-        };
-        usable.retain(|m| m.subject.position >= start && m.subject.created_at <= time);
-        for (n, manifest) in usable.into_iter().enumerate() {
-            let into = folder.join(format!("{partition}-{n}"));
-            match self.restored(&manifest, &into)? {
-                Some((store, meta)) if meta.now <= time => {
-                    return Ok(Begin { store, meta, snapshot: Some(manifest) });
-                }
-                _ => {}
+    pub fn begin(&self, partition: u32, time: Millis, into: &Path) -> Result<Begin, Error> {
+        let (start, usable) = self.usable(partition)?;
+        let earliest = usable.last().map(|manifest| manifest.subject.created_at);
+        for manifest in usable.into_iter().filter(|manifest| manifest.subject.created_at <= time) {
+            let restored = self.restored(&manifest, into)?.filter(|(_, meta)| meta.now <= time);
+            if let Some((store, meta)) = restored {
+                return Ok(Begin { store, meta, snapshot: Some(manifest) });
+            }
+            std::fs::remove_dir_all(into)?;
+        }
+        self.begin_empty(partition, start, into).map_err(|error| match (error, earliest) {
+            (Error::Refused(why), Some(earliest)) => {
+                Error::Refused(format!("{why}. The earliest that can be begun with is of {}", format_time(earliest)))
+            }
+            (error, _) => error,
+        })
+    }
+
+    /// The state to begin with so that as much as possible is read: nothing, where
+    /// the journal has its beginning, else the oldest snapshot that joins it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn begin_early(&self, partition: u32, into: &Path) -> Result<Begin, Error> {
+        let (start, usable) = self.usable(partition)?;
+        for manifest in usable.into_iter().rev().filter(|_| start > 0) {
+            match self.restored(&manifest, into)? {
+                Some((store, meta)) => return Ok(Begin { store, meta, snapshot: Some(manifest) }),
+                None => std::fs::remove_dir_all(into)?,
             }
         }
+        self.begin_empty(partition, start, into)
+    }
+
+    /// Where the journal begins, and the snapshots that join it, the furthest first.
+    fn usable(&self, partition: u32) -> Result<(u64, Vec<Manifest>), Error> {
+        let start = self.bounds(At { topic: Topic::Events, partition })?.start;
+        let mut usable = match self.snapshots(partition) {
+            Err(error) if start == 0 => {
+                tracing::warn!(%error, "snapshots cannot be listed; the journal is read from its beginning");
+                Vec::new()
+            }
+            listed => listed?,
+        };
+        usable.retain(|manifest| manifest.subject.position >= start);
+        Ok((start, usable))
+    }
+
+    fn begin_empty(&self, partition: u32, start: u64, into: &Path) -> Result<Begin, Error> {
+        let at = At { topic: Topic::Events, partition };
         if start > 0 {
             return Err(Error::Refused(format!(
                 "{at} begins at {start}: what was before has been trimmed, and no snapshot from before that time is \
@@ -133,7 +166,7 @@ impl Source {
             )));
         }
         let meta = Meta::new(self.incarnation, self.partitions, LOGIC_VERSION);
-        Ok(Begin { store: self.store(&folder.join(format!("{partition}-new")))?, meta, snapshot: None })
+        Ok(Begin { store: self.store(into)?, meta, snapshot: None })
     }
 
     /// A snapshot as a store in a new folder; `None` when it is damaged.

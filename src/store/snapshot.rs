@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::domain::time::{DAY, Millis};
 
 /// Version of the manifest's form.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Files above are brought in parts of this size.
 const PART_BYTES: usize = 16 << 20;
 /// Snapshots are only removed when they are this old, and never the newest two.
@@ -51,6 +51,8 @@ pub struct Subject {
     pub incarnation: String,
     pub partitions: u32,
     pub logic_version: u32,
+    /// How often the state has been replaced by another: of two, the higher counts.
+    pub generation: u64,
     pub created_at: Millis,
     /// Whose files these are: numbers of files repeat between stores.
     pub writer: String,

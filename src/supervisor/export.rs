@@ -424,6 +424,7 @@ impl Export<'_> {
             incarnation: meta.incarnation.clone(),
             partitions: meta.partitions,
             logic_version: meta.logic_version,
+            generation: meta.generation,
             created_at: self.clock.wall(),
             writer: uuid::Uuid::new_v4().simple().to_string(),
         };

@@ -70,6 +70,7 @@ impl Role {
 /// Where a store stands: the log it belongs to, and its next offsets.
 struct Standing {
     incarnation: String,
+    generation: u64,
     position: u64,
     positions: BTreeMap<String, u64>,
 }
@@ -78,6 +79,7 @@ fn standing(role: Role, store: &Store) -> Result<Option<Standing>, Stop> {
     match role {
         Role::Engine => Ok(Meta::load(store)?.map(|meta| Standing {
             incarnation: meta.incarnation,
+            generation: meta.generation,
             position: meta.next,
             positions: BTreeMap::from([(Topic::Events.name().to_owned(), meta.next)]),
         })),
@@ -88,6 +90,7 @@ fn standing(role: Role, store: &Store) -> Result<Option<Standing>, Stop> {
             })?;
             Ok(stored.map(|Positions { incarnation, next, .. }| Standing {
                 incarnation,
+                generation: 0,
                 position: next.values().sum(),
                 positions: next,
             }))
@@ -176,15 +179,21 @@ impl Stores {
         };
         let lost = all.iter().zip(&bounds).find(|(at, bounds)| next(at) < begins(at, bounds.start));
         let far = bounds[0].end.saturating_sub(next(&all[0])) > FAR_BEHIND_RECORDS;
-        if here.is_some() && lost.is_none() && !far {
+        // Only where processes share snapshots can one have been replaced unseen.
+        let shared = matches!(self.log, Log::Kafka(_)) && role == Role::Engine;
+        if here.is_some() && lost.is_none() && !far && !shared {
             return Ok(None);
         }
         let incarnation = format!("{:032x}", self.log.incarnation());
-        for found in self.depot.list(role.name(), partition).map_err(|e| e.to_string())? {
-            let fits = found.subject.incarnation == incarnation
-                && here.is_none_or(|h| found.subject.position > h.position)
-                && found.subject.logic_version == LOGIC_VERSION;
-            if !fits {
+        let mut listed = self.depot.list(role.name(), partition).map_err(|e| e.to_string())?;
+        listed.sort_by_key(|m| std::cmp::Reverse((m.subject.generation, m.subject.position, m.subject.created_at)));
+        for found in listed {
+            let Subject { generation, position, logic_version, .. } = found.subject;
+            let further = here.is_none_or(|h| {
+                generation > h.generation
+                    || (generation == h.generation && position > h.position && (lost.is_some() || far))
+            });
+            if found.subject.incarnation != incarnation || !further || logic_version != LOGIC_VERSION {
                 continue;
             }
             match self.depot.is_whole(&found) {
@@ -262,10 +271,10 @@ impl Stores {
         let looked = Rocks::open_read_only(copy, role.families()).map_err(|e| e.to_string())?;
         let Some(stands) = standing(role, &Store::Rocks(looked)).map_err(|e| e.to_string())? else { return Ok(None) };
         let earlier = self.depot.list(role.name(), partition).map_err(|e| e.to_string())?;
-        if let Some(same) = earlier
-            .iter()
-            .find(|m| m.subject.position == stands.position && m.subject.incarnation == stands.incarnation)
-        {
+        if let Some(same) = earlier.iter().find(|m| {
+            let Subject { position, generation, incarnation, .. } = &m.subject;
+            (position, generation, incarnation) == (&stands.position, &stands.generation, &stands.incarnation)
+        }) {
             return Ok(Some(same.clone()));
         }
         let writer = writer(&self.path(role, partition)).map_err(|e| e.to_string())?;
@@ -278,6 +287,7 @@ impl Stores {
             incarnation: stands.incarnation,
             partitions: self.log.partitions(),
             logic_version: LOGIC_VERSION,
+            generation: stands.generation,
             created_at: now,
             writer,
         };

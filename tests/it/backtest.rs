@@ -7,14 +7,14 @@ use crate::harness::{KAFKA_PARTITIONS, ON_KAFKA, Receiver, Server, askwhen, tail
 
 /// What the app does with an offer.
 #[derive(Clone, Copy, PartialEq)]
-enum App {
+pub enum App {
     Ignores,
     Displays,
     Answers,
 }
 
 /// A few days of some users: the same events and triggers wherever it is told.
-async fn days(server: &Server, app: App) {
+pub async fn days(server: &Server, app: App) {
     for step in 0..14 {
         for n in 0..18 {
             let user = format!("user{n}");
@@ -52,7 +52,7 @@ async fn shown(server: &Server, app: App, user: &str, trigger: &str, step: usize
     }
 }
 
-fn tried() -> Value {
+pub fn tried() -> Value {
     json!({"kind": "survey", "survey_id": "tried", "name": "Tried", "status": "active", "priority": 5,
         "activate": {"event": "woke", "where": [{"property": "minutes", "op": "gte", "value": 60}]},
         "expires_after": "20h", "cancel_on": [{"event": "slept"}],
@@ -62,7 +62,7 @@ fn tried() -> Value {
         "questions": [{"question_id": "q1", "type": "rating_star", "text": "How?"}]})
 }
 
-fn beside() -> Value {
+pub fn beside() -> Value {
     json!({"name": "Beside", "status": "active", "show_on": [{"trigger": "Main"}],
         "frequency": {"repeat": "until_completed", "cooldown": "2d"},
         "questions": [{"question_id": "q1", "type": "rating_star", "text": "How?"}]})
@@ -243,7 +243,8 @@ async fn backtest_and_explanation_begin_with_the_nearest_snapshot() {
     let (_, out, error) = askwhen(dir, &all);
     let with: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{error}"));
     assert!(with["begun_with_snapshots"].as_u64() > Some(0), "{with:#}");
-    std::fs::rename(dir.join("data/snapshots"), dir.join("data/away")).unwrap();
+    let snapshots = dir.join(if ON_KAFKA { "snapshots" } else { "data/snapshots" });
+    std::fs::rename(snapshots, dir.join("away")).unwrap();
     let without = explained(&["--at", now["at"].as_str().unwrap()]);
     assert_eq!((&without["user"], &without["snapshot"]), (&now["user"], &Value::Null));
     let (_, out, error) = askwhen(dir, &all);

@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, askwhen};
+use std::sync::Arc;
+
+use crate::backtest::beside;
+use crate::harness::{Server, askwhen, tail};
+use crate::replay::{append, replayed};
 
 const FILE: &str = "kind: survey
 survey_id: sleep-quality
@@ -342,4 +346,35 @@ fn a_kept_request_is_verified() {
     assert_eq!(verify(secret, "v1,AAAA", &["--any-age"]).0, Some(1));
     let (code, _, error) = verify("not a secret", good, &["--any-age"]);
     assert!(code == Some(2) && error.contains("whsec_"), "{error}");
+}
+
+/// What is on record and not decided any more, or differently, is shown.
+#[tokio::test]
+async fn differences_are_shown_record_by_record() {
+    let server = Server::start().await;
+    server.put("/v1/surveys/beside", beside()).await;
+    for n in 0..20 {
+        server.trigger(&format!("u{n}"), "Main").await;
+    }
+    let (dir, _) = server.terminate();
+    let known = tail(dir.path(), "decisions").remove(3);
+    let (partition, offset) =
+        (known["partition"].as_u64().unwrap() as u32, known["headers"]["source"].as_str().unwrap());
+    let log = askwhen::log::Embedded::open(&dir.path().join("data/log"), 8, askwhen::clock::Clock::new());
+    let log = Arc::new(log.expect("it opens"));
+    let mut forged = known["value"].clone();
+    forged["decision_id"] = json!("dec_forged");
+    let headers = [("id", "dec_forged".to_owned()), ("source", offset.to_owned())];
+    append(&log, askwhen::wire::topic::Topic::Decisions, partition, &forged, &headers).await;
+    // A copy under its own id says nothing new.
+    let headers = [("id", known["headers"]["id"].as_str().unwrap().to_owned()), ("source", offset.to_owned())];
+    append(&log, askwhen::wire::topic::Topic::Decisions, partition, &known["value"], &headers).await;
+    log.close();
+    let ran = replayed(dir.path(), &["run"]);
+    assert_eq!((&ran["decisions"]["same"], &ran["decisions"]["only_recorded"]), (&json!(20), &json!(1)), "{ran:#}");
+    let diff = replayed(dir.path(), &["diff"]);
+    assert_eq!((&diff["differences"], &diff["kept"][0]["decision_id"]), (&json!(1), &json!("dec_forged")), "{diff:#}");
+    assert_eq!(diff["kept"][0]["replayed"], Value::Null);
+    let (code, out, _) = askwhen(dir.path(), &["--data-dir", "data", "replay", "diff", "--exit-code"]);
+    assert!(code == Some(1) && out.contains("dec_forged") && out.contains("not decided any more"), "{out}");
 }

@@ -12,4 +12,5 @@ mod import;
 mod input;
 mod manage;
 mod quotas;
+mod replay;
 mod story;

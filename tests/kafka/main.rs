@@ -20,5 +20,7 @@ mod input;
 mod manage;
 mod process;
 mod producers;
+#[path = "../it/replay.rs"]
+mod replay;
 #[path = "../it/story.rs"]
 mod story;

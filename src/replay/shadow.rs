@@ -1,0 +1,603 @@
+//! The state made once more in a place of its own, record by record, and the
+//! decisions on the way compared with those on record. It can be stopped at any
+//! moment and goes on where it was; in the end it can take the place of the state
+//! that serves.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::recorded::{Compared, Difference, Recorded};
+use super::{Begin, Error, Source};
+use crate::actor::checkpoint::Meta;
+use crate::actor::player::{self, Player};
+use crate::clock::Clock;
+use crate::domain::LOGIC_VERSION;
+use crate::domain::rate::{Pace, Rate};
+use crate::domain::time::{self, Millis};
+use crate::engine::Engine;
+use crate::log::At;
+use crate::store::{Batch, Family, Store};
+use crate::wire::topic::Topic;
+
+const PLAN: &str = "plan.json";
+const CACHED_USERS: usize = 400_000;
+const CHECKPOINT_BYTES: usize = 32 << 20;
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+/// Differences kept with both sides, of each partition; all are counted.
+const KEPT_DIFFERENCES: u64 = 10_000;
+/// Key of the counts, beside the checkpoint that they belong to.
+const COUNTS: &[u8] = b"replay";
+/// How long a plan tries how fast it goes.
+const TRIAL: Duration = Duration::from_secs(1);
+
+/// What a shadow is of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plan {
+    id: String,
+    incarnation: String,
+    partitions: u32,
+    logic_version: u32,
+    begun_at: String,
+    /// By partition: the first offset that is replayed, and the snapshot that it
+    /// began with.
+    begins: Vec<Beginning>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Beginning {
+    offset: u64,
+    snapshot: Option<String>,
+}
+
+/// What a partition's replay has come to; written with its state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Counts {
+    records: u64,
+    compared: Compared,
+    kept: u64,
+}
+
+/// How a run goes about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    pub threads: usize,
+    pub rate: Option<Rate>,
+}
+
+/// How far a run is, for whoever watches.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub records: AtomicU64,
+    pub all: AtomicU64,
+}
+
+/// What a run has done.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    pub records: u64,
+    pub took: Duration,
+    /// Of all threads, reading the journal alone.
+    pub read_in: Duration,
+    pub threads: usize,
+    pub report: Value,
+}
+
+/// Where a shadow is; locked for as long as this lives.
+pub struct Shadow {
+    dir: PathBuf,
+    plan: Plan,
+    _lock: File,
+}
+
+/// What a replay would do: records, gaps and how long it takes.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn plan(source: &Source, from: Option<Millis>, threads: usize) -> Result<Value, Error> {
+    let folder = tempfile::tempdir()?;
+    let mut rows = Vec::new();
+    let mut all = 0;
+    let mut rate = 0.0;
+    for partition in 0..source.partitions {
+        let journal = At { topic: Topic::Events, partition };
+        let decisions = At { topic: Topic::Decisions, partition };
+        let (bounds, on_record) = (source.bounds(journal)?, source.bounds(decisions)?);
+        let into = folder.path().join(partition.to_string());
+        let begun = begin(source, partition, from, &into);
+        let mut row = json!({
+            "partition": partition,
+            "journal": {"start": bounds.start, "end": bounds.end},
+            "decisions": {"start": on_record.start, "end": on_record.end},
+        });
+        match begun {
+            Ok(begin) => {
+                let records = bounds.end.saturating_sub(begin.meta.next);
+                row["from"] = begin.meta.next.into();
+                row["records"] = records.into();
+                row["snapshot"] = begin.snapshot.as_ref().map(|m| m.name()).into();
+                row["gaps"] = gaps(bounds.start, begin.meta.next, on_record.start).into();
+                all += records;
+                if rate == 0.0 && records > 0 {
+                    rate = trial(source, partition, begin)?;
+                }
+            }
+            Err(Error::Refused(why)) => row["refused"] = why.into(),
+            Err(error) => return Err(error),
+        }
+        rows.push(row);
+    }
+    let threads = threads.clamp(1, source.partitions as usize);
+    let seconds = if rate > 0.0 { all as f64 / rate / threads as f64 } else { 0.0 };
+    Ok(json!({
+        "logic_version": LOGIC_VERSION,
+        "partitions": rows,
+        "records": all,
+        "records_per_second": (rate * threads as f64).round(),
+        "threads": threads,
+        "eta": time::format_duration((seconds.ceil() as i64).max(1) * time::SECOND),
+        "eta_seconds": seconds.ceil(),
+    }))
+}
+
+/// What will not be looked at, and why.
+fn gaps(start: u64, from: u64, decisions_start: u64) -> Vec<String> {
+    let mut gaps = Vec::new();
+    if start > 0 {
+        gaps.push(format!("the journal below {start} has been trimmed"));
+    }
+    if from > start {
+        gaps.push(format!("the {} records before the snapshot are not replayed", from - start));
+    }
+    if decisions_start > 0 {
+        gaps.push("the oldest decisions are no longer on record: they are made again, and not compared".to_owned());
+    }
+    gaps
+}
+
+/// Records a second of one thread, as tried just now.
+fn trial(source: &Source, partition: u32, begin: Begin) -> Result<f64, Error> {
+    let Begin { store, meta, .. } = begin;
+    let next = meta.next;
+    let engine = Engine::open(store, (partition, source.partitions), CACHED_USERS)?;
+    let mut player = Player::new(source.key.clone(), partition, source.incarnation, meta, engine);
+    let mut tape = source.tape(At { topic: Topic::Events, partition }, next);
+    let (started, mut records) = (Instant::now(), 0);
+    while started.elapsed() < TRIAL {
+        let read = tape.read()?;
+        if read.is_empty() {
+            break;
+        }
+        for record in &read {
+            player.play(record, player::ALL)?;
+            records += 1;
+            if records % 256 == 0 && started.elapsed() >= TRIAL {
+                break;
+            }
+        }
+    }
+    Ok(f64::from(records) / started.elapsed().as_secs_f64())
+}
+
+/// The state to begin with: that before a time, else as early as can be.
+fn begin(source: &Source, partition: u32, from: Option<Millis>, into: &Path) -> Result<Begin, Error> {
+    match from {
+        Some(time) => source.begin(partition, time, into),
+        None => source.begin_early(partition, into),
+    }
+}
+
+impl Shadow {
+    /// Makes a shadow, or takes up the one that is there. Made anew it begins with
+    /// the state before `from`, or as early as can be.
+    ///
+    /// # Errors
+    /// When it is in use, when it is of another log or another logic, or when there
+    /// is nothing to begin with.
+    pub fn open_or_begin(source: &Source, dir: &Path, from: Option<Millis>) -> Result<Shadow, Error> {
+        fs::create_dir_all(dir)?;
+        let lock = lock(dir)?;
+        if dir.join(PLAN).exists() {
+            if from.is_some() {
+                return Err(Error::Usage(format!(
+                    "{} holds a replay that has begun: run it without --from, or end it with `askwhen replay abort`",
+                    dir.display()
+                )));
+            }
+            return Shadow::read(source, dir, lock);
+        }
+        let mut begins = Vec::new();
+        for partition in 0..source.partitions {
+            let path = store_path(dir, partition);
+            if path.exists() {
+                fs::remove_dir_all(&path)?;
+            }
+            let Begin { store, meta, snapshot } = begin(source, partition, from, &path)?;
+            let mut batch = Batch::default();
+            meta.save(&mut batch);
+            store.write(batch)?;
+            let snapshot = snapshot.map(|manifest| manifest.name());
+            begins.push(Beginning { offset: meta.next, snapshot });
+        }
+        let plan = Plan {
+            id: uuid::Uuid::now_v7().simple().to_string(),
+            incarnation: format!("{:032x}", source.incarnation),
+            partitions: source.partitions,
+            logic_version: LOGIC_VERSION,
+            begun_at: time::format_time(Clock::new().wall()),
+            begins,
+        };
+        fs::create_dir_all(dir.join("differences"))?;
+        write_durably(&dir.join(PLAN), &serde_json::to_vec_pretty(&plan).expect("a plan serialises"))?;
+        Ok(Shadow { dir: dir.to_owned(), plan, _lock: lock })
+    }
+
+    /// Takes up the shadow that is there.
+    ///
+    /// # Errors
+    /// When there is none, and as [`Shadow::open_or_begin`].
+    pub fn open(source: &Source, dir: &Path) -> Result<Shadow, Error> {
+        if !dir.join(PLAN).exists() {
+            return Err(none(dir));
+        }
+        Shadow::read(source, dir, lock(dir)?)
+    }
+
+    fn read(source: &Source, dir: &Path, lock: File) -> Result<Shadow, Error> {
+        let path = dir.join(PLAN);
+        let plan: Plan = serde_json::from_slice(&fs::read(&path)?)
+            .map_err(|e| Error::Refused(format!("{}: {e}", path.display())))?;
+        let own = (format!("{:032x}", source.incarnation), source.partitions);
+        if (&plan.incarnation, plan.partitions) != (&own.0, own.1) {
+            return Err(Error::Refused(format!("the replay in {} is of another log", dir.display())));
+        }
+        if plan.logic_version != LOGIC_VERSION {
+            return Err(Error::Refused(format!(
+                "the replay in {} was begun by a program with logic version {}, this one has {LOGIC_VERSION}: end it \
+                 with `askwhen replay abort` and begin anew",
+                dir.display(),
+                plan.logic_version
+            )));
+        }
+        Ok(Shadow { dir: dir.to_owned(), plan, _lock: lock })
+    }
+
+    /// Names this replay among all.
+    pub fn id(&self) -> &str {
+        &self.plan.id
+    }
+
+    /// The state of a partition, and where it is.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn store(&self, source: &Source, partition: u32) -> Result<(Arc<Store>, Meta), Error> {
+        let store = source.store(&store_path(&self.dir, partition))?;
+        let meta = Meta::load(&store)?.ok_or_else(|| {
+            Error::Refused(format!("{} holds no checkpoint", store_path(&self.dir, partition).display()))
+        })?;
+        Ok((store, meta))
+    }
+
+    /// The folder with a store for each partition.
+    pub fn stores_dir(&self) -> PathBuf {
+        self.dir.join("engine")
+    }
+
+    /// Replays up to these ends, by partition; without them, to where the journal
+    /// ends now.
+    ///
+    /// # Errors
+    /// When the log or the shadow cannot be read. What has been written down stays.
+    pub fn run(
+        &self,
+        source: &Source,
+        ends: Option<&[u64]>,
+        manner: Manner,
+        progress: &Progress,
+    ) -> Result<Ran, Error> {
+        let started = Instant::now();
+        let mut work = Vec::new();
+        for partition in 0..source.partitions {
+            let journal = At { topic: Topic::Events, partition };
+            let end = match ends {
+                Some(ends) => ends[partition as usize],
+                None => source.bounds(journal)?.end,
+            };
+            let (_, meta) = self.store(source, partition)?;
+            progress.all.fetch_add(end.saturating_sub(meta.next), Ordering::Relaxed);
+            work.push((partition, end));
+        }
+        let threads = manner.threads.clamp(1, work.len());
+        let (next, read_us) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let failed = std::sync::atomic::AtomicBool::new(false);
+        let share = 1.0 / threads as f64;
+        std::thread::scope(|scope| {
+            let worker = || -> Result<(), Error> {
+                let mut brake = Brake { rate: manner.rate, share, pace: Pace::default(), clock: Clock::new() };
+                while let Some((partition, end)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let done = self.partition(source, (*partition, *end), &mut brake, (progress, &failed));
+                    let read_in = done.inspect_err(|_| failed.store(true, Ordering::Release))?;
+                    read_us.fetch_add(read_in.as_micros() as u64, Ordering::Relaxed);
+                }
+                Ok(())
+            };
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+            let panicked = |_| Err(Error::Failed("a thread of the replay panicked".into()));
+            let ended: Vec<Result<(), Error>> =
+                workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked)).collect();
+            ended.into_iter().collect::<Result<(), Error>>()
+        })?;
+        Ok(Ran {
+            records: progress.records.load(Ordering::Relaxed),
+            took: started.elapsed(),
+            read_in: Duration::from_micros(read_us.load(Ordering::Relaxed)),
+            threads,
+            report: self.report(source)?,
+        })
+    }
+
+    /// Replays a partition up to an end; gives how long reading took.
+    fn partition(
+        &self,
+        source: &Source,
+        (partition, end): (u32, u64),
+        brake: &mut Brake,
+        (progress, failed): (&Progress, &std::sync::atomic::AtomicBool),
+    ) -> Result<Duration, Error> {
+        let (store, meta) = self.store(source, partition)?;
+        if meta.next >= end {
+            return Ok(Duration::ZERO);
+        }
+        let mut counts = load_counts(&store)?;
+        let mut kept = Kept::open(&self.differences_path(partition), meta.next)?;
+        let mut recorded = Recorded::open(source, partition, (meta.next, meta.now - meta.ahead))?;
+        let next = meta.next;
+        let engine =
+            Engine::open(store.clone(), (partition, source.partitions), CACHED_USERS / source.partitions as usize)?;
+        let mut player = Player::new(source.key.clone(), partition, source.incarnation, meta, engine);
+        let mut tape = source.tape(At { topic: Topic::Events, partition }, next);
+        let mut written = Instant::now();
+        while player.meta.next < end && !failed.load(Ordering::Acquire) {
+            let records = tape.read()?;
+            if records.is_empty() {
+                break;
+            }
+            for record in records.iter().take_while(|record| record.offset < end) {
+                brake.wait();
+                let effects = player.play(record, player::ALL)?.unwrap_or_default();
+                for output in effects.outputs.iter().filter(|output| output.topic == Topic::Decisions) {
+                    let Some(value) = &output.value else { continue };
+                    let found = recorded.compare(record.offset, (&output.id, value), &mut counts.compared)?;
+                    found.map_or(Ok(()), |difference| kept.push(partition, &difference, &mut counts.kept))?;
+                }
+                counts.records += 1;
+                progress.records.fetch_add(1, Ordering::Relaxed);
+                if player.dirty_bytes() >= CHECKPOINT_BYTES || written.elapsed() >= CHECKPOINT_EVERY {
+                    checkpoint(&mut player, &store, &mut recorded, (partition, &mut kept, &mut counts))?;
+                    written = Instant::now();
+                }
+            }
+        }
+        checkpoint(&mut player, &store, &mut recorded, (partition, &mut kept, &mut counts))?;
+        Ok(tape.spent)
+    }
+
+    fn differences_path(&self, partition: u32) -> PathBuf {
+        self.dir.join("differences").join(format!("{partition}.ndjson"))
+    }
+
+    /// How far each partition is, and how its decisions compare.
+    ///
+    /// # Errors
+    /// When the shadow cannot be read.
+    pub fn report(&self, source: &Source) -> Result<Value, Error> {
+        let mut total = Counts::default();
+        let mut rows = Vec::new();
+        for (partition, beginning) in (0..).zip(&self.plan.begins) {
+            let (store, meta) = self.store(source, partition)?;
+            let counts = load_counts(&store)?;
+            let end = source.bounds(At { topic: Topic::Events, partition })?.end;
+            total.records += counts.records;
+            total.compared.add(&counts.compared);
+            rows.push(json!({
+                "partition": partition,
+                "from": beginning.offset,
+                "snapshot": beginning.snapshot,
+                "next": meta.next,
+                "end": end,
+                "decisions": counts.compared,
+            }));
+        }
+        Ok(json!({
+            "begun_at": self.plan.begun_at,
+            "logic_version": self.plan.logic_version,
+            "records": total.records,
+            "decisions": total.compared,
+            "differences": total.compared.differences(),
+            "partitions": rows,
+        }))
+    }
+
+    /// The differences that are kept with both sides, by partition and place.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn differences(&self, mut each: impl FnMut(Value)) -> Result<(), Error> {
+        for partition in 0..self.plan.partitions {
+            let Ok(file) = File::open(self.differences_path(partition)) else { continue };
+            for line in BufReader::new(file).lines() {
+                each(serde_json::from_str(&line?).map_err(|e| Error::Failed(e.to_string()))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all of it.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn abort(dir: &Path) -> Result<(), Error> {
+        if !dir.join(PLAN).exists() && !dir.join("engine").exists() {
+            return Err(none(dir));
+        }
+        let _lock = lock(dir)?;
+        remove(dir)
+    }
+
+    /// Removes what is left of it.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self) -> Result<(), Error> {
+        remove(&self.dir)
+    }
+}
+
+const LOCK: &str = "LOCK";
+
+fn remove(dir: &Path) -> Result<(), Error> {
+    // Without its plan it is none, whatever is left of it.
+    for name in [PLAN, "engine", "differences", LOCK] {
+        let path = dir.join(name);
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    // Others may have put something there.
+    fs::remove_dir(dir).ok();
+    Ok(())
+}
+
+fn none(dir: &Path) -> Error {
+    Error::Usage(format!("there is no replay in {}: `askwhen replay run` begins one", dir.display()))
+}
+
+fn lock(dir: &Path) -> Result<File, Error> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| Error::Refused(format!("the replay in {} is in use by another process", dir.display())))?;
+    Ok(file)
+}
+
+fn store_path(dir: &Path, partition: u32) -> PathBuf {
+    dir.join("engine").join(partition.to_string())
+}
+
+fn load_counts(store: &Store) -> Result<Counts, Error> {
+    let stored = store.get(Family::Meta, COUNTS)?;
+    let read = stored.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+    Ok(read.map_err(|e| Error::Refused(format!("the replay's counts are unreadable: {e}")))?.unwrap_or_default())
+}
+
+/// Forgets what the replay noted in a store; for whoever takes it up.
+pub fn forget_counts(batch: &mut Batch) {
+    batch.delete(Family::Meta, COUNTS);
+}
+
+/// Differences first, then state and counts in one batch: what is counted is kept.
+fn checkpoint(
+    player: &mut Player<Engine>,
+    store: &Store,
+    recorded: &mut Recorded,
+    (partition, kept, counts): (u32, &mut Kept, &mut Counts),
+) -> Result<(), Error> {
+    for difference in recorded.passed(player.meta.next, &mut counts.compared) {
+        kept.push(partition, &difference, &mut counts.kept)?;
+    }
+    kept.sync()?;
+    let mut more = Batch::default();
+    more.put(Family::Meta, COUNTS, serde_json::to_vec(counts).expect("counts serialise"));
+    Ok(player.checkpoint(store, more)?)
+}
+
+/// The file of a partition's differences.
+struct Kept {
+    file: BufWriter<File>,
+}
+
+impl Kept {
+    /// Goes on with a file; what came after the last checkpoint comes again.
+    fn open(path: &Path, next: u64) -> Result<Kept, Error> {
+        let mut lines = Vec::new();
+        if let Ok(file) = File::open(path) {
+            for line in BufReader::new(file).lines() {
+                let Ok(line) = line else { break };
+                // Cut short by a crash.
+                let Ok(value) = serde_json::from_str::<Value>(&line) else { break };
+                if value["offset"].as_u64().is_some_and(|offset| offset < next) {
+                    lines.push(line);
+                }
+            }
+        }
+        let mut file = BufWriter::new(File::create(path)?);
+        for line in lines {
+            writeln!(file, "{line}")?;
+        }
+        Ok(Kept { file })
+    }
+
+    fn push(&mut self, partition: u32, difference: &Difference, kept: &mut u64) -> Result<(), Error> {
+        if *kept >= KEPT_DIFFERENCES {
+            return Ok(());
+        }
+        *kept += 1;
+        let side = |bytes: &Option<bytes::Bytes>| -> Value {
+            bytes.as_ref().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
+        };
+        let (recorded, replayed) = (side(&difference.recorded), side(&difference.replayed));
+        let either = if recorded.is_null() { &replayed } else { &recorded };
+        let line = json!({
+            "partition": partition,
+            "offset": difference.offset,
+            "decision_id": either["decision_id"],
+            "user_id": either["user_id"],
+            "recorded": recorded,
+            "replayed": replayed,
+        });
+        Ok(writeln!(self.file, "{line}")?)
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        self.file.flush()?;
+        Ok(self.file.get_ref().sync_data()?)
+    }
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let fresh = path.with_extension("new");
+    let mut file = File::create(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(fs::rename(fresh, path)?)
+}
+
+/// Keeps a thread to its share of a rate.
+struct Brake {
+    rate: Option<Rate>,
+    share: f64,
+    pace: Pace,
+    clock: Clock,
+}
+
+impl Brake {
+    fn wait(&mut self) {
+        let Some(rate) = self.rate else { return };
+        let now = self.clock.wall();
+        let due = self.pace.next(rate, self.share, now);
+        if due > now {
+            std::thread::sleep(Duration::from_millis((due - now) as u64));
+        }
+        self.pace.take(rate, self.share, due);
+    }
+}

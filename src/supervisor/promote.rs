@@ -1,0 +1,228 @@
+//! A replayed state takes the place of the one that serves, while nobody serves:
+//! the books of the runtime (places, sequence numbers) stay what they are, and what
+//! the engine knows is the replay's.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::snapshots::Role;
+use super::{Error, data, export, kafka_settings, source};
+use crate::actor::checkpoint::Meta;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::domain::LOGIC_VERSION;
+use crate::domain::time;
+use crate::log::{Kafka, LeaseChange, Log, Membership};
+use crate::replay::shadow::{self, Manner, Progress, Shadow};
+use crate::replay::{Place, Source};
+use crate::store::snapshot::Subject;
+use crate::store::{Batch, Family, Rocks, Store};
+use crate::wire::topic::Topic;
+
+/// Key of the replay that a state came from.
+const PROMOTED: &[u8] = b"promoted";
+/// How long the group may take to give all partitions to whoever is alone.
+const ALONE_WITHIN: Duration = Duration::from_secs(45);
+
+/// What was done, for people and their scripts.
+#[derive(Debug, Clone)]
+pub struct Promoted {
+    pub partitions: u32,
+    /// The state before, where it is kept.
+    pub before: Option<PathBuf>,
+    pub differences: u64,
+}
+
+/// Brings the replay to the very record where the state that serves is, and puts
+/// it in its place. Blocks.
+///
+/// # Errors
+/// When somebody serves, or when the two do not meet.
+pub fn promote(config: &Config, dir: &Path, manner: Manner, progress: &Progress) -> Result<Promoted, Error> {
+    export::refuse_exported(config)?;
+    std::fs::create_dir_all(&config.data_dir)?;
+    let _lock = data::lock(&config.data_dir).map_err(|error| match error {
+        Error::Refused(why) => Error::Refused(format!("{why}: stop the server, then promote")),
+        error => error,
+    })?;
+    let source = source(config)?;
+    let shadow = Shadow::open(&source, dir)?;
+    let promotion = Promotion { config, source: &source, shadow: &shadow, manner, progress };
+    match &source.place {
+        Place::Files(_) => promotion.here(),
+        Place::Brokers(_) => promotion.for_all(),
+    }
+}
+
+struct Promotion<'a> {
+    config: &'a Config,
+    source: &'a Source,
+    shadow: &'a Shadow,
+    manner: Manner,
+    progress: &'a Progress,
+}
+
+impl Promotion<'_> {
+    /// The state of this machine.
+    fn here(&self) -> Result<Promoted, Error> {
+        let serving = self.config.data_dir.join("state").join(Role::Engine.name());
+        let open = |partition: u32| -> Result<Store, Error> {
+            let path = serving.join(partition.to_string());
+            if !path.exists() {
+                return Err(Error::Refused(format!(
+                    "{} is not there: the server has not run on this data directory, so there is nothing to replace",
+                    path.display()
+                )));
+            }
+            Ok(Store::Rocks(Rocks::open_read_only(&path, Family::ENGINE)?))
+        };
+        let before = self.config.data_dir.join(format!("replaced-{}", self.shadow.id()));
+        let mut differences = 0;
+        // Killed right after it: only the rest is left to do.
+        if open(0)?.get(Family::Meta, PROMOTED)?.as_deref() != Some(self.shadow.id().as_bytes()) {
+            let live = |partition| meta_of(&open(partition)?, partition);
+            let metas = (0..self.source.partitions).map(live).collect::<Result<Vec<Meta>, _>>()?;
+            differences = self.meet(&metas)?;
+            for (partition, live) in (0..).zip(metas) {
+                self.adopt(partition, Meta { logic_version: LOGIC_VERSION, ..live })?;
+            }
+            let cwd = rustix::fs::CWD;
+            let flags = rustix::fs::RenameFlags::EXCHANGE;
+            rustix::fs::renameat_with(cwd, self.shadow.stores_dir(), cwd, &serving, flags)
+                .map_err(|e| Error::Failed(format!("{}: {e}", serving.display())))?;
+        }
+        if self.shadow.stores_dir().exists() {
+            std::fs::rename(self.shadow.stores_dir(), &before)?;
+        }
+        self.shadow.remove()?;
+        Ok(Promoted { partitions: self.source.partitions, before: Some(before), differences })
+    }
+
+    /// The state that processes on Kafka take up: the newest snapshots.
+    fn for_all(&self) -> Result<Promoted, Error> {
+        let Place::Brokers(log) = &self.source.place else { unreachable!("asked for on brokers alone") };
+        let _alone = alone(self.config, self.source, log.partitions())?;
+        let depot = self.source.depot.as_ref().map_err(|why| Error::Usage(why.clone()))?;
+        let folder = tempfile::tempdir()?;
+        let own = format!("{:032x}", self.source.incarnation);
+        let mut metas = Vec::new();
+        for partition in 0..self.source.partitions {
+            let listed = depot.list(Role::Engine.name(), partition).map_err(|e| Error::Unreachable(e.to_string()))?;
+            let newest = listed
+                .into_iter()
+                .filter(|m| m.subject.incarnation == own)
+                .max_by_key(|m| (m.subject.generation, m.subject.position, m.subject.created_at));
+            let manifest = newest.ok_or_else(|| {
+                Error::Refused(format!(
+                    "there is no snapshot of partition {partition} to go on from: start the engines, run `askwhen \
+                     snapshot create`, stop them, then promote"
+                ))
+            })?;
+            let into = folder.path().join(partition.to_string());
+            depot.restore(&manifest, &into, |_, _| true).map_err(|e| Error::Unreachable(e.to_string()))?;
+            metas.push(meta_of(&Store::Rocks(Rocks::open_read_only(&into, Family::ENGINE)?), partition)?);
+        }
+        let differences = self.meet(&metas)?;
+        for (partition, live) in (0..).zip(metas) {
+            let meta = Meta { logic_version: LOGIC_VERSION, generation: live.generation + 1, ..live };
+            let store = self.adopt(partition, meta.clone())?;
+            let copy = folder.path().join(format!("{partition}-copy"));
+            store.checkpoint(&copy)?;
+            let subject = Subject {
+                role: Role::Engine.name().to_owned(),
+                partition,
+                position: meta.next,
+                positions: [(Topic::Events.name().to_owned(), meta.next)].into(),
+                incarnation: meta.incarnation,
+                partitions: meta.partitions,
+                logic_version: meta.logic_version,
+                generation: meta.generation,
+                created_at: Clock::new().wall(),
+                writer: uuid::Uuid::new_v4().simple().to_string(),
+            };
+            depot.write(subject, &copy, None).map_err(|e| Error::Unreachable(e.to_string()))?;
+        }
+        self.shadow.remove()?;
+        Ok(Promoted { partitions: self.source.partitions, before: None, differences })
+    }
+
+    /// Brings the replay to where the state that serves is; gives the differences
+    /// that it has found in all.
+    fn meet(&self, live: &[Meta]) -> Result<u64, Error> {
+        let own = format!("{:032x}", self.source.incarnation);
+        for (partition, live) in (0..).zip(live) {
+            let (_, meta) = self.shadow.store(self.source, partition)?;
+            if live.incarnation != own || live.partitions != self.source.partitions {
+                return Err(Error::Refused(format!("the state of partition {partition} is of another log")));
+            }
+            if meta.next > live.next {
+                return Err(Error::Refused(format!(
+                    "partition {partition} is replayed up to {}, and the state that serves was written down at {}: \
+                     start the server once more and stop it in order, then promote",
+                    meta.next, live.next
+                )));
+            }
+        }
+        let ends: Vec<u64> = live.iter().map(|meta| meta.next).collect();
+        let ran = self.shadow.run(self.source, Some(&ends), self.manner, self.progress)?;
+        for (partition, live) in (0..).zip(live) {
+            let (_, meta) = self.shadow.store(self.source, partition)?;
+            let met = (meta.next, meta.crc, meta.now, &meta.inbox) == (live.next, live.crc, live.now, &live.inbox);
+            if !met {
+                return Err(Error::Refused(format!(
+                    "the replay of partition {partition} does not meet the state that serves: it is at {} ({:08x}), \
+                     that at {} ({:08x})",
+                    meta.next, meta.crc, live.next, live.crc
+                )));
+            }
+        }
+        Ok(ran.report["differences"].as_u64().unwrap_or(0))
+    }
+
+    /// Gives a replayed store the books of the one that serves.
+    fn adopt(&self, partition: u32, meta: Meta) -> Result<Arc<Store>, Error> {
+        let (store, _) = self.shadow.store(self.source, partition)?;
+        let mut batch = Batch::default();
+        meta.save(&mut batch);
+        shadow::forget_counts(&mut batch);
+        batch.put(Family::Meta, PROMOTED, self.shadow.id());
+        store.write(batch)?;
+        Ok(store)
+    }
+}
+
+fn meta_of(store: &Store, partition: u32) -> Result<Meta, Error> {
+    Meta::load(store)?.ok_or_else(|| {
+        Error::Refused(format!(
+            "the state of partition {partition} holds no checkpoint: start the server, then stop it"
+        ))
+    })
+}
+
+/// Owns every partition of the engine's group, so that nobody decides meanwhile.
+fn alone(config: &Config, source: &Source, partitions: u32) -> Result<Membership, Error> {
+    let log = Log::Kafka(Kafka::connect(kafka_settings(config, source.key.check()))?);
+    let lease = log.lease("engine", Topic::Events)?;
+    let deadline = Instant::now() + ALONE_WITHIN;
+    let mut owned = std::collections::BTreeSet::new();
+    while owned.len() < partitions as usize {
+        match lease.changes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(LeaseChange::Assigned(given)) => owned.extend(given),
+            Ok(LeaseChange::Revoked { partitions, done, .. }) => {
+                owned.retain(|partition| !partitions.contains(partition));
+                // The group may not be waiting any more.
+                done.send(()).ok();
+            }
+            Err(_) => {
+                let since = time::format_duration(ALONE_WITHIN.as_millis() as i64);
+                return Err(Error::Refused(format!(
+                    "other processes run the engine: of {partitions} partitions the group gave {} in {since}. Stop \
+                     them all, then promote",
+                    owned.len()
+                )));
+            }
+        }
+    }
+    Ok(lease.membership)
+}
