@@ -1,6 +1,7 @@
 //! Starts the roles in their order, says when they are ready, stops them so
 //! that nothing is lost. The only place where all roles are known.
 
+pub mod backup;
 mod clockwork;
 mod data;
 pub mod export;

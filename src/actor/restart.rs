@@ -26,7 +26,8 @@ pub fn check_meta(meta: &Meta, fresh: &Meta, log: &Log, journal: At) -> Result<(
     }
     if meta.logic_version != fresh.logic_version {
         return refuse(format!(
-            "the state was made by rules of version {}, this program has {}: use the version that wrote it",
+            "the state was made by rules of version {}, this program has {}: use the version that wrote it, or make \
+             the state anew with `askwhen replay run` and `askwhen replay promote`",
             meta.logic_version, fresh.logic_version
         ));
     }

@@ -299,7 +299,14 @@ impl App {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         ask(sender);
         match receiver.await {
-            Ok(Ok(taken)) => Ok(problem::json_answer(200, serde_json::json!({"snapshots": taken}).to_string())),
+            Ok(Ok(taken)) => {
+                let mut said = serde_json::json!({"snapshots": taken});
+                if let Log::Embedded(log) = &self.log {
+                    // Taken afterwards: the log goes at least as far as the state.
+                    said["ends"] = serde_json::json!(log.cut());
+                }
+                Ok(problem::json_answer(200, said.to_string()))
+            }
             Ok(Err(detail)) => Err(Problem::later(503, "snapshot_failed", &detail, Duration::from_secs(10))),
             Err(_) => Err(Problem::later(503, "overloaded", "the process is stopping", Duration::from_secs(1))),
         }

@@ -3,6 +3,7 @@
 
 mod apply;
 mod backtest;
+mod backup;
 mod client;
 mod deliveries;
 mod demo;
@@ -126,6 +127,8 @@ enum Verb {
     },
     /// Move from the embedded log to Kafka: journal, state, definitions, waiting deliveries
     Export(export::ExportArgs),
+    /// Copy everything that another machine needs to go on; verify and restore it
+    Backup(backup::BackupArgs),
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -232,6 +235,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Tail(args) => overrides.brokers.clone_from(&args.brokers.brokers),
         Verb::Explain(args) => overrides.brokers.clone_from(&args.brokers.brokers),
         Verb::Backtest(args) => overrides.brokers.clone_from(&args.brokers.brokers),
+        Verb::Backup(args) => overrides.brokers.clone_from(&args.brokers.brokers),
         Verb::Replay(args) => overrides.brokers.clone_from(&args.brokers.brokers),
         Verb::Export(args) => {
             overrides.brokers.clone_from(&args.brokers);
@@ -248,6 +252,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Get(args) => get::run(&context, &args).await,
         Verb::Explain(args) => explain::run(&context, &args).await,
         Verb::Backtest(args) => backtest::run(&context, &args).await,
+        Verb::Backup(args) => backup::run(&context, cli.config, args).await,
         Verb::Replay(args) => replay::run(&context, &args).await,
         Verb::Stats(args) => stats::run(&context, &args).await,
         Verb::Import(args) => import::run(&context, &args).await,

@@ -4,6 +4,7 @@
 //! stay below the frontier. Any error of a write or a sync leaves the outcome
 //! unknown, and the writer stops for good: the process has to end.
 
+pub mod files;
 pub mod follow;
 
 use bytes::BytesMut;
@@ -169,6 +170,21 @@ impl Embedded {
     /// When what is there is unreadable.
     pub fn partitions_of(dir: &Path) -> Result<Option<u32>, Error> {
         Ok(read_identity(dir)?.map(|identity| identity.partitions))
+    }
+
+    /// The ends of all partitions at one moment: no record is below them whose
+    /// cause is not.
+    pub fn cut(&self) -> BTreeMap<String, u64> {
+        let ends = || -> Vec<u64> { self.parts.values().map(|part| part.end.load(Ordering::Acquire)).collect() };
+        let mut before = ends();
+        loop {
+            let now = ends();
+            // They only grow: what is the same twice was so in between.
+            if now == before {
+                return self.parts.keys().map(ToString::to_string).zip(now).collect();
+            }
+            before = now;
+        }
     }
 
     pub fn incarnation(&self) -> u128 {

@@ -33,6 +33,16 @@ impl std::fmt::Display for At {
     }
 }
 
+/// The spelling of its `Display`.
+impl std::str::FromStr for At {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<At, ()> {
+        let (topic, partition) = text.rsplit_once('/').ok_or(())?;
+        Ok(At { topic: Topic::by_name(topic).ok_or(())?, partition: partition.parse().map_err(|_| ())? })
+    }
+}
+
 pub type Headers = Vec<(Bytes, Bytes)>;
 
 /// A record to be appended.

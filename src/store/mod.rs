@@ -2,6 +2,7 @@
 //! store per partition and role, so that it can be dropped, set aside or
 //! copied alone. Nothing in here knows what a value means.
 
+pub mod bucket;
 pub mod keys;
 pub mod memory;
 pub mod rocks;

@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use super::data;
+use super::{Error, STORE_MEMORY_BYTES, data, depot};
 use crate::actor::checkpoint::Meta;
 use crate::actor::partition::Stop;
 use crate::actor::{Phase, Status};
 use crate::clock::Clock;
-use crate::config::Retention;
+use crate::config::{Config, Retention};
 use crate::delivery::{self, Fold, Positions};
 use crate::domain::LOGIC_VERSION;
 use crate::domain::time::Millis;
@@ -314,6 +314,29 @@ impl Stores {
         }
         Ok(())
     }
+}
+
+/// Takes a snapshot of every store of an embedded log that nobody serves; gives
+/// their names.
+///
+/// # Errors
+/// When a store cannot be opened or copied.
+pub fn take_at_rest(config: &Config, log: &Log) -> Result<Vec<String>, Error> {
+    let shared = Shared::new(STORE_MEMORY_BYTES);
+    let stores = Stores::new(config.data_dir.clone(), shared, depot(config)?, log.clone());
+    let mut names = Vec::new();
+    for role in Role::ALL {
+        for partition in 0..log.partitions() {
+            if !stores.path(role, partition).exists() {
+                continue;
+            }
+            let store = stores.open(role, partition, &Status::default())?;
+            let taken = stores.take(role, partition, Clock::new().wall()).map_err(Error::Failed)?;
+            names.extend(taken.map(|manifest| manifest.name()));
+            drop(store);
+        }
+    }
+    Ok(names)
 }
 
 fn writer_path(store: &Path) -> PathBuf {

@@ -36,8 +36,7 @@ pub async fn days(server: &Server, app: App) {
 }
 
 async fn shown(server: &Server, app: App, user: &str, trigger: &str, step: usize) {
-    let body =
-        json!({"context": {"session_id": format!("s{step}"), "platform": if step % 3 == 0 { "ios" } else { "web" }}});
+    let body = json!({"context": {"session_id": format!("s{step}"), "platform": if step.is_multiple_of(3) { "ios" } else { "web" }}});
     let said = server.post(&format!("/v1/users/{user}/triggers/{trigger}"), body).await;
     assert_eq!(said.status, 200, "{said:?}");
     let Some(offer) = said.body["survey"]["offer_id"].as_str() else { return };

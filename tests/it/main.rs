@@ -1,6 +1,7 @@
 //! The real program on port 0, with scripted receivers and a test clock.
 
 mod backtest;
+mod backup;
 mod cli;
 mod crash;
 mod delivery;

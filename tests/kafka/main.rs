@@ -4,6 +4,8 @@
 mod alone;
 #[path = "../it/backtest.rs"]
 mod backtest;
+#[path = "../it/backup.rs"]
+mod backup;
 mod cluster;
 #[path = "../it/crash.rs"]
 mod crash;

@@ -1,0 +1,249 @@
+//! A folder or a bucket: files brought there and fetched from there, with their
+//! checksums.
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use object_store::path::Path as Place;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::io::AsyncReadExt as _;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+/// Files above are brought in parts of this size.
+const PART_BYTES: usize = 16 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{url}: {detail}")]
+    Place { url: String, detail: String },
+    #[error("the {what} is damaged: {detail}")]
+    Damaged { what: String, detail: String },
+    #[error("{context}: {detail}")]
+    Io { context: String, detail: String },
+    #[error("given up")]
+    GivenUp,
+}
+
+impl Error {
+    fn io(path: &Path, error: &std::io::Error) -> Error {
+        Error::Io { context: path.display().to_string(), detail: error.to_string() }
+    }
+}
+
+/// What an object must be.
+#[derive(Debug, Clone, Copy)]
+pub struct Object<'a> {
+    pub name: &'a str,
+    pub bytes: u64,
+    pub crc32c: u32,
+}
+
+#[derive(Clone)]
+pub struct Bucket {
+    store: Arc<dyn ObjectStore>,
+    base: Place,
+    url: String,
+    runtime: Handle,
+    given_up: Arc<watch::Sender<bool>>,
+}
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+impl Bucket {
+    /// `file:///…`, `s3://bucket/…`, `gs://bucket/…`, `az://container/…`;
+    /// credentials come from the environment, as the clouds' own tools take
+    /// them. Must be called where a tokio runtime is at hand.
+    ///
+    /// # Errors
+    /// When the URL is none of these.
+    pub fn open(url: &str) -> Result<Bucket, Error> {
+        let wrong = |detail: String| Error::Place { url: url.to_owned(), detail };
+        let parsed =
+            url::Url::parse(url).map_err(|e| wrong(format!("{e}; it must be file:///…, s3://…, gs://… or az://…")))?;
+        if parsed.scheme() == "file" {
+            let folder = parsed.to_file_path().map_err(|()| wrong("the path must be absolute".into()))?;
+            std::fs::create_dir_all(&folder).map_err(|e| wrong(e.to_string()))?;
+        }
+        let environment = std::env::vars()
+            .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)));
+        let (store, base) = object_store::parse_url_opts(&parsed, environment).map_err(|e| wrong(e.to_string()))?;
+        let runtime = Handle::try_current().map_err(|e| wrong(e.to_string()))?;
+        let given_up = Arc::new(watch::Sender::new(false));
+        Ok(Bucket { store: Arc::from(store), base, url: url.to_owned(), runtime, given_up })
+    }
+
+    /// The same below a folder of it.
+    pub fn below(&self, folder: &str) -> Bucket {
+        let url = format!("{}/{folder}", self.url.trim_end_matches('/'));
+        Bucket { base: self.place(folder), url, ..self.clone() }
+    }
+
+    /// Ends what is being done, here and in all clones, and all that is asked
+    /// from now on: stores far away may hang for minutes.
+    pub fn give_up(&self) {
+        self.given_up.send_replace(true);
+    }
+
+    /// Waits for work on a thread that may block.
+    ///
+    /// # Errors
+    /// As the work, and when it has been given up.
+    pub fn run<T, E: From<Error>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let mut given_up = self.given_up.subscribe();
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                // The sender is in `self`.
+                _ = given_up.wait_for(|given_up| *given_up) => Err(Error::GivenUp.into()),
+                done = work => done,
+            }
+        })
+    }
+
+    fn place(&self, name: &str) -> Place {
+        name.split('/').fold(self.base.clone(), |place, part| place.join(part))
+    }
+
+    fn failed(&self, error: &object_store::Error) -> Error {
+        Error::Place { url: self.url.clone(), detail: error.to_string() }
+    }
+
+    /// Brings a file, or its first bytes; gives its length and checksum.
+    ///
+    /// # Errors
+    /// When it cannot be read or brought.
+    pub async fn bring(&self, path: &Path, most: u64, name: &str) -> Result<(u64, u32), Error> {
+        let io = |e: std::io::Error| Error::io(path, &e);
+        let mut file = tokio::fs::File::open(path).await.map_err(io)?.take(most);
+        let place = self.place(name);
+        let (mut crc, mut bytes) = (0, 0);
+        let mut upload = None;
+        loop {
+            let mut part = Vec::new();
+            (&mut file).take(PART_BYTES as u64).read_to_end(&mut part).await.map_err(io)?;
+            crc = crc32c::crc32c_append(crc, &part);
+            bytes += part.len() as u64;
+            let last = part.len() < PART_BYTES;
+            let payload = PutPayload::from(part);
+            match &mut upload {
+                None if last => {
+                    self.store.put(&place, payload).await.map_err(|e| self.failed(&e))?;
+                    return Ok((bytes, crc));
+                }
+                None => {
+                    let mut begun = self.store.put_multipart(&place).await.map_err(|e| self.failed(&e))?;
+                    begun.put_part(payload).await.map_err(|e| self.failed(&e))?;
+                    upload = Some(begun);
+                }
+                Some(begun) => begun.put_part(payload).await.map_err(|e| self.failed(&e))?,
+            }
+            if last && let Some(mut begun) = upload {
+                begun.complete().await.map_err(|e| self.failed(&e))?;
+                return Ok((bytes, crc));
+            }
+        }
+    }
+
+    /// Puts a small object, unless there is one of this name.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn put_once(&self, name: &str, bytes: Vec<u8>) -> Result<(), Error> {
+        let once = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store.put_opts(&self.place(name), PutPayload::from(bytes), once).await {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// How long an object is; `None` when it is not there.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub async fn size(&self, name: &str) -> Result<Option<u64>, Error> {
+        match self.store.head(&self.place(name)).await {
+            Ok(seen) => Ok(Some(seen.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// The small objects of a folder that end so, by name.
+    ///
+    /// # Errors
+    /// When it cannot be listed or read.
+    pub async fn read_all(&self, folder: &str, ending: &str) -> Result<Vec<(String, Bytes)>, Error> {
+        let listed = match self.store.list_with_delimiter(Some(&self.place(folder))).await {
+            Ok(listed) => listed,
+            Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(self.failed(&error)),
+        };
+        let mut read = Vec::new();
+        for object in listed.objects.into_iter().filter(|o| o.location.as_ref().ends_with(ending)) {
+            let got = self.store.get(&object.location).await.map_err(|e| self.failed(&e))?;
+            let bytes = got.bytes().await.map_err(|e| self.failed(&e))?;
+            read.push((object.location.filename().unwrap_or_default().to_owned(), bytes));
+        }
+        Ok(read)
+    }
+
+    /// Removes an object, if it is there.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+        match self.store.delete(&self.place(name)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Reads an object and compares its checksum; into a file, if one is named.
+    /// `told` hears the bytes read so far, and says whether to go on.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when it is not what it should be.
+    pub async fn fetch(
+        &self,
+        object: Object<'_>,
+        into: Option<&Path>,
+        told: &mut (dyn FnMut(u64) -> bool + Send),
+    ) -> Result<(), Error> {
+        let damaged = |detail: &str| Error::Damaged { what: object.name.to_owned(), detail: detail.to_owned() };
+        let got = match self.store.get(&self.place(object.name)).await {
+            Ok(got) => got,
+            Err(object_store::Error::NotFound { .. }) => return Err(damaged("it is missing")),
+            Err(error) => return Err(self.failed(&error)),
+        };
+        let mut out = match into {
+            Some(path) => Some((tokio::fs::File::create(path).await.map_err(|e| Error::io(path, &e))?, path)),
+            None => None,
+        };
+        let (mut crc, mut bytes) = (0, 0);
+        let mut stream = got.into_stream();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|e| self.failed(&e))?;
+            crc = crc32c::crc32c_append(crc, &chunk);
+            bytes += chunk.len() as u64;
+            if let Some((out, path)) = &mut out {
+                tokio::io::AsyncWriteExt::write_all(out, &chunk).await.map_err(|e| Error::io(path, &e))?;
+            }
+            if !told(bytes) {
+                return Err(Error::GivenUp);
+            }
+        }
+        if let Some((out, path)) = &mut out {
+            out.sync_all().await.map_err(|e| Error::io(path, &e))?;
+        }
+        if bytes != object.bytes || crc != object.crc32c {
+            return Err(damaged("it is not as it was written"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,453 @@
+//! Everything that another machine needs to go on: the log, the state, and what
+//! is secret, in a folder or a bucket. Taken while serving; what has been brought
+//! before is not brought again.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+
+use super::snapshots;
+use super::{Error, data, source};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::domain::endpoint::SealedSecret;
+use crate::domain::time;
+use crate::log::embedded::files::{self, Piece};
+use crate::log::{At, Embedded, Log};
+use crate::replay::Source;
+use crate::store::bucket::{self, Bucket, Object};
+use crate::store::snapshot::{self, Depot, Manifest as Snapshot};
+use crate::wire::seal::ClusterKey;
+use crate::wire::topic::Topic;
+
+mod brokers;
+
+const FORMAT: u32 = 1;
+/// Folders of a place with backups.
+const BACKUPS: &str = "backups";
+const STATE: &str = "state";
+/// What is sealed: these files of the data directory, and the configuration.
+const SECRETS_KEY: &str = "secrets.key";
+const KEYS: &str = "keys.toml";
+const CONFIGURATION: &str = "askwhen.toml";
+/// What the configuration is called in a data directory that was restored.
+const RESTORED_CONFIGURATION: &str = "restored-askwhen.toml";
+
+/// What a backup consists of. Written last: without it there is none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    format: u32,
+    /// Begins with the time.
+    pub name: String,
+    pub created_at: String,
+    program: String,
+    /// Where the log was: `embedded` or `kafka`.
+    pub log_kind: String,
+    incarnation: String,
+    partitions: u32,
+    log: Vec<Part>,
+    /// Names of the snapshots in the backup's own place for them.
+    state: Vec<String>,
+    sealed: SealedSecret,
+}
+
+/// A partition of a topic.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    topic: String,
+    partition: u32,
+    end: u64,
+    segments: Vec<Segment>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Segment {
+    base: u64,
+    bytes: u64,
+    crc32c: u32,
+    object: String,
+}
+
+impl Manifest {
+    pub fn bytes(&self) -> u64 {
+        self.log.iter().flat_map(|part| &part.segments).map(|segment| segment.bytes).sum()
+    }
+
+    /// For people and their scripts.
+    pub fn summary(&self) -> serde_json::Value {
+        let ends = self.log.iter().filter(|part| part.topic == Topic::Events.name());
+        json!({
+            "name": self.name,
+            "created_at": self.created_at,
+            "log_kind": self.log_kind,
+            "partitions": self.partitions,
+            "journal_records": ends.map(|part| part.end).sum::<u64>(),
+            "log_bytes": self.bytes(),
+            "snapshots": self.state.len(),
+        })
+    }
+}
+
+/// What is to be copied: snapshots, and how far the log goes with them.
+pub struct Cut {
+    pub snapshots: Vec<String>,
+    /// By topic and partition.
+    pub ends: BTreeMap<String, u64>,
+}
+
+/// How far something is: what, of how much.
+pub type Told<'a> = &'a mut (dyn FnMut(&'static str, u64, u64) + Send);
+
+/// Takes the cut of a data directory that nobody serves; `None` when it is served.
+///
+/// # Errors
+/// When there is no log, or its state cannot be read.
+pub fn cut_at_rest(config: &Config) -> Result<Option<Cut>, Error> {
+    let log_dir = config.data_dir.join("log");
+    let Some(partitions) = Embedded::partitions_of(&log_dir)? else {
+        return Err(Error::Unreachable(format!("{} holds no log; give --data-dir", log_dir.display())));
+    };
+    let Ok(_lock) = data::lock(&config.data_dir) else { return Ok(None) };
+    let log = std::sync::Arc::new(Embedded::open(&log_dir, partitions, Clock::new())?);
+    let taken = snapshots::take_at_rest(config, &Log::Embedded(log.clone()));
+    let ends = log.cut();
+    log.close();
+    Ok(Some(Cut { snapshots: taken?, ends }))
+}
+
+/// Copies what a cut names. Blocks.
+///
+/// # Errors
+/// When something cannot be read or brought; then there is no backup.
+pub fn create(
+    config: &Config,
+    (url, key): (&str, &ClusterKey),
+    cut: Option<&Cut>,
+    config_file: Option<&Path>,
+    told: Told<'_>,
+) -> Result<Manifest, Error> {
+    let source = source(config)?;
+    let bucket = Bucket::open(url).map_err(usage)?;
+    let earlier = list(&bucket)?;
+    let name = format!(
+        "{}-{}",
+        time::format_time(Clock::new().wall())[..19].replace([':', '-'], ""),
+        &uuid::Uuid::new_v4().simple().to_string()[..8]
+    );
+    let folder = tempfile::tempdir()?;
+    let copy = Copy { config, source: &source, bucket: &bucket, earlier: &earlier, folder: folder.path() };
+    let (log, state) = match cut {
+        Some(cut) => {
+            let log = copy.log(cut, told)?;
+            (log, copy.state(cut, told)?)
+        }
+        None => copy.brokers(told)?,
+    };
+    let secrets = secrets(config, config_file)?;
+    let mut nonce = [0; 24];
+    getrandom::fill(&mut nonce).map_err(|e| Error::Failed(e.to_string()))?;
+    let manifest = Manifest {
+        format: FORMAT,
+        created_at: time::format_time(Clock::new().wall()),
+        program: env!("CARGO_PKG_VERSION").into(),
+        log_kind: if config.kafka { "kafka" } else { "embedded" }.into(),
+        incarnation: format!("{:032x}", source.incarnation),
+        partitions: source.partitions,
+        log,
+        state,
+        sealed: key.seal(BACKUPS, &name, &secrets, nonce),
+        name,
+    };
+    let text = serde_json::to_vec_pretty(&manifest).expect("a manifest serialises");
+    bucket.run(bucket.put_once(&format!("{BACKUPS}/{}.json", manifest.name), text)).map_err(unreachable)?;
+    Ok(manifest)
+}
+
+struct Copy<'a> {
+    config: &'a Config,
+    source: &'a Source,
+    bucket: &'a Bucket,
+    earlier: &'a [Manifest],
+    folder: &'a Path,
+}
+
+impl Copy<'_> {
+    /// The log's files up to the cut.
+    fn log(&self, cut: &Cut, told: Told<'_>) -> Result<Vec<Part>, Error> {
+        let log_dir = self.config.data_dir.join("log");
+        let mut all = Vec::new();
+        for (name, end) in &cut.ends {
+            let at = At::from_str(name).map_err(|()| Error::Failed(format!("{name} is no partition")))?;
+            all.push((at, *end, files::pieces(&log_dir, at, *end)?));
+        }
+        let bytes = all.iter().flat_map(|(_, _, pieces)| pieces).map(|piece| piece.bytes).sum();
+        let mut done = 0;
+        let mut parts = Vec::new();
+        for (at, end, pieces) in all {
+            let mut segments: Vec<Segment> = Vec::new();
+            for piece in pieces {
+                match self.segment(at, &piece)? {
+                    Some(segment) => segments.push(segment),
+                    // Trimmed in the meantime, with all that was before.
+                    None => segments.clear(),
+                }
+                done += piece.bytes;
+                told("copying the log", done, bytes);
+            }
+            parts.push(Part { topic: at.topic.name().into(), partition: at.partition, end, segments });
+        }
+        Ok(parts)
+    }
+
+    /// Brings a piece, unless it has been brought; `None` when it is gone.
+    fn segment(&self, at: At, piece: &Piece) -> Result<Option<Segment>, Error> {
+        let object = format!("segments/{:032x}/{at}/{:020}-{}", self.source.incarnation, piece.base, piece.bytes);
+        let own = format!("{:032x}", self.source.incarnation);
+        let same = |part: &&Part| part.topic == at.topic.name() && part.partition == at.partition;
+        let parts = self.earlier.iter().filter(|m| m.incarnation == own).flat_map(|m| &m.log).filter(same);
+        let known = parts.flat_map(|part| &part.segments).find(|segment| segment.object == object);
+        if let Some(known) = known
+            && self.bucket.run(self.bucket.size(&object)).map_err(unreachable)? == Some(piece.bytes)
+        {
+            return Ok(Some(known.clone()));
+        }
+        match self.bucket.run(self.bucket.bring(&piece.path, piece.bytes, &object)) {
+            Ok((bytes, crc32c)) if bytes == piece.bytes => {
+                Ok(Some(Segment { base: piece.base, bytes, crc32c, object }))
+            }
+            Ok((bytes, _)) => {
+                Err(Error::Failed(format!("{} has {bytes} of {} bytes", piece.path.display(), piece.bytes)))
+            }
+            Err(bucket::Error::Io { .. }) if !piece.path.exists() => Ok(None),
+            Err(error) => Err(unreachable(error)),
+        }
+    }
+
+    /// The snapshots of the cut, fetched from where they are and left in the
+    /// backup's place; tables that are there already stay.
+    fn state(&self, cut: &Cut, told: Told<'_>) -> Result<Vec<String>, Error> {
+        let theirs = self.source.depot.as_ref().map_err(|why| Error::Usage(why.clone()))?;
+        let ours = Depot::in_bucket(self.bucket.below(STATE));
+        for (n, name) in cut.snapshots.iter().enumerate() {
+            let (role, partition) = role_of(name)?;
+            let listed = theirs.list(role, partition).map_err(unreachable_snapshot)?;
+            let manifest = listed.into_iter().find(|manifest| manifest.name() == *name);
+            let manifest =
+                manifest.ok_or_else(|| Error::Failed(format!("the snapshot {name} is not there any more")))?;
+            self.snapshot(theirs, &ours, &manifest)?;
+            told("copying the state", n as u64 + 1, cut.snapshots.len() as u64);
+        }
+        Ok(cut.snapshots.clone())
+    }
+
+    fn snapshot(&self, theirs: &Depot, ours: &Depot, manifest: &Snapshot) -> Result<(), Error> {
+        let subject = &manifest.subject;
+        let there = ours.list(&subject.role, subject.partition).map_err(unreachable_snapshot)?;
+        if there.iter().any(|known| known.name() == manifest.name() && ours.is_whole(known).is_ok()) {
+            return Ok(());
+        }
+        let into = self.folder.join("state").join(&subject.role).join(subject.partition.to_string());
+        theirs.restore(manifest, &into, |_, _| true).map_err(unreachable_snapshot)?;
+        let before = there.iter().find(|known| known.subject.writer == subject.writer);
+        ours.write(subject.clone(), &into, before).map_err(unreachable_snapshot)?;
+        Ok(std::fs::remove_dir_all(&into)?)
+    }
+}
+
+/// Role and partition of a snapshot, by its name.
+fn role_of(name: &str) -> Result<(&str, u32), Error> {
+    let mut parts = name.split('/');
+    let role = parts.next().unwrap_or_default();
+    let partition = parts.next().and_then(|text| text.parse().ok());
+    partition.map(|partition| (role, partition)).ok_or_else(|| Error::Failed(format!("{name} names no snapshot")))
+}
+
+/// What only those with the backup's key may see, as JSON: file names and texts.
+fn secrets(config: &Config, config_file: Option<&Path>) -> Result<String, Error> {
+    let key = config.key_file.clone().unwrap_or_else(|| config.data_dir.join(SECRETS_KEY));
+    let configuration = config_file.map_or_else(|| PathBuf::from(CONFIGURATION), Path::to_owned);
+    let mut texts = BTreeMap::new();
+    for (name, path) in [(SECRETS_KEY, key), (KEYS, config.data_dir.join(KEYS)), (CONFIGURATION, configuration)] {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                texts.insert(name, text);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && name != SECRETS_KEY => {}
+            Err(error) => return Err(Error::Failed(format!("{}: {error}", path.display()))),
+        }
+    }
+    Ok(json!(texts).to_string())
+}
+
+/// The backups in a place, the newest first.
+fn list(bucket: &Bucket) -> Result<Vec<Manifest>, Error> {
+    let read = bucket.run(bucket.read_all(BACKUPS, ".json")).map_err(unreachable)?;
+    let mut manifests = Vec::new();
+    for (name, bytes) in read {
+        match serde_json::from_slice::<Manifest>(&bytes) {
+            Ok(manifest) if manifest.format == FORMAT => manifests.push(manifest),
+            Ok(manifest) => tracing::warn!(name, format = manifest.format, "a backup of another version is left alone"),
+            Err(error) => tracing::warn!(name, %error, "a backup's manifest is unreadable"),
+        }
+    }
+    manifests.sort_by(|a, b| b.name.cmp(&a.name));
+    Ok(manifests)
+}
+
+/// A backup in a place: the one with this name, or the newest.
+///
+/// # Errors
+/// When there is none.
+pub fn find(url: &str, name: Option<&str>) -> Result<(Bucket, Manifest), Error> {
+    let bucket = Bucket::open(url).map_err(usage)?;
+    let mut all = list(&bucket)?;
+    let known: Vec<String> = all.iter().map(|manifest| manifest.name.clone()).collect();
+    all.retain(|manifest| name.is_none_or(|name| manifest.name == name));
+    match all.into_iter().next() {
+        Some(manifest) => Ok((bucket, manifest)),
+        None if known.is_empty() => Err(Error::Failed(format!("there is no backup in {url}"))),
+        None => Err(Error::Failed(format!("there is no such backup in {url}; there are {}", known.join(", ")))),
+    }
+}
+
+/// Reads everything and compares checksums; with the key, opens what is sealed.
+///
+/// # Errors
+/// What is missing or damaged.
+pub fn verify(bucket: &Bucket, manifest: &Manifest, key: Option<&ClusterKey>, told: Told<'_>) -> Result<(), Error> {
+    if let Some(key) = key {
+        opened(manifest, key)?;
+    }
+    let (mut done, all) = (0, manifest.bytes());
+    for segment in manifest.log.iter().flat_map(|part| &part.segments) {
+        let object = Object { name: &segment.object, bytes: segment.bytes, crc32c: segment.crc32c };
+        let fetched = bucket.run(bucket.fetch(object, None, &mut |bytes| {
+            told("reading the log", done + bytes, all);
+            true
+        }));
+        fetched.map_err(unreachable)?;
+        done += segment.bytes;
+    }
+    let depot = Depot::in_bucket(bucket.below(STATE));
+    for (n, found) in snapshots_of(&depot, manifest)?.iter().enumerate() {
+        depot.verify(found, |_, _| true).map_err(unreachable_snapshot)?;
+        told("reading the state", n as u64 + 1, manifest.state.len() as u64);
+    }
+    Ok(())
+}
+
+fn opened(manifest: &Manifest, key: &ClusterKey) -> Result<BTreeMap<String, String>, Error> {
+    let text = key.open(BACKUPS, &manifest.name, &manifest.sealed).map_err(|_| {
+        Error::Usage("the backup was sealed with another key: give the --key-file that it was made with".into())
+    })?;
+    serde_json::from_str(&text).map_err(|e| Error::Failed(format!("what was sealed is unreadable: {e}")))
+}
+
+fn snapshots_of(depot: &Depot, manifest: &Manifest) -> Result<Vec<Snapshot>, Error> {
+    let mut all = Vec::new();
+    for name in &manifest.state {
+        let (role, partition) = role_of(name)?;
+        let listed = depot.list(role, partition).map_err(unreachable_snapshot)?;
+        let found = listed.into_iter().find(|found| found.name() == *name);
+        all.push(found.ok_or_else(|| Error::Refused(format!("the snapshot {name} of the backup is missing")))?);
+    }
+    Ok(all)
+}
+
+/// Makes a data directory of a backup; gives the restored configuration's path, if
+/// there was one. Nothing is in place until all is there.
+///
+/// # Errors
+/// When the data directory holds something, or the backup is damaged.
+pub fn restore(
+    (bucket, manifest): (&Bucket, &Manifest),
+    key: &ClusterKey,
+    data_dir: &Path,
+    told: Told<'_>,
+) -> Result<Option<PathBuf>, Error> {
+    let holds = std::fs::read_dir(data_dir).is_ok_and(|mut entries| entries.next().is_some());
+    if holds {
+        return Err(Error::Refused(format!(
+            "{} holds something: restore into a data directory that is empty or not there",
+            data_dir.display()
+        )));
+    }
+    let texts = opened(manifest, key)?;
+    let draft = draft_of(data_dir)?;
+    if draft.exists() {
+        // Of a restoration that was stopped.
+        std::fs::remove_dir_all(&draft)?;
+    }
+    std::fs::create_dir_all(&draft)?;
+    let (mut done, all) = (0, manifest.bytes());
+    let log_dir = draft.join("log");
+    let mut ends = BTreeMap::new();
+    for part in &manifest.log {
+        let name = format!("{}/{}", part.topic, part.partition);
+        let at = At::from_str(&name).map_err(|()| Error::Refused(format!("this program knows no {name}")))?;
+        ends.insert(name, part.end);
+        for segment in &part.segments {
+            let path = files::path_of(&log_dir, at, segment.base);
+            std::fs::create_dir_all(path.parent().unwrap_or(&log_dir))?;
+            let object = Object { name: &segment.object, bytes: segment.bytes, crc32c: segment.crc32c };
+            let fetched = bucket.run(bucket.fetch(object, Some(&path), &mut |bytes| {
+                told("restoring the log", done + bytes, all);
+                true
+            }));
+            fetched.map_err(unreachable)?;
+            done += segment.bytes;
+        }
+    }
+    let incarnation = u128::from_str_radix(&manifest.incarnation, 16)
+        .map_err(|_| Error::Refused("the backup's incarnation is unreadable".into()))?;
+    files::found(&log_dir, (incarnation, manifest.partitions), &ends)?;
+    let depot = Depot::in_bucket(bucket.below(STATE));
+    for (n, found) in snapshots_of(&depot, manifest)?.iter().enumerate() {
+        let into = draft.join("state").join(&found.subject.role).join(found.subject.partition.to_string());
+        depot.restore(found, &into, |_, _| true).map_err(unreachable_snapshot)?;
+        told("restoring the state", n as u64 + 1, manifest.state.len() as u64);
+    }
+    let mut configuration = None;
+    for (name, text) in texts {
+        let name = if name == CONFIGURATION { RESTORED_CONFIGURATION.to_owned() } else { name };
+        data::write_private(&draft.join(&name), &text)?;
+        if name == RESTORED_CONFIGURATION {
+            configuration = Some(data_dir.join(name));
+        }
+    }
+    if data_dir.exists() {
+        std::fs::remove_dir(data_dir)?;
+    }
+    std::fs::rename(&draft, data_dir)?;
+    Ok(configuration)
+}
+
+fn draft_of(data_dir: &Path) -> Result<PathBuf, Error> {
+    let name = data_dir.file_name().ok_or_else(|| Error::Usage("--data-dir must name a folder".into()))?;
+    Ok(data_dir.with_file_name(format!("{}.restoring", name.to_string_lossy())))
+}
+
+fn usage(error: bucket::Error) -> Error {
+    Error::Usage(error.to_string())
+}
+
+fn unreachable(error: bucket::Error) -> Error {
+    match error {
+        bucket::Error::Damaged { .. } => Error::Refused(error.to_string()),
+        bucket::Error::Place { .. } => Error::Unreachable(error.to_string()),
+        _ => Error::Failed(error.to_string()),
+    }
+}
+
+fn unreachable_snapshot(error: snapshot::Error) -> Error {
+    match error {
+        snapshot::Error::Damaged { .. } => Error::Refused(error.to_string()),
+        snapshot::Error::Place { .. } => Error::Unreachable(error.to_string()),
+        _ => Error::Failed(error.to_string()),
+    }
+}

@@ -1,0 +1,193 @@
+//! A backup of a log on Kafka: its records as the files of an embedded one, so that
+//! it needs no brokers to go on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{Copy, Error, Part, STATE, Told, unreachable_snapshot};
+use crate::actor;
+use crate::actor::checkpoint::Meta;
+use crate::actor::partition::is_trusted;
+use crate::clock::Clock;
+use crate::log::embedded::files::Maker;
+use crate::log::{At, New, Record};
+use crate::store::snapshot::{Depot, Manifest as Snapshot, Subject};
+use crate::store::{Batch, Family, Rocks, Shared, Store};
+use crate::supervisor::STORE_MEMORY_BYTES;
+use crate::supervisor::snapshots::Role;
+use crate::wire::record::{self, Decoded, Internal};
+use crate::wire::topic::Topic;
+
+impl Copy<'_> {
+    /// Snapshots first, then the log in the order of causes: what is further than
+    /// its cause would not be done again.
+    pub(super) fn brokers(&self, told: Told<'_>) -> Result<(Vec<Part>, Vec<String>), Error> {
+        let theirs = self.source.depot.as_ref().map_err(|why| Error::Usage(why.clone()))?;
+        let mut snapshots = Vec::new();
+        for role in Role::ALL {
+            for partition in 0..self.source.partitions {
+                snapshots.extend(self.newest(theirs, role, partition)?);
+            }
+        }
+        let ends = |topics: &[Topic]| -> Result<BTreeMap<At, u64>, Error> {
+            let mut ends = BTreeMap::new();
+            for topic in topics {
+                for partition in 0..topic.partitions(self.source.partitions) {
+                    let at = At { topic: *topic, partition };
+                    ends.insert(at, self.source.bounds(at)?.end);
+                }
+            }
+            Ok(ends)
+        };
+        // What partitions have told each other up to here is sure to have its cause below.
+        let told_each_other = ends(&[Topic::Events])?;
+        let of_delivery = [Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d, Topic::Dead];
+        let others = Topic::ALL
+            .iter()
+            .copied()
+            .filter(|topic| !of_delivery.contains(topic) && !matches!(topic, Topic::Events | Topic::Replies));
+        let mut all = ends(&of_delivery)?;
+        all.extend(ends(&others.collect::<Vec<_>>())?);
+        all.extend(ends(&[Topic::Events])?);
+        let metas: BTreeMap<u32, Meta> = snapshots
+            .iter()
+            .filter(|snapshot| snapshot.role == Role::Engine)
+            .map(|snapshot| Ok((snapshot.partition, snapshot.meta()?)))
+            .collect::<Result<_, Error>>()?;
+        let count = all.len() as u64;
+        let mut parts = Vec::new();
+        let mut crcs = BTreeMap::new();
+        for (n, (at, end)) in all.into_iter().enumerate() {
+            let next = metas.get(&at.partition).filter(|_| at.topic == Topic::Events).map(|meta| meta.next);
+            let cut = Cut { end, told: told_each_other.get(&at).copied(), next };
+            let (part, crc) = self.partition(at, &cut)?;
+            if let Some(crc) = crc {
+                crcs.insert(at.partition, crc);
+            }
+            parts.push(part);
+            told("copying the log", n as u64 + 1, count);
+        }
+        let ours = Depot::in_bucket(self.bucket.below(STATE));
+        let mut names = Vec::new();
+        for snapshot in &snapshots {
+            names.push(snapshot.leave(&ours, crcs.get(&snapshot.partition).copied(), self.folder)?);
+            told("copying the state", names.len() as u64, snapshots.len() as u64);
+        }
+        Ok((parts, names))
+    }
+
+    /// The newest snapshot of a partition, fetched.
+    fn newest(&self, theirs: &Depot, role: Role, partition: u32) -> Result<Option<Fetched>, Error> {
+        let own = format!("{:032x}", self.source.incarnation);
+        let listed = theirs.list(role.name(), partition).map_err(unreachable_snapshot)?;
+        let newest = listed
+            .into_iter()
+            .filter(|m| m.subject.incarnation == own)
+            .max_by_key(|m| (m.subject.generation, m.subject.position, m.subject.created_at));
+        let Some(manifest) = newest else { return Ok(None) };
+        let dir = self.folder.join(format!("{}-{partition}", role.name()));
+        theirs.restore(&manifest, &dir, |_, _| true).map_err(unreachable_snapshot)?;
+        let families = if role == Role::Engine { Family::ENGINE } else { Family::DELIVERY };
+        let store = Store::Rocks(Rocks::open(&dir, families, &Shared::new(STORE_MEMORY_BYTES))?);
+        Ok(Some(Fetched { role, partition, manifest, store }))
+    }
+
+    /// The records of a partition as segments; and the checksum, there, of the one
+    /// that the state was made up to.
+    fn partition(&self, at: At, cut: &Cut) -> Result<(Part, Option<u32>), Error> {
+        let bounds = self.source.bounds(at)?;
+        let start = bounds.start.min(cut.end);
+        let dir = self.folder.join("log");
+        let mut maker = Maker::begin(&dir, at, start)?;
+        let mut tape = self.source.tape(at, start);
+        let mut crc = None;
+        'all: loop {
+            let records = tape.read()?;
+            if records.is_empty() {
+                break;
+            }
+            for record in records {
+                if record.offset >= cut.end {
+                    break 'all;
+                }
+                // Only a compacted topic has gaps, and there nobody counts.
+                if record.offset != maker.next() && at.topic != Topic::Definitions {
+                    return Err(Error::Refused(format!("{at} goes on at {} behind {}", record.offset, maker.next())));
+                }
+                let new = self.as_new(at, &record, cut);
+                let made = maker.push(&new, record.appended_at)?;
+                if cut.next == Some(record.offset + 1) {
+                    crc = Some(made);
+                }
+            }
+        }
+        let end = maker.next();
+        if end != cut.end && at.topic != Topic::Definitions {
+            return Err(Error::Refused(format!("{at} ended at {end}, and {} was expected", cut.end)));
+        }
+        let mut segments = Vec::new();
+        for piece in maker.finish() {
+            segments.extend(self.segment(at, &piece)?);
+            std::fs::remove_file(&piece.path)?;
+        }
+        Ok((Part { topic: at.topic.name().into(), partition: at.partition, end, segments }, crc))
+    }
+
+    /// A record as it is; but what partitions have told each other since the cut is
+    /// told again by those who go on, so nothing stands in its place.
+    fn as_new(&self, at: At, record: &Record, cut: &Cut) -> New {
+        let late = cut.told.is_some_and(|told| record.offset >= told);
+        if late && at.topic == Topic::Events && is_trusted(&self.source.key, record) {
+            let decoded = record::decode(record.value.as_deref(), true);
+            if let Ok(Decoded::Internal(internal)) = decoded
+                && matches!(*internal, Internal::Forward(_))
+            {
+                return actor::signed("", &Internal::Tick {}, &self.source.key);
+            }
+        }
+        New { key: record.key.clone(), headers: record.headers.clone(), value: record.value.clone() }
+    }
+}
+
+/// How far a partition is copied.
+struct Cut {
+    end: u64,
+    /// From here on, forwards are left out.
+    told: Option<u64>,
+    /// Where the state is.
+    next: Option<u64>,
+}
+
+/// A snapshot at hand.
+struct Fetched {
+    role: Role,
+    partition: u32,
+    manifest: Snapshot,
+    store: Store,
+}
+
+impl Fetched {
+    fn meta(&self) -> Result<Meta, Error> {
+        Meta::load(&self.store)?.ok_or_else(|| Error::Refused(format!("{} holds no checkpoint", self.manifest.name())))
+    }
+
+    /// Leaves it in a depot, speaking of the files instead of the brokers.
+    fn leave(&self, ours: &Depot, crc: Option<u32>, folder: &Path) -> Result<String, Error> {
+        if self.role == Role::Engine {
+            let mut meta = self.meta()?;
+            meta.crc = crc.unwrap_or(0);
+            // Its records are numbered anew.
+            meta.out_start.remove(Topic::Definitions.name());
+            let mut batch = Batch::default();
+            meta.save(&mut batch);
+            self.store.write(batch)?;
+        }
+        let copy = folder.join(format!("{}-{}-copy", self.role.name(), self.partition));
+        self.store.checkpoint(&copy)?;
+        let writer = uuid::Uuid::new_v4().simple().to_string();
+        let subject = Subject { writer, created_at: Clock::new().wall(), ..self.manifest.subject.clone() };
+        let left = ours.write(subject, &copy, None).map_err(unreachable_snapshot)?;
+        std::fs::remove_dir_all(&copy)?;
+        Ok(left.name())
+    }
+}

@@ -1,0 +1,152 @@
+//! A machine is lost, and another goes on.
+
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::backtest::{App, beside, days, tried};
+use crate::harness::{KAFKA_PARTITIONS, ON_KAFKA, Receiver, Server, askwhen};
+use crate::replay::replayed;
+
+const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+fn backup(dir: &Path, arguments: &[&str]) -> (Option<i32>, Value, String) {
+    let all = [&["--data-dir", "data", "--output", "json", "backup"], arguments].concat();
+    let (code, out, error) = askwhen(dir, &all);
+    (code, serde_json::from_str(&out).unwrap_or(Value::Null), error)
+}
+
+fn done(dir: &Path, arguments: &[&str]) -> Value {
+    let (code, said, error) = backup(dir, arguments);
+    assert_eq!(code, Some(0), "{error}");
+    said
+}
+
+async fn users(server: &Server) -> Vec<Value> {
+    let mut all = Vec::new();
+    for n in 0..18 {
+        all.push(server.get(&format!("/v1/users/user{n}")).await.body);
+    }
+    all
+}
+
+#[tokio::test]
+async fn another_machine_goes_on_with_a_backup() {
+    let receiver = Receiver::start(&[]).await;
+    let server = Server::start().await;
+    server.put("/v1/surveys/beside", beside()).await;
+    let mut survey = tried();
+    survey.as_object_mut().unwrap().remove("kind");
+    survey["limits"] = json!({"max_completed": 30});
+    server.put("/v1/surveys/tried", survey).await;
+    let secret =
+        json!({"url": receiver.url, "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "events": ["response.*"]});
+    server.put("/v1/endpoints/crm", secret).await;
+    days(&server, App::Answers).await;
+    let dir = server.dir.clone();
+    let at = dir.path();
+    let place = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", place.path().display());
+    std::fs::write(at.join("backup.key"), KEY).unwrap();
+    let keyed = [url.as_str(), "--key-file", "backup.key"];
+    // Snapshots are of what has been written down, every few seconds.
+    let snapshots = 2 * if ON_KAFKA { KAFKA_PARTITIONS as usize } else { 8 };
+    server
+        .until("snapshots", async || {
+            let said = server.call(&server.admin, reqwest::Method::POST, "/v1/snapshots", None).await;
+            said.body["snapshots"].as_array().map_or(0, Vec::len) == snapshots
+        })
+        .await;
+    let asked: &[&str] = if ON_KAFKA { &[] } else { &["--server", server.base.as_str()] };
+    let create = [&["create"], &keyed[..], asked].concat();
+    let first = done(at, &create);
+    let verified = done(at, &[&["verify"], &keyed[..]].concat());
+    assert_eq!((&verified["name"], &verified["secrets_opened"]), (&first["name"], &json!(true)));
+    // Taken while everything is in motion.
+    let (second, ()) = tokio::join!(
+        async {
+            let (at, create) = (at.to_owned(), create.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+            let run = move || done(&at, &create.iter().map(String::as_str).collect::<Vec<_>>());
+            tokio::task::spawn_blocking(run).await.unwrap()
+        },
+        days(&server, App::Displays)
+    );
+    assert_ne!(first["name"], second["name"]);
+    let moving = another(at, &[&["restore"], &keyed[..]].concat()).await;
+    days(&moving, App::Answers).await;
+    let ran = replayed(moving.dir.path(), &["run"]);
+    assert_eq!((&ran["differences"], &ran["decisions"]["not_yet_recorded"]), (&json!(0), &json!(0)), "{ran:#}");
+    drop(moving);
+    // And once more, at rest: what another machine has then is what there was.
+    let before = users(&server).await;
+    let (_, code) = server.terminate();
+    assert_eq!(code, Some(0));
+    let last = done(at, &[&["create"], &keyed[..]].concat());
+    let named = [&["restore", url.as_str(), last["name"].as_str().unwrap()], &keyed[1..]].concat();
+    let other = another(at, &named).await;
+    assert_eq!(users(&other).await, before);
+    let heard = receiver.got().len();
+    other.put("/v1/surveys/open", crate::harness::open_survey()).await;
+    let decision = other.trigger("fresh", "Main").await;
+    let offer = decision["survey"]["offer_id"].as_str().unwrap();
+    let answers = json!({"answers": [{"question_id": "q1", "value": 5}], "completed": true});
+    other.post(&format!("/v1/users/fresh/offers/{offer}/answers"), answers).await;
+    let webhook = receiver.wait(heard + 1).await.pop().unwrap();
+    assert!(webhook.header("webhook-signature").starts_with("v1,"), "its secret came along: {webhook:?}");
+    let ran = replayed(other.dir.path(), &["run"]);
+    assert_eq!(ran["differences"], 0, "{ran:#}");
+    refused(at, &url, place.path());
+}
+
+/// A new machine, with nothing but the backup and its key.
+async fn another(at: &Path, restore: &[&str]) -> Server {
+    let fresh = Arc::new(tempfile::tempdir().unwrap());
+    std::fs::copy(at.join("backup.key"), fresh.path().join("backup.key")).unwrap();
+    // What a restoration that was killed has left.
+    std::fs::create_dir_all(fresh.path().join("data.restoring/log")).unwrap();
+    let restored = done(fresh.path(), restore);
+    if ON_KAFKA {
+        let partitions = format!("[log]\nkind = \"embedded\"\npartitions = {KAFKA_PARTITIONS}\n");
+        std::fs::write(fresh.path().join("askwhen.toml"), partitions).unwrap();
+        let kept = std::fs::read_to_string(fresh.path().join("data/restored-askwhen.toml")).unwrap();
+        assert!(restored["configuration"].is_string() && kept.contains("kind = \"kafka\""), "{restored}");
+    }
+    let (code, _, error) = backup(fresh.path(), restore);
+    assert!(code == Some(3) && error.contains("holds something"), "{error}");
+    Server::on(fresh, &["--dev", "--test-clock"], &[]).await
+}
+
+fn refused(at: &Path, url: &str, place: &Path) {
+    std::fs::write(at.join("other.key"), KEY.replace('0', "f")).unwrap();
+    std::fs::write(at.join("short.key"), "abc").unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let nothing = format!("file://{}", empty.path().display());
+    for (arguments, expected, says) in [
+        (&["verify", url, "--key-file", "other.key"][..], 2, "another key"),
+        (&["verify", url, "--key-file", "short.key"], 2, "64 hex digits"),
+        (&["verify", url, "never"], 1, "no such backup"),
+        (&["verify", &nothing], 1, "no backup in"),
+        (&["create", url, "--key-file", "missing.key"], 2, "missing.key"),
+        (&["create", "ftp://x", "--key-file", "backup.key"], 2, "ftp"),
+    ] {
+        let (code, _, error) = backup(at, arguments);
+        assert!(code == Some(expected) && error.contains(says), "{arguments:?}: {code:?} {error}");
+    }
+    let mut files = vec![place.join("segments")];
+    let largest = loop {
+        let Some(path) = files.pop() else { panic!("no segment") };
+        if path.is_dir() {
+            files.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.metadata().unwrap().len() > 1_000 && path.to_string_lossy().contains("/decisions/") {
+            break path;
+        }
+    };
+    let mut bytes = std::fs::read(&largest).unwrap();
+    bytes[500] ^= 1;
+    std::fs::write(&largest, &bytes).unwrap();
+    // It may belong to an earlier backup: all of them are read.
+    let names = std::fs::read_dir(place.join("backups")).unwrap();
+    let names = names.map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned());
+    let verified: Vec<_> = names.map(|name| backup(at, &["verify", url, &name])).collect();
+    assert!(verified.iter().any(|(code, _, error)| *code == Some(3) && error.contains("not as it was written")));
+}
