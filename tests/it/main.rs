@@ -15,3 +15,4 @@ mod manage;
 mod quotas;
 mod replay;
 mod story;
+mod tasks;
