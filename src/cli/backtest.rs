@@ -44,7 +44,7 @@ pub struct BacktestArgs {
     project: String,
     /// At most so many at a time; left out, as many as there are cores
     #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    threads: Option<std::num::NonZeroUsize>,
     #[command(flatten)]
     pub brokers: BrokerArgs,
 }
@@ -52,6 +52,10 @@ pub struct BacktestArgs {
 pub async fn run(context: &Context, args: &BacktestArgs) -> Result<(), Failure> {
     let plan = plan(args)?;
     if let Some(path) = &args.html {
+        let real = |path: &PathBuf| path.canonicalize().ok();
+        if args.file.iter().any(|file| real(file).is_some() && real(file) == real(path)) {
+            return Err(Failure::usage(format!("--html {} is one of the surveys' files", path.display())));
+        }
         // Before a long run, not after it.
         std::fs::write(path, "").map_err(|e| Failure::usage(format!("--html {}: {e}", path.display())))?;
     }
@@ -108,6 +112,9 @@ fn plan(args: &BacktestArgs) -> Result<Plan, Failure> {
         "none" => false,
         _ => return Err(Failure::usage("--displays must be all or none")),
     };
+    if !displayed && answered > 0.0 {
+        return Err(Failure::usage("--displays none leaves nothing to answer: leave out --answers"));
+    }
     let mut surveys = Vec::new();
     for one in files::read_versions(&args.file)? {
         // Endpoints and settings are passed over: they decide about sending, and are as they were.
@@ -125,7 +132,7 @@ fn plan(args: &BacktestArgs) -> Result<Plan, Failure> {
         to,
         versions,
         assumptions: Assumptions { displayed, answered, alone: args.alone },
-        threads: args.threads.unwrap_or(cores).max(1),
+        threads: args.threads.map_or(cores, usize::from),
     })
 }
 
@@ -150,10 +157,12 @@ fn print(outcome: &Outcome) {
     let names: Vec<&str> = outcome.versions.iter().map(|fared| fared.name.as_str()).collect();
     for (n, id) in ids.iter().enumerate() {
         let counts: Vec<&Counts> = outcome.versions.iter().map(|fared| &fared.surveys[n].1).collect();
-        output::line("");
-        let title = id.to_uppercase();
+        output::line(&format!("\n{}", output::escape(id)));
         let header = if names.len() > 1 { names.clone() } else { vec!["COUNT"] };
-        output::table(&[&[title.as_str()], header.as_slice()].concat(), &funnel(&counts));
+        output::table(&[&["TRIGGERS, USERS"], header.as_slice()].concat(), &funnel(&counts));
+        if counts.iter().all(|c| c.considered == 0) {
+            output::line("no trigger of this time and project is one that it shows on");
+        }
         output::line("");
         days(&header, &counts);
     }
@@ -162,11 +171,11 @@ fn print(outcome: &Outcome) {
     }
     let json = outcome.json();
     output::line(&format!(
-        "\n{} records in {} s: {}/s; reading them alone, {}/s",
+        "\n{} journal records in {} s: {} a second (reading alone, {})",
         number(outcome.records),
         json["seconds"],
-        json["records_per_second"],
-        json["records_per_second_read_alone"]
+        number(json["records_per_second"].as_f64().unwrap_or(0.0) as u64),
+        number(json["records_per_second_read_alone"].as_f64().unwrap_or(0.0) as u64)
     ));
 }
 
@@ -179,7 +188,7 @@ fn funnel(counts: &[&Counts]) -> Vec<Vec<String>> {
         rows.push(row(&format!("- {gate}"), &|c| c.not_offered.get(gate).copied().unwrap_or(0)));
     }
     rows.push(row("offered", &|c| c.offered));
-    rows.push(row("offers", &|c| c.offers));
+    rows.push(row("offers (handed out again counts once)", &|c| c.offers));
     rows.push(row("users considered", &|c| c.users_considered));
     rows.push(row("users reached", &|c| c.users_reached));
     rows.push(row("displayed", &|c| c.displayed));
@@ -222,7 +231,7 @@ fn beside(outcome: &Outcome) {
     if rows.is_empty() {
         return;
     }
-    let columns = ["OTHER SURVEY", "OFFERS WITHOUT", "WITH", "LOST", "GAINED", "USERS IN BOTH", "LOST TO"];
+    let columns = ["OTHER SURVEY", "OFFERS WITHOUT", "WITH", "LOST", "GAINED", "USERS IN BOTH", "LOST, BY GATE"];
     let first: &[&str] = if outcome.versions.len() > 1 { &["BESIDE"] } else { &[] };
     output::line("");
     output::table(&[first, &columns].concat(), &rows);

@@ -4,6 +4,7 @@
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,7 +39,7 @@ enum What {
         from: Option<String>,
         /// At most so many partitions at a time; left out, as many as there are cores
         #[arg(long, value_name = "N")]
-        threads: Option<usize>,
+        threads: Option<NonZeroUsize>,
     },
     /// Replay up to the journal's end; run it again to go on
     Run {
@@ -67,7 +68,7 @@ enum What {
 struct MannerArgs {
     /// At most so many partitions at a time; left out, as many as there are cores
     #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    threads: Option<NonZeroUsize>,
     /// At most so many records in a span, such as 20000/s
     #[arg(long, value_name = "RATE")]
     rate: Option<Rate>,
@@ -79,8 +80,8 @@ impl MannerArgs {
     }
 }
 
-fn threads(asked: Option<usize>) -> usize {
-    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1)
+fn threads(asked: Option<NonZeroUsize>) -> usize {
+    asked.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), NonZeroUsize::get)
 }
 
 pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
@@ -150,7 +151,9 @@ pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
         }
         What::Abort => {
             let said = format!("the replay in {} is removed", dir.display());
-            blocking(move || Shadow::abort(&dir)).await?;
+            // Without its log it can be removed as well.
+            let own = move || supervisor::source(&config).ok().map(|source| source.incarnation);
+            blocking(move || Shadow::abort(&dir, own())).await?;
             output::said(context.format, &json!({"removed": true}), &said);
         }
     }
@@ -259,11 +262,11 @@ fn show_report(context: &Context, report: &Value, differences: &[Value]) {
     }
     if let Some(now) = report["replayed_now"].as_object() {
         output::line(&format!(
-            "\n{} records in {} s: {}/s; reading them alone, {}/s. {} differences",
+            "\n{} journal records in {} s: {} a second (reading alone, {}). {} differences",
             count(&now["records"]),
             now["seconds"],
-            now["records_per_second"],
-            now["records_per_second_read_alone"],
+            count(&now["records_per_second"]),
+            count(&now["records_per_second_read_alone"]),
             count(&report["differences"])
         ));
     }

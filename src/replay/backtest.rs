@@ -691,7 +691,9 @@ pub fn versions(defined: Vec<(String, Survey)>) -> Result<Vec<Version>, Error> {
         for id in &ids {
             let all = of(id);
             let Some((place, survey)) = all.get(n).or(all.last()) else { continue };
-            names.push(if all.len() > 1 { place.clone() } else { id.clone() });
+            if all.len() > 1 || most == 1 {
+                names.push(if most > 1 { place.clone() } else { id.clone() });
+            }
             surveys.push(survey.clone());
         }
         Version { name: names.join(" + "), surveys }

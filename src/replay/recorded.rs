@@ -172,6 +172,12 @@ impl Recorded {
         }
     }
 
+    /// What stands below has been compared before.
+    pub fn forget(&mut self, next: u64) {
+        self.ahead.retain(|_, (source, _)| *source >= next);
+        self.from = next;
+    }
+
     /// The journal has been replayed below `next`: what is still unmet is not
     /// decided any more.
     pub fn passed(&mut self, next: u64, counts: &mut Compared) -> Vec<Difference> {

@@ -33,6 +33,10 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 const KEPT_DIFFERENCES: u64 = 10_000;
 /// Key of the counts, beside the checkpoint that they belong to.
 const COUNTS: &[u8] = b"replay";
+/// Key of the decisions that were not on record yet.
+const OPEN: &[u8] = b"replay-open";
+/// So many of them are compared later, of each partition.
+const MAX_OPEN: usize = 10_000;
 /// How long a plan tries how fast it goes.
 const TRIAL: Duration = Duration::from_secs(1);
 
@@ -203,7 +207,9 @@ impl Shadow {
     /// When it is in use, when it is of another log or another logic, or when there
     /// is nothing to begin with.
     pub fn open_or_begin(source: &Source, dir: &Path, from: Option<Millis>) -> Result<Shadow, Error> {
-        fs::create_dir_all(dir)?;
+        let made = fs::create_dir_all(dir);
+        made.map_err(|e| Error::Usage(format!("{} cannot hold a replay: {e}", dir.display())))?;
+        refuse_foreign(dir)?;
         let lock = lock(dir)?;
         if dir.join(PLAN).exists() {
             if from.is_some() {
@@ -354,13 +360,21 @@ impl Shadow {
         (progress, failed): (&Progress, &std::sync::atomic::AtomicBool),
     ) -> Result<Duration, Error> {
         let (store, meta) = self.store(source, partition)?;
-        if meta.next >= end {
+        let open: Vec<Open> = load(&store, OPEN)?;
+        if meta.next >= end && open.is_empty() {
             return Ok(Duration::ZERO);
         }
-        let mut counts = load_counts(&store)?;
-        let mut kept = Kept::open(&self.differences_path(partition), meta.next)?;
-        let mut recorded = Recorded::open(source, partition, (meta.next, meta.now - meta.ahead))?;
+        let counts = load(&store, COUNTS)?;
+        let kept = Kept::open(&self.differences_path(partition), meta.next)?;
         let next = meta.next;
+        let from = open.iter().map(|open| open.offset).min().unwrap_or(next);
+        let recorded = Recorded::open(source, partition, (from, meta.now - meta.ahead))?;
+        let mut notes = Notes { partition, counts, open: Vec::new(), kept, recorded };
+        for one in open {
+            notes.counts.compared.not_yet_recorded -= 1;
+            notes.compare(one.offset, &one.id, &bytes::Bytes::from(one.value))?;
+        }
+        notes.recorded.forget(next);
         let engine =
             Engine::open(store.clone(), (partition, source.partitions), CACHED_USERS / source.partitions as usize)?;
         let mut player = Player::new(source.key.clone(), partition, source.incarnation, meta, engine);
@@ -376,18 +390,17 @@ impl Shadow {
                 let effects = player.play(record, player::ALL)?.unwrap_or_default();
                 for output in effects.outputs.iter().filter(|output| output.topic == Topic::Decisions) {
                     let Some(value) = &output.value else { continue };
-                    let found = recorded.compare(record.offset, (&output.id, value), &mut counts.compared)?;
-                    found.map_or(Ok(()), |difference| kept.push(partition, &difference, &mut counts.kept))?;
+                    notes.compare(record.offset, &output.id, value)?;
                 }
-                counts.records += 1;
+                notes.counts.records += 1;
                 progress.records.fetch_add(1, Ordering::Relaxed);
                 if player.dirty_bytes() >= CHECKPOINT_BYTES || written.elapsed() >= CHECKPOINT_EVERY {
-                    checkpoint(&mut player, &store, &mut recorded, (partition, &mut kept, &mut counts))?;
+                    notes.checkpoint(&mut player, &store)?;
                     written = Instant::now();
                 }
             }
         }
-        checkpoint(&mut player, &store, &mut recorded, (partition, &mut kept, &mut counts))?;
+        notes.checkpoint(&mut player, &store)?;
         Ok(tape.spent)
     }
 
@@ -404,7 +417,7 @@ impl Shadow {
         let mut rows = Vec::new();
         for (partition, beginning) in (0..).zip(&self.plan.begins) {
             let (store, meta) = self.store(source, partition)?;
-            let counts = load_counts(&store)?;
+            let counts: Counts = load(&store, COUNTS)?;
             let end = source.bounds(At { topic: Topic::Events, partition })?.end;
             total.records += counts.records;
             total.compared.add(&counts.compared);
@@ -441,15 +454,22 @@ impl Shadow {
         Ok(())
     }
 
-    /// Removes all of it.
+    /// Removes all of it; of another log than `own` nothing.
     ///
     /// # Errors
-    /// When it cannot be removed.
-    pub fn abort(dir: &Path) -> Result<(), Error> {
-        if !dir.join(PLAN).exists() && !dir.join("engine").exists() {
+    /// When there is none, when it is another's or in use, or cannot be removed.
+    pub fn abort(dir: &Path, own: Option<u128>) -> Result<(), Error> {
+        if !dir.join(LOCK).exists() {
             return Err(none(dir));
         }
         let _lock = lock(dir)?;
+        let plan = fs::read(dir.join(PLAN)).ok().and_then(|bytes| serde_json::from_slice::<Plan>(&bytes).ok());
+        let own = own.map(|incarnation| format!("{incarnation:032x}"));
+        if let (Some(plan), Some(own)) = (plan, own)
+            && plan.incarnation != own
+        {
+            return Err(Error::Refused(format!("the replay in {} is of another log", dir.display())));
+        }
         remove(dir)
     }
 
@@ -462,11 +482,14 @@ impl Shadow {
     }
 }
 
-const LOCK: &str = "LOCK";
+/// In every folder that holds a replay, and in no other.
+const LOCK: &str = "replay.lock";
+/// What a replay's folder holds.
+const NAMES: [&str; 5] = [PLAN, "plan.new", "engine", "differences", LOCK];
 
 fn remove(dir: &Path) -> Result<(), Error> {
     // Without its plan it is none, whatever is left of it.
-    for name in [PLAN, "engine", "differences", LOCK] {
+    for name in NAMES {
         let path = dir.join(name);
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         match removed {
@@ -483,6 +506,21 @@ fn none(dir: &Path) -> Error {
     Error::Usage(format!("there is no replay in {}: `askwhen replay run` begins one", dir.display()))
 }
 
+/// A folder with anything else in it is somebody else's.
+fn refuse_foreign(dir: &Path) -> Result<(), Error> {
+    let entries = fs::read_dir(dir).map_err(|e| Error::Usage(format!("{}: {e}", dir.display())))?;
+    let names: Vec<String> =
+        entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let ours = names.iter().any(|name| name == LOCK) && names.iter().all(|name| NAMES.contains(&name.as_str()));
+    if names.is_empty() || ours {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "{} holds something that is no replay: name a folder that is empty or not there with --shadow",
+        dir.display()
+    )))
+}
+
 fn lock(dir: &Path) -> Result<File, Error> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
@@ -494,31 +532,59 @@ fn store_path(dir: &Path, partition: u32) -> PathBuf {
     dir.join("engine").join(partition.to_string())
 }
 
-fn load_counts(store: &Store) -> Result<Counts, Error> {
-    let stored = store.get(Family::Meta, COUNTS)?;
+/// A decision that was not on record yet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Open {
+    offset: u64,
+    id: String,
+    value: String,
+}
+
+fn load<T: serde::de::DeserializeOwned + Default>(store: &Store, key: &[u8]) -> Result<T, Error> {
+    let stored = store.get(Family::Meta, key)?;
     let read = stored.map(|bytes| serde_json::from_slice(&bytes)).transpose();
-    Ok(read.map_err(|e| Error::Refused(format!("the replay's counts are unreadable: {e}")))?.unwrap_or_default())
+    Ok(read.map_err(|e| Error::Refused(format!("the replay's notes are unreadable: {e}")))?.unwrap_or_default())
 }
 
 /// Forgets what the replay noted in a store; for whoever takes it up.
 pub fn forget_counts(batch: &mut Batch) {
     batch.delete(Family::Meta, COUNTS);
+    batch.delete(Family::Meta, OPEN);
 }
 
-/// Differences first, then state and counts in one batch: what is counted is kept.
-fn checkpoint(
-    player: &mut Player<Engine>,
-    store: &Store,
-    recorded: &mut Recorded,
-    (partition, kept, counts): (u32, &mut Kept, &mut Counts),
-) -> Result<(), Error> {
-    for difference in recorded.passed(player.meta.next, &mut counts.compared) {
-        kept.push(partition, &difference, &mut counts.kept)?;
+/// What is found out about a partition on the way.
+struct Notes {
+    partition: u32,
+    counts: Counts,
+    open: Vec<Open>,
+    kept: Kept,
+    recorded: Recorded,
+}
+
+impl Notes {
+    fn compare(&mut self, offset: u64, id: &str, value: &bytes::Bytes) -> Result<(), Error> {
+        let counts = &mut self.counts;
+        let before = counts.compared.not_yet_recorded;
+        let found = self.recorded.compare(offset, (id, value), &mut counts.compared)?;
+        if counts.compared.not_yet_recorded > before && self.open.len() < MAX_OPEN {
+            let value = String::from_utf8_lossy(value).into_owned();
+            self.open.push(Open { offset, id: id.to_owned(), value });
+        }
+        found.map_or(Ok(()), |difference| self.kept.push(self.partition, &difference, &mut counts.kept))
     }
-    kept.sync()?;
-    let mut more = Batch::default();
-    more.put(Family::Meta, COUNTS, serde_json::to_vec(counts).expect("counts serialise"));
-    Ok(player.checkpoint(store, more)?)
+
+    /// Differences first, then state and counts in one batch: what is counted is kept.
+    fn checkpoint(&mut self, player: &mut Player<Engine>, store: &Store) -> Result<(), Error> {
+        for difference in self.recorded.passed(player.meta.next, &mut self.counts.compared) {
+            self.kept.push(self.partition, &difference, &mut self.counts.kept)?;
+        }
+        self.kept.sync()?;
+        let mut more = Batch::default();
+        more.put(Family::Meta, COUNTS, serde_json::to_vec(&self.counts).expect("counts serialise"));
+        more.put(Family::Meta, OPEN, serde_json::to_vec(&self.open).expect("decisions serialise"));
+        Ok(player.checkpoint(store, more)?)
+    }
 }
 
 /// The file of a partition's differences.

@@ -13,19 +13,19 @@ use crate::wire::seal::ClusterKey;
 /// When there is none, or its key is not at hand.
 pub fn source(config: &Config) -> Result<Source, Error> {
     let shared = Shared::new(STORE_MEMORY_BYTES);
-    let depot = depot(config).map_err(|why| why.to_string());
+    let depot = || depot(config).map_err(|why| why.to_string());
     if !config.kafka {
         let dir = config.data_dir.join("log");
         let Some((incarnation, partitions)) = Embedded::identity_of(&dir)? else {
             return Err(Error::Unreachable(format!("{} holds no log; give --data-dir", dir.display())));
         };
         let key = cluster_key(config)?;
-        return Ok(Source { key, incarnation, partitions, place: Place::Files(dir), depot, shared });
+        return Ok(Source { key, incarnation, partitions, place: Place::Files(dir), depot: depot(), shared });
     }
     let key = cluster_key(config)?;
     let log = Log::Kafka(Kafka::connect(kafka_settings(config, key.check()))?);
     let (incarnation, partitions) = (log.incarnation(), log.partitions());
-    Ok(Source { key, incarnation, partitions, place: Place::Brokers(log), depot, shared })
+    Ok(Source { key, incarnation, partitions, place: Place::Brokers(log), depot: depot(), shared })
 }
 
 fn cluster_key(config: &Config) -> Result<ClusterKey, Error> {

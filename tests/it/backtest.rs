@@ -188,7 +188,7 @@ async fn versions_are_compared_and_nothing_is_sent() {
     let alone = backtest(dir, &["-f", "tried.json", "--alone"]);
     assert!(offers(&alone["versions"][0]["surveys"][0]) >= offers(wide), "nothing is in its way");
     let (code, out, error) = askwhen(dir, &["--data-dir", "data", "backtest", "-f", "tried.json", "--from", "365d"]);
-    assert!(code == Some(0) && out.contains("users reached") && out.contains("reading them alone"), "{out}{error}");
+    assert!(code == Some(0) && out.contains("users reached") && out.contains("reading alone"), "{out}{error}");
     for (arguments, says) in [
         (&["-f", "tried.json", "--from", "yesterday"][..], "--from must be"),
         (&["-f", "tried.json", "--from", "1d", "--answers", "some"], "--answers must be"),

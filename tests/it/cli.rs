@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::backtest::beside;
 use crate::harness::{Server, askwhen, tail};
 use crate::replay::{append, replayed};
+use askwhen::domain::id::partition_of;
 
 const FILE: &str = "kind: survey
 survey_id: sleep-quality
@@ -369,9 +370,20 @@ async fn differences_are_shown_record_by_record() {
     // A copy under its own id says nothing new.
     let headers = [("id", known["headers"]["id"].as_str().unwrap().to_owned()), ("source", offset.to_owned())];
     append(&log, askwhen::wire::topic::Topic::Decisions, partition, &known["value"], &headers).await;
-    log.close();
+    // Of this nothing has been decided yet.
+    let late = (0..).map(|n| format!("late{n}")).find(|user| partition_of(user, 8) == 0).unwrap();
+    let trigger = json!({"type": "trigger", "user_id": late, "trigger": "Main"});
+    append(&log, askwhen::wire::topic::Topic::Events, 0, &trigger, &[]).await;
+    drop(log);
     let ran = replayed(dir.path(), &["run"]);
     assert_eq!((&ran["decisions"]["same"], &ran["decisions"]["only_recorded"]), (&json!(20), &json!(1)), "{ran:#}");
+    assert_eq!(ran["decisions"]["not_yet_recorded"], 1, "{ran:#}");
+    let server = Server::on(dir.clone(), &["--dev", "--test-clock"], &[]).await;
+    server.until("it is decided", async || tail(dir.path(), "decisions").len() == 23).await;
+    let ran = replayed(dir.path(), &["run"]);
+    let compared = &ran["decisions"];
+    assert_eq!((&compared["same"], &compared["not_yet_recorded"]), (&json!(21), &json!(0)), "{ran:#}");
+    server.terminate();
     let diff = replayed(dir.path(), &["diff"]);
     assert_eq!((&diff["differences"], &diff["kept"][0]["decision_id"]), (&json!(1), &json!("dec_forged")), "{diff:#}");
     assert_eq!(diff["kept"][0]["replayed"], Value::Null);

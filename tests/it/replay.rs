@@ -109,6 +109,12 @@ async fn a_replay_decides_what_was_decided() {
         assert_eq!(replay(at, &["diff"]).0, Some(2), "there is none any more");
     }
     killed_it_goes_on(at, in_all);
+    std::fs::create_dir_all(at.join("mine/engine")).unwrap();
+    for foreign in ["mine", "data", "data/state", "/dev/null"] {
+        let (code, _, error) = replay(at, &["run", "--shadow", foreign]);
+        assert!(code == Some(2) && error.contains("replay"), "{foreign}: {error}");
+        assert_eq!(replay(at, &["abort", "--shadow", foreign]).0, Some(2), "{foreign}");
+    }
     // Begun with snapshots, and the rest is the same.
     server
         .until("snapshots", async || {

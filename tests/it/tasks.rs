@@ -73,7 +73,7 @@ async fn a_survey_is_planned() {
     let page = blocks(include_str!("../../docs/plan-a-survey.md"));
     assert_eq!(page.len(), 2);
     let said: Vec<String> = page.iter().map(|block| shell(server.dir.path(), &server.base, block, &[])).collect();
-    assert!(said[0].contains("users reached") && said[0].contains("SLEEP-QUALITY"), "{}", said[0]);
+    assert!(said[0].contains("users reached") && said[0].contains("\nsleep-quality\n"), "{}", said[0]);
     assert!(said[1].contains("report.html") && server.dir.path().join("report.html").exists(), "{}", said[1]);
 }
 

@@ -33,7 +33,8 @@ svg .soft { fill: var(--soft); } svg .grid { stroke: var(--line); } svg .back { 
 pub fn html(outcome: &Outcome) -> String {
     let mut page = String::new();
     let names: Vec<&str> = outcome.versions.iter().map(|fared| fared.name.as_str()).collect();
-    let title = escape(&format!("Backtest of {}", names.join(" and ")));
+    let ids: Vec<&str> = outcome.versions[0].surveys.iter().map(|(id, _)| id.as_str()).collect();
+    let title = escape(&format!("Backtest of {}", ids.join(" and ")));
     let _ = write!(
         page,
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
@@ -48,8 +49,7 @@ pub fn html(outcome: &Outcome) -> String {
     );
     legend(&mut page, &names);
     figures(&mut page, outcome);
-    let surveys: Vec<&str> = outcome.versions[0].surveys.iter().map(|(id, _)| id.as_str()).collect();
-    for survey_id in surveys {
+    for survey_id in ids {
         let counts: Vec<&Counts> = outcome.versions.iter().filter_map(|fared| counts_of(fared, survey_id)).collect();
         let _ = writeln!(page, "<h2>{}: why triggers were not answered with it</h2>", escape(survey_id));
         funnel(&mut page, &counts);
@@ -104,7 +104,11 @@ fn figures(page: &mut String, outcome: &Outcome) {
     );
     for fared in &outcome.versions {
         for (id, c) in &fared.surveys {
-            let name = if fared.surveys.len() > 1 { format!("{}: {id}", fared.name) } else { fared.name.clone() };
+            let name = match (fared.surveys.len(), outcome.versions.len()) {
+                (1, _) => fared.name.clone(),
+                (_, 1) => id.clone(),
+                _ => format!("{id} ({})", fared.name),
+            };
             let _ = write!(page, "<tr><td>{}</td>", escape(&name));
             for n in [c.considered, c.offers, c.users_reached, c.displayed, c.answered, c.completed] {
                 let _ = write!(page, "<td>{}</td>", number(n));
@@ -240,7 +244,7 @@ fn beside(page: &mut String, outcome: &Outcome) {
         }
         page.push_str(
             "<table>\n<tr><th>survey</th><th>offers without</th><th>offers with</th><th>lost</th><th>gained</th>\
-             <th>users in both</th><th>lost to</th></tr>\n",
+             <th>users in both</th><th>lost, by gate</th></tr>\n",
         );
         for (id, b) in fared.beside.iter().filter(|(_, b)| b.offers_with + b.offers_without > 0) {
             let _ = write!(page, "<tr><td>{}</td>", escape(id));
