@@ -3,12 +3,12 @@
 //! keep the ids of the record itself.
 
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Changes, Engine, Judged, outputs, to_partition};
 use crate::actor::{Answer, Effects, Failure, Moment};
-use crate::domain::id::Origin;
+use crate::domain::id::{self, Origin};
 use crate::domain::json::Json;
 use crate::domain::quota::{self, Account, Bank, Key, Ledger, Mail, Message, Room};
 use crate::domain::record::{Body, Record};
@@ -42,6 +42,29 @@ struct Parked {
     parked_at: Millis,
     /// The surveys of which a grant is needed; none behind another of the user.
     waits_for: BTreeSet<String>,
+}
+
+impl Parked {
+    /// Stands for its user.
+    fn whose(&self) -> u128 {
+        id::event_hash(&self.project, &self.user_id, "")
+    }
+}
+
+/// What those who wait need, and the users of whom one does.
+#[derive(Default)]
+struct Waiting {
+    wanted: Vec<(Key, u64)>,
+    blocked: HashSet<u128>,
+}
+
+impl Waiting {
+    fn wants(&mut self, (project, survey_id): (&str, &str)) {
+        match self.wanted.iter_mut().find(|((p, s), _)| p == project && s == survey_id) {
+            Some((_, count)) => *count += 1,
+            None => self.wanted.push(((project.to_owned(), survey_id.to_owned()), 1)),
+        }
+    }
 }
 
 /// The quotas of a partition, and who waits for them.
@@ -115,11 +138,52 @@ impl Quotas {
     }
 
     fn waited_for(&self) -> BTreeSet<Key> {
-        let of = |parked: &Parked| {
-            let project = parked.project.clone();
-            parked.waits_for.clone().into_iter().map(move |survey_id| (project.clone(), survey_id))
-        };
-        self.parked.values().flat_map(of).collect()
+        // Hundreds wait for one or two surveys.
+        let mut distinct: Vec<(&str, &str)> = Vec::new();
+        for parked in self.parked.values() {
+            for survey_id in &parked.waits_for {
+                let key = (parked.project.as_str(), survey_id.as_str());
+                if !distinct.contains(&key) {
+                    distinct.push(key);
+                }
+            }
+        }
+        distinct.into_iter().map(|(project, survey_id)| (project.to_owned(), survey_id.to_owned())).collect()
+    }
+
+    /// From an offset on, the first parked request that need not wait any more;
+    /// notes what those before it still need, and whom they hold up.
+    fn first_free(&self, from: u64, now: Millis, waiting: &mut Waiting) -> Option<(u64, bool)> {
+        // Looked up once for each survey: whether the bank would have to be asked.
+        let mut rooms: Vec<((&str, &str), bool)> = Vec::new();
+        for (offset, parked) in self.parked.range(from..) {
+            let whose = parked.whose();
+            if waiting.blocked.contains(&whose) {
+                continue;
+            }
+            let patient = now < parked.parked_at.saturating_add(PATIENCE);
+            let mut needs = false;
+            for survey_id in parked.waits_for.iter().filter(|_| patient) {
+                let key = (parked.project.as_str(), survey_id.as_str());
+                let asks = match rooms.iter().find(|(known, _)| *known == key) {
+                    Some((_, asks)) => *asks,
+                    None => {
+                        let asks = self.ledger.room(&(key.0.to_owned(), key.1.to_owned()), now) == Room::Ask;
+                        rooms.push((key, asks));
+                        asks
+                    }
+                };
+                if asks {
+                    needs = true;
+                    waiting.wants(key);
+                }
+            }
+            if !needs {
+                return Some((*offset, patient));
+            }
+            waiting.blocked.insert(whose);
+        }
+        None
     }
 
     fn parked_bytes(&self) -> usize {
@@ -240,35 +304,28 @@ impl Engine {
     /// asks for the others.
     pub(super) fn serve_parked(&mut self, at: Moment<'_>, effects: &mut Effects) -> Result<(), Failure> {
         loop {
-            let mut wanted: BTreeMap<Key, u64> = BTreeMap::new();
-            let mut blocked = BTreeSet::new();
-            let offsets: Vec<u64> = self.quotas.parked.keys().copied().collect();
-            for offset in offsets {
+            let mut waiting = Waiting::default();
+            let mut from = 0;
+            while let Some((offset, patient)) = self.quotas.first_free(from, at.now, &mut waiting) {
+                from = offset + 1;
                 let parked = &self.quotas.parked[&offset];
-                let whose = (parked.project.clone(), parked.user_id.clone());
-                if blocked.contains(&whose) {
-                    continue;
-                }
-                let patient = at.now < parked.parked_at.saturating_add(PATIENCE);
-                let asks = |id: &&String| self.room(&whose.0, id, at.now) == Room::Ask;
-                let mut needed: Vec<String> =
-                    parked.waits_for.iter().filter(|id| patient && asks(id)).cloned().collect();
-                if needed.is_empty() {
-                    needed = self.run_parked(at, offset, patient, effects)?;
-                }
+                let (whose, project) = (parked.whose(), parked.project.clone());
+                let needed = self.run_parked(at, offset, patient, effects)?;
                 for survey_id in &needed {
-                    *wanted.entry((whose.0.clone(), survey_id.clone())).or_default() += 1;
+                    waiting.wants((&project, survey_id));
                 }
                 if !needed.is_empty() {
-                    blocked.insert(whose);
+                    waiting.blocked.insert(whose);
                 }
             }
-            for (key, count) in &wanted {
+            waiting.wanted.sort();
+            for (key, count) in &waiting.wanted {
                 let mail = self.quotas.ledger.ask(key, *count, at.now);
                 post(mail, effects);
             }
             // The bank of this very partition answers at once.
-            if wanted.keys().all(|key| self.quotas.ledger.room(key, at.now) == Room::Ask) {
+            let asks = |(key, _): &(Key, u64)| self.quotas.ledger.room(key, at.now) == Room::Ask;
+            if waiting.wanted.iter().all(asks) {
                 break;
             }
         }
@@ -277,10 +334,6 @@ impl Engine {
         let mail = self.quotas.ledger.settle_but(&kept, at.now);
         post(mail, effects);
         Ok(())
-    }
-
-    fn room(&self, project: &str, survey_id: &str, now: Millis) -> Room {
-        self.quotas.ledger.room(&(project.to_owned(), survey_id.to_owned()), now)
     }
 
     /// Applies one of them; gives the surveys of which it needs a grant still.
