@@ -59,9 +59,8 @@ struct KeyArgs {
 }
 
 fn read_key(path: &Path) -> Result<ClusterKey, Failure> {
-    let text =
-        std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("--key-file {}: {e}", path.display())))?;
-    ClusterKey::parse(&text).ok_or_else(|| {
+    let text = std::fs::read(path).map_err(|e| Failure::usage(format!("--key-file {}: {e}", path.display())))?;
+    ClusterKey::parse(&String::from_utf8_lossy(&text)).ok_or_else(|| {
         let make = "make one with `openssl rand -hex 32`";
         Failure::usage(format!("--key-file {} must hold 64 hex digits: {make}", path.display()))
     })

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use object_store::path::Path as Place;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt as _;
@@ -63,12 +64,31 @@ impl Bucket {
     /// # Errors
     /// When the URL is none of these.
     pub fn open(url: &str) -> Result<Bucket, Error> {
+        Bucket::at(url, true)
+    }
+
+    /// The same, of a place that must be there.
+    ///
+    /// # Errors
+    /// When the URL is none of these, or names a folder that is not there.
+    pub fn existing(url: &str) -> Result<Bucket, Error> {
+        Bucket::at(url, false)
+    }
+
+    fn at(url: &str, make: bool) -> Result<Bucket, Error> {
         let wrong = |detail: String| Error::Place { url: url.to_owned(), detail };
-        let parsed =
-            url::Url::parse(url).map_err(|e| wrong(format!("{e}; it must be file:///…, s3://…, gs://… or az://…")))?;
+        let wanted = "it must be file:///…, s3://…, gs://… or az://…";
+        let parsed = url::Url::parse(url).map_err(|e| wrong(format!("{e}; {wanted}")))?;
+        if !["file", "s3", "gs", "az"].contains(&parsed.scheme()) || parsed.query().is_some() {
+            return Err(wrong(wanted.into()));
+        }
         if parsed.scheme() == "file" {
             let folder = parsed.to_file_path().map_err(|()| wrong("the path must be absolute".into()))?;
-            std::fs::create_dir_all(&folder).map_err(|e| wrong(e.to_string()))?;
+            if make {
+                std::fs::create_dir_all(&folder).map_err(|e| wrong(e.to_string()))?;
+            } else if !folder.is_dir() {
+                return Err(wrong("there is no such folder".into()));
+            }
         }
         let environment = std::env::vars()
             .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)));
@@ -114,27 +134,26 @@ impl Bucket {
         Error::Place { url: self.url.clone(), detail: error.to_string() }
     }
 
-    /// Brings a file, or its first bytes; gives its length and checksum.
+    /// Brings a file; gives its checksum.
     ///
     /// # Errors
     /// When it cannot be read or brought.
-    pub async fn bring(&self, path: &Path, most: u64, name: &str) -> Result<(u64, u32), Error> {
+    pub async fn bring(&self, path: &Path, name: &str) -> Result<u32, Error> {
         let io = |e: std::io::Error| Error::io(path, &e);
-        let mut file = tokio::fs::File::open(path).await.map_err(io)?.take(most);
+        let mut file = tokio::fs::File::open(path).await.map_err(io)?;
         let place = self.place(name);
-        let (mut crc, mut bytes) = (0, 0);
+        let mut crc = 0;
         let mut upload = None;
         loop {
             let mut part = Vec::new();
             (&mut file).take(PART_BYTES as u64).read_to_end(&mut part).await.map_err(io)?;
             crc = crc32c::crc32c_append(crc, &part);
-            bytes += part.len() as u64;
             let last = part.len() < PART_BYTES;
             let payload = PutPayload::from(part);
             match &mut upload {
                 None if last => {
                     self.store.put(&place, payload).await.map_err(|e| self.failed(&e))?;
-                    return Ok((bytes, crc));
+                    return Ok(crc);
                 }
                 None => {
                     let mut begun = self.store.put_multipart(&place).await.map_err(|e| self.failed(&e))?;
@@ -145,7 +164,7 @@ impl Bucket {
             }
             if last && let Some(mut begun) = upload {
                 begun.complete().await.map_err(|e| self.failed(&e))?;
-                return Ok((bytes, crc));
+                return Ok(crc);
             }
         }
     }
@@ -160,6 +179,29 @@ impl Bucket {
             Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
             Err(error) => Err(self.failed(&error)),
         }
+    }
+
+    /// Puts an object, over one of this name.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), Error> {
+        self.store.put(&self.place(name), bytes.into()).await.map(drop).map_err(|e| self.failed(&e))
+    }
+
+    /// The objects below a folder, with their lengths.
+    ///
+    /// # Errors
+    /// When it cannot be listed.
+    pub async fn sizes(&self, folder: &str) -> Result<HashMap<String, u64>, Error> {
+        let mut listed = self.store.list(Some(&self.place(folder)));
+        let mut sizes = HashMap::new();
+        while let Some(object) = listed.next().await {
+            let object = object.map_err(|e| self.failed(&e))?;
+            let name = object.location.filename().map(|file| format!("{folder}/{file}"));
+            sizes.extend(name.map(|name| (name, object.size)));
+        }
+        Ok(sizes)
     }
 
     /// How long an object is; `None` when it is not there.
@@ -204,7 +246,7 @@ impl Bucket {
         }
     }
 
-    /// Reads an object and compares its checksum; into a file, if one is named.
+    /// Reads an object and compares its checksum; to the end of a file, if one is named.
     /// `told` hears the bytes read so far, and says whether to go on.
     ///
     /// # Errors
@@ -222,7 +264,10 @@ impl Bucket {
             Err(error) => return Err(self.failed(&error)),
         };
         let mut out = match into {
-            Some(path) => Some((tokio::fs::File::create(path).await.map_err(|e| Error::io(path, &e))?, path)),
+            Some(path) => {
+                let file = tokio::fs::OpenOptions::new().append(true).create(true).open(path).await;
+                Some((file.map_err(|e| Error::io(path, &e))?, path))
+            }
             None => None,
         };
         let (mut crc, mut bytes) = (0, 0);

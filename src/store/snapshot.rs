@@ -168,7 +168,7 @@ impl Depot {
                 continue;
             }
             let object = if table { format!("{shared}/{file_name}") } else { format!("{name}/{file_name}") };
-            let (_, crc32c) = self.bucket.bring(&path, u64::MAX, &object).await?;
+            let crc32c = self.bucket.bring(&path, &object).await?;
             manifest.files.push(File { name: file_name, bytes, crc32c, object });
         }
         self.look(&manifest).await?;

@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
@@ -27,7 +28,11 @@ mod brokers;
 const FORMAT: u32 = 1;
 /// Folders of a place with backups.
 const BACKUPS: &str = "backups";
+const CHUNKS: &str = "chunks";
 const STATE: &str = "state";
+/// Segments are brought in pieces of this size: of a file that grows only the last
+/// one is new.
+const CHUNK_BYTES: u64 = 4 << 20;
 /// What is sealed: these files of the data directory, and the configuration.
 const SECRETS_KEY: &str = "secrets.key";
 const KEYS: &str = "keys.toml";
@@ -68,14 +73,39 @@ struct Part {
 #[serde(deny_unknown_fields)]
 struct Segment {
     base: u64,
+    /// One after the other.
+    chunks: Vec<Chunk>,
+}
+
+/// Named by what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Chunk {
     bytes: u64,
     crc32c: u32,
     object: String,
 }
 
+/// A manifest as it is stored.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Checked {
+    /// Of the manifest, serialised without spaces.
+    crc32c: u32,
+    manifest: Manifest,
+}
+
 impl Manifest {
+    fn crc32c(&self) -> u32 {
+        crc32c::crc32c(&serde_json::to_vec(self).expect("a manifest serialises"))
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.log.iter().flat_map(|part| &part.segments).flat_map(|segment| &segment.chunks)
+    }
+
     pub fn bytes(&self) -> u64 {
-        self.log.iter().flat_map(|part| &part.segments).map(|segment| segment.bytes).sum()
+        self.chunks().map(|chunk| chunk.bytes).sum()
     }
 
     /// For people and their scripts.
@@ -110,7 +140,10 @@ pub type Told<'a> = &'a mut (dyn FnMut(&'static str, u64, u64) + Send);
 pub fn cut_at_rest(config: &Config) -> Result<Option<Cut>, Error> {
     let log_dir = config.data_dir.join("log");
     let Some(partitions) = Embedded::partitions_of(&log_dir)? else {
-        return Err(Error::Unreachable(format!("{} holds no log; give --data-dir", log_dir.display())));
+        return Err(Error::Unreachable(format!(
+            "{} holds no log: name the data directory of one with --data-dir",
+            log_dir.display()
+        )));
     };
     let Ok(_lock) = data::lock(&config.data_dir) else { return Ok(None) };
     let log = std::sync::Arc::new(Embedded::open(&log_dir, partitions, Clock::new())?);
@@ -133,14 +166,21 @@ pub fn create(
 ) -> Result<Manifest, Error> {
     let source = source(config)?;
     let bucket = Bucket::open(url).map_err(usage)?;
-    let earlier = list(&bucket)?;
+    if let Some(Ok(newest)) = list(&bucket)?.into_iter().map(|(_, read)| read).next()
+        && opened(&newest, key).is_err()
+    {
+        return Err(Error::Usage(format!(
+            "the newest backup in {url} was sealed with another key: give that --key-file, or another place"
+        )));
+    }
+    let there = bucket.run(bucket.sizes(CHUNKS)).map_err(unreachable)?;
     let name = format!(
         "{}-{}",
         time::format_time(Clock::new().wall())[..19].replace([':', '-'], ""),
         &uuid::Uuid::new_v4().simple().to_string()[..8]
     );
     let folder = tempfile::tempdir()?;
-    let copy = Copy { config, source: &source, bucket: &bucket, earlier: &earlier, folder: folder.path() };
+    let copy = Copy { config, source: &source, bucket: &bucket, there: &there, folder: folder.path() };
     let (log, state) = match cut {
         Some(cut) => {
             let log = copy.log(cut, told)?;
@@ -163,7 +203,9 @@ pub fn create(
         sealed: key.seal(BACKUPS, &name, &secrets, nonce),
         name,
     };
-    let text = serde_json::to_vec_pretty(&manifest).expect("a manifest serialises");
+    let checked = Checked { crc32c: manifest.crc32c(), manifest };
+    let text = serde_json::to_vec_pretty(&checked).expect("a manifest serialises");
+    let manifest = checked.manifest;
     bucket.run(bucket.put_once(&format!("{BACKUPS}/{}.json", manifest.name), text)).map_err(unreachable)?;
     Ok(manifest)
 }
@@ -172,7 +214,8 @@ struct Copy<'a> {
     config: &'a Config,
     source: &'a Source,
     bucket: &'a Bucket,
-    earlier: &'a [Manifest],
+    /// Chunks that have been brought before.
+    there: &'a HashMap<String, u64>,
     folder: &'a Path,
 }
 
@@ -191,7 +234,7 @@ impl Copy<'_> {
         for (at, end, pieces) in all {
             let mut segments: Vec<Segment> = Vec::new();
             for piece in pieces {
-                match self.segment(at, &piece)? {
+                match self.segment(&piece)? {
                     Some(segment) => segments.push(segment),
                     // Trimmed in the meantime, with all that was before.
                     None => segments.clear(),
@@ -204,28 +247,28 @@ impl Copy<'_> {
         Ok(parts)
     }
 
-    /// Brings a piece, unless it has been brought; `None` when it is gone.
-    fn segment(&self, at: At, piece: &Piece) -> Result<Option<Segment>, Error> {
-        let object = format!("segments/{:032x}/{at}/{:020}-{}", self.source.incarnation, piece.base, piece.bytes);
-        let own = format!("{:032x}", self.source.incarnation);
-        let same = |part: &&Part| part.topic == at.topic.name() && part.partition == at.partition;
-        let parts = self.earlier.iter().filter(|m| m.incarnation == own).flat_map(|m| &m.log).filter(same);
-        let known = parts.flat_map(|part| &part.segments).find(|segment| segment.object == object);
-        if let Some(known) = known
-            && self.bucket.run(self.bucket.size(&object)).map_err(unreachable)? == Some(piece.bytes)
-        {
-            return Ok(Some(known.clone()));
-        }
-        match self.bucket.run(self.bucket.bring(&piece.path, piece.bytes, &object)) {
-            Ok((bytes, crc32c)) if bytes == piece.bytes => {
-                Ok(Some(Segment { base: piece.base, bytes, crc32c, object }))
+    /// Brings what is new of a piece; `None` when the piece is gone.
+    fn segment(&self, piece: &Piece) -> Result<Option<Segment>, Error> {
+        let io = |e: std::io::Error| Error::Failed(format!("{}: {e}", piece.path.display()));
+        let file = match std::fs::File::open(&piece.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io(error)),
+        };
+        let mut chunks = Vec::new();
+        let mut done = 0;
+        while done < piece.bytes {
+            let mut bytes = vec![0; CHUNK_BYTES.min(piece.bytes - done) as usize];
+            file.read_exact_at(&mut bytes, done).map_err(io)?;
+            done += bytes.len() as u64;
+            let object = format!("{CHUNKS}/{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes));
+            let chunk = Chunk { bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes), object };
+            if self.there.get(&chunk.object) != Some(&chunk.bytes) {
+                self.bucket.run(self.bucket.put(&chunk.object, bytes.into())).map_err(unreachable)?;
             }
-            Ok((bytes, _)) => {
-                Err(Error::Failed(format!("{} has {bytes} of {} bytes", piece.path.display(), piece.bytes)))
-            }
-            Err(bucket::Error::Io { .. }) if !piece.path.exists() => Ok(None),
-            Err(error) => Err(unreachable(error)),
+            chunks.push(chunk);
         }
+        Ok(Some(Segment { base: piece.base, chunks }))
     }
 
     /// The snapshots of the cut, fetched from where they are and left in the
@@ -284,32 +327,46 @@ fn secrets(config: &Config, config_file: Option<&Path>) -> Result<String, Error>
     Ok(json!(texts).to_string())
 }
 
+/// A backup's name, and the backup; or what is wrong with it.
+type Listed = (String, Result<Manifest, String>);
+
 /// The backups in a place, the newest first.
-fn list(bucket: &Bucket) -> Result<Vec<Manifest>, Error> {
+fn list(bucket: &Bucket) -> Result<Vec<Listed>, Error> {
     let read = bucket.run(bucket.read_all(BACKUPS, ".json")).map_err(unreachable)?;
-    let mut manifests = Vec::new();
-    for (name, bytes) in read {
-        match serde_json::from_slice::<Manifest>(&bytes) {
-            Ok(manifest) if manifest.format == FORMAT => manifests.push(manifest),
-            Ok(manifest) => tracing::warn!(name, format = manifest.format, "a backup of another version is left alone"),
-            Err(error) => tracing::warn!(name, %error, "a backup's manifest is unreadable"),
-        }
+    let mut all = Vec::new();
+    for (file, bytes) in read {
+        let name = file.trim_end_matches(".json").to_owned();
+        let read = match serde_json::from_slice::<Checked>(&bytes) {
+            Err(error) => Err(error.to_string()),
+            Ok(checked) if checked.crc32c != checked.manifest.crc32c() => Err("it is not as it was written".into()),
+            Ok(checked) if checked.manifest.format != FORMAT => {
+                Err(format!("it is of format {}, this program reads {FORMAT}", checked.manifest.format))
+            }
+            Ok(checked) if checked.manifest.name != name => Err("it is of another backup".into()),
+            Ok(checked) => Ok(checked.manifest),
+        };
+        all.push((name, read));
     }
-    manifests.sort_by(|a, b| b.name.cmp(&a.name));
-    Ok(manifests)
+    all.sort_by(|a, b| b.0.cmp(&a.0));
+    Ok(all)
 }
 
 /// A backup in a place: the one with this name, or the newest.
 ///
 /// # Errors
-/// When there is none.
+/// When there is none, or its manifest is damaged.
 pub fn find(url: &str, name: Option<&str>) -> Result<(Bucket, Manifest), Error> {
-    let bucket = Bucket::open(url).map_err(usage)?;
-    let mut all = list(&bucket)?;
-    let known: Vec<String> = all.iter().map(|manifest| manifest.name.clone()).collect();
-    all.retain(|manifest| name.is_none_or(|name| manifest.name == name));
-    match all.into_iter().next() {
-        Some(manifest) => Ok((bucket, manifest)),
+    let bucket = Bucket::existing(url).map_err(usage)?;
+    let all = list(&bucket)?;
+    let known: Vec<String> = all.iter().map(|(name, _)| name.clone()).collect();
+    let found = all.into_iter().find(|(found, _)| name.is_none_or(|name| found == name));
+    match found {
+        Some((_, Ok(manifest))) => Ok((bucket, manifest)),
+        Some((found, Err(why))) => {
+            let others: Vec<String> = known.into_iter().filter(|name| *name != found).collect();
+            let others = if others.is_empty() { String::new() } else { format!("; others are {}", others.join(", ")) };
+            Err(Error::Refused(format!("the manifest of the backup {found} in {url} is damaged: {why}{others}")))
+        }
         None if known.is_empty() => Err(Error::Failed(format!("there is no backup in {url}"))),
         None => Err(Error::Failed(format!("there is no such backup in {url}; there are {}", known.join(", ")))),
     }
@@ -324,14 +381,11 @@ pub fn verify(bucket: &Bucket, manifest: &Manifest, key: Option<&ClusterKey>, to
         opened(manifest, key)?;
     }
     let (mut done, all) = (0, manifest.bytes());
-    for segment in manifest.log.iter().flat_map(|part| &part.segments) {
-        let object = Object { name: &segment.object, bytes: segment.bytes, crc32c: segment.crc32c };
-        let fetched = bucket.run(bucket.fetch(object, None, &mut |bytes| {
-            told("reading the log", done + bytes, all);
-            true
-        }));
-        fetched.map_err(unreachable)?;
-        done += segment.bytes;
+    for chunk in manifest.chunks() {
+        let object = Object { name: &chunk.object, bytes: chunk.bytes, crc32c: chunk.crc32c };
+        bucket.run(bucket.fetch(object, None, &mut |_| true)).map_err(unreachable)?;
+        done += chunk.bytes;
+        told("reading the log", done, all);
     }
     let depot = Depot::in_bucket(bucket.below(STATE));
     for (n, found) in snapshots_of(&depot, manifest)?.iter().enumerate() {
@@ -370,20 +424,57 @@ pub fn restore(
     data_dir: &Path,
     told: Told<'_>,
 ) -> Result<Option<PathBuf>, Error> {
-    let holds = std::fs::read_dir(data_dir).is_ok_and(|mut entries| entries.next().is_some());
-    if holds {
-        return Err(Error::Refused(format!(
-            "{} holds something: restore into a data directory that is empty or not there",
-            data_dir.display()
-        )));
-    }
+    let failed = |path: &Path, e: std::io::Error| Error::Failed(format!("{}: {e}", path.display()));
     let texts = opened(manifest, key)?;
     let draft = draft_of(data_dir)?;
-    if draft.exists() {
-        // Of a restoration that was stopped.
-        std::fs::remove_dir_all(&draft)?;
+    std::fs::create_dir_all(&draft).map_err(|e| failed(&draft, e))?;
+    // Two at once would write into each other; it is the lock that the server takes.
+    let _lock = data::lock(&draft)?;
+    refuse_what_is_there(data_dir)?;
+    // Of a restoration that was killed.
+    for entry in std::fs::read_dir(&draft)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(&path)?;
+        } else if !path.ends_with("LOCK") {
+            std::fs::remove_file(&path)?;
+        }
     }
-    std::fs::create_dir_all(&draft)?;
+    let restored = fill((bucket, manifest), texts, &draft, told);
+    if restored.is_err() {
+        // It holds the space that others need.
+        std::fs::remove_dir_all(&draft).ok();
+    }
+    let configured = restored?;
+    if data_dir.exists() {
+        std::fs::remove_dir(data_dir).map_err(|e| failed(data_dir, e))?;
+    }
+    std::fs::rename(&draft, data_dir).map_err(|e| failed(data_dir, e))?;
+    Ok(configured.then(|| data_dir.join(RESTORED_CONFIGURATION)))
+}
+
+fn refuse_what_is_there(data_dir: &Path) -> Result<(), Error> {
+    let refused = |what: String| {
+        let wanted = "restore into a data directory that is empty or not there";
+        Err(Error::Refused(format!("{} {what}: {wanted}", data_dir.display())))
+    };
+    match std::fs::read_dir(data_dir) {
+        Ok(mut entries) => match entries.next() {
+            Some(_) => refused("holds something".into()),
+            None => Ok(()),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !data_dir.is_symlink() => Ok(()),
+        Err(error) => refused(format!("is no folder that can be used ({error})")),
+    }
+}
+
+/// Restores into a folder; says whether there was a configuration.
+fn fill(
+    (bucket, manifest): (&Bucket, &Manifest),
+    texts: BTreeMap<String, String>,
+    draft: &Path,
+    told: Told<'_>,
+) -> Result<bool, Error> {
     let (mut done, all) = (0, manifest.bytes());
     let log_dir = draft.join("log");
     let mut ends = BTreeMap::new();
@@ -394,13 +485,14 @@ pub fn restore(
         for segment in &part.segments {
             let path = files::path_of(&log_dir, at, segment.base);
             std::fs::create_dir_all(path.parent().unwrap_or(&log_dir))?;
-            let object = Object { name: &segment.object, bytes: segment.bytes, crc32c: segment.crc32c };
-            let fetched = bucket.run(bucket.fetch(object, Some(&path), &mut |bytes| {
-                told("restoring the log", done + bytes, all);
-                true
-            }));
-            fetched.map_err(unreachable)?;
-            done += segment.bytes;
+            // An empty one says where the next record goes.
+            std::fs::File::create(&path)?;
+            for chunk in &segment.chunks {
+                let object = Object { name: &chunk.object, bytes: chunk.bytes, crc32c: chunk.crc32c };
+                bucket.run(bucket.fetch(object, Some(&path), &mut |_| true)).map_err(unreachable)?;
+                done += chunk.bytes;
+                told("restoring the log", done, all);
+            }
         }
     }
     let incarnation = u128::from_str_radix(&manifest.incarnation, 16)
@@ -412,19 +504,13 @@ pub fn restore(
         depot.restore(found, &into, |_, _| true).map_err(unreachable_snapshot)?;
         told("restoring the state", n as u64 + 1, manifest.state.len() as u64);
     }
-    let mut configuration = None;
+    let mut configured = false;
     for (name, text) in texts {
-        let name = if name == CONFIGURATION { RESTORED_CONFIGURATION.to_owned() } else { name };
-        data::write_private(&draft.join(&name), &text)?;
-        if name == RESTORED_CONFIGURATION {
-            configuration = Some(data_dir.join(name));
-        }
+        let is_configuration = name == CONFIGURATION;
+        configured |= is_configuration;
+        data::write_private(&draft.join(if is_configuration { RESTORED_CONFIGURATION } else { &name }), &text)?;
     }
-    if data_dir.exists() {
-        std::fs::remove_dir(data_dir)?;
-    }
-    std::fs::rename(&draft, data_dir)?;
-    Ok(configuration)
+    Ok(configured)
 }
 
 fn draft_of(data_dir: &Path) -> Result<PathBuf, Error> {
@@ -447,7 +533,7 @@ fn unreachable(error: bucket::Error) -> Error {
 fn unreachable_snapshot(error: snapshot::Error) -> Error {
     match error {
         snapshot::Error::Damaged { .. } => Error::Refused(error.to_string()),
-        snapshot::Error::Place { .. } => Error::Unreachable(error.to_string()),
+        snapshot::Error::Place { url, detail } => Error::Unreachable(format!("{url}: {detail}")),
         _ => Error::Failed(error.to_string()),
     }
 }

@@ -17,7 +17,10 @@ pub fn source(config: &Config) -> Result<Source, Error> {
     if !config.kafka {
         let dir = config.data_dir.join("log");
         let Some((incarnation, partitions)) = Embedded::identity_of(&dir)? else {
-            return Err(Error::Unreachable(format!("{} holds no log; give --data-dir", dir.display())));
+            return Err(Error::Unreachable(format!(
+                "{} holds no log: name the data directory of one with --data-dir",
+                dir.display()
+            )));
         };
         let key = cluster_key(config)?;
         return Ok(Source { key, incarnation, partitions, place: Place::Files(dir), depot: depot(), shared });

@@ -127,26 +127,36 @@ fn refused(at: &Path, url: &str, place: &Path) {
         (&["verify", url, "never"], 1, "no such backup"),
         (&["verify", &nothing], 1, "no backup in"),
         (&["create", url, "--key-file", "missing.key"], 2, "missing.key"),
-        (&["create", "ftp://x", "--key-file", "backup.key"], 2, "ftp"),
+        (&["create", "ftp://x", "--key-file", "backup.key"], 2, "file:///…, s3://…"),
+        (&["create", url, "--key-file", "other.key"], 2, "another key"),
+        (&["verify", "file:///nowhere/at/all"], 2, "no such folder"),
     ] {
         let (code, _, error) = backup(at, arguments);
         assert!(code == Some(expected) && error.contains(says), "{arguments:?}: {code:?} {error}");
     }
-    let mut files = vec![place.join("segments")];
-    let largest = loop {
-        let Some(path) = files.pop() else { panic!("no segment") };
-        if path.is_dir() {
-            files.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.metadata().unwrap().len() > 1_000 && path.to_string_lossy().contains("/decisions/") {
-            break path;
-        }
-    };
-    let mut bytes = std::fs::read(&largest).unwrap();
+    let chunks = std::fs::read_dir(place.join("chunks")).unwrap().map(|entry| entry.unwrap().path());
+    let largest = chunks.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let whole = std::fs::read(&largest).unwrap();
+    let mut bytes = whole.clone();
     bytes[500] ^= 1;
     std::fs::write(&largest, &bytes).unwrap();
     // It may belong to an earlier backup: all of them are read.
-    let names = std::fs::read_dir(place.join("backups")).unwrap();
-    let names = names.map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned());
-    let verified: Vec<_> = names.map(|name| backup(at, &["verify", url, &name])).collect();
+    let manifests = std::fs::read_dir(place.join("backups")).unwrap();
+    let mut manifests: Vec<_> = manifests.map(|entry| entry.unwrap().path()).collect();
+    manifests.sort();
+    let name = |path: &std::path::PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
+    let verified: Vec<_> = manifests.iter().map(|path| backup(at, &["verify", url, &name(path)])).collect();
     assert!(verified.iter().any(|(code, _, error)| *code == Some(3) && error.contains("not as it was written")));
+    std::fs::write(&largest, &whole).unwrap();
+    // The newest is not passed over because its manifest cannot be read.
+    let newest = manifests.last().unwrap();
+    let text = std::fs::read_to_string(newest).unwrap();
+    for damaged in [&text[..100], "", &text.replacen("\"end\": ", "\"end\": 1", 1)] {
+        std::fs::write(newest, damaged).unwrap();
+        let (code, _, error) = backup(at, &["verify", url]);
+        assert!(code == Some(3) && error.contains(&name(newest)) && error.contains("others are"), "{error}");
+        let (code, _, error) =
+            backup(empty.path(), &["restore", url, "--key-file", at.join("backup.key").to_str().unwrap()]);
+        assert!(code == Some(3) && std::fs::read_dir(empty.path()).unwrap().next().is_none(), "{error}");
+    }
 }

@@ -26,7 +26,7 @@ th:first-child, td:first-child { text-align: left; } th { font-weight: 600; colo
 svg { display: block; max-width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--ink); }
 svg .soft { fill: var(--soft); } svg .grid { stroke: var(--line); } svg .back { fill: var(--bar); }
 .key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin: 0 .4em 0 0; }
-.legend span { margin-right: 1.4em; }
+.legend > span { margin-right: 1.4em; }
 ";
 
 /// The page.

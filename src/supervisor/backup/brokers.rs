@@ -127,7 +127,7 @@ impl Copy<'_> {
         }
         let mut segments = Vec::new();
         for piece in maker.finish() {
-            segments.extend(self.segment(at, &piece)?);
+            segments.extend(self.segment(&piece)?);
             std::fs::remove_file(&piece.path)?;
         }
         Ok((Part { topic: at.topic.name().into(), partition: at.partition, end, segments }, crc))
