@@ -76,6 +76,8 @@ pub struct Quotas {
     dirty: BTreeSet<u64>,
     /// Whether the record at hand has moved any grants.
     pub moved: bool,
+    /// Requests that have left, since this was opened.
+    released: u64,
 }
 
 impl Quotas {
@@ -369,6 +371,7 @@ impl Engine {
             }
             Judged::Done(late) => {
                 self.quotas.parked.remove(&offset);
+                self.quotas.released += 1;
                 effects.outputs.extend(late.outputs);
                 effects.forwards.extend(late.forwards);
                 match late.reply {
@@ -407,6 +410,11 @@ impl Engine {
         let offsets: Vec<u64> =
             self.quotas.parked.iter().filter(|(_, parked)| theirs(parked)).map(|(offset, _)| *offset).collect();
         offsets.into_iter().try_for_each(|offset| self.run_parked(at, offset, false, effects).map(drop))
+    }
+
+    /// How many requests have waited for a grant and do not any more.
+    pub fn released(&self) -> u64 {
+        self.quotas.released
     }
 
     /// Whether the request at an offset waits for a grant.

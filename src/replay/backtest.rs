@@ -262,8 +262,12 @@ impl Part {
 struct Tallies {
     base: Tally,
     tried: Vec<Tally>,
-    /// Imagined offers of which it is not yet known whether they were really made.
+    /// Offers of versions whose reactions have not been looked at.
     open: Vec<Imagined>,
+    /// Those of which it is not yet known whether they were really made, because
+    /// the request waited for a grant: by part, and how many had been released there
+    /// when it was looked at.
+    held: Vec<(u64, Vec<Imagined>)>,
 }
 
 /// An offer that a version makes.
@@ -291,6 +295,7 @@ impl Run<'_> {
             base: Tally::default(),
             tried: (0..versions).map(|_| Tally::default()).collect(),
             open: Vec::new(),
+            held: parts.iter().map(|_| (0, Vec::new())).collect(),
         };
         let mut forked = false;
         let mut read = 0;
@@ -435,7 +440,20 @@ impl Run<'_> {
             }
             parts[i].tried[v].settle()?;
         }
+        self.release(&parts[i], i, tallies);
         self.react(parts, tallies)
+    }
+
+    /// Takes up the offers that are not held any more.
+    fn release(&self, part: &Part, i: usize, tallies: &mut Tallies) {
+        let engine = part.base.player.machine();
+        let (counted, held) = &mut tallies.held[i];
+        if held.is_empty() || std::mem::replace(counted, engine.released()) == engine.released() {
+            return;
+        }
+        let (still, free) = std::mem::take(held).into_iter().partition(|one| engine.is_waiting(one.offset));
+        *held = still;
+        tallies.open.extend::<Vec<Imagined>>(free);
     }
 
     /// Whether a record of the journal has its effect in a version too.
@@ -513,7 +531,6 @@ impl Run<'_> {
     /// Lets users do to imagined offers what is assumed of them.
     fn react(&self, parts: &mut [Part], tallies: &mut Tallies) -> Result<(), Error> {
         let Assumptions { displayed, answered, .. } = self.plan.assumptions;
-        let mut waiting = Vec::new();
         while let Some(imagined) = tallies.open.pop() {
             let Imagined { version, part, offset, user_id, offered } = &imagined;
             if tallies.base.offers.get(&offered.offer_id) == Some(&offered.survey_id) {
@@ -521,7 +538,7 @@ impl Run<'_> {
                 continue;
             }
             if parts[*part].base.player.machine().is_waiting(*offset) {
-                waiting.push(imagined);
+                tallies.held[*part].1.push(imagined);
                 continue;
             }
             let mut bodies = Vec::new();
@@ -540,7 +557,6 @@ impl Run<'_> {
                 self.follow(parts, (*version, *part, *offset), effects, tallies)?;
             }
         }
-        tallies.open = waiting;
         Ok(())
     }
 }

@@ -12,7 +12,8 @@ pub use source::{Begin, Place, Source, Tape};
 
 use crate::actor::Failure;
 use crate::actor::partition::Stop;
-use crate::{log, store};
+use crate::log;
+use crate::store;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
