@@ -3,15 +3,13 @@
 
 use clap::Args;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::{BrokerArgs, Context, Failure, Format, files, output, progress, serve};
 use crate::clock::Clock;
 use crate::domain::time::{self, Millis};
 use crate::replay::backtest::report::{self, number};
 use crate::replay::backtest::tally::Counts;
-use crate::replay::backtest::{self, Assumptions, Outcome, Plan, Progress};
+use crate::replay::backtest::{self, Assumptions, Outcome, Plan};
 use crate::supervisor;
 use crate::wire::definition::{self, Kind};
 use crate::wire::record::DEFAULT_PROJECT;
@@ -57,29 +55,18 @@ pub async fn run(context: &Context, args: &BacktestArgs) -> Result<(), Failure> 
             return Err(Failure::usage(format!("--html {} is one of the surveys' files", path.display())));
         }
         // Before a long run, not after it.
-        std::fs::write(path, "").map_err(|e| Failure::usage(format!("--html {}: {e}", path.display())))?;
+        std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(|e| Failure::usage(format!("--html {}: {e}", path.display())))?;
     }
     let config = context.config.clone();
-    let progress = Arc::new(Progress::default());
-    let bar = progress::records("trying");
-    let (told, shown) = (progress.clone(), bar.clone());
-    let tried = tokio::task::spawn_blocking(move || {
+    let tried = progress::over_records("trying", move |progress| {
         let source = supervisor::source(&config)?;
-        backtest::run(&source, &plan, &told)
+        backtest::run(&source, &plan, progress)
     });
-    let watch = async {
-        loop {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            shown.set_length(progress.all.load(Ordering::Relaxed));
-            shown.set_position(progress.records.load(Ordering::Relaxed));
-        }
-    };
-    let outcome = tokio::select! {
-        tried = tried => tried.map_err(|e| Failure::failed(e.to_string()))?.map_err(serve::failure),
-        () = watch => unreachable!("it watches for ever"),
-    };
-    bar.finish_and_clear();
-    let outcome = outcome?;
+    let outcome = tried.await?;
     match context.format {
         Format::Json => output::json(&outcome.json()),
         Format::Text => print(&outcome),

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::client::Client;
-use super::{BrokerArgs, Context, Failure, Format, ServerArgs, output, serve};
+use super::progress::blocking;
+use super::{BrokerArgs, Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind;
-use crate::supervisor::Error;
 use crate::supervisor::backup::{self, Cut};
 use crate::wire::seal::ClusterKey;
 
@@ -154,11 +154,6 @@ async fn cut(context: &Context, server: &ServerArgs) -> Result<Cut, Failure> {
     let ends: BTreeMap<String, u64> = serde_json::from_value(said["ends"].clone())
         .map_err(|_| Failure::failed("the server does not say how far its log goes: is it of another version?"))?;
     Ok(Cut { snapshots, ends })
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Failure> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(|e| Failure::failed(e.to_string()))?;
-    done.map_err(serve::failure)
 }
 
 /// On standard error, and only on a terminal.

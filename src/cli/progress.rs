@@ -1,13 +1,46 @@
 //! Progress on standard error, and only on a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-/// A bar over journal records, with rate and the time that is left.
-pub fn records(doing: &'static str) -> ProgressBar {
+use super::{Failure, serve};
+use crate::replay::Progress;
+use crate::supervisor::Error;
+
+/// Runs what blocks, away from the runtime's threads.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(|e| Failure::failed(e.to_string()))?;
+    done.map_err(serve::failure)
+}
+
+/// Runs what reads the journal, with a bar over its records, their rate and the
+/// time that is left.
+pub async fn over_records<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce(&Progress) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Failure> {
     let bar = ProgressBar::new(0);
     let style =
         ProgressStyle::with_template("{prefix} {wide_bar} {human_pos}/{human_len} records, {per_sec}, {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_prefix(doing);
-    bar
+    let progress = Arc::new(Progress::default());
+    let told = progress.clone();
+    let watch = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            bar.set_length(progress.all.load(Ordering::Relaxed));
+            bar.set_position(progress.records.load(Ordering::Relaxed));
+        }
+    };
+    let done = tokio::select! {
+        done = blocking(move || work(&told)) => done,
+        () = watch => unreachable!("it watches for ever"),
+    };
+    bar.finish_and_clear();
+    done
 }

@@ -2,19 +2,18 @@
 //! compared with what was decided, and put in its place.
 
 use clap::{Args, Subcommand};
-use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use super::{BrokerArgs, Context, Failure, Format, backtest, output, progress, serve};
+use super::progress::{blocking, over_records};
+use super::{BrokerArgs, Context, Failure, Format, backtest, output};
 use crate::clock::Clock;
 use crate::domain::rate::Rate;
+use crate::replay::Progress;
 use crate::replay::backtest::report::number;
-use crate::replay::shadow::{self, Manner, Progress, Shadow};
-use crate::supervisor::{self, Error, promote};
+use crate::replay::shadow::{self, Manner, Shadow};
+use crate::supervisor::{self, promote};
 
 /// Differences shown as text.
 const SHOWN: usize = 20;
@@ -98,8 +97,7 @@ pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
         }
         What::Run { from, manner } => {
             let (from, manner) = (moment(from)?, manner.manner());
-            let bar = progress::records("replaying");
-            let ran = watched(&bar, move |progress| {
+            let ran = over_records("replaying", move |progress| {
                 let source = supervisor::source(&config)?;
                 Shadow::open_or_begin(&source, &dir, from)?.run(&source, None, manner, progress)
             });
@@ -131,8 +129,8 @@ pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
         }
         What::Promote { manner } => {
             let manner = manner.manner();
-            let bar = progress::records("replaying the rest");
-            let promoted = watched(&bar, move |progress| promote::promote(&config, &dir, manner, progress)).await?;
+            let promote = move |progress: &Progress| promote::promote(&config, &dir, manner, progress);
+            let promoted = over_records("replaying the rest", promote).await?;
             let before = promoted.before.as_ref().map(|path| path.display().to_string());
             let text = match &before {
                 Some(before) => format!(
@@ -158,33 +156,6 @@ pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Failure> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(|e| Failure::failed(e.to_string()))?;
-    done.map_err(serve::failure)
-}
-
-/// Runs with a bar that follows.
-async fn watched<T: Send + 'static>(
-    bar: &ProgressBar,
-    work: impl FnOnce(&Progress) -> Result<T, Error> + Send + 'static,
-) -> Result<T, Failure> {
-    let progress = Arc::new(Progress::default());
-    let told = progress.clone();
-    let watch = async {
-        loop {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            bar.set_length(progress.all.load(Ordering::Relaxed));
-            bar.set_position(progress.records.load(Ordering::Relaxed));
-        }
-    };
-    let done = tokio::select! {
-        done = blocking(move || work(&told)) => done,
-        () = watch => unreachable!("it watches for ever"),
-    };
-    bar.finish_and_clear();
-    done
 }
 
 fn show_plan(context: &Context, planned: &Value) {

@@ -10,15 +10,16 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::explain::has_limits;
-use super::{Begin, Error, Source, Tape};
+use super::{Begin, Error, Progress, Source, Tape};
 use crate::actor::Effects;
 use crate::actor::checkpoint::Meta;
 use crate::actor::player::Player;
 use crate::domain::decision::{Decision, Offered};
+use crate::domain::id;
 use crate::domain::json::Json;
 use crate::domain::record::{Answers as Said, Body, Context, Given, Record, Target};
 use crate::domain::survey::{QuestionType, Status, Survey};
@@ -32,10 +33,10 @@ use crate::wire::record::{Decoded, Define, Defined, Forward, Internal};
 use crate::wire::topic::Topic;
 use tally::{Beside, Counts, Tally};
 
-/// Users kept decoded, of each run in each partition.
-const CACHED_USERS: usize = 200_000;
-/// Changed state that is brought to a store.
-const DIRTY_BYTES: usize = 32 << 20;
+/// Users kept decoded, and changed state that is not yet in a store, of all runs
+/// that go on side by side.
+const CACHED_USERS: usize = 800_000;
+const DIRTY_BYTES: usize = 256 << 20;
 
 /// What is to be tried, on what, supposing what.
 pub struct Plan {
@@ -95,13 +96,6 @@ pub struct Outcome {
     /// Of all threads, reading alone.
     pub read_in: Duration,
     pub threads: usize,
-}
-
-/// How far a run is, for whoever watches.
-#[derive(Debug, Default)]
-pub struct Progress {
-    pub records: AtomicU64,
-    pub all: AtomicU64,
 }
 
 /// Reads the journal and counts. Nothing is written but to a folder that goes
@@ -201,19 +195,23 @@ fn has_quotas(source: &Source, plan: &Plan, begins: &[Begin]) -> Result<bool, Er
 struct Stage {
     player: Player<Engine>,
     store: Arc<Store>,
+    /// Its share of what all may keep in memory.
+    share: usize,
 }
 
 impl Stage {
-    fn open(source: &Source, project: &str, partition: u32, begin: (Arc<Store>, Meta)) -> Result<Stage, Error> {
+    fn open(source: &Source, plan: &Plan, partition: u32, begin: (Arc<Store>, Meta)) -> Result<Stage, Error> {
         let (store, meta) = begin;
-        let mut engine = Engine::open(store.clone(), (partition, source.partitions), CACHED_USERS)?;
-        engine.watch(project);
-        Ok(Stage { player: Player::new(source.key.clone(), partition, source.incarnation, meta, engine), store })
+        // All partitions may be read as one.
+        let share = source.partitions as usize * (plan.versions.len() + 1);
+        let mut engine = Engine::open(store.clone(), (partition, source.partitions), CACHED_USERS / share)?;
+        engine.watch(&plan.project);
+        Ok(Stage { player: Player::new(source.key.clone(), partition, source.incarnation, meta, engine), store, share })
     }
 
     /// Keeps what is in memory within bounds.
     fn settle(&mut self) -> Result<(), Error> {
-        if self.player.dirty_bytes() >= DIRTY_BYTES {
+        if self.player.dirty_bytes() >= DIRTY_BYTES / self.share {
             self.player.checkpoint(&self.store, Batch::default())?;
         }
         Ok(())
@@ -237,7 +235,7 @@ struct Part {
 impl Part {
     fn new(source: &Source, plan: &Plan, partition: u32, begin: Begin) -> Result<Part, Error> {
         let tape = source.tape(At { topic: Topic::Events, partition }, begin.meta.next);
-        let base = Stage::open(source, &plan.project, partition, (begin.store, begin.meta))?;
+        let base = Stage::open(source, plan, partition, (begin.store, begin.meta))?;
         Ok(Part { partition, tape, unread: VecDeque::new(), over: false, base, tried: Vec::new(), sent: Vec::new() })
     }
 
@@ -343,7 +341,7 @@ impl Run<'_> {
                 let path = self.folder.join(format!("{}-try-{version}", part.partition));
                 part.base.store.checkpoint(&path)?;
                 let begin = (self.source.store(&path)?, part.base.player.meta.clone());
-                part.tried.push(Stage::open(self.source, &self.plan.project, part.partition, begin)?);
+                part.tried.push(Stage::open(self.source, self.plan, part.partition, begin)?);
             }
         }
         for (v, version) in self.plan.versions.iter().enumerate() {
@@ -418,12 +416,11 @@ impl Run<'_> {
         if !forked {
             return Ok(());
         }
-        let made: Vec<(String, String)> = tallies
+        let made: Vec<(String, Offered)> = tallies
             .base
             .count(&as_it_was)
             .into_iter()
-            .filter_map(|decision| decision.survey.as_ref())
-            .map(|offered| (offered.offer_id.clone(), offered.survey_id.clone()))
+            .filter_map(|decision| Some((decision.user_id.clone(), decision.survey.clone()?)))
             .collect();
         for (v, version) in self.plan.versions.iter().enumerate() {
             let sent = &parts[i].sent;
@@ -433,9 +430,10 @@ impl Run<'_> {
             };
             let effects = parts[i].tried[v].player.play(record, &wanted)?;
             let decisions = self.follow(parts, (v, i, record.offset), effects.unwrap_or_default(), tallies)?;
-            for (offer_id, survey_id) in &made {
+            for (user_id, Offered { offer_id, survey_id, .. }) in &made {
                 if !tallies.tried[v].agrees(&tallies.base, offer_id) {
-                    tallies.tried[v].note_shut(offer_id, survey_id, decisions.first());
+                    let instead = decisions.iter().find(|decision| decision.user_id == *user_id);
+                    tallies.tried[v].note_shut(offer_id, survey_id, instead);
                 }
             }
             parts[i].tried[v].settle()?;
@@ -505,6 +503,8 @@ impl Run<'_> {
             for decision in tallies.tried[v].count(&items) {
                 let Some(offered) = decision.survey.clone() else { continue };
                 let user_id = decision.user_id.clone();
+                // Of its trigger, which may have waited.
+                let offset = id::offer_place(&offered.offer_id).map_or(offset, |(_, offset)| offset);
                 tallies.open.push(Imagined { version: v, part: i, offset, user_id, offered });
             }
             decisions.extend(items.into_iter().filter_map(|item| match item {

@@ -4,16 +4,25 @@
 
 pub mod backtest;
 pub mod explain;
-mod recorded;
+pub mod recorded;
 pub mod shadow;
 mod source;
 
 pub use source::{Begin, Place, Source, Tape};
 
+use std::sync::atomic::AtomicU64;
+
 use crate::actor::Failure;
 use crate::actor::partition::Stop;
 use crate::log;
 use crate::store;
+
+/// How far a run is, for whoever watches.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub records: AtomicU64,
+    pub all: AtomicU64,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -70,7 +70,8 @@ pub struct Recorded {
     from: u64,
     /// Decisions of journal records below are gone from the topic.
     floor: u64,
-    /// The largest source that has been read.
+    /// The smallest and the largest source that has been read.
+    lowest: Option<u64>,
     furthest: u64,
     met: (HashSet<Bytes>, VecDeque<Bytes>),
     patient: bool,
@@ -92,15 +93,25 @@ impl Recorded {
             ahead: HashMap::new(),
             from,
             floor: 0,
+            lowest: None,
             furthest: 0,
             met: Default::default(),
             patient: true,
         };
         if bounds.start > 0 && begins <= bounds.start {
-            recorded.read()?;
-            recorded.floor = recorded.ahead.values().map(|(source, _)| *source).min().unwrap_or(u64::MAX);
+            while recorded.lowest.is_none() && recorded.read()? {}
+            recorded.floor = recorded.lowest.unwrap_or(u64::MAX);
         }
         Ok(recorded)
+    }
+
+    /// Whether anything is on record from the journal's record at `from` on.
+    ///
+    /// # Errors
+    /// When the topic cannot be read.
+    pub fn goes_on(&mut self) -> Result<bool, Error> {
+        while self.ahead.is_empty() && self.read()? {}
+        Ok(!self.ahead.is_empty())
     }
 
     /// Whether there was anything to read.
@@ -108,6 +119,7 @@ impl Recorded {
         let records = self.tape.read()?;
         for record in &records {
             let Some((id, source, value)) = decision(record, self.partition) else { continue };
+            self.lowest = Some(self.lowest.map_or(source, |lowest| lowest.min(source)));
             self.furthest = self.furthest.max(source);
             if source >= self.from && !self.met.0.contains(&id) {
                 self.ahead.entry(id).or_insert((source, value));
@@ -180,7 +192,12 @@ impl Recorded {
 
     /// The journal has been replayed below `next`: what is still unmet is not
     /// decided any more.
-    pub fn passed(&mut self, next: u64, counts: &mut Compared) -> Vec<Difference> {
+    ///
+    /// # Errors
+    /// When the topic cannot be read.
+    pub fn passed(&mut self, next: u64, counts: &mut Compared) -> Result<Vec<Difference>, Error> {
+        // Of what is not decided any more nobody has asked.
+        while self.furthest < next && self.read()? {}
         let mut gone: Vec<Difference> = Vec::new();
         self.ahead.retain(|_, (source, value)| {
             if *source < next {
@@ -191,7 +208,7 @@ impl Recorded {
         self.from = next;
         gone.sort_by_key(|difference| difference.offset);
         counts.only_recorded += gone.len() as u64;
-        gone
+        Ok(gone)
     }
 }
 

@@ -3,17 +3,19 @@
 //! moment and goes on where it was; in the end it can take the place of the state
 //! that serves.
 
+mod notes;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::recorded::{Compared, Difference, Recorded};
-use super::{Begin, Error, Source};
+use super::recorded::Recorded;
+use super::{Begin, Error, Progress, Source};
 use crate::actor::checkpoint::Meta;
 use crate::actor::player::{self, Player};
 use crate::clock::Clock;
@@ -24,19 +26,12 @@ use crate::engine::Engine;
 use crate::log::At;
 use crate::store::{Batch, Family, Store};
 use crate::wire::topic::Topic;
+use notes::{COUNTS, Counts, Kept, Notes, OPEN, Open, load};
 
 const PLAN: &str = "plan.json";
 const CACHED_USERS: usize = 400_000;
 const CHECKPOINT_BYTES: usize = 32 << 20;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
-/// Differences kept with both sides, of each partition; all are counted.
-const KEPT_DIFFERENCES: u64 = 10_000;
-/// Key of the counts, beside the checkpoint that they belong to.
-const COUNTS: &[u8] = b"replay";
-/// Key of the decisions that were not on record yet.
-const OPEN: &[u8] = b"replay-open";
-/// So many of them are compared later, of each partition.
-const MAX_OPEN: usize = 10_000;
 /// How long a plan tries how fast it goes.
 const TRIAL: Duration = Duration::from_secs(1);
 
@@ -61,27 +56,11 @@ struct Beginning {
     snapshot: Option<String>,
 }
 
-/// What a partition's replay has come to; written with its state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Counts {
-    records: u64,
-    compared: Compared,
-    kept: u64,
-}
-
 /// How a run goes about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Manner {
     pub threads: usize,
     pub rate: Option<Rate>,
-}
-
-/// How far a run is, for whoever watches.
-#[derive(Debug, Default)]
-pub struct Progress {
-    pub records: AtomicU64,
-    pub all: AtomicU64,
 }
 
 /// What a run has done.
@@ -364,8 +343,9 @@ impl Shadow {
         if meta.next >= end && open.is_empty() {
             return Ok(Duration::ZERO);
         }
-        let counts = load(&store, COUNTS)?;
-        let kept = Kept::open(&self.differences_path(partition), meta.next)?;
+        same_journal(source, partition, &meta)?;
+        let counts: Counts = load(&store, COUNTS)?;
+        let kept = Kept::open(&self.differences_path(partition), counts.kept_bytes)?;
         let next = meta.next;
         let from = open.iter().map(|open| open.offset).min().unwrap_or(next);
         let recorded = Recorded::open(source, partition, (from, meta.now - meta.ahead))?;
@@ -502,6 +482,23 @@ fn remove(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// What comes next must stand behind what the state was made from.
+fn same_journal(source: &Source, partition: u32, meta: &Meta) -> Result<(), Error> {
+    let journal = At { topic: Topic::Events, partition };
+    if meta.next <= source.bounds(journal)?.start {
+        return Ok(());
+    }
+    let last = source.tape(journal, meta.next - 1).read()?;
+    if last.first().is_none_or(|record| record.crc != meta.crc) {
+        return Err(Error::Refused(format!(
+            "{journal} holds another record at {} than the replay was made from: end it with `askwhen replay abort` and \
+             begin anew",
+            meta.next - 1
+        )));
+    }
+    Ok(())
+}
+
 fn none(dir: &Path) -> Error {
     Error::Usage(format!("there is no replay in {}: `askwhen replay run` begins one", dir.display()))
 }
@@ -532,112 +529,10 @@ fn store_path(dir: &Path, partition: u32) -> PathBuf {
     dir.join("engine").join(partition.to_string())
 }
 
-/// A decision that was not on record yet.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Open {
-    offset: u64,
-    id: String,
-    value: String,
-}
-
-fn load<T: serde::de::DeserializeOwned + Default>(store: &Store, key: &[u8]) -> Result<T, Error> {
-    let stored = store.get(Family::Meta, key)?;
-    let read = stored.map(|bytes| serde_json::from_slice(&bytes)).transpose();
-    Ok(read.map_err(|e| Error::Refused(format!("the replay's notes are unreadable: {e}")))?.unwrap_or_default())
-}
-
 /// Forgets what the replay noted in a store; for whoever takes it up.
 pub fn forget_counts(batch: &mut Batch) {
     batch.delete(Family::Meta, COUNTS);
     batch.delete(Family::Meta, OPEN);
-}
-
-/// What is found out about a partition on the way.
-struct Notes {
-    partition: u32,
-    counts: Counts,
-    open: Vec<Open>,
-    kept: Kept,
-    recorded: Recorded,
-}
-
-impl Notes {
-    fn compare(&mut self, offset: u64, id: &str, value: &bytes::Bytes) -> Result<(), Error> {
-        let counts = &mut self.counts;
-        let before = counts.compared.not_yet_recorded;
-        let found = self.recorded.compare(offset, (id, value), &mut counts.compared)?;
-        if counts.compared.not_yet_recorded > before && self.open.len() < MAX_OPEN {
-            let value = String::from_utf8_lossy(value).into_owned();
-            self.open.push(Open { offset, id: id.to_owned(), value });
-        }
-        found.map_or(Ok(()), |difference| self.kept.push(self.partition, &difference, &mut counts.kept))
-    }
-
-    /// Differences first, then state and counts in one batch: what is counted is kept.
-    fn checkpoint(&mut self, player: &mut Player<Engine>, store: &Store) -> Result<(), Error> {
-        for difference in self.recorded.passed(player.meta.next, &mut self.counts.compared) {
-            self.kept.push(self.partition, &difference, &mut self.counts.kept)?;
-        }
-        self.kept.sync()?;
-        let mut more = Batch::default();
-        more.put(Family::Meta, COUNTS, serde_json::to_vec(&self.counts).expect("counts serialise"));
-        more.put(Family::Meta, OPEN, serde_json::to_vec(&self.open).expect("decisions serialise"));
-        Ok(player.checkpoint(store, more)?)
-    }
-}
-
-/// The file of a partition's differences.
-struct Kept {
-    file: BufWriter<File>,
-}
-
-impl Kept {
-    /// Goes on with a file; what came after the last checkpoint comes again.
-    fn open(path: &Path, next: u64) -> Result<Kept, Error> {
-        let mut lines = Vec::new();
-        if let Ok(file) = File::open(path) {
-            for line in BufReader::new(file).lines() {
-                let Ok(line) = line else { break };
-                // Cut short by a crash.
-                let Ok(value) = serde_json::from_str::<Value>(&line) else { break };
-                if value["offset"].as_u64().is_some_and(|offset| offset < next) {
-                    lines.push(line);
-                }
-            }
-        }
-        let mut file = BufWriter::new(File::create(path)?);
-        for line in lines {
-            writeln!(file, "{line}")?;
-        }
-        Ok(Kept { file })
-    }
-
-    fn push(&mut self, partition: u32, difference: &Difference, kept: &mut u64) -> Result<(), Error> {
-        if *kept >= KEPT_DIFFERENCES {
-            return Ok(());
-        }
-        *kept += 1;
-        let side = |bytes: &Option<bytes::Bytes>| -> Value {
-            bytes.as_ref().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
-        };
-        let (recorded, replayed) = (side(&difference.recorded), side(&difference.replayed));
-        let either = if recorded.is_null() { &replayed } else { &recorded };
-        let line = json!({
-            "partition": partition,
-            "offset": difference.offset,
-            "decision_id": either["decision_id"],
-            "user_id": either["user_id"],
-            "recorded": recorded,
-            "replayed": replayed,
-        });
-        Ok(writeln!(self.file, "{line}")?)
-    }
-
-    fn sync(&mut self) -> Result<(), Error> {
-        self.file.flush()?;
-        Ok(self.file.get_ref().sync_data()?)
-    }
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {

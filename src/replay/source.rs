@@ -162,7 +162,7 @@ impl Source {
         if start > 0 {
             return Err(Error::Refused(format!(
                 "{at} begins at {start}: what was before has been trimmed, and no snapshot from before that time is \
-                 there to begin with"
+                 there that these rules (version {LOGIC_VERSION}) can begin with"
             )));
         }
         let meta = Meta::new(self.incarnation, self.partitions, LOGIC_VERSION);

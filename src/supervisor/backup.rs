@@ -5,11 +5,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
-use super::snapshots;
+use super::snapshots::{self, Role};
 use super::{Error, data, source};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -145,7 +145,10 @@ pub fn cut_at_rest(config: &Config) -> Result<Option<Cut>, Error> {
             log_dir.display()
         )));
     };
-    let Ok(_lock) = data::lock(&config.data_dir) else { return Ok(None) };
+    let _lock = match data::lock(&config.data_dir) {
+        Err(Error::Refused(_)) => return Ok(None),
+        locked => locked?,
+    };
     let log = std::sync::Arc::new(Embedded::open(&log_dir, partitions, Clock::new())?);
     let taken = snapshots::take_at_rest(config, &Log::Embedded(log.clone()));
     let ends = log.cut();
@@ -188,6 +191,7 @@ pub fn create(
         }
         None => copy.brokers(told)?,
     };
+    needs_state(&log, &state)?;
     let secrets = secrets(config, config_file)?;
     let mut nonce = [0; 24];
     getrandom::fill(&mut nonce).map_err(|e| Error::Failed(e.to_string()))?;
@@ -208,6 +212,27 @@ pub fn create(
     let manifest = checked.manifest;
     bucket.run(bucket.put_once(&format!("{BACKUPS}/{}.json", manifest.name), text)).map_err(unreachable)?;
     Ok(manifest)
+}
+
+/// What has been trimmed is known from snapshots alone.
+fn needs_state(log: &[Part], state: &[String]) -> Result<(), Error> {
+    for part in log.iter().filter(|part| part.segments.first().is_some_and(|first| first.base > 0)) {
+        let role = match Topic::by_name(&part.topic) {
+            Some(Topic::Events) => Role::Engine,
+            Some(topic) if Role::Delivery.trimmed().contains(&topic) => Role::Delivery,
+            _ => continue,
+        };
+        let prefix = format!("{}/{}/", role.name(), part.partition);
+        if !state.iter().any(|name| name.starts_with(&prefix)) {
+            return Err(Error::Failed(format!(
+                "{}/{} has been trimmed, and there is no snapshot of the {} there: see /readyz, then try again",
+                part.topic,
+                part.partition,
+                role.name()
+            )));
+        }
+    }
+    Ok(())
 }
 
 struct Copy<'a> {
@@ -459,10 +484,18 @@ fn refuse_what_is_there(data_dir: &Path) -> Result<(), Error> {
         Err(Error::Refused(format!("{} {what}: {wanted}", data_dir.display())))
     };
     match std::fs::read_dir(data_dir) {
-        Ok(mut entries) => match entries.next() {
-            Some(_) => refused("holds something".into()),
-            None => Ok(()),
-        },
+        Ok(mut entries) => {
+            let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
+            let parent = data_dir.canonicalize()?.parent().map(Path::to_owned).unwrap_or_default();
+            match entries.next() {
+                Some(_) => refused("holds something".into()),
+                // It is put in place by renaming.
+                None if data_dir.is_symlink() || device(data_dir) != device(&parent) => {
+                    refused("is a mount point or a link, name a folder below it".into())
+                }
+                None => Ok(()),
+            }
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !data_dir.is_symlink() => Ok(()),
         Err(error) => refused(format!("is no folder that can be used ({error})")),
     }

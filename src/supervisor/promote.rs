@@ -2,6 +2,7 @@
 //! the books of the runtime (places, sequence numbers) stay what they are, and what
 //! the engine knows is the replay's.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,15 +14,19 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::LOGIC_VERSION;
 use crate::domain::time;
-use crate::log::{Kafka, LeaseChange, Log, Membership};
-use crate::replay::shadow::{self, Manner, Progress, Shadow};
-use crate::replay::{Place, Source};
+use crate::log::{Kafka, Lease, LeaseChange, Log};
+use crate::replay::recorded::Recorded;
+use crate::replay::shadow::{self, Manner, Shadow};
+use crate::replay::{Place, Progress, Source};
 use crate::store::snapshot::Subject;
 use crate::store::{Batch, Family, Rocks, Store};
 use crate::wire::topic::Topic;
 
 /// Key of the replay that a state came from.
 const PROMOTED: &[u8] = b"promoted";
+/// What to do when the state that serves was not written down to its end.
+const AGAIN: &str = "start the server once more and stop it in order, then promote. On Kafka, let nothing be written \
+                     to the journal, wait some seconds, run `askwhen snapshot create`, and stop the engines";
 /// How long the group may take to give all partitions to whoever is alone.
 const ALONE_WITHIN: Duration = Duration::from_secs(45);
 
@@ -77,6 +82,14 @@ impl Promotion<'_> {
             }
             Ok(Store::Rocks(Rocks::open_read_only(&path, Family::ENGINE)?))
         };
+        let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev());
+        if device(&self.shadow.stores_dir()).ok() != device(&serving).ok() && self.shadow.stores_dir().exists() {
+            return Err(Error::Refused(format!(
+                "{} is on another file system than {}: replay into a folder on the same one",
+                self.shadow.stores_dir().display(),
+                serving.display()
+            )));
+        }
         let before = self.config.data_dir.join(format!("replaced-{}", self.shadow.id()));
         let mut differences = 0;
         // Killed right after it: only the rest is left to do.
@@ -85,7 +98,7 @@ impl Promotion<'_> {
             let metas = (0..self.source.partitions).map(live).collect::<Result<Vec<Meta>, _>>()?;
             differences = self.meet(&metas)?;
             for (partition, live) in (0..).zip(metas) {
-                self.adopt(partition, Meta { logic_version: LOGIC_VERSION, ..live })?;
+                self.adopt(partition, next_generation(live))?;
             }
             let cwd = rustix::fs::CWD;
             let flags = rustix::fs::RenameFlags::EXCHANGE;
@@ -102,7 +115,7 @@ impl Promotion<'_> {
     /// The state that processes on Kafka take up: the newest snapshots.
     fn for_all(&self) -> Result<Promoted, Error> {
         let Place::Brokers(log) = &self.source.place else { unreachable!("asked for on brokers alone") };
-        let _alone = alone(self.config, self.source, log.partitions())?;
+        let alone = Alone::wait(self.config, self.source, log.partitions())?;
         let depot = self.source.depot.as_ref().map_err(|why| Error::Usage(why.clone()))?;
         let folder = tempfile::tempdir()?;
         let own = format!("{:032x}", self.source.incarnation);
@@ -125,7 +138,7 @@ impl Promotion<'_> {
         }
         let differences = self.meet(&metas)?;
         for (partition, live) in (0..).zip(metas) {
-            let meta = Meta { logic_version: LOGIC_VERSION, generation: live.generation + 1, ..live };
+            let meta = next_generation(live);
             let store = self.adopt(partition, meta.clone())?;
             let copy = folder.path().join(format!("{partition}-copy"));
             store.checkpoint(&copy)?;
@@ -141,6 +154,7 @@ impl Promotion<'_> {
                 created_at: Clock::new().wall(),
                 writer: uuid::Uuid::new_v4().simple().to_string(),
             };
+            alone.check()?;
             depot.write(subject, &copy, None).map_err(|e| Error::Unreachable(e.to_string()))?;
         }
         self.shadow.remove()?;
@@ -159,8 +173,15 @@ impl Promotion<'_> {
             if meta.next > live.next {
                 return Err(Error::Refused(format!(
                     "partition {partition} is replayed up to {}, and the state that serves was written down at {}: \
-                     start the server once more and stop it in order, then promote",
+                     {AGAIN}",
                     meta.next, live.next
+                )));
+            }
+            // What was decided since would be on record, and not in the state.
+            if Recorded::open(self.source, partition, (live.next, live.now - live.ahead))?.goes_on()? {
+                return Err(Error::Refused(format!(
+                    "partition {partition} has decided more than the state that was written down at {}: {AGAIN}",
+                    live.next
                 )));
             }
         }
@@ -200,29 +221,48 @@ fn meta_of(store: &Store, partition: u32) -> Result<Meta, Error> {
     })
 }
 
-/// Owns every partition of the engine's group, so that nobody decides meanwhile.
-fn alone(config: &Config, source: &Source, partitions: u32) -> Result<Membership, Error> {
-    let log = Log::Kafka(Kafka::connect(kafka_settings(config, source.key.check()))?);
-    let lease = log.lease("engine", Topic::Events)?;
-    let deadline = Instant::now() + ALONE_WITHIN;
-    let mut owned = std::collections::BTreeSet::new();
-    while owned.len() < partitions as usize {
-        match lease.changes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(LeaseChange::Assigned(given)) => owned.extend(given),
-            Ok(LeaseChange::Revoked { partitions, done, .. }) => {
-                owned.retain(|partition| !partitions.contains(partition));
-                // The group may not be waiting any more.
-                done.send(()).ok();
-            }
-            Err(_) => {
-                let since = time::format_duration(ALONE_WITHIN.as_millis() as i64);
-                return Err(Error::Refused(format!(
-                    "other processes run the engine: of {partitions} partitions the group gave {} in {since}. Stop \
-                     them all, then promote",
-                    owned.len()
-                )));
+/// The books of a state, for the one that takes its place.
+fn next_generation(live: Meta) -> Meta {
+    Meta { logic_version: LOGIC_VERSION, generation: live.generation + 1, ..live }
+}
+
+/// Every partition of the engine's group, so that nobody decides meanwhile.
+struct Alone {
+    lease: Lease,
+}
+
+impl Alone {
+    fn wait(config: &Config, source: &Source, partitions: u32) -> Result<Alone, Error> {
+        let log = Log::Kafka(Kafka::connect(kafka_settings(config, source.key.check()))?);
+        let lease = log.lease("engine", Topic::Events)?;
+        let deadline = Instant::now() + ALONE_WITHIN;
+        let mut owned = std::collections::BTreeSet::new();
+        while owned.len() < partitions as usize {
+            match lease.changes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(LeaseChange::Assigned(given)) => owned.extend(given),
+                Ok(LeaseChange::Revoked { partitions, done, .. }) => {
+                    owned.retain(|partition| !partitions.contains(partition));
+                    // The group may not be waiting any more.
+                    done.send(()).ok();
+                }
+                Err(_) => {
+                    let since = time::format_duration(ALONE_WITHIN.as_millis() as i64);
+                    return Err(Error::Refused(format!(
+                        "other processes run the engine: of {partitions} partitions the group gave {} in {since}. \
+                         Stop them all, then promote",
+                        owned.len()
+                    )));
+                }
             }
         }
+        Ok(Alone { lease })
     }
-    Ok(lease.membership)
+
+    /// Whoever joins takes partitions away.
+    fn check(&self) -> Result<(), Error> {
+        match self.lease.changes.try_recv() {
+            Err(std::sync::mpsc::TryRecvError::Empty) => Ok(()),
+            _ => Err(Error::Refused("another process has begun to run the engine: stop it, then promote again".into())),
+        }
+    }
 }

@@ -50,7 +50,7 @@ impl Role {
     }
 
     /// Topics whose records below a snapshot's positions are in it.
-    fn trimmed(self) -> &'static [Topic] {
+    pub fn trimmed(self) -> &'static [Topic] {
         match self {
             Role::Engine => &[Topic::Events],
             Role::Delivery => {

@@ -124,12 +124,21 @@ impl Maker {
         }
         let mut frame = BytesMut::new();
         frame::encode(&mut frame, record, self.next, appended_at, self.next);
+        if frame.len() > frame::MAX_FRAME_BYTES || record.headers.len() > usize::from(u16::MAX) {
+            return Err(Error::Refused(format!(
+                "{} holds a record of {} bytes at {}, which is more than an embedded log takes",
+                self.at,
+                frame.len(),
+                self.next
+            )));
+        }
         let written = self.current.1.write_all(&frame);
         written.map_err(|e| Error::io(self.at.to_string(), &e))?;
         self.current.2 += frame.len() as u64;
         self.next += 1;
         let read = frame::decode(&frame.freeze());
-        Ok(read.map_or(0, |read| read.record.crc))
+        let unreadable = |_| Error::Refused(format!("{} holds a record that no frame can", self.at));
+        read.map(|read| read.record.crc).map_err(unreadable)
     }
 
     /// What has been made.

@@ -85,6 +85,7 @@ impl Follower {
     /// When a file cannot be read.
     pub fn read(&mut self) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
+        let mut rolled = None;
         loop {
             if self.current.is_none() && !self.open_first()? {
                 return Ok(records);
@@ -104,9 +105,15 @@ impl Follower {
                 return Ok(records);
             }
             let base = *base;
-            if inside == 0 && !self.open_after(base)? {
-                return Ok(records);
+            if inside > 0 {
+                continue;
             }
+            let Some(next) = self.bases().into_iter().find(|next| *next > base) else { return Ok(records) };
+            // Something may have been written here before the next one was begun.
+            if rolled == Some(next) {
+                self.open(next)?;
+            }
+            rolled = Some(next);
         }
     }
 
@@ -130,10 +137,5 @@ impl Follower {
         let bases = self.bases();
         let before = bases.iter().rfind(|base| **base <= self.from).or(bases.first());
         before.map_or(Ok(false), |base| self.open(*base))
-    }
-
-    fn open_after(&mut self, base: u64) -> Result<bool, Error> {
-        let next = self.bases().into_iter().find(|next| *next > base);
-        next.map_or(Ok(false), |next| self.open(next))
     }
 }

@@ -12,8 +12,7 @@ use crate::clock::Clock;
 use crate::log::embedded::files::Maker;
 use crate::log::{At, New, Record};
 use crate::store::snapshot::{Depot, Manifest as Snapshot, Subject};
-use crate::store::{Batch, Family, Rocks, Shared, Store};
-use crate::supervisor::STORE_MEMORY_BYTES;
+use crate::store::{Batch, Family, Rocks, Store};
 use crate::supervisor::snapshots::Role;
 use crate::wire::record::{self, Decoded, Internal};
 use crate::wire::topic::Topic;
@@ -39,8 +38,6 @@ impl Copy<'_> {
             }
             Ok(ends)
         };
-        // What partitions have told each other up to here is sure to have its cause below.
-        let told_each_other = ends(&[Topic::Events])?;
         let of_delivery = [Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d, Topic::Dead];
         let others = Topic::ALL
             .iter()
@@ -48,6 +45,9 @@ impl Copy<'_> {
             .filter(|topic| !of_delivery.contains(topic) && !matches!(topic, Topic::Events | Topic::Replies));
         let mut all = ends(&of_delivery)?;
         all.extend(ends(&others.collect::<Vec<_>>())?);
+        // What partitions have told each other up to here is sure to have its cause
+        // below, and what came of it is not further than this.
+        let told_each_other = ends(&[Topic::Events])?;
         all.extend(ends(&[Topic::Events])?);
         let metas: BTreeMap<u32, Meta> = snapshots
             .iter()
@@ -88,7 +88,7 @@ impl Copy<'_> {
         let dir = self.folder.join(format!("{}-{partition}", role.name()));
         theirs.restore(&manifest, &dir, |_, _| true).map_err(unreachable_snapshot)?;
         let families = if role == Role::Engine { Family::ENGINE } else { Family::DELIVERY };
-        let store = Store::Rocks(Rocks::open(&dir, families, &Shared::new(STORE_MEMORY_BYTES))?);
+        let store = Store::Rocks(Rocks::open(&dir, families, &self.source.shared)?);
         Ok(Some(Fetched { role, partition, manifest, store }))
     }
 

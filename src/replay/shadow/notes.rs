@@ -1,0 +1,128 @@
+//! What a replay finds out about a partition: counts, decisions that are not as
+//! they were, and those that were not on record yet. Written with the state that
+//! they belong to.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+use super::super::Error;
+use super::super::recorded::{Compared, Difference, Recorded};
+use crate::actor::player::Player;
+use crate::engine::Engine;
+use crate::store::{Batch, Family, Store};
+
+/// Differences kept with both sides, of each partition; all are counted.
+const KEPT_DIFFERENCES: u64 = 10_000;
+/// Key of the counts, beside the checkpoint that they belong to.
+pub(super) const COUNTS: &[u8] = b"replay";
+/// Key of the decisions that were not on record yet.
+pub(super) const OPEN: &[u8] = b"replay-open";
+/// So many of them are compared later, of each partition.
+const MAX_OPEN: usize = 10_000;
+
+/// What a partition's replay has come to; written with its state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Counts {
+    pub(super) records: u64,
+    pub(super) compared: Compared,
+    pub(super) kept: u64,
+    /// Bytes of the file that holds those.
+    pub(super) kept_bytes: u64,
+}
+
+/// A decision that was not on record yet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Open {
+    pub(super) offset: u64,
+    pub(super) id: String,
+    pub(super) value: String,
+}
+
+pub(super) fn load<T: serde::de::DeserializeOwned + Default>(store: &Store, key: &[u8]) -> Result<T, Error> {
+    let stored = store.get(Family::Meta, key)?;
+    let read = stored.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+    Ok(read.map_err(|e| Error::Refused(format!("the replay's notes are unreadable: {e}")))?.unwrap_or_default())
+}
+
+/// What is found out about a partition on the way.
+pub(super) struct Notes {
+    pub(super) partition: u32,
+    pub(super) counts: Counts,
+    pub(super) open: Vec<Open>,
+    pub(super) kept: Kept,
+    pub(super) recorded: Recorded,
+}
+
+impl Notes {
+    pub(super) fn compare(&mut self, offset: u64, id: &str, value: &bytes::Bytes) -> Result<(), Error> {
+        let counts = &mut self.counts;
+        let before = counts.compared.not_yet_recorded;
+        let found = self.recorded.compare(offset, (id, value), &mut counts.compared)?;
+        if counts.compared.not_yet_recorded > before && self.open.len() < MAX_OPEN {
+            let value = String::from_utf8_lossy(value).into_owned();
+            self.open.push(Open { offset, id: id.to_owned(), value });
+        }
+        found.map_or(Ok(()), |difference| self.kept.push(self.partition, &difference, &mut counts.kept))
+    }
+
+    /// Differences first, then state and counts in one batch: what is counted is kept.
+    pub(super) fn checkpoint(&mut self, player: &mut Player<Engine>, store: &Store) -> Result<(), Error> {
+        for difference in self.recorded.passed(player.meta.next, &mut self.counts.compared)? {
+            self.kept.push(self.partition, &difference, &mut self.counts.kept)?;
+        }
+        self.counts.kept_bytes = self.kept.sync()?;
+        let mut more = Batch::default();
+        more.put(Family::Meta, COUNTS, serde_json::to_vec(&self.counts).expect("counts serialise"));
+        more.put(Family::Meta, OPEN, serde_json::to_vec(&self.open).expect("decisions serialise"));
+        Ok(player.checkpoint(store, more)?)
+    }
+}
+
+/// The file of a partition's differences.
+pub(super) struct Kept {
+    file: BufWriter<File>,
+}
+
+impl Kept {
+    /// Goes on with a file; what came after the last checkpoint comes again.
+    pub(super) fn open(path: &Path, bytes: u64) -> Result<Kept, Error> {
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        file.set_len(bytes)?;
+        let mut file = BufWriter::new(file);
+        file.seek(SeekFrom::End(0))?;
+        Ok(Kept { file })
+    }
+
+    pub(super) fn push(&mut self, partition: u32, difference: &Difference, kept: &mut u64) -> Result<(), Error> {
+        if *kept >= KEPT_DIFFERENCES {
+            return Ok(());
+        }
+        *kept += 1;
+        let side = |bytes: &Option<bytes::Bytes>| -> Value {
+            bytes.as_ref().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
+        };
+        let (recorded, replayed) = (side(&difference.recorded), side(&difference.replayed));
+        let either = if recorded.is_null() { &replayed } else { &recorded };
+        let line = json!({
+            "partition": partition,
+            "offset": difference.offset,
+            "decision_id": either["decision_id"],
+            "user_id": either["user_id"],
+            "recorded": recorded,
+            "replayed": replayed,
+        });
+        Ok(writeln!(self.file, "{line}")?)
+    }
+
+    /// Gives its length, once that is durable.
+    pub(super) fn sync(&mut self) -> Result<u64, Error> {
+        self.file.flush()?;
+        self.file.get_ref().sync_data()?;
+        Ok(self.file.stream_position()?)
+    }
+}
