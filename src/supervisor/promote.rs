@@ -260,9 +260,15 @@ impl Alone {
 
     /// Whoever joins takes partitions away.
     fn check(&self) -> Result<(), Error> {
-        match self.lease.changes.try_recv() {
-            Err(std::sync::mpsc::TryRecvError::Empty) => Ok(()),
-            _ => Err(Error::Refused("another process has begun to run the engine: stop it, then promote again".into())),
+        loop {
+            match self.lease.changes.try_recv() {
+                Ok(LeaseChange::Assigned(_)) => {}
+                Err(std::sync::mpsc::TryRecvError::Empty) => return Ok(()),
+                _ => {
+                    let text = "another process has begun to run the engine: stop it, then promote again";
+                    return Err(Error::Refused(text.into()));
+                }
+            }
         }
     }
 }

@@ -91,7 +91,9 @@ impl Server {
         let keys: toml::Table =
             toml::from_str(&std::fs::read_to_string(dir.path().join("data/keys.toml")).expect("keys")).expect("toml");
         let key = |n: usize| keys["keys"][n]["key"].as_str().expect("a key").to_owned();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().expect("a client");
+        // A test that runs the command line does not see meanwhile that a connection is closed.
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90));
+        let http = http.pool_idle_timeout(Duration::from_secs(1)).build().expect("a client");
         let server = Server { child, dir, base, client: key(0), server: key(1), admin: key(2), http };
         server.until("ready", async || server.get("/readyz").await.status == 200).await;
         server
