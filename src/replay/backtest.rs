@@ -3,15 +3,16 @@
 //! were not really made have no reactions on record; what is assumed of them is
 //! said by whoever asks.
 
+mod outcome;
 pub mod report;
 pub mod tally;
 
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::explain::has_limits;
 use super::{Begin, Error, Progress, Source, Tape};
@@ -23,7 +24,7 @@ use crate::domain::id;
 use crate::domain::json::Json;
 use crate::domain::record::{Answers as Said, Body, Context, Given, Record, Target};
 use crate::domain::survey::{QuestionType, Status, Survey};
-use crate::domain::time::{self, Millis};
+use crate::domain::time::Millis;
 use crate::engine::Engine;
 use crate::log;
 use crate::log::At;
@@ -31,7 +32,10 @@ use crate::store::{Batch, Store};
 use crate::wire::definition::Kind;
 use crate::wire::record::{Decoded, Define, Defined, Forward, Internal};
 use crate::wire::topic::Topic;
-use tally::{Beside, Counts, Tally};
+use outcome::Total;
+use tally::Tally;
+
+pub use outcome::{Fared, Outcome};
 
 /// Users kept decoded, and changed state that is not yet in a store, of all runs
 /// that go on side by side.
@@ -68,36 +72,6 @@ pub struct Assumptions {
     pub alone: bool,
 }
 
-/// How one version fared.
-#[derive(Debug, Clone)]
-pub struct Fared {
-    pub name: String,
-    /// The surveys that were tried, in their order.
-    pub surveys: Vec<(String, Counts)>,
-    /// Every other one.
-    pub beside: BTreeMap<String, Beside>,
-}
-
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    pub project: String,
-    pub from: Millis,
-    /// The last record that was read, or what was asked for.
-    pub to: Millis,
-    pub assumptions: Assumptions,
-    pub versions: Vec<Fared>,
-    /// Journal records read, and those among them from `from` on.
-    pub records: u64,
-    pub tried_records: u64,
-    /// Partitions that were begun with a snapshot.
-    pub from_snapshots: u32,
-    pub partitions: u32,
-    pub took: Duration,
-    /// Of all threads, reading alone.
-    pub read_in: Duration,
-    pub threads: usize,
-}
-
 /// Reads the journal and counts. Nothing is written but to a folder that goes
 /// with it.
 ///
@@ -115,12 +89,12 @@ pub fn run(source: &Source, plan: &Plan, progress: &Progress) -> Result<Outcome,
         let bounds = source.bounds(At { topic: Topic::Events, partition: *partition })?;
         progress.all.fetch_add(bounds.end.saturating_sub(begin.meta.next), Ordering::Relaxed);
     }
-    // Grants of quotas go from partition to partition: then all are read as one.
-    let together = has_quotas(source, plan, &begins)?;
     let mut parts = Vec::new();
     for (partition, begin) in partitions.iter().zip(begins) {
         parts.push(Part::new(source, plan, *partition, begin)?);
     }
+    // Grants of quotas go from partition to partition: then all are read as one.
+    let together = has_quotas(source, plan, &parts)?;
     let groups: Vec<Vec<Part>> =
         if together { vec![parts] } else { parts.into_iter().map(|part| vec![part]).collect() };
     let threads = plan.threads.clamp(1, groups.len().max(1));
@@ -179,16 +153,15 @@ fn check(plan: &Plan) -> Result<(), Error> {
 }
 
 /// Whether any survey has a quota, before or in the time that is tried.
-fn has_quotas(source: &Source, plan: &Plan, begins: &[Begin]) -> Result<bool, Error> {
+fn has_quotas(source: &Source, plan: &Plan, parts: &[Part]) -> Result<bool, Error> {
     if plan.versions.iter().flat_map(|version| &version.surveys).any(|survey| survey.max_completed.is_some()) {
         return Ok(true);
     }
     // The registrar's partition hears of all.
-    let Some(begin) = begins.first() else { return Ok(false) };
-    let engine = Engine::open(begin.store.clone(), (0, source.partitions), 1)?;
+    let Some(player) = parts.first().map(|part| &part.base.player) else { return Ok(false) };
     let registrar = At { topic: Topic::Events, partition: 0 };
-    Ok(engine.has_quotas(&plan.project)
-        || has_limits(source.tape(registrar, begin.meta.next), &source.key, &plan.project)?)
+    Ok(player.machine().has_quotas(&plan.project)
+        || has_limits(source.tape(registrar, player.meta.next), &source.key, &plan.project)?)
 }
 
 /// One run of a partition: as it was, or with surveys that are tried.
@@ -596,98 +569,6 @@ fn in_full(offered: &Offered) -> Said {
     });
     let target = Target::Offer(offered.offer_id.clone());
     Said { target, answers: answers.collect(), completed: true, context: Context::default() }
-}
-
-/// What all groups come to.
-struct Total {
-    versions: Vec<Fared>,
-    records: u64,
-    tried_records: u64,
-    last_at: Millis,
-    read_in: Duration,
-}
-
-impl Total {
-    fn new(plan: &Plan) -> Total {
-        let fared = |version: &Version| Fared {
-            name: version.name.clone(),
-            surveys: version.surveys.iter().map(|s| (s.survey_id.clone(), Counts::default())).collect(),
-            beside: BTreeMap::new(),
-        };
-        let versions = plan.versions.iter().map(fared).collect();
-        Total { versions, records: 0, tried_records: 0, last_at: 0, read_in: Duration::ZERO }
-    }
-
-    fn take(&mut self, tallies: &Tallies, plan: &Plan) {
-        for (v, fared) in self.versions.iter_mut().enumerate() {
-            let tried: HashSet<String> = plan.versions[v].surveys.iter().map(|s| s.survey_id.clone()).collect();
-            let counts = tallies.tried[v].counts();
-            for (id, own) in &mut fared.surveys {
-                own.add(counts.get(id).unwrap_or(&Counts::default()));
-            }
-            for (id, beside) in tallies.tried[v].beside(&tallies.base, &tried) {
-                fared.beside.entry(id).or_default().add(&beside);
-            }
-        }
-    }
-
-    fn add(&mut self, other: Total) {
-        self.records += other.records;
-        self.tried_records += other.tried_records;
-        self.last_at = self.last_at.max(other.last_at);
-        self.read_in += other.read_in;
-        for (own, other) in self.versions.iter_mut().zip(other.versions) {
-            for ((_, own), (_, other)) in own.surveys.iter_mut().zip(&other.surveys) {
-                own.add(other);
-            }
-            for (id, beside) in &other.beside {
-                own.beside.entry(id.clone()).or_default().add(beside);
-            }
-        }
-    }
-}
-
-impl Outcome {
-    /// As scripts and reports read it.
-    pub fn json(&self) -> Value {
-        let others = |fared: &Fared| -> Vec<Value> {
-            let touched = fared.beside.iter().filter(|(_, b)| **b != Beside::default());
-            touched.map(|(id, beside)| with_id(id, json!(beside))).collect()
-        };
-        let version = |fared: &Fared| {
-            json!({
-                "name": fared.name,
-                "surveys": fared.surveys.iter().map(|(id, counts)| with_id(id, json!(counts))).collect::<Vec<_>>(),
-                "others": if self.assumptions.alone { Vec::new() } else { others(fared) },
-            })
-        };
-        let seconds = self.took.as_secs_f64().max(1e-9);
-        let reading = (self.read_in.as_secs_f64() / self.threads as f64).max(1e-9);
-        json!({
-            "project": self.project,
-            "from": time::format_time(self.from),
-            "to": time::format_time(self.to),
-            "assumed": {
-                "displayed": self.assumptions.displayed,
-                "answered": self.assumptions.answered,
-                "alone": self.assumptions.alone,
-            },
-            "versions": self.versions.iter().map(version).collect::<Vec<_>>(),
-            "records": self.records,
-            "records_tried": self.tried_records,
-            "partitions": self.partitions,
-            "begun_with_snapshots": self.from_snapshots,
-            "seconds": (seconds * 1e3).round() / 1e3,
-            "records_per_second": (self.records as f64 / seconds).round(),
-            "records_per_second_read_alone": (self.records as f64 / reading).round(),
-        })
-    }
-}
-
-fn with_id(survey_id: &str, mut value: Value) -> Value {
-    let mut members = serde_json::Map::from_iter([("survey_id".to_owned(), survey_id.into())]);
-    members.append(value.as_object_mut().unwrap_or(&mut serde_json::Map::new()));
-    members.into()
 }
 
 /// The versions that files define: of a survey that is defined several times, one

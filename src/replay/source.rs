@@ -86,8 +86,25 @@ impl Source {
         }
     }
 
-    fn depot(&self) -> Result<&Depot, Error> {
+    /// # Errors
+    /// Why there is none.
+    pub fn depot(&self) -> Result<&Depot, Error> {
         self.depot.as_ref().map_err(|why| Error::Usage(why.clone()))
+    }
+
+    /// The snapshot of a partition that counts: of the highest generation the
+    /// furthest, whatever rules made it; and where it is.
+    ///
+    /// # Errors
+    /// When they are out of reach.
+    pub fn newest(&self, role: &str, partition: u32) -> Result<Option<(&Depot, Manifest)>, Error> {
+        let depot = self.depot()?;
+        let own = format!("{:032x}", self.incarnation);
+        let listed = depot.list(role, partition).map_err(unreachable)?.into_iter();
+        let newest = listed
+            .filter(|m| m.subject.incarnation == own)
+            .max_by_key(|m| (m.subject.generation, m.subject.position, m.subject.created_at));
+        Ok(newest.map(|manifest| (depot, manifest)))
     }
 
     /// Snapshots of a partition that this program can go on from, the furthest

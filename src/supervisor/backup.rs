@@ -299,7 +299,7 @@ impl Copy<'_> {
     /// The snapshots of the cut, fetched from where they are and left in the
     /// backup's place; tables that are there already stay.
     fn state(&self, cut: &Cut, told: Told<'_>) -> Result<Vec<String>, Error> {
-        let theirs = self.source.depot.as_ref().map_err(|why| Error::Usage(why.clone()))?;
+        let theirs = self.source.depot()?;
         let ours = Depot::in_bucket(self.bucket.below(STATE));
         for (n, name) in cut.snapshots.iter().enumerate() {
             let (role, partition) = role_of(name)?;

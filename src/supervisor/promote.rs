@@ -116,17 +116,11 @@ impl Promotion<'_> {
     fn for_all(&self) -> Result<Promoted, Error> {
         let Place::Brokers(log) = &self.source.place else { unreachable!("asked for on brokers alone") };
         let alone = Alone::wait(self.config, self.source, log.partitions())?;
-        let depot = self.source.depot.as_ref().map_err(|why| Error::Usage(why.clone()))?;
         let folder = tempfile::tempdir()?;
-        let own = format!("{:032x}", self.source.incarnation);
         let mut metas = Vec::new();
         for partition in 0..self.source.partitions {
-            let listed = depot.list(Role::Engine.name(), partition).map_err(|e| Error::Unreachable(e.to_string()))?;
-            let newest = listed
-                .into_iter()
-                .filter(|m| m.subject.incarnation == own)
-                .max_by_key(|m| (m.subject.generation, m.subject.position, m.subject.created_at));
-            let manifest = newest.ok_or_else(|| {
+            let newest = self.source.newest(Role::Engine.name(), partition)?;
+            let (depot, manifest) = newest.ok_or_else(|| {
                 Error::Refused(format!(
                     "there is no snapshot of partition {partition} to go on from: start the engines, run `askwhen \
                      snapshot create`, stop them, then promote"
@@ -155,7 +149,7 @@ impl Promotion<'_> {
                 writer: uuid::Uuid::new_v4().simple().to_string(),
             };
             alone.check()?;
-            depot.write(subject, &copy, None).map_err(|e| Error::Unreachable(e.to_string()))?;
+            self.source.depot()?.write(subject, &copy, None).map_err(|e| Error::Unreachable(e.to_string()))?;
         }
         self.shadow.remove()?;
         Ok(Promoted { partitions: self.source.partitions, before: None, differences })

@@ -19,13 +19,24 @@ pub struct Piece {
     pub bytes: u64,
 }
 
-fn dir_of(log_dir: &Path, at: At) -> PathBuf {
+pub fn dir_of(log_dir: &Path, at: At) -> PathBuf {
     log_dir.join(at.topic.name()).join(at.partition.to_string())
 }
 
 /// Where a segment's file is.
 pub fn path_of(log_dir: &Path, at: At, base: u64) -> PathBuf {
     dir_of(log_dir, at).join(segment::file_name(base))
+}
+
+/// The first offsets of the segments in a folder, ascending.
+///
+/// # Errors
+/// When it cannot be listed.
+pub fn bases(dir: &Path) -> std::io::Result<Vec<u64>> {
+    let base = |entry: std::io::Result<fs::DirEntry>| entry.ok()?.path().file_stem()?.to_str()?.parse().ok();
+    let mut bases: Vec<u64> = fs::read_dir(dir)?.filter_map(base).collect();
+    bases.sort_unstable();
+    Ok(bases)
 }
 
 /// The pieces of a partition that hold what is below `end`, which must be where
@@ -36,9 +47,8 @@ pub fn path_of(log_dir: &Path, at: At, base: u64) -> PathBuf {
 pub fn pieces(log_dir: &Path, at: At, end: u64) -> Result<Vec<Piece>, Error> {
     let dir = dir_of(log_dir, at);
     let io = |e: std::io::Error| Error::io(dir.display().to_string(), &e);
-    let base = |entry: std::io::Result<fs::DirEntry>| entry.ok()?.path().file_stem()?.to_str()?.parse::<u64>().ok();
-    let mut bases: Vec<u64> = fs::read_dir(&dir).map_err(io)?.filter_map(base).filter(|base| *base <= end).collect();
-    bases.sort_unstable();
+    let mut bases = bases(&dir).map_err(io)?;
+    bases.retain(|base| *base <= end);
     let mut pieces = Vec::new();
     for (n, base) in bases.iter().enumerate() {
         let path = path_of(log_dir, at, *base);

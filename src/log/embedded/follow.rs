@@ -1,10 +1,11 @@
 //! Reads a log's files beside the process that writes them: for looking, not
 //! for deciding. What is not yet a sound record is simply not there yet.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::super::{At, Bounds, Error, Record, frame, segment};
+use super::files;
 use crate::domain::time::Millis;
 
 /// No frame is larger.
@@ -26,8 +27,7 @@ impl Follower {
 
     /// Gives records from an offset on, or from the first that is there.
     pub fn from(log_dir: &Path, at: At, from: u64) -> Follower {
-        let dir = log_dir.join(at.topic.name()).join(at.partition.to_string());
-        Follower { at, dir, from, current: None }
+        Follower { at, dir: files::dir_of(log_dir, at), from, current: None }
     }
 
     pub fn at(&self) -> At {
@@ -87,8 +87,8 @@ impl Follower {
         let mut records = Vec::new();
         let mut rolled = None;
         loop {
-            if self.current.is_none() && !self.open_first()? {
-                return Ok(records);
+            if self.current.is_none() {
+                self.open_first()?;
             }
             let Some((base, file, position)) = &mut self.current else { return Ok(records) };
             let bytes = segment::read_at(file, *position, STEP_BYTES)
@@ -117,25 +117,22 @@ impl Follower {
         }
     }
 
-    /// The first offsets of the segments, ascending.
+    /// The first offsets of the segments, ascending; none where there is no log yet.
     fn bases(&self) -> Vec<u64> {
-        let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
-        let base = |entry: std::io::Result<fs::DirEntry>| entry.ok()?.path().file_stem()?.to_str()?.parse().ok();
-        let mut bases: Vec<u64> = entries.filter_map(base).collect();
-        bases.sort_unstable();
-        bases
+        files::bases(&self.dir).unwrap_or_default()
     }
 
-    fn open(&mut self, base: u64) -> Result<bool, Error> {
+    fn open(&mut self, base: u64) -> Result<(), Error> {
         let file = File::open(self.dir.join(segment::file_name(base)));
         let file = file.map_err(|e| Error::io(self.dir.display().to_string(), &e))?;
         self.current = Some((base, file, 0));
-        Ok(true)
+        Ok(())
     }
 
-    fn open_first(&mut self) -> Result<bool, Error> {
+    /// Opens the segment that holds what is wanted first, if there is any.
+    fn open_first(&mut self) -> Result<(), Error> {
         let bases = self.bases();
         let before = bases.iter().rfind(|base| **base <= self.from).or(bases.first());
-        before.map_or(Ok(false), |base| self.open(*base))
+        before.map_or(Ok(()), |base| self.open(*base))
     }
 }

@@ -21,11 +21,10 @@ impl Copy<'_> {
     /// Snapshots first, then the log in the order of causes: what is further than
     /// its cause would not be done again.
     pub(super) fn brokers(&self, told: Told<'_>) -> Result<(Vec<Part>, Vec<String>), Error> {
-        let theirs = self.source.depot.as_ref().map_err(|why| Error::Usage(why.clone()))?;
         let mut snapshots = Vec::new();
         for role in Role::ALL {
             for partition in 0..self.source.partitions {
-                snapshots.extend(self.newest(theirs, role, partition)?);
+                snapshots.extend(self.newest(role, partition)?);
             }
         }
         let ends = |topics: &[Topic]| -> Result<BTreeMap<At, u64>, Error> {
@@ -77,14 +76,8 @@ impl Copy<'_> {
     }
 
     /// The newest snapshot of a partition, fetched.
-    fn newest(&self, theirs: &Depot, role: Role, partition: u32) -> Result<Option<Fetched>, Error> {
-        let own = format!("{:032x}", self.source.incarnation);
-        let listed = theirs.list(role.name(), partition).map_err(unreachable_snapshot)?;
-        let newest = listed
-            .into_iter()
-            .filter(|m| m.subject.incarnation == own)
-            .max_by_key(|m| (m.subject.generation, m.subject.position, m.subject.created_at));
-        let Some(manifest) = newest else { return Ok(None) };
+    fn newest(&self, role: Role, partition: u32) -> Result<Option<Fetched>, Error> {
+        let Some((theirs, manifest)) = self.source.newest(role.name(), partition)? else { return Ok(None) };
         let dir = self.folder.join(format!("{}-{partition}", role.name()));
         theirs.restore(&manifest, &dir, |_, _| true).map_err(unreachable_snapshot)?;
         let families = if role == Role::Engine { Family::ENGINE } else { Family::DELIVERY };
