@@ -16,6 +16,7 @@ pub mod console;
 pub mod delivery;
 pub mod domain;
 pub mod engine;
+pub mod fault;
 pub mod log;
 pub mod metrics;
 pub mod replay;

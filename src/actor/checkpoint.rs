@@ -106,6 +106,7 @@ impl Checkpointer {
                 let mut batch = frozen();
                 meta.save(&mut batch);
                 let written = store.write(batch);
+                crate::fault::point("checkpointed");
                 // Whoever hears of it may close the store and open it anew.
                 drop(store);
                 // The partition may have been given up.

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::domain::id::{self, Kind, Origin};
 use crate::domain::json::Json;
 use crate::domain::time::{Millis, SECOND};
+use crate::fault;
 use crate::log::{self, Ack, At, Log, New, Placed, Reader, Standing};
 use crate::store::{self, Store};
 use crate::thread::Bell;
@@ -301,6 +302,7 @@ impl<M: Machine> Partition<M> {
         while let Ok((tag, outcome)) = self.acks.1.try_recv() {
             self.outstanding_bytes -= self.outstanding.remove(&tag).unwrap_or(0);
             self.ledger.acknowledge(tag, outcome?.end);
+            fault::point("outputs_acked");
             progress = Progress::Worked;
         }
         while let Ok(written) = self.written.1.try_recv() {
@@ -357,7 +359,9 @@ impl<M: Machine> Partition<M> {
                 partitions: self.setup.log.partitions(),
                 reply_to: None,
             };
+            fault::point_of("applying", || format!("{}@{}", self.journal(), record.offset));
             let (mut effects, reply_to) = self.apply_one(moment, &record)?;
+            fault::point("applied");
             if reply_to.is_none() {
                 self.reject_unheard(moment, &record, &mut effects);
             }
@@ -374,6 +378,7 @@ impl<M: Machine> Partition<M> {
             let tag = self.ledger.expect(Some(topic));
             self.expect_bytes(tag, &batch);
             self.setup.log.append(at, batch, self.tagged(tag));
+            fault::point("output");
         }
         for (to, batch) in forwards {
             let tag = self.ledger.expect(None);

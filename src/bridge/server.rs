@@ -7,6 +7,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -89,8 +90,13 @@ async fn connection(
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let asked_before = AtomicBool::new(false);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let app = app.clone();
+        if asked_before.swap(true, Ordering::Relaxed) {
+            // HTTP/1.1: what was asked before has been answered.
+            crate::fault::point("answered");
+        }
         async move { Ok::<_, Infallible>(app.handle(surface, request).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));

@@ -298,6 +298,7 @@ impl Fold {
         round.batch.put(Family::Meta, POSITIONS, positions);
         // Should this fail, the caller opens the fold again.
         self.store.write(round.batch)?;
+        crate::fault::point("folded");
         Ok(round.heard)
     }
 

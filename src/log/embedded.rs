@@ -471,6 +471,7 @@ impl Writer {
             let file = part.write(&out, &begins, now)?;
             dirty.push((part.clone(), file, next));
         }
+        crate::fault::point("written");
         self.syncers.sync_all(&dirty)?;
         for (part, _, end) in &dirty {
             part.end.store(*end, Ordering::Release);
@@ -478,6 +479,7 @@ impl Writer {
                 bell.ring();
             }
         }
+        crate::fault::point("appended");
         Ok(firsts)
     }
 }

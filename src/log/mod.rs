@@ -232,12 +232,15 @@ impl Log {
     /// # Errors
     /// See [`Error::class`].
     pub async fn append_durably(&self, at: At, records: Vec<New>) -> Result<Placed, Error> {
+        crate::fault::point("parsed");
         let (sender, receiver) = tokio::sync::oneshot::channel();
         match self {
             Log::Kafka(log) => log.append_in_time(at, records, Ack::Once(sender)),
             _ => self.append(at, records, Ack::Once(sender)),
         }
-        receiver.await.unwrap_or(Err(Error::Closed))
+        let appended = receiver.await.unwrap_or(Err(Error::Closed));
+        crate::fault::point("acked");
+        appended
     }
 
     /// Appends a record that nobody misses should it be lost: an answer.

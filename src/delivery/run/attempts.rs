@@ -17,6 +17,7 @@ use crate::domain::health::Seen;
 use crate::domain::message::Delivery;
 use crate::domain::retry::{self, End, Failed};
 use crate::domain::time::{MINUTE, Millis};
+use crate::fault;
 use crate::log::{Ack, At};
 use crate::wire::output::{AttemptRecord, Ended, Outcome};
 use crate::wire::topic::Topic;
@@ -125,6 +126,7 @@ impl Loop {
         let mut worked = false;
         while let Ok((item, row, went)) = self.went.1.try_recv() {
             worked = true;
+            fault::point("sent");
             if self.fold(item.partition).is_some() || went.outcome == Outcome::Delivered {
                 self.judge(item, &row, went);
             } else {
@@ -155,9 +157,13 @@ impl Loop {
                     self.refused.push(closing);
                     self.refused_at = Some(Instant::now());
                 }
-                (Ok(_), Some(next)) => self.write(Closing { now: next, ..closing }),
+                (Ok(_), Some(next)) => {
+                    fault::point("attempt_recorded");
+                    self.write(Closing { now: next, ..closing });
+                }
                 (Ok(_), None) => {
                     if let Some(item) = &closing.item {
+                        fault::point("next_hop_recorded");
                         self.release(item);
                     }
                 }

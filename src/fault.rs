@@ -1,0 +1,204 @@
+//! Faults that tests ask for: places where the process may end, and deliberate
+//! bugs that the simulation must find. A release build has none of it: every
+//! function here is empty there, and [`ENABLED`] is false.
+//!
+//! `ASKWHEN_FAULT` holds rules, separated by commas, each
+//! `POINT[=DETAIL]:ACTION[:NTH]`:
+//!
+//! ```text
+//! ASKWHEN_FAULT=sent:abort:3                    ends at the third passing
+//! ASKWHEN_FAULT=applying=events/3@17:abort      ends at that record, always
+//! ```
+//!
+//! `ACTION` is `abort` (as `kill -9` would end it), `panic`, or `hang` (the
+//! thread sleeps for ever). Without `NTH` every passing counts.
+
+/// Whether this build has fault points at all.
+pub const ENABLED: bool = cfg!(debug_assertions);
+
+/// Every point, in the order of a record's way: what has just been done.
+pub const POINTS: [&str; 14] = [
+    "parsed",
+    "written",
+    "appended",
+    "acked",
+    "answered",
+    "applying",
+    "applied",
+    "output",
+    "outputs_acked",
+    "checkpointed",
+    "folded",
+    "sent",
+    "attempt_recorded",
+    "next_hop_recorded",
+];
+
+/// Deliberate bugs, each found by the simulation; see `tests/sim`.
+pub const MUTANTS: [&str; 12] = [
+    "ack_before_sync",
+    "skip_dedupe",
+    "checkpoint_before_outputs",
+    "forget_what_is_redone",
+    "take_every_forward",
+    "leave_owed_unwritten",
+    "record_after_next_hop",
+    "send_early",
+    "erase_leaves_deliveries",
+    "grant_without_asking",
+    "skip_a_record_at_restart",
+    "now_follows_the_wall",
+];
+
+/// A place where a test may end the process.
+#[inline]
+pub fn point(name: &'static str) {
+    #[cfg(debug_assertions)]
+    on::pass(name, None);
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
+
+/// As [`point`], about one thing: a rule may name it. The detail is spelled
+/// only while some rule is set.
+#[inline]
+pub fn point_of(name: &'static str, detail: impl FnOnce() -> String) {
+    #[cfg(debug_assertions)]
+    if on::is_armed() {
+        on::pass(name, Some(&detail()));
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = (name, detail);
+}
+
+/// Whether a deliberate bug is switched on in this process.
+#[inline]
+pub fn mutant(name: &'static str) -> bool {
+    #[cfg(debug_assertions)]
+    return on::is_mutant(name);
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = name;
+        false
+    }
+}
+
+#[cfg(debug_assertions)]
+pub use on::set_mutant;
+
+#[cfg(debug_assertions)]
+mod on {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(super) enum Action {
+        Abort,
+        Panic,
+        Hang,
+    }
+
+    #[derive(Debug)]
+    pub(super) struct Rule {
+        pub point: String,
+        pub detail: Option<String>,
+        pub action: Action,
+        /// Which passing it means; 0 means every one.
+        pub nth: u64,
+        passed: AtomicU64,
+    }
+
+    static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
+    /// Place in [`super::MUTANTS`] of the one that is on, plus one.
+    static MUTANT: AtomicUsize = AtomicUsize::new(0);
+
+    fn rules() -> &'static [Rule] {
+        RULES.get_or_init(|| {
+            let text = std::env::var("ASKWHEN_FAULT").unwrap_or_default();
+            parse(&text).unwrap_or_else(|why| {
+                // A test that means nothing must not pass.
+                eprintln!("ASKWHEN_FAULT: {why}");
+                std::process::exit(2);
+            })
+        })
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Vec<Rule>, String> {
+        text.split(',').filter(|rule| !rule.is_empty()).map(rule).collect()
+    }
+
+    fn rule(text: &str) -> Result<Rule, String> {
+        let mut parts = text.split(':');
+        let (point, detail) = match parts.next().unwrap_or_default().split_once('=') {
+            Some((point, detail)) => (point, Some(detail.to_owned())),
+            None => (text.split(':').next().unwrap_or_default(), None),
+        };
+        if !super::POINTS.contains(&point) {
+            return Err(format!("there is no point {point:?}; the points are {}", super::POINTS.join(", ")));
+        }
+        let action = match parts.next() {
+            Some("abort") => Action::Abort,
+            Some("panic") => Action::Panic,
+            Some("hang") => Action::Hang,
+            other => return Err(format!("{text:?}: the action is abort, panic or hang, not {other:?}")),
+        };
+        let nth = parts.next().map_or(Ok(0), str::parse);
+        let nth = nth.map_err(|_| format!("{text:?}: the last part is a number"))?;
+        Ok(Rule { point: point.to_owned(), detail, action, nth, passed: AtomicU64::new(0) })
+    }
+
+    pub(super) fn is_armed() -> bool {
+        !rules().is_empty()
+    }
+
+    pub(super) fn pass(name: &str, detail: Option<&str>) {
+        for rule in rules() {
+            if rule.point != name || rule.detail.as_deref().is_some_and(|wanted| detail != Some(wanted)) {
+                continue;
+            }
+            let passed = rule.passed.fetch_add(1, Ordering::Relaxed) + 1;
+            if rule.nth != 0 && passed != rule.nth {
+                continue;
+            }
+            match rule.action {
+                // No destructor, no buffer, no log line: as a kill from outside.
+                Action::Abort => std::process::abort(),
+                Action::Panic => panic!("a test asked for this panic at {name}"),
+                Action::Hang => loop {
+                    std::thread::sleep(Duration::from_secs(3_600));
+                },
+            }
+        }
+    }
+
+    pub(super) fn is_mutant(name: &str) -> bool {
+        let on = MUTANT.load(Ordering::Relaxed);
+        on != 0 && super::MUTANTS[on - 1] == name
+    }
+
+    /// Switches one deliberate bug on for the whole process, or all off.
+    ///
+    /// # Panics
+    /// When there is no such bug.
+    pub fn set_mutant(name: Option<&str>) {
+        let place = |name: &str| super::MUTANTS.iter().position(|known| *known == name).expect("a known mutant") + 1;
+        MUTANT.store(name.map_or(0, place), Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::on::{Action, parse};
+
+    #[test]
+    fn rules_name_a_point_an_action_and_which_passing() {
+        let rules = parse("sent:abort:3,applying=events/3@17:panic").unwrap();
+        assert_eq!((&*rules[0].point, rules[0].action, rules[0].nth), ("sent", Action::Abort, 3));
+        assert_eq!((rules[1].detail.as_deref(), rules[1].action, rules[1].nth), (Some("events/3@17"), Action::Panic, 0));
+        for wrong in ["sant:abort", "sent", "sent:die", "sent:abort:x"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse("").unwrap().is_empty());
+    }
+}
