@@ -50,46 +50,30 @@ pub const MUTANTS: [&str; 12] = [
     "now_follows_the_wall",
 ];
 
-/// A place where a test may end the process.
-#[inline]
-pub fn point(name: &'static str) {
-    #[cfg(debug_assertions)]
-    on::pass(name, None);
-    #[cfg(not(debug_assertions))]
-    let _ = name;
-}
+#[cfg(not(debug_assertions))]
+pub use off::{mutant, point, point_of};
+#[cfg(debug_assertions)]
+pub use on::{mutant, point, point_of, set_mutant};
 
-/// As [`point`], about one thing: a rule may name it. The detail is spelled
-/// only while some rule is set.
-#[inline]
-pub fn point_of(name: &'static str, detail: impl FnOnce() -> String) {
-    #[cfg(debug_assertions)]
-    if on::is_armed() {
-        on::pass(name, Some(&detail()));
-    }
-    #[cfg(not(debug_assertions))]
-    let _ = (name, detail);
-}
+#[cfg(not(debug_assertions))]
+mod off {
+    #[inline]
+    pub fn point(_: &'static str) {}
 
-/// Whether a deliberate bug is switched on in this process.
-#[inline]
-pub fn mutant(name: &'static str) -> bool {
-    #[cfg(debug_assertions)]
-    return on::is_mutant(name);
-    #[cfg(not(debug_assertions))]
-    {
-        let _ = name;
+    #[inline]
+    pub fn point_of(_: &'static str, _: impl FnOnce() -> String) {}
+
+    #[inline]
+    pub fn mutant(_: &'static str) -> bool {
         false
     }
 }
 
 #[cfg(debug_assertions)]
-pub use on::set_mutant;
-
-#[cfg(debug_assertions)]
 mod on {
+    use std::cell::Cell;
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::time::Duration;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +94,12 @@ mod on {
     }
 
     static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
-    /// Place in [`super::MUTANTS`] of the one that is on, plus one.
-    static MUTANT: AtomicUsize = AtomicUsize::new(0);
+    /// Whether any thread has ever switched a mutant on.
+    static MUTATED: AtomicBool = AtomicBool::new(false);
+    thread_local! {
+        /// A simulation is one thread: another one beside it has its own.
+        static MUTANT: Cell<Option<&'static str>> = const { Cell::new(None) };
+    }
 
     fn rules() -> &'static [Rule] {
         RULES.get_or_init(|| {
@@ -148,11 +136,22 @@ mod on {
         Ok(Rule { point: point.to_owned(), detail, action, nth, passed: AtomicU64::new(0) })
     }
 
-    pub(super) fn is_armed() -> bool {
-        !rules().is_empty()
+    /// A place where a test may end the process.
+    #[inline]
+    pub fn point(name: &'static str) {
+        pass(name, None);
     }
 
-    pub(super) fn pass(name: &str, detail: Option<&str>) {
+    /// As [`point`], about one thing: a rule may name it. The detail is spelled
+    /// only while some rule is set.
+    #[inline]
+    pub fn point_of(name: &'static str, detail: impl FnOnce() -> String) {
+        if !rules().is_empty() {
+            pass(name, Some(&detail()));
+        }
+    }
+
+    fn pass(name: &str, detail: Option<&str>) {
         for rule in rules() {
             if rule.point != name || rule.detail.as_deref().is_some_and(|wanted| detail != Some(wanted)) {
                 continue;
@@ -172,18 +171,20 @@ mod on {
         }
     }
 
-    pub(super) fn is_mutant(name: &str) -> bool {
-        let on = MUTANT.load(Ordering::Relaxed);
-        on != 0 && super::MUTANTS[on - 1] == name
+    /// Whether a deliberate bug is switched on in this thread.
+    #[inline]
+    pub fn mutant(name: &'static str) -> bool {
+        MUTATED.load(Ordering::Relaxed) && MUTANT.get() == Some(name)
     }
 
-    /// Switches one deliberate bug on for the whole process, or all off.
+    /// Switches one deliberate bug on for this thread, or all off.
     ///
     /// # Panics
     /// When there is no such bug.
-    pub fn set_mutant(name: Option<&str>) {
-        let place = |name: &str| super::MUTANTS.iter().position(|known| *known == name).expect("a known mutant") + 1;
-        MUTANT.store(name.map_or(0, place), Ordering::Relaxed);
+    pub fn set_mutant(name: Option<&'static str>) {
+        assert!(name.is_none_or(|name| super::MUTANTS.contains(&name)), "{name:?} is no mutant");
+        MUTATED.store(true, Ordering::Relaxed);
+        MUTANT.set(name);
     }
 }
 
@@ -195,7 +196,10 @@ mod tests {
     fn rules_name_a_point_an_action_and_which_passing() {
         let rules = parse("sent:abort:3,applying=events/3@17:panic").unwrap();
         assert_eq!((&*rules[0].point, rules[0].action, rules[0].nth), ("sent", Action::Abort, 3));
-        assert_eq!((rules[1].detail.as_deref(), rules[1].action, rules[1].nth), (Some("events/3@17"), Action::Panic, 0));
+        assert_eq!(
+            (rules[1].detail.as_deref(), rules[1].action, rules[1].nth),
+            (Some("events/3@17"), Action::Panic, 0)
+        );
         for wrong in ["sant:abort", "sent", "sent:die", "sent:abort:x"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -143,10 +143,18 @@ pub struct Token {
     _end: mpsc::Sender<()>,
 }
 
+impl Token {
+    /// One, and what tells (by being closed) that all its clones are dropped.
+    pub fn new() -> (Token, mpsc::Receiver<()>) {
+        let (end, over) = mpsc::channel();
+        (Token { _end: end }, over)
+    }
+}
+
 /// Waits until every token handed out is dropped.
 pub fn wait_for_tokens(hand_out: impl FnOnce(Token)) {
-    let (end, over) = mpsc::channel();
-    hand_out(Token { _end: end });
+    let (token, over) = Token::new();
+    hand_out(token);
     // Nothing is ever sent: it ends with the last token.
     over.recv().ok();
 }

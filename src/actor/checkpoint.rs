@@ -3,8 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 
 use super::Frozen;
 use super::partition::Stop;
@@ -88,12 +87,36 @@ struct Job {
     bell: Arc<Bell>,
 }
 
+impl Job {
+    fn run(self) {
+        let Job { store, frozen, meta, done, bell } = self;
+        let mut batch = frozen();
+        meta.save(&mut batch);
+        let written = store.write(batch);
+        crate::fault::point("checkpointed");
+        // Whoever hears of it may close the store and open it anew.
+        drop(store);
+        // The partition may have been given up.
+        done.send(written).ok();
+        bell.ring();
+    }
+}
+
 /// Writes checkpoints one after the other.
 #[derive(Clone)]
 pub struct Checkpointer {
     // Dropped with its last clone, and before the thread that it keeps alive.
     jobs: mpsc::Sender<Job>,
-    _thread: Arc<Thread>,
+    writer: Writer,
+}
+
+#[derive(Clone)]
+enum Writer {
+    Thread {
+        _thread: Arc<Thread>,
+    },
+    /// [`Checkpointer::step`] writes.
+    Stepped(Arc<Mutex<mpsc::Receiver<Job>>>),
 }
 
 impl Checkpointer {
@@ -102,19 +125,25 @@ impl Checkpointer {
     pub fn start() -> std::io::Result<Checkpointer> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let thread = Thread::spawn("checkpoint", move || {
-            for Job { store, frozen, meta, done, bell } in queue {
-                let mut batch = frozen();
-                meta.save(&mut batch);
-                let written = store.write(batch);
-                crate::fault::point("checkpointed");
-                // Whoever hears of it may close the store and open it anew.
-                drop(store);
-                // The partition may have been given up.
-                done.send(written).ok();
-                bell.ring();
-            }
+            queue.into_iter().for_each(Job::run);
         })?;
-        Ok(Checkpointer { jobs, _thread: Arc::new(thread) })
+        Ok(Checkpointer { jobs, writer: Writer::Thread { _thread: Arc::new(thread) } })
+    }
+
+    /// One without a thread, for whoever steps everything itself.
+    pub fn stepped() -> Checkpointer {
+        let (jobs, queue) = mpsc::channel();
+        Checkpointer { jobs, writer: Writer::Stepped(Arc::new(Mutex::new(queue))) }
+    }
+
+    /// Writes the oldest checkpoint that waits; gives whether there was one. With
+    /// a thread there never is.
+    pub fn step(&self) -> bool {
+        let Writer::Stepped(queue) = &self.writer else { return false };
+        let job = queue.lock().expect("no panic holds this lock").try_recv();
+        let found = job.is_ok();
+        job.into_iter().for_each(Job::run);
+        found
     }
 
     pub fn write(

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::checkpoint::{Checkpointer, Meta};
 use super::ledger::Ledger;
@@ -142,8 +142,8 @@ pub struct Partition<M> {
     taken_up_at: u64,
     answer_from: Millis,
     gauges: Gauges,
-    ticked: Instant,
-    checkpointed: Instant,
+    ticked: Duration,
+    checkpointed: Duration,
     /// Where the last checkpoint was frozen.
     frozen_next: u64,
     freezing: Option<(Meta, Option<Frozen>)>,
@@ -168,7 +168,7 @@ impl<M: Machine> Partition<M> {
     ) -> Result<Partition<M>, Stop> {
         let journal = At { topic: Topic::Events, partition };
         let fresh = Meta::new(setup.log.incarnation(), setup.log.partitions(), logic_version);
-        let meta = Meta::load(&store)?.unwrap_or_else(|| fresh.clone());
+        let mut meta = Meta::load(&store)?.unwrap_or_else(|| fresh.clone());
         check_meta(&meta, &fresh, &setup.log, journal)?;
         take_clock(&setup, meta.ahead)?;
         let now = setup.clock.now();
@@ -181,6 +181,8 @@ impl<M: Machine> Partition<M> {
         status.set(Phase::Opening("looking for what the log already has".into()));
         let Scanned { ids: redone, redo_until, floors, journal_end } =
             scan_outputs(&setup.log, partition, &meta, &machine.output_topics(partition), &status)?;
+        let redone = if fault::mutant("forget_what_is_redone") { HashSet::new() } else { redone };
+        meta.next += u64::from(fault::mutant("skip_a_record_at_restart") && meta.next < journal_end);
         let answer_from = answer_from(&setup.log, journal, (meta.next, journal_end))?;
         let reader = setup.log.reader("engine", bell.clone());
         status.next.store(meta.next, Ordering::Release);
@@ -204,8 +206,8 @@ impl<M: Machine> Partition<M> {
             taken_up_at: journal_end,
             answer_from,
             gauges: Gauges::of(partition),
-            ticked: Instant::now(),
-            checkpointed: Instant::now(),
+            ticked: setup.clock.monotonic(),
+            checkpointed: setup.clock.monotonic(),
             frozen_next: meta_next,
             freezing: None,
             outstanding: BTreeMap::new(),
@@ -257,10 +259,11 @@ impl<M: Machine> Partition<M> {
     /// Time goes on for whoever waits, although no record comes. Not tracked:
     /// should it be lost, the next one serves.
     fn tick(&mut self) {
-        if !self.machine.wants_ticks() || self.ticked.elapsed() < TICK_EVERY {
+        let now = self.setup.clock.monotonic();
+        if !self.machine.wants_ticks() || now < self.ticked + TICK_EVERY {
             return;
         }
-        self.ticked = Instant::now();
+        self.ticked = now;
         let new = super::signed("", &Internal::Tick {}, &self.setup.key);
         let (nobody, _) = tokio::sync::oneshot::channel();
         self.setup.log.append(self.journal(), vec![new], Ack::Once(nobody));
@@ -291,7 +294,7 @@ impl<M: Machine> Partition<M> {
     pub fn checkpoint_now(&mut self) {
         if self.freezing.is_none() {
             self.freezing = Some((self.meta.clone(), Some(self.machine.freeze(self.meta.now))));
-            self.checkpointed = Instant::now();
+            self.checkpointed = self.setup.clock.monotonic();
             self.frozen_next = self.meta.next;
         }
         self.hand_over();
@@ -321,7 +324,8 @@ impl<M: Machine> Partition<M> {
             return self.hand_over();
         }
         let dirty = self.machine.dirty_bytes();
-        let due = self.checkpointed.elapsed() >= self.setup.checkpoint_every && self.meta.next > self.frozen_next;
+        let waited = self.setup.clock.monotonic().saturating_sub(self.checkpointed);
+        let due = waited >= self.setup.checkpoint_every && self.meta.next > self.frozen_next;
         if due || dirty >= CHECKPOINT_BYTES {
             self.checkpoint_now();
         }
@@ -331,7 +335,7 @@ impl<M: Machine> Partition<M> {
     /// acknowledged: the store never passes what is not.
     fn hand_over(&mut self) {
         let Some((meta, frozen)) = &mut self.freezing else { return };
-        if self.ledger.acked() < meta.next {
+        if self.ledger.acked() < meta.next && !fault::mutant("checkpoint_before_outputs") {
             return;
         }
         let Some(frozen) = frozen.take() else { return };
@@ -348,7 +352,8 @@ impl<M: Machine> Partition<M> {
         let mut forwards = ByPartition::new();
         let mut bytes = 0;
         while let Some(record) = self.unread.pop_front() {
-            self.meta.now = self.meta.now.max(record.appended_at + self.meta.ahead);
+            let before = if fault::mutant("now_follows_the_wall") { 0 } else { self.meta.now };
+            self.meta.now = before.max(record.appended_at + self.meta.ahead);
             let moment = Moment {
                 origin: Origin {
                     incarnation: self.setup.log.incarnation(),
@@ -469,7 +474,7 @@ impl<M: Machine> Partition<M> {
             let unreadable = Unreadable { reason: "forged", detail: "it comes from no partition of this log".into() };
             return Ok((self.reject(moment, record, &unreadable), None));
         };
-        if !is_next {
+        if !is_next && !fault::mutant("take_every_forward") {
             return Ok((Effects::default(), None));
         }
         let reply_to = forward.reply_to.clone().map(Bytes::from);

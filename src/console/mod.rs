@@ -8,4 +8,4 @@ mod order;
 mod projection;
 mod stats;
 
-pub use projection::{Console, Keep};
+pub use projection::{Console, Keep, Projection};

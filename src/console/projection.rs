@@ -60,9 +60,8 @@ impl Console {
     /// When the thread cannot be started.
     pub fn start(log: Log, store: Arc<Store>, clock: Clock, keep: Keep) -> std::io::Result<Console> {
         let (bell, own_store) = (Arc::new(Bell::default()), store.clone());
-        let mut reader = log.reader("console", bell.clone());
+        let mut projection = Projection::new(log, store.clone(), bell.clone());
         let following = Service::spawn("console", bell, move |turns| {
-            let mut positions = None;
             let mut news = News::default();
             let mut pruned = Instant::now();
             while turns.go_on() {
@@ -75,20 +74,24 @@ impl Console {
                         tracing::error!(detail, "old rows of the console's lists cannot be removed");
                     }
                 }
-                match follow(&log, &mut reader, &own_store, &mut positions) {
+                match projection.step() {
                     Ok(true) => {}
                     Ok(false) => turns.wait(Duration::from_millis(500)),
                     Err(detail) => {
                         if news.is_new(&detail) {
                             tracing::error!(detail, "the console's projection pauses");
                         }
-                        positions = None;
                         turns.wait(Duration::from_secs(1));
                     }
                 }
             }
         })?;
         Ok(Console { store, following: Mutex::new(Some(following)) })
+    }
+
+    /// Lists over a store that a [`Projection`] beside it keeps, without a thread.
+    pub fn over(store: Arc<Store>) -> Console {
+        Console { store, following: Mutex::new(None) }
     }
 
     pub fn stop(&self) {
@@ -196,6 +199,31 @@ fn prune(store: &Store, now: Millis, keep: Keep) -> Result<(), String> {
     order::prune(store, List::Decisions, now - keep.decisions, PRUNED_AT_A_TIME, user_of)?;
     order::prune(store, List::Responses, now - keep.responses, PRUNED_AT_A_TIME, user_of)?;
     stats::prune(store, now, now - keep.responses.min(keep.decisions), PRUNED_AT_A_TIME)
+}
+
+/// What follows the topics, a round at a time.
+pub struct Projection {
+    log: Log,
+    reader: Reader,
+    store: Arc<Store>,
+    /// `None` until they have been read from the store.
+    positions: Option<Positions>,
+}
+
+impl Projection {
+    pub fn new(log: Log, store: Arc<Store>, bell: Arc<Bell>) -> Projection {
+        let reader = log.reader("console", bell);
+        Projection { log, reader, store, positions: None }
+    }
+
+    /// One round over all topics and partitions; gives whether anything was read.
+    ///
+    /// # Errors
+    /// When the log or the store cannot be read; the next round begins at the
+    /// stored positions.
+    pub fn step(&mut self) -> Result<bool, String> {
+        follow(&self.log, &mut self.reader, &self.store, &mut self.positions)
+    }
 }
 
 /// One round over all topics and partitions; gives whether anything was read.

@@ -10,13 +10,15 @@ mod fold;
 mod lanes;
 mod records;
 mod run;
+mod transport;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub use attempt::WayOut;
 pub use fold::{Error, Fold, Positions, Row};
-pub use run::{Delivery, OWNED, Open, Setup, reached};
+pub use run::{Delivery, OWNED, Open, Setup, Stepped, reached};
+pub use transport::{Outbox, SimulatedAttempt, SimulatedReply, Transport};
 
 use crate::actor;
 use crate::domain::time::Millis;

@@ -11,15 +11,16 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::Status;
-use super::attempt::{Sender, WayOut, Went};
+use super::attempt::Went;
 use super::endpoints::Endpoints;
 use super::fold::{Due, Error, Fold, Row};
 use super::lanes::{Item, Lanes};
+use super::transport::{self, Outbox, Transport};
 use crate::actor::{self, Replies};
 use crate::clock::Clock;
 use crate::domain::time::Millis;
 use crate::log::{self, At, Class, Log, Placed, Standing};
-use crate::thread::{Bell, Service, Thread, Turns, wait_for_tokens};
+use crate::thread::{Bell, Service, Thread, Token, Turns, wait_for_tokens};
 use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
 use attempts::Closing;
@@ -38,11 +39,8 @@ pub struct Setup {
     pub open: Open,
     pub standing: Standing,
     pub max_in_flight: u32,
-    /// How attempts go out.
-    pub way_out: WayOut,
     /// Where operators wait for their tests.
     pub replies: Replies,
-    pub runtime: tokio::runtime::Handle,
     pub status: Arc<Status>,
 }
 
@@ -71,18 +69,18 @@ struct Loop {
     flying: HashMap<String, u32>,
     /// Due again while the records of the attempt before are being written.
     deferred: HashMap<String, (u32, Due)>,
-    sender: Sender,
+    transport: transport::Ready,
     went: Ends<(Item, Row, Went)>,
     acks: Ends<(u64, Result<Placed, log::Error>)>,
     commands: Ends<Command>,
     closing: HashMap<u64, Closing>,
     /// Records that the log would not take for now.
     refused: Vec<Closing>,
-    refused_at: Option<Instant>,
+    refused_at: Option<Duration>,
     next_tag: u64,
     openings: u64,
     /// When a partition was last given to this process.
-    taken_at: Option<Instant>,
+    taken_at: Option<Duration>,
     /// Still opening what was given up long ago; not taken up again beside it.
     strays: Vec<(u32, Thread)>,
     bell: Arc<Bell>,
@@ -93,35 +91,9 @@ impl Delivery {
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn start(setup: Setup) -> Result<Delivery, Error> {
-        let bell = setup.status.bell.clone();
-        let sender = Sender::new(setup.way_out.clone(), setup.clock.clone());
-        let sender = sender.map_err(|e| Error::Refused(format!("webhooks cannot be sent: {e}")))?;
-        let commands = mpsc::channel();
-        let own = commands.0.clone();
-        let mut run = Loop {
-            parts: BTreeMap::new(),
-            endpoints: Endpoints::new(setup.key.clone()),
-            lanes: Lanes::new(setup.max_in_flight),
-            agenda: BTreeSet::new(),
-            full: HashMap::new(),
-            held: HashSet::new(),
-            flying: HashMap::new(),
-            deferred: HashMap::new(),
-            sender,
-            went: mpsc::channel(),
-            acks: mpsc::channel(),
-            commands,
-            closing: HashMap::new(),
-            refused: Vec::new(),
-            refused_at: None,
-            next_tag: 0,
-            openings: 0,
-            taken_at: None,
-            strays: Vec::new(),
-            bell: bell.clone(),
-            setup,
-        };
+    pub fn start(setup: Setup, transport: Transport) -> Result<Delivery, Error> {
+        let mut run = Loop::new(setup, transport)?;
+        let (own, bell) = (run.commands.0.clone(), run.bell.clone());
         let running = Service::spawn("delivery", bell.clone(), move |turns| run.run(turns));
         let running = running.map_err(|e| Error::Failed(e.to_string()))?;
         Ok(Delivery { commands: own, bell, _loop: running })
@@ -147,7 +119,78 @@ impl Delivery {
     }
 }
 
+/// The loop without its thread, for a simulation that turns it. Dropping it is
+/// what a kill is.
+pub struct Stepped(Loop);
+
+impl Stepped {
+    /// # Errors
+    /// As [`Delivery::start`].
+    pub fn new(setup: Setup, outbox: Outbox) -> Result<Stepped, Error> {
+        Loop::new(setup, Transport::Simulated(outbox)).map(Stepped)
+    }
+
+    pub fn take(&mut self, partition: u32) {
+        self.0.obey(Command::Take(partition));
+    }
+
+    /// Gives a partition up; what is returned ends when it is gone, which turns
+    /// bring about.
+    pub fn release(&mut self, partition: u32, settle: bool) -> mpsc::Receiver<()> {
+        let (done, gone) = Token::new();
+        self.0.obey(Command::Release { partition, settle, done });
+        gone
+    }
+
+    /// One round; gives whether there is more to do at once.
+    pub fn turn(&mut self) -> bool {
+        self.0.turn()
+    }
+
+    /// Deliveries of a partition that have not ended.
+    ///
+    /// # Errors
+    /// When its store cannot be read.
+    pub fn waiting(&self, partition: u32) -> Result<Vec<Row>, Error> {
+        let mut rows = Vec::new();
+        if let Some(fold) = self.0.fold(partition) {
+            fold.each_row(|row| rows.push(row))?;
+        }
+        Ok(rows)
+    }
+}
+
 impl Loop {
+    /// A loop with no partitions.
+    fn new(setup: Setup, transport: Transport) -> Result<Loop, Error> {
+        let bell = setup.status.bell.clone();
+        let transport = transport::Ready::new(transport, &setup.clock);
+        let transport = transport.map_err(|e| Error::Refused(format!("webhooks cannot be sent: {e}")))?;
+        Ok(Loop {
+            parts: BTreeMap::new(),
+            endpoints: Endpoints::new(setup.key.clone()),
+            lanes: Lanes::new(setup.max_in_flight),
+            agenda: BTreeSet::new(),
+            full: HashMap::new(),
+            held: HashSet::new(),
+            flying: HashMap::new(),
+            deferred: HashMap::new(),
+            transport,
+            went: mpsc::channel(),
+            acks: mpsc::channel(),
+            commands: mpsc::channel(),
+            closing: HashMap::new(),
+            refused: Vec::new(),
+            refused_at: None,
+            next_tag: 0,
+            openings: 0,
+            taken_at: None,
+            strays: Vec::new(),
+            bell,
+            setup,
+        })
+    }
+
     fn run(&mut self, turns: &Turns) {
         while turns.go_on() {
             let worked = self.turn();
@@ -205,7 +248,7 @@ impl Loop {
         if part.releasing.is_some() {
             return Ok(self.let_go(partition));
         }
-        if part.retry_at.is_some_and(|at| Instant::now() >= at) {
+        if part.retry_at.is_some_and(|at| self.setup.clock.monotonic() >= at) {
             self.parts.remove(&partition);
             self.open(partition);
             return Ok(true);

@@ -1,6 +1,6 @@
 //! A store in memory, for tests and for what is rebuilt at every start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Mutex;
 
@@ -8,29 +8,84 @@ use super::{Batch, Change, Entry, Family};
 
 type Entries = BTreeMap<(Family, Vec<u8>), Vec<u8>>;
 
+/// What a batch has replaced: enough to take it back.
+type Undo = Vec<((Family, Vec<u8>), Option<Vec<u8>>)>;
+
 #[derive(Debug, Default)]
 pub struct Memory {
     entries: Mutex<Entries>,
+    /// The newest batches, where a simulation may lose them.
+    undo: Option<Mutex<VecDeque<Undo>>>,
 }
 
+/// Batches that a simulated power cut can take at most.
+const UNSYNCED_BATCHES: usize = 16;
+
 impl Memory {
+    /// One that can lose its last batches, as a store on disk does whose log of
+    /// writes is not synced. Never one that was followed by another one kept.
+    pub fn forgetful() -> Memory {
+        Memory { entries: Mutex::default(), undo: Some(Mutex::default()) }
+    }
+
+    /// A power cut: up to so many of the newest batches are gone.
+    pub fn lose(&self, batches: usize) {
+        let Some(undo) = &self.undo else { return };
+        let mut undo = undo.lock().expect("no panic holds this lock");
+        let mut entries = self.entries.lock().expect("no panic holds this lock");
+        for _ in 0..batches {
+            for (key, before) in undo.pop_back().into_iter().flatten().rev() {
+                match before {
+                    Some(value) => drop(entries.insert(key, value)),
+                    None => drop(entries.remove(&key)),
+                }
+            }
+        }
+    }
+
+    /// A copy of everything, as a snapshot is.
+    pub fn copy(&self) -> Memory {
+        let entries = self.entries.lock().expect("no panic holds this lock").clone();
+        Memory { entries: Mutex::new(entries), undo: self.undo.as_ref().map(|_| Mutex::default()) }
+    }
+
     pub fn get(&self, family: Family, key: &[u8]) -> Option<Vec<u8>> {
         self.entries.lock().expect("no panic holds this lock").get(&(family, key.to_vec())).cloned()
     }
 
     pub fn write(&self, batch: Batch) {
         let mut entries = self.entries.lock().expect("no panic holds this lock");
+        let mut replaced = Undo::new();
         for change in batch.changes {
             match change {
                 Change::Put(family, key, value) => {
-                    entries.insert((family, key), value);
+                    let key = (family, key);
+                    let before = entries.insert(key.clone(), value);
+                    replaced.push((key, before));
                 }
                 Change::Delete(family, key) => {
-                    entries.remove(&(family, key));
+                    let key = (family, key);
+                    let before = entries.remove(&key);
+                    replaced.push((key, before));
                 }
+                // Nothing lies between a key and one before it.
+                Change::DeleteRange(_, from, to) if from >= to => {}
                 Change::DeleteRange(family, from, to) => {
-                    entries.retain(|(f, key), _| *f != family || *key < from || *key >= to);
+                    let range = (Bound::Included((family, from)), Bound::Excluded((family, to)));
+                    let keys: Vec<_> = entries.range(range).map(|(key, _)| key.clone()).collect();
+                    replaced.extend(keys.into_iter().map(|key| {
+                        let before = entries.remove(&key);
+                        (key, before)
+                    }));
                 }
+            }
+        }
+        drop(entries);
+        if let Some(undo) = &self.undo {
+            let mut undo = undo.lock().expect("no panic holds this lock");
+            undo.push_back(replaced);
+            if undo.len() > UNSYNCED_BATCHES {
+                undo.pop_front();
             }
         }
     }

@@ -114,17 +114,19 @@ pub fn delivery(
         key: setup.key.clone(),
         open,
         standing: setup.standing.clone(),
-        way_out: delivery::WayOut {
+        replies: setup.replies.clone(),
+        max_in_flight: config.max_in_flight,
+        status: status.clone(),
+    };
+    let transport = delivery::Transport::Http {
+        egress: delivery::WayOut {
             allow_targets: config.allow_targets.clone(),
             proxy: config.egress_proxy.clone(),
             nameservers: config.nameservers.clone(),
         },
-        replies: setup.replies.clone(),
-        max_in_flight: config.max_in_flight,
         runtime: tokio::runtime::Handle::current(),
-        status: status.clone(),
     };
-    let delivery = Arc::new(Delivery::start(setup).map_err(|error| Error::Refused(error.to_string()))?);
+    let delivery = Arc::new(Delivery::start(setup, transport).map_err(|error| Error::Refused(error.to_string()))?);
     let release = |delivery: &Delivery, partitions: &[u32], settle| delivery.release(partitions, settle);
     Ok(Owner::follow(lease, delivery, Delivery::take, release)?)
 }

@@ -1,9 +1,7 @@
 //! Attempts: started when it is their turn, judged when they are over, written
 //! down before anything follows from them.
 
-use futures_util::FutureExt as _;
-use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Loop;
 use crate::actor::{self, Answer};
@@ -62,7 +60,7 @@ impl Loop {
             let found = self.fold(item.partition).map_or(Ok(None), |fold| fold.find(&item.delivery_id));
             match found {
                 // It may have been attempted by whoever owned it before.
-                Ok(Some(row)) if row.phase == Phase::Due && row.due_at <= now => {
+                Ok(Some(row)) if row.phase == Phase::Due && (row.due_at <= now || fault::mutant("send_early")) => {
                     self.flying.insert(item.delivery_id.clone(), item.partition);
                     self.start(item, row);
                 }
@@ -94,16 +92,8 @@ impl Loop {
                     let due_at = item.due_at.max(self.endpoints.resumed_at(home(&row.delivery)));
                     let lag = (now - due_at).max(0) as f64 / 1_000.0;
                     crate::metrics::get().delivery_due_lag_seconds.observe(lag);
-                    let (sender, went, bell) = (self.sender.clone(), self.went.0.clone(), self.bell.clone());
-                    self.setup.runtime.spawn(async move {
-                        let sending = sender.send(&row.delivery, &defined, &keys, row.attempt + 1);
-                        let outcome =
-                            AssertUnwindSafe(sending).catch_unwind().await.unwrap_or_else(|_| sender.panicked());
-                        // The loop may have stopped; a restart sends again.
-                        drop(went.send((item, row, outcome)));
-                        bell.ring();
-                    });
-                    return;
+                    let ended = (self.went.0.clone(), self.bell.clone());
+                    return self.transport.start((item, row), (defined, keys), ended);
                 }
                 Err(reason) => reason,
             },
@@ -136,7 +126,7 @@ impl Loop {
                 self.release(&item);
             }
         }
-        let again = self.refused_at.is_some_and(|at| at.elapsed() >= REWRITE_PAUSE);
+        let again = self.refused_at.is_some_and(|at| self.setup.clock.monotonic() >= at + REWRITE_PAUSE);
         if again && self.setup.log.is_writable().is_ok() {
             self.refused_at = None;
             for closing in std::mem::take(&mut self.refused) {
@@ -155,7 +145,7 @@ impl Loop {
                     tracing::warn!(%error, "the outcome of an attempt cannot be written down yet");
                     closing.then = then;
                     self.refused.push(closing);
-                    self.refused_at = Some(Instant::now());
+                    self.refused_at = Some(self.setup.clock.monotonic());
                 }
                 (Ok(_), Some(next)) => {
                     fault::point("attempt_recorded");
@@ -309,6 +299,10 @@ impl Loop {
     /// First the attempt's record; when it is durable, what comes of it.
     fn close(&mut self, item: Item, record: &AttemptRecord, row: &Row, then: Option<Write>) {
         let now = records::attempt(item.partition, row, record);
+        let (now, then) = match then {
+            Some(then) if fault::mutant("record_after_next_hop") => (then, Some(now)),
+            then => (now, then),
+        };
         self.write(Closing { item: Some(item), now, then, tells: None });
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Loop;
 use super::agenda::Line;
@@ -11,6 +11,7 @@ use super::attempts::Closing;
 use crate::actor;
 use crate::delivery::fold::{Error, Fold, Phase, Row};
 use crate::delivery::records;
+use crate::fault;
 use crate::store;
 use crate::thread::{Thread, Token};
 
@@ -49,7 +50,7 @@ pub(super) struct Part {
     /// Of its due index.
     pub lines: HashMap<u64, Line>,
     /// To be opened again then.
-    pub retry_at: Option<Instant>,
+    pub retry_at: Option<Duration>,
     pub releasing: Option<Releasing>,
     /// Given up and given back before it was gone.
     again: bool,
@@ -57,7 +58,7 @@ pub(super) struct Part {
 
 pub(super) struct Releasing {
     settle: bool,
-    deadline: Instant,
+    deadline: Duration,
     /// Dropped when the partition is gone.
     _done: Token,
 }
@@ -68,7 +69,7 @@ impl Loop {
             Command::Take(partition) => match self.parts.get_mut(&partition) {
                 Some(part) => part.again = true,
                 None => {
-                    self.taken_at = Some(Instant::now());
+                    self.taken_at = Some(self.setup.clock.monotonic());
                     self.open(partition);
                 }
             },
@@ -77,7 +78,8 @@ impl Loop {
                 self.status(partition).unwanted.store(true, Ordering::Release);
                 let Some(part) = self.parts.get_mut(&partition) else { return };
                 part.again = false;
-                part.releasing = Some(Releasing { settle, deadline: Instant::now() + DRAIN, _done: done });
+                part.releasing =
+                    Some(Releasing { settle, deadline: self.setup.clock.monotonic() + DRAIN, _done: done });
                 self.forget(partition);
             }
         }
@@ -89,12 +91,17 @@ impl Loop {
         self.strays.retain(|(_, stray)| !stray.is_over());
         if self.strays.iter().any(|(of, _)| *of == partition) {
             status.set(actor::Phase::Opening("an earlier opening is coming to its end".into()));
-            let retry_at = Some(Instant::now() + RESTART_PAUSE);
+            let retry_at = Some(self.setup.clock.monotonic() + RESTART_PAUSE);
             self.parts.insert(partition, Part { retry_at, ..Part::default() });
             return;
         }
         status.set(actor::Phase::Opening("opening its state".into()));
         status.unwanted.store(false, Ordering::Release);
+        if self.transport.is_stepped() {
+            let outcome = (self.setup.open.clone())(partition, self.bell.clone(), status).map(Box::new);
+            self.parts.insert(partition, Part::default());
+            return self.begin_with(partition, outcome);
+        }
         self.openings += 1;
         let opening = self.openings;
         let (open, own, bell) = (self.setup.open.clone(), self.commands.0.clone(), self.bell.clone());
@@ -121,6 +128,11 @@ impl Loop {
             return;
         }
         part.opening = None;
+        self.begin_with(partition, outcome);
+    }
+
+    fn begin_with(&mut self, partition: u32, outcome: Result<Box<Fold>, Error>) {
+        let Some(part) = self.parts.get_mut(&partition) else { return };
         match outcome {
             // Given up in the meantime: it is nobody's loss.
             _ if part.releasing.is_some() => {}
@@ -148,20 +160,22 @@ impl Loop {
         self.forget(partition);
         if let Some(part) = self.parts.get_mut(&partition) {
             part.fold = None;
-            part.retry_at = (!refused).then(|| Instant::now() + RESTART_PAUSE);
+            part.retry_at = (!refused).then(|| self.setup.clock.monotonic() + RESTART_PAUSE);
         }
     }
 
     /// Whether partitions that have just been given are being opened: what one of them
     /// knows of an endpoint may hold what another is to send.
     pub(super) fn is_opening(&self) -> bool {
-        let lately = self.taken_at.is_some_and(|at| at.elapsed() < OPENED_WITHIN);
+        let lately = self.taken_at.is_some_and(|at| self.setup.clock.monotonic() < at + OPENED_WITHIN);
         lately && self.parts.values().any(|part| part.opening.is_some())
     }
 
     /// Writes what a crash between two records has left out.
     fn write_owed(&mut self, partition: u32) -> Result<(), Error> {
-        let Some(fold) = self.fold(partition) else { return Ok(()) };
+        let Some(fold) = self.fold(partition).filter(|_| !fault::mutant("leave_owed_unwritten")) else {
+            return Ok(());
+        };
         for row in fold.owed()? {
             self.write_one_owed(partition, &row);
         }
@@ -187,7 +201,7 @@ impl Loop {
         let part = &self.parts[&partition];
         let Some(releasing) = &part.releasing else { return false };
         let flying = releasing.settle && self.flying.values().any(|p| *p == partition);
-        let gone = (!flying && part.opening.is_none()) || Instant::now() >= releasing.deadline;
+        let gone = (!flying && part.opening.is_none()) || self.setup.clock.monotonic() >= releasing.deadline;
         if gone && let Some(part) = self.parts.remove(&partition) {
             self.forget(partition);
             // Its store is closed before anyone hears of it.

@@ -10,7 +10,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, error::KafkaResult};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,8 @@ pub enum Standing {
     /// Of a log that nobody else can own.
     Alone,
     Member(Weak<BaseConsumer<Group>>),
+    /// A simulation says whether the group still counts on this process.
+    Simulated(Arc<AtomicBool>),
 }
 
 pub struct Group {
@@ -150,7 +152,11 @@ impl Standing {
     /// Whether nobody else can own these partitions by now, as far as this
     /// process can know: it has been awake, and the group counted on it lately.
     pub fn is_fresh(&self) -> bool {
-        let Standing::Member(member) = self else { return true };
+        let member = match self {
+            Standing::Alone => return true,
+            Standing::Simulated(fresh) => return fresh.load(Ordering::Acquire),
+            Standing::Member(member) => member,
+        };
         let Some(consumer) = member.upgrade() else { return false };
         let group = consumer.context();
         let now = group.started.elapsed().as_millis() as u64;

@@ -1,0 +1,170 @@
+//! Where attempts go: out over HTTP, or to a simulation that says how each went.
+
+use std::collections::VecDeque;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+
+use futures_util::FutureExt as _;
+use std::panic::AssertUnwindSafe;
+
+use super::attempt::{Sender, WayOut, Went};
+use super::endpoints::Defined;
+use super::fold::Row;
+use super::lanes::Item;
+use crate::clock::Clock;
+use crate::domain::message::Delivery;
+use crate::domain::time::Millis;
+use crate::thread::Bell;
+use crate::wire::output::Outcome;
+use crate::wire::profile::{self, Keys};
+
+/// How attempts go out.
+pub enum Transport {
+    Http { egress: WayOut, runtime: tokio::runtime::Handle },
+    Simulated(Outbox),
+}
+
+/// A transport that is ready to send.
+pub(super) enum Ready {
+    Http { sender: Sender, runtime: tokio::runtime::Handle },
+    Simulated { outbox: Outbox, clock: Clock },
+}
+
+/// What the loop hears of an attempt that is over.
+pub(super) type Ended = (Item, Row, Went);
+
+impl Ready {
+    /// # Errors
+    /// When TLS or the resolver cannot be set up.
+    pub fn new(transport: Transport, clock: &Clock) -> Result<Ready, String> {
+        Ok(match transport {
+            Transport::Http { egress, runtime } => Ready::Http { sender: Sender::new(egress, clock.clone())?, runtime },
+            Transport::Simulated(outbox) => Ready::Simulated { outbox, clock: clock.clone() },
+        })
+    }
+
+    /// Whether a simulation steps everything itself: nothing may have a thread.
+    pub fn is_stepped(&self) -> bool {
+        matches!(self, Ready::Simulated { .. })
+    }
+
+    /// Starts an attempt; how it went comes through `ended`.
+    pub fn start(
+        &self,
+        (item, row): (Item, Row),
+        (defined, keys): (Arc<Defined>, Keys),
+        (ended, bell): (mpsc::Sender<Ended>, Arc<Bell>),
+    ) {
+        match self {
+            Ready::Http { sender, runtime } => {
+                let sender = sender.clone();
+                runtime.spawn(async move {
+                    let sending = sender.send(&row.delivery, &defined, &keys, row.attempt + 1);
+                    let outcome = AssertUnwindSafe(sending).catch_unwind().await.unwrap_or_else(|_| sender.panicked());
+                    // The loop may have stopped; a restart sends again.
+                    drop(ended.send((item, row, outcome)));
+                    bell.ring();
+                });
+            }
+            Ready::Simulated { outbox, clock } => {
+                let body = profile::body(&row.delivery, &defined.endpoint);
+                let started_at = clock.now();
+                let attempt = SimulatedAttempt { item, row, defined, body, started_at, ended, bell };
+                outbox.attempts.lock().expect("no panic holds this lock").push_back(attempt);
+            }
+        }
+    }
+}
+
+/// Attempts that a simulation has to end.
+#[derive(Clone, Default)]
+pub struct Outbox {
+    attempts: Arc<Mutex<VecDeque<SimulatedAttempt>>>,
+}
+
+impl Outbox {
+    /// What has been sent since it was asked last, in its order.
+    pub fn take(&self) -> Vec<SimulatedAttempt> {
+        self.attempts.lock().expect("no panic holds this lock").drain(..).collect()
+    }
+}
+
+/// One request on its way to a receiver.
+pub struct SimulatedAttempt {
+    item: Item,
+    row: Row,
+    defined: Arc<Defined>,
+    /// What the receiver reads.
+    pub body: Vec<u8>,
+    pub started_at: Millis,
+    ended: mpsc::Sender<Ended>,
+    bell: Arc<Bell>,
+}
+
+/// What a simulated receiver does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SimulatedReply {
+    /// An answer, and after how long it wishes to be asked again.
+    Status {
+        code: u16,
+        retry_after: Option<Millis>,
+    },
+    Hang,
+    Drop,
+}
+
+impl SimulatedAttempt {
+    pub fn delivery(&self) -> &Delivery {
+        &self.row.delivery
+    }
+
+    /// 1 for the first.
+    pub fn number(&self) -> u32 {
+        self.row.attempt + 1
+    }
+
+    /// When it was due.
+    pub fn due_at(&self) -> Millis {
+        self.row.due_at
+    }
+
+    /// Header `source` of the delivery's first record: the journal record behind it.
+    pub fn source(&self) -> &str {
+        &self.row.source
+    }
+
+    /// Whether the reply counts as success.
+    pub fn succeeds(&self, reply: SimulatedReply) -> bool {
+        matches!(reply, SimulatedReply::Status { code, .. } if self.defined.endpoint.retry.succeeded(code))
+    }
+
+    /// The receiver has done this; the sender hears of it at `now`.
+    pub fn end(self, reply: SimulatedReply, now: Millis) {
+        let (http_status, retry_after) = match reply {
+            SimulatedReply::Status { code, retry_after } => (Some(code), retry_after),
+            SimulatedReply::Hang | SimulatedReply::Drop => (None, None),
+        };
+        let outcome = match reply {
+            _ if self.succeeds(reply) => Outcome::Delivered,
+            SimulatedReply::Status { .. } => Outcome::BadStatus,
+            SimulatedReply::Hang => Outcome::Timeout,
+            SimulatedReply::Drop => Outcome::BrokenResponse,
+        };
+        let ended_at = now.max(self.started_at);
+        let went = Went {
+            started_at: self.started_at,
+            ended_at,
+            duration_ms: (ended_at - self.started_at).unsigned_abs(),
+            http_status,
+            outcome,
+            error: None,
+            response: None,
+            retry_after,
+            disable: false,
+            version: self.defined.version,
+        };
+        // The loop may have died.
+        drop(self.ended.send((self.item, self.row, went)));
+        self.bell.ring();
+    }
+}
