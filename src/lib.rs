@@ -17,6 +17,8 @@ pub mod delivery;
 pub mod domain;
 pub mod engine;
 pub mod fault;
+#[cfg(debug_assertions)]
+pub mod fuzz;
 pub mod log;
 pub mod metrics;
 pub mod replay;

@@ -16,6 +16,8 @@ mod openapi;
 pub mod problem;
 pub mod router;
 pub mod server;
+#[cfg(debug_assertions)]
+mod tried;
 mod view;
 
 use bytes::Bytes;
@@ -27,6 +29,8 @@ use std::time::{Duration, Instant};
 
 pub use again::Recoveries;
 pub use lists::Lists;
+#[cfg(debug_assertions)]
+pub use tried::{try_body, try_path};
 pub use view::View;
 
 use crate::actor::{self, Answer as Told, Replies};

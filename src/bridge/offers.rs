@@ -189,7 +189,7 @@ fn answer(told: Option<Told>, kind: Kind, event_id: Option<&str>) -> Result<Answ
     }
 }
 
-fn read_answers(fields: &mut Fields<'_>, now: i64) -> (Vec<Given>, bool, Times) {
+pub(super) fn read_answers(fields: &mut Fields<'_>, now: i64) -> (Vec<Given>, bool, Times) {
     let list = fields.list("answers");
     if list.is_none() && !fields.has("answers") {
         fields.fault(Code::MissingField, "answers", "is required");

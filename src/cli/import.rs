@@ -407,10 +407,13 @@ struct Lines {
 
 impl Lines {
     fn open(file: Option<File>) -> Result<Lines, Failure> {
-        let mut reader: Box<dyn std::io::BufRead> = match file {
+        Lines::of(match file {
             Some(file) => Box::new(BufReader::new(file)),
             None => Box::new(BufReader::new(std::io::stdin())),
-        };
+        })
+    }
+
+    fn of(mut reader: Box<dyn std::io::BufRead>) -> Result<Lines, Failure> {
         let mut lines = Lines {
             reader: Box::new(std::io::empty()),
             pending: VecDeque::new(),
@@ -578,4 +581,23 @@ fn refused(said: &Said) -> Vec<(usize, String)> {
         Some((usize::try_from(index).ok()?, format!("{}: {detail}", problem["code"].as_str().unwrap_or_default())))
     })
     .collect()
+}
+
+/// What fuzzing calls: every line of a table is part of exactly one row, and each
+/// row is an event, wrong, or empty.
+#[cfg(debug_assertions)]
+pub fn try_table(bytes: &[u8]) {
+    let Ok(mut lines) = Lines::of(Box::new(std::io::Cursor::new(bytes.to_vec()))) else { return };
+    let Ok(header) = header(&mut lines) else { return };
+    let mut next = None;
+    while let Ok(Some((number, read))) = lines.record() {
+        assert!(next.is_none_or(|next| next == number), "line {next:?} is in no row: the next is {number}");
+        let inside = read.text.iter().filter(|byte| **byte == b'\n').count() as u64;
+        next = Some(number + 1 + inside);
+        let text = String::from_utf8_lossy(&read.text);
+        if let Ok(event) = cells(&text).and_then(|cells| row(&header, &cells)) {
+            assert!(serde_json::from_str::<Value>(&event).is_ok(), "a row became no JSON: {event}");
+        }
+    }
+    assert!(next.is_none_or(|next| next == lines.number + 1), "the last lines are in no row");
 }

@@ -25,6 +25,9 @@ mod tail;
 mod topics;
 mod webhook;
 
+#[cfg(debug_assertions)]
+pub use import::try_table;
+
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
