@@ -44,15 +44,15 @@ impl Chance {
 
 /// What clients know of a folder: kept apart from the server.
 #[derive(Default)]
-struct Known {
+pub struct Known {
     /// Ids of events that were acknowledged.
-    events: BTreeSet<String>,
+    pub events: BTreeSet<String>,
     /// Users whose events were refused for good.
-    refused: BTreeSet<String>,
+    pub refused: BTreeSet<String>,
     /// Offers that were completed with a 2xx, by their users.
-    completed: BTreeMap<String, String>,
+    pub completed: BTreeMap<String, String>,
     /// How often the process has ended.
-    ends: usize,
+    pub ends: usize,
 }
 
 impl Known {
@@ -132,7 +132,7 @@ async fn load(base: &str, (server, admin): (&str, &str), name: &str, stop: &Atom
 }
 
 /// Loads a server from several workers while `end` sees to its end.
-async fn load_until(
+pub async fn load_until(
     base: &str,
     keys: (&str, &str),
     (round, workers): (&str, usize),
@@ -155,7 +155,7 @@ async fn load_until(
     known
 }
 
-async fn define(server: &Server, receiver: &Receiver) {
+pub async fn define(server: &Server, receiver: &Receiver) {
     let retry = json!({"kind": "fixed", "interval": "1s", "jitter": 0.5, "max_attempts": 100, "breaker": false});
     let body = json!({"url": receiver.url, "events": ["response.completed"], "retry": retry, "concurrency": IN_FLIGHT});
     server.put("/v1/endpoints/crm", body).await;
@@ -192,8 +192,19 @@ async fn one_kill(
 
 /// Starts a server of a folder that may end at any moment.
 fn spawn(dir: &tempfile::TempDir, environment: &[(&str, &str)]) -> Child {
-    let mut command = Command::new(BINARY);
-    command.arg("--data-dir").arg(dir.path().join("data")).args(["serve", "--listen", "127.0.0.1:0", "--dev"]);
+    spawn_under(&[], dir, environment)
+}
+
+/// As [`spawn`], under another program that runs it.
+pub fn spawn_under(under: &[&str], dir: &tempfile::TempDir, environment: &[(&str, &str)]) -> Child {
+    let mut words = under.iter().copied().chain([BINARY]);
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words).arg("--data-dir").arg(dir.path().join("data")).args([
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--dev",
+    ]);
     command.envs(environment.iter().copied()).current_dir(dir.path());
     command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("it starts")
 }
@@ -214,7 +225,7 @@ fn chains(server: &Server) -> BTreeMap<String, Vec<Value>> {
 
 /// Starts a folder's server once more and holds what there is against what the
 /// clients know.
-async fn verify(dir: Arc<tempfile::TempDir>, known: &Known, receiver: &Receiver) {
+pub async fn verify(dir: Arc<tempfile::TempDir>, known: &Known, receiver: &Receiver) {
     let server = Server::on(dir, &["--dev"], &[]).await;
     let dir = server.dir.path();
     let journal = tail(dir, "events");

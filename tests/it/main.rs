@@ -10,6 +10,7 @@ mod endpoints;
 mod harness;
 mod hostile;
 mod import;
+mod injected;
 mod input;
 mod manage;
 mod quotas;

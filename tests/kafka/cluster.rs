@@ -18,7 +18,7 @@ fn signal(process: &Process, name: &str) {
     assert!(status.is_ok_and(|s| s.success()));
 }
 
-fn folder(brokers: &str) -> Arc<tempfile::TempDir> {
+pub fn folder(brokers: &str) -> Arc<tempfile::TempDir> {
     let dir = Arc::new(tempfile::tempdir().expect("a folder"));
     on_brokers(dir.path(), brokers);
     dir
@@ -27,7 +27,7 @@ fn folder(brokers: &str) -> Arc<tempfile::TempDir> {
 /// Completions of the survey that everybody is asked, while owners come and go.
 const QUOTA: usize = 150;
 
-async fn set_up(bridge: &Process, receiver: &Receiver) {
+pub async fn set_up(bridge: &Process, receiver: &Receiver) {
     let body = json!({"url": receiver.url, "events": ["response.completed"]});
     let put = async |path: &str, body: Value| {
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -83,7 +83,7 @@ async fn load(bridge: &Process, worker: usize, stop: &AtomicBool) -> BTreeMap<St
 
 /// What may be repeated is repeated under its own id, with its own bytes; and
 /// every trigger has one decision.
-fn check_decisions(dir: &Path, answered: &BTreeMap<String, String>) {
+pub fn check_decisions(dir: &Path, answered: &BTreeMap<String, String>) {
     let mut by_id: BTreeMap<String, Value> = BTreeMap::new();
     for record in tail(dir, "decisions") {
         let id = record["headers"]["id"].as_str().expect("an id").to_owned();
@@ -102,7 +102,7 @@ fn check_decisions(dir: &Path, answered: &BTreeMap<String, String>) {
     assert!(tail(dir, "rejects").is_empty(), "nothing was refused");
 }
 
-async fn wait_for_webhooks(receiver: &Receiver, answered: &BTreeMap<String, String>) {
+pub async fn wait_for_webhooks(receiver: &Receiver, answered: &BTreeMap<String, String>) {
     let offers: BTreeSet<&str> = answered.values().map(String::as_str).collect();
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {

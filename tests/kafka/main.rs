@@ -26,3 +26,4 @@ mod producers;
 mod replay;
 #[path = "../it/story.rs"]
 mod story;
+mod upgrade;

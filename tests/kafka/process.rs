@@ -21,13 +21,18 @@ pub struct Process {
 impl Process {
     /// In a folder that [`on_brokers`] has made; ready when this returns.
     pub async fn start(dir: &tempfile::TempDir, name: &str, roles: &str, flags: &[&str]) -> Process {
+        Process::start_as(BINARY, dir, name, roles, flags).await
+    }
+
+    /// As [`Process::start`], of a program of another version.
+    pub async fn start_as(binary: &str, dir: &tempfile::TempDir, name: &str, roles: &str, flags: &[&str]) -> Process {
         drop(rustls::crypto::ring::default_provider().install_default());
         let config = dir.path().join("askwhen.toml");
         let text = std::fs::read_to_string(&config).expect("made by on_brokers");
         if !text.contains("[[keys]]") {
             std::fs::write(&config, format!("{text}{CLUSTER_KEYS}")).expect("written");
         }
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(binary);
         command.args(["--data-dir", name, "serve", "--listen", "127.0.0.1:0", "--roles", roles]).args(flags);
         command.current_dir(dir.path()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let process = Process::adopt(command.spawn().expect("it starts"));

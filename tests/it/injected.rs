@@ -1,0 +1,184 @@
+//! Errors of system calls, put in by `strace`: whatever the disk says, nothing
+//! acknowledged is lost, nothing refused is kept, and the process ends or heals.
+
+use std::collections::BTreeSet;
+use std::io::BufRead as _;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::crash::{Known, define, load_until, spawn_under, verify};
+use crate::harness::{Receiver, Server};
+
+/// What is to become of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// It ends; nothing is tried again.
+    Ends,
+    /// It does not even notice.
+    GoesOn,
+    /// Either, as long as it serves or is gone.
+    Either,
+}
+
+struct Injection {
+    call: &'static str,
+    error: &'static str,
+    /// From which call on; `+` means that one and all later ones.
+    when: &'static str,
+    /// Only on files of the log.
+    log_only: bool,
+    then: Then,
+}
+
+const fn on_log(call: &'static str, error: &'static str, when: &'static str, then: Then) -> Injection {
+    Injection { call, error, when, log_only: true, then }
+}
+
+const fn anywhere(call: &'static str, error: &'static str, when: &'static str) -> Injection {
+    Injection { call, error, when, log_only: false, then: Then::Either }
+}
+
+/// Those that always run.
+const FEW: [Injection; 4] = [
+    on_log("fdatasync", "EIO", "5", Then::Ends),
+    on_log("write", "EINTR", "3", Then::GoesOn),
+    on_log("write", "ENOSPC", "4", Then::Either),
+    anywhere("rename,renameat,renameat2", "EIO", "2"),
+];
+
+/// Every call of the write path with every error: `ASKWHEN_TEST_INJECT=all`.
+const MANY: [Injection; 26] = [
+    on_log("fdatasync", "EIO", "1", Then::Ends),
+    on_log("fdatasync", "EIO", "40", Then::Ends),
+    on_log("fdatasync", "ENOSPC", "5", Then::Ends),
+    on_log("fdatasync", "EDQUOT", "9", Then::Ends),
+    on_log("write", "EIO", "2", Then::Ends),
+    on_log("write", "EIO", "30", Then::Ends),
+    on_log("write", "ENOSPC", "9+", Then::Either),
+    on_log("write", "EINTR", "2", Then::GoesOn),
+    on_log("write", "EINTR", "50", Then::GoesOn),
+    on_log("pread64", "EINTR", "2", Then::GoesOn),
+    on_log("pread64", "EIO", "6", Then::Either),
+    anywhere("fsync", "EIO", "1"),
+    anywhere("fsync", "EIO", "7"),
+    anywhere("fdatasync", "EIO", "60"),
+    anywhere("pwrite64", "EIO", "3"),
+    anywhere("pwrite64", "ENOSPC", "8+"),
+    anywhere("ftruncate", "EIO", "1"),
+    anywhere("ftruncate", "ENOSPC", "5"),
+    anywhere("fallocate", "ENOSPC", "1+"),
+    anywhere("openat", "EMFILE", "90+"),
+    anywhere("openat", "ENOSPC", "120"),
+    anywhere("openat", "EIO", "200"),
+    anywhere("unlink,unlinkat", "EIO", "3"),
+    anywhere("mkdir,mkdirat", "ENOSPC", "2"),
+    anywhere("rename,renameat,renameat2", "ENOSPC", "5+"),
+    anywhere("mmap", "ENOMEM", "400+"),
+];
+
+fn log_files(folder: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            log_files(&path, found);
+        } else {
+            found.push(path.display().to_string());
+        }
+    }
+}
+
+/// The server beneath strace.
+fn server_of(strace: &Child) -> Option<u32> {
+    let children = format!("/proc/{0}/task/{0}/children", strace.id());
+    std::fs::read_to_string(children).ok()?.split_whitespace().next()?.parse().ok()
+}
+
+async fn inject(injection: &Injection) {
+    let Injection { call, error, when, then, .. } = injection;
+    println!("{call} fails with {error}, call {when}");
+    let receiver = Receiver::start(&[]).await;
+    let dir = Arc::new(tempfile::tempdir().expect("a folder"));
+    let server = Server::on(dir, &["--dev"], &[]).await;
+    define(&server, &receiver).await;
+    let (server_key, admin_key) = (server.server.clone(), server.admin.clone());
+    let dir = server.kill();
+    let rule = format!("inject={call}:error={error}:when={when}");
+    let trace = format!("trace={call}");
+    let mut files = Vec::new();
+    if injection.log_only {
+        log_files(&dir.path().join("data/log"), &mut files);
+    }
+    let mut under = vec!["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &rule];
+    under.extend(files.iter().flat_map(|file| ["-P", file]));
+    under.push("--");
+    let mut strace = spawn_under(&under, &dir, &[]);
+    let mut line = String::new();
+    std::io::BufReader::new(strace.stdout.take().expect("piped")).read_line(&mut line).expect("read");
+    let mut known = Known { ends: 1, ..Known::default() };
+    if let Some(base) = line.trim().strip_prefix("askwhen listens on ") {
+        let keys = (&*server_key, &*admin_key);
+        let watch = async {
+            let deadline = Instant::now() + Duration::from_secs(3);
+            while Instant::now() < deadline && strace.try_wait().expect("asked").is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        known = load_until(base, keys, ("first", 4), watch).await;
+        known.ends = 1;
+        let alive = settle(base, &mut strace).await;
+        match then {
+            Then::Ends => assert!(!alive, "after {error} of {call} the process has to end"),
+            Then::GoesOn => {
+                assert!(alive, "{error} of {call} is nothing to end for");
+                assert!(known.completed.len() > 5, "and nothing to stop for: {}", known.completed.len());
+            }
+            Then::Either => {}
+        }
+    } else {
+        assert!(*then != Then::GoesOn, "it did not start");
+    }
+    // By its own id, not by that of strace: which would only let go of it.
+    if let Some(pid) = server_of(&strace) {
+        Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
+    }
+    strace.kill().ok();
+    strace.wait().expect("it is gone");
+    verify(dir, &known, &receiver).await;
+}
+
+/// Whether the process is there at last: then it has to answer.
+async fn settle(base: &str, strace: &mut Child) -> bool {
+    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().expect("a client");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut said = BTreeSet::new();
+    loop {
+        if strace.try_wait().expect("asked").is_some() {
+            return false;
+        }
+        match http.get(format!("{base}/readyz")).send().await {
+            Ok(answer) if answer.status() == 200 => return true,
+            Ok(answer) => drop(said.insert(answer.text().await.unwrap_or_default())),
+            Err(error) => drop(said.insert(error.to_string())),
+        }
+        // Stopped partitions that say why are an answer, too; a hang is none.
+        if Instant::now() > deadline {
+            assert!(said.iter().any(|said| said.starts_with('{')), "neither gone nor answering: {said:?}");
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_system_calls_lose_nothing_acknowledged() {
+    for injection in &FEW {
+        inject(injection).await;
+    }
+    if std::env::var("ASKWHEN_TEST_INJECT").is_ok_and(|which| which == "all") {
+        for injection in &MANY {
+            inject(injection).await;
+        }
+    }
+}
