@@ -55,7 +55,7 @@ for round in range(int(os.environ.get("ASKWHEN_SOAK_ROUNDS", "3"))):
     hold(server.base and server.wait_ready(), "it starts")
     pid = server.process.pid
     size = int(next(line for line in open(f"/proc/{pid}/status") if line.startswith("VmSize")).split()[1]) << 10
-    subprocess.run(["prlimit", "--pid", str(pid), f"--as={size + (round << 20)}"], check=True)
+    subprocess.run(["prlimit", "--pid", str(pid), f"--as={size // 2 + (round << 20)}"], check=True)
     more, _ = load_for(server, 10, f"tight{round}", size=20_000, threads=8)
     acknowledged |= more
     alive = server.process.poll() is None
