@@ -11,8 +11,11 @@ use crate::wire::definition::{self, Target, yaml};
 use crate::wire::record::{self, Decoded};
 use crate::wire::{json, state};
 
-/// Every target by its name; `fuzz/corpus` has a folder for each.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+/// A target's name, and what takes the bytes.
+pub type Entry = (&'static str, fn(&[u8]));
+
+/// Every target; `fuzz/corpus` has a folder for each.
+pub const TARGETS: [Entry; 7] = [
     ("json", json_scanner),
     ("frames", frames),
     ("records", records),
