@@ -2,6 +2,8 @@
 //! cut and flipped.
 
 use askwhen::clock::Clock;
+use askwhen::log::disk::SimulatedDisk;
+use askwhen::log::embedded::Options;
 use askwhen::log::kafka::Settings;
 use askwhen::log::{Ack, At, Bounds, Embedded, Error, Kafka, Log, New, Placed, Record, Simulated};
 use askwhen::store::{Batch, Family, Memory, Rocks, Shared, Store};
@@ -159,6 +161,12 @@ async fn every_log_keeps_the_contract() {
     })
     .await;
     suite(|| (Log::Simulated(Arc::new(Simulated::new(1, 2))), true)).await;
+    suite(|| {
+        let disk = SimulatedDisk::new(1).mount();
+        let log = Embedded::open_on(disk, Path::new("/log"), 2, Clock::new(), Options { segment_bytes: 3_000 });
+        (Log::Embedded(Arc::new(log.unwrap())), false)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,6 +286,45 @@ async fn damage_under_a_running_log_is_an_error_not_a_record() {
     use std::os::unix::fs::FileExt as _;
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().write_all_at(&bytes, 0).unwrap();
     assert!(matches!(log.read(EVENTS, 0, usize::MAX >> 1), Err(Error::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn the_logs_files_are_for_the_owner_alone_also_those_that_were_there_before() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("log");
+    drop(embedded(&dir).unwrap());
+    let mut wide = Vec::new();
+    let mut open = vec![dir.clone()];
+    while let Some(path) = open.pop() {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} was made {mode:o}", path.display());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode | 0o055)).unwrap();
+        if path.is_dir() {
+            open.extend(path.read_dir().unwrap().map(|entry| entry.unwrap().path()));
+        }
+        wide.push(path);
+    }
+    assert!(wide.len() > 40);
+    let log = embedded(&dir).unwrap();
+    log.append_durably(EVENTS, vec![record(0)]).await.unwrap();
+    for path in wide.into_iter().filter(|path| path.exists()) {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} is {mode:o}", path.display());
+    }
+}
+
+/// As version 0.1.0 left it: ends alone, and nothing while it runs.
+#[tokio::test]
+async fn a_log_of_version_0_1_0_opens_and_what_it_noted_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, file) = written(dir.path()).await;
+    std::fs::write(dir.path().join("ends.json"), r#"{"events/0":0,"events/1":18}"#).unwrap();
+    assert_eq!(embedded(dir.path()).unwrap().bounds(EVENTS).unwrap().end, 18);
+    std::fs::write(dir.path().join("ends.json"), r#"{"events/0":0,"events/1":18}"#).unwrap();
+    let len = std::fs::metadata(&file).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(len - 1).unwrap();
+    assert!(matches!(embedded(dir.path()), Err(Error::Damaged { offset: 17, .. })));
 }
 
 fn store_suite(store: &Store) {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::client::Client;
 use super::{Context, Failure, Format, ServerArgs, output};
-use crate::log::embedded::FREE_MARK_BYTES;
+use crate::log::embedded::free_mark_bytes;
 
 /// Free space below which the doctor warns.
 const COMFORTABLE_BYTES: u64 = 1 << 30;
@@ -22,7 +22,7 @@ pub async fn run(context: &Context, args: &ServerArgs) -> Result<(), Failure> {
                 "{} MiB free for {} (read-only below {} MiB)",
                 free >> 20,
                 dir.display(),
-                FREE_MARK_BYTES >> 20
+                free_mark_bytes(stat.f_blocks * stat.f_frsize) >> 20
             );
             checks.push(("disk", free > COMFORTABLE_BYTES, text));
         }

@@ -12,6 +12,9 @@ use crate::supervisor::{self, Error, Options, Roles};
 
 /// A stop that takes longer is cut short: a crash loses nothing either.
 const STOP_WITHIN: Duration = Duration::from_secs(28);
+/// When the log has failed nothing more can be written down: time for answers
+/// that are ready, and whoever starts the program anew is not kept waiting.
+const END_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -57,7 +60,8 @@ pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
         _ = interrupt.recv() => false,
         () = running.failure() => true,
     };
-    if tokio::time::timeout(STOP_WITHIN, running.stop()).await.is_err() {
+    let within = if failed { END_WITHIN } else { STOP_WITHIN };
+    if tokio::time::timeout(within, running.stop()).await.is_err() {
         tracing::error!(
             "something hangs and keeps the process from stopping in order; what it had not written down is done again by the next start"
         );

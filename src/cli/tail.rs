@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{BrokerArgs, Context, Failure, failure, observer, output};
 use crate::domain::time::{self, Millis};
 use crate::log::embedded::follow::Follower;
-use crate::log::{At, Kafka, Log, Reader, Record};
+use crate::log::{At, Embedded, Kafka, Log, Reader, Record};
 use crate::thread::Bell;
 use crate::wire::topic::Topic;
 
@@ -32,24 +32,33 @@ pub struct TailArgs {
 
 /// Where records come from.
 enum Source {
-    Files(Vec<Follower>),
-    Brokers { reader: Reader, bell: Arc<Bell>, next: Vec<(At, u64)> },
+    Files {
+        followers: Vec<Follower>,
+        /// Why a partition cannot be read on; told when the others are through.
+        failed: Option<Failure>,
+    },
+    Brokers {
+        reader: Reader,
+        bell: Arc<Bell>,
+        next: Vec<(At, u64)>,
+    },
 }
 
 impl Source {
     /// `since` is where it may begin.
     fn open(context: &Context, topic: Topic, since: Option<Millis>) -> Result<Source, Failure> {
-        let partitions = topic.partitions(context.config.partitions);
-        let all = (0..partitions).map(|partition| At { topic, partition });
+        let all = |partitions| (0..topic.partitions(partitions)).map(move |partition| At { topic, partition });
         if !context.config.kafka {
             let dir = context.config.data_dir.join("log");
-            if !dir.join("log.json").exists() {
+            // The log's own count, whatever is configured.
+            let Some(partitions) = Embedded::partitions_of(&dir).map_err(failure)? else {
                 return Err(Failure::unreachable(format!("{} holds no log; give --data-dir", dir.display())));
-            }
-            return Ok(Source::Files(all.map(|at| Follower::new(&dir, at)).collect()));
+            };
+            let followers = all(partitions).map(|at| Follower::new(&dir, at)).collect();
+            return Ok(Source::Files { followers, failed: None });
         }
         let log = Log::Kafka(Kafka::observe(observer(&context.config)).map_err(failure)?);
-        let all: Vec<At> = all.collect();
+        let all: Vec<At> = all(context.config.partitions).collect();
         let bounds = log.all_bounds(&all).map_err(failure)?;
         let mut next = Vec::new();
         for (at, bounds) in all.into_iter().zip(bounds) {
@@ -68,14 +77,23 @@ impl Source {
     fn read(&mut self) -> Result<(Vec<(u32, Record)>, bool), Failure> {
         let mut records = Vec::new();
         match self {
-            Source::Files(followers) => {
-                for follower in followers {
-                    for record in follower.read().map_err(failure)? {
-                        records.push((follower.at().partition, record));
+            Source::Files { followers, failed } => {
+                followers.retain_mut(|follower| match follower.read() {
+                    Ok(read) => {
+                        records.extend(read.into_iter().map(|record| (follower.at().partition, record)));
+                        true
                     }
-                }
+                    Err(error) => {
+                        // Whoever looks is told; only a server refuses to start.
+                        failed.get_or_insert(Failure::failed(error.to_string()));
+                        false
+                    }
+                });
                 let idle = records.is_empty();
-                Ok((records, idle))
+                match failed.take_if(|_| idle) {
+                    Some(failure) => Err(failure),
+                    None => Ok((records, idle)),
+                }
             }
             Source::Brokers { reader, bell, next } => {
                 let mut idle = true;

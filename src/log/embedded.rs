@@ -1,97 +1,119 @@
 //! The embedded log: plain segment files per partition. One thread writes the
 //! journal and one everything else, each in a loop: take what is queued, write
 //! it, sync it, publish the frontier, acknowledge. Readers and acknowledgements
-//! stay below the frontier. Any error of a write or a sync leaves the outcome
-//! unknown, and the writer stops for good: the process has to end.
+//! stay below the frontier. An error of a sync leaves the outcome unknown, and
+//! the writer stops for good: the process has to end. A full disk makes the log
+//! read-only until there is room.
 
+mod compaction;
+mod cursor;
+mod ends;
 pub mod files;
 pub mod follow;
+mod identity;
+mod part;
+mod recovery;
+mod segment;
+mod space;
+mod syncer;
+mod writer;
 
-use bytes::BytesMut;
-use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, RwLock, mpsc};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::segment::{self, SEGMENT_BYTES, Segment};
-use super::{Ack, At, Bounds, Error, New, Placed, Record, frame};
+use super::disk::{Disk, DiskLock};
+use super::{Ack, At, Bounds, Error, New, Record};
 use crate::clock::Clock;
-use crate::domain::time::Millis;
-use crate::thread::{Bell, Thread};
+use crate::domain::time::{Millis, SECOND};
+use crate::thread::{Bell, Service, Thread};
 use crate::wire::topic::Topic;
+use compaction::{Merging, Sealed};
+use ends::Ends;
+use identity::Identity;
+use part::Part;
+use space::{Purpose, Space};
+use syncer::Syncer;
+use writer::{Queue, Writer};
 
-/// Most bytes that may wait for one writer.
-const MAX_QUEUED_BYTES: usize = 64 << 20;
-/// Files synced side by side, by each writer.
-const SYNC_THREADS: usize = 4;
-/// Most bytes written before a sync.
-const MAX_GROUP_BYTES: usize = 8 << 20;
-/// Below so many free bytes the log takes nothing more.
-pub const FREE_MARK_BYTES: u64 = 24 << 20;
+pub use segment::SEGMENT_BYTES;
+pub use space::free_mark_bytes;
+
+/// How often is noted how far the log is, at most.
+const NOTE_EVERY: Millis = SECOND;
+/// A note of so many bytes is written a second later: many segments cost no more.
+const NOTE_BYTES_PER_SECOND: usize = 64 << 10;
+/// A compaction that failed is tried again after this.
+const COMPACT_AGAIN: Millis = 60 * SECOND;
 
 #[derive(Debug)]
 pub struct Embedded {
-    incarnation: u128,
-    partitions: u32,
-    dir: PathBuf,
-    parts: BTreeMap<At, Arc<Part>>,
-    writers: [Arc<Queue>; 2],
-    threads: Mutex<Vec<Thread>>,
-    read_only: Arc<AtomicBool>,
-    _lock: File,
+    core: Arc<Core>,
+    run: Mutex<Run>,
+    /// The last to go.
+    _lock: DiskLock,
 }
 
-/// One partition: its files, its frontier, who listens.
-#[derive(Debug)]
-struct Part {
-    at: At,
-    dir: PathBuf,
-    segments: RwLock<Vec<Segment>>,
-    /// One past the last durable record.
-    end: AtomicU64,
-    bells: Mutex<Vec<Arc<Bell>>>,
+/// Who does the work.
+enum Run {
+    Threads {
+        writers: Vec<Thread>,
+        notes: Option<Service>,
+    },
+    /// The caller, by [`Embedded::step`].
+    Steps(Vec<Writer>),
+    Closed,
 }
 
-struct Job {
-    part: Arc<Part>,
-    records: Vec<New>,
-    len_bytes: usize,
-    ack: Ack,
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: Mutex<Jobs>,
-    filled: Condvar,
-}
-
-#[derive(Default)]
-struct Jobs {
-    queue: VecDeque<Job>,
-    queued_bytes: usize,
-    closed: bool,
-    /// Why nothing more is taken, once a write has failed.
-    failed: Option<Error>,
-}
-
-impl std::fmt::Debug for Queue {
+impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Queue")
+        f.write_str(match self {
+            Run::Threads { .. } => "Threads",
+            Run::Steps(_) => "Steps",
+            Run::Closed => "Closed",
+        })
     }
 }
 
-/// What a log is, written once beside its segments.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Identity {
-    format: u32,
-    incarnation: String,
+/// What the log's threads share.
+#[derive(Debug)]
+struct Core {
+    disk: Disk,
+    dir: PathBuf,
+    clock: Clock,
+    incarnation: u128,
     partitions: u32,
+    parts: BTreeMap<At, Arc<Part>>,
+    space: Arc<Space>,
+    /// Of the journal, and of everything else.
+    queues: [Arc<Queue>; 2],
+    /// Held by whoever changes files other than the newest of a partition.
+    upkeep: Mutex<Upkeep>,
 }
 
-const FORMAT: u32 = 1;
+#[derive(Debug, Default)]
+struct Upkeep {
+    /// What was noted last, to write no note twice.
+    ends: BTreeMap<At, u64>,
+    noted_at: Millis,
+    note_bytes: usize,
+    /// A compaction that failed is not tried again before.
+    compact_at: Millis,
+}
+
+/// How a log is run; the defaults are those of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// A new segment begins when one would grow beyond this.
+    pub segment_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { segment_bytes: SEGMENT_BYTES }
+    }
+}
 
 impl Embedded {
     /// Opens the log in `dir`, or makes one with `partitions`.
@@ -100,55 +122,75 @@ impl Embedded {
     /// [`Error::Refused`] when the log is of another format or partition count,
     /// or in use; [`Error::Damaged`] when acknowledged records are not there.
     pub fn open(dir: &Path, partitions: u32, clock: Clock) -> Result<Embedded, Error> {
+        Embedded::open_on(Disk::Real, dir, partitions, clock, Options::default())
+    }
+
+    /// As [`Embedded::open`], on any disk.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`].
+    pub fn open_on(disk: Disk, dir: &Path, partitions: u32, clock: Clock, options: Options) -> Result<Embedded, Error> {
+        let log = Embedded::open_stepped(disk, dir, partitions, clock, options)?;
         let io = |e: std::io::Error| Error::io(dir.display().to_string(), &e);
-        fs::create_dir_all(dir).map_err(io)?;
-        let lock = lock(dir)?;
-        let identity = identity(dir, partitions)?;
-        let incarnation = u128::from_str_radix(&identity.incarnation, 16).map_err(|_| {
-            Error::Refused(format!("{}: the incarnation is unreadable", dir.join("log.json").display()))
-        })?;
-        let ends = read_ends(dir);
-        let mut parts = BTreeMap::new();
-        for topic in Topic::ALL.iter().filter(|t| **t != Topic::Replies) {
-            for partition in 0..topic.partitions(partitions) {
-                let at = At { topic: *topic, partition };
-                let dir = dir.join(topic.name()).join(partition.to_string());
-                let segments = segment::open_all(at, &dir, ends.get(&at.to_string()).copied())?;
-                let last = segments.last().expect("there is always one");
-                let end = last_offset(last);
-                parts.insert(
-                    at,
-                    Arc::new(Part {
-                        at,
-                        dir,
-                        segments: RwLock::new(segments),
-                        end: AtomicU64::new(end),
-                        bells: Mutex::default(),
-                    }),
-                );
+        let mut run = log.run.lock().expect("just made");
+        if let Run::Steps(steps) = std::mem::replace(&mut *run, Run::Closed) {
+            let mut writers = Vec::new();
+            for (name, writer) in ["log-journal", "log-outputs"].into_iter().zip(steps) {
+                let writer = Writer { syncer: Syncer::start().map_err(io)?, ..writer };
+                writers.push(Thread::spawn(name, move || writer.run()).map_err(io)?);
             }
+            let core = log.core.clone();
+            let notes = Service::spawn("log-notes", Arc::default(), move |turns| {
+                while turns.go_on() {
+                    turns.wait(Duration::from_millis(NOTE_EVERY as u64));
+                    core.upkeep(core.clock.wall());
+                }
+            });
+            *run = Run::Threads { writers, notes: Some(notes.map_err(io)?) };
         }
-        let log = Embedded {
-            incarnation,
-            partitions,
-            dir: dir.to_owned(),
-            parts,
-            writers: [Arc::default(), Arc::default()],
-            threads: Mutex::default(),
-            read_only: Arc::default(),
-            _lock: lock,
-        };
-        forget_ends(dir)?;
-        log.check_space();
-        let mut threads = log.threads.lock().expect("just made");
-        for (name, queue) in ["log-journal", "log-outputs"].into_iter().zip(&log.writers) {
-            let syncers = Syncers::start().map_err(io)?;
-            let (queue, clock, read_only) = (queue.clone(), clock.clone(), log.read_only.clone());
-            let writer = Writer { queue, clock, read_only, syncers };
-            threads.push(Thread::spawn(name, move || writer.run()).map_err(io)?);
-        }
-        drop(threads);
+        drop(run);
         Ok(log)
+    }
+
+    /// Opens a log that has no threads: what is appended is written when the
+    /// caller says [`Embedded::step`], in the caller's thread. On a simulated
+    /// disk, with a clock of its own, it does the same every time.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`].
+    pub fn open_stepped(
+        disk: Disk,
+        dir: &Path,
+        partitions: u32,
+        clock: Clock,
+        options: Options,
+    ) -> Result<Embedded, Error> {
+        disk.create_dir_all(dir).map_err(|e| Error::io(dir.display().to_string(), &e))?;
+        let lock = identity::lock(&disk, dir)?;
+        tighten(&disk, dir, partitions)?;
+        let core = Core::open(disk.clone(), dir, (partitions, clock.clone()), options)?;
+        let writers = core.queues.iter().zip([Purpose::Journal, Purpose::Outputs]).map(|(queue, purpose)| Writer {
+            queue: queue.clone(),
+            purpose,
+            clock: clock.clone(),
+            disk: disk.clone(),
+            space: core.space.clone(),
+            syncer: Syncer::Inline,
+        });
+        let run = Mutex::new(Run::Steps(writers.collect()));
+        Ok(Embedded { core: Arc::new(core), run, _lock: lock })
+    }
+
+    /// Writes, syncs and acknowledges one group of each writer, and what is to
+    /// be done by the clock; says whether anything was written. Does nothing
+    /// where threads do it.
+    pub fn step(&self) -> bool {
+        let run = self.run.lock().expect("no panic holds this lock");
+        let Run::Steps(writers) = &*run else { return false };
+        // Both, not only the first that has something to do.
+        let worked = writers.iter().fold(false, |worked, writer| writer.step() || worked);
+        self.core.upkeep(self.core.clock.wall());
+        worked
     }
 
     /// Incarnation and partitions of the log in `dir`, if there is one.
@@ -156,12 +198,8 @@ impl Embedded {
     /// # Errors
     /// When what is there is unreadable.
     pub fn identity_of(dir: &Path) -> Result<Option<(u128, u32)>, Error> {
-        let read = |identity: Identity| {
-            let incarnation = u128::from_str_radix(&identity.incarnation, 16);
-            let unreadable = |_| Error::Refused(format!("{}: the incarnation is unreadable", dir.display()));
-            incarnation.map(|incarnation| (incarnation, identity.partitions)).map_err(unreadable)
-        };
-        read_identity(dir)?.map(read).transpose()
+        let read = |identity: Identity| Ok((identity.incarnation(dir)?, identity.partitions));
+        Identity::read(&Disk::Real, dir)?.map(read).transpose()
     }
 
     /// The partitions of the log in `dir`, if there is one.
@@ -169,172 +207,114 @@ impl Embedded {
     /// # Errors
     /// When what is there is unreadable.
     pub fn partitions_of(dir: &Path) -> Result<Option<u32>, Error> {
-        Ok(read_identity(dir)?.map(|identity| identity.partitions))
+        Ok(Identity::read(&Disk::Real, dir)?.map(|identity| identity.partitions))
     }
 
     /// The ends of all partitions at one moment: no record is below them whose
     /// cause is not.
     pub fn cut(&self) -> BTreeMap<String, u64> {
-        let ends = || -> Vec<u64> { self.parts.values().map(|part| part.end.load(Ordering::Acquire)).collect() };
+        let ends = || -> Vec<u64> { self.core.parts.values().map(|part| part.end()).collect() };
         let mut before = ends();
         loop {
             let now = ends();
             // They only grow: what is the same twice was so in between.
             if now == before {
-                return self.parts.keys().map(ToString::to_string).zip(now).collect();
+                return self.core.parts.keys().map(ToString::to_string).zip(now).collect();
             }
             before = now;
         }
     }
 
     pub fn incarnation(&self) -> u128 {
-        self.incarnation
+        self.core.incarnation
     }
 
     pub fn partitions(&self) -> u32 {
-        self.partitions
+        self.core.partitions
     }
 
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.core.dir
     }
 
     fn part(&self, at: At) -> &Arc<Part> {
-        self.parts.get(&at).expect("partitions are those of the declared topics")
+        self.core.parts.get(&at).expect("partitions are those of the declared topics")
     }
 
     pub fn append(&self, at: At, records: Vec<New>, ack: Ack) {
-        let queue = &self.writers[usize::from(at.topic != Topic::Events)];
-        let len_bytes: usize = records.iter().map(frame::encoded_len).sum();
-        if let Some(largest) = records.iter().map(frame::encoded_len).max()
-            && largest > frame::MAX_FRAME_BYTES
-        {
-            return ack.send(Err(Error::Refused(format!("a record of {largest} bytes is larger than the log takes"))));
-        }
-        let mut jobs = queue.jobs.lock().expect("no panic holds this lock");
-        let refusal = if let Some(failed) = &jobs.failed {
-            Some(failed.clone())
-        } else if jobs.closed {
-            Some(Error::Closed)
-        } else if matches!(ack, Ack::Once(_)) && jobs.queued_bytes + len_bytes > MAX_QUEUED_BYTES {
-            // Actors bound what they have outstanding themselves.
-            Some(Error::Overloaded)
-        } else {
-            None
-        };
-        if let Some(refusal) = refusal {
-            drop(jobs);
-            return ack.send(Err(refusal));
-        }
-        jobs.queued_bytes += len_bytes;
-        jobs.queue.push_back(Job { part: self.part(at).clone(), records, len_bytes, ack });
-        drop(jobs);
-        queue.filled.notify_one();
+        self.core.queues[usize::from(at.topic != Topic::Events)].append(self.part(at), records, ack);
     }
 
     pub fn read(&self, at: At, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
-        let part = self.part(at);
-        let end = part.end.load(Ordering::Acquire);
-        let mut from = from;
-        let mut records = Vec::new();
-        while from < end && records.is_empty() {
-            part.index_for(from)?;
-            let segments = part.segments.read().expect("no panic holds this lock");
-            let start = segments[0].base;
-            if from < start {
-                return Err(Error::Trimmed { at, offset: from, start });
-            }
-            let which = segments.partition_point(|s| s.base <= from) - 1;
-            let segment = &segments[which];
-            let (file, path) = (segment.file.clone(), segment.path.clone());
-            let (position, len_bytes) = (segment.seek(from), segment.len_bytes);
-            let next_base = segments.get(which + 1).map(|s| s.base);
-            drop(segments);
-            records = segment::read_from(at, (&file, &path), (position, from, end), (len_bytes, max_bytes))?;
-            match (records.is_empty(), next_base) {
-                (true, Some(base)) => from = base,
-                (true, None) => {
-                    let detail = "records below the durable end are missing".to_owned();
-                    return Err(Error::Damaged { at, offset: from, file: path.display().to_string(), detail });
-                }
-                _ => {}
-            }
-        }
-        Ok(records)
+        self.part(at).read(from, max_bytes)
     }
 
     pub fn bounds(&self, at: At) -> Bounds {
-        let part = self.part(at);
-        let start = part.segments.read().expect("no panic holds this lock")[0].base;
-        Bounds { start, end: part.end.load(Ordering::Acquire) }
+        self.part(at).bounds()
     }
 
     pub fn subscribe(&self, at: At, bell: Arc<Bell>) {
-        let mut bells = self.part(at).bells.lock().expect("no panic holds this lock");
-        if !bells.iter().any(|known| Arc::ptr_eq(known, &bell)) {
-            bells.push(bell);
-        }
+        self.part(at).subscribe(bell);
     }
 
     /// Unlinks whole segments below an offset, never the one being written.
+    ///
+    /// # Errors
+    /// When files cannot be removed.
     pub fn trim(&self, at: At, below: u64) -> Result<(), Error> {
-        let part = self.part(at);
-        loop {
-            let mut segments = part.segments.write().expect("no panic holds this lock");
-            if segments.get(1).is_none_or(|second| second.base > below) {
-                return Ok(());
-            }
-            let old = segments.remove(0);
-            drop(segments);
-            fs::remove_file(&old.path).map_err(|e| Error::io(old.path.display().to_string(), &e))?;
-        }
+        self.core.trim(self.part(at), below)
     }
 
+    /// Whether an append has a chance right now.
+    ///
+    /// # Errors
+    /// Why not.
     pub fn is_writable(&self) -> Result<(), Error> {
-        for writer in &self.writers {
-            if let Some(failed) = &writer.jobs.lock().expect("no panic holds this lock").failed {
-                return Err(failed.clone());
-            }
+        if let Some(failed) = self.core.failed() {
+            return Err(failed);
         }
-        if self.read_only.load(Ordering::Acquire) {
-            return Err(Error::ReadOnly { free_mark_bytes: FREE_MARK_BYTES });
+        if self.core.space.is_read_only() {
+            return Err(self.core.space.refusal());
         }
         Ok(())
     }
 
-    /// Looks at the disk; to be called now and then. Gives the free bytes.
+    /// Looks at the disk, to be called now and then: a log that is read-only
+    /// because the disk was full goes on when there is room. Gives the free bytes.
     pub fn check_space(&self) -> Option<u64> {
-        let found = rustix::fs::statvfs(&self.dir).ok()?;
-        let free = found.f_bavail * found.f_frsize;
-        self.read_only.store(free < FREE_MARK_BYTES, Ordering::Release);
-        Some(free)
+        self.core.space.look()
+    }
+
+    /// Bytes of the segments of a topic.
+    pub fn topic_bytes(&self, topic: Topic) -> u64 {
+        self.core.parts.values().filter(|part| part.at.topic == topic).map(|part| part.len_bytes()).sum()
     }
 
     /// The newest append time of any partition: a clock behind it is wrong.
     pub fn newest_at(&self) -> Option<Millis> {
-        let newest = |part: &Arc<Part>| {
-            part.segments.read().expect("no panic holds this lock").iter().filter_map(|s| s.newest_at).max()
-        };
-        self.parts.values().filter_map(newest).max()
+        self.core.parts.values().filter_map(|part| part.newest_at()).max()
     }
 
-    /// Writes out what is queued and ends the writers.
+    /// Writes out what is queued, notes how far the log is, and ends its threads.
     pub fn close(&self) {
-        for writer in &self.writers {
-            writer.jobs.lock().expect("no panic holds this lock").closed = true;
-            writer.filled.notify_all();
+        for queue in &self.core.queues {
+            queue.close();
         }
-        let threads = std::mem::take(&mut *self.threads.lock().expect("no panic holds this lock"));
-        let was_open = !threads.is_empty();
-        // Waits for them.
-        drop(threads);
-        if was_open && self.is_writable().is_ok() {
-            let ends: BTreeMap<String, u64> =
-                self.parts.values().map(|p| (p.at.to_string(), p.end.load(Ordering::Acquire))).collect();
-            let text = serde_json::to_vec(&ends).expect("a map serialises");
-            if let Err(error) = write_file(&self.dir, "ends.json", &text) {
-                tracing::warn!(%error, "could not note the log's end; the next start will find it by itself");
+        // What is dropped is waited for.
+        match std::mem::replace(&mut *self.run.lock().expect("no panic holds this lock"), Run::Closed) {
+            Run::Closed => return,
+            Run::Threads { writers, notes } => {
+                drop(notes);
+                drop(writers);
             }
+            Run::Steps(writers) => {
+                for writer in &writers {
+                    while writer.step() {}
+                }
+            }
+        }
+        if self.core.failed().is_none() {
+            self.core.note_and_say();
         }
     }
 }
@@ -345,294 +325,220 @@ impl Drop for Embedded {
     }
 }
 
-impl Part {
-    /// Builds the index of the segment that holds `offset`, once.
-    fn index_for(&self, offset: u64) -> Result<(), Error> {
-        let missing = |segments: &[Segment]| {
-            let which = segments.partition_point(|s| s.base <= offset).checked_sub(1)?;
-            segments[which].index.is_none().then_some(which)
+impl Core {
+    fn open(disk: Disk, dir: &Path, (partitions, clock): (u32, Clock), options: Options) -> Result<Core, Error> {
+        let mut was_used = false;
+        for at in all_partitions(partitions) {
+            was_used = was_used || recovery::holds_records(&disk, &files::dir_of(dir, at))?;
+        }
+        let identity = match Identity::read(&disk, dir)? {
+            Some(identity) => identity,
+            None if was_used => {
+                return Err(Error::Refused(format!(
+                    "{} holds records, but log.json, which says whose they are, is gone: restore it from a backup",
+                    dir.display()
+                )));
+            }
+            None => {
+                let identity = Identity::new(disk.unique(), partitions);
+                identity.write(&disk, dir)?;
+                identity
+            }
         };
-        if missing(&self.segments.read().expect("no panic holds this lock")).is_none() {
+        identity.check(dir, partitions)?;
+        let incarnation = identity.incarnation(dir)?;
+        let ends = Ends::read(&disk, dir)?;
+        if ends.noted.is_empty() {
+            sync_folders(&disk, dir)?;
+        }
+        let mut parts = BTreeMap::new();
+        for at in all_partitions(partitions) {
+            let (name, folder) = (at.to_string(), files::dir_of(dir, at));
+            let known = recovery::Known {
+                noted: ends.noted.get(&name),
+                plain_end: ends.plain.get(&name).copied().unwrap_or(0),
+                was_used,
+                has_gaps: part::has_gaps(at),
+            };
+            let found = recovery::recover(&disk, at, &folder, known)?;
+            let most = if part::has_gaps(at) { compaction::SEGMENT_BYTES } else { SEGMENT_BYTES };
+            parts.insert(at, Arc::new(Part::new(at, folder, options.segment_bytes.min(most), found)));
+        }
+        let space = Arc::new(Space::new(disk.clone(), dir.to_owned()));
+        let core = Core {
+            disk,
+            dir: dir.to_owned(),
+            clock,
+            incarnation,
+            partitions,
+            parts,
+            space,
+            queues: [Arc::default(), Arc::default()],
+            upkeep: Mutex::default(),
+        };
+        core.note_and_say();
+        Ok(core)
+    }
+
+    /// Why nothing more is taken, once a write has failed.
+    fn failed(&self) -> Option<Error> {
+        self.queues.iter().find_map(|queue| queue.failed())
+    }
+
+    /// What is done by the clock.
+    fn upkeep(&self, now: Millis) {
+        if self.failed().is_some() {
+            return;
+        }
+        if self.space.is_read_only() {
+            self.space.look();
+        }
+        let upkeep = self.upkeep.lock().expect("no panic holds this lock");
+        let pause = NOTE_EVERY * (1 + (upkeep.note_bytes / NOTE_BYTES_PER_SECOND) as Millis);
+        // A clock that went back is no reason to wait.
+        let is_due = now < upkeep.noted_at || now - upkeep.noted_at >= pause;
+        let has_news = self.parts.iter().any(|(at, part)| upkeep.ends.get(at) != Some(&part.end()));
+        let may_compact = now < upkeep.noted_at || now >= upkeep.compact_at;
+        drop(upkeep);
+        if is_due && has_news {
+            self.note_and_say();
+        }
+        for part in self.parts.values().filter(|part| may_compact && part::has_gaps(part.at)) {
+            let sealed = part.sealed();
+            if compaction::is_due(&sealed)
+                && let Err(error) = self.compact(part, &sealed, now)
+            {
+                self.upkeep.lock().expect("no panic holds this lock").compact_at = now + COMPACT_AGAIN;
+                tracing::warn!(%error, at = %part.at, "a topic could not be compacted; it is tried again");
+            }
+        }
+    }
+
+    /// Puts one segment with the latest record of each key in the place of all
+    /// that are not written to any more.
+    fn compact(&self, part: &Part, sealed: &[Sealed], now: Millis) -> Result<(), Error> {
+        let mut upkeep = self.upkeep.lock().expect("no panic holds this lock");
+        let io = |e: std::io::Error| Error::io(sealed[0].path.display().to_string(), &e);
+        let most = sealed.iter().map(|segment| segment.len_bytes).sum();
+        self.space.reserve(most, Purpose::Outputs)?;
+        let drafted = compaction::draft(&self.disk, part.at, sealed, now);
+        self.space.release(most);
+        let merging = drafted?;
+        let draft = compaction::draft_path(&sealed[0].path);
+        if let Some(identity) = Identity::read(&self.disk, &self.dir)?.filter(|identity| !identity.has_gaps()) {
+            identity.with_gaps().write(&self.disk, &self.dir)?;
+        }
+        // It keeps its file when it is renamed.
+        let mut merged = segment::Segment::open(&self.disk, &draft, sealed[0].base)?;
+        merged.path = sealed[0].path.clone();
+        let noted = self.note(&mut upkeep, Some((part.at, merging)));
+        if let Err(error) = noted.and_then(|()| self.disk.rename(&draft, &sealed[0].path)) {
+            self.disk.remove(&draft).ok();
+            return Err(io(error));
+        }
+        let dir = files::dir_of(&self.dir, part.at);
+        if let Err(error) = self.disk.sync_dir(&dir) {
+            // Which of the two files is there after a crash is not known: no note
+            // that is written from here on would be true of both.
+            let failed = Error::Unknown(io(error).to_string());
+            self.queues[1].fail(failed.clone());
+            return Err(failed);
+        }
+        part.replace_first(sealed.len(), merged);
+        for old in &sealed[1..] {
+            self.disk.remove(&old.path).map_err(io)?;
+        }
+        self.note(&mut upkeep, None).map_err(io)
+    }
+
+    /// Notes how far all partitions are. The older note holds where that fails.
+    fn note_and_say(&self) {
+        let mut upkeep = self.upkeep.lock().expect("no panic holds this lock");
+        if let Err(error) = self.note(&mut upkeep, None) {
+            tracing::warn!(%error, "could not note how far the log is; a start reads more of it instead");
+        }
+    }
+
+    fn note(&self, upkeep: &mut Upkeep, merging: Option<(At, Merging)>) -> std::io::Result<()> {
+        // Also of one that fails: the next try has its time.
+        upkeep.noted_at = self.clock.wall();
+        let mut noted: Vec<(At, ends::Noted)> = self.parts.iter().map(|(at, part)| (*at, part.noted())).collect();
+        if let Some((at, merging)) = merging
+            && let Some((_, noted)) = noted.iter_mut().find(|(known, _)| *known == at)
+        {
+            noted.merging = Some(merging);
+        }
+        let ends = noted.iter().map(|(at, noted)| (*at, noted.end)).collect();
+        let by_name = noted.into_iter().map(|(at, noted)| (at.to_string(), noted)).collect();
+        upkeep.note_bytes = ends::write(&self.disk, &self.dir, by_name)?;
+        upkeep.ends = ends;
+        Ok(())
+    }
+
+    /// First it is noted which segments are to be there, then the others go: a
+    /// start after a crash in between removes them.
+    fn trim(&self, part: &Part, below: u64) -> Result<(), Error> {
+        let mut upkeep = self.upkeep.lock().expect("no panic holds this lock");
+        let old = part.take_below(below);
+        if old.is_empty() {
             return Ok(());
         }
-        let mut segments = self.segments.write().expect("no panic holds this lock");
-        if let Some(which) = missing(&segments) {
-            let next = segments.get(which + 1).map(|s| s.base);
-            let segment = &mut segments[which];
-            let found = segment::scan(segment)?;
-            if let Some(next) = next
-                && found.next_offset != next
-            {
-                segment.index = None;
-                return Err(Error::Damaged {
-                    at: self.at,
-                    offset: found.next_offset,
-                    file: segment.path.display().to_string(),
-                    detail: format!("the file ends before the next one begins, at offset {next}"),
-                });
+        let io = |path: &Path, e: &std::io::Error| Error::io(path.display().to_string(), e);
+        if let Err(error) = self.note(&mut upkeep, None) {
+            // On a full disk there must be a way to make room: without any note.
+            let forgotten = if super::disk::is_full(&error) { ends::forget(&self.disk, &self.dir) } else { Err(error) };
+            if let Err(error) = forgotten {
+                part.put_back(old);
+                return Err(io(&self.dir, &error));
             }
+            upkeep.ends.clear();
+        }
+        for segment in old {
+            self.disk.remove(&segment.path).map_err(|e| io(&segment.path, &e))?;
         }
         Ok(())
     }
 }
 
-struct Writer {
-    queue: Arc<Queue>,
-    clock: Clock,
-    read_only: Arc<AtomicBool>,
-    syncers: Syncers,
+/// What the log keeps: answers to waiting requests go another way.
+fn all_partitions(partitions: u32) -> impl Iterator<Item = At> {
+    let topics = Topic::ALL.iter().copied().filter(|topic| *topic != Topic::Replies);
+    topics.flat_map(move |topic| (0..topic.partitions(partitions)).map(move |partition| At { topic, partition }))
 }
 
-impl Writer {
-    fn run(self) {
-        loop {
-            let Some(group) = self.next_group() else { return };
-            if self.read_only.load(Ordering::Acquire) {
-                for job in group {
-                    job.ack.send(Err(Error::ReadOnly { free_mark_bytes: FREE_MARK_BYTES }));
-                }
-                continue;
-            }
-            let started = std::time::Instant::now();
-            match self.write(&group) {
-                Ok(firsts) => {
-                    crate::metrics::get().log_append_seconds.observe(started.elapsed().as_secs_f64());
-                    for (job, first) in group.into_iter().zip(firsts) {
-                        job.ack.send(Ok(Placed { first, end: first + job.records.len() as u64 }));
-                    }
-                }
-                Err(error) => {
-                    let failed = Error::Unknown(error.to_string());
-                    tracing::error!(%error, "the log failed to write; it takes nothing more until a restart");
-                    self.queue.jobs.lock().expect("no panic holds this lock").failed = Some(failed.clone());
-                    for job in group {
-                        job.ack.send(Err(failed.clone()));
-                    }
-                }
-            }
+/// Folders that a start made before a crash may not be durable yet.
+fn sync_folders(disk: &Disk, dir: &Path) -> Result<(), Error> {
+    for folder in Topic::ALL.iter().map(|topic| dir.join(topic.name())).chain([dir.to_owned()]) {
+        match disk.sync_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            synced => synced.map_err(|e| Error::io(folder.display().to_string(), &e))?,
         }
     }
+    Ok(())
+}
 
-    /// What is queued, up to a bound; `None` when the log closes.
-    fn next_group(&self) -> Option<Vec<Job>> {
-        let mut jobs = self.queue.jobs.lock().expect("no panic holds this lock");
-        loop {
-            if let Some(failed) = jobs.failed.clone() {
-                for job in std::mem::take(&mut jobs.queue) {
-                    job.ack.send(Err(failed.clone()));
-                }
-                jobs.queued_bytes = 0;
-            }
-            if !jobs.queue.is_empty() {
-                break;
-            }
-            if jobs.closed {
-                return None;
-            }
-            let waited = self.queue.filled.wait_timeout(jobs, Duration::from_secs(1));
-            jobs = waited.expect("no panic holds this lock").0;
-        }
-        let mut group = Vec::new();
-        let mut bytes = 0;
-        while let Some(job) = jobs.queue.front() {
-            if bytes > 0 && bytes + job.len_bytes > MAX_GROUP_BYTES {
-                break;
-            }
-            bytes += job.len_bytes;
-            group.push(jobs.queue.pop_front().expect("just seen"));
-        }
-        jobs.queued_bytes -= bytes;
-        Some(group)
-    }
-
-    /// Writes and syncs a group; gives the first offset of each job.
-    fn write(&self, group: &[Job]) -> Result<Vec<u64>, Error> {
-        let now = self.clock.wall();
-        let mut by_part: BTreeMap<At, Vec<usize>> = BTreeMap::new();
-        for (i, job) in group.iter().enumerate() {
-            by_part.entry(job.part.at).or_default().push(i);
-        }
-        let mut firsts = vec![0; group.len()];
-        let mut dirty: Vec<(Arc<Part>, Arc<File>, u64)> = Vec::new();
-        for jobs in by_part.values() {
-            let part = &group[jobs[0]].part;
-            let durable = part.end.load(Ordering::Acquire);
-            let mut next = durable;
-            let mut out = BytesMut::new();
-            let mut begins = Vec::new();
-            for i in jobs {
-                firsts[*i] = next;
-                for record in &group[*i].records {
-                    begins.push((next, out.len() as u64));
-                    frame::encode(&mut out, record, next, now, durable);
-                    next += 1;
-                }
-            }
-            let file = part.write(&out, &begins, now)?;
-            dirty.push((part.clone(), file, next));
-        }
-        crate::fault::point("written");
-        self.syncers.sync_all(&dirty)?;
-        for (part, _, end) in &dirty {
-            part.end.store(*end, Ordering::Release);
-            for bell in part.bells.lock().expect("no panic holds this lock").iter() {
-                bell.ring();
+/// Takes away what others may do with files that were made before.
+fn tighten(disk: &Disk, dir: &Path, partitions: u32) -> Result<(), Error> {
+    let io = |path: &Path, e: &std::io::Error| Error::io(path.display().to_string(), e);
+    let mut folders = vec![dir.to_owned()];
+    folders.extend(Topic::ALL.iter().map(|topic| dir.join(topic.name())));
+    folders.extend(all_partitions(partitions).map(|at| files::dir_of(dir, at)));
+    for folder in folders {
+        let names = match disk.list(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            listed => listed.map_err(|e| io(&folder, &e))?,
+        };
+        disk.tighten(&folder).map_err(|e| io(&folder, &e))?;
+        for name in names {
+            let path = folder.join(name);
+            match disk.tighten(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                tightened => tightened.map_err(|e| io(&path, &e))?,
             }
         }
-        crate::fault::point("appended");
-        Ok(firsts)
     }
+    Ok(())
 }
 
-impl Part {
-    fn write(&self, bytes: &[u8], begins: &[(u64, u64)], now: Millis) -> Result<Arc<File>, Error> {
-        let mut segments = self.segments.write().expect("no panic holds this lock");
-        let last = segments.last().expect("there is always one");
-        if last.len_bytes > 0 && last.len_bytes + bytes.len() as u64 > SEGMENT_BYTES {
-            let base = begins.first().map_or(last.base, |(offset, _)| *offset);
-            segments.push(Segment::create(&self.dir, base)?);
-        }
-        let last = segments.last_mut().expect("there is always one");
-        (&*last.file).write_all(bytes).map_err(|e| Error::io(last.path.display().to_string(), &e))?;
-        let position = last.len_bytes;
-        for (offset, begin) in begins {
-            last.note(*offset, position + begin, now);
-        }
-        last.len_bytes += bytes.len() as u64;
-        Ok(last.file.clone())
-    }
-}
-
-/// Threads that sync files side by side, because a disk merges what waits
-/// together. They end with the writer that owns them.
-struct Syncers {
-    // Dropped before the threads that it keeps alive.
-    jobs: mpsc::Sender<Sync>,
-    _threads: Vec<Thread>,
-}
-
-type Sync = (Arc<File>, mpsc::Sender<std::io::Result<()>>);
-
-impl Syncers {
-    fn start() -> std::io::Result<Syncers> {
-        let (jobs, queue) = mpsc::channel::<Sync>();
-        let queue = Arc::new(Mutex::new(queue));
-        let mut threads = Vec::new();
-        for n in 0..SYNC_THREADS {
-            let queue = queue.clone();
-            threads.push(Thread::spawn(format!("log-sync-{n}"), move || {
-                loop {
-                    let job = queue.lock().expect("no panic holds this lock").recv();
-                    let Ok((file, done)) = job else { return };
-                    // The writer waits for every answer; it is there.
-                    done.send(file.sync_data()).ok();
-                }
-            })?);
-        }
-        Ok(Syncers { jobs, _threads: threads })
-    }
-
-    fn sync_all(&self, dirty: &[(Arc<Part>, Arc<File>, u64)]) -> Result<(), Error> {
-        let context = |e: std::io::Error| Error::io("syncing the log", &e);
-        let Some(((_, first, _), others)) = dirty.split_first() else { return Ok(()) };
-        let (done, answers) = mpsc::channel();
-        for (_, file, _) in others {
-            self.jobs.send((file.clone(), done.clone())).map_err(|_| Error::Closed)?;
-        }
-        drop(done);
-        let own = first.sync_data().map_err(context);
-        let mut answered = 0;
-        let all = answers.iter().fold(own, |all, answer| {
-            answered += 1;
-            all.and(answer.map_err(context))
-        });
-        // A thread that died without an answer has synced nothing.
-        all.and(if answered == others.len() { Ok(()) } else { Err(Error::Unknown("a sync was not answered".into())) })
-    }
-}
-
-fn last_offset(last: &Segment) -> u64 {
-    // The last segment was scanned when it was opened; count what is behind the last index entry.
-    let (mut offset, mut position) = last.index.as_ref().and_then(|i| i.last().copied()).unwrap_or((last.base, 0));
-    while position < last.len_bytes {
-        let Ok(prefix) = segment::read_at(&last.file, position, frame::PREFIX_BYTES) else { break };
-        let Some(len) = frame::peek_len(&prefix) else { break };
-        position += len as u64;
-        offset += 1;
-    }
-    offset
-}
-
-fn lock(dir: &Path) -> Result<File, Error> {
-    let path = dir.join("lock");
-    let file = File::create(&path).map_err(|e| Error::io(path.display().to_string(), &e))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(_) => Err(Error::Refused(format!("{} is in use by another askwhen", dir.display()))),
-    }
-}
-
-fn identity(dir: &Path, partitions: u32) -> Result<Identity, Error> {
-    let identity = match read_identity(dir)? {
-        Some(identity) => identity,
-        None => {
-            let incarnation = format!("{:032x}", uuid::Uuid::new_v4().as_u128());
-            let identity = Identity { format: FORMAT, incarnation, partitions };
-            let text = serde_json::to_vec(&identity).expect("an identity serialises");
-            write_file(dir, "log.json", &text)?;
-            identity
-        }
-    };
-    if identity.format != FORMAT {
-        let found = identity.format;
-        return Err(Error::Refused(format!("{} is of format {found}; this version reads {FORMAT}", dir.display())));
-    }
-    if identity.partitions != partitions {
-        let found = identity.partitions;
-        return Err(Error::Refused(format!(
-            "{} was made with {found} partitions and the configuration says {partitions}; set [log] partitions = {found}",
-            dir.display()
-        )));
-    }
-    Ok(identity)
-}
-
-fn read_identity(dir: &Path) -> Result<Option<Identity>, Error> {
-    let path = dir.join("log.json");
-    match fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|e| Error::Refused(format!("{} is unreadable: {e}", path.display()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io(path.display().to_string(), &error)),
-    }
-}
-
-/// The ends noted at the last orderly close; without them damage at the very
-/// end looks like a torn write.
-fn read_ends(dir: &Path) -> BTreeMap<String, u64> {
-    let bytes = fs::read(dir.join("ends.json")).unwrap_or_default();
-    serde_json::from_slice(&bytes).unwrap_or_default()
-}
-
-/// They hold for one start: what is appended from here on goes beyond them.
-fn forget_ends(dir: &Path) -> Result<(), Error> {
-    let path = dir.join("ends.json");
-    match fs::remove_file(&path) {
-        Ok(()) => segment::sync_dir(dir),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io(path.display().to_string(), &error)),
-    }
-}
-
-fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
-    let (path, draft) = (dir.join(name), dir.join(format!("{name}.draft")));
-    let written = (|| {
-        let mut file = File::create(&draft)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&draft, &path)
-    })();
-    written.map_err(|e| Error::io(path.display().to_string(), &e))?;
-    segment::sync_dir(dir)
-}
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,19 @@ pub enum Broken {
     Checksum,
     /// The checksum holds, the contents do not.
     Contents,
+    /// A sound record, but not the one that belongs here.
+    Offset,
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Broken::Short => "the record is cut short",
+            Broken::Checksum => "the record's checksum is wrong",
+            Broken::Contents => "the record cannot be read although its checksum is right",
+            Broken::Offset => "another record stands there than the one that belongs there",
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -76,10 +89,31 @@ pub fn encoded_len(record: &New) -> usize {
     PREFIX_BYTES + FIXED_BYTES + key + value + headers
 }
 
+/// Whether a frame can hold a record.
+///
+/// # Errors
+/// Why not, in a sentence.
+pub fn fits(record: &New) -> Result<(), String> {
+    let len = encoded_len(record);
+    if len > MAX_FRAME_BYTES {
+        return Err(format!("a record of {len} bytes is larger than the log takes ({MAX_FRAME_BYTES})"));
+    }
+    let names_fit = record.headers.iter().all(|(name, _)| name.len() <= usize::from(u16::MAX));
+    if record.headers.len() > usize::from(u16::MAX) || !names_fit {
+        return Err(format!("a record has more headers, or a longer name of one, than the log takes ({})", u16::MAX));
+    }
+    Ok(())
+}
+
 /// Length of the frame that begins here, if the prefix is whole and believable.
 pub fn peek_len(bytes: &[u8]) -> Option<usize> {
     let length = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
     (FIXED_BYTES..=MAX_FRAME_BYTES).contains(&length).then_some(PREFIX_BYTES + length)
+}
+
+/// What the offset of the frame that begins here would be.
+pub fn peek_offset(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.get(PREFIX_BYTES..PREFIX_BYTES + 8)?.try_into().ok()?))
 }
 
 /// Reads the frame at the beginning of `bytes`, sharing their memory.

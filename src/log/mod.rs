@@ -1,11 +1,11 @@
 //! The log port: topics of partitions of records, appended and read in order.
 //! A closed set of implementations. Nothing in here knows what a record means.
 
+pub mod disk;
 pub mod embedded;
 pub mod frame;
 pub mod kafka;
 mod reader;
-mod segment;
 pub mod simulated;
 
 use bytes::Bytes;
@@ -238,7 +238,8 @@ impl Log {
             Log::Kafka(log) => log.append_in_time(at, records, Ack::Once(sender)),
             _ => self.append(at, records, Ack::Once(sender)),
         }
-        let appended = receiver.await.unwrap_or(Err(Error::Closed));
+        // Whoever had it has gone without a word.
+        let appended = receiver.await.unwrap_or_else(|_| Err(Error::Unknown("nobody answered for the record".into())));
         crate::fault::point("acked");
         appended
     }

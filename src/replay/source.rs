@@ -10,7 +10,7 @@ use crate::actor::checkpoint::Meta;
 use crate::domain::LOGIC_VERSION;
 use crate::domain::time::{Millis, format_time};
 use crate::log::embedded::follow::Follower;
-use crate::log::{At, Bounds, Log, Reader, Record};
+use crate::log::{self, At, Bounds, Log, Reader, Record};
 use crate::store::snapshot::{self, Depot, Manifest};
 use crate::store::{Family, Rocks, Shared, Store};
 use crate::thread::Bell;
@@ -66,7 +66,7 @@ impl Source {
     /// When the log cannot be read.
     pub fn bounds(&self, at: At) -> Result<Bounds, Error> {
         match &self.place {
-            Place::Files(dir) => Ok(Follower::bounds(dir, at)?),
+            Place::Files(dir) => Follower::bounds(dir, at).map_err(looked_at),
             Place::Brokers(log) => {
                 let bounds = log.bounds(at)?;
                 let begins = if at.topic == Topic::Events { log.begins(at.partition) } else { 0 };
@@ -81,7 +81,7 @@ impl Source {
     /// When the log cannot be read.
     pub fn offset_at(&self, at: At, time: Millis) -> Result<u64, Error> {
         match &self.place {
-            Place::Files(dir) => Ok(Follower::offset_at(dir, at, time)?),
+            Place::Files(dir) => Follower::offset_at(dir, at, time).map_err(looked_at),
             Place::Brokers(log) => Ok(log.offset_at(at, time)?),
         }
     }
@@ -214,6 +214,14 @@ impl Source {
     }
 }
 
+/// Damage refuses a start; whoever only looks has failed to see.
+fn looked_at(error: log::Error) -> Error {
+    match error {
+        log::Error::Damaged { .. } => Error::Failed(error.to_string()),
+        error => error.into(),
+    }
+}
+
 fn unreachable(error: snapshot::Error) -> Error {
     Error::Unreachable(error.to_string())
 }
@@ -241,7 +249,7 @@ impl Tape {
         let started = Instant::now();
         let records = match &mut self.from {
             From::Files(follower) => {
-                let records = follower.read()?;
+                let records = follower.read().map_err(looked_at)?;
                 // An embedded log has no gaps but where it was trimmed.
                 let mut expected = self.next;
                 for record in &records {

@@ -275,7 +275,7 @@ impl Copy<'_> {
     /// Brings what is new of a piece; `None` when the piece is gone.
     fn segment(&self, piece: &Piece) -> Result<Option<Segment>, Error> {
         let io = |e: std::io::Error| Error::Failed(format!("{}: {e}", piece.path.display()));
-        let file = match std::fs::File::open(&piece.path) {
+        let file = match piece.open() {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(error)),

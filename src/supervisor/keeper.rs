@@ -60,7 +60,13 @@ impl Keeper {
 
     fn look_at_the_disk(&self) {
         let free = match &self.log {
-            Log::Embedded(log) => log.check_space(),
+            Log::Embedded(log) => {
+                for topic in Topic::ALL.iter().filter(|topic| **topic != Topic::Replies) {
+                    let bytes = i64::try_from(log.topic_bytes(*topic)).unwrap_or(i64::MAX);
+                    crate::metrics::get().log_bytes.with_label_values(&[topic.name()]).set(bytes);
+                }
+                log.check_space()
+            }
             _ => rustix::fs::statvfs(&self.data_dir).ok().map(|found| found.f_bavail * found.f_frsize),
         };
         if let Some(free) = free {

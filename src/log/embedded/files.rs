@@ -3,20 +3,37 @@
 
 use bytes::BytesMut;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::super::{At, Error, New, frame, segment};
-use super::{FORMAT, Identity, write_file};
+use super::super::disk::{Disk, DiskFile, Open};
+use super::super::{At, Error, New, frame};
+use super::cursor::{Found, FrameCursor};
+use super::identity::Identity;
+use super::{ends, part, segment};
 use crate::domain::time::Millis;
 
+/// How often segments are listed anew because a compaction came in between.
+const LISTINGS: u32 = 100;
+
 /// A segment, or the first part of one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Piece {
     pub base: u64,
     pub path: PathBuf,
     pub bytes: u64,
+    /// Held open where a compaction may put another file in its place.
+    file: Option<File>,
+}
+
+impl Piece {
+    /// Its file.
+    ///
+    /// # Errors
+    /// As the system's `open`: not found when it was trimmed in the meantime.
+    pub fn open(&self) -> std::io::Result<File> {
+        self.file.as_ref().map_or_else(|| File::open(&self.path), File::try_clone)
+    }
 }
 
 pub fn dir_of(log_dir: &Path, at: At) -> PathBuf {
@@ -28,68 +45,74 @@ pub fn path_of(log_dir: &Path, at: At, base: u64) -> PathBuf {
     dir_of(log_dir, at).join(segment::file_name(base))
 }
 
-/// The first offsets of the segments in a folder, ascending.
-///
-/// # Errors
-/// When it cannot be listed.
-pub fn bases(dir: &Path) -> std::io::Result<Vec<u64>> {
-    let base = |entry: std::io::Result<fs::DirEntry>| entry.ok()?.path().file_stem()?.to_str()?.parse().ok();
-    let mut bases: Vec<u64> = fs::read_dir(dir)?.filter_map(base).collect();
-    bases.sort_unstable();
-    Ok(bases)
-}
-
 /// The pieces of a partition that hold what is below `end`, which must be where
 /// a record ends. The last may be empty: its name says where the next record goes.
 ///
 /// # Errors
 /// When a file cannot be read, or does not go as far.
 pub fn pieces(log_dir: &Path, at: At, end: u64) -> Result<Vec<Piece>, Error> {
+    // Segments that go while they are listed were compacted into another, which
+    // the next list has.
+    for _ in 0..LISTINGS {
+        if let Some(pieces) = listed(log_dir, at, end)? {
+            return Ok(pieces);
+        }
+    }
+    Err(Error::Refused(format!("{at} is compacted over and over while its segments are listed: try again")))
+}
+
+/// As [`pieces`]; `None` when a compaction came in between.
+fn listed(log_dir: &Path, at: At, end: u64) -> Result<Option<Vec<Piece>>, Error> {
     let dir = dir_of(log_dir, at);
     let io = |e: std::io::Error| Error::io(dir.display().to_string(), &e);
-    let mut bases = bases(&dir).map_err(io)?;
+    let mut bases = segment::bases(&Disk::Real, &dir)?;
     bases.retain(|base| *base <= end);
     let mut pieces = Vec::new();
     for (n, base) in bases.iter().enumerate() {
         let path = path_of(log_dir, at, *base);
-        let bytes = match bases.get(n + 1) {
-            Some(_) => match fs::metadata(&path) {
-                Ok(metadata) => metadata.len(),
-                // Trimmed in the meantime: with all that was before.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    pieces.clear();
-                    continue;
-                }
-                Err(error) => return Err(io(error)),
-            },
-            None => length_below(at, &path, (*base, end))?,
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && part::has_gaps(at) => return Ok(None),
+            // Trimmed in the meantime: with all that was before.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                pieces.clear();
+                continue;
+            }
+            Err(error) => return Err(io(error)),
         };
-        pieces.push(Piece { base: *base, path, bytes });
+        let bytes = match bases.get(n + 1) {
+            Some(_) => file.metadata().map_err(io)?.len(),
+            None => {
+                let file = DiskFile::Real(file.try_clone().map_err(io)?);
+                length_below(at, (&file, &path), (*base, end))?
+            }
+        };
+        pieces.push(Piece { base: *base, path, bytes, file: part::has_gaps(at).then_some(file) });
     }
-    Ok(pieces)
+    Ok(Some(pieces))
 }
 
 /// How many bytes of a segment are records below `end`.
-fn length_below(at: At, path: &Path, (base, end): (u64, u64)) -> Result<u64, Error> {
-    let file = File::open(path).map_err(|e| Error::io(path.display().to_string(), &e))?;
-    let (mut position, mut next) = (0, base);
-    while next < end {
-        let bytes = segment::read_at(&file, position, frame::MAX_FRAME_BYTES + (64 << 10))
-            .map_err(|e| Error::io(path.display().to_string(), &e))?;
-        let mut inside = 0;
-        while next < end
-            && let Ok(read) = frame::decode(&bytes.slice(inside..))
-        {
-            inside += read.len_bytes;
-            next = read.record.offset + 1;
+fn length_below(at: At, (file, path): (&DiskFile, &Path), (base, end): (u64, u64)) -> Result<u64, Error> {
+    let io = |e: std::io::Error| Error::io(path.display().to_string(), &e);
+    let limit = file.len().map_err(io)?;
+    let has_gaps = part::has_gaps(at);
+    let mut cursor = FrameCursor::new(file, (0, base), limit).with_gaps(has_gaps);
+    loop {
+        let (position, offset) = (cursor.position(), cursor.next_offset());
+        if offset == end {
+            return Ok(position);
         }
-        if inside == 0 {
-            let detail = format!("no sound record at byte {position}, and the log goes on to {end}");
-            return Err(Error::Damaged { at, offset: next, file: path.display().to_string(), detail });
-        }
-        position += inside as u64;
+        let what = match cursor.next().map_err(io)? {
+            Found::Frame(frame) if frame.record.offset >= end => return Ok(position),
+            Found::Frame(_) => continue,
+            Found::End if has_gaps => return Ok(position),
+            Found::End => "the file ends".to_owned(),
+            Found::Broken(broken) => broken.to_string(),
+        };
+        let detail = format!("{what} at byte {position}, and the log goes on to {end}");
+        return Err(Error::Damaged { at, offset, file: path.display().to_string(), detail });
     }
-    Ok(position)
 }
 
 /// Makes the files of a partition from records of another log.
@@ -98,7 +121,7 @@ pub struct Maker {
     at: At,
     next: u64,
     /// The segment being written: its first offset, its file, its length.
-    current: (u64, File, u64),
+    current: (u64, DiskFile, u64),
     done: Vec<Piece>,
 }
 
@@ -107,14 +130,14 @@ impl Maker {
     /// When no file can be made.
     pub fn begin(log_dir: &Path, at: At, base: u64) -> Result<Maker, Error> {
         let dir = dir_of(log_dir, at);
-        fs::create_dir_all(&dir).map_err(|e| Error::io(dir.display().to_string(), &e))?;
+        Disk::Real.create_dir_all(&dir).map_err(|e| Error::io(dir.display().to_string(), &e))?;
         let current = (base, Maker::file(log_dir, at, base)?, 0);
         Ok(Maker { log_dir: log_dir.to_owned(), at, next: base, current, done: Vec::new() })
     }
 
-    fn file(log_dir: &Path, at: At, base: u64) -> Result<File, Error> {
+    fn file(log_dir: &Path, at: At, base: u64) -> Result<DiskFile, Error> {
         let path = path_of(log_dir, at, base);
-        File::create(&path).map_err(|e| Error::io(path.display().to_string(), &e))
+        Disk::Real.open(&path, Open::Replace).map_err(|e| Error::io(path.display().to_string(), &e))
     }
 
     /// The offset of the next record.
@@ -130,19 +153,14 @@ impl Maker {
         if self.current.2 >= segment::SEGMENT_BYTES {
             let fresh = (self.next, Maker::file(&self.log_dir, self.at, self.next)?, 0);
             let (base, _, bytes) = std::mem::replace(&mut self.current, fresh);
-            self.done.push(Piece { base, path: path_of(&self.log_dir, self.at, base), bytes });
+            self.done.push(Piece { base, path: path_of(&self.log_dir, self.at, base), bytes, file: None });
+        }
+        if let Err(why) = frame::fits(record) {
+            return Err(Error::Refused(format!("{} at {}: {why}", self.at, self.next)));
         }
         let mut frame = BytesMut::new();
         frame::encode(&mut frame, record, self.next, appended_at, self.next);
-        if frame.len() > frame::MAX_FRAME_BYTES || record.headers.len() > usize::from(u16::MAX) {
-            return Err(Error::Refused(format!(
-                "{} holds a record of {} bytes at {}, which is more than an embedded log takes",
-                self.at,
-                frame.len(),
-                self.next
-            )));
-        }
-        let written = self.current.1.write_all(&frame);
+        let written = self.current.1.append_all(&frame);
         written.map_err(|e| Error::io(self.at.to_string(), &e))?;
         self.current.2 += frame.len() as u64;
         self.next += 1;
@@ -154,7 +172,7 @@ impl Maker {
     /// What has been made.
     pub fn finish(mut self) -> Vec<Piece> {
         let (base, _, bytes) = self.current;
-        self.done.push(Piece { base, path: path_of(&self.log_dir, self.at, base), bytes });
+        self.done.push(Piece { base, path: path_of(&self.log_dir, self.at, base), bytes, file: None });
         self.done
     }
 }
@@ -169,7 +187,8 @@ pub fn found(
     (incarnation, partitions): (u128, u32),
     ends: &BTreeMap<String, u64>,
 ) -> Result<(), Error> {
-    let identity = Identity { format: FORMAT, incarnation: format!("{incarnation:032x}"), partitions };
-    write_file(log_dir, "ends.json", &serde_json::to_vec(ends).expect("a map serialises"))?;
-    write_file(log_dir, "log.json", &serde_json::to_vec(&identity).expect("an identity serialises"))
+    let io = |e: std::io::Error| Error::io(log_dir.display().to_string(), &e);
+    ends::write_plain(&Disk::Real, log_dir, ends).map_err(io)?;
+    // What is copied may have been compacted.
+    Identity::new(incarnation, partitions).with_gaps().write(&Disk::Real, log_dir)
 }

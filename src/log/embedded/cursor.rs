@@ -1,0 +1,156 @@
+//! The only code that walks through the frames of a segment file.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use std::io;
+
+use super::super::disk::DiskFile;
+use super::super::frame::{self, Broken, Frame};
+
+/// What a cursor reads at a time, if nobody says otherwise.
+pub const STEP_BYTES: usize = 1 << 20;
+/// The least that it reads: a prefix is never cut by it.
+const MIN_STEP_BYTES: usize = 4 << 10;
+
+/// Walks through the frames of one file from a place on, in bounded steps; a
+/// frame that is larger than a step is read as a whole. A segment that was
+/// compacted has gaps between its offsets, others have none.
+#[derive(Debug)]
+pub struct FrameCursor<'a> {
+    file: &'a DiskFile,
+    step_bytes: usize,
+    has_gaps: bool,
+    /// Where the next frame begins, and the offset that it should have.
+    position: u64,
+    next_offset: u64,
+    /// Nothing from here on is looked at.
+    limit: u64,
+    /// What has been read from `position` on.
+    buffer: Bytes,
+}
+
+/// What a cursor found at its place.
+#[derive(Debug)]
+pub enum Found {
+    Frame(Frame),
+    /// The limit: every byte before it belongs to a sound frame.
+    End,
+    /// No frame that belongs here. The cursor stays before it.
+    Broken(Broken),
+}
+
+impl<'a> FrameCursor<'a> {
+    /// Begins at a place where a frame begins, whose offset is known.
+    pub fn new(file: &'a DiskFile, (position, offset): (u64, u64), limit: u64) -> FrameCursor<'a> {
+        FrameCursor {
+            file,
+            step_bytes: STEP_BYTES,
+            has_gaps: false,
+            position,
+            next_offset: offset,
+            limit,
+            buffer: Bytes::new(),
+        }
+    }
+
+    /// Reads about so much at a time.
+    pub fn in_steps_of(mut self, bytes: usize) -> FrameCursor<'a> {
+        self.step_bytes = bytes.clamp(MIN_STEP_BYTES, STEP_BYTES);
+        self
+    }
+
+    /// Takes any later offset for the next one, as in a segment that was compacted.
+    pub fn with_gaps(mut self, has_gaps: bool) -> FrameCursor<'a> {
+        self.has_gaps = has_gaps;
+        self
+    }
+
+    /// Where the next frame begins.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// One past the last offset that was found.
+    pub fn next_offset(&self) -> u64 {
+        self.next_offset
+    }
+
+    /// The frame at the cursor's place, which it then has passed.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn next(&mut self) -> io::Result<Found> {
+        loop {
+            let left = self.limit.saturating_sub(self.position);
+            if left == 0 {
+                return Ok(Found::End);
+            }
+            let frame = match frame::decode(&self.buffer) {
+                Ok(frame) => frame,
+                Err(Broken::Short) if (self.buffer.len() as u64) < left => {
+                    // The frame goes on behind what was read.
+                    if !self.fill(left)? {
+                        return Ok(Found::Broken(Broken::Short));
+                    }
+                    continue;
+                }
+                Err(broken) => return Ok(Found::Broken(broken)),
+            };
+            let offset = frame.record.offset;
+            if offset != self.next_offset && (offset < self.next_offset || !self.has_gaps) {
+                return Ok(Found::Broken(Broken::Offset));
+            }
+            self.buffer.advance(frame.len_bytes);
+            self.position += frame.len_bytes as u64;
+            self.next_offset = offset + 1;
+            return Ok(Found::Frame(frame));
+        }
+    }
+
+    /// Reads on from the beginning of the next frame, at least the whole of it;
+    /// false when the file has no more than is known.
+    fn fill(&mut self, left: u64) -> io::Result<bool> {
+        let frame = frame::peek_len(&self.buffer).unwrap_or(0);
+        let want = self.step_bytes.max(frame).min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = read_bytes(self.file, self.position, want)?;
+        let grew = read.len() > self.buffer.len();
+        self.buffer = read;
+        Ok(grew)
+    }
+}
+
+/// Reads `len` bytes at `position`; fewer only at the end of the file.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read_bytes(file: &DiskFile, position: u64, len: usize) -> io::Result<Bytes> {
+    let mut buffer = BytesMut::zeroed(len);
+    let filled = file.read_at(&mut buffer, position)?;
+    buffer.truncate(filled);
+    Ok(buffer.freeze())
+}
+
+/// The largest `durable` of any sound frame behind a broken place and after an
+/// offset: frames of a torn batch may survive out of order, so every position up
+/// to the limit is tried. 0 when there is none.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn durable_beyond(file: &DiskFile, (position, after_offset): (u64, u64), limit: u64) -> io::Result<u64> {
+    let left = usize::try_from(limit.saturating_sub(position)).unwrap_or(usize::MAX);
+    let bytes = read_bytes(file, position, left)?;
+    let (mut durable, mut at) = (0, 1);
+    while at + frame::PREFIX_BYTES < bytes.len() {
+        // Cheap questions first: a checksum over whatever stands here costs much.
+        let believable = frame::peek_len(&bytes[at..]).is_some_and(|len| at + len <= bytes.len())
+            && frame::peek_offset(&bytes[at..])
+                .is_some_and(|offset| offset > after_offset && offset - after_offset <= bytes.len() as u64);
+        match believable.then(|| frame::decode(&bytes.slice(at..))) {
+            Some(Ok(frame)) => {
+                durable = durable.max(frame.durable);
+                at += frame.len_bytes;
+            }
+            _ => at += 1,
+        }
+    }
+    Ok(durable)
+}

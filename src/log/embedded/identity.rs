@@ -1,0 +1,99 @@
+//! What a log is: written once beside its segments.
+
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+use super::super::Error;
+use super::super::disk::{Disk, DiskLock};
+
+/// The layout of the segments.
+const FORMAT: u32 = 1;
+/// The same, where compacted segments have gaps between their offsets; version
+/// 0.1.0 takes those for damage.
+const FORMAT_WITH_GAPS: u32 = 2;
+const FILE: &str = "log.json";
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Identity {
+    pub format: u32,
+    incarnation: String,
+    pub partitions: u32,
+}
+
+impl Identity {
+    pub fn new(incarnation: u128, partitions: u32) -> Identity {
+        Identity { format: FORMAT, incarnation: format!("{incarnation:032x}"), partitions }
+    }
+
+    /// The same log, from now on with compacted segments.
+    pub fn with_gaps(self) -> Identity {
+        Identity { format: FORMAT_WITH_GAPS, ..self }
+    }
+
+    pub fn has_gaps(&self) -> bool {
+        self.format == FORMAT_WITH_GAPS
+    }
+
+    /// # Errors
+    /// When it is no such number.
+    pub fn incarnation(&self, dir: &Path) -> Result<u128, Error> {
+        u128::from_str_radix(&self.incarnation, 16)
+            .map_err(|_| Error::Refused(format!("{}: the incarnation is unreadable", dir.join(FILE).display())))
+    }
+
+    /// Of the log in `dir`, if there is one.
+    ///
+    /// # Errors
+    /// When what is there is unreadable.
+    pub fn read(disk: &Disk, dir: &Path) -> Result<Option<Identity>, Error> {
+        let path = dir.join(FILE);
+        match disk.read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|e| Error::Refused(format!("{} is unreadable: {e}", path.display()))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(path.display().to_string(), &error)),
+        }
+    }
+
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, disk: &Disk, dir: &Path) -> Result<(), Error> {
+        let text = serde_json::to_vec(self).expect("an identity serialises");
+        let path = dir.join(FILE);
+        disk.replace(&path, &text).map_err(|e| Error::io(path.display().to_string(), &e))
+    }
+
+    /// # Errors
+    /// [`Error::Refused`] when this program, or a log of so many partitions, is
+    /// another.
+    pub fn check(&self, dir: &Path, partitions: u32) -> Result<(), Error> {
+        let found = self.format;
+        if !(FORMAT..=FORMAT_WITH_GAPS).contains(&found) {
+            return Err(Error::Refused(format!(
+                "{} is of format {found}, and this version ({}) reads {FORMAT} to {FORMAT_WITH_GAPS}: use the version that wrote it, or a \
+                 later one",
+                dir.display(),
+                env!("CARGO_PKG_VERSION")
+            )));
+        }
+        let found = self.partitions;
+        if found != partitions {
+            return Err(Error::Refused(format!(
+                "{} was made with {found} partitions and the configuration says {partitions}; set [log] partitions = {found}",
+                dir.display()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// One process per log.
+///
+/// # Errors
+/// [`Error::Refused`] when another has it.
+pub fn lock(disk: &Disk, dir: &Path) -> Result<DiskLock, Error> {
+    let path = dir.join("lock");
+    let locked = disk.lock(&path).map_err(|e| Error::io(path.display().to_string(), &e))?;
+    locked.ok_or_else(|| Error::Refused(format!("{} is in use by another askwhen", dir.display())))
+}

@@ -1,0 +1,124 @@
+//! Room on the disk: what is written is taken from it beforehand, so that the
+//! log stops taking records before the disk is full, and goes on when there is
+//! room again.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::super::Error;
+use super::super::disk::{Disk, DiskSpace};
+
+/// The journal takes nothing while less than this is free, on any disk.
+const MIN_MARK_BYTES: u64 = 24 << 20;
+/// No disk needs a larger mark.
+const MAX_MARK_BYTES: u64 = 512 << 20;
+
+/// Below so many free bytes on a disk of `total_bytes` the journal takes nothing
+/// more: an eighth of it, within bounds. What is left is for the state's stores,
+/// for snapshots and for an orderly stop.
+pub fn free_mark_bytes(total_bytes: u64) -> u64 {
+    (total_bytes / 8).clamp(MIN_MARK_BYTES, MAX_MARK_BYTES)
+}
+
+/// Who wants to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// New records of the journal.
+    Journal,
+    /// What comes of records that were taken already: half of the mark is for them.
+    Outputs,
+}
+
+#[derive(Debug)]
+pub struct Space {
+    disk: Disk,
+    dir: PathBuf,
+    state: Mutex<State>,
+    /// Whether the journal takes nothing, as last seen.
+    read_only: AtomicBool,
+    mark_bytes: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    /// At the last look, less what was reserved since.
+    seen: DiskSpace,
+    /// Reserved and not yet written: a look does not see it.
+    reserved_bytes: u64,
+    /// A write met a full disk although there seemed to be room.
+    is_full: bool,
+}
+
+impl Space {
+    pub fn new(disk: Disk, dir: PathBuf) -> Space {
+        // Where it cannot be known, writing finds out.
+        let seen = DiskSpace { free_bytes: u64::MAX, total_bytes: 0 };
+        let state = Mutex::new(State { seen, reserved_bytes: 0, is_full: false });
+        let space =
+            Space { disk, dir, state, read_only: AtomicBool::new(false), mark_bytes: AtomicU64::new(MIN_MARK_BYTES) };
+        space.look();
+        space
+    }
+
+    /// Looks at the disk; gives the free bytes, if they can be known.
+    pub fn look(&self) -> Option<u64> {
+        let mut state = self.state.lock().expect("no panic holds this lock");
+        let seen = self.disk.space(&self.dir).ok()?;
+        state.seen = seen;
+        state.is_full = false;
+        self.judge(&state);
+        Some(seen.free_bytes)
+    }
+
+    fn judge(&self, state: &State) {
+        self.mark_bytes.store(free_mark_bytes(state.seen.total_bytes), Ordering::Release);
+        let taken = state.seen.free_bytes.saturating_sub(state.reserved_bytes);
+        self.read_only.store(state.is_full || taken < self.mark(Purpose::Journal), Ordering::Release);
+    }
+
+    fn mark(&self, purpose: Purpose) -> u64 {
+        let mark = self.mark_bytes.load(Ordering::Acquire);
+        if purpose == Purpose::Journal { mark } else { mark / 2 }
+    }
+
+    /// Takes room for bytes that are about to be written.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] when there is too little.
+    pub fn reserve(&self, bytes: u64, purpose: Purpose) -> Result<(), Error> {
+        let mut state = self.state.lock().expect("no panic holds this lock");
+        // A look costs next to nothing beside a sync, and sees others that write.
+        match self.disk.space(&self.dir) {
+            Ok(seen) => state.seen = seen,
+            Err(_) => state.seen.free_bytes = state.seen.free_bytes.saturating_sub(bytes),
+        }
+        self.judge(&state);
+        let left = state.seen.free_bytes.saturating_sub(state.reserved_bytes).saturating_sub(bytes);
+        if state.is_full || left < self.mark(purpose) {
+            return Err(self.refusal());
+        }
+        state.reserved_bytes += bytes;
+        Ok(())
+    }
+
+    /// What was reserved is written, or is not going to be.
+    pub fn release(&self, bytes: u64) {
+        self.state.lock().expect("no panic holds this lock").reserved_bytes -= bytes;
+    }
+
+    /// A write has met a full disk: nothing is written before the next look.
+    pub fn met_a_full_disk(&self) {
+        let mut state = self.state.lock().expect("no panic holds this lock");
+        state.is_full = true;
+        self.judge(&state);
+    }
+
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    pub fn refusal(&self) -> Error {
+        Error::ReadOnly { free_mark_bytes: self.mark(Purpose::Journal) }
+    }
+}
