@@ -188,9 +188,9 @@ impl Embedded {
         let run = self.run.lock().expect("no panic holds this lock");
         let Run::Steps(writers) = &*run else { return false };
         // Both, not only the first that has something to do.
-        let worked = writers.iter().fold(false, |worked, writer| writer.step() || worked);
+        let worked: Vec<bool> = writers.iter().map(Writer::step).collect();
         self.core.upkeep(self.core.clock.wall());
-        worked
+        worked.contains(&true)
     }
 
     /// Incarnation and partitions of the log in `dir`, if there is one.

@@ -46,7 +46,7 @@ impl Run {
         for (key, mut answer) in std::mem::take(&mut self.waiting) {
             let outcome = match answer.try_recv() {
                 Ok(Ok(placed)) => Outcome::Acknowledged(placed.first),
-                Ok(Err(error)) if matches!(error, Error::ReadOnly { .. } | Error::Closed) => Outcome::Refused,
+                Ok(Err(Error::ReadOnly { .. } | Error::Closed)) => Outcome::Refused,
                 Ok(Err(_)) => Outcome::Unknown,
                 Err(_) if disk_gone => Outcome::Unknown,
                 Err(_) => {
