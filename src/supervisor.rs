@@ -32,6 +32,7 @@ use crate::console::{Console, Keep};
 use crate::delivery::{self, Delivery};
 use crate::domain::time::{Millis, SECOND};
 use crate::engine::Engine;
+use crate::log::disk::Disk;
 use crate::log::{self, Embedded, Kafka, Log};
 use crate::store::snapshot::Depot;
 use crate::store::{Family, Shared};
@@ -49,6 +50,8 @@ pub use source::source;
 
 /// Blocks and write buffers of all stores together.
 const STORE_MEMORY_BYTES: usize = 256 << 20;
+/// With less free the stores cannot be opened; a running log leaves more.
+const MIN_START_BYTES: u64 = 8 << 20;
 /// How far a clock may be behind the log.
 const MAX_CLOCK_LAG: Millis = 300 * SECOND;
 /// How long a start waits for partitions that are taken up, to say at once
@@ -284,6 +287,17 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
 fn open_log(config: &Config, key_check: String, clock: &Clock) -> Result<Log, Error> {
     if config.kafka {
         return Ok(Log::Kafka(Kafka::connect(kafka_settings(config, key_check))?));
+    }
+    if let Ok(space) = Disk::Real.space(&config.data_dir)
+        && space.free_bytes < MIN_START_BYTES
+    {
+        return Err(Error::Failed(format!(
+            "{} KiB are free on the disk of {}, and opening the state takes up to {} MiB: make room, then start again; \
+             nothing is lost",
+            space.free_bytes >> 10,
+            config.data_dir.display(),
+            MIN_START_BYTES >> 20
+        )));
     }
     let embedded = Embedded::open(&config.data_dir.join("log"), config.partitions, clock.clone())?;
     if let Some(newest) = embedded.newest_at()

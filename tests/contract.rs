@@ -190,44 +190,8 @@ async fn an_embedded_log_is_there_again_and_is_nobody_elses() {
     );
 }
 
-/// A log of some groups, the end of each, and its only segment file.
-async fn written(dir: &Path) -> (Vec<u64>, PathBuf) {
-    let log = embedded(dir).unwrap();
-    let mut ends = Vec::new();
-    for n in 0..6 {
-        log.append_durably(EVENTS, (0..3).map(|m| record(n * 3 + m)).collect()).await.unwrap();
-        ends.push(std::fs::metadata(segment(dir)).unwrap().len());
-    }
-    // Killed, not closed: nothing says where the log ended.
-    drop(log);
-    std::fs::remove_file(dir.join("ends.json")).unwrap();
-    (ends, segment(dir))
-}
-
 fn segment(dir: &Path) -> PathBuf {
     dir.join("events/1").read_dir().unwrap().next().unwrap().unwrap().path()
-}
-
-#[tokio::test]
-async fn cut_at_every_byte_of_the_tail_only_the_torn_group_goes() {
-    let dir = tempfile::tempdir().unwrap();
-    let (ends, file) = written(dir.path()).await;
-    let whole = std::fs::read(&file).unwrap();
-    for len in ends[4] as usize..whole.len() {
-        std::fs::write(&file, &whole[..len]).unwrap();
-        let log = embedded(dir.path()).unwrap();
-        let end = log.bounds(EVENTS).unwrap().end;
-        assert!((15..18).contains(&end), "cut at {len}: {end}");
-        let records = log.read(EVENTS, 0, usize::MAX >> 1).unwrap();
-        assert_eq!(records.len() as u64, end);
-        assert_eq!(
-            log.append_durably(EVENTS, vec![record(99)]).await.unwrap().first,
-            end,
-            "it goes on where it was cut"
-        );
-        drop(log);
-        std::fs::remove_file(dir.path().join("ends.json")).unwrap();
-    }
 }
 
 #[tokio::test]
@@ -248,33 +212,6 @@ async fn cut_deeper_than_the_last_group_it_is_damage() {
 }
 
 #[tokio::test]
-async fn a_flipped_bit_anywhere_is_never_served() {
-    let dir = tempfile::tempdir().unwrap();
-    let (ends, file) = written(dir.path()).await;
-    let whole = std::fs::read(&file).unwrap();
-    let (mut damaged, mut torn) = (0, 0);
-    for at in 0..whole.len() {
-        let mut flipped = whole.clone();
-        flipped[at] ^= 1 << (at % 8);
-        std::fs::write(&file, &flipped).unwrap();
-        match embedded(dir.path()) {
-            Err(Error::Damaged { .. }) => damaged += 1,
-            Err(other) => panic!("byte {at}: {other}"),
-            Ok(log) => {
-                torn += 1;
-                assert!(at as u64 >= ends[4], "byte {at} had been acknowledged and a later record says so");
-                for (n, found) in log.read(EVENTS, 0, usize::MAX >> 1).unwrap().iter().enumerate() {
-                    assert_eq!(found.value, record(n).value, "byte {at}");
-                }
-                drop(log);
-                std::fs::remove_file(dir.path().join("ends.json")).unwrap();
-            }
-        }
-    }
-    assert!(damaged > 0 && torn > 0);
-}
-
-#[tokio::test]
 async fn damage_under_a_running_log_is_an_error_not_a_record() {
     let dir = tempfile::tempdir().unwrap();
     let log = embedded(dir.path()).unwrap();
@@ -285,7 +222,10 @@ async fn damage_under_a_running_log_is_an_error_not_a_record() {
     bytes[middle] ^= 1;
     use std::os::unix::fs::FileExt as _;
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().write_all_at(&bytes, 0).unwrap();
-    assert!(matches!(log.read(EVENTS, 0, usize::MAX >> 1), Err(Error::Damaged { .. })));
+    let sound = log.read(EVENTS, 0, usize::MAX >> 1).unwrap();
+    assert!(sound.len() < 5 && sound.iter().enumerate().all(|(n, found)| found.value == record(n).value));
+    let next = sound.len() as u64;
+    assert!(matches!(log.read(EVENTS, next, 1), Err(Error::Damaged { offset, .. }) if offset == next));
 }
 
 #[tokio::test]
@@ -318,7 +258,10 @@ async fn the_logs_files_are_for_the_owner_alone_also_those_that_were_there_befor
 #[tokio::test]
 async fn a_log_of_version_0_1_0_opens_and_what_it_noted_holds() {
     let dir = tempfile::tempdir().unwrap();
-    let (_, file) = written(dir.path()).await;
+    let log = embedded(dir.path()).unwrap();
+    log.append_durably(EVENTS, (0..18).map(record).collect()).await.unwrap();
+    drop(log);
+    let file = segment(dir.path());
     std::fs::write(dir.path().join("ends.json"), r#"{"events/0":0,"events/1":18}"#).unwrap();
     assert_eq!(embedded(dir.path()).unwrap().bounds(EVENTS).unwrap().end, 18);
     std::fs::write(dir.path().join("ends.json"), r#"{"events/0":0,"events/1":18}"#).unwrap();

@@ -479,7 +479,7 @@ impl Mount {
 
     pub(super) fn unique(&self) -> u128 {
         let mut state = self.disk.state();
-        u128::from(state.next_random()) << 64 | u128::from(state.next_random())
+        (u128::from(state.next_random()) << 64) | u128::from(state.next_random())
     }
 }
 

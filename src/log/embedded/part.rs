@@ -16,7 +16,7 @@ use crate::thread::Bell;
 use crate::wire::topic::Cleanup;
 
 /// So much before the end is verified again at every start.
-const VERIFIED_BYTES: u64 = 256 << 10;
+const VERIFIED_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub struct Part {

@@ -200,7 +200,9 @@ impl Recovery<'_> {
     /// alone, where a sync has failed or the process was killed before it: from
     /// now on it counts as durable, so it is written again and synced.
     fn make_durable(&self, segment: &Segment) -> std::io::Result<()> {
-        let Some(noted) = self.known.noted else { return segment.file.sync_data() };
+        let Some(noted) = self.known.noted.filter(|_| segment.len_bytes > 0) else {
+            return if segment.len_bytes > 0 { segment.file.sync_data() } else { Ok(()) };
+        };
         let known = noted.segments.iter().find(|(base, _)| *base == segment.base);
         let mut position = known.map_or(0, |(_, bytes)| *bytes);
         if position >= segment.len_bytes {

@@ -197,3 +197,68 @@ fn whoever_follows_takes_a_torn_end_for_what_is_not_written_yet() {
     rest.extend(follower.read().unwrap());
     assert_eq!(keys(&rest).last().map(String::as_str), Some("c"));
 }
+
+/// Some groups of three records each, and where each ends; nothing is noted.
+fn grouped() -> (Arc<SimulatedDisk>, PathBuf, Vec<usize>) {
+    let disk = SimulatedDisk::new(1);
+    let log = opened(&disk, Options::default()).unwrap();
+    let path = segments(&disk, EVENTS).remove(0);
+    let mut ends = Vec::new();
+    for n in 0..6 {
+        written(&log, EVENTS, (0..3).map(|m| record(&format!("{}", n * 3 + m), 20 + n * 3)).collect()).unwrap();
+        ends.push(disk.bytes(&path).unwrap().len());
+    }
+    disk.crash(Crash::Kill);
+    drop(log);
+    (disk, path, ends)
+}
+
+#[test]
+fn cut_at_every_byte_of_the_tail_only_the_torn_group_goes() {
+    let (disk, path, ends) = grouped();
+    let whole = disk.bytes(&path).unwrap();
+    for noted in [false, true] {
+        for len in ends[4]..whole.len() {
+            disk.overwrite(&path, Some(whole[..len].to_vec()));
+            if !noted {
+                disk.overwrite(&dir().join("ends.json"), None);
+            }
+            let log = opened(&disk, Options::default()).unwrap();
+            let end = log.bounds(EVENTS).end;
+            assert!((15..18).contains(&end), "cut at {len}: {end}");
+            assert_eq!(all(&log, EVENTS, usize::MAX).unwrap().len() as u64, end);
+            let next = written(&log, EVENTS, vec![record("next", 9)]).unwrap().first;
+            assert_eq!(next, end, "it goes on where it was cut");
+            disk.crash(Crash::Kill);
+            drop(log);
+            // As it was noted before the group that is cut.
+            let (again, _, _) = grouped();
+            disk.overwrite(&dir().join("ends.json"), again.bytes(&dir().join("ends.json")));
+        }
+    }
+}
+
+#[test]
+fn without_a_note_a_flipped_bit_anywhere_is_never_served() {
+    let (disk, path, ends) = grouped();
+    let whole = disk.bytes(&path).unwrap();
+    let (mut damaged, mut torn) = (0, 0);
+    for byte in 0..whole.len() {
+        disk.overwrite(&path, Some(whole.clone()));
+        disk.overwrite(&dir().join("ends.json"), None);
+        disk.flip(&path, byte, byte as u32);
+        match opened(&disk, Options::default()) {
+            Err(Error::Damaged { .. }) => damaged += 1,
+            Err(other) => panic!("byte {byte}: {other}"),
+            Ok(log) => {
+                torn += 1;
+                assert!(byte >= ends[4], "byte {byte} had been acknowledged and a later record says so");
+                for (n, found) in keys(&all(&log, EVENTS, usize::MAX).unwrap()).iter().enumerate() {
+                    assert_eq!(*found, n.to_string(), "byte {byte}");
+                }
+            }
+        }
+        disk.crash(Crash::Kill);
+    }
+    assert!(damaged > 0 && torn > 0);
+}

@@ -23,6 +23,9 @@ fn it_is_read_only_before_the_disk_is_full_and_heals() {
         assert!(taken < 10);
     };
     assert!(matches!(refused, Error::ReadOnly { free_mark_bytes: MARK }), "{refused}");
+    // Others fill it up to the mark.
+    disk.set_capacity(Some(used(&disk) + MARK - 1));
+    log.check_space();
     assert!(matches!(log.is_writable(), Err(Error::ReadOnly { .. })));
     assert!(taken >= 5 && all(&log, EVENTS, 1_000).unwrap().len() == taken);
     // What comes of those that were taken still has room.
