@@ -5,8 +5,10 @@ pub mod backup;
 mod clockwork;
 mod data;
 pub mod export;
+mod format;
 mod keeper;
 mod owners;
+pub mod private;
 pub mod promote;
 mod readiness;
 mod snapshots;
@@ -34,8 +36,8 @@ use crate::domain::time::{Millis, SECOND};
 use crate::engine::Engine;
 use crate::log::disk::Disk;
 use crate::log::{self, Embedded, Kafka, Log};
+use crate::store::Shared;
 use crate::store::snapshot::Depot;
-use crate::store::{Family, Shared};
 use crate::thread::{Bell, Service, Thread};
 use crate::wire::listing::{Filter, List, Page, Place};
 use crate::wire::topic::Topic;
@@ -77,6 +79,8 @@ pub struct Options {
     pub test_clock: bool,
     /// Loopback receivers, and settings for trying things out.
     pub dev: bool,
+    /// API keys are made anew where those of the data directory are lost.
+    pub new_keys: bool,
     pub roles: Roles,
 }
 
@@ -152,8 +156,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     // Installing a second time is an error that changes nothing.
     drop(rustls::crypto::ring::default_provider().install_default());
     export::refuse_exported(&config)?;
-    let data = data::prepare(&config)?;
-    let lock = data::lock(&config.data_dir)?;
+    let data = data::prepare(&config, options.new_keys)?;
     export::sweep(&config.data_dir);
     let clock = Clock::new();
     // Brokers are asked in passing, which blocks.
@@ -166,7 +169,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     let roles = options.roles;
     let owns = roles.engine || roles.delivery;
     let replies = if config.kafka { Replies::by_post(&log) } else { Replies::default() };
-    let mut parts = Parts::none(log.clone(), lock);
+    let mut parts = Parts::none(log.clone(), data.lock);
     let ending = parts.ending.clone();
     if roles.bridge {
         parts.postman = replies.receive()?;
@@ -178,6 +181,9 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     let mut ask_snapshots = None;
     if owns {
         let depot = depot(&config)?;
+        if let Some(folder) = depot.folder() {
+            Role::ALL.iter().for_each(|role| data::take_rights_of_others(&folder.join(role.name())));
+        }
         if config.kafka {
             // Before partitions are taken from those who have their state.
             let asked = depot.clone();
@@ -208,10 +214,11 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     }
     let taken = wait_until_taken(&config, options, &statuses, &delivery_status).await;
     if roles.console && taken.is_ok() {
-        let store = data::open_store(&config.data_dir.join("state/console"), Family::CONSOLE, &shared)?;
+        let open = data::console_store(config.data_dir.clone(), shared.clone());
         let Retention { deliveries, decisions, responses, .. } = config.retention;
         let keep = Keep { deliveries, decisions, responses };
-        parts.console = Some(Arc::new(Console::start(log.clone(), store, clock.clone(), keep)?));
+        let console = Console::start(log.clone(), open, clock.clone(), keep).map_err(Error::Failed)?;
+        parts.console = Some(Arc::new(console));
     }
     let bell = Arc::new(Bell::default());
     let view = Arc::new(View::open(&log, bell.clone())?);

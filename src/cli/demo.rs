@@ -44,7 +44,7 @@ pub async fn run(format: Format) -> Result<(), Failure> {
     let overrides =
         Overrides { data_dir: Some(dir.clone()), listen: Some("127.0.0.1:0".into()), ..Overrides::default() };
     let config = config::load(Some(std::path::Path::new("/dev/null")), [], &overrides).map_err(|e| failed(&e))?;
-    let options = Options { test_clock: true, dev: true, roles: Roles::ALL };
+    let options = Options { test_clock: true, dev: true, new_keys: false, roles: Roles::ALL };
     let started = Instant::now();
     let running = supervisor::start(config, options).await.map_err(|e| failed(&e))?;
     let admin = running.fresh_keys.iter().flatten().find(|(kind, _)| *kind == Kind::Admin);

@@ -33,11 +33,15 @@ pub struct ServeArgs {
     /// For trying things out: loopback receivers allowed, no cooldown between surveys
     #[arg(long)]
     dev: bool,
+    /// Make new API keys where keys.toml of the data directory is lost; those of before are void
+    #[arg(long)]
+    new_keys: bool,
 }
 
 pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
     log_to_stderr();
-    let options = Options { test_clock: args.test_clock, dev: args.dev, roles: roles(&config, args)? };
+    let roles = roles(&config, args)?;
+    let options = Options { test_clock: args.test_clock, dev: args.dev, new_keys: args.new_keys, roles };
     // Before anything else, so that no signal is missed.
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::failed(e.to_string()))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::failed(e.to_string()))?;

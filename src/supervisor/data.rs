@@ -4,24 +4,33 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Error;
+use super::format::{self, DirectoryFormat};
+use super::{Error, private};
 use crate::actor;
 use crate::bridge::auth::{self, Kind};
 use crate::clock::Clock;
 use crate::config::{Config, Key};
+use crate::console::OpenStore;
+use crate::domain::endpoint::SealedSecret;
 use crate::domain::json::Json;
 use crate::domain::settings::Settings;
+use crate::log::embedded::follow::Follower;
 use crate::log::{At, Log};
 use crate::store::{self, Family, Rocks, Shared, Store};
 use crate::wire::definition::{self, SETTINGS_ID};
+use crate::wire::output::DefinitionRecord;
 use crate::wire::record::{DEFAULT_PROJECT, Define, Internal};
 use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
+
+/// What the name of a store's folder goes on with that was set aside.
+const DAMAGED: &str = "damaged-";
+/// How many of one store stay.
+const DAMAGED_KEPT: usize = 3;
 
 /// Keys as they were just made: kind and key.
 pub type FreshKeys = Vec<(Kind, String)>;
@@ -32,6 +41,8 @@ pub struct Data {
     pub fresh_keys: Option<FreshKeys>,
     /// Nothing was here before.
     pub is_new: bool,
+    /// On the data directory, for as long as somebody works in it.
+    pub lock: fs::File,
 }
 
 /// `keys.toml`
@@ -59,10 +70,15 @@ pub fn read_keys(data_dir: &Path) -> Result<KeysFile, String> {
     toml::from_str(&text).map_err(|e| format!("{}: {}", path.display(), e.message()))
 }
 
-pub fn prepare(config: &Config) -> Result<Data, Error> {
+/// Takes the data directory: the lock first, then what it was made by and with,
+/// then what is made at the first start. `new_api_keys` makes keys anew where
+/// those in `keys.toml` have been lost.
+///
+/// # Errors
+/// [`Error::Refused`] when somebody works in it, when a later version wrote it,
+/// or when what it was made with is missing or another; then nothing is changed.
+pub fn prepare(config: &Config, new_api_keys: bool) -> Result<Data, Error> {
     let dir = &config.data_dir;
-    let failed = |e: std::io::Error| Error::Failed(format!("{}: {e}", dir.display()));
-    fs::create_dir_all(dir).map_err(failed)?;
     if config.kafka && config.key_file.is_none() {
         return Err(Error::Usage(
             "secrets.key_file is required on Kafka: all processes share one cluster key. \
@@ -70,45 +86,156 @@ pub fn prepare(config: &Config) -> Result<Data, Error> {
                 .into(),
         ));
     }
-    // On Kafka the key is shared: one that is missing is not made up.
-    let is_new = !config.kafka && !dir.join("log").exists();
-    let key_path = config.key_file.clone().unwrap_or_else(|| dir.join("secrets.key"));
-    let key = match fs::read_to_string(&key_path) {
-        Ok(text) => ClusterKey::parse(&text)
-            .ok_or_else(|| Error::Usage(format!("{} must hold 64 hex digits", key_path.display())))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && is_new => {
-            let text = random_hex();
-            write_private(&key_path, &text)?;
-            ClusterKey::parse(&text).ok_or_else(|| Error::Failed("no key could be made".into()))?
-        }
-        Err(error) => {
-            return Err(Error::Refused(format!(
-                "{}: {error}. Without it the secrets in the log cannot be read; give the one that all processes share, \
-                 or restore it from a backup",
-                key_path.display()
-            )));
-        }
-    };
+    DirectoryFormat::read(dir)?;
+    private::create_dir_all(dir).map_err(|e| Error::Failed(format!("{}: {e}", dir.display())))?;
+    let lock = lock(dir)?;
+    let known = DirectoryFormat::read(dir)?;
+    // On Kafka the log is elsewhere: what is here is the state of one process.
+    let served_before = if config.kafka { dir.join("log.id") } else { dir.join("log") }.exists();
+    let is_new = !config.kafka && !served_before;
+    let key = cluster_key(config, is_new)?;
+    refuse_another_key(config, known.as_ref(), &key)?;
     if config.kafka && config.keys.is_empty() {
         tracing::warn!(
             "no [[keys]] are configured: this process makes its own, which no other knows; with several bridges, give all the same"
         );
     }
-    let (keys, fresh_keys) = if config.keys.is_empty() { own_keys(dir)? } else { (config.keys.clone(), None) };
-    Ok(Data { key, keys, fresh_keys, is_new })
+    let had_own = known.as_ref().map_or(served_before, |known| known.own_api_keys);
+    let (keys, fresh_keys) = match config.keys.is_empty() {
+        true => own_keys(dir, had_own, new_api_keys)?,
+        false => (config.keys.clone(), None),
+    };
+    let own_api_keys = config.keys.is_empty() || known.is_some_and(|known| known.own_api_keys);
+    let format = DirectoryFormat {
+        layout: format::LAYOUT,
+        program: format::PROGRAM.to_owned(),
+        key_fingerprint: Some(key.check()),
+        own_api_keys,
+    };
+    format.write(dir)?;
+    take_rights_of_others(dir);
+    Ok(Data { key, keys, fresh_keys, is_new, lock })
 }
 
-fn own_keys(dir: &Path) -> Result<(Vec<Key>, Option<FreshKeys>), Error> {
+/// Files of earlier versions were made with the rights that the shell gave.
+pub fn take_rights_of_others(dir: &Path) {
+    match private::tighten(dir) {
+        Ok(0) => {}
+        Ok(changed) => tracing::warn!(
+            changed,
+            dir = %dir.display(),
+            "others had rights to these files, which hold personal data: now they are their owner's alone"
+        ),
+        Err(error) => tracing::warn!(
+            %error,
+            dir = %dir.display(),
+            "the rights of others to these files, which hold personal data, could not be taken away"
+        ),
+    }
+}
+
+/// The key that seals secrets; made at the first start of an embedded log. On
+/// Kafka it is shared: one that is missing is not made up.
+fn cluster_key(config: &Config, is_new: bool) -> Result<ClusterKey, Error> {
+    let path = key_path(config);
+    match fs::read_to_string(&path) {
+        Ok(text) => ClusterKey::parse(&text).ok_or_else(|| {
+            let wrong = format!("{} must hold 64 hex digits", path.display());
+            if config.key_file.is_some() || is_new {
+                return Error::Usage(wrong);
+            }
+            Error::Refused(format!("{wrong}, and does not any more: put back the one from your backups"))
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && is_new => {
+            let text = random_hex();
+            write_private(&path, &text)?;
+            ClusterKey::parse(&text).ok_or_else(|| Error::Failed("no key could be made".into()))
+        }
+        Err(error) => Err(Error::Refused(format!(
+            "{}: {error}. Without it the secrets in the log cannot be read; give the one that all processes share, \
+             or restore it from a backup",
+            path.display()
+        ))),
+    }
+}
+
+/// Where the cluster key lies.
+pub fn key_path(config: &Config) -> PathBuf {
+    config.key_file.clone().unwrap_or_else(|| config.data_dir.join("secrets.key"))
+}
+
+/// Refuses a cluster key that is not the one that the data was made with. A
+/// directory of 0.1.0 does not say which that was: there the secrets in its log
+/// decide, if there are any.
+pub fn refuse_another_key(config: &Config, known: Option<&DirectoryFormat>, key: &ClusterKey) -> Result<(), Error> {
+    let (dir, path) = (&config.data_dir, key_path(config));
+    let way_out = "put the key back that the data was made with (a backup holds it)";
+    match known.and_then(|known| known.key_fingerprint.as_ref()) {
+        Some(fingerprint) if *fingerprint == key.check() => Ok(()),
+        Some(fingerprint) => Err(Error::Refused(format!(
+            "the cluster key in {} has the fingerprint {}, and {} was made with the key {fingerprint}: its secrets \
+             cannot be read and its records are not believed with another; {way_out}",
+            path.display(),
+            key.check(),
+            dir.display()
+        ))),
+        // The brokers' own record is compared when the log is opened.
+        None if config.kafka => Ok(()),
+        None => {
+            let sealed = sealed_secrets(&dir.join("log"))?;
+            let opens = |(project, id, secret): &(String, String, SealedSecret)| key.open(project, id, secret).is_ok();
+            if sealed.is_empty() || sealed.iter().any(opens) {
+                return Ok(());
+            }
+            Err(Error::Refused(format!(
+                "the cluster key in {} (fingerprint {}) opens none of the {} secrets of endpoints in {}: {way_out}",
+                path.display(),
+                key.check(),
+                sealed.len(),
+                dir.display()
+            )))
+        }
+    }
+}
+
+/// The secrets of endpoints in topic `definitions`, with project and endpoint.
+fn sealed_secrets(log_dir: &Path) -> Result<Vec<(String, String, SealedSecret)>, Error> {
+    let mut follower = Follower::new(log_dir, At { topic: Topic::Definitions, partition: 0 });
+    let mut sealed = Vec::new();
+    loop {
+        let records = follower.read()?;
+        if records.is_empty() {
+            return Ok(sealed);
+        }
+        for record in records {
+            let value = record.value.as_deref().unwrap_or_default();
+            let Ok(definition) = serde_json::from_slice::<DefinitionRecord>(value) else { continue };
+            let secret = serde_json::from_value(definition.body.value()["secret"].clone());
+            sealed.extend(secret.ok().map(|secret| (definition.project, definition.id, secret)));
+        }
+    }
+}
+
+/// The API keys that the directory made for itself. Where it had some and they
+/// are gone, new ones would lock out everybody without a word.
+fn own_keys(dir: &Path, had_own: bool, make_new: bool) -> Result<(Vec<Key>, Option<FreshKeys>), Error> {
     let path = dir.join("keys.toml");
     let mut fresh = None;
     if !path.exists() {
-        let kinds = [Kind::Client, Kind::Server, Kind::Admin];
-        let made: FreshKeys = kinds.map(|kind| (kind, format!("ak_{}_{}", kind.name(), &random_hex()[..40]))).into();
-        let keys =
-            made.iter().map(|(kind, key)| KeyEntry { project: DEFAULT_PROJECT.into(), kind: *kind, key: key.clone() });
-        let text = toml::to_string(&KeysFile { keys: keys.collect() }).map_err(|e| Error::Failed(e.to_string()))?;
-        write_private(&path, &text)?;
-        fresh = Some(made);
+        if had_own && !make_new {
+            return Err(Error::Refused(format!(
+                "{} is gone, and with it the API keys that this data directory was served with: put it back from a \
+                 backup, or configure [[keys]], or start once with --new-keys, which makes new ones and voids those of \
+                 before",
+                path.display()
+            )));
+        }
+        fresh = Some(make_keys(&path)?);
+        if had_own {
+            tracing::warn!(file = %path.display(), "new API keys were made: those of before are void from now on");
+        }
+    } else if make_new {
+        return Err(Error::Usage(format!("--new-keys is for when {} has been lost, and it is there", path.display())));
     }
     let read = read_keys(dir).map_err(Error::Refused)?;
     let keys = read.keys.iter().map(|entry| Key {
@@ -119,6 +246,16 @@ fn own_keys(dir: &Path) -> Result<(Vec<Key>, Option<FreshKeys>), Error> {
     Ok((keys.collect(), fresh))
 }
 
+fn make_keys(path: &Path) -> Result<FreshKeys, Error> {
+    let kinds = [Kind::Client, Kind::Server, Kind::Admin];
+    let made: FreshKeys = kinds.map(|kind| (kind, format!("ak_{}_{}", kind.name(), &random_hex()[..40]))).into();
+    let keys =
+        made.iter().map(|(kind, key)| KeyEntry { project: DEFAULT_PROJECT.into(), kind: *kind, key: key.clone() });
+    let text = toml::to_string(&KeysFile { keys: keys.collect() }).map_err(|e| Error::Failed(e.to_string()))?;
+    write_private(path, &text)?;
+    Ok(made)
+}
+
 fn random_hex() -> String {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
@@ -127,22 +264,19 @@ fn random_hex() -> String {
 
 /// Readable by its owner alone.
 pub fn write_private(path: &Path, text: &str) -> Result<(), Error> {
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    })();
-    written.map_err(|e: std::io::Error| Error::Failed(format!("{}: {e}", path.display())))
+    private::write_new(path, text).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))
 }
 
 pub fn loopback() -> Vec<IpNet> {
     ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect()
 }
 
-/// One process per data directory.
+/// One process per data directory, and none of an earlier version than the one
+/// that wrote it.
 pub fn lock(dir: &Path) -> Result<fs::File, Error> {
+    DirectoryFormat::read(dir)?;
     let path = dir.join("LOCK");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = file.map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| Error::Refused(format!("{} is in use by another process", dir.display())))?;
@@ -159,22 +293,37 @@ pub fn refuse_another_log(dir: &Path, incarnation: u128) -> Result<(), Error> {
              empty data directory",
             dir.display()
         ))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(fs::write(&path, own)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(private::replace(&path, own.as_bytes())?),
         Err(error) => Err(Error::Failed(format!("{}: {error}", path.display()))),
     }
 }
 
-/// Moves a damaged store out of the way; it stays for whoever wants to look.
+/// Moves a damaged store out of the way; it stays for whoever wants to look,
+/// until two more have followed.
 pub fn set_aside(path: &Path, why: &str) -> Result<(), Error> {
-    let aside = path.with_extension(format!("damaged-{}", uuid::Uuid::now_v7().simple()));
+    let aside = path.with_extension(format!("{DAMAGED}{}", uuid::Uuid::now_v7().simple()));
     tracing::error!(why, aside = %aside.display(), "a damaged store is set aside and made again");
-    fs::rename(path, &aside).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))
+    fs::rename(path, &aside).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
+    // Files of the next store are numbered from the beginning.
+    fs::remove_file(path.with_extension("writer")).ok();
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let prefix = format!("{}.{DAMAGED}", name.to_string_lossy());
+    let entries = fs::read_dir(parent)?.filter_map(Result::ok).map(|entry| entry.path());
+    let mut all: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
+        .collect();
+    // Their names begin with the time.
+    all.sort();
+    for old in &all[..all.len().saturating_sub(DAMAGED_KEPT)] {
+        fs::remove_dir_all(old)?;
+    }
+    Ok(())
 }
 
 /// Opens a store; a damaged one is set aside and begun anew, to be made again
 /// from a snapshot and the topics.
 pub fn open_store(path: &Path, families: &'static [Family], shared: &Shared) -> Result<Arc<Store>, Error> {
-    fs::create_dir_all(path).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
+    private::create_dir_all(path).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
     match Rocks::open(path, families, shared) {
         Ok(store) => Ok(Arc::new(Store::Rocks(store))),
         Err(error @ store::Error::Damaged { .. }) => {
@@ -184,6 +333,17 @@ pub fn open_store(path: &Path, families: &'static [Family], shared: &Shared) -> 
         }
         Err(error) => Err(Error::Failed(error.to_string())),
     }
+}
+
+/// Opens the console's store, whatever has become of it.
+pub fn console_store(data_dir: PathBuf, shared: Shared) -> OpenStore {
+    let path = data_dir.join("state").join("console");
+    Box::new(move |damaged| {
+        if damaged && path.exists() {
+            set_aside(&path, "it failed its checksums while it was in use").map_err(|e| e.to_string())?;
+        }
+        open_store(&path, Family::CONSOLE, &shared).map_err(|e| e.to_string())
+    })
 }
 
 /// `--dev` on a new data directory: no cooldown between surveys.

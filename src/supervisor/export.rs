@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::snapshots::{Role, Stores};
-use super::{Error, MAX_CLOCK_LAG, STORE_MEMORY_BYTES, data, depot, kafka_settings, owners};
+use super::{Error, MAX_CLOCK_LAG, STORE_MEMORY_BYTES, data, depot, kafka_settings, owners, private};
 use crate::actor::checkpoint::{Checkpointer, Meta};
 use crate::actor::partition::Stop;
 use crate::actor::relocate::Relocation;
@@ -110,9 +110,8 @@ pub fn run(target: &Config, mut told: impl FnMut(&'static str, u64, u64)) -> Res
     };
     let source = Config { kafka: false, partitions, snapshots_url: None, ..target.clone() };
     refuse_exported(&source)?;
-    let data = data::prepare(&source)?;
+    let data = data::prepare(&source, false)?;
     refuse_another_key(&source, &data)?;
-    let _lock = data::lock(&source.data_dir)?;
     sweep(&source.data_dir);
     // Before anything is made on the brokers.
     let depot = depot(target)?;
@@ -123,7 +122,7 @@ pub fn run(target: &Config, mut told: impl FnMut(&'static str, u64, u64)) -> Res
     log.close();
     let report = exported?;
     let text = serde_json::to_vec_pretty(&report).expect("a report serialises");
-    std::fs::write(source.data_dir.join(MARKER), text)?;
+    private::replace(&source.data_dir.join(MARKER), &text)?;
     Ok(report)
 }
 

@@ -1,6 +1,7 @@
 //! The log that the configuration names, for whoever looks at it.
 
-use super::{Error, STORE_MEMORY_BYTES, depot, kafka_settings};
+use super::format::DirectoryFormat;
+use super::{Error, STORE_MEMORY_BYTES, data, depot, kafka_settings};
 use crate::config::Config;
 use crate::log::{Embedded, Kafka, Log};
 use crate::replay::{Place, Source};
@@ -32,12 +33,18 @@ pub fn source(config: &Config) -> Result<Source, Error> {
 }
 
 fn cluster_key(config: &Config) -> Result<ClusterKey, Error> {
-    let path = config.key_file.clone().unwrap_or_else(|| config.data_dir.join("secrets.key"));
+    let path = data::key_path(config);
     let text = std::fs::read_to_string(&path).map_err(|e| {
         Error::Usage(format!(
             "{}: {e}. The journal is read with the cluster's key: run where the data is, or give --data-dir or secrets.key_file",
             path.display()
         ))
     })?;
-    ClusterKey::parse(&text).ok_or_else(|| Error::Usage(format!("{} must hold 64 hex digits", path.display())))
+    let key =
+        ClusterKey::parse(&text).ok_or_else(|| Error::Usage(format!("{} must hold 64 hex digits", path.display())))?;
+    if !config.kafka {
+        let known = DirectoryFormat::read(&config.data_dir)?;
+        data::refuse_another_key(config, known.as_ref(), &key)?;
+    }
+    Ok(key)
 }

@@ -1,0 +1,105 @@
+//! The note in a data directory that says who wrote it: which layout, which
+//! program, with which cluster key. A directory without one is of version 0.1.0.
+
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Error, private};
+
+/// What this program writes. Layout 1 is that of 0.1.0, which left no note.
+pub const LAYOUT: u32 = 2;
+
+/// This program's own version.
+pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");
+
+/// `format.json`. Members may be added: a program reads what it knows, and the
+/// number of the layout says whether that is enough.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryFormat {
+    pub layout: u32,
+    /// The program that wrote here last.
+    pub program: String,
+    /// Tells the cluster key from another, without telling it.
+    #[serde(default)]
+    pub key_fingerprint: Option<String>,
+    /// Whether the API keys were made here, in `keys.toml`.
+    #[serde(default)]
+    pub own_api_keys: bool,
+}
+
+pub fn path(dir: &Path) -> PathBuf {
+    dir.join("format.json")
+}
+
+impl DirectoryFormat {
+    /// What a directory says of itself; `None` when nothing does.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when a later program wrote it, with both versions, or
+    /// when the note is unreadable. Nothing is written.
+    pub fn read(dir: &Path) -> Result<Option<DirectoryFormat>, Error> {
+        let path = path(dir);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::Failed(format!("{}: {error}", path.display()))),
+        };
+        let format: DirectoryFormat = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::Refused(format!(
+                "{} is unreadable ({error}): restore it from a backup. If nothing else in the directory was touched, \
+                 removing it makes askwhen look at the directory as at one of version 0.1.0",
+                path.display()
+            ))
+        })?;
+        if format.layout > LAYOUT {
+            return Err(Error::Refused(format!(
+                "{} was written by askwhen {} (layout {}), and this is askwhen {PROGRAM}, which reads layouts up to \
+                 {LAYOUT}: run the later version, or restore a backup that was made before the upgrade \
+                 (docs/upgrade.md)",
+                dir.display(),
+                format.program,
+                format.layout
+            )));
+        }
+        Ok(Some(format))
+    }
+
+    /// Writes it, unless it is what the directory says already.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<(), Error> {
+        if DirectoryFormat::read(dir)?.as_ref() == Some(self) {
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec_pretty(self).expect("a note serialises");
+        private::replace(&path(dir), &bytes).map_err(|e| Error::Failed(format!("{}: {e}", path(dir).display())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_layout_is_refused_with_both_versions() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(DirectoryFormat::read(dir.path()).unwrap(), None);
+        let own = DirectoryFormat {
+            layout: LAYOUT,
+            program: PROGRAM.into(),
+            key_fingerprint: Some("0011".into()),
+            own_api_keys: true,
+        };
+        own.write(dir.path()).unwrap();
+        assert_eq!(DirectoryFormat::read(dir.path()).unwrap(), Some(own));
+        let later = r#"{"layout": 9, "program": "7.1.0", "something": "new"}"#;
+        fs::write(path(dir.path()), later).unwrap();
+        let Err(Error::Refused(why)) = DirectoryFormat::read(dir.path()) else { panic!("it is refused") };
+        assert!(why.contains("7.1.0") && why.contains(PROGRAM), "{why}");
+        fs::write(path(dir.path()), "{").unwrap();
+        assert!(matches!(DirectoryFormat::read(dir.path()), Err(Error::Refused(_))));
+    }
+}

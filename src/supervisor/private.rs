@@ -1,0 +1,124 @@
+//! Files that hold personal data and secrets: for their owner alone.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+/// What others and the group may do with files of ours: nothing.
+const OTHERS: u32 = 0o077;
+
+/// Keeps whatever this process makes from now on for its owner alone. Libraries
+/// make files too, and take no mode.
+pub fn mask() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(OTHERS));
+}
+
+/// Makes a folder, and those above it that are missing, with mode 0700.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Writes a file that was not there, with mode 0600, to the disk, in one step.
+///
+/// # Errors
+/// When it is there, or cannot be written.
+pub fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    replace(path, text.as_bytes())
+}
+
+/// Writes a file with mode 0600 in one step: after a crash it is the old one or
+/// the new one.
+///
+/// # Errors
+/// When it cannot be written; then the old one is still there.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("draft");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(parent)?.sync_all()
+}
+
+/// Takes group and others their rights to everything in a folder, and to the
+/// folder itself; links are not followed. Gives how many files and folders
+/// others had rights to.
+///
+/// # Errors
+/// When a right cannot be taken: the owner is somebody else.
+pub fn tighten(path: &Path) -> io::Result<u64> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        // Of a running server files come and go.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    if metadata.is_symlink() {
+        return Ok(0);
+    }
+    let mut changed = 0;
+    let mode = metadata.permissions().mode();
+    if mode & OTHERS != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode & !OTHERS & 0o7777))?;
+        changed += 1;
+    }
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path)? {
+            changed += tighten(&entry?.path())?;
+        }
+    }
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_made_is_for_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("a/b");
+        create_dir_all(&folder).unwrap();
+        assert_eq!((mode(&dir.path().join("a")), mode(&folder)), (0o700, 0o700));
+        write_new(&folder.join("new"), "x").unwrap();
+        replace(&folder.join("note.json"), b"1").unwrap();
+        replace(&folder.join("note.json"), b"2").unwrap();
+        assert_eq!((mode(&folder.join("new")), mode(&folder.join("note.json"))), (0o600, 0o600));
+        assert_eq!(fs::read(folder.join("note.json")).unwrap(), b"2");
+        assert!(write_new(&folder.join("new"), "y").is_err(), "what is there stays");
+        assert_eq!(fs::read(folder.join("new")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn rights_of_others_are_taken_and_links_are_not_followed() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let outside = elsewhere.path().join("outside");
+        fs::write(&outside, "").unwrap();
+        fs::set_permissions(&outside, fs::Permissions::from_mode(0o644)).unwrap();
+        let folder = dir.path().join("log/events");
+        fs::create_dir_all(&folder).unwrap();
+        for open in [dir.path().join("log"), folder.clone()] {
+            fs::set_permissions(open, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let file = folder.join("0.log");
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o664)).unwrap();
+        std::os::unix::fs::symlink(&outside, folder.join("link")).unwrap();
+        assert_eq!(tighten(dir.path()).unwrap(), 3);
+        assert_eq!((mode(&dir.path().join("log")), mode(&folder), mode(&file)), (0o700, 0o700, 0o600));
+        assert_eq!(mode(&outside), 0o644);
+        assert_eq!(tighten(dir.path()).unwrap(), 0);
+    }
+}
