@@ -3,14 +3,14 @@
 
 use http::{HeaderValue, Method, header};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::problem::{Answer, Problem, json_answer};
 use super::router::Name;
 use super::view::Shown;
 use super::{App, Asked};
 use crate::actor::Answer as Told;
-use crate::domain::endpoint::SealedSecret;
+use crate::domain::endpoint::{HeaderText, SEALED, SealedSecret};
 use crate::domain::json::Json;
 use crate::domain::settings::Settings;
 use crate::domain::time;
@@ -19,6 +19,7 @@ use crate::wire::definition::{self, Code, Kind, SETTINGS_ID, SecretSource, Targe
 use crate::wire::json as strict;
 use crate::wire::profile;
 use crate::wire::record::{Define, Internal};
+use crate::wire::seal;
 use crate::wire::topic::Topic;
 
 /// What a PUT asks for, beside its body.
@@ -82,6 +83,7 @@ impl App {
                 if let (SecretSource::Literal(key), Some(tls)) = (&read.client_key, &mut read.endpoint.tls) {
                     tls.client_key = Some(self.seal(asked, &id, key)?);
                 }
+                self.seal_headers(asked, &id, &mut read.endpoint.headers)?;
                 match &read.secret {
                     SecretSource::Literal(secret) => read.endpoint.secret = Some(self.seal(asked, &id, secret)?),
                     SecretSource::Keep | SecretSource::Elsewhere => {
@@ -114,21 +116,23 @@ impl App {
         }
         let bare = |body: &Json| {
             let mut value = body.value();
-            let digests = ["/secret/digest", "/tls/client_key/digest"].map(|at| value.pointer(at).cloned());
+            let digests = digests(&value);
             hide(&mut value);
             (value, digests)
         };
-        let (mut new, digests) = bare(body);
+        let (mut new, hidden) = bare(body);
         let mut old = current.as_ref().map(|shown| bare(&shown.record.body));
         // One that is left out is kept.
-        let kept = |old: &[Option<Value>; 2]| digests.iter().zip(old).all(|(new, old)| new.is_none() || new == old);
-        let same = |(old, secrets): &(Value, [Option<Value>; 2])| *old == new && kept(secrets);
+        let kept = |old: &BTreeMap<String, Value>| hidden.iter().all(|(at, digest)| old.get(at) == Some(digest));
+        let same = |(old, digests): &(Value, BTreeMap<String, Value>)| *old == new && kept(digests);
         let changed = !old.as_ref().is_some_and(same);
         // That one is another is seen, and neither of them.
         if let Some((old, before)) = &mut old {
-            for (at, name) in ["secret", "tls.client_key"].into_iter().enumerate() {
-                if digests[at].is_some() && digests[at] != before[at] {
-                    (old[name], new[name]) = ("(sealed)".into(), "(another one)".into());
+            for (at, _) in hidden.iter().filter(|(at, digest)| before.get(*at) != Some(digest)) {
+                match at.strip_prefix(HEADERS) {
+                    Some(name) if old["headers"][name].is_null() => {}
+                    Some(name) => new["headers"][name] = "(another one)".into(),
+                    None => (old[at], new[at]) = (SEALED.into(), "(another one)".into()),
                 }
             }
         }
@@ -164,6 +168,29 @@ impl App {
         let random: [u8; 32] = random()?;
         let nonce = random[..24].try_into().expect("24 of 32 bytes");
         Ok(self.key.seal(&asked.caller.project, endpoint_id, secret, nonce))
+    }
+
+    /// Seals the values of headers. One that is sent as it is shown stays: the
+    /// registrar puts in what is there, unless that is still in clear.
+    fn seal_headers(
+        &self,
+        asked: &Asked<'_>,
+        endpoint_id: &str,
+        headers: &mut BTreeMap<String, HeaderText>,
+    ) -> Result<(), Problem> {
+        let known = self.view.get(&asked.caller.project, Kind::Endpoint, endpoint_id);
+        let known = known.map(|shown| shown.record.body.value()).unwrap_or_default();
+        for (name, text) in headers {
+            let HeaderText::Clear(given) = &*text else { continue };
+            let clear = match given.as_str() {
+                SEALED => known["headers"][name.as_str()].as_str(),
+                given => Some(given),
+            };
+            if let Some(clear) = clear {
+                *text = HeaderText::Sealed(self.seal(asked, &seal::header_of(endpoint_id, name), clear)?);
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn triggers(&self, asked: &Asked<'_>, method: &Method) -> Result<Answer, Problem> {
@@ -336,9 +363,25 @@ fn tag(answer: &mut Answer, version: u64) {
     }
 }
 
+/// What the places of headers begin with among the digests.
+const HEADERS: &str = "headers.";
+
+/// By which what is hidden is told from another: where it stands, and its digest.
+/// A header that is still in clear has none, so that it differs from a sealed one.
+fn digests(body: &Value) -> BTreeMap<String, Value> {
+    let named = [("secret", &body["secret"]), ("tls.client_key", &body["tls"]["client_key"])];
+    let named = named.map(|(at, sealed)| (at.to_owned(), sealed)).into_iter();
+    let headers = body["headers"].as_object().into_iter().flatten();
+    let all = named.chain(headers.map(|(name, sealed)| (format!("{HEADERS}{name}"), sealed)));
+    all.filter(|(_, sealed)| sealed["digest"].is_string()).map(|(at, sealed)| (at, sealed["digest"].clone())).collect()
+}
+
 /// Takes away what is nobody's to see, and what the registrar keeps for itself.
 fn hide(body: &mut Value) {
     let Some(members) = body.as_object_mut() else { return };
+    if let Some(headers) = members.get_mut("headers").and_then(Value::as_object_mut) {
+        headers.values_mut().for_each(|value| *value = SEALED.into());
+    }
     for name in ["secret", "previous_secrets", "disabled"] {
         members.shift_remove(name);
     }

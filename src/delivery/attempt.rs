@@ -100,7 +100,7 @@ impl Sender {
             Err(error) => return failed(Outcome::NotSent, error.to_string()),
         };
         let mut request = Request::post(url.as_str());
-        for (name, value) in &endpoint.headers {
+        for (name, value) in &defined.headers {
             request = request.header(name, value);
         }
         for (name, value) in headers {
@@ -109,7 +109,7 @@ impl Sender {
         let request = request
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let request = match endpoint.headers.contains_key("user-agent") {
+        let request = match defined.headers.contains_key("user-agent") {
             true => request,
             false => request.header(USER_AGENT, HeaderValue::from_static(NAME)),
         };

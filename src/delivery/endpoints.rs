@@ -2,19 +2,19 @@
 //! fast they are called. One for all partitions of this process; what is found
 //! out here is told to the registrar, and so to everyone.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::fold::{Told, What, line};
 use super::lanes::Ready;
-use crate::domain::endpoint::{DisabledReason, Endpoint, SealedSecret};
+use crate::domain::endpoint::{DisabledReason, Endpoint, HeaderText, SealedSecret};
 use crate::domain::health::{Health, Seen, State};
 use crate::domain::rate::Pace;
 use crate::domain::time::{Millis, SECOND};
 use crate::wire::definition::{self, Target};
 use crate::wire::profile::Keys;
 use crate::wire::record::{Act, Fares, Internal, Operate};
-use crate::wire::seal::ClusterKey;
+use crate::wire::seal::{self, ClusterKey};
 
 /// Tests of one endpoint under way.
 const TESTS_AT_ONCE: u32 = 2;
@@ -32,6 +32,8 @@ pub struct Defined {
     previous_until: Vec<Millis>,
     /// PEM of the private key that goes with its client certificate.
     pub client_key: Option<String>,
+    /// Its headers in clear; empty when they, or a secret, cannot be read.
+    pub headers: BTreeMap<String, String>,
 }
 
 impl Defined {
@@ -284,7 +286,20 @@ fn open(key: &ClusterKey, (project, endpoint_id): (&str, &str), endpoint: Endpoi
         let previous = previous.iter().map(|before| opened(&before.secret)).collect::<Result<_, _>>()?;
         Ok(Keys { current, previous })
     });
+    let header = |(name, text): (&String, &HeaderText)| {
+        let text = match text {
+            HeaderText::Clear(text) => Ok(text.clone()),
+            HeaderText::Sealed(sealed) => key.open(project, &seal::header_of(endpoint_id, name), sealed),
+        };
+        text.map(|text| (name.clone(), text)).map_err(|_| "secret_unreadable")
+    };
+    let headers: Result<BTreeMap<_, _>, _> = endpoint.headers.iter().map(header).collect();
+    let (keys, headers) = match headers {
+        Ok(headers) => (keys, headers),
+        // Without its token a message would be refused, or worse, be taken.
+        Err(why) => (keys.and(Err(why)), BTreeMap::new()),
+    };
     let client_key = endpoint.tls.as_ref().and_then(|tls| tls.client_key.as_ref()).and_then(|k| opened(k).ok());
     let previous_until = previous.iter().map(|before| before.until_ms).collect();
-    Defined { endpoint, version, keys, previous_until, client_key }
+    Defined { endpoint, version, keys, previous_until, client_key, headers }
 }

@@ -83,6 +83,34 @@ impl std::fmt::Debug for SealedSecret {
     }
 }
 
+/// The value of a header that goes with each webhook. It may be a token, so it
+/// travels sealed; definitions made by version 0.1.0 hold it in clear until they
+/// are changed.
+#[derive(Clone, PartialEq, Eq)]
+pub enum HeaderText {
+    Clear(String),
+    Sealed(SealedSecret),
+}
+
+/// What a sealed value is shown as; in a definition that is sent back it keeps the
+/// value that is there.
+pub const SEALED: &str = "(sealed)";
+
+impl std::fmt::Debug for HeaderText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HeaderText(…)")
+    }
+}
+
+impl Serialize for HeaderText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            HeaderText::Clear(text) => serializer.serialize_str(text),
+            HeaderText::Sealed(sealed) => sealed.serialize(serializer),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Endpoint {
     pub endpoint_id: String,
@@ -96,7 +124,8 @@ pub struct Endpoint {
     pub retry: Policy,
     pub rate_limit: Option<Rate>,
     pub concurrency: u32,
-    pub headers: BTreeMap<String, String>,
+    /// By name, in small letters.
+    pub headers: BTreeMap<String, HeaderText>,
     pub tls: Option<Tls>,
     /// Never shown; the bridge leaves it out of what it answers.
     #[serde(skip_serializing_if = "Option::is_none")]

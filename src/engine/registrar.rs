@@ -7,7 +7,7 @@ use super::table::{Table, knows_trigger};
 use super::{outputs, to_partition};
 use crate::actor::{Answer, Effects, Moment, Output};
 use crate::domain::definitions::MAX_NAMES;
-use crate::domain::endpoint::{Disabled, PreviousSecret, SealedSecret};
+use crate::domain::endpoint::{Disabled, PreviousSecret, SEALED, SealedSecret};
 use crate::domain::health::Health;
 use crate::domain::id::Kind as IdKind;
 use crate::domain::json::Json;
@@ -214,7 +214,7 @@ fn judge(table: &Table, define: &Define) -> Result<Defined, Answer> {
         (None, Some(old)) if define.kind == Kind::Survey => (Some(archived(old)), false),
         (None, Some(_)) => (None, false),
         (Some(new), old) if define.kind == Kind::Endpoint => {
-            let (body, used) = with_secret(new, old, define.new_secret.as_ref());
+            let (body, used) = with_secret(new, old, define.new_secret.as_ref())?;
             let tls = body.value()["tls"].clone();
             if tls["client_cert"].is_string() && tls["client_key"].is_null() {
                 let detail = "client_key is required with a new client_cert".into();
@@ -286,7 +286,7 @@ impl Kept {
 /// same one, unless the new profile signs in another way; that it was given up,
 /// while it goes to the same place. Takes the freshly made secret for an
 /// endpoint that has none.
-fn with_secret(new: &Json, old: Option<&Json>, fresh: Option<&SealedSecret>) -> (Json, bool) {
+fn with_secret(new: &Json, old: Option<&Json>, fresh: Option<&SealedSecret>) -> Result<(Json, bool), Answer> {
     let given = Kept::of(new).secret;
     let (mut value, before) = (new.value(), old.map(Json::value).unwrap_or_default());
     let mut kept = old.map_or(Kept { secret: None, previous: Vec::new(), disabled: None }, Kept::of);
@@ -311,7 +311,29 @@ fn with_secret(new: &Json, old: Option<&Json>, fresh: Option<&SealedSecret>) -> 
         kept.disabled = None;
     }
     keep_client_key(&mut value, &before);
-    (kept.put_into(&mut value), used_fresh)
+    keep_headers(&mut value, &before)?;
+    Ok((kept.put_into(&mut value), used_fresh))
+}
+
+/// The value of a header stays when the new definition names none but what it is
+/// shown as, and the same value keeps its bytes.
+fn keep_headers(new: &mut Value, old: &Value) -> Result<(), Answer> {
+    let Some(headers) = new.get_mut("headers").and_then(Value::as_object_mut) else { return Ok(()) };
+    for (name, given) in headers {
+        let known = &old["headers"][name.as_str()];
+        let same = given["digest"].is_string() && given["digest"] == known["digest"];
+        if *given == SEALED && known.is_null() {
+            return Err(Answer::Refused {
+                code: "invalid".into(),
+                pointer: Some(format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"))),
+                detail: format!("{SEALED} keeps the value that is there, and there is none: give the value"),
+            });
+        }
+        if same || *given == SEALED {
+            *given = known.clone();
+        }
+    }
+    Ok(())
 }
 
 /// The private key of the same certificate stays when none is given, and the

@@ -52,6 +52,21 @@ impl ClusterKey {
         mac.finalize().into_bytes().into()
     }
 
+    /// A key for something else.
+    pub(super) fn derived(&self, purpose: &str) -> [u8; 32] {
+        self.mac(purpose, &[])
+    }
+
+    /// A function of this key and some bytes, which tells nothing of either.
+    pub(super) fn derived_from(&self, purpose: &str, bytes: &[u8]) -> [u8; 32] {
+        self.mac(purpose, &[bytes])
+    }
+
+    /// Proof that a text was written by somebody with this key, for this purpose.
+    pub fn sign_text(&self, purpose: &str, text: &[u8]) -> String {
+        hex::encode(self.mac(purpose, &[text]))
+    }
+
     /// Tells this key from another without telling it.
     pub fn check(&self) -> String {
         hex::encode(&self.mac("check", &[])[..8])
@@ -93,6 +108,12 @@ impl ClusterKey {
         let plain = cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| WrongKey)?;
         String::from_utf8(plain).map_err(|_| WrongKey)
     }
+}
+
+/// What the value of an endpoint's header is sealed for, in place of the endpoint's
+/// id: neither an id nor a header's name holds a NUL.
+pub fn header_of(endpoint_id: &str, name: &str) -> String {
+    format!("{endpoint_id}\0header\0{name}")
 }
 
 #[cfg(test)]

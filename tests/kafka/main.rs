@@ -16,6 +16,8 @@ mod endpoints;
 mod export;
 #[path = "../it/harness.rs"]
 mod harness;
+#[path = "../it/headers.rs"]
+mod headers;
 #[path = "../it/input.rs"]
 mod input;
 #[path = "../it/manage.rs"]

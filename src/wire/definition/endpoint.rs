@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::reader::{Code, Reader};
 use super::{Kind, id, kind};
 use crate::domain::address;
-use crate::domain::endpoint::{Endpoint, Profile, SealedSecret, Tls, matches_glob};
+use crate::domain::endpoint::{Endpoint, HeaderText, Profile, SealedSecret, Tls, matches_glob};
 use crate::domain::rate::Rate;
 use crate::domain::retry::{Intervals, Policy, Success};
 use crate::domain::time::{self, DAY, Millis, SECOND};
@@ -87,7 +87,7 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>, target: Target<'_>
             retry: retry(reader, profile),
             rate_limit: rate_limit(reader),
             concurrency: reader.integer("concurrency", 1..=1_000).unwrap_or(10) as u32,
-            headers: headers(reader),
+            headers: headers(reader, target),
             tls,
             secret: sealed,
             previous_secrets: previous_secrets.unwrap_or_default(),
@@ -231,7 +231,9 @@ fn events(reader: &mut Reader<'_>, profile: Profile) -> Vec<String> {
     globs
 }
 
-fn headers(reader: &mut Reader<'_>) -> BTreeMap<String, String> {
+/// From outside they are texts; in the journal they are sealed, or texts that
+/// version 0.1.0 took.
+fn headers(reader: &mut Reader<'_>, target: Target<'_>) -> BTreeMap<String, HeaderText> {
     let empty = Map::new();
     let given = match reader.raw("headers") {
         None => &empty,
@@ -247,13 +249,19 @@ fn headers(reader: &mut Reader<'_>) -> BTreeMap<String, String> {
         let path = format!("headers/{}", name.replace('~', "~0").replace('/', "~1"));
         let reserved = RESERVED_HEADERS.contains(&lower.as_str()) || lower.starts_with("webhook-");
         let named = http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+        if matches!(target, Target::Trusted)
+            && let Ok(sealed) = serde_json::from_value(value.clone())
+        {
+            headers.insert(lower, HeaderText::Sealed(sealed));
+            continue;
+        }
         let fit = value.as_str().filter(|text| text.len() <= 4_096 && http::HeaderValue::from_str(text).is_ok());
         match fit {
             _ if reserved => reader.fault_at(Code::Invalid, &path, "this header is set by askwhen itself"),
             _ if !named => reader.fault_at(Code::Invalid, &path, "this is not a header's name"),
             None => reader.fault_at(Code::Invalid, &path, "must be a string that a header can carry"),
             Some(text) => {
-                headers.insert(lower, text.to_owned());
+                headers.insert(lower, HeaderText::Clear(text.to_owned()));
             }
         }
     }
