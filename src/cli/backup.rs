@@ -23,7 +23,7 @@ pub struct BackupArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Copy log, state, secrets and configuration, while serving or not
+    /// Copy log, state, secrets and configuration, sealed, while serving or not
     Create {
         /// file:///…, s3://…, gs://… or az://…
         url: String,
@@ -53,7 +53,7 @@ enum What {
 
 #[derive(Debug, Args)]
 struct KeyArgs {
-    /// Seals the secrets: 64 hex digits, such as `openssl rand -hex 32` makes; keep it elsewhere
+    /// Seals all of it: 64 hex digits, such as `openssl rand -hex 32` makes; keep it elsewhere
     #[arg(long, value_name = "FILE", env = "ASKWHEN_BACKUP_KEY_FILE")]
     key_file: PathBuf,
 }

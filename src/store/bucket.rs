@@ -5,12 +5,16 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use object_store::path::Path as Place;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+
+use crate::wire::sealed_file::{self, FileKey};
 
 /// Files above are brought in parts of this size.
 const PART_BYTES: usize = 16 << 20;
@@ -39,6 +43,21 @@ pub struct Object<'a> {
     pub name: &'a str,
     pub bytes: u64,
     pub crc32c: u32,
+    /// Of a sealed one: what is stored of it.
+    pub stored: Option<Stored>,
+}
+
+/// A sealed file as it is stored: this can be compared without the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    pub bytes: u64,
+    pub crc32c: u32,
+}
+
+impl Stored {
+    pub fn of(bytes: &[u8]) -> Stored {
+        Stored { bytes: bytes.len() as u64, crc32c: crc32c::crc32c(bytes) }
+    }
 }
 
 #[derive(Clone)]
@@ -48,6 +67,8 @@ pub struct Bucket {
     url: String,
     runtime: Handle,
     given_up: Arc<watch::Sender<bool>>,
+    /// Files are sealed on their way there, and opened on their way back.
+    seal: Option<FileKey>,
 }
 
 impl std::fmt::Debug for Bucket {
@@ -85,7 +106,9 @@ impl Bucket {
         if parsed.scheme() == "file" {
             let folder = parsed.to_file_path().map_err(|()| wrong("the path must be absolute".into()))?;
             if make {
-                std::fs::create_dir_all(&folder).map_err(|e| wrong(e.to_string()))?;
+                // What is brought here holds personal data.
+                let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+                made.map_err(|e| wrong(e.to_string()))?;
             } else if !folder.is_dir() {
                 return Err(wrong("there is no such folder".into()));
             }
@@ -95,13 +118,27 @@ impl Bucket {
         let (store, base) = object_store::parse_url_opts(&parsed, environment).map_err(|e| wrong(e.to_string()))?;
         let runtime = Handle::try_current().map_err(|e| wrong(e.to_string()))?;
         let given_up = Arc::new(watch::Sender::new(false));
-        Ok(Bucket { store: Arc::from(store), base, url: url.to_owned(), runtime, given_up })
+        Ok(Bucket { store: Arc::from(store), base, url: url.to_owned(), runtime, given_up, seal: None })
     }
 
     /// The same below a folder of it.
     pub fn below(&self, folder: &str) -> Bucket {
         let url = format!("{}/{folder}", self.url.trim_end_matches('/'));
         Bucket { base: self.place(folder), url, ..self.clone() }
+    }
+
+    /// The same, its files sealed. Small objects that are put there are not.
+    pub fn sealed(&self, key: FileKey) -> Bucket {
+        Bucket { seal: Some(key), ..self.clone() }
+    }
+
+    pub fn is_sealed(&self) -> bool {
+        self.seal.is_some()
+    }
+
+    /// The folder, when it is one of this machine.
+    pub fn folder(&self) -> Option<std::path::PathBuf> {
+        url::Url::parse(&self.url).ok().filter(|url| url.scheme() == "file")?.to_file_path().ok()
     }
 
     /// Ends what is being done, here and in all clones, and all that is asked
@@ -134,26 +171,35 @@ impl Bucket {
         Error::Place { url: self.url.clone(), detail: error.to_string() }
     }
 
-    /// Brings a file; gives its checksum.
+    /// Brings a file; gives its checksum, and what is stored of a sealed one.
     ///
     /// # Errors
     /// When it cannot be read or brought.
-    pub async fn bring(&self, path: &Path, name: &str) -> Result<u32, Error> {
+    pub async fn bring(&self, path: &Path, name: &str) -> Result<(u32, Option<Stored>), Error> {
         let io = |e: std::io::Error| Error::io(path, &e);
         let mut file = tokio::fs::File::open(path).await.map_err(io)?;
         let place = self.place(name);
-        let mut crc = 0;
+        let mut sealer = self.seal.as_ref().map(|key| Ok::<_, Error>(key.seal(name, random(path)?))).transpose()?;
+        let (mut crc, mut stored) = (0, self.seal.as_ref().map(|_| Stored { bytes: 0, crc32c: 0 }));
         let mut upload = None;
         loop {
             let mut part = Vec::new();
             (&mut file).take(PART_BYTES as u64).read_to_end(&mut part).await.map_err(io)?;
             crc = crc32c::crc32c_append(crc, &part);
             let last = part.len() < PART_BYTES;
+            if let Some(sealing) = &mut sealer {
+                part = sealing.push(&part);
+                part.extend(sealer.take_if(|_| last).map(sealed_file::Sealer::finish).unwrap_or_default());
+            }
+            if let Some(stored) = &mut stored {
+                stored.crc32c = crc32c::crc32c_append(stored.crc32c, &part);
+                stored.bytes += part.len() as u64;
+            }
             let payload = PutPayload::from(part);
             match &mut upload {
                 None if last => {
                     self.store.put(&place, payload).await.map_err(|e| self.failed(&e))?;
-                    return Ok(crc);
+                    return Ok((crc, stored));
                 }
                 None => {
                     let mut begun = self.store.put_multipart(&place).await.map_err(|e| self.failed(&e))?;
@@ -164,7 +210,7 @@ impl Bucket {
             }
             if last && let Some(mut begun) = upload {
                 begun.complete().await.map_err(|e| self.failed(&e))?;
-                return Ok(crc);
+                return Ok((crc, stored));
             }
         }
     }
@@ -247,7 +293,8 @@ impl Bucket {
     }
 
     /// Reads an object and compares its checksum; to the end of a file, if one is named.
-    /// `told` hears the bytes read so far, and says whether to go on.
+    /// A sealed one is opened, or, without the key, compared as it is stored. `told`
+    /// hears the bytes read so far, and says whether to go on.
     ///
     /// # Errors
     /// [`Error::Damaged`] when it is not what it should be.
@@ -258,37 +305,89 @@ impl Bucket {
         told: &mut (dyn FnMut(u64) -> bool + Send),
     ) -> Result<(), Error> {
         let damaged = |detail: &str| Error::Damaged { what: object.name.to_owned(), detail: detail.to_owned() };
+        let opener = match (&self.seal, object.stored) {
+            (Some(key), Some(_)) => Some(key.open(object.name)),
+            (None, Some(_)) if into.is_some() => return Err(damaged("it is sealed, and no key was given")),
+            _ => None,
+        };
         let got = match self.store.get(&self.place(object.name)).await {
             Ok(got) => got,
             Err(object_store::Error::NotFound { .. }) => return Err(damaged("it is missing")),
             Err(error) => return Err(self.failed(&error)),
         };
-        let mut out = match into {
+        let out = match into {
             Some(path) => {
-                let file = tokio::fs::OpenOptions::new().append(true).create(true).open(path).await;
+                let file = tokio::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).await;
                 Some((file.map_err(|e| Error::io(path, &e))?, path))
             }
             None => None,
         };
-        let (mut crc, mut bytes) = (0, 0);
+        let mut taker = Taker { opener, out, crc: 0, bytes: 0 };
+        let mut stored = Stored { bytes: 0, crc32c: 0 };
         let mut stream = got.into_stream();
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|e| self.failed(&e))?;
-            crc = crc32c::crc32c_append(crc, &chunk);
-            bytes += chunk.len() as u64;
-            if let Some((out, path)) = &mut out {
-                tokio::io::AsyncWriteExt::write_all(out, &chunk).await.map_err(|e| Error::io(path, &e))?;
-            }
-            if !told(bytes) {
+            stored.crc32c = crc32c::crc32c_append(stored.crc32c, &chunk);
+            stored.bytes += chunk.len() as u64;
+            taker.take(&chunk).await?.map_err(|why| damaged(&why.to_string()))?;
+            if !told(stored.bytes) {
                 return Err(Error::GivenUp);
             }
         }
-        if let Some((out, path)) = &mut out {
-            out.sync_all().await.map_err(|e| Error::io(path, &e))?;
-        }
-        if bytes != object.bytes || crc != object.crc32c {
+        let unopened = object.stored.is_some() && taker.opener.is_none();
+        let (bytes, crc) = taker.finish().await?.map_err(|why| damaged(&why.to_string()))?;
+        let plain_fits = unopened || (bytes, crc) == (object.bytes, object.crc32c);
+        if !plain_fits || object.stored.is_some_and(|wanted| wanted != stored) {
             return Err(damaged("it is not as it was written"));
         }
         Ok(())
     }
+}
+
+/// Opens what comes, and writes it.
+struct Taker<'a> {
+    opener: Option<sealed_file::Opener>,
+    out: Option<(tokio::fs::File, &'a Path)>,
+    crc: u32,
+    bytes: u64,
+}
+
+impl Taker<'_> {
+    async fn take(&mut self, bytes: &[u8]) -> Result<Result<(), sealed_file::NotOpened>, Error> {
+        match self.opener.as_mut().map(|opener| opener.push(bytes)) {
+            Some(Err(why)) => Ok(Err(why)),
+            Some(Ok(opened)) => self.write(&opened).await.map(Ok),
+            None => self.write(bytes).await.map(Ok),
+        }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
+        self.bytes += bytes.len() as u64;
+        if let Some((out, path)) = &mut self.out {
+            tokio::io::AsyncWriteExt::write_all(out, bytes).await.map_err(|e| Error::io(path, &e))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rest to the disk; gives length and checksum.
+    async fn finish(mut self) -> Result<Result<(u64, u32), sealed_file::NotOpened>, Error> {
+        match self.opener.take().map(sealed_file::Opener::finish) {
+            Some(Err(why)) => return Ok(Err(why)),
+            Some(Ok(rest)) => self.write(&rest).await?,
+            None => {}
+        }
+        if let Some((out, path)) = &mut self.out {
+            out.sync_all().await.map_err(|e| Error::io(path, &e))?;
+        }
+        Ok(Ok((self.bytes, self.crc)))
+    }
+}
+
+/// The beginning of a file's nonces.
+fn random(path: &Path) -> Result<[u8; 19], Error> {
+    let mut bytes = [0; 19];
+    let failed = |e: getrandom::Error| Error::Io { context: path.display().to_string(), detail: e.to_string() };
+    getrandom::fill(&mut bytes).map_err(failed)?;
+    Ok(bytes)
 }

@@ -2,34 +2,36 @@
 //! is secret, in a folder or a bucket. Taken while serving; what has been brought
 //! before is not brought again.
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
+use super::format::{self, DirectoryFormat};
 use super::snapshots::{self, Role};
-use super::{Error, data, source};
+use super::{Error, data, private, source};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::endpoint::SealedSecret;
 use crate::domain::time;
 use crate::log::embedded::files::{self, Piece};
 use crate::log::{At, Embedded, Log};
 use crate::replay::Source;
-use crate::store::bucket::{self, Bucket, Object};
+use crate::store::bucket::{self, Bucket, Stored};
 use crate::store::snapshot::{self, Depot, Manifest as Snapshot};
 use crate::wire::seal::ClusterKey;
+use crate::wire::sealed_file::FileKey;
 use crate::wire::topic::Topic;
 
 mod brokers;
+mod manifest;
 
-const FORMAT: u32 = 1;
+pub use manifest::Manifest;
+use manifest::{Checked, Chunk, FORMAT, Part, STATE, Segment, UNSEALED_STATE};
+
 /// Folders of a place with backups.
 const BACKUPS: &str = "backups";
 const CHUNKS: &str = "chunks";
-const STATE: &str = "state";
 /// Segments are brought in pieces of this size: of a file that grows only the last
 /// one is new.
 const CHUNK_BYTES: u64 = 4 << 20;
@@ -37,91 +39,10 @@ const CHUNK_BYTES: u64 = 4 << 20;
 const SECRETS_KEY: &str = "secrets.key";
 const KEYS: &str = "keys.toml";
 const CONFIGURATION: &str = "askwhen.toml";
+/// What the MAC of a manifest is for.
+const MANIFEST_PURPOSE: &str = "backup manifest";
 /// What the configuration is called in a data directory that was restored.
 const RESTORED_CONFIGURATION: &str = "restored-askwhen.toml";
-
-/// What a backup consists of. Written last: without it there is none.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Manifest {
-    format: u32,
-    /// Begins with the time.
-    pub name: String,
-    pub created_at: String,
-    program: String,
-    /// Where the log was: `embedded` or `kafka`.
-    pub log_kind: String,
-    incarnation: String,
-    partitions: u32,
-    log: Vec<Part>,
-    /// Names of the snapshots in the backup's own place for them.
-    state: Vec<String>,
-    sealed: SealedSecret,
-}
-
-/// A partition of a topic.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Part {
-    topic: String,
-    partition: u32,
-    end: u64,
-    segments: Vec<Segment>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Segment {
-    base: u64,
-    /// One after the other.
-    chunks: Vec<Chunk>,
-}
-
-/// Named by what it holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Chunk {
-    bytes: u64,
-    crc32c: u32,
-    object: String,
-}
-
-/// A manifest as it is stored.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Checked {
-    /// Of the manifest, serialised without spaces.
-    crc32c: u32,
-    manifest: Manifest,
-}
-
-impl Manifest {
-    fn crc32c(&self) -> u32 {
-        crc32c::crc32c(&serde_json::to_vec(self).expect("a manifest serialises"))
-    }
-
-    fn chunks(&self) -> impl Iterator<Item = &Chunk> {
-        self.log.iter().flat_map(|part| &part.segments).flat_map(|segment| &segment.chunks)
-    }
-
-    pub fn bytes(&self) -> u64 {
-        self.chunks().map(|chunk| chunk.bytes).sum()
-    }
-
-    /// For people and their scripts.
-    pub fn summary(&self) -> serde_json::Value {
-        let ends = self.log.iter().filter(|part| part.topic == Topic::Events.name());
-        json!({
-            "name": self.name,
-            "created_at": self.created_at,
-            "log_kind": self.log_kind,
-            "partitions": self.partitions,
-            "journal_records": ends.map(|part| part.end).sum::<u64>(),
-            "log_bytes": self.bytes(),
-            "snapshots": self.state.len(),
-        })
-    }
-}
 
 /// What is to be copied: snapshots, and how far the log goes with them.
 pub struct Cut {
@@ -139,6 +60,7 @@ pub type Told<'a> = &'a mut (dyn FnMut(&'static str, u64, u64) + Send);
 /// When there is no log, or its state cannot be read.
 pub fn cut_at_rest(config: &Config) -> Result<Option<Cut>, Error> {
     let log_dir = config.data_dir.join("log");
+    DirectoryFormat::read(&config.data_dir)?;
     let Some(partitions) = Embedded::partitions_of(&log_dir)? else {
         return Err(Error::Unreachable(format!(
             "{} holds no log: name the data directory of one with --data-dir",
@@ -169,6 +91,12 @@ pub fn create(
 ) -> Result<Manifest, Error> {
     let source = source(config)?;
     let bucket = Bucket::open(url).map_err(usage)?;
+    if let Some(folder) = bucket.folder() {
+        // What earlier versions brought there, others may read.
+        [BACKUPS, CHUNKS, STATE, UNSEALED_STATE]
+            .iter()
+            .for_each(|name| data::take_rights_of_others(&folder.join(name)));
+    }
     if let Some(Ok(newest)) = list(&bucket)?.into_iter().map(|(_, read)| read).next()
         && opened(&newest, key).is_err()
     {
@@ -183,7 +111,7 @@ pub fn create(
         &uuid::Uuid::new_v4().simple().to_string()[..8]
     );
     let folder = tempfile::tempdir()?;
-    let copy = Copy { config, source: &source, bucket: &bucket, there: &there, folder: folder.path() };
+    let copy = Copy { config, source: &source, bucket: &bucket, key, there: &there, folder: folder.path() };
     let (log, state) = match cut {
         Some(cut) => {
             let log = copy.log(cut, told)?;
@@ -206,8 +134,10 @@ pub fn create(
         state,
         sealed: key.seal(BACKUPS, &name, &secrets, nonce),
         name,
+        mac: None,
     };
-    let checked = Checked { crc32c: manifest.crc32c(), manifest };
+    let mac = Some(key.sign_text(MANIFEST_PURPOSE, &manifest.text()));
+    let checked = Checked { crc32c: manifest.crc32c(), mac, manifest };
     let text = serde_json::to_vec_pretty(&checked).expect("a manifest serialises");
     let manifest = checked.manifest;
     bucket.run(bucket.put_once(&format!("{BACKUPS}/{}.json", manifest.name), text)).map_err(unreachable)?;
@@ -239,6 +169,8 @@ struct Copy<'a> {
     config: &'a Config,
     source: &'a Source,
     bucket: &'a Bucket,
+    /// What all of it is sealed with.
+    key: &'a ClusterKey,
     /// Chunks that have been brought before.
     there: &'a HashMap<String, u64>,
     folder: &'a Path,
@@ -280,18 +212,21 @@ impl Copy<'_> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(error)),
         };
+        let files_key = FileKey::of(self.key);
         let mut chunks = Vec::new();
         let mut done = 0;
         while done < piece.bytes {
             let mut bytes = vec![0; CHUNK_BYTES.min(piece.bytes - done) as usize];
             file.read_exact_at(&mut bytes, done).map_err(io)?;
             done += bytes.len() as u64;
-            let object = format!("{CHUNKS}/{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes));
-            let chunk = Chunk { bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes), object };
-            if self.there.get(&chunk.object) != Some(&chunk.bytes) {
-                self.bucket.run(self.bucket.put(&chunk.object, bytes.into())).map_err(unreachable)?;
+            let object = format!("{CHUNKS}/{}", FileKey::name_of(self.key, &bytes));
+            let sealed = files_key.seal_whole(&object, &bytes);
+            let stored = Stored::of(&sealed);
+            if self.there.get(&object) != Some(&stored.bytes) {
+                self.bucket.run(self.bucket.put(&object, sealed.into())).map_err(unreachable)?;
             }
-            chunks.push(chunk);
+            let (bytes, crc32c) = (bytes.len() as u64, crc32c::crc32c(&bytes));
+            chunks.push(Chunk { bytes, crc32c, object, stored: Some(stored) });
         }
         Ok(Some(Segment { base: piece.base, chunks }))
     }
@@ -300,7 +235,7 @@ impl Copy<'_> {
     /// backup's place; tables that are there already stay.
     fn state(&self, cut: &Cut, told: Told<'_>) -> Result<Vec<String>, Error> {
         let theirs = self.source.depot()?;
-        let ours = Depot::in_bucket(self.bucket.below(STATE));
+        let ours = self.ours();
         for (n, name) in cut.snapshots.iter().enumerate() {
             let (role, partition) = role_of(name)?;
             let listed = theirs.list(role, partition).map_err(unreachable_snapshot)?;
@@ -311,6 +246,11 @@ impl Copy<'_> {
             told("copying the state", n as u64 + 1, cut.snapshots.len() as u64);
         }
         Ok(cut.snapshots.clone())
+    }
+
+    /// Where the backup's own snapshots go.
+    fn ours(&self) -> Depot {
+        Depot::in_bucket(self.bucket.below(STATE).sealed(FileKey::of(self.key)))
     }
 
     fn snapshot(&self, theirs: &Depot, ours: &Depot, manifest: &Snapshot) -> Result<(), Error> {
@@ -361,15 +301,9 @@ fn list(bucket: &Bucket) -> Result<Vec<Listed>, Error> {
     let mut all = Vec::new();
     for (file, bytes) in read {
         let name = file.trim_end_matches(".json").to_owned();
-        let read = match serde_json::from_slice::<Checked>(&bytes) {
-            Err(error) => Err(error.to_string()),
-            Ok(checked) if checked.crc32c != checked.manifest.crc32c() => Err("it is not as it was written".into()),
-            Ok(checked) if checked.manifest.format != FORMAT => {
-                Err(format!("it is of format {}, this program reads {FORMAT}", checked.manifest.format))
-            }
-            Ok(checked) if checked.manifest.name != name => Err("it is of another backup".into()),
-            Ok(checked) => Ok(checked.manifest),
-        };
+        let read = Checked::read(&bytes).and_then(|manifest| {
+            if manifest.name == name { Ok(manifest) } else { Err("it is of another backup".into()) }
+        });
         all.push((name, read));
     }
     all.sort_by(|a, b| b.0.cmp(&a.0));
@@ -390,7 +324,7 @@ pub fn find(url: &str, name: Option<&str>) -> Result<(Bucket, Manifest), Error> 
         Some((found, Err(why))) => {
             let others: Vec<String> = known.into_iter().filter(|name| *name != found).collect();
             let others = if others.is_empty() { String::new() } else { format!("; others are {}", others.join(", ")) };
-            Err(Error::Refused(format!("the manifest of the backup {found} in {url} is damaged: {why}{others}")))
+            Err(Error::Refused(format!("the backup {found} in {url} cannot be used: {why}{others}")))
         }
         None if known.is_empty() => Err(Error::Failed(format!("there is no backup in {url}"))),
         None => Err(Error::Failed(format!("there is no such backup in {url}; there are {}", known.join(", ")))),
@@ -406,13 +340,13 @@ pub fn verify(bucket: &Bucket, manifest: &Manifest, key: Option<&ClusterKey>, to
         opened(manifest, key)?;
     }
     let (mut done, all) = (0, manifest.bytes());
+    let files = key.map_or_else(|| bucket.clone(), |key| bucket.sealed(FileKey::of(key)));
     for chunk in manifest.chunks() {
-        let object = Object { name: &chunk.object, bytes: chunk.bytes, crc32c: chunk.crc32c };
-        bucket.run(bucket.fetch(object, None, &mut |_| true)).map_err(unreachable)?;
+        bucket.run(files.fetch(chunk.object(), None, &mut |_| true)).map_err(unreachable)?;
         done += chunk.bytes;
         told("reading the log", done, all);
     }
-    let depot = Depot::in_bucket(bucket.below(STATE));
+    let depot = manifest.depot(bucket, key);
     for (n, found) in snapshots_of(&depot, manifest)?.iter().enumerate() {
         depot.verify(found, |_, _| true).map_err(unreachable_snapshot)?;
         told("reading the state", n as u64 + 1, manifest.state.len() as u64);
@@ -424,6 +358,12 @@ fn opened(manifest: &Manifest, key: &ClusterKey) -> Result<BTreeMap<String, Stri
     let text = key.open(BACKUPS, &manifest.name, &manifest.sealed).map_err(|_| {
         Error::Usage("the backup was sealed with another key: give the --key-file that it was made with".into())
     })?;
+    if manifest.is_sealed() && manifest.mac.as_deref() != Some(&key.sign_text(MANIFEST_PURPOSE, &manifest.text())) {
+        return Err(Error::Refused(format!(
+            "the manifest of the backup {} was not written by whoever has the key",
+            manifest.name
+        )));
+    }
     serde_json::from_str(&text).map_err(|e| Error::Failed(format!("what was sealed is unreadable: {e}")))
 }
 
@@ -452,7 +392,7 @@ pub fn restore(
     let failed = |path: &Path, e: std::io::Error| Error::Failed(format!("{}: {e}", path.display()));
     let texts = opened(manifest, key)?;
     let draft = draft_of(data_dir)?;
-    std::fs::create_dir_all(&draft).map_err(|e| failed(&draft, e))?;
+    private::create_dir_all(&draft).map_err(|e| failed(&draft, e))?;
     // Two at once would write into each other; it is the lock that the server takes.
     let _lock = data::lock(&draft)?;
     refuse_what_is_there(data_dir)?;
@@ -465,7 +405,7 @@ pub fn restore(
             std::fs::remove_file(&path)?;
         }
     }
-    let restored = fill((bucket, manifest), texts, &draft, told);
+    let restored = fill((bucket, manifest), (key, texts), &draft, told);
     if restored.is_err() {
         // It holds the space that others need.
         std::fs::remove_dir_all(&draft).ok();
@@ -504,11 +444,12 @@ fn refuse_what_is_there(data_dir: &Path) -> Result<(), Error> {
 /// Restores into a folder; says whether there was a configuration.
 fn fill(
     (bucket, manifest): (&Bucket, &Manifest),
-    texts: BTreeMap<String, String>,
+    (key, texts): (&ClusterKey, BTreeMap<String, String>),
     draft: &Path,
     told: Told<'_>,
 ) -> Result<bool, Error> {
     let (mut done, all) = (0, manifest.bytes());
+    let log = bucket.sealed(FileKey::of(key));
     let log_dir = draft.join("log");
     let mut ends = BTreeMap::new();
     for part in &manifest.log {
@@ -517,12 +458,11 @@ fn fill(
         ends.insert(name, part.end);
         for segment in &part.segments {
             let path = files::path_of(&log_dir, at, segment.base);
-            std::fs::create_dir_all(path.parent().unwrap_or(&log_dir))?;
+            private::create_dir_all(path.parent().unwrap_or(&log_dir))?;
             // An empty one says where the next record goes.
             std::fs::File::create(&path)?;
             for chunk in &segment.chunks {
-                let object = Object { name: &chunk.object, bytes: chunk.bytes, crc32c: chunk.crc32c };
-                bucket.run(bucket.fetch(object, Some(&path), &mut |_| true)).map_err(unreachable)?;
+                bucket.run(log.fetch(chunk.object(), Some(&path), &mut |_| true)).map_err(unreachable)?;
                 done += chunk.bytes;
                 told("restoring the log", done, all);
             }
@@ -531,12 +471,20 @@ fn fill(
     let incarnation = u128::from_str_radix(&manifest.incarnation, 16)
         .map_err(|_| Error::Refused("the backup's incarnation is unreadable".into()))?;
     files::found(&log_dir, (incarnation, manifest.partitions), &ends)?;
-    let depot = Depot::in_bucket(bucket.below(STATE));
+    let depot = manifest.depot(bucket, Some(key));
     for (n, found) in snapshots_of(&depot, manifest)?.iter().enumerate() {
         let into = draft.join("state").join(&found.subject.role).join(found.subject.partition.to_string());
         depot.restore(found, &into, |_, _| true).map_err(unreachable_snapshot)?;
         told("restoring the state", n as u64 + 1, manifest.state.len() as u64);
     }
+    let cluster_key = texts.get(SECRETS_KEY).and_then(|text| ClusterKey::parse(text));
+    let format = DirectoryFormat {
+        layout: format::LAYOUT,
+        program: format::PROGRAM.to_owned(),
+        key_fingerprint: cluster_key.map(|key| key.check()),
+        own_api_keys: texts.contains_key(KEYS),
+    };
+    format.write(draft)?;
     let mut configured = false;
     for (name, text) in texts {
         let is_configuration = name == CONFIGURATION;

@@ -9,6 +9,7 @@ pub mod output;
 pub mod profile;
 pub mod record;
 pub mod seal;
+pub mod sealed_file;
 pub mod state;
 pub mod tls;
 pub mod topic;

@@ -62,6 +62,9 @@ async fn another_machine_goes_on_with_a_backup() {
     let first = done(at, &create);
     let verified = done(at, &[&["verify"], &keyed[..]].concat());
     assert_eq!((&verified["name"], &verified["secrets_opened"]), (&first["name"], &json!(true)));
+    assert_eq!(in_clear(place.path()), Vec::<std::path::PathBuf>::new());
+    // Without the key it can still be compared with what was written.
+    assert_eq!(done(at, &["verify", url.as_str()])["secrets_opened"], false);
     // Taken while everything is in motion.
     let (second, ()) = tokio::join!(
         async {
@@ -96,6 +99,30 @@ async fn another_machine_goes_on_with_a_backup() {
     let ran = replayed(other.dir.path(), &["run"]);
     assert_eq!(ran["differences"], 0, "{ran:#}");
     refused(at, &url, place.path());
+}
+
+/// Files below a folder in which something of the log or the state can be read.
+fn in_clear(place: &Path) -> Vec<std::path::PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![place.to_owned()]);
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            files += 1;
+            let bytes = std::fs::read(&path).unwrap();
+            let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+            // Users, definitions; the names in a table or a write-ahead log.
+            if ["user1", "ended_sleep", "question_id", "rocksdb"].iter().any(|text| holds(text)) {
+                found.push(path);
+            }
+        }
+    }
+    assert!(files > 20, "{files}");
+    found
 }
 
 /// A new machine, with nothing but the backup and its key.

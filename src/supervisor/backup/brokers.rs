@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Copy, Error, Part, STATE, Told, unreachable_snapshot};
+use super::{Copy, Error, Part, Told, unreachable_snapshot};
 use crate::actor;
 use crate::actor::checkpoint::Meta;
 use crate::actor::partition::is_trusted;
@@ -66,7 +66,7 @@ impl Copy<'_> {
             parts.push(part);
             told("copying the log", n as u64 + 1, count);
         }
-        let ours = Depot::in_bucket(self.bucket.below(STATE));
+        let ours = self.ours();
         let mut names = Vec::new();
         for snapshot in &snapshots {
             names.push(snapshot.leave(&ours, crcs.get(&snapshot.partition).copied(), self.folder)?);

@@ -1,0 +1,165 @@
+//! What a backup says of itself, in every version from 0.1.0 on.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::domain::endpoint::SealedSecret;
+use crate::store::bucket::{Bucket, Object, Stored};
+use crate::store::snapshot::Depot;
+use crate::wire::seal::ClusterKey;
+use crate::wire::sealed_file::FileKey;
+use crate::wire::topic::Topic;
+
+/// Version of a backup's form. In 1, that of 0.1.0, log and state are not sealed.
+pub(super) const FORMAT: u32 = 2;
+const FIRST_FORMAT: u32 = 1;
+const SEALED_SINCE: u32 = 2;
+/// Folders of snapshots in a place with backups.
+pub(super) const STATE: &str = "sealed-state";
+pub(super) const UNSEALED_STATE: &str = "state";
+/// What a backup consists of. Written last: without it there is none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Manifest {
+    pub(super) format: u32,
+    /// Begins with the time.
+    pub name: String,
+    pub created_at: String,
+    pub(super) program: String,
+    /// Where the log was: `embedded` or `kafka`.
+    pub log_kind: String,
+    pub(super) incarnation: String,
+    pub(super) partitions: u32,
+    pub(super) log: Vec<Part>,
+    /// Names of the snapshots in the backup's own place for them.
+    pub(super) state: Vec<String>,
+    pub(super) sealed: SealedSecret,
+    /// By which whoever has the key knows that nobody else wrote it.
+    #[serde(skip)]
+    pub(super) mac: Option<String>,
+}
+
+/// A partition of a topic.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Part {
+    pub(super) topic: String,
+    pub(super) partition: u32,
+    pub(super) end: u64,
+    pub(super) segments: Vec<Segment>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Segment {
+    pub(super) base: u64,
+    /// One after the other.
+    pub(super) chunks: Vec<Chunk>,
+}
+
+/// Named by what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Chunk {
+    pub(super) bytes: u64,
+    pub(super) crc32c: u32,
+    pub(super) object: String,
+    /// What is stored of it, when it is sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stored: Option<Stored>,
+}
+
+impl Chunk {
+    pub(super) fn object(&self) -> Object<'_> {
+        Object { name: &self.object, bytes: self.bytes, crc32c: self.crc32c, stored: self.stored }
+    }
+}
+
+/// A manifest as it is stored.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Checked {
+    /// Of the manifest, serialised without spaces.
+    pub(super) crc32c: u32,
+    /// The same with the backup's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) mac: Option<String>,
+    pub(super) manifest: Manifest,
+}
+
+/// What can be told of a backup of any version.
+#[derive(Deserialize)]
+pub(super) struct AnyVersion {
+    pub(super) manifest: AnyManifest,
+}
+
+#[derive(Deserialize)]
+pub(super) struct AnyManifest {
+    pub(super) format: u32,
+    #[serde(default)]
+    pub(super) program: String,
+}
+
+impl Checked {
+    /// Reads the manifest of a backup of any version from 0.1.0 on up to this
+    /// program's own.
+    ///
+    /// # Errors
+    /// What is wrong with it; of a later version, both versions.
+    pub(super) fn read(bytes: &[u8]) -> Result<Manifest, String> {
+        let text = |e: serde_json::Error| e.to_string();
+        let AnyManifest { format, program } = serde_json::from_slice::<AnyVersion>(bytes).map_err(text)?.manifest;
+        if !(FIRST_FORMAT..=FORMAT).contains(&format) {
+            return Err(format!(
+                "it is of format {format}, made by askwhen {program}, and this is askwhen {}, which reads \
+                 {FIRST_FORMAT} to {FORMAT}",
+                env!("CARGO_PKG_VERSION")
+            ));
+        }
+        let checked: Checked = serde_json::from_slice(bytes).map_err(text)?;
+        if checked.crc32c != checked.manifest.crc32c() {
+            return Err("it is not as it was written".into());
+        }
+        Ok(Manifest { mac: checked.mac, ..checked.manifest })
+    }
+}
+
+impl Manifest {
+    pub(super) fn text(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a manifest serialises")
+    }
+
+    pub(super) fn crc32c(&self) -> u32 {
+        crc32c::crc32c(&self.text())
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.format >= SEALED_SINCE
+    }
+
+    /// Where its snapshots are, readable with the key.
+    pub(super) fn depot(&self, bucket: &Bucket, key: Option<&ClusterKey>) -> Depot {
+        let place = bucket.below(if self.is_sealed() { STATE } else { UNSEALED_STATE });
+        Depot::in_bucket(match key.filter(|_| self.is_sealed()) {
+            Some(key) => place.sealed(FileKey::of(key)),
+            None => place,
+        })
+    }
+
+    pub(super) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.log.iter().flat_map(|part| &part.segments).flat_map(|segment| &segment.chunks)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.chunks().map(|chunk| chunk.bytes).sum()
+    }
+
+    /// For people and their scripts.
+    pub fn summary(&self) -> serde_json::Value {
+        let ends = self.log.iter().filter(|part| part.topic == Topic::Events.name());
+        json!({
+            "name": self.name,
+            "created_at": self.created_at,
+            "log_kind": self.log_kind,
+            "partitions": self.partitions,
+            "journal_records": ends.map(|part| part.end).sum::<u64>(),
+            "log_bytes": self.bytes(),
+            "snapshots": self.state.len(),
+        })
+    }
+}
