@@ -14,9 +14,9 @@ use crate::wire::record::Forward;
 
 const KEY: &[u8] = b"checkpoint";
 
-/// Written in one batch with the users it speaks of.
+/// Written in one batch with the users it speaks of. Members may be added, with a
+/// default; what an earlier version must not pass over takes another layout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Meta {
     /// The next journal offset to apply; everything below is in the state.
     pub next: u64,

@@ -170,6 +170,7 @@ impl<M: Machine> Partition<M> {
         let fresh = Meta::new(setup.log.incarnation(), setup.log.partitions(), logic_version);
         let mut meta = Meta::load(&store)?.unwrap_or_else(|| fresh.clone());
         check_meta(&meta, &fresh, &setup.log, journal)?;
+        meta.logic_version = logic_version;
         take_clock(&setup, meta.ahead)?;
         let now = setup.clock.now();
         if now + MAX_CLOCK_LAG < meta.now {

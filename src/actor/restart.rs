@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::checkpoint::Meta;
 use super::partition::Stop;
 use super::status::Status;
+use crate::domain::CONTINUES_FROM;
 use crate::log::{At, Log};
 use crate::wire::output::{ID_HEADER, SOURCE_HEADER, Source};
 use crate::wire::topic::Topic;
@@ -24,11 +25,14 @@ pub fn check_meta(meta: &Meta, fresh: &Meta, log: &Log, journal: At) -> Result<(
             meta.partitions, fresh.partitions
         ));
     }
-    if meta.logic_version != fresh.logic_version {
+    let continues = (*CONTINUES_FROM.start()..=fresh.logic_version).contains(&meta.logic_version);
+    if !continues {
         return refuse(format!(
-            "the state was made by rules of version {}, this program has {}: use the version that wrote it, or make \
-             the state anew with `askwhen replay run` and `askwhen replay promote`",
-            meta.logic_version, fresh.logic_version
+            "the state was made by rules of version {}, this program ({}) has {}: use the version that wrote it, or \
+             make the state anew with `askwhen replay run` and `askwhen replay promote`",
+            meta.logic_version,
+            env!("CARGO_PKG_VERSION"),
+            fresh.logic_version
         ));
     }
     let bounds = log.bounds(journal)?;

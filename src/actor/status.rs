@@ -34,6 +34,8 @@ pub struct Status {
     /// Given up while it is still being opened.
     pub unwanted: AtomicBool,
     phase: Mutex<Phase>,
+    /// Sources of state that were not sound when it was last taken up, and why.
+    passed_over: Mutex<Vec<String>>,
 }
 
 impl Status {
@@ -44,6 +46,14 @@ impl Status {
     /// Asked by whoever is opening the partition, which may take long.
     pub fn is_wanted(&self) -> bool {
         !self.unwanted.load(Ordering::Acquire)
+    }
+
+    pub fn passed_over(&self) -> Vec<String> {
+        self.passed_over.lock().expect("no panic holds this lock").clone()
+    }
+
+    pub fn set_passed_over(&self, reasons: Vec<String>) {
+        *self.passed_over.lock().expect("no panic holds this lock") = reasons;
     }
 
     pub fn set(&self, phase: Phase) {

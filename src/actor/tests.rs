@@ -414,7 +414,7 @@ fn other_rules_than_the_stores_are_refused() {
     let partition = id::partition_of("u1", PARTITIONS);
     world.checkpoint(partition as usize);
     assert!(reopen(&world, world.log.clone(), partition, LOGIC_VERSION).is_ok());
-    let refused = reopen(&world, world.log.clone(), partition, LOGIC_VERSION + 1).expect_err("other rules");
+    let refused = reopen(&world, world.log.clone(), partition, LOGIC_VERSION - 1).expect_err("later rules");
     assert!(
         matches!(refused, super::partition::Stop::Refused(ref why) if why.contains("rules of version")),
         "{refused}"

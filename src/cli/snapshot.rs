@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::{Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind;
-use crate::store::snapshot::{self, Manifest};
+use crate::store::snapshot::{self, Listed};
 use crate::supervisor::{self, Role};
 
 #[derive(Debug, Subcommand)]
@@ -35,22 +35,29 @@ pub async fn run(context: &Context, what: &What) -> Result<(), Failure> {
             Ok(())
         }
         What::List => {
-            let all = found(context).await?;
-            show(context, all.iter().map(Manifest::summary).collect());
+            let all = found(context).await?.into_iter().map(|(name, read)| match read {
+                Ok(manifest) => {
+                    let mut row = manifest.summary();
+                    row["state"] = "whole".into();
+                    row
+                }
+                Err(why) => json!({"name": name, "state": why}),
+            });
+            show(context, all.collect());
             Ok(())
         }
         What::Verify { name } => verify(context, name.as_deref()).await,
     }
 }
 
-async fn found(context: &Context) -> Result<Vec<Manifest>, Failure> {
+async fn found(context: &Context) -> Result<Vec<Listed>, Failure> {
     let depot = supervisor::depot(&context.config).map_err(|e| Failure::usage(e.to_string()))?;
     let partitions = context.config.partitions;
     let listed = tokio::task::spawn_blocking(move || {
         let mut all = Vec::new();
         for role in Role::ALL {
             for partition in 0..partitions {
-                all.extend(depot.list(role.name(), partition)?);
+                all.extend(depot.list_all(role.name(), partition)?);
             }
         }
         Ok::<_, snapshot::Error>(all)
@@ -61,7 +68,7 @@ async fn found(context: &Context) -> Result<Vec<Manifest>, Failure> {
 async fn verify(context: &Context, name: Option<&str>) -> Result<(), Failure> {
     let mut all = found(context).await?;
     if let Some(name) = name {
-        all.retain(|manifest| manifest.name() == name);
+        all.retain(|(found, _)| found == name);
         if all.is_empty() {
             return Err(Failure::failed(format!("there is no snapshot {name}; `askwhen snapshot list` shows them")));
         }
@@ -73,11 +80,19 @@ async fn verify(context: &Context, name: Option<&str>) -> Result<(), Failure> {
     let depot = supervisor::depot(&context.config).map_err(|e| Failure::usage(e.to_string()))?;
     let verified = tokio::task::spawn_blocking(move || {
         let mut rows = Vec::new();
-        for manifest in all {
-            let outcome = depot.verify(&manifest, |_, _| true);
-            let mut row = manifest.summary();
+        for (name, read) in all {
+            let (mut row, outcome) = match read {
+                Ok(manifest) => {
+                    let outcome = depot.verify(&manifest, |_, _| true).map_err(|e| e.to_string());
+                    (manifest.summary(), outcome)
+                }
+                Err(why) => {
+                    let outcome = Err(format!("the snapshot {name} is damaged: {why}"));
+                    (json!({"name": name}), outcome)
+                }
+            };
             row["ok"] = outcome.is_ok().into();
-            row["detail"] = outcome.err().map(|e| e.to_string()).into();
+            row["detail"] = outcome.err().into();
             rows.push(row);
         }
         rows
@@ -97,8 +112,14 @@ fn show(context: &Context, rows: Vec<Value>) {
         return output::json(&Value::Array(rows));
     }
     let cells = |row: &Value| {
-        let text = |name: &str| row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned);
-        vec![text("name"), text("positions"), text("bytes"), text("created_at")]
+        let text = |name: &str| match &row[name] {
+            Value::Null => String::new(),
+            value => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+        };
+        vec![text("name"), text("positions"), text("bytes"), text("created_at"), text("state")]
     };
-    output::table(&["SNAPSHOT", "NEXT OFFSETS", "BYTES", "TAKEN"], &rows.iter().map(cells).collect::<Vec<_>>());
+    output::table(
+        &["SNAPSHOT", "NEXT OFFSETS", "BYTES", "TAKEN", "STATE"],
+        &rows.iter().map(cells).collect::<Vec<_>>(),
+    );
 }

@@ -8,4 +8,4 @@ mod order;
 mod projection;
 mod stats;
 
-pub use projection::{Console, Keep, Projection};
+pub use projection::{Console, Keep, OpenStore, Projection};

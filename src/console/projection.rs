@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use super::order::{self, Round};
@@ -37,6 +37,8 @@ const FORMAT_KEY: &[u8] = b"format";
 const FORMAT: &[u8] = &[2];
 const ROUND_BYTES: usize = 1 << 20;
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
+/// How long requests may take that read a store which is to be closed.
+const CLOSED_WITHIN: Duration = Duration::from_secs(5);
 /// Rows of each kind taken away at a time.
 const PRUNED_AT_A_TIME: usize = 50_000;
 
@@ -48,8 +50,15 @@ pub struct Keep {
     pub responses: Millis,
 }
 
+/// Opens the projection's store; with `true` the one that is there is damaged, and
+/// is set aside first.
+pub type OpenStore = Box<dyn Fn(bool) -> Result<Arc<Store>, String> + Send>;
+
+/// The store in use; `None` while a damaged one is made anew.
+type Slot = Arc<RwLock<Option<Arc<Store>>>>;
+
 pub struct Console {
-    store: Arc<Store>,
+    store: Slot,
     following: Mutex<Option<Service>>,
 }
 
@@ -57,14 +66,28 @@ impl Console {
     /// Starts to follow the topics.
     ///
     /// # Errors
-    /// When the thread cannot be started.
-    pub fn start(log: Log, store: Arc<Store>, clock: Clock, keep: Keep) -> std::io::Result<Console> {
-        let (bell, own_store) = (Arc::new(Bell::default()), store.clone());
-        let mut projection = Projection::new(log, store.clone(), bell.clone());
+    /// When the store cannot be opened or the thread cannot be started.
+    pub fn start(log: Log, open: OpenStore, clock: Clock, keep: Keep) -> Result<Console, String> {
+        let store: Slot = Arc::new(RwLock::new(Some(open(false)?)));
+        let (bell, slot) = (Arc::new(Bell::default()), store.clone());
+        let own_bell = bell.clone();
+        let mut projection: Option<Projection> = None;
         let following = Service::spawn("console", bell, move |turns| {
             let mut news = News::default();
             let mut pruned = Instant::now();
             while turns.go_on() {
+                let in_use = slot.read().expect("no panic holds this lock").clone();
+                let Some(own_store) = in_use.filter(|store| !store.is_damaged()) else {
+                    // Whoever opens it anew waits until nobody has it.
+                    projection = None;
+                    if let Err(detail) = make_again(&slot, &open) {
+                        if news.is_new(&detail) {
+                            tracing::error!(detail, "the console's projection cannot be made again");
+                        }
+                        turns.wait(Duration::from_secs(1));
+                    }
+                    continue;
+                };
                 if pruned.elapsed() >= PRUNE_EVERY {
                     pruned = Instant::now();
                     // As the topics are trimmed: a test clock that is ahead ages nothing.
@@ -74,7 +97,8 @@ impl Console {
                         tracing::error!(detail, "old rows of the console's lists cannot be removed");
                     }
                 }
-                match projection.step() {
+                let new = || Projection::new(log.clone(), own_store.clone(), own_bell.clone());
+                match projection.get_or_insert_with(new).step() {
                     Ok(true) => {}
                     Ok(false) => turns.wait(Duration::from_millis(500)),
                     Err(detail) => {
@@ -85,13 +109,19 @@ impl Console {
                     }
                 }
             }
-        })?;
+        });
+        let following = following.map_err(|e| e.to_string())?;
         Ok(Console { store, following: Mutex::new(Some(following)) })
     }
 
     /// Lists over a store that a [`Projection`] beside it keeps, without a thread.
     pub fn over(store: Arc<Store>) -> Console {
-        Console { store, following: Mutex::new(None) }
+        Console { store: Arc::new(RwLock::new(Some(store))), following: Mutex::new(None) }
+    }
+
+    fn store(&self) -> Result<Arc<Store>, String> {
+        let store = self.store.read().expect("no panic holds this lock").clone();
+        store.ok_or_else(|| "the lists were damaged and are being made again from the topics".into())
     }
 
     pub fn stop(&self) {
@@ -109,7 +139,8 @@ impl Console {
         filter: &Filter,
         (cursor, limit): (Option<&str>, usize),
     ) -> Result<Page, String> {
-        order::page(&self.store, (list, project, filter), (cursor, limit), |bytes| {
+        let store = self.store()?;
+        order::page(&store, (list, project, filter), (cursor, limit), |bytes| {
             let body = match list {
                 List::Deliveries => {
                     let row = deliveries::read(&bytes)?;
@@ -130,7 +161,7 @@ impl Console {
     /// # Errors
     /// When the store cannot be read.
     pub fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<Value>, String> {
-        let bytes = self.store.get(Family::Index, &order::row(List::Deliveries, delivery_id))?;
+        let bytes = self.store()?.get(Family::Index, &order::row(List::Deliveries, delivery_id))?;
         let row = bytes.map(|bytes| deliveries::read(&bytes)).transpose()?;
         Ok(row.filter(|row| row.is_of(project)).map(|row| deliveries::shown(&row, true)))
     }
@@ -140,7 +171,7 @@ impl Console {
     /// # Errors
     /// When the store cannot be read.
     pub fn place(&self, project: &str, delivery_id: &str) -> Result<Option<Place>, String> {
-        let bytes = self.store.get(Family::Index, &order::row(List::Deliveries, delivery_id))?;
+        let bytes = self.store()?.get(Family::Index, &order::row(List::Deliveries, delivery_id))?;
         let row = bytes.map(|bytes| deliveries::read(&bytes)).transpose()?;
         Ok(row.filter(|row| row.is_of(project)).and_then(|row| row.place()))
     }
@@ -155,16 +186,17 @@ impl Console {
         span: (Millis, Millis),
         limit: usize,
     ) -> Result<Vec<Place>, String> {
+        let store = self.store()?;
         let mut places = std::collections::VecDeque::new();
-        order::between(&self.store, (List::Deliveries, project), span, |bytes| {
+        order::between(&store, (List::Deliveries, project), span, |bytes| {
             let row = deliveries::read(&bytes)?;
             let Some(place) = row.place().filter(|_| row.is_missed_by(endpoint_id)) else { return Ok(()) };
             let whose = (project, row.user_id());
-            if row.source().map_or(Ok(false), |source| kept::is_erased(&self.store, whose, source))? {
+            if row.source().map_or(Ok(false), |source| kept::is_erased(&store, whose, source))? {
                 return Ok(());
             }
             let successor = order::row(List::Deliveries, &id::successor(&place.delivery_id));
-            if self.store.get(Family::Index, &successor)?.is_none() {
+            if store.get(Family::Index, &successor)?.is_none() {
                 places.push_front(place);
                 // Newest first is how they are met: the oldest stay.
                 places.truncate(limit);
@@ -179,7 +211,8 @@ impl Console {
     /// # Errors
     /// When the store cannot be read.
     pub fn is_erased(&self, whose: (&str, &str), source: (u32, u64)) -> Result<bool, String> {
-        kept::is_erased(&self.store, whose, source)
+        let store = self.store()?;
+        kept::is_erased(&store, whose, source)
     }
 
     /// How a survey fared from `since`, up to and without `until`.
@@ -187,8 +220,25 @@ impl Console {
     /// # Errors
     /// When the store cannot be read.
     pub fn stats(&self, of: (&str, &str), since: Option<Millis>, until: Option<Millis>) -> Result<Value, String> {
-        stats::of(&self.store, of, since, until)
+        let store = self.store()?;
+        stats::of(&store, of, since, until)
     }
+}
+
+/// A damaged store is set aside, and the lists begin anew.
+fn make_again(slot: &Slot, open: &OpenStore) -> Result<(), String> {
+    let mut in_use = slot.write().expect("no panic holds this lock");
+    let deadline = Instant::now() + CLOSED_WITHIN;
+    // A request may still be reading.
+    while in_use.as_ref().is_some_and(|store| Arc::strong_count(store) > 1) {
+        if Instant::now() > deadline {
+            return Err("a list is still being read".into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let was_damaged = in_use.take().is_some();
+    *in_use = Some(open(was_damaged)?);
+    Ok(())
 }
 
 fn prune(store: &Store, now: Millis, keep: Keep) -> Result<(), String> {

@@ -30,5 +30,11 @@ pub mod user;
 pub mod windows;
 
 /// Version of the rules in this module. It is part of every checkpoint: a
-/// store written under another version is refused, never reinterpreted.
+/// store written under a version that [`CONTINUES_FROM`] does not name is
+/// refused, never reinterpreted.
 pub const LOGIC_VERSION: u32 = 4;
+
+/// The versions whose state these rules go on from as it is: what was decided
+/// stands, and what comes is decided by the new rules. 4 is that of 0.1.0. From
+/// any other the state is made anew.
+pub const CONTINUES_FROM: std::ops::RangeInclusive<u32> = 4..=LOGIC_VERSION;

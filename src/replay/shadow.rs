@@ -29,16 +29,22 @@ use crate::wire::topic::Topic;
 use notes::{COUNTS, Counts, Kept, Notes, OPEN, Open, load};
 
 const PLAN: &str = "plan.json";
+/// Version of a replay's folder. Plans of version 0.1.0 do not say it: theirs is 1.
+const FORMAT: u32 = 1;
 const CACHED_USERS: usize = 400_000;
 const CHECKPOINT_BYTES: usize = 32 << 20;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 /// How long a plan tries how fast it goes.
 const TRIAL: Duration = Duration::from_secs(1);
 
-/// What a shadow is of.
+/// What a shadow is of. Members may be added within a version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Plan {
+    #[serde(default = "first_format")]
+    format: u32,
+    /// The version that began it.
+    #[serde(default)]
+    program: String,
     id: String,
     incarnation: String,
     partitions: u32,
@@ -49,8 +55,20 @@ struct Plan {
     begins: Vec<Beginning>,
 }
 
+/// What can be told of a plan of any version.
+#[derive(Deserialize)]
+struct AnyPlan {
+    #[serde(default = "first_format")]
+    format: u32,
+    #[serde(default)]
+    program: String,
+}
+
+fn first_format() -> u32 {
+    1
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Beginning {
     offset: u64,
     snapshot: Option<String>,
@@ -214,6 +232,8 @@ impl Shadow {
         }
         let plan = Plan {
             id: uuid::Uuid::now_v7().simple().to_string(),
+            format: FORMAT,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
             incarnation: format!("{:032x}", source.incarnation),
             partitions: source.partitions,
             logic_version: LOGIC_VERSION,
@@ -238,8 +258,18 @@ impl Shadow {
 
     fn read(source: &Source, dir: &Path, lock: File) -> Result<Shadow, Error> {
         let path = dir.join(PLAN);
-        let plan: Plan = serde_json::from_slice(&fs::read(&path)?)
-            .map_err(|e| Error::Refused(format!("{}: {e}", path.display())))?;
+        let (bytes, unreadable) =
+            (fs::read(&path)?, |e: serde_json::Error| Error::Refused(format!("{}: {e}", path.display())));
+        let AnyPlan { format, program } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        if format > FORMAT {
+            return Err(Error::Refused(format!(
+                "the replay in {} was begun by askwhen {program} (format {format}), and this is askwhen {}, which \
+                 reads formats up to {FORMAT}: go on with that version, or end it with `askwhen replay abort`",
+                dir.display(),
+                env!("CARGO_PKG_VERSION")
+            )));
+        }
+        let plan: Plan = serde_json::from_slice(&bytes).map_err(unreadable)?;
         let own = (format!("{:032x}", source.incarnation), source.partitions);
         if (&plan.incarnation, plan.partitions) != (&own.0, own.1) {
             return Err(Error::Refused(format!("the replay in {} is of another log", dir.display())));

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::Error;
 use crate::actor::checkpoint::Meta;
-use crate::domain::LOGIC_VERSION;
 use crate::domain::time::{Millis, format_time};
+use crate::domain::{CONTINUES_FROM, LOGIC_VERSION};
 use crate::log::embedded::follow::Follower;
 use crate::log::{self, At, Bounds, Log, Reader, Record};
 use crate::store::snapshot::{self, Depot, Manifest};
@@ -115,7 +115,7 @@ impl Source {
     pub fn snapshots(&self, partition: u32) -> Result<Vec<Manifest>, Error> {
         let mut found = self.depot()?.list(ENGINE, partition).map_err(unreachable)?;
         let own = format!("{:032x}", self.incarnation);
-        found.retain(|m| m.subject.incarnation == own && m.subject.logic_version == LOGIC_VERSION);
+        found.retain(|m| m.subject.incarnation == own && CONTINUES_FROM.contains(&m.subject.logic_version));
         found.sort_by_key(|m| std::cmp::Reverse(m.subject.position));
         Ok(found)
     }

@@ -3,6 +3,7 @@
 //! copied alone. Nothing in here knows what a value means.
 
 pub mod bucket;
+mod contents;
 pub mod keys;
 pub mod memory;
 pub mod rocks;
@@ -195,6 +196,15 @@ impl Store {
         }
     }
 
+    /// Whether something read so far was not what was written: the store has to
+    /// be set aside and made again.
+    pub fn is_damaged(&self) -> bool {
+        match self {
+            Store::Rocks(store) => store.is_damaged(),
+            Store::Memory(_) => false,
+        }
+    }
+
     pub fn size_bytes(&self) -> u64 {
         match self {
             Store::Rocks(store) => store.size_bytes(),
@@ -202,3 +212,6 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,34 @@
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, ErrorKind,
-    IteratorMode, LogLevel, Options, WriteBatch, WriteBufferManager, properties,
+    IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteBufferManager, properties,
 };
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use super::contents::{self, Contents, Notes};
 use super::{Batch, Change, Entry, Error, Family};
+
+/// How often a store is looked at for what is to be noted of it, at most.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// Families that stores of version 0.1.0 have: one that is not there is lost, and
+/// not yet to be made.
+const FIRST_FAMILIES: [&str; 12] = [
+    "users",
+    "dedupe",
+    "decided",
+    "definitions",
+    "quotas",
+    "waiting",
+    "due",
+    "done",
+    "endpoints",
+    "entries",
+    "index",
+    "meta",
+];
 
 /// What all stores of a process share, so that their number costs no memory.
 #[derive(Clone)]
@@ -35,6 +58,9 @@ pub struct Rocks {
     db: DB,
     path: PathBuf,
     families: &'static [Family],
+    /// `None` in copies, which are looked at and not changed.
+    notes: Option<Mutex<(Notes, Instant)>>,
+    damaged: AtomicBool,
 }
 
 impl std::fmt::Debug for Rocks {
@@ -44,16 +70,30 @@ impl std::fmt::Debug for Rocks {
 }
 
 impl Rocks {
+    /// Opens a store, or makes one in a folder that holds none.
+    ///
     /// # Errors
-    /// [`Error::Damaged`] when what is there fails its checksums.
+    /// [`Error::Damaged`] when what is there is not what was written: a checksum
+    /// fails, or something is missing.
     pub fn open(path: &Path, families: &'static [Family], shared: &Shared) -> Result<Rocks, Error> {
+        let io = |e: std::io::Error| Error::Io { path: path.to_owned(), detail: e.to_string() };
+        std::fs::create_dir_all(path).map_err(io)?;
+        let is_new = contents::is_unused(path).map_err(io)?;
         // Files take what they hold and no more: with two stores a partition,
-        // room set aside beforehand would fill a small disk by itself.
-        let standard = Options::default().get_options_from_string("allow_fallocate=false");
-        let mut options = standard.map_err(|e| error(path, e))?;
+        // room set aside beforehand would fill a small disk by itself. That each
+        // write-ahead log follows the one before is looked at where there is one:
+        // copies have none.
+        let has_wal = std::fs::read_dir(path)
+            .map_err(io)?
+            .any(|entry| entry.is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "log")));
+        let standard = format!("allow_fallocate=false;track_and_verify_wals={has_wal}");
+        let mut options = Options::default().get_options_from_string(standard).map_err(|e| error(path, e))?;
         options.set_manifest_preallocation_size(64 << 10);
-        options.create_if_missing(true);
+        options.create_if_missing(is_new);
         options.create_missing_column_families(true);
+        // Whatever a crash or a damaged file leaves of the newest changes, it is a
+        // state that was there: no family is ahead of another.
+        options.set_atomic_flush(true);
         options.set_paranoid_checks(true);
         options.set_write_buffer_manager(&shared.buffers);
         options.set_max_open_files(256);
@@ -63,10 +103,22 @@ impl Rocks {
         options.set_max_log_file_size(1 << 20);
         options.set_log_level(LogLevel::Warn);
         options.set_stats_dump_period_sec(0);
+        if !is_new {
+            check(path, families, &options)?;
+        }
         let names = families.iter().map(|f| f.name()).chain(["default"]);
         let descriptors = names.map(|name| ColumnFamilyDescriptor::new(name, family_options(shared)));
-        let db = DB::open_cf_descriptors(&options, path, descriptors).map_err(|e| error(path, e))?;
-        Ok(Rocks { db, path: path.to_owned(), families })
+        let opened = DB::open_cf_descriptors(&options, path, descriptors);
+        let db = opened.map_err(|e| if is_new { error(path, e) } else { opening_error(path, e) })?;
+        let damaged = AtomicBool::new(false);
+        let mut rocks = Rocks { db, path: path.to_owned(), families, notes: None, damaged };
+        rocks.check_tables()?;
+        let names = families.iter().map(|family| family.name().to_owned()).collect();
+        match Notes::begin(path, names) {
+            Ok(notes) => rocks.notes = Some(Mutex::new((notes, Instant::now()))),
+            Err(error) => rocks.not_noted(&error),
+        }
+        Ok(rocks)
     }
 
     /// For looking into a copy; nothing is written.
@@ -74,9 +126,81 @@ impl Rocks {
     /// # Errors
     /// As [`Rocks::open`].
     pub fn open_read_only(path: &Path, families: &'static [Family]) -> Result<Rocks, Error> {
+        check(path, families, &Options::default())?;
         let names = families.iter().map(|f| f.name()).chain(["default"]);
-        let db = DB::open_cf_for_read_only(&Options::default(), path, names, false).map_err(|e| error(path, e))?;
-        Ok(Rocks { db, path: path.to_owned(), families })
+        let opened = DB::open_cf_for_read_only(&Options::default(), path, names, false);
+        let db = opened.map_err(|e| opening_error(path, e))?;
+        let rocks = Rocks { db, path: path.to_owned(), families, notes: None, damaged: AtomicBool::new(false) };
+        rocks.check_tables()?;
+        Ok(rocks)
+    }
+
+    /// Whether something read so far was not what was written.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
+    }
+
+    /// Every table that the store lists is there, and as long as it was made.
+    /// RocksDB itself looks at a table when it first reads it.
+    fn check_tables(&self) -> Result<(), Error> {
+        let listed = || self.db.live_files().map_err(|e| self.failed(e));
+        for table in listed()? {
+            let name = table.name.trim_start_matches('/');
+            let detail = match std::fs::metadata(self.path.join(name)) {
+                Ok(found) if found.len() == table.size as u64 => continue,
+                Ok(found) => format!("{name} has {} bytes, and had {}", found.len(), table.size),
+                Err(error) => format!("{name}: {error}"),
+            };
+            // It may have been merged into another since it was listed.
+            if listed()?.iter().any(|listed| listed.name == table.name) {
+                return Err(Error::Damaged { path: self.path.clone(), detail });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every entry, which compares the checksum of every block.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when something is not what was written.
+    pub fn verify(&self) -> Result<(), Error> {
+        for family in self.families {
+            let mut read = ReadOptions::default();
+            read.set_verify_checksums(true);
+            read.fill_cache(false);
+            for entry in self.db.iterator_cf_opt(self.handle(*family), read, IteratorMode::Start) {
+                entry.map_err(|e| self.failed(e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what the store contains, if that has changed and the last look is not
+    /// of just now.
+    fn note(&self, at_once: bool) {
+        let Some(notes) = &self.notes else { return };
+        let mut notes = notes.lock().expect("no panic holds this lock");
+        if !at_once && notes.1.elapsed() < NOTE_EVERY {
+            return;
+        }
+        notes.1 = Instant::now();
+        if let Err(error) = notes.0.refresh() {
+            drop(notes);
+            self.not_noted(&error);
+        }
+    }
+
+    /// What was noted before stands, and says less.
+    fn not_noted(&self, error: &std::io::Error) {
+        tracing::warn!(%error, store = %self.path.display(), "what the store contains could not be noted");
+    }
+
+    fn failed(&self, found: rocksdb::Error) -> Error {
+        let found = error(&self.path, found);
+        if matches!(found, Error::Damaged { .. }) {
+            self.damaged.store(true, Ordering::Release);
+        }
+        found
     }
 
     pub fn checkpoint(&self, into: &Path) -> Result<(), Error> {
@@ -90,7 +214,7 @@ impl Rocks {
     }
 
     pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.db.get_cf(self.handle(family), key).map_err(|e| error(&self.path, e))
+        self.db.get_cf(self.handle(family), key).map_err(|e| self.failed(e))
     }
 
     pub fn write(&self, batch: Batch) -> Result<(), Error> {
@@ -102,17 +226,26 @@ impl Rocks {
                 Change::DeleteRange(family, from, to) => out.delete_range_cf(self.handle(family), from, to),
             }
         }
-        self.db.write(out).map_err(|e| error(&self.path, e))
+        self.db.write(out).map_err(|e| self.failed(e))?;
+        self.note(false);
+        Ok(())
     }
 
     pub fn scan(&self, family: Family, from: &[u8], limit: usize, up: bool) -> Result<Vec<Entry>, Error> {
         let direction = if up { Direction::Forward } else { Direction::Reverse };
         let mut entries = Vec::new();
         for entry in self.db.iterator_cf(self.handle(family), IteratorMode::From(from, direction)).take(limit) {
-            let (key, value) = entry.map_err(|e| error(&self.path, e))?;
+            let (key, value) = entry.map_err(|e| self.failed(e))?;
             entries.push((key.into_vec(), value.into_vec()));
         }
         Ok(entries)
+    }
+
+    /// Brings what is in memory to tables.
+    #[cfg(test)]
+    pub fn flush(&self) -> Result<(), Error> {
+        let handles: Vec<&ColumnFamily> = self.families.iter().map(|family| self.handle(*family)).collect();
+        self.db.flush_cfs_opt(&handles, &rocksdb::FlushOptions::default()).map_err(|e| self.failed(e))
     }
 
     pub fn size_bytes(&self) -> u64 {
@@ -122,6 +255,33 @@ impl Rocks {
         };
         self.families.iter().filter_map(live).sum()
     }
+}
+
+impl Drop for Rocks {
+    fn drop(&mut self) {
+        self.note(true);
+    }
+}
+
+/// Compares a store that is not open with what is noted of it.
+fn check(path: &Path, families: &'static [Family], options: &Options) -> Result<(), Error> {
+    let damaged = |detail: String| Error::Damaged { path: path.to_owned(), detail };
+    contents::current(path).map_err(damaged)?;
+    let noted = Contents::read(path).map_err(damaged)?;
+    if let Some(noted) = &noted {
+        noted.check(path).map_err(damaged)?;
+    }
+    // One that is missing would be made anew, and empty.
+    let there = DB::list_cf(options, path).map_err(|e| opening_error(path, e))?;
+    let must_be_there = |name: &str| match &noted {
+        Some(noted) => noted.families.iter().any(|family| family == name),
+        None => FIRST_FAMILIES.contains(&name),
+    };
+    let lost = families
+        .iter()
+        .map(|family| family.name())
+        .find(|name| must_be_there(name) && !there.iter().any(|known| known == name));
+    lost.map_or(Ok(()), |lost| Err(damaged(format!("the column family {lost} is missing"))))
 }
 
 fn family_options(shared: &Shared) -> Options {
@@ -135,6 +295,19 @@ fn family_options(shared: &Shared) -> Options {
     options.set_write_buffer_size(16 << 20);
     options.set_compression_type(DBCompressionType::Lz4);
     options
+}
+
+/// What is said of a store that is there and does not open: whatever is missing of
+/// it, or is no part of a store, is damage.
+fn opening_error(path: &Path, found: rocksdb::Error) -> Error {
+    let missing = found.as_ref().contains("No such file or directory");
+    match found.kind() {
+        ErrorKind::NotFound | ErrorKind::InvalidArgument => {
+            Error::Damaged { path: path.to_owned(), detail: found.into_string() }
+        }
+        ErrorKind::IOError if missing => Error::Damaged { path: path.to_owned(), detail: found.into_string() },
+        _ => error(path, found),
+    }
 }
 
 fn error(path: &Path, error: rocksdb::Error) -> Error {

@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::bucket::{self, Bucket, Object};
+use super::bucket::{self, Bucket, Object, Stored};
 use crate::domain::time::{DAY, Millis};
 
-/// Version of the manifest's form.
+/// Version of the manifest's form, and the first that this program reads, which is
+/// that of 0.1.0. Members may be added within a version.
 const FORMAT: u32 = 2;
+const FIRST_FORMAT: u32 = 2;
 /// Snapshots are only removed when they are this old, and never the newest two.
 const KEPT_AT_LEAST: Millis = DAY;
 const NEWEST_KEPT: usize = 2;
@@ -40,7 +42,6 @@ impl From<bucket::Error> for Error {
 
 /// What a snapshot is of; everything but the files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Subject {
     /// `engine` or `delivery`.
     pub role: String,
@@ -61,24 +62,56 @@ pub struct Subject {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct File {
     pub name: String,
     pub bytes: u64,
     pub crc32c: u32,
     /// Below the place of all snapshots.
     pub object: String,
+    /// In a sealed place: what is stored of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<Stored>,
+}
+
+impl File {
+    fn stored_bytes(&self) -> u64 {
+        self.stored.map_or(self.bytes, |stored| stored.bytes)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Manifest {
     pub format: u32,
     pub subject: Subject,
     pub files: Vec<File>,
 }
 
+/// What can be told of a manifest of any version.
+#[derive(Deserialize)]
+struct AnyManifest {
+    format: u32,
+}
+
+/// A manifest's name, and the manifest; or why it cannot be used.
+pub type Listed = (String, Result<Manifest, String>);
+
 impl Manifest {
+    /// Reads a manifest of any version from 0.1.0 on up to this program's own.
+    ///
+    /// # Errors
+    /// What is wrong with it; of a later version, both versions.
+    fn read(bytes: &[u8]) -> Result<Manifest, String> {
+        let unreadable = |e: serde_json::Error| format!("its manifest is unreadable: {e}");
+        let AnyManifest { format } = serde_json::from_slice(bytes).map_err(unreadable)?;
+        if !(FIRST_FORMAT..=FORMAT).contains(&format) {
+            return Err(format!(
+                "its manifest is of format {format}, and this program ({}) reads {FIRST_FORMAT} to {FORMAT}",
+                env!("CARGO_PKG_VERSION")
+            ));
+        }
+        serde_json::from_slice(bytes).map_err(unreadable)
+    }
+
     /// `engine/3/00000000000000001234-0f3a…`
     pub fn name(&self) -> String {
         let s = &self.subject;
@@ -128,6 +161,11 @@ impl Depot {
         Depot { bucket }
     }
 
+    /// The folder, when it is one of this machine.
+    pub fn folder(&self) -> Option<std::path::PathBuf> {
+        self.bucket.folder()
+    }
+
     /// See [`Bucket::give_up`].
     pub fn give_up(&self) {
         self.bucket.give_up();
@@ -163,13 +201,14 @@ impl Depot {
             let file_name = entry.file_name().to_string_lossy().into_owned();
             // Tables never change; everything else is this snapshot's own.
             let table = file_name.ends_with(".sst");
-            if table && let Some(known) = brought.get(file_name.as_str()).filter(|known| known.bytes == bytes) {
+            let same = |known: &&&File| known.bytes == bytes && known.stored.is_some() == self.bucket.is_sealed();
+            if table && let Some(known) = brought.get(file_name.as_str()).filter(same) {
                 manifest.files.push((*known).clone());
                 continue;
             }
             let object = if table { format!("{shared}/{file_name}") } else { format!("{name}/{file_name}") };
-            let crc32c = self.bucket.bring(&path, &object).await?;
-            manifest.files.push(File { name: file_name, bytes, crc32c, object });
+            let (crc32c, stored) = self.bucket.bring(&path, &object).await?;
+            manifest.files.push(File { name: file_name, bytes, crc32c, object, stored });
         }
         self.look(&manifest).await?;
         let text = serde_json::to_vec_pretty(&manifest).expect("a manifest serialises");
@@ -182,8 +221,8 @@ impl Depot {
     async fn look(&self, manifest: &Manifest) -> Result<(), Error> {
         for file in &manifest.files {
             let detail = match self.bucket.size(&file.object).await? {
-                Some(bytes) if bytes == file.bytes => continue,
-                Some(bytes) => format!("{} has {bytes} of {} bytes", file.object, file.bytes),
+                Some(bytes) if bytes == file.stored_bytes() => continue,
+                Some(bytes) => format!("{} has {bytes} of {} bytes", file.object, file.stored_bytes()),
                 None => format!("{} is missing", file.object),
             };
             return Err(Error::Damaged { name: manifest.name(), detail });
@@ -209,21 +248,59 @@ impl Depot {
 
     async fn list_async(&self, role: &str, partition: u32) -> Result<Vec<Manifest>, Error> {
         let mut manifests = Vec::new();
-        for (name, bytes) in self.bucket.read_all(&format!("{role}/{partition}"), ".json").await? {
-            match serde_json::from_slice::<Manifest>(&bytes) {
-                Ok(manifest) if manifest.format == FORMAT => manifests.push(manifest),
-                Ok(manifest) => {
-                    tracing::warn!(
-                        snapshot = name,
-                        format = manifest.format,
-                        "a snapshot of another version is left alone"
-                    );
-                }
-                Err(error) => tracing::warn!(snapshot = name, %error, "a manifest is unreadable"),
+        for (name, read) in self.read_all(role, partition).await? {
+            match read {
+                Ok(manifest) => manifests.push(manifest),
+                Err(why) => tracing::warn!(snapshot = name, why, "a snapshot is passed over"),
             }
         }
         manifests.sort_by_key(|m| std::cmp::Reverse((m.subject.position, m.subject.created_at)));
         Ok(manifests)
+    }
+
+    /// The manifests of one partition, and what is wrong with those that cannot be
+    /// read, in any order.
+    ///
+    /// # Errors
+    /// When the place cannot be listed.
+    pub fn manifests(&self, role: &str, partition: u32) -> Result<Vec<Listed>, Error> {
+        self.bucket.run(self.read_all(role, partition))
+    }
+
+    /// The snapshots of one partition and what is wrong with them, the furthest
+    /// first.
+    ///
+    /// # Errors
+    /// When the place cannot be listed.
+    pub fn list_all(&self, role: &str, partition: u32) -> Result<Vec<Listed>, Error> {
+        self.bucket.run(async {
+            let mut all = Vec::new();
+            for (name, read) in self.read_all(role, partition).await? {
+                let whole = match read {
+                    Ok(manifest) => match self.look(&manifest).await {
+                        Err(Error::Damaged { detail, .. }) => Err(detail),
+                        looked => looked.map(|()| Ok(manifest))?,
+                    },
+                    Err(why) => Err(why),
+                };
+                all.push((name, whole));
+            }
+            all.sort_by(|a, b| b.0.cmp(&a.0));
+            Ok(all)
+        })
+    }
+
+    async fn read_all(&self, role: &str, partition: u32) -> Result<Vec<Listed>, Error> {
+        let folder = format!("{role}/{partition}");
+        let read = self.bucket.read_all(&folder, ".json").await?.into_iter().map(|(file, bytes)| {
+            let name = format!("{folder}/{}", file.trim_end_matches(".json"));
+            let read = Manifest::read(&bytes).and_then(|manifest| {
+                // Cut or changed, it could still be JSON.
+                if manifest.name() == name { Ok(manifest) } else { Err("its manifest is of another snapshot".into()) }
+            });
+            (name, read)
+        });
+        Ok(read.collect())
     }
 
     /// Brings a snapshot's files into a new folder, every checksum compared;
@@ -268,7 +345,7 @@ impl Depot {
                 return Err(damaged(format!("{} is no name of a store's file", file.name)));
             }
             let path = into.map(|dir| dir.join(&file.name));
-            let object = Object { name: &file.object, bytes: file.bytes, crc32c: file.crc32c };
+            let object = Object { name: &file.object, bytes: file.bytes, crc32c: file.crc32c, stored: file.stored };
             let fetched = self.bucket.fetch(object, path.as_deref(), &mut |bytes| told(done + bytes, all)).await;
             fetched.map_err(|error| match error {
                 bucket::Error::Damaged { what, detail } => damaged(format!("{what}: {detail}")),

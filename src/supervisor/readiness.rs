@@ -41,13 +41,28 @@ impl Readiness {
         reasons
     }
 
-    /// The partitions that this process owns, by role.
+    /// The partitions that this process owns, by role, and which sources of their
+    /// state were passed over because they were not sound.
     pub fn owned(&self) -> serde_json::Value {
         let owned = |statuses: &[Arc<actor::Status>]| -> Vec<usize> {
             let here = statuses.iter().enumerate().filter(|(_, status)| status.phase() != Phase::Elsewhere);
             here.map(|(partition, _)| partition).collect()
         };
-        serde_json::json!({"engine": owned(&self.engine), "delivery": owned(&self.delivery.partitions)})
+        let roles = [("engine", &self.engine), ("delivery", &self.delivery.partitions)];
+        let passed_over: Vec<serde_json::Value> = roles
+            .into_iter()
+            .flat_map(|(role, statuses)| statuses.iter().enumerate().map(move |(n, status)| (role, n, status)))
+            .map(|(role, partition, status)| (role, partition, status.passed_over()))
+            .filter(|(.., reasons)| !reasons.is_empty())
+            .map(|(role, partition, reasons)| {
+                serde_json::json!({"role": role, "partition": partition, "reasons": reasons})
+            })
+            .collect();
+        serde_json::json!({
+            "engine": owned(&self.engine),
+            "delivery": owned(&self.delivery.partitions),
+            "passed_over": passed_over,
+        })
     }
 }
 

@@ -1,16 +1,17 @@
 //! Snapshots of the stores that this process has open, restoring from them,
 //! and the trimming of topics below what they cover.
 
+mod open;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use super::{Error, STORE_MEMORY_BYTES, data, depot};
+use super::{Error, STORE_MEMORY_BYTES, depot, private};
+use crate::actor::Status;
 use crate::actor::checkpoint::Meta;
 use crate::actor::partition::Stop;
-use crate::actor::{Phase, Status};
 use crate::clock::Clock;
 use crate::config::{Config, Retention};
 use crate::delivery::{self, Fold, Positions};
@@ -138,104 +139,6 @@ impl Stores {
         self.data_dir.join("state").join(role.name()).join(partition.to_string())
     }
 
-    /// Opens a partition's store: what is here, or the newest snapshot when
-    /// nothing is, when it is damaged, or when the log no longer has what
-    /// comes next.
-    ///
-    /// # Errors
-    /// When neither can be had.
-    pub fn open(&self, role: Role, partition: u32, status: &Status) -> Result<Arc<Store>, Stop> {
-        let again = |error: super::Error| Stop::Restart(error.to_string());
-        let path = self.path(role, partition);
-        if status.damaged.swap(false, Ordering::AcqRel) && path.exists() {
-            data::set_aside(&path, "its store failed its checksums").map_err(again)?;
-            // Files of the next store are numbered from the beginning.
-            std::fs::remove_file(writer_path(&path)).ok();
-        }
-        let store = data::open_store(&path, role.families(), &self.shared).map_err(again)?;
-        let here = standing(role, &store)?;
-        let store = match self.better(role, partition, here.as_ref()).map_err(Stop::Restart)? {
-            None => store,
-            Some(manifest) => {
-                drop(store);
-                self.restore(&manifest, &path, status).map_err(Stop::Restart)?;
-                data::open_store(&path, role.families(), &self.shared).map_err(again)?
-            }
-        };
-        self.open.lock().expect("no panic holds this lock").insert((role, partition), Arc::downgrade(&store));
-        Ok(store)
-    }
-
-    /// A snapshot that is to be taken instead of what is here.
-    fn better(&self, role: Role, partition: u32, here: Option<&Standing>) -> Result<Option<Manifest>, String> {
-        let all: Vec<At> = role.trimmed().iter().map(|topic| At { topic: *topic, partition }).collect();
-        let bounds = self.log.all_bounds(&all).map_err(|e| e.to_string())?;
-        let next = |at: &At| here.and_then(|h| h.positions.get(at.topic.name()).copied()).unwrap_or(0);
-        // What stands before was trimmed, or came from another log: nothing but
-        // a snapshot can tell of it.
-        let begins = |at: &At, start: u64| match at.topic {
-            Topic::Events => start.max(self.log.begins(partition)),
-            _ => start,
-        };
-        let lost = all.iter().zip(&bounds).find(|(at, bounds)| next(at) < begins(at, bounds.start));
-        let far = bounds[0].end.saturating_sub(next(&all[0])) > FAR_BEHIND_RECORDS;
-        // Only where processes share snapshots can one have been replaced unseen.
-        let shared = matches!(self.log, Log::Kafka(_)) && role == Role::Engine;
-        if here.is_some() && lost.is_none() && !far && !shared {
-            return Ok(None);
-        }
-        let incarnation = format!("{:032x}", self.log.incarnation());
-        let mut listed = self.depot.list(role.name(), partition).map_err(|e| e.to_string())?;
-        listed.sort_by_key(|m| std::cmp::Reverse((m.subject.generation, m.subject.position, m.subject.created_at)));
-        for found in listed {
-            let Subject { generation, position, logic_version, .. } = found.subject;
-            let further = here.is_none_or(|h| {
-                generation > h.generation
-                    || (generation == h.generation && position > h.position && (lost.is_some() || far))
-            });
-            if found.subject.incarnation != incarnation || !further || logic_version != LOGIC_VERSION {
-                continue;
-            }
-            match self.depot.is_whole(&found) {
-                Ok(()) => return Ok(Some(found)),
-                Err(snapshot::Error::Damaged { name, detail }) => {
-                    tracing::warn!(name, detail, "a snapshot is damaged; the one before it is looked at");
-                }
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-        match lost {
-            Some((at, bounds)) => Err(format!(
-                "{at} begins at {} and the state of the {} is at {}: no snapshot in {:?} helps",
-                begins(at, bounds.start),
-                role.name(),
-                next(at),
-                self.depot
-            )),
-            None => Ok(None),
-        }
-    }
-
-    fn restore(&self, manifest: &Manifest, path: &Path, status: &Status) -> Result<(), String> {
-        let fresh = path.with_extension(format!("restoring-{}", uuid::Uuid::now_v7().simple()));
-        tracing::info!(snapshot = manifest.name(), bytes = manifest.bytes(), "state is restored from a snapshot");
-        let told = |done: u64, all: u64| {
-            status.set(Phase::Opening(format!("restoring a snapshot, {} of {} KiB", done >> 10, all >> 10)));
-            status.is_wanted()
-        };
-        let restored = self.depot.restore(manifest, &fresh, told).map_err(|e| e.to_string());
-        if let Err(detail) = restored {
-            // What was brought is of no use.
-            std::fs::remove_dir_all(&fresh).ok();
-            return Err(detail);
-        }
-        let io = |e: std::io::Error| format!("{}: {e}", path.display());
-        std::fs::remove_dir_all(path).map_err(io)?;
-        // The files that follow are numbered anew by this store.
-        std::fs::remove_file(writer_path(path)).ok();
-        std::fs::rename(&fresh, path).map_err(io)
-    }
-
     fn opened(&self) -> Vec<(Role, u32, Weak<Store>)> {
         let mut open = self.open.lock().expect("no panic holds this lock");
         open.retain(|_, store| store.strong_count() > 0);
@@ -350,7 +253,7 @@ fn writer(store: &Path) -> std::io::Result<String> {
         return Ok(known);
     }
     let made = uuid::Uuid::new_v4().simple().to_string();
-    std::fs::write(&path, &made)?;
+    private::write_new(&path, &made)?;
     Ok(made)
 }
 
@@ -437,3 +340,6 @@ fn round(stores: &Stores, retention: &Retention, clock: &Clock, turns: &Turns) -
     }
     failed.map_or(Ok(taken), Err)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! What a store must contain, noted in a file of its own in the store's folder.
+//!
+//! RocksDB opens a MANIFEST that ends too early without an error: its list of
+//! tables is then an older one, and the write-ahead log that would lead on from
+//! there is gone. So the list's length and checksum are noted as it grows, and
+//! compared before the store is opened. Tables are compared with the list, in
+//! length, once it is open; their blocks have checksums of their own, which are
+//! compared at each read.
+
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The note's file. RocksDB leaves names alone that it does not know.
+pub const FILE: &str = "CONTENTS.json";
+const FORMAT: u32 = 1;
+const READ_BYTES: usize = 256 << 10;
+
+/// What was there when it was noted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    format: u32,
+    /// File name of the list of tables.
+    pub manifest: String,
+    /// The list only grows: at least so many bytes are there.
+    pub manifest_bytes: u64,
+    /// Of these bytes.
+    pub manifest_crc32c: u32,
+    /// Names of the column families.
+    pub families: Vec<String>,
+}
+
+/// The note as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    /// Of the contents, serialised without spaces.
+    crc32c: u32,
+    contents: Contents,
+}
+
+impl Contents {
+    fn crc32c(&self) -> u32 {
+        crc32c::crc32c(&serde_json::to_vec(self).expect("a note serialises"))
+    }
+
+    fn number(&self) -> Option<u64> {
+        number(&self.manifest)
+    }
+
+    /// Reads the note of a store; `None` when there is none, as with those of
+    /// version 0.1.0 and with copies.
+    ///
+    /// # Errors
+    /// What is wrong with the note.
+    pub fn read(dir: &Path) -> Result<Option<Contents>, String> {
+        let path = dir.join(FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("{FILE}: {error}")),
+        };
+        let sealed: Sealed = serde_json::from_slice(&bytes).map_err(|e| format!("{FILE} is unreadable: {e}"))?;
+        if sealed.crc32c != sealed.contents.crc32c() {
+            return Err(format!("{FILE} is not as it was written"));
+        }
+        Ok(Some(sealed.contents))
+    }
+
+    /// Compares what is noted with what is there.
+    ///
+    /// # Errors
+    /// What is missing, or is not as it was.
+    pub fn check(&self, dir: &Path) -> Result<(), String> {
+        let current = current(dir)?;
+        if current != self.manifest {
+            // A list that is begun anew holds all of the one before; RocksDB does
+            // so at each opening.
+            let newer = number(&current).zip(self.number()).is_some_and(|(current, noted)| current > noted);
+            return if newer {
+                Ok(())
+            } else {
+                Err(format!("CURRENT names {current}, and {} is newer", self.manifest))
+            };
+        }
+        let mut list = List::open(dir, current).map_err(|e| format!("{}: {e}", self.manifest))?;
+        let bytes = list.read_to(self.manifest_bytes).map_err(|e| format!("{}: {e}", self.manifest))?;
+        if bytes < self.manifest_bytes {
+            return Err(format!("{} has {bytes} bytes, and had {}", self.manifest, self.manifest_bytes));
+        }
+        if list.crc32c != self.manifest_crc32c {
+            return Err(format!("{} is not as it was written", self.manifest));
+        }
+        Ok(())
+    }
+
+    /// Writes the note in one step.
+    fn write(self, dir: &Path) -> io::Result<()> {
+        let sealed = Sealed { crc32c: self.crc32c(), contents: self };
+        let bytes = serde_json::to_vec(&sealed).expect("a note serialises");
+        let (path, draft) = (dir.join(FILE), dir.join(format!("{FILE}.draft")));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&draft, &path)?;
+        File::open(dir)?.sync_all()
+    }
+}
+
+/// The name that the file CURRENT holds.
+///
+/// # Errors
+/// When it is missing, or names no list that is there.
+pub fn current(dir: &Path) -> Result<String, String> {
+    let text = fs::read(dir.join("CURRENT")).map_err(|e| format!("CURRENT: {e}"))?;
+    let name = String::from_utf8_lossy(&text);
+    let name = name.strip_suffix('\n').filter(|name| number(name).is_some());
+    let name = name.ok_or("CURRENT names no MANIFEST")?;
+    if dir.join(name).is_file() { Ok(name.to_owned()) } else { Err(format!("{name}, which CURRENT names, is missing")) }
+}
+
+fn number(manifest: &str) -> Option<u64> {
+    manifest.strip_prefix("MANIFEST-")?.parse().ok()
+}
+
+/// Whether a folder holds nothing of a store, or only what the first moments of
+/// one leave that was never used.
+pub fn is_unused(dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let of_a_store = name == "CURRENT" || name == FILE || name.ends_with(".sst");
+        if of_a_store || (name.ends_with(".log") && entry.metadata()?.len() > 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A list of tables, read as it grows.
+#[derive(Debug)]
+struct List {
+    name: String,
+    file: File,
+    bytes: u64,
+    crc32c: u32,
+}
+
+impl List {
+    fn open(dir: &Path, name: String) -> io::Result<List> {
+        let file = File::open(dir.join(&name))?;
+        Ok(List { name, file, bytes: 0, crc32c: 0 })
+    }
+
+    /// Reads on, at most to `end`; gives how far it has read.
+    fn read_to(&mut self, end: u64) -> io::Result<u64> {
+        let mut buffer = vec![0; READ_BYTES.min(end.saturating_sub(self.bytes) as usize)];
+        while self.bytes < end {
+            let wanted = buffer.len().min((end - self.bytes) as usize);
+            let read = self.file.read_at(&mut buffer[..wanted], self.bytes)?;
+            if read == 0 {
+                break;
+            }
+            self.crc32c = crc32c::crc32c_append(self.crc32c, &buffer[..read]);
+            self.bytes += read as u64;
+        }
+        Ok(self.bytes)
+    }
+}
+
+/// Keeps the note of an open store.
+#[derive(Debug)]
+pub struct Notes {
+    dir: PathBuf,
+    families: Vec<String>,
+    list: List,
+}
+
+impl Notes {
+    /// Notes what is there now.
+    ///
+    /// # Errors
+    /// When the store's files cannot be read or the note cannot be written.
+    pub fn begin(dir: &Path, families: Vec<String>) -> io::Result<Notes> {
+        let name = current(dir).map_err(io::Error::other)?;
+        let mut notes = Notes { dir: dir.to_owned(), families, list: List::open(dir, name)? };
+        notes.write_if_grown()?;
+        Ok(notes)
+    }
+
+    /// Notes what is there now, if that is more than before.
+    ///
+    /// # Errors
+    /// As [`Notes::begin`]; what was noted before stands.
+    pub fn refresh(&mut self) -> io::Result<()> {
+        let path = self.dir.join(&self.list.name);
+        // RocksDB removes a list when it has begun the next one.
+        if !path.exists() {
+            let name = current(&self.dir).map_err(io::Error::other)?;
+            self.list = List::open(&self.dir, name)?;
+        }
+        self.write_if_grown()
+    }
+
+    fn write_if_grown(&mut self) -> io::Result<()> {
+        let end = self.list.file.metadata()?.len();
+        if end == self.list.bytes {
+            return Ok(());
+        }
+        self.list.read_to(end)?;
+        let contents = Contents {
+            format: FORMAT,
+            manifest: self.list.name.clone(),
+            manifest_bytes: self.list.bytes,
+            manifest_crc32c: self.list.crc32c,
+            families: self.families.clone(),
+        };
+        contents.write(&self.dir)
+    }
+}

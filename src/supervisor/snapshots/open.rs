@@ -1,0 +1,257 @@
+//! A partition's store is taken up: from what is here, else from the snapshots,
+//! the newest first, else from the topics alone. Each source is looked at before
+//! it is used; one that is damaged is passed over, and that is said.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{FAR_BEHIND_RECORDS, Role, Standing, Stores, standing, writer_path};
+use crate::actor::partition::Stop;
+use crate::actor::{Phase, Status};
+use crate::domain::CONTINUES_FROM;
+use crate::log::{At, Log};
+use crate::store::snapshot::{self, Manifest, Subject};
+use crate::store::{self, Rocks, Store};
+use crate::supervisor::data;
+use crate::wire::topic::Topic;
+
+/// Sources that were there and could not be used, and why.
+struct PassedOver<'a> {
+    role: Role,
+    partition: u32,
+    status: &'a Status,
+    reasons: Vec<String>,
+}
+
+impl PassedOver<'_> {
+    fn add(&mut self, why: String) {
+        let (role, partition) = (self.role.name(), self.partition);
+        tracing::warn!(role, partition, why, "a source of state is passed over");
+        self.reasons.push(why);
+        self.status.set_passed_over(self.reasons.clone());
+    }
+
+    fn joined(&self) -> String {
+        if self.reasons.is_empty() { String::new() } else { format!(". Passed over: {}", self.reasons.join("; ")) }
+    }
+}
+
+/// What the topics ask of a state.
+struct Need {
+    /// The first topic whose beginning is behind the state at hand: nothing but a
+    /// snapshot can tell of what was there.
+    lost: Option<String>,
+    /// Whether a snapshot that is further is worth fetching.
+    far: bool,
+    /// Whether a snapshot may have replaced the state at hand unseen.
+    shared: bool,
+}
+
+/// Why a snapshot was not taken.
+enum NotTaken {
+    Damaged(String),
+    /// It is out of reach, or nobody wants it any more.
+    Failed(String),
+}
+
+impl Stores {
+    /// Opens a partition's store.
+    ///
+    /// # Errors
+    /// When no source is sound and joins what the topics still hold.
+    pub fn open(&self, role: Role, partition: u32, status: &Status) -> Result<Arc<Store>, Stop> {
+        let mut passed = PassedOver { role, partition, status, reasons: Vec::new() };
+        let path = self.path(role, partition);
+        if status.damaged.swap(false, Ordering::AcqRel) && path.exists() {
+            let why = "the state here failed its checksums while it was in use";
+            data::set_aside(&path, why).map_err(restart)?;
+            passed.add(why.into());
+        }
+        let here = self.open_here(role, &path, &mut passed)?;
+        let need = self.need(role, partition, here.as_ref().and_then(|(_, stands)| stands.as_ref()))?;
+        let standing_here = here.as_ref().and_then(|(_, stands)| stands.as_ref());
+        let mut here_store = here.as_ref().map(|(store, _)| store.clone());
+        if standing_here.is_none() || need.lost.is_some() || need.far || need.shared {
+            let found = self.further(role, partition, (standing_here, &need), &mut passed)?;
+            for manifest in found {
+                let fresh = path.with_extension(format!("restoring-{}", uuid::Uuid::now_v7().simple()));
+                match self.fetch(role, &manifest, &fresh, status) {
+                    Ok(()) => {
+                        drop((here, here_store.take()));
+                        put_in_place(&fresh, &path).map_err(Stop::Restart)?;
+                        let store = data::open_store(&path, role.families(), &self.shared).map_err(restart)?;
+                        return Ok(self.opened_as(role, partition, store));
+                    }
+                    Err(why) => {
+                        // What was brought is of no use.
+                        std::fs::remove_dir_all(&fresh).ok();
+                        match why {
+                            NotTaken::Damaged(why) => passed.add(why),
+                            NotTaken::Failed(why) if self.is_alone() && status.is_wanted() => passed.add(why),
+                            NotTaken::Failed(why) => return Err(Stop::Restart(why)),
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(lost) = need.lost {
+            return Err(Stop::Restart(format!("{lost}: no snapshot in {:?} helps{}", self.depot, passed.joined())));
+        }
+        if standing_here.is_none() && !passed.reasons.is_empty() {
+            let role = role.name();
+            tracing::warn!(role, partition, "the state is made again from the beginning of its topics");
+        }
+        drop(here);
+        let store = match here_store.take() {
+            Some(store) => store,
+            None => data::open_store(&path, role.families(), &self.shared).map_err(restart)?,
+        };
+        Ok(self.opened_as(role, partition, store))
+    }
+
+    fn opened_as(&self, role: Role, partition: u32, store: Arc<Store>) -> Arc<Store> {
+        self.open.lock().expect("no panic holds this lock").insert((role, partition), Arc::downgrade(&store));
+        store
+    }
+
+    /// Whether nobody else takes snapshots of these partitions: the log is this
+    /// machine's own.
+    fn is_alone(&self) -> bool {
+        !matches!(self.log, Log::Kafka(_))
+    }
+
+    /// What is here, if it is sound, and where it stands; damaged state is set
+    /// aside.
+    fn open_here(
+        &self,
+        role: Role,
+        path: &Path,
+        passed: &mut PassedOver<'_>,
+    ) -> Result<Option<(Arc<Store>, Option<Standing>)>, Stop> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let looked = Rocks::open(path, role.families(), &self.shared).map_err(Stop::from).and_then(|store| {
+            let store = Arc::new(Store::Rocks(store));
+            let stands = standing(role, &store)?;
+            Ok((store, stands))
+        });
+        match looked {
+            Ok(found) => Ok(Some(found)),
+            Err(Stop::Damaged(why)) => {
+                data::set_aside(path, &why).map_err(restart)?;
+                passed.add(why);
+                Ok(None)
+            }
+            Err(stop) => Err(stop),
+        }
+    }
+
+    fn need(&self, role: Role, partition: u32, here: Option<&Standing>) -> Result<Need, Stop> {
+        let all: Vec<At> = role.trimmed().iter().map(|topic| At { topic: *topic, partition }).collect();
+        let bounds = self.log.all_bounds(&all)?;
+        let next = |at: &At| here.and_then(|h| h.positions.get(at.topic.name()).copied()).unwrap_or(0);
+        // What stands before was trimmed, or came from another log.
+        let begins = |at: &At, start: u64| match at.topic {
+            Topic::Events => start.max(self.log.begins(partition)),
+            _ => start,
+        };
+        let lost = all.iter().zip(&bounds).find(|(at, bounds)| next(at) < begins(at, bounds.start));
+        let lost = lost.map(|(at, bounds)| {
+            let (begins, next) = (begins(at, bounds.start), next(at));
+            format!("{at} begins at {begins} and the state of the {} is at {next}", role.name())
+        });
+        Ok(Need {
+            lost,
+            far: bounds[0].end.saturating_sub(next(&all[0])) > FAR_BEHIND_RECORDS,
+            // Only where processes share snapshots can one have been replaced unseen.
+            shared: !self.is_alone() && role == Role::Engine,
+        })
+    }
+
+    /// Snapshots that are to be taken instead of what is here, the first that is
+    /// sound.
+    fn further(
+        &self,
+        role: Role,
+        partition: u32,
+        (here, need): (Option<&Standing>, &Need),
+        passed: &mut PassedOver<'_>,
+    ) -> Result<Vec<Manifest>, Stop> {
+        let read = match self.depot.manifests(role.name(), partition) {
+            Ok(listed) => listed,
+            Err(error) if self.is_alone() => {
+                passed.add(format!("the snapshots cannot be listed: {error}"));
+                Vec::new()
+            }
+            Err(error) => return Err(Stop::Restart(error.to_string())),
+        };
+        let mut listed = Vec::new();
+        for (name, read) in read {
+            match read {
+                Ok(manifest) => listed.push(manifest),
+                Err(why) => passed.add(format!("the snapshot {name}: {why}")),
+            }
+        }
+        let incarnation = format!("{:032x}", self.log.incarnation());
+        let needed = need.lost.is_some() || need.far;
+        listed.retain(|found| {
+            let Subject { generation, position, logic_version, .. } = found.subject;
+            let further = here.is_none_or(|h| {
+                generation > h.generation || (generation == h.generation && position > h.position && needed)
+            });
+            found.subject.incarnation == incarnation && further && CONTINUES_FROM.contains(&logic_version)
+        });
+        listed.sort_by_key(|m| std::cmp::Reverse((m.subject.generation, m.subject.position, m.subject.created_at)));
+        Ok(listed)
+    }
+
+    /// Brings a snapshot to a new folder and looks at all of it: the checksum of
+    /// each file, then of each block in it, and where the state stands.
+    fn fetch(&self, role: Role, manifest: &Manifest, fresh: &Path, status: &Status) -> Result<(), NotTaken> {
+        tracing::info!(snapshot = manifest.name(), bytes = manifest.bytes(), "state is restored from a snapshot");
+        let told = |done: u64, all: u64| {
+            status.set(Phase::Opening(format!("restoring a snapshot, {} of {} KiB", done >> 10, all >> 10)));
+            status.is_wanted()
+        };
+        self.depot.restore(manifest, fresh, told).map_err(|error| match error {
+            snapshot::Error::Damaged { .. } => NotTaken::Damaged(error.to_string()),
+            error => NotTaken::Failed(error.to_string()),
+        })?;
+        status.set(Phase::Opening("looking at what was restored".into()));
+        let damaged = |why: String| NotTaken::Damaged(format!("the snapshot {}: {why}", manifest.name()));
+        let store = Rocks::open(fresh, role.families(), &self.shared).and_then(|store| {
+            store.verify()?;
+            Ok(Store::Rocks(store))
+        });
+        let store = store.map_err(|error| match error {
+            store::Error::Damaged { detail, .. } => damaged(detail),
+            error => NotTaken::Failed(error.to_string()),
+        })?;
+        let stands = standing(role, &store).map_err(|stop| damaged(stop.to_string()))?;
+        let Some(stands) = stands else { return Err(damaged("it holds no checkpoint".into())) };
+        let Subject { incarnation, generation, position, positions, .. } = &manifest.subject;
+        let says: (&String, u64, u64, &BTreeMap<String, u64>) = (incarnation, *generation, *position, positions);
+        if (&stands.incarnation, stands.generation, stands.position, &stands.positions) != says {
+            return Err(damaged(format!("it is said to be at {position}, and its state is at {}", stands.position)));
+        }
+        Ok(())
+    }
+}
+
+fn restart(error: crate::supervisor::Error) -> Stop {
+    Stop::Restart(error.to_string())
+}
+
+/// A restored state takes the place of the one that is here.
+fn put_in_place(fresh: &Path, path: &Path) -> Result<(), String> {
+    let io = |e: std::io::Error| format!("{}: {e}", path.display());
+    if path.exists() {
+        std::fs::remove_dir_all(path).map_err(io)?;
+    }
+    // The files that follow are numbered anew by this store.
+    std::fs::remove_file(writer_path(path)).ok();
+    std::fs::rename(fresh, path).map_err(io)
+}

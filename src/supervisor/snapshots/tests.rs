@@ -1,0 +1,182 @@
+//! Which source a state is taken from when some are damaged.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::*;
+use crate::domain::LOGIC_VERSION;
+use crate::log::{Ack, New, Simulated};
+use crate::store::Batch;
+use crate::wire::topic::Topic;
+
+const ROLE: Role = Role::Engine;
+const JOURNAL: At = At { topic: Topic::Events, partition: 0 };
+
+struct World {
+    dir: tempfile::TempDir,
+    log: Arc<Simulated>,
+    stores: Stores,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl World {
+    /// A journal of ten records; snapshots at 3 and 6, and a state here at 9.
+    fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Arc::new(Simulated::new(77, 1));
+        for n in 0..10 {
+            let (sender, _) = tokio::sync::oneshot::channel();
+            let new = New { key: None, headers: Vec::new(), value: Some(n.to_string().into()) };
+            log.append(JOURNAL, vec![new], Ack::Once(sender));
+        }
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let url = format!("file://{}", dir.path().join("snapshots").display());
+        let depot = {
+            let _inside = runtime.enter();
+            Depot::open(&url).unwrap()
+        };
+        let data = dir.path().join("data");
+        let stores = Stores::new(data, Shared::new(8 << 20), depot, Log::Simulated(log.clone()));
+        let world = World { dir, log, stores, _runtime: runtime };
+        for (next, snapshot) in [(3_u64, true), (6, true), (9, false)] {
+            let store = world.open().unwrap();
+            let mut meta = Meta::new(77, 1, LOGIC_VERSION);
+            meta.next = next;
+            let mut batch = Batch::default();
+            meta.save(&mut batch);
+            for user in 0..next {
+                // Not to be compressed away: the users' table is the largest.
+                let state =
+                    (0..300_u64).flat_map(|n| (user * 300 + n).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+                batch.put(Family::Users, format!("user{user}"), state.collect::<Vec<u8>>());
+            }
+            store.write(batch).unwrap();
+            if snapshot {
+                world.stores.take(ROLE, 0, next as i64).unwrap().unwrap();
+            }
+        }
+        world
+    }
+
+    fn open(&self) -> Result<Arc<Store>, Stop> {
+        self.stores.open(ROLE, 0, &Status::default())
+    }
+
+    /// Where the state is that is opened, and what was passed over.
+    fn opened(&self) -> (u64, Vec<String>) {
+        let status = Status::default();
+        let store = self.stores.open(ROLE, 0, &status).unwrap();
+        let next = Meta::load(&store).unwrap().map_or(0, |meta| meta.next);
+        let users = store.ascending(Family::Users, &[], 100).unwrap().len() as u64;
+        assert_eq!(users, next, "all of the state is there");
+        (next, status.passed_over())
+    }
+
+    fn here(&self) -> PathBuf {
+        self.stores.path(ROLE, 0)
+    }
+
+    fn snapshot_files(&self, position: u64) -> PathBuf {
+        let folder = self.dir.path().join("snapshots/engine/0");
+        let name = format!("{position:020}-");
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let found = entries.filter(|path| path.is_dir());
+        found.into_iter().find(|path| path.file_name().unwrap().to_string_lossy().starts_with(&name)).unwrap()
+    }
+}
+
+fn list_of(store: &Path) -> PathBuf {
+    let mut entries = std::fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path());
+    entries.find(|path| path.file_name().unwrap().to_string_lossy().starts_with("MANIFEST")).unwrap()
+}
+
+fn flip(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 2;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn every_source_is_tried_in_order_until_one_is_sound() {
+    let world = World::new();
+    assert_eq!(world.opened(), (9, vec![]));
+    flip(&list_of(&world.here()));
+    let (next, passed) = world.opened();
+    assert_eq!((next, passed.len()), (6, 1), "{passed:?}");
+    std::fs::remove_dir_all(world.here()).unwrap();
+    flip(&list_of(&world.snapshot_files(6)));
+    let (next, passed) = world.opened();
+    assert_eq!((next, passed.len()), (3, 1), "{passed:?}");
+    assert!(passed[0].contains(&format!("engine/0/{:020}", 6)), "{passed:?}");
+    flip(&list_of(&world.here()));
+    std::fs::remove_file(list_of(&world.snapshot_files(3))).unwrap();
+    let (next, passed) = world.opened();
+    assert_eq!((next, passed.len()), (0, 3), "the whole journal is read again: {passed:?}");
+    // Without its beginning the journal is no source.
+    std::fs::remove_dir_all(world.here()).unwrap();
+    world.log.trim(JOURNAL, 1);
+    let Err(Stop::Restart(why)) = world.open() else { panic!("there is nothing to begin with") };
+    assert!(why.contains("events/0 begins at 1") && why.matches("snapshot").count() >= 3, "{why}");
+}
+
+#[test]
+fn a_journal_that_was_trimmed_below_the_state_needs_no_snapshot() {
+    let world = World::new();
+    world.log.trim(JOURNAL, 9);
+    assert_eq!(world.opened(), (9, vec![]));
+    for position in [3, 6] {
+        flip(&list_of(&world.snapshot_files(position)));
+    }
+    assert_eq!(world.opened(), (9, vec![]));
+}
+
+#[test]
+fn a_snapshot_of_a_damaged_store_is_passed_over_although_its_files_are_as_they_were_brought() {
+    let world = World::new();
+    let tables = |store: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "sst")).collect()
+    };
+    // Opening brings the write-ahead log to tables.
+    assert_eq!(world.opened().0, 9);
+    let largest = tables(&world.here()).into_iter().max_by_key(|path| std::fs::metadata(path).unwrap().len());
+    flip(&largest.unwrap());
+    let store = world.open().unwrap();
+    let taken = world.stores.take(ROLE, 0, 9).unwrap().unwrap();
+    assert_eq!(taken.subject.position, 9);
+    world.stores.depot.verify(&taken, |_, _| true).unwrap();
+    drop(store);
+    std::fs::remove_dir_all(world.here()).unwrap();
+    let (next, passed) = world.opened();
+    assert_eq!((next, passed.len()), (6, 1), "{passed:?}");
+}
+
+#[test]
+fn a_snapshot_that_is_said_to_be_further_than_its_state_is_passed_over() {
+    let world = World::new();
+    std::fs::remove_dir_all(world.here()).unwrap();
+    let manifest = world.snapshot_files(6).with_extension("json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let text = text.replace("\"position\": 6", "\"position\": 8").replace("\"events\": 6", "\"events\": 8");
+    let renamed = manifest.to_string_lossy().replace(&format!("{:020}", 6), &format!("{:020}", 8));
+    std::fs::write(renamed, text).unwrap();
+    let (next, passed) = world.opened();
+    assert_eq!(next, 6, "{passed:?}");
+    assert!(passed[0].contains("said to be at 8"), "{passed:?}");
+}
+
+#[test]
+fn a_manifest_of_a_later_format_is_told_from_one_that_is_damaged() {
+    let world = World::new();
+    let manifest = world.snapshot_files(6).with_extension("json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("\"format\": 2", "\"format\": 77, \"new\": {}")).unwrap();
+    let listed = world.stores.depot.list_all(ROLE.name(), 0).unwrap();
+    assert_eq!(listed.len(), 2);
+    let why = listed[0].1.as_ref().unwrap_err();
+    assert!(why.contains("format 77") && why.contains(env!("CARGO_PKG_VERSION")), "{why}");
+    assert!(listed[1].1.is_ok());
+    std::fs::remove_dir_all(world.here()).unwrap();
+    assert_eq!(world.opened().0, 3);
+}
