@@ -138,6 +138,25 @@ pub fn is_unused(dir: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Removes what the first moments of a store leave that was never used.
+pub fn clear(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("MANIFEST-") || name.ends_with(".log") || name.ends_with(".dbtmp") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a store has a write-ahead log.
+pub fn has_log(dir: &Path) -> io::Result<bool> {
+    let is_log =
+        |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.path().extension().is_some_and(|e| e == "log"));
+    Ok(fs::read_dir(dir)?.any(is_log))
+}
+
 /// A list of tables, read as it grows.
 #[derive(Debug)]
 struct List {

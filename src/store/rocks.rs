@@ -79,14 +79,27 @@ impl Rocks {
         let io = |e: std::io::Error| Error::Io { path: path.to_owned(), detail: e.to_string() };
         std::fs::create_dir_all(path).map_err(io)?;
         let is_new = contents::is_unused(path).map_err(io)?;
+        if is_new {
+            contents::clear(path).map_err(io)?;
+        } else if !contents::has_log(path).map_err(io)? {
+            // A copy, which has no write-ahead log: RocksDB begins one when it opens
+            // a store, and takes the next to follow it only where it knows one.
+            drop(Rocks::open_with(path, families, shared, (false, false))?);
+        }
+        Rocks::open_with(path, families, shared, (is_new, true))
+    }
+
+    /// Whether each write-ahead log follows the one before is looked at with
+    /// `follows`.
+    fn open_with(
+        path: &Path,
+        families: &'static [Family],
+        shared: &Shared,
+        (is_new, follows): (bool, bool),
+    ) -> Result<Rocks, Error> {
         // Files take what they hold and no more: with two stores a partition,
-        // room set aside beforehand would fill a small disk by itself. That each
-        // write-ahead log follows the one before is looked at where there is one:
-        // copies have none.
-        let has_wal = std::fs::read_dir(path)
-            .map_err(io)?
-            .any(|entry| entry.is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "log")));
-        let standard = format!("allow_fallocate=false;track_and_verify_wals={has_wal}");
+        // room set aside beforehand would fill a small disk by itself.
+        let standard = format!("allow_fallocate=false;track_and_verify_wals={follows}");
         let mut options = Options::default().get_options_from_string(standard).map_err(|e| error(path, e))?;
         options.set_manifest_preallocation_size(64 << 10);
         options.create_if_missing(is_new);

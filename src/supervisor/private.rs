@@ -109,14 +109,14 @@ mod tests {
         fs::set_permissions(&outside, fs::Permissions::from_mode(0o644)).unwrap();
         let folder = dir.path().join("log/events");
         fs::create_dir_all(&folder).unwrap();
-        for open in [dir.path().join("log"), folder.clone()] {
+        for open in [dir.path().to_owned(), dir.path().join("log"), folder.clone()] {
             fs::set_permissions(open, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let file = folder.join("0.log");
         fs::write(&file, "").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o664)).unwrap();
         std::os::unix::fs::symlink(&outside, folder.join("link")).unwrap();
-        assert_eq!(tighten(dir.path()).unwrap(), 3);
+        assert_eq!(tighten(dir.path()).unwrap(), 4);
         assert_eq!((mode(&dir.path().join("log")), mode(&folder), mode(&file)), (0o700, 0o700, 0o600));
         assert_eq!(mode(&outside), 0o644);
         assert_eq!(tighten(dir.path()).unwrap(), 0);

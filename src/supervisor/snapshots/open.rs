@@ -13,9 +13,12 @@ use crate::actor::{Phase, Status};
 use crate::domain::CONTINUES_FROM;
 use crate::log::{At, Log};
 use crate::store::snapshot::{self, Manifest, Subject};
-use crate::store::{self, Rocks, Store};
+use crate::store::{self, Rocks, Shared, Store};
 use crate::supervisor::data;
 use crate::wire::topic::Topic;
+
+/// Blocks and write buffers of a store that is looked at once.
+const LOOK_MEMORY_BYTES: usize = 8 << 20;
 
 /// Sources that were there and could not be used, and why.
 struct PassedOver<'a> {
@@ -222,7 +225,10 @@ impl Stores {
         })?;
         status.set(Phase::Opening("looking at what was restored".into()));
         let damaged = |why: String| NotTaken::Damaged(format!("the snapshot {}: {why}", manifest.name()));
-        let store = Rocks::open(fresh, role.families(), &self.shared).and_then(|store| {
+        // With a cache of its own: what the shared one holds of the store that this is
+        // a copy of would be taken for what is in these files.
+        let uncached = Shared::new(LOOK_MEMORY_BYTES);
+        let store = Rocks::open(fresh, role.families(), &uncached).and_then(|store| {
             store.verify()?;
             Ok(Store::Rocks(store))
         });
