@@ -133,20 +133,19 @@ impl World {
             Ok(fold)
         });
         let status = Arc::new(Status::new(PARTITIONS, false));
-        let way_out = WayOut { allow_targets: vec!["127.0.0.0/8".parse().expect("a network")], ..WayOut::default() };
-        let delivery = Delivery::start(delivery::Setup {
+        let egress = WayOut { allow_targets: vec!["127.0.0.0/8".parse().expect("a network")], ..WayOut::default() };
+        let setup = delivery::Setup {
             log: log.clone(),
             clock: clock.clone(),
             key,
             open,
             standing: Standing::Alone,
-            way_out,
             replies: Replies::default(),
             max_in_flight: 500,
-            runtime: tokio::runtime::Handle::current(),
             status: status.clone(),
-        })
-        .expect("it starts");
+        };
+        let runtime = tokio::runtime::Handle::current();
+        let delivery = Delivery::start(setup, delivery::Transport::Http { egress, runtime }).expect("it starts");
         World { log, clock, status, _delivery: delivery, _dir: dir }
     }
 
@@ -314,6 +313,7 @@ async fn waiting(receiver: &str, count: u64, rate: u64) -> [Millis; 4] {
             due_at: due(n),
             first_started_at,
             source: String::new(),
+            uncounted: 0,
         };
         let new = New { key, headers: Vec::new(), value: Some(output::encode(&retry).into()) };
         world.log.tell(At { topic: Topic::Retry1h, partition }, new);

@@ -30,7 +30,7 @@ use crate::bridge::auth::Auth;
 use crate::bridge::{self, App, Lists, Surface, View};
 use crate::clock::Clock;
 use crate::config::{Config, Retention};
-use crate::console::{Console, Keep};
+use crate::console::{self, Console, Keep};
 use crate::delivery::{self, Delivery};
 use crate::domain::time::{Millis, SECOND};
 use crate::engine::Engine;
@@ -39,7 +39,7 @@ use crate::log::{self, Embedded, Kafka, Log};
 use crate::store::Shared;
 use crate::store::snapshot::Depot;
 use crate::thread::{Bell, Service, Thread};
-use crate::wire::listing::{Filter, List, Page, Place};
+use crate::wire::listing::{Filter, List, Page, PageError, Place};
 use crate::wire::topic::Topic;
 use owners::Owner;
 use readiness::Readiness;
@@ -214,11 +214,13 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     }
     let taken = wait_until_taken(&config, options, &statuses, &delivery_status).await;
     if roles.console && taken.is_ok() {
-        let open = data::console_store(config.data_dir.clone(), shared.clone());
         let Retention { deliveries, decisions, responses, .. } = config.retention;
         let keep = Keep { deliveries, decisions, responses };
-        let console = Console::start(log.clone(), open, clock.clone(), keep).map_err(Error::Failed)?;
-        parts.console = Some(Arc::new(console));
+        let open = data::console_store(config.data_dir.clone(), shared.clone());
+        let (log, clock) = (log.clone(), clock.clone());
+        // It reads what is there, which blocks.
+        let started = tokio::task::spawn_blocking(move || Console::start(log, open, clock, keep)).await;
+        parts.console = Some(Arc::new(started.map_err(|e| Error::Failed(e.to_string()))??));
     }
     let bell = Arc::new(Bell::default());
     let view = Arc::new(View::open(&log, bell.clone())?);
@@ -234,8 +236,15 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         config.identity_secrets.clone(),
         (config.per_key, config.per_client_user),
     );
-    let readiness =
-        Readiness { log: log.clone(), engine: statuses, delivery: delivery_status, joined, ending: ending.clone() };
+    let held = delivery_status.clone();
+    let readiness = Readiness {
+        log: log.clone(),
+        engine: statuses,
+        delivery: delivery_status,
+        console: parts.console.clone(),
+        joined,
+        ending: ending.clone(),
+    };
     let app = Arc::new(App {
         log: log.clone(),
         clock: clock.clone(),
@@ -252,6 +261,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         test_clock: options.test_clock.then(|| clockwork.run()),
         snapshots: ask_snapshots.map(|ask| Box::new(ask) as bridge::AskSnapshots),
         readiness: Box::new(move || (readiness.reasons(), readiness.owned())),
+        hold_of: Box::new(move |project, endpoint_id| held.hold_of(project, endpoint_id)),
     });
     let (stop, stopped) = watch::channel(false);
     let (fail, failed) = watch::channel(false);
@@ -441,24 +451,31 @@ async fn listen(
 struct Projected(Arc<Console>);
 
 impl Lists for Projected {
-    fn list(&self, list: List, project: &str, filter: &Filter, page: (Option<&str>, usize)) -> Result<Page, String> {
-        self.0.list(list, project, filter, page)
+    fn list(&self, list: List, project: &str, filter: &Filter, page: (Option<&str>, usize)) -> Result<Page, PageError> {
+        self.0.list(list, project, filter, page).map_err(|error| match error {
+            console::Error::Cursor => PageError::Cursor,
+            error => PageError::Failed(error.to_string()),
+        })
+    }
+
+    fn is_whole(&self) -> Result<(), Option<u64>> {
+        self.0.is_whole()
     }
 
     fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<serde_json::Value>, String> {
-        self.0.delivery(project, delivery_id)
+        self.0.delivery(project, delivery_id).map_err(|error| error.to_string())
     }
 
     fn place(&self, project: &str, delivery_id: &str) -> Result<Option<Place>, String> {
-        self.0.place(project, delivery_id)
+        self.0.place(project, delivery_id).map_err(|error| error.to_string())
     }
 
     fn is_erased(&self, whose: (&str, &str), source: (u32, u64)) -> Result<bool, String> {
-        self.0.is_erased(whose, source)
+        self.0.is_erased(whose, source).map_err(|error| error.to_string())
     }
 
     fn recoverable(&self, of: (&str, &str), span: (Millis, Millis), limit: usize) -> Result<Vec<Place>, String> {
-        self.0.recoverable(of, span, limit)
+        self.0.recoverable(of, span, limit).map_err(|error| error.to_string())
     }
 
     fn stats(
@@ -467,7 +484,7 @@ impl Lists for Projected {
         since: Option<Millis>,
         until: Option<Millis>,
     ) -> Result<serde_json::Value, String> {
-        self.0.stats(of, since, until)
+        self.0.stats(of, since, until).map_err(|error| error.to_string())
     }
 }
 

@@ -74,7 +74,7 @@ impl Meta {
     /// # Errors
     /// When the store cannot be read, or what is there is no checkpoint.
     pub fn load(store: &Store) -> Result<Option<Meta>, Stop> {
-        let unreadable = |e: serde_json::Error| Stop::Refused(format!("the checkpoint is unreadable: {e}"));
+        let unreadable = |e: serde_json::Error| Stop::Damaged(format!("the checkpoint is unreadable: {e}"));
         store.get(Family::Meta, KEY)?.map(|bytes| serde_json::from_slice(&bytes).map_err(unreadable)).transpose()
     }
 }

@@ -10,13 +10,18 @@ use crate::domain::decision::Reason;
 use crate::domain::id;
 use crate::domain::time::{self, Millis};
 use crate::wire::definition::{Code, Kind};
-use crate::wire::listing::{Filter, List, Page, Place};
+use crate::wire::listing::{Filter, List, Page, PageError, Place};
 
 /// The console's projection, as far as HTTP asks it.
 pub trait Lists: Send + Sync {
     /// # Errors
     /// What is wrong with the cursor, or with the projection.
-    fn list(&self, list: List, project: &str, filter: &Filter, page: (Option<&str>, usize)) -> Result<Page, String>;
+    fn list(&self, list: List, project: &str, filter: &Filter, page: (Option<&str>, usize)) -> Result<Page, PageError>;
+
+    /// # Errors
+    /// How many records are to be read before the lists are whole, while they are
+    /// made once more; `None` when that is not known yet.
+    fn is_whole(&self) -> Result<(), Option<u64>>;
 
     /// # Errors
     /// When the projection cannot be read.
@@ -115,7 +120,13 @@ impl App {
     pub(super) fn lists(&self) -> Result<&Arc<dyn Lists>, Problem> {
         let wait = std::time::Duration::from_secs(60);
         let missing = || Problem::later(503, "no_console", "this process does not run the role console", wait);
-        self.lists.as_ref().ok_or_else(missing)
+        let lists = self.lists.as_ref().ok_or_else(missing)?;
+        lists.is_whole().map_err(|left| {
+            let left = left.map_or(String::new(), |left| format!("; {left} records to go"));
+            let detail = format!("the lists are being made once more from the topics{left}");
+            Problem::later(503, "rebuilding", &detail, std::time::Duration::from_secs(5))
+        })?;
+        Ok(lists)
     }
 
     pub(super) fn delivery(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
@@ -149,7 +160,10 @@ impl App {
         }
         let cursor = query.cursor.as_deref();
         let page = lists.list(list, &asked.caller.project, &filter, (cursor, query.limit));
-        let mut page = page.map_err(|_| bad_cursor())?;
+        let mut page = page.map_err(|error| match error {
+            PageError::Cursor => bad_cursor(),
+            PageError::Failed(detail) => broken(detail),
+        })?;
         if list == List::Deliveries {
             page.rows.iter_mut().for_each(|row| self.tell_hold(&asked.caller.project, row));
         }

@@ -54,6 +54,9 @@ pub type Advance = (Millis, tokio::sync::oneshot::Sender<Millis>);
 /// Asks for snapshots of all stores of this process.
 pub type AskSnapshots = Box<dyn Fn(tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, String>>) + Send + Sync>;
 
+/// Of a project's endpoint: why it is held, and since when.
+pub type HoldOf = Box<dyn Fn(&str, &str) -> Option<(&'static str, Millis)> + Send + Sync>;
+
 /// What a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
@@ -86,6 +89,9 @@ pub struct App {
     /// Reasons why the process is not ready, empty when it is; and the
     /// partitions that it owns.
     pub readiness: Box<dyn Fn() -> (Vec<String>, serde_json::Value) + Send + Sync>,
+    /// Why this process sends nothing to an endpoint of a project by its own
+    /// fault, and since when.
+    pub hold_of: HoldOf,
 }
 
 /// One request, taken apart.

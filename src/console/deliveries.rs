@@ -4,11 +4,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::order::{self, Round};
+use super::{Error, kept, unknown};
 use crate::domain::endpoint::EventType;
 use crate::domain::message::Delivery;
 use crate::domain::time::{self, Millis};
 use crate::wire::listing::{Filter, List, Place};
-use crate::wire::output::{AttemptRecord, Ended, RetryRecord};
+use crate::wire::output::{AttemptRecord, Ended, RetryRecord, Source};
+
+/// Partition and offset.
+type Offset = (u32, u64);
 
 /// Attempts shown of one delivery; a delivery has at most a few dozen.
 const MAX_ATTEMPTS: usize = 200;
@@ -51,58 +55,101 @@ struct AttemptRow {
 /// When the store cannot be read.
 pub fn delivered(
     delivery: Delivery,
-    (place, source): ((u32, u64), Option<(u32, u64)>),
+    (place, source): (Option<Offset>, Option<Offset>),
     round: &mut Round<'_>,
-) -> Result<(), String> {
+) -> Result<(), Error> {
     let id = delivery.delivery_id.clone();
     let known = find(&id, round)?;
-    if known.as_ref().is_some_and(|row| !row.is_blank()) {
+    if let Some(row) = known.as_ref().filter(|row| !row.is_blank()) {
+        // A retry record has told of it before, and not where its own stands.
+        if row.place.is_none() && place.is_some() {
+            keep(&Row { place, ..row.clone() }, round)?;
+        }
         return Ok(());
     }
     let whose = (delivery.project.as_str(), delivery.user_id.as_str());
     for place in order::places(List::Deliveries, whose, delivery.created_at, &id) {
         round.place(place, &id);
     }
-    let mut row = known.unwrap_or_else(|| Row { next_attempt_at: Some(delivery.due_at()), ..Row::blank(&id) });
+    let due_at = delivery.due_at();
+    let mut row = match known {
+        Some(row) => {
+            unknown::forget(row.created_at, &id, round);
+            row
+        }
+        None => Row { next_attempt_at: Some(due_at), ..Row::blank(&id, due_at) },
+    };
     row.learn(delivery);
-    (row.place, row.source) = (Some(place), source);
+    (row.place, row.source) = (place, source);
+    row.scrub_if_erased(round)?;
     keep(&row, round)
+}
+
+/// What is known of a delivery so far, also if only its attempts have been read.
+fn known_or_blank(id: &str, at: Millis, round: &mut Round<'_>) -> Result<Row, Error> {
+    if let Some(row) = find(id, round)? {
+        return Ok(row);
+    }
+    unknown::remember(at, id, round);
+    Ok(Row::blank(id, at))
 }
 
 /// # Errors
 /// When the store cannot be read.
-pub fn attempted(attempt: AttemptRecord, round: &mut Round<'_>) -> Result<(), String> {
+pub fn attempted(attempt: AttemptRecord, round: &mut Round<'_>) -> Result<(), Error> {
     let id = attempt.delivery_id.clone();
-    let mut row = find(&id, round)?.unwrap_or_else(|| Row::blank(&id));
+    let mut row = known_or_blank(&id, attempt.started_at, round)?;
     row.attempted(attempt);
+    row.scrub_if_erased(round)?;
     keep(&row, round)
 }
 
+/// Takes a retry record; it tells the whole delivery, should its own record not
+/// be kept any more.
+///
 /// # Errors
 /// When the store cannot be read.
-pub fn waits(retry: &RetryRecord, round: &mut Round<'_>) -> Result<(), String> {
-    let id = &retry.delivery.delivery_id;
-    let mut row = find(id, round)?.unwrap_or_else(|| Row::blank(id));
+pub fn waits(retry: RetryRecord, round: &mut Round<'_>) -> Result<(), Error> {
+    let id = retry.delivery.delivery_id.clone();
+    if find(&id, round)?.is_none_or(|row| row.is_blank()) {
+        let source = Source::parse(retry.source.as_bytes()).map(|source| (source.partition, source.offset));
+        delivered(*retry.delivery, (None, source), round)?;
+    }
+    let Some(mut row) = find(&id, round)? else { return Ok(()) };
     if row.status == "waiting" && retry.attempt >= row.attempt_count {
         row.next_attempt_at = Some(retry.due_at);
     }
     keep(&row, round)
 }
 
-fn find(id: &str, round: &Round<'_>) -> Result<Option<Row>, String> {
+/// Takes away what receivers have said about a user who is erased; that and how
+/// they were told stays on record.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn erased(id: &str, at: (u32, u64), round: &mut Round<'_>) -> Result<(), Error> {
+    let Some(mut row) = find(id, round)? else { return Ok(()) };
+    if row.source.is_none_or(|source| source < at) {
+        row.scrub();
+        keep(&row, round)?;
+    }
+    Ok(())
+}
+
+fn find(id: &str, round: &Round<'_>) -> Result<Option<Row>, Error> {
     round.get(&order::row(List::Deliveries, id))?.map(|bytes| read(&bytes)).transpose()
 }
 
-fn keep(row: &Row, round: &mut Round<'_>) -> Result<(), String> {
-    let bytes = postcard::to_stdvec(row).map_err(|e| e.to_string())?;
+pub fn keep(row: &Row, round: &mut Round<'_>) -> Result<(), Error> {
+    let bytes = postcard::to_stdvec(row).expect("a row serialises");
     round.put(order::row(List::Deliveries, &row.delivery_id), bytes);
     Ok(())
 }
 
 /// # Errors
-/// When it is none.
-pub fn read(bytes: &[u8]) -> Result<Row, String> {
-    postcard::from_bytes(bytes).map_err(|e| e.to_string())
+/// When it is none: the store is damaged.
+pub fn read(bytes: &[u8]) -> Result<Row, Error> {
+    postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("the row of a delivery is unreadable: {e}")))
 }
 
 pub fn shown(row: &Row, whole: bool) -> Value {
@@ -142,8 +189,8 @@ pub fn shown(row: &Row, whole: bool) -> Value {
 }
 
 impl Row {
-    /// Of a delivery that is only spoken of so far.
-    fn blank(delivery_id: &str) -> Row {
+    /// Of a delivery that is only spoken of so far, first at this time.
+    fn blank(delivery_id: &str, at: Millis) -> Row {
         Row {
             delivery_id: delivery_id.to_owned(),
             message_id: String::new(),
@@ -152,7 +199,7 @@ impl Row {
             kind: String::new(),
             survey_id: None,
             user_id: String::new(),
-            created_at: 0,
+            created_at: at,
             status: "pending".into(),
             attempt_count: 0,
             next_attempt_at: None,
@@ -175,8 +222,33 @@ impl Row {
         missed && self.endpoint_id == endpoint_id && self.kind != EventType::Test.name()
     }
 
-    fn is_blank(&self) -> bool {
+    /// Whether only its attempts have been read so far.
+    pub fn is_blank(&self) -> bool {
         self.kind.is_empty()
+    }
+
+    /// When it was created; of a blank one, when it was spoken of first.
+    pub fn created_at(&self) -> Millis {
+        self.created_at
+    }
+
+    /// Version 0.1.0 did not note when a blank one was spoken of first.
+    pub fn date(&mut self, at: Millis) {
+        self.created_at = at;
+    }
+
+    fn scrub_if_erased(&mut self, round: &Round<'_>) -> Result<(), Error> {
+        let Some(source) = self.source else { return Ok(()) };
+        if kept::is_erased_in(round, (&self.project, &self.user_id), source)? {
+            self.scrub();
+        }
+        Ok(())
+    }
+
+    fn scrub(&mut self) {
+        for attempt in &mut self.attempts {
+            (attempt.error, attempt.response) = (None, None);
+        }
     }
 
     fn learn(&mut self, delivery: Delivery) {

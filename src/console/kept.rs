@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use super::order::{self, Round};
 use super::stats::{self, Fact};
+use super::{Error, Taken, deliveries};
 use crate::domain::endpoint::EventType;
 use crate::domain::id;
 use crate::domain::time::{self, Millis};
 use crate::log::Record;
-use crate::store::{Family, Store};
+use crate::store::{Batch, Family, Store};
 use crate::wire::listing::{Filter, List};
 use crate::wire::output::{SOURCE_HEADER, Source};
 
@@ -35,17 +36,19 @@ pub fn source(record: &Record) -> Option<(u32, u64)> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn decided(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Result<(), String> {
-    let Ok(mut body) = serde_json::from_slice::<Value>(value) else { return Ok(()) };
-    let Some(project) = body.as_object_mut().and_then(|members| members.shift_remove("project")) else { return Ok(()) };
+pub fn decided(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Result<Taken, Error> {
+    let Ok(mut body) = serde_json::from_slice::<Value>(value) else { return Ok(Taken::Unreadable) };
+    let Some(project) = body.as_object_mut().and_then(|members| members.shift_remove("project")) else {
+        return Ok(Taken::Unreadable);
+    };
     let (Some(id), Some(user_id), Some(at)) =
         (text(&body, "decision_id"), text(&body, "user_id"), told(&body, "decided_at"))
     else {
-        return Ok(());
+        return Ok(Taken::Unreadable);
     };
     let project = project.as_str().unwrap_or_default().to_owned();
     if round.get(&order::row(List::Decisions, &id))?.is_some() {
-        return Ok(());
+        return Ok(Taken::Read);
     }
     for (survey_id, ending) in verdicts(&body) {
         stats::count(round, (&project, &survey_id), at, &[stats::CONSIDERED, &ending])?;
@@ -55,7 +58,8 @@ pub fn decided(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Resul
         &id,
         Kept { project, user_id, at, partition: source.0, offset: source.1, body: body.to_string() },
         round,
-    )
+    )?;
+    Ok(Taken::Read)
 }
 
 /// The surveys that a decision considered, and the counter of how that ended.
@@ -80,8 +84,8 @@ pub fn verdicts(decision: &Value) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn responded(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Result<(), String> {
-    let Ok(mut told_now) = serde_json::from_slice::<Value>(value) else { return Ok(()) };
+pub fn responded(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Result<Taken, Error> {
+    let Ok(mut told_now) = serde_json::from_slice::<Value>(value) else { return Ok(Taken::Unreadable) };
     let body = told_now["data"].take();
     let (Some(id), Some(user_id), Some(project), Some(survey_id), Some(at)) = (
         text(&body, "response_id"),
@@ -90,14 +94,14 @@ pub fn responded(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Res
         text(&body, "survey_id"),
         told(&body, "created_at"),
     ) else {
-        return Ok(());
+        return Ok(Taken::Unreadable);
     };
     let before = round.get(&order::row(List::Responses, &id))?.map(|bytes| read(&bytes)).transpose()?;
     // A copy of what is known, or of something older.
     if before.as_ref().is_some_and(|kept| (kept.partition, kept.offset) > source) {
-        return Ok(());
+        return Ok(Taken::Read);
     }
-    let before = before.map(|kept| kept.value());
+    let before = before.map(|kept| kept.value()).transpose()?;
     let happened_at = told(&body, "updated_at").unwrap_or(at);
     let of = (project.as_str(), survey_id.as_str());
     if has_answers(&body) {
@@ -115,7 +119,8 @@ pub fn responded(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Res
         &id,
         Kept { project, user_id, at, partition: source.0, offset: source.1, body: body.to_string() },
         round,
-    )
+    )?;
+    Ok(Taken::Read)
 }
 
 fn has_answers(body: &Value) -> bool {
@@ -142,11 +147,11 @@ fn merged(before: Value, mut now: Value) -> Value {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut Round<'_>) -> Result<(), String> {
+pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut Round<'_>) -> Result<(), Error> {
     let key = erased_key(whose, at.0);
-    let known = round.get(&key)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+    let known = round.get(&key)?.map(|bytes| offset(&bytes)).transpose()?.unwrap_or(0);
     round.put(key, at.1.max(known).to_be_bytes().to_vec());
-    for list in [List::Decisions, List::Responses] {
+    for list in [List::Deliveries, List::Decisions, List::Responses] {
         let prefix = order::of_user(list, whose.0, whose.1);
         let mut ids = Vec::new();
         order::descend(store, (&prefix, &[0xff; 9]), |_, id| {
@@ -154,6 +159,10 @@ pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut Ro
             Ok(None::<()>)
         })?;
         for id in ids {
+            if list == List::Deliveries {
+                deliveries::erased(&id, at, round)?;
+                continue;
+            }
             let Some(bytes) = round.get(&order::row(list, &id))? else { continue };
             let kept = read(&bytes)?;
             if (kept.partition, kept.offset) < at {
@@ -175,31 +184,79 @@ fn erased_key((project, user_id): (&str, &str), partition: u32) -> Vec<u8> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn is_erased(store: &Store, whose: (&str, &str), source: (u32, u64)) -> Result<bool, String> {
-    let erased_at = store.get(Family::Index, &erased_key(whose, source.0))?.and_then(|bytes| bytes.try_into().ok());
-    Ok(erased_at.is_some_and(|at| source.1 < u64::from_be_bytes(at)))
+pub fn is_erased(store: &Store, whose: (&str, &str), source: (u32, u64)) -> Result<bool, Error> {
+    let erased_at = store.get(Family::Index, &erased_key(whose, source.0))?;
+    Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.1 < at))
 }
 
-fn put(list: List, id: &str, kept: Kept, round: &mut Round<'_>) -> Result<(), String> {
+/// As [`is_erased`], with what the round has taken.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn is_erased_in(round: &Round<'_>, whose: (&str, &str), source: (u32, u64)) -> Result<bool, Error> {
+    let erased_at = round.get(&erased_key(whose, source.0))?;
+    Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.1 < at))
+}
+
+fn offset(bytes: &[u8]) -> Result<u64, Error> {
+    let bytes = bytes.try_into().map_err(|_| Error::Damaged("the mark of an erasure is unreadable".into()))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+/// Forgets marks of erasures that no record is left to compare with: `oldest`
+/// gives the offset of the oldest journal record that a partition's outputs come
+/// from. Gives how many are left.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub fn prune_erased(store: &Store, oldest: impl Fn(u32) -> u64) -> Result<usize, Error> {
+    let first = [order::ERASED];
+    let (mut from, mut left) = (first.to_vec(), 0);
+    loop {
+        let entries = store.ascending(Family::Index, &from, order::SCANNED_AT_A_TIME)?;
+        let mut batch = Batch::default();
+        let Some((last, _)) = entries.last() else { return Ok(left) };
+        from = [last.as_slice(), &[0]].concat();
+        let mut is_through = false;
+        for (key, value) in entries {
+            let Some(partition) = key.strip_prefix(&first).and_then(|rest| rest.get(..4)?.try_into().ok()) else {
+                is_through = true;
+                break;
+            };
+            match offset(&value)? <= oldest(u32::from_be_bytes(partition)) {
+                true => batch.delete(Family::Index, key),
+                false => left += 1,
+            }
+        }
+        store.write(batch)?;
+        if is_through {
+            return Ok(left);
+        }
+    }
+}
+
+fn put(list: List, id: &str, kept: Kept, round: &mut Round<'_>) -> Result<(), Error> {
     let whose = (kept.project.as_str(), kept.user_id.as_str());
-    let erased_at = round.get(&erased_key(whose, kept.partition))?.and_then(|bytes| bytes.try_into().ok());
-    if erased_at.is_some_and(|at| kept.offset < u64::from_be_bytes(at)) {
+    if is_erased_in(round, whose, (kept.partition, kept.offset))? {
         return Ok(());
     }
     order::places(list, whose, kept.at, id).into_iter().for_each(|place| round.place(place, id));
-    round.put(order::row(list, id), postcard::to_stdvec(&kept).map_err(|e| e.to_string())?);
+    round.put(order::row(list, id), postcard::to_stdvec(&kept).expect("a row serialises"));
     Ok(())
 }
 
 /// # Errors
-/// When it is none.
-pub fn read(bytes: &[u8]) -> Result<Kept, String> {
-    postcard::from_bytes(bytes).map_err(|e| e.to_string())
+/// When it is none: the store is damaged.
+pub fn read(bytes: &[u8]) -> Result<Kept, Error> {
+    postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("a row of the lists is unreadable: {e}")))
 }
 
 impl Kept {
-    pub fn value(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_default()
+    /// # Errors
+    /// When the store is damaged.
+    pub fn value(&self) -> Result<Value, Error> {
+        let damaged = |e| Error::Damaged(format!("the body of a row of the lists is unreadable: {e}"));
+        serde_json::from_str(&self.body).map_err(damaged)
     }
 
     pub fn user_id(&self) -> &str {

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use super::Error;
 use crate::domain::time::Millis;
 use crate::store::{self, Batch, Family, Store, keys};
 use crate::wire::listing::{Filter, List, Page};
 
 /// Places looked at for one page of a narrow filter.
 const MAX_SCANNED: usize = 20_000;
-const SCANNED_AT_A_TIME: usize = 256;
+pub const SCANNED_AT_A_TIME: usize = 256;
 
 /// What one round is about to write: later records of it see earlier ones.
 pub struct Round<'a> {
@@ -74,6 +75,7 @@ pub const MINUTES: u8 = 4;
 pub const FACTS: u8 = 5;
 pub const ERASED: u8 = 6;
 pub const KNOWN_FACTS: u8 = 7;
+pub const UNKNOWN: u8 = 8;
 
 pub fn row(list: List, id: &str) -> Vec<u8> {
     [&[number(list)], id.as_bytes()].concat()
@@ -101,16 +103,16 @@ pub fn page(
     store: &Store,
     (list, project, filter): (List, &str, &Filter),
     (cursor, limit): (Option<&str>, usize),
-    mut shown: impl FnMut(Vec<u8>) -> Result<Option<serde_json::Value>, String>,
-) -> Result<Page, String> {
+    mut shown: impl FnMut(Vec<u8>) -> Result<Option<serde_json::Value>, Error>,
+) -> Result<Page, Error> {
     let prefix = match &filter.user_id {
         Some(user_id) => of_user(list, project, user_id),
         None => of_project(list, project),
     };
     let order = match cursor {
         Some(cursor) => {
-            let place = hex::decode(cursor).map_err(|_| "cursor".to_owned())?;
-            place.strip_prefix(&[number(list)]).ok_or("cursor")?.to_vec()
+            let place = hex::decode(cursor).map_err(|_| Error::Cursor)?;
+            place.strip_prefix(&[number(list)]).ok_or(Error::Cursor)?.to_vec()
         }
         None => filter.until.map_or_else(|| vec![0xff; 9], |until| keys::timed(until, &[])),
     };
@@ -144,8 +146,8 @@ pub fn between(
     store: &Store,
     (list, project): (List, &str),
     (since, until): (Millis, Millis),
-    mut each: impl FnMut(Vec<u8>) -> Result<(), String>,
-) -> Result<(), String> {
+    mut each: impl FnMut(Vec<u8>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let prefix = of_project(list, project);
     let early = |place: &[u8]| keys::time_of(&place[prefix.len()..]).is_some_and(|at| at < since);
     descend(store, (&prefix, &keys::timed(until, &[])), |place, id| {
@@ -169,8 +171,8 @@ pub fn prune(
     list: List,
     before: Millis,
     limit: usize,
-    user_of: impl Fn(&[u8]) -> Option<String>,
-) -> Result<(), String> {
+    user_of: impl Fn(&[u8]) -> Result<String, Error>,
+) -> Result<(), Error> {
     let all = [number(list), b'a'];
     let mut batch = Batch::default();
     for (place, id) in expired(store, (Family::Entries, &all, 1), before, limit)? {
@@ -178,7 +180,8 @@ pub fn prune(
         let at = keys::time_of(&place[all.len() + project.len() + 1..]).unwrap_or(0);
         let (project, id) = (String::from_utf8_lossy(project), String::from_utf8_lossy(&id));
         let key = row(list, &id);
-        if let Some(user_id) = store.get(Family::Index, &key)?.and_then(|bytes| user_of(&bytes)) {
+        if let Some(bytes) = store.get(Family::Index, &key)? {
+            let user_id = user_of(&bytes)?;
             places(list, (&project, &user_id), at, &id).into_iter().for_each(|p| batch.delete(Family::Entries, p));
         }
         batch.delete(Family::Entries, place.clone());
@@ -230,8 +233,8 @@ pub fn expired(
 pub fn descend<T>(
     store: &Store,
     (prefix, order): (&[u8], &[u8]),
-    mut each: impl FnMut(&[u8], &[u8]) -> Result<Option<T>, String>,
-) -> Result<Option<T>, String> {
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<Option<T>, Error>,
+) -> Result<Option<T>, Error> {
     let mut from = [prefix, order].concat();
     loop {
         let entries = store.descending(Family::Entries, &from, SCANNED_AT_A_TIME)?;

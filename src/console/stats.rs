@@ -4,8 +4,8 @@
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-use super::kept;
 use super::order::{self, Round};
+use super::{Error, kept};
 use crate::domain::time::{DAY, MINUTE, Millis};
 use crate::store::{Batch, Family, Store, keys};
 use crate::wire::listing::List;
@@ -35,13 +35,13 @@ fn of_survey(first: u8, (project, survey_id): (&str, &str)) -> Vec<u8> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn count(round: &mut Round<'_>, of: (&str, &str), at: Millis, names: &[&str]) -> Result<(), String> {
+pub fn count(round: &mut Round<'_>, of: (&str, &str), at: Millis, names: &[&str]) -> Result<(), Error> {
     let key = [of_survey(order::MINUTES, of), keys::timed(at.div_euclid(MINUTE), &[])].concat();
     let mut counters: Counters = round.get(&key)?.map(|bytes| read(&bytes)).transpose()?.unwrap_or_default();
     for name in names {
         *counters.entry((*name).to_owned()).or_default() += 1;
     }
-    round.put(key, postcard::to_stdvec(&counters).map_err(|e| e.to_string())?);
+    round.put(key, postcard::to_stdvec(&counters).expect("counters serialise"));
     Ok(())
 }
 
@@ -49,7 +49,7 @@ pub fn count(round: &mut Round<'_>, of: (&str, &str), at: Millis, names: &[&str]
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn happened(round: &mut Round<'_>, of: (&str, &str), fact: Fact<'_>) -> Result<(), String> {
+pub fn happened(round: &mut Round<'_>, of: (&str, &str), fact: Fact<'_>) -> Result<(), Error> {
     let natural = [fact.name.as_bytes(), &[0], fact.id.as_bytes()].concat();
     let known = [of_survey(order::KNOWN_FACTS, of), natural.clone()].concat();
     if round.get(&known)?.is_some() {
@@ -66,7 +66,7 @@ pub fn happened(round: &mut Round<'_>, of: (&str, &str), fact: Fact<'_>) -> Resu
 ///
 /// # Errors
 /// When the store cannot be read or written.
-pub fn prune(store: &Store, now: Millis, before: Millis, limit: usize) -> Result<(), String> {
+pub fn prune(store: &Store, now: Millis, before: Millis, limit: usize) -> Result<(), Error> {
     let minutes = (now - KEPT).div_euclid(MINUTE);
     let mut batch = Batch::default();
     for (first, before) in [(order::FACTS, before), (order::MINUTES, minutes)] {
@@ -86,15 +86,15 @@ fn known_of(fact: &[u8]) -> Vec<u8> {
     [&[order::KNOWN_FACTS], &fact[1..1 + named], &fact[1 + named + 8..]].concat()
 }
 
-fn read(bytes: &[u8]) -> Result<Counters, String> {
-    postcard::from_bytes(bytes).map_err(|e| e.to_string())
+fn read(bytes: &[u8]) -> Result<Counters, Error> {
+    postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("a counter of the lists is unreadable: {e}")))
 }
 
 /// The counters of a survey from `since`, up to and without `until`.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn of(store: &Store, of: (&str, &str), since: Option<Millis>, until: Option<Millis>) -> Result<Value, String> {
+pub fn of(store: &Store, of: (&str, &str), since: Option<Millis>, until: Option<Millis>) -> Result<Value, Error> {
     let (since, until) = (since.unwrap_or(0), until.unwrap_or(Millis::MAX));
     let whole = (since.saturating_add(MINUTE - 1).div_euclid(MINUTE), until.div_euclid(MINUTE));
     let mut counters = Counters::new();
@@ -130,7 +130,7 @@ fn add_minutes(
     of: (&str, &str),
     (from, to): (Millis, Millis),
     counters: &mut Counters,
-) -> Result<(), String> {
+) -> Result<(), Error> {
     each(store, &of_survey(order::MINUTES, of), (from, to), |bytes| {
         for (name, count) in read(bytes)? {
             *counters.entry(name).or_default() += count;
@@ -145,7 +145,7 @@ fn add_pieces(
     of: (&str, &str),
     (since, until): (Millis, Millis),
     counters: &mut Counters,
-) -> Result<(), String> {
+) -> Result<(), Error> {
     if since >= until {
         return Ok(());
     }
@@ -154,7 +154,7 @@ fn add_pieces(
         Ok(())
     })?;
     order::between(store, (List::Decisions, of.0), (since, until), |bytes| {
-        let verdicts = kept::verdicts(&kept::read(&bytes)?.value());
+        let verdicts = kept::verdicts(&kept::read(&bytes)?.value()?);
         for (_, ending) in verdicts.into_iter().filter(|(survey_id, _)| survey_id == of.1) {
             for name in [CONSIDERED.to_owned(), ending] {
                 *counters.entry(name).or_default() += 1;
@@ -169,8 +169,8 @@ fn each(
     store: &Store,
     prefix: &[u8],
     (from, to): (Millis, Millis),
-    mut each: impl FnMut(&[u8]) -> Result<(), String>,
-) -> Result<(), String> {
+    mut each: impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut next = [prefix, &keys::timed(from, &[])].concat();
     loop {
         let entries = store.ascending(Family::Index, &next, 512)?;

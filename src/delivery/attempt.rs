@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::connect::{Clients, Fault};
 use super::endpoints::Defined;
-use crate::clock::Clock;
+use super::hold::HoldReason;
+use super::time::MonotoneClock;
 use crate::domain::address;
 use crate::domain::message::Delivery;
 use crate::domain::time::{Millis, SECOND};
@@ -42,6 +43,8 @@ pub struct Went {
     pub retry_after: Option<Millis>,
     /// The receiver wants nothing more.
     pub disable: bool,
+    /// It failed on this side of the wire: the receiver was never asked.
+    pub own_fault: Option<HoldReason>,
     /// Of the endpoint's definition.
     pub version: u64,
 }
@@ -50,18 +53,23 @@ pub struct Went {
 #[derive(Clone)]
 pub struct Sender {
     clients: Clients,
-    clock: Clock,
+    time: MonotoneClock,
 }
 
 impl Sender {
     /// # Errors
     /// When TLS or the resolver cannot be set up.
-    pub fn new(way_out: WayOut, clock: Clock) -> Result<Sender, String> {
-        Ok(Sender { clients: Clients::new(way_out)?, clock })
+    pub fn new(way_out: WayOut, time: MonotoneClock) -> Result<Sender, String> {
+        Ok(Sender { clients: Clients::new(way_out)?, time })
+    }
+
+    /// Connections to receivers, in use or idle.
+    pub fn connections(&self) -> usize {
+        self.clients.connections()
     }
 
     pub async fn send(&self, delivery: &Delivery, defined: &Defined, keys: &Keys, attempt: u32) -> Went {
-        let started_at = self.clock.now();
+        let started_at = self.time.now();
         let started = Instant::now();
         let timeout = Duration::from_millis(defined.endpoint.retry.timeout.unsigned_abs());
         let sending = self.exchange(delivery, defined, keys, attempt);
@@ -71,14 +79,14 @@ impl Sender {
         };
         went.started_at = started_at;
         went.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        went.ended_at = self.clock.now().max(started_at);
+        went.ended_at = self.time.now().max(started_at);
         went.version = defined.version;
         went
     }
 
     /// How an attempt went that came to no end.
     pub fn panicked(&self) -> Went {
-        let now = self.clock.now();
+        let now = self.time.now();
         let went = failed(Outcome::NotSent, "the attempt has failed inside askwhen; see its log".into());
         Went { started_at: now, ended_at: now, ..went }
     }
@@ -93,7 +101,7 @@ impl Sender {
         if body.len() > MAX_BODY_BYTES {
             return failed(Outcome::NotSent, "the message has more than 256 KiB".into());
         }
-        let second = self.clock.wall() / SECOND;
+        let second = self.time.wall() / SECOND;
         let about = (delivery.message_id.as_str(), attempt, second);
         let headers = match profile::headers(endpoint.profile, keys, about, &body) {
             Ok(headers) => headers,
@@ -168,7 +176,7 @@ impl Sender {
         }
         let at = httpdate::parse_http_date(text).ok()?;
         let at = at.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis();
-        Some((Millis::try_from(at).ok()? - self.clock.wall()).max(0))
+        Some((Millis::try_from(at).ok()? - self.time.wall()).max(0))
     }
 }
 
@@ -179,15 +187,22 @@ fn coding(headers: &HeaderMap) -> Option<String> {
 }
 
 fn unanswered(fault: Fault) -> Went {
-    match fault {
+    let own_fault = match fault {
+        Fault::Proxy(_) => Some(HoldReason::ProxyFailed),
+        Fault::Unusable(_) => Some(HoldReason::TlsUnusable),
+        Fault::Machine(_) => Some(HoldReason::MachineUnusable),
+        _ => None,
+    };
+    let went = match fault {
         Fault::Blocked(error) => failed(Outcome::BlockedTarget, error),
         Fault::Tls(error) => failed(Outcome::TlsFailed, error),
         Fault::Proxy(error) => failed(Outcome::ProxyFailed, error),
-        Fault::Unusable(error) => failed(Outcome::NotSent, error),
+        Fault::Unusable(error) | Fault::Machine(error) => failed(Outcome::NotSent, error),
         Fault::Connect(error) => failed(Outcome::ConnectFailed, error),
         Fault::Broken(error) => failed(Outcome::BrokenResponse, error),
         Fault::ConnectTimeout(error) => failed(Outcome::Timeout, error),
-    }
+    };
+    Went { own_fault, ..went }
 }
 
 /// What lies at the bottom of an error.
@@ -210,6 +225,7 @@ fn failed(outcome: Outcome, error: String) -> Went {
         response: None,
         retry_after: None,
         disable: false,
+        own_fault: None,
         version: 0,
     }
 }

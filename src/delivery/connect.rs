@@ -18,6 +18,7 @@ use rustls::pki_types::ServerName;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -40,6 +41,9 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Addresses of one name: more are refused, fewer are tried.
 const MAX_ADDRESSES: usize = 256;
 const TRIED_ADDRESSES: usize = 4;
+/// Connections open at a time above which none is kept for the next request: what
+/// idle ones hold has a bound, however many receivers there are.
+const KEPT_CONNECTIONS: usize = 512;
 /// Sets of TLS settings and deadlines kept at a time; most endpoints share one.
 const MAX_CLIENTS: usize = 1_024;
 /// A name is asked for again after at most so long.
@@ -76,9 +80,32 @@ pub enum Fault {
     /// What the endpoint says of TLS cannot be used.
     #[error("{0}")]
     Unusable(String),
+    /// This machine has not what a connection takes.
+    #[error("{0}")]
+    Machine(String),
 }
 
-type Pooled = Client<Connector, Full<Bytes>>;
+impl Fault {
+    /// A connection that was not made: by the receiver's fault, or by this
+    /// machine's.
+    fn of_connecting(error: &std::io::Error) -> Fault {
+        use rustix::io::Errno;
+        let own = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+        match error.raw_os_error().is_some_and(|code| own.iter().any(|own| own.raw_os_error() == code)) {
+            true => Fault::Machine(format!("this machine gives no connection: {error}")),
+            false => Fault::Connect(error.to_string()),
+        }
+    }
+}
+
+/// How requests of one kind go out.
+#[derive(Clone)]
+struct Pooled {
+    /// Keeps its connections for the next request.
+    keeping: Client<Connector, Full<Bytes>>,
+    /// Closes each connection behind its request.
+    closing: Client<Connector, Full<Bytes>>,
+}
 
 /// What tells one client from another: TLS settings and the connect timeout.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -94,6 +121,8 @@ pub struct Clients {
     way_out: Arc<WayOut>,
     names: Names,
     pools: Arc<Mutex<HashMap<Kind, Pooled>>>,
+    /// Connections to receivers.
+    open: Arc<AtomicUsize>,
 }
 
 impl Clients {
@@ -101,7 +130,12 @@ impl Clients {
     /// When the resolver cannot be set up.
     pub fn new(way_out: WayOut) -> Result<Clients, String> {
         let names = Names::new(&way_out.nameservers)?;
-        Ok(Clients { way_out: Arc::new(way_out), names, pools: Arc::default() })
+        Ok(Clients { way_out: Arc::new(way_out), names, pools: Arc::default(), open: Arc::default() })
+    }
+
+    /// Connections to receivers, in use or idle.
+    pub fn connections(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     pub fn allowed(&self) -> &[IpNet] {
@@ -112,7 +146,9 @@ impl Clients {
     /// Why there is no answer.
     pub async fn send(&self, defined: &Defined, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Fault> {
         let https = request.uri().scheme() == Some(&Scheme::HTTPS);
-        let sent = self.pool(defined, https)?.request(request).await;
+        let pool = self.pool(defined, https)?;
+        let client = if self.connections() < KEPT_CONNECTIONS { &pool.keeping } else { &pool.closing };
+        let sent = client.request(request).await;
         sent.map_err(|error| {
             let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
             while let Some(inner) = source {
@@ -136,7 +172,7 @@ impl Clients {
         let kind = Kind {
             https,
             ca: settings.and_then(|tls| tls.ca.clone()),
-            shown: chain.zip(defined.client_key.clone()),
+            shown: chain.zip(defined.client_key().cloned()),
             connect_timeout: Duration::from_millis(endpoint.retry.connect_timeout.unsigned_abs()),
         };
         if settings.is_some_and(|tls| tls.client_cert.is_some()) && kind.shown.is_none() {
@@ -154,20 +190,28 @@ impl Clients {
         } else {
             None
         };
-        let connector =
-            Connector { way_out: self.way_out.clone(), names: self.names.clone(), tls, timeout: kind.connect_timeout };
-        let pool = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .http1_max_buf_size(MAX_HEAD_BYTES)
-            .build(connector);
+        let connector = Connector {
+            way_out: self.way_out.clone(),
+            names: self.names.clone(),
+            tls,
+            timeout: kind.connect_timeout,
+            open: self.open.clone(),
+        };
+        let client = |idle: usize| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(idle)
+                .http1_max_buf_size(MAX_HEAD_BYTES)
+                .build(connector.clone())
+        };
+        let pool = Pooled { keeping: client(IDLE_CONNECTIONS), closing: client(0) };
         let mut pools = self.pools.lock().expect("no panic holds this lock");
         if pools.len() >= MAX_CLIENTS {
             // Connections under way live on; idle ones are opened anew.
             pools.clear();
         }
-        pools.insert(kind, Pooled::clone(&pool));
+        pools.insert(kind, pool.clone());
         Ok(pool)
     }
 }
@@ -205,7 +249,7 @@ impl Names {
         if let Ok(ip) = bare(host).parse() {
             return Ok(vec![ip]);
         }
-        let resolver = self.0.as_ref().map_err(|why| Fault::Connect(why.clone()))?;
+        let resolver = self.0.as_ref().map_err(|why| Fault::Machine(why.clone()))?;
         let found = resolver.lookup_ip(host).await;
         let found = found.map_err(|error| {
             let error = error.to_string();
@@ -228,6 +272,7 @@ struct Connector {
     /// For `https:`.
     tls: Option<TlsConnector>,
     timeout: Duration,
+    open: Arc<AtomicUsize>,
 }
 
 impl Connector {
@@ -247,10 +292,15 @@ impl Connector {
             None => first(&judged, port, self.timeout).await?,
             Some(proxy) => self.through(proxy, &judged, port).await?,
         };
-        let Some(connector) = &self.tls else { return Ok(Link(TokioIo::new(Box::new(stream)))) };
+        let Some(connector) = &self.tls else { return Ok(self.link(stream)) };
         let name = ServerName::try_from(bare(host).to_owned()).map_err(|e| Fault::Tls(e.to_string()))?;
         let secured = connector.connect(name, stream).await.map_err(|e| Fault::Tls(told(&deepest(&e))))?;
-        Ok(Link(TokioIo::new(Box::new(secured))))
+        Ok(self.link(secured))
+    }
+
+    fn link(&self, stream: impl Stream + 'static) -> Link {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Link { stream: TokioIo::new(Box::new(stream)), open: self.open.clone() }
     }
 
     /// The addresses of a host, all of them allowed.
@@ -275,8 +325,12 @@ impl Connector {
         let addresses = self.names.addresses(host).await.map_err(|error| fault(error.to_string()))?;
         let mut last = Fault::Connect("there is no address".into());
         for ip in to.iter().take(TRIED_ADDRESSES) {
-            let stream = first(&addresses, own_port, self.timeout).await;
-            let mut stream = stream.map_err(|error| fault(error.to_string()))?;
+            // Half of the time, so that a proxy that is not there is told from a receiver.
+            let stream = first(&addresses, own_port, self.timeout / 2).await;
+            let mut stream = stream.map_err(|error| match error {
+                Fault::Machine(_) => error,
+                error => fault(error.to_string()),
+            })?;
             match tunnel(&mut stream, proxy, SocketAddr::new(*ip, port))
                 .await
                 .map_err(|error| fault(error.to_string()))?
@@ -340,10 +394,10 @@ async fn first(addresses: &[IpAddr], port: u16, timeout: Duration) -> Result<Tcp
         let connecting = TcpStream::connect(SocketAddr::new(*ip, port));
         match tokio::time::timeout(timeout / tried as u32, connecting).await {
             Ok(Ok(stream)) => {
-                stream.set_nodelay(true).map_err(|error| Fault::Connect(error.to_string()))?;
+                stream.set_nodelay(true).map_err(|error| Fault::of_connecting(&error))?;
                 return Ok(stream);
             }
-            Ok(Err(error)) => last = Fault::Connect(error.to_string()),
+            Ok(Err(error)) => last = Fault::of_connecting(&error),
             Err(_) => last = Fault::ConnectTimeout(format!("no connection within {} ms", timeout.as_millis())),
         }
     }
@@ -369,7 +423,16 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A connection to a receiver.
-struct Link(TokioIo<Box<dyn Stream>>);
+struct Link {
+    stream: TokioIo<Box<dyn Stream>>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Connection for Link {
     fn connected(&self) -> Connected {
@@ -383,25 +446,25 @@ impl Read for Link {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
 impl Write for Link {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_write_vectored(
@@ -409,6 +472,6 @@ impl Write for Link {
         context: &mut Context<'_>,
         slices: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, slices)
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 }

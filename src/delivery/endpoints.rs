@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::fold::{Told, What, line};
+use super::hold::{Held, HoldReason, Pause};
 use super::lanes::Ready;
 use crate::domain::endpoint::{DisabledReason, Endpoint, HeaderText, SealedSecret};
 use crate::domain::health::{Health, Seen, State};
 use crate::domain::rate::Pace;
-use crate::domain::time::{Millis, SECOND};
+use crate::domain::time::{DAY, MINUTE, Millis, SECOND};
 use crate::wire::definition::{self, Target};
-use crate::wire::profile::Keys;
+use crate::wire::profile::{self, Keys};
 use crate::wire::record::{Act, Fares, Internal, Operate};
 use crate::wire::seal::{self, ClusterKey};
 
@@ -22,17 +23,19 @@ const TESTS_AT_ONCE: u32 = 2;
 const TELL_EVERY: Millis = 10 * SECOND;
 /// The registrar is asked again after so long.
 const ASK_AGAIN: Millis = 30 * SECOND;
+/// The longest pause that a receiver can ask for, and a minute for the attempt.
+const LONGEST_HOLD: Millis = DAY + MINUTE;
 
 /// An endpoint's definition with its secrets opened.
 pub struct Defined {
     pub endpoint: Endpoint,
     pub version: u64,
-    keys: Result<Keys, &'static str>,
-    /// Until when each of the previous ones signs.
-    previous_until: Vec<Millis>,
+    current: Result<String, HoldReason>,
+    /// The previous ones, newest first, and until when each of them signs.
+    previous: Vec<(Millis, Result<String, HoldReason>)>,
     /// PEM of the private key that goes with its client certificate.
-    pub client_key: Option<String>,
-    /// Its headers in clear; empty when they, or a secret, cannot be read.
+    client_key: Result<Option<String>, HoldReason>,
+    /// Its headers in clear; empty when they cannot be read, and nothing is sent.
     pub headers: BTreeMap<String, String>,
 }
 
@@ -40,12 +43,30 @@ impl Defined {
     /// What signs at this time.
     ///
     /// # Errors
-    /// Why nothing can.
-    pub fn keys(&self, now: Millis) -> Result<Keys, &'static str> {
-        let mut keys = self.keys.clone()?;
-        let mut until = self.previous_until.iter();
-        keys.previous.retain(|_| until.next().is_some_and(|until| now < *until));
-        Ok(keys)
+    /// Why nothing can be sent.
+    pub fn keys(&self, now: Millis) -> Result<Keys, HoldReason> {
+        if let Some(reason) = self.fault(now) {
+            return Err(reason);
+        }
+        let previous = self.signing(now).filter_map(|secret| secret.as_ref().ok().cloned()).collect();
+        Ok(Keys { current: self.current.clone()?, previous })
+    }
+
+    /// Why nothing can be sent at this time.
+    fn fault(&self, now: Millis) -> Option<HoldReason> {
+        let client_key = self.client_key.as_ref().err();
+        let signing =
+            self.current.as_ref().err().or_else(|| self.signing(now).find_map(|secret| secret.as_ref().err()));
+        client_key.or(signing).copied()
+    }
+
+    fn signing(&self, now: Millis) -> impl Iterator<Item = &Result<String, HoldReason>> {
+        self.previous.iter().filter(move |(until, _)| now < *until).map(|(_, secret)| secret)
+    }
+
+    /// PEM of the private key that is shown with its client certificate.
+    pub fn client_key(&self) -> Option<&String> {
+        self.client_key.as_ref().ok()?.as_ref()
     }
 }
 
@@ -55,6 +76,12 @@ struct Known {
     endpoint_id: String,
     version: u64,
     defined: Option<Arc<Defined>>,
+    /// There is a definition, and this version cannot read it.
+    is_unreadable: bool,
+    /// Attempts have failed on this side.
+    pause: Option<Pause>,
+    /// Why nothing is sent, and since when, as it was said last.
+    held: Option<(HoldReason, Millis)>,
     health: Health,
     /// Of what the registrar has told of its health.
     seq: u64,
@@ -92,8 +119,9 @@ impl Endpoints {
         (known.project, known.endpoint_id) = (told.project, told.endpoint_id);
         match told.what {
             What::Defined { version, body } if version > known.version || known.version == 0 => {
-                let read = body.and_then(|body| definition::endpoint(&body.value(), None, Target::Trusted).ok());
-                let defined = read.map(|read| {
+                let read = body.map(|body| definition::endpoint(&body.value(), None, Target::Trusted));
+                known.is_unreadable = matches!(read, Some(Err(_)));
+                let defined = read.and_then(Result::ok).map(|read| {
                     Arc::new(open(&self.key, (&known.project, &known.endpoint_id), read.endpoint, version))
                 });
                 let on = |defined: &Option<Arc<Defined>>| defined.as_ref().is_some_and(|d| d.endpoint.is_enabled());
@@ -107,6 +135,7 @@ impl Endpoints {
                     known.pace = Pace::default();
                 }
                 (known.version, known.defined, known.ending) = (version, defined, None);
+                known.pause = None;
                 self.changed = true;
             }
             What::Fares { seq, by, health } if seq > known.seq => {
@@ -134,6 +163,30 @@ impl Endpoints {
         self.known.get(&line).map_or(0, |known| known.health.resumed_at)
     }
 
+    /// Whether there is a definition that this version cannot read.
+    pub fn is_unreadable(&self, line: u64) -> bool {
+        self.known.get(&line).is_some_and(|known| known.is_unreadable)
+    }
+
+    /// An attempt has failed on this side of the wire; gives when another one
+    /// finds out whether that is mended.
+    pub fn pause(&mut self, line: u64, reason: HoldReason, now: Millis) -> Millis {
+        let Some(known) = self.known.get_mut(&line) else { return now.saturating_add(MINUTE) };
+        let pause = Pause::after(known.pause, reason, now);
+        known.pause = Some(pause);
+        self.changed = true;
+        pause.until
+    }
+
+    /// An attempt has reached the receiver, or failed at its side.
+    pub fn resume(&mut self, line: u64) {
+        if let Some(known) = self.known.get_mut(&line)
+            && known.pause.take().is_some()
+        {
+            self.changed = true;
+        }
+    }
+
     /// Whether a line takes another attempt; `share` of its bounds is this
     /// process's.
     pub fn ready(&mut self, line: u64, under_way: u32, share: f64, now: Millis) -> Ready {
@@ -141,6 +194,16 @@ impl Endpoints {
             // Nothing is known of it, or it is a line of tests.
             return if under_way < TESTS_AT_ONCE { Ready::Now } else { Ready::Later };
         };
+        known.forget_impossible_hold(now);
+        match known.hold(now) {
+            Some(Hold::Definition) => return Ready::Later,
+            // A secret that has been replaced stops counting.
+            Some(Hold::Secret(until)) => return until.map_or(Ready::Later, Ready::At),
+            Some(Hold::Pause(pause)) if now < pause.until => return Ready::At(pause.until),
+            Some(Hold::Pause(_)) if under_way > 0 => return Ready::Later,
+            Some(Hold::Pause(_)) => {}
+            None => self.changed |= known.held.is_some(),
+        }
         let Some(defined) = known.defined.as_ref().map(|defined| &defined.endpoint).filter(|e| e.is_enabled()) else {
             // It is cancelled at once, whatever still hangs there.
             return Ready::Now;
@@ -179,7 +242,8 @@ impl Endpoints {
 
     /// Whether nothing is sent there for now: little of it is worth being in memory.
     pub fn is_held(&self, line: u64) -> bool {
-        self.known.get(&line).is_some_and(|known| known.ending.is_some() || known.health.state == State::Open)
+        let Some(known) = self.known.get(&line) else { return false };
+        known.ending.is_some() || known.held.is_some() || known.health.state == State::Open
     }
 
     /// Other processes know better from now on.
@@ -254,7 +318,16 @@ impl Endpoints {
             let (health, by) = (known.health.clone(), self.by.clone());
             let (state, reason) = (health.state.name(), health.reason.map(|reason| reason.name()));
             if moved {
-                tracing::info!(project, endpoint_id, state, reason, "how an endpoint fares has changed");
+                match known.health.state {
+                    State::Open => tracing::warn!(
+                        project,
+                        endpoint_id,
+                        state,
+                        reason,
+                        "nothing is sent to an endpoint for now: see its newest attempts, and whether it runs"
+                    ),
+                    _ => tracing::info!(project, endpoint_id, state, reason, "how an endpoint fares has changed"),
+                }
                 crate::metrics::get().delivery_transitions.with_label_values(&[state]).inc();
             }
             all.push((line, key, Internal::Fares(Fares { project, endpoint_id, health, by, told_at: now, seq: None })));
@@ -262,44 +335,124 @@ impl Endpoints {
         all
     }
 
-    /// How many endpoints there are in each state, if that may have changed.
-    pub fn count(&mut self) -> Option<HashMap<&'static str, i64>> {
+    /// How many endpoints there are in each state, and which are held, if that
+    /// may have changed.
+    pub fn census(&mut self, now: Millis) -> Option<(HashMap<&'static str, i64>, Vec<Held>)> {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
         let mut counts: HashMap<&'static str, i64> = State::ALL.iter().map(|state| (state.name(), 0)).collect();
         counts.insert("disabled", 0);
-        for known in self.known.values() {
-            let Some(defined) = &known.defined else { continue };
-            let state = if defined.endpoint.is_enabled() { known.health.state.name() } else { "disabled" };
+        let mut held = Vec::new();
+        for known in self.known.values_mut() {
+            known.say_hold(now);
+            if let Some((reason, since)) = known.held {
+                let (project, endpoint_id) = (known.project.clone(), known.endpoint_id.clone());
+                held.push(Held { project, endpoint_id, reason, since });
+            }
+            let enabled = known.defined.as_ref().map(|defined| defined.endpoint.is_enabled());
+            let state = match (known.held, enabled) {
+                (Some(_), _) => State::Open.name(),
+                (None, Some(true)) => known.health.state.name(),
+                (None, Some(false)) => "disabled",
+                (None, None) => continue,
+            };
             *counts.entry(state).or_default() += 1;
         }
-        Some(counts)
+        Some((counts, held))
+    }
+}
+
+/// What keeps an endpoint from being sent to, beside its health.
+enum Hold {
+    Definition,
+    /// Until the secret that cannot be read would have ended, if it does.
+    Secret(Option<Millis>),
+    Pause(Pause),
+}
+
+impl Known {
+    fn hold(&self, now: Millis) -> Option<Hold> {
+        if self.is_unreadable {
+            return Some(Hold::Definition);
+        }
+        let defined = self.defined.as_ref().filter(|defined| defined.endpoint.is_enabled())?;
+        if defined.fault(now).is_some() {
+            let ends = defined.previous.iter().map(|(until, _)| *until).filter(|until| *until > now);
+            return Some(Hold::Secret(ends.min()));
+        }
+        self.pause.map(Hold::Pause)
+    }
+
+    fn hold_reason(&self, now: Millis) -> Option<HoldReason> {
+        match self.hold(now)? {
+            Hold::Definition => Some(HoldReason::DefinitionUnreadable),
+            Hold::Secret(_) => self.defined.as_ref()?.fault(now),
+            Hold::Pause(pause) => Some(pause.reason),
+        }
+    }
+
+    /// Says that it is held, or not any more; once for each reason.
+    fn say_hold(&mut self, now: Millis) {
+        let reason = self.hold_reason(now);
+        if reason == self.held.map(|(reason, _)| reason) {
+            return;
+        }
+        let (project, endpoint_id) = (&self.project, &self.endpoint_id);
+        match reason {
+            Some(reason) => {
+                let (name, advice) = (reason.name(), reason.advice());
+                tracing::warn!(
+                    project,
+                    endpoint_id,
+                    reason = name,
+                    advice,
+                    "nothing can be sent to an endpoint: its deliveries wait"
+                );
+            }
+            None => tracing::info!(project, endpoint_id, "an endpoint's deliveries go on"),
+        }
+        self.held = reason.map(|reason| (reason, now));
+    }
+
+    /// No pause is longer than a day: one that ends later was written under a
+    /// clock that was ahead.
+    fn forget_impossible_hold(&mut self, now: Millis) {
+        if self.health.until.is_some_and(|until| until > now.saturating_add(LONGEST_HOLD)) {
+            self.health.until = Some(now);
+        }
     }
 }
 
 fn open(key: &ClusterKey, (project, endpoint_id): (&str, &str), endpoint: Endpoint, version: u64) -> Defined {
-    let opened = |sealed: &SealedSecret| key.open(project, endpoint_id, sealed).map_err(|_| "secret_unreadable");
-    let current = endpoint.secret.as_ref().ok_or("secret_missing").and_then(opened);
-    let previous = &endpoint.previous_secrets;
-    let keys = current.and_then(|current| {
-        let previous = previous.iter().map(|before| opened(&before.secret)).collect::<Result<_, _>>()?;
-        Ok(Keys { current, previous })
+    let opened = |sealed: &SealedSecret| key.open(project, endpoint_id, sealed);
+    let secret = |sealed: &SealedSecret| opened(sealed).map_err(|_| HoldReason::SecretUnreadable);
+    let current = endpoint.secret.as_ref().ok_or(HoldReason::SecretMissing).and_then(secret);
+    let current = current.and_then(|secret| match profile::check_secret(endpoint.profile, &secret) {
+        Ok(()) => Ok(secret),
+        Err(_) => Err(HoldReason::SecretUnusable),
     });
+    // One of another profile's form has nothing to sign with, and holds nothing.
+    let of_form = |secret: &Result<String, _>| match secret {
+        Ok(secret) => profile::check_secret(endpoint.profile, secret).is_ok(),
+        Err(_) => true,
+    };
+    let previous = endpoint.previous_secrets.iter().map(|before| (before.until_ms, secret(&before.secret)));
+    let previous = previous.filter(|(_, secret)| of_form(secret)).collect();
     let header = |(name, text): (&String, &HeaderText)| {
         let text = match text {
             HeaderText::Clear(text) => Ok(text.clone()),
             HeaderText::Sealed(sealed) => key.open(project, &seal::header_of(endpoint_id, name), sealed),
         };
-        text.map(|text| (name.clone(), text)).map_err(|_| "secret_unreadable")
+        text.map(|text| (name.clone(), text)).map_err(|_| HoldReason::SecretUnreadable)
     };
     let headers: Result<BTreeMap<_, _>, _> = endpoint.headers.iter().map(header).collect();
-    let (keys, headers) = match headers {
-        Ok(headers) => (keys, headers),
+    let (current, headers) = match headers {
+        Ok(headers) => (current, headers),
         // Without its token a message would be refused, or worse, be taken.
-        Err(why) => (keys.and(Err(why)), BTreeMap::new()),
+        Err(reason) => (current.and(Err(reason)), BTreeMap::new()),
     };
-    let client_key = endpoint.tls.as_ref().and_then(|tls| tls.client_key.as_ref()).and_then(|k| opened(k).ok());
-    let previous_until = previous.iter().map(|before| before.until_ms).collect();
-    Defined { endpoint, version, keys, previous_until, client_key, headers }
+    let client_key = endpoint.tls.as_ref().and_then(|tls| tls.client_key.as_ref());
+    let client_key = client_key.map(|sealed| opened(sealed).map_err(|_| HoldReason::ClientKeyUnreadable)).transpose();
+    Defined { endpoint, version, current, previous, client_key, headers }
 }

@@ -1,7 +1,7 @@
 //! What waits here, as records that make it wait in another log.
 
 use super::fold::{Error, Fold, Phase, Row};
-use super::records::{self, Write};
+use super::records::{self, NextAttempt, Write};
 use crate::domain::id;
 use crate::domain::time::Millis;
 use crate::log::{At, New};
@@ -28,12 +28,15 @@ pub fn records(row: &Row, partitions: u32, now: Millis) -> Vec<Write> {
     let id = row.delivery.delivery_id.clone();
     let delivery = records::keyed((Topic::Deliveries, partition), row, id, output::encode(&deliver));
     let first = row.first_started_at.unwrap_or(row.due_at);
+    let waits = |due_at: Millis| {
+        let (attempt, uncounted) = (row.attempt, row.uncounted);
+        let next = NextAttempt { attempt, uncounted, due_at, first_started_at: first, wait: due_at - now };
+        records::retry(partition, row, next)
+    };
     let stands = match &row.phase {
         Phase::Due if row.attempt == 0 => None,
-        Phase::Due => Some(records::retry(partition, row, (row.attempt, row.due_at, first, row.due_at - now))),
-        Phase::RetryOwed { next_due_at } => {
-            Some(records::retry(partition, row, (row.attempt, *next_due_at, first, next_due_at - now)))
-        }
+        Phase::Due => Some(waits(row.due_at)),
+        Phase::RetryOwed { next_due_at } => Some(waits(*next_due_at)),
         Phase::DeadOwed { reason, died_at } => Some(records::dead(partition, row, row.attempt, reason, *died_at)),
         Phase::CancelOwed { reason } => Some(records::cancelled(partition, row, reason, now)),
     };

@@ -4,24 +4,31 @@
 
 mod erasure;
 mod index;
+mod input;
+mod read;
+mod row;
 mod told;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub use index::{Due, before, due_id, line, split};
+pub use row::{Phase, Row};
 pub use told::{Told, What};
 
 use super::records::{self, Write};
 use crate::domain::message::Delivery;
-use crate::domain::time::{DAY, Millis};
+use crate::domain::time::{DAY, MINUTE, Millis};
 use crate::log::{self, At, Bounds, Log, Reader};
 use crate::store::{self, Batch, Family, Store, keys};
 use crate::thread::Bell;
-use crate::wire::output::{AttemptRecord, DeadRecord, DeliveryRecord, Ended, RetryRecord, SOURCE_HEADER, Source};
+use crate::wire::output::{AttemptRecord, DeliveryRecord, Ended, RetryRecord, SOURCE_HEADER, Source};
 use crate::wire::topic::Topic;
+use erasure::Erased;
 use index::{done_key, due_key};
+use input::FoldInput;
 
 /// What is folded, in this order in every round: what an attempt did is known
 /// before what comes of it.
@@ -29,42 +36,19 @@ const TOPICS: [Topic; 6] =
     [Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d, Topic::Dead];
 
 const POSITIONS: &[u8] = b"positions";
-/// Of the store; another one is refused, never reinterpreted.
+/// Of the store; a later one is refused, never reinterpreted.
 const FORMAT: u32 = 2;
 const ROUND_BYTES: usize = 256 << 10;
 /// Entries of the due index read at a time, at most.
 const EACH_AT_A_TIME: usize = 512;
-/// How long the end of a delivery is remembered, to know a copy of it.
+/// How long the end of a delivery is remembered, to know a copy of it; and where
+/// there are more than so many.
 const DONE_REMEMBERED: Millis = 30 * DAY;
-
-/// Where a delivery stands that has not ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Row {
-    pub delivery: Delivery,
-    /// Attempts done.
-    pub attempt: u32,
-    pub due_at: Millis,
-    /// Where it stands in `deliveries`: what is due at the same time goes in
-    /// that order. Zero once it is a retry.
-    pub place: u64,
-    /// Header `source` of its record: the journal record behind it.
-    pub source: String,
-    /// Start of the first attempt, once there was one.
-    pub first_started_at: Option<Millis>,
-    pub phase: Phase,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Phase {
-    /// In the due index.
-    Due,
-    /// The attempt is on record; its retry record is not yet.
-    RetryOwed { next_due_at: Millis },
-    /// The end is on record; the record in `dead` is not yet.
-    DeadOwed { reason: String, died_at: Millis },
-    /// It is not to be sent any more; the record of that is not yet written.
-    CancelOwed { reason: String },
-}
+const DONE_MANY: u64 = 5_000_000;
+const DONE_REMEMBERED_OF_MANY: Millis = 7 * DAY;
+const PRUNE_EVERY: Duration = Duration::from_secs(86_400);
+/// The longest that a retry policy lets anything wait, and a minute for the attempt itself.
+const LONGEST_WAIT: Millis = DAY + MINUTE;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Positions {
@@ -75,6 +59,9 @@ pub struct Positions {
     pub incarnation: String,
     /// Next offset by the topic's name.
     pub next: BTreeMap<String, u64>,
+    /// The largest time that the records have told, in milliseconds.
+    #[serde(default)]
+    pub now: Millis,
 }
 
 /// What a round has brought.
@@ -125,7 +112,7 @@ pub struct Fold {
     pub rejects: Vec<Write>,
     pub open: u64,
     pub retrying: u64,
-    pruned_day: i64,
+    pruned_at: Option<Instant>,
 }
 
 /// What one round is about to write: later records of it see earlier ones.
@@ -135,6 +122,8 @@ struct Round {
     done: BTreeMap<Vec<u8>, ()>,
     batch: Batch,
     heard: Vec<Heard>,
+    /// Whose deliveries are to be cancelled; one look at the store finds them all.
+    erasures: BTreeMap<(String, String), Erased>,
 }
 
 impl Fold {
@@ -146,12 +135,18 @@ impl Fold {
             format: FORMAT,
             incarnation: incarnation.clone(),
             next: BTreeMap::new(),
+            now: 0,
         });
-        if positions.format != FORMAT {
-            let found = positions.format;
+        let (found, own) = (positions.format, env!("CARGO_PKG_VERSION"));
+        if found > FORMAT {
             return Err(Error::Refused(format!(
-                "the delivery's state is of format {found}; this version reads {FORMAT}"
+                "the delivery's state is of format {found}, made by a later version; version {own} reads up to \
+                 {FORMAT}: serve it with the later version"
             )));
+        }
+        // Never released; all of it is in the topics.
+        if found < FORMAT {
+            return Err(Error::Damaged(format!("the delivery's state is of format {found}")));
         }
         if positions.incarnation != incarnation {
             return Err(Error::Refused("the delivery's state belongs to another log".into()));
@@ -177,10 +172,20 @@ impl Fold {
             rejects: Vec::new(),
             open: 0,
             retrying: 0,
-            pruned_day: 0,
+            pruned_at: None,
         };
         fold.load()?;
         Ok(fold)
+    }
+
+    /// The largest time that the topics have told: nothing is earlier.
+    pub fn time(&self) -> Millis {
+        self.positions.now
+    }
+
+    /// How many ends are remembered, about.
+    pub fn done(&self) -> u64 {
+        self.store.estimated_keys(Family::Done)
     }
 
     /// The next offset of topic `deliveries`.
@@ -196,16 +201,6 @@ impl Fold {
     /// Where the fold stands in its topics.
     pub fn positions(&self) -> Vec<(At, u64)> {
         TOPICS.iter().map(|topic| (At { topic: *topic, partition: self.partition }, self.position(*topic))).collect()
-    }
-
-    /// Where a stored fold stands.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn stored_positions(store: &Store) -> Result<Option<Positions>, Error> {
-        let stored = store.get(Family::Meta, POSITIONS)?;
-        let unreadable = |e: serde_json::Error| Error::Refused(format!("the delivery's positions are unreadable: {e}"));
-        stored.map(|bytes| serde_json::from_slice(&bytes).map_err(unreadable)).transpose()
     }
 
     /// Reads everything that the topics hold now, before anything is sent.
@@ -252,13 +247,7 @@ impl Fold {
             let (key, version) = told.key();
             self.versions.insert(key, version);
         }
-        let (mut open, mut retrying) = (0, 0);
-        self.each_row(|row| {
-            open += 1;
-            retrying += u64::from(row.attempt > 0);
-        })?;
-        (self.open, self.retrying) = (open, retrying);
-        Ok(())
+        self.count()
     }
 
     /// Reads on; gives what became due or changed, or `None` when nothing has
@@ -287,7 +276,7 @@ impl Fold {
     fn write(&mut self, mut round: Round) -> Result<Vec<Heard>, Error> {
         for (id, row) in round.rows {
             match row {
-                Some(row) => round.batch.put(Family::Waiting, id, postcard::to_stdvec(&row).expect("a row serialises")),
+                Some(row) => round.batch.put(Family::Waiting, id, row.encode()),
                 None => round.batch.delete(Family::Waiting, id),
             }
         }
@@ -305,44 +294,44 @@ impl Fold {
     fn take_all(&mut self, topic: Topic, records: &[log::Record], round: &mut Round) -> Result<usize, Error> {
         for record in records {
             self.positions.next.insert(topic.name().to_owned(), record.offset + 1);
-            match self.take(topic, record, round) {
-                Err(Error::Refused(detail)) => {
-                    self.rejects.push(records::reject(At { topic, partition: self.partition }, record, &detail));
+            self.positions.now = self.positions.now.max(record.appended_at);
+            match FoldInput::decode(topic, record) {
+                Ok(input) => self.take(input, record, round)?,
+                Err(error) => {
+                    let at = At { topic, partition: self.partition };
+                    self.rejects.push(records::reject(at, record, &error.to_string()));
                 }
-                taken => taken?,
             }
         }
+        self.cancel_erased(round)?;
         Ok(records.len())
     }
 
-    fn take(&mut self, topic: Topic, record: &log::Record, round: &mut Round) -> Result<(), Error> {
-        let value = record.value.as_deref().unwrap_or_default();
-        let unreadable = |e: serde_json::Error| Error::Refused(e.to_string());
-        match topic {
-            Topic::Deliveries => match serde_json::from_slice(value).map_err(unreadable)? {
-                DeliveryRecord::Deliver(delivery) => self.deliver(*delivery, record, round),
-                DeliveryRecord::CancelUser { project, user_id } => {
-                    let erased = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
-                    self.cancel_user((&project, &user_id), erased, round)
-                }
-                DeliveryRecord::Endpoint { project, endpoint_id, version, body } => {
-                    self.told(Told { project, endpoint_id, what: What::Defined { version, body } }, round);
-                    Ok(())
-                }
-                DeliveryRecord::Health { project, endpoint_id, seq, by, health } => {
-                    self.told(Told { project, endpoint_id, what: What::Fares { seq, by, health } }, round);
-                    Ok(())
-                }
-            },
-            Topic::Attempts => self.attempted(&serde_json::from_slice(value).map_err(unreadable)?, round),
-            Topic::Dead => {
-                let dead: DeadRecord = serde_json::from_slice(value).map_err(unreadable)?;
+    /// What fails here is never the record's fault.
+    fn take(&mut self, input: FoldInput, record: &log::Record, round: &mut Round) -> Result<(), Error> {
+        match input {
+            FoldInput::Deliveries(DeliveryRecord::Deliver(delivery)) => self.deliver(*delivery, record, round),
+            FoldInput::Deliveries(DeliveryRecord::CancelUser { project, user_id }) => {
+                let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
+                round.erase((project, user_id), source);
+                Ok(())
+            }
+            FoldInput::Deliveries(DeliveryRecord::Endpoint { project, endpoint_id, version, body }) => {
+                self.told(Told { project, endpoint_id, what: What::Defined { version, body } }, round);
+                Ok(())
+            }
+            FoldInput::Deliveries(DeliveryRecord::Health { project, endpoint_id, seq, by, health }) => {
+                self.told(Told { project, endpoint_id, what: What::Fares { seq, by, health } }, round);
+                Ok(())
+            }
+            FoldInput::Attempt(attempt) => self.attempted(&attempt, round),
+            FoldInput::Dead(dead) => {
                 if let Some(row) = self.row(&dead.delivery.delivery_id, round)? {
                     self.end(&row, round);
                 }
                 Ok(())
             }
-            _ => self.waits(serde_json::from_slice(value).map_err(unreadable)?, round),
+            FoldInput::Retry(retry) => self.waits(retry, round),
         }
     }
 
@@ -358,36 +347,37 @@ impl Fold {
         round.heard.push(Heard::Endpoint(told));
     }
 
-    /// Everything that is known of endpoints.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn endpoints(&self) -> Result<Vec<Told>, Error> {
-        let mut all = Vec::new();
-        self.store.each(Family::Endpoints, |_, value| {
-            let unreadable = |e: serde_json::Error| Error::Refused(format!("an endpoint is unreadable: {e}"));
-            all.push(serde_json::from_slice(&value).map_err(unreadable)?);
-            Ok::<_, Error>(())
-        })?;
-        Ok(all)
-    }
-
     fn deliver(&mut self, delivery: Delivery, record: &log::Record, round: &mut Round) -> Result<(), Error> {
         let known = self.row(&delivery.delivery_id, round)?.is_some() || self.is_done(&delivery, round)?;
         if known {
             return Ok(());
         }
         self.open += 1;
-        let due_at = delivery.due_at();
+        // Nothing is made in the future: its own date may be of a clock that was ahead.
+        let due_at = match delivery.not_before {
+            Some(_) => delivery.due_at(),
+            None => delivery.created_at.min(record.appended_at),
+        };
         let source = record.header(SOURCE_HEADER).map(|s| String::from_utf8_lossy(s).into_owned()).unwrap_or_default();
         let place = record.offset;
-        let row = Row { delivery, attempt: 0, due_at, place, source, first_started_at: None, phase: Phase::Due };
+        let row = Row {
+            delivery,
+            attempt: 0,
+            due_at,
+            place,
+            source,
+            first_started_at: None,
+            phase: Phase::Due,
+            uncounted: 0,
+        };
         self.put_due(row, round);
         Ok(())
     }
 
     fn attempted(&mut self, attempt: &AttemptRecord, round: &mut Round) -> Result<(), Error> {
         let Some(mut row) = self.row(&attempt.delivery_id, round)? else { return Ok(()) };
+        let ended_at = attempt.started_at.saturating_add(attempt.duration_ms as i64);
+        self.positions.now = self.positions.now.max(ended_at);
         let already_over = !matches!(row.phase, Phase::Due);
         // Of an owner that had been replaced: it knew less.
         if attempt.ended == Some(Ended::Cancelled) && attempt.attempt.max(attempt.attempts_before) < row.attempt {
@@ -400,13 +390,11 @@ impl Fold {
         self.retrying += u64::from(row.attempt == 0 && attempt.ended.is_none());
         let had_retried = row.attempt > 0;
         row.attempt = row.attempt.max(attempt.attempt);
+        row.uncounted = row.uncounted.max(attempt.uncounted);
         row.first_started_at = Some(attempt.first_started_at);
         match attempt.ended {
             Some(Ended::Dead) => {
-                row.phase = Phase::DeadOwed {
-                    reason: attempt.reason.clone().unwrap_or_default(),
-                    died_at: attempt.started_at.saturating_add(attempt.duration_ms as i64),
-                };
+                row.phase = Phase::DeadOwed { reason: attempt.reason.clone().unwrap_or_default(), died_at: ended_at };
                 round.rows.insert(attempt.delivery_id.clone(), Some(row));
             }
             Some(Ended::Delivered | Ended::Cancelled) => {
@@ -444,6 +432,7 @@ impl Fold {
             source: retry.source,
             first_started_at: Some(retry.first_started_at),
             phase: Phase::Due,
+            uncounted: retry.uncounted,
             delivery: *retry.delivery,
         };
         self.put_due(row, round);
@@ -477,109 +466,53 @@ impl Fold {
         Ok(round.done.contains_key(&key) || self.store.get(Family::Done, &key)?.is_some())
     }
 
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn find(&self, delivery_id: &str) -> Result<Option<Row>, Error> {
-        let bytes = self.store.get(Family::Waiting, delivery_id.as_bytes())?;
-        bytes.map(|b| decode(&b)).transpose()
-    }
-
-    /// Every line of the due index, with the time that its first is due.
+    /// Makes due what is due later than it can be: nothing waits longer than a day
+    /// for its next attempt, and nothing at all for its first unless it says so.
+    /// A clock that was ahead has written that. Gives how many there were.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub fn lines(&self) -> Result<Vec<(u64, Millis)>, Error> {
-        let mut lines = Vec::new();
-        let mut from = Vec::new();
-        while let Some((key, _)) = self.store.ascending(Family::Due, &from, 1)?.first() {
-            let (line, due_at) = split(key);
-            lines.push((line, due_at));
-            let Some(next) = line.checked_add(1) else { break };
-            from = next.to_be_bytes().to_vec();
-        }
-        Ok(lines)
-    }
-
-    /// What of a line of the due index lies behind `after` and is due by `until`;
-    /// and when the next one behind that is due.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn due(
-        &self,
-        line: u64,
-        after: &[u8],
-        until: Millis,
-        limit: usize,
-    ) -> Result<(Vec<Due>, Option<Millis>), Error> {
-        let mut from = if after.is_empty() { line.to_be_bytes().to_vec() } else { [after, &[0]].concat() };
-        let mut found = Vec::new();
-        // Most lines hold little that is due, and another line is behind it.
-        let mut at_a_time = 8;
-        loop {
-            let entries = self.store.ascending(Family::Due, &from, at_a_time)?;
-            let last = entries.len() < at_a_time;
-            for (key, value) in entries {
-                let (of, at) = split(&key);
-                if of != line {
-                    return Ok((found, None));
-                }
-                if at > until || found.len() == limit {
-                    return Ok((found, Some(at)));
-                }
-                from = [key.as_slice(), &[0]].concat();
-                found.push(Due::of(key, &value));
+    /// When the store cannot be read or written.
+    pub fn pull_in(&mut self, now: Millis) -> Result<usize, Error> {
+        let latest = now.saturating_add(LONGEST_WAIT);
+        let mut late = Vec::new();
+        self.store.each(Family::Due, |key, value| {
+            let due = Due::decode(key, &value)?;
+            if split(&due.key).1 > latest {
+                late.push(due.key);
             }
-            if last {
-                return Ok((found, None));
-            }
-            at_a_time = (at_a_time * 4).min(EACH_AT_A_TIME);
-        }
-    }
-
-    /// Rows whose next record a crash has swallowed.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn owed(&self) -> Result<Vec<Row>, Error> {
-        let mut owed = Vec::new();
-        self.each_row(|row| {
-            if row.phase != Phase::Due {
-                owed.push(row);
-            }
+            Ok::<_, Error>(())
         })?;
-        Ok(owed)
+        let (mut round, mut count) = (Round::default(), 0);
+        for key in &late {
+            let row = self.find(&due_id(key))?.filter(|row| row.attempt > 0 || row.delivery.not_before.is_none());
+            let Some(row) = row else { continue };
+            count += 1;
+            round.batch.delete(Family::Due, key.clone());
+            self.put_due(Row { due_at: now, ..row }, &mut round);
+            if round.rows.len() >= EACH_AT_A_TIME {
+                self.write(std::mem::take(&mut round))?;
+            }
+        }
+        self.write(round)?;
+        Ok(count)
     }
 
-    /// Hands every delivery that has not ended to `each`.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn each_row(&self, mut each: impl FnMut(Row)) -> Result<(), Error> {
-        self.store.each(Family::Waiting, |_, value| {
-            each(decode(&value)?);
-            Ok(())
-        })
-    }
-
-    /// Forgets ends that are old; cheap, at most once a day.
+    /// Forgets ends that are old; cheap, at most once a day of time that has
+    /// really passed: a clock that jumps ahead takes nothing away.
     ///
     /// # Errors
     /// When the store cannot be written.
     pub fn prune(&mut self, now: Millis) -> Result<(), Error> {
-        let day = (now - DONE_REMEMBERED).div_euclid(DAY);
-        if day > self.pruned_day {
-            let mut batch = Batch::default();
-            batch.delete_range(Family::Done, keys::timed(0, &[]), keys::timed(day, &[]));
-            self.store.write(batch)?;
-            self.pruned_day = day;
+        if self.pruned_at.is_some_and(|at| at.elapsed() < PRUNE_EVERY) {
+            return Ok(());
         }
-        Ok(())
+        self.pruned_at = Some(Instant::now());
+        let remembered = if self.done() > DONE_MANY { DONE_REMEMBERED_OF_MANY } else { DONE_REMEMBERED };
+        let day = (now - remembered).div_euclid(DAY);
+        let mut batch = Batch::default();
+        batch.delete_range(Family::Done, keys::timed(0, &[]), keys::timed(day, &[]));
+        Ok(self.store.write(batch)?)
     }
-}
-
-fn decode(bytes: &[u8]) -> Result<Row, Error> {
-    postcard::from_bytes(bytes).map_err(|e| Error::Refused(format!("a waiting delivery is unreadable: {e}")))
 }
 
 #[cfg(test)]

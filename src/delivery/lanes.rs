@@ -9,6 +9,8 @@ use crate::domain::time::Millis;
 
 /// How far behind a busy lane a free one is looked for.
 const LOOK_AHEAD: usize = 256;
+/// An item, a copy of its id in a set, and what allocations take besides.
+const ITEM_BYTES: usize = size_of::<Item>() + size_of::<String>() + 48;
 
 /// A delivery whose time has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,13 @@ pub struct Item {
     pub line: u64,
     /// Hash of endpoint and user.
     pub lane: u64,
+}
+
+impl Item {
+    /// What it takes in memory, here and where its id is known.
+    pub fn len_bytes(&self) -> usize {
+        ITEM_BYTES + 2 * self.delivery_id.len()
+    }
 }
 
 /// Whether an endpoint takes another attempt.
@@ -60,7 +69,7 @@ pub struct Lanes {
     /// Whether retries are asked first this time.
     flip: bool,
     busy: HashSet<u64>,
-    queued: usize,
+    queued_bytes: usize,
     under_way: u32,
     retries_under_way: u32,
     slots: u32,
@@ -74,7 +83,7 @@ impl Lanes {
             wakes: BTreeSet::new(),
             flip: false,
             busy: HashSet::new(),
-            queued: 0,
+            queued_bytes: 0,
             under_way: 0,
             retries_under_way: 0,
             slots: slots.max(2),
@@ -85,9 +94,9 @@ impl Lanes {
         let (line, class) = (item.line, class(&item));
         // They come nearly in order, of several partitions.
         let items = &mut self.queues.entry(line).or_default().items[class];
+        self.queued_bytes += item.len_bytes();
         let place = items.iter().rposition(|before| before.due_at <= item.due_at).map_or(0, |at| at + 1);
         items.insert(place, item);
-        self.queued += 1;
         self.enter(line, class);
     }
 
@@ -141,7 +150,7 @@ impl Lanes {
             let Some(item) = take(&mut queue.items[class], class, &self.busy) else { continue };
             queue.under_way += 1;
             self.under_way += 1;
-            self.queued -= 1;
+            self.queued_bytes -= item.len_bytes();
             if item.first {
                 self.busy.insert(item.lane);
             } else {
@@ -184,7 +193,8 @@ impl Lanes {
                 queue.in_turn[class]
             });
         }
-        self.queued = self.queues.values().map(Queue::len).sum();
+        let items = self.queues.values().flat_map(|queue| queue.items.iter().flatten());
+        self.queued_bytes = items.map(Item::len_bytes).sum();
     }
 
     pub fn queued_ids(&self) -> HashSet<String> {
@@ -192,8 +202,9 @@ impl Lanes {
         items.map(|item| item.delivery_id.clone()).collect()
     }
 
-    pub fn queued(&self) -> usize {
-        self.queued
+    /// What everything queued takes in memory.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
     }
 
     pub fn queued_of(&self, line: u64) -> usize {
@@ -266,7 +277,7 @@ mod tests {
         lanes.push(item(2, 9, 99, true));
         let went: Vec<Item> = std::iter::from_fn(|| lanes.next(0, most(2))).collect();
         assert_eq!(went.iter().map(|i| i.line).collect::<Vec<_>>(), [1, 2, 1]);
-        assert_eq!((lanes.queued(), lanes.under_way()), (3, 3));
+        assert_eq!((lanes.queued_ids().len(), lanes.under_way()), (3, 3));
         lanes.done(&went[0]);
         assert_eq!(lanes.next(0, most(2)).map(|i| i.line), Some(1), "there is room again");
     }
@@ -312,7 +323,7 @@ mod tests {
         let went = lanes.next(0, most(1)).unwrap();
         lanes.forget(0);
         lanes.done(&went);
-        assert_eq!((lanes.queued(), lanes.under_way(), lanes.next(0, most(1))), (0, 0, None));
+        assert_eq!((lanes.queued_ids().len(), lanes.under_way(), lanes.next(0, most(1))), (0, 0, None));
         lanes.push(item(1, 7, 7, true));
         let went = lanes.next(0, most(1)).unwrap();
         lanes.push(item(went.line, 9, 9, true));

@@ -22,16 +22,25 @@ pub fn attempt(partition: u32, row: &Row, record: &AttemptRecord) -> Write {
     keyed((Topic::Attempts, partition), row, id, output::encode(record))
 }
 
+/// When a delivery is tried again, and what is known by then.
+#[derive(Debug, Clone, Copy)]
+pub struct NextAttempt {
+    /// Attempts so far, and how many of them do not count.
+    pub attempt: u32,
+    pub uncounted: u32,
+    pub due_at: Millis,
+    pub first_started_at: Millis,
+    /// What of the wait is still ahead, in milliseconds.
+    pub wait: Millis,
+}
+
 /// The retry topic's record of a delivery that waits, by the wait still ahead.
-pub fn retry(
-    partition: u32,
-    row: &Row,
-    (attempt, due_at, first_started_at, wait): (u32, Millis, Millis, Millis),
-) -> Write {
+pub fn retry(partition: u32, row: &Row, next: NextAttempt) -> Write {
+    let NextAttempt { attempt, uncounted, due_at, first_started_at, wait } = next;
     let delivery = Box::new(row.delivery.clone());
     let id = format!("{}/{attempt}/waits", delivery.delivery_id);
     let source = row.source.clone();
-    let record = RetryRecord { delivery, attempt, due_at, first_started_at, source };
+    let record = RetryRecord { delivery, attempt, due_at, first_started_at, source, uncounted };
     keyed((Topic::for_wait(wait.max(SECOND)), partition), row, id, output::encode(&record))
 }
 
@@ -88,6 +97,7 @@ pub fn about(delivery: &Delivery) -> AttemptRecord {
         survey_id: delivery.survey_id.clone(),
         attempt: 0,
         attempts_before: 0,
+        uncounted: 0,
         started_at: 0,
         duration_ms: 0,
         http_status: None,

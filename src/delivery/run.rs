@@ -15,6 +15,7 @@ use super::attempt::Went;
 use super::endpoints::Endpoints;
 use super::fold::{Due, Error, Fold, Row};
 use super::lanes::{Item, Lanes};
+use super::time::MonotoneClock;
 use super::transport::{self, Outbox, Transport};
 use crate::actor::{self, Replies};
 use crate::clock::Clock;
@@ -26,8 +27,14 @@ use crate::wire::topic::Topic;
 use attempts::Closing;
 use parts::{Command, Part};
 
-/// How long attempts under way may take to finish when the process stops.
-const LAST_DRAIN: Duration = Duration::from_secs(20);
+/// How long attempts under way may take to finish when the process stops: with
+/// what the listeners take before it, less than half a minute.
+const LAST_DRAIN: Duration = Duration::from_secs(15);
+
+/// Turns between two looks at how much is remembered.
+const LOOKED_AT_EVERY: u64 = 256;
+/// What is known of a partition's part of a line takes about so much.
+const LINE_BYTES: usize = 192;
 
 /// Brings a partition's state here, and folds everything its topics hold.
 pub type Open = Arc<dyn Fn(u32, Arc<Bell>, Arc<actor::Status>) -> Result<Fold, Error> + Send + Sync>;
@@ -54,8 +61,20 @@ pub struct Delivery {
 /// Both ends of a queue that this loop reads and others fill.
 type Ends<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
 
+/// A delivery under way, or whose records are being written.
+struct Flight {
+    partition: u32,
+    /// What it holds in memory, about.
+    bytes: usize,
+    /// Its end is being written down.
+    ends: bool,
+    /// Its user was erased meanwhile.
+    is_cancelled: bool,
+}
+
 struct Loop {
     setup: Setup,
+    time: MonotoneClock,
     parts: BTreeMap<u32, Part>,
     endpoints: Endpoints,
     lanes: Lanes,
@@ -65,8 +84,11 @@ struct Loop {
     full: HashMap<u64, Vec<u32>>,
     /// Deliveries in the lanes, under way or closing.
     held: HashSet<String>,
-    /// Those under way or closing, by the partition.
-    flying: HashMap<String, u32>,
+    /// Those under way or closing.
+    flying: HashMap<String, Flight>,
+    flying_bytes: usize,
+    /// Has its turn, and waits for memory.
+    stalled: Option<Item>,
     /// Due again while the records of the attempt before are being written.
     deferred: HashMap<String, (u32, Due)>,
     transport: transport::Ready,
@@ -164,7 +186,8 @@ impl Loop {
     /// A loop with no partitions.
     fn new(setup: Setup, transport: Transport) -> Result<Loop, Error> {
         let bell = setup.status.bell.clone();
-        let transport = transport::Ready::new(transport, &setup.clock);
+        let time = MonotoneClock::new(setup.clock.clone());
+        let transport = transport::Ready::new(transport, &time);
         let transport = transport.map_err(|e| Error::Refused(format!("webhooks cannot be sent: {e}")))?;
         Ok(Loop {
             parts: BTreeMap::new(),
@@ -174,6 +197,9 @@ impl Loop {
             full: HashMap::new(),
             held: HashSet::new(),
             flying: HashMap::new(),
+            flying_bytes: 0,
+            stalled: None,
+            time,
             deferred: HashMap::new(),
             transport,
             went: mpsc::channel(),
@@ -198,13 +224,16 @@ impl Loop {
                 turns.wait(self.pause());
             }
         }
+        if let Some(item) = self.stalled.take() {
+            self.lanes.done(&item);
+        }
         // Attempts under way may finish; what they say is written down.
         let deadline = Instant::now() + LAST_DRAIN;
         while (self.lanes.under_way() > 0 || !self.closing.is_empty() || !self.refused.is_empty())
             && Instant::now() < deadline
         {
             self.finish();
-            self.tell_registrar(self.setup.clock.now());
+            self.tell_registrar(self.time.now());
             turns.wait(Duration::from_millis(20));
         }
         for partition in self.parts.keys() {
@@ -234,7 +263,7 @@ impl Loop {
                 Err(error) => self.fail(partition, &error),
             }
         }
-        let now = self.setup.clock.now();
+        let now = self.time.now();
         worked |= self.load(now);
         worked |= self.dispatch();
         self.tell_registrar(now);
@@ -243,7 +272,7 @@ impl Loop {
     }
 
     fn turn_part(&mut self, partition: u32) -> Result<bool, Error> {
-        let now = self.setup.clock.now();
+        let now = self.time.now();
         let part = self.parts.get_mut(&partition).expect("just listed");
         if part.releasing.is_some() {
             return Ok(self.let_go(partition));
@@ -279,7 +308,7 @@ impl Loop {
     }
 
     fn publish(&mut self, behind: bool) {
-        let now = self.setup.clock.now();
+        let now = self.time.now();
         let (mut open, mut retrying) = (0, 0);
         let mut positions = Vec::new();
         for fold in self.parts.values().filter_map(|part| part.fold.as_ref()) {
@@ -305,9 +334,26 @@ impl Loop {
         metrics.delivery_waiting.with_label_values(&["retry"]).set(retrying as i64);
         metrics.delivery_waiting.with_label_values(&["first"]).set(open.saturating_sub(retrying) as i64);
         metrics.delivery_inflight.set(i64::from(self.lanes.under_way()));
-        for (state, count) in self.endpoints.count().into_iter().flatten() {
-            metrics.delivery_endpoints.with_label_values(&[state]).set(count);
+        let memory_bytes = self.memory_bytes() as u64;
+        status.memory_bytes.store(memory_bytes, Ordering::Release);
+        metrics.memory_bytes.with_label_values(&["delivery"]).set(memory_bytes as i64);
+        if status.turn.load(Ordering::Acquire).is_multiple_of(LOOKED_AT_EVERY) {
+            let done: u64 = self.parts.values().filter_map(|part| part.fold.as_ref()).map(|fold| fold.done()).sum();
+            metrics.delivery_done_rows.set(done as i64);
         }
+        metrics.delivery_connections.set(self.transport.connections() as i64);
+        if let Some((counts, held)) = self.endpoints.census(now) {
+            for (state, count) in counts {
+                metrics.delivery_endpoints.with_label_values(&[state]).set(count);
+            }
+            status.set_held(held);
+        }
+    }
+
+    /// What waits in memory and what is under way, about.
+    fn memory_bytes(&self) -> usize {
+        let lines: usize = self.parts.values().map(|part| part.lines.len() * LINE_BYTES).sum();
+        self.lanes.queued_bytes() + self.flying_bytes + lines
     }
 
     fn pause(&self) -> Duration {
@@ -317,7 +363,7 @@ impl Loop {
         if !self.may_send() {
             return Duration::from_millis(100);
         }
-        let now = self.setup.clock.now();
+        let now = self.time.now();
         let next = [self.setup.status.next_due(), self.endpoints.next_tell()].into_iter().flatten().min();
         let due = next.map_or(i64::MAX, |due| due.saturating_sub(now));
         Duration::from_millis(due.clamp(1, 100).unsigned_abs())
@@ -336,3 +382,6 @@ pub const OWNED: Topic = Topic::Deliveries;
 pub fn reached(positions: &[(At, u64)], at: At, end: u64) -> bool {
     positions.iter().any(|(of, next)| *of == at && *next >= end)
 }
+
+#[cfg(test)]
+mod tests;

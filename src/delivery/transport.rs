@@ -11,7 +11,7 @@ use super::attempt::{Sender, WayOut, Went};
 use super::endpoints::Defined;
 use super::fold::Row;
 use super::lanes::Item;
-use crate::clock::Clock;
+use super::time::MonotoneClock;
 use crate::domain::message::Delivery;
 use crate::domain::time::Millis;
 use crate::thread::Bell;
@@ -27,7 +27,7 @@ pub enum Transport {
 /// A transport that is ready to send.
 pub(super) enum Ready {
     Http { sender: Sender, runtime: tokio::runtime::Handle },
-    Simulated { outbox: Outbox, clock: Clock },
+    Simulated { outbox: Outbox, time: MonotoneClock },
 }
 
 /// What the loop hears of an attempt that is over.
@@ -36,11 +36,20 @@ pub(super) type Ended = (Item, Row, Went);
 impl Ready {
     /// # Errors
     /// When TLS or the resolver cannot be set up.
-    pub fn new(transport: Transport, clock: &Clock) -> Result<Ready, String> {
+    pub fn new(transport: Transport, time: &MonotoneClock) -> Result<Ready, String> {
+        let time = time.clone();
         Ok(match transport {
-            Transport::Http { egress, runtime } => Ready::Http { sender: Sender::new(egress, clock.clone())?, runtime },
-            Transport::Simulated(outbox) => Ready::Simulated { outbox, clock: clock.clone() },
+            Transport::Http { egress, runtime } => Ready::Http { sender: Sender::new(egress, time)?, runtime },
+            Transport::Simulated(outbox) => Ready::Simulated { outbox, time },
         })
+    }
+
+    /// Connections to receivers, in use or idle.
+    pub fn connections(&self) -> usize {
+        match self {
+            Ready::Http { sender, .. } => sender.connections(),
+            Ready::Simulated { .. } => 0,
+        }
     }
 
     /// Whether a simulation steps everything itself: nothing may have a thread.
@@ -66,9 +75,9 @@ impl Ready {
                     bell.ring();
                 });
             }
-            Ready::Simulated { outbox, clock } => {
+            Ready::Simulated { outbox, time } => {
                 let body = profile::body(&row.delivery, &defined.endpoint);
-                let started_at = clock.now();
+                let started_at = time.now();
                 let attempt = SimulatedAttempt { item, row, defined, body, started_at, ended, bell };
                 outbox.attempts.lock().expect("no panic holds this lock").push_back(attempt);
             }
@@ -161,6 +170,7 @@ impl SimulatedAttempt {
             response: None,
             retry_after,
             disable: false,
+            own_fault: None,
             version: self.defined.version,
         };
         // The loop may have died.

@@ -52,7 +52,7 @@ impl Table {
         let mut table = Table::default();
         store.each(Family::Definitions, |key, value| {
             let unreadable = |e: serde_json::Error| {
-                Stop::Refused(format!("the definition {} is unreadable: {e}", String::from_utf8_lossy(&key)))
+                Stop::Damaged(format!("the stored definition {} is unreadable: {e}", String::from_utf8_lossy(&key)))
             };
             if key == REQUESTS {
                 table.requests = serde_json::from_slice(&value).map_err(unreadable)?;

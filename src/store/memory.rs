@@ -90,6 +90,11 @@ impl Memory {
         }
     }
 
+    pub fn keys(&self, family: Family) -> u64 {
+        let entries = self.entries.lock().expect("no panic holds this lock");
+        entries.keys().filter(|(of, _)| *of == family).count() as u64
+    }
+
     pub fn scan(&self, family: Family, from: &[u8], limit: usize, up: bool) -> Vec<Entry> {
         let entries = self.entries.lock().expect("no panic holds this lock");
         let key = (family, from.to_vec());

@@ -205,6 +205,14 @@ impl Store {
         }
     }
 
+    /// How many keys a family holds, about.
+    pub fn estimated_keys(&self, family: Family) -> u64 {
+        match self {
+            Store::Rocks(store) => store.estimated_keys(family),
+            Store::Memory(store) => store.keys(family),
+        }
+    }
+
     pub fn size_bytes(&self) -> u64 {
         match self {
             Store::Rocks(store) => store.size_bytes(),

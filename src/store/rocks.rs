@@ -261,6 +261,11 @@ impl Rocks {
         self.db.flush_cfs_opt(&handles, &rocksdb::FlushOptions::default()).map_err(|e| self.failed(e))
     }
 
+    pub fn estimated_keys(&self, family: Family) -> u64 {
+        let known = self.db.property_int_value_cf(self.handle(family), properties::ESTIMATE_NUM_KEYS);
+        known.ok().flatten().unwrap_or(0)
+    }
+
     pub fn size_bytes(&self) -> u64 {
         let live = |family: &Family| {
             let handle = self.db.cf_handle(family.name())?;

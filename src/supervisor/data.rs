@@ -14,7 +14,7 @@ use crate::actor;
 use crate::bridge::auth::{self, Kind};
 use crate::clock::Clock;
 use crate::config::{Config, Key};
-use crate::console::OpenStore;
+use crate::console::{self, OpenStore};
 use crate::domain::endpoint::SealedSecret;
 use crate::domain::json::Json;
 use crate::domain::settings::Settings;
@@ -338,11 +338,12 @@ pub fn open_store(path: &Path, families: &'static [Family], shared: &Shared) -> 
 /// Opens the console's store, whatever has become of it.
 pub fn console_store(data_dir: PathBuf, shared: Shared) -> OpenStore {
     let path = data_dir.join("state").join("console");
+    let failed = |error: Error| console::Error::Failed(error.to_string());
     Box::new(move |damaged| {
-        if damaged && path.exists() {
-            set_aside(&path, "it failed its checksums while it was in use").map_err(|e| e.to_string())?;
+        if let Some(why) = damaged.filter(|_| path.exists()) {
+            set_aside(&path, why).map_err(failed)?;
         }
-        open_store(&path, Family::CONSOLE, &shared).map_err(|e| e.to_string())
+        open_store(&path, Family::CONSOLE, &shared).map_err(failed)
     })
 }
 

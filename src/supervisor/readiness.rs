@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::actor::{self, Phase};
-use crate::delivery;
+use crate::console::Console;
+use crate::delivery::{self, HoldReason};
 use crate::log::Log;
 
 /// What readiness looks at.
@@ -12,6 +13,7 @@ pub struct Readiness {
     pub log: Log,
     pub engine: Vec<Arc<actor::Status>>,
     pub delivery: Arc<delivery::Status>,
+    pub console: Option<Arc<Console>>,
     /// Set once the group of a role has taken this process in.
     pub joined: Vec<(&'static str, Arc<AtomicBool>)>,
     pub ending: Arc<AtomicBool>,
@@ -38,11 +40,18 @@ impl Readiness {
         for (partition, status) in self.delivery.partitions.iter().enumerate() {
             reasons.extend(reason("delivery", partition, status));
         }
+        let mut lasting: Vec<HoldReason> =
+            self.delivery.held().iter().map(|held| held.reason).filter(|reason| reason.is_lasting()).collect();
+        lasting.sort_unstable();
+        for of_one in lasting.chunk_by(|a, b| a == b) {
+            let (count, name, advice) = (of_one.len(), of_one[0].name(), of_one[0].advice());
+            reasons.push(format!("nothing can be sent to {count} endpoints ({name}): {advice}"));
+        }
         reasons
     }
 
-    /// The partitions that this process owns, by role, and which sources of their
-    /// state were passed over because they were not sound.
+    /// The partitions that this process owns, by role, which sources of their state
+    /// were passed over because they were not sound, and how the lists are.
     pub fn owned(&self) -> serde_json::Value {
         let owned = |statuses: &[Arc<actor::Status>]| -> Vec<usize> {
             let here = statuses.iter().enumerate().filter(|(_, status)| status.phase() != Phase::Elsewhere);
@@ -58,11 +67,19 @@ impl Readiness {
                 serde_json::json!({"role": role, "partition": partition, "reasons": reasons})
             })
             .collect();
-        serde_json::json!({
+        let mut all = serde_json::json!({
             "engine": owned(&self.engine),
             "delivery": owned(&self.delivery.partitions),
             "passed_over": passed_over,
-        })
+        });
+        if let Some(console) = &self.console {
+            // Lists that are made once more say how far they are.
+            all["console"] = match console.is_whole() {
+                Ok(()) => "whole".into(),
+                Err(left) => serde_json::json!({"records_to_go": left}),
+            };
+        }
+        all
     }
 }
 

@@ -87,6 +87,7 @@ fn standing(role: Role, store: &Store) -> Result<Option<Standing>, Stop> {
         Role::Delivery => {
             let stored = Fold::stored_positions(store).map_err(|error| match error {
                 delivery::Error::Store(error) => error.into(),
+                delivery::Error::Damaged(detail) => Stop::Damaged(detail),
                 error => Stop::Refused(error.to_string()),
             })?;
             Ok(stored.map(|Positions { incarnation, next, .. }| Standing {

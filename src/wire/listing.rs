@@ -56,3 +56,11 @@ pub struct Page {
     pub rows: Vec<Value>,
     pub next_cursor: Option<String>,
 }
+
+/// Why there is no page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PageError {
+    /// The cursor is none of this list.
+    Cursor,
+    Failed(String),
+}

@@ -96,6 +96,9 @@ pub struct RetryRecord {
     /// Header `source` of the delivery's first record.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
+    /// As in [`AttemptRecord`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub uncounted: u32,
 }
 
 /// How an attempt went.
@@ -180,6 +183,10 @@ pub struct AttemptRecord {
     /// Of a cancellation: how many attempts there had been.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempts_before: u32,
+    /// How many of the attempts so far failed on askwhen's own side; the retry
+    /// policy does not count them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub uncounted: u32,
     pub started_at: Millis,
     pub duration_ms: u64,
     pub http_status: Option<u16>,

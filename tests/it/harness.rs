@@ -116,6 +116,12 @@ impl Server {
         (self.dir.clone(), status.code())
     }
 
+    /// Its exit code, when it has been told to end.
+    pub fn ended(mut self) -> (Arc<tempfile::TempDir>, Option<i32>) {
+        let status = self.child.wait().expect("it is gone");
+        (self.dir.clone(), status.code())
+    }
+
     pub async fn call(&self, key: &str, method: Method, path: &str, body: Option<&Value>) -> Said {
         let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(key);
         if let Some(body) = body {
@@ -199,6 +205,8 @@ impl Drop for Server {
 /// One webhook as it came.
 #[derive(Debug, Clone)]
 pub struct Webhook {
+    /// When its request had come.
+    pub at: Instant,
     pub path: String,
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
@@ -255,7 +263,12 @@ impl Receiver {
         let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
         let text = |v: &http::HeaderValue| v.to_str().unwrap_or_default().to_owned();
         let headers = head.headers.iter().map(|(n, v)| (n.to_string(), text(v))).collect();
-        self.inbox.lock().expect("unpoisoned").push(Webhook { path: head.uri.path().to_owned(), headers, body });
+        self.inbox.lock().expect("unpoisoned").push(Webhook {
+            at: Instant::now(),
+            path: head.uri.path().to_owned(),
+            headers,
+            body,
+        });
         let (status, headers) = self.script.lock().expect("unpoisoned").pop_front().unwrap_or_default();
         let status = if status == 0 { self.then.load(Ordering::Acquire) } else { status };
         let mut answer = hyper::Response::new(Full::new(Bytes::from_static(b"thanks")));

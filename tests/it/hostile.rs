@@ -438,6 +438,10 @@ async fn proxy(passed: Arc<AtomicUsize>, works: bool) -> std::net::SocketAddr {
     .await
 }
 
+async fn ended(server: &Server) -> usize {
+    server.get("/v1/deliveries?status=delivered").await.body["deliveries"].as_array().expect("a list").len()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_carries_what_is_allowed_and_its_faults_are_its_own() {
     for works in [true, false] {
@@ -452,16 +456,31 @@ async fn a_proxy_carries_what_is_allowed_and_its_faults_are_its_own() {
         for n in 0..12 {
             answer_one(&server, &format!("u{n}")).await;
         }
-        let (status, outcome) = match works {
-            true => ("delivered", ("crm", "delivered", Some(200))),
-            false => ("dead", ("crm", "proxy_failed", None)),
+        let count = async |status: &str| {
+            let path = format!("/v1/deliveries?status={status}");
+            server.get(&path).await.body["deliveries"].as_array().expect("a list").len()
         };
-        let path = format!("/v1/deliveries?status={status}");
-        let ended = async || server.get(&path).await.body["deliveries"].as_array().expect("a list").len();
-        server.until("all are through", async || ended().await == 12).await;
-        outcomes(&server, &[outcome]).await;
+        if works {
+            server.until("all are through", async || count("delivered").await == 12).await;
+            outcomes(&server, &[("crm", "delivered", Some(200))]).await;
+        } else {
+            // Each in its turn finds out that it still fails, and none is lost by it.
+            server.until("some have tried", async || count("waiting").await > 0).await;
+            server.advance("3h").await;
+            server.until("all wait", async || count("waiting").await == 12).await;
+            outcomes(&server, &[("crm", "proxy_failed", None)]).await;
+        }
         assert_eq!(receiver.got().len(), if works { 12 } else { 0 }, "nothing goes around it");
         assert_eq!(passed.load(Ordering::Acquire) > 0, works);
-        assert_eq!(server.get("/v1/endpoints/crm").await.body["state"], "healthy", "it is not the endpoint's fault");
+        let shown = server.get("/v1/endpoints/crm").await.body;
+        let state = (shown["state"].as_str(), shown["state_reason"].as_str());
+        assert_eq!(state, if works { (Some("healthy"), None) } else { (Some("open"), Some("proxy_failed")) });
+        if !works {
+            let dir = server.kill();
+            let server = Server::on(dir, &["--dev", "--test-clock"], &[]).await;
+            server.advance("10m").await;
+            receiver.wait(12).await;
+            server.until("all are through", async || ended(&server).await == 12).await;
+        }
     }
 }

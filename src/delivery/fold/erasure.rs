@@ -1,4 +1,4 @@
-//! What waits about a user that is erased.
+//! What waits about users that are erased.
 
 use std::collections::BTreeMap;
 
@@ -8,33 +8,40 @@ use crate::domain::endpoint::EventType;
 use crate::store::Family;
 use crate::wire::output::Source;
 
+/// The journal record behind an erasure; without one, everything that waits of
+/// the user goes.
+pub(super) type Erased = Option<Source>;
+
+impl Round {
+    /// Of two erasures of one user the later one takes more.
+    pub(super) fn erase(&mut self, whose: (String, String), erased: Erased) {
+        let known = self.erasures.entry(whose).or_insert(erased);
+        *known = match (*known, erased) {
+            (Some(a), Some(b)) => Some(if b.offset > a.offset { b } else { a }),
+            _ => None,
+        };
+    }
+}
+
 impl Fold {
-    /// Looks at all that waits: erasures are rare, and an index over users would
-    /// cost every delivery.
-    pub(super) fn cancel_user(
-        &mut self,
-        (project, user_id): (&str, &str),
-        erased: Option<Source>,
-        round: &mut Round,
-    ) -> Result<(), Error> {
-        if crate::fault::mutant("erase_leaves_deliveries") {
+    /// Cancels what the round's erasures concern. It looks once at all that
+    /// waits: an index over users would cost every delivery.
+    pub(super) fn cancel_erased(&mut self, round: &mut Round) -> Result<(), Error> {
+        let erasures = std::mem::take(&mut round.erasures);
+        if erasures.is_empty() || crate::fault::mutant("erase_leaves_deliveries") {
             return Ok(());
         }
-        // A copy that comes late finds what the user has been told since.
-        let since = |row: &Row| {
-            let source = Source::parse(row.source.as_bytes());
-            source
-                .zip(erased)
-                .is_some_and(|(row, erased)| row.partition == erased.partition && row.offset > erased.offset)
-        };
         let concerned = |row: &Row| {
-            let theirs = row.delivery.project == project && row.delivery.user_id == user_id;
+            let whose = (row.delivery.project.clone(), row.delivery.user_id.clone());
+            let Some(erased) = erasures.get(&whose) else { return false };
             let waits = matches!(row.phase, Phase::Due | Phase::RetryOwed { .. });
-            theirs && waits && !since(row) && row.delivery.message.kind != EventType::Erased
+            waits && !is_since(row, *erased) && row.delivery.message.kind != EventType::Erased
         };
         let mut rows = BTreeMap::new();
-        self.each_row(|row| {
+        self.each_row(|mut row| {
             if concerned(&row) {
+                // Many may wait: no more of each is held than its cancellation tells.
+                row.forget_message();
                 rows.insert(row.delivery.delivery_id.clone(), row);
             }
         })?;
@@ -46,11 +53,18 @@ impl Fold {
             }
         }
         round.heard.push(Heard::Cancelled { delivery_ids: rows.keys().cloned().collect() });
-        for (id, row) in rows {
+        for (id, mut row) in rows {
             round.batch.delete(Family::Due, due_key(&row));
-            let phase = Phase::CancelOwed { reason: "user_erased".into() };
-            round.rows.insert(id, Some(Row { phase, ..row }));
+            row.forget_message();
+            row.phase = Phase::CancelOwed { reason: "user_erased".into() };
+            round.rows.insert(id, Some(row));
         }
         Ok(())
     }
+}
+
+/// A copy of an erasure that comes late finds what the user has been told since.
+fn is_since(row: &Row, erased: Erased) -> bool {
+    let source = Source::parse(row.source.as_bytes());
+    source.zip(erased).is_some_and(|(row, erased)| row.partition == erased.partition && row.offset > erased.offset)
 }

@@ -1,10 +1,13 @@
 //! How the due index is spelled: a line for each endpoint, then time, then the
 //! order of the topic.
 
-use super::Row;
+use super::{Error, Row};
 use crate::domain::message::Delivery;
 use crate::domain::time::{DAY, Millis};
 use crate::store::keys;
+
+/// Where the delivery's id begins in a key: behind line, time and place.
+const ID_AT: usize = 24;
 
 /// An entry of the due index: enough to know whose turn it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,9 +26,20 @@ impl Due {
         Due { key: due_key(row), first: row.attempt == 0, lane }
     }
 
-    pub(super) fn of(key: Vec<u8>, value: &[u8]) -> Due {
-        let lane = value.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
-        Due { key, first: value.first() == Some(&1), lane }
+    /// # Errors
+    /// [`Error::Damaged`]: an entry that is read as another would never be sent.
+    pub(super) fn decode(key: Vec<u8>, value: &[u8]) -> Result<Due, Error> {
+        let damaged = || Error::Damaged("an entry of the due index is unreadable".into());
+        if std::str::from_utf8(key.get(ID_AT..).unwrap_or_default()).ok().is_none_or(str::is_empty) {
+            return Err(damaged());
+        }
+        let (first, lane) = match value.split_first() {
+            Some((0, lane)) => (false, lane),
+            Some((1, lane)) => (true, lane),
+            _ => return Err(damaged()),
+        };
+        let lane = lane.try_into().map(u64::from_be_bytes).map_err(|_| damaged())?;
+        Ok(Due { key, first, lane })
     }
 
     pub(super) fn value(&self) -> Vec<u8> {
@@ -62,7 +76,7 @@ pub fn split(key: &[u8]) -> (u64, Millis) {
 
 /// The delivery of a key of the due index.
 pub fn due_id(key: &[u8]) -> String {
-    String::from_utf8_lossy(key.get(24..).unwrap_or_default()).into_owned()
+    String::from_utf8_lossy(key.get(ID_AT..).unwrap_or_default()).into_owned()
 }
 
 pub(super) fn done_key(delivery: &Delivery) -> Vec<u8> {

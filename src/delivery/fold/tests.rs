@@ -6,7 +6,7 @@ use crate::domain::json::Json;
 use crate::domain::message::{Data, Message};
 use crate::log::{Ack, New, Simulated};
 use crate::store::Memory;
-use crate::wire::output::{self, Outcome};
+use crate::wire::output::{self, DeadRecord, Outcome};
 
 struct World {
     log: Arc<Simulated>,
@@ -78,6 +78,7 @@ fn attempt(id: &str, number: u32, next_due_at: Option<Millis>, ended: Option<End
         survey_id: None,
         attempt: number,
         attempts_before: 0,
+        uncounted: 0,
         started_at: 10,
         duration_ms: 1,
         http_status: Some(500),
@@ -93,7 +94,8 @@ fn attempt(id: &str, number: u32, next_due_at: Option<Millis>, ended: Option<End
 
 fn retry(id: &str, attempt: u32, due_at: Millis) -> Vec<u8> {
     let delivery = Box::new(delivery(id));
-    output::encode(&RetryRecord { delivery, attempt, due_at, first_started_at: 10, source: String::new() })
+    let source = String::new();
+    output::encode(&RetryRecord { delivery, attempt, due_at, first_started_at: 10, source, uncounted: 0 })
 }
 
 fn deliver(id: &str) -> Vec<u8> {
@@ -165,4 +167,223 @@ fn a_log_that_lost_its_end_is_not_folded() {
     world.fold();
     let shorter = Log::Simulated(Arc::new(Simulated::new(1, 1)));
     assert!(matches!(Fold::open(0, &shorter, world.store.clone(), Arc::default()), Err(Error::Refused(_))));
+}
+
+/// Every kind of record that the topics hold, about delivery `d` or its user.
+fn every_record() -> Vec<(&'static str, Topic, Vec<u8>)> {
+    let dead = DeadRecord { delivery: Box::new(delivery("d")), attempts: 1, reason: "max_age".into(), died_at: 11 };
+    let erased = DeliveryRecord::CancelUser { project: "default".into(), user_id: "ann".into() };
+    vec![
+        ("the delivery again", Topic::Deliveries, deliver("d")),
+        ("an erasure", Topic::Deliveries, output::encode(&erased)),
+        ("a failed attempt", Topic::Attempts, attempt("d", 1, Some(5_000), None)),
+        ("a success", Topic::Attempts, attempt("d", 1, None, Some(Ended::Delivered))),
+        ("a cancellation", Topic::Attempts, attempt("d", 0, None, Some(Ended::Cancelled))),
+        ("the last attempt", Topic::Attempts, attempt("d", 1, None, Some(Ended::Dead))),
+        ("a wait of a minute", Topic::Retry1m, retry("d", 1, 5_000)),
+        ("a wait of an hour", Topic::Retry1h, retry("d", 1, 5_000)),
+        ("a wait of a day", Topic::Retry1d, retry("d", 1, 5_000)),
+        ("its death", Topic::Dead, output::encode(&dead)),
+    ]
+}
+
+fn is_damaged<T>(outcome: Result<T, Error>) -> bool {
+    matches!(outcome, Err(Error::Damaged(_)))
+}
+
+impl World {
+    fn spoil(&self, family: Family) {
+        let entries = self.store.ascending(family, &[], 10).expect("readable");
+        assert!(!entries.is_empty(), "{family:?} has something to spoil");
+        let mut batch = Batch::default();
+        for (key, value) in entries {
+            // Cut short: no length that is left can be right.
+            batch.put(family, key, value[..value.len().min(3) / 2].to_vec());
+        }
+        self.store.write(batch).expect("written");
+    }
+
+    fn reopened(&self) -> Result<Fold, Error> {
+        Fold::open(0, &Log::Simulated(self.log.clone()), self.store.clone(), Arc::default())
+    }
+}
+
+#[test]
+fn no_record_becomes_a_reject_because_a_stored_row_is_unreadable() {
+    for (what, topic, value) in every_record() {
+        let mut world = World::new();
+        world.write(Topic::Deliveries, deliver("d"));
+        let mut fold = world.fold();
+        world.spoil(Family::Waiting);
+        world.write(topic, value.clone());
+        assert!(is_damaged(fold.step()), "{what}: the partition stops");
+        assert!(fold.rejects.is_empty(), "{what}: it is not the record's fault");
+        drop(fold);
+        assert!(is_damaged(world.reopened()), "{what}: the store is not served");
+        // Made again from the topics, it has taken the record.
+        world.store = Arc::new(Store::Memory(Memory::default()));
+        let fold = world.fold();
+        assert!(fold.rejects.is_empty(), "{what}");
+        let row = fold.find("d").expect("readable");
+        match what {
+            "the delivery again" => assert_eq!(row.map(|row| row.phase), Some(Phase::Due)),
+            "an erasure" => {
+                let row = row.expect("its cancellation is to be written");
+                assert!(matches!(row.phase, Phase::CancelOwed { .. }) && row.delivery.message.data.is_none());
+            }
+            "a failed attempt" | "the last attempt" => assert_ne!(row.expect("it is known").phase, Phase::Due),
+            "a success" | "a cancellation" | "its death" => assert_eq!(row, None, "{what}"),
+            _ => assert_eq!(row.map(|row| (row.attempt, row.due_at)), Some((1, 5_000)), "{what}"),
+        }
+    }
+}
+
+#[test]
+fn a_store_with_an_unreadable_row_of_any_family_is_not_served() {
+    for family in [Family::Waiting, Family::Due, Family::Endpoints, Family::Meta] {
+        let world = World::new();
+        let (project, endpoint_id) = ("default".into(), "e".into());
+        let gone = DeliveryRecord::Endpoint { project, endpoint_id, version: 1, body: None };
+        world.write(Topic::Deliveries, output::encode(&gone));
+        world.write(Topic::Deliveries, deliver("d"));
+        let fold = world.fold();
+        world.spoil(family);
+        if family == Family::Due {
+            let line = index::line_of(&delivery("d"));
+            assert!(is_damaged(fold.due(line, &[], i64::MAX, 10)), "also while it is served");
+        }
+        drop(fold);
+        assert!(is_damaged(world.reopened()), "{family:?}");
+    }
+}
+
+#[test]
+fn what_waits_and_is_in_no_index_would_never_be_sent() {
+    let world = World::new();
+    world.write(Topic::Deliveries, deliver("d"));
+    drop(world.fold());
+    let mut batch = Batch::default();
+    batch.delete_range(Family::Due, [0], [0xff; 64]);
+    world.store.write(batch).expect("written");
+    assert!(is_damaged(world.reopened()));
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_a_reject_and_the_next_one_is_taken() {
+    for topic in TOPICS {
+        let world = World::new();
+        world.write(Topic::Deliveries, deliver("d"));
+        for value in [&b""[..], b"{}", b"[1", b"{\"deliver\": 7}"] {
+            world.write(topic, value.to_vec());
+        }
+        world.write(Topic::Deliveries, deliver("behind"));
+        let fold = world.fold();
+        assert_eq!((fold.rejects.len(), fold.open), (4, 2), "{topic:?}");
+    }
+}
+
+#[test]
+fn rows_of_version_0_1_0_are_read_and_its_reader_reads_what_is_written_now() {
+    /// As version 0.1.0 stored it.
+    #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]
+    struct Old {
+        delivery: Delivery,
+        attempt: u32,
+        due_at: Millis,
+        place: u64,
+        source: String,
+        first_started_at: Option<Millis>,
+        phase: Phase,
+    }
+    let phase = Phase::RetryOwed { next_due_at: 7 };
+    let row = Row {
+        delivery: delivery("d"),
+        attempt: 4,
+        due_at: 6,
+        place: 5,
+        source: "0/1/00000000".into(),
+        first_started_at: Some(1),
+        phase,
+        uncounted: 0,
+    };
+    for uncounted in [0, 3] {
+        let row = Row { uncounted, ..row.clone() };
+        let bytes = row.encode();
+        assert_eq!(Row::decode(b"d", &bytes).expect("readable"), row);
+        let old: Old = postcard::from_bytes(&bytes).expect("readable before");
+        assert_eq!((&old.delivery, old.attempt, &old.phase), (&row.delivery, 4, &row.phase));
+        if uncounted == 0 {
+            assert_eq!(postcard::to_stdvec(&old).expect("it serialises"), bytes, "not a byte has changed");
+        }
+        assert!(is_damaged(Row::decode(b"e", &bytes)), "of another delivery");
+        assert!(is_damaged(Row::decode(b"d", &[bytes.as_slice(), &[1, 1]].concat())));
+    }
+}
+
+#[test]
+fn an_erasure_takes_what_came_before_it_and_no_more_is_kept_than_its_record_needs() {
+    let world = World::new();
+    let sourced = |id: &str, offset: u64| {
+        let (sender, _) = tokio::sync::oneshot::channel();
+        let new = New { key: None, headers: Vec::new(), value: Some(deliver(id).into()) };
+        let new = new.header(SOURCE_HEADER, Source { partition: 0, offset, crc: 0 }.encode());
+        world.log.append(At { topic: Topic::Deliveries, partition: 0 }, vec![new], Ack::Once(sender));
+    };
+    let erase = |user: &str, offset: u64| {
+        let record = DeliveryRecord::CancelUser { project: "default".into(), user_id: user.into() };
+        let (sender, _) = tokio::sync::oneshot::channel();
+        let new = New { key: None, headers: Vec::new(), value: Some(output::encode(&record).into()) };
+        let new = new.header(SOURCE_HEADER, Source { partition: 0, offset, crc: 0 }.encode());
+        world.log.append(At { topic: Topic::Deliveries, partition: 0 }, vec![new], Ack::Once(sender));
+    };
+    sourced("stored", 1);
+    let mut fold = world.fold();
+    sourced("same round", 2);
+    erase("ann", 3);
+    erase("bob", 3);
+    sourced("after", 4);
+    // A copy of an older erasure takes nothing more.
+    erase("ann", 2);
+    let heard = fold.step().expect("it reads").expect("something came");
+    let cancelled: Vec<&String> = heard
+        .iter()
+        .filter_map(|one| match one {
+            Heard::Cancelled { delivery_ids } => Some(delivery_ids),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert_eq!(cancelled, ["same round", "stored"]);
+    for id in ["stored", "same round"] {
+        let row = fold.find(id).expect("readable").expect("its end is not on record yet");
+        assert_eq!((row.phase, row.delivery.message.data), (Phase::CancelOwed { reason: "user_erased".into() }, None));
+    }
+    assert_eq!(due(&fold).len(), 1, "no timer is left of what came before");
+    assert!(fold.find("after").expect("readable").is_some_and(|row| row.phase == Phase::Due));
+}
+
+#[test]
+fn a_retry_that_a_wrong_clock_put_off_for_years_is_due_at_once() {
+    let world = World::new();
+    let now = 100 * DAY;
+    for (id, due_at) in [("soon", now + DAY), ("late", now + 3_650 * DAY), ("later", now + 3_651 * DAY)] {
+        world.write(Topic::Deliveries, deliver(id));
+        world.write(Topic::Attempts, attempt(id, 1, Some(due_at), None));
+        world.write(Topic::Retry1d, retry(id, 1, due_at));
+    }
+    let mut fold = world.fold();
+    assert_eq!(fold.pull_in(now).expect("written"), 2);
+    // A first attempt waits only if it is told to.
+    let far = now + 3_650 * DAY;
+    let paced = Delivery { not_before: Some(far), ..delivery("paced") };
+    let early = Delivery { created_at: far, ..delivery("early") };
+    world.log.set_now(now);
+    for delivery in [paced, early] {
+        world.write(Topic::Deliveries, output::encode(&DeliveryRecord::Deliver(Box::new(delivery))));
+    }
+    fold.step().expect("it reads");
+    assert_eq!(due(&fold), [now, now, now, now + DAY, far]);
+    assert_eq!(fold.pull_in(now).expect("written"), 0);
+    drop(fold);
+    assert!(world.reopened().is_ok(), "index and rows agree");
 }

@@ -2,16 +2,18 @@
 //! of each that no endpoint's backlog keeps another's out of memory.
 
 use super::Loop;
-use crate::delivery::fold::{Due, Error, Fold, Heard, Row, before, due_id, split};
+use crate::delivery::fold::{Due, Error, Fold, Heard, before, due_id, split};
 use crate::delivery::lanes::Item;
 use crate::domain::time::Millis;
 
-/// Ids held in memory at most, but for a few of each line; the rest waits in
-/// the store.
-const MOST: usize = 32_000;
-/// Of one line while there is room, and when there is not.
+/// What ids held in memory take at most, but for a few of each line; the rest
+/// waits in the store.
+const LANES_BYTES: usize = 8 << 20;
+/// Of one line while there is room, when there is not, and when the few of many
+/// lines have taken as much again.
 const LINE_MOST: usize = 1_024;
-const LINE_LEAST: usize = 16;
+const LINE_FEW: usize = 16;
+const LINE_LEAST: usize = 1;
 /// Of one partition's part of it at a time: then whichever is due first.
 const STRETCH: usize = 32;
 /// Stretches taken up in one turn.
@@ -29,7 +31,14 @@ pub(super) struct Line {
 impl Loop {
     /// Takes up a partition that has just been opened.
     pub(super) fn begin(&mut self, partition: u32) -> Result<(), Error> {
-        let Some(fold) = self.fold(partition) else { return Ok(()) };
+        let (now, watched) = (self.time.now(), self.setup.status.watched);
+        let Some(fold) = self.fold_mut(partition) else { return Ok(()) };
+        if !watched {
+            let early = fold.pull_in(now)?;
+            if early > 0 {
+                tracing::warn!(partition, early, "retries were put off by a clock that was ahead: they are due now");
+            }
+        }
         let (endpoints, lines) = (fold.endpoints()?, fold.lines()?);
         for told in endpoints {
             for line in self.endpoints.take(told) {
@@ -86,10 +95,16 @@ impl Loop {
                     }
                 }
                 Heard::Cancelled { delivery_ids } => {
-                    let Some(fold) = self.fold(partition) else { continue };
-                    let rows: Vec<Row> =
-                        delivery_ids.iter().filter_map(|id| fold.find(id).transpose()).collect::<Result<_, _>>()?;
-                    rows.into_iter().for_each(|row| self.write_one_owed(partition, &row));
+                    for id in delivery_ids {
+                        // What is under way says itself how it has ended.
+                        if let Some(flight) = self.flying.get_mut(&id) {
+                            flight.is_cancelled = true;
+                            continue;
+                        }
+                        if let Some(row) = self.fold(partition).map_or(Ok(None), |fold| fold.find(&id))? {
+                            self.write_one_owed(partition, &row);
+                        }
+                    }
                 }
             }
         }
@@ -107,7 +122,10 @@ impl Loop {
             self.agenda.remove(&(due, partition, line));
             let room = self.line_most(line).saturating_sub(self.lanes.queued_of(line));
             if room == 0 {
-                self.full.entry(line).or_default().push(partition);
+                let full = self.full.entry(line).or_default();
+                if !full.contains(&partition) {
+                    full.push(partition);
+                }
                 continue;
             }
             worked = true;
@@ -119,7 +137,11 @@ impl Loop {
     }
 
     fn line_most(&self, line: u64) -> usize {
-        if self.lanes.queued() < MOST && !self.endpoints.is_held(line) { LINE_MOST } else { LINE_LEAST }
+        match self.lanes.queued_bytes() {
+            bytes if bytes < LANES_BYTES && !self.endpoints.is_held(line) => LINE_MOST,
+            bytes if bytes < 2 * LANES_BYTES => LINE_FEW,
+            _ => LINE_LEAST,
+        }
     }
 
     fn load_line(&mut self, partition: u32, line: u64, now: Millis, room: usize) -> Result<(), Error> {

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use super::Loop;
+use super::{Flight, Loop};
 use crate::actor::{self, Answer};
 use crate::delivery::attempt::Went;
 use crate::delivery::endpoints::Defined;
 use crate::delivery::fold::{Phase, Row, line};
+use crate::delivery::hold::HoldReason;
 use crate::delivery::lanes::Item;
-use crate::delivery::records::{self, Write};
+use crate::delivery::records::{self, NextAttempt, Write};
 use crate::domain::endpoint::DisabledReason;
 use crate::domain::health::Seen;
 use crate::domain::message::Delivery;
@@ -24,6 +25,11 @@ use crate::wire::topic::Topic;
 const REWRITE_PAUSE: Duration = Duration::from_millis(250);
 /// Nobody waits for a test any longer.
 const TEST_LIFE: Millis = MINUTE;
+/// What an attempt holds beside its message: buffers of its connection, and of
+/// the answer what is read.
+const ATTEMPT_BYTES: usize = 48 << 10;
+/// A message is there as it was read, as its body, and on its way out.
+const BODY_COPIES: usize = 3;
 /// The longest pause of an endpoint that says 429 and not for how long.
 const UNTOLD_PAUSE: Millis = MINUTE;
 
@@ -51,56 +57,90 @@ impl Loop {
         // An endpoint's bounds are for all processes together.
         let share = self.parts.len() as f64 / f64::from(self.setup.log.partitions());
         while self.may_send() && !self.is_opening() {
-            let now = self.setup.clock.now();
+            let now = self.time.now();
             let endpoints = &mut self.endpoints;
             let ready = |line, under_way| endpoints.ready(line, under_way, share, now);
-            let Some(item) = self.lanes.next(now, ready) else { return worked };
-            worked = true;
-            self.refill(item.line);
-            let found = self.fold(item.partition).map_or(Ok(None), |fold| fold.find(&item.delivery_id));
+            let turn = self.stalled.take().or_else(|| self.lanes.next(now, ready));
+            let Some(item) = turn else { return worked };
+            let found = self.fold(item.partition).map_or(Ok(None), |fold| fold.find_sized(&item.delivery_id));
             match found {
                 // It may have been attempted by whoever owned it before.
-                Ok(Some(row)) if row.phase == Phase::Due && (row.due_at <= now || fault::mutant("send_early")) => {
-                    self.flying.insert(item.delivery_id.clone(), item.partition);
+                Ok(Some((row, stored_bytes)))
+                    if row.phase == Phase::Due && (row.due_at <= now || fault::mutant("send_early")) =>
+                {
+                    let bytes = ATTEMPT_BYTES + BODY_COPIES * stored_bytes;
+                    if self.flying_bytes > 0 && self.flying_bytes + bytes > self.setup.status.memory_limit() {
+                        // One that is under way makes room.
+                        self.stalled = Some(item);
+                        return worked;
+                    }
+                    let flight = Flight { partition: item.partition, bytes, ends: false, is_cancelled: false };
+                    self.flying.insert(item.delivery_id.clone(), flight);
+                    self.flying_bytes += bytes;
+                    self.refill(item.line);
                     self.start(item, row);
                 }
-                // A clock that has stepped back.
-                Ok(Some(row)) if row.phase == Phase::Due => {
+                Ok(Some((row, _))) if row.phase == Phase::Due => {
+                    self.refill(item.line);
                     self.release(&item);
                     self.put_back(item.partition, item.line, row.due_at);
                 }
-                Ok(_) => self.release(&item),
+                Ok(_) => {
+                    self.refill(item.line);
+                    self.release(&item);
+                }
                 Err(error) => {
                     self.release(&item);
                     self.fail(item.partition, &error);
                 }
             }
+            worked = true;
         }
         worked
     }
 
     fn start(&mut self, item: Item, row: Row) {
-        let now = self.setup.clock.now();
+        let (now, by_wall) = (self.time.now(), self.time.now_by_wall());
+        let line = home(&row.delivery);
         let test = row.delivery.test_for.is_some();
-        let refused = match self.endpoints.defined(home(&row.delivery)).cloned() {
-            None => "endpoint_removed",
-            Some(defined) if !test && !defined.endpoint.is_enabled() => "endpoint_disabled",
-            Some(_) if test && now.saturating_sub(row.delivery.created_at) > TEST_LIFE => "expired",
+        let refused = match self.endpoints.defined(line).cloned() {
+            None if self.endpoints.is_unreadable(line) => Err(HoldReason::DefinitionUnreadable),
+            None => Ok("endpoint_removed"),
+            Some(defined) if !test && !defined.endpoint.is_enabled() => Ok("endpoint_disabled"),
+            // Others have dated it, by the wall.
+            Some(_) if test && by_wall.saturating_sub(row.delivery.created_at) > TEST_LIFE => Ok("expired"),
             Some(defined) => match defined.keys(now) {
                 Ok(keys) => {
                     // Held back on purpose is not late.
-                    let due_at = item.due_at.max(self.endpoints.resumed_at(home(&row.delivery)));
-                    let lag = (now - due_at).max(0) as f64 / 1_000.0;
+                    let due_at = item.due_at.max(self.endpoints.resumed_at(line));
+                    let lag = (if row.attempt == 0 { by_wall } else { now } - due_at).max(0) as f64 / 1_000.0;
                     crate::metrics::get().delivery_due_lag_seconds.observe(lag);
                     let ended = (self.went.0.clone(), self.bell.clone());
                     return self.transport.start((item, row), (defined, keys), ended);
                 }
-                Err(reason) => reason,
+                Err(reason) => Err(reason),
             },
         };
-        let now = records::cancelled(item.partition, &row, refused, now);
-        self.answer_test(&row, (None, Outcome::NotSent), Some(refused));
+        let reason = match refused {
+            Ok(reason) => reason,
+            // A test tells its operator; anything else waits until that is mended.
+            Err(reason) if test => reason.name(),
+            Err(_) => {
+                self.release(&item);
+                return self.put_back(item.partition, item.line, row.due_at);
+            }
+        };
+        let now = records::cancelled(item.partition, &row, reason, now);
+        self.answer_test(&row, (None, Outcome::NotSent), Some(reason));
+        self.ends(&item);
         self.write(Closing { item: Some(item), now, then: None, tells: None });
+    }
+
+    /// Its end is being written down: whatever comes to it now comes too late.
+    fn ends(&mut self, item: &Item) {
+        if let Some(flight) = self.flying.get_mut(&item.delivery_id) {
+            flight.ends = true;
+        }
     }
 
     fn answer_test(&self, row: &Row, (http_status, outcome): (Option<u16>, Outcome), error: Option<&str>) {
@@ -137,7 +177,7 @@ impl Loop {
             worked = true;
             let Some(mut closing) = self.closing.remove(&tag) else { continue };
             if let (Err(_), Some(line)) = (&outcome, closing.tells) {
-                self.endpoints.tell_again(line, self.setup.clock.now());
+                self.endpoints.tell_again(line, self.time.now());
                 continue;
             }
             match (outcome, closing.then.take()) {
@@ -175,16 +215,32 @@ impl Loop {
 
     fn judge(&mut self, item: Item, row: &Row, went: Went) {
         let attempt = row.attempt + 1;
-        let first_started_at = row.first_started_at.unwrap_or(went.started_at);
+        let test = row.delivery.test_for.is_some();
+        // What fails on this side is on record, and the policy does not count it.
+        let own_fault = went.own_fault.filter(|_| !test);
+        let uncounted = row.uncounted + u32::from(own_fault.is_some());
+        let first_started_at = match row.first_started_at {
+            Some(first) if row.attempt > row.uncounted => first,
+            _ => went.started_at,
+        };
         let metrics = crate::metrics::get();
         metrics.delivery_attempts.with_label_values(&[went.outcome.name()]).inc();
         metrics.delivery_attempt_seconds.observe(went.duration_ms as f64 / 1_000.0);
         self.answer_test(row, (went.http_status, went.outcome), went.error.as_deref());
-        let defined = self.endpoints.defined(home(&row.delivery)).cloned();
-        let next = self.next(row, &went, (attempt, first_started_at), defined.as_deref());
+        let line = home(&row.delivery);
+        let defined = self.endpoints.defined(line).cloned();
+        let next = match own_fault {
+            Some(reason) => Ok(self.endpoints.pause(line, reason, went.ended_at)),
+            None => self.next(row, &went, first_started_at, defined.as_deref()),
+        };
+        if went.own_fault.is_none() {
+            self.endpoints.resume(line);
+            self.lanes.look_again(line);
+        }
         self.tell_health(row, &went, defined.as_deref(), next.ok());
         let mut record = AttemptRecord {
             attempt,
+            uncounted,
             started_at: went.started_at,
             duration_ms: went.duration_ms,
             http_status: went.http_status,
@@ -194,8 +250,12 @@ impl Loop {
             first_started_at,
             ..records::about(&row.delivery)
         };
+        // What the receiver said of somebody who was erased is not kept.
+        if self.flying.get(&item.delivery_id).is_some_and(|flight| flight.is_cancelled) {
+            (record.error, record.response) = (None, None);
+        }
         if went.outcome == Outcome::Delivered {
-            let latency = (went.ended_at - row.delivery.due_at()).max(0) as f64 / 1_000.0;
+            let latency = (self.time.now_by_wall() - row.delivery.due_at()).max(0) as f64 / 1_000.0;
             metrics.delivery_latency_seconds.observe(latency);
             record.ended = Some(Ended::Delivered);
             return self.close(item, &record, row, None);
@@ -204,7 +264,7 @@ impl Loop {
             None => return self.release(&item),
             Some(true) => Some("user_erased"),
             // Nobody waits for it to be tried again, or counts it as lost.
-            Some(false) => row.delivery.test_for.as_ref().map(|_| "test_failed"),
+            Some(false) => test.then_some("test_failed"),
         };
         if let Some(reason) = ended {
             record.ended = Some(Ended::Cancelled);
@@ -212,10 +272,11 @@ impl Loop {
             return self.close(item, &record, row, None);
         }
         let then = match next {
-            Ok(next_due_at) => {
-                record.next_due_at = Some(next_due_at);
-                let wait = next_due_at - went.ended_at;
-                records::retry(item.partition, row, (attempt, next_due_at, first_started_at, wait))
+            Ok(due_at) => {
+                record.next_due_at = Some(due_at);
+                let wait = due_at - went.ended_at;
+                let next = NextAttempt { attempt, uncounted, due_at, first_started_at, wait };
+                records::retry(item.partition, row, next)
             }
             Err(reason) => {
                 metrics.delivery_dead.with_label_values(&[reason]).inc();
@@ -232,10 +293,16 @@ impl Loop {
         &self,
         row: &Row,
         went: &Went,
-        (attempt, first_started_at): (u32, Millis),
+        first_started_at: Millis,
         defined: Option<&Defined>,
     ) -> Result<Millis, &'static str> {
-        let Some(defined) = defined else { return Err("endpoint_removed") };
+        let line = home(&row.delivery);
+        let Some(defined) = defined else {
+            // Nothing is sent before its definition can be read again.
+            let held = self.endpoints.is_unreadable(line);
+            return if held { Ok(went.ended_at.saturating_add(MINUTE)) } else { Err("endpoint_removed") };
+        };
+        let attempt = (row.attempt + 1).saturating_sub(row.uncounted);
         let policy = &defined.endpoint.retry;
         if policy.breaker && went.http_status == Some(410) {
             return Err("terminal_status");
@@ -244,7 +311,7 @@ impl Loop {
             1 => went.started_at,
             // What was due while the endpoint was open counts as due when it was
             // tried again.
-            _ => row.due_at.max(self.endpoints.resumed_at(home(&row.delivery)).min(went.started_at)),
+            _ => row.due_at.max(self.endpoints.resumed_at(line).min(went.started_at)),
         };
         let failed = Failed {
             delivery_id: &row.delivery.delivery_id,
@@ -299,6 +366,9 @@ impl Loop {
     /// First the attempt's record; when it is durable, what comes of it.
     fn close(&mut self, item: Item, record: &AttemptRecord, row: &Row, then: Option<Write>) {
         let now = records::attempt(item.partition, row, record);
+        if record.ended.is_some() {
+            self.ends(&item);
+        }
         let (now, then) = match then {
             Some(then) if fault::mutant("record_after_next_hop") => (then, Some(now)),
             then => (now, then),
@@ -332,8 +402,16 @@ impl Loop {
 
     pub(super) fn release(&mut self, item: &Item) {
         self.held.remove(&item.delivery_id);
-        self.flying.remove(&item.delivery_id);
+        let flight = self.flying.remove(&item.delivery_id);
+        self.flying_bytes -= flight.as_ref().map_or(0, |flight| flight.bytes);
         self.lanes.done(item);
+        if flight.is_some_and(|flight| flight.is_cancelled && !flight.ends) {
+            match self.fold(item.partition).map_or(Ok(None), |fold| fold.find(&item.delivery_id)) {
+                Ok(Some(row)) => self.write_one_owed(item.partition, &row),
+                Ok(None) => {}
+                Err(error) => self.fail(item.partition, &error),
+            }
+        }
         if let Some((partition, due)) = self.deferred.remove(&item.delivery_id) {
             self.enqueue(partition, due);
         }

@@ -10,7 +10,7 @@ use super::agenda::Line;
 use super::attempts::Closing;
 use crate::actor;
 use crate::delivery::fold::{Error, Fold, Phase, Row};
-use crate::delivery::records;
+use crate::delivery::records::{self, NextAttempt};
 use crate::fault;
 use crate::store;
 use crate::thread::{Thread, Token};
@@ -139,7 +139,12 @@ impl Loop {
             Ok(fold) => {
                 // Known to the group from the first moment: so it can be asked.
                 self.setup.standing.commit(partition, fold.next());
+                // A test moves time itself, and further than a day.
+                let told = fold.time();
                 part.fold = Some(fold);
+                if !self.setup.status.watched {
+                    self.time.advance_to(told);
+                }
                 if let Err(error) = self.begin(partition).and_then(|()| self.write_owed(partition)) {
                     return self.fail(partition, &error);
                 }
@@ -187,10 +192,12 @@ impl Loop {
             Phase::RetryOwed { next_due_at } => {
                 let first = row.first_started_at.unwrap_or(row.due_at);
                 let wait = next_due_at - first.max(row.due_at);
-                records::retry(partition, row, (row.attempt, *next_due_at, first, wait))
+                let (attempt, uncounted) = (row.attempt, row.uncounted);
+                let next = NextAttempt { attempt, uncounted, due_at: *next_due_at, first_started_at: first, wait };
+                records::retry(partition, row, next)
             }
             Phase::DeadOwed { reason, died_at } => records::dead(partition, row, row.attempt, reason, *died_at),
-            Phase::CancelOwed { reason } => records::cancelled(partition, row, reason, self.setup.clock.now()),
+            Phase::CancelOwed { reason } => records::cancelled(partition, row, reason, self.time.now()),
             Phase::Due => return,
         };
         self.write(Closing { item: None, now, then: None, tells: None });
@@ -200,7 +207,7 @@ impl Loop {
     pub(super) fn let_go(&mut self, partition: u32) -> bool {
         let part = &self.parts[&partition];
         let Some(releasing) = &part.releasing else { return false };
-        let flying = releasing.settle && self.flying.values().any(|p| *p == partition);
+        let flying = releasing.settle && self.flying.values().any(|flight| flight.partition == partition);
         let gone = (!flying && part.opening.is_none()) || self.setup.clock.monotonic() >= releasing.deadline;
         if gone && let Some(part) = self.parts.remove(&partition) {
             self.forget(partition);
@@ -219,10 +226,13 @@ impl Loop {
     /// Starts nothing more of a partition.
     fn forget(&mut self, partition: u32) {
         self.lanes.forget(partition);
+        if let Some(item) = self.stalled.take_if(|item| item.partition == partition) {
+            self.lanes.done(&item);
+        }
         self.drop_agenda(partition);
         self.deferred.retain(|_, (of, _)| *of != partition);
         let queued: HashSet<String> = self.lanes.queued_ids();
-        let flying = &self.flying;
-        self.held.retain(|id| queued.contains(id) || flying.contains_key(id));
+        let (flying, stalled) = (&self.flying, self.stalled.as_ref().map(|item| &item.delivery_id));
+        self.held.retain(|id| queued.contains(id) || flying.contains_key(id) || stalled == Some(id));
     }
 }

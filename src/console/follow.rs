@@ -1,0 +1,411 @@
+//! Follows what the engine and the delivery put out, from where the store says
+//! on. A topic that is not what the store was made from is read once more from
+//! its beginning: what is known of it already counts once.
+
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::order::{self, Round};
+use super::projection::Shared;
+use super::stats::{self, Fact};
+use super::{Error, Taken, deliveries, kept, unknown};
+use crate::clock::Clock;
+use crate::domain::endpoint::EventType;
+use crate::domain::message::Seen;
+use crate::domain::time::Millis;
+use crate::log::{At, Bounds, Log, Reader, Record};
+use crate::store::{Batch, Family, Store};
+use crate::thread::{Bell, News, Turns};
+use crate::wire::listing::List;
+use crate::wire::output::DeliveryRecord;
+use crate::wire::topic::Topic;
+
+/// In this order in every round: what an erasure takes away is known before
+/// what came of the records before it.
+const TOPICS: [Topic; 8] = [
+    Topic::Deliveries,
+    Topic::Attempts,
+    Topic::Retry1m,
+    Topic::Retry1h,
+    Topic::Retry1d,
+    Topic::Decisions,
+    Topic::Responses,
+    Topic::Displays,
+];
+const POSITIONS: &[u8] = b"positions";
+/// Checksums of the records just before the positions.
+const LAST_KEY: &[u8] = b"last";
+/// Of the log that the store was made from.
+const INCARNATION_KEY: &[u8] = b"incarnation";
+const FORMAT_KEY: &[u8] = b"format";
+const FORMAT: &[u8] = &[2];
+const ROUND_BYTES: usize = 1 << 20;
+const PRUNE_EVERY: Duration = Duration::from_secs(10);
+const PRUNE_ERASED_EVERY: Duration = Duration::from_secs(3_600);
+/// Rows of each kind taken away at a time.
+const PRUNED_AT_A_TIME: usize = 50_000;
+/// How long rows of version 0.1.0 are looked through at a time.
+const LOOK_THROUGH: Duration = Duration::from_millis(100);
+/// Journal offsets by which outputs may stand out of order after a crash.
+const OUT_OF_ORDER: u64 = 10_000;
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long rows are kept, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    pub deliveries: Millis,
+    pub decisions: Millis,
+    pub responses: Millis,
+}
+
+/// The only writer of the projection.
+pub(super) struct Follower {
+    log: Log,
+    reader: Reader,
+    shared: Arc<Shared>,
+    /// How long rows are kept; `None` keeps them.
+    keep: Option<(Clock, Keep)>,
+    /// Next offset of each partition; empty until the store has been looked at.
+    positions: BTreeMap<At, u64>,
+    last: BTreeMap<At, u32>,
+    /// Those whose last record has not been compared with the topic yet.
+    unchecked: BTreeSet<At>,
+    /// What is made once more is whole when these are reached.
+    goals: BTreeMap<At, u64>,
+    /// The store that the positions are of.
+    followed: Weak<Store>,
+    news: News,
+    pruned: Instant,
+    pruned_erased: Option<Instant>,
+}
+
+/// What follows the topics, a round at a time, for whoever turns it.
+pub struct Projection(Follower);
+
+impl Projection {
+    pub fn new(log: Log, store: Arc<Store>, bell: Arc<Bell>) -> Projection {
+        let shared = Arc::new(Shared::of(store, bell.clone()));
+        Projection(Follower::new(log, bell, shared, None))
+    }
+
+    /// One round over all topics and partitions; gives whether anything was read.
+    ///
+    /// # Errors
+    /// When the log or the store cannot be read; the next round begins at the
+    /// stored positions.
+    pub fn step(&mut self) -> Result<bool, String> {
+        self.0.turn().map_err(|error| {
+            self.0.say(&error);
+            error.to_string()
+        })
+    }
+}
+
+impl Follower {
+    pub fn new(log: Log, bell: Arc<Bell>, shared: Arc<Shared>, keep: Option<(Clock, Keep)>) -> Follower {
+        let reader = log.reader("console", bell);
+        Follower {
+            log,
+            reader,
+            shared,
+            keep,
+            positions: BTreeMap::new(),
+            last: BTreeMap::new(),
+            unchecked: BTreeSet::new(),
+            goals: BTreeMap::new(),
+            followed: Weak::new(),
+            news: News::default(),
+            pruned: Instant::now(),
+            pruned_erased: None,
+        }
+    }
+
+    pub fn run(&mut self, turns: &Turns) {
+        while turns.go_on() {
+            match self.turn() {
+                Ok(true) => {}
+                Ok(false) => turns.wait(Duration::from_millis(500)),
+                Err(error) => {
+                    self.say(&error);
+                    turns.wait(RETRY_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Follows until the lists are whole, for as long as `longest` at most.
+    pub fn catch_up(&mut self, longest: Duration) {
+        let deadline = Instant::now() + longest;
+        while Instant::now() < deadline {
+            match self.turn() {
+                Ok(_) if self.goals.is_empty() => return,
+                // On Kafka records come a moment after they were asked for.
+                Ok(true) => {}
+                Ok(false) => std::thread::sleep(Duration::from_millis(10)),
+                // The thread goes on trying.
+                Err(error) => return self.say(&error),
+            }
+        }
+    }
+
+    fn say(&mut self, error: &Error) {
+        if let Error::Damaged(why) = error {
+            self.shared.set_damaged(why);
+        } else if self.news.is_new(&error.to_string()) {
+            tracing::error!(%error, "the console's projection pauses");
+        }
+        self.positions.clear();
+    }
+
+    /// One round over all topics and partitions; gives whether anything was read.
+    fn turn(&mut self) -> Result<bool, Error> {
+        let store = self.shared.opened()?;
+        let own = Arc::downgrade(&store);
+        if !self.followed.ptr_eq(&own) {
+            // Another store: a reader may have found the one before it damaged.
+            self.positions.clear();
+            self.followed = own;
+        }
+        if self.positions.is_empty() {
+            self.begin(&store)?;
+        }
+        if self.pruned.elapsed() >= PRUNE_EVERY
+            && let Some((clock, keep)) = &self.keep
+        {
+            let (now, keep) = (clock.wall(), *keep);
+            self.pruned = Instant::now();
+            self.prune(&store, now, keep)?;
+        }
+        self.follow(&store)
+    }
+
+    /// Where to go on: what the store says, if the topics say the same.
+    fn begin(&mut self, store: &Store) -> Result<(), Error> {
+        let incarnation = format!("{:032x}", self.log.incarnation());
+        let known = store.get(Family::Meta, INCARNATION_KEY)?;
+        let is_of_another = known.is_some_and(|known| known != incarnation.as_bytes());
+        let format = store.get(Family::Meta, FORMAT_KEY)?;
+        if is_of_another || format.as_deref() != Some(FORMAT) {
+            if is_of_another {
+                tracing::warn!("the console's lists are of another log: they are made anew");
+            }
+            make_anew(store, &incarnation)?;
+        }
+        let positions: Option<BTreeMap<String, u64>> = stored(store, POSITIONS)?;
+        let last: BTreeMap<String, u32> = stored(store, LAST_KEY)?.unwrap_or_default();
+        let is_new = positions.is_none();
+        let positions = positions.unwrap_or_default();
+        let partitions = 0..self.log.partitions();
+        let all: Vec<At> = partitions.flat_map(|partition| TOPICS.map(|topic| At { topic, partition })).collect();
+        let bounds = self.log.all_bounds(&all)?;
+        self.last.clear();
+        self.unchecked.clear();
+        self.goals.clear();
+        for (at, bounds) in all.into_iter().zip(bounds) {
+            let next = positions.get(&at.to_string()).copied().unwrap_or(0);
+            let crc = last.get(&at.to_string()).copied().filter(|_| next > bounds.start);
+            let next = if next > bounds.end { self.read_once_more((at, next), bounds) } else { next };
+            if let Some(crc) = crc.filter(|_| next > bounds.start) {
+                self.last.insert(at, crc);
+                self.unchecked.insert(at);
+            }
+            if is_new && bounds.start < bounds.end {
+                self.goals.insert(at, bounds.end);
+            }
+            self.positions.insert(at, next.max(bounds.start));
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// A topic that lost its end, or was replaced: rows would be missed if the
+    /// position were believed.
+    fn read_once_more(&mut self, (at, position): (At, u64), Bounds { start, end }: Bounds) -> u64 {
+        tracing::error!(%at, position, end, "a topic is not what the lists were made from: it is read once more");
+        self.last.remove(&at);
+        self.unchecked.remove(&at);
+        self.goals.insert(at, end);
+        start
+    }
+
+    fn follow(&mut self, store: &Store) -> Result<bool, Error> {
+        let mut round = Round::new(store);
+        let mut read = false;
+        for partition in 0..self.log.partitions() {
+            let mut parts = Vec::new();
+            for topic in TOPICS {
+                let at = At { topic, partition };
+                let records = self.fetch(at)?;
+                let bytes: usize = records.iter().map(Record::len_bytes).sum();
+                parts.push((at, records));
+                if topic == Topic::Deliveries && bytes >= ROUND_BYTES / 2 {
+                    // Many are still to come: what attempts speak of is known before them.
+                    break;
+                }
+            }
+            for (at, records) in parts {
+                for record in records {
+                    read = true;
+                    self.positions.insert(at, record.offset + 1);
+                    self.last.insert(at, record.crc);
+                    if take(at, &record, store, &mut round)? == Taken::Unreadable {
+                        self.say_unreadable(at, record.offset);
+                    }
+                }
+            }
+        }
+        if read {
+            let mut batch = round.into_batch();
+            let named = |(at, value): (&At, &u64)| (at.to_string(), *value);
+            let positions: BTreeMap<String, u64> = self.positions.iter().map(named).collect();
+            let last: BTreeMap<String, u32> = self.last.iter().map(|(at, crc)| (at.to_string(), *crc)).collect();
+            batch.put(Family::Meta, POSITIONS, serde_json::to_vec(&positions).expect("positions serialise"));
+            batch.put(Family::Meta, LAST_KEY, serde_json::to_vec(&last).expect("checksums serialise"));
+            let incarnation = format!("{:032x}", self.log.incarnation());
+            batch.put(Family::Meta, INCARNATION_KEY, incarnation);
+            store.write(batch)?;
+        }
+        let positions = &self.positions;
+        self.goals.retain(|at, goal| positions.get(at).is_some_and(|next| *next < *goal));
+        self.publish();
+        Ok(read)
+    }
+
+    /// What comes next of a partition. The first time it is read from one record
+    /// before: that must be the one that was read last.
+    fn fetch(&mut self, at: At) -> Result<Vec<Record>, Error> {
+        let next = self.positions[&at];
+        if self.unchecked.contains(&at) {
+            let mut records = self.reader.read(at, next - 1, ROUND_BYTES)?.records;
+            let Some(first) = records.first() else { return Ok(records) };
+            if first.offset == next - 1 && self.last.get(&at) == Some(&first.crc) {
+                self.unchecked.remove(&at);
+                records.remove(0);
+                return Ok(records);
+            }
+            let bounds = self.log.bounds(at)?;
+            let start = self.read_once_more((at, next), bounds);
+            self.positions.insert(at, start);
+            return Ok(Vec::new());
+        }
+        let chunk = self.reader.read(at, next, ROUND_BYTES)?;
+        if chunk.at_end && chunk.records.is_empty() {
+            // What is left below the goal are gaps.
+            self.goals.remove(&at);
+        }
+        Ok(chunk.records)
+    }
+
+    fn publish(&self) {
+        let left = |(at, goal): (&At, &u64)| goal.saturating_sub(self.positions.get(at).copied().unwrap_or(0));
+        self.shared.set_left(self.goals.iter().map(left).sum());
+    }
+
+    fn say_unreadable(&mut self, at: At, offset: u64) {
+        crate::metrics::get().console_unreadable.with_label_values(&[at.topic.name()]).inc();
+        if self.news.is_new(&at.to_string()) {
+            tracing::error!(%at, offset, "the lists leave out a record that cannot be read");
+        }
+    }
+
+    /// As the topics are trimmed: a test clock that is ahead ages nothing.
+    fn prune(&mut self, store: &Store, now: Millis, keep: Keep) -> Result<(), Error> {
+        let user_of = |bytes: &[u8]| kept::read(bytes).map(|kept| kept.user_id().to_owned());
+        let user_of_delivery = |bytes: &[u8]| deliveries::read(bytes).map(|row| row.user_id().to_owned());
+        order::prune(store, List::Deliveries, now - keep.deliveries, PRUNED_AT_A_TIME, user_of_delivery)?;
+        order::prune(store, List::Decisions, now - keep.decisions, PRUNED_AT_A_TIME, user_of)?;
+        order::prune(store, List::Responses, now - keep.responses, PRUNED_AT_A_TIME, user_of)?;
+        stats::prune(store, now, now - keep.responses.min(keep.decisions), PRUNED_AT_A_TIME)?;
+        let rows = &crate::metrics::get().console_rows;
+        rows.with_label_values(&["unknown_deliveries"]).set(unknown::prune(store, now - keep.deliveries)? as i64);
+        let began = Instant::now();
+        while began.elapsed() < LOOK_THROUGH && unknown::look_through(store, now)? {}
+        if self.pruned_erased.is_none_or(|at| at.elapsed() >= PRUNE_ERASED_EVERY) {
+            self.pruned_erased = Some(Instant::now());
+            let oldest = self.oldest_sources()?;
+            let left = kept::prune_erased(store, |partition| oldest.get(&partition).copied().unwrap_or(0))?;
+            rows.with_label_values(&["erasures"]).set(left as i64);
+        }
+        Ok(())
+    }
+
+    /// For each partition the offset of the oldest journal record that something
+    /// still listed, or to be sent once more, comes from.
+    fn oldest_sources(&self) -> Result<BTreeMap<u32, u64>, Error> {
+        let mut oldest = BTreeMap::new();
+        for partition in 0..self.log.partitions() {
+            let mut least = u64::MAX;
+            for topic in [Topic::Deliveries, Topic::Decisions, Topic::Responses] {
+                let at = At { topic, partition };
+                let bounds = self.log.bounds(at)?;
+                if bounds.start == bounds.end {
+                    continue;
+                }
+                let first = self.log.read(at, bounds.start, ROUND_BYTES)?;
+                let source = first.iter().find_map(kept::source);
+                least = least.min(source.map_or(0, |(_, offset)| offset.saturating_sub(OUT_OF_ORDER)));
+            }
+            // Without any outputs what is to come is from behind all marks.
+            oldest.insert(partition, if least == u64::MAX { 0 } else { least });
+        }
+        Ok(oldest)
+    }
+}
+
+fn stored<T: DeserializeOwned>(store: &Store, key: &[u8]) -> Result<Option<T>, Error> {
+    let damaged = |e: serde_json::Error| Error::Damaged(format!("the positions of the lists are unreadable: {e}"));
+    store.get(Family::Meta, key)?.map(|bytes| serde_json::from_slice(&bytes).map_err(damaged)).transpose()
+}
+
+/// A projection of another format or log is thrown away: everything in it is in
+/// the topics.
+fn make_anew(store: &Store, incarnation: &str) -> Result<(), Error> {
+    let mut batch = Batch::default();
+    for family in [Family::Entries, Family::Index, Family::Meta] {
+        batch.delete_range(family, [0], [0xff; 64]);
+    }
+    batch.put(Family::Meta, FORMAT_KEY, FORMAT);
+    batch.put(Family::Meta, INCARNATION_KEY, incarnation);
+    Ok(store.write(batch)?)
+}
+
+fn take(at: At, record: &Record, store: &Store, round: &mut Round<'_>) -> Result<Taken, Error> {
+    let (value, topic) = (record.value.as_deref().unwrap_or_default(), at.topic);
+    let source = kept::source(record);
+    match topic {
+        Topic::Deliveries => match serde_json::from_slice(value) {
+            Ok(DeliveryRecord::Deliver(delivery)) => {
+                let place = Some((at.partition, record.offset));
+                deliveries::delivered(*delivery, (place, source), round)?;
+            }
+            Ok(DeliveryRecord::CancelUser { project, user_id }) => match source {
+                Some(source) => kept::erased((&project, &user_id), source, store, round)?,
+                None => return Ok(Taken::Unreadable),
+            },
+            Ok(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. }) => {}
+            Err(_) => return Ok(Taken::Unreadable),
+        },
+        Topic::Attempts => match serde_json::from_slice(value) {
+            Ok(attempt) => deliveries::attempted(attempt, round)?,
+            Err(_) => return Ok(Taken::Unreadable),
+        },
+        Topic::Decisions | Topic::Responses => match source {
+            Some(source) if topic == Topic::Decisions => return kept::decided(value, source, round),
+            Some(source) => return kept::responded(value, source, round),
+            None => return Ok(Taken::Unreadable),
+        },
+        Topic::Displays => {
+            let Ok(seen) = serde_json::from_slice::<Seen>(value) else { return Ok(Taken::Unreadable) };
+            let name = if seen.kind == EventType::Dismissed { "dismissed" } else { "displayed" };
+            let fact = Fact { at: seen.occurred_at, name, id: &seen.offer_id };
+            stats::happened(round, (&seen.project, &seen.survey_id), fact)?;
+        }
+        _ => match serde_json::from_slice(value) {
+            Ok(retry) => deliveries::waits(retry, round)?,
+            Err(_) => return Ok(Taken::Unreadable),
+        },
+    }
+    Ok(Taken::Read)
+}

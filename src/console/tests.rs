@@ -1,0 +1,301 @@
+//! The lists over a log in memory: what they do when a topic or their store is
+//! not what it was.
+
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::order::Round;
+use super::*;
+use crate::clock::Clock;
+use crate::domain::endpoint::EventType;
+use crate::domain::message::{Data, Delivery, Message};
+use crate::domain::time::{self, DAY, Millis};
+use crate::log::{Ack, At, Log, New, Simulated};
+use crate::store::{Batch, Family, Memory, Store};
+use crate::wire::listing::{Filter, List};
+use crate::wire::output::{self, AttemptRecord, DeliveryRecord, Outcome, RetryRecord, SOURCE_HEADER, Source};
+use crate::wire::topic::Topic;
+
+const NOW: Millis = 1_800_000_000_000;
+
+/// A log, and the stores that have been opened one after the other.
+struct World {
+    log: Arc<Simulated>,
+    stores: Arc<Mutex<Vec<Arc<Store>>>>,
+    set_aside: Arc<AtomicUsize>,
+}
+
+impl World {
+    fn new() -> World {
+        let stores = Arc::new(Mutex::new(vec![Arc::new(Store::Memory(Memory::default()))]));
+        World { log: Arc::new(Simulated::new(1, 1)), stores, set_aside: Arc::default() }
+    }
+
+    fn console(&self) -> Console {
+        let (stores, set_aside) = (self.stores.clone(), self.set_aside.clone());
+        let open: OpenStore = Box::new(move |damaged| {
+            let mut stores = stores.lock().expect("unpoisoned");
+            if damaged.is_some() {
+                set_aside.fetch_add(1, Ordering::AcqRel);
+                stores.push(Arc::new(Store::Memory(Memory::default())));
+            }
+            Ok(stores.last().expect("there is one").clone())
+        });
+        let keep = Keep { deliveries: 30 * DAY, decisions: 30 * DAY, responses: 30 * DAY };
+        Console::start(Log::Simulated(self.log.clone()), open, Clock::new(), keep).expect("it starts")
+    }
+
+    fn store(&self) -> Arc<Store> {
+        self.stores.lock().expect("unpoisoned").last().expect("there is one").clone()
+    }
+
+    fn write(&self, topic: Topic, source: u64, value: Vec<u8>) {
+        let (sender, _) = tokio::sync::oneshot::channel();
+        let new = New { key: None, headers: Vec::new(), value: Some(value.into()) };
+        let new = new.header(SOURCE_HEADER, Source { partition: 0, offset: source, crc: 0 }.encode());
+        self.log.append(At { topic, partition: 0 }, vec![new], Ack::Once(sender));
+    }
+
+    fn decide(&self, id: &str, source: u64) {
+        let body = json!({"project": "default", "decision_id": id, "user_id": "ann", "reason": "no_survey",
+            "decided_at": time::format_time(NOW + source as i64), "evaluations": []});
+        self.write(Topic::Decisions, source, body.to_string().into_bytes());
+    }
+}
+
+fn delivery(id: &str) -> Delivery {
+    let data = Data { user_id: "ann".into(), ..Data::sample("default", NOW) };
+    Delivery {
+        delivery_id: id.into(),
+        message_id: "m".into(),
+        endpoint_id: "crm".into(),
+        project: "default".into(),
+        user_id: "ann".into(),
+        survey_id: None,
+        created_at: NOW,
+        message: Message { kind: EventType::Completed, at: NOW, data: Some(data) },
+        test_for: None,
+        not_before: None,
+    }
+}
+
+fn attempt(id: &str, number: u32) -> Vec<u8> {
+    output::encode(&AttemptRecord {
+        delivery_id: id.into(),
+        message_id: "m".into(),
+        endpoint_id: "crm".into(),
+        project: "default".into(),
+        user_id: "ann".into(),
+        survey_id: None,
+        attempt: number,
+        attempts_before: 0,
+        uncounted: 0,
+        started_at: NOW,
+        duration_ms: 1,
+        http_status: Some(500),
+        outcome: Outcome::BadStatus,
+        error: None,
+        response: Some("ann is unknown here".into()),
+        first_started_at: NOW,
+        next_due_at: Some(NOW + 5),
+        ended: None,
+        reason: None,
+    })
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited too long: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The ids of a list, newest first.
+fn ids(console: &Console, list: List) -> Vec<String> {
+    let member = if list == List::Deliveries { "delivery_id" } else { "decision_id" };
+    let page = console.list(list, "default", &Filter::default(), (None, 200)).expect("readable");
+    page.rows.iter().map(|row| row[member].as_str().expect("an id").to_owned()).collect()
+}
+
+#[test]
+fn a_topic_that_lost_its_end_and_grew_again_hides_no_row() {
+    for (kept, then) in [(2, 1), (2, 9), (0, 4), (5, 0)] {
+        let mut world = World::new();
+        (0..5).for_each(|n| world.decide(&format!("old{n}"), n));
+        let console = world.console();
+        until("all are listed", || ids(&console, List::Decisions).len() == 5);
+        drop(console);
+        world.log = Arc::new(Simulated::new(1, 1));
+        (0..kept).for_each(|n| world.decide(&format!("old{n}"), n));
+        (0..then).for_each(|n| world.decide(&format!("new{n}"), 10 + n));
+        let console = world.console();
+        until("what came behind the lost end", || ids(&console, List::Decisions).len() == 5 + then as usize);
+        assert!(console.is_whole().is_ok());
+        drop(console);
+        // Once more from the beginning, and nothing is counted twice.
+        let console = world.console();
+        world.decide("last", 100);
+        until("it goes on", || ids(&console, List::Decisions).first().is_some_and(|id| id == "last"));
+        assert_eq!(ids(&console, List::Decisions).len(), 6 + then as usize);
+    }
+}
+
+#[test]
+fn lists_of_another_log_are_made_anew() {
+    let mut world = World::new();
+    world.decide("old", 0);
+    let console = world.console();
+    until("it is listed", || ids(&console, List::Decisions) == ["old"]);
+    drop(console);
+    world.log = Arc::new(Simulated::new(2, 1));
+    world.decide("new", 0);
+    let console = world.console();
+    until("only the new one", || ids(&console, List::Decisions) == ["new"]);
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_not_left_out_and_the_lists_are_made_again() {
+    let spoilt = [
+        (Family::Index, order::row(List::Decisions, "d1")),
+        (Family::Index, order::row(List::Deliveries, "dlv")),
+        (Family::Meta, b"positions".to_vec()),
+    ];
+    for (family, key) in spoilt {
+        let world = World::new();
+        (0..3).for_each(|n| world.decide(&format!("d{n}"), n));
+        world.write(Topic::Deliveries, 3, output::encode(&DeliveryRecord::Deliver(Box::new(delivery("dlv")))));
+        let console = world.console();
+        until("all are listed", || ids(&console, List::Decisions).len() == 3);
+        until("all are listed", || ids(&console, List::Deliveries).len() == 1);
+        let mut batch = Batch::default();
+        assert!(world.store().get(family, &key).expect("readable").is_some());
+        batch.put(family, key.clone(), [0xff]);
+        world.store().write(batch).expect("written");
+        let mut console = console;
+        if family == Family::Meta {
+            drop(console);
+            console = world.console();
+        } else {
+            let list = if key == order::row(List::Decisions, "d1") { List::Decisions } else { List::Deliveries };
+            let page = console.list(list, "default", &Filter::default(), (None, 200));
+            assert!(matches!(page, Err(Error::Damaged(_))), "{page:?}");
+            assert!(console.is_whole().is_err(), "they are not whole until they are made again");
+        }
+        until("they are whole", || console.is_whole().is_ok());
+        assert_eq!(world.set_aside.load(Ordering::Acquire), 1);
+        until("all are listed once more", || ids(&console, List::Decisions) == ["d2", "d1", "d0"]);
+        assert_eq!(ids(&console, List::Deliveries), ["dlv"]);
+    }
+}
+
+#[test]
+fn a_cursor_that_is_none_damages_nothing() {
+    let world = World::new();
+    let console = world.console();
+    for cursor in ["x", "00", "02"] {
+        let page = console.list(List::Deliveries, "default", &Filter::default(), (Some(cursor), 5));
+        assert!(matches!(page, Err(Error::Cursor)), "{cursor}: {page:?}");
+    }
+    assert!(console.is_whole().is_ok());
+}
+
+#[test]
+fn a_retry_record_tells_the_delivery_whose_own_record_is_gone() {
+    let world = World::new();
+    world.write(Topic::Attempts, 3, attempt("dlv", 1));
+    let console = world.console();
+    let source = Source { partition: 0, offset: 3, crc: 0 }.encode();
+    let (delivery, first_started_at) = (Box::new(delivery("dlv")), NOW);
+    let retry = RetryRecord { delivery, attempt: 1, due_at: NOW + 5, first_started_at, source, uncounted: 0 };
+    world.write(Topic::Retry1m, 3, output::encode(&retry));
+    until("it is listed", || ids(&console, List::Deliveries) == ["dlv"]);
+    let shown = console.delivery("default", "dlv").expect("readable").expect("there");
+    assert_eq!((&shown["status"], shown["attempts"].as_array().map(Vec::len)), (&json!("waiting"), Some(1)), "{shown}");
+    assert_eq!(unknown::prune(&world.store(), i64::MAX).expect("written"), 0, "nothing is left to be forgotten");
+    assert_eq!(ids(&console, List::Deliveries), ["dlv"]);
+}
+
+#[test]
+fn deliveries_that_never_come_are_kept_for_a_time_and_in_a_number() {
+    let store = Store::Memory(Memory::default());
+    let mut round = Round::new(&store);
+    for n in 0..10 {
+        let record = AttemptRecord { started_at: NOW + n, ..read(&attempt(&format!("x{n}"), 1)) };
+        deliveries::attempted(record, &mut round).expect("taken");
+    }
+    store.write(round.into_batch()).expect("written");
+    let rows = || store.ascending(Family::Index, &order::row(List::Deliveries, ""), 100).expect("readable").len();
+    assert_eq!(rows(), 20, "a row and a mark for each");
+    assert_eq!(unknown::prune(&store, NOW + 4).expect("written"), 6);
+    assert_eq!(rows(), 12);
+    // One that comes after all is one of the list, and is not forgotten.
+    let mut round = Round::new(&store);
+    deliveries::delivered(delivery("x9"), (None, None), &mut round).expect("taken");
+    store.write(round.into_batch()).expect("written");
+    assert_eq!(unknown::prune(&store, i64::MAX).expect("written"), 0);
+    assert_eq!(rows(), 1);
+}
+
+#[test]
+fn unmarked_rows_of_version_0_1_0_are_found() {
+    let store = Store::Memory(Memory::default());
+    let mut round = Round::new(&store);
+    deliveries::attempted(AttemptRecord { started_at: 0, ..read(&attempt("x", 1)) }, &mut round).expect("taken");
+    deliveries::delivered(delivery("known"), (None, None), &mut round).expect("taken");
+    unknown::forget(0, "x", &mut round);
+    store.write(round.into_batch()).expect("written");
+    assert_eq!(unknown::prune(&store, i64::MAX).expect("written"), 0, "it has no mark");
+    while unknown::look_through(&store, NOW).expect("written") {}
+    assert_eq!(unknown::prune(&store, NOW).expect("written"), 1);
+    assert_eq!(unknown::prune(&store, NOW + 1).expect("written"), 0);
+    let left = store.ascending(Family::Index, &order::row(List::Deliveries, ""), 100).expect("readable");
+    assert_eq!(left.len(), 1, "what is known stays");
+}
+
+fn read(bytes: &[u8]) -> AttemptRecord {
+    serde_json::from_slice(bytes).expect("JSON")
+}
+
+#[test]
+fn an_erasure_leaves_nothing_of_what_receivers_said_before_or_after_it() {
+    let world = World::new();
+    let console = world.console();
+    let deliver = |id: &str| output::encode(&DeliveryRecord::Deliver(Box::new(delivery(id))));
+    world.write(Topic::Deliveries, 3, deliver("before"));
+    world.write(Topic::Attempts, 3, attempt("before", 1));
+    let responses = |id: &str| -> Vec<Value> {
+        let shown = console.delivery("default", id).expect("readable");
+        let attempts = shown.map(|shown| shown["attempts"].as_array().cloned().unwrap_or_default());
+        attempts.unwrap_or_default().iter().map(|a| a.get("response").cloned().unwrap_or_default()).collect()
+    };
+    until("it is listed", || responses("before") == [json!("ann is unknown here")]);
+    let erased = DeliveryRecord::CancelUser { project: "default".into(), user_id: "ann".into() };
+    world.write(Topic::Deliveries, 5, output::encode(&erased));
+    until("it is gone", || responses("before") == [Value::Null]);
+    // What was under way is written down later, or read later.
+    world.write(Topic::Attempts, 3, attempt("before", 2));
+    until("both attempts are there", || responses("before") == [Value::Null, Value::Null]);
+    // What the user is told of afterwards is another life.
+    world.write(Topic::Deliveries, 9, deliver("after"));
+    world.write(Topic::Attempts, 9, attempt("after", 1));
+    until("it is listed", || responses("after") == [json!("ann is unknown here")]);
+}
+
+#[test]
+fn marks_of_erasures_go_when_nothing_older_is_left() {
+    let store = Store::Memory(Memory::default());
+    let mut round = Round::new(&store);
+    for n in 0..600 {
+        kept::erased(("default", &format!("u{n}")), (n as u32 % 2, n), &store, &mut round).expect("taken");
+    }
+    store.write(round.into_batch()).expect("written");
+    let left = kept::prune_erased(&store, |partition| if partition == 0 { 300 } else { 0 }).expect("written");
+    // Of partition 0 those from 302 on, of partition 1 all.
+    assert_eq!(left, 149 + 300);
+    assert!(!kept::is_erased(&store, ("default", "u300"), (0, 5)).expect("readable"));
+    assert!(kept::is_erased(&store, ("default", "u302"), (0, 301)).expect("readable"));
+    assert!(!kept::is_erased(&store, ("default", "u302"), (0, 302)).expect("readable"));
+}

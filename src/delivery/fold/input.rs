@@ -1,0 +1,38 @@
+//! What a record of the delivery's topics says. Reading it fails for the
+//! record's own reasons alone: what is stored cannot make a record a reject.
+
+use serde::de::DeserializeOwned;
+
+use crate::log;
+use crate::wire::output::{AttemptRecord, DeadRecord, DeliveryRecord, RetryRecord};
+use crate::wire::topic::Topic;
+
+/// A record that cannot be read. It becomes a reject, and the next one is taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct DecodeError(String);
+
+/// A record of one of the delivery's topics.
+pub(super) enum FoldInput {
+    Deliveries(DeliveryRecord),
+    Attempt(Box<AttemptRecord>),
+    Retry(RetryRecord),
+    Dead(DeadRecord),
+}
+
+impl FoldInput {
+    /// # Errors
+    /// What is wrong with the record's value.
+    pub(super) fn decode(topic: Topic, record: &log::Record) -> Result<FoldInput, DecodeError> {
+        Ok(match topic {
+            Topic::Deliveries => FoldInput::Deliveries(decode(record)?),
+            Topic::Attempts => FoldInput::Attempt(Box::new(decode(record)?)),
+            Topic::Dead => FoldInput::Dead(decode(record)?),
+            _ => FoldInput::Retry(decode(record)?),
+        })
+    }
+}
+
+fn decode<T: DeserializeOwned>(record: &log::Record) -> Result<T, DecodeError> {
+    serde_json::from_slice(record.value.as_deref().unwrap_or_default()).map_err(|e| DecodeError(e.to_string()))
+}

@@ -1,0 +1,151 @@
+//! What is asked of a fold's store. Everything that cannot be read here is
+//! damage of the store: it is set aside and made again from the topics.
+
+use super::{Due, EACH_AT_A_TIME, Error, Fold, POSITIONS, Phase, Positions, Row, Told, split};
+use crate::domain::time::Millis;
+use crate::store::{Family, Store};
+
+impl Fold {
+    /// Where a stored fold stands.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn stored_positions(store: &Store) -> Result<Option<Positions>, Error> {
+        let stored = store.get(Family::Meta, POSITIONS)?;
+        let damaged = |e: serde_json::Error| Error::Damaged(format!("the delivery's positions are unreadable: {e}"));
+        stored.map(|bytes| serde_json::from_slice(&bytes).map_err(damaged)).transpose()
+    }
+
+    /// Everything that is known of endpoints.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn endpoints(&self) -> Result<Vec<Told>, Error> {
+        let mut all = Vec::new();
+        self.store.each(Family::Endpoints, |_, value| {
+            let damaged = |e: serde_json::Error| Error::Damaged(format!("a stored endpoint is unreadable: {e}"));
+            all.push(serde_json::from_slice(&value).map_err(damaged)?);
+            Ok::<_, Error>(())
+        })?;
+        Ok(all)
+    }
+
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn find(&self, delivery_id: &str) -> Result<Option<Row>, Error> {
+        Ok(self.find_sized(delivery_id)?.map(|(row, _)| row))
+    }
+
+    /// A row, and the bytes that it takes in the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn find_sized(&self, delivery_id: &str) -> Result<Option<(Row, usize)>, Error> {
+        let bytes = self.store.get(Family::Waiting, delivery_id.as_bytes())?;
+        bytes.map(|bytes| Ok((Row::decode(delivery_id.as_bytes(), &bytes)?, bytes.len()))).transpose()
+    }
+
+    /// Every line of the due index, with the time that its first is due.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn lines(&self) -> Result<Vec<(u64, Millis)>, Error> {
+        let mut lines = Vec::new();
+        let mut from = Vec::new();
+        while let Some((key, _)) = self.store.ascending(Family::Due, &from, 1)?.first() {
+            let (line, due_at) = split(key);
+            lines.push((line, due_at));
+            let Some(next) = line.checked_add(1) else { break };
+            from = next.to_be_bytes().to_vec();
+        }
+        Ok(lines)
+    }
+
+    /// What of a line of the due index lies behind `after` and is due by `until`;
+    /// and when the next one behind that is due.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn due(
+        &self,
+        line: u64,
+        after: &[u8],
+        until: Millis,
+        limit: usize,
+    ) -> Result<(Vec<Due>, Option<Millis>), Error> {
+        let mut from = if after.is_empty() { line.to_be_bytes().to_vec() } else { [after, &[0]].concat() };
+        let mut found = Vec::new();
+        // Most lines hold little that is due, and another line is behind it.
+        let mut at_a_time = 8;
+        loop {
+            let entries = self.store.ascending(Family::Due, &from, at_a_time)?;
+            let last = entries.len() < at_a_time;
+            for (key, value) in entries {
+                let (of, at) = split(&key);
+                if of != line {
+                    return Ok((found, None));
+                }
+                if at > until || found.len() == limit {
+                    return Ok((found, Some(at)));
+                }
+                from = [key.as_slice(), &[0]].concat();
+                found.push(Due::decode(key, &value)?);
+            }
+            if last {
+                return Ok((found, None));
+            }
+            at_a_time = (at_a_time * 4).min(EACH_AT_A_TIME);
+        }
+    }
+
+    /// Rows whose next record a crash has swallowed.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn owed(&self) -> Result<Vec<Row>, Error> {
+        let mut owed = Vec::new();
+        self.each_row(|row| {
+            if row.phase != Phase::Due {
+                owed.push(row);
+            }
+        })?;
+        Ok(owed)
+    }
+
+    /// Hands every delivery that has not ended to `each`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn each_row(&self, mut each: impl FnMut(Row)) -> Result<(), Error> {
+        self.store.each(Family::Waiting, |key, value| {
+            each(Row::decode(&key, &value)?);
+            Ok(())
+        })
+    }
+
+    /// Counts what waits, and compares it with the index: a delivery that is in
+    /// the one and not in the other would never be sent.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or contradicts itself.
+    pub(super) fn count(&mut self) -> Result<(), Error> {
+        let (mut open, mut retrying, mut due) = (0, 0, 0u64);
+        self.each_row(|row| {
+            open += 1;
+            retrying += u64::from(row.attempt > 0);
+            due += u64::from(row.phase == Phase::Due);
+        })?;
+        let mut indexed = 0;
+        self.store.each(Family::Due, |key, value| {
+            Due::decode(key, &value)?;
+            indexed += 1;
+            Ok::<_, Error>(())
+        })?;
+        if due != indexed {
+            let detail = format!("{due} deliveries wait for a time, and the due index holds {indexed}");
+            return Err(Error::Damaged(detail));
+        }
+        (self.open, self.retrying) = (open, retrying);
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! A delivery that has not ended, as it is stored.
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::domain::message::Delivery;
+use crate::domain::time::Millis;
+
+/// Where a delivery stands that has not ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub delivery: Delivery,
+    /// Attempts done.
+    pub attempt: u32,
+    pub due_at: Millis,
+    /// Where it stands in `deliveries`: what is due at the same time goes in
+    /// that order. Zero once it is a retry.
+    pub place: u64,
+    /// Header `source` of its record: the journal record behind it.
+    pub source: String,
+    /// Start of the first attempt, once there was one.
+    pub first_started_at: Option<Millis>,
+    pub phase: Phase,
+    /// How many of the attempts failed on this side of the wire: the retry
+    /// policy does not count them. Stored behind the rest, and only when there
+    /// are any, so that rows of version 0.1.0 are read as they are.
+    #[serde(skip)]
+    pub uncounted: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Phase {
+    /// In the due index.
+    Due,
+    /// The attempt is on record; its retry record is not yet.
+    RetryOwed { next_due_at: Millis },
+    /// The end is on record; the record in `dead` is not yet.
+    DeadOwed { reason: String, died_at: Millis },
+    /// It is not to be sent any more; the record of that is not yet written.
+    CancelOwed { reason: String },
+}
+
+impl Row {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = postcard::to_stdvec(self).expect("a row serialises");
+        if self.uncounted > 0 {
+            bytes.extend(postcard::to_stdvec(&self.uncounted).expect("a number serialises"));
+        }
+        bytes
+    }
+
+    /// # Errors
+    /// [`Error::Damaged`]: no record of a topic is to blame for what is stored.
+    pub(super) fn decode(key: &[u8], bytes: &[u8]) -> Result<Row, Error> {
+        let damaged = |e: postcard::Error| Error::Damaged(format!("a waiting delivery is unreadable: {e}"));
+        let (mut row, rest): (Row, &[u8]) = postcard::take_from_bytes(bytes).map_err(damaged)?;
+        if !rest.is_empty() {
+            let (uncounted, rest): (u32, &[u8]) = postcard::take_from_bytes(rest).map_err(damaged)?;
+            if !rest.is_empty() {
+                return Err(Error::Damaged("a waiting delivery has bytes behind its end".into()));
+            }
+            row.uncounted = uncounted;
+        }
+        if row.delivery.delivery_id.as_bytes() != key {
+            return Err(Error::Damaged("a waiting delivery stands under another one's id".into()));
+        }
+        Ok(row)
+    }
+
+    /// Lets go of what the message tells: nothing of it is sent any more.
+    pub(super) fn forget_message(&mut self) {
+        self.delivery.message.data = None;
+    }
+}

@@ -1,0 +1,100 @@
+//! The time that deliveries wait by. Due times are facts of the topics, told in
+//! the wall's words, but waiting must not stop because the wall steps back: so
+//! this time follows the wall forwards and never goes back with it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::domain::time::{DAY, Millis};
+
+/// The largest of: the wall's time, what has passed since it was read last, and
+/// what the topics have told. Clones share it.
+#[derive(Clone)]
+pub struct MonotoneClock {
+    clock: Clock,
+    reached: Arc<Mutex<Reached>>,
+}
+
+struct Reached {
+    now: Millis,
+    /// Less than a millisecond that has passed besides.
+    rest: Duration,
+    /// The monotonic clock as it was read last.
+    read_at: Duration,
+}
+
+impl MonotoneClock {
+    pub fn new(clock: Clock) -> MonotoneClock {
+        let reached = Reached { now: clock.now(), rest: Duration::ZERO, read_at: clock.monotonic() };
+        MonotoneClock { clock, reached: Arc::new(Mutex::new(reached)) }
+    }
+
+    /// Milliseconds since the epoch; never less than before.
+    pub fn now(&self) -> Millis {
+        let mut reached = self.reached.lock().expect("no panic holds this lock");
+        let read_at = self.clock.monotonic();
+        // A simulated machine may turn even this clock back: it goes on from there.
+        let passed = reached.rest + read_at.saturating_sub(reached.read_at);
+        reached.read_at = read_at;
+        let whole = Millis::try_from(passed.as_millis()).unwrap_or(Millis::MAX);
+        reached.rest = passed - Duration::from_millis(whole.unsigned_abs());
+        reached.now = reached.now.saturating_add(whole).max(self.clock.now());
+        reached.now
+    }
+
+    /// Goes on from a time that the topics tell, written before a restart by a
+    /// wall that has stepped back since. Never by more than a day: a time further
+    /// ahead was wrong when it was written.
+    pub fn advance_to(&self, told: Millis) {
+        let most = self.clock.now().saturating_add(DAY);
+        let now = self.now();
+        let mut reached = self.reached.lock().expect("no panic holds this lock");
+        reached.now = now.max(told.min(most));
+    }
+
+    /// The clock's own time, which may step back; for what others have dated.
+    pub fn now_by_wall(&self) -> Millis {
+        self.clock.now()
+    }
+
+    /// The real time of an attempt, also under a test clock.
+    pub fn wall(&self) -> Millis {
+        self.clock.wall()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::time::{HOUR, SECOND};
+
+    #[test]
+    fn a_step_back_stops_nothing_and_a_step_forward_is_followed() {
+        let clock = Clock::simulated(100 * HOUR);
+        let time = MonotoneClock::new(clock.clone());
+        clock.set_wall(97 * HOUR);
+        assert_eq!(time.now(), 100 * HOUR, "it does not go back");
+        clock.pass(Duration::from_secs(90));
+        assert_eq!(time.now(), 100 * HOUR + 90 * SECOND, "it goes on at its pace");
+        clock.set_wall(103 * HOUR);
+        assert_eq!(time.now(), 103 * HOUR);
+        clock.set_wall(97 * HOUR);
+        clock.pass(Duration::from_micros(1_500));
+        clock.pass(Duration::from_secs(1));
+        assert!((103 * HOUR + SECOND..103 * HOUR + SECOND + 2).contains(&time.now()));
+        assert_eq!(time.now_by_wall() / HOUR, 97);
+    }
+
+    #[test]
+    fn what_the_topics_tell_is_gone_on_from_but_for_a_day_at_most() {
+        let clock = Clock::simulated(100 * HOUR);
+        let time = MonotoneClock::new(clock.clone());
+        time.advance_to(99 * HOUR);
+        assert_eq!(time.now(), 100 * HOUR);
+        time.advance_to(105 * HOUR);
+        assert_eq!(time.now(), 105 * HOUR);
+        time.advance_to(100_000 * HOUR);
+        assert_eq!(time.now(), 124 * HOUR, "a wrong clock does not decide for years");
+    }
+}
