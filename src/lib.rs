@@ -21,6 +21,7 @@ pub mod fault;
 pub mod fuzz;
 pub mod log;
 pub mod metrics;
+pub mod process;
 pub mod replay;
 pub mod store;
 pub mod supervisor;

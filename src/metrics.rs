@@ -12,6 +12,9 @@ pub struct Metrics {
     pub bridge_requests: IntCounterVec,
     pub bridge_request_seconds: Histogram,
     pub bridge_ack_seconds: Histogram,
+    pub bridge_connections: IntGauge,
+    pub bridge_evictions: IntCounterVec,
+    pub bridge_client_quotas: IntGauge,
     pub engine_records: IntCounterVec,
     pub engine_decisions: IntCounterVec,
     pub engine_decision_latency_seconds: Histogram,
@@ -32,13 +35,16 @@ pub struct Metrics {
     pub delivery_done_rows: IntGauge,
     pub console_rows: IntGaugeVec,
     pub console_unreadable: IntCounterVec,
-    pub memory_bytes: IntGaugeVec,
     pub store_bytes: IntGaugeVec,
     pub log_append_seconds: Histogram,
     pub log_bytes: IntGaugeVec,
     pub snapshot_seconds: Histogram,
     pub snapshot_failures: IntCounter,
     pub disk_free_bytes: Gauge,
+    pub memory_bytes: IntGaugeVec,
+    pub memory_users: IntGauge,
+    pub process_lost_log_lines: IntCounterVec,
+    pub process_panics: IntCounter,
 }
 
 static METRICS: OnceLock<Metrics> = OnceLock::new();
@@ -46,6 +52,11 @@ static METRICS: OnceLock<Metrics> = OnceLock::new();
 /// The process's metrics.
 pub fn get() -> &'static Metrics {
     METRICS.get_or_init(|| Metrics::new().expect("names are valid and used once"))
+}
+
+/// The process's metrics, once anybody has asked for them.
+pub fn known() -> Option<&'static Metrics> {
+    METRICS.get()
 }
 
 /// Seconds, from a tenth of a millisecond to a minute.
@@ -86,10 +97,20 @@ impl Metrics {
         registry.register(Box::new(disk_free_bytes.clone()))?;
         let snapshot_failures = IntCounter::new("store_snapshot_failures_total", "Snapshots that were not taken.")?;
         registry.register(Box::new(snapshot_failures.clone()))?;
+        let memory_bytes = gauges("memory_bytes", "Who holds how much of the configured memory.", &["part"])?;
+        let process_panics = IntCounter::new("process_panics_total", "Panics; those of a thread that serves end it.")?;
+        registry.register(Box::new(process_panics.clone()))?;
         let metrics = Metrics {
             bridge_requests: counters("bridge_requests_total", "Requests answered.", &["route", "status"])?,
             bridge_request_seconds: histogram("bridge_request_seconds", "From a request's head to its answer.")?,
             bridge_ack_seconds: histogram("bridge_ack_seconds", "From an append to its acknowledgement.")?,
+            bridge_connections: gauge("bridge_connections", "Open connections.")?,
+            bridge_evictions: counters(
+                "bridge_evictions_total",
+                "Connections asked to give way, by what had run out.",
+                &["reason"],
+            )?,
+            bridge_client_quotas: gauge("bridge_client_quotas", "Users of client keys whose quota is remembered.")?,
             engine_records: counters("engine_records_total", "Journal records applied.", &["type"])?,
             engine_decisions: counters("engine_decisions_total", "Decisions by their reason.", &["reason"])?,
             engine_decision_latency_seconds: histogram(
@@ -124,13 +145,20 @@ impl Metrics {
                 "Records that the lists leave out because they cannot be read.",
                 &["topic"],
             )?,
-            memory_bytes: gauges("memory_bytes", "What the parts of the process hold in memory, about.", &["part"])?,
             store_bytes: gauges("store_bytes", "Bytes of the engine's tables on disk.", &["partition"])?,
             log_bytes: gauges("log_bytes", "Bytes of the embedded log's segments.", &["topic"])?,
             log_append_seconds: histogram("log_append_seconds", "Writing and syncing a group of records.")?,
             snapshot_seconds: histogram("store_snapshot_seconds", "Taking a snapshot of one store.")?,
             snapshot_failures,
             disk_free_bytes,
+            memory_users: memory_bytes.with_label_values(&["users"]),
+            memory_bytes,
+            process_lost_log_lines: counters(
+                "process_lost_log_lines_total",
+                "Log lines that standard error did not take.",
+                &["reason"],
+            )?,
+            process_panics,
             registry,
         };
         metrics.begin();
@@ -144,6 +172,12 @@ impl Metrics {
         }
         for outcome in crate::wire::output::Outcome::ALL {
             self.delivery_attempts.with_label_values(&[outcome.name()]).inc_by(0);
+        }
+        for reason in ["connections", "memory"] {
+            self.bridge_evictions.with_label_values(&[reason]).inc_by(0);
+        }
+        for reason in ["failed", "overflow"] {
+            self.process_lost_log_lines.with_label_values(&[reason]).inc_by(0);
         }
         for state in ["healthy", "degraded", "open", "half_open", "disabled"] {
             self.delivery_transitions.with_label_values(&[state]).inc_by(0);

@@ -7,6 +7,7 @@ mod data;
 pub mod export;
 mod format;
 mod keeper;
+mod memory;
 mod owners;
 pub mod private;
 pub mod promote;
@@ -33,14 +34,16 @@ use crate::config::{Config, Retention};
 use crate::console::{self, Console, Keep};
 use crate::delivery::{self, Delivery};
 use crate::domain::time::{Millis, SECOND};
-use crate::engine::Engine;
+use crate::engine::{CacheLimit, Engine};
 use crate::log::disk::Disk;
 use crate::log::{self, Embedded, Kafka, Log};
+use crate::process;
 use crate::store::Shared;
 use crate::store::snapshot::Depot;
-use crate::thread::{Bell, Service, Thread};
+use crate::thread::{Bell, Service, Thread, vital};
 use crate::wire::listing::{Filter, List, Page, PageError, Place};
 use crate::wire::topic::Topic;
+use memory::{MemoryBudget, MemoryGovernor};
 use owners::Owner;
 use readiness::Readiness;
 use snapshots::{Snapshots, Stores};
@@ -50,7 +53,11 @@ pub use data::{FreshKeys, KeysFile, read_keys};
 pub use snapshots::Role;
 pub use source::source;
 
-/// Blocks and write buffers of all stores together.
+/// Places at the listener for operators.
+const OPERATORS: usize = 256;
+/// Files that stores and topics may still open.
+const FILES_TO_COME: u64 = 512;
+/// Blocks and write buffers of all stores together, where nobody serves.
 const STORE_MEMORY_BYTES: usize = 256 << 20;
 /// With less free the stores cannot be opened; a running log leaves more.
 const MIN_START_BYTES: u64 = 8 << 20;
@@ -174,7 +181,10 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     if roles.bridge {
         parts.postman = replies.receive()?;
     }
-    let shared = Shared::new(STORE_MEMORY_BYTES);
+    let budget = MemoryBudget::of(&config);
+    let shared = Shared::new(budget.stores);
+    let cached_users = CacheLimit::from(budget.users / config.partitions.max(1) as usize);
+    let requests = Arc::new(bridge::Budget::new(budget.requests));
     let statuses: Vec<Arc<actor::Status>> = (0..config.partitions).map(|_| Arc::default()).collect();
     let delivery_status = Arc::new(delivery::Status::new(config.partitions, options.test_clock));
     let mut joined = Vec::new();
@@ -194,10 +204,11 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         let mut setup =
             actor::Setup::new(log.clone(), clock.clone(), data.key.clone(), replies.clone(), Checkpointer::start()?);
         setup.test_clock = options.test_clock;
+        setup.checkpoint_bytes = budget.checkpoint;
         if roles.engine {
             let lease = log.lease("engine", Topic::Events)?;
             setup.standing = lease.membership.standing();
-            let owner = owners::engine(&config, &setup, &stores, (lease, &statuses))?;
+            let owner = owners::engine(&config, &setup, &stores, (lease, &statuses), &cached_users)?;
             joined.push(("engine", owner.joined.clone()));
             parts.engine = Some(owner);
         }
@@ -268,7 +279,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     let mut running =
         Running { addr: ([127, 0, 0, 1], 0).into(), fresh_keys: None, stop, servers: Vec::new(), parts, failed };
     let opened = match taken {
-        Ok(()) => listen(&config, &app, &stopped).await,
+        Ok(()) => listen(&config, &app, (budget, &requests), &stopped).await,
         Err(error) => Err(error),
     };
     match opened {
@@ -285,6 +296,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         app: app.clone(),
         retention: config.retention,
         data_dir: config.data_dir.clone(),
+        memory: MemoryGovernor::new(budget, config.partitions, (cached_users, shared, requests)),
     };
     running.parts.keeper = Some(keeper.start(bell, ending, fail)?);
     let unset = view
@@ -423,9 +435,27 @@ impl Running {
     }
 }
 
+/// Places for connections: as many as open files and memory leave room for.
+fn places(config: &Config, budget: &MemoryBudget) -> usize {
+    let files = process::raise_open_files();
+    let taken = process::open_files() + u64::from(config.max_in_flight) + FILES_TO_COME;
+    let by_files = files.saturating_sub(taken).max(files / 4) as usize;
+    let places = (config.max_connections as usize).min(by_files).min(budget.connections).max(1);
+    if places < config.max_connections as usize {
+        tracing::info!(
+            places,
+            by_files,
+            by_memory = budget.connections,
+            "fewer connections than http.max_connections: raise the limit on open files, or engine.memory"
+        );
+    }
+    places
+}
+
 async fn listen(
     config: &Config,
     app: &Arc<App>,
+    (budget, requests): (MemoryBudget, &Arc<bridge::Budget>),
     stopped: &watch::Receiver<bool>,
 ) -> Result<(SocketAddr, Vec<tokio::task::JoinHandle<()>>), Error> {
     let bind = |addr: String| async move {
@@ -437,11 +467,18 @@ async fn listen(
     }
     let mut first = None;
     let mut servers = Vec::new();
+    let places = places(config, &budget);
     for (addr, surface) in surfaces {
+        // Operators get in whatever is going on at the other listener.
+        let max_connections = if surface == Surface::Operators { places.min(OPERATORS) } else { places };
+        let max_per_address = config.max_connections_per_address.map(|most| most as usize);
+        let limits = bridge::Limits { max_connections, max_per_address, keep_alive: config.keep_alive };
+        let connections = bridge::Connections::new(limits, requests.clone());
         let listener = bind(addr).await?;
         first = first.or(Some(listener.local_addr()?));
-        let serving = bridge::server::serve(listener, app.clone(), surface, stopped.clone(), Duration::from_secs(10));
-        servers.push(tokio::spawn(serving));
+        let of = (surface, connections);
+        let serving = bridge::server::serve(listener, app.clone(), of, stopped.clone(), Duration::from_secs(10));
+        servers.push(tokio::spawn(vital("listener", serving)));
     }
     let addr = first.ok_or_else(|| Error::Failed("nothing to listen on".into()))?;
     Ok((addr, servers))

@@ -31,10 +31,11 @@ fn below(path: &Path) -> String {
 }
 
 /// Left to right: a module uses what stands to its left, roles never each other.
-const LAYERS: [(&str, u32); 15] = [
+const LAYERS: [(&str, u32); 16] = [
     ("metrics", 0),
+    ("process", 0),
     ("clock", 1),
-    ("thread", 0),
+    ("thread", 1),
     ("domain", 0),
     ("wire", 1),
     ("log", 2),

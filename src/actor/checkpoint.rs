@@ -4,15 +4,18 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use super::Frozen;
 use super::partition::Stop;
 use crate::domain::time::Millis;
 use crate::store::{self, Batch, Family, Store};
-use crate::thread::{Bell, Thread};
+use crate::thread::{Bell, Thread, resting, watch};
 use crate::wire::record::Forward;
 
 const KEY: &[u8] = b"checkpoint";
+/// A checkpoint that takes longer is stuck.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Written in one batch with the users it speaks of. Members may be added, with a
 /// default; what an earlier version must not pass over takes another layout.
@@ -125,7 +128,10 @@ impl Checkpointer {
     pub fn start() -> std::io::Result<Checkpointer> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let thread = Thread::spawn("checkpoint", move || {
-            queue.into_iter().for_each(Job::run);
+            watch(WRITTEN_WITHIN);
+            while let Ok(job) = resting(|| queue.recv()) {
+                job.run();
+            }
         })?;
         Ok(Checkpointer { jobs, writer: Writer::Thread { _thread: Arc::new(thread) } })
     }

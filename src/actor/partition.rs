@@ -40,7 +40,7 @@ const ANSWERS_KEPT: Millis = 30 * SECOND;
 const STEP_OUTPUT_BYTES: usize = 256 << 10;
 /// Bytes that may be unacknowledged before reading waits.
 const MAX_OUTSTANDING_BYTES: usize = 4 << 20;
-/// Dirty state that brings the next checkpoint forward.
+/// Dirty state that brings the next checkpoint forward, unless told otherwise.
 const CHECKPOINT_BYTES: usize = 32 << 20;
 /// How often time is told to whoever waits while nothing else comes.
 const TICK_EVERY: Duration = Duration::from_millis(500);
@@ -62,6 +62,8 @@ pub struct Setup {
     pub checkpoint_every: Duration,
     /// At most so many journal bytes a step; tests vary it.
     pub step_bytes: usize,
+    /// Dirty state that brings the next checkpoint forward.
+    pub checkpoint_bytes: usize,
 }
 
 impl Setup {
@@ -69,7 +71,19 @@ impl Setup {
         let checkpoint_every = Duration::from_secs(4);
         let standing = Standing::Alone;
         let test_clock = false;
-        Setup { log, clock, key, replies, checkpointer, standing, test_clock, checkpoint_every, step_bytes: STEP_BYTES }
+        let (step_bytes, checkpoint_bytes) = (STEP_BYTES, CHECKPOINT_BYTES);
+        Setup {
+            log,
+            clock,
+            key,
+            replies,
+            checkpointer,
+            standing,
+            test_clock,
+            checkpoint_every,
+            step_bytes,
+            checkpoint_bytes,
+        }
     }
 }
 
@@ -228,7 +242,7 @@ impl<M: Machine> Partition<M> {
     /// Why the partition cannot go on.
     pub fn step(&mut self) -> Result<Progress, Stop> {
         let mut progress = self.take_acknowledgements()?;
-        if self.outstanding_bytes < MAX_OUTSTANDING_BYTES {
+        if self.outstanding_bytes < MAX_OUTSTANDING_BYTES && !self.is_full() {
             if self.unread.is_empty() {
                 let chunk = self.reader.read(self.journal(), self.meta.next, self.setup.step_bytes)?;
                 if chunk.records.is_empty() && chunk.at_end {
@@ -255,6 +269,11 @@ impl<M: Machine> Partition<M> {
             self.redone = HashSet::new();
         }
         Ok(progress)
+    }
+
+    /// What has changed while a checkpoint is being written is bounded too.
+    fn is_full(&self) -> bool {
+        self.freezing.is_some() && self.machine.dirty_bytes() >= 2 * self.setup.checkpoint_bytes
     }
 
     /// Time goes on for whoever waits, although no record comes. Not tracked:
@@ -327,7 +346,7 @@ impl<M: Machine> Partition<M> {
         let dirty = self.machine.dirty_bytes();
         let waited = self.setup.clock.monotonic().saturating_sub(self.checkpointed);
         let due = waited >= self.setup.checkpoint_every && self.meta.next > self.frozen_next;
-        if due || dirty >= CHECKPOINT_BYTES {
+        if due || dirty >= self.setup.checkpoint_bytes {
             self.checkpoint_now();
         }
     }

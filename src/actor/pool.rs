@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::partition::{Progress, Stop};
 use super::{Machine, Partition, Phase, Status};
-use crate::thread::{Bell, Thread, Token, wait_for_tokens};
+use crate::thread::{Bell, STUCK_AFTER, Thread, Token, beat, wait_for_tokens, watch};
 
 /// How long a partition that is given up may wait for its acknowledgements.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -146,7 +146,9 @@ struct Driver<M> {
 impl<M: Machine + 'static> Driver<M> {
     fn run(&mut self) {
         let mut stopping = false;
+        watch(STUCK_AFTER);
         loop {
+            beat();
             let mut worked = false;
             while let Ok(command) = self.commands.try_recv() {
                 worked = true;

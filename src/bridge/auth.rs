@@ -6,6 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::problem::Problem;
@@ -52,7 +53,14 @@ pub struct Auth {
     identity: BTreeMap<String, Vec<String>>,
     per_key: DefaultKeyedRateLimiter<[u8; 32]>,
     per_client_user: DefaultKeyedRateLimiter<u128>,
+    /// More users are remembered than there is room for: the next ones share.
+    crowded: AtomicBool,
 }
+
+/// Users of client keys whose quota is remembered each by itself. Anybody may make
+/// up users, so beyond that they share what [`SHARED_QUOTAS`] have.
+const MAX_QUOTAS: usize = 100_000;
+const SHARED_QUOTAS: u128 = 1 << 16;
 
 pub fn digest(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
@@ -69,6 +77,7 @@ impl Auth {
             identity,
             per_key: RateLimiter::keyed(quota(per_key)),
             per_client_user: RateLimiter::keyed(quota(per_client_user)),
+            crowded: AtomicBool::new(false),
         }
     }
 
@@ -123,6 +132,7 @@ impl Auth {
             }
         }
         let key = xxhash_rust::xxh3::xxh3_128(format!("{}\0{user_id}", caller.project).as_bytes());
+        let key = if self.crowded.load(Ordering::Relaxed) { key % SHARED_QUOTAS } else { key };
         self.per_client_user
             .check_key(&key)
             .map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())))
@@ -133,6 +143,16 @@ impl Auth {
         self.per_key.retain_recent();
         self.per_client_user.retain_recent();
         self.per_client_user.shrink_to_fit();
+    }
+
+    /// Keeps the number of remembered quotas bounded; to be called often.
+    pub fn look(&self) {
+        if self.per_client_user.len() > MAX_QUOTAS {
+            self.per_client_user.retain_recent();
+        }
+        let remembered = self.per_client_user.len();
+        self.crowded.store(remembered > MAX_QUOTAS, Ordering::Relaxed);
+        crate::metrics::get().bridge_client_quotas.set(remembered as i64);
     }
 }
 
@@ -147,4 +167,28 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
         return scheme.eq_ignore_ascii_case("bearer").then(|| key.trim());
     }
     headers.get("x-api-key")?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_of_made_up_users_stay_bounded() {
+        let key = "a key of sixteen and more";
+        let rare = (Rate::parse("1000000/s").unwrap(), Rate::parse("1/h").unwrap());
+        let auth = Auth::new([(digest(key), ("p".to_owned(), Kind::Client))], BTreeMap::new(), rare);
+        let caller = Caller { project: "p".into(), kind: Kind::Client, digest: digest(key) };
+        for n in 0..3 * MAX_QUOTAS {
+            auth.client_user(&caller, &HeaderMap::new(), &format!("u{n}")).ok();
+            if n % 1_000 == 0 {
+                auth.look();
+            }
+        }
+        assert!(auth.per_client_user.len() <= MAX_QUOTAS + SHARED_QUOTAS as usize + 1_000);
+        let again = auth
+            .client_user(&caller, &HeaderMap::new(), "u1")
+            .and_then(|()| auth.client_user(&caller, &HeaderMap::new(), "u1"));
+        assert_eq!(again.map_err(|problem| problem.status.as_u16()), Err(429), "and hold on");
+    }
 }

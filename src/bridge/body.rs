@@ -1,13 +1,19 @@
 //! A request's body: its type, its encoding, its size, its JSON, in that order.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use std::future::poll_fn;
 use std::io::Read;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use super::budget::{Held, Spent};
+use super::connections::{Connection, Phase};
 use super::problem::Problem;
 
 /// Largest body, as sent and after decompression.
@@ -17,6 +23,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a refused body is drained, so that the answer is read.
 const DRAIN: Duration = Duration::from_secs(2);
 const MAX_DRAINED_BYTES: usize = 64 << 20;
+/// A body begins with so much room, unless it says that it is smaller.
+const LEAST_ROOM_BYTES: usize = 4 << 10;
+const UNPACK_STEP_BYTES: usize = 8 << 10;
 
 /// Whether a route needs a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +46,13 @@ enum Encoding {
 /// Reads and unpacks a body. Whatever of it is left unread stays in `body`.
 ///
 /// # Errors
-/// 415, 413, 408, or 400 `bad_encoding`.
-pub async fn read(headers: &HeaderMap, body: &mut Incoming, need: Need) -> Result<Bytes, Problem> {
+/// 415, 413, 408, 400 `bad_encoding`, or 503 when too much is under way.
+pub async fn read(
+    headers: &HeaderMap,
+    body: &mut Incoming,
+    need: Need,
+    connection: &Arc<Connection>,
+) -> Result<Bytes, Problem> {
     let empty = hyper::body::Body::is_end_stream(body);
     let nothing_meant = empty && !headers.contains_key(CONTENT_TYPE);
     if (need == Need::JsonOrNone && empty) || (need == Need::JsonIfAny && nothing_meant) {
@@ -46,45 +60,110 @@ pub async fn read(headers: &HeaderMap, body: &mut Incoming, need: Need) -> Resul
     }
     check_type(headers)?;
     let encoding = encoding(headers)?;
-    let too_large = || Problem::new(413, "body_too_large", "a body may have at most 1 MiB, also after decompression");
     let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         return Err(too_large());
     }
-    let mut bytes = BytesMut::with_capacity(length.unwrap_or(0) as usize);
-    let reading = async {
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Problem::new(400, "truncated", "the body ended too early"))?;
-            if let Some(chunk) = frame.data_ref() {
-                if bytes.len() + chunk.len() > MAX_BODY_BYTES {
-                    return Err(too_large());
-                }
-                bytes.extend_from_slice(chunk);
-            }
-        }
-        Ok(())
-    };
-    let read = tokio::time::timeout(READ_TIMEOUT, reading).await;
+    let mut bytes = Counting::new(connection, length.map_or(MAX_BODY_BYTES, |length| length as usize));
+    connection.enter(Phase::Body);
+    let read = tokio::time::timeout(READ_TIMEOUT, receive(body, &mut bytes, connection)).await;
+    connection.enter(Phase::Answering);
+    connection.keeps_its_place();
     match read {
         Ok(Err(problem)) if problem.code == "truncated" => {
-            return Err(Problem { byte_offset: Some(bytes.len()), close: true, ..problem });
+            return Err(Problem { byte_offset: Some(bytes.bytes.len()), close: true, ..problem });
         }
         Ok(read) => read?,
         Err(_) => return Err(Problem { close: true, ..Problem::new(408, "timeout", "the body came too slowly") }),
     }
-    let bytes = bytes.freeze();
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+    if bytes.bytes.starts_with(&[0xff, 0xfe]) || bytes.bytes.starts_with(&[0xfe, 0xff]) {
         return Err(Problem::new(415, "unsupported_media_type", "send content-type: application/json, in UTF-8"));
     }
+    let sent = &bytes.bytes[..];
     match encoding {
-        Encoding::Identity => Ok(bytes),
-        Encoding::Gzip => unpack(flate2::bufread::MultiGzDecoder::new(&bytes[..])),
+        Encoding::Identity => Ok(bytes.finish()),
+        Encoding::Gzip => unpack(flate2::bufread::MultiGzDecoder::new(sent), connection),
         Encoding::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(&bytes[..]).map_err(|_| bad_encoding())?;
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(sent).map_err(|_| bad_encoding())?;
             decoder.window_log_max(23).map_err(|_| bad_encoding())?;
-            unpack(decoder)
+            unpack(decoder, connection)
         }
     }
+}
+
+/// Bytes of a body, whose room is taken from the budget as it is needed.
+struct Counting {
+    bytes: Vec<u8>,
+    /// As far as is known, no more will come.
+    expected: usize,
+    held: Held,
+}
+
+impl Counting {
+    fn new(connection: &Arc<Connection>, expected: usize) -> Counting {
+        Counting { bytes: Vec::new(), expected, held: Held::none(connection) }
+    }
+
+    /// The capacity that so many bytes more ask for.
+    fn wanted(&self, more: usize) -> usize {
+        let needed = self.bytes.len() + more;
+        needed.max((2 * self.bytes.capacity()).max(LEAST_ROOM_BYTES).min(self.expected))
+    }
+
+    async fn make_room(&mut self, more: usize) -> Result<(), Spent> {
+        if self.bytes.capacity() - self.bytes.len() < more {
+            let wanted = self.wanted(more);
+            self.held.grow(wanted - self.held.bytes()).await?;
+            self.bytes.reserve_exact(wanted - self.bytes.len());
+        }
+        Ok(())
+    }
+
+    fn try_make_room(&mut self, more: usize) -> Result<(), Spent> {
+        if self.bytes.capacity() - self.bytes.len() < more {
+            let wanted = self.wanted(more);
+            self.held.try_grow(wanted - self.held.bytes())?;
+            self.bytes.reserve_exact(wanted - self.bytes.len());
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Bytes {
+        self.held.counted(self.bytes)
+    }
+}
+
+async fn receive(body: &mut Incoming, into: &mut Counting, connection: &Connection) -> Result<(), Problem> {
+    let overloaded = || Problem { close: true, ..Problem::overloaded() };
+    loop {
+        let next = poll_fn(|cx| {
+            if connection.is_evicted(cx.waker()) {
+                return Poll::Ready(Err(overloaded()));
+            }
+            hyper::body::Body::poll_frame(Pin::new(&mut *body), cx).map(Ok)
+        });
+        let Some(frame) = next.await? else { return Ok(()) };
+        let frame = frame.map_err(|error| broken(&error))?;
+        let Some(chunk) = frame.data_ref() else { continue };
+        if into.bytes.len() + chunk.len() > MAX_BODY_BYTES {
+            return Err(too_large());
+        }
+        into.make_room(chunk.len()).await.map_err(|Spent| overloaded())?;
+        into.bytes.extend_from_slice(chunk);
+    }
+}
+
+/// Why no more of a body comes.
+fn broken(error: &hyper::Error) -> Problem {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    if cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidData) {
+        return Problem { close: true, ..Problem::new(400, "bad_request", "the chunks of the body are malformed") };
+    }
+    Problem::new(400, "truncated", "the body ended too early")
+}
+
+fn too_large() -> Problem {
+    Problem::new(413, "body_too_large", "a body may have at most 1 MiB, also after decompression")
 }
 
 /// Reads on for a while, so that a sender who is still sending reads the
@@ -143,11 +222,17 @@ fn bad_encoding() -> Problem {
     Problem::new(400, "bad_encoding", "the body is not what content-encoding says")
 }
 
-fn unpack(reader: impl Read) -> Result<Bytes, Problem> {
-    let mut out = Vec::new();
-    reader.take(MAX_BODY_BYTES as u64 + 1).read_to_end(&mut out).map_err(|_| bad_encoding())?;
-    if out.len() > MAX_BODY_BYTES {
-        return Err(Problem::new(413, "body_too_large", "a body may have at most 1 MiB, also after decompression"));
+fn unpack(mut reader: impl Read, connection: &Arc<Connection>) -> Result<Bytes, Problem> {
+    let mut out = Counting::new(connection, MAX_BODY_BYTES);
+    let mut step = [0; UNPACK_STEP_BYTES];
+    loop {
+        match reader.read(&mut step).map_err(|_| bad_encoding())? {
+            0 => return Ok(out.finish()),
+            read if out.bytes.len() + read > MAX_BODY_BYTES => return Err(too_large()),
+            read => {
+                out.try_make_room(read).map_err(|Spent| Problem::overloaded())?;
+                out.bytes.extend_from_slice(&step[..read]);
+            }
+        }
     }
-    Ok(out.into())
 }

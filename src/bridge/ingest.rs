@@ -147,13 +147,10 @@ impl App {
             }
         }
         let started = Instant::now();
-        let mut appends = tokio::task::JoinSet::new();
-        for (at, (indexes, records)) in parts {
-            let log = self.log.clone();
-            appends.spawn(async move { (indexes, log.append_durably(at, records).await) });
-        }
-        while let Some(done) = appends.join_next().await {
-            let Ok((indexes, Err(error))) = done else { continue };
+        let append = |(at, (indexes, records))| async move { (indexes, self.log.append_durably(at, records).await) };
+        let appends = futures_util::future::join_all(parts.into_iter().map(append));
+        for (indexes, appended) in appends.await {
+            let Err(error) = appended else { continue };
             for index in indexes {
                 let id = results[index].take().and_then(Result::ok).unwrap_or_default();
                 results[index] = Some(Err(Problem::log(&error, Some(&id))));

@@ -6,8 +6,12 @@ mod again;
 pub mod auth;
 mod backfill;
 mod body;
+mod budget;
+mod connections;
 mod endpoints;
 mod fields;
+mod gate;
+mod head;
 mod ingest;
 mod lists;
 mod manage;
@@ -22,12 +26,15 @@ mod view;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use again::Recoveries;
+pub use budget::Budget;
+pub use connections::{Connections, Limits};
 pub use lists::Lists;
 #[cfg(debug_assertions)]
 pub use tried::{try_body, try_path};
@@ -45,11 +52,16 @@ use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
 use auth::{Auth, Caller, Kind};
 use body::Need;
+use budget::{Held, Spent};
+use connections::Connection;
 use problem::{Answer, Problem};
 use router::{Miss, Name, Route};
 
 /// Moves the test clock by so many milliseconds; answers with the new now.
 pub type Advance = (Millis, tokio::sync::oneshot::Sender<Millis>);
+
+/// An answer up to this size is not counted among those that wait to be read.
+const SMALL_ANSWER_BYTES: usize = 4 << 10;
 
 /// Asks for snapshots of all stores of this process.
 pub type AskSnapshots = Box<dyn Fn(tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, String>>) + Send + Sync>;
@@ -106,7 +118,7 @@ struct Asked<'a> {
 
 impl App {
     /// Answers one request.
-    pub async fn handle(&self, surface: Surface, request: Request<Incoming>) -> Answer {
+    pub async fn handle(&self, surface: Surface, request: Request<Incoming>, connection: &Arc<Connection>) -> Answer {
         let started = Instant::now();
         let request_id = uuid::Uuid::new_v4().simple().to_string();
         let (head, mut body) = request.into_parts();
@@ -116,26 +128,26 @@ impl App {
             Err(Miss::Method(name, _) | Miss::BadId(name)) => Some(*name),
             Err(Miss::NotFound) => None,
         };
-        let malformed = malformed(&head);
-        let outcome = match (malformed, found) {
-            (Some(malformed), _) => Err(malformed),
-            (None, Ok(route)) if hidden(surface, route.name) => Err(Problem::not_found("there is no such path here")),
-            (None, Ok(route)) => self.answer(&route, &head, &mut body, &request_id).await,
-            (None, Err(Miss::Method(_, allow))) => {
+        let outcome = match found {
+            Ok(route) if hidden(surface, route.name) => Err(Problem::not_found("there is no such path here")),
+            Ok(route) => self.answer(&route, &head, &mut body, (&request_id, connection)).await,
+            Err(Miss::Method(_, allow)) => {
                 let detail = format!("this path takes {allow}");
                 Err(Problem { allow: Some(allow), ..Problem::new(405, "method_not_allowed", detail) })
             }
-            (None, Err(Miss::NotFound | Miss::BadId(_))) => Err(Problem::not_found("there is no such path")),
+            Err(Miss::NotFound | Miss::BadId(_)) => Err(Problem::not_found("there is no such path")),
         };
-        let mut answer = match outcome {
-            Ok(answer) => answer,
-            Err(mut problem) => {
-                if !hyper::body::Body::is_end_stream(&body) && !body::drain(&head.headers, &mut body).await {
-                    problem.close = true;
-                }
-                problem.answer(&request_id)
-            }
+        let outcome = match outcome {
+            Ok(answer) => counted(answer, connection).await,
+            refused => refused,
         };
+        let closes = outcome.as_ref().is_err_and(|problem| problem.close);
+        let mut answer = outcome.unwrap_or_else(|problem| problem.answer(&request_id));
+        // What nobody asked for is read off, or ends the connection.
+        let unread = !hyper::body::Body::is_end_stream(&body);
+        if unread && !closes && !body::drain(&head.headers, &mut body).await {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             answer.headers_mut().insert("x-request-id", value);
         }
@@ -155,14 +167,14 @@ impl App {
         route: &Route,
         head: &http::request::Parts,
         body: &mut Incoming,
-        request_id: &str,
+        (request_id, connection): (&str, &Arc<Connection>),
     ) -> Result<Answer, Problem> {
         if head.method == Method::OPTIONS {
             return Ok(preflight(route.name));
         }
         let query = head.uri.query().unwrap_or_default();
         if route.kind == Kind::None {
-            return Ok(self.open_route(route.name, query));
+            return Ok(self.open_route(route.name, query, &head.headers));
         }
         if route.name == Name::TestClock && self.test_clock.is_none() {
             return Err(Problem::not_found("the test clock is not on; start with --test-clock"));
@@ -182,7 +194,7 @@ impl App {
                 }
                 _ => Need::Json,
             };
-            body::read(&head.headers, body, need).await?
+            body::read(&head.headers, body, need, connection).await?
         } else {
             Bytes::new()
         };
@@ -226,7 +238,7 @@ impl App {
         }
     }
 
-    fn open_route(&self, name: Name, query: &str) -> Answer {
+    fn open_route(&self, name: Name, query: &str, headers: &HeaderMap) -> Answer {
         match name {
             Name::Readyz => {
                 let (reasons, owned) = (self.readiness)();
@@ -247,7 +259,7 @@ impl App {
                 answer.headers_mut().insert(header::CONTENT_TYPE, plain);
                 answer
             }
-            Name::OpenApi => problem::json_answer(200, openapi::document().to_string()),
+            Name::OpenApi => openapi::answer(headers),
             _ => problem::json_answer(200, "{\"alive\":true}"),
         }
     }
@@ -346,23 +358,19 @@ impl App {
     }
 }
 
-/// What hyper lets pass and HTTP does not: an unclear host or length, a coding
-/// that nobody undoes, a head beyond its bound.
-fn malformed(head: &http::request::Parts) -> Option<Problem> {
-    let count = |name| head.headers.get_all(name).iter().count();
-    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if bytes > server::MAX_HEAD_BYTES {
-        let problem = Problem::new(431, "headers_too_large", "the headers have more than 64 KiB");
-        return Some(Problem { close: true, ..problem });
+/// An answer of some size is counted until it has been read.
+async fn counted(answer: Answer, connection: &Arc<Connection>) -> Result<Answer, Problem> {
+    let len = hyper::body::Body::size_hint(answer.body()).exact().unwrap_or(0) as usize;
+    if len <= SMALL_ANSWER_BYTES {
+        return Ok(answer);
     }
-    let hosts = count(header::HOST);
-    let host_fine = hosts == 1 || (hosts == 0 && head.version < http::Version::HTTP_11);
-    let codings: Vec<_> = head.headers.get_all(header::TRANSFER_ENCODING).iter().collect();
-    let coding_fine = codings.iter().all(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    let length_fine = count(header::CONTENT_LENGTH) + codings.len() <= 1;
-    let fine = host_fine && coding_fine && length_fine;
-    let detail = "the request needs one Host, and its length told once: Content-Length, or Transfer-Encoding: chunked";
-    (!fine).then(|| Problem { close: true, ..Problem::new(400, "bad_request", detail) })
+    let mut held = Held::none(connection);
+    // One that is larger than all the room there is goes out alone.
+    let counts = len.min(connection.all().budget.limit_bytes() / 2);
+    held.grow(counts).await.map_err(|Spent| Problem::overloaded())?;
+    let (head, body) = answer.into_parts();
+    let Ok(bytes) = body.collect().await.map(http_body_util::Collected::to_bytes);
+    Ok(Answer::from_parts(head, Full::new(held.counted(bytes))))
 }
 
 fn hidden(surface: Surface, name: Name) -> bool {

@@ -64,6 +64,12 @@ impl Problem {
         Problem { retry_after: Some(after), ..Problem::new(status, code, detail) }
     }
 
+    /// More is under way than there is room for.
+    pub fn overloaded() -> Problem {
+        let detail = "too much is being received and answered; send it again";
+        Problem::later(503, "overloaded", detail, Duration::from_secs(1))
+    }
+
     /// What an append that failed means to the sender.
     pub fn log(error: &log::Error, event_id: Option<&str>) -> Problem {
         let problem = match error {
@@ -127,6 +133,20 @@ impl Problem {
             errors: &self.faults,
         })
         .expect("a problem serialises")
+    }
+
+    /// The answer as bytes, for a request that never became one.
+    pub fn raw(&self, request_id: &str) -> Vec<u8> {
+        let body = self.body(request_id).to_string();
+        let mut raw =
+            format!("HTTP/1.1 {}\r\ncontent-length: {}\r\nx-request-id: {request_id}\r\n", self.status, body.len());
+        for (name, value) in self.answer(request_id).headers() {
+            // Those that are set here are text.
+            raw.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+        }
+        raw.push_str("\r\n");
+        raw.push_str(&body);
+        raw.into_bytes()
     }
 
     pub fn answer(&self, request_id: &str) -> Answer {

@@ -1,34 +1,47 @@
-//! The accept loop: HTTP/1.1 with bounds on everything a sender controls.
+//! The accept loop and one driver for each connection: HTTP/1.1 with bounds on
+//! everything that a sender controls. Whoever is slow, silent or in the way
+//! loses their own place and nobody else's.
 
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::pin::pin;
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep};
 
+use super::connections::{Connection, Connections, Phase};
+use super::gate::{Gate, HEADER_TIMEOUT, Ready, Signals};
+use super::head::{MAX_HEAD_BYTES, Refusal};
+use super::problem::{Answer, Problem};
 use super::{App, Surface};
+use crate::thread::News;
 
-const MAX_CONNECTIONS: usize = 8_192;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-const MAX_HEADERS: usize = 100;
-/// Of all headers together.
-pub const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Pause when the system gives no more connections.
+const EXHAUSTED: Duration = Duration::from_millis(50);
+/// How long a new connection waits before others are asked to leave once more.
+const ROOM: Duration = Duration::from_millis(20);
+/// How long whoever is told to go may read why, and how much of what they still
+/// send is taken meanwhile.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 4 << 20;
+
+const TOO_SLOW: Refusal = Refusal { status: 408, code: "timeout", detail: "the head of the request came too slowly" };
 
 fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(2 * MAX_HEAD_BYTES)
-        .keep_alive(true);
+    // Heads, idle time and answers have their deadlines in the driver.
+    builder.header_read_timeout(None).max_headers(100).max_buf_size(2 * MAX_HEAD_BYTES).keep_alive(true);
     builder
 }
 
@@ -37,42 +50,90 @@ fn builder() -> http1::Builder {
 pub async fn serve(
     listener: TcpListener,
     app: Arc<App>,
-    surface: Surface,
+    (surface, connections): (Surface, Arc<Connections>),
     mut stop: watch::Receiver<bool>,
     drain: Duration,
 ) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
+    let slots = Arc::new(Semaphore::new(connections.limits.max_connections));
+    let mut tasks = JoinSet::new();
     let builder = builder();
+    let mut news = News::default();
     loop {
-        let next = async {
-            let slot = slots.clone().acquire_owned().await.expect("never closed");
-            listener.accept().await.map(|(stream, _)| (slot, stream))
-        };
-        tokio::select! {
+        let accepted = tokio::select! {
             () = stopped(&mut stop) => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = next => match accepted {
-                Ok((slot, stream)) => {
-                    let (app, builder, stop) = (app.clone(), builder.clone(), stop.clone());
-                    connections.spawn(async move {
-                        connection(stream, app, surface, builder, stop).await;
-                        drop(slot);
-                    });
-                }
-                Err(error) => {
-                    // Out of file descriptors, most likely: others may finish meanwhile.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+            Some(done) = tasks.join_next(), if !tasks.is_empty() => {
+                // A panic has cost its connection, and has said so.
+                drop(done);
+                continue;
             }
-        }
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if news.is_new(&error.to_string()) {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                }
+                if is_exhausted(&error) {
+                    connections.make_room();
+                    tokio::time::sleep(EXHAUSTED).await;
+                }
+                continue;
+            }
+        };
+        let Some(slot) = slot(&slots, &connections, &mut stop).await else { break };
+        let Some(connection) = connections.join(from.ip()) else { continue };
+        let (app, builder, stop) = (app.clone(), builder.clone(), stop.clone());
+        tasks.spawn(async move {
+            let place = Place { connection, _slot: slot };
+            // Without delay or not at all: a socket that refuses this is gone.
+            if stream.set_nodelay(true).is_ok() {
+                drive(stream, app, surface, builder, (stop, &place.connection)).await;
+            }
+        });
     }
     drop(listener);
-    let finish = async { while connections.join_next().await.is_some() {} };
+    let finish = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(drain, finish).await.is_err() {
-        connections.shutdown().await;
+        tasks.shutdown().await;
     }
+}
+
+/// A connection's place among all, given up however its task ends.
+struct Place {
+    connection: Arc<Connection>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connection.all().leave(&self.connection);
+    }
+}
+
+async fn slot(
+    slots: &Arc<Semaphore>,
+    connections: &Connections,
+    stop: &mut watch::Receiver<bool>,
+) -> Option<OwnedSemaphorePermit> {
+    loop {
+        if let Ok(slot) = slots.clone().try_acquire_owned() {
+            return Some(slot);
+        }
+        connections.make_room();
+        tokio::select! {
+            slot = slots.clone().acquire_owned() => return slot.ok(),
+            () = tokio::time::sleep(ROOM) => {}
+            () = stopped(stop) => return None,
+        }
+    }
+}
+
+fn is_exhausted(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
@@ -80,39 +141,185 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-async fn connection(
+/// What a driver has to do about its connection.
+enum Verdict {
+    GoOn,
+    /// Finish what is under way, take nothing more.
+    Finish,
+    /// Close at once.
+    Leave,
+}
+
+/// Looks after one connection's deadlines, and after others who need its place.
+struct Watcher {
+    connection: Arc<Connection>,
+    signals: Arc<Signals>,
+    stopped: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Fires at the next deadline or before.
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Watcher {
+    fn new(connection: &Arc<Connection>, signals: &Arc<Signals>, mut stop: watch::Receiver<bool>) -> Watcher {
+        let stopped = Box::pin(async move { stopped(&mut stop).await });
+        let timer = Box::pin(tokio::time::sleep(connection.all().limits.keep_alive));
+        Watcher { connection: connection.clone(), signals: signals.clone(), stopped: Some(stopped), timer }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let since = self.connection.since();
+        let waits = match self.connection.phase() {
+            Phase::Idle => Some(since + self.connection.all().limits.keep_alive),
+            Phase::Head => Some(since + HEADER_TIMEOUT),
+            Phase::Body | Phase::Answering | Phase::Writing => None,
+        };
+        [waits, self.signals.stall_ends()].into_iter().flatten().min().map(Instant::from_std)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Verdict {
+        if self.connection.is_evicted(cx.waker()) {
+            match self.connection.phase() {
+                // Whoever reads the body refuses it.
+                Phase::Body => {}
+                // A request has come in the meantime.
+                Phase::Answering => self.connection.keeps_its_place(),
+                Phase::Idle | Phase::Head | Phase::Writing => return Verdict::Leave,
+            }
+        }
+        if self.signals.is_refused() {
+            return Verdict::Finish;
+        }
+        if self.stopped.as_mut().is_some_and(|stopped| stopped.as_mut().poll(cx).is_ready()) {
+            self.stopped = None;
+        }
+        if self.stopped.is_none() {
+            return Verdict::Finish;
+        }
+        loop {
+            let deadline = self.deadline();
+            if let Some(deadline) = deadline.filter(|deadline| *deadline < self.timer.deadline()) {
+                self.timer.as_mut().reset(deadline);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Verdict::GoOn;
+            }
+            let now = Instant::now();
+            match deadline.filter(|deadline| *deadline <= now) {
+                // It was set for an earlier time.
+                None => self.timer.as_mut().reset(deadline.unwrap_or(now + HEADER_TIMEOUT)),
+                Some(_) if self.signals.stall_ends().is_some_and(|ends| Instant::from_std(ends) <= now) => {
+                    if self.signals.is_given_up() {
+                        return Verdict::Leave;
+                    }
+                }
+                Some(_) if self.connection.phase() == Phase::Head => {
+                    self.signals.refuse(TOO_SLOW);
+                    return Verdict::Finish;
+                }
+                Some(_) => return Verdict::Finish,
+            }
+        }
+    }
+}
+
+async fn drive(
     stream: TcpStream,
     app: Arc<App>,
     surface: Surface,
     builder: http1::Builder,
-    mut stop: watch::Receiver<bool>,
+    (stop, connection): (watch::Receiver<bool>, &Arc<Connection>),
 ) {
-    if stream.set_nodelay(true).is_err() {
-        return;
+    let signals = Arc::new(Signals::default());
+    let mut gate = Gate::new(stream, connection.clone(), signals.clone());
+    let mut watcher = Watcher::new(connection, &signals, stop);
+    // Whoever sends nothing costs no more than this.
+    let first = poll_fn(|cx| match gate.poll_ready(cx) {
+        Poll::Ready(ready) => Poll::Ready(ready.unwrap_or(Ready::Closed)),
+        Poll::Pending => match watcher.poll(cx) {
+            Verdict::GoOn => Poll::Pending,
+            Verdict::Finish if signals.is_refused() => Poll::Ready(Ready::Refused),
+            Verdict::Finish | Verdict::Leave => Poll::Ready(Ready::Closed),
+        },
+    });
+    match first.await {
+        Ready::Passed => {}
+        Ready::Refused => return part(gate.into_stream(), signals.refusal()).await,
+        Ready::Closed => return,
     }
+    let (own, serving) = (connection.clone(), app.clone());
     let asked_before = AtomicBool::new(false);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let app = app.clone();
+        let (app, connection) = (serving.clone(), own.clone());
         if asked_before.swap(true, Ordering::Relaxed) {
             // HTTP/1.1: what was asked before has been answered.
             crate::fault::point("answered");
         }
-        async move { Ok::<_, Infallible>(app.handle(surface, request).await) }
+        Box::pin(async move {
+            connection.enter(Phase::Answering);
+            let answering = AssertUnwindSafe(app.handle(surface, request, &connection)).catch_unwind();
+            let answer = answering.await.unwrap_or_else(|_| panicked());
+            connection.enter(Phase::Writing);
+            Ok::<_, Infallible>(answer)
+        })
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut stopping = false;
-    loop {
-        tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended badly");
-                }
-                return;
+    let mut http = builder.serve_connection(gate, service);
+    let (mut finishing, mut refusal) = (false, None);
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = http.poll_without_shutdown(cx) {
+                return Poll::Ready(ended.is_ok());
             }
-            () = stopped(&mut stop), if !stopping => {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
+            match watcher.poll(cx) {
+                Verdict::Finish if !finishing => {
+                    finishing = true;
+                    if matches!(connection.phase(), Phase::Idle | Phase::Head) {
+                        refusal = signals.refusal();
+                    }
+                    Pin::new(&mut http).graceful_shutdown();
+                }
+                Verdict::Finish | Verdict::GoOn => return Poll::Pending,
+                Verdict::Leave => return Poll::Ready(false),
             }
         }
+    });
+    if ended.await {
+        part(http.into_parts().io.into_stream(), refusal).await;
+    } else if connection.phase() == Phase::Writing {
+        // What the system still holds for somebody who does not read it goes too.
+        let stream = http.into_parts().io.into_stream();
+        drop(stream.set_zero_linger());
     }
+}
+
+/// Says why, and waits until it has been read: a socket that is closed with
+/// something unread in it takes the answer with it.
+async fn part(mut stream: TcpStream, refusal: Option<Refusal>) {
+    let parting = async {
+        if let Some(Refusal { status, code, detail }) = refusal {
+            let request_id = uuid::Uuid::new_v4().simple().to_string();
+            let metrics = crate::metrics::get();
+            metrics.bridge_requests.with_label_values(&["none", &status.to_string()]).inc();
+            let retry_after = (status == 503).then_some(Duration::from_secs(1));
+            let problem = Problem { close: true, retry_after, ..Problem::new(status, code, detail) };
+            stream.write_all(&problem.raw(&request_id)).await?;
+        }
+        stream.shutdown().await?;
+        let mut rest = [0; 4_096];
+        let mut taken = 0;
+        while taken < LINGER_BYTES {
+            match stream.read(&mut rest).await? {
+                0 => break,
+                read => taken += read,
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // Whoever has gone already is not told.
+    drop(tokio::time::timeout(LINGER, parting).await);
+}
+
+/// A request that panicked has cost itself alone.
+fn panicked() -> Answer {
+    let problem = Problem::new(500, "internal", "the request could not be answered; the log says where");
+    Problem { close: true, ..problem }.answer(&uuid::Uuid::new_v4().simple().to_string())
 }

@@ -20,7 +20,7 @@ pub async fn run(context: &Context) -> Result<(), Failure> {
     if !context.config.kafka {
         return Err(Failure::usage("name the brokers to export to: --brokers host:9092"));
     }
-    super::serve::log_to_stderr();
+    super::serve::log_to_stderr()?;
     let config = context.config.clone();
     let report = tokio::task::spawn_blocking(move || {
         // On standard error, and only on a terminal.

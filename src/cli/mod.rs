@@ -31,9 +31,10 @@ pub use import::try_table;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::config::{self, Config, Overrides};
-use crate::log;
+use crate::{log, process};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -184,6 +185,10 @@ pub struct Context {
     pub format: Format,
 }
 
+/// How long the end waits for log lines to be taken, and for tasks that block.
+const LAST_LINES: Duration = Duration::from_secs(1);
+const LAST_TASKS: Duration = Duration::from_secs(2);
+
 /// Parses the arguments and runs the verb.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -197,31 +202,45 @@ pub fn main() -> ExitCode {
     crate::supervisor::private::mask();
     // For every client over TLS. Only a second one would be refused.
     drop(rustls::crypto::ring::default_provider().install_default());
+    let serves = matches!(cli.verb, Verb::Serve(_));
+    if serves {
+        process::install_panic_hook();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("askwhen: the runtime cannot start: {error}");
+            process::complain(&format!("askwhen: the runtime cannot start: {error}"));
             return ExitCode::from(1);
         }
     };
-    match runtime.block_on(run(cli)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("askwhen: {}", failure.text);
-            ExitCode::from(failure.code)
+    let outcome = runtime.block_on(run(cli));
+    process::flush_log_lines(LAST_LINES);
+    let code = outcome.as_ref().map_or_else(|failure| failure.code, |()| 0);
+    if !serves {
+        if let Err(failure) = outcome {
+            process::complain(&format!("askwhen: {}", failure.text));
         }
+        return ExitCode::from(code);
     }
+    // Nobody may be reading, and what still blocks a thread is not waited for.
+    if let Err(failure) = outcome {
+        process::say(process::Stream::Error, &format!("askwhen: {}", failure.text));
+    }
+    runtime.shutdown_timeout(LAST_TASKS);
+    process::exit(i32::from(code))
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.verb {
         Verb::Completions { shell } => {
             let mut command = Cli::command();
-            clap_complete::generate(shell, &mut command, "askwhen", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "askwhen", &mut script);
+            output::write(&String::from_utf8_lossy(&script));
             return Ok(());
         }
         Verb::Config { what: ConfigWhat::Print { default: true } } => {
-            print!("{}", config::DEFAULT);
+            output::write(config::DEFAULT);
             return Ok(());
         }
         Verb::Validate(args) => return apply::validate(&args, cli.output),
@@ -268,7 +287,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Export(_) => export::run(&context).await,
         Verb::Snapshot { what } => snapshot::run(&context, &what).await,
         Verb::Config { .. } => {
-            print!("{}", toml::to_string(&context.config.table).unwrap_or_default());
+            output::write(&toml::to_string(&context.config.table).unwrap_or_default());
             Ok(())
         }
         Verb::Doctor(args) => doctor::run(&context, &args).await,

@@ -2,16 +2,40 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Format;
+use crate::process;
 
-/// A line on standard output.
+/// Set once nobody reads standard output any more.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// A line on standard output. Whoever has stopped reading does not stop the
+/// verb: what it does and its exit code stay the same.
 pub fn line(text: &str) {
-    let mut out = std::io::stdout().lock();
-    if writeln!(out, "{text}").is_err() {
-        std::process::exit(0);
+    write(&format!("{text}\n"));
+}
+
+/// Text on standard output as it stands.
+pub fn write(text: &str) {
+    if nobody_reads() {
+        return;
     }
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => UNREAD.store(true, Ordering::Release),
+        Err(error) => {
+            process::complain(&format!("askwhen: standard output cannot be written: {error}"));
+            process::exit(1);
+        }
+    }
+}
+
+/// Whether output is written for nobody: what only shows something may end.
+pub fn nobody_reads() -> bool {
+    UNREAD.load(Ordering::Acquire)
 }
 
 pub fn json(value: &Value) {

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::Failure;
 use crate::config::Config;
+use crate::process;
 use crate::supervisor::{self, Error, Options, Roles};
 
 /// A stop that takes longer is cut short: a crash loses nothing either.
@@ -39,7 +40,7 @@ pub struct ServeArgs {
 }
 
 pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
-    log_to_stderr();
+    log_to_stderr()?;
     let roles = roles(&config, args)?;
     let options = Options { test_clock: args.test_clock, dev: args.dev, new_keys: args.new_keys, roles };
     // Before anything else, so that no signal is missed.
@@ -70,7 +71,8 @@ pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
             "something hangs and keeps the process from stopping in order; what it had not written down is done again by the next start"
         );
         // Whatever hangs is not waited for, nor torn down beneath its threads.
-        signal_hook::low_level::exit(1);
+        process::flush_log_lines(Duration::from_secs(1));
+        process::exit(1);
     }
     if failed {
         return Err(Failure::failed("the log could not be written; see the log lines above"));
@@ -80,8 +82,7 @@ pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
 
 /// A server goes on although nobody reads what it says.
 fn say(text: &str) {
-    use std::io::Write as _;
-    writeln!(std::io::stdout(), "{text}").ok();
+    process::say(process::Stream::Out, text);
 }
 
 /// One process on the embedded log runs all that decides and sends, as one does
@@ -111,15 +112,22 @@ fn roles(config: &Config, args: &ServeArgs) -> Result<Roles, Failure> {
     Ok(roles)
 }
 
-/// One line per happening; whatever came from outside is escaped.
-pub fn log_to_stderr() {
+/// One line per happening; whatever came from outside is escaped. A line that
+/// nobody takes is lost and counted: it keeps no one waiting.
+///
+/// # Errors
+/// When the system gives no thread to write them.
+pub fn log_to_stderr() -> Result<(), Failure> {
     // A lease closes its consumer itself; the binding then says that it is closed.
     // A certificate that is not trusted is told in its attempt.
     let standard = "warn,askwhen=info,rdkafka::consumer::base_consumer=off,rustls_platform_verifier=off";
     let filter = EnvFilter::try_from_env("ASKWHEN_LOG").unwrap_or_else(|_| EnvFilter::new(standard));
-    let lines = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr);
+    let writer =
+        process::LogLines::start().map_err(|e| Failure::failed(format!("log lines cannot be written: {e}")))?;
+    let lines = tracing_subscriber::fmt().json().log_internal_errors(false);
     // A second server in one process (tests) finds it set.
-    lines.try_init().ok();
+    lines.with_env_filter(filter).with_writer(writer).try_init().ok();
+    Ok(())
 }
 
 pub fn failure(error: Error) -> Failure {

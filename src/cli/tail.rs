@@ -164,6 +164,9 @@ fn print(context: &Context, args: &TailArgs, topic: Topic, since: Option<Millis>
                 "value": value,
             });
             output::line(&row.to_string());
+            if output::nobody_reads() {
+                return Ok(());
+            }
         }
         if idle {
             skipping_to_end = false;

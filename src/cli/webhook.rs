@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use super::{Failure, Format, output};
 use crate::clock::Clock;
 use crate::domain::time::SECOND;
+use crate::process::complain;
 use crate::wire::profile::{self, Verified};
 
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -80,12 +81,12 @@ struct Shared {
 
 async fn receive(listener: TcpListener, shared: Shared, count: Option<usize>) -> Result<(), Failure> {
     let at = listener.local_addr().map_err(|e| Failure::failed(e.to_string()))?;
-    eprintln!("askwhen webhook listens on http://{at}");
+    complain(&format!("askwhen webhook listens on http://{at}"));
     if shared.secret.is_none() {
-        eprintln!("signatures are not verified: give --secret or ASKWHEN_WEBHOOK_SECRET");
+        complain("signatures are not verified: give --secret or ASKWHEN_WEBHOOK_SECRET");
     }
     if shared.secret.as_deref().is_some_and(|secret| !profile::can_verify(secret)) {
-        eprintln!("this secret verifies x-webhook-signature (blitzllama) alone: it is neither whsec_… nor whpk_…");
+        complain("this secret verifies x-webhook-signature (blitzllama) alone: it is neither whsec_… nor whpk_…");
     }
     let shared = Arc::new(shared);
     let (done, mut over) = tokio::sync::mpsc::channel::<()>(1);
@@ -94,7 +95,7 @@ async fn receive(listener: TcpListener, shared: Shared, count: Option<usize>) ->
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    eprintln!("askwhen: a connection could not be accepted: {error}");
+                    complain(&format!("askwhen: a connection could not be accepted: {error}"));
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                     continue;
                 }

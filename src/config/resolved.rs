@@ -12,6 +12,12 @@ use crate::bridge::auth::{self, Kind};
 use crate::domain::id;
 use crate::domain::rate::Rate;
 use crate::domain::time::{self, DAY, HOUR, Millis, SECOND};
+use crate::process;
+
+/// Of the machine's memory, when nothing is said.
+const MEMORY_SHARE: u64 = 4;
+/// With less, eight partitions have no room to work in.
+const LEAST_MEMORY_BYTES: usize = 128 << 20;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -19,6 +25,10 @@ pub struct Config {
     pub listen: String,
     pub admin_listen: Option<String>,
     pub cors_origins: Vec<String>,
+    pub keep_alive: Duration,
+    pub max_connections: u32,
+    /// From one address; `None` where only the whole is bounded.
+    pub max_connections_per_address: Option<u32>,
     /// Whether `[log] kind` is kafka.
     pub kafka: bool,
     pub partitions: u32,
@@ -31,6 +41,8 @@ pub struct Config {
     pub snapshots_url: Option<String>,
     pub snapshots_every: Duration,
     pub reply_timeout: Duration,
+    /// Bound of everything that grows, in bytes.
+    pub memory: usize,
     pub max_in_flight: u32,
     pub allow_targets: Vec<IpNet>,
     /// Every webhook goes through it.
@@ -187,6 +199,9 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         listen: http.text("listen")?,
         admin_listen: Some(http.text("admin_listen")?).filter(|text| !text.is_empty()),
         cors_origins: http.texts("cors_origins")?,
+        keep_alive: Duration::from_millis(http.span("keep_alive", SECOND)?.unsigned_abs()),
+        max_connections: http.number("max_connections", 16, 1 << 20)?,
+        max_connections_per_address: Some(http.number("max_connections_per_address", 0, 1 << 20)?).filter(|n| *n > 0),
         kafka,
         partitions: log.number("partitions", 1, 1_024)?,
         prefix,
@@ -196,6 +211,7 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         snapshots_url: Some(snapshots.text("url")?).filter(|url| !url.is_empty()),
         snapshots_every: Duration::from_millis(snapshots.span("every", SECOND)?.unsigned_abs()),
         reply_timeout: Duration::from_millis(engine.span("reply_timeout", 1)?.unsigned_abs()),
+        memory: memory(&engine)?,
         max_in_flight: delivery.number("max_in_flight", 2, 100_000)?,
         allow_targets,
         egress_proxy,
@@ -213,6 +229,37 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         keys: keys(table)?,
         table: table.clone(),
     })
+}
+
+/// A share of the machine unless it is said.
+fn memory(engine: &Section<'_>) -> Result<usize, Fault> {
+    let text = engine.text("memory")?;
+    if text.is_empty() {
+        let share = process::machine_memory_bytes() / MEMORY_SHARE;
+        return Ok(usize::try_from(share).unwrap_or(LEAST_MEMORY_BYTES).max(LEAST_MEMORY_BYTES));
+    }
+    match parse_bytes(&text) {
+        Some(bytes) if bytes >= LEAST_MEMORY_BYTES => Ok(bytes),
+        Some(_) => engine.fault("memory", format!("must be at least {} MiB", LEAST_MEMORY_BYTES >> 20)),
+        None => engine.fault("memory", "must be a size such as \"512MiB\" or \"2GB\""),
+    }
+}
+
+/// Bytes, by a whole number and a unit of 1,000 or 1,024.
+fn parse_bytes(text: &str) -> Option<usize> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (count, unit) = text.split_at(digits);
+    let unit: usize = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" | "k" => 1 << 10,
+        "mib" | "m" => 1 << 20,
+        "gib" | "g" => 1 << 30,
+        _ => return None,
+    };
+    count.parse::<usize>().ok()?.checked_mul(unit)
 }
 
 /// Dotted names are tables to TOML: they become flat again.
@@ -310,4 +357,25 @@ fn keys(table: &Table) -> Result<Vec<Key>, Fault> {
         keys.push(Key { project: project(entry, "keys")?, kind, digest });
     }
     Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_both_units() {
+        for (text, bytes) in [
+            ("512MiB", Some(512 << 20)),
+            ("2GB", Some(2_000_000_000)),
+            ("1 gib", Some(1 << 30)),
+            ("4096", Some(4_096)),
+            ("", None),
+            ("1.5GiB", None),
+            ("many", None),
+            ("99999999999GiB", None),
+        ] {
+            assert_eq!(parse_bytes(text), bytes, "{text}");
+        }
+    }
 }

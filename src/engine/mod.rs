@@ -35,6 +35,8 @@ use registrar::REQUEST_LIFE;
 use table::Table;
 use users::Users;
 
+pub use users::CacheLimit;
+
 pub struct Engine {
     store: Arc<Store>,
     users: Users,
@@ -56,15 +58,19 @@ struct Watched {
 }
 
 impl Engine {
-    /// Takes up what the store holds.
+    /// Takes up what the store holds; keeps so many bytes of decoded users.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn open(store: Arc<Store>, (partition, partitions): (u32, u32), cached_users: usize) -> Result<Engine, Stop> {
+    pub fn open(
+        store: Arc<Store>,
+        (partition, partitions): (u32, u32),
+        cached: impl Into<CacheLimit>,
+    ) -> Result<Engine, Stop> {
         let table = Table::load(&store)?;
         let quotas = Quotas::load(&store, partition, partitions)?;
         Ok(Engine {
-            users: Users::new(store.clone(), cached_users),
+            users: Users::new(store.clone(), cached.into()),
             recent: Recent::new(store.clone()),
             quotas,
             table,

@@ -1,17 +1,51 @@
 //! The users of a partition: decoded while they are busy, written once per
-//! checkpoint, read through from the store.
+//! checkpoint, read through from the store. How many are kept is bounded by the
+//! bytes that they take, whatever their number.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Changes;
 use crate::domain::user::User;
 use crate::store::{self, Family, Store, keys};
 use crate::wire::state;
 
+/// What a user takes beside what [`User::approximate_bytes`] counts: its place in
+/// the map, its key twice, its own fields (measured with empty users).
+const SLOT_BYTES: usize = 640;
+/// A user is let go only when this part of the room is gained by it, so that
+/// looking through all of them stays rare.
+const SWEPT_SHARE: usize = 8;
+
+/// How many bytes of decoded users a partition keeps; may change at any time.
+/// What was changed since the last checkpoint is kept beyond it.
+#[derive(Debug, Clone)]
+pub struct CacheLimit(Arc<AtomicUsize>);
+
+impl CacheLimit {
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn set(&self, bytes: usize) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+}
+
+impl From<usize> for CacheLimit {
+    fn from(bytes: usize) -> CacheLimit {
+        CacheLimit(Arc::new(AtomicUsize::new(bytes)))
+    }
+}
+
 struct Slot {
     user: Arc<User>,
+    bytes: usize,
     dirty: bool,
+    /// The last checkpoint that it went into: until that is written, the store
+    /// does not know it.
+    frozen_in: u64,
     /// Used since the last sweep.
     used: bool,
 }
@@ -21,14 +55,31 @@ pub struct Users {
     slots: HashMap<Vec<u8>, Slot>,
     dirty: Vec<Vec<u8>>,
     dirty_bytes: usize,
-    /// Frozen users are answered from memory until they are in the store.
-    freezing: bool,
-    most: usize,
+    /// Of all slots.
+    bytes: usize,
+    limit: CacheLimit,
+    /// Beyond so many bytes it is worth looking for some to let go.
+    sweep_at: usize,
+    /// Checkpoints begun, and the last one written.
+    freezes: u64,
+    written: u64,
+    gauge: Gauge,
 }
 
 impl Users {
-    pub fn new(store: Arc<Store>, most: usize) -> Users {
-        Users { store, slots: HashMap::new(), dirty: Vec::new(), dirty_bytes: 0, freezing: false, most }
+    pub fn new(store: Arc<Store>, limit: CacheLimit) -> Users {
+        Users {
+            store,
+            slots: HashMap::new(),
+            dirty: Vec::new(),
+            dirty_bytes: 0,
+            bytes: 0,
+            limit,
+            sweep_at: 0,
+            freezes: 0,
+            written: 0,
+            gauge: Gauge::default(),
+        }
     }
 
     /// # Errors
@@ -45,29 +96,36 @@ impl Users {
                 .map_err(|e| store::Error::Damaged { path: "users".into(), detail: e.to_string() })?,
         };
         let user = Arc::new(user);
-        self.make_room();
-        self.slots.insert(key, Slot { user: user.clone(), dirty: false, used: true });
+        let bytes = weight(&user);
+        self.make_room(bytes);
+        self.account(0, bytes);
+        let slot = Slot { user: user.clone(), bytes, dirty: false, frozen_in: self.written, used: true };
+        self.slots.insert(key, slot);
         Ok(user)
     }
 
     pub fn put(&mut self, project: &str, user_id: &str, user: User) {
         let key = keys::named(project, user_id);
-        let bytes = user.approximate_bytes();
+        let bytes = weight(&user);
         let user = Arc::new(user);
+        let (before, was_dirty) = self.slots.get(&key).map_or((0, false), |slot| (slot.bytes, slot.dirty));
+        self.account(before, bytes);
+        // What it weighed when it was changed before counts no more.
+        self.dirty_bytes -= if was_dirty { before } else { 0 };
+        self.dirty_bytes += bytes;
         match self.slots.get_mut(&key) {
             Some(slot) => {
-                slot.user = user;
-                slot.used = true;
-                if std::mem::replace(&mut slot.dirty, true) {
-                    return;
-                }
+                (slot.user, slot.bytes) = (user, bytes);
+                (slot.used, slot.dirty) = (true, true);
             }
             None => {
-                self.slots.insert(key.clone(), Slot { user, dirty: true, used: true });
+                let slot = Slot { user, bytes, dirty: true, frozen_in: self.written, used: true };
+                self.slots.insert(key.clone(), slot);
             }
         }
-        self.dirty_bytes += bytes;
-        self.dirty.push(key);
+        if !was_dirty {
+            self.dirty.push(key);
+        }
     }
 
     pub fn dirty_bytes(&self) -> usize {
@@ -75,18 +133,19 @@ impl Users {
     }
 
     pub fn freeze(&mut self) -> Changes {
-        self.freezing = true;
+        self.freezes += 1;
         self.dirty_bytes = 0;
         let mut frozen = Vec::with_capacity(self.dirty.len());
-        for key in self.dirty.drain(..) {
+        for key in std::mem::take(&mut self.dirty) {
             if let Some(slot) = self.slots.get_mut(&key) {
                 slot.dirty = false;
+                slot.frozen_in = self.freezes;
                 frozen.push((key, slot.user.clone()));
             }
         }
         Box::new(move |batch| {
             for (key, user) in frozen {
-                // Of whom nothing is known nothing is stored either.
+                // A user without state has no row.
                 if *user == User::default() {
                     batch.delete(Family::Users, key);
                 } else {
@@ -97,19 +156,141 @@ impl Users {
     }
 
     pub fn persisted(&mut self) {
-        self.freezing = false;
-        self.make_room();
+        self.written = self.freezes;
+        self.sweep_at = 0;
+        self.make_room(0);
     }
 
-    /// Lets go of clean users that were not used since the last sweep; all
-    /// clean ones if that is not enough.
-    fn make_room(&mut self) {
-        if self.freezing || self.slots.len() < self.most {
+    /// Lets go of users that the store knows and that were not used since the
+    /// last sweep; of all that it knows if that is not enough.
+    fn make_room(&mut self, more: usize) {
+        let limit = self.limit.bytes();
+        if self.bytes + more <= limit.max(self.sweep_at) {
             return;
         }
-        self.slots.retain(|_, slot| slot.dirty || std::mem::replace(&mut slot.used, false));
-        if self.slots.len() >= self.most {
-            self.slots.retain(|_, slot| slot.dirty);
+        let target = limit - limit / SWEPT_SHARE;
+        self.sweep(|slot| !std::mem::replace(&mut slot.used, false));
+        if self.bytes + more > target {
+            self.sweep(|_| true);
         }
+        // The rest waits for its checkpoint: to look again for every record would
+        // cost more than it gains.
+        self.sweep_at = self.bytes + limit / SWEPT_SHARE;
+        if self.slots.capacity() > 4 * self.slots.len() {
+            self.slots.shrink_to_fit();
+        }
+    }
+
+    fn sweep(&mut self, mut may_go: impl FnMut(&mut Slot) -> bool) {
+        let (before, written) = (self.bytes, self.written);
+        let mut kept = 0;
+        self.slots.retain(|_, slot| {
+            let known = !slot.dirty && slot.frozen_in <= written;
+            // Asked of all, because it may mark them.
+            let stays = !may_go(slot) || !known;
+            kept += if stays { slot.bytes } else { 0 };
+            stays
+        });
+        self.account(before, kept);
+    }
+
+    /// So many bytes have become so many.
+    fn account(&mut self, before: usize, after: usize) {
+        self.bytes = self.bytes - before + after;
+        self.gauge.change(before, after);
+    }
+}
+
+/// What a decoded user takes in memory: text in maps costs about half as much
+/// again as it is long (measured with users of 30 KB, which took 41 KiB each).
+fn weight(user: &User) -> usize {
+    let bytes = user.approximate_bytes();
+    SLOT_BYTES + bytes + bytes / 2
+}
+
+/// This partition's part of `askwhen_memory_bytes{part="users"}`.
+#[derive(Default)]
+struct Gauge {
+    told: i64,
+}
+
+impl Gauge {
+    fn change(&mut self, before: usize, after: usize) {
+        let change = after as i64 - before as i64;
+        self.told += change;
+        crate::metrics::get().memory_users.add(change);
+    }
+}
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        crate::metrics::get().memory_users.sub(self.told);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::json::Json;
+    use crate::store::Batch;
+
+    fn user(bytes: usize) -> User {
+        let mut user = User::default();
+        user.attributes.insert("a".into(), Json::of(&"x".repeat(bytes)));
+        user
+    }
+
+    fn write(store: &Store, users: &mut Users) {
+        let mut batch = Batch::default();
+        users.freeze()(&mut batch);
+        store.write(batch).unwrap();
+        users.persisted();
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_bytes_and_what_is_not_written_stays() {
+        let store = Arc::new(Store::Memory(Default::default()));
+        let mut users = Users::new(store.clone(), CacheLimit::from(1 << 20));
+        for n in 0..100 {
+            users.put("p", &format!("u{n}"), user(30_000));
+        }
+        assert!(users.bytes > 100 * 45_000 && users.slots.len() == 100, "nothing is lost before it is written");
+        assert_eq!(users.dirty_bytes, users.bytes);
+        write(&store, &mut users);
+        assert!(users.bytes <= 1 << 20, "{}", users.bytes);
+        for n in 0..100 {
+            assert_eq!(*users.get("p", &format!("u{n}")).unwrap(), user(30_000));
+            assert!(users.bytes <= 1 << 20, "{}", users.bytes);
+        }
+        let counted: usize = users.slots.values().map(|slot| slot.bytes).sum();
+        assert_eq!(counted, users.bytes);
+    }
+
+    #[test]
+    fn a_user_that_grows_counts_as_what_it_has_become() {
+        let mut users = Users::new(Arc::new(Store::Memory(Default::default())), CacheLimit::from(0));
+        users.put("p", "u", user(10));
+        users.put("p", "u", user(10_000));
+        assert_eq!(users.dirty_bytes, weight(&user(10_000)));
+        users.put("p", "u", user(100));
+        assert_eq!((users.dirty_bytes, users.dirty.len()), (weight(&user(100)), 1));
+    }
+
+    #[test]
+    fn what_was_frozen_is_answered_from_memory_until_it_is_written() {
+        let store = Arc::new(Store::Memory(Default::default()));
+        let mut users = Users::new(store.clone(), CacheLimit::from(0));
+        users.put("p", "u", user(10));
+        let changes = users.freeze();
+        for n in 0..10 {
+            users.get("p", &format!("other{n}")).unwrap();
+        }
+        assert_eq!(*users.get("p", "u").unwrap(), user(10));
+        let mut batch = Batch::default();
+        changes(&mut batch);
+        store.write(batch).unwrap();
+        users.persisted();
+        assert!(users.slots.is_empty());
+        assert_eq!(*users.get("p", "u").unwrap(), user(10));
     }
 }

@@ -39,7 +39,7 @@ pub use outcome::{Fared, Outcome};
 
 /// Users kept decoded, and changed state that is not yet in a store, of all runs
 /// that go on side by side.
-const CACHED_USERS: usize = 800_000;
+const CACHED_BYTES: usize = 512 << 20;
 const DIRTY_BYTES: usize = 256 << 20;
 
 /// What is to be tried, on what, supposing what.
@@ -177,7 +177,7 @@ impl Stage {
         let (store, meta) = begin;
         // All partitions may be read as one.
         let share = source.partitions as usize * (plan.versions.len() + 1);
-        let mut engine = Engine::open(store.clone(), (partition, source.partitions), CACHED_USERS / share)?;
+        let mut engine = Engine::open(store.clone(), (partition, source.partitions), CACHED_BYTES / share)?;
         engine.watch(&plan.project);
         Ok(Stage { player: Player::new(source.key.clone(), partition, source.incarnation, meta, engine), store, share })
     }

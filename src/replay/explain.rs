@@ -25,7 +25,7 @@ use crate::wire::topic::Topic;
 const SHOWN_DECISIONS: usize = 20;
 /// How far back they are looked for.
 const DECISIONS_SINCE: Millis = DAY;
-const CACHED_USERS: usize = 1_000_000;
+const CACHED_BYTES: usize = 512 << 20;
 
 /// Whom and what is asked about.
 pub struct Question {
@@ -144,7 +144,7 @@ impl Past<'_> {
         let Begin { store, meta, snapshot } =
             self.source.begin(partition, self.until, &self.folder.path().join(partition.to_string()))?;
         let next = meta.next;
-        let engine = Engine::open(store, (partition, self.source.partitions), CACHED_USERS)?;
+        let engine = Engine::open(store, (partition, self.source.partitions), CACHED_BYTES)?;
         let everyone = user_id.is_none()
             || engine.has_quotas(self.project)
             || has_limits(self.source.tape(at, next), &self.source.key, self.project)?;

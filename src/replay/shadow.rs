@@ -31,7 +31,7 @@ use notes::{COUNTS, Counts, Kept, Notes, OPEN, Open, load};
 const PLAN: &str = "plan.json";
 /// Version of a replay's folder. Plans of version 0.1.0 do not say it: theirs is 1.
 const FORMAT: u32 = 1;
-const CACHED_USERS: usize = 400_000;
+const CACHED_BYTES: usize = 512 << 20;
 const CHECKPOINT_BYTES: usize = 32 << 20;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 /// How long a plan tries how fast it goes.
@@ -168,7 +168,7 @@ fn gaps(start: u64, from: u64, decisions_start: u64) -> Vec<String> {
 fn trial(source: &Source, partition: u32, begin: Begin) -> Result<f64, Error> {
     let Begin { store, meta, .. } = begin;
     let next = meta.next;
-    let engine = Engine::open(store, (partition, source.partitions), CACHED_USERS)?;
+    let engine = Engine::open(store, (partition, source.partitions), CACHED_BYTES)?;
     let mut player = Player::new(source.key.clone(), partition, source.incarnation, meta, engine);
     let mut tape = source.tape(At { topic: Topic::Events, partition }, next);
     let (started, mut records) = (Instant::now(), 0);
@@ -386,7 +386,7 @@ impl Shadow {
         }
         notes.recorded.forget(next);
         let engine =
-            Engine::open(store.clone(), (partition, source.partitions), CACHED_USERS / source.partitions as usize)?;
+            Engine::open(store.clone(), (partition, source.partitions), CACHED_BYTES / source.partitions as usize)?;
         let mut player = Player::new(source.key.clone(), partition, source.incarnation, meta, engine);
         let mut tape = source.tape(At { topic: Topic::Events, partition }, next);
         let mut written = Instant::now();

@@ -52,6 +52,17 @@ impl Shared {
         let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(memory_bytes / 2, false, cache.clone());
         Shared { cache, buffers }
     }
+
+    /// Another bound from now on; blocks beyond it are let go.
+    pub fn set_capacity(&self, memory_bytes: usize) {
+        self.cache.clone().set_capacity(memory_bytes);
+        self.buffers.set_buffer_size(memory_bytes / 2);
+    }
+
+    /// What blocks and write buffers take now.
+    pub fn memory_bytes(&self) -> usize {
+        self.cache.get_usage()
+    }
 }
 
 pub struct Rocks {

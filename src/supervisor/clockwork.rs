@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::delivery;
 use crate::domain::time::Millis;
 use crate::log::{self, At, Log};
+use crate::thread::vital;
 use crate::wire::record::Internal;
 use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
@@ -35,13 +36,13 @@ impl Clockwork {
     /// Serves one request after the other.
     pub fn run(self) -> tokio::sync::mpsc::Sender<Advance> {
         let (sender, mut requests) = tokio::sync::mpsc::channel::<Advance>(16);
-        tokio::spawn(async move {
+        tokio::spawn(vital("test clock", async move {
             while let Some((by, done)) = requests.recv().await {
                 let now = self.advance(by).await;
                 // Whoever asked may have gone.
                 done.send(now).ok();
             }
-        });
+        }));
         sender
     }
 

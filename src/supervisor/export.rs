@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::delivery::{self, Fold};
 use crate::domain::LOGIC_VERSION;
 use crate::domain::time::{Millis, format_time};
-use crate::engine::export as engine;
+use crate::engine::{CacheLimit, export as engine};
 use crate::log::kafka::Founding;
 use crate::log::{At, Embedded, Lease, Log, New, Record};
 use crate::store::snapshot::{Depot, Subject};
@@ -34,6 +34,8 @@ const MARKER: &str = "exported.json";
 /// What the folder is called that holds the state on its way.
 const FOLDER: &str = "export-";
 const READ_BYTES: usize = 1 << 20;
+/// Decoded users, all partitions together.
+const CACHED_BYTES: usize = 256 << 20;
 const APPEND_BYTES: usize = 256 << 10;
 /// How long the engine may take for what it has not decided yet.
 const REST: Duration = Duration::from_secs(3_600);
@@ -188,7 +190,9 @@ impl Export<'_> {
         let replies = Replies::default();
         let setup =
             actor::Setup::new(log.clone(), self.clock.clone(), self.data.key.clone(), replies, Checkpointer::start()?);
-        let mut owner = owners::engine(config, &setup, &stores, (Lease::of_all(config.partitions), &statuses))?;
+        let cached = CacheLimit::from(CACHED_BYTES / config.partitions as usize);
+        let lease = Lease::of_all(config.partitions);
+        let mut owner = owners::engine(config, &setup, &stores, (lease, &statuses), &cached)?;
         let rested = self.wait_for_rest(&statuses, told);
         // Settles, and writes down where it is.
         drop(owner.leave());

@@ -8,15 +8,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Error;
+use super::memory::MemoryGovernor;
 use crate::bridge::{App, View};
 use crate::clock::Clock;
 use crate::config::Retention;
 use crate::domain::time::Millis;
 use crate::log::{self, At, Log};
-use crate::thread::{Bell, News, Thread};
+use crate::thread::{Bell, News, Thread, watch};
 use crate::wire::topic::Topic;
 
 const TURN: Duration = Duration::from_millis(250);
+/// Asking brokers that do not answer takes its time.
+const TURN_WITHIN: Duration = Duration::from_secs(120);
 
 pub struct Keeper {
     pub log: Log,
@@ -25,14 +28,21 @@ pub struct Keeper {
     pub app: Arc<App>,
     pub retention: Retention,
     pub data_dir: PathBuf,
+    pub memory: MemoryGovernor,
 }
 
 impl Keeper {
     /// Runs until the process ends.
-    pub fn start(self, bell: Arc<Bell>, ending: Arc<AtomicBool>, fail: watch::Sender<bool>) -> Result<Thread, Error> {
+    pub fn start(
+        mut self,
+        bell: Arc<Bell>,
+        ending: Arc<AtomicBool>,
+        fail: watch::Sender<bool>,
+    ) -> Result<Thread, Error> {
         let kept = Thread::spawn("keeper", move || {
             let mut round: u64 = 0;
             let mut news = News::default();
+            watch(TURN_WITHIN);
             while !ending.load(Ordering::Acquire) {
                 bell.wait(TURN);
                 if let Err(error) = self.view.catch_up()
@@ -45,6 +55,8 @@ impl Keeper {
                     fail.send(true).ok();
                     return;
                 }
+                self.memory.turn();
+                self.app.auth.look();
                 if round.is_multiple_of(4) {
                     self.look_at_the_disk();
                 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::Error;
 use super::snapshots::{Role, Stores};
@@ -11,12 +12,12 @@ use crate::actor::{self, Partition, Phase};
 use crate::config::Config;
 use crate::delivery::{self, Delivery, Fold};
 use crate::domain::LOGIC_VERSION;
-use crate::engine::Engine;
+use crate::engine::{CacheLimit, Engine};
 use crate::log::{Lease, LeaseChange, Membership};
-use crate::thread::{Bell, Thread};
+use crate::thread::{Bell, Thread, resting, watch};
 
-/// Users kept decoded, over all partitions.
-const CACHED_USERS: usize = 400_000;
+/// Giving partitions up waits for their last acknowledgements and checkpoints.
+const HANDED_OVER_WITHIN: Duration = Duration::from_secs(60);
 
 /// A role that owns partitions, and what tells it which.
 pub struct Owner<T> {
@@ -38,7 +39,8 @@ impl<T: Send + Sync + 'static> Owner<T> {
         let joined = Arc::new(AtomicBool::new(false));
         let (changes, mark, owner) = (lease.changes, joined.clone(), role.clone());
         let follower = Thread::spawn("lease", move || {
-            for change in changes {
+            watch(HANDED_OVER_WITHIN);
+            while let Ok(change) = resting(|| changes.recv()) {
                 match change {
                     LeaseChange::Assigned(partitions) => {
                         mark.store(true, Ordering::Release);
@@ -73,12 +75,13 @@ pub fn engine(
     setup: &actor::Setup,
     stores: &Stores,
     (lease, statuses): (Lease, &[Arc<actor::Status>]),
+    cached: &CacheLimit,
 ) -> Result<Owner<Pool<Engine>>, Error> {
-    let cached = CACHED_USERS / statuses.len();
+    let cached = cached.clone();
     let (stores, setup, partitions) = (stores.clone(), setup.clone(), setup.log.partitions());
     let open: Open<Engine> = Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<actor::Status>| {
         let store = stores.open(Role::Engine, partition, &status)?;
-        let engine = Engine::open(store.clone(), (partition, partitions), cached)?;
+        let engine = Engine::open(store.clone(), (partition, partitions), cached.clone())?;
         Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, (bell, status))
     });
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(config.partitions as usize);

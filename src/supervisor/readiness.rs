@@ -7,6 +7,7 @@ use crate::actor::{self, Phase};
 use crate::console::Console;
 use crate::delivery::{self, HoldReason};
 use crate::log::Log;
+use crate::thread::stuck_threads;
 
 /// What readiness looks at.
 pub struct Readiness {
@@ -29,6 +30,7 @@ impl Readiness {
         if let Err(error) = self.log.is_writable() {
             reasons.push(error.to_string());
         }
+        reasons.extend(stuck_threads());
         for (role, joined) in &self.joined {
             if !joined.load(Ordering::Acquire) {
                 reasons.push(format!("the {role} has not joined its group yet"));

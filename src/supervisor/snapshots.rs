@@ -20,9 +20,11 @@ use crate::domain::time::Millis;
 use crate::log::{At, Log};
 use crate::store::snapshot::{self, Depot, Manifest, Subject};
 use crate::store::{Family, Rocks, Shared, Store};
-use crate::thread::{Bell, Service, Turns};
+use crate::thread::{Bell, Service, Turns, watch};
 use crate::wire::topic::Topic;
 
+/// A copy of one store to a bucket that takes longer is stuck.
+const TAKEN_WITHIN: Duration = Duration::from_secs(900);
 /// With more than this to apply again, a snapshot that is further is fetched.
 const FAR_BEHIND_RECORDS: u64 = 1_000_000;
 
@@ -278,6 +280,7 @@ impl Snapshots {
         let asking = asked.clone();
         let depot = stores.depot.clone();
         let taking = Service::spawn("snapshots", bell.clone(), move |turns| {
+            watch(TAKEN_WITHIN);
             let mut due = Instant::now() + every;
             while turns.go_on() {
                 turns.wait(due.saturating_duration_since(Instant::now()).min(Duration::from_secs(1)));

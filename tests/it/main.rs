@@ -3,6 +3,7 @@
 mod backtest;
 mod backup;
 mod cli;
+mod clients;
 mod crash;
 mod damage;
 mod data_dir;
@@ -16,6 +17,7 @@ mod hostile;
 mod import;
 mod injected;
 mod input;
+mod logs;
 mod manage;
 mod quotas;
 mod replay;

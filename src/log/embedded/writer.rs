@@ -14,6 +14,7 @@ use super::part::{Part, Target};
 use super::space::{Purpose, Space};
 use super::syncer::Syncer;
 use crate::clock::Clock;
+use crate::thread::{STUCK_AFTER, beat, resting, watch};
 
 /// Most bytes that may wait for one writer.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
@@ -126,7 +127,7 @@ impl Queue {
             if jobs.closed {
                 return None;
             }
-            let waited = self.filled.wait_timeout(jobs, Duration::from_secs(1));
+            let waited = resting(|| self.filled.wait_timeout(jobs, Duration::from_secs(1)));
             jobs = waited.expect("no panic holds this lock").0;
         }
     }
@@ -161,7 +162,9 @@ pub struct Writer {
 impl Writer {
     /// Works until the log closes.
     pub fn run(&self) {
+        watch(STUCK_AFTER);
         while let Some(group) = self.queue.next_group() {
+            beat();
             self.write_and_answer(group);
         }
     }
