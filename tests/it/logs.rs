@@ -21,11 +21,15 @@ struct Talker {
 
 impl Talker {
     fn spawn(level: &str, errors: Stdio) -> Talker {
+        Talker::with_fault("", level, errors)
+    }
+
+    fn with_fault(fault: &str, level: &str, errors: Stdio) -> Talker {
         drop(rustls::crypto::ring::default_provider().install_default());
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(BINARY);
         command.args(["--data-dir", "data", "serve", "--dev", "--listen", "127.0.0.1:0"]).current_dir(dir.path());
-        command.env("ASKWHEN_LOG", level);
+        command.env("ASKWHEN_LOG", level).env("ASKWHEN_FAULT", fault);
         let mut child = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
         let mut line = String::new();
         let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
@@ -75,15 +79,32 @@ impl Talker {
     /// Ends in order within a few seconds.
     fn ends(mut self) {
         Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert_eq!(self.exit_code(), Some(0));
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                assert_eq!(status.code(), Some(0));
-                return;
+                return status.code();
             }
             assert!(began.elapsed() < Duration::from_secs(20), "it hangs");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Sends events until one gets no answer in time, or none at all.
+    async fn sends_until_silence(&self) {
+        let key = self.key(1);
+        for n in 0..200 {
+            let event = json!({"user_id": format!("u{n}"), "event_name": "x"}).to_string();
+            let request = self.http.post(format!("{}/v1/events", self.base)).bearer_auth(&key).body(event);
+            let request = request.header("content-type", "application/json").timeout(Duration::from_secs(3));
+            if request.send().await.is_err() {
+                return;
+            }
+        }
+        panic!("the fault never came");
     }
 }
 
@@ -92,6 +113,44 @@ impl Drop for Talker {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Whoever has died is not to be mourned in a log line that cannot be written.
+#[tokio::test]
+async fn a_writer_that_dies_ends_the_process_whoever_listens() {
+    for errors in [full(), Stdio::null()] {
+        let mut talker = Talker::with_fault("written:panic:20", "info", errors);
+        talker.sends_until_silence().await;
+        assert_eq!(talker.exit_code(), Some(1));
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_hangs_is_seen_by_readiness() {
+    let talker = Talker::with_fault("written:hang:20", "info", full());
+    talker.sends_until_silence().await;
+    let began = Instant::now();
+    loop {
+        let (status, body) = talker.call(reqwest::Method::GET, "/readyz", "", json!({})).await;
+        if status == 503 && body.contains("thread log-") {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{status} {body}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_panics_costs_itself_alone() {
+    let talker = Talker::with_fault("parsed:panic:20", "info", full());
+    let mut said = Vec::new();
+    for n in 0..40 {
+        let event = json!({"user_id": format!("u{n}"), "event_name": "x"});
+        said.push(talker.call(reqwest::Method::POST, "/v1/events", &talker.key(1), event).await);
+    }
+    let failed: Vec<_> = said.iter().filter(|(status, _)| *status != 202).collect();
+    assert!(failed.len() == 1 && failed[0].0 == 500 && failed[0].1.contains("\"internal\""), "{failed:?}");
+    talker.ends();
 }
 
 fn full() -> Stdio {
