@@ -187,6 +187,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     let requests = Arc::new(bridge::Budget::new(budget.requests));
     let statuses: Vec<Arc<actor::Status>> = (0..config.partitions).map(|_| Arc::default()).collect();
     let delivery_status = Arc::new(delivery::Status::new(config.partitions, options.test_clock));
+    delivery_status.limit_memory(budget.delivery as u64);
     let mut joined = Vec::new();
     let mut ask_snapshots = None;
     if owns {

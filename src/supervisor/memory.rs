@@ -36,6 +36,8 @@ pub struct MemoryBudget {
     pub checkpoint: usize,
     /// Requests that come in and answers that wait to be read.
     pub requests: usize,
+    /// Messages that wait in memory or are under way.
+    pub delivery: usize,
     /// Places for connections that this pays for.
     pub connections: usize,
 }
@@ -52,6 +54,7 @@ impl MemoryBudget {
             users,
             checkpoint: (users / (2 * config.partitions.max(1) as usize)).clamp(least, most),
             requests: rest / 100 * 10,
+            delivery: rest / 100 * 10,
             connections: rest / 100 * 10 / CONNECTION_BYTES,
         }
     }
@@ -126,7 +129,8 @@ mod tests {
             let flag = [("ASKWHEN__ENGINE__MEMORY".to_owned(), memory.to_owned())];
             let config = crate::config::load(None, flag, &crate::config::Overrides::default()).unwrap();
             let budget = MemoryBudget::of(&config);
-            let shared = budget.stores + budget.users + budget.requests + budget.connections * CONNECTION_BYTES;
+            let connections = budget.connections * CONNECTION_BYTES;
+            let shared = budget.stores + budget.users + budget.requests + budget.delivery + connections;
             assert!(shared + BASE_BYTES / 2 <= budget.total, "{budget:?}");
             assert!(budget.requests > 2 << 20 && budget.connections > 256, "{budget:?}");
         }
