@@ -4,14 +4,14 @@
 //! thread and on two, from the beginning and from snapshots.
 //! `ASKWHEN_BENCH_RECORDS` says how many records (200000).
 
-use askwhen::actor;
+use askwhen::actor::Signer;
 use askwhen::clock::Clock;
 use askwhen::domain::id::{Origin, partition_of};
 use askwhen::domain::json::Json;
 use askwhen::domain::time::{DAY, format_time};
 use askwhen::log::{At, Embedded, Log, New};
 use askwhen::wire::definition::Kind;
-use askwhen::wire::record::{Define, Internal};
+use askwhen::wire::record::{Define, Erase, Internal};
 use askwhen::wire::seal::ClusterKey;
 use askwhen::wire::topic::Topic;
 use serde_json::{Value, json};
@@ -132,6 +132,10 @@ impl Journal {
         self.push(partition, new).await
     }
 
+    fn signer(&self) -> Signer {
+        Signer::new(&Log::Embedded(self.log.clone()), &self.key)
+    }
+
     async fn define(&mut self, kind: Kind, id: &str, body: Value) {
         let body = match kind {
             Kind::Survey => Json::of(&askwhen::wire::definition::survey(&body, Some(id)).expect("a survey")),
@@ -148,7 +152,7 @@ impl Journal {
             asked_at: Clock::new().wall(),
             request_id: format!("{:x}", self.written),
         });
-        let new = actor::signed(id, &define, &self.key);
+        let new = self.signer().internal(0, id, &define);
         self.push(0, new).await;
     }
 
@@ -163,8 +167,9 @@ impl Journal {
             match self.dice.roll(1_000) {
                 0..=2 => {
                     let (project, user_id) = ("default".to_owned(), user.clone());
-                    let erase = Internal::Erase { project, user_id, asked_at: Clock::new().wall() };
-                    let new = actor::signed(&user, &erase, &self.key);
+                    let request_id = format!("{:x}", self.written);
+                    let erase = Internal::Erase(Erase { project, user_id, asked_at: Clock::new().wall(), request_id });
+                    let new = self.signer().internal(home, &user, &erase);
                     self.push(home, new).await;
                 }
                 3..=30 => {

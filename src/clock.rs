@@ -9,11 +9,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::domain::time::Millis;
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Clock {
     /// How far ahead of the wall, in milliseconds; zero but under `--test-clock`.
     ahead_ms: Arc<AtomicI64>,
     source: Source,
+    /// What wall and monotonic time were when this clock was made.
+    began: (Millis, Duration),
+}
+
+impl Default for Clock {
+    fn default() -> Clock {
+        Clock::of(Source::default())
+    }
 }
 
 /// Where the time comes from.
@@ -37,11 +45,17 @@ impl Clock {
         Clock::default()
     }
 
+    fn of(source: Source) -> Clock {
+        let mut clock = Clock { ahead_ms: Arc::default(), source, began: Default::default() };
+        clock.began = (clock.wall(), clock.monotonic());
+        clock
+    }
+
     /// A clock for tests that stands still until it is moved. Its clones share
     /// its hands.
     pub fn simulated(start_ms: Millis) -> Clock {
         let time = SimulatedTime { wall_ms: AtomicI64::new(start_ms), passed_ms: AtomicI64::new(0) };
-        Clock { ahead_ms: Arc::default(), source: Source::Simulated(Arc::new(time)) }
+        Clock::of(Source::Simulated(Arc::new(time)))
     }
 
     /// Steps a simulated wall clock to a time, forwards or backwards, as an
@@ -89,6 +103,15 @@ impl Clock {
         }
     }
 
+    /// The wall's time, or an earlier one while the wall has run ahead of the time
+    /// that has passed since this clock was made: for what cannot be undone, such
+    /// as the removal of what is old.
+    pub fn cautious(&self) -> Millis {
+        let (wall, monotonic) = self.began;
+        let passed = self.monotonic().saturating_sub(monotonic).as_millis();
+        self.wall().min(wall.saturating_add(Millis::try_from(passed).unwrap_or(Millis::MAX)))
+    }
+
     pub fn ahead(&self) -> Millis {
         self.ahead_ms.load(Ordering::Acquire)
     }
@@ -109,11 +132,15 @@ mod tests {
         let other = clock.clone();
         clock.pass(Duration::from_secs(5));
         assert_eq!((other.wall(), other.monotonic()), (1_005_000, Duration::from_secs(5)));
+        assert_eq!(other.cautious(), 1_005_000);
         clock.set_wall(400);
         assert_eq!((other.wall(), other.now(), other.monotonic()), (400, 400, Duration::from_secs(5)));
         clock.set_ahead(50);
         clock.set_wall(9_000_000);
         assert_eq!((other.now(), other.monotonic()), (9_000_050, Duration::from_secs(5)));
+        assert_eq!(other.cautious(), 1_005_000, "a jump makes nothing old");
+        clock.set_wall(600);
+        assert_eq!(other.cautious(), 600);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod owners;
 pub mod private;
 pub mod promote;
 mod readiness;
+pub mod repair;
 mod snapshots;
 mod source;
 
@@ -33,7 +34,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Retention};
 use crate::console::{self, Console, Keep};
 use crate::delivery::{self, Delivery};
-use crate::domain::time::{Millis, SECOND};
+use crate::domain::time::Millis;
 use crate::engine::{CacheLimit, Engine};
 use crate::log::disk::Disk;
 use crate::log::{self, Embedded, Kafka, Log};
@@ -61,8 +62,6 @@ const FILES_TO_COME: u64 = 512;
 const STORE_MEMORY_BYTES: usize = 256 << 20;
 /// With less free the stores cannot be opened; a running log leaves more.
 const MIN_START_BYTES: u64 = 8 << 20;
-/// How far a clock may be behind the log.
-const MAX_CLOCK_LAG: Millis = 300 * SECOND;
 /// How long a start waits for partitions that are taken up, to say at once
 /// what they refuse. What takes longer goes on behind an open door.
 const TAKING_UP: Duration = Duration::from_secs(10);
@@ -248,6 +247,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         config.identity_secrets.clone(),
         (config.per_key, config.per_client_user),
     );
+    let engine = statuses.clone();
     let held = delivery_status.clone();
     let readiness = Readiness {
         log: log.clone(),
@@ -262,6 +262,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         clock: clock.clone(),
         replies,
         key: data.key.clone(),
+        engine,
         auth,
         view: view.clone(),
         takes_requests: roles.bridge,
@@ -329,15 +330,9 @@ fn open_log(config: &Config, key_check: String, clock: &Clock) -> Result<Log, Er
             MIN_START_BYTES >> 20
         )));
     }
+    // Whether the clock is behind is asked of each partition: there it is known
+    // whether an operator has accepted the time since.
     let embedded = Embedded::open(&config.data_dir.join("log"), config.partitions, clock.clone())?;
-    if let Some(newest) = embedded.newest_at()
-        && newest > clock.wall() + MAX_CLOCK_LAG
-    {
-        let behind = (newest - clock.wall()) / SECOND;
-        return Err(Error::Refused(format!(
-            "this machine's clock is {behind} s behind the log's newest record: set the clock, then start again"
-        )));
-    }
     Ok(Log::Embedded(Arc::new(embedded)))
 }
 
@@ -402,7 +397,14 @@ async fn wait_until_taken(
                 return Err(Error::Refused(why.clone()));
             }
         }
-        if phases.iter().all(|phase| *phase == Phase::Running) {
+        for status in engine.iter().filter(|status| status.clock_behind.load(Ordering::Acquire)) {
+            if let Phase::Stopped { why, .. } = status.phase() {
+                return Err(Error::Refused(why));
+            }
+        }
+        // One that waits for an operator's word does not keep the others.
+        let waits = |n: usize| engine.get(n).is_some_and(|status| status.poisoned_at().is_some());
+        if phases.iter().enumerate().all(|(n, phase)| *phase == Phase::Running || waits(n)) {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(2)).await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Frozen;
 use super::partition::Stop;
+use crate::domain::LOGIC_VERSION;
 use crate::domain::time::Millis;
 use crate::store::{self, Batch, Family, Store};
 use crate::thread::{Bell, Thread, resting, watch};
@@ -40,7 +41,28 @@ pub struct Meta {
     pub forward: Vec<u64>,
     /// Per output topic, where outputs of records from `next` on can begin.
     pub out_start: BTreeMap<String, u64>,
+    /// From this offset on only MACs that name log and partition count; absent
+    /// while processes of version 0.1.0 may write to the journal.
+    #[serde(default)]
+    pub bound_macs_from: Option<u64>,
+    /// Records that an operator has taken out of the way.
+    #[serde(default)]
+    pub skipped: Vec<u64>,
+    /// Requests by which an operator has accepted the time.
+    #[serde(default)]
+    pub accepted_times: Vec<String>,
+    /// Version of the program that wrote it.
+    #[serde(default = "first_program")]
+    pub program: String,
 }
+
+/// Before 0.2.0 a checkpoint did not say who wrote it.
+fn first_program() -> String {
+    "0.1.0".into()
+}
+
+/// This program's own version.
+pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 
 impl Meta {
     pub fn new(incarnation: u128, partitions: u32, logic_version: u32) -> Meta {
@@ -56,7 +78,17 @@ impl Meta {
             inbox: vec![0; partitions as usize],
             forward: vec![0; partitions as usize],
             out_start: BTreeMap::new(),
+            bound_macs_from: None,
+            skipped: Vec::new(),
+            accepted_times: Vec::new(),
+            program: PROGRAM.into(),
         }
+    }
+
+    /// The partition's time without what a test clock adds: comparable with a
+    /// machine's.
+    pub fn time(&self) -> Millis {
+        self.now - self.ahead
     }
 
     /// Whether a forward is the next of its sender, which it has been from then
@@ -75,11 +107,33 @@ impl Meta {
     }
 
     /// # Errors
-    /// When the store cannot be read, or what is there is no checkpoint.
+    /// When the store cannot be read, when what is there is no checkpoint, or
+    /// when a later version has written it.
     pub fn load(store: &Store) -> Result<Option<Meta>, Stop> {
-        let unreadable = |e: serde_json::Error| Stop::Damaged(format!("the checkpoint is unreadable: {e}"));
-        store.get(Family::Meta, KEY)?.map(|bytes| serde_json::from_slice(&bytes).map_err(unreadable)).transpose()
+        let Some(bytes) = store.get(Family::Meta, KEY)? else { return Ok(None) };
+        // Before anything else: a later version may have changed all the rest.
+        if let Ok(Written { logic_version, program }) = serde_json::from_slice(&bytes)
+            && logic_version > LOGIC_VERSION
+        {
+            return Err(Stop::Refused(format!(
+                "the state was made by rules of version {logic_version} (askwhen {program}), and this program \
+                 (askwhen {PROGRAM}) has rules up to version {LOGIC_VERSION}: use the later version, or restore a \
+                 backup that is older"
+            )));
+        }
+        // A checkpoint is written whole: what cannot be read is damage.
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| Stop::Damaged(format!("the checkpoint is unreadable: {e}")))
     }
+}
+
+/// What every version of a checkpoint says.
+#[derive(Deserialize)]
+struct Written {
+    logic_version: u32,
+    #[serde(default = "first_program")]
+    program: String,
 }
 
 struct Job {

@@ -3,6 +3,8 @@
 //! is acknowledged. Redoing work gives the same ids; what the log already has
 //! is not written again. It knows nothing of surveys.
 
+pub mod admission;
+mod attempts;
 pub mod checkpoint;
 mod ledger;
 pub mod partition;
@@ -11,6 +13,7 @@ pub mod pool;
 pub mod relocate;
 pub mod reply;
 mod restart;
+mod setup;
 mod status;
 
 use bytes::Bytes;
@@ -18,12 +21,12 @@ use bytes::Bytes;
 use crate::domain::id::Origin;
 use crate::domain::json::Json;
 use crate::domain::time::Millis;
-use crate::log::New;
+use crate::log::{Log, New};
 use crate::store::{self, Batch};
-use crate::wire::record::{self, Decoded, Internal, MAC_HEADER, Unreadable};
-use crate::wire::seal::ClusterKey;
+use crate::wire::record::{Decoded, Unreadable};
 use crate::wire::topic::Topic;
 
+pub use admission::Signer;
 pub use partition::{Partition, Setup};
 pub use reply::{Answer, Replies};
 pub use status::{Phase, Status};
@@ -48,14 +51,6 @@ pub struct Outgoing {
     pub trusted: bool,
     /// Whether the receiver, too, answers whoever waits for this record.
     pub answers: bool,
-}
-
-/// A record of askwhen's own for a journal: believed by its MAC.
-pub fn signed(key: &str, internal: &Internal, with: &ClusterKey) -> New {
-    let value = record::encode_internal(internal);
-    let mac = with.sign_record(key.as_bytes(), &value);
-    let new = New { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(value.into()) };
-    new.header(MAC_HEADER, mac)
 }
 
 /// What applying one record asks for.
@@ -92,6 +87,13 @@ pub trait Machine: Send {
     /// request has waited long enough.
     fn wants_ticks(&self) -> bool;
 
+    /// What topic `definitions` lacks although the state has it: records to be
+    /// written again, oldest first.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    fn lost_definitions(&self, log: &Log, meta: &checkpoint::Meta) -> Result<Vec<New>, partition::Stop>;
+
     /// Topics that `apply` writes to on this partition.
     fn output_topics(&self, partition: u32) -> Vec<Topic>;
 
@@ -110,6 +112,9 @@ pub trait Machine: Send {
 pub enum Failure {
     #[error(transparent)]
     Reject(#[from] Unreadable),
+    /// What is stored is of a later version: a person has to look.
+    #[error("{0}")]
+    Refused(String),
     #[error(transparent)]
     Store(#[from] store::Error),
 }

@@ -7,118 +7,38 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::checkpoint::{Checkpointer, Meta};
+use super::admission::{Admission, Admitted, MAX_RECORD_BYTES, Signer, decode_forwarded};
+use super::attempts::Attempts;
+use super::checkpoint::{Meta, PROGRAM};
 use super::ledger::Ledger;
-use super::reply::Replies;
-use super::restart::{Scanned, check_meta, scan_outputs};
+use super::restart::{
+    Scanned, answer_from, behind, check_meta, is_behind, look_ahead, open_attempts, poisoned, restore_definitions,
+    scan_outputs,
+};
+pub use super::setup::{Awaited, Setup, Stop};
 use super::status::{Phase, Status};
 use super::{Answer, Effects, Failure, Frozen, Machine, Moment, Outgoing, Output};
-use crate::clock::Clock;
-use crate::domain::id::{self, Kind, Origin};
+use crate::domain::id::{Kind, Origin};
 use crate::domain::json::Json;
 use crate::domain::time::{Millis, SECOND};
 use crate::fault;
-use crate::log::{self, Ack, At, Log, New, Placed, Reader, Standing};
+use crate::log::{self, Ack, At, New, Placed, Reader};
 use crate::store::{self, Store};
 use crate::thread::Bell;
 use crate::wire::output::{self, ID_HEADER, SOURCE_HEADER, Source};
-use crate::wire::record::{self, Decoded, Forward, Internal, MAC_HEADER, REPLY_HEADER, Unreadable};
-use crate::wire::seal::ClusterKey;
+use crate::wire::record::{self, Decoded, Forward, Internal, REPLY_HEADER, Unreadable};
 use crate::wire::topic::Topic;
 
-/// Journal bytes taken in one step.
-const STEP_BYTES: usize = 256 << 10;
-/// The largest record taken. What it causes is then small enough for any log:
-/// a forward of it, a reject with its first bytes.
-const MAX_RECORD_BYTES: usize = 1 << 20;
-/// What a forward may have beyond the record that it carries.
-const FORWARD_BYTES: usize = 64 << 10;
-/// How long before the journal's end requests may still wait for an answer,
-/// when a partition is taken up.
-const ANSWERS_KEPT: Millis = 30 * SECOND;
 /// Bytes put out in one step.
 const STEP_OUTPUT_BYTES: usize = 256 << 10;
 /// Bytes that may be unacknowledged before reading waits.
 const MAX_OUTSTANDING_BYTES: usize = 4 << 20;
 /// Dirty state that brings the next checkpoint forward, unless told otherwise.
 const CHECKPOINT_BYTES: usize = 32 << 20;
+/// How often a journal without a word on it is asked whether older processes write to it.
+const BIND_MACS_EVERY: Duration = Duration::from_secs(30);
 /// How often time is told to whoever waits while nothing else comes.
 const TICK_EVERY: Duration = Duration::from_millis(500);
-/// An owner whose clock is further behind the log decides nothing.
-const MAX_CLOCK_LAG: Millis = 300 * SECOND;
-
-/// What a partition needs from its process.
-#[derive(Clone)]
-pub struct Setup {
-    pub log: Log,
-    pub clock: Clock,
-    pub key: ClusterKey,
-    pub replies: Replies,
-    pub checkpointer: Checkpointer,
-    /// The group's, told how far a partition is.
-    pub standing: Standing,
-    /// Whether records of a test clock may move time.
-    pub test_clock: bool,
-    pub checkpoint_every: Duration,
-    /// At most so many journal bytes a step; tests vary it.
-    pub step_bytes: usize,
-    /// Dirty state that brings the next checkpoint forward.
-    pub checkpoint_bytes: usize,
-}
-
-impl Setup {
-    pub fn new(log: Log, clock: Clock, key: ClusterKey, replies: Replies, checkpointer: Checkpointer) -> Setup {
-        let checkpoint_every = Duration::from_secs(4);
-        let standing = Standing::Alone;
-        let test_clock = false;
-        let (step_bytes, checkpoint_bytes) = (STEP_BYTES, CHECKPOINT_BYTES);
-        Setup {
-            log,
-            clock,
-            key,
-            replies,
-            checkpointer,
-            standing,
-            test_clock,
-            checkpoint_every,
-            step_bytes,
-            checkpoint_bytes,
-        }
-    }
-}
-
-/// Why a partition does not go on.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Stop {
-    /// Going on could lose or forge data; a person has to look.
-    #[error("{0}")]
-    Refused(String),
-    /// Everything since the checkpoint is dropped and done again.
-    #[error("{0}")]
-    Restart(String),
-    /// The store fails its checksums: it is set aside and made again.
-    #[error("{0}")]
-    Damaged(String),
-}
-
-impl From<store::Error> for Stop {
-    fn from(error: store::Error) -> Stop {
-        match error {
-            store::Error::Damaged { .. } => Stop::Damaged(error.to_string()),
-            store::Error::Io { .. } => Stop::Restart(error.to_string()),
-        }
-    }
-}
-
-impl From<log::Error> for Stop {
-    fn from(error: log::Error) -> Stop {
-        match error {
-            log::Error::Damaged { .. } => Stop::Refused(error.to_string()),
-            // A newer snapshot stands behind what was trimmed.
-            _ => Stop::Restart(error.to_string()),
-        }
-    }
-}
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +56,9 @@ type Written = (mpsc::Sender<Result<(), store::Error>>, mpsc::Receiver<Result<()
 pub struct Partition<M> {
     partition: u32,
     setup: Setup,
+    admission: Admission,
+    signer: Signer,
+    attempts: Attempts,
     store: Arc<Store>,
     machine: M,
     meta: Meta,
@@ -157,6 +80,8 @@ pub struct Partition<M> {
     answer_from: Millis,
     gauges: Gauges,
     ticked: Duration,
+    /// When it was last asked whether older processes write to the journal.
+    asked_for_macs: Option<Duration>,
     checkpointed: Duration,
     /// Where the last checkpoint was frozen.
     frozen_next: u64,
@@ -184,16 +109,20 @@ impl<M: Machine> Partition<M> {
         let fresh = Meta::new(setup.log.incarnation(), setup.log.partitions(), logic_version);
         let mut meta = Meta::load(&store)?.unwrap_or_else(|| fresh.clone());
         check_meta(&meta, &fresh, &setup.log, journal)?;
-        meta.logic_version = logic_version;
+        (meta.logic_version, meta.program) = (logic_version, PROGRAM.into());
         take_clock(&setup, meta.ahead)?;
-        let now = setup.clock.now();
-        if now + MAX_CLOCK_LAG < meta.now {
-            let behind = (meta.now - now) / SECOND;
-            return Err(Stop::Refused(format!(
-                "this machine's clock is {behind} s behind the log's time; set the clock, then start again"
-            )));
+        let end = setup.log.bounds(journal)?.end;
+        let mut admission = Admission::new(&setup.log, &setup.key, partition);
+        let time = look_ahead(&setup.log, (journal, end), &meta, &setup.clock, &mut admission)?;
+        if is_behind(&setup.clock, time) {
+            return Err(behind(time));
+        }
+        let attempts = open_attempts(&setup, partition)?;
+        if let Some(offset) = attempts.poison().filter(|offset| *offset >= meta.next && !admission.skips(*offset)) {
+            return Err(poisoned(At { topic: Topic::Events, partition }, offset));
         }
         status.set(Phase::Opening("looking for what the log already has".into()));
+        restore_definitions(&setup, partition, &mut meta, &machine)?;
         let Scanned { ids: redone, redo_until, floors, journal_end } =
             scan_outputs(&setup.log, partition, &meta, &machine.output_topics(partition), &status)?;
         let redone = if fault::mutant("forget_what_is_redone") { HashSet::new() } else { redone };
@@ -206,6 +135,9 @@ impl<M: Machine> Partition<M> {
         let meta_next = meta.next;
         Ok(Partition {
             partition,
+            admission,
+            signer: Signer::new(&setup.log, &setup.key),
+            attempts,
             store,
             machine,
             ledger: Ledger::new(meta.next),
@@ -222,6 +154,8 @@ impl<M: Machine> Partition<M> {
             answer_from,
             gauges: Gauges::of(partition),
             ticked: setup.clock.monotonic(),
+            // At the first rest.
+            asked_for_macs: None,
             checkpointed: setup.clock.monotonic(),
             frozen_next: meta_next,
             freezing: None,
@@ -242,13 +176,15 @@ impl<M: Machine> Partition<M> {
     /// Why the partition cannot go on.
     pub fn step(&mut self) -> Result<Progress, Stop> {
         let mut progress = self.take_acknowledgements()?;
-        if self.outstanding_bytes < MAX_OUTSTANDING_BYTES && !self.is_full() {
+        let waits = self.waits_for_the_clock();
+        if !waits && self.outstanding_bytes < MAX_OUTSTANDING_BYTES && !self.is_full() {
             if self.unread.is_empty() {
                 let chunk = self.reader.read(self.journal(), self.meta.next, self.setup.step_bytes)?;
                 if chunk.records.is_empty() && chunk.at_end {
                     // Of the goal nothing but gaps may be left.
                     self.status.goal.fetch_min(self.meta.next, Ordering::AcqRel);
                     self.tick();
+                    self.bind_macs();
                 }
                 self.gauges.lag_records.set((chunk.end.saturating_sub(self.meta.next)) as i64);
                 let late = chunk.end > self.meta.next;
@@ -284,9 +220,50 @@ impl<M: Machine> Partition<M> {
             return;
         }
         self.ticked = now;
-        let new = super::signed("", &Internal::Tick {}, &self.setup.key);
+        let new = self.signer.internal(self.partition, "", &Internal::Tick {});
         let (nobody, _) = tokio::sync::oneshot::channel();
         self.setup.log.append(self.journal(), vec![new], Ack::Once(nobody));
+    }
+
+    /// Whether this machine's clock is behind the journal's time. What was in the
+    /// journal before is decided all the same: it was taken when clocks were right.
+    fn waits_for_the_clock(&mut self) -> bool {
+        let waits = self.meta.next >= self.taken_up_at && is_behind(&self.setup.clock, self.meta.time());
+        if waits == self.status.clock_behind.swap(waits, Ordering::AcqRel) {
+            return waits;
+        }
+        if waits {
+            let why = behind(self.meta.time()).to_string();
+            tracing::error!(partition = self.partition, reason = why, "the partition has stopped");
+            self.status.set(Phase::Stopped { why, refused: false });
+        } else {
+            tracing::info!(partition = self.partition, "the clock is right again: the partition goes on");
+            self.status.set(Phase::Running);
+        }
+        waits
+    }
+
+    /// A log that version 0.1.0 has founded learns that no such process is left:
+    /// from then on only MACs that name their place count. Not tracked: should it
+    /// be lost, it is written again.
+    fn bind_macs(&mut self) {
+        if self.setup.log.binds_macs() || self.meta.bound_macs_from.is_some() {
+            return;
+        }
+        let now = self.setup.clock.monotonic();
+        if self.asked_for_macs.is_some_and(|asked| now < asked + BIND_MACS_EVERY) {
+            return;
+        }
+        self.asked_for_macs = Some(now);
+        match self.setup.log.has_older_writers() {
+            Ok(false) => {
+                let new = self.signer.internal(self.partition, "", &Internal::BindMacs {});
+                let (nobody, _) = tokio::sync::oneshot::channel();
+                self.setup.log.append(self.journal(), vec![new], Ack::Once(nobody));
+            }
+            Ok(true) => {}
+            Err(error) => tracing::info!(%error, "the group cannot be asked which versions its members have"),
+        }
     }
 
     /// Lets go of the journal; what is under way goes on.
@@ -367,13 +344,34 @@ impl<M: Machine> Partition<M> {
         self.setup.checkpointer.write(self.store.clone(), frozen, meta.clone(), done);
     }
 
+    /// Applies what has been read, with a note of it for the case that it ends
+    /// the process.
     fn apply_batch(&mut self) -> Result<(), Stop> {
+        let (Some(first), Some(last)) = (self.unread.front(), self.unread.back()) else { return Ok(()) };
+        let (from, to) = (first.offset, (last.offset + 1).min(self.attempts.limit(first.offset)));
+        self.note(|attempts| attempts.begin(from, to));
+        let applied = self.apply_up_to(to);
+        let next = self.meta.next;
+        self.note(|attempts| attempts.end(next));
+        applied
+    }
+
+    fn note(&mut self, write: impl FnOnce(&mut Attempts) -> std::io::Result<()>) {
+        if let Err(error) = write(&mut self.attempts) {
+            tracing::warn!(
+                partition = self.partition,
+                %error,
+                "what is being applied cannot be noted: a record that ends the process would not be found"
+            );
+            self.attempts = Attempts::default();
+        }
+    }
+
+    fn apply_up_to(&mut self, to: u64) -> Result<(), Stop> {
         let mut outputs = ByTopic::new();
         let mut forwards = ByPartition::new();
         let mut bytes = 0;
-        while let Some(record) = self.unread.pop_front() {
-            let before = if fault::mutant("now_follows_the_wall") { 0 } else { self.meta.now };
-            self.meta.now = before.max(record.appended_at + self.meta.ahead);
+        while let Some(record) = self.unread.pop_front_if(|record| record.offset < to) {
             let moment = Moment {
                 origin: Origin {
                     incarnation: self.setup.log.incarnation(),
@@ -384,7 +382,6 @@ impl<M: Machine> Partition<M> {
                 partitions: self.setup.log.partitions(),
                 reply_to: None,
             };
-            fault::point_of("applying", || format!("{}@{}", self.journal(), record.offset));
             let (mut effects, reply_to) = self.apply_one(moment, &record)?;
             fault::point("applied");
             if reply_to.is_none() {
@@ -433,86 +430,71 @@ impl<M: Machine> Partition<M> {
         Ack::Tagged { tag, queue: self.acks.0.clone(), bell: self.bell.clone() }
     }
 
-    /// Reads one record and lets the machine apply it. Whatever cannot be taken
-    /// becomes a reject; nothing is skipped.
+    /// Lets one record have its effect. Whatever cannot be taken becomes a
+    /// reject; nothing is skipped in silence.
     fn apply_one(&mut self, moment: Moment<'_>, record: &log::Record) -> Result<(Effects, Option<Bytes>), Stop> {
         let own_reply = record.header(REPLY_HEADER).cloned();
-        let value = record.value.as_deref();
-        let trusted = is_trusted(&self.setup.key, record);
-        if is_too_large(record, trusted) {
-            let detail = format!(
-                "the record has {} bytes and at most {MAX_RECORD_BYTES} are taken; raw holds the first of them",
-                record.len_bytes()
-            );
-            return Ok((self.reject(moment, record, &Unreadable { reason: "too_large", detail }), own_reply));
-        }
-        match record::decode(value, trusted) {
-            Err(unreadable) => Ok((self.reject(moment, record, &unreadable), own_reply)),
-            Ok(Decoded::Internal(internal)) if matches!(*internal, Internal::Forward(_)) => {
-                let Internal::Forward(forward) = *internal else { unreachable!("just matched") };
-                self.apply_forward(moment, record, &forward)
+        let admitted = self.admission.admit(&mut self.meta, record);
+        let moment = Moment { now: self.meta.now, ..moment };
+        let effects = match admitted {
+            Admitted::Reject(unreadable) => self.reject(moment, record, &unreadable),
+            Admitted::Ignore => Effects::default(),
+            Admitted::Skipped { detail } => {
+                tracing::warn!(partition = self.partition, offset = record.offset, detail, "a record is skipped");
+                self.reject(moment, record, &Unreadable { reason: "skipped", detail })
             }
-            Ok(Decoded::Internal(internal)) if matches!(*internal, Internal::Clock { .. }) => {
-                let Internal::Clock { ahead } = *internal else { unreachable!("just matched") };
+            Admitted::SetClock { ahead } => {
                 take_clock(&self.setup, ahead)?;
-                self.meta.ahead = self.meta.ahead.max(ahead);
-                self.meta.now = self.meta.now.max(record.appended_at + self.meta.ahead);
-                Ok((Effects::default(), own_reply))
+                Effects::default()
             }
-            Ok(Decoded::Internal(internal)) if is_forwarded_only(&internal) => {
-                let detail = "it does not come from a partition of this log".into();
-                Ok((self.reject(moment, record, &Unreadable { reason: "forged", detail }), own_reply))
+            Admitted::Forwarded(forward) => return self.apply_forward(moment, record, &forward),
+            Admitted::Route { to, trusted } => {
+                crate::metrics::get().engine_misplaced.inc();
+                let value = record.value.as_deref().unwrap_or_default();
+                let outgoing = Outgoing {
+                    to,
+                    key: record.key.as_ref().map(|k| String::from_utf8_lossy(k).into_owned()),
+                    value: Json::from_valid(String::from_utf8_lossy(value)),
+                    trusted,
+                    answers: true,
+                };
+                Effects { forwards: vec![outgoing], ..Effects::default() }
             }
-            Ok(decoded) => {
-                let owner = owner(&decoded, moment.partitions);
-                if let Some(to) = owner.filter(|owner| *owner != self.partition) {
-                    crate::metrics::get().engine_misplaced.inc();
-                    let outgoing = Outgoing {
-                        to,
-                        key: record.key.as_ref().map(|k| String::from_utf8_lossy(k).into_owned()),
-                        value: Json::from_valid(String::from_utf8_lossy(value.unwrap_or_default())),
-                        trusted,
-                        answers: true,
-                    };
-                    return Ok((Effects { forwards: vec![outgoing], ..Effects::default() }, own_reply));
-                }
+            Admitted::Apply(decoded) => {
                 let moment = Moment { reply_to: own_reply.as_ref(), ..moment };
-                Ok((self.guarded(moment, record, decoded)?, own_reply))
+                self.guarded(moment, record, decoded)?
             }
-        }
+        };
+        Ok((effects, own_reply))
     }
 
-    /// A record from another partition counts once, in its sequence; whatever
-    /// is not the next was sent again by a redo or by a zombie.
+    /// The next record of another partition.
     fn apply_forward(
         &mut self,
         moment: Moment<'_>,
         record: &log::Record,
         forward: &Forward,
     ) -> Result<(Effects, Option<Bytes>), Stop> {
-        let Some(is_next) = self.meta.take_forward(forward) else {
-            let unreadable = Unreadable { reason: "forged", detail: "it comes from no partition of this log".into() };
-            return Ok((self.reject(moment, record, &unreadable), None));
-        };
-        if !is_next && !fault::mutant("take_every_forward") {
-            return Ok((Effects::default(), None));
-        }
         let reply_to = forward.reply_to.clone().map(Bytes::from);
-        match record::decode(Some(forward.value.as_str().as_bytes()), forward.trusted) {
-            Err(unreadable) => Ok((self.reject(moment, record, &unreadable), reply_to)),
-            Ok(decoded) => {
-                let moment = Moment { reply_to: reply_to.as_ref(), ..moment };
-                Ok((self.guarded(moment, record, decoded)?, reply_to))
-            }
-        }
+        let effects = match decode_forwarded(forward) {
+            Err(unreadable) => self.reject(moment, record, &unreadable),
+            Ok(decoded) => self.guarded(Moment { reply_to: reply_to.as_ref(), ..moment }, record, decoded)?,
+        };
+        Ok((effects, reply_to))
     }
 
     fn guarded(&mut self, moment: Moment<'_>, record: &log::Record, decoded: Decoded<'_>) -> Result<Effects, Stop> {
+        let journal = self.journal();
         let machine = &mut self.machine;
-        match catch_unwind(AssertUnwindSafe(|| machine.apply(moment, decoded))) {
+        let apply = || {
+            fault::point_of("applying", || format!("{journal}@{}", record.offset));
+            machine.apply(moment, decoded)
+        };
+        match catch_unwind(AssertUnwindSafe(apply)) {
             Ok(Ok(effects)) => Ok(effects),
             Ok(Err(Failure::Reject(unreadable))) => Ok(self.reject(moment, record, &unreadable)),
             Ok(Err(Failure::Store(error))) => Err(error.into()),
+            Ok(Err(Failure::Refused(why))) => Err(Stop::Refused(why)),
             Err(panic) => {
                 let said = panic.downcast_ref::<String>().map(String::as_str);
                 let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -594,66 +576,13 @@ impl<M: Machine> Partition<M> {
                     .map(|r| String::from_utf8_lossy(r).into_owned()),
             }));
             let key = outgoing.key.unwrap_or_default();
-            let mac = self.setup.key.sign_record(key.as_bytes(), &value);
             let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(value.into()) };
+            let new = self.signer.sign(outgoing.to, new);
             bytes += new.len_bytes();
-            forwards.entry(outgoing.to).or_default().push(new.header(MAC_HEADER, mac));
+            forwards.entry(outgoing.to).or_default().push(new);
         }
         bytes
     }
-}
-
-/// Whether a record carries askwhen's own MAC.
-pub fn is_trusted(key: &ClusterKey, record: &log::Record) -> bool {
-    let (of, value) = (record.key.as_deref().unwrap_or_default(), record.value.as_deref().unwrap_or_default());
-    record.header(MAC_HEADER).is_some_and(|mac| key.verify_record(of, value, mac))
-}
-
-/// What partitions tell each other: it counts in its sequence alone.
-pub fn is_forwarded_only(internal: &Internal) -> bool {
-    match internal {
-        Internal::Quota(_) | Internal::Defined(_) => true,
-        Internal::Fares(fares) => fares.seq.is_some(),
-        _ => false,
-    }
-}
-
-/// A forward is its record and a little more.
-pub fn is_too_large(record: &log::Record, trusted: bool) -> bool {
-    record.len_bytes() > MAX_RECORD_BYTES + if trusted { FORWARD_BYTES } else { 0 }
-}
-
-/// The partition that owns what the record is about; `None` for what is about
-/// the partition it is in.
-pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
-    let user_id = match decoded {
-        Decoded::User(record) => &*record.user_id,
-        Decoded::Internal(internal) => match &**internal {
-            Internal::Query(query) => &query.user_id,
-            Internal::Erase { user_id, .. } => user_id,
-            Internal::Redeliver { delivery, .. } => &delivery.user_id,
-            Internal::Define(_) | Internal::NameSeen { .. } | Internal::Operate(_) => return Some(0),
-            Internal::Fares(fares) => return fares.seq.is_none().then_some(0),
-            Internal::Quota(mail) => return Some(mail.to),
-            Internal::Defined(_)
-            | Internal::Forward(_)
-            | Internal::Clock { .. }
-            | Internal::Tick {}
-            | Internal::Ping { .. } => {
-                return None;
-            }
-        },
-    };
-    Some(id::partition_of(user_id, partitions))
-}
-
-/// From when on requests may still be waiting, by the log's own times.
-fn answer_from(log: &Log, journal: At, (next, end): (u64, u64)) -> Result<Millis, Stop> {
-    if next >= end {
-        return Ok(0);
-    }
-    let newest = log.read(journal, end - 1, 1)?;
-    Ok(newest.first().map_or(0, |record| record.appended_at - ANSWERS_KEPT))
 }
 
 /// Time that a test clock has moved is taken with the flag alone.

@@ -4,15 +4,14 @@
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::admission::{Admission, Admitted, decode_forwarded};
 use super::checkpoint::Meta;
-use super::partition::{is_forwarded_only, is_too_large, is_trusted, owner};
 use super::{Effects, Failure, Machine, Moment};
 use crate::domain::id::Origin;
 use crate::domain::time::Millis;
 use crate::log::Record;
 use crate::store::{self, Batch, Store};
-use crate::wire::record::{self, Decoded, Forward, Internal, REPLY_HEADER};
-use crate::wire::seal::ClusterKey;
+use crate::wire::record::{Decoded, Forward, REPLY_HEADER};
 
 /// For an answer that comes later than what it answers.
 const LOOKER: &[u8] = b"looker";
@@ -25,17 +24,15 @@ pub type Wanted<'a> = &'a dyn Fn(&Decoded<'_>, Option<&Forward>) -> bool;
 pub const ALL: Wanted<'static> = &|_, _| true;
 
 pub struct Player<M> {
-    key: ClusterKey,
-    partition: u32,
-    incarnation: u128,
+    admission: Admission,
     pub meta: Meta,
     machine: M,
 }
 
 impl<M: Machine> Player<M> {
     /// Goes on from where `meta` stands, which is where the machine's state is.
-    pub fn new(key: ClusterKey, partition: u32, incarnation: u128, meta: Meta, machine: M) -> Player<M> {
-        Player { key, partition, incarnation, meta, machine }
+    pub fn new(admission: Admission, meta: Meta, machine: M) -> Player<M> {
+        Player { admission, meta, machine }
     }
 
     /// Lets a record have the effect that it had; gives that, unless it had none
@@ -44,54 +41,32 @@ impl<M: Machine> Player<M> {
     /// # Errors
     /// When the machine's state cannot be read.
     pub fn play(&mut self, record: &Record, wanted: Wanted<'_>) -> Result<Option<Effects>, Failure> {
-        self.meta.now = self.meta.now.max(record.appended_at + self.meta.ahead);
+        let admitted = self.admission.admit(&mut self.meta, record);
         self.meta.next = record.offset + 1;
         self.meta.crc = record.crc;
-        let trusted = is_trusted(&self.key, record);
-        // Whatever cannot be read was a reject.
-        if is_too_large(record, trusted) {
-            return Ok(None);
-        }
-        let Ok(decoded) = record::decode(record.value.as_deref(), trusted) else { return Ok(None) };
-        let reply_to = record.header(REPLY_HEADER).cloned();
-        let Decoded::Internal(internal) = &decoded else { return self.take(record.offset, decoded, reply_to, wanted) };
-        match &**internal {
-            Internal::Clock { ahead } => {
-                self.meta.ahead = self.meta.ahead.max(*ahead);
-                self.meta.now = self.meta.now.max(record.appended_at + self.meta.ahead);
-                Ok(None)
+        match admitted {
+            Admitted::Apply(decoded) if wanted(&decoded, None) => {
+                let reply_to = record.header(REPLY_HEADER).cloned();
+                self.apply(record.offset, decoded, reply_to).map(Some)
             }
-            Internal::Forward(forward) => {
-                if self.meta.take_forward(forward) != Some(true) {
-                    return Ok(None);
-                }
+            Admitted::Forwarded(forward) => {
                 let reply_to = forward.reply_to.clone().map(Bytes::from);
-                match record::decode(Some(forward.value.as_str().as_bytes()), forward.trusted) {
-                    Ok(inner) if wanted(&inner, Some(forward)) => self.apply(record.offset, inner, reply_to).map(Some),
+                match decode_forwarded(&forward) {
+                    Ok(inner) if wanted(&inner, Some(&forward)) => self.apply(record.offset, inner, reply_to).map(Some),
                     _ => Ok(None),
                 }
             }
-            // It was a reject as well.
-            internal if is_forwarded_only(internal) => Ok(None),
-            _ => self.take(record.offset, decoded, reply_to, wanted),
+            Admitted::Route { to, .. } => {
+                self.meta.forward[to as usize] += 1;
+                Ok(None)
+            }
+            // Rejects, and what has had all its effect by now.
+            Admitted::Apply(_)
+            | Admitted::SetClock { .. }
+            | Admitted::Skipped { .. }
+            | Admitted::Ignore
+            | Admitted::Reject(_) => Ok(None),
         }
-    }
-
-    fn take(
-        &mut self,
-        offset: u64,
-        decoded: Decoded<'_>,
-        reply_to: Option<Bytes>,
-        wanted: Wanted<'_>,
-    ) -> Result<Option<Effects>, Failure> {
-        if let Some(to) = owner(&decoded, self.meta.partitions).filter(|owner| *owner != self.partition) {
-            self.meta.forward[to as usize] += 1;
-            return Ok(None);
-        }
-        if !wanted(&decoded, None) {
-            return Ok(None);
-        }
-        self.apply(offset, decoded, reply_to).map(Some)
     }
 
     pub fn machine(&self) -> &M {
@@ -121,7 +96,8 @@ impl<M: Machine> Player<M> {
     }
 
     fn apply(&mut self, offset: u64, decoded: Decoded<'_>, reply_to: Option<Bytes>) -> Result<Effects, Failure> {
-        let origin = Origin { incarnation: self.incarnation, partition: self.partition, offset };
+        let (incarnation, partition) = self.admission.place();
+        let origin = Origin { incarnation, partition, offset };
         let (now, partitions) = (self.meta.now, self.meta.partitions);
         let at = Moment { origin, now, partitions, reply_to: reply_to.as_ref() };
         let machine = &mut self.machine;

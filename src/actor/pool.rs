@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::partition::{Progress, Stop};
+use super::partition::{Awaited, Progress, Stop};
 use super::{Machine, Partition, Phase, Status};
 use crate::thread::{Bell, STUCK_AFTER, Thread, Token, beat, wait_for_tokens, watch};
 
@@ -15,6 +15,8 @@ use crate::thread::{Bell, STUCK_AFTER, Thread, Token, beat, wait_for_tokens, wat
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the last checkpoint of one may take after that.
 const LAST_WRITE: Duration = Duration::from_secs(5);
+/// Pause before a partition that waits is tried again.
+const WAIT_PAUSE: Duration = Duration::from_secs(2);
 /// Pause before a partition is taken up again after a failure.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
@@ -193,7 +195,10 @@ impl<M: Machine + 'static> Driver<M> {
             self.slots.insert(partition, Slot { state, again: false, releasing: None });
             return;
         }
-        status.set(Phase::Opening("opening its state".into()));
+        // Who waits goes on saying why.
+        if !status.waits() {
+            status.set(Phase::Opening("opening its state".into()));
+        }
         status.unwanted.store(false, Ordering::Release);
         self.openings += 1;
         let (opening, open, own, bell) = (self.openings, self.open.clone(), self.own.clone(), self.bell.clone());
@@ -220,6 +225,8 @@ impl<M: Machine + 'static> Driver<M> {
             // Given up in the meantime: it is nobody's loss.
             _ if slot.releasing.is_some() => State::Down(None),
             Ok(running) => {
+                self.statuses[partition as usize].set_poisoned(None);
+                self.statuses[partition as usize].clock_behind.store(false, Ordering::Release);
                 self.statuses[partition as usize].set(Phase::Running);
                 State::Running(running)
             }
@@ -264,6 +271,8 @@ impl<M: Machine + 'static> Driver<M> {
                 // Its store is closed before anyone hears of it.
                 state => drop(state),
             }
+            self.statuses[partition as usize].clock_behind.store(false, Ordering::Release);
+            self.statuses[partition as usize].set_poisoned(None);
             self.statuses[partition as usize].set(Phase::Elsewhere);
             drop(slot.releasing);
             if slot.again {
@@ -308,7 +317,22 @@ impl<M: Machine + 'static> Driver<M> {
 
 /// Says why a partition has stopped, and whether it is taken up again.
 fn halt<M>(partition: u32, status: &Status, stop: &Stop) -> State<M> {
-    tracing::error!(partition, reason = %stop, "the partition has stopped");
+    let (clock, poison) = match stop {
+        Stop::Waits { on: Awaited::Clock, .. } => (true, None),
+        Stop::Waits { on: Awaited::Skip { offset }, .. } => (false, Some(*offset)),
+        _ => (false, None),
+    };
+    let stopped = Phase::Stopped { why: stop.to_string(), refused: false };
+    // Who waits is tried again and again, and says it once.
+    if !status.waits() || status.phase() != stopped {
+        tracing::error!(partition, reason = %stop, "the partition has stopped");
+    }
+    status.clock_behind.store(clock, Ordering::Release);
+    status.set_poisoned(poison);
+    if status.waits() {
+        status.set(stopped);
+        return State::Down(Some(Instant::now() + WAIT_PAUSE));
+    }
     let refused = matches!(stop, Stop::Refused(_));
     status.damaged.store(matches!(stop, Stop::Damaged(_)), Ordering::Release);
     status.set(Phase::Stopped { why: stop.to_string(), refused });

@@ -2,77 +2,75 @@
 //! had an effect, once, on the partition that will own it.
 
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use super::partition::{is_forwarded_only, is_trusted, owner};
+use super::admission::{Admission, Admitted, Signer, decode_forwarded, owner};
+use super::checkpoint::Meta;
 use crate::log::{New, Record};
-use crate::wire::record::Decoded;
-use crate::wire::record::{self, Forward, Internal, MAC_HEADER, REPLY_HEADER};
-use crate::wire::seal::ClusterKey;
+use crate::wire::record::{self, Decoded, Forward, Internal, REPLY_HEADER};
 
 /// Reads the old journal, each partition in its order.
 pub struct Relocation {
-    key: ClusterKey,
-    old: u32,
+    /// The rules of each old partition, and its books on the way.
+    old: Vec<(Admission, Meta)>,
     new: u32,
-    /// The last sequence number taken, by sender and receiver.
-    taken: BTreeMap<(u32, u32), u64>,
+    signer: Signer,
+    /// Senders of which each old partition has read something.
+    met: BTreeSet<(u32, u32)>,
 }
 
 impl Relocation {
-    pub fn new(key: ClusterKey, old: u32, new: u32) -> Relocation {
-        Relocation { key, old, new, taken: BTreeMap::new() }
+    /// With the rules of every old partition, which know what has been skipped,
+    /// and books that know from where on its MACs name their place.
+    pub fn new(old: Vec<(Admission, Meta)>, new: u32, signer: Signer) -> Relocation {
+        Relocation { old, new, signer, met: BTreeSet::new() }
     }
 
     /// Where a record of an old partition goes, and as what; `None` for what
     /// the partitions told each other: they will tell each other again.
     pub fn place(&mut self, from: u32, record: &Record) -> Option<(u32, New)> {
-        let trusted = is_trusted(&self.key, record);
+        let (admission, meta) = &mut self.old[from as usize];
+        let trusted = admission.is_trusted(meta.bound_macs_from, record);
+        // The journal may begin behind the first that a partition has told.
+        if trusted
+            && let Ok(Decoded::Internal(internal)) = record::decode(record.value.as_deref(), true)
+            && let Internal::Forward(Forward { from: sender, seq, .. }) = *internal
+            && self.met.insert((sender, from))
+            && let Some(last) = meta.inbox.get_mut(sender as usize)
+        {
+            *last = seq.saturating_sub(1);
+        }
         let kept = || {
             let headers = record.headers.iter().filter(|(name, _)| name != REPLY_HEADER.as_bytes());
             New { key: record.key.clone(), headers: headers.cloned().collect(), value: record.value.clone() }
         };
-        let decoded = match record::decode(record.value.as_deref(), trusted) {
+        match admission.admit(meta, record) {
             // It is a reject there as well.
-            Err(_) => return Some((from % self.new, kept())),
-            Ok(decoded) => decoded,
-        };
-        if let Decoded::Internal(internal) = &decoded
-            && let Internal::Forward(forward) = &**internal
-        {
-            return self.unwrap(from, forward);
+            Admitted::Reject(_) => Some((from % self.new, kept())),
+            Admitted::Forwarded(forward) => self.unwrap(from, &forward),
+            Admitted::SetClock { .. } | Admitted::Skipped { .. } | Admitted::Ignore => None,
+            // What was forwarded is taken where it had its effect.
+            Admitted::Route { .. } => None,
+            Admitted::Apply(decoded) => {
+                let to = owner(&decoded, self.new)?;
+                Some((to, if trusted { self.signer.sign(to, kept()) } else { kept() }))
+            }
         }
-        // Out of its sequence it is a reject, too.
-        if matches!(&decoded, Decoded::Internal(internal) if is_forwarded_only(internal)) {
-            return Some((from % self.new, kept()));
-        }
-        // What was forwarded is taken where it had its effect.
-        (owner(&decoded, self.old)? == from).then_some(())?;
-        Some((owner(&decoded, self.new)?, kept()))
     }
 
-    fn unwrap(&mut self, at: u32, forward: &Forward) -> Option<(u32, New)> {
-        let taken = self.taken.entry((forward.from, at)).or_insert(forward.seq.saturating_sub(1));
-        if forward.seq != *taken + 1 {
-            return None;
-        }
-        *taken = forward.seq;
-        let value = forward.value.as_str().as_bytes();
-        let key = forward.key.clone().unwrap_or_default();
-        let mut new = New {
+    fn unwrap(&self, at: u32, forward: &Forward) -> Option<(u32, New)> {
+        let new = New {
             key: forward.key.clone().map(Bytes::from),
             headers: Vec::new(),
-            value: Some(Bytes::copy_from_slice(value)),
+            value: Some(Bytes::copy_from_slice(forward.value.as_str().as_bytes())),
         };
-        if forward.trusted {
-            new = new.header(MAC_HEADER, self.key.sign_record(key.as_bytes(), value));
-        }
-        match record::decode(Some(value), forward.trusted) {
-            Err(_) => Some((at % self.new, new)),
+        let to = match decode_forwarded(forward) {
+            Err(_) => at % self.new,
             Ok(Decoded::Internal(internal)) if matches!(*internal, Internal::NameSeen { .. } | Internal::Quota(_)) => {
-                None
+                return None;
             }
-            Ok(decoded) => Some((owner(&decoded, self.new)?, new)),
-        }
+            Ok(decoded) => owner(&decoded, self.new)?,
+        };
+        Some((to, if forward.trusted { self.signer.sign(to, new) } else { new }))
     }
 }

@@ -31,6 +31,11 @@ pub struct Status {
     pub settled: AtomicBool,
     /// Its store is to be set aside before it is opened again.
     pub damaged: AtomicBool,
+    /// This machine's clock is behind the journal's time: nothing is decided.
+    pub clock_behind: AtomicBool,
+    /// The offset of a record that it waits for an operator's word on, plus one;
+    /// 0 when there is none.
+    poisoned_at: AtomicU64,
     /// Given up while it is still being opened.
     pub unwanted: AtomicBool,
     phase: Mutex<Phase>,
@@ -41,6 +46,20 @@ pub struct Status {
 impl Status {
     pub fn phase(&self) -> Phase {
         self.phase.lock().expect("no panic holds this lock").clone()
+    }
+
+    /// Whether it stands still until its clock is right or an operator has spoken.
+    pub fn waits(&self) -> bool {
+        self.clock_behind.load(Ordering::Acquire) || self.poisoned_at().is_some()
+    }
+
+    /// The record that an operator has to say a word on.
+    pub fn poisoned_at(&self) -> Option<u64> {
+        self.poisoned_at.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    pub fn set_poisoned(&self, offset: Option<u64>) {
+        self.poisoned_at.store(offset.map_or(0, |offset| offset + 1), Ordering::Release);
     }
 
     /// Asked by whoever is opening the partition, which may take long.

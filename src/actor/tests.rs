@@ -8,18 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checkpoint::Checkpointer;
-use super::{Partition, Replies, Setup, Status};
+use super::partition::Stop;
+use super::{Partition, Replies, Setup, Signer, Status};
 use crate::clock::Clock;
 use crate::domain::LOGIC_VERSION;
 use crate::domain::id;
 use crate::domain::json::Json;
 use crate::engine::Engine;
-use crate::log::{Ack, At, Log, New, Simulated};
-use crate::store::{Family, Memory, Store};
+use crate::log::{Ack, At, Log, New, Record, Simulated};
+use crate::store::{Batch, Family, Memory, Store};
 use crate::thread::Bell;
 use crate::wire::definition::Kind;
 use crate::wire::output::ID_HEADER;
-use crate::wire::record::{Define, Internal, MAC_HEADER};
+use crate::wire::record::{BOUND_MAC_HEADER, Define, Erase, Internal, MAC_HEADER};
 use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
 
@@ -31,6 +32,9 @@ const OUTPUTS: [Topic; 6] =
 fn key() -> ClusterKey {
     ClusterKey::new([3; 32])
 }
+
+mod captured;
+mod operators;
 
 /// Contents by topic and id.
 type Found = BTreeMap<(&'static str, String), String>;
@@ -64,7 +68,10 @@ fn boot(log: &Arc<Simulated>, stores: &[Arc<Store>], step_bytes: usize) -> Proce
 
 impl World {
     fn new(step_bytes: usize) -> World {
-        let log = Arc::new(Simulated::new(77, PARTITIONS));
+        World::on(Arc::new(Simulated::new(77, PARTITIONS)), step_bytes)
+    }
+
+    fn on(log: Arc<Simulated>, step_bytes: usize) -> World {
         let stores: Vec<Arc<Store>> = (0..PARTITIONS).map(|_| Arc::new(Store::Memory(Memory::default()))).collect();
         let process = boot(&log, &stores, step_bytes);
         World { log, stores, process, step_bytes }
@@ -83,6 +90,10 @@ impl World {
     }
 
     fn define(&self, n: u32, kind: Kind, id: &str, body: &serde_json::Value) {
+        self.define_at(if n < 1_000 { i64::from(n) * 60_000 } else { 0 }, n, kind, (id, body));
+    }
+
+    fn define_at(&self, asked_at: i64, n: u32, kind: Kind, (id, body): (&str, &serde_json::Value)) {
         let define = Internal::Define(Define {
             project: "default".into(),
             kind,
@@ -91,14 +102,51 @@ impl World {
             new_secret: None,
             if_match: None,
             create: false,
-            asked_at: if n < 1_000 { i64::from(n) * 60_000 } else { 0 },
+            asked_at,
             request_id: format!("r{n}"),
         });
         self.internal(0, &define);
     }
 
     fn internal(&self, partition: u32, internal: &Internal) {
-        self.append(partition, super::signed("k", internal, &key()));
+        self.append(partition, self.signer().internal(partition, "k", internal));
+    }
+
+    fn signer(&self) -> Signer {
+        Signer::new(&Log::Simulated(self.log.clone()), &key())
+    }
+
+    /// Every record of a partition of the journal.
+    fn journal(&self, partition: u32) -> Vec<Record> {
+        self.log.read(At { topic: Topic::Events, partition }, 0, usize::MAX).expect("readable")
+    }
+
+    /// Takes up a partition as another process would, with a clock and a folder for
+    /// notes of its own.
+    fn take_up(
+        &self,
+        partition: u32,
+        clock: &Clock,
+        attempts: Option<&std::path::Path>,
+    ) -> Result<(Partition<Engine>, Arc<Status>), Stop> {
+        let checkpointer = Checkpointer::start().expect("a thread");
+        let log = Log::Simulated(self.log.clone());
+        let mut setup = Setup::new(log, clock.clone(), key(), Replies::default(), checkpointer);
+        setup.checkpoint_every = Duration::from_secs(3_600);
+        setup.attempts = attempts.map(Into::into);
+        let store = self.stores[partition as usize].clone();
+        let engine = Engine::open(store.clone(), (partition, PARTITIONS), 4).expect("readable");
+        let status = Arc::new(Status::default());
+        let handles = (Arc::new(Bell::default()), status.clone());
+        let opened = Partition::open(partition, setup, store, engine, LOGIC_VERSION, handles)?;
+        Ok((opened, status))
+    }
+
+    fn erase(&self, user_id: &str, asked_at: i64, request_id: &str) {
+        let partition = id::partition_of(user_id, PARTITIONS);
+        let (user_id, request_id) = (user_id.to_owned(), request_id.to_owned());
+        let erase = Erase { project: "default".into(), user_id, asked_at, request_id };
+        self.internal(partition, &Internal::Erase(erase));
     }
 
     /// The user's newest offer that the log tells of.
@@ -236,7 +284,11 @@ fn survey(priority: u8) -> serde_json::Value {
 }
 
 fn perform(world: &World, n: u32, op: &Op) {
-    world.log.set_now(i64::from(n) * 60_000);
+    perform_at(world, n, i64::from(n) * 60_000, op);
+}
+
+fn perform_at(world: &World, n: u32, now: i64, op: &Op) {
+    world.log.set_now(now);
     match op {
         Op::Event { user, id, misplaced } => {
             let user = format!("u{user}");
@@ -263,15 +315,10 @@ fn perform(world: &World, n: u32, op: &Op) {
             }
         }
         Op::Erase { user } => {
-            let user_id = format!("u{user}");
-            let partition = id::partition_of(&user_id, PARTITIONS);
-            world.internal(
-                partition,
-                &Internal::Erase { project: "default".into(), user_id, asked_at: i64::from(n) * 60_000 },
-            );
+            world.erase(&format!("u{user}"), now, &format!("erase-{n}"));
         }
         Op::Junk => world.append(1, New { key: None, headers: Vec::new(), value: Some("{".into()) }),
-        Op::Resurvey { priority } => world.define(n, Kind::Survey, "s", &survey(*priority)),
+        Op::Resurvey { priority } => world.define_at(now, n, Kind::Survey, ("s", &survey(*priority))),
     }
 }
 
@@ -331,6 +378,8 @@ impl World {
                 world.append(partition, new);
             }
         }
+        // Taken up as it stands: what an operator skips is known beforehand.
+        world.crash();
         world.settle();
         let (outputs, _) = world.outputs();
         let state = world.state();
@@ -344,10 +393,11 @@ fn forged_internal_records_are_rejects() {
     let define = json!({"type": "internal", "internal": {"define": {}}});
     world.append(0, New { key: Some("k".into()), headers: Vec::new(), value: Some(define.to_string().into()) });
     let forged = New { key: Some("k".into()), headers: Vec::new(), value: Some(define.to_string().into()) };
-    world.append(0, forged.header(MAC_HEADER, "00".repeat(32)));
+    world.append(0, forged.clone().header(MAC_HEADER, "00".repeat(32)));
+    world.append(0, forged.header(BOUND_MAC_HEADER, "00".repeat(32)));
     world.settle();
     let (outputs, _) = world.outputs();
-    assert_eq!(outputs.len(), 2);
+    assert_eq!(outputs.len(), 3);
     assert!(outputs.iter().all(|((topic, _), value)| *topic == "rejects" && value.contains("\"forged\"")));
 }
 
@@ -414,11 +464,44 @@ fn other_rules_than_the_stores_are_refused() {
     let partition = id::partition_of("u1", PARTITIONS);
     world.checkpoint(partition as usize);
     assert!(reopen(&world, world.log.clone(), partition, LOGIC_VERSION).is_ok());
-    let refused = reopen(&world, world.log.clone(), partition, LOGIC_VERSION - 1).expect_err("later rules");
-    assert!(
-        matches!(refused, super::partition::Stop::Refused(ref why) if why.contains("rules of version")),
-        "{refused}"
-    );
+    // As 0.1.0 wrote it: these rules go on from it.
+    rewrite_checkpoint(&world, partition, |meta| {
+        let members = meta.as_object_mut().expect("an object");
+        for new in ["bound_macs_from", "skipped", "accepted_times", "program"] {
+            members.remove(new).expect("a member");
+        }
+        meta["logic_version"] = 4.into();
+    });
+    assert!(reopen(&world, world.log.clone(), partition, LOGIC_VERSION).is_ok());
+    // A later version's, whatever else it holds.
+    rewrite_checkpoint(&world, partition, |meta| {
+        *meta = json!({"logic_version": LOGIC_VERSION + 1, "program": "9.9.9", "all": "else is new"});
+    });
+    let refused = reopen(&world, world.log.clone(), partition, LOGIC_VERSION).expect_err("later rules");
+    let Stop::Refused(why) = refused else { panic!("{refused}") };
+    for named in ["9.9.9", env!("CARGO_PKG_VERSION"), &(LOGIC_VERSION + 1).to_string(), &LOGIC_VERSION.to_string()] {
+        assert!(why.contains(named), "{named} is not in: {why}");
+    }
+    // One that was never released.
+    rewrite_checkpoint(&world, partition, |meta| {
+        *meta = serde_json::to_value(super::checkpoint::Meta::new(77, PARTITIONS, 2)).expect("it serialises");
+    });
+    let refused = reopen(&world, world.log.clone(), partition, LOGIC_VERSION).expect_err("unknown rules");
+    assert!(matches!(refused, Stop::Refused(ref why) if why.contains("version 2")), "{refused}");
+    // What is no checkpoint at all is damage: the state is made anew.
+    rewrite_checkpoint(&world, partition, |meta| *meta = json!({"logic_version": LOGIC_VERSION}));
+    let damaged = reopen(&world, world.log.clone(), partition, LOGIC_VERSION).expect_err("no checkpoint");
+    assert!(matches!(damaged, Stop::Damaged(_)), "{damaged}");
+}
+
+fn rewrite_checkpoint(world: &World, partition: u32, change: impl FnOnce(&mut serde_json::Value)) {
+    let store = &world.stores[partition as usize];
+    let bytes = store.get(Family::Meta, b"checkpoint").expect("readable").expect("written");
+    let mut meta = serde_json::from_slice(&bytes).expect("JSON");
+    change(&mut meta);
+    let mut batch = Batch::default();
+    batch.put(Family::Meta, b"checkpoint", meta.to_string());
+    store.write(batch).expect("written");
 }
 
 /// The store lags, so only the outputs know that the journal was longer.

@@ -12,7 +12,7 @@ use super::fields::Fields;
 use super::problem::{Answer, Problem, json_answer};
 use super::view::Shown;
 use super::{App, Asked};
-use crate::actor::{self, Answer as Told};
+use crate::actor::{Answer as Told, Signer};
 use crate::domain::endpoint::EventType;
 use crate::domain::id;
 use crate::domain::message::Delivery;
@@ -185,13 +185,17 @@ impl App {
 
     async fn append_again(&self, found: Vec<Delivery>) -> Result<(), Problem> {
         let mut by_partition: BTreeMap<u32, Vec<New>> = BTreeMap::new();
+        let signer = Signer::new(&self.log, &self.key);
+        for delivery in &found {
+            self.decides(self.journal_of(&delivery.user_id))?;
+        }
         for delivery in found {
             let key = delivery.user_id.clone();
             let partition = id::partition_of(&key, self.log.partitions());
             // It keeps its time: in the lists it stands beside the one that it replaces.
             let (told_at, asked_at) = (delivery.created_at, self.clock.now());
             let again = Internal::Redeliver { delivery: Box::new(delivery), told_at, asked_at };
-            by_partition.entry(partition).or_default().push(actor::signed(&key, &again, &self.key));
+            by_partition.entry(partition).or_default().push(signer.internal(partition, &key, &again));
         }
         let appends = by_partition
             .into_iter()

@@ -75,6 +75,7 @@ impl App {
     async fn append_event(&self, ready: Ready) -> Result<String, Problem> {
         let at = self.journal_of(&ready.user_id);
         let new = New { key: Some(ready.user_id.into()), headers: Vec::new(), value: Some(ready.value.into()) };
+        self.decides(at)?;
         let started = Instant::now();
         let appended = self.log.append_durably(at, vec![new]).await;
         appended.map_err(|error| Problem::log(&error, Some(&ready.event_id)))?;
@@ -131,7 +132,8 @@ impl App {
         let mut results: Vec<Option<Result<String, Problem>>> = Vec::new();
         let mut parts: BTreeMap<At, (Vec<usize>, Vec<New>)> = BTreeMap::new();
         for (index, item) in items.iter().enumerate() {
-            match self.event(asked, item.get(), format!("/events/{index}"), None) {
+            let ready = self.event(asked, item.get(), format!("/events/{index}"), None);
+            match ready.and_then(|ready| self.decides(self.journal_of(&ready.user_id)).map(|()| ready)) {
                 Err(problem) => results.push(Some(Err(problem))),
                 Ok(ready) => {
                     let part = parts.entry(self.journal_of(&ready.user_id)).or_default();

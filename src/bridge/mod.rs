@@ -20,6 +20,7 @@ mod openapi;
 pub mod problem;
 pub mod router;
 pub mod server;
+mod skip;
 #[cfg(debug_assertions)]
 mod tried;
 mod view;
@@ -30,6 +31,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use again::Recoveries;
@@ -40,7 +42,7 @@ pub use lists::Lists;
 pub use tried::{try_body, try_path};
 pub use view::View;
 
-use crate::actor::{self, Answer as Told, Replies};
+use crate::actor::{Answer as Told, Phase, Replies, Signer, Status};
 use crate::clock::Clock;
 use crate::domain::id;
 use crate::domain::time::Millis;
@@ -84,6 +86,8 @@ pub struct App {
     pub clock: Clock,
     pub replies: Replies,
     pub key: ClusterKey,
+    /// The engine's partitions, as far as this process has them.
+    pub engine: Vec<Arc<Status>>,
     pub auth: Auth,
     pub view: Arc<View>,
     pub cors_origins: Vec<String>,
@@ -233,6 +237,7 @@ impl App {
             Name::Backfill => self.backfill(&asked).await,
             Name::SurveyStats => self.stats(&asked),
             Name::Snapshots => self.take_snapshots().await,
+            Name::Skip => self.skip(&asked).await,
             Name::TestClock => self.advance(&asked).await,
             Name::Livez | Name::Readyz | Name::Metrics | Name::OpenApi => unreachable!("answered without a key"),
         }
@@ -290,13 +295,26 @@ impl App {
             value: Some(value.into()),
         };
         let new = new.header(REPLY_HEADER, waiter.header());
+        let at = self.journal_of(user_id);
+        self.decides(at)?;
         let started = Instant::now();
-        self.log
-            .append_durably(self.journal_of(user_id), vec![new])
-            .await
-            .map_err(|error| Problem::log(&error, event_id))?;
+        self.log.append_durably(at, vec![new]).await.map_err(|error| Problem::log(&error, event_id))?;
         crate::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
         Ok(tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten())
+    }
+
+    /// Refuses what a partition of this process would only keep: while its clock
+    /// is behind, it decides nothing, and must not promise to.
+    fn decides(&self, at: At) -> Result<(), Problem> {
+        let Some(status) = self.engine.get(at.partition as usize) else { return Ok(()) };
+        if !status.clock_behind.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let why = match status.phase() {
+            Phase::Stopped { why, .. } => why,
+            _ => "this machine's clock is behind the journal's time".into(),
+        };
+        Err(Problem::later(503, "log_unavailable", &why, Duration::from_secs(5)))
     }
 
     /// The same for an internal record, with its MAC. Gives the waiter too, for
@@ -307,8 +325,10 @@ impl App {
         key: &str,
         internal: &Internal,
     ) -> Result<crate::actor::reply::Waiter, Problem> {
+        self.decides(at)?;
         let waiter = self.replies.wait();
-        let new = actor::signed(key, internal, &self.key).header(REPLY_HEADER, waiter.header());
+        let signer = Signer::new(&self.log, &self.key);
+        let new = signer.request(at.partition, key, internal, waiter.header());
         self.log.append_durably(at, vec![new]).await.map_err(|error| Problem::log(&error, None))?;
         Ok(waiter)
     }

@@ -17,7 +17,7 @@ use crate::domain::time::Told as Times;
 use crate::domain::user::MAX_ATTRIBUTES_BYTES;
 use crate::wire::definition::{Code, Fault};
 use crate::wire::json;
-use crate::wire::record::{self, Internal, MAX_EVENT_BYTES, MAX_PROPERTIES, Query};
+use crate::wire::record::{self, Erase, Internal, MAX_EVENT_BYTES, MAX_PROPERTIES, Query};
 
 /// Most answers in one request.
 const MAX_ANSWERS: usize = 200;
@@ -88,7 +88,8 @@ impl App {
     pub(super) async fn erase(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let user_id = asked.route.parts[0].clone();
         let (project, asked_at) = (asked.caller.project.clone(), self.clock.now());
-        let erase = Internal::Erase { project, user_id: user_id.clone(), asked_at };
+        let request_id = asked.request_id.to_owned();
+        let erase = Internal::Erase(Erase { project, user_id: user_id.clone(), asked_at, request_id });
         let mut waiter = self.tell_internal(self.journal_of(&user_id), &user_id, &erase).await?;
         let told = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
         if let Some(Told::Refused { code, pointer, detail }) = told {

@@ -39,6 +39,7 @@ pub enum Name {
     Decisions,
     Responses,
     Snapshots,
+    Skip,
     TestClock,
     Livez,
     Readyz,
@@ -260,6 +261,12 @@ pub const TABLE: &[Row] = &[
         allow: "POST",
     },
     Row {
+        name: Name::Skip,
+        template: "/v1/journal/{partition}/skip",
+        methods: &[("POST", Kind::Admin, "Take the record that a partition has stopped at out of the way")],
+        allow: "POST",
+    },
+    Row {
         name: Name::TestClock,
         template: "/v1/test/clock",
         methods: &[("POST", Kind::Admin, "Move the test clock")],
@@ -304,8 +311,8 @@ impl Name {
 
     /// What processes answer that take no requests for the engine.
     pub fn needs_no_bridge(self) -> bool {
-        use Name::{Decisions, Deliveries, Delivery, Responses, Snapshots, SurveyStats};
-        matches!(self, Deliveries | Delivery | Decisions | Responses | SurveyStats | Snapshots)
+        use Name::{Decisions, Deliveries, Delivery, Responses, Skip, Snapshots, SurveyStats};
+        matches!(self, Deliveries | Delivery | Decisions | Responses | SurveyStats | Snapshots | Skip)
     }
 
     /// What lives on the admin listener alone, when there is one.

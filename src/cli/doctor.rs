@@ -1,16 +1,35 @@
 //! `askwhen doctor`: whether this place can run askwhen, and whether it does.
 
+use clap::Args;
 use reqwest::Method;
 use serde_json::json;
 
 use super::client::Client;
-use super::{Context, Failure, Format, ServerArgs, output};
+use super::{BrokerArgs, Context, Failure, Format, ServerArgs, output};
+use crate::domain::time::format_time;
 use crate::log::embedded::free_mark_bytes;
+use crate::supervisor::repair;
 
 /// Free space below which the doctor warns.
 const COMFORTABLE_BYTES: u64 = 1 << 30;
 
-pub async fn run(context: &Context, args: &ServerArgs) -> Result<(), Failure> {
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub brokers: BrokerArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// This machine's clock is right, and the journal's time came from one that was
+    /// not: let it go on from this machine's. The server must be stopped
+    #[arg(long)]
+    accept_time: bool,
+}
+
+pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
+    if args.accept_time {
+        return accept_time(context).await;
+    }
+    let args = &args.server;
     let mut checks: Vec<(&str, bool, String)> = Vec::new();
     let dir = &context.config.data_dir;
     let existing = dir.ancestors().find(|p| p.exists()).map_or_else(|| ".".into(), |p| p.to_owned());
@@ -60,6 +79,33 @@ pub async fn run(context: &Context, args: &ServerArgs) -> Result<(), Failure> {
         output::table(&["CHECK", "STATE", "WHAT"], &rows);
     }
     if well { Ok(()) } else { Err(Failure::failed("something needs a look")) }
+}
+
+/// The journal's time goes on from this machine's.
+async fn accept_time(context: &Context) -> Result<(), Failure> {
+    if repair::is_served(&context.config) {
+        return Err(Failure::refused(format!(
+            "a server runs on {}: stop it, then accept the time, then start it",
+            context.config.data_dir.display()
+        )));
+    }
+    let config = context.config.clone();
+    let done = tokio::task::spawn_blocking(move || repair::accept_time(&config)).await;
+    let accepted = done.map_err(|e| Failure::failed(e.to_string()))?.map_err(super::serve::failure)?;
+    let newest = accepted.newest.map(format_time);
+    if context.format == Format::Json {
+        output::json(&json!({"now": format_time(accepted.now), "newest": newest, "partitions": accepted.partitions}));
+        return Ok(());
+    }
+    if let Some(newest) = newest {
+        output::line(&format!("the newest record of the log is of {newest}"));
+    }
+    output::line(&format!(
+        "the time of {} partitions goes on from {}, by a record in each of their journals; start the server",
+        accepted.partitions,
+        format_time(accepted.now)
+    ));
+    Ok(())
 }
 
 fn tempfile_sync(dir: &std::path::Path) -> std::io::Result<()> {

@@ -19,6 +19,7 @@ mod progress;
 mod replay;
 mod send;
 mod serve;
+mod skip;
 mod snapshot;
 mod stats;
 mod tail;
@@ -72,6 +73,13 @@ pub struct ServerArgs {
     /// Key of a sufficient kind
     #[arg(long, global = true, value_name = "KEY", env = "ASKWHEN_KEY", hide_env_values = true)]
     key: Option<String>,
+}
+
+impl ServerArgs {
+    /// Whether a server is named.
+    pub fn is_given(&self) -> bool {
+        self.server.is_some()
+    }
 }
 
 /// Where the log is, when it is not in the data directory.
@@ -138,8 +146,10 @@ enum Verb {
         #[command(subcommand)]
         what: ConfigWhat,
     },
-    /// Check whether askwhen can run here
-    Doctor(ServerArgs),
+    /// Take a record that ends the process out of the way
+    Skip(skip::SkipArgs),
+    /// Check whether askwhen can run here; put right what a wrong clock has left
+    Doctor(doctor::DoctorArgs),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
 }
@@ -260,6 +270,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Backtest(args) => overrides.brokers.clone_from(&args.brokers.brokers),
         Verb::Backup(args) => overrides.brokers.clone_from(&args.brokers.brokers),
         Verb::Replay(args) => overrides.brokers.clone_from(&args.brokers.brokers),
+        Verb::Skip(args) => overrides.brokers.clone_from(&args.brokers.brokers),
+        Verb::Doctor(args) => overrides.brokers.clone_from(&args.brokers.brokers),
         Verb::Export(args) => {
             overrides.brokers.clone_from(&args.brokers);
             overrides.prefix.clone_from(&args.prefix);
@@ -290,6 +302,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             output::write(&toml::to_string(&context.config.table).unwrap_or_default());
             Ok(())
         }
+        Verb::Skip(args) => skip::run(&context, &args).await,
         Verb::Doctor(args) => doctor::run(&context, &args).await,
         Verb::Demo | Verb::Validate(_) | Verb::Webhook { .. } | Verb::Completions { .. } => unreachable!("run above"),
     }

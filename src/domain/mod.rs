@@ -29,12 +29,37 @@ pub mod time;
 pub mod user;
 pub mod windows;
 
-/// Version of the rules in this module. It is part of every checkpoint: a
-/// store written under a version that [`CONTINUES_FROM`] does not name is
-/// refused, never reinterpreted.
-pub const LOGIC_VERSION: u32 = 4;
+/// Version of the rules in this module and in the engine. It is part of every
+/// checkpoint. A change of the rules takes the next number and says in
+/// [`RULES`] what becomes of state that was made by the ones before.
+pub const LOGIC_VERSION: u32 = 5;
 
-/// The versions whose state these rules go on from as it is: what was decided
-/// stands, and what comes is decided by the new rules. 4 is that of 0.1.0. From
-/// any other the state is made anew.
-pub const CONTINUES_FROM: std::ops::RangeInclusive<u32> = 4..=LOGIC_VERSION;
+/// What a state is to rules of a later version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Succession {
+    /// The later rules go on from it: what was decided stands.
+    GoesOn,
+    /// The later rules would read it wrongly: it is made anew from the journal.
+    ReplayNeeded,
+}
+
+/// Every version of the rules that was released, and what its state is to
+/// [`LOGIC_VERSION`]. Numbers are never used again.
+pub const RULES: &[(u32, Succession)] = &[
+    // 0.1.0.
+    (4, Succession::GoesOn),
+    // An erasure counts once; ids are forgotten after their time; a clock that
+    // was wrong can be put right.
+    (LOGIC_VERSION, Succession::GoesOn),
+];
+
+/// What a state made by rules of a version is to these; `None` for rules that
+/// were never released, or that come later.
+pub fn succession(logic_version: u32) -> Option<Succession> {
+    RULES.iter().find(|(version, _)| *version == logic_version).map(|(_, succession)| *succession)
+}
+
+/// Whether these rules go on from a state made by rules of a version.
+pub fn goes_on_from(logic_version: u32) -> bool {
+    succession(logic_version) == Some(Succession::GoesOn)
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::json::Json;
 use super::record::Context;
-use super::time::{DAY, HOUR, Millis};
+use super::time::{DAY, FUTURE_SKEW, HOUR, Millis};
 
 /// An offer can be displayed, dismissed and answered for so long.
 pub const OFFER_KNOWN: Millis = DAY;
@@ -245,9 +245,50 @@ impl User {
         }
     }
 
+    /// Nothing has happened at a time that is yet to come, but where a clock was
+    /// wrong and an operator has put the journal's time back: what was noted then
+    /// has happened just now. Else it would bar the user until that time comes.
+    fn put_back(&mut self, now: Millis) {
+        let latest = now.saturating_add(FUTURE_SKEW);
+        let back = |time: &mut Millis| *time = latest.min(*time);
+        let back_if = |time: &mut Option<Millis>| *time = time.map(|time| latest.min(time));
+        for offer in &mut self.offers {
+            if offer.offered_at > latest {
+                let span = offer.expires_at.saturating_sub(offer.offered_at);
+                (offer.offered_at, offer.expires_at) = (now, now.saturating_add(span));
+            }
+            back_if(&mut offer.displayed_at);
+            back_if(&mut offer.dismissed_at);
+            if let Some(response) = &mut offer.response {
+                back(&mut response.created_at);
+                back(&mut response.updated_at);
+            }
+        }
+        for survey in self.surveys.values_mut() {
+            // Sorted by time: those that are put back stay behind the others.
+            if survey.facts.last().is_some_and(|newest| newest.event.at > latest) {
+                survey.facts.iter_mut().for_each(|fact| back(&mut fact.event.at));
+                survey.facts.sort_by_key(Fact::place);
+            }
+            survey.shown.iter_mut().for_each(|shown| back(&mut shown.at));
+            for time in [
+                &mut survey.offered_at,
+                &mut survey.last_display_at,
+                &mut survey.answered_at,
+                &mut survey.completed_at,
+                &mut survey.dismissed_at,
+            ] {
+                back_if(time);
+            }
+        }
+        back_if(&mut self.last_display_at);
+        self.recent.iter_mut().rev().take_while(|(_, seen)| *seen > latest).for_each(|(_, seen)| back(seen));
+    }
+
     /// Lets go of what no rule can ask for any more. A survey's expiry is not
     /// known here, so its windows stay for the longest that there is.
     pub fn forget(&mut self, now: Millis) {
+        self.put_back(now);
         self.offers.retain(|o| now < o.offered_at.saturating_add(OFFER_KNOWN));
         let keep = super::survey::MAX_WITHIN + super::survey::MAX_EXPIRES_AFTER + WINDOW_REMEMBERED;
         for survey in self.surveys.values_mut() {

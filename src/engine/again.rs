@@ -3,7 +3,8 @@
 
 use serde_json::json;
 
-use super::{Engine, REQUEST_LIFE, erased_mark, outputs};
+use super::remembered::ERASURE_KEPT;
+use super::{Engine, REQUEST_LIFE, outputs};
 use crate::actor::{Answer, Effects, Failure, Moment};
 use crate::domain::endpoint::EventType;
 use crate::domain::id::Kind as IdKind;
@@ -22,12 +23,22 @@ impl Engine {
         (told_at, asked_at): (Millis, Millis),
         effects: &mut Effects,
     ) -> Result<(), Failure> {
-        let erased_at = self.spilled_at(erased_mark(&delivery.project, &delivery.user_id))?;
+        let request = format!("redeliver/{asked_at}/{}", delivery.delivery_id);
+        if !self.remembered.is_new((&delivery.project, &delivery.user_id), &request, at.now)? {
+            return Ok(());
+        }
+        let erased_at = self.remembered.erased_at(&delivery.project, &delivery.user_id, at.now)?;
         let erased = erased_at.is_some_and(|erased_at| erased_at >= told_at);
+        let unknown = at.now >= told_at.saturating_add(ERASURE_KEPT);
         let refusal = if (at.now - asked_at).abs() > REQUEST_LIFE {
             Some(("overloaded", "the request is too old; send it anew"))
         } else if erased && delivery.message.kind != EventType::Erased {
             Some(("user_erased", "the user was erased since; nothing of theirs is sent again"))
+        } else if unknown && delivery.message.kind != EventType::Erased {
+            Some((
+                "gone",
+                "the message is older than 100 days: whether its user was erased since is not known any more",
+            ))
         } else {
             self.refusal(&delivery.project, &delivery.endpoint_id)
         };
@@ -55,19 +66,23 @@ impl Engine {
 
     /// A message that tells of nobody, to find out whether it arrives.
     pub(super) fn ping(
-        &self,
+        &mut self,
         at: Moment<'_>,
         (project, endpoint_id, delivery_id): (&str, &str, String),
         asked_at: Millis,
         effects: &mut Effects,
-    ) {
+    ) -> Result<(), Failure> {
+        let request = format!("ping/{asked_at}/{delivery_id}");
+        if !self.remembered.is_new((project, endpoint_id), &request, at.now)? {
+            return Ok(());
+        }
         let row = self.table.row(project, Kind::Endpoint, endpoint_id);
         let known = row.is_some_and(|row| row.body.is_some());
         let reply_to = at.reply_to.and_then(|to| std::str::from_utf8(to).ok());
         let (true, Some(reply_to), true) = (known, reply_to, (at.now - asked_at).abs() <= REQUEST_LIFE) else {
             let detail = "there is no such endpoint, or the request is too old".into();
             effects.reply = Some(Answer::Refused { code: "not_found".into(), pointer: None, detail });
-            return;
+            return Ok(());
         };
         let natural = [project, endpoint_id, "test"];
         effects.outputs.push(outputs::delivery(Delivery {
@@ -82,5 +97,6 @@ impl Engine {
             test_for: Some(reply_to.to_owned()),
             not_before: None,
         }));
+        Ok(())
     }
 }

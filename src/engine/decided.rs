@@ -74,6 +74,8 @@ impl Recent {
         self.writing = Arc::new(std::mem::take(&mut self.fresh));
         let writing = self.writing.clone();
         let oldest = now.div_euclid(HOUR) - MAX_HOURS;
+        // An operator may have put the time back.
+        self.swept_hour = self.swept_hour.min(oldest);
         let sweep = (oldest > self.swept_hour).then(|| std::mem::replace(&mut self.swept_hour, oldest));
         Box::new(move |batch| {
             if let Some(from) = sweep {

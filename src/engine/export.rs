@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::parking::Quotas;
-use super::table::{NAMES, REQUESTS, Table};
+use super::table::{NAMES, REQUESTS, Row, Table};
 use crate::domain::id;
 use crate::domain::quota::{self, Holds};
 use crate::domain::time::Millis;
@@ -116,6 +116,7 @@ fn definitions(from: &[Arc<Store>], out: &mut Into<'_>) -> Result<(), String> {
                 (0, false) => 0..out.stores.len() as u32,
                 _ => 0..0,
             };
+            let value = if key == REQUESTS { value } else { elsewhere(&value)? };
             to.into_iter().try_for_each(|to| out.put(to, Family::Definitions, &key, &value))
         })?;
     }
@@ -126,6 +127,12 @@ fn definitions(from: &[Arc<Store>], out: &mut Into<'_>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A row in another log: the journal record behind it stands elsewhere now.
+fn elsewhere(row: &[u8]) -> Result<Vec<u8>, String> {
+    let row: Row = serde_json::from_slice(row).map_err(|e| format!("a definition is unreadable: {e}"))?;
+    serde_json::to_vec(&Row { defined: None, ..row }).map_err(|e| e.to_string())
 }
 
 fn gcd(a: u32, b: u32) -> u32 {
@@ -139,7 +146,7 @@ fn gcd(a: u32, b: u32) -> u32 {
 pub fn endpoint_commands(registrar: &Store) -> Result<Vec<DeliveryRecord>, String> {
     let table = Table::load(registrar).map_err(|e| e.to_string())?;
     let endpoints = table.rows().filter(|row| row.kind == definition::Kind::Endpoint);
-    let command = |row: &super::table::Row| DeliveryRecord::Endpoint {
+    let command = |row: &Row| DeliveryRecord::Endpoint {
         project: row.project.clone(),
         endpoint_id: row.id.clone(),
         version: row.version,

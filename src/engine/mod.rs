@@ -8,12 +8,14 @@ pub mod export;
 mod outputs;
 mod parking;
 mod registrar;
+mod remembered;
+mod restore;
 mod table;
 mod users;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::actor::checkpoint::Meta;
 use crate::actor::partition::Stop;
 use crate::actor::{Answer, Effects, Failure, Frozen, Machine, Moment, Outgoing, Output};
 use crate::domain::apply::{self, Refusal, Reply, Rooms, Scene};
@@ -25,13 +27,15 @@ use crate::domain::quota::Room;
 use crate::domain::record::{Body, Context, Record};
 use crate::domain::time::{self, Millis};
 use crate::domain::user::User;
+use crate::log::{Log, New};
 use crate::store::{self, Batch, Store};
 use crate::wire::definition::{Kind, Trigger, TriggerKind};
-use crate::wire::record::{Decoded, Defined, Internal, Query, Unreadable};
+use crate::wire::record::{Decoded, Defined, Erase, Fares, Internal, Query, Unreadable};
 use crate::wire::topic::Topic;
 use decided::Recent;
 use parking::Quotas;
 use registrar::REQUEST_LIFE;
+use remembered::Remembered;
 use table::Table;
 use users::Users;
 
@@ -43,10 +47,8 @@ pub struct Engine {
     table: Table,
     recent: Recent,
     quotas: Quotas,
-    /// Event ids that left their user's state since the last checkpoint, and
-    /// those being written by one.
-    spilled: HashMap<u128, Millis>,
-    spilling: Arc<HashMap<u128, Millis>>,
+    remembered: Remembered,
+    rows: prometheus::IntGauge,
     empty: Arc<Project>,
     watched: Option<Watched>,
 }
@@ -74,9 +76,9 @@ impl Engine {
             recent: Recent::new(store.clone()),
             quotas,
             table,
+            remembered: Remembered::open(store.clone())?,
+            rows: crate::metrics::get().engine_remembered_rows.with_label_values(&[&partition.to_string()]),
             store,
-            spilled: HashMap::new(),
-            spilling: Arc::default(),
             empty: Arc::default(),
             watched: None,
         })
@@ -139,23 +141,28 @@ impl Engine {
         let mut user = (*before).clone();
         // Of an erased user nothing is left but the ids in the store's table.
         let erased_at = match user == User::default() {
-            true => self.spilled_at(erased_mark(&record.project, &record.user_id))?,
+            true => self.remembered.erased_at(&record.project, &record.user_id, at.now)?,
             false => None,
         };
         let seen = match hash {
-            Some(hash) if user.overflowed || erased_at.is_some() => self.spilled_at(hash)?.is_some(),
+            Some(hash) if user.overflowed || erased_at.is_some() => self.remembered.seen_at(hash, at.now)?.is_some(),
             _ => false,
         };
-        let out = apply::apply(scene, &mut user, record, seen);
+        let mut out = apply::apply(scene, &mut user, record, seen);
         if !out.needs.is_empty() {
             return Ok(Judged::Needs(out.needs));
         }
         if matches!(record.body, Body::Erase) {
-            self.spilled.insert(erased_mark(&record.project, &record.user_id), at.now);
+            // Nothing was known since the last time: it is the same erasure, and
+            // nobody is told of it a second time.
+            if erased_at.is_some() {
+                out.items.retain(|item| matches!(item, apply::Output::CancelDeliveries));
+            }
+            self.remembered.erase(&record.project, &record.user_id, at.now);
         }
         // From here on its ids are looked for in the table again.
         user.overflowed |= erased_at.is_some() && user != User::default();
-        self.spilled.extend(out.spilled.iter().copied());
+        out.spilled.iter().for_each(|(hash, seen_at)| self.remembered.keep(*hash, *seen_at));
         for (survey_id, change) in &out.quotas {
             let key = (record.project.to_string(), survey_id.clone());
             self.quotas.ledger.change(&key, *change, at.now);
@@ -261,15 +268,6 @@ impl Engine {
         Ok(Answer::Body { server: stale.server_body(), client: stale.client_body() })
     }
 
-    /// When an id was first seen that has left its user's state.
-    fn spilled_at(&self, hash: u128) -> Result<Option<Millis>, store::Error> {
-        if let Some(seen_at) = self.spilled.get(&hash).or_else(|| self.spilling.get(&hash)) {
-            return Ok(Some(*seen_at));
-        }
-        let stored = self.store.get(store::Family::Dedupe, &hash.to_be_bytes())?;
-        Ok(stored.map(|bytes| bytes.try_into().map_or(0, Millis::from_be_bytes)))
-    }
-
     /// The stored answer to a trigger, unless its user has been erased since.
     fn answered_before(
         &self,
@@ -280,7 +278,8 @@ impl Engine {
         let ttl = scene.project.settings.offer_ttl;
         let Some((decided_at, bodies)) = self.recent.find(hash, scene.now, ttl)? else { return Ok(None) };
         let erased = self
-            .spilled_at(erased_mark(&record.project, &record.user_id))?
+            .remembered
+            .erased_at(&record.project, &record.user_id, scene.now)?
             .is_some_and(|erased_at| decided_at <= erased_at);
         Ok((!erased).then_some(bodies))
     }
@@ -338,6 +337,36 @@ impl Engine {
         Ok(())
     }
 
+    /// Erases a user, once for each request: a copy of an old record must not erase
+    /// whoever has come since.
+    fn erase(&mut self, at: Moment<'_>, erase: Erase, effects: &mut Effects) -> Result<(), Failure> {
+        let Erase { project, user_id, asked_at, request_id } = erase;
+        if (at.now - asked_at).abs() > REQUEST_LIFE {
+            let detail = "the erasure was asked for long ago; ask anew".into();
+            return Err(Failure::Reject(Unreadable { reason: "stale", detail }));
+        }
+        let request = format!("erase/{asked_at}/{request_id}");
+        if !self.remembered.is_new((&project, &user_id), &request, at.now)? {
+            effects.reply = Some(Answer::Accepted { duplicate: true, response_id: None });
+            return Ok(());
+        }
+        self.end_waiting(at, (&project, &user_id), effects)?;
+        let (event_id, told) = (None, Default::default());
+        let record = Record { project: project.into(), user_id: user_id.into(), event_id, told, body: Body::Erase };
+        let erased = self.user_record(at, &record)?;
+        effects.outputs.extend(erased.outputs);
+        effects.forwards.extend(erased.forwards);
+        effects.reply = erased.reply;
+        Ok(())
+    }
+
+    /// Whether a process reports this of an endpoint for the first time: a copy of
+    /// its record must not bring back what was.
+    fn is_first_report(&mut self, at: Moment<'_>, fares: &Fares) -> Result<bool, store::Error> {
+        let request = format!("fares/{}/{}", fares.told_at, fares.by);
+        self.remembered.is_new((&fares.project, &fares.endpoint_id), &request, at.now)
+    }
+
     /// Lets one record have its effect.
     fn take(&mut self, at: Moment<'_>, record: Decoded<'_>) -> Result<Effects, Failure> {
         match record {
@@ -347,21 +376,7 @@ impl Engine {
                 match *internal {
                     Internal::Query(query) => return self.user_record(at, &asked(query)),
                     Internal::Quota(mail) => return self.quota(at, &mail),
-                    Internal::Erase { project, user_id, asked_at } => {
-                        // Else a copy of an old record would erase whoever has come since.
-                        if (at.now - asked_at).abs() > REQUEST_LIFE {
-                            let detail = "the erasure was asked for long ago; ask anew".into();
-                            return Err(Failure::Reject(Unreadable { reason: "stale", detail }));
-                        }
-                        self.end_waiting(at, (&project, &user_id), &mut effects)?;
-                        let (event_id, told) = (None, Default::default());
-                        let (project, user_id) = (project.into(), user_id.into());
-                        let record = Record { project, user_id, event_id, told, body: Body::Erase };
-                        let erased = self.user_record(at, &record)?;
-                        effects.outputs.extend(erased.outputs);
-                        effects.forwards.extend(erased.forwards);
-                        effects.reply = erased.reply;
-                    }
+                    Internal::Erase(erase) => self.erase(at, erase, &mut effects)?,
                     Internal::Define(define) => {
                         if let Some(defined) = registrar::define(&mut self.table, at, define, &mut effects) {
                             self.defined(at, &defined, &mut effects)?;
@@ -376,6 +391,7 @@ impl Engine {
                     Internal::Fares(fares) => {
                         let told = match fares.seq {
                             Some(_) => Some(fares),
+                            None if !self.is_first_report(at, &fares)? => None,
                             None => registrar::fares(&self.table, at, fares, &mut effects),
                         };
                         effects.outputs.extend(told.and_then(|fares| outputs::fares(at, fares)));
@@ -384,13 +400,18 @@ impl Engine {
                         self.redeliver(at, *delivery, (told_at, asked_at), &mut effects)?;
                     }
                     Internal::Ping { project, endpoint_id, delivery_id, asked_at } => {
-                        self.ping(at, (&project, &endpoint_id, delivery_id), asked_at, &mut effects);
+                        self.ping(at, (&project, &endpoint_id, delivery_id), asked_at, &mut effects)?;
                     }
                     Internal::NameSeen { project, trigger } => {
                         registrar::name_seen(&mut self.table, at, &project, trigger, &mut effects);
                     }
                     // The runtime's own.
-                    Internal::Forward(_) | Internal::Clock { .. } | Internal::Tick {} => {}
+                    Internal::Forward(_)
+                    | Internal::Clock { .. }
+                    | Internal::BindMacs {}
+                    | Internal::AcceptTime(_)
+                    | Internal::Skip(_)
+                    | Internal::Tick {} => {}
                 }
                 Ok(effects)
             }
@@ -403,11 +424,6 @@ enum Judged {
     Done(Effects),
     /// Grants of these surveys' quotas are needed first; nothing has changed.
     Needs(Vec<String>),
-}
-
-/// By which the table of ids knows that a user was erased; no event is called so.
-fn erased_mark(project: &str, user_id: &str) -> u128 {
-    id::event_hash(project, user_id, "")
 }
 
 /// A read, as a record.
@@ -460,6 +476,10 @@ impl Machine for Engine {
         self.quotas.anyone_waits()
     }
 
+    fn lost_definitions(&self, log: &Log, meta: &Meta) -> Result<Vec<New>, Stop> {
+        restore::lost_definitions(&self.table, log, meta)
+    }
+
     fn output_topics(&self, partition: u32) -> Vec<Topic> {
         let mut topics = vec![Topic::Decisions, Topic::Responses, Topic::Displays, Topic::Deliveries, Topic::Rejects];
         if partition == 0 {
@@ -470,7 +490,7 @@ impl Machine for Engine {
     }
 
     fn dirty_bytes(&self) -> usize {
-        self.users.dirty_bytes() + self.recent.dirty_bytes() + self.quotas.dirty_bytes() + self.spilled.len() * 32
+        self.users.dirty_bytes() + self.recent.dirty_bytes() + self.quotas.dirty_bytes() + self.remembered.dirty_bytes()
     }
 
     fn freeze(&mut self, now: Millis) -> Frozen {
@@ -478,17 +498,14 @@ impl Machine for Engine {
         let recent = self.recent.freeze(now);
         let table = self.table.freeze();
         let quotas = self.quotas.freeze();
-        self.spilling = Arc::new(std::mem::take(&mut self.spilled));
-        let spilling = self.spilling.clone();
+        let remembered = self.remembered.freeze(now);
         Box::new(move || {
             let mut batch = Batch::default();
             users(&mut batch);
             recent(&mut batch);
             table(&mut batch);
             quotas(&mut batch);
-            for (hash, seen_at) in spilling.iter() {
-                batch.put(store::Family::Dedupe, hash.to_be_bytes(), seen_at.to_be_bytes());
-            }
+            remembered(&mut batch);
             batch
         })
     }
@@ -496,7 +513,8 @@ impl Machine for Engine {
     fn persisted(&mut self) {
         self.users.persisted();
         self.recent.persisted();
-        self.spilling = Arc::default();
+        self.remembered.persisted();
+        self.rows.set(i64::try_from(self.store.estimated_keys(store::Family::Dedupe)).unwrap_or(i64::MAX));
     }
 }
 

@@ -45,6 +45,12 @@ struct Parked {
 }
 
 impl Parked {
+    /// Whether it can wait still. Time goes back where an operator has accepted
+    /// another one: whoever came at a time that is yet to come waits no longer.
+    fn is_patient(&self, now: Millis) -> bool {
+        self.parked_at <= now && now < self.parked_at.saturating_add(PATIENCE)
+    }
+
     /// Stands for its user.
     fn whose(&self) -> u128 {
         id::event_hash(&self.project, &self.user_id, "")
@@ -163,7 +169,7 @@ impl Quotas {
             if waiting.blocked.contains(&whose) {
                 continue;
             }
-            let patient = now < parked.parked_at.saturating_add(PATIENCE);
+            let patient = parked.is_patient(now);
             let mut needs = false;
             for survey_id in parked.waits_for.iter().filter(|_| patient) {
                 let key = (parked.project.as_str(), survey_id.as_str());
@@ -296,7 +302,7 @@ impl Engine {
         let mail = self.quotas.ledger.settle(false, at.now);
         post(mail, effects);
         let first = self.quotas.parked.values().next();
-        if first.is_some_and(|parked| at.now >= parked.parked_at.saturating_add(PATIENCE)) {
+        if first.is_some_and(|parked| !parked.is_patient(at.now)) {
             self.serve_parked(at, effects)?;
         }
         Ok(())
@@ -351,7 +357,7 @@ impl Engine {
         // A panic is this record's alone, and not of the one that released it.
         let judged = catch_unwind(AssertUnwindSafe(|| self.judge_again(own, &parked, patient)));
         let judged = match judged {
-            Ok(Err(Failure::Store(error))) => return Err(error.into()),
+            Ok(Err(failure @ (Failure::Store(_) | Failure::Refused(_)))) => return Err(failure),
             Ok(Ok(judged)) => judged,
             Ok(Err(Failure::Reject(_))) | Err(_) => {
                 let refused = "it could not be applied when its turn came";

@@ -48,7 +48,8 @@ pub fn operate(table: &mut Table, at: Moment<'_>, operate: &Operate, effects: &m
 /// is has its refusal.
 fn is_new(table: &mut Table, at: Moment<'_>, (request_id, asked_at): (&str, Millis), effects: &mut Effects) -> bool {
     let before = table.requests.len();
-    table.requests.retain(|(_, asked_at)| at.now - asked_at < 2 * REQUEST_LIFE);
+    // Both ways: an operator may have put the time back.
+    table.requests.retain(|(_, asked_at)| (at.now - asked_at).abs() < 2 * REQUEST_LIFE);
     table.dirty_requests |= table.requests.len() != before;
     let known = table.requests.iter().any(|(id, _)| *id == request_id);
     if known || (at.now - asked_at).abs() > REQUEST_LIFE || table.requests.len() >= MAX_REQUESTS {

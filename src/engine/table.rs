@@ -27,6 +27,10 @@ pub struct Row {
     pub past: Vec<(u64, Json, Millis, u64)>,
     /// The mark of a survey's activation.
     pub mark: u64,
+    /// Where and when it was defined, in the journal of the partition whose row
+    /// this is; absent in rows of version 0.1.0.
+    #[serde(default)]
+    pub defined: Option<(u64, Millis)>,
 }
 
 /// Keys of the names that a project's partition has met.
@@ -120,6 +124,7 @@ impl Table {
             body: defined.body.clone(),
             past,
             mark: 0,
+            defined: Some((offset, now)),
         };
         self.adopt(&row, (now, offset));
         let surveys = self.definitions.project(&row.project).map(|p| &p.surveys);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Changes;
+use crate::actor::Failure;
 use crate::domain::user::User;
 use crate::store::{self, Family, Store, keys};
 use crate::wire::state;
@@ -83,8 +84,8 @@ impl Users {
     }
 
     /// # Errors
-    /// When the store cannot be read, or the state is of another layout.
-    pub fn get(&mut self, project: &str, user_id: &str) -> Result<Arc<User>, store::Error> {
+    /// When the store cannot be read, or the state is of a later layout.
+    pub fn get(&mut self, project: &str, user_id: &str) -> Result<Arc<User>, Failure> {
         let key = keys::named(project, user_id);
         if let Some(slot) = self.slots.get_mut(&key) {
             slot.used = true;
@@ -92,8 +93,11 @@ impl Users {
         }
         let user = match self.store.get(Family::Users, &key)? {
             None => User::default(),
-            Some(bytes) => state::decode(&bytes)
-                .map_err(|e| store::Error::Damaged { path: "users".into(), detail: e.to_string() })?,
+            Some(bytes) => state::decode(&bytes).map_err(|error| match error {
+                // No damage: another version of this program can read it.
+                state::Error::UnknownVersion(_) => Failure::Refused(error.to_string()),
+                state::Error::Damaged(detail) => Failure::Store(store::Error::Damaged { path: "users".into(), detail }),
+            })?,
         };
         let user = Arc::new(user);
         let bytes = weight(&user);

@@ -84,6 +84,7 @@ struct Core {
     clock: Clock,
     incarnation: u128,
     partitions: u32,
+    binds_macs: bool,
     parts: BTreeMap<At, Arc<Part>>,
     space: Arc<Space>,
     /// Of the journal, and of everything else.
@@ -202,6 +203,14 @@ impl Embedded {
         Identity::read(&Disk::Real, dir)?.map(read).transpose()
     }
 
+    /// Whether every MAC of the log in `dir` names log and partition.
+    ///
+    /// # Errors
+    /// When what is there is unreadable.
+    pub fn binds_macs_in(dir: &Path) -> Result<bool, Error> {
+        Ok(Identity::read(&Disk::Real, dir)?.is_some_and(|identity| identity.bound_macs))
+    }
+
     /// The partitions of the log in `dir`, if there is one.
     ///
     /// # Errors
@@ -227,6 +236,10 @@ impl Embedded {
 
     pub fn incarnation(&self) -> u128 {
         self.core.incarnation
+    }
+
+    pub fn binds_macs(&self) -> bool {
+        self.core.binds_macs
     }
 
     pub fn partitions(&self) -> u32 {
@@ -371,6 +384,7 @@ impl Core {
             clock,
             incarnation,
             partitions,
+            binds_macs: identity.bound_macs,
             parts,
             space,
             queues: [Arc::default(), Arc::default()],

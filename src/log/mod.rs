@@ -198,6 +198,28 @@ impl Log {
         }
     }
 
+    /// Whether every MAC of this log's records names log and partition: it was
+    /// founded by a version that makes no others.
+    pub fn binds_macs(&self) -> bool {
+        match self {
+            Log::Embedded(log) => log.binds_macs(),
+            Log::Kafka(log) => log.binds_macs(),
+            Log::Simulated(log) => log.binds_macs(),
+        }
+    }
+
+    /// Whether a process of a version before this one may still write to this
+    /// log's journal. May block for a round trip to a broker.
+    ///
+    /// # Errors
+    /// When a broker cannot be asked.
+    pub fn has_older_writers(&self) -> Result<bool, Error> {
+        match self {
+            Log::Kafka(log) => log.has_older_members(),
+            _ => Ok(false),
+        }
+    }
+
     /// Below this offset a partition of the journal was brought from another
     /// log and has had its effect there: state is never begun before it.
     pub fn begins(&self, partition: u32) -> u64 {

@@ -9,7 +9,7 @@
 //! durable and never changes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Ack, At, Bounds, Error, New, Placed, Record, frame};
@@ -28,6 +28,8 @@ struct Shared {
     incarnation: u128,
     partitions: u32,
     now: AtomicI64,
+    /// As a log that version 0.1.0 has founded.
+    old: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -63,7 +65,8 @@ impl std::fmt::Debug for Waiting {
 
 impl Simulated {
     pub fn new(incarnation: u128, partitions: u32) -> Simulated {
-        let shared = Shared { incarnation, partitions, now: AtomicI64::new(0), state: Mutex::default() };
+        let (now, old) = (AtomicI64::new(0), AtomicBool::new(false));
+        let shared = Shared { incarnation, partitions, now, old, state: Mutex::default() };
         Simulated { client: 0, shared: Arc::new(shared) }
     }
 
@@ -82,6 +85,15 @@ impl Simulated {
 
     pub fn partitions(&self) -> u32 {
         self.shared.partitions
+    }
+
+    pub fn binds_macs(&self) -> bool {
+        !self.shared.old.load(Ordering::Acquire)
+    }
+
+    /// From now on it is a log that version 0.1.0 has founded.
+    pub fn make_old(&self) {
+        self.shared.old.store(true, Ordering::Release);
     }
 
     /// Sets the append time of what comes next.
@@ -247,6 +259,19 @@ impl Simulated {
         if !bells.iter().any(|known| Arc::ptr_eq(known, &bell)) {
             bells.push(bell);
         }
+    }
+
+    /// Loses the records of a partition from an offset on; gives them.
+    pub fn cut(&self, at: At, end: u64) -> Vec<Record> {
+        let mut state = self.state();
+        let Some(part) = state.parts.get_mut(&at) else { return Vec::new() };
+        part.records.split_off(end.saturating_sub(part.start) as usize)
+    }
+
+    /// Puts records back that were lost.
+    pub fn put_back(&self, at: At, records: Vec<Record>) {
+        let mut state = self.state();
+        state.parts.entry(at).or_default().records.extend(records);
     }
 
     pub fn trim(&self, at: At, below: u64) {

@@ -161,7 +161,7 @@ fn has_quotas(source: &Source, plan: &Plan, parts: &[Part]) -> Result<bool, Erro
     let Some(player) = parts.first().map(|part| &part.base.player) else { return Ok(false) };
     let registrar = At { topic: Topic::Events, partition: 0 };
     Ok(player.machine().has_quotas(&plan.project)
-        || has_limits(source.tape(registrar, player.meta.next), &source.key, &plan.project)?)
+        || has_limits(source.tape(registrar, player.meta.next), &source.rules(0), &plan.project)?)
 }
 
 /// One run of a partition: as it was, or with surveys that are tried.
@@ -179,7 +179,7 @@ impl Stage {
         let share = source.partitions as usize * (plan.versions.len() + 1);
         let mut engine = Engine::open(store.clone(), (partition, source.partitions), CACHED_BYTES / share)?;
         engine.watch(&plan.project);
-        Ok(Stage { player: Player::new(source.key.clone(), partition, source.incarnation, meta, engine), store, share })
+        Ok(Stage { player: Player::new(source.admission(partition, &meta)?, meta, engine), store, share })
     }
 
     /// Keeps what is in memory within bounds.
@@ -294,7 +294,7 @@ impl Run<'_> {
         }
         total.records += read;
         total.last_at = parts.iter().map(|part| part.base.player.meta.now).fold(total.last_at, Millis::max);
-        total.read_in += parts.iter().map(|part| part.tape.spent).sum();
+        total.read_in += parts.iter().map(|part| part.tape.spent).sum::<std::time::Duration>();
         total.take(&tallies, self.plan);
         Ok(())
     }
@@ -539,7 +539,7 @@ fn concerns(decoded: &Decoded<'_>, ours: &str) -> bool {
     match decoded {
         Decoded::User(record) => record.project == ours,
         Decoded::Internal(internal) => match &**internal {
-            Internal::Erase { project, .. } => project == ours,
+            Internal::Erase(erase) => erase.project == ours,
             // Reads, and what only the delivery is told.
             Internal::Query(_) | Internal::Fares(_) | Internal::Redeliver { .. } | Internal::Ping { .. } => false,
             _ => true,

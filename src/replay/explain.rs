@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 use super::{Begin, Error, Source, Tape};
-use crate::actor::partition::is_trusted;
+use crate::actor::admission::Admission;
 use crate::actor::player::Player;
 use crate::actor::{Answer, Failure};
 use crate::clock::Clock;
@@ -18,7 +18,6 @@ use crate::log::At;
 use crate::store::snapshot::Manifest;
 use crate::wire::definition::Kind;
 use crate::wire::record::{self as wire, Decoded, Define, Defined, Internal, Query};
-use crate::wire::seal::ClusterKey;
 use crate::wire::topic::Topic;
 
 /// Decisions shown, the newest ones.
@@ -147,17 +146,17 @@ impl Past<'_> {
         let engine = Engine::open(store, (partition, self.source.partitions), CACHED_BYTES)?;
         let everyone = user_id.is_none()
             || engine.has_quotas(self.project)
-            || has_limits(self.source.tape(at, next), &self.source.key, self.project)?;
+            || has_limits(self.source.tape(at, next), &self.source.rules(partition), self.project)?;
         let concerned = |project: &str, user: &str| everyone || (project == self.project && Some(user) == user_id);
         let wanted = |decoded: &Decoded<'_>, _: Option<&_>| match decoded {
             Decoded::User(record) => concerned(&record.project, &record.user_id),
             Decoded::Internal(internal) => match &**internal {
                 Internal::Query(_) => everyone,
-                Internal::Erase { project, user_id, .. } => concerned(project, user_id),
+                Internal::Erase(erase) => concerned(&erase.project, &erase.user_id),
                 _ => true,
             },
         };
-        let mut player = Player::new(self.source.key.clone(), partition, self.source.incarnation, meta, engine);
+        let mut player = Player::new(self.source.admission(partition, &meta)?, meta, engine);
         let mut tape = self.source.tape(at, next);
         let mut read = 0;
         loop {
@@ -232,7 +231,7 @@ fn body(player: &mut Player<Engine>, bank: &mut Bank<'_>, decoded: Decoded<'_>) 
 ///
 /// # Errors
 /// When it cannot be read.
-pub(super) fn has_limits(mut tape: Tape, key: &ClusterKey, project: &str) -> Result<bool, Error> {
+pub(super) fn has_limits(mut tape: Tape, rules: &Admission, project: &str) -> Result<bool, Error> {
     loop {
         let records = tape.read()?;
         if records.is_empty() {
@@ -240,7 +239,7 @@ pub(super) fn has_limits(mut tape: Tape, key: &ClusterKey, project: &str) -> Res
         }
         for record in records {
             let value = record.value.as_deref().unwrap_or_default();
-            if is_trusted(key, &record) && limits(value, project) {
+            if rules.is_trusted(None, &record) && limits(value, project) {
                 return Ok(true);
             }
         }

@@ -19,9 +19,9 @@ use super::{Begin, Error, Progress, Source};
 use crate::actor::checkpoint::Meta;
 use crate::actor::player::{self, Player};
 use crate::clock::Clock;
-use crate::domain::LOGIC_VERSION;
 use crate::domain::rate::{Pace, Rate};
 use crate::domain::time::{self, Millis};
+use crate::domain::{LOGIC_VERSION, goes_on_from};
 use crate::engine::Engine;
 use crate::log::At;
 use crate::store::{Batch, Family, Store};
@@ -169,7 +169,7 @@ fn trial(source: &Source, partition: u32, begin: Begin) -> Result<f64, Error> {
     let Begin { store, meta, .. } = begin;
     let next = meta.next;
     let engine = Engine::open(store, (partition, source.partitions), CACHED_BYTES)?;
-    let mut player = Player::new(source.key.clone(), partition, source.incarnation, meta, engine);
+    let mut player = Player::new(source.rules(partition), meta, engine);
     let mut tape = source.tape(At { topic: Topic::Events, partition }, next);
     let (started, mut records) = (Instant::now(), 0);
     while started.elapsed() < TRIAL {
@@ -274,7 +274,7 @@ impl Shadow {
         if (&plan.incarnation, plan.partitions) != (&own.0, own.1) {
             return Err(Error::Refused(format!("the replay in {} is of another log", dir.display())));
         }
-        if plan.logic_version != LOGIC_VERSION {
+        if !goes_on_from(plan.logic_version) {
             return Err(Error::Refused(format!(
                 "the replay in {} was begun by a program with logic version {}, this one has {LOGIC_VERSION}: end it \
                  with `askwhen replay abort` and begin anew",
@@ -387,7 +387,7 @@ impl Shadow {
         notes.recorded.forget(next);
         let engine =
             Engine::open(store.clone(), (partition, source.partitions), CACHED_BYTES / source.partitions as usize)?;
-        let mut player = Player::new(source.key.clone(), partition, source.incarnation, meta, engine);
+        let mut player = Player::new(source.admission(partition, &meta)?, meta, engine);
         let mut tape = source.tape(At { topic: Topic::Events, partition }, next);
         let mut written = Instant::now();
         while player.meta.next < end && !failed.load(Ordering::Acquire) {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Error;
+use crate::actor::admission::Admission;
 use crate::actor::checkpoint::Meta;
 use crate::domain::time::{Millis, format_time};
-use crate::domain::{CONTINUES_FROM, LOGIC_VERSION};
+use crate::domain::{LOGIC_VERSION, goes_on_from};
 use crate::log::embedded::follow::Follower;
 use crate::log::{self, At, Bounds, Log, Reader, Record};
 use crate::store::snapshot::{self, Depot, Manifest};
@@ -33,6 +34,8 @@ pub struct Source {
     pub key: ClusterKey,
     pub incarnation: u128,
     pub partitions: u32,
+    /// See [`Log::binds_macs`].
+    pub binds_macs: bool,
     pub place: Place,
     /// Or why there is none.
     pub depot: Result<Depot, String>,
@@ -48,6 +51,28 @@ pub struct Begin {
 }
 
 impl Source {
+    /// The rules by which a partition's records are taken.
+    pub fn rules(&self, partition: u32) -> Admission {
+        Admission::of_log((self.incarnation, self.partitions), self.binds_macs, &self.key, partition)
+    }
+
+    /// The same for whoever plays the journal from where `meta` stands: with
+    /// what operators have skipped there.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn admission(&self, partition: u32, meta: &Meta) -> Result<Admission, Error> {
+        let mut admission = self.rules(partition);
+        let mut tape = self.tape(At { topic: Topic::Events, partition }, meta.next);
+        loop {
+            let records = tape.read()?;
+            if records.is_empty() {
+                return Ok(admission);
+            }
+            records.iter().for_each(|record| admission.look_ahead(meta.bound_macs_from, record));
+        }
+    }
+
     /// Records of a partition from an offset on, up to the end.
     pub fn tape(&self, at: At, from: u64) -> Tape {
         let from_where = match &self.place {
@@ -115,7 +140,7 @@ impl Source {
     pub fn snapshots(&self, partition: u32) -> Result<Vec<Manifest>, Error> {
         let mut found = self.depot()?.list(ENGINE, partition).map_err(unreachable)?;
         let own = format!("{:032x}", self.incarnation);
-        found.retain(|m| m.subject.incarnation == own && CONTINUES_FROM.contains(&m.subject.logic_version));
+        found.retain(|m| m.subject.incarnation == own && goes_on_from(m.subject.logic_version));
         found.sort_by_key(|m| std::cmp::Reverse(m.subject.position));
         Ok(found)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::actor;
+use crate::actor::{self, Signer};
 use crate::bridge::Advance;
 use crate::clock::Clock;
 use crate::delivery;
@@ -62,10 +62,11 @@ impl Clockwork {
     async fn move_to(&self, time: Millis) {
         let ahead = self.clock.ahead() + (time - self.clock.now()).max(0);
         self.clock.set_ahead(ahead);
-        let new = actor::signed("clock", &Internal::Clock { ahead }, &self.key);
+        let signer = Signer::new(&self.log, &self.key);
         for partition in 0..self.log.partitions() {
             let at = At { topic: Topic::Events, partition };
-            if let Err(error) = self.log.append_durably(at, vec![new.clone()]).await {
+            let new = signer.internal(partition, "clock", &Internal::Clock { ahead });
+            if let Err(error) = self.log.append_durably(at, vec![new]).await {
                 tracing::error!(%error, partition, "the test clock could not be moved");
             }
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::format::{self, DirectoryFormat};
 use super::{Error, private};
-use crate::actor;
+use crate::actor::Signer;
 use crate::bridge::auth::{self, Kind};
 use crate::clock::Clock;
 use crate::config::{Config, Key};
@@ -361,7 +361,7 @@ pub async fn dev_settings(log: &Log, key: &ClusterKey, clock: &Clock) -> Result<
         asked_at: clock.now(),
         request_id: uuid::Uuid::new_v4().simple().to_string(),
     });
-    let new = actor::signed("settings", &define, key);
+    let new = Signer::new(log, key).internal(0, "settings", &define);
     log.append_durably(At { topic: Topic::Events, partition: 0 }, vec![new]).await?;
     Ok(())
 }

@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::snapshots::{Role, Stores};
-use super::{Error, MAX_CLOCK_LAG, STORE_MEMORY_BYTES, data, depot, kafka_settings, owners, private};
+use super::{Error, STORE_MEMORY_BYTES, data, depot, kafka_settings, owners, private};
+use crate::actor::admission::{Admission, Signer};
 use crate::actor::checkpoint::{Checkpointer, Meta};
 use crate::actor::partition::Stop;
 use crate::actor::relocate::Relocation;
@@ -153,7 +154,7 @@ impl Export<'_> {
         let mut founding = Founding::begin(kafka_settings(self.target, self.data.key.check()))?;
         let place = |row: &delivery::Row| Source::parse(row.source.as_bytes()).map(|s| (s.partition, s.offset));
         let mut moved: Moved = waiting.iter().filter_map(place).map(|place| (place, None)).collect();
-        let lasts = self.journal(&mut founding, &mut moved, told)?;
+        let lasts = self.journal(&mut founding, (&metas, &mut moved), told)?;
         for row in &mut waiting {
             let now = place(row).and_then(|place| moved.get(&place).copied().flatten());
             row.source = now.map_or_else(String::new, |source| source.encode());
@@ -179,11 +180,6 @@ impl Export<'_> {
     /// what waits to be delivered. Nothing is sent.
     fn bring_to_rest(&self, told: &mut impl FnMut(&'static str, u64, u64)) -> Result<AtRest, Error> {
         let (config, log) = (self.source, Log::Embedded(self.log.clone()));
-        if let Some(newest) = self.log.newest_at()
-            && newest > self.clock.wall() + MAX_CLOCK_LAG
-        {
-            return Err(Error::Refused("this machine's clock is behind the log's newest record: set the clock".into()));
-        }
         let shared = Shared::new(STORE_MEMORY_BYTES);
         let stores = Stores::new(config.data_dir.clone(), shared.clone(), depot(config)?, log.clone());
         let statuses: Vec<Arc<actor::Status>> = (0..config.partitions).map(|_| Arc::default()).collect();
@@ -241,7 +237,7 @@ impl Export<'_> {
             let mut done = 0;
             for (status, end) in statuses.iter().zip(&before) {
                 match status.phase() {
-                    Phase::Stopped { why, refused: true } => return Err(Error::Refused(why)),
+                    Phase::Stopped { why, refused } if refused || status.waits() => return Err(Error::Refused(why)),
                     Phase::Running => {
                         let next = status.next.load(Ordering::Acquire);
                         rested &= next >= *end && status.settled.load(Ordering::Acquire);
@@ -262,15 +258,36 @@ impl Export<'_> {
         }
     }
 
+    /// The rules of the old partitions, which know what operators have skipped, and
+    /// books to read them with from the beginning.
+    fn rules(&self, metas: &[Meta]) -> Result<Vec<(Admission, Meta)>, Error> {
+        let log = Log::Embedded(self.log.clone());
+        let mut rules = Vec::new();
+        for (partition, known) in (0..).zip(metas) {
+            let mut admission = Admission::new(&log, &self.data.key, partition);
+            let at = At { topic: Topic::Events, partition };
+            let bounds = log.bounds(at)?;
+            log.scan::<crate::log::Error>(at, bounds.start, bounds.end, |record| {
+                admission.look_ahead(known.bound_macs_from, &record);
+                Ok(())
+            })?;
+            let mut meta = Meta::new(log.incarnation(), log.partitions(), LOGIC_VERSION);
+            meta.bound_macs_from = known.bound_macs_from;
+            rules.push((admission, meta));
+        }
+        Ok(rules)
+    }
+
     /// Brings the journal over, in the order of its times.
     fn journal(
         &self,
         founding: &mut Founding,
-        moved: &mut Moved,
+        (metas, moved): (&[Meta], &mut Moved),
         told: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<Vec<Last>, Error> {
         let (old, new) = (self.source.partitions, self.target.partitions);
-        let mut relocation = Relocation::new(self.data.key.clone(), old, new);
+        let signer = Signer::new(&founding.log(), &self.data.key);
+        let mut relocation = Relocation::new(self.rules(metas)?, new, signer);
         let mut merge = Merge::new(self.log, old)?;
         let mut out = Batches { topic: Topic::Events, parts: vec![(0, Vec::new()); new as usize] };
         let mut lasts = vec![Last::default(); new as usize];

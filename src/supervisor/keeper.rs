@@ -98,7 +98,7 @@ impl Keeper {
             (Topic::Rejects, keep.deliveries),
         ] {
             for partition in 0..topic.partitions(self.log.partitions()) {
-                if let Err(error) = self.trim_one(At { topic, partition }, self.clock.wall() - kept) {
+                if let Err(error) = self.trim_one(At { topic, partition }, self.clock.cautious() - kept) {
                     tracing::warn!(%error, topic = topic.name(), "old records could not be removed");
                 }
             }

@@ -78,7 +78,8 @@ pub fn engine(
     cached: &CacheLimit,
 ) -> Result<Owner<Pool<Engine>>, Error> {
     let cached = cached.clone();
-    let (stores, setup, partitions) = (stores.clone(), setup.clone(), setup.log.partitions());
+    let (stores, mut setup, partitions) = (stores.clone(), setup.clone(), setup.log.partitions());
+    setup.attempts = Some(config.data_dir.join("state").join(Role::Engine.name()));
     let open: Open<Engine> = Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<actor::Status>| {
         let store = stores.open(Role::Engine, partition, &status)?;
         let engine = Engine::open(store.clone(), (partition, partitions), cached.clone())?;
@@ -102,7 +103,7 @@ pub fn delivery(
         let store = stores.open(Role::Delivery, partition, &status).map_err(|stop| match stop {
             Stop::Damaged(detail) => delivery::Error::Damaged(detail),
             Stop::Refused(detail) => delivery::Error::Refused(detail),
-            Stop::Restart(detail) => delivery::Error::Failed(detail),
+            Stop::Restart(detail) | Stop::Waits { why: detail, .. } => delivery::Error::Failed(detail),
         })?;
         let mut fold = Fold::open(partition, &log, store, bell)?;
         fold.catch_up(&log, |left| {

@@ -326,8 +326,8 @@ fn round(stores: &Stores, retention: &Retention, clock: &Clock, turns: &Turns) -
         let started = Instant::now();
         let one = stores.take(role, partition, clock.wall());
         let trimmed = || {
-            stores.depot.collect(role.name(), partition, clock.wall()).map_err(|e| e.to_string())?;
-            stores.trim(role, partition, clock.wall() - role.keep(retention))
+            stores.depot.collect(role.name(), partition, clock.cautious()).map_err(|e| e.to_string())?;
+            stores.trim(role, partition, clock.cautious() - role.keep(retention))
         };
         match one.and_then(|one| trimmed().map(|()| one)) {
             Ok(Some(manifest)) => {

@@ -24,15 +24,21 @@ pub fn source(config: &Config) -> Result<Source, Error> {
             )));
         };
         let key = cluster_key(config)?;
-        return Ok(Source { key, incarnation, partitions, place: Place::Files(dir), depot: depot(), shared });
+        let binds_macs = Embedded::binds_macs_in(&dir)?;
+        let place = Place::Files(dir);
+        return Ok(Source { key, incarnation, partitions, binds_macs, place, depot: depot(), shared });
     }
     let key = cluster_key(config)?;
     let log = Log::Kafka(Kafka::connect(kafka_settings(config, key.check()))?);
-    let (incarnation, partitions) = (log.incarnation(), log.partitions());
-    Ok(Source { key, incarnation, partitions, place: Place::Brokers(log), depot: depot(), shared })
+    let (incarnation, partitions, binds_macs) = (log.incarnation(), log.partitions(), log.binds_macs());
+    Ok(Source { key, incarnation, partitions, binds_macs, place: Place::Brokers(log), depot: depot(), shared })
 }
 
-fn cluster_key(config: &Config) -> Result<ClusterKey, Error> {
+/// The key of the log that the configuration names.
+///
+/// # Errors
+/// When it is not at hand.
+pub(super) fn cluster_key(config: &Config) -> Result<ClusterKey, Error> {
     let path = data::key_path(config);
     let text = std::fs::read_to_string(&path).map_err(|e| {
         Error::Usage(format!(

@@ -17,8 +17,11 @@ use crate::domain::quota::Mail;
 use crate::domain::record::{Answers, Body, Context, Given, Record, Target};
 use crate::domain::time::{self, Millis, Told};
 
-/// Header of internal records: hex HMAC over key and value.
+/// Header of internal records of version 0.1.0: hex HMAC over key and value.
 pub const MAC_HEADER: &str = "mac";
+/// Header of internal records: hex HMAC over the log, the partition, who waits,
+/// key and value.
+pub const BOUND_MAC_HEADER: &str = "bound-mac";
 /// Header of records that somebody waits for: the correlation.
 pub const REPLY_HEADER: &str = "reply-to";
 /// Largest event, in bytes of its properties.
@@ -126,7 +129,7 @@ pub enum Internal {
     /// A read of one user: an offer, or a link survey.
     Query(Query),
     /// The user is to be forgotten.
-    Erase { project: String, user_id: String, asked_at: Millis },
+    Erase(Erase),
     /// To the registrar: do this with an endpoint.
     Operate(Operate),
     /// From the delivery to the registrar, and from there to every partition: so
@@ -148,6 +151,38 @@ pub enum Internal {
     Tick {},
     /// A test clock is now so many milliseconds ahead of append times.
     Clock { ahead: Millis },
+    /// From here on a MAC counts only if it names log and partition: no process
+    /// of version 0.1.0 writes to this journal any more.
+    BindMacs {},
+    /// An operator says that the journal's time was wrong: it goes on from this
+    /// record's own.
+    AcceptTime(AcceptTime),
+    /// An operator takes an earlier record of this partition out of the way.
+    Skip(Skip),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Erase {
+    pub project: String,
+    pub user_id: String,
+    pub asked_at: Millis,
+    /// Of which request it is the record: done once. Empty before 0.2.0.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AcceptTime {
+    /// By the wall clock, as append times are.
+    pub asked_at: Millis,
+    pub request_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Skip {
+    pub offset: u64,
+    pub asked_at: Millis,
+    pub request_id: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

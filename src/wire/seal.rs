@@ -26,6 +26,16 @@ impl std::fmt::Debug for ClusterKey {
     }
 }
 
+/// The place that a record is meant for. Its offset is not known beforehand:
+/// what must not have its effect twice is known by its own id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding<'a> {
+    pub incarnation: u128,
+    pub partition: u32,
+    /// Who waits for an answer.
+    pub reply_to: Option<&'a [u8]>,
+}
+
 /// A sealed secret that this key does not open.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("the secret was sealed with another cluster key (check [secrets] key_file)")]
@@ -72,13 +82,27 @@ impl ClusterKey {
         hex::encode(&self.mac("check", &[])[..8])
     }
 
-    /// The header that makes an internal record of the journal believed.
+    /// The MAC of version 0.1.0, which names no place: see
+    /// [`ClusterKey::sign_bound`].
     pub fn sign_record(&self, key: &[u8], value: &[u8]) -> String {
         hex::encode(self.mac("record", &[key, value]))
     }
 
     pub fn verify_record(&self, key: &[u8], value: &[u8], mac: &[u8]) -> bool {
         let expected = self.sign_record(key, value);
+        expected.as_bytes().ct_eq(mac).into()
+    }
+
+    /// The header that makes an internal record of the journal believed, at
+    /// its place alone: hex.
+    pub fn sign_bound(&self, place: Binding<'_>, key: &[u8], value: &[u8]) -> String {
+        let reply_to = place.reply_to.map_or_else(Vec::new, |to| [&[1], to].concat());
+        let (incarnation, partition) = (place.incarnation.to_be_bytes(), place.partition.to_be_bytes());
+        hex::encode(self.mac("bound record", &[&incarnation, &partition, &reply_to, key, value]))
+    }
+
+    pub fn verify_bound(&self, place: Binding<'_>, key: &[u8], value: &[u8], mac: &[u8]) -> bool {
+        let expected = self.sign_bound(place, key, value);
         expected.as_bytes().ct_eq(mac).into()
     }
 
@@ -138,5 +162,24 @@ mod tests {
         assert!(key.verify_record(b"k", b"v", mac.as_bytes()));
         assert!(!key.verify_record(b"kv", b"", mac.as_bytes()));
         assert!(!key.verify_record(b"k", b"v", b""));
+    }
+
+    #[test]
+    fn a_bound_record_is_believed_at_its_place_only() {
+        let key = ClusterKey::new([7; 32]);
+        let place = Binding { incarnation: 5, partition: 2, reply_to: Some(b"replies/0,1") };
+        let mac = key.sign_bound(place, b"k", b"v");
+        assert!(key.verify_bound(place, b"k", b"v", mac.as_bytes()));
+        for other in [
+            Binding { incarnation: 6, ..place },
+            Binding { partition: 3, ..place },
+            Binding { reply_to: Some(b"replies/0,2"), ..place },
+            Binding { reply_to: Some(b""), ..place },
+            Binding { reply_to: None, ..place },
+        ] {
+            assert!(!key.verify_bound(other, b"k", b"v", mac.as_bytes()), "{other:?}");
+        }
+        assert!(!key.verify_record(b"k", b"v", mac.as_bytes()));
+        assert!(!key.verify_bound(place, b"k", b"v", key.sign_record(b"k", b"v").as_bytes()));
     }
 }

@@ -1,15 +1,19 @@
 //! A user's state as the store holds it: a version byte, then postcard. A new
-//! layout takes a new version byte and reads the old ones; numbers are never
-//! used again.
+//! layout takes a new version byte, and [`decode`] keeps a reader for every one
+//! that was released; numbers are never used again. 1 and 2 were never released.
 
 use crate::domain::user::User;
 
-/// Version 3: the fields of [`User`] in their order.
-const VERSION: u8 = 3;
+/// Version 3 (since 0.1.0): the fields of [`User`] in their order.
+pub const VERSION: u8 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("the state has layout {0}, which this version does not know; use the version that wrote it")]
+    #[error(
+        "the state of a user has layout {0}, and this program (askwhen {program}) reads layout \
+         {VERSION}: use the version that wrote it",
+        program = env!("CARGO_PKG_VERSION")
+    )]
     UnknownVersion(u8),
     #[error("the state cannot be read: {0}")]
     Damaged(String),
@@ -24,7 +28,8 @@ pub fn encode(user: &User) -> Vec<u8> {
 /// When the bytes are of a later layout, or of none.
 pub fn decode(bytes: &[u8]) -> Result<User, Error> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|e| Error::Damaged(e.to_string())),
+        // A later layout adds its own reader before this one, which stays.
+        Some((3, rest)) => postcard::from_bytes(rest).map_err(|e| Error::Damaged(e.to_string())),
         Some((&other, _)) => Err(Error::UnknownVersion(other)),
         None => Err(Error::Damaged("it is empty".into())),
     }

@@ -76,6 +76,13 @@ impl Server {
     }
 
     pub async fn on(dir: Arc<tempfile::TempDir>, flags: &[&str], environment: &[(&str, &str)]) -> Server {
+        let server = Server::unready(dir, flags, environment);
+        server.until("ready", async || server.get("/readyz").await.status == 200).await;
+        server
+    }
+
+    /// One that listens, and may never be ready.
+    pub fn unready(dir: Arc<tempfile::TempDir>, flags: &[&str], environment: &[(&str, &str)]) -> Server {
         drop(rustls::crypto::ring::default_provider().install_default());
         if ON_KAFKA {
             on_brokers(dir.path(), &brokers());
@@ -94,9 +101,7 @@ impl Server {
         // A test that runs the command line does not see meanwhile that a connection is closed.
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90));
         let http = http.pool_idle_timeout(Duration::from_secs(1)).build().expect("a client");
-        let server = Server { child, dir, base, client: key(0), server: key(1), admin: key(2), http };
-        server.until("ready", async || server.get("/readyz").await.status == 200).await;
-        server
+        Server { child, dir, base, client: key(0), server: key(1), admin: key(2), http }
     }
 
     pub fn pid(&self) -> u32 {

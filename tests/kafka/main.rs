@@ -6,6 +6,7 @@ mod alone;
 mod backtest;
 #[path = "../it/backup.rs"]
 mod backup;
+mod captured;
 mod cluster;
 #[path = "../it/crash.rs"]
 mod crash;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::harness::{Server, brokers, tail};
 
-fn prefix(dir: &Path) -> String {
+pub fn prefix(dir: &Path) -> String {
     let text = std::fs::read_to_string(dir.join("askwhen.toml")).expect("made by the harness");
     let config: toml::Table = toml::from_str(&text).expect("TOML");
     config["log"]["prefix"].as_str().expect("a prefix").to_owned()

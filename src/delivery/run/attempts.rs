@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Flight, Loop};
-use crate::actor::{self, Answer};
+use crate::actor::{Answer, Signer};
 use crate::delivery::attempt::Went;
 use crate::delivery::endpoints::Defined;
 use crate::delivery::fold::{Phase, Row, line};
@@ -393,9 +393,10 @@ impl Loop {
         if !self.setup.standing.is_fresh() {
             return;
         }
+        let signer = Signer::new(&self.setup.log, &self.setup.key);
         for (line, key, internal) in self.endpoints.tell(now) {
             let registrar = At { topic: Topic::Events, partition: 0 };
-            let now = (registrar, actor::signed(&key, &internal, &self.setup.key));
+            let now = (registrar, signer.internal(registrar.partition, &key, &internal));
             self.write(Closing { item: None, now, then: None, tells: Some(line) });
         }
     }

@@ -189,6 +189,6 @@ pub fn found(
 ) -> Result<(), Error> {
     let io = |e: std::io::Error| Error::io(log_dir.display().to_string(), &e);
     ends::write_plain(&Disk::Real, log_dir, ends).map_err(io)?;
-    // What is copied may have been compacted.
-    Identity::new(incarnation, partitions).with_gaps().write(&Disk::Real, log_dir)
+    // What is copied may have been compacted, and nobody says which version has made it.
+    Identity::new(incarnation, partitions).with_gaps().with_old_macs().write(&Disk::Real, log_dir)
 }

@@ -18,11 +18,19 @@ pub struct Identity {
     pub format: u32,
     incarnation: String,
     pub partitions: u32,
+    /// Every MAC of its records names log and partition; absent before 0.2.0.
+    #[serde(default)]
+    pub bound_macs: bool,
 }
 
 impl Identity {
     pub fn new(incarnation: u128, partitions: u32) -> Identity {
-        Identity { format: FORMAT, incarnation: format!("{incarnation:032x}"), partitions }
+        Identity { format: FORMAT, incarnation: format!("{incarnation:032x}"), partitions, bound_macs: true }
+    }
+
+    /// The same log, with records that may have been made by version 0.1.0.
+    pub fn with_old_macs(self) -> Identity {
+        Identity { bound_macs: false, ..self }
     }
 
     /// The same log, from now on with compacted segments.

@@ -25,6 +25,9 @@ pub struct Identity {
     /// Still being filled from another log.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     unfinished: bool,
+    /// Every MAC of its records names log and partition; absent before 0.2.0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    bound_macs: bool,
 }
 
 impl Identity {
@@ -41,6 +44,7 @@ impl Identity {
             key_check: settings.key_check.clone(),
             begins: Vec::new(),
             unfinished: false,
+            bound_macs: true,
         })
     }
 
@@ -64,6 +68,10 @@ impl Identity {
 
     pub fn incarnation(&self) -> u128 {
         u128::from_str_radix(&self.incarnation, 16).expect("checked when it was learnt")
+    }
+
+    pub fn binds_macs(&self) -> bool {
+        self.bound_macs
     }
 
     pub fn begins(&self, partition: u32) -> u64 {

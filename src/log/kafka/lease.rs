@@ -19,6 +19,10 @@ use super::client::{self, Context, Health};
 use crate::log::Error;
 use crate::thread::{News, Service};
 
+/// How members of this version name themselves: whoever does not may be of
+/// version 0.1.0, whose MACs name no place.
+pub const MEMBER_PREFIX: &str = "askwhen/";
+
 /// Without a heartbeat for so long a member is taken for dead. The smallest
 /// that a broker allows unless told otherwise.
 const SESSION_MS: u64 = 6_000;
@@ -94,8 +98,11 @@ impl Lease {
         let (session, heartbeat) = (SESSION_MS.to_string(), HEARTBEAT_MS.to_string());
         let group_id = format!("{}{purpose}", settings.prefix);
         let standard = [("session.timeout.ms", session.as_str()), ("heartbeat.interval.ms", heartbeat.as_str())];
+        // Nothing is read through a lease, so no quota of a client's name bears on it.
+        let client_id = format!("{MEMBER_PREFIX}{}", env!("CARGO_PKG_VERSION"));
         let ours = [
             ("group.id", group_id.as_str()),
+            ("client.id", client_id.as_str()),
             ("partition.assignment.strategy", "cooperative-sticky"),
             ("max.poll.interval.ms", "45000"),
             ("enable.auto.commit", "false"),

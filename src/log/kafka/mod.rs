@@ -147,6 +147,24 @@ impl Kafka {
         self.identity.get().expect("learnt while connecting")
     }
 
+    pub fn binds_macs(&self) -> bool {
+        self.identity().binds_macs()
+    }
+
+    /// Whether a member of the groups that write to the journal is of a version
+    /// that does not say which it is: 0.1.0. Blocks for a round trip.
+    pub fn has_older_members(&self) -> Result<bool, Error> {
+        for purpose in ["engine", "delivery"] {
+            let group_id = format!("{}{purpose}", self.settings.prefix);
+            let asked = self.admin.inner().fetch_group_list(Some(&group_id), ASK).map_err(client::unavailable)?;
+            let mut members = asked.groups().iter().flat_map(|group| group.members());
+            if members.any(|member| !member.client_id().starts_with(lease::MEMBER_PREFIX)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Where a partition of the journal begins to be this log's own.
     pub fn begins(&self, partition: u32) -> u64 {
         self.identity().begins(partition)

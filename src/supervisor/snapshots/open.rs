@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::{FAR_BEHIND_RECORDS, Role, Standing, Stores, standing, writer_path};
 use crate::actor::partition::Stop;
 use crate::actor::{Phase, Status};
-use crate::domain::CONTINUES_FROM;
+use crate::domain::goes_on_from;
 use crate::log::{At, Log};
 use crate::store::snapshot::{self, Manifest, Subject};
 use crate::store::{self, Rocks, Shared, Store};
@@ -205,7 +205,7 @@ impl Stores {
             let further = here.is_none_or(|h| {
                 generation > h.generation || (generation == h.generation && position > h.position && needed)
             });
-            found.subject.incarnation == incarnation && further && CONTINUES_FROM.contains(&logic_version)
+            found.subject.incarnation == incarnation && further && goes_on_from(logic_version)
         });
         listed.sort_by_key(|m| std::cmp::Reverse((m.subject.generation, m.subject.position, m.subject.created_at)));
         Ok(listed)

@@ -1,0 +1,53 @@
+//! A record that ends the process is taken out of the way, by an operator's word
+//! in the journal.
+
+use serde_json::json;
+
+use super::fields::Fields;
+use super::problem::{Answer, Problem, json_answer};
+use super::{App, Asked};
+use crate::actor::Signer;
+use crate::log::At;
+use crate::wire::definition::Code;
+use crate::wire::json;
+use crate::wire::record::{Internal, Skip};
+use crate::wire::topic::Topic;
+
+impl App {
+    /// Only where the partition stands still at that very record: what has been
+    /// applied is not taken back.
+    pub(super) async fn skip(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let mut fields = Fields::of(json::check(&asked.body).map_err(Problem::json)?, String::new());
+        let offset = fields.unsigned("offset");
+        if offset.is_none() && fields.faults.is_empty() {
+            fields.fault(Code::MissingField, "offset", "is required");
+        }
+        let faults = fields.close();
+        if !faults.is_empty() {
+            return Err(Problem::fields(faults));
+        }
+        let offset = offset.unwrap_or_default();
+        let partition = asked.route.parts[0].parse::<u32>().ok().filter(|p| *p < self.log.partitions());
+        let partition = partition.ok_or_else(|| Problem::not_found("the journal has no such partition"))?;
+        let at = At { topic: Topic::Events, partition };
+        match self.engine.get(partition as usize).and_then(|status| status.poisoned_at()) {
+            Some(stopped_at) if stopped_at == offset => {}
+            Some(stopped_at) => {
+                let detail = format!("the partition has stopped at {at}@{stopped_at}, and not at {offset}");
+                return Err(Problem::new(409, "not_stopped", detail));
+            }
+            None => {
+                let detail = format!(
+                    "{at} has not stopped at a record in this process: nothing is skipped that can be applied. GET \
+                     /readyz says what stands still"
+                );
+                return Err(Problem::new(409, "not_stopped", detail));
+            }
+        }
+        let skip = Skip { offset, asked_at: self.clock.now(), request_id: asked.request_id.to_owned() };
+        let new = Signer::new(&self.log, &self.key).internal(partition, "skip", &Internal::Skip(skip));
+        self.log.append_durably(at, vec![new]).await.map_err(|error| Problem::log(&error, None))?;
+        let body = json!({"topic": at.topic.name(), "partition": partition, "offset": offset, "status": "accepted"});
+        Ok(json_answer(200, body.to_string()))
+    }
+}

@@ -1,0 +1,78 @@
+//! `askwhen skip`: a record that ends the process is taken out of the way.
+
+use clap::Args;
+use reqwest::Method;
+use serde_json::json;
+
+use super::client::Client;
+use super::{BrokerArgs, Context, Failure, Format, ServerArgs, output};
+use crate::bridge::auth::Kind;
+use crate::log::At;
+use crate::supervisor::repair;
+use crate::wire::topic::Topic;
+
+#[derive(Debug, Args)]
+pub struct SkipArgs {
+    #[command(flatten)]
+    pub brokers: BrokerArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The record, such as events/3@1234, or its topic: events
+    #[arg(value_name = "RECORD")]
+    record: String,
+    /// Its partition, where RECORD is a topic
+    #[arg(value_name = "PARTITION", requires = "offset")]
+    partition: Option<u32>,
+    /// Its offset, where RECORD is a topic
+    #[arg(value_name = "OFFSET")]
+    offset: Option<u64>,
+}
+
+impl SkipArgs {
+    fn place(&self) -> Result<(At, u64), Failure> {
+        let shape = || {
+            Failure::usage(format!(
+                "{:?} names no record of the journal: write it as events/PARTITION@OFFSET, or as three words: events \
+                 PARTITION OFFSET",
+                self.record
+            ))
+        };
+        let (at, offset) = match (self.partition, self.offset) {
+            (Some(partition), Some(offset)) => {
+                let topic = Topic::by_name(&self.record).ok_or_else(shape)?;
+                (At { topic, partition }, offset)
+            }
+            _ => {
+                let (at, offset) = self.record.split_once('@').ok_or_else(shape)?;
+                (at.parse().map_err(|()| shape())?, offset.parse().map_err(|_| shape())?)
+            }
+        };
+        if at.topic != Topic::Events {
+            return Err(Failure::usage(format!(
+                "only records of the journal are skipped (topic {}); nothing stops at one of topic {}",
+                Topic::Events.name(),
+                at.topic.name()
+            )));
+        }
+        Ok((at, offset))
+    }
+}
+
+pub async fn run(context: &Context, args: &SkipArgs) -> Result<(), Failure> {
+    let (at, offset) = args.place()?;
+    if repair::is_served(&context.config) || args.server.is_given() {
+        let client = Client::new(context, &args.server, Kind::Admin)?;
+        let path = format!("/v1/journal/{}/skip", at.partition);
+        client.expect(Method::POST, &path, Some(&json!({"offset": offset}))).await?;
+    } else {
+        let config = context.config.clone();
+        let done = tokio::task::spawn_blocking(move || repair::skip(&config, at.partition, offset)).await;
+        done.map_err(|e| Failure::failed(e.to_string()))?.map_err(super::serve::failure)?;
+    }
+    if context.format == Format::Json {
+        output::json(&json!({"topic": at.topic.name(), "partition": at.partition, "offset": offset, "skipped": true}));
+    } else {
+        output::line(&format!("{at}@{offset} is skipped: it becomes a reject with reason `skipped` and its raw bytes"));
+    }
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! What is known by a hash alone: event ids that have left their user's state,
+//! requests that were done, and users who were erased. Each is forgotten after
+//! its time. What is too old counts for nothing, whether it has been removed
+//! already or not: when rows are removed decides nothing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::Changes;
+use crate::domain::id;
+use crate::domain::time::{DAY, HOUR, Millis};
+use crate::domain::user::ID_REMEMBERED;
+use crate::store::{self, Batch, Entry, Family, Store, keys};
+
+/// An id counts for so long; rows are kept in spans of this length, so that it
+/// is in one of two and a whole span goes at once.
+const ID_KEPT: Millis = 128 * HOUR;
+const _: () = assert!(ID_KEPT >= ID_REMEMBERED);
+/// That a user was erased counts for so long: no message from before is sent
+/// again, so none that is older is sent at all.
+pub const ERASURE_KEPT: Millis = 100 * DAY;
+/// Spans are small numbers: behind them there are only rows without one.
+const SPANS_END: i64 = 1 << 32;
+/// Rows looked at while one checkpoint is written.
+const SWEEP_ROWS: usize = 4_096;
+/// Key of when ids began to be kept by their span: before, they were kept by
+/// their hash alone.
+const BEGAN: &[u8] = &[0];
+
+/// Keys, by their length: 16 bytes, the hash of an erased user (and in rows of
+/// version 0.1.0 of an id) → when; 24 bytes, span ‖ hash of an id → when.
+pub struct Remembered {
+    store: Arc<Store>,
+    ids: HashMap<u128, Millis>,
+    marks: HashMap<u128, Millis>,
+    /// Being written by a checkpoint.
+    writing: Arc<(HashMap<u128, Millis>, HashMap<u128, Millis>)>,
+    /// See [`BEGAN`].
+    began_at: Option<Millis>,
+    swept_span: i64,
+    swept_day: i64,
+    /// Where the sweep through rows without a span goes on.
+    cursor: Arc<Mutex<Option<Vec<u8>>>>,
+}
+
+fn span_of(time: Millis) -> i64 {
+    time.max(0) / ID_KEPT
+}
+
+fn id_key(span: i64, hash: u128) -> Vec<u8> {
+    keys::timed(span, &hash.to_be_bytes())
+}
+
+/// No event is called so.
+fn mark(project: &str, user_id: &str) -> u128 {
+    id::event_hash(project, user_id, "")
+}
+
+fn time_in(bytes: Vec<u8>) -> Millis {
+    bytes.try_into().map_or(0, Millis::from_be_bytes)
+}
+
+fn counts(since: Millis, now: Millis, kept: Millis) -> bool {
+    now < since.saturating_add(kept)
+}
+
+impl Remembered {
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open(store: Arc<Store>) -> Result<Remembered, store::Error> {
+        let began_at = store.get(Family::Dedupe, BEGAN)?.map(time_in);
+        Ok(Remembered {
+            store,
+            ids: HashMap::new(),
+            marks: HashMap::new(),
+            writing: Arc::default(),
+            began_at,
+            swept_span: 0,
+            swept_day: 0,
+            cursor: Arc::default(),
+        })
+    }
+
+    /// When an id was first seen that has left its user's state.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn seen_at(&self, hash: u128, now: Millis) -> Result<Option<Millis>, store::Error> {
+        let fresh = self.ids.get(&hash).or_else(|| self.writing.0.get(&hash)).copied();
+        let mut seen_at = fresh;
+        for span in [span_of(now), span_of(now) - 1] {
+            if seen_at.is_none() && span >= 0 {
+                seen_at = self.store.get(Family::Dedupe, &id_key(span, hash))?.map(time_in);
+            }
+        }
+        // What was kept otherwise is older than it counts for, in time.
+        if seen_at.is_none() && self.began_at.is_none_or(|began_at| counts(began_at, now, ID_KEPT)) {
+            seen_at = self.store.get(Family::Dedupe, &hash.to_be_bytes())?.map(time_in);
+        }
+        Ok(seen_at.filter(|seen_at| counts(*seen_at, now, ID_KEPT)))
+    }
+
+    pub fn keep(&mut self, hash: u128, seen_at: Millis) {
+        self.ids.insert(hash, seen_at);
+    }
+
+    /// Whether a request is done here for the first time; from here on it is
+    /// known.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn is_new(&mut self, (project, about): (&str, &str), request: &str, now: Millis) -> Result<bool, store::Error> {
+        // No event id holds a control character.
+        let hash = id::event_hash(project, about, &format!("\0{request}"));
+        if self.seen_at(hash, now)?.is_some() {
+            return Ok(false);
+        }
+        self.keep(hash, now);
+        Ok(true)
+    }
+
+    /// When a user was erased last.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn erased_at(&self, project: &str, user_id: &str, now: Millis) -> Result<Option<Millis>, store::Error> {
+        let hash = mark(project, user_id);
+        let mut erased_at = self.marks.get(&hash).or_else(|| self.writing.1.get(&hash)).copied();
+        if erased_at.is_none() {
+            erased_at = self.store.get(Family::Dedupe, &hash.to_be_bytes())?.map(time_in);
+        }
+        Ok(erased_at.filter(|erased_at| counts(*erased_at, now, ERASURE_KEPT)))
+    }
+
+    pub fn erase(&mut self, project: &str, user_id: &str, now: Millis) {
+        self.marks.insert(mark(project, user_id), now);
+    }
+
+    pub fn dirty_bytes(&self) -> usize {
+        (self.ids.len() + self.marks.len()) * 48
+    }
+
+    pub fn freeze(&mut self, now: Millis) -> Changes {
+        self.writing = Arc::new((std::mem::take(&mut self.ids), std::mem::take(&mut self.marks)));
+        let writing = self.writing.clone();
+        let oldest = span_of(now) - 1;
+        // An operator may have put the time back.
+        self.swept_span = self.swept_span.min(oldest);
+        self.swept_day = self.swept_day.min(now.div_euclid(DAY));
+        let spans = (oldest > self.swept_span).then(|| std::mem::replace(&mut self.swept_span, oldest)..oldest);
+        if now.div_euclid(DAY) > self.swept_day {
+            self.swept_day = now.div_euclid(DAY);
+            *self.cursor.lock().expect("no panic holds this lock") = Some(keys::timed(SPANS_END, &[]));
+        }
+        let (store, cursor) = (self.store.clone(), self.cursor.clone());
+        let begins = self.began_at.is_none().then_some(now);
+        self.began_at = self.began_at.or(Some(now));
+        Box::new(move |batch| {
+            if let Some(began_at) = begins {
+                batch.put(Family::Dedupe, BEGAN, began_at.to_be_bytes());
+            }
+            if let Some(spans) = spans {
+                batch.delete_range(Family::Dedupe, id_key(spans.start, 0), id_key(spans.end, 0));
+            }
+            let mut cursor = cursor.lock().expect("no panic holds this lock");
+            if let Some(from) = cursor.take() {
+                // What could not be read is looked at the next day.
+                match store.ascending(Family::Dedupe, &from, SWEEP_ROWS) {
+                    Ok(rows) => *cursor = sweep(&rows, now, batch),
+                    Err(error) => tracing::warn!(%error, "old marks of erased users could not be removed"),
+                }
+            }
+            let (ids, marks) = &*writing;
+            for (hash, seen_at) in ids {
+                batch.put(Family::Dedupe, id_key(span_of(*seen_at), *hash), seen_at.to_be_bytes());
+            }
+            for (hash, erased_at) in marks {
+                batch.put(Family::Dedupe, hash.to_be_bytes(), erased_at.to_be_bytes());
+            }
+        })
+    }
+
+    pub fn persisted(&mut self) {
+        self.writing = Arc::default();
+    }
+}
+
+/// Removes rows without a span that count for nothing any more; gives where to go
+/// on. One that is older than an id counts for may be the mark of a user.
+fn sweep(rows: &[Entry], now: Millis, batch: &mut Batch) -> Option<Vec<u8>> {
+    for (key, value) in rows.iter().filter(|(key, _)| key.len() == 16) {
+        if !counts(time_in(value.clone()), now, ERASURE_KEPT) {
+            batch.delete(Family::Dedupe, key.clone());
+        }
+    }
+    let (last, _) = rows.last().filter(|_| rows.len() == SWEEP_ROWS)?;
+    Some([last.as_slice(), &[0]].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Memory;
+
+    const NOW: Millis = 1_800_000_000_000;
+
+    fn fresh() -> (Arc<Store>, Remembered) {
+        let store = Arc::new(Store::Memory(Memory::default()));
+        (store.clone(), Remembered::open(store).expect("readable"))
+    }
+
+    fn checkpoint(store: &Store, remembered: &mut Remembered, now: Millis) {
+        let mut batch = Batch::default();
+        remembered.freeze(now)(&mut batch);
+        store.write(batch).expect("written");
+        remembered.persisted();
+    }
+
+    fn rows(store: &Store) -> usize {
+        store
+            .ascending(Family::Dedupe, &[], usize::MAX)
+            .expect("readable")
+            .iter()
+            .filter(|(key, _)| key.len() > 1)
+            .count()
+    }
+
+    /// Whatever has been written and removed in between, the answer is the same.
+    #[test]
+    fn an_id_counts_for_its_time_and_not_longer_whenever_rows_are_removed() {
+        for every in [HOUR, 50 * HOUR, 1_000 * HOUR] {
+            let (store, mut remembered) = fresh();
+            remembered.keep(7, NOW);
+            let mut now = NOW;
+            while now < NOW + 400 * HOUR {
+                let counts = remembered.seen_at(7, now).expect("readable").is_some();
+                assert_eq!(counts, now < NOW + ID_KEPT, "{} h later", (now - NOW) / HOUR);
+                if (now - NOW) % every == 0 {
+                    checkpoint(&store, &mut remembered, now);
+                }
+                now += HOUR;
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_does_not_grow_for_ever() {
+        let (store, mut remembered) = fresh();
+        let mut most = 0;
+        for day in 0..400_i64 {
+            let now = NOW + day * DAY;
+            for n in 0..20 {
+                remembered.keep((day * 20 + n) as u128, now);
+            }
+            remembered.erase("p", &format!("u{day}"), now);
+            checkpoint(&store, &mut remembered, now);
+            most = most.max(rows(&store));
+        }
+        // Three spans of ids, and the marks of a hundred days.
+        assert!(most <= 20 * 17 + 103, "{most} rows");
+        assert!(rows(&store) > 100);
+    }
+
+    #[test]
+    fn what_version_0_1_0_has_kept_counts_and_goes() {
+        let (store, _) = fresh();
+        let mut batch = Batch::default();
+        for hash in 0..10_u128 {
+            batch.put(Family::Dedupe, ((hash << 120) + (200 << 112)).to_be_bytes(), NOW.to_be_bytes());
+        }
+        batch.put(Family::Dedupe, mark("p", "u").to_be_bytes(), NOW.to_be_bytes());
+        store.write(batch).expect("written");
+        let mut remembered = Remembered::open(store.clone()).expect("readable");
+        let old = (3_u128 << 120) + (200 << 112);
+        for (after, id, erased) in [(1, true, true), (127, true, true), (129, false, true), (101 * 24, false, false)] {
+            let now = NOW + after * HOUR;
+            assert_eq!(remembered.seen_at(old, now).expect("readable").is_some(), id, "{after} h");
+            assert_eq!(remembered.erased_at("p", "u", now).expect("readable").is_some(), erased, "{after} h");
+            checkpoint(&store, &mut remembered, now);
+        }
+        assert_eq!(rows(&store), 0);
+    }
+
+    #[test]
+    fn a_request_is_done_once() {
+        let (store, mut remembered) = fresh();
+        assert!(remembered.is_new(("p", "u"), "erase/1", NOW).expect("readable"));
+        assert!(!remembered.is_new(("p", "u"), "erase/1", NOW + HOUR).expect("readable"));
+        assert!(remembered.is_new(("p", "v"), "erase/1", NOW).expect("readable"));
+        checkpoint(&store, &mut remembered, NOW + HOUR);
+        assert!(!remembered.is_new(("p", "u"), "erase/1", NOW + 2 * HOUR).expect("readable"));
+    }
+}

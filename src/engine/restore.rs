@@ -1,0 +1,102 @@
+//! Definitions that topic `definitions` has lost, from the state: what the engine
+//! offers, everybody else must be able to look up.
+
+use std::collections::BTreeMap;
+
+use super::table::{Row, Table};
+use crate::actor::checkpoint::Meta;
+use crate::actor::partition::Stop;
+use crate::domain::id::{Kind as IdKind, Origin};
+use crate::domain::time::{self, Millis};
+use crate::log::{At, Log, New};
+use crate::wire::definition::Kind;
+use crate::wire::output::{self, DefinitionRecord, ID_HEADER, SOURCE_HEADER, Source, definition_key};
+use crate::wire::topic::Topic;
+
+/// Stands for the place of a row of version 0.1.0, which does not know its own.
+const NO_PLACE: u64 = 1 << 62;
+
+/// What the topic says of a key.
+struct Said {
+    /// `None`: it is gone.
+    version: Option<u64>,
+    source: Option<Source>,
+}
+
+/// Records that the topic lacks, under the ids that they had, in the order in
+/// which they were defined.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn lost_definitions(table: &Table, log: &Log, meta: &Meta) -> Result<Vec<New>, Stop> {
+    let said = said(log)?;
+    let mut lost: Vec<(&Row, New)> = Vec::new();
+    for row in table.rows().filter(|row| row.kind != Kind::Health) {
+        let key = definition_key(&row.project, row.kind, &row.id);
+        let known = said.get(&key);
+        // Of a record that is not in the state yet the journal tells more.
+        let newer = known.and_then(|said| said.source).is_some_and(|source| source.offset >= meta.next);
+        let there = match known {
+            None => row.body.is_none(),
+            Some(said) if row.body.is_none() => said.version.is_none(),
+            Some(said) => said.version.is_some_and(|version| version >= row.version),
+        };
+        if !newer && !there {
+            lost.push((row, record(row, &key, log, meta)?));
+        }
+    }
+    lost.sort_by_key(|(row, _)| row.defined);
+    Ok(lost.into_iter().map(|(_, new)| new).collect())
+}
+
+/// The newest record of each key.
+fn said(log: &Log) -> Result<BTreeMap<String, Said>, Stop> {
+    let at = At { topic: Topic::Definitions, partition: 0 };
+    let bounds = log.bounds(at)?;
+    let mut said = BTreeMap::new();
+    log.scan::<Stop>(at, bounds.start, bounds.end, |record| {
+        let Some(key) = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) else { return Ok(()) };
+        let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
+        let value = record.value.as_deref().map(serde_json::from_slice::<DefinitionRecord>);
+        let version = value.and_then(Result::ok).map(|record| record.version);
+        said.insert(key.to_owned(), Said { version, source });
+        Ok(())
+    })?;
+    Ok(said)
+}
+
+/// The record of a row: the same as it was, as far as the row knows.
+fn record(row: &Row, key: &str, log: &Log, meta: &Meta) -> Result<New, Stop> {
+    let journal = At { topic: Topic::Events, partition: 0 };
+    let last = Source { partition: 0, offset: meta.next.saturating_sub(1), crc: meta.crc };
+    let (source, updated_at, place) = match row.defined {
+        Some((offset, at)) => {
+            let behind = log.read(journal, offset, 1).ok();
+            let behind = behind.and_then(|records| records.into_iter().find(|record| record.offset == offset));
+            // It may have been trimmed away since.
+            let crc = behind.map_or(0, |record| record.crc);
+            (Source { partition: 0, offset, crc }, at, offset)
+        }
+        None => (last, row.past.last().map_or(meta.now, |(_, _, until, _)| *until), NO_PLACE),
+    };
+    let origin = Origin { incarnation: log.incarnation(), partition: 0, offset: place };
+    let version = row.version.to_string();
+    let id = match row.defined {
+        Some(_) => origin.id(IdKind::Definition, &[&row.project, row.kind.name(), &row.id]),
+        None => origin.id(IdKind::Definition, &[&row.project, row.kind.name(), &row.id, &version]),
+    };
+    let new = New { key: Some(key.to_owned().into()), headers: Vec::new(), value: value(row, updated_at) };
+    Ok(new.header(ID_HEADER, id).header(SOURCE_HEADER, source.encode()))
+}
+
+fn value(row: &Row, updated_at: Millis) -> Option<bytes::Bytes> {
+    let record = DefinitionRecord {
+        kind: row.kind,
+        project: row.project.clone(),
+        id: row.id.clone(),
+        version: row.version,
+        body: row.body.clone()?,
+        updated_at: time::format_time(updated_at),
+    };
+    Some(output::encode(&record).into())
+}

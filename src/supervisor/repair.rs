@@ -1,0 +1,157 @@
+//! What an operator says in the journal while nobody serves: a record is taken
+//! out of the way, the time is accepted.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::snapshots::Role;
+use super::source::cluster_key;
+use super::{Error, data, export, kafka_settings, source};
+use crate::actor::Signer;
+use crate::actor::checkpoint::Meta;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::domain::time::Millis;
+use crate::log::{Ack, At, Embedded, Kafka, Log, New};
+use crate::store::{Family, Rocks, Store};
+use crate::wire::record::{AcceptTime, Internal, Skip};
+use crate::wire::seal::ClusterKey;
+use crate::wire::topic::Topic;
+
+/// A log that is written to while nobody serves.
+struct Repair {
+    log: Log,
+    key: ClusterKey,
+    clock: Clock,
+    /// On the data directory.
+    _lock: Option<std::fs::File>,
+}
+
+/// Whether a server runs on the data directory: then it has to be asked.
+pub fn is_served(config: &Config) -> bool {
+    !config.kafka && config.data_dir.join("log").exists() && data::lock(&config.data_dir).is_err()
+}
+
+impl Repair {
+    fn open(config: &Config) -> Result<Repair, Error> {
+        export::refuse_exported(config)?;
+        let (key, clock) = (cluster_key(config)?, Clock::new());
+        if config.kafka {
+            let log = Log::Kafka(Kafka::connect(kafka_settings(config, key.check()))?);
+            return Ok(Repair { log, key, clock, _lock: None });
+        }
+        let dir = config.data_dir.join("log");
+        let Some(partitions) = Embedded::partitions_of(&dir)? else {
+            return Err(Error::Unreachable(format!(
+                "{} holds no log: name the data directory of one with --data-dir",
+                dir.display()
+            )));
+        };
+        let lock = data::lock(&config.data_dir)?;
+        let log = Log::Embedded(Arc::new(Embedded::open(&dir, partitions, clock.clone())?));
+        Ok(Repair { log, key, clock, _lock: Some(lock) })
+    }
+
+    fn append(&self, partition: u32, new: New) -> Result<(), Error> {
+        let (sender, written) = tokio::sync::oneshot::channel();
+        let at = At { topic: Topic::Events, partition };
+        self.log.append(at, vec![new], Ack::Once(sender));
+        written.blocking_recv().unwrap_or(Err(crate::log::Error::Closed))?;
+        Ok(())
+    }
+
+    fn signer(&self) -> Signer {
+        Signer::new(&self.log, &self.key)
+    }
+
+    fn close(self) {
+        match &self.log {
+            Log::Embedded(log) => log.close(),
+            Log::Kafka(log) => log.close(),
+            Log::Simulated(_) => {}
+        }
+    }
+}
+
+fn request_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+/// Takes a record of the journal out of the way: whoever comes to it makes it a
+/// reject. On Kafka while others serve; on the embedded log while nobody does.
+/// Blocks.
+///
+/// # Errors
+/// When the record is not there, or has been applied.
+pub fn skip(config: &Config, partition: u32, offset: u64) -> Result<(), Error> {
+    let repair = Repair::open(config)?;
+    let at = At { topic: Topic::Events, partition };
+    if partition >= repair.log.partitions() {
+        return Err(Error::Usage(format!("the journal has {} partitions, from 0 on", repair.log.partitions())));
+    }
+    let bounds = repair.log.bounds(at)?;
+    if offset < bounds.start || offset >= bounds.end {
+        return Err(Error::Usage(format!(
+            "{at} holds the records from {} up to, and without, {}: there is none at {offset}",
+            bounds.start, bounds.end
+        )));
+    }
+    let applied = applied(config, &repair, partition)?;
+    if offset < applied {
+        return Err(Error::Refused(format!(
+            "{at}@{offset} has been applied: the state is at {applied}, and what was decided is not taken back"
+        )));
+    }
+    let skip = Skip { offset, asked_at: repair.clock.wall(), request_id: request_id() };
+    repair.append(partition, repair.signer().internal(partition, "skip", &Internal::Skip(skip)))?;
+    repair.close();
+    Ok(())
+}
+
+/// Up to where a partition has been applied, as far as it is written down.
+fn applied(config: &Config, repair: &Repair, partition: u32) -> Result<u64, Error> {
+    if let Log::Kafka(_) = repair.log {
+        let newest =
+            source(config)?.newest(Role::Engine.name(), partition)?.map(|(_, manifest)| manifest.subject.position);
+        return Ok(newest.unwrap_or(0));
+    }
+    let path = config.data_dir.join("state").join(Role::Engine.name()).join(partition.to_string());
+    Ok(meta(&path)?.map_or(0, |meta| meta.next))
+}
+
+fn meta(path: &Path) -> Result<Option<Meta>, Error> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Meta::load(&Store::Rocks(Rocks::open_read_only(path, Family::ENGINE)?))?)
+}
+
+/// What accepting the time has found.
+#[derive(Debug, Clone, Copy)]
+pub struct Accepted {
+    /// What this machine's clock says.
+    pub now: Millis,
+    /// The newest time that the log was told, where that is known.
+    pub newest: Option<Millis>,
+    pub partitions: u32,
+}
+
+/// Lets the journal's time go on from this machine's: what was appended while a
+/// clock was wrong keeps its place, and its times count for nothing more. Blocks.
+///
+/// # Errors
+/// When the log cannot be written.
+pub fn accept_time(config: &Config) -> Result<Accepted, Error> {
+    let repair = Repair::open(config)?;
+    let newest = match &repair.log {
+        Log::Embedded(log) => log.newest_at(),
+        _ => None,
+    };
+    let (now, partitions) = (repair.clock.wall(), repair.log.partitions());
+    let accept = Internal::AcceptTime(AcceptTime { asked_at: now, request_id: request_id() });
+    for partition in 0..partitions {
+        repair.append(partition, repair.signer().internal(partition, "time", &accept))?;
+    }
+    repair.close();
+    Ok(Accepted { now, newest, partitions })
+}
