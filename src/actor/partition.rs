@@ -33,8 +33,6 @@ use crate::wire::topic::Topic;
 const STEP_OUTPUT_BYTES: usize = 256 << 10;
 /// Bytes that may be unacknowledged before reading waits.
 const MAX_OUTSTANDING_BYTES: usize = 4 << 20;
-/// Dirty state that brings the next checkpoint forward, unless told otherwise.
-const CHECKPOINT_BYTES: usize = 32 << 20;
 /// How often a journal without a word on it is asked whether older processes write to it.
 const BIND_MACS_EVERY: Duration = Duration::from_secs(30);
 /// How often time is told to whoever waits while nothing else comes.
