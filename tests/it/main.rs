@@ -18,6 +18,7 @@ mod hostile;
 mod import;
 mod injected;
 mod input;
+mod journal;
 mod logs;
 mod manage;
 mod poison;
