@@ -89,6 +89,14 @@ fn listed(log_dir: &Path, at: At, end: u64) -> Result<Option<Vec<Piece>>, Error>
         };
         pieces.push(Piece { base: *base, path, bytes, file: part::has_gaps(at).then_some(file) });
     }
+    if let Some(last) = pieces.last()
+        && let (Some(file), true) = (&last.file, last.base < end)
+    {
+        // What is copied last may have been compacted, which the newest segment of
+        // a log never is: an empty one comes after it.
+        let file = Some(file.try_clone().map_err(io)?);
+        pieces.push(Piece { base: end, path: path_of(log_dir, at, end), bytes: 0, file });
+    }
     Ok(Some(pieces))
 }
 
