@@ -17,6 +17,9 @@ use crate::store::{self, Rocks, Shared, Store};
 use crate::supervisor::data;
 use crate::wire::topic::Topic;
 
+/// A store that is sound, and where it stands once anything was written to it.
+type Opened = (Arc<Store>, Option<Standing>);
+
 /// Blocks and write buffers of a store that is looked at once.
 const LOOK_MEMORY_BYTES: usize = 8 << 20;
 
@@ -127,12 +130,7 @@ impl Stores {
 
     /// What is here, if it is sound, and where it stands; damaged state is set
     /// aside.
-    fn open_here(
-        &self,
-        role: Role,
-        path: &Path,
-        passed: &mut PassedOver<'_>,
-    ) -> Result<Option<(Arc<Store>, Option<Standing>)>, Stop> {
+    fn open_here(&self, role: Role, path: &Path, passed: &mut PassedOver<'_>) -> Result<Option<Opened>, Stop> {
         if !path.exists() {
             return Ok(None);
         }
