@@ -123,17 +123,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// Reads until there is something to be let through.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
+        // However many requests came at once, each waits for its turn.
+        let comes_next = self.passed == 0 && !self.bytes.is_empty() && matches!(self.frame, Frame::Head(_));
+        if comes_next && !self.gave_way {
+            self.gave_way = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             if self.signals.is_refused() {
                 return Poll::Ready(Ok(Ready::Refused));
             }
             if self.passed == 0 {
-                // However many requests come at once, each waits for its turn.
-                if matches!(self.frame, Frame::Head(_)) && !self.bytes.is_empty() && !self.gave_way {
-                    self.gave_way = true;
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
                 self.look()?;
             }
             if self.passed > 0 {

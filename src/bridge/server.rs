@@ -263,7 +263,7 @@ async fn drive(
         })
     });
     let mut http = builder.serve_connection(gate, service);
-    let (mut finishing, mut refusal) = (false, None);
+    let (mut finishing, mut was_idle, mut refusal) = (false, false, None);
     let ended = poll_fn(|cx| {
         loop {
             if let Poll::Ready(ended) = http.poll_without_shutdown(cx) {
@@ -273,6 +273,7 @@ async fn drive(
                 Verdict::Finish if !finishing => {
                     finishing = true;
                     if matches!(connection.phase(), Phase::Idle | Phase::Head) {
+                        was_idle = true;
                         refusal = signals.refusal();
                     }
                     Pin::new(&mut http).graceful_shutdown();
@@ -283,6 +284,10 @@ async fn drive(
         }
     });
     if ended.await {
+        // A process that stops waits for nobody who has asked for nothing.
+        if watcher.stopped.is_none() && was_idle && refusal.is_none() {
+            return;
+        }
         part(http.into_parts().io.into_stream(), refusal).await;
     } else if connection.phase() == Phase::Writing {
         // What the system still holds for somebody who does not read it goes too.
