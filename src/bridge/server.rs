@@ -35,6 +35,10 @@ const ROOM: Duration = Duration::from_millis(20);
 /// send is taken meanwhile.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
+/// So many may take that time beside those who have a place; the others are told
+/// and closed at once.
+const LINGERING: usize = 256;
+const BRIEF_LINGER: Duration = Duration::from_millis(50);
 
 const TOO_SLOW: Refusal = Refusal { status: 408, code: "timeout", detail: "the head of the request came too slowly" };
 
@@ -55,6 +59,7 @@ pub async fn serve(
     drain: Duration,
 ) {
     let slots = Arc::new(Semaphore::new(connections.limits.max_connections));
+    let lingering = Arc::new(Semaphore::new(LINGERING));
     let mut tasks = JoinSet::new();
     let builder = builder();
     let mut news = News::default();
@@ -84,11 +89,20 @@ pub async fn serve(
         let Some(slot) = slot(&slots, &connections, &mut stop).await else { break };
         let Some(connection) = connections.join(from.ip()) else { continue };
         let (app, builder, stop) = (app.clone(), builder.clone(), stop.clone());
+        let lingering = lingering.clone();
         tasks.spawn(async move {
             let place = Place { connection, _slot: slot };
             // Without delay or not at all: a socket that refuses this is gone.
-            if stream.set_nodelay(true).is_ok() {
-                drive(stream, app, surface, builder, (stop, &place.connection)).await;
+            if stream.set_nodelay(true).is_err() {
+                return;
+            }
+            let parting = drive(stream, app, surface, builder, (stop, &place.connection)).await;
+            // Others need the place; whoever leaves may still read why.
+            drop(place);
+            if let Some(Parting { stream, refusal }) = parting {
+                let may_linger = lingering.try_acquire();
+                let longest = if may_linger.is_ok() { LINGER } else { BRIEF_LINGER };
+                part(stream, refusal, longest).await;
             }
         });
     }
@@ -222,13 +236,20 @@ impl Watcher {
     }
 }
 
+/// A connection that is to be closed, and why, where whoever sends is to be told.
+struct Parting {
+    stream: TcpStream,
+    refusal: Option<Refusal>,
+}
+
+/// Serves a connection until it ends; gives it back where it ends in order.
 async fn drive(
     stream: TcpStream,
     app: Arc<App>,
     surface: Surface,
     builder: http1::Builder,
     (stop, connection): (watch::Receiver<bool>, &Arc<Connection>),
-) {
+) -> Option<Parting> {
     let signals = Arc::new(Signals::default());
     let mut gate = Gate::new(stream, connection.clone(), signals.clone());
     let mut watcher = Watcher::new(connection, &signals, stop);
@@ -243,8 +264,8 @@ async fn drive(
     });
     match first.await {
         Ready::Passed => {}
-        Ready::Refused => return part(gate.into_stream(), signals.refusal()).await,
-        Ready::Closed => return,
+        Ready::Refused => return Some(Parting { stream: gate.into_stream(), refusal: signals.refusal() }),
+        Ready::Closed => return None,
     }
     let (own, serving) = (connection.clone(), app.clone());
     let asked_before = AtomicBool::new(false);
@@ -286,19 +307,20 @@ async fn drive(
     if ended.await {
         // A process that stops waits for nobody who has asked for nothing.
         if watcher.stopped.is_none() && was_idle && refusal.is_none() {
-            return;
+            return None;
         }
-        part(http.into_parts().io.into_stream(), refusal).await;
+        return Some(Parting { stream: http.into_parts().io.into_stream(), refusal });
     } else if connection.phase() == Phase::Writing {
         // What the system still holds for somebody who does not read it goes too.
         let stream = http.into_parts().io.into_stream();
         drop(stream.set_zero_linger());
     }
+    None
 }
 
 /// Says why, and waits until it has been read: a socket that is closed with
 /// something unread in it takes the answer with it.
-async fn part(mut stream: TcpStream, refusal: Option<Refusal>) {
+async fn part(mut stream: TcpStream, refusal: Option<Refusal>, longest: Duration) {
     let parting = async {
         if let Some(Refusal { status, code, detail }) = refusal {
             let request_id = uuid::Uuid::new_v4().simple().to_string();
@@ -320,7 +342,7 @@ async fn part(mut stream: TcpStream, refusal: Option<Refusal>) {
         std::io::Result::Ok(())
     };
     // Whoever has gone already is not told.
-    drop(tokio::time::timeout(LINGER, parting).await);
+    drop(tokio::time::timeout(longest, parting).await);
 }
 
 /// A request that panicked has cost itself alone.

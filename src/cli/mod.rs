@@ -35,7 +35,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::config::{self, Config, Overrides};
-use crate::{log, process};
+use crate::log;
+use crate::process;
 
 #[derive(Debug, Parser)]
 #[command(

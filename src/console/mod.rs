@@ -13,7 +13,8 @@ mod unknown;
 pub use follow::{Keep, Projection};
 pub use projection::{Console, OpenStore};
 
-use crate::{log, store};
+use crate::log;
+use crate::store;
 
 /// What is wrong with a list, or with what it comes from.
 #[derive(Debug, thiserror::Error)]

@@ -63,7 +63,8 @@ impl Source {
     /// When the journal cannot be read.
     pub fn admission(&self, partition: u32, meta: &Meta) -> Result<Admission, Error> {
         let mut admission = self.rules(partition);
-        let mut tape = self.tape(At { topic: Topic::Events, partition }, meta.next);
+        // Whoever plays the journal may have taken it up by now.
+        let mut tape = self.tape_for("look-ahead", At { topic: Topic::Events, partition }, meta.next);
         loop {
             let records = tape.read()?;
             if records.is_empty() {
@@ -75,11 +76,17 @@ impl Source {
 
     /// Records of a partition from an offset on, up to the end.
     pub fn tape(&self, at: At, from: u64) -> Tape {
+        self.tape_for("replay", at, from)
+    }
+
+    /// On brokers each purpose has a consumer of its own, which reads a partition
+    /// at one place.
+    fn tape_for(&self, purpose: &'static str, at: At, from: u64) -> Tape {
         let from_where = match &self.place {
             Place::Files(dir) => From::Files(Follower::from(dir, at, from)),
             Place::Brokers(log) => {
                 let bell = Arc::new(Bell::default());
-                From::Brokers { reader: log.reader("replay", bell.clone()), bell }
+                From::Brokers { reader: log.reader(purpose, bell.clone()), bell }
             }
         };
         Tape { at, next: from, from: from_where, spent: Duration::ZERO }

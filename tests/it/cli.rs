@@ -144,7 +144,7 @@ async fn what_would_lose_data_is_refused_with_3() {
     std::fs::rename(dir.path().join("elsewhere"), dir.path().join("data/secrets.key")).unwrap();
     std::fs::remove_dir_all(dir.path().join("data/log/events")).unwrap();
     let (code, error) = start(("A", "B"));
-    assert!(code == Some(3) && error.contains("lost its end"), "{error}");
+    assert!(code == Some(3) && error.contains("events/0 is damaged") && error.contains("is gone"), "{error}");
 }
 
 #[test]

@@ -42,6 +42,13 @@ fn at(moment: &str) -> Vec<(&'static str, String)> {
 /// Where what is there lacks or contradicts what was; more may be there.
 fn differences(was: &Value, is: &Value, place: &str, found: &mut Vec<String>) {
     match (was, is) {
+        // Whether a quota is full is asked where it decides. The first look at a
+        // user asked, so that a later one knows.
+        (Value::Object(was), Value::Object(is))
+            if was.get("gate") == Some(&"offer_outstanding".into()) && is.get("gate") == Some(&"quota_full".into()) =>
+        {
+            differences(&was["survey_id"], &is["survey_id"], place, found);
+        }
         (Value::Object(was), Value::Object(is)) => {
             for (name, value) in was {
                 differences(value, is.get(name).unwrap_or(&Value::Null), &format!("{place}/{name}"), found);

@@ -23,7 +23,8 @@ async fn headers_are_sealed_redacted_and_kept() {
     let receiver = Receiver::start(&[]).await;
     let server = Server::start().await;
     server.put("/v1/surveys/open", open_survey()).await;
-    let body = json!({"url": receiver.url, "headers": {"Authorization": TOKEN, "x-team": "crm"}});
+    let events = json!(["response.completed"]);
+    let body = json!({"url": receiver.url, "events": events, "headers": {"Authorization": TOKEN, "x-team": "crm"}});
     assert_eq!(server.put("/v1/endpoints/crm", body.clone()).await.body["version"], 1);
     completed(&server, "ann").await;
     let first = receiver.wait(1).await.remove(0);
@@ -33,12 +34,13 @@ async fn headers_are_sealed_redacted_and_kept() {
     let shown = server.get("/v1/endpoints/crm").await.body;
     assert_eq!(shown["headers"], json!({"authorization": "(sealed)", "x-team": "(sealed)"}));
     assert_eq!(server.get("/v1/endpoints").await.body["endpoints"][0]["headers"], shown["headers"]);
-    let back = json!({"url": receiver.url, "headers": shown["headers"]});
+    let back = json!({"url": receiver.url, "events": events, "headers": shown["headers"]});
     let rehearsed = server.put("/v1/endpoints/crm?dry_run=true", back.clone()).await.body;
     assert_eq!((&rehearsed["changed"], &rehearsed["current"]), (&json!(false), &rehearsed["body"]));
     assert_eq!(server.put("/v1/endpoints/crm", back).await.body["changed"], false);
     // One is kept and another changed.
-    let changed = json!({"url": receiver.url, "headers": {"authorization": "(sealed)", "x-team": "sales"}});
+    let changed =
+        json!({"url": receiver.url, "events": events, "headers": {"authorization": "(sealed)", "x-team": "sales"}});
     let rehearsed = server.put("/v1/endpoints/crm?dry_run=true", changed.clone()).await.body;
     assert_eq!(rehearsed["changed"], true);
     assert_eq!(rehearsed["body"]["headers"], json!({"authorization": "(sealed)", "x-team": "(another one)"}));
@@ -50,7 +52,7 @@ async fn headers_are_sealed_redacted_and_kept() {
     let new = json!({"url": receiver.url, "headers": {"x-new": "(sealed)"}});
     let said = server.call(&server.admin, reqwest::Method::PUT, "/v1/endpoints/crm", Some(&new)).await;
     assert_eq!((said.status, &said.body["errors"][0]["pointer"]), (422, &json!("/headers/x-new")), "{said:?}");
-    server.put("/v1/endpoints/crm", json!({"url": receiver.url})).await;
+    server.put("/v1/endpoints/crm", json!({"url": receiver.url, "events": events})).await;
     completed(&server, "cid").await;
     assert_eq!(receiver.wait(3).await[2].header("authorization"), "");
     // Nowhere is the token in clear.

@@ -95,6 +95,12 @@ fn server_of(strace: &Child) -> Option<u32> {
     std::fs::read_to_string(children).ok()?.split_whitespace().next()?.parse().ok()
 }
 
+/// Whether a process still has anything; one that is only waited for has not.
+fn is_alive(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))
+}
+
 async fn inject(injection: &Injection) {
     let Injection { call, error, when, then, .. } = injection;
     println!("{call} fails with {error}, call {when}");
@@ -142,6 +148,10 @@ async fn inject(injection: &Injection) {
     // By its own id, not by that of strace: which would only let go of it.
     if let Some(pid) = server_of(&strace) {
         Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
+        // It keeps its data directory until it is gone.
+        while is_alive(pid) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     strace.kill().ok();
     strace.wait().expect("it is gone");
