@@ -6,6 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::harness::{Receiver, Server, askwhen, open_survey};
@@ -121,7 +122,16 @@ async fn heals(dir: &TempDir, truth: &Value, what: &str, harm: impl Fn(&Path)) {
     stores(&data).iter().for_each(|store| harm(store));
     let server = Server::on(copy, &["--dev"], &[]).await;
     // A table that is damaged is noticed when it is read; until it is made again there is no answer.
-    server.until(what, async || &known(&server).await == truth && waiting(&server).await.ends_with(" 30")).await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let (is, waits) = (known(&server).await, waiting(&server).await);
+        if is == *truth && waits.ends_with(" 30") {
+            break;
+        }
+        let readiness = server.get("/readyz?verbose").await.body;
+        assert!(Instant::now() < deadline, "{what}: {waits}, {readiness}\n{is}\ninstead of\n{truth}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert!(set_aside(&data) > 0, "{what}: nothing was set aside");
     server.event("user1", "ended_sleep", json!({})).await;
     let (_, code) = server.terminate();
