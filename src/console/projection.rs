@@ -58,8 +58,10 @@ impl Shared {
     /// The store, opened if it is not, made anew if it is damaged.
     pub fn opened(&self) -> Result<Arc<Store>, Error> {
         let mut damaged = self.damaged.lock().expect("no panic holds this lock").take();
-        let in_use = self.store.read().expect("no panic holds this lock").clone();
-        if damaged.is_none() && in_use.is_some_and(|store| store.is_damaged()) {
+        let in_use = self.store.read().expect("no panic holds this lock");
+        let has_failed = in_use.as_ref().is_some_and(|store| store.is_damaged());
+        drop(in_use);
+        if damaged.is_none() && has_failed {
             self.left.store(u64::MAX, Ordering::Release);
             damaged = Some("it failed its checksums while it was in use".into());
         }
