@@ -263,7 +263,9 @@ impl Writer {
             }
         }
         crate::fault::point("written");
-        self.syncer.sync_all(targets.iter().map(|target| &target.file)).map_err(Failure::Fatal)?;
+        if !crate::fault::mutant("ack_before_sync") {
+            self.syncer.sync_all(targets.iter().map(|target| &target.file)).map_err(Failure::Fatal)?;
+        }
         Ok(targets)
     }
 
