@@ -1,0 +1,2 @@
+/*! askwhen, Apache-2.0 */
+import{h as p,onMounted as i,ref as o,watch as s}from"vue";import t from"askwhen-browser";var u={install:(e,r)=>t.init(r)},c=(e,r)=>i(()=>s(o(e),n=>n&&t.trigger(n,r),{immediate:!0})),f={props:["trigger","properties"],setup(e){let r=o();return i(()=>t.trigger(e.trigger,e.properties,r.value)),()=>p("div",{ref:r})}};export{f as InlineSurvey,u as askwhenPlugin,c as useTrigger};

@@ -1,0 +1,28 @@
+/** The script tag: takes over what the page has queued, and begins if the tag names a key. */
+import { create } from './core';
+import type { Askwhen, Options } from './types';
+
+declare global {
+  interface Window {
+    askwhen?: Partial<Omit<Askwhen, 'queue'>> & { queue?: unknown };
+  }
+}
+
+const before = window.askwhen;
+// Loaded twice, it stays one.
+if (!before?.trigger) {
+  const tag = document.currentScript as HTMLScriptElement | null;
+  const src = tag?.src ?? '';
+  const base = src && new URL('..', src).href;
+  const api = create((attempt) => import(new URL('survey.mjs' + (attempt ? '?' + attempt : ''), src).href), base);
+  window.askwhen = api;
+  const { key, server, user, signature, session, debug, platform, locale, appVersion: app_version } = tag?.dataset ?? {};
+  if (key) {
+    const options: Record<string, unknown> = { key, user, signature, session, debug: debug !== undefined };
+    const context: Record<string, string | undefined> = {};
+    for (const [name, value] of Object.entries({ platform, locale, app_version })) if (value) context[name] = value;
+    if (server) options.server = server;
+    api.init({ ...options, context } as unknown as Options);
+  }
+  if (Array.isArray(before?.queue)) api.queue.push(...before.queue);
+}

@@ -1,0 +1,10 @@
+/** The ES module that a server hands out: it asks the server that it came from. */
+import { create } from './core';
+
+const here = import.meta.url;
+const askwhen = create(
+  (attempt) => import(new URL('survey.mjs' + (attempt ? '?' + attempt : ''), here).href),
+  /^http/.test(here) ? new URL('..', here).href : '',
+);
+export default askwhen;
+export const { init, identify, trigger, show, close, flush, reset, queue } = askwhen;
