@@ -54,7 +54,7 @@ export function control(question: Question, before: Value | undefined, seed: str
   const values = Array.from({ length: high - low + 1 }, (_, i) => low + i);
   const buttons = values.map((value) => {
     const drawn =
-      type === 'rating_star' ? icon(STAR) : type === 'rating_emoji' ? icon(face((value - 3) * 2.6)) : value + '';
+      type === 'rating_star' ? icon(STAR) : type === 'rating_emoji' ? icon(face((value - 3) * 3)) : value + '';
     return el('button', { type: 'button', role: 'radio', part: 'option', 'aria-label': value }, drawn);
   });
   const group = choices(buttons, question, [values.indexOf(before as number)], changed);

@@ -121,7 +121,7 @@ export function mount(survey: Survey, on: Mount): View {
     body.replaceChildren(
       el(
         'div',
-        { class: 'question', part: 'question' },
+        { class: 'question ' + question.type, part: 'question' },
         el(on.page ? 'h1' : 'h2', { id: 'q', tabindex: -1 }, question.text),
         shown.element,
       ),
