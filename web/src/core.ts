@@ -101,6 +101,7 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
     if (!inPage) return;
     if (!given.key) throw new Error('askwhen: init needs a key');
     const first = !options;
+    if (options && given.key !== options.key) throw new Error('askwhen: init again, with another key');
     options = { ...options, ...given };
     if (!server()) throw new Error('askwhen: init needs a server');
     if (first) {

@@ -22,7 +22,8 @@ const KEEPALIVE_CHARS = 20_000;
 
 /** What `fetch` and `sendBeacon` take. `sent_at` is of now: the server measures the device's clock by it. */
 export function form(key: string | undefined, { body, signature }: Call): { text: string; headers: Record<string, string> } {
-  const stamped = { ...body, sent_at: new Date().toISOString() };
+  // An alias has no time.
+  const stamped = body.alias ? body : { ...body, sent_at: new Date().toISOString() };
   return signature
     ? {
         text: JSON.stringify(stamped),

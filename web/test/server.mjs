@@ -132,13 +132,14 @@ export async function start({ identitySecret } = {}) {
     for await (const chunk of request) chunks.push(chunk);
     const text = Buffer.concat(chunks).toString();
     const entry = { method: request.method, path, query: url.search, headers: request.headers, at: Date.now(), text };
-    log.push(entry);
+    // Browsers ask for it by themselves.
+    if (url.pathname !== '/favicon.ico') log.push(entry);
     const send = (status, type, body, headers = {}) => {
       entry.status = status;
       response.writeHead(status, { 'content-type': type, 'access-control-allow-origin': '*', ...headers });
       response.end(body);
     };
-    if (path === '/favicon.ico') return send(200, 'image/x-icon', '');
+    if (url.pathname === '/favicon.ico') return send(200, 'image/x-icon', '');
     const page = pages.get(url.pathname);
     if (page && request.method === 'GET') return send(200, KINDS.html, page.html, page.headers);
     if (path.startsWith('/sdk/')) {
