@@ -38,6 +38,7 @@ export interface Renderer {
 }
 
 const CLOSE = 'M6 6l12 12M18 6L6 18';
+const KNOWN = /^(text|nps|info|(single|multi)_choice|rating_(number|star|emoji))$/;
 const UNITS: Record<string, number> = { ms: 1, s: 1e3, m: 6e4, h: 36e5 };
 
 /** `3s`, `1m30s`; 0 for what is no duration. */
@@ -55,6 +56,7 @@ export function mount(survey: Survey, on: Mount): View {
   const ui = survey.ui ?? {};
   const labels = ui.labels ?? {};
   const { questions } = survey;
+  for (const { type } of questions) if (!KNOWN.test(type)) throw new Error('askwhen: no question type ' + type);
   const theme = { ...ui.theme, ...on.theme };
   if (ui.layout === 'inline' && !on.target) on.failed('a survey with layout inline needs a container; it is shown as a popover');
   const layout = on.target ? 'inline' : ui.layout === 'modal' ? 'modal' : 'popover';
@@ -274,22 +276,31 @@ export function mount(survey: Survey, on: Mount): View {
     if (from && !root.contains(from)) before = from;
   }) as EventListener, { signal });
 
-  root.append(card);
-  host.className = layout;
-  (on.target ?? document.documentElement).append(host);
-  if (over && 'popover' in host) {
-    host.popover = 'manual';
-    host.showPopover();
+  function enter(): void {
+    root.append(card);
+    host.className = layout;
+    (on.target ?? document.documentElement).append(host);
+    if (over && 'popover' in host) {
+      host.popover = 'manual';
+      host.showPopover();
+    }
+    if (layout === 'modal') {
+      before = focused() as HTMLElement;
+      (card as HTMLDialogElement).showModal();
+      card.addEventListener('cancel', (event) => {
+        event.preventDefault();
+        close('dismissed', true);
+      });
+    }
+    draw(layout === 'modal');
   }
-  if (layout === 'modal') {
-    before = focused() as HTMLElement;
-    (card as HTMLDialogElement).showModal();
-    card.addEventListener('cancel', (event) => {
-      event.preventDefault();
-      close('dismissed', true);
-    });
+  try {
+    enter();
+  } catch (error) {
+    stopped.abort();
+    host.remove();
+    throw error;
   }
-  draw(layout === 'modal');
   // A popover takes no focus, so a screen reader is told of it, where it can be.
   if (over) (host as { ariaNotify?(text: string): void }).ariaNotify?.(questions[0]!.text);
   watch.observe(body.firstElementChild!);

@@ -357,7 +357,9 @@ test('nothing that the page or a caller does wrong is thrown', async () => {
     await askwhen.show();
     await askwhen.show({ survey: { questions: 1 } });
     await askwhen.show({ user_id: 'u', survey: { offer_id: 'o', questions: [] } });
+    await askwhen.show({ user_id: 'u', survey: { offer_id: 'o', questions: [{ question_id: 'q', type: 'hologram', text: '?' }] } });
     await askwhen.show(null, '#nowhere');
+    const left = document.querySelectorAll('askwhen-survey').length;
     askwhen.queue.push(['nothing'], [], ['identify']);
     askwhen.identify('u');
     await askwhen.trigger();
@@ -368,9 +370,11 @@ test('nothing that the page or a caller does wrong is thrown', async () => {
     askwhen.close();
     askwhen.close();
     await askwhen.flush();
-    return { errors, none };
+    return { errors, none, left };
   }, KEY);
   assert.equal(result.none, null);
+  assert.equal(result.left, 0);
+  assert.ok(result.errors.some((e) => /question type hologram/.test(e)));
   assert.ok(result.errors.includes('of the page'));
   await done();
 });
