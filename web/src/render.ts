@@ -148,11 +148,15 @@ export function mount(survey: Survey, on: Mount): View {
 
   /** Text on the accent is black or white, whichever is easier to read there. */
   function paint(button: Element): void {
-    const [r = 0, g = 0, b = 0] = (getComputedStyle(button).backgroundColor.match(/[\d.]+/g) ?? []).map((part) => {
-      const c = +part / 255;
+    const color = getComputedStyle(button).borderTopColor;
+    const parts = (color.match(/[\d.]+/g) ?? []).map(Number);
+    const [r = 0, g = 0, b = 0] = parts.map((part) => {
+      const c = color.startsWith('rgb') ? part / 255 : part;
       return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
     });
-    card.classList.toggle('bright', 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18);
+    // Of `oklab` and `oklch` the first part is the cube root of the luminance, nearly.
+    const luminance = color.startsWith('ok') ? parts[0]! ** 3 : 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    card.classList.toggle('bright', luminance > 0.18);
   }
 
   /** Keeps what is given now, and what of it is new. */
