@@ -21,13 +21,12 @@ export function debug(decision: Decision): void {
     decision.survey && `survey ${decision.survey.survey_id}, version ${decision.survey.version}, offer ${decision.survey.offer_id}`,
     ...(decision.evaluations ?? []).map((e) => `${e.survey_id}: ${e.pass ? 'passes' : `${e.gate} (${JSON.stringify(e.actual)})`}`),
   ];
-  root.append(
-    el(
-      'details',
-      { open: true, role: 'region', 'aria-label': 'askwhen' },
-      el('summary', {}, `${decision.trigger}: ${decision.reason}`),
-      ...lines.map((line) => line && el('p', {}, line)),
-    ),
+  const list = el(
+    'details',
+    { open: true },
+    el('summary', {}, `${decision.trigger}: ${decision.reason}`),
+    ...lines.map((line) => line && el('p', {}, line)),
   );
+  root.append(el('section', { 'aria-label': 'askwhen' }, list));
   document.documentElement.append(host);
 }
