@@ -31,6 +31,7 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
   let view: View | undefined;
   let showing = false;
   let loads = 0;
+  let loaded: Renderer | undefined;
   let started!: () => void;
   const ready = new Promise<void>((done) => (started = done));
 
@@ -137,7 +138,8 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
     }
   }
 
-  const renderer = (): Promise<Renderer> => load(loads++).then((loaded) => ((loads = 0), loaded));
+  /** Fetched once; under another name after a failure, because browsers remember failures. */
+  const renderer = async (): Promise<Renderer> => (loaded ??= await load(loads++));
 
   async function show(decision: Decision, target?: Element | string | null): Promise<boolean> {
     const survey = decision?.survey;
