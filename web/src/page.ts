@@ -74,10 +74,16 @@ const queue = outbox(
 );
 addEventListener('online', () => queue.flush(true));
 addEventListener('pagehide', () => queue.leave());
-queue.flush();
+const sent = queue.flush(true);
 
-if (local.get(names + 'done')) say(survey.ui?.thank_you?.text ?? 'Thank you');
+if (local.get(names + 'done') && data.user_id === null) say(survey.ui?.thank_you?.text ?? 'Thank you');
 else {
+  // The server lets this user answer once more: that is another response, when the last one is through.
+  if (local.get(names + 'done'))
+    sent.then(() => {
+      local.delete(names + 'done');
+      local.delete(names + 'response');
+    });
   const asked = new URLSearchParams(location.search);
   const answers: Answers = {};
   for (const question of survey.questions) {
@@ -94,7 +100,7 @@ else {
         path: data.submit.replace('{user}', encodeURIComponent(user)),
         body: { ...data.body, response_id: response(), answers: given, completed },
       });
-      if (completed && !data.body) local.set(names + 'done', '1');
+      if (completed) local.set(names + 'done', '1');
     },
     dismissed() {},
     closed() {},

@@ -94,7 +94,7 @@ export function mount(survey: Survey, on: Mount): View {
   const card = el(
     layout === 'modal' ? 'dialog' : 'div',
     {
-      role: 'dialog',
+      role: on.page ? 'form' : 'dialog',
       'aria-labelledby': 'q',
       'aria-modal': layout === 'modal' ? 'true' : null,
       part: 'card',
@@ -214,7 +214,7 @@ export function mount(survey: Survey, on: Mount): View {
   function thank(end: string): void {
     const ending = survey.endings?.find((e) => e.ending_id === end);
     const link = ending?.link && /^https?:/.test(ending.link) ? ending.link : null;
-    const said = el('h2', { id: 'q', tabindex: -1, class: 'thanks' }, ending?.text ?? ui.thank_you?.text ?? 'Thank you');
+    const said = el(on.page ? 'h1' : 'h2', { id: 'q', tabindex: -1, class: 'thanks' }, ending?.text ?? ui.thank_you?.text ?? 'Thank you');
     const wait = ui.thank_you?.close_after;
     const held = card.contains(root.activeElement);
     bar.remove();
