@@ -88,6 +88,7 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
   }
 
   function identify(id: string, signed?: string): void {
+    if (!id) throw new Error("askwhen: identify needs the user's id");
     user = id + '';
     signature = signed;
     const { id: alias, of } = read(local, 'anon');

@@ -88,7 +88,7 @@ function choice(question: Question, before: Value | undefined, seed: string, cha
     el('button', { type: 'button', role: several ? 'checkbox' : 'radio', part: 'option' }, el('i'), el('span', {}, text)),
   );
   const free = chosen.find((v) => typeof v === 'object');
-  const field = el('input', { 'aria-label': other?.text, part: 'option', input: changed });
+  const field = el('input', { autocomplete: 'off', 'aria-label': other?.text, part: 'option', input: changed });
   field.value = free?.other ?? '';
   const picked = chosen.map((v) => (typeof v === 'object' ? order.length : order.findIndex((o) => o.value === v)));
   const toggled = () => {

@@ -260,7 +260,7 @@ export function mount(survey: Survey, on: Mount): View {
   );
 
   function escape(event: KeyboardEvent): void {
-    if (event.key !== 'Escape' || event.defaultPrevented || on.page) return;
+    if (event.key !== 'Escape' || event.defaultPrevented || event.isComposing || on.page) return;
     const target = event.composedPath()[0] as HTMLElement;
     const inside = root.contains(target);
     // An inline survey closes only from within; what Escape means in the page's own fields is the page's.
@@ -269,12 +269,25 @@ export function mount(survey: Survey, on: Mount): View {
     close('dismissed', true);
   }
 
+  /** What is typed in here is none of the page's: its shortcuts would not know that it comes from a field. */
+  function typed(event: KeyboardEvent): void {
+    event.stopPropagation();
+    if (event.type !== 'keydown') return;
+    escape(event);
+    const { tagName } = event.composedPath()[0] as HTMLElement;
+    const sends = tagName === 'INPUT' || (tagName === 'TEXTAREA' && (event.ctrlKey || event.metaKey));
+    if (event.key !== 'Enter' || event.isComposing || !sends) return;
+    event.preventDefault();
+    body.querySelector<HTMLElement>('.next')!.click();
+  }
+
   const scheme = matchMedia('(prefers-color-scheme: dark)');
   const shade = () =>
     card.classList.toggle('dark', theme.scheme === 'dark' || (theme.scheme !== 'light' && scheme.matches));
   shade();
   scheme.addEventListener('change', shade, { signal });
   document.addEventListener('keydown', escape, { signal });
+  for (const name of ['keydown', 'keyup', 'keypress'] as const) host.addEventListener(name, typed);
   root.addEventListener('focusin', ((event: FocusEvent) => {
     const from = event.relatedTarget as HTMLElement | null;
     if (from && !root.contains(from)) before = from;

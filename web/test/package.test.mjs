@@ -34,10 +34,10 @@ after(async () => {
 beforeEach(() => server.clear());
 
 /** Bundles an entry of the project at `root`, and serves it as a page. */
-async function serve(entry, path, body) {
+async function serve(entry, path, body, mode = 'production') {
   const { outputFiles } = await build({
     absWorkingDir: root, entryPoints: { main: entry }, bundle: true, splitting: true, write: false, outdir: 'out', format: 'esm', minify: true,
-    jsx: 'automatic', define: { 'process.env.NODE_ENV': '"production"', __VUE_OPTIONS_API__: 'true', __VUE_PROD_DEVTOOLS__: 'false', __VUE_PROD_HYDRATION_MISMATCH_DETAILS__: 'false' },
+    jsx: 'automatic', define: { 'process.env.NODE_ENV': JSON.stringify(mode), __VUE_OPTIONS_API__: 'true', __VUE_PROD_DEVTOOLS__: 'false', __VUE_PROD_HYDRATION_MISMATCH_DETAILS__: 'false' },
   });
   for (const { path: file, text } of outputFiles) server.page('/' + file.split('/').pop(), text, { 'content-type': 'text/javascript' });
   server.page(path, `<!doctype html><html lang="en"><title>app</title>${body}<script type="module" src="/main.js"></script>`);
@@ -104,7 +104,7 @@ test('without a server it says so', async () => {
 
 test('the React example: strict mode, a trigger for a view, a survey in its place, a view that goes', async () => {
   cpSync(web + '../examples/react/src', join(root, 'react'), { recursive: true });
-  await serve('react/main.jsx', '/react', `<div id="app"></div><script type="application/json" id="config">${JSON.stringify(config())}</script>`);
+  await serve('react/main.jsx', '/react', `<div id="app"></div><script type="application/json" id="config">${JSON.stringify(config())}</script>`, 'development');
   server.offer('Home', survey('nps'));
   server.offer('Checkout', { ...survey('rating_star'), ui: { layout: 'inline' } });
   const page = await fresh();

@@ -328,3 +328,26 @@ test('a changed text and an emptied one are told as they are', async () => {
   assert.deepEqual(server.calls('/answers').map((e) => e.body.answers[0]?.value), ['first', '', '']);
   await done();
 });
+
+test("what is typed does not set off the page's shortcuts; Enter and Ctrl+Enter go on", async () => {
+  server.page('/keys', html(server.origin, { tag: 'data-user="u"' }));
+  server.offer('T', survey('single_choice', 'text'));
+  page = await fresh();
+  await page.goto(server.origin + '/keys');
+  await loaded(page);
+  await page.evaluate(() => {
+    window.heard = [];
+    for (const name of ['keydown', 'keyup', 'keypress']) document.addEventListener(name, (e) => window.heard.push(e.key));
+  });
+  await trigger(page);
+  await page.getByRole('radio', { name: 'Something else' }).click();
+  await page.keyboard.type('jkl');
+  await press('Enter');
+  await page.keyboard.type('two');
+  await press('Enter');
+  await page.keyboard.type('lines');
+  await press('Control+Enter');
+  assert.deepEqual(await values(), [{ other: 'jkl' }, 'two\nlines']);
+  assert.deepEqual(await page.evaluate(() => window.heard), []);
+  await done();
+});
