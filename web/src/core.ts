@@ -3,13 +3,13 @@
  * to tell it. The renderer is fetched when there is something to show.
  */
 import { outbox, type Outbox } from './outbox';
+import { person, type Person } from './person';
 import { failure, post, transient } from './send';
 import { store } from './store';
 import { uuid } from './uuid';
 import type { Mount, Renderer, View } from './render';
 import type { Askwhen, CloseReason, Decision, Options } from './types';
 
-const SESSION_IDLE_MS = 18e5;
 const TRIGGER_TRIES = 4;
 /** How long a trigger waits for what was told before it. */
 const TOLD_FIRST_MS = 2000;
@@ -19,18 +19,18 @@ const inPage = typeof document !== 'undefined';
 
 const pause = (ms: number) => new Promise<void>((done) => setTimeout(done, ms));
 
-/** `load` fetches the renderer; `base` is where the script came from, if that is a server. */
+/**
+ * `load` fetches the renderer; `base` is where the script came from, if that is a server.
+ * One closure, because all of it is about one page.
+ */
 export function create(load: (attempt: number) => Promise<Renderer>, base = ''): Askwhen {
-  const local = store(() => localStorage);
-  const tab = store(() => sessionStorage);
   let options: Options | undefined;
-  let names = '';
-  let user: string | undefined;
-  let signature: string | undefined;
+  let user: Person;
   let queue: Outbox;
   let view: View | undefined;
   let showing = false;
   let loads = 0;
+  let resets = 0;
   let loaded: Renderer | undefined;
   let started!: () => void;
   const ready = new Promise<void>((done) => (started = done));
@@ -40,14 +40,17 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
     try {
       return call?.(...given);
     } catch (error) {
-      if (call !== options?.onError) fail(error);
+      fail(error);
       return;
     }
   }
-  function fail(error: unknown): void {
+  /** What never began has nobody to tell but the console. */
+  function fail(error: unknown, to: Partial<Options> | undefined = options): void {
     const told = error instanceof Error ? error : new Error('askwhen: ' + error);
-    if (options?.debug) console.warn(told);
-    hook(options?.onError, told);
+    if (options?.debug || !options) console.warn(told);
+    try {
+      to?.onError?.(told);
+    } catch {}
   }
   const safely =
     <A extends unknown[], R>(work: (...given: A) => R, otherwise: R) =>
@@ -61,53 +64,29 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
       }
     };
 
-  const server = () => (options!.server ?? base).replace(/\/$/, '');
+  const server = () => (options?.server || base).replace(/\/$/, '');
   const pathOf = (id: string, rest: string) => `/v1/users/${encodeURIComponent(id)}/${rest}`;
-  const read = (from: typeof local, key: string) => {
-    try {
-      return JSON.parse(from.get(names + key)!) ?? {};
-    } catch {
-      return {};
-    }
-  };
-
-  /** The anonymous id is kept from its first use on, with whom it became. */
-  function userId(): string {
-    if (user) return user;
-    let { id } = read(local, 'anon');
-    if (!id) local.set(names + 'anon', JSON.stringify({ id: (id = 'anon-' + uuid()) }));
-    return id;
-  }
-
-  function session(): string {
-    if (options!.session) return options!.session;
-    let { id, at } = read(tab, 'session');
-    if (!(Math.abs(Date.now() - at) < SESSION_IDLE_MS)) id = uuid();
-    tab.set(names + 'session', JSON.stringify({ id, at: Date.now() }));
-    return id;
-  }
+  const session = () => options!.session ?? user.session();
 
   function identify(id: string, signed?: string): void {
-    if (!id) throw new Error("askwhen: identify needs the user's id");
-    user = id + '';
-    signature = signed;
-    const { id: alias, of } = read(local, 'anon');
-    if (!alias || of === user) return;
-    // An anonymous id that is somebody else's already stays theirs.
-    if (of) return local.delete(names + 'anon');
-    local.set(names + 'anon', JSON.stringify({ id: alias, of: user }));
-    queue.tell({ path: pathOf(user, 'aliases'), body: { alias }, signature });
+    const alias = user.identify(id, signed);
+    if (alias) queue.tell({ path: pathOf(id + '', 'aliases'), body: { alias }, signature: signed });
   }
 
   function init(given: Options): void {
     if (!inPage) return;
-    if (!given.key) throw new Error('askwhen: init needs a key');
     const first = !options;
-    if (options && given.key !== options.key) throw new Error('askwhen: init again, with another key');
+    const wrong =
+      !given?.key ? 'needs a key'
+      : options && given.key !== options.key ? 'was called before, with another key'
+      : !(given.server || server()) ? 'needs a server'
+      : '';
+    if (wrong) return fail('init ' + wrong, given);
     options = { ...options, ...given };
-    if (!server()) throw new Error('askwhen: init needs a server');
     if (first) {
-      names = `askwhen:${options.key}:`;
+      const names = `askwhen:${options.key}:`;
+      const local = store(() => localStorage);
+      user = person(local, store(() => sessionStorage), names);
       queue = outbox(server, options.key, local, names, fail);
       addEventListener('online', () => queue.flush(true));
       addEventListener('pagehide', () => queue.leave());
@@ -121,9 +100,10 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
   async function ask(name: string, properties: Record<string, unknown> = {}): Promise<Decision | null> {
     // What was told before (an answer, who the user is) counts for what is asked now.
     await Promise.race([queue.flush(), pause(TOLD_FIRST_MS)]);
+    const id = user.id();
     const call = {
-      path: pathOf(userId(), 'triggers/' + encodeURIComponent(name)),
-      signature,
+      path: pathOf(id, 'triggers/' + encodeURIComponent(name)),
+      signature: user.signature(id),
       body: {
         event_id: uuid(),
         properties,
@@ -147,9 +127,9 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
     if (view && !view.host.isConnected) view.close('unmounted');
     if (!survey || showing) return false;
     showing = true;
-    const sign = decision.user_id === user ? signature : undefined;
+    const signature = user.signature(decision.user_id);
     const tell = (rest: string, body: Record<string, unknown>) =>
-      queue.tell({ path: pathOf(decision.user_id, `offers/${encodeURIComponent(survey.offer_id)}/${rest}`), body, signature: sign });
+      queue.tell({ path: pathOf(decision.user_id, `offers/${encodeURIComponent(survey.offer_id)}/${rest}`), body, signature });
     const now = () => ({ occurred_at: new Date().toISOString() });
     const mount: Mount = {
       theme: options!.theme,
@@ -195,8 +175,10 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
     trigger: safely(async (name, properties, target) => {
       if (!inPage) return null;
       await ready;
+      const asked = resets;
       const decision = await ask(name, properties);
-      const wanted = hook(options!.onDecision, decision!) !== false;
+      // What was asked for a user who has gone since is shown to nobody.
+      const wanted = hook(options!.onDecision, decision!) !== false && asked === resets;
       if (options!.debug) (await renderer()).debug(decision!);
       if (wanted) await api.show(decision!, target);
       return decision;
@@ -205,16 +187,15 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
     close: safely(() => view?.close('dismissed'), undefined),
     flush: safely(async () => queue?.flush(true), Promise.resolve()),
     reset: safely(() => {
+      resets++;
       view?.close('unmounted');
-      user = signature = undefined;
-      local.delete(names + 'anon');
-      tab.delete(names + 'session');
+      user?.forget();
     }, undefined),
     queue: {
-      push(...calls) {
+      push: safely((...calls: unknown[][]) => {
         for (const [name, ...given] of calls as [keyof Askwhen, ...any[]][]) (api[name] as any)?.(...given);
         return 0;
-      },
+      }, 0),
     },
   };
   return api;

@@ -1,21 +1,17 @@
 /**
- * Draws a survey and walks through it. Knows nothing of servers: what happens
- * is told to whoever mounts it (the widget, the survey page, a preview).
+ * Walks a user through a survey. Knows nothing of servers: what happens is told
+ * to whoever mounts it (the widget, the survey page, a preview).
  */
-import { el, icon } from './dom';
+import { el } from './dom';
+import { contrast, frame, type Place } from './frame';
 import { fits, lacks, next, walk, type Answers } from './path';
 import { control, type Control } from './question';
-import css from './style.css';
-import type { Answer, CloseReason, Survey, Theme, Value } from './types';
+import type { Answer, CloseReason, Survey, Value } from './types';
 
 export { debug } from './debug';
 
-export interface Mount {
-  theme?: Theme | undefined;
-  /** Shown in here, inline; otherwise over the page. */
-  target?: Element | null;
-  /** The survey page's: no way to close, its questions are the page's headings. */
-  page?: boolean;
+/** The survey page's questions are the page's headings; see `Place`. */
+export interface Mount extends Place {
   /** Answers to begin with; they are told only when their question is left. */
   answers?: Answers;
   /** The first question is at least half visible. */
@@ -37,75 +33,44 @@ export interface Renderer {
   debug(decision: unknown): void;
 }
 
-const CLOSE = 'M6 6l12 12M18 6L6 18';
 const KNOWN = /^(text|nps|info|(single|multi)_choice|rating_(number|star|emoji))$/;
+/** What stands for no answer, where a type has that. */
+const EMPTY: Record<string, Value> = { text: '', multi_choice: [] };
 const UNITS: Record<string, number> = { ms: 1, s: 1e3, m: 6e4, h: 36e5 };
 
 /** `3s`, `1m30s`; 0 for what is no duration. */
 const duration = (text: string): number =>
   [...text.matchAll(/(\d+)(ms|[smh])/g)].reduce((sum, [, n, unit]) => sum + +n! * UNITS[unit!]!, 0);
 
-/** The element that has the focus, also inside open shadow roots. */
-function focused(): Element | null {
-  let at = document.activeElement;
-  while (at?.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
-  return at;
-}
-
+/** One closure, because the small functions in it share the state of one survey. */
 export function mount(survey: Survey, on: Mount): View {
   const ui = survey.ui ?? {};
   const labels = ui.labels ?? {};
   const { questions } = survey;
   for (const { type } of questions) if (!KNOWN.test(type)) throw new Error('askwhen: no question type ' + type);
-  const theme = { ...ui.theme, ...on.theme };
-  if (ui.layout === 'inline' && !on.target) on.failed('a survey with layout inline needs a container; it is shown as a popover');
-  const layout = on.target ? 'inline' : ui.layout === 'modal' ? 'modal' : 'popover';
-  const over = layout === 'popover';
-  const host = document.createElement('askwhen-survey');
-  const root = host.attachShadow({ mode: 'open' });
-  const sheet = new CSSStyleSheet();
-  sheet.replaceSync(css + ':host{}');
-  root.adoptedStyleSheets = [sheet];
-  const own = (sheet.cssRules[sheet.cssRules.length - 1] as CSSStyleRule).style;
-  // As a property, a value cannot become a rule of its own.
-  for (const name of ['accent', 'background', 'text', 'radius', 'font'] as const)
-    if (theme[name]) own.setProperty('--theme-' + name, theme[name]!);
+  if (ui.layout === 'inline' && !on.target)
+    on.failed('a survey with layout inline needs a container; it is shown as a popover');
+  const heading = on.page ? 'h1' : 'h2';
+  const shell = frame(
+    survey,
+    on,
+    () => close('dismissed', true),
+    () => body.querySelector<HTMLElement>('.next')?.click(),
+  );
+  const { host, root, card, body, layout } = shell;
+  const bar = el('progress', { max: questions.length, 'aria-label': labels.progress ?? 'Progress' });
+  if (ui.progress && questions.length > 1) card.prepend(bar);
 
-  const stopped = new AbortController();
-  const { signal } = stopped;
   const answers: Answers = { ...on.answers };
   const given: Record<string, Answer> = {};
-  let steps: number[] = [];
+  const steps: number[] = [];
   let at = 0;
   let shown: Control;
   let since = 0;
   let displayed = false;
   let completed = false;
-  let before: HTMLElement | null = null;
+  let over = false;
   let timer: ReturnType<typeof setTimeout>;
-
-  const body = el('div', { class: 'body' });
-  const bar = el('progress', { max: questions.length, 'aria-label': labels.progress ?? 'Progress' });
-  const closer = el(
-    'button',
-    { type: 'button', class: 'close', part: 'button close', 'aria-label': labels.close ?? 'Close', click: () => close('dismissed', true) },
-    icon(CLOSE),
-  );
-  const card = el(
-    layout === 'modal' ? 'dialog' : 'div',
-    {
-      role: on.page ? 'form' : 'dialog',
-      'aria-labelledby': 'q',
-      'aria-modal': layout === 'modal' ? 'true' : null,
-      part: 'card',
-      class: `card ${layout} ${ui.position ?? ''}`,
-      lang: survey.locale,
-      dir: survey.dir ?? 'ltr',
-    },
-    ui.progress && questions.length > 1 && bar,
-    body,
-    !on.page && closer,
-  );
 
   function draw(moved: boolean): void {
     const question = questions[at]!;
@@ -124,7 +89,7 @@ export function mount(survey: Survey, on: Mount): View {
       el(
         'div',
         { class: 'question ' + question.type, part: 'question' },
-        el(on.page ? 'h1' : 'h2', { id: 'q', tabindex: -1 }, question.text),
+        el(heading, { id: 'q', tabindex: -1 }, question.text),
         shown.element,
       ),
       problem,
@@ -136,7 +101,7 @@ export function mount(survey: Survey, on: Mount): View {
         step,
       ),
     );
-    paint(step);
+    contrast(card, step);
     if (moved) focusOn();
   }
 
@@ -146,27 +111,13 @@ export function mount(survey: Survey, on: Mount): View {
     else shown.focus();
   }
 
-  /** Text on the accent is black or white, whichever is easier to read there. */
-  function paint(button: Element): void {
-    const color = getComputedStyle(button).borderTopColor;
-    const parts = (color.match(/[\d.]+/g) ?? []).map(Number);
-    const [r = 0, g = 0, b = 0] = parts.map((part) => {
-      const c = color.startsWith('rgb') ? part / 255 : part;
-      return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-    });
-    // Of `oklab` and `oklch` the first part is the cube root of the luminance, nearly.
-    const luminance = color.startsWith('ok') ? parts[0]! ** 3 : 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    card.classList.toggle('bright', luminance > 0.18);
-  }
-
   /** Keeps what is given now, and what of it is new. */
   function keep(): Answer | undefined {
     const { question_id } = questions[at]!;
     const value = shown.value();
     const told = given[question_id];
-    // What was told cannot be taken back, only said to be empty, where a type has that.
-    const empty: Record<string, Value> = { text: '', multi_choice: [] };
-    const now = value ?? (told && (empty[questions[at]!.type] ?? told.value));
+    // What was told cannot be taken back, only said to be empty.
+    const now = value ?? (told && (EMPTY[questions[at]!.type] ?? told.value));
     answers[question_id] = now;
     if (now === undefined || (told && JSON.stringify(told.value) === JSON.stringify(now))) return;
     return (given[question_id] = {
@@ -214,7 +165,7 @@ export function mount(survey: Survey, on: Mount): View {
   function thank(end: string): void {
     const ending = survey.endings?.find((e) => e.ending_id === end);
     const link = ending?.link && /^https?:/.test(ending.link) ? ending.link : null;
-    const said = el(on.page ? 'h1' : 'h2', { id: 'q', tabindex: -1, class: 'thanks' }, ending?.text ?? ui.thank_you?.text ?? 'Thank you');
+    const said = el(heading, { id: 'q', tabindex: -1, class: 'thanks' }, ending?.text ?? ui.thank_you?.text ?? 'Thank you');
     const wait = ui.thank_you?.close_after;
     const held = card.contains(root.activeElement);
     bar.remove();
@@ -235,16 +186,13 @@ export function mount(survey: Survey, on: Mount): View {
 
   /** `user`: by the close button or Escape; then it has been seen, too. */
   function close(reason: CloseReason, user?: boolean): void {
-    if (signal.aborted) return;
-    const held = root.activeElement;
-    stopped.abort();
-    watch.disconnect();
+    if (over) return;
+    over = true;
     clearTimeout(timer);
-    if (layout === 'modal') (card as HTMLDialogElement).close();
-    host.remove();
-    if (held && before?.isConnected) before.focus();
+    shell.leave();
     if (completed && reason === 'dismissed') reason = 'completed';
     if (user && !completed) see();
+    watch.disconnect();
     if (reason === 'dismissed' && displayed) on.dismissed();
     on.closed(reason);
   }
@@ -259,67 +207,15 @@ export function mount(survey: Survey, on: Mount): View {
     { threshold: [0, 0.25, 0.5, 0.75, 1] },
   );
 
-  function escape(event: KeyboardEvent): void {
-    if (event.key !== 'Escape' || event.defaultPrevented || event.isComposing || on.page) return;
-    const target = event.composedPath()[0] as HTMLElement;
-    const inside = root.contains(target);
-    // An inline survey closes only from within; what Escape means in the page's own fields is the page's.
-    if (!inside && (!over || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) || target.isContentEditable)) return;
-    event.preventDefault();
-    close('dismissed', true);
-  }
-
-  /** What is typed in here is none of the page's: its shortcuts would not know that it comes from a field. */
-  function typed(event: KeyboardEvent): void {
-    event.stopPropagation();
-    if (event.type !== 'keydown') return;
-    escape(event);
-    const { tagName } = event.composedPath()[0] as HTMLElement;
-    const sends = tagName === 'INPUT' || (tagName === 'TEXTAREA' && (event.ctrlKey || event.metaKey));
-    if (event.key !== 'Enter' || event.isComposing || !sends) return;
-    event.preventDefault();
-    body.querySelector<HTMLElement>('.next')!.click();
-  }
-
-  const scheme = matchMedia('(prefers-color-scheme: dark)');
-  const shade = () =>
-    card.classList.toggle('dark', theme.scheme === 'dark' || (theme.scheme !== 'light' && scheme.matches));
-  shade();
-  scheme.addEventListener('change', shade, { signal });
-  document.addEventListener('keydown', escape, { signal });
-  for (const name of ['keydown', 'keyup', 'keypress'] as const) host.addEventListener(name, typed);
-  root.addEventListener('focusin', ((event: FocusEvent) => {
-    const from = event.relatedTarget as HTMLElement | null;
-    if (from && !root.contains(from)) before = from;
-  }) as EventListener, { signal });
-
-  function enter(): void {
-    root.append(card);
-    host.className = layout;
-    (on.target ?? document.documentElement).append(host);
-    if (over && 'popover' in host) {
-      host.popover = 'manual';
-      host.showPopover();
-    }
-    if (layout === 'modal') {
-      before = focused() as HTMLElement;
-      (card as HTMLDialogElement).showModal();
-      card.addEventListener('cancel', (event) => {
-        event.preventDefault();
-        close('dismissed', true);
-      });
-    }
-    draw(layout === 'modal');
-  }
   try {
-    enter();
+    shell.enter();
+    draw(layout === 'modal');
   } catch (error) {
-    stopped.abort();
-    host.remove();
+    shell.leave();
     throw error;
   }
   // A popover takes no focus, so a screen reader is told of it, where it can be.
-  if (over) (host as { ariaNotify?(text: string): void }).ariaNotify?.(questions[0]!.text);
+  if (layout === 'popover') (host as { ariaNotify?(text: string): void }).ariaNotify?.(questions[0]!.text);
   watch.observe(body.firstElementChild!);
   return { host, close };
 }

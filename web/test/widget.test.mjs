@@ -361,6 +361,7 @@ test('nothing that the page or a caller does wrong is thrown', async () => {
     await askwhen.show(null, '#nowhere');
     const left = document.querySelectorAll('askwhen-survey').length;
     askwhen.queue.push(['nothing'], [], ['identify']);
+    askwhen.queue.push(null, 'trigger', 7);
     askwhen.identify('u');
     await askwhen.trigger();
     const cyclic = {};
@@ -376,6 +377,30 @@ test('nothing that the page or a caller does wrong is thrown', async () => {
   assert.equal(result.left, 0);
   assert.ok(result.errors.some((e) => /question type hologram/.test(e)));
   assert.ok(result.errors.includes('of the page'));
+  await done();
+});
+
+test('what was asked before a reset is shown to nobody', async () => {
+  server.offer('T', survey('nps'));
+  await at('/p');
+  server.fault = { kind: 'slow', ms: 400, path: '/triggers' };
+  const asked = trigger(page);
+  await until('it is asked', () => server.calls('/triggers/T').length === 1);
+  await page.evaluate(() => window.askwhen.reset());
+  assert.equal((await asked).reason, 'offered');
+  assert.equal(await dialog(page).count(), 0);
+  await done();
+});
+
+test('an init that lacks something says so on the console, and works when it is made good', async () => {
+  server.offer('T', survey('nps'));
+  await at('/bare');
+  await page.evaluate(() => window.askwhen.init({ user: 'u' }));
+  assert.match(page.errors.join(), /askwhen: init needs a key/);
+  page.errors.length = 0;
+  await page.evaluate((key) => window.askwhen.init({ key, user: 'u' }), KEY);
+  await trigger(page);
+  await dialog(page).waitFor();
   await done();
 });
 
