@@ -2,7 +2,7 @@
 import { chromium } from 'playwright-core';
 import { KEY } from './server.mjs';
 
-const LAUNCH = { executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] };
+export const LAUNCH = { executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] };
 let browser;
 
 export async function open() {

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 import { start, KEY } from './server.mjs';
-import { dialog, fresh, html, loaded, shut, survey, tab, trigger, until } from './browser.mjs';
+import { LAUNCH, dialog, fresh, html, loaded, shut, survey, tab, trigger, until } from './browser.mjs';
 
 let server;
 before(async () => {
@@ -38,7 +38,7 @@ const responses = () => [...server.offers.values()].filter((o) => o.completed);
 
 test('offline, the tab killed, the browser opened again: exactly one response', async () => {
   const profile = mkdtempSync(join(tmpdir(), 'askwhen-profile-'));
-  const launch = () => chromium.launchPersistentContext(profile, { executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] });
+  const launch = () => chromium.launchPersistentContext(profile, LAUNCH);
   server.offer('T', { ...survey('nps', 'text'), once: true });
   const first = await launch();
   let page = await tab(first);
