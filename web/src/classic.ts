@@ -16,13 +16,19 @@ if (!before?.trigger) {
   const base = src && new URL('..', src).href;
   const api = create((attempt) => import(new URL('survey.mjs' + (attempt ? '?' + attempt : ''), src).href), base);
   window.askwhen = api;
-  const { key, server, user, signature, session, debug, platform, locale, appVersion: app_version } = tag?.dataset ?? {};
+  const { key, server, user, signature, session, container, debug, platform, locale, appVersion: app_version } =
+    tag?.dataset ?? {};
   if (key) {
-    const options: Record<string, unknown> = { key, user, signature, session, debug: debug !== undefined };
+    const options: Record<string, unknown> = { key, user, signature, session, container, debug: debug !== undefined };
     const context: Record<string, string | undefined> = {};
     for (const [name, value] of Object.entries({ platform, locale, app_version })) if (value) context[name] = value;
     if (server) options.server = server;
     api.init({ ...options, context } as unknown as Options);
   }
-  if (Array.isArray(before?.queue)) api.queue.push(...before.queue);
+  const waiting = before?.queue;
+  if (Array.isArray(waiting)) {
+    api.queue.push(...waiting);
+    // The page may have kept the list itself.
+    waiting.push = api.queue.push;
+  }
 }

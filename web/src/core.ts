@@ -180,10 +180,14 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
       // What was asked for a user who has gone since is shown to nobody.
       const wanted = hook(options!.onDecision, decision!) !== false && asked === resets;
       if (options!.debug) (await renderer()).debug(decision!);
-      if (wanted) await api.show(decision!, target);
+      if (wanted) await show(decision!, target);
       return decision;
     }, Promise.resolve(null)),
-    show: safely(show, Promise.resolve(false)),
+    show: safely(async (decision, target) => {
+      if (!inPage) return false;
+      await ready;
+      return show(decision, target);
+    }, Promise.resolve(false)),
     close: safely(() => view?.close('dismissed'), undefined),
     flush: safely(async () => queue?.flush(true), Promise.resolve()),
     reset: safely(() => {

