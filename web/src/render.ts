@@ -88,7 +88,7 @@ export function mount(survey: Survey, on: Mount): View {
     body.replaceChildren(
       el(
         'div',
-        { class: 'question ' + question.type, part: 'question' },
+        { class: question.type === 'info' ? 'question info' : 'question', part: 'question' },
         el(heading, { id: 'q', tabindex: -1 }, question.text),
         shown.element,
       ),
