@@ -17,6 +17,9 @@ const TOLD_FIRST_MS = 2000;
 /** Where there is no page, as on a server that renders one, nothing is done. */
 const inPage = typeof document !== 'undefined';
 
+/** Resolves at the next event of this name. */
+const once = (target: EventTarget, name: string) =>
+  new Promise((done) => target.addEventListener(name, done, { once: true }));
 const pause = (ms: number) => new Promise<void>((done) => setTimeout(done, ms));
 
 /**
@@ -124,6 +127,8 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
 
   async function show(decision: Decision, target?: Element | string | null): Promise<boolean> {
     const survey = decision?.survey;
+    // The place for it may still be on its way.
+    if (document.readyState === 'loading') await once(document, 'DOMContentLoaded');
     if (view && !view.host.isConnected) view.close('unmounted');
     if (!survey || showing) return false;
     showing = true;
@@ -175,6 +180,8 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
     trigger: safely(async (name, properties, target) => {
       if (!inPage) return null;
       await ready;
+      // A page that is made ready in advance may never be looked at.
+      if ((document as { prerendering?: boolean }).prerendering) await once(document, 'prerenderingchange');
       const asked = resets;
       const decision = await ask(name, properties);
       // What was asked for a user who has gone since is shown to nobody.

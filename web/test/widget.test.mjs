@@ -381,6 +381,44 @@ test('nothing that the page or a caller does wrong is thrown', async () => {
   await done();
 });
 
+test('asked while the page is still being read, it waits for its place', async () => {
+  server.page('/reading', html(server.origin, { tag: 'data-user="u"', body: '<script src="/late.js"></script><div id="here"></div>' }));
+  server.offer('T', { ...survey('nps'), ui: { layout: 'inline' } });
+  page = await fresh();
+  let go;
+  const late = new Promise((done) => (go = done));
+  await page.route('**/late.js', async (route) => {
+    await late;
+    await route.fulfill({ contentType: 'text/javascript', body: '' });
+  });
+  await page.goto(server.origin + '/reading', { waitUntil: 'commit' });
+  await loaded(page);
+  const asked = page.evaluate(() => window.askwhen.trigger('T', {}, '#here'));
+  await until('it is answered', () => server.calls('/triggers/T').some((e) => e.status === 200));
+  await page.waitForTimeout(100);
+  assert.equal(await dialog(page).count(), 0);
+  go();
+  await asked;
+  assert.equal(await page.locator('#here askwhen-survey').count(), 1);
+  await done();
+});
+
+test('a page that is prepared in advance asks when it is looked at', async () => {
+  page = await fresh();
+  await page.addInitScript(() => Object.defineProperty(document, 'prerendering', { value: true, configurable: true }));
+  await page.goto(server.origin + '/p');
+  await loaded(page);
+  const asked = trigger(page);
+  await page.waitForTimeout(200);
+  assert.equal(server.calls('/triggers/T').length, 0);
+  await page.evaluate(() => {
+    Object.defineProperty(document, 'prerendering', { value: false });
+    document.dispatchEvent(new Event('prerenderingchange'));
+  });
+  assert.equal((await asked).reason, 'not_offered');
+  await done();
+});
+
 test('what was asked before a reset is shown to nobody', async () => {
   server.offer('T', survey('nps'));
   await at('/p');
