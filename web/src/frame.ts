@@ -36,14 +36,22 @@ function focused(): Element | null {
   return at;
 }
 
-/** The style sheet, with the theme as values of properties: as such, none can become a rule of its own. */
-function styled(theme: Theme): CSSStyleSheet {
-  const sheet = new CSSStyleSheet();
-  sheet.replaceSync(css + ':host{}');
-  const own = (sheet.cssRules[sheet.cssRules.length - 1] as CSSStyleRule).style;
+/** Read once for all surveys of a page. */
+let looks: CSSStyleSheet | undefined;
+
+function sheet(text: string): CSSStyleSheet {
+  const made = new CSSStyleSheet();
+  made.replaceSync(text);
+  return made;
+}
+
+/** The theme as values of properties: as such, none can become a rule of its own. */
+function themed(theme: Theme): CSSStyleSheet {
+  const made = sheet(':host{}');
+  const { style } = made.cssRules[0] as CSSStyleRule;
   for (const name of ['accent', 'background', 'text', 'radius', 'font'] as const)
-    if (theme[name]) own.setProperty('--theme-' + name, theme[name]!);
-  return sheet;
+    if (theme[name]) style.setProperty('--theme-' + name, theme[name]!);
+  return made;
 }
 
 /** Text on the accent is black or white, whichever is easier to read there; `sample` has the accent as its border. */
@@ -70,7 +78,7 @@ export function frame(survey: Survey, place: Place, closed: () => void, entered:
   const over = layout === 'popover';
   const host = document.createElement('askwhen-survey');
   const root = host.attachShadow({ mode: 'open' });
-  root.adoptedStyleSheets = [styled(theme)];
+  root.adoptedStyleSheets = [(looks ??= sheet(css)), themed(theme)];
   const left = new AbortController();
   const { signal } = left;
   let before: HTMLElement | null = null;
