@@ -1,4 +1,4 @@
-/** The script tag: takes over what the page has queued, and begins if the tag names a key. */
+/** The script tag: runs the queued calls, and calls `init` if the tag has a key. */
 import { create } from './core';
 import type { Askwhen, Options } from './types';
 
@@ -9,7 +9,7 @@ declare global {
 }
 
 const before = window.askwhen;
-// Loaded twice, it stays one.
+// A second script tag changes nothing.
 if (!before?.trigger) {
   const tag = document.currentScript as HTMLScriptElement | null;
   const src = tag?.src ?? '';
@@ -28,7 +28,7 @@ if (!before?.trigger) {
   const waiting = before?.queue;
   if (Array.isArray(waiting)) {
     api.queue.push(...waiting);
-    // The page may have kept the list itself.
+    // The page may have kept a reference to the list.
     waiting.push = api.queue.push;
   }
 }

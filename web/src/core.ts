@@ -1,21 +1,21 @@
 /**
- * The widget without its looks: who the user is, what to ask the server, what
- * to tell it. The renderer is fetched when there is something to show.
+  * The API of the widget: identity, decisions, reports to the server. It fetches
+  * the renderer when there is a survey to show.
  */
 import { outbox, type Outbox } from './outbox';
-import { person, type Person } from './person';
-import { failure, post, transient } from './send';
+import { identity, type Identity } from './identity';
+import { toError, post, isRetryable } from './send';
 import { store } from './store';
 import { uuid } from './uuid';
 import type { Mount, Renderer, View } from './render';
 import type { Askwhen, CloseReason, Decision, Options } from './types';
 
-const TRIGGER_TRIES = 4;
-/** How long a trigger waits for what was told before it. */
-const TOLD_FIRST_MS = 2000;
+const TRIGGER_ATTEMPTS = 4;
+/** A trigger waits this long for earlier entries of the queue. */
+const QUEUE_WAIT_MS = 2000;
 
-/** Where there is no page, as on a server that renders one, nothing is done. */
-const inPage = typeof document !== 'undefined';
+/** False where a server renders the page; then the widget does nothing. */
+const hasDocument = typeof document !== 'undefined';
 
 /** Resolves at the next event of this name. */
 const once = (target: EventTarget, name: string) =>
@@ -23,12 +23,12 @@ const once = (target: EventTarget, name: string) =>
 const pause = (ms: number) => new Promise<void>((done) => setTimeout(done, ms));
 
 /**
- * `load` fetches the renderer; `base` is where the script came from, if that is a server.
- * One closure, because all of it is about one page.
+  * `load` fetches the renderer. `base` is the server that the script came from, if it came from one.
+  * This is one closure because all of it is the state of one page.
  */
 export function create(load: (attempt: number) => Promise<Renderer>, base = ''): Askwhen {
   let options: Options | undefined;
-  let user: Person;
+  let user: Identity;
   let queue: Outbox;
   let view: View | undefined;
   let showing = false;
@@ -38,74 +38,74 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
   let started!: () => void;
   const ready = new Promise<void>((done) => (started = done));
 
-  /** Hooks are the page's: what they throw is told to the page's `onError`, never thrown. */
-  function hook<A extends unknown[]>(call: ((...given: A) => unknown) | undefined, ...given: A): unknown {
+  /** Calls a hook of the page. If the hook throws, `onError` gets the error. */
+  function callHook<A extends unknown[]>(call: ((...given: A) => unknown) | undefined, ...given: A): unknown {
     try {
       return call?.(...given);
     } catch (error) {
-      fail(error);
+      reportError(error);
       return;
     }
   }
-  /** What never began has nobody to tell but the console. */
-  function fail(error: unknown, to: Partial<Options> | undefined = options): void {
+  /** Before a successful `init` only the console can show the error. */
+  function reportError(error: unknown, to: Partial<Options> | undefined = options): void {
     const told = error instanceof Error ? error : new Error('askwhen: ' + error);
     if (options?.debug || !options) console.warn(told);
     try {
       to?.onError?.(told);
     } catch {}
   }
-  const safely =
+  const guarded =
     <A extends unknown[], R>(work: (...given: A) => R, otherwise: R) =>
     (...given: A): R => {
       try {
         const result = work(...given);
-        return result instanceof Promise ? (result.catch((e) => (fail(e), otherwise)) as R) : result;
+        return result instanceof Promise ? (result.catch((e) => (reportError(e), otherwise)) as R) : result;
       } catch (error) {
-        fail(error);
+        reportError(error);
         return otherwise;
       }
     };
 
   const server = () => (options?.server || base).replace(/\/$/, '');
-  const pathOf = (id: string, rest: string) => `/v1/users/${encodeURIComponent(id)}/${rest}`;
+  const userPath = (id: string, rest: string) => `/v1/users/${encodeURIComponent(id)}/${rest}`;
   const session = () => options!.session ?? user.session();
 
   function identify(id: string, signed?: string): void {
     const alias = user.identify(id, signed);
-    if (alias) queue.tell({ path: pathOf(id + '', 'aliases'), body: { alias }, signature: signed });
+    if (alias) queue.enqueue({ path: userPath(id + '', 'aliases'), body: { alias }, signature: signed });
   }
 
   function init(given: Options): void {
-    if (!inPage) return;
+    if (!hasDocument) return;
     const first = !options;
     const wrong =
       !given?.key ? 'needs a key'
       : options && given.key !== options.key ? 'was called before, with another key'
       : !(given.server || server()) ? 'needs a server'
       : '';
-    if (wrong) return fail('init ' + wrong, given);
+    if (wrong) return reportError('init ' + wrong, given);
     options = { ...options, ...given };
     if (first) {
       const names = `askwhen:${options.key}:`;
       const local = store(() => localStorage);
-      user = person(local, store(() => sessionStorage), names);
-      queue = outbox(server, options.key, local, names, fail);
+      user = identity(local, store(() => sessionStorage), names);
+      queue = outbox(server, options.key, local, names, reportError);
       addEventListener('online', () => queue.flush(true));
-      addEventListener('pagehide', () => queue.leave());
-      document.addEventListener('visibilitychange', () => document.hidden && queue.leave());
+      addEventListener('pagehide', () => queue.sendOnHide());
+      document.addEventListener('visibilitychange', () => document.hidden && queue.sendOnHide());
     }
     if (given.user) identify(given.user, given.signature);
     queue.flush();
     started();
   }
 
-  async function ask(name: string, properties: Record<string, unknown> = {}): Promise<Decision | null> {
-    // What was told before (an answer, who the user is) counts for what is asked now.
-    await Promise.race([queue.flush(), pause(TOLD_FIRST_MS)]);
+  async function requestDecision(name: string, properties: Record<string, unknown> = {}): Promise<Decision | null> {
+    // The decision depends on earlier answers and on the alias, so they are sent first.
+    await Promise.race([queue.flush(), pause(QUEUE_WAIT_MS)]);
     const id = user.id();
-    const call = {
-      path: pathOf(id, 'triggers/' + encodeURIComponent(name)),
+    const request = {
+      path: userPath(id, 'triggers/' + encodeURIComponent(name)),
       signature: user.signature(id),
       body: {
         event_id: uuid(),
@@ -114,50 +114,50 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
         occurred_at: new Date().toISOString(),
       },
     };
-    for (let tries = 1; ; tries++) {
-      const reply = await post(server(), options!.key, call);
-      if (reply.status === 200 && reply.body?.reason) return reply.body;
-      if (!transient(reply) || tries === TRIGGER_TRIES) throw failure(call.path, reply);
-      await pause(Math.min(reply.wait || 500 * 2 ** tries, 10_000));
+    for (let attempt = 1; ; attempt++) {
+      const response = await post(server(), options!.key, request);
+      if (response.status === 200 && response.body?.reason) return response.body;
+      if (!isRetryable(response) || attempt === TRIGGER_ATTEMPTS) throw toError(request.path, response);
+      await pause(Math.min(response.wait || 500 * 2 ** attempt, 10_000));
     }
   }
 
-  /** Fetched once; under another name after a failure, because browsers remember failures. */
-  const renderer = async (): Promise<Renderer> => (loaded ??= await load(loads++));
+  /** Fetches the renderer once. A retry uses another URL because browsers cache failed imports. */
+  const loadRenderer = async (): Promise<Renderer> => (loaded ??= await load(loads++));
 
   async function show(decision: Decision, target?: Element | string | null): Promise<boolean> {
     const survey = decision?.survey;
-    // The place for it may still be on its way.
+    // The container may not be parsed yet.
     if (document.readyState === 'loading') await once(document, 'DOMContentLoaded');
     if (view && !view.host.isConnected) view.close('unmounted');
     if (!survey || showing) return false;
     showing = true;
     const signature = user.signature(decision.user_id);
-    const tell = (rest: string, body: Record<string, unknown>) =>
-      queue.tell({ path: pathOf(decision.user_id, `offers/${encodeURIComponent(survey.offer_id)}/${rest}`), body, signature });
+    const enqueue = (rest: string, body: Record<string, unknown>) =>
+      queue.enqueue({ path: userPath(decision.user_id, `offers/${encodeURIComponent(survey.offer_id)}/${rest}`), body, signature });
     const now = () => ({ occurred_at: new Date().toISOString() });
     const mount: Mount = {
       theme: options!.theme,
       target: element(target ?? (survey.ui?.layout === 'inline' ? options!.container : null)),
       displayed() {
-        tell('displayed', now());
-        hook(options!.onShow, survey);
+        enqueue('displayed', now());
+        callHook(options!.onShow, survey);
       },
       answered(answers, completed) {
         session();
-        tell('answers', { answers, completed });
-        hook(options!.onAnswer, answers, completed, survey);
+        enqueue('answers', { answers, completed });
+        callHook(options!.onAnswer, answers, completed, survey);
       },
-      dismissed: () => tell('dismissed', now()),
+      dismissed: () => enqueue('dismissed', now()),
       closed(reason: CloseReason) {
         view = undefined;
         showing = false;
-        hook(options!.onClose, reason, survey);
+        callHook(options!.onClose, reason, survey);
       },
-      failed: fail,
+      failed: reportError,
     };
     try {
-      view = (await renderer()).mount(survey, mount);
+      view = (await loadRenderer()).mount(survey, mount);
     } catch (error) {
       showing = false;
       throw error;
@@ -167,43 +167,43 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
 
   function element(target: Element | string | null | undefined): Element | null {
     const found = typeof target === 'string' ? document.querySelector(target) : target;
-    if (target && !found) fail(`no element ${target} to show a survey in`);
+    if (target && !found) reportError(`no element ${target} to show a survey in`);
     return found ?? null;
   }
 
   const api: Askwhen = {
-    init: safely(init, undefined),
-    identify: safely((id, signed) => {
+    init: guarded(init, undefined),
+    identify: guarded((id, signed) => {
       if (options) identify(id, signed);
       else ready.then(() => api.identify(id, signed));
     }, undefined),
-    trigger: safely(async (name, properties, target) => {
-      if (!inPage) return null;
+    trigger: guarded(async (name, properties, target) => {
+      if (!hasDocument) return null;
       await ready;
-      // A page that is made ready in advance may never be looked at.
+      // The user may never look at a prerendered page.
       if ((document as { prerendering?: boolean }).prerendering) await once(document, 'prerenderingchange');
       const asked = resets;
-      const decision = await ask(name, properties);
-      // What was asked for a user who has gone since is shown to nobody.
-      const wanted = hook(options!.onDecision, decision!) !== false && asked === resets;
-      if (options!.debug) (await renderer()).debug(decision!);
+      const decision = await requestDecision(name, properties);
+      // After a reset the decision belongs to a user who is gone.
+      const wanted = callHook(options!.onDecision, decision!) !== false && asked === resets;
+      if (options!.debug) (await loadRenderer()).debug(decision!);
       if (wanted) await show(decision!, target);
       return decision;
     }, Promise.resolve(null)),
-    show: safely(async (decision, target) => {
-      if (!inPage) return false;
+    show: guarded(async (decision, target) => {
+      if (!hasDocument) return false;
       await ready;
       return show(decision, target);
     }, Promise.resolve(false)),
-    close: safely(() => view?.close('dismissed'), undefined),
-    flush: safely(async () => queue?.flush(true), Promise.resolve()),
-    reset: safely(() => {
+    close: guarded(() => view?.close('dismissed'), undefined),
+    flush: guarded(async () => queue?.flush(true), Promise.resolve()),
+    reset: guarded(() => {
       resets++;
       view?.close('unmounted');
-      user?.forget();
+      user?.reset();
     }, undefined),
     queue: {
-      push: safely((...calls: unknown[][]) => {
+      push: guarded((...calls: unknown[][]) => {
         for (const [name, ...given] of calls as [keyof Askwhen, ...any[]][]) (api[name] as any)?.(...given);
         return 0;
       }, 0),

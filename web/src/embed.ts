@@ -16,7 +16,7 @@ const tag = document.currentScript as HTMLScriptElement;
 const base = new URL('..', tag.src).href;
 const api = create((attempt) => import(new URL('survey.mjs' + (attempt ? '?' + attempt : ''), tag.src).href), base);
 const bridges = window as unknown as Bridges;
-/** Who frames this page; known from its first command on. Until then nothing but `ready` is said. */
+/** The origin of the parent frame, known from its first command on. Before that only `ready` is sent. */
 let origin = '*';
 
 function emit(event: string, detail: Record<string, unknown> = {}): void {
@@ -39,7 +39,7 @@ const init = (options: Options): void =>
   });
 const commands = { ...api, init };
 
-/** One command; what is none is left alone, because others post messages, too. */
+/** Runs one command; ignores other messages. */
 function run(call: unknown): void {
   if (!Array.isArray(call)) return;
   const [name, ...given] = call;

@@ -1,6 +1,6 @@
 /**
- * What a survey is shown in: its element, card, style sheet and theme, where
- * it stands, and what the keyboard does around it. Knows nothing of questions.
+  * The box around a survey: element, card, style sheet, theme, position and
+  * keyboard handling. This module knows no questions.
  */
 import { el, icon } from './dom';
 import css from './style.css';
@@ -9,10 +9,10 @@ import type { Survey, Theme } from './types';
 const CLOSE = 'M6 6l12 12M18 6L6 18';
 
 export interface Place {
-  /** Shown in here, inline; otherwise over the page. */
+  /** The survey appears inline in this element; without one it appears over the page. */
   target?: Element | null;
   theme?: Theme | undefined;
-  /** The survey page's: it cannot be closed. */
+  /** The survey page sets this: the survey cannot be closed. */
   page?: boolean;
 }
 
@@ -20,24 +20,24 @@ export interface Frame {
   host: HTMLElement;
   root: ShadowRoot;
   card: HTMLElement;
-  /** What is in the card, to be filled. */
+  /** The content of the card; the caller fills it. */
   body: HTMLElement;
   layout: 'inline' | 'modal' | 'popover';
-  /** Puts it on the page. */
-  enter(): void;
-  /** Takes it away, and gives the focus back. */
-  leave(): void;
+  /** Adds the host to the page. */
+  attach(): void;
+  /** Removes the host and restores the focus. */
+  detach(): void;
 }
 
-/** The element that has the focus, also inside open shadow roots. */
+/** Returns the focused element, also inside open shadow roots. */
 function focused(): Element | null {
   let at = document.activeElement;
   while (at?.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
   return at;
 }
 
-/** Read once for all surveys of a page. */
-let looks: CSSStyleSheet | undefined;
+/** All surveys of a page share one parsed sheet. */
+let baseSheet: CSSStyleSheet | undefined;
 
 function sheet(text: string): CSSStyleSheet {
   const made = new CSSStyleSheet();
@@ -45,8 +45,8 @@ function sheet(text: string): CSSStyleSheet {
   return made;
 }
 
-/** The theme as values of properties: as such, none can become a rule of its own. */
-function themed(theme: Theme): CSSStyleSheet {
+/** Sets the theme as property values, because a value cannot become a rule of its own. */
+function themeSheet(theme: Theme): CSSStyleSheet {
   const made = sheet(':host{}');
   const { style } = made.cssRules[0] as CSSStyleRule;
   for (const name of ['accent', 'background', 'text', 'radius', 'font'] as const)
@@ -54,39 +54,42 @@ function themed(theme: Theme): CSSStyleSheet {
   return made;
 }
 
-/** Text on the accent is black or white, whichever is easier to read there; `sample` has the accent as its border. */
-export function contrast(card: Element, sample: Element): void {
+/**
+ * Chooses black or white text on the accent, by contrast. The border of `sample`
+ * has the accent colour.
+ */
+export function setAccentText(card: Element, sample: Element): void {
   const color = getComputedStyle(sample).borderTopColor;
   const parts = (color.match(/[\d.]+/g) ?? []).map(Number);
   const [r = 0, g = 0, b = 0] = parts.map((part) => {
     const c = color.startsWith('rgb') ? part / 255 : part;
     return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
   });
-  // Of `oklab` and `oklch` the first part is the cube root of the luminance, nearly.
+  // The first part of `oklab` and `oklch` is about the cube root of the luminance.
   const luminance = color.startsWith('ok') ? parts[0]! ** 3 : 0.2126 * r + 0.7152 * g + 0.0722 * b;
   card.classList.toggle('bright', luminance > 0.18);
 }
 
 /**
- * `closed`: the user wants it closed. `entered`: Enter in a field.
- * Longer than most functions, because its parts share one card and its listeners.
+  * `onClose` runs when the user closes the survey, `onEnter` when the user presses Enter in a field.
+  * This function is long because its parts share one card and its listeners.
  */
-export function frame(survey: Survey, place: Place, closed: () => void, entered: () => void): Frame {
+export function frame(survey: Survey, place: Place, onClose: () => void, onEnter: () => void): Frame {
   const ui = survey.ui ?? {};
   const theme = { ...ui.theme, ...place.theme };
   const layout = place.target ? 'inline' : ui.layout === 'modal' ? 'modal' : 'popover';
-  const over = layout === 'popover';
+  const isPopover = layout === 'popover';
   const host = document.createElement('askwhen-survey');
   const root = host.attachShadow({ mode: 'open' });
-  root.adoptedStyleSheets = [(looks ??= sheet(css)), themed(theme)];
-  const left = new AbortController();
-  const { signal } = left;
+  root.adoptedStyleSheets = [(baseSheet ??= sheet(css)), themeSheet(theme)];
+  const detached = new AbortController();
+  const { signal } = detached;
   let before: HTMLElement | null = null;
 
   const body = el('div', { class: 'body' });
   const closer = el(
     'button',
-    { type: 'button', class: 'close', part: 'button close', 'aria-label': ui.labels?.close ?? 'Close', click: closed },
+    { type: 'button', class: 'close', part: 'button close', 'aria-label': ui.labels?.close ?? 'Close', click: onClose },
     icon(CLOSE),
   );
   const card = el(
@@ -108,13 +111,13 @@ export function frame(survey: Survey, place: Place, closed: () => void, entered:
     if (event.key !== 'Escape' || event.defaultPrevented || event.isComposing || place.page) return;
     const target = event.composedPath()[0] as HTMLElement;
     const inside = root.contains(target);
-    // An inline survey closes only from within; what Escape means in the page's own fields is the page's.
-    if (!inside && (!over || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) || target.isContentEditable)) return;
+    // Escape outside of an inline survey, or in a field of the page, belongs to the page.
+    if (!inside && (!isPopover || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) || target.isContentEditable)) return;
     event.preventDefault();
-    closed();
+    onClose();
   }
 
-  /** What is typed in here is none of the page's: its shortcuts would not know that it comes from a field. */
+  /** Keeps key events away from the page, whose shortcuts cannot see that they come from a field. */
   function typed(event: KeyboardEvent): void {
     event.stopPropagation();
     if (event.type !== 'keydown') return;
@@ -123,10 +126,10 @@ export function frame(survey: Survey, place: Place, closed: () => void, entered:
     const sends = tagName === 'INPUT' || (tagName === 'TEXTAREA' && (event.ctrlKey || event.metaKey));
     if (event.key !== 'Enter' || event.isComposing || !sends) return;
     event.preventDefault();
-    entered();
+    onEnter();
   }
 
-  function enter(): void {
+  function attach(): void {
     const scheme = matchMedia('(prefers-color-scheme: dark)');
     const shade = () =>
       card.classList.toggle('dark', theme.scheme === 'dark' || (theme.scheme !== 'light' && scheme.matches));
@@ -141,8 +144,8 @@ export function frame(survey: Survey, place: Place, closed: () => void, entered:
     root.append(card);
     host.className = layout;
     (place.target ?? document.documentElement).append(host);
-    if (over && 'popover' in host) {
-      // The top layer: above all, whatever the page does with transforms, clips and z-indices.
+    if (isPopover && 'popover' in host) {
+      // The top layer is above transforms, clips and z-indices of the page.
       host.popover = 'manual';
       host.showPopover();
     }
@@ -151,18 +154,18 @@ export function frame(survey: Survey, place: Place, closed: () => void, entered:
       (card as HTMLDialogElement).showModal();
       card.addEventListener('cancel', (event) => {
         event.preventDefault();
-        closed();
+        onClose();
       });
     }
   }
 
-  function leave(): void {
+  function detach(): void {
     const held = root.activeElement;
-    left.abort();
+    detached.abort();
     if (layout === 'modal') (card as HTMLDialogElement).close();
     host.remove();
     if (held && before?.isConnected) before.focus();
   }
 
-  return { host, root, card, body, layout, enter, leave };
+  return { host, root, card, body, layout, attach, detach };
 }

@@ -1,4 +1,4 @@
-/** The ES module that a server hands out: it asks the server that it came from. */
+/** The ES module that a server serves; it uses the server that it came from. */
 import { create } from './core';
 
 const here = import.meta.url;

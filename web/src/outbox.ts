@@ -1,9 +1,9 @@
 /**
- * What the user did, until the server has it: in order, in `localStorage`, sent
- * again under the same ids. Each entry is a key of its own, so that tabs never
- * overwrite each other's; one tab sends at a time.
+  * Keeps what the user did until the server confirms it. Entries are sent in
+  * order and retried under the same ids. Each entry has its own key in
+  * `localStorage`, so tabs cannot overwrite each other, and one tab sends at a time.
  */
-import { failure, form, post, transient, type Call } from './send';
+import { toError, encode, post, isRetryable, type ApiRequest } from './send';
 import type { Store } from './store';
 
 const MAX_ENTRIES = 100;
@@ -13,11 +13,11 @@ const MAX_DELAY_MS = 300_000;
 const LEASE_MS = 15_000;
 
 export interface Outbox {
-  tell(call: Call): void;
-  /** Sends what waits, unless it is too early for another try; `force`: also then. */
+  enqueue(request: ApiRequest): void;
+  /** Sends all entries, unless a backoff is running; `force` ignores the backoff. */
   flush(force?: boolean): Promise<void>;
-  /** Hands what waits to the browser, which sends it after the page is gone. */
-  leave(): void;
+  /** Hands the unsent entries to the browser, which sends them after the page is gone. */
+  sendOnHide(): void;
 }
 
 const pause = (ms: number) => new Promise((done) => setTimeout(done, ms));
@@ -27,24 +27,24 @@ export function outbox(
   key: string | undefined,
   local: Store,
   name: string,
-  fail: (error: Error) => void,
+  onError: (error: Error) => void,
 ): Outbox {
   const prefix = name + 'q:';
   const own = new Set<string>();
-  let flying = '';
-  let running: Promise<void> | undefined;
+  let inFlight = '';
+  let draining: Promise<void> | undefined;
   let timer: ReturnType<typeof setTimeout>;
   let delay = 0;
   let notBefore = 0;
 
-  const waiting = () => local.keys(prefix);
+  const entries = () => local.keys(prefix);
   const drop = (id: string) => {
     own.delete(id);
     local.delete(id);
   };
 
-  /** The entry, if it is one and not too old. */
-  const read = (id: string): (Call & { at: number }) | undefined => {
+  /** Returns the entry if it is valid and young enough; drops it otherwise. */
+  const read = (id: string): (ApiRequest & { at: number }) | undefined => {
     try {
       const entry = JSON.parse(local.get(id)!);
       if (Date.now() - entry.at < MAX_AGE_MS) return entry;
@@ -53,39 +53,39 @@ export function outbox(
     return;
   };
 
-  /** Sends in order. What is refused for good is dropped; what this key or signature may not send yet is left. */
-  async function pass(): Promise<void> {
+  /** Sends in order. Drops entries that the server refuses for good; keeps entries that lack permission. */
+  async function drain(): Promise<void> {
     let failed = false;
-    for (const id of waiting()) {
-      const call = read(id);
-      if (!call) continue;
-      flying = id;
-      const reply = await post(server(), key, call);
-      flying = '';
-      const barred = reply.status === 401 || reply.status === 403;
-      if (!barred && !transient(reply)) {
+    for (const id of entries()) {
+      const request = read(id);
+      if (!request) continue;
+      inFlight = id;
+      const response = await post(server(), key, request);
+      inFlight = '';
+      const unauthorized = response.status === 401 || response.status === 403;
+      if (!unauthorized && !isRetryable(response)) {
         drop(id);
         delay = 0;
-        if (reply.status > 299) fail(failure(call.path, reply));
+        if (response.status > 299) onError(toError(request.path, response));
         continue;
       }
       if (!failed) {
         failed = true;
-        fail(failure(call.path, reply));
+        onError(toError(request.path, response));
         delay = Math.min(delay * 2 || FIRST_DELAY_MS, MAX_DELAY_MS);
-        const wait = Math.min(Math.max(reply.wait || 0, delay * (0.8 + Math.random() * 0.4)), MAX_DELAY_MS);
+        const wait = Math.min(Math.max(response.wait || 0, delay * (0.8 + Math.random() * 0.4)), MAX_DELAY_MS);
         notBefore = performance.now() + wait;
         clearTimeout(timer);
         timer = setTimeout(() => flush(true), wait);
       }
-      if (!barred) return;
+      if (!unauthorized) return;
     }
   }
 
-  /** One tab at a time: by a lock, or by a lease where there are no locks (pages without TLS). */
-  async function alone(work: () => Promise<void>): Promise<void> {
-    // Where storage is shut, locks are too, and there is nothing to share.
-    if (navigator.locks) return navigator.locks.request(prefix, work).catch(work);
+  /** Lets one tab send at a time: by a Web Lock, or by a lease on pages without TLS, which have no locks. */
+  async function exclusively(send: () => Promise<void>): Promise<void> {
+    // Without storage the browser refuses locks too; then there is nothing to share.
+    if (navigator.locks) return navigator.locks.request(prefix, send).catch(send);
     const lease = name + 'lease';
     const token = Math.random() + '';
     const holder = () => local.get(lease)?.split(' ') ?? [];
@@ -95,7 +95,7 @@ export function outbox(
         local.set(lease, `${token} ${Date.now() + LEASE_MS}`);
         await pause(30);
         if (holder()[0] === token) {
-          await work();
+          await send();
           return local.delete(lease);
         }
       }
@@ -104,39 +104,39 @@ export function outbox(
   }
 
   function flush(force?: boolean): Promise<void> {
-    if (running) return running;
-    if (!waiting()[0] || (!force && performance.now() < notBefore)) return Promise.resolve();
-    return (running = alone(pass)
-      .catch(fail)
+    if (draining) return draining;
+    if (!entries()[0] || (!force && performance.now() < notBefore)) return Promise.resolve();
+    return (draining = exclusively(drain)
+      .catch(onError)
       .then(() => {
-        running = undefined;
-        // What was told while the last request was under way.
+        draining = undefined;
+        // More entries may have arrived during the last request.
         return flush();
       }));
   }
 
   return {
-    tell(call) {
-      const ids = waiting();
-      // Later than all that waits, whatever the clock does.
+    enqueue(request) {
+      const ids = entries();
+      // The id sorts after all other entries, even if the clock was set back.
       const last = parseInt(ids.at(-1)?.slice(prefix.length).split('.')[0] ?? '0', 36);
       const id = `${prefix}${Math.max(Date.now(), last + 1).toString(36)}.${Math.random().toString(36).slice(2, 6)}`;
       own.add(id);
-      local.set(id, JSON.stringify({ ...call, at: Date.now() }));
+      local.set(id, JSON.stringify({ ...request, at: Date.now() }));
       while (ids.length >= MAX_ENTRIES) {
         drop(ids.shift()!);
-        fail(new Error('askwhen: the queue is full; its oldest entry is dropped'));
+        onError(new Error('askwhen: the queue is full; its oldest entry is dropped'));
       }
       flush();
     },
     flush,
-    leave() {
-      for (const id of waiting()) {
-        const call = id !== flying && own.has(id) && read(id);
-        if (!call) continue;
-        const { text, headers } = form(key, call);
-        if (call.signature) fetch(server() + call.path, { method: 'POST', body: text, headers, keepalive: true }).catch(() => {});
-        else navigator.sendBeacon(server() + call.path, text);
+    sendOnHide() {
+      for (const id of entries()) {
+        const request = id !== inFlight && own.has(id) && read(id);
+        if (!request) continue;
+        const { text, headers } = encode(key, request);
+        if (request.signature) fetch(server() + request.path, { method: 'POST', body: text, headers, keepalive: true }).catch(() => {});
+        else navigator.sendBeacon(server() + request.path, text);
       }
     },
   };

@@ -1,4 +1,4 @@
-/** The npm package: `init` names the server; the renderer is a chunk that the bundler splits off. */
+/** The npm package: `init` needs a server; bundlers split off the renderer. */
 import { create } from './core';
 
 const askwhen = create(() => import('./render'));

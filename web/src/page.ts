@@ -1,9 +1,9 @@
 /**
- * The survey page behind a link. What the server knows is in the page's data
- * block; loading records nothing, only the user's own answers do.
+  * The survey page behind a link. The server puts its data into the page's data
+  * block. Loading the page records nothing; only the user's answers do.
  */
 import { outbox } from './outbox';
-import { fits, type Answers } from './path';
+import { isValidValue, type Answers } from './path';
 import { mount } from './render';
 import { store } from './store';
 import { uuid } from './uuid';
@@ -12,17 +12,17 @@ import type { Question, Survey, Value } from './types';
 /** The JSON of `<script type="application/json" id="askwhen">`. */
 interface PageData {
   survey: Survey;
-  /** Where answers are posted; `{user}` stands for the user's id, percent-encoded. */
+  /** The URL for answers; `{user}` stands for the percent-encoded user id. */
   submit: string;
-  /** The user that the link is for; null: the page makes an `anon-` user and keeps it. */
+  /** The user of the link. With null the page makes an `anon-` id and keeps it. */
   user_id: string | null;
-  /** Members that go along with each post, such as the link's token. */
+  /** Members of every request body, such as the token of the link. */
   body?: Record<string, unknown>;
-  /** What is said when the server refuses the answers for good. */
+  /** The text to show when the server refuses the answers for good. */
   refused?: string;
 }
 
-/** What `?q1=8` means for a question; unfit values are as if they were not there. */
+/** Parses `?q1=8` for a question; returns undefined if the value does not fit. */
 function prefilled(question: Question, texts: string[]): Value | undefined {
   const [text] = texts;
   const value =
@@ -31,7 +31,7 @@ function prefilled(question: Question, texts: string[]): Value | undefined {
       : /^(nps|rating)/.test(question.type)
         ? text?.trim() && Number(text)
         : text;
-  return texts.length && fits(question, value) ? (value as Value) : undefined;
+  return texts.length && isValidValue(question, value) ? (value as Value) : undefined;
 }
 
 const data: PageData = JSON.parse(document.getElementById('askwhen')!.textContent!);
@@ -48,10 +48,10 @@ const id = (name: string, made: () => string): string => {
 const main = document.querySelector('main')!;
 const user = data.user_id ?? id('askwhen:page:anon', () => 'anon-' + uuid());
 const names = `askwhen:page:${survey.survey_id}:${user}:`;
-// One response for each user and browser, however often the page is loaded.
+// A browser has one response per user, even if the page is loaded again.
 const response = () => id(names + 'response', uuid);
 
-function say(text: string): void {
+function showNotice(text: string): void {
   const note = document.createElement('p');
   note.className = 'note';
   note.setAttribute('role', 'status');
@@ -65,20 +65,20 @@ const queue = outbox(
   local,
   names,
   (error) => {
-    // No answer, or a server in trouble: it is sent again. Anything else is final.
+    // The queue retries network and server errors; any other error is final.
     if (/: 4(?!08|25|29)\d\d /.test(error.message)) {
       local.delete(names + 'response');
-      say(data.refused ?? 'This survey is closed.');
+      showNotice(data.refused ?? 'This survey is closed.');
     }
   },
 );
 addEventListener('online', () => queue.flush(true));
-addEventListener('pagehide', () => queue.leave());
+addEventListener('pagehide', () => queue.sendOnHide());
 const sent = queue.flush(true);
 
-if (local.get(names + 'done') && data.user_id === null) say(survey.ui?.thank_you?.text ?? 'Thank you');
+if (local.get(names + 'done') && data.user_id === null) showNotice(survey.ui?.thank_you?.text ?? 'Thank you');
 else {
-  // The server lets this user answer once more: that is another response, when the last one is through.
+  // The server lets this user respond again, so the next response gets a new id.
   if (local.get(names + 'done'))
     sent.then(() => {
       local.delete(names + 'done');
@@ -96,7 +96,7 @@ else {
     answers,
     displayed() {},
     answered(given, completed) {
-      queue.tell({
+      queue.enqueue({
         path: data.submit.replace('{user}', encodeURIComponent(user)),
         body: { ...data.body, response_id: response(), answers: given, completed },
       });

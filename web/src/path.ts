@@ -1,7 +1,7 @@
 /**
- * The path through a survey, as the server follows it: which question comes
- * next, which answers fit, what is still missing. Pure; the same vectors
- * (web/vectors) are run here and on the server.
+  * The path through a survey, by the same rules as on the server: the next
+  * question, valid values, missing answers. This module is pure; web/vectors
+  * tests it here and on the server.
  */
 import type { Question, Value } from './types';
 
@@ -11,9 +11,9 @@ export const MAX_TEXT_BYTES = 16384;
 export type Answers = Record<string, Value | undefined>;
 
 export interface Walk {
-  /** Indices of the questions that the answers lead through, in order. */
+  /** Indices of the questions on the path, in order. */
   path: number[];
-  /** Indices of required questions on the path without an answer. */
+  /** Indices of required questions on the path that lack an answer. */
   missing: number[];
   /** `end`, or the id of an ending. */
   end: string;
@@ -21,7 +21,7 @@ export interface Walk {
 
 const bytes = (text: string): number => new TextEncoder().encode(text).length;
 
-/** Strings are ordered as their UTF-8 bytes are, which is by code point. */
+/** Compares numbers, or strings by code point, as UTF-8 bytes compare. NaN for anything else. */
 function compare(a: unknown, b: unknown): number {
   if (typeof a === 'number' && typeof b === 'number') return a - b;
   if (typeof a !== 'string' || typeof b !== 'string') return NaN;
@@ -33,7 +33,7 @@ function compare(a: unknown, b: unknown): number {
   return x.length - y.length;
 }
 
-/** Whether a condition holds for an answer: no coercion, and nothing but `not_exists` holds without one. */
+/** Whether a condition holds. There is no coercion; without an answer only `not_exists` holds. */
 export function holds(op: string, wanted: any, actual: any): boolean {
   if (actual == null) return op === 'not_exists';
   const among = () => Array.isArray(wanted) && wanted.includes(actual);
@@ -77,7 +77,7 @@ export function holds(op: string, wanted: any, actual: any): boolean {
   return false;
 }
 
-/** Where the answer to a question leads: an index, or the end's name. */
+/** Returns the index of the next question, or the name of the end. */
 export function next(questions: Question[], index: number, value: Value | undefined): number | string {
   for (const { when, goto } of questions[index]!.next ?? []) {
     if (when && !holds(when.op, when.value, value)) continue;
@@ -87,12 +87,12 @@ export function next(questions: Question[], index: number, value: Value | undefi
   return index + 1 < questions.length ? index + 1 : 'end';
 }
 
-/** Whether there is an answer: an empty text or list is none. */
-export const given = (value: Value | undefined): boolean => value != null && (value as { length?: number }).length !== 0;
+/** Whether there is an answer; an empty text or list is none. */
+export const isAnswered = (value: Value | undefined): boolean => value != null && (value as { length?: number }).length !== 0;
 
-/** Whether a required question is without its answer. */
-export const lacks = (question: Question, value: Value | undefined): boolean =>
-  question.type !== 'info' && question.required !== false && !given(value);
+/** Whether a required question lacks its answer. */
+export const isMissing = (question: Question, value: Value | undefined): boolean =>
+  question.type !== 'info' && question.required !== false && !isAnswered(value);
 
 /** Follows the answers from the first question. */
 export function walk(questions: Question[], answers: Answers): Walk {
@@ -103,14 +103,14 @@ export function walk(questions: Question[], answers: Answers): Walk {
     const question: Question = questions[at]!;
     const value = answers[question.question_id];
     path.push(at);
-    if (lacks(question, value)) missing.push(at);
+    if (isMissing(question, value)) missing.push(at);
     at = next(questions, at, value);
   }
   return { path, missing, end: at };
 }
 
-/** Whether a value fits its question: what the server takes, and not one more. */
-export function fits(question: Question, value: unknown): boolean {
+/** Whether the server accepts the value for the question. */
+export function isValidValue(question: Question, value: unknown): boolean {
   const whole = (low: number, high: number) =>
     Number.isInteger(value) && (value as number) >= low && (value as number) <= high;
   const text = (v: unknown) => typeof v === 'string' && bytes(v) <= MAX_TEXT_BYTES;

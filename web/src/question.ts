@@ -4,9 +4,9 @@ import type { Option, Question, Value } from './types';
 
 export interface Control {
   element: HTMLElement;
-  /** The group or text field: what an error is about. */
+  /** The group or text field that an error describes. */
   field: HTMLElement;
-  /** What takes the focus when the question comes up; none for `info`. */
+  /** Focuses the control; does nothing for `info`. */
   focus(): void;
   value(): Value | undefined;
 }
@@ -15,7 +15,7 @@ const STAR = 'M12 2.6l2.9 5.9 6.5.9-4.7 4.6 1.1 6.5-5.8-3.1-5.8 3.1 1.1-6.5L2.6 
 const face = (mouth: number) =>
   `M12 2.5a9.5 9.5 0 1 1 0 19a9.5 9.5 0 1 1 0-19M8.6 8.7v1.6M15.4 8.7v1.6M7.6 ${15.4 - mouth / 3}q4.4 ${mouth} 8.8 0`;
 
-/** A stable order for each offer and question: the options are dealt by a generator that both seed. */
+/** Returns the options in random order; the order is stable for a seed. */
 export function shuffled<T>(list: T[], seed: string): T[] {
   let state = 2166136261;
   for (const character of seed) state = Math.imul(state ^ character.codePointAt(0)!, 16777619);
@@ -30,7 +30,7 @@ export function shuffled<T>(list: T[], seed: string): T[] {
   return order;
 }
 
-/** `changed` is called whenever the value may be another. */
+/** Builds the control of a question. `changed` runs whenever the value may have changed. */
 export function control(question: Question, before: Value | undefined, seed: string, changed: () => void): Control {
   const { type } = question;
   const required = question.required !== false;
@@ -47,9 +47,9 @@ export function control(question: Question, before: Value | undefined, seed: str
       input: changed,
     });
     area.value = typeof before === 'string' ? before : '';
-    return { element: area, field: area, focus: () => area.focus(), value: () => clean(area) };
+    return { element: area, field: area, focus: () => area.focus(), value: () => textOf(area) };
   }
-  if (type === 'single_choice' || type === 'multi_choice') return choice(question, before, seed, changed);
+  if (type === 'single_choice' || type === 'multi_choice') return choiceControl(question, before, seed, changed);
   const [low, high] = type === 'nps' ? [0, 10] : [1, type === 'rating_number' ? (question.scale ?? 5) : 5];
   const values = Array.from({ length: high - low + 1 }, (_, i) => low + i);
   const buttons = values.map((value) => {
@@ -57,7 +57,7 @@ export function control(question: Question, before: Value | undefined, seed: str
       type === 'rating_star' ? icon(STAR) : type === 'rating_emoji' ? icon(face((value - 3) * 3)) : value + '';
     return el('button', { type: 'button', role: 'radio', part: 'option', 'aria-label': value }, drawn);
   });
-  const group = choices(buttons, question, [values.indexOf(before as number)], changed);
+  const group = rovingGroup(buttons, question, [values.indexOf(before as number)], changed);
   set(group.element, { class: `scale ${type} n${values.length}` });
   const { low: least, high: most } = question.labels ?? {};
   const ends = (least || most) && el('div', { class: 'ends' }, el('span', { id: 'low' }, least), el('span', { id: 'high' }, most));
@@ -71,13 +71,13 @@ export function control(question: Question, before: Value | undefined, seed: str
   };
 }
 
-/** Blank text is no answer; half a surrogate pair would be no JSON. */
-function clean(field: HTMLTextAreaElement | HTMLInputElement): string | undefined {
+/** Returns the trimmed text, or undefined if it is blank. Lone surrogates are replaced, because JSON forbids them. */
+function textOf(field: HTMLTextAreaElement | HTMLInputElement): string | undefined {
   const text = field.value.trim();
   return ((text as any).toWellFormed?.() ?? text) || undefined;
 }
 
-function choice(question: Question, before: Value | undefined, seed: string, changed: () => void): Control {
+function choiceControl(question: Question, before: Value | undefined, seed: string, changed: () => void): Control {
   const several = question.type === 'multi_choice';
   const options = (question.options ?? []).map((o): Option => (typeof o === 'string' ? { value: o } : o));
   const order = question.shuffle ? shuffled(options, seed) : options;
@@ -90,16 +90,16 @@ function choice(question: Question, before: Value | undefined, seed: string, cha
   const free = chosen.find((v) => typeof v === 'object');
   const field = el('input', { autocomplete: 'off', 'aria-label': other?.text, part: 'option', input: changed });
   field.value = free?.other ?? '';
-  const picked = chosen.map((v) => (typeof v === 'object' ? order.length : order.findIndex((o) => o.value === v)));
+  const initial = chosen.map((v) => (typeof v === 'object' ? order.length : order.findIndex((o) => o.value === v)));
   const toggled = () => {
     field.hidden = !group.chosen().includes(order.length);
     changed();
   };
-  const group = choices(buttons, question, picked, toggled, (index) => index === order.length && field.focus());
-  field.hidden = !picked.includes(order.length);
+  const group = rovingGroup(buttons, question, initial, toggled, (index) => index === order.length && field.focus());
+  field.hidden = !initial.includes(order.length);
   const given = (index: number) => {
     if (index < order.length) return order[index]!.value;
-    const text = clean(field);
+    const text = textOf(field);
     return text && { other: text };
   };
   return {
@@ -107,7 +107,7 @@ function choice(question: Question, before: Value | undefined, seed: string, cha
     field: group.element,
     focus: group.focus,
     value() {
-      // `other` without its text is not chosen yet.
+      // `other` counts only with its text.
       const values = group.chosen().map(given).filter((v) => v !== undefined && v !== '');
       return several && values.length ? (values as Value) : (values[0] as Value | undefined);
     },
@@ -115,25 +115,25 @@ function choice(question: Question, before: Value | undefined, seed: string, cha
 }
 
 /**
- * A group with one tab stop: arrows move, Space (or a click) chooses. Moving
- * chooses nothing, so that nobody answers on the way.
+  * A group with one tab stop: arrows move the focus, Space or a click selects.
+  * Moving never selects, so nobody answers by accident.
  */
-function choices(
+function rovingGroup(
   buttons: HTMLButtonElement[],
   question: Question,
-  picked: number[],
+  initial: number[],
   changed: () => void,
   after: (index: number) => unknown = () => 0,
 ) {
   const several = question.type === 'multi_choice';
-  const chosen = new Set(picked.filter((index) => index >= 0));
-  let stop = Math.max(0, picked[0] ?? 0);
-  const draw = () =>
+  const chosen = new Set(initial.filter((index) => index >= 0));
+  let tabStop = Math.max(0, initial[0] ?? 0);
+  const update = () =>
     buttons.forEach((button, i) =>
       set(button, {
         'aria-checked': chosen.has(i) + '',
-        tabindex: i === stop ? 0 : -1,
-        // Stars are filled up to the chosen one.
+        tabindex: i === tabStop ? 0 : -1,
+        // CSS fills the stars up to the selected one.
         class: !several && chosen.size && i <= Math.max(...chosen) ? 'upto' : null,
       }),
     );
@@ -141,8 +141,8 @@ function choices(
     button.addEventListener('click', () => {
       if (!several) chosen.clear();
       if (!chosen.delete(i)) chosen.add(i);
-      stop = i;
-      draw();
+      tabStop = i;
+      update();
       changed();
       if (chosen.has(i)) after(i);
     }),
@@ -159,20 +159,20 @@ function choices(
         const { key } = event;
         const last = buttons.length - 1;
         const at =
-          key === ahead || key === 'ArrowDown' ? (stop === last ? 0 : stop + 1)
-          : key === back || key === 'ArrowUp' ? (stop || last + 1) - 1
+          key === ahead || key === 'ArrowDown' ? (tabStop === last ? 0 : tabStop + 1)
+          : key === back || key === 'ArrowUp' ? (tabStop || last + 1) - 1
           : key === 'Home' ? 0
           : key === 'End' ? last
           : -1;
         if (at < 0) return;
         event.preventDefault();
-        stop = at;
-        draw();
-        buttons[stop]!.focus();
+        tabStop = at;
+        update();
+        buttons[tabStop]!.focus();
       },
     },
     ...buttons,
   );
-  draw();
-  return { element, focus: () => buttons[stop]!.focus(), chosen: () => [...chosen].sort((a, b) => a - b) };
+  update();
+  return { element, focus: () => buttons[tabStop]!.focus(), chosen: () => [...chosen].sort((a, b) => a - b) };
 }

@@ -1,22 +1,22 @@
 /**
- * Walks a user through a survey. Knows nothing of servers: what happens is told
- * to whoever mounts it (the widget, the survey page, a preview).
+  * Walks a user through a survey. This module knows no server: it reports every
+  * step to its caller (the widget, the survey page, a preview).
  */
 import { el } from './dom';
-import { contrast, frame, type Place } from './frame';
-import { fits, lacks, next, walk, type Answers } from './path';
+import { setAccentText, frame, type Place } from './frame';
+import { isValidValue, isMissing, next, walk, type Answers } from './path';
 import { control, type Control } from './question';
 import type { Answer, CloseReason, Survey, Value } from './types';
 
 export { debug } from './debug';
 
-/** The survey page's questions are the page's headings; see `Place`. */
+/** On the survey page the questions are headings of the page; see `Place.page`. */
 export interface Mount extends Place {
-  /** Answers to begin with; they are told only when their question is left. */
+  /** Answers to start with. Each is reported only when the user leaves its question. */
   answers?: Answers;
   /** The first question is at least half visible. */
   displayed(): void;
-  /** Answers that are new or changed; with `completed`, all that the path leads through. */
+  /** New or changed answers. With `completed`, all answers on the path. */
   answered(answers: Answer[], completed: boolean): void;
   dismissed(): void;
   closed(reason: CloseReason): void;
@@ -34,15 +34,15 @@ export interface Renderer {
 }
 
 const KNOWN = /^(text|nps|info|(single|multi)_choice|rating_(number|star|emoji))$/;
-/** What stands for no answer, where a type has that. */
+/** The value that stands for "no answer", for types that have one. */
 const EMPTY: Record<string, Value> = { text: '', multi_choice: [] };
 const UNITS: Record<string, number> = { ms: 1, s: 1e3, m: 6e4, h: 36e5 };
 
-/** `3s`, `1m30s`; 0 for what is no duration. */
+/** Milliseconds of `3s` or `1m30s`; 0 if the text is no duration. */
 const duration = (text: string): number =>
   [...text.matchAll(/(\d+)(ms|[smh])/g)].reduce((sum, [, n, unit]) => sum + +n! * UNITS[unit!]!, 0);
 
-/** One closure, because the small functions in it share the state of one survey. */
+/** This is one closure because its small functions share the state of one survey. */
 export function mount(survey: Survey, on: Mount): View {
   const ui = survey.ui ?? {};
   const labels = ui.labels ?? {};
@@ -51,33 +51,33 @@ export function mount(survey: Survey, on: Mount): View {
   if (ui.layout === 'inline' && !on.target)
     on.failed('a survey with layout inline needs a container; it is shown as a popover');
   const heading = on.page ? 'h1' : 'h2';
-  const shell = frame(
+  const box = frame(
     survey,
     on,
     () => close('dismissed', true),
     () => body.querySelector<HTMLElement>('.next')?.click(),
   );
-  const { host, root, card, body, layout } = shell;
+  const { host, root, card, body, layout } = box;
   const bar = el('progress', { max: questions.length, 'aria-label': labels.progress ?? 'Progress' });
   if (ui.progress && questions.length > 1) card.prepend(bar);
 
   const answers: Answers = { ...on.answers };
-  const given: Record<string, Answer> = {};
-  const steps: number[] = [];
+  const sent: Record<string, Answer> = {};
+  const history: number[] = [];
   let at = 0;
   let shown: Control;
   let since = 0;
   let displayed = false;
   let completed = false;
-  let over = false;
+  let closed = false;
   let timer: ReturnType<typeof setTimeout>;
 
-  function draw(moved: boolean): void {
+  function renderQuestion(moved: boolean): void {
     const question = questions[at]!;
     since = performance.now();
     bar.value = at + 1;
     const problem = el('p', { class: 'problem', role: 'alert', id: 'problem' });
-    const step = el('button', { type: 'button', class: 'next', part: 'button', click: () => advance(problem) });
+    const step = el('button', { type: 'button', class: 'next', part: 'button', click: () => goForward(problem) });
     const settle = () => {
       problem.textContent = '';
       shown.field.removeAttribute('aria-describedby');
@@ -96,31 +96,31 @@ export function mount(survey: Survey, on: Mount): View {
       el(
         'div',
         { class: 'steps' },
-        steps.length > 0 &&
-          el('button', { type: 'button', class: 'back', part: 'button', click: back }, labels.back ?? 'Back'),
+        history.length > 0 &&
+          el('button', { type: 'button', class: 'back', part: 'button', click: goBack }, labels.back ?? 'Back'),
         step,
       ),
     );
-    contrast(card, step);
-    if (moved) focusOn();
+    setAccentText(card, step);
+    if (moved) focusQuestion();
   }
 
-  function focusOn(): void {
+  function focusQuestion(): void {
     body.querySelector('h1,h2')!.scrollIntoView?.({ block: 'nearest' });
     if (questions[at]!.type === 'info') root.getElementById('q')!.focus();
     else shown.focus();
   }
 
-  /** Keeps what is given now, and what of it is new. */
-  function keep(): Answer | undefined {
+  /** Records the current answer; returns it if it is new or changed. */
+  function recordAnswer(): Answer | undefined {
     const { question_id } = questions[at]!;
     const value = shown.value();
-    const told = given[question_id];
-    // What was told cannot be taken back, only said to be empty.
-    const now = value ?? (told && (EMPTY[questions[at]!.type] ?? told.value));
+    const previous = sent[question_id];
+    // The API cannot delete a reported answer, so the widget replaces it with an empty one.
+    const now = value ?? (previous && (EMPTY[questions[at]!.type] ?? previous.value));
     answers[question_id] = now;
-    if (now === undefined || (told && JSON.stringify(told.value) === JSON.stringify(now))) return;
-    return (given[question_id] = {
+    if (now === undefined || (previous && JSON.stringify(previous.value) === JSON.stringify(now))) return;
+    return (sent[question_id] = {
       question_id,
       value: now,
       answered_at: new Date().toISOString(),
@@ -128,12 +128,12 @@ export function mount(survey: Survey, on: Mount): View {
     });
   }
 
-  function advance(problem: HTMLElement): void {
+  function goForward(problem: HTMLElement): void {
     const question = questions[at]!;
     const value = shown.value();
-    const wrong = lacks(question, value)
+    const wrong = isMissing(question, value)
       ? (labels.required ?? 'Please answer this question')
-      : value !== undefined && !fits(question, value)
+      : value !== undefined && !isValidValue(question, value)
         ? (labels.too_long ?? 'This answer is too long')
         : '';
     problem.textContent = wrong;
@@ -141,28 +141,28 @@ export function mount(survey: Survey, on: Mount): View {
       shown.field.setAttribute('aria-describedby', 'problem');
       return shown.focus();
     }
-    const fresh = keep();
-    see();
+    const fresh = recordAnswer();
+    markDisplayed();
     const to = next(questions, at, answers[question.question_id]);
     if (typeof to === 'number') {
       if (fresh) on.answered([fresh], false);
-      steps.push(at);
+      history.push(at);
       at = to;
-      return draw(true);
+      return renderQuestion(true);
     }
-    const path = walk(questions, answers).path.map((i) => given[questions[i]!.question_id]);
+    const path = walk(questions, answers).path.map((i) => sent[questions[i]!.question_id]);
     completed = true;
     on.answered(path.filter((answer) => answer !== undefined), true);
-    thank(to);
+    showThankYou(to);
   }
 
-  function back(): void {
+  function goBack(): void {
     answers[questions[at]!.question_id] = shown.value();
-    at = steps.pop()!;
-    draw(true);
+    at = history.pop()!;
+    renderQuestion(true);
   }
 
-  function thank(end: string): void {
+  function showThankYou(end: string): void {
     const ending = survey.endings?.find((e) => e.ending_id === end);
     const link = ending?.link && /^https?:/.test(ending.link) ? ending.link : null;
     const said = el(heading, { id: 'q', tabindex: -1, class: 'thanks' }, ending?.text ?? ui.thank_you?.text ?? 'Thank you');
@@ -175,23 +175,23 @@ export function mount(survey: Survey, on: Mount): View {
     if (after) timer = setTimeout(() => close('completed'), after);
   }
 
-  function see(): void {
+  function markDisplayed(): void {
     if (displayed) return;
     displayed = true;
-    // From now on only to notice that the page has taken it away.
+    // From here on the observer only notices that the page has removed the card.
     watch.disconnect();
     watch.observe(card);
     on.displayed();
   }
 
-  /** `user`: by the close button or Escape; then it has been seen, too. */
+  /** `user`: the user closed it by button or Escape, so the user has seen it. */
   function close(reason: CloseReason, user?: boolean): void {
-    if (over) return;
-    over = true;
+    if (closed) return;
+    closed = true;
     clearTimeout(timer);
-    shell.leave();
+    box.detach();
     if (completed && reason === 'dismissed') reason = 'completed';
-    if (user && !completed) see();
+    if (user && !completed) markDisplayed();
     watch.disconnect();
     if (reason === 'dismissed' && displayed) on.dismissed();
     on.closed(reason);
@@ -202,19 +202,19 @@ export function mount(survey: Survey, on: Mount): View {
       const { intersectionRatio, intersectionRect, rootBounds } = entries.at(-1)!;
       if (!host.isConnected) return close('unmounted');
       const fills = rootBounds && intersectionRect.height >= rootBounds.height / 2;
-      if (intersectionRatio >= 0.5 || fills) see();
+      if (intersectionRatio >= 0.5 || fills) markDisplayed();
     },
     { threshold: [0, 0.25, 0.5, 0.75, 1] },
   );
 
   try {
-    shell.enter();
-    draw(layout === 'modal');
+    box.attach();
+    renderQuestion(layout === 'modal');
   } catch (error) {
-    shell.leave();
+    box.detach();
     throw error;
   }
-  // A popover takes no focus, so a screen reader is told of it, where it can be.
+  // A popover takes no focus, so the widget announces it where the browser can.
   if (layout === 'popover') (host as { ariaNotify?(text: string): void }).ariaNotify?.(questions[0]!.text);
   watch.observe(body.firstElementChild!);
   return { host, close };

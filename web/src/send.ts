@@ -1,28 +1,28 @@
-/** One request to a client route, in the form that needs no preflight where it can. */
+/** Sends one request to a client route, without a CORS preflight where possible. */
 
-export interface Call {
-  /** Below the server's base URL. */
+export interface ApiRequest {
+  /** The path below the server's base URL. */
   path: string;
   body: Record<string, unknown>;
   /** The identity signature of the user in the path. */
   signature?: string | undefined;
 }
 
-export interface Reply {
-  /** 0: no answer at all. */
+export interface ApiResponse {
+  /** The HTTP status; 0 without a response. */
   status: number;
   body: any;
-  /** Milliseconds to wait that the server asked for. */
+  /** Milliseconds from `Retry-After`. */
   wait?: number | undefined;
 }
 
 const TIMEOUT_MS = 10_000;
-/** Browsers let at most 64 KiB outlive a page; a character is at most 3 bytes. */
+/** Browsers limit keepalive bodies to 64 KiB; a UTF-16 unit takes at most 3 bytes. */
 const KEEPALIVE_CHARS = 20_000;
 
-/** What `fetch` and `sendBeacon` take. `sent_at` is of now: the server measures the device's clock by it. */
-export function form(key: string | undefined, { body, signature }: Call): { text: string; headers: Record<string, string> } {
-  // An alias has no time.
+/** Encodes a request. The server corrects the device clock by `sent_at`, so it is set at sending. */
+export function encode(key: string | undefined, { body, signature }: ApiRequest): { text: string; headers: Record<string, string> } {
+  // The alias route takes no time.
   const stamped = body.alias ? body : { ...body, sent_at: new Date().toISOString() };
   return signature
     ? {
@@ -32,13 +32,13 @@ export function form(key: string | undefined, { body, signature }: Call): { text
     : { text: JSON.stringify({ ...stamped, key }), headers: {} };
 }
 
-/** Never rejects. */
-export async function post(server: string, key: string | undefined, call: Call): Promise<Reply> {
-  const { text, headers } = form(key, call);
+/** Sends the request. The promise never rejects. */
+export async function post(server: string, key: string | undefined, request: ApiRequest): Promise<ApiResponse> {
+  const { text, headers } = encode(key, request);
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), TIMEOUT_MS);
   try {
-    const answer = await fetch(server + call.path, {
+    const response = await fetch(server + request.path, {
       method: 'POST',
       body: text,
       headers,
@@ -46,10 +46,10 @@ export async function post(server: string, key: string | undefined, call: Call):
       keepalive: text.length < KEEPALIVE_CHARS,
       signal: abort.signal,
     });
-    const after = answer.headers.get('retry-after');
-    // A number of seconds, or a date.
+    const after = response.headers.get('retry-after');
+    // The header holds seconds or a date.
     const wait = after ? (+after >= 0 ? +after * 1e3 : Date.parse(after) - Date.now()) : undefined;
-    return { status: answer.status, wait, body: await answer.json().catch(() => null) };
+    return { status: response.status, wait, body: await response.json().catch(() => null) };
   } catch {
     return { status: 0, body: null };
   } finally {
@@ -57,10 +57,10 @@ export async function post(server: string, key: string | undefined, call: Call):
   }
 }
 
-/** Whether the server has not taken it, but may when it is asked again under the same id. */
-export const transient = ({ status, body }: Reply): boolean =>
+/** Whether the same request may succeed later: the server has not confirmed or refused it. */
+export const isRetryable = ({ status, body }: ApiResponse): boolean =>
   status < 400 ? status > 299 || !body?.status || body.status === 'pending' : status > 499 || [408, 425, 429].includes(status);
 
-/** What went wrong, for `onError`. */
-export const failure = (path: string, { status, body }: Reply): Error =>
+/** Describes a failed request for `onError`. */
+export const toError = (path: string, { status, body }: ApiResponse): Error =>
   new Error(`askwhen: ${path}: ${status ? `${status} ${body?.code ?? ''} ${body?.detail ?? ''}` : 'no answer'}`);

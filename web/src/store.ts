@@ -1,14 +1,14 @@
-/** Storage that never fails: what the browser does not keep is kept in memory. */
+/** Storage that never fails: memory replaces it where the browser denies it. */
 
 export interface Store {
   get(key: string): string | null | undefined;
   set(key: string, value: string): void;
   delete(key: string): void;
-  /** Names that begin with `prefix`, in their order. */
+  /** Returns the sorted keys with this prefix. */
   keys(prefix: string): string[];
 }
 
-/** `open` may throw, as `() => localStorage` does where storage is shut. */
+/** `open` may throw, as `() => localStorage` does where storage is denied. */
 export function store(open: () => Storage): Store {
   const memory = new Map<string, string>();
   const attempt = <T>(use: (area: Storage) => T): T | undefined => {

@@ -1,4 +1,4 @@
-/** `crypto.randomUUID` is missing on pages without TLS. */
+/** Makes a UUID v4; pages without TLS have no `crypto.randomUUID`. */
 export const uuid = (): string =>
   crypto.randomUUID?.() ??
   '10000000-1000-4000-8000-100000000000'.replace(/[018]/g, (c) =>

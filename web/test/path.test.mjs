@@ -13,7 +13,7 @@ async function source(name) {
   const built = await build({ absWorkingDir: root, entryPoints: [name], bundle: true, write: false, format: 'esm' });
   return import('data:text/javascript,' + encodeURIComponent(built.outputFiles[0].text));
 }
-const { walk, fits, holds, lacks } = await source('src/path.ts');
+const { walk, isValidValue, holds, isMissing } = await source('src/path.ts');
 const json = (name) => JSON.parse(readFileSync(root + 'vectors/' + name, 'utf8'));
 const expand = (text) =>
   JSON.parse(text, (_, v) => (Array.isArray(v?.repeat) ? v.repeat[0].repeat(v.repeat[1]) + v.repeat[2] : v));
@@ -26,7 +26,7 @@ test('10,000 surveys and answers lead where the vectors say', () => {
       const ids = (indices) => indices.map((i) => questions[i].question_id);
       assert.deepEqual({ path: ids(walked.path), missing: ids(walked.missing), end: walked.end }, { path, missing, end });
       for (const question of questions)
-        if (question.question_id in answers) assert.ok(fits(question, answers[question.question_id]), JSON.stringify([question, answers]));
+        if (question.question_id in answers) assert.ok(isValidValue(question, answers[question.question_id]), JSON.stringify([question, answers]));
       count++;
     }
   assert.equal(count, 10_000);
@@ -34,10 +34,10 @@ test('10,000 surveys and answers lead where the vectors say', () => {
 
 test('a value fits exactly where the vectors say', () => {
   const vectors = expand(readFileSync(root + 'vectors/values.json', 'utf8'));
-  for (const { question, value, fits: expected } of vectors)
-    assert.equal(fits(question, value), expected, JSON.stringify([question, value]).slice(0, 300));
+  for (const { question, value, valid: expected } of vectors)
+    assert.equal(isValidValue(question, value), expected, JSON.stringify([question, value]).slice(0, 300));
   assert.ok(vectors.length > 700);
-  assert.ok(vectors.some((v) => v.value?.other?.length === 16385 && !v.fits));
+  assert.ok(vectors.some((v) => v.value?.other?.length === 16385 && !v.valid));
 });
 
 test('the vectors are what their seed makes', () => {
@@ -85,9 +85,9 @@ test('an earlier goto ends the path instead of going round for ever', () => {
 });
 
 test('required: empty is missing, info never is', () => {
-  assert.ok(lacks({ type: 'text' }, ''));
-  assert.ok(lacks({ type: 'multi_choice' }, []));
-  assert.ok(!lacks({ type: 'nps' }, 0));
-  assert.ok(!lacks({ type: 'text', required: false }, undefined));
-  assert.ok(!lacks({ type: 'info' }, undefined));
+  assert.ok(isMissing({ type: 'text' }, ''));
+  assert.ok(isMissing({ type: 'multi_choice' }, []));
+  assert.ok(!isMissing({ type: 'nps' }, 0));
+  assert.ok(!isMissing({ type: 'text', required: false }, undefined));
+  assert.ok(!isMissing({ type: 'info' }, undefined));
 });

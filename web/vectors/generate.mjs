@@ -125,7 +125,7 @@ const candidates = [
   { other: long }, { other: long + 'a' }, { value: 'price' },
   [{ other: 'x' }], ['price', { other: 'x' }], [{ other: 'x' }, { other: 'y' }], [{ other: 'x' }, { other: 'x' }], [{ other: '' }],
 ];
-const values = questions.flatMap((asked) => candidates.map((value) => ({ question: asked, value, fits: fits(asked, value) })));
+const values = questions.flatMap((asked) => candidates.map((value) => ({ question: asked, value, valid: fits(asked, value) })));
 
 const lines = (list) => '[\n' + list.map((entry) => JSON.stringify(entry)).join(',\n') + '\n]\n';
 /** Long runs of one character as `{"repeat": [text, times, rest]}`, so that the file stays small. */
