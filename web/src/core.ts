@@ -159,8 +159,10 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
     try {
       view = (await loadRenderer()).mount(survey, mount);
     } catch (error) {
+      // The decision stands: the trigger still resolves with it.
       showing = false;
-      throw error;
+      reportError(error);
+      return false;
     }
     return true;
   }
@@ -186,7 +188,7 @@ export function create(load: (attempt: number) => Promise<Renderer>, base = ''):
       const decision = await requestDecision(name, properties);
       // After a reset the decision belongs to a user who is gone.
       const wanted = callHook(options!.onDecision, decision!) !== false && asked === resets;
-      if (options!.debug) (await loadRenderer()).debug(decision!);
+      if (options!.debug) await loadRenderer().then((renderer) => renderer.debug(decision!), reportError);
       if (wanted) await show(decision!, target);
       return decision;
     }, Promise.resolve(null)),
