@@ -113,6 +113,8 @@ pub struct Fold {
     pub open: u64,
     pub retrying: u64,
     pruned_at: Option<Instant>,
+    /// Of the step, in milliseconds; while a store catches up there is none.
+    now: Option<Millis>,
 }
 
 /// What one round is about to write: later records of it see earlier ones.
@@ -173,6 +175,7 @@ impl Fold {
             open: 0,
             retrying: 0,
             pruned_at: None,
+            now: None,
         };
         fold.load()?;
         Ok(fold)
@@ -252,11 +255,14 @@ impl Fold {
 
     /// Reads on; gives what became due or changed, or `None` when nothing has
     /// come. What attempts did is taken with what they speak of, which this
-    /// very process has taken before it began them.
+    /// very process has taken before it began them. A retry that is due more than
+    /// a day after `now` is due at once, as in [`Fold::pull_in`]: an owner that has
+    /// been replaced may write it late, under a clock that is ahead.
     ///
     /// # Errors
     /// When the log or the store cannot be read or written.
-    pub fn step(&mut self) -> Result<Option<Vec<Heard>>, Error> {
+    pub fn step(&mut self, now: Millis) -> Result<Option<Vec<Heard>>, Error> {
+        self.now = Some(now);
         let mut round = Round::default();
         let mut read = 0;
         let mut chunks = Vec::new();
@@ -378,7 +384,9 @@ impl Fold {
         let Some(mut row) = self.row(&attempt.delivery_id, round)? else { return Ok(()) };
         let ended_at = attempt.started_at.saturating_add(attempt.duration_ms as i64);
         self.positions.now = self.positions.now.max(ended_at);
-        let already_over = !matches!(row.phase, Phase::Due);
+        // A retry that is not on record yet ends nothing: after a crash attempts are
+        // read before the retry records between them.
+        let already_over = matches!(row.phase, Phase::DeadOwed { .. } | Phase::CancelOwed { .. });
         // Of an owner that had been replaced: it knew less.
         if attempt.ended == Some(Ended::Cancelled) && attempt.attempt.max(attempt.attempts_before) < row.attempt {
             return Ok(());
@@ -427,7 +435,7 @@ impl Fold {
         }
         let row = Row {
             attempt: retry.attempt,
-            due_at: retry.due_at,
+            due_at: self.now.filter(|now| retry.due_at > now.saturating_add(LONGEST_WAIT)).unwrap_or(retry.due_at),
             place: 0,
             source: retry.source,
             first_started_at: Some(retry.first_started_at),

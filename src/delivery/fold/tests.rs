@@ -216,7 +216,7 @@ fn no_record_becomes_a_reject_because_a_stored_row_is_unreadable() {
         let mut fold = world.fold();
         world.spoil(Family::Waiting);
         world.write(topic, value.clone());
-        assert!(is_damaged(fold.step()), "{what}: the partition stops");
+        assert!(is_damaged(fold.step(0)), "{what}: the partition stops");
         assert!(fold.rejects.is_empty(), "{what}: it is not the record's fault");
         drop(fold);
         assert!(is_damaged(world.reopened()), "{what}: the store is not served");
@@ -344,7 +344,7 @@ fn an_erasure_takes_what_came_before_it_and_no_more_is_kept_than_its_record_need
     sourced("after", 4);
     // A copy of an older erasure takes nothing more.
     erase("ann", 2);
-    let heard = fold.step().expect("it reads").expect("something came");
+    let heard = fold.step(0).expect("it reads").expect("something came");
     let cancelled: Vec<&String> = heard
         .iter()
         .filter_map(|one| match one {
@@ -381,9 +381,32 @@ fn a_retry_that_a_wrong_clock_put_off_for_years_is_due_at_once() {
     for delivery in [paced, early] {
         world.write(Topic::Deliveries, output::encode(&DeliveryRecord::Deliver(Box::new(delivery))));
     }
-    fold.step().expect("it reads");
+    fold.step(now).expect("it reads");
     assert_eq!(due(&fold), [now, now, now, now + DAY, far]);
     assert_eq!(fold.pull_in(now).expect("written"), 0);
+    // Another owner's, which has come behind the opening.
+    world.write(Topic::Attempts, attempt("soon", 2, Some(far), None));
+    world.write(Topic::Retry1d, retry("soon", 2, far));
+    fold.step(now).expect("it reads");
+    assert_eq!(due(&fold), [now, now, now, now, far]);
     drop(fold);
     assert!(world.reopened().is_ok(), "index and rows agree");
+}
+
+/// After a crash the store may stand before two attempts, of which the second has
+/// no retry record yet: the first one's retry record is read behind both.
+#[test]
+fn a_store_that_is_behind_takes_every_attempt_before_their_retries() {
+    let world = World::new();
+    world.write(Topic::Deliveries, deliver("d"));
+    world.write(Topic::Attempts, attempt("d", 1, Some(1_000), None));
+    world.write(Topic::Retry1m, retry("d", 1, 1_000));
+    world.write(Topic::Attempts, attempt("d", 2, Some(2_000), None));
+    let fold = world.fold();
+    let row = fold.find("d").expect("readable").expect("it waits");
+    assert_eq!((row.attempt, &row.phase), (2, &Phase::RetryOwed { next_due_at: 2_000 }));
+    assert!(due(&fold).is_empty(), "nothing is sent before its retry record is written");
+
+    world.write(Topic::Retry1h, retry("d", 2, 2_000));
+    assert_eq!(due(&world.fold()), [2_000]);
 }
