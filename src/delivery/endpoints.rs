@@ -102,13 +102,15 @@ pub struct Endpoints {
     known: HashMap<u64, Known>,
     /// Lines of endpoints that the registrar is to be told of, and when.
     to_tell: BTreeSet<(Millis, u64)>,
+    /// The date of the latest report.
+    dated: Millis,
     changed: bool,
 }
 
 impl Endpoints {
     pub fn new(key: ClusterKey) -> Endpoints {
         let by = uuid::Uuid::new_v4().simple().to_string();
-        Endpoints { key, by, known: HashMap::new(), to_tell: BTreeSet::new(), changed: true }
+        Endpoints { key, by, known: HashMap::new(), to_tell: BTreeSet::new(), dated: 0, changed: true }
     }
 
     /// Takes what is told of an endpoint, by every partition and in any order;
@@ -293,19 +295,24 @@ impl Endpoints {
         }
     }
 
-    /// What the registrar is to be told now, of which lines.
-    pub fn tell(&mut self, now: Millis) -> Vec<(u64, String, Internal)> {
+    /// What the registrar is to be told now, of which lines. It is dated by the
+    /// wall: the registrar compares it with the journal's time, and takes nothing
+    /// that seems to be minutes old or ahead.
+    pub fn tell(&mut self, now: Millis, wall: Millis) -> Vec<(u64, String, Internal)> {
         let mut all = Vec::new();
         while let Some((_, line)) = self.to_tell.first().copied().filter(|(at, _)| *at <= now) {
             self.to_tell.pop_first();
             let Some(known) = self.known.get_mut(&line) else { continue };
+            // Two reports of one date would count as one.
+            let is_taken = (wall..wall.saturating_add(MINUTE)).contains(&self.dated);
+            self.dated = if is_taken { self.dated + 1 } else { wall };
             let key = format!("endpoint/{}/{}", known.project, known.endpoint_id);
             let (project, endpoint_id) = (known.project.clone(), known.endpoint_id.clone());
             if let Some((_, reason)) = known.ending {
                 tracing::warn!(project, endpoint_id, reason = reason.name(), "an endpoint is given up");
                 let request_id = uuid::Uuid::new_v4().simple().to_string();
                 let (act, if_match) = (Act::Disable { reason }, Some(known.version));
-                let operate = Operate { project, endpoint_id, act, if_match, asked_at: now, request_id };
+                let operate = Operate { project, endpoint_id, act, if_match, asked_at: self.dated, request_id };
                 all.push((line, key, Internal::Operate(operate)));
                 continue;
             }
@@ -330,7 +337,8 @@ impl Endpoints {
                 }
                 crate::metrics::get().delivery_transitions.with_label_values(&[state]).inc();
             }
-            all.push((line, key, Internal::Fares(Fares { project, endpoint_id, health, by, told_at: now, seq: None })));
+            let told_at = self.dated;
+            all.push((line, key, Internal::Fares(Fares { project, endpoint_id, health, by, told_at, seq: None })));
         }
         all
     }

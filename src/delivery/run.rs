@@ -284,7 +284,7 @@ impl Loop {
         }
         let Some(fold) = &mut part.fold else { return Ok(false) };
         let mut worked = false;
-        let heard = fold.step()?;
+        let heard = fold.step(now)?;
         let rejects = std::mem::take(&mut fold.rejects);
         if let Some(heard) = heard {
             worked = true;

@@ -394,7 +394,7 @@ impl Loop {
             return;
         }
         let signer = Signer::new(&self.setup.log, &self.setup.key);
-        for (line, key, internal) in self.endpoints.tell(now) {
+        for (line, key, internal) in self.endpoints.tell(now, self.time.now_by_wall()) {
             let registrar = At { topic: Topic::Events, partition: 0 };
             let now = (registrar, signer.internal(registrar.partition, &key, &internal));
             self.write(Closing { item: None, now, then: None, tells: Some(line) });
