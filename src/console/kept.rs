@@ -50,8 +50,17 @@ pub fn decided(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Resul
     if round.get(&order::row(List::Decisions, &id))?.is_some() {
         return Ok(Taken::Read);
     }
+    // Of a user who has been erased there is no row that would tell a copy.
+    for (survey_id, _) in verdicts(&body) {
+        if stats::is_counted(round, (&project, &survey_id), (stats::CONSIDERED, &id))? {
+            return Ok(Taken::Read);
+        }
+    }
     for (survey_id, ending) in verdicts(&body) {
         stats::count(round, (&project, &survey_id), at, &[stats::CONSIDERED, &ending])?;
+    }
+    if is_erased_in(round, (&project, &user_id), source)? {
+        remember_verdicts((&project, &id), at, &body, round);
     }
     put(
         List::Decisions,
@@ -77,6 +86,16 @@ pub fn verdicts(decision: &Value) -> Vec<(String, String)> {
         Some((survey_id, ending))
     };
     evaluations.iter().filter_map(verdict).collect()
+}
+
+/// Keeps what the counters know of a decision whose row goes with its user: the
+/// surveys, without whom they were considered for.
+fn remember_verdicts((project, id): (&str, &str), at: Millis, decision: &Value, round: &mut Round<'_>) {
+    for (survey_id, ending) in verdicts(decision) {
+        for name in [stats::CONSIDERED, &ending] {
+            stats::remember(round, (project, &survey_id), Fact { at, name, id });
+        }
+    }
 }
 
 /// Takes answers or a completion: one row for a response, with its newest
@@ -166,6 +185,9 @@ pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut Ro
             let Some(bytes) = round.get(&order::row(list, &id))? else { continue };
             let kept = read(&bytes)?;
             if (kept.partition, kept.offset) < at {
+                if list == List::Decisions {
+                    remember_verdicts((whose.0, &id), kept.at, &kept.value()?, round);
+                }
                 round.delete(order::row(list, &id));
                 order::places(list, whose, kept.at, &id).into_iter().for_each(|place| round.displace(place));
             }

@@ -50,15 +50,31 @@ pub fn count(round: &mut Round<'_>, of: (&str, &str), at: Millis, names: &[&str]
 /// # Errors
 /// When the store cannot be read.
 pub fn happened(round: &mut Round<'_>, of: (&str, &str), fact: Fact<'_>) -> Result<(), Error> {
-    let natural = [fact.name.as_bytes(), &[0], fact.id.as_bytes()].concat();
-    let known = [of_survey(order::KNOWN_FACTS, of), natural.clone()].concat();
-    if round.get(&known)?.is_some() {
+    if is_counted(round, of, (fact.name, fact.id))? {
         return Ok(());
     }
-    round.put(known, Vec::new());
-    let key = [of_survey(order::FACTS, of), keys::timed(fact.at, &natural)].concat();
-    round.put(key, fact.name.into());
-    count(round, of, fact.at, &[fact.name])
+    let (at, name) = (fact.at, fact.name);
+    remember(round, of, fact);
+    count(round, of, at, &[name])
+}
+
+/// Whether a fact of this name and id is known.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn is_counted(round: &Round<'_>, of: (&str, &str), fact: (&str, &str)) -> Result<bool, Error> {
+    Ok(round.get(&[of_survey(order::KNOWN_FACTS, of), natural(fact)].concat())?.is_some())
+}
+
+/// Keeps a fact that is in the counters already.
+pub fn remember(round: &mut Round<'_>, of: (&str, &str), fact: Fact<'_>) {
+    let natural = natural((fact.name, fact.id));
+    round.put([of_survey(order::KNOWN_FACTS, of), natural.clone()].concat(), Vec::new());
+    round.put([of_survey(order::FACTS, of), keys::timed(fact.at, &natural)].concat(), fact.name.into());
+}
+
+fn natural((name, id): (&str, &str)) -> Vec<u8> {
+    [name.as_bytes(), &[0], id.as_bytes()].concat()
 }
 
 /// Forgets single facts from before `before`, and minutes that are older than

@@ -285,6 +285,34 @@ fn an_erasure_leaves_nothing_of_what_receivers_said_before_or_after_it() {
 }
 
 #[test]
+fn a_decision_counts_once_also_when_its_user_is_erased() {
+    let world = World::new();
+    let console = world.console();
+    let decide = |id: &str, source: u64| {
+        let body = json!({"project": "default", "decision_id": id, "user_id": "ann", "reason": "gates",
+            "decided_at": time::format_time(NOW + source as i64),
+            "evaluations": [{"survey_id": "s", "gate": "targeting"}]});
+        world.write(Topic::Decisions, source, body.to_string().into_bytes());
+    };
+    let considered =
+        |until: Option<Millis>| console.stats(("default", "s"), None, until).expect("readable")["considered"].as_u64();
+    decide("before", 3);
+    until("it is counted", || considered(None) == Some(1));
+    let erased = DeliveryRecord::CancelUser { project: "default".into(), user_id: "ann".into() };
+    world.write(Topic::Deliveries, 9, output::encode(&erased));
+    until("ann is erased", || console.is_erased(("default", "ann"), (0, 3)).expect("readable"));
+    // A copy of what was listed; a decision that comes late, and a copy of it; then one of another life.
+    for (id, source) in [("before", 3), ("late", 4), ("late", 4), ("after", 10)] {
+        decide(id, source);
+    }
+    until("all is read", || {
+        console.list(List::Decisions, "default", &Filter::default(), (None, 10)).expect("readable").rows.len() == 1
+    });
+    assert_eq!(considered(None), Some(3));
+    assert_eq!(considered(Some(NOW + 5)), Some(2), "inside a minute, too");
+}
+
+#[test]
 fn marks_of_erasures_go_when_nothing_older_is_left() {
     let store = Store::Memory(Memory::default());
     let mut round = Round::new(&store);
