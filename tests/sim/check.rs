@@ -327,7 +327,11 @@ fn arrivals(world: &World) -> Result<(), String> {
     }
     let repeats: usize = count.values().map(|n| n - 1).sum();
     if repeats > world.interrupted {
-        return Err(format!("P7: {repeats} attempts were repeated, and {} were in flight", world.interrupted));
+        let again: Vec<_> = count.iter().filter(|(_, n)| **n > 1).map(|(what, _)| *what).collect();
+        return Err(format!(
+            "P7: {repeats} attempts were repeated, and {} were in flight: {again:?}",
+            world.interrupted
+        ));
     }
     Ok(())
 }

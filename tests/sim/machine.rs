@@ -141,7 +141,7 @@ impl Machine {
         setup.standing = Standing::Simulated(fresh.clone());
         setup.step_bytes = STEP_BYTES;
         setup.checkpoint_every = Duration::from_secs(60);
-        let status = Arc::new(delivery::Status::new(log.partitions(), true));
+        let status = Arc::new(delivery::Status::new(log.partitions(), false));
         let (disk, of) = (self.disk.clone(), log.clone());
         let open: delivery::Open = Arc::new(move |partition, bell, _status| {
             let mut fold = Fold::open(partition, &of, disk.store(Role::Delivery, partition), bell)?;

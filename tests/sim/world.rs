@@ -814,7 +814,15 @@ impl World {
         for process in self.machines.iter().filter_map(|machine| machine.process.as_ref()) {
             for partition in &process.owned {
                 let rows = process.delivery.waiting(*partition).map_err(|e| e.to_string())?;
-                waiting.extend(rows.into_iter().map(|row| format!("{} {:?}", row.delivery.delivery_id, row.phase)));
+                waiting.extend(rows.into_iter().map(|row| {
+                    let (id, endpoint) = (row.delivery.delivery_id, row.delivery.endpoint_id);
+                    format!(
+                        "{id} to {endpoint} {:?} since {} ms, attempts {}",
+                        row.phase,
+                        self.now - row.due_at,
+                        row.attempt
+                    )
+                }));
             }
         }
         Ok(waiting)
