@@ -4,22 +4,22 @@
 //! hundred hangs. The receiver is a process of its own.
 //! `ASKWHEN_BENCH_SECONDS` sets how long each takes (3).
 
-use askwhen::actor::{self, Replies};
-use askwhen::clock::Clock;
 use askwhen::delivery::{self, Delivery, Fold, Status, WayOut};
-use askwhen::domain::endpoint::EventType;
-use askwhen::domain::id::partition_of;
-use askwhen::domain::json::Json;
-use askwhen::domain::message::{Data, Delivery as Message, Message as Body};
-use askwhen::domain::time::Millis;
-use askwhen::log::{At, Embedded, Log, New, Standing};
-use askwhen::store::{Family, Rocks, Shared, Store};
-use askwhen::thread::Bell;
-use askwhen::wire::definition::{self, Target};
-use askwhen::wire::output::{self, AttemptRecord, DeliveryRecord, RetryRecord};
-use askwhen::wire::profile;
-use askwhen::wire::seal::ClusterKey;
-use askwhen::wire::topic::Topic;
+use askwhen_domain::endpoint::EventType;
+use askwhen_domain::id::partition_of;
+use askwhen_domain::json::Json;
+use askwhen_domain::message::{Data, Delivery as Message, Message as Body};
+use askwhen_domain::time::Millis;
+use askwhen_log::{At, Embedded, Log, New, Standing};
+use askwhen_partition::Replies;
+use askwhen_process::clock::Clock;
+use askwhen_process::thread::Bell;
+use askwhen_store::{Family, Rocks, Shared, Store};
+use askwhen_wire::definition::{self, Target};
+use askwhen_wire::output::{self, AttemptRecord, DeliveryRecord, RetryRecord};
+use askwhen_wire::profile;
+use askwhen_wire::seal::ClusterKey;
+use askwhen_wire::topic::Topic;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
@@ -124,14 +124,15 @@ impl World {
             }
         }
         let (folder, opened, shared) = (dir.path().to_owned(), log.clone(), Shared::new(128 << 20));
-        let open: delivery::Open = Arc::new(move |partition: u32, bell: Arc<Bell>, _: Arc<actor::Status>| {
-            let path = folder.join(format!("state/{partition}"));
-            std::fs::create_dir_all(&path).expect("a folder");
-            let store = Rocks::open(&path, Family::DELIVERY, &shared).expect("a store");
-            let mut fold = Fold::open(partition, &opened, Arc::new(Store::Rocks(store)), bell)?;
-            fold.catch_up(&opened, |_| Ok(()))?;
-            Ok(fold)
-        });
+        let open: delivery::Open =
+            Arc::new(move |partition: u32, bell: Arc<Bell>, _: Arc<askwhen_partition::Status>| {
+                let path = folder.join(format!("state/{partition}"));
+                std::fs::create_dir_all(&path).expect("a folder");
+                let store = Rocks::open(&path, Family::DELIVERY, &shared).expect("a store");
+                let mut fold = Fold::open(partition, &opened, Arc::new(Store::Rocks(store)), bell)?;
+                fold.catch_up(&opened, |_| Ok(()))?;
+                Ok(fold)
+            });
         let status = Arc::new(Status::new(PARTITIONS, false));
         let egress = WayOut { allow_targets: vec!["127.0.0.0/8".parse().expect("a network")], ..WayOut::default() };
         let setup = delivery::Setup {
@@ -179,7 +180,7 @@ impl World {
         for partition in 0..PARTITIONS {
             let at = At { topic: Topic::Attempts, partition };
             let end = self.log.bounds(at).expect("bounds").end;
-            let scanned = self.log.scan::<askwhen::log::Error>(at, 0, end, |record| {
+            let scanned = self.log.scan::<askwhen_log::Error>(at, 0, end, |record| {
                 let value = record.value.as_deref().unwrap_or_default();
                 let attempt: AttemptRecord = serde_json::from_slice(value).expect("an attempt");
                 let n = u64::from_str_radix(&attempt.delivery_id[4..], 16).expect("a number");
@@ -275,7 +276,7 @@ async fn backlog(receiver: &str, name: &str, count: u64) -> f64 {
 async fn latencies(receiver: &str, hanging: u64, rate: u64) -> (f64, f64) {
     let world = World::new(receiver, hanging);
     world.take_up();
-    while !world.status.partitions.iter().all(|p| p.phase() == actor::Phase::Running) {
+    while !world.status.partitions.iter().all(|p| p.phase() == askwhen_partition::Phase::Running) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let (started, count) = (Instant::now(), (seconds() * rate as f64) as u64);
@@ -322,7 +323,7 @@ async fn waiting(receiver: &str, count: u64, rate: u64) -> [Millis; 4] {
         }
     }
     world.take_up();
-    while !world.status.partitions.iter().all(|p| p.phase() == actor::Phase::Running) {
+    while !world.status.partitions.iter().all(|p| p.phase() == askwhen_partition::Phase::Running) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     assert!(world.clock.now() < from, "taken up before the first is due");

@@ -5,17 +5,17 @@
 //! a bare producer and consumer. `ASKWHEN_BENCH_SECONDS` sets how long each
 //! takes (3).
 
-use askwhen::clock::Clock;
-use askwhen::domain::apply::{self, Scene};
-use askwhen::domain::definitions::Project;
-use askwhen::domain::id::Origin;
-use askwhen::domain::record::Record;
-use askwhen::domain::user::User;
-use askwhen::log::{At, Embedded, Log, New};
-use askwhen::store::{Batch, Family, Rocks, Shared, Store};
-use askwhen::wire::definition;
-use askwhen::wire::record::{self, Decoded};
-use askwhen::wire::topic::Topic;
+use askwhen_domain::apply::{self, Scene};
+use askwhen_domain::definitions::Project;
+use askwhen_domain::id::Origin;
+use askwhen_domain::record::Record;
+use askwhen_domain::user::User;
+use askwhen_log::{At, Embedded, Log, New};
+use askwhen_process::clock::Clock;
+use askwhen_store::{Batch, Family, Rocks, Shared, Store};
+use askwhen_wire::definition;
+use askwhen_wire::record::{self, Decoded};
+use askwhen_wire::topic::Topic;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};

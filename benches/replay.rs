@@ -4,16 +4,16 @@
 //! thread and on two, from the beginning and from snapshots.
 //! `ASKWHEN_BENCH_RECORDS` says how many records (200000).
 
-use askwhen::actor::Signer;
-use askwhen::clock::Clock;
-use askwhen::domain::id::{Origin, partition_of};
-use askwhen::domain::json::Json;
-use askwhen::domain::time::{DAY, format_time};
-use askwhen::log::{At, Embedded, Log, New};
-use askwhen::wire::definition::Kind;
-use askwhen::wire::record::{Define, Erase, Internal};
-use askwhen::wire::seal::ClusterKey;
-use askwhen::wire::topic::Topic;
+use askwhen_domain::id::{Origin, partition_of};
+use askwhen_domain::json::Json;
+use askwhen_domain::time::{DAY, format_time};
+use askwhen_log::{At, Embedded, Log, New};
+use askwhen_partition::Signer;
+use askwhen_process::clock::Clock;
+use askwhen_wire::definition::Kind;
+use askwhen_wire::record::{Define, Erase, Internal};
+use askwhen_wire::seal::ClusterKey;
+use askwhen_wire::topic::Topic;
 use serde_json::{Value, json};
 use std::io::BufRead as _;
 use std::path::Path;
@@ -138,8 +138,8 @@ impl Journal {
 
     async fn define(&mut self, kind: Kind, id: &str, body: Value) {
         let body = match kind {
-            Kind::Survey => Json::of(&askwhen::wire::definition::survey(&body, Some(id)).expect("a survey")),
-            _ => Json::of(&askwhen::wire::definition::settings(&body).expect("settings")),
+            Kind::Survey => Json::of(&askwhen_wire::definition::survey(&body, Some(id)).expect("a survey")),
+            _ => Json::of(&askwhen_wire::definition::settings(&body).expect("settings")),
         };
         let define = Internal::Define(Define {
             project: "default".into(),
@@ -255,7 +255,7 @@ fn read_to_nowhere(dir: &Path, threads: usize) -> f64 {
                     return count;
                 }
                 let at = At { topic: Topic::Events, partition };
-                let mut follower = askwhen::log::embedded::follow::Follower::new(&dir.join("data/log"), at);
+                let mut follower = askwhen_log::embedded::follow::Follower::new(&dir.join("data/log"), at);
                 loop {
                     let records = follower.read().expect("readable");
                     if records.is_empty() {

@@ -6,10 +6,10 @@ use bytes::{Bytes, BytesMut};
 
 use crate::bridge;
 use crate::cli;
-use crate::log::{New, frame};
-use crate::wire::definition::{self, Target, yaml};
-use crate::wire::record::{self, Decoded};
-use crate::wire::{json, state};
+use askwhen_log::{New, frame};
+use askwhen_wire::definition::{self, Target, yaml};
+use askwhen_wire::record::{self, Decoded};
+use askwhen_wire::{json, state};
 
 /// A target's name, and what takes the bytes.
 pub type Entry = (&'static str, fn(&[u8]));

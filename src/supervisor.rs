@@ -25,25 +25,24 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::actor::checkpoint::Checkpointer;
-use crate::actor::pool::Pool;
-use crate::actor::{self, Phase, Replies};
 use crate::bridge::auth::Auth;
 use crate::bridge::{self, App, Lists, Surface, View};
-use crate::clock::Clock;
 use crate::config::{Config, Retention};
 use crate::console::{self, Console, Keep};
 use crate::delivery::{self, Delivery};
-use crate::domain::time::Millis;
 use crate::engine::{CacheLimit, Engine};
-use crate::log::disk::Disk;
-use crate::log::{self, Embedded, Kafka, Log};
-use crate::process;
-use crate::store::Shared;
-use crate::store::snapshot::Depot;
-use crate::thread::{Bell, Service, Thread, vital};
-use crate::wire::listing::{Filter, List, Page, PageError, Place};
-use crate::wire::topic::Topic;
+use askwhen_domain::time::Millis;
+use askwhen_log::disk::Disk;
+use askwhen_log::{Embedded, Kafka, Log};
+use askwhen_partition::checkpoint::Checkpointer;
+use askwhen_partition::pool::Pool;
+use askwhen_partition::{Phase, Replies};
+use askwhen_process::clock::Clock;
+use askwhen_process::thread::{Bell, Service, Thread, vital};
+use askwhen_store::Shared;
+use askwhen_store::snapshot::Depot;
+use askwhen_wire::listing::{Filter, List, Page, PageError, Place};
+use askwhen_wire::topic::Topic;
 use memory::{MemoryBudget, MemoryGovernor};
 use owners::Owner;
 use readiness::Readiness;
@@ -184,7 +183,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     let shared = Shared::new(budget.stores);
     let cached_users = CacheLimit::from(budget.users / config.partitions.max(1) as usize);
     let requests = Arc::new(bridge::Budget::new(budget.requests));
-    let statuses: Vec<Arc<actor::Status>> = (0..config.partitions).map(|_| Arc::default()).collect();
+    let statuses: Vec<Arc<askwhen_partition::Status>> = (0..config.partitions).map(|_| Arc::default()).collect();
     let delivery_status = Arc::new(delivery::Status::new(config.partitions, options.test_clock));
     delivery_status.limit_memory(budget.delivery as u64);
     let mut joined = Vec::new();
@@ -201,8 +200,13 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
             listed.map_err(|e| Error::Failed(e.to_string()))?.map_err(|e| Error::Unreachable(e.to_string()))?;
         }
         let stores = Stores::new(config.data_dir.clone(), shared.clone(), depot, log.clone());
-        let mut setup =
-            actor::Setup::new(log.clone(), clock.clone(), data.key.clone(), replies.clone(), Checkpointer::start()?);
+        let mut setup = askwhen_partition::Setup::new(
+            log.clone(),
+            clock.clone(),
+            data.key.clone(),
+            replies.clone(),
+            Checkpointer::start()?,
+        );
         setup.test_clock = options.test_clock;
         setup.checkpoint_bytes = budget.checkpoint;
         if roles.engine {
@@ -303,9 +307,9 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     running.parts.keeper = Some(keeper.start(bell, ending, fail)?);
     let unset = view
         .get(
-            crate::wire::record::DEFAULT_PROJECT,
-            crate::wire::definition::Kind::Settings,
-            crate::wire::definition::SETTINGS_ID,
+            askwhen_wire::record::DEFAULT_PROJECT,
+            askwhen_wire::definition::Kind::Settings,
+            askwhen_wire::definition::SETTINGS_ID,
         )
         .is_none();
     if options.dev && unset && (data.is_new || config.kafka) && roles.bridge {
@@ -337,9 +341,9 @@ fn open_log(config: &Config, key_check: String, clock: &Clock) -> Result<Log, Er
 }
 
 /// What the configuration says of Kafka.
-pub fn kafka_settings(config: &Config, key_check: String) -> log::kafka::Settings {
+pub fn kafka_settings(config: &Config, key_check: String) -> askwhen_log::kafka::Settings {
     let retention = config.retention;
-    log::kafka::Settings {
+    askwhen_log::kafka::Settings {
         brokers: config.brokers.clone(),
         client: config.kafka_client.clone(),
         prefix: config.prefix.clone(),
@@ -383,7 +387,7 @@ pub fn depot(config: &Config) -> Result<Depot, Error> {
 async fn wait_until_taken(
     config: &Config,
     options: Options,
-    engine: &[Arc<actor::Status>],
+    engine: &[Arc<askwhen_partition::Status>],
     delivery: &delivery::Status,
 ) -> Result<(), Error> {
     if config.kafka && !options.test_clock {
@@ -440,8 +444,8 @@ impl Running {
 
 /// Places for connections: as many as open files and memory leave room for.
 fn places(config: &Config, budget: &MemoryBudget) -> usize {
-    let files = process::raise_open_files();
-    let taken = process::open_files() + u64::from(config.max_in_flight) + FILES_TO_COME;
+    let files = askwhen_process::raise_open_files();
+    let taken = askwhen_process::open_files() + u64::from(config.max_in_flight) + FILES_TO_COME;
     let by_files = files.saturating_sub(taken).max(files / 4) as usize;
     let places = (config.max_connections as usize).min(by_files).min(budget.connections).max(1);
     if places < config.max_connections as usize {

@@ -1,14 +1,14 @@
 //! One suite for every log, one for every store; and the embedded log's files
 //! cut and flipped.
 
-use askwhen::clock::Clock;
-use askwhen::log::disk::SimulatedDisk;
-use askwhen::log::embedded::Options;
-use askwhen::log::kafka::Settings;
-use askwhen::log::{Ack, At, Bounds, Embedded, Error, Kafka, Log, New, Placed, Record, Simulated};
-use askwhen::store::{Batch, Family, Memory, Rocks, Shared, Store};
-use askwhen::thread::Bell;
-use askwhen::wire::topic::Topic;
+use askwhen_log::disk::SimulatedDisk;
+use askwhen_log::embedded::Options;
+use askwhen_log::kafka::Settings;
+use askwhen_log::{Ack, At, Bounds, Embedded, Error, Kafka, Log, New, Placed, Record, Simulated};
+use askwhen_process::clock::Clock;
+use askwhen_process::thread::Bell;
+use askwhen_store::{Batch, Family, Memory, Rocks, Shared, Store};
+use askwhen_wire::topic::Topic;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

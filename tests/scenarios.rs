@@ -8,16 +8,16 @@
 //! says what it expects: a reason, or a survey, and with `until` and `actual`
 //! what the first survey's evaluation says besides.
 
-use askwhen::domain::apply::{self, Output, Outputs, Reply, Scene};
-use askwhen::domain::decision::Decision;
-use askwhen::domain::definitions::Project;
-use askwhen::domain::id::Origin;
-use askwhen::domain::quota::Ledger;
-use askwhen::domain::record::Body;
-use askwhen::domain::time::{self, Millis};
-use askwhen::domain::user::User;
-use askwhen::wire::definition::{self, yaml};
-use askwhen::wire::record::{self, Decoded};
+use askwhen_domain::apply::{self, Output, Outputs, Reply, Scene};
+use askwhen_domain::decision::Decision;
+use askwhen_domain::definitions::Project;
+use askwhen_domain::id::Origin;
+use askwhen_domain::quota::Ledger;
+use askwhen_domain::record::Body;
+use askwhen_domain::time::{self, Millis};
+use askwhen_domain::user::User;
+use askwhen_wire::definition::{self, yaml};
+use askwhen_wire::record::{self, Decoded};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -30,67 +30,23 @@ fn below(path: &Path) -> String {
     path.strip_prefix(ROOT).unwrap().to_string_lossy().into_owned()
 }
 
-/// Left to right: a module uses what stands to its left, roles never each other.
-const LAYERS: [(&str, u32); 16] = [
-    ("metrics", 0),
-    ("process", 0),
-    ("clock", 1),
-    ("thread", 1),
-    ("domain", 0),
-    ("wire", 1),
-    ("log", 2),
-    ("store", 2),
-    ("actor", 3),
-    ("bridge", 4),
-    ("engine", 4),
-    ("delivery", 4),
-    ("console", 4),
-    ("replay", 5),
-    ("supervisor", 6),
-    ("cli", 7),
-];
+/// The sources of every crate of the workspace.
+fn sources() -> Vec<PathBuf> {
+    let mut all = files("src", ".rs");
+    all.extend(files("crates", ".rs").into_iter().filter(|path| below(path).contains("/src/")));
+    all
+}
 
-#[test]
-fn modules_use_only_what_stands_to_their_left() {
-    let layer = |name: &str| LAYERS.iter().find(|(n, _)| *n == name).map(|(_, layer)| *layer);
-    // Configuration speaks of keys and quotas in the bridge's words; metrics pre-set labels in wire's.
-    let allowed = [("config", "bridge"), ("metrics", "wire")];
-    let mut wrong = Vec::new();
-    for path in files("src", ".rs") {
-        let module = path.strip_prefix(Path::new(ROOT).join("src")).unwrap();
-        let module = module.components().next().unwrap().as_os_str().to_string_lossy().replace(".rs", "");
-        if ["lib", "main", "fault", "fuzz"].contains(&module.as_str()) {
-            continue;
-        }
-        let body = text(&path);
-        let body = body.split("#[cfg(test)]\nmod tests {").next().unwrap();
-        let is_test = path.ends_with("tests.rs") || path.parent().is_some_and(|folder| folder.ends_with("tests"));
-        for used in body.split("crate::").skip(1) {
-            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            if is_test
-                || used == module
-                || allowed.contains(&(module.as_str(), used.as_str()))
-                || ["metrics", "fault"].contains(&used.as_str())
-            {
-                continue;
-            }
-            let fine = match (layer(&module), layer(&used)) {
-                (Some(own), Some(theirs)) => theirs < own,
-                (Some(own), None) => used == "config" && own >= 6,
-                (None, Some(theirs)) => theirs < 4,
-                (None, None) => false,
-            };
-            if !fine {
-                wrong.push(format!("{}: {module} uses {used}", below(&path)));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+/// Every test outside the sources.
+fn tests() -> Vec<PathBuf> {
+    let mut all = files("tests", ".rs");
+    all.extend(files("crates", ".rs").into_iter().filter(|path| !below(path).contains("/src/")));
+    all
 }
 
 #[test]
 fn the_domain_reads_nothing_from_outside() {
-    for path in files("src/domain", ".rs") {
+    for path in files("crates/domain/src", ".rs") {
         let body = text(&path);
         for (banned, why) in [
             ("SystemTime", "time is passed in"),
@@ -110,14 +66,14 @@ fn the_domain_reads_nothing_from_outside() {
 
 #[test]
 fn only_the_clock_reads_the_wall() {
-    for path in files("src", ".rs").into_iter().filter(|p| !p.ends_with("clock.rs")) {
+    for path in sources().into_iter().filter(|p| !p.ends_with("clock.rs")) {
         assert!(!text(&path).contains("SystemTime::now"), "{}: ask the Clock", below(&path));
     }
 }
 
 #[test]
 fn nothing_is_left_undone_in_silence() {
-    for path in files("src", ".rs").into_iter().chain(files("tests", ".rs")).filter(|p| !p.ends_with("tidy.rs")) {
+    for path in sources().into_iter().chain(tests()).filter(|p| !p.ends_with("tidy.rs")) {
         for banned in ["todo!(", "unimplemented!(", "#[ignore", "dbg!("] {
             assert!(!text(&path).contains(banned), "{} has {banned}", below(&path));
         }
@@ -126,7 +82,7 @@ fn nothing_is_left_undone_in_silence() {
 
 #[test]
 fn every_topic_file_is_declared_and_its_examples_fit_its_schema() {
-    use askwhen::wire::topic::Topic;
+    use askwhen_wire::topic::Topic;
     let declared: BTreeSet<String> = Topic::ALL.iter().map(|t| format!("topics/{}.toml", t.name())).collect();
     let there: BTreeSet<String> = files("topics", ".toml").iter().map(|p| below(p)).collect();
     assert_eq!(declared, there);
@@ -148,7 +104,7 @@ fn every_topic_file_is_declared_and_its_examples_fit_its_schema() {
 #[test]
 fn each_invariant_of_the_architecture_names_a_test_that_exists() {
     let architecture = text(&Path::new(ROOT).join("ARCHITECTURE.md"));
-    let all: String = files("src", ".rs").iter().chain(&files("tests", ".rs")).map(|p| text(p)).collect();
+    let all: String = sources().iter().chain(&tests()).map(|p| text(p)).collect();
     let section = architecture.split("## Invariants").nth(1).expect("a section of invariants");
     let section = section.split("\n## ").next().unwrap();
     let mut count = 0;

@@ -12,19 +12,19 @@ use super::fields::Fields;
 use super::problem::{Answer, Problem, json_answer};
 use super::view::Shown;
 use super::{App, Asked};
-use crate::actor::{Answer as Told, Signer};
-use crate::domain::endpoint::EventType;
-use crate::domain::id;
-use crate::domain::message::Delivery;
-use crate::domain::rate::Rate;
-use crate::domain::time::Millis;
-use crate::log::{self, At, Log, New, Reader, Record};
-use crate::thread::Bell;
-use crate::wire::definition::Code;
-use crate::wire::listing::Place;
-use crate::wire::output::DeliveryRecord;
-use crate::wire::record::Internal;
-use crate::wire::topic::Topic;
+use askwhen_domain::endpoint::EventType;
+use askwhen_domain::id;
+use askwhen_domain::message::Delivery;
+use askwhen_domain::rate::Rate;
+use askwhen_domain::time::Millis;
+use askwhen_log::{At, Log, New, Reader, Record};
+use askwhen_partition::{Answer as Told, Signer};
+use askwhen_process::thread::Bell;
+use askwhen_wire::definition::Code;
+use askwhen_wire::listing::Place;
+use askwhen_wire::output::DeliveryRecord;
+use askwhen_wire::record::Internal;
+use askwhen_wire::topic::Topic;
 
 /// Messages that one request has sent again at most; all are in the journal when it
 /// is answered.
@@ -148,7 +148,7 @@ impl App {
     /// is given back when `last` is seen in the lists.
     pub(super) async fn send_again<W: Send + 'static>(
         &self,
-        (windows, mut read): (Vec<W>, impl FnMut(&W) -> Result<Vec<Delivery>, log::Error> + Send + 'static),
+        (windows, mut read): (Vec<W>, impl FnMut(&W) -> Result<Vec<Delivery>, askwhen_log::Error> + Send + 'static),
         rate: Option<Rate>,
         (project, last, turn): (&str, Option<String>, Turn),
     ) -> Result<usize, Problem> {
@@ -239,13 +239,13 @@ impl Messages {
     ///
     /// # Errors
     /// When the log is out of reach.
-    pub fn record(&mut self, partition: u32, offset: u64) -> Result<Option<&Record>, log::Error> {
+    pub fn record(&mut self, partition: u32, offset: u64) -> Result<Option<&Record>, askwhen_log::Error> {
         let held = self.read.entry(partition).or_default();
         if !held.iter().any(|record| record.offset == offset) {
             let at = At { topic: self.topic, partition };
             *held = match self.reader.read_or_wait(at, offset, CHUNK_BYTES) {
                 Ok(chunk) => chunk.records,
-                Err(error) if error.class() == log::Class::Retry => return Err(error),
+                Err(error) if error.class() == askwhen_log::Class::Retry => return Err(error),
                 // Trimmed away.
                 Err(_) => Vec::new(),
             };
@@ -253,7 +253,7 @@ impl Messages {
         Ok(held.iter().find(|record| record.offset == offset))
     }
 
-    fn delivery(&mut self, place: &Place) -> Result<Option<Delivery>, log::Error> {
+    fn delivery(&mut self, place: &Place) -> Result<Option<Delivery>, askwhen_log::Error> {
         let record = self.record(place.partition, place.offset)?;
         let value = record.and_then(|record| record.value.as_deref());
         match value.map(serde_json::from_slice::<DeliveryRecord>) {

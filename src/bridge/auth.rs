@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::problem::Problem;
-use crate::domain::rate::Rate;
+use askwhen_domain::rate::Rate;
 
 /// What a key may do; each kind may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -152,7 +152,7 @@ impl Auth {
         }
         let remembered = self.per_client_user.len();
         self.crowded.store(remembered > MAX_QUOTAS, Ordering::Relaxed);
-        crate::metrics::get().bridge_client_quotas.set(remembered as i64);
+        askwhen_process::metrics::get().bridge_client_quotas.set(remembered as i64);
     }
 }
 

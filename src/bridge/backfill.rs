@@ -11,16 +11,16 @@ use super::fields::Fields;
 use super::lists::{Lists, broken};
 use super::problem::{Answer, Problem, json_answer};
 use super::{App, Asked};
-use crate::domain::endpoint::Endpoint;
-use crate::domain::id::Origin;
-use crate::domain::message::{self, Delivery};
-use crate::domain::rate::Rate;
-use crate::domain::time::Millis;
-use crate::log::{self, At, Log, Record};
-use crate::wire::definition::{self, Code, Target};
-use crate::wire::output::{SOURCE_HEADER, Source};
-use crate::wire::profile::standard;
-use crate::wire::topic::Topic;
+use askwhen_domain::endpoint::Endpoint;
+use askwhen_domain::id::Origin;
+use askwhen_domain::message::{self, Delivery};
+use askwhen_domain::rate::Rate;
+use askwhen_domain::time::Millis;
+use askwhen_log::{At, Log, Record};
+use askwhen_wire::definition::{self, Code, Target};
+use askwhen_wire::output::{SOURCE_HEADER, Source};
+use askwhen_wire::profile::standard;
+use askwhen_wire::topic::Topic;
 
 /// A record of topic `responses`, by when its fact happened.
 type Place = (Millis, u32, u64);
@@ -156,11 +156,11 @@ impl Wanted {
 /// Why a scan ends early.
 enum Stop {
     Enough,
-    Log(log::Error),
+    Log(askwhen_log::Error),
 }
 
-impl From<log::Error> for Stop {
-    fn from(error: log::Error) -> Stop {
+impl From<askwhen_log::Error> for Stop {
+    fn from(error: askwhen_log::Error) -> Stop {
         Stop::Log(error)
     }
 }

@@ -109,7 +109,7 @@ impl Connection {
 
     fn evict(&self, reason: &str) {
         if !self.evicted.swap(true, Ordering::AcqRel) {
-            crate::metrics::get().bridge_evictions.with_label_values(&[reason]).inc();
+            askwhen_process::metrics::get().bridge_evictions.with_label_values(&[reason]).inc();
         }
         self.waker.wake();
     }
@@ -213,7 +213,7 @@ impl Connections {
             waker: AtomicWaker::new(),
         });
         open.connections.insert(number, connection.clone());
-        crate::metrics::get().bridge_connections.inc();
+        askwhen_process::metrics::get().bridge_connections.inc();
         *open.by_address.entry(address).or_default() += 1;
         Some(connection)
     }
@@ -221,7 +221,7 @@ impl Connections {
     pub fn leave(&self, connection: &Connection) {
         let mut open = self.open.lock().expect("no panic holds this lock");
         if open.connections.remove(&connection.number).is_some() {
-            crate::metrics::get().bridge_connections.dec();
+            askwhen_process::metrics::get().bridge_connections.dec();
         }
         if let Some(count) = open.by_address.get_mut(&connection.address) {
             *count -= 1;

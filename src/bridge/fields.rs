@@ -3,10 +3,10 @@
 
 use serde_json::value::RawValue;
 
-use crate::domain::id;
-use crate::domain::time::{self, Millis};
-use crate::wire::definition::{Code, Fault, MAX_FAULTS};
-use crate::wire::json::Members;
+use askwhen_domain::id;
+use askwhen_domain::time::{self, Millis};
+use askwhen_wire::definition::{Code, Fault, MAX_FAULTS};
+use askwhen_wire::json::Members;
 
 /// An object's members in their order.
 pub struct Fields<'a> {

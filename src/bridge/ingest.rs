@@ -8,13 +8,13 @@ use std::time::Instant;
 use super::fields::{self, Fields};
 use super::problem::{Answer, Problem, json_answer};
 use super::{App, Asked};
-use crate::domain::id;
-use crate::domain::record::{Body, Context, Record};
-use crate::domain::time::Told;
-use crate::log::{At, New};
-use crate::wire::definition::{Code, Fault};
-use crate::wire::json;
-use crate::wire::record::{self, MAX_EVENT_BYTES, MAX_PROPERTIES};
+use askwhen_domain::id;
+use askwhen_domain::record::{Body, Context, Record};
+use askwhen_domain::time::Told;
+use askwhen_log::{At, New};
+use askwhen_wire::definition::{Code, Fault};
+use askwhen_wire::json;
+use askwhen_wire::record::{self, MAX_EVENT_BYTES, MAX_PROPERTIES};
 
 /// Most events in one request.
 const MAX_BATCH: usize = 1_000;
@@ -79,7 +79,7 @@ impl App {
         let started = Instant::now();
         let appended = self.log.append_durably(at, vec![new]).await;
         appended.map_err(|error| Problem::log(&error, Some(&ready.event_id)))?;
-        crate::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
+        askwhen_process::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
         Ok(ready.event_id)
     }
 
@@ -158,7 +158,7 @@ impl App {
                 results[index] = Some(Err(Problem::log(&error, Some(&id))));
             }
         }
-        crate::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
+        askwhen_process::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
         Ok(batch_answer(results.into_iter().flatten().collect(), asked.request_id))
     }
 }

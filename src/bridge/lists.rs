@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::problem::{Answer, Problem, json_answer};
 use super::{App, Asked};
-use crate::domain::decision::Reason;
-use crate::domain::id;
-use crate::domain::time::{self, Millis};
-use crate::wire::definition::{Code, Kind};
-use crate::wire::listing::{Filter, List, Page, PageError, Place};
+use askwhen_domain::decision::Reason;
+use askwhen_domain::id;
+use askwhen_domain::time::{self, Millis};
+use askwhen_wire::definition::{Code, Kind};
+use askwhen_wire::listing::{Filter, List, Page, PageError, Place};
 
 /// The console's projection, as far as HTTP asks it.
 pub trait Lists: Send + Sync {

@@ -9,18 +9,18 @@ use super::problem::{Answer, Problem, json_answer};
 use super::router::Name;
 use super::view::Shown;
 use super::{App, Asked};
-use crate::actor::Answer as Told;
-use crate::domain::endpoint::{HeaderText, SEALED, SealedSecret};
-use crate::domain::json::Json;
-use crate::domain::settings::Settings;
-use crate::domain::time;
-use crate::log::At;
-use crate::wire::definition::{self, Code, Kind, SETTINGS_ID, SecretSource, Target};
-use crate::wire::json as strict;
-use crate::wire::profile;
-use crate::wire::record::{Define, Internal};
-use crate::wire::seal;
-use crate::wire::topic::Topic;
+use askwhen_domain::endpoint::{HeaderText, SEALED, SealedSecret};
+use askwhen_domain::json::Json;
+use askwhen_domain::settings::Settings;
+use askwhen_domain::time;
+use askwhen_log::At;
+use askwhen_partition::Answer as Told;
+use askwhen_wire::definition::{self, Code, Kind, SETTINGS_ID, SecretSource, Target};
+use askwhen_wire::json as strict;
+use askwhen_wire::profile;
+use askwhen_wire::record::{Define, Internal};
+use askwhen_wire::seal;
+use askwhen_wire::topic::Topic;
 
 /// What a PUT asks for, beside its body.
 struct Draft {

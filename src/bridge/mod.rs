@@ -42,16 +42,16 @@ pub use lists::Lists;
 pub use tried::{try_body, try_path};
 pub use view::View;
 
-use crate::actor::{Answer as Told, Phase, Replies, Signer, Status};
-use crate::clock::Clock;
-use crate::domain::id;
-use crate::domain::time::Millis;
-use crate::log::{At, Log, New};
-use crate::wire::definition::Code;
-use crate::wire::listing::List;
-use crate::wire::record::{Internal, REPLY_HEADER};
-use crate::wire::seal::ClusterKey;
-use crate::wire::topic::Topic;
+use askwhen_domain::id;
+use askwhen_domain::time::Millis;
+use askwhen_log::{At, Log, New};
+use askwhen_partition::{Answer as Told, Phase, Replies, Signer, Status};
+use askwhen_process::clock::Clock;
+use askwhen_wire::definition::Code;
+use askwhen_wire::listing::List;
+use askwhen_wire::record::{Internal, REPLY_HEADER};
+use askwhen_wire::seal::ClusterKey;
+use askwhen_wire::topic::Topic;
 use auth::{Auth, Caller, Kind};
 use body::Need;
 use budget::{Held, Spent};
@@ -158,7 +158,7 @@ impl App {
         if name.is_some_and(Name::is_client) {
             self.allow_origin(&head.headers, answer.headers_mut());
         }
-        let metrics = crate::metrics::get();
+        let metrics = askwhen_process::metrics::get();
         let route = name.map_or("none", Name::template);
         metrics.bridge_requests.with_label_values(&[route, answer.status().as_str()]).inc();
         metrics.bridge_request_seconds.observe(started.elapsed().as_secs_f64());
@@ -259,7 +259,7 @@ impl App {
                 problem::json_answer(status, body.to_string())
             }
             Name::Metrics => {
-                let mut answer = problem::json_answer(200, crate::metrics::get().render());
+                let mut answer = problem::json_answer(200, askwhen_process::metrics::get().render());
                 let plain = HeaderValue::from_static("text/plain; version=0.0.4");
                 answer.headers_mut().insert(header::CONTENT_TYPE, plain);
                 answer
@@ -299,7 +299,7 @@ impl App {
         self.decides(at)?;
         let started = Instant::now();
         self.log.append_durably(at, vec![new]).await.map_err(|error| Problem::log(&error, event_id))?;
-        crate::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
+        askwhen_process::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
         Ok(tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten())
     }
 
@@ -324,7 +324,7 @@ impl App {
         at: At,
         key: &str,
         internal: &Internal,
-    ) -> Result<crate::actor::reply::Waiter, Problem> {
+    ) -> Result<askwhen_partition::reply::Waiter, Problem> {
         self.decides(at)?;
         let waiter = self.replies.wait();
         let signer = Signer::new(&self.log, &self.key);
@@ -355,9 +355,9 @@ impl App {
     }
 
     async fn advance(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
-        let text = crate::wire::json::check(&asked.body).map_err(Problem::json)?;
+        let text = askwhen_wire::json::check(&asked.body).map_err(Problem::json)?;
         let mut fields = fields::Fields::of(text, String::new());
-        let span = fields.text("advance").map(|text| crate::domain::time::parse_duration(&text));
+        let span = fields.text("advance").map(|text| askwhen_domain::time::parse_duration(&text));
         match span {
             None if fields.faults.is_empty() => fields.fault(Code::MissingField, "advance", "is required"),
             Some(Err(wanted)) => fields.fault(Code::BadTime, "advance", format!("must be {wanted}")),
@@ -373,7 +373,7 @@ impl App {
         let stopped = |_| Problem::later(503, "overloaded", "the test clock has stopped", Duration::from_secs(1));
         clock.send((by, sender)).await.map_err(|e| stopped(e.to_string()))?;
         let now = receiver.await.map_err(|e| stopped(e.to_string()))?;
-        let body = serde_json::json!({"now": crate::domain::time::format_time(now)});
+        let body = serde_json::json!({"now": askwhen_domain::time::format_time(now)});
         Ok(problem::json_answer(200, body.to_string()))
     }
 }

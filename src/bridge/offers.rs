@@ -10,14 +10,14 @@ use super::ingest::{context, event_id, idempotency_key, told};
 use super::problem::{Answer, Problem, json_answer};
 use super::router::Name;
 use super::{App, Asked};
-use crate::actor::Answer as Told;
-use crate::domain::json::Json;
-use crate::domain::record::{Answers, Body, Given, Record, Target};
-use crate::domain::time::Told as Times;
-use crate::domain::user::MAX_ATTRIBUTES_BYTES;
-use crate::wire::definition::{Code, Fault};
-use crate::wire::json;
-use crate::wire::record::{self, Erase, Internal, MAX_EVENT_BYTES, MAX_PROPERTIES, Query};
+use askwhen_domain::json::Json;
+use askwhen_domain::record::{Answers, Body, Given, Record, Target};
+use askwhen_domain::time::Told as Times;
+use askwhen_domain::user::MAX_ATTRIBUTES_BYTES;
+use askwhen_partition::Answer as Told;
+use askwhen_wire::definition::{Code, Fault};
+use askwhen_wire::json;
+use askwhen_wire::record::{self, Erase, Internal, MAX_EVENT_BYTES, MAX_PROPERTIES, Query};
 
 /// Most answers in one request.
 const MAX_ANSWERS: usize = 200;

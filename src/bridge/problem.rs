@@ -7,9 +7,8 @@ use http_body_util::Full;
 use serde::Serialize;
 use std::time::Duration;
 
-use crate::log;
-use crate::wire::definition::{Code, Fault};
-use crate::wire::json;
+use askwhen_wire::definition::{Code, Fault};
+use askwhen_wire::json;
 
 pub type Answer = Response<Full<Bytes>>;
 
@@ -71,15 +70,15 @@ impl Problem {
     }
 
     /// What an append that failed means to the sender.
-    pub fn log(error: &log::Error, event_id: Option<&str>) -> Problem {
+    pub fn log(error: &askwhen_log::Error, event_id: Option<&str>) -> Problem {
         let problem = match error {
-            log::Error::ReadOnly { .. } => {
+            askwhen_log::Error::ReadOnly { .. } => {
                 Problem::later(503, "read_only", "the disk is nearly full; nothing is taken", Duration::from_secs(30))
             }
-            log::Error::Overloaded => {
+            askwhen_log::Error::Overloaded => {
                 Problem::later(503, "overloaded", "too much is queued; send it again", Duration::from_secs(1))
             }
-            log::Error::Unknown(_) => {
+            askwhen_log::Error::Unknown(_) => {
                 let detail = "whether it was stored is not known; send it again under the same id";
                 Problem::later(503, "outcome_unknown", detail, Duration::from_secs(5))
             }

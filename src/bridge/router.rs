@@ -5,7 +5,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use super::auth::Kind;
-use crate::domain::id;
+use askwhen_domain::id;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Name {

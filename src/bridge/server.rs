@@ -25,7 +25,7 @@ use super::gate::{Gate, HEADER_TIMEOUT, Ready, Signals};
 use super::head::{MAX_HEAD_BYTES, Refusal};
 use super::problem::{Answer, Problem};
 use super::{App, Surface};
-use crate::thread::News;
+use askwhen_process::thread::News;
 
 /// Pause when the system gives no more connections.
 const EXHAUSTED: Duration = Duration::from_millis(50);
@@ -273,7 +273,7 @@ async fn drive(
         let (app, connection) = (serving.clone(), own.clone());
         if asked_before.swap(true, Ordering::Relaxed) {
             // HTTP/1.1: what was asked before has been answered.
-            crate::fault::point("answered");
+            askwhen_process::fault::point("answered");
         }
         Box::pin(async move {
             connection.enter(Phase::Answering);
@@ -324,7 +324,7 @@ async fn part(mut stream: TcpStream, refusal: Option<Refusal>, longest: Duration
     let parting = async {
         if let Some(Refusal { status, code, detail }) = refusal {
             let request_id = uuid::Uuid::new_v4().simple().to_string();
-            let metrics = crate::metrics::get();
+            let metrics = askwhen_process::metrics::get();
             metrics.bridge_requests.with_label_values(&["none", &status.to_string()]).inc();
             let retry_after = (status == 503).then_some(Duration::from_secs(1));
             let problem = Problem { close: true, retry_after, ..Problem::new(status, code, detail) };

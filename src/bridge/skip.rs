@@ -6,12 +6,12 @@ use serde_json::json;
 use super::fields::Fields;
 use super::problem::{Answer, Problem, json_answer};
 use super::{App, Asked};
-use crate::actor::Signer;
-use crate::log::At;
-use crate::wire::definition::Code;
-use crate::wire::json;
-use crate::wire::record::{Internal, Skip};
-use crate::wire::topic::Topic;
+use askwhen_log::At;
+use askwhen_partition::Signer;
+use askwhen_wire::definition::Code;
+use askwhen_wire::json;
+use askwhen_wire::record::{Internal, Skip};
+use askwhen_wire::topic::Topic;
 
 impl App {
     /// Only where the partition stands still at that very record: what has been

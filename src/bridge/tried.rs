@@ -6,7 +6,7 @@ use super::fields::Fields;
 use super::ingest::{context, told};
 use super::offers::read_answers;
 use super::router;
-use crate::wire::record::MAX_PROPERTIES;
+use askwhen_wire::record::MAX_PROPERTIES;
 
 /// Looks a path up: what is found has parts that are ids.
 pub fn try_path(path: &str) {

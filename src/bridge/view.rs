@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
 
-use crate::log::{self, At, Bounds, Error, Log, Reader};
-use crate::thread::Bell;
-use crate::wire::definition::Kind;
-use crate::wire::output::{DefinitionRecord, IDENTITY_KEY, SOURCE_HEADER, Source};
-use crate::wire::topic::Topic;
+use askwhen_log::{At, Bounds, Error, Log, Reader};
+use askwhen_process::thread::Bell;
+use askwhen_wire::definition::Kind;
+use askwhen_wire::output::{DefinitionRecord, IDENTITY_KEY, SOURCE_HEADER, Source};
+use askwhen_wire::topic::Topic;
 
 const AT: At = At { topic: Topic::Definitions, partition: 0 };
 
@@ -70,7 +70,7 @@ impl View {
         }
     }
 
-    fn take(&self, record: &log::Record) {
+    fn take(&self, record: &askwhen_log::Record) {
         let Some(key) = record.key.as_ref().and_then(|k| std::str::from_utf8(k).ok()) else { return };
         if key.starts_with(IDENTITY_KEY) {
             return;
@@ -93,13 +93,13 @@ impl View {
     }
 
     pub fn get(&self, project: &str, kind: Kind, id: &str) -> Option<Shown> {
-        let key = crate::wire::output::definition_key(project, kind, id);
+        let key = askwhen_wire::output::definition_key(project, kind, id);
         self.rows.read().expect("no panic holds this lock").get(&key)?.shown.clone()
     }
 
     /// Of one kind, newest first, from below a place on.
     pub fn list(&self, project: &str, kind: Kind, below: u64, limit: usize) -> Vec<Shown> {
-        let prefix = crate::wire::output::definition_key(project, kind, "");
+        let prefix = askwhen_wire::output::definition_key(project, kind, "");
         let rows = self.rows.read().expect("no panic holds this lock");
         let mut all: Vec<&Shown> = rows
             .range(prefix.clone()..)

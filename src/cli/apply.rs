@@ -9,7 +9,7 @@ use super::client::{Client, part, problem};
 use super::files::{self, Defined};
 use super::{Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind as KeyKind;
-use crate::wire::definition::Kind;
+use askwhen_wire::definition::Kind;
 
 #[derive(Debug, Args)]
 pub struct ApplyArgs {

@@ -5,14 +5,14 @@ use clap::Args;
 use std::path::PathBuf;
 
 use super::{BrokerArgs, Context, Failure, Format, files, output, progress, serve};
-use crate::clock::Clock;
-use crate::domain::time::{self, Millis};
 use crate::replay::backtest::report::{self, number};
 use crate::replay::backtest::tally::Counts;
 use crate::replay::backtest::{self, Assumptions, Outcome, Plan};
 use crate::supervisor;
-use crate::wire::definition::{self, Kind};
-use crate::wire::record::DEFAULT_PROJECT;
+use askwhen_domain::time::{self, Millis};
+use askwhen_process::clock::Clock;
+use askwhen_wire::definition::{self, Kind};
+use askwhen_wire::record::DEFAULT_PROJECT;
 
 #[derive(Debug, Args)]
 pub struct BacktestArgs {

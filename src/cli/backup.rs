@@ -11,7 +11,7 @@ use super::progress::blocking;
 use super::{BrokerArgs, Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind;
 use crate::supervisor::backup::{self, Cut};
-use crate::wire::seal::ClusterKey;
+use askwhen_wire::seal::ClusterKey;
 
 #[derive(Debug, Args)]
 pub struct BackupArgs {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::client::{Client, part, problem};
 use super::{Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind;
-use crate::domain::rate::Rate;
-use crate::domain::time;
+use askwhen_domain::rate::Rate;
+use askwhen_domain::time;
 
 #[derive(Debug, Args)]
 pub struct DeliveriesArgs {

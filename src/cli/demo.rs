@@ -17,9 +17,9 @@ use super::client::Client;
 use super::{Failure, Format, output};
 use crate::bridge::auth::Kind;
 use crate::config::{self, Overrides};
-use crate::domain::endpoint::Profile;
 use crate::supervisor::{self, Options, Roles};
-use crate::wire::profile::{self, Keys};
+use askwhen_domain::endpoint::Profile;
+use askwhen_wire::profile::{self, Keys};
 
 /// One webhook as a receiver took it.
 struct Taken {

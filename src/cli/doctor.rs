@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::client::Client;
 use super::{BrokerArgs, Context, Failure, Format, ServerArgs, output};
-use crate::domain::time::format_time;
-use crate::log::embedded::free_mark_bytes;
 use crate::supervisor::repair;
+use askwhen_domain::time::format_time;
+use askwhen_log::embedded::free_mark_bytes;
 
 /// Free space below which the doctor warns.
 const COMFORTABLE_BYTES: u64 = 1 << 30;

@@ -9,8 +9,8 @@ use serde_json::json;
 use super::client::{Client, part};
 use super::{Context, Failure, ServerArgs, output};
 use crate::bridge::auth::Kind;
-use crate::domain::time;
-use crate::wire::profile;
+use askwhen_domain::time;
+use askwhen_wire::profile;
 
 #[derive(Debug, Args)]
 pub struct EndpointsArgs {

@@ -6,13 +6,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use super::{BrokerArgs, Context, Failure, Format, output, serve};
-use crate::domain::id;
-use crate::domain::record;
-use crate::domain::time;
 use crate::replay::explain::{self, Question};
 use crate::supervisor;
-use crate::wire::json;
-use crate::wire::record::DEFAULT_PROJECT;
+use askwhen_domain::id;
+use askwhen_domain::record;
+use askwhen_domain::time;
+use askwhen_wire::json;
+use askwhen_wire::record::DEFAULT_PROJECT;
 
 /// Decisions shown as text.
 const SHOWN: usize = 5;

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use crate::wire::definition::{self, Fault, Kind, Target, yaml};
+use askwhen_wire::definition::{self, Fault, Kind, Target, yaml};
 
 /// Members that may say `{env: NAME}` or `{file: PATH}` for what stands elsewhere.
 const ELSEWHERE: [&str; 4] = ["/secret", "/tls/ca", "/tls/client_cert", "/tls/client_key"];

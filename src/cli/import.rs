@@ -17,8 +17,8 @@ use xxhash_rust::xxh3::Xxh3;
 use super::client::{Client, Said, problem};
 use super::{Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind;
-use crate::domain::rate::Rate;
-use crate::wire::json as strict;
+use askwhen_domain::rate::Rate;
+use askwhen_wire::json as strict;
 
 /// Sent at a time, within what the server takes in one request.
 const BATCH_LINES: usize = 1_000;

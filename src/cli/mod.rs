@@ -35,8 +35,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::config::{self, Config, Overrides};
-use crate::log;
-use crate::process;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -215,30 +213,30 @@ pub fn main() -> ExitCode {
     drop(rustls::crypto::ring::default_provider().install_default());
     let serves = matches!(cli.verb, Verb::Serve(_));
     if serves {
-        process::install_panic_hook();
+        askwhen_process::install_panic_hook();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            process::complain(&format!("askwhen: the runtime cannot start: {error}"));
+            askwhen_process::complain(&format!("askwhen: the runtime cannot start: {error}"));
             return ExitCode::from(1);
         }
     };
     let outcome = runtime.block_on(run(cli));
-    process::flush_log_lines(LAST_LINES);
+    askwhen_process::flush_log_lines(LAST_LINES);
     let code = outcome.as_ref().map_or_else(|failure| failure.code, |()| 0);
     if !serves {
         if let Err(failure) = outcome {
-            process::complain(&format!("askwhen: {}", failure.text));
+            askwhen_process::complain(&format!("askwhen: {}", failure.text));
         }
         return ExitCode::from(code);
     }
     // Nobody may be reading, and what still blocks a thread is not waited for.
     if let Err(failure) = outcome {
-        process::say(process::Stream::Error, &format!("askwhen: {}", failure.text));
+        askwhen_process::say(askwhen_process::Stream::Error, &format!("askwhen: {}", failure.text));
     }
     runtime.shutdown_timeout(LAST_TASKS);
-    process::exit(i32::from(code))
+    askwhen_process::exit(i32::from(code))
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
@@ -310,16 +308,16 @@ async fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 /// How to reach the brokers for looking, which needs no cluster key.
-fn observer(config: &Config) -> log::kafka::Settings {
+fn observer(config: &Config) -> askwhen_log::kafka::Settings {
     crate::supervisor::kafka_settings(config, String::new())
 }
 
 /// What a fault of the log means to whoever asked.
-fn failure(error: log::Error) -> Failure {
+fn failure(error: askwhen_log::Error) -> Failure {
     match &error {
-        log::Error::Unavailable(_) => Failure::unreachable(error.to_string()),
-        log::Error::Misconfigured(_) => Failure::usage(error.to_string()),
-        log::Error::Refused(_) | log::Error::Damaged { .. } => Failure::refused(error.to_string()),
+        askwhen_log::Error::Unavailable(_) => Failure::unreachable(error.to_string()),
+        askwhen_log::Error::Misconfigured(_) => Failure::usage(error.to_string()),
+        askwhen_log::Error::Refused(_) | askwhen_log::Error::Damaged { .. } => Failure::refused(error.to_string()),
         _ => Failure::failed(error.to_string()),
     }
 }

@@ -6,7 +6,6 @@ use std::io::{ErrorKind, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Format;
-use crate::process;
 
 /// Set once nobody reads standard output any more.
 static UNREAD: AtomicBool = AtomicBool::new(false);
@@ -27,8 +26,8 @@ pub fn write(text: &str) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::BrokenPipe => UNREAD.store(true, Ordering::Release),
         Err(error) => {
-            process::complain(&format!("askwhen: standard output cannot be written: {error}"));
-            process::exit(1);
+            askwhen_process::complain(&format!("askwhen: standard output cannot be written: {error}"));
+            askwhen_process::exit(1);
         }
     }
 }

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 
 use super::progress::{blocking, over_records};
 use super::{BrokerArgs, Context, Failure, Format, backtest, output};
-use crate::clock::Clock;
-use crate::domain::rate::Rate;
 use crate::replay::Progress;
 use crate::replay::backtest::report::number;
 use crate::replay::shadow::{self, Manner, Shadow};
 use crate::supervisor::{self, promote};
+use askwhen_domain::rate::Rate;
+use askwhen_process::clock::Clock;
 
 /// Differences shown as text.
 const SHOWN: usize = 20;

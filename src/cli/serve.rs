@@ -8,7 +8,6 @@ use tracing_subscriber::EnvFilter;
 
 use super::Failure;
 use crate::config::Config;
-use crate::process;
 use crate::supervisor::{self, Error, Options, Roles};
 
 /// A stop that takes longer is cut short: a crash loses nothing either.
@@ -71,8 +70,8 @@ pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
             "something hangs and keeps the process from stopping in order; what it had not written down is done again by the next start"
         );
         // Whatever hangs is not waited for, nor torn down beneath its threads.
-        process::flush_log_lines(Duration::from_secs(1));
-        process::exit(1);
+        askwhen_process::flush_log_lines(Duration::from_secs(1));
+        askwhen_process::exit(1);
     }
     if failed {
         return Err(Failure::failed("the log could not be written; see the log lines above"));
@@ -82,7 +81,7 @@ pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
 
 /// A server goes on although nobody reads what it says.
 fn say(text: &str) {
-    process::say(process::Stream::Out, text);
+    askwhen_process::say(askwhen_process::Stream::Out, text);
 }
 
 /// One process on the embedded log runs all that decides and sends, as one does
@@ -123,7 +122,7 @@ pub fn log_to_stderr() -> Result<(), Failure> {
     let standard = "warn,askwhen=info,rdkafka::consumer::base_consumer=off,rustls_platform_verifier=off";
     let filter = EnvFilter::try_from_env("ASKWHEN_LOG").unwrap_or_else(|_| EnvFilter::new(standard));
     let writer =
-        process::LogLines::start().map_err(|e| Failure::failed(format!("log lines cannot be written: {e}")))?;
+        askwhen_process::LogLines::start().map_err(|e| Failure::failed(format!("log lines cannot be written: {e}")))?;
     let lines = tracing_subscriber::fmt().json().log_internal_errors(false);
     // A second server in one process (tests) finds it set.
     lines.with_env_filter(filter).with_writer(writer).try_init().ok();

@@ -7,9 +7,9 @@ use serde_json::json;
 use super::client::Client;
 use super::{BrokerArgs, Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind;
-use crate::log::At;
 use crate::supervisor::repair;
-use crate::wire::topic::Topic;
+use askwhen_log::At;
+use askwhen_wire::topic::Topic;
 
 #[derive(Debug, Args)]
 pub struct SkipArgs {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::{Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind;
-use crate::store::snapshot::{self, Listed};
 use crate::supervisor::{self, Role};
+use askwhen_store::snapshot::{self, Listed};
 
 #[derive(Debug, Subcommand)]
 pub enum What {

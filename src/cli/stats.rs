@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::client::{Client, part};
 use super::{Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind;
-use crate::domain::time;
+use askwhen_domain::time;
 
 #[derive(Debug, Args)]
 pub struct StatsArgs {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{BrokerArgs, Context, Failure, failure, observer, output};
-use crate::domain::time::{self, Millis};
-use crate::log::embedded::follow::Follower;
-use crate::log::{At, Embedded, Kafka, Log, Reader, Record};
-use crate::thread::Bell;
-use crate::wire::topic::Topic;
+use askwhen_domain::time::{self, Millis};
+use askwhen_log::embedded::follow::Follower;
+use askwhen_log::{At, Embedded, Kafka, Log, Reader, Record};
+use askwhen_process::thread::Bell;
+use askwhen_wire::topic::Topic;
 
 #[derive(Debug, Args)]
 pub struct TailArgs {

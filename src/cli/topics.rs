@@ -4,8 +4,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{Context, Failure, Format, failure, observer, output};
-use crate::log::{self, frame};
-use crate::wire::topic::Topic;
+use askwhen_log::frame;
+use askwhen_wire::topic::Topic;
 
 #[derive(Debug, Subcommand)]
 pub enum What {
@@ -46,10 +46,10 @@ pub async fn run(context: &Context, what: &What) -> Result<(), Failure> {
 async fn on_brokers(context: &Context, apply: bool) -> Result<(), Failure> {
     let settings = observer(&context.config);
     let asked = tokio::task::spawn_blocking(move || {
-        let done = if apply { log::kafka::apply_topics(&settings)? } else { Vec::new() };
-        let found = log::kafka::check_topics(&settings)?;
+        let done = if apply { askwhen_log::kafka::apply_topics(&settings)? } else { Vec::new() };
+        let found = askwhen_log::kafka::check_topics(&settings)?;
         let missing: Vec<String> = found.missing.iter().map(|topic| settings.name(*topic)).collect();
-        Ok::<_, log::Error>((done, missing, found.wrong, found.different))
+        Ok::<_, askwhen_log::Error>((done, missing, found.wrong, found.different))
     });
     let (done, missing, wrong, different) =
         asked.await.map_err(|e| Failure::failed(e.to_string()))?.map_err(failure)?;

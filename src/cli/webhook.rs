@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpListener;
 
 use super::{Failure, Format, output};
-use crate::clock::Clock;
-use crate::domain::time::SECOND;
-use crate::process::complain;
-use crate::wire::profile::{self, Verified};
+use askwhen_domain::time::SECOND;
+use askwhen_process::clock::Clock;
+use askwhen_process::complain;
+use askwhen_wire::profile::{self, Verified};
 
 const MAX_BODY_BYTES: usize = 1 << 20;
 

@@ -9,10 +9,9 @@ use toml::{Table, Value};
 use url::Url;
 
 use crate::bridge::auth::{self, Kind};
-use crate::domain::id;
-use crate::domain::rate::Rate;
-use crate::domain::time::{self, DAY, HOUR, Millis, SECOND};
-use crate::process;
+use askwhen_domain::id;
+use askwhen_domain::rate::Rate;
+use askwhen_domain::time::{self, DAY, HOUR, Millis, SECOND};
 
 /// Of the machine's memory, when nothing is said.
 const MEMORY_SHARE: u64 = 4;
@@ -235,7 +234,7 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
 fn memory(engine: &Section<'_>) -> Result<usize, Fault> {
     let text = engine.text("memory")?;
     if text.is_empty() {
-        let share = process::machine_memory_bytes() / MEMORY_SHARE;
+        let share = askwhen_process::machine_memory_bytes() / MEMORY_SHARE;
         return Ok(usize::try_from(share).unwrap_or(LEAST_MEMORY_BYTES).max(LEAST_MEMORY_BYTES));
     }
     match parse_bytes(&text) {

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::order::{self, Round};
 use super::{Error, kept, unknown};
-use crate::domain::endpoint::EventType;
-use crate::domain::message::Delivery;
-use crate::domain::time::{self, Millis};
-use crate::wire::listing::{Filter, List, Place};
-use crate::wire::output::{AttemptRecord, Ended, RetryRecord, Source};
+use askwhen_domain::endpoint::EventType;
+use askwhen_domain::message::Delivery;
+use askwhen_domain::time::{self, Millis};
+use askwhen_wire::listing::{Filter, List, Place};
+use askwhen_wire::output::{AttemptRecord, Ended, RetryRecord, Source};
 
 /// Partition and offset.
 type Offset = (u32, u64);

@@ -11,16 +11,16 @@ use super::order::{self, Round};
 use super::projection::Shared;
 use super::stats::{self, Fact};
 use super::{Error, Taken, deliveries, kept, unknown};
-use crate::clock::Clock;
-use crate::domain::endpoint::EventType;
-use crate::domain::message::Seen;
-use crate::domain::time::Millis;
-use crate::log::{At, Bounds, Log, Reader, Record};
-use crate::store::{Batch, Family, Store};
-use crate::thread::{Bell, News, Turns};
-use crate::wire::listing::List;
-use crate::wire::output::DeliveryRecord;
-use crate::wire::topic::Topic;
+use askwhen_domain::endpoint::EventType;
+use askwhen_domain::message::Seen;
+use askwhen_domain::time::Millis;
+use askwhen_log::{At, Bounds, Log, Reader, Record};
+use askwhen_process::clock::Clock;
+use askwhen_process::thread::{Bell, News, Turns};
+use askwhen_store::{Batch, Family, Store};
+use askwhen_wire::listing::List;
+use askwhen_wire::output::DeliveryRecord;
+use askwhen_wire::topic::Topic;
 
 /// In this order in every round: what an erasure takes away is known before
 /// what came of the records before it.
@@ -304,7 +304,7 @@ impl Follower {
     }
 
     fn say_unreadable(&mut self, at: At, offset: u64) {
-        crate::metrics::get().console_unreadable.with_label_values(&[at.topic.name()]).inc();
+        askwhen_process::metrics::get().console_unreadable.with_label_values(&[at.topic.name()]).inc();
         if self.news.is_new(&at.to_string()) {
             tracing::error!(%at, offset, "the lists leave out a record that cannot be read");
         }
@@ -318,7 +318,7 @@ impl Follower {
         order::prune(store, List::Decisions, now - keep.decisions, PRUNED_AT_A_TIME, user_of)?;
         order::prune(store, List::Responses, now - keep.responses, PRUNED_AT_A_TIME, user_of)?;
         stats::prune(store, now, now - keep.responses.min(keep.decisions), PRUNED_AT_A_TIME)?;
-        let rows = &crate::metrics::get().console_rows;
+        let rows = &askwhen_process::metrics::get().console_rows;
         rows.with_label_values(&["unknown_deliveries"]).set(unknown::prune(store, now - keep.deliveries)? as i64);
         let began = Instant::now();
         while began.elapsed() < LOOK_THROUGH && unknown::look_through(store, now)? {}

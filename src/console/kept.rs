@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::order::{self, Round};
 use super::stats::{self, Fact};
 use super::{Error, Taken, deliveries};
-use crate::domain::endpoint::EventType;
-use crate::domain::id;
-use crate::domain::time::{self, Millis};
-use crate::log::Record;
-use crate::store::{Batch, Family, Store};
-use crate::wire::listing::{Filter, List};
-use crate::wire::output::{SOURCE_HEADER, Source};
+use askwhen_domain::endpoint::EventType;
+use askwhen_domain::id;
+use askwhen_domain::time::{self, Millis};
+use askwhen_log::Record;
+use askwhen_store::{Batch, Family, Store};
+use askwhen_wire::listing::{Filter, List};
+use askwhen_wire::output::{SOURCE_HEADER, Source};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Kept {

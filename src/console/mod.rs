@@ -13,9 +13,6 @@ mod unknown;
 pub use follow::{Keep, Projection};
 pub use projection::{Console, OpenStore};
 
-use crate::log;
-use crate::store;
-
 /// What is wrong with a list, or with what it comes from.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -25,16 +22,16 @@ pub enum Error {
     #[error("{0}")]
     Damaged(String),
     #[error(transparent)]
-    Log(#[from] log::Error),
+    Log(#[from] askwhen_log::Error),
     #[error("{0}")]
     Failed(String),
 }
 
-impl From<store::Error> for Error {
-    fn from(error: store::Error) -> Error {
+impl From<askwhen_store::Error> for Error {
+    fn from(error: askwhen_store::Error) -> Error {
         match error {
-            store::Error::Damaged { .. } => Error::Damaged(error.to_string()),
-            store::Error::Io { .. } => Error::Failed(error.to_string()),
+            askwhen_store::Error::Damaged { .. } => Error::Damaged(error.to_string()),
+            askwhen_store::Error::Io { .. } => Error::Failed(error.to_string()),
         }
     }
 }

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::Error;
-use crate::domain::time::Millis;
-use crate::store::{self, Batch, Family, Store, keys};
-use crate::wire::listing::{Filter, List, Page};
+use askwhen_domain::time::Millis;
+use askwhen_store::{Batch, Family, Store, keys};
+use askwhen_wire::listing::{Filter, List, Page};
 
 /// Places looked at for one page of a narrow filter.
 const MAX_SCANNED: usize = 20_000;
@@ -26,7 +26,7 @@ impl<'a> Round<'a> {
 
     /// # Errors
     /// When the store cannot be read.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, store::Error> {
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, askwhen_store::Error> {
         match self.rows.get(key) {
             Some(row) => Ok(row.clone()),
             None => self.store.get(Family::Index, key),
@@ -200,7 +200,7 @@ pub fn expired(
     (family, first, parts): (Family, &[u8], usize),
     before: Millis,
     limit: usize,
-) -> Result<Vec<store::Entry>, store::Error> {
+) -> Result<Vec<askwhen_store::Entry>, askwhen_store::Error> {
     let mut found = Vec::new();
     let mut from = first.to_vec();
     let mut at_a_time = 1;

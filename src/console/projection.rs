@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::follow::{Follower, Keep};
 use super::{Error, deliveries, kept, order, stats};
-use crate::clock::Clock;
-use crate::domain::id;
-use crate::domain::time::Millis;
-use crate::log::Log;
-use crate::store::{Family, Store};
-use crate::thread::{Bell, Service};
-use crate::wire::listing::{Filter, List, Page, Place};
+use askwhen_domain::id;
+use askwhen_domain::time::Millis;
+use askwhen_log::Log;
+use askwhen_process::clock::Clock;
+use askwhen_process::thread::{Bell, Service};
+use askwhen_store::{Family, Store};
+use askwhen_wire::listing::{Filter, List, Page, Place};
 
 /// How long a start waits for lists that are made anew.
 const START_PATIENCE: Duration = Duration::from_secs(3);

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use super::order::{self, Round};
 use super::{Error, kept};
-use crate::domain::time::{DAY, MINUTE, Millis};
-use crate::store::{Batch, Family, Store, keys};
-use crate::wire::listing::List;
+use askwhen_domain::time::{DAY, MINUTE, Millis};
+use askwhen_store::{Batch, Family, Store, keys};
+use askwhen_wire::listing::List;
 
 pub const CONSIDERED: &str = "considered";
 pub const OFFERED: &str = "offered";

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use super::order::Round;
 use super::*;
-use crate::clock::Clock;
-use crate::domain::endpoint::EventType;
-use crate::domain::message::{Data, Delivery, Message};
-use crate::domain::time::{self, DAY, Millis};
-use crate::log::{Ack, At, Log, New, Simulated};
-use crate::store::{Batch, Family, Memory, Store};
-use crate::wire::listing::{Filter, List};
-use crate::wire::output::{self, AttemptRecord, DeliveryRecord, Outcome, RetryRecord, SOURCE_HEADER, Source};
-use crate::wire::topic::Topic;
+use askwhen_domain::endpoint::EventType;
+use askwhen_domain::message::{Data, Delivery, Message};
+use askwhen_domain::time::{self, DAY, Millis};
+use askwhen_log::{Ack, At, Log, New, Simulated};
+use askwhen_process::clock::Clock;
+use askwhen_store::{Batch, Family, Memory, Store};
+use askwhen_wire::listing::{Filter, List};
+use askwhen_wire::output::{self, AttemptRecord, DeliveryRecord, Outcome, RetryRecord, SOURCE_HEADER, Source};
+use askwhen_wire::topic::Topic;
 
 const NOW: Millis = 1_800_000_000_000;
 

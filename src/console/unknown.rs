@@ -5,9 +5,9 @@
 
 use super::order::{self, Round};
 use super::{Error, deliveries};
-use crate::domain::time::Millis;
-use crate::store::{Batch, Family, Store, keys};
-use crate::wire::listing::List;
+use askwhen_domain::time::Millis;
+use askwhen_store::{Batch, Family, Store, keys};
+use askwhen_wire::listing::List;
 
 /// Kept at most; the oldest go.
 const MOST: usize = 100_000;

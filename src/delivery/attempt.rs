@@ -12,11 +12,11 @@ use super::connect::{Clients, Fault};
 use super::endpoints::Defined;
 use super::hold::HoldReason;
 use super::time::MonotoneClock;
-use crate::domain::address;
-use crate::domain::message::Delivery;
-use crate::domain::time::{Millis, SECOND};
-use crate::wire::output::Outcome;
-use crate::wire::profile::{self, Keys};
+use askwhen_domain::address;
+use askwhen_domain::message::Delivery;
+use askwhen_domain::time::{Millis, SECOND};
+use askwhen_wire::output::Outcome;
+use askwhen_wire::profile::{self, Keys};
 
 pub use super::connect::WayOut;
 

@@ -30,8 +30,8 @@ use url::Url;
 
 use super::attempt::deepest;
 use super::endpoints::Defined;
-use crate::domain::address;
-use crate::wire::tls;
+use askwhen_domain::address;
+use askwhen_wire::tls;
 
 const MAX_PROXY_HEAD_BYTES: usize = 8 << 10;
 /// Largest head of an answer.

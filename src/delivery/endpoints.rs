@@ -8,14 +8,14 @@ use std::sync::Arc;
 use super::fold::{Told, What, line};
 use super::hold::{Held, HoldReason, Pause};
 use super::lanes::Ready;
-use crate::domain::endpoint::{DisabledReason, Endpoint, HeaderText, SealedSecret};
-use crate::domain::health::{Health, Seen, State};
-use crate::domain::rate::Pace;
-use crate::domain::time::{DAY, MINUTE, Millis, SECOND};
-use crate::wire::definition::{self, Target};
-use crate::wire::profile::{self, Keys};
-use crate::wire::record::{Act, Fares, Internal, Operate};
-use crate::wire::seal::{self, ClusterKey};
+use askwhen_domain::endpoint::{DisabledReason, Endpoint, HeaderText, SealedSecret};
+use askwhen_domain::health::{Health, Seen, State};
+use askwhen_domain::rate::Pace;
+use askwhen_domain::time::{DAY, MINUTE, Millis, SECOND};
+use askwhen_wire::definition::{self, Target};
+use askwhen_wire::profile::{self, Keys};
+use askwhen_wire::record::{Act, Fares, Internal, Operate};
+use askwhen_wire::seal::{self, ClusterKey};
 
 /// Tests of one endpoint under way.
 const TESTS_AT_ONCE: u32 = 2;
@@ -130,7 +130,7 @@ impl Endpoints {
                 if known.version > 0 && on(&known.defined) && !on(&defined) {
                     let (project, endpoint_id) = (&known.project, &known.endpoint_id);
                     tracing::info!(project, endpoint_id, version, "nothing is sent to an endpoint any more");
-                    crate::metrics::get().delivery_transitions.with_label_values(&["disabled"]).inc();
+                    askwhen_process::metrics::get().delivery_transitions.with_label_values(&["disabled"]).inc();
                 }
                 let rate = |defined: &Option<Arc<Defined>>| defined.as_ref().and_then(|d| d.endpoint.rate_limit);
                 if rate(&known.defined) != rate(&defined) {
@@ -335,7 +335,7 @@ impl Endpoints {
                     ),
                     _ => tracing::info!(project, endpoint_id, state, reason, "how an endpoint fares has changed"),
                 }
-                crate::metrics::get().delivery_transitions.with_label_values(&[state]).inc();
+                askwhen_process::metrics::get().delivery_transitions.with_label_values(&[state]).inc();
             }
             let told_at = self.dated;
             all.push((line, key, Internal::Fares(Fares { project, endpoint_id, health, by, told_at, seq: None })));

@@ -2,11 +2,11 @@
 
 use super::fold::{Error, Fold, Phase, Row};
 use super::records::{self, NextAttempt, Write};
-use crate::domain::id;
-use crate::domain::time::Millis;
-use crate::log::{At, New};
-use crate::wire::output::{self, DeliveryRecord};
-use crate::wire::topic::Topic;
+use askwhen_domain::id;
+use askwhen_domain::time::Millis;
+use askwhen_log::{At, New};
+use askwhen_wire::output::{self, DeliveryRecord};
+use askwhen_wire::topic::Topic;
 
 /// Every delivery that has not ended, the first due first, under the ids that
 /// it has.

@@ -19,13 +19,13 @@ pub use row::{Phase, Row};
 pub use told::{Told, What};
 
 use super::records::{self, Write};
-use crate::domain::message::Delivery;
-use crate::domain::time::{DAY, MINUTE, Millis};
-use crate::log::{self, At, Bounds, Log, Reader};
-use crate::store::{self, Batch, Family, Store, keys};
-use crate::thread::Bell;
-use crate::wire::output::{AttemptRecord, DeliveryRecord, Ended, RetryRecord, SOURCE_HEADER, Source};
-use crate::wire::topic::Topic;
+use askwhen_domain::message::Delivery;
+use askwhen_domain::time::{DAY, MINUTE, Millis};
+use askwhen_log::{At, Bounds, Log, Reader};
+use askwhen_process::thread::Bell;
+use askwhen_store::{Batch, Family, Store, keys};
+use askwhen_wire::output::{AttemptRecord, DeliveryRecord, Ended, RetryRecord, SOURCE_HEADER, Source};
+use askwhen_wire::topic::Topic;
 use erasure::Erased;
 use index::{done_key, due_key};
 use input::FoldInput;
@@ -78,9 +78,9 @@ pub enum Heard {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    Log(#[from] log::Error),
+    Log(#[from] askwhen_log::Error),
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Store(#[from] askwhen_store::Error),
     /// The store is to be set aside and made again.
     #[error("{0}")]
     Damaged(String),
@@ -95,7 +95,7 @@ impl Error {
     pub fn is_final(&self) -> bool {
         match self {
             Error::Refused(_) => true,
-            Error::Log(error) => matches!(error, log::Error::Damaged { .. } | log::Error::Refused(_)),
+            Error::Log(error) => matches!(error, askwhen_log::Error::Damaged { .. } | askwhen_log::Error::Refused(_)),
             Error::Store(_) | Error::Damaged(_) | Error::Failed(_) => false,
         }
     }
@@ -293,11 +293,11 @@ impl Fold {
         round.batch.put(Family::Meta, POSITIONS, positions);
         // Should this fail, the caller opens the fold again.
         self.store.write(round.batch)?;
-        crate::fault::point("folded");
+        askwhen_process::fault::point("folded");
         Ok(round.heard)
     }
 
-    fn take_all(&mut self, topic: Topic, records: &[log::Record], round: &mut Round) -> Result<usize, Error> {
+    fn take_all(&mut self, topic: Topic, records: &[askwhen_log::Record], round: &mut Round) -> Result<usize, Error> {
         for record in records {
             self.positions.next.insert(topic.name().to_owned(), record.offset + 1);
             self.positions.now = self.positions.now.max(record.appended_at);
@@ -314,7 +314,7 @@ impl Fold {
     }
 
     /// What fails here is never the record's fault.
-    fn take(&mut self, input: FoldInput, record: &log::Record, round: &mut Round) -> Result<(), Error> {
+    fn take(&mut self, input: FoldInput, record: &askwhen_log::Record, round: &mut Round) -> Result<(), Error> {
         match input {
             FoldInput::Deliveries(DeliveryRecord::Deliver(delivery)) => self.deliver(*delivery, record, round),
             FoldInput::Deliveries(DeliveryRecord::CancelUser { project, user_id }) => {
@@ -353,7 +353,7 @@ impl Fold {
         round.heard.push(Heard::Endpoint(told));
     }
 
-    fn deliver(&mut self, delivery: Delivery, record: &log::Record, round: &mut Round) -> Result<(), Error> {
+    fn deliver(&mut self, delivery: Delivery, record: &askwhen_log::Record, round: &mut Round) -> Result<(), Error> {
         let known = self.row(&delivery.delivery_id, round)?.is_some() || self.is_done(&delivery, round)?;
         if known {
             return Ok(());

@@ -2,7 +2,7 @@
 //! the wire. What waits keeps waiting, with its due date, until a person has
 //! mended it; no such fault ends a delivery.
 
-use crate::domain::time::{MINUTE, Millis, SECOND};
+use askwhen_domain::time::{MINUTE, Millis, SECOND};
 
 /// The first pause after an attempt that failed on this side; each one after it
 /// is twice as long.

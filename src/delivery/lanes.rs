@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
-use crate::domain::time::Millis;
+use askwhen_domain::time::Millis;
 
 /// How far behind a busy lane a free one is looked for.
 const LOOK_AHEAD: usize = 256;

@@ -23,10 +23,9 @@ pub use hold::{Held, HoldReason};
 pub use run::{Delivery, OWNED, Open, Setup, Stepped, reached};
 pub use transport::{Outbox, SimulatedAttempt, SimulatedReply, Transport};
 
-use crate::actor;
-use crate::domain::time::Millis;
-use crate::log::At;
-use crate::thread::Bell;
+use askwhen_domain::time::Millis;
+use askwhen_log::At;
+use askwhen_process::thread::Bell;
 
 /// What attempts under way may hold in memory together, unless something else is
 /// said.
@@ -36,7 +35,7 @@ const MEMORY_BYTES: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Status {
     /// By partition.
-    pub partitions: Vec<Arc<actor::Status>>,
+    pub partitions: Vec<Arc<askwhen_partition::Status>>,
     /// Counts the turns of the loop: what is read below is as of then.
     pub turn: AtomicU64,
     /// Nothing is being sent, written or due.

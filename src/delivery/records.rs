@@ -3,11 +3,11 @@
 use bytes::Bytes;
 
 use super::fold::Row;
-use crate::domain::message::Delivery;
-use crate::domain::time::{Millis, SECOND};
-use crate::log::{At, New, Record};
-use crate::wire::output::{self, AttemptRecord, DeadRecord, Ended, ID_HEADER, Outcome, RetryRecord, SOURCE_HEADER};
-use crate::wire::topic::Topic;
+use askwhen_domain::message::Delivery;
+use askwhen_domain::time::{Millis, SECOND};
+use askwhen_log::{At, New, Record};
+use askwhen_wire::output::{self, AttemptRecord, DeadRecord, Ended, ID_HEADER, Outcome, RetryRecord, SOURCE_HEADER};
+use askwhen_wire::topic::Topic;
 
 const MAX_RAW_BYTES: usize = 1 << 20;
 

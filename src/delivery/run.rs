@@ -17,13 +17,13 @@ use super::fold::{Due, Error, Fold, Row};
 use super::lanes::{Item, Lanes};
 use super::time::MonotoneClock;
 use super::transport::{self, Outbox, Transport};
-use crate::actor::{self, Replies};
-use crate::clock::Clock;
-use crate::domain::time::Millis;
-use crate::log::{self, At, Class, Log, Placed, Standing};
-use crate::thread::{Bell, Service, Thread, Token, Turns, wait_for_tokens};
-use crate::wire::seal::ClusterKey;
-use crate::wire::topic::Topic;
+use askwhen_domain::time::Millis;
+use askwhen_log::{At, Class, Log, Placed, Standing};
+use askwhen_partition::Replies;
+use askwhen_process::clock::Clock;
+use askwhen_process::thread::{Bell, Service, Thread, Token, Turns, wait_for_tokens};
+use askwhen_wire::seal::ClusterKey;
+use askwhen_wire::topic::Topic;
 use attempts::Closing;
 use parts::{Command, Part};
 
@@ -37,7 +37,7 @@ const LOOKED_AT_EVERY: u64 = 256;
 const LINE_BYTES: usize = 192;
 
 /// Brings a partition's state here, and folds everything its topics hold.
-pub type Open = Arc<dyn Fn(u32, Arc<Bell>, Arc<actor::Status>) -> Result<Fold, Error> + Send + Sync>;
+pub type Open = Arc<dyn Fn(u32, Arc<Bell>, Arc<askwhen_partition::Status>) -> Result<Fold, Error> + Send + Sync>;
 
 pub struct Setup {
     pub log: Log,
@@ -93,7 +93,7 @@ struct Loop {
     deferred: HashMap<String, (u32, Due)>,
     transport: transport::Ready,
     went: Ends<(Item, Row, Went)>,
-    acks: Ends<(u64, Result<Placed, log::Error>)>,
+    acks: Ends<(u64, Result<Placed, askwhen_log::Error>)>,
     commands: Ends<Command>,
     closing: HashMap<u64, Closing>,
     /// Records that the log would not take for now.
@@ -238,7 +238,7 @@ impl Loop {
         }
         for partition in self.parts.keys() {
             self.status(*partition).unwanted.store(true, Ordering::Release);
-            self.status(*partition).set(actor::Phase::Elsewhere);
+            self.status(*partition).set(askwhen_partition::Phase::Elsewhere);
         }
     }
 
@@ -299,7 +299,7 @@ impl Loop {
         Ok(worked)
     }
 
-    fn status(&self, partition: u32) -> &Arc<actor::Status> {
+    fn status(&self, partition: u32) -> &Arc<askwhen_partition::Status> {
         &self.setup.status.partitions[partition as usize]
     }
 
@@ -330,7 +330,7 @@ impl Loop {
             *status.positions.lock().expect("no panic holds this lock") = positions;
         }
         status.turn.fetch_add(1, Ordering::AcqRel);
-        let metrics = crate::metrics::get();
+        let metrics = askwhen_process::metrics::get();
         metrics.delivery_waiting.with_label_values(&["retry"]).set(retrying as i64);
         metrics.delivery_waiting.with_label_values(&["first"]).set(open.saturating_sub(retrying) as i64);
         metrics.delivery_inflight.set(i64::from(self.lanes.under_way()));

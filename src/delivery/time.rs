@@ -5,8 +5,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::domain::time::{DAY, Millis};
+use askwhen_domain::time::{DAY, Millis};
+use askwhen_process::clock::Clock;
 
 /// The largest of: the wall's time, what has passed since it was read last, and
 /// what the topics have told. Clones share it.
@@ -67,7 +67,7 @@ impl MonotoneClock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::time::{HOUR, SECOND};
+    use askwhen_domain::time::{HOUR, SECOND};
 
     #[test]
     fn a_step_back_stops_nothing_and_a_step_forward_is_followed() {

@@ -12,11 +12,11 @@ use super::endpoints::Defined;
 use super::fold::Row;
 use super::lanes::Item;
 use super::time::MonotoneClock;
-use crate::domain::message::Delivery;
-use crate::domain::time::Millis;
-use crate::thread::Bell;
-use crate::wire::output::Outcome;
-use crate::wire::profile::{self, Keys};
+use askwhen_domain::message::Delivery;
+use askwhen_domain::time::Millis;
+use askwhen_process::thread::Bell;
+use askwhen_wire::output::Outcome;
+use askwhen_wire::profile::{self, Keys};
 
 /// How attempts go out.
 pub enum Transport {

@@ -5,13 +5,13 @@ use serde_json::json;
 
 use super::remembered::ERASURE_KEPT;
 use super::{Engine, REQUEST_LIFE, outputs};
-use crate::actor::{Answer, Effects, Failure, Moment};
-use crate::domain::endpoint::EventType;
-use crate::domain::id::Kind as IdKind;
-use crate::domain::json::Json;
-use crate::domain::message::{Data, Delivery, Message, TESTER};
-use crate::domain::time::Millis;
-use crate::wire::definition::Kind;
+use askwhen_domain::endpoint::EventType;
+use askwhen_domain::id::Kind as IdKind;
+use askwhen_domain::json::Json;
+use askwhen_domain::message::{Data, Delivery, Message, TESTER};
+use askwhen_domain::time::Millis;
+use askwhen_partition::{Answer, Effects, Failure, Moment};
+use askwhen_wire::definition::Kind;
 
 impl Engine {
     /// The same message under its own `webhook-id`, as a delivery of its own: whoever

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Changes;
-use crate::actor::Answer;
-use crate::domain::json::Json;
-use crate::domain::time::{HOUR, Millis};
-use crate::store::{self, Family, Store, keys};
+use askwhen_domain::json::Json;
+use askwhen_domain::time::{HOUR, Millis};
+use askwhen_partition::Answer;
+use askwhen_store::{Family, Store, keys};
 
 /// Bytes kept between two checkpoints; beyond it decisions are not kept.
 const MAX_BYTES: usize = 64 << 20;
@@ -47,7 +47,12 @@ impl Recent {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn find(&self, hash: u128, now: Millis, offer_ttl: Millis) -> Result<Option<(Millis, Answer)>, store::Error> {
+    pub fn find(
+        &self,
+        hash: u128,
+        now: Millis,
+        offer_ttl: Millis,
+    ) -> Result<Option<(Millis, Answer)>, askwhen_store::Error> {
         if let Some(kept) = self.fresh.get(&hash).or_else(|| self.writing.get(&hash)) {
             let fresh = now < kept.decided_at.saturating_add(offer_ttl);
             let bodies = || Answer::Body { server: kept.server.clone(), client: kept.client.clone() };
@@ -56,7 +61,8 @@ impl Recent {
         let oldest = now.saturating_sub(offer_ttl).div_euclid(HOUR);
         for hour in (oldest..=now.div_euclid(HOUR)).rev().take(MAX_HOURS as usize) {
             let Some(bytes) = self.store.get(Family::Decided, &key(hour, hash))? else { continue };
-            let damaged = |e: postcard::Error| store::Error::Damaged { path: "decided".into(), detail: e.to_string() };
+            let damaged =
+                |e: postcard::Error| askwhen_store::Error::Damaged { path: "decided".into(), detail: e.to_string() };
             let (decided_at, server, client): (Millis, Json, Json) = postcard::from_bytes(&bytes).map_err(damaged)?;
             if now < decided_at.saturating_add(offer_ttl) {
                 return Ok(Some((decided_at, Answer::Body { server, client })));

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::parking::Quotas;
 use super::table::{NAMES, REQUESTS, Row, Table};
-use crate::domain::id;
-use crate::domain::quota::{self, Holds};
-use crate::domain::time::Millis;
-use crate::store::{Batch, Family, Store};
-use crate::wire::output::DeliveryRecord;
-use crate::wire::{definition, state};
+use askwhen_domain::id;
+use askwhen_domain::quota::{self, Holds};
+use askwhen_domain::time::Millis;
+use askwhen_store::{Batch, Family, Store};
+use askwhen_wire::output::DeliveryRecord;
+use askwhen_wire::{definition, state};
 
 /// Bytes written to a store at a time.
 const BATCH_BYTES: usize = 1 << 20;
@@ -158,9 +158,9 @@ pub fn endpoint_commands(registrar: &Store) -> Result<Vec<DeliveryRecord>, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::quota::{Account, Room};
-    use crate::domain::user::User;
-    use crate::store::{Memory, keys};
+    use askwhen_domain::quota::{Account, Room};
+    use askwhen_domain::user::User;
+    use askwhen_store::{Memory, keys};
 
     #[test]
     fn users_and_what_is_known_of_them_meet_again() {

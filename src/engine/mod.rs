@@ -15,23 +15,23 @@ mod users;
 
 use std::sync::Arc;
 
-use crate::actor::checkpoint::Meta;
-use crate::actor::partition::Stop;
-use crate::actor::{Answer, Effects, Failure, Frozen, Machine, Moment, Outgoing, Output};
-use crate::domain::apply::{self, Refusal, Reply, Rooms, Scene};
-use crate::domain::decision::{Decision, Reason};
-use crate::domain::definitions::Project;
-use crate::domain::id::{self, Kind as IdKind};
-use crate::domain::json::Json;
-use crate::domain::quota::Room;
-use crate::domain::record::{Body, Context, Record};
-use crate::domain::time::{self, Millis};
-use crate::domain::user::User;
-use crate::log::{Log, New};
-use crate::store::{self, Batch, Store};
-use crate::wire::definition::{Kind, Trigger, TriggerKind};
-use crate::wire::record::{Decoded, Defined, Erase, Fares, Internal, Query, Unreadable};
-use crate::wire::topic::Topic;
+use askwhen_domain::apply::{self, Refusal, Reply, Rooms, Scene};
+use askwhen_domain::decision::{Decision, Reason};
+use askwhen_domain::definitions::Project;
+use askwhen_domain::id::{self, Kind as IdKind};
+use askwhen_domain::json::Json;
+use askwhen_domain::quota::Room;
+use askwhen_domain::record::{Body, Context, Record};
+use askwhen_domain::time::{self, Millis};
+use askwhen_domain::user::User;
+use askwhen_log::{Log, New};
+use askwhen_partition::checkpoint::Meta;
+use askwhen_partition::partition::Stop;
+use askwhen_partition::{Answer, Effects, Failure, Frozen, Machine, Moment, Outgoing, Output};
+use askwhen_store::{Batch, Store};
+use askwhen_wire::definition::{Kind, Trigger, TriggerKind};
+use askwhen_wire::record::{Decoded, Defined, Erase, Fares, Internal, Query, Unreadable};
+use askwhen_wire::topic::Topic;
 use decided::Recent;
 use parking::Quotas;
 use registrar::REQUEST_LIFE;
@@ -77,7 +77,7 @@ impl Engine {
             quotas,
             table,
             remembered: Remembered::open(store.clone())?,
-            rows: crate::metrics::get().engine_remembered_rows.with_label_values(&[&partition.to_string()]),
+            rows: askwhen_process::metrics::get().engine_remembered_rows.with_label_values(&[&partition.to_string()]),
             store,
             empty: Arc::default(),
             watched: None,
@@ -107,8 +107,8 @@ impl Engine {
     }
 
     fn user_record(&mut self, at: Moment<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
-        crate::metrics::get().engine_records.with_label_values(&[record.body.kind()]).inc();
-        if crate::fault::mutant("skip_dedupe") && record.event_id.is_some() {
+        askwhen_process::metrics::get().engine_records.with_label_values(&[record.body.kind()]).inc();
+        if askwhen_process::fault::mutant("skip_dedupe") && record.event_id.is_some() {
             return self.user_record(at, &Record { event_id: None, ..record.clone() });
         }
         let mut effects = self.judge_or_park(at, record)?;
@@ -181,7 +181,7 @@ impl Engine {
     fn rooms(&self, project: &Project, project_id: &str, now: Millis) -> Rooms {
         let room = |survey_id: &String| {
             let room = self.quotas.ledger.room(&(project_id.to_owned(), survey_id.clone()), now);
-            (survey_id.clone(), if crate::fault::mutant("grant_without_asking") { Room::Free } else { room })
+            (survey_id.clone(), if askwhen_process::fault::mutant("grant_without_asking") { Room::Free } else { room })
         };
         project.limited().iter().map(room).collect()
     }
@@ -229,7 +229,7 @@ impl Engine {
         }
         effects.reply = match out.reply {
             Some(Reply::Decided(decision)) => {
-                let metrics = crate::metrics::get();
+                let metrics = askwhen_process::metrics::get();
                 metrics.engine_decisions.with_label_values(&[decision.reason.name()]).inc();
                 let (server, client) = (decision.server_body(), decision.client_body());
                 if let Some(hash) = hash {
@@ -274,7 +274,7 @@ impl Engine {
         scene: Scene<'_>,
         record: &Record<'_>,
         hash: u128,
-    ) -> Result<Option<Answer>, store::Error> {
+    ) -> Result<Option<Answer>, askwhen_store::Error> {
         let ttl = scene.project.settings.offer_ttl;
         let Some((decided_at, bodies)) = self.recent.find(hash, scene.now, ttl)? else { return Ok(None) };
         let erased = self
@@ -315,7 +315,7 @@ impl Engine {
                 topic: Topic::Deliveries,
                 key: Some(defined.id.clone().into()),
                 id: at.origin.id(IdKind::Definition, &[&defined.project, &defined.id, "command"]),
-                value: Some(crate::wire::output::encode(&command).into()),
+                value: Some(askwhen_wire::output::encode(&command).into()),
             });
         }
         effects.reply = Some(Answer::Defined {
@@ -362,7 +362,7 @@ impl Engine {
 
     /// Whether a process reports this of an endpoint for the first time: a copy of
     /// its record must not bring back what was.
-    fn is_first_report(&mut self, at: Moment<'_>, fares: &Fares) -> Result<bool, store::Error> {
+    fn is_first_report(&mut self, at: Moment<'_>, fares: &Fares) -> Result<bool, askwhen_store::Error> {
         let request = format!("fares/{}/{}", fares.told_at, fares.by);
         self.remembered.is_new((&fares.project, &fares.endpoint_id), &request, at.now)
     }
@@ -439,7 +439,7 @@ fn asked(query: Query) -> Record<'static> {
 
 /// A record of askwhen's own for another partition.
 fn to_partition(to: u32, internal: &Internal, answers: bool) -> Outgoing {
-    let value = crate::wire::record::encode_internal(internal);
+    let value = askwhen_wire::record::encode_internal(internal);
     let value = Json::from_valid(String::from_utf8(value).expect("JSON is UTF-8"));
     Outgoing { to, key: None, value, trusted: true, answers }
 }
@@ -514,9 +514,12 @@ impl Machine for Engine {
         self.users.persisted();
         self.recent.persisted();
         self.remembered.persisted();
-        self.rows.set(i64::try_from(self.store.estimated_keys(store::Family::Dedupe)).unwrap_or(i64::MAX));
+        self.rows.set(i64::try_from(self.store.estimated_keys(askwhen_store::Family::Dedupe)).unwrap_or(i64::MAX));
     }
 }
 
 /// Changes of one table, to be put into a checkpoint's batch.
 type Changes = Box<dyn FnOnce(&mut Batch) + Send>;
+
+#[cfg(test)]
+mod tests;

@@ -2,17 +2,17 @@
 
 use serde::Serialize;
 
-use crate::actor::{Answer, Moment, Output};
-use crate::domain::apply::{self, LinkView, OfferView, Scene};
-use crate::domain::decision::Offered;
-use crate::domain::id::{Kind, Origin};
-use crate::domain::json::Json;
-use crate::domain::message::Delivery;
-use crate::domain::survey::Question;
-use crate::domain::time;
-use crate::wire::output::{self, DeliveryRecord};
-use crate::wire::record::Fares;
-use crate::wire::topic::Topic;
+use askwhen_domain::apply::{self, LinkView, OfferView, Scene};
+use askwhen_domain::decision::Offered;
+use askwhen_domain::id::{Kind, Origin};
+use askwhen_domain::json::Json;
+use askwhen_domain::message::Delivery;
+use askwhen_domain::survey::Question;
+use askwhen_domain::time;
+use askwhen_partition::{Answer, Moment, Output};
+use askwhen_wire::output::{self, DeliveryRecord};
+use askwhen_wire::record::Fares;
+use askwhen_wire::topic::Topic;
 
 pub fn encode(scene: Scene<'_>, item: &apply::Output) -> Output {
     let (topic, id, value) = match item {

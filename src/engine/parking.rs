@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Changes, Engine, Judged, outputs, to_partition};
-use crate::actor::{Answer, Effects, Failure, Moment};
-use crate::domain::id::{self, Origin};
-use crate::domain::json::Json;
-use crate::domain::quota::{self, Account, Bank, Key, Ledger, Mail, Message, Room};
-use crate::domain::record::{Body, Record};
-use crate::domain::time::{Millis, SECOND};
-use crate::store::{self, Family, Store};
-use crate::wire::record::{self, Internal, Query};
+use askwhen_domain::id::{self, Origin};
+use askwhen_domain::json::Json;
+use askwhen_domain::quota::{self, Account, Bank, Key, Ledger, Mail, Message, Room};
+use askwhen_domain::record::{Body, Record};
+use askwhen_domain::time::{Millis, SECOND};
+use askwhen_partition::{Answer, Effects, Failure, Moment};
+use askwhen_store::{Family, Store};
+use askwhen_wire::record::{self, Internal, Query};
 
 /// How long a request waits, in the partition's time: whoever asked is told
 /// before they stop listening. A constant of the logic.
@@ -89,9 +89,10 @@ pub struct Quotas {
 impl Quotas {
     /// # Errors
     /// When the store cannot be read.
-    pub fn load(store: &Store, partition: u32, partitions: u32) -> Result<Quotas, store::Error> {
+    pub fn load(store: &Store, partition: u32, partitions: u32) -> Result<Quotas, askwhen_store::Error> {
         let mut quotas = Quotas { ledger: Ledger::new(partition, partitions), ..Quotas::default() };
-        let damaged = |e: serde_json::Error| store::Error::Damaged { path: "quotas".into(), detail: e.to_string() };
+        let damaged =
+            |e: serde_json::Error| askwhen_store::Error::Damaged { path: "quotas".into(), detail: e.to_string() };
         store.each(Family::Quotas, |key, value| {
             if let Some(offset) = key.strip_prefix(PARKED) {
                 let offset = offset.try_into().map_or(0, u64::from_be_bytes);
@@ -103,7 +104,7 @@ impl Quotas {
                 let bank: Bank = serde_json::from_slice(&value).map_err(damaged)?;
                 quotas.ledger.restore(key_of(name), None, Some(bank));
             }
-            Ok::<_, store::Error>(())
+            Ok::<_, askwhen_store::Error>(())
         })?;
         Ok(quotas)
     }
@@ -218,7 +219,7 @@ impl Quotas {
 }
 
 fn stored(kind: &[u8], (project, survey_id): &Key) -> Vec<u8> {
-    [kind, &store::keys::named(project, survey_id)].concat()
+    [kind, &askwhen_store::keys::named(project, survey_id)].concat()
 }
 
 fn key_of(name: &[u8]) -> Key {

@@ -5,17 +5,17 @@ use serde_json::Value;
 
 use super::table::{Table, knows_trigger};
 use super::{outputs, to_partition};
-use crate::actor::{Answer, Effects, Moment, Output};
-use crate::domain::definitions::MAX_NAMES;
-use crate::domain::endpoint::{Disabled, PreviousSecret, SEALED, SealedSecret};
-use crate::domain::health::Health;
-use crate::domain::id::Kind as IdKind;
-use crate::domain::json::Json;
-use crate::domain::time::{self, MINUTE, Millis};
-use crate::wire::definition::{Kind, Trigger};
-use crate::wire::output::{self, DefinitionRecord, definition_key};
-use crate::wire::record::{Act, Define, Defined, Fares, Internal, Operate};
-use crate::wire::topic::Topic;
+use askwhen_domain::definitions::MAX_NAMES;
+use askwhen_domain::endpoint::{Disabled, PreviousSecret, SEALED, SealedSecret};
+use askwhen_domain::health::Health;
+use askwhen_domain::id::Kind as IdKind;
+use askwhen_domain::json::Json;
+use askwhen_domain::time::{self, MINUTE, Millis};
+use askwhen_partition::{Answer, Effects, Moment, Output};
+use askwhen_wire::definition::{Kind, Trigger};
+use askwhen_wire::output::{self, DefinitionRecord, definition_key};
+use askwhen_wire::record::{Act, Define, Defined, Fares, Internal, Operate};
+use askwhen_wire::topic::Topic;
 
 /// What was asked for longer ago is a copy of an old record.
 pub const REQUEST_LIFE: Millis = 10 * MINUTE;

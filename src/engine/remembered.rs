@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::Changes;
-use crate::domain::id;
-use crate::domain::time::{DAY, HOUR, Millis};
-use crate::domain::user::ID_REMEMBERED;
-use crate::store::{self, Batch, Entry, Family, Store, keys};
+use askwhen_domain::id;
+use askwhen_domain::time::{DAY, HOUR, Millis};
+use askwhen_domain::user::ID_REMEMBERED;
+use askwhen_store::{Batch, Entry, Family, Store, keys};
 
 /// An id counts for so long; rows are kept in spans of this length, so that it
 /// is in one of two and a whole span goes at once.
@@ -67,7 +67,7 @@ fn counts(since: Millis, now: Millis, kept: Millis) -> bool {
 impl Remembered {
     /// # Errors
     /// When the store cannot be read.
-    pub fn open(store: Arc<Store>) -> Result<Remembered, store::Error> {
+    pub fn open(store: Arc<Store>) -> Result<Remembered, askwhen_store::Error> {
         let began_at = store.get(Family::Dedupe, BEGAN)?.map(time_in);
         Ok(Remembered {
             store,
@@ -85,7 +85,7 @@ impl Remembered {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn seen_at(&self, hash: u128, now: Millis) -> Result<Option<Millis>, store::Error> {
+    pub fn seen_at(&self, hash: u128, now: Millis) -> Result<Option<Millis>, askwhen_store::Error> {
         let fresh = self.ids.get(&hash).or_else(|| self.writing.0.get(&hash)).copied();
         let mut seen_at = fresh;
         for span in [span_of(now), span_of(now) - 1] {
@@ -109,7 +109,12 @@ impl Remembered {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn is_new(&mut self, (project, about): (&str, &str), request: &str, now: Millis) -> Result<bool, store::Error> {
+    pub fn is_new(
+        &mut self,
+        (project, about): (&str, &str),
+        request: &str,
+        now: Millis,
+    ) -> Result<bool, askwhen_store::Error> {
         // No event id holds a control character.
         let hash = id::event_hash(project, about, &format!("\0{request}"));
         if self.seen_at(hash, now)?.is_some() {
@@ -123,7 +128,7 @@ impl Remembered {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn erased_at(&self, project: &str, user_id: &str, now: Millis) -> Result<Option<Millis>, store::Error> {
+    pub fn erased_at(&self, project: &str, user_id: &str, now: Millis) -> Result<Option<Millis>, askwhen_store::Error> {
         let hash = mark(project, user_id);
         let mut erased_at = self.marks.get(&hash).or_else(|| self.writing.1.get(&hash)).copied();
         if erased_at.is_none() {
@@ -200,7 +205,7 @@ fn sweep(rows: &[Entry], now: Millis, batch: &mut Batch) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Memory;
+    use askwhen_store::Memory;
 
     const NOW: Millis = 1_800_000_000_000;
 

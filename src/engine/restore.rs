@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use super::table::{Row, Table};
-use crate::actor::checkpoint::Meta;
-use crate::actor::partition::Stop;
-use crate::domain::id::{Kind as IdKind, Origin};
-use crate::domain::time::{self, Millis};
-use crate::log::{At, Log, New};
-use crate::wire::definition::Kind;
-use crate::wire::output::{self, DefinitionRecord, ID_HEADER, SOURCE_HEADER, Source, definition_key};
-use crate::wire::topic::Topic;
+use askwhen_domain::id::{Kind as IdKind, Origin};
+use askwhen_domain::time::{self, Millis};
+use askwhen_log::{At, Log, New};
+use askwhen_partition::checkpoint::Meta;
+use askwhen_partition::partition::Stop;
+use askwhen_wire::definition::Kind;
+use askwhen_wire::output::{self, DefinitionRecord, ID_HEADER, SOURCE_HEADER, Source, definition_key};
+use askwhen_wire::topic::Topic;
 
 /// Stands for the place of a row of version 0.1.0, which does not know its own.
 const NO_PLACE: u64 = 1 << 62;

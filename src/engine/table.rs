@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Changes;
-use crate::actor::partition::Stop;
-use crate::domain::definitions::{Definitions, Past};
-use crate::domain::json::Json;
-use crate::domain::time::Millis;
-use crate::store::{Family, Store};
-use crate::wire::definition::{self, Kind, Target, Trigger};
-use crate::wire::output::{DeliveryRecord, definition_key};
-use crate::wire::record::Defined;
+use askwhen_domain::definitions::{Definitions, Past};
+use askwhen_domain::json::Json;
+use askwhen_domain::time::Millis;
+use askwhen_partition::partition::Stop;
+use askwhen_store::{Family, Store};
+use askwhen_wire::definition::{self, Kind, Target, Trigger};
+use askwhen_wire::output::{DeliveryRecord, definition_key};
+use askwhen_wire::record::Defined;
 
 /// A definition as it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

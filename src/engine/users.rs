@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Changes;
-use crate::actor::Failure;
-use crate::domain::user::User;
-use crate::store::{self, Family, Store, keys};
-use crate::wire::state;
+use askwhen_domain::user::User;
+use askwhen_partition::Failure;
+use askwhen_store::{Family, Store, keys};
+use askwhen_wire::state;
 
 /// What a user takes beside what [`User::approximate_bytes`] counts: its place in
 /// the map, its key twice, its own fields (measured with empty users).
@@ -96,7 +96,9 @@ impl Users {
             Some(bytes) => state::decode(&bytes).map_err(|error| match error {
                 // No damage: another version of this program can read it.
                 state::Error::UnknownVersion(_) => Failure::Refused(error.to_string()),
-                state::Error::Damaged(detail) => Failure::Store(store::Error::Damaged { path: "users".into(), detail }),
+                state::Error::Damaged(detail) => {
+                    Failure::Store(askwhen_store::Error::Damaged { path: "users".into(), detail })
+                }
             })?,
         };
         let user = Arc::new(user);
@@ -222,21 +224,21 @@ impl Gauge {
     fn change(&mut self, before: usize, after: usize) {
         let change = after as i64 - before as i64;
         self.told += change;
-        crate::metrics::get().memory_users.add(change);
+        askwhen_process::metrics::get().memory_users.add(change);
     }
 }
 
 impl Drop for Gauge {
     fn drop(&mut self) {
-        crate::metrics::get().memory_users.sub(self.told);
+        askwhen_process::metrics::get().memory_users.sub(self.told);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::json::Json;
-    use crate::store::Batch;
+    use askwhen_domain::json::Json;
+    use askwhen_store::Batch;
 
     fn user(bytes: usize) -> User {
         let mut user = User::default();

@@ -5,10 +5,10 @@ use bytes::BytesMut;
 use std::path::{Path, PathBuf};
 
 use super::TARGETS;
-use crate::domain::json::Json;
-use crate::domain::user::User;
-use crate::log::{New, frame};
-use crate::wire::state;
+use askwhen_domain::json::Json;
+use askwhen_domain::user::User;
+use askwhen_log::{New, frame};
+use askwhen_wire::state;
 
 fn folder(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)

@@ -16,22 +16,21 @@ use std::time::Instant;
 
 use super::explain::has_limits;
 use super::{Begin, Error, Progress, Source, Tape};
-use crate::actor::Effects;
-use crate::actor::checkpoint::Meta;
-use crate::actor::player::Player;
-use crate::domain::decision::{Decision, Offered};
-use crate::domain::id;
-use crate::domain::json::Json;
-use crate::domain::record::{Answers as Said, Body, Context, Given, Record, Target};
-use crate::domain::survey::{QuestionType, Status, Survey};
-use crate::domain::time::Millis;
 use crate::engine::Engine;
-use crate::log;
-use crate::log::At;
-use crate::store::{Batch, Store};
-use crate::wire::definition::Kind;
-use crate::wire::record::{Decoded, Define, Defined, Forward, Internal};
-use crate::wire::topic::Topic;
+use askwhen_domain::decision::{Decision, Offered};
+use askwhen_domain::id;
+use askwhen_domain::json::Json;
+use askwhen_domain::record::{Answers as Said, Body, Context, Given, Record, Target};
+use askwhen_domain::survey::{QuestionType, Status, Survey};
+use askwhen_domain::time::Millis;
+use askwhen_log::At;
+use askwhen_partition::Effects;
+use askwhen_partition::checkpoint::Meta;
+use askwhen_partition::player::Player;
+use askwhen_store::{Batch, Store};
+use askwhen_wire::definition::Kind;
+use askwhen_wire::record::{Decoded, Define, Defined, Forward, Internal};
+use askwhen_wire::topic::Topic;
 use outcome::Total;
 use tally::Tally;
 
@@ -195,7 +194,7 @@ impl Stage {
 struct Part {
     partition: u32,
     tape: Tape,
-    unread: VecDeque<log::Record>,
+    unread: VecDeque<askwhen_log::Record>,
     over: bool,
     base: Stage,
     /// By version, once they have begun.
@@ -376,7 +375,7 @@ impl Run<'_> {
         &self,
         parts: &mut [Part],
         i: usize,
-        record: &log::Record,
+        record: &askwhen_log::Record,
         tallies: &mut Tallies,
         forked: bool,
     ) -> Result<(), Error> {
@@ -481,13 +480,13 @@ impl Run<'_> {
                 tallies.open.push(Imagined { version: v, part: i, offset, user_id, offered });
             }
             decisions.extend(items.into_iter().filter_map(|item| match item {
-                crate::domain::apply::Output::Decision(decision) => Some(*decision),
+                askwhen_domain::apply::Output::Decision(decision) => Some(*decision),
                 _ => None,
             }));
             let now = parts[i].tried[v].player.meta.now;
             for outgoing in effects.forwards.into_iter().filter(|outgoing| outgoing.trusted && self.together) {
                 let value = outgoing.value.as_str().as_bytes();
-                let Ok(Decoded::Internal(internal)) = crate::wire::record::decode(Some(value), true) else { continue };
+                let Ok(Decoded::Internal(internal)) = askwhen_wire::record::decode(Some(value), true) else { continue };
                 if !matches!(*internal, Internal::Quota(_)) {
                     continue;
                 }

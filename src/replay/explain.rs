@@ -5,20 +5,20 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 use super::{Begin, Error, Source, Tape};
-use crate::actor::admission::Admission;
-use crate::actor::player::Player;
-use crate::actor::{Answer, Failure};
-use crate::clock::Clock;
-use crate::domain::id;
-use crate::domain::quota::{self, Key, Mail, Message};
-use crate::domain::record::{Body, Context, Record};
-use crate::domain::time::{self, DAY, Millis};
 use crate::engine::Engine;
-use crate::log::At;
-use crate::store::snapshot::Manifest;
-use crate::wire::definition::Kind;
-use crate::wire::record::{self as wire, Decoded, Define, Defined, Internal, Query};
-use crate::wire::topic::Topic;
+use askwhen_domain::id;
+use askwhen_domain::quota::{self, Key, Mail, Message};
+use askwhen_domain::record::{Body, Context, Record};
+use askwhen_domain::time::{self, DAY, Millis};
+use askwhen_log::At;
+use askwhen_partition::admission::Admission;
+use askwhen_partition::player::Player;
+use askwhen_partition::{Answer, Failure};
+use askwhen_process::clock::Clock;
+use askwhen_store::snapshot::Manifest;
+use askwhen_wire::definition::Kind;
+use askwhen_wire::record::{self as wire, Decoded, Define, Defined, Internal, Query};
+use askwhen_wire::topic::Topic;
 
 /// Decisions shown, the newest ones.
 const SHOWN_DECISIONS: usize = 20;

@@ -12,10 +12,8 @@ pub use source::{Begin, Place, Source, Tape};
 
 use std::sync::atomic::AtomicU64;
 
-use crate::actor::Failure;
-use crate::actor::partition::Stop;
-use crate::log;
-use crate::store;
+use askwhen_partition::Failure;
+use askwhen_partition::partition::Stop;
 
 /// How far a run is, for whoever watches.
 #[derive(Debug, Default)]
@@ -38,19 +36,19 @@ pub enum Error {
     Failed(String),
 }
 
-impl From<log::Error> for Error {
-    fn from(error: log::Error) -> Error {
+impl From<askwhen_log::Error> for Error {
+    fn from(error: askwhen_log::Error) -> Error {
         match error {
-            log::Error::Refused(_) | log::Error::Damaged { .. } => Error::Refused(error.to_string()),
-            log::Error::Unavailable(_) => Error::Unreachable(error.to_string()),
-            log::Error::Misconfigured(_) => Error::Usage(error.to_string()),
+            askwhen_log::Error::Refused(_) | askwhen_log::Error::Damaged { .. } => Error::Refused(error.to_string()),
+            askwhen_log::Error::Unavailable(_) => Error::Unreachable(error.to_string()),
+            askwhen_log::Error::Misconfigured(_) => Error::Usage(error.to_string()),
             _ => Error::Failed(error.to_string()),
         }
     }
 }
 
-impl From<store::Error> for Error {
-    fn from(error: store::Error) -> Error {
+impl From<askwhen_store::Error> for Error {
+    fn from(error: askwhen_store::Error) -> Error {
         Error::Failed(error.to_string())
     }
 }

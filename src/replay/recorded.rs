@@ -6,10 +6,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::{Error, Source, Tape};
-use crate::domain::time::{MINUTE, Millis};
-use crate::log::{At, Record};
-use crate::wire::output::{self, ID_HEADER, SOURCE_HEADER};
-use crate::wire::topic::Topic;
+use askwhen_domain::time::{MINUTE, Millis};
+use askwhen_log::{At, Record};
+use askwhen_wire::output::{self, ID_HEADER, SOURCE_HEADER};
+use askwhen_wire::topic::Topic;
 
 /// How far behind its place a record may stand: what a failed append left out was
 /// written later. In offsets of the journal.

@@ -16,16 +16,16 @@ use std::time::{Duration, Instant};
 
 use super::recorded::Recorded;
 use super::{Begin, Error, Progress, Source};
-use crate::actor::checkpoint::Meta;
-use crate::actor::player::{self, Player};
-use crate::clock::Clock;
-use crate::domain::rate::{Pace, Rate};
-use crate::domain::time::{self, Millis};
-use crate::domain::{LOGIC_VERSION, goes_on_from};
 use crate::engine::Engine;
-use crate::log::At;
-use crate::store::{Batch, Family, Store};
-use crate::wire::topic::Topic;
+use askwhen_domain::rate::{Pace, Rate};
+use askwhen_domain::time::{self, Millis};
+use askwhen_domain::{LOGIC_VERSION, goes_on_from};
+use askwhen_log::At;
+use askwhen_partition::checkpoint::Meta;
+use askwhen_partition::player::{self, Player};
+use askwhen_process::clock::Clock;
+use askwhen_store::{Batch, Family, Store};
+use askwhen_wire::topic::Topic;
 use notes::{COUNTS, Counts, Kept, Notes, OPEN, Open, load};
 
 const PLAN: &str = "plan.json";

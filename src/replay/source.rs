@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Error;
-use crate::actor::admission::Admission;
-use crate::actor::checkpoint::Meta;
-use crate::domain::time::{Millis, format_time};
-use crate::domain::{LOGIC_VERSION, goes_on_from};
-use crate::log::embedded::follow::Follower;
-use crate::log::{self, At, Bounds, Log, Reader, Record};
-use crate::store::snapshot::{self, Depot, Manifest};
-use crate::store::{Family, Rocks, Shared, Store};
-use crate::thread::Bell;
-use crate::wire::seal::ClusterKey;
-use crate::wire::topic::Topic;
+use askwhen_domain::time::{Millis, format_time};
+use askwhen_domain::{LOGIC_VERSION, goes_on_from};
+use askwhen_log::embedded::follow::Follower;
+use askwhen_log::{At, Bounds, Log, Reader, Record};
+use askwhen_partition::admission::Admission;
+use askwhen_partition::checkpoint::Meta;
+use askwhen_process::thread::Bell;
+use askwhen_store::snapshot::{self, Depot, Manifest};
+use askwhen_store::{Family, Rocks, Shared, Store};
+use askwhen_wire::seal::ClusterKey;
+use askwhen_wire::topic::Topic;
 
 const READ_BYTES: usize = 1 << 20;
 /// Role of the snapshots that hold what the engine knew.
@@ -247,9 +247,9 @@ impl Source {
 }
 
 /// Damage refuses a start; whoever only looks has failed to see.
-fn looked_at(error: log::Error) -> Error {
+fn looked_at(error: askwhen_log::Error) -> Error {
     match error {
-        log::Error::Damaged { .. } => Error::Failed(error.to_string()),
+        askwhen_log::Error::Damaged { .. } => Error::Failed(error.to_string()),
         error => error.into(),
     }
 }

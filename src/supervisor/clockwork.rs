@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::actor::{self, Signer};
 use crate::bridge::Advance;
-use crate::clock::Clock;
 use crate::delivery;
-use crate::domain::time::Millis;
-use crate::log::{self, At, Log};
-use crate::thread::vital;
-use crate::wire::record::Internal;
-use crate::wire::seal::ClusterKey;
-use crate::wire::topic::Topic;
+use askwhen_domain::time::Millis;
+use askwhen_log::{At, Log};
+use askwhen_partition::Signer;
+use askwhen_process::clock::Clock;
+use askwhen_process::thread::vital;
+use askwhen_wire::record::Internal;
+use askwhen_wire::seal::ClusterKey;
+use askwhen_wire::topic::Topic;
 
 /// The longest that everything may take to come to rest at one time.
 const REST: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ pub struct Clockwork {
     pub clock: Clock,
     pub log: Log,
     pub key: ClusterKey,
-    pub engine: Vec<Arc<actor::Status>>,
+    pub engine: Vec<Arc<askwhen_partition::Status>>,
     pub delivery: Arc<delivery::Status>,
 }
 
@@ -102,7 +102,7 @@ impl Clockwork {
             .collect();
         let (log, asked) = (self.log.clone(), all.clone());
         let bounds = tokio::task::spawn_blocking(move || log.all_bounds(&asked)).await;
-        let Ok(Ok::<_, log::Error>(bounds)) = bounds else { return false };
+        let Ok(Ok::<_, askwhen_log::Error>(bounds)) = bounds else { return false };
         let positions = self.delivery.positions.lock().expect("no panic holds this lock").clone();
         all.into_iter().zip(bounds).all(|(at, bounds)| {
             if at.topic != Topic::Events {

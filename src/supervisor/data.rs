@@ -10,22 +10,22 @@ use std::sync::Arc;
 
 use super::format::{self, DirectoryFormat};
 use super::{Error, private};
-use crate::actor::Signer;
 use crate::bridge::auth::{self, Kind};
-use crate::clock::Clock;
 use crate::config::{Config, Key};
 use crate::console::{self, OpenStore};
-use crate::domain::endpoint::SealedSecret;
-use crate::domain::json::Json;
-use crate::domain::settings::Settings;
-use crate::log::embedded::follow::Follower;
-use crate::log::{At, Log};
-use crate::store::{self, Family, Rocks, Shared, Store};
-use crate::wire::definition::{self, SETTINGS_ID};
-use crate::wire::output::DefinitionRecord;
-use crate::wire::record::{DEFAULT_PROJECT, Define, Internal};
-use crate::wire::seal::ClusterKey;
-use crate::wire::topic::Topic;
+use askwhen_domain::endpoint::SealedSecret;
+use askwhen_domain::json::Json;
+use askwhen_domain::settings::Settings;
+use askwhen_log::embedded::follow::Follower;
+use askwhen_log::{At, Log};
+use askwhen_partition::Signer;
+use askwhen_process::clock::Clock;
+use askwhen_store::{Family, Rocks, Shared, Store};
+use askwhen_wire::definition::{self, SETTINGS_ID};
+use askwhen_wire::output::DefinitionRecord;
+use askwhen_wire::record::{DEFAULT_PROJECT, Define, Internal};
+use askwhen_wire::seal::ClusterKey;
+use askwhen_wire::topic::Topic;
 
 /// What the name of a store's folder goes on with that was set aside.
 const DAMAGED: &str = "damaged-";
@@ -326,7 +326,7 @@ pub fn open_store(path: &Path, families: &'static [Family], shared: &Shared) -> 
     private::create_dir_all(path).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
     match Rocks::open(path, families, shared) {
         Ok(store) => Ok(Arc::new(Store::Rocks(store))),
-        Err(error @ store::Error::Damaged { .. }) => {
+        Err(error @ askwhen_store::Error::Damaged { .. }) => {
             set_aside(path, &error.to_string())?;
             let store = Rocks::open(path, families, shared).map_err(|e| Error::Failed(e.to_string()))?;
             Ok(Arc::new(Store::Rocks(store)))

@@ -11,24 +11,24 @@ use std::time::{Duration, Instant};
 
 use super::snapshots::{Role, Stores};
 use super::{Error, STORE_MEMORY_BYTES, data, depot, kafka_settings, owners, private};
-use crate::actor::admission::{Admission, Signer};
-use crate::actor::checkpoint::{Checkpointer, Meta};
-use crate::actor::partition::Stop;
-use crate::actor::relocate::Relocation;
-use crate::actor::{self, Phase, Replies};
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery::{self, Fold};
-use crate::domain::LOGIC_VERSION;
-use crate::domain::time::{Millis, format_time};
 use crate::engine::{CacheLimit, export as engine};
-use crate::log::kafka::Founding;
-use crate::log::{At, Embedded, Lease, Log, New, Record};
-use crate::store::snapshot::{Depot, Subject};
-use crate::store::{Batch, Family, Shared, Store};
-use crate::wire::output::{SOURCE_HEADER, Source};
-use crate::wire::seal::ClusterKey;
-use crate::wire::topic::Topic;
+use askwhen_domain::LOGIC_VERSION;
+use askwhen_domain::time::{Millis, format_time};
+use askwhen_log::kafka::Founding;
+use askwhen_log::{At, Embedded, Lease, Log, New, Record};
+use askwhen_partition::admission::{Admission, Signer};
+use askwhen_partition::checkpoint::{Checkpointer, Meta};
+use askwhen_partition::partition::Stop;
+use askwhen_partition::relocate::Relocation;
+use askwhen_partition::{Phase, Replies};
+use askwhen_process::clock::Clock;
+use askwhen_store::snapshot::{Depot, Subject};
+use askwhen_store::{Batch, Family, Shared, Store};
+use askwhen_wire::output::{SOURCE_HEADER, Source};
+use askwhen_wire::seal::ClusterKey;
+use askwhen_wire::topic::Topic;
 
 /// What a data directory holds that was exported.
 const MARKER: &str = "exported.json";
@@ -182,10 +182,15 @@ impl Export<'_> {
         let (config, log) = (self.source, Log::Embedded(self.log.clone()));
         let shared = Shared::new(STORE_MEMORY_BYTES);
         let stores = Stores::new(config.data_dir.clone(), shared.clone(), depot(config)?, log.clone());
-        let statuses: Vec<Arc<actor::Status>> = (0..config.partitions).map(|_| Arc::default()).collect();
+        let statuses: Vec<Arc<askwhen_partition::Status>> = (0..config.partitions).map(|_| Arc::default()).collect();
         let replies = Replies::default();
-        let setup =
-            actor::Setup::new(log.clone(), self.clock.clone(), self.data.key.clone(), replies, Checkpointer::start()?);
+        let setup = askwhen_partition::Setup::new(
+            log.clone(),
+            self.clock.clone(),
+            self.data.key.clone(),
+            replies,
+            Checkpointer::start()?,
+        );
         let cached = CacheLimit::from(CACHED_BYTES / config.partitions as usize);
         let lease = Lease::of_all(config.partitions);
         let mut owner = owners::engine(config, &setup, &stores, (lease, &statuses), &cached)?;
@@ -222,7 +227,7 @@ impl Export<'_> {
 
     fn wait_for_rest(
         &self,
-        statuses: &[Arc<actor::Status>],
+        statuses: &[Arc<askwhen_partition::Status>],
         told: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<(), Error> {
         let ends = || -> Vec<u64> {
@@ -267,7 +272,7 @@ impl Export<'_> {
             let mut admission = Admission::new(&log, &self.data.key, partition);
             let at = At { topic: Topic::Events, partition };
             let bounds = log.bounds(at)?;
-            log.scan::<crate::log::Error>(at, bounds.start, bounds.end, |record| {
+            log.scan::<askwhen_log::Error>(at, bounds.start, bounds.end, |record| {
                 admission.look_ahead(known.bound_macs_from, &record);
                 Ok(())
             })?;
@@ -329,7 +334,7 @@ impl Export<'_> {
         let mut newest: BTreeMap<bytes::Bytes, (u64, Record)> = BTreeMap::new();
         let log = Log::Embedded(self.log.clone());
         let bounds = log.bounds(at)?;
-        log.scan::<crate::log::Error>(at, bounds.start, bounds.end, |record| {
+        log.scan::<askwhen_log::Error>(at, bounds.start, bounds.end, |record| {
             let Some(key) = record.key.clone() else { return Ok(()) };
             if record.value.is_none() {
                 newest.remove(&key);

@@ -10,12 +10,12 @@ use tokio::sync::watch;
 use super::Error;
 use super::memory::MemoryGovernor;
 use crate::bridge::{App, View};
-use crate::clock::Clock;
 use crate::config::Retention;
-use crate::domain::time::Millis;
-use crate::log::{self, At, Log};
-use crate::thread::{Bell, News, Thread, watch};
-use crate::wire::topic::Topic;
+use askwhen_domain::time::Millis;
+use askwhen_log::{At, Log};
+use askwhen_process::clock::Clock;
+use askwhen_process::thread::{Bell, News, Thread, watch};
+use askwhen_wire::topic::Topic;
 
 const TURN: Duration = Duration::from_millis(250);
 /// Asking brokers that do not answer takes its time.
@@ -50,7 +50,7 @@ impl Keeper {
                 {
                     tracing::warn!(%error, "the definitions cannot be read for now");
                 }
-                if matches!(self.log.is_writable(), Err(log::Error::Unknown(_))) {
+                if matches!(self.log.is_writable(), Err(askwhen_log::Error::Unknown(_))) {
                     // Nobody may be waiting any more.
                     fail.send(true).ok();
                     return;
@@ -75,14 +75,14 @@ impl Keeper {
             Log::Embedded(log) => {
                 for topic in Topic::ALL.iter().filter(|topic| **topic != Topic::Replies) {
                     let bytes = i64::try_from(log.topic_bytes(*topic)).unwrap_or(i64::MAX);
-                    crate::metrics::get().log_bytes.with_label_values(&[topic.name()]).set(bytes);
+                    askwhen_process::metrics::get().log_bytes.with_label_values(&[topic.name()]).set(bytes);
                 }
                 log.check_space()
             }
             _ => rustix::fs::statvfs(&self.data_dir).ok().map(|found| found.f_bavail * found.f_frsize),
         };
         if let Some(free) = free {
-            crate::metrics::get().disk_free_bytes.set(free as f64);
+            askwhen_process::metrics::get().disk_free_bytes.set(free as f64);
         }
     }
 
@@ -105,7 +105,7 @@ impl Keeper {
         }
     }
 
-    fn trim_one(&self, at: At, before: Millis) -> Result<(), log::Error> {
+    fn trim_one(&self, at: At, before: Millis) -> Result<(), askwhen_log::Error> {
         self.log.trim(at, self.log.offset_at(at, before)?)
     }
 }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use crate::bridge::Budget;
 use crate::config::Config;
 use crate::engine::CacheLimit;
-use crate::process;
-use crate::store::Shared;
+use askwhen_store::Shared;
 
 /// What a process takes that holds nothing yet: code, stacks, and what the stores
 /// have for each of their tables (measured: 60 MiB with eight partitions).
@@ -90,13 +89,13 @@ impl MemoryGovernor {
 
     /// Measures and adjusts.
     pub fn turn(&mut self) {
-        let resident = process::resident_bytes();
+        let resident = askwhen_process::resident_bytes();
         let percent = next_percent(self.percent, resident, self.budget.total);
         if percent != self.percent {
             self.percent = percent;
             self.apply();
         }
-        let memory = &crate::metrics::get().memory_bytes;
+        let memory = &askwhen_process::metrics::get().memory_bytes;
         for (part, bytes) in [
             ("bound", self.budget.total),
             ("resident", resident),

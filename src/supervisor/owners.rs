@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use super::Error;
 use super::snapshots::{Role, Stores};
-use crate::actor::partition::Stop;
-use crate::actor::pool::{Open, Pool};
-use crate::actor::{self, Partition, Phase};
 use crate::config::Config;
 use crate::delivery::{self, Delivery, Fold};
-use crate::domain::LOGIC_VERSION;
 use crate::engine::{CacheLimit, Engine};
-use crate::log::{Lease, LeaseChange, Membership};
-use crate::thread::{Bell, Thread, resting, watch};
+use askwhen_domain::LOGIC_VERSION;
+use askwhen_log::{Lease, LeaseChange, Membership};
+use askwhen_partition::partition::Stop;
+use askwhen_partition::pool::{Open, Pool};
+use askwhen_partition::{Partition, Phase};
+use askwhen_process::thread::{Bell, Thread, resting, watch};
 
 /// Giving partitions up waits for their last acknowledgements and checkpoints.
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(60);
@@ -72,19 +72,20 @@ impl<T: Send + Sync + 'static> Owner<T> {
 /// The engine, on the partitions of the journal that the lease gives.
 pub fn engine(
     config: &Config,
-    setup: &actor::Setup,
+    setup: &askwhen_partition::Setup,
     stores: &Stores,
-    (lease, statuses): (Lease, &[Arc<actor::Status>]),
+    (lease, statuses): (Lease, &[Arc<askwhen_partition::Status>]),
     cached: &CacheLimit,
 ) -> Result<Owner<Pool<Engine>>, Error> {
     let cached = cached.clone();
     let (stores, mut setup, partitions) = (stores.clone(), setup.clone(), setup.log.partitions());
     setup.attempts = Some(config.data_dir.join("state").join(Role::Engine.name()));
-    let open: Open<Engine> = Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<actor::Status>| {
-        let store = stores.open(Role::Engine, partition, &status)?;
-        let engine = Engine::open(store.clone(), (partition, partitions), cached.clone())?;
-        Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, (bell, status))
-    });
+    let open: Open<Engine> =
+        Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<askwhen_partition::Status>| {
+            let store = stores.open(Role::Engine, partition, &status)?;
+            let engine = Engine::open(store.clone(), (partition, partitions), cached.clone())?;
+            Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, (bell, status))
+        });
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(config.partitions as usize);
     let pool = Arc::new(Pool::start(&open, statuses, threads)?);
     let release = |pool: &Pool<Engine>, partitions: &[u32], settle| pool.release(partitions, settle);
@@ -94,24 +95,25 @@ pub fn engine(
 /// The delivery, on the partitions of its topics that the lease gives.
 pub fn delivery(
     config: &Config,
-    setup: &actor::Setup,
+    setup: &askwhen_partition::Setup,
     stores: &Stores,
     (lease, status): (Lease, &Arc<delivery::Status>),
 ) -> Result<Owner<Delivery>, Error> {
     let (stores, log) = (stores.clone(), setup.log.clone());
-    let open: delivery::Open = Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<actor::Status>| {
-        let store = stores.open(Role::Delivery, partition, &status).map_err(|stop| match stop {
-            Stop::Damaged(detail) => delivery::Error::Damaged(detail),
-            Stop::Refused(detail) => delivery::Error::Refused(detail),
-            Stop::Restart(detail) | Stop::Waits { why: detail, .. } => delivery::Error::Failed(detail),
-        })?;
-        let mut fold = Fold::open(partition, &log, store, bell)?;
-        fold.catch_up(&log, |left| {
-            status.set(Phase::Opening(format!("reading its topics, {left} records to go")));
-            if status.is_wanted() { Ok(()) } else { Err(delivery::Error::Failed("given up".into())) }
-        })?;
-        Ok(fold)
-    });
+    let open: delivery::Open =
+        Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<askwhen_partition::Status>| {
+            let store = stores.open(Role::Delivery, partition, &status).map_err(|stop| match stop {
+                Stop::Damaged(detail) => delivery::Error::Damaged(detail),
+                Stop::Refused(detail) => delivery::Error::Refused(detail),
+                Stop::Restart(detail) | Stop::Waits { why: detail, .. } => delivery::Error::Failed(detail),
+            })?;
+            let mut fold = Fold::open(partition, &log, store, bell)?;
+            fold.catch_up(&log, |left| {
+                status.set(Phase::Opening(format!("reading its topics, {left} records to go")));
+                if status.is_wanted() { Ok(()) } else { Err(delivery::Error::Failed("given up".into())) }
+            })?;
+            Ok(fold)
+        });
     let setup = delivery::Setup {
         log: setup.log.clone(),
         clock: setup.clock.clone(),

@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 
 use super::snapshots::Role;
 use super::{Error, data, export, kafka_settings, source};
-use crate::actor::checkpoint::Meta;
-use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::LOGIC_VERSION;
-use crate::domain::time;
-use crate::log::{Kafka, Lease, LeaseChange, Log};
 use crate::replay::recorded::Recorded;
 use crate::replay::shadow::{self, Manner, Shadow};
 use crate::replay::{Place, Progress, Source};
-use crate::store::snapshot::Subject;
-use crate::store::{Batch, Family, Rocks, Store};
-use crate::wire::topic::Topic;
+use askwhen_domain::LOGIC_VERSION;
+use askwhen_domain::time;
+use askwhen_log::{Kafka, Lease, LeaseChange, Log};
+use askwhen_partition::checkpoint::Meta;
+use askwhen_process::clock::Clock;
+use askwhen_store::snapshot::Subject;
+use askwhen_store::{Batch, Family, Rocks, Store};
+use askwhen_wire::topic::Topic;
 
 /// Key of the replay that a state came from.
 const PROMOTED: &[u8] = b"promoted";

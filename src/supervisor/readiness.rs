@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::actor::{self, Phase};
 use crate::console::Console;
 use crate::delivery::{self, HoldReason};
-use crate::log::Log;
-use crate::thread::stuck_threads;
+use askwhen_log::Log;
+use askwhen_partition::Phase;
+use askwhen_process::thread::stuck_threads;
 
 /// What readiness looks at.
 pub struct Readiness {
     pub log: Log,
-    pub engine: Vec<Arc<actor::Status>>,
+    pub engine: Vec<Arc<askwhen_partition::Status>>,
     pub delivery: Arc<delivery::Status>,
     pub console: Option<Arc<Console>>,
     /// Set once the group of a role has taken this process in.
@@ -55,7 +55,7 @@ impl Readiness {
     /// The partitions that this process owns, by role, which sources of their state
     /// were passed over because they were not sound, and how the lists are.
     pub fn owned(&self) -> serde_json::Value {
-        let owned = |statuses: &[Arc<actor::Status>]| -> Vec<usize> {
+        let owned = |statuses: &[Arc<askwhen_partition::Status>]| -> Vec<usize> {
             let here = statuses.iter().enumerate().filter(|(_, status)| status.phase() != Phase::Elsewhere);
             here.map(|(partition, _)| partition).collect()
         };
@@ -85,7 +85,7 @@ impl Readiness {
     }
 }
 
-fn reason(role: &str, partition: usize, status: &actor::Status) -> Option<String> {
+fn reason(role: &str, partition: usize, status: &askwhen_partition::Status) -> Option<String> {
     match status.phase() {
         Phase::Elsewhere => None,
         Phase::Opening(what) => Some(format!("{role} partition {partition}: {what}")),

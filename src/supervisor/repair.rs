@@ -7,16 +7,16 @@ use std::sync::Arc;
 use super::snapshots::Role;
 use super::source::cluster_key;
 use super::{Error, data, export, kafka_settings, source};
-use crate::actor::Signer;
-use crate::actor::checkpoint::Meta;
-use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::time::Millis;
-use crate::log::{Ack, At, Embedded, Kafka, Log, New};
-use crate::store::{Family, Rocks, Store};
-use crate::wire::record::{AcceptTime, Internal, Skip};
-use crate::wire::seal::ClusterKey;
-use crate::wire::topic::Topic;
+use askwhen_domain::time::Millis;
+use askwhen_log::{Ack, At, Embedded, Kafka, Log, New};
+use askwhen_partition::Signer;
+use askwhen_partition::checkpoint::Meta;
+use askwhen_process::clock::Clock;
+use askwhen_store::{Family, Rocks, Store};
+use askwhen_wire::record::{AcceptTime, Internal, Skip};
+use askwhen_wire::seal::ClusterKey;
+use askwhen_wire::topic::Topic;
 
 /// A log that is written to while nobody serves.
 struct Repair {
@@ -56,7 +56,7 @@ impl Repair {
         let (sender, written) = tokio::sync::oneshot::channel();
         let at = At { topic: Topic::Events, partition };
         self.log.append(at, vec![new], Ack::Once(sender));
-        written.blocking_recv().unwrap_or(Err(crate::log::Error::Closed))?;
+        written.blocking_recv().unwrap_or(Err(askwhen_log::Error::Closed))?;
         Ok(())
     }
 

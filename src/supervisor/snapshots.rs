@@ -9,19 +9,19 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use super::{Error, STORE_MEMORY_BYTES, depot, private};
-use crate::actor::Status;
-use crate::actor::checkpoint::Meta;
-use crate::actor::partition::Stop;
-use crate::clock::Clock;
 use crate::config::{Config, Retention};
 use crate::delivery::{self, Fold, Positions};
-use crate::domain::LOGIC_VERSION;
-use crate::domain::time::Millis;
-use crate::log::{At, Log};
-use crate::store::snapshot::{self, Depot, Manifest, Subject};
-use crate::store::{Family, Rocks, Shared, Store};
-use crate::thread::{Bell, Service, Turns, watch};
-use crate::wire::topic::Topic;
+use askwhen_domain::LOGIC_VERSION;
+use askwhen_domain::time::Millis;
+use askwhen_log::{At, Log};
+use askwhen_partition::Status;
+use askwhen_partition::checkpoint::Meta;
+use askwhen_partition::partition::Stop;
+use askwhen_process::clock::Clock;
+use askwhen_process::thread::{Bell, Service, Turns, watch};
+use askwhen_store::snapshot::{self, Depot, Manifest, Subject};
+use askwhen_store::{Family, Rocks, Shared, Store};
+use askwhen_wire::topic::Topic;
 
 /// A copy of one store to a bucket that takes longer is stuck.
 const TAKEN_WITHIN: Duration = Duration::from_secs(900);
@@ -154,7 +154,7 @@ impl Stores {
                 && let Some(store) = store.upgrade()
             {
                 let bytes = i64::try_from(store.size_bytes()).unwrap_or(i64::MAX);
-                crate::metrics::get().store_bytes.with_label_values(&[&partition.to_string()]).set(bytes);
+                askwhen_process::metrics::get().store_bytes.with_label_values(&[&partition.to_string()]).set(bytes);
             }
         }
     }
@@ -331,13 +331,13 @@ fn round(stores: &Stores, retention: &Retention, clock: &Clock, turns: &Turns) -
         };
         match one.and_then(|one| trimmed().map(|()| one)) {
             Ok(Some(manifest)) => {
-                crate::metrics::get().snapshot_seconds.observe(started.elapsed().as_secs_f64());
+                askwhen_process::metrics::get().snapshot_seconds.observe(started.elapsed().as_secs_f64());
                 taken.push(manifest);
             }
             Ok(None) => {}
             Err(detail) => {
                 tracing::error!(role = role.name(), partition, detail, "a snapshot failed");
-                crate::metrics::get().snapshot_failures.inc();
+                askwhen_process::metrics::get().snapshot_failures.inc();
                 failed = Some(format!("{} partition {partition}: {detail}", role.name()));
             }
         }

@@ -3,10 +3,10 @@
 use super::format::DirectoryFormat;
 use super::{Error, STORE_MEMORY_BYTES, data, depot, kafka_settings};
 use crate::config::Config;
-use crate::log::{Embedded, Kafka, Log};
 use crate::replay::{Place, Source};
-use crate::store::Shared;
-use crate::wire::seal::ClusterKey;
+use askwhen_log::{Embedded, Kafka, Log};
+use askwhen_store::Shared;
+use askwhen_wire::seal::ClusterKey;
 
 /// Opens it to read, beside whoever serves it.
 ///

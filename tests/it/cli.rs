@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::backtest::beside;
 use crate::harness::{Server, askwhen, tail};
 use crate::replay::{append, replayed};
-use askwhen::domain::id::partition_of;
+use askwhen_domain::id::partition_of;
 
 const FILE: &str = "kind: survey
 survey_id: sleep-quality
@@ -361,19 +361,19 @@ async fn differences_are_shown_record_by_record() {
     let known = tail(dir.path(), "decisions").remove(3);
     let (partition, offset) =
         (known["partition"].as_u64().unwrap() as u32, known["headers"]["source"].as_str().unwrap());
-    let log = askwhen::log::Embedded::open(&dir.path().join("data/log"), 8, askwhen::clock::Clock::new());
+    let log = askwhen_log::Embedded::open(&dir.path().join("data/log"), 8, askwhen_process::clock::Clock::new());
     let log = Arc::new(log.expect("it opens"));
     let mut forged = known["value"].clone();
     forged["decision_id"] = json!("dec_forged");
     let headers = [("id", "dec_forged".to_owned()), ("source", offset.to_owned())];
-    append(&log, askwhen::wire::topic::Topic::Decisions, partition, &forged, &headers).await;
+    append(&log, askwhen_wire::topic::Topic::Decisions, partition, &forged, &headers).await;
     // A copy under its own id says nothing new.
     let headers = [("id", known["headers"]["id"].as_str().unwrap().to_owned()), ("source", offset.to_owned())];
-    append(&log, askwhen::wire::topic::Topic::Decisions, partition, &known["value"], &headers).await;
+    append(&log, askwhen_wire::topic::Topic::Decisions, partition, &known["value"], &headers).await;
     // Of this nothing has been decided yet.
     let late = (0..).map(|n| format!("late{n}")).find(|user| partition_of(user, 8) == 0).unwrap();
     let trigger = json!({"type": "trigger", "user_id": late, "trigger": "Main"});
-    append(&log, askwhen::wire::topic::Topic::Events, 0, &trigger, &[]).await;
+    append(&log, askwhen_wire::topic::Topic::Events, 0, &trigger, &[]).await;
     drop(log);
     let ran = replayed(dir.path(), &["run"]);
     assert_eq!((&ran["decisions"]["same"], &ran["decisions"]["only_recorded"]), (&json!(20), &json!(1)), "{ran:#}");

@@ -383,9 +383,14 @@ async fn end_at(point: &str, nth: u64) {
 async fn an_end_at_any_step_loses_nothing_acknowledged() {
     let mut chance = Chance::printed("steps");
     let rounds: u64 = std::env::var("ASKWHEN_TEST_FAULT_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
-    const { assert!(askwhen::fault::ENABLED, "this build has no fault points: they are in builds with debug assertions") };
+    const {
+        assert!(
+            askwhen_process::fault::ENABLED,
+            "this build has no fault points: they are in builds with debug assertions"
+        )
+    };
     for _ in 0..rounds {
-        for point in askwhen::fault::POINTS {
+        for point in askwhen_process::fault::POINTS {
             if ON_KAFKA && ["written", "appended"].contains(&point) {
                 // Steps of the embedded log; a broker has its own.
                 continue;

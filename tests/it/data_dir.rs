@@ -71,7 +71,7 @@ async fn another_cluster_key_is_refused_with_both_fingerprints() {
     let before = listing(&data);
     let (code, said) = refused(dir.path(), &[]);
     assert_eq!(code, Some(3), "{said}");
-    let another = askwhen::wire::seal::ClusterKey::parse(&wrong).expect("a key").check();
+    let another = askwhen_wire::seal::ClusterKey::parse(&wrong).expect("a key").check();
     for told in [made_with.as_str(), another.as_str(), "secrets.key"] {
         assert!(said.contains(told), "{told}: {said}");
     }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use askwhen::domain::id::partition_of;
+use askwhen_domain::id::partition_of;
 
 use crate::harness::{BINARY, Server, askwhen, open_survey, tail};
 

@@ -46,32 +46,32 @@ async fn mixed(server: &Server) {
 
 /// Writes records to partitions that are not their users'.
 async fn misplace(dir: &Path) {
-    let clock = askwhen::clock::Clock::new();
-    let log = Arc::new(askwhen::log::Embedded::open(&dir.join("data/log"), 8, clock).expect("it opens"));
+    let clock = askwhen_process::clock::Clock::new();
+    let log = Arc::new(askwhen_log::Embedded::open(&dir.join("data/log"), 8, clock).expect("it opens"));
     for n in 0..16_u32 {
         let value = match n % 2 {
             0 => json!({"user_id": format!("user{n}"), "event_name": "woke", "properties": {"minutes": 70}}),
             _ => json!({"type": "trigger", "user_id": format!("user{}", n - 1), "trigger": "Main"}),
         };
-        append(&log, askwhen::wire::topic::Topic::Events, n / 2, &value, &[]).await;
+        append(&log, askwhen_wire::topic::Topic::Events, n / 2, &value, &[]).await;
     }
     log.close();
 }
 
 pub async fn append(
-    log: &Arc<askwhen::log::Embedded>,
-    topic: askwhen::wire::topic::Topic,
+    log: &Arc<askwhen_log::Embedded>,
+    topic: askwhen_wire::topic::Topic,
     partition: u32,
     value: &Value,
     headers: &[(&'static str, String)],
 ) {
     let value = Some(value.to_string().into());
-    let mut new = askwhen::log::New { key: Some("user".into()), headers: Vec::new(), value };
+    let mut new = askwhen_log::New { key: Some("user".into()), headers: Vec::new(), value };
     for (name, text) in headers {
         new = new.header(name, text.clone());
     }
-    let log = askwhen::log::Log::Embedded(log.clone());
-    log.append_durably(askwhen::log::At { topic, partition }, vec![new]).await.expect("appended");
+    let log = askwhen_log::Log::Embedded(log.clone());
+    log.append_durably(askwhen_log::At { topic, partition }, vec![new]).await.expect("appended");
 }
 
 fn decided(dir: &Path) -> u64 {

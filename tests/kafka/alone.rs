@@ -2,18 +2,18 @@
 //! what they put out and what they remember must be what it puts out and
 //! remembers, record by record and byte by byte.
 
-use askwhen::actor::checkpoint::{Checkpointer, Meta};
-use askwhen::actor::partition::Progress;
-use askwhen::actor::{Partition, Replies, Setup, Status};
-use askwhen::clock::Clock;
-use askwhen::domain::LOGIC_VERSION;
 use askwhen::engine::Engine;
-use askwhen::log::{Ack, At, Error, Kafka, Log, New, Record, Simulated, kafka};
-use askwhen::store::{Family, Memory, Rocks, Store};
-use askwhen::wire::output::{ID_HEADER, IDENTITY_KEY};
-use askwhen::wire::record::MAC_HEADER;
-use askwhen::wire::seal::ClusterKey;
-use askwhen::wire::topic::Topic;
+use askwhen_domain::LOGIC_VERSION;
+use askwhen_log::{Ack, At, Error, Kafka, Log, New, Record, Simulated, kafka};
+use askwhen_partition::checkpoint::{Checkpointer, Meta};
+use askwhen_partition::partition::Progress;
+use askwhen_partition::{Partition, Replies, Setup, Status};
+use askwhen_process::clock::Clock;
+use askwhen_store::{Family, Memory, Rocks, Store};
+use askwhen_wire::output::{ID_HEADER, IDENTITY_KEY};
+use askwhen_wire::record::MAC_HEADER;
+use askwhen_wire::seal::ClusterKey;
+use askwhen_wire::topic::Topic;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Definitions and requests of the simulated clients.
 
-use askwhen::domain::json::Json;
-use askwhen::wire::definition::{self, Kind, Target};
-use askwhen::wire::record::{Define, Internal};
+use askwhen_domain::json::Json;
+use askwhen_wire::definition::{self, Kind, Target};
+use askwhen_wire::record::{Define, Internal};
 use serde_json::{Value, json};
 
 use crate::machine::key;

@@ -3,20 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use askwhen::actor::checkpoint::Checkpointer;
-use askwhen::actor::partition::Progress;
-use askwhen::actor::{self, Partition, Replies, Setup};
-use askwhen::clock::Clock;
 use askwhen::console::Projection;
-use askwhen::domain::LOGIC_VERSION;
-use askwhen::domain::endpoint::EventType;
-use askwhen::domain::time;
 use askwhen::engine::Engine;
-use askwhen::log::{self, Ack, At, Log, New, Record, Simulated};
-use askwhen::store::{Family, Memory, Store, keys};
-use askwhen::thread::Bell;
-use askwhen::wire::output::{AttemptRecord, DeliveryRecord, Ended, ID_HEADER};
-use askwhen::wire::topic::Topic;
+use askwhen_domain::LOGIC_VERSION;
+use askwhen_domain::endpoint::EventType;
+use askwhen_domain::time;
+use askwhen_log::{Ack, At, Log, New, Record, Simulated};
+use askwhen_partition::checkpoint::Checkpointer;
+use askwhen_partition::partition::Progress;
+use askwhen_partition::{Partition, Replies, Setup};
+use askwhen_process::clock::Clock;
+use askwhen_process::thread::Bell;
+use askwhen_store::{Family, Memory, Store, keys};
+use askwhen_wire::output::{AttemptRecord, DeliveryRecord, Ended, ID_HEADER};
+use askwhen_wire::topic::Topic;
 use serde_json::Value;
 
 use crate::bodies::{MAX_COMPLETED, PROJECT, SCARCE};
@@ -80,7 +80,7 @@ fn requests(world: &World, journals: &[Vec<Record>]) -> Result<(), String> {
                 told.push((partition, request.told_at_step, placed.first));
                 (*least, *most) = (*least + 1, *most + 1);
             }
-            Some(Err(error)) if error.class() == log::Class::Retry => {}
+            Some(Err(error)) if error.class() == askwhen_log::Class::Retry => {}
             Some(Err(_)) | None => *most += 1,
         }
     }
@@ -371,7 +371,7 @@ fn replay(world: &World, journals: &[Vec<Record>], outputs: &Found) -> Result<()
     let mut open = Vec::new();
     for (partition, store) in (0..).zip(&stores) {
         let engine = Engine::open(store.clone(), (partition, world.partitions), 100).map_err(|e| e.to_string())?;
-        let handles = (Arc::new(Bell::default()), Arc::new(actor::Status::default()));
+        let handles = (Arc::new(Bell::default()), Arc::new(askwhen_partition::Status::default()));
         let opened = Partition::open(partition, setup.clone(), store.clone(), engine, LOGIC_VERSION, handles);
         open.push(opened.map_err(|e| e.to_string())?);
     }

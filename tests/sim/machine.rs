@@ -6,19 +6,19 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use askwhen::actor::checkpoint::Checkpointer;
-use askwhen::actor::partition::Stop;
-use askwhen::actor::{self, Partition, Replies, Setup};
-use askwhen::clock::Clock;
 use askwhen::console::Projection;
 use askwhen::delivery::{self, Fold, Outbox, SimulatedAttempt, Stepped};
-use askwhen::domain::LOGIC_VERSION;
 use askwhen::engine::Engine;
-use askwhen::log::{At, Log, Standing};
-use askwhen::store::{Memory, Store};
-use askwhen::thread::Bell;
-use askwhen::wire::seal::ClusterKey;
-use askwhen::wire::topic::Topic;
+use askwhen_domain::LOGIC_VERSION;
+use askwhen_log::{At, Log, Standing};
+use askwhen_partition::checkpoint::Checkpointer;
+use askwhen_partition::partition::Stop;
+use askwhen_partition::{Partition, Replies, Setup};
+use askwhen_process::clock::Clock;
+use askwhen_process::thread::Bell;
+use askwhen_store::{Memory, Store};
+use askwhen_wire::seal::ClusterKey;
+use askwhen_wire::topic::Topic;
 
 use crate::ops::Role;
 
@@ -203,7 +203,7 @@ impl Process {
         while self.checkpointer.step() {}
         let store = self.disk.store(Role::Engine, partition);
         let opened = Engine::open(store.clone(), (partition, self.partitions), CACHED_USERS).and_then(|engine| {
-            let handles = (Arc::new(Bell::default()), Arc::new(actor::Status::default()));
+            let handles = (Arc::new(Bell::default()), Arc::new(askwhen_partition::Status::default()));
             Partition::open(partition, self.setup.clone(), store, engine, LOGIC_VERSION, handles)
         });
         match opened {

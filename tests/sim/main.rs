@@ -29,7 +29,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use askwhen::fault;
+use askwhen_process::fault;
 use ops::Op;
 use world::{Shape, World};
 

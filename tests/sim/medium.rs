@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use askwhen::clock::Clock;
-use askwhen::log::disk::{Crash, Fault, Operation, SimulatedDisk};
-use askwhen::log::embedded::Options;
-use askwhen::log::{self, At, Bounds, Class, Embedded, Log, Record, Simulated};
+use askwhen_log::disk::{Crash, Fault, Operation, SimulatedDisk};
+use askwhen_log::embedded::Options;
+use askwhen_log::{At, Bounds, Class, Embedded, Log, Record, Simulated};
+use askwhen_process::clock::Clock;
 
 use crate::machine::every_topic;
 
@@ -48,7 +48,7 @@ impl Medium {
     ///
     /// # Errors
     /// When the log refuses to start.
-    pub fn open(&mut self, clock: &Clock, client: u32) -> Result<Log, log::Error> {
+    pub fn open(&mut self, clock: &Clock, client: u32) -> Result<Log, askwhen_log::Error> {
         match self {
             Medium::Brokers(log) => Ok(Log::Simulated(Arc::new(log.client(client)))),
             Medium::Disk { disk, partitions, open } => {
@@ -249,7 +249,7 @@ impl Medium {
     }
 
     /// Every record of every partition, as a process that starts reads it.
-    fn contents(&mut self, clock: &Clock) -> Result<Vec<(At, Vec<Record>)>, log::Error> {
+    fn contents(&mut self, clock: &Clock) -> Result<Vec<(At, Vec<Record>)>, askwhen_log::Error> {
         let log = self.open(clock, 0)?;
         let mut all = Vec::new();
         for at in every_topic(log.partitions()) {

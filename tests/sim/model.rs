@@ -4,11 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use askwhen::domain::id::{self, Origin};
-use askwhen::domain::record::{Body, Record, Target};
-use askwhen::domain::time::{HOUR, MINUTE, Millis};
-use askwhen::log;
-use askwhen::wire::record::{self, BOUND_MAC_HEADER, Decoded, Internal};
+use askwhen_domain::id::{self, Origin};
+use askwhen_domain::record::{Body, Record, Target};
+use askwhen_domain::time::{HOUR, MINUTE, Millis};
+use askwhen_wire::record::{self, BOUND_MAC_HEADER, Decoded, Internal};
 
 use crate::bodies::{OFFER_TTL_MS, ONCE, OPEN, PROJECT, SURVEYS, THIRD, trigger_of};
 use crate::medium::INCARNATION;
@@ -70,7 +69,7 @@ struct Place {
 }
 
 /// Folds the journals of all partitions.
-pub fn fold(journals: &[Vec<log::Record>]) -> Expected {
+pub fn fold(journals: &[Vec<askwhen_log::Record>]) -> Expected {
     let mut expected = Expected::default();
     let mut users: BTreeMap<String, User> = BTreeMap::new();
     let partitions = journals.len() as u32;

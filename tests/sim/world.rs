@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use askwhen::actor::partition::Stop;
-use askwhen::actor::{self, Signer};
 use askwhen::delivery::{SimulatedAttempt, SimulatedReply};
-use askwhen::domain::endpoint::EventType;
-use askwhen::domain::id;
-use askwhen::domain::time::Millis;
-use askwhen::log::{self, Ack, At, New, Placed};
-use askwhen::store::Store;
-use askwhen::wire::output::{AttemptRecord, DeliveryRecord, SOURCE_HEADER, Source};
-use askwhen::wire::record::{Erase, Internal};
-use askwhen::wire::topic::Topic;
+use askwhen_domain::endpoint::EventType;
+use askwhen_domain::id;
+use askwhen_domain::time::Millis;
+use askwhen_log::{Ack, At, New, Placed};
+use askwhen_partition::Signer;
+use askwhen_partition::partition::Stop;
+use askwhen_store::Store;
+use askwhen_wire::output::{AttemptRecord, DeliveryRecord, SOURCE_HEADER, Source};
+use askwhen_wire::record::{Erase, Internal};
+use askwhen_wire::topic::Topic;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -37,8 +37,8 @@ pub const FORGED: &str = "x-forged";
 pub struct Request {
     pub at: At,
     pub new: New,
-    answer: Option<oneshot::Receiver<Result<Placed, log::Error>>>,
-    pub outcome: Option<Result<Placed, log::Error>>,
+    answer: Option<oneshot::Receiver<Result<Placed, askwhen_log::Error>>>,
+    pub outcome: Option<Result<Placed, askwhen_log::Error>>,
     generation: u32,
     /// Its user may send it again.
     repeatable: bool,
@@ -412,7 +412,9 @@ impl World {
         self.next_client += 1;
         let log = match self.medium.open(&self.machines[machine].clock, client) {
             Ok(log) => log,
-            Err(error @ log::Error::Damaged { .. }) => return Err(format!("P1: the log does not start: {error}")),
+            Err(error @ askwhen_log::Error::Damaged { .. }) => {
+                return Err(format!("P1: the log does not start: {error}"));
+            }
             // The disk refuses; it is tried again.
             Err(_) => {
                 self.machines[machine].process = None;
@@ -776,7 +778,9 @@ impl World {
             for partition in partitions {
                 let stepped = match process.engine.get_mut(&partition).and_then(Option::as_mut) {
                     None => process.open_engine(partition).map(|()| true),
-                    Some(open) => open.step().map(|progress| progress == actor::partition::Progress::Worked),
+                    Some(open) => {
+                        open.step().map(|progress| progress == askwhen_partition::partition::Progress::Worked)
+                    }
                 };
                 match stepped {
                     Ok(some) => worked |= some,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::index::due_key;
 use super::{Error, Fold, Heard, Phase, Round, Row};
-use crate::domain::endpoint::EventType;
-use crate::store::Family;
-use crate::wire::output::Source;
+use askwhen_domain::endpoint::EventType;
+use askwhen_store::Family;
+use askwhen_wire::output::Source;
 
 /// The journal record behind an erasure; without one, everything that waits of
 /// the user goes.
@@ -28,7 +28,7 @@ impl Fold {
     /// waits: an index over users would cost every delivery.
     pub(super) fn cancel_erased(&mut self, round: &mut Round) -> Result<(), Error> {
         let erasures = std::mem::take(&mut round.erasures);
-        if erasures.is_empty() || crate::fault::mutant("erase_leaves_deliveries") {
+        if erasures.is_empty() || askwhen_process::fault::mutant("erase_leaves_deliveries") {
             return Ok(());
         }
         let concerned = |row: &Row| {

@@ -2,9 +2,9 @@
 //! order of the topic.
 
 use super::{Error, Row};
-use crate::domain::message::Delivery;
-use crate::domain::time::{DAY, Millis};
-use crate::store::keys;
+use askwhen_domain::message::Delivery;
+use askwhen_domain::time::{DAY, Millis};
+use askwhen_store::keys;
 
 /// Where the delivery's id begins in a key: behind line, time and place.
 const ID_AT: usize = 24;

@@ -3,9 +3,8 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::log;
-use crate::wire::output::{AttemptRecord, DeadRecord, DeliveryRecord, RetryRecord};
-use crate::wire::topic::Topic;
+use askwhen_wire::output::{AttemptRecord, DeadRecord, DeliveryRecord, RetryRecord};
+use askwhen_wire::topic::Topic;
 
 /// A record that cannot be read. It becomes a reject, and the next one is taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +22,7 @@ pub(super) enum FoldInput {
 impl FoldInput {
     /// # Errors
     /// What is wrong with the record's value.
-    pub(super) fn decode(topic: Topic, record: &log::Record) -> Result<FoldInput, DecodeError> {
+    pub(super) fn decode(topic: Topic, record: &askwhen_log::Record) -> Result<FoldInput, DecodeError> {
         Ok(match topic {
             Topic::Deliveries => FoldInput::Deliveries(decode(record)?),
             Topic::Attempts => FoldInput::Attempt(Box::new(decode(record)?)),
@@ -33,6 +32,6 @@ impl FoldInput {
     }
 }
 
-fn decode<T: DeserializeOwned>(record: &log::Record) -> Result<T, DecodeError> {
+fn decode<T: DeserializeOwned>(record: &askwhen_log::Record) -> Result<T, DecodeError> {
     serde_json::from_slice(record.value.as_deref().unwrap_or_default()).map_err(|e| DecodeError(e.to_string()))
 }

@@ -2,8 +2,8 @@
 //! damage of the store: it is set aside and made again from the topics.
 
 use super::{Due, EACH_AT_A_TIME, Error, Fold, POSITIONS, Phase, Positions, Row, Told, split};
-use crate::domain::time::Millis;
-use crate::store::{Family, Store};
+use askwhen_domain::time::Millis;
+use askwhen_store::{Family, Store};
 
 impl Fold {
     /// Where a stored fold stands.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::domain::message::Delivery;
-use crate::domain::time::Millis;
+use askwhen_domain::message::Delivery;
+use askwhen_domain::time::Millis;
 
 /// Where a delivery stands that has not ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,12 +1,12 @@
 //! The fold of topics that crashes have cut short.
 
 use super::*;
-use crate::domain::endpoint::EventType;
-use crate::domain::json::Json;
-use crate::domain::message::{Data, Message};
-use crate::log::{Ack, New, Simulated};
-use crate::store::Memory;
-use crate::wire::output::{self, DeadRecord, Outcome};
+use askwhen_domain::endpoint::EventType;
+use askwhen_domain::json::Json;
+use askwhen_domain::message::{Data, Message};
+use askwhen_log::{Ack, New, Simulated};
+use askwhen_store::Memory;
+use askwhen_wire::output::{self, DeadRecord, Outcome};
 
 struct World {
     log: Arc<Simulated>,

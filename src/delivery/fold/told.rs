@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::health::Health;
-use crate::domain::json::Json;
-use crate::store::keys;
+use askwhen_domain::health::Health;
+use askwhen_domain::json::Json;
+use askwhen_store::keys;
 
 /// What is known of an endpoint: its definition, how it fares.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

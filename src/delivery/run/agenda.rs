@@ -4,7 +4,7 @@
 use super::Loop;
 use crate::delivery::fold::{Due, Error, Fold, Heard, before, due_id, split};
 use crate::delivery::lanes::Item;
-use crate::domain::time::Millis;
+use askwhen_domain::time::Millis;
 
 /// What ids held in memory take at most, but for a few of each line; the rest
 /// waits in the store.
@@ -113,7 +113,11 @@ impl Loop {
 
     /// Takes up what is due; gives whether there was anything.
     pub(super) fn load(&mut self, now: Millis) -> bool {
-        let now = if crate::fault::mutant("send_early") { now.saturating_add(crate::domain::time::HOUR) } else { now };
+        let now = if askwhen_process::fault::mutant("send_early") {
+            now.saturating_add(askwhen_domain::time::HOUR)
+        } else {
+            now
+        };
         let mut worked = false;
         for _ in 0..LINES_A_TURN {
             let Some((due, partition, line)) = self.agenda.first().copied().filter(|(due, ..)| *due <= now) else {

@@ -4,22 +4,22 @@
 use std::time::Duration;
 
 use super::{Flight, Loop};
-use crate::actor::{Answer, Signer};
 use crate::delivery::attempt::Went;
 use crate::delivery::endpoints::Defined;
 use crate::delivery::fold::{Phase, Row, line};
 use crate::delivery::hold::HoldReason;
 use crate::delivery::lanes::Item;
 use crate::delivery::records::{self, NextAttempt, Write};
-use crate::domain::endpoint::DisabledReason;
-use crate::domain::health::Seen;
-use crate::domain::message::Delivery;
-use crate::domain::retry::{self, End, Failed};
-use crate::domain::time::{MINUTE, Millis};
-use crate::fault;
-use crate::log::{Ack, At};
-use crate::wire::output::{AttemptRecord, Ended, Outcome};
-use crate::wire::topic::Topic;
+use askwhen_domain::endpoint::DisabledReason;
+use askwhen_domain::health::Seen;
+use askwhen_domain::message::Delivery;
+use askwhen_domain::retry::{self, End, Failed};
+use askwhen_domain::time::{MINUTE, Millis};
+use askwhen_log::{Ack, At};
+use askwhen_partition::{Answer, Signer};
+use askwhen_process::fault;
+use askwhen_wire::output::{AttemptRecord, Ended, Outcome};
+use askwhen_wire::topic::Topic;
 
 /// Pause before a record that the log would not take is written again.
 const REWRITE_PAUSE: Duration = Duration::from_millis(250);
@@ -114,7 +114,7 @@ impl Loop {
                     // Held back on purpose is not late.
                     let due_at = item.due_at.max(self.endpoints.resumed_at(line));
                     let lag = (if row.attempt == 0 { by_wall } else { now } - due_at).max(0) as f64 / 1_000.0;
-                    crate::metrics::get().delivery_due_lag_seconds.observe(lag);
+                    askwhen_process::metrics::get().delivery_due_lag_seconds.observe(lag);
                     let ended = (self.went.0.clone(), self.bell.clone());
                     return self.transport.start((item, row), (defined, keys), ended);
                 }
@@ -223,7 +223,7 @@ impl Loop {
             Some(first) if row.attempt > row.uncounted => first,
             _ => went.started_at,
         };
-        let metrics = crate::metrics::get();
+        let metrics = askwhen_process::metrics::get();
         metrics.delivery_attempts.with_label_values(&[went.outcome.name()]).inc();
         metrics.delivery_attempt_seconds.observe(went.duration_ms as f64 / 1_000.0);
         self.answer_test(row, (went.http_status, went.outcome), went.error.as_deref());

@@ -8,12 +8,10 @@ use std::time::Duration;
 use super::Loop;
 use super::agenda::Line;
 use super::attempts::Closing;
-use crate::actor;
 use crate::delivery::fold::{Error, Fold, Phase, Row};
 use crate::delivery::records::{self, NextAttempt};
-use crate::fault;
-use crate::store;
-use crate::thread::{Thread, Token};
+use askwhen_process::fault;
+use askwhen_process::thread::{Thread, Token};
 
 /// How long attempts of a partition that is given up may take to finish.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -90,12 +88,12 @@ impl Loop {
         let status = self.status(partition).clone();
         self.strays.retain(|(_, stray)| !stray.is_over());
         if self.strays.iter().any(|(of, _)| *of == partition) {
-            status.set(actor::Phase::Opening("an earlier opening is coming to its end".into()));
+            status.set(askwhen_partition::Phase::Opening("an earlier opening is coming to its end".into()));
             let retry_at = Some(self.setup.clock.monotonic() + RESTART_PAUSE);
             self.parts.insert(partition, Part { retry_at, ..Part::default() });
             return;
         }
-        status.set(actor::Phase::Opening("opening its state".into()));
+        status.set(askwhen_partition::Phase::Opening("opening its state".into()));
         status.unwanted.store(false, Ordering::Release);
         if self.transport.is_stepped() {
             let outcome = (self.setup.open.clone())(partition, self.bell.clone(), status).map(Box::new);
@@ -148,7 +146,7 @@ impl Loop {
                 if let Err(error) = self.begin(partition).and_then(|()| self.write_owed(partition)) {
                     return self.fail(partition, &error);
                 }
-                self.status(partition).set(actor::Phase::Running);
+                self.status(partition).set(askwhen_partition::Phase::Running);
             }
             Err(error) => self.fail(partition, &error),
         }
@@ -159,9 +157,9 @@ impl Loop {
     pub(super) fn fail(&mut self, partition: u32, error: &Error) {
         tracing::error!(partition, %error, "the delivery of a partition has stopped");
         let refused = error.is_final();
-        let damaged = matches!(error, Error::Damaged(_) | Error::Store(store::Error::Damaged { .. }));
+        let damaged = matches!(error, Error::Damaged(_) | Error::Store(askwhen_store::Error::Damaged { .. }));
         self.status(partition).damaged.store(damaged, Ordering::Release);
-        self.status(partition).set(actor::Phase::Stopped { why: error.to_string(), refused });
+        self.status(partition).set(askwhen_partition::Phase::Stopped { why: error.to_string(), refused });
         self.forget(partition);
         if let Some(part) = self.parts.get_mut(&partition) {
             part.fold = None;
@@ -214,7 +212,7 @@ impl Loop {
             // Its store is closed before anyone hears of it.
             drop(part.fold);
             self.strays.extend(part.opening.map(|(_, thread)| (partition, thread)));
-            self.status(partition).set(actor::Phase::Elsewhere);
+            self.status(partition).set(askwhen_partition::Phase::Elsewhere);
             drop(part.releasing);
             if part.again {
                 self.open(partition);

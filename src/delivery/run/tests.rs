@@ -8,14 +8,14 @@ use std::sync::Mutex;
 
 use super::super::{HoldReason, WayOut};
 use super::*;
-use crate::domain::endpoint::EventType;
-use crate::domain::json::Json;
-use crate::domain::message::{Data, Delivery as Waiting, Message};
-use crate::domain::time::{HOUR, MINUTE};
-use crate::log::{Ack, New, Simulated};
-use crate::store::{Memory, Store};
-use crate::wire::output::{self, DeliveryRecord};
-use crate::wire::profile;
+use askwhen_domain::endpoint::EventType;
+use askwhen_domain::json::Json;
+use askwhen_domain::message::{Data, Delivery as Waiting, Message};
+use askwhen_domain::time::{HOUR, MINUTE};
+use askwhen_log::{Ack, New, Simulated};
+use askwhen_store::{Memory, Store};
+use askwhen_wire::output::{self, DeliveryRecord};
+use askwhen_wire::profile;
 
 const NOW: Millis = 1_800_000_000_000;
 
@@ -83,7 +83,7 @@ impl World {
 
     /// An endpoint whose secret is sealed with this key.
     fn endpoint(&self, version: u64, key: u8, at: SocketAddr, more: Value) {
-        let secret = profile::new_secret(crate::domain::endpoint::Profile::Standard, &[9; 32]);
+        let secret = profile::new_secret(askwhen_domain::endpoint::Profile::Standard, &[9; 32]);
         let sealed = ClusterKey::new([key; 32]).seal("default", "crm", &secret, [1; 24]);
         let retry = json!({"kind": "fixed", "interval": "1h", "max_attempts": 2, "timeout": "10s"});
         let mut body =
@@ -283,7 +283,7 @@ fn what_fails_on_this_side_is_on_record_and_costs_no_attempt() {
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let proxy = url::Url::parse(&format!("http://{nobody}")).expect("a URL");
     let serving = world.serve(7, |egress| egress.proxy = Some(proxy));
-    until("it runs", || serving.status.partitions[0].phase() == actor::Phase::Running);
+    until("it runs", || serving.status.partitions[0].phase() == askwhen_partition::Phase::Running);
     for n in 0..30 {
         world.deliver(&format!("d{n}"), 10);
     }
@@ -339,7 +339,7 @@ fn a_clock_that_jumped_ahead_and_back_holds_nothing_for_longer_than_a_day() {
     let receiver = Receiver::start(500);
     world.endpoint(1, 7, receiver.at, json!({"retry": {"kind": "fixed", "interval": "1h", "max_attempts": 50}}));
     let serving = world.serve(7, |_| {});
-    until("it runs", || serving.status.partitions[0].phase() == actor::Phase::Running);
+    until("it runs", || serving.status.partitions[0].phase() == askwhen_partition::Phase::Running);
     world.clock.set_wall(NOW + 3_650 * 24 * HOUR);
     world.deliver("d", 10);
     until("the first attempt", || world.records(Topic::Retry1h).len() == 1);
@@ -362,8 +362,8 @@ fn a_pause_that_a_wrong_clock_wrote_ends_in_a_day() {
     let world = World::new();
     let receiver = Receiver::start(200);
     world.endpoint(1, 7, receiver.at, json!({}));
-    let mut health = crate::domain::health::Health::default();
-    let hold = crate::domain::health::Seen::Failure { hold_until: Some(NOW + 3_650 * 24 * HOUR + MINUTE) };
+    let mut health = askwhen_domain::health::Health::default();
+    let hold = askwhen_domain::health::Seen::Failure { hold_until: Some(NOW + 3_650 * 24 * HOUR + MINUTE) };
     health.see(NOW + 3_650 * 24 * HOUR, hold, 10, true);
     let (project, endpoint_id) = ("default".into(), "crm".into());
     world.write(&DeliveryRecord::Health { project, endpoint_id, seq: 1, by: "another".into(), health });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::tally::{Beside, Counts};
 use super::{Assumptions, Plan, Tallies, Version};
-use crate::domain::time::{self, Millis};
+use askwhen_domain::time::{self, Millis};
 
 /// How one version fared.
 #[derive(Debug, Clone)]

@@ -4,11 +4,11 @@
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::domain::apply::Output;
-use crate::domain::decision::{Decision, Reason};
-use crate::domain::endpoint::EventType;
-use crate::domain::id;
-use crate::domain::time::{self, DAY, Millis};
+use askwhen_domain::apply::Output;
+use askwhen_domain::decision::{Decision, Reason};
+use askwhen_domain::endpoint::EventType;
+use askwhen_domain::id;
+use askwhen_domain::time::{self, DAY, Millis};
 
 /// How one survey fared, in the words of `askwhen stats`, and whom it reached.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

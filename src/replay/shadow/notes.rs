@@ -10,9 +10,9 @@ use std::path::Path;
 
 use super::super::Error;
 use super::super::recorded::{Compared, Difference, Recorded};
-use crate::actor::player::Player;
 use crate::engine::Engine;
-use crate::store::{Batch, Family, Store};
+use askwhen_partition::player::Player;
+use askwhen_store::{Batch, Family, Store};
 
 /// Differences kept with both sides, of each partition; all are counted.
 const KEPT_DIFFERENCES: u64 = 10_000;

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Copy, Error, Part, Told, unreachable_snapshot};
-use crate::actor::Signer;
-use crate::actor::checkpoint::Meta;
-use crate::clock::Clock;
-use crate::log::embedded::files::Maker;
-use crate::log::{At, New, Record};
-use crate::store::snapshot::{Depot, Manifest as Snapshot, Subject};
-use crate::store::{Batch, Family, Rocks, Store};
 use crate::supervisor::snapshots::Role;
-use crate::wire::record::{self, Decoded, Internal};
-use crate::wire::topic::Topic;
+use askwhen_log::embedded::files::Maker;
+use askwhen_log::{At, New, Record};
+use askwhen_partition::Signer;
+use askwhen_partition::checkpoint::Meta;
+use askwhen_process::clock::Clock;
+use askwhen_store::snapshot::{Depot, Manifest as Snapshot, Subject};
+use askwhen_store::{Batch, Family, Rocks, Store};
+use askwhen_wire::record::{self, Decoded, Internal};
+use askwhen_wire::topic::Topic;
 
 impl Copy<'_> {
     /// Snapshots first, then the log in the order of causes: what is further than

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::domain::endpoint::SealedSecret;
-use crate::store::bucket::{Bucket, Object, Stored};
-use crate::store::snapshot::Depot;
-use crate::wire::seal::ClusterKey;
-use crate::wire::sealed_file::FileKey;
-use crate::wire::topic::Topic;
+use askwhen_domain::endpoint::SealedSecret;
+use askwhen_store::bucket::{Bucket, Object, Stored};
+use askwhen_store::snapshot::Depot;
+use askwhen_wire::seal::ClusterKey;
+use askwhen_wire::sealed_file::FileKey;
+use askwhen_wire::topic::Topic;
 
 /// Version of a backup's form. In 1, that of 0.1.0, log and state are not sealed.
 pub(super) const FORMAT: u32 = 2;

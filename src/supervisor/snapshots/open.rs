@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{FAR_BEHIND_RECORDS, Role, Standing, Stores, standing, writer_path};
-use crate::actor::partition::Stop;
-use crate::actor::{Phase, Status};
-use crate::domain::goes_on_from;
-use crate::log::{At, Log};
-use crate::store::snapshot::{self, Manifest, Subject};
-use crate::store::{self, Rocks, Shared, Store};
 use crate::supervisor::data;
-use crate::wire::topic::Topic;
+use askwhen_domain::goes_on_from;
+use askwhen_log::{At, Log};
+use askwhen_partition::partition::Stop;
+use askwhen_partition::{Phase, Status};
+use askwhen_store::snapshot::{self, Manifest, Subject};
+use askwhen_store::{Rocks, Shared, Store};
+use askwhen_wire::topic::Topic;
 
 /// A store that is sound, and where it stands once anything was written to it.
 type Opened = (Arc<Store>, Option<Standing>);
@@ -231,7 +231,7 @@ impl Stores {
             Ok(Store::Rocks(store))
         });
         let store = store.map_err(|error| match error {
-            store::Error::Damaged { detail, .. } => damaged(detail),
+            askwhen_store::Error::Damaged { detail, .. } => damaged(detail),
             error => NotTaken::Failed(error.to_string()),
         })?;
         let stands = standing(role, &store).map_err(|stop| damaged(stop.to_string()))?;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::*;
-use crate::domain::LOGIC_VERSION;
-use crate::log::{Ack, New, Simulated};
-use crate::store::Batch;
-use crate::wire::topic::Topic;
+use askwhen_domain::LOGIC_VERSION;
+use askwhen_log::{Ack, New, Simulated};
+use askwhen_store::Batch;
+use askwhen_wire::topic::Topic;
 
 const ROLE: Role = Role::Engine;
 const JOURNAL: At = At { topic: Topic::Events, partition: 0 };

@@ -1,0 +1,186 @@
+//! Answers to an offer or to a link survey: checked against the pinned
+//! questions, merged by question, told to the endpoints.
+
+use serde_json::Value;
+
+use super::{Outputs, Refusal, Reply, Scene, display, fanout, link};
+use crate::endpoint::EventType;
+use crate::json::Json;
+use crate::quota::{Change, Room};
+use crate::record::{Answers, Given, Record, Target};
+use crate::survey::{Question, QuestionType, Survey};
+use crate::time::{Millis, Told};
+use crate::user::{Answer, MAX_RESPONSE_BYTES, Response, User};
+
+/// Longest text answer, in bytes.
+pub const MAX_TEXT_BYTES: usize = 16 << 10;
+
+pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, said: &Answers, out: &mut Outputs) {
+    let found = match &said.target {
+        Target::Offer(offer_id) => display::find(scene, user, offer_id, out),
+        Target::Link { survey_id, response_id } => {
+            link::open(scene, user, said, (survey_id, response_id.as_deref()), out)
+        }
+    };
+    let Some((index, survey)) = found else { return };
+    if let Err(refusal) = check_all(&survey, &said.answers) {
+        link::close_unused(user, index);
+        return out.refuse(refusal);
+    }
+    let at = record.told.event_time(scene.now).max(user.offers[index].offered_at);
+    let before = user.offers[index].response.clone();
+    let mut response = before.clone().unwrap_or(Response {
+        created_at: at,
+        updated_at: at,
+        completed: false,
+        answers: Default::default(),
+    });
+    let changed = merge(&mut response, &said.answers, record.told, scene.now);
+    if bytes(&response) > MAX_RESPONSE_BYTES {
+        link::close_unused(user, index);
+        return out.refuse(Refusal::UnfitAnswer {
+            pointer: "/answers".into(),
+            detail: "a response may have at most 128 KiB".into(),
+        });
+    }
+    let completes = said.completed && !response.completed;
+    let response_id = user.offers[index].offer_id.clone();
+    if changed.is_empty() && !completes {
+        if before.is_some() {
+            user.offers[index].response = Some(response);
+        }
+        link::close_unused(user, index);
+        out.reply = Some(Reply::Accepted { duplicate: before.is_some(), response_id: Some(response_id) });
+        return;
+    }
+    let offer = &user.offers[index];
+    if completes && !offer.test {
+        let held = offer.holds(scene.now);
+        // Dismissed before, or a link's first answers.
+        match if held.is_some() { Room::Free } else { scene.room(&survey.survey_id) } {
+            Room::Free => {
+                out.quotas.push((survey.survey_id.clone(), Change::Complete { held }));
+                user.offers[index].held_until = None;
+            }
+            Room::Ask => {
+                out.needs.push(survey.survey_id.clone());
+                return;
+            }
+            Room::Full => {
+                link::close_unused(user, index);
+                return out.refuse(Refusal::OfferLapsed);
+            }
+        }
+    }
+    response.completed |= completes;
+    response.updated_at = response.updated_at.max(at);
+    user.offers[index].response = Some(response);
+    if user.offers[index].displayed_at.is_none() {
+        display::mark_displayed(scene, user, index, at, out);
+    }
+    if !user.offers[index].test {
+        let state = user.surveys.entry(survey.survey_id.clone()).or_default();
+        state.answered_at = state.answered_at.max(Some(at));
+        if completes {
+            state.completed_at = state.completed_at.max(Some(at));
+        }
+    }
+    if !changed.is_empty() {
+        fanout::response(scene, user, index, &survey, (EventType::Answered, at, Some(&changed)), out);
+    }
+    if completes {
+        fanout::response(scene, user, index, &survey, (EventType::Completed, at, None), out);
+    }
+    out.reply = Some(Reply::Accepted { duplicate: false, response_id: Some(response_id) });
+}
+
+/// Merges by question, the latest `answered_at` winning; gives the ids of the
+/// questions whose answers changed.
+fn merge(response: &mut Response, given: &[Given], told: Told, log_time: Millis) -> Vec<String> {
+    let mut changed: Vec<String> = Vec::new();
+    for one in given {
+        let answered_at = match one.answered_at {
+            Some(at) => Told { occurred_at: Some(at), ..told }.event_time(log_time),
+            None => told.event_time(log_time),
+        };
+        let new = Answer { value: one.value.clone(), answered_at, duration_ms: one.duration_ms };
+        match response.answers.get_mut(&one.question_id) {
+            // Said again: nothing changes, but what is older than this is late.
+            Some(old) if old.value == new.value => old.answered_at = old.answered_at.max(new.answered_at),
+            Some(old) if old.answered_at > new.answered_at => {}
+            Some(old) => {
+                *old = new;
+                changed.push(one.question_id.clone());
+            }
+            None => {
+                response.answers.insert(one.question_id.clone(), new);
+                changed.push(one.question_id.clone());
+            }
+        }
+    }
+    changed.sort();
+    changed.dedup();
+    changed
+}
+
+fn bytes(response: &Response) -> usize {
+    response.answers.iter().map(|(id, a)| id.len() + a.value.len_bytes() + 32).sum()
+}
+
+fn check_all(survey: &Survey, given: &[Given]) -> Result<(), Refusal> {
+    for (i, one) in given.iter().enumerate() {
+        let refuse =
+            |field: &str, detail: String| Refusal::UnfitAnswer { pointer: format!("/answers/{i}/{field}"), detail };
+        let Some((_, question)) = survey.question(&one.question_id) else {
+            return Err(refuse("question_id", "the survey has no such question".into()));
+        };
+        if let Err(detail) = check(question, &one.value.value()) {
+            return Err(refuse("value", detail));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a value fits its question; the error says what would.
+fn check(question: &Question, value: &Value) -> Result<(), String> {
+    let integer_in = |low: i64, high: i64| match value.as_i64() {
+        Some(n) if (low..=high).contains(&n) => Ok(()),
+        _ => Err(format!("must be an integer from {low} to {high}")),
+    };
+    let is_option = |v: &Value| v.as_str().is_some_and(|s| question.options.iter().any(|o| o.value == s));
+    match question.kind {
+        QuestionType::Text => match value.as_str() {
+            Some(text) if text.len() <= MAX_TEXT_BYTES => Ok(()),
+            Some(_) => Err("must have at most 16 KiB".into()),
+            None => Err("must be a string".into()),
+        },
+        QuestionType::Nps => integer_in(0, 10),
+        QuestionType::RatingNumber => integer_in(1, i64::from(question.scale.unwrap_or(5))),
+        QuestionType::RatingStar | QuestionType::RatingEmoji => integer_in(1, 5),
+        QuestionType::SingleChoice if is_option(value) => Ok(()),
+        QuestionType::SingleChoice => Err("must be the value of one of the question's options".into()),
+        QuestionType::MultiChoice => {
+            let list = value.as_array().filter(|list| list.iter().all(is_option));
+            let distinct = |list: &Vec<Value>| (1..list.len()).all(|i| !list[..i].contains(&list[i]));
+            match list {
+                Some(list) if distinct(list) => Ok(()),
+                _ => Err("must be a list of distinct values of the question's options".into()),
+            }
+        }
+        QuestionType::Info => Err("an info page takes no answer".into()),
+    }
+}
+
+/// What the user read of each choice made.
+pub(super) fn labels(question: &Question, value: &Json) -> Vec<String> {
+    let text_of = |v: &Value| {
+        let chosen = v.as_str().unwrap_or_default();
+        let option = question.options.iter().find(|o| o.value == chosen);
+        option.map_or_else(|| chosen.to_owned(), |o| o.text.clone())
+    };
+    match (question.kind, value.value()) {
+        (QuestionType::SingleChoice, one) => vec![text_of(&one)],
+        (QuestionType::MultiChoice, Value::Array(list)) => list.iter().map(text_of).collect(),
+        _ => Vec::new(),
+    }
+}

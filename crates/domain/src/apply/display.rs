@@ -1,0 +1,120 @@
+//! What the app says about an offer: seen, closed; and the offer as it stands.
+
+use std::sync::Arc;
+
+use super::{OfferView, Output, Outputs, Refusal, Reply, Scene, fanout};
+use crate::decision::Offered;
+use crate::endpoint::EventType;
+use crate::id;
+use crate::message::Seen;
+use crate::quota::Change;
+use crate::record::Record;
+use crate::survey::Survey;
+use crate::time::Millis;
+use crate::user::{OFFER_KNOWN, Offer, PerSurvey, User};
+
+pub(super) fn displayed(scene: Scene<'_>, user: &mut User, record: &Record<'_>, offer_id: &str, out: &mut Outputs) {
+    let Some((index, survey)) = find(scene, user, offer_id, out) else { return };
+    let duplicate = user.offers[index].displayed_at.is_some();
+    if !duplicate {
+        let at = record.told.event_time(scene.now);
+        mark_displayed(scene, user, index, at, out);
+        fanout::fact(scene, user, index, &survey, (EventType::Displayed, at), out);
+    }
+    out.reply = Some(Reply::Accepted { duplicate, response_id: None });
+}
+
+pub(super) fn dismissed(scene: Scene<'_>, user: &mut User, record: &Record<'_>, offer_id: &str, out: &mut Outputs) {
+    let Some((index, survey)) = find(scene, user, offer_id, out) else { return };
+    let duplicate = user.offers[index].dismissed_at.is_some();
+    if !duplicate {
+        let at = record.told.event_time(scene.now).max(user.offers[index].offered_at);
+        if user.offers[index].displayed_at.is_none() {
+            mark_displayed(scene, user, index, at, out);
+        }
+        if let Some(until) = user.offers[index].holds(scene.now) {
+            out.quotas.push((survey.survey_id.clone(), Change::Release { until }));
+            user.offers[index].held_until = None;
+        }
+        user.offers[index].dismissed_at = Some(at);
+        out.items.push(seen(scene, &user.offers[index], EventType::Dismissed, at));
+        if !user.offers[index].test {
+            let state = user.surveys.entry(survey.survey_id.clone()).or_default();
+            state.dismissed_at = state.dismissed_at.max(Some(at));
+        }
+        fanout::fact(scene, user, index, &survey, (EventType::Dismissed, at), out);
+    }
+    out.reply = Some(Reply::Accepted { duplicate, response_id: None });
+}
+
+pub(super) fn show(scene: Scene<'_>, user: &User, offer_id: &str, out: &mut Outputs) {
+    let Some((index, survey)) = find(scene, user, offer_id, out) else { return };
+    let offer = &user.offers[index];
+    let response = offer.response.as_ref();
+    out.reply = Some(Reply::Offer(Box::new(OfferView {
+        offered: Offered::of(offer, &survey),
+        displayed_at: offer.displayed_at,
+        dismissed_at: offer.dismissed_at,
+        completed: response.is_some_and(|r| r.completed),
+        answers: response.map_or_else(Vec::new, |r| r.answers.iter().map(|(k, v)| (k.clone(), v.clone())).collect()),
+    })));
+}
+
+/// The offer and the version of its survey, or a refusal in `out`.
+pub(super) fn find(scene: Scene<'_>, user: &User, offer_id: &str, out: &mut Outputs) -> Option<(usize, Arc<Survey>)> {
+    if let Some(index) = user.offers.iter().position(|o| o.offer_id == offer_id) {
+        let offer = &user.offers[index];
+        let entry = &scene.project.surveys[&offer.survey_id];
+        let survey = entry.version(offer.version).unwrap_or(&entry.current).clone();
+        if scene.is_limited(&offer.survey_id) && offer.has_lapsed(scene.now) {
+            out.refuse(Refusal::OfferLapsed);
+            return None;
+        }
+        return Some((index, survey));
+    }
+    let made = id::offer_was_made(scene.origin.incarnation, scene.project_id, scene.user_id, offer_id);
+    out.refuse(if made { Refusal::OfferLapsed } else { Refusal::UnknownOffer });
+    None
+}
+
+fn seen(scene: Scene<'_>, offer: &Offer, kind: EventType, at: Millis) -> Output {
+    Output::Seen(Seen {
+        kind,
+        project: scene.project_id.to_owned(),
+        user_id: scene.user_id.to_owned(),
+        occurred_at: at,
+        offer_id: offer.offer_id.clone(),
+        survey_id: offer.survey_id.clone(),
+        survey_version: offer.version,
+        trigger: offer.trigger.clone(),
+        test: offer.test,
+    })
+}
+
+/// Counts a display wherever displays count; those of a survey under test
+/// count nowhere.
+pub(super) fn mark_displayed(scene: Scene<'_>, user: &mut User, index: usize, at: Millis, out: &mut Outputs) {
+    let offer = &mut user.offers[index];
+    let at = at.max(offer.offered_at);
+    offer.displayed_at = Some(at);
+    out.items.push(seen(scene, offer, EventType::Displayed, at));
+    if !offer.test && !offer.is_completed() {
+        scene.hold(offer, OFFER_KNOWN, out);
+    }
+    if offer.test {
+        return;
+    }
+    let session_id = offer.context.session_id.clone();
+    let entry = scene.project.surveys.get(&offer.survey_id);
+    // A window of an activation that has been edited since is gone.
+    let stands = entry.is_some_and(|entry| {
+        let pinned = entry.version(offer.version);
+        pinned.is_some_and(|pinned| pinned.activation_mark() == entry.current.activation_mark())
+    });
+    let activation = offer.activation.as_ref().filter(|_| stands).map(|a| a.offset);
+    let mark = entry.map_or(0, |e| e.mark);
+    let state = user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| PerSurvey::of(mark));
+    state.displayed(at, activation);
+    user.last_display_at = user.last_display_at.max(Some(at));
+    user.count_session(session_id.as_deref());
+}

@@ -1,0 +1,111 @@
+//! One message per fact and endpoint that wants it; every message carries all
+//! that its retries will need.
+
+use super::answer::labels;
+use super::{Output, Outputs, Scene};
+use crate::endpoint::{Endpoint, EventType};
+use crate::json::Json;
+use crate::message::{self, ActivationFact, AnswerFact, Data, Delivery, Message};
+use crate::survey::{QuestionType, Survey};
+use crate::time::Millis;
+use crate::user::{Offer, User};
+
+/// A display or a dismissal.
+pub(super) fn fact(
+    scene: Scene<'_>,
+    user: &User,
+    index: usize,
+    survey: &Survey,
+    (kind, at): (EventType, Millis),
+    out: &mut Outputs,
+) {
+    if wanted(scene, survey, kind, user.offers[index].test).next().is_none() {
+        return;
+    }
+    let data = collect(scene, user, &user.offers[index], survey, Some(&[]));
+    for endpoint in wanted(scene, survey, kind, data.test) {
+        deliver(message::deliveries(&scene.origin, endpoint, (kind, at), &data, scene.now), out);
+    }
+}
+
+fn deliver(deliveries: Vec<Delivery>, out: &mut Outputs) {
+    out.items.extend(deliveries.into_iter().map(|delivery| Output::Delivery(Box::new(delivery))));
+}
+
+/// That the user was erased; of surveys nothing is said.
+pub(super) fn erased(scene: Scene<'_>, out: &mut Outputs) {
+    let (kind, at) = (EventType::Erased, scene.now);
+    let endpoints = scene.project.endpoints.values().map(|e| &*e.body);
+    for endpoint in endpoints.filter(|e| e.wants(kind, None, false)) {
+        let message = Message { kind, at, data: None };
+        let whose = (scene.project_id, scene.user_id);
+        deliver(vec![message::delivery(&scene.origin, endpoint, whose, message, ("", scene.now))], out);
+    }
+}
+
+/// Answers just changed (`only` names them), or the completion of them all.
+pub(super) fn response(
+    scene: Scene<'_>,
+    user: &User,
+    index: usize,
+    survey: &Survey,
+    (kind, at, only): (EventType, Millis, Option<&[String]>),
+    out: &mut Outputs,
+) {
+    let data = collect(scene, user, &user.offers[index], survey, only);
+    out.items.push(Output::Response { kind, at, data: Box::new(data.clone()) });
+    for endpoint in wanted(scene, survey, kind, data.test) {
+        deliver(message::deliveries(&scene.origin, endpoint, (kind, at), &data, scene.now), out);
+    }
+}
+
+fn wanted<'a>(scene: Scene<'a>, survey: &'a Survey, kind: EventType, test: bool) -> impl Iterator<Item = &'a Endpoint> {
+    let endpoints = scene.project.endpoints.values().map(|e| &*e.body);
+    endpoints.filter(move |e| e.wants(kind, Some(&survey.survey_id), test))
+}
+
+fn collect(scene: Scene<'_>, user: &User, offer: &Offer, survey: &Survey, only: Option<&[String]>) -> Data {
+    let response = offer.response.as_ref();
+    let mut answers = Vec::new();
+    for (i, question) in survey.questions.iter().enumerate() {
+        let chosen = only.is_none_or(|ids| ids.contains(&question.question_id));
+        let answer = response.and_then(|r| r.answers.get(&question.question_id));
+        if let Some(answer) = answer.filter(|_| chosen && question.kind != QuestionType::Info) {
+            answers.push(AnswerFact {
+                question_id: question.question_id.clone(),
+                order: i as u32 + 1,
+                kind: question.kind,
+                text: question.text.clone(),
+                value: answer.value.clone(),
+                labels: labels(question, &answer.value),
+                answered_at: answer.answered_at,
+                duration_ms: answer.duration_ms,
+            });
+        }
+    }
+    Data {
+        response_id: offer.offer_id.clone(),
+        survey_id: offer.survey_id.clone(),
+        survey_name: survey.name.clone(),
+        survey_version: offer.version,
+        project: scene.project_id.to_owned(),
+        user_id: scene.user_id.to_owned(),
+        user_attributes: Json::of(&user.attributes),
+        link: offer.link,
+        platform: offer.context.platform.clone(),
+        locale: offer.context.locale.clone(),
+        trigger: offer.trigger.clone(),
+        trigger_properties: offer.trigger_properties.clone(),
+        activation: offer.activation.as_ref().map(|a| ActivationFact {
+            event_id: a.event_id.clone(),
+            event_name: a.event_name.clone(),
+            occurred_at: a.at,
+            properties: a.properties.clone().unwrap_or_else(Json::empty_object),
+        }),
+        answers,
+        completed: response.is_some_and(|r| r.completed),
+        test: offer.test,
+        created_at: response.map_or(offer.offered_at, |r| r.created_at),
+        updated_at: response.map_or(offer.offered_at, |r| r.updated_at),
+    }
+}

@@ -1,0 +1,310 @@
+//! The gates of design §5, tried in their order; the first that stays shut is
+//! the reason.
+
+use serde_json::{Value, json};
+use std::cell::OnceCell;
+
+use super::Scene;
+use super::decide::Asked;
+use crate::decision::{Gate, Stop};
+use crate::definitions::Entry;
+use crate::filter;
+use crate::quota::Room;
+use crate::record::Context;
+use crate::share::Purpose;
+use crate::survey::{GlobalCooldown, Repeat, ShowOn, Status, Survey};
+use crate::targeting::Known;
+use crate::time::{self, Millis};
+use crate::user::{Activated, Offer, PerSurvey, User, WINDOW_REMEMBERED};
+
+/// A survey that every gate let through, but for the comparison with others.
+pub(super) struct Passed {
+    pub activation: Option<Activated>,
+    pub expires_at: Millis,
+    /// An offer of it that the asking session has not shown yet.
+    pub again: Option<Offer>,
+    /// Whether there is a grant left is not known here.
+    pub needs_grant: bool,
+}
+
+fn stop(gate: Gate, actual: Value, until: Option<Millis>) -> Stop {
+    Stop { gate, actual, until }
+}
+
+/// Everything one survey's evaluation looks at.
+pub(super) struct Case<'a> {
+    pub scene: Scene<'a>,
+    pub user: &'a User,
+    pub entry: &'a Entry,
+    pub asked: Asked<'a>,
+    pub properties: &'a Value,
+    /// The user's, made once for all surveys that ask.
+    pub attributes: &'a OnceCell<Value>,
+}
+
+impl Case<'_> {
+    pub(super) fn evaluate(&self) -> Result<Passed, Stop> {
+        let survey = &*self.entry.current;
+        status(survey, self.scene.user_id)?;
+        schedule(survey, self.scene.now)?;
+        audience(survey, self.asked.context)?;
+        self.show_on(survey)?;
+        self.known(survey)
+    }
+
+    /// All but what the trigger itself brings.
+    pub(super) fn stand(&self) -> Result<Passed, Stop> {
+        let survey = &*self.entry.current;
+        status(survey, self.scene.user_id)?;
+        schedule(survey, self.scene.now)?;
+        self.known(survey)
+    }
+
+    /// What is known of the user and the survey without the trigger.
+    fn known(&self, survey: &Survey) -> Result<Passed, Stop> {
+        let mut passed = self.window(survey)?;
+        let test = survey.status == Status::Test;
+        targeting(survey, self.scene.now, self.user, self.attributes)?;
+        if !test {
+            shares(survey, self.scene)?;
+            self.repeat(survey)?;
+            self.cooldowns(survey)?;
+            passed.needs_grant = self.quota(survey)?;
+        }
+        passed.again = self.outstanding(survey, test)?;
+        Ok(passed)
+    }
+
+    fn state(&self) -> Option<&PerSurvey> {
+        self.user.surveys.get(&self.entry.current.survey_id)
+    }
+
+    fn show_on(&self, survey: &Survey) -> Result<(), Stop> {
+        let here = |shown: &&ShowOn| shown.trigger == self.asked.trigger;
+        let mut failed = None;
+        for shown in survey.show_on.iter().filter(here) {
+            match filter::first_mismatch(&shown.conditions, self.properties, self.scene.now) {
+                None => return Ok(()),
+                Some(mismatch) => failed = Some(mismatch),
+            }
+        }
+        let actual = failed.map_or(Value::Null, |m| json!({"property": m.property, "actual": m.actual}));
+        Err(stop(Gate::ShowOnMismatch, actual, None))
+    }
+
+    /// `not_activated`, `delay_pending`, `cancelled`, `expired`; a survey without
+    /// an activation has its window in the trigger itself.
+    fn window(&self, survey: &Survey) -> Result<Passed, Stop> {
+        let now = self.scene.now;
+        let end_of = |at, offset| self.entry.window_end(at, offset).unwrap_or(at);
+        let Some(rules) = self.entry.rules(&end_of) else {
+            let expires_at = now.saturating_add(self.scene.project.settings.offer_ttl);
+            return Ok(Passed { activation: None, expires_at, again: None, needs_grant: false });
+        };
+        let state = self.state().filter(|state| state.mark == self.entry.mark);
+        let none = |until| Err(stop(Gate::NotActivated, Value::Null, until));
+        let Some(state) = state else { return none(None) };
+        // Then the gate opens; a delay is the next one's to tell.
+        let next = || state.next_window(rules, now);
+        let Some(window) = state.window(rules, now) else { return none(next()) };
+        let (at, by) = (window.by.at, &window.by.by.event);
+        let ends_at = window.end(rules);
+        let over = window.cancelled_at.map_or(ends_at, |cancelled| cancelled.min(ends_at));
+        if now >= over.saturating_add(WINDOW_REMEMBERED) {
+            return none(next());
+        }
+        let opens_at = at.saturating_add(survey.delay);
+        if now < opens_at {
+            // Time alone does not open what has been cancelled meanwhile.
+            let until = window.cancelled_at.is_none().then_some(opens_at);
+            return Err(stop(Gate::DelayPending, json!(time::format_time(at)), until));
+        }
+        if let Some(cancelled) = window.cancelled_at.filter(|cancelled| *cancelled < ends_at) {
+            return Err(stop(Gate::Cancelled, json!(time::format_time(cancelled)), next()));
+        }
+        if now >= ends_at {
+            return Err(stop(Gate::Expired, json!(time::format_time(ends_at)), next()));
+        }
+        let activation = Some(Activated { at, ..by.clone() });
+        Ok(Passed { activation, expires_at: ends_at, again: None, needs_grant: false })
+    }
+
+    /// `already_completed` and `max_displays`.
+    fn repeat(&self, survey: &Survey) -> Result<(), Stop> {
+        let Some(state) = self.state() else { return Ok(()) };
+        spent(survey, state)?;
+        let displays = json!(state.displays);
+        let end_of = |at, offset| self.entry.window_end(at, offset).unwrap_or(at);
+        let window = self.entry.rules(&end_of).and_then(|rules| state.window(rules, self.scene.now));
+        if window.is_some_and(|w| w.shown) {
+            return Err(stop(Gate::MaxDisplays, displays, None));
+        }
+        if survey.frequency.max_displays.is_some_and(|max| state.displays >= max) {
+            return Err(stop(Gate::MaxDisplays, displays, None));
+        }
+        Ok(())
+    }
+
+    /// `cooldown`, `global_cooldown`, `session_cap`.
+    fn cooldowns(&self, survey: &Survey) -> Result<(), Stop> {
+        let now = self.scene.now;
+        let settings = &self.scene.project.settings;
+        let own = self.state().and_then(|s| s.last_display_at);
+        cooling(Gate::Cooldown, own, survey.frequency.cooldown, now)?;
+        if survey.frequency.global_cooldown == GlobalCooldown::Respect {
+            cooling(Gate::GlobalCooldown, self.user.last_display_at, settings.global_cooldown, now)?;
+        }
+        let shown = self.user.session_displays(self.asked.context.session_id.as_deref());
+        if shown >= settings.max_per_session {
+            return Err(stop(Gate::SessionCap, json!(shown), None));
+        }
+        Ok(())
+    }
+
+    /// `quota_full`, or whether the bank has to be asked: not for an offer that
+    /// holds its grant.
+    fn quota(&self, survey: &Survey) -> Result<bool, Stop> {
+        let (now, ttl) = (self.scene.now, self.scene.project.settings.offer_ttl);
+        let stands = |offer: &Offer| {
+            offer.survey_id == survey.survey_id && offer.is_outstanding(now, ttl) && offer.holds(now).is_some()
+        };
+        if self.user.offers.iter().any(stands) {
+            return Ok(false);
+        }
+        quota(survey, self.scene)
+    }
+
+    /// `offer_outstanding`, or the very offer that the asking session may have again.
+    fn outstanding(&self, survey: &Survey, test: bool) -> Result<Option<Offer>, Stop> {
+        let settings = &self.scene.project.settings;
+        let session = self.asked.context.session_id.as_deref();
+        let mut again = None;
+        // Displays of this session, those to come included.
+        let mut displays = self.user.session_displays(session);
+        for offer in &self.user.offers {
+            let lapsed = self.scene.is_limited(&offer.survey_id) && offer.has_lapsed(self.scene.now);
+            if lapsed || !offer.is_outstanding(self.scene.now, settings.offer_ttl) {
+                continue;
+            }
+            let same_session = offer.in_session(session);
+            let blocks = if offer.survey_id == survey.survey_id {
+                if same_session {
+                    again = Some(offer.clone());
+                }
+                !same_session
+            } else {
+                // The same session knows of the offer; only what its display will
+                // start or use up still speaks against another.
+                displays += u32::from(same_session && !offer.test);
+                let full = same_session && displays >= settings.max_per_session;
+                let respects = survey.frequency.global_cooldown == GlobalCooldown::Respect;
+                let cooling = respects && (!same_session || settings.global_cooldown > 0);
+                !test && !offer.test && (cooling || full)
+            };
+            if blocks {
+                let until = offer.offered_at.saturating_add(settings.offer_ttl);
+                return Err(stop(Gate::OfferOutstanding, json!(offer.offer_id), Some(until)));
+            }
+        }
+        Ok(again)
+    }
+}
+
+pub(super) fn status(survey: &Survey, user_id: &str) -> Result<(), Stop> {
+    let tester = survey.test_users.iter().any(|id| id == user_id);
+    if survey.status.decides() && (survey.status != Status::Test || tester) {
+        Ok(())
+    } else {
+        Err(stop(Gate::NotActive, json!(survey.status), None))
+    }
+}
+
+/// `out_of_schedule`
+pub(super) fn schedule(survey: &Survey, now: Millis) -> Result<(), Stop> {
+    match &survey.schedule {
+        Some(schedule) if !schedule.is_open(now) => {
+            Err(stop(Gate::OutOfSchedule, json!(schedule.local_text(now)), schedule.next_opening(now)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `targeting_failed`
+pub(super) fn targeting(survey: &Survey, now: Millis, user: &User, attributes: &OnceCell<Value>) -> Result<(), Stop> {
+    let Some(rule) = &survey.targeting else { return Ok(()) };
+    let attributes = attributes.get_or_init(|| {
+        Value::Object(user.attributes.iter().map(|(name, value)| (name.clone(), value.value())).collect())
+    });
+    let checked = rule.check(Known { user, attributes, now });
+    checked.map_err(|missed| stop(Gate::TargetingFailed, missed.actual, missed.until))
+}
+
+/// `holdout` and `not_sampled`
+pub(super) fn shares(survey: &Survey, scene: Scene<'_>) -> Result<(), Stop> {
+    let (project, user_id) = (scene.project_id, scene.user_id);
+    if survey.holdout.percent > 0.0 {
+        let share = survey.holdout.share(&survey.survey_id);
+        if share.holds(Purpose::Holdout, project, user_id) {
+            return Err(stop(Gate::Holdout, json!(share.place(Purpose::Holdout, project, user_id)), None));
+        }
+    }
+    let share = &survey.sampling;
+    if share.percent < 100.0 && !share.holds(Purpose::Sampling, project, user_id) {
+        return Err(stop(Gate::NotSampled, json!(share.place(Purpose::Sampling, project, user_id)), None));
+    }
+    Ok(())
+}
+
+/// `platform_mismatch`, `locale_mismatch`, `version_mismatch`: with the context
+/// missing, a filter that is not empty fails.
+pub(super) fn audience(survey: &Survey, context: &Context) -> Result<(), Stop> {
+    let platform = context.platform.as_deref();
+    if !survey.platforms.is_empty() && !platform.is_some_and(|p| survey.platforms.iter().any(|w| w == p)) {
+        return Err(stop(Gate::PlatformMismatch, json!(platform), None));
+    }
+    let locale = context.locale.as_deref();
+    if !survey.locales.is_empty() && !locale.is_some_and(|l| survey.locale_matches(l)) {
+        return Err(stop(Gate::LocaleMismatch, json!(locale), None));
+    }
+    let version = context.app_version.as_deref();
+    if let Some(range) = &survey.app_version
+        && !version.is_some_and(|v| range.matches(v))
+    {
+        return Err(stop(Gate::VersionMismatch, json!(version), None));
+    }
+    Ok(())
+}
+
+/// What `repeat` has used up, over all versions and windows.
+pub(super) fn spent(survey: &Survey, state: &PerSurvey) -> Result<(), Stop> {
+    let (gate, shut, actual) = match survey.frequency.repeat {
+        Repeat::Once => (Gate::MaxDisplays, state.displays >= 1, json!(state.displays)),
+        Repeat::UntilResponded => (Gate::AlreadyCompleted, state.answered_at.is_some(), told(state.answered_at)),
+        Repeat::UntilCompleted => (Gate::AlreadyCompleted, state.completed_at.is_some(), told(state.completed_at)),
+        Repeat::EveryActivation => return Ok(()),
+    };
+    if shut { Err(stop(gate, actual, None)) } else { Ok(()) }
+}
+
+/// `quota_full`, or whether the bank has to be asked.
+pub(super) fn quota(survey: &Survey, scene: Scene<'_>) -> Result<bool, Stop> {
+    match scene.room(&survey.survey_id) {
+        Room::Free => Ok(false),
+        Room::Ask => Ok(true),
+        Room::Full => Err(stop(Gate::QuotaFull, json!({"max_completed": survey.max_completed}), None)),
+    }
+}
+
+fn told(at: Option<Millis>) -> Value {
+    json!(at.map(time::format_time))
+}
+
+/// Half-open: at exactly the end of the cooldown the gate passes.
+fn cooling(gate: Gate, last: Option<Millis>, cooldown: Millis, now: Millis) -> Result<(), Stop> {
+    match last {
+        Some(last) if now < last.saturating_add(cooldown) => {
+            Err(stop(gate, json!(time::format_time(last)), Some(last.saturating_add(cooldown))))
+        }
+        _ => Ok(()),
+    }
+}

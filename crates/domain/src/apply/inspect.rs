@@ -1,0 +1,178 @@
+//! One user as the engine knows them: what is open, what was, and what each
+//! survey would say whatever the app tells.
+
+use serde::Serialize;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
+use super::decide::Asked;
+use super::gates::Case;
+use super::{Outputs, Reply, Scene};
+use crate::decision::{ActivationView, Gate};
+use crate::json::Json;
+use crate::record::Context;
+use crate::survey::Status;
+use crate::time::{self, Millis};
+use crate::user::{Offer, PerSurvey, User};
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct UserView {
+    pub user_id: String,
+    /// Whether anything is remembered.
+    pub known: bool,
+    pub attributes: BTreeMap<String, Json>,
+    pub windows: Vec<WindowView>,
+    pub offers: Vec<OfferLine>,
+    pub counters: Counters,
+    pub surveys: Vec<Standing>,
+}
+
+/// A window that is open, or will be.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WindowView {
+    pub survey_id: String,
+    #[serde(serialize_with = "time::as_time")]
+    pub opens_at: Millis,
+    #[serde(serialize_with = "time::as_time")]
+    pub expires_at: Millis,
+    pub activation: ActivationView,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OfferLine {
+    pub offer_id: String,
+    pub survey_id: String,
+    pub version: u64,
+    pub trigger: String,
+    pub offered_at: String,
+    pub expires_at: String,
+    pub displayed_at: Option<String>,
+    pub dismissed_at: Option<String>,
+    pub answered: bool,
+    pub completed: bool,
+    pub test: bool,
+    pub link: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Counters {
+    pub last_display_at: Option<String>,
+    /// By survey.
+    pub surveys: BTreeMap<String, SurveyCounters>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SurveyCounters {
+    pub displays: u32,
+    pub last_offer_at: Option<String>,
+    pub last_display_at: Option<String>,
+    pub last_answer_at: Option<String>,
+    pub last_completion_at: Option<String>,
+    pub last_dismissal_at: Option<String>,
+}
+
+/// Whether a survey could be offered now, for all that does not depend on the
+/// trigger: its context and its properties are not known here.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Standing {
+    pub survey_id: String,
+    pub eligible: bool,
+    pub gate: Option<Gate>,
+    pub until: Option<String>,
+}
+
+pub(super) fn user(scene: Scene<'_>, user: &User, out: &mut Outputs) {
+    let (surveys, needs) = standings(scene, user);
+    if !needs.is_empty() {
+        out.needs = needs;
+        return;
+    }
+    let view = UserView {
+        user_id: scene.user_id.to_owned(),
+        known: *user != User::default(),
+        attributes: user.attributes.clone(),
+        windows: windows(scene, user),
+        offers: user.offers.iter().map(line).collect(),
+        counters: Counters {
+            last_display_at: user.last_display_at.map(time::format_time),
+            surveys: user.surveys.iter().map(|(id, state)| (id.clone(), counters(state))).collect(),
+        },
+        surveys,
+    };
+    out.reply = Some(Reply::User(Box::new(view)));
+}
+
+fn windows(scene: Scene<'_>, user: &User) -> Vec<WindowView> {
+    let mut open = Vec::new();
+    for (survey_id, state) in &user.surveys {
+        let Some(entry) = scene.project.surveys.get(survey_id).filter(|entry| entry.mark == state.mark) else {
+            continue;
+        };
+        let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
+        let Some(rules) = entry.rules(&end_of) else { continue };
+        let Some(window) = state.window(rules, scene.now) else { continue };
+        let expires_at = window.end(rules);
+        if window.shown || window.cancelled_at.is_some() || scene.now >= expires_at {
+            continue;
+        }
+        let activation = ActivationView { occurred_at: window.by.at, ..ActivationView::of(&window.by.by.event) };
+        let opens_at = window.by.at.saturating_add(entry.current.delay);
+        open.push(WindowView { survey_id: survey_id.clone(), opens_at, expires_at, activation });
+    }
+    open
+}
+
+fn line(offer: &Offer) -> OfferLine {
+    OfferLine {
+        offer_id: offer.offer_id.clone(),
+        survey_id: offer.survey_id.clone(),
+        version: offer.version,
+        trigger: offer.trigger.clone(),
+        offered_at: time::format_time(offer.offered_at),
+        expires_at: time::format_time(offer.expires_at),
+        displayed_at: offer.displayed_at.map(time::format_time),
+        dismissed_at: offer.dismissed_at.map(time::format_time),
+        answered: offer.response.is_some(),
+        completed: offer.response.as_ref().is_some_and(|response| response.completed),
+        test: offer.test,
+        link: offer.link,
+    }
+}
+
+fn counters(state: &PerSurvey) -> SurveyCounters {
+    let told = |at: Option<Millis>| at.map(time::format_time);
+    SurveyCounters {
+        displays: state.displays,
+        last_offer_at: told(state.offered_at),
+        last_display_at: told(state.last_display_at),
+        last_answer_at: told(state.answered_at),
+        last_completion_at: told(state.completed_at),
+        last_dismissal_at: told(state.dismissed_at),
+    }
+}
+
+/// Of the surveys that a trigger can show, by priority, then id.
+/// With those of which only the bank knows whether their quota is used up.
+fn standings(scene: Scene<'_>, user: &User) -> (Vec<Standing>, Vec<String>) {
+    let (context, properties, attributes) = (Context::default(), serde_json::json!({}), OnceCell::new());
+    let asked = Asked { trigger: "", properties: "{}", context: &context };
+    let mut entries: Vec<_> = scene.project.surveys.values().filter(|entry| entry.current.status.decides()).collect();
+    entries.sort_by_key(|entry| (std::cmp::Reverse(entry.current.priority), entry.current.survey_id.clone()));
+    let mut needs = Vec::new();
+    let mut standings = Vec::new();
+    for entry in entries.into_iter().filter(|entry| !entry.current.show_on.is_empty()) {
+        let case = Case { scene, user, entry, asked, properties: &properties, attributes: &attributes };
+        let stands = case.stand();
+        if stands.as_ref().is_ok_and(|passed| passed.needs_grant) {
+            needs.push(entry.current.survey_id.clone());
+        }
+        let stop = stands.err();
+        standings.push(Standing {
+            survey_id: entry.current.survey_id.clone(),
+            eligible: stop.is_none() && entry.current.status != Status::Shadow,
+            gate: stop.as_ref().map(|stop| stop.gate),
+            until: stop.and_then(|stop| stop.until).map(time::format_time),
+        });
+    }
+    (standings, needs)
+}

@@ -1,0 +1,115 @@
+//! Link surveys: answered without an offer, if their gates let the user in.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use super::gates;
+use super::{LinkView, Outputs, Refusal, Reply, Scene};
+use crate::decision::{Gate, Stop};
+use crate::definitions::Entry;
+use crate::id::Kind;
+use crate::json::Json;
+use crate::record::{Answers, Context};
+use crate::survey::{Status, Survey};
+use crate::user::{OFFER_KNOWN, Offer, OfferContext, User};
+
+pub(super) fn show(scene: Scene<'_>, user: &User, survey_id: &str, context: &Context, out: &mut Outputs) {
+    let Some(entry) = link_survey(scene, survey_id) else { return out.refuse(Refusal::UnknownSurvey) };
+    match closed(scene, user, entry, context) {
+        Err(gate) => out.refuse(Refusal::Closed(gate)),
+        Ok(true) => out.needs.push(survey_id.to_owned()),
+        Ok(false) => {
+            let view = LinkView { survey: entry.current.clone(), version: entry.version };
+            out.reply = Some(Reply::Link(Box::new(view)));
+        }
+    }
+}
+
+/// The response that goes on, or a new one if the survey is open to the user.
+pub(super) fn open(
+    scene: Scene<'_>,
+    user: &mut User,
+    said: &Answers,
+    (survey_id, response_id): (&str, Option<&str>),
+    out: &mut Outputs,
+) -> Option<(usize, Arc<Survey>)> {
+    let Some(entry) = link_survey(scene, survey_id) else {
+        out.refuse(Refusal::UnknownSurvey);
+        return None;
+    };
+    if let Some(id) = response_id
+        && let Some(index) = user.offers.iter().position(|o| o.link && o.offer_id == id && o.survey_id == survey_id)
+    {
+        let survey = entry.version(user.offers[index].version).unwrap_or(&entry.current).clone();
+        return Some((index, survey));
+    }
+    match closed(scene, user, entry, &said.context) {
+        Err(gate) => {
+            out.refuse(Refusal::Closed(gate));
+            return None;
+        }
+        Ok(true) => {
+            out.needs.push(survey_id.to_owned());
+            return None;
+        }
+        Ok(false) => {}
+    }
+    let offer_id = match response_id {
+        Some(id) => id.to_owned(),
+        None => scene.origin.id(Kind::Response, &[survey_id]),
+    };
+    user.offers.push(Offer {
+        offer_id,
+        survey_id: survey_id.to_owned(),
+        version: entry.version,
+        offered_at: scene.now,
+        expires_at: scene.now.saturating_add(OFFER_KNOWN),
+        trigger: String::new(),
+        trigger_properties: Json::empty_object(),
+        context: OfferContext::from(&said.context),
+        activation: None,
+        displayed_at: None,
+        dismissed_at: None,
+        test: entry.current.status == Status::Test,
+        link: true,
+        held_until: None,
+        response: None,
+    });
+    Some((user.offers.len() - 1, entry.current.clone()))
+}
+
+/// Takes back a link response that nothing was stored in.
+pub(super) fn close_unused(user: &mut User, index: usize) {
+    if user.offers[index].link && user.offers[index].response.is_none() {
+        user.offers.remove(index);
+    }
+}
+
+fn link_survey<'a>(scene: Scene<'a>, survey_id: &str) -> Option<&'a Entry> {
+    scene.project.surveys.get(survey_id).filter(|entry| entry.current.link)
+}
+
+/// A link stands outside windows, sessions and cooldowns; status, schedule,
+/// audience, targeting, shares and `repeat` still hold. Audience filters look at the context only when the
+/// caller gives one, because a link is opened outside the app.
+///
+/// # Errors
+/// The gate that is shut. `true`: only the bank knows whether the quota is.
+fn closed(scene: Scene<'_>, user: &User, entry: &Entry, context: &Context) -> Result<bool, Gate> {
+    let survey = &*entry.current;
+    let gates = || -> Result<bool, Stop> {
+        gates::status(survey, scene.user_id)?;
+        gates::schedule(survey, scene.now)?;
+        if *context != Context::default() {
+            gates::audience(survey, context)?;
+        }
+        gates::targeting(survey, scene.now, user, &OnceCell::new())?;
+        if survey.status == Status::Test {
+            return Ok(false);
+        }
+        gates::shares(survey, scene)?;
+        user.surveys.get(&survey.survey_id).map_or(Ok(()), |state| gates::spent(survey, state))?;
+        gates::quota(survey, scene)
+    };
+    gates().map_err(|stop| stop.gate)
+}

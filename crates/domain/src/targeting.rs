@@ -1,0 +1,229 @@
+//! Who a survey is for: what is known of the user, and what other surveys have
+//! been to them.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::filter::{self, Condition};
+use super::time::{self, Millis};
+use super::user::{PerSurvey, User};
+
+/// A rule over a user. `all` of none holds, `any` of none does not.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Rule {
+    All { all: Vec<Rule> },
+    Any { any: Vec<Rule> },
+    Not { not: Box<Rule> },
+    Attribute(Attribute),
+    History(History),
+}
+
+/// A condition on an attribute, as `where` has on a property.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attribute(pub Condition);
+
+impl Serialize for Attribute {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap as _;
+        let Condition { property, op, value } = &self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("attribute", property)?;
+        map.serialize_entry("op", op)?;
+        if !value.is_null() {
+            map.serialize_entry("value", value)?;
+        }
+        map.end()
+    }
+}
+
+/// What a survey has been to the user, ever or lately.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct History {
+    pub survey: String,
+    pub did: Did,
+    /// Back from now, the far end included.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
+    pub within: Option<Millis>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Did {
+    Offered,
+    Displayed,
+    Answered,
+    Completed,
+    Dismissed,
+}
+
+impl Did {
+    pub const ALL: [(&'static str, Did); 5] = [
+        ("offered", Did::Offered),
+        ("displayed", Did::Displayed),
+        ("answered", Did::Answered),
+        ("completed", Did::Completed),
+        ("dismissed", Did::Dismissed),
+    ];
+
+    /// When it last was so.
+    pub fn last(self, state: &PerSurvey) -> Option<Millis> {
+        match self {
+            Did::Offered => state.offered_at,
+            Did::Displayed => state.last_display_at,
+            Did::Answered => state.answered_at,
+            Did::Completed => state.completed_at,
+            Did::Dismissed => state.dismissed_at,
+        }
+    }
+}
+
+/// Why a rule does not hold: the part that decided, what it saw, and when time
+/// alone will change it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Missed {
+    pub actual: Value,
+    pub until: Option<Millis>,
+}
+
+/// What rules look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    pub user: &'a User,
+    /// The user's attributes as one object.
+    pub attributes: &'a Value,
+    pub now: Millis,
+}
+
+impl Rule {
+    /// # Errors
+    /// The first part that kept it from holding.
+    pub fn check(&self, known: Known<'_>) -> Result<(), Missed> {
+        match self {
+            Rule::All { all } => all.iter().try_for_each(|rule| rule.check(known)),
+            Rule::Any { any } => {
+                let mut first = Missed { actual: json!({"any": []}), until: None };
+                for (i, rule) in any.iter().enumerate() {
+                    match rule.check(known) {
+                        Ok(()) => return Ok(()),
+                        Err(missed) if i == 0 => first = missed,
+                        // The soonest of those that time alone will open.
+                        Err(missed) => first.until = first.until.into_iter().chain(missed.until).min(),
+                    }
+                }
+                Err(first)
+            }
+            Rule::Not { not } => match not.check(known) {
+                Err(_) => Ok(()),
+                Ok(()) => Err(not.held(known)),
+            },
+            Rule::Attribute(Attribute(condition)) => {
+                if condition.holds(known.attributes, known.now) {
+                    return Ok(());
+                }
+                Err(Missed { actual: seen(condition, known), until: condition.turns_at(known.attributes, known.now) })
+            }
+            Rule::History(history) => {
+                if history.holds(known) {
+                    return Ok(());
+                }
+                Err(Missed { actual: history.seen(known), until: None })
+            }
+        }
+    }
+
+    /// What made a rule hold that should not.
+    fn held(&self, known: Known<'_>) -> Missed {
+        match self {
+            Rule::History(history) => Missed {
+                actual: history.seen(known),
+                until: history
+                    .within
+                    .and_then(|within| Some(history.last(known)?.saturating_add(within).saturating_add(1))),
+            },
+            Rule::Attribute(Attribute(condition)) => {
+                Missed { actual: seen(condition, known), until: condition.turns_at(known.attributes, known.now) }
+            }
+            // Any of its parts that stops holding is enough.
+            Rule::All { all } => {
+                let parts: Vec<Missed> = all.iter().map(|rule| rule.held(known)).collect();
+                let until = parts.iter().filter_map(|part| part.until).min();
+                let actual = parts.into_iter().next().map_or(json!({"all": []}), |part| part.actual);
+                Missed { actual, until }
+            }
+            Rule::Any { any } => {
+                let holding = any.iter().find(|rule| rule.check(known).is_ok());
+                let held = holding.map(|rule| rule.held(known));
+                // Others may hold as well: when all have stopped is not known here.
+                held.map_or(Missed { actual: Value::Null, until: None }, |held| Missed { until: None, ..held })
+            }
+            Rule::Not { not } => not.check(known).err().unwrap_or(Missed { actual: Value::Null, until: None }),
+        }
+    }
+}
+
+impl History {
+    fn last(&self, known: Known<'_>) -> Option<Millis> {
+        self.did.last(known.user.surveys.get(&self.survey)?)
+    }
+
+    fn holds(&self, known: Known<'_>) -> bool {
+        self.last(known).is_some_and(|at| self.within.is_none_or(|within| at >= known.now.saturating_sub(within)))
+    }
+
+    fn seen(&self, known: Known<'_>) -> Value {
+        json!({"survey": self.survey, "did": self.did, "at": self.last(known).map(time::format_time)})
+    }
+}
+
+fn seen(condition: &Condition, known: Known<'_>) -> Value {
+    let actual = filter::lookup(known.attributes, &condition.property).cloned().unwrap_or(Value::Null);
+    json!({"attribute": condition.property, "actual": actual})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::Op;
+    use crate::time::DAY;
+
+    fn is_pro() -> Rule {
+        let condition = Condition { property: "plan".into(), op: Op::In, value: json!(["pro", "trial"]) };
+        Rule::Attribute(Attribute(condition))
+    }
+
+    fn completed_nps(within: Option<Millis>) -> Rule {
+        Rule::History(History { survey: "nps".into(), did: Did::Completed, within })
+    }
+
+    #[test]
+    fn attributes_and_history_at_their_edges() {
+        let mut user = User::default();
+        let now = 100 * DAY;
+        user.surveys.entry("nps".into()).or_default().completed_at = Some(now - 30 * DAY);
+        let check = |rule: &Rule, attributes: Value, now: Millis| {
+            rule.check(Known { user: &user, attributes: &attributes, now })
+        };
+        assert!(check(&is_pro(), json!({"plan": "pro"}), now).is_ok());
+        let missed = check(&is_pro(), json!({"plan": "free"}), now).unwrap_err();
+        assert_eq!(missed.actual, json!({"attribute": "plan", "actual": "free"}));
+        assert!(check(&is_pro(), json!({}), now).is_err());
+
+        let lately = completed_nps(Some(30 * DAY));
+        assert!(check(&lately, json!({}), now).is_ok(), "both ends belong to it");
+        assert!(check(&lately, json!({}), now + 1).is_err());
+        assert!(check(&completed_nps(None), json!({}), now + 1_000 * DAY).is_ok());
+        let not_lately = Rule::Not { not: Box::new(lately) };
+        let missed = check(&not_lately, json!({}), now).unwrap_err();
+        assert_eq!(missed.until, Some(now + 1), "time alone will change it");
+        assert!(check(&not_lately, json!({}), now + 1).is_ok());
+
+        let both = Rule::All { all: vec![is_pro(), not_lately.clone()] };
+        assert_eq!(check(&both, json!({"plan": "free"}), now).unwrap_err().until, None, "the first part decides");
+        let either = Rule::Any { any: vec![is_pro(), not_lately] };
+        assert!(check(&either, json!({"plan": "pro"}), now).is_ok());
+        assert_eq!(check(&either, json!({"plan": "free"}), now).unwrap_err().until, Some(now + 1));
+        assert!(check(&Rule::All { all: vec![] }, json!({}), now).is_ok());
+        assert!(check(&Rule::Any { any: vec![] }, json!({}), now).is_err());
+    }
+}

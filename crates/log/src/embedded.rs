@@ -1,0 +1,558 @@
+//! The embedded log: plain segment files per partition. One thread writes the
+//! journal and one everything else, each in a loop: take what is queued, write
+//! it, sync it, publish the frontier, acknowledge. Readers and acknowledgements
+//! stay below the frontier. An error of a sync leaves the outcome unknown, and
+//! the writer stops for good: the process has to end. A full disk makes the log
+//! read-only until there is room.
+
+mod compaction;
+mod cursor;
+mod ends;
+pub mod files;
+pub mod follow;
+mod identity;
+mod part;
+mod recovery;
+mod segment;
+mod space;
+mod syncer;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::disk::{Disk, DiskLock};
+use super::{Ack, At, Bounds, Error, New, Record};
+use askwhen_domain::time::{Millis, SECOND};
+use askwhen_process::clock::Clock;
+use askwhen_process::thread::{Bell, Service, Thread};
+use askwhen_wire::topic::Topic;
+use compaction::{Merging, Sealed};
+use ends::Ends;
+use identity::Identity;
+use part::Part;
+use space::{Purpose, Space};
+use syncer::Syncer;
+use writer::{Queue, Writer};
+
+pub use segment::SEGMENT_BYTES;
+pub use space::free_mark_bytes;
+
+/// How often is noted how far the log is, at most.
+const NOTE_EVERY: Millis = SECOND;
+/// A note of so many bytes is written a second later: many segments cost no more.
+const NOTE_BYTES_PER_SECOND: usize = 64 << 10;
+/// A compaction that failed is tried again after this.
+const COMPACT_AGAIN: Millis = 60 * SECOND;
+
+#[derive(Debug)]
+pub struct Embedded {
+    core: Arc<Core>,
+    run: Mutex<Run>,
+    /// The last to go.
+    _lock: DiskLock,
+}
+
+/// Who does the work.
+enum Run {
+    Threads {
+        writers: Vec<Thread>,
+        notes: Option<Service>,
+    },
+    /// The caller, by [`Embedded::step`].
+    Steps(Vec<Writer>),
+    Closed,
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Run::Threads { .. } => "Threads",
+            Run::Steps(_) => "Steps",
+            Run::Closed => "Closed",
+        })
+    }
+}
+
+/// What the log's threads share.
+#[derive(Debug)]
+struct Core {
+    disk: Disk,
+    dir: PathBuf,
+    clock: Clock,
+    incarnation: u128,
+    partitions: u32,
+    binds_macs: bool,
+    parts: BTreeMap<At, Arc<Part>>,
+    space: Arc<Space>,
+    /// Of the journal, and of everything else.
+    queues: [Arc<Queue>; 2],
+    /// Held by whoever changes files other than the newest of a partition.
+    upkeep: Mutex<Upkeep>,
+}
+
+#[derive(Debug, Default)]
+struct Upkeep {
+    /// What was noted last, to write no note twice.
+    ends: BTreeMap<At, u64>,
+    noted_at: Millis,
+    note_bytes: usize,
+    /// A compaction that failed is not tried again before.
+    compact_at: Millis,
+}
+
+/// How a log is run; the defaults are those of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// A new segment begins when one would grow beyond this.
+    pub segment_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { segment_bytes: SEGMENT_BYTES }
+    }
+}
+
+impl Embedded {
+    /// Opens the log in `dir`, or makes one with `partitions`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the log is of another format or partition count,
+    /// or in use; [`Error::Damaged`] when acknowledged records are not there.
+    pub fn open(dir: &Path, partitions: u32, clock: Clock) -> Result<Embedded, Error> {
+        Embedded::open_on(Disk::Real, dir, partitions, clock, Options::default())
+    }
+
+    /// As [`Embedded::open`], on any disk.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`].
+    pub fn open_on(disk: Disk, dir: &Path, partitions: u32, clock: Clock, options: Options) -> Result<Embedded, Error> {
+        let log = Embedded::open_stepped(disk, dir, partitions, clock, options)?;
+        let io = |e: std::io::Error| Error::io(dir.display().to_string(), &e);
+        let mut run = log.run.lock().expect("just made");
+        if let Run::Steps(steps) = std::mem::replace(&mut *run, Run::Closed) {
+            let mut writers = Vec::new();
+            for (name, writer) in ["log-journal", "log-outputs"].into_iter().zip(steps) {
+                let writer = Writer { syncer: Syncer::start().map_err(io)?, ..writer };
+                writers.push(Thread::spawn(name, move || writer.run()).map_err(io)?);
+            }
+            let core = log.core.clone();
+            let notes = Service::spawn("log-notes", Arc::default(), move |turns| {
+                while turns.go_on() {
+                    turns.wait(Duration::from_millis(NOTE_EVERY as u64));
+                    core.upkeep(core.clock.wall());
+                }
+            });
+            *run = Run::Threads { writers, notes: Some(notes.map_err(io)?) };
+        }
+        drop(run);
+        Ok(log)
+    }
+
+    /// Opens a log that has no threads: what is appended is written when the
+    /// caller says [`Embedded::step`], in the caller's thread. On a simulated
+    /// disk, with a clock of its own, it does the same every time.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`].
+    pub fn open_stepped(
+        disk: Disk,
+        dir: &Path,
+        partitions: u32,
+        clock: Clock,
+        options: Options,
+    ) -> Result<Embedded, Error> {
+        disk.create_dir_all(dir).map_err(|e| Error::io(dir.display().to_string(), &e))?;
+        let lock = identity::lock(&disk, dir)?;
+        tighten(&disk, dir, partitions)?;
+        let core = Core::open(disk.clone(), dir, (partitions, clock.clone()), options)?;
+        let writers = core.queues.iter().zip([Purpose::Journal, Purpose::Outputs]).map(|(queue, purpose)| Writer {
+            queue: queue.clone(),
+            purpose,
+            clock: clock.clone(),
+            disk: disk.clone(),
+            space: core.space.clone(),
+            syncer: Syncer::Inline,
+        });
+        let run = Mutex::new(Run::Steps(writers.collect()));
+        Ok(Embedded { core: Arc::new(core), run, _lock: lock })
+    }
+
+    /// Writes, syncs and acknowledges one group of each writer, and what is to
+    /// be done by the clock; says whether anything was written. Does nothing
+    /// where threads do it.
+    pub fn step(&self) -> bool {
+        let run = self.run.lock().expect("no panic holds this lock");
+        let Run::Steps(writers) = &*run else { return false };
+        // Both, not only the first that has something to do.
+        let worked: Vec<bool> = writers.iter().map(Writer::step).collect();
+        self.core.upkeep(self.core.clock.wall());
+        worked.contains(&true)
+    }
+
+    /// Incarnation and partitions of the log in `dir`, if there is one.
+    ///
+    /// # Errors
+    /// When what is there is unreadable.
+    pub fn identity_of(dir: &Path) -> Result<Option<(u128, u32)>, Error> {
+        let read = |identity: Identity| Ok((identity.incarnation(dir)?, identity.partitions));
+        Identity::read(&Disk::Real, dir)?.map(read).transpose()
+    }
+
+    /// Whether every MAC of the log in `dir` names log and partition.
+    ///
+    /// # Errors
+    /// When what is there is unreadable.
+    pub fn binds_macs_in(dir: &Path) -> Result<bool, Error> {
+        Ok(Identity::read(&Disk::Real, dir)?.is_some_and(|identity| identity.bound_macs))
+    }
+
+    /// The partitions of the log in `dir`, if there is one.
+    ///
+    /// # Errors
+    /// When what is there is unreadable.
+    pub fn partitions_of(dir: &Path) -> Result<Option<u32>, Error> {
+        Ok(Identity::read(&Disk::Real, dir)?.map(|identity| identity.partitions))
+    }
+
+    /// The ends of all partitions at one moment: no record is below them whose
+    /// cause is not.
+    pub fn cut(&self) -> BTreeMap<String, u64> {
+        let ends = || -> Vec<u64> { self.core.parts.values().map(|part| part.end()).collect() };
+        let mut before = ends();
+        loop {
+            let now = ends();
+            // They only grow: what is the same twice was so in between.
+            if now == before {
+                return self.core.parts.keys().map(ToString::to_string).zip(now).collect();
+            }
+            before = now;
+        }
+    }
+
+    pub fn incarnation(&self) -> u128 {
+        self.core.incarnation
+    }
+
+    pub fn binds_macs(&self) -> bool {
+        self.core.binds_macs
+    }
+
+    pub fn partitions(&self) -> u32 {
+        self.core.partitions
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.core.dir
+    }
+
+    fn part(&self, at: At) -> &Arc<Part> {
+        self.core.parts.get(&at).expect("partitions are those of the declared topics")
+    }
+
+    pub fn append(&self, at: At, records: Vec<New>, ack: Ack) {
+        self.core.queues[usize::from(at.topic != Topic::Events)].append(self.part(at), records, ack);
+    }
+
+    pub fn read(&self, at: At, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
+        self.part(at).read(from, max_bytes)
+    }
+
+    pub fn bounds(&self, at: At) -> Bounds {
+        self.part(at).bounds()
+    }
+
+    pub fn subscribe(&self, at: At, bell: Arc<Bell>) {
+        self.part(at).subscribe(bell);
+    }
+
+    /// Unlinks whole segments below an offset, never the one being written.
+    ///
+    /// # Errors
+    /// When files cannot be removed.
+    pub fn trim(&self, at: At, below: u64) -> Result<(), Error> {
+        self.core.trim(self.part(at), below)
+    }
+
+    /// Whether an append has a chance right now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn is_writable(&self) -> Result<(), Error> {
+        if let Some(failed) = self.core.failed() {
+            return Err(failed);
+        }
+        if self.core.space.is_read_only() {
+            return Err(self.core.space.refusal());
+        }
+        Ok(())
+    }
+
+    /// Looks at the disk, to be called now and then: a log that is read-only
+    /// because the disk was full goes on when there is room. Gives the free bytes.
+    pub fn check_space(&self) -> Option<u64> {
+        self.core.space.look()
+    }
+
+    /// Bytes of the segments of a topic.
+    pub fn topic_bytes(&self, topic: Topic) -> u64 {
+        self.core.parts.values().filter(|part| part.at.topic == topic).map(|part| part.len_bytes()).sum()
+    }
+
+    /// The newest append time of any partition: a clock behind it is wrong.
+    pub fn newest_at(&self) -> Option<Millis> {
+        self.core.parts.values().filter_map(|part| part.newest_at()).max()
+    }
+
+    /// Writes out what is queued, notes how far the log is, and ends its threads.
+    pub fn close(&self) {
+        for queue in &self.core.queues {
+            queue.close();
+        }
+        // What is dropped is waited for.
+        match std::mem::replace(&mut *self.run.lock().expect("no panic holds this lock"), Run::Closed) {
+            Run::Closed => return,
+            Run::Threads { writers, notes } => {
+                drop(notes);
+                drop(writers);
+            }
+            Run::Steps(writers) => {
+                for writer in &writers {
+                    while writer.step() {}
+                }
+            }
+        }
+        if self.core.failed().is_none() {
+            self.core.note_and_say();
+        }
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Core {
+    fn open(disk: Disk, dir: &Path, (partitions, clock): (u32, Clock), options: Options) -> Result<Core, Error> {
+        let mut was_used = false;
+        for at in all_partitions(partitions) {
+            was_used = was_used || recovery::holds_records(&disk, &files::dir_of(dir, at))?;
+        }
+        let identity = match Identity::read(&disk, dir)? {
+            Some(identity) => identity,
+            None if was_used => {
+                return Err(Error::Refused(format!(
+                    "{} holds records, but log.json, which says whose they are, is gone: restore it from a backup",
+                    dir.display()
+                )));
+            }
+            None => {
+                let identity = Identity::new(disk.unique(), partitions);
+                identity.write(&disk, dir)?;
+                identity
+            }
+        };
+        identity.check(dir, partitions)?;
+        let incarnation = identity.incarnation(dir)?;
+        let ends = Ends::read(&disk, dir)?;
+        if ends.noted.is_empty() {
+            sync_folders(&disk, dir)?;
+        }
+        let mut parts = BTreeMap::new();
+        for at in all_partitions(partitions) {
+            let (name, folder) = (at.to_string(), files::dir_of(dir, at));
+            let known = recovery::Known {
+                noted: ends.noted.get(&name),
+                plain_end: ends.plain.get(&name).copied().unwrap_or(0),
+                was_used,
+                has_gaps: part::has_gaps(at),
+            };
+            let found = recovery::recover(&disk, at, &folder, known)?;
+            let most = if part::has_gaps(at) { compaction::SEGMENT_BYTES } else { SEGMENT_BYTES };
+            parts.insert(at, Arc::new(Part::new(at, folder, options.segment_bytes.min(most), found)));
+        }
+        let space = Arc::new(Space::new(disk.clone(), dir.to_owned()));
+        let core = Core {
+            disk,
+            dir: dir.to_owned(),
+            clock,
+            incarnation,
+            partitions,
+            binds_macs: identity.bound_macs,
+            parts,
+            space,
+            queues: [Arc::default(), Arc::default()],
+            upkeep: Mutex::default(),
+        };
+        core.note_and_say();
+        Ok(core)
+    }
+
+    /// Why nothing more is taken, once a write has failed.
+    fn failed(&self) -> Option<Error> {
+        self.queues.iter().find_map(|queue| queue.failed())
+    }
+
+    /// What is done by the clock.
+    fn upkeep(&self, now: Millis) {
+        if self.failed().is_some() {
+            return;
+        }
+        if self.space.is_read_only() {
+            self.space.look();
+        }
+        let upkeep = self.upkeep.lock().expect("no panic holds this lock");
+        let pause = NOTE_EVERY * (1 + (upkeep.note_bytes / NOTE_BYTES_PER_SECOND) as Millis);
+        // A clock that went back is no reason to wait.
+        let is_due = now < upkeep.noted_at || now - upkeep.noted_at >= pause;
+        let has_news = self.parts.iter().any(|(at, part)| upkeep.ends.get(at) != Some(&part.end()));
+        let may_compact = now < upkeep.noted_at || now >= upkeep.compact_at;
+        drop(upkeep);
+        if is_due && has_news {
+            self.note_and_say();
+        }
+        for part in self.parts.values().filter(|part| may_compact && part::has_gaps(part.at)) {
+            let sealed = part.sealed();
+            if compaction::is_due(&sealed)
+                && let Err(error) = self.compact(part, &sealed, now)
+            {
+                self.upkeep.lock().expect("no panic holds this lock").compact_at = now + COMPACT_AGAIN;
+                tracing::warn!(%error, at = %part.at, "a topic could not be compacted; it is tried again");
+            }
+        }
+    }
+
+    /// Puts one segment with the latest record of each key in the place of all
+    /// that are not written to any more.
+    fn compact(&self, part: &Part, sealed: &[Sealed], now: Millis) -> Result<(), Error> {
+        let mut upkeep = self.upkeep.lock().expect("no panic holds this lock");
+        let io = |e: std::io::Error| Error::io(sealed[0].path.display().to_string(), &e);
+        let most = sealed.iter().map(|segment| segment.len_bytes).sum();
+        self.space.reserve(most, Purpose::Outputs)?;
+        let drafted = compaction::draft(&self.disk, part.at, sealed, now);
+        self.space.release(most);
+        let merging = drafted?;
+        let draft = compaction::draft_path(&sealed[0].path);
+        if let Some(identity) = Identity::read(&self.disk, &self.dir)?.filter(|identity| !identity.has_gaps()) {
+            identity.with_gaps().write(&self.disk, &self.dir)?;
+        }
+        // It keeps its file when it is renamed.
+        let mut merged = segment::Segment::open(&self.disk, &draft, sealed[0].base)?;
+        merged.path = sealed[0].path.clone();
+        let noted = self.note(&mut upkeep, Some((part.at, merging)));
+        if let Err(error) = noted.and_then(|()| self.disk.rename(&draft, &sealed[0].path)) {
+            self.disk.remove(&draft).ok();
+            return Err(io(error));
+        }
+        let dir = files::dir_of(&self.dir, part.at);
+        if let Err(error) = self.disk.sync_dir(&dir) {
+            // Which of the two files is there after a crash is not known: no note
+            // that is written from here on would be true of both.
+            let failed = Error::Unknown(io(error).to_string());
+            self.queues[1].fail(failed.clone());
+            return Err(failed);
+        }
+        part.replace_first(sealed.len(), merged);
+        for old in &sealed[1..] {
+            self.disk.remove(&old.path).map_err(io)?;
+        }
+        self.note(&mut upkeep, None).map_err(io)
+    }
+
+    /// Notes how far all partitions are. The older note holds where that fails.
+    fn note_and_say(&self) {
+        let mut upkeep = self.upkeep.lock().expect("no panic holds this lock");
+        if let Err(error) = self.note(&mut upkeep, None) {
+            tracing::warn!(%error, "could not note how far the log is; a start reads more of it instead");
+        }
+    }
+
+    fn note(&self, upkeep: &mut Upkeep, merging: Option<(At, Merging)>) -> std::io::Result<()> {
+        // Also of one that fails: the next try has its time.
+        upkeep.noted_at = self.clock.wall();
+        let mut noted: Vec<(At, ends::Noted)> = self.parts.iter().map(|(at, part)| (*at, part.noted())).collect();
+        if let Some((at, merging)) = merging
+            && let Some((_, noted)) = noted.iter_mut().find(|(known, _)| *known == at)
+        {
+            noted.merging = Some(merging);
+        }
+        let ends = noted.iter().map(|(at, noted)| (*at, noted.end)).collect();
+        let by_name = noted.into_iter().map(|(at, noted)| (at.to_string(), noted)).collect();
+        upkeep.note_bytes = ends::write(&self.disk, &self.dir, by_name)?;
+        upkeep.ends = ends;
+        Ok(())
+    }
+
+    /// First it is noted which segments are to be there, then the others go: a
+    /// start after a crash in between removes them.
+    fn trim(&self, part: &Part, below: u64) -> Result<(), Error> {
+        let mut upkeep = self.upkeep.lock().expect("no panic holds this lock");
+        let old = part.take_below(below);
+        if old.is_empty() {
+            return Ok(());
+        }
+        let io = |path: &Path, e: &std::io::Error| Error::io(path.display().to_string(), e);
+        if let Err(error) = self.note(&mut upkeep, None) {
+            // On a full disk there must be a way to make room: without any note.
+            let forgotten = if super::disk::is_full(&error) { ends::forget(&self.disk, &self.dir) } else { Err(error) };
+            if let Err(error) = forgotten {
+                part.put_back(old);
+                return Err(io(&self.dir, &error));
+            }
+            upkeep.ends.clear();
+        }
+        for segment in old {
+            self.disk.remove(&segment.path).map_err(|e| io(&segment.path, &e))?;
+        }
+        Ok(())
+    }
+}
+
+/// What the log keeps: answers to waiting requests go another way.
+fn all_partitions(partitions: u32) -> impl Iterator<Item = At> {
+    let topics = Topic::ALL.iter().copied().filter(|topic| *topic != Topic::Replies);
+    topics.flat_map(move |topic| (0..topic.partitions(partitions)).map(move |partition| At { topic, partition }))
+}
+
+/// Folders that a start made before a crash may not be durable yet.
+fn sync_folders(disk: &Disk, dir: &Path) -> Result<(), Error> {
+    for folder in Topic::ALL.iter().map(|topic| dir.join(topic.name())).chain([dir.to_owned()]) {
+        match disk.sync_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            synced => synced.map_err(|e| Error::io(folder.display().to_string(), &e))?,
+        }
+    }
+    Ok(())
+}
+
+/// Takes away what others may do with files that were made before.
+fn tighten(disk: &Disk, dir: &Path, partitions: u32) -> Result<(), Error> {
+    let io = |path: &Path, e: &std::io::Error| Error::io(path.display().to_string(), e);
+    let mut folders = vec![dir.to_owned()];
+    folders.extend(Topic::ALL.iter().map(|topic| dir.join(topic.name())));
+    folders.extend(all_partitions(partitions).map(|at| files::dir_of(dir, at)));
+    for folder in folders {
+        let names = match disk.list(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            listed => listed.map_err(|e| io(&folder, &e))?,
+        };
+        disk.tighten(&folder).map_err(|e| io(&folder, &e))?;
+        for name in names {
+            let path = folder.join(name);
+            match disk.tighten(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                tightened => tightened.map_err(|e| io(&path, &e))?,
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

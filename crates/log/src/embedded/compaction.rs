@@ -1,0 +1,202 @@
+//! Compaction of topics that keep the latest record of each key: the segments
+//! that are not written to any more become one, in which records keep their
+//! offsets, their bytes and their order. Safe at every crash: the draft is
+//! durable before the note says that it takes the others' place, and takes it by
+//! one renaming.
+
+use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::super::disk::{Disk, DiskFile, Open};
+use super::super::{At, Error, Record};
+use super::cursor::{Found, FrameCursor, STEP_BYTES, read_bytes};
+use super::ends::Noted;
+use super::segment;
+use askwhen_domain::time::{HOUR, Millis};
+
+/// Segments of such topics are smaller, because only what is in older ones is
+/// compacted.
+pub const SEGMENT_BYTES: u64 = 4 << 20;
+/// So long a tombstone stays, for readers that are behind.
+const TOMBSTONE_KEPT: Millis = 24 * HOUR;
+const DRAFT: &str = "merged";
+
+/// A segment that is not written to any more.
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    pub base: u64,
+    pub path: PathBuf,
+    pub file: Arc<DiskFile>,
+    pub len_bytes: u64,
+}
+
+/// Segments, by their bases, that become the first of them, and what that file
+/// holds then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merging {
+    pub segments: Vec<u64>,
+    pub bytes: u64,
+    pub crc32c: u32,
+}
+
+/// The first segment is what was left by the last compaction: it is worth it when
+/// as much has come since.
+pub fn is_due(sealed: &[Sealed]) -> bool {
+    let Some((clean, dirty)) = sealed.split_first() else { return false };
+    !dirty.is_empty() && dirty.iter().map(|segment| segment.len_bytes).sum::<u64>() >= clean.len_bytes
+}
+
+/// Where the draft of a merged segment is until it takes its place.
+pub fn draft_path(path: &Path) -> PathBuf {
+    path.with_extension(DRAFT)
+}
+
+/// Writes the draft of what the sealed segments come to.
+///
+/// # Errors
+/// When one cannot be read or is damaged, or the draft cannot be written; then
+/// there is no draft.
+pub fn draft(disk: &Disk, at: At, sealed: &[Sealed], now: Millis) -> Result<Merging, Error> {
+    let path = draft_path(&sealed[0].path);
+    let written = latest(at, sealed).and_then(|latest| write_draft(disk, at, (sealed, &path), &latest, now));
+    if written.is_err() {
+        disk.remove(&path).ok();
+    }
+    written
+}
+
+/// The offset of the latest record of each key, and of the last record of all.
+struct Latest {
+    by_key: HashMap<Vec<u8>, u64>,
+    last: u64,
+}
+
+fn latest(at: At, sealed: &[Sealed]) -> Result<Latest, Error> {
+    let mut latest = Latest { by_key: HashMap::new(), last: 0 };
+    walk(at, sealed, |record, _, _| {
+        latest.last = record.offset;
+        if let Some(key) = &record.key {
+            latest.by_key.insert(key.to_vec(), record.offset);
+        }
+        Ok(())
+    })?;
+    Ok(latest)
+}
+
+fn write_draft(
+    disk: &Disk,
+    at: At,
+    (sealed, path): (&[Sealed], &Path),
+    latest: &Latest,
+    now: Millis,
+) -> Result<Merging, Error> {
+    let io = |e: &std::io::Error| Error::io(path.display().to_string(), e);
+    let file = disk.open(path, Open::Replace).map_err(|e| io(&e))?;
+    let mut out = BytesMut::new();
+    let segments = sealed.iter().map(|segment| segment.base).collect();
+    let mut merging = Merging { segments, bytes: 0, crc32c: 0 };
+    walk(at, sealed, |record, segment, (position, len_bytes)| {
+        let is_latest = record.key.as_ref().is_none_or(|key| latest.by_key.get(&key[..]) == Some(&record.offset));
+        let is_old_tombstone = record.value.is_none() && record.appended_at < now - TOMBSTONE_KEPT;
+        // The last one stays: whoever reads to the end finds that it is the end.
+        if record.offset != latest.last && (!is_latest || is_old_tombstone) {
+            return Ok(());
+        }
+        // The frame as it is: its checksum stands for the record elsewhere.
+        let frame = read_bytes(&segment.file, position, len_bytes).map_err(|e| io(&e))?;
+        out.extend_from_slice(&frame);
+        merging.bytes += frame.len() as u64;
+        merging.crc32c = crc32c::crc32c_append(merging.crc32c, &frame);
+        if out.len() >= STEP_BYTES {
+            file.append_all(&out.split()).map_err(|e| io(&e))?;
+        }
+        Ok(())
+    })?;
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let written = file.append_all(&out).and_then(|()| file.sync_data()).and_then(|()| disk.sync_dir(parent));
+    written.map_err(|e| io(&e))?;
+    Ok(merging)
+}
+
+/// Hands every record of the segments to `each`, once and by offset, with its
+/// segment and where its frame is. A compaction that was not finished has left
+/// records in two segments.
+fn walk(
+    at: At,
+    sealed: &[Sealed],
+    mut each: impl FnMut(&Record, &Sealed, (u64, usize)) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut next_offset = 0;
+    for segment in sealed {
+        let name = || segment.path.display().to_string();
+        let mut cursor = FrameCursor::new(&segment.file, (0, segment.base), segment.len_bytes).with_gaps(true);
+        loop {
+            let (position, offset) = (cursor.position(), cursor.next_offset());
+            match cursor.next().map_err(|e| Error::io(name(), &e))? {
+                Found::Frame(frame) if frame.record.offset >= next_offset => {
+                    next_offset = frame.record.offset + 1;
+                    each(&frame.record, segment, (position, frame.len_bytes))?;
+                }
+                Found::Frame(_) => {}
+                Found::End => break,
+                Found::Broken(broken) => {
+                    let detail = format!("{broken} at byte {position}");
+                    return Err(Error::Damaged { at, offset, file: name(), detail });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// At a start: brings a merging to its end that was noted and not finished, or
+/// drops its draft; gives the segments that are not as they were noted.
+///
+/// # Errors
+/// When files cannot be removed.
+pub fn finish(disk: &Disk, dir: &Path, noted: Option<&Noted>) -> Result<Vec<u64>, Error> {
+    let io = |e: std::io::Error| Error::io(dir.display().to_string(), &e);
+    for name in disk.list(dir).map_err(io)? {
+        if Path::new(&name).extension().is_some_and(|extension| extension == DRAFT) {
+            disk.remove(&dir.join(name)).map_err(io)?;
+        }
+    }
+    let Some(merging) = noted.and_then(|noted| noted.merging.as_ref()) else { return Ok(Vec::new()) };
+    let Some((first, others)) = merging.segments.split_first() else { return Ok(Vec::new()) };
+    let path = dir.join(segment::file_name(*first));
+    match disk.open(&path, Open::Read).and_then(|file| holds(&file, merging)) {
+        Ok(true) => {}
+        // The draft had not taken its place.
+        Ok(false) => return Ok(Vec::new()),
+        // That is said by whoever looks for what was noted.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io(error)),
+    }
+    for base in others {
+        match disk.remove(&dir.join(segment::file_name(*base))) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed.map_err(io)?,
+        }
+    }
+    Ok(merging.segments.clone())
+}
+
+/// Whether a file is what the merging came to. Its length alone does not tell.
+fn holds(file: &DiskFile, merging: &Merging) -> std::io::Result<bool> {
+    if file.len()? != merging.bytes {
+        return Ok(false);
+    }
+    let (mut position, mut crc) = (0, 0);
+    while position < merging.bytes {
+        let bytes = read_bytes(file, position, STEP_BYTES)?;
+        if bytes.is_empty() {
+            return Ok(false);
+        }
+        position += bytes.len() as u64;
+        crc = crc32c::crc32c_append(crc, &bytes);
+    }
+    Ok(crc == merging.crc32c)
+}

@@ -1,0 +1,202 @@
+//! A log's files as they are, for a copy of it: which bytes are below an end, and
+//! how a log is put together from them.
+
+use bytes::BytesMut;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::super::disk::{Disk, DiskFile, Open};
+use super::super::{At, Error, New, frame};
+use super::cursor::{Found, FrameCursor};
+use super::identity::Identity;
+use super::{ends, part, segment};
+use askwhen_domain::time::Millis;
+
+/// How often segments are listed anew because a compaction came in between.
+const LISTINGS: u32 = 100;
+
+/// A segment, or the first part of one.
+#[derive(Debug)]
+pub struct Piece {
+    pub base: u64,
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// Held open where a compaction may put another file in its place.
+    file: Option<File>,
+}
+
+impl Piece {
+    /// Its file.
+    ///
+    /// # Errors
+    /// As the system's `open`: not found when it was trimmed in the meantime.
+    pub fn open(&self) -> std::io::Result<File> {
+        self.file.as_ref().map_or_else(|| File::open(&self.path), File::try_clone)
+    }
+}
+
+pub fn dir_of(log_dir: &Path, at: At) -> PathBuf {
+    log_dir.join(at.topic.name()).join(at.partition.to_string())
+}
+
+/// Where a segment's file is.
+pub fn path_of(log_dir: &Path, at: At, base: u64) -> PathBuf {
+    dir_of(log_dir, at).join(segment::file_name(base))
+}
+
+/// The pieces of a partition that hold what is below `end`, which must be where
+/// a record ends. The last may be empty: its name says where the next record goes.
+///
+/// # Errors
+/// When a file cannot be read, or does not go as far.
+pub fn pieces(log_dir: &Path, at: At, end: u64) -> Result<Vec<Piece>, Error> {
+    // Segments that go while they are listed were compacted into another, which
+    // the next list has.
+    for _ in 0..LISTINGS {
+        if let Some(pieces) = listed(log_dir, at, end)? {
+            return Ok(pieces);
+        }
+    }
+    Err(Error::Refused(format!("{at} is compacted over and over while its segments are listed: try again")))
+}
+
+/// As [`pieces`]; `None` when a compaction came in between.
+fn listed(log_dir: &Path, at: At, end: u64) -> Result<Option<Vec<Piece>>, Error> {
+    let dir = dir_of(log_dir, at);
+    let io = |e: std::io::Error| Error::io(dir.display().to_string(), &e);
+    let mut bases = segment::bases(&Disk::Real, &dir)?;
+    bases.retain(|base| *base <= end);
+    let mut pieces = Vec::new();
+    for (n, base) in bases.iter().enumerate() {
+        let path = path_of(log_dir, at, *base);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && part::has_gaps(at) => return Ok(None),
+            // Trimmed in the meantime: with all that was before.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                pieces.clear();
+                continue;
+            }
+            Err(error) => return Err(io(error)),
+        };
+        let bytes = match bases.get(n + 1) {
+            Some(_) => file.metadata().map_err(io)?.len(),
+            None => {
+                let file = DiskFile::Real(file.try_clone().map_err(io)?);
+                length_below(at, (&file, &path), (*base, end))?
+            }
+        };
+        pieces.push(Piece { base: *base, path, bytes, file: part::has_gaps(at).then_some(file) });
+    }
+    if let Some(last) = pieces.last()
+        && let (Some(file), true) = (&last.file, last.base < end)
+    {
+        // What is copied last may have been compacted, which the newest segment of
+        // a log never is: an empty one comes after it.
+        let file = Some(file.try_clone().map_err(io)?);
+        pieces.push(Piece { base: end, path: path_of(log_dir, at, end), bytes: 0, file });
+    }
+    Ok(Some(pieces))
+}
+
+/// How many bytes of a segment are records below `end`.
+fn length_below(at: At, (file, path): (&DiskFile, &Path), (base, end): (u64, u64)) -> Result<u64, Error> {
+    let io = |e: std::io::Error| Error::io(path.display().to_string(), &e);
+    let limit = file.len().map_err(io)?;
+    let has_gaps = part::has_gaps(at);
+    let mut cursor = FrameCursor::new(file, (0, base), limit).with_gaps(has_gaps);
+    loop {
+        let (position, offset) = (cursor.position(), cursor.next_offset());
+        if offset == end {
+            return Ok(position);
+        }
+        let what = match cursor.next().map_err(io)? {
+            Found::Frame(frame) if frame.record.offset >= end => return Ok(position),
+            Found::Frame(_) => continue,
+            Found::End if has_gaps => return Ok(position),
+            Found::End => "the file ends".to_owned(),
+            Found::Broken(broken) => broken.to_string(),
+        };
+        let detail = format!("{what} at byte {position}, and the log goes on to {end}");
+        return Err(Error::Damaged { at, offset, file: path.display().to_string(), detail });
+    }
+}
+
+/// Makes the files of a partition from records of another log.
+pub struct Maker {
+    log_dir: PathBuf,
+    at: At,
+    next: u64,
+    /// The segment being written: its first offset, its file, its length.
+    current: (u64, DiskFile, u64),
+    done: Vec<Piece>,
+}
+
+impl Maker {
+    /// # Errors
+    /// When no file can be made.
+    pub fn begin(log_dir: &Path, at: At, base: u64) -> Result<Maker, Error> {
+        let dir = dir_of(log_dir, at);
+        Disk::Real.create_dir_all(&dir).map_err(|e| Error::io(dir.display().to_string(), &e))?;
+        let current = (base, Maker::file(log_dir, at, base)?, 0);
+        Ok(Maker { log_dir: log_dir.to_owned(), at, next: base, current, done: Vec::new() })
+    }
+
+    fn file(log_dir: &Path, at: At, base: u64) -> Result<DiskFile, Error> {
+        let path = path_of(log_dir, at, base);
+        Disk::Real.open(&path, Open::Replace).map_err(|e| Error::io(path.display().to_string(), &e))
+    }
+
+    /// The offset of the next record.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Writes a record that was taken at `appended_at`; gives its checksum.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn push(&mut self, record: &New, appended_at: Millis) -> Result<u32, Error> {
+        if self.current.2 >= segment::SEGMENT_BYTES {
+            let fresh = (self.next, Maker::file(&self.log_dir, self.at, self.next)?, 0);
+            let (base, _, bytes) = std::mem::replace(&mut self.current, fresh);
+            self.done.push(Piece { base, path: path_of(&self.log_dir, self.at, base), bytes, file: None });
+        }
+        if let Err(why) = frame::fits(record) {
+            return Err(Error::Refused(format!("{} at {}: {why}", self.at, self.next)));
+        }
+        let mut frame = BytesMut::new();
+        frame::encode(&mut frame, record, self.next, appended_at, self.next);
+        let written = self.current.1.append_all(&frame);
+        written.map_err(|e| Error::io(self.at.to_string(), &e))?;
+        self.current.2 += frame.len() as u64;
+        self.next += 1;
+        let read = frame::decode(&frame.freeze());
+        let unreadable = |_| Error::Refused(format!("{} holds a record that no frame can", self.at));
+        read.map(|read| read.record.crc).map_err(unreadable)
+    }
+
+    /// What has been made.
+    pub fn finish(mut self) -> Vec<Piece> {
+        let (base, _, bytes) = self.current;
+        self.done.push(Piece { base, path: path_of(&self.log_dir, self.at, base), bytes, file: None });
+        self.done
+    }
+}
+
+/// Makes a folder with the files of a log that log again; it is opened only if all
+/// is there up to these ends.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn found(
+    log_dir: &Path,
+    (incarnation, partitions): (u128, u32),
+    ends: &BTreeMap<String, u64>,
+) -> Result<(), Error> {
+    let io = |e: std::io::Error| Error::io(log_dir.display().to_string(), &e);
+    ends::write_plain(&Disk::Real, log_dir, ends).map_err(io)?;
+    // What is copied may have been compacted, and nobody says which version has made it.
+    Identity::new(incarnation, partitions).with_gaps().with_old_macs().write(&Disk::Real, log_dir)
+}

@@ -1,0 +1,309 @@
+//! One partition: its files, its frontier, who listens.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::super::disk::{Disk, DiskFile};
+use super::super::{At, Bounds, Error, Record};
+use super::compaction::Sealed;
+use super::cursor::{Found, FrameCursor};
+use super::ends::{Noted, Place};
+use super::recovery::Recovered;
+use super::segment::{self, Segment};
+use askwhen_domain::time::Millis;
+use askwhen_process::thread::Bell;
+use askwhen_wire::topic::Cleanup;
+
+/// So much before the end is verified again at every start.
+const VERIFIED_BYTES: u64 = 1 << 20;
+
+#[derive(Debug)]
+pub struct Part {
+    pub at: At,
+    dir: PathBuf,
+    segment_bytes: u64,
+    segments: RwLock<Vec<Segment>>,
+    /// One past the last durable record.
+    end: AtomicU64,
+    newest_at: Mutex<Option<Millis>>,
+    bells: Mutex<Vec<Arc<Bell>>>,
+    /// Held by whoever reads a segment for its index.
+    indexing: Mutex<()>,
+}
+
+/// A place in a segment where records are read from.
+struct View {
+    file: Arc<DiskFile>,
+    path: PathBuf,
+    place: (u64, u64),
+    limit: u64,
+    /// Base of the next segment.
+    next_base: Option<u64>,
+    end: u64,
+}
+
+/// What a group is written to: the file, and its length before.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub file: Arc<DiskFile>,
+    pub path: PathBuf,
+    pub len_bytes: u64,
+}
+
+/// Whether offsets are missing in segments that are not written to any more.
+pub fn has_gaps(at: At) -> bool {
+    at.topic.spec().cleanup == Cleanup::Compact
+}
+
+impl Part {
+    pub fn new(at: At, dir: PathBuf, segment_bytes: u64, found: Recovered) -> Part {
+        Part {
+            at,
+            dir,
+            segment_bytes,
+            segments: RwLock::new(found.segments),
+            end: AtomicU64::new(found.end),
+            newest_at: Mutex::new(found.newest_at),
+            bells: Mutex::default(),
+            indexing: Mutex::default(),
+        }
+    }
+
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        let start = self.segments.read().expect("no panic holds this lock")[0].base;
+        Bounds { start, end: self.end() }
+    }
+
+    pub fn newest_at(&self) -> Option<Millis> {
+        *self.newest_at.lock().expect("no panic holds this lock")
+    }
+
+    pub fn len_bytes(&self) -> u64 {
+        self.segments.read().expect("no panic holds this lock").iter().map(|segment| segment.len_bytes).sum()
+    }
+
+    pub fn subscribe(&self, bell: Arc<Bell>) {
+        let mut bells = self.bells.lock().expect("no panic holds this lock");
+        if !bells.iter().any(|known| Arc::ptr_eq(known, &bell)) {
+            bells.push(bell);
+        }
+    }
+
+    /// Durable records from an offset on; see [`super::super::Log::read`].
+    pub fn read(&self, mut from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
+        while let Some(view) = self.view(from)? {
+            let (records, next_offset) = self.read_segment(&view, from, max_bytes)?;
+            if !records.is_empty() {
+                return Ok(records);
+            }
+            let follows = view.next_base.unwrap_or(view.end);
+            if next_offset < follows && (view.next_base.is_none() || !has_gaps(self.at)) {
+                let detail = format!("records are missing: the file ends there, and the log goes on at {follows}");
+                return Err(self.damaged(next_offset, &view.path, detail));
+            }
+            from = follows;
+        }
+        Ok(Vec::new())
+    }
+
+    /// Records of one segment from an offset on, and where the next one goes on.
+    fn read_segment(&self, view: &View, from: u64, max_bytes: usize) -> Result<(Vec<Record>, u64), Error> {
+        let gaps = has_gaps(self.at) && view.next_base.is_some();
+        let step = max_bytes.saturating_add(segment::INDEX_EVERY_BYTES as usize);
+        let cursor = FrameCursor::new(&view.file, view.place, view.limit);
+        let mut cursor = cursor.in_steps_of(step).with_gaps(gaps);
+        let (mut records, mut taken) = (Vec::new(), 0);
+        while taken < max_bytes.max(1) {
+            let place = (cursor.position(), cursor.next_offset());
+            match cursor.next().map_err(|e| Error::io(view.path.display().to_string(), &e))? {
+                Found::Frame(frame) if frame.record.offset >= from => {
+                    taken += frame.len_bytes;
+                    records.push(frame.record);
+                }
+                Found::Frame(_) => {}
+                Found::End => break,
+                // What is before it is sound; whoever reads on meets it.
+                Found::Broken(_) if !records.is_empty() => break,
+                Found::Broken(broken) => {
+                    return Err(self.damaged(place.1, &view.path, format!("{broken} at byte {}", place.0)));
+                }
+            }
+        }
+        Ok((records, cursor.next_offset()))
+    }
+
+    fn damaged(&self, offset: u64, path: &std::path::Path, detail: impl Into<String>) -> Error {
+        Error::Damaged { at: self.at, offset, file: path.display().to_string(), detail: detail.into() }
+    }
+
+    /// Where an offset is read from; `None` at the end.
+    fn view(&self, from: u64) -> Result<Option<View>, Error> {
+        loop {
+            {
+                let segments = self.segments.read().expect("no panic holds this lock");
+                let end = self.end();
+                if from >= end {
+                    return Ok(None);
+                }
+                let start = segments[0].base;
+                if from < start {
+                    return Err(Error::Trimmed { at: self.at, offset: from, start });
+                }
+                let which = segments.partition_point(|segment| segment.base <= from) - 1;
+                let segment = &segments[which];
+                if let Some(place) = segment.seek(from) {
+                    return Ok(Some(View {
+                        file: segment.file.clone(),
+                        path: segment.path.clone(),
+                        place,
+                        limit: segment.len_bytes,
+                        next_base: segments.get(which + 1).map(|next| next.base),
+                        end,
+                    }));
+                }
+            }
+            self.index(from)?;
+        }
+    }
+
+    /// Reads the part of a segment that its index does not know. What is damaged
+    /// there is met again by whoever reads that far.
+    fn index(&self, from: u64) -> Result<(), Error> {
+        let _one = self.indexing.lock().expect("no panic holds this lock");
+        let unknown = |segments: &[Segment]| {
+            let which = segments.partition_point(|segment| segment.base <= from).checked_sub(1)?;
+            segments[which].seek(from).is_none().then_some(which)
+        };
+        let (file, path, base, limit, gaps) = {
+            let segments = self.segments.read().expect("no panic holds this lock");
+            let Some(which) = unknown(&segments) else { return Ok(()) };
+            let segment = &segments[which];
+            let gaps = has_gaps(self.at) && which + 1 < segments.len();
+            (segment.file.clone(), segment.path.clone(), segment.base, segment.indexed_from(), gaps)
+        };
+        let mut index = Vec::new();
+        let mut cursor = FrameCursor::new(&file, (0, base), limit).with_gaps(gaps);
+        loop {
+            let position = cursor.position();
+            match cursor.next().map_err(|e| Error::io(path.display().to_string(), &e))? {
+                Found::Frame(frame) => segment::note(&mut index, frame.record.offset, position),
+                Found::End | Found::Broken(_) => break,
+            }
+        }
+        let mut segments = self.segments.write().expect("no panic holds this lock");
+        // It may have been trimmed away or replaced in the meantime.
+        if let Some(which) = unknown(&segments)
+            && Arc::ptr_eq(&segments[which].file, &file)
+        {
+            segments[which].complete_index(index);
+        }
+        Ok(())
+    }
+
+    /// The file that the next bytes go to, a new one when the newest would grow
+    /// too large.
+    pub fn target(&self, disk: &Disk, bytes: u64) -> std::io::Result<Target> {
+        let newest = |segments: &[Segment]| {
+            let last = segments.last().expect("there is always one");
+            Target { file: last.file.clone(), path: last.path.clone(), len_bytes: last.len_bytes }
+        };
+        let target = newest(&self.segments.read().expect("no panic holds this lock"));
+        if target.len_bytes == 0 || target.len_bytes + bytes <= self.segment_bytes {
+            return Ok(target);
+        }
+        let fresh = Segment::create(disk, &self.dir, self.end())?;
+        let mut segments = self.segments.write().expect("no panic holds this lock");
+        segments.push(fresh);
+        Ok(newest(&segments))
+    }
+
+    /// Frames that begin at these offsets and places in a file are durable: lets
+    /// readers see them.
+    pub fn publish(&self, target: &Target, begins: &[(u64, u64)], (bytes, end): (u64, u64), now: Millis) {
+        let mut segments = self.segments.write().expect("no panic holds this lock");
+        let last = segments.last_mut().expect("there is always one");
+        for (offset, begin) in begins {
+            last.note(*offset, target.len_bytes + begin, now);
+        }
+        last.len_bytes = target.len_bytes + bytes;
+        self.end.store(end, Ordering::Release);
+        drop(segments);
+        let mut newest_at = self.newest_at.lock().expect("no panic holds this lock");
+        *newest_at = (*newest_at).max(Some(now));
+        drop(newest_at);
+        for bell in self.bells.lock().expect("no panic holds this lock").iter() {
+            bell.ring();
+        }
+    }
+
+    /// Takes whole segments below an offset out of the list, never the one being
+    /// written; gives where their files are.
+    pub fn take_below(&self, below: u64) -> Vec<Segment> {
+        let mut segments = self.segments.write().expect("no panic holds this lock");
+        let count = segments.windows(2).take_while(|pair| pair[1].base <= below).count();
+        segments.drain(..count).collect()
+    }
+
+    /// Puts segments back that [`Part::take_below`] gave.
+    pub fn put_back(&self, taken: Vec<Segment>) {
+        self.segments.write().expect("no panic holds this lock").splice(0..0, taken);
+    }
+
+    /// The segments that are not written to any more.
+    pub fn sealed(&self) -> Vec<Sealed> {
+        let segments = self.segments.read().expect("no panic holds this lock");
+        let sealed = segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
+        let seal = |segment: &Segment| Sealed {
+            base: segment.base,
+            path: segment.path.clone(),
+            file: segment.file.clone(),
+            len_bytes: segment.len_bytes,
+        };
+        sealed.iter().map(seal).collect()
+    }
+
+    /// Puts one segment in the place of the first `count`. Whoever reads one of
+    /// those has its file open.
+    pub fn replace_first(&self, count: usize, merged: Segment) {
+        self.segments.write().expect("no panic holds this lock").splice(..count, [merged]);
+    }
+
+    /// How far it is now.
+    pub fn noted(&self) -> Noted {
+        let segments = self.segments.read().expect("no panic holds this lock");
+        let end = self.end();
+        let last = segments.last().expect("there is always one");
+        // A segment that may be compacted any moment is no place to begin in.
+        let mut verify = Place { segment: last.base, position: last.len_bytes, offset: end };
+        let mut left = VERIFIED_BYTES;
+        let back = if has_gaps(self.at) { 1 } else { 2 };
+        for segment in segments.iter().rev().take(back).filter(|segment| segment.len_bytes > 0) {
+            let known = segment.indexed_before(segment.len_bytes.saturating_sub(left));
+            // Where the index begins later than that, from there.
+            let Some((position, offset)) = known.or(segment.first_indexed()) else { break };
+            verify = Place { segment: segment.base, position, offset };
+            left = left.saturating_sub(segment.len_bytes);
+            if left == 0 || position > 0 {
+                break;
+            }
+        }
+        Noted {
+            end,
+            verify,
+            segments: segments.iter().map(|segment| (segment.base, segment.len_bytes)).collect(),
+            newest_at: self.newest_at(),
+            merging: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} from byte {}", self.path.display(), self.place.0)
+    }
+}

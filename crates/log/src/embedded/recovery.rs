@@ -1,0 +1,223 @@
+//! Finds a partition's segments again at a start: cuts off what a crash tore,
+//! refuses what was acknowledged and is not there.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::super::disk::{Disk, Open};
+use super::super::frame::Broken;
+use super::super::{At, Error};
+use super::compaction;
+use super::cursor::{Found, FrameCursor, STEP_BYTES, durable_beyond, read_bytes};
+use super::ends::{Noted, Place};
+use super::segment::{self, Segment};
+use askwhen_domain::time::Millis;
+
+/// A partition as it was found.
+#[derive(Debug)]
+pub struct Recovered {
+    pub segments: Vec<Segment>,
+    pub end: u64,
+    pub newest_at: Option<Millis>,
+}
+
+/// What is known of a partition before its files are looked at.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known<'a> {
+    pub noted: Option<&'a Noted>,
+    /// An end without a place, as version 0.1.0 noted it.
+    pub plain_end: u64,
+    /// Whether the log was used: then every partition has a file.
+    pub was_used: bool,
+    pub has_gaps: bool,
+}
+
+/// The files of one partition.
+struct Recovery<'a> {
+    disk: &'a Disk,
+    at: At,
+    dir: &'a Path,
+    known: Known<'a>,
+}
+
+/// Opens a partition's segments, or makes the first.
+///
+/// # Errors
+/// [`Error::Damaged`] when a record that was acknowledged is not there.
+pub fn recover(disk: &Disk, at: At, dir: &Path, known: Known<'_>) -> Result<Recovered, Error> {
+    Recovery { disk, at, dir, known }.run()
+}
+
+/// Whether a partition's folder has a segment with anything in it.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn holds_records(disk: &Disk, dir: &Path) -> Result<bool, Error> {
+    for base in segment::bases(disk, dir)? {
+        if base > 0 || Segment::open(disk, &dir.join(segment::file_name(base)), base)?.len_bytes > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+impl Recovery<'_> {
+    fn run(&self) -> Result<Recovered, Error> {
+        let io = |e: std::io::Error| Error::io(self.dir.display().to_string(), &e);
+        self.disk.create_dir_all(self.dir).map_err(io)?;
+        let merged = compaction::finish(self.disk, self.dir, self.known.noted)?;
+        let bases = segment::bases(self.disk, self.dir)?;
+        if !merged.is_empty() || !self.known.noted.is_some_and(|noted| noted.lists(&bases)) {
+            // A name that was made before a crash may be in the memory of the
+            // machine alone, and from now on it is counted on.
+            self.disk.sync_dir(self.dir).map_err(io)?;
+        }
+        let mut segments = Vec::new();
+        for base in bases {
+            segments.push(Segment::open(self.disk, &self.dir.join(segment::file_name(base)), base)?);
+        }
+        if let Some(noted) = self.known.noted {
+            self.compare(noted, &mut segments, &merged)?;
+        }
+        if segments.is_empty() {
+            if self.known.plain_end > 0 || self.known.was_used {
+                let detail = format!("the files that held everything up to offset {} are gone", self.known.plain_end);
+                return Err(self.damaged(0, self.dir, detail));
+            }
+            segments.push(Segment::create(self.disk, self.dir, 0).map_err(io)?);
+        }
+        let (first, place) = self.begin(&segments);
+        let mut newest_at = self.known.noted.and_then(|noted| noted.newest_at);
+        let mut end = place.offset;
+        for n in first..segments.len() {
+            let next_base = segments.get(n + 1).map(|next| next.base);
+            let position = if n == first { place.position } else { 0 };
+            end = self.scan(&mut segments[n], (position, end), next_base)?;
+            newest_at = newest_at.max(segments[n].newest_at);
+        }
+        Ok(Recovered { segments, end, newest_at })
+    }
+
+    fn damaged(&self, offset: u64, file: &Path, detail: impl Into<String>) -> Error {
+        Error::Damaged { at: self.at, offset, file: file.display().to_string(), detail: detail.into() }
+    }
+
+    /// Every segment that was noted has to be there with the bytes that it had.
+    fn compare(&self, noted: &Noted, segments: &mut Vec<Segment>, merged: &[u64]) -> Result<(), Error> {
+        let newest = noted.segments.last().map(|(base, _)| *base);
+        if let Some((first, _)) = noted.segments.first() {
+            // They were being trimmed when the process ended.
+            let trimmed = segments.iter().take_while(|segment| segment.base < *first).count();
+            for old in segments.drain(..trimmed) {
+                self.disk.remove(&old.path).map_err(|e| Error::io(old.path.display().to_string(), &e))?;
+            }
+        }
+        let there: BTreeMap<u64, u64> = segments.iter().map(|segment| (segment.base, segment.len_bytes)).collect();
+        for (base, bytes) in &noted.segments {
+            let path = self.dir.join(segment::file_name(*base));
+            match there.get(base) {
+                _ if merged.contains(base) => {}
+                None => return Err(self.damaged(*base, &path, "the file is gone")),
+                Some(found) if *found == *bytes || (Some(*base) == newest && *found > *bytes) => {}
+                Some(found) => {
+                    let cursor_end = self.sound_end(segments, *base)?;
+                    let detail = format!("the file has {found} bytes where it had {bytes}");
+                    return Err(self.damaged(cursor_end, &path, detail));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One past the last sound record of a segment.
+    fn sound_end(&self, segments: &[Segment], base: u64) -> Result<u64, Error> {
+        let Some(segment) = segments.iter().find(|segment| segment.base == base) else { return Ok(base) };
+        let mut cursor = FrameCursor::new(&segment.file, (0, base), segment.len_bytes).with_gaps(self.known.has_gaps);
+        while let Found::Frame(_) = cursor.next().map_err(|e| Error::io(segment.path.display().to_string(), &e))? {}
+        Ok(cursor.next_offset())
+    }
+
+    /// From where frames are read: a segment, and a place in it.
+    fn begin(&self, segments: &[Segment]) -> (usize, Place) {
+        if let Some(noted) = self.known.noted
+            && let Some(n) = segments.iter().position(|segment| segment.base == noted.verify.segment)
+        {
+            return (n, noted.verify);
+        }
+        // The newest; if it is empty the one before it, which has to go as far.
+        let newest = segments.len() - 1;
+        let n = if segments[newest].len_bytes == 0 { newest.saturating_sub(1) } else { newest };
+        let base = segments[n].base;
+        (n, Place { segment: base, position: 0, offset: base })
+    }
+
+    /// Reads a segment from a place on, into its index; gives the offset behind
+    /// it. Of the newest one a torn end is cut off.
+    fn scan(&self, segment: &mut Segment, place: (u64, u64), next_base: Option<u64>) -> Result<u64, Error> {
+        let path = segment.path.clone();
+        let io = |e: &std::io::Error| Error::io(path.display().to_string(), e);
+        let file = segment.file.clone();
+        let has_gaps = self.known.has_gaps && next_base.is_some();
+        let mut cursor = FrameCursor::new(&file, place, segment.len_bytes).with_gaps(has_gaps);
+        let mut durable = 0;
+        segment.index_from(place.0);
+        let broken = loop {
+            let position = cursor.position();
+            match cursor.next().map_err(|e| io(&e))? {
+                Found::Frame(frame) => {
+                    durable = durable.max(frame.durable);
+                    segment.note(frame.record.offset, position, frame.record.appended_at);
+                }
+                Found::End => break None,
+                Found::Broken(broken) => break Some(broken),
+            }
+        };
+        let (sound_bytes, end) = (cursor.position(), cursor.next_offset());
+        if broken.is_some() {
+            let beyond = durable_beyond(&file, (sound_bytes, end), segment.len_bytes).map_err(|e| io(&e))?;
+            durable = durable.max(beyond);
+        }
+        let acknowledged = match next_base {
+            Some(base) => base,
+            None => durable.max(self.known.plain_end).max(self.known.noted.map_or(0, |noted| noted.end)),
+        };
+        let misses = end < acknowledged && !(has_gaps && broken.is_none());
+        if misses || (next_base.is_some() && broken.is_some()) {
+            let what = broken.unwrap_or(Broken::Short);
+            return Err(self.damaged(end, &segment.path, format!("{what} at byte {sound_bytes}")));
+        }
+        if sound_bytes < segment.len_bytes {
+            tracing::warn!(at = %self.at, file = %segment.path.display(), cut_bytes = segment.len_bytes - sound_bytes,
+                "cut off the torn end of the log; nothing of it had been acknowledged");
+            file.set_len(sound_bytes).and_then(|()| file.sync_data()).map_err(|e| io(&e))?;
+            segment.len_bytes = sound_bytes;
+        }
+        self.make_durable(segment).map_err(|e| io(&e))?;
+        Ok(next_base.unwrap_or(end))
+    }
+
+    /// What was written after the last note may be in the memory of the machine
+    /// alone, where a sync has failed or the process was killed before it: from
+    /// now on it counts as durable, so it is written again and synced.
+    fn make_durable(&self, segment: &Segment) -> std::io::Result<()> {
+        let Some(noted) = self.known.noted.filter(|_| segment.len_bytes > 0) else {
+            return if segment.len_bytes > 0 { segment.file.sync_data() } else { Ok(()) };
+        };
+        let known = noted.segments.iter().find(|(base, _)| *base == segment.base);
+        let mut position = known.map_or(0, |(_, bytes)| *bytes);
+        if position >= segment.len_bytes {
+            return Ok(());
+        }
+        let file = self.disk.open(&segment.path, Open::Rewrite)?;
+        while position < segment.len_bytes {
+            let left = usize::try_from(segment.len_bytes - position).unwrap_or(usize::MAX);
+            let bytes = read_bytes(&file, position, left.min(STEP_BYTES))?;
+            if bytes.is_empty() {
+                break;
+            }
+            file.write_all_at(&bytes, position)?;
+            position += bytes.len() as u64;
+        }
+        file.sync_data()
+    }
+}

@@ -1,0 +1,133 @@
+//! A segment: a file of consecutive records, and where some of them begin.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::super::Error;
+use super::super::disk::{Disk, DiskFile, Open};
+use askwhen_domain::time::Millis;
+
+/// A new segment begins when one would grow beyond this.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// One entry of the sparse index per so many bytes.
+pub const INDEX_EVERY_BYTES: u64 = 16 << 10;
+const SUFFIX: &str = ".seg";
+
+#[derive(Debug)]
+pub struct Segment {
+    pub base: u64,
+    pub path: PathBuf,
+    pub file: Arc<DiskFile>,
+    /// Bytes of durable frames; the file may hold more that is not durable yet.
+    pub len_bytes: u64,
+    pub newest_at: Option<Millis>,
+    /// Offset and position of every frame that begins a stretch.
+    index: Vec<(u64, u64)>,
+    /// The index knows the stretches from this position on. What is before is
+    /// found when it is first read.
+    indexed_from: u64,
+}
+
+pub fn file_name(base: u64) -> String {
+    format!("{base:020}{SUFFIX}")
+}
+
+/// The first offset of the segment that a file's name speaks of.
+pub fn base_of(name: &str) -> Option<u64> {
+    name.strip_suffix(SUFFIX)?.parse().ok()
+}
+
+/// The first offsets of the segments in a folder, ascending; none where there is
+/// no such folder.
+///
+/// # Errors
+/// When it cannot be listed.
+pub fn bases(disk: &Disk, dir: &Path) -> Result<Vec<u64>, Error> {
+    let names = match disk.list(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.map_err(|e| Error::io(dir.display().to_string(), &e))?,
+    };
+    let mut bases: Vec<u64> = names.iter().filter_map(|name| base_of(name)).collect();
+    bases.sort_unstable();
+    Ok(bases)
+}
+
+impl Segment {
+    /// Makes an empty one, whose name is durable.
+    ///
+    /// # Errors
+    /// As the disk's `open` and `sync_dir`.
+    pub fn create(disk: &Disk, dir: &Path, base: u64) -> std::io::Result<Segment> {
+        let path = dir.join(file_name(base));
+        let file = Arc::new(disk.open(&path, Open::New)?);
+        if let Err(error) = disk.sync_dir(dir) {
+            disk.remove(&path).ok();
+            return Err(error);
+        }
+        Ok(Segment { base, path, file, len_bytes: 0, newest_at: None, index: Vec::new(), indexed_from: 0 })
+    }
+
+    /// Opens one of which nothing is known but where it is.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(disk: &Disk, path: &Path, base: u64) -> Result<Segment, Error> {
+        let path = path.to_owned();
+        let opened = disk.open(&path, Open::Append).and_then(|file| Ok((file.len()?, file)));
+        let (len_bytes, file) = opened.map_err(|e| Error::io(path.display().to_string(), &e))?;
+        let (index, indexed_from) = (Vec::new(), len_bytes);
+        Ok(Segment { base, path, file: Arc::new(file), len_bytes, newest_at: None, index, indexed_from })
+    }
+
+    /// The next notes begin here: the index knows nothing of what is before.
+    pub fn index_from(&mut self, position: u64) {
+        self.index.clear();
+        self.indexed_from = position;
+    }
+
+    /// Notes a frame that begins at `position`.
+    pub fn note(&mut self, offset: u64, position: u64, appended_at: Millis) {
+        self.newest_at = self.newest_at.max(Some(appended_at));
+        note(&mut self.index, offset, position);
+    }
+
+    /// Position and offset of a frame from where to read on for `offset`; `None`
+    /// when the index does not reach back so far.
+    pub fn seek(&self, offset: u64) -> Option<(u64, u64)> {
+        match self.index.partition_point(|(known, _)| *known <= offset) {
+            0 if self.indexed_from > 0 => None,
+            0 => Some((0, self.base)),
+            n => Some((self.index[n - 1].1, self.index[n - 1].0)),
+        }
+    }
+
+    /// The last frame that the index knows at or before a position.
+    pub fn indexed_before(&self, position: u64) -> Option<(u64, u64)> {
+        let n = self.index.partition_point(|(_, known)| *known <= position);
+        n.checked_sub(1).map(|n| (self.index[n].1, self.index[n].0))
+    }
+
+    /// The first frame that the index knows.
+    pub fn first_indexed(&self) -> Option<(u64, u64)> {
+        self.index.first().map(|(offset, position)| (*position, *offset))
+    }
+
+    /// What the index does not know yet ends here.
+    pub fn indexed_from(&self) -> u64 {
+        self.indexed_from
+    }
+
+    /// Puts the missing first part of the index before what is known.
+    pub fn complete_index(&mut self, mut first: Vec<(u64, u64)>) {
+        first.append(&mut self.index);
+        self.index = first;
+        self.indexed_from = 0;
+    }
+}
+
+/// Adds a frame to a sparse index if it begins a stretch.
+pub fn note(index: &mut Vec<(u64, u64)>, offset: u64, position: u64) {
+    if index.last().is_none_or(|(_, last)| position - last >= INDEX_EVERY_BYTES) {
+        index.push((offset, position));
+    }
+}

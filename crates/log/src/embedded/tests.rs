@@ -1,0 +1,89 @@
+//! The embedded log in one thread on a simulated disk.
+
+mod crashes;
+mod damage;
+mod room;
+mod sizes;
+mod upkeep;
+
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+use super::follow::Follower;
+use super::*;
+use crate::disk::{Crash, Fault, Operation, SimulatedDisk};
+use crate::{Log, Placed};
+
+const DIR: &str = "/data/log";
+/// Some time to begin at.
+const NOON: Millis = 1_800_000_000_000;
+const EVENTS: At = At { topic: Topic::Events, partition: 1 };
+const DECISIONS: At = At { topic: Topic::Decisions, partition: 0 };
+const DEFINITIONS: At = At { topic: Topic::Definitions, partition: 0 };
+
+type Answer = oneshot::Receiver<Result<Placed, Error>>;
+
+fn dir() -> &'static Path {
+    Path::new(DIR)
+}
+
+fn small() -> Options {
+    Options { segment_bytes: 2_000 }
+}
+
+fn opened(disk: &Arc<SimulatedDisk>, options: Options) -> Result<Embedded, Error> {
+    opened_at(disk, &Clock::simulated(NOON), options)
+}
+
+fn opened_at(disk: &Arc<SimulatedDisk>, clock: &Clock, options: Options) -> Result<Embedded, Error> {
+    Embedded::open_stepped(disk.mount(), dir(), 2, clock.clone(), options)
+}
+
+fn record(key: &str, value_bytes: usize) -> New {
+    let value: Vec<u8> = (0..value_bytes).map(|n| (n % 251) as u8).collect();
+    New { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(value.into()) }
+        .header("id", key.to_owned())
+}
+
+fn append(log: &Embedded, at: At, records: Vec<New>) -> Answer {
+    let (sender, receiver) = oneshot::channel();
+    log.append(at, records, Ack::Once(sender));
+    receiver
+}
+
+/// Appends and writes; what was answered.
+fn written(log: &Embedded, at: At, records: Vec<New>) -> Result<Placed, Error> {
+    let mut answer = append(log, at, records);
+    log.step();
+    answer.try_recv().expect("a step answers")
+}
+
+/// All records, read in reads of so many bytes.
+fn all(log: &Embedded, at: At, max_bytes: usize) -> Result<Vec<Record>, Error> {
+    let Bounds { start, end } = log.bounds(at);
+    let (mut next, mut records) = (start, Vec::new());
+    while next < end {
+        let read = log.read(at, next, max_bytes)?;
+        next = read.last().map(|last| last.offset + 1).expect("there is more below the end");
+        records.extend(read);
+    }
+    Ok(records)
+}
+
+fn followed(disk: &Arc<SimulatedDisk>, at: At, from: u64) -> Result<Vec<Record>, Error> {
+    let mut follower = Follower::on(disk.mount(), dir(), at, from);
+    let mut records = Vec::new();
+    loop {
+        let read = follower.read()?;
+        if read.is_empty() {
+            return Ok(records);
+        }
+        records.extend(read);
+    }
+}
+
+fn keys(records: &[Record]) -> Vec<String> {
+    let key = |record: &Record| String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
+    records.iter().map(key).collect()
+}

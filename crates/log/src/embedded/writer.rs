@@ -1,0 +1,281 @@
+//! Writes what is queued, in groups: write, sync, publish the frontier,
+//! acknowledge. What cannot be written because the disk is full is taken back
+//! and refused; any other error of a write, and every error of a sync, leaves
+//! the outcome unknown, and the writer stops for good.
+
+use bytes::BytesMut;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::super::disk::{self, Disk};
+use super::super::{Ack, At, Error, New, Placed, frame};
+use super::part::{Part, Target};
+use super::space::{Purpose, Space};
+use super::syncer::Syncer;
+use askwhen_process::clock::Clock;
+use askwhen_process::thread::{STUCK_AFTER, beat, resting, watch};
+
+/// Most bytes that may wait for one writer.
+const MAX_QUEUED_BYTES: usize = 64 << 20;
+/// Most bytes written before a sync.
+const MAX_GROUP_BYTES: usize = 8 << 20;
+
+struct Job {
+    part: Arc<Part>,
+    records: Vec<New>,
+    len_bytes: usize,
+    ack: Ack,
+}
+
+/// What waits for a writer.
+#[derive(Default)]
+pub struct Queue {
+    jobs: Mutex<Jobs>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    queue: VecDeque<Job>,
+    queued_bytes: usize,
+    closed: bool,
+    /// Why nothing more is taken, once a write has failed.
+    failed: Option<Error>,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Queue")
+    }
+}
+
+impl Queue {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().expect("no panic holds this lock")
+    }
+
+    pub fn append(&self, part: &Arc<Part>, records: Vec<New>, ack: Ack) {
+        if let Some(why) = records.iter().find_map(|record| frame::fits(record).err()) {
+            return ack.send(Err(Error::Refused(why)));
+        }
+        let len_bytes: usize = records.iter().map(frame::encoded_len).sum();
+        let mut jobs = self.jobs();
+        let refusal = if let Some(failed) = &jobs.failed {
+            Some(failed.clone())
+        } else if jobs.closed {
+            Some(Error::Closed)
+        } else if matches!(ack, Ack::Once(_)) && jobs.queued_bytes + len_bytes > MAX_QUEUED_BYTES {
+            // Partitions bound what they have outstanding themselves.
+            Some(Error::Overloaded)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            drop(jobs);
+            return ack.send(Err(refusal));
+        }
+        jobs.queued_bytes += len_bytes;
+        jobs.queue.push_back(Job { part: part.clone(), records, len_bytes, ack });
+        drop(jobs);
+        self.filled.notify_one();
+    }
+
+    pub fn close(&self) {
+        self.jobs().closed = true;
+        self.filled.notify_all();
+    }
+
+    /// Why nothing more is taken, once a write has failed.
+    pub fn failed(&self) -> Option<Error> {
+        self.jobs().failed.clone()
+    }
+
+    /// Nothing more is taken.
+    pub fn fail(&self, why: Error) {
+        self.jobs().failed = Some(why);
+    }
+
+    /// What is queued, up to a bound; empty when nothing is.
+    fn take_group(jobs: &mut Jobs) -> Vec<Job> {
+        if let Some(failed) = jobs.failed.clone() {
+            for job in std::mem::take(&mut jobs.queue) {
+                job.ack.send(Err(failed.clone()));
+            }
+            jobs.queued_bytes = 0;
+        }
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        while let Some(job) = jobs.queue.front() {
+            if bytes > 0 && bytes + job.len_bytes > MAX_GROUP_BYTES {
+                break;
+            }
+            bytes += job.len_bytes;
+            group.extend(jobs.queue.pop_front());
+        }
+        jobs.queued_bytes -= bytes;
+        group
+    }
+
+    /// Waits for something to write; `None` when the log closes.
+    fn next_group(&self) -> Option<Vec<Job>> {
+        let mut jobs = self.jobs();
+        loop {
+            let group = Queue::take_group(&mut jobs);
+            if !group.is_empty() {
+                return Some(group);
+            }
+            if jobs.closed {
+                return None;
+            }
+            let waited = resting(|| self.filled.wait_timeout(jobs, Duration::from_secs(1)));
+            jobs = waited.expect("no panic holds this lock").0;
+        }
+    }
+}
+
+/// Why a group was not written.
+enum Failure {
+    /// The disk is full; nothing of the group is in the log.
+    Full,
+    /// Nobody knows what is in the log.
+    Fatal(Error),
+}
+
+/// The records of a group for one partition, as they go to its file.
+struct Draft<'a> {
+    part: &'a Arc<Part>,
+    bytes: BytesMut,
+    /// Offset of each frame, and where it begins in `bytes`.
+    begins: Vec<(u64, u64)>,
+    end: u64,
+}
+
+pub struct Writer {
+    pub queue: Arc<Queue>,
+    pub purpose: Purpose,
+    pub clock: Clock,
+    pub disk: Disk,
+    pub space: Arc<Space>,
+    pub syncer: Syncer,
+}
+
+impl Writer {
+    /// Works until the log closes.
+    pub fn run(&self) {
+        watch(STUCK_AFTER);
+        while let Some(group) = self.queue.next_group() {
+            beat();
+            self.write_and_answer(group);
+        }
+    }
+
+    /// Writes one group, if anything is queued; says whether there was.
+    pub fn step(&self) -> bool {
+        let group = Queue::take_group(&mut self.queue.jobs());
+        let worked = !group.is_empty();
+        if worked {
+            self.write_and_answer(group);
+        }
+        worked
+    }
+
+    fn write_and_answer(&self, group: Vec<Job>) {
+        let started = std::time::Instant::now();
+        match self.write(&group) {
+            Ok(firsts) => {
+                askwhen_process::metrics::get().log_append_seconds.observe(started.elapsed().as_secs_f64());
+                for (job, first) in group.into_iter().zip(firsts) {
+                    job.ack.send(Ok(Placed { first, end: first + job.records.len() as u64 }));
+                }
+            }
+            Err(Failure::Full) => {
+                for job in group {
+                    job.ack.send(Err(self.space.refusal()));
+                }
+            }
+            Err(Failure::Fatal(error)) => {
+                let failed = Error::Unknown(error.to_string());
+                // First of all, so that nobody is told otherwise.
+                self.queue.fail(failed.clone());
+                for job in group {
+                    job.ack.send(Err(failed.clone()));
+                }
+                tracing::error!(%error, "the log failed to write; it takes nothing more until a restart");
+            }
+        }
+    }
+
+    /// Writes and syncs a group; gives the first offset of each job.
+    fn write(&self, group: &[Job]) -> Result<Vec<u64>, Failure> {
+        let now = self.clock.wall();
+        let mut by_part: BTreeMap<At, Vec<usize>> = BTreeMap::new();
+        for (i, job) in group.iter().enumerate() {
+            by_part.entry(job.part.at).or_default().push(i);
+        }
+        let mut firsts = vec![0; group.len()];
+        let mut drafts = Vec::new();
+        for jobs in by_part.values() {
+            let part = &group[jobs[0]].part;
+            let durable = part.end();
+            let mut draft = Draft { part, bytes: BytesMut::new(), begins: Vec::new(), end: durable };
+            for i in jobs {
+                firsts[*i] = draft.end;
+                for record in &group[*i].records {
+                    draft.begins.push((draft.end, draft.bytes.len() as u64));
+                    frame::encode(&mut draft.bytes, record, draft.end, now, durable);
+                    draft.end += 1;
+                }
+            }
+            drafts.push(draft);
+        }
+        let bytes = drafts.iter().map(|draft| draft.bytes.len() as u64).sum();
+        self.space.reserve(bytes, self.purpose).map_err(|_| Failure::Full)?;
+        let written = self.write_drafts(&drafts);
+        self.space.release(bytes);
+        for (draft, target) in drafts.iter().zip(written?) {
+            draft.part.publish(&target, &draft.begins, (draft.bytes.len() as u64, draft.end), now);
+        }
+        askwhen_process::fault::point("appended");
+        Ok(firsts)
+    }
+
+    fn write_drafts(&self, drafts: &[Draft<'_>]) -> Result<Vec<Target>, Failure> {
+        let mut targets = Vec::new();
+        for draft in drafts {
+            let named = |file: String, error: &std::io::Error| Failure::Fatal(Error::io(file, error));
+            let written = match draft.part.target(&self.disk, draft.bytes.len() as u64) {
+                Ok(target) => {
+                    targets.push(target.clone());
+                    let written = target.file.append_all(&draft.bytes);
+                    written.map_err(|error| (target.path.display().to_string(), error))
+                }
+                Err(error) => Err((draft.part.at.to_string(), error)),
+            };
+            match written {
+                Ok(()) => {}
+                Err((_, error)) if disk::is_full(&error) => {
+                    self.take_back(&targets).map_err(Failure::Fatal)?;
+                    self.space.met_a_full_disk();
+                    tracing::warn!(%error, at = %draft.part.at, "the disk is full: the log takes nothing for now");
+                    return Err(Failure::Full);
+                }
+                Err((file, error)) => return Err(named(file, &error)),
+            }
+        }
+        askwhen_process::fault::point("written");
+        if !askwhen_process::fault::mutant("ack_before_sync") {
+            self.syncer.sync_all(targets.iter().map(|target| &target.file)).map_err(Failure::Fatal)?;
+        }
+        Ok(targets)
+    }
+
+    /// Cuts off what was written of a group that is refused: durably, for it must
+    /// not be there after a crash either.
+    fn take_back(&self, targets: &[Target]) -> Result<(), Error> {
+        for target in targets {
+            let cut = target.file.set_len(target.len_bytes).and_then(|()| target.file.sync_data());
+            cut.map_err(|e| Error::io(target.path.display().to_string(), &e))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! What all clients have in common: settings, log lines, and whether the
+//! brokers are there.
+
+use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
+use rdkafka::admin::AdminClient;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaErrorCode;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::Settings;
+use crate::Error;
+use askwhen_process::thread::Service;
+
+/// How often brokers are asked whether they are there.
+const PROBE: Duration = Duration::from_millis(500);
+/// How long they may take to say so, and how often they may fail to.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+const PROBE_FAILURES: u32 = 2;
+
+/// Whether the brokers take records, as far as is known.
+#[derive(Debug, Default)]
+pub struct Health {
+    away: AtomicBool,
+    /// A client can never work again in this process.
+    fatal: Mutex<Option<String>>,
+    last_error: Mutex<String>,
+}
+
+impl Health {
+    pub fn is_writable(&self) -> Result<(), Error> {
+        if let Some(fatal) = &*self.fatal.lock().expect("no panic holds this lock") {
+            return Err(Error::Unknown(fatal.clone()));
+        }
+        if self.away.load(Ordering::Acquire) {
+            return Err(Error::Unavailable(self.last_error()));
+        }
+        Ok(())
+    }
+
+    /// What was wrong with a broker before stays: it says more than that none
+    /// is left.
+    pub fn went_away(&self, why: &str) {
+        let mut last = self.last_error.lock().expect("no panic holds this lock");
+        if last.is_empty() {
+            *last = why.to_owned();
+        }
+        if !self.away.swap(true, Ordering::AcqRel) {
+            tracing::warn!(why = last.as_str(), "the brokers do not answer; nothing is taken until they do");
+        }
+    }
+
+    fn is_back(&self) {
+        if self.away.swap(false, Ordering::AcqRel) {
+            self.last_error.lock().expect("no panic holds this lock").clear();
+            tracing::info!("the brokers are there again");
+        }
+    }
+
+    pub fn last_error(&self) -> String {
+        self.last_error.lock().expect("no panic holds this lock").clone()
+    }
+
+    /// Asks the brokers whether they are there: whoever only reads would not
+    /// notice when they fall silent.
+    pub fn watch(self: &Arc<Self>, admin: AdminClient<Context>, topic: String) -> Result<Service, Error> {
+        let health = self.clone();
+        let watching = Service::spawn("kafka-health", Arc::default(), move |turns| {
+            let mut failures = 0;
+            while turns.go_on() {
+                turns.wait(PROBE);
+                let seen = admin.inner().fetch_metadata(Some(&topic), PROBE_TIMEOUT);
+                let led = seen.is_ok_and(|seen| {
+                    let parts = seen.topics().first().map(|t| t.partitions()).unwrap_or_default();
+                    !parts.is_empty() && parts.iter().all(|p| p.leader() >= 0)
+                });
+                failures = if led { 0 } else { failures + 1 };
+                if failures == PROBE_FAILURES {
+                    health.went_away("the brokers do not say who leads the journal");
+                }
+                if led {
+                    health.is_back();
+                }
+            }
+        });
+        watching.map_err(|e| Error::io("a thread for the brokers' health", &e))
+    }
+}
+
+/// Takes what librdkafka has to say.
+pub struct Context {
+    name: &'static str,
+    health: Arc<Health>,
+    /// Ends of partitions by topic, from statistics.
+    ends: Mutex<HashMap<String, HashMap<i32, u64>>>,
+}
+
+impl Context {
+    pub fn new(name: &'static str, health: &Arc<Health>) -> Context {
+        Context { name, health: health.clone(), ends: Mutex::default() }
+    }
+
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    pub fn end(&self, topic: &str, partition: i32) -> Option<u64> {
+        self.ends.lock().expect("no panic holds this lock").get(topic)?.get(&partition).copied()
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        let client = self.name;
+        match level {
+            // Librdkafka says these of every lost connection; what they lead to is told elsewhere.
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::info!(client, facility, text, "librdkafka");
+            }
+            RDKafkaLogLevel::Warning => tracing::info!(client, facility, text, "librdkafka"),
+            _ => tracing::debug!(client, facility, text, "librdkafka"),
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let mut ends = self.ends.lock().expect("no panic holds this lock");
+        for (name, topic) in statistics.topics {
+            let ends = ends.entry(name).or_default();
+            for (partition, said) in topic.partitions {
+                if let Ok(end) = u64::try_from(said.ls_offset.max(said.hi_offset)) {
+                    ends.insert(partition, end);
+                }
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            // The end of a partition is no error; its reader hears of it too.
+            Some(RDKafkaErrorCode::PartitionEOF) => {}
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.health.went_away(reason),
+            Some(RDKafkaErrorCode::Fatal) => {
+                tracing::error!(client = self.name, reason, "a client of the brokers has failed for good");
+                *self.health.fatal.lock().expect("no panic holds this lock") = Some(reason.to_owned());
+            }
+            _ => {
+                let mut last = self.health.last_error.lock().expect("no panic holds this lock");
+                if *last != reason {
+                    tracing::info!(client = self.name, %error, reason, "a broker has trouble");
+                    *last = reason.to_owned();
+                }
+            }
+        }
+    }
+}
+
+/// The settings of every client; the operator's own go over them, and `ours`
+/// over those: what the design stands on is not for choosing.
+pub fn config(settings: &Settings, standard: &[(&str, &str)], ours: &[(&str, &str)]) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &settings.brokers);
+    config.set("client.id", "askwhen");
+    config.set("reconnect.backoff.ms", "100");
+    config.set("reconnect.backoff.max.ms", "1000");
+    config.set("socket.keepalive.enable", "true");
+    config.set("socket.nagle.disable", "true");
+    for (name, value) in standard {
+        config.set(*name, *value);
+    }
+    for (name, value) in &settings.client {
+        config.set(name, value);
+    }
+    for (name, value) in ours {
+        config.set(*name, *value);
+    }
+    config
+}
+
+/// A setting that librdkafka does not take.
+pub fn unusable(error: KafkaError) -> Error {
+    let text = match &error {
+        KafkaError::ClientConfig(_, why, name, value) => {
+            format!("[kafka.client] {name} = \"{value}\" is not taken: {why}")
+        }
+        _ => error.to_string(),
+    };
+    Error::Misconfigured(text)
+}
+
+pub fn unavailable(error: KafkaError) -> Error {
+    Error::Unavailable(error.to_string())
+}

@@ -1,0 +1,85 @@
+//! A log that is filled from another one before anyone uses it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+use super::identity::Identity;
+use super::reader::checksum;
+use super::{Kafka, Settings, topics};
+use crate::{Ack, At, Error, Log, New, Placed};
+use askwhen_domain::time::Millis;
+
+/// Bytes that may be on their way to the brokers.
+const MAX_OUTSTANDING_BYTES: usize = 32 << 20;
+
+/// Topics just made, whose journal takes the times that it is given. Until
+/// [`Founding::finish`] nobody else starts on them.
+pub struct Founding {
+    kafka: Arc<Kafka>,
+    identity: Identity,
+    outstanding: VecDeque<(usize, oneshot::Receiver<Result<Placed, Error>>)>,
+    outstanding_bytes: usize,
+}
+
+impl Founding {
+    /// Makes the topics; none may be there. Blocks, like all of it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there are topics of this prefix.
+    pub fn begin(settings: Settings) -> Result<Founding, Error> {
+        let (kafka, runtime) = Kafka::open(settings)?;
+        topics::make_all(&kafka.admin, &kafka.settings, &runtime)?;
+        let identity = Identity::fresh(&kafka.settings)?;
+        identity.clone().unfinished().write(&kafka)?;
+        kafka.identity.get_or_init(|| identity.clone());
+        Ok(Founding { kafka, identity, outstanding: VecDeque::new(), outstanding_bytes: 0 })
+    }
+
+    /// For reading what is there by now.
+    pub fn log(&self) -> Log {
+        Log::Kafka(self.kafka.clone())
+    }
+
+    /// Appends records with the times that they were taken elsewhere.
+    ///
+    /// # Errors
+    /// When the brokers refuse a record, this one or an earlier one.
+    pub fn append(&mut self, at: At, records: Vec<(New, Option<Millis>)>) -> Result<(), Error> {
+        let bytes = records.iter().map(|(new, _)| new.len_bytes()).sum();
+        let (sender, receiver) = oneshot::channel();
+        self.kafka.patient.append_stamped(self.kafka.name(at.topic), at, records, Ack::Once(sender));
+        self.outstanding.push_back((bytes, receiver));
+        self.outstanding_bytes += bytes;
+        self.settle(MAX_OUTSTANDING_BYTES)
+    }
+
+    /// The checksum that a record will be read with.
+    pub fn checksum(new: &New) -> u32 {
+        checksum(new.key.as_deref(), &new.headers, new.value.as_deref())
+    }
+
+    /// Waits until no more than so many bytes are on their way.
+    ///
+    /// # Errors
+    /// As [`Founding::append`].
+    pub fn settle(&mut self, bytes: usize) -> Result<(), Error> {
+        while self.outstanding_bytes > bytes
+            && let Some((of, receiver)) = self.outstanding.pop_front()
+        {
+            receiver.blocking_recv().unwrap_or(Err(Error::Closed))?;
+            self.outstanding_bytes -= of;
+        }
+        Ok(())
+    }
+
+    /// Opens the log to all: from these offsets on its journal is its own.
+    ///
+    /// # Errors
+    /// When the brokers do not take it.
+    pub fn finish(mut self, begins: Vec<u64>) -> Result<(), Error> {
+        self.settle(0)?;
+        topics::take_own_times(&self.kafka.admin, &self.kafka.settings, &self.kafka.runtime)?;
+        self.identity.finished(begins).write(&self.kafka)
+    }
+}

@@ -1,0 +1,143 @@
+//! Who this log is. The first process to find no identity writes one into topic
+//! `definitions`; of several at once, the one that stands first counts. Their
+//! keys differ, so that compaction keeps them all.
+
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use super::{Kafka, Settings};
+use crate::{Ack, At, Error, Log, New};
+use askwhen_wire::output::IDENTITY_KEY;
+use askwhen_wire::topic::Topic;
+
+const AT: At = At { topic: Topic::Definitions, partition: 0 };
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Identity {
+    incarnation: String,
+    partitions: u32,
+    key_check: String,
+    /// Where the journal's partitions begin to be this log's own: what stands
+    /// before was brought from another log and has had its effect. Empty where
+    /// nothing was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    begins: Vec<u64>,
+    /// Still being filled from another log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unfinished: bool,
+    /// Every MAC of its records names log and partition; absent before 0.2.0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    bound_macs: bool,
+}
+
+impl Identity {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn fresh(settings: &Settings) -> Result<Identity, Error> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|e| Error::Refused(format!("the system gives no random bytes: {e}")))?;
+        Ok(Identity {
+            incarnation: hex::encode(random),
+            partitions: settings.partitions,
+            key_check: settings.key_check.clone(),
+            begins: Vec::new(),
+            unfinished: false,
+            bound_macs: true,
+        })
+    }
+
+    fn must_be_finished(&self, settings: &Settings) -> Result<(), Error> {
+        if !self.unfinished {
+            return Ok(());
+        }
+        Err(Error::Refused(format!(
+            "an export into the topics {}* has not come to its end: wait for it, or delete these topics and export again",
+            settings.prefix
+        )))
+    }
+
+    pub fn unfinished(self) -> Identity {
+        Identity { unfinished: true, ..self }
+    }
+
+    pub fn finished(self, begins: Vec<u64>) -> Identity {
+        Identity { unfinished: false, begins, ..self }
+    }
+
+    pub fn incarnation(&self) -> u128 {
+        u128::from_str_radix(&self.incarnation, 16).expect("checked when it was learnt")
+    }
+
+    pub fn binds_macs(&self) -> bool {
+        self.bound_macs
+    }
+
+    pub fn begins(&self, partition: u32) -> u64 {
+        self.begins.get(partition as usize).copied().unwrap_or(0)
+    }
+
+    /// Writes it, over an earlier one of the same incarnation.
+    pub fn write(&self, kafka: &Kafka) -> Result<(), Error> {
+        let new = New {
+            key: Some(format!("{IDENTITY_KEY}{}", self.incarnation).into()),
+            headers: Vec::new(),
+            value: Some(serde_json::to_vec(self).expect("it serialises").into()),
+        };
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        kafka.hasty.append(kafka.name(Topic::Definitions), AT, vec![new], Ack::Once(sender));
+        receiver.blocking_recv().unwrap_or(Err(Error::Closed)).map(drop)
+    }
+}
+
+/// The log's identity; made when there is none.
+pub fn learn(kafka: &Arc<Kafka>) -> Result<Identity, Error> {
+    let found = match find(kafka)? {
+        Some(found) => found,
+        None => {
+            Identity::fresh(&kafka.settings)?.write(kafka)?;
+            find(kafka)?.ok_or_else(|| Error::Unavailable("the log's identity was written and is not there".into()))?
+        }
+    };
+    let settings = &kafka.settings;
+    found.must_be_finished(settings)?;
+    if found.key_check != settings.key_check {
+        return Err(Error::Refused(format!(
+            "the topics {}* were begun with another cluster key: set [secrets] key_file to the one that all processes share",
+            settings.prefix
+        )));
+    }
+    if found.partitions != settings.partitions {
+        return Err(Error::Refused(format!(
+            "the topics {}* were begun with {} partitions and there are {} now: users would change their partitions",
+            settings.prefix, found.partitions, settings.partitions
+        )));
+    }
+    if u128::from_str_radix(&found.incarnation, 16).is_err() {
+        return Err(Error::Refused("the log's identity in topic definitions is unreadable".into()));
+    }
+    Ok(found)
+}
+
+/// Refuses topics that are still being filled from another log.
+pub fn refuse_unfinished(kafka: &Arc<Kafka>) -> Result<(), Error> {
+    find(kafka)?.map_or(Ok(()), |identity| identity.must_be_finished(&kafka.settings))
+}
+
+/// The first that was written, as it was written last.
+fn find(kafka: &Arc<Kafka>) -> Result<Option<Identity>, Error> {
+    let log = Log::Kafka(kafka.clone());
+    let bounds = log.bounds(AT)?;
+    let mut found: Option<(bytes::Bytes, Identity)> = None;
+    log.scan::<Error>(AT, bounds.start, bounds.end, |record| {
+        let Some(key) = record.key.filter(|key| key.starts_with(IDENTITY_KEY.as_bytes())) else { return Ok(()) };
+        if found.as_ref().is_none_or(|(first, _)| *first == key) {
+            let value = record.value.as_deref().unwrap_or_default();
+            let unreadable = |e: serde_json::Error| Error::Refused(format!("the log's identity is unreadable: {e}"));
+            found = Some((key, serde_json::from_slice(value).map_err(unreadable)?));
+        }
+        Ok(())
+    })?;
+    Ok(found.map(|(_, identity)| identity))
+}

@@ -1,0 +1,308 @@
+//! The log on Apache Kafka. No type of librdkafka leaves this folder.
+//!
+//! Two producers: one that never gives up, for partitions, whose records must not
+//! have gaps; one that gives up in time for an answer, for requests. A consumer
+//! per purpose, with partitions assigned by hand at the places that the stores
+//! say; a consumer group gives out the right to own a partition and nothing else.
+
+mod client;
+mod founding;
+mod identity;
+mod lease;
+mod producer;
+mod reader;
+mod topics;
+
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::consumer::Consumer as _;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+
+use super::{Ack, At, Bounds, Error, New, Record};
+use askwhen_domain::time::Millis;
+use askwhen_process::thread::Service;
+use askwhen_wire::topic::Topic;
+use client::{Context, Health};
+use identity::Identity;
+use producer::Producer;
+use reader::Source;
+
+pub use founding::Founding;
+pub use lease::{Lease, LeaseChange, Membership, Standing};
+pub use reader::Reader;
+pub use topics::{Found, apply as apply_topics, check as check_topics};
+
+/// How long a broker may take to answer a question.
+const ASK: Duration = Duration::from_secs(10);
+/// Requests give up after this; below any reasonable HTTP timeout.
+const REQUEST_TIMEOUT_MS: u32 = 4_000;
+/// Bytes of requests' records that may wait for brokers.
+const REQUEST_BYTES: usize = 32 << 20;
+
+/// How to reach the brokers, and what the topics are to be like.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub brokers: String,
+    /// Any librdkafka setting, applied to every client.
+    pub client: BTreeMap<String, String>,
+    pub prefix: String,
+    pub partitions: u32,
+    pub replication: u32,
+    /// By the key of `[retention]` that a topic names, in milliseconds.
+    pub retention: BTreeMap<String, Millis>,
+    /// Tells one cluster key from another without telling it.
+    pub key_check: String,
+}
+
+impl Settings {
+    /// The full name of a topic.
+    pub fn name(&self, topic: Topic) -> String {
+        format!("{}{}", self.prefix, topic.name())
+    }
+}
+
+pub struct Kafka {
+    settings: Settings,
+    identity: OnceLock<Identity>,
+    /// Full names by [`Topic`].
+    names: Vec<String>,
+    patient: Producer,
+    hasty: Producer,
+    /// By their purpose; kept open, because partitions come back.
+    sources: Mutex<BTreeMap<&'static str, Arc<Source>>>,
+    /// Answers about bounds, and scans.
+    asking: Arc<Source>,
+    admin: AdminClient<Context>,
+    runtime: Handle,
+    health: Arc<Health>,
+    watching: OnceLock<Service>,
+}
+
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kafka({}, {})", self.settings.brokers, self.settings.prefix)
+    }
+}
+
+impl Kafka {
+    /// Connects, checks the topics, and learns (or makes) the log's identity.
+    /// Topics are made when there are none at all. Blocks; must be called where
+    /// a tokio runtime is at hand.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no broker answers; [`Error::Refused`] when
+    /// the topics are not as declared, or belong to another cluster key.
+    pub fn connect(settings: Settings) -> Result<Arc<Kafka>, Error> {
+        let (kafka, runtime) = Kafka::open(settings)?;
+        if let Err(error) = topics::make_or_check(&kafka.admin, &kafka.settings, &runtime) {
+            // Topics that an export has not finished are not as declared either.
+            let unfinished = identity::refuse_unfinished(&kafka).err();
+            return Err(unfinished.filter(|e| matches!(e, Error::Refused(_))).unwrap_or(error));
+        }
+        let identity = identity::learn(&kafka)?;
+        kafka.identity.get_or_init(|| identity);
+        let admin = topics::admin(&kafka.settings, &kafka.health)?;
+        let watching = kafka.health.watch(admin, kafka.name(Topic::Events).to_owned())?;
+        kafka.watching.get_or_init(|| watching);
+        Ok(kafka)
+    }
+
+    /// For looking: makes nothing, and has no identity.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no broker answers, or the topics are not there.
+    pub fn observe(settings: Settings) -> Result<Arc<Kafka>, Error> {
+        let (kafka, runtime) = Kafka::open(settings)?;
+        topics::must_be_there(&kafka.admin, &kafka.settings, &runtime)?;
+        Ok(kafka)
+    }
+
+    fn open(settings: Settings) -> Result<(Arc<Kafka>, Handle), Error> {
+        let runtime = Handle::try_current().map_err(|e| Error::Refused(e.to_string()))?;
+        let health = Arc::new(Health::default());
+        let kafka = Kafka {
+            identity: OnceLock::new(),
+            names: Topic::ALL.iter().map(|topic| settings.name(*topic)).collect(),
+            patient: Producer::patient(&settings, &health)?,
+            hasty: Producer::hasty(&settings, &health)?,
+            sources: Mutex::default(),
+            asking: Arc::new(Source::open(&settings, &health, "scan")?),
+            admin: topics::admin(&settings, &health)?,
+            runtime: runtime.clone(),
+            health,
+            watching: OnceLock::new(),
+            settings,
+        };
+        Ok((Arc::new(kafka), runtime))
+    }
+
+    pub fn incarnation(&self) -> u128 {
+        self.identity().incarnation()
+    }
+
+    fn identity(&self) -> &Identity {
+        self.identity.get().expect("learnt while connecting")
+    }
+
+    pub fn binds_macs(&self) -> bool {
+        self.identity().binds_macs()
+    }
+
+    /// Whether a member of the groups that write to the journal is of a version
+    /// that does not say which it is: 0.1.0. Blocks for a round trip.
+    pub fn has_older_members(&self) -> Result<bool, Error> {
+        for purpose in ["engine", "delivery"] {
+            let group_id = format!("{}{purpose}", self.settings.prefix);
+            let asked = self.admin.inner().fetch_group_list(Some(&group_id), ASK).map_err(client::unavailable)?;
+            let mut members = asked.groups().iter().flat_map(|group| group.members());
+            if members.any(|member| !member.client_id().starts_with(lease::MEMBER_PREFIX)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Where a partition of the journal begins to be this log's own.
+    pub fn begins(&self, partition: u32) -> u64 {
+        self.identity().begins(partition)
+    }
+
+    pub fn partitions(&self) -> u32 {
+        self.settings.partitions
+    }
+
+    fn name(&self, topic: Topic) -> &str {
+        &self.names[topic as usize]
+    }
+
+    pub fn append(&self, at: At, records: Vec<New>, ack: Ack) {
+        self.patient.append(self.name(at.topic), at, records, ack);
+    }
+
+    /// As [`Kafka::append`], but refused at once while the brokers are away,
+    /// and given up after [`REQUEST_TIMEOUT_MS`].
+    pub fn append_in_time(&self, at: At, records: Vec<New>, ack: Ack) {
+        match self.is_writable() {
+            Ok(()) => self.hasty.append(self.name(at.topic), at, records, ack),
+            Err(error) => ack.send(Err(error)),
+        }
+    }
+
+    /// A record that nobody misses when it is lost: a reply.
+    pub fn tell(&self, at: At, record: New) {
+        let (sender, _) = tokio::sync::oneshot::channel();
+        self.hasty.append(self.name(at.topic), at, vec![record], Ack::Once(sender));
+    }
+
+    pub fn read(self: &Arc<Self>, at: At, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
+        let mut reader = super::Reader::Kafka(Reader::new(self.clone(), "scan", Arc::default()));
+        if from >= self.all_bounds(&[at])?[0].end {
+            return Ok(Vec::new());
+        }
+        Ok(reader.read_or_wait(at, from, max_bytes)?.records)
+    }
+
+    pub fn all_bounds(&self, all: &[At]) -> Result<Vec<Bounds>, Error> {
+        let ask = |which: i64| -> Result<Vec<u64>, Error> {
+            let found = self.offsets(all, which)?;
+            Ok(found.into_iter().map(|offset| offset.unwrap_or(0)).collect())
+        };
+        // The start first: it only grows, so it never passes the end.
+        let starts = ask(-2)?;
+        let ends = ask(-1)?;
+        Ok(starts.into_iter().zip(ends).map(|(start, end)| Bounds { start, end }).collect())
+    }
+
+    /// Offsets by time, or by Kafka's two marks: -2 for the start, -1 for the
+    /// end. A partition whose leader is just changing is asked again.
+    fn offsets(&self, all: &[At], time: i64) -> Result<Vec<Option<u64>>, Error> {
+        let deadline = Instant::now() + ASK;
+        loop {
+            match self.ask_offsets(all, time) {
+                Err(error) if Instant::now() < deadline => {
+                    tracing::debug!(%error, "bounds are asked again");
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                asked => return asked,
+            }
+        }
+    }
+
+    fn ask_offsets(&self, all: &[At], time: i64) -> Result<Vec<Option<u64>>, Error> {
+        let mut list = TopicPartitionList::new();
+        for at in all {
+            let place = list.add_partition_offset(self.name(at.topic), at.partition as i32, Offset::from_raw(time));
+            place.map_err(client::unavailable)?;
+        }
+        let found = self.asking.consumer().offsets_for_times(list, ASK).map_err(client::unavailable)?;
+        let mut places: HashMap<(String, i32), Result<Option<u64>, Error>> = HashMap::new();
+        for place in found.elements() {
+            let offset = match (place.error(), place.offset()) {
+                (Err(error), _) => Err(client::unavailable(error)),
+                (Ok(()), Offset::Offset(offset)) => Ok(u64::try_from(offset).ok()),
+                (Ok(()), _) => Ok(None),
+            };
+            places.insert((place.topic().to_owned(), place.partition()), offset);
+        }
+        let mut offsets = Vec::with_capacity(all.len());
+        for at in all {
+            let place = places.remove(&(self.name(at.topic).to_owned(), at.partition as i32));
+            offsets.push(place.unwrap_or_else(|| Err(Error::Unavailable(format!("nobody knows the bounds of {at}"))))?);
+        }
+        Ok(offsets)
+    }
+
+    pub fn offset_at(&self, at: At, time: Millis) -> Result<u64, Error> {
+        match self.offsets(&[at], time.max(0))?[0] {
+            Some(offset) => Ok(offset),
+            None => Ok(self.all_bounds(&[at])?[0].end),
+        }
+    }
+
+    pub fn trim(&self, at: At, below: u64) -> Result<(), Error> {
+        if below <= self.all_bounds(&[at])?[0].start {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        let place = list.add_partition_offset(self.name(at.topic), at.partition as i32, Offset::Offset(below as i64));
+        place.map_err(client::unavailable)?;
+        let options = AdminOptions::new().request_timeout(Some(ASK));
+        let deleted = self.runtime.block_on(self.admin.delete_records(&list, &options)).map_err(client::unavailable)?;
+        deleted.elements().iter().try_for_each(|place| place.error()).map_err(client::unavailable)
+    }
+
+    pub fn is_writable(&self) -> Result<(), Error> {
+        self.health.is_writable()?;
+        self.hasty.is_writable()
+    }
+
+    pub fn lease(&self, purpose: &'static str, topic: Topic) -> Result<super::Lease, Error> {
+        Lease::join(&self.settings, &self.health, purpose, self.name(topic))
+    }
+
+    /// The consumer of a purpose, shared by all its readers.
+    fn source(&self, purpose: &'static str) -> Result<Arc<Source>, Error> {
+        if purpose == "scan" {
+            return Ok(self.asking.clone());
+        }
+        let mut sources = self.sources.lock().expect("no panic holds this lock");
+        if let Some(source) = sources.get(purpose) {
+            return Ok(source.clone());
+        }
+        let source = Arc::new(Source::open(&self.settings, &self.health, purpose)?);
+        sources.insert(purpose, source.clone());
+        Ok(source)
+    }
+
+    /// Waits until everything appended is on its way or given up.
+    pub fn close(&self) {
+        self.hasty.flush();
+        self.patient.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests;

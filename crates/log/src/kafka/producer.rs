@@ -1,0 +1,235 @@
+//! Appending: a batch is acknowledged when all of its records are.
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::client::{self, Context, Health};
+use super::{REQUEST_BYTES, REQUEST_TIMEOUT_MS, Settings};
+use crate::{Ack, At, Error, New, Placed};
+use askwhen_domain::time::Millis;
+
+/// Acknowledgements that stay out so long while records wait: the brokers hang.
+const STALLED: Duration = Duration::from_millis(1_500);
+/// Records a broker takes at most; the topics are made to take as much.
+pub const MAX_RECORD_BYTES: u32 = 4 << 20;
+
+pub struct Producer {
+    native: ThreadedProducer<Sent>,
+    load: Arc<Load>,
+    /// Beyond it appends are refused; `None` for partitions, which bound themselves.
+    max_bytes: Option<usize>,
+}
+
+/// What is under way.
+struct Load {
+    since: Instant,
+    bytes: AtomicUsize,
+    /// When it last moved, in milliseconds since `since`.
+    moved_ms: AtomicU64,
+}
+
+impl Load {
+    fn moves(&self) {
+        self.moved_ms.store(self.since.elapsed().as_millis() as u64, Ordering::Release);
+    }
+
+    fn stalled(&self) -> bool {
+        let still = (self.since.elapsed().as_millis() as u64).saturating_sub(self.moved_ms.load(Ordering::Acquire));
+        self.bytes.load(Ordering::Acquire) > 0 && u128::from(still) > STALLED.as_millis()
+    }
+}
+
+/// An append of several records, of which some are still out.
+pub struct Batch {
+    waiting: AtomicUsize,
+    first: AtomicU64,
+    end: AtomicU64,
+    failed: Mutex<Option<Error>>,
+    ack: Mutex<Option<Ack>>,
+    since: Instant,
+    bytes: usize,
+    load: Arc<Load>,
+}
+
+impl Batch {
+    fn one_done(&self, outcome: Result<u64, Error>) {
+        match outcome {
+            Ok(offset) => {
+                self.first.fetch_min(offset, Ordering::AcqRel);
+                self.end.fetch_max(offset + 1, Ordering::AcqRel);
+                self.load.moves();
+            }
+            Err(error) => {
+                self.failed.lock().expect("no panic holds this lock").get_or_insert(error);
+            }
+        }
+        self.count_down();
+    }
+
+    /// The last one tells whoever waits.
+    fn count_down(&self) {
+        if self.waiting.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        self.load.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        askwhen_process::metrics::get().log_append_seconds.observe(self.since.elapsed().as_secs_f64());
+        let outcome = match self.failed.lock().expect("no panic holds this lock").take() {
+            Some(error) => Err(error),
+            None => Ok(Placed { first: self.first.load(Ordering::Acquire), end: self.end.load(Ordering::Acquire) }),
+        };
+        if let Some(ack) = self.ack.lock().expect("no panic holds this lock").take() {
+            ack.send(outcome);
+        }
+    }
+}
+
+/// Hands delivery reports to their batches.
+pub struct Sent(Context);
+
+impl ClientContext for Sent {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.0.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
+
+impl ProducerContext for Sent {
+    type DeliveryOpaque = Arc<Batch>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, batch: Arc<Batch>) {
+        use rdkafka::Message as _;
+        batch.one_done(match result {
+            // A copy that the broker had already has no place to tell.
+            Ok(message) => Ok(u64::try_from(message.offset()).unwrap_or(0)),
+            Err((error, _)) => {
+                let code = error.rdkafka_error_code();
+                let refused = matches!(
+                    code,
+                    Some(
+                        RDKafkaErrorCode::MessageSizeTooLarge
+                            | RDKafkaErrorCode::TopicAuthorizationFailed
+                            | RDKafkaErrorCode::ClusterAuthorizationFailed
+                            | RDKafkaErrorCode::InvalidRecord
+                    )
+                );
+                if refused {
+                    Err(Error::Refused(format!("the brokers refuse a record: {error}")))
+                } else {
+                    self.0.health().went_away(&error.to_string());
+                    Err(Error::Unknown(error.to_string()))
+                }
+            }
+        });
+    }
+}
+
+impl Producer {
+    /// Never gives up: a record that timed out would leave a gap which later
+    /// successes hide.
+    pub fn patient(settings: &Settings, health: &Arc<Health>) -> Result<Producer, Error> {
+        let ours = [("message.timeout.ms", "0"), ("linger.ms", "2")];
+        Producer::open(settings, health, "actors", &ours, None)
+    }
+
+    /// Gives up in time for an answer, and takes no more than it can hold.
+    pub fn hasty(settings: &Settings, health: &Arc<Health>) -> Result<Producer, Error> {
+        let timeout = REQUEST_TIMEOUT_MS.to_string();
+        let ours = [("message.timeout.ms", timeout.as_str()), ("request.timeout.ms", "2000"), ("linger.ms", "0.5")];
+        Producer::open(settings, health, "requests", &ours, Some(REQUEST_BYTES))
+    }
+
+    fn open(
+        settings: &Settings,
+        health: &Arc<Health>,
+        name: &'static str,
+        ours: &[(&str, &str)],
+        max_bytes: Option<usize>,
+    ) -> Result<Producer, Error> {
+        let largest = MAX_RECORD_BYTES.to_string();
+        let standard = [
+            ("compression.type", "lz4"),
+            ("queue.buffering.max.messages", "10000000"),
+            ("queue.buffering.max.kbytes", "2097151"),
+        ];
+        let always = [("acks", "all"), ("enable.idempotence", "true"), ("message.max.bytes", largest.as_str())];
+        let ours: Vec<(&str, &str)> = ours.iter().chain(&always).copied().collect();
+        let config = client::config(settings, &standard, &ours);
+        let native = config.create_with_context(Sent(Context::new(name, health))).map_err(client::unusable)?;
+        let load = Arc::new(Load { since: Instant::now(), bytes: AtomicUsize::new(0), moved_ms: AtomicU64::new(0) });
+        Ok(Producer { native, load, max_bytes })
+    }
+
+    pub fn is_writable(&self) -> Result<(), Error> {
+        if self.load.stalled() {
+            return Err(Error::Unavailable("the brokers do not acknowledge what they were sent".into()));
+        }
+        Ok(())
+    }
+
+    pub fn append(&self, topic: &str, at: At, records: Vec<New>, ack: Ack) {
+        self.append_stamped(topic, at, records.into_iter().map(|new| (new, None)).collect(), ack);
+    }
+
+    /// As [`Producer::append`], with times of their own for a topic that takes them.
+    pub fn append_stamped(&self, topic: &str, at: At, records: Vec<(New, Option<Millis>)>, ack: Ack) {
+        let bytes: usize = records.iter().map(|(new, _)| new.len_bytes()).sum();
+        if self.max_bytes.is_some_and(|most| self.load.bytes.load(Ordering::Acquire) + bytes > most) {
+            return ack.send(Err(Error::Overloaded));
+        }
+        if self.load.bytes.fetch_add(bytes, Ordering::AcqRel) == 0 {
+            self.load.moves();
+        }
+        let batch = Arc::new(Batch {
+            // One more, so that it is not over before all have been handed in.
+            waiting: AtomicUsize::new(records.len() + 1),
+            first: AtomicU64::new(u64::MAX),
+            end: AtomicU64::new(0),
+            failed: Mutex::default(),
+            ack: Mutex::new(Some(ack)),
+            since: Instant::now(),
+            bytes,
+            load: self.load.clone(),
+        });
+        for (new, stamp) in &records {
+            let mut record: BaseRecord<'_, [u8], [u8], Arc<Batch>> =
+                BaseRecord::with_opaque_to(topic, batch.clone()).partition(at.partition as i32);
+            if let Some(stamp) = stamp {
+                record = record.timestamp(*stamp);
+            }
+            if let Some(key) = &new.key {
+                record = record.key(key);
+            }
+            if let Some(value) = &new.value {
+                record = record.payload(value);
+            }
+            if !new.headers.is_empty() {
+                let headers = OwnedHeaders::new_with_capacity(new.headers.len());
+                record = record.headers(new.headers.iter().fold(headers, |headers, (name, value)| {
+                    headers.insert(Header { key: std::str::from_utf8(name).unwrap_or("?"), value: Some(&value[..]) })
+                }));
+            }
+            if let Err((error, record)) = self.native.send(record) {
+                let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+                let error = if full { Error::Overloaded } else { Error::Refused(error.to_string()) };
+                record.delivery_opaque.one_done(Err(error));
+            }
+        }
+        batch.count_down();
+    }
+
+    pub fn flush(&self) {
+        if let Err(error) = self.native.flush(Duration::from_secs(5)) {
+            tracing::warn!(%error, "records were still on their way to the brokers");
+        }
+    }
+}

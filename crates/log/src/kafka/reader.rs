@@ -1,0 +1,285 @@
+//! Following partitions: a consumer per purpose, each partition fetched ahead
+//! into a queue of its own, from the place that the reader says.
+
+use bytes::Bytes;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, base_consumer::PartitionQueue};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use super::client::{self, Context, Health};
+use super::{Kafka, Settings};
+use crate::{At, Chunk, Error, Headers, Record};
+use askwhen_process::thread::{Bell, Service};
+
+/// How long a partition may be held by a reader that is about to leave it.
+const CLAIM: Duration = Duration::from_secs(10);
+
+impl ConsumerContext for Context {}
+
+/// A consumer, and the thread that serves what concerns no partition.
+pub struct Source {
+    // Ends before the consumer is closed.
+    _serving: Service,
+    consumer: Arc<BaseConsumer<Context>>,
+    /// A partition has one place in a consumer: one reader at a time.
+    claimed: Mutex<BTreeSet<At>>,
+    freed: Condvar,
+}
+
+impl Source {
+    pub fn open(settings: &Settings, health: &Arc<Health>, purpose: &'static str) -> Result<Source, Error> {
+        let standard = [
+            // For each partition by itself.
+            ("queued.max.messages.kbytes", "2048"),
+            ("fetch.queue.backoff.ms", "20"),
+        ];
+        // The group is never joined: librdkafka wants the name of one.
+        let group = format!("{}{purpose}", settings.prefix);
+        let ours = [
+            ("group.id", group.as_str()),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("enable.partition.eof", "true"),
+            ("auto.offset.reset", "error"),
+            ("isolation.level", "read_committed"),
+            ("statistics.interval.ms", if purpose == "scan" { "0" } else { "1000" }),
+            // A partition taken up waits for the fetch that is out.
+            ("fetch.wait.max.ms", if purpose == "scan" { "20" } else { "100" }),
+        ];
+        let config = client::config(settings, &standard, &ours);
+        let context = Context::new(purpose, health);
+        let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(client::unusable)?;
+        let consumer = Arc::new(consumer);
+        let served = consumer.clone();
+        let serving = Service::spawn(format!("kafka-{purpose}"), Arc::default(), move |turns| {
+            while turns.go_on() {
+                if let Some(Err(error)) = served.poll(Duration::from_millis(100)) {
+                    tracing::debug!(purpose, %error, "a consumer");
+                }
+            }
+        });
+        let serving = serving.map_err(|e| Error::io("a thread for a consumer", &e))?;
+        Ok(Source { _serving: serving, consumer, claimed: Mutex::default(), freed: Condvar::new() })
+    }
+
+    pub fn consumer(&self) -> &Arc<BaseConsumer<Context>> {
+        &self.consumer
+    }
+
+    fn claim(&self, at: At) -> Result<(), Error> {
+        let claimed = self.claimed.lock().expect("no panic holds this lock");
+        let (mut claimed, waited) = self
+            .freed
+            .wait_timeout_while(claimed, CLAIM, |claimed| claimed.contains(&at))
+            .expect("no panic holds this lock");
+        if waited.timed_out() {
+            return Err(Error::Unavailable(format!("{at} is being read by another reader of the same purpose")));
+        }
+        claimed.insert(at);
+        Ok(())
+    }
+
+    fn free(&self, at: At) {
+        self.claimed.lock().expect("no panic holds this lock").remove(&at);
+        self.freed.notify_all();
+    }
+}
+
+/// One partition being followed.
+struct Follow {
+    queue: PartitionQueue<Context>,
+    next: u64,
+    /// Something may be in the queue.
+    filled: Arc<AtomicBool>,
+    at_end: bool,
+    /// What the queue said behind the records that were given last.
+    failed: Option<KafkaError>,
+}
+
+pub struct Reader {
+    kafka: Arc<Kafka>,
+    purpose: &'static str,
+    bell: Arc<Bell>,
+    /// Opened with the first partition.
+    source: Option<Arc<Source>>,
+    following: BTreeMap<At, Follow>,
+}
+
+impl Reader {
+    pub fn new(kafka: Arc<Kafka>, purpose: &'static str, bell: Arc<Bell>) -> Reader {
+        Reader { kafka, purpose, bell, source: None, following: BTreeMap::new() }
+    }
+
+    pub fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    pub fn read(&mut self, at: At, from: u64, max_bytes: usize) -> Result<Chunk, Error> {
+        if self.following.get(&at).is_none_or(|follow| follow.next != from) {
+            self.leave(at);
+            self.take_up(at, from)?;
+        }
+        let polled = self.poll(at, max_bytes);
+        if polled.is_err() {
+            // Whatever it was, the next read takes the partition up anew.
+            self.leave(at);
+        }
+        polled
+    }
+
+    fn poll(&mut self, at: At, max_bytes: usize) -> Result<Chunk, Error> {
+        let follow = self.following.get_mut(&at).expect("just taken up");
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        if follow.failed.is_none() && follow.filled.swap(false, Ordering::AcqRel) {
+            loop {
+                if bytes >= max_bytes {
+                    follow.filled.store(true, Ordering::Release);
+                    break;
+                }
+                match follow.queue.poll(Duration::ZERO) {
+                    None => break,
+                    Some(Ok(message)) => {
+                        let record = record(&message);
+                        if record.offset < follow.next {
+                            continue;
+                        }
+                        follow.next = record.offset + 1;
+                        follow.at_end = false;
+                        bytes += record.len_bytes().max(1);
+                        records.push(record);
+                    }
+                    Some(Err(KafkaError::PartitionEOF(_))) => follow.at_end = true,
+                    Some(Err(error)) => {
+                        follow.failed = Some(error);
+                        break;
+                    }
+                }
+            }
+        }
+        // What came before it is given first.
+        if records.is_empty()
+            && let Some(error) = follow.failed.take()
+        {
+            let from = follow.next;
+            return Err(self.fault(at, from, &error));
+        }
+        if follow.failed.is_some() {
+            self.bell.ring();
+        }
+        let (next, at_end) = (follow.next, follow.at_end);
+        let known = || {
+            let context = self.source.as_ref()?.consumer().context();
+            context.end(self.kafka.name(at.topic), at.partition as i32)
+        };
+        let end = if at_end { next } else { known().unwrap_or(0).max(next) };
+        Ok(Chunk { records, end, at_end })
+    }
+
+    fn take_up(&mut self, at: At, from: u64) -> Result<(), Error> {
+        let source = match &self.source {
+            Some(source) => source.clone(),
+            None => self.source.insert(self.kafka.source(self.purpose)?).clone(),
+        };
+        source.claim(at)?;
+        let assigned = self.assign(&source, at, from);
+        if assigned.is_err() {
+            source.free(at);
+        }
+        assigned
+    }
+
+    fn assign(&mut self, source: &Source, at: At, from: u64) -> Result<(), Error> {
+        let (name, partition) = (self.kafka.name(at.topic), at.partition as i32);
+        // Before the first fetch, so that nothing goes to the common queue.
+        let queue = source.consumer().split_partition_queue(name, partition);
+        let mut queue = queue.ok_or_else(|| Error::Unavailable(format!("{at} cannot be followed")))?;
+        let filled = Arc::new(AtomicBool::new(true));
+        let (mark, bell) = (filled.clone(), self.bell.clone());
+        queue.set_nonempty_callback(move || {
+            mark.store(true, Ordering::Release);
+            bell.ring();
+        });
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(name, partition, Offset::Offset(from as i64)).map_err(client::unavailable)?;
+        source.consumer().incremental_assign(&list).map_err(client::unavailable)?;
+        self.following.insert(at, Follow { queue, next: from, filled, at_end: false, failed: None });
+        Ok(())
+    }
+
+    /// Follows a partition no longer.
+    pub fn leave(&mut self, at: At) {
+        let (Some(source), Some(follow)) = (&self.source, self.following.remove(&at)) else { return };
+        let mut list = TopicPartitionList::new();
+        list.add_partition(self.kafka.name(at.topic), at.partition as i32);
+        if let Err(error) = source.consumer().incremental_unassign(&list) {
+            tracing::warn!(%at, %error, "a partition could not be left");
+        }
+        drop(follow);
+        source.free(at);
+    }
+
+    fn fault(&self, at: At, from: u64, error: &KafkaError) -> Error {
+        let lost = matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+        );
+        if !lost {
+            return Error::Unavailable(format!("{at}: {error}"));
+        }
+        match self.kafka.all_bounds(&[at]) {
+            Ok(bounds) if from < bounds[0].start => Error::Trimmed { at, offset: from, start: bounds[0].start },
+            Ok(bounds) if from > bounds[0].end => Error::Refused(format!(
+                "{at} ends at {} and {from} was asked for: the log has lost its end",
+                bounds[0].end
+            )),
+            _ => Error::Unavailable(format!("{at}: {error}")),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        for at in self.following.keys().copied().collect::<Vec<_>>() {
+            self.leave(at);
+        }
+    }
+}
+
+fn record(message: &BorrowedMessage<'_>) -> Record {
+    let mut headers = Headers::new();
+    if let Some(given) = message.headers() {
+        for header in given.iter() {
+            headers.push((
+                Bytes::copy_from_slice(header.key.as_bytes()),
+                Bytes::copy_from_slice(header.value.unwrap_or_default()),
+            ));
+        }
+    }
+    let key = message.key().map(Bytes::copy_from_slice);
+    let value = message.payload().map(Bytes::copy_from_slice);
+    Record {
+        offset: message.offset().unsigned_abs(),
+        appended_at: message.timestamp().to_millis().unwrap_or(0),
+        crc: checksum(key.as_deref(), &headers, value.as_deref()),
+        key,
+        headers,
+        value,
+    }
+}
+
+/// Stands for a record; Kafka's own checksums are those of batches.
+pub(super) fn checksum(key: Option<&[u8]>, headers: &Headers, value: Option<&[u8]>) -> u32 {
+    let part = |crc: u32, bytes: Option<&[u8]>| {
+        let length = bytes.map_or(u64::MAX, |b| b.len() as u64);
+        crc32c::crc32c_append(crc32c::crc32c_append(crc, &length.to_be_bytes()), bytes.unwrap_or_default())
+    };
+    let crc = headers.iter().fold(part(0, key), |crc, (name, given)| part(part(crc, Some(name)), Some(given)));
+    part(crc, value)
+}

@@ -1,0 +1,371 @@
+//! The topics on the brokers: made as they are declared, and compared with it.
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, OwnedResourceSpecifier,
+    ResourceSpecifier, TopicReplication,
+};
+use rdkafka::metadata::Metadata;
+use rdkafka::types::RDKafkaErrorCode;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+use super::client::{self, Context, Health};
+use super::producer::MAX_RECORD_BYTES;
+use super::{ASK, Kafka, Settings, identity};
+use crate::Error;
+use askwhen_wire::topic::{Cleanup, Timestamp, Topic};
+
+/// Topics that the program itself trims, when snapshots cover what goes.
+const TRIMMED_BY_US: [Topic; 6] =
+    [Topic::Events, Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d];
+/// How long a changed setting may take to reach the leaders of partitions.
+const CHANGE_TAKES: Duration = Duration::from_secs(1);
+const TIMESTAMP_TYPE: &str = "message.timestamp.type";
+/// Answers that nobody waits for any more.
+const REPLIES_KEPT_MS: i64 = 3_600_000;
+
+/// What is there, and what is not as declared.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub missing: Vec<Topic>,
+    /// A person has to decide: partitions that moved users, a forged clock.
+    pub wrong: Vec<String>,
+    /// `topics apply` puts it right.
+    pub different: Vec<String>,
+}
+
+pub fn admin(settings: &Settings, health: &Arc<Health>) -> Result<AdminClient<Context>, Error> {
+    client::config(settings, &[], &[]).create_with_context(Context::new("admin", health)).map_err(client::unusable)
+}
+
+/// What a topic must be like beside its partitions.
+fn wanted(settings: &Settings, topic: Topic) -> BTreeMap<&'static str, String> {
+    let spec = topic.spec();
+    let kept = match spec.retention.as_str() {
+        "replies" => REPLIES_KEPT_MS,
+        _ if TRIMMED_BY_US.contains(&topic) => -1,
+        name => settings.retention.get(name).copied().unwrap_or(-1),
+    };
+    let cleanup = match spec.cleanup {
+        Cleanup::Delete => "delete",
+        Cleanup::Compact => "compact",
+    };
+    let timestamp = match spec.timestamp {
+        Timestamp::LogAppendTime => "LogAppendTime",
+        Timestamp::CreateTime => "CreateTime",
+    };
+    let in_sync = if settings.replication >= 3 { 2 } else { 1 };
+    BTreeMap::from([
+        ("cleanup.policy", cleanup.to_owned()),
+        ("retention.ms", kept.to_string()),
+        (TIMESTAMP_TYPE, timestamp.to_owned()),
+        ("max.message.bytes", MAX_RECORD_BYTES.to_string()),
+        ("min.insync.replicas", in_sync.to_string()),
+    ])
+}
+
+/// The same while a log is filled from another one: the journal takes the times
+/// that it is given.
+fn wanted_while_filled(settings: &Settings, topic: Topic) -> BTreeMap<&'static str, String> {
+    let mut wanted = wanted(settings, topic);
+    if topic == Topic::Events {
+        wanted.insert(TIMESTAMP_TYPE, "CreateTime".to_owned());
+    }
+    wanted
+}
+
+fn metadata(admin: &AdminClient<Context>, settings: &Settings) -> Result<Metadata, Error> {
+    admin.inner().fetch_metadata(None, ASK).map_err(|error| {
+        let last = admin.inner().context().health().last_error();
+        let why = if last.is_empty() { error.to_string() } else { last };
+        Error::Unavailable(format!(
+            "no broker of \"{}\" answers ({why}). Check [kafka] brokers and [kafka.client], and that Kafka runs",
+            settings.brokers
+        ))
+    })
+}
+
+/// Compares what is there with what is declared.
+///
+/// # Errors
+/// When the brokers cannot be asked.
+pub fn check(settings: &Settings) -> Result<Found, Error> {
+    let admin = admin(settings, &Arc::default())?;
+    let found = look(&admin, settings, &runtime()?)?;
+    refuse_unfinished(settings, &found)?;
+    Ok(found)
+}
+
+/// What an export has not finished is neither right nor to be put right.
+fn refuse_unfinished(settings: &Settings, found: &Found) -> Result<(), Error> {
+    if found.missing.contains(&Topic::Definitions) {
+        return Ok(());
+    }
+    let (kafka, _) = Kafka::open(settings.clone())?;
+    identity::refuse_unfinished(&kafka)
+}
+
+/// Makes what is missing, sets what differs; gives what was done.
+///
+/// # Errors
+/// When the brokers refuse, or what is there is [`Found::wrong`].
+pub fn apply(settings: &Settings) -> Result<Vec<String>, Error> {
+    let (admin, runtime) = (admin(settings, &Arc::default())?, runtime()?);
+    let found = look(&admin, settings, &runtime)?;
+    refuse_unfinished(settings, &found)?;
+    let mut done = make(&admin, settings, &runtime, &found.missing, wanted)?;
+    done.extend(alter(&admin, settings, &runtime, &found)?);
+    let left = look(&admin, settings, &runtime)?;
+    if !left.wrong.is_empty() {
+        return Err(Error::Refused(left.wrong.join("\n")));
+    }
+    Ok(done)
+}
+
+fn runtime() -> Result<Handle, Error> {
+    Handle::try_current().map_err(|e| Error::Refused(e.to_string()))
+}
+
+/// For a start: topics are made when there are none at all.
+pub fn make_or_check(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<(), Error> {
+    let mut found = look(admin, settings, runtime)?;
+    if found.missing.len() == Topic::ALL.len() {
+        make(admin, settings, runtime, &found.missing, wanted)?;
+        found = look(admin, settings, runtime)?;
+    }
+    if !found.missing.is_empty() {
+        let names: Vec<String> = found.missing.iter().map(|topic| settings.name(*topic)).collect();
+        return Err(Error::Refused(format!(
+            "these topics are missing: {}. If they were never there, run `askwhen topics apply`; \
+             if they were deleted, restore them first: what they held is gone",
+            names.join(", ")
+        )));
+    }
+    if !found.wrong.is_empty() {
+        return Err(Error::Refused(found.wrong.join("\n")));
+    }
+    for difference in found.different {
+        tracing::warn!(difference, "a topic is not as declared; `askwhen topics apply` puts it right");
+    }
+    Ok(())
+}
+
+/// For looking.
+pub fn must_be_there(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<(), Error> {
+    let found = look(admin, settings, runtime)?;
+    if let Some(topic) = found.missing.first() {
+        return Err(Error::Unavailable(format!("there is no topic {}; is [log] prefix right?", settings.name(*topic))));
+    }
+    if found.wrong.is_empty() { Ok(()) } else { Err(Error::Refused(found.wrong.join("\n"))) }
+}
+
+/// For a log that is filled from another one: all topics, none of which may be
+/// there; the journal takes the times that it is given.
+pub fn make_all(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<(), Error> {
+    let found = look(admin, settings, runtime)?;
+    if let Some(there) = Topic::ALL.iter().find(|topic| !found.missing.contains(topic)) {
+        return Err(Error::Refused(format!(
+            "there is a topic {} already: take another --prefix, or delete the topics {}* of an export that failed",
+            settings.name(*there),
+            settings.prefix
+        )));
+    }
+    make(admin, settings, runtime, Topic::ALL, wanted_while_filled).map(drop)
+}
+
+/// From here on the brokers stamp the journal's records.
+pub fn take_own_times(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<(), Error> {
+    set(admin, settings, runtime, Topic::Events)?;
+    // They say so before all of them do so.
+    std::thread::sleep(CHANGE_TAKES);
+    Ok(())
+}
+
+fn look(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<Found, Error> {
+    let metadata = metadata(admin, settings)?;
+    let mut found = Found::default();
+    let mut there = Vec::new();
+    for topic in Topic::ALL {
+        let name = settings.name(*topic);
+        let Some(seen) = metadata.topics().iter().find(|t| t.name() == name && t.error().is_none()) else {
+            found.missing.push(*topic);
+            continue;
+        };
+        there.push(*topic);
+        let (is, should) = (seen.partitions().len() as u32, topic.partitions(settings.partitions));
+        if is != should {
+            found.wrong.push(format!(
+                "{name} has {is} partitions and {should} are configured: set [log] partitions to what is there \
+                 (changing the number moves users between partitions; `askwhen export` into a new prefix is the way)"
+            ));
+        }
+        let replicas = seen.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
+        if (replicas as u32) < settings.replication {
+            found
+                .different
+                .push(format!("{name} has {replicas} replicas, [kafka] replication is {}", settings.replication));
+        }
+    }
+    for (topic, differs) in differences(admin, settings, runtime, &there)? {
+        let name = settings.name(topic);
+        for (setting, is, should) in differs {
+            let line = format!("{name} has {setting}={is}, {should} is declared");
+            // Producers would set the clock that decides.
+            if topic == Topic::Events && setting == TIMESTAMP_TYPE {
+                found.wrong.push(format!("{line}; `askwhen topics apply` sets it"));
+            } else {
+                found.different.push(line);
+            }
+        }
+    }
+    Ok(found)
+}
+
+type Differs = (&'static str, String, String);
+
+fn differences(
+    admin: &AdminClient<Context>,
+    settings: &Settings,
+    runtime: &Handle,
+    topics: &[Topic],
+) -> Result<Vec<(Topic, Vec<Differs>)>, Error> {
+    let mut all = Vec::new();
+    for (topic, config) in described(admin, settings, runtime, topics)? {
+        let is = |name: &str| config.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default();
+        let differs: Vec<Differs> = wanted(settings, topic)
+            .into_iter()
+            .map(|(name, should)| (name, is(name), should))
+            .filter(|(_, is, should)| is != should)
+            .collect();
+        if !differs.is_empty() {
+            all.push((topic, differs));
+        }
+    }
+    Ok(all)
+}
+
+fn described(
+    admin: &AdminClient<Context>,
+    settings: &Settings,
+    runtime: &Handle,
+    topics: &[Topic],
+) -> Result<Vec<(Topic, ConfigResource)>, Error> {
+    let names: Vec<String> = topics.iter().map(|topic| settings.name(*topic)).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+    let options = AdminOptions::new().request_timeout(Some(ASK));
+    let answered = runtime.block_on(admin.describe_configs(&asked, &options)).map_err(client::unavailable)?;
+    let mut all = Vec::new();
+    for answer in answered {
+        let config = answer.map_err(|code| Error::Unavailable(format!("a topic's settings cannot be read: {code}")))?;
+        let OwnedResourceSpecifier::Topic(name) = &config.specifier else { continue };
+        if let Some(i) = names.iter().position(|n| n == name) {
+            all.push((topics[i], config));
+        }
+    }
+    Ok(all)
+}
+
+fn make(
+    admin: &AdminClient<Context>,
+    settings: &Settings,
+    runtime: &Handle,
+    topics: &[Topic],
+    like: fn(&Settings, Topic) -> BTreeMap<&'static str, String>,
+) -> Result<Vec<String>, Error> {
+    if topics.is_empty() {
+        return Ok(Vec::new());
+    }
+    let named: Vec<(Topic, String, BTreeMap<&str, String>)> =
+        topics.iter().map(|topic| (*topic, settings.name(*topic), like(settings, *topic))).collect();
+    let new: Vec<NewTopic<'_>> = named
+        .iter()
+        .map(|(topic, name, config)| {
+            let partitions = topic.partitions(settings.partitions) as i32;
+            let replication = TopicReplication::Fixed(settings.replication as i32);
+            let topic = NewTopic::new(name, partitions, replication);
+            config.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
+        })
+        .collect();
+    let options = AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK));
+    let answers = runtime.block_on(admin.create_topics(&new, &options)).map_err(client::unavailable)?;
+    let mut done = Vec::new();
+    for answer in answers {
+        match answer {
+            Ok(name) => done.push(format!("made {name}")),
+            // Another process was faster.
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((name, RDKafkaErrorCode::InvalidReplicationFactor)) => {
+                let brokers = metadata(admin, settings)?.brokers().len();
+                return Err(Error::Refused(format!(
+                    "{name} cannot have {} replicas: there are {brokers} brokers. Set [kafka] replication",
+                    settings.replication
+                )));
+            }
+            Err((name, code)) => return Err(Error::Refused(format!("{name} cannot be made: {code}"))),
+        }
+    }
+    wait_for_leaders(admin, settings, topics)?;
+    Ok(done)
+}
+
+/// A topic just made has no leaders for a moment.
+fn wait_for_leaders(admin: &AdminClient<Context>, settings: &Settings, topics: &[Topic]) -> Result<(), Error> {
+    let deadline = std::time::Instant::now() + ASK;
+    loop {
+        let metadata = metadata(admin, settings)?;
+        let led = |topic: &Topic| {
+            let name = settings.name(*topic);
+            metadata.topics().iter().any(|t| {
+                t.name() == name && !t.partitions().is_empty() && t.partitions().iter().all(|p| p.leader() >= 0)
+            })
+        };
+        if topics.iter().all(led) {
+            return Ok(());
+        }
+        if std::time::Instant::now() >= deadline {
+            return Err(Error::Unavailable("the new topics have no leaders yet; try again".into()));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+/// Sets what differs.
+fn alter(
+    admin: &AdminClient<Context>,
+    settings: &Settings,
+    runtime: &Handle,
+    found: &Found,
+) -> Result<Vec<String>, Error> {
+    let there: Vec<Topic> = Topic::ALL.iter().copied().filter(|t| !found.missing.contains(t)).collect();
+    let mut done = Vec::new();
+    for (topic, _) in differences(admin, settings, runtime, &there)? {
+        set(admin, settings, runtime, topic)?;
+        done.push(format!("changed {}", settings.name(topic)));
+    }
+    Ok(done)
+}
+
+/// Sets a topic as it is declared. Brokers replace all settings of a topic at
+/// once, so those that others made are given again.
+fn set(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle, topic: Topic) -> Result<(), Error> {
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    for (_, config) in described(admin, settings, runtime, &[topic])? {
+        let own = config.entries.iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
+        all.extend(own.filter_map(|entry| Some((entry.name.clone(), entry.value.clone()?))));
+    }
+    all.extend(wanted(settings, topic).into_iter().map(|(name, value)| (name.to_owned(), value)));
+    let name = settings.name(topic);
+    let change = AlterConfig::new(ResourceSpecifier::Topic(&name));
+    let change = all.iter().fold(change, |change, (name, value)| change.set(name, value));
+    let options = AdminOptions::new().request_timeout(Some(ASK));
+    let answers = runtime.block_on(admin.alter_configs(&[change], &options)).map_err(client::unavailable)?;
+    for answer in answers {
+        answer.map_err(|(_, code)| Error::Refused(format!("{name} cannot be changed: {code}")))?;
+    }
+    Ok(())
+}

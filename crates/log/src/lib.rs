@@ -1,0 +1,420 @@
+//! The log port: topics of partitions of records, appended and read in order.
+//! A closed set of implementations. Nothing in here knows what a record means.
+
+pub mod disk;
+pub mod embedded;
+pub mod frame;
+pub mod kafka;
+mod reader;
+pub mod simulated;
+
+use bytes::Bytes;
+use std::sync::Arc;
+
+use askwhen_domain::time::Millis;
+use askwhen_process::thread::Bell;
+use askwhen_wire::topic::Topic;
+
+pub use embedded::Embedded;
+pub use kafka::{Kafka, Lease, LeaseChange, Membership, Standing};
+pub use reader::{Chunk, Reader};
+pub use simulated::Simulated;
+
+/// A partition of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct At {
+    pub topic: Topic,
+    pub partition: u32,
+}
+
+impl std::fmt::Display for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.topic.name(), self.partition)
+    }
+}
+
+/// The spelling of its `Display`.
+impl std::str::FromStr for At {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<At, ()> {
+        let (topic, partition) = text.rsplit_once('/').ok_or(())?;
+        Ok(At { topic: Topic::by_name(topic).ok_or(())?, partition: partition.parse().map_err(|_| ())? })
+    }
+}
+
+pub type Headers = Vec<(Bytes, Bytes)>;
+
+/// A record to be appended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct New {
+    pub key: Option<Bytes>,
+    pub headers: Headers,
+    /// `None` is a tombstone.
+    pub value: Option<Bytes>,
+}
+
+impl New {
+    pub fn len_bytes(&self) -> usize {
+        frame::encoded_len(self)
+    }
+
+    pub fn header(mut self, name: &'static str, value: impl Into<Bytes>) -> New {
+        self.headers.push((Bytes::from_static(name.as_bytes()), value.into()));
+        self
+    }
+}
+
+/// A record as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub offset: u64,
+    /// When the log took it.
+    pub appended_at: Millis,
+    /// Checksum of the frame; stands for the record in `source` headers.
+    pub crc: u32,
+    pub key: Option<Bytes>,
+    pub headers: Headers,
+    pub value: Option<Bytes>,
+}
+
+impl Record {
+    pub fn header(&self, name: &str) -> Option<&Bytes> {
+        self.headers.iter().find(|(n, _)| n == name.as_bytes()).map(|(_, v)| v)
+    }
+
+    pub fn len_bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
+        headers + self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    #[error("{at} begins at {start}, after the offset {offset} that was asked for")]
+    Trimmed { at: At, offset: u64, start: u64 },
+    #[error(
+        "{at} is damaged at offset {offset} ({file}): {detail}. Restore it from a backup; nothing behind it is served"
+    )]
+    Damaged { at: At, offset: u64, file: String, detail: String },
+    #[error("the log cannot write: {0}. Whether the record is stored is unknown")]
+    Unknown(String),
+    #[error("the log is read-only: less than {free_mark_bytes} bytes are free on its disk")]
+    ReadOnly { free_mark_bytes: u64 },
+    #[error("the log's queue is full")]
+    Overloaded,
+    #[error("the log cannot be reached: {0}")]
+    Unavailable(String),
+    #[error("the log is closed")]
+    Closed,
+    #[error("{context}: {detail}")]
+    Io { context: String, detail: String },
+    #[error("{0}")]
+    Refused(String),
+    /// The operator's mistake.
+    #[error("{0}")]
+    Misconfigured(String),
+}
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    Retry,
+    /// Whether it happened is not known: ask again under the same id.
+    Unknown,
+    Fatal,
+}
+
+impl Error {
+    pub fn io(context: impl Into<String>, error: &std::io::Error) -> Error {
+        Error::Io { context: context.into(), detail: error.to_string() }
+    }
+
+    pub fn class(&self) -> Class {
+        match self {
+            Error::ReadOnly { .. } | Error::Overloaded | Error::Unavailable(_) => Class::Retry,
+            Error::Unknown(_) => Class::Unknown,
+            _ => Class::Fatal,
+        }
+    }
+}
+
+/// Where the records of an append stand: the first of them, and one past the
+/// last. In between may be others', where several processes write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    pub first: u64,
+    pub end: u64,
+}
+
+/// Where an append's outcome goes, once all of it is durable.
+pub enum Ack {
+    Once(tokio::sync::oneshot::Sender<Result<Placed, Error>>),
+    /// To a partition's own queue, with its tag.
+    Tagged {
+        tag: u64,
+        queue: std::sync::mpsc::Sender<(u64, Result<Placed, Error>)>,
+        bell: Arc<Bell>,
+    },
+}
+
+impl Ack {
+    pub fn send(self, outcome: Result<Placed, Error>) {
+        match self {
+            // A receiver that has gone away does not care any more.
+            Ack::Once(sender) => drop(sender.send(outcome)),
+            Ack::Tagged { tag, queue, bell } => {
+                drop(queue.send((tag, outcome)));
+                bell.ring();
+            }
+        }
+    }
+}
+
+/// First offset kept, and one past the last durable record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    pub start: u64,
+    pub end: u64,
+}
+
+#[derive(Debug, Clone)]
+pub enum Log {
+    Embedded(Arc<Embedded>),
+    Kafka(Arc<Kafka>),
+    Simulated(Arc<Simulated>),
+}
+
+/// What reading all of a partition gives at a time.
+const SCAN_BYTES: usize = 1 << 20;
+
+impl Log {
+    /// Made once with the log.
+    pub fn incarnation(&self) -> u128 {
+        match self {
+            Log::Embedded(log) => log.incarnation(),
+            Log::Kafka(log) => log.incarnation(),
+            Log::Simulated(log) => log.incarnation(),
+        }
+    }
+
+    /// Whether every MAC of this log's records names log and partition: it was
+    /// founded by a version that makes no others.
+    pub fn binds_macs(&self) -> bool {
+        match self {
+            Log::Embedded(log) => log.binds_macs(),
+            Log::Kafka(log) => log.binds_macs(),
+            Log::Simulated(log) => log.binds_macs(),
+        }
+    }
+
+    /// Whether a process of a version before this one may still write to this
+    /// log's journal. May block for a round trip to a broker.
+    ///
+    /// # Errors
+    /// When a broker cannot be asked.
+    pub fn has_older_writers(&self) -> Result<bool, Error> {
+        match self {
+            Log::Kafka(log) => log.has_older_members(),
+            _ => Ok(false),
+        }
+    }
+
+    /// Below this offset a partition of the journal was brought from another
+    /// log and has had its effect there: state is never begun before it.
+    pub fn begins(&self, partition: u32) -> u64 {
+        match self {
+            Log::Kafka(log) => log.begins(partition),
+            _ => 0,
+        }
+    }
+
+    pub fn partitions(&self) -> u32 {
+        match self {
+            Log::Embedded(log) => log.partitions(),
+            Log::Kafka(log) => log.partitions(),
+            Log::Simulated(log) => log.partitions(),
+        }
+    }
+
+    /// Appends records to one partition, in order. For the runtimes of partitions: it goes on
+    /// trying until the log has them, so that nothing is ever left out before
+    /// something that came later.
+    pub fn append(&self, at: At, records: Vec<New>, ack: Ack) {
+        match self {
+            Log::Embedded(log) => log.append(at, records, ack),
+            Log::Kafka(log) => log.append(at, records, ack),
+            Log::Simulated(log) => log.append(at, records, ack),
+        }
+    }
+
+    /// Appends and waits until all is durable. For requests: it gives up in
+    /// time for an answer.
+    ///
+    /// # Errors
+    /// See [`Error::class`].
+    pub async fn append_durably(&self, at: At, records: Vec<New>) -> Result<Placed, Error> {
+        askwhen_process::fault::point("parsed");
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        match self {
+            Log::Kafka(log) => log.append_in_time(at, records, Ack::Once(sender)),
+            _ => self.append(at, records, Ack::Once(sender)),
+        }
+        // Whoever had it has gone without a word.
+        let appended = receiver.await.unwrap_or_else(|_| Err(Error::Unknown("nobody answered for the record".into())));
+        askwhen_process::fault::point("acked");
+        appended
+    }
+
+    /// Appends a record that nobody misses should it be lost: an answer.
+    pub fn tell(&self, at: At, record: New) {
+        match self {
+            Log::Kafka(log) => log.tell(at, record),
+            _ => {
+                let (sender, _) = tokio::sync::oneshot::channel();
+                self.append(at, vec![record], Ack::Once(sender));
+            }
+        }
+    }
+
+    /// Durable records from an offset on: at least one if there is one, and no
+    /// more than about `max_bytes`. Whoever reads on and on takes a [`Reader`].
+    /// May block for a round trip to a broker.
+    ///
+    /// # Errors
+    /// When the offset was trimmed away, or what is there is damaged.
+    pub fn read(&self, at: At, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
+        match self {
+            Log::Embedded(log) => log.read(at, from, max_bytes),
+            Log::Kafka(log) => log.read(at, from, max_bytes),
+            Log::Simulated(log) => log.read(at, from, max_bytes),
+        }
+    }
+
+    /// Follows partitions for one purpose; what it gives comes when it comes,
+    /// and the bell rings then.
+    pub fn reader(&self, purpose: &'static str, bell: Arc<Bell>) -> Reader {
+        Reader::new(self, purpose, bell)
+    }
+
+    /// Rings when something becomes readable there.
+    fn subscribe(&self, at: At, bell: Arc<Bell>) {
+        match self {
+            Log::Embedded(log) => log.subscribe(at, bell),
+            Log::Simulated(log) => log.subscribe(at, bell),
+            Log::Kafka(_) => unreachable!("its readers ring by themselves"),
+        }
+    }
+
+    /// Hands all records from an offset up to an end that was seen to `each`.
+    /// Blocks until it is through.
+    ///
+    /// # Errors
+    /// As [`Log::read`], and what `each` says.
+    pub fn scan<E: From<Error>>(
+        &self,
+        at: At,
+        from: u64,
+        end: u64,
+        mut each: impl FnMut(Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut next = from;
+        let mut reader = self.reader("scan", Arc::default());
+        while next < end {
+            let chunk = reader.read_or_wait(at, next, SCAN_BYTES)?;
+            if chunk.records.is_empty() {
+                // What is left are gaps.
+                return Ok(());
+            }
+            for record in chunk.records {
+                next = record.offset + 1;
+                if record.offset < end {
+                    each(record)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The bounds as they are now. May block for a round trip to a broker.
+    ///
+    /// # Errors
+    /// When a broker cannot be asked.
+    pub fn bounds(&self, at: At) -> Result<Bounds, Error> {
+        match self {
+            Log::Embedded(log) => Ok(log.bounds(at)),
+            Log::Kafka(log) => Ok(log.all_bounds(&[at])?[0]),
+            Log::Simulated(log) => Ok(log.bounds(at)),
+        }
+    }
+
+    /// The bounds of several partitions, in as few round trips as can be.
+    ///
+    /// # Errors
+    /// As [`Log::bounds`].
+    pub fn all_bounds(&self, all: &[At]) -> Result<Vec<Bounds>, Error> {
+        match self {
+            Log::Kafka(log) => log.all_bounds(all),
+            _ => all.iter().map(|at| self.bounds(*at)).collect(),
+        }
+    }
+
+    /// Forgets records below an offset, as far as the log can do so cheaply.
+    ///
+    /// # Errors
+    /// When files cannot be removed, or a broker refuses.
+    pub fn trim(&self, at: At, below: u64) -> Result<(), Error> {
+        match self {
+            Log::Embedded(log) => log.trim(at, below),
+            Log::Kafka(log) => log.trim(at, below),
+            Log::Simulated(log) => {
+                log.trim(at, below);
+                Ok(())
+            }
+        }
+    }
+
+    /// The first offset whose record was appended at `time` or later.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub fn offset_at(&self, at: At, time: Millis) -> Result<u64, Error> {
+        if let Log::Kafka(log) = self {
+            return log.offset_at(at, time);
+        }
+        let bounds = self.bounds(at)?;
+        let (mut low, mut high) = (bounds.start, bounds.end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.read(at, middle, 1)?.first() {
+                Some(record) if record.appended_at < time => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
+    }
+
+    /// Whether an append has a chance right now.
+    ///
+    /// # Errors
+    /// Why not; [`Class::Unknown`] means never again in this process.
+    pub fn is_writable(&self) -> Result<(), Error> {
+        match self {
+            Log::Embedded(log) => log.is_writable(),
+            Log::Kafka(log) => log.is_writable(),
+            Log::Simulated(_) => Ok(()),
+        }
+    }
+
+    /// Partitions that this process owns, as they come and go. The embedded
+    /// log gives all of them, once.
+    ///
+    /// # Errors
+    /// When the group cannot be joined.
+    pub fn lease(&self, purpose: &'static str, topic: Topic) -> Result<Lease, Error> {
+        match self {
+            Log::Kafka(log) => log.lease(purpose, topic),
+            _ => Ok(Lease::of_all(self.partitions())),
+        }
+    }
+}

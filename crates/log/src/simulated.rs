@@ -1,0 +1,285 @@
+//! A log in memory for tests, shared by several clients as brokers are.
+//!
+//! Legal faults. An append waits in the lane of its client and partition until
+//! a test lets it land; lanes keep their order, and nothing is promised between
+//! them. A client may die: what had not landed is lost from some place of each
+//! lane on, and what is left before it may land long after, behind what others
+//! wrote. An append may be told that its outcome is unknown and land all the
+//! same; it may be refused and never land; it may fail. What has landed is
+//! durable and never changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{Ack, At, Bounds, Error, New, Placed, Record, frame};
+use askwhen_domain::time::Millis;
+use askwhen_process::thread::Bell;
+
+/// One client's handle on the log.
+#[derive(Debug)]
+pub struct Simulated {
+    client: u32,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    incarnation: u128,
+    partitions: u32,
+    now: AtomicI64,
+    /// As a log that version 0.1.0 has founded.
+    old: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    parts: BTreeMap<At, Part>,
+    /// Held back until a test lets them land.
+    waiting: Vec<Waiting>,
+    manual_sync: bool,
+    failing: BTreeSet<At>,
+}
+
+#[derive(Debug, Default)]
+struct Part {
+    start: u64,
+    records: Vec<Record>,
+    bells: Vec<Arc<Bell>>,
+}
+
+struct Waiting {
+    client: u32,
+    at: At,
+    records: Vec<New>,
+    /// `None` once its outcome was told.
+    ack: Option<Ack>,
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} × {} of {}", self.at, self.records.len(), self.client)
+    }
+}
+
+impl Simulated {
+    pub fn new(incarnation: u128, partitions: u32) -> Simulated {
+        let (now, old) = (AtomicI64::new(0), AtomicBool::new(false));
+        let shared = Shared { incarnation, partitions, now, old, state: Mutex::default() };
+        Simulated { client: 0, shared: Arc::new(shared) }
+    }
+
+    /// The same log, seen by another client.
+    pub fn client(&self, client: u32) -> Simulated {
+        Simulated { client, shared: self.shared.clone() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().expect("no panic holds this lock")
+    }
+
+    pub fn incarnation(&self) -> u128 {
+        self.shared.incarnation
+    }
+
+    pub fn partitions(&self) -> u32 {
+        self.shared.partitions
+    }
+
+    pub fn binds_macs(&self) -> bool {
+        !self.shared.old.load(Ordering::Acquire)
+    }
+
+    /// From now on it is a log that version 0.1.0 has founded.
+    pub fn make_old(&self) {
+        self.shared.old.store(true, Ordering::Release);
+    }
+
+    /// Sets the append time of what comes next.
+    pub fn set_now(&self, now: Millis) {
+        self.shared.now.store(now, Ordering::Release);
+    }
+
+    /// From now on nothing is durable before it is let land.
+    pub fn hold(&self) {
+        self.state().manual_sync = true;
+    }
+
+    /// Lets everything land that waits, or with `fail` leaves it unknown and unstored.
+    pub fn sync(&self) {
+        let mut state = self.state();
+        for waiting in std::mem::take(&mut state.waiting) {
+            self.store(&mut state, waiting);
+        }
+    }
+
+    /// Clients and partitions with something that has not landed, sorted.
+    pub fn lanes(&self) -> Vec<(u32, At)> {
+        let lanes: BTreeSet<(u32, At)> = self.state().waiting.iter().map(|w| (w.client, w.at)).collect();
+        lanes.into_iter().collect()
+    }
+
+    fn first_of(&self, state: &State, (client, at): (u32, At)) -> Option<usize> {
+        state.waiting.iter().position(|w| w.client == client && w.at == at)
+    }
+
+    /// Lets the oldest append of a lane land and acknowledges it.
+    pub fn land(&self, lane: (u32, At)) {
+        let mut state = self.state();
+        if let Some(first) = self.first_of(&state, lane) {
+            let waiting = state.waiting.remove(first);
+            self.store(&mut state, waiting);
+        }
+    }
+
+    /// Refuses the oldest append of a lane: it is never stored.
+    pub fn refuse(&self, lane: (u32, At)) {
+        let mut state = self.state();
+        if let Some(first) = self.first_of(&state, lane) {
+            let ack = state.waiting.remove(first).ack;
+            drop(state);
+            if let Some(ack) = ack {
+                ack.send(Err(Error::Unavailable("injected".into())));
+            }
+        }
+    }
+
+    /// Says that the outcome of a lane's oldest append is unknown. It may still land.
+    pub fn time_out(&self, lane: (u32, At)) {
+        let mut state = self.state();
+        if let Some(first) = self.first_of(&state, lane)
+            && let Some(ack) = state.waiting[first].ack.take()
+        {
+            drop(state);
+            ack.send(Err(Error::Unknown("injected".into())));
+        }
+    }
+
+    /// A client dies. Of each of its lanes `kept` says how many appends are on
+    /// their way already; the others are lost, and nobody is told.
+    pub fn die(&self, client: u32, mut kept: impl FnMut(At, usize) -> usize) {
+        let mut state = self.state();
+        let mut lengths: BTreeMap<At, usize> = BTreeMap::new();
+        for waiting in state.waiting.iter().filter(|w| w.client == client) {
+            *lengths.entry(waiting.at).or_default() += 1;
+        }
+        let mut left: BTreeMap<At, usize> = lengths.into_iter().map(|(at, length)| (at, kept(at, length))).collect();
+        state.waiting.retain_mut(|waiting| {
+            if waiting.client != client {
+                return true;
+            }
+            waiting.ack = None;
+            let left = left.entry(waiting.at).or_default();
+            let stays = *left > 0;
+            *left = left.saturating_sub(1);
+            stays
+        });
+    }
+
+    /// A crash of everyone: what has not landed is gone, and nobody is told.
+    pub fn crash(&self) {
+        self.state().waiting.clear();
+    }
+
+    /// Appends to this partition fail from now on, or work again.
+    pub fn fail(&self, at: At, failing: bool) {
+        let mut state = self.state();
+        if failing {
+            state.failing.insert(at)
+        } else {
+            state.failing.remove(&at)
+        };
+    }
+
+    fn store(&self, state: &mut State, Waiting { at, records, ack, .. }: Waiting) {
+        let tell = |outcome| {
+            if let Some(ack) = ack {
+                ack.send(outcome);
+            }
+        };
+        if state.failing.contains(&at) {
+            return tell(Err(Error::Unknown("injected".into())));
+        }
+        let appended_at = self.shared.now.load(Ordering::Acquire);
+        let part = state.parts.entry(at).or_default();
+        let first = part.start + part.records.len() as u64;
+        let count = records.len() as u64;
+        for (offset, new) in (first..).zip(records) {
+            let mut bytes = bytes::BytesMut::new();
+            frame::encode(&mut bytes, &new, offset, appended_at, 0);
+            let frame = frame::decode(&bytes.freeze()).expect("just encoded");
+            part.records.push(frame.record);
+        }
+        for bell in &part.bells {
+            bell.ring();
+        }
+        tell(Ok(Placed { first, end: first + count }));
+    }
+
+    pub fn append(&self, at: At, records: Vec<New>, ack: Ack) {
+        let mut state = self.state();
+        let waiting = Waiting { client: self.client, at, records, ack: Some(ack) };
+        if state.manual_sync {
+            state.waiting.push(waiting);
+        } else {
+            self.store(&mut state, waiting);
+        }
+    }
+
+    pub fn read(&self, at: At, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
+        let state = self.state();
+        let Some(part) = state.parts.get(&at) else { return Ok(Vec::new()) };
+        if from < part.start {
+            return Err(Error::Trimmed { at, offset: from, start: part.start });
+        }
+        let mut taken = 0;
+        let mut records = Vec::new();
+        for record in part.records.iter().skip((from - part.start) as usize) {
+            taken += record.len_bytes().max(1);
+            records.push(record.clone());
+            if taken >= max_bytes {
+                break;
+            }
+        }
+        Ok(records)
+    }
+
+    pub fn bounds(&self, at: At) -> Bounds {
+        let state = self.state();
+        let part = state.parts.get(&at);
+        part.map_or(Bounds { start: 0, end: 0 }, |p| Bounds { start: p.start, end: p.start + p.records.len() as u64 })
+    }
+
+    pub fn subscribe(&self, at: At, bell: Arc<Bell>) {
+        let mut state = self.state();
+        let bells = &mut state.parts.entry(at).or_default().bells;
+        // Readers of dead processes are listening no more.
+        bells.retain(|known| Arc::strong_count(known) > 1);
+        if !bells.iter().any(|known| Arc::ptr_eq(known, &bell)) {
+            bells.push(bell);
+        }
+    }
+
+    /// Loses the records of a partition from an offset on; gives them.
+    pub fn cut(&self, at: At, end: u64) -> Vec<Record> {
+        let mut state = self.state();
+        let Some(part) = state.parts.get_mut(&at) else { return Vec::new() };
+        part.records.split_off(end.saturating_sub(part.start) as usize)
+    }
+
+    /// Puts records back that were lost.
+    pub fn put_back(&self, at: At, records: Vec<Record>) {
+        let mut state = self.state();
+        state.parts.entry(at).or_default().records.extend(records);
+    }
+
+    pub fn trim(&self, at: At, below: u64) {
+        let mut state = self.state();
+        if let Some(part) = state.parts.get_mut(&at) {
+            let old = below.saturating_sub(part.start).min(part.records.len() as u64);
+            part.records.drain(..old as usize);
+            part.start += old;
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Which journal offsets have all their outputs acknowledged: pure accounting,
+//! the committable frontier computed and never inferred.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use askwhen_wire::topic::Topic;
+
+/// One batch of journal records and the appends that it caused.
+#[derive(Debug)]
+struct Entry {
+    /// One past the last journal offset of the batch.
+    next: u64,
+    outstanding: usize,
+    ends: Vec<(Topic, u64)>,
+}
+
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Number of the first entry in `open`.
+    base: u64,
+    open: VecDeque<Entry>,
+    tags: BTreeMap<u64, (u64, Option<Topic>)>,
+    next_tag: u64,
+    /// Everything below is acknowledged with all its outputs.
+    acked: u64,
+    /// Ends of acknowledged outputs, with the batch that they belong to.
+    settled: VecDeque<(u64, Topic, u64)>,
+}
+
+impl Ledger {
+    pub fn new(acked: u64) -> Ledger {
+        Ledger { acked, ..Ledger::default() }
+    }
+
+    /// Begins a batch that applied everything below `next`.
+    pub fn begin(&mut self, next: u64) {
+        self.open.push_back(Entry { next, outstanding: 0, ends: Vec::new() });
+    }
+
+    /// An append that belongs to the batch just begun; gives its tag. Without a
+    /// topic it is a forward, whose place nobody asks for.
+    pub fn expect(&mut self, topic: Option<Topic>) -> u64 {
+        self.next_tag += 1;
+        let batch = self.base + self.open.len() as u64 - 1;
+        self.open.back_mut().expect("a batch has begun").outstanding += 1;
+        self.tags.insert(self.next_tag, (batch, topic));
+        self.next_tag
+    }
+
+    /// The append with this tag is durable, all of it below `end`.
+    pub fn acknowledge(&mut self, tag: u64, end: u64) {
+        let Some((batch, topic)) = self.tags.remove(&tag) else { return };
+        let entry = &mut self.open[(batch - self.base) as usize];
+        entry.outstanding -= 1;
+        if let Some(topic) = topic {
+            entry.ends.push((topic, end));
+        }
+        self.settle();
+    }
+
+    /// Moves the frontier over batches with nothing outstanding.
+    pub fn settle(&mut self) {
+        while self.open.front().is_some_and(|entry| entry.outstanding == 0) {
+            let entry = self.open.pop_front().expect("just seen");
+            self.base += 1;
+            self.acked = entry.next;
+            self.settled.extend(entry.ends.into_iter().map(|(topic, end)| (entry.next, topic, end)));
+        }
+    }
+
+    pub fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    pub fn outstanding(&self) -> usize {
+        self.tags.len()
+    }
+
+    /// Ends of outputs of batches up to `next`, taken out once.
+    pub fn ends_up_to(&mut self, next: u64) -> Vec<(Topic, u64)> {
+        let mut ends = Vec::new();
+        while self.settled.front().is_some_and(|(batch, ..)| *batch <= next) {
+            let (_, topic, end) = self.settled.pop_front().expect("just seen");
+            ends.push((topic, end));
+        }
+        ends
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frontier_waits_for_the_slowest_and_ends_stay_with_their_batch() {
+        let mut ledger = Ledger::new(10);
+        ledger.begin(12);
+        let (a, b) = (ledger.expect(Some(Topic::Decisions)), ledger.expect(None));
+        ledger.begin(15);
+        let c = ledger.expect(Some(Topic::Decisions));
+        ledger.begin(16);
+        ledger.settle();
+        ledger.acknowledge(c, 8);
+        ledger.acknowledge(a, 7);
+        assert_eq!(ledger.acked(), 10);
+        ledger.acknowledge(b, 0);
+        assert_eq!((ledger.acked(), ledger.outstanding()), (16, 0));
+        assert_eq!(ledger.ends_up_to(12), [(Topic::Decisions, 7)]);
+        assert_eq!(ledger.ends_up_to(16), [(Topic::Decisions, 8)]);
+    }
+}

@@ -1,0 +1,76 @@
+//! The journal for a log with another number of partitions: every record that
+//! had an effect, once, on the partition that will own it.
+
+use bytes::Bytes;
+use std::collections::BTreeSet;
+
+use super::admission::{Admission, Admitted, Signer, decode_forwarded, owner};
+use super::checkpoint::Meta;
+use askwhen_log::{New, Record};
+use askwhen_wire::record::{self, Decoded, Forward, Internal, REPLY_HEADER};
+
+/// Reads the old journal, each partition in its order.
+pub struct Relocation {
+    /// The rules of each old partition, and its books on the way.
+    old: Vec<(Admission, Meta)>,
+    new: u32,
+    signer: Signer,
+    /// Senders of which each old partition has read something.
+    met: BTreeSet<(u32, u32)>,
+}
+
+impl Relocation {
+    /// With the rules of every old partition, which know what has been skipped,
+    /// and books that know from where on its MACs name their place.
+    pub fn new(old: Vec<(Admission, Meta)>, new: u32, signer: Signer) -> Relocation {
+        Relocation { old, new, signer, met: BTreeSet::new() }
+    }
+
+    /// Where a record of an old partition goes, and as what; `None` for what
+    /// the partitions told each other: they will tell each other again.
+    pub fn place(&mut self, from: u32, record: &Record) -> Option<(u32, New)> {
+        let (admission, meta) = &mut self.old[from as usize];
+        let trusted = admission.is_trusted(meta.bound_macs_from, record);
+        // The journal may begin behind the first that a partition has told.
+        if trusted
+            && let Ok(Decoded::Internal(internal)) = record::decode(record.value.as_deref(), true)
+            && let Internal::Forward(Forward { from: sender, seq, .. }) = *internal
+            && self.met.insert((sender, from))
+            && let Some(last) = meta.inbox.get_mut(sender as usize)
+        {
+            *last = seq.saturating_sub(1);
+        }
+        let kept = || {
+            let headers = record.headers.iter().filter(|(name, _)| name != REPLY_HEADER.as_bytes());
+            New { key: record.key.clone(), headers: headers.cloned().collect(), value: record.value.clone() }
+        };
+        match admission.admit(meta, record) {
+            // It is a reject there as well.
+            Admitted::Reject(_) => Some((from % self.new, kept())),
+            Admitted::Forwarded(forward) => self.unwrap(from, &forward),
+            Admitted::SetClock { .. } | Admitted::Skipped { .. } | Admitted::Ignore => None,
+            // What was forwarded is taken where it had its effect.
+            Admitted::Route { .. } => None,
+            Admitted::Apply(decoded) => {
+                let to = owner(&decoded, self.new)?;
+                Some((to, if trusted { self.signer.sign(to, kept()) } else { kept() }))
+            }
+        }
+    }
+
+    fn unwrap(&self, at: u32, forward: &Forward) -> Option<(u32, New)> {
+        let new = New {
+            key: forward.key.clone().map(Bytes::from),
+            headers: Vec::new(),
+            value: Some(Bytes::copy_from_slice(forward.value.as_str().as_bytes())),
+        };
+        let to = match decode_forwarded(forward) {
+            Err(_) => at % self.new,
+            Ok(Decoded::Internal(internal)) if matches!(*internal, Internal::NameSeen { .. } | Internal::Quota(_)) => {
+                return None;
+            }
+            Ok(decoded) => owner(&decoded, self.new)?,
+        };
+        Some((to, if forward.trusted { self.signer.sign(to, new) } else { new }))
+    }
+}

@@ -1,0 +1,209 @@
+//! Answers to requests that wait. Within a process they pass through a
+//! registry; between processes through topic `replies`, of which every process
+//! that waits reads one partition.
+
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+use askwhen_domain::json::Json;
+use askwhen_log::{At, Log, New};
+use askwhen_process::thread::{Bell, News, Service};
+use askwhen_wire::topic::Topic;
+
+/// What a partition tells whoever waits for a record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// A body as a server key gets it, and as a client key does.
+    Body {
+        server: Json,
+        client: Json,
+    },
+    Accepted {
+        duplicate: bool,
+        response_id: Option<String>,
+    },
+    Refused {
+        code: String,
+        pointer: Option<String>,
+        detail: String,
+    },
+    /// How an attempt went that an operator asked for.
+    Attempted {
+        delivery_id: String,
+        http_status: Option<u16>,
+        outcome: String,
+        error: Option<String>,
+    },
+    /// A partition has taken a definition; `of` partitions will say so.
+    Defined {
+        partition: u32,
+        of: u32,
+        version: u64,
+        changed: bool,
+        created: bool,
+        used_new_secret: bool,
+    },
+}
+
+type Waiting = Arc<Mutex<HashMap<u128, mpsc::UnboundedSender<Answer>>>>;
+
+/// Requests that wait for answers, by a correlation that they made up.
+#[derive(Debug, Clone, Default)]
+pub struct Replies {
+    waiting: Waiting,
+    /// How answers come here from other processes; `None` where there are none.
+    post: Option<Post>,
+}
+
+#[derive(Debug, Clone)]
+struct Post {
+    log: Log,
+    /// The partition of topic `replies` that this process reads.
+    own: u32,
+}
+
+/// One waiting request; dropping it ends the wait.
+#[derive(Debug)]
+pub struct Waiter {
+    correlation: u128,
+    replies: Replies,
+    answers: mpsc::UnboundedReceiver<Answer>,
+}
+
+impl Replies {
+    /// For several processes on one log. Processes that happen to share a
+    /// partition do not take each other's answers: correlations are random.
+    pub fn by_post(log: &Log) -> Replies {
+        let own = (uuid::Uuid::new_v4().as_u128() % u128::from(Topic::Replies.partitions(log.partitions()))) as u32;
+        Replies { waiting: Waiting::default(), post: Some(Post { log: log.clone(), own }) }
+    }
+
+    /// Begins to take answers from other processes, from the end of the topic
+    /// as it is now, until what it gives is dropped. `None` where there are no
+    /// other processes.
+    ///
+    /// # Errors
+    /// When the topic cannot be read.
+    pub fn receive(&self) -> Result<Option<Service>, askwhen_log::Error> {
+        let Some(Post { log, own }) = &self.post else { return Ok(None) };
+        let at = At { topic: Topic::Replies, partition: *own };
+        let mut next = log.bounds(at)?.end;
+        let bell = Arc::new(Bell::default());
+        let mut reader = log.reader("replies", bell.clone());
+        // From here on nothing is missed.
+        reader.read(at, next, 1)?;
+        let (waiting, log) = (self.waiting.clone(), log.clone());
+        let postman = Service::spawn("replies", bell, move |turns| {
+            let mut news = News::default();
+            while turns.go_on() {
+                match reader.read(at, next, 1 << 20) {
+                    Ok(chunk) if chunk.records.is_empty() => turns.wait(Duration::from_millis(500)),
+                    Ok(chunk) => {
+                        for record in chunk.records {
+                            next = record.offset + 1;
+                            deliver(&waiting, &record);
+                        }
+                    }
+                    Err(error) => {
+                        if news.is_new(&error.to_string()) {
+                            tracing::warn!(%error, "answers of other processes are out of reach");
+                        }
+                        turns.wait(Duration::from_millis(500));
+                        // Trimmed, or the topic was made anew: answers are of the moment.
+                        if error.class() != askwhen_log::Class::Retry
+                            && let Ok(bounds) = log.bounds(at)
+                        {
+                            next = bounds.end;
+                        }
+                    }
+                }
+            }
+        });
+        postman.map(Some).map_err(|e| askwhen_log::Error::io("a thread for replies", &e))
+    }
+
+    /// Begins to wait under a fresh correlation. At most as many answers come
+    /// as there are partitions, so the queue needs no bound of its own.
+    pub fn wait(&self) -> Waiter {
+        let correlation = uuid::Uuid::new_v4().as_u128();
+        let (sender, answers) = mpsc::unbounded_channel();
+        self.waiting.lock().expect("no panic holds this lock").insert(correlation, sender);
+        Waiter { correlation, replies: self.clone(), answers }
+    }
+
+    /// Hands an answer to whoever waits for it, if anyone still does.
+    pub fn answer(&self, reply_to: &[u8], answer: Answer) {
+        let Some((partition, correlation)) = parse(reply_to) else { return };
+        if let Some(sender) = self.waiting.lock().expect("no panic holds this lock").get(&correlation) {
+            // The waiter may be leaving at this very moment.
+            drop(sender.send(answer));
+            return;
+        }
+        if let (Some(post), Some(partition)) = (&self.post, partition)
+            && partition < Topic::Replies.partitions(post.log.partitions())
+        {
+            post.send(partition, correlation, &answer);
+        }
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.waiting.lock().expect("no panic holds this lock").len()
+    }
+}
+
+impl Post {
+    fn send(&self, partition: u32, correlation: u128, answer: &Answer) {
+        let new = New {
+            key: Some(format!("{correlation:032x}").into()),
+            headers: Vec::new(),
+            value: Some(serde_json::to_vec(answer).expect("an answer serialises").into()),
+        };
+        self.log.tell(At { topic: Topic::Replies, partition }, new);
+    }
+}
+
+/// `partition/correlation`, or the correlation alone.
+fn parse(reply_to: &[u8]) -> Option<(Option<u32>, u128)> {
+    let text = std::str::from_utf8(reply_to).ok()?;
+    let (partition, correlation) = match text.split_once('/') {
+        Some((partition, correlation)) => (Some(partition.parse().ok()?), correlation),
+        None => (None, text),
+    };
+    Some((partition, u128::from_str_radix(correlation, 16).ok()?))
+}
+
+fn deliver(waiting: &Waiting, record: &askwhen_log::Record) {
+    let key = record.key.as_deref().unwrap_or_default();
+    let Some((_, correlation)) = parse(key) else { return };
+    let waiting = waiting.lock().expect("no panic holds this lock");
+    let Some(sender) = waiting.get(&correlation) else { return };
+    match serde_json::from_slice(record.value.as_deref().unwrap_or_default()) {
+        // The waiter may be leaving at this very moment.
+        Ok(answer) => drop(sender.send(answer)),
+        Err(error) => tracing::warn!(%error, offset = record.offset, "an answer is unreadable"),
+    }
+}
+
+impl Waiter {
+    /// The value of the record's `reply-to` header.
+    pub fn header(&self) -> String {
+        match &self.replies.post {
+            Some(post) => format!("{}/{:032x}", post.own, self.correlation),
+            None => format!("{:032x}", self.correlation),
+        }
+    }
+
+    pub async fn next(&mut self) -> Option<Answer> {
+        self.answers.recv().await
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.replies.waiting.lock().expect("no panic holds this lock").remove(&self.correlation);
+    }
+}

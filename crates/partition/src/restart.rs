@@ -1,0 +1,253 @@
+//! Whether a store and the log belong together, and what the log already has
+//! of the records that are done again.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::Machine;
+use super::admission::Admission;
+use super::attempts::{Attempts, MAX_DEATHS};
+use super::checkpoint::Meta;
+use super::partition::{Awaited, Setup, Stop};
+use super::status::Status;
+use askwhen_domain::time::{Millis, SECOND, format_time};
+use askwhen_domain::{LOGIC_VERSION, Succession, succession};
+use askwhen_log::{Ack, At, Bounds, Log};
+use askwhen_process::clock::Clock;
+use askwhen_wire::output::{ID_HEADER, SOURCE_HEADER, Source};
+use askwhen_wire::topic::Topic;
+
+pub fn check_meta(meta: &Meta, fresh: &Meta, log: &Log, journal: At) -> Result<(), Stop> {
+    let refuse = |text: String| Err(Stop::Refused(text));
+    if meta.incarnation != fresh.incarnation {
+        return refuse(
+            "the state belongs to another log: restore both from one backup, or begin with an empty data directory"
+                .into(),
+        );
+    }
+    if meta.partitions != fresh.partitions {
+        return refuse(format!(
+            "the state was made with {} partitions and the log has {}",
+            meta.partitions, fresh.partitions
+        ));
+    }
+    check_rules(meta.logic_version)?;
+    let bounds = log.bounds(journal)?;
+    if bounds.end < meta.next {
+        return refuse(format!(
+            "the log ends at {} and the state is at {}: the log has lost its end, restore it from a backup",
+            bounds.end, meta.next
+        ));
+    }
+    if bounds.start > meta.next {
+        return refuse(format!("the log begins at {} and the state is at {}", bounds.start, meta.next));
+    }
+    if meta.next > bounds.start {
+        let last = log.read(journal, meta.next - 1, 1)?;
+        if last.first().is_none_or(|record| record.crc != meta.crc) {
+            return refuse(format!("the log has another record at {} than the state was made from", meta.next - 1));
+        }
+    }
+    Ok(())
+}
+
+/// How long before the journal's end requests may still wait for an answer,
+/// when a partition is taken up.
+const ANSWERS_KEPT: Millis = 30 * SECOND;
+/// An owner whose clock is further behind the log decides nothing.
+const MAX_CLOCK_LAG: Millis = 300 * SECOND;
+
+/// Whether a machine's clock is too far behind a journal's time.
+pub fn is_behind(clock: &Clock, time: Millis) -> bool {
+    clock.wall().saturating_add(MAX_CLOCK_LAG) < time
+}
+
+/// What is to be done when it is.
+pub fn behind(time: Millis) -> Stop {
+    let why = format!(
+        "this machine's clock is more than {} s behind the journal's time, {}: nothing is decided until the clock is \
+         right. Set the clock. If it is right, and the journal's time came from a clock that was wrong, stop the server \
+         and run `askwhen doctor --accept-time`",
+        MAX_CLOCK_LAG / SECOND,
+        format_time(time)
+    );
+    Stop::Waits { on: Awaited::Clock, why }
+}
+
+/// What is to be done about a record that ends the process.
+pub fn poisoned(journal: At, offset: u64) -> Stop {
+    let why = format!(
+        "the process has died {MAX_DEATHS} times while it applied the record {journal}@{offset}: nothing behind it is \
+         decided until a version of askwhen that can apply it runs, or the record is taken out of the way with \
+         `askwhen skip {journal}@{offset}` (it is kept in topic rejects)"
+    );
+    Stop::Waits { on: Awaited::Skip { offset }, why }
+}
+
+/// Looks through what is not applied yet: for records that an operator skips, and
+/// for the time that the journal will have come to.
+pub fn look_ahead(
+    log: &Log,
+    (journal, end): (At, u64),
+    meta: &Meta,
+    clock: &Clock,
+    admission: &mut Admission,
+) -> Result<Millis, Stop> {
+    let mut newest = meta.time();
+    log.scan::<Stop>(journal, meta.next, end, |record| {
+        newest = newest.max(record.appended_at);
+        admission.look_ahead(meta.bound_macs_from, &record);
+        Ok(())
+    })?;
+    if !is_behind(clock, newest) {
+        return Ok(newest);
+    }
+    // An operator may have accepted another time since.
+    let mut books = meta.clone();
+    log.scan::<Stop>(journal, meta.next, end, |record| {
+        admission.admit(&mut books, &record);
+        Ok(())
+    })?;
+    Ok(books.time())
+}
+
+/// Writes definitions again that the state has and the topic has lost.
+pub fn restore_definitions<M: Machine>(
+    setup: &Setup,
+    partition: u32,
+    meta: &mut Meta,
+    machine: &M,
+) -> Result<(), Stop> {
+    if !machine.output_topics(partition).contains(&Topic::Definitions) {
+        return Ok(());
+    }
+    let at = At { topic: Topic::Definitions, partition: 0 };
+    let lost = machine.lost_definitions(&setup.log, meta)?;
+    if !lost.is_empty() {
+        tracing::warn!(count = lost.len(), "topic definitions has lost records: they are written again from the state");
+        let (sender, written) = tokio::sync::oneshot::channel();
+        setup.log.append(at, lost, Ack::Once(sender));
+        written.blocking_recv().unwrap_or(Err(askwhen_log::Error::Closed))?;
+    }
+    // What comes next is looked for from where the topic ends now.
+    let end = setup.log.bounds(at)?.end;
+    if let Some(named) = meta.out_start.get_mut(at.topic.name()) {
+        *named = end.min(*named);
+    }
+    Ok(())
+}
+
+/// Whether these rules can go on from a state. A later version's is refused
+/// where it is loaded.
+fn check_rules(logic_version: u32) -> Result<(), Stop> {
+    match succession(logic_version) {
+        Some(Succession::GoesOn) => Ok(()),
+        Some(Succession::ReplayNeeded) => Err(Stop::Refused(format!(
+            "the state was made by rules of version {logic_version}, and rules of version {LOGIC_VERSION} read it \
+             otherwise: make it anew with `askwhen replay run` and `askwhen replay promote`"
+        ))),
+        None => Err(Stop::Refused(format!(
+            "the state was made by rules of version {logic_version}, which were never released: this program has \
+             version {LOGIC_VERSION}. Use the program that wrote it"
+        ))),
+    }
+}
+
+/// Whether the topics hold all that a checkpoint names of them.
+pub fn check_outputs(meta: &Meta, partition: u32, topics: &[(At, Bounds)]) -> Result<(), Stop> {
+    for (at, bounds) in topics {
+        let Some(named) = meta.out_start.get(at.topic.name()).filter(|named| bounds.end < **named) else { continue };
+        // What the state knows of definitions is written again.
+        if at.topic == Topic::Definitions {
+            continue;
+        }
+        return Err(Stop::Refused(format!(
+            "{at} ends at {} and the state was made when it ended at {named}: records of topic {} are lost. Restore \
+             the data from a backup. Without one, and where the journal still has its beginning, move the state of the \
+             partition (state/engine/{partition} and its snapshots) aside: it is made anew from the journal, and what \
+             is missing is written again",
+            bounds.end,
+            at.topic.name(),
+        )));
+    }
+    Ok(())
+}
+
+/// What the log has of the outputs of records that are done again.
+pub struct Scanned {
+    pub ids: HashSet<String>,
+    pub redo_until: u64,
+    pub floors: BTreeMap<Topic, u64>,
+    /// Where the journal ended.
+    pub journal_end: u64,
+}
+
+/// The ids that redoing from the checkpoint will make again and the log has.
+/// The ends of the outputs are taken first, then the journal's: whatever an
+/// output speaks of is in the journal by then.
+pub fn scan_outputs(
+    log: &Log,
+    partition: u32,
+    meta: &Meta,
+    topics: &[Topic],
+    status: &Status,
+) -> Result<Scanned, Stop> {
+    let at = |topic: Topic| At { topic, partition: if topic.partitions(2) == 1 { 0 } else { partition } };
+    let outputs: Vec<At> = topics.iter().map(|topic| at(*topic)).collect();
+    let all_bounds = log.all_bounds(&outputs)?;
+    let named: Vec<(At, Bounds)> = outputs.iter().copied().zip(all_bounds.iter().copied()).collect();
+    check_outputs(meta, partition, &named)?;
+    let journal_end = log.bounds(At { topic: Topic::Events, partition })?.end;
+    let mut scanned = Scanned { ids: HashSet::new(), redo_until: meta.next, floors: BTreeMap::new(), journal_end };
+    for (at, bounds) in outputs.into_iter().zip(all_bounds) {
+        let from = meta.out_start.get(at.topic.name()).copied().unwrap_or(0);
+        // Some of what the scan looks for has been trimmed away: what stands
+        // before the first that is left was written. Where nothing is left, or
+        // nothing says so, it is written again, under the id that it had.
+        let trimmed = from < bounds.start;
+        let from = from.max(bounds.start);
+        let mut first = trimmed;
+        log.scan::<Stop>(at, from, bounds.end, |record| {
+            if !status.is_wanted() {
+                return Err(Stop::Restart("given up".into()));
+            }
+            let source = record.header(SOURCE_HEADER).and_then(|s| Source::parse(s));
+            if std::mem::take(&mut first)
+                && let Some(source) = source.filter(|s| s.partition == partition)
+            {
+                scanned.floors.insert(at.topic, source.offset);
+            }
+            let Some(source) = source.filter(|s| s.partition == partition && s.offset >= meta.next) else {
+                return Ok(());
+            };
+            if source.offset >= journal_end {
+                return Err(Stop::Refused(format!(
+                    "{at} holds the outcome of journal record {}, which the journal does not have: the log has lost its end",
+                    source.offset
+                )));
+            }
+            scanned.redo_until = scanned.redo_until.max(source.offset + 1);
+            if let Some(id) = record.header(ID_HEADER) {
+                scanned.ids.insert(String::from_utf8_lossy(id).into_owned());
+            }
+            Ok(())
+        })?;
+    }
+    Ok(scanned)
+}
+
+/// The notes of what was applied when a process died.
+pub fn open_attempts(setup: &Setup, partition: u32) -> Result<Attempts, Stop> {
+    let Some(folder) = &setup.attempts else { return Ok(Attempts::default()) };
+    let path = folder.join(format!("{partition}.attempt"));
+    let opened = std::fs::create_dir_all(folder).and_then(|()| Attempts::open(&path));
+    opened.map_err(|error| Stop::Restart(format!("{}: {error}", path.display())))
+}
+
+/// From when on requests may still be waiting, by the log's own times.
+pub fn answer_from(log: &Log, journal: At, (next, end): (u64, u64)) -> Result<Millis, Stop> {
+    if next >= end {
+        return Ok(0);
+    }
+    let newest = log.read(journal, end - 1, 1)?;
+    Ok(newest.first().map_or(0, |record| record.appended_at - ANSWERS_KEPT))
+}

@@ -1,0 +1,379 @@
+//! The process as a whole: its log lines, its panics, its end; and what every
+//! part of it stands on: the [`clock`], threads that end with their owners,
+//! the metrics, and the places where a test may end it. Nothing here panics,
+//! and nothing a server calls waits for whoever reads what it writes. It must
+//! never know what a line says.
+
+pub mod clock;
+pub mod fault;
+pub mod metrics;
+pub mod thread;
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
+use std::panic::PanicHookInfo;
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Log lines that may wait for whoever takes them; what comes beyond is counted
+/// as lost. A reader that has stopped must not cost the server its memory.
+const MAX_QUEUED_BYTES: usize = 1 << 20;
+/// A pipe that can be written to takes at least so many bytes (`PIPE_BUF`).
+const PIPE_BYTES: usize = 4_096;
+/// Pause before a stream is tried again that takes nothing.
+const RETRY: Duration = Duration::from_millis(100);
+/// Exit code of a process that has failed.
+const FAILED: i32 = 1;
+/// Beyond so many open files there is nothing to gain.
+const MOST_FILES: u64 = 1 << 20;
+/// How every `expect` on a lock begins: a panic has left what it protects half changed.
+const POISONED: &str = "no panic holds this lock";
+
+/// A stream that was inherited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Out,
+    Error,
+}
+
+impl Stream {
+    fn fd(self) -> BorrowedFd<'static> {
+        match self {
+            Stream::Out => rustix::stdio::stdout(),
+            Stream::Error => rustix::stdio::stderr(),
+        }
+    }
+}
+
+/// Writes a line if the stream takes it at once, and otherwise does without: for
+/// what a server says that nobody may be reading, and for its last words.
+pub fn say(stream: Stream, text: &str) {
+    let mut line = text.as_bytes()[..text.len().min(PIPE_BYTES - 1)].to_vec();
+    line.push(b'\n');
+    let mut fds = [PollFd::from_borrowed_fd(stream.fd(), PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0) {
+        // There is nobody to tell that it could not be told.
+        rustix::io::write(stream.fd(), &line).ok();
+    }
+}
+
+/// A line on standard error for whoever called a verb, who waits for it.
+pub fn complain(text: &str) {
+    // Without standard error there is only the exit code.
+    writeln!(io::stderr(), "{text}").ok();
+}
+
+/// Ends the process at once, without another log line and without tearing down
+/// what other threads use: a thread that serves is gone, and so is what it kept
+/// true. The next start makes it true again.
+pub fn end(last_words: &str) -> ! {
+    say(Stream::Error, &format!("askwhen: {last_words}"));
+    exit(FAILED)
+}
+
+/// Leaves without tearing anything down beneath threads that still work.
+pub fn exit(code: i32) -> ! {
+    signal_hook::low_level::exit(code)
+}
+
+/// From now on a panic says where it was on standard error, if that takes it,
+/// and a panic that has left a lock behind ends the process.
+pub fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|info| {
+        // Not made here: the panic may come out of their making.
+        if let Some(metrics) = crate::metrics::known() {
+            metrics.process_panics.inc();
+        }
+        say(Stream::Error, &describe(info));
+        if info.payload_as_str().is_some_and(|text| text.starts_with(POISONED)) {
+            end("a lock was left by a panic: the process ends, the next start goes on from what is written down");
+        }
+    }));
+}
+
+/// One line of JSON like the log's. A message that was put together when it
+/// happened may hold what users sent, so it is shown on request alone.
+fn describe(info: &PanicHookInfo<'_>) -> String {
+    let thread = std::thread::current();
+    let place = info.location().map_or_else(String::new, ToString::to_string);
+    let fixed = info.payload().downcast_ref::<&str>().copied();
+    let asked_for = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
+    let message = match (fixed, asked_for) {
+        (Some(text), _) => text,
+        (None, true) => info.payload_as_str().unwrap_or_default(),
+        (None, false) => "its message may hold users' data: set RUST_BACKTRACE=1 to see it",
+    };
+    let line = serde_json::json!({
+        "level": "ERROR",
+        "fields": {"message": "a panic", "thread": thread.name(), "place": place, "detail": message},
+        "target": "askwhen::process",
+    });
+    line.to_string()
+}
+
+/// Raises the bound on open files to what this process may have; gives it.
+pub fn raise_open_files() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(MOST_FILES).min(MOST_FILES);
+    if limit.current.is_some_and(|current| current < wanted) {
+        // Where that is refused, what was given has to do.
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).ok();
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(MOST_FILES)
+}
+
+/// Files, sockets and the like that are open now.
+pub fn open_files() -> u64 {
+    std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
+}
+
+/// Memory that this process has in use, as the system counts it.
+pub fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: usize = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size()
+}
+
+/// Memory of this machine, or what a control group leaves of it.
+pub fn machine_memory_bytes() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let meminfo = read("/proc/meminfo");
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let total = total.and_then(|kib| kib.trim().parse::<u64>().ok()).map_or(u64::MAX, |kib| kib << 10);
+    let groups = read("/proc/self/cgroup");
+    let mut least = total;
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            named if named.split(',').any(|one| one == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ => continue,
+        };
+        // A group's bound holds for all below it.
+        for above in std::path::Path::new(group).ancestors() {
+            let path = format!("{root}{}/{file}", above.display().to_string().trim_end_matches('/'));
+            least = least.min(read(&path).trim().parse().unwrap_or(u64::MAX));
+        }
+    }
+    least
+}
+
+/// Why a log line was lost.
+#[derive(Debug, Clone, Copy)]
+enum Loss {
+    /// Too much was waiting.
+    Overflow,
+    /// The stream would not have it.
+    Failed,
+}
+
+fn count_lost(loss: Loss, lines: usize) {
+    let reason = match loss {
+        Loss::Overflow => "overflow",
+        Loss::Failed => "failed",
+    };
+    crate::metrics::get().process_lost_log_lines.with_label_values(&[reason]).inc_by(lines as u64);
+}
+
+/// Log lines on their way to standard error. Whoever logs leaves a line here and
+/// goes on; one thread writes them, which may take as long as it takes.
+#[derive(Debug, Default)]
+pub struct LogLines {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Taken off the queue and not written yet.
+    writing: bool,
+    /// Lost since the last line that was written.
+    lost: usize,
+}
+
+static LINES: OnceLock<LogLines> = OnceLock::new();
+
+impl LogLines {
+    /// The process's lines, and the thread that writes them.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start() -> io::Result<&'static LogLines> {
+        if let Some(lines) = LINES.get() {
+            return Ok(lines);
+        }
+        let lines = LINES.get_or_init(LogLines::default);
+        // The one thread that may be left behind: it waits in the system for
+        // whoever reads, and uses nothing that is taken down.
+        std::thread::Builder::new().name("log-lines".into()).spawn(|| {
+            loop {
+                lines.write_some(Stream::Error.fd());
+            }
+        })?;
+        Ok(lines)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, line: &[u8]) {
+        let mut queue = self.lock();
+        if queue.bytes + line.len() > MAX_QUEUED_BYTES {
+            queue.lost += 1;
+            drop(queue);
+            return count_lost(Loss::Overflow, 1);
+        }
+        queue.bytes += line.len();
+        queue.lines.push_back(line.to_vec());
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    /// Waits for lines and writes those that are there.
+    fn write_some(&self, to: BorrowedFd<'_>) {
+        let mut queue = self.lock();
+        while queue.lines.is_empty() {
+            queue.writing = false;
+            self.changed.notify_all();
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        let lines = std::mem::take(&mut queue.lines);
+        let lost = std::mem::take(&mut queue.lost);
+        queue.bytes = 0;
+        queue.writing = true;
+        drop(queue);
+        let mut text = Vec::with_capacity(lines.iter().map(Vec::len).sum::<usize>() + 128);
+        if lost > 0 {
+            let line = serde_json::json!({
+                "level": "WARN",
+                "fields": {"message": "log lines were lost: nobody took them in time", "lines": lost},
+                "target": "askwhen::process",
+            });
+            text.extend(format!("{line}\n").into_bytes());
+        }
+        lines.iter().for_each(|line| text.extend(line));
+        if write_all(to, &text).is_err() {
+            self.lock().lost += lines.len() + lost;
+            count_lost(Loss::Failed, lines.len());
+        }
+    }
+
+    /// Waits until everything is written, at most so long.
+    pub fn flush(&self, longest: Duration) {
+        let deadline = Instant::now() + longest;
+        let mut queue = self.lock();
+        while !queue.lines.is_empty() || queue.writing {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let (next, _) = self.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner);
+            queue = next;
+        }
+    }
+}
+
+/// Waits until the log lines of this process are written, at most so long.
+pub fn flush_log_lines(longest: Duration) {
+    if let Some(lines) = LINES.get() {
+        lines.flush(longest);
+    }
+}
+
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(0) => return Err(rustix::io::Errno::IO),
+            Ok(written) => bytes = &bytes[written..],
+            Err(rustix::io::Errno::INTR) => {}
+            // Whoever shares the stream has made it non-blocking.
+            Err(rustix::io::Errno::AGAIN) => std::thread::sleep(RETRY),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// One line of the log.
+#[derive(Debug)]
+pub struct Line(&'static LogLines);
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for &'static LogLines {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::os::fd::AsFd as _;
+
+    #[test]
+    fn lines_beyond_the_bound_are_counted_and_the_rest_comes_in_order() {
+        let lines = LogLines::default();
+        let line = [b'x'; 1_000];
+        for _ in 0..2_000 {
+            lines.push(&line);
+        }
+        let (queued, lost) = {
+            let queue = lines.lock();
+            (queue.bytes, queue.lost)
+        };
+        assert!(queued <= MAX_QUEUED_BYTES && lost == 2_000 - queued / 1_000, "{queued} bytes, {lost} lost");
+        let (mut reader, writer) = io::pipe().unwrap();
+        let read = std::thread::spawn(move || {
+            let mut all = String::new();
+            reader.read_to_string(&mut all).unwrap();
+            all
+        });
+        lines.write_some(writer.as_fd());
+        drop(writer);
+        let all = read.join().unwrap();
+        assert!(
+            all.starts_with("{\"level\":\"WARN\"") && all.contains(&format!("\"lines\":{lost}")),
+            "{}",
+            &all[..200]
+        );
+        assert_eq!(all.lines().next().map_or(0, str::len) + 1 + queued, all.len());
+    }
+
+    #[test]
+    fn a_stream_that_fails_costs_its_lines_and_nothing_else() {
+        let lines = LogLines::default();
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        lines.push(b"one\n");
+        lines.write_some(full.as_fd());
+        assert_eq!(lines.lock().lost, 1);
+        lines.lock().writing = false;
+        lines.flush(Duration::ZERO);
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        lines.push(b"two\n");
+        lines.write_some(writer.as_fd());
+        assert_eq!(lines.lock().lost, 2, "nobody reads that pipe");
+    }
+}

@@ -1,0 +1,371 @@
+//! Threads that end with their owners. A process that leaves while a thread
+//! still works has its libraries taken down beneath it, so nothing is detached.
+//! A thread that panics ends the process at once: what it kept true is not true
+//! any more, and a start makes it so again. One that goes on for ever says in
+//! each turn that it lives, and readiness hears when it does not.
+
+use futures_util::FutureExt as _;
+use std::cell::RefCell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// After so long the same news are told again.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// Wakes a thread that waits for one of several things.
+#[derive(Debug, Default)]
+pub struct Bell {
+    rung: Mutex<bool>,
+    waiting: Condvar,
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        let mut rung = self.rung.lock().expect("no panic holds this lock");
+        if !*rung {
+            *rung = true;
+            self.waiting.notify_one();
+        }
+    }
+
+    /// Waits until rung since the last wait, at most `longest`.
+    pub fn wait(&self, longest: Duration) {
+        let rung = self.rung.lock().expect("no panic holds this lock");
+        let (mut rung, _) = resting(|| {
+            self.waiting.wait_timeout_while(rung, longest, |rung| !*rung).expect("no panic holds this lock")
+        });
+        *rung = false;
+    }
+}
+
+/// After so long with one thing a thread counts as stuck.
+pub const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+/// What a thread that goes on for ever last said of itself.
+#[derive(Debug)]
+struct Heartbeat {
+    thread: String,
+    stuck_after: Duration,
+    /// Milliseconds of [`uptime_ms`] at the last beat.
+    beat_at_ms: AtomicU64,
+    /// It waits for work, which may take for ever.
+    resting: AtomicBool,
+    /// Its work is over although nobody has told it to end.
+    gone: AtomicBool,
+}
+
+static HEARTBEATS: Mutex<Vec<Weak<Heartbeat>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    static OWN: RefCell<Option<Arc<Heartbeat>>> = const { RefCell::new(None) };
+}
+
+/// Milliseconds since this was first asked.
+fn uptime_ms() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_millis() as u64
+}
+
+fn heartbeats() -> MutexGuard<'static, Vec<Weak<Heartbeat>>> {
+    HEARTBEATS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on this thread is to [`beat`] or to [rest](resting); what takes
+/// longer than `stuck_after` is shown by [`stuck_threads`].
+pub fn watch(stuck_after: Duration) {
+    let heartbeat = Arc::new(Heartbeat {
+        thread: std::thread::current().name().unwrap_or("without a name").to_owned(),
+        stuck_after,
+        beat_at_ms: AtomicU64::new(uptime_ms()),
+        resting: AtomicBool::new(false),
+        gone: AtomicBool::new(false),
+    });
+    let mut all = heartbeats();
+    all.retain(|one| one.strong_count() > 0);
+    all.push(Arc::downgrade(&heartbeat));
+    OWN.set(Some(heartbeat));
+}
+
+/// This thread has come around once more.
+pub fn beat() {
+    OWN.with_borrow(|own| {
+        if let Some(own) = own {
+            own.beat_at_ms.store(uptime_ms(), Ordering::Relaxed);
+        }
+    });
+}
+
+/// Waits for work: however long that takes, the thread is not stuck.
+pub fn resting<T>(wait: impl FnOnce() -> T) -> T {
+    let set = |resting| {
+        OWN.with_borrow(|own| {
+            if let Some(own) = own {
+                own.beat_at_ms.store(uptime_ms(), Ordering::Relaxed);
+                own.resting.store(resting, Ordering::Release);
+            }
+        });
+    };
+    set(true);
+    let done = wait();
+    set(false);
+    done
+}
+
+/// The threads of this process that should go on and do not, each with how long.
+pub fn stuck_threads() -> Vec<String> {
+    let now_ms = uptime_ms();
+    let all: Vec<Arc<Heartbeat>> = heartbeats().iter().filter_map(Weak::upgrade).collect();
+    let mut stuck = Vec::new();
+    for one in all {
+        let busy = Duration::from_millis(now_ms.saturating_sub(one.beat_at_ms.load(Ordering::Relaxed)));
+        if one.gone.load(Ordering::Acquire) {
+            stuck.push(format!("thread {} has ended", one.thread));
+        } else if !one.resting.load(Ordering::Acquire) && busy > one.stuck_after {
+            stuck.push(format!("thread {} has been at one thing for {} s", one.thread, busy.as_secs()));
+        }
+    }
+    stuck
+}
+
+/// Ends the process if the task panics: it serves, and nothing would do its work.
+pub async fn vital<T>(name: &str, task: impl Future<Output = T>) -> T {
+    match AssertUnwindSafe(task).catch_unwind().await {
+        Ok(done) => done,
+        Err(_) => crate::end(&format!("task {name} has panicked: the process ends")),
+    }
+}
+
+/// A thread that is waited for when it is dropped.
+#[derive(Debug)]
+pub struct Thread {
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn spawn(name: impl Into<String>, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
+        let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                let own = std::thread::current();
+                crate::end(&format!("thread {} has panicked: the process ends", own.name().unwrap_or_default()));
+            }
+        })?;
+        Ok(Thread { handle: Some(handle) })
+    }
+
+    /// Whether its work is over.
+    pub fn is_over(&self) -> bool {
+        self.handle.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // A panic has ended the process; there is no other error.
+        drop(self.handle.take().map(JoinHandle::join));
+    }
+}
+
+/// A thread that works until it is dropped.
+#[derive(Debug)]
+pub struct Service {
+    turns: Turns,
+    // Dropped, and so waited for, after it was told to end.
+    _thread: Thread,
+}
+
+/// What the thread of a [`Service`] asks between its turns.
+#[derive(Debug, Clone)]
+pub struct Turns {
+    ended: Arc<AtomicBool>,
+    bell: Arc<Bell>,
+}
+
+impl Turns {
+    /// Asked once a turn: it is the thread's heartbeat.
+    pub fn go_on(&self) -> bool {
+        beat();
+        !self.ended.load(Ordering::Acquire)
+    }
+
+    /// Waits until the bell has rung, at most `longest`.
+    pub fn wait(&self, longest: Duration) {
+        self.bell.wait(longest);
+    }
+}
+
+impl Service {
+    /// The bell wakes it, for its work and for its end.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn spawn(
+        name: impl Into<String>,
+        bell: Arc<Bell>,
+        work: impl FnOnce(&Turns) + Send + 'static,
+    ) -> io::Result<Service> {
+        let turns = Turns { ended: Arc::default(), bell };
+        let own = turns.clone();
+        let thread = Thread::spawn(name, move || {
+            watch(STUCK_AFTER);
+            work(&own);
+            if !own.ended.load(Ordering::Acquire)
+                && let Some(heartbeat) = OWN.take()
+            {
+                heartbeat.gone.store(true, Ordering::Release);
+                // Kept for good: what has ended is to be seen.
+                std::mem::forget(heartbeat);
+            }
+        })?;
+        Ok(Service { turns, _thread: thread })
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.turns.ended.store(true, Ordering::Release);
+        self.turns.bell.ring();
+    }
+}
+
+/// What a loop would say in every turn: the same thing is news once a minute.
+#[derive(Debug, Default)]
+pub struct News {
+    last: Option<(String, Instant)>,
+}
+
+impl News {
+    pub fn is_new(&mut self, said: &str) -> bool {
+        let old = self.last.as_ref().is_some_and(|(last, at)| last == said && at.elapsed() < AGAIN);
+        if !old {
+            self.last = Some((said.to_owned(), Instant::now()));
+        }
+        !old
+    }
+}
+
+/// Dropped, with all its clones, when what it was handed out for is over.
+#[derive(Debug, Clone)]
+pub struct Token {
+    _end: mpsc::Sender<()>,
+}
+
+impl Token {
+    /// One, and what tells (by being closed) that all its clones are dropped.
+    pub fn new() -> (Token, mpsc::Receiver<()>) {
+        let (end, over) = mpsc::channel();
+        (Token { _end: end }, over)
+    }
+}
+
+/// Waits until every token handed out is dropped.
+pub fn wait_for_tokens(hand_out: impl FnOnce(Token)) {
+    let (token, over) = Token::new();
+    hand_out(token);
+    // Nothing is ever sent: it ends with the last token.
+    over.recv().ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_has_ended_when_it_is_dropped() {
+        let (turned, bell) = (Arc::new(AtomicBool::new(false)), Arc::new(Bell::default()));
+        let mark = turned.clone();
+        let service = Service::spawn("test", bell, move |turns| {
+            while turns.go_on() {
+                turns.wait(Duration::from_secs(60));
+            }
+            mark.store(true, Ordering::Release);
+        });
+        drop(service.unwrap());
+        assert!(turned.load(Ordering::Acquire));
+    }
+
+    /// Runs `dies` in a process of its own, which nobody listens to; gives its exit code.
+    fn exit_code(test: &str, dies: fn()) -> Option<i32> {
+        const ALONE: &str = "ASKWHEN_TEST_ALONE";
+        if std::env::var_os(ALONE).is_some() {
+            crate::install_panic_hook();
+            dies();
+            std::thread::sleep(Duration::from_secs(60));
+            std::process::exit(99);
+        }
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", &format!("thread::tests::{test}"), "--nocapture"]).env(ALONE, "1");
+        command.stderr(full).stdout(std::process::Stdio::null()).status().unwrap().code()
+    }
+
+    #[test]
+    fn a_panic_of_a_thread_that_serves_ends_the_process() {
+        let code = exit_code("a_panic_of_a_thread_that_serves_ends_the_process", || {
+            std::mem::forget(Thread::spawn("panics", || panic!("on purpose")));
+        });
+        assert_eq!(code, Some(1));
+    }
+
+    #[test]
+    fn a_panic_of_a_task_that_serves_ends_the_process() {
+        let code = exit_code("a_panic_of_a_task_that_serves_ends_the_process", || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.spawn(vital::<()>("panics", async { panic!("on purpose") }));
+            std::mem::forget(runtime);
+        });
+        assert_eq!(code, Some(1));
+    }
+
+    #[test]
+    fn a_lock_that_a_panic_has_left_behind_ends_the_process() {
+        let code = exit_code("a_lock_that_a_panic_has_left_behind_ends_the_process", || {
+            let lock = Mutex::new(());
+            let left = catch_unwind(AssertUnwindSafe(|| {
+                let _held = lock.lock().expect("no panic holds this lock");
+                panic!("on purpose");
+            }));
+            assert!(left.is_err());
+            drop(catch_unwind(AssertUnwindSafe(|| drop(lock.lock().expect("no panic holds this lock")))));
+        });
+        assert_eq!(code, Some(1));
+    }
+
+    fn is_stuck(name: &str) -> bool {
+        stuck_threads().iter().any(|one| one.contains(name))
+    }
+
+    #[test]
+    fn a_thread_that_hangs_or_ends_by_itself_is_seen_and_one_that_rests_is_not() {
+        let (release, held) = mpsc::channel::<()>();
+        let (rested, rests) = mpsc::channel::<()>();
+        let hanging = Thread::spawn("hangs-in-a-test", move || {
+            watch(Duration::from_millis(20));
+            held.recv().ok();
+            resting(|| rests.recv().ok());
+        });
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is_stuck("hangs-in-a-test") {
+            assert!(Instant::now() < deadline, "it was not seen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(release);
+        while is_stuck("hangs-in-a-test") {
+            assert!(Instant::now() < deadline, "it rests");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(rested);
+        drop(hanging);
+        let ended = Service::spawn("ends-in-a-test", Arc::default(), |_| ()).unwrap();
+        while !is_stuck("ends-in-a-test") {
+            assert!(Instant::now() < deadline, "its end was not seen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(ended);
+    }
+}

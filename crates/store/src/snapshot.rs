@@ -1,0 +1,392 @@
+//! Copies of stores in a folder or a bucket, to take up work from where there
+//! is no state at hand. A snapshot counts once its manifest is there, which is
+//! written last; files that a writer has brought already are not brought again.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::bucket::{self, Bucket, Object, Stored};
+use askwhen_domain::time::{DAY, Millis};
+
+/// Version of the manifest's form, and the first that this program reads, which is
+/// that of 0.1.0. Members may be added within a version.
+const FORMAT: u32 = 2;
+const FIRST_FORMAT: u32 = 2;
+/// Snapshots are only removed when they are this old, and never the newest two.
+const KEPT_AT_LEAST: Millis = DAY;
+const NEWEST_KEPT: usize = 2;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("[snapshots] url {url}: {detail}")]
+    Place { url: String, detail: String },
+    #[error("the snapshot {name} is damaged: {detail}")]
+    Damaged { name: String, detail: String },
+    #[error("{context}: {detail}")]
+    Io { context: String, detail: String },
+    #[error("given up")]
+    GivenUp,
+}
+
+impl From<bucket::Error> for Error {
+    fn from(error: bucket::Error) -> Error {
+        match error {
+            bucket::Error::Place { url, detail } => Error::Place { url, detail },
+            bucket::Error::Damaged { what, detail } => Error::Damaged { name: what, detail },
+            bucket::Error::Io { context, detail } => Error::Io { context, detail },
+            bucket::Error::GivenUp => Error::GivenUp,
+        }
+    }
+}
+
+/// What a snapshot is of; everything but the files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// `engine` or `delivery`.
+    pub role: String,
+    pub partition: u32,
+    /// Orders snapshots of one partition: everything before is in the state.
+    pub position: u64,
+    /// Next offset to read, by the topic's name.
+    pub positions: BTreeMap<String, u64>,
+    /// Hex of the log's incarnation.
+    pub incarnation: String,
+    pub partitions: u32,
+    pub logic_version: u32,
+    /// How often the state has been replaced by another: of two, the higher counts.
+    pub generation: u64,
+    pub created_at: Millis,
+    /// Whose files these are: numbers of files repeat between stores.
+    pub writer: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    pub name: String,
+    pub bytes: u64,
+    pub crc32c: u32,
+    /// Below the place of all snapshots.
+    pub object: String,
+    /// In a sealed place: what is stored of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<Stored>,
+}
+
+impl File {
+    fn stored_bytes(&self) -> u64 {
+        self.stored.map_or(self.bytes, |stored| stored.bytes)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format: u32,
+    pub subject: Subject,
+    pub files: Vec<File>,
+}
+
+/// What can be told of a manifest of any version.
+#[derive(Deserialize)]
+struct AnyManifest {
+    format: u32,
+}
+
+/// A manifest's name, and the manifest; or why it cannot be used.
+pub type Listed = (String, Result<Manifest, String>);
+
+impl Manifest {
+    /// Reads a manifest of any version from 0.1.0 on up to this program's own.
+    ///
+    /// # Errors
+    /// What is wrong with it; of a later version, both versions.
+    fn read(bytes: &[u8]) -> Result<Manifest, String> {
+        let unreadable = |e: serde_json::Error| format!("its manifest is unreadable: {e}");
+        let AnyManifest { format } = serde_json::from_slice(bytes).map_err(unreadable)?;
+        if !(FIRST_FORMAT..=FORMAT).contains(&format) {
+            return Err(format!(
+                "its manifest is of format {format}, and this program ({}) reads {FIRST_FORMAT} to {FORMAT}",
+                env!("CARGO_PKG_VERSION")
+            ));
+        }
+        serde_json::from_slice(bytes).map_err(unreadable)
+    }
+
+    /// `engine/3/00000000000000001234-0f3a…`
+    pub fn name(&self) -> String {
+        let s = &self.subject;
+        format!("{}/{}/{:020}-{}", s.role, s.partition, s.position, s.writer)
+    }
+
+    /// For people and their scripts.
+    pub fn summary(&self) -> serde_json::Value {
+        serde_json::json!({
+            "name": self.name(),
+            "role": self.subject.role,
+            "partition": self.subject.partition,
+            "positions": self.subject.positions,
+            "bytes": self.bytes(),
+            "created_at": askwhen_domain::time::format_time(self.subject.created_at),
+        })
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
+/// Where snapshots are kept.
+#[derive(Clone)]
+pub struct Depot {
+    bucket: Bucket,
+}
+
+impl std::fmt::Debug for Depot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Depot({:?})", self.bucket)
+    }
+}
+
+impl Depot {
+    /// See [`Bucket::open`].
+    ///
+    /// # Errors
+    /// When the URL names no place that can be used.
+    pub fn open(url: &str) -> Result<Depot, Error> {
+        Ok(Depot { bucket: Bucket::open(url)? })
+    }
+
+    /// In a folder of a bucket that is used for more.
+    pub fn in_bucket(bucket: Bucket) -> Depot {
+        Depot { bucket }
+    }
+
+    /// The folder, when it is one of this machine.
+    pub fn folder(&self) -> Option<std::path::PathBuf> {
+        self.bucket.folder()
+    }
+
+    /// See [`Bucket::give_up`].
+    pub fn give_up(&self) {
+        self.bucket.give_up();
+    }
+
+    /// Brings a store's files, then its manifest. `before` is this writer's
+    /// last snapshot: files that it brought are not brought again.
+    ///
+    /// # Errors
+    /// When a file cannot be read or brought; then there is no snapshot.
+    pub fn write(&self, subject: Subject, dir: &Path, before: Option<&Manifest>) -> Result<Manifest, Error> {
+        self.bucket.run(self.bring(subject, dir, before))
+    }
+
+    async fn bring(&self, subject: Subject, dir: &Path, before: Option<&Manifest>) -> Result<Manifest, Error> {
+        let brought: BTreeMap<&str, &File> = before
+            .filter(|manifest| manifest.subject.writer == subject.writer)
+            .map(|manifest| manifest.files.iter().map(|file| (file.name.as_str(), file)).collect())
+            .unwrap_or_default();
+        let mut manifest = Manifest { format: FORMAT, subject, files: Vec::new() };
+        let name = manifest.name();
+        let shared =
+            format!("{}/{}/files/{}", manifest.subject.role, manifest.subject.partition, manifest.subject.writer);
+        let io = |context: &Path, e: &std::io::Error| Error::Io {
+            context: context.display().to_string(),
+            detail: e.to_string(),
+        };
+        let mut entries: Vec<_> = std::fs::read_dir(dir).map_err(|e| io(dir, &e))?.filter_map(Result::ok).collect();
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            let path = entry.path();
+            let bytes = entry.metadata().map_err(|e| io(&path, &e))?.len();
+            let file_name = entry.file_name().to_string_lossy().into_owned();
+            // Tables never change; everything else is this snapshot's own.
+            let table = file_name.ends_with(".sst");
+            let same = |known: &&&File| known.bytes == bytes && known.stored.is_some() == self.bucket.is_sealed();
+            if table && let Some(known) = brought.get(file_name.as_str()).filter(same) {
+                manifest.files.push((*known).clone());
+                continue;
+            }
+            let object = if table { format!("{shared}/{file_name}") } else { format!("{name}/{file_name}") };
+            let (crc32c, stored) = self.bucket.bring(&path, &object).await?;
+            manifest.files.push(File { name: file_name, bytes, crc32c, object, stored });
+        }
+        self.look(&manifest).await?;
+        let text = serde_json::to_vec_pretty(&manifest).expect("a manifest serialises");
+        // Should it be there, it is the same state once more.
+        self.bucket.put_once(&format!("{name}.json"), text).await?;
+        Ok(manifest)
+    }
+
+    /// Every file is there and as long as it should be.
+    async fn look(&self, manifest: &Manifest) -> Result<(), Error> {
+        for file in &manifest.files {
+            let detail = match self.bucket.size(&file.object).await? {
+                Some(bytes) if bytes == file.stored_bytes() => continue,
+                Some(bytes) => format!("{} has {bytes} of {} bytes", file.object, file.stored_bytes()),
+                None => format!("{} is missing", file.object),
+            };
+            return Err(Error::Damaged { name: manifest.name(), detail });
+        }
+        Ok(())
+    }
+
+    /// Whether every file of a snapshot is there and as long as it should be.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when not.
+    pub fn is_whole(&self, manifest: &Manifest) -> Result<(), Error> {
+        self.bucket.run(self.look(manifest))
+    }
+
+    /// The snapshots of one partition, the furthest first.
+    ///
+    /// # Errors
+    /// When the place cannot be listed.
+    pub fn list(&self, role: &str, partition: u32) -> Result<Vec<Manifest>, Error> {
+        self.bucket.run(self.list_async(role, partition))
+    }
+
+    async fn list_async(&self, role: &str, partition: u32) -> Result<Vec<Manifest>, Error> {
+        let mut manifests = Vec::new();
+        for (name, read) in self.read_all(role, partition).await? {
+            match read {
+                Ok(manifest) => manifests.push(manifest),
+                Err(why) => tracing::warn!(snapshot = name, why, "a snapshot is passed over"),
+            }
+        }
+        manifests.sort_by_key(|m| std::cmp::Reverse((m.subject.position, m.subject.created_at)));
+        Ok(manifests)
+    }
+
+    /// The manifests of one partition, and what is wrong with those that cannot be
+    /// read, in any order.
+    ///
+    /// # Errors
+    /// When the place cannot be listed.
+    pub fn manifests(&self, role: &str, partition: u32) -> Result<Vec<Listed>, Error> {
+        self.bucket.run(self.read_all(role, partition))
+    }
+
+    /// The snapshots of one partition and what is wrong with them, the furthest
+    /// first.
+    ///
+    /// # Errors
+    /// When the place cannot be listed.
+    pub fn list_all(&self, role: &str, partition: u32) -> Result<Vec<Listed>, Error> {
+        self.bucket.run(async {
+            let mut all = Vec::new();
+            for (name, read) in self.read_all(role, partition).await? {
+                let whole = match read {
+                    Ok(manifest) => match self.look(&manifest).await {
+                        Err(Error::Damaged { detail, .. }) => Err(detail),
+                        looked => looked.map(|()| Ok(manifest))?,
+                    },
+                    Err(why) => Err(why),
+                };
+                all.push((name, whole));
+            }
+            all.sort_by(|a, b| b.0.cmp(&a.0));
+            Ok(all)
+        })
+    }
+
+    async fn read_all(&self, role: &str, partition: u32) -> Result<Vec<Listed>, Error> {
+        let folder = format!("{role}/{partition}");
+        let read = self.bucket.read_all(&folder, ".json").await?.into_iter().map(|(file, bytes)| {
+            let name = format!("{folder}/{}", file.trim_end_matches(".json"));
+            let read = Manifest::read(&bytes).and_then(|manifest| {
+                // Cut or changed, it could still be JSON.
+                if manifest.name() == name { Ok(manifest) } else { Err("its manifest is of another snapshot".into()) }
+            });
+            (name, read)
+        });
+        Ok(read.collect())
+    }
+
+    /// Brings a snapshot's files into a new folder, every checksum compared;
+    /// `told` hears bytes done and bytes in all, and says whether to go on.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when a file is not what the manifest says.
+    pub fn restore(
+        &self,
+        manifest: &Manifest,
+        into: &Path,
+        told: impl FnMut(u64, u64) -> bool + Send,
+    ) -> Result<(), Error> {
+        self.bucket.run(self.take(manifest, Some(into), told))
+    }
+
+    /// Reads every file and compares its checksum.
+    ///
+    /// # Errors
+    /// As [`Depot::restore`].
+    pub fn verify(&self, manifest: &Manifest, told: impl FnMut(u64, u64) -> bool + Send) -> Result<(), Error> {
+        self.bucket.run(self.take(manifest, None, told))
+    }
+
+    async fn take(
+        &self,
+        manifest: &Manifest,
+        into: Option<&Path>,
+        mut told: impl FnMut(u64, u64) -> bool + Send,
+    ) -> Result<(), Error> {
+        let io = |context: &Path, e: std::io::Error| Error::Io {
+            context: context.display().to_string(),
+            detail: e.to_string(),
+        };
+        let (mut done, all) = (0, manifest.bytes());
+        if let Some(dir) = into {
+            std::fs::create_dir_all(dir).map_err(|e| io(dir, e))?;
+        }
+        for file in &manifest.files {
+            let damaged = |detail: String| Error::Damaged { name: manifest.name(), detail };
+            if file.name.contains('/') || file.name.starts_with('.') {
+                return Err(damaged(format!("{} is no name of a store's file", file.name)));
+            }
+            let path = into.map(|dir| dir.join(&file.name));
+            let object = Object { name: &file.object, bytes: file.bytes, crc32c: file.crc32c, stored: file.stored };
+            let fetched = self.bucket.fetch(object, path.as_deref(), &mut |bytes| told(done + bytes, all)).await;
+            fetched.map_err(|error| match error {
+                bucket::Error::Damaged { what, detail } => damaged(format!("{what}: {detail}")),
+                error => error.into(),
+            })?;
+            done += file.bytes;
+        }
+        Ok(())
+    }
+
+    /// Removes old snapshots of a partition, then files that none names.
+    ///
+    /// # Errors
+    /// When the place cannot be listed or changed.
+    pub fn collect(&self, role: &str, partition: u32, now: Millis) -> Result<(), Error> {
+        self.bucket.run(async {
+            let manifests = self.list_async(role, partition).await?;
+            let old = |m: &Manifest| now - m.subject.created_at > KEPT_AT_LEAST;
+            // Of an earlier log in the same place none is kept for its position.
+            let newest = manifests.iter().max_by_key(|m| m.subject.created_at);
+            let current = newest.map(|m| m.subject.incarnation.clone()).unwrap_or_default();
+            let mut counted = 0;
+            let (gone, kept): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|m| {
+                let own = m.subject.incarnation == current;
+                counted += usize::from(own);
+                (!own || counted > NEWEST_KEPT) && old(m)
+            });
+            if gone.is_empty() {
+                return Ok(());
+            }
+            for manifest in &gone {
+                self.bucket.remove(&format!("{}.json", manifest.name())).await?;
+            }
+            let named: BTreeSet<&str> =
+                kept.iter().flat_map(|m| m.files.iter().map(|file| file.object.as_str())).collect();
+            for manifest in &gone {
+                for file in manifest.files.iter().filter(|file| !named.contains(file.object.as_str())) {
+                    self.bucket.remove(&file.object).await?;
+                }
+            }
+            Ok(())
+        })
+    }
+}

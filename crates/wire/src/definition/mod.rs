@@ -1,0 +1,185 @@
+//! Surveys, endpoints, triggers and settings: from JSON or YAML to the domain,
+//! with every fault named by its pointer. What the domain serialises is the
+//! canonical form, which reads back here to the same definition.
+
+mod activation;
+mod endpoint;
+mod reader;
+mod survey;
+mod targeting;
+pub mod yaml;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use endpoint::{EndpointBody, SecretSource, endpoint_json};
+pub use reader::{Code, Fault, MAX_FAULTS};
+
+use askwhen_domain::settings::Settings;
+use askwhen_domain::survey::Survey;
+use reader::Reader;
+
+/// What a definition defines; part of its key in topic `definitions`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Survey,
+    Endpoint,
+    Trigger,
+    Settings,
+    /// How an endpoint fares; the delivery tells it, nobody defines it.
+    Health,
+}
+
+impl Kind {
+    /// Those that people define.
+    pub const ALL: [(&'static str, Kind); 4] = [
+        ("survey", Kind::Survey),
+        ("endpoint", Kind::Endpoint),
+        ("trigger", Kind::Trigger),
+        ("settings", Kind::Settings),
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Survey => "survey",
+            Kind::Endpoint => "endpoint",
+            Kind::Trigger => "trigger",
+            Kind::Settings => "settings",
+            Kind::Health => "health",
+        }
+    }
+
+    /// The member that names one.
+    pub fn id_member(self) -> &'static str {
+        match self {
+            Kind::Survey => "survey_id",
+            Kind::Endpoint | Kind::Health => "endpoint_id",
+            Kind::Trigger => "trigger_id",
+            Kind::Settings => "",
+        }
+    }
+}
+
+/// The id under which a project's settings are kept.
+pub const SETTINGS_ID: &str = "settings";
+
+/// Where a trigger's name comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerKind {
+    Backend,
+    Frontend,
+    Custom,
+}
+
+/// A name that events or frontend triggers go by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trigger {
+    pub trigger_id: String,
+    pub name: String,
+    pub kind: TriggerKind,
+    pub first_seen_at: String,
+}
+
+/// # Errors
+/// Every fault found, in the order of the body.
+pub fn survey(body: &Value, id: Option<&str>) -> Result<Survey, Vec<Fault>> {
+    finish(body, |reader| survey::read(reader, id))
+}
+
+/// # Errors
+/// Every fault found, in the order of the body.
+pub fn endpoint(body: &Value, id: Option<&str>, target: endpoint::Target<'_>) -> Result<EndpointBody, Vec<Fault>> {
+    finish(body, |reader| endpoint::read(reader, id, target))
+}
+
+pub use endpoint::Target;
+
+/// # Errors
+/// Every fault found, in the order of the body.
+pub fn settings(body: &Value) -> Result<Settings, Vec<Fault>> {
+    finish(body, |reader| {
+        kind(reader, Kind::Settings);
+        let standard = Settings::default();
+        Settings {
+            global_cooldown: reader.duration("global_cooldown").unwrap_or(standard.global_cooldown),
+            max_per_session: reader
+                .integer("max_per_session", 1..=1_000_000)
+                .unwrap_or(i64::from(standard.max_per_session)) as u32,
+            offer_ttl: reader.positive_duration("offer_ttl").unwrap_or(standard.offer_ttl),
+            allowed_lateness: reader.duration("allowed_lateness").unwrap_or(standard.allowed_lateness),
+        }
+    })
+}
+
+/// `POST /v1/triggers`
+///
+/// # Errors
+/// Every fault found, in the order of the body.
+pub fn trigger(body: &Value, first_seen_at: String) -> Result<Trigger, Vec<Fault>> {
+    finish(body, |reader| {
+        let name = reader.required_text("name", 256).unwrap_or_default();
+        let trigger_id = reader.id("trigger_id").unwrap_or_else(|| slug(&name));
+        if trigger_id.is_empty() && !name.is_empty() {
+            reader.fault(Code::MissingField, "trigger_id", "cannot be made from this name: give one");
+        }
+        let kinds =
+            [("backend", TriggerKind::Backend), ("frontend", TriggerKind::Frontend), ("custom", TriggerKind::Custom)];
+        let kind = reader.choice("kind", &kinds).unwrap_or(TriggerKind::Custom);
+        Trigger { trigger_id, name, kind, first_seen_at }
+    })
+}
+
+/// `Successful payment` → `successful_payment`
+fn slug(name: &str) -> String {
+    let mut slug = String::new();
+    for c in name.chars() {
+        if c.is_alphanumeric() {
+            slug.extend(c.to_lowercase());
+        } else if !slug.is_empty() && !slug.ends_with('_') {
+            slug.push('_');
+        }
+    }
+    slug.trim_end_matches('_').to_owned()
+}
+
+/// `kind` may be left out, and must be right when given.
+fn kind(reader: &mut Reader<'_>, kind: Kind) {
+    if let Some(given) = reader.text("kind", 64)
+        && given != kind.name()
+    {
+        reader.fault(Code::Invalid, "kind", format!("must be {} here", kind.name()));
+    }
+}
+
+/// The id in the body, which must equal the one in the path.
+fn id(reader: &mut Reader<'_>, kind: Kind, wanted: Option<&str>) -> String {
+    let member = kind.id_member();
+    match (reader.id(member), wanted) {
+        (Some(given), Some(wanted)) if given != wanted => {
+            reader.fault(Code::Invalid, member, "must equal the id in the path");
+            given
+        }
+        (Some(given), _) => given,
+        (None, Some(wanted)) => wanted.to_owned(),
+        (None, None) => {
+            // One that is wrong has been told of.
+            if reader.raw(member).is_none() {
+                reader.missing(member);
+            }
+            String::new()
+        }
+    }
+}
+
+fn finish<T>(body: &Value, read: impl FnOnce(&mut Reader<'_>) -> T) -> Result<T, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let read = {
+        let Some(mut reader) = Reader::root(body, &mut faults) else { return Err(faults) };
+        let read = read(&mut reader);
+        reader.close();
+        read
+    };
+    if faults.is_empty() { Ok(read) } else { Err(faults) }
+}

@@ -1,0 +1,296 @@
+//! Reads the members of an object one by one and collects every fault, instead
+//! of stopping at the first: a person mends a file once, not ten times.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use askwhen_domain::id;
+use askwhen_domain::time::{self, Millis};
+
+/// The contract's codes of a field at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    MissingField,
+    WrongType,
+    UnknownField,
+    BadId,
+    BadTime,
+    Invalid,
+    NotBuilt,
+    ForbiddenTarget,
+    EmptyBatch,
+}
+
+impl Code {
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::MissingField => "missing_field",
+            Code::WrongType => "wrong_type",
+            Code::UnknownField => "unknown_field",
+            Code::BadId => "bad_id",
+            Code::BadTime => "bad_time",
+            Code::Invalid => "invalid",
+            Code::NotBuilt => "not_built",
+            Code::ForbiddenTarget => "forbidden_target",
+            Code::EmptyBatch => "empty_batch",
+        }
+    }
+}
+
+/// One thing wrong with a body. The detail never repeats the input's values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    pub code: Code,
+    /// JSON pointer (RFC 6901) to the member at fault.
+    pub pointer: String,
+    pub detail: String,
+}
+
+/// Faults told at once; whoever has more mends these first.
+pub const MAX_FAULTS: usize = 50;
+/// Longest name that is compared with the known ones, or repeated.
+const MAX_NAME_BYTES: usize = 64;
+
+impl Fault {
+    /// A member that is not known, with the nearest that is.
+    pub fn unknown<'k>(parent: &str, name: &str, known: impl Iterator<Item = &'k str>) -> Fault {
+        if name.len() > MAX_NAME_BYTES {
+            let detail = "it has a member that does not exist here".into();
+            return Fault { code: Code::UnknownField, pointer: parent.to_owned(), detail };
+        }
+        let nearest = known
+            .map(|known| (strsim::damerau_levenshtein(known, name), known))
+            .min()
+            .filter(|(distance, known)| *distance <= 1 + known.len() / 3);
+        let detail = match nearest {
+            Some((_, known)) => format!("there is no such member here; did you mean {known}?"),
+            None => "there is no such member here".to_owned(),
+        };
+        let pointer = format!("{parent}/{}", name.replace('~', "~0").replace('/', "~1"));
+        Fault { code: Code::UnknownField, pointer, detail }
+    }
+}
+
+pub struct Reader<'a> {
+    members: &'a Map<String, Value>,
+    pointer: String,
+    asked: BTreeSet<String>,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl<'a> Reader<'a> {
+    /// `None`, and a fault, when the body is no object.
+    pub fn root(body: &'a Value, faults: &'a mut Vec<Fault>) -> Option<Reader<'a>> {
+        Reader::at(body, String::new(), faults)
+    }
+
+    fn at(body: &'a Value, pointer: String, faults: &'a mut Vec<Fault>) -> Option<Reader<'a>> {
+        match body.as_object() {
+            Some(members) => Some(Reader { members, pointer, asked: BTreeSet::new(), faults }),
+            None => {
+                faults.push(Fault { code: Code::WrongType, pointer, detail: "must be an object".into() });
+                None
+            }
+        }
+    }
+
+    pub fn fault(&mut self, code: Code, member: &str, detail: impl Into<String>) {
+        let pointer = self.pointer_to(member);
+        self.faults.push(Fault { code, pointer, detail: format!("{member} {}", detail.into()) });
+    }
+
+    pub fn missing(&mut self, member: &str) {
+        self.fault(Code::MissingField, member, "is required");
+    }
+
+    pub fn pointer_to(&self, member: &str) -> String {
+        format!("{}/{}", self.pointer, member.replace('~', "~0").replace('/', "~1"))
+    }
+
+    /// Members that nobody asked for are faults, with the nearest known name.
+    pub fn close(self) {
+        for name in self.members.keys() {
+            if self.asked.contains(name) {
+                continue;
+            }
+            if self.faults.len() >= MAX_FAULTS {
+                return;
+            }
+            self.faults.push(Fault::unknown(&self.pointer, name, self.asked.iter().map(String::as_str)));
+        }
+    }
+
+    /// The member's value; null is the same as left out.
+    pub fn raw(&mut self, member: &str) -> Option<&'a Value> {
+        self.asked.insert(member.to_owned());
+        self.members.get(member).filter(|value| !value.is_null())
+    }
+
+    fn typed<T>(&mut self, member: &str, wanted: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Option<T> {
+        let value = self.raw(member)?;
+        let read = read(value);
+        if read.is_none() {
+            self.fault(Code::WrongType, member, format!("must be {wanted}"));
+        }
+        read
+    }
+
+    pub fn text(&mut self, member: &str, max_bytes: usize) -> Option<String> {
+        let text = self.typed(member, "a string", Value::as_str)?;
+        if text.is_empty() || text.len() > max_bytes {
+            self.fault(Code::Invalid, member, format!("must have 1 to {max_bytes} bytes"));
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    pub fn required_text(&mut self, member: &str, max_bytes: usize) -> Option<String> {
+        if self.raw(member).is_none() {
+            self.missing(member);
+            return None;
+        }
+        self.text(member, max_bytes)
+    }
+
+    pub fn id(&mut self, member: &str) -> Option<String> {
+        let text = self.typed(member, "a string", Value::as_str)?;
+        if let Err(why) = id::check(text) {
+            self.fault(Code::BadId, member, why);
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    pub fn required_id(&mut self, member: &str) -> Option<String> {
+        if self.raw(member).is_none() {
+            self.missing(member);
+            return None;
+        }
+        self.id(member)
+    }
+
+    pub fn boolean(&mut self, member: &str) -> Option<bool> {
+        self.typed(member, "true or false", Value::as_bool)
+    }
+
+    pub fn integer(&mut self, member: &str, range: RangeInclusive<i64>) -> Option<i64> {
+        let number = self.typed(member, "an integer", Value::as_i64)?;
+        if !range.contains(&number) {
+            self.fault(Code::Invalid, member, format!("must be from {} to {}", range.start(), range.end()));
+            return None;
+        }
+        Some(number)
+    }
+
+    pub fn number(&mut self, member: &str, range: RangeInclusive<f64>) -> Option<f64> {
+        let number = self.typed(member, "a number", Value::as_f64)?;
+        if !range.contains(&number) {
+            self.fault(Code::Invalid, member, format!("must be from {} to {}", range.start(), range.end()));
+            return None;
+        }
+        Some(number)
+    }
+
+    pub fn duration(&mut self, member: &str) -> Option<Millis> {
+        let text = self.typed(member, "a duration such as 30s, 2h or 7d", Value::as_str)?;
+        match time::parse_duration(text) {
+            Ok(span) => Some(span),
+            Err(wanted) => {
+                self.fault(Code::BadTime, member, format!("must be {wanted}"));
+                None
+            }
+        }
+    }
+
+    pub fn time(&mut self, member: &str) -> Option<Millis> {
+        let text = self.typed(member, "a time such as 2026-11-01T00:00:00Z", Value::as_str)?;
+        match time::parse_time(text) {
+            Ok(at) => Some(at),
+            Err(wanted) => {
+                self.fault(Code::BadTime, member, format!("must be {wanted}"));
+                None
+            }
+        }
+    }
+
+    pub fn positive_duration(&mut self, member: &str) -> Option<Millis> {
+        let span = self.duration(member)?;
+        if span == 0 {
+            self.fault(Code::Invalid, member, "must be longer than 0s");
+            return None;
+        }
+        Some(span)
+    }
+
+    pub fn choice<T: Copy>(&mut self, member: &str, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.typed(member, "a string", Value::as_str)?;
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
+            return Some(*choice);
+        }
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        self.fault(Code::Invalid, member, format!("must be one of {}", names.join(", ")));
+        None
+    }
+
+    /// A list of ids; left out: empty.
+    pub fn ids(&mut self, member: &str, max: usize) -> Vec<String> {
+        let list = self.list(member, max);
+        let mut ids = Vec::new();
+        for (i, value) in list.iter().enumerate() {
+            let pointer = format!("{}/{i}", self.pointer_to(member));
+            match value.as_str().map(|text| (text, id::check(text))) {
+                Some((text, Ok(()))) => ids.push(text.to_owned()),
+                Some((_, Err(why))) => {
+                    self.faults.push(Fault { code: Code::BadId, pointer, detail: format!("{member} {why}") });
+                }
+                None => {
+                    let detail = format!("{member} must hold strings");
+                    self.faults.push(Fault { code: Code::WrongType, pointer, detail });
+                }
+            }
+        }
+        ids
+    }
+
+    pub fn list(&mut self, member: &str, max: usize) -> &'a [Value] {
+        let Some(list) = self.typed(member, "a list", Value::as_array) else { return &[] };
+        if list.len() > max {
+            self.fault(Code::Invalid, member, format!("must have at most {max} entries"));
+            return &[];
+        }
+        list
+    }
+
+    /// Reads each entry of a list as an object.
+    pub fn objects<T>(&mut self, member: &str, max: usize, mut read: impl FnMut(&mut Reader<'_>) -> T) -> Vec<T> {
+        let list = self.list(member, max);
+        let mut all = Vec::new();
+        for (i, value) in list.iter().enumerate() {
+            let pointer = format!("{}/{i}", self.pointer_to(member));
+            if let Some(mut inner) = Reader::at(value, pointer, self.faults) {
+                all.push(read(&mut inner));
+                inner.close();
+            }
+        }
+        all
+    }
+
+    /// Reads a member that is an object, if it is there.
+    pub fn object<T>(&mut self, member: &str, read: impl FnOnce(&mut Reader<'_>) -> T) -> Option<T> {
+        let value = self.raw(member)?;
+        let pointer = self.pointer_to(member);
+        let mut inner = Reader::at(value, pointer, self.faults)?;
+        let read = read(&mut inner);
+        inner.close();
+        Some(read)
+    }
+
+    /// Adds a fault found elsewhere, below this object.
+    pub fn fault_at(&mut self, code: Code, path: &str, detail: impl Into<String>) {
+        let pointer = format!("{}/{path}", self.pointer);
+        self.faults.push(Fault { code, pointer, detail: detail.into() });
+    }
+}

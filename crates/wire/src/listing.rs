@@ -1,0 +1,66 @@
+//! What operators list, and what a list is narrowed to: spoken between whoever
+//! asks and whoever keeps the lists.
+
+use serde_json::Value;
+
+use askwhen_domain::time::Millis;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum List {
+    Deliveries,
+    Decisions,
+    Responses,
+}
+
+impl List {
+    /// The member that holds the rows.
+    pub fn name(self) -> &'static str {
+        match self {
+            List::Deliveries => "deliveries",
+            List::Decisions => "decisions",
+            List::Responses => "responses",
+        }
+    }
+}
+
+/// Where the record of a delivery stands in topic `deliveries`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub delivery_id: String,
+    pub partition: u32,
+    pub offset: u64,
+}
+
+/// `None` takes everything; times are half-open.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub endpoint_id: Option<String>,
+    /// A delivery's status, a decision's reason, `completed` or `partial` of a
+    /// response.
+    pub status: Option<String>,
+    pub survey_id: Option<String>,
+    pub user_id: Option<String>,
+    pub since: Option<Millis>,
+    pub until: Option<Millis>,
+}
+
+impl Filter {
+    pub fn takes_time(&self, at: Millis) -> bool {
+        self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at < until)
+    }
+}
+
+/// A stretch of a list, newest first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Page {
+    pub rows: Vec<Value>,
+    pub next_cursor: Option<String>,
+}
+
+/// Why there is no page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PageError {
+    /// The cursor is none of this list.
+    Cursor,
+    Failed(String),
+}

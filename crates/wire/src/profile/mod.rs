@@ -1,0 +1,52 @@
+//! The three shapes of a webhook (contract §5): a canonical message and an
+//! endpoint's profile give the exact bytes of the body and the headers.
+
+pub mod blitzllama;
+mod javascript;
+pub mod one_flow;
+mod sign;
+pub mod standard;
+
+pub use sign::{Keys, SignError, Verified, can_verify, check_secret, headers, new_secret, public_key, verify};
+
+use askwhen_domain::endpoint::{Endpoint, EventType, Profile};
+use askwhen_domain::json::Json;
+use askwhen_domain::message::{AnswerFact, Delivery};
+use askwhen_domain::survey::QuestionType;
+
+/// The body of a delivery for this endpoint.
+pub fn body(delivery: &Delivery, endpoint: &Endpoint) -> Vec<u8> {
+    let message = &delivery.message;
+    if message.kind == EventType::Test && endpoint.profile == Profile::Standard {
+        return standard::test(delivery);
+    }
+    let Some(data) = &message.data else { return standard::erased(delivery) };
+    match endpoint.profile {
+        Profile::Standard => standard::body(message.kind, message.at, data),
+        Profile::Blitzllama => blitzllama::body(message.kind, data, endpoint.include_properties),
+        Profile::OneFlow => one_flow::body(message.at, data, &delivery.message_id),
+    }
+}
+
+/// What the compatibility profiles write for an answer: texts for choices,
+/// decimal strings for numbers.
+enum Said {
+    One(String),
+    Several(Vec<String>),
+}
+
+fn said(answer: &AnswerFact) -> Said {
+    match answer.kind {
+        QuestionType::MultiChoice => Said::Several(answer.labels.clone()),
+        QuestionType::SingleChoice => Said::One(answer.labels.first().cloned().unwrap_or_default()),
+        QuestionType::Text => Said::One(answer.value.value().as_str().unwrap_or_default().to_owned()),
+        _ => Said::One(decimal(&answer.value)),
+    }
+}
+
+fn decimal(value: &Json) -> String {
+    match value.value().as_i64() {
+        Some(number) => number.to_string(),
+        None => value.as_str().to_owned(),
+    }
+}

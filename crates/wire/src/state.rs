@@ -1,0 +1,63 @@
+//! A user's state as the store holds it: a version byte, then postcard. A new
+//! layout takes a new version byte, and [`decode`] keeps a reader for every one
+//! that was released; numbers are never used again. 1 and 2 were never released.
+
+use askwhen_domain::user::User;
+
+/// Version 3 (since 0.1.0): the fields of [`User`] in their order.
+pub const VERSION: u8 = 3;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "the state of a user has layout {0}, and this program (askwhen {program}) reads layout \
+         {VERSION}: use the version that wrote it",
+        program = env!("CARGO_PKG_VERSION")
+    )]
+    UnknownVersion(u8),
+    #[error("the state cannot be read: {0}")]
+    Damaged(String),
+}
+
+pub fn encode(user: &User) -> Vec<u8> {
+    let bytes = vec![VERSION];
+    postcard::to_extend(user, bytes).expect("a user's state serialises")
+}
+
+/// # Errors
+/// When the bytes are of a later layout, or of none.
+pub fn decode(bytes: &[u8]) -> Result<User, Error> {
+    match bytes.split_first() {
+        // A later layout adds its own reader before this one, which stays.
+        Some((3, rest)) => postcard::from_bytes(rest).map_err(|e| Error::Damaged(e.to_string())),
+        Some((&other, _)) => Err(Error::UnknownVersion(other)),
+        None => Err(Error::Damaged("it is empty".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use askwhen_domain::json::Json;
+    use askwhen_domain::user::{Activated, Fact};
+
+    #[test]
+    fn round_trip_and_refusals() {
+        let mut user = User::default();
+        user.attributes.insert("plan".into(), Json::from_valid("\"pro\""));
+        user.remember(7, 1);
+        let activated = Activated {
+            at: 1,
+            offset: 2,
+            event_id: "e".into(),
+            event_name: "n".into(),
+            properties: Some(Json::from_valid("{\"big\":123456789012345678901234567890}")),
+        };
+        user.surveys.entry("s".into()).or_default().facts.push(Fact { roles: 1, event: activated });
+        let bytes = encode(&user);
+        assert_eq!(decode(&bytes), Ok(user));
+        assert_eq!(decode(&[9, 0]), Err(Error::UnknownVersion(9)));
+        assert!(decode(&bytes[..bytes.len() - 1]).is_err());
+        assert!(decode(&[]).is_err());
+    }
+}

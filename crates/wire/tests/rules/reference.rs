@@ -1,0 +1,558 @@
+//! A second opinion on every decision: worked out from the whole past at once,
+//! for clarity and not for speed, and compared with what the state gives.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use crate::windows::by_hand;
+use askwhen_domain::activation::{CANCELS, LATE};
+use askwhen_domain::apply::*;
+use askwhen_domain::decision::{Decision, Gate, Reason};
+use askwhen_domain::definitions::Project;
+use askwhen_domain::id::Origin;
+use askwhen_domain::json::Json;
+use askwhen_domain::quota::Ledger;
+use askwhen_domain::record::{Answers, Body, Context, Given, Record, Target};
+use askwhen_domain::survey::{GlobalCooldown, Repeat, Status, Survey};
+use askwhen_domain::time::{DAY, MINUTE, Millis, Told};
+use askwhen_domain::user::{Activated, Fact, OFFER_KNOWN, User, WINDOW_REMEMBERED};
+use askwhen_wire::definition;
+
+const KEY: &str = "p";
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// An event that happened so many minutes ago.
+    Event {
+        name: u8,
+        ago: u8,
+    },
+    Ask {
+        user: u8,
+        session: u8,
+        platform: u8,
+    },
+    Displayed {
+        which: u8,
+    },
+    Dismissed {
+        which: u8,
+    },
+    Answer {
+        which: u8,
+        completed: bool,
+    },
+    Plan {
+        pro: bool,
+    },
+    Status {
+        survey: u8,
+        status: u8,
+    },
+}
+
+fn step() -> impl Strategy<Value = (u8, Step)> {
+    let what = prop_oneof![
+        6 => (0..3_u8, prop_oneof![3 => Just(0), 1 => 0..90_u8]).prop_map(|(name, ago)| Step::Event { name, ago }),
+        8 => (0..2_u8, 0..4_u8, 0..4_u8)
+            .prop_map(|(user, session, platform)| Step::Ask { user, session, platform }),
+        4 => (0..3_u8).prop_map(|which| Step::Displayed { which }),
+        1 => (0..3_u8).prop_map(|which| Step::Dismissed { which }),
+        2 => (0..3_u8, any::<bool>()).prop_map(|(which, completed)| Step::Answer { which, completed }),
+        1 => any::<bool>().prop_map(|pro| Step::Plan { pro }),
+        1 => (0..3_u8, 0..4_u8).prop_map(|(survey, status)| Step::Status { survey, status }),
+    ];
+    // Mostly minutes; sometimes what ends a day.
+    (prop_oneof![12 => 0..25_u8, 1 => 200..255_u8], what)
+}
+
+fn activation() -> impl Strategy<Value = Value> {
+    let named = |n: u8| json!({"event": format!("e{n}")});
+    prop_oneof![
+        (0..3_u8).prop_map(|n| json!({"event": format!("e{n}")})),
+        (0..3_u8).prop_map(|n| json!({"event": format!("e{n}"), "count": {"at_least": 2, "within": "30m"}})),
+        Just(json!({"any": [named(0), named(1)]})),
+        Just(json!({"all": [named(0), named(1)], "within": "40m"})),
+        Just(json!({"sequence": {"steps": [named(0), named(1)], "within": "40m"}})),
+        Just(json!({"absence": {"after": named(0), "without": named(1), "for": "15m"}})),
+    ]
+}
+
+fn survey() -> impl Strategy<Value = Value> {
+    let frequency = (
+        prop::sample::select(vec!["once", "until_responded", "until_completed", "every_activation"]),
+        prop::option::of(1..4_u32),
+        prop::sample::select(vec!["0s", "20m", "2h"]),
+        any::<bool>(),
+    );
+    let armed = prop::option::weighted(
+        0.7,
+        (activation(), prop::sample::select(vec!["refresh", "keep_first"]), any::<bool>(), any::<bool>()),
+    );
+    let gates =
+        (any::<bool>(), any::<bool>(), prop::option::weighted(0.3, 0..3_u8), prop::option::weighted(0.3, 1..3_u32));
+    (armed, frequency, gates, 0..2_i64).prop_map(|(armed, frequency, gates, priority)| {
+        let (repeat, max_displays, cooldown, respects) = frequency;
+        let (pro, on_ios, unless_completed, limit) = gates;
+        let mut survey = json!({
+            "name": "S", "status": "active", "priority": priority, "show_on": [{"trigger": "Main"}],
+            "frequency": {"repeat": repeat, "max_displays": max_displays, "cooldown": cooldown,
+                "global_cooldown": if respects { "respect" } else { "ignore" }},
+            "platforms": if on_ios { json!(["ios"]) } else { json!([]) },
+            "limits": {"max_completed": limit},
+            "questions": [{"question_id": "q1", "type": "rating_star", "text": "?"}],
+        });
+        let mut rules = Vec::new();
+        if pro {
+            rules.push(json!({"attribute": "plan", "op": "eq", "value": "pro"}));
+        }
+        if let Some(other) = unless_completed {
+            rules.push(json!({"not": {"survey": format!("s{other}"), "did": "completed", "within": "1h"}}));
+        }
+        if !rules.is_empty() {
+            survey["targeting"] = json!({"all": rules});
+        }
+        if let Some((activate, on_repeat, delayed, cancels)) = armed {
+            (survey["activate"], survey["on_repeat"]) = (activate, json!(on_repeat));
+            survey["expires_after"] = json!("1h");
+            survey["delay"] = json!(if delayed { "10m" } else { "0s" });
+            if cancels {
+                survey["cancel_on"] = json!([{"event": "e2"}]);
+            }
+        }
+        survey
+    })
+}
+
+/// By survey.
+type Gates = Vec<(String, Option<Gate>)>;
+/// Survey, end of its window, place of the event behind it.
+type Winner = (String, Millis, Option<u64>);
+/// The smallest wins.
+type Rank = (bool, i64, Millis, Millis, usize);
+
+/// An offer, and what was told of it.
+#[derive(Debug, Clone)]
+struct Made {
+    offer_id: String,
+    survey_id: String,
+    session: String,
+    offered_at: Millis,
+    /// The place of the event behind it.
+    by: Option<u64>,
+    displayed_at: Option<Millis>,
+    dismissed_at: Option<Millis>,
+    answered_at: Option<Millis>,
+    completed_at: Option<Millis>,
+}
+
+/// Everything that happened to one user, in its order.
+#[derive(Debug, Clone, Default)]
+struct Past {
+    /// By survey, as far as it listened.
+    facts: BTreeMap<String, Vec<Fact>>,
+    made: Vec<Made>,
+    pro: Option<bool>,
+}
+
+struct World {
+    project: Project,
+    version: u64,
+    offset: u64,
+    now: Millis,
+    ledger: Ledger,
+    users: BTreeMap<String, (User, Past)>,
+}
+
+impl World {
+    fn apply(&mut self, user_id: &str, told: Told, body: &Body<'_>) -> Outputs {
+        self.offset += 1;
+        let record = Record { project: KEY.into(), user_id: user_id.into(), event_id: None, told, body: body.clone() };
+        let before = self.users[user_id].0.clone();
+        let key = |id: &String| (KEY.to_owned(), id.clone());
+        loop {
+            let rooms = self.project.limited().iter().map(|id| (id.clone(), self.ledger.room(&key(id), self.now)));
+            let scene = Scene {
+                origin: Origin { incarnation: 1, partition: 0, offset: self.offset },
+                now: self.now,
+                project_id: KEY,
+                user_id,
+                project: &self.project,
+                rooms: &rooms.collect(),
+                may_wait: true,
+            };
+            let mut user = before.clone();
+            let out = apply(scene, &mut user, &record, false);
+            if !out.needs.is_empty() {
+                out.needs.iter().for_each(|id| drop(self.ledger.ask(&key(id), 1, self.now)));
+                continue;
+            }
+            out.quotas.iter().for_each(|(id, change)| self.ledger.change(&key(id), *change, self.now));
+            self.ledger.settle(true, self.now);
+            self.users.get_mut(user_id).expect("known").0 = user;
+            return out;
+        }
+    }
+
+    fn survey(&self, id: &str) -> &Survey {
+        &self.project.surveys[id].current
+    }
+
+    fn past(&self, user_id: &str) -> &Past {
+        &self.users[user_id].1
+    }
+
+    /// Offers of a survey that may still become one of its completions, and those
+    /// that have.
+    fn taken(&self, survey_id: &str) -> u64 {
+        let made = self.users.values().flat_map(|(_, past)| &past.made).filter(|made| made.survey_id == survey_id);
+        made.filter(|made| made.completed_at.is_some() || self.holds(made)).count() as u64
+    }
+
+    fn holds(&self, made: &Made) -> bool {
+        let ttl = self.project.settings.offer_ttl;
+        let known = if made.displayed_at.is_some() { OFFER_KNOWN } else { ttl };
+        made.dismissed_at.is_none() && made.completed_at.is_none() && self.now < made.offered_at + known
+    }
+
+    fn is_outstanding(&self, made: &Made) -> bool {
+        let ttl = self.project.settings.offer_ttl;
+        made.displayed_at.is_none() && self.now < made.offered_at + ttl
+    }
+
+    /// The first gate that is shut, or what an offer would be made of: the end of
+    /// its window, its activation's time and place.
+    fn gate(
+        &self,
+        user_id: &str,
+        survey: &Survey,
+        (session, platform): (&str, &str),
+        quotas: bool,
+    ) -> Result<(Millis, Option<(Millis, u64)>), Gate> {
+        let (past, now) = (self.past(user_id), self.now);
+        let settings = &self.project.settings;
+        let mine: Vec<&Made> = past.made.iter().filter(|made| made.survey_id == survey.survey_id).collect();
+        if survey.status != Status::Active {
+            return Err(Gate::NotActive);
+        }
+        if !survey.platforms.is_empty() && platform != "ios" {
+            return Err(Gate::PlatformMismatch);
+        }
+        let mut window_shown = false;
+        let mut window = (now + settings.offer_ttl, None);
+        if let Some(activation) = &survey.activate {
+            let expires = survey.expires_after.expect("with an activation");
+            let mut facts = past.facts.get(&survey.survey_id).cloned().unwrap_or_default();
+            facts.sort_by_key(Fact::place);
+            let displays: Vec<(u64, Millis)> = mine.iter().filter_map(|m| Some((m.by?, m.displayed_at?))).collect();
+            let found = by_hand((activation, survey.on_repeat, expires), &facts, &displays, now);
+            let found = found.ok_or(Gate::NotActivated)?;
+            let (at, place) = found.by;
+            let over = found.cancelled_at.map_or(at + expires, |cancelled| cancelled.min(at + expires));
+            if now >= over + WINDOW_REMEMBERED {
+                return Err(Gate::NotActivated);
+            }
+            if now < at + survey.delay {
+                return Err(Gate::DelayPending);
+            }
+            if found.cancelled_at.is_some_and(|cancelled| cancelled < at + expires) {
+                return Err(Gate::Cancelled);
+            }
+            if now >= at + expires {
+                return Err(Gate::Expired);
+            }
+            window_shown = found.shown;
+            window = (at + expires, Some((at, place.1)));
+        }
+        self.targeted(past, survey)?;
+        let displays: Vec<Millis> = mine.iter().filter_map(|made| made.displayed_at).collect();
+        let shut = match survey.frequency.repeat {
+            Repeat::Once => (!displays.is_empty()).then_some(Gate::MaxDisplays),
+            Repeat::UntilResponded => mine.iter().any(|m| m.answered_at.is_some()).then_some(Gate::AlreadyCompleted),
+            Repeat::UntilCompleted => mine.iter().any(|m| m.completed_at.is_some()).then_some(Gate::AlreadyCompleted),
+            Repeat::EveryActivation => None,
+        };
+        if let Some(gate) = shut {
+            return Err(gate);
+        }
+        if window_shown || survey.frequency.max_displays.is_some_and(|most| displays.len() >= most as usize) {
+            return Err(Gate::MaxDisplays);
+        }
+        if displays.iter().any(|at| now < at + survey.frequency.cooldown) {
+            return Err(Gate::Cooldown);
+        }
+        let respects = survey.frequency.global_cooldown == GlobalCooldown::Respect;
+        let all: Vec<Millis> = past.made.iter().filter_map(|made| made.displayed_at).collect();
+        if respects && all.iter().any(|at| now < at + settings.global_cooldown) {
+            return Err(Gate::GlobalCooldown);
+        }
+        let here = |made: &&Made| made.session == session;
+        let shown_here = past.made.iter().filter(here).filter(|made| made.displayed_at.is_some()).count();
+        if shown_here >= settings.max_per_session as usize {
+            return Err(Gate::SessionCap);
+        }
+        let outstanding = || past.made.iter().filter(|made| self.is_outstanding(made));
+        let stands = outstanding().any(|made| made.survey_id == survey.survey_id);
+        if quotas && !stands && survey.max_completed.is_some_and(|limit| self.taken(&survey.survey_id) >= limit) {
+            return Err(Gate::QuotaFull);
+        }
+        let mut to_be_shown_here = shown_here;
+        for made in outstanding() {
+            let here = made.session == session;
+            if made.survey_id == survey.survey_id {
+                if !here {
+                    return Err(Gate::OfferOutstanding);
+                }
+                continue;
+            }
+            to_be_shown_here += usize::from(here);
+            let cooling = respects && (!here || settings.global_cooldown > 0);
+            if cooling || (here && to_be_shown_here >= settings.max_per_session as usize) {
+                return Err(Gate::OfferOutstanding);
+            }
+        }
+        Ok(window)
+    }
+
+    fn targeted(&self, past: &Past, survey: &Survey) -> Result<(), Gate> {
+        let rules = serde_json::to_value(&survey.targeting).expect("it serialises");
+        for rule in rules["all"].as_array().into_iter().flatten() {
+            let holds = match rule["not"]["survey"].as_str() {
+                Some(other) => {
+                    let done = past.made.iter().filter(|made| made.survey_id == other);
+                    let last = done.filter_map(|made| made.completed_at).max();
+                    last.is_none_or(|at| at < self.now - 60 * MINUTE)
+                }
+                None => past.pro == Some(true),
+            };
+            if !holds {
+                return Err(Gate::TargetingFailed);
+            }
+        }
+        Ok(())
+    }
+
+    /// What ought to be decided: each survey's gate, and which is offered with
+    /// which window.
+    fn expected(&self, user_id: &str, session: &str, platform: &str) -> (Gates, Option<Winner>) {
+        let mut ids: Vec<&String> = self.project.surveys.keys().collect();
+        ids.sort_by_key(|id| (std::cmp::Reverse(self.survey(id).priority), (*id).clone()));
+        let mut gates = Vec::new();
+        let mut best: Option<(Rank, Winner)> = None;
+        for (n, id) in ids.into_iter().enumerate() {
+            let survey = self.survey(id);
+            match self.gate(user_id, survey, (session, platform), true) {
+                Err(gate) => gates.push((id.clone(), Some(gate))),
+                Ok((expires_at, by)) => {
+                    let mut made = self.past(user_id).made.iter();
+                    let again = made.any(|m| m.survey_id == *id && m.session == session && self.is_outstanding(m));
+                    let rank = (!again, -survey.priority, expires_at, by.map_or(self.now, |(at, _)| at), n);
+                    if best.as_ref().is_none_or(|(best, _)| rank < *best) {
+                        best = Some((rank, (id.clone(), expires_at, by.map(|(_, offset)| offset))));
+                    }
+                    gates.push((id.clone(), None));
+                }
+            }
+        }
+        let Some((_, winner)) = best else { return (gates, None) };
+        for (id, gate) in &mut gates {
+            if gate.is_none() && *id != winner.0 {
+                *gate = Some(Gate::Preempted);
+            }
+        }
+        (gates, Some(winner))
+    }
+
+    fn ask(&mut self, user_id: &str, session: &str, platform: &str) {
+        let (gates, offered) = self.expected(user_id, session, platform);
+        let context =
+            Context { session_id: Some(session.to_owned()), platform: Some(platform.to_owned()), ..Context::default() };
+        let out =
+            self.apply(user_id, Told::default(), &Body::Trigger { trigger: "Main".into(), properties: "{}", context });
+        let Some(Reply::Decided(decision)) = out.reply else { panic!("no decision") };
+        let told = |decision: &Decision| -> Gates {
+            let of = |e: &askwhen_domain::decision::Evaluation| (e.survey_id.clone(), e.stop.as_ref().map(|s| s.gate));
+            decision.evaluations.iter().map(of).collect()
+        };
+        let mut told = told(&decision);
+        let first = told.first().map_or(Reason::NoSurvey, |(_, gate)| gate.map_or(Reason::Offered, Reason::Gate));
+        // Whether a quota is full nobody asks where it does not decide: another
+        // gate is shut behind it, or another survey wins.
+        for ((id, told), (_, gate)) in told.iter_mut().zip(&gates) {
+            if *gate == Some(Gate::QuotaFull) && *told != *gate {
+                let behind = self.gate(user_id, self.survey(id), (session, platform), false).err();
+                assert_eq!(*told, behind.or(offered.is_some().then_some(Gate::Preempted)), "of {id}");
+                *told = *gate;
+            }
+        }
+        assert_eq!(told, gates, "{:#?}", self.past(user_id));
+        assert_eq!(decision.survey.as_ref().map(|s| &s.survey_id), offered.as_ref().map(|(id, ..)| id));
+        let Some((survey_id, expires_at, by)) = offered else {
+            return assert_eq!(decision.reason, first);
+        };
+        let offered = decision.survey.expect("just compared");
+        let past = &mut self.users.get_mut(user_id).expect("known").1;
+        let again = past.made.iter().any(|made| made.offer_id == offered.offer_id);
+        if !again {
+            assert_eq!(offered.expires_at, expires_at);
+            past.made.push(Made {
+                offer_id: offered.offer_id,
+                survey_id,
+                session: session.to_owned(),
+                offered_at: self.now,
+                by,
+                displayed_at: None,
+                dismissed_at: None,
+                answered_at: None,
+                completed_at: None,
+            });
+        }
+    }
+
+    fn event(&mut self, user_id: &str, name: &str, ago: Millis) {
+        let at = self.now - ago;
+        let told = Told { occurred_at: Some(at), ..Told::default() };
+        self.apply(user_id, told, &Body::Event { name: name.into(), properties: "{}" });
+        let (offset, now) = (self.offset, self.now);
+        let World { project, users, .. } = self;
+        let past = &mut users.get_mut(user_id).expect("known").1;
+        for (id, entry) in &project.surveys {
+            let survey = &entry.current;
+            let Some(activation) = survey.activate.as_ref().filter(|_| survey.status.listens()) else { continue };
+            let named = |pattern: &askwhen_domain::activation::Pattern| pattern.event == name;
+            let armed = (0..).zip(activation.patterns()).filter(|(_, pattern)| named(pattern));
+            let mut roles = armed.fold(0_u32, |all, (bit, _)| all | 1 << bit);
+            if roles == 0 && survey.cancel_on.iter().any(named) {
+                roles |= CANCELS;
+            }
+            // What it would arm is over by now: it counts, but arms nothing.
+            let arms_at = at + if activation.waits() { activation.reach() } else { 0 };
+            let late = arms_at + survey.expires_after.expect("armed") <= now;
+            if roles != 0 {
+                let roles = roles | if late { LATE } else { 0 };
+                let event =
+                    Activated { at, offset, event_id: String::new(), event_name: name.into(), properties: None };
+                past.facts.entry(id.clone()).or_default().push(Fact { roles, event });
+            }
+        }
+    }
+
+    /// Tells something of one of the newest offers.
+    fn tell(&mut self, which: u8, step: &Step) {
+        let all = self.users.iter().flat_map(|(user_id, (_, past))| past.made.iter().map(move |made| (user_id, made)));
+        let mut newest: Vec<(String, Made)> = all.map(|(user_id, made)| (user_id.clone(), made.clone())).collect();
+        newest.sort_by_key(|(_, made)| std::cmp::Reverse(made.offered_at));
+        let Some((user_id, made)) = newest.into_iter().nth(usize::from(which)) else { return };
+        let survey = self.survey(&made.survey_id);
+        let limit = survey.max_completed;
+        let untouched = made.displayed_at.is_none();
+        let gone = self.now >= made.offered_at + OFFER_KNOWN || (limit.is_some() && untouched && !self.holds(&made));
+        let full = limit.is_some_and(|limit| self.taken(&made.survey_id) >= limit);
+        let offer_id = made.offer_id.clone();
+        let body = match step {
+            Step::Displayed { .. } => Body::Displayed { offer_id: offer_id.clone().into() },
+            Step::Dismissed { .. } => Body::Dismissed { offer_id: offer_id.clone().into() },
+            Step::Answer { completed, .. } => {
+                let value = Json::of(&(self.now / MINUTE % 5 + 1));
+                let given = Given { question_id: "q1".into(), value, answered_at: None, duration_ms: None };
+                let target = Target::Offer(offer_id.clone());
+                Body::Answers(Answers {
+                    target,
+                    answers: vec![given],
+                    completed: *completed,
+                    context: Context::default(),
+                })
+            }
+            _ => unreachable!("nothing of an offer"),
+        };
+        let completes = matches!(step, Step::Answer { completed: true, .. }) && made.completed_at.is_none();
+        let refused = gone || (completes && !self.holds(&made) && full);
+        let out = self.apply(&user_id, Told::default(), &body);
+        assert_eq!(matches!(out.reply, Some(Reply::Refused(_))), refused, "{step:?} of {made:?}: {:?}", out.reply);
+        if refused {
+            return;
+        }
+        let now = self.now;
+        let past = &mut self.users.get_mut(&user_id).expect("known").1;
+        let made = past.made.iter_mut().find(|made| made.offer_id == offer_id).expect("just seen");
+        made.displayed_at = made.displayed_at.or(Some(now));
+        match step {
+            Step::Dismissed { .. } => made.dismissed_at = made.dismissed_at.or(Some(now)),
+            Step::Answer { completed, .. } => {
+                made.answered_at = Some(now);
+                made.completed_at = made.completed_at.or(completed.then_some(now));
+            }
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, (wait, step): &(u8, Step)) {
+        self.now += match wait {
+            200.. => DAY / 3,
+            minutes => Millis::from(*minutes) * MINUTE,
+        };
+        match step {
+            Step::Event { name, ago } => self.event("ann", &format!("e{name}"), Millis::from(*ago) * MINUTE),
+            Step::Ask { user, session, platform } => {
+                let user_id = if *user == 0 { "ann" } else { "bob" };
+                // Four in five are at home here.
+                let platform = if *platform == 0 { "web" } else { "ios" };
+                self.ask(user_id, &format!("s{session}"), platform);
+            }
+            Step::Displayed { which } | Step::Dismissed { which } | Step::Answer { which, .. } => {
+                // At a moment of its own: with an event at the very same one it has no order.
+                self.now += 1;
+                self.tell(*which, step);
+                self.now += 1;
+            }
+            Step::Plan { pro } => {
+                let plan = if *pro { json!("pro") } else { json!("free") };
+                self.apply("ann", Told::default(), &Body::Attributes(vec![("plan".into(), Json::of(&plan))]));
+                self.users.get_mut("ann").expect("known").1.pro = Some(*pro);
+            }
+            Step::Status { survey, status } => {
+                let id = format!("s{survey}");
+                let Some(entry) = self.project.surveys.get(&id) else { return };
+                let status = [Status::Active, Status::Active, Status::Paused, Status::Archived][usize::from(*status)];
+                let changed = Survey { status, ..(*entry.current).clone() };
+                self.version += 1;
+                self.offset += 1;
+                self.project.put_survey(self.version, changed, (self.now, self.offset));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    /// A million steps, of which more than a third are decisions.
+    #[test]
+    fn every_decision_is_what_one_would_work_out_by_hand(
+        surveys in prop::collection::vec(survey(), 1..4),
+        global in prop::sample::select(vec!["0s", "30m", "3h"]),
+        cap in 1..3_u32,
+        steps in prop::collection::vec(step(), 40..61),
+    ) {
+        let mut world = World {
+            project: Project::default(),
+            version: 1,
+            offset: 0,
+            now: 100 * DAY,
+            ledger: Ledger::new(0, 1),
+            users: ["ann", "bob"].map(|user| (user.to_owned(), Default::default())).into(),
+        };
+        let settings = json!({"global_cooldown": global, "max_per_session": cap});
+        world.project.put_settings(1, definition::settings(&settings).expect("settings"));
+        for (n, mut survey) in surveys.into_iter().enumerate() {
+            survey["survey_id"] = json!(format!("s{n}"));
+            let survey = definition::survey(&survey, None).expect("a survey");
+            world.version += 1;
+            let key = (KEY.to_owned(), survey.survey_id.clone());
+            world.ledger.limit(&key, world.version, survey.max_completed, world.now);
+            world.project.put_survey(world.version, survey, (world.now, 0));
+        }
+        steps.iter().for_each(|step| world.step(step));
+    }
+}

@@ -1,0 +1,215 @@
+//! Windows worked out as one would by hand, from the whole past at once, and
+//! compared with what the state gives, whatever order the facts arrived in.
+
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+use askwhen_domain::activation::{Absence, Activation, CANCELS, Count, LATE, Pattern, Sequence};
+use askwhen_domain::survey::OnRepeat;
+use askwhen_domain::time::Millis;
+use askwhen_domain::user::{Activated, Fact, PerSurvey};
+use askwhen_domain::windows::Rules;
+
+const EXPIRES: Millis = 20;
+
+fn end_of(at: Millis, _: u64) -> Millis {
+    at + EXPIRES
+}
+
+type Place = (Millis, u64);
+
+/// Every arming: when, and the place of the event behind it.
+fn armings(activation: &Activation, facts: &[Fact]) -> Vec<(Millis, Place)> {
+    let role = |fact: &Fact, bit: usize| fact.roles & (1 << bit) != 0;
+    let takes_part = |fact: &&Fact| fact.roles & !(CANCELS | LATE) != 0;
+    let facts: Vec<&Fact> = facts.iter().filter(takes_part).collect();
+    let mut found = Vec::new();
+    for (i, fact) in facts.iter().enumerate() {
+        let so_far = &facts[..=i];
+        let lately = |within: Millis| so_far.iter().filter(move |f| f.event.at >= fact.event.at - within);
+        let at = match activation {
+            Activation::Event { count: None, .. } | Activation::Any { count: None, .. } => Some(fact.event.at),
+            Activation::Event { count: Some(count), .. } | Activation::Any { count: Some(count), .. } => {
+                (lately(count.within).count() >= count.at_least as usize).then_some(fact.event.at)
+            }
+            Activation::All { all, within } => {
+                let there = (0..all.len()).all(|bit| lately(*within).any(|f| role(f, bit)));
+                there.then_some(fact.event.at)
+            }
+            Activation::Sequence { sequence } => {
+                let steps = sequence.steps.len();
+                let begins = chains(so_far, steps);
+                (role(fact, steps - 1) && begins.iter().any(|begin| fact.event.at - begin <= sequence.within))
+                    .then_some(fact.event.at)
+            }
+            Activation::Absence { absence } => {
+                let at = fact.event.at + absence.span;
+                let came = facts[i + 1..].iter().any(|later| role(later, 1) && later.event.at < at);
+                (role(fact, 0) && !came).then_some(at)
+            }
+        };
+        if let Some(at) = at.filter(|_| fact.roles & LATE == 0) {
+            found.push((at, fact.place()));
+        }
+    }
+    found
+}
+
+/// Beginnings of all chains of so many steps that end with the last fact.
+fn chains(facts: &[&Fact], steps: usize) -> BTreeSet<Millis> {
+    let Some((last, before)) = facts.split_last() else { return BTreeSet::new() };
+    if last.roles & (1 << (steps - 1)) == 0 {
+        return BTreeSet::new();
+    }
+    if steps == 1 {
+        return BTreeSet::from([last.event.at]);
+    }
+    (1..=before.len()).flat_map(|n| chains(&before[..n], steps - 1)).collect()
+}
+
+#[derive(Debug, Clone)]
+pub struct Stretch {
+    pub by: (Millis, Place),
+    members: Vec<u64>,
+    pub shown: bool,
+    pub cancelled_at: Option<Millis>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Happening {
+    Armed(Millis, u64, Place),
+    Cancelled(Millis, u64),
+    Displayed(Millis, u64),
+}
+
+impl Happening {
+    fn place(&self) -> Place {
+        match *self {
+            Happening::Armed(at, offset, _) | Happening::Cancelled(at, offset) => (at, offset),
+            Happening::Displayed(at, _) => (at, u64::MAX),
+        }
+    }
+}
+
+/// One thing after the other, as it happened; `facts` in their order, `displays`
+/// by the event whose window was displayed.
+pub fn by_hand(
+    (activation, on_repeat, expires): (&Activation, OnRepeat, Millis),
+    facts: &[Fact],
+    displays: &[(u64, Millis)],
+    now: Millis,
+) -> Option<Stretch> {
+    let armed = armings(activation, facts);
+    // What has not begun yet is looked at only when nothing else is there.
+    let none_yet = armed.iter().all(|(at, _)| *at > now);
+    let mut all: Vec<Happening> = armed
+        .into_iter()
+        .filter(|(at, _)| *at <= now || (none_yet && !activation.waits()))
+        .map(|(at, place)| Happening::Armed(at, place.1, place))
+        .collect();
+    let cancels = facts.iter().filter(|fact| fact.roles & CANCELS != 0);
+    all.extend(cancels.map(|fact| Happening::Cancelled(fact.event.at, fact.event.offset)));
+    all.extend(displays.iter().map(|(offset, at)| Happening::Displayed(*at, *offset)));
+    all.sort_by_key(Happening::place);
+    let mut stretches: Vec<Stretch> = Vec::new();
+    for happening in all {
+        let current = stretches.last_mut();
+        match happening {
+            Happening::Armed(at, offset, place) => match current {
+                Some(current) if !current.shown && current.cancelled_at.is_none() && at < current.by.0 + expires => {
+                    current.members.push(offset);
+                    if on_repeat == OnRepeat::Refresh {
+                        current.by = (at, place);
+                    }
+                }
+                _ => {
+                    stretches.push(Stretch { by: (at, place), members: vec![offset], shown: false, cancelled_at: None })
+                }
+            },
+            Happening::Cancelled(at, _) => {
+                if let Some(current) = current.filter(|current| !current.shown && current.cancelled_at.is_none()) {
+                    current.cancelled_at = Some(at);
+                }
+            }
+            Happening::Displayed(_, offset) => {
+                for stretch in stretches.iter_mut().filter(|stretch| stretch.members.contains(&offset)) {
+                    stretch.shown = true;
+                }
+            }
+        }
+    }
+    stretches.pop()
+}
+
+fn pattern() -> Pattern {
+    Pattern { event: "e".into(), conditions: Vec::new() }
+}
+
+fn activations() -> impl Strategy<Value = Activation> {
+    let patterns = |n: usize| vec![pattern(); n];
+    prop_oneof![
+        Just(Activation::Event { event: pattern(), count: None }),
+        (2..5_u32, 1..30_i64).prop_map(|(at_least, within)| Activation::Event {
+            event: pattern(),
+            count: Some(Count { at_least, within })
+        }),
+        Just(Activation::Any { any: patterns(3), count: None }),
+        (1..4_usize, 1..30_i64).prop_map(move |(n, within)| Activation::All { all: patterns(n), within }),
+        (1..4_usize, 1..40_i64)
+            .prop_map(move |(n, within)| Activation::Sequence { sequence: Sequence { steps: patterns(n), within } }),
+        (1..15_i64).prop_map(|span| Activation::Absence {
+            absence: Absence { after: pattern(), without: pattern(), span: span * 2 }
+        }),
+    ]
+}
+
+/// Times and roles; displays fall between, so that nothing is at the same time.
+fn pasts() -> impl Strategy<Value = Vec<(Millis, u32)>> {
+    let roles = prop_oneof![6 => 1..8_u32, 1 => Just(CANCELS), 1 => (1..8_u32).prop_map(|roles| roles | LATE)];
+    prop::collection::vec((0..60_i64, roles), 1..14)
+        .prop_map(|past| past.into_iter().map(|(at, roles)| (at * 2, roles)).collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150_000, ..ProptestConfig::default() })]
+    #[test]
+    fn windows_are_what_one_would_work_out_by_hand(
+        activation in activations(),
+        refresh: bool,
+        past in pasts(),
+        order in any::<u64>(),
+        shown in prop::option::of((any::<prop::sample::Index>(), 0..40_i64)),
+        now in 0..160_i64,
+    ) {
+        let on_repeat = if refresh { OnRepeat::Refresh } else { OnRepeat::KeepFirst };
+        let bits = activation.patterns().len() as u32;
+        let mut facts: Vec<Fact> = (0..).zip(past).map(|(offset, (at, roles))| {
+            let known = roles & ((1 << bits) - 1);
+            let roles = if roles & CANCELS != 0 { CANCELS } else { known.max(1) | (roles & LATE) };
+            let event = Activated { at, offset, event_id: String::new(), event_name: String::new(), properties: None };
+            Fact { roles, event }
+        }).collect();
+        let rules = Rules { activation: &activation, on_repeat, end_of: &end_of };
+        let mut survey = PerSurvey::default();
+        let mut arrivals = facts.clone();
+        arrivals.sort_by_key(|fact| (fact.event.offset + 1).wrapping_mul(order | 1));
+        for fact in arrivals {
+            survey.insert(fact, rules);
+        }
+        facts.sort_by_key(Fact::place);
+        let armed = armings(&activation, &facts);
+        let display = shown.filter(|_| !armed.is_empty()).map(|(which, later)| {
+            let (at, place) = armed[which.index(armed.len())];
+            (place.1, at + later * 2 + 1)
+        });
+        if let Some((offset, at)) = display {
+            survey.displayed(at, Some(offset));
+        }
+        let found = survey.window(rules, now);
+        let displays: Vec<(u64, Millis)> = display.into_iter().collect();
+        let expected = by_hand((&activation, on_repeat, EXPIRES), &facts, &displays, now);
+        let found = found.map(|w| (w.by.at, w.by.by.place(), w.shown, w.cancelled_at));
+        let expected = expected.map(|s| (s.by.0, s.by.1, s.shown, s.cancelled_at));
+        prop_assert_eq!(found, expected, "{:?} {:?} {:?}", activation, facts, display);
+    }
+}
