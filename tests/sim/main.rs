@@ -34,8 +34,8 @@ use ops::Op;
 use world::{Shape, World};
 
 const SEEDS: u64 = 50;
-/// Longer lists are for `script/soak`.
-const STEPS: usize = 2_000;
+/// Longer lists, and many more seeds, are for `script/soak`.
+const STEPS: usize = 10_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number: {text}")))
@@ -154,7 +154,7 @@ fn every_deliberate_bug_is_found() {
     for mutant in fault::MUTANTS {
         fault::set_mutant(Some(mutant));
         let found = (1..=SEEDS).find_map(|seed| {
-            let ops = operations(seed, STEPS);
+            let ops = operations(seed, 2_000);
             run(seed, &ops).err().map(|(at, why)| (seed, at, why))
         });
         fault::set_mutant(None);
