@@ -36,6 +36,7 @@ const OUTPUTS: [Topic; 6] =
 pub fn all(world: &World) -> Result<(), String> {
     let journals: Vec<Vec<Record>> =
         (0..world.partitions).map(|partition| read(&world.medium, Topic::Events, partition)).collect();
+    show(&journals);
     requests(world, &journals)?;
     let outputs = outputs(&world.medium, world.partitions, world.zombies)?;
     let expected = model::fold(&journals);
@@ -47,6 +48,17 @@ pub fn all(world: &World) -> Result<(), String> {
     arrivals(world)?;
     replay(world, &journals, &outputs)?;
     projections(world)
+}
+
+/// Prints what the journals say of something: `ASKWHEN_SIM_SHOW=u0-4`.
+fn show(journals: &[Vec<Record>]) {
+    let Ok(wanted) = std::env::var("ASKWHEN_SIM_SHOW") else { return };
+    for (partition, journal) in (0..).zip(journals) {
+        for record in journal.iter().filter(|record| text(record.value.as_ref()).contains(&wanted)) {
+            let (at, value) = (time::format_time(record.appended_at), text(record.value.as_ref()));
+            println!("events/{partition}@{} {at} {value}", record.offset);
+        }
+    }
 }
 
 fn read(medium: &Medium, topic: Topic, partition: u32) -> Vec<Record> {
@@ -143,12 +155,16 @@ fn values(outputs: &Found, topic: Topic) -> impl Iterator<Item = Value> {
 fn decisions(outputs: &Found, expected: &Expected) -> Result<(), String> {
     let mut open: BTreeSet<&String> = expected.decisions.keys().collect();
     let mut decided = BTreeMap::new();
-    for decision in values(outputs, Topic::Decisions) {
+    let time_of = |decision: &Value| time::parse_time(decision["decided_at"].as_str().unwrap_or_default()).unwrap_or(0);
+    // The first one counts: a copy that lands after years is a trigger of its own.
+    let mut found: Vec<(i64, Value)> =
+        values(outputs, Topic::Decisions).map(|decision| (time_of(&decision), decision)).collect();
+    found.sort_by_key(|(decided_at, _)| *decided_at);
+    for (decided_at, decision) in found {
         let id = decision["event_id"].as_str().unwrap_or_default().to_owned();
         let Some(verdict) = expected.decisions.get(&id) else {
             return Err(format!("P5: a decision that nobody expects: {decision}"));
         };
-        let decided_at = time::parse_time(decision["decided_at"].as_str().unwrap_or_default()).unwrap_or(0);
         if let Some(before) = decided.insert(id.clone(), decided_at) {
             // Ids are remembered for 100 h; of a trigger that no survey shows on
             // nothing is remembered beyond `offer_ttl`.

@@ -186,11 +186,6 @@ impl Machine {
             self.disk.lose(lost_batches);
         }
     }
-
-    /// A clock so far behind that partitions may refuse to decide.
-    pub fn is_behind(&self) -> bool {
-        self.wall_off_ms < -60_000
-    }
 }
 
 impl Process {

@@ -253,6 +253,13 @@ impl World {
         self.observe()
     }
 
+    /// A clock so far behind, also behind what it has stamped itself, that
+    /// partitions may refuse to decide.
+    fn is_behind(&self, machine: usize) -> bool {
+        let own = self.now + self.machines[machine].wall_off_ms;
+        own < self.now.max(self.furthest) - 60_000
+    }
+
     fn machine(&self, process: u8) -> usize {
         usize::from(process) % self.machines.len()
     }
@@ -429,13 +436,13 @@ impl World {
 
     /// A machine opens what it owns; what is not there comes from a snapshot.
     fn take(&mut self, (role, partition): (Role, u32), machine: usize) -> Result<(), String> {
+        let behind = self.is_behind(machine);
         let to = &mut self.machines[machine];
         if !to.disk.has(role, partition)
             && let Some(snapshot) = self.snapshots.get(&(role, partition))
         {
             to.disk.restore((role, partition), snapshot);
         }
-        let behind = to.is_behind();
         let Some(process) = &mut to.process else { return Ok(()) };
         process.lost.remove(&(role, partition));
         match role {
@@ -576,8 +583,8 @@ impl World {
     }
 
     fn step_engine(&mut self, machine: usize, which: u8) -> Result<(), String> {
+        let behind = self.is_behind(machine);
         let machine = &mut self.machines[machine];
-        let behind = machine.is_behind();
         let Some(process) = machine.awake() else { return Ok(()) };
         if process.engine.is_empty() {
             return Ok(());
