@@ -1,5 +1,5 @@
 # Two stages: what builds, and a small image that runs.
-FROM rust:1.95-bookworm AS build
+FROM rust:1.95.0-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends clang libclang-dev pkg-config libssl-dev zlib1g-dev \
     && rm -rf /var/lib/apt/lists/*

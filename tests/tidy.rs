@@ -129,3 +129,16 @@ fn the_readme_shows_the_defaults_that_are() {
         }
     }
 }
+
+#[test]
+fn one_version_of_rust_is_named_everywhere() {
+    let field = |file: &str, before: &str| {
+        let text = text(&Path::new(ROOT).join(file));
+        let after = text.split(before).nth(1).unwrap_or_else(|| panic!("{file} has no {before}"));
+        after.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect::<String>()
+    };
+    let channel = field("rust-toolchain.toml", "channel = \"");
+    assert_eq!(field("Dockerfile", "FROM rust:"), channel);
+    let least = field("Cargo.toml", "rust-version = \"");
+    assert!(channel.starts_with(&least), "rust-version {least}, toolchain {channel}");
+}
