@@ -95,10 +95,14 @@ fn server_of(strace: &Child) -> Option<u32> {
     std::fs::read_to_string(children).ok()?.split_whitespace().next()?.parse().ok()
 }
 
-/// Whether a process still has anything; one that is only waited for has not.
+/// Whether a process still has anything; one that is only waited for has not. Its
+/// first thread may be gone while others still hold its files.
 fn is_alive(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    status.lines().any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().any(|thread| {
+        let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))
+    })
 }
 
 async fn inject(injection: &Injection) {
