@@ -10,7 +10,7 @@ mod row;
 mod told;
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,11 @@ pub enum Heard {
     Cancelled {
         delivery_ids: Vec<String>,
     },
+    /// An attempt of it is on record, and what follows from that is not: whoever
+    /// made the attempt is about to write it, or is gone.
+    Owed {
+        delivery_id: String,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +129,8 @@ struct Round {
     done: BTreeMap<Vec<u8>, ()>,
     batch: Batch,
     heard: Vec<Heard>,
+    /// Of which attempts have been read.
+    attempted: BTreeSet<String>,
     /// Whose deliveries are to be cancelled; one look at the store finds them all.
     erasures: BTreeMap<(String, String), Erased>,
 }
@@ -280,6 +287,11 @@ impl Fold {
     }
 
     fn write(&mut self, mut round: Round) -> Result<Vec<Heard>, Error> {
+        for delivery_id in std::mem::take(&mut round.attempted) {
+            if matches!(round.rows.get(&delivery_id), Some(Some(row)) if row.phase != Phase::Due) {
+                round.heard.push(Heard::Owed { delivery_id });
+            }
+        }
         for (id, row) in round.rows {
             match row {
                 Some(row) => round.batch.put(Family::Waiting, id, row.encode()),
@@ -395,6 +407,7 @@ impl Fold {
             return Ok(());
         }
         round.batch.delete(Family::Due, due_key(&row));
+        round.attempted.insert(attempt.delivery_id.clone());
         self.retrying += u64::from(row.attempt == 0 && attempt.ended.is_none());
         let had_retried = row.attempt > 0;
         row.attempt = row.attempt.max(attempt.attempt);

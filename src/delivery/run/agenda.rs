@@ -94,6 +94,14 @@ impl Loop {
                         self.lanes.look_again(line);
                     }
                 }
+                // An attempt of this process is under way until everything of it is
+                // written. Another one's may stay without what follows from it.
+                Heard::Owed { delivery_id } if !self.flying.contains_key(&delivery_id) => {
+                    if let Some(row) = self.fold(partition).map_or(Ok(None), |fold| fold.find(&delivery_id))? {
+                        self.write_one_owed(partition, &row);
+                    }
+                }
+                Heard::Owed { .. } => {}
                 Heard::Cancelled { delivery_ids } => {
                     for id in delivery_ids {
                         // What is under way says itself how it has ended.

@@ -311,6 +311,32 @@ fn what_fails_on_this_side_is_on_record_and_costs_no_attempt() {
     assert_eq!(receiver.came(), 60);
 }
 
+/// An owner that has been replaced may write an attempt and die before what
+/// follows from it: the one that serves writes that, and does not wait for its
+/// own end.
+#[test]
+fn an_attempt_of_another_owner_that_leaves_its_retry_record_out_is_followed_up() {
+    let world = World::new();
+    let receiver = Receiver::start(500);
+    world.endpoint(1, 7, receiver.at, json!({}));
+    world.deliver("d", 10);
+    let _serving = world.serve(7, |_| {});
+    until("the first attempt", || world.records(Topic::Retry1h).len() == 1);
+    let mut attempt = world.records(Topic::Attempts).remove(0);
+    attempt["attempt"] = 2.into();
+    let next_due_at = attempt["next_due_at"].as_i64().expect("a time") + HOUR;
+    attempt["next_due_at"] = next_due_at.into();
+    let (sender, _) = tokio::sync::oneshot::channel();
+    let new = New { key: None, headers: Vec::new(), value: Some(attempt.to_string().into()) };
+    world.log.append(At { topic: Topic::Attempts, partition: 0 }, vec![new], Ack::Once(sender));
+    until("its retry record", || {
+        world
+            .records(Topic::Retry1h)
+            .last()
+            .is_some_and(|retry| retry["attempt"] == 2 && retry["due_at"] == next_due_at)
+    });
+}
+
 #[test]
 fn a_clock_that_steps_back_stops_no_retry_and_sends_none_early() {
     let world = World::new();
