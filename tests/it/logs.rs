@@ -193,6 +193,7 @@ async fn a_reader_that_goes_away_or_stops_reading_stops_nothing() {
         talker.serves().await;
     }
     let mut reader = std::io::BufReader::new(reader);
+    #[expect(clippy::disallowed_methods, reason = "it is joined below")]
     let reading = std::thread::spawn(move || {
         let mut all = String::new();
         reader.read_to_string(&mut all).map(|_| all)
@@ -278,6 +279,7 @@ async fn neither_secrets_nor_personal_data_are_in_logs_metrics_or_errors() {
     let (reader, writer) = std::io::pipe().unwrap();
     let lines: Arc<Mutex<String>> = Arc::default();
     let kept = lines.clone();
+    #[expect(clippy::disallowed_methods, reason = "it is joined below")]
     let reading = std::thread::spawn(move || {
         for line in std::io::BufReader::new(reader).lines().map_while(Result::ok) {
             kept.lock().unwrap().push_str(&(line + "\n"));

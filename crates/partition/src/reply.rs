@@ -130,6 +130,7 @@ impl Replies {
     /// as there are partitions, so the queue needs no bound of its own.
     pub fn wait(&self) -> Waiter {
         let correlation = uuid::Uuid::new_v4().as_u128();
+        #[expect(clippy::disallowed_methods, reason = "bounded by the number of partitions")]
         let (sender, answers) = mpsc::unbounded_channel();
         self.waiting.lock().expect("no panic holds this lock").insert(correlation, sender);
         Waiter { correlation, replies: self.clone(), answers }

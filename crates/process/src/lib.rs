@@ -213,6 +213,7 @@ impl LogLines {
         let lines = LINES.get_or_init(LogLines::default);
         // The one thread that may be left behind: it waits in the system for
         // whoever reads, and uses nothing that is taken down.
+        #[expect(clippy::disallowed_methods, reason = "it may be left behind, see above")]
         std::thread::Builder::new().name("log-lines".into()).spawn(|| {
             loop {
                 lines.write_some(Stream::Error.fd());
@@ -345,6 +346,7 @@ mod tests {
         };
         assert!(queued <= MAX_QUEUED_BYTES && lost == 2_000 - queued / 1_000, "{queued} bytes, {lost} lost");
         let (mut reader, writer) = io::pipe().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "it is joined below")]
         let read = std::thread::spawn(move || {
             let mut all = String::new();
             reader.read_to_string(&mut all).unwrap();

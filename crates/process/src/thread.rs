@@ -149,6 +149,7 @@ impl Thread {
     /// # Errors
     /// When the system gives no thread.
     pub fn spawn(name: impl Into<String>, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
+        #[expect(clippy::disallowed_methods, reason = "this is what the others use")]
         let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
                 let own = std::thread::current();
@@ -296,6 +297,7 @@ mod tests {
             crate::install_panic_hook();
             dies();
             std::thread::sleep(Duration::from_secs(60));
+            #[expect(clippy::disallowed_methods, reason = "nothing is to be written any more")]
             std::process::exit(99);
         }
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

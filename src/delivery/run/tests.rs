@@ -172,6 +172,7 @@ impl Receiver {
         let receiver = Receiver { at, shared };
         receiver.set(|script| script.status = status);
         let own = receiver.clone();
+        #[expect(clippy::disallowed_methods, reason = "a receiver for as long as the test")]
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let own = own.clone();
