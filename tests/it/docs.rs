@@ -102,6 +102,21 @@ async fn every_language_verifies_what_comes_and_nothing_else() {
     }
 }
 
+/// `script/examples` runs them; here they are held against the page.
+#[test]
+fn the_examples_verify_as_the_page_does() {
+    for (language, example) in [
+        ("python", include_str!("../../examples/python/receive.py")),
+        ("javascript", include_str!("../../examples/node/receive.mjs")),
+        ("go", include_str!("../../examples/go/receive/main.go")),
+        ("java", include_str!("../../examples/java/Receive.java")),
+    ] {
+        let lines = |text: &str| text.lines().map(|line| line.trim().to_owned() + "\n").collect::<String>();
+        let start = block(language).find("verify(").expect("the page shows a function");
+        assert!(lines(example).contains(&lines(&block(language)[start..])), "{language}");
+    }
+}
+
 #[test]
 fn every_example_of_the_page_is_valid() {
     let dir = tempfile::tempdir().expect("a folder");

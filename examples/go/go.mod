@@ -1,0 +1,3 @@
+module askwhen.example
+
+go 1.22
