@@ -27,12 +27,13 @@ pub mod survey;
 pub mod targeting;
 pub mod time;
 pub mod user;
+pub mod version;
 pub mod windows;
 
 /// Version of the rules in this module and in the engine. It is part of every
 /// checkpoint. A change of the rules takes the next number and says in
 /// [`RULES`] what becomes of state that was made by the ones before.
-pub const LOGIC_VERSION: u32 = 5;
+pub const LOGIC_VERSION: u32 = 6;
 
 /// What a state is to rules of a later version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,9 @@ pub const RULES: &[(u32, Succession)] = &[
     (4, Succession::GoesOn),
     // An erasure counts once; ids are forgotten after their time; a clock that
     // was wrong can be put right.
+    (5, Succession::GoesOn),
+    // Locales, platforms and versions match in the spellings that apps send; a
+    // rating may be written 4.0; dates and epochs are times.
     (LOGIC_VERSION, Succession::GoesOn),
 ];
 

@@ -1,7 +1,7 @@
 //! Times and durations, both in milliseconds. A time is counted from the Unix
 //! epoch; nothing here asks what time it is.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp, civil};
 use serde::{Serialize, Serializer};
 
 /// Milliseconds since the Unix epoch, or a span of them.
@@ -34,9 +34,41 @@ pub fn parse_time(text: &str) -> Result<Millis, &'static str> {
     if bytes.len() < 20 || bytes.len() > 40 || !matches!(bytes[10], b'T' | b't' | b' ') || text.contains('[') {
         return Err(WANTED);
     }
-    let at = cut_fraction(text).parse::<Timestamp>().map(|t| t.as_millisecond()).map_err(|_| WANTED)?;
+    let text = cut_fraction(text);
+    let at = text.parse::<Timestamp>().map(|t| t.as_millisecond()).ok().or_else(|| parse_last_days(&text));
     // A zone can bring it out of the years that can be spelled.
-    if (FIRST..=LAST).contains(&at) { Ok(at) } else { Err(WANTED) }
+    at.filter(|at| (FIRST..=LAST).contains(at)).ok_or(WANTED)
+}
+
+/// The end of the year 9999, which people write for "never", lies beyond a
+/// [`Timestamp`]; a date and a time without a zone reach it.
+fn parse_last_days(text: &str) -> Option<Millis> {
+    let (local, offset) = match text.strip_suffix(['Z', 'z']) {
+        Some(local) => (local, 0),
+        None => {
+            let (local, zone) = text.split_at_checked(text.len().checked_sub(6)?)?;
+            let sign = match zone.as_bytes()[0] {
+                b'+' => 1,
+                b'-' => -1,
+                _ => return None,
+            };
+            let (hours, minutes) = zone[1..].split_once(':')?;
+            let (hours, minutes): (Millis, Millis) = (hours.parse().ok()?, minutes.parse().ok()?);
+            (local, sign * (hours * HOUR + minutes * MINUTE))
+        }
+    };
+    let local: civil::DateTime = local.parse().ok()?;
+    if local.year() != 9999 {
+        return None;
+    }
+    let since = local.duration_since(civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0));
+    Some(Millis::try_from(since.as_millis()).ok()? - offset)
+}
+
+/// Date and time in UTC, where there are such.
+fn civil_time(at: Millis) -> Option<civil::DateTime> {
+    let epoch = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+    epoch.checked_add(SignedDuration::from_millis(at)).ok()
 }
 
 /// RFC 3339 sets no bound to the digits of a fraction; nine are enough.
@@ -48,18 +80,18 @@ fn cut_fraction(text: &str) -> std::borrow::Cow<'_, str> {
 
 /// `2026-11-01T08:30:00.000Z`
 pub fn format_time(at: Millis) -> String {
-    match Timestamp::from_millisecond(at) {
-        Ok(t) => format!("{t:.3}"),
-        Err(_) => format!("{at}ms"),
+    match civil_time(at) {
+        Some(t) => format!("{t:.3}Z"),
+        None => format!("{at}ms"),
     }
 }
 
 /// `2026-11-01T08:30:00+00:00`, whole seconds.
 pub fn format_time_offset(at: Millis) -> String {
     let whole = at.div_euclid(SECOND) * SECOND;
-    match Timestamp::from_millisecond(whole) {
-        Ok(t) => format!("{}+00:00", t.to_string().trim_end_matches('Z')),
-        Err(_) => format!("{at}ms"),
+    match civil_time(whole) {
+        Some(t) => format!("{t}+00:00"),
+        None => format!("{at}ms"),
     }
 }
 
@@ -195,6 +227,23 @@ mod tests {
             "1700000000",
         ] {
             assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_last_second_that_can_be_spelled_is_a_time() {
+        for text in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.9999999+00:00", "9999-12-31T23:59:59-00:00"] {
+            let at = parse_time(text).unwrap_or_else(|wanted| panic!("{text}: {wanted}"));
+            assert_eq!(at / SECOND, LAST / SECOND, "{text}");
+            assert!(format_time(at).starts_with("9999-12-31T23:59:59."), "{text}");
+            assert_eq!(parse_time(&format_time(at)), Ok(at), "{text}");
+        }
+        assert_eq!(format_time_offset(LAST), "9999-12-31T23:59:59+00:00");
+        assert_eq!(parse_time("9999-12-31T23:00:00+02:00"), Ok(LAST + 1 - 3 * HOUR));
+        for beyond in
+            ["9999-12-31T23:59:59-01:00", "9999-12-32T00:00:00Z", "9999-12-31T23:59:59", "9999-12-31T24:00:01Z"]
+        {
+            assert!(parse_time(beyond).is_err(), "{beyond}");
         }
     }
 

@@ -23,10 +23,13 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
         }
     };
     let Some((index, survey)) = found else { return };
-    if let Err(refusal) = check_all(&survey, &said.answers) {
-        link::close_unused(user, index);
-        return out.refuse(refusal);
-    }
+    let given = match fitted_all(&survey, &said.answers) {
+        Ok(given) => given,
+        Err(refusal) => {
+            link::close_unused(user, index);
+            return out.refuse(refusal);
+        }
+    };
     let at = record.told.event_time(scene.now).max(user.offers[index].offered_at);
     let before = user.offers[index].response.clone();
     let mut response = before.clone().unwrap_or(Response {
@@ -35,7 +38,7 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
         completed: false,
         answers: Default::default(),
     });
-    let changed = merge(&mut response, &said.answers, record.told, scene.now);
+    let changed = merge(&mut response, &given, record.told, scene.now);
     if bytes(&response) > MAX_RESPONSE_BYTES {
         link::close_unused(user, index);
         return out.refuse(Refusal::UnfitAnswer {
@@ -127,48 +130,57 @@ fn bytes(response: &Response) -> usize {
     response.answers.iter().map(|(id, a)| id.len() + a.value.len_bytes() + 32).sum()
 }
 
-fn check_all(survey: &Survey, given: &[Given]) -> Result<(), Refusal> {
-    for (i, one) in given.iter().enumerate() {
+/// The answers as they are kept.
+fn fitted_all(survey: &Survey, given: &[Given]) -> Result<Vec<Given>, Refusal> {
+    let fit = |(i, one): (usize, &Given)| {
         let refuse =
             |field: &str, detail: String| Refusal::UnfitAnswer { pointer: format!("/answers/{i}/{field}"), detail };
         let Some((_, question)) = survey.question(&one.question_id) else {
             return Err(refuse("question_id", "the survey has no such question".into()));
         };
-        if let Err(detail) = check(question, &one.value.value()) {
-            return Err(refuse("value", detail));
-        }
-    }
-    Ok(())
+        let value = fitted(question, &one.value).map_err(|detail| refuse("value", detail))?;
+        Ok(Given { value, ..one.clone() })
+    };
+    given.iter().enumerate().map(fit).collect()
 }
 
-/// Whether a value fits its question; the error says what would.
-fn check(question: &Question, value: &Value) -> Result<(), String> {
-    let integer_in = |low: i64, high: i64| match value.as_i64() {
-        Some(n) if (low..=high).contains(&n) => Ok(()),
+/// A value that fits its question, as it is kept: `4.0` is 4. The error says what
+/// would fit.
+fn fitted(question: &Question, given: &Json) -> Result<Json, String> {
+    let value = given.value();
+    let integer_in = |low: i64, high: i64| match integer(&value) {
+        Some(n) if (low..=high).contains(&n) => Ok(Json::of(&n)),
         _ => Err(format!("must be an integer from {low} to {high}")),
     };
     let is_option = |v: &Value| v.as_str().is_some_and(|s| question.options.iter().any(|o| o.value == s));
     match question.kind {
         QuestionType::Text => match value.as_str() {
-            Some(text) if text.len() <= MAX_TEXT_BYTES => Ok(()),
+            Some(text) if text.len() <= MAX_TEXT_BYTES => Ok(given.clone()),
             Some(_) => Err("must have at most 16 KiB".into()),
             None => Err("must be a string".into()),
         },
         QuestionType::Nps => integer_in(0, 10),
         QuestionType::RatingNumber => integer_in(1, i64::from(question.scale.unwrap_or(5))),
         QuestionType::RatingStar | QuestionType::RatingEmoji => integer_in(1, 5),
-        QuestionType::SingleChoice if is_option(value) => Ok(()),
+        QuestionType::SingleChoice if is_option(&value) => Ok(given.clone()),
         QuestionType::SingleChoice => Err("must be the value of one of the question's options".into()),
         QuestionType::MultiChoice => {
             let list = value.as_array().filter(|list| list.iter().all(is_option));
             let distinct = |list: &Vec<Value>| (1..list.len()).all(|i| !list[..i].contains(&list[i]));
             match list {
-                Some(list) if distinct(list) => Ok(()),
+                Some(list) if distinct(list) => Ok(given.clone()),
                 _ => Err("must be a list of distinct values of the question's options".into()),
             }
         }
         QuestionType::Info => Err("an info page takes no answer".into()),
     }
+}
+
+/// A whole number in any spelling that JSON has for it: languages without
+/// integers write `4.0`.
+fn integer(value: &Value) -> Option<i64> {
+    let whole = || value.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 1e9).map(|n| n as i64);
+    value.as_i64().or_else(whole)
 }
 
 /// What the user read of each choice made.

@@ -259,7 +259,7 @@ pub(super) fn shares(survey: &Survey, scene: Scene<'_>) -> Result<(), Stop> {
 /// missing, a filter that is not empty fails.
 pub(super) fn audience(survey: &Survey, context: &Context) -> Result<(), Stop> {
     let platform = context.platform.as_deref();
-    if !survey.platforms.is_empty() && !platform.is_some_and(|p| survey.platforms.iter().any(|w| w == p)) {
+    if !survey.platforms.is_empty() && !platform.is_some_and(|p| survey.platform_matches(p)) {
         return Err(stop(Gate::PlatformMismatch, json!(platform), None));
     }
     let locale = context.locale.as_deref();

@@ -138,6 +138,22 @@ impl Play {
 }
 
 #[test]
+fn a_rating_is_a_whole_number_in_any_spelling() {
+    let mut play = Play::new(&[json!({"activate": null, "expires_after": null})]);
+    let offer = play.expect(0, "offered").unwrap();
+    for wrong in ["4.5", "\"4\"", "6.0", "1e3", "true"] {
+        let refused = &play.answer(1, &offer, &[("q1", wrong)], false).reply;
+        assert!(matches!(refused, Some(Reply::Refused(_))), "{wrong}: {refused:?}");
+    }
+    play.answer(2, &offer, &[("q1", "4.0")], false);
+    assert_eq!(play.user.offers[0].response.as_ref().unwrap().answers["q1"].value.as_str(), "4");
+    for same in ["4", "4.00", "40e-1"] {
+        let again = &play.answer(3, &offer, &[("q1", same)], false).reply;
+        assert!(matches!(again, Some(Reply::Accepted { duplicate: true, .. })), "{same}: {again:?}");
+    }
+}
+
+#[test]
 fn the_window_is_half_open() {
     let mut play = Play::new(&[json!({"delay": "10m"})]);
     play.expect(0, "not_activated");
