@@ -119,13 +119,13 @@ fn each_invariant_of_the_architecture_names_a_test_that_exists() {
 }
 
 #[test]
-fn the_readme_shows_the_defaults_that_are() {
-    let readme = text(&Path::new(ROOT).join("README.md"));
+fn the_page_on_configuration_shows_every_key() {
+    let page = text(&Path::new(ROOT).join("docs/configuration.md"));
     let defaults: toml::Table = toml::from_str(askwhen::config::DEFAULT).unwrap();
     for (section, value) in &defaults {
         for key in value.as_table().into_iter().flat_map(|t| t.keys()).filter(|k| *k != "client") {
             let name = format!("`{section}.{key}`");
-            assert!(readme.contains(&name), "the README's table lacks {name}");
+            assert!(page.contains(&name), "the table in docs/configuration.md lacks {name}");
         }
     }
 }
@@ -141,4 +141,20 @@ fn one_version_of_rust_is_named_everywhere() {
     assert_eq!(field("Dockerfile", "FROM rust:"), channel);
     let least = field("Cargo.toml", "rust-version = \"");
     assert!(channel.starts_with(&least), "rust-version {least}, toolchain {channel}");
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let root = Path::new(ROOT);
+    let pages = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md"];
+    for page in files("docs", ".md").into_iter().chain(pages.map(|name| root.join(name))) {
+        for target in text(&page).split("](").skip(1) {
+            let target = target.split([')', '#', ' ']).next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let file = page.parent().unwrap().join(target);
+            assert!(file.exists(), "{}: {target} is not there", below(&page));
+        }
+    }
 }
