@@ -169,6 +169,8 @@ impl World {
             | Op::Junk { .. } => self.ask(op),
             Op::Pass { ms } => self.pass(i64::from(ms)),
             Op::Years { years } => {
+                // Nothing is on its way for years: ids would be forgotten meanwhile.
+                self.medium.land_all();
                 self.generation += 1;
                 self.pass(i64::from(years) * 365 * 24 * 3_600_000);
             }
