@@ -8,6 +8,7 @@ COPY Cargo.toml Cargo.lock rustfmt.toml ./
 COPY crates crates
 COPY src src
 COPY topics topics
+COPY web/dist web/dist
 COPY benches benches
 COPY tests tests
 RUN CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo build --locked --bin askwhen \

@@ -19,6 +19,7 @@ mod offers;
 mod openapi;
 pub mod problem;
 pub mod router;
+mod sdk;
 pub mod server;
 mod skip;
 #[cfg(debug_assertions)]
@@ -177,6 +178,9 @@ impl App {
             return Ok(preflight(route.name));
         }
         let query = head.uri.query().unwrap_or_default();
+        if route.name == Name::Sdk {
+            return sdk::answer(&route.parts[0], &head.headers);
+        }
         if route.kind == Kind::None {
             return Ok(self.open_route(route.name, query, &head.headers));
         }
@@ -239,7 +243,9 @@ impl App {
             Name::Snapshots => self.take_snapshots().await,
             Name::Skip => self.skip(&asked).await,
             Name::TestClock => self.advance(&asked).await,
-            Name::Livez | Name::Readyz | Name::Metrics | Name::OpenApi => unreachable!("answered without a key"),
+            Name::Livez | Name::Readyz | Name::Metrics | Name::OpenApi | Name::Sdk => {
+                unreachable!("answered without a key")
+            }
         }
     }
 

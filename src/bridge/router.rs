@@ -45,6 +45,7 @@ pub enum Name {
     Readyz,
     Metrics,
     OpenApi,
+    Sdk,
 }
 
 /// One row of the table: `{name}` stands for one path part, `{name…}` for all
@@ -294,6 +295,12 @@ pub const TABLE: &[Row] = &[
         name: Name::OpenApi,
         template: "/openapi.json",
         methods: &[("GET", Kind::None, "This description")],
+        allow: "GET",
+    },
+    Row {
+        name: Name::Sdk,
+        template: "/sdk/{file}",
+        methods: &[("GET", Kind::None, "The widget that shows surveys on a page")],
         allow: "GET",
     },
 ];
