@@ -15,12 +15,12 @@ use askwhen_partition::{Partition, Replies, Setup};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::Bell;
 use askwhen_store::{Family, Memory, Store, keys};
-use askwhen_wire::output::{AttemptRecord, DeliveryRecord, Ended, ID_HEADER};
+use askwhen_wire::output::{AttemptRecord, DeliveryRecord, Ended, ID_HEADER, SOURCE_HEADER};
 use askwhen_wire::topic::Topic;
 use serde_json::Value;
 
 use crate::bodies::{MAX_COMPLETED, PROJECT, SCARCE};
-use crate::machine::key;
+use crate::machine::{every_topic, key};
 use crate::medium::{INCARNATION, Medium};
 use crate::model::{self, Expected, Verdict};
 use crate::world::{FORGED, World};
@@ -36,7 +36,7 @@ const OUTPUTS: [Topic; 6] =
 pub fn all(world: &World) -> Result<(), String> {
     let journals: Vec<Vec<Record>> =
         (0..world.partitions).map(|partition| read(&world.medium, Topic::Events, partition)).collect();
-    show(&journals);
+    show(world);
     requests(world, &journals)?;
     let outputs = outputs(&world.medium, world.partitions, world.zombies)?;
     let expected = model::fold(&journals);
@@ -50,13 +50,15 @@ pub fn all(world: &World) -> Result<(), String> {
     projections(world)
 }
 
-/// Prints what the journals say of something: `ASKWHEN_SIM_SHOW=u0-4`.
-fn show(journals: &[Vec<Record>]) {
+/// Prints what the topics say of something: `ASKWHEN_SIM_SHOW=u0-4`.
+fn show(world: &World) {
     let Ok(wanted) = std::env::var("ASKWHEN_SIM_SHOW") else { return };
-    for (partition, journal) in (0..).zip(journals) {
-        for record in journal.iter().filter(|record| text(record.value.as_ref()).contains(&wanted)) {
-            let (at, value) = (time::format_time(record.appended_at), text(record.value.as_ref()));
-            println!("events/{partition}@{} {at} {value}", record.offset);
+    for at in every_topic(world.partitions) {
+        for record in read(&world.medium, at.topic, at.partition) {
+            let (time, value) = (time::format_time(record.appended_at), text(record.value.as_ref()));
+            if value.contains(&wanted) {
+                println!("{at}@{} {time} {} {value}", record.offset, text(record.header(SOURCE_HEADER)));
+            }
         }
     }
 }
@@ -258,6 +260,11 @@ fn deliveries(world: &World, outputs: &Found) -> Result<(), String> {
                 // A record may be repeated under its id; a success is final, whoever
                 // tells of it.
                 Some(at) if attempt.ended == Some(Ended::Delivered) => chain[*at] = attempt,
+                // A replaced owner and its successor have made the same attempt, and it
+                // went otherwise: an end is an end.
+                Some(at) if world.zombies && attempt.ended.is_some() && chain[*at].ended.is_none() => {
+                    chain[*at] = attempt;
+                }
                 Some(_) => {}
                 None => {
                     seen.insert(text(record.header(ID_HEADER)), chain.len());
