@@ -13,10 +13,10 @@ pub mod private;
 pub mod promote;
 mod readiness;
 pub mod repair;
+mod settings;
 mod snapshots;
 mod source;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,7 +40,6 @@ use askwhen_partition::{Phase, Replies};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Bell, Service, Thread, vital};
 use askwhen_store::Shared;
-use askwhen_store::snapshot::Depot;
 use askwhen_wire::listing::{Filter, List, Page, PageError, Place};
 use askwhen_wire::topic::Topic;
 use memory::{MemoryBudget, MemoryGovernor};
@@ -50,6 +49,7 @@ use snapshots::{Snapshots, Stores};
 
 pub use crate::replay::Error;
 pub use data::{FreshKeys, KeysFile, read_keys};
+pub use settings::{depot, kafka_settings};
 pub use snapshots::Role;
 pub use source::source;
 
@@ -57,8 +57,6 @@ pub use source::source;
 const OPERATORS: usize = 256;
 /// Files that stores and topics may still open.
 const FILES_TO_COME: u64 = 512;
-/// Blocks and write buffers of all stores together, where nobody serves.
-const STORE_MEMORY_BYTES: usize = 256 << 20;
 /// With less free the stores cannot be opened; a running log leaves more.
 const MIN_START_BYTES: u64 = 8 << 20;
 /// How long a start waits for partitions that are taken up, to say at once
@@ -338,47 +336,6 @@ fn open_log(config: &Config, key_check: String, clock: &Clock) -> Result<Log, Er
     // whether an operator has accepted the time since.
     let embedded = Embedded::open(&config.data_dir.join("log"), config.partitions, clock.clone())?;
     Ok(Log::Embedded(Arc::new(embedded)))
-}
-
-/// What the configuration says of Kafka.
-pub fn kafka_settings(config: &Config, key_check: String) -> askwhen_log::kafka::Settings {
-    let retention = config.retention;
-    askwhen_log::kafka::Settings {
-        brokers: config.brokers.clone(),
-        client: config.kafka_client.clone(),
-        prefix: config.prefix.clone(),
-        partitions: config.partitions,
-        replication: config.replication,
-        retention: BTreeMap::from([
-            ("events".to_owned(), retention.events),
-            ("decisions".to_owned(), retention.decisions),
-            ("responses".to_owned(), retention.responses),
-            ("deliveries".to_owned(), retention.deliveries),
-        ]),
-        key_check,
-    }
-}
-
-/// Where snapshots are kept.
-///
-/// # Errors
-/// When it is not said, or cannot be used.
-pub fn depot(config: &Config) -> Result<Depot, Error> {
-    let url = match &config.snapshots_url {
-        Some(url) => url.clone(),
-        None if config.kafka => {
-            return Err(Error::Usage(
-                "snapshots.url is required on Kafka where the engine or the delivery runs: a node that takes up a \
-                 partition fetches its state from there. Use file:///… (a shared folder), s3://…, gs://… or az://…"
-                    .into(),
-            ));
-        }
-        None => {
-            let folder = std::path::absolute(config.data_dir.join("snapshots"))?;
-            url::Url::from_file_path(&folder).map_err(|()| Error::Usage("data_dir must be a path".into()))?.into()
-        }
-    };
-    Depot::open(&url).map_err(|error| Error::Usage(error.to_string()))
 }
 
 /// Waits for partitions that are being taken up, so that a refusal ends the

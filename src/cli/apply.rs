@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 use super::client::{Client, part, problem};
+use super::context::{Context, Failure, Format, ServerArgs};
 use super::files::{self, Defined};
-use super::{Context, Failure, Format, ServerArgs, output};
+use super::output;
 use crate::bridge::auth::Kind as KeyKind;
 use askwhen_wire::definition::Kind;
 

@@ -4,7 +4,8 @@
 use clap::Args;
 use std::path::PathBuf;
 
-use super::{BrokerArgs, Context, Failure, Format, files, output, progress, serve};
+use super::context::{BrokerArgs, Context, Failure, Format};
+use super::{files, output, progress, serve};
 use crate::replay::backtest::report::{self, number};
 use crate::replay::backtest::tally::Counts;
 use crate::replay::backtest::{self, Assumptions, Outcome, Plan};

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::client::Client;
+use super::context::{BrokerArgs, Context, Failure, Format, ServerArgs};
+use super::output;
 use super::progress::blocking;
-use super::{BrokerArgs, Context, Failure, Format, ServerArgs, output};
 use crate::bridge::auth::Kind;
 use crate::supervisor::backup::{self, Cut};
 use askwhen_wire::seal::ClusterKey;

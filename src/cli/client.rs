@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::Value;
 use std::time::Duration;
 
-use super::{Context, Failure, ServerArgs};
+use super::context::{Context, Failure, ServerArgs};
 use crate::bridge::auth::Kind;
 use crate::supervisor;
 

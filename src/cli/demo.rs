@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::{Failure, Format, output};
+use super::context::{Failure, Format};
+use super::output;
 use crate::bridge::auth::Kind;
 use crate::config::{self, Overrides};
 use crate::supervisor::{self, Options, Roles};

@@ -7,7 +7,8 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::client::{Client, part};
-use super::{Context, Failure, ServerArgs, output};
+use super::context::{Context, Failure, ServerArgs};
+use super::output;
 use crate::bridge::auth::Kind;
 use askwhen_domain::time;
 use askwhen_wire::profile;

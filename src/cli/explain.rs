@@ -5,7 +5,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use super::{BrokerArgs, Context, Failure, Format, output, serve};
+use super::context::{BrokerArgs, Context, Failure, Format};
+use super::{output, serve};
 use crate::replay::explain::{self, Question};
 use crate::supervisor;
 use askwhen_domain::id;

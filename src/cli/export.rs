@@ -3,7 +3,8 @@
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Context, Failure, Format, output};
+use super::context::{Context, Failure, Format};
+use super::output;
 use crate::supervisor::export;
 
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-use super::Failure;
+use super::context::Failure;
 use askwhen_wire::definition::{self, Fault, Kind, Target, yaml};
 
 /// Members that may say `{env: NAME}` or `{file: PATH}` for what stands elsewhere.

@@ -15,7 +15,8 @@ use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::client::{Client, Said, problem};
-use super::{Context, Failure, Format, ServerArgs, output};
+use super::context::{Context, Failure, Format, ServerArgs};
+use super::output;
 use crate::bridge::auth::Kind;
 use askwhen_domain::rate::Rate;
 use askwhen_wire::json as strict;

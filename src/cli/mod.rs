@@ -5,6 +5,7 @@ mod apply;
 mod backtest;
 mod backup;
 mod client;
+mod context;
 mod deliveries;
 mod demo;
 mod doctor;
@@ -29,12 +30,14 @@ mod webhook;
 #[cfg(debug_assertions)]
 pub use import::try_table;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::config::{self, Config, Overrides};
+use context::{BrokerArgs, Context, Failure, Format};
+
+use crate::config::{self, Overrides};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -55,38 +58,6 @@ pub struct Cli {
     output: Format,
     #[command(subcommand)]
     verb: Verb,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    Text,
-    Json,
-}
-
-/// Where the server is and with which key; else the data directory's own.
-#[derive(Debug, Clone, Args)]
-pub struct ServerArgs {
-    /// Address of the server, such as http://127.0.0.1:8080
-    #[arg(long, global = true, value_name = "URL", env = "ASKWHEN_SERVER")]
-    server: Option<String>,
-    /// Key of a sufficient kind
-    #[arg(long, global = true, value_name = "KEY", env = "ASKWHEN_KEY", hide_env_values = true)]
-    key: Option<String>,
-}
-
-impl ServerArgs {
-    /// Whether a server is named.
-    pub fn is_given(&self) -> bool {
-        self.server.is_some()
-    }
-}
-
-/// Where the log is, when it is not in the data directory.
-#[derive(Debug, Clone, Args)]
-pub struct BrokerArgs {
-    /// Kafka brokers, "host:9092,…", over what the configuration says
-    #[arg(long, global = true, value_name = "HOSTS")]
-    pub brokers: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,37 +132,6 @@ enum ConfigWhat {
         #[arg(long)]
         default: bool,
     },
-}
-
-/// Why a verb failed; the kind is the exit code.
-#[derive(Debug)]
-pub struct Failure {
-    code: u8,
-    text: String,
-}
-
-impl Failure {
-    pub fn failed(text: impl Into<String>) -> Failure {
-        Failure { code: 1, text: text.into() }
-    }
-
-    pub fn usage(text: impl Into<String>) -> Failure {
-        Failure { code: 2, text: text.into() }
-    }
-
-    pub fn refused(text: impl Into<String>) -> Failure {
-        Failure { code: 3, text: text.into() }
-    }
-
-    pub fn unreachable(text: impl Into<String>) -> Failure {
-        Failure { code: 4, text: text.into() }
-    }
-}
-
-/// What every verb is given.
-pub struct Context {
-    pub config: Config,
-    pub format: Format,
 }
 
 /// How long the end waits for log lines to be taken, and for tasks that block.
@@ -304,20 +244,5 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Skip(args) => skip::run(&context, &args).await,
         Verb::Doctor(args) => doctor::run(&context, &args).await,
         Verb::Demo | Verb::Validate(_) | Verb::Webhook { .. } | Verb::Completions { .. } => unreachable!("run above"),
-    }
-}
-
-/// How to reach the brokers for looking, which needs no cluster key.
-fn observer(config: &Config) -> askwhen_log::kafka::Settings {
-    crate::supervisor::kafka_settings(config, String::new())
-}
-
-/// What a fault of the log means to whoever asked.
-fn failure(error: askwhen_log::Error) -> Failure {
-    match &error {
-        askwhen_log::Error::Unavailable(_) => Failure::unreachable(error.to_string()),
-        askwhen_log::Error::Misconfigured(_) => Failure::usage(error.to_string()),
-        askwhen_log::Error::Refused(_) | askwhen_log::Error::Damaged { .. } => Failure::refused(error.to_string()),
-        _ => Failure::failed(error.to_string()),
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::io::{ErrorKind, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Format;
+use super::context::Format;
 
 /// Set once nobody reads standard output any more.
 static UNREAD: AtomicBool = AtomicBool::new(false);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Failure, serve};
+use super::context::Failure;
+use super::serve;
 use crate::replay::Progress;
 use crate::supervisor::Error;
 

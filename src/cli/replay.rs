@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use super::context::{BrokerArgs, Context, Failure, Format};
 use super::progress::{blocking, over_records};
-use super::{BrokerArgs, Context, Failure, Format, backtest, output};
+use super::{backtest, output};
 use crate::replay::Progress;
 use crate::replay::backtest::report::number;
 use crate::replay::shadow::{self, Manner, Shadow};

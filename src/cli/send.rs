@@ -5,7 +5,8 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, part};
-use super::{Context, Failure, ServerArgs, output};
+use super::context::{Context, Failure, ServerArgs};
+use super::output;
 use crate::bridge::auth::Kind;
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::Failure;
+use super::context::Failure;
 use crate::config::Config;
 use crate::supervisor::{self, Error, Options, Roles};
 

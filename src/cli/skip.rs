@@ -5,7 +5,8 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::client::Client;
-use super::{BrokerArgs, Context, Failure, Format, ServerArgs, output};
+use super::context::{BrokerArgs, Context, Failure, Format, ServerArgs};
+use super::output;
 use crate::bridge::auth::Kind;
 use crate::supervisor::repair;
 use askwhen_log::At;

@@ -5,7 +5,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::{Context, Failure, Format, ServerArgs, output};
+use super::context::{Context, Failure, Format, ServerArgs};
+use super::output;
 use crate::bridge::auth::Kind;
 use crate::supervisor::{self, Role};
 use askwhen_store::snapshot::{self, Listed};

@@ -5,7 +5,8 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::client::{Client, part};
-use super::{Context, Failure, Format, ServerArgs, output};
+use super::context::{Context, Failure, Format, ServerArgs};
+use super::output;
 use crate::bridge::auth::Kind;
 use askwhen_domain::time;
 

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BrokerArgs, Context, Failure, failure, observer, output};
+use super::context::{BrokerArgs, Context, Failure, failure, observer};
+use super::output;
 use askwhen_domain::time::{self, Millis};
 use askwhen_log::embedded::follow::Follower;
 use askwhen_log::{At, Embedded, Kafka, Log, Reader, Record};

@@ -3,7 +3,8 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{Context, Failure, Format, failure, observer, output};
+use super::context::{Context, Failure, Format, failure, observer};
+use super::output;
 use askwhen_log::frame;
 use askwhen_wire::topic::Topic;
 

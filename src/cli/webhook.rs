@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpListener;
 
-use super::{Failure, Format, output};
+use super::context::{Failure, Format};
+use super::output;
 use askwhen_domain::time::SECOND;
 use askwhen_process::clock::Clock;
 use askwhen_process::complain;

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::error::Error;
 use super::order::{self, Round};
-use super::{Error, kept, unknown};
+use super::{kept, unknown};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{self, Millis};

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::error::{Error, Taken};
 use super::order::{self, Round};
 use super::projection::Shared;
 use super::stats::{self, Fact};
-use super::{Error, Taken, deliveries, kept, unknown};
+use super::{deliveries, kept, unknown};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::message::Seen;
 use askwhen_domain::time::Millis;

@@ -4,9 +4,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::deliveries;
+use super::error::{Error, Taken};
 use super::order::{self, Round};
 use super::stats::{self, Fact};
-use super::{Error, Taken, deliveries};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id;
 use askwhen_domain::time::{self, Millis};

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Error;
+use super::error::Error;
 use askwhen_domain::time::Millis;
 use askwhen_store::{Batch, Family, Store, keys};
 use askwhen_wire::listing::{Filter, List, Page};

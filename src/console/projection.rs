@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+use super::error::Error;
 use super::follow::{Follower, Keep};
-use super::{Error, deliveries, kept, order, stats};
+use super::{deliveries, kept, order, stats};
 use askwhen_domain::id;
 use askwhen_domain::time::Millis;
 use askwhen_log::Log;

@@ -4,8 +4,9 @@
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
+use super::error::Error;
+use super::kept;
 use super::order::{self, Round};
-use super::{Error, kept};
 use askwhen_domain::time::{DAY, MINUTE, Millis};
 use askwhen_store::{Batch, Family, Store, keys};
 use askwhen_wire::listing::List;

@@ -3,8 +3,9 @@
 //! never: so they are kept for as long as deliveries are, and no more than so
 //! many of them.
 
+use super::deliveries;
+use super::error::Error;
 use super::order::{self, Round};
-use super::{Error, deliveries};
 use askwhen_domain::time::Millis;
 use askwhen_store::{Batch, Family, Store, keys};
 use askwhen_wire::listing::List;

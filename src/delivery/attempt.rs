@@ -8,6 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use std::time::{Duration, Instant};
 
+use super::connect::deepest;
 use super::connect::{Clients, Fault};
 use super::endpoints::Defined;
 use super::hold::HoldReason;
@@ -203,15 +204,6 @@ fn unanswered(fault: Fault) -> Went {
         Fault::ConnectTimeout(error) => failed(Outcome::Timeout, error),
     };
     Went { own_fault, ..went }
-}
-
-/// What lies at the bottom of an error.
-pub fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }
 
 fn failed(outcome: Outcome, error: String) -> Went {

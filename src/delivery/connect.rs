@@ -28,7 +28,6 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use url::Url;
 
-use super::attempt::deepest;
 use super::endpoints::Defined;
 use askwhen_domain::address;
 use askwhen_wire::tls;
@@ -474,4 +473,13 @@ impl Write for Link {
     ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
+}
+
+/// What lies at the bottom of an error.
+pub fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
 }

@@ -3,10 +3,11 @@
 //! are written in one batch, so a record counts once.
 
 mod erasure;
+mod error;
 mod index;
 mod input;
 mod read;
-mod row;
+pub(super) mod row;
 mod told;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use error::Error;
 pub use index::{Due, before, due_id, line, split};
 pub use row::{Phase, Row};
 pub use told::{Told, What};
@@ -78,32 +80,6 @@ pub enum Heard {
     Owed {
         delivery_id: String,
     },
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(transparent)]
-    Log(#[from] askwhen_log::Error),
-    #[error(transparent)]
-    Store(#[from] askwhen_store::Error),
-    /// The store is to be set aside and made again.
-    #[error("{0}")]
-    Damaged(String),
-    #[error("{0}")]
-    Refused(String),
-    #[error("{0}")]
-    Failed(String),
-}
-
-impl Error {
-    /// Trying again would not help: a person has to look.
-    pub fn is_final(&self) -> bool {
-        match self {
-            Error::Refused(_) => true,
-            Error::Log(error) => matches!(error, askwhen_log::Error::Damaged { .. } | askwhen_log::Error::Refused(_)),
-            Error::Store(_) | Error::Damaged(_) | Error::Failed(_) => false,
-        }
-    }
 }
 
 pub struct Fold {

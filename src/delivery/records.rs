@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::fold::Row;
+use super::fold::row::Row;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{Millis, SECOND};
 use askwhen_log::{At, New, Record};

@@ -10,11 +10,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::Status;
 use super::attempt::Went;
 use super::endpoints::Endpoints;
 use super::fold::{Due, Error, Fold, Row};
 use super::lanes::{Item, Lanes};
+use super::status::Status;
 use super::time::MonotoneClock;
 use super::transport::{self, Outbox, Transport};
 use askwhen_domain::time::Millis;

@@ -3,8 +3,9 @@
 
 use serde_json::json;
 
+use super::registrar::REQUEST_LIFE;
 use super::remembered::ERASURE_KEPT;
-use super::{Engine, REQUEST_LIFE, outputs};
+use super::{Engine, outputs};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::Kind as IdKind;
 use askwhen_domain::json::Json;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Changes;
+use super::changes::Changes;
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{HOUR, Millis};
 use askwhen_partition::Answer;

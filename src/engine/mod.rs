@@ -3,6 +3,7 @@
 //! deliveries by `domain::apply`. It knows no HTTP and sends nothing.
 
 mod again;
+mod changes;
 mod decided;
 pub mod export;
 mod outputs;
@@ -25,13 +26,14 @@ use askwhen_domain::record::{Body, Context, Record};
 use askwhen_domain::time::{self, Millis};
 use askwhen_domain::user::User;
 use askwhen_log::{Log, New};
+use askwhen_partition::Stop;
 use askwhen_partition::checkpoint::Meta;
-use askwhen_partition::partition::Stop;
-use askwhen_partition::{Answer, Effects, Failure, Frozen, Machine, Moment, Outgoing, Output};
+use askwhen_partition::{Answer, Effects, Failure, Frozen, Machine, Moment, Output};
 use askwhen_store::{Batch, Store};
 use askwhen_wire::definition::{Kind, Trigger, TriggerKind};
 use askwhen_wire::record::{Decoded, Defined, Erase, Fares, Internal, Query, Unreadable};
 use askwhen_wire::topic::Topic;
+use changes::to_partition;
 use decided::Recent;
 use parking::Quotas;
 use registrar::REQUEST_LIFE;
@@ -437,13 +439,6 @@ fn asked(query: Query) -> Record<'static> {
     Record { project, user_id, event_id: None, told: Default::default(), body }
 }
 
-/// A record of askwhen's own for another partition.
-fn to_partition(to: u32, internal: &Internal, answers: bool) -> Outgoing {
-    let value = askwhen_wire::record::encode_internal(internal);
-    let value = Json::from_valid(String::from_utf8(value).expect("JSON is UTF-8"));
-    Outgoing { to, key: None, value, trusted: true, answers }
-}
-
 fn answer(reply: Reply) -> Answer {
     match reply {
         Reply::Accepted { duplicate, response_id } => Answer::Accepted { duplicate, response_id },
@@ -517,9 +512,6 @@ impl Machine for Engine {
         self.rows.set(i64::try_from(self.store.estimated_keys(askwhen_store::Family::Dedupe)).unwrap_or(i64::MAX));
     }
 }
-
-/// Changes of one table, to be put into a checkpoint's batch.
-type Changes = Box<dyn FnOnce(&mut Batch) + Send>;
 
 #[cfg(test)]
 mod tests;

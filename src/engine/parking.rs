@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Changes, Engine, Judged, outputs, to_partition};
+use super::changes::{Changes, to_partition};
+use super::{Engine, Judged, outputs};
 use askwhen_domain::id::{self, Origin};
 use askwhen_domain::json::Json;
 use askwhen_domain::quota::{self, Account, Bank, Key, Ledger, Mail, Message, Room};

@@ -3,8 +3,9 @@
 
 use serde_json::Value;
 
+use super::changes::to_partition;
+use super::outputs;
 use super::table::{Table, knows_trigger};
-use super::{outputs, to_partition};
 use askwhen_domain::definitions::MAX_NAMES;
 use askwhen_domain::endpoint::{Disabled, PreviousSecret, SEALED, SealedSecret};
 use askwhen_domain::health::Health;

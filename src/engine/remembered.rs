@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use super::Changes;
+use super::changes::Changes;
 use askwhen_domain::id;
 use askwhen_domain::time::{DAY, HOUR, Millis};
 use askwhen_domain::user::ID_REMEMBERED;

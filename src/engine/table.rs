@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Changes;
+use super::changes::Changes;
 use askwhen_domain::definitions::{Definitions, Past};
 use askwhen_domain::json::Json;
 use askwhen_domain::time::Millis;
-use askwhen_partition::partition::Stop;
+use askwhen_partition::Stop;
 use askwhen_store::{Family, Store};
 use askwhen_wire::definition::{self, Kind, Target, Trigger};
 use askwhen_wire::output::{DeliveryRecord, definition_key};

@@ -12,8 +12,8 @@ use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
 use askwhen_log::{Ack, At, Log, New, Record, Simulated};
+use askwhen_partition::Stop;
 use askwhen_partition::checkpoint::Checkpointer;
-use askwhen_partition::partition::Stop;
 use askwhen_partition::{Partition, Replies, Setup, Signer, Status};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::Bell;
@@ -167,8 +167,7 @@ impl World {
         loop {
             let mut worked = false;
             for part in &mut self.process.parts {
-                worked |=
-                    part.step().expect("the simulated log works") == askwhen_partition::partition::Progress::Worked;
+                worked |= part.step().expect("the simulated log works") == askwhen_partition::Progress::Worked;
             }
             self.log.sync();
             if !worked {
@@ -414,7 +413,7 @@ fn a_failed_output_restarts_the_partition_and_loses_nothing() {
     world.user(user, json!({"type": "trigger", "user_id": user, "trigger": "Main"}), false);
     let part = &mut world.process.parts[partition as usize];
     let failed = (0..3).find_map(|_| part.step().err());
-    assert!(matches!(failed, Some(askwhen_partition::partition::Stop::Restart(_))), "{failed:?}");
+    assert!(matches!(failed, Some(askwhen_partition::Stop::Restart(_))), "{failed:?}");
     world.log.fail(decisions, false);
     world.crash();
     world.settle();
@@ -437,7 +436,7 @@ fn a_log_that_lost_its_end_is_refused() {
     let engine = Engine::open(store.clone(), (partition, PARTITIONS), 4).expect("readable");
     let handles = (Arc::new(Bell::default()), Arc::new(Status::default()));
     match Partition::open(partition, setup, store, engine, LOGIC_VERSION, handles) {
-        Err(askwhen_partition::partition::Stop::Refused(why)) => assert!(why.contains("lost its end"), "{why}"),
+        Err(askwhen_partition::Stop::Refused(why)) => assert!(why.contains("lost its end"), "{why}"),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it must not open"),
     }
@@ -448,7 +447,7 @@ fn reopen(
     log: Arc<Simulated>,
     partition: u32,
     logic_version: u32,
-) -> Result<(), askwhen_partition::partition::Stop> {
+) -> Result<(), askwhen_partition::Stop> {
     let checkpointer = Checkpointer::start().expect("a thread");
     let setup = Setup::new(Log::Simulated(log), Clock::new(), key(), Replies::default(), checkpointer);
     let store = world.stores[partition as usize].clone();
@@ -522,10 +521,7 @@ fn a_journal_cut_below_its_outputs_is_refused() {
         cut.append(decisions, vec![new], Ack::Once(sender));
     }
     let refused = reopen(&world, cut, partition, LOGIC_VERSION).expect_err("the journal is shorter than its outputs");
-    assert!(
-        matches!(refused, askwhen_partition::partition::Stop::Refused(ref why) if why.contains("lost its end")),
-        "{refused}"
-    );
+    assert!(matches!(refused, askwhen_partition::Stop::Refused(ref why) if why.contains("lost its end")), "{refused}");
 }
 
 /// An idle partition emptied by retention keeps its offsets.

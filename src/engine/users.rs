@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Changes;
+use super::changes::Changes;
 use askwhen_domain::user::User;
 use askwhen_partition::Failure;
 use askwhen_store::{Family, Store, keys};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Error;
+use super::error::Error;
 use askwhen_domain::time::{Millis, format_time};
 use askwhen_domain::{LOGIC_VERSION, goes_on_from};
 use askwhen_log::embedded::follow::Follower;

@@ -10,8 +10,9 @@ use std::str::FromStr as _;
 
 use super::format::{self, DirectoryFormat};
 use super::snapshots::{self, Role};
-use super::{Error, data, private, source};
+use super::{data, private, source};
 use crate::config::Config;
+use crate::replay::Error;
 use crate::replay::Source;
 use askwhen_domain::time;
 use askwhen_log::embedded::files::{self, Piece};

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::{self, DirectoryFormat};
-use super::{Error, private};
+use super::private;
 use crate::bridge::auth::{self, Kind};
 use crate::config::{Config, Key};
 use crate::console::{self, OpenStore};
+use crate::replay::Error;
 use askwhen_domain::endpoint::SealedSecret;
 use askwhen_domain::json::Json;
 use askwhen_domain::settings::Settings;

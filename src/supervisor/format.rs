@@ -6,7 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Error, private};
+use super::private;
+use crate::replay::Error;
 
 /// What this program writes. Layout 1 is that of 0.1.0, which left no note.
 pub const LAYOUT: u32 = 2;

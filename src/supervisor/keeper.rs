@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
-use super::Error;
 use super::memory::MemoryGovernor;
 use crate::bridge::{App, View};
 use crate::config::Retention;
+use crate::replay::Error;
 use askwhen_domain::time::Millis;
 use askwhen_log::{At, Log};
 use askwhen_process::clock::Clock;

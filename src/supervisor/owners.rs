@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::Error;
 use super::snapshots::{Role, Stores};
 use crate::config::Config;
 use crate::delivery::{self, Delivery, Fold};
 use crate::engine::{CacheLimit, Engine};
+use crate::replay::Error;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_log::{Lease, LeaseChange, Membership};
-use askwhen_partition::partition::Stop;
+use askwhen_partition::Stop;
 use askwhen_partition::pool::{Open, Pool};
 use askwhen_partition::{Partition, Phase};
 use askwhen_process::thread::{Bell, Thread, resting, watch};

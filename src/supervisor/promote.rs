@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::settings::kafka_settings;
 use super::snapshots::Role;
-use super::{Error, data, export, kafka_settings, source};
+use super::{data, export, source};
 use crate::config::Config;
+use crate::replay::Error;
 use crate::replay::recorded::Recorded;
 use crate::replay::shadow::{self, Manner, Shadow};
 use crate::replay::{Place, Progress, Source};

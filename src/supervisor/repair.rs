@@ -4,10 +4,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::settings::kafka_settings;
 use super::snapshots::Role;
 use super::source::cluster_key;
-use super::{Error, data, export, kafka_settings, source};
+use super::{data, export, source};
 use crate::config::Config;
+use crate::replay::Error;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Ack, At, Embedded, Kafka, Log, New};
 use askwhen_partition::Signer;

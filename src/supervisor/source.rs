@@ -1,8 +1,10 @@
 //! The log that the configuration names, for whoever looks at it.
 
+use super::data;
 use super::format::DirectoryFormat;
-use super::{Error, STORE_MEMORY_BYTES, data, depot, kafka_settings};
+use super::settings::{STORE_MEMORY_BYTES, depot, kafka_settings};
 use crate::config::Config;
+use crate::replay::Error;
 use crate::replay::{Place, Source};
 use askwhen_log::{Embedded, Kafka, Log};
 use askwhen_store::Shared;

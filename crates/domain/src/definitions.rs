@@ -112,7 +112,7 @@ impl Project {
         match self.surveys.get_mut(&survey.survey_id) {
             Some(entry) if entry.version >= version => return false,
             Some(entry) => {
-                let longest = super::survey::MAX_EXPIRES_AFTER + OFFER_KNOWN + HOUR;
+                let longest = crate::limits::MAX_EXPIRES_AFTER + OFFER_KNOWN + HOUR;
                 entry.past.retain(|past| now < past.until.saturating_add(longest));
                 if entry.past.len() >= MAX_EXPIRIES {
                     entry.past.remove(0);

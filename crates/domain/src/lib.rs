@@ -15,6 +15,7 @@ pub mod filter;
 pub mod health;
 pub mod id;
 pub mod json;
+pub mod limits;
 pub mod message;
 pub mod quota;
 pub mod rate;

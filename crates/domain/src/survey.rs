@@ -11,13 +11,8 @@ use super::json::Json;
 use super::schedule::Schedule;
 use super::share::Share;
 use super::targeting::Rule;
-use super::time::{self, DAY, HOUR, Millis};
+use super::time::{self, Millis};
 pub use super::version::VersionRange;
-
-/// Longest life of an activation (contract: at most 100 h).
-pub const MAX_EXPIRES_AFTER: Millis = 100 * HOUR;
-/// Longest time over which events of one activation are looked at together.
-pub const MAX_WITHIN: Millis = 30 * DAY;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -290,7 +290,7 @@ impl User {
     pub fn forget(&mut self, now: Millis) {
         self.put_back(now);
         self.offers.retain(|o| now < o.offered_at.saturating_add(OFFER_KNOWN));
-        let keep = super::survey::MAX_WITHIN + super::survey::MAX_EXPIRES_AFTER + WINDOW_REMEMBERED;
+        let keep = crate::limits::MAX_WITHIN + crate::limits::MAX_EXPIRES_AFTER + WINDOW_REMEMBERED;
         for survey in self.surveys.values_mut() {
             if survey.facts.last().is_some_and(|newest| newest.event.at.saturating_add(keep) <= now) {
                 survey.facts.clear();

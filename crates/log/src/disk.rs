@@ -2,13 +2,16 @@
 //! code runs on files and on a simulated disk that loses, tears and refuses.
 //! It knows nothing of segments or records.
 
+mod open;
 pub mod simulated;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 
+pub use open::{DiskSpace, Open};
 pub use simulated::{Crash, Fault, Operation, SimulatedDisk};
 
 /// Personal data is for the owner alone.
@@ -20,21 +23,6 @@ const FOLDER_MODE: u32 = 0o700;
 pub enum Disk {
     Real,
     Simulated(simulated::Mount),
-}
-
-/// How a file is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Open {
-    /// To read what is there.
-    Read,
-    /// To read and to append; it must be there.
-    Append,
-    /// To read and to append; it must not be there yet.
-    New,
-    /// To write from the beginning; what was there is gone.
-    Replace,
-    /// To write again what is there, in its place.
-    Rewrite,
 }
 
 /// An open file. Dropping it closes it.
@@ -51,11 +39,11 @@ pub enum DiskLock {
     Simulated { _held: simulated::Held },
 }
 
-/// Bytes of the disk that holds a folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DiskSpace {
-    pub free_bytes: u64,
-    pub total_bytes: u64,
+impl SimulatedDisk {
+    /// The disk for a process that begins now. It is of no use after a crash.
+    pub fn mount(self: &Arc<Self>) -> Disk {
+        Disk::Simulated(self.mounted())
+    }
 }
 
 impl Disk {

@@ -24,13 +24,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::disk::{Disk, DiskLock};
-use super::{Ack, At, Bounds, Error, New, Record};
+use crate::ack::Ack;
+use crate::error::Error;
+use crate::record::{At, Bounds, New, Record};
 use askwhen_domain::time::{Millis, SECOND};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Bell, Service, Thread};
 use askwhen_wire::topic::Topic;
-use compaction::{Merging, Sealed};
+use compaction::Sealed;
 use ends::Ends;
+use ends::Merging;
 use identity::Identity;
 use part::Part;
 use space::{Purpose, Space};

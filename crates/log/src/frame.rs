@@ -16,7 +16,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{New, Record};
+use crate::record::{New, Record};
 use askwhen_domain::time::Millis;
 
 pub const PREFIX_BYTES: usize = 8;
@@ -151,6 +151,13 @@ pub fn decode(bytes: &Bytes) -> Result<Frame, Broken> {
     }
     let record = Record { offset, appended_at, crc, key, headers: all, value };
     Ok(Frame { record, durable, len_bytes })
+}
+
+impl New {
+    /// Bytes of its frame.
+    pub fn len_bytes(&self) -> usize {
+        encoded_len(self)
+    }
 }
 
 #[cfg(test)]

@@ -1,182 +1,29 @@
 //! The log port: topics of partitions of records, appended and read in order.
 //! A closed set of implementations. Nothing in here knows what a record means.
 
+mod ack;
 pub mod disk;
 pub mod embedded;
+mod error;
 pub mod frame;
 pub mod kafka;
 mod reader;
+mod record;
 pub mod simulated;
 
-use bytes::Bytes;
 use std::sync::Arc;
 
 use askwhen_domain::time::Millis;
 use askwhen_process::thread::Bell;
 use askwhen_wire::topic::Topic;
 
+pub use ack::Ack;
 pub use embedded::Embedded;
+pub use error::{Class, Error};
 pub use kafka::{Kafka, Lease, LeaseChange, Membership, Standing};
 pub use reader::{Chunk, Reader};
+pub use record::{At, Bounds, Headers, New, Placed, Record};
 pub use simulated::Simulated;
-
-/// A partition of a topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct At {
-    pub topic: Topic,
-    pub partition: u32,
-}
-
-impl std::fmt::Display for At {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.topic.name(), self.partition)
-    }
-}
-
-/// The spelling of its `Display`.
-impl std::str::FromStr for At {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<At, ()> {
-        let (topic, partition) = text.rsplit_once('/').ok_or(())?;
-        Ok(At { topic: Topic::by_name(topic).ok_or(())?, partition: partition.parse().map_err(|_| ())? })
-    }
-}
-
-pub type Headers = Vec<(Bytes, Bytes)>;
-
-/// A record to be appended.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct New {
-    pub key: Option<Bytes>,
-    pub headers: Headers,
-    /// `None` is a tombstone.
-    pub value: Option<Bytes>,
-}
-
-impl New {
-    pub fn len_bytes(&self) -> usize {
-        frame::encoded_len(self)
-    }
-
-    pub fn header(mut self, name: &'static str, value: impl Into<Bytes>) -> New {
-        self.headers.push((Bytes::from_static(name.as_bytes()), value.into()));
-        self
-    }
-}
-
-/// A record as it was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    pub offset: u64,
-    /// When the log took it.
-    pub appended_at: Millis,
-    /// Checksum of the frame; stands for the record in `source` headers.
-    pub crc: u32,
-    pub key: Option<Bytes>,
-    pub headers: Headers,
-    pub value: Option<Bytes>,
-}
-
-impl Record {
-    pub fn header(&self, name: &str) -> Option<&Bytes> {
-        self.headers.iter().find(|(n, _)| n == name.as_bytes()).map(|(_, v)| v)
-    }
-
-    pub fn len_bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
-        headers + self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len)
-    }
-}
-
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Error {
-    #[error("{at} begins at {start}, after the offset {offset} that was asked for")]
-    Trimmed { at: At, offset: u64, start: u64 },
-    #[error(
-        "{at} is damaged at offset {offset} ({file}): {detail}. Restore it from a backup; nothing behind it is served"
-    )]
-    Damaged { at: At, offset: u64, file: String, detail: String },
-    #[error("the log cannot write: {0}. Whether the record is stored is unknown")]
-    Unknown(String),
-    #[error("the log is read-only: less than {free_mark_bytes} bytes are free on its disk")]
-    ReadOnly { free_mark_bytes: u64 },
-    #[error("the log's queue is full")]
-    Overloaded,
-    #[error("the log cannot be reached: {0}")]
-    Unavailable(String),
-    #[error("the log is closed")]
-    Closed,
-    #[error("{context}: {detail}")]
-    Io { context: String, detail: String },
-    #[error("{0}")]
-    Refused(String),
-    /// The operator's mistake.
-    #[error("{0}")]
-    Misconfigured(String),
-}
-
-/// What to do about an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    Retry,
-    /// Whether it happened is not known: ask again under the same id.
-    Unknown,
-    Fatal,
-}
-
-impl Error {
-    pub fn io(context: impl Into<String>, error: &std::io::Error) -> Error {
-        Error::Io { context: context.into(), detail: error.to_string() }
-    }
-
-    pub fn class(&self) -> Class {
-        match self {
-            Error::ReadOnly { .. } | Error::Overloaded | Error::Unavailable(_) => Class::Retry,
-            Error::Unknown(_) => Class::Unknown,
-            _ => Class::Fatal,
-        }
-    }
-}
-
-/// Where the records of an append stand: the first of them, and one past the
-/// last. In between may be others', where several processes write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placed {
-    pub first: u64,
-    pub end: u64,
-}
-
-/// Where an append's outcome goes, once all of it is durable.
-pub enum Ack {
-    Once(tokio::sync::oneshot::Sender<Result<Placed, Error>>),
-    /// To a partition's own queue, with its tag.
-    Tagged {
-        tag: u64,
-        queue: std::sync::mpsc::Sender<(u64, Result<Placed, Error>)>,
-        bell: Arc<Bell>,
-    },
-}
-
-impl Ack {
-    pub fn send(self, outcome: Result<Placed, Error>) {
-        match self {
-            // A receiver that has gone away does not care any more.
-            Ack::Once(sender) => drop(sender.send(outcome)),
-            Ack::Tagged { tag, queue, bell } => {
-                drop(queue.send((tag, outcome)));
-                bell.ring();
-            }
-        }
-    }
-}
-
-/// First offset kept, and one past the last durable record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    pub start: u64,
-    pub end: u64,
-}
 
 #[derive(Debug, Clone)]
 pub enum Log {

@@ -5,8 +5,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Log;
 use super::kafka;
-use super::{At, Error, Log, Record};
+use crate::error::Error;
+use crate::record::{At, Record};
 use askwhen_process::thread::Bell;
 
 /// How long [`Reader::read_or_wait`] waits for a record that should be there.

@@ -12,7 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Ack, At, Bounds, Error, New, Placed, Record, frame};
+use super::frame;
+use crate::ack::Ack;
+use crate::error::Error;
+use crate::record::{At, Bounds, New, Placed, Record};
 use askwhen_domain::time::Millis;
 use askwhen_process::thread::Bell;
 

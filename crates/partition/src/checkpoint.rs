@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use super::Frozen;
-use super::partition::Stop;
+use crate::stop::Stop;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::time::Millis;
 use askwhen_process::thread::{Bell, Thread, resting, watch};
 use askwhen_store::{Batch, Family, Store};
 use askwhen_wire::record::Forward;
+
+/// Makes the frozen changes into a batch; runs off the hot path.
+pub type Frozen = Box<dyn FnOnce() -> Batch + Send>;
 
 const KEY: &[u8] = b"checkpoint";
 /// A checkpoint that takes longer is stuck.

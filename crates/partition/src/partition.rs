@@ -9,15 +9,18 @@ use std::time::Duration;
 
 use super::admission::{Admission, Admitted, MAX_RECORD_BYTES, Signer, decode_forwarded};
 use super::attempts::Attempts;
+use super::checkpoint::Frozen;
 use super::checkpoint::{Meta, PROGRAM};
 use super::ledger::Ledger;
+use super::machine::{Effects, Failure, Machine, Moment, Outgoing, Output};
+use super::reply::Answer;
 use super::restart::{
     Scanned, answer_from, behind, check_meta, is_behind, look_ahead, open_attempts, poisoned, restore_definitions,
     scan_outputs,
 };
-pub use super::setup::{Awaited, Setup, Stop};
+use super::setup::Setup;
 use super::status::{Phase, Status};
-use super::{Answer, Effects, Failure, Frozen, Machine, Moment, Outgoing, Output};
+use super::stop::Stop;
 use askwhen_domain::id::{Kind, Origin};
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{Millis, SECOND};

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::admission::{Admission, Admitted, decode_forwarded};
 use super::checkpoint::Meta;
-use super::{Effects, Failure, Machine, Moment};
+use super::machine::{Effects, Failure, Machine, Moment};
 use askwhen_domain::id::Origin;
 use askwhen_domain::time::Millis;
 use askwhen_log::Record;

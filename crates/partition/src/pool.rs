@@ -7,8 +7,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::partition::{Awaited, Progress, Stop};
-use super::{Machine, Partition, Phase, Status};
+use super::machine::Machine;
+use super::partition::Partition;
+use super::partition::Progress;
+use super::status::{Phase, Status};
+use super::stop::{Awaited, Stop};
 use askwhen_process::thread::{Bell, STUCK_AFTER, Thread, Token, beat, wait_for_tokens, watch};
 
 /// How long a partition that is given up may wait for its acknowledgements.

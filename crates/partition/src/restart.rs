@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::Machine;
 use super::admission::Admission;
 use super::attempts::{Attempts, MAX_DEATHS};
 use super::checkpoint::Meta;
-use super::partition::{Awaited, Setup, Stop};
+use super::machine::Machine;
+use super::setup::Setup;
 use super::status::Status;
+use super::stop::{Awaited, Stop};
 use askwhen_domain::time::{Millis, SECOND, format_time};
 use askwhen_domain::{LOGIC_VERSION, Succession, succession};
 use askwhen_log::{Ack, At, Bounds, Log};

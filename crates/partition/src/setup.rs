@@ -1,4 +1,4 @@
-//! What a partition is given by its process, and why it does not go on.
+//! What a partition is given by its process.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,51 +54,6 @@ impl Setup {
             step_bytes,
             checkpoint_bytes: CHECKPOINT_BYTES,
             attempts: None,
-        }
-    }
-}
-
-/// What a partition can wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Awaited {
-    /// This machine's clock is behind the journal's time.
-    Clock,
-    /// An operator has to say what becomes of a record.
-    Skip { offset: u64 },
-}
-
-/// Why a partition does not go on.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Stop {
-    /// Going on could lose or forge data; a person has to look.
-    #[error("{0}")]
-    Refused(String),
-    /// Everything since the checkpoint is dropped and done again.
-    #[error("{0}")]
-    Restart(String),
-    /// The store fails its checksums: it is set aside and made again.
-    #[error("{0}")]
-    Damaged(String),
-    /// It goes on by itself once what it waits for has come.
-    #[error("{why}")]
-    Waits { on: Awaited, why: String },
-}
-
-impl From<askwhen_store::Error> for Stop {
-    fn from(error: askwhen_store::Error) -> Stop {
-        match error {
-            askwhen_store::Error::Damaged { .. } => Stop::Damaged(error.to_string()),
-            askwhen_store::Error::Io { .. } => Stop::Restart(error.to_string()),
-        }
-    }
-}
-
-impl From<askwhen_log::Error> for Stop {
-    fn from(error: askwhen_log::Error) -> Stop {
-        match error {
-            askwhen_log::Error::Damaged { .. } => Stop::Refused(error.to_string()),
-            // A newer snapshot stands behind what was trimmed.
-            _ => Stop::Restart(error.to_string()),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! store per partition and role, so that it can be dropped, set aside or
 //! copied alone. Nothing in here knows what a value means.
 
+mod batch;
 pub mod bucket;
 mod contents;
 pub mod keys;
@@ -9,107 +10,9 @@ pub mod memory;
 pub mod rocks;
 pub mod snapshot;
 
-use std::path::PathBuf;
-
+pub use batch::{Batch, Change, Entry, Error, Family};
 pub use memory::Memory;
 pub use rocks::{Rocks, Shared};
-
-/// A family of keys. Numbers of retired families stay reserved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// Engine: project ‖ 0 ‖ user → state.
-    Users,
-    /// Engine: hash of an event id → when it was first seen.
-    Dedupe,
-    /// Engine: hour ‖ hash of an event id → the decision's bytes.
-    Decided,
-    /// Engine: kind/project/id → definitions with their past.
-    Definitions,
-    /// Engine: accounts and banks of quotas, and requests that wait for a grant.
-    Quotas,
-    /// Delivery: delivery id → what waits, with its message.
-    Waiting,
-    /// Delivery: due ‖ delivery id.
-    Due,
-    /// Delivery: delivery id → how and when it ended.
-    Done,
-    /// Delivery: project ‖ 0 ‖ endpoint id → definition.
-    Endpoints,
-    /// Console: places in time, of all and of each user → ids.
-    Entries,
-    /// Console: ids → rows; counters, facts and erasures.
-    Index,
-    /// Position, incarnation, versions.
-    Meta,
-}
-
-impl Family {
-    pub const ENGINE: &[Family] =
-        &[Family::Users, Family::Dedupe, Family::Decided, Family::Definitions, Family::Quotas, Family::Meta];
-    pub const DELIVERY: &[Family] = &[Family::Waiting, Family::Due, Family::Done, Family::Endpoints, Family::Meta];
-    pub const CONSOLE: &[Family] = &[Family::Entries, Family::Index, Family::Meta];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Family::Users => "users",
-            Family::Dedupe => "dedupe",
-            Family::Decided => "decided",
-            Family::Definitions => "definitions",
-            Family::Quotas => "quotas",
-            Family::Waiting => "waiting",
-            Family::Due => "due",
-            Family::Done => "done",
-            Family::Endpoints => "endpoints",
-            Family::Entries => "entries",
-            Family::Index => "index",
-            Family::Meta => "meta",
-        }
-    }
-}
-
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Error {
-    #[error("the store {} is damaged: {detail}. It has to be set aside and rebuilt from the journal", .path.display())]
-    Damaged { path: PathBuf, detail: String },
-    #[error("the store {}: {detail}", .path.display())]
-    Io { path: PathBuf, detail: String },
-}
-
-impl From<Error> for String {
-    fn from(error: Error) -> String {
-        error.to_string()
-    }
-}
-
-/// Changes that take effect together or not at all.
-#[derive(Debug, Default, Clone)]
-pub struct Batch {
-    pub changes: Vec<Change>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    Put(Family, Vec<u8>, Vec<u8>),
-    Delete(Family, Vec<u8>),
-    /// From the first key up to, and without, the second.
-    DeleteRange(Family, Vec<u8>, Vec<u8>),
-}
-
-impl Batch {
-    pub fn put(&mut self, family: Family, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.changes.push(Change::Put(family, key.into(), value.into()));
-    }
-
-    pub fn delete(&mut self, family: Family, key: impl Into<Vec<u8>>) {
-        self.changes.push(Change::Delete(family, key.into()));
-    }
-
-    pub fn delete_range(&mut self, family: Family, from: impl Into<Vec<u8>>, to: impl Into<Vec<u8>>) {
-        self.changes.push(Change::DeleteRange(family, from.into(), to.into()));
-    }
-}
-
-pub type Entry = (Vec<u8>, Vec<u8>);
 
 const EACH_AT_A_TIME: usize = 512;
 

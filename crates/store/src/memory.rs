@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Mutex;
 
-use super::{Batch, Change, Entry, Family};
+use super::batch::{Batch, Change, Entry, Family};
 
 type Entries = BTreeMap<(Family, Vec<u8>), Vec<u8>>;
 

@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::batch::{Batch, Change, Entry, Error, Family};
 use super::contents::{self, Contents, Notes};
-use super::{Batch, Change, Entry, Error, Family};
 
 /// How often a store is looked at for what is to be noted of it, at most.
 const NOTE_EVERY: Duration = Duration::from_secs(1);

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::error::Error;
 use super::index::due_key;
-use super::{Error, Fold, Heard, Phase, Round, Row};
+use super::row::{Phase, Row};
+use super::{Fold, Heard, Round};
 use askwhen_domain::endpoint::EventType;
 use askwhen_store::Family;
 use askwhen_wire::output::Source;

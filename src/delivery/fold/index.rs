@@ -1,7 +1,8 @@
 //! How the due index is spelled: a line for each endpoint, then time, then the
 //! order of the topic.
 
-use super::{Error, Row};
+use super::error::Error;
+use super::row::Row;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{DAY, Millis};
 use askwhen_store::keys;

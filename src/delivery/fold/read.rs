@@ -1,7 +1,11 @@
 //! What is asked of a fold's store. Everything that cannot be read here is
 //! damage of the store: it is set aside and made again from the topics.
 
-use super::{Due, EACH_AT_A_TIME, Error, Fold, POSITIONS, Phase, Positions, Row, Told, split};
+use super::error::Error;
+use super::index::Due;
+use super::row::{Phase, Row};
+use super::told::Told;
+use super::{EACH_AT_A_TIME, Fold, POSITIONS, Positions, split};
 use askwhen_domain::time::Millis;
 use askwhen_store::{Family, Store};
 

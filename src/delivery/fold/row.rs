@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::error::Error;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::Millis;
 

@@ -5,7 +5,7 @@ use super::*;
 use askwhen_domain::time::{DAY, HOUR, MINUTE};
 use askwhen_partition::Phase;
 use askwhen_partition::attempts::Attempts;
-use askwhen_partition::partition::{Awaited, Progress};
+use askwhen_partition::{Awaited, Progress};
 use askwhen_wire::record::{AcceptTime, Skip};
 
 const NOON: i64 = 20 * MINUTE;

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Copy, Error, Part, Told, unreachable_snapshot};
+use super::{Copy, Part, Told, unreachable_snapshot};
+use crate::replay::Error;
 use crate::supervisor::snapshots::Role;
 use askwhen_log::embedded::files::Maker;
 use askwhen_log::{At, New, Record};

@@ -11,7 +11,7 @@ use super::{FAR_BEHIND_RECORDS, Role, Standing, Stores, standing, writer_path};
 use crate::supervisor::data;
 use askwhen_domain::goes_on_from;
 use askwhen_log::{At, Log};
-use askwhen_partition::partition::Stop;
+use askwhen_partition::Stop;
 use askwhen_partition::{Phase, Status};
 use askwhen_store::snapshot::{self, Manifest, Subject};
 use askwhen_store::{Rocks, Shared, Store};

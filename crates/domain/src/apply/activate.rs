@@ -1,7 +1,7 @@
 //! A backend event: it takes part in what arms or cancels the surveys that
 //! listen to it.
 
-use super::Scene;
+use super::scene::Scene;
 use crate::activation::{CANCELS, LATE};
 use crate::id::Kind;
 use crate::json::Json;

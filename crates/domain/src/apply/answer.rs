@@ -3,7 +3,9 @@
 
 use serde_json::Value;
 
-use super::{Outputs, Refusal, Reply, Scene, display, fanout, link};
+use super::output::{Outputs, Refusal, Reply};
+use super::scene::Scene;
+use super::{display, fanout, link};
 use crate::endpoint::EventType;
 use crate::json::Json;
 use crate::quota::{Change, Room};
@@ -181,18 +183,4 @@ fn fitted(question: &Question, given: &Json) -> Result<Json, String> {
 fn integer(value: &Value) -> Option<i64> {
     let whole = || value.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 1e9).map(|n| n as i64);
     value.as_i64().or_else(whole)
-}
-
-/// What the user read of each choice made.
-pub(super) fn labels(question: &Question, value: &Json) -> Vec<String> {
-    let text_of = |v: &Value| {
-        let chosen = v.as_str().unwrap_or_default();
-        let option = question.options.iter().find(|o| o.value == chosen);
-        option.map_or_else(|| chosen.to_owned(), |o| o.text.clone())
-    };
-    match (question.kind, value.value()) {
-        (QuestionType::SingleChoice, one) => vec![text_of(&one)],
-        (QuestionType::MultiChoice, Value::Array(list)) => list.iter().map(text_of).collect(),
-        _ => Vec::new(),
-    }
 }

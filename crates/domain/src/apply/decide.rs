@@ -3,21 +3,15 @@
 use std::cell::OnceCell;
 
 use super::gates::{Case, Passed};
-use super::{Output, Outputs, Reply, Scene};
+use super::output::{Output, Outputs, Reply};
+use super::scene::Asked;
+use super::scene::Scene;
 use crate::decision::{Decision, Evaluation, Gate, Offered, Reason, Stop};
 use crate::id::Kind;
 use crate::json::Json;
-use crate::record::{Context, Record};
+use crate::record::Record;
 use crate::survey::Status;
 use crate::user::{OFFER_KNOWN, Offer, OfferContext, PerSurvey, User};
-
-/// What a trigger record asks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
-    pub trigger: &'a str,
-    pub properties: &'a str,
-    pub context: &'a Context,
-}
 
 /// A trigger that no survey shows on: decided without looking at the user.
 pub(super) fn nothing_shows(scene: Scene<'_>, record: &Record<'_>, trigger: &str, out: &mut Outputs) {

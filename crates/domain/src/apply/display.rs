@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{OfferView, Output, Outputs, Refusal, Reply, Scene, fanout};
+use super::fanout;
+use super::output::{OfferView, Output, Outputs, Refusal, Reply};
+use super::scene::Scene;
 use crate::decision::Offered;
 use crate::endpoint::EventType;
 use crate::id;

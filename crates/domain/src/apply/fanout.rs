@@ -1,12 +1,14 @@
 //! One message per fact and endpoint that wants it; every message carries all
 //! that its retries will need.
 
-use super::answer::labels;
-use super::{Output, Outputs, Scene};
+use serde_json::Value;
+
+use super::output::{Output, Outputs};
+use super::scene::Scene;
 use crate::endpoint::{Endpoint, EventType};
 use crate::json::Json;
 use crate::message::{self, ActivationFact, AnswerFact, Data, Delivery, Message};
-use crate::survey::{QuestionType, Survey};
+use crate::survey::{Question, QuestionType, Survey};
 use crate::time::Millis;
 use crate::user::{Offer, User};
 
@@ -107,5 +109,19 @@ fn collect(scene: Scene<'_>, user: &User, offer: &Offer, survey: &Survey, only: 
         test: offer.test,
         created_at: response.map_or(offer.offered_at, |r| r.created_at),
         updated_at: response.map_or(offer.offered_at, |r| r.updated_at),
+    }
+}
+
+/// What the user read of each choice made.
+fn labels(question: &Question, value: &Json) -> Vec<String> {
+    let text_of = |v: &Value| {
+        let chosen = v.as_str().unwrap_or_default();
+        let option = question.options.iter().find(|o| o.value == chosen);
+        option.map_or_else(|| chosen.to_owned(), |o| o.text.clone())
+    };
+    match (question.kind, value.value()) {
+        (QuestionType::SingleChoice, one) => vec![text_of(&one)],
+        (QuestionType::MultiChoice, Value::Array(list)) => list.iter().map(text_of).collect(),
+        _ => Vec::new(),
     }
 }

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 use std::cell::OnceCell;
 
-use super::Scene;
-use super::decide::Asked;
+use super::scene::Asked;
+use super::scene::Scene;
 use crate::decision::{Gate, Stop};
 use crate::definitions::Entry;
 use crate::filter;

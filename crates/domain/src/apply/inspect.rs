@@ -1,85 +1,18 @@
 //! One user as the engine knows them: what is open, what was, and what each
 //! survey would say whatever the app tells.
 
-use serde::Serialize;
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
 
-use super::decide::Asked;
 use super::gates::Case;
-use super::{Outputs, Reply, Scene};
-use crate::decision::{ActivationView, Gate};
-use crate::json::Json;
+use super::output::{Outputs, Reply};
+use super::scene::Asked;
+use super::scene::Scene;
+use super::view::{Counters, OfferLine, Standing, SurveyCounters, UserView, WindowView};
+use crate::decision::ActivationView;
 use crate::record::Context;
 use crate::survey::Status;
 use crate::time::{self, Millis};
 use crate::user::{Offer, PerSurvey, User};
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct UserView {
-    pub user_id: String,
-    /// Whether anything is remembered.
-    pub known: bool,
-    pub attributes: BTreeMap<String, Json>,
-    pub windows: Vec<WindowView>,
-    pub offers: Vec<OfferLine>,
-    pub counters: Counters,
-    pub surveys: Vec<Standing>,
-}
-
-/// A window that is open, or will be.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct WindowView {
-    pub survey_id: String,
-    #[serde(serialize_with = "time::as_time")]
-    pub opens_at: Millis,
-    #[serde(serialize_with = "time::as_time")]
-    pub expires_at: Millis,
-    pub activation: ActivationView,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct OfferLine {
-    pub offer_id: String,
-    pub survey_id: String,
-    pub version: u64,
-    pub trigger: String,
-    pub offered_at: String,
-    pub expires_at: String,
-    pub displayed_at: Option<String>,
-    pub dismissed_at: Option<String>,
-    pub answered: bool,
-    pub completed: bool,
-    pub test: bool,
-    pub link: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Counters {
-    pub last_display_at: Option<String>,
-    /// By survey.
-    pub surveys: BTreeMap<String, SurveyCounters>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SurveyCounters {
-    pub displays: u32,
-    pub last_offer_at: Option<String>,
-    pub last_display_at: Option<String>,
-    pub last_answer_at: Option<String>,
-    pub last_completion_at: Option<String>,
-    pub last_dismissal_at: Option<String>,
-}
-
-/// Whether a survey could be offered now, for all that does not depend on the
-/// trigger: its context and its properties are not known here.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Standing {
-    pub survey_id: String,
-    pub eligible: bool,
-    pub gate: Option<Gate>,
-    pub until: Option<String>,
-}
 
 pub(super) fn user(scene: Scene<'_>, user: &User, out: &mut Outputs) {
     let (surveys, needs) = standings(scene, user);

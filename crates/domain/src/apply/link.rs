@@ -4,7 +4,8 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::gates;
-use super::{LinkView, Outputs, Refusal, Reply, Scene};
+use super::output::{LinkView, Outputs, Refusal, Reply};
+use super::scene::Scene;
 use crate::decision::{Gate, Stop};
 use crate::definitions::Entry;
 use crate::id::Kind;

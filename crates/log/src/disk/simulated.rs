@@ -26,7 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{DiskSpace, Open};
+use super::open::{DiskSpace, Open};
 
 const SECTOR_BYTES: usize = 512;
 /// What a disk without a capacity says it has.
@@ -131,13 +131,13 @@ impl SimulatedDisk {
         Arc::new(SimulatedDisk { state: Mutex::new(State { random: seed, ..State::default() }) })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic holds this lock")
+    /// The disk as the process that starts now has it.
+    pub(super) fn mounted(self: &Arc<Self>) -> Mount {
+        Mount { disk: self.clone(), generation: self.state().generation }
     }
 
-    /// The disk for a process that begins now. It is of no use after a crash.
-    pub fn mount(self: &Arc<Self>) -> super::Disk {
-        super::Disk::Simulated(Mount { disk: self.clone(), generation: self.state().generation })
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic holds this lock")
     }
 
     /// Ends the process that has the disk: what it still holds is of no use.

@@ -5,16 +5,16 @@
 //! one renaming.
 
 use bytes::BytesMut;
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::disk::{Disk, DiskFile, Open};
-use super::super::{At, Error, Record};
 use super::cursor::{Found, FrameCursor, STEP_BYTES, read_bytes};
-use super::ends::Noted;
+use super::ends::{Merging, Noted};
 use super::segment;
+use crate::error::Error;
+use crate::record::{At, Record};
 use askwhen_domain::time::{HOUR, Millis};
 
 /// Segments of such topics are smaller, because only what is in older ones is
@@ -31,15 +31,6 @@ pub struct Sealed {
     pub path: PathBuf,
     pub file: Arc<DiskFile>,
     pub len_bytes: u64,
-}
-
-/// Segments, by their bases, that become the first of them, and what that file
-/// holds then.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Merging {
-    pub segments: Vec<u64>,
-    pub bytes: u64,
-    pub crc32c: u32,
 }
 
 /// The first segment is what was left by the last compaction: it is worth it when

@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::super::Error;
 use super::super::disk::Disk;
-use super::compaction::Merging;
+use crate::error::Error;
 use askwhen_domain::time::Millis;
 
 const FILE: &str = "ends.json";
@@ -29,6 +28,15 @@ pub struct Noted {
     /// A compaction whose result is about to take its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merging: Option<Merging>,
+}
+
+/// Segments, by their bases, that become the first of them, and what that file
+/// holds then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merging {
+    pub segments: Vec<u64>,
+    pub bytes: u64,
+    pub crc32c: u32,
 }
 
 impl Noted {

@@ -7,10 +7,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::super::disk::{Disk, DiskFile, Open};
-use super::super::{At, Error, New, frame};
+use super::super::frame;
 use super::cursor::{Found, FrameCursor};
 use super::identity::Identity;
 use super::{ends, part, segment};
+use crate::error::Error;
+use crate::record::{At, New};
 use askwhen_domain::time::Millis;
 
 /// How often segments are listed anew because a compaction came in between.

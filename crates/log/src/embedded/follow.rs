@@ -5,10 +5,11 @@
 use std::path::{Path, PathBuf};
 
 use super::super::disk::{Disk, DiskFile, Open};
-use super::super::{At, Bounds, Error, Record};
 use super::cursor::{Found, FrameCursor, STEP_BYTES, durable_beyond};
 use super::ends::{Ends, Noted};
 use super::{files, part, segment};
+use crate::error::Error;
+use crate::record::{At, Bounds, Record};
 use askwhen_domain::time::Millis;
 
 pub struct Follower {

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-use super::super::Error;
 use super::super::disk::{Disk, DiskLock};
+use crate::error::Error;
 
 /// The layout of the segments.
 const FORMAT: u32 = 1;

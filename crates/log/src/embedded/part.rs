@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::super::disk::{Disk, DiskFile};
-use super::super::{At, Bounds, Error, Record};
 use super::compaction::Sealed;
 use super::cursor::{Found, FrameCursor};
 use super::ends::{Noted, Place};
 use super::recovery::Recovered;
 use super::segment::{self, Segment};
+use crate::error::Error;
+use crate::record::{At, Bounds, Record};
 use askwhen_domain::time::Millis;
 use askwhen_process::thread::Bell;
 use askwhen_wire::topic::Cleanup;

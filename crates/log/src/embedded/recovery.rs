@@ -6,11 +6,12 @@ use std::path::Path;
 
 use super::super::disk::{Disk, Open};
 use super::super::frame::Broken;
-use super::super::{At, Error};
 use super::compaction;
 use super::cursor::{Found, FrameCursor, STEP_BYTES, durable_beyond, read_bytes};
 use super::ends::{Noted, Place};
 use super::segment::{self, Segment};
+use crate::error::Error;
+use crate::record::At;
 use askwhen_domain::time::Millis;
 
 /// A partition as it was found.

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::Error;
 use super::super::disk::{Disk, DiskFile, Open};
+use crate::error::Error;
 use askwhen_domain::time::Millis;
 
 /// A new segment begins when one would grow beyond this.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::super::Error;
 use super::super::disk::{Disk, DiskSpace};
+use crate::error::Error;
 
 /// The journal takes nothing while less than this is free, on any disk.
 const MIN_MARK_BYTES: u64 = 24 << 20;

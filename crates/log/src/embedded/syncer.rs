@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use super::super::Error;
 use super::super::disk::DiskFile;
+use crate::error::Error;
 use askwhen_process::thread::Thread;
 
 /// Files synced side by side, by each writer.

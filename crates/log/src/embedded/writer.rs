@@ -9,10 +9,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::super::disk::{self, Disk};
-use super::super::{Ack, At, Error, New, Placed, frame};
+use super::super::frame;
 use super::part::{Part, Target};
 use super::space::{Purpose, Space};
 use super::syncer::Syncer;
+use crate::ack::Ack;
+use crate::error::Error;
+use crate::record::{At, New, Placed};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{STUCK_AFTER, beat, resting, watch};
 

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::Settings;
-use crate::Error;
+use super::settings::Settings;
+use crate::error::Error;
 use askwhen_process::thread::Service;
 
 /// How often brokers are asked whether they are there.

@@ -6,8 +6,12 @@ use tokio::sync::oneshot;
 
 use super::identity::Identity;
 use super::reader::checksum;
-use super::{Kafka, Settings, topics};
-use crate::{Ack, At, Error, Log, New, Placed};
+use super::settings::Settings;
+use super::{Kafka, topics};
+use crate::Log;
+use crate::ack::Ack;
+use crate::error::Error;
+use crate::record::{At, New, Placed};
 use askwhen_domain::time::Millis;
 
 /// Bytes that may be on their way to the brokers.

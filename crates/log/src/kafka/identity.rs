@@ -5,8 +5,12 @@
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use super::{Kafka, Settings};
-use crate::{Ack, At, Error, Log, New};
+use super::Kafka;
+use super::settings::Settings;
+use crate::Log;
+use crate::ack::Ack;
+use crate::error::Error;
+use crate::record::{At, New};
 use askwhen_wire::output::IDENTITY_KEY;
 use askwhen_wire::topic::Topic;
 

@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::time::{Duration, Instant};
 
-use super::Settings;
 use super::client::{self, Context, Health};
-use crate::Error;
+use super::settings::Settings;
+use crate::error::Error;
 use askwhen_process::thread::{News, Service};
 
 /// How members of this version name themselves: whoever does not may be of

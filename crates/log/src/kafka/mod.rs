@@ -11,6 +11,7 @@ mod identity;
 mod lease;
 mod producer;
 mod reader;
+mod settings;
 mod topics;
 
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -21,7 +22,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-use super::{Ack, At, Bounds, Error, New, Record};
+use crate::ack::Ack;
+use crate::error::Error;
+use crate::record::{At, Bounds, New, Record};
 use askwhen_domain::time::Millis;
 use askwhen_process::thread::Service;
 use askwhen_wire::topic::Topic;
@@ -29,40 +32,13 @@ use client::{Context, Health};
 use identity::Identity;
 use producer::Producer;
 use reader::Source;
+use settings::ASK;
 
 pub use founding::Founding;
 pub use lease::{Lease, LeaseChange, Membership, Standing};
 pub use reader::Reader;
+pub use settings::Settings;
 pub use topics::{Found, apply as apply_topics, check as check_topics};
-
-/// How long a broker may take to answer a question.
-const ASK: Duration = Duration::from_secs(10);
-/// Requests give up after this; below any reasonable HTTP timeout.
-const REQUEST_TIMEOUT_MS: u32 = 4_000;
-/// Bytes of requests' records that may wait for brokers.
-const REQUEST_BYTES: usize = 32 << 20;
-
-/// How to reach the brokers, and what the topics are to be like.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub brokers: String,
-    /// Any librdkafka setting, applied to every client.
-    pub client: BTreeMap<String, String>,
-    pub prefix: String,
-    pub partitions: u32,
-    pub replication: u32,
-    /// By the key of `[retention]` that a topic names, in milliseconds.
-    pub retention: BTreeMap<String, Millis>,
-    /// Tells one cluster key from another without telling it.
-    pub key_check: String,
-}
-
-impl Settings {
-    /// The full name of a topic.
-    pub fn name(&self, topic: Topic) -> String {
-        format!("{}{}", self.prefix, topic.name())
-    }
-}
 
 pub struct Kafka {
     settings: Settings,
@@ -183,7 +159,7 @@ impl Kafka {
     }
 
     /// As [`Kafka::append`], but refused at once while the brokers are away,
-    /// and given up after [`REQUEST_TIMEOUT_MS`].
+    /// and given up after `REQUEST_TIMEOUT_MS`.
     pub fn append_in_time(&self, at: At, records: Vec<New>, ack: Ack) {
         match self.is_writable() {
             Ok(()) => self.hasty.append(self.name(at.topic), at, records, ack),

@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::client::{self, Context, Health};
-use super::{REQUEST_BYTES, REQUEST_TIMEOUT_MS, Settings};
-use crate::{Ack, At, Error, New, Placed};
+use super::settings::{REQUEST_BYTES, REQUEST_TIMEOUT_MS, Settings};
+use crate::ack::Ack;
+use crate::error::Error;
+use crate::record::{At, New, Placed};
 use askwhen_domain::time::Millis;
 
 /// Acknowledgements that stay out so long while records wait: the brokers hang.

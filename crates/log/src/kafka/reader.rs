@@ -12,9 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use super::Kafka;
 use super::client::{self, Context, Health};
-use super::{Kafka, Settings};
-use crate::{At, Chunk, Error, Headers, Record};
+use super::settings::Settings;
+use crate::Chunk;
+use crate::error::Error;
+use crate::record::{At, Headers, Record};
 use askwhen_process::thread::{Bell, Service};
 
 /// How long a partition may be held by a reader that is about to leave it.

@@ -13,8 +13,9 @@ use tokio::runtime::Handle;
 
 use super::client::{self, Context, Health};
 use super::producer::MAX_RECORD_BYTES;
-use super::{ASK, Kafka, Settings, identity};
-use crate::Error;
+use super::settings::{ASK, Settings};
+use super::{Kafka, identity};
+use crate::error::Error;
 use askwhen_wire::topic::{Cleanup, Timestamp, Topic};
 
 /// Topics that the program itself trims, when snapshots cover what goes.

@@ -1,9 +1,9 @@
 //! `activate` and `cancel_on` of the survey file.
 
+use super::condition::conditions;
 use super::reader::{Code, Reader};
-use super::survey::conditions;
 use askwhen_domain::activation::{Absence, Activation, Count, MAX_COUNT, MAX_PATTERNS, Pattern, Sequence};
-use askwhen_domain::survey::MAX_WITHIN;
+use askwhen_domain::limits::MAX_WITHIN;
 use askwhen_domain::time::{self, Millis};
 
 const FORMS: [&str; 5] = ["event", "any", "all", "sequence", "absence"];

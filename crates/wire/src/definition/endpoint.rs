@@ -4,8 +4,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
+use super::kind::{Kind, id, kind};
 use super::reader::{Code, Reader};
-use super::{Kind, id, kind};
 use crate::{profile, tls};
 use askwhen_domain::address;
 use askwhen_domain::endpoint::{Endpoint, HeaderText, Profile, SealedSecret, Tls, matches_glob};

@@ -3,7 +3,9 @@
 //! canonical form, which reads back here to the same definition.
 
 mod activation;
+mod condition;
 mod endpoint;
+mod kind;
 mod reader;
 mod survey;
 mod targeting;
@@ -13,53 +15,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use endpoint::{EndpointBody, SecretSource, endpoint_json};
+pub use kind::Kind;
 pub use reader::{Code, Fault, MAX_FAULTS};
 
 use askwhen_domain::settings::Settings;
 use askwhen_domain::survey::Survey;
 use reader::Reader;
-
-/// What a definition defines; part of its key in topic `definitions`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    Survey,
-    Endpoint,
-    Trigger,
-    Settings,
-    /// How an endpoint fares; the delivery tells it, nobody defines it.
-    Health,
-}
-
-impl Kind {
-    /// Those that people define.
-    pub const ALL: [(&'static str, Kind); 4] = [
-        ("survey", Kind::Survey),
-        ("endpoint", Kind::Endpoint),
-        ("trigger", Kind::Trigger),
-        ("settings", Kind::Settings),
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Survey => "survey",
-            Kind::Endpoint => "endpoint",
-            Kind::Trigger => "trigger",
-            Kind::Settings => "settings",
-            Kind::Health => "health",
-        }
-    }
-
-    /// The member that names one.
-    pub fn id_member(self) -> &'static str {
-        match self {
-            Kind::Survey => "survey_id",
-            Kind::Endpoint | Kind::Health => "endpoint_id",
-            Kind::Trigger => "trigger_id",
-            Kind::Settings => "",
-        }
-    }
-}
 
 /// The id under which a project's settings are kept.
 pub const SETTINGS_ID: &str = "settings";
@@ -100,7 +61,7 @@ pub use endpoint::Target;
 /// Every fault found, in the order of the body.
 pub fn settings(body: &Value) -> Result<Settings, Vec<Fault>> {
     finish(body, |reader| {
-        kind(reader, Kind::Settings);
+        kind::kind(reader, Kind::Settings);
         let standard = Settings::default();
         Settings {
             global_cooldown: reader.duration("global_cooldown").unwrap_or(standard.global_cooldown),
@@ -142,35 +103,6 @@ fn slug(name: &str) -> String {
         }
     }
     slug.trim_end_matches('_').to_owned()
-}
-
-/// `kind` may be left out, and must be right when given.
-fn kind(reader: &mut Reader<'_>, kind: Kind) {
-    if let Some(given) = reader.text("kind", 64)
-        && given != kind.name()
-    {
-        reader.fault(Code::Invalid, "kind", format!("must be {} here", kind.name()));
-    }
-}
-
-/// The id in the body, which must equal the one in the path.
-fn id(reader: &mut Reader<'_>, kind: Kind, wanted: Option<&str>) -> String {
-    let member = kind.id_member();
-    match (reader.id(member), wanted) {
-        (Some(given), Some(wanted)) if given != wanted => {
-            reader.fault(Code::Invalid, member, "must equal the id in the path");
-            given
-        }
-        (Some(given), _) => given,
-        (None, Some(wanted)) => wanted.to_owned(),
-        (None, None) => {
-            // One that is wrong has been told of.
-            if reader.raw(member).is_none() {
-                reader.missing(member);
-            }
-            String::new()
-        }
-    }
 }
 
 fn finish<T>(body: &Value, read: impl FnOnce(&mut Reader<'_>) -> T) -> Result<T, Vec<Fault>> {

@@ -2,17 +2,17 @@
 
 use serde_json::Value;
 
+use super::condition::{MAX_CONDITIONS, conditions};
+use super::kind::{Kind, id, kind};
 use super::reader::{Code, Reader};
-use super::{Kind, activation, id, kind, targeting};
-use askwhen_domain::filter::{self, Condition, Op};
+use super::{activation, targeting};
 use askwhen_domain::json::Json;
+use askwhen_domain::limits::MAX_EXPIRES_AFTER;
 use askwhen_domain::survey::{
-    Choice, Frequency, GlobalCooldown, MAX_EXPIRES_AFTER, OnRepeat, Question, QuestionType, Repeat, ShowOn, Status,
-    Survey, VersionRange,
+    Choice, Frequency, GlobalCooldown, OnRepeat, Question, QuestionType, Repeat, ShowOn, Status, Survey, VersionRange,
 };
 use askwhen_domain::time;
 
-const MAX_CONDITIONS: usize = 50;
 const MAX_COMPLETED: i64 = 1_000_000_000;
 const MAX_QUESTIONS: usize = 200;
 const MAX_OPTIONS: usize = 500;
@@ -146,29 +146,6 @@ fn ui(reader: &mut Reader<'_>) -> Json {
             ui
         }
     }
-}
-
-/// `where: [{property, op, value}]`
-pub fn conditions(reader: &mut Reader<'_>) -> Vec<Condition> {
-    reader.objects("where", MAX_CONDITIONS, |inner| condition(inner, "property"))
-}
-
-/// `{property, op, value}`, whatever the first of them is called.
-pub fn condition(reader: &mut Reader<'_>, name: &str) -> Condition {
-    let property = reader.required_id(name).unwrap_or_default();
-    if reader.raw("op").is_none() {
-        reader.missing("op");
-    }
-    let op = reader.choice("op", &Op::ALL);
-    let value = reader.raw("value").cloned().unwrap_or(Value::Null);
-    if let Some(op) = op {
-        if value.is_null() && !op.is_unary() {
-            reader.missing("value");
-        } else if let Err(why) = filter::check_operand(op, &value) {
-            reader.fault(Code::Invalid, "value", why);
-        }
-    }
-    Condition { property, op: op.unwrap_or(Op::Exists), value }
 }
 
 fn questions(reader: &mut Reader<'_>) -> Vec<Question> {

@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
+use super::condition::condition;
 use super::reader::{Code, Reader};
-use super::survey::condition;
 use askwhen_domain::schedule::{Day, Hours, Schedule, Zone};
 use askwhen_domain::share::Share;
 use askwhen_domain::survey::Holdout;

@@ -5,7 +5,8 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Said, javascript, said};
+use super::javascript;
+use super::said::{Said, said};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::message::{AnswerFact, Data};
 use askwhen_domain::survey::QuestionType;

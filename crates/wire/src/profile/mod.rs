@@ -4,15 +4,14 @@
 pub mod blitzllama;
 mod javascript;
 pub mod one_flow;
+mod said;
 mod sign;
 pub mod standard;
 
 pub use sign::{Keys, SignError, Verified, can_verify, check_secret, headers, new_secret, public_key, verify};
 
 use askwhen_domain::endpoint::{Endpoint, EventType, Profile};
-use askwhen_domain::json::Json;
-use askwhen_domain::message::{AnswerFact, Delivery};
-use askwhen_domain::survey::QuestionType;
+use askwhen_domain::message::Delivery;
 
 /// The body of a delivery for this endpoint.
 pub fn body(delivery: &Delivery, endpoint: &Endpoint) -> Vec<u8> {
@@ -25,28 +24,5 @@ pub fn body(delivery: &Delivery, endpoint: &Endpoint) -> Vec<u8> {
         Profile::Standard => standard::body(message.kind, message.at, data),
         Profile::Blitzllama => blitzllama::body(message.kind, data, endpoint.include_properties),
         Profile::OneFlow => one_flow::body(message.at, data, &delivery.message_id),
-    }
-}
-
-/// What the compatibility profiles write for an answer: texts for choices,
-/// decimal strings for numbers.
-enum Said {
-    One(String),
-    Several(Vec<String>),
-}
-
-fn said(answer: &AnswerFact) -> Said {
-    match answer.kind {
-        QuestionType::MultiChoice => Said::Several(answer.labels.clone()),
-        QuestionType::SingleChoice => Said::One(answer.labels.first().cloned().unwrap_or_default()),
-        QuestionType::Text => Said::One(answer.value.value().as_str().unwrap_or_default().to_owned()),
-        _ => Said::One(decimal(&answer.value)),
-    }
-}
-
-fn decimal(value: &Json) -> String {
-    match value.value().as_i64() {
-        Some(number) => number.to_string(),
-        None => value.as_str().to_owned(),
     }
 }

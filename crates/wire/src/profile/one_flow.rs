@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Said, said};
+use super::said::{Said, said};
 use askwhen_domain::json::Json;
 use askwhen_domain::message::Data;
 use askwhen_domain::survey::QuestionType;

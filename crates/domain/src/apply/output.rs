@@ -1,0 +1,126 @@
+//! What a record causes, and what is told to whoever waits for it.
+
+use std::sync::Arc;
+
+use super::view::UserView;
+use crate::decision::{Decision, Gate, Offered};
+use crate::endpoint::EventType;
+use crate::message::{Data, Delivery, Seen};
+use crate::quota::Change;
+use crate::survey::Survey;
+use crate::time::Millis;
+use crate::user::Answer;
+
+/// What a record causes, in the order in which it is to be written.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    pub items: Vec<Output>,
+    pub reply: Option<Reply>,
+    /// Event ids that left the state and are to be kept by the store.
+    pub spilled: Vec<(u128, Millis)>,
+    /// What it means to the quotas of surveys.
+    pub quotas: Vec<(String, Change)>,
+    /// Surveys of which a grant is needed first. Then the record has had no
+    /// effect, and the user is to stay as they were.
+    pub needs: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    Decision(Box<Decision>),
+    /// An accepted answer or completion, as topic `responses` carries it.
+    Response {
+        kind: EventType,
+        /// When it happened.
+        at: Millis,
+        data: Box<Data>,
+    },
+    Seen(Seen),
+    Delivery(Box<Delivery>),
+    /// What waits to be delivered about the user is not to be sent any more.
+    CancelDeliveries,
+}
+
+/// What is told to whoever waits for the record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    Decided(Box<Decision>),
+    /// A repetition of a trigger whose decision the caller has to look up.
+    Repeated,
+    Accepted {
+        duplicate: bool,
+        response_id: Option<String>,
+    },
+    Offer(Box<OfferView>),
+    Link(Box<LinkView>),
+    User(Box<UserView>),
+    Refused(Refusal),
+}
+
+/// An offer as `GET …/offers/{offer_id}` shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OfferView {
+    pub offered: Offered,
+    pub displayed_at: Option<Millis>,
+    pub dismissed_at: Option<Millis>,
+    pub completed: bool,
+    pub answers: Vec<(String, Answer)>,
+}
+
+/// A link survey as `GET …/surveys/{survey_id}` shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinkView {
+    pub survey: Arc<Survey>,
+    pub version: u64,
+}
+
+/// Why a record has no effect.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Refusal {
+    UnknownOffer,
+    OfferLapsed,
+    UnknownSurvey,
+    /// A link survey that this gate closes to this user.
+    Closed(Gate),
+    /// An answer that does not fit; the pointer is into the request's body.
+    UnfitAnswer {
+        pointer: String,
+        detail: String,
+    },
+    AttributesTooLarge,
+}
+
+impl Refusal {
+    /// Stable name, also the reason of a reject.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refusal::UnknownOffer => "unknown_offer",
+            Refusal::OfferLapsed => "offer_lapsed",
+            Refusal::UnknownSurvey => "unknown_survey",
+            Refusal::Closed(gate) => gate.name(),
+            Refusal::UnfitAnswer { .. } => "invalid",
+            Refusal::AttributesTooLarge => "attributes_too_large",
+        }
+    }
+
+    pub fn detail(&self) -> String {
+        match self {
+            Refusal::UnknownOffer => "no such offer was made to this user".into(),
+            Refusal::OfferLapsed => {
+                "the offer can no longer be used: it is older than 24 h, or its survey has a quota and \
+                 it was not told as displayed within offer_ttl, or the quota is used up"
+                    .into()
+            }
+            Refusal::UnknownSurvey => "no such link survey".into(),
+            Refusal::Closed(gate) => format!("the survey is closed to this user: {}", gate.name()),
+            Refusal::UnfitAnswer { detail, .. } => detail.clone(),
+            Refusal::AttributesTooLarge => "the user's attributes would have more than 32 KiB".into(),
+        }
+    }
+}
+
+impl Outputs {
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.reply = Some(Reply::Refused(refusal));
+    }
+}

@@ -1,0 +1,68 @@
+//! Where and when a record is applied, and what it asks.
+
+use std::collections::BTreeMap;
+
+use super::output::Outputs;
+use crate::definitions::Project;
+use crate::id::Origin;
+use crate::quota::{Change, Room};
+use crate::record::Context;
+use crate::time::{MINUTE, Millis};
+use crate::user::Offer;
+
+/// What a trigger record asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub trigger: &'a str,
+    pub properties: &'a str,
+    pub context: &'a Context,
+}
+
+/// Where and when a record is applied; all of it from the journal.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    pub origin: Origin,
+    /// The partition's time: the largest append time read so far.
+    pub now: Millis,
+    pub project_id: &'a str,
+    pub user_id: &'a str,
+    pub project: &'a Project,
+    /// What is left of the quotas of surveys that have one.
+    pub rooms: &'a Rooms,
+    /// Whether the record may wait for a grant.
+    pub may_wait: bool,
+}
+
+/// By survey; one that is not there has no quota.
+pub type Rooms = BTreeMap<String, Room>;
+
+/// Of surveys none of which has a quota.
+pub static NO_QUOTAS: Rooms = Rooms::new();
+
+impl Scene<'_> {
+    pub(super) fn is_limited(&self, survey_id: &str) -> bool {
+        self.rooms.contains_key(survey_id)
+    }
+
+    /// Lets an offer hold a grant for so long from when it was made. Without a
+    /// quota nobody looks at single milliseconds: then there are fewer ends.
+    pub(super) fn hold(&self, offer: &mut Offer, span: Millis, out: &mut Outputs) {
+        let until = offer.offered_at.saturating_add(span);
+        let whole = until.saturating_add(MINUTE - 1).div_euclid(MINUTE).saturating_mul(MINUTE);
+        let to = if self.is_limited(&offer.survey_id) { until } else { whole };
+        let change = match offer.holds(self.now) {
+            Some(until) => Change::Prolong { until, to },
+            None => Change::Hold { until: to },
+        };
+        offer.held_until = Some(to);
+        out.quotas.push((offer.survey_id.clone(), change));
+    }
+
+    pub(super) fn room(&self, survey_id: &str) -> Room {
+        match self.rooms.get(survey_id) {
+            None => Room::Free,
+            Some(Room::Ask) if !self.may_wait => Room::Full,
+            Some(room) => *room,
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Who hears of an append.
+
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::record::Placed;
+use askwhen_process::thread::Bell;
+
+/// Where an append's outcome goes, once all of it is durable.
+pub enum Ack {
+    Once(tokio::sync::oneshot::Sender<Result<Placed, Error>>),
+    /// To a partition's own queue, with its tag.
+    Tagged {
+        tag: u64,
+        queue: std::sync::mpsc::Sender<(u64, Result<Placed, Error>)>,
+        bell: Arc<Bell>,
+    },
+}
+
+impl Ack {
+    pub fn send(self, outcome: Result<Placed, Error>) {
+        match self {
+            // A receiver that has gone away does not care any more.
+            Ack::Once(sender) => drop(sender.send(outcome)),
+            Ack::Tagged { tag, queue, bell } => {
+                drop(queue.send((tag, outcome)));
+                bell.ring();
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What a log cannot do, and what to do about that.
+
+use crate::record::At;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    #[error("{at} begins at {start}, after the offset {offset} that was asked for")]
+    Trimmed { at: At, offset: u64, start: u64 },
+    #[error(
+        "{at} is damaged at offset {offset} ({file}): {detail}. Restore it from a backup; nothing behind it is served"
+    )]
+    Damaged { at: At, offset: u64, file: String, detail: String },
+    #[error("the log cannot write: {0}. Whether the record is stored is unknown")]
+    Unknown(String),
+    #[error("the log is read-only: less than {free_mark_bytes} bytes are free on its disk")]
+    ReadOnly { free_mark_bytes: u64 },
+    #[error("the log's queue is full")]
+    Overloaded,
+    #[error("the log cannot be reached: {0}")]
+    Unavailable(String),
+    #[error("the log is closed")]
+    Closed,
+    #[error("{context}: {detail}")]
+    Io { context: String, detail: String },
+    #[error("{0}")]
+    Refused(String),
+    /// The operator's mistake.
+    #[error("{0}")]
+    Misconfigured(String),
+}
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    Retry,
+    /// Whether it happened is not known: ask again under the same id.
+    Unknown,
+    Fatal,
+}
+
+impl Error {
+    pub fn io(context: impl Into<String>, error: &std::io::Error) -> Error {
+        Error::Io { context: context.into(), detail: error.to_string() }
+    }
+
+    pub fn class(&self) -> Class {
+        match self {
+            Error::ReadOnly { .. } | Error::Overloaded | Error::Unavailable(_) => Class::Retry,
+            Error::Unknown(_) => Class::Unknown,
+            _ => Class::Fatal,
+        }
+    }
+}

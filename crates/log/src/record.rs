@@ -1,0 +1,86 @@
+//! Records, and where they stand.
+
+use bytes::Bytes;
+
+use askwhen_domain::time::Millis;
+use askwhen_wire::topic::Topic;
+
+/// A partition of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct At {
+    pub topic: Topic,
+    pub partition: u32,
+}
+
+impl std::fmt::Display for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.topic.name(), self.partition)
+    }
+}
+
+/// The spelling of its `Display`.
+impl std::str::FromStr for At {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<At, ()> {
+        let (topic, partition) = text.rsplit_once('/').ok_or(())?;
+        Ok(At { topic: Topic::by_name(topic).ok_or(())?, partition: partition.parse().map_err(|_| ())? })
+    }
+}
+
+pub type Headers = Vec<(Bytes, Bytes)>;
+
+/// A record to be appended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct New {
+    pub key: Option<Bytes>,
+    pub headers: Headers,
+    /// `None` is a tombstone.
+    pub value: Option<Bytes>,
+}
+
+impl New {
+    pub fn header(mut self, name: &'static str, value: impl Into<Bytes>) -> New {
+        self.headers.push((Bytes::from_static(name.as_bytes()), value.into()));
+        self
+    }
+}
+
+/// A record as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub offset: u64,
+    /// When the log took it.
+    pub appended_at: Millis,
+    /// Checksum of the frame; stands for the record in `source` headers.
+    pub crc: u32,
+    pub key: Option<Bytes>,
+    pub headers: Headers,
+    pub value: Option<Bytes>,
+}
+
+impl Record {
+    pub fn header(&self, name: &str) -> Option<&Bytes> {
+        self.headers.iter().find(|(n, _)| n == name.as_bytes()).map(|(_, v)| v)
+    }
+
+    pub fn len_bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
+        headers + self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// Where the records of an append stand: the first of them, and one past the
+/// last. In between may be others', where several processes write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    pub first: u64,
+    pub end: u64,
+}
+
+/// First offset kept, and one past the last durable record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    pub start: u64,
+    pub end: u64,
+}

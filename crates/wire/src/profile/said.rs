@@ -1,0 +1,28 @@
+//! Answers as the compatibility profiles write them.
+
+use askwhen_domain::json::Json;
+use askwhen_domain::message::AnswerFact;
+use askwhen_domain::survey::QuestionType;
+
+/// What the compatibility profiles write for an answer: texts for choices,
+/// decimal strings for numbers.
+pub enum Said {
+    One(String),
+    Several(Vec<String>),
+}
+
+pub fn said(answer: &AnswerFact) -> Said {
+    match answer.kind {
+        QuestionType::MultiChoice => Said::Several(answer.labels.clone()),
+        QuestionType::SingleChoice => Said::One(answer.labels.first().cloned().unwrap_or_default()),
+        QuestionType::Text => Said::One(answer.value.value().as_str().unwrap_or_default().to_owned()),
+        _ => Said::One(decimal(&answer.value)),
+    }
+}
+
+fn decimal(value: &Json) -> String {
+    match value.value().as_i64() {
+        Some(number) => number.to_string(),
+        None => value.as_str().to_owned(),
+    }
+}

@@ -1,0 +1,83 @@
+//! What every verb is given, and how one fails.
+
+use clap::Args;
+
+use crate::config::Config;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// Where the server is and with which key; else the data directory's own.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    /// Address of the server, such as http://127.0.0.1:8080
+    #[arg(long, global = true, value_name = "URL", env = "ASKWHEN_SERVER")]
+    pub(super) server: Option<String>,
+    /// Key of a sufficient kind
+    #[arg(long, global = true, value_name = "KEY", env = "ASKWHEN_KEY", hide_env_values = true)]
+    pub(super) key: Option<String>,
+}
+
+impl ServerArgs {
+    /// Whether a server is named.
+    pub fn is_given(&self) -> bool {
+        self.server.is_some()
+    }
+}
+
+/// Where the log is, when it is not in the data directory.
+#[derive(Debug, Clone, Args)]
+pub struct BrokerArgs {
+    /// Kafka brokers, "host:9092,…", over what the configuration says
+    #[arg(long, global = true, value_name = "HOSTS")]
+    pub brokers: Option<String>,
+}
+
+/// Why a verb failed; the kind is the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    pub(super) code: u8,
+    pub(super) text: String,
+}
+
+impl Failure {
+    pub fn failed(text: impl Into<String>) -> Failure {
+        Failure { code: 1, text: text.into() }
+    }
+
+    pub fn usage(text: impl Into<String>) -> Failure {
+        Failure { code: 2, text: text.into() }
+    }
+
+    pub fn refused(text: impl Into<String>) -> Failure {
+        Failure { code: 3, text: text.into() }
+    }
+
+    pub fn unreachable(text: impl Into<String>) -> Failure {
+        Failure { code: 4, text: text.into() }
+    }
+}
+
+/// What every verb is given.
+pub struct Context {
+    pub config: Config,
+    pub format: Format,
+}
+
+/// How to reach the brokers for looking, which needs no cluster key.
+pub fn observer(config: &Config) -> askwhen_log::kafka::Settings {
+    crate::supervisor::kafka_settings(config, String::new())
+}
+
+/// What a fault of the log means to whoever asked.
+pub fn failure(error: askwhen_log::Error) -> Failure {
+    match &error {
+        askwhen_log::Error::Unavailable(_) => Failure::unreachable(error.to_string()),
+        askwhen_log::Error::Misconfigured(_) => Failure::usage(error.to_string()),
+        askwhen_log::Error::Refused(_) | askwhen_log::Error::Damaged { .. } => Failure::refused(error.to_string()),
+        _ => Failure::failed(error.to_string()),
+    }
+}

@@ -1,0 +1,16 @@
+//! What tables and letters of the engine have in common.
+
+use askwhen_domain::json::Json;
+use askwhen_partition::Outgoing;
+use askwhen_store::Batch;
+use askwhen_wire::record::Internal;
+
+/// A record of askwhen's own for another partition.
+pub fn to_partition(to: u32, internal: &Internal, answers: bool) -> Outgoing {
+    let value = askwhen_wire::record::encode_internal(internal);
+    let value = Json::from_valid(String::from_utf8(value).expect("JSON is UTF-8"));
+    Outgoing { to, key: None, value, trusted: true, answers }
+}
+
+/// Changes of one table, to be put into a checkpoint's batch.
+pub type Changes = Box<dyn FnOnce(&mut Batch) + Send>;

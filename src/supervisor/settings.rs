@@ -1,0 +1,51 @@
+//! What the configuration says of brokers, snapshots and stores.
+
+use std::collections::BTreeMap;
+
+use crate::config::Config;
+use crate::replay::Error;
+use askwhen_store::snapshot::Depot;
+
+/// Blocks and write buffers of all stores together, where nobody serves.
+pub const STORE_MEMORY_BYTES: usize = 256 << 20;
+
+/// What the configuration says of Kafka.
+pub fn kafka_settings(config: &Config, key_check: String) -> askwhen_log::kafka::Settings {
+    let retention = config.retention;
+    askwhen_log::kafka::Settings {
+        brokers: config.brokers.clone(),
+        client: config.kafka_client.clone(),
+        prefix: config.prefix.clone(),
+        partitions: config.partitions,
+        replication: config.replication,
+        retention: BTreeMap::from([
+            ("events".to_owned(), retention.events),
+            ("decisions".to_owned(), retention.decisions),
+            ("responses".to_owned(), retention.responses),
+            ("deliveries".to_owned(), retention.deliveries),
+        ]),
+        key_check,
+    }
+}
+
+/// Where snapshots are kept.
+///
+/// # Errors
+/// When it is not said, or cannot be used.
+pub fn depot(config: &Config) -> Result<Depot, Error> {
+    let url = match &config.snapshots_url {
+        Some(url) => url.clone(),
+        None if config.kafka => {
+            return Err(Error::Usage(
+                "snapshots.url is required on Kafka where the engine or the delivery runs: a node that takes up a \
+                 partition fetches its state from there. Use file:///… (a shared folder), s3://…, gs://… or az://…"
+                    .into(),
+            ));
+        }
+        None => {
+            let folder = std::path::absolute(config.data_dir.join("snapshots"))?;
+            url::Url::from_file_path(&folder).map_err(|()| Error::Usage("data_dir must be a path".into()))?.into()
+        }
+    };
+    Depot::open(&url).map_err(|error| Error::Usage(error.to_string()))
+}
