@@ -5,8 +5,8 @@
 use askwhen::engine::Engine;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_log::{Ack, At, Error, Kafka, Log, New, Record, Simulated, kafka};
+use askwhen_partition::Progress;
 use askwhen_partition::checkpoint::{Checkpointer, Meta};
-use askwhen_partition::partition::Progress;
 use askwhen_partition::{Partition, Replies, Setup, Status};
 use askwhen_process::clock::Clock;
 use askwhen_store::{Family, Memory, Rocks, Store};

@@ -12,7 +12,7 @@ use askwhen_domain::id;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Ack, At, New, Placed};
 use askwhen_partition::Signer;
-use askwhen_partition::partition::Stop;
+use askwhen_partition::Stop;
 use askwhen_store::Store;
 use askwhen_wire::output::{AttemptRecord, DeliveryRecord, SOURCE_HEADER, Source};
 use askwhen_wire::record::{Erase, Internal};
@@ -787,9 +787,7 @@ impl World {
             for partition in partitions {
                 let stepped = match process.engine.get_mut(&partition).and_then(Option::as_mut) {
                     None => process.open_engine(partition).map(|()| true),
-                    Some(open) => {
-                        open.step().map(|progress| progress == askwhen_partition::partition::Progress::Worked)
-                    }
+                    Some(open) => open.step().map(|progress| progress == askwhen_partition::Progress::Worked),
                 };
                 match stepped {
                     Ok(some) => worked |= some,
