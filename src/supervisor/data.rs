@@ -91,6 +91,9 @@ pub fn prepare(config: &Config, new_api_keys: bool) -> Result<Data, Error> {
     private::create_dir_all(dir).map_err(|e| Error::Failed(format!("{}: {e}", dir.display())))?;
     let lock = lock(dir)?;
     let known = DirectoryFormat::read(dir)?;
+    if !config.kafka {
+        refuse_state_without_its_log(dir, known.is_some())?;
+    }
     // On Kafka the log is elsewhere: what is here is the state of one process.
     let served_before = if config.kafka { dir.join("log.id") } else { dir.join("log") }.exists();
     let is_new = !config.kafka && !served_before;
@@ -116,6 +119,32 @@ pub fn prepare(config: &Config, new_api_keys: bool) -> Result<Data, Error> {
     format.write(dir)?;
     take_rights_of_others(dir);
     Ok(Data { key, keys, fresh_keys, is_new, lock })
+}
+
+/// State or snapshots tell of a log that is not there: a volume that is not
+/// mounted, or a folder that was removed. A new log would make all that the old
+/// one acknowledged look as if it had never been.
+fn refuse_state_without_its_log(dir: &Path, was_noted: bool) -> Result<(), Error> {
+    let log = dir.join("log");
+    if log.join("log.json").exists() {
+        return Ok(());
+    }
+    let is_filled = |name: &&&str| fs::read_dir(dir.join(name)).is_ok_and(|mut entries| entries.next().is_some());
+    if let Some(left) = ["state", "snapshots"].iter().find(is_filled) {
+        return Err(Error::Refused(format!(
+            "{} is of a log whose identity, {}, is not there: mount the volume that holds the log, or restore the \
+             directory from a backup. To begin with nothing, give an empty directory",
+            dir.join(left).display(),
+            log.join("log.json").display()
+        )));
+    }
+    if was_noted && !log.exists() {
+        tracing::warn!(
+            dir = %dir.display(),
+            "this directory has been used before and holds no log: a new one begins"
+        );
+    }
+    Ok(())
 }
 
 /// Files of earlier versions were made with the rights that the shell gave.

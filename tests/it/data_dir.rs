@@ -92,6 +92,39 @@ async fn another_cluster_key_is_refused_with_both_fingerprints() {
 }
 
 #[tokio::test]
+async fn state_or_snapshots_without_their_log_are_refused() {
+    let (dir, _) = served(&["--dev"]).await;
+    let data = dir.path().join("data");
+    let gone = dir.path().join("log");
+    fs::rename(data.join("log"), &gone).expect("renamed");
+    // An empty mount point, or none.
+    for is_mount_point in [false, true] {
+        if is_mount_point {
+            fs::create_dir(data.join("log")).expect("made");
+        }
+        let before = listing(&data);
+        for role in ["engine", "delivery", "console"] {
+            fs::rename(data.join("state").join(role), dir.path().join(role)).expect("renamed");
+            let (code, said) = refused(dir.path(), &[]);
+            assert_eq!(code, Some(3), "{said}");
+            assert!(said.contains("log.json") && said.contains("mount"), "{said}");
+            fs::rename(dir.path().join(role), data.join("state").join(role)).expect("renamed");
+        }
+        assert_eq!(before.into_keys().collect::<Vec<_>>(), listing(&data).into_keys().collect::<Vec<_>>());
+    }
+    fs::rename(data.join("state"), dir.path().join("state")).expect("renamed");
+    fs::create_dir_all(data.join("snapshots/engine")).expect("made");
+    let (code, said) = refused(dir.path(), &[]);
+    assert_eq!(code, Some(3), "{said}");
+    fs::remove_dir_all(data.join("snapshots")).expect("removed");
+    fs::rename(dir.path().join("state"), data.join("state")).expect("renamed");
+    fs::remove_dir(data.join("log")).expect("removed");
+    fs::rename(&gone, data.join("log")).expect("renamed");
+    let server = Server::on(dir, &["--dev"], &[]).await;
+    assert_eq!(server.get("/v1/surveys/open").await.status, 200);
+}
+
+#[tokio::test]
 async fn lost_api_keys_are_not_made_up() {
     let (dir, before) = served(&["--dev"]).await;
     let keys = dir.path().join("data/keys.toml");
