@@ -9,6 +9,7 @@ mod body;
 mod budget;
 mod connections;
 mod endpoints;
+mod etag;
 mod fields;
 mod gate;
 mod head;

@@ -4,28 +4,25 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
 use std::sync::LazyLock;
 
 use super::auth::Kind;
+use super::etag;
 use super::problem::{Answer, json_answer};
 use super::router::{Row, TABLE};
 
 /// Its bytes and its entity tag, made once.
-static DOCUMENT: LazyLock<(Bytes, HeaderValue)> = LazyLock::new(|| {
+static DOCUMENT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
     let text = document().to_string();
-    let tag = format!("\"{}\"", hex::encode(&Sha256::digest(&text)[..16]));
-    (text.into(), HeaderValue::try_from(tag).expect("hex digits in quotes"))
+    let tag = format!("\"{}\"", etag::digest(text.as_bytes()));
+    (text.into(), tag)
 });
 
 /// The document, or 304 for whoever has it.
 pub fn answer(headers: &HeaderMap) -> Answer {
     let (bytes, tag) = &*DOCUMENT;
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let is_known = known.flat_map(|value| value.split(',')).map(|one| one.trim().trim_start_matches("W/"));
-    let is_known = is_known.into_iter().any(|one| one == "*" || one.as_bytes() == tag.as_bytes());
-    let mut answer = if is_known { json_answer(304, "") } else { json_answer(200, bytes.clone()) };
-    answer.headers_mut().insert(header::ETAG, tag.clone());
+    let mut answer = if etag::is_known(headers, tag) { json_answer(304, "") } else { json_answer(200, bytes.clone()) };
+    answer.headers_mut().insert(header::ETAG, HeaderValue::from_str(tag).expect("hex digits in quotes"));
     answer
 }
 

@@ -5,10 +5,10 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, header};
-use sha2::{Digest as _, Sha256};
 use std::io::Write as _;
 use std::sync::LazyLock;
 
+use super::etag;
 use super::problem::{Answer, Problem, json_answer};
 
 /// Long enough for a visit, short enough that a page has a new version within
@@ -19,7 +19,7 @@ struct File {
     name: &'static str,
     plain: Bytes,
     gzip: Bytes,
-    tag: String,
+    digest: String,
 }
 
 static FILES: LazyLock<[File; 3]> = LazyLock::new(|| {
@@ -33,8 +33,7 @@ static FILES: LazyLock<[File; 3]> = LazyLock::new(|| {
 fn file(name: &'static str, plain: &'static [u8]) -> File {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
     let gzip = gzip.write_all(plain).and_then(|()| gzip.finish()).expect("memory takes what is written");
-    let tag = hex::encode(&Sha256::digest(plain)[..16]);
-    File { name, plain: Bytes::from_static(plain), gzip: gzip.into(), tag }
+    File { name, plain: Bytes::from_static(plain), gzip: gzip.into(), digest: etag::digest(plain) }
 }
 
 /// A file, or 304 for whoever has it.
@@ -46,13 +45,13 @@ pub fn answer(name: &str, headers: &HeaderMap) -> Result<Answer, Problem> {
         let names: Vec<&str> = FILES.iter().map(|file| file.name).collect();
         return Err(Problem::not_found(&format!("there is no such file; /sdk has {}", names.join(", "))));
     };
-    let zipped = listed(headers, header::ACCEPT_ENCODING).any(|one| {
+    let zipped = etag::listed(headers, header::ACCEPT_ENCODING).any(|one| {
         let (coding, weight) = one.split_once(";q=").unwrap_or((one, "1"));
         coding.trim().eq_ignore_ascii_case("gzip") && weight.trim().parse().is_ok_and(|weight: f32| weight > 0.0)
     });
     // Two representations have two tags.
-    let tag = format!("\"{}{}\"", file.tag, if zipped { "-gzip" } else { "" });
-    let known = listed(headers, header::IF_NONE_MATCH).any(|one| one == "*" || one.trim_start_matches("W/") == tag);
+    let tag = format!("\"{}{}\"", file.digest, if zipped { "-gzip" } else { "" });
+    let known = etag::is_known(headers, &tag);
     let body = match (known, zipped) {
         (true, _) => Bytes::new(),
         (false, true) => file.gzip.clone(),
@@ -71,12 +70,6 @@ pub fn answer(name: &str, headers: &HeaderMap) -> Result<Answer, Problem> {
         out.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     Ok(answer)
-}
-
-/// The members of a header that is a list.
-fn listed(headers: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
 #[cfg(test)]
