@@ -51,17 +51,19 @@ pub fn decided(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Resul
     if round.get(&order::row(List::Decisions, &id))?.is_some() {
         return Ok(Taken::Read);
     }
-    // Of a user who has been erased there is no row that would tell a copy.
-    for (survey_id, _) in verdicts(&body) {
-        if stats::is_counted(round, (&project, &survey_id), (stats::CONSIDERED, &id))? {
-            return Ok(Taken::Read);
-        }
+    let verdicts = verdicts(&body);
+    // Of a user who has been erased there is no row that would tell a copy. All of a
+    // decision is remembered together: one of its surveys tells.
+    if let Some((survey_id, _)) = verdicts.first()
+        && stats::is_counted(round, (&project, survey_id), (stats::CONSIDERED, &id))?
+    {
+        return Ok(Taken::Read);
     }
-    for (survey_id, ending) in verdicts(&body) {
-        stats::count(round, (&project, &survey_id), at, &[stats::CONSIDERED, &ending])?;
+    for (survey_id, ending) in &verdicts {
+        stats::count(round, (&project, survey_id), at, &[stats::CONSIDERED, ending])?;
     }
     if is_erased_in(round, (&project, &user_id), source)? {
-        remember_verdicts((&project, &id), at, &body, round);
+        remember((&project, &id), at, &verdicts, round);
     }
     put(
         List::Decisions,
@@ -91,10 +93,10 @@ pub fn verdicts(decision: &Value) -> Vec<(String, String)> {
 
 /// Keeps what the counters know of a decision whose row goes with its user: the
 /// surveys, without whom they were considered for.
-fn remember_verdicts((project, id): (&str, &str), at: Millis, decision: &Value, round: &mut Round<'_>) {
-    for (survey_id, ending) in verdicts(decision) {
-        for name in [stats::CONSIDERED, &ending] {
-            stats::remember(round, (project, &survey_id), Fact { at, name, id });
+fn remember((project, id): (&str, &str), at: Millis, verdicts: &[(String, String)], round: &mut Round<'_>) {
+    for (survey_id, ending) in verdicts {
+        for name in [stats::CONSIDERED, ending] {
+            stats::remember(round, (project, survey_id), Fact { at, name, id });
         }
     }
 }
@@ -187,7 +189,7 @@ pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut Ro
             let kept = read(&bytes)?;
             if (kept.partition, kept.offset) < at {
                 if list == List::Decisions {
-                    remember_verdicts((whose.0, &id), kept.at, &kept.value()?, round);
+                    remember((whose.0, &id), kept.at, &verdicts(&kept.value()?), round);
                 }
                 round.delete(order::row(list, &id));
                 order::places(list, whose, kept.at, &id).into_iter().for_each(|place| round.displace(place));
