@@ -94,8 +94,6 @@ pub struct Fold {
     pub open: u64,
     pub retrying: u64,
     pruned_at: Option<Instant>,
-    /// Of the step, in milliseconds; while a store catches up there is none.
-    now: Option<Millis>,
 }
 
 /// What one round is about to write: later records of it see earlier ones.
@@ -107,6 +105,8 @@ struct Round {
     heard: Vec<Heard>,
     /// Of which attempts have been read.
     attempted: BTreeSet<String>,
+    /// In milliseconds; while a store catches up there is none.
+    now: Option<Millis>,
     /// Whose deliveries are to be cancelled; one look at the store finds them all.
     erasures: BTreeMap<(String, String), Erased>,
 }
@@ -158,7 +158,6 @@ impl Fold {
             open: 0,
             retrying: 0,
             pruned_at: None,
-            now: None,
         };
         fold.load()?;
         Ok(fold)
@@ -245,8 +244,7 @@ impl Fold {
     /// # Errors
     /// When the log or the store cannot be read or written.
     pub fn step(&mut self, now: Millis) -> Result<Option<Vec<Heard>>, Error> {
-        self.now = Some(now);
-        let mut round = Round::default();
+        let mut round = Round { now: Some(now), ..Round::default() };
         let mut read = 0;
         let mut chunks = Vec::new();
         for topic in TOPICS {
@@ -424,7 +422,7 @@ impl Fold {
         }
         let row = Row {
             attempt: retry.attempt,
-            due_at: self.now.filter(|now| retry.due_at > now.saturating_add(LONGEST_WAIT)).unwrap_or(retry.due_at),
+            due_at: round.now.filter(|now| waits_too_long(retry.due_at, *now)).unwrap_or(retry.due_at),
             place: 0,
             source: retry.source,
             first_started_at: Some(retry.first_started_at),
@@ -470,11 +468,10 @@ impl Fold {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn pull_in(&mut self, now: Millis) -> Result<usize, Error> {
-        let latest = now.saturating_add(LONGEST_WAIT);
         let mut late = Vec::new();
         self.store.each(Family::Due, |key, value| {
             let due = Due::decode(key, &value)?;
-            if split(&due.key).1 > latest {
+            if waits_too_long(split(&due.key).1, now) {
                 late.push(due.key);
             }
             Ok::<_, Error>(())
@@ -510,6 +507,11 @@ impl Fold {
         batch.delete_range(Family::Done, keys::timed(0, &[]), keys::timed(day, &[]));
         Ok(self.store.write(batch)?)
     }
+}
+
+/// Whether only a clock that was ahead can have put a retry off so far.
+fn waits_too_long(due_at: Millis, now: Millis) -> bool {
+    due_at > now.saturating_add(LONGEST_WAIT)
 }
 
 #[cfg(test)]

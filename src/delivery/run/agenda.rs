@@ -97,9 +97,7 @@ impl Loop {
                 // An attempt of this process is under way until everything of it is
                 // written. Another one's may stay without what follows from it.
                 Heard::Owed { delivery_id } if !self.flying.contains_key(&delivery_id) => {
-                    if let Some(row) = self.fold(partition).map_or(Ok(None), |fold| fold.find(&delivery_id))? {
-                        self.write_one_owed(partition, &row);
-                    }
+                    self.write_owed_of(partition, &delivery_id)?;
                 }
                 Heard::Owed { .. } => {}
                 Heard::Cancelled { delivery_ids } => {
@@ -109,9 +107,7 @@ impl Loop {
                             flight.is_cancelled = true;
                             continue;
                         }
-                        if let Some(row) = self.fold(partition).map_or(Ok(None), |fold| fold.find(&id))? {
-                            self.write_one_owed(partition, &row);
-                        }
+                        self.write_owed_of(partition, &id)?;
                     }
                 }
             }

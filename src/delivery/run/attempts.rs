@@ -406,12 +406,10 @@ impl Loop {
         let flight = self.flying.remove(&item.delivery_id);
         self.flying_bytes -= flight.as_ref().map_or(0, |flight| flight.bytes);
         self.lanes.done(item);
-        if flight.is_some_and(|flight| flight.is_cancelled && !flight.ends) {
-            match self.fold(item.partition).map_or(Ok(None), |fold| fold.find(&item.delivery_id)) {
-                Ok(Some(row)) => self.write_one_owed(item.partition, &row),
-                Ok(None) => {}
-                Err(error) => self.fail(item.partition, &error),
-            }
+        if flight.is_some_and(|flight| flight.is_cancelled && !flight.ends)
+            && let Err(error) = self.write_owed_of(item.partition, &item.delivery_id)
+        {
+            self.fail(item.partition, &error);
         }
         if let Some((partition, due)) = self.deferred.remove(&item.delivery_id) {
             self.enqueue(partition, due);

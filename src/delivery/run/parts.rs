@@ -185,7 +185,15 @@ impl Loop {
         Ok(())
     }
 
-    pub(super) fn write_one_owed(&mut self, partition: u32, row: &Row) {
+    /// The same for one delivery, if it still waits.
+    pub(super) fn write_owed_of(&mut self, partition: u32, delivery_id: &str) -> Result<(), Error> {
+        if let Some(row) = self.fold(partition).map_or(Ok(None), |fold| fold.find(delivery_id))? {
+            self.write_one_owed(partition, &row);
+        }
+        Ok(())
+    }
+
+    fn write_one_owed(&mut self, partition: u32, row: &Row) {
         let now = match &row.phase {
             Phase::RetryOwed { next_due_at } => {
                 let first = row.first_started_at.unwrap_or(row.due_at);
