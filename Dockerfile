@@ -1,18 +1,32 @@
-# Two stages: what builds, and a small image that runs.
+# Three stages: manifests alone, what builds, and a small image that runs.
+FROM rust:1.95.0-bookworm AS manifests
+WORKDIR /src
+COPY Cargo.toml Cargo.lock ./
+COPY crates crates
+COPY src src
+COPY benches benches
+# Empty sources in their places: the result stays the same until a manifest changes.
+RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -path '*/src/lib.rs' ! -path ./src/main.rs \
+        ! -path './benches/*.rs' -delete \
+    && find . -type d -empty -delete \
+    && for file in $(find . -name '*.rs'); do echo 'fn main() {}' > "$file"; done
+
 FROM rust:1.95.0-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends clang libclang-dev pkg-config libssl-dev zlib1g-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY Cargo.toml Cargo.lock rustfmt.toml ./
+# The dependencies, RocksDB among them, in a layer that lasts until Cargo.lock or a manifest changes.
+COPY --from=manifests /src ./
+RUN cargo build --locked --release --bin askwhen
 COPY crates crates
 COPY src src
 COPY topics topics
 COPY web/dist web/dist
-COPY benches benches
-COPY tests tests
-RUN CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo build --locked --bin askwhen \
-    && strip -o /askwhen target/debug/askwhen
+# Cargo compares times, and these files may be older than the layer above.
+RUN find crates src -name '*.rs' -exec touch {} + \
+    && cargo build --locked --release --bin askwhen \
+    && cp target/release/askwhen /askwhen
 
 FROM debian:bookworm-slim
 RUN apt-get update \
