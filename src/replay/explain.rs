@@ -11,13 +11,13 @@ use askwhen_domain::quota::{self, Key, Mail, Message};
 use askwhen_domain::record::{Body, Context, Record};
 use askwhen_domain::time::{self, DAY, Millis};
 use askwhen_log::At;
-use askwhen_partition::admission::Admission;
+use askwhen_partition::admission::{Admission, decode_forwarded};
 use askwhen_partition::player::Player;
 use askwhen_partition::{Answer, Failure};
 use askwhen_process::clock::Clock;
 use askwhen_store::snapshot::Manifest;
 use askwhen_wire::definition::Kind;
-use askwhen_wire::record::{self as wire, Decoded, Define, Defined, Internal, Query};
+use askwhen_wire::record::{Decoded, Define, Defined, Internal, Query};
 use askwhen_wire::topic::Topic;
 
 /// Decisions shown, the newest ones.
@@ -238,8 +238,7 @@ pub(super) fn has_limits(mut tape: Tape, rules: &Admission, project: &str) -> Re
             return Ok(false);
         }
         for record in records {
-            let value = record.value.as_deref().unwrap_or_default();
-            if rules.is_trusted(None, &record) && limits(value, project) {
+            if rules.trusted_internal(None, &record).is_some_and(|internal| limits(&internal, project)) {
                 return Ok(true);
             }
         }
@@ -247,10 +246,12 @@ pub(super) fn has_limits(mut tape: Tape, rules: &Admission, project: &str) -> Re
 }
 
 /// Whether one of askwhen's own records gives a survey a quota.
-fn limits(value: &[u8], project: &str) -> bool {
-    let Ok(Decoded::Internal(internal)) = wire::decode(Some(value), true) else { return false };
-    match *internal {
-        Internal::Forward(forward) => forward.trusted && limits(forward.value.as_str().as_bytes(), project),
+fn limits(internal: &Internal, project: &str) -> bool {
+    match internal {
+        Internal::Forward(forward) if forward.trusted => match decode_forwarded(forward) {
+            Ok(Decoded::Internal(inner)) => limits(&inner, project),
+            Ok(Decoded::User(_)) | Err(_) => false,
+        },
         Internal::Define(Define { project: of, kind: Kind::Survey, body: Some(body), .. })
         | Internal::Defined(Defined { project: of, kind: Kind::Survey, body: Some(body), .. }) => {
             of == project && !body.value()["limits"]["max_completed"].is_null()

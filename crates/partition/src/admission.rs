@@ -95,14 +95,27 @@ impl Admission {
     /// may stand behind the ones that are admitted: whoever comes to the record
     /// must know of it by then.
     pub fn look_ahead(&mut self, bound_macs_from: Option<u64>, record: &Record) {
-        if record.header(SKIP_HEADER).is_none() || !self.is_trusted(bound_macs_from, record) {
+        if record.header(SKIP_HEADER).is_none() {
             return;
         }
-        if let Ok(Decoded::Internal(internal)) = record::decode(record.value.as_deref(), true)
-            && let Internal::Skip(skip) = *internal
+        if let Some(Internal::Skip(skip)) = self.trusted_internal(bound_macs_from, record)
             && skip.offset < record.offset
         {
             self.skips.entry(skip.offset).or_insert(record.offset);
+        }
+    }
+
+    /// Looks at a record without taking it: what it says, if askwhen made it for
+    /// this partition of this log and the record can be decoded. For readers that
+    /// search or copy a journal; whether the record has an effect, only
+    /// [`Admission::admit`] knows.
+    pub fn trusted_internal(&self, bound_macs_from: Option<u64>, record: &Record) -> Option<Internal> {
+        if !self.is_trusted(bound_macs_from, record) {
+            return None;
+        }
+        match record::decode(record.value.as_deref(), true) {
+            Ok(Decoded::Internal(internal)) => Some(*internal),
+            Ok(Decoded::User(_)) | Err(_) => None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::admission::{Admission, Admitted, Signer, decode_forwarded, owner};
 use super::checkpoint::Meta;
 use askwhen_log::{New, Record};
-use askwhen_wire::record::{self, Decoded, Forward, Internal, REPLY_HEADER};
+use askwhen_wire::record::{Decoded, Forward, Internal, REPLY_HEADER};
 
 /// Reads the old journal, each partition in its order.
 pub struct Relocation {
@@ -32,9 +32,8 @@ impl Relocation {
         let (admission, meta) = &mut self.old[from as usize];
         let trusted = admission.is_trusted(meta.bound_macs_from, record);
         // The journal may begin behind the first that a partition has told.
-        if trusted
-            && let Ok(Decoded::Internal(internal)) = record::decode(record.value.as_deref(), true)
-            && let Internal::Forward(Forward { from: sender, seq, .. }) = *internal
+        if let Some(Internal::Forward(Forward { from: sender, seq, .. })) =
+            admission.trusted_internal(meta.bound_macs_from, record)
             && self.met.insert((sender, from))
             && let Some(last) = meta.inbox.get_mut(sender as usize)
         {

@@ -14,7 +14,7 @@ use askwhen_partition::checkpoint::Meta;
 use askwhen_process::clock::Clock;
 use askwhen_store::snapshot::{Depot, Manifest as Snapshot, Subject};
 use askwhen_store::{Batch, Family, Rocks, Store};
-use askwhen_wire::record::{self, Decoded, Internal};
+use askwhen_wire::record::Internal;
 use askwhen_wire::topic::Topic;
 
 impl Copy<'_> {
@@ -131,11 +131,9 @@ impl Copy<'_> {
     fn as_new(&self, at: At, record: &Record, cut: &Cut) -> New {
         let late = cut.told.is_some_and(|told| record.offset >= told);
         // Whichever MAC it has: one that does not count was a reject, and is missed by nobody.
-        if late && at.topic == Topic::Events && self.source.rules(at.partition).is_trusted(None, record) {
-            let decoded = record::decode(record.value.as_deref(), true);
-            if let Ok(Decoded::Internal(internal)) = decoded
-                && matches!(*internal, Internal::Forward(_))
-            {
+        if late && at.topic == Topic::Events {
+            let rules = self.source.rules(at.partition);
+            if let Some(Internal::Forward(_)) = rules.trusted_internal(None, record) {
                 let signer = Signer::of_log(self.source.incarnation, &self.source.key);
                 return signer.internal(at.partition, "", &Internal::Tick {});
             }
