@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::problem::Problem;
 use askwhen_domain::rate::Rate;
+use askwhen_wire::json;
 
 /// What a key may do; each kind may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -87,17 +88,33 @@ impl Auth {
     /// # Errors
     /// 401 without a known key, 403 with one of a lesser kind.
     pub fn caller(&self, headers: &HeaderMap, needed: Kind) -> Result<Caller, Problem> {
-        let key = presented(headers).unwrap_or_default();
-        let digest = digest(key);
-        let Some((project, kind)) = self.keys.get(&digest) else {
-            let detail = "a known key is needed: Authorization: Bearer KEY, or x-api-key: KEY";
-            return Err(Problem::new(401, "unauthorized", detail));
-        };
-        if *kind < needed {
+        // Proxies and clients put credentials of their own beside the key.
+        let known = presented(headers).find_map(|key| self.known(key));
+        let caller = known.ok_or_else(unauthorized)?;
+        if caller.kind < needed {
             let detail = format!("this needs a key of kind {}", needed.name());
             return Err(Problem::new(403, "forbidden", detail));
         }
-        Ok(Caller { project: project.clone(), kind: *kind, digest })
+        Ok(caller)
+    }
+
+    /// A client key that stands in the body as `key`: a page that is being closed
+    /// can send a body, and no headers.
+    ///
+    /// # Errors
+    /// 401 without a known client key.
+    pub fn caller_of_body(&self, body: &[u8]) -> Result<Caller, Problem> {
+        let text = json::check(body).map_err(|_| unauthorized())?;
+        let members: json::Members<'_> = serde_json::from_str(text).map_err(|_| unauthorized())?;
+        let key = members.0.iter().find(|(name, _)| name == KEY_MEMBER);
+        let key: Option<String> = key.and_then(|(_, raw)| serde_json::from_str(raw.get()).ok());
+        key.and_then(|key| self.known(&key)).filter(|caller| caller.kind == Kind::Client).ok_or_else(unauthorized)
+    }
+
+    fn known(&self, key: &str) -> Option<Caller> {
+        let digest = digest(key);
+        let (project, kind) = self.keys.get(&digest)?;
+        Some(Caller { project: project.clone(), kind: *kind, digest })
     }
 
     /// # Errors
@@ -161,12 +178,31 @@ fn limited(wait: Duration) -> Problem {
     Problem::later(429, "rate_limited", "your quota is used up for now", seconds)
 }
 
-fn presented(headers: &HeaderMap) -> Option<&str> {
-    if let Some(value) = headers.get(http::header::AUTHORIZATION) {
-        let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
-        return scheme.eq_ignore_ascii_case("bearer").then(|| key.trim());
-    }
-    headers.get("x-api-key")?.to_str().ok()
+pub fn unauthorized() -> Problem {
+    let detail = "a known key is needed: Authorization: Bearer KEY, or x-api-key: KEY";
+    Problem::new(401, "unauthorized", detail)
+}
+
+/// The member that holds a client key where there are no headers.
+pub const KEY_MEMBER: &str = "key";
+/// A body is read before its key is known only if it says that it is no larger.
+const MAX_KEYED_BODY_BYTES: u64 = 256 << 10;
+
+/// Whether a request without a key in its headers may have one in its body.
+pub fn may_be_in_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let is_small = length.is_some_and(|length| (1..=MAX_KEYED_BODY_BYTES).contains(&length));
+    is_small && !headers.contains_key(http::header::EXPECT) && presented(headers).next().is_none()
+}
+
+/// Every key that the headers hold, in the order in which they count.
+fn presented(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let bearer = headers.get_all(http::header::AUTHORIZATION).iter().filter_map(|value| {
+        let (scheme, key) = value.to_str().ok()?.trim().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    });
+    let plain = headers.get_all("x-api-key").iter().filter_map(|value| Some(value.to_str().ok()?.trim()));
+    bearer.chain(plain)
 }
 
 #[cfg(test)]

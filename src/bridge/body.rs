@@ -31,9 +31,25 @@ const UNPACK_STEP_BYTES: usize = 8 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     Json,
+    /// What is empty is no body, whatever type it has.
     JsonOrNone,
-    /// A body is JSON, and may be left out together with its type.
-    JsonIfAny,
+}
+
+/// What a route takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    pub need: Need,
+    /// Whether JSON may be called `text/plain`, as pages do that must not cause a
+    /// preflight.
+    pub plain_text: bool,
+}
+
+/// How the characters of a body are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Charset {
+    Utf8,
+    /// One of those that agree with UTF-8 in ASCII: no more is taken.
+    Ascii,
 }
 
 #[derive(Clone, Copy)]
@@ -50,15 +66,19 @@ enum Encoding {
 pub async fn read(
     headers: &HeaderMap,
     body: &mut Incoming,
-    need: Need,
+    wanted: Wanted,
     connection: &Arc<Connection>,
 ) -> Result<Bytes, Problem> {
-    let empty = hyper::body::Body::is_end_stream(body);
-    let nothing_meant = empty && !headers.contains_key(CONTENT_TYPE);
-    if (need == Need::JsonOrNone && empty) || (need == Need::JsonIfAny && nothing_meant) {
+    let may_be_none = wanted.need == Need::JsonOrNone;
+    if may_be_none && hyper::body::Body::is_end_stream(body) {
         return Ok(Bytes::new());
     }
-    check_type(headers)?;
+    // Whether one in chunks is empty is seen when it has been read.
+    let is_chunked = !headers.contains_key(CONTENT_LENGTH);
+    let charset = match charset(headers, wanted.plain_text) {
+        Err(problem) if !(may_be_none && is_chunked) => return Err(problem),
+        charset => charset,
+    };
     let encoding = encoding(headers)?;
     let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
@@ -76,19 +96,27 @@ pub async fn read(
         Ok(read) => read?,
         Err(_) => return Err(Problem { close: true, ..Problem::new(408, "timeout", "the body came too slowly") }),
     }
+    if may_be_none && bytes.bytes.is_empty() {
+        return Ok(Bytes::new());
+    }
+    let charset = charset?;
     if bytes.bytes.starts_with(&[0xff, 0xfe]) || bytes.bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(Problem::new(415, "unsupported_media_type", "send content-type: application/json, in UTF-8"));
+        return Err(unsupported_type());
     }
     let sent = &bytes.bytes[..];
-    match encoding {
-        Encoding::Identity => Ok(bytes.finish()),
-        Encoding::Gzip => unpack(flate2::bufread::MultiGzDecoder::new(sent), connection),
+    let plain = match encoding {
+        Encoding::Identity => bytes.finish(),
+        Encoding::Gzip => unpack(flate2::bufread::MultiGzDecoder::new(sent), connection)?,
         Encoding::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(sent).map_err(|_| bad_encoding())?;
             decoder.window_log_max(23).map_err(|_| bad_encoding())?;
-            unpack(decoder, connection)
+            unpack(decoder, connection)?
         }
+    };
+    if charset == Charset::Ascii && !plain.is_ascii() {
+        return Err(unsupported_type());
     }
+    Ok(plain)
 }
 
 /// Bytes of a body, whose room is taken from the budget as it is needed.
@@ -186,21 +214,33 @@ pub async fn drain(headers: &HeaderMap, body: &mut Incoming) -> bool {
     tokio::time::timeout(DRAIN, reading).await.unwrap_or(false)
 }
 
-fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let refuse = || Problem::new(415, "unsupported_media_type", "send content-type: application/json, in UTF-8");
-    let given = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).ok_or_else(refuse)?;
+fn unsupported_type() -> Problem {
+    Problem::new(415, "unsupported_media_type", "send content-type: application/json, in UTF-8")
+}
+
+/// The charset of a body whose type is JSON: `application/json`, whatever ends in
+/// `+json`, and what libraries append to them.
+fn charset(headers: &HeaderMap, plain_text: bool) -> Result<Charset, Problem> {
+    let given = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).ok_or_else(unsupported_type)?;
     let mut parts = given.split(';').map(str::trim);
-    if !parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
-        return Err(refuse());
+    let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let suffixed = kind.strip_prefix("application/").is_some_and(|rest| rest.len() > 5 && rest.ends_with("+json"));
+    if kind != "application/json" && kind != "text/json" && !suffixed && !(plain_text && kind == "text/plain") {
+        return Err(unsupported_type());
     }
+    let mut charset = Charset::Utf8;
     for parameter in parts.filter(|p| !p.is_empty()) {
-        let (name, value) = parameter.split_once('=').ok_or_else(refuse)?;
-        let utf8 = value.trim_matches('"').eq_ignore_ascii_case("utf-8");
-        if name.eq_ignore_ascii_case("charset") && !utf8 {
-            return Err(refuse());
+        let (name, value) = parameter.split_once('=').ok_or_else(unsupported_type)?;
+        if !name.trim().eq_ignore_ascii_case("charset") {
+            continue;
         }
+        charset = match value.trim().trim_matches(['"', '\'']).to_ascii_lowercase().as_str() {
+            "utf-8" | "utf8" => Charset::Utf8,
+            "us-ascii" | "ascii" | "iso-8859-1" | "iso8859-1" | "latin1" | "windows-1252" => Charset::Ascii,
+            _ => return Err(unsupported_type()),
+        };
     }
-    Ok(())
+    Ok(charset)
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {

@@ -3,6 +3,7 @@
 
 use serde_json::value::RawValue;
 
+use super::auth::KEY_MEMBER;
 use askwhen_domain::id;
 use askwhen_domain::time::{self, Millis};
 use askwhen_wire::definition::{Code, Fault, MAX_FAULTS};
@@ -59,13 +60,30 @@ impl<'a> Fields<'a> {
         text
     }
 
+    /// An id that somebody gives now.
     pub fn id(&mut self, member: &'static str) -> Option<String> {
+        self.checked(member, id::check_given)
+    }
+
+    /// A short text without control characters.
+    pub fn name(&mut self, member: &'static str) -> Option<String> {
+        self.checked(member, id::check)
+    }
+
+    fn checked(&mut self, member: &'static str, check: fn(&str) -> Result<(), &'static str>) -> Option<String> {
         let text = self.text(member)?;
-        if let Err(why) = id::check(&text) {
+        if let Err(why) = check(&text) {
             self.fault(Code::BadId, member, why);
             return None;
         }
         Some(text)
+    }
+
+    /// Of what a client sends: its key may stand beside the members.
+    pub fn of_client(text: &'a str) -> Fields<'a> {
+        let mut fields = Fields::of(text, String::new());
+        fields.members.retain(|(name, _)| name != KEY_MEMBER);
+        fields
     }
 
     pub fn required_id(&mut self, member: &'static str) -> String {

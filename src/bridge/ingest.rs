@@ -18,6 +18,8 @@ use askwhen_wire::record::{self, MAX_EVENT_BYTES, MAX_PROPERTIES};
 
 /// Most events in one request.
 const MAX_BATCH: usize = 1_000;
+/// Levels of objects and lists around the members of an event in a batch.
+const BATCH_LEVELS: usize = 2;
 
 /// An event that passed all checks, ready for the journal.
 struct Ready {
@@ -28,11 +30,20 @@ struct Ready {
 
 impl App {
     pub(super) async fn events(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
-        let text = json::check(&asked.body).map_err(Problem::json)?;
+        let (text, flaw) = match json::check(&asked.body) {
+            Ok(text) => (text, None),
+            // Of a batch, the events that are sound are taken.
+            Err(error) => {
+                (json::check_outline(&asked.body, BATCH_LEVELS).map_err(|_| Problem::json(error))?, Some(error))
+            }
+        };
         let key = idempotency_key(asked.headers)?;
         let batch = Fields::of(text, String::new());
         if batch.has("events") {
-            return self.batch(asked, batch, key).await;
+            return self.batch(asked, (batch, text), key).await;
+        }
+        if let Some(error) = flaw {
+            return Err(Problem::json(error));
         }
         let ready = self.event(asked, text, String::new(), key)?;
         let event_id = self.append_event(ready).await?;
@@ -112,7 +123,12 @@ impl App {
 
     /// Items are judged one by one; those that are fit are appended together,
     /// one append per partition.
-    async fn batch(&self, asked: &Asked<'_>, mut batch: Fields<'_>, key: Option<String>) -> Result<Answer, Problem> {
+    async fn batch(
+        &self,
+        asked: &Asked<'_>,
+        (mut batch, text): (Fields<'_>, &str),
+        key: Option<String>,
+    ) -> Result<Answer, Problem> {
         let items = batch.list("events");
         if key.is_some() {
             let detail = "an Idempotency-Key names one event; give each event of a batch its event_id";
@@ -132,7 +148,11 @@ impl App {
         let mut results: Vec<Option<Result<String, Problem>>> = Vec::new();
         let mut parts: BTreeMap<At, (Vec<usize>, Vec<New>)> = BTreeMap::new();
         for (index, item) in items.iter().enumerate() {
-            let ready = self.event(asked, item.get(), format!("/events/{index}"), None);
+            let sound = json::check(item.get().as_bytes()).map_err(|error| {
+                let before = item.get().as_ptr().addr() - text.as_ptr().addr();
+                Problem::json(json::Error { byte_offset: before + error.byte_offset, ..error })
+            });
+            let ready = sound.and_then(|text| self.event(asked, text, format!("/events/{index}"), None));
             match ready.and_then(|ready| self.decides(self.journal_of(&ready.user_id)).map(|()| ready)) {
                 Err(problem) => results.push(Some(Err(problem))),
                 Ok(ready) => {
@@ -191,7 +211,7 @@ pub(super) fn new_id() -> String {
 pub(super) fn idempotency_key(headers: &http::HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let text = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
-    match id::check(text) {
+    match id::check_given(text) {
         Ok(()) => Ok(Some(text.to_owned())),
         Err(why) => Err(Problem::field(Code::BadId, "", format!("Idempotency-Key {why}"))),
     }
@@ -218,9 +238,9 @@ pub(super) fn context(fields: &mut Fields<'_>) -> Context {
     let Some(raw) = fields.raw("context") else { return Context::default() };
     let mut inner = Fields::of(raw, "/context".into());
     let context = Context {
-        platform: inner.id("platform"),
-        locale: inner.id("locale"),
-        app_version: inner.id("app_version"),
+        platform: inner.name("platform"),
+        locale: inner.name("locale"),
+        app_version: inner.name("app_version"),
         session_id: inner.id("session_id"),
     };
     fields.faults.extend(inner.close());

@@ -111,7 +111,11 @@ impl Query {
 
     fn time(&self, name: &str) -> Result<Option<Millis>, Problem> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let parsed = time::parse_time(&text);
+        // A plus that was not encoded has become a space.
+        let parsed = time::parse_time(&text).or_else(|wanted| match text.rsplit_once(' ') {
+            Some((local, zone)) => time::parse_time(&format!("{local}+{zone}")),
+            None => Err(wanted),
+        });
         parsed.map(Some).map_err(|wanted| Problem::field(Code::BadTime, "", format!("{name} must be {wanted}")))
     }
 }

@@ -1,7 +1,7 @@
 //! Surveys, endpoints, triggers and settings: validated here, given a version
 //! by the registrar, in force when every partition has said so.
 
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +28,14 @@ struct Draft {
     id: String,
     body: Option<Json>,
     new_secret: Option<(String, SealedSecret)>,
+    create: bool,
+    if_match: Option<u64>,
+}
+
+/// What a PUT or DELETE may be bound to.
+#[derive(Default)]
+struct Condition {
+    /// Only if there is none yet.
     create: bool,
     if_match: Option<u64>,
 }
@@ -98,9 +106,14 @@ impl App {
         if is_dry_run(asked.query)? {
             return self.rehearse(asked, kind, &id, &body);
         }
-        let if_match = self.if_match(asked, kind, &id)?;
-        let draft = Draft { kind, id, body: Some(body), new_secret, create: false, if_match };
-        let outcome = self.define(asked, &draft).await?;
+        let Condition { create, if_match } = self.condition(asked, kind, &id)?;
+        let draft = Draft { kind, id, body: Some(body), new_secret, create, if_match };
+        let outcome = self.define(asked, &draft).await;
+        // Another one may have been made meanwhile.
+        let outcome = outcome.map_err(|problem| match problem.status {
+            StatusCode::CONFLICT if create => exists_already(),
+            _ => problem,
+        })?;
         let secret = draft.new_secret.as_ref().filter(|_| outcome.used_new_secret || !outcome.missing.is_empty());
         let status = if outcome.created { 201 } else { 200 };
         Ok(outcome_answer(&outcome, secret.map(|(secret, _)| secret.as_str()), status))
@@ -110,7 +123,8 @@ impl App {
     fn rehearse(&self, asked: &Asked<'_>, kind: Kind, id: &str, body: &Json) -> Result<Answer, Problem> {
         let current = self.view.get(&asked.caller.project, kind, id);
         let version = current.as_ref().map_or(0, |shown| shown.record.version);
-        if self.if_match(asked, kind, id)?.is_some_and(|wanted| current.is_none() || wanted != version) {
+        let wanted = self.condition(asked, kind, id)?.if_match;
+        if wanted.is_some_and(|wanted| current.is_none() || wanted != version) {
             let detail = "the definition has another version by now; read it again";
             return Err(Problem::new(412, "precondition_failed", detail));
         }
@@ -147,6 +161,20 @@ impl App {
         Ok(json_answer(200, rehearsed.to_string()))
     }
 
+    fn condition(&self, asked: &Asked<'_>, kind: Kind, id: &str) -> Result<Condition, Problem> {
+        let if_match = self.if_match(asked, kind, id)?;
+        let Some(value) = asked.headers.get(header::IF_NONE_MATCH) else {
+            return Ok(Condition { create: false, if_match });
+        };
+        let current = self.view.get(&asked.caller.project, kind, id).map(|shown| shown.record.version);
+        let text = value.to_str().unwrap_or_default().trim();
+        let forbidden = match text {
+            "*" => current.is_some(),
+            tags => tags.split(',').filter_map(version_of_tag).any(|version| current == Some(version)),
+        };
+        if forbidden { Err(exists_already()) } else { Ok(Condition { create: text == "*", if_match }) }
+    }
+
     /// The version that has to be in force: of several that are named, the one
     /// that is.
     pub(super) fn if_match(&self, asked: &Asked<'_>, kind: Kind, id: &str) -> Result<Option<u64>, Problem> {
@@ -157,9 +185,8 @@ impl App {
         if text == "*" {
             return current.map(Some).ok_or_else(|| failed("there is no such definition yet"));
         }
-        let named = text.split(',').map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"').parse());
-        let named: Result<Vec<u64>, _> = named.collect();
-        let named = named.map_err(|_| failed("If-Match names no version; use the ETag of a GET or PUT"))?;
+        let named: Option<Vec<u64>> = text.split(',').map(version_of_tag).collect();
+        let named = named.ok_or_else(|| failed("If-Match names no version; use the ETag of a GET or PUT"))?;
         let known = current.filter(|version| named.contains(version));
         Ok(known.or(named.first().copied()))
     }
@@ -299,8 +326,19 @@ impl App {
             (None, Kind::Settings) => (serde_json::to_value(Settings::default()).expect("settings serialise"), 0),
             (None, _) => return Err(Problem::not_found("there is no such definition")),
         };
-        let mut answer = json_answer(200, body.to_string());
-        tag(&mut answer, version);
+        let body = body.to_string();
+        // How an endpoint fares changes without a version.
+        let state = (kind == Kind::Endpoint).then(|| xxhash_rust::xxh3::xxh3_64(body.as_bytes()) as u32);
+        let tag = tag_of(version, state);
+        let known = asked.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+        let mut answer = if known.is_some_and(|known| names_tag(known, &tag)) {
+            let mut unchanged = json_answer(304, "");
+            unchanged.headers_mut().remove(header::CONTENT_TYPE);
+            unchanged
+        } else {
+            json_answer(200, body)
+        };
+        set_tag(&mut answer, &tag);
         Ok(answer)
     }
 
@@ -352,13 +390,38 @@ pub(super) fn outcome_answer(outcome: &Outcome, secret: Option<&str>, status: u1
     let status = if outcome.missing.is_empty() { status } else { 202 };
     let mut answer = json_answer(status, body.to_string());
     if outcome.missing.is_empty() {
-        tag(&mut answer, outcome.version);
+        set_tag(&mut answer, &tag_of(outcome.version, None));
     }
     answer
 }
 
-fn tag(answer: &mut Answer, version: u64) {
-    if let Ok(value) = HeaderValue::from_str(&format!("\"{version}\"")) {
+fn exists_already() -> Problem {
+    Problem::new(412, "precondition_failed", "there is such a definition already")
+}
+
+/// `"7"`, or `"7-0012abcd"` of a definition and its state.
+fn tag_of(version: u64, state: Option<u32>) -> String {
+    state.map_or_else(|| format!("\"{version}\""), |state| format!("\"{version}-{state:08x}\""))
+}
+
+/// The version in a tag, in the forms in which caches and proxies hand it on:
+/// `W/"7"`, `"7-gzip"`, `7`.
+fn version_of_tag(tag: &str) -> Option<u64> {
+    let bare = tag.trim().trim_start_matches("W/").trim_matches('"');
+    bare.split('-').next()?.parse().ok()
+}
+
+/// Whether a list of tags names this one; what a proxy has appended counts for nothing.
+fn names_tag(list: &str, tag: &str) -> bool {
+    let bare = |tag: &str| {
+        let bare = tag.trim().trim_start_matches("W/").trim_matches('"');
+        ["-gzip", ";gzip", "--gzip", "-br"].iter().find_map(|end| bare.strip_suffix(end)).unwrap_or(bare).to_owned()
+    };
+    list.trim() == "*" || list.split(',').any(|one| bare(one) == bare(tag))
+}
+
+fn set_tag(answer: &mut Answer, tag: &str) {
+    if let Ok(value) = HeaderValue::from_str(tag) {
         answer.headers_mut().insert(header::ETAG, value);
     }
 }

@@ -8,6 +8,7 @@ mod backfill;
 mod body;
 mod budget;
 mod connections;
+pub mod cors;
 mod endpoints;
 mod etag;
 mod fields;
@@ -55,9 +56,10 @@ use askwhen_wire::record::{Internal, REPLY_HEADER};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 use auth::{Auth, Caller, Kind};
-use body::Need;
+use body::Wanted;
 use budget::{Held, Spent};
 use connections::Connection;
+use cors::AllowedOrigin;
 use problem::{Answer, Problem};
 use router::{Miss, Name, Route};
 
@@ -92,7 +94,7 @@ pub struct App {
     pub engine: Vec<Arc<Status>>,
     pub auth: Auth,
     pub view: Arc<View>,
-    pub cors_origins: Vec<String>,
+    pub cors_origins: Vec<AllowedOrigin>,
     pub allow_targets: Vec<IpNet>,
     pub reply_timeout: Duration,
     /// Lives where the role `console` runs.
@@ -154,11 +156,14 @@ impl App {
         if unread && !closes && !body::drain(&head.headers, &mut body).await {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        if let Some(kept) = name.and_then(Name::cache_control) {
+            answer.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static(kept));
+        }
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             answer.headers_mut().insert("x-request-id", value);
         }
         if name.is_some_and(Name::is_client) {
-            self.allow_origin(&head.headers, answer.headers_mut());
+            cors::allow_origin(&self.cors_origins, &head.headers, answer.headers_mut());
         }
         let metrics = askwhen_process::metrics::get();
         let route = name.map_or("none", Name::template);
@@ -176,8 +181,10 @@ impl App {
         (request_id, connection): (&str, &Arc<Connection>),
     ) -> Result<Answer, Problem> {
         if head.method == Method::OPTIONS {
-            return Ok(preflight(route.name));
+            return Ok(self.preflight(route.name, &head.headers));
         }
+        // A HEAD is answered as a GET is; its body is left out on the way.
+        let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
         let query = head.uri.query().unwrap_or_default();
         if route.name == Name::Sdk {
             return sdk::answer(&route.parts[0], &head.headers);
@@ -192,23 +199,27 @@ impl App {
             let detail = "the role bridge does not run in this process; ask one where it does";
             return Err(Problem::later(503, "no_bridge", detail, Duration::from_secs(1)));
         }
-        let caller = self.auth.caller(&head.headers, route.kind)?;
-        self.auth.take_quota(&caller)?;
-        let takes_body = matches!(head.method, Method::POST | Method::PUT);
-        let body = if takes_body {
-            let need = match route.name {
-                Name::RewardEvent | Name::Displayed | Name::Dismissed | Name::Snapshots => Need::JsonOrNone,
-                Name::UserTrigger | Name::Enable | Name::RotateSecret | Name::TestEndpoint | Name::Resend => {
-                    Need::JsonIfAny
-                }
-                _ => Need::Json,
-            };
-            body::read(&head.headers, body, need, connection).await?
+        let takes_body = matches!(*method, Method::POST | Method::PUT);
+        let wanted = Wanted { need: route.name.body(), plain_text: route.kind == Kind::Client };
+        let (caller, body) = if takes_body && route.kind == Kind::Client && auth::may_be_in_body(&head.headers) {
+            let body = body::read(&head.headers, body, wanted, connection).await;
+            let body = body.map_err(|_| auth::unauthorized())?;
+            let caller = self.auth.caller_of_body(&body)?;
+            self.auth.take_quota(&caller)?;
+            (caller, body)
         } else {
-            Bytes::new()
+            let caller = self.auth.caller(&head.headers, route.kind)?;
+            self.auth.take_quota(&caller)?;
+            let read =
+                if takes_body { body::read(&head.headers, body, wanted, connection).await? } else { Bytes::new() };
+            (caller, read)
         };
         if route.parts.iter().any(|part| part.len() > id::MAX_BYTES) {
             return Err(Problem::field(Code::BadId, "", "an id in the path has more than 256 bytes"));
+        }
+        // What is there under such a name can still be read, and erased.
+        if let Some(why) = route.parts.iter().filter(|_| takes_body).find_map(|part| id::check_given(part).err()) {
+            return Err(Problem::field(Code::BadId, "", format!("an id in the path {why}")));
         }
         let asked = Asked { route, headers: &head.headers, query, caller, body, request_id };
         if route.kind == Kind::Client {
@@ -224,12 +235,12 @@ impl App {
             Name::Offer => self.offer(&asked).await,
             Name::LinkSurvey => self.link_survey(&asked).await,
             Name::LinkResponses => self.link_responses(&asked).await,
-            Name::User if head.method == Method::GET => self.user(&asked).await,
-            Name::User if head.method == Method::DELETE => self.erase(&asked).await,
+            Name::User if *method == Method::GET => self.user(&asked).await,
+            Name::User if *method == Method::DELETE => self.erase(&asked).await,
             Name::User => self.attributes(&asked).await,
-            Name::Triggers | Name::Trigger => self.triggers(&asked, &head.method).await,
+            Name::Triggers | Name::Trigger => self.triggers(&asked, method).await,
             Name::Surveys | Name::Endpoints => self.list_definitions(&asked),
-            Name::Survey | Name::Endpoint | Name::Settings => self.definition(&asked, &head.method).await,
+            Name::Survey | Name::Endpoint | Name::Settings => self.definition(&asked, method).await,
             Name::Deliveries => self.list(&asked, List::Deliveries),
             Name::Decisions => self.list(&asked, List::Decisions),
             Name::Responses => self.list(&asked, List::Responses),
@@ -276,15 +287,13 @@ impl App {
         }
     }
 
-    fn allow_origin(&self, headers: &HeaderMap, out: &mut HeaderMap) {
-        out.insert(header::VARY, HeaderValue::from_static("origin"));
-        let Some(origin) = headers.get(header::ORIGIN) else { return };
-        let listed = |allowed: &String| allowed == "*" || allowed.as_bytes() == origin.as_bytes();
-        if self.cors_origins.iter().any(listed) {
-            out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            let exposed = HeaderValue::from_static("retry-after, x-request-id");
-            out.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
-        }
+    fn preflight(&self, name: Name, asked: &HeaderMap) -> Answer {
+        let mut answer = problem::json_answer(204, "");
+        let headers = answer.headers_mut();
+        headers.remove(header::CONTENT_TYPE);
+        let allow = router::TABLE.iter().find(|row| row.name == name).map_or("", |row| row.allow);
+        cors::preflight(&self.cors_origins, asked, allow, headers);
+        answer
     }
 
     /// The journal partition of a user.
@@ -406,16 +415,4 @@ fn hidden(surface: Surface, name: Name) -> bool {
         Surface::Public => name.is_operators(),
         Surface::Operators => name.is_client(),
     }
-}
-
-fn preflight(name: Name) -> Answer {
-    let mut answer = problem::json_answer(204, "");
-    let headers = answer.headers_mut();
-    headers.remove(header::CONTENT_TYPE);
-    let allow = router::TABLE.iter().find(|row| row.name == name).map_or("", |row| row.allow);
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(allow));
-    let allowed = "authorization, x-api-key, content-type, idempotency-key, x-user-signature";
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-    answer
 }

@@ -28,7 +28,7 @@ impl App {
         if text.len() > MAX_EVENT_BYTES {
             return Err(Problem::new(413, "event_too_large", "a trigger may have at most 32 KiB"));
         }
-        let mut fields = Fields::of(text, String::new());
+        let mut fields = Fields::of_client(text);
         let properties = fields.object("properties", MAX_PROPERTIES);
         let context = context(&mut fields);
         let event_id = event_id(&mut fields, idempotency_key(asked.headers)?);
@@ -41,7 +41,7 @@ impl App {
 
     pub(super) async fn seen(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let text = if asked.body.is_empty() { "{}" } else { json::check(&asked.body).map_err(Problem::json)? };
-        let mut fields = Fields::of(text, String::new());
+        let mut fields = Fields::of_client(text);
         let told = told(&mut fields, self.clock.now());
         refuse(fields.close())?;
         let offer_id = (&*asked.route.parts[1]).into();
@@ -54,7 +54,7 @@ impl App {
 
     pub(super) async fn answers(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let text = json::check(&asked.body).map_err(Problem::json)?;
-        let mut fields = Fields::of(text, String::new());
+        let mut fields = Fields::of_client(text);
         let (answers, completed, told) = read_answers(&mut fields, self.clock.now());
         refuse(fields.close())?;
         let target = Target::Offer(asked.route.parts[1].clone());
@@ -64,7 +64,7 @@ impl App {
 
     pub(super) async fn link_responses(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let text = json::check(&asked.body).map_err(Problem::json)?;
-        let mut fields = Fields::of(text, String::new());
+        let mut fields = Fields::of_client(text);
         let (answers, completed, told) = read_answers(&mut fields, self.clock.now());
         let context = context(&mut fields);
         let response_id = fields.id("response_id");

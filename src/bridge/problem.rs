@@ -51,7 +51,13 @@ impl Problem {
 
     /// Fields at fault; the first one names the whole.
     pub fn fields(faults: Vec<Fault>) -> Problem {
-        let first = faults.first().map_or(("invalid", String::new()), |f| (f.code.name(), f.detail.clone()));
+        let mut first = faults.first().map_or(("invalid", String::new()), |f| (f.code.name(), f.detail.clone()));
+        // A member that is missing is often there under another name.
+        let unknown = faults.iter().find(|fault| fault.code == Code::UnknownField);
+        if let Some(fault) = unknown.filter(|_| first.0 == Code::MissingField.name()) {
+            let name = fault.pointer.rsplit('/').next().unwrap_or_default();
+            first.1 = format!("{}; {name}: {}", first.1, fault.detail);
+        }
         Problem { faults, ..Problem::new(422, first.0, first.1) }
     }
 

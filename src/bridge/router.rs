@@ -5,6 +5,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use super::auth::Kind;
+use super::body::Need;
 use askwhen_domain::id;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,7 +85,7 @@ pub const TABLE: &[Row] = &[
             ("GET", Kind::Server, "List the names of events and frontend triggers"),
             ("POST", Kind::Admin, "Declare a trigger"),
         ],
-        allow: "GET, POST",
+        allow: "GET, HEAD, POST",
     },
     Row {
         name: Name::Trigger,
@@ -114,7 +115,7 @@ pub const TABLE: &[Row] = &[
         name: Name::Offer,
         template: "/v1/users/{user_id…}/offers/{offer_id}",
         methods: &[("GET", Kind::Client, "Show an offer and the answers so far")],
-        allow: "GET, OPTIONS",
+        allow: "GET, HEAD, OPTIONS",
     },
     Row {
         name: Name::LinkResponses,
@@ -126,7 +127,7 @@ pub const TABLE: &[Row] = &[
         name: Name::LinkSurvey,
         template: "/v1/users/{user_id…}/surveys/{survey_id}",
         methods: &[("GET", Kind::Client, "Show a link survey")],
-        allow: "GET, OPTIONS",
+        allow: "GET, HEAD, OPTIONS",
     },
     Row {
         name: Name::UserTrigger,
@@ -142,13 +143,13 @@ pub const TABLE: &[Row] = &[
             ("PUT", Kind::Server, "Merge a user's attributes"),
             ("DELETE", Kind::Server, "Erase a user"),
         ],
-        allow: "GET, PUT, DELETE",
+        allow: "GET, HEAD, PUT, DELETE",
     },
     Row {
         name: Name::Surveys,
         template: "/v1/surveys",
         methods: &[("GET", Kind::Admin, "List surveys")],
-        allow: "GET",
+        allow: "GET, HEAD",
     },
     Row {
         name: Name::Survey,
@@ -158,7 +159,7 @@ pub const TABLE: &[Row] = &[
             ("PUT", Kind::Admin, "Define a survey"),
             ("DELETE", Kind::Admin, "Archive a survey"),
         ],
-        allow: "GET, PUT, DELETE",
+        allow: "GET, HEAD, PUT, DELETE",
     },
     Row {
         name: Name::SurveyStats,
@@ -168,13 +169,13 @@ pub const TABLE: &[Row] = &[
             Kind::Admin,
             "Show how a survey fares: considered, offered, displayed, answered, and why not",
         )],
-        allow: "GET",
+        allow: "GET, HEAD",
     },
     Row {
         name: Name::Endpoints,
         template: "/v1/endpoints",
         methods: &[("GET", Kind::Admin, "List endpoints")],
-        allow: "GET",
+        allow: "GET, HEAD",
     },
     Row {
         name: Name::Endpoint,
@@ -184,7 +185,7 @@ pub const TABLE: &[Row] = &[
             ("PUT", Kind::Admin, "Define an endpoint"),
             ("DELETE", Kind::Admin, "Remove an endpoint"),
         ],
-        allow: "GET, PUT, DELETE",
+        allow: "GET, HEAD, PUT, DELETE",
     },
     Row {
         name: Name::Enable,
@@ -223,19 +224,19 @@ pub const TABLE: &[Row] = &[
             ("GET", Kind::Admin, "Show the project's settings"),
             ("PUT", Kind::Admin, "Replace the project's settings"),
         ],
-        allow: "GET, PUT",
+        allow: "GET, HEAD, PUT",
     },
     Row {
         name: Name::Deliveries,
         template: "/v1/deliveries",
         methods: &[("GET", Kind::Admin, "List deliveries")],
-        allow: "GET",
+        allow: "GET, HEAD",
     },
     Row {
         name: Name::Delivery,
         template: "/v1/deliveries/{delivery_id}",
         methods: &[("GET", Kind::Admin, "Show a delivery and its attempts")],
-        allow: "GET",
+        allow: "GET, HEAD",
     },
     Row {
         name: Name::Resend,
@@ -247,13 +248,13 @@ pub const TABLE: &[Row] = &[
         name: Name::Decisions,
         template: "/v1/decisions",
         methods: &[("GET", Kind::Admin, "List decisions, each with the gate of every survey considered")],
-        allow: "GET",
+        allow: "GET, HEAD",
     },
     Row {
         name: Name::Responses,
         template: "/v1/responses",
         methods: &[("GET", Kind::Server, "List responses with their answers")],
-        allow: "GET",
+        allow: "GET, HEAD",
     },
     Row {
         name: Name::Snapshots,
@@ -277,25 +278,25 @@ pub const TABLE: &[Row] = &[
         name: Name::Livez,
         template: "/livez",
         methods: &[("GET", Kind::None, "Whether the process lives")],
-        allow: "GET",
+        allow: "GET, HEAD",
     },
     Row {
         name: Name::Readyz,
         template: "/readyz",
         methods: &[("GET", Kind::None, "Whether it can serve")],
-        allow: "GET",
+        allow: "GET, HEAD",
     },
     Row {
         name: Name::Metrics,
         template: "/metrics",
         methods: &[("GET", Kind::None, "Metrics for Prometheus")],
-        allow: "GET",
+        allow: "GET, HEAD",
     },
     Row {
         name: Name::OpenApi,
         template: "/openapi.json",
         methods: &[("GET", Kind::None, "This description")],
-        allow: "GET",
+        allow: "GET, HEAD",
     },
     Row {
         name: Name::Sdk,
@@ -314,6 +315,29 @@ impl Name {
     /// What apps in browsers may call.
     pub fn is_client(self) -> bool {
         TABLE.iter().any(|row| row.name == self && row.methods.iter().any(|(_, kind, _)| *kind == Kind::Client))
+    }
+
+    /// Whether a request that may have a body needs one.
+    pub(super) fn body(self) -> Need {
+        use Name::{
+            Dismissed, Displayed, Enable, Resend, RewardEvent, RotateSecret, Snapshots, TestEndpoint, UserTrigger,
+        };
+        match self {
+            RewardEvent | Displayed | Dismissed | Snapshots | UserTrigger | Enable | RotateSecret | TestEndpoint
+            | Resend => Need::JsonOrNone,
+            _ => Need::Json,
+        }
+    }
+
+    /// What caches on the way are told: nobody keeps what is said of users, and
+    /// definitions are asked for again.
+    pub(super) fn cache_control(self) -> Option<&'static str> {
+        use Name::{Endpoint, Endpoints, OpenApi, Settings, Survey, Surveys, Triggers};
+        match self {
+            OpenApi => None,
+            Survey | Surveys | Endpoint | Endpoints | Settings | Triggers => Some("no-cache"),
+            _ => Some("no-store"),
+        }
     }
 
     /// What processes answer that take no requests for the engine.
@@ -353,13 +377,13 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Miss> {
     let given: Vec<&str> = path.strip_prefix('/').ok_or(Miss::NotFound)?.split('/').collect();
     for row in TABLE {
         let Some(raw) = matches(row.template, &given) else { continue };
-        let known = row.methods.iter().find(|(name, ..)| *name == method.as_str());
+        // Where there is a GET there is a HEAD: load balancers and caches ask so.
+        let name = if method == Method::HEAD { "GET" } else { method.as_str() };
+        let known = row.methods.iter().find(|(known, ..)| *known == name);
         let preflight = method == Method::OPTIONS && row.name.is_client();
         let kind = match known {
             Some((_, kind, _)) => *kind,
             None if preflight => Kind::None,
-            // Load balancers probe with HEAD.
-            None if method == Method::HEAD && row.methods.iter().any(|(_, kind, _)| *kind == Kind::None) => Kind::None,
             None => return Err(Miss::Method(row.name, row.allow)),
         };
         let mut parts = Vec::new();

@@ -156,6 +156,11 @@ fn imagined(explained: &Value, trigger: &str) {
             ["survey_id", "pass", "gate", "actual", "until"].map(|name| text(&evaluation[name])).into()
         }),
     );
+    for evaluation in decision["evaluations"].as_array().into_iter().flatten() {
+        if let Some(hint) = evaluation["hint"].as_str() {
+            output::line(&format!("\n{}: {hint}", text(&evaluation["survey_id"])));
+        }
+    }
     for survey in explained["needs_grant"].as_array().into_iter().flatten() {
         output::line(&format!(
             "\nprovided that the quota of {} has a grant left: that depends on what other partitions have not used",

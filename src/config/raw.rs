@@ -209,6 +209,18 @@ fn line_of(path: &Path, key: &str) -> Option<usize> {
     let mut here: &dyn TableLike = document.as_table();
     let mut parts = key.split('.').peekable();
     while let Some(part) = parts.next() {
+        // `keys[1]`: the second table of a list.
+        if let Some((list, index)) = part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+            let Item::ArrayOfTables(tables) = here.get(list)? else { return None };
+            let table = tables.get(index.parse().ok()?)?;
+            // What the table lacks is told where it begins.
+            let begins = table.span().map(|span| line_at(&text, span.start));
+            match parts.peek().map(|member| table.key(member)) {
+                Some(None) | None => return begins,
+                Some(Some(_)) => here = table,
+            }
+            continue;
+        }
         let span = here.key(part)?.span()?;
         if parts.peek().is_none() {
             return Some(line_at(&text, span.start));
@@ -221,6 +233,7 @@ fn line_of(path: &Path, key: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bridge::cors::AllowedOrigin;
 
     fn with_file(text: &str) -> Result<Config, Error> {
         let dir = tempfile::tempdir().unwrap();
@@ -239,7 +252,7 @@ mod tests {
         let flags = Overrides { listen: Some("127.0.0.1:0".into()), ..Overrides::default() };
         let config = load(None, environment, &flags).unwrap();
         assert_eq!((config.partitions, config.listen.as_str()), (3, "127.0.0.1:0"));
-        assert_eq!(config.cors_origins, ["*"]);
+        assert_eq!(config.cors_origins, [AllowedOrigin::Any]);
     }
 
     #[test]
@@ -251,6 +264,24 @@ mod tests {
         assert!(error.place.ends_with(":3") && error.detail.contains("100h"), "{error}");
         let error = with_file("[[keys]]\nproject = \"p\"\nkind = \"admin\"\nkye = \"x\"\n").unwrap_err();
         assert!(error.place.ends_with(":4") && error.detail.contains("did you mean key?"), "{error}");
+        let keys = "[[keys]]\nkind = \"admin\"\nkey = \"a key of sixteen and more\"\n";
+        for (text, line, detail) in [
+            (
+                format!("{keys}[[keys]]\nproject = \"b\"\nkind = \"client\"\nkey = \"a key of sixteen and more\"\n"),
+                7,
+                "keys[0]",
+            ),
+            (format!("{keys}[[keys]]\nkind = \"client\"\nkey = \"secret\"\n"), 6, "16 characters"),
+            (format!("{keys}[[keys]]\nkind = \"client\"\n"), 4, "exactly one"),
+            ("[[projects]]\nidentity_secret = \"hello\"\n".to_owned(), 2, "16 characters"),
+        ] {
+            let error = with_file(&text).unwrap_err();
+            assert!(error.place.ends_with(&format!(":{line}")) && error.detail.contains(detail), "{error}");
+        }
+        for origins in ["https://app.example/", "app.example", "https://*.example"] {
+            let error = with_file(&format!("[http]\ncors_origins = [\n  \"{origins}\",\n]\n")).unwrap_err();
+            assert!(error.place.ends_with(":2") && error.detail.contains("https://"), "{error}");
+        }
         let error = with_file("a = [\n").unwrap_err();
         assert!(error.place.contains("askwhen.toml:"), "{error}");
         let environment = [("ASKWHEN__LOG__PARTITION".to_owned(), "3".to_owned())];

@@ -9,10 +9,14 @@ use toml::{Table, Value};
 use url::Url;
 
 use crate::bridge::auth::{self, Kind};
+use crate::bridge::cors::AllowedOrigin;
 use askwhen_domain::id;
 use askwhen_domain::rate::Rate;
 use askwhen_domain::time::{self, DAY, HOUR, Millis, SECOND};
 
+/// A key or secret that is shorter can be guessed.
+const LEAST_SECRET_CHARS: usize = 16;
+const TOO_SHORT: &str = "must have at least 16 characters that nobody can guess: `openssl rand -hex 24` makes some";
 /// Of the machine's memory, when nothing is said.
 const MEMORY_SHARE: u64 = 4;
 /// With less, eight partitions have no room to work in.
@@ -23,7 +27,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub listen: String,
     pub admin_listen: Option<String>,
-    pub cors_origins: Vec<String>,
+    pub cors_origins: Vec<AllowedOrigin>,
     pub keep_alive: Duration,
     pub max_connections: u32,
     /// From one address; `None` where only the whole is bounded.
@@ -197,7 +201,7 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         data_dir,
         listen: http.text("listen")?,
         admin_listen: Some(http.text("admin_listen")?).filter(|text| !text.is_empty()),
-        cors_origins: http.texts("cors_origins")?,
+        cors_origins: cors_origins(&http)?,
         keep_alive: Duration::from_millis(http.span("keep_alive", SECOND)?.unsigned_abs()),
         max_connections: http.number("max_connections", 16, 1 << 20)?,
         max_connections_per_address: Some(http.number("max_connections_per_address", 0, 1 << 20)?).filter(|n| *n > 0),
@@ -228,6 +232,11 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         keys: keys(table)?,
         table: table.clone(),
     })
+}
+
+fn cors_origins(http: &Section<'_>) -> Result<Vec<AllowedOrigin>, Fault> {
+    let parse = |text: &String| AllowedOrigin::parse(text).or_else(|wanted| http.fault("cors_origins", wanted));
+    http.texts("cors_origins")?.iter().map(parse).collect()
 }
 
 /// A share of the machine unless it is said.
@@ -312,8 +321,9 @@ fn project(entry: &Table, list: &str) -> Result<String, Fault> {
 
 fn identity_secrets(table: &Table) -> Result<BTreeMap<String, Vec<String>>, Fault> {
     let mut all = BTreeMap::new();
-    for entry in entries(table, "projects")? {
-        let wanted = || ("projects.identity_secret".to_owned(), "must be a list of at most two strings".to_owned());
+    for (n, entry) in entries(table, "projects")?.into_iter().enumerate() {
+        let place = || format!("projects[{n}].identity_secret");
+        let wanted = || (place(), "must be a list of at most two strings".to_owned());
         let secrets: Vec<String> = match entry.get("identity_secret") {
             None => Vec::new(),
             Some(Value::String(one)) => vec![one.clone()],
@@ -325,34 +335,51 @@ fn identity_secrets(table: &Table) -> Result<BTreeMap<String, Vec<String>>, Faul
         if secrets.len() > 2 || secrets.iter().any(String::is_empty) {
             return Err(wanted());
         }
-        all.insert(project(entry, "projects")?, secrets);
+        if secrets.iter().any(|secret| secret.chars().count() < LEAST_SECRET_CHARS) {
+            return Err((place(), TOO_SHORT.to_owned()));
+        }
+        let project = project(entry, "projects")?;
+        if all.contains_key(&project) {
+            return Err((format!("projects[{n}].project"), "is configured twice".to_owned()));
+        }
+        all.insert(project, secrets);
     }
     Ok(all)
 }
 
 fn keys(table: &Table) -> Result<Vec<Key>, Fault> {
-    let mut keys = Vec::new();
-    for entry in entries(table, "keys")? {
+    let mut keys: Vec<Key> = Vec::new();
+    for (n, entry) in entries(table, "keys")?.into_iter().enumerate() {
+        let place = |member: &str| format!("keys[{n}].{member}");
+        let long_enough = |member: &str, key: &str| match key.chars().count() {
+            0..LEAST_SECRET_CHARS => Err((place(member), TOO_SHORT.to_owned())),
+            _ => Ok(auth::digest(key)),
+        };
         let text = |name: &str| entry.get(name).and_then(Value::as_str);
         let kind = match text("kind") {
             Some("client") => Kind::Client,
             Some("server") => Kind::Server,
             Some("admin") => Kind::Admin,
-            _ => return Err(("keys.kind".into(), "must be client, server or admin".into())),
+            _ => return Err((place("kind"), "must be client, server or admin".into())),
         };
         let digest = match (text("key"), text("key_file"), text("sha256")) {
-            (Some(key), None, None) if !key.is_empty() => auth::digest(key),
+            (Some(key), None, None) => long_enough("key", key)?,
             (None, Some(path), None) => {
-                let key = std::fs::read_to_string(path)
-                    .map_err(|e| ("keys.key_file".to_owned(), format!("cannot be read: {e}")))?;
-                auth::digest(key.trim())
+                let key =
+                    std::fs::read_to_string(path).map_err(|e| (place("key_file"), format!("cannot be read: {e}")))?;
+                long_enough("key_file", key.trim())?
             }
             (None, None, Some(hexed)) => hex::decode(hexed)
                 .ok()
                 .and_then(|bytes| bytes.try_into().ok())
-                .ok_or(("keys.sha256".to_owned(), "must be 64 hex digits".to_owned()))?,
-            _ => return Err(("keys.key".into(), "needs exactly one of key, key_file, sha256".into())),
+                .ok_or((place("sha256"), "must be 64 hex digits".to_owned()))?,
+            _ => return Err((place("key"), "needs exactly one of key, key_file, sha256".into())),
         };
+        if let Some(first) = keys.iter().position(|key| key.digest == digest) {
+            let member = ["key", "key_file", "sha256"].into_iter().find(|member| entry.contains_key(*member));
+            let detail = format!("is the key of keys[{first}] again: a key has one project and one kind");
+            return Err((place(member.unwrap_or("key")), detail));
+        }
         keys.push(Key { project: project(entry, "keys")?, kind, digest });
     }
     Ok(keys)

@@ -224,7 +224,7 @@ async fn browsers_and_identities() {
     let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
     std::fs::write(
         dir.path().join("askwhen.toml"),
-        "[http]\ncors_origins = [\"https://app.example\"]\n[[projects]]\nidentity_secret = [\"new\", \"old\"]\n",
+        "[http]\ncors_origins = [\"https://app.example\"]\n[[projects]]\nidentity_secret = [\"the new one of sixteen\", \"the old one of sixteen\"]\n",
     )
     .unwrap();
     let server = Server::on(dir, &["--dev"], &[]).await;
@@ -240,7 +240,7 @@ async fn browsers_and_identities() {
     assert_eq!(refused.headers["access-control-allow-origin"], "https://app.example", "errors included");
     let signature = {
         use hmac::{Hmac, KeyInit, Mac};
-        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"old").unwrap();
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"the old one of sixteen").unwrap();
         mac.update(b"ann");
         hex::encode(mac.finalize().into_bytes())
     };

@@ -21,6 +21,7 @@ mod input;
 mod journal;
 mod logs;
 mod manage;
+mod people;
 mod poison;
 mod quotas;
 mod replay;

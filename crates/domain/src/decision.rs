@@ -117,6 +117,8 @@ pub struct Stop {
     pub gate: Gate,
     pub actual: Value,
     pub until: Option<Millis>,
+    /// What the app could do about it.
+    pub hint: Option<&'static str>,
 }
 
 /// How one survey fared.
@@ -138,6 +140,9 @@ impl Serialize for Evaluation {
             map.serialize_entry("gate", &stop.gate)?;
             map.serialize_entry("actual", &stop.actual)?;
             map.serialize_entry("until", &stop.until.map(time::format_time))?;
+            if let Some(hint) = stop.hint {
+                map.serialize_entry("hint", hint)?;
+            }
         }
         if self.shadow {
             map.serialize_entry("shadow", &true)?;

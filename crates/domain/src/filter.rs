@@ -52,6 +52,10 @@ impl Op {
         ("within", Op::Within),
     ];
 
+    fn looks_at_time(self) -> bool {
+        matches!(self, Op::Before | Op::After | Op::Within)
+    }
+
     /// Whether the operator takes no operand.
     pub fn is_unary(self) -> bool {
         matches!(self, Op::Exists | Op::NotExists)
@@ -106,21 +110,32 @@ pub fn check_operand(op: Op, value: &Value) -> Result<(), &'static str> {
         Op::StartsWith | Op::EndsWith => "must be a string",
         Op::In | Op::NotIn => "must be a non-empty list of strings, numbers or booleans",
         Op::Between => "must be a list of two numbers, or of two strings, the smaller first",
-        Op::Before | Op::After | Op::Within => "must be a time in RFC 3339 with a zone, or a duration such as 7d",
+        Op::Before | Op::After | Op::Within => {
+            "must be a time in RFC 3339 with a zone, a date such as 2026-11-01, or a duration such as 7d"
+        }
     })
 }
 
 /// A time as it stands, or a duration counted back from `now`.
 fn moment(text: &str, now: Millis) -> Option<Millis> {
-    time::parse_time(text).ok().or_else(|| time::parse_duration(text).ok().map(|span| now.saturating_sub(span)))
+    time::read_time(text).or_else(|| time::parse_duration(text).ok().map(|span| now.saturating_sub(span)))
+}
+
+/// The time that a property says: a text that is one, or seconds or milliseconds
+/// since 1970.
+fn time_of(actual: &Value) -> Option<Millis> {
+    match actual {
+        Value::String(text) => time::read_time(text),
+        Value::Number(number) => time::of_epoch(number.as_f64()?),
+        _ => None,
+    }
 }
 
 /// The first condition of `all` that `properties` fails, if any.
 pub fn first_mismatch(all: &[Condition], properties: &Value, now: Millis) -> Option<Mismatch> {
-    all.iter().find(|c| !c.holds(properties, now)).map(|c| Mismatch {
-        property: c.property.clone(),
-        actual: lookup(properties, &c.property).cloned().unwrap_or(Value::Null),
-    })
+    all.iter()
+        .find(|c| !c.holds(properties, now))
+        .map(|c| Mismatch { property: c.property.clone(), actual: c.seen(properties) })
 }
 
 impl Condition {
@@ -156,13 +171,24 @@ impl Condition {
         }
     }
 
+    /// What it looked at; beside it the time that was read, where that is spelled
+    /// in another way.
+    pub fn seen(&self, properties: &Value) -> Value {
+        let actual = lookup(properties, &self.property).cloned().unwrap_or(Value::Null);
+        let is_plain = actual.as_str().is_some_and(|text| time::parse_time(text).is_ok());
+        match time_of(&actual).filter(|_| self.op.looks_at_time() && !is_plain) {
+            Some(at) => serde_json::json!({"given": actual, "read_as": time::format_time(at)}),
+            None => actual,
+        }
+    }
+
     /// When time alone will change whether it holds; only what looks back from
     /// now can.
     pub fn turns_at(&self, properties: &Value, now: Millis) -> Option<Millis> {
-        if !matches!(self.op, Op::Before | Op::After | Op::Within) {
+        if !self.op.looks_at_time() {
             return None;
         }
-        let at = time::parse_time(lookup(properties, &self.property)?.as_str()?).ok()?;
+        let at = time_of(lookup(properties, &self.property)?)?;
         let span = time::parse_duration(self.value.as_str()?).unwrap_or(0);
         let back = at.saturating_add(span);
         let turns = |then: &Millis| *then > now && self.holds(properties, *then) != self.holds(properties, now);
@@ -187,7 +213,7 @@ impl Condition {
     }
 
     fn times(&self, actual: &Value, now: Millis) -> Option<(Millis, Millis)> {
-        Some((time::parse_time(actual.as_str()?).ok()?, moment(self.value.as_str()?, now)?))
+        Some((time_of(actual)?, moment(self.value.as_str()?, now)?))
     }
 }
 
@@ -283,6 +309,50 @@ mod tests {
         check("within", json!("7d"), json!(NOW), true);
         check("within", json!("7d"), json!("2026-10-31T23:59:59Z"), false);
         check("within", json!("7d"), json!("2026-11-08T00:00:01Z"), false);
+    }
+
+    #[test]
+    fn times_in_the_spellings_of_exports() {
+        for actual in [
+            json!("2026-11-07"),
+            json!(1_794_009_600),
+            json!(1_794_009_600.5),
+            json!(1_794_009_600_000_i64),
+            json!("1794009600"),
+            json!("1794009600000"),
+            json!("2026-11-07T10:00:00"),
+            json!("2026-11-07 10:00:00.123"),
+        ] {
+            check("within", json!("7d"), actual.clone(), true);
+            check("before", json!("2026-11-01"), actual, false);
+        }
+        for actual in [
+            json!("2026-10-31"),
+            json!(1_700_000_000),
+            json!("07.11.2026"),
+            json!("11/07/2026"),
+            json!("20261107"),
+            json!(7),
+            json!(true),
+            json!("soon"),
+            json!("2026-13-01"),
+            json!(1e300),
+        ] {
+            check("within", json!("7d"), actual, false);
+        }
+        let condition = Condition { property: "seen".into(), op: Op::Within, value: json!("7d") };
+        for (actual, seen) in [
+            (json!("2026-10-31"), json!({"given": "2026-10-31", "read_as": "2026-10-31T00:00:00.000Z"})),
+            (json!(1_700_000_000), json!({"given": 1_700_000_000, "read_as": "2023-11-14T22:13:20.000Z"})),
+            (json!("2026-10-31T00:00:00Z"), json!("2026-10-31T00:00:00Z")),
+            (json!("soon"), json!("soon")),
+        ] {
+            assert_eq!(condition.seen(&json!({"seen": actual})), seen);
+        }
+        assert_eq!(
+            condition.turns_at(&json!({"seen": "2026-11-07"}), time::parse_time(NOW).unwrap()),
+            Some(time::parse_time("2026-11-14T00:00:00.001Z").unwrap())
+        );
     }
 
     #[test]

@@ -23,6 +23,29 @@ pub fn check(text: &str) -> Result<(), &'static str> {
     }
 }
 
+/// Whether `text` may be an id that somebody gives now: none of those that programs
+/// write where they have none, under which many users would become one.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_given(text: &str) -> Result<(), &'static str> {
+    const MISSING: [&str; 9] =
+        ["undefined", "null", "[object Object]", "NaN", "None", "nil", "(null)", "<nil>", "<null>"];
+    check(text)?;
+    let bare = text.trim();
+    if bare.is_empty() {
+        return Err("must not be blank");
+    }
+    let is_template =
+        (bare.starts_with("{{") && bare.ends_with("}}")) || (bare.starts_with("${") && bare.ends_with('}'));
+    let is_missing =
+        MISSING.contains(&bare) || bare.eq_ignore_ascii_case("null") || bare.eq_ignore_ascii_case("undefined");
+    if is_missing || is_template {
+        return Err("is what a program writes when it has no value: send the id itself");
+    }
+    Ok(())
+}
+
 /// Where a record stands in the journal, and in whose journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
@@ -160,6 +183,32 @@ pub fn partition_of(user_id: &str, partitions: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_programs_write_for_nothing_is_no_id() {
+        for missing in [
+            "undefined",
+            "null",
+            "NULL",
+            "[object Object]",
+            "NaN",
+            "None",
+            "nil",
+            "(null)",
+            " ",
+            "\u{a0}",
+            "\u{3000} ",
+            " null",
+            "{{user.id}}",
+            "${userId}",
+        ] {
+            assert!(check_given(missing).is_err(), "{missing}");
+            assert!(check(missing).is_ok(), "{missing} can still be looked for");
+        }
+        for id in ["nullable", "un-defined", "none", "0", "a b", "undefined-1", "{a}", "[1]", "ann@example.com"] {
+            assert!(check_given(id).is_ok(), "{id}");
+        }
+    }
 
     /// Values of Kafka's own UtilsTest, made positive as its partitioner does.
     #[test]

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::filter::{self, Condition};
+use super::filter::Condition;
 use super::time::{self, Millis};
 use super::user::{PerSurvey, User};
 
@@ -177,8 +177,7 @@ impl History {
 }
 
 fn seen(condition: &Condition, known: Known<'_>) -> Value {
-    let actual = filter::lookup(known.attributes, &condition.property).cloned().unwrap_or(Value::Null);
-    json!({"attribute": condition.property, "actual": actual})
+    json!({"attribute": condition.property, "actual": condition.seen(known.attributes)})
 }
 
 #[cfg(test)]

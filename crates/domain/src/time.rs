@@ -71,6 +71,38 @@ fn civil_time(at: Millis) -> Option<civil::DateTime> {
     epoch.checked_add(SignedDuration::from_millis(at)).ok()
 }
 
+/// A time as exports and databases spell it: RFC 3339, the same without a zone (then
+/// it is UTC), a date alone (its midnight), or seconds or milliseconds since 1970.
+pub fn read_time(text: &str) -> Option<Millis> {
+    if let Ok(at) = parse_time(text) {
+        return Some(at);
+    }
+    let bytes = text.as_bytes();
+    if matches!(bytes.len(), 10 | 13) && bytes.iter().all(u8::is_ascii_digit) {
+        return of_epoch(text.parse().ok()?);
+    }
+    let is_date = |text: &[u8]| text.len() >= 10 && text[4] == b'-' && text[7] == b'-';
+    match bytes.len() {
+        10 if is_date(bytes) => parse_time(&format!("{text}T00:00:00Z")).ok(),
+        19.. if is_date(bytes) && matches!(bytes[10], b'T' | b't' | b' ') => parse_time(&format!("{text}Z")).ok(),
+        _ => None,
+    }
+}
+
+/// Since 1970: seconds, or what is too large for that, milliseconds, microseconds or
+/// nanoseconds. Seconds reach the year 5138, milliseconds begin in 1973.
+pub fn of_epoch(number: f64) -> Option<Millis> {
+    const SECONDS_BELOW: f64 = 1e11;
+    let millis = match number.abs() {
+        n if n < SECONDS_BELOW => number * 1e3,
+        n if n < SECONDS_BELOW * 1e3 => number,
+        n if n < SECONDS_BELOW * 1e6 => number / 1e3,
+        n if n < SECONDS_BELOW * 1e9 => number / 1e6,
+        _ => return None,
+    };
+    Some(millis.floor() as Millis)
+}
+
 /// RFC 3339 sets no bound to the digits of a fraction; nine are enough.
 fn cut_fraction(text: &str) -> std::borrow::Cow<'_, str> {
     let Some(point) = text.find('.') else { return text.into() };

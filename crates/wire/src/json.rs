@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 /// Deepest nesting of arrays and objects.
 pub const MAX_DEPTH: usize = 64;
+/// The same while only the outline is looked at: it bounds the memory.
+const MAX_OUTLINE_DEPTH: usize = 4_096;
 
 /// What is wrong with a text that should be one JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -80,7 +82,7 @@ pub fn check_within(bytes: &[u8], max_depth: usize) -> Result<&str, Error> {
         return Err(Error { flaw: Flaw::Bom, byte_offset: 0 });
     }
     let text = std::str::from_utf8(bytes).map_err(|e| Error { flaw: Flaw::BadUtf8, byte_offset: e.valid_up_to() })?;
-    let mut scan = Scan { text, bytes, at: 0, max_depth };
+    let mut scan = Scan { text, bytes, at: 0, max_depth, strict_levels: usize::MAX, is_strict: true };
     scan.skip_space();
     if scan.at == bytes.len() {
         return Err(scan.error(Flaw::EmptyBody));
@@ -91,6 +93,20 @@ pub fn check_within(bytes: &[u8], max_depth: usize) -> Result<&str, Error> {
         return Err(scan.error(Flaw::TrailingBytes));
     }
     Ok(text)
+}
+
+/// The same for a text whose values below `levels` of objects and lists are looked
+/// at one by one afterwards: they have to be JSON, and may have a flaw.
+///
+/// # Errors
+/// As [`check`], of what stands above; and what is no JSON at all.
+pub fn check_outline(bytes: &[u8], levels: usize) -> Result<&str, Error> {
+    let text = std::str::from_utf8(bytes).map_err(|e| Error { flaw: Flaw::BadUtf8, byte_offset: e.valid_up_to() })?;
+    let mut scan = Scan { text, bytes, at: 0, max_depth: MAX_OUTLINE_DEPTH, strict_levels: levels, is_strict: true };
+    scan.skip_space();
+    scan.value()?;
+    scan.skip_space();
+    if scan.at < bytes.len() { Err(scan.error(Flaw::TrailingBytes)) } else { Ok(text) }
 }
 
 /// An object's members in their order, values untouched.
@@ -118,6 +134,10 @@ impl<'de> serde::Deserialize<'de> for Members<'de> {
 
 struct Scan<'a> {
     max_depth: usize,
+    /// Below so many objects and lists, flaws of what is JSON otherwise are passed over.
+    strict_levels: usize,
+    /// Whether that counts where it reads now.
+    is_strict: bool,
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
@@ -200,6 +220,7 @@ impl<'a> Scan<'a> {
                     continue;
                 }
             } else {
+                self.is_strict = open.len() < self.strict_levels;
                 self.scalar()?;
             }
             if !self.after_value(&mut open)? {
@@ -234,12 +255,13 @@ impl<'a> Scan<'a> {
 
     fn name(&mut self, open: &mut [Open<'a>]) -> Result<(), Error> {
         let start = self.at;
+        self.is_strict = open.len() <= self.strict_levels;
         if self.peek() != Some(b'"') {
             return Err(self.unexpected());
         }
         let escaped = self.string()?;
         let quoted = &self.text[start..self.at];
-        let name = if escaped {
+        let name = if escaped && self.is_strict {
             Cow::Owned(serde_json::from_str(quoted).map_err(|_| self.error(Flaw::InvalidJson))?)
         } else {
             Cow::Borrowed(&quoted[1..quoted.len() - 1])
@@ -250,6 +272,7 @@ impl<'a> Scan<'a> {
         }
         if let Some(Open::Object(names)) = open.last_mut()
             && !names.insert(name)
+            && self.is_strict
         {
             return Err(Error { flaw: Flaw::DuplicateKey, byte_offset: start });
         }
@@ -315,7 +338,7 @@ impl<'a> Scan<'a> {
         }
         let text = &self.text[start..self.at];
         let plainly_small = text.len() < 300 && !text.contains(['e', 'E']);
-        if !plainly_small && !text.parse::<f64>().is_ok_and(f64::is_finite) {
+        if !plainly_small && self.is_strict && !text.parse::<f64>().is_ok_and(f64::is_finite) {
             return Err(Error { flaw: Flaw::NumberOutOfRange, byte_offset: start });
         }
         Ok(())
@@ -353,6 +376,7 @@ impl<'a> Scan<'a> {
             Some(b'u') => {
                 let lone = Error { flaw: Flaw::LoneSurrogate, byte_offset: start };
                 match self.unit()? {
+                    0xd800..=0xdfff if !self.is_strict => Ok(()),
                     0xdc00..=0xdfff => Err(lone),
                     0xd800..=0xdbff => {
                         if self.peek() != Some(b'\\') || self.bytes.get(self.at + 1) != Some(&b'u') {
@@ -415,6 +439,24 @@ mod tests {
         assert_eq!(check(b"{\"a\":\"\xff\"}"), Err(Error { flaw: Flaw::BadUtf8, byte_offset: 6 }));
         let wide: String = (0..2000).map(|i| format!("\"k{i}\":0,")).collect();
         flawed(&format!("{{{wide}\"k7\":1}}"), Flaw::DuplicateKey, wide.len() + 1);
+    }
+
+    #[test]
+    fn an_outline_passes_over_flaws_of_what_is_json_otherwise() {
+        let deep = format!("{}{}", "[".repeat(70), "]".repeat(70));
+        for item in ["\"\\ud800\"", "{\"a\":1,\"a\":2}", "{\"\\udc00\":1}", "1e400", &*deep, "{\"a\":\"\\ud800x\"}"] {
+            let text = format!("{{\"events\":[{{}},{item}]}}");
+            assert!(check(text.as_bytes()).is_err(), "{item}");
+            assert_eq!(check_outline(text.as_bytes(), 2), Ok(&*text), "{item}");
+            let above = format!("{{\"events\":[],\"more\":{item}}}");
+            assert_eq!(check_outline(above.as_bytes(), 2).is_ok(), item.starts_with(['[', '{']), "{item}");
+        }
+        for broken in
+            ["", "{\"events\":[{]}", "{\"events\":[\"\\ud8\"]}", "{\"a\":1,\"a\":[]}", "{} x", "{\"events\":[01]}"]
+        {
+            assert!(check_outline(broken.as_bytes(), 2).is_err(), "{broken}");
+        }
+        assert!(check_outline("[".repeat(1 << 20).as_bytes(), 2).is_err());
     }
 
     #[test]

@@ -311,6 +311,7 @@ fn user_record(members: Members<'_>) -> Result<Record<'_>, Unreadable> {
     };
     let user_id =
         borrowed(members.user_id, "user_id")?.ok_or_else(|| unreadable("missing_field", "user_id is required"))?;
+    id::check_given(&user_id).map_err(|why| unreadable("bad_id", format!("user_id {why}")))?;
     let project = borrowed(members.project, "project")?.unwrap_or(Cow::Borrowed(DEFAULT_PROJECT));
     let event_id = borrowed(members.event_id, "event_id")?;
     let told = Told {
@@ -604,6 +605,7 @@ mod tests {
             (Some(b"[]"), "wrong_type"),
             (Some(b"{\"event_name\":\"x\"}"), "missing_field"),
             (Some(b"{\"user_id\":\"u\",\"event_name\":\"\"}"), "bad_id"),
+            (Some(b"{\"user_id\":\"undefined\",\"event_name\":\"x\"}"), "bad_id"),
             (Some(b"{\"user_id\":\"u\",\"type\":\"grant\"}"), "unknown_type"),
             (Some(b"{\"user_id\":\"u\",\"event_name\":\"x\",\"occurred_at\":\"now\"}"), "bad_time"),
             (Some(b"{\"user_id\":\"u\",\"event_name\":\"x\",\"properties\":[]}"), "wrong_type"),

@@ -109,7 +109,7 @@ fn choose(scene: Scene<'_>, evaluations: &mut [Evaluation], passed: Vec<(usize, 
             winner = Some((at, passed));
         } else {
             let actual = serde_json::Value::from(winner_id.as_str());
-            evaluations[at].stop = Some(Stop { gate: Gate::Preempted, actual, until: None });
+            evaluations[at].stop = Some(Stop { gate: Gate::Preempted, actual, until: None, hint: None });
         }
     }
     winner

@@ -27,8 +27,12 @@ pub(super) struct Passed {
     pub needs_grant: bool,
 }
 
+/// Of an offer that stands in the way of a trigger without a session.
+const NEEDS_SESSION: &str = "the trigger has no context.session_id: send the same one with every trigger of a session, \
+                             and its undisplayed offer is given again, also after a page is loaded anew";
+
 fn stop(gate: Gate, actual: Value, until: Option<Millis>) -> Stop {
-    Stop { gate, actual, until }
+    Stop { gate, actual, until, hint: None }
 }
 
 /// Everything one survey's evaluation looks at.
@@ -203,7 +207,8 @@ impl Case<'_> {
             };
             if blocks {
                 let until = offer.offered_at.saturating_add(settings.offer_ttl);
-                return Err(stop(Gate::OfferOutstanding, json!(offer.offer_id), Some(until)));
+                let hint = session.is_none().then_some(NEEDS_SESSION);
+                return Err(Stop { hint, ..stop(Gate::OfferOutstanding, json!(offer.offer_id), Some(until)) });
             }
         }
         Ok(again)

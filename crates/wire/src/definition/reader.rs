@@ -61,17 +61,57 @@ impl Fault {
             let detail = "it has a member that does not exist here".into();
             return Fault { code: Code::UnknownField, pointer: parent.to_owned(), detail };
         }
-        let nearest = known
-            .map(|known| (strsim::damerau_levenshtein(known, name), known))
-            .min()
-            .filter(|(distance, known)| *distance <= 1 + known.len() / 3);
-        let detail = match nearest {
-            Some((_, known)) => format!("there is no such member here; did you mean {known}?"),
+        let detail = match nearest(name, &known.collect::<Vec<_>>()) {
+            Some(known) => format!("there is no such member here; did you mean {known}?"),
             None => "there is no such member here".to_owned(),
         };
         let pointer = format!("{parent}/{}", name.replace('~', "~0").replace('/', "~1"));
         Fault { code: Code::UnknownField, pointer, detail }
     }
+}
+
+/// What other products, and people in a hurry, call what we call the first of each.
+const ALIASES: [(&str, &[&str]); 22] = [
+    ("event_name", &["event", "name", "eventname", "eventtype", "type", "action"]),
+    ("event", &["eventname", "trigger", "name"]),
+    ("user_id", &["user", "userid", "uid", "distinctid", "externalid", "customerid", "id", "anonymousid"]),
+    ("event_id", &["id", "messageid", "insertid", "uuid", "idempotencykey", "eventid"]),
+    ("occurred_at", &["timestamp", "time", "ts", "date", "eventtime", "originaltimestamp", "createdat", "at"]),
+    ("sent_at", &["sentat", "timestampsent"]),
+    ("answered_at", &["timestamp", "time", "ts", "date"]),
+    ("properties", &["props", "data", "payload", "params", "parameters", "attributes", "metadata", "eventproperties"]),
+    ("attributes", &["traits", "properties", "props", "data", "userproperties"]),
+    ("question_id", &["id", "question", "questionid", "key"]),
+    ("survey_id", &["id", "survey"]),
+    ("endpoint_id", &["id", "endpoint", "name"]),
+    ("value", &["answer", "response", "text", "rating", "score"]),
+    ("events", &["batch", "records", "data"]),
+    ("name", &["title"]),
+    ("text", &["title", "label", "question"]),
+    ("options", &["choices", "answers", "values"]),
+    ("show_on", &["trigger", "triggers", "frontendtrigger", "showwhen"]),
+    ("start_at", &["start", "startdate", "from", "begin"]),
+    ("end_at", &["end", "enddate", "until", "to"]),
+    ("where", &["conditions", "filter", "filters"]),
+    ("op", &["operator", "comparison"]),
+];
+
+/// The known name that is meant: spelled in another style, called so elsewhere, or
+/// a slip of a few letters away.
+fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let plain =
+        |name: &str| -> String { name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect() };
+    let bare = plain(name);
+    let same = known.iter().find(|known| plain(known) == bare);
+    let alias = || {
+        let meant = ALIASES.iter().filter(|(_, aliases)| aliases.contains(&bare.as_str()));
+        meant.filter_map(|(target, _)| known.iter().find(|known| *known == target)).next()
+    };
+    let near = || {
+        let distances = known.iter().map(|known| (strsim::damerau_levenshtein(known, name), known));
+        distances.min().filter(|(distance, known)| *distance <= 1 + known.len() / 3).map(|(_, known)| known)
+    };
+    same.or_else(alias).or_else(near).copied()
 }
 
 pub struct Reader<'a> {
@@ -292,5 +332,36 @@ impl<'a> Reader<'a> {
     pub fn fault_at(&mut self, code: Code, path: &str, detail: impl Into<String>) {
         let pointer = format!("{}/{path}", self.pointer);
         self.faults.push(Fault { code, pointer, detail: detail.into() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_meant_comes_before_what_is_near() {
+        let event = ["user_id", "event_name", "properties", "event_id", "occurred_at", "sent_at", "context"];
+        for (name, meant) in [
+            ("event", Some("event_name")),
+            ("eventName", Some("event_name")),
+            ("timestamp", Some("occurred_at")),
+            ("originalTimestamp", Some("occurred_at")),
+            ("sentAt", Some("sent_at")),
+            ("userId", Some("user_id")),
+            ("distinct_id", Some("user_id")),
+            ("messageId", Some("event_id")),
+            ("props", Some("properties")),
+            ("evnt_id", Some("event_id")),
+            ("integrations", None),
+        ] {
+            assert_eq!(nearest(name, &event), meant, "{name}");
+        }
+        let answer = ["question_id", "value", "answered_at", "duration_ms"];
+        for (name, meant) in [("id", "question_id"), ("answer", "value"), ("timestamp", "answered_at")] {
+            assert_eq!(nearest(name, &answer), Some(meant), "{name}");
+        }
+        assert_eq!(nearest("id", &["survey_id", "name", "status"]), Some("survey_id"));
+        assert_eq!(nearest("stauts", &["survey_id", "name", "status"]), Some("status"));
     }
 }
