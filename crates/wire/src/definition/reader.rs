@@ -74,7 +74,7 @@ impl Fault {
 const ALIASES: [(&str, &[&str]); 22] = [
     ("event_name", &["event", "name", "eventname", "eventtype", "type", "action"]),
     ("event", &["eventname", "trigger", "name"]),
-    ("user_id", &["user", "userid", "uid", "distinctid", "externalid", "customerid", "id", "anonymousid"]),
+    ("user_id", &["user", "userid", "uid", "distinctid", "externalid", "customerid", "anonymousid"]),
     ("event_id", &["id", "messageid", "insertid", "uuid", "idempotencykey", "eventid"]),
     ("occurred_at", &["timestamp", "time", "ts", "date", "eventtime", "originaltimestamp", "createdat", "at"]),
     ("sent_at", &["sentat", "timestampsent"]),
