@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 use super::context::Failure;
-use askwhen_wire::definition::{self, Fault, Kind, Target, yaml};
+use askwhen_wire::definition::{self, Fault, Kind, Target};
 
 /// Members that may say `{env: NAME}` or `{file: PATH}` for what stands elsewhere.
 const ELSEWHERE: [&str; 4] = ["/secret", "/tls/ca", "/tls/client_cert", "/tls/client_key"];
@@ -97,7 +97,9 @@ fn read_one(path: &Path, all: &mut Vec<Defined>) -> Result<(), Vec<String>> {
     let text =
         if path == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
     let text = text.map_err(|e| vec![format!("{name}: cannot be read: {e}")])?;
-    let documents = yaml::documents(&text).map_err(|e| vec![format!("{name}:{}: {}", e.line, e.detail)])?;
+    let is_json = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
+    let documents =
+        definition::documents(&text, is_json).map_err(|e| vec![format!("{name}:{}: {}", e.line, e.detail)])?;
     let mut faults = Vec::new();
     for document in documents {
         match check(&document.value) {

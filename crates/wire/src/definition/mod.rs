@@ -5,6 +5,7 @@
 mod activation;
 mod condition;
 mod endpoint;
+mod json_file;
 mod kind;
 mod reader;
 mod survey;
@@ -41,6 +42,22 @@ pub struct Trigger {
     pub name: String,
     pub kind: TriggerKind,
     pub first_seen_at: String,
+}
+
+/// The documents of a file: JSON where its name says so, or where it begins as an
+/// object and is one; else YAML.
+///
+/// # Errors
+/// The first place that is neither.
+pub fn documents(text: &str, is_json: bool) -> Result<Vec<yaml::Document>, yaml::Error> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if is_json {
+        return json_file::documents(text);
+    }
+    let begins_as_json = text.trim_start().starts_with('{');
+    // What is no JSON may be a mapping in braces, which YAML has as well.
+    let read = begins_as_json.then(|| json_file::documents(text).ok()).flatten();
+    read.map_or_else(|| yaml::documents(text), Ok)
 }
 
 /// # Errors

@@ -49,66 +49,178 @@ enum Open {
     Map(Map<String, Value>, Option<String>),
 }
 
+/// Values behind anchors, and how much aliases may still make of them.
+#[derive(Default)]
+struct Anchors {
+    values: BTreeMap<usize, Value>,
+    nodes: usize,
+    bytes: usize,
+}
+
+/// What all aliases of a file may expand to.
+const MAX_ALIASED_NODES: usize = 10_000;
+const MAX_ALIASED_BYTES: usize = 1 << 20;
+
+impl Anchors {
+    fn note(&mut self, anchor: usize, value: &Value) {
+        if anchor > 0 {
+            self.values.insert(anchor, value.clone());
+        }
+    }
+
+    fn value(&mut self, anchor: usize) -> Result<Value, &'static str> {
+        let value = self.values.get(&anchor).ok_or("this alias stands within what it stands for")?;
+        let (nodes, bytes) = size(value);
+        (self.nodes, self.bytes) = (self.nodes + nodes, self.bytes + bytes);
+        if self.nodes > MAX_ALIASED_NODES || self.bytes > MAX_ALIASED_BYTES {
+            return Err("the aliases expand to too much: at most 10000 values and 1 MiB");
+        }
+        Ok(value.clone())
+    }
+}
+
+/// How many values a value holds, itself included, and the bytes of its texts.
+fn size(value: &Value) -> (usize, usize) {
+    let sum = |(nodes, bytes): (usize, usize), value: &Value| {
+        let (more_nodes, more_bytes) = size(value);
+        (nodes + more_nodes, bytes + more_bytes)
+    };
+    match value {
+        Value::String(text) => (1, text.len()),
+        Value::Array(list) => list.iter().fold((1, 0), sum),
+        Value::Object(members) => {
+            members.iter().fold((1, 0), |so_far, (name, value)| sum((so_far.0, so_far.1 + name.len()), value))
+        }
+        _ => (1, 8),
+    }
+}
+
+/// What the parser says of a tab between a colon and a letter, which YAML allows.
+const REFUSES_TAB: &str = "':' must be followed by a valid YAML whitespace";
+const MAX_TABS: usize = 1_000;
+
 /// Reads every document of a file; empty ones are left out.
 ///
 /// # Errors
-/// The first place that is not YAML, or that uses anchors, tags, a key that is
-/// no string, or the same key twice.
+/// The first place that is not YAML, or that uses tags, a key that is no string, or
+/// the same key twice.
 pub fn documents(text: &str) -> Result<Vec<Document>, Error> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut mended = text.to_owned();
+    for _ in 0..MAX_TABS {
+        match read(&mended) {
+            Err(Unread::Tab(at)) => mended.replace_range(at..=at, " "),
+            Err(Unread::Wrong(error)) => return Err(error),
+            Ok(documents) => return Ok(documents),
+        }
+    }
+    Err(Error { line: 1, detail: "too many tabs stand behind colons; write spaces".to_owned() })
+}
+
+enum Unread {
+    Wrong(Error),
+    /// A tab at this byte that could be a space.
+    Tab(usize),
+}
+
+impl From<Error> for Unread {
+    fn from(error: Error) -> Unread {
+        Unread::Wrong(error)
+    }
+}
+
+/// The tab before a place that the parser refuses for it.
+fn refused_tab(text: &str, error: &ScanError) -> Option<usize> {
+    if error.info() != REFUSES_TAB {
+        return None;
+    }
+    let before = error.marker().index().checked_sub(1)?;
+    text.char_indices().nth(before).filter(|(_, c)| *c == '\t').map(|(at, _)| at)
+}
+
+fn read(text: &str) -> Result<Vec<Document>, Unread> {
     let mut documents = Vec::new();
-    let mut stack: Vec<Open> = Vec::new();
+    // With the anchor of each.
+    let mut stack: Vec<(Open, usize)> = Vec::new();
+    let mut anchors = Anchors::default();
     let mut lines = BTreeMap::new();
     let mut path: Vec<String> = Vec::new();
     for item in Parser::new_from_str(text) {
-        let (event, span) = item.map_err(Error::from)?;
+        let (event, span) =
+            item.map_err(|error| refused_tab(text, &error).map_or_else(|| Unread::Wrong(error.into()), Unread::Tab))?;
         let start = span.start;
-        let fail = |detail: &str| Err(Error { line: start.line(), detail: detail.to_owned() });
+        let fail = |detail: &str| Err(Unread::Wrong(Error { line: start.line(), detail: detail.to_owned() }));
         let done = match event {
-            Event::Alias(_) => return fail("aliases are not supported here; write it out"),
-            Event::Scalar(_, _, anchor, ref tag)
-            | Event::SequenceStart(anchor, ref tag)
-            | Event::MappingStart(anchor, ref tag)
-                if anchor > 0 || tag.is_some() =>
+            Event::Scalar(_, _, _, ref tag) | Event::SequenceStart(_, ref tag) | Event::MappingStart(_, ref tag)
+                if tag.is_some() =>
             {
-                return fail("anchors and tags are not supported here; write it out");
+                return fail("tags are not supported here; write it out");
             }
-            Event::SequenceStart(..) | Event::MappingStart(..) => {
+            Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
                 if stack.len() >= MAX_DEPTH {
                     return fail("nested more than 64 deep");
                 }
-                if let Some(Open::Map(_, None)) = stack.last() {
+                if let Some((Open::Map(_, None), _)) = stack.last() {
                     return fail("a key must be a string");
                 }
                 enter(&stack, &mut path);
                 note(&mut lines, &path, start);
-                stack.push(match event {
+                let open = match event {
                     Event::SequenceStart(..) => Open::List(Vec::new()),
                     _ => Open::Map(Map::new(), None),
-                });
+                };
+                stack.push((open, anchor));
                 continue;
             }
-            Event::Scalar(text, style, ..) => {
-                if let Some(Open::Map(members, key @ None)) = stack.last_mut() {
-                    if members.contains_key(&*text) {
-                        return fail(&format!("the key {text} stands here twice"));
+            Event::Scalar(..) | Event::Alias(_) => {
+                let (value, key) = match event {
+                    Event::Scalar(text, style, anchor, _) => {
+                        let value = scalar(&text, style);
+                        if let Some(value) = &value {
+                            anchors.note(anchor, value);
+                        }
+                        (value, Some(text.into_owned()))
                     }
-                    *key = Some(text.into_owned());
+                    Event::Alias(anchor) => match anchors.value(anchor) {
+                        Ok(value) => {
+                            let key = value.as_str().map(str::to_owned);
+                            (Some(value), key)
+                        }
+                        Err(detail) => return fail(detail),
+                    },
+                    _ => continue,
+                };
+                if let Some((Open::Map(members, named @ None), _)) = stack.last_mut() {
+                    let Some(key) = key else { return fail("a key must be a string") };
+                    if members.contains_key(&key) {
+                        return fail(&format!("the key {key} stands here twice"));
+                    }
                     // A member's line is its key's, also when the value stands below.
                     let mut place = path.clone();
-                    place.push(key.clone().expect("just set"));
+                    place.push(key.clone());
                     note(&mut lines, &place, start);
+                    *named = Some(key);
                     continue;
                 }
                 enter(&stack, &mut path);
                 lines.entry(pointer(&path)).or_insert(start.line());
-                match scalar(&text, style) {
-                    Some(value) => value,
+                match value {
+                    Some(value) if depth(&value) + stack.len() <= MAX_DEPTH => value,
+                    Some(_) => return fail("nested more than 64 deep"),
                     None => return fail("this number cannot be read"),
                 }
             }
             Event::SequenceEnd | Event::MappingEnd => match stack.pop() {
-                Some(Open::List(list)) => Value::Array(list),
-                Some(Open::Map(members, _)) => Value::Object(members),
+                Some((Open::List(list), anchor)) => {
+                    let value = Value::Array(list);
+                    anchors.note(anchor, &value);
+                    value
+                }
+                Some((Open::Map(members, _), anchor)) => {
+                    let value = Value::Object(merged(members));
+                    anchors.note(anchor, &value);
+                    value
+                }
                 None => return fail("unbalanced"),
             },
             _ => continue,
@@ -121,11 +233,11 @@ pub fn documents(text: &str) -> Result<Vec<Document>, Error> {
                 lines.clear();
                 path.clear();
             }
-            Some(Open::List(list)) => {
+            Some((Open::List(list), _)) => {
                 list.push(done);
                 path.pop();
             }
-            Some(Open::Map(members, key)) => {
+            Some((Open::Map(members, key), _)) => {
                 members.insert(key.take().expect("a value follows its key"), done);
                 path.pop();
             }
@@ -134,11 +246,43 @@ pub fn documents(text: &str) -> Result<Vec<Document>, Error> {
     Ok(documents)
 }
 
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// `<<: *defaults`, as most files with anchors have it: members that do not stand
+/// beside it are taken from there.
+fn merged(mut members: Map<String, Value>) -> Map<String, Value> {
+    let is_merge = |value: &Value| match value {
+        Value::Array(list) => list.iter().all(Value::is_object),
+        value => value.is_object(),
+    };
+    if !members.get("<<").is_some_and(is_merge) {
+        return members;
+    }
+    let sources = match members.shift_remove("<<") {
+        Some(Value::Array(list)) => list,
+        Some(one) => vec![one],
+        None => Vec::new(),
+    };
+    for source in sources {
+        let Value::Object(source) = source else { continue };
+        for (name, value) in source {
+            members.entry(name).or_insert(value);
+        }
+    }
+    members
+}
+
 /// Steps into the member or entry that begins.
-fn enter(stack: &[Open], path: &mut Vec<String>) {
+fn enter(stack: &[(Open, usize)], path: &mut Vec<String>) {
     match stack.last() {
-        Some(Open::List(list)) => path.push(list.len().to_string()),
-        Some(Open::Map(_, Some(key))) => path.push(key.clone()),
+        Some((Open::List(list), _)) => path.push(list.len().to_string()),
+        Some((Open::Map(_, Some(key)), _)) => path.push(key.clone()),
         _ => {}
     }
 }
@@ -187,11 +331,40 @@ mod tests {
     }
 
     #[test]
+    fn tabs_anchors_and_aliases() {
+        let text =
+            "\u{feff}name:\tA\nlist:\t\t- x\n".replace("list:\t\t- x", "n:\t-1\nquoted: \"a:\tb\"\ntext: |\n  c:\td");
+        assert_eq!(
+            documents(&text).unwrap()[0].value,
+            json!({"name": "A", "n": -1, "quoted": "a:\tb", "text": "c:\td\n"})
+        );
+        let text =
+            "a: &q {type: nps, text: &t Why}\nb: *q\nc: [*t, *q]\nd:\n  <<: *q\n  text: How\n  e: &l [1]\nf: *l\n";
+        let document = &documents(text).unwrap()[0];
+        let question = json!({"type": "nps", "text": "Why"});
+        assert_eq!(
+            document.value,
+            json!({"a": question, "b": question, "c": ["Why", question],
+                "d": {"text": "How", "e": [1], "type": "nps"}, "f": [1]})
+        );
+        assert_eq!((document.line("/b/type"), document.line("/c/1/text")), (2, 3));
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..12 {
+            bomb.push_str(&format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(", ")));
+        }
+        let error = documents(&bomb).unwrap_err();
+        assert!(error.detail.contains("expand to too much"), "{error}");
+        let deep = format!("a: &a {}{}\nb: {}*a{}\n", "[".repeat(40), "]".repeat(40), "[".repeat(40), "]".repeat(40));
+        assert!(documents(&deep).unwrap_err().detail.contains("64 deep"));
+    }
+
+    #[test]
     fn what_is_refused_is_told_with_its_line() {
         for (text, line) in [
             ("a: 1\na: 2\n", 2),
-            ("a: &x 1\n", 1),
             ("a: *x\n", 1),
+            ("a: &x\n  b: *x\n", 2),
+            ("a: &x 1\n? *x\n: 2\n", 2),
             ("a: !!int 3\n", 1),
             ("a: [1\n", 2),
             ("? [a]\n: 1\n", 1),

@@ -1,0 +1,142 @@
+//! Definition files that are JSON: one value, or several one after the other, with
+//! the line of every member.
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+use super::yaml::{Document, Error};
+use crate::json;
+
+/// Reads every value of a file; `null` is left out.
+///
+/// # Errors
+/// The first place that is not JSON, or that has one of the strict reader's flaws.
+pub fn documents(text: &str) -> Result<Vec<Document>, Error> {
+    let mut documents = Vec::new();
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    while let Some(next) = values.next() {
+        let raw = next.map_err(|error| Error { line: error.line(), detail: sentence(&error) })?.get();
+        let begins = raw.as_ptr().addr() - text.as_ptr().addr();
+        let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+        let checked = json::check(raw.as_bytes())
+            .map_err(|error| Error { line: line_of(begins + error.byte_offset), detail: error.to_string() })?;
+        let fail = |error: serde_json::Error| Error { line: line_of(begins), detail: error.to_string() };
+        let value: Value = serde_json::from_str(checked).map_err(fail)?;
+        if !value.is_null() {
+            let mut walk =
+                Walk { bytes: checked.as_bytes(), text: checked, at: 0, line: line_of(begins), lines: BTreeMap::new() };
+            walk.value("");
+            documents.push(Document { value, lines: walk.lines });
+        }
+    }
+    Ok(documents)
+}
+
+/// Without the place, which is told before it.
+fn sentence(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or(&text).to_owned()
+}
+
+/// Goes through text that is known to be JSON of a bounded depth, and notes on
+/// which line each member and each entry begins.
+struct Walk<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+    line: usize,
+    lines: BTreeMap<String, usize>,
+}
+
+impl Walk<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    /// Up to the next byte that is no space, comma or colon.
+    fn skip(&mut self) {
+        while let Some(byte @ (b' ' | b'\t' | b'\r' | b'\n' | b',' | b':')) = self.peek() {
+            self.line += usize::from(byte == b'\n');
+            self.at += 1;
+        }
+    }
+
+    fn string(&mut self) -> String {
+        let begins = self.at;
+        self.at += 1;
+        while let Some(byte) = self.peek().filter(|byte| *byte != b'"') {
+            self.at += if byte == b'\\' { 2 } else { 1 };
+        }
+        self.at += 1;
+        serde_json::from_str(&self.text[begins..self.at]).unwrap_or_default()
+    }
+
+    fn value(&mut self, pointer: &str) {
+        self.skip();
+        self.lines.entry(pointer.to_owned()).or_insert(self.line);
+        match self.peek() {
+            Some(b'{') => {
+                self.at += 1;
+                self.skip();
+                while self.peek() == Some(b'"') {
+                    let line = self.line;
+                    let name = self.string().replace('~', "~0").replace('/', "~1");
+                    let inner = format!("{pointer}/{name}");
+                    self.lines.insert(inner.clone(), line);
+                    self.value(&inner);
+                    self.skip();
+                }
+                self.at += 1;
+            }
+            Some(b'[') => {
+                self.at += 1;
+                self.skip();
+                let mut index = 0;
+                while self.peek().is_some_and(|byte| byte != b']') {
+                    self.value(&format!("{pointer}/{index}"));
+                    self.skip();
+                    index += 1;
+                }
+                self.at += 1;
+            }
+            Some(b'"') => drop(self.string()),
+            _ => {
+                while self.peek().is_some_and(|byte| !b" \t\r\n,]}".contains(&byte)) {
+                    self.at += 1;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values_and_lines() {
+        let text = "{\n  \"name\": \"\\ud83d\\ude00\",\n  \"a\": [\n    1.50,\n    {\"b/c\": true}\n  ], \"d\": {}\n}\n\n{\"k\":\n null}\n";
+        let documents = documents(text).unwrap();
+        assert_eq!(documents[0].value["name"], "\u{1f600}");
+        assert_eq!(documents[1].value, json!({"k": null}));
+        for (pointer, line) in [("", 1), ("/name", 2), ("/a", 3), ("/a/0", 4), ("/a/1/b~1c", 5), ("/d", 6), ("/a/7", 3)]
+        {
+            assert_eq!(documents[0].line(pointer), line, "{pointer}");
+        }
+        assert_eq!((documents[1].line(""), documents[1].line("/k")), (9, 9));
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_with_its_line() {
+        for (text, line) in
+            [("{\n\"a\": 1,\n}", 3), ("{\"a\":\n\"\\ud800\"}", 2), ("{\"a\": 1,\n\n\"a\": 2}", 3), ("{}\n{", 2)]
+        {
+            let error = documents(text).unwrap_err();
+            assert_eq!(error.line, line, "{text}: {error}");
+            assert!(!error.detail.contains(" at line "), "{error}");
+        }
+        assert!(documents(&"[".repeat(200_000)).is_err());
+    }
+}
