@@ -2,44 +2,50 @@
 //! times. It can be stopped at any moment and run again: what was acknowledged
 //! is noted beside the file, and ids make what was not be taken once.
 
+mod lines;
+
+#[cfg(debug_assertions)]
+pub use lines::try_table;
+
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, VecDeque};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use xxhash_rust::xxh3::Xxh3;
 
 use super::client::{Client, Said, problem};
 use super::context::{Context, Failure, Format, ServerArgs};
 use super::output;
 use crate::bridge::auth::Kind;
 use askwhen_domain::rate::Rate;
+use askwhen_domain::time;
 use askwhen_wire::json as strict;
+use lines::{Header, Lines, Text, cells, header, row};
 
 /// Sent at a time, within what the server takes in one request.
 const BATCH_LINES: usize = 1_000;
 const BATCH_BYTES: usize = 900 << 10;
-/// Nothing longer is an event.
-const MAX_LINE_BYTES: usize = 64 << 10;
 /// The engine may be so far behind before more is sent.
 const MAX_LAG_SECONDS: f64 = 1.0;
 const PAUSE: Duration = Duration::from_millis(250);
 /// A server that takes nothing for so long is not waited for any longer.
 const PATIENCE: Duration = Duration::from_secs(300);
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// Events, one to a line (.ndjson), or a table with a header (.csv); - is standard input
+    /// Events, one to a line (.ndjson), or a table with a header (.csv, .tsv), also packed by gzip (.gz); - is standard input
     file: PathBuf,
     /// What the file is, where its name does not say so
     #[arg(long, value_enum)]
     format: Option<Kept>,
+    /// What stands between the cells of a table, such as ; or tab [default: found out]
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    delimiter: Option<u8>,
     /// Where wrong lines go [default: FILE.rejects.ndjson]
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
@@ -70,7 +76,21 @@ struct Progress {
     line: u64,
     accepted: u64,
     rejected: u64,
+    /// Lines that are no event of their own: the header, empty ones, and those of a
+    /// row but its first. Not known of what an earlier version has begun.
+    #[serde(default)]
+    other: Option<u64>,
+    /// What the file had when it was done, where `offset` counts what was unpacked.
+    #[serde(default)]
+    packed_bytes: Option<u64>,
     done: bool,
+}
+
+impl Progress {
+    /// Every line of the file is an event in the journal, one in the rejects, or none.
+    fn adds_up(&self) -> bool {
+        self.other.is_none_or(|other| self.accepted + self.rejected + other == self.line)
+    }
 }
 
 /// A line that may be sent.
@@ -92,19 +112,21 @@ pub async fn run(context: &Context, args: &ImportArgs) -> Result<(), Failure> {
     let rejects = args.rejects.clone().unwrap_or_else(|| beside(".rejects.ndjson"));
     let source = open(&args.file, is_stdin)?;
     let size = source.as_ref().and_then(|file| Some(file.metadata().ok()?.len()));
+    let is_packed = args.file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
     check_rejects(&args.file, &rejects)?;
-    let mut progress = notes.as_deref().filter(|_| !args.again).map_or(Ok(None), noted)?.unwrap_or_default();
+    let begun = notes.as_deref().filter(|_| !args.again).map_or(Ok(None), noted)?;
+    let mut progress = begun.unwrap_or_else(|| Progress { other: Some(0), ..Progress::default() });
     if !progress.server.is_empty() {
         check_same(&name, &progress, client.base())?;
     }
     client.base().clone_into(&mut progress.server);
     // What cannot be reached at all is told at once.
     client.text("/livez").await?;
-    if progress.done && size == Some(progress.offset) {
+    if progress.done && size == Some(progress.packed_bytes.unwrap_or(progress.offset)) {
         return finish(context, &progress, &rejects, "were imported before; --again does it once more");
     }
     progress.done = false;
-    let bar = bar(size);
+    let bar = bar(size.filter(|_| !is_packed));
     let mut import = Import { client, args, notes, rejects: rejects.clone(), progress, bar, base: base_name(&name) };
     let outcome = import.run(kept, source).await;
     import.bar.finish_and_clear();
@@ -113,7 +135,11 @@ pub async fn run(context: &Context, args: &ImportArgs) -> Result<(), Failure> {
         return Err(Failure { code, text: format!("{name}, behind line {}: {text}{again}", import.progress.line) });
     }
     import.progress.done = true;
+    import.progress.packed_bytes = size.filter(|_| is_packed);
     import.note()?;
+    if !import.progress.adds_up() {
+        return Err(Failure::failed(format!("{name}: not every line is accounted for: {:?}", import.progress)));
+    }
     finish(context, &import.progress, &rejects, "are in the journal")
 }
 
@@ -150,10 +176,9 @@ fn check_same(name: &str, progress: &Progress, server: &str) -> Result<(), Failu
     }
     let unreadable = |e: std::io::Error| Failure::failed(format!("{name}: cannot be read: {e}"));
     let mut lines = Lines::open(Some(File::open(name).map_err(unreadable)?))?;
-    let size = std::fs::metadata(name).map_err(unreadable)?.len();
     lines.reader = Box::new(lines.reader.take(progress.offset.saturating_sub(lines.offset)));
     lines.skip_to(progress.offset, 0)?;
-    let same = size >= progress.offset && format!("{:032x}", lines.hash.digest128()) == progress.hash;
+    let same = lines.offset >= progress.offset && format!("{:032x}", lines.hash.digest128()) == progress.hash;
     if !same {
         return Err(Failure::usage(format!("{name} is another file than the one imported before: give --again")));
     }
@@ -161,20 +186,39 @@ fn check_same(name: &str, progress: &Progress, server: &str) -> Result<(), Failu
 }
 
 fn tell(context: &Context, progress: &Progress, rejects: &Path, what: &str) {
-    let Progress { line, accepted, rejected, .. } = progress;
+    let Progress { line, accepted, rejected, other, .. } = progress;
     match context.format {
         Format::Json => {
             let file = (*rejected > 0).then(|| rejects.display().to_string());
-            output::json(&json!({"lines": line, "accepted": accepted, "rejected": rejected, "rejects": file}));
+            output::json(&json!({
+                "lines": line, "accepted": accepted, "rejected": rejected, "other": other, "rejects": file
+            }));
         }
         Format::Text => output::line(&format!("{accepted} events of {line} lines {what}")),
     }
 }
 
+/// One character, or its name.
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text {
+        "tab" | "\\t" => Ok(b'\t'),
+        "comma" => Ok(b','),
+        "semicolon" => Ok(b';'),
+        "pipe" => Ok(b'|'),
+        _ => match text.as_bytes() {
+            [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"\"\r\n".contains(byte) => Ok(*byte),
+            _ => Err("must be one character, such as ; or tab".into()),
+        },
+    }
+}
+
 fn by_name(path: &Path) -> Option<Kept> {
+    let unpacked = path.with_extension("");
+    let is_packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
+    let path = if is_packed { &unpacked } else { path };
     match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
         "ndjson" | "jsonl" => Some(Kept::Ndjson),
-        "csv" => Some(Kept::Csv),
+        "csv" | "tsv" => Some(Kept::Csv),
         _ => None,
     }
 }
@@ -231,17 +275,24 @@ impl Import<'_> {
         let mut lines = Lines::open(file)?;
         let header = match kept {
             Kept::Ndjson => None,
-            Kept::Csv => Some(header(&mut lines)?),
+            Kept::Csv => Some(header(&mut lines, self.args.delimiter)?),
         };
+        // Of what was begun before, the header is counted.
+        let mut other = if self.progress.offset == 0 { lines.number } else { 0 };
         lines.skip_to(self.progress.offset, self.progress.line)?;
         let (mut batch, mut wrong, mut bytes) = (Vec::new(), Vec::new(), 0);
         loop {
-            let next = if header.is_some() { lines.record() } else { lines.line() }.map_err(failed)?;
+            let next = match &header {
+                Some(header) => lines.record(header.shape),
+                None => lines.line(),
+            };
+            let next = next.map_err(failed)?;
             let ended = next.is_none();
             if let Some((number, read)) = next {
                 let text = String::from_utf8_lossy(&read.text).into_owned();
-                match self.judged(header.as_deref(), number, &read) {
-                    Ok(None) => {}
+                other += read.text.iter().filter(|byte| **byte == b'\n').count() as u64;
+                match self.judged(header.as_ref(), number, &read) {
+                    Ok(None) => other += 1,
                     Ok(Some(event)) => {
                         bytes += event.get().len();
                         batch.push(Line { number, text, event });
@@ -252,6 +303,7 @@ impl Import<'_> {
             // Never between lines that may be one record.
             if ended || ((batch.len() >= BATCH_LINES || bytes >= BATCH_BYTES) && lines.pending.is_empty()) {
                 let read = (lines.offset, lines.number, lines.hash.digest128());
+                self.progress.other = self.progress.other.map(|so_far| so_far + std::mem::take(&mut other));
                 self.flush(std::mem::take(&mut batch), std::mem::take(&mut wrong), read).await?;
                 bytes = 0;
             }
@@ -261,14 +313,14 @@ impl Import<'_> {
         }
     }
 
-    fn judged(&self, header: Option<&[String]>, number: u64, read: &Text) -> Result<Option<Box<RawValue>>, String> {
+    fn judged(&self, header: Option<&Header>, number: u64, read: &Text) -> Result<Option<Box<RawValue>>, String> {
         if let Some(why) = read.flaw {
             return Err(why.into());
         }
         let text = std::str::from_utf8(&read.text).map_err(|_| "the line is not UTF-8".to_owned())?;
         match header {
             Some(_) if text.trim().is_empty() => Ok(None),
-            Some(header) => self.event(number, &row(header, &cells(text)?)?),
+            Some(header) => self.event(number, &row(&header.names, &cells(text, header.shape.delimiter)?)?),
             None => self.event(number, text),
         }
     }
@@ -288,6 +340,9 @@ impl Import<'_> {
         };
         if !has(&members, "occurred_at") {
             return Err("occurred_at is required: history has times".into());
+        }
+        for (_, value) in members.iter_mut().filter(|(name, _)| name == "occurred_at") {
+            *value = plain_time(value);
         }
         // When a device sent it says nothing about now.
         members.retain(|(name, _)| name != "sent_at");
@@ -387,190 +442,16 @@ impl Import<'_> {
     }
 }
 
-/// A line, or the lines of one record.
-#[derive(Clone)]
-struct Text {
-    text: Vec<u8>,
-    /// Why it can be no event.
-    flaw: Option<&'static str>,
-}
-
-/// The lines of a file, each with its number; knows how far it is, and the hash of
-/// all that it has read.
-struct Lines {
-    reader: Box<dyn std::io::BufRead>,
-    /// Lines that were read to find the end of a record, and are lines of their own.
-    pending: VecDeque<(u64, Text)>,
-    offset: u64,
-    number: u64,
-    hash: Xxh3,
-}
-
-impl Lines {
-    fn open(file: Option<File>) -> Result<Lines, Failure> {
-        Lines::of(match file {
-            Some(file) => Box::new(BufReader::new(file)),
-            None => Box::new(BufReader::new(std::io::stdin())),
-        })
-    }
-
-    fn of(mut reader: Box<dyn std::io::BufRead>) -> Result<Lines, Failure> {
-        let mut lines = Lines {
-            reader: Box::new(std::io::empty()),
-            pending: VecDeque::new(),
-            offset: 0,
-            number: 0,
-            hash: Xxh3::new(),
-        };
-        let failed = |e: std::io::Error| Failure::failed(format!("cannot be read: {e}"));
-        if reader.fill_buf().map_err(failed)?.starts_with(BYTE_ORDER_MARK) {
-            reader.consume(BYTE_ORDER_MARK.len());
-            lines.count(BYTE_ORDER_MARK);
-        }
-        lines.reader = reader;
-        Ok(lines)
-    }
-
-    fn count(&mut self, bytes: &[u8]) {
-        self.hash.update(bytes);
-        self.offset += bytes.len() as u64;
-    }
-
-    /// Reads on to where an import before has ended.
-    fn skip_to(&mut self, offset: u64, number: u64) -> Result<(), Failure> {
-        let failed = |e: std::io::Error| Failure::failed(format!("cannot be read: {e}"));
-        let mut last = b'\n';
-        while self.offset < offset {
-            let here = self.reader.fill_buf().map_err(failed)?;
-            let take = here.len().min((offset - self.offset) as usize);
-            let bytes = here[..take].to_vec();
-            let Some(end) = bytes.last() else { break };
-            last = *end;
-            self.reader.consume(take);
-            self.count(&bytes);
-        }
-        self.number = self.number.max(number);
-        // The last line had no end then: what comes now must end it.
-        while last != b'\n' {
-            let next = self.reader.fill_buf().map_err(failed)?.first().copied();
-            match next {
-                Some(byte @ (b'\r' | b'\n')) => {
-                    self.reader.consume(1);
-                    self.count(&[byte]);
-                    last = byte;
-                }
-                Some(_) => {
-                    let line = self.number;
-                    return Err(Failure::usage(format!("line {line} was imported, and is longer now: give --again")));
-                }
-                None => break,
-            }
-        }
-        Ok(())
-    }
-
-    fn line(&mut self) -> std::io::Result<Option<(u64, Text)>> {
-        if let Some(line) = self.pending.pop_front() {
-            return Ok(Some(line));
-        }
-        let mut text = Vec::new();
-        let mut long = false;
-        loop {
-            let here = self.reader.fill_buf()?;
-            if here.is_empty() {
-                break;
-            }
-            let end = here.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
-            let bytes = here[..end.unwrap_or(here.len())].to_vec();
-            self.reader.consume(bytes.len());
-            self.count(&bytes);
-            long |= text.len() + bytes.len() > MAX_LINE_BYTES;
-            text.extend_from_slice(&bytes[..bytes.len().min(MAX_LINE_BYTES.saturating_sub(text.len()))]);
-            if end.is_some() {
-                break;
-            }
-        }
-        if text.is_empty() {
-            return Ok(None);
-        }
-        self.number += 1;
-        while text.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-            text.pop();
-        }
-        Ok(Some((self.number, Text { text, flaw: long.then_some("the line has more than 64 KiB") })))
-    }
-
-    /// A row of a table: as many lines as its quotes span.
-    fn record(&mut self) -> std::io::Result<Option<(u64, Text)>> {
-        let Some((number, first)) = self.line()? else { return Ok(None) };
-        let is_open = |text: &[u8]| text.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
-        if !is_open(&first.text) {
-            return Ok(Some((number, first)));
-        }
-        let (mut text, mut taken) = (first.text.clone(), Vec::new());
-        while text.len() <= MAX_LINE_BYTES {
-            let Some(line) = self.line()? else { break };
-            text.push(b'\n');
-            text.extend_from_slice(&line.1.text);
-            taken.push(line);
-            if !is_open(&text) {
-                return Ok(Some((number, Text { text, flaw: first.flaw })));
-            }
-        }
-        // Those were rows of their own.
-        taken.into_iter().rev().for_each(|line| self.pending.push_front(line));
-        Ok(Some((number, Text { flaw: Some("the row opens a quote that is not closed"), ..first })))
-    }
-}
-
-fn header(lines: &mut Lines) -> Result<Vec<String>, Failure> {
-    let first = lines.record().map_err(|e| Failure::failed(format!("cannot be read: {e}")))?;
-    let text = first.map(|(_, read)| String::from_utf8_lossy(&read.text).into_owned()).unwrap_or_default();
-    let record = cells(&text).map_err(|why| Failure::usage(format!("the header cannot be read: {why}")))?;
-    let header: Vec<String> = record.iter().map(|name| name.trim().to_owned()).collect();
-    for needed in ["user_id", "event_name", "occurred_at"] {
-        if !header.iter().any(|name| name == needed) {
-            return Err(Failure::usage(format!("the header has no column {needed}")));
-        }
-    }
-    match header.iter().enumerate().find(|(at, name)| header[..*at].contains(name)) {
-        Some((_, twice)) => Err(Failure::usage(format!("the header has the column {twice} twice"))),
-        None => Ok(header),
-    }
-}
-
-/// The cells of one row.
-fn cells(text: &str) -> Result<csv::StringRecord, String> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
-    let record = reader.records().next().unwrap_or_else(|| Ok(csv::StringRecord::new()));
-    record.map_err(|e| e.to_string())
-}
-
-/// A row as an event: columns that are no member of an event are properties,
-/// numbers, `true` and `false` as such.
-fn row(header: &[String], record: &csv::StringRecord) -> Result<String, String> {
-    if record.len() != header.len() {
-        return Err(format!("the row has {} columns, the header {}", record.len(), header.len()));
-    }
-    let mut event: Vec<String> = Vec::new();
-    let mut properties: Vec<String> = Vec::new();
-    for (name, text) in header.iter().zip(record).filter(|(_, text)| !text.is_empty()) {
-        let named = |value: String| format!("{}:{value}", Value::from(name.trim_start_matches("properties.")));
-        match name.as_str() {
-            "user_id" | "event_name" | "event_id" | "occurred_at" => event.push(named(Value::from(text).to_string())),
-            "properties" => {
-                let given: Map<String, Value> = serde_json::from_str(text).map_err(|e| format!("properties: {e}"))?;
-                let members = given.iter().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str())));
-                properties.extend(members);
-            }
-            _ => {
-                let plain = serde_json::from_str::<Value>(text).ok().filter(|v| v.is_number() || v.is_boolean());
-                properties.push(named(plain.unwrap_or_else(|| text.into()).to_string()));
-            }
-        }
-    }
-    event.push(format!("\"properties\":{{{}}}", properties.join(",")));
-    Ok(format!("{{{}}}", event.join(",")))
+/// A time as exports spell it, as the server takes it; what is none stays, and is
+/// refused.
+fn plain_time(given: &RawValue) -> Box<RawValue> {
+    let at = match serde_json::from_str::<Value>(given.get()) {
+        Ok(Value::String(text)) if time::parse_time(&text).is_err() => time::read_time(text.trim()),
+        Ok(Value::Number(number)) => number.as_f64().and_then(time::of_epoch),
+        _ => None,
+    };
+    let spelled = at.and_then(|at| RawValue::from_string(format!("\"{}\"", time::format_time(at))).ok());
+    spelled.unwrap_or_else(|| given.to_owned())
 }
 
 fn refused(said: &Said) -> Vec<(usize, String)> {
@@ -582,23 +463,4 @@ fn refused(said: &Said) -> Vec<(usize, String)> {
         Some((usize::try_from(index).ok()?, format!("{}: {detail}", problem["code"].as_str().unwrap_or_default())))
     })
     .collect()
-}
-
-/// What fuzzing calls: every line of a table is part of exactly one row, and each
-/// row is an event, wrong, or empty.
-#[cfg(debug_assertions)]
-pub fn try_table(bytes: &[u8]) {
-    let Ok(mut lines) = Lines::of(Box::new(std::io::Cursor::new(bytes.to_vec()))) else { return };
-    let Ok(header) = header(&mut lines) else { return };
-    let mut next = None;
-    while let Ok(Some((number, read))) = lines.record() {
-        assert!(next.is_none_or(|next| next == number), "line {next:?} is in no row: the next is {number}");
-        let inside = read.text.iter().filter(|byte| **byte == b'\n').count() as u64;
-        next = Some(number + 1 + inside);
-        let text = String::from_utf8_lossy(&read.text);
-        if let Ok(event) = cells(&text).and_then(|cells| row(&header, &cells)) {
-            assert!(serde_json::from_str::<Value>(&event).is_ok(), "a row became no JSON: {event}");
-        }
-    }
-    assert!(next.is_none_or(|next| next == lines.number + 1), "the last lines are in no row");
 }

@@ -1,0 +1,428 @@
+//! The lines of an imported file, and the rows of a table.
+
+use flate2::bufread::MultiGzDecoder;
+use serde_json::{Map, Value};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::cli::Failure;
+
+/// Nothing longer is an event.
+const MAX_LINE_BYTES: usize = 64 << 10;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A line, or the lines of one record.
+#[derive(Clone)]
+pub struct Text {
+    pub text: Vec<u8>,
+    /// Why it can be no event.
+    pub flaw: Option<&'static str>,
+}
+
+/// How a table is written: what stands between its cells, and how many columns a
+/// row has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub delimiter: u8,
+    columns: usize,
+}
+
+/// The first row of a table.
+pub struct Header {
+    pub names: Vec<String>,
+    pub shape: Shape,
+}
+
+/// The lines of a file, each with its number; knows how far it is, and the hash of
+/// all that it has read.
+pub struct Lines {
+    pub reader: Box<dyn BufRead>,
+    /// Lines that were read to find the end of a record, and are lines of their own.
+    pub pending: VecDeque<(u64, Text)>,
+    pub offset: u64,
+    pub number: u64,
+    pub hash: Xxh3,
+}
+
+impl Lines {
+    /// What is packed by gzip is unpacked, whatever its name is.
+    pub fn open(file: Option<File>) -> Result<Lines, Failure> {
+        let mut reader: Box<dyn BufRead> = match file {
+            Some(file) => Box::new(BufReader::new(file)),
+            None => Box::new(BufReader::new(std::io::stdin())),
+        };
+        if is_packed(&mut reader).map_err(unreadable)? {
+            reader = Box::new(BufReader::new(MultiGzDecoder::new(reader)));
+        }
+        Lines::of(reader)
+    }
+
+    pub fn of(mut reader: Box<dyn BufRead>) -> Result<Lines, Failure> {
+        let mut lines = Lines {
+            reader: Box::new(std::io::empty()),
+            pending: VecDeque::new(),
+            offset: 0,
+            number: 0,
+            hash: Xxh3::new(),
+        };
+        let beginning = reader.fill_buf().map_err(unreadable)?;
+        if beginning.starts_with(&[0xff, 0xfe]) || beginning.starts_with(&[0xfe, 0xff]) {
+            return Err(Failure::usage("the file is UTF-16: save it as UTF-8 (in spreadsheets: CSV UTF-8)"));
+        }
+        if beginning.starts_with(BYTE_ORDER_MARK) {
+            reader.consume(BYTE_ORDER_MARK.len());
+            lines.count(BYTE_ORDER_MARK);
+        }
+        lines.reader = reader;
+        Ok(lines)
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.offset += bytes.len() as u64;
+    }
+
+    /// Reads on to where an import before has ended.
+    pub fn skip_to(&mut self, offset: u64, number: u64) -> Result<(), Failure> {
+        let failed = unreadable;
+        let mut last = b'\n';
+        while self.offset < offset {
+            let here = self.reader.fill_buf().map_err(failed)?;
+            let take = here.len().min((offset - self.offset) as usize);
+            let bytes = here[..take].to_vec();
+            let Some(end) = bytes.last() else { break };
+            last = *end;
+            self.reader.consume(take);
+            self.count(&bytes);
+        }
+        self.number = self.number.max(number);
+        // The last line had no end then: what comes now must end it.
+        while last != b'\n' {
+            let next = self.reader.fill_buf().map_err(failed)?.first().copied();
+            match next {
+                Some(byte @ (b'\r' | b'\n')) => {
+                    self.reader.consume(1);
+                    self.count(&[byte]);
+                    last = byte;
+                }
+                Some(_) => {
+                    let line = self.number;
+                    return Err(Failure::usage(format!("line {line} was imported, and is longer now: give --again")));
+                }
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    pub fn line(&mut self) -> std::io::Result<Option<(u64, Text)>> {
+        if let Some(line) = self.pending.pop_front() {
+            return Ok(Some(line));
+        }
+        let mut text = Vec::new();
+        let mut long = false;
+        loop {
+            let here = self.reader.fill_buf()?;
+            if here.is_empty() {
+                break;
+            }
+            let end = here.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+            let bytes = here[..end.unwrap_or(here.len())].to_vec();
+            self.reader.consume(bytes.len());
+            self.count(&bytes);
+            long |= text.len() + bytes.len() > MAX_LINE_BYTES;
+            text.extend_from_slice(&bytes[..bytes.len().min(MAX_LINE_BYTES.saturating_sub(text.len()))]);
+            if end.is_some() {
+                break;
+            }
+        }
+        if text.is_empty() {
+            return Ok(None);
+        }
+        self.number += 1;
+        while text.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+            text.pop();
+        }
+        Ok(Some((self.number, Text { text, flaw: long.then_some("the line has more than 64 KiB") })))
+    }
+
+    /// A row of a table: as many lines as its quotes span, if they are one row then.
+    pub fn record(&mut self, shape: Shape) -> std::io::Result<Option<(u64, Text)>> {
+        let Some((number, first)) = self.line()? else { return Ok(None) };
+        let mut quotes = Quotes::new(shape.delimiter);
+        quotes.read(&first.text);
+        if !quotes.is_open() {
+            return Ok(Some((number, first)));
+        }
+        let (mut text, mut taken) = (first.text.clone(), Vec::new());
+        while text.len() <= MAX_LINE_BYTES {
+            let Some(line) = self.line()? else { break };
+            text.push(b'\n');
+            text.extend_from_slice(&line.1.text);
+            quotes.read(b"\n");
+            quotes.read(&line.1.text);
+            taken.push(line);
+            if !quotes.is_open() {
+                // A quote that was never closed meets the next row's: then they are no row.
+                let columns = cells(&String::from_utf8_lossy(&text), shape.delimiter).map(|cells| cells.len());
+                if columns.is_ok_and(|columns| columns == shape.columns) {
+                    return Ok(Some((number, Text { text, flaw: first.flaw })));
+                }
+                break;
+            }
+        }
+        // Those were rows of their own.
+        taken.into_iter().rev().for_each(|line| self.pending.push_front(line));
+        Ok(Some((number, Text { flaw: Some("the row opens a quote that is not closed"), ..first })))
+    }
+}
+
+/// Whether a quote is open at the end of what was read. A quote opens at the
+/// beginning of a cell alone: `5" screen` holds one as it is.
+struct Quotes {
+    delimiter: u8,
+    at: Cell,
+}
+
+#[derive(PartialEq, Eq)]
+enum Cell {
+    Beginning,
+    Plain,
+    Quoted,
+    /// Behind a quote within quotes: it ends them, or the next one is meant.
+    Closed,
+}
+
+impl Quotes {
+    fn new(delimiter: u8) -> Quotes {
+        Quotes { delimiter, at: Cell::Beginning }
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.at = match (&self.at, *byte) {
+                (Cell::Quoted, b'"') => Cell::Closed,
+                (Cell::Quoted, _) => Cell::Quoted,
+                (Cell::Beginning | Cell::Closed, b'"') => Cell::Quoted,
+                (_, byte) if byte == self.delimiter || byte == b'\n' => Cell::Beginning,
+                _ => Cell::Plain,
+            };
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.at == Cell::Quoted
+    }
+}
+
+fn unreadable(error: std::io::Error) -> Failure {
+    Failure::failed(format!("cannot be read: {error}"))
+}
+
+fn is_packed(reader: &mut Box<dyn BufRead>) -> std::io::Result<bool> {
+    Ok(reader.fill_buf()?.starts_with(&[0x1f, 0x8b]))
+}
+
+/// The first row. What stands between cells is what is said, else what a line
+/// `sep=;` says, as spreadsheets write it, else what makes the header whole.
+pub fn header(lines: &mut Lines, said: Option<u8>) -> Result<Header, Failure> {
+    let mut first = lines.line().map_err(unreadable)?.map(|(_, read)| read.text).unwrap_or_default();
+    let mut said = said;
+    if let [b's', b'e', b'p', b'=', delimiter] = first[..] {
+        said = said.or(Some(delimiter));
+        first = lines.line().map_err(unreadable)?.map(|(_, read)| read.text).unwrap_or_default();
+    }
+    let text = String::from_utf8_lossy(&first).into_owned();
+    let candidates = said.map_or_else(|| vec![b',', b';', b'\t', b'|'], |said| vec![said]);
+    let mut read = candidates.iter().map(|delimiter| names(&text, *delimiter));
+    let names_of_first = read.next().expect("there is a candidate")?;
+    let whole = |names: &[String]| missing(names).is_none();
+    let mut found = (candidates[0], names_of_first);
+    for (delimiter, names) in candidates.iter().skip(1).zip(read) {
+        if !whole(&found.1) && names.as_ref().is_ok_and(|names| whole(names)) {
+            found = (*delimiter, names?);
+        }
+    }
+    let (delimiter, names) = found;
+    if let Some(needed) = missing(&names) {
+        let spelled = if said.is_some() { "" } else { "; give --delimiter if its cells are divided by something else" };
+        return Err(Failure::usage(format!("the header has no column {needed}{spelled}")));
+    }
+    match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        Some((_, twice)) => Err(Failure::usage(format!("the header has the column {twice} twice"))),
+        None => Ok(Header { shape: Shape { delimiter, columns: names.len() }, names }),
+    }
+}
+
+fn names(text: &str, delimiter: u8) -> Result<Vec<String>, Failure> {
+    let record = cells(text, delimiter).map_err(|why| Failure::usage(format!("the header cannot be read: {why}")))?;
+    Ok(record.iter().map(|name| name.trim().to_owned()).collect())
+}
+
+fn missing(names: &[String]) -> Option<&'static str> {
+    ["user_id", "event_name", "occurred_at"].into_iter().find(|needed| !names.iter().any(|name| name == needed))
+}
+
+/// The cells of one row.
+pub fn cells(text: &str, delimiter: u8) -> Result<csv::StringRecord, String> {
+    let mut builder = csv::ReaderBuilder::new();
+    let mut reader = builder.has_headers(false).flexible(true).delimiter(delimiter).from_reader(text.as_bytes());
+    let record = reader.records().next().unwrap_or_else(|| Ok(csv::StringRecord::new()));
+    record.map_err(|e| e.to_string())
+}
+
+/// A row as an event: columns that are no member of an event are properties,
+/// numbers, `true` and `false` (in any case) as such.
+pub fn row(header: &[String], record: &csv::StringRecord) -> Result<String, String> {
+    if record.len() != header.len() {
+        return Err(format!("the row has {} columns, the header {}", record.len(), header.len()));
+    }
+    let mut event: Vec<String> = Vec::new();
+    let mut properties: Vec<String> = Vec::new();
+    let mut context: Map<String, Value> = Map::new();
+    for (name, text) in header.iter().zip(record).filter(|(_, text)| !text.is_empty()) {
+        let named = |name: &str, value: String| format!("{}:{value}", Value::from(name));
+        let object = || serde_json::from_str::<Map<String, Value>>(text).map_err(|e| format!("{name}: {e}"));
+        match (name.as_str(), name.split_once('.')) {
+            ("user_id" | "event_name" | "event_id" | "occurred_at" | "sent_at", _) => {
+                event.push(named(name, Value::from(text).to_string()));
+            }
+            ("context", _) => context.extend(object()?),
+            ("properties", _) => {
+                properties.extend(object()?.iter().map(|(name, value)| named(name, value.to_string())));
+            }
+            (_, Some(("context", member))) => {
+                context.insert(member.to_owned(), text.into());
+            }
+            (_, Some(("properties", member))) => properties.push(named(member, plain(text).to_string())),
+            _ => properties.push(named(name, plain(text).to_string())),
+        }
+    }
+    if !context.is_empty() {
+        event.push(format!("\"context\":{}", Value::Object(context)));
+    }
+    event.push(format!("\"properties\":{{{}}}", properties.join(",")));
+    Ok(format!("{{{}}}", event.join(",")))
+}
+
+/// A cell's value; spreadsheets write `TRUE`.
+fn plain(text: &str) -> Value {
+    match text {
+        _ if text.eq_ignore_ascii_case("true") => true.into(),
+        _ if text.eq_ignore_ascii_case("false") => false.into(),
+        _ => serde_json::from_str::<Value>(text).ok().filter(Value::is_number).unwrap_or_else(|| text.into()),
+    }
+}
+
+/// What fuzzing calls: every line of a table is part of exactly one row, and each
+/// row is an event, wrong, or empty.
+#[cfg(debug_assertions)]
+pub fn try_table(bytes: &[u8]) {
+    let Ok(mut lines) = Lines::of(Box::new(std::io::Cursor::new(bytes.to_vec()))) else { return };
+    let Ok(Header { names, shape }) = header(&mut lines, None) else { return };
+    let mut next = None;
+    while let Ok(Some((number, read))) = lines.record(shape) {
+        assert!(next.is_none_or(|next| next == number), "line {next:?} is in no row: the next is {number}");
+        let inside = read.text.iter().filter(|byte| **byte == b'\n').count() as u64;
+        next = Some(number + 1 + inside);
+        let text = String::from_utf8_lossy(&read.text);
+        if let Ok(event) = cells(&text, shape.delimiter).and_then(|cells| row(&names, &cells)) {
+            assert!(serde_json::from_str::<Value>(&event).is_ok(), "a row became no JSON: {event}");
+        }
+    }
+    assert!(next.is_none_or(|next| next == lines.number + 1), "the last lines are in no row");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every row with its first line, as cells or as what is wrong with it.
+    fn rows(text: &str) -> Vec<(u64, Result<Vec<String>, &'static str>)> {
+        let mut lines =
+            Lines::of(Box::new(std::io::Cursor::new(text.as_bytes().to_vec()))).unwrap_or_else(|_| panic!());
+        let Header { shape, .. } = header(&mut lines, None).unwrap_or_else(|failure| panic!("{}", failure.text));
+        let mut all = Vec::new();
+        while let Some((number, read)) = lines.record(shape).unwrap() {
+            let text = String::from_utf8(read.text).unwrap();
+            let cells = || cells(&text, shape.delimiter).unwrap().iter().map(str::to_owned).collect();
+            all.push((number, read.flaw.map_or_else(|| Ok(cells()), Err)));
+        }
+        all
+    }
+
+    #[test]
+    fn a_quote_opens_at_the_beginning_of_a_cell_alone() {
+        let head = "user_id,event_name,occurred_at,note\n";
+        let of = |notes: &[&str]| -> String { notes.iter().map(|note| format!("u,im,T,{note}\n")).collect() };
+        let notes = |text: &str| -> Vec<(u64, Option<String>)> {
+            rows(text).into_iter().map(|(number, row)| (number, row.ok().map(|cells| cells[3].clone()))).collect()
+        };
+        let some = |text: &str| Some(text.to_owned());
+        let screens = format!("{head}{}", of(&["5\" screen", "plain", "6\" screen"]));
+        assert_eq!(notes(&screens), [(2, some("5\" screen")), (3, some("plain")), (4, some("6\" screen"))]);
+        let quoted = format!("{head}{}", of(&["\"two\nlines, \"\"said\"\"\"", "plain"]));
+        assert_eq!(notes(&quoted), [(2, some("two\nlines, \"said\"")), (4, some("plain"))]);
+        let unclosed = format!("{head}{}", of(&["\"open", "plain", "\"next\"", "last"]));
+        assert_eq!(notes(&unclosed), [(2, None), (3, some("plain")), (4, some("next")), (5, some("last"))]);
+    }
+
+    #[test]
+    fn what_divides_cells_is_found_out() {
+        for (text, delimiter) in [
+            ("user_id;event_name;occurred_at;note\nu;im;T;a,b\n", b';'),
+            ("user_id\tevent_name\toccurred_at\nu\tim\tT\n", b'\t'),
+            ("user_id|event_name|occurred_at\nu|im|T\n", b'|'),
+            ("sep=;\r\nuser_id;event_name;occurred_at\r\nu;im;T\r\n", b';'),
+            ("\"user_id\",\"event_name\",\"occurred_at\",\"a;b\"\n", b','),
+        ] {
+            let mut lines =
+                Lines::of(Box::new(std::io::Cursor::new(text.as_bytes().to_vec()))).unwrap_or_else(|_| panic!());
+            let found = header(&mut lines, None).unwrap_or_else(|failure| panic!("{text}: {}", failure.text));
+            assert_eq!((found.shape.delimiter, &*found.names[0]), (delimiter, "user_id"), "{text}");
+        }
+        for text in ["", "user_id:event_name:occurred_at\n", "a,b\n"] {
+            let mut lines =
+                Lines::of(Box::new(std::io::Cursor::new(text.as_bytes().to_vec()))).unwrap_or_else(|_| panic!());
+            assert!(header(&mut lines, None).is_err_and(|failure| failure.text.contains("--delimiter")), "{text}");
+        }
+        assert!(Lines::of(Box::new(std::io::Cursor::new(b"\xff\xfeu\0".to_vec()))).is_err());
+    }
+
+    #[test]
+    fn columns_become_members_and_properties() {
+        let names = [
+            "user_id",
+            "event_name",
+            "occurred_at",
+            "sent_at",
+            "context",
+            "context.platform",
+            "paid",
+            "n",
+            "zip",
+            "properties.deep",
+        ];
+        let names = names.map(str::to_owned);
+        let cells = csv::StringRecord::from(vec![
+            "u",
+            "im",
+            "T",
+            "S",
+            "{\"locale\":\"de\"}",
+            "ios",
+            "TRUE",
+            "7.50",
+            "01234",
+            "False",
+        ]);
+        assert_eq!(
+            row(&names, &cells).unwrap(),
+            "{\"user_id\":\"u\",\"event_name\":\"im\",\"occurred_at\":\"T\",\"sent_at\":\"S\",\
+             \"context\":{\"locale\":\"de\",\"platform\":\"ios\"},\
+             \"properties\":{\"paid\":true,\"n\":7.50,\"zip\":\"01234\",\"deep\":false}}"
+        );
+    }
+}
