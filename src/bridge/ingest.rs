@@ -105,7 +105,8 @@ impl App {
         let properties = fields.object("properties", MAX_PROPERTIES);
         let event_id = event_id(&mut fields, key);
         let told = told(&mut fields, self.clock.now());
-        context(&mut fields);
+        // Clients put much into it; nobody looks at an event's.
+        fields.raw("context");
         let faults = fields.close();
         if !faults.is_empty() {
             return Err(Problem::fields(faults));
@@ -242,6 +243,7 @@ pub(super) fn context(fields: &mut Fields<'_>) -> Context {
         locale: inner.name("locale"),
         app_version: inner.name("app_version"),
         session_id: inner.id("session_id"),
+        timezone: inner.name("timezone"),
     };
     fields.faults.extend(inner.close());
     context

@@ -42,6 +42,9 @@ pub struct ExplainArgs {
     app_version: Option<String>,
     #[arg(long, requires = "trigger", value_name = "ID")]
     session: Option<String>,
+    /// The user's own, such as Europe/Berlin
+    #[arg(long, requires = "trigger", value_name = "ZONE")]
+    timezone: Option<String>,
     #[command(flatten)]
     pub brokers: BrokerArgs,
 }
@@ -85,6 +88,7 @@ fn question(args: &ExplainArgs) -> Result<Question, Failure> {
         locale: args.locale.clone(),
         app_version: args.app_version.clone(),
         session_id: args.session.clone(),
+        timezone: args.timezone.clone(),
     };
     let trigger = args.trigger.clone().map(|trigger| (trigger, properties.to_owned(), context));
     Ok(Question { project: args.project.clone(), user_id: args.user.clone(), at, trigger })

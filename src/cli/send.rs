@@ -46,6 +46,9 @@ enum What {
         locale: Option<String>,
         #[arg(long)]
         app_version: Option<String>,
+        /// The user's own, such as Europe/Berlin
+        #[arg(long)]
+        timezone: Option<String>,
     },
     /// That an offer was seen
     Displayed { user_id: String, offer_id: String },
@@ -69,12 +72,13 @@ pub async fn run(context: &Context, args: &SendArgs) -> Result<(), Failure> {
             set(&mut body, "occurred_at", occurred_at);
             ("/v1/events".to_owned(), body)
         }
-        What::Trigger { user_id, trigger, properties, session_id, platform, locale, app_version } => {
+        What::Trigger { user_id, trigger, properties, session_id, platform, locale, app_version, timezone } => {
             let mut where_from = json!({});
             set(&mut where_from, "session_id", session_id);
             set(&mut where_from, "platform", platform);
             set(&mut where_from, "locale", locale);
             set(&mut where_from, "app_version", app_version);
+            set(&mut where_from, "timezone", timezone);
             let body = json!({"properties": pairs(properties)?, "context": where_from});
             (format!("/v1/users/{}/triggers/{}", part(user_id), part(trigger)), body)
         }

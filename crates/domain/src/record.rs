@@ -73,6 +73,8 @@ pub struct Context {
     pub locale: Option<String>,
     pub app_version: Option<String>,
     pub session_id: Option<String>,
+    /// The user's zone, as devices name it: `Europe/Berlin`, `GMT+05:30`.
+    pub timezone: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -3,9 +3,10 @@
 //! belongs to it, an end does not.
 
 use jiff::civil::{self, Weekday};
-use jiff::tz::TimeZone;
+use jiff::tz::{Offset, TimeZone};
 use jiff::{Span, Timestamp, ToSpan as _};
 use serde::{Serialize, Serializer};
+use std::borrow::Cow;
 
 use super::time::{self, Millis};
 
@@ -32,11 +33,18 @@ pub struct Schedule {
 /// A place whose clocks count, by its name in the zone database. The database
 /// is part of the program, so that every process decides alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Zone(TimeZone);
+pub enum Zone {
+    Place(TimeZone),
+    /// The user's own, which the trigger's context names.
+    User,
+}
+
+/// How a survey file spells [`Zone::User`].
+const USER: &str = "user";
 
 impl Default for Zone {
     fn default() -> Zone {
-        Zone(TimeZone::UTC)
+        Zone::Place(TimeZone::UTC)
     }
 }
 
@@ -44,12 +52,48 @@ impl Zone {
     /// # Errors
     /// When the database has no such name.
     pub fn find(name: &str) -> Result<Zone, String> {
+        if name == USER {
+            return Ok(Zone::User);
+        }
         let found = jiff::tz::TimeZoneDatabase::bundled().get(name);
-        found.map(Zone).map_err(|_| "must be a zone such as Europe/Berlin or UTC".to_owned())
+        found.map(Zone::Place).map_err(|_| "must be a zone such as Europe/Berlin or UTC, or user".to_owned())
+    }
+
+    /// A zone as a device names its own: by its place, or by how far it is from UTC
+    /// (`+05:30`, `GMT+0530`, `UTC-3`).
+    fn of_device(name: &str) -> Option<Zone> {
+        if let Ok(place) = jiff::tz::TimeZoneDatabase::bundled().get(name.trim()) {
+            return Some(Zone::Place(place));
+        }
+        let bare = name.trim().trim_start_matches("UTC").trim_start_matches("GMT");
+        let sign = match bare.as_bytes().first()? {
+            b'+' => 1,
+            b'-' => -1,
+            _ => return None,
+        };
+        let digits = bare[1..].replace(':', "");
+        if !matches!(digits.len(), 1 | 2 | 4) || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let (hours, minutes) = digits.split_at(digits.len().min(2));
+        let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().unwrap_or(0));
+        let offset = Offset::from_seconds(sign * (hours * 3_600 + minutes * 60)).ok()?;
+        (hours <= 14 && minutes < 60).then(|| Zone::Place(TimeZone::fixed(offset)))
     }
 
     pub fn name(&self) -> &str {
-        self.0.iana_name().unwrap_or("UTC")
+        match self {
+            Zone::Place(place) => place.iana_name().unwrap_or("UTC"),
+            Zone::User => USER,
+        }
+    }
+
+    /// The clocks that count; a user's are known once [`Schedule::for_user`] has put them in.
+    fn clocks(&self) -> TimeZone {
+        match self {
+            Zone::Place(place) => place.clone(),
+            Zone::User => TimeZone::UTC,
+        }
     }
 
     fn is_utc(&self) -> bool {
@@ -142,6 +186,25 @@ impl Schedule {
         self.start_at.is_none() && self.end_at.is_none() && self.days.is_empty() && self.hours.is_none()
     }
 
+    /// The same on the clocks of a user whose device names its zone so; `None` where
+    /// they count and are not known.
+    pub fn for_user(&self, zone: Option<&str>) -> Option<Cow<'_, Schedule>> {
+        if self.timezone != Zone::User {
+            return Some(Cow::Borrowed(self));
+        }
+        let timezone = match zone.and_then(Zone::of_device) {
+            Some(zone) => zone,
+            None if self.days.is_empty() && self.hours.is_none() => Zone::default(),
+            None => return None,
+        };
+        Some(Cow::Owned(Schedule { timezone, ..self.clone() }))
+    }
+
+    /// What of it holds on any clock: from when until when.
+    pub fn span(&self) -> Schedule {
+        Schedule { start_at: self.start_at, end_at: self.end_at, ..Schedule::default() }
+    }
+
     pub fn is_open(&self, now: Millis) -> bool {
         if self.start_at.is_some_and(|start| now < start) || self.end_at.is_some_and(|end| now >= end) {
             return false;
@@ -166,15 +229,16 @@ impl Schedule {
             return Some(from);
         }
         let first = self.local(from)?.date();
+        let clocks = self.timezone.clocks();
         let begins = self.hours.map_or(0, |hours| hours.from);
         for days in 0..=DAYS_AHEAD {
             let date = first.checked_add(Span::new().days(days)).ok()?;
             let opens = date.at(0, 0, 0, 0).checked_add(i64::from(begins).minutes()).ok()?;
             // Where clocks skip this time, it opens as they have been moved;
             // where they show it twice, it opens twice.
-            let at = self.timezone.0.to_ambiguous_timestamp(opens).compatible().ok()?;
-            let again = self.timezone.0.to_ambiguous_timestamp(opens).later().ok()?;
-            let moved = self.timezone.0.preceding(at).next().map(|moved| moved.timestamp());
+            let at = clocks.to_ambiguous_timestamp(opens).compatible().ok()?;
+            let again = clocks.to_ambiguous_timestamp(opens).later().ok()?;
+            let moved = clocks.preceding(at).next().map(|moved| moved.timestamp());
             let candidates = [moved, Some(at), Some(again)].map(|at| at.map(Timestamp::as_millisecond));
             if let Some(at) = candidates.into_iter().flatten().find(|at| *at > now && self.is_open(*at)) {
                 return Some(at);
@@ -186,13 +250,13 @@ impl Schedule {
     /// `2026-11-21T16:34+01:00`: the local time, for people.
     pub fn local_text(&self, now: Millis) -> String {
         match Timestamp::from_millisecond(now) {
-            Ok(at) => at.to_zoned(self.timezone.0.clone()).strftime("%a %Y-%m-%dT%H:%M:%S%:z").to_string(),
+            Ok(at) => at.to_zoned(self.timezone.clocks()).strftime("%a %Y-%m-%dT%H:%M:%S%:z").to_string(),
             Err(_) => time::format_time(now),
         }
     }
 
     fn local(&self, now: Millis) -> Option<civil::DateTime> {
-        Some(self.timezone.0.to_datetime(Timestamp::from_millisecond(now).ok()?))
+        Some(self.timezone.clocks().to_datetime(Timestamp::from_millisecond(now).ok()?))
     }
 
     fn has(&self, date: civil::Date) -> bool {
@@ -280,6 +344,34 @@ mod tests {
         // 02:30 does not exist: what opens is the moment behind the gap.
         let opening = early.next_opening(at("2026-03-28T12:00:00Z")).unwrap();
         assert!(early.is_open(opening) && opening < at("2026-03-29T01:30:00Z"), "{}", time::format_time(opening));
+    }
+
+    #[test]
+    fn hours_on_the_clocks_of_the_user() {
+        let evening = schedule("user", &[], Some(("18:00", "21:00")));
+        let now = at("2026-11-02T18:30:00Z");
+        for (zone, open) in [
+            ("UTC", true),
+            ("Europe/Berlin", true),     // 19:30
+            ("Asia/Kolkata", false),     // 00:00
+            ("America/New_York", false), // 13:30
+            ("GMT+0100", true),
+            ("GMT-05:30", false),
+            ("+02", true),
+            ("UTC+3", false), // 21:30
+        ] {
+            let of_user = evening.for_user(Some(zone)).unwrap_or_else(|| panic!("{zone}"));
+            assert_eq!(of_user.is_open(now), open, "{zone}");
+        }
+        let kolkata = evening.for_user(Some("Asia/Kolkata")).unwrap();
+        assert_eq!(kolkata.next_opening(now), Some(at("2026-11-03T12:30:00Z")));
+        for unknown in [None, Some(""), Some("Mars/Olympus"), Some("user"), Some("+99"), Some("CEST-ish"), Some("+5:7")]
+        {
+            assert!(evening.for_user(unknown).is_none(), "{unknown:?}");
+        }
+        let span = Schedule { start_at: Some(0), timezone: Zone::User, ..Schedule::default() };
+        assert!(span.for_user(None).is_some_and(|span| span.is_open(now)), "a span needs no clocks");
+        assert_eq!(serde_json::to_value(&evening).unwrap()["timezone"], "user");
     }
 
     #[test]

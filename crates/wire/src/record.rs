@@ -79,8 +79,8 @@ struct Members<'a> {
     answers: Option<Vec<AnswerMembers>>,
     #[serde(default)]
     completed: Option<bool>,
-    #[serde(default)]
-    context: Option<ContextMembers>,
+    #[serde(borrow, default)]
+    context: Option<&'a RawValue>,
     #[serde(borrow, default)]
     occurred_at: Option<Text<'a>>,
     #[serde(borrow, default)]
@@ -101,6 +101,8 @@ struct ContextMembers {
     app_version: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timezone: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -319,12 +321,19 @@ fn user_record(members: Members<'_>) -> Result<Record<'_>, Unreadable> {
         sent_at: moment(members.sent_at, "sent_at")?,
         received_at: moment(members.received_at, "received_at")?,
     };
-    let context = members.context.unwrap_or_default();
+    // Nobody looks at an event's.
+    let context = members.context.filter(|_| kind == "trigger" || kind == "answers");
+    let context: Option<ContextMembers> = context
+        .map(|raw| serde_json::from_str(raw.get()))
+        .transpose()
+        .map_err(|e| unreadable("wrong_type", e.to_string()))?;
+    let context = context.unwrap_or_default();
     let context = Context {
         platform: context.platform,
         locale: context.locale,
         app_version: context.app_version,
         session_id: context.session_id,
+        timezone: context.timezone,
     };
     let body = match kind.as_str() {
         "event" => Body::Event {
@@ -511,6 +520,7 @@ fn written_context(context: &Context) -> Option<ContextMembers> {
         locale: context.locale.clone(),
         app_version: context.app_version.clone(),
         session_id: context.session_id.clone(),
+        timezone: context.timezone.clone(),
     })
 }
 
@@ -550,7 +560,8 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        let context = Context { platform: Some("ios".into()), ..Context::default() };
+        let timezone = Some("Europe/Berlin".into());
+        let context = Context { platform: Some("ios".into()), timezone, ..Context::default() };
         let given = Given {
             question_id: "q".into(),
             value: Json::from_valid("[\"a\"]"),
@@ -588,6 +599,14 @@ mod tests {
         let value = br#"{"user_id":"user_123","event_name":"item_added_to_cart","properties":{"id":1},"more":[1]}"#;
         let Ok(Decoded::User(record)) = decode(Some(value), false) else { panic!("a valid record") };
         assert_eq!((&*record.project, record.body.kind()), ("default", "event"));
+    }
+
+    #[test]
+    fn the_context_of_an_event_is_not_looked_at() {
+        let odd = br#"{"user_id":"u","event_name":"x","context":{"locale":7,"app":{"version":1}}}"#;
+        assert!(decode(Some(odd), false).is_ok());
+        let odd = br#"{"user_id":"u","type":"trigger","trigger":"x","context":{"locale":7}}"#;
+        assert_eq!(decode(Some(odd), false).unwrap_err().reason, "wrong_type");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! the reason.
 
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use super::scene::Asked;
@@ -31,6 +32,10 @@ pub(super) struct Passed {
 const NEEDS_SESSION: &str = "the trigger has no context.session_id: send the same one with every trigger of a session, \
                              and its undisplayed offer is given again, also after a page is loaded anew";
 
+/// Of hours on the user's own clocks.
+const NEEDS_ZONE: &str =
+    "the schedule is on the user's own clocks: send context.timezone, such as Europe/Berlin, with the trigger";
+
 fn stop(gate: Gate, actual: Value, until: Option<Millis>) -> Stop {
     Stop { gate, actual, until, hint: None }
 }
@@ -50,7 +55,7 @@ impl Case<'_> {
     pub(super) fn evaluate(&self) -> Result<Passed, Stop> {
         let survey = &*self.entry.current;
         status(survey, self.scene.user_id)?;
-        schedule(survey, self.scene.now)?;
+        schedule(survey, self.scene.now, Some(self.asked.context))?;
         audience(survey, self.asked.context)?;
         self.show_on(survey)?;
         self.known(survey)
@@ -60,7 +65,7 @@ impl Case<'_> {
     pub(super) fn stand(&self) -> Result<Passed, Stop> {
         let survey = &*self.entry.current;
         status(survey, self.scene.user_id)?;
-        schedule(survey, self.scene.now)?;
+        schedule(survey, self.scene.now, None)?;
         self.known(survey)
     }
 
@@ -224,14 +229,23 @@ pub(super) fn status(survey: &Survey, user_id: &str) -> Result<(), Stop> {
     }
 }
 
-/// `out_of_schedule`
-pub(super) fn schedule(survey: &Survey, now: Millis) -> Result<(), Stop> {
-    match &survey.schedule {
-        Some(schedule) if !schedule.is_open(now) => {
-            Err(stop(Gate::OutOfSchedule, json!(schedule.local_text(now)), schedule.next_opening(now)))
-        }
-        _ => Ok(()),
+/// `out_of_schedule`; on the user's own clocks it stays shut while the context does
+/// not name them. Without a context only what holds on any clock is looked at.
+pub(super) fn schedule(survey: &Survey, now: Millis, context: Option<&Context>) -> Result<(), Stop> {
+    let Some(schedule) = &survey.schedule else { return Ok(()) };
+    let zone = context.and_then(|context| context.timezone.as_deref());
+    let (schedule, is_known) = match schedule.for_user(zone) {
+        Some(schedule) => (schedule, true),
+        None => (Cow::Owned(schedule.span()), false),
+    };
+    if !schedule.is_open(now) {
+        return Err(stop(Gate::OutOfSchedule, json!(schedule.local_text(now)), schedule.next_opening(now)));
     }
+    if !is_known && context.is_some() {
+        let hint = Some(NEEDS_ZONE);
+        return Err(Stop { hint, ..stop(Gate::OutOfSchedule, json!({"timezone": zone}), None) });
+    }
+    Ok(())
 }
 
 /// `targeting_failed`

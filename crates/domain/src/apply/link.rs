@@ -100,7 +100,7 @@ fn closed(scene: Scene<'_>, user: &User, entry: &Entry, context: &Context) -> Re
     let survey = &*entry.current;
     let gates = || -> Result<bool, Stop> {
         gates::status(survey, scene.user_id)?;
-        gates::schedule(survey, scene.now)?;
+        gates::schedule(survey, scene.now, context.timezone.as_ref().map(|_| context))?;
         if *context != Context::default() {
             gates::audience(survey, context)?;
         }

@@ -233,8 +233,12 @@ fn audience_gates_need_their_context() {
         let mut play = Play::new(std::slice::from_ref(&survey));
         play.event(0, 0);
         let text = |t: Option<&str>| t.map(str::to_owned);
-        let context =
-            Context { platform: text(platform), locale: text(locale), app_version: text(version), session_id: None };
+        let context = Context {
+            platform: text(platform),
+            locale: text(locale),
+            app_version: text(version),
+            ..Context::default()
+        };
         assert_eq!(play.ask_with(1, context, "{}").reason.name(), reason, "{platform:?} {locale:?} {version:?}");
     }
 }
