@@ -59,7 +59,7 @@ impl AllowedOrigin {
         let fits =
             |label: &&str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_:".contains(&b));
         match labels {
-            Some(labels) if labels.len() >= 2 && labels.iter().all(|label| fits(&label)) => {
+            Some(labels) if labels.len() >= 2 && labels.iter().all(fits) => {
                 Ok(AllowedOrigin::OneLabel { scheme, rest: rest.to_owned() })
             }
             _ => Err("may have one star, for one label before a name of two or more: https://*.shop.example"),

@@ -5,6 +5,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::etag;
 use super::problem::{Answer, Problem, json_answer};
 use super::router::Name;
 use super::view::Shown;
@@ -163,29 +164,31 @@ impl App {
 
     fn condition(&self, asked: &Asked<'_>, kind: Kind, id: &str) -> Result<Condition, Problem> {
         let if_match = self.if_match(asked, kind, id)?;
-        let Some(value) = asked.headers.get(header::IF_NONE_MATCH) else {
-            return Ok(Condition { create: false, if_match });
-        };
         let current = self.view.get(&asked.caller.project, kind, id).map(|shown| shown.record.version);
-        let text = value.to_str().unwrap_or_default().trim();
-        let forbidden = match text {
-            "*" => current.is_some(),
-            tags => tags.split(',').filter_map(version_of_tag).any(|version| current == Some(version)),
-        };
-        if forbidden { Err(exists_already()) } else { Ok(Condition { create: text == "*", if_match }) }
+        let mut create = false;
+        for tag in etag::listed(asked.headers, header::IF_NONE_MATCH) {
+            create |= tag == "*";
+            if current.is_some_and(|version| tag == "*" || version_of_tag(tag) == Some(version)) {
+                return Err(exists_already());
+            }
+        }
+        Ok(Condition { create, if_match })
     }
 
     /// The version that has to be in force: of several that are named, the one
     /// that is.
     pub(super) fn if_match(&self, asked: &Asked<'_>, kind: Kind, id: &str) -> Result<Option<u64>, Problem> {
-        let Some(value) = asked.headers.get(header::IF_MATCH) else { return Ok(None) };
+        if !asked.headers.contains_key(header::IF_MATCH) {
+            return Ok(None);
+        }
         let failed = |detail| Problem::new(412, "precondition_failed", detail);
         let current = self.view.get(&asked.caller.project, kind, id).map(|shown| shown.record.version);
-        let text = value.to_str().unwrap_or_default().trim();
-        if text == "*" {
+        let tags: Vec<&str> = etag::listed(asked.headers, header::IF_MATCH).collect();
+        if tags == ["*"] {
             return current.map(Some).ok_or_else(|| failed("there is no such definition yet"));
         }
-        let named: Option<Vec<u64>> = text.split(',').map(version_of_tag).collect();
+        let named: Option<Vec<u64>> = tags.into_iter().map(version_of_tag).collect();
+        let named = named.filter(|named| !named.is_empty());
         let named = named.ok_or_else(|| failed("If-Match names no version; use the ETag of a GET or PUT"))?;
         let known = current.filter(|version| named.contains(version));
         Ok(known.or(named.first().copied()))
@@ -330,8 +333,7 @@ impl App {
         // How an endpoint fares changes without a version.
         let state = (kind == Kind::Endpoint).then(|| xxhash_rust::xxh3::xxh3_64(body.as_bytes()) as u32);
         let tag = tag_of(version, state);
-        let known = asked.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-        let mut answer = if known.is_some_and(|known| names_tag(known, &tag)) {
+        let mut answer = if etag::is_known(asked.headers, &tag) {
             let mut unchanged = json_answer(304, "");
             unchanged.headers_mut().remove(header::CONTENT_TYPE);
             unchanged
@@ -404,20 +406,9 @@ fn tag_of(version: u64, state: Option<u32>) -> String {
     state.map_or_else(|| format!("\"{version}\""), |state| format!("\"{version}-{state:08x}\""))
 }
 
-/// The version in a tag, in the forms in which caches and proxies hand it on:
-/// `W/"7"`, `"7-gzip"`, `7`.
+/// The version in a tag, which may have the state behind it.
 fn version_of_tag(tag: &str) -> Option<u64> {
-    let bare = tag.trim().trim_start_matches("W/").trim_matches('"');
-    bare.split('-').next()?.parse().ok()
-}
-
-/// Whether a list of tags names this one; what a proxy has appended counts for nothing.
-fn names_tag(list: &str, tag: &str) -> bool {
-    let bare = |tag: &str| {
-        let bare = tag.trim().trim_start_matches("W/").trim_matches('"');
-        ["-gzip", ";gzip", "--gzip", "-br"].iter().find_map(|end| bare.strip_suffix(end)).unwrap_or(bare).to_owned()
-    };
-    list.trim() == "*" || list.split(',').any(|one| bare(one) == bare(tag))
+    etag::bare(tag).split('-').next()?.parse().ok()
 }
 
 fn set_tag(answer: &mut Answer, tag: &str) {

@@ -54,7 +54,8 @@ pub const RULES: &[(u32, Succession)] = &[
     // was wrong can be put right.
     (5, Succession::GoesOn),
     // Locales, platforms and versions match in the spellings that apps send; a
-    // rating may be written 4.0; dates and epochs are times.
+    // rating may be written 4.0; dates and epochs are times; schedules may be on
+    // the user's clocks; what programs write for nothing is no user's id.
     (LOGIC_VERSION, Succession::GoesOn),
 ];
 

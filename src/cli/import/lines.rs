@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::cli::Failure;
+use crate::cli::context::Failure;
 
 /// Nothing longer is an event.
 const MAX_LINE_BYTES: usize = 64 << 10;

@@ -14,8 +14,7 @@ use crate::json;
 /// The first place that is not JSON, or that has one of the strict reader's flaws.
 pub fn documents(text: &str) -> Result<Vec<Document>, Error> {
     let mut documents = Vec::new();
-    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-    while let Some(next) = values.next() {
+    for next in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
         let raw = next.map_err(|error| Error { line: error.line(), detail: sentence(&error) })?.get();
         let begins = raw.as_ptr().addr() - text.as_ptr().addr();
         let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
