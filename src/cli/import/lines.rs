@@ -167,7 +167,7 @@ impl Lines {
             if !quotes.is_open() {
                 // A quote that was never closed meets the next row's: then they are no row.
                 let columns = cells(&String::from_utf8_lossy(&text), shape.delimiter).map(|cells| cells.len());
-                if columns.is_ok_and(|columns| columns == shape.columns) {
+                if !quotes.end_within && columns.is_ok_and(|columns| columns == shape.columns) {
                     return Ok(Some((number, Text { text, flaw: first.flaw })));
                 }
                 break;
@@ -184,6 +184,8 @@ impl Lines {
 struct Quotes {
     delimiter: u8,
     at: Cell,
+    /// Whether a quote has ended before its cell did: `"open"next`.
+    end_within: bool,
 }
 
 #[derive(PartialEq, Eq)]
@@ -197,7 +199,7 @@ enum Cell {
 
 impl Quotes {
     fn new(delimiter: u8) -> Quotes {
-        Quotes { delimiter, at: Cell::Beginning }
+        Quotes { delimiter, at: Cell::Beginning, end_within: false }
     }
 
     fn read(&mut self, bytes: &[u8]) {
@@ -207,6 +209,10 @@ impl Quotes {
                 (Cell::Quoted, _) => Cell::Quoted,
                 (Cell::Beginning | Cell::Closed, b'"') => Cell::Quoted,
                 (_, byte) if byte == self.delimiter || byte == b'\n' => Cell::Beginning,
+                (Cell::Closed, _) => {
+                    self.end_within = true;
+                    Cell::Plain
+                }
                 _ => Cell::Plain,
             };
         }
