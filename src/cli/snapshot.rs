@@ -42,7 +42,7 @@ pub async fn run(context: &Context, what: &What) -> Result<(), Failure> {
                     row["state"] = "whole".into();
                     row
                 }
-                Err(why) => json!({"name": name, "state": why}),
+                Err(why) => json!({"name": name, "state": why.to_string()}),
             });
             show(context, all.collect());
             Ok(())

@@ -8,9 +8,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use std::time::{Duration, Instant};
 
-use super::connect::deepest;
-use super::connect::{Clients, Fault};
+use super::connect::{Clients, ResolverError};
 use super::endpoints::Defined;
+use super::fault::{Fault, deepest};
 use super::hold::HoldReason;
 use super::time::MonotoneClock;
 use askwhen_domain::address;
@@ -60,7 +60,7 @@ pub struct Sender {
 impl Sender {
     /// # Errors
     /// When TLS or the resolver cannot be set up.
-    pub fn new(way_out: WayOut, time: MonotoneClock) -> Result<Sender, String> {
+    pub fn new(way_out: WayOut, time: MonotoneClock) -> Result<Sender, ResolverError> {
         Ok(Sender { clients: Clients::new(way_out)?, time })
     }
 
@@ -128,7 +128,7 @@ impl Sender {
         };
         match self.clients.send(defined, request).await {
             Ok(answer) => self.judge(answer, defined).await,
-            Err(fault) => unanswered(fault),
+            Err(fault) => unanswered(&fault),
         }
     }
 
@@ -187,23 +187,9 @@ fn coding(headers: &HeaderMap) -> Option<String> {
     (!value.eq_ignore_ascii_case("identity")).then(|| value.chars().take(32).collect())
 }
 
-fn unanswered(fault: Fault) -> Went {
-    let own_fault = match fault {
-        Fault::Proxy(_) => Some(HoldReason::ProxyFailed),
-        Fault::Unusable(_) => Some(HoldReason::TlsUnusable),
-        Fault::Machine(_) => Some(HoldReason::MachineUnusable),
-        _ => None,
-    };
-    let went = match fault {
-        Fault::Blocked(error) => failed(Outcome::BlockedTarget, error),
-        Fault::Tls(error) => failed(Outcome::TlsFailed, error),
-        Fault::Proxy(error) => failed(Outcome::ProxyFailed, error),
-        Fault::Unusable(error) | Fault::Machine(error) => failed(Outcome::NotSent, error),
-        Fault::Connect(error) => failed(Outcome::ConnectFailed, error),
-        Fault::Broken(error) => failed(Outcome::BrokenResponse, error),
-        Fault::ConnectTimeout(error) => failed(Outcome::Timeout, error),
-    };
-    Went { own_fault, ..went }
+fn unanswered(fault: &Fault) -> Went {
+    let kind = fault.kind();
+    Went { own_fault: kind.hold_reason(), ..failed(kind.outcome(), fault.to_string()) }
 }
 
 fn failed(outcome: Outcome, error: String) -> Went {

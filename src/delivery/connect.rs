@@ -29,6 +29,7 @@ use tower_service::Service;
 use url::Url;
 
 use super::endpoints::Defined;
+use super::fault::{Fault, FaultKind, deepest};
 use askwhen_domain::address;
 use askwhen_wire::tls;
 
@@ -57,44 +58,6 @@ pub struct WayOut {
     pub proxy: Option<Url>,
     /// Instead of those that the machine asks for names.
     pub nameservers: Vec<SocketAddr>,
-}
-
-/// Why there is no answer.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Fault {
-    /// Where no webhook goes.
-    #[error("{0}")]
-    Blocked(String),
-    #[error("{0}")]
-    Connect(String),
-    #[error("{0}")]
-    ConnectTimeout(String),
-    #[error("{0}")]
-    Tls(String),
-    /// The operator's proxy, not the receiver.
-    #[error("{0}")]
-    Proxy(String),
-    #[error("{0}")]
-    Broken(String),
-    /// What the endpoint says of TLS cannot be used.
-    #[error("{0}")]
-    Unusable(String),
-    /// This machine has not what a connection takes.
-    #[error("{0}")]
-    Machine(String),
-}
-
-impl Fault {
-    /// A connection that was not made: by the receiver's fault, or by this
-    /// machine's.
-    fn of_connecting(error: &std::io::Error) -> Fault {
-        use rustix::io::Errno;
-        let own = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
-        match error.raw_os_error().is_some_and(|code| own.iter().any(|own| own.raw_os_error() == code)) {
-            true => Fault::Machine(format!("this machine gives no connection: {error}")),
-            false => Fault::Connect(error.to_string()),
-        }
-    }
 }
 
 /// How requests of one kind go out.
@@ -127,7 +90,7 @@ pub struct Clients {
 impl Clients {
     /// # Errors
     /// When the resolver cannot be set up.
-    pub fn new(way_out: WayOut) -> Result<Clients, String> {
+    pub fn new(way_out: WayOut) -> Result<Clients, ResolverError> {
         let names = Names::new(&way_out.nameservers)?;
         Ok(Clients { way_out: Arc::new(way_out), names, pools: Arc::default(), open: Arc::default() })
     }
@@ -156,11 +119,11 @@ impl Clients {
                 }
                 // With TLS 1.3 a receiver refuses our certificate after the handshake.
                 if let Some(error @ rustls::Error::AlertReceived(_)) = inner.downcast_ref::<rustls::Error>() {
-                    return Fault::Tls(error.to_string());
+                    return Fault::new(FaultKind::Tls, error.clone());
                 }
                 source = inner.source();
             }
-            if error.is_connect() { Fault::Connect(deepest(&error)) } else { Fault::Broken(deepest(&error)) }
+            Fault::new(if error.is_connect() { FaultKind::Connect } else { FaultKind::Broken }, deepest(&error))
         })
     }
 
@@ -175,7 +138,8 @@ impl Clients {
             connect_timeout: Duration::from_millis(endpoint.retry.connect_timeout.unsigned_abs()),
         };
         if settings.is_some_and(|tls| tls.client_cert.is_some()) && kind.shown.is_none() {
-            return Err(Fault::Unusable("the client certificate has no private key that can be read".into()));
+            let detail = "the client certificate has no private key that can be read";
+            return Err(Fault::new(FaultKind::Unusable, detail));
         }
         if let Some(pool) = self.pools.lock().expect("no panic holds this lock").get(&kind) {
             return Ok(pool.clone());
@@ -184,7 +148,8 @@ impl Clients {
         // that fail it is the machine's fault, and the next attempt tries again.
         let shown = kind.shown.as_ref().map(|(chain, key)| (chain.as_str(), key.as_str()));
         let tls = if https {
-            let config = tls::client(kind.ca.as_deref(), shown).map_err(|why| Fault::Unusable(format!("tls {why}")))?;
+            let unusable = |error: tls::Error| Fault::new(FaultKind::Unusable, error).within("tls ");
+            let config = tls::client(kind.ca.as_deref(), shown).map_err(unusable)?;
             Some(TlsConnector::from(Arc::new(config)))
         } else {
             None
@@ -215,17 +180,26 @@ impl Clients {
     }
 }
 
-/// Asks for names.
+/// No names can be asked for with these settings.
+#[derive(Debug, thiserror::Error)]
+#[error("the resolver: {0}")]
+pub struct ResolverError(#[source] hickory_resolver::net::NetError);
+
+/// Asks for names; or the fault of every name, where the machine's own resolver
+/// cannot be read.
 #[derive(Clone)]
-struct Names(Result<Arc<TokioResolver>, String>);
+struct Names(Result<Arc<TokioResolver>, Fault>);
 
 impl Names {
-    fn new(servers: &[SocketAddr]) -> Result<Names, String> {
+    fn new(servers: &[SocketAddr]) -> Result<Names, ResolverError> {
         let mut builder = if servers.is_empty() {
             match TokioResolver::builder_tokio() {
                 Ok(builder) => builder,
                 // Receivers may still be named by their addresses.
-                Err(error) => return Ok(Names(Err(format!("the machine's resolver cannot be read: {error}")))),
+                Err(error) => {
+                    let fault = Fault::new(FaultKind::Machine, error);
+                    return Ok(Names(Err(fault.within("the machine's resolver cannot be read: "))));
+                }
             }
         } else {
             let server = |at: &SocketAddr| {
@@ -240,7 +214,7 @@ impl Names {
         options.positive_max_ttl = Some(NAME_KEPT);
         options.negative_max_ttl = Some(Duration::from_secs(5));
         options.use_hosts_file = ResolveHosts::Always;
-        let resolver = builder.build().map_err(|e| format!("the resolver: {e}"))?;
+        let resolver = builder.build().map_err(ResolverError)?;
         Ok(Names(Ok(Arc::new(resolver))))
     }
 
@@ -248,17 +222,19 @@ impl Names {
         if let Ok(ip) = bare(host).parse() {
             return Ok(vec![ip]);
         }
-        let resolver = self.0.as_ref().map_err(|why| Fault::Machine(why.clone()))?;
+        let resolver = self.0.as_ref().map_err(Clone::clone)?;
         let found = resolver.lookup_ip(host).await;
         let found = found.map_err(|error| {
             let error = error.to_string();
             let why = error.split(" for Query").next().unwrap_or_default();
-            Fault::Connect(format!("the name cannot be resolved: {why}"))
+            Fault::new(FaultKind::Connect, format!("the name cannot be resolved: {why}"))
         })?;
         let found: Vec<IpAddr> = found.iter().take(MAX_ADDRESSES + 1).collect();
         match found.len() {
-            0 => Err(Fault::Connect("the name has no address".into())),
-            n if n > MAX_ADDRESSES => Err(Fault::Connect(format!("the name has more than {MAX_ADDRESSES} addresses"))),
+            0 => Err(Fault::new(FaultKind::Connect, "the name has no address")),
+            n if n > MAX_ADDRESSES => {
+                Err(Fault::new(FaultKind::Connect, format!("the name has more than {MAX_ADDRESSES} addresses")))
+            }
             _ => Ok(found),
         }
     }
@@ -278,13 +254,12 @@ impl Connector {
     async fn connect(self, to: Uri) -> Result<Link, Fault> {
         let timeout = self.timeout;
         let connecting = self.connect_at_last(&to);
-        let late = || Fault::ConnectTimeout(format!("no connection within {} ms", timeout.as_millis()));
-        tokio::time::timeout(timeout, connecting).await.map_err(|_| late())?
+        tokio::time::timeout(timeout, connecting).await.map_err(|_| late(timeout))?
     }
 
     async fn connect_at_last(&self, to: &Uri) -> Result<Link, Fault> {
         let https = self.tls.is_some();
-        let host = to.host().ok_or_else(|| Fault::Connect("the URL has no host".into()))?;
+        let host = to.host().ok_or_else(|| Fault::new(FaultKind::Connect, "the URL has no host"))?;
         let port = to.port_u16().unwrap_or(if https { 443 } else { 80 });
         let judged = self.judged(host, https).await?;
         let stream = match &self.way_out.proxy {
@@ -292,8 +267,9 @@ impl Connector {
             Some(proxy) => self.through(proxy, &judged, port).await?,
         };
         let Some(connector) = &self.tls else { return Ok(self.link(stream)) };
-        let name = ServerName::try_from(bare(host).to_owned()).map_err(|e| Fault::Tls(e.to_string()))?;
-        let secured = connector.connect(name, stream).await.map_err(|e| Fault::Tls(told(&deepest(&e))))?;
+        let name = ServerName::try_from(bare(host).to_owned()).map_err(|e| Fault::new(FaultKind::Tls, e))?;
+        let secured = connector.connect(name, stream).await;
+        let secured = secured.map_err(|e| Fault::new(FaultKind::Tls, told(&deepest(&e))))?;
         Ok(self.link(secured))
     }
 
@@ -310,7 +286,7 @@ impl Connector {
         let fine = |ip: &IpAddr| address::is_allowed(*ip, allowed) || (https && !address::is_forbidden(*ip));
         if !found.iter().all(fine) {
             let detail = "the name resolves to an address that is not allowed (see [delivery] allow_targets)";
-            return Err(Fault::Blocked(detail.into()));
+            return Err(Fault::new(FaultKind::Blocked, detail));
         }
         Ok(found)
     }
@@ -318,26 +294,27 @@ impl Connector {
     /// The proxy is told the judged addresses, never the name. That it cannot reach
     /// them is the receiver's fault, as it would be without a proxy.
     async fn through(&self, proxy: &Url, to: &[IpAddr], port: u16) -> Result<TcpStream, Fault> {
-        let fault = |why: String| Fault::Proxy(format!("the proxy: {why}"));
-        let host = proxy.host_str().ok_or_else(|| fault("its URL has no host".into()))?;
+        let fault = |why: &str| Fault::new(FaultKind::Proxy, format!("the proxy: {why}"));
+        let of_proxy = |fault: Fault| fault.within("the proxy: ").of_kind(FaultKind::Proxy);
+        let host = proxy.host_str().ok_or_else(|| fault("its URL has no host"))?;
         let own_port = proxy.port_or_known_default().unwrap_or(80);
-        let addresses = self.names.addresses(host).await.map_err(|error| fault(error.to_string()))?;
-        let mut last = Fault::Connect("there is no address".into());
+        let addresses = self.names.addresses(host).await.map_err(of_proxy)?;
+        let mut last = Fault::new(FaultKind::Connect, "there is no address");
         for ip in to.iter().take(TRIED_ADDRESSES) {
             // Half of the time, so that a proxy that is not there is told from a receiver.
             let stream = first(&addresses, own_port, self.timeout / 2).await;
-            let mut stream = stream.map_err(|error| match error {
-                Fault::Machine(_) => error,
-                error => fault(error.to_string()),
+            let mut stream = stream.map_err(|error| match error.kind() {
+                FaultKind::Machine => error,
+                _ => of_proxy(error),
             })?;
-            match tunnel(&mut stream, proxy, SocketAddr::new(*ip, port))
-                .await
-                .map_err(|error| fault(error.to_string()))?
-            {
+            let asked = tunnel(&mut stream, proxy, SocketAddr::new(*ip, port)).await;
+            match asked.map_err(|error| of_proxy(Fault::new(FaultKind::Proxy, error)))? {
                 200..300 => return Ok(stream),
-                status @ 502..505 => last = Fault::Connect(format!("the proxy cannot reach it (status {status})")),
-                407 => return Err(fault("it wants another user name and password (status 407)".into())),
-                status => return Err(fault(format!("it answered CONNECT with status {status}"))),
+                status @ 502..505 => {
+                    last = Fault::new(FaultKind::Connect, format!("the proxy cannot reach it (status {status})"));
+                }
+                407 => return Err(fault("it wants another user name and password (status 407)")),
+                status => return Err(fault(&format!("it answered CONNECT with status {status}"))),
             }
         }
         Err(last)
@@ -385,19 +362,23 @@ fn decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
+fn late(timeout: Duration) -> Fault {
+    Fault::new(FaultKind::ConnectTimeout, format!("no connection within {} ms", timeout.as_millis()))
+}
+
 /// The first address that answers; each gets its share of the time.
 async fn first(addresses: &[IpAddr], port: u16, timeout: Duration) -> Result<TcpStream, Fault> {
-    let mut last = Fault::Connect("there is no address".into());
+    let mut last = Fault::new(FaultKind::Connect, "there is no address");
     let tried = addresses.len().min(TRIED_ADDRESSES);
     for ip in &addresses[..tried] {
         let connecting = TcpStream::connect(SocketAddr::new(*ip, port));
         match tokio::time::timeout(timeout / tried as u32, connecting).await {
             Ok(Ok(stream)) => {
-                stream.set_nodelay(true).map_err(|error| Fault::of_connecting(&error))?;
+                stream.set_nodelay(true).map_err(Fault::of_connecting)?;
                 return Ok(stream);
             }
-            Ok(Err(error)) => last = Fault::of_connecting(&error),
-            Err(_) => last = Fault::ConnectTimeout(format!("no connection within {} ms", timeout.as_millis())),
+            Ok(Err(error)) => last = Fault::of_connecting(error),
+            Err(_) => last = late(timeout),
         }
     }
     Err(last)
@@ -473,13 +454,4 @@ impl Write for Link {
     ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
-}
-
-/// What lies at the bottom of an error.
-pub fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use error::Error;
+pub use error::{Error, Mismatch, StateError};
 pub use index::{Due, before, due_id, line, split};
 pub use row::{Phase, Row};
 pub use told::{Told, What};
@@ -122,27 +122,21 @@ impl Fold {
             next: BTreeMap::new(),
             now: 0,
         });
-        let (found, own) = (positions.format, env!("CARGO_PKG_VERSION"));
+        let found = positions.format;
         if found > FORMAT {
-            return Err(Error::Refused(format!(
-                "the delivery's state is of format {found}, made by a later version; version {own} reads up to \
-                 {FORMAT}: serve it with the later version"
-            )));
+            return Err(Mismatch::LaterFormat { found, known: FORMAT }.into());
         }
-        // Never released; all of it is in the topics.
         if found < FORMAT {
-            return Err(Error::Damaged(format!("the delivery's state is of format {found}")));
+            return Err(StateError::Format { found }.into());
         }
         if positions.incarnation != incarnation {
-            return Err(Error::Refused("the delivery's state belongs to another log".into()));
+            return Err(Mismatch::OtherLog.into());
         }
         let all = TOPICS.map(|topic| At { topic, partition });
         for (at, Bounds { start, end }) in all.into_iter().zip(log.all_bounds(&all)?) {
             let next = positions.next.entry(at.topic.name().to_owned()).or_insert(start);
             if *next > end {
-                return Err(Error::Refused(format!(
-                    "{at} ends at {end} and the delivery's state is at {next}: the log has lost its end"
-                )));
+                return Err(Mismatch::LostEnd { at, end, next: *next }.into());
             }
             // What was trimmed away is in a snapshot, or older than any delivery.
             *next = (*next).max(start);

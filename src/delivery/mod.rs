@@ -6,6 +6,7 @@ mod attempt;
 mod connect;
 mod endpoints;
 pub mod export;
+mod fault;
 mod fold;
 mod hold;
 mod lanes;
@@ -16,7 +17,8 @@ mod time;
 mod transport;
 
 pub use attempt::WayOut;
-pub use fold::{Error, Fold, Positions, Row};
+pub use connect::ResolverError;
+pub use fold::{Error, Fold, Mismatch, Positions, Row, StateError};
 pub use hold::{Held, HoldReason};
 pub use run::{Delivery, OWNED, Open, Setup, Stepped, reached};
 pub use status::Status;

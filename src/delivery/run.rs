@@ -18,7 +18,7 @@ use super::status::Status;
 use super::time::MonotoneClock;
 use super::transport::{self, Outbox, Transport};
 use askwhen_domain::time::Millis;
-use askwhen_log::{At, Class, Log, Placed, Standing};
+use askwhen_log::{At, Log, Placed, Standing};
 use askwhen_partition::Replies;
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Bell, Service, Thread, Token, Turns, wait_for_tokens};
@@ -117,7 +117,7 @@ impl Delivery {
         let mut run = Loop::new(setup, transport)?;
         let (own, bell) = (run.commands.0.clone(), run.bell.clone());
         let running = Service::spawn("delivery", bell.clone(), move |turns| run.run(turns));
-        let running = running.map_err(|e| Error::Failed(e.to_string()))?;
+        let running = running.map_err(Error::Thread)?;
         Ok(Delivery { commands: own, bell, _loop: running })
     }
 
@@ -187,8 +187,7 @@ impl Loop {
     fn new(setup: Setup, transport: Transport) -> Result<Loop, Error> {
         let bell = setup.status.bell.clone();
         let time = MonotoneClock::new(setup.clock.clone());
-        let transport = transport::Ready::new(transport, &time);
-        let transport = transport.map_err(|e| Error::Refused(format!("webhooks cannot be sent: {e}")))?;
+        let transport = transport::Ready::new(transport, &time)?;
         Ok(Loop {
             parts: BTreeMap::new(),
             endpoints: Endpoints::new(setup.key.clone()),
@@ -257,7 +256,7 @@ impl Loop {
                     behind |= heard;
                     worked |= heard;
                 }
-                Err(Error::Log(error)) if error.class() == Class::Retry => {
+                Err(Error::Log(error)) if error.class() == askwhen_log::Class::Retry => {
                     tracing::debug!(partition, %error, "the delivery's topics are out of reach");
                 }
                 Err(error) => self.fail(partition, &error),

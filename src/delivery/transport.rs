@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use std::panic::AssertUnwindSafe;
 
 use super::attempt::{Sender, WayOut, Went};
+use super::connect::ResolverError;
 use super::endpoints::Defined;
 use super::fold::Row;
 use super::lanes::Item;
@@ -36,7 +37,7 @@ pub(super) type Ended = (Item, Row, Went);
 impl Ready {
     /// # Errors
     /// When TLS or the resolver cannot be set up.
-    pub fn new(transport: Transport, time: &MonotoneClock) -> Result<Ready, String> {
+    pub fn new(transport: Transport, time: &MonotoneClock) -> Result<Ready, ResolverError> {
         let time = time.clone();
         Ok(match transport {
             Transport::Http { egress, runtime } => Ready::Http { sender: Sender::new(egress, time)?, runtime },

@@ -61,8 +61,7 @@ impl Recent {
         let oldest = now.saturating_sub(offer_ttl).div_euclid(HOUR);
         for hour in (oldest..=now.div_euclid(HOUR)).rev().take(MAX_HOURS as usize) {
             let Some(bytes) = self.store.get(Family::Decided, &key(hour, hash))? else { continue };
-            let damaged =
-                |e: postcard::Error| askwhen_store::Error::Damaged { path: "decided".into(), detail: e.to_string() };
+            let damaged = |e: postcard::Error| askwhen_store::Error::damaged("decided", e);
             let (decided_at, server, client): (Millis, Json, Json) = postcard::from_bytes(&bytes).map_err(damaged)?;
             if now < decided_at.saturating_add(offer_ttl) {
                 return Ok(Some((decided_at, Answer::Body { server, client })));

@@ -10,12 +10,54 @@ use super::table::{NAMES, REQUESTS, Row, Table};
 use askwhen_domain::id;
 use askwhen_domain::quota::{self, Holds};
 use askwhen_domain::time::Millis;
+use askwhen_partition::Stop;
 use askwhen_store::{Batch, Family, Store};
+use askwhen_wire::error::Class;
 use askwhen_wire::output::DeliveryRecord;
 use askwhen_wire::{definition, state};
 
 /// Bytes written to a store at a time.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// Why state cannot be brought to another number of partitions.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] askwhen_store::Error),
+    #[error("a user's state is unreadable: {0}")]
+    User(#[source] state::Error),
+    #[error("a definition is unreadable: {0}")]
+    Definition(#[source] serde_json::Error),
+    #[error("the names that a project has met are unreadable: {0}")]
+    Names(#[source] serde_json::Error),
+    #[error(transparent)]
+    Table(#[from] Stop),
+    #[error("requests are waiting for a quota: serve for a moment more, then export again")]
+    Waiting,
+}
+
+impl Error {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::Store(_) => "store",
+            Error::User(_) => "user",
+            Error::Definition(_) => "definition",
+            Error::Names(_) => "names",
+            Error::Table(_) => "table",
+            Error::Waiting => "waiting",
+        }
+    }
+
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Store(error) => error.class(),
+            Error::User(error) => error.class(),
+            Error::Definition(_) | Error::Names(_) => Class::Fatal,
+            Error::Table(stop) => stop.class(),
+            Error::Waiting => Class::Retry,
+        }
+    }
+}
 
 /// New stores, and what waits to be written to them.
 struct Into<'a> {
@@ -24,7 +66,7 @@ struct Into<'a> {
 }
 
 impl Into<'_> {
-    fn put(&mut self, partition: u32, family: Family, key: &[u8], value: &[u8]) -> Result<(), String> {
+    fn put(&mut self, partition: u32, family: Family, key: &[u8], value: &[u8]) -> Result<(), Error> {
         let (bytes, batch) = &mut self.batches[partition as usize];
         *bytes += key.len() + value.len();
         batch.put(family, key, value);
@@ -35,7 +77,7 @@ impl Into<'_> {
         Ok(())
     }
 
-    fn finish(self) -> Result<(), String> {
+    fn finish(self) -> Result<(), Error> {
         for (store, (_, batch)) in self.stores.iter().zip(self.batches) {
             store.write(batch)?;
         }
@@ -48,7 +90,7 @@ impl Into<'_> {
 ///
 /// # Errors
 /// When a store cannot be read or written.
-pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, String> {
+pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Error> {
     let (old, new) = (from.len() as u32, into.len() as u32);
     let mut out = Into { stores: into, batches: into.iter().map(|_| (0, Batch::default())).collect() };
     let mut users = 0;
@@ -57,7 +99,7 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Stri
         store.each(Family::Users, |key, value| {
             let user_id = key.splitn(2, |byte| *byte == 0).nth(1).unwrap_or_default();
             let to = id::murmur2(user_id) % new;
-            let mut user = state::decode(&value).map_err(|e| format!("a user's state is unreadable: {e}"))?;
+            let mut user = state::decode(&value).map_err(Error::User)?;
             user.leave_journal();
             let project = key.splitn(2, |byte| *byte == 0).next().unwrap_or_default();
             let project = String::from_utf8_lossy(project).into_owned();
@@ -84,12 +126,12 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Stri
     Ok(users)
 }
 
-fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>) -> Result<(), String> {
+fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>) -> Result<(), Error> {
     let mut accounts = Vec::new();
     for (partition, store) in (0..).zip(from) {
         let quotas = Quotas::load(store, partition, from.len() as u32)?;
         if quotas.anyone_waits() {
-            return Err("requests are waiting for a quota: serve for a moment more, then export again".into());
+            return Err(Error::Waiting);
         }
         accounts.extend(quotas.ledger.accounts);
     }
@@ -102,12 +144,12 @@ fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>) -> Result
 }
 
 /// The registrar's rows for everyone; names that anyone has met.
-fn definitions(from: &[Arc<Store>], out: &mut Into<'_>) -> Result<(), String> {
+fn definitions(from: &[Arc<Store>], out: &mut Into<'_>) -> Result<(), Error> {
     let mut names: BTreeMap<Vec<u8>, BTreeSet<String>> = BTreeMap::new();
     for (partition, store) in from.iter().enumerate() {
         store.each(Family::Definitions, |key, value| {
             if key.starts_with(NAMES.as_bytes()) {
-                let met: BTreeSet<String> = serde_json::from_slice(&value).map_err(|e| e.to_string())?;
+                let met: BTreeSet<String> = serde_json::from_slice(&value).map_err(Error::Names)?;
                 names.entry(key).or_default().extend(met);
                 return Ok(());
             }
@@ -130,9 +172,9 @@ fn definitions(from: &[Arc<Store>], out: &mut Into<'_>) -> Result<(), String> {
 }
 
 /// A row in another log: the journal record behind it stands elsewhere now.
-fn elsewhere(row: &[u8]) -> Result<Vec<u8>, String> {
-    let row: Row = serde_json::from_slice(row).map_err(|e| format!("a definition is unreadable: {e}"))?;
-    serde_json::to_vec(&Row { defined: None, ..row }).map_err(|e| e.to_string())
+fn elsewhere(row: &[u8]) -> Result<Vec<u8>, Error> {
+    let row: Row = serde_json::from_slice(row).map_err(Error::Definition)?;
+    Ok(serde_json::to_vec(&Row { defined: None, ..row }).expect("a row serialises"))
 }
 
 fn gcd(a: u32, b: u32) -> u32 {
@@ -143,8 +185,8 @@ fn gcd(a: u32, b: u32) -> u32 {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn endpoint_commands(registrar: &Store) -> Result<Vec<DeliveryRecord>, String> {
-    let table = Table::load(registrar).map_err(|e| e.to_string())?;
+pub fn endpoint_commands(registrar: &Store) -> Result<Vec<DeliveryRecord>, Error> {
+    let table = Table::load(registrar)?;
     let endpoints = table.rows().filter(|row| row.kind == definition::Kind::Endpoint);
     let command = |row: &Row| DeliveryRecord::Endpoint {
         project: row.project.clone(),

@@ -92,8 +92,7 @@ impl Quotas {
     /// When the store cannot be read.
     pub fn load(store: &Store, partition: u32, partitions: u32) -> Result<Quotas, askwhen_store::Error> {
         let mut quotas = Quotas { ledger: Ledger::new(partition, partitions), ..Quotas::default() };
-        let damaged =
-            |e: serde_json::Error| askwhen_store::Error::Damaged { path: "quotas".into(), detail: e.to_string() };
+        let damaged = |e: serde_json::Error| askwhen_store::Error::damaged("quotas", e);
         store.each(Family::Quotas, |key, value| {
             if let Some(offset) = key.strip_prefix(PARKED) {
                 let offset = offset.try_into().map_or(0, u64::from_be_bytes);

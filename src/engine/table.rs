@@ -33,6 +33,14 @@ pub struct Row {
     pub defined: Option<(u64, Millis)>,
 }
 
+/// A stored definition that this version's rules do not take: a later one wrote it.
+#[derive(Debug, thiserror::Error)]
+#[error("the stored definition {key} cannot be read: {fault}")]
+struct RowError {
+    key: String,
+    fault: String,
+}
+
 /// Keys of the names that a project's partition has met.
 pub const NAMES: &str = "names/";
 /// Key of the registrar's requests.
@@ -66,7 +74,7 @@ impl Table {
                 table.definitions.project_mut(&project).names = names;
             } else {
                 let row: Row = serde_json::from_slice(&value).map_err(unreadable)?;
-                table.compile(&row).map_err(Stop::Refused)?;
+                table.compile(&row).map_err(|error| Stop::Refused(error.to_string()))?;
                 table.rows.insert(definition_key(&row.project, row.kind, &row.id), row);
             }
             Ok::<_, Stop>(())
@@ -176,11 +184,11 @@ impl Table {
     }
 
     /// Takes a stored row back, with its past.
-    fn compile(&mut self, row: &Row) -> Result<(), String> {
+    fn compile(&mut self, row: &Row) -> Result<(), RowError> {
         let Some(body) = &row.body else { return Ok(()) };
-        let bad = |faults: Vec<definition::Fault>| {
-            let fault = faults.first().map(|f| format!("{} {}", f.pointer, f.detail)).unwrap_or_default();
-            format!("the stored definition {} cannot be read: {fault}", definition_key(&row.project, row.kind, &row.id))
+        let bad = |faults: Vec<definition::Fault>| RowError {
+            key: definition_key(&row.project, row.kind, &row.id),
+            fault: faults.first().map(|f| format!("{} {}", f.pointer, f.detail)).unwrap_or_default(),
         };
         let project = self.definitions.project_mut(&row.project);
         match row.kind {

@@ -96,9 +96,7 @@ impl Users {
             Some(bytes) => state::decode(&bytes).map_err(|error| match error {
                 // No damage: another version of this program can read it.
                 state::Error::UnknownVersion(_) => Failure::Refused(error.to_string()),
-                state::Error::Damaged(detail) => {
-                    Failure::Store(askwhen_store::Error::Damaged { path: "users".into(), detail })
-                }
+                error => Failure::Store(askwhen_store::Error::damaged("users", error)),
             })?,
         };
         let user = Arc::new(user);

@@ -515,7 +515,7 @@ fn unreachable(error: bucket::Error) -> Error {
 fn unreachable_snapshot(error: snapshot::Error) -> Error {
     match error {
         snapshot::Error::Damaged { .. } => Error::Refused(error.to_string()),
-        snapshot::Error::Place { url, detail } => Error::Unreachable(format!("{url}: {detail}")),
+        snapshot::Error::Place { url, source } => Error::Unreachable(format!("{url}: {source}")),
         _ => Error::Failed(error.to_string()),
     }
 }

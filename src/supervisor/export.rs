@@ -367,7 +367,7 @@ impl Export<'_> {
         waiting: &[delivery::Row],
         told: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<u64, Error> {
-        for command in engine::endpoint_commands(registrar).map_err(Error::Failed)? {
+        for command in engine::endpoint_commands(registrar).map_err(|e| Error::Failed(e.to_string()))? {
             for partition in 0..self.target.partitions {
                 let (at, new) = delivery::export::command(&command, partition);
                 founding.append(at, vec![(new, None)])?;
@@ -414,7 +414,7 @@ impl Export<'_> {
         let open = |partition| data::open_store(&path(partition), Family::ENGINE, &shared);
         let fresh: Vec<Arc<Store>> = (0..partitions).map(open).collect::<Result<_, _>>()?;
         told("bringing state over", 0, u64::from(partitions));
-        let users = engine::repartition(stores, &fresh).map_err(Error::Failed)?;
+        let users = engine::repartition(stores, &fresh).map_err(|e| Error::Failed(e.to_string()))?;
         let now = metas.iter().map(|meta| meta.now).max().unwrap_or(0);
         let outputs = [
             Topic::Decisions,

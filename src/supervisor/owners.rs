@@ -11,7 +11,6 @@ use crate::engine::{CacheLimit, Engine};
 use crate::replay::Error;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_log::{Lease, LeaseChange, Membership};
-use askwhen_partition::Stop;
 use askwhen_partition::pool::{Open, Pool};
 use askwhen_partition::{Partition, Phase};
 use askwhen_process::thread::{Bell, Thread, resting, watch};
@@ -102,15 +101,11 @@ pub fn delivery(
     let (stores, log) = (stores.clone(), setup.log.clone());
     let open: delivery::Open =
         Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<askwhen_partition::Status>| {
-            let store = stores.open(Role::Delivery, partition, &status).map_err(|stop| match stop {
-                Stop::Damaged(detail) => delivery::Error::Damaged(detail),
-                Stop::Refused(detail) => delivery::Error::Refused(detail),
-                Stop::Restart(detail) | Stop::Waits { why: detail, .. } => delivery::Error::Failed(detail),
-            })?;
+            let store = stores.open(Role::Delivery, partition, &status)?;
             let mut fold = Fold::open(partition, &log, store, bell)?;
             fold.catch_up(&log, |left| {
                 status.set(Phase::Opening(format!("reading its topics, {left} records to go")));
-                if status.is_wanted() { Ok(()) } else { Err(delivery::Error::Failed("given up".into())) }
+                if status.is_wanted() { Ok(()) } else { Err(delivery::Error::GivenUp) }
             })?;
             Ok(fold)
         });

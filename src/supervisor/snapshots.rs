@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::private;
 use super::settings::{STORE_MEMORY_BYTES, depot};
 use crate::config::{Config, Retention};
-use crate::delivery::{self, Fold, Positions};
+use crate::delivery::{Fold, Positions};
 use crate::replay::Error;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::time::Millis;
@@ -23,6 +23,7 @@ use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Bell, Service, Turns, watch};
 use askwhen_store::snapshot::{self, Depot, Manifest, Subject};
 use askwhen_store::{Family, Rocks, Shared, Store};
+use askwhen_wire::error::Class;
 use askwhen_wire::topic::Topic;
 
 /// A copy of one store to a bucket that takes longer is stuck.
@@ -89,10 +90,10 @@ fn standing(role: Role, store: &Store) -> Result<Option<Standing>, Stop> {
             positions: BTreeMap::from([(Topic::Events.name().to_owned(), meta.next)]),
         })),
         Role::Delivery => {
-            let stored = Fold::stored_positions(store).map_err(|error| match error {
-                delivery::Error::Store(error) => error.into(),
-                delivery::Error::Damaged(detail) => Stop::Damaged(detail),
-                error => Stop::Refused(error.to_string()),
+            let stored = Fold::stored_positions(store).map_err(|error| match error.class() {
+                Class::Fatal => Stop::Damaged(error.to_string()),
+                Class::Retry => Stop::Restart(error.to_string()),
+                Class::Refuse | Class::Reject => Stop::Refused(error.to_string()),
             })?;
             Ok(stored.map(|Positions { incarnation, next, .. }| Standing {
                 incarnation,

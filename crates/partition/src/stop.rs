@@ -1,5 +1,7 @@
 //! Why a partition does not go on.
 
+use askwhen_wire::error::Class;
+
 /// What a partition can wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Awaited {
@@ -24,6 +26,25 @@ pub enum Stop {
     /// It goes on by itself once what it waits for has come.
     #[error("{why}")]
     Waits { on: Awaited, why: String },
+}
+
+impl Stop {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Stop::Refused(_) => "refused",
+            Stop::Restart(_) => "restart",
+            Stop::Damaged(_) => "damaged",
+            Stop::Waits { .. } => "waits",
+        }
+    }
+
+    pub fn class(&self) -> Class {
+        match self {
+            Stop::Refused(_) => Class::Refuse,
+            Stop::Restart(_) | Stop::Waits { .. } => Class::Retry,
+            Stop::Damaged(_) => Class::Fatal,
+        }
+    }
 }
 
 impl From<askwhen_store::Error> for Stop {

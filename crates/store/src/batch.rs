@@ -1,6 +1,9 @@
 //! Families of keys, and changes to them that take effect together.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use askwhen_wire::error::Class;
 
 /// A family of keys. Numbers of retired families stay reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,17 +58,40 @@ impl Family {
     }
 }
 
+/// What was found, or what the system said: several hear of one failure.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    #[error("the store {} is damaged: {detail}. It has to be set aside and rebuilt from the journal", .path.display())]
-    Damaged { path: PathBuf, detail: String },
-    #[error("the store {}: {detail}", .path.display())]
-    Io { path: PathBuf, detail: String },
+    /// What is read is not what was written.
+    #[error("the store {} is damaged: {source}. It has to be set aside and rebuilt from the journal", .path.display())]
+    Damaged { path: PathBuf, source: Cause },
+    #[error("the store {}: {source}", .path.display())]
+    Io { path: PathBuf, source: Cause },
 }
 
-impl From<Error> for String {
-    fn from(error: Error) -> String {
-        error.to_string()
+impl Error {
+    /// The path is the store's, or names the family whose values cannot be read.
+    pub fn damaged(path: impl Into<PathBuf>, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Damaged { path: path.into(), source: Cause::from(cause.into()) }
+    }
+
+    pub fn io(path: impl Into<PathBuf>, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Io { path: path.into(), source: Cause::from(cause.into()) }
+    }
+
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::Damaged { .. } => "damaged",
+            Error::Io { .. } => "io",
+        }
+    }
+
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Damaged { .. } => Class::Fatal,
+            Error::Io { .. } => Class::Retry,
+        }
     }
 }
 

@@ -8,32 +8,53 @@ use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPay
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use askwhen_wire::error::Class;
 use askwhen_wire::sealed_file::{self, FileKey};
 
 /// Files above are brought in parts of this size.
 const PART_BYTES: usize = 16 << 20;
 
+/// What a place far away says, in the words of its kind.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{url}: {detail}")]
-    Place { url: String, detail: String },
+    /// The URL names nothing that can be used, or what it names cannot be reached.
+    #[error("{url}: {source}")]
+    Place { url: String, source: Cause },
     #[error("the {what} is damaged: {detail}")]
     Damaged { what: String, detail: String },
-    #[error("{context}: {detail}")]
-    Io { context: String, detail: String },
+    #[error("{}: {source}", .path.display())]
+    Io { path: PathBuf, source: std::io::Error },
     #[error("given up")]
     GivenUp,
 }
 
 impl Error {
-    fn io(path: &Path, error: &std::io::Error) -> Error {
-        Error::Io { context: path.display().to_string(), detail: error.to_string() }
+    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Io { path: path.to_owned(), source }
+    }
+
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::Place { .. } => "place",
+            Error::Damaged { .. } => "damaged",
+            Error::Io { .. } => "io",
+            Error::GivenUp => "given_up",
+        }
+    }
+
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Place { .. } | Error::Io { .. } | Error::GivenUp => Class::Retry,
+            Error::Damaged { .. } => Class::Reject,
+        }
     }
 }
 
@@ -97,9 +118,9 @@ impl Bucket {
     }
 
     fn at(url: &str, make: bool) -> Result<Bucket, Error> {
-        let wrong = |detail: String| Error::Place { url: url.to_owned(), detail };
+        let wrong = |source: Cause| Error::Place { url: url.to_owned(), source };
         let wanted = "it must be file:///…, s3://…, gs://… or az://…";
-        let parsed = url::Url::parse(url).map_err(|e| wrong(format!("{e}; {wanted}")))?;
+        let parsed = url::Url::parse(url).map_err(|e| wrong(format!("{e}; {wanted}").into()))?;
         if !["file", "s3", "gs", "az"].contains(&parsed.scheme()) || parsed.query().is_some() {
             return Err(wrong(wanted.into()));
         }
@@ -108,15 +129,15 @@ impl Bucket {
             if make {
                 // What is brought here holds personal data.
                 let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-                made.map_err(|e| wrong(e.to_string()))?;
+                made.map_err(|e| wrong(e.into()))?;
             } else if !folder.is_dir() {
                 return Err(wrong("there is no such folder".into()));
             }
         }
         let environment = std::env::vars()
             .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)));
-        let (store, base) = object_store::parse_url_opts(&parsed, environment).map_err(|e| wrong(e.to_string()))?;
-        let runtime = Handle::try_current().map_err(|e| wrong(e.to_string()))?;
+        let (store, base) = object_store::parse_url_opts(&parsed, environment).map_err(|e| wrong(e.into()))?;
+        let runtime = Handle::try_current().map_err(|e| wrong(e.into()))?;
         let given_up = Arc::new(watch::Sender::new(false));
         Ok(Bucket { store: Arc::from(store), base, url: url.to_owned(), runtime, given_up, seal: None })
     }
@@ -167,8 +188,8 @@ impl Bucket {
         name.split('/').fold(self.base.clone(), |place, part| place.join(part))
     }
 
-    fn failed(&self, error: &object_store::Error) -> Error {
-        Error::Place { url: self.url.clone(), detail: error.to_string() }
+    fn failed(&self, error: object_store::Error) -> Error {
+        Error::Place { url: self.url.clone(), source: error.into() }
     }
 
     /// Brings a file; gives its checksum, and what is stored of a sealed one.
@@ -176,15 +197,14 @@ impl Bucket {
     /// # Errors
     /// When it cannot be read or brought.
     pub async fn bring(&self, path: &Path, name: &str) -> Result<(u32, Option<Stored>), Error> {
-        let io = |e: std::io::Error| Error::io(path, &e);
-        let mut file = tokio::fs::File::open(path).await.map_err(io)?;
+        let mut file = tokio::fs::File::open(path).await.map_err(Error::io(path))?;
         let place = self.place(name);
         let mut sealer = self.seal.as_ref().map(|key| Ok::<_, Error>(key.seal(name, random(path)?))).transpose()?;
         let (mut crc, mut stored) = (0, self.seal.as_ref().map(|_| Stored { bytes: 0, crc32c: 0 }));
         let mut upload = None;
         loop {
             let mut part = Vec::new();
-            (&mut file).take(PART_BYTES as u64).read_to_end(&mut part).await.map_err(io)?;
+            (&mut file).take(PART_BYTES as u64).read_to_end(&mut part).await.map_err(Error::io(path))?;
             crc = crc32c::crc32c_append(crc, &part);
             let last = part.len() < PART_BYTES;
             if let Some(sealing) = &mut sealer {
@@ -198,18 +218,18 @@ impl Bucket {
             let payload = PutPayload::from(part);
             match &mut upload {
                 None if last => {
-                    self.store.put(&place, payload).await.map_err(|e| self.failed(&e))?;
+                    self.store.put(&place, payload).await.map_err(|e| self.failed(e))?;
                     return Ok((crc, stored));
                 }
                 None => {
-                    let mut begun = self.store.put_multipart(&place).await.map_err(|e| self.failed(&e))?;
-                    begun.put_part(payload).await.map_err(|e| self.failed(&e))?;
+                    let mut begun = self.store.put_multipart(&place).await.map_err(|e| self.failed(e))?;
+                    begun.put_part(payload).await.map_err(|e| self.failed(e))?;
                     upload = Some(begun);
                 }
-                Some(begun) => begun.put_part(payload).await.map_err(|e| self.failed(&e))?,
+                Some(begun) => begun.put_part(payload).await.map_err(|e| self.failed(e))?,
             }
             if last && let Some(mut begun) = upload {
-                begun.complete().await.map_err(|e| self.failed(&e))?;
+                begun.complete().await.map_err(|e| self.failed(e))?;
                 return Ok((crc, stored));
             }
         }
@@ -223,7 +243,7 @@ impl Bucket {
         let once = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.store.put_opts(&self.place(name), PutPayload::from(bytes), once).await {
             Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
-            Err(error) => Err(self.failed(&error)),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
@@ -232,7 +252,7 @@ impl Bucket {
     /// # Errors
     /// When it cannot be written.
     pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), Error> {
-        self.store.put(&self.place(name), bytes.into()).await.map(drop).map_err(|e| self.failed(&e))
+        self.store.put(&self.place(name), bytes.into()).await.map(drop).map_err(|e| self.failed(e))
     }
 
     /// The objects below a folder, with their lengths.
@@ -243,7 +263,7 @@ impl Bucket {
         let mut listed = self.store.list(Some(&self.place(folder)));
         let mut sizes = HashMap::new();
         while let Some(object) = listed.next().await {
-            let object = object.map_err(|e| self.failed(&e))?;
+            let object = object.map_err(|e| self.failed(e))?;
             let name = object.location.filename().map(|file| format!("{folder}/{file}"));
             sizes.extend(name.map(|name| (name, object.size)));
         }
@@ -258,7 +278,7 @@ impl Bucket {
         match self.store.head(&self.place(name)).await {
             Ok(seen) => Ok(Some(seen.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.failed(&error)),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
@@ -270,12 +290,12 @@ impl Bucket {
         let listed = match self.store.list_with_delimiter(Some(&self.place(folder))).await {
             Ok(listed) => listed,
             Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
-            Err(error) => return Err(self.failed(&error)),
+            Err(error) => return Err(self.failed(error)),
         };
         let mut read = Vec::new();
         for object in listed.objects.into_iter().filter(|o| o.location.as_ref().ends_with(ending)) {
-            let got = self.store.get(&object.location).await.map_err(|e| self.failed(&e))?;
-            let bytes = got.bytes().await.map_err(|e| self.failed(&e))?;
+            let got = self.store.get(&object.location).await.map_err(|e| self.failed(e))?;
+            let bytes = got.bytes().await.map_err(|e| self.failed(e))?;
             read.push((object.location.filename().unwrap_or_default().to_owned(), bytes));
         }
         Ok(read)
@@ -288,7 +308,7 @@ impl Bucket {
     pub async fn remove(&self, name: &str) -> Result<(), Error> {
         match self.store.delete(&self.place(name)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(self.failed(&error)),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
@@ -313,12 +333,12 @@ impl Bucket {
         let got = match self.store.get(&self.place(object.name)).await {
             Ok(got) => got,
             Err(object_store::Error::NotFound { .. }) => return Err(damaged("it is missing")),
-            Err(error) => return Err(self.failed(&error)),
+            Err(error) => return Err(self.failed(error)),
         };
         let out = match into {
             Some(path) => {
                 let file = tokio::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).await;
-                Some((file.map_err(|e| Error::io(path, &e))?, path))
+                Some((file.map_err(Error::io(path))?, path))
             }
             None => None,
         };
@@ -326,7 +346,7 @@ impl Bucket {
         let mut stored = Stored { bytes: 0, crc32c: 0 };
         let mut stream = got.into_stream();
         while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|e| self.failed(&e))?;
+            let chunk = chunk.map_err(|e| self.failed(e))?;
             stored.crc32c = crc32c::crc32c_append(stored.crc32c, &chunk);
             stored.bytes += chunk.len() as u64;
             taker.take(&chunk).await?.map_err(|why| damaged(&why.to_string()))?;
@@ -365,7 +385,7 @@ impl Taker<'_> {
         self.crc = crc32c::crc32c_append(self.crc, bytes);
         self.bytes += bytes.len() as u64;
         if let Some((out, path)) = &mut self.out {
-            tokio::io::AsyncWriteExt::write_all(out, bytes).await.map_err(|e| Error::io(path, &e))?;
+            tokio::io::AsyncWriteExt::write_all(out, bytes).await.map_err(Error::io(path))?;
         }
         Ok(())
     }
@@ -378,7 +398,7 @@ impl Taker<'_> {
             None => {}
         }
         if let Some((out, path)) = &mut self.out {
-            out.sync_all().await.map_err(|e| Error::io(path, &e))?;
+            out.sync_all().await.map_err(Error::io(path))?;
         }
         Ok(Ok((self.bytes, self.crc)))
     }
@@ -387,7 +407,6 @@ impl Taker<'_> {
 /// The beginning of a file's nonces.
 fn random(path: &Path) -> Result<[u8; 19], Error> {
     let mut bytes = [0; 19];
-    let failed = |e: getrandom::Error| Error::Io { context: path.display().to_string(), detail: e.to_string() };
-    getrandom::fill(&mut bytes).map_err(failed)?;
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other).map_err(Error::io(path))?;
     Ok(bytes)
 }

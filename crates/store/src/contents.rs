@@ -12,7 +12,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-
 /// The note's file. RocksDB leaves names alone that it does not know.
 pub const FILE: &str = "CONTENTS.json";
 const FORMAT: u32 = 1;
@@ -30,6 +29,32 @@ pub struct Contents {
     pub manifest_crc32c: u32,
     /// Names of the column families.
     pub families: Vec<String>,
+}
+
+/// What is wrong with the note, or with what it speaks of: whatever it is, the
+/// store is not the one that was written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{file}: {source}")]
+    Io { file: String, source: io::Error },
+    #[error("{FILE} is unreadable: {0}")]
+    Unreadable(#[source] serde_json::Error),
+    #[error("{file} is not as it was written")]
+    Changed { file: String },
+    #[error("{file} has {bytes} bytes, and had {noted_bytes}")]
+    Short { file: String, bytes: u64, noted_bytes: u64 },
+    #[error("CURRENT names {current}, and {noted} is newer")]
+    Older { current: String, noted: String },
+    #[error("CURRENT names no MANIFEST")]
+    NamesNothing,
+    #[error("{manifest}, which CURRENT names, is missing")]
+    Missing { manifest: String },
+}
+
+impl Error {
+    fn io(file: &str) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { file: file.to_owned(), source }
+    }
 }
 
 /// The note as it is stored.
@@ -54,16 +79,16 @@ impl Contents {
     ///
     /// # Errors
     /// What is wrong with the note.
-    pub fn read(dir: &Path) -> Result<Option<Contents>, String> {
+    pub fn read(dir: &Path) -> Result<Option<Contents>, Error> {
         let path = dir.join(FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("{FILE}: {error}")),
+            Err(error) => return Err(Error::io(FILE)(error)),
         };
-        let sealed: Sealed = serde_json::from_slice(&bytes).map_err(|e| format!("{FILE} is unreadable: {e}"))?;
+        let sealed: Sealed = serde_json::from_slice(&bytes).map_err(Error::Unreadable)?;
         if sealed.crc32c != sealed.contents.crc32c() {
-            return Err(format!("{FILE} is not as it was written"));
+            return Err(Error::Changed { file: FILE.into() });
         }
         Ok(Some(sealed.contents))
     }
@@ -72,25 +97,22 @@ impl Contents {
     ///
     /// # Errors
     /// What is missing, or is not as it was.
-    pub fn check(&self, dir: &Path) -> Result<(), String> {
+    pub fn check(&self, dir: &Path) -> Result<(), Error> {
         let current = current(dir)?;
         if current != self.manifest {
             // A list that is begun anew holds all of the one before; RocksDB does
             // so at each opening.
             let newer = number(&current).zip(self.number()).is_some_and(|(current, noted)| current > noted);
-            return if newer {
-                Ok(())
-            } else {
-                Err(format!("CURRENT names {current}, and {} is newer", self.manifest))
-            };
+            return if newer { Ok(()) } else { Err(Error::Older { current, noted: self.manifest.clone() }) };
         }
-        let mut list = List::open(dir, current).map_err(|e| format!("{}: {e}", self.manifest))?;
-        let bytes = list.read_to(self.manifest_bytes).map_err(|e| format!("{}: {e}", self.manifest))?;
+        let mut list = List::open(dir, current).map_err(Error::io(&self.manifest))?;
+        let bytes = list.read_to(self.manifest_bytes).map_err(Error::io(&self.manifest))?;
         if bytes < self.manifest_bytes {
-            return Err(format!("{} has {bytes} bytes, and had {}", self.manifest, self.manifest_bytes));
+            let (file, noted_bytes) = (self.manifest.clone(), self.manifest_bytes);
+            return Err(Error::Short { file, bytes, noted_bytes });
         }
         if list.crc32c != self.manifest_crc32c {
-            return Err(format!("{} is not as it was written", self.manifest));
+            return Err(Error::Changed { file: self.manifest.clone() });
         }
         Ok(())
     }
@@ -112,12 +134,12 @@ impl Contents {
 ///
 /// # Errors
 /// When it is missing, or names no list that is there.
-pub fn current(dir: &Path) -> Result<String, String> {
-    let text = fs::read(dir.join("CURRENT")).map_err(|e| format!("CURRENT: {e}"))?;
+pub fn current(dir: &Path) -> Result<String, Error> {
+    let text = fs::read(dir.join("CURRENT")).map_err(Error::io("CURRENT"))?;
     let name = String::from_utf8_lossy(&text);
     let name = name.strip_suffix('\n').filter(|name| number(name).is_some());
-    let name = name.ok_or("CURRENT names no MANIFEST")?;
-    if dir.join(name).is_file() { Ok(name.to_owned()) } else { Err(format!("{name}, which CURRENT names, is missing")) }
+    let manifest = name.ok_or(Error::NamesNothing)?.to_owned();
+    if dir.join(&manifest).is_file() { Ok(manifest) } else { Err(Error::Missing { manifest }) }
 }
 
 fn number(manifest: &str) -> Option<u64> {

@@ -10,7 +10,7 @@ pub mod memory;
 pub mod rocks;
 pub mod snapshot;
 
-pub use batch::{Batch, Change, Entry, Error, Family};
+pub use batch::{Batch, Cause, Change, Entry, Error, Family};
 pub use memory::Memory;
 pub use rocks::{Rocks, Shared};
 
@@ -93,9 +93,7 @@ impl Store {
     pub fn checkpoint(&self, into: &std::path::Path) -> Result<(), Error> {
         match self {
             Store::Rocks(store) => store.checkpoint(into),
-            Store::Memory(_) => {
-                Err(Error::Io { path: into.to_owned(), detail: "a store in memory has no files".into() })
-            }
+            Store::Memory(_) => Err(Error::io(into, "a store in memory has no files")),
         }
     }
 

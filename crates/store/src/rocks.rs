@@ -87,7 +87,7 @@ impl Rocks {
     /// [`Error::Damaged`] when what is there is not what was written: a checksum
     /// fails, or something is missing.
     pub fn open(path: &Path, families: &'static [Family], shared: &Shared) -> Result<Rocks, Error> {
-        let io = |e: std::io::Error| Error::Io { path: path.to_owned(), detail: e.to_string() };
+        let io = |e: std::io::Error| Error::io(path, e);
         std::fs::create_dir_all(path).map_err(io)?;
         let is_new = contents::is_unused(path).map_err(io)?;
         if is_new {
@@ -177,7 +177,7 @@ impl Rocks {
             };
             // It may have been merged into another since it was listed.
             if listed()?.iter().any(|listed| listed.name == table.name) {
-                return Err(Error::Damaged { path: self.path.clone(), detail });
+                return Err(Error::damaged(&self.path, detail));
             }
         }
         Ok(())
@@ -294,11 +294,11 @@ impl Drop for Rocks {
 
 /// Compares a store that is not open with what is noted of it.
 fn check(path: &Path, families: &'static [Family], options: &Options) -> Result<(), Error> {
-    let damaged = |detail: String| Error::Damaged { path: path.to_owned(), detail };
-    contents::current(path).map_err(damaged)?;
-    let noted = Contents::read(path).map_err(damaged)?;
+    let contradicted = |found: contents::Error| Error::damaged(path, found);
+    contents::current(path).map_err(contradicted)?;
+    let noted = Contents::read(path).map_err(contradicted)?;
     if let Some(noted) = &noted {
-        noted.check(path).map_err(damaged)?;
+        noted.check(path).map_err(contradicted)?;
     }
     // One that is missing would be made anew, and empty.
     let there = DB::list_cf(options, path).map_err(|e| opening_error(path, e))?;
@@ -310,7 +310,7 @@ fn check(path: &Path, families: &'static [Family], options: &Options) -> Result<
         .iter()
         .map(|family| family.name())
         .find(|name| must_be_there(name) && !there.iter().any(|known| known == name));
-    lost.map_or(Ok(()), |lost| Err(damaged(format!("the column family {lost} is missing"))))
+    lost.map_or(Ok(()), |lost| Err(Error::damaged(path, format!("the column family {lost} is missing"))))
 }
 
 fn family_options(shared: &Shared) -> Options {
@@ -331,16 +331,12 @@ fn family_options(shared: &Shared) -> Options {
 fn opening_error(path: &Path, found: rocksdb::Error) -> Error {
     let missing = found.as_ref().contains("No such file or directory");
     match found.kind() {
-        ErrorKind::NotFound | ErrorKind::InvalidArgument => {
-            Error::Damaged { path: path.to_owned(), detail: found.into_string() }
-        }
-        ErrorKind::IOError if missing => Error::Damaged { path: path.to_owned(), detail: found.into_string() },
+        ErrorKind::NotFound | ErrorKind::InvalidArgument => Error::damaged(path, found),
+        ErrorKind::IOError if missing => Error::damaged(path, found),
         _ => error(path, found),
     }
 }
 
 fn error(path: &Path, error: rocksdb::Error) -> Error {
-    let damaged = error.kind() == ErrorKind::Corruption;
-    let (path, detail) = (path.to_owned(), error.into_string());
-    if damaged { Error::Damaged { path, detail } } else { Error::Io { path, detail } }
+    if error.kind() == ErrorKind::Corruption { Error::damaged(path, error) } else { Error::io(path, error) }
 }

@@ -4,10 +4,11 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::bucket::{self, Bucket, Object, Stored};
 use askwhen_domain::time::{DAY, Millis};
+use askwhen_wire::error::Class;
 
 /// Version of the manifest's form, and the first that this program reads, which is
 /// that of 0.1.0. Members may be added within a version.
@@ -19,22 +20,44 @@ const NEWEST_KEPT: usize = 2;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("[snapshots] url {url}: {detail}")]
-    Place { url: String, detail: String },
+    #[error("[snapshots] url {url}: {source}")]
+    Place { url: String, source: bucket::Cause },
     #[error("the snapshot {name} is damaged: {detail}")]
     Damaged { name: String, detail: String },
-    #[error("{context}: {detail}")]
-    Io { context: String, detail: String },
+    #[error("{}: {source}", .path.display())]
+    Io { path: PathBuf, source: std::io::Error },
     #[error("given up")]
     GivenUp,
+}
+
+impl Error {
+    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Io { path: path.to_owned(), source }
+    }
+
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::Place { .. } => "place",
+            Error::Damaged { .. } => "damaged",
+            Error::Io { .. } => "io",
+            Error::GivenUp => "given_up",
+        }
+    }
+
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Place { .. } | Error::Io { .. } | Error::GivenUp => Class::Retry,
+            Error::Damaged { .. } => Class::Reject,
+        }
+    }
 }
 
 impl From<bucket::Error> for Error {
     fn from(error: bucket::Error) -> Error {
         match error {
-            bucket::Error::Place { url, detail } => Error::Place { url, detail },
+            bucket::Error::Place { url, source } => Error::Place { url, source },
             bucket::Error::Damaged { what, detail } => Error::Damaged { name: what, detail },
-            bucket::Error::Io { context, detail } => Error::Io { context, detail },
+            bucket::Error::Io { path, source } => Error::Io { path, source },
             bucket::Error::GivenUp => Error::GivenUp,
         }
     }
@@ -92,24 +115,56 @@ struct AnyManifest {
     format: u32,
 }
 
+/// Why a snapshot that is listed cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    #[error("its manifest is unreadable: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    #[error(
+        "its manifest is of format {found}, and this program ({program}) reads {FIRST_FORMAT} to {FORMAT}",
+        program = env!("CARGO_PKG_VERSION")
+    )]
+    Format { found: u32 },
+    /// Cut or changed, it could still be JSON.
+    #[error("its manifest is of another snapshot")]
+    Misnamed,
+    #[error("{object} is missing")]
+    Missing { object: String },
+    #[error("{object} has {bytes} of {wanted_bytes} bytes")]
+    Cut { object: String, bytes: u64, wanted_bytes: u64 },
+}
+
+impl Unusable {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Unusable::Unreadable(_) => "unreadable",
+            Unusable::Format { .. } => "format",
+            Unusable::Misnamed => "misnamed",
+            Unusable::Missing { .. } => "missing",
+            Unusable::Cut { .. } => "cut",
+        }
+    }
+
+    /// The one before it is taken.
+    pub fn class(&self) -> Class {
+        Class::Reject
+    }
+}
+
 /// A manifest's name, and the manifest; or why it cannot be used.
-pub type Listed = (String, Result<Manifest, String>);
+pub type Listed = (String, Result<Manifest, Unusable>);
 
 impl Manifest {
     /// Reads a manifest of any version from 0.1.0 on up to this program's own.
     ///
     /// # Errors
     /// What is wrong with it; of a later version, both versions.
-    fn read(bytes: &[u8]) -> Result<Manifest, String> {
-        let unreadable = |e: serde_json::Error| format!("its manifest is unreadable: {e}");
-        let AnyManifest { format } = serde_json::from_slice(bytes).map_err(unreadable)?;
+    fn read(bytes: &[u8]) -> Result<Manifest, Unusable> {
+        let AnyManifest { format } = serde_json::from_slice(bytes)?;
         if !(FIRST_FORMAT..=FORMAT).contains(&format) {
-            return Err(format!(
-                "its manifest is of format {format}, and this program ({}) reads {FIRST_FORMAT} to {FORMAT}",
-                env!("CARGO_PKG_VERSION")
-            ));
+            return Err(Unusable::Format { found: format });
         }
-        serde_json::from_slice(bytes).map_err(unreadable)
+        Ok(serde_json::from_slice(bytes)?)
     }
 
     /// `engine/3/00000000000000001234-0f3a…`
@@ -189,15 +244,11 @@ impl Depot {
         let name = manifest.name();
         let shared =
             format!("{}/{}/files/{}", manifest.subject.role, manifest.subject.partition, manifest.subject.writer);
-        let io = |context: &Path, e: &std::io::Error| Error::Io {
-            context: context.display().to_string(),
-            detail: e.to_string(),
-        };
-        let mut entries: Vec<_> = std::fs::read_dir(dir).map_err(|e| io(dir, &e))?.filter_map(Result::ok).collect();
+        let mut entries: Vec<_> = std::fs::read_dir(dir).map_err(Error::io(dir))?.filter_map(Result::ok).collect();
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();
-            let bytes = entry.metadata().map_err(|e| io(&path, &e))?.len();
+            let bytes = entry.metadata().map_err(Error::io(&path))?.len();
             let file_name = entry.file_name().to_string_lossy().into_owned();
             // Tables never change; everything else is this snapshot's own.
             let table = file_name.ends_with(".sst");
@@ -219,15 +270,23 @@ impl Depot {
 
     /// Every file is there and as long as it should be.
     async fn look(&self, manifest: &Manifest) -> Result<(), Error> {
-        for file in &manifest.files {
-            let detail = match self.bucket.size(&file.object).await? {
-                Some(bytes) if bytes == file.stored_bytes() => continue,
-                Some(bytes) => format!("{} has {bytes} of {} bytes", file.object, file.stored_bytes()),
-                None => format!("{} is missing", file.object),
-            };
-            return Err(Error::Damaged { name: manifest.name(), detail });
+        match self.incomplete(manifest).await? {
+            None => Ok(()),
+            Some(found) => Err(Error::Damaged { name: manifest.name(), detail: found.to_string() }),
         }
-        Ok(())
+    }
+
+    /// The first file that is not there, or not as long as it should be.
+    async fn incomplete(&self, manifest: &Manifest) -> Result<Option<Unusable>, Error> {
+        for file in &manifest.files {
+            let (object, wanted_bytes) = (file.object.clone(), file.stored_bytes());
+            match self.bucket.size(&object).await? {
+                Some(bytes) if bytes == wanted_bytes => {}
+                Some(bytes) => return Ok(Some(Unusable::Cut { object, bytes, wanted_bytes })),
+                None => return Ok(Some(Unusable::Missing { object })),
+            }
+        }
+        Ok(None)
     }
 
     /// Whether every file of a snapshot is there and as long as it should be.
@@ -251,7 +310,7 @@ impl Depot {
         for (name, read) in self.read_all(role, partition).await? {
             match read {
                 Ok(manifest) => manifests.push(manifest),
-                Err(why) => tracing::warn!(snapshot = name, why, "a snapshot is passed over"),
+                Err(why) => tracing::warn!(snapshot = name, %why, "a snapshot is passed over"),
             }
         }
         manifests.sort_by_key(|m| std::cmp::Reverse((m.subject.position, m.subject.created_at)));
@@ -277,10 +336,7 @@ impl Depot {
             let mut all = Vec::new();
             for (name, read) in self.read_all(role, partition).await? {
                 let whole = match read {
-                    Ok(manifest) => match self.look(&manifest).await {
-                        Err(Error::Damaged { detail, .. }) => Err(detail),
-                        looked => looked.map(|()| Ok(manifest))?,
-                    },
+                    Ok(manifest) => self.incomplete(&manifest).await?.map_or(Ok(manifest), Err),
                     Err(why) => Err(why),
                 };
                 all.push((name, whole));
@@ -294,10 +350,8 @@ impl Depot {
         let folder = format!("{role}/{partition}");
         let read = self.bucket.read_all(&folder, ".json").await?.into_iter().map(|(file, bytes)| {
             let name = format!("{folder}/{}", file.trim_end_matches(".json"));
-            let read = Manifest::read(&bytes).and_then(|manifest| {
-                // Cut or changed, it could still be JSON.
-                if manifest.name() == name { Ok(manifest) } else { Err("its manifest is of another snapshot".into()) }
-            });
+            let read = Manifest::read(&bytes)
+                .and_then(|manifest| if manifest.name() == name { Ok(manifest) } else { Err(Unusable::Misnamed) });
             (name, read)
         });
         Ok(read.collect())
@@ -331,13 +385,9 @@ impl Depot {
         into: Option<&Path>,
         mut told: impl FnMut(u64, u64) -> bool + Send,
     ) -> Result<(), Error> {
-        let io = |context: &Path, e: std::io::Error| Error::Io {
-            context: context.display().to_string(),
-            detail: e.to_string(),
-        };
         let (mut done, all) = (0, manifest.bytes());
         if let Some(dir) = into {
-            std::fs::create_dir_all(dir).map_err(|e| io(dir, e))?;
+            std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         }
         for file in &manifest.files {
             let damaged = |detail: String| Error::Damaged { name: manifest.name(), detail };

@@ -3,6 +3,7 @@
 //! or the time of day.
 
 pub mod definition;
+pub mod error;
 pub mod json;
 pub mod listing;
 pub mod output;

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::definition::{Kind, Trigger};
+use super::error::Class;
 use super::json;
 use askwhen_domain::endpoint::{DisabledReason, SealedSecret};
 use askwhen_domain::health::Health;
@@ -38,6 +39,18 @@ pub struct Unreadable {
     /// Stable; the `reason` of the reject.
     pub reason: &'static str,
     pub detail: String,
+}
+
+impl Unreadable {
+    /// The reason, which is stable.
+    pub fn kind(&self) -> &'static str {
+        self.reason
+    }
+
+    /// The record alone is turned away.
+    pub fn class(&self) -> Class {
+        Class::Reject
+    }
 }
 
 fn unreadable(reason: &'static str, detail: impl Into<String>) -> Unreadable {

@@ -2,6 +2,7 @@
 //! layout takes a new version byte, and [`decode`] keeps a reader for every one
 //! that was released; numbers are never used again. 1 and 2 were never released.
 
+use super::error::Class;
 use askwhen_domain::user::User;
 
 /// Version 3 (since 0.1.0): the fields of [`User`] in their order.
@@ -16,7 +17,27 @@ pub enum Error {
     )]
     UnknownVersion(u8),
     #[error("the state cannot be read: {0}")]
-    Damaged(String),
+    Damaged(#[from] postcard::Error),
+    #[error("the state cannot be read: it is empty")]
+    Empty,
+}
+
+impl Error {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::UnknownVersion(_) => "unknown_version",
+            Error::Damaged(_) => "damaged",
+            Error::Empty => "empty",
+        }
+    }
+
+    /// Another version reads what this one does not know; damage is made again.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::UnknownVersion(_) => Class::Refuse,
+            Error::Damaged(_) | Error::Empty => Class::Fatal,
+        }
+    }
 }
 
 pub fn encode(user: &User) -> Vec<u8> {
@@ -29,9 +50,9 @@ pub fn encode(user: &User) -> Vec<u8> {
 pub fn decode(bytes: &[u8]) -> Result<User, Error> {
     match bytes.split_first() {
         // A later layout adds its own reader before this one, which stays.
-        Some((3, rest)) => postcard::from_bytes(rest).map_err(|e| Error::Damaged(e.to_string())),
+        Some((3, rest)) => Ok(postcard::from_bytes(rest)?),
         Some((&other, _)) => Err(Error::UnknownVersion(other)),
-        None => Err(Error::Damaged("it is empty".into())),
+        None => Err(Error::Empty),
     }
 }
 

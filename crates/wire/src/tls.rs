@@ -9,26 +9,60 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls_platform_verifier::Verifier;
 use std::sync::Arc;
 
+use super::error::Class;
+
+/// What is wrong with the texts that a connection is to be made with, said so
+/// that it can stand behind the name of the member that holds the text.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    #[error("must hold certificates in PEM (-----BEGIN CERTIFICATE-----)")]
+    NoCertificates,
+    #[error("must hold one private key in PEM, not encrypted (-----BEGIN PRIVATE KEY-----)")]
+    NoPrivateKey,
+    #[error("has a root: {0}")]
+    Roots(#[source] rustls::Error),
+    #[error("does not go with client_cert")]
+    OtherKey(#[source] rustls::Error),
+    #[error("{0}")]
+    Protocol(#[source] rustls::Error),
+}
+
+impl Error {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::NoCertificates => "no_certificates",
+            Error::NoPrivateKey => "no_private_key",
+            Error::Roots(_) => "roots",
+            Error::OtherKey(_) => "other_key",
+            Error::Protocol(_) => "protocol",
+        }
+    }
+
+    /// The definition that holds the text is turned away.
+    pub fn class(&self) -> Class {
+        Class::Reject
+    }
+}
+
 /// The certificates of a PEM text.
 ///
 /// # Errors
 /// When there are none, or one that is none.
-pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err("must hold certificates in PEM (-----BEGIN CERTIFICATE-----)".into()),
+        _ => Err(Error::NoCertificates),
     }
 }
 
-fn key(pem: &str) -> Result<PrivateKeyDer<'static>, String> {
-    let read = PrivateKeyDer::from_pem_slice(pem.as_bytes());
-    read.map_err(|_| "must hold one private key in PEM, not encrypted (-----BEGIN PRIVATE KEY-----)".into())
+fn key(pem: &str) -> Result<PrivateKeyDer<'static>, Error> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| Error::NoPrivateKey)
 }
 
 /// # Errors
 /// When it is no private key.
-pub fn check_key(pem: &str) -> Result<(), String> {
+pub fn check_key(pem: &str) -> Result<(), Error> {
     key(pem).map(drop)
 }
 
@@ -37,18 +71,16 @@ pub fn check_key(pem: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// What is wrong with the texts, or with the machine's own roots.
-pub fn client(ca: Option<&str>, shown: Option<(&str, &str)>) -> Result<ClientConfig, String> {
+pub fn client(ca: Option<&str>, shown: Option<(&str, &str)>) -> Result<ClientConfig, Error> {
     let provider: Arc<CryptoProvider> = Arc::new(ring::default_provider());
     let roots = ca.map_or_else(|| Ok(Vec::new()), certificates)?;
-    let verifier = Verifier::new_with_extra_roots(roots, provider.clone()).map_err(|e| format!("has a root: {e}"))?;
+    let verifier = Verifier::new_with_extra_roots(roots, provider.clone()).map_err(Error::Roots)?;
     let verifier: Arc<dyn ServerCertVerifier> = Arc::new(verifier);
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|e| e.to_string())?.dangerous().with_custom_certificate_verifier(verifier);
+    let config = config.map_err(Error::Protocol)?.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = match shown {
         None => config.with_no_client_auth(),
-        Some((chain, pem)) => config
-            .with_client_auth_cert(certificates(chain)?, key(pem)?)
-            .map_err(|_| "does not go with client_cert".to_owned())?,
+        Some((chain, pem)) => config.with_client_auth_cert(certificates(chain)?, key(pem)?).map_err(Error::OtherKey)?,
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)

@@ -1,4 +1,13 @@
-//! Why a round of the fold could not be taken in.
+//! Why a partition's deliveries cannot be folded, and what is to be done then.
+//! A record that cannot be read is none of these: it becomes a reject, and the
+//! next one is taken (`input`). Stored state that cannot be read is: the
+//! partition stops, and its state is made again from the topics.
+
+use askwhen_log::At;
+use askwhen_partition::Stop;
+use askwhen_wire::error::Class;
+
+use crate::delivery::connect::ResolverError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -7,21 +16,84 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] askwhen_store::Error),
     /// The store is to be set aside and made again.
-    #[error("{0}")]
-    Damaged(String),
-    #[error("{0}")]
-    Refused(String),
-    #[error("{0}")]
-    Failed(String),
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The store and the log do not belong together.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// Its store was not brought here.
+    #[error(transparent)]
+    Partition(#[from] Stop),
+    #[error("webhooks cannot be sent: {0}")]
+    Transport(#[from] ResolverError),
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[source] std::io::Error),
+    /// Nobody wants the partition any more.
+    #[error("given up")]
+    GivenUp,
+}
+
+/// Stored state that cannot be read, or contradicts itself. No record of a topic
+/// is to blame for it.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("the delivery's positions are unreadable: {0}")]
+    Positions(#[source] serde_json::Error),
+    #[error("a stored endpoint is unreadable: {0}")]
+    Endpoint(#[source] serde_json::Error),
+    #[error("a waiting delivery is unreadable: {0}")]
+    Row(#[source] postcard::Error),
+    #[error("a waiting delivery has bytes behind its end")]
+    RowTail,
+    #[error("a waiting delivery stands under another one's id")]
+    RowId,
+    #[error("an entry of the due index is unreadable")]
+    Due,
+    #[error("{waiting} deliveries wait for a time, and the due index holds {indexed}")]
+    DueCount { waiting: u64, indexed: u64 },
+    /// Never released; all of it is in the topics.
+    #[error("the delivery's state is of format {found}")]
+    Format { found: u32 },
+}
+
+/// A store that goes on from nothing that this log holds, or that this version
+/// reads.
+#[derive(Debug, thiserror::Error)]
+pub enum Mismatch {
+    #[error(
+        "the delivery's state is of format {found}, made by a later version; version {own} reads up to {known}: serve \
+         it with the later version",
+        own = env!("CARGO_PKG_VERSION")
+    )]
+    LaterFormat { found: u32, known: u32 },
+    #[error("the delivery's state belongs to another log")]
+    OtherLog,
+    #[error("{at} ends at {end} and the delivery's state is at {next}: the log has lost its end")]
+    LostEnd { at: At, end: u64, next: u64 },
 }
 
 impl Error {
-    /// Trying again would not help: a person has to look.
-    pub fn is_final(&self) -> bool {
+    pub fn kind(&self) -> &'static str {
         match self {
-            Error::Refused(_) => true,
-            Error::Log(error) => matches!(error, askwhen_log::Error::Damaged { .. } | askwhen_log::Error::Refused(_)),
-            Error::Store(_) | Error::Damaged(_) | Error::Failed(_) => false,
+            Error::Log(_) => "log",
+            Error::Store(_) => "store",
+            Error::State(_) => "state",
+            Error::Mismatch(_) => "mismatch",
+            Error::Partition(_) => "partition",
+            Error::Transport(_) => "transport",
+            Error::Thread(_) => "thread",
+            Error::GivenUp => "given_up",
+        }
+    }
+
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Log(askwhen_log::Error::Damaged { .. } | askwhen_log::Error::Refused(_)) => Class::Refuse,
+            Error::Log(_) | Error::Thread(_) | Error::GivenUp => Class::Retry,
+            Error::Store(error) => error.class(),
+            Error::State(_) => Class::Fatal,
+            Error::Mismatch(_) | Error::Transport(_) => Class::Refuse,
+            Error::Partition(stop) => stop.class(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How the due index is spelled: a line for each endpoint, then time, then the
 //! order of the topic.
 
-use super::error::Error;
+use super::error::StateError;
 use super::row::Row;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{DAY, Millis};
@@ -28,18 +28,18 @@ impl Due {
     }
 
     /// # Errors
-    /// [`Error::Damaged`]: an entry that is read as another would never be sent.
-    pub(super) fn decode(key: Vec<u8>, value: &[u8]) -> Result<Due, Error> {
-        let damaged = || Error::Damaged("an entry of the due index is unreadable".into());
+    /// When the entry is not one that was written: read as another it would never
+    /// be sent.
+    pub(super) fn decode(key: Vec<u8>, value: &[u8]) -> Result<Due, StateError> {
         if std::str::from_utf8(key.get(ID_AT..).unwrap_or_default()).ok().is_none_or(str::is_empty) {
-            return Err(damaged());
+            return Err(StateError::Due);
         }
         let (first, lane) = match value.split_first() {
             Some((0, lane)) => (false, lane),
             Some((1, lane)) => (true, lane),
-            _ => return Err(damaged()),
+            _ => return Err(StateError::Due),
         };
-        let lane = lane.try_into().map(u64::from_be_bytes).map_err(|_| damaged())?;
+        let lane = lane.try_into().map(u64::from_be_bytes).map_err(|_| StateError::Due)?;
         Ok(Due { key, first, lane })
     }
 

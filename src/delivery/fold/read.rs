@@ -1,7 +1,7 @@
 //! What is asked of a fold's store. Everything that cannot be read here is
 //! damage of the store: it is set aside and made again from the topics.
 
-use super::error::Error;
+use super::error::{Error, StateError};
 use super::index::Due;
 use super::row::{Phase, Row};
 use super::told::Told;
@@ -16,8 +16,7 @@ impl Fold {
     /// When the store cannot be read.
     pub fn stored_positions(store: &Store) -> Result<Option<Positions>, Error> {
         let stored = store.get(Family::Meta, POSITIONS)?;
-        let damaged = |e: serde_json::Error| Error::Damaged(format!("the delivery's positions are unreadable: {e}"));
-        stored.map(|bytes| serde_json::from_slice(&bytes).map_err(damaged)).transpose()
+        Ok(stored.map(|bytes| serde_json::from_slice(&bytes).map_err(StateError::Positions)).transpose()?)
     }
 
     /// Everything that is known of endpoints.
@@ -27,8 +26,7 @@ impl Fold {
     pub fn endpoints(&self) -> Result<Vec<Told>, Error> {
         let mut all = Vec::new();
         self.store.each(Family::Endpoints, |_, value| {
-            let damaged = |e: serde_json::Error| Error::Damaged(format!("a stored endpoint is unreadable: {e}"));
-            all.push(serde_json::from_slice(&value).map_err(damaged)?);
+            all.push(serde_json::from_slice(&value).map_err(StateError::Endpoint)?);
             Ok::<_, Error>(())
         })?;
         Ok(all)
@@ -133,11 +131,11 @@ impl Fold {
     /// # Errors
     /// When the store cannot be read, or contradicts itself.
     pub(super) fn count(&mut self) -> Result<(), Error> {
-        let (mut open, mut retrying, mut due) = (0, 0, 0u64);
+        let (mut open, mut retrying, mut waiting) = (0, 0, 0u64);
         self.each_row(|row| {
             open += 1;
             retrying += u64::from(row.attempt > 0);
-            due += u64::from(row.phase == Phase::Due);
+            waiting += u64::from(row.phase == Phase::Due);
         })?;
         let mut indexed = 0;
         self.store.each(Family::Due, |key, value| {
@@ -145,9 +143,8 @@ impl Fold {
             indexed += 1;
             Ok::<_, Error>(())
         })?;
-        if due != indexed {
-            let detail = format!("{due} deliveries wait for a time, and the due index holds {indexed}");
-            return Err(Error::Damaged(detail));
+        if waiting != indexed {
+            return Err(StateError::DueCount { waiting, indexed }.into());
         }
         (self.open, self.retrying) = (open, retrying);
         Ok(())

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::error::Error;
+use super::error::StateError;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::Millis;
 
@@ -50,19 +50,18 @@ impl Row {
     }
 
     /// # Errors
-    /// [`Error::Damaged`]: no record of a topic is to blame for what is stored.
-    pub(super) fn decode(key: &[u8], bytes: &[u8]) -> Result<Row, Error> {
-        let damaged = |e: postcard::Error| Error::Damaged(format!("a waiting delivery is unreadable: {e}"));
-        let (mut row, rest): (Row, &[u8]) = postcard::take_from_bytes(bytes).map_err(damaged)?;
+    /// When the row is not one that was written.
+    pub(super) fn decode(key: &[u8], bytes: &[u8]) -> Result<Row, StateError> {
+        let (mut row, rest): (Row, &[u8]) = postcard::take_from_bytes(bytes).map_err(StateError::Row)?;
         if !rest.is_empty() {
-            let (uncounted, rest): (u32, &[u8]) = postcard::take_from_bytes(rest).map_err(damaged)?;
+            let (uncounted, rest): (u32, &[u8]) = postcard::take_from_bytes(rest).map_err(StateError::Row)?;
             if !rest.is_empty() {
-                return Err(Error::Damaged("a waiting delivery has bytes behind its end".into()));
+                return Err(StateError::RowTail);
             }
             row.uncounted = uncounted;
         }
         if row.delivery.delivery_id.as_bytes() != key {
-            return Err(Error::Damaged("a waiting delivery stands under another one's id".into()));
+            return Err(StateError::RowId);
         }
         Ok(row)
     }

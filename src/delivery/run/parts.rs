@@ -12,6 +12,7 @@ use crate::delivery::fold::{Error, Fold, Phase, Row};
 use crate::delivery::records::{self, NextAttempt};
 use askwhen_process::fault;
 use askwhen_process::thread::{Thread, Token};
+use askwhen_wire::error::Class;
 
 /// How long attempts of a partition that is given up may take to finish.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -112,7 +113,7 @@ impl Loop {
         });
         let (part, failed) = match thread {
             Ok(thread) => (Part { opening: Some((opening, thread)), ..Part::default() }, None),
-            Err(error) => (Part::default(), Some(Error::Failed(error.to_string()))),
+            Err(error) => (Part::default(), Some(Error::Thread(error))),
         };
         self.parts.insert(partition, part);
         if let Some(error) = failed {
@@ -156,9 +157,8 @@ impl Loop {
     /// again, unless a person has to look first.
     pub(super) fn fail(&mut self, partition: u32, error: &Error) {
         tracing::error!(partition, %error, "the delivery of a partition has stopped");
-        let refused = error.is_final();
-        let damaged = matches!(error, Error::Damaged(_) | Error::Store(askwhen_store::Error::Damaged { .. }));
-        self.status(partition).damaged.store(damaged, Ordering::Release);
+        let refused = error.class() == Class::Refuse;
+        self.status(partition).damaged.store(error.class() == Class::Fatal, Ordering::Release);
         self.status(partition).set(askwhen_partition::Phase::Stopped { why: error.to_string(), refused });
         self.forget(partition);
         if let Some(part) = self.parts.get_mut(&partition) {

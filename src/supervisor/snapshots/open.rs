@@ -231,7 +231,7 @@ impl Stores {
             Ok(Store::Rocks(store))
         });
         let store = store.map_err(|error| match error {
-            askwhen_store::Error::Damaged { detail, .. } => damaged(detail),
+            askwhen_store::Error::Damaged { source, .. } => damaged(source.to_string()),
             error => NotTaken::Failed(error.to_string()),
         })?;
         let stands = standing(role, &store).map_err(|stop| damaged(stop.to_string()))?;

@@ -174,7 +174,7 @@ fn a_manifest_of_a_later_format_is_told_from_one_that_is_damaged() {
     std::fs::write(&manifest, text.replace("\"format\": 2", "\"format\": 77, \"new\": {}")).unwrap();
     let listed = world.stores.depot.list_all(ROLE.name(), 0).unwrap();
     assert_eq!(listed.len(), 2);
-    let why = listed[0].1.as_ref().unwrap_err();
+    let why = listed[0].1.as_ref().unwrap_err().to_string();
     assert!(why.contains("format 77") && why.contains(env!("CARGO_PKG_VERSION")), "{why}");
     assert!(listed[1].1.is_ok());
     std::fs::remove_dir_all(world.here()).unwrap();

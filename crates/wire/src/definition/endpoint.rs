@@ -126,7 +126,7 @@ fn tls(reader: &mut Reader<'_>, target: Target<'_>) -> (SecretSource, Option<Tls
             && tls::check_key(key).is_ok()
             && let Err(why) = tls::client(ca.as_deref(), Some((chain.as_str(), key.as_str())))
         {
-            inner.fault(Code::Invalid, "client_key", why);
+            inner.fault(Code::Invalid, "client_key", why.to_string());
         }
         (client_key, Tls { ca, client_cert, client_key: sealed })
     });
@@ -140,7 +140,7 @@ fn tls(reader: &mut Reader<'_>, target: Target<'_>) -> (SecretSource, Option<Tls
 fn pem<T>(
     reader: &mut Reader<'_>,
     member: &str,
-    check: impl Fn(&str) -> Result<T, String>,
+    check: impl Fn(&str) -> Result<T, tls::Error>,
 ) -> (SecretSource, Option<String>) {
     match reader.raw(member) {
         Some(value) if elsewhere(value) => (SecretSource::Elsewhere, None),
@@ -151,7 +151,7 @@ fn pem<T>(
         _ => {
             let text = reader.text(member, MAX_PEM_BYTES);
             if let Some(Err(why)) = text.as_deref().map(check) {
-                reader.fault(Code::Invalid, member, why);
+                reader.fault(Code::Invalid, member, why.to_string());
             }
             (SecretSource::Keep, text)
         }
@@ -178,22 +178,22 @@ fn url(reader: &mut Reader<'_>, target: Target<'_>) -> String {
 
 /// What signs.
 fn secret(reader: &mut Reader<'_>, profile: Profile, target: Target<'_>) -> (SecretSource, Option<SealedSecret>) {
-    hidden(reader, "secret", target, |text| profile::check_secret(profile, text).map_err(str::to_owned))
+    hidden(reader, "secret", target, |text| profile::check_secret(profile, text))
 }
 
 /// A literal, a place where the command line finds it, or, from the journal
 /// alone, the sealed form: from outside it would be a secret that nobody knows.
-fn hidden(
+fn hidden<E: std::fmt::Display>(
     reader: &mut Reader<'_>,
     member: &str,
     target: Target<'_>,
-    check: impl Fn(&str) -> Result<(), String>,
+    check: impl Fn(&str) -> Result<(), E>,
 ) -> (SecretSource, Option<SealedSecret>) {
     match reader.raw(member) {
         None => (SecretSource::Keep, None),
         Some(Value::String(text)) => {
             if let Err(why) = check(text) {
-                reader.fault(Code::Invalid, member, why);
+                reader.fault(Code::Invalid, member, why.to_string());
             }
             (SecretSource::Literal(text.clone()), None)
         }

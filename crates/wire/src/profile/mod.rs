@@ -8,7 +8,9 @@ mod said;
 mod sign;
 pub mod standard;
 
-pub use sign::{Keys, SignError, Verified, can_verify, check_secret, headers, new_secret, public_key, verify};
+pub use sign::{
+    Keys, SecretError, SignError, Verified, can_verify, check_secret, headers, new_secret, public_key, verify,
+};
 
 use askwhen_domain::endpoint::{Endpoint, EventType, Profile};
 use askwhen_domain::message::Delivery;

@@ -7,6 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
+use crate::error::Class;
 use askwhen_domain::endpoint::Profile;
 
 /// The secrets that sign: the current one, and during rotations those before,
@@ -26,6 +27,33 @@ impl std::fmt::Debug for Keys {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the endpoint's secret is not of the form that its profile needs")]
 pub struct SignError;
+
+/// What a profile wants of a secret, said so that it can stand behind the name of
+/// the member that holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    #[error("must be a text that the receiver has, too: this profile knows no key pairs")]
+    KeyPair,
+    #[error("must have 1 to 256 bytes")]
+    Length,
+    #[error("must be whsec_ and the base64 of 24 to 64 bytes, or whsk_ and that of an ed25519 key")]
+    Form,
+}
+
+impl SecretError {
+    pub fn kind(self) -> &'static str {
+        match self {
+            SecretError::KeyPair => "key_pair",
+            SecretError::Length => "length",
+            SecretError::Form => "form",
+        }
+    }
+
+    /// The definition or the request that holds it is turned away.
+    pub fn class(self) -> Class {
+        Class::Reject
+    }
+}
 
 /// A key of Standard Webhooks: `whsec_` and the base64 of 24 to 64 bytes for
 /// HMAC, or `whsk_` and the base64 of an ed25519 seed, with or without the
@@ -62,16 +90,14 @@ impl Key {
 ///
 /// # Errors
 /// What the profile wants.
-pub fn check_secret(profile: Profile, secret: &str) -> Result<(), &'static str> {
+pub fn check_secret(profile: Profile, secret: &str) -> Result<(), SecretError> {
     match profile {
         Profile::Blitzllama if Key::parse(secret).is_some_and(|key| matches!(key, Key::Asymmetric(_))) => {
-            Err("must be a text that the receiver has, too: this profile knows no key pairs")
+            Err(SecretError::KeyPair)
         }
         Profile::Blitzllama if (1..=256).contains(&secret.len()) => Ok(()),
-        Profile::Blitzllama => Err("must have 1 to 256 bytes"),
-        Profile::Standard | Profile::OneFlow => Key::parse(secret)
-            .map(drop)
-            .ok_or("must be whsec_ and the base64 of 24 to 64 bytes, or whsk_ and that of an ed25519 key"),
+        Profile::Blitzllama => Err(SecretError::Length),
+        Profile::Standard | Profile::OneFlow => Key::parse(secret).map(drop).ok_or(SecretError::Form),
     }
 }
 
