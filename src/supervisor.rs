@@ -165,7 +165,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     // Brokers are asked in passing, which blocks.
     let (asked, check, ticks) = (config.clone(), data.key.check(), clock.clone());
     let opened = tokio::task::spawn_blocking(move || open_log(&asked, check, &ticks)).await;
-    let log = opened.map_err(|e| Error::Failed(e.to_string()))??;
+    let log = opened.map_err(Error::failed)??;
     if config.kafka {
         data::refuse_another_log(&config.data_dir, log.incarnation())?;
     }
@@ -195,7 +195,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
             // Before partitions are taken from those who have their state.
             let asked = depot.clone();
             let listed = tokio::task::spawn_blocking(move || asked.list(Role::Engine.name(), 0)).await;
-            listed.map_err(|e| Error::Failed(e.to_string()))?.map_err(|e| Error::Unreachable(e.to_string()))?;
+            listed.map_err(Error::failed)?.map_err(Error::unreachable)?;
         }
         let stores = Stores::new(config.data_dir.clone(), shared.clone(), depot, log.clone());
         let mut setup = askwhen_partition::Setup::new(
@@ -233,7 +233,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         let (log, clock) = (log.clone(), clock.clone());
         // It reads what is there, which blocks.
         let started = tokio::task::spawn_blocking(move || Console::start(log, open, clock, keep)).await;
-        parts.console = Some(Arc::new(started.map_err(|e| Error::Failed(e.to_string()))??));
+        parts.console = Some(Arc::new(started.map_err(Error::failed)??));
     }
     let bell = Arc::new(Bell::default());
     let view = Arc::new(View::open(&log, bell.clone())?);
@@ -324,7 +324,7 @@ fn open_log(config: &Config, key_check: String, clock: &Clock) -> Result<Log, Er
     if let Ok(space) = Disk::Real.space(&config.data_dir)
         && space.free_bytes < MIN_START_BYTES
     {
-        return Err(Error::Failed(format!(
+        return Err(Error::failed(format!(
             "{} KiB are free on the disk of {}, and opening the state takes up to {} MiB: make room, then start again; \
              nothing is lost",
             space.free_bytes >> 10,
@@ -355,12 +355,12 @@ async fn wait_until_taken(
         let phases: Vec<Phase> = engine.iter().chain(&delivery.partitions).map(|status| status.phase()).collect();
         for phase in &phases {
             if let Phase::Stopped { why, refused: true } = phase {
-                return Err(Error::Refused(why.clone()));
+                return Err(Error::refused(why.clone()));
             }
         }
         for status in engine.iter().filter(|status| status.clock_behind.load(Ordering::Acquire)) {
             if let Phase::Stopped { why, .. } = status.phase() {
-                return Err(Error::Refused(why));
+                return Err(Error::refused(why));
             }
         }
         // One that waits for an operator's word does not keep the others.
@@ -423,7 +423,7 @@ async fn listen(
     stopped: &watch::Receiver<bool>,
 ) -> Result<(SocketAddr, Vec<tokio::task::JoinHandle<()>>), Error> {
     let bind = |addr: String| async move {
-        TcpListener::bind(&addr).await.map_err(|e| Error::Unreachable(format!("cannot listen on {addr}: {e}")))
+        TcpListener::bind(&addr).await.map_err(|e| Error::unreachable(format!("cannot listen on {addr}: {e}")))
     };
     let mut surfaces = vec![(config.listen.clone(), Surface::Whole)];
     if let Some(admin) = &config.admin_listen {
@@ -444,7 +444,7 @@ async fn listen(
         let serving = bridge::server::serve(listener, app.clone(), of, stopped.clone(), Duration::from_secs(10));
         servers.push(tokio::spawn(vital("listener", serving)));
     }
-    let addr = first.ok_or_else(|| Error::Failed("nothing to listen on".into()))?;
+    let addr = first.ok_or_else(|| Error::failed("nothing to listen on"))?;
     Ok((addr, servers))
 }
 

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::context::Failure;
 use crate::config::Config;
+use crate::replay::ErrorKind;
 use crate::supervisor::{self, Error, Options, Roles};
 
 /// A stop that takes longer is cut short: a crash loses nothing either.
@@ -130,10 +131,11 @@ pub fn log_to_stderr() -> Result<(), Failure> {
 }
 
 pub fn failure(error: Error) -> Failure {
-    match error {
-        Error::Usage(text) => Failure::usage(text),
-        Error::Refused(text) => Failure::refused(text),
-        Error::Unreachable(text) => Failure::unreachable(text),
-        Error::Failed(text) => Failure::failed(text),
+    let text = error.to_string();
+    match error.kind() {
+        ErrorKind::Usage => Failure::usage(text),
+        ErrorKind::Refused => Failure::refused(text),
+        ErrorKind::Unreachable => Failure::unreachable(text),
+        ErrorKind::Failed => Failure::failed(text),
     }
 }

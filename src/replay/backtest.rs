@@ -112,7 +112,7 @@ pub fn run(source: &Source, plan: &Plan, progress: &Progress) -> Result<Outcome,
             Ok(own)
         };
         let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let failed = |_| Err(Error::Failed("a thread of the backtest panicked".into()));
+        let failed = |_| Err(Error::failed("a thread of the backtest panicked"));
         handles.into_iter().map(|handle| handle.join().unwrap_or_else(failed)).collect()
     });
     for one in worked {
@@ -136,7 +136,7 @@ pub fn run(source: &Source, plan: &Plan, progress: &Progress) -> Result<Outcome,
 }
 
 fn check(plan: &Plan) -> Result<(), Error> {
-    let usage = |text: String| Err(Error::Usage(text));
+    let usage = |text: String| Err(Error::usage(text));
     if plan.from >= plan.to {
         return usage("--from must be before --to".into());
     }
@@ -579,7 +579,7 @@ pub fn versions(defined: Vec<(String, Survey)>) -> Result<Vec<Version>, Error> {
     let ids: BTreeSet<String> = defined.iter().map(|(_, survey)| survey.survey_id.clone()).collect();
     let of = |id: &String| defined.iter().filter(|(_, survey)| survey.survey_id == *id).collect::<Vec<_>>();
     let Some(most) = ids.iter().map(|id| of(id).len()).max() else {
-        return Err(Error::Usage("the files hold no survey".into()));
+        return Err(Error::usage("the files hold no survey"));
     };
     let version = |n: usize| {
         let mut names = Vec::new();

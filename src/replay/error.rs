@@ -1,52 +1,104 @@
-//! Why a journal could not be read again.
+//! Why a journal could not be read again, or a state not be kept. It ends a verb
+//! of the command line, whose exit code is by its kind.
 
 use askwhen_partition::{Failure, Stop};
+use askwhen_wire::error::Class;
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
     /// What was asked cannot be done as asked.
-    #[error("{0}")]
-    Usage(String),
+    Usage,
     /// Going on could give wrong results or damage data.
-    #[error("{0}")]
-    Refused(String),
-    #[error("{0}")]
-    Unreachable(String),
-    #[error("{0}")]
-    Failed(String),
+    Refused,
+    /// Brokers, a bucket or a server.
+    Unreachable,
+    Failed,
+}
+
+impl ErrorKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            ErrorKind::Usage => "usage",
+            ErrorKind::Refused => "refused",
+            ErrorKind::Unreachable => "unreachable",
+            ErrorKind::Failed => "failed",
+        }
+    }
+}
+
+/// What its cause says, a text for whoever asked or another error, and what kind of
+/// end that is.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct Error {
+    kind: ErrorKind,
+    source: Cause,
+}
+
+impl Error {
+    pub fn usage(cause: impl Into<Cause>) -> Error {
+        Error { kind: ErrorKind::Usage, source: cause.into() }
+    }
+
+    pub fn refused(cause: impl Into<Cause>) -> Error {
+        Error { kind: ErrorKind::Refused, source: cause.into() }
+    }
+
+    pub fn unreachable(cause: impl Into<Cause>) -> Error {
+        Error { kind: ErrorKind::Unreachable, source: cause.into() }
+    }
+
+    pub fn failed(cause: impl Into<Cause>) -> Error {
+        Error { kind: ErrorKind::Failed, source: cause.into() }
+    }
+
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    pub fn class(&self) -> Class {
+        match self.kind {
+            ErrorKind::Usage => Class::Reject,
+            ErrorKind::Refused => Class::Refuse,
+            ErrorKind::Unreachable => Class::Retry,
+            ErrorKind::Failed => Class::Fatal,
+        }
+    }
 }
 
 impl From<askwhen_log::Error> for Error {
     fn from(error: askwhen_log::Error) -> Error {
         match error {
-            askwhen_log::Error::Refused(_) | askwhen_log::Error::Damaged { .. } => Error::Refused(error.to_string()),
-            askwhen_log::Error::Unavailable(_) => Error::Unreachable(error.to_string()),
-            askwhen_log::Error::Misconfigured(_) => Error::Usage(error.to_string()),
-            _ => Error::Failed(error.to_string()),
+            askwhen_log::Error::Refused(_) | askwhen_log::Error::Damaged { .. } => Error::refused(error),
+            askwhen_log::Error::Unavailable(_) => Error::unreachable(error),
+            askwhen_log::Error::Misconfigured(_) => Error::usage(error),
+            _ => Error::failed(error),
         }
     }
 }
 
 impl From<askwhen_store::Error> for Error {
     fn from(error: askwhen_store::Error) -> Error {
-        Error::Failed(error.to_string())
+        Error::failed(error)
     }
 }
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Error {
-        Error::Failed(error.to_string())
+        Error::failed(error)
     }
 }
 
 impl From<Stop> for Error {
     fn from(stop: Stop) -> Error {
-        Error::Refused(stop.to_string())
+        Error::refused(stop)
     }
 }
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Error {
-        Error::Failed(failure.to_string())
+        Error::failed(failure)
     }
 }

@@ -201,7 +201,7 @@ impl Bank<'_> {
 /// The body of the answer, and the surveys of which it supposes that there is a
 /// grant left.
 fn body(player: &mut Player<Engine>, bank: &mut Bank<'_>, decoded: Decoded<'_>) -> Result<(Value, Vec<String>), Error> {
-    let failed = |e: Failure| Error::Failed(e.to_string());
+    let failed = |e: Failure| Error::failed(e);
     player.machine_mut().forget_waiting();
     let effects = player.ask(bank.now, decoded).map_err(failed)?;
     let mut supposed = Vec::new();

@@ -9,7 +9,7 @@ pub mod recorded;
 pub mod shadow;
 mod source;
 
-pub use error::Error;
+pub use error::{Error, ErrorKind};
 pub use source::{Begin, Place, Source, Tape};
 
 use std::sync::atomic::AtomicU64;

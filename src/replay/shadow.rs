@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::recorded::Recorded;
-use super::{Begin, Error, Progress, Source};
+use super::{Begin, Error, ErrorKind, Progress, Source};
 use crate::engine::Engine;
 use askwhen_domain::rate::{Pace, Rate};
 use askwhen_domain::time::{self, Millis};
@@ -131,7 +131,7 @@ pub fn plan(source: &Source, from: Option<Millis>, threads: usize) -> Result<Val
                     rate = trial(source, partition, begin)?;
                 }
             }
-            Err(Error::Refused(why)) => row["refused"] = why.into(),
+            Err(why) if why.kind() == ErrorKind::Refused => row["refused"] = why.to_string().into(),
             Err(error) => return Err(error),
         }
         rows.push(row);
@@ -205,12 +205,12 @@ impl Shadow {
     /// is nothing to begin with.
     pub fn open_or_begin(source: &Source, dir: &Path, from: Option<Millis>) -> Result<Shadow, Error> {
         let made = fs::create_dir_all(dir);
-        made.map_err(|e| Error::Usage(format!("{} cannot hold a replay: {e}", dir.display())))?;
+        made.map_err(|e| Error::usage(format!("{} cannot hold a replay: {e}", dir.display())))?;
         refuse_foreign(dir)?;
         let lock = lock(dir)?;
         if dir.join(PLAN).exists() {
             if from.is_some() {
-                return Err(Error::Usage(format!(
+                return Err(Error::usage(format!(
                     "{} holds a replay that has begun: run it without --from, or end it with `askwhen replay abort`",
                     dir.display()
                 )));
@@ -259,10 +259,10 @@ impl Shadow {
     fn read(source: &Source, dir: &Path, lock: File) -> Result<Shadow, Error> {
         let path = dir.join(PLAN);
         let (bytes, unreadable) =
-            (fs::read(&path)?, |e: serde_json::Error| Error::Refused(format!("{}: {e}", path.display())));
+            (fs::read(&path)?, |e: serde_json::Error| Error::refused(format!("{}: {e}", path.display())));
         let AnyPlan { format, program } = serde_json::from_slice(&bytes).map_err(unreadable)?;
         if format > FORMAT {
-            return Err(Error::Refused(format!(
+            return Err(Error::refused(format!(
                 "the replay in {} was begun by askwhen {program} (format {format}), and this is askwhen {}, which \
                  reads formats up to {FORMAT}: go on with that version, or end it with `askwhen replay abort`",
                 dir.display(),
@@ -272,10 +272,10 @@ impl Shadow {
         let plan: Plan = serde_json::from_slice(&bytes).map_err(unreadable)?;
         let own = (format!("{:032x}", source.incarnation), source.partitions);
         if (&plan.incarnation, plan.partitions) != (&own.0, own.1) {
-            return Err(Error::Refused(format!("the replay in {} is of another log", dir.display())));
+            return Err(Error::refused(format!("the replay in {} is of another log", dir.display())));
         }
         if !goes_on_from(plan.logic_version) {
-            return Err(Error::Refused(format!(
+            return Err(Error::refused(format!(
                 "the replay in {} was begun by a program with logic version {}, this one has {LOGIC_VERSION}: end it \
                  with `askwhen replay abort` and begin anew",
                 dir.display(),
@@ -297,7 +297,7 @@ impl Shadow {
     pub fn store(&self, source: &Source, partition: u32) -> Result<(Arc<Store>, Meta), Error> {
         let store = source.store(&store_path(&self.dir, partition))?;
         let meta = Meta::load(&store)?.ok_or_else(|| {
-            Error::Refused(format!("{} holds no checkpoint", store_path(&self.dir, partition).display()))
+            Error::refused(format!("{} holds no checkpoint", store_path(&self.dir, partition).display()))
         })?;
         Ok((store, meta))
     }
@@ -346,7 +346,7 @@ impl Shadow {
                 Ok(())
             };
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-            let panicked = |_| Err(Error::Failed("a thread of the replay panicked".into()));
+            let panicked = |_| Err(Error::failed("a thread of the replay panicked"));
             let ended: Vec<Result<(), Error>> =
                 workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked)).collect();
             ended.into_iter().collect::<Result<(), Error>>()
@@ -458,7 +458,7 @@ impl Shadow {
         for partition in 0..self.plan.partitions {
             let Ok(file) = File::open(self.differences_path(partition)) else { continue };
             for line in BufReader::new(file).lines() {
-                each(serde_json::from_str(&line?).map_err(|e| Error::Failed(e.to_string()))?);
+                each(serde_json::from_str(&line?).map_err(Error::failed)?);
             }
         }
         Ok(())
@@ -478,7 +478,7 @@ impl Shadow {
         if let (Some(plan), Some(own)) = (plan, own)
             && plan.incarnation != own
         {
-            return Err(Error::Refused(format!("the replay in {} is of another log", dir.display())));
+            return Err(Error::refused(format!("the replay in {} is of another log", dir.display())));
         }
         remove(dir)
     }
@@ -520,7 +520,7 @@ fn same_journal(source: &Source, partition: u32, meta: &Meta) -> Result<(), Erro
     }
     let last = source.tape(journal, meta.next - 1).read()?;
     if last.first().is_none_or(|record| record.crc != meta.crc) {
-        return Err(Error::Refused(format!(
+        return Err(Error::refused(format!(
             "{journal} holds another record at {} than the replay was made from: end it with `askwhen replay abort` and \
              begin anew",
             meta.next - 1
@@ -530,19 +530,19 @@ fn same_journal(source: &Source, partition: u32, meta: &Meta) -> Result<(), Erro
 }
 
 fn none(dir: &Path) -> Error {
-    Error::Usage(format!("there is no replay in {}: `askwhen replay run` begins one", dir.display()))
+    Error::usage(format!("there is no replay in {}: `askwhen replay run` begins one", dir.display()))
 }
 
 /// A folder with anything else in it is somebody else's.
 fn refuse_foreign(dir: &Path) -> Result<(), Error> {
-    let entries = fs::read_dir(dir).map_err(|e| Error::Usage(format!("{}: {e}", dir.display())))?;
+    let entries = fs::read_dir(dir).map_err(|e| Error::usage(format!("{}: {e}", dir.display())))?;
     let names: Vec<String> =
         entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     let ours = names.iter().any(|name| name == LOCK) && names.iter().all(|name| NAMES.contains(&name.as_str()));
     if names.is_empty() || ours {
         return Ok(());
     }
-    Err(Error::Usage(format!(
+    Err(Error::usage(format!(
         "{} holds something that is no replay: name a folder that is empty or not there with --shadow",
         dir.display()
     )))
@@ -551,7 +551,7 @@ fn refuse_foreign(dir: &Path) -> Result<(), Error> {
 fn lock(dir: &Path) -> Result<File, Error> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| Error::Refused(format!("the replay in {} is in use by another process", dir.display())))?;
+        .map_err(|_| Error::refused(format!("the replay in {} is in use by another process", dir.display())))?;
     Ok(file)
 }
 

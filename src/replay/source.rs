@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::error::Error;
+use super::error::{Error, ErrorKind};
 use askwhen_domain::time::{Millis, format_time};
 use askwhen_domain::{LOGIC_VERSION, goes_on_from};
 use askwhen_log::embedded::follow::Follower;
@@ -38,7 +38,7 @@ pub struct Source {
     pub binds_macs: bool,
     pub place: Place,
     /// Or why there is none.
-    pub depot: Result<Depot, String>,
+    pub depot: Result<Depot, Error>,
     /// Blocks and write buffers of all stores that are made while looking.
     pub shared: Shared,
 }
@@ -121,7 +121,7 @@ impl Source {
     /// # Errors
     /// Why there is none.
     pub fn depot(&self) -> Result<&Depot, Error> {
-        self.depot.as_ref().map_err(|why| Error::Usage(why.clone()))
+        self.depot.as_ref().map_err(|why| Error::usage(why.to_string()))
     }
 
     /// The snapshot of a partition that counts: of the highest generation the
@@ -169,8 +169,8 @@ impl Source {
             std::fs::remove_dir_all(into)?;
         }
         self.begin_empty(partition, start, into).map_err(|error| match (error, earliest) {
-            (Error::Refused(why), Some(earliest)) => {
-                Error::Refused(format!("{why}. The earliest that can be begun with is of {}", format_time(earliest)))
+            (why, Some(earliest)) if why.kind() == ErrorKind::Refused => {
+                Error::refused(format!("{why}. The earliest that can be begun with is of {}", format_time(earliest)))
             }
             (error, _) => error,
         })
@@ -209,7 +209,7 @@ impl Source {
     fn begin_empty(&self, partition: u32, start: u64, into: &Path) -> Result<Begin, Error> {
         let at = At { topic: Topic::Events, partition };
         if start > 0 {
-            return Err(Error::Refused(format!(
+            return Err(Error::refused(format!(
                 "{at} begins at {start}: what was before has been trimmed, and no snapshot from before that time is \
                  there that these rules (version {LOGIC_VERSION}) can begin with"
             )));
@@ -249,13 +249,13 @@ impl Source {
 /// Damage refuses a start; whoever only looks has failed to see.
 fn looked_at(error: askwhen_log::Error) -> Error {
     match error {
-        askwhen_log::Error::Damaged { .. } => Error::Failed(error.to_string()),
+        askwhen_log::Error::Damaged { .. } => Error::failed(error),
         error => error.into(),
     }
 }
 
 fn unreachable(error: snapshot::Error) -> Error {
-    Error::Unreachable(error.to_string())
+    Error::unreachable(error)
 }
 
 enum From {
@@ -286,7 +286,7 @@ impl Tape {
                 let mut expected = self.next;
                 for record in &records {
                     if record.offset != expected && expected > 0 {
-                        return Err(Error::Refused(format!(
+                        return Err(Error::refused(format!(
                             "{} goes on at {} where {expected} is expected: the log is damaged there, or has been \
                              trimmed in the meantime",
                             self.at, record.offset

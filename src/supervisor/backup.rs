@@ -12,8 +12,8 @@ use super::format::{self, DirectoryFormat};
 use super::snapshots::{self, Role};
 use super::{data, private, source};
 use crate::config::Config;
-use crate::replay::Error;
 use crate::replay::Source;
+use crate::replay::{Error, ErrorKind};
 use askwhen_domain::time;
 use askwhen_log::embedded::files::{self, Piece};
 use askwhen_log::{At, Embedded, Log};
@@ -63,13 +63,13 @@ pub fn cut_at_rest(config: &Config) -> Result<Option<Cut>, Error> {
     let log_dir = config.data_dir.join("log");
     DirectoryFormat::read(&config.data_dir)?;
     let Some(partitions) = Embedded::partitions_of(&log_dir)? else {
-        return Err(Error::Unreachable(format!(
+        return Err(Error::unreachable(format!(
             "{} holds no log: name the data directory of one with --data-dir",
             log_dir.display()
         )));
     };
     let _lock = match data::lock(&config.data_dir) {
-        Err(Error::Refused(_)) => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::Refused => return Ok(None),
         locked => locked?,
     };
     let log = std::sync::Arc::new(Embedded::open(&log_dir, partitions, Clock::new())?);
@@ -101,7 +101,7 @@ pub fn create(
     if let Some(Ok(newest)) = list(&bucket)?.into_iter().map(|(_, read)| read).next()
         && opened(&newest, key).is_err()
     {
-        return Err(Error::Usage(format!(
+        return Err(Error::usage(format!(
             "the newest backup in {url} was sealed with another key: give that --key-file, or another place"
         )));
     }
@@ -123,7 +123,7 @@ pub fn create(
     needs_state(&log, &state)?;
     let secrets = secrets(config, config_file)?;
     let mut nonce = [0; 24];
-    getrandom::fill(&mut nonce).map_err(|e| Error::Failed(e.to_string()))?;
+    getrandom::fill(&mut nonce).map_err(Error::failed)?;
     let manifest = Manifest {
         format: FORMAT,
         created_at: time::format_time(Clock::new().wall()),
@@ -155,7 +155,7 @@ fn needs_state(log: &[Part], state: &[String]) -> Result<(), Error> {
         };
         let prefix = format!("{}/{}/", role.name(), part.partition);
         if !state.iter().any(|name| name.starts_with(&prefix)) {
-            return Err(Error::Failed(format!(
+            return Err(Error::failed(format!(
                 "{}/{} has been trimmed, and there is no snapshot of the {} there: see /readyz, then try again",
                 part.topic,
                 part.partition,
@@ -183,7 +183,7 @@ impl Copy<'_> {
         let log_dir = self.config.data_dir.join("log");
         let mut all = Vec::new();
         for (name, end) in &cut.ends {
-            let at = At::from_str(name).map_err(|()| Error::Failed(format!("{name} is no partition")))?;
+            let at = At::from_str(name).map_err(|()| Error::failed(format!("{name} is no partition")))?;
             all.push((at, *end, files::pieces(&log_dir, at, *end)?));
         }
         let bytes = all.iter().flat_map(|(_, _, pieces)| pieces).map(|piece| piece.bytes).sum();
@@ -207,7 +207,7 @@ impl Copy<'_> {
 
     /// Brings what is new of a piece; `None` when the piece is gone.
     fn segment(&self, piece: &Piece) -> Result<Option<Segment>, Error> {
-        let io = |e: std::io::Error| Error::Failed(format!("{}: {e}", piece.path.display()));
+        let io = |e: std::io::Error| Error::failed(format!("{}: {e}", piece.path.display()));
         let file = match piece.open() {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -242,7 +242,7 @@ impl Copy<'_> {
             let listed = theirs.list(role, partition).map_err(unreachable_snapshot)?;
             let manifest = listed.into_iter().find(|manifest| manifest.name() == *name);
             let manifest =
-                manifest.ok_or_else(|| Error::Failed(format!("the snapshot {name} is not there any more")))?;
+                manifest.ok_or_else(|| Error::failed(format!("the snapshot {name} is not there any more")))?;
             self.snapshot(theirs, &ours, &manifest)?;
             told("copying the state", n as u64 + 1, cut.snapshots.len() as u64);
         }
@@ -273,7 +273,7 @@ fn role_of(name: &str) -> Result<(&str, u32), Error> {
     let mut parts = name.split('/');
     let role = parts.next().unwrap_or_default();
     let partition = parts.next().and_then(|text| text.parse().ok());
-    partition.map(|partition| (role, partition)).ok_or_else(|| Error::Failed(format!("{name} names no snapshot")))
+    partition.map(|partition| (role, partition)).ok_or_else(|| Error::failed(format!("{name} names no snapshot")))
 }
 
 /// What only those with the backup's key may see, as JSON: file names and texts.
@@ -287,7 +287,7 @@ fn secrets(config: &Config, config_file: Option<&Path>) -> Result<String, Error>
                 texts.insert(name, text);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && name != SECRETS_KEY => {}
-            Err(error) => return Err(Error::Failed(format!("{}: {error}", path.display()))),
+            Err(error) => return Err(Error::failed(format!("{}: {error}", path.display()))),
         }
     }
     Ok(json!(texts).to_string())
@@ -325,10 +325,10 @@ pub fn find(url: &str, name: Option<&str>) -> Result<(Bucket, Manifest), Error> 
         Some((found, Err(why))) => {
             let others: Vec<String> = known.into_iter().filter(|name| *name != found).collect();
             let others = if others.is_empty() { String::new() } else { format!("; others are {}", others.join(", ")) };
-            Err(Error::Refused(format!("the backup {found} in {url} cannot be used: {why}{others}")))
+            Err(Error::refused(format!("the backup {found} in {url} cannot be used: {why}{others}")))
         }
-        None if known.is_empty() => Err(Error::Failed(format!("there is no backup in {url}"))),
-        None => Err(Error::Failed(format!("there is no such backup in {url}; there are {}", known.join(", ")))),
+        None if known.is_empty() => Err(Error::failed(format!("there is no backup in {url}"))),
+        None => Err(Error::failed(format!("there is no such backup in {url}; there are {}", known.join(", ")))),
     }
 }
 
@@ -357,15 +357,15 @@ pub fn verify(bucket: &Bucket, manifest: &Manifest, key: Option<&ClusterKey>, to
 
 fn opened(manifest: &Manifest, key: &ClusterKey) -> Result<BTreeMap<String, String>, Error> {
     let text = key.open(BACKUPS, &manifest.name, &manifest.sealed).map_err(|_| {
-        Error::Usage("the backup was sealed with another key: give the --key-file that it was made with".into())
+        Error::usage("the backup was sealed with another key: give the --key-file that it was made with")
     })?;
     if manifest.is_sealed() && manifest.mac.as_deref() != Some(&key.sign_text(MANIFEST_PURPOSE, &manifest.text())) {
-        return Err(Error::Refused(format!(
+        return Err(Error::refused(format!(
             "the manifest of the backup {} was not written by whoever has the key",
             manifest.name
         )));
     }
-    serde_json::from_str(&text).map_err(|e| Error::Failed(format!("what was sealed is unreadable: {e}")))
+    serde_json::from_str(&text).map_err(|e| Error::failed(format!("what was sealed is unreadable: {e}")))
 }
 
 fn snapshots_of(depot: &Depot, manifest: &Manifest) -> Result<Vec<Snapshot>, Error> {
@@ -374,7 +374,7 @@ fn snapshots_of(depot: &Depot, manifest: &Manifest) -> Result<Vec<Snapshot>, Err
         let (role, partition) = role_of(name)?;
         let listed = depot.list(role, partition).map_err(unreachable_snapshot)?;
         let found = listed.into_iter().find(|found| found.name() == *name);
-        all.push(found.ok_or_else(|| Error::Refused(format!("the snapshot {name} of the backup is missing")))?);
+        all.push(found.ok_or_else(|| Error::refused(format!("the snapshot {name} of the backup is missing")))?);
     }
     Ok(all)
 }
@@ -390,7 +390,7 @@ pub fn restore(
     data_dir: &Path,
     told: Told<'_>,
 ) -> Result<Option<PathBuf>, Error> {
-    let failed = |path: &Path, e: std::io::Error| Error::Failed(format!("{}: {e}", path.display()));
+    let failed = |path: &Path, e: std::io::Error| Error::failed(format!("{}: {e}", path.display()));
     let texts = opened(manifest, key)?;
     let draft = draft_of(data_dir)?;
     private::create_dir_all(&draft).map_err(|e| failed(&draft, e))?;
@@ -422,7 +422,7 @@ pub fn restore(
 fn refuse_what_is_there(data_dir: &Path) -> Result<(), Error> {
     let refused = |what: String| {
         let wanted = "restore into a data directory that is empty or not there";
-        Err(Error::Refused(format!("{} {what}: {wanted}", data_dir.display())))
+        Err(Error::refused(format!("{} {what}: {wanted}", data_dir.display())))
     };
     match std::fs::read_dir(data_dir) {
         Ok(mut entries) => {
@@ -455,7 +455,7 @@ fn fill(
     let mut ends = BTreeMap::new();
     for part in &manifest.log {
         let name = format!("{}/{}", part.topic, part.partition);
-        let at = At::from_str(&name).map_err(|()| Error::Refused(format!("this program knows no {name}")))?;
+        let at = At::from_str(&name).map_err(|()| Error::refused(format!("this program knows no {name}")))?;
         ends.insert(name, part.end);
         for segment in &part.segments {
             let path = files::path_of(&log_dir, at, segment.base);
@@ -470,7 +470,7 @@ fn fill(
         }
     }
     let incarnation = u128::from_str_radix(&manifest.incarnation, 16)
-        .map_err(|_| Error::Refused("the backup's incarnation is unreadable".into()))?;
+        .map_err(|_| Error::refused("the backup's incarnation is unreadable"))?;
     files::found(&log_dir, (incarnation, manifest.partitions), &ends)?;
     let depot = manifest.depot(bucket, Some(key));
     for (n, found) in snapshots_of(&depot, manifest)?.iter().enumerate() {
@@ -496,26 +496,26 @@ fn fill(
 }
 
 fn draft_of(data_dir: &Path) -> Result<PathBuf, Error> {
-    let name = data_dir.file_name().ok_or_else(|| Error::Usage("--data-dir must name a folder".into()))?;
+    let name = data_dir.file_name().ok_or_else(|| Error::usage("--data-dir must name a folder"))?;
     Ok(data_dir.with_file_name(format!("{}.restoring", name.to_string_lossy())))
 }
 
 fn usage(error: bucket::Error) -> Error {
-    Error::Usage(error.to_string())
+    Error::usage(error)
 }
 
 fn unreachable(error: bucket::Error) -> Error {
     match error {
-        bucket::Error::Damaged { .. } => Error::Refused(error.to_string()),
-        bucket::Error::Place { .. } => Error::Unreachable(error.to_string()),
-        _ => Error::Failed(error.to_string()),
+        bucket::Error::Damaged { .. } => Error::refused(error),
+        bucket::Error::Place { .. } => Error::unreachable(error),
+        _ => Error::failed(error),
     }
 }
 
 fn unreachable_snapshot(error: snapshot::Error) -> Error {
     match error {
-        snapshot::Error::Damaged { .. } => Error::Refused(error.to_string()),
-        snapshot::Error::Place { url, source } => Error::Unreachable(format!("{url}: {source}")),
-        _ => Error::Failed(error.to_string()),
+        snapshot::Error::Damaged { .. } => Error::refused(error),
+        snapshot::Error::Place { url, source } => Error::unreachable(format!("{url}: {source}")),
+        _ => Error::failed(error),
     }
 }

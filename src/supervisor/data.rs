@@ -81,14 +81,13 @@ pub fn read_keys(data_dir: &Path) -> Result<KeysFile, String> {
 pub fn prepare(config: &Config, new_api_keys: bool) -> Result<Data, Error> {
     let dir = &config.data_dir;
     if config.kafka && config.key_file.is_none() {
-        return Err(Error::Usage(
+        return Err(Error::usage(
             "secrets.key_file is required on Kafka: all processes share one cluster key. \
-             Make one with `openssl rand -hex 32 > cluster.key`"
-                .into(),
+             Make one with `openssl rand -hex 32 > cluster.key`",
         ));
     }
     DirectoryFormat::read(dir)?;
-    private::create_dir_all(dir).map_err(|e| Error::Failed(format!("{}: {e}", dir.display())))?;
+    private::create_dir_all(dir).map_err(|e| Error::failed(format!("{}: {e}", dir.display())))?;
     let lock = lock(dir)?;
     let known = DirectoryFormat::read(dir)?;
     if !config.kafka {
@@ -131,7 +130,7 @@ fn refuse_state_without_its_log(dir: &Path, was_noted: bool) -> Result<(), Error
     }
     let is_filled = |name: &&&str| fs::read_dir(dir.join(name)).is_ok_and(|mut entries| entries.next().is_some());
     if let Some(left) = ["state", "snapshots"].iter().find(is_filled) {
-        return Err(Error::Refused(format!(
+        return Err(Error::refused(format!(
             "{} is of a log whose identity, {}, is not there: mount the volume that holds the log, or restore the \
              directory from a backup. To begin with nothing, give an empty directory",
             dir.join(left).display(),
@@ -172,16 +171,16 @@ fn cluster_key(config: &Config, is_new: bool) -> Result<ClusterKey, Error> {
         Ok(text) => ClusterKey::parse(&text).ok_or_else(|| {
             let wrong = format!("{} must hold 64 hex digits", path.display());
             if config.key_file.is_some() || is_new {
-                return Error::Usage(wrong);
+                return Error::usage(wrong);
             }
-            Error::Refused(format!("{wrong}, and does not any more: put back the one from your backups"))
+            Error::refused(format!("{wrong}, and does not any more: put back the one from your backups"))
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && is_new => {
             let text = random_hex();
             write_private(&path, &text)?;
-            ClusterKey::parse(&text).ok_or_else(|| Error::Failed("no key could be made".into()))
+            ClusterKey::parse(&text).ok_or_else(|| Error::failed("no key could be made"))
         }
-        Err(error) => Err(Error::Refused(format!(
+        Err(error) => Err(Error::refused(format!(
             "{}: {error}. Without it the secrets in the log cannot be read; give the one that all processes share, \
              or restore it from a backup",
             path.display()
@@ -202,7 +201,7 @@ pub fn refuse_another_key(config: &Config, known: Option<&DirectoryFormat>, key:
     let way_out = "put the key back that the data was made with (a backup holds it)";
     match known.and_then(|known| known.key_fingerprint.as_ref()) {
         Some(fingerprint) if *fingerprint == key.check() => Ok(()),
-        Some(fingerprint) => Err(Error::Refused(format!(
+        Some(fingerprint) => Err(Error::refused(format!(
             "the cluster key in {} has the fingerprint {}, and {} was made with the key {fingerprint}: its secrets \
              cannot be read and its records are not believed with another; {way_out}",
             path.display(),
@@ -217,7 +216,7 @@ pub fn refuse_another_key(config: &Config, known: Option<&DirectoryFormat>, key:
             if sealed.is_empty() || sealed.iter().any(opens) {
                 return Ok(());
             }
-            Err(Error::Refused(format!(
+            Err(Error::refused(format!(
                 "the cluster key in {} (fingerprint {}) opens none of the {} secrets of endpoints in {}: {way_out}",
                 path.display(),
                 key.check(),
@@ -253,7 +252,7 @@ fn own_keys(dir: &Path, had_own: bool, make_new: bool) -> Result<(Vec<Key>, Opti
     let mut fresh = None;
     if !path.exists() {
         if had_own && !make_new {
-            return Err(Error::Refused(format!(
+            return Err(Error::refused(format!(
                 "{} is gone, and with it the API keys that this data directory was served with: put it back from a \
                  backup, or configure [[keys]], or start once with --new-keys, which makes new ones and voids those of \
                  before",
@@ -265,9 +264,9 @@ fn own_keys(dir: &Path, had_own: bool, make_new: bool) -> Result<(Vec<Key>, Opti
             tracing::warn!(file = %path.display(), "new API keys were made: those of before are void from now on");
         }
     } else if make_new {
-        return Err(Error::Usage(format!("--new-keys is for when {} has been lost, and it is there", path.display())));
+        return Err(Error::usage(format!("--new-keys is for when {} has been lost, and it is there", path.display())));
     }
-    let read = read_keys(dir).map_err(Error::Refused)?;
+    let read = read_keys(dir).map_err(Error::refused)?;
     let keys = read.keys.iter().map(|entry| Key {
         project: entry.project.clone(),
         kind: entry.kind,
@@ -281,7 +280,7 @@ fn make_keys(path: &Path) -> Result<FreshKeys, Error> {
     let made: FreshKeys = kinds.map(|kind| (kind, format!("ak_{}_{}", kind.name(), &random_hex()[..40]))).into();
     let keys =
         made.iter().map(|(kind, key)| KeyEntry { project: DEFAULT_PROJECT.into(), kind: *kind, key: key.clone() });
-    let text = toml::to_string(&KeysFile { keys: keys.collect() }).map_err(|e| Error::Failed(e.to_string()))?;
+    let text = toml::to_string(&KeysFile { keys: keys.collect() }).map_err(Error::failed)?;
     write_private(path, &text)?;
     Ok(made)
 }
@@ -294,7 +293,7 @@ fn random_hex() -> String {
 
 /// Readable by its owner alone.
 pub fn write_private(path: &Path, text: &str) -> Result<(), Error> {
-    private::write_new(path, text).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))
+    private::write_new(path, text).map_err(|e| Error::failed(format!("{}: {e}", path.display())))
 }
 
 pub fn loopback() -> Vec<IpNet> {
@@ -307,9 +306,9 @@ pub fn lock(dir: &Path) -> Result<fs::File, Error> {
     DirectoryFormat::read(dir)?;
     let path = dir.join("LOCK");
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-    let file = file.map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
+    let file = file.map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| Error::Refused(format!("{} is in use by another process", dir.display())))?;
+        .map_err(|_| Error::refused(format!("{} is in use by another process", dir.display())))?;
     Ok(file)
 }
 
@@ -318,13 +317,13 @@ pub fn refuse_another_log(dir: &Path, incarnation: u128) -> Result<(), Error> {
     let (path, own) = (dir.join("log.id"), format!("{incarnation:032x}"));
     match fs::read_to_string(&path) {
         Ok(known) if known == own => Ok(()),
-        Ok(_) => Err(Error::Refused(format!(
+        Ok(_) => Err(Error::refused(format!(
             "the state in {} belongs to another log: use the brokers and the prefix that it was made with, or an \
              empty data directory",
             dir.display()
         ))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(private::replace(&path, own.as_bytes())?),
-        Err(error) => Err(Error::Failed(format!("{}: {error}", path.display()))),
+        Err(error) => Err(Error::failed(format!("{}: {error}", path.display()))),
     }
 }
 
@@ -333,7 +332,7 @@ pub fn refuse_another_log(dir: &Path, incarnation: u128) -> Result<(), Error> {
 pub fn set_aside(path: &Path, why: &str) -> Result<(), Error> {
     let aside = path.with_extension(format!("{DAMAGED}{}", uuid::Uuid::now_v7().simple()));
     tracing::error!(why, aside = %aside.display(), "a damaged store is set aside and made again");
-    fs::rename(path, &aside).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
+    fs::rename(path, &aside).map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
     // Files of the next store are numbered from the beginning.
     fs::remove_file(path.with_extension("writer")).ok();
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
@@ -353,15 +352,15 @@ pub fn set_aside(path: &Path, why: &str) -> Result<(), Error> {
 /// Opens a store; a damaged one is set aside and begun anew, to be made again
 /// from a snapshot and the topics.
 pub fn open_store(path: &Path, families: &'static [Family], shared: &Shared) -> Result<Arc<Store>, Error> {
-    private::create_dir_all(path).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
+    private::create_dir_all(path).map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
     match Rocks::open(path, families, shared) {
         Ok(store) => Ok(Arc::new(Store::Rocks(store))),
         Err(error @ askwhen_store::Error::Damaged { .. }) => {
             set_aside(path, &error.to_string())?;
-            let store = Rocks::open(path, families, shared).map_err(|e| Error::Failed(e.to_string()))?;
+            let store = Rocks::open(path, families, shared).map_err(Error::failed)?;
             Ok(Arc::new(Store::Rocks(store)))
         }
-        Err(error) => Err(Error::Failed(error.to_string())),
+        Err(error) => Err(Error::failed(error)),
     }
 }
 

@@ -79,7 +79,7 @@ pub fn refuse_exported(config: &Config) -> Result<(), Error> {
     }
     let report = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Report>(&bytes).ok());
     let Report { brokers, prefix, .. } = report.unwrap_or_default();
-    Err(Error::Refused(format!(
+    Err(Error::refused(format!(
         "{} was exported to the topics {prefix}* on {brokers}: serve with --brokers. To go on from here instead, delete \
          those topics, then {}",
         config.data_dir.display(),
@@ -91,7 +91,7 @@ pub fn refuse_exported(config: &Config) -> Result<(), Error> {
 fn refuse_another_key(source: &Config, data: &data::Data) -> Result<(), Error> {
     let own = source.data_dir.join("secrets.key");
     match std::fs::read_to_string(&own).ok().and_then(|text| ClusterKey::parse(&text)) {
-        Some(key) if key.check() != data.key.check() => Err(Error::Refused(format!(
+        Some(key) if key.check() != data.key.check() => Err(Error::refused(format!(
             "the secrets in this log are sealed with {}, and [secrets] key_file is another key: set it to a copy of \
              that file, for every process",
             own.display()
@@ -108,7 +108,7 @@ fn refuse_another_key(source: &Config, data: &data::Data) -> Result<(), Error> {
 pub fn run(target: &Config, mut told: impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
     let log_dir = target.data_dir.join("log");
     let Some(partitions) = Embedded::partitions_of(&log_dir)? else {
-        return Err(Error::Unreachable(format!(
+        return Err(Error::unreachable(format!(
             "{} holds no embedded log; name the data directory with --data-dir",
             target.data_dir.display()
         )));
@@ -120,7 +120,7 @@ pub fn run(target: &Config, mut told: impl FnMut(&'static str, u64, u64)) -> Res
     sweep(&source.data_dir);
     // Before anything is made on the brokers.
     let depot = depot(target)?;
-    depot.list(Role::Engine.name(), 0).map_err(|e| Error::Unreachable(e.to_string()))?;
+    depot.list(Role::Engine.name(), 0).map_err(Error::unreachable)?;
     let clock = Clock::new();
     let log = Arc::new(Embedded::open(&log_dir, partitions, clock.clone())?);
     let exported = Export { source: &source, target, data: &data, depot, clock, log: &log }.run(&mut told);
@@ -203,13 +203,13 @@ impl Export<'_> {
         let mut rest = AtRest { stores: Vec::new(), metas: Vec::new(), waiting: Vec::new() };
         for partition in 0..config.partitions {
             let status = &statuses[partition as usize];
-            let failed = |stop: Stop| Error::Failed(stop.to_string());
+            let failed = |stop: Stop| Error::failed(stop);
             let store = stores.open(Role::Engine, partition, status).map_err(failed)?;
             let end = log.bounds(At { topic: Topic::Events, partition })?.end;
             let meta = Meta::load(&store).map_err(failed)?;
             let meta = meta.unwrap_or_else(|| Meta::new(log.incarnation(), config.partitions, LOGIC_VERSION));
             if meta.next != end {
-                return Err(Error::Failed(format!(
+                return Err(Error::failed(format!(
                     "partition {partition} of the engine is at {} of {end}: its state could not be written down; see \
                      the log lines above and try again",
                     meta.next
@@ -222,7 +222,7 @@ impl Export<'_> {
                 fold.catch_up(&log, |_| Ok(()))?;
                 delivery::export::waiting(&fold)
             });
-            rest.waiting.extend(folded.map_err(|e| Error::Failed(e.to_string()))?);
+            rest.waiting.extend(folded.map_err(Error::failed)?);
         }
         Ok(rest)
     }
@@ -244,7 +244,7 @@ impl Export<'_> {
             let mut done = 0;
             for (status, end) in statuses.iter().zip(&before) {
                 match status.phase() {
-                    Phase::Stopped { why, refused } if refused || status.waits() => return Err(Error::Refused(why)),
+                    Phase::Stopped { why, refused } if refused || status.waits() => return Err(Error::refused(why)),
                     Phase::Running => {
                         let next = status.next.load(Ordering::Acquire);
                         rested &= next >= *end && status.settled.load(Ordering::Acquire);
@@ -259,7 +259,7 @@ impl Export<'_> {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(Error::Failed("the engine does not come to rest; see the log lines above".into()));
+                return Err(Error::failed("the engine does not come to rest; see the log lines above"));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -322,7 +322,7 @@ impl Export<'_> {
             let end = log.bounds(at)?.end;
             let read = if end > 0 { log.read(at, end - 1, 1)?.first().map(|record| record.crc) } else { Some(0) };
             if end != last.next || read != Some(last.crc) {
-                return Err(Error::Failed(format!(
+                return Err(Error::failed(format!(
                     "{at} on the brokers is not what was written: does anyone else write?"
                 )));
             }
@@ -367,7 +367,7 @@ impl Export<'_> {
         waiting: &[delivery::Row],
         told: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<u64, Error> {
-        for command in engine::endpoint_commands(registrar).map_err(|e| Error::Failed(e.to_string()))? {
+        for command in engine::endpoint_commands(registrar).map_err(Error::failed)? {
             for partition in 0..self.target.partitions {
                 let (at, new) = delivery::export::command(&command, partition);
                 founding.append(at, vec![(new, None)])?;
@@ -414,7 +414,7 @@ impl Export<'_> {
         let open = |partition| data::open_store(&path(partition), Family::ENGINE, &shared);
         let fresh: Vec<Arc<Store>> = (0..partitions).map(open).collect::<Result<_, _>>()?;
         told("bringing state over", 0, u64::from(partitions));
-        let users = engine::repartition(stores, &fresh).map_err(|e| Error::Failed(e.to_string()))?;
+        let users = engine::repartition(stores, &fresh).map_err(Error::failed)?;
         let now = metas.iter().map(|meta| meta.now).max().unwrap_or(0);
         let outputs = [
             Topic::Decisions,
@@ -434,7 +434,7 @@ impl Export<'_> {
             }
             let mut batch = Batch::default();
             meta.save(&mut batch);
-            store.write(batch).map_err(|e| Error::Failed(e.to_string()))?;
+            store.write(batch).map_err(Error::failed)?;
             self.leave_snapshot(store, &meta, partition, &path(partition).with_extension("copy"))?;
             told("bringing state over", u64::from(partition) + 1, u64::from(partitions));
         }
@@ -442,7 +442,7 @@ impl Export<'_> {
     }
 
     fn leave_snapshot(&self, store: &Store, meta: &Meta, partition: u32, copy: &Path) -> Result<(), Error> {
-        store.checkpoint(copy).map_err(|e| Error::Failed(e.to_string()))?;
+        store.checkpoint(copy).map_err(Error::failed)?;
         let subject = Subject {
             role: Role::Engine.name().to_owned(),
             partition,
@@ -455,7 +455,7 @@ impl Export<'_> {
             created_at: self.clock.wall(),
             writer: uuid::Uuid::new_v4().simple().to_string(),
         };
-        self.depot.write(subject, copy, None).map_err(|e| Error::Unreachable(e.to_string()))?;
+        self.depot.write(subject, copy, None).map_err(Error::unreachable)?;
         Ok(())
     }
 }

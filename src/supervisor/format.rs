@@ -45,17 +45,17 @@ impl DirectoryFormat {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::Failed(format!("{}: {error}", path.display()))),
+            Err(error) => return Err(Error::failed(format!("{}: {error}", path.display()))),
         };
         let format: DirectoryFormat = serde_json::from_slice(&bytes).map_err(|error| {
-            Error::Refused(format!(
+            Error::refused(format!(
                 "{} is unreadable ({error}): restore it from a backup. If nothing else in the directory was touched, \
                  removing it makes askwhen look at the directory as at one of version 0.1.0",
                 path.display()
             ))
         })?;
         if format.layout > LAYOUT {
-            return Err(Error::Refused(format!(
+            return Err(Error::refused(format!(
                 "{} was written by askwhen {} (layout {}), and this is askwhen {PROGRAM}, which reads layouts up to \
                  {LAYOUT}: run the later version, or restore a backup that was made before the upgrade \
                  (docs/upgrade.md)",
@@ -76,13 +76,14 @@ impl DirectoryFormat {
             return Ok(());
         }
         let bytes = serde_json::to_vec_pretty(self).expect("a note serialises");
-        private::replace(&path(dir), &bytes).map_err(|e| Error::Failed(format!("{}: {e}", path(dir).display())))
+        private::replace(&path(dir), &bytes).map_err(|e| Error::failed(format!("{}: {e}", path(dir).display())))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::ErrorKind;
 
     #[test]
     fn a_later_layout_is_refused_with_both_versions() {
@@ -98,9 +99,9 @@ mod tests {
         assert_eq!(DirectoryFormat::read(dir.path()).unwrap(), Some(own));
         let later = r#"{"layout": 9, "program": "7.1.0", "something": "new"}"#;
         fs::write(path(dir.path()), later).unwrap();
-        let Err(Error::Refused(why)) = DirectoryFormat::read(dir.path()) else { panic!("it is refused") };
+        let why = DirectoryFormat::read(dir.path()).expect_err("it is refused").to_string();
         assert!(why.contains("7.1.0") && why.contains(PROGRAM), "{why}");
         fs::write(path(dir.path()), "{").unwrap();
-        assert!(matches!(DirectoryFormat::read(dir.path()), Err(Error::Refused(_))));
+        assert!(DirectoryFormat::read(dir.path()).is_err_and(|error| error.kind() == ErrorKind::Refused));
     }
 }

@@ -127,7 +127,7 @@ pub fn delivery(
         },
         runtime: tokio::runtime::Handle::current(),
     };
-    let delivery = Arc::new(Delivery::start(setup, transport).map_err(|error| Error::Refused(error.to_string()))?);
+    let delivery = Arc::new(Delivery::start(setup, transport).map_err(Error::refused)?);
     let release = |delivery: &Delivery, partitions: &[u32], settle| delivery.release(partitions, settle);
     Ok(Owner::follow(lease, delivery, Delivery::take, release)?)
 }

@@ -11,9 +11,9 @@ use super::settings::kafka_settings;
 use super::snapshots::Role;
 use super::{data, export, source};
 use crate::config::Config;
-use crate::replay::Error;
 use crate::replay::recorded::Recorded;
 use crate::replay::shadow::{self, Manner, Shadow};
+use crate::replay::{Error, ErrorKind};
 use crate::replay::{Place, Progress, Source};
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::time;
@@ -49,9 +49,9 @@ pub struct Promoted {
 pub fn promote(config: &Config, dir: &Path, manner: Manner, progress: &Progress) -> Result<Promoted, Error> {
     export::refuse_exported(config)?;
     std::fs::create_dir_all(&config.data_dir)?;
-    let _lock = data::lock(&config.data_dir).map_err(|error| match error {
-        Error::Refused(why) => Error::Refused(format!("{why}: stop the server, then promote")),
-        error => error,
+    let _lock = data::lock(&config.data_dir).map_err(|error| match error.kind() {
+        ErrorKind::Refused => Error::refused(format!("{error}: stop the server, then promote")),
+        _ => error,
     })?;
     let source = source(config)?;
     let shadow = Shadow::open(&source, dir)?;
@@ -77,7 +77,7 @@ impl Promotion<'_> {
         let open = |partition: u32| -> Result<Store, Error> {
             let path = serving.join(partition.to_string());
             if !path.exists() {
-                return Err(Error::Refused(format!(
+                return Err(Error::refused(format!(
                     "{} is not there: the server has not run on this data directory, so there is nothing to replace",
                     path.display()
                 )));
@@ -86,7 +86,7 @@ impl Promotion<'_> {
         };
         let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev());
         if device(&self.shadow.stores_dir()).ok() != device(&serving).ok() && self.shadow.stores_dir().exists() {
-            return Err(Error::Refused(format!(
+            return Err(Error::refused(format!(
                 "{} is on another file system than {}: replay into a folder on the same one",
                 self.shadow.stores_dir().display(),
                 serving.display()
@@ -105,7 +105,7 @@ impl Promotion<'_> {
             let cwd = rustix::fs::CWD;
             let flags = rustix::fs::RenameFlags::EXCHANGE;
             rustix::fs::renameat_with(cwd, self.shadow.stores_dir(), cwd, &serving, flags)
-                .map_err(|e| Error::Failed(format!("{}: {e}", serving.display())))?;
+                .map_err(|e| Error::failed(format!("{}: {e}", serving.display())))?;
         }
         if self.shadow.stores_dir().exists() {
             std::fs::rename(self.shadow.stores_dir(), &before)?;
@@ -123,13 +123,13 @@ impl Promotion<'_> {
         for partition in 0..self.source.partitions {
             let newest = self.source.newest(Role::Engine.name(), partition)?;
             let (depot, manifest) = newest.ok_or_else(|| {
-                Error::Refused(format!(
+                Error::refused(format!(
                     "there is no snapshot of partition {partition} to go on from: start the engines, run `askwhen \
                      snapshot create`, stop them, then promote"
                 ))
             })?;
             let into = folder.path().join(partition.to_string());
-            depot.restore(&manifest, &into, |_, _| true).map_err(|e| Error::Unreachable(e.to_string()))?;
+            depot.restore(&manifest, &into, |_, _| true).map_err(Error::unreachable)?;
             metas.push(meta_of(&Store::Rocks(Rocks::open_read_only(&into, Family::ENGINE)?), partition)?);
         }
         let differences = self.meet(&metas)?;
@@ -151,7 +151,7 @@ impl Promotion<'_> {
                 writer: uuid::Uuid::new_v4().simple().to_string(),
             };
             alone.check()?;
-            self.source.depot()?.write(subject, &copy, None).map_err(|e| Error::Unreachable(e.to_string()))?;
+            self.source.depot()?.write(subject, &copy, None).map_err(Error::unreachable)?;
         }
         self.shadow.remove()?;
         Ok(Promoted { partitions: self.source.partitions, before: None, differences })
@@ -164,10 +164,10 @@ impl Promotion<'_> {
         for (partition, live) in (0..).zip(live) {
             let (_, meta) = self.shadow.store(self.source, partition)?;
             if live.incarnation != own || live.partitions != self.source.partitions {
-                return Err(Error::Refused(format!("the state of partition {partition} is of another log")));
+                return Err(Error::refused(format!("the state of partition {partition} is of another log")));
             }
             if meta.next > live.next {
-                return Err(Error::Refused(format!(
+                return Err(Error::refused(format!(
                     "partition {partition} is replayed up to {}, and the state that serves was written down at {}: \
                      {AGAIN}",
                     meta.next, live.next
@@ -175,7 +175,7 @@ impl Promotion<'_> {
             }
             // What was decided since would be on record, and not in the state.
             if Recorded::open(self.source, partition, (live.next, live.now - live.ahead))?.goes_on()? {
-                return Err(Error::Refused(format!(
+                return Err(Error::refused(format!(
                     "partition {partition} has decided more than the state that was written down at {}: {AGAIN}",
                     live.next
                 )));
@@ -187,7 +187,7 @@ impl Promotion<'_> {
             let (_, meta) = self.shadow.store(self.source, partition)?;
             let met = (meta.next, meta.crc, meta.now, &meta.inbox) == (live.next, live.crc, live.now, &live.inbox);
             if !met {
-                return Err(Error::Refused(format!(
+                return Err(Error::refused(format!(
                     "the replay of partition {partition} does not meet the state that serves: it is at {} ({:08x}), \
                      that at {} ({:08x})",
                     meta.next, meta.crc, live.next, live.crc
@@ -211,7 +211,7 @@ impl Promotion<'_> {
 
 fn meta_of(store: &Store, partition: u32) -> Result<Meta, Error> {
     Meta::load(store)?.ok_or_else(|| {
-        Error::Refused(format!(
+        Error::refused(format!(
             "the state of partition {partition} holds no checkpoint: start the server, then stop it"
         ))
     })
@@ -243,7 +243,7 @@ impl Alone {
                 }
                 Err(_) => {
                     let since = time::format_duration(ALONE_WITHIN.as_millis() as i64);
-                    return Err(Error::Refused(format!(
+                    return Err(Error::refused(format!(
                         "other processes run the engine: of {partitions} partitions the group gave {} in {since}. \
                          Stop them all, then promote",
                         owned.len()
@@ -262,7 +262,7 @@ impl Alone {
                 Err(std::sync::mpsc::TryRecvError::Empty) => return Ok(()),
                 _ => {
                     let text = "another process has begun to run the engine: stop it, then promote again";
-                    return Err(Error::Refused(text.into()));
+                    return Err(Error::refused(text));
                 }
             }
         }

@@ -44,7 +44,7 @@ impl Repair {
         }
         let dir = config.data_dir.join("log");
         let Some(partitions) = Embedded::partitions_of(&dir)? else {
-            return Err(Error::Unreachable(format!(
+            return Err(Error::unreachable(format!(
                 "{} holds no log: name the data directory of one with --data-dir",
                 dir.display()
             )));
@@ -89,18 +89,18 @@ pub fn skip(config: &Config, partition: u32, offset: u64) -> Result<(), Error> {
     let repair = Repair::open(config)?;
     let at = At { topic: Topic::Events, partition };
     if partition >= repair.log.partitions() {
-        return Err(Error::Usage(format!("the journal has {} partitions, from 0 on", repair.log.partitions())));
+        return Err(Error::usage(format!("the journal has {} partitions, from 0 on", repair.log.partitions())));
     }
     let bounds = repair.log.bounds(at)?;
     if offset < bounds.start || offset >= bounds.end {
-        return Err(Error::Usage(format!(
+        return Err(Error::usage(format!(
             "{at} holds the records from {} up to, and without, {}: there is none at {offset}",
             bounds.start, bounds.end
         )));
     }
     let applied = applied(config, &repair, partition)?;
     if offset < applied {
-        return Err(Error::Refused(format!(
+        return Err(Error::refused(format!(
             "{at}@{offset} has been applied: the state is at {applied}, and what was decided is not taken back"
         )));
     }

@@ -36,16 +36,15 @@ pub fn depot(config: &Config) -> Result<Depot, Error> {
     let url = match &config.snapshots_url {
         Some(url) => url.clone(),
         None if config.kafka => {
-            return Err(Error::Usage(
+            return Err(Error::usage(
                 "snapshots.url is required on Kafka where the engine or the delivery runs: a node that takes up a \
-                 partition fetches its state from there. Use file:///… (a shared folder), s3://…, gs://… or az://…"
-                    .into(),
+                 partition fetches its state from there. Use file:///… (a shared folder), s3://…, gs://… or az://…",
             ));
         }
         None => {
             let folder = std::path::absolute(config.data_dir.join("snapshots"))?;
-            url::Url::from_file_path(&folder).map_err(|()| Error::Usage("data_dir must be a path".into()))?.into()
+            url::Url::from_file_path(&folder).map_err(|()| Error::usage("data_dir must be a path"))?.into()
         }
     };
-    Depot::open(&url).map_err(|error| Error::Usage(error.to_string()))
+    Depot::open(&url).map_err(Error::usage)
 }

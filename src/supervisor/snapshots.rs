@@ -163,12 +163,12 @@ impl Stores {
     }
 
     /// Takes one snapshot of an open store; `None` when it has been closed.
-    fn take(&self, role: Role, partition: u32, now: Millis) -> Result<Option<Manifest>, String> {
+    fn take(&self, role: Role, partition: u32, now: Millis) -> Result<Option<Manifest>, Error> {
         let store = self.opened().into_iter().find(|(r, p, _)| (*r, *p) == (role, partition));
         let Some(store) = store.and_then(|(_, _, store)| store.upgrade()) else { return Ok(None) };
         let path = self.path(role, partition);
         let copy = path.with_extension(format!("snapshot-{}", uuid::Uuid::now_v7().simple()));
-        let made = store.checkpoint(&copy).map_err(|e| e.to_string());
+        let made = store.checkpoint(&copy).map_err(Error::from);
         // Not held while files are brought: giving up the partition must not wait.
         drop(store);
         let taken = made.and_then(|()| self.bring(role, partition, &copy, now));
@@ -176,17 +176,17 @@ impl Stores {
         taken
     }
 
-    fn bring(&self, role: Role, partition: u32, copy: &Path, now: Millis) -> Result<Option<Manifest>, String> {
-        let looked = Rocks::open_read_only(copy, role.families()).map_err(|e| e.to_string())?;
-        let Some(stands) = standing(role, &Store::Rocks(looked)).map_err(|e| e.to_string())? else { return Ok(None) };
-        let earlier = self.depot.list(role.name(), partition).map_err(|e| e.to_string())?;
+    fn bring(&self, role: Role, partition: u32, copy: &Path, now: Millis) -> Result<Option<Manifest>, Error> {
+        let looked = Rocks::open_read_only(copy, role.families())?;
+        let Some(stands) = standing(role, &Store::Rocks(looked))? else { return Ok(None) };
+        let earlier = self.depot.list(role.name(), partition).map_err(Error::unreachable)?;
         if let Some(same) = earlier.iter().find(|m| {
             let Subject { position, generation, incarnation, .. } = &m.subject;
             (position, generation, incarnation) == (&stands.position, &stands.generation, &stands.incarnation)
         }) {
             return Ok(Some(same.clone()));
         }
-        let writer = writer(&self.path(role, partition)).map_err(|e| e.to_string())?;
+        let writer = writer(&self.path(role, partition))?;
         let before = earlier.into_iter().find(|m| m.subject.writer == writer);
         let subject = Subject {
             role: role.name().to_owned(),
@@ -205,21 +205,21 @@ impl Stores {
             Err(snapshot::Error::Damaged { .. }) if before.is_some() => self.depot.write(subject, copy, None),
             written => written,
         };
-        written.map(Some).map_err(|e| e.to_string())
+        written.map(Some).map_err(Error::unreachable)
     }
 
     /// Lets go of records that are old and that two snapshots cover.
-    fn trim(&self, role: Role, partition: u32, before: Millis) -> Result<(), String> {
+    fn trim(&self, role: Role, partition: u32, before: Millis) -> Result<(), Error> {
         let incarnation = format!("{:032x}", self.log.incarnation());
-        let mut all = self.depot.list(role.name(), partition).map_err(|e| e.to_string())?;
+        let mut all = self.depot.list(role.name(), partition).map_err(Error::unreachable)?;
         all.retain(|m| m.subject.incarnation == incarnation);
         let mut whole = all.iter().filter(|m| self.depot.is_whole(m).is_ok());
         let (Some(_), Some(second)) = (whole.next(), whole.next()) else { return Ok(()) };
         for topic in role.trimmed() {
             let at = At { topic: *topic, partition };
             let covered = second.subject.positions.get(topic.name()).copied().unwrap_or(0);
-            let old = self.log.offset_at(at, before).map_err(|e| e.to_string())?;
-            self.log.trim(at, covered.min(old)).map_err(|e| e.to_string())?;
+            let old = self.log.offset_at(at, before)?;
+            self.log.trim(at, covered.min(old))?;
         }
         Ok(())
     }
@@ -240,7 +240,7 @@ pub fn take_at_rest(config: &Config, log: &Log) -> Result<Vec<String>, Error> {
                 continue;
             }
             let store = stores.open(role, partition, &Status::default())?;
-            let taken = stores.take(role, partition, Clock::new().wall()).map_err(Error::Failed)?;
+            let taken = stores.take(role, partition, Clock::new().wall())?;
             names.extend(taken.map(|manifest| manifest.name()));
             drop(store);
         }
@@ -329,7 +329,7 @@ fn round(stores: &Stores, retention: &Retention, clock: &Clock, turns: &Turns) -
         let started = Instant::now();
         let one = stores.take(role, partition, clock.wall());
         let trimmed = || {
-            stores.depot.collect(role.name(), partition, clock.cautious()).map_err(|e| e.to_string())?;
+            stores.depot.collect(role.name(), partition, clock.cautious()).map_err(Error::unreachable)?;
             stores.trim(role, partition, clock.cautious() - role.keep(retention))
         };
         match one.and_then(|one| trimmed().map(|()| one)) {
@@ -338,10 +338,10 @@ fn round(stores: &Stores, retention: &Retention, clock: &Clock, turns: &Turns) -
                 taken.push(manifest);
             }
             Ok(None) => {}
-            Err(detail) => {
-                tracing::error!(role = role.name(), partition, detail, "a snapshot failed");
+            Err(error) => {
+                tracing::error!(role = role.name(), partition, detail = %error, "a snapshot failed");
                 askwhen_process::metrics::get().snapshot_failures.inc();
-                failed = Some(format!("{} partition {partition}: {detail}", role.name()));
+                failed = Some(format!("{} partition {partition}: {error}", role.name()));
             }
         }
     }

@@ -16,11 +16,11 @@ use askwhen_wire::seal::ClusterKey;
 /// When there is none, or its key is not at hand.
 pub fn source(config: &Config) -> Result<Source, Error> {
     let shared = Shared::new(STORE_MEMORY_BYTES);
-    let depot = || depot(config).map_err(|why| why.to_string());
+    let depot = || depot(config);
     if !config.kafka {
         let dir = config.data_dir.join("log");
         let Some((incarnation, partitions)) = Embedded::identity_of(&dir)? else {
-            return Err(Error::Unreachable(format!(
+            return Err(Error::unreachable(format!(
                 "{} holds no log: name the data directory of one with --data-dir",
                 dir.display()
             )));
@@ -43,13 +43,13 @@ pub fn source(config: &Config) -> Result<Source, Error> {
 pub(super) fn cluster_key(config: &Config) -> Result<ClusterKey, Error> {
     let path = data::key_path(config);
     let text = std::fs::read_to_string(&path).map_err(|e| {
-        Error::Usage(format!(
+        Error::usage(format!(
             "{}: {e}. The journal is read with the cluster's key: run where the data is, or give --data-dir or secrets.key_file",
             path.display()
         ))
     })?;
     let key =
-        ClusterKey::parse(&text).ok_or_else(|| Error::Usage(format!("{} must hold 64 hex digits", path.display())))?;
+        ClusterKey::parse(&text).ok_or_else(|| Error::usage(format!("{} must hold 64 hex digits", path.display())))?;
     if !config.kafka {
         let known = DirectoryFormat::read(&config.data_dir)?;
         data::refuse_another_key(config, known.as_ref(), &key)?;

@@ -46,7 +46,7 @@ pub(super) struct Open {
 pub(super) fn load<T: serde::de::DeserializeOwned + Default>(store: &Store, key: &[u8]) -> Result<T, Error> {
     let stored = store.get(Family::Meta, key)?;
     let read = stored.map(|bytes| serde_json::from_slice(&bytes)).transpose();
-    Ok(read.map_err(|e| Error::Refused(format!("the replay's notes are unreadable: {e}")))?.unwrap_or_default())
+    Ok(read.map_err(|e| Error::refused(format!("the replay's notes are unreadable: {e}")))?.unwrap_or_default())
 }
 
 /// What is found out about a partition on the way.

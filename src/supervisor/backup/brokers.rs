@@ -105,7 +105,7 @@ impl Copy<'_> {
                 }
                 // Only a compacted topic has gaps, and there nobody counts.
                 if record.offset != maker.next() && at.topic != Topic::Definitions {
-                    return Err(Error::Refused(format!("{at} goes on at {} behind {}", record.offset, maker.next())));
+                    return Err(Error::refused(format!("{at} goes on at {} behind {}", record.offset, maker.next())));
                 }
                 let new = self.as_new(at, &record, cut);
                 let made = maker.push(&new, record.appended_at)?;
@@ -116,7 +116,7 @@ impl Copy<'_> {
         }
         let end = maker.next();
         if end != cut.end && at.topic != Topic::Definitions {
-            return Err(Error::Refused(format!("{at} ended at {end}, and {} was expected", cut.end)));
+            return Err(Error::refused(format!("{at} ended at {end}, and {} was expected", cut.end)));
         }
         let mut segments = Vec::new();
         for piece in maker.finish() {
@@ -161,7 +161,7 @@ struct Fetched {
 
 impl Fetched {
     fn meta(&self) -> Result<Meta, Error> {
-        Meta::load(&self.store)?.ok_or_else(|| Error::Refused(format!("{} holds no checkpoint", self.manifest.name())))
+        Meta::load(&self.store)?.ok_or_else(|| Error::refused(format!("{} holds no checkpoint", self.manifest.name())))
     }
 
     /// Leaves it in a depot, speaking of the files instead of the brokers.
