@@ -162,7 +162,14 @@ impl Follower {
 
     /// One round over all topics and partitions; gives whether anything was read.
     fn turn(&mut self) -> Result<bool, Error> {
-        let store = self.shared.opened()?;
+        let mut store = self.shared.opened()?;
+        if store.is_closed() {
+            // It still reads: readers keep it until there may be room for another.
+            self.log.is_writable()?;
+            drop(store);
+            self.shared.close();
+            store = self.shared.opened()?;
+        }
         let own = Arc::downgrade(&store);
         if !self.followed.ptr_eq(&own) {
             // Another store: a reader may have found the one before it damaged.

@@ -67,12 +67,7 @@ impl Shared {
             damaged = Some("it failed its checksums while it was in use".into());
         }
         if damaged.is_some() {
-            let store = self.store.write().expect("no panic holds this lock").take();
-            // Its files cannot be opened again before the last reader is gone.
-            let deadline = Instant::now() + LAST_READERS;
-            while store.as_ref().is_some_and(|store| Arc::strong_count(store) > 1) && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            self.close();
         } else if let Some(store) = &*self.store.read().expect("no panic holds this lock") {
             return Ok(store.clone());
         }
@@ -87,6 +82,15 @@ impl Shared {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Its files cannot be opened again before the last reader is gone.
+    pub fn close(&self) {
+        let store = self.store.write().expect("no panic holds this lock").take();
+        let deadline = Instant::now() + LAST_READERS;
+        while store.as_ref().is_some_and(|store| Arc::strong_count(store) > 1) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

@@ -144,6 +144,24 @@ fn a_topic_that_lost_its_end_and_grew_again_hides_no_row() {
 }
 
 #[test]
+fn a_store_that_took_no_more_is_opened_again_and_followed() {
+    let world = World::new();
+    world.decide("before", 0);
+    let console = world.console();
+    until("it is listed", || ids(&console, List::Decisions) == ["before"]);
+    let store = world.store();
+    let Store::Memory(memory) = &*store else { panic!("in memory") };
+    memory.set_full(true);
+    world.decide("while", 1);
+    std::thread::sleep(Duration::from_millis(50));
+    memory.set_full(false);
+    // Nobody reads while a store is opened anew.
+    let listed = || console.list(List::Decisions, "default", &Filter::default(), (None, 200));
+    until("it goes on", || listed().is_ok_and(|page| page.rows.len() == 2));
+    assert_eq!(world.set_aside.load(Ordering::Acquire), 0);
+}
+
+#[test]
 fn lists_of_another_log_are_made_anew() {
     let mut world = World::new();
     world.decide("old", 0);

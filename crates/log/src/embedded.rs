@@ -41,7 +41,7 @@ use syncer::Syncer;
 use writer::{Queue, Writer};
 
 pub use segment::SEGMENT_BYTES;
-pub use space::free_mark_bytes;
+pub use space::{DiskClaim, free_mark_bytes};
 
 /// How often is noted how far the log is, at most.
 const NOTE_EVERY: Millis = SECOND;
@@ -299,6 +299,11 @@ impl Embedded {
     /// because the disk was full goes on when there is room. Gives the free bytes.
     pub fn check_space(&self) -> Option<u64> {
         self.core.space.look()
+    }
+
+    /// For a store on the same disk.
+    pub fn claim(&self) -> DiskClaim {
+        DiskClaim::on(self.core.space.clone())
     }
 
     /// Bytes of the segments of a topic.

@@ -18,7 +18,7 @@ use askwhen_process::thread::Bell;
 use askwhen_wire::topic::Topic;
 
 pub use ack::Ack;
-pub use embedded::Embedded;
+pub use embedded::{DiskClaim, Embedded};
 pub use error::{Class, Error};
 pub use kafka::{Kafka, Lease, LeaseChange, Membership, Standing};
 pub use reader::{Chunk, Reader};
@@ -250,6 +250,15 @@ impl Log {
             Log::Embedded(log) => log.is_writable(),
             Log::Kafka(log) => log.is_writable(),
             Log::Simulated(_) => Ok(()),
+        }
+    }
+
+    /// Room on the log's disk for a store beside it. On Kafka the brokers have
+    /// disks of their own, and every claim holds.
+    pub fn claim(&self) -> DiskClaim {
+        match self {
+            Log::Embedded(log) => log.claim(),
+            Log::Kafka(_) | Log::Simulated(_) => DiskClaim::default(),
         }
     }
 

@@ -24,7 +24,7 @@ use super::stop::Stop;
 use askwhen_domain::id::{Kind, Origin};
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{Millis, SECOND};
-use askwhen_log::{Ack, At, New, Placed, Reader};
+use askwhen_log::{Ack, At, DiskClaim, New, Placed, Reader};
 use askwhen_process::fault;
 use askwhen_process::thread::Bell;
 use askwhen_store::Store;
@@ -38,6 +38,9 @@ const STEP_OUTPUT_BYTES: usize = 256 << 10;
 const MAX_OUTSTANDING_BYTES: usize = 4 << 20;
 /// How often a journal without a word on it is asked whether older processes write to it.
 const BIND_MACS_EVERY: Duration = Duration::from_secs(30);
+/// Bytes on disk for each of changed state: in the store's write-ahead log first,
+/// then in a table.
+const WRITTEN_PER_DIRTY: u64 = 2;
 /// How often time is told to whoever waits while nothing else comes.
 const TICK_EVERY: Duration = Duration::from_millis(500);
 
@@ -63,6 +66,8 @@ pub struct Partition<M> {
     admission: Admission,
     signer: Signer,
     attempts: Attempts,
+    /// What the next checkpoint is going to write.
+    claim: DiskClaim,
     store: Arc<Store>,
     machine: M,
     meta: Meta,
@@ -142,6 +147,7 @@ impl<M: Machine> Partition<M> {
             admission,
             signer: Signer::new(&setup.log, &setup.key),
             attempts,
+            claim: setup.log.claim(),
             store,
             machine,
             ledger: Ledger::new(meta.next),
@@ -180,7 +186,7 @@ impl<M: Machine> Partition<M> {
     /// Why the partition cannot go on.
     pub fn step(&mut self) -> Result<Progress, Stop> {
         let mut progress = self.take_acknowledgements()?;
-        let waits = self.waits_for_the_clock();
+        let waits = self.waits_for_the_clock() || !self.has_room();
         if !waits && self.outstanding_bytes < MAX_OUTSTANDING_BYTES && !self.is_full() {
             if self.unread.is_empty() {
                 let chunk = self.reader.read(self.journal(), self.meta.next, self.setup.step_bytes)?;
@@ -209,6 +215,17 @@ impl<M: Machine> Partition<M> {
             self.redone = HashSet::new();
         }
         Ok(progress)
+    }
+
+    /// Whether the disk has room for what is in memory alone. Without it nothing more
+    /// is applied: what has been is written down, and the rest waits in the journal.
+    fn has_room(&mut self) -> bool {
+        let dirty = self.machine.dirty_bytes() as u64;
+        let has_room = self.claim.set(WRITTEN_PER_DIRTY * dirty);
+        if !has_room && dirty > 0 && self.meta.next > self.frozen_next {
+            self.checkpoint_now();
+        }
+        has_room
     }
 
     /// What has changed while a checkpoint is being written is bounded too.
@@ -310,8 +327,10 @@ impl<M: Machine> Partition<M> {
             progress = Progress::Worked;
         }
         while let Ok(written) = self.written.1.try_recv() {
-            written?;
+            // Also when it has failed: whoever waits until nothing is being written
+            // opens the store again after that.
             self.freezing = None;
+            written?;
             self.machine.persisted();
             self.setup.standing.commit(self.partition, self.frozen_next);
             progress = Progress::Worked;

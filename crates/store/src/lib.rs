@@ -37,10 +37,7 @@ impl Store {
     pub fn write(&self, batch: Batch) -> Result<(), Error> {
         match self {
             Store::Rocks(store) => store.write(batch),
-            Store::Memory(store) => {
-                store.write(batch);
-                Ok(())
-            }
+            Store::Memory(store) => store.try_write(batch),
         }
     }
 
@@ -103,6 +100,15 @@ impl Store {
         match self {
             Store::Rocks(store) => store.is_damaged(),
             Store::Memory(_) => false,
+        }
+    }
+
+    /// Whether a write has failed: the store has to be opened again before it takes
+    /// another.
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Store::Rocks(store) => store.is_closed(),
+            Store::Memory(store) => store.is_full(),
         }
     }
 

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::batch::{Batch, Change, Entry, Family};
+use super::batch::{Batch, Change, Entry, Error, Family};
 
 type Entries = BTreeMap<(Family, Vec<u8>), Vec<u8>>;
 
@@ -16,6 +17,8 @@ pub struct Memory {
     entries: Mutex<Entries>,
     /// The newest batches, where a simulation may lose them.
     undo: Option<Mutex<VecDeque<Undo>>>,
+    /// Takes nothing, as a store on a full disk.
+    full: AtomicBool,
 }
 
 /// Batches that a simulated power cut can take at most.
@@ -25,7 +28,7 @@ impl Memory {
     /// One that can lose its last batches, as a store on disk does whose log of
     /// writes is not synced. Never one that was followed by another one kept.
     pub fn forgetful() -> Memory {
-        Memory { entries: Mutex::default(), undo: Some(Mutex::default()) }
+        Memory { entries: Mutex::default(), undo: Some(Mutex::default()), full: AtomicBool::new(false) }
     }
 
     /// A power cut: up to so many of the newest batches are gone.
@@ -46,11 +49,34 @@ impl Memory {
     /// A copy of everything, as a snapshot is.
     pub fn copy(&self) -> Memory {
         let entries = self.entries.lock().expect("no panic holds this lock").clone();
-        Memory { entries: Mutex::new(entries), undo: self.undo.as_ref().map(|_| Mutex::default()) }
+        Memory {
+            entries: Mutex::new(entries),
+            undo: self.undo.as_ref().map(|_| Mutex::default()),
+            full: AtomicBool::new(false),
+        }
     }
 
     pub fn get(&self, family: Family, key: &[u8]) -> Option<Vec<u8>> {
         self.entries.lock().expect("no panic holds this lock").get(&(family, key.to_vec())).cloned()
+    }
+
+    /// From now on nothing is taken, or everything again.
+    pub fn set_full(&self, is_full: bool) {
+        self.full.store(is_full, Ordering::Release);
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
+    /// # Errors
+    /// When it is full.
+    pub fn try_write(&self, batch: Batch) -> Result<(), Error> {
+        if self.is_full() {
+            return Err(Error::Io { path: "memory".into(), detail: "No space left on device".into() });
+        }
+        self.write(batch);
+        Ok(())
     }
 
     pub fn write(&self, batch: Batch) {

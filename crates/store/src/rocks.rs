@@ -72,6 +72,8 @@ pub struct Rocks {
     /// `None` in copies, which are looked at and not changed.
     notes: Option<Mutex<(Notes, Instant)>>,
     damaged: AtomicBool,
+    /// A write has failed: RocksDB takes no other before it is opened again.
+    closed: AtomicBool,
 }
 
 impl std::fmt::Debug for Rocks {
@@ -134,8 +136,7 @@ impl Rocks {
         let descriptors = names.map(|name| ColumnFamilyDescriptor::new(name, family_options(shared)));
         let opened = DB::open_cf_descriptors(&options, path, descriptors);
         let db = opened.map_err(|e| if is_new { error(path, e) } else { opening_error(path, e) })?;
-        let damaged = AtomicBool::new(false);
-        let mut rocks = Rocks { db, path: path.to_owned(), families, notes: None, damaged };
+        let mut rocks = Rocks::of(db, path, families);
         rocks.check_tables()?;
         let names = families.iter().map(|family| family.name().to_owned()).collect();
         match Notes::begin(path, names) {
@@ -143,6 +144,11 @@ impl Rocks {
             Err(error) => rocks.not_noted(&error),
         }
         Ok(rocks)
+    }
+
+    fn of(db: DB, path: &Path, families: &'static [Family]) -> Rocks {
+        let (damaged, closed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Rocks { db, path: path.to_owned(), families, notes: None, damaged, closed }
     }
 
     /// For looking into a copy; nothing is written.
@@ -154,7 +160,7 @@ impl Rocks {
         let names = families.iter().map(|f| f.name()).chain(["default"]);
         let opened = DB::open_cf_for_read_only(&Options::default(), path, names, false);
         let db = opened.map_err(|e| opening_error(path, e))?;
-        let rocks = Rocks { db, path: path.to_owned(), families, notes: None, damaged: AtomicBool::new(false) };
+        let rocks = Rocks::of(db, path, families);
         rocks.check_tables()?;
         Ok(rocks)
     }
@@ -162,6 +168,11 @@ impl Rocks {
     /// Whether something read so far was not what was written.
     pub fn is_damaged(&self) -> bool {
         self.damaged.load(Ordering::Acquire)
+    }
+
+    /// Whether a write has failed. RocksDB may take no more until it is opened again.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Every table that the store lists is there, and as long as it was made.
@@ -250,7 +261,10 @@ impl Rocks {
                 Change::DeleteRange(family, from, to) => out.delete_range_cf(self.handle(family), from, to),
             }
         }
-        self.db.write(out).map_err(|e| self.failed(e))?;
+        self.db.write(out).map_err(|e| {
+            self.closed.store(true, Ordering::Release);
+            self.failed(e)
+        })?;
         self.note(false);
         Ok(())
     }

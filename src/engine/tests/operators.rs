@@ -76,6 +76,34 @@ fn a_clock_that_goes_back_stops_the_partition_until_it_is_right() {
     assert!(on == Awaited::Clock && why.contains("1970-01-01T00:20:00"), "{why}");
 }
 
+/// As one on a full disk: whoever takes the partition up again waits until nothing
+/// is being written any more, which must come to an end.
+#[test]
+fn a_checkpoint_that_cannot_be_written_stops_the_partition_and_is_over() {
+    let world = World::new(1 << 20);
+    let clock = Clock::simulated(NOON);
+    world.log.set_now(NOON);
+    let Store::Memory(store) = &*world.stores[home() as usize] else { panic!("in memory") };
+    let (mut part, _) = world.take_up(home(), &clock, None).expect("it opens");
+    attributes(&world, "first");
+    step_all(&mut part);
+    store.set_full(true);
+    part.checkpoint_now();
+    let stop = loop {
+        match part.step() {
+            Ok(_) => std::thread::sleep(Duration::from_millis(1)),
+            Err(stop) => break stop,
+        }
+    };
+    assert!(matches!(&stop, Stop::Restart(why) if why.contains("No space left")), "{stop}");
+    assert!(!part.is_writing());
+    drop(part);
+    store.set_full(false);
+    let (mut part, _) = world.take_up(home(), &clock, None).expect("it opens");
+    step_all(&mut part);
+    assert!(knows(&mut part, &world, "first"));
+}
+
 /// A jump forwards and back leaves times that are yet to come.
 #[test]
 fn accepting_the_time_lets_the_journal_go_on_from_it_once() {

@@ -3,8 +3,8 @@
 //! room again.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::super::disk::{Disk, DiskSpace};
 use crate::error::Error;
@@ -27,6 +27,7 @@ pub enum Purpose {
     /// New records of the journal.
     Journal,
     /// What comes of records that were taken already: half of the mark is for them.
+    /// The state is stopped there, too.
     Outputs,
 }
 
@@ -46,6 +47,8 @@ struct State {
     seen: DiskSpace,
     /// Reserved and not yet written: a look does not see it.
     reserved_bytes: u64,
+    /// What stores are going to write for state that is in memory alone.
+    claimed_bytes: u64,
     /// A write met a full disk although there seemed to be room.
     is_full: bool,
 }
@@ -54,7 +57,7 @@ impl Space {
     pub fn new(disk: Disk, dir: PathBuf) -> Space {
         // Where it cannot be known, writing finds out.
         let seen = DiskSpace { free_bytes: u64::MAX, total_bytes: 0 };
-        let state = Mutex::new(State { seen, reserved_bytes: 0, is_full: false });
+        let state = Mutex::new(State { seen, reserved_bytes: 0, claimed_bytes: 0, is_full: false });
         let space =
             Space { disk, dir, state, read_only: AtomicBool::new(false), mark_bytes: AtomicU64::new(MIN_MARK_BYTES) };
         space.look();
@@ -120,5 +123,48 @@ impl Space {
 
     pub fn refusal(&self) -> Error {
         Error::ReadOnly { free_mark_bytes: self.mark(Purpose::Journal) }
+    }
+}
+
+/// What a store is going to write on the log's disk. State grows in memory first
+/// and reaches the disk with the next checkpoint: it is claimed while there is
+/// room, because a store that meets a full disk stops.
+#[derive(Debug, Default)]
+pub struct DiskClaim {
+    /// None where the disk is not the log's.
+    space: Option<Arc<Space>>,
+    bytes: u64,
+}
+
+impl DiskClaim {
+    pub(super) fn on(space: Arc<Space>) -> DiskClaim {
+        DiskClaim { space: Some(space), bytes: 0 }
+    }
+
+    /// Claims so many bytes instead of those before; gives whether the disk has
+    /// them, beside what others claim and what the log keeps for outputs.
+    pub fn set(&mut self, bytes: u64) -> bool {
+        let Some(space) = &self.space else { return true };
+        let mut state = space.state.lock().expect("no panic holds this lock");
+        state.claimed_bytes = state.claimed_bytes - self.bytes + bytes;
+        self.bytes = bytes;
+        let left = |state: &State| {
+            state.seen.free_bytes.saturating_sub(state.reserved_bytes).saturating_sub(state.claimed_bytes)
+        };
+        let mark = space.mark(Purpose::Outputs);
+        if left(&state) >= 2 * mark {
+            return true;
+        }
+        // Near the mark the last look is not enough: nobody may have written since.
+        if let Ok(seen) = space.disk.space(&space.dir) {
+            state.seen = seen;
+        }
+        left(&state) >= mark
+    }
+}
+
+impl Drop for DiskClaim {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }

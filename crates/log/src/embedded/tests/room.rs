@@ -108,3 +108,21 @@ fn the_mark_grows_with_the_disk_within_bounds() {
     assert_eq!(free_mark_bytes(1 << 30), 128 << 20);
     assert_eq!(free_mark_bytes(1 << 40), 512 << 20);
 }
+
+#[test]
+fn stores_claim_room_beside_what_the_log_keeps_for_outputs() {
+    let disk = SimulatedDisk::new(1);
+    let log = opened(&disk, Options::default()).unwrap();
+    let (mut one, mut other) = (log.claim(), log.claim());
+    disk.set_capacity(Some(used(&disk) + MARK / 2 + (10 << 20)));
+    assert!(one.set(6 << 20));
+    assert!(!other.set(6 << 20), "both are more than there is");
+    assert!(one.set(1 << 20) && other.set(6 << 20));
+    // Nobody has written since; others fill the disk.
+    disk.set_capacity(Some(used(&disk) + MARK / 2));
+    assert!(!one.set(0));
+    drop(other);
+    assert!(one.set(0));
+    disk.set_capacity(None);
+    assert!(one.set(1 << 40));
+}
