@@ -34,7 +34,6 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use again::Recoveries;
@@ -323,7 +322,7 @@ impl App {
     /// is behind, it decides nothing, and must not promise to.
     fn decides(&self, at: At) -> Result<(), Problem> {
         let Some(status) = self.engine.get(at.partition as usize) else { return Ok(()) };
-        if !status.clock_behind.load(Ordering::Acquire) {
+        if !status.is_behind(&self.clock) {
             return Ok(());
         }
         let why = match status.phase() {

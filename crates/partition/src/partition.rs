@@ -139,6 +139,7 @@ impl<M: Machine> Partition<M> {
         let answer_from = answer_from(&setup.log, journal, (meta.next, journal_end))?;
         let reader = setup.log.reader("engine", bell.clone());
         status.next.store(meta.next, Ordering::Release);
+        status.time.store(meta.time(), Ordering::Release);
         status.goal.store(journal_end, Ordering::Release);
         setup.standing.commit(partition, meta.next);
         let meta_next = meta.next;
@@ -211,6 +212,7 @@ impl<M: Machine> Partition<M> {
         // In this order: who sees the new place sees what it has outstanding.
         self.status.settled.store(self.ledger.outstanding() == 0, Ordering::Release);
         self.status.next.store(self.meta.next, Ordering::Release);
+        self.status.time.store(self.meta.time(), Ordering::Release);
         if !self.redone.is_empty() && self.meta.next >= self.redo_until {
             self.redone = HashSet::new();
         }

@@ -274,9 +274,11 @@ impl<M: Machine + 'static> Driver<M> {
                 // Its store is closed before anyone hears of it.
                 state => drop(state),
             }
-            self.statuses[partition as usize].clock_behind.store(false, Ordering::Release);
-            self.statuses[partition as usize].set_poisoned(None);
-            self.statuses[partition as usize].set(Phase::Elsewhere);
+            let status = &self.statuses[partition as usize];
+            status.clock_behind.store(false, Ordering::Release);
+            status.time.store(0, Ordering::Release);
+            status.set_poisoned(None);
+            status.set(Phase::Elsewhere);
             drop(slot.releasing);
             if slot.again {
                 self.take(partition);

@@ -1,7 +1,10 @@
 //! What a partition lets others see of it.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use super::restart::is_behind;
+use askwhen_process::clock::Clock;
 
 /// Where a partition stands in this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct Status {
     pub settled: AtomicBool,
     /// Its store is to be set aside before it is opened again.
     pub damaged: AtomicBool,
+    /// The journal's time as far as it is applied, without what a test clock adds.
+    pub time: AtomicI64,
     /// This machine's clock is behind the journal's time: nothing is decided.
     pub clock_behind: AtomicBool,
     /// The offset of a record that it waits for an operator's word on, plus one;
@@ -46,6 +51,13 @@ pub struct Status {
 impl Status {
     pub fn phase(&self) -> Phase {
         self.phase.lock().expect("no panic holds this lock").clone()
+    }
+
+    /// Whether what it is given now would only be kept, because this machine's
+    /// clock is behind. Asked again here: the partition itself finds out at its
+    /// next turn.
+    pub fn is_behind(&self, clock: &Clock) -> bool {
+        self.clock_behind.load(Ordering::Acquire) || is_behind(clock, self.time.load(Ordering::Acquire))
     }
 
     /// Whether it stands still until its clock is right or an operator has spoken.

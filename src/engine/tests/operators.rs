@@ -57,10 +57,11 @@ fn a_clock_that_goes_back_stops_the_partition_until_it_is_right() {
     assert!(knows(&mut part, &world, "second"));
     for back in [6 * MINUTE, HOUR, 3_650 * DAY] {
         clock.set_wall(NOON - back);
+        assert!(status.is_behind(&clock), "before the partition has seen it");
         attributes(&world, "third");
         step_all(&mut part);
         assert!(!knows(&mut part, &world, "third"));
-        assert!(status.clock_behind.load(std::sync::atomic::Ordering::Acquire));
+        assert!(status.is_behind(&clock));
         let Phase::Stopped { why, refused: false } = status.phase() else { panic!("{:?}", status.phase()) };
         assert!(why.contains("accept-time"), "{why}");
     }
