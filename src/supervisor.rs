@@ -36,7 +36,7 @@ use askwhen_log::disk::Disk;
 use askwhen_log::{Embedded, Kafka, Log};
 use askwhen_partition::checkpoint::Checkpointer;
 use askwhen_partition::pool::Pool;
-use askwhen_partition::{Phase, Replies};
+use askwhen_partition::{Phase, Replies, StartBarrier};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Bell, Service, Thread, vital};
 use askwhen_store::Shared;
@@ -207,6 +207,15 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         );
         setup.test_clock = options.test_clock;
         setup.checkpoint_bytes = budget.checkpoint;
+        if !config.kafka {
+            // Other processes of a group write whatever this one finds.
+            let roles: Vec<&str> = [(roles.engine, Role::Engine), (roles.delivery, Role::Delivery)]
+                .into_iter()
+                .filter(|(runs, _)| *runs)
+                .map(|(_, role)| role.name())
+                .collect();
+            setup.barrier = Some(Arc::new(StartBarrier::new(&roles, log.partitions(), TAKING_UP)));
+        }
         if roles.engine {
             let lease = log.lease("engine", Topic::Events)?;
             setup.standing = lease.membership.standing();

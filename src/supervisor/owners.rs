@@ -12,7 +12,7 @@ use crate::replay::Error;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_log::{Lease, LeaseChange, Membership};
 use askwhen_partition::pool::{Open, Pool};
-use askwhen_partition::{Partition, Phase};
+use askwhen_partition::{Partition, Phase, Stop};
 use askwhen_process::thread::{Bell, Thread, resting, watch};
 
 /// Giving partitions up waits for their last acknowledgements and checkpoints.
@@ -83,7 +83,12 @@ pub fn engine(
         Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<askwhen_partition::Status>| {
             let store = stores.open(Role::Engine, partition, &status)?;
             let engine = Engine::open(store.clone(), (partition, partitions), cached.clone())?;
-            Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, (bell, status))
+            let opened = Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, (bell, status));
+            // One that waits for a word or a clock writes nothing meanwhile.
+            if let (Some(barrier), Err(Stop::Waits { .. })) = (&setup.barrier, &opened) {
+                barrier.arrive(Role::Engine.name(), partition);
+            }
+            opened
         });
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(config.partitions as usize);
     let pool = Arc::new(Pool::start(&open, statuses, threads)?);
@@ -98,15 +103,21 @@ pub fn delivery(
     stores: &Stores,
     (lease, status): (Lease, &Arc<delivery::Status>),
 ) -> Result<Owner<Delivery>, Error> {
-    let (stores, log) = (stores.clone(), setup.log.clone());
+    let (stores, log, barrier) = (stores.clone(), setup.log.clone(), setup.barrier.clone());
     let open: delivery::Open =
         Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<askwhen_partition::Status>| {
             let store = stores.open(Role::Delivery, partition, &status)?;
             let mut fold = Fold::open(partition, &log, store, bell)?;
+            if let Some(barrier) = &barrier {
+                barrier.arrive(Role::Delivery.name(), partition);
+            }
             fold.catch_up(&log, |left| {
                 status.set(Phase::Opening(format!("reading its topics, {left} records to go")));
                 if status.is_wanted() { Ok(()) } else { Err(delivery::Error::GivenUp) }
             })?;
+            if barrier.as_ref().is_some_and(|barrier| !barrier.wait(&status)) {
+                return Err(delivery::Error::GivenUp);
+            }
             Ok(fold)
         });
     let setup = delivery::Setup {

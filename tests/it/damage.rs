@@ -224,3 +224,67 @@ async fn damaged_snapshots_are_passed_over_and_that_is_said() {
     }
     assert_eq!(receiver.got().len(), sent, "nothing was sent twice");
 }
+
+/// Every segment of the log, and what it holds.
+fn segments(data: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    let mut folders = vec![data.join("log")];
+    while let Some(folder) = folders.pop() {
+        for path in files(&folder, |_| true) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "seg") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found.into_iter().map(|path| (path.clone(), fs::read(path).expect("it is read"))).collect()
+}
+
+/// Whoever starts beside a log that has lost its end finds no trace of it later: not
+/// one role may have written before all have looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_refused_leaves_the_log_as_it_was() {
+    let server = Server::on(Arc::new(tempfile::tempdir().expect("a folder")), &["--dev"], &[]).await;
+    let receiver = Receiver::start(&[]).await;
+    server.put("/v1/endpoints/crm", json!({"url": format!("{}/crm", receiver.url)})).await;
+    server.put("/v1/surveys/open", open_survey()).await;
+    for n in 0..USERS {
+        server.event(&format!("user{n}"), "ended_sleep", json!({})).await;
+        assert_eq!(server.trigger(&format!("user{n}"), "Main").await["reason"], "offered");
+    }
+    // Everything that the state is made of is in the log, and is told of nowhere else.
+    let (dir, code) = server.terminate();
+    assert_eq!(code, Some(0));
+    let data = dir.path().join("data");
+    let ends = data.join("log/ends.json");
+    fs::remove_file(&ends).expect("removed");
+    let before = segments(&data);
+    let journals: Vec<_> = before.iter().filter(|(path, bytes)| is_journal(path) && !bytes.is_empty()).collect();
+    assert!(journals.len() >= 4, "{journals:?}");
+    for (journal, whole) in journals {
+        fs::write(journal, &whole[..whole.len() - 1]).expect("it is cut");
+        let program = env!("CARGO_BIN_EXE_askwhen");
+        let serve = [program, "--data-dir", "data", "serve", "--dev", "--listen", "127.0.0.1:0"];
+        let started = Command::new("timeout").arg("60").args(serve).current_dir(dir.path()).output().expect("it runs");
+        let error = String::from_utf8_lossy(&started.stderr);
+        assert_eq!(started.status.code(), Some(3), "{}: {error}", journal.display());
+        assert!(error.contains("the log has lost its end"), "{error}");
+        for ((path, was), (_, is)) in before.iter().zip(segments(&data)) {
+            let holds = if path == journal { was.starts_with(&is) } else { *was == is };
+            assert!(holds, "{} was written to beside {}", path.display(), journal.display());
+        }
+        fs::write(journal, whole).expect("it is put back");
+        fs::remove_file(&ends).expect("noted by the start");
+    }
+    let server = Server::on(dir, &["--dev"], &[]).await;
+    let decisions = server.get("/v1/decisions?limit=200").await.body["decisions"].clone();
+    assert_eq!(decisions.as_array().expect("a list").len(), USERS);
+    server.event("user1", "ended_sleep", json!({})).await;
+    assert_eq!(server.terminate().1, Some(0));
+}
+
+fn is_journal(path: &Path) -> bool {
+    path.components().any(|component| component.as_os_str() == "events")
+}

@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod attempts;
+mod barrier;
 pub mod checkpoint;
 mod ledger;
 mod machine;
@@ -19,6 +20,7 @@ mod status;
 mod stop;
 
 pub use admission::Signer;
+pub use barrier::StartBarrier;
 pub use checkpoint::Frozen;
 pub use machine::{Effects, Failure, Machine, Moment, Outgoing, Output};
 pub use partition::{Partition, Progress};

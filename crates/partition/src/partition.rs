@@ -15,11 +15,10 @@ use super::ledger::Ledger;
 use super::machine::{Effects, Failure, Machine, Moment, Outgoing, Output};
 use super::reply::Answer;
 use super::restart::{
-    Scanned, answer_from, behind, check_meta, is_behind, look_ahead, open_attempts, poisoned, restore_definitions,
-    scan_outputs,
+    Scanned, answer_from, behind, check_meta, look_ahead, open_attempts, poisoned, restore_definitions, scan_outputs,
 };
 use super::setup::Setup;
-use super::status::{Phase, Status};
+use super::status::{Phase, Status, is_behind};
 use super::stop::Stop;
 use askwhen_domain::id::{Kind, Origin};
 use askwhen_domain::json::Json;
@@ -32,6 +31,8 @@ use askwhen_wire::output::{self, ID_HEADER, SOURCE_HEADER, Source};
 use askwhen_wire::record::{self, Decoded, Forward, Internal, REPLY_HEADER, Unreadable};
 use askwhen_wire::topic::Topic;
 
+/// How the engine calls itself, to the log and to a start.
+const ENGINE: &str = "engine";
 /// Bytes put out in one step.
 const STEP_OUTPUT_BYTES: usize = 256 << 10;
 /// Bytes that may be unacknowledged before reading waits.
@@ -131,13 +132,19 @@ impl<M: Machine> Partition<M> {
             return Err(poisoned(At { topic: Topic::Events, partition }, offset));
         }
         status.set(Phase::Opening("looking for what the log already has".into()));
-        restore_definitions(&setup, partition, &mut meta, &machine)?;
         let Scanned { ids: redone, redo_until, floors, journal_end } =
             scan_outputs(&setup.log, partition, &meta, &machine.output_topics(partition), &status)?;
+        if let Some(barrier) = &setup.barrier {
+            barrier.arrive(ENGINE, partition);
+            if !barrier.wait(&status) {
+                return Err(Stop::Restart("given up".into()));
+            }
+        }
+        restore_definitions(&setup, partition, &mut meta, &machine)?;
         let redone = if fault::mutant("forget_what_is_redone") { HashSet::new() } else { redone };
         meta.next += u64::from(fault::mutant("skip_a_record_at_restart") && meta.next < journal_end);
         let answer_from = answer_from(&setup.log, journal, (meta.next, journal_end))?;
-        let reader = setup.log.reader("engine", bell.clone());
+        let reader = setup.log.reader(ENGINE, bell.clone());
         status.next.store(meta.next, Ordering::Release);
         status.time.store(meta.time(), Ordering::Release);
         status.goal.store(journal_end, Ordering::Release);

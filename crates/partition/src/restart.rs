@@ -8,7 +8,7 @@ use super::attempts::{Attempts, MAX_DEATHS};
 use super::checkpoint::Meta;
 use super::machine::Machine;
 use super::setup::Setup;
-use super::status::Status;
+use super::status::{MAX_CLOCK_LAG, Status, is_behind};
 use super::stop::{Awaited, Stop};
 use askwhen_domain::time::{Millis, SECOND, format_time};
 use askwhen_domain::{LOGIC_VERSION, Succession, succession};
@@ -54,13 +54,6 @@ pub fn check_meta(meta: &Meta, fresh: &Meta, log: &Log, journal: At) -> Result<(
 /// How long before the journal's end requests may still wait for an answer,
 /// when a partition is taken up.
 const ANSWERS_KEPT: Millis = 30 * SECOND;
-/// An owner whose clock is further behind the log decides nothing.
-const MAX_CLOCK_LAG: Millis = 300 * SECOND;
-
-/// Whether a machine's clock is too far behind a journal's time.
-pub fn is_behind(clock: &Clock, time: Millis) -> bool {
-    clock.wall().saturating_add(MAX_CLOCK_LAG) < time
-}
 
 /// What is to be done when it is.
 pub fn behind(time: Millis) -> Stop {
@@ -205,7 +198,8 @@ pub fn scan_outputs(
         // before the first that is left was written. Where nothing is left, or
         // nothing says so, it is written again, under the id that it had.
         let trimmed = from < bounds.start;
-        let from = from.max(bounds.start);
+        // Definitions that the topic has lost are written again later.
+        let from = from.max(bounds.start).min(bounds.end);
         let mut first = trimmed;
         log.scan::<Stop>(at, from, bounds.end, |record| {
             if !status.is_wanted() {

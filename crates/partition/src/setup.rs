@@ -1,8 +1,10 @@
 //! What a partition is given by its process.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::barrier::StartBarrier;
 use super::checkpoint::Checkpointer;
 use super::reply::Replies;
 use askwhen_log::{Log, Standing};
@@ -34,6 +36,8 @@ pub struct Setup {
     /// Where notes are kept of what is being applied, so that a record that ends
     /// the process is found; absent where state is in memory.
     pub attempts: Option<PathBuf>,
+    /// Of the process's start; absent where partitions come and go.
+    pub barrier: Option<Arc<StartBarrier>>,
 }
 
 impl Setup {
@@ -54,6 +58,7 @@ impl Setup {
             step_bytes,
             checkpoint_bytes: CHECKPOINT_BYTES,
             attempts: None,
+            barrier: None,
         }
     }
 }

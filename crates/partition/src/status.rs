@@ -3,8 +3,16 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use super::restart::is_behind;
+use askwhen_domain::time::{Millis, SECOND};
 use askwhen_process::clock::Clock;
+
+/// An owner whose clock is further behind the log decides nothing.
+pub const MAX_CLOCK_LAG: Millis = 300 * SECOND;
+
+/// Whether a machine's clock is too far behind a journal's time.
+pub fn is_behind(clock: &Clock, time: Millis) -> bool {
+    clock.wall().saturating_add(MAX_CLOCK_LAG) < time
+}
 
 /// Where a partition stands in this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -73,7 +73,7 @@ impl Memory {
     /// When it is full.
     pub fn try_write(&self, batch: Batch) -> Result<(), Error> {
         if self.is_full() {
-            return Err(Error::Io { path: "memory".into(), detail: "No space left on device".into() });
+            return Err(Error::io("memory", std::io::Error::from_raw_os_error(28)));
         }
         self.write(batch);
         Ok(())

@@ -189,7 +189,7 @@ impl Recovery<'_> {
         }
         if sound_bytes < segment.len_bytes {
             tracing::warn!(at = %self.at, file = %segment.path.display(), cut_bytes = segment.len_bytes - sound_bytes,
-                "cut off the torn end of the log; nothing of it had been acknowledged");
+                "cut off the torn end of the log: nothing says that any of it had been acknowledged");
             file.set_len(sound_bytes).and_then(|()| file.sync_data()).map_err(|e| io(&e))?;
             segment.len_bytes = sound_bytes;
         }
