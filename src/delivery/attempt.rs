@@ -8,10 +8,11 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use std::time::{Duration, Instant};
 
-use super::connect::{Clients, ResolverError};
+use super::connect::Clients;
 use super::endpoints::Defined;
 use super::fault::{Fault, deepest};
 use super::hold::HoldReason;
+use super::resolver::ResolverError;
 use super::time::MonotoneClock;
 use askwhen_domain::address;
 use askwhen_domain::message::Delivery;

@@ -30,6 +30,7 @@ use url::Url;
 
 use super::endpoints::Defined;
 use super::fault::{Fault, FaultKind, deepest};
+use super::resolver::ResolverError;
 use askwhen_domain::address;
 use askwhen_wire::tls;
 
@@ -180,11 +181,6 @@ impl Clients {
     }
 }
 
-/// No names can be asked for with these settings.
-#[derive(Debug, thiserror::Error)]
-#[error("the resolver: {0}")]
-pub struct ResolverError(#[source] hickory_resolver::net::NetError);
-
 /// Asks for names; or the fault of every name, where the machine's own resolver
 /// cannot be read.
 #[derive(Clone)]
@@ -214,7 +210,7 @@ impl Names {
         options.positive_max_ttl = Some(NAME_KEPT);
         options.negative_max_ttl = Some(Duration::from_secs(5));
         options.use_hosts_file = ResolveHosts::Always;
-        let resolver = builder.build().map_err(ResolverError)?;
+        let resolver = builder.build()?;
         Ok(Names(Ok(Arc::new(resolver))))
     }
 

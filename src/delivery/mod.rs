@@ -11,15 +11,16 @@ mod fold;
 mod hold;
 mod lanes;
 mod records;
+mod resolver;
 mod run;
 mod status;
 mod time;
 mod transport;
 
 pub use attempt::WayOut;
-pub use connect::ResolverError;
 pub use fold::{Error, Fold, Mismatch, Positions, Row, StateError};
 pub use hold::{Held, HoldReason};
+pub use resolver::ResolverError;
 pub use run::{Delivery, OWNED, Open, Setup, Stepped, reached};
 pub use status::Status;
 pub use transport::{Outbox, SimulatedAttempt, SimulatedReply, Transport};

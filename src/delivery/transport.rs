@@ -8,10 +8,10 @@ use futures_util::FutureExt as _;
 use std::panic::AssertUnwindSafe;
 
 use super::attempt::{Sender, WayOut, Went};
-use super::connect::ResolverError;
 use super::endpoints::Defined;
 use super::fold::Row;
 use super::lanes::Item;
+use super::resolver::ResolverError;
 use super::time::MonotoneClock;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::Millis;

@@ -21,13 +21,13 @@ use askwhen_wire::sealed_file::{self, FileKey};
 const PART_BYTES: usize = 16 << 20;
 
 /// What a place far away says, in the words of its kind.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+pub type PlaceCause = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The URL names nothing that can be used, or what it names cannot be reached.
     #[error("{url}: {source}")]
-    Place { url: String, source: Cause },
+    Place { url: String, source: PlaceCause },
     #[error("the {what} is damaged: {detail}")]
     Damaged { what: String, detail: String },
     #[error("{}: {source}", .path.display())]
@@ -118,7 +118,7 @@ impl Bucket {
     }
 
     fn at(url: &str, make: bool) -> Result<Bucket, Error> {
-        let wrong = |source: Cause| Error::Place { url: url.to_owned(), source };
+        let wrong = |source: PlaceCause| Error::Place { url: url.to_owned(), source };
         let wanted = "it must be file:///…, s3://…, gs://… or az://…";
         let parsed = url::Url::parse(url).map_err(|e| wrong(format!("{e}; {wanted}").into()))?;
         if !["file", "s3", "gs", "az"].contains(&parsed.scheme()) || parsed.query().is_some() {

@@ -21,7 +21,7 @@ const NEWEST_KEPT: usize = 2;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("[snapshots] url {url}: {source}")]
-    Place { url: String, source: bucket::Cause },
+    Place { url: String, source: bucket::PlaceCause },
     #[error("the snapshot {name} is damaged: {detail}")]
     Damaged { name: String, detail: String },
     #[error("{}: {source}", .path.display())]

@@ -7,7 +7,7 @@ use askwhen_log::At;
 use askwhen_partition::Stop;
 use askwhen_wire::error::Class;
 
-use crate::delivery::connect::ResolverError;
+use crate::delivery::resolver::ResolverError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
