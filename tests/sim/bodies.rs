@@ -14,9 +14,10 @@ pub const ONCE: &str = "once";
 pub const THIRD: &str = "third";
 /// Again and again until it is completed.
 pub const OPEN: &str = "open";
-/// As `open`, for at most so many completions.
+/// As `open`, for at most so many completions: fewer than the users that are asked
+/// of it before others come.
 pub const SCARCE: &str = "scarce";
-pub const MAX_COMPLETED: u64 = 25;
+pub const MAX_COMPLETED: u64 = 4;
 pub const SURVEYS: [&str; 4] = [ONCE, THIRD, OPEN, SCARCE];
 pub const EVENTS: [&str; 3] = ["woke", "tick", "noise"];
 pub const OFFER_TTL_MS: i64 = 600_000;

@@ -143,10 +143,6 @@ fn a_seed_does_the_same_again() {
     }
 }
 
-/// A gap, kept visible: no list of the seeds that always run overdraws a quota
-/// any more. This goes when the operations ask for scarce offers more often.
-const NOT_FOUND: [&str; 1] = ["grant_without_asking"];
-
 /// Deliberate bugs are found, and within the seeds that always run.
 #[test]
 fn every_deliberate_bug_is_found() {
@@ -168,7 +164,7 @@ fn every_deliberate_bug_is_found() {
         }
     }
     std::panic::set_hook(quiet);
-    assert_eq!(missed, NOT_FOUND, "deliberate bugs that no seed finds");
+    assert!(missed.is_empty(), "deliberate bugs that no seed finds: {missed:?}");
 }
 
 #[test]
