@@ -14,6 +14,9 @@ pub enum Error {
     Unknown(String),
     #[error("the log is read-only: less than {free_mark_bytes} bytes are free on its disk")]
     ReadOnly { free_mark_bytes: u64 },
+    /// An earlier write has failed; nothing of this one was written.
+    #[error("the log takes nothing before the next start, because a write has failed: {0}")]
+    Failed(String),
     #[error("the log's queue is full")]
     Overloaded,
     #[error("the log cannot be reached: {0}")]
@@ -45,7 +48,7 @@ impl Error {
 
     pub fn class(&self) -> Class {
         match self {
-            Error::ReadOnly { .. } | Error::Overloaded | Error::Unavailable(_) => Class::Retry,
+            Error::ReadOnly { .. } | Error::Overloaded | Error::Unavailable(_) | Error::Failed(_) => Class::Retry,
             Error::Unknown(_) => Class::Unknown,
             _ => Class::Fatal,
         }

@@ -151,15 +151,15 @@ impl DiskClaim {
         let left = |state: &State| {
             state.seen.free_bytes.saturating_sub(state.reserved_bytes).saturating_sub(state.claimed_bytes)
         };
-        let mark = space.mark(Purpose::Outputs);
-        if left(&state) >= 2 * mark {
+        if left(&state) >= 2 * MAX_MARK_BYTES {
             return true;
         }
         // Near the mark the last look is not enough: nobody may have written since.
         if let Ok(seen) = space.disk.space(&space.dir) {
             state.seen = seen;
+            space.judge(&state);
         }
-        left(&state) >= mark
+        left(&state) >= space.mark(Purpose::Outputs)
     }
 }
 

@@ -47,6 +47,15 @@ struct Jobs {
     failed: Option<Error>,
 }
 
+/// What is said of a record that came after a write had failed: nothing of it was
+/// written, whatever is unknown of those before.
+fn not_written(failed: &Error) -> Error {
+    match failed {
+        Error::Unknown(why) => Error::Failed(why.clone()),
+        other => other.clone(),
+    }
+}
+
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Queue")
@@ -65,7 +74,7 @@ impl Queue {
         let len_bytes: usize = records.iter().map(frame::encoded_len).sum();
         let mut jobs = self.jobs();
         let refusal = if let Some(failed) = &jobs.failed {
-            Some(failed.clone())
+            Some(not_written(failed))
         } else if jobs.closed {
             Some(Error::Closed)
         } else if matches!(ack, Ack::Once(_)) && jobs.queued_bytes + len_bytes > MAX_QUEUED_BYTES {
@@ -103,7 +112,7 @@ impl Queue {
     fn take_group(jobs: &mut Jobs) -> Vec<Job> {
         if let Some(failed) = jobs.failed.clone() {
             for job in std::mem::take(&mut jobs.queue) {
-                job.ack.send(Err(failed.clone()));
+                job.ack.send(Err(not_written(&failed)));
             }
             jobs.queued_bytes = 0;
         }

@@ -183,7 +183,7 @@ fn after_a_failed_write_or_sync_the_outcome_is_unknown_from_the_first_answer_on(
         let first = written(&log, EVENTS, vec![record("b", 10)]);
         assert!(matches!(first, Err(Error::Unknown(_))), "{first:?}");
         let later = append(&log, EVENTS, vec![record("c", 10)]).try_recv().unwrap();
-        assert!(matches!(later, Err(Error::Unknown(_))), "{later:?}");
+        assert!(matches!(later, Err(Error::Failed(_))), "of this one nothing was written: {later:?}");
         assert!(matches!(log.is_writable(), Err(Error::Unknown(_))));
         assert_eq!(keys(&all(&log, EVENTS, 1_000).unwrap()), ["a"], "what was durable is still read");
         drop(log);
