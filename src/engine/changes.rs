@@ -1,7 +1,8 @@
 //! What tables and letters of the engine have in common.
 
 use askwhen_domain::json::Json;
-use askwhen_partition::Outgoing;
+use askwhen_domain::quota::Mail;
+use askwhen_partition::{Effects, Outgoing};
 use askwhen_store::Batch;
 use askwhen_wire::record::Internal;
 
@@ -10,6 +11,11 @@ pub fn to_partition(to: u32, internal: &Internal, answers: bool) -> Outgoing {
     let value = askwhen_wire::record::encode_internal(internal);
     let value = Json::from_valid(String::from_utf8(value).expect("JSON is UTF-8"));
     Outgoing { to, key: None, value, trusted: true, answers }
+}
+
+/// Letters to other partitions travel in their journals.
+pub fn post(mail: Vec<Mail>, effects: &mut Effects) {
+    effects.forwards.extend(mail.into_iter().map(|mail| to_partition(mail.to, &Internal::Quota(mail), false)));
 }
 
 /// Changes of one table, to be put into a checkpoint's batch.

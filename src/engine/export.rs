@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::parking::Quotas;
+use super::quotas::Quotas;
 use super::table::{NAMES, REQUESTS, Row, Table};
 use askwhen_domain::id;
 use askwhen_domain::quota::{self, Holds};

@@ -97,7 +97,7 @@ fn modules_use_only_what_stands_to_their_left() {
 
 /// Uses that close a circle of files. The list may only shrink: an entry without
 /// which there is no circle any more fails the test below.
-const CIRCLES: [(&str, &str, &str); 21] = [
+const CIRCLES: [(&str, &str, &str); 20] = [
     // A log is one of three, and what two of those have of their own speaks of logs.
     ("crates/log/src", "lib.rs", "kafka/mod.rs"),
     ("crates/log/src", "lib.rs", "reader.rs"),
@@ -121,7 +121,6 @@ const CIRCLES: [(&str, &str, &str); 21] = [
     ("src", "delivery/run/agenda.rs", "delivery/run.rs"),
     ("src", "delivery/run/attempts.rs", "delivery/run.rs"),
     ("src", "delivery/run/parts.rs", "delivery/run.rs"),
-    ("src", "engine/parking.rs", "engine/mod.rs"),
     ("src", "replay/backtest/outcome.rs", "replay/backtest.rs"),
 ];
 

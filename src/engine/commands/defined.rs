@@ -1,0 +1,49 @@
+//! From the registrar to every partition: this is the definition now.
+
+use crate::engine::changes::post;
+use crate::engine::state::Engine;
+use askwhen_domain::id::Kind as IdKind;
+use askwhen_partition::{Answer, Effects, Failure, Moment, Output};
+use askwhen_wire::definition::Kind;
+use askwhen_wire::record::Defined;
+use askwhen_wire::topic::Topic;
+
+/// # Errors
+/// When the store cannot be read.
+pub fn apply(engine: &mut Engine, at: Moment<'_>, command: &Defined) -> Result<Effects, Failure> {
+    let mut effects = Effects::default();
+    install(engine, at, command, &mut effects)?;
+    Ok(effects)
+}
+
+/// Takes a version that the registrar gave, and answers whoever waits for that.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn install(engine: &mut Engine, at: Moment<'_>, defined: &Defined, effects: &mut Effects) -> Result<(), Failure> {
+    if let Some(command) = engine.table.take(defined, (at.now, at.origin.offset)) {
+        effects.outputs.push(Output {
+            topic: Topic::Deliveries,
+            key: Some(defined.id.clone().into()),
+            id: at.origin.id(IdKind::Definition, &[&defined.project, &defined.id, "command"]),
+            value: Some(askwhen_wire::output::encode(&command).into()),
+        });
+    }
+    effects.reply = Some(Answer::Defined {
+        partition: at.origin.partition,
+        of: at.partitions,
+        version: defined.version,
+        changed: defined.changed,
+        created: defined.created,
+        used_new_secret: defined.used_new_secret,
+    });
+    let project = engine.table.definitions.project(&defined.project);
+    let entry = project.filter(|_| defined.kind == Kind::Survey).and_then(|p| p.surveys.get(&defined.id));
+    if let Some(entry) = entry {
+        let key = (defined.project.clone(), defined.id.clone());
+        let (version, limit) = (entry.version, entry.current.max_completed);
+        post(engine.quotas.ledger.limit(&key, version, limit, at.now), effects);
+        engine.serve_parked(at, effects)?;
+    }
+    Ok(())
+}

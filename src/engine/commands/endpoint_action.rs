@@ -1,0 +1,79 @@
+//! To the registrar: do this with an endpoint.
+
+use crate::engine::commands::defined;
+use crate::engine::endpoint_secrets::EndpointSecrets;
+use crate::engine::registrar::{conclude, is_new, refused};
+use crate::engine::state::Engine;
+use crate::engine::table::Table;
+use askwhen_domain::endpoint::{Disabled, PreviousSecret};
+use askwhen_partition::{Answer, Effects, Failure, Moment};
+use askwhen_wire::definition::Kind;
+use askwhen_wire::record::{Act, Defined, Operate};
+
+/// Secrets of before that sign on.
+const MAX_PREVIOUS: usize = 5;
+
+/// Judges a request, as [`define`](super::define) does: the endpoint's definition
+/// has another version then.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn apply(engine: &mut Engine, at: Moment<'_>, command: &Operate) -> Result<Effects, Failure> {
+    let mut effects = Effects::default();
+    if is_new(&mut engine.table, at, (&command.request_id, command.asked_at), &mut effects) {
+        let judged = operated(&engine.table, at, command);
+        let enables = matches!(command.act, Act::Enable);
+        if let Some(defined) = conclude(&engine.table, (judged, enables), at, &mut effects) {
+            defined::install(engine, at, &defined, &mut effects)?;
+        }
+    }
+    Ok(effects)
+}
+
+fn operated(table: &Table, at: Moment<'_>, operate: &Operate) -> Result<Defined, Answer> {
+    let row = table.row(&operate.project, Kind::Endpoint, &operate.endpoint_id);
+    let Some((old, version)) = row.and_then(|row| Some((row.body.as_ref()?, row.version))) else {
+        return Err(refused("not_found", "there is no such endpoint"));
+    };
+    if operate.if_match.is_some_and(|wanted| wanted != version) {
+        return Err(refused("precondition_failed", "the definition has another version by now; read it again"));
+    }
+    let mut value = old.value();
+    let mut kept = EndpointSecrets::of(old);
+    match &operate.act {
+        Act::Enable => {
+            value["enabled"] = true.into();
+            kept.disabled = None;
+        }
+        Act::Disable { reason } => {
+            kept.disabled.get_or_insert(Disabled { reason: *reason, since_ms: at.now });
+        }
+        Act::Rotate { secret, overlap } => {
+            let same = kept.secret.as_ref().is_some_and(|old| old.digest == secret.digest);
+            if !same {
+                kept.previous.retain(|before| before.until_ms > at.now);
+                match kept.secret.replace(secret.clone()) {
+                    Some(before) if *overlap > 0 => {
+                        let until_ms = at.now.saturating_add(*overlap);
+                        kept.previous.insert(0, PreviousSecret { secret: before, until_ms });
+                        kept.previous.truncate(MAX_PREVIOUS);
+                    }
+                    // Whatever was known of them, nothing of before signs any more.
+                    _ => kept.previous.clear(),
+                }
+            }
+        }
+    }
+    let body = kept.put_into(&mut value);
+    let changed = body != *old;
+    Ok(Defined {
+        project: operate.project.clone(),
+        kind: Kind::Endpoint,
+        id: operate.endpoint_id.clone(),
+        version: if changed { version + 1 } else { version },
+        changed,
+        created: false,
+        used_new_secret: false,
+        body: Some(body),
+    })
+}

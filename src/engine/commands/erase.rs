@@ -1,0 +1,35 @@
+//! The user is to be forgotten.
+
+use super::user_record;
+use crate::engine::registrar::REQUEST_LIFE;
+use crate::engine::state::Engine;
+use askwhen_domain::record::{Body, Record};
+use askwhen_partition::{Answer, Effects, Failure, Moment};
+use askwhen_wire::record::{Erase, Unreadable};
+
+/// Erases a user, once for each request: a copy of an old record must not erase
+/// whoever has come since.
+///
+/// # Errors
+/// When the request is a copy, or the store cannot be read.
+pub fn apply(engine: &mut Engine, at: Moment<'_>, command: Erase) -> Result<Effects, Failure> {
+    let mut effects = Effects::default();
+    let Erase { project, user_id, asked_at, request_id } = command;
+    if (at.now - asked_at).abs() > REQUEST_LIFE {
+        let detail = "the erasure was asked for long ago; ask anew".into();
+        return Err(Failure::Reject(Unreadable { reason: "stale", detail }));
+    }
+    let request = format!("erase/{asked_at}/{request_id}");
+    if !engine.remembered.is_new((&project, &user_id), &request, at.now)? {
+        effects.reply = Some(Answer::Accepted { duplicate: true, response_id: None });
+        return Ok(effects);
+    }
+    engine.end_waiting(at, (&project, &user_id), &mut effects)?;
+    let (event_id, told) = (None, Default::default());
+    let record = Record { project: project.into(), user_id: user_id.into(), event_id, told, body: Body::Erase };
+    let erased = user_record::apply(engine, at, &record)?;
+    effects.outputs.extend(erased.outputs);
+    effects.forwards.extend(erased.forwards);
+    effects.reply = erased.reply;
+    Ok(effects)
+}

@@ -1,0 +1,53 @@
+//! One file for each kind of record: from the engine's state, the place and time
+//! of the record, and what it says, to effects.
+
+mod define;
+mod defined;
+mod endpoint_action;
+mod erase;
+mod health_report;
+mod name_seen;
+mod ping;
+mod query;
+mod quota;
+mod redeliver;
+mod user_record;
+
+use super::state::Engine;
+use askwhen_partition::{Effects, Failure, Moment};
+use askwhen_wire::record::{Decoded, Internal};
+use ping::Ping;
+use redeliver::Redelivery;
+
+/// Lets one record have its effect.
+///
+/// # Errors
+/// When the record must become a reject, or the store cannot be read.
+pub fn apply(engine: &mut Engine, at: Moment<'_>, record: Decoded<'_>) -> Result<Effects, Failure> {
+    match record {
+        Decoded::User(record) => user_record::apply(engine, at, &record),
+        Decoded::Internal(internal) => match *internal {
+            Internal::Query(query) => query::apply(engine, at, query),
+            Internal::Quota(mail) => quota::apply(engine, at, &mail),
+            Internal::Erase(erase) => erase::apply(engine, at, erase),
+            Internal::Define(define) => define::apply(engine, at, &define),
+            Internal::Operate(operate) => endpoint_action::apply(engine, at, &operate),
+            Internal::Defined(defined) => defined::apply(engine, at, &defined),
+            Internal::Fares(fares) => health_report::apply(engine, at, fares),
+            Internal::Redeliver { delivery, told_at, asked_at } => {
+                redeliver::apply(engine, at, Redelivery { delivery: *delivery, told_at, asked_at })
+            }
+            Internal::Ping { project, endpoint_id, delivery_id, asked_at } => {
+                ping::apply(engine, at, Ping { project, endpoint_id, delivery_id, asked_at })
+            }
+            Internal::NameSeen { project, trigger } => Ok(name_seen::apply(engine, at, &project, trigger)),
+            // The runtime's own.
+            Internal::Forward(_)
+            | Internal::Clock { .. }
+            | Internal::BindMacs {}
+            | Internal::AcceptTime(_)
+            | Internal::Skip(_)
+            | Internal::Tick {} => Ok(Effects::default()),
+        },
+    }
+}

@@ -1,0 +1,36 @@
+//! To the registrar: this name was met.
+
+use crate::engine::registrar::write_out;
+use crate::engine::state::Engine;
+use crate::engine::table::{Table, knows_trigger};
+use askwhen_domain::definitions::MAX_NAMES;
+use askwhen_domain::json::Json;
+use askwhen_partition::{Effects, Moment};
+use askwhen_wire::definition::{Kind, Trigger};
+use askwhen_wire::record::Defined;
+
+pub fn apply(engine: &mut Engine, at: Moment<'_>, project: &str, trigger: Trigger) -> Effects {
+    let mut effects = Effects::default();
+    list(&mut engine.table, at, project, trigger, &mut effects);
+    effects
+}
+
+/// Lists a name that some partition has met, unless it is listed already.
+pub fn list(table: &mut Table, at: Moment<'_>, project: &str, trigger: Trigger, effects: &mut Effects) {
+    if knows_trigger(table, project, &trigger) || table.count(project, Kind::Trigger) >= MAX_NAMES {
+        return;
+    }
+    let version = table.row(project, Kind::Trigger, &trigger.trigger_id).map_or(0, |row| row.version) + 1;
+    let defined = Defined {
+        project: project.to_owned(),
+        kind: Kind::Trigger,
+        id: trigger.trigger_id.clone(),
+        version,
+        changed: true,
+        created: true,
+        used_new_secret: false,
+        body: Some(Json::of(&trigger)),
+    };
+    write_out(&defined, at, effects);
+    table.take(&defined, (at.now, at.origin.offset));
+}

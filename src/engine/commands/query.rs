@@ -1,0 +1,13 @@
+//! A read of one user: an offer, a link survey, or what is known of them.
+
+use super::user_record;
+use crate::engine::parking::asked;
+use crate::engine::state::Engine;
+use askwhen_partition::{Effects, Failure, Moment};
+use askwhen_wire::record::Query;
+
+/// # Errors
+/// When the store cannot be read.
+pub fn apply(engine: &mut Engine, at: Moment<'_>, command: Query) -> Result<Effects, Failure> {
+    user_record::apply(engine, at, &asked(command))
+}

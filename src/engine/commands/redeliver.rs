@@ -1,0 +1,68 @@
+//! A message is to be delivered again, under its own id; its delivery is named by
+//! whoever asks.
+
+use serde_json::json;
+
+use crate::engine::outputs;
+use crate::engine::registrar::REQUEST_LIFE;
+use crate::engine::remembered::ERASURE_KEPT;
+use crate::engine::state::Engine;
+use askwhen_domain::endpoint::EventType;
+use askwhen_domain::json::Json;
+use askwhen_domain::message::Delivery;
+use askwhen_domain::time::Millis;
+use askwhen_partition::{Answer, Effects, Failure, Moment};
+
+/// What is to be delivered again.
+pub struct Redelivery {
+    pub delivery: Delivery,
+    /// When its fact was told first: an erasure since then forbids it.
+    pub told_at: Millis,
+    pub asked_at: Millis,
+}
+
+/// The same message under its own `webhook-id`, as a delivery of its own: whoever
+/// asks has named it, so that a copy of this record makes no other.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn apply(engine: &mut Engine, at: Moment<'_>, command: Redelivery) -> Result<Effects, Failure> {
+    let mut effects = Effects::default();
+    let Redelivery { mut delivery, told_at, asked_at } = command;
+    let request = format!("redeliver/{asked_at}/{}", delivery.delivery_id);
+    if !engine.remembered.is_new((&delivery.project, &delivery.user_id), &request, at.now)? {
+        return Ok(effects);
+    }
+    let erased_at = engine.remembered.erased_at(&delivery.project, &delivery.user_id, at.now)?;
+    let erased = erased_at.is_some_and(|erased_at| erased_at >= told_at);
+    let unknown = at.now >= told_at.saturating_add(ERASURE_KEPT);
+    let refusal = if (at.now - asked_at).abs() > REQUEST_LIFE {
+        Some(("overloaded", "the request is too old; send it anew"))
+    } else if erased && delivery.message.kind != EventType::Erased {
+        Some(("user_erased", "the user was erased since; nothing of theirs is sent again"))
+    } else if unknown && delivery.message.kind != EventType::Erased {
+        Some(("gone", "the message is older than 100 days: whether its user was erased since is not known any more"))
+    } else {
+        refusal(engine, &delivery.project, &delivery.endpoint_id)
+    };
+    if let Some((code, detail)) = refusal {
+        effects.reply = Some(Answer::Refused { code: code.into(), pointer: None, detail: detail.into() });
+        return Ok(effects);
+    }
+    delivery.test_for = None;
+    let body = Json::of(&json!({"delivery_id": delivery.delivery_id, "message_id": delivery.message_id}));
+    effects.reply = Some(Answer::Body { server: body.clone(), client: body });
+    effects.outputs.push(outputs::delivery(delivery));
+    Ok(effects)
+}
+
+fn refusal(engine: &Engine, project: &str, endpoint_id: &str) -> Option<(&'static str, &'static str)> {
+    let endpoints = engine.table.definitions.project(project).map(|p| &p.endpoints);
+    match endpoints.and_then(|endpoints| endpoints.get(endpoint_id)) {
+        None => Some(("not_found", "there is no such endpoint any more")),
+        Some(endpoint) if !endpoint.body.is_enabled() => {
+            Some(("endpoint_disabled", "the endpoint is disabled: enable it first"))
+        }
+        Some(_) => None,
+    }
+}

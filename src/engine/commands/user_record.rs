@@ -1,0 +1,49 @@
+//! What a user has done, or is asked: the record that any producer may write.
+
+use super::name_seen;
+use crate::engine::changes::to_partition;
+use crate::engine::state::Engine;
+use askwhen_domain::record::{Body, Record};
+use askwhen_domain::time;
+use askwhen_partition::{Effects, Failure, Moment};
+use askwhen_wire::definition::{Trigger, TriggerKind};
+use askwhen_wire::record::Internal;
+
+/// Decides, or lets the record wait for a grant of a quota.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn apply(engine: &mut Engine, at: Moment<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
+    askwhen_process::metrics::get().engine_records.with_label_values(&[record.body.kind()]).inc();
+    if askwhen_process::fault::mutant("skip_dedupe") && record.event_id.is_some() {
+        return apply(engine, at, &Record { event_id: None, ..record.clone() });
+    }
+    let mut effects = engine.judge_or_park(at, record)?;
+    // Last, so that a record that panics leaves its name to be met again.
+    tell_name(engine, at, record, &mut effects);
+    Ok(effects)
+}
+
+/// Tells the registrar of a name met for the first time.
+fn tell_name(engine: &mut Engine, at: Moment<'_>, record: &Record<'_>, effects: &mut Effects) {
+    let (name, kind) = match &record.body {
+        Body::Event { name, .. } => (name, TriggerKind::Backend),
+        Body::Trigger { trigger, .. } => (trigger, TriggerKind::Frontend),
+        _ => return,
+    };
+    if !engine.table.meets_name(&record.project, name) {
+        return;
+    }
+    let trigger = Trigger {
+        trigger_id: name.to_string(),
+        name: name.to_string(),
+        kind,
+        first_seen_at: time::format_time(at.now),
+    };
+    if at.origin.partition == 0 {
+        name_seen::list(&mut engine.table, at, &record.project, trigger, effects);
+    } else {
+        let seen = Internal::NameSeen { project: record.project.to_string(), trigger };
+        effects.forwards.push(to_partition(0, &seen, false));
+    }
+}

@@ -1,0 +1,213 @@
+//! What a user's record leads to: the domain's rules on a copy of the user, with
+//! what is remembered beside it. Nothing changes unless all of it does.
+
+use super::changes::post;
+use super::outputs;
+use super::state::Engine;
+use askwhen_domain::apply::{self, Refusal, Reply, Rooms, Scene};
+use askwhen_domain::decision::{Decision, Reason};
+use askwhen_domain::definitions::Project;
+use askwhen_domain::id::{self, Kind as IdKind};
+use askwhen_domain::json::Json;
+use askwhen_domain::quota::Room;
+use askwhen_domain::record::{Body, Record};
+use askwhen_domain::time::Millis;
+use askwhen_domain::user::User;
+use askwhen_partition::{Answer, Effects, Failure, Moment};
+
+/// What came of a user's record.
+pub enum Judged {
+    Done(Effects),
+    /// Grants of these surveys' quotas are needed first; nothing has changed.
+    Needs(Vec<String>),
+}
+
+impl Engine {
+    pub(super) fn judge(&mut self, at: Moment<'_>, record: &Record<'_>, may_wait: bool) -> Result<Judged, Failure> {
+        let mut effects = Effects::default();
+        let project = self.table.definitions.project(&record.project).unwrap_or(&self.empty).clone();
+        let touches = apply::touches_user(&project, record);
+        let counts = touches && !matches!(record.body, Body::Event { .. });
+        let rooms = if counts { self.rooms(&project, &record.project, at.now) } else { Rooms::new() };
+        let scene = Scene {
+            origin: at.origin,
+            now: at.now,
+            project_id: &record.project,
+            user_id: &record.user_id,
+            project: &project,
+            rooms: &rooms,
+            may_wait,
+        };
+        let hash = record.event_id.as_ref().map(|id| id::event_hash(&record.project, &record.user_id, id));
+        if !touches {
+            return self.untouched(scene, record, hash, effects).map(Judged::Done);
+        }
+        let before = self.users.get(&record.project, &record.user_id)?;
+        // An overlay of its own: a panic leaves what is cached as it was.
+        let mut user = (*before).clone();
+        // Of an erased user nothing is left but the ids in the store's table.
+        let erased_at = match user == User::default() {
+            true => self.remembered.erased_at(&record.project, &record.user_id, at.now)?,
+            false => None,
+        };
+        let seen = match hash {
+            Some(hash) if user.overflowed || erased_at.is_some() => self.remembered.seen_at(hash, at.now)?.is_some(),
+            _ => false,
+        };
+        let mut out = apply::apply(scene, &mut user, record, seen);
+        if !out.needs.is_empty() {
+            return Ok(Judged::Needs(out.needs));
+        }
+        if matches!(record.body, Body::Erase) {
+            // Nothing was known since the last time: it is the same erasure, and
+            // nobody is told of it a second time.
+            if erased_at.is_some() {
+                out.items.retain(|item| matches!(item, apply::Output::CancelDeliveries));
+            }
+            self.remembered.erase(&record.project, &record.user_id, at.now);
+        }
+        // From here on its ids are looked for in the table again.
+        user.overflowed |= erased_at.is_some() && user != User::default();
+        out.spilled.iter().for_each(|(hash, seen_at)| self.remembered.keep(*hash, *seen_at));
+        for (survey_id, change) in &out.quotas {
+            let key = (record.project.to_string(), survey_id.clone());
+            self.quotas.ledger.change(&key, *change, at.now);
+            self.quotas.moved = true;
+        }
+        if !out.quotas.is_empty() {
+            post(self.quotas.ledger.settle(true, at.now), &mut effects);
+        }
+        self.conclude(scene, record, (hash, out), &mut effects)?;
+        if user != *before {
+            self.users.put(&record.project, &record.user_id, user);
+        }
+        Ok(Judged::Done(effects))
+    }
+
+    fn rooms(&self, project: &Project, project_id: &str, now: Millis) -> Rooms {
+        let room = |survey_id: &String| {
+            let room = self.quotas.ledger.room(&(project_id.to_owned(), survey_id.clone()), now);
+            (survey_id.clone(), if askwhen_process::fault::mutant("grant_without_asking") { Room::Free } else { room })
+        };
+        project.limited().iter().map(room).collect()
+    }
+
+    /// An event that no survey mentions, or a trigger that none shows on.
+    fn untouched(
+        &mut self,
+        scene: Scene<'_>,
+        record: &Record<'_>,
+        hash: Option<u128>,
+        mut effects: Effects,
+    ) -> Result<Effects, Failure> {
+        if !matches!(record.body, Body::Trigger { .. }) {
+            return Ok(effects);
+        }
+        if let Some(hash) = hash
+            && let Some(bodies) = self.answered_before(scene, record, hash)?
+        {
+            effects.reply = Some(bodies);
+            return Ok(effects);
+        }
+        let out = apply::apply(scene, &mut Default::default(), record, false);
+        self.conclude(scene, record, (hash, out), &mut effects)?;
+        Ok(effects)
+    }
+
+    fn conclude(
+        &mut self,
+        scene: Scene<'_>,
+        record: &Record<'_>,
+        (hash, out): (Option<u128>, apply::Outputs),
+        effects: &mut Effects,
+    ) -> Result<(), Failure> {
+        if let Some(watched) = &mut self.watched {
+            if let (Some(hash), Some(Reply::Decided(_))) = (hash, &out.reply) {
+                self.recent.keep(hash, scene.now, Json::null(), Json::null());
+            }
+            if scene.project_id == watched.project {
+                watched.items.extend(out.items);
+            }
+            return Ok(());
+        }
+        for item in &out.items {
+            effects.outputs.push(outputs::encode(scene, item));
+        }
+        effects.reply = match out.reply {
+            Some(Reply::Decided(decision)) => {
+                let metrics = askwhen_process::metrics::get();
+                metrics.engine_decisions.with_label_values(&[decision.reason.name()]).inc();
+                let (server, client) = (decision.server_body(), decision.client_body());
+                if let Some(hash) = hash {
+                    self.recent.keep(hash, scene.now, server.clone(), client.clone());
+                }
+                Some(Answer::Body { server, client })
+            }
+            Some(Reply::Repeated) => Some(self.repeated(scene, record, hash)?),
+            Some(reply) => Some(answer(reply)),
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// The answer to a record whose event id has been seen: the stored bytes of
+    /// a trigger's decision, or that it is too old to have any.
+    fn repeated(&self, scene: Scene<'_>, record: &Record<'_>, hash: Option<u128>) -> Result<Answer, Failure> {
+        let Body::Trigger { trigger, .. } = &record.body else {
+            return Ok(Answer::Accepted { duplicate: true, response_id: None });
+        };
+        if let Some(hash) = hash
+            && let Some(bodies) = self.answered_before(scene, record, hash)?
+        {
+            return Ok(bodies);
+        }
+        let stale = Decision {
+            decision_id: scene.origin.id(IdKind::Decision, &[]),
+            event_id: record.event_id.as_deref().unwrap_or_default().to_owned(),
+            user_id: record.user_id.to_string(),
+            trigger: trigger.to_string(),
+            decided_at: scene.now,
+            reason: Reason::Stale,
+            survey: None,
+            evaluations: Vec::new(),
+        };
+        Ok(Answer::Body { server: stale.server_body(), client: stale.client_body() })
+    }
+
+    /// The stored answer to a trigger, unless its user has been erased since.
+    fn answered_before(
+        &self,
+        scene: Scene<'_>,
+        record: &Record<'_>,
+        hash: u128,
+    ) -> Result<Option<Answer>, askwhen_store::Error> {
+        let ttl = scene.project.settings.offer_ttl;
+        let Some((decided_at, bodies)) = self.recent.find(hash, scene.now, ttl)? else { return Ok(None) };
+        let erased = self
+            .remembered
+            .erased_at(&record.project, &record.user_id, scene.now)?
+            .is_some_and(|erased_at| decided_at <= erased_at);
+        Ok((!erased).then_some(bodies))
+    }
+}
+
+fn answer(reply: Reply) -> Answer {
+    match reply {
+        Reply::Accepted { duplicate, response_id } => Answer::Accepted { duplicate, response_id },
+        Reply::Offer(view) => outputs::offer_bodies(*view),
+        Reply::Link(view) => outputs::link_body(&view),
+        Reply::User(view) => {
+            let body = Json::of(&view);
+            Answer::Body { server: body.clone(), client: body }
+        }
+        Reply::Refused(refusal) => {
+            let pointer = match &refusal {
+                Refusal::UnfitAnswer { pointer, .. } => Some(pointer.clone()),
+                _ => None,
+            };
+            Answer::Refused { code: refusal.code().into(), pointer, detail: refusal.detail() }
+        }
+        Reply::Decided(decision) => Answer::Body { server: decision.server_body(), client: decision.client_body() },
+        Reply::Repeated => Answer::Accepted { duplicate: true, response_id: None },
+    }
+}

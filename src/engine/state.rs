@@ -1,0 +1,116 @@
+//! What the engine of a partition holds, and what others look up in it. How
+//! records change it stands in `decide`, `parking` and `commands`.
+
+use std::sync::Arc;
+
+use super::decided::Recent;
+use super::quotas::Quotas;
+use super::remembered::Remembered;
+use super::table::Table;
+use super::users::{CacheLimit, Users};
+use askwhen_domain::apply;
+use askwhen_domain::definitions::Project;
+use askwhen_domain::json::Json;
+use askwhen_domain::quota::{self, Key, Mail, Message, Room};
+use askwhen_domain::time::Millis;
+use askwhen_partition::Stop;
+use askwhen_store::Store;
+use askwhen_wire::definition::Kind;
+
+pub struct Engine {
+    pub(super) store: Arc<Store>,
+    pub(super) users: Users,
+    pub(super) table: Table,
+    pub(super) recent: Recent,
+    pub(super) quotas: Quotas,
+    pub(super) remembered: Remembered,
+    pub(super) rows: prometheus::IntGauge,
+    pub(super) empty: Arc<Project>,
+    pub(super) watched: Option<Watched>,
+}
+
+/// What is put out about a project's users, kept as it is instead of being written.
+pub(super) struct Watched {
+    pub(super) project: String,
+    pub(super) items: Vec<apply::Output>,
+}
+
+impl Engine {
+    /// Takes up what the store holds; keeps so many bytes of decoded users.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open(
+        store: Arc<Store>,
+        (partition, partitions): (u32, u32),
+        cached: impl Into<CacheLimit>,
+    ) -> Result<Engine, Stop> {
+        let table = Table::load(&store)?;
+        let quotas = Quotas::load(&store, partition, partitions)?;
+        Ok(Engine {
+            users: Users::new(store.clone(), cached.into()),
+            recent: Recent::new(store.clone()),
+            quotas,
+            table,
+            remembered: Remembered::open(store.clone())?,
+            rows: askwhen_process::metrics::get().engine_remembered_rows.with_label_values(&[&partition.to_string()]),
+            store,
+            empty: Arc::default(),
+            watched: None,
+        })
+    }
+
+    /// From now on nothing is written out: what records of a project's users cause
+    /// is kept for [`Engine::take_watched`]. Answers to requests are not made up.
+    pub fn watch(&mut self, project: &str) {
+        self.watched = Some(Watched { project: project.to_owned(), items: Vec::new() });
+    }
+
+    /// What has been put out since it was asked last.
+    pub fn take_watched(&mut self) -> Vec<apply::Output> {
+        self.watched.as_mut().map(|watched| std::mem::take(&mut watched.items)).unwrap_or_default()
+    }
+
+    /// The surveys of a project: version and canonical form.
+    pub fn surveys(&self, project: &str) -> Vec<(String, u64, Json)> {
+        let theirs = self.table.rows().filter(|row| row.project == project && row.kind == Kind::Survey);
+        theirs.filter_map(|row| Some((row.id.clone(), row.version, row.body.clone()?))).collect()
+    }
+
+    /// Whether any survey of a project has a quota.
+    pub fn has_quotas(&self, project: &str) -> bool {
+        self.quotas.ledger.accounts.iter().any(|((of, _), account)| of == project && account.limit.is_some())
+    }
+
+    /// How many requests have waited for a grant and do not any more.
+    pub fn released(&self) -> u64 {
+        self.quotas.released
+    }
+
+    /// Whether the request at an offset waits for a grant.
+    pub fn is_waiting(&self, offset: u64) -> bool {
+        self.quotas.parked.contains_key(&offset)
+    }
+
+    /// Nobody waits any more; for looking alone.
+    pub fn forget_waiting(&mut self) {
+        self.quotas.parked.clear();
+    }
+
+    /// Whether the bank here would give a partition a grant: see [`quota::Bank::gives`].
+    pub fn bank_gives(&self, key: &Key, asking: u32) -> Option<bool> {
+        self.quotas.ledger.banks.get(key)?.gives(asking)
+    }
+
+    /// The grants that whoever waits needs, as the bank would send them.
+    pub fn awaited_grants(&self) -> Vec<Mail> {
+        let ledger = &self.quotas.ledger;
+        let grant = |(project, survey_id): Key| {
+            let epoch = ledger.accounts.get(&(project.clone(), survey_id.clone()))?.epoch;
+            let message = Message::Grant { count: 1, keep: false };
+            Some(Mail { project, survey_id, epoch, from: quota::BANK, to: ledger.partition(), message })
+        };
+        let wanted = self.quotas.waited_for().into_iter();
+        wanted.filter(|key| ledger.room(key, Millis::MAX) == Room::Ask).filter_map(grant).collect()
+    }
+}
