@@ -15,6 +15,7 @@ mod delivery;
 #[path = "../it/endpoints.rs"]
 mod endpoints;
 mod export;
+mod golden;
 #[path = "../it/harness.rs"]
 mod harness;
 #[path = "../it/headers.rs"]
