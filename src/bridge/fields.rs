@@ -5,9 +5,10 @@ use serde_json::value::RawValue;
 
 use super::auth::KEY_MEMBER;
 use askwhen_domain::id;
-use askwhen_domain::time::{self, Millis};
+use askwhen_domain::time::Millis;
 use askwhen_wire::definition::{Code, Fault, MAX_FAULTS};
 use askwhen_wire::json::Members;
+use askwhen_wire::record;
 
 /// An object's members in their order.
 pub struct Fields<'a> {
@@ -97,8 +98,12 @@ impl<'a> Fields<'a> {
     }
 
     pub fn time(&mut self, member: &'static str) -> Option<Millis> {
-        let text = self.text(member)?;
-        match time::parse_time(&text) {
+        let raw = self.raw(member)?;
+        if !raw.starts_with(['"', '-']) && !raw.starts_with(|c: char| c.is_ascii_digit()) {
+            self.fault(Code::WrongType, member, "must be a string");
+            return None;
+        }
+        match record::parse_moment(raw) {
             Ok(at) => Some(at),
             Err(wanted) => {
                 self.fault(Code::BadTime, member, format!("must be {wanted}"));

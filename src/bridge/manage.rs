@@ -13,15 +13,19 @@ use super::{App, Asked};
 use askwhen_domain::endpoint::{HeaderText, SEALED, SealedSecret};
 use askwhen_domain::json::Json;
 use askwhen_domain::settings::Settings;
+use askwhen_domain::survey::Survey;
 use askwhen_domain::time;
 use askwhen_log::At;
 use askwhen_partition::Answer as Told;
-use askwhen_wire::definition::{self, Code, Kind, SETTINGS_ID, SecretSource, Target};
+use askwhen_wire::definition::{self, Code, Kind, SETTINGS_ID, SecretSource, Surroundings, Target};
 use askwhen_wire::json as strict;
 use askwhen_wire::profile;
 use askwhen_wire::record::{Define, Internal};
 use askwhen_wire::seal;
 use askwhen_wire::topic::Topic;
+
+/// Names of events and triggers that a survey's are compared with.
+const MAX_NAMES: usize = 10_000;
 
 /// What a PUT asks for, beside its body.
 struct Draft {
@@ -73,9 +77,13 @@ impl App {
     async fn put(&self, asked: &Asked<'_>, kind: Kind, id: String) -> Result<Answer, Problem> {
         let text = strict::check(&asked.body).map_err(Problem::json)?;
         let value: Value = serde_json::from_str(text).map_err(|e| Problem::new(400, "invalid_json", e.to_string()))?;
-        let mut new_secret = None;
+        let (mut new_secret, mut warnings) = (None, Vec::new());
         let body = match kind {
-            Kind::Survey => Json::of(&definition::survey(&value, Some(&id)).map_err(Problem::fields)?),
+            Kind::Survey => {
+                let survey = definition::survey(&value, Some(&id)).map_err(Problem::fields)?;
+                warnings = self.warnings(asked, &survey);
+                Json::of(&survey)
+            }
             Kind::Settings => Json::of(&definition::settings(&value).map_err(Problem::fields)?),
             Kind::Trigger | Kind::Health => {
                 return Err(Problem::not_found("triggers are declared by POST /v1/triggers"));
@@ -105,7 +113,7 @@ impl App {
             }
         };
         if is_dry_run(asked.query)? {
-            return self.rehearse(asked, kind, &id, &body);
+            return self.rehearse(asked, kind, &id, &body, &warnings);
         }
         let Condition { create, if_match } = self.condition(asked, kind, &id)?;
         let draft = Draft { kind, id, body: Some(body), new_secret, create, if_match };
@@ -120,8 +128,25 @@ impl App {
         Ok(outcome_answer(&outcome, secret.map(|(secret, _)| secret.as_str()), status))
     }
 
+    /// What is allowed in a survey and probably not meant.
+    fn warnings(&self, asked: &Asked<'_>, survey: &Survey) -> Vec<String> {
+        let project = &asked.caller.project;
+        let met = self.view.list(project, Kind::Trigger, u64::MAX, MAX_NAMES);
+        let names: Vec<String> = met.into_iter().map(|shown| shown.record.id).collect();
+        let before = self.view.get(project, Kind::Survey, &survey.survey_id).map(|shown| shown.record.body.value());
+        let beside = Surroundings { names: Some(&names), before: before.as_ref() };
+        definition::warnings(survey, self.clock.now(), &beside)
+    }
+
     /// What a PUT would do, as far as what is shown tells.
-    fn rehearse(&self, asked: &Asked<'_>, kind: Kind, id: &str, body: &Json) -> Result<Answer, Problem> {
+    fn rehearse(
+        &self,
+        asked: &Asked<'_>,
+        kind: Kind,
+        id: &str,
+        body: &Json,
+        warnings: &[String],
+    ) -> Result<Answer, Problem> {
         let current = self.view.get(&asked.caller.project, kind, id);
         let version = current.as_ref().map_or(0, |shown| shown.record.version);
         let wanted = self.condition(asked, kind, id)?.if_match;
@@ -158,6 +183,7 @@ impl App {
             "version": version,
             "current": old.map(|(body, _)| body),
             "body": new,
+            "warnings": warnings,
         });
         Ok(json_answer(200, rehearsed.to_string()))
     }

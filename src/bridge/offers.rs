@@ -17,10 +17,7 @@ use askwhen_domain::user::MAX_ATTRIBUTES_BYTES;
 use askwhen_partition::Answer as Told;
 use askwhen_wire::definition::{Code, Fault};
 use askwhen_wire::json;
-use askwhen_wire::record::{self, Erase, Internal, MAX_EVENT_BYTES, MAX_PROPERTIES, Query};
-
-/// Most answers in one request.
-const MAX_ANSWERS: usize = 200;
+use askwhen_wire::record::{self, Erase, Internal, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_PROPERTIES, Query};
 
 impl App {
     pub(super) async fn user_trigger(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {

@@ -10,7 +10,8 @@ use super::context::{Context, Failure, Format, ServerArgs};
 use super::files::{self, Defined};
 use super::output;
 use crate::bridge::auth::Kind as KeyKind;
-use askwhen_wire::definition::Kind;
+use askwhen_process::clock::Clock;
+use askwhen_wire::definition::{self, Kind, Surroundings};
 
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
@@ -38,9 +39,22 @@ pub struct ValidateArgs {
 
 pub fn validate(args: &ValidateArgs, format: Format) -> Result<(), Failure> {
     let all = files::read(&args.files)?;
+    let now = Clock::new().wall();
+    let warnings: Vec<String> = all
+        .iter()
+        .filter(|defined| defined.kind == Kind::Survey)
+        .filter_map(|defined| Some((&defined.place, definition::survey(&defined.body, None).ok()?)))
+        .flat_map(|(place, survey)| {
+            let told = definition::warnings(&survey, now, &Surroundings::default());
+            told.into_iter().map(move |warning| format!("{place}: {}: {warning}", survey.survey_id))
+        })
+        .collect();
     match format {
-        Format::Json => output::json(&json!({"valid": true, "definitions": all.len()})),
-        Format::Text => output::line(&format!("{} definitions are valid", all.len())),
+        Format::Json => output::json(&json!({"valid": true, "definitions": all.len(), "warnings": warnings})),
+        Format::Text => {
+            output::line(&format!("{} definitions are valid", all.len()));
+            warnings.iter().for_each(|warning| output::line(&format!("look: {warning}")));
+        }
     }
     Ok(())
 }
@@ -91,6 +105,11 @@ fn print(context: &Context, args: &ApplyArgs, results: Vec<Value>) {
             output::line(&format!("the secret of {id}, shown this once: {secret}"));
         }
     }
+    for result in &results {
+        for warning in result["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            output::line(&format!("look: {} {}: {warning}", text(result, "kind"), text(result, "id")));
+        }
+    }
     if args.dry_run {
         output::line("\nnothing was changed: --dry-run");
     }
@@ -106,12 +125,22 @@ fn path(kind: Kind, id: &str) -> String {
 
 /// Brings one definition to the server, or asks what that would do.
 async fn put(client: &Client, defined: &Defined, dry_run: bool) -> Result<Value, Failure> {
-    let query = if dry_run { "?dry_run=true" } else { "" };
-    let path = format!("{}{query}", path(defined.kind, &defined.id));
-    let said = client.call(Method::PUT, &path, Some(&defined.body)).await?;
-    if !(200..300).contains(&said.status) {
-        return Err(Failure::failed(format!("{}: {}", defined.place, problem(&said))));
-    }
+    let path = path(defined.kind, &defined.id);
+    let call = async |path: &str| {
+        let said = client.call(Method::PUT, path, Some(&defined.body)).await?;
+        match said.status {
+            200..300 => Ok(said),
+            _ => Err(Failure::failed(format!("{}: {}", defined.place, problem(&said)))),
+        }
+    };
+    // What is probably not meant is told by a rehearsal alone.
+    let rehearsed =
+        if dry_run || defined.kind == Kind::Survey { Some(call(&format!("{path}?dry_run=true")).await?) } else { None };
+    let warnings = rehearsed.as_ref().map(|said| said.body["warnings"].clone()).unwrap_or_default();
+    let said = match rehearsed {
+        Some(said) if dry_run => said,
+        _ => call(&path).await?,
+    };
     let created = said.status == 201 || said.body["created"] == true;
     let outcome = match (said.status, said.body.get("changed").and_then(Value::as_bool)) {
         (202, _) => "pending",
@@ -120,6 +149,9 @@ async fn put(client: &Client, defined: &Defined, dry_run: bool) -> Result<Value,
         _ => "changed",
     };
     let mut result = json!({"kind": defined.kind.name(), "id": defined.id, "outcome": outcome});
+    if warnings.as_array().is_some_and(|warnings| !warnings.is_empty()) {
+        result["warnings"] = warnings;
+    }
     for member in ["version", "secret"] {
         if let Some(value) = said.body.get(member) {
             result[member] = value.clone();

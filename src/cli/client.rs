@@ -11,35 +11,87 @@ use crate::supervisor;
 pub struct Client {
     http: reqwest::Client,
     base: String,
+    /// Where `/metrics` is, which may be another listener.
+    metrics: String,
+    key: FoundKey,
+}
+
+/// A key, and where it was found.
+struct FoundKey {
     key: String,
+    source: String,
 }
 
 /// Status and body of an answer.
 pub struct Said {
     pub status: u16,
     pub body: Value,
+    /// Whom it was asked of, with which key.
+    asked: String,
+}
+
+/// Where a server that listens there is reached from its own machine.
+fn reached_at(listen: &str) -> String {
+    let host = match listen.rsplit_once(':') {
+        Some(("0.0.0.0" | "", port)) => format!("127.0.0.1:{port}"),
+        Some(("[::]", port)) => format!("[::1]:{port}"),
+        _ => listen.to_owned(),
+    };
+    format!("http://{host}")
+}
+
+/// The key to use: the one that is given, else the configured one of that project,
+/// else the one that the data directory has made.
+fn find_key(context: &Context, args: &ServerArgs, kind: Kind) -> Result<FoundKey, Failure> {
+    if let Some(key) = &args.key {
+        return Ok(FoundKey { key: key.clone(), source: "--key or ASKWHEN_KEY".into() });
+    }
+    let project = args.project.as_str();
+    let none = |place: &str| {
+        Failure::usage(format!(
+            "{place} has no key of project {project} that is sufficient: {} is needed; give --key",
+            kind.name()
+        ))
+    };
+    let config = &context.config;
+    if !config.keys.is_empty() {
+        let mut fits = config.keys.iter().filter(|entry| entry.kind >= kind && entry.project == project);
+        let mut digests_alone = false;
+        let text = fits.find_map(|entry| {
+            digests_alone |= entry.text.is_none();
+            entry.text.clone()
+        });
+        let source = "[[keys]] of the configuration".to_owned();
+        return match text {
+            Some(key) => Ok(FoundKey { key, source }),
+            None if digests_alone => Err(Failure::usage(
+                "[[keys]] of the configuration holds the SHA-256 of the key alone: give --key or ASKWHEN_KEY",
+            )),
+            None => Err(none(&source)),
+        };
+    }
+    let path = config.data_dir.join("keys.toml").display().to_string();
+    let keys = supervisor::read_keys(&config.data_dir).map_err(|why| {
+        Failure::usage(format!("no key: give --key or ASKWHEN_KEY, or run where the server's data is ({why})"))
+    })?;
+    let found = keys.keys.into_iter().find(|entry| entry.kind >= kind && entry.project == project);
+    found.map(|entry| FoundKey { key: entry.key, source: path.clone() }).ok_or_else(|| none(&path))
 }
 
 impl Client {
-    /// Finds server and key: flags and environment first, then what the data
-    /// directory holds.
+    /// Finds server and key: flags and environment first, then the configuration,
+    /// then what the data directory holds.
     pub fn new(context: &Context, args: &ServerArgs, kind: Kind) -> Result<Client, Failure> {
-        let base = args.server.clone().unwrap_or_else(|| format!("http://{}", context.config.listen));
-        let key = match &args.key {
-            Some(key) => key.clone(),
-            None => {
-                let keys = supervisor::read_keys(&context.config.data_dir).map_err(|why| {
-                    Failure::usage(format!(
-                        "no key: give --key or ASKWHEN_KEY, or run where the server's data is ({why})"
-                    ))
-                })?;
-                let found = keys.keys.into_iter().find(|entry| entry.kind >= kind && entry.project == "default");
-                found
-                    .map(|entry| entry.key)
-                    .ok_or_else(|| Failure::usage("keys.toml has no key of a sufficient kind; give --key"))?
-            }
+        let config = &context.config;
+        let public = || reached_at(&config.listen);
+        // What operators do lives there alone.
+        let operators = || config.admin_listen.as_deref().map_or_else(public, reached_at);
+        let (base, metrics) = match &args.server {
+            Some(server) => (server.clone(), server.clone()),
+            None => (if kind == Kind::Admin { operators() } else { public() }, operators()),
         };
-        Client::with(base, key)
+        let client = Client::with(base, String::new())?;
+        Ok(Client { metrics, key: find_key(context, args, kind)?, ..client })
     }
 
     pub fn with(base: String, key: String) -> Result<Client, Failure> {
@@ -50,7 +102,8 @@ impl Client {
         rustls::crypto::ring::default_provider().install_default().ok();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(75)).build();
         let http = http.map_err(|e| Failure::failed(format!("the HTTP client cannot be set up: {e}")))?;
-        Ok(Client { http, base: base.trim_end_matches('/').to_owned(), key })
+        let base = base.trim_end_matches('/').to_owned();
+        Ok(Client { http, metrics: base.clone(), base, key: FoundKey { key, source: "the given key".into() } })
     }
 
     /// The server's address.
@@ -61,7 +114,7 @@ impl Client {
     /// # Errors
     /// Exit code 4 when the server cannot be reached.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Said, Failure> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.key);
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.key.key);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
@@ -77,7 +130,7 @@ impl Client {
         let status = answer.status().as_u16();
         let bytes = answer.bytes().await.map_err(|e| Failure::unreachable(e.to_string()))?;
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Ok(Said { status, body })
+        Ok(Said { status, body, asked: format!("{} was asked with the key of {}", self.base, self.key.source) })
     }
 
     /// Sends a body that is JSON already.
@@ -85,7 +138,7 @@ impl Client {
     /// # Errors
     /// Exit code 4 when the server cannot be reached.
     pub async fn post_text(&self, path: &str, body: &str) -> Result<Said, Failure> {
-        let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.key);
+        let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.key.key);
         self.said(request.header("content-type", "application/json").body(body.to_owned())).await
     }
 
@@ -94,7 +147,8 @@ impl Client {
     /// # Errors
     /// Exit code 4 when the server cannot be reached.
     pub async fn text(&self, path: &str) -> Result<String, Failure> {
-        let answer = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.key).send().await;
+        let base = if path == "/metrics" { &self.metrics } else { &self.base };
+        let answer = self.http.get(format!("{base}{path}")).bearer_auth(&self.key.key).send().await;
         let text = answer.and_then(reqwest::Response::error_for_status).map(reqwest::Response::text);
         match text {
             Ok(text) => text.await.map_err(|e| Failure::unreachable(e.to_string())),
@@ -133,6 +187,10 @@ pub fn problem(said: &Said) -> String {
             continue;
         }
         lines.push_str(&format!("\n  {} {}", part("pointer"), part("detail")));
+    }
+    // It may be another server, or another key, than the one that is meant.
+    if matches!(said.status, 401 | 403 | 404) {
+        lines.push_str(&format!("\n  {}", said.asked));
     }
     lines
 }

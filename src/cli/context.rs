@@ -10,7 +10,8 @@ pub enum Format {
     Json,
 }
 
-/// Where the server is and with which key; else the data directory's own.
+/// Where the server is and with which key; else as the configuration and the data
+/// directory have it.
 #[derive(Debug, Clone, Args)]
 pub struct ServerArgs {
     /// Address of the server, such as http://127.0.0.1:8080
@@ -19,6 +20,9 @@ pub struct ServerArgs {
     /// Key of a sufficient kind
     #[arg(long, global = true, value_name = "KEY", env = "ASKWHEN_KEY", hide_env_values = true)]
     pub(super) key: Option<String>,
+    /// Project whose configured key is used; a --key has its own
+    #[arg(long, global = true, value_name = "PROJECT", default_value = "default", env = "ASKWHEN_PROJECT")]
+    pub(super) project: String,
 }
 
 impl ServerArgs {

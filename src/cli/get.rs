@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::client::Client;
 use super::context::{Context, Failure, Format, ServerArgs};
@@ -15,6 +15,25 @@ enum What {
     Endpoints,
     Triggers,
     Settings,
+}
+
+impl What {
+    /// What `apply` calls it, where that brings it.
+    fn file_kind(self) -> Option<&'static str> {
+        match self {
+            What::Surveys => Some("survey"),
+            What::Endpoints => Some("endpoint"),
+            What::Settings => Some("settings"),
+            What::Triggers => None,
+        }
+    }
+}
+
+/// A definition as `apply` takes it.
+fn with_kind(kind: &str, row: Value) -> Value {
+    let mut named = Map::from_iter([("kind".to_owned(), Value::from(kind))]);
+    named.extend(row.as_object().cloned().unwrap_or_default());
+    Value::Object(named)
 }
 
 #[derive(Debug, Args)]
@@ -38,11 +57,14 @@ pub async fn run(context: &Context, args: &GetArgs) -> Result<(), Failure> {
         ),
         What::Triggers => ("/v1/triggers", "triggers", &["trigger_id", "name", "kind", "first_seen_at"]),
         What::Settings => {
-            output::json(&client.expect(Method::GET, "/v1/settings", None).await?);
+            output::json(&with_kind("settings", client.expect(Method::GET, "/v1/settings", None).await?));
             return Ok(());
         }
     };
-    let all = client.list(path, member).await?;
+    let mut all = client.list(path, member).await?;
+    if let Some(kind) = args.what.file_kind() {
+        all = all.into_iter().map(|row| with_kind(kind, row)).collect();
+    }
     if let Some(id) = &args.id {
         let one = all.into_iter().find(|row| row[columns[0]].as_str() == Some(id));
         let one = one.ok_or_else(|| Failure::failed(format!("there is no {id} among the {member}")))?;

@@ -126,7 +126,7 @@ enum Verb {
 
 #[derive(Debug, Subcommand)]
 enum ConfigWhat {
-    /// Print the configuration in force, every layer merged
+    /// Print the configuration in force, every layer merged, without its secrets
     Print {
         /// Print the commented defaults instead
         #[arg(long)]
@@ -238,7 +238,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Export(_) => export::run(&context).await,
         Verb::Snapshot { what } => snapshot::run(&context, &what).await,
         Verb::Config { .. } => {
-            output::write(&toml::to_string(&context.config.table).unwrap_or_default());
+            let mut table = context.config.table;
+            config::redact(&mut table);
+            output::write(&toml::to_string(&table).unwrap_or_default());
             Ok(())
         }
         Verb::Skip(args) => skip::run(&context, &args).await,

@@ -12,6 +12,7 @@ use askwhen_domain::time::{self, Millis};
 use askwhen_log::embedded::follow::Follower;
 use askwhen_log::{At, Embedded, Kafka, Log, Reader, Record};
 use askwhen_process::thread::Bell;
+use askwhen_wire::record;
 use askwhen_wire::topic::Topic;
 
 #[derive(Debug, Args)]
@@ -152,10 +153,9 @@ fn print(context: &Context, args: &TailArgs, topic: Topic, since: Option<Millis>
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let headers: serde_json::Map<String, Value> =
                 record.headers.iter().map(|(name, value)| (text(name), text(value).into())).collect();
-            let value = record
-                .value
-                .as_deref()
-                .map(|bytes| serde_json::from_slice::<Value>(bytes).unwrap_or_else(|_| Value::String(text(bytes))));
+            let value = record.value.as_deref().map(|bytes| {
+                serde_json::from_slice::<Value>(record::plain(bytes)).unwrap_or_else(|_| Value::String(text(bytes)))
+            });
             let row = json!({
                 "partition": partition,
                 "offset": record.offset,

@@ -3,7 +3,9 @@
 //! check).
 
 mod raw;
+mod redact;
 mod resolved;
 
 pub use raw::{DEFAULT, Error, Overrides, load};
-pub use resolved::{Config, Key, Retention};
+pub use redact::redact;
+pub use resolved::{Config, FOREVER, Key, Retention};

@@ -62,7 +62,11 @@ pub struct Config {
     pub table: Table,
 }
 
-/// How long topics keep their records, in milliseconds.
+/// For ever, where times are counted back from now: older than any record, and
+/// still behind 1970.
+pub const FOREVER: Millis = 50 * 365 * DAY;
+
+/// How long topics keep their records, in milliseconds, or [`FOREVER`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     pub events: Millis,
@@ -77,6 +81,8 @@ pub struct Key {
     pub kind: Kind,
     /// SHA-256 of the key itself.
     pub digest: [u8; 32],
+    /// The key itself, where the configuration or a file of it has it.
+    pub text: Option<String>,
 }
 
 impl std::fmt::Debug for Key {
@@ -124,6 +130,15 @@ impl<'a> Section<'a> {
             Ok(span) if span >= least => Ok(span),
             Ok(_) => self.fault(name, format!("must be at least {}", spelled(least))),
             Err(wanted) => self.fault(name, format!("must be {wanted}")),
+        }
+    }
+
+    /// `forever`, or a number that means it elsewhere.
+    fn span_or_forever(&self, name: &str, least: Millis) -> Result<Millis, Fault> {
+        match self.table.get(name) {
+            Some(Value::String(text)) if ["forever", "0", "0s", "-1"].contains(&text.as_str()) => Ok(FOREVER),
+            Some(Value::Integer(0 | -1)) => Ok(FOREVER),
+            _ => self.span(name, least).map(|span| span.min(FOREVER)),
         }
     }
 
@@ -220,10 +235,10 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         egress_proxy,
         nameservers,
         retention: Retention {
-            events: retention.span("events", 100 * HOUR)?,
-            decisions: retention.span("decisions", HOUR)?,
-            responses: retention.span("responses", HOUR)?,
-            deliveries: retention.span("deliveries", 7 * DAY)?,
+            events: retention.span_or_forever("events", 100 * HOUR)?,
+            decisions: retention.span_or_forever("decisions", HOUR)?,
+            responses: retention.span_or_forever("responses", HOUR)?,
+            deliveries: retention.span_or_forever("deliveries", 7 * DAY)?,
         },
         per_key: limits.rate("per_key")?,
         per_client_user: limits.rate("per_client_user")?,
@@ -353,7 +368,7 @@ fn keys(table: &Table) -> Result<Vec<Key>, Fault> {
         let place = |member: &str| format!("keys[{n}].{member}");
         let long_enough = |member: &str, key: &str| match key.chars().count() {
             0..LEAST_SECRET_CHARS => Err((place(member), TOO_SHORT.to_owned())),
-            _ => Ok(auth::digest(key)),
+            _ => Ok((auth::digest(key), Some(key.to_owned()))),
         };
         let text = |name: &str| entry.get(name).and_then(Value::as_str);
         let kind = match text("kind") {
@@ -362,7 +377,7 @@ fn keys(table: &Table) -> Result<Vec<Key>, Fault> {
             Some("admin") => Kind::Admin,
             _ => return Err((place("kind"), "must be client, server or admin".into())),
         };
-        let digest = match (text("key"), text("key_file"), text("sha256")) {
+        let (digest, known) = match (text("key"), text("key_file"), text("sha256")) {
             (Some(key), None, None) => long_enough("key", key)?,
             (None, Some(path), None) => {
                 let key =
@@ -372,6 +387,7 @@ fn keys(table: &Table) -> Result<Vec<Key>, Fault> {
             (None, None, Some(hexed)) => hex::decode(hexed)
                 .ok()
                 .and_then(|bytes| bytes.try_into().ok())
+                .map(|digest| (digest, None))
                 .ok_or((place("sha256"), "must be 64 hex digits".to_owned()))?,
             _ => return Err((place("key"), "needs exactly one of key, key_file, sha256".into())),
         };
@@ -380,7 +396,7 @@ fn keys(table: &Table) -> Result<Vec<Key>, Fault> {
             let detail = format!("is the key of keys[{first}] again: a key has one project and one kind");
             return Err((place(member.unwrap_or("key")), detail));
         }
-        keys.push(Key { project: project(entry, "keys")?, kind, digest });
+        keys.push(Key { project: project(entry, "keys")?, kind, digest, text: known });
     }
     Ok(keys)
 }

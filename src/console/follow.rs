@@ -325,7 +325,9 @@ impl Follower {
         order::prune(store, List::Deliveries, now - keep.deliveries, PRUNED_AT_A_TIME, user_of_delivery)?;
         order::prune(store, List::Decisions, now - keep.decisions, PRUNED_AT_A_TIME, user_of)?;
         order::prune(store, List::Responses, now - keep.responses, PRUNED_AT_A_TIME, user_of)?;
-        stats::prune(store, now, now - keep.responses.min(keep.decisions), PRUNED_AT_A_TIME)?;
+        // Minutes as long as answers, what is no whole minute as long as decisions beside it.
+        let before = (now - keep.responses.max(stats::KEPT), now - keep.responses.min(keep.decisions));
+        stats::prune(store, before, PRUNED_AT_A_TIME)?;
         let rows = &askwhen_process::metrics::get().console_rows;
         rows.with_label_values(&["unknown_deliveries"]).set(unknown::prune(store, now - keep.deliveries)? as i64);
         let began = Instant::now();

@@ -16,8 +16,8 @@ pub const OFFERED: &str = "offered";
 /// With the gate behind it.
 pub const NOT_OFFERED: &str = "not_offered.";
 
-/// How long minutes are kept.
-const KEPT: Millis = 400 * DAY;
+/// How long minutes are kept at least: any year that is compared.
+pub const KEPT: Millis = 400 * DAY;
 
 type Counters = BTreeMap<String, u64>;
 
@@ -78,15 +78,13 @@ fn natural((name, id): (&str, &str)) -> Vec<u8> {
     [name.as_bytes(), &[0], id.as_bytes()].concat()
 }
 
-/// Forgets single facts from before `before`, and minutes that are older than
-/// any year that is compared.
+/// Forgets minutes and single facts from before these times.
 ///
 /// # Errors
 /// When the store cannot be read or written.
-pub fn prune(store: &Store, now: Millis, before: Millis, limit: usize) -> Result<(), Error> {
-    let minutes = (now - KEPT).div_euclid(MINUTE);
+pub fn prune(store: &Store, (minutes, facts): (Millis, Millis), limit: usize) -> Result<(), Error> {
     let mut batch = Batch::default();
-    for (first, before) in [(order::FACTS, before), (order::MINUTES, minutes)] {
+    for (first, before) in [(order::FACTS, facts), (order::MINUTES, minutes.div_euclid(MINUTE))] {
         for (key, _) in order::expired(store, (Family::Index, &[first], 2), before, limit)? {
             if first == order::FACTS {
                 batch.delete(Family::Index, known_of(&key));

@@ -103,6 +103,13 @@ pub fn prepare(config: &Config, new_api_keys: bool) -> Result<Data, Error> {
             "no [[keys]] are configured: this process makes its own, which no other knows; with several bridges, give all the same"
         );
     }
+    if !config.keys.is_empty() && dir.join("keys.toml").exists() {
+        tracing::warn!(
+            file = %dir.join("keys.toml").display(),
+            "[[keys]] are configured: the keys that this data directory made for itself count no more; add those that \
+             are still in use, and remove the file"
+        );
+    }
     let had_own = known.as_ref().map_or(served_before, |known| known.own_api_keys);
     let (keys, fresh_keys) = match config.keys.is_empty() {
         true => own_keys(dir, had_own, new_api_keys)?,
@@ -271,6 +278,7 @@ fn own_keys(dir: &Path, had_own: bool, make_new: bool) -> Result<(Vec<Key>, Opti
         project: entry.project.clone(),
         kind: entry.kind,
         digest: auth::digest(&entry.key),
+        text: None,
     });
     Ok((keys.collect(), fresh))
 }

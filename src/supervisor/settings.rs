@@ -1,8 +1,6 @@
 //! What the configuration says of brokers, snapshots and stores.
 
-use std::collections::BTreeMap;
-
-use crate::config::Config;
+use crate::config::{Config, FOREVER};
 use crate::replay::Error;
 use askwhen_store::snapshot::Depot;
 
@@ -18,12 +16,17 @@ pub fn kafka_settings(config: &Config, key_check: String) -> askwhen_log::kafka:
         prefix: config.prefix.clone(),
         partitions: config.partitions,
         replication: config.replication,
-        retention: BTreeMap::from([
-            ("events".to_owned(), retention.events),
-            ("decisions".to_owned(), retention.decisions),
-            ("responses".to_owned(), retention.responses),
-            ("deliveries".to_owned(), retention.deliveries),
-        ]),
+        // What no retention is said of is kept.
+        retention: [
+            ("events", retention.events),
+            ("decisions", retention.decisions),
+            ("responses", retention.responses),
+            ("deliveries", retention.deliveries),
+        ]
+        .into_iter()
+        .filter(|(_, kept)| *kept < FOREVER)
+        .map(|(name, kept)| (name.to_owned(), kept))
+        .collect(),
         key_check,
     }
 }

@@ -391,3 +391,138 @@ async fn contexts_and_values_of_apps() {
     server.put("/v1/surveys/never", never).await;
     assert_eq!(server.get("/v1/surveys/never").await.body["schedule"]["end_at"], "9999-12-31T23:59:59.000Z");
 }
+
+#[tokio::test]
+async fn what_is_complete_does_not_change() {
+    let server = Server::start().await;
+    server.put("/v1/surveys/s", open_survey()).await;
+    let offer = server.trigger("ann", "Main").await["survey"]["offer_id"].as_str().unwrap().to_owned();
+    let answers = async |list: Value, completed: bool| {
+        let path = format!("/v1/users/ann/offers/{offer}/answers");
+        server.post(&path, json!({"answers": list, "completed": completed})).await
+    };
+    let given = |value: Value| json!([{"question_id": "q1", "value": value}]);
+    assert_eq!(answers(given(json!(3)), false).await.body["status"], "accepted");
+    assert_eq!(answers(given(json!(4)), true).await.body["status"], "accepted");
+    for (list, completed) in [(given(json!(4)), true), (given(json!(4.0)), false), (json!([]), true)] {
+        let said = answers(list, completed).await;
+        assert_eq!((said.status, &said.body["status"]), (200, &json!("duplicate")), "{said:?}");
+    }
+    for (list, completed) in [(given(json!(1)), false), (given(json!(1)), true), (given(json!(3)), true)] {
+        let said = answers(list, completed).await;
+        assert_eq!((said.status, &said.body["code"]), (409, &json!("response_completed")), "{said:?}");
+    }
+    let kept = server.get(&format!("/v1/users/ann/offers/{offer}")).await.body;
+    assert_eq!(kept["answers"][0]["value"], 4, "{kept}");
+}
+
+#[tokio::test]
+async fn times_as_numbers() {
+    let server = Server::start().await;
+    for (at, status) in [
+        (json!(1_794_009_600), 202),
+        (json!(1_794_009_600_123_i64), 202),
+        (json!(1_794_009_600.5), 202),
+        (json!(null), 202),
+        (json!("1794009600"), 422),
+        (json!(true), 422),
+        (json!(1e300), 422),
+        (json!({"seconds": 1}), 422),
+    ] {
+        let said = server.post("/v1/events", json!({"user_id": "u", "event_name": "x", "occurred_at": at})).await;
+        assert_eq!(said.status, status, "{at}: {said:?}");
+    }
+}
+
+/// What is read can be sent back as it is.
+#[tokio::test]
+async fn what_get_prints_apply_takes() {
+    let server = Server::start().await;
+    server.put("/v1/surveys/s", open_survey()).await;
+    let endpoint = json!({"url": "http://127.0.0.1:9/hook", "headers": {"x-team": "blue"}});
+    server.put("/v1/endpoints/crm", endpoint).await;
+    let dir = server.dir.path();
+    let with_server = |arguments: &[&str]| {
+        let base = ["--data-dir", "data"];
+        let all: Vec<&str> = base.iter().chain(arguments).copied().chain(["--server", &server.base]).collect();
+        askwhen(dir, &all)
+    };
+    for what in [&["surveys", "s"][..], &["endpoints", "crm"], &["settings"], &["surveys", "--output", "json"]] {
+        let (code, printed, error) = with_server(&[&["get"], what].concat());
+        assert_eq!(code, Some(0), "{error}");
+        for name in ["printed.yaml", "printed.json"] {
+            std::fs::write(dir.join(name), &printed).unwrap();
+            let (code, said, error) = with_server(&["apply", "-f", name]);
+            assert_eq!(code, Some(0), "{what:?} {name}: {error}\n{printed}");
+            let same = said.lines().nth(1).is_some_and(|line| line.contains("unchanged"));
+            assert!(same || what == ["settings"], "{what:?}: {said}");
+        }
+    }
+    let shown = server.get("/v1/surveys/s").await.body;
+    assert_eq!(server.put("/v1/surveys/s", shown).await.body["changed"], false);
+}
+
+#[tokio::test]
+async fn verbs_find_the_server_and_the_key_as_configured() {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (dir, _) = Server::on(Arc::new(tempfile::tempdir().unwrap()), &["--dev"], &[]).await.terminate();
+    let operators = free();
+    let config = |keys: &str| {
+        let text = format!("[http]\nlisten = \"127.0.0.1:9\"\nadmin_listen = \"{operators}\"\n{keys}");
+        std::fs::write(dir.path().join("askwhen.toml"), text).unwrap();
+    };
+    config(
+        "[[keys]]\nkind = \"admin\"\nkey = \"the admin's own key\"\n[[keys]]\nproject = \"b\"\nkind = \"client\"\nkey = \"a client key of b\"\n",
+    );
+    let server = Server::on(dir.clone(), &[], &[]).await;
+    assert_eq!(server.call(&server.server, Method::GET, "/v1/users/u", None).await.status, 401, "keys.toml is void");
+    let verb = |arguments: &[&str]| askwhen(dir.path(), &[&["--data-dir", "data"], arguments].concat());
+    let (code, _, error) = verb(&["get", "surveys"]);
+    assert_eq!(code, Some(0), "{error}");
+    for (arguments, code, parts) in [
+        (&["get", "surveys", "--key", "another key of theirs"][..], 1, &["401", "--key or ASKWHEN_KEY", "http://"][..]),
+        (&["get", "surveys", "--project", "b"], 2, &["[[keys]] of the configuration", "project b", "admin"]),
+        (&["get", "surveys", "--server", &server.base], 1, &["404", &server.base]),
+    ] {
+        let (found, _, error) = verb(arguments);
+        assert_eq!(found, Some(code), "{arguments:?}: {error}");
+        for part in parts {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+    }
+    let digest =
+        "[[keys]]\nkind = \"admin\"\nsha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"\n";
+    config(digest);
+    let (code, _, error) = verb(&["get", "surveys"]);
+    assert!(code == Some(2) && error.contains("SHA-256"), "{code:?} {error}");
+    let (code, printed, _) = verb(&["config", "print"]);
+    assert!(code == Some(0) && printed.contains("admin_listen"), "{printed}");
+}
+
+#[tokio::test]
+async fn what_is_probably_not_meant_is_told() {
+    let server = Server::start().await;
+    server.event("u", "ended_sleep", json!({})).await;
+    let text = "kind: survey\nsurvey_id: w\nname: W\nshow_on: [{trigger: Main}]\nactivate: {event: endedSleep}\n\
+                expires_after: 2h\nschedule: {end_at: 2020-01-01T00:00:00Z}\n\
+                questions: [{question_id: q1, type: nps, text: \"?\"}]\n";
+    let dir = server.dir.path();
+    std::fs::write(dir.join("w.yaml"), text).unwrap();
+    let (code, told, _) = askwhen(dir, &["validate", "-f", "w.yaml"]);
+    assert_eq!(code, Some(0));
+    assert!(told.contains("nobody is asked until its status is active") && told.contains("end_at is over"), "{told}");
+    let seen = async || server.get("/v1/triggers").await.body["triggers"][0]["trigger_id"] == "ended_sleep";
+    server.until("the name is known", seen).await;
+    let apply = ["--data-dir", "data", "apply", "-f", "w.yaml", "--server", &server.base];
+    let (code, told, error) = askwhen(dir, &apply);
+    assert_eq!(code, Some(0), "{error}");
+    for part in ["is a draft", "end_at is over", "did you mean ended_sleep?", "trigger Main has not been seen yet"] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+    server.put("/v1/surveys/s", open_survey()).await;
+    let mut other = open_survey();
+    other["questions"][0]["type"] = "text".into();
+    let said = server.put("/v1/surveys/s?dry_run=true", other).await.body;
+    let told = said["warnings"].to_string();
+    assert!(told.contains("question q1 was") && told.contains("is text"), "{said}");
+}

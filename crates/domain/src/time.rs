@@ -100,7 +100,7 @@ pub fn of_epoch(number: f64) -> Option<Millis> {
         n if n < SECONDS_BELOW * 1e9 => number / 1e6,
         _ => return None,
     };
-    Some(millis.floor() as Millis)
+    Some(millis.floor() as Millis).filter(|at| (FIRST..=LAST).contains(at))
 }
 
 /// RFC 3339 sets no bound to the digits of a fraction; nine are enough.

@@ -486,7 +486,7 @@ impl<M: Machine> Partition<M> {
             Admitted::Forwarded(forward) => return self.apply_forward(moment, record, &forward),
             Admitted::Route { to, trusted } => {
                 askwhen_process::metrics::get().engine_misplaced.inc();
-                let value = record.value.as_deref().unwrap_or_default();
+                let value = record::plain(record.value.as_deref().unwrap_or_default());
                 let outgoing = Outgoing {
                     to,
                     key: record.key.as_ref().map(|k| String::from_utf8_lossy(k).into_owned()),

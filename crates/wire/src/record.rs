@@ -2,7 +2,7 @@
 //! can (the internal kinds, which carry a MAC made with the cluster key).
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -28,6 +28,8 @@ pub const REPLY_HEADER: &str = "reply-to";
 /// Largest event, in bytes of its properties.
 pub const MAX_EVENT_BYTES: usize = 32 << 10;
 pub const MAX_PROPERTIES: usize = 256;
+/// Most answers in one record or request.
+pub const MAX_ANSWERS: usize = 200;
 /// Levels of objects around a record that is forwarded.
 const FORWARD_DEPTH: usize = 4;
 pub const DEFAULT_PROJECT: &str = "default";
@@ -95,11 +97,11 @@ struct Members<'a> {
     #[serde(borrow, default)]
     context: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    occurred_at: Option<Text<'a>>,
+    occurred_at: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    sent_at: Option<Text<'a>>,
+    sent_at: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    received_at: Option<Text<'a>>,
+    received_at: Option<&'a RawValue>,
     #[serde(borrow, default)]
     internal: Option<&'a RawValue>,
 }
@@ -123,7 +125,7 @@ struct AnswerMembers {
     question_id: String,
     value: Json,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    answered_at: Option<String>,
+    answered_at: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     duration_ms: Option<u64>,
 }
@@ -292,12 +294,21 @@ pub enum Decoded<'a> {
     Internal(Box<Internal>),
 }
 
+/// The JSON of a value, without the frame that clients of a schema registry put
+/// before it: a zero, and four bytes for the schema's id.
+pub fn plain(value: &[u8]) -> &[u8] {
+    match value {
+        [0, _, _, _, _, json @ ..] => json,
+        _ => value,
+    }
+}
+
 /// Reads one record. `trusted` says that its MAC was verified.
 ///
 /// # Errors
 /// What makes it a reject.
 pub fn decode(value: Option<&[u8]>, trusted: bool) -> Result<Decoded<'_>, Unreadable> {
-    let bytes = value.ok_or_else(|| unreadable("null_value", "the record has no value"))?;
+    let bytes = plain(value.ok_or_else(|| unreadable("null_value", "the record has no value"))?);
     // A forward is deeper than the record that it carries.
     let depth = json::MAX_DEPTH + if trusted { FORWARD_DEPTH } else { 0 };
     let text = json::check_within(bytes, depth).map_err(|e| unreadable(e.flaw.code(), e.to_string()))?;
@@ -364,6 +375,7 @@ fn user_record(members: Members<'_>) -> Result<Record<'_>, Unreadable> {
         "dismissed" => Body::Dismissed { offer_id: needed(members.offer_id, "offer_id")?.into() },
         "attributes" => {
             let given = members.attributes.ok_or_else(|| unreadable("missing_field", "attributes is required"))?;
+            check_count("attributes", MAX_PROPERTIES, || given.len())?;
             Body::Attributes(given.into_iter().map(|(k, v)| (k, Json::from_valid(v.get()))).collect())
         }
         "answers" => {
@@ -375,7 +387,9 @@ fn user_record(members: Members<'_>) -> Result<Record<'_>, Unreadable> {
                 },
                 (None, None) => return Err(unreadable("missing_field", "offer_id or survey_id is required")),
             };
-            let answers = members.answers.unwrap_or_default().into_iter().map(given).collect::<Result<_, _>>()?;
+            let answers = members.answers.unwrap_or_default();
+            check_count("answers", MAX_ANSWERS, || answers.len())?;
+            let answers = answers.into_iter().map(given).collect::<Result<_, _>>()?;
             Body::Answers(Answers { target, answers, completed: members.completed.unwrap_or(false), context })
         }
         _ => {
@@ -405,10 +419,27 @@ fn borrowed<'a>(text: Option<Text<'a>>, name: &str) -> Result<Option<Cow<'a, str
     }
 }
 
-fn moment(text: Option<Text<'_>>, name: &str) -> Result<Option<Millis>, Unreadable> {
-    text.map(|text| time::parse_time(&text.0))
+fn moment(raw: Option<&RawValue>, name: &str) -> Result<Option<Millis>, Unreadable> {
+    raw.map(|raw| parse_moment(raw.get()))
         .transpose()
         .map_err(|wanted| unreadable("bad_time", format!("{name} must be {wanted}")))
+}
+
+/// A time as JSON has it: a string in RFC 3339, or a number of seconds or
+/// milliseconds since 1970, as serialisers of many languages write it.
+///
+/// # Errors
+/// A sentence that says what a time looks like.
+pub fn parse_moment(json: &str) -> Result<Millis, &'static str> {
+    const WANTED: &str = "a time in RFC 3339 with a zone, or seconds or milliseconds since 1970";
+    match json.as_bytes().first() {
+        Some(b'"') => {
+            let text: Text<'_> = serde_json::from_str(json).map_err(|_| WANTED)?;
+            time::parse_time(&text.0)
+        }
+        Some(b'-' | b'0'..=b'9') => json.parse().ok().and_then(time::of_epoch).ok_or(WANTED),
+        _ => Err(WANTED),
+    }
 }
 
 fn properties(raw: Option<&RawValue>) -> Result<&str, Unreadable> {
@@ -419,15 +450,27 @@ fn properties(raw: Option<&RawValue>) -> Result<&str, Unreadable> {
     if text.len() > MAX_EVENT_BYTES {
         return Err(unreadable("event_too_large", "properties have more than 32 KiB"));
     }
+    check_count("properties", MAX_PROPERTIES, || {
+        // Members are counted only where there may be too many.
+        let may_be = text.bytes().filter(|byte| *byte == b':').take(MAX_PROPERTIES + 1).count();
+        if may_be <= MAX_PROPERTIES {
+            may_be
+        } else {
+            serde_json::from_str(text).map_or(0, |all: json::Members<'_>| all.0.len())
+        }
+    })?;
     Ok(text)
 }
 
+fn check_count(name: &str, most: usize, count: impl FnOnce() -> usize) -> Result<(), Unreadable> {
+    if count() > most { Err(unreadable("invalid", format!("{name} may have at most {most} members"))) } else { Ok(()) }
+}
+
 fn given(members: AnswerMembers) -> Result<Given, Unreadable> {
-    let answered_at = members.answered_at.map(|text| time::parse_time(&text)).transpose();
     Ok(Given {
+        answered_at: moment(members.answered_at.as_deref(), "answered_at")?,
         question_id: members.question_id,
         value: members.value,
-        answered_at: answered_at.map_err(|w| unreadable("bad_time", format!("answered_at must be {w}")))?,
         duration_ms: members.duration_ms,
     })
 }
@@ -541,7 +584,7 @@ fn written_answer(given: &Given) -> AnswerMembers {
     AnswerMembers {
         question_id: given.question_id.clone(),
         value: given.value.clone(),
-        answered_at: given.answered_at.map(time::format_time),
+        answered_at: given.answered_at.map(|at| to_raw_value(&time::format_time(at)).expect("a string serialises")),
         duration_ms: given.duration_ms,
     }
 }
@@ -623,6 +666,52 @@ mod tests {
     }
 
     #[test]
+    fn what_other_producers_write_for_times_and_before_the_json() {
+        let read = |text: &[u8]| match decode(Some(text), false) {
+            Ok(Decoded::User(record)) => record.told.occurred_at,
+            other => panic!("{}: {other:?}", String::from_utf8_lossy(text)),
+        };
+        for (spelled, at) in [
+            ("1794009600", 1_794_009_600_000),
+            ("1794009600123", 1_794_009_600_123),
+            ("1794009600.5", 1_794_009_600_500),
+            ("1.794009600E9", 1_794_009_600_000),
+            ("\"2026-11-07T00:00:00Z\"", 1_794_009_600_000),
+        ] {
+            let text = format!("{{\"user_id\":\"u\",\"event_name\":\"x\",\"occurred_at\":{spelled}}}");
+            assert_eq!(read(text.as_bytes()), Some(at), "{spelled}");
+            let framed = [&[0, 0, 0, 1, 7], text.as_bytes()].concat();
+            assert_eq!(read(&framed), Some(at), "{spelled} behind a registry's frame");
+        }
+        let nothing = b"{\"user_id\":\"u\",\"event_name\":\"x\",\"occurred_at\":null}";
+        assert_eq!(read(nothing), None);
+    }
+
+    #[test]
+    fn the_bounds_are_those_of_requests() {
+        let list = |n: usize, one: fn(usize) -> String| (0..n).map(one).collect::<Vec<_>>().join(",");
+        let member = |n: usize| format!("\"p{n}\":\"a:b\"");
+        let answer = |n: usize| format!("{{\"question_id\":\"q{n}\",\"value\":1}}");
+        for (most, record) in [
+            (
+                256,
+                &(|n| format!("{{\"user_id\":\"u\",\"event_name\":\"x\",\"properties\":{{{}}}}}", list(n, member)))
+                    as &dyn Fn(usize) -> String,
+            ),
+            (256, &|n| format!("{{\"user_id\":\"u\",\"type\":\"attributes\",\"attributes\":{{{}}}}}", list(n, member))),
+            (200, &|n| {
+                format!(
+                    "{{\"user_id\":\"u\",\"type\":\"answers\",\"offer_id\":\"o\",\"answers\":[{}]}}",
+                    list(n, answer)
+                )
+            }),
+        ] {
+            assert!(decode(Some(record(most).as_bytes()), false).is_ok(), "{most}");
+            assert_eq!(decode(Some(record(most + 1).as_bytes()), false).unwrap_err().reason, "invalid");
+        }
+    }
+
+    #[test]
     fn rejects_have_reasons() {
         let internal = encode_internal(&Internal::Query(Query {
             project: "default".into(),
@@ -638,6 +727,10 @@ mod tests {
             (Some(b"{\"event_name\":\"x\"}"), "missing_field"),
             (Some(b"{\"user_id\":\"u\",\"event_name\":\"\"}"), "bad_id"),
             (Some(b"{\"user_id\":\"undefined\",\"event_name\":\"x\"}"), "bad_id"),
+            (Some(b"\x00\x00\x00\x00\x01"), "empty_body"),
+            (Some(b"\x00\x00{\"user_id\":\"u\",\"event_name\":\"x\"}"), "invalid_json"),
+            (Some(b"{\"user_id\":\"u\",\"event_name\":\"x\",\"occurred_at\":true}"), "bad_time"),
+            (Some(b"{\"user_id\":\"u\",\"event_name\":\"x\",\"occurred_at\":1e300}"), "bad_time"),
             (Some(b"{\"user_id\":\"u\",\"type\":\"grant\"}"), "unknown_type"),
             (Some(b"{\"user_id\":\"u\",\"event_name\":\"x\",\"occurred_at\":\"now\"}"), "bad_time"),
             (Some(b"{\"user_id\":\"u\",\"event_name\":\"x\",\"properties\":[]}"), "wrong_type"),

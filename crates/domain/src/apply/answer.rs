@@ -34,6 +34,16 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
     };
     let at = record.told.event_time(scene.now).max(user.offers[index].offered_at);
     let before = user.offers[index].response.clone();
+    if let Some(completed) = before.as_ref().filter(|response| response.completed) {
+        let response_id = Some(user.offers[index].offer_id.clone());
+        let same = |one: &Given| completed.answers.get(&one.question_id).is_some_and(|kept| kept.value == one.value);
+        if given.iter().all(same) {
+            out.reply = Some(Reply::Accepted { duplicate: true, response_id });
+        } else {
+            out.refuse(Refusal::ResponseCompleted);
+        }
+        return;
+    }
     let mut response = before.clone().unwrap_or(Response {
         created_at: at,
         updated_at: at,

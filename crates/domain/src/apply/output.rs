@@ -79,6 +79,8 @@ pub struct LinkView {
 pub enum Refusal {
     UnknownOffer,
     OfferLapsed,
+    /// Other answers to a response that is complete.
+    ResponseCompleted,
     UnknownSurvey,
     /// A link survey that this gate closes to this user.
     Closed(Gate),
@@ -96,6 +98,7 @@ impl Refusal {
         match self {
             Refusal::UnknownOffer => "unknown_offer",
             Refusal::OfferLapsed => "offer_lapsed",
+            Refusal::ResponseCompleted => "response_completed",
             Refusal::UnknownSurvey => "unknown_survey",
             Refusal::Closed(gate) => gate.name(),
             Refusal::UnfitAnswer { .. } => "invalid",
@@ -111,6 +114,7 @@ impl Refusal {
                  it was not told as displayed within offer_ttl, or the quota is used up"
                     .into()
             }
+            Refusal::ResponseCompleted => "the response is complete: its answers do not change any more".into(),
             Refusal::UnknownSurvey => "no such link survey".into(),
             Refusal::Closed(gate) => format!("the survey is closed to this user: {}", gate.name()),
             Refusal::UnfitAnswer { detail, .. } => detail.clone(),

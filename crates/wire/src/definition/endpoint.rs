@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-use super::kind::{Kind, id, kind};
+use super::kind::{Kind, id, kind, shown_only};
 use super::reader::{Code, Reader};
 use crate::{profile, tls};
 use askwhen_domain::address;
@@ -62,6 +62,7 @@ const RESERVED_HEADERS: [&str; 14] = [
 pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>, target: Target<'_>) -> EndpointBody {
     kind(reader, Kind::Endpoint);
     let endpoint_id = id(reader, Kind::Endpoint, wanted_id);
+    shown_only(reader, &["version", "state", "state_reason", "state_since", "state_until", "public_key"]);
     let profile = reader.choice("profile", &Profile::ALL).unwrap_or(Profile::Standard);
     let include_properties = reader.boolean("include_properties").unwrap_or(false);
     if include_properties && profile != Profile::Blitzllama {

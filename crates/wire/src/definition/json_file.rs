@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::yaml::{Document, Error};
 use crate::json;
 
-/// Reads every value of a file; `null` is left out.
+/// Reads every value of a file; `null` is left out, and a list is its entries.
 ///
 /// # Errors
 /// The first place that is not JSON, or that has one of the strict reader's flaws.
@@ -26,10 +26,24 @@ pub fn documents(text: &str) -> Result<Vec<Document>, Error> {
             let mut walk =
                 Walk { bytes: checked.as_bytes(), text: checked, at: 0, line: line_of(begins), lines: BTreeMap::new() };
             walk.value("");
+            if let Value::Array(entries) = value {
+                documents.extend(entries.into_iter().enumerate().map(|(n, value)| entry(n, value, &walk.lines)));
+                continue;
+            }
             documents.push(Document { value, lines: walk.lines });
         }
     }
     Ok(documents)
+}
+
+/// A definition of a list, as `askwhen get --output json` prints it.
+fn entry(index: usize, value: Value, all: &BTreeMap<String, usize>) -> Document {
+    let prefix = format!("/{index}");
+    let own = |(pointer, line): (&String, &usize)| {
+        let rest = pointer.strip_prefix(&prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+        Some((rest.to_owned(), *line))
+    };
+    Document { value, lines: all.iter().filter_map(own).collect() }
 }
 
 /// Without the place, which is told before it.

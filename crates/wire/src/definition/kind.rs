@@ -55,6 +55,14 @@ pub fn kind(reader: &mut Reader<'_>, kind: Kind) {
     }
 }
 
+/// Members that are shown with a definition and that nobody sets: what was read can
+/// be sent back as it is.
+pub fn shown_only(reader: &mut Reader<'_>, members: &[&'static str]) {
+    for member in members {
+        reader.raw(member);
+    }
+}
+
 /// The id in the body, which must equal the one in the path.
 pub fn id(reader: &mut Reader<'_>, kind: Kind, wanted: Option<&str>) -> String {
     let member = kind.id_member();

@@ -10,6 +10,7 @@ mod kind;
 mod reader;
 mod survey;
 mod targeting;
+mod warnings;
 pub mod yaml;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use serde_json::Value;
 pub use endpoint::{EndpointBody, SecretSource, endpoint_json};
 pub use kind::Kind;
 pub use reader::{Code, Fault, MAX_FAULTS};
+pub use warnings::{Surroundings, warnings};
 
 use askwhen_domain::settings::Settings;
 use askwhen_domain::survey::Survey;

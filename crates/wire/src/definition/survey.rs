@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::condition::{MAX_CONDITIONS, conditions};
-use super::kind::{Kind, id, kind};
+use super::kind::{Kind, id, kind, shown_only};
 use super::reader::{Code, Reader};
 use super::{activation, targeting};
 use askwhen_domain::json::Json;
@@ -22,6 +22,7 @@ const MAX_UI_BYTES: usize = 64 << 10;
 pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     kind(reader, Kind::Survey);
     let survey_id = id(reader, Kind::Survey, wanted_id);
+    shown_only(reader, &["version"]);
     let name = reader.required_text("name", 1_024).unwrap_or_default();
     let status = reader.choice("status", &Status::ALL).unwrap_or(Status::Draft);
     let link = reader.boolean("link").unwrap_or(false);

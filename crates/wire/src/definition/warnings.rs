@@ -1,0 +1,117 @@
+//! What is allowed in a survey and is probably not meant.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use askwhen_domain::survey::{Status, Survey};
+use askwhen_domain::time::{self, Millis};
+
+/// What is known beside the survey itself.
+#[derive(Debug, Default)]
+pub struct Surroundings<'a> {
+    /// Names of events and triggers that were met or declared; `None` where nobody knows.
+    pub names: Option<&'a [String]>,
+    /// The survey in its canonical form as it is in force.
+    pub before: Option<&'a Value>,
+}
+
+/// A sentence for each thing that is probably not meant.
+pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<String> {
+    let mut all = Vec::new();
+    if survey.status == Status::Draft {
+        all.push("it is a draft: nobody is asked until its status is active".to_owned());
+    }
+    if let Some(end) = survey.schedule.as_ref().and_then(|schedule| schedule.end_at).filter(|end| *end <= now) {
+        all.push(format!("schedule.end_at is over since {}: nobody is asked", time::format_time(end)));
+    }
+    if let Some(names) = beside.names {
+        let events = survey.listens_to().into_iter().map(|name| ("event", name));
+        let triggers = survey.show_on.iter().map(|show_on| ("trigger", show_on.trigger.as_str()));
+        for (what, name) in events.chain(triggers).filter(|(_, name)| !names.iter().any(|known| known == name)) {
+            let near = nearest(name, names).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            all.push(format!("the {what} {name} has not been seen yet{near}"));
+        }
+    }
+    all.extend(beside.before.map(|before| changed_types(survey, before)).unwrap_or_default());
+    all
+}
+
+/// Another spelling of the same name, or a slip of a few letters.
+fn nearest<'k>(name: &str, names: &'k [String]) -> Option<&'k str> {
+    let plain =
+        |text: &str| -> String { text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect() };
+    let bare = plain(name);
+    let distances = names.iter().map(|known| (strsim::damerau_levenshtein(&plain(known), &bare), known.as_str()));
+    distances.min().filter(|(distance, known)| *distance <= known.len() / 4).map(|(_, known)| known)
+}
+
+/// Questions that have another type than under the same id before.
+fn changed_types(survey: &Survey, before: &Value) -> Vec<String> {
+    if before["status"] == "draft" {
+        return Vec::new();
+    }
+    let of = |question: &Value| Some((question["question_id"].as_str()?.to_owned(), question["type"].clone()));
+    let known: BTreeMap<String, Value> = before["questions"].as_array().into_iter().flatten().filter_map(of).collect();
+    let now = serde_json::to_value(survey).unwrap_or_default();
+    let asked = now["questions"].as_array().into_iter().flatten().filter_map(of);
+    let changed = asked.filter_map(|(id, kind)| Some((known.get(&id).filter(|before| **before != kind)?, kind, id)));
+    let text = |kind: &Value| kind.as_str().unwrap_or_default().to_owned();
+    changed
+        .map(|(before, kind, id)| {
+            let (before, kind) = (text(before), text(&kind));
+            format!(
+                "question {id} was {before} and is {kind}: answers of both stand under one id, apart by survey_version \
+                 alone; another question_id keeps them apart"
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const NOW: Millis = 1_800_000_000_000;
+
+    fn told(changes: Value, names: Option<&[&str]>, before: Option<Value>) -> Vec<String> {
+        let mut body = json!({"survey_id": "s", "name": "S", "status": "active", "show_on": [{"trigger": "Main"}],
+            "questions": [{"question_id": "q1", "type": "nps", "text": "?"}]});
+        body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let survey = super::super::survey(&body, None).unwrap();
+        let names: Option<Vec<String>> = names.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        warnings(&survey, NOW, &Surroundings { names: names.as_deref(), before: before.as_ref() })
+    }
+
+    #[test]
+    fn what_is_probably_not_meant_is_told() {
+        let check = |told: Vec<String>, parts: &[&str]| {
+            assert_eq!(told.len(), parts.len(), "{told:?}");
+            for (told, part) in told.iter().zip(parts) {
+                assert!(told.contains(part), "{part} is not in {told}");
+            }
+        };
+        check(told(json!({}), None, None), &[]);
+        check(told(json!({}), Some(&["Main"]), None), &[]);
+        check(told(json!({"status": null}), None, None), &["draft"]);
+        check(told(json!({"schedule": {"end_at": "2020-01-01T00:00:00Z"}}), None, None), &["end_at"]);
+        check(told(json!({"schedule": {"end_at": "9999-12-31T23:59:59Z"}}), None, None), &[]);
+        check(
+            told(json!({}), Some(&["main", "other"]), None),
+            &["trigger Main has not been seen yet; did you mean main?"],
+        );
+        check(told(json!({}), Some(&[]), None), &["trigger Main has not been seen yet"]);
+        let armed = json!({"activate": {"event": "endedSleep"}, "expires_after": "1h"});
+        check(
+            told(armed, Some(&["Main", "ended_sleep"]), None),
+            &["event endedSleep has not been seen yet; did you mean ended_sleep?"],
+        );
+        let before = |status: &str| {
+            Some(
+                json!({"status": status, "questions": [{"question_id": "q1", "type": "text"}, {"question_id": "q0", "type": "nps"}]}),
+            )
+        };
+        check(told(json!({}), None, before("paused")), &["question q1 was text and is nps"]);
+        check(told(json!({}), None, before("draft")), &[]);
+    }
+}
