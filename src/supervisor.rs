@@ -17,7 +17,8 @@ mod settings;
 mod snapshots;
 mod source;
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,9 +26,9 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::bridge::auth::Auth;
+use crate::bridge::auth::{Auth, Grants};
 use crate::bridge::{self, App, Lists, Surface, View};
-use crate::config::{Config, Retention};
+use crate::config::{Config, Key, Retention};
 use crate::console::{self, Console, Keep};
 use crate::delivery::{self, Delivery};
 use crate::engine::{CacheLimit, Engine};
@@ -96,6 +97,7 @@ pub struct Running {
     servers: Vec<tokio::task::JoinHandle<()>>,
     parts: Parts,
     failed: watch::Receiver<bool>,
+    app: Arc<App>,
 }
 
 /// What works beside the requests. However far a start has come, dropping it
@@ -253,11 +255,10 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         engine: statuses.clone(),
         delivery: delivery_status.clone(),
     };
-    let auth = Auth::new(
-        data.keys.iter().map(|k| (k.digest, (k.project.clone(), k.kind))),
-        config.identity_secrets.clone(),
-        (config.per_key, config.per_client_user),
-    );
+    let auth = Auth::new(grants(&config, &data.keys), (config.per_key, config.per_client_user));
+    if roles.bridge && !options.dev {
+        say_what_is_open(&config, &data.keys);
+    }
     let engine = statuses.clone();
     let held = delivery_status.clone();
     let readiness = Readiness {
@@ -289,8 +290,15 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     });
     let (stop, stopped) = watch::channel(false);
     let (fail, failed) = watch::channel(false);
-    let mut running =
-        Running { addr: ([127, 0, 0, 1], 0).into(), fresh_keys: None, stop, servers: Vec::new(), parts, failed };
+    let mut running = Running {
+        addr: ([127, 0, 0, 1], 0).into(),
+        fresh_keys: None,
+        stop,
+        servers: Vec::new(),
+        parts,
+        failed,
+        app: app.clone(),
+    };
     let opened = match taken {
         Ok(()) => listen(&config, &app, (budget, &requests), &stopped).await,
         Err(error) => Err(error),
@@ -323,7 +331,58 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         data::dev_settings(&log, &data.key, &app.clock).await?;
     }
     running.fresh_keys = data.fresh_keys;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        log = if config.kafka { "kafka" } else { "embedded" },
+        partitions = config.partitions,
+        listen = %running.addr,
+        admin_listen = config.admin_listen,
+        projects = ?data.keys.iter().map(|key| key.project.as_str()).collect::<BTreeSet<_>>(),
+        data_dir = %config.data_dir.display(),
+        memory_mib = config.memory >> 20,
+        "askwhen serves"
+    );
     Ok(running)
+}
+
+/// Who may do what.
+fn grants(config: &Config, keys: &[Key]) -> Grants {
+    Grants {
+        keys: keys.iter().map(|key| (key.digest, (key.project.clone(), key.kind))).collect(),
+        identity: config.identity_secrets.clone(),
+    }
+}
+
+/// Says what anybody on the network may do, which operators may not have meant.
+fn say_what_is_open(config: &Config, keys: &[Key]) {
+    for project in unsigned_projects(config, keys) {
+        tracing::warn!(
+            project,
+            "a client key and no identity_secret: whoever has the key, as every page has, may act as any user; \
+             see [[projects]] identity_secret"
+        );
+    }
+    if has_open_metrics(config) {
+        tracing::warn!(
+            listen = config.listen,
+            "/metrics and the routes of operators are on a public address: set [http] admin_listen"
+        );
+    }
+}
+
+/// Projects whose client keys may act as any user.
+pub fn unsigned_projects<'a>(config: &Config, keys: &'a [Key]) -> BTreeSet<&'a str> {
+    let signed = |project: &str| config.identity_secrets.get(project).is_some_and(|secrets| !secrets.is_empty());
+    let clients = keys.iter().filter(|key| key.kind == bridge::auth::Kind::Client);
+    clients.map(|key| key.project.as_str()).filter(|project| !signed(project)).collect()
+}
+
+/// Whether other machines reach what is for operators alone.
+pub fn has_open_metrics(config: &Config) -> bool {
+    let host = config.listen.rsplit_once(':').map_or("", |(host, _)| host);
+    let is_loopback =
+        host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    config.admin_listen.is_none() && !is_loopback
 }
 
 fn open_log(config: &Config, key_check: String, clock: &Clock) -> Result<Log, Error> {
@@ -391,6 +450,19 @@ impl Running {
         }
     }
 
+    /// Takes keys and identity secrets of a configuration that was read again.
+    ///
+    /// # Errors
+    /// When the data directory's own keys cannot be read; then those of before count on.
+    pub fn reload(&self, config: &Config) -> Result<(), Error> {
+        let keys = match config.keys.is_empty() {
+            true => data::own(&read_keys(&config.data_dir).map_err(Error::Refused)?),
+            false => config.keys.clone(),
+        };
+        self.app.auth.replace(grants(config, &keys));
+        Ok(())
+    }
+
     /// Readiness off, requests finished, everything written down.
     pub async fn stop(mut self) {
         self.parts.ending.store(true, Ordering::Release);
@@ -401,10 +473,11 @@ impl Running {
                 tracing::error!(%error, "a listener had panicked");
             }
         }
-        let parts = self.parts;
-        if let Err(error) = tokio::task::spawn_blocking(move || drop(parts)).await {
+        let (parts, app) = (self.parts, self.app);
+        if let Err(error) = tokio::task::spawn_blocking(move || drop((app, parts))).await {
             tracing::error!(%error, "stopping failed");
         }
+        tracing::info!("askwhen has stopped: all that it had taken is written down");
     }
 }
 

@@ -7,6 +7,7 @@ use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use super::problem::Problem;
@@ -49,9 +50,17 @@ fn quota(rate: Rate) -> Quota {
     Quota::with_period(each.max(Duration::from_nanos(1))).expect("not zero").allow_burst(rate.count)
 }
 
+/// Who may do what, as it is configured.
+#[derive(Debug, Default)]
+pub struct Grants {
+    /// By their digests.
+    pub keys: HashMap<[u8; 32], (String, Kind)>,
+    /// Identity secrets by project.
+    pub identity: BTreeMap<String, Vec<String>>,
+}
+
 pub struct Auth {
-    keys: HashMap<[u8; 32], (String, Kind)>,
-    identity: BTreeMap<String, Vec<String>>,
+    grants: RwLock<Arc<Grants>>,
     per_key: DefaultKeyedRateLimiter<[u8; 32]>,
     per_client_user: DefaultKeyedRateLimiter<u128>,
     /// More users are remembered than there is room for: the next ones share.
@@ -68,18 +77,22 @@ pub fn digest(key: &str) -> [u8; 32] {
 }
 
 impl Auth {
-    pub fn new(
-        keys: impl IntoIterator<Item = ([u8; 32], (String, Kind))>,
-        identity: BTreeMap<String, Vec<String>>,
-        (per_key, per_client_user): (Rate, Rate),
-    ) -> Auth {
+    pub fn new(grants: Grants, (per_key, per_client_user): (Rate, Rate)) -> Auth {
         Auth {
-            keys: keys.into_iter().collect(),
-            identity,
+            grants: RwLock::new(Arc::new(grants)),
             per_key: RateLimiter::keyed(quota(per_key)),
             per_client_user: RateLimiter::keyed(quota(per_client_user)),
             crowded: AtomicBool::new(false),
         }
+    }
+
+    /// From now on these count, and none of before.
+    pub fn replace(&self, grants: Grants) {
+        *self.grants.write().expect("no panic holds this lock") = Arc::new(grants);
+    }
+
+    fn grants(&self) -> Arc<Grants> {
+        self.grants.read().expect("no panic holds this lock").clone()
     }
 
     /// Looks a key up by its digest, so that a wrong one takes the same time
@@ -113,7 +126,8 @@ impl Auth {
 
     fn known(&self, key: &str) -> Option<Caller> {
         let digest = digest(key);
-        let (project, kind) = self.keys.get(&digest)?;
+        let grants = self.grants();
+        let (project, kind) = grants.keys.get(&digest)?;
         Some(Caller { project: project.clone(), kind: *kind, digest })
     }
 
@@ -133,7 +147,8 @@ impl Auth {
         if caller.kind != Kind::Client {
             return Ok(());
         }
-        if let Some(secrets) = self.identity.get(&caller.project).filter(|secrets| !secrets.is_empty())
+        let grants = self.grants();
+        if let Some(secrets) = grants.identity.get(&caller.project).filter(|secrets| !secrets.is_empty())
             && !user_id.starts_with("anon-")
         {
             let given =
@@ -213,7 +228,8 @@ mod tests {
     fn quotas_of_made_up_users_stay_bounded() {
         let key = "a key of sixteen and more";
         let rare = (Rate::parse("1000000/s").unwrap(), Rate::parse("1/h").unwrap());
-        let auth = Auth::new([(digest(key), ("p".to_owned(), Kind::Client))], BTreeMap::new(), rare);
+        let keys = HashMap::from([(digest(key), ("p".to_owned(), Kind::Client))]);
+        let auth = Auth::new(Grants { keys, ..Grants::default() }, rare);
         let caller = Caller { project: "p".into(), kind: Kind::Client, digest: digest(key) };
         for n in 0..3 * MAX_QUOTAS {
             auth.client_user(&caller, &HeaderMap::new(), &format!("u{n}")).ok();

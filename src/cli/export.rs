@@ -15,13 +15,15 @@ pub struct ExportArgs {
     /// What the names of the new topics begin with, over what the configuration says
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
+    #[command(flatten)]
+    log: super::serve::LogArgs,
 }
 
-pub async fn run(context: &Context) -> Result<(), Failure> {
+pub async fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
     if !context.config.kafka {
         return Err(Failure::usage("name the brokers to export to: --brokers host:9092"));
     }
-    super::serve::log_to_stderr()?;
+    drop(super::serve::log_to_stderr(&context.config, &args.log)?);
     let config = context.config.clone();
     let report = tokio::task::spawn_blocking(move || {
         // On standard error, and only on a terminal.

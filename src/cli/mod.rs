@@ -221,7 +221,13 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(error.to_string()))?;
     let context = Context { config, format: cli.output };
     match cli.verb {
-        Verb::Serve(args) => serve::run(context.config, &args).await,
+        Verb::Serve(args) => {
+            let reread = || {
+                config::load(cli.config.as_deref(), std::env::vars(), &overrides)
+                    .map_err(|error| Failure::usage(error.to_string()))
+            };
+            serve::run(context.config, &args, reread).await
+        }
         Verb::Apply(args) => apply::run(&context, &args).await,
         Verb::Get(args) => get::run(&context, &args).await,
         Verb::Explain(args) => explain::run(&context, &args).await,
@@ -235,7 +241,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Send(args) => send::run(&context, &args).await,
         Verb::Tail(args) => tail::run(&context, &args).await,
         Verb::Topics { what, .. } => topics::run(&context, &what).await,
-        Verb::Export(_) => export::run(&context).await,
+        Verb::Export(args) => export::run(&context, &args).await,
         Verb::Snapshot { what } => snapshot::run(&context, &what).await,
         Verb::Config { .. } => {
             let mut table = context.config.table;

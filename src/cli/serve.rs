@@ -7,9 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::context::Failure;
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
 use crate::replay::ErrorKind;
-use crate::supervisor::{self, Error, Options, Roles};
+use crate::supervisor::{self, Error, Options, Roles, Running};
 
 /// A stop that takes longer is cut short: a crash loses nothing either.
 const STOP_WITHIN: Duration = Duration::from_secs(28);
@@ -34,18 +34,26 @@ pub struct ServeArgs {
     /// For trying things out: loopback receivers allowed, no cooldown between surveys
     #[arg(long)]
     dev: bool,
+    #[command(flatten)]
+    log: LogArgs,
     /// Make new API keys where keys.toml of the data directory is lost; those of before are void
     #[arg(long)]
     new_keys: bool,
 }
 
-pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
-    log_to_stderr()?;
+/// Serves until it is told to stop. `reread` gives the configuration as it is by then.
+pub async fn run(
+    config: Config,
+    args: &ServeArgs,
+    reread: impl Fn() -> Result<Config, Failure>,
+) -> Result<(), Failure> {
+    let set_level = log_to_stderr(&config, &args.log)?;
     let roles = roles(&config, args)?;
     let options = Options { test_clock: args.test_clock, dev: args.dev, new_keys: args.new_keys, roles };
     // Before anything else, so that no signal is missed.
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::failed(e.to_string()))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::failed(e.to_string()))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(|e| Failure::failed(e.to_string()))?;
     if !config.kafka && !config.brokers.is_empty() {
         tracing::warn!("[kafka] brokers are set and [log] kind is embedded: the log is in the data directory");
     }
@@ -60,10 +68,13 @@ pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
             }
         }
     }
-    let failed = tokio::select! {
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => false,
-        () = running.failure() => true,
+    let failed = loop {
+        tokio::select! {
+            _ = terminate.recv() => break false,
+            _ = interrupt.recv() => break false,
+            () = running.failure() => break true,
+            _ = hangup.recv() => reload(&running, args, &set_level, &reread),
+        }
     };
     let within = if failed { END_WITHIN } else { STOP_WITHIN };
     if tokio::time::timeout(within, running.stop()).await.is_err() {
@@ -78,6 +89,25 @@ pub async fn run(config: Config, args: &ServeArgs) -> Result<(), Failure> {
         return Err(Failure::failed("the log could not be written; see the log lines above"));
     }
     Ok(())
+}
+
+/// Keys, identity secrets and the level of log lines are read again; what cannot be
+/// read leaves everything as it is.
+fn reload(running: &Running, args: &ServeArgs, set_level: &SetLevel, reread: impl Fn() -> Result<Config, Failure>) {
+    let taken = reread().and_then(|config| {
+        let filter = args.log.filter(&config)?;
+        running.reload(&config).map_err(failure)?;
+        set_level(filter).map_err(Failure::failed)
+    });
+    match taken {
+        Ok(()) => tracing::info!("keys, identity secrets and log_level were read again; the rest waits for a restart"),
+        Err(failure) => {
+            tracing::error!(
+                error = failure.text,
+                "the configuration cannot be read again: the one before stays in force"
+            );
+        }
+    }
 }
 
 /// A server goes on although nobody reads what it says.
@@ -116,18 +146,61 @@ fn roles(config: &Config, args: &ServeArgs) -> Result<Roles, Failure> {
 /// nobody takes is lost and counted: it keeps no one waiting.
 ///
 /// # Errors
-/// When the system gives no thread to write them.
-pub fn log_to_stderr() -> Result<(), Failure> {
-    // A lease closes its consumer itself; the binding then says that it is closed.
-    // A certificate that is not trusted is told in its attempt.
-    let standard = "warn,askwhen=info,rdkafka::consumer::base_consumer=off,rustls_platform_verifier=off";
-    let filter = EnvFilter::try_from_env("ASKWHEN_LOG").unwrap_or_else(|_| EnvFilter::new(standard));
+/// When the system gives no thread to write them, or the filters are none.
+pub fn log_to_stderr(config: &Config, args: &LogArgs) -> Result<SetLevel, Failure> {
+    let filter = args.filter(config)?;
     let writer =
         askwhen_process::LogLines::start().map_err(|e| Failure::failed(format!("log lines cannot be written: {e}")))?;
-    let lines = tracing_subscriber::fmt().json().log_internal_errors(false);
+    let is_terminal = std::io::stderr().is_terminal();
+    let is_text = match args.log_format.unwrap_or(config.log_format) {
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+        LogFormat::ByStream => is_terminal,
+    };
     // A second server in one process (tests) finds it set.
-    lines.with_env_filter(filter).with_writer(writer).try_init().ok();
-    Ok(())
+    let lines = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(writer);
+    if is_text {
+        let lines = lines.with_ansi(is_terminal).with_filter_reloading();
+        let handle = lines.reload_handle();
+        lines.try_init().ok();
+        return Ok(Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string())));
+    }
+    let lines = lines.json().with_filter_reloading();
+    let handle = lines.reload_handle();
+    lines.try_init().ok();
+    Ok(Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string())))
+}
+
+/// Puts another filter in force.
+pub type SetLevel = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+/// What log lines are like.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LogArgs {
+    /// Which log lines are written: a level, or filters by module, over what the configuration says
+    #[arg(long, value_name = "LEVEL", env = "ASKWHEN_LOG")]
+    log_level: Option<String>,
+    /// How log lines are written [default: text on a terminal, else JSON]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+impl LogArgs {
+    fn filter(&self, config: &Config) -> Result<EnvFilter, Failure> {
+        // A lease closes its consumer itself; the binding then says that it is closed.
+        // A certificate that is not trusted is told in its attempt.
+        const QUIET: &str = "rdkafka::consumer::base_consumer=off,rustls_platform_verifier=off";
+        let given = self.log_level.as_deref().unwrap_or(&config.log_level);
+        let is_level =
+            ["off", "error", "warn", "info", "debug", "trace"].contains(&given.to_ascii_lowercase().as_str());
+        let filters = match given {
+            "error" | "off" => given.to_owned(),
+            // Of others' libraries only what is wrong.
+            _ if is_level => format!("warn,askwhen={given},{QUIET}"),
+            _ => given.to_owned(),
+        };
+        EnvFilter::try_new(&filters).map_err(|error| Failure::usage(format!("log_level {given}: {error}")))
+    }
 }
 
 pub fn failure(error: Error) -> Failure {

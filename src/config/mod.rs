@@ -8,4 +8,4 @@ mod resolved;
 
 pub use raw::{DEFAULT, Error, Overrides, load};
 pub use redact::redact;
-pub use resolved::{Config, FOREVER, Key, Retention};
+pub use resolved::{Config, FOREVER, Key, LogFormat, Retention};

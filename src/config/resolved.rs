@@ -58,6 +58,9 @@ pub struct Config {
     pub key_file: Option<PathBuf>,
     pub identity_secrets: BTreeMap<String, Vec<String>>,
     pub keys: Vec<Key>,
+    /// A level, or filters by module.
+    pub log_level: String,
+    pub log_format: LogFormat,
     /// As merged, for `config print`.
     pub table: Table,
 }
@@ -73,6 +76,16 @@ pub struct Retention {
     pub decisions: Millis,
     pub responses: Millis,
     pub deliveries: Millis,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+    /// Text on a terminal, else JSON.
+    #[value(skip)]
+    ByStream,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -173,6 +186,7 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
     let retention = Section::of(table, "retention")?;
     let limits = Section::of(table, "limits")?;
     let secrets = Section::of(table, "secrets")?;
+    let process = Section::of(table, "process")?;
     let data_dir = match table.get("data_dir") {
         Some(Value::String(path)) if !path.is_empty() => PathBuf::from(path),
         _ => return Err(("data_dir".into(), "must be a path".into())),
@@ -217,6 +231,13 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         listen: http.text("listen")?,
         admin_listen: Some(http.text("admin_listen")?).filter(|text| !text.is_empty()),
         cors_origins: cors_origins(&http)?,
+        log_level: process.text("log_level")?,
+        log_format: match process.text("log_format")?.as_str() {
+            "" => LogFormat::ByStream,
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            _ => return process.fault("log_format", "must be text or json, or left out"),
+        },
         keep_alive: Duration::from_millis(http.span("keep_alive", SECOND)?.unsigned_abs()),
         max_connections: http.number("max_connections", 16, 1 << 20)?,
         max_connections_per_address: Some(http.number("max_connections_per_address", 0, 1 << 20)?).filter(|n| *n > 0),

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
@@ -31,6 +31,7 @@ use url::Url;
 use super::endpoints::Defined;
 use super::fault::{Fault, FaultKind, deepest};
 use super::resolver::ResolverError;
+use super::usage::{Usage, Watched};
 use askwhen_domain::address;
 use askwhen_wire::tls;
 
@@ -111,7 +112,13 @@ impl Clients {
         let https = request.uri().scheme() == Some(&Scheme::HTTPS);
         let pool = self.pool(defined, https)?;
         let client = if self.connections() < KEPT_CONNECTIONS { &pool.keeping } else { &pool.closing };
-        let sent = client.request(request).await;
+        let (mut request, again) = (request.clone(), request);
+        let connection = capture_connection(&mut request);
+        let sent = match client.request(request).await {
+            // The same attempt: the receiver was not asked yet, as far as can be seen.
+            Err(error) if !error.is_connect() && was_closed_idle(&connection) => pool.closing.request(again).await,
+            sent => sent,
+        };
         sent.map_err(|error| {
             let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
             while let Some(inner) = source {
@@ -179,6 +186,15 @@ impl Clients {
         pools.insert(kind, pool.clone());
         Ok(pool)
     }
+}
+
+/// Whether a request has met a connection that its receiver closed between two.
+fn was_closed_idle(connection: &CaptureConnection) -> bool {
+    let mut extras = http::Extensions::new();
+    if let Some(connected) = &*connection.connection_metadata() {
+        connected.get_extras(&mut extras);
+    }
+    extras.get::<Usage>().is_some_and(Usage::was_closed_idle)
 }
 
 /// Asks for names; or the fault of every name, where the machine's own resolver
@@ -271,7 +287,9 @@ impl Connector {
 
     fn link(&self, stream: impl Stream + 'static) -> Link {
         self.open.fetch_add(1, Ordering::Relaxed);
-        Link { stream: TokioIo::new(Box::new(stream)), open: self.open.clone() }
+        let stream: Box<dyn Stream> = Box::new(stream);
+        let stream = Watched::new(stream);
+        Link { usage: stream.usage(), stream: TokioIo::new(stream), open: self.open.clone() }
     }
 
     /// The addresses of a host, all of them allowed.
@@ -400,7 +418,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A connection to a receiver.
 struct Link {
-    stream: TokioIo<Box<dyn Stream>>,
+    stream: TokioIo<Watched<Box<dyn Stream>>>,
+    usage: Usage,
     open: Arc<AtomicUsize>,
 }
 
@@ -412,7 +431,7 @@ impl Drop for Link {
 
 impl Connection for Link {
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().extra(self.usage.clone())
     }
 }
 

@@ -93,6 +93,8 @@ struct Known {
     untold: bool,
     /// When the registrar was asked to disable it; until it has, nothing is sent.
     ending: Option<(Millis, DisabledReason)>,
+    /// Deliveries that were given up, and when that was said last.
+    dead: (u64, Option<Millis>),
 }
 
 pub struct Endpoints {
@@ -154,6 +156,25 @@ impl Endpoints {
             What::Defined { .. } | What::Fares { .. } => {}
         }
         lines
+    }
+
+    /// Says that a delivery is given up: the first one at once, then how many they are
+    /// every minute.
+    pub fn died(&mut self, line: u64, reason: &str, now: Millis) {
+        let Some(known) = self.known.get_mut(&line) else { return };
+        let (count, told_at) = &mut known.dead;
+        *count += 1;
+        if told_at.is_some_and(|told_at| now < told_at + MINUTE) {
+            return;
+        }
+        tracing::warn!(
+            project = known.project,
+            endpoint_id = known.endpoint_id,
+            reason,
+            count = std::mem::take(count),
+            "deliveries are given up: see their attempts, mend the receiver, then `askwhen deliveries recover`"
+        );
+        *told_at = Some(now);
     }
 
     pub fn defined(&self, line: u64) -> Option<&Arc<Defined>> {

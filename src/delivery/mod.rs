@@ -16,6 +16,7 @@ mod run;
 mod status;
 mod time;
 mod transport;
+mod usage;
 
 pub use attempt::WayOut;
 pub use fold::{Error, Fold, Mismatch, Positions, Row, StateError};

@@ -273,14 +273,18 @@ fn own_keys(dir: &Path, had_own: bool, make_new: bool) -> Result<(Vec<Key>, Opti
     } else if make_new {
         return Err(Error::usage(format!("--new-keys is for when {} has been lost, and it is there", path.display())));
     }
-    let read = read_keys(dir).map_err(Error::refused)?;
-    let keys = read.keys.iter().map(|entry| Key {
+    Ok((own(&read_keys(dir).map_err(Error::refused)?), fresh))
+}
+
+/// The keys of `keys.toml`, as configured ones are.
+pub fn own(file: &KeysFile) -> Vec<Key> {
+    let key = |entry: &KeyEntry| Key {
         project: entry.project.clone(),
         kind: entry.kind,
         digest: auth::digest(&entry.key),
         text: None,
-    });
-    Ok((keys.collect(), fresh))
+    };
+    file.keys.iter().map(key).collect()
 }
 
 fn make_keys(path: &Path) -> Result<FreshKeys, Error> {

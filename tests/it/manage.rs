@@ -364,7 +364,8 @@ async fn decisions_responses_and_how_a_survey_fares() {
     say("ann", 0, "displayed", json!({})).await;
     say("ann", 0, "displayed", json!({})).await;
     say("ann", 0, "answers", value(3)).await;
-    say("ann", 0, "answers", json!({"answers": [{"question_id": "q1", "value": 4}], "completed": true})).await;
+    say("ann", 0, "answers", value(4)).await;
+    say("ann", 0, "answers", json!({"answers": [{"question_id": "q1", "value": 5}], "completed": true})).await;
     say("ann", 0, "answers", value(5)).await;
     say("bob", 1, "answers", value(1)).await;
     say("cem", 2, "dismissed", json!({})).await;

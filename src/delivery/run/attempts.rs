@@ -280,6 +280,7 @@ impl Loop {
             }
             Err(reason) => {
                 metrics.delivery_dead.with_label_values(&[reason]).inc();
+                self.endpoints.died(line, reason, went.ended_at);
                 record.ended = Some(Ended::Dead);
                 record.reason = Some(reason.to_owned());
                 records::dead(item.partition, row, attempt, reason, went.ended_at)

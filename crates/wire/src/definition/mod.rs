@@ -56,7 +56,7 @@ pub fn documents(text: &str, is_json: bool) -> Result<Vec<yaml::Document>, yaml:
     if is_json {
         return json_file::documents(text);
     }
-    let begins_as_json = text.trim_start().starts_with('{');
+    let begins_as_json = text.trim_start().starts_with(['{', '[']);
     // What is no JSON may be a mapping in braces, which YAML has as well.
     let read = begins_as_json.then(|| json_file::documents(text).ok()).flatten();
     read.map_or_else(|| yaml::documents(text), Ok)

@@ -362,7 +362,12 @@ fn answers_are_checked_merged_and_told_once() {
     let repeated = play.answer(4, &offer, &[("q1", "4")], false);
     assert!(matches!(repeated.reply, Some(Reply::Accepted { duplicate: true, .. })) && repeated.items.is_empty());
     assert_eq!(kinds(play.answer(5, &offer, &[("q2", "\"x\"")], true)), [EventType::Answered, EventType::Completed]);
-    assert_eq!(kinds(play.answer(6, &offer, &[("q1", "5")], true)), [EventType::Answered], "completed only once");
+    let repeated = play.answer(6, &offer, &[("q1", "4"), ("q2", "\"x\"")], true);
+    assert!(matches!(repeated.reply, Some(Reply::Accepted { duplicate: true, .. })), "completed only once");
+    for other in [("q1", "5"), ("q2", "\"y\"")] {
+        let refused = play.answer(6, &offer, &[other], true);
+        assert_eq!((&refused.reply, refused.items.len()), (&Some(Reply::Refused(Refusal::ResponseCompleted)), 0));
+    }
     assert_eq!(play.user.surveys["s"].displays, 1, "an answer implies the display");
     let late = play.answer(DAY + HOUR, &offer, &[("q1", "3")], false);
     assert_eq!(late.reply, Some(Reply::Refused(Refusal::OfferLapsed)));

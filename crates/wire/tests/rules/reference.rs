@@ -145,6 +145,8 @@ struct Made {
     dismissed_at: Option<Millis>,
     answered_at: Option<Millis>,
     completed_at: Option<Millis>,
+    /// The answer as it was last taken.
+    value: Option<i64>,
 }
 
 /// Everything that happened to one user, in its order.
@@ -406,6 +408,7 @@ impl World {
                 dismissed_at: None,
                 answered_at: None,
                 completed_at: None,
+                value: None,
             });
         }
     }
@@ -450,12 +453,13 @@ impl World {
         let gone = self.now >= made.offered_at + OFFER_KNOWN || (limit.is_some() && untouched && !self.holds(&made));
         let full = limit.is_some_and(|limit| self.taken(&made.survey_id) >= limit);
         let offer_id = made.offer_id.clone();
+        let value = self.now / MINUTE % 5 + 1;
         let body = match step {
             Step::Displayed { .. } => Body::Displayed { offer_id: offer_id.clone().into() },
             Step::Dismissed { .. } => Body::Dismissed { offer_id: offer_id.clone().into() },
             Step::Answer { completed, .. } => {
-                let value = Json::of(&(self.now / MINUTE % 5 + 1));
-                let given = Given { question_id: "q1".into(), value, answered_at: None, duration_ms: None };
+                let given =
+                    Given { question_id: "q1".into(), value: Json::of(&value), answered_at: None, duration_ms: None };
                 let target = Target::Offer(offer_id.clone());
                 Body::Answers(Answers {
                     target,
@@ -467,7 +471,9 @@ impl World {
             _ => unreachable!("nothing of an offer"),
         };
         let completes = matches!(step, Step::Answer { completed: true, .. }) && made.completed_at.is_none();
-        let refused = gone || (completes && !self.holds(&made) && full);
+        let is_answer = matches!(step, Step::Answer { .. });
+        let changes_complete = is_answer && made.completed_at.is_some() && made.value != Some(value);
+        let refused = gone || (completes && !self.holds(&made) && full) || changes_complete;
         let out = self.apply(&user_id, Told::default(), &body);
         assert_eq!(matches!(out.reply, Some(Reply::Refused(_))), refused, "{step:?} of {made:?}: {:?}", out.reply);
         if refused {
@@ -480,6 +486,7 @@ impl World {
         match step {
             Step::Dismissed { .. } => made.dismissed_at = made.dismissed_at.or(Some(now)),
             Step::Answer { completed, .. } => {
+                made.value = Some(value);
                 made.answered_at = Some(now);
                 made.completed_at = made.completed_at.or(completed.then_some(now));
             }
