@@ -456,7 +456,7 @@ impl Running {
     /// When the data directory's own keys cannot be read; then those of before count on.
     pub fn reload(&self, config: &Config) -> Result<(), Error> {
         let keys = match config.keys.is_empty() {
-            true => data::own(&read_keys(&config.data_dir).map_err(Error::Refused)?),
+            true => data::own(&read_keys(&config.data_dir).map_err(Error::refused)?),
             false => config.keys.clone(),
         };
         self.app.auth.replace(grants(config, &keys));
