@@ -121,6 +121,16 @@ impl Client {
         self.said(request).await
     }
 
+    /// Puts a definition if this version of it is in force.
+    ///
+    /// # Errors
+    /// Exit code 4 when the server cannot be reached.
+    pub async fn put_version(&self, path: &str, body: &Value, version: u64) -> Result<Said, Failure> {
+        let request = self.http.put(format!("{}{path}", self.base)).bearer_auth(&self.key.key);
+        let request = request.header("if-match", format!("\"{version}\"")).header("content-type", "application/json");
+        self.said(request.body(body.to_string())).await
+    }
+
     async fn said(&self, request: reqwest::RequestBuilder) -> Result<Said, Failure> {
         let answer = request.send().await.map_err(|error| {
             let base = &self.base;

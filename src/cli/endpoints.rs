@@ -6,9 +6,9 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::json;
 
-use super::client::{Client, part};
+use super::client::{Client, part, problem};
 use super::context::{Context, Failure, ServerArgs};
-use super::output;
+use super::{get, output};
 use crate::bridge::auth::Kind;
 use askwhen_domain::time;
 use askwhen_wire::profile;
@@ -23,6 +23,15 @@ pub struct EndpointsArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Show all endpoints and how they fare
+    List,
+    /// Show one endpoint whole
+    Show { endpoint: String },
+    /// Send an endpoint nothing from now on: its messages are cancelled, and `deliveries recover`
+    /// sends them when it is enabled again
+    Disable { endpoint: String },
+    /// Remove an endpoint; what waits for it is cancelled
+    Delete { endpoint: String },
     /// Send to an endpoint again that was disabled, by hand or by askwhen itself
     Enable { endpoint: String },
     /// Give an endpoint a new secret; the old one signs on until the overlap ends
@@ -45,6 +54,23 @@ enum What {
 pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Admin)?;
     match &args.what {
+        What::List => get::list(context, &client, get::What::Endpoints).await?,
+        What::Show { endpoint } => get::one(&client, get::What::Endpoints, endpoint).await?,
+        What::Disable { endpoint } => {
+            let path = format!("/v1/endpoints/{}", part(endpoint));
+            let mut body = client.expect(Method::GET, &path, None).await?;
+            body["enabled"] = false.into();
+            let version = body["version"].as_u64().unwrap_or_default();
+            let said = client.put_version(&path, &body, version).await?;
+            if !(200..300).contains(&said.status) {
+                return Err(Failure::failed(problem(&said)));
+            }
+            output::said(context.format, &said.body, &format!("{endpoint} is disabled: nothing is sent to it"));
+        }
+        What::Delete { endpoint } => {
+            let said = client.expect(Method::DELETE, &format!("/v1/endpoints/{}", part(endpoint)), None).await?;
+            output::said(context.format, &said, &format!("{endpoint} is removed"));
+        }
         What::Enable { endpoint } => {
             let path = format!("/v1/endpoints/{}", part(endpoint));
             let said = client.expect(Method::POST, &format!("{path}/enable"), None).await?;

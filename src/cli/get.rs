@@ -10,7 +10,7 @@ use super::output;
 use crate::bridge::auth::Kind;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum What {
+pub enum What {
     Surveys,
     Endpoints,
     Triggers,
@@ -48,29 +48,53 @@ pub struct GetArgs {
 
 pub async fn run(context: &Context, args: &GetArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Admin)?;
-    let (path, member, columns): (&str, &str, &[&str]) = match args.what {
-        What::Surveys => ("/v1/surveys", "surveys", &["survey_id", "name", "status", "priority", "version"]),
-        What::Endpoints => (
-            "/v1/endpoints",
-            "endpoints",
-            &["endpoint_id", "profile", "state", "state_reason", "state_since", "url", "version"],
-        ),
-        What::Triggers => ("/v1/triggers", "triggers", &["trigger_id", "name", "kind", "first_seen_at"]),
-        What::Settings => {
-            output::json(&with_kind("settings", client.expect(Method::GET, "/v1/settings", None).await?));
-            return Ok(());
-        }
-    };
-    let mut all = client.list(path, member).await?;
-    if let Some(kind) = args.what.file_kind() {
-        all = all.into_iter().map(|row| with_kind(kind, row)).collect();
-    }
-    if let Some(id) = &args.id {
-        let one = all.into_iter().find(|row| row[columns[0]].as_str() == Some(id));
-        let one = one.ok_or_else(|| Failure::failed(format!("there is no {id} among the {member}")))?;
-        output::json(&one);
+    if let What::Settings = args.what {
+        output::json(&with_kind("settings", client.expect(Method::GET, "/v1/settings", None).await?));
         return Ok(());
     }
+    match &args.id {
+        Some(id) => one(&client, args.what, id).await,
+        None => list(context, &client, args.what).await,
+    }
+}
+
+impl What {
+    /// Its route, its member in a list, and the columns of a table.
+    fn listed(self) -> (&'static str, &'static str, &'static [&'static str]) {
+        match self {
+            What::Surveys => ("/v1/surveys", "surveys", &["survey_id", "name", "status", "priority", "version"]),
+            What::Endpoints => (
+                "/v1/endpoints",
+                "endpoints",
+                &["endpoint_id", "profile", "state", "state_reason", "state_since", "url", "version"],
+            ),
+            What::Triggers | What::Settings => {
+                ("/v1/triggers", "triggers", &["trigger_id", "name", "kind", "first_seen_at"])
+            }
+        }
+    }
+
+    async fn rows(self, client: &Client) -> Result<Vec<Value>, Failure> {
+        let (path, member, _) = self.listed();
+        let all = client.list(path, member).await?;
+        Ok(match self.file_kind() {
+            Some(kind) => all.into_iter().map(|row| with_kind(kind, row)).collect(),
+            None => all,
+        })
+    }
+}
+
+/// Prints one of them whole.
+pub async fn one(client: &Client, what: What, id: &str) -> Result<(), Failure> {
+    let (_, member, columns) = what.listed();
+    let found = what.rows(client).await?.into_iter().find(|row| row[columns[0]].as_str() == Some(id));
+    output::json(&found.ok_or_else(|| Failure::failed(format!("there is no {id} among the {member}")))?);
+    Ok(())
+}
+
+/// Prints all of them.
+pub async fn list(context: &Context, client: &Client, what: What) -> Result<(), Failure> {
+    let (all, (_, _, columns)) = (what.rows(client).await?, what.listed());
     if context.format == Format::Json {
         output::json(&Value::Array(all));
         return Ok(());

@@ -18,13 +18,17 @@ mod import;
 mod output;
 mod progress;
 mod replay;
+mod responses;
 mod send;
 mod serve;
 mod skip;
 mod snapshot;
 mod stats;
+mod surveys;
 mod tail;
 mod topics;
+mod triggers;
+mod users;
 mod webhook;
 
 #[cfg(debug_assertions)]
@@ -84,7 +88,20 @@ enum Verb {
     Import(import::ImportArgs),
     /// List, show and resend deliveries; recover what an endpoint has missed
     Deliveries(deliveries::DeliveriesArgs),
-    /// Enable an endpoint, rotate its secret, send it a test
+    /// Stop asking an active survey for a while; its windows stay open
+    Pause(surveys::SurveyArgs),
+    /// Go on asking a paused survey
+    Resume(surveys::SurveyArgs),
+    /// Ask a survey no more; its results stay
+    #[command(visible_alias = "delete")]
+    Archive(surveys::SurveyArgs),
+    /// Print what users have answered, a line of JSON each, or a table
+    Responses(responses::ResponsesArgs),
+    /// Show or forget a user, or set attributes
+    Users(users::UsersArgs),
+    /// List, declare or remove names of events and triggers
+    Triggers(triggers::TriggersArgs),
+    /// List, show, disable, enable or remove endpoints, rotate secrets, send a test
     Endpoints(endpoints::EndpointsArgs),
     /// Receive webhooks on this machine and verify them
     Webhook {
@@ -237,6 +254,12 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Stats(args) => stats::run(&context, &args).await,
         Verb::Import(args) => import::run(&context, &args).await,
         Verb::Deliveries(args) => deliveries::run(&context, &args).await,
+        Verb::Pause(args) => surveys::turn(&context, &args, ("active", "paused")).await,
+        Verb::Resume(args) => surveys::turn(&context, &args, ("paused", "active")).await,
+        Verb::Archive(args) => surveys::archive(&context, &args).await,
+        Verb::Responses(args) => responses::run(&context, &args).await,
+        Verb::Users(args) => users::run(&context, &args).await,
+        Verb::Triggers(args) => triggers::run(&context, &args).await,
         Verb::Endpoints(args) => endpoints::run(&context, &args).await,
         Verb::Send(args) => send::run(&context, &args).await,
         Verb::Tail(args) => tail::run(&context, &args).await,

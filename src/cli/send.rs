@@ -102,7 +102,8 @@ fn set(body: &mut Value, member: &str, value: &Option<String>) {
     }
 }
 
-fn pairs(all: &[String]) -> Result<Map<String, Value>, Failure> {
+/// `NAME=VALUE` each; a value that is JSON counts as such.
+pub fn pairs(all: &[String]) -> Result<Map<String, Value>, Failure> {
     let mut members = Map::new();
     for pair in all {
         let (name, text) = pair.split_once('=').ok_or_else(|| Failure::usage(format!("{pair}: write NAME=VALUE")))?;

@@ -624,3 +624,49 @@ async fn log_lines_are_text_or_json() {
     let (code, _, error) = askwhen(dir.path(), &["--data-dir", "data", "serve", "--log-level", "askwhen=loud"]);
     assert!(code == Some(2) && error.contains("log_level"), "{error}");
 }
+
+/// What is done every day has a verb.
+#[tokio::test]
+async fn verbs_of_daily_work() {
+    let server = Server::start().await;
+    server.put("/v1/surveys/s", open_survey()).await;
+    server.put("/v1/endpoints/crm", json!({"url": "http://127.0.0.1:9999/hook"})).await;
+    let offer = server.trigger("ann", "Main").await["survey"]["offer_id"].as_str().unwrap().to_owned();
+    let answers = json!({"answers": [{"question_id": "q1", "value": 4}], "completed": true});
+    server.post(&format!("/v1/users/ann/offers/{offer}/answers"), answers).await;
+    let listed = async || server.get("/v1/responses").await.body["responses"][0]["completed"] == true;
+    server.until("the answer is listed", listed).await;
+    let verb = |arguments: &[&str]| {
+        let all = [&["--data-dir", "data"], arguments, &["--server", &server.base]].concat();
+        askwhen(server.dir.path(), &all)
+    };
+    for (arguments, code, part) in [
+        (&["resume", "s"][..], 0, "s is active already"),
+        (&["pause", "s"], 0, "s is paused from now on"),
+        (&["pause", "s"], 0, "s is paused already"),
+        (&["resume", "s"], 0, "s is active from now on"),
+        (&["responses", "s"], 0, "\"completed\":true"),
+        (&["responses", "s", "--csv"], 0, "updated_at,q1"),
+        (&["archive", "s"], 0, "s is archived"),
+        (&["resume", "s"], 1, "s is archived: only what is paused can be active"),
+        (&["delete", "none"], 1, "404"),
+        (&["triggers", "create", "Successful payment", "--kind", "backend"], 0, "successful_payment is declared"),
+        (&["triggers", "create", "Successful payment"], 1, "409"),
+        (&["triggers", "list"], 0, "successful_payment"),
+        (&["triggers", "delete", "successful_payment"], 0, "off the list"),
+        (&["endpoints", "list"], 0, "healthy"),
+        (&["endpoints", "disable", "crm"], 0, "crm is disabled"),
+        (&["endpoints", "show", "crm"], 0, "\"state\": \"disabled\""),
+        (&["endpoints", "enable", "crm"], 0, "crm is enabled"),
+        (&["endpoints", "delete", "crm"], 0, "crm is removed"),
+        (&["endpoints", "show", "crm"], 1, "there is no crm among the endpoints"),
+        (&["users", "attributes", "ann", "plan=pro", "seats=3"], 0, "ann has these attributes"),
+        (&["users", "show", "ann"], 0, "\"plan\": \"pro\""),
+        (&["users", "erase", "ann"], 0, "ann is forgotten"),
+        (&["users", "show", "ann"], 0, "\"known\": false"),
+    ] {
+        let (found, out, error) = verb(arguments);
+        assert_eq!(found, Some(code), "{arguments:?}: {out}{error}");
+        assert!(format!("{out}{error}").contains(part), "{arguments:?}: {part} is not in {out}{error}");
+    }
+}

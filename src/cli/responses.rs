@@ -1,0 +1,106 @@
+//! `askwhen responses`: what users have answered, as lines of JSON or a table.
+
+use clap::Args;
+use reqwest::Method;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+use super::client::{Client, part};
+use super::context::{Context, Failure, Format, ServerArgs};
+use super::output;
+use crate::bridge::auth::Kind;
+
+#[derive(Debug, Args)]
+pub struct ResponsesArgs {
+    /// The survey's id
+    survey: String,
+    /// A table for spreadsheets: a row for each response, a column for each question
+    #[arg(long)]
+    csv: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// What each row begins with.
+const COLUMNS: [&str; 6] = ["response_id", "user_id", "survey_version", "completed", "created_at", "updated_at"];
+
+pub async fn run(context: &Context, args: &ResponsesArgs) -> Result<(), Failure> {
+    let client = Client::new(context, &args.server, Kind::Server)?;
+    let mut all: Vec<Value> = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let path = format!("/v1/responses?survey_id={}&limit=200{cursor}", part(&args.survey));
+        let page = client.expect(Method::GET, &path, None).await?;
+        let rows = page["responses"].as_array().cloned().unwrap_or_default();
+        // Those need no more than a page at a time.
+        if !args.csv && context.format == Format::Text {
+            rows.iter().for_each(|row| output::line(&row.to_string()));
+        } else {
+            all.extend(rows);
+        }
+        match page["next_cursor"].as_str() {
+            Some(next) if !output::nobody_reads() => cursor = format!("&cursor={}", part(next)),
+            _ => break,
+        }
+    }
+    if args.csv {
+        output::write(&table(&all)?);
+    } else if context.format == Format::Json {
+        output::json(&Value::Array(all));
+    }
+    Ok(())
+}
+
+fn table(all: &[Value]) -> Result<String, Failure> {
+    let answers = |row: &Value| row["answers"].as_array().cloned().unwrap_or_default();
+    let id = |answer: &Value| answer["question_id"].as_str().unwrap_or_default().to_owned();
+    let questions: BTreeSet<String> = all.iter().flat_map(answers).map(|answer| id(&answer)).collect();
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    let header = COLUMNS.iter().map(|name| (*name).to_owned()).chain(questions.iter().cloned());
+    let mut rows = vec![header.collect::<Vec<String>>()];
+    for row in all {
+        let given = answers(row);
+        let value = |question: &String| given.iter().find(|answer| id(answer) == *question).map(|a| cell(&a["value"]));
+        let own = COLUMNS.iter().map(|name| cell(&row[*name]));
+        rows.push(own.chain(questions.iter().map(|question| value(question).unwrap_or_default())).collect());
+    }
+    for row in rows {
+        csv.write_record(row).map_err(|e| Failure::failed(e.to_string()))?;
+    }
+    let bytes = csv.into_inner().map_err(|e| Failure::failed(e.to_string()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A value in a cell; of several, one after the other. What a spreadsheet would take
+/// for a formula is a text there.
+fn cell(value: &Value) -> String {
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(cell).collect::<Vec<_>>().join("; "),
+        other => return other.to_string(),
+    };
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_row_for_each_response_and_a_column_for_each_question() {
+        let rows = [
+            json!({"response_id": "r1", "user_id": "=ann", "survey_version": 1, "completed": true, "created_at": "t", "updated_at": "t",
+                "answers": [{"question_id": "q1", "value": -4}, {"question_id": "q2", "value": ["a", "b, c"]}]}),
+            json!({"response_id": "r2", "user_id": "bob", "survey_version": 2, "completed": false, "created_at": "t", "updated_at": "t",
+                "answers": [{"question_id": "q3", "value": "two\nlines"}]}),
+        ];
+        assert_eq!(
+            table(&rows).unwrap(),
+            "response_id,user_id,survey_version,completed,created_at,updated_at,q1,q2,q3\n\
+             r1,'=ann,1,true,t,t,-4,\"a; b, c\",\n\
+             r2,bob,2,false,t,t,,,\"two\nlines\"\n"
+        );
+    }
+}

@@ -1,0 +1,49 @@
+//! `askwhen pause`, `resume` and `archive`: what is done with a survey every day.
+
+use clap::Args;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::client::{Client, part, problem};
+use super::context::{Context, Failure, ServerArgs};
+use super::output;
+use crate::bridge::auth::Kind;
+
+#[derive(Debug, Args)]
+pub struct SurveyArgs {
+    /// The survey's id
+    survey: String,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// From one status to another; a survey that has another one stays as it is.
+pub async fn turn(context: &Context, args: &SurveyArgs, (from, to): (&str, &str)) -> Result<(), Failure> {
+    let client = Client::new(context, &args.server, Kind::Admin)?;
+    let (id, path) = (&args.survey, format!("/v1/surveys/{}", part(&args.survey)));
+    let mut survey = client.expect(Method::GET, &path, None).await?;
+    let status = survey["status"].as_str().unwrap_or_default().to_owned();
+    if status != from && status != to {
+        return Err(Failure::failed(format!(
+            "{id} is {status}: only what is {from} can be {to}; apply its file to change that"
+        )));
+    }
+    survey["status"] = to.into();
+    let version = survey["version"].as_u64().unwrap_or_default();
+    // Nobody else's change is written over.
+    let said = client.put_version(&path, &survey, version).await?;
+    if !(200..300).contains(&said.status) {
+        return Err(Failure::failed(problem(&said)));
+    }
+    let outcome = if said.body["changed"] == false { "already" } else { "from now on" };
+    output::said(context.format, &said.body, &format!("{id} is {to} {outcome}"));
+    Ok(())
+}
+
+pub async fn archive(context: &Context, args: &SurveyArgs) -> Result<(), Failure> {
+    let client = Client::new(context, &args.server, Kind::Admin)?;
+    let said: Value = client.expect(Method::DELETE, &format!("/v1/surveys/{}", part(&args.survey)), None).await?;
+    let line = format!("{} is archived: nobody is asked any more, and its results stay", args.survey);
+    output::said(context.format, &said, &line);
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! `askwhen triggers`: names that events and frontend triggers go by.
+
+use clap::{Args, Subcommand, ValueEnum};
+use reqwest::Method;
+use serde_json::json;
+
+use super::client::{Client, part};
+use super::context::{Context, Failure, ServerArgs};
+use super::{get, output};
+use crate::bridge::auth::Kind;
+
+#[derive(Debug, Args)]
+pub struct TriggersArgs {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Origin {
+    Backend,
+    Frontend,
+    Custom,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Show every name that was met or declared
+    List,
+    /// Declare a name before it is met, such as "Successful payment"
+    Create {
+        name: String,
+        /// Its id [default: made of the name: successful_payment]
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
+        /// Who sends it
+        #[arg(long, value_enum, default_value = "custom")]
+        kind: Origin,
+    },
+    /// Take a name off the list; when it is met again it is back
+    Delete { trigger: String },
+}
+
+pub async fn run(context: &Context, args: &TriggersArgs) -> Result<(), Failure> {
+    let client = Client::new(context, &args.server, Kind::Admin)?;
+    match &args.what {
+        What::List => get::list(context, &client, get::What::Triggers).await,
+        What::Create { name, id, kind } => {
+            let kind = match kind {
+                Origin::Backend => "backend",
+                Origin::Frontend => "frontend",
+                Origin::Custom => "custom",
+            };
+            let mut body = json!({"name": name, "kind": kind});
+            if let Some(id) = id {
+                body["trigger_id"] = id.as_str().into();
+            }
+            let said = client.expect(Method::POST, "/v1/triggers", Some(&body)).await?;
+            let id = said["trigger_id"].as_str().unwrap_or_default().to_owned();
+            output::said(context.format, &said, &format!("{id} is declared"));
+            Ok(())
+        }
+        What::Delete { trigger } => {
+            let said = client.expect(Method::DELETE, &format!("/v1/triggers/{}", part(trigger)), None).await?;
+            output::said(context.format, &said, &format!("{trigger} is off the list"));
+            Ok(())
+        }
+    }
+}

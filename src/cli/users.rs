@@ -1,0 +1,50 @@
+//! `askwhen users`: what is known of one, and how it is forgotten.
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::json;
+
+use super::client::{Client, part};
+use super::context::{Context, Failure, ServerArgs};
+use super::{output, send};
+use crate::bridge::auth::Kind;
+
+#[derive(Debug, Args)]
+pub struct UsersArgs {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Show attributes, windows, offers, and why each survey asks or does not
+    Show { user: String },
+    /// Forget a user: state, answers and history; what receivers have is told of by user.erased
+    Erase { user: String },
+    /// Set attributes, NAME=VALUE each; a value that is JSON counts as such, null removes
+    Attributes {
+        user: String,
+        #[arg(required = true, value_name = "NAME=VALUE")]
+        attributes: Vec<String>,
+    },
+}
+
+pub async fn run(context: &Context, args: &UsersArgs) -> Result<(), Failure> {
+    let client = Client::new(context, &args.server, Kind::Server)?;
+    let path = |user: &str| format!("/v1/users/{}", part(user));
+    match &args.what {
+        What::Show { user } => output::json(&client.expect(Method::GET, &path(user), None).await?),
+        What::Erase { user } => {
+            let said = client.expect(Method::DELETE, &path(user), None).await?;
+            output::said(context.format, &said, &format!("{user} is forgotten"));
+        }
+        What::Attributes { user, attributes } => {
+            let body = json!({"attributes": send::pairs(attributes)?});
+            let said = client.expect(Method::PUT, &path(user), Some(&body)).await?;
+            output::said(context.format, &said, &format!("{user} has these attributes from now on"));
+        }
+    }
+    Ok(())
+}
