@@ -54,8 +54,8 @@ enum What {
 pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Admin)?;
     match &args.what {
-        What::List => get::list(context, &client, get::What::Endpoints).await?,
-        What::Show { endpoint } => get::one(&client, get::What::Endpoints, endpoint).await?,
+        What::List => get::list(context, &client, get::Listed::Endpoints).await?,
+        What::Show { endpoint } => get::one(&client, get::Listed::Endpoints, endpoint).await?,
         What::Disable { endpoint } => {
             let path = format!("/v1/endpoints/{}", part(endpoint));
             let mut body = client.expect(Method::GET, &path, None).await?;

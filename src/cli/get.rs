@@ -10,21 +10,21 @@ use super::output;
 use crate::bridge::auth::Kind;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum What {
+pub enum Listed {
     Surveys,
     Endpoints,
     Triggers,
     Settings,
 }
 
-impl What {
-    /// What `apply` calls it, where that brings it.
+impl Listed {
+    /// Listed `apply` calls it, where that brings it.
     fn file_kind(self) -> Option<&'static str> {
         match self {
-            What::Surveys => Some("survey"),
-            What::Endpoints => Some("endpoint"),
-            What::Settings => Some("settings"),
-            What::Triggers => None,
+            Listed::Surveys => Some("survey"),
+            Listed::Endpoints => Some("endpoint"),
+            Listed::Settings => Some("settings"),
+            Listed::Triggers => None,
         }
     }
 }
@@ -39,7 +39,7 @@ fn with_kind(kind: &str, row: Value) -> Value {
 #[derive(Debug, Args)]
 pub struct GetArgs {
     #[arg(value_enum)]
-    what: What,
+    what: Listed,
     /// One of them, by its id
     id: Option<String>,
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub struct GetArgs {
 
 pub async fn run(context: &Context, args: &GetArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Admin)?;
-    if let What::Settings = args.what {
+    if let Listed::Settings = args.what {
         output::json(&with_kind("settings", client.expect(Method::GET, "/v1/settings", None).await?));
         return Ok(());
     }
@@ -58,17 +58,17 @@ pub async fn run(context: &Context, args: &GetArgs) -> Result<(), Failure> {
     }
 }
 
-impl What {
+impl Listed {
     /// Its route, its member in a list, and the columns of a table.
     fn listed(self) -> (&'static str, &'static str, &'static [&'static str]) {
         match self {
-            What::Surveys => ("/v1/surveys", "surveys", &["survey_id", "name", "status", "priority", "version"]),
-            What::Endpoints => (
+            Listed::Surveys => ("/v1/surveys", "surveys", &["survey_id", "name", "status", "priority", "version"]),
+            Listed::Endpoints => (
                 "/v1/endpoints",
                 "endpoints",
                 &["endpoint_id", "profile", "state", "state_reason", "state_since", "url", "version"],
             ),
-            What::Triggers | What::Settings => {
+            Listed::Triggers | Listed::Settings => {
                 ("/v1/triggers", "triggers", &["trigger_id", "name", "kind", "first_seen_at"])
             }
         }
@@ -85,7 +85,7 @@ impl What {
 }
 
 /// Prints one of them whole.
-pub async fn one(client: &Client, what: What, id: &str) -> Result<(), Failure> {
+pub async fn one(client: &Client, what: Listed, id: &str) -> Result<(), Failure> {
     let (_, member, columns) = what.listed();
     let found = what.rows(client).await?.into_iter().find(|row| row[columns[0]].as_str() == Some(id));
     output::json(&found.ok_or_else(|| Failure::failed(format!("there is no {id} among the {member}")))?);
@@ -93,7 +93,7 @@ pub async fn one(client: &Client, what: What, id: &str) -> Result<(), Failure> {
 }
 
 /// Prints all of them.
-pub async fn list(context: &Context, client: &Client, what: What) -> Result<(), Failure> {
+pub async fn list(context: &Context, client: &Client, what: Listed) -> Result<(), Failure> {
     let (all, (_, _, columns)) = (what.rows(client).await?, what.listed());
     if context.format == Format::Json {
         output::json(&Value::Array(all));

@@ -45,7 +45,7 @@ enum What {
 pub async fn run(context: &Context, args: &TriggersArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Admin)?;
     match &args.what {
-        What::List => get::list(context, &client, get::What::Triggers).await,
+        What::List => get::list(context, &client, get::Listed::Triggers).await,
         What::Create { name, id, kind } => {
             let kind = match kind {
                 Origin::Backend => "backend",
