@@ -370,6 +370,17 @@ fn say_what_is_open(config: &Config, keys: &[Key]) {
     }
 }
 
+/// The keys that count: the configured ones, else those of the data directory.
+///
+/// # Errors
+/// When there are none, or they are unreadable.
+pub fn keys_in_force(config: &Config) -> Result<Vec<Key>, String> {
+    match config.keys.is_empty() {
+        true => Ok(data::own(&read_keys(&config.data_dir)?)),
+        false => Ok(config.keys.clone()),
+    }
+}
+
 /// Projects whose client keys may act as any user.
 pub fn unsigned_projects<'a>(config: &Config, keys: &'a [Key]) -> BTreeSet<&'a str> {
     let signed = |project: &str| config.identity_secrets.get(project).is_some_and(|secrets| !secrets.is_empty());
@@ -379,10 +390,15 @@ pub fn unsigned_projects<'a>(config: &Config, keys: &'a [Key]) -> BTreeSet<&'a s
 
 /// Whether other machines reach what is for operators alone.
 pub fn has_open_metrics(config: &Config) -> bool {
+    config.admin_listen.is_none() && is_public(config)
+}
+
+/// Whether other machines reach the server.
+pub fn is_public(config: &Config) -> bool {
     let host = config.listen.rsplit_once(':').map_or("", |(host, _)| host);
     let is_loopback =
         host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-    config.admin_listen.is_none() && !is_loopback
+    !is_loopback
 }
 
 fn open_log(config: &Config, key_check: String, clock: &Clock) -> Result<Log, Error> {
@@ -455,10 +471,7 @@ impl Running {
     /// # Errors
     /// When the data directory's own keys cannot be read; then those of before count on.
     pub fn reload(&self, config: &Config) -> Result<(), Error> {
-        let keys = match config.keys.is_empty() {
-            true => data::own(&read_keys(&config.data_dir).map_err(Error::refused)?),
-            false => config.keys.clone(),
-        };
+        let keys = keys_in_force(config).map_err(Error::refused)?;
         self.app.auth.replace(grants(config, &keys));
         Ok(())
     }

@@ -7,7 +7,8 @@ use serde_json::json;
 use super::client::Client;
 use super::context::{BrokerArgs, Context, Failure, Format, ServerArgs};
 use super::output;
-use crate::supervisor::repair;
+use crate::config::Config;
+use crate::supervisor::{self, repair};
 use askwhen_domain::time::format_time;
 use askwhen_log::embedded::free_mark_bytes;
 
@@ -57,6 +58,7 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
     checks.push(("sync", synced.is_ok(), text));
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     checks.push(("files", files >= 4_096, format!("{files} files may be open at once (4096 or more are wanted)")));
+    checks.extend(exposed(&context.config));
     let server = Client::new(context, args, crate::bridge::auth::Kind::Client);
     let ready = match server {
         Err(failure) => (false, failure.text),
@@ -80,6 +82,33 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
         output::table(&["CHECK", "STATE", "WHAT"], &rows);
     }
     if well { Ok(()) } else { Err(Failure::failed("something needs a look")) }
+}
+
+/// What others may do from other machines.
+fn exposed(config: &Config) -> Vec<(&'static str, bool, String)> {
+    let is_public = supervisor::is_public(config);
+    let identity = match supervisor::keys_in_force(config) {
+        Err(why) => (true, format!("no keys yet: {why}")),
+        Ok(keys) => {
+            let open: Vec<&str> = supervisor::unsigned_projects(config, &keys).into_iter().collect();
+            let text = match open.is_empty() {
+                true => "client keys act for users that a backend has signed for".to_owned(),
+                false => format!(
+                    "without [[projects]] identity_secret whoever has a client key may act as any user: {}",
+                    open.join(", ")
+                ),
+            };
+            (open.is_empty() || !is_public, text)
+        }
+    };
+    let metrics = match (supervisor::has_open_metrics(config), &config.admin_listen) {
+        (true, _) => {
+            (false, format!("/metrics and operators' routes are on {}: set [http] admin_listen", config.listen))
+        }
+        (false, Some(listen)) => (true, format!("operators' routes are on {listen} alone")),
+        (false, None) => (true, format!("{} is reached from this machine alone", config.listen)),
+    };
+    vec![("identity", identity.0, identity.1), ("operators", metrics.0, metrics.1)]
 }
 
 /// The journal's time goes on from this machine's.

@@ -670,3 +670,25 @@ async fn verbs_of_daily_work() {
         assert!(format!("{out}{error}").contains(part), "{arguments:?}: {part} is not in {out}{error}");
     }
 }
+
+#[test]
+fn the_doctor_says_what_other_machines_may_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let client = "[[keys]]\nkind = \"client\"\nkey = \"a client key of a page\"\n";
+    let secret = "[[projects]]\nidentity_secret = \"a secret of sixteen\"\n";
+    for (http, rest, identity, operators) in [
+        ("listen = \"127.0.0.1:9\"", client.to_owned(), true, true),
+        ("listen = \"0.0.0.0:9\"", client.to_owned(), false, false),
+        ("listen = \"[::1]:9\"", client.to_owned(), true, true),
+        ("listen = \"0.0.0.0:9\"\nadmin_listen = \"127.0.0.1:8\"", client.to_owned(), false, true),
+        ("listen = \"10.0.0.1:9\"", format!("{client}{secret}"), true, false),
+    ] {
+        std::fs::write(dir.path().join("askwhen.toml"), format!("[http]\n{http}\n{rest}")).unwrap();
+        let (_, told, error) = askwhen(dir.path(), &["doctor", "--output", "json"]);
+        let told: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}{error}"));
+        let found = |name: &str| {
+            told["checks"].as_array().unwrap().iter().find(|one| one["check"] == name).unwrap()["ok"].clone()
+        };
+        assert_eq!((found("identity"), found("operators")), (json!(identity), json!(operators)), "{http}: {told}");
+    }
+}
