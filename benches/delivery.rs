@@ -16,10 +16,10 @@ use askwhen_process::clock::Clock;
 use askwhen_process::thread::Bell;
 use askwhen_store::{Family, Rocks, Shared, Store};
 use askwhen_wire::definition::{self, Target};
-use askwhen_wire::output::{self, AttemptRecord, DeliveryRecord, RetryRecord};
 use askwhen_wire::profile;
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{self, AttemptRecord, DeliveryRecord, RetryRecord};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
@@ -202,7 +202,7 @@ impl World {
 }
 
 fn append(log: &Log, partition: u32, record: &DeliveryRecord, key: &str) {
-    let new = New { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(output::encode(record).into()) };
+    let new = New { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(topics::encode(record).into()) };
     log.tell(At { topic: Topic::Deliveries, partition }, new);
 }
 
@@ -316,7 +316,7 @@ async fn waiting(receiver: &str, count: u64, rate: u64) -> [Millis; 4] {
             source: String::new(),
             uncounted: 0,
         };
-        let new = New { key, headers: Vec::new(), value: Some(output::encode(&retry).into()) };
+        let new = New { key, headers: Vec::new(), value: Some(topics::encode(&retry).into()) };
         world.log.tell(At { topic: Topic::Retry1h, partition }, new);
         if n % 1_000 == 999 {
             tokio::time::sleep(Duration::from_millis(20)).await;

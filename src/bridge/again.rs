@@ -22,9 +22,9 @@ use askwhen_partition::{Answer as Told, Signer};
 use askwhen_process::thread::Bell;
 use askwhen_wire::definition::Code;
 use askwhen_wire::listing::Place;
-use askwhen_wire::output::DeliveryRecord;
 use askwhen_wire::record::Internal;
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::DeliveryRecord;
 
 /// Messages that one request has sent again at most; all are in the journal when it
 /// is answered.

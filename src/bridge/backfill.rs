@@ -18,9 +18,8 @@ use askwhen_domain::rate::Rate;
 use askwhen_domain::time::Millis;
 use askwhen_log::{At, Log, Record};
 use askwhen_wire::definition::{self, Code, Target};
-use askwhen_wire::output::{SOURCE_HEADER, Source};
-use askwhen_wire::profile::standard;
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{ResponseRecord, SOURCE_HEADER, Source};
 
 /// A record of topic `responses`, by when its fact happened.
 type Place = (Millis, u32, u64);
@@ -130,7 +129,8 @@ impl Wanted {
     /// What this record has the endpoint told, and it has not been told.
     fn messages(&self, record: &Record) -> Vec<Delivery> {
         let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
-        let read = record.value.as_deref().and_then(|value| standard::read(value).ok());
+        let read = record.value.as_deref().and_then(|value| serde_json::from_slice::<ResponseRecord>(value).ok());
+        let read = read.and_then(ResponseRecord::into_message);
         let (Some(source), Some((kind, at, data))) = (source, read) else { return Vec::new() };
         let (since, until) = self.span;
         let wanted = data.project == self.project

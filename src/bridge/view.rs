@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, RwLock};
 use askwhen_log::{At, Bounds, Error, Log, Reader};
 use askwhen_process::thread::Bell;
 use askwhen_wire::definition::Kind;
-use askwhen_wire::output::{DefinitionRecord, IDENTITY_KEY, SOURCE_HEADER, Source};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{DefinitionRecord, IDENTITY_KEY, SOURCE_HEADER, Source};
 
 const AT: At = At { topic: Topic::Definitions, partition: 0 };
 
@@ -93,13 +93,13 @@ impl View {
     }
 
     pub fn get(&self, project: &str, kind: Kind, id: &str) -> Option<Shown> {
-        let key = askwhen_wire::output::definition_key(project, kind, id);
+        let key = askwhen_wire::topics::definition_key(project, kind, id);
         self.rows.read().expect("no panic holds this lock").get(&key)?.shown.clone()
     }
 
     /// Of one kind, newest first, from below a place on.
     pub fn list(&self, project: &str, kind: Kind, below: u64, limit: usize) -> Vec<Shown> {
-        let prefix = askwhen_wire::output::definition_key(project, kind, "");
+        let prefix = askwhen_wire::topics::definition_key(project, kind, "");
         let rows = self.rows.read().expect("no panic holds this lock");
         let mut all: Vec<&Shown> = rows
             .range(prefix.clone()..)

@@ -10,7 +10,7 @@ use askwhen_domain::endpoint::EventType;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{self, Millis};
 use askwhen_wire::listing::{Filter, List, Place};
-use askwhen_wire::output::{AttemptRecord, Ended, RetryRecord, Source};
+use askwhen_wire::topics::{AttemptRecord, Ended, RetryRecord, Source};
 
 /// Partition and offset.
 type Offset = (u32, u64);

@@ -13,15 +13,14 @@ use super::projection::Shared;
 use super::stats::{self, Fact};
 use super::{deliveries, kept, unknown};
 use askwhen_domain::endpoint::EventType;
-use askwhen_domain::message::Seen;
 use askwhen_domain::time::Millis;
 use askwhen_log::{At, Bounds, Log, Reader, Record};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Bell, News, Turns};
 use askwhen_store::{Batch, Family, Store};
 use askwhen_wire::listing::List;
-use askwhen_wire::output::DeliveryRecord;
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{DeliveryRecord, DisplayRecord};
 
 /// In this order in every round: what an erasure takes away is known before
 /// what came of the records before it.
@@ -407,7 +406,7 @@ fn take(at: At, record: &Record, store: &Store, round: &mut Round<'_>) -> Result
             None => return Ok(Taken::Unreadable),
         },
         Topic::Displays => {
-            let Ok(seen) = serde_json::from_slice::<Seen>(value) else { return Ok(Taken::Unreadable) };
+            let Ok(seen) = serde_json::from_slice::<DisplayRecord>(value) else { return Ok(Taken::Unreadable) };
             let name = if seen.kind == EventType::Dismissed { "dismissed" } else { "displayed" };
             let fact = Fact { at: seen.occurred_at, name, id: &seen.offer_id };
             stats::happened(round, (&seen.project, &seen.survey_id), fact)?;

@@ -1,6 +1,7 @@
 //! Decisions and responses: a JSON body under its id, with what lists and
 //! erasures ask of it.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -10,11 +11,13 @@ use super::order::{self, Round};
 use super::stats::{self, Fact};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id;
-use askwhen_domain::time::{self, Millis};
+use askwhen_domain::time::Millis;
 use askwhen_log::Record;
 use askwhen_store::{Batch, Family, Store};
 use askwhen_wire::listing::{Filter, List};
-use askwhen_wire::output::{SOURCE_HEADER, Source};
+use askwhen_wire::topics::decision::EvaluationRecord;
+use askwhen_wire::topics::response::ResponseBody;
+use askwhen_wire::topics::{DecisionRecord, ResponseRecord, SOURCE_HEADER, Source};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Kept {
@@ -38,20 +41,16 @@ pub fn source(record: &Record) -> Option<(u32, u64)> {
 /// # Errors
 /// When the store cannot be read.
 pub fn decided(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Result<Taken, Error> {
-    let Ok(mut body) = serde_json::from_slice::<Value>(value) else { return Ok(Taken::Unreadable) };
-    let Some(project) = body.as_object_mut().and_then(|members| members.shift_remove("project")) else {
+    let Ok(mut decision) = serde_json::from_slice::<DecisionRecord>(value) else { return Ok(Taken::Unreadable) };
+    let project = std::mem::take(&mut decision.project);
+    if project.is_empty() {
         return Ok(Taken::Unreadable);
-    };
-    let (Some(id), Some(user_id), Some(at)) =
-        (text(&body, "decision_id"), text(&body, "user_id"), told(&body, "decided_at"))
-    else {
-        return Ok(Taken::Unreadable);
-    };
-    let project = project.as_str().unwrap_or_default().to_owned();
+    }
+    let (id, user_id, at) = (decision.decision_id.clone(), decision.user_id.clone(), decision.decided_at);
     if round.get(&order::row(List::Decisions, &id))?.is_some() {
         return Ok(Taken::Read);
     }
-    let verdicts = verdicts(&body);
+    let verdicts = verdicts(&decision);
     // Of a user who has been erased there is no row that would tell a copy. All of a
     // decision is remembered together: one of its surveys tells.
     if let Some((survey_id, _)) = verdicts.first()
@@ -65,30 +64,28 @@ pub fn decided(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Resul
     if is_erased_in(round, (&project, &user_id), source)? {
         remember((&project, &id), at, &verdicts, round);
     }
-    put(
-        List::Decisions,
-        &id,
-        Kept { project, user_id, at, partition: source.0, offset: source.1, body: body.to_string() },
-        round,
-    )?;
+    let body = body(&decision);
+    put(List::Decisions, &id, Kept { project, user_id, at, partition: source.0, offset: source.1, body }, round)?;
     Ok(Taken::Read)
 }
 
+fn body<T: Serialize>(record: &T) -> String {
+    serde_json::to_string(record).expect("a record serialises")
+}
+
 /// The surveys that a decision considered, and the counter of how that ended.
-pub fn verdicts(decision: &Value) -> Vec<(String, String)> {
-    let offered = decision["survey"]["survey_id"].as_str();
-    let evaluations = decision["evaluations"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let verdict = |evaluation: &Value| {
-        let survey_id = evaluation["survey_id"].as_str()?.to_owned();
-        let ending = match evaluation["gate"].as_str() {
+pub fn verdicts(decision: &DecisionRecord) -> Vec<(String, String)> {
+    let offered = decision.survey.as_ref().map(|survey| survey.survey_id.as_str());
+    let verdict = |evaluation: &EvaluationRecord| {
+        let ending = match &evaluation.gate {
             Some(gate) => format!("{}{gate}", stats::NOT_OFFERED),
-            None if offered == Some(&survey_id) => stats::OFFERED.to_owned(),
+            None if offered == Some(&evaluation.survey_id) => stats::OFFERED.to_owned(),
             // It would have been, but for its status.
             None => format!("{}shadow", stats::NOT_OFFERED),
         };
-        Some((survey_id, ending))
+        (evaluation.survey_id.clone(), ending)
     };
-    evaluations.iter().filter_map(verdict).collect()
+    decision.evaluations.iter().map(verdict).collect()
 }
 
 /// Keeps what the counters know of a decision whose row goes with its user: the
@@ -107,61 +104,28 @@ fn remember((project, id): (&str, &str), at: Millis, verdicts: &[(String, String
 /// # Errors
 /// When the store cannot be read.
 pub fn responded(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Result<Taken, Error> {
-    let Ok(mut told_now) = serde_json::from_slice::<Value>(value) else { return Ok(Taken::Unreadable) };
-    let body = told_now["data"].take();
-    let (Some(id), Some(user_id), Some(project), Some(survey_id), Some(at)) = (
-        text(&body, "response_id"),
-        text(&body, "user_id"),
-        text(&body, "project"),
-        text(&body, "survey_id"),
-        told(&body, "created_at"),
-    ) else {
-        return Ok(Taken::Unreadable);
-    };
+    let Ok(ResponseRecord { kind, data, .. }) = serde_json::from_slice(value) else { return Ok(Taken::Unreadable) };
+    let (id, at, happened_at) = (data.response_id.clone(), data.created_at, data.updated_at);
     let before = round.get(&order::row(List::Responses, &id))?.map(|bytes| read(&bytes)).transpose()?;
     // A copy of what is known, or of something older.
     if before.as_ref().is_some_and(|kept| (kept.partition, kept.offset) > source) {
         return Ok(Taken::Read);
     }
-    let before = before.map(|kept| kept.value()).transpose()?;
-    let happened_at = told(&body, "updated_at").unwrap_or(at);
-    let of = (project.as_str(), survey_id.as_str());
-    if has_answers(&body) {
+    let before = before.map(|kept| kept.response()).transpose()?;
+    let of = (data.project.as_str(), data.survey_id.as_str());
+    if !data.answers.is_empty() {
         stats::happened(round, of, Fact { at: happened_at, name: "answered", id: &id })?;
     }
-    if told_now["type"] == EventType::Completed.name() {
+    if kind == EventType::Completed {
         stats::happened(round, of, Fact { at: happened_at, name: "completed", id: &id })?;
     }
-    let body = match before {
-        Some(before) => merged(before, body),
-        None => body,
+    let data = match before {
+        Some(before) => data.merged_over(before),
+        None => data,
     };
-    put(
-        List::Responses,
-        &id,
-        Kept { project, user_id, at, partition: source.0, offset: source.1, body: body.to_string() },
-        round,
-    )?;
+    let (project, user_id, body) = (data.project.clone(), data.user_id.clone(), body(&data));
+    put(List::Responses, &id, Kept { project, user_id, at, partition: source.0, offset: source.1, body }, round)?;
     Ok(Taken::Read)
-}
-
-fn has_answers(body: &Value) -> bool {
-    body["answers"].as_array().is_some_and(|answers| !answers.is_empty())
-}
-
-/// The newer record, with the answers that only the older one tells.
-fn merged(before: Value, mut now: Value) -> Value {
-    let same = |a: &Value, b: &Value| a["question_id"] == b["question_id"];
-    let newer = now["answers"].as_array().cloned().unwrap_or_default();
-    let mut answers = before["answers"].as_array().cloned().unwrap_or_default();
-    answers.retain(|answer| !newer.iter().any(|newer| same(answer, newer)));
-    answers.extend(newer);
-    answers.sort_by_key(|answer| answer["order"].as_u64());
-    now["answers"] = answers.into();
-    if before["completed"] == true {
-        now["completed"] = true.into();
-    }
-    now
 }
 
 /// Forgets what came of a user's records up to this one of the journal; what is
@@ -189,7 +153,7 @@ pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut Ro
             let kept = read(&bytes)?;
             if (kept.partition, kept.offset) < at {
                 if list == List::Decisions {
-                    remember((whose.0, &id), kept.at, &verdicts(&kept.value()?), round);
+                    remember((whose.0, &id), kept.at, &verdicts(&kept.decision()?), round);
                 }
                 round.delete(order::row(list, &id));
                 order::places(list, whose, kept.at, &id).into_iter().for_each(|place| round.displace(place));
@@ -279,7 +243,17 @@ pub fn read(bytes: &[u8]) -> Result<Kept, Error> {
 impl Kept {
     /// # Errors
     /// When the store is damaged.
-    pub fn value(&self) -> Result<Value, Error> {
+    pub fn decision(&self) -> Result<DecisionRecord, Error> {
+        self.parsed()
+    }
+
+    /// # Errors
+    /// When the store is damaged.
+    pub fn response(&self) -> Result<ResponseBody, Error> {
+        self.parsed()
+    }
+
+    fn parsed<T: DeserializeOwned>(&self) -> Result<T, Error> {
         let damaged = |e| Error::Damaged(format!("the body of a row of the lists is unreadable: {e}"));
         serde_json::from_str(&self.body).map_err(damaged)
     }
@@ -289,25 +263,21 @@ impl Kept {
     }
 }
 
+/// As lists show it.
+pub fn shown<T: Serialize>(record: &T) -> Value {
+    serde_json::to_value(record).expect("a record serialises")
+}
+
 /// Whether a filter takes a decision: its status is the reason, its survey any
 /// that was considered.
-pub fn fits_decision(body: &Value, filter: &Filter) -> bool {
-    let evaluations = || body["evaluations"].as_array().into_iter().flatten();
-    let considered = |id: &String| evaluations().any(|evaluation| evaluation["survey_id"] == *id);
-    filter.status.as_deref().is_none_or(|wanted| body["reason"] == wanted)
+pub fn fits_decision(decision: &DecisionRecord, filter: &Filter) -> bool {
+    let considered = |id: &String| decision.evaluations.iter().any(|evaluation| evaluation.survey_id == *id);
+    filter.status.as_deref().is_none_or(|wanted| decision.reason == wanted)
         && filter.survey_id.as_ref().is_none_or(considered)
 }
 
-pub fn fits_response(body: &Value, filter: &Filter) -> bool {
-    let status = if body["completed"] == true { "completed" } else { "partial" };
+pub fn fits_response(response: &ResponseBody, filter: &Filter) -> bool {
+    let status = if response.completed { "completed" } else { "partial" };
     filter.status.as_deref().is_none_or(|wanted| wanted == status)
-        && filter.survey_id.as_deref().is_none_or(|wanted| body["survey_id"] == wanted)
-}
-
-fn text(value: &Value, name: &str) -> Option<String> {
-    value[name].as_str().map(str::to_owned)
-}
-
-fn told(value: &Value, name: &str) -> Option<Millis> {
-    time::parse_time(value[name].as_str()?).ok()
+        && filter.survey_id.as_deref().is_none_or(|wanted| response.survey_id == wanted)
 }

@@ -176,18 +176,20 @@ impl Console {
         (cursor, limit): (Option<&str>, usize),
     ) -> Result<Page, Error> {
         let shown = |bytes: Vec<u8>| {
-            let body = match list {
+            Ok(match list {
                 List::Deliveries => {
                     let row = deliveries::read(&bytes)?;
-                    return Ok(row.fits(filter).then(|| deliveries::shown(&row, false)));
+                    row.fits(filter).then(|| deliveries::shown(&row, false))
                 }
-                List::Decisions | List::Responses => kept::read(&bytes)?.value()?,
-            };
-            let fits = match list {
-                List::Decisions => kept::fits_decision(&body, filter),
-                _ => kept::fits_response(&body, filter),
-            };
-            Ok(fits.then_some(body))
+                List::Decisions => {
+                    let decision = kept::read(&bytes)?.decision()?;
+                    kept::fits_decision(&decision, filter).then(|| kept::shown(&decision))
+                }
+                List::Responses => {
+                    let response = kept::read(&bytes)?.response()?;
+                    kept::fits_response(&response, filter).then(|| kept::shown(&response))
+                }
+            })
         };
         self.ask(|store| order::page(store, (list, project, filter), (cursor, limit), shown))
     }

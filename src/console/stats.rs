@@ -169,7 +169,7 @@ fn add_pieces(
         Ok(())
     })?;
     order::between(store, (List::Decisions, of.0), (since, until), |bytes| {
-        let verdicts = kept::verdicts(&kept::read(&bytes)?.value()?);
+        let verdicts = kept::verdicts(&kept::read(&bytes)?.decision()?);
         for (_, ending) in verdicts.into_iter().filter(|(survey_id, _)| survey_id == of.1) {
             for name in [CONSIDERED.to_owned(), ending] {
                 *counters.entry(name).or_default() += 1;

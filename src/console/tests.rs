@@ -9,14 +9,18 @@ use std::time::{Duration, Instant};
 use super::order::Round;
 use super::*;
 use askwhen_domain::endpoint::EventType;
+use askwhen_domain::json::Json;
 use askwhen_domain::message::{Data, Delivery, Message};
-use askwhen_domain::time::{self, DAY, Millis};
+use askwhen_domain::time::{DAY, Millis};
 use askwhen_log::{Ack, At, Log, New, Simulated};
 use askwhen_process::clock::Clock;
 use askwhen_store::{Batch, Family, Memory, Store};
 use askwhen_wire::listing::{Filter, List};
-use askwhen_wire::output::{self, AttemptRecord, DeliveryRecord, Outcome, RetryRecord, SOURCE_HEADER, Source};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::decision::EvaluationRecord;
+use askwhen_wire::topics::{
+    self, AttemptRecord, DecisionRecord, DeliveryRecord, Outcome, RetryRecord, SOURCE_HEADER, Source,
+};
 
 const NOW: Millis = 1_800_000_000_000;
 
@@ -59,9 +63,22 @@ impl World {
     }
 
     fn decide(&self, id: &str, source: u64) {
-        let body = json!({"project": "default", "decision_id": id, "user_id": "ann", "reason": "no_survey",
-            "decided_at": time::format_time(NOW + source as i64), "evaluations": []});
-        self.write(Topic::Decisions, source, body.to_string().into_bytes());
+        self.write(Topic::Decisions, source, topics::encode(&decision(id, source, Vec::new())));
+    }
+}
+
+/// Of ann, decided as long after now as its journal record stands from the first.
+fn decision(id: &str, source: u64, evaluations: Vec<EvaluationRecord>) -> DecisionRecord {
+    DecisionRecord {
+        project: "default".into(),
+        decision_id: id.into(),
+        event_id: "e".into(),
+        user_id: "ann".into(),
+        trigger: "Main".into(),
+        decided_at: NOW + source as i64,
+        reason: "no_survey".into(),
+        survey: None,
+        evaluations,
     }
 }
 
@@ -82,7 +99,7 @@ fn delivery(id: &str) -> Delivery {
 }
 
 fn attempt(id: &str, number: u32) -> Vec<u8> {
-    output::encode(&AttemptRecord {
+    topics::encode(&AttemptRecord {
         delivery_id: id.into(),
         message_id: "m".into(),
         endpoint_id: "crm".into(),
@@ -184,7 +201,7 @@ fn a_row_that_cannot_be_read_is_not_left_out_and_the_lists_are_made_again() {
     for (family, key) in spoilt {
         let world = World::new();
         (0..3).for_each(|n| world.decide(&format!("d{n}"), n));
-        world.write(Topic::Deliveries, 3, output::encode(&DeliveryRecord::Deliver(Box::new(delivery("dlv")))));
+        world.write(Topic::Deliveries, 3, topics::encode(&DeliveryRecord::Deliver(Box::new(delivery("dlv")))));
         let console = world.console();
         until("all are listed", || ids(&console, List::Decisions).len() == 3);
         until("all are listed", || ids(&console, List::Deliveries).len() == 1);
@@ -228,7 +245,7 @@ fn a_retry_record_tells_the_delivery_whose_own_record_is_gone() {
     let source = Source { partition: 0, offset: 3, crc: 0 }.encode();
     let (delivery, first_started_at) = (Box::new(delivery("dlv")), NOW);
     let retry = RetryRecord { delivery, attempt: 1, due_at: NOW + 5, first_started_at, source, uncounted: 0 };
-    world.write(Topic::Retry1m, 3, output::encode(&retry));
+    world.write(Topic::Retry1m, 3, topics::encode(&retry));
     until("it is listed", || ids(&console, List::Deliveries) == ["dlv"]);
     let shown = console.delivery("default", "dlv").expect("readable").expect("there");
     assert_eq!((&shown["status"], shown["attempts"].as_array().map(Vec::len)), (&json!("waiting"), Some(1)), "{shown}");
@@ -281,7 +298,7 @@ fn read(bytes: &[u8]) -> AttemptRecord {
 fn an_erasure_leaves_nothing_of_what_receivers_said_before_or_after_it() {
     let world = World::new();
     let console = world.console();
-    let deliver = |id: &str| output::encode(&DeliveryRecord::Deliver(Box::new(delivery(id))));
+    let deliver = |id: &str| topics::encode(&DeliveryRecord::Deliver(Box::new(delivery(id))));
     world.write(Topic::Deliveries, 3, deliver("before"));
     world.write(Topic::Attempts, 3, attempt("before", 1));
     let responses = |id: &str| -> Vec<Value> {
@@ -291,7 +308,7 @@ fn an_erasure_leaves_nothing_of_what_receivers_said_before_or_after_it() {
     };
     until("it is listed", || responses("before") == [json!("ann is unknown here")]);
     let erased = DeliveryRecord::CancelUser { project: "default".into(), user_id: "ann".into() };
-    world.write(Topic::Deliveries, 5, output::encode(&erased));
+    world.write(Topic::Deliveries, 5, topics::encode(&erased));
     until("it is gone", || responses("before") == [Value::Null]);
     // What was under way is written down later, or read later.
     world.write(Topic::Attempts, 3, attempt("before", 2));
@@ -307,17 +324,23 @@ fn a_decision_counts_once_also_when_its_user_is_erased() {
     let world = World::new();
     let console = world.console();
     let decide = |id: &str, source: u64| {
-        let body = json!({"project": "default", "decision_id": id, "user_id": "ann", "reason": "gates",
-            "decided_at": time::format_time(NOW + source as i64),
-            "evaluations": [{"survey_id": "s", "gate": "targeting"}]});
-        world.write(Topic::Decisions, source, body.to_string().into_bytes());
+        let stopped = EvaluationRecord {
+            survey_id: "s".into(),
+            pass: false,
+            gate: Some("targeting_failed".into()),
+            actual: Some(Json::null()),
+            until: Some(Json::null()),
+            hint: None,
+            shadow: false,
+        };
+        world.write(Topic::Decisions, source, topics::encode(&decision(id, source, vec![stopped])));
     };
     let considered =
         |until: Option<Millis>| console.stats(("default", "s"), None, until).expect("readable")["considered"].as_u64();
     decide("before", 3);
     until("it is counted", || considered(None) == Some(1));
     let erased = DeliveryRecord::CancelUser { project: "default".into(), user_id: "ann".into() };
-    world.write(Topic::Deliveries, 9, output::encode(&erased));
+    world.write(Topic::Deliveries, 9, topics::encode(&erased));
     until("ann is erased", || console.is_erased(("default", "ann"), (0, 3)).expect("readable"));
     // A copy of what was listed; a decision that comes late, and a copy of it; then one of another life.
     for (id, source) in [("before", 3), ("late", 4), ("late", 4), ("after", 10)] {

@@ -17,8 +17,8 @@ use super::time::MonotoneClock;
 use askwhen_domain::address;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{Millis, SECOND};
-use askwhen_wire::output::Outcome;
 use askwhen_wire::profile::{self, Keys};
+use askwhen_wire::topics::Outcome;
 
 pub use super::connect::WayOut;
 

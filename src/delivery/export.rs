@@ -5,8 +5,8 @@ use super::records::{self, NextAttempt, Write};
 use askwhen_domain::id;
 use askwhen_domain::time::Millis;
 use askwhen_log::{At, New};
-use askwhen_wire::output::{self, DeliveryRecord};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{self, DeliveryRecord};
 
 /// Every delivery that has not ended, the first due first, under the ids that
 /// it has.
@@ -26,7 +26,7 @@ pub fn records(row: &Row, partitions: u32, now: Millis) -> Vec<Write> {
     let partition = id::partition_of(&row.delivery.user_id, partitions);
     let deliver = DeliveryRecord::Deliver(Box::new(row.delivery.clone()));
     let id = row.delivery.delivery_id.clone();
-    let delivery = records::keyed((Topic::Deliveries, partition), row, id, output::encode(&deliver));
+    let delivery = records::keyed((Topic::Deliveries, partition), row, id, topics::encode(&deliver));
     let first = row.first_started_at.unwrap_or(row.due_at);
     let waits = |due_at: Millis| {
         let (attempt, uncounted) = (row.attempt, row.uncounted);
@@ -52,6 +52,6 @@ pub fn command(command: &DeliveryRecord, partition: u32) -> Write {
         DeliveryRecord::Deliver(delivery) => delivery.user_id.clone(),
         DeliveryRecord::CancelUser { user_id, .. } => user_id.clone(),
     };
-    let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(output::encode(command).into()) };
+    let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(topics::encode(command).into()) };
     (At { topic: Topic::Deliveries, partition }, new)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::hold::HoldReason;
-use askwhen_wire::output::Outcome;
+use askwhen_wire::topics::Outcome;
 
 type Cause = Arc<dyn std::error::Error + Send + Sync>;
 

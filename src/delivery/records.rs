@@ -6,8 +6,10 @@ use super::fold::row::Row;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{Millis, SECOND};
 use askwhen_log::{At, New, Record};
-use askwhen_wire::output::{self, AttemptRecord, DeadRecord, Ended, ID_HEADER, Outcome, RetryRecord, SOURCE_HEADER};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{
+    self, AttemptRecord, DeadRecord, Ended, ID_HEADER, Outcome, RejectRecord, RetryRecord, SOURCE_HEADER,
+};
 
 const MAX_RAW_BYTES: usize = 1 << 20;
 
@@ -19,7 +21,7 @@ pub fn attempt(partition: u32, row: &Row, record: &AttemptRecord) -> Write {
         0 => format!("{}/cancelled", record.delivery_id),
         _ => format!("{}/{}", record.delivery_id, record.attempt),
     };
-    keyed((Topic::Attempts, partition), row, id, output::encode(record))
+    keyed((Topic::Attempts, partition), row, id, topics::encode(record))
 }
 
 /// When a delivery is tried again, and what is known by then.
@@ -41,14 +43,14 @@ pub fn retry(partition: u32, row: &Row, next: NextAttempt) -> Write {
     let id = format!("{}/{attempt}/waits", delivery.delivery_id);
     let source = row.source.clone();
     let record = RetryRecord { delivery, attempt, due_at, first_started_at, source, uncounted };
-    keyed((Topic::for_wait(wait.max(SECOND)), partition), row, id, output::encode(&record))
+    keyed((Topic::for_wait(wait.max(SECOND)), partition), row, id, topics::encode(&record))
 }
 
 pub fn dead(partition: u32, row: &Row, attempts: u32, reason: &str, died_at: Millis) -> Write {
     let delivery = Box::new(row.delivery.clone());
     let id = format!("{}/dead", delivery.delivery_id);
     let record = DeadRecord { delivery, attempts, reason: reason.to_owned(), died_at };
-    keyed((Topic::Dead, partition), row, id, output::encode(&record))
+    keyed((Topic::Dead, partition), row, id, topics::encode(&record))
 }
 
 /// That nothing more is sent, and why.
@@ -70,7 +72,7 @@ pub fn reject(at: At, record: &Record, detail: &str) -> Write {
     tracing::error!(%at, offset, detail, "a record of the delivery is unreadable");
     let raw = record.value.as_deref().unwrap_or_default();
     let raw = &raw[..raw.len().min(MAX_RAW_BYTES)];
-    let value = output::reject(topic.name(), partition, offset, "unreadable", detail, raw);
+    let value = topics::encode(&RejectRecord::of(topic, partition, offset, "unreadable", detail, raw));
     let new = New { key: None, headers: Vec::new(), value: Some(value.into()) };
     let id = format!("reject/{}/{partition}/{offset}", topic.name());
     (At { topic: Topic::Rejects, partition }, new.header(ID_HEADER, id))

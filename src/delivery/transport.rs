@@ -16,8 +16,8 @@ use super::time::MonotoneClock;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::Millis;
 use askwhen_process::thread::Bell;
-use askwhen_wire::output::Outcome;
 use askwhen_wire::profile::{self, Keys};
+use askwhen_wire::topics::Outcome;
 
 /// How attempts go out.
 pub enum Transport {

@@ -13,7 +13,7 @@ use askwhen_domain::time::Millis;
 use askwhen_partition::Stop;
 use askwhen_store::{Batch, Family, Store};
 use askwhen_wire::error::Class;
-use askwhen_wire::output::DeliveryRecord;
+use askwhen_wire::topics::DeliveryRecord;
 use askwhen_wire::{definition, state};
 
 /// Bytes written to a store at a time.

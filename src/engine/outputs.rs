@@ -10,29 +10,35 @@ use askwhen_domain::message::Delivery;
 use askwhen_domain::survey::Question;
 use askwhen_domain::time;
 use askwhen_partition::{Answer, Moment, Output};
-use askwhen_wire::output::{self, DeliveryRecord};
 use askwhen_wire::record::Fares;
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{self, DecisionRecord, DeliveryRecord, DisplayRecord, RejectRecord, ResponseRecord};
 
 pub fn encode(scene: Scene<'_>, item: &apply::Output) -> Output {
     let (topic, id, value) = match item {
-        apply::Output::Decision(decision) => {
-            (Topic::Decisions, decision.decision_id.clone(), output::decision(scene.project_id, decision))
-        }
-        apply::Output::Response { kind, at, data } => {
-            (Topic::Responses, scene.origin.id(Kind::Response, &[kind.name()]), output::response(*kind, *at, data))
-        }
-        apply::Output::Seen(seen) => {
-            (Topic::Displays, scene.origin.id(Kind::Display, &[seen.kind.name()]), output::encode(seen))
-        }
+        apply::Output::Decision(decision) => (
+            Topic::Decisions,
+            decision.decision_id.clone(),
+            topics::encode(&DecisionRecord::of(scene.project_id, decision)),
+        ),
+        apply::Output::Response { kind, at, data } => (
+            Topic::Responses,
+            scene.origin.id(Kind::Response, &[kind.name()]),
+            topics::encode(&ResponseRecord::of(*kind, *at, data)),
+        ),
+        apply::Output::Seen(seen) => (
+            Topic::Displays,
+            scene.origin.id(Kind::Display, &[seen.kind.name()]),
+            topics::encode(&DisplayRecord::of(seen)),
+        ),
         apply::Output::Delivery(delivery) => {
             let record = DeliveryRecord::Deliver(delivery.clone());
-            (Topic::Deliveries, delivery.delivery_id.clone(), output::encode(&record))
+            (Topic::Deliveries, delivery.delivery_id.clone(), topics::encode(&record))
         }
         apply::Output::CancelDeliveries => {
             let (project, user_id) = (scene.project_id.to_owned(), scene.user_id.to_owned());
             let record = DeliveryRecord::CancelUser { project, user_id };
-            (Topic::Deliveries, scene.origin.id(Kind::Delivery, &["cancel_user"]), output::encode(&record))
+            (Topic::Deliveries, scene.origin.id(Kind::Delivery, &["cancel_user"]), topics::encode(&record))
         }
     };
     Output { topic, key: Some(scene.user_id.to_owned().into()), id, value: Some(value.into()) }
@@ -42,7 +48,7 @@ pub fn encode(scene: Scene<'_>, item: &apply::Output) -> Output {
 pub fn delivery(delivery: Delivery) -> Output {
     let (id, key) = (delivery.delivery_id.clone(), delivery.user_id.clone());
     let record = DeliveryRecord::Deliver(Box::new(delivery));
-    Output { topic: Topic::Deliveries, key: Some(key.into()), id, value: Some(output::encode(&record).into()) }
+    Output { topic: Topic::Deliveries, key: Some(key.into()), id, value: Some(topics::encode(&record).into()) }
 }
 
 /// How an endpoint fares, for the delivery.
@@ -51,14 +57,14 @@ pub fn fares(at: Moment<'_>, fares: Fares) -> Option<Output> {
     let id = at.origin.id(Kind::Definition, &[&project, &endpoint_id, "health"]);
     let key = Some(endpoint_id.clone().into());
     let record = DeliveryRecord::Health { project, endpoint_id, seq: seq?, by, health };
-    Some(Output { topic: Topic::Deliveries, key, id, value: Some(output::encode(&record).into()) })
+    Some(Output { topic: Topic::Deliveries, key, id, value: Some(topics::encode(&record).into()) })
 }
 
 /// A refusal that nobody waits for.
 pub fn unheard(at: Moment<'_>, (reason, detail): (&str, &str), raw: &Json) -> Output {
     let Origin { partition, offset, .. } = at.origin;
     let raw = raw.as_str().as_bytes();
-    let value = output::reject(Topic::Events.name(), partition, offset, reason, detail, raw);
+    let value = topics::encode(&RejectRecord::of(Topic::Events, partition, offset, reason, detail, raw));
     let id = at.origin.id(Kind::Reject, &[]);
     Output { topic: Topic::Rejects, key: None, id, value: Some(value.into()) }
 }

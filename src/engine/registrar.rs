@@ -13,9 +13,9 @@ use askwhen_domain::json::Json;
 use askwhen_domain::time::{MINUTE, Millis};
 use askwhen_partition::{Answer, Effects, Moment, Output};
 use askwhen_wire::definition::Kind;
-use askwhen_wire::output::{self, DefinitionRecord, definition_key};
 use askwhen_wire::record::{Defined, Fares, Internal};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{self, DefinitionRecord, definition_key};
 
 /// What was asked for longer ago is a copy of an old record.
 pub const REQUEST_LIFE: Millis = 10 * MINUTE;
@@ -96,7 +96,7 @@ pub fn health_output(at: Moment<'_>, (project, id): (&str, &str), record: Option
         topic: Topic::Definitions,
         key: Some(definition_key(project, Kind::Health, id).into()),
         id: at.origin.id(IdKind::Definition, &[project, Kind::Health.name(), id]),
-        value: record.map(|record| output::encode(record).into()),
+        value: record.map(|record| topics::encode(record).into()),
     }
 }
 
@@ -109,7 +109,7 @@ pub fn write_out(defined: &Defined, at: Moment<'_>, effects: &mut Effects) {
         topic: Topic::Definitions,
         key: Some(definition_key(&defined.project, defined.kind, &defined.id).into()),
         id: at.origin.id(IdKind::Definition, &[&defined.project, defined.kind.name(), &defined.id]),
-        value: DefinitionRecord::of(defined, at.now).map(|record| output::encode(&record).into()),
+        value: DefinitionRecord::of(defined, at.now).map(|record| topics::encode(&record).into()),
     });
 }
 

@@ -10,8 +10,8 @@ use askwhen_log::{At, Log, New};
 use askwhen_partition::Stop;
 use askwhen_partition::checkpoint::Meta;
 use askwhen_wire::definition::Kind;
-use askwhen_wire::output::{self, DefinitionRecord, ID_HEADER, SOURCE_HEADER, Source, definition_key};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{self, DefinitionRecord, ID_HEADER, SOURCE_HEADER, Source, definition_key};
 
 /// Stands for the place of a row of version 0.1.0, which does not know its own.
 const NO_PLACE: u64 = 1 << 62;
@@ -98,5 +98,5 @@ fn value(row: &Row, updated_at: Millis) -> Option<bytes::Bytes> {
         body: row.body.clone()?,
         updated_at: time::format_time(updated_at),
     };
-    Some(output::encode(&record).into())
+    Some(topics::encode(&record).into())
 }

@@ -11,8 +11,8 @@ use askwhen_domain::time::Millis;
 use askwhen_partition::Stop;
 use askwhen_store::{Family, Store};
 use askwhen_wire::definition::{self, Kind, Target, Trigger};
-use askwhen_wire::output::{DeliveryRecord, definition_key};
 use askwhen_wire::record::Defined;
+use askwhen_wire::topics::{DeliveryRecord, definition_key};
 
 /// A definition as it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -19,10 +19,10 @@ use askwhen_process::clock::Clock;
 use askwhen_process::thread::Bell;
 use askwhen_store::{Batch, Family, Memory, Store};
 use askwhen_wire::definition::Kind;
-use askwhen_wire::output::ID_HEADER;
 use askwhen_wire::record::{BOUND_MAC_HEADER, Define, Erase, Internal, MAC_HEADER};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::ID_HEADER;
 
 const PARTITIONS: u32 = 2;
 /// Every topic that the engine writes to.

@@ -19,6 +19,7 @@ use askwhen_store::snapshot::Manifest;
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{Decoded, Define, Defined, Internal, Query};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::DecisionRecord;
 
 /// Decisions shown, the newest ones.
 const SHOWN_DECISIONS: usize = 20;
@@ -112,21 +113,20 @@ fn decisions(
     let from = source.offset_at(at, now - DECISIONS_SINCE - ahead)?;
     let mut tape = source.tape(at, from);
     // A copy stands under the same id.
-    let mut found: BTreeMap<(Millis, u64), Value> = BTreeMap::new();
+    let mut found: BTreeMap<(Millis, u64), DecisionRecord> = BTreeMap::new();
     loop {
         let records = tape.read()?;
         if records.is_empty() {
-            return Ok(found.into_values().rev().collect());
+            let shown = |decision| serde_json::to_value(decision).expect("a record serialises");
+            return Ok(found.into_values().rev().map(shown).collect());
         }
         for record in records.iter().filter(|record| record.key.as_deref() == Some(question.user_id.as_bytes())) {
-            let Ok(value) = serde_json::from_slice::<Value>(record.value.as_deref().unwrap_or_default()) else {
-                continue;
-            };
-            let decided_at = value["decided_at"].as_str().and_then(|text| time::parse_time(text).ok()).unwrap_or(0);
-            let known = found.values().any(|known| known["decision_id"] == value["decision_id"]);
-            let recent = (now - DECISIONS_SINCE..=now).contains(&decided_at);
-            if value["project"] == *question.project && recent && !known {
-                found.insert((decided_at, record.offset), value);
+            let value = record.value.as_deref().unwrap_or_default();
+            let Ok(decision) = serde_json::from_slice::<DecisionRecord>(value) else { continue };
+            let known = found.values().any(|known| known.decision_id == decision.decision_id);
+            let recent = (now - DECISIONS_SINCE..=now).contains(&decision.decided_at);
+            if decision.project == *question.project && recent && !known {
+                found.insert((decision.decided_at, record.offset), decision);
                 if found.len() > SHOWN_DECISIONS {
                     found.pop_first();
                 }

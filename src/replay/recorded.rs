@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::{Error, Source, Tape};
 use askwhen_domain::time::{MINUTE, Millis};
 use askwhen_log::{At, Record};
-use askwhen_wire::output::{self, ID_HEADER, SOURCE_HEADER};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{self, ID_HEADER, SOURCE_HEADER};
 
 /// How far behind its place a record may stand: what a failed append left out was
 /// written later. In offsets of the journal.
@@ -214,7 +214,7 @@ impl Recorded {
 
 /// Id, the journal offset behind it, and the decision itself.
 fn decision(record: &Record, partition: u32) -> Option<(Bytes, u64, Bytes)> {
-    let source = output::Source::parse(record.header(SOURCE_HEADER)?)?;
+    let source = topics::Source::parse(record.header(SOURCE_HEADER)?)?;
     let own = source.partition == partition;
     own.then(|| Some((record.header(ID_HEADER)?.clone(), source.offset, record.value.clone()?)))?
 }

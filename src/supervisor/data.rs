@@ -23,10 +23,10 @@ use askwhen_partition::Signer;
 use askwhen_process::clock::Clock;
 use askwhen_store::{Family, Rocks, Shared, Store};
 use askwhen_wire::definition::{self, SETTINGS_ID};
-use askwhen_wire::output::DefinitionRecord;
 use askwhen_wire::record::{DEFAULT_PROJECT, Define, Internal};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::DefinitionRecord;
 
 /// What the name of a store's folder goes on with that was set aside.
 const DAMAGED: &str = "damaged-";

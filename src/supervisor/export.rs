@@ -28,9 +28,9 @@ use askwhen_partition::{Phase, Replies};
 use askwhen_process::clock::Clock;
 use askwhen_store::snapshot::{Depot, Subject};
 use askwhen_store::{Batch, Family, Shared, Store};
-use askwhen_wire::output::{SOURCE_HEADER, Source};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{SOURCE_HEADER, Source};
 
 /// What a data directory holds that was exported.
 const MARKER: &str = "exported.json";

@@ -15,8 +15,8 @@ use askwhen_partition::{Partition, Replies, Setup};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::Bell;
 use askwhen_store::{Family, Memory, Store, keys};
-use askwhen_wire::output::{AttemptRecord, DeliveryRecord, Ended, ID_HEADER, SOURCE_HEADER};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{AttemptRecord, DeliveryRecord, Ended, ID_HEADER, SOURCE_HEADER};
 use serde_json::Value;
 
 use crate::bodies::{MAX_COMPLETED, PROJECT, SCARCE};

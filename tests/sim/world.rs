@@ -14,9 +14,9 @@ use askwhen_log::{Ack, At, New, Placed};
 use askwhen_partition::Signer;
 use askwhen_partition::Stop;
 use askwhen_store::Store;
-use askwhen_wire::output::{AttemptRecord, DeliveryRecord, SOURCE_HEADER, Source};
 use askwhen_wire::record::{Erase, Internal};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{AttemptRecord, DeliveryRecord, SOURCE_HEADER, Source};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 

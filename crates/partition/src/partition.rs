@@ -27,9 +27,9 @@ use askwhen_log::{Ack, At, DiskClaim, New, Placed, Reader};
 use askwhen_process::fault;
 use askwhen_process::thread::Bell;
 use askwhen_store::Store;
-use askwhen_wire::output::{self, ID_HEADER, SOURCE_HEADER, Source};
 use askwhen_wire::record::{self, Decoded, Forward, Internal, REPLY_HEADER, Unreadable};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{self, ID_HEADER, RejectRecord, SOURCE_HEADER, Source};
 
 /// How the engine calls itself, to the log and to a start.
 const ENGINE: &str = "engine";
@@ -556,7 +556,8 @@ impl<M: Machine> Partition<M> {
         askwhen_process::metrics::get().engine_rejects.with_label_values(&[reason]).inc();
         let raw = record.value.as_deref().unwrap_or_default();
         let raw = &raw[..raw.len().min(MAX_RECORD_BYTES)];
-        let value = output::reject(Topic::Events.name(), self.partition, record.offset, reason, detail, raw);
+        let value =
+            topics::encode(&RejectRecord::of(Topic::Events, self.partition, record.offset, reason, detail, raw));
         Output { topic: Topic::Rejects, key: None, id: moment.origin.id(Kind::Reject, &[]), value: Some(value.into()) }
     }
 

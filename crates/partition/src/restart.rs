@@ -14,8 +14,8 @@ use askwhen_domain::time::{Millis, SECOND, format_time};
 use askwhen_domain::{LOGIC_VERSION, Succession, succession};
 use askwhen_log::{Ack, At, Bounds, Log};
 use askwhen_process::clock::Clock;
-use askwhen_wire::output::{ID_HEADER, SOURCE_HEADER, Source};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{ID_HEADER, SOURCE_HEADER, Source};
 
 pub fn check_meta(meta: &Meta, fresh: &Meta, log: &Log, journal: At) -> Result<(), Stop> {
     let refuse = |text: String| Err(Stop::Refused(text));

@@ -176,7 +176,7 @@ impl Metrics {
         for kind in ["forged", "invalid_json", "missing_field", "panic", "unknown_type", "wrong_type"] {
             self.engine_rejects.with_label_values(&[kind]).inc_by(0);
         }
-        for outcome in askwhen_wire::output::Outcome::ALL {
+        for outcome in askwhen_wire::topics::Outcome::ALL {
             self.delivery_attempts.with_label_values(&[outcome.name()]).inc_by(0);
         }
         for reason in ["connections", "memory"] {

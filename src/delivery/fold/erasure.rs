@@ -8,7 +8,7 @@ use super::row::{Phase, Row};
 use super::{Fold, Heard, Round};
 use askwhen_domain::endpoint::EventType;
 use askwhen_store::Family;
-use askwhen_wire::output::Source;
+use askwhen_wire::topics::Source;
 
 /// The journal record behind an erasure; without one, everything that waits of
 /// the user goes.

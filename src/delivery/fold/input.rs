@@ -3,8 +3,8 @@
 
 use serde::de::DeserializeOwned;
 
-use askwhen_wire::output::{AttemptRecord, DeadRecord, DeliveryRecord, RetryRecord};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{AttemptRecord, DeadRecord, DeliveryRecord, RetryRecord};
 
 /// A record that cannot be read. It becomes a reject, and the next one is taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

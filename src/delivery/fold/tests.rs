@@ -7,7 +7,7 @@ use askwhen_domain::message::{Data, Message};
 use askwhen_log::{Ack, New, Simulated};
 use askwhen_store::Memory;
 use askwhen_wire::error::Class;
-use askwhen_wire::output::{self, DeadRecord, Outcome};
+use askwhen_wire::topics::{self, DeadRecord, Outcome};
 
 struct World {
     log: Arc<Simulated>,
@@ -70,7 +70,7 @@ fn delivery(id: &str) -> Delivery {
 }
 
 fn attempt(id: &str, number: u32, next_due_at: Option<Millis>, ended: Option<Ended>) -> Vec<u8> {
-    output::encode(&AttemptRecord {
+    topics::encode(&AttemptRecord {
         delivery_id: id.into(),
         message_id: "m".into(),
         endpoint_id: "e".into(),
@@ -96,11 +96,11 @@ fn attempt(id: &str, number: u32, next_due_at: Option<Millis>, ended: Option<End
 fn retry(id: &str, attempt: u32, due_at: Millis) -> Vec<u8> {
     let delivery = Box::new(delivery(id));
     let source = String::new();
-    output::encode(&RetryRecord { delivery, attempt, due_at, first_started_at: 10, source, uncounted: 0 })
+    topics::encode(&RetryRecord { delivery, attempt, due_at, first_started_at: 10, source, uncounted: 0 })
 }
 
 fn deliver(id: &str) -> Vec<u8> {
-    output::encode(&DeliveryRecord::Deliver(Box::new(delivery(id))))
+    topics::encode(&DeliveryRecord::Deliver(Box::new(delivery(id))))
 }
 
 /// When the deliveries of every line are due.
@@ -135,7 +135,7 @@ fn a_crash_before_the_dead_record_owes_it_and_an_end_is_final() {
     world.write(Topic::Attempts, attempt("d", 1, None, Some(Ended::Dead)));
     assert!(matches!(world.fold().owed().expect("readable")[0].phase, Phase::DeadOwed { .. }));
     let dead = DeadRecord { delivery: Box::new(delivery("d")), attempts: 1, reason: "max_age".into(), died_at: 11 };
-    world.write(Topic::Dead, output::encode(&dead));
+    world.write(Topic::Dead, topics::encode(&dead));
     // Copies of what came before it change nothing any more.
     world.write(Topic::Deliveries, deliver("d"));
     world.write(Topic::Retry1m, retry("d", 7, 1));
@@ -176,7 +176,7 @@ fn every_record() -> Vec<(&'static str, Topic, Vec<u8>)> {
     let erased = DeliveryRecord::CancelUser { project: "default".into(), user_id: "ann".into() };
     vec![
         ("the delivery again", Topic::Deliveries, deliver("d")),
-        ("an erasure", Topic::Deliveries, output::encode(&erased)),
+        ("an erasure", Topic::Deliveries, topics::encode(&erased)),
         ("a failed attempt", Topic::Attempts, attempt("d", 1, Some(5_000), None)),
         ("a success", Topic::Attempts, attempt("d", 1, None, Some(Ended::Delivered))),
         ("a cancellation", Topic::Attempts, attempt("d", 0, None, Some(Ended::Cancelled))),
@@ -184,7 +184,7 @@ fn every_record() -> Vec<(&'static str, Topic, Vec<u8>)> {
         ("a wait of a minute", Topic::Retry1m, retry("d", 1, 5_000)),
         ("a wait of an hour", Topic::Retry1h, retry("d", 1, 5_000)),
         ("a wait of a day", Topic::Retry1d, retry("d", 1, 5_000)),
-        ("its death", Topic::Dead, output::encode(&dead)),
+        ("its death", Topic::Dead, topics::encode(&dead)),
     ]
 }
 
@@ -245,7 +245,7 @@ fn a_store_with_an_unreadable_row_of_any_family_is_not_served() {
         let world = World::new();
         let (project, endpoint_id) = ("default".into(), "e".into());
         let gone = DeliveryRecord::Endpoint { project, endpoint_id, version: 1, body: None };
-        world.write(Topic::Deliveries, output::encode(&gone));
+        world.write(Topic::Deliveries, topics::encode(&gone));
         world.write(Topic::Deliveries, deliver("d"));
         let fold = world.fold();
         world.spoil(family);
@@ -333,7 +333,7 @@ fn an_erasure_takes_what_came_before_it_and_no_more_is_kept_than_its_record_need
     let erase = |user: &str, offset: u64| {
         let record = DeliveryRecord::CancelUser { project: "default".into(), user_id: user.into() };
         let (sender, _) = tokio::sync::oneshot::channel();
-        let new = New { key: None, headers: Vec::new(), value: Some(output::encode(&record).into()) };
+        let new = New { key: None, headers: Vec::new(), value: Some(topics::encode(&record).into()) };
         let new = new.header(SOURCE_HEADER, Source { partition: 0, offset, crc: 0 }.encode());
         world.log.append(At { topic: Topic::Deliveries, partition: 0 }, vec![new], Ack::Once(sender));
     };
@@ -380,7 +380,7 @@ fn a_retry_that_a_wrong_clock_put_off_for_years_is_due_at_once() {
     let early = Delivery { created_at: far, ..delivery("early") };
     world.log.set_now(now);
     for delivery in [paced, early] {
-        world.write(Topic::Deliveries, output::encode(&DeliveryRecord::Deliver(Box::new(delivery))));
+        world.write(Topic::Deliveries, topics::encode(&DeliveryRecord::Deliver(Box::new(delivery))));
     }
     fold.step(now).expect("it reads");
     assert_eq!(due(&fold), [now, now, now, now + DAY, far]);

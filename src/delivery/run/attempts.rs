@@ -18,8 +18,8 @@ use askwhen_domain::time::{MINUTE, Millis};
 use askwhen_log::{Ack, At};
 use askwhen_partition::{Answer, Signer};
 use askwhen_process::fault;
-use askwhen_wire::output::{AttemptRecord, Ended, Outcome};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{AttemptRecord, Ended, Outcome};
 
 /// Pause before a record that the log would not take is written again.
 const REWRITE_PAUSE: Duration = Duration::from_millis(250);

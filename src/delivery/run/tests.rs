@@ -14,8 +14,8 @@ use askwhen_domain::message::{Data, Delivery as Waiting, Message};
 use askwhen_domain::time::{HOUR, MINUTE};
 use askwhen_log::{Ack, New, Simulated};
 use askwhen_store::{Memory, Store};
-use askwhen_wire::output::{self, DeliveryRecord};
 use askwhen_wire::profile;
+use askwhen_wire::topics::{self, DeliveryRecord};
 
 const NOW: Millis = 1_800_000_000_000;
 
@@ -77,7 +77,7 @@ impl World {
 
     fn write(&self, record: &DeliveryRecord) {
         let (sender, _) = tokio::sync::oneshot::channel();
-        let new = New { key: None, headers: Vec::new(), value: Some(output::encode(record).into()) };
+        let new = New { key: None, headers: Vec::new(), value: Some(topics::encode(record).into()) };
         self.log.append(At { topic: Topic::Deliveries, partition: 0 }, vec![new], Ack::Once(sender));
     }
 

@@ -26,7 +26,7 @@ pub fn install(engine: &mut Engine, at: Moment<'_>, defined: &Defined, effects: 
             topic: Topic::Deliveries,
             key: Some(defined.id.clone().into()),
             id: at.origin.id(IdKind::Definition, &[&defined.project, &defined.id, "command"]),
-            value: Some(askwhen_wire::output::encode(&command).into()),
+            value: Some(askwhen_wire::topics::encode(&command).into()),
         });
     }
     effects.reply = Some(Answer::Defined {

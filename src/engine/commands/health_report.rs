@@ -9,8 +9,8 @@ use askwhen_domain::json::Json;
 use askwhen_domain::time;
 use askwhen_partition::{Effects, Failure, Moment};
 use askwhen_wire::definition::Kind;
-use askwhen_wire::output::DefinitionRecord;
 use askwhen_wire::record::{Fares, Internal};
+use askwhen_wire::topics::DefinitionRecord;
 
 /// # Errors
 /// When the store cannot be read.

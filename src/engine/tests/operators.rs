@@ -292,7 +292,7 @@ fn lost_definitions_are_written_again_as_they_were() {
         let row = |record: &Record| {
             let value = text(record.value.as_ref().expect("a value"));
             let id = text(record.header(ID_HEADER).expect("an id"));
-            let source = text(record.header(askwhen_wire::output::SOURCE_HEADER).expect("a source"));
+            let source = text(record.header(askwhen_wire::topics::SOURCE_HEADER).expect("a source"));
             (text(record.key.as_ref().expect("a key")), (value, id, source))
         };
         records.iter().map(row).collect()

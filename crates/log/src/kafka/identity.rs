@@ -11,8 +11,8 @@ use crate::Log;
 use crate::ack::Ack;
 use crate::error::Error;
 use crate::record::{At, New};
-use askwhen_wire::output::IDENTITY_KEY;
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::IDENTITY_KEY;
 
 const AT: At = At { topic: Topic::Definitions, partition: 0 };
 

@@ -1,0 +1,105 @@
+//! Topic `attempts`: how each attempt at a delivery went, and where it has ended.
+
+use serde::{Deserialize, Serialize};
+
+use super::left_out::is_zero;
+use askwhen_domain::time::Millis;
+
+/// How an attempt went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Delivered,
+    /// An answer that does not count as success.
+    BadStatus,
+    Timeout,
+    ConnectFailed,
+    /// The target resolves to, or is, an address that is not allowed.
+    BlockedTarget,
+    /// TLS could not be agreed on: a certificate that is not trusted, say.
+    TlsFailed,
+    /// The way out failed, not the receiver.
+    ProxyFailed,
+    /// The connection broke, or the answer was no HTTP.
+    BrokenResponse,
+    /// The endpoint is disabled or gone; nothing was sent.
+    NotSent,
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 9] = [
+        Outcome::Delivered,
+        Outcome::BadStatus,
+        Outcome::Timeout,
+        Outcome::ConnectFailed,
+        Outcome::BlockedTarget,
+        Outcome::TlsFailed,
+        Outcome::ProxyFailed,
+        Outcome::BrokenResponse,
+        Outcome::NotSent,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Delivered => "delivered",
+            Outcome::BadStatus => "bad_status",
+            Outcome::Timeout => "timeout",
+            Outcome::ConnectFailed => "connect_failed",
+            Outcome::BlockedTarget => "blocked_target",
+            Outcome::TlsFailed => "tls_failed",
+            Outcome::ProxyFailed => "proxy_failed",
+            Outcome::BrokenResponse => "broken_response",
+            Outcome::NotSent => "not_sent",
+        }
+    }
+}
+
+/// Where a delivery has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    Delivered,
+    Dead,
+    Cancelled,
+}
+
+impl Ended {
+    pub fn name(self) -> &'static str {
+        match self {
+            Ended::Delivered => "delivered",
+            Ended::Dead => "dead",
+            Ended::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// An attempt, or that nothing is sent any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    pub delivery_id: String,
+    pub message_id: String,
+    pub endpoint_id: String,
+    pub project: String,
+    pub user_id: String,
+    pub survey_id: Option<String>,
+    /// 1 for the first; 0 when nothing was sent.
+    pub attempt: u32,
+    /// Of a cancellation: how many attempts there had been.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempts_before: u32,
+    /// How many of the attempts so far failed on askwhen's own side; the retry
+    /// policy does not count them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub uncounted: u32,
+    pub started_at: Millis,
+    pub duration_ms: u64,
+    pub http_status: Option<u16>,
+    pub outcome: Outcome,
+    pub error: Option<String>,
+    /// The beginning of what the receiver answered.
+    pub response: Option<String>,
+    pub first_started_at: Millis,
+    pub next_due_at: Option<Millis>,
+    pub ended: Option<Ended>,
+    pub reason: Option<String>,
+}

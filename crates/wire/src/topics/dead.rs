@@ -1,0 +1,15 @@
+//! Topic `dead`: deliveries that were given up.
+
+use serde::{Deserialize, Serialize};
+
+use askwhen_domain::message::Delivery;
+use askwhen_domain::time::Millis;
+
+/// A delivery that was given up, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeadRecord {
+    pub delivery: Box<Delivery>,
+    pub attempts: u32,
+    pub reason: String,
+    pub died_at: Millis,
+}

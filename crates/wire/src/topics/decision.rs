@@ -1,0 +1,186 @@
+//! Topic `decisions`: the verdict on one frontend trigger, with the reason for
+//! every survey that was considered.
+
+use serde::{Deserialize, Serialize};
+
+use askwhen_domain::decision::{ActivationView, Decision, Evaluation, Offered};
+use askwhen_domain::json::Json;
+use askwhen_domain::time::{self, Millis};
+
+/// A decision, and whose project it is. Reasons and gates are names: one that a
+/// later version knows is read, too.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecisionRecord {
+    /// Left out of the body that lists show, which stands under its project.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub project: String,
+    pub decision_id: String,
+    pub event_id: String,
+    pub user_id: String,
+    pub trigger: String,
+    #[serde(with = "time::rfc3339")]
+    pub decided_at: Millis,
+    pub reason: String,
+    pub survey: Option<OfferedRecord>,
+    pub evaluations: Vec<EvaluationRecord>,
+}
+
+/// The survey that is offered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OfferedRecord {
+    pub survey_id: String,
+    pub version: u64,
+    pub name: String,
+    pub offer_id: String,
+    #[serde(with = "time::rfc3339")]
+    pub expires_at: Millis,
+    pub ui: Json,
+    pub activation: Option<ActivationRecord>,
+    /// As the survey's definition has them.
+    pub questions: Json,
+}
+
+/// The event that the survey was waiting for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ActivationRecord {
+    pub event_id: String,
+    pub event_name: String,
+    #[serde(with = "time::rfc3339")]
+    pub occurred_at: Millis,
+    pub properties: Json,
+}
+
+/// How one survey fared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationRecord {
+    pub survey_id: String,
+    pub pass: bool,
+    /// Which gate was shut; this and the next two are there unless it passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<String>,
+    /// What the gate saw; `null` where there was nothing to see.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub actual: Option<Json>,
+    /// When it could pass; `null` where time alone changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub until: Option<Json>,
+    /// What the app could do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// A survey in status shadow is evaluated, and never offered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
+}
+
+/// A member that is there, also as `null`.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
+}
+
+impl DecisionRecord {
+    pub fn of(project: &str, decision: &Decision) -> DecisionRecord {
+        DecisionRecord {
+            project: project.to_owned(),
+            decision_id: decision.decision_id.clone(),
+            event_id: decision.event_id.clone(),
+            user_id: decision.user_id.clone(),
+            trigger: decision.trigger.clone(),
+            decided_at: decision.decided_at,
+            reason: decision.reason.name().to_owned(),
+            survey: decision.survey.as_ref().map(OfferedRecord::of),
+            evaluations: decision.evaluations.iter().map(EvaluationRecord::of).collect(),
+        }
+    }
+}
+
+impl OfferedRecord {
+    fn of(offered: &Offered) -> OfferedRecord {
+        OfferedRecord {
+            survey_id: offered.survey_id.clone(),
+            version: offered.version,
+            name: offered.name.clone(),
+            offer_id: offered.offer_id.clone(),
+            expires_at: offered.expires_at,
+            ui: offered.ui.clone(),
+            activation: offered.activation.as_ref().map(ActivationRecord::of),
+            questions: Json::of(&offered.questions),
+        }
+    }
+}
+
+impl ActivationRecord {
+    fn of(view: &ActivationView) -> ActivationRecord {
+        ActivationRecord {
+            event_id: view.event_id.clone(),
+            event_name: view.event_name.clone(),
+            occurred_at: view.occurred_at,
+            properties: view.properties.clone(),
+        }
+    }
+}
+
+impl EvaluationRecord {
+    fn of(evaluation: &Evaluation) -> EvaluationRecord {
+        let stop = evaluation.stop.as_ref();
+        EvaluationRecord {
+            survey_id: evaluation.survey_id.clone(),
+            pass: stop.is_none(),
+            gate: stop.map(|stop| stop.gate.name().to_owned()),
+            actual: stop.map(|stop| Json::of(&stop.actual)),
+            until: stop.map(|stop| Json::of(&stop.until.map(time::format_time))),
+            hint: stop.and_then(|stop| stop.hint).map(str::to_owned),
+            shadow: evaluation.shadow,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use askwhen_domain::decision::{Gate, Reason, Stop};
+    use serde_json::json;
+
+    /// Whoever asked for a decision and whoever reads the topic read the same.
+    #[test]
+    fn a_record_is_the_decision_that_was_answered_with_its_project_before_it() {
+        let stop = |gate, actual, until, hint| Some(Stop { gate, actual, until, hint });
+        let evaluation = |survey_id: &str, stop, shadow| Evaluation { survey_id: survey_id.into(), stop, shadow };
+        let decision = Decision {
+            decision_id: "dec_1".into(),
+            event_id: "e".into(),
+            user_id: "ann \"1\"".into(),
+            trigger: "Main".into(),
+            decided_at: 1_795_258_022_187,
+            reason: Reason::Offered,
+            survey: Some(Offered {
+                survey_id: "s".into(),
+                version: 3,
+                name: "S".into(),
+                offer_id: "off_1".into(),
+                expires_at: 1_795_258_032_187,
+                ui: Json::from_valid("{\"b\":1.50,\"a\":12345678901234567890}"),
+                activation: Some(ActivationView {
+                    event_id: "e0".into(),
+                    event_name: "woke".into(),
+                    occurred_at: 5,
+                    properties: Json::from_valid("{\"x\":[1,null]}"),
+                }),
+                questions: Vec::new(),
+                expose: vec!["x".into()],
+            }),
+            evaluations: vec![
+                evaluation("s", None, false),
+                evaluation("t", stop(Gate::Cooldown, json!({"n": 1.5}), Some(9), None), false),
+                evaluation("u", stop(Gate::NotActivated, json!(null), None, Some("wait")), true),
+                evaluation("v", None, true),
+            ],
+        };
+        let record = DecisionRecord::of("default", &decision);
+        let written = crate::topics::encode(&record);
+        let body = decision.server_body();
+        assert_eq!(String::from_utf8_lossy(&written), format!("{{\"project\":\"default\",{}", &body.as_str()[1..]));
+        let read: DecisionRecord = serde_json::from_slice(&written).expect("it is one");
+        assert_eq!(read, record);
+        assert_eq!(Json::of(&DecisionRecord { project: String::new(), ..read }), body, "as lists show it");
+    }
+}

@@ -1,0 +1,49 @@
+//! Topic `rejects`: what could not be taken, with its place and the reason.
+
+use serde::{Deserialize, Serialize};
+
+use crate::topic::Topic;
+
+/// A record that could not be taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectRecord {
+    /// Where it stands.
+    pub topic: String,
+    pub partition: u32,
+    pub offset: u64,
+    /// Stable.
+    pub reason: String,
+    /// For people.
+    pub detail: String,
+    /// Its first bytes; in base64, because nothing is known of them.
+    #[serde(with = "base64_text")]
+    pub raw: Vec<u8>,
+}
+
+impl RejectRecord {
+    /// Of the record at an offset of a topic's partition.
+    pub fn of(topic: Topic, partition: u32, offset: u64, reason: &str, detail: &str, raw: &[u8]) -> RejectRecord {
+        RejectRecord {
+            topic: topic.name().to_owned(),
+            partition,
+            offset,
+            reason: reason.to_owned(),
+            detail: detail.to_owned(),
+            raw: raw.to_owned(),
+        }
+    }
+}
+
+mod base64_text {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,23 @@
+//! Topics `deliveries.retry.*`: the delivery itself and when it is due.
+
+use serde::{Deserialize, Serialize};
+
+use super::left_out::is_zero;
+use askwhen_domain::message::Delivery;
+use askwhen_domain::time::Millis;
+
+/// A delivery that waits to be tried again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetryRecord {
+    pub delivery: Box<Delivery>,
+    /// Attempts made so far.
+    pub attempt: u32,
+    pub due_at: Millis,
+    pub first_started_at: Millis,
+    /// Header `source` of the delivery's first record.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+    /// As in [`AttemptRecord`](super::AttemptRecord).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub uncounted: u32,
+}
