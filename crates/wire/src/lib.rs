@@ -4,6 +4,7 @@
 
 pub mod definition;
 pub mod error;
+pub mod internal;
 pub mod json;
 pub mod listing;
 pub mod profile;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::definition::Kind;
-use crate::record::Defined;
+use crate::internal::Defined;
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{self, Millis};
 

@@ -1,7 +1,7 @@
 //! A type for each topic's records, which alone reads and writes them. Members may
 //! be added to a record, with a default for those that were written before; a
-//! reader passes over members that it does not know. Records of the journal stand
-//! in `record`.
+//! reader passes over members that it does not know. What only askwhen writes to the
+//! journal stands in `internal`.
 
 pub mod attempt;
 pub mod dead;
@@ -9,6 +9,7 @@ pub mod decision;
 pub mod definition;
 pub mod delivery;
 pub mod display;
+pub mod event;
 mod left_out;
 pub mod reject;
 pub mod response;

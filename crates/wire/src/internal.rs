@@ -1,0 +1,182 @@
+//! What only askwhen writes to the journal: requests of its operators, what its
+//! roles and partitions say to each other. Each such record carries a MAC made
+//! with the cluster key.
+
+use serde::{Deserialize, Serialize};
+
+use super::definition::{Kind, Trigger};
+use askwhen_domain::endpoint::{DisabledReason, SealedSecret};
+use askwhen_domain::health::Health;
+use askwhen_domain::json::Json;
+use askwhen_domain::message::Delivery;
+use askwhen_domain::quota::Mail;
+use askwhen_domain::time::Millis;
+
+/// The kinds that change or read what is not one user's, or that speak for
+/// askwhen itself. Without the MAC they are rejects.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Internal {
+    /// To the registrar: please make this the definition.
+    Define(Define),
+    /// From the registrar to every partition: this is the definition now.
+    Defined(Defined),
+    /// To the registrar: this name was met.
+    NameSeen { project: String, trigger: Trigger },
+    /// From one partition to another.
+    Forward(Forward),
+    /// A read of one user: an offer, or a link survey.
+    Query(Query),
+    /// The user is to be forgotten.
+    Erase(Erase),
+    /// To the registrar: do this with an endpoint.
+    Operate(Operate),
+    /// From the delivery to the registrar, and from there to every partition: so
+    /// an endpoint fares.
+    Fares(Fares),
+    /// A message is to be delivered again, under its own id; its delivery is named
+    /// by whoever asks.
+    Redeliver {
+        delivery: Box<Delivery>,
+        /// When its fact was told first: an erasure since then forbids it.
+        told_at: Millis,
+        asked_at: Millis,
+    },
+    /// An endpoint is to be tried.
+    Ping { project: String, endpoint_id: String, delivery_id: String, asked_at: Millis },
+    /// Between the bank of a quota and its customers.
+    Quota(Mail),
+    /// Nothing but the time at which it is appended: somebody waits.
+    Tick {},
+    /// A test clock is now so many milliseconds ahead of append times.
+    Clock { ahead: Millis },
+    /// From here on a MAC counts only if it names log and partition: no process
+    /// of version 0.1.0 writes to this journal any more.
+    BindMacs {},
+    /// An operator says that the journal's time was wrong: it goes on from this
+    /// record's own.
+    AcceptTime(AcceptTime),
+    /// An operator takes an earlier record of this partition out of the way.
+    Skip(Skip),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Erase {
+    pub project: String,
+    pub user_id: String,
+    pub asked_at: Millis,
+    /// Of which request it is the record: done once. Empty before 0.2.0.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AcceptTime {
+    /// By the wall clock, as append times are.
+    pub asked_at: Millis,
+    pub request_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Skip {
+    pub offset: u64,
+    pub asked_at: Millis,
+    pub request_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Define {
+    pub project: String,
+    pub kind: Kind,
+    pub id: String,
+    /// The canonical form; absent: the definition goes.
+    pub body: Option<Json>,
+    /// Taken for an endpoint that has no secret yet.
+    pub new_secret: Option<SealedSecret>,
+    /// Only if the current version is this one.
+    pub if_match: Option<u64>,
+    /// Only if there is none yet.
+    pub create: bool,
+    /// Against a copy of an old record: when it was asked, and an id of its own.
+    pub asked_at: Millis,
+    pub request_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Operate {
+    pub project: String,
+    pub endpoint_id: String,
+    pub act: Act,
+    /// Only if the current version is this one.
+    pub if_match: Option<u64>,
+    pub asked_at: Millis,
+    pub request_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Act {
+    Enable,
+    Disable {
+        reason: DisabledReason,
+    },
+    /// The secret before it signs as well for so long.
+    Rotate {
+        secret: SealedSecret,
+        overlap: Millis,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fares {
+    pub project: String,
+    pub endpoint_id: String,
+    pub health: Health,
+    /// Which process says so.
+    pub by: String,
+    pub told_at: Millis,
+    /// Given by the registrar: the larger, the newer.
+    pub seq: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Defined {
+    pub project: String,
+    pub kind: Kind,
+    pub id: String,
+    pub version: u64,
+    pub changed: bool,
+    pub created: bool,
+    pub used_new_secret: bool,
+    pub body: Option<Json>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Forward {
+    pub from: u32,
+    pub seq: u64,
+    pub key: Option<String>,
+    /// The record itself, and whether it carried a valid MAC.
+    pub value: Json,
+    pub trusted: bool,
+    pub reply_to: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Query {
+    pub project: String,
+    pub user_id: String,
+    pub offer_id: Option<String>,
+    pub survey_id: Option<String>,
+}
+
+/// The value of an internal record; it needs its MAC beside it.
+pub fn encode_internal(internal: &Internal) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Wrapped<'a> {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        internal: &'a Internal,
+    }
+    serde_json::to_vec(&Wrapped { kind: "internal", internal }).expect("a record serialises")
+}

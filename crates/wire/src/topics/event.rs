@@ -1,0 +1,378 @@
+//! Topic `events`: what any producer may write to the journal.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use crate::error::Class;
+use crate::json;
+use askwhen_domain::id;
+use askwhen_domain::json::Json;
+use askwhen_domain::record::{Answers, Body, Context, Given, Record, Target};
+use askwhen_domain::time::{self, Millis, Told};
+
+/// Largest event, in bytes of its properties.
+pub const MAX_EVENT_BYTES: usize = 32 << 10;
+pub const MAX_PROPERTIES: usize = 256;
+/// Most answers in one record or request.
+pub const MAX_ANSWERS: usize = 200;
+pub const DEFAULT_PROJECT: &str = "default";
+
+/// Why a record of the journal cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Unreadable {
+    /// Stable; the `reason` of the reject.
+    pub reason: &'static str,
+    pub detail: String,
+}
+
+impl Unreadable {
+    /// The reason, which is stable.
+    pub fn kind(&self) -> &'static str {
+        self.reason
+    }
+
+    /// The record alone is turned away.
+    pub fn class(&self) -> Class {
+        Class::Reject
+    }
+}
+
+pub(crate) fn unreadable(reason: &'static str, detail: impl Into<String>) -> Unreadable {
+    Unreadable { reason, detail: detail.into() }
+}
+
+/// A string that is borrowed wherever it has no escapes.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
+
+/// Every member that a journal record may have; others are ignored, because
+/// any producer may write here.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Members<'a> {
+    #[serde(rename = "type", borrow, default)]
+    pub(crate) kind: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    project: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    user_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    event_name: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    trigger: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    offer_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    survey_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    response_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    event_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    properties: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    attributes: Option<BTreeMap<String, &'a RawValue>>,
+    #[serde(default)]
+    answers: Option<Vec<AnswerMembers>>,
+    #[serde(default)]
+    completed: Option<bool>,
+    #[serde(borrow, default)]
+    context: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    occurred_at: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    sent_at: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    received_at: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) internal: Option<&'a RawValue>,
+}
+
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+struct ContextMembers {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    platform: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    locale: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    app_version: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timezone: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct AnswerMembers {
+    question_id: String,
+    value: Json,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answered_at: Option<Box<RawValue>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    duration_ms: Option<u64>,
+}
+
+/// # Errors
+/// What makes it a reject.
+pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, Unreadable> {
+    let kind = members.kind.as_ref().map_or("event", |text| &text.0).to_owned();
+    let needed = |text: Option<Text<'_>>, name: &'static str| match text {
+        Some(text) => checked(text.0.into_owned(), name),
+        None => Err(unreadable("missing_field", format!("{name} is required"))),
+    };
+    let user_id =
+        borrowed(members.user_id, "user_id")?.ok_or_else(|| unreadable("missing_field", "user_id is required"))?;
+    id::check_given(&user_id).map_err(|why| unreadable("bad_id", format!("user_id {why}")))?;
+    let project = borrowed(members.project, "project")?.unwrap_or(Cow::Borrowed(DEFAULT_PROJECT));
+    let event_id = borrowed(members.event_id, "event_id")?;
+    let told = Told {
+        occurred_at: moment(members.occurred_at, "occurred_at")?,
+        sent_at: moment(members.sent_at, "sent_at")?,
+        received_at: moment(members.received_at, "received_at")?,
+    };
+    // Nobody looks at an event's.
+    let context = members.context.filter(|_| kind == "trigger" || kind == "answers");
+    let context: Option<ContextMembers> = context
+        .map(|raw| serde_json::from_str(raw.get()))
+        .transpose()
+        .map_err(|e| unreadable("wrong_type", e.to_string()))?;
+    let context = context.unwrap_or_default();
+    let context = Context {
+        platform: context.platform,
+        locale: context.locale,
+        app_version: context.app_version,
+        session_id: context.session_id,
+        timezone: context.timezone,
+    };
+    let body = match kind.as_str() {
+        "event" => Body::Event {
+            name: borrowed(members.event_name, "event_name")?
+                .ok_or_else(|| unreadable("missing_field", "event_name is required"))?,
+            properties: properties(members.properties)?,
+        },
+        "trigger" => Body::Trigger {
+            trigger: borrowed(members.trigger, "trigger")?
+                .ok_or_else(|| unreadable("missing_field", "trigger is required"))?,
+            properties: properties(members.properties)?,
+            context,
+        },
+        "displayed" => Body::Displayed { offer_id: needed(members.offer_id, "offer_id")?.into() },
+        "dismissed" => Body::Dismissed { offer_id: needed(members.offer_id, "offer_id")?.into() },
+        "attributes" => {
+            let given = members.attributes.ok_or_else(|| unreadable("missing_field", "attributes is required"))?;
+            check_count("attributes", MAX_PROPERTIES, || given.len())?;
+            Body::Attributes(given.into_iter().map(|(k, v)| (k, Json::from_valid(v.get()))).collect())
+        }
+        "answers" => {
+            let target = match (members.offer_id, members.survey_id) {
+                (Some(offer_id), _) => Target::Offer(checked(offer_id.0.into_owned(), "offer_id")?),
+                (None, Some(survey_id)) => Target::Link {
+                    survey_id: checked(survey_id.0.into_owned(), "survey_id")?,
+                    response_id: borrowed(members.response_id, "response_id")?.map(Cow::into_owned),
+                },
+                (None, None) => return Err(unreadable("missing_field", "offer_id or survey_id is required")),
+            };
+            let answers = members.answers.unwrap_or_default();
+            check_count("answers", MAX_ANSWERS, || answers.len())?;
+            let answers = answers.into_iter().map(given).collect::<Result<_, _>>()?;
+            Body::Answers(Answers { target, answers, completed: members.completed.unwrap_or(false), context })
+        }
+        _ => {
+            return Err(unreadable(
+                "unknown_type",
+                "type must be event, trigger, displayed, dismissed, answers or attributes",
+            ));
+        }
+    };
+    Ok(Record { project, user_id, event_id, told, body })
+}
+
+fn checked(text: String, name: &str) -> Result<String, Unreadable> {
+    match id::check(&text) {
+        Ok(()) => Ok(text),
+        Err(why) => Err(unreadable("bad_id", format!("{name} {why}"))),
+    }
+}
+
+fn borrowed<'a>(text: Option<Text<'a>>, name: &str) -> Result<Option<Cow<'a, str>>, Unreadable> {
+    match text {
+        None => Ok(None),
+        Some(text) => match id::check(&text.0) {
+            Ok(()) => Ok(Some(text.0)),
+            Err(why) => Err(unreadable("bad_id", format!("{name} {why}"))),
+        },
+    }
+}
+
+fn moment(raw: Option<&RawValue>, name: &str) -> Result<Option<Millis>, Unreadable> {
+    raw.map(|raw| parse_moment(raw.get()))
+        .transpose()
+        .map_err(|wanted| unreadable("bad_time", format!("{name} must be {wanted}")))
+}
+
+/// A time as JSON has it: a string in RFC 3339, or a number of seconds or
+/// milliseconds since 1970, as serialisers of many languages write it.
+///
+/// # Errors
+/// A sentence that says what a time looks like.
+pub fn parse_moment(json: &str) -> Result<Millis, &'static str> {
+    const WANTED: &str = "a time in RFC 3339 with a zone, or seconds or milliseconds since 1970";
+    match json.as_bytes().first() {
+        Some(b'"') => {
+            let text: Text<'_> = serde_json::from_str(json).map_err(|_| WANTED)?;
+            time::parse_time(&text.0)
+        }
+        Some(b'-' | b'0'..=b'9') => json.parse().ok().and_then(time::of_epoch).ok_or(WANTED),
+        _ => Err(WANTED),
+    }
+}
+
+fn properties(raw: Option<&RawValue>) -> Result<&str, Unreadable> {
+    let text = raw.map_or("{}", RawValue::get);
+    if !text.starts_with('{') {
+        return Err(unreadable("wrong_type", "properties must be an object"));
+    }
+    if text.len() > MAX_EVENT_BYTES {
+        return Err(unreadable("event_too_large", "properties have more than 32 KiB"));
+    }
+    check_count("properties", MAX_PROPERTIES, || {
+        // Members are counted only where there may be too many.
+        let may_be = text.bytes().filter(|byte| *byte == b':').take(MAX_PROPERTIES + 1).count();
+        if may_be <= MAX_PROPERTIES {
+            may_be
+        } else {
+            serde_json::from_str(text).map_or(0, |all: json::Members<'_>| all.0.len())
+        }
+    })?;
+    Ok(text)
+}
+
+fn check_count(name: &str, most: usize, count: impl FnOnce() -> usize) -> Result<(), Unreadable> {
+    if count() > most { Err(unreadable("invalid", format!("{name} may have at most {most} members"))) } else { Ok(()) }
+}
+
+fn given(members: AnswerMembers) -> Result<Given, Unreadable> {
+    Ok(Given {
+        answered_at: moment(members.answered_at.as_deref(), "answered_at")?,
+        question_id: members.question_id,
+        value: members.value,
+        duration_ms: members.duration_ms,
+    })
+}
+
+/// The same shape the other way round; what is absent is left out.
+#[derive(Serialize)]
+struct Written<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    project: &'a str,
+    user_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trigger: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offer_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    survey_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    properties: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attributes: Option<BTreeMap<&'a str, &'a Json>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answers: Option<Vec<AnswerMembers>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<ContextMembers>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    occurred_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received_at: Option<String>,
+}
+
+/// The value of a user's record. Reads and erasures have no public form: see
+/// [`Internal`](crate::internal::Internal).
+pub fn encode(record: &Record<'_>) -> Vec<u8> {
+    let mut out = Written {
+        kind: record.body.kind(),
+        project: &record.project,
+        user_id: &record.user_id,
+        event_name: None,
+        trigger: None,
+        offer_id: None,
+        survey_id: None,
+        response_id: None,
+        event_id: record.event_id.as_deref(),
+        properties: None,
+        attributes: None,
+        answers: None,
+        completed: None,
+        context: None,
+        occurred_at: record.told.occurred_at.map(time::format_time),
+        sent_at: record.told.sent_at.map(time::format_time),
+        received_at: record.told.received_at.map(time::format_time),
+    };
+    match &record.body {
+        Body::Event { name, properties } => {
+            out.event_name = Some(name);
+            out.properties = written_properties(properties);
+        }
+        Body::Trigger { trigger, properties, context } => {
+            out.trigger = Some(trigger);
+            out.context = written_context(context);
+            out.properties = written_properties(properties);
+        }
+        Body::Displayed { offer_id } | Body::Dismissed { offer_id } | Body::ShowOffer { offer_id } => {
+            out.offer_id = Some(offer_id);
+        }
+        Body::ShowLink { survey_id, .. } => out.survey_id = Some(survey_id),
+        Body::ShowUser | Body::Erase => {}
+        Body::Attributes(merge) => out.attributes = Some(merge.iter().map(|(k, v)| (k.as_str(), v)).collect()),
+        Body::Answers(said) => {
+            match &said.target {
+                Target::Offer(offer_id) => out.offer_id = Some(offer_id),
+                Target::Link { survey_id, response_id } => {
+                    out.survey_id = Some(survey_id);
+                    out.response_id = response_id.as_deref();
+                }
+            }
+            out.completed = Some(said.completed);
+            out.context = written_context(&said.context);
+            out.answers = Some(said.answers.iter().map(written_answer).collect());
+        }
+    }
+    serde_json::to_vec(&out).expect("a record serialises")
+}
+
+fn written_properties(text: &str) -> Option<&RawValue> {
+    (text != "{}").then(|| serde_json::from_str(text).expect("properties were checked to be JSON"))
+}
+
+fn written_context(context: &Context) -> Option<ContextMembers> {
+    (*context != Context::default()).then(|| ContextMembers {
+        platform: context.platform.clone(),
+        locale: context.locale.clone(),
+        app_version: context.app_version.clone(),
+        session_id: context.session_id.clone(),
+        timezone: context.timezone.clone(),
+    })
+}
+
+fn written_answer(given: &Given) -> AnswerMembers {
+    AnswerMembers {
+        question_id: given.question_id.clone(),
+        value: given.value.clone(),
+        answered_at: given.answered_at.map(|at| to_raw_value(&time::format_time(at)).expect("a string serialises")),
+        duration_ms: given.duration_ms,
+    }
+}
