@@ -58,7 +58,7 @@ pub fn promote(config: &Config, dir: &Path, manner: Manner, progress: &Progress)
     let promotion = Promotion { config, source: &source, shadow: &shadow, manner, progress };
     match &source.place {
         Place::Files(_) => promotion.here(),
-        Place::Brokers(_) => promotion.for_all(),
+        Place::Brokers(log) => promotion.for_all(log.partitions()),
     }
 }
 
@@ -115,9 +115,8 @@ impl Promotion<'_> {
     }
 
     /// The state that processes on Kafka take up: the newest snapshots.
-    fn for_all(&self) -> Result<Promoted, Error> {
-        let Place::Brokers(log) = &self.source.place else { unreachable!("asked for on brokers alone") };
-        let alone = Alone::wait(self.config, self.source, log.partitions())?;
+    fn for_all(&self, partitions: u32) -> Result<Promoted, Error> {
+        let alone = Alone::wait(self.config, self.source, partitions)?;
         let folder = tempfile::tempdir()?;
         let mut metas = Vec::new();
         for partition in 0..self.source.partitions {
