@@ -155,7 +155,7 @@ impl App {
             until: query.time("until")?,
         };
         let statuses: Vec<&str> = match list {
-            List::Deliveries => vec!["pending", "waiting", "delivered", "dead", "cancelled"],
+            List::Deliveries => vec!["pending", "waiting", "delivered", "dead", "cancelled", "resent"],
             List::Decisions => Reason::names().collect(),
             List::Responses => vec!["partial", "completed"],
         };

@@ -27,7 +27,7 @@ enum What {
         #[arg(long, value_name = "ID")]
         endpoint: Option<String>,
         /// Where they stand
-        #[arg(long, value_parser = ["pending", "waiting", "delivered", "dead", "cancelled"])]
+        #[arg(long, value_parser = ["pending", "waiting", "delivered", "dead", "cancelled", "resent"])]
         status: Option<String>,
         /// About this survey
         #[arg(long, value_name = "ID")]

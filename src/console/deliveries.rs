@@ -153,7 +153,8 @@ pub fn read(bytes: &[u8]) -> Result<Row, Error> {
     postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("the row of a delivery is unreadable: {e}")))
 }
 
-pub fn shown(row: &Row, whole: bool) -> Value {
+/// `resent_as`: the delivery that a recovery has sent in its place.
+pub fn shown(row: &Row, resent_as: Option<String>, whole: bool) -> Value {
     let mut value = json!({
         "delivery_id": row.delivery_id,
         "message_id": row.message_id,
@@ -161,12 +162,15 @@ pub fn shown(row: &Row, whole: bool) -> Value {
         "type": row.kind,
         "survey_id": row.survey_id,
         "user_id": row.user_id,
-        "status": row.status,
+        "status": row.status(resent_as.is_some()),
         "attempt_count": row.attempt_count,
         "next_attempt_at": row.next_attempt_at.map(time::format_time),
         "reason": row.reason,
         "created_at": time::format_time(row.created_at),
     });
+    if let Some(resent_as) = resent_as {
+        value["resent_as"] = resent_as.into();
+    }
     if whole {
         let attempts = row.attempts.iter().map(|a| {
             let mut attempt = json!({
@@ -303,10 +307,23 @@ impl Row {
         self.project == project
     }
 
-    pub fn fits(&self, filter: &Filter) -> bool {
+    pub fn delivery_id(&self) -> &str {
+        &self.delivery_id
+    }
+
+    /// Whether it ended, and not with its receiver.
+    pub fn came_to_nothing(&self) -> bool {
+        matches!(self.status.as_str(), "dead" | "cancelled")
+    }
+
+    fn status(&self, is_resent: bool) -> &str {
+        if is_resent { "resent" } else { &self.status }
+    }
+
+    pub fn fits(&self, filter: &Filter, is_resent: bool) -> bool {
         let same = |wanted: &Option<String>, actual: &str| wanted.as_deref().is_none_or(|w| w == actual);
         same(&filter.endpoint_id, &self.endpoint_id)
-            && same(&filter.status, &self.status)
+            && same(&filter.status, self.status(is_resent))
             && same(&filter.user_id, &self.user_id)
             && filter.survey_id.as_ref().is_none_or(|w| self.survey_id.as_ref() == Some(w))
             && filter.takes_time(self.created_at)

@@ -175,11 +175,13 @@ impl Console {
         filter: &Filter,
         (cursor, limit): (Option<&str>, usize),
     ) -> Result<Page, Error> {
-        let shown = |bytes: Vec<u8>| {
+        let shown = |store: &Store, bytes: Vec<u8>| {
             Ok(match list {
                 List::Deliveries => {
                     let row = deliveries::read(&bytes)?;
-                    row.fits(filter).then(|| deliveries::shown(&row, false))
+                    let resent_as = resent_as(store, &row)?;
+                    let fits = row.fits(filter, resent_as.is_some());
+                    fits.then(|| deliveries::shown(&row, resent_as, false))
                 }
                 List::Decisions => {
                     let decision = kept::read(&bytes)?.decision()?;
@@ -191,7 +193,7 @@ impl Console {
                 }
             })
         };
-        self.ask(|store| order::page(store, (list, project, filter), (cursor, limit), shown))
+        self.ask(|store| order::page(store, (list, project, filter), (cursor, limit), |bytes| shown(store, bytes)))
     }
 
     /// One delivery with all its attempts.
@@ -199,8 +201,20 @@ impl Console {
     /// # Errors
     /// When the store cannot be read.
     pub fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<Value>, Error> {
-        let row = self.row(project, delivery_id)?;
-        Ok(row.map(|row| deliveries::shown(&row, true)))
+        let Some(row) = self.row(project, delivery_id)? else { return Ok(None) };
+        self.ask(|store| {
+            let mut shown = deliveries::shown(&row, resent_as(store, &row)?, true);
+            // It has the time of the one that it was sent in place of.
+            let at = row.created_at();
+            order::between(store, (List::Deliveries, project), (at, at.saturating_add(1)), |bytes| {
+                let other = deliveries::read(&bytes)?;
+                if id::successor(other.delivery_id()) == delivery_id {
+                    shown["resend_of"] = other.delivery_id().into();
+                }
+                Ok(())
+            })?;
+            Ok(Some(shown))
+        })
     }
 
     /// Where a delivery's record stands in topic `deliveries`.
@@ -265,4 +279,14 @@ impl Console {
     pub fn stats(&self, of: (&str, &str), since: Option<Millis>, until: Option<Millis>) -> Result<Value, Error> {
         self.ask(|store| stats::of(store, of, since, until))
     }
+}
+
+/// What a recovery has sent in the place of a delivery that came to nothing.
+fn resent_as(store: &Store, row: &deliveries::Row) -> Result<Option<String>, Error> {
+    if !row.came_to_nothing() {
+        return Ok(None);
+    }
+    let successor = id::successor(row.delivery_id());
+    let is_there = store.get(Family::Index, &order::row(List::Deliveries, &successor))?.is_some();
+    Ok(is_there.then_some(successor))
 }

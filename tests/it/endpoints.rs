@@ -66,16 +66,26 @@ async fn gone_disables_and_what_was_missed_is_recovered_once_under_its_ids() {
     assert_eq!((said.status, &said.body["count"]), (202, &json!(4)), "{said:?}");
     let webhooks = receiver.wait(5).await;
     let recovered: BTreeSet<&str> = ids(&webhooks[1..]).into_iter().collect();
-    let missed: BTreeSet<String> = until_listed(&server, "dead", 1)
+    let missed: BTreeSet<String> = until_listed(&server, "resent", 4)
         .await
         .iter()
-        .chain(&cancelled)
         .map(|row| row["message_id"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(recovered, missed.iter().map(String::as_str).collect(), "the ids that they would have had");
     until_listed(&server, "delivered", 4).await;
     let said = post(&server, "/v1/endpoints/crm/recover", since).await;
     assert_eq!(said.body["count"], 0, "nothing is recovered twice");
+    let resent = server.get("/v1/deliveries?endpoint_id=crm&status=resent").await.body["deliveries"].clone();
+    assert_eq!(resent.as_array().unwrap().len(), recovered.len(), "what was recovered says so: {resent}");
+    let successor = resent[0]["resent_as"].as_str().unwrap();
+    let sent = server.get(&format!("/v1/deliveries/{successor}")).await.body;
+    assert_eq!(
+        (&sent["resend_of"], &sent["message_id"]),
+        (&resent[0]["delivery_id"], &resent[0]["message_id"]),
+        "{sent}"
+    );
+    let shown = server.get(&format!("/v1/deliveries/{}", resent[0]["delivery_id"].as_str().unwrap())).await.body;
+    assert_eq!((&shown["status"], &shown["resent_as"]), (&json!("resent"), &json!(successor)), "{shown}");
     let shown = server.get("/v1/endpoints/crm").await.body;
     assert!(shown["state_since"].as_str() > cancelled[0]["created_at"].as_str(), "since it was enabled: {shown}");
     assert_eq!(receiver.got().len(), 5);
