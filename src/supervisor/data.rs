@@ -7,6 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::format::{self, DirectoryFormat};
 use super::private;
@@ -32,6 +33,8 @@ use askwhen_wire::topics::DefinitionRecord;
 const DAMAGED: &str = "damaged-";
 /// How many of one store stay.
 const DAMAGED_KEPT: usize = 3;
+/// And none is removed before so long.
+const DAMAGED_KEPT_FOR: Duration = Duration::from_secs(7 * 86_400);
 
 /// Keys as they were just made: kind and key.
 pub type FreshKeys = Vec<(Kind, String)>;
@@ -339,14 +342,10 @@ pub fn refuse_another_log(dir: &Path, incarnation: u128) -> Result<(), Error> {
     }
 }
 
-/// Moves a damaged store out of the way; it stays for whoever wants to look,
-/// until two more have followed.
+/// Moves a damaged store out of the way, where it stays for whoever wants to look.
+/// The first of a row is the one that may hold what nothing else does: those that
+/// were made in its place since, and are damaged as well, are not kept beside it.
 pub fn set_aside(path: &Path, why: &str) -> Result<(), Error> {
-    let aside = path.with_extension(format!("{DAMAGED}{}", uuid::Uuid::now_v7().simple()));
-    tracing::error!(why, aside = %aside.display(), "a damaged store is set aside and made again");
-    fs::rename(path, &aside).map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
-    // Files of the next store are numbered from the beginning.
-    fs::remove_file(path.with_extension("writer")).ok();
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     let prefix = format!("{}.{DAMAGED}", name.to_string_lossy());
     let entries = fs::read_dir(parent)?.filter_map(Result::ok).map(|entry| entry.path());
@@ -355,7 +354,24 @@ pub fn set_aside(path: &Path, why: &str) -> Result<(), Error> {
         .collect();
     // Their names begin with the time.
     all.sort();
-    for old in &all[..all.len().saturating_sub(DAMAGED_KEPT)] {
+    let now = uuid::Uuid::now_v7();
+    let seconds = |id: uuid::Uuid| id.get_timestamp().map_or(0, |at| at.to_unix().0);
+    let lately = |aside: &Path| {
+        let id = aside.to_string_lossy().rsplit('-').next().and_then(|id| uuid::Uuid::parse_str(id).ok());
+        id.is_some_and(|id| seconds(now).saturating_sub(seconds(id)) < DAMAGED_KEPT_FOR.as_secs())
+    };
+    if all.len() >= DAMAGED_KEPT && all.iter().all(|aside| lately(aside)) {
+        tracing::error!(why, path = %path.display(), "a damaged store is made again; enough of them have been set aside lately");
+        fs::remove_dir_all(path).map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
+    } else {
+        let aside = path.with_extension(format!("{DAMAGED}{}", now.simple()));
+        tracing::error!(why, aside = %aside.display(), "a damaged store is set aside and made again");
+        fs::rename(path, &aside).map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
+    }
+    // Files of the next store are numbered from the beginning.
+    fs::remove_file(path.with_extension("writer")).ok();
+    let old: Vec<&PathBuf> = all.iter().filter(|aside| !lately(aside)).collect();
+    for old in old.iter().take((all.len() + 1).saturating_sub(DAMAGED_KEPT)) {
         fs::remove_dir_all(old)?;
     }
     Ok(())

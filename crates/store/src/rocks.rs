@@ -184,7 +184,8 @@ impl Rocks {
             let detail = match std::fs::metadata(self.path.join(name)) {
                 Ok(found) if found.len() == table.size as u64 => continue,
                 Ok(found) => format!("{name} has {} bytes, and had {}", found.len(), table.size),
-                Err(error) => format!("{name}: {error}"),
+                Err(error) if is_gone(&error) => format!("{name}: {error}"),
+                Err(error) => return Err(Error::io(&self.path, error)),
             };
             // It may have been merged into another since it was listed.
             if listed()?.iter().any(|listed| listed.name == table.name) {
@@ -308,7 +309,11 @@ impl Drop for Rocks {
 
 /// Compares a store that is not open with what is noted of it.
 fn check(path: &Path, families: &'static [Family], options: &Options) -> Result<(), Error> {
-    let contradicted = |found: contents::Error| Error::damaged(path, found);
+    let contradicted = |found: contents::Error| match &found {
+        // That a file cannot be read now says nothing of what is in it.
+        contents::Error::Io { source, .. } if !is_gone(source) => Error::io(path, found),
+        _ => Error::damaged(path, found),
+    };
     contents::current(path).map_err(contradicted)?;
     let noted = Contents::read(path).map_err(contradicted)?;
     if let Some(noted) = &noted {
@@ -340,17 +345,36 @@ fn family_options(shared: &Shared) -> Options {
     options
 }
 
+/// Whether a file is not there, or is no file any more. Whatever else keeps it
+/// from being opened or read (no rights, too many open files, no memory, a failing
+/// disk) may pass, and what it holds may be sound.
+fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, UnexpectedEof};
+    matches!(error.kind(), NotFound | IsADirectory | NotADirectory | UnexpectedEof | InvalidData)
+}
+
 /// What is said of a store that is there and does not open: whatever is missing of
 /// it, or is no part of a store, is damage.
 fn opening_error(path: &Path, found: rocksdb::Error) -> Error {
-    let missing = found.as_ref().contains("No such file or directory");
+    if is_of_the_system(&found) {
+        return Error::io(path, found);
+    }
     match found.kind() {
-        ErrorKind::NotFound | ErrorKind::InvalidArgument => Error::damaged(path, found),
-        ErrorKind::IOError if missing => Error::damaged(path, found),
+        ErrorKind::NotFound | ErrorKind::InvalidArgument | ErrorKind::IOError => Error::damaged(path, found),
         _ => error(path, found),
     }
 }
 
+/// Whether RocksDB tells of what the system would not do, also where that has made
+/// it doubt a file: "Corruption: Can't access …: IO error: … Too many open files".
+fn is_of_the_system(found: &rocksdb::Error) -> bool {
+    let text = found.as_ref();
+    let is_told = found.kind() == ErrorKind::IOError || text.contains("IO error");
+    is_told
+        && !["No such file or directory", "Is a directory", "Not a directory"].iter().any(|gone| text.contains(gone))
+}
+
 fn error(path: &Path, error: rocksdb::Error) -> Error {
-    if error.kind() == ErrorKind::Corruption { Error::damaged(path, error) } else { Error::io(path, error) }
+    let damaged = error.kind() == ErrorKind::Corruption && !is_of_the_system(&error);
+    if damaged { Error::damaged(path, error) } else { Error::io(path, error) }
 }
