@@ -97,8 +97,17 @@ impl Identity {
 
 /// The log's identity; made when there is none.
 pub fn learn(kafka: &Arc<Kafka>) -> Result<Identity, Error> {
+    // In this order: whoever founds a log writes its identity before anything else.
+    let holds_records = holds_records(kafka)?;
     let found = match find(kafka)? {
         Some(found) => found,
+        None if holds_records => {
+            return Err(Error::Refused(format!(
+                "the topics {0}* hold records, and topic {0}definitions has lost the identity of their log: nothing is \
+                 written to them. Restore the topic with all its records from a backup, or take another prefix",
+                kafka.settings.prefix
+            )));
+        }
         None => {
             Identity::fresh(&kafka.settings)?.write(kafka)?;
             find(kafka)?.ok_or_else(|| Error::Unavailable("the log's identity was written and is not there".into()))?
@@ -122,6 +131,16 @@ pub fn learn(kafka: &Arc<Kafka>) -> Result<Identity, Error> {
         return Err(Error::Refused("the log's identity in topic definitions is unreadable".into()));
     }
     Ok(found)
+}
+
+/// Whether anything has ever been written to a topic of the log.
+fn holds_records(kafka: &Arc<Kafka>) -> Result<bool, Error> {
+    let partitions = kafka.settings.partitions;
+    let all = Topic::ALL.iter().filter(|topic| **topic != Topic::Replies);
+    let all: Vec<At> = all
+        .flat_map(|topic| (0..topic.partitions(partitions)).map(|partition| At { topic: *topic, partition }))
+        .collect();
+    Ok(Log::Kafka(kafka.clone()).all_bounds(&all)?.iter().any(|bounds| bounds.end > 0))
 }
 
 /// Refuses topics that are still being filled from another log.
