@@ -318,16 +318,16 @@ impl App {
         Ok(tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten())
     }
 
-    /// Refuses what a partition of this process would only keep: while its clock
-    /// is behind, it decides nothing, and must not promise to.
+    /// Refuses what a partition of this process would only keep: while its clock is
+    /// behind, or while it has stopped until a person has looked, it decides
+    /// nothing. A restored backup may be without what the journal takes until then.
     fn decides(&self, at: At) -> Result<(), Problem> {
         let Some(status) = self.engine.get(at.partition as usize) else { return Ok(()) };
-        if !status.is_behind(&self.clock) {
-            return Ok(());
-        }
         let why = match status.phase() {
-            Phase::Stopped { why, .. } => why,
-            _ => "this machine's clock is behind the journal's time".into(),
+            Phase::Stopped { why, refused: true } => why,
+            Phase::Stopped { why, .. } if status.is_behind(&self.clock) => why,
+            _ if status.is_behind(&self.clock) => "this machine's clock is behind the journal's time".into(),
+            _ => return Ok(()),
         };
         Err(Problem::later(503, "log_unavailable", &why, Duration::from_secs(5)))
     }
