@@ -58,6 +58,10 @@ pub use source::source;
 const OPERATORS: usize = 256;
 /// Files that stores and topics may still open.
 const FILES_TO_COME: u64 = 512;
+/// Files that are open whatever the number of partitions, and for each of them: two
+/// stores, and a segment of every topic. 320 were seen with eight partitions at rest.
+const FILES_AT_LEAST: u64 = 96;
+const FILES_PER_PARTITION: u64 = 44;
 /// With less free the stores cannot be opened; a running log leaves more.
 const MIN_START_BYTES: u64 = 8 << 20;
 /// How long a start waits for partitions that are taken up, to say at once
@@ -160,6 +164,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     }
     // Installing a second time is an error that changes nothing.
     drop(rustls::crypto::ring::default_provider().install_default());
+    check_open_files(&config, options.roles)?;
     export::refuse_exported(&config)?;
     let data = data::prepare(&config, options.new_keys)?;
     export::sweep(&config.data_dir);
@@ -300,7 +305,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         app: app.clone(),
     };
     let opened = match taken {
-        Ok(()) => listen(&config, &app, (budget, &requests), &stopped).await,
+        Ok(()) => listen(&config, &app, (budget, &requests, roles), &stopped).await,
         Err(error) => Err(error),
     };
     match opened {
@@ -494,11 +499,34 @@ impl Running {
     }
 }
 
+fn files_needed(config: &Config, roles: Roles) -> u64 {
+    let owns = roles.engine || roles.delivery;
+    FILES_AT_LEAST + if owns { FILES_PER_PARTITION * u64::from(config.partitions) } else { 0 }
+}
+
+/// With fewer files the stores do not open, and what is served stops now and then.
+///
+/// # Errors
+/// How many are needed.
+fn check_open_files(config: &Config, roles: Roles) -> Result<(), Error> {
+    let (files, needed) = (askwhen_process::raise_open_files(), files_needed(config, roles));
+    if files >= needed {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "{files} files may be open (ulimit -n), and {} partitions need {needed}: raise the limit (LimitNOFILE= in a unit \
+         of systemd, --ulimit nofile= for a container), then start again",
+        config.partitions
+    )))
+}
+
 /// Places for connections: as many as open files and memory leave room for.
-fn places(config: &Config, budget: &MemoryBudget) -> usize {
+fn places(config: &Config, roles: Roles, budget: &MemoryBudget) -> usize {
     let files = askwhen_process::raise_open_files();
-    let taken = askwhen_process::open_files() + u64::from(config.max_in_flight) + FILES_TO_COME;
-    let by_files = files.saturating_sub(taken).max(files / 4) as usize;
+    // Connections never take what stores and topics stand on.
+    let rest = files.saturating_sub(askwhen_process::open_files().max(files_needed(config, roles)));
+    let to_come = (u64::from(config.max_in_flight) + FILES_TO_COME).min(rest / 2);
+    let by_files = (rest - to_come) as usize;
     let places = (config.max_connections as usize).min(by_files).min(budget.connections).max(1);
     if places < config.max_connections as usize {
         tracing::info!(
@@ -514,7 +542,7 @@ fn places(config: &Config, budget: &MemoryBudget) -> usize {
 async fn listen(
     config: &Config,
     app: &Arc<App>,
-    (budget, requests): (MemoryBudget, &Arc<bridge::Budget>),
+    (budget, requests, roles): (MemoryBudget, &Arc<bridge::Budget>, Roles),
     stopped: &watch::Receiver<bool>,
 ) -> Result<(SocketAddr, Vec<tokio::task::JoinHandle<()>>), Error> {
     let bind = |addr: String| async move {
@@ -526,7 +554,7 @@ async fn listen(
     }
     let mut first = None;
     let mut servers = Vec::new();
-    let places = places(config, &budget);
+    let places = places(config, roles, &budget);
     for (addr, surface) in surfaces {
         // Operators get in whatever is going on at the other listener.
         let max_connections = if surface == Surface::Operators { places.min(OPERATORS) } else { places };

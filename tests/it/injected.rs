@@ -196,3 +196,56 @@ async fn errors_of_system_calls_lose_nothing_acknowledged() {
         }
     }
 }
+
+/// Too many open files, no rights, a disk that fails once: nothing is known of what a
+/// file holds that could not be opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_cannot_be_opened_for_now_is_no_damage() {
+    let server = Server::on(Arc::new(tempfile::tempdir().expect("a folder")), &["--dev"], &[]).await;
+    server.put("/v1/surveys/open", crate::harness::open_survey()).await;
+    assert_eq!(server.trigger("ann", "Main").await["reason"], "offered");
+    let (mut dir, code) = server.terminate();
+    assert_eq!(code, Some(0));
+    for (error, name) in [("EMFILE", "CURRENT"), ("EACCES", "MANIFEST-"), ("EIO", "CONTENTS.json")] {
+        let mut files = Vec::new();
+        log_files(&dir.path().join("data/state"), &mut files);
+        files.retain(|file| Path::new(file).file_name().is_some_and(|found| found.to_string_lossy().contains(name)));
+        assert!(files.len() >= 17, "{name}: {files:?}");
+        let rule = format!("inject=openat:error={error}:when=1");
+        let mut under = vec!["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=openat", "-e", &rule];
+        under.extend(files.iter().flat_map(|file| ["-P", file]));
+        under.push("--");
+        let mut strace = spawn_under(&under, &dir, &[]);
+        let mut line = String::new();
+        std::io::BufReader::new(strace.stdout.take().expect("piped")).read_line(&mut line).expect("read");
+        // The first call of each thread fails: partitions may be stopped, and say why.
+        assert!(line.starts_with("askwhen listens on "), "{error} of {name}: {line}");
+        let pid = server_of(&strace).expect("it serves");
+        Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
+        while is_alive(pid) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        strace.kill().ok();
+        strace.wait().expect("it is gone");
+        let mut all = Vec::new();
+        log_files(&dir.path().join("data/state"), &mut all);
+        assert!(all.iter().all(|file| !file.contains("damaged")), "{error} of {name}: {all:?}");
+        let server = Server::on(dir, &["--dev"], &[]).await;
+        assert_eq!(server.get("/v1/users/ann").await.body["known"], true);
+        dir = server.terminate().0;
+    }
+}
+
+/// Fewer open files than the stores need are refused at once, and nothing is touched.
+#[test]
+fn too_few_open_files_are_told_at_the_start() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let serve = ["--data-dir", "data", "serve", "--dev", "--listen", "127.0.0.1:0"];
+    let mut command = Command::new("prlimit");
+    command.args(["--nofile=256:256", "timeout", "60", env!("CARGO_BIN_EXE_askwhen")]).args(serve);
+    let said = command.current_dir(dir.path()).output().expect("it runs");
+    let error = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(said.status.code(), Some(1), "{error}");
+    assert!(error.contains("256 files may be open") && error.contains("8 partitions need 448"), "{error}");
+    assert!(!dir.path().join("data").exists());
+}
