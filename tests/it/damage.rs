@@ -288,3 +288,39 @@ async fn a_start_that_is_refused_leaves_the_log_as_it_was() {
 fn is_journal(path: &Path) -> bool {
     path.components().any(|component| component.as_os_str() == "events")
 }
+
+/// Whatever is written to a file that nobody finds again is lost at the next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_taken_away_while_it_is_written_to_ends_the_process() {
+    for harm in ["a segment is removed", "other files are put in their place", "the data directory is renamed"] {
+        let server = Server::on(Arc::new(tempfile::tempdir().expect("a folder")), &["--dev"], &[]).await;
+        server.put("/v1/surveys/open", open_survey()).await;
+        assert_eq!(server.trigger("ann", "Main").await["reason"], "offered");
+        let data = server.dir.path().join("data");
+        let journals: Vec<_> =
+            segments(&data).into_iter().map(|(path, _)| path).filter(|path| is_journal(path)).collect();
+        match harm {
+            "a segment is removed" => remove(&journals[0]),
+            "other files are put in their place" => {
+                for segment in journals {
+                    let copy = segment.with_extension("copy");
+                    fs::copy(&segment, &copy).expect("copied");
+                    fs::rename(copy, segment).expect("renamed");
+                }
+            }
+            _ => fs::rename(&data, data.with_extension("elsewhere")).expect("renamed"),
+        }
+        let is_over =
+            || fs::read_to_string(format!("/proc/{}/stat", server.pid())).is_ok_and(|stat| stat.contains(") Z "));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let request = || server.request(reqwest::Method::POST, "/v1/users/ann/triggers/Main").body("{}");
+        while !is_over() {
+            assert!(Instant::now() < deadline, "{harm}, and it goes on");
+            // More is written; whether there is an answer is all one.
+            drop(request().bearer_auth(&server.server).header("content-type", "application/json").send().await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let (_, code) = server.ended();
+        assert!(code.is_some_and(|code| code != 0), "{harm}: {code:?}");
+    }
+}

@@ -7,7 +7,7 @@ pub mod simulated;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -47,6 +47,26 @@ impl SimulatedDisk {
 }
 
 impl Disk {
+    /// Whether a file is still what a path names: nobody has taken it away, or put
+    /// another one in its place. Where file systems change the numbers of files, their
+    /// lengths tell; another file is then found when more has been written. A
+    /// simulated disk has no others.
+    ///
+    /// # Errors
+    /// As the system's `stat`, but for a path that names nothing.
+    pub fn names(&self, path: &Path, file: &DiskFile) -> io::Result<bool> {
+        let DiskFile::Real(file) = file else { return Ok(true) };
+        let before = file.metadata()?;
+        let there = match fs::metadata(path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(false);
+            }
+            there => there?,
+        };
+        let is_same = (there.dev(), there.ino()) == (before.dev(), before.ino());
+        Ok(is_same || (before.len()..=file.metadata()?.len()).contains(&there.len()))
+    }
+
     /// # Errors
     /// As the system's `open`.
     pub fn open(&self, path: &Path, how: Open) -> io::Result<DiskFile> {

@@ -412,6 +412,16 @@ impl Core {
         if self.failed().is_some() {
             return;
         }
+        if let Some(path) = self.parts.values().find_map(|part| part.taken_away(&self.disk)) {
+            let why = format!(
+                "{} is gone, or another file is in its place: what is written to it cannot be found again. Put it back, \
+                 or restore a backup, before the next start",
+                path.display()
+            );
+            tracing::error!(why, "the log takes nothing more until a restart");
+            self.queues.iter().for_each(|queue| queue.fail(Error::Unknown(why.clone())));
+            return;
+        }
         if self.space.is_read_only() {
             self.space.look();
         }

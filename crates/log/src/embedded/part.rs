@@ -88,6 +88,15 @@ impl Part {
         self.segments.read().expect("no panic holds this lock").iter().map(|segment| segment.len_bytes).sum()
     }
 
+    /// The file that is written to, if its path does not name it any more.
+    pub fn taken_away(&self, disk: &Disk) -> Option<PathBuf> {
+        let segments = self.segments.read().expect("no panic holds this lock");
+        let newest = segments.last()?;
+        // What cannot be asked is no reason to stop.
+        let is_there = disk.names(&newest.path, &newest.file).unwrap_or(true);
+        (!is_there).then(|| newest.path.clone())
+    }
+
     pub fn subscribe(&self, bell: Arc<Bell>) {
         let mut bells = self.bells.lock().expect("no panic holds this lock");
         if !bells.iter().any(|known| Arc::ptr_eq(known, &bell)) {
