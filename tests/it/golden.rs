@@ -64,23 +64,11 @@ fn differences(was: &Value, is: &Value, place: &str, found: &mut Vec<String>) {
     }
 }
 
-async fn all(server: &Server, list: &str) -> Value {
-    let (mut rows, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let page = server.get(&format!("/v1/{list}?limit=200{cursor}")).await.body;
-        rows.extend(page[list].as_array().unwrap_or_else(|| panic!("{list}: {page}")).clone());
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return rows.into(),
-        }
-    }
-}
-
 /// What is there of everything that was.
 async fn found(server: &Server, was: &Value) -> Value {
     let mut is = json!({"settings": server.get("/v1/settings").await.body});
     for list in ["surveys", "endpoints", "triggers", "deliveries", "decisions", "responses"] {
-        is[list] = all(server, list).await;
+        is[list] = server.all(list).await.into();
     }
     for (name, path) in [
         ("survey", "/v1/surveys/{}"),
@@ -120,7 +108,7 @@ async fn directories_of_every_version_open_with_everything_in_them_and_serve_on(
         let was_taken_at = was.as_object_mut().expect("an object").remove("taken_at");
         server
             .until("the lists are there", async || {
-                all(&server, "deliveries").await.as_array().map(Vec::len) == was["deliveries"].as_array().map(Vec::len)
+                Some(server.all("deliveries").await.len()) == was["deliveries"].as_array().map(Vec::len)
             })
             .await;
         let mut wrong = Vec::new();

@@ -150,6 +150,19 @@ impl Server {
         self.call(&self.admin, Method::GET, path, None).await
     }
 
+    /// Every row of a list, page by page.
+    pub async fn all(&self, list: &str) -> Vec<Value> {
+        let (mut rows, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("/v1/{list}?limit=200{cursor}")).await.body;
+            rows.extend(page[list].as_array().unwrap_or_else(|| panic!("{list}: {page}")).clone());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return rows,
+            }
+        }
+    }
+
     pub async fn post(&self, path: &str, body: Value) -> Said {
         self.call(&self.server, Method::POST, path, Some(&body)).await
     }

@@ -69,18 +69,6 @@ async fn fill(dir: &Path, prefix: &str) {
     tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
-async fn all(server: &Server, list: &str) -> Vec<Value> {
-    let (mut rows, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let page = server.get(&format!("/v1/{list}?limit=200{cursor}")).await.body;
-        rows.extend(page[list].as_array().unwrap_or_else(|| panic!("{list}: {page}")).clone());
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return rows,
-        }
-    }
-}
-
 /// Whether everything of what was is there; more may be.
 fn holds(was: &Value, is: &Value) -> bool {
     match (was, is) {
@@ -128,8 +116,8 @@ async fn topics_of_every_version_are_taken_up_with_everything_in_them() {
     ];
     for (list, id) in ids {
         let was = was[list].as_array().expect("a list").clone();
-        server.until(list, async || all(&server, list).await.len() >= was.len()).await;
-        let is = all(&server, list).await;
+        server.until(list, async || server.all(list).await.len() >= was.len()).await;
+        let is = server.all(list).await;
         for row in &was {
             let found = is.iter().find(|other| other[id] == row[id]);
             assert!(found.is_some_and(|found| holds(row, found)), "{list}: was {row}, is {found:?}");
