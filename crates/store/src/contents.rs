@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
 /// The note's file. RocksDB leaves names alone that it does not know.
 pub const FILE: &str = "CONTENTS.json";
 const FORMAT: u32 = 1;
@@ -31,8 +32,8 @@ pub struct Contents {
     pub families: Vec<String>,
 }
 
-/// What is wrong with the note, or with what it speaks of: whatever it is, the
-/// store is not the one that was written.
+/// What is wrong with the note, or with what it speaks of: the store is not the one
+/// that was written, unless a file cannot be read for now.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{file}: {source}")]

@@ -28,7 +28,7 @@ impl Memory {
     /// One that can lose its last batches, as a store on disk does whose log of
     /// writes is not synced. Never one that was followed by another one kept.
     pub fn forgetful() -> Memory {
-        Memory { entries: Mutex::default(), undo: Some(Mutex::default()), full: AtomicBool::new(false) }
+        Memory { undo: Some(Mutex::default()), ..Memory::default() }
     }
 
     /// A power cut: up to so many of the newest batches are gone.
@@ -49,11 +49,7 @@ impl Memory {
     /// A copy of everything, as a snapshot is.
     pub fn copy(&self) -> Memory {
         let entries = self.entries.lock().expect("no panic holds this lock").clone();
-        Memory {
-            entries: Mutex::new(entries),
-            undo: self.undo.as_ref().map(|_| Mutex::default()),
-            full: AtomicBool::new(false),
-        }
+        Memory { entries: Mutex::new(entries), undo: self.undo.as_ref().map(|_| Mutex::default()), ..Memory::default() }
     }
 
     pub fn get(&self, family: Family, key: &[u8]) -> Option<Vec<u8>> {

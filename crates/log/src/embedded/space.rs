@@ -53,6 +53,13 @@ struct State {
     is_full: bool,
 }
 
+impl State {
+    /// Free, and not about to be written to by the log.
+    fn unreserved_bytes(&self) -> u64 {
+        self.seen.free_bytes.saturating_sub(self.reserved_bytes)
+    }
+}
+
 impl Space {
     pub fn new(disk: Disk, dir: PathBuf) -> Space {
         // Where it cannot be known, writing finds out.
@@ -76,8 +83,8 @@ impl Space {
 
     fn judge(&self, state: &State) {
         self.mark_bytes.store(free_mark_bytes(state.seen.total_bytes), Ordering::Release);
-        let taken = state.seen.free_bytes.saturating_sub(state.reserved_bytes);
-        self.read_only.store(state.is_full || taken < self.mark(Purpose::Journal), Ordering::Release);
+        self.read_only
+            .store(state.is_full || state.unreserved_bytes() < self.mark(Purpose::Journal), Ordering::Release);
     }
 
     fn mark(&self, purpose: Purpose) -> u64 {
@@ -97,7 +104,7 @@ impl Space {
             Err(_) => state.seen.free_bytes = state.seen.free_bytes.saturating_sub(bytes),
         }
         self.judge(&state);
-        let left = state.seen.free_bytes.saturating_sub(state.reserved_bytes).saturating_sub(bytes);
+        let left = state.unreserved_bytes().saturating_sub(bytes);
         if state.is_full || left < self.mark(purpose) {
             return Err(self.refusal());
         }
@@ -148,9 +155,7 @@ impl DiskClaim {
         let mut state = space.state.lock().expect("no panic holds this lock");
         state.claimed_bytes = state.claimed_bytes - self.bytes + bytes;
         self.bytes = bytes;
-        let left = |state: &State| {
-            state.seen.free_bytes.saturating_sub(state.reserved_bytes).saturating_sub(state.claimed_bytes)
-        };
+        let left = |state: &State| state.unreserved_bytes().saturating_sub(state.claimed_bytes);
         if left(&state) >= 2 * MAX_MARK_BYTES {
             return true;
         }
