@@ -306,11 +306,24 @@ async fn certificates_are_verified_with_the_endpoints_own_and_shown_where_asked(
     }
 }
 
+/// Sockets of both protocols on one port. A port that is free for UDP may be taken for TCP, by any outgoing connection:
+/// then another one is asked for, while the refused ones stay held so that the system cannot offer them again.
+async fn udp_and_tcp() -> (UdpSocket, TcpListener) {
+    let mut refused = Vec::new();
+    loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        match TcpListener::bind(udp.local_addr().expect("an address")).await {
+            Ok(tcp) => return (udp, tcp),
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && refused.len() < 100 => refused.push(udp),
+            Err(e) => panic!("no port is free for UDP and TCP: {e}"),
+        }
+    }
+}
+
 /// Answers questions for addresses by the name's first label, over UDP and TCP.
 async fn name_server(asked: Arc<AtomicUsize>) -> std::net::SocketAddr {
-    let udp = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    let (udp, tcp) = udp_and_tcp().await;
     let at = udp.local_addr().expect("an address");
-    let tcp = TcpListener::bind(at).await.expect("the same port");
     let also = asked.clone();
     tokio::spawn(async move {
         let mut question = [0; 1_500];

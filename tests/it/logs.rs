@@ -297,7 +297,7 @@ async fn neither_secrets_nor_personal_data_are_in_logs_metrics_or_errors() {
     };
     let receiver = Receiver::start(&[]).await;
     receiver.always(500);
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = crate::harness::unused_address();
     for (name, url) in [
         ("fails", format!("{}/{}?token={}", receiver.url, canary("url-path"), canary("url-token"))),
         ("nobody", format!("http://{nobody}/{}?token={}", canary("url-path"), canary("url-token"))),

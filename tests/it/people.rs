@@ -464,9 +464,8 @@ async fn what_get_prints_apply_takes() {
 
 #[tokio::test]
 async fn verbs_find_the_server_and_the_key_as_configured() {
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (dir, _) = Server::on(Arc::new(tempfile::tempdir().unwrap()), &["--dev"], &[]).await.terminate();
-    let operators = free();
+    let operators = crate::harness::unused_address();
     let config = |keys: &str| {
         let text = format!("[http]\nlisten = \"127.0.0.1:9\"\nadmin_listen = \"{operators}\"\n{keys}");
         std::fs::write(dir.path().join("askwhen.toml"), text).unwrap();

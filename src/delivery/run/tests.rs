@@ -280,8 +280,8 @@ fn what_fails_on_this_side_is_on_record_and_costs_no_attempt() {
     let receiver = Receiver::start(500);
     let retry = json!({"kind": "fixed", "interval": "1h", "max_attempts": 2, "breaker": false});
     world.endpoint(1, 7, receiver.at, json!({"retry": retry}));
-    // Nothing listens there any more.
-    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    // Nothing listens there any more, and no other test does: they all bind 127.0.0.1.
+    let nobody = TcpListener::bind("127.0.0.9:0").expect("a port").local_addr().expect("an address");
     let proxy = url::Url::parse(&format!("http://{nobody}")).expect("a URL");
     let serving = world.serve(7, |egress| egress.proxy = Some(proxy));
     until("it runs", || serving.status.partitions[0].phase() == askwhen_partition::Phase::Running);
