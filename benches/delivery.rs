@@ -4,16 +4,16 @@
 //! hundred hangs. The receiver is a process of its own.
 //! `ASKWHEN_BENCH_SECONDS` sets how long each takes (3).
 
-use askwhen::delivery::{self, Delivery, Fold, Status, WayOut};
+use askwhen::delivery::{self, Delivery, Egress, Fold, Status};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::partition_of;
 use askwhen_domain::json::Json;
 use askwhen_domain::message::{Data, Delivery as Message, Message as Body};
 use askwhen_domain::time::Millis;
-use askwhen_log::{At, Embedded, Log, New, Standing};
+use askwhen_log::{Embedded, GroupFence, Log, NewRecord, TopicPartition};
 use askwhen_partition::Replies;
 use askwhen_process::clock::Clock;
-use askwhen_process::thread::Bell;
+use askwhen_process::thread::Notify;
 use askwhen_store::{Family, Rocks, Shared, Store};
 use askwhen_wire::definition::{self, Target};
 use askwhen_wire::profile;
@@ -125,22 +125,22 @@ impl World {
         }
         let (folder, opened, shared) = (dir.path().to_owned(), log.clone(), Shared::new(128 << 20));
         let open: delivery::Open =
-            Arc::new(move |partition: u32, bell: Arc<Bell>, _: Arc<askwhen_partition::Status>| {
+            Arc::new(move |partition: u32, notify: Arc<Notify>, _: Arc<askwhen_partition::Status>| {
                 let path = folder.join(format!("state/{partition}"));
                 std::fs::create_dir_all(&path).expect("a folder");
                 let store = Rocks::open(&path, Family::DELIVERY, &shared).expect("a store");
-                let mut fold = Fold::open(partition, &opened, Arc::new(Store::Rocks(store)), bell)?;
+                let mut fold = Fold::open(partition, &opened, Arc::new(Store::Rocks(store)), notify)?;
                 fold.catch_up(&opened, |_| Ok(()))?;
                 Ok(fold)
             });
         let status = Arc::new(Status::new(PARTITIONS, false));
-        let egress = WayOut { allow_targets: vec!["127.0.0.0/8".parse().expect("a network")], ..WayOut::default() };
+        let egress = Egress { allow_targets: vec!["127.0.0.0/8".parse().expect("a network")], ..Egress::default() };
         let setup = delivery::Setup {
             log: log.clone(),
             clock: clock.clone(),
             key,
             open,
-            standing: Standing::Alone,
+            standing: GroupFence::Alone,
             replies: Replies::default(),
             max_in_flight: 500,
             status: status.clone(),
@@ -156,7 +156,8 @@ impl World {
 
     /// Attempts on record.
     fn attempts(&self) -> u64 {
-        let all: Vec<At> = (0..PARTITIONS).map(|partition| At { topic: Topic::Attempts, partition }).collect();
+        let all: Vec<TopicPartition> =
+            (0..PARTITIONS).map(|partition| TopicPartition { topic: Topic::Attempts, partition }).collect();
         self.log.all_bounds(&all).expect("bounds").iter().map(|bounds| bounds.end).sum()
     }
 
@@ -169,7 +170,8 @@ impl World {
 
     /// Messages on record.
     fn written(&self) -> u64 {
-        let all: Vec<At> = (0..PARTITIONS).map(|partition| At { topic: Topic::Deliveries, partition }).collect();
+        let all: Vec<TopicPartition> =
+            (0..PARTITIONS).map(|partition| TopicPartition { topic: Topic::Deliveries, partition }).collect();
         let ends: u64 = self.log.all_bounds(&all).expect("bounds").iter().map(|bounds| bounds.end).sum();
         ends.saturating_sub(ENDPOINTS * u64::from(PARTITIONS))
     }
@@ -178,7 +180,7 @@ impl World {
     fn attempts_made(&self) -> Vec<(u64, Millis, Millis)> {
         let mut made = Vec::new();
         for partition in 0..PARTITIONS {
-            let at = At { topic: Topic::Attempts, partition };
+            let at = TopicPartition { topic: Topic::Attempts, partition };
             let end = self.log.bounds(at).expect("bounds").end;
             let scanned = self.log.scan::<askwhen_log::Error>(at, 0, end, |record| {
                 let value = record.value.as_deref().unwrap_or_default();
@@ -202,8 +204,9 @@ impl World {
 }
 
 fn append(log: &Log, partition: u32, record: &DeliveryRecord, key: &str) {
-    let new = New { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(topics::encode(record).into()) };
-    log.tell(At { topic: Topic::Deliveries, partition }, new);
+    let new =
+        NewRecord { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(topics::encode(record).into()) };
+    log.tell(TopicPartition { topic: Topic::Deliveries, partition }, new);
 }
 
 /// A response of about 1 KiB.
@@ -316,8 +319,8 @@ async fn waiting(receiver: &str, count: u64, rate: u64) -> [Millis; 4] {
             source: String::new(),
             uncounted: 0,
         };
-        let new = New { key, headers: Vec::new(), value: Some(topics::encode(&retry).into()) };
-        world.log.tell(At { topic: Topic::Retry1h, partition }, new);
+        let new = NewRecord { key, headers: Vec::new(), value: Some(topics::encode(&retry).into()) };
+        world.log.tell(TopicPartition { topic: Topic::Retry1h, partition }, new);
         if n % 1_000 == 999 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

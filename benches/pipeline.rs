@@ -5,12 +5,12 @@
 //! a bare producer and consumer. `ASKWHEN_BENCH_SECONDS` sets how long each
 //! takes (3).
 
-use askwhen_domain::apply::{self, Scene};
+use askwhen_domain::apply::{self, ApplyContext};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::Origin;
 use askwhen_domain::record::Record;
 use askwhen_domain::user::User;
-use askwhen_log::{At, Embedded, Log, New};
+use askwhen_log::{Embedded, Log, NewRecord, TopicPartition};
 use askwhen_process::clock::Clock;
 use askwhen_store::{Batch, Family, Rocks, Shared, Store};
 use askwhen_wire::definition;
@@ -316,8 +316,11 @@ async fn log_alone() {
                 let mut done = 0u64;
                 while Instant::now() < until {
                     let records =
-                        vec![New { key: Some("user".into()), headers: Vec::new(), value: Some(value.clone()) }; batch];
-                    log.append_durably(At { topic: Topic::Events, partition: worker % 8 }, records)
+                        vec![
+                            NewRecord { key: Some("user".into()), headers: Vec::new(), value: Some(value.clone()) };
+                            batch
+                        ];
+                    log.append_durably(TopicPartition { topic: Topic::Events, partition: worker % 8 }, records)
                         .await
                         .expect("taken");
                     done += batch as u64;
@@ -390,9 +393,9 @@ fn surveys_alone() {
                 let record = Record { event_id: None, ..*record };
                 let origin = Origin { incarnation: 1, partition: 0, offset: n };
                 let (project_id, user_id) = ("default", "user_7");
-                let (now, project, rooms) = (n as i64, &project, &apply::NO_QUOTAS);
-                let scene = Scene { origin, now, project_id, user_id, project, rooms, may_wait: false };
-                std::hint::black_box(apply::apply(scene, &mut user, &record, false));
+                let (now, project, quota_statuses) = (n as i64, &project, &apply::NO_QUOTAS);
+                let ctx = ApplyContext { origin, now, project_id, user_id, project, quota_statuses, may_wait: false };
+                std::hint::black_box(apply::apply(ctx, &mut user, &record, false));
             });
         }
     }

@@ -7,7 +7,7 @@
 use askwhen_domain::id::{Origin, partition_of};
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{DAY, format_time};
-use askwhen_log::{At, Embedded, Log, New};
+use askwhen_log::{Embedded, Log, NewRecord, TopicPartition};
 use askwhen_partition::Signer;
 use askwhen_process::clock::Clock;
 use askwhen_wire::definition::Kind;
@@ -85,7 +85,7 @@ async fn decide(dir: &Path) -> Duration {
 struct Journal {
     log: Arc<Embedded>,
     key: ClusterKey,
-    waiting: Vec<Vec<New>>,
+    waiting: Vec<Vec<NewRecord>>,
     next: Vec<u64>,
     dice: Dice,
     written: u64,
@@ -95,7 +95,7 @@ impl Journal {
     fn open(dir: &Path) -> Journal {
         let log = Arc::new(Embedded::open(&dir.join("data/log"), PARTITIONS, Clock::new()).expect("it opens"));
         let key = std::fs::read_to_string(dir.join("data/secrets.key")).expect("a key");
-        let end = |partition| log.bounds(At { topic: Topic::Events, partition }).end;
+        let end = |partition| log.bounds(TopicPartition { topic: Topic::Events, partition }).end;
         Journal {
             next: (0..PARTITIONS).map(end).collect(),
             waiting: vec![Vec::new(); PARTITIONS as usize],
@@ -106,7 +106,7 @@ impl Journal {
         }
     }
 
-    async fn push(&mut self, partition: u32, new: New) -> u64 {
+    async fn push(&mut self, partition: u32, new: NewRecord) -> u64 {
         let part = partition as usize;
         self.waiting[part].push(new);
         self.written += 1;
@@ -121,14 +121,16 @@ impl Journal {
     async fn flush(&mut self, partition: u32) {
         let new = std::mem::take(&mut self.waiting[partition as usize]);
         if !new.is_empty() {
-            let placed =
-                Log::Embedded(self.log.clone()).append_durably(At { topic: Topic::Events, partition }, new).await;
+            let placed = Log::Embedded(self.log.clone())
+                .append_durably(TopicPartition { topic: Topic::Events, partition }, new)
+                .await;
             assert_eq!(placed.expect("written").end, self.next[partition as usize]);
         }
     }
 
     async fn value(&mut self, partition: u32, user: &str, value: Value) -> u64 {
-        let new = New { key: Some(user.to_owned().into()), headers: Vec::new(), value: Some(value.to_string().into()) };
+        let new =
+            NewRecord { key: Some(user.to_owned().into()), headers: Vec::new(), value: Some(value.to_string().into()) };
         self.push(partition, new).await
     }
 
@@ -254,7 +256,7 @@ fn read_to_nowhere(dir: &Path, threads: usize) -> f64 {
                 if partition >= PARTITIONS {
                     return count;
                 }
-                let at = At { topic: Topic::Events, partition };
+                let at = TopicPartition { topic: Topic::Events, partition };
                 let mut follower = askwhen_log::embedded::follow::Follower::new(&dir.join("data/log"), at);
                 loop {
                     let records = follower.read().expect("readable");

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::bridge;
 use crate::cli;
-use askwhen_log::{New, frame};
+use askwhen_log::{NewRecord, frame};
 use askwhen_wire::definition::{self, Target, yaml};
 use askwhen_wire::record::{self, Decoded};
 use askwhen_wire::{json, state};
@@ -46,7 +46,7 @@ pub fn frames(bytes: &[u8]) {
     while let Ok(found) = frame::decode(&whole.slice(at..)) {
         let end = at + found.len_bytes;
         let record = found.record;
-        let new = New { key: record.key, headers: record.headers, value: record.value };
+        let new = NewRecord { key: record.key, headers: record.headers, value: record.value };
         let mut out = BytesMut::new();
         frame::encode(&mut out, &new, record.offset, record.appended_at, found.durable);
         assert!(out.len() <= found.len_bytes, "a frame holds at least its record");

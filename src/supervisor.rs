@@ -2,11 +2,10 @@
 //! that nothing is lost. The only place where all roles are known.
 
 pub mod backup;
-mod clockwork;
 mod data;
 pub mod export;
 mod format;
-mod keeper;
+mod housekeeping;
 mod memory;
 mod owners;
 pub mod private;
@@ -16,6 +15,7 @@ pub mod repair;
 mod settings;
 mod snapshots;
 mod source;
+mod test_clock_loop;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -39,7 +39,7 @@ use askwhen_partition::checkpoint::Checkpointer;
 use askwhen_partition::pool::Pool;
 use askwhen_partition::{Phase, Replies, StartBarrier};
 use askwhen_process::clock::Clock;
-use askwhen_process::thread::{Bell, Service, Thread, vital};
+use askwhen_process::thread::{Notify, Service, Thread, vital};
 use askwhen_store::Shared;
 use askwhen_wire::listing::{Filter, List, Page, PageError, Place};
 use askwhen_wire::topic::Topic;
@@ -50,7 +50,7 @@ use snapshots::{Snapshots, Stores};
 
 pub use crate::replay::Error;
 pub use data::{FreshKeys, KeysFile, read_keys};
-pub use settings::{depot, kafka_settings};
+pub use settings::{kafka_settings, repository};
 pub use snapshots::Role;
 pub use source::source;
 
@@ -99,53 +99,53 @@ pub struct Running {
     pub fresh_keys: Option<FreshKeys>,
     stop: watch::Sender<bool>,
     servers: Vec<tokio::task::JoinHandle<()>>,
-    parts: Parts,
+    parts: Components,
     failed: watch::Receiver<bool>,
     app: Arc<App>,
 }
 
 /// What works beside the requests. However far a start has come, dropping it
 /// stops all of it in order and writes everything down; that blocks.
-struct Parts {
+struct Components {
     ending: Arc<AtomicBool>,
-    postman: Option<Service>,
+    reply_consumer: Option<Service>,
     engine: Option<Owner<Pool<Engine>>>,
     delivery: Option<Owner<Delivery>>,
     snapshots: Option<Snapshots>,
     console: Option<Arc<Console>>,
-    keeper: Option<Thread>,
+    housekeeping: Option<Thread>,
     log: Log,
     /// On the data directory; the last to go.
     _lock: std::fs::File,
 }
 
-impl Parts {
-    fn none(log: Log, lock: std::fs::File) -> Parts {
-        Parts {
+impl Components {
+    fn none(log: Log, lock: std::fs::File) -> Components {
+        Components {
             ending: Arc::default(),
-            postman: None,
+            reply_consumer: None,
             engine: None,
             delivery: None,
             snapshots: None,
             console: None,
-            keeper: None,
+            housekeeping: None,
             log,
             _lock: lock,
         }
     }
 }
 
-impl Drop for Parts {
+impl Drop for Components {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Release);
         drop(self.engine.as_mut().and_then(Owner::leave));
         drop(self.delivery.as_mut().and_then(Owner::leave));
-        drop(self.postman.take());
+        drop(self.reply_consumer.take());
         drop(self.snapshots.take());
         if let Some(console) = self.console.take() {
             console.stop();
         }
-        drop(self.keeper.take());
+        drop(self.housekeeping.take());
         match &self.log {
             Log::Embedded(log) => log.close(),
             Log::Kafka(log) => log.close(),
@@ -179,10 +179,10 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     let roles = options.roles;
     let owns = roles.engine || roles.delivery;
     let replies = if config.kafka { Replies::by_post(&log) } else { Replies::default() };
-    let mut parts = Parts::none(log.clone(), data.lock);
+    let mut parts = Components::none(log.clone(), data.lock);
     let ending = parts.ending.clone();
     if roles.bridge {
-        parts.postman = replies.receive()?;
+        parts.reply_consumer = replies.receive()?;
     }
     let budget = MemoryBudget::of(&config);
     let shared = Shared::new(budget.stores);
@@ -194,17 +194,17 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     let mut joined = Vec::new();
     let mut ask_snapshots = None;
     if owns {
-        let depot = depot(&config)?;
-        if let Some(folder) = depot.folder() {
+        let repository = repository(&config)?;
+        if let Some(folder) = repository.folder() {
             Role::ALL.iter().for_each(|role| data::take_rights_of_others(&folder.join(role.name())));
         }
         if config.kafka {
             // Before partitions are taken from those who have their state.
-            let asked = depot.clone();
+            let asked = repository.clone();
             let listed = tokio::task::spawn_blocking(move || asked.list(Role::Engine.name(), 0)).await;
             listed.map_err(Error::failed)?.map_err(Error::unreachable)?;
         }
-        let stores = Stores::new(config.data_dir.clone(), shared.clone(), depot, log.clone());
+        let stores = Stores::new(config.data_dir.clone(), shared.clone(), repository, log.clone());
         let mut setup = askwhen_partition::Setup::new(
             log.clone(),
             clock.clone(),
@@ -251,9 +251,9 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         let started = tokio::task::spawn_blocking(move || Console::start(log, open, clock, keep)).await;
         parts.console = Some(Arc::new(started.map_err(Error::failed)??));
     }
-    let bell = Arc::new(Bell::default());
-    let view = Arc::new(View::open(&log, bell.clone())?);
-    let clockwork = clockwork::Clockwork {
+    let notify = Arc::new(Notify::default());
+    let view = Arc::new(View::open(&log, notify.clone())?);
+    let test_clock_loop = test_clock_loop::TestClock {
         clock: clock.clone(),
         log: log.clone(),
         key: data.key.clone(),
@@ -288,7 +288,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         reply_timeout: config.reply_timeout,
         lists: parts.console.clone().map(|console| Arc::new(Projected(console)) as Arc<dyn Lists>),
         recoveries: bridge::Recoveries::default(),
-        test_clock: options.test_clock.then(|| clockwork.run()),
+        test_clock: options.test_clock.then(|| test_clock_loop.run()),
         snapshots: ask_snapshots.map(|ask| Box::new(ask) as bridge::AskSnapshots),
         readiness: Box::new(move || (readiness.reasons(), readiness.owned())),
         hold_of: Box::new(move |project, endpoint_id| held.hold_of(project, endpoint_id)),
@@ -315,7 +315,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
             return Err(error);
         }
     }
-    let keeper = keeper::Keeper {
+    let housekeeping = housekeeping::Housekeeping {
         log: log.clone(),
         clock,
         view: view.clone(),
@@ -324,7 +324,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         data_dir: config.data_dir.clone(),
         memory: MemoryGovernor::new(budget, config.partitions, (cached_users, shared, requests)),
     };
-    running.parts.keeper = Some(keeper.start(bell, ending, fail)?);
+    running.parts.housekeeping = Some(housekeeping.start(notify, ending, fail)?);
     let unset = view
         .get(
             askwhen_wire::record::DEFAULT_PROJECT,

@@ -4,20 +4,25 @@
 use askwhen_log::disk::SimulatedDisk;
 use askwhen_log::embedded::Options;
 use askwhen_log::kafka::Settings;
-use askwhen_log::{Ack, At, Bounds, Embedded, Error, Kafka, Log, New, Placed, Record, Simulated};
+use askwhen_log::{
+    Ack, AppendedRange, Embedded, Error, Kafka, Log, NewRecord, Record, Simulated, TopicPartition, Watermarks,
+};
 use askwhen_process::clock::Clock;
-use askwhen_process::thread::Bell;
+use askwhen_process::thread::Notify;
 use askwhen_store::{Batch, Family, Memory, Rocks, Shared, Store};
 use askwhen_wire::topic::Topic;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const EVENTS: At = At { topic: Topic::Events, partition: 1 };
+const EVENTS: TopicPartition = TopicPartition { topic: Topic::Events, partition: 1 };
 
-fn record(n: usize) -> New {
-    let new =
-        New { key: Some(format!("k{n}").into()), headers: Vec::new(), value: Some(vec![n as u8; 20 + n % 50].into()) };
+fn record(n: usize) -> NewRecord {
+    let new = NewRecord {
+        key: Some(format!("k{n}").into()),
+        headers: Vec::new(),
+        value: Some(vec![n as u8; 20 + n % 50].into()),
+    };
     new.header("id", n.to_string())
 }
 
@@ -43,9 +48,9 @@ fn kafka() -> Log {
 }
 
 /// What a read in one go gives, read as those do who follow.
-fn followed(log: &Log, at: At, from: u64, end: u64) -> Vec<Record> {
-    let bell = Arc::new(Bell::default());
-    let mut reader = log.reader("contract", bell.clone());
+fn followed(log: &Log, at: TopicPartition, from: u64, end: u64) -> Vec<Record> {
+    let notify = Arc::new(Notify::default());
+    let mut reader = log.reader("contract", notify.clone());
     let mut all: Vec<Record> = Vec::new();
     while all.last().map_or(from, |last| last.offset + 1) < end {
         let next = all.last().map_or(from, |last| last.offset + 1);
@@ -57,16 +62,16 @@ fn followed(log: &Log, at: At, from: u64, end: u64) -> Vec<Record> {
 }
 
 fn log_suite(log: &Log) {
-    let append = |at: At, records: Vec<New>| {
+    let append = |at: TopicPartition, records: Vec<NewRecord>| {
         tokio::runtime::Handle::current().block_on(log.append_durably(at, records)).expect("taken")
     };
-    let bounds = |at: At| log.bounds(at).expect("known");
-    assert_eq!(bounds(EVENTS), Bounds { start: 0, end: 0 });
+    let bounds = |at: TopicPartition| log.bounds(at).expect("known");
+    assert_eq!(bounds(EVENTS), Watermarks { start: 0, end: 0 });
     assert!(log.read(EVENTS, 0, 100).expect("empty").is_empty());
-    assert_eq!(append(EVENTS, vec![record(0), record(1)]), Placed { first: 0, end: 2 });
-    assert_eq!(append(EVENTS, vec![record(2)]), Placed { first: 2, end: 3 });
-    let tombstone = New { key: Some("k".into()), headers: Vec::new(), value: None };
-    assert_eq!(append(EVENTS, vec![tombstone]), Placed { first: 3, end: 4 });
+    assert_eq!(append(EVENTS, vec![record(0), record(1)]), AppendedRange { first: 0, end: 2 });
+    assert_eq!(append(EVENTS, vec![record(2)]), AppendedRange { first: 2, end: 3 });
+    let tombstone = NewRecord { key: Some("k".into()), headers: Vec::new(), value: None };
+    assert_eq!(append(EVENTS, vec![tombstone]), AppendedRange { first: 3, end: 4 });
     let all = followed(log, EVENTS, 0, 4);
     let offsets: Vec<u64> = all.iter().map(|r| r.offset).collect();
     assert_eq!(offsets, [0, 1, 2, 3]);
@@ -75,7 +80,7 @@ fn log_suite(log: &Log) {
     assert_eq!(all[3].value, None);
     assert_eq!(log.read(EVENTS, 2, 1).expect("readable"), all[2..3], "at least one, the same whoever reads");
     assert!(log.read(EVENTS, 4, 100).expect("at the end").is_empty());
-    let other = At { topic: Topic::Events, partition: 0 };
+    let other = TopicPartition { topic: Topic::Events, partition: 0 };
     assert_eq!(bounds(other).end, 0, "partitions are their own");
     assert_eq!(log.all_bounds(&[other, EVENTS]).expect("known")[1].end, 4);
     assert_eq!(log.offset_at(EVENTS, 0).expect("readable"), 0);
@@ -108,11 +113,11 @@ fn log_suite(log: &Log) {
 
 /// In order, one acknowledgement an append, and the bell of whoever waits.
 fn actors_append(log: &Log) {
-    let at = At { topic: Topic::Decisions, partition: 1 };
+    let at = TopicPartition { topic: Topic::Decisions, partition: 1 };
     let (queue, acks) = std::sync::mpsc::channel();
-    let bell = Arc::new(Bell::default());
+    let notify = Arc::new(Notify::default());
     for tag in 0..50_usize {
-        let ack = Ack::Tagged { tag: tag as u64, queue: queue.clone(), bell: bell.clone() };
+        let ack = Ack::Tagged { tag: tag as u64, queue: queue.clone(), notify: notify.clone() };
         log.append(at, (0..=tag % 3).map(|n| record(tag + n)).collect(), ack);
     }
     for _ in 0..50 {

@@ -8,11 +8,11 @@
 //! says what it expects: a reason, or a survey, and with `until` and `actual`
 //! what the first survey's evaluation says besides.
 
-use askwhen_domain::apply::{self, Output, Outputs, Reply, Scene};
+use askwhen_domain::apply::{self, ApplyContext, Output, Outputs, Reply};
 use askwhen_domain::decision::Decision;
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::Origin;
-use askwhen_domain::quota::Ledger;
+use askwhen_domain::quota::QuotaAllocator;
 use askwhen_domain::record::Body;
 use askwhen_domain::time::{self, Millis};
 use askwhen_domain::user::User;
@@ -61,7 +61,7 @@ struct Stage {
     users: BTreeMap<String, User>,
     /// The last offer made to each.
     offers: BTreeMap<String, String>,
-    ledger: Ledger,
+    ledger: QuotaAllocator,
     version: u64,
     offset: u64,
     now: Millis,
@@ -117,13 +117,13 @@ impl Stage {
         for may_wait in [true, true, false] {
             let key = |id: &String| ("default".to_owned(), id.clone());
             let room = |id: &String| (id.clone(), self.ledger.room(&key(id), self.now));
-            let scene = Scene {
+            let scene = ApplyContext {
                 origin: Origin { incarnation: 1, partition: 0, offset: self.offset },
                 now: self.now,
                 project_id: "default",
                 user_id,
                 project: &self.project,
-                rooms: &self.project.limited().iter().map(room).collect(),
+                quota_statuses: &self.project.limited().iter().map(room).collect(),
                 may_wait,
             };
             let mut user = before.clone();
@@ -259,7 +259,7 @@ fn play(scenario: &Value) {
         project: Project::default(),
         users: BTreeMap::new(),
         offers: BTreeMap::new(),
-        ledger: Ledger::new(0, 1),
+        ledger: QuotaAllocator::new(0, 1),
         version: 0,
         offset: 0,
         now: start - time::DAY * 365,

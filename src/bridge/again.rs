@@ -11,15 +11,15 @@ use super::endpoints::{no_members, text};
 use super::fields::Fields;
 use super::problem::{Answer, Problem, json_answer};
 use super::view::Shown;
-use super::{App, Asked};
+use super::{App, RequestContext};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::rate::Rate;
 use askwhen_domain::time::Millis;
-use askwhen_log::{At, Log, New, Reader, Record};
-use askwhen_partition::{Answer as Told, Signer};
-use askwhen_process::thread::Bell;
+use askwhen_log::{Log, NewRecord, Reader, Record, TopicPartition};
+use askwhen_partition::{Answer as ClientTimes, Signer};
+use askwhen_process::thread::Notify;
 use askwhen_wire::definition::Code;
 use askwhen_wire::listing::Place;
 use askwhen_wire::record::Internal;
@@ -40,7 +40,7 @@ const TURN: Duration = Duration::from_secs(5);
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
 impl App {
-    pub(super) async fn resend(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn resend(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         no_members(asked)?;
         let place = self.lists()?.place(&asked.caller.project, &asked.route.parts[0]).map_err(super::lists::broken)?;
         let place = place.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
@@ -61,17 +61,17 @@ impl App {
         let partition = id::partition_of(&delivery.user_id, self.log.partitions());
         let key = delivery.user_id.clone();
         let again = Internal::Redeliver { delivery, told_at, asked_at: self.clock.now() };
-        let mut waiter = self.tell_internal(At { topic: Topic::Events, partition }, &key, &again).await?;
+        let mut waiter = self.tell_internal(TopicPartition { topic: Topic::Events, partition }, &key, &again).await?;
         match tokio::time::timeout(self.reply_timeout, waiter.next()).await {
-            Ok(Some(Told::Body { server, .. })) => Ok(json_answer(202, server.as_str().to_owned())),
-            Ok(Some(Told::Refused { code, pointer, detail })) => Err(Problem::refused(&code, pointer, detail)),
+            Ok(Some(ClientTimes::Body { server, .. })) => Ok(json_answer(202, server.as_str().to_owned())),
+            Ok(Some(ClientTimes::Refused { code, pointer, detail })) => Err(Problem::refused(&code, pointer, detail)),
             _ => Ok(json_answer(202, known.to_string())),
         }
     }
 
     /// Everything dead, or cancelled because the endpoint was disabled, oldest
     /// first. What has been recovered already is not sent twice.
-    pub(super) async fn recover(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn recover(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let mut fields = Fields::of(text(asked)?, String::new());
         let span = span(&mut fields);
         let faults = fields.close();
@@ -184,7 +184,7 @@ impl App {
     }
 
     async fn append_again(&self, found: Vec<Delivery>) -> Result<(), Problem> {
-        let mut by_partition: BTreeMap<u32, Vec<New>> = BTreeMap::new();
+        let mut by_partition: BTreeMap<u32, Vec<NewRecord>> = BTreeMap::new();
         let signer = Signer::new(&self.log, &self.key);
         for delivery in &found {
             self.decides(self.journal_of(&delivery.user_id))?;
@@ -197,9 +197,9 @@ impl App {
             let again = Internal::Redeliver { delivery: Box::new(delivery), told_at, asked_at };
             by_partition.entry(partition).or_default().push(signer.internal(partition, &key, &again));
         }
-        let appends = by_partition
-            .into_iter()
-            .map(|(partition, records)| self.log.append_durably(At { topic: Topic::Events, partition }, records));
+        let appends = by_partition.into_iter().map(|(partition, records)| {
+            self.log.append_durably(TopicPartition { topic: Topic::Events, partition }, records)
+        });
         let done = futures_util::future::join_all(appends).await;
         done.into_iter().find_map(Result::err).map_or(Ok(()), |error| Err(Problem::log(&error, None)))
     }
@@ -232,7 +232,7 @@ pub(super) struct Messages {
 
 impl Messages {
     pub fn new(log: &Log, topic: Topic) -> Messages {
-        Messages { topic, reader: log.reader("again", Arc::new(Bell::default())), read: HashMap::new() }
+        Messages { topic, reader: log.reader("again", Arc::new(Notify::default())), read: HashMap::new() }
     }
 
     /// `None` when it is not kept any more.
@@ -242,7 +242,7 @@ impl Messages {
     pub fn record(&mut self, partition: u32, offset: u64) -> Result<Option<&Record>, askwhen_log::Error> {
         let held = self.read.entry(partition).or_default();
         if !held.iter().any(|record| record.offset == offset) {
-            let at = At { topic: self.topic, partition };
+            let at = TopicPartition { topic: self.topic, partition };
             *held = match self.reader.read_or_wait(at, offset, CHUNK_BYTES) {
                 Ok(chunk) => chunk.records,
                 Err(error) if error.class() == askwhen_log::Class::Retry => return Err(error),

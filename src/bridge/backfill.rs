@@ -10,13 +10,13 @@ use super::endpoints::text;
 use super::fields::Fields;
 use super::lists::{Lists, broken};
 use super::problem::{Answer, Problem, json_answer};
-use super::{App, Asked};
+use super::{App, RequestContext};
 use askwhen_domain::endpoint::Endpoint;
 use askwhen_domain::id::Origin;
 use askwhen_domain::message::{self, Delivery};
 use askwhen_domain::rate::Rate;
 use askwhen_domain::time::Millis;
-use askwhen_log::{At, Log, Record};
+use askwhen_log::{Log, Record, TopicPartition};
 use askwhen_wire::definition::{self, Code, Target};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{ResponseRecord, SOURCE_HEADER, Source};
@@ -35,7 +35,7 @@ struct Wanted {
 }
 
 impl App {
-    pub(super) async fn backfill(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn backfill(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let mut fields = Fields::of(text(asked)?, String::new());
         let span = span(&mut fields);
         let dry_run = fields.boolean("dry_run").unwrap_or(false);
@@ -99,7 +99,7 @@ impl Wanted {
         let mut found = Found::default();
         let mut newest = None;
         for partition in 0..self.log.partitions() {
-            let at = At { topic: Topic::Responses, partition };
+            let at = TopicPartition { topic: Topic::Responses, partition };
             let bounds = self.log.bounds(at).map_err(|e| e.to_string())?;
             self.log
                 .scan::<Stop>(at, bounds.start, bounds.end, |record| {

@@ -7,18 +7,18 @@ use super::fields::Fields;
 use super::manage::{outcome_answer, random};
 use super::problem::{Answer, Problem, json_answer};
 use super::view::Shown;
-use super::{App, Asked};
+use super::{App, RequestContext};
 use askwhen_domain::endpoint::{Disabled, Profile};
 use askwhen_domain::health::{Health, State};
 use askwhen_domain::id;
 use askwhen_domain::message::TESTER;
 use askwhen_domain::time::{self, DAY, Millis};
-use askwhen_log::At;
-use askwhen_partition::Answer as Told;
+use askwhen_log::TopicPartition;
+use askwhen_partition::Answer as ClientTimes;
 use askwhen_wire::definition::{Code, Kind};
 use askwhen_wire::json as strict;
 use askwhen_wire::profile;
-use askwhen_wire::record::{Act, Internal, Operate};
+use askwhen_wire::record::{EndpointAction, EndpointCommand, Internal};
 use askwhen_wire::topic::Topic;
 
 const MAX_OVERLAP: Millis = 30 * DAY;
@@ -64,17 +64,17 @@ impl App {
         serde_json::from_str(shown.record.body.as_str()).ok()
     }
 
-    pub(super) fn known_endpoint(&self, asked: &Asked<'_>) -> Result<Shown, Problem> {
+    pub(super) fn known_endpoint(&self, asked: &RequestContext<'_>) -> Result<Shown, Problem> {
         let shown = self.view.get(&asked.caller.project, Kind::Endpoint, &asked.route.parts[0]);
         shown.ok_or_else(|| Problem::not_found("there is no such endpoint"))
     }
 
-    pub(super) async fn enable(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn enable(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         no_members(asked)?;
-        self.operate(asked, Act::Enable, None).await
+        self.operate(asked, EndpointAction::Enable, None).await
     }
 
-    pub(super) async fn rotate_secret(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn rotate_secret(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let text = text(asked)?;
         let mut fields = Fields::of(text, String::new());
         let given = fields.text("secret");
@@ -102,13 +102,18 @@ impl App {
             None => profile::new_secret(profile, &random()?),
         };
         let sealed = self.seal(asked, &asked.route.parts[0], &secret)?;
-        self.operate(asked, Act::Rotate { secret: sealed, overlap }, made.then_some(secret.as_str())).await
+        self.operate(asked, EndpointAction::Rotate { secret: sealed, overlap }, made.then_some(secret.as_str())).await
     }
 
-    async fn operate(&self, asked: &Asked<'_>, act: Act, secret: Option<&str>) -> Result<Answer, Problem> {
+    async fn operate(
+        &self,
+        asked: &RequestContext<'_>,
+        act: EndpointAction,
+        secret: Option<&str>,
+    ) -> Result<Answer, Problem> {
         let (project, endpoint_id) = (asked.caller.project.clone(), asked.route.parts[0].clone());
         let of = (project.as_str(), Kind::Endpoint, endpoint_id.as_str());
-        let internal = Internal::Operate(Operate {
+        let internal = Internal::EndpointCommand(EndpointCommand {
             project: project.clone(),
             endpoint_id: endpoint_id.clone(),
             act,
@@ -122,23 +127,23 @@ impl App {
     }
 
     /// One attempt at once, whatever the endpoint's state; waits for its outcome.
-    pub(super) async fn test_endpoint(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn test_endpoint(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         no_members(asked)?;
         self.known_endpoint(asked)?;
         let partition = id::partition_of(TESTER, self.log.partitions());
         let (project, endpoint_id) = (asked.caller.project.clone(), asked.route.parts[0].clone());
         let delivery_id = id::delivery_by_chance(uuid::Uuid::new_v4().as_u128());
         let ping = Internal::Ping { project, endpoint_id, delivery_id, asked_at: self.clock.now() };
-        let mut waiter = self.tell_internal(At { topic: Topic::Events, partition }, TESTER, &ping).await?;
+        let mut waiter = self.tell_internal(TopicPartition { topic: Topic::Events, partition }, TESTER, &ping).await?;
         match tokio::time::timeout(LONGEST_ATTEMPT + TEST_MARGIN, waiter.next()).await {
-            Ok(Some(Told::Attempted { delivery_id, http_status, outcome, error })) => {
+            Ok(Some(ClientTimes::Attempted { delivery_id, http_status, outcome, error })) => {
                 let mut body = json!({"delivery_id": delivery_id, "http_status": http_status, "outcome": outcome});
                 if let Some(error) = error {
                     body["error"] = error.into();
                 }
                 Ok(json_answer(200, body.to_string()))
             }
-            Ok(Some(Told::Refused { code, pointer, detail })) => Err(Problem::refused(&code, pointer, detail)),
+            Ok(Some(ClientTimes::Refused { code, pointer, detail })) => Err(Problem::refused(&code, pointer, detail)),
             _ => {
                 let detail = "the attempt was not told of in time; look at GET /v1/deliveries?user_id=askwhen-test";
                 Err(Problem::later(503, "outcome_unknown", detail, Duration::from_secs(5)))
@@ -148,7 +153,7 @@ impl App {
 }
 
 /// The body, or an empty object where it is left out.
-pub(super) fn text<'a>(asked: &'a Asked<'_>) -> Result<&'a str, Problem> {
+pub(super) fn text<'a>(asked: &'a RequestContext<'_>) -> Result<&'a str, Problem> {
     no_query(asked)?;
     if asked.body.is_empty() {
         return Ok("{}");
@@ -157,13 +162,13 @@ pub(super) fn text<'a>(asked: &'a Asked<'_>) -> Result<&'a str, Problem> {
 }
 
 /// A query says nothing here: what was meant as a rehearsal must not come true.
-pub(super) fn no_query(asked: &Asked<'_>) -> Result<(), Problem> {
+pub(super) fn no_query(asked: &RequestContext<'_>) -> Result<(), Problem> {
     let detail = "this route takes no query";
     if asked.query.is_empty() { Ok(()) } else { Err(Problem::field(Code::UnknownField, "", detail)) }
 }
 
 /// A body that may say nothing.
-pub(super) fn no_members(asked: &Asked<'_>) -> Result<(), Problem> {
+pub(super) fn no_members(asked: &RequestContext<'_>) -> Result<(), Problem> {
     let faults = Fields::of(text(asked)?, String::new()).close();
     if faults.is_empty() { Ok(()) } else { Err(Problem::fields(faults)) }
 }

@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use super::fields::{self, Fields};
 use super::problem::{Answer, Problem, json_answer};
-use super::{App, Asked};
+use super::{App, RequestContext};
 use askwhen_domain::id;
 use askwhen_domain::record::{Body, Context, Record};
-use askwhen_domain::time::Told;
-use askwhen_log::{At, New};
+use askwhen_domain::time::ClientTimes;
+use askwhen_log::{NewRecord, TopicPartition};
 use askwhen_wire::definition::{Code, Fault};
 use askwhen_wire::json;
 use askwhen_wire::record::{self, MAX_EVENT_BYTES, MAX_PROPERTIES};
@@ -29,7 +29,7 @@ struct Ready {
 }
 
 impl App {
-    pub(super) async fn events(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn events(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let (text, flaw) = match json::check(&asked.body) {
             Ok(text) => (text, None),
             // Of a batch, the events that are sound are taken.
@@ -50,7 +50,7 @@ impl App {
         Ok(json_answer(202, json!({"event_id": event_id, "status": "accepted"}).to_string()))
     }
 
-    pub(super) async fn blitzllama_event(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn blitzllama_event(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let text = json::check(&asked.body).map_err(Problem::json)?;
         let ready = self.event(asked, text, String::new(), idempotency_key(asked.headers)?)?;
         let event_id = self.append_event(ready).await?;
@@ -58,7 +58,7 @@ impl App {
     }
 
     /// The body, or none, becomes the properties.
-    pub(super) async fn reward_event(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn reward_event(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let text = if asked.body.is_empty() { "{}" } else { json::check(&asked.body).map_err(Problem::json)? };
         if text.len() > MAX_EVENT_BYTES {
             return Err(event_too_large());
@@ -75,7 +75,7 @@ impl App {
             project: (&*asked.caller.project).into(),
             user_id: (&*asked.route.parts[1]).into(),
             event_id: Some((&*event_id).into()),
-            told: Told { received_at: Some(self.clock.now()), ..Told::default() },
+            told: ClientTimes { received_at: Some(self.clock.now()), ..ClientTimes::default() },
             body: Body::Event { name: (&*asked.route.parts[0]).into(), properties: text.trim() },
         };
         let value = record::encode(&record);
@@ -85,7 +85,7 @@ impl App {
 
     async fn append_event(&self, ready: Ready) -> Result<String, Problem> {
         let at = self.journal_of(&ready.user_id);
-        let new = New { key: Some(ready.user_id.into()), headers: Vec::new(), value: Some(ready.value.into()) };
+        let new = NewRecord { key: Some(ready.user_id.into()), headers: Vec::new(), value: Some(ready.value.into()) };
         self.decides(at)?;
         let started = Instant::now();
         let appended = self.log.append_durably(at, vec![new]).await;
@@ -95,7 +95,13 @@ impl App {
     }
 
     /// Reads one event from checked JSON.
-    fn event(&self, asked: &Asked<'_>, text: &str, pointer: String, key: Option<String>) -> Result<Ready, Problem> {
+    fn event(
+        &self,
+        asked: &RequestContext<'_>,
+        text: &str,
+        pointer: String,
+        key: Option<String>,
+    ) -> Result<Ready, Problem> {
         if text.len() > MAX_EVENT_BYTES {
             return Err(event_too_large());
         }
@@ -126,7 +132,7 @@ impl App {
     /// one append per partition.
     async fn batch(
         &self,
-        asked: &Asked<'_>,
+        asked: &RequestContext<'_>,
         (mut batch, text): (Fields<'_>, &str),
         key: Option<String>,
     ) -> Result<Answer, Problem> {
@@ -147,7 +153,7 @@ impl App {
             return Err(Problem::new(413, "batch_too_large", "a batch may hold at most 1000 events"));
         }
         let mut results: Vec<Option<Result<String, Problem>>> = Vec::new();
-        let mut parts: BTreeMap<At, (Vec<usize>, Vec<New>)> = BTreeMap::new();
+        let mut parts: BTreeMap<TopicPartition, (Vec<usize>, Vec<NewRecord>)> = BTreeMap::new();
         for (index, item) in items.iter().enumerate() {
             let sound = json::check(item.get().as_bytes()).map_err(|error| {
                 let before = item.get().as_ptr().addr() - text.as_ptr().addr();
@@ -158,7 +164,7 @@ impl App {
                 Err(problem) => results.push(Some(Err(problem))),
                 Ok(ready) => {
                     let part = parts.entry(self.journal_of(&ready.user_id)).or_default();
-                    let new = New {
+                    let new = NewRecord {
                         key: Some(Bytes::from(ready.user_id)),
                         headers: Vec::new(),
                         value: Some(ready.value.into()),
@@ -231,8 +237,8 @@ pub(super) fn event_id(fields: &mut Fields<'_>, key: Option<String>) -> String {
     }
 }
 
-pub(super) fn told(fields: &mut Fields<'_>, now: i64) -> Told {
-    Told { occurred_at: fields.time("occurred_at"), sent_at: fields.time("sent_at"), received_at: Some(now) }
+pub(super) fn told(fields: &mut Fields<'_>, now: i64) -> ClientTimes {
+    ClientTimes { occurred_at: fields.time("occurred_at"), sent_at: fields.time("sent_at"), received_at: Some(now) }
 }
 
 pub(super) fn context(fields: &mut Fields<'_>) -> Context {

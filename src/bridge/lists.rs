@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 use super::problem::{Answer, Problem, json_answer};
-use super::{App, Asked};
+use super::{App, RequestContext};
 use askwhen_domain::decision::Reason;
 use askwhen_domain::id;
 use askwhen_domain::time::{self, Millis};
@@ -133,14 +133,14 @@ impl App {
         Ok(lists)
     }
 
-    pub(super) fn delivery(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) fn delivery(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let found = self.lists()?.delivery(&asked.caller.project, &asked.route.parts[0]).map_err(broken)?;
         let mut row = found.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
         self.tell_hold(&asked.caller.project, &mut row);
         Ok(json_answer(200, row.to_string()))
     }
 
-    pub(super) fn list(&self, asked: &Asked<'_>, list: List) -> Result<Answer, Problem> {
+    pub(super) fn list(&self, asked: &RequestContext<'_>, list: List) -> Result<Answer, Problem> {
         let lists = self.lists()?;
         let all = ["status", "survey_id", "user_id", "since", "until", "endpoint_id"];
         // Nothing but a delivery has an endpoint.
@@ -184,7 +184,7 @@ impl App {
         }
     }
 
-    pub(super) fn stats(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) fn stats(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let lists = self.lists()?;
         let (project, survey_id) = (asked.caller.project.as_str(), asked.route.parts[0].as_str());
         if self.view.get(project, Kind::Survey, survey_id).is_none() {

@@ -9,14 +9,14 @@ use super::etag;
 use super::problem::{Answer, Problem, json_answer};
 use super::router::Name;
 use super::view::Shown;
-use super::{App, Asked};
+use super::{App, RequestContext};
 use askwhen_domain::endpoint::{HeaderText, SEALED, SealedSecret};
 use askwhen_domain::json::Json;
 use askwhen_domain::settings::Settings;
 use askwhen_domain::survey::Survey;
 use askwhen_domain::time;
-use askwhen_log::At;
-use askwhen_partition::Answer as Told;
+use askwhen_log::TopicPartition;
+use askwhen_partition::Answer as ClientTimes;
 use askwhen_wire::definition::{self, Code, Kind, SETTINGS_ID, SecretSource, Surroundings, Target};
 use askwhen_wire::json as strict;
 use askwhen_wire::profile;
@@ -55,7 +55,7 @@ pub(super) struct Outcome {
 }
 
 impl App {
-    pub(super) async fn definition(&self, asked: &Asked<'_>, method: &Method) -> Result<Answer, Problem> {
+    pub(super) async fn definition(&self, asked: &RequestContext<'_>, method: &Method) -> Result<Answer, Problem> {
         let (kind, id) = match asked.route.name {
             Name::Survey => (Kind::Survey, asked.route.parts[0].clone()),
             Name::Endpoint => (Kind::Endpoint, asked.route.parts[0].clone()),
@@ -74,7 +74,7 @@ impl App {
         }
     }
 
-    async fn put(&self, asked: &Asked<'_>, kind: Kind, id: String) -> Result<Answer, Problem> {
+    async fn put(&self, asked: &RequestContext<'_>, kind: Kind, id: String) -> Result<Answer, Problem> {
         let text = strict::check(&asked.body).map_err(Problem::json)?;
         let value: Value = serde_json::from_str(text).map_err(|e| Problem::new(400, "invalid_json", e.to_string()))?;
         let (mut new_secret, mut warnings) = (None, Vec::new());
@@ -103,7 +103,7 @@ impl App {
                 self.seal_headers(asked, &id, &mut read.endpoint.headers)?;
                 match &read.secret {
                     SecretSource::Literal(secret) => read.endpoint.secret = Some(self.seal(asked, &id, secret)?),
-                    SecretSource::Keep | SecretSource::Elsewhere => {
+                    SecretSource::Keep | SecretSource::NotOwned => {
                         let secret = profile::new_secret(read.endpoint.profile, &random()?);
                         let sealed = self.seal(asked, &id, &secret)?;
                         new_secret = Some((secret, sealed));
@@ -129,7 +129,7 @@ impl App {
     }
 
     /// What is allowed in a survey and probably not meant.
-    fn warnings(&self, asked: &Asked<'_>, survey: &Survey) -> Vec<String> {
+    fn warnings(&self, asked: &RequestContext<'_>, survey: &Survey) -> Vec<String> {
         let project = &asked.caller.project;
         let met = self.view.list(project, Kind::Trigger, u64::MAX, MAX_NAMES);
         let names: Vec<String> = met.into_iter().map(|shown| shown.record.id).collect();
@@ -141,7 +141,7 @@ impl App {
     /// What a PUT would do, as far as what is shown tells.
     fn rehearse(
         &self,
-        asked: &Asked<'_>,
+        asked: &RequestContext<'_>,
         kind: Kind,
         id: &str,
         body: &Json,
@@ -188,7 +188,7 @@ impl App {
         Ok(json_answer(200, rehearsed.to_string()))
     }
 
-    fn condition(&self, asked: &Asked<'_>, kind: Kind, id: &str) -> Result<Condition, Problem> {
+    fn condition(&self, asked: &RequestContext<'_>, kind: Kind, id: &str) -> Result<Condition, Problem> {
         let if_match = self.if_match(asked, kind, id)?;
         let current = self.view.get(&asked.caller.project, kind, id).map(|shown| shown.record.version);
         let mut create = false;
@@ -203,7 +203,7 @@ impl App {
 
     /// The version that has to be in force: of several that are named, the one
     /// that is.
-    pub(super) fn if_match(&self, asked: &Asked<'_>, kind: Kind, id: &str) -> Result<Option<u64>, Problem> {
+    pub(super) fn if_match(&self, asked: &RequestContext<'_>, kind: Kind, id: &str) -> Result<Option<u64>, Problem> {
         if !asked.headers.contains_key(header::IF_MATCH) {
             return Ok(None);
         }
@@ -220,7 +220,12 @@ impl App {
         Ok(known.or(named.first().copied()))
     }
 
-    pub(super) fn seal(&self, asked: &Asked<'_>, endpoint_id: &str, secret: &str) -> Result<SealedSecret, Problem> {
+    pub(super) fn seal(
+        &self,
+        asked: &RequestContext<'_>,
+        endpoint_id: &str,
+        secret: &str,
+    ) -> Result<SealedSecret, Problem> {
         let random: [u8; 32] = random()?;
         let nonce = random[..24].try_into().expect("24 of 32 bytes");
         Ok(self.key.seal(&asked.caller.project, endpoint_id, secret, nonce))
@@ -230,7 +235,7 @@ impl App {
     /// registrar puts in what is there, unless that is still in clear.
     fn seal_headers(
         &self,
-        asked: &Asked<'_>,
+        asked: &RequestContext<'_>,
         endpoint_id: &str,
         headers: &mut BTreeMap<String, HeaderText>,
     ) -> Result<(), Problem> {
@@ -249,7 +254,7 @@ impl App {
         Ok(())
     }
 
-    pub(super) async fn triggers(&self, asked: &Asked<'_>, method: &Method) -> Result<Answer, Problem> {
+    pub(super) async fn triggers(&self, asked: &RequestContext<'_>, method: &Method) -> Result<Answer, Problem> {
         match *method {
             Method::GET => self.list_definitions(asked),
             Method::DELETE => {
@@ -283,7 +288,7 @@ impl App {
 
     /// Asks the registrar and waits until every partition has the answer, or
     /// the time is up.
-    async fn define(&self, asked: &Asked<'_>, draft: &Draft) -> Result<Outcome, Problem> {
+    async fn define(&self, asked: &RequestContext<'_>, draft: &Draft) -> Result<Outcome, Problem> {
         let define = Internal::Define(Define {
             project: asked.caller.project.clone(),
             kind: draft.kind,
@@ -308,7 +313,7 @@ impl App {
         (project, kind, id): (&str, Kind, &str),
         internal: &Internal,
     ) -> Result<Outcome, Problem> {
-        let registrar = At { topic: Topic::Events, partition: 0 };
+        let registrar = TopicPartition { topic: Topic::Events, partition: 0 };
         let key = format!("{}/{project}/{id}", kind.name());
         let mut waiter = self.tell_internal(registrar, &key, internal).await?;
         let mut missing: BTreeSet<u32> = (0..self.log.partitions()).collect();
@@ -317,11 +322,11 @@ impl App {
         let deadline = tokio::time::Instant::now() + self.reply_timeout;
         while !missing.is_empty() {
             match tokio::time::timeout_at(deadline, waiter.next()).await {
-                Ok(Some(Told::Defined { partition, version, changed, created, used_new_secret, .. })) => {
+                Ok(Some(ClientTimes::Defined { partition, version, changed, created, used_new_secret, .. })) => {
                     missing.remove(&partition);
                     outcome = Outcome { version, changed, created, used_new_secret, missing: Vec::new() };
                 }
-                Ok(Some(Told::Refused { code, pointer, detail })) => {
+                Ok(Some(ClientTimes::Refused { code, pointer, detail })) => {
                     return Err(Problem::refused(&code, pointer, detail));
                 }
                 Ok(_) => {}
@@ -348,7 +353,7 @@ impl App {
         }
     }
 
-    fn show(&self, asked: &Asked<'_>, kind: Kind, id: &str) -> Result<Answer, Problem> {
+    fn show(&self, asked: &RequestContext<'_>, kind: Kind, id: &str) -> Result<Answer, Problem> {
         let shown = self.view.get(&asked.caller.project, kind, id);
         let (body, version) = match (shown, kind) {
             (Some(shown), _) => (self.public(&shown), shown.record.version),
@@ -386,7 +391,7 @@ impl App {
         body
     }
 
-    pub(super) fn list_definitions(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) fn list_definitions(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let (kind, member) = match asked.route.name {
             Name::Surveys => (Kind::Survey, "surveys"),
             Name::Endpoints => (Kind::Endpoint, "endpoints"),

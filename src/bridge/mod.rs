@@ -46,8 +46,8 @@ pub use view::View;
 
 use askwhen_domain::id;
 use askwhen_domain::time::Millis;
-use askwhen_log::{At, Log, New};
-use askwhen_partition::{Answer as Told, Phase, Replies, Signer, Status};
+use askwhen_log::{Log, NewRecord, TopicPartition};
+use askwhen_partition::{Answer as ClientTimes, Phase, Replies, Signer, Status};
 use askwhen_process::clock::Clock;
 use askwhen_wire::definition::Code;
 use askwhen_wire::listing::List;
@@ -114,7 +114,7 @@ pub struct App {
 }
 
 /// One request, taken apart.
-struct Asked<'a> {
+struct RequestContext<'a> {
     route: &'a Route,
     headers: &'a HeaderMap,
     query: &'a str,
@@ -220,7 +220,7 @@ impl App {
         if let Some(why) = route.parts.iter().filter(|_| takes_body).find_map(|part| id::check_given(part).err()) {
             return Err(Problem::field(Code::BadId, "", format!("an id in the path {why}")));
         }
-        let asked = Asked { route, headers: &head.headers, query, caller, body, request_id };
+        let asked = RequestContext { route, headers: &head.headers, query, caller, body, request_id };
         if route.kind == Kind::Client {
             self.auth.client_user(&asked.caller, asked.headers, &route.parts[0])?;
         }
@@ -296,15 +296,15 @@ impl App {
     }
 
     /// The journal partition of a user.
-    fn journal_of(&self, user_id: &str) -> At {
-        At { topic: Topic::Events, partition: id::partition_of(user_id, self.log.partitions()) }
+    fn journal_of(&self, user_id: &str) -> TopicPartition {
+        TopicPartition { topic: Topic::Events, partition: id::partition_of(user_id, self.log.partitions()) }
     }
 
     /// Appends a record and waits for what the engine says to it; `None` when
     /// it says nothing in time.
-    async fn ask(&self, user_id: &str, value: Vec<u8>, event_id: Option<&str>) -> Result<Option<Told>, Problem> {
+    async fn ask(&self, user_id: &str, value: Vec<u8>, event_id: Option<&str>) -> Result<Option<ClientTimes>, Problem> {
         let mut waiter = self.replies.wait();
-        let new = New {
+        let new = NewRecord {
             key: Some(Bytes::copy_from_slice(user_id.as_bytes())),
             headers: Vec::new(),
             value: Some(value.into()),
@@ -321,7 +321,7 @@ impl App {
     /// Refuses what a partition of this process would only keep: while its clock is
     /// behind, or while it has stopped until a person has looked, it decides
     /// nothing. A restored backup may be without what the journal takes until then.
-    fn decides(&self, at: At) -> Result<(), Problem> {
+    fn decides(&self, at: TopicPartition) -> Result<(), Problem> {
         let Some(status) = self.engine.get(at.partition as usize) else { return Ok(()) };
         let why = match status.phase() {
             Phase::Stopped { why, refused: true } => why,
@@ -336,7 +336,7 @@ impl App {
     /// what several partitions answer.
     async fn tell_internal(
         &self,
-        at: At,
+        at: TopicPartition,
         key: &str,
         internal: &Internal,
     ) -> Result<askwhen_partition::reply::Waiter, Problem> {
@@ -369,7 +369,7 @@ impl App {
         }
     }
 
-    async fn advance(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    async fn advance(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let text = askwhen_wire::json::check(&asked.body).map_err(Problem::json)?;
         let mut fields = fields::Fields::of(text, String::new());
         let span = fields.text("advance").map(|text| askwhen_domain::time::parse_duration(&text));

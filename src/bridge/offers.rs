@@ -9,18 +9,18 @@ use super::fields::Fields;
 use super::ingest::{context, event_id, idempotency_key, told};
 use super::problem::{Answer, Problem, json_answer};
 use super::router::Name;
-use super::{App, Asked};
+use super::{App, RequestContext};
 use askwhen_domain::json::Json;
 use askwhen_domain::record::{Answers, Body, Given, Record, Target};
-use askwhen_domain::time::Told as Times;
+use askwhen_domain::time::ClientTimes as Times;
 use askwhen_domain::user::MAX_ATTRIBUTES_BYTES;
-use askwhen_partition::Answer as Told;
+use askwhen_partition::Answer as ClientTimes;
 use askwhen_wire::definition::{Code, Fault};
 use askwhen_wire::json;
 use askwhen_wire::record::{self, Erase, Internal, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_PROPERTIES, Query};
 
 impl App {
-    pub(super) async fn user_trigger(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn user_trigger(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let text = if asked.body.is_empty() { "{}" } else { json::check(&asked.body).map_err(Problem::json)? };
         if text.len() > MAX_EVENT_BYTES {
             return Err(Problem::new(413, "event_too_large", "a trigger may have at most 32 KiB"));
@@ -36,7 +36,7 @@ impl App {
         self.ask_about(asked, Some(&event_id), told, body).await
     }
 
-    pub(super) async fn seen(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn seen(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let text = if asked.body.is_empty() { "{}" } else { json::check(&asked.body).map_err(Problem::json)? };
         let mut fields = Fields::of_client(text);
         let told = told(&mut fields, self.clock.now());
@@ -49,7 +49,7 @@ impl App {
         self.ask_about(asked, None, told, body).await
     }
 
-    pub(super) async fn answers(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn answers(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let text = json::check(&asked.body).map_err(Problem::json)?;
         let mut fields = Fields::of_client(text);
         let (answers, completed, told) = read_answers(&mut fields, self.clock.now());
@@ -59,7 +59,7 @@ impl App {
         self.ask_about(asked, None, told, body).await
     }
 
-    pub(super) async fn link_responses(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn link_responses(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let text = json::check(&asked.body).map_err(Problem::json)?;
         let mut fields = Fields::of_client(text);
         let (answers, completed, told) = read_answers(&mut fields, self.clock.now());
@@ -71,37 +71,37 @@ impl App {
         self.ask_about(asked, None, told, body).await
     }
 
-    pub(super) async fn offer(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn offer(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         self.query(asked, Some(asked.route.parts[1].clone()), None).await
     }
 
     /// The user as the engine knows them: a read in the journal's order.
-    pub(super) async fn user(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn user(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         self.query(asked, None, None).await
     }
 
     /// Waits until the engine has done it, or the time is up: it is durable then,
     /// and what the user is told or asked from then on finds nothing of before.
-    pub(super) async fn erase(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn erase(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let user_id = asked.route.parts[0].clone();
         let (project, asked_at) = (asked.caller.project.clone(), self.clock.now());
         let request_id = asked.request_id.to_owned();
         let erase = Internal::Erase(Erase { project, user_id: user_id.clone(), asked_at, request_id });
         let mut waiter = self.tell_internal(self.journal_of(&user_id), &user_id, &erase).await?;
         let told = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
-        if let Some(Told::Refused { code, pointer, detail }) = told {
+        if let Some(ClientTimes::Refused { code, pointer, detail }) = told {
             return Err(Problem::refused(&code, pointer, detail));
         }
         Ok(json_answer(202, json!({"user_id": user_id, "status": "accepted"}).to_string()))
     }
 
-    pub(super) async fn link_survey(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn link_survey(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         self.query(asked, None, Some(asked.route.parts[1].clone())).await
     }
 
     async fn query(
         &self,
-        asked: &Asked<'_>,
+        asked: &RequestContext<'_>,
         offer_id: Option<String>,
         survey_id: Option<String>,
     ) -> Result<Answer, Problem> {
@@ -115,7 +115,7 @@ impl App {
 
     async fn ask_about(
         &self,
-        asked: &Asked<'_>,
+        asked: &RequestContext<'_>,
         event_id: Option<&str>,
         told: Times,
         body: Body<'_>,
@@ -132,7 +132,7 @@ impl App {
         answer(told, asked.caller.kind, event_id)
     }
 
-    pub(super) async fn attributes(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn attributes(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let text = json::check(&asked.body).map_err(Problem::json)?;
         let mut fields = Fields::of(text, String::new());
         let given = fields.object("attributes", MAX_PROPERTIES);
@@ -154,7 +154,9 @@ impl App {
             body: Body::Attributes(merge),
         };
         // What is merged may be too large although what was sent is not: only the engine knows.
-        if let Some(Told::Refused { code, pointer, detail }) = self.ask(user_id, record::encode(&record), None).await? {
+        if let Some(ClientTimes::Refused { code, pointer, detail }) =
+            self.ask(user_id, record::encode(&record), None).await?
+        {
             return Err(Problem::refused(&code, pointer.or(Some("/attributes".into())), detail));
         }
         Ok(json_answer(202, json!({"user_id": user_id, "status": "accepted"}).to_string()))
@@ -166,22 +168,22 @@ fn refuse(faults: Vec<Fault>) -> Result<(), Problem> {
 }
 
 /// What the engine said, as a response; or that it has not said it yet.
-fn answer(told: Option<Told>, kind: Kind, event_id: Option<&str>) -> Result<Answer, Problem> {
+fn answer(told: Option<ClientTimes>, kind: Kind, event_id: Option<&str>) -> Result<Answer, Problem> {
     match told {
         None => Ok(json_answer(202, json!({"status": "pending", "event_id": event_id}).to_string())),
-        Some(Told::Body { server, client }) => {
+        Some(ClientTimes::Body { server, client }) => {
             let body = if kind == Kind::Client { client } else { server };
             Ok(json_answer(200, body.as_str().to_owned()))
         }
-        Some(Told::Accepted { duplicate, response_id }) => {
+        Some(ClientTimes::Accepted { duplicate, response_id }) => {
             let mut body = json!({"status": if duplicate { "duplicate" } else { "accepted" }});
             if let Some(response_id) = response_id {
                 body["response_id"] = response_id.into();
             }
             Ok(json_answer(200, body.to_string()))
         }
-        Some(Told::Refused { code, pointer, detail }) => Err(Problem::refused(&code, pointer, detail)),
-        Some(Told::Defined { .. } | Told::Attempted { .. }) => {
+        Some(ClientTimes::Refused { code, pointer, detail }) => Err(Problem::refused(&code, pointer, detail)),
+        Some(ClientTimes::Defined { .. } | ClientTimes::Attempted { .. }) => {
             Err(Problem::new(500, "internal", "an answer that does not belong here"))
         }
     }

@@ -25,7 +25,7 @@ use super::gate::{Gate, HEADER_TIMEOUT, Ready, Signals};
 use super::head::{MAX_HEAD_BYTES, Refusal};
 use super::problem::{Answer, Problem};
 use super::{App, Surface};
-use askwhen_process::thread::News;
+use askwhen_process::thread::LogThrottle;
 
 /// Pause when the system gives no more connections.
 const EXHAUSTED: Duration = Duration::from_millis(50);
@@ -62,7 +62,7 @@ pub async fn serve(
     let lingering = Arc::new(Semaphore::new(LINGERING));
     let mut tasks = JoinSet::new();
     let builder = builder();
-    let mut news = News::default();
+    let mut throttle = LogThrottle::default();
     loop {
         let accepted = tokio::select! {
             () = stopped(&mut stop) => break,
@@ -76,7 +76,7 @@ pub async fn serve(
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                if news.is_new(&error.to_string()) {
+                if throttle.is_new(&error.to_string()) {
                     tracing::warn!(%error, "a connection could not be accepted");
                 }
                 if is_exhausted(&error) {

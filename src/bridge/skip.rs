@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::fields::Fields;
 use super::problem::{Answer, Problem, json_answer};
-use super::{App, Asked};
-use askwhen_log::At;
+use super::{App, RequestContext};
+use askwhen_log::TopicPartition;
 use askwhen_partition::Signer;
 use askwhen_wire::definition::Code;
 use askwhen_wire::json;
@@ -16,7 +16,7 @@ use askwhen_wire::topic::Topic;
 impl App {
     /// Only where the partition stands still at that very record: what has been
     /// applied is not taken back.
-    pub(super) async fn skip(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+    pub(super) async fn skip(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let mut fields = Fields::of(json::check(&asked.body).map_err(Problem::json)?, String::new());
         let offset = fields.unsigned("offset");
         if offset.is_none() && fields.faults.is_empty() {
@@ -29,7 +29,7 @@ impl App {
         let offset = offset.unwrap_or_default();
         let partition = asked.route.parts[0].parse::<u32>().ok().filter(|p| *p < self.log.partitions());
         let partition = partition.ok_or_else(|| Problem::not_found("the journal has no such partition"))?;
-        let at = At { topic: Topic::Events, partition };
+        let at = TopicPartition { topic: Topic::Events, partition };
         match self.engine.get(partition as usize).and_then(|status| status.poisoned_at()) {
             Some(stopped_at) if stopped_at == offset => {}
             Some(stopped_at) => {

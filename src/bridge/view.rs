@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
 
-use askwhen_log::{At, Bounds, Error, Log, Reader};
-use askwhen_process::thread::Bell;
+use askwhen_log::{Error, Log, Reader, TopicPartition, Watermarks};
+use askwhen_process::thread::Notify;
 use askwhen_wire::definition::Kind;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{DefinitionRecord, IDENTITY_KEY, SOURCE_HEADER, Source};
 
-const AT: At = At { topic: Topic::Definitions, partition: 0 };
+const AT: TopicPartition = TopicPartition { topic: Topic::Definitions, partition: 0 };
 
 pub struct View {
     rows: RwLock<BTreeMap<String, Known>>,
@@ -36,13 +36,13 @@ pub struct Shown {
 }
 
 impl View {
-    /// Reads all that there is; the bell rings when there is more.
+    /// Reads all that there is; a notification comes when there is more.
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub fn open(log: &Log, bell: Arc<Bell>) -> Result<View, Error> {
-        let Bounds { start, end } = log.bounds(AT)?;
-        let view = View { rows: RwLock::default(), follow: Mutex::new((log.reader("view", bell), start)) };
+    pub fn open(log: &Log, notify: Arc<Notify>) -> Result<View, Error> {
+        let Watermarks { start, end } = log.bounds(AT)?;
+        let view = View { rows: RwLock::default(), follow: Mutex::new((log.reader("view", notify), start)) };
         let mut next = start;
         log.scan::<Error>(AT, start, end, |record| {
             next = record.offset + 1;

@@ -11,7 +11,7 @@ use super::progress::{blocking, over_records};
 use super::{backtest, output};
 use crate::replay::Progress;
 use crate::replay::backtest::report::number;
-use crate::replay::shadow::{self, Manner, Shadow};
+use crate::replay::shadow::{self, RunOptions, Shadow};
 use crate::supervisor::{self, promote};
 use askwhen_domain::rate::Rate;
 use askwhen_process::clock::Clock;
@@ -47,7 +47,7 @@ enum What {
         #[arg(long, value_name = "TIME")]
         from: Option<String>,
         #[command(flatten)]
-        manner: MannerArgs,
+        options: RunArgs,
     },
     /// Show the decisions that are not as they were
     Diff {
@@ -58,14 +58,14 @@ enum What {
     /// Put the replayed state in the place of the one that serves; while nobody serves
     Promote {
         #[command(flatten)]
-        manner: MannerArgs,
+        options: RunArgs,
     },
     /// Remove the replayed state
     Abort,
 }
 
 #[derive(Debug, Args)]
-struct MannerArgs {
+struct RunArgs {
     /// At most so many partitions at a time; left out, as many as there are cores
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -74,9 +74,9 @@ struct MannerArgs {
     rate: Option<Rate>,
 }
 
-impl MannerArgs {
-    fn manner(&self) -> Manner {
-        Manner { threads: threads(self.threads), rate: self.rate }
+impl RunArgs {
+    fn options(&self) -> RunOptions {
+        RunOptions { threads: threads(self.threads), rate: self.rate }
     }
 }
 
@@ -96,11 +96,11 @@ pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
             let planned = blocking(move || shadow::plan(&supervisor::source(&config)?, from, threads)).await?;
             show_plan(context, &planned);
         }
-        What::Run { from, manner } => {
-            let (from, manner) = (moment(from)?, manner.manner());
+        What::Run { from, options } => {
+            let (from, options) = (moment(from)?, options.options());
             let ran = over_records("replaying", move |progress| {
                 let source = supervisor::source(&config)?;
-                Shadow::open_or_begin(&source, &dir, from)?.run(&source, None, manner, progress)
+                Shadow::open_or_begin(&source, &dir, from)?.run(&source, None, options, progress)
             });
             let ran = ran.await?;
             let seconds = ran.took.as_secs_f64().max(1e-9);
@@ -128,9 +128,9 @@ pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
                 return Err(Failure::failed("the replay decides differently"));
             }
         }
-        What::Promote { manner } => {
-            let manner = manner.manner();
-            let promote = move |progress: &Progress| promote::promote(&config, &dir, manner, progress);
+        What::Promote { options } => {
+            let options = options.options();
+            let promote = move |progress: &Progress| promote::promote(&config, &dir, options, progress);
             let promoted = over_records("replaying the rest", promote).await?;
             let before = promoted.before.as_ref().map(|path| path.display().to_string());
             let text = match &before {

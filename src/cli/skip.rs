@@ -9,7 +9,7 @@ use super::context::{BrokerArgs, Context, Failure, Format, ServerArgs};
 use super::output;
 use crate::bridge::auth::Kind;
 use crate::supervisor::repair;
-use askwhen_log::At;
+use askwhen_log::TopicPartition;
 use askwhen_wire::topic::Topic;
 
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub struct SkipArgs {
 }
 
 impl SkipArgs {
-    fn place(&self) -> Result<(At, u64), Failure> {
+    fn place(&self) -> Result<(TopicPartition, u64), Failure> {
         let shape = || {
             Failure::usage(format!(
                 "{:?} names no record of the journal: write it as events/PARTITION@OFFSET, or as three words: events \
@@ -41,7 +41,7 @@ impl SkipArgs {
         let (at, offset) = match (self.partition, self.offset) {
             (Some(partition), Some(offset)) => {
                 let topic = Topic::by_name(&self.record).ok_or_else(shape)?;
-                (At { topic, partition }, offset)
+                (TopicPartition { topic, partition }, offset)
             }
             _ => {
                 let (at, offset) = self.record.split_once('@').ok_or_else(shape)?;

@@ -52,13 +52,13 @@ pub async fn run(context: &Context, what: &What) -> Result<(), Failure> {
 }
 
 async fn found(context: &Context) -> Result<Vec<Listed>, Failure> {
-    let depot = supervisor::depot(&context.config).map_err(|e| Failure::usage(e.to_string()))?;
+    let repository = supervisor::repository(&context.config).map_err(|e| Failure::usage(e.to_string()))?;
     let partitions = context.config.partitions;
     let listed = tokio::task::spawn_blocking(move || {
         let mut all = Vec::new();
         for role in Role::ALL {
             for partition in 0..partitions {
-                all.extend(depot.list_all(role.name(), partition)?);
+                all.extend(repository.list_all(role.name(), partition)?);
             }
         }
         Ok::<_, snapshot::Error>(all)
@@ -78,13 +78,13 @@ async fn verify(context: &Context, name: Option<&str>) -> Result<(), Failure> {
         let place = context.config.snapshots_url.as_deref().unwrap_or("the data directory");
         return Err(Failure::failed(format!("there are no snapshots in {place}")));
     }
-    let depot = supervisor::depot(&context.config).map_err(|e| Failure::usage(e.to_string()))?;
+    let repository = supervisor::repository(&context.config).map_err(|e| Failure::usage(e.to_string()))?;
     let verified = tokio::task::spawn_blocking(move || {
         let mut rows = Vec::new();
         for (name, read) in all {
             let (mut row, outcome) = match read {
                 Ok(manifest) => {
-                    let outcome = depot.verify(&manifest, |_, _| true).map_err(|e| e.to_string());
+                    let outcome = repository.verify(&manifest, |_, _| true).map_err(|e| e.to_string());
                     (manifest.summary(), outcome)
                 }
                 Err(why) => {

@@ -10,8 +10,8 @@ use super::context::{BrokerArgs, Context, Failure, failure, observer};
 use super::output;
 use askwhen_domain::time::{self, Millis};
 use askwhen_log::embedded::follow::Follower;
-use askwhen_log::{At, Embedded, Kafka, Log, Reader, Record};
-use askwhen_process::thread::Bell;
+use askwhen_log::{Embedded, Kafka, Log, Reader, Record, TopicPartition};
+use askwhen_process::thread::Notify;
 use askwhen_wire::record;
 use askwhen_wire::topic::Topic;
 
@@ -41,15 +41,16 @@ enum Source {
     },
     Brokers {
         reader: Reader,
-        bell: Arc<Bell>,
-        next: Vec<(At, u64)>,
+        notify: Arc<Notify>,
+        next: Vec<(TopicPartition, u64)>,
     },
 }
 
 impl Source {
     /// `since` is where it may begin.
     fn open(context: &Context, topic: Topic, since: Option<Millis>) -> Result<Source, Failure> {
-        let all = |partitions| (0..topic.partitions(partitions)).map(move |partition| At { topic, partition });
+        let all =
+            |partitions| (0..topic.partitions(partitions)).map(move |partition| TopicPartition { topic, partition });
         if !context.config.kafka {
             let dir = context.config.data_dir.join("log");
             // The log's own count, whatever is configured.
@@ -60,7 +61,7 @@ impl Source {
             return Ok(Source::Files { followers, failed: None });
         }
         let log = Log::Kafka(Kafka::observe(observer(&context.config)).map_err(failure)?);
-        let all: Vec<At> = all(context.config.partitions).collect();
+        let all: Vec<TopicPartition> = all(context.config.partitions).collect();
         let bounds = log.all_bounds(&all).map_err(failure)?;
         let mut next = Vec::new();
         for (at, bounds) in all.into_iter().zip(bounds) {
@@ -71,8 +72,8 @@ impl Source {
             };
             next.push((at, from));
         }
-        let bell = Arc::new(Bell::default());
-        Ok(Source::Brokers { reader: log.reader("tail", bell.clone()), bell, next })
+        let notify = Arc::new(Notify::default());
+        Ok(Source::Brokers { reader: log.reader("tail", notify.clone()), notify, next })
     }
 
     /// What has come, and whether that is all for now.
@@ -97,7 +98,7 @@ impl Source {
                     None => Ok((records, idle)),
                 }
             }
-            Source::Brokers { reader, bell, next } => {
+            Source::Brokers { reader, notify, next } => {
                 let mut idle = true;
                 for (at, next) in next {
                     let chunk = reader.read(*at, *next, 1 << 20).map_err(failure)?;
@@ -108,7 +109,7 @@ impl Source {
                     }
                 }
                 if records.is_empty() {
-                    bell.wait(Duration::from_millis(100));
+                    notify.wait(Duration::from_millis(100));
                 }
                 Ok((records, idle))
             }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::Error;
-use super::order::{self, Round};
+use super::order::{self, WriteBatch};
 use super::{kept, unknown};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::message::Delivery;
@@ -57,7 +57,7 @@ struct AttemptRow {
 pub fn delivered(
     delivery: Delivery,
     (place, source): (Option<Offset>, Option<Offset>),
-    round: &mut Round<'_>,
+    round: &mut WriteBatch<'_>,
 ) -> Result<(), Error> {
     let id = delivery.delivery_id.clone();
     let known = find(&id, round)?;
@@ -87,7 +87,7 @@ pub fn delivered(
 }
 
 /// What is known of a delivery so far, also if only its attempts have been read.
-fn known_or_blank(id: &str, at: Millis, round: &mut Round<'_>) -> Result<Row, Error> {
+fn known_or_blank(id: &str, at: Millis, round: &mut WriteBatch<'_>) -> Result<Row, Error> {
     if let Some(row) = find(id, round)? {
         return Ok(row);
     }
@@ -97,7 +97,7 @@ fn known_or_blank(id: &str, at: Millis, round: &mut Round<'_>) -> Result<Row, Er
 
 /// # Errors
 /// When the store cannot be read.
-pub fn attempted(attempt: AttemptRecord, round: &mut Round<'_>) -> Result<(), Error> {
+pub fn attempted(attempt: AttemptRecord, round: &mut WriteBatch<'_>) -> Result<(), Error> {
     let id = attempt.delivery_id.clone();
     let mut row = known_or_blank(&id, attempt.started_at, round)?;
     row.attempted(attempt);
@@ -110,7 +110,7 @@ pub fn attempted(attempt: AttemptRecord, round: &mut Round<'_>) -> Result<(), Er
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn waits(retry: RetryRecord, round: &mut Round<'_>) -> Result<(), Error> {
+pub fn waits(retry: RetryRecord, round: &mut WriteBatch<'_>) -> Result<(), Error> {
     let id = retry.delivery.delivery_id.clone();
     if find(&id, round)?.is_none_or(|row| row.is_blank()) {
         let source = Source::parse(retry.source.as_bytes()).map(|source| (source.partition, source.offset));
@@ -128,7 +128,7 @@ pub fn waits(retry: RetryRecord, round: &mut Round<'_>) -> Result<(), Error> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn erased(id: &str, at: (u32, u64), round: &mut Round<'_>) -> Result<(), Error> {
+pub fn erased(id: &str, at: (u32, u64), round: &mut WriteBatch<'_>) -> Result<(), Error> {
     let Some(mut row) = find(id, round)? else { return Ok(()) };
     if row.source.is_none_or(|source| source < at) {
         row.scrub();
@@ -137,11 +137,11 @@ pub fn erased(id: &str, at: (u32, u64), round: &mut Round<'_>) -> Result<(), Err
     Ok(())
 }
 
-fn find(id: &str, round: &Round<'_>) -> Result<Option<Row>, Error> {
+fn find(id: &str, round: &WriteBatch<'_>) -> Result<Option<Row>, Error> {
     round.get(&order::row(List::Deliveries, id))?.map(|bytes| read(&bytes)).transpose()
 }
 
-pub fn keep(row: &Row, round: &mut Round<'_>) -> Result<(), Error> {
+pub fn keep(row: &Row, round: &mut WriteBatch<'_>) -> Result<(), Error> {
     let bytes = postcard::to_stdvec(row).expect("a row serialises");
     round.put(order::row(List::Deliveries, &row.delivery_id), bytes);
     Ok(())
@@ -242,7 +242,7 @@ impl Row {
         self.created_at = at;
     }
 
-    fn scrub_if_erased(&mut self, round: &Round<'_>) -> Result<(), Error> {
+    fn scrub_if_erased(&mut self, round: &WriteBatch<'_>) -> Result<(), Error> {
         let Some(source) = self.source else { return Ok(()) };
         if kept::is_erased_in(round, (&self.project, &self.user_id), source)? {
             self.scrub();

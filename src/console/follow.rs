@@ -8,15 +8,15 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::error::{Error, Taken};
-use super::order::{self, Round};
+use super::order::{self, WriteBatch};
 use super::projection::Shared;
 use super::stats::{self, Fact};
 use super::{deliveries, kept, unknown};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::time::Millis;
-use askwhen_log::{At, Bounds, Log, Reader, Record};
+use askwhen_log::{Log, Reader, Record, TopicPartition, Watermarks};
 use askwhen_process::clock::Clock;
-use askwhen_process::thread::{Bell, News, Turns};
+use askwhen_process::thread::{LogThrottle, Notify, StopToken};
 use askwhen_store::{Batch, Family, Store};
 use askwhen_wire::listing::List;
 use askwhen_wire::topic::Topic;
@@ -68,15 +68,15 @@ pub(super) struct Follower {
     /// How long rows are kept; `None` keeps them.
     keep: Option<(Clock, Keep)>,
     /// Next offset of each partition; empty until the store has been looked at.
-    positions: BTreeMap<At, u64>,
-    last: BTreeMap<At, u32>,
+    positions: BTreeMap<TopicPartition, u64>,
+    last: BTreeMap<TopicPartition, u32>,
     /// Those whose last record has not been compared with the topic yet.
-    unchecked: BTreeSet<At>,
+    unchecked: BTreeSet<TopicPartition>,
     /// What is made once more is whole when these are reached.
-    goals: BTreeMap<At, u64>,
+    goals: BTreeMap<TopicPartition, u64>,
     /// The store that the positions are of.
     followed: Weak<Store>,
-    news: News,
+    throttle: LogThrottle,
     pruned: Instant,
     pruned_erased: Option<Instant>,
 }
@@ -85,9 +85,9 @@ pub(super) struct Follower {
 pub struct Projection(Follower);
 
 impl Projection {
-    pub fn new(log: Log, store: Arc<Store>, bell: Arc<Bell>) -> Projection {
-        let shared = Arc::new(Shared::of(store, bell.clone()));
-        Projection(Follower::new(log, bell, shared, None))
+    pub fn new(log: Log, store: Arc<Store>, notify: Arc<Notify>) -> Projection {
+        let shared = Arc::new(Shared::of(store, notify.clone()));
+        Projection(Follower::new(log, notify, shared, None))
     }
 
     /// One round over all topics and partitions; gives whether anything was read.
@@ -104,8 +104,8 @@ impl Projection {
 }
 
 impl Follower {
-    pub fn new(log: Log, bell: Arc<Bell>, shared: Arc<Shared>, keep: Option<(Clock, Keep)>) -> Follower {
-        let reader = log.reader("console", bell);
+    pub fn new(log: Log, notify: Arc<Notify>, shared: Arc<Shared>, keep: Option<(Clock, Keep)>) -> Follower {
+        let reader = log.reader("console", notify);
         Follower {
             log,
             reader,
@@ -116,13 +116,13 @@ impl Follower {
             unchecked: BTreeSet::new(),
             goals: BTreeMap::new(),
             followed: Weak::new(),
-            news: News::default(),
+            throttle: LogThrottle::default(),
             pruned: Instant::now(),
             pruned_erased: None,
         }
     }
 
-    pub fn run(&mut self, turns: &Turns) {
+    pub fn run(&mut self, turns: &StopToken) {
         while turns.go_on() {
             match self.turn() {
                 Ok(true) => {}
@@ -153,7 +153,7 @@ impl Follower {
     fn say(&mut self, error: &Error) {
         if let Error::Damaged(why) = error {
             self.shared.set_damaged(why);
-        } else if self.news.is_new(&error.to_string()) {
+        } else if self.throttle.is_new(&error.to_string()) {
             tracing::error!(%error, "the console's projection pauses");
         }
         self.positions.clear();
@@ -205,7 +205,8 @@ impl Follower {
         let is_new = positions.is_none();
         let positions = positions.unwrap_or_default();
         let partitions = 0..self.log.partitions();
-        let all: Vec<At> = partitions.flat_map(|partition| TOPICS.map(|topic| At { topic, partition })).collect();
+        let all: Vec<TopicPartition> =
+            partitions.flat_map(|partition| TOPICS.map(|topic| TopicPartition { topic, partition })).collect();
         let bounds = self.log.all_bounds(&all)?;
         self.last.clear();
         self.unchecked.clear();
@@ -229,7 +230,7 @@ impl Follower {
 
     /// A topic that lost its end, or was replaced: rows would be missed if the
     /// position were believed.
-    fn read_once_more(&mut self, (at, position): (At, u64), Bounds { start, end }: Bounds) -> u64 {
+    fn read_once_more(&mut self, (at, position): (TopicPartition, u64), Watermarks { start, end }: Watermarks) -> u64 {
         tracing::error!(%at, position, end, "a topic is not what the lists were made from: it is read once more");
         self.last.remove(&at);
         self.unchecked.remove(&at);
@@ -238,12 +239,12 @@ impl Follower {
     }
 
     fn follow(&mut self, store: &Store) -> Result<bool, Error> {
-        let mut round = Round::new(store);
+        let mut round = WriteBatch::new(store);
         let mut read = false;
         for partition in 0..self.log.partitions() {
             let mut parts = Vec::new();
             for topic in TOPICS {
-                let at = At { topic, partition };
+                let at = TopicPartition { topic, partition };
                 let records = self.fetch(at)?;
                 let bytes: usize = records.iter().map(Record::len_bytes).sum();
                 parts.push((at, records));
@@ -265,7 +266,7 @@ impl Follower {
         }
         if read {
             let mut batch = round.into_batch();
-            let named = |(at, value): (&At, &u64)| (at.to_string(), *value);
+            let named = |(at, value): (&TopicPartition, &u64)| (at.to_string(), *value);
             let positions: BTreeMap<String, u64> = self.positions.iter().map(named).collect();
             let last: BTreeMap<String, u32> = self.last.iter().map(|(at, crc)| (at.to_string(), *crc)).collect();
             batch.put(Family::Meta, POSITIONS, serde_json::to_vec(&positions).expect("positions serialise"));
@@ -282,7 +283,7 @@ impl Follower {
 
     /// What comes next of a partition. The first time it is read from one record
     /// before: that must be the one that was read last.
-    fn fetch(&mut self, at: At) -> Result<Vec<Record>, Error> {
+    fn fetch(&mut self, at: TopicPartition) -> Result<Vec<Record>, Error> {
         let next = self.positions[&at];
         if self.unchecked.contains(&at) {
             let mut records = self.reader.read(at, next - 1, ROUND_BYTES)?.records;
@@ -306,13 +307,14 @@ impl Follower {
     }
 
     fn publish(&self) {
-        let left = |(at, goal): (&At, &u64)| goal.saturating_sub(self.positions.get(at).copied().unwrap_or(0));
+        let left =
+            |(at, goal): (&TopicPartition, &u64)| goal.saturating_sub(self.positions.get(at).copied().unwrap_or(0));
         self.shared.set_left(self.goals.iter().map(left).sum());
     }
 
-    fn say_unreadable(&mut self, at: At, offset: u64) {
+    fn say_unreadable(&mut self, at: TopicPartition, offset: u64) {
         askwhen_process::metrics::get().console_unreadable.with_label_values(&[at.topic.name()]).inc();
-        if self.news.is_new(&at.to_string()) {
+        if self.throttle.is_new(&at.to_string()) {
             tracing::error!(%at, offset, "the lists leave out a record that cannot be read");
         }
     }
@@ -347,7 +349,7 @@ impl Follower {
         for partition in 0..self.log.partitions() {
             let mut least = u64::MAX;
             for topic in [Topic::Deliveries, Topic::Decisions, Topic::Responses] {
-                let at = At { topic, partition };
+                let at = TopicPartition { topic, partition };
                 let bounds = self.log.bounds(at)?;
                 if bounds.start == bounds.end {
                     continue;
@@ -380,7 +382,7 @@ fn make_anew(store: &Store, incarnation: &str) -> Result<(), Error> {
     Ok(store.write(batch)?)
 }
 
-fn take(at: At, record: &Record, store: &Store, round: &mut Round<'_>) -> Result<Taken, Error> {
+fn take(at: TopicPartition, record: &Record, store: &Store, round: &mut WriteBatch<'_>) -> Result<Taken, Error> {
     let (value, topic) = (record.value.as_deref().unwrap_or_default(), at.topic);
     let source = kept::source(record);
     match topic {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::deliveries;
 use super::error::{Error, Taken};
-use super::order::{self, Round};
+use super::order::{self, WriteBatch};
 use super::stats::{self, Fact};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id;
@@ -20,7 +20,7 @@ use askwhen_wire::topics::response::ResponseBody;
 use askwhen_wire::topics::{DecisionRecord, ResponseRecord, SOURCE_HEADER, Source};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Kept {
+pub struct StoredDocument {
     project: String,
     user_id: String,
     at: Millis,
@@ -40,7 +40,7 @@ pub fn source(record: &Record) -> Option<(u32, u64)> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn decided(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Result<Taken, Error> {
+pub fn decided(value: &[u8], source: (u32, u64), round: &mut WriteBatch<'_>) -> Result<Taken, Error> {
     let Ok(mut decision) = serde_json::from_slice::<DecisionRecord>(value) else { return Ok(Taken::Unreadable) };
     let project = std::mem::take(&mut decision.project);
     if project.is_empty() {
@@ -65,7 +65,12 @@ pub fn decided(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Resul
         remember((&project, &id), at, &verdicts, round);
     }
     let body = body(&decision);
-    put(List::Decisions, &id, Kept { project, user_id, at, partition: source.0, offset: source.1, body }, round)?;
+    put(
+        List::Decisions,
+        &id,
+        StoredDocument { project, user_id, at, partition: source.0, offset: source.1, body },
+        round,
+    )?;
     Ok(Taken::Read)
 }
 
@@ -90,7 +95,7 @@ pub fn verdicts(decision: &DecisionRecord) -> Vec<(String, String)> {
 
 /// Keeps what the counters know of a decision whose row goes with its user: the
 /// surveys, without whom they were considered for.
-fn remember((project, id): (&str, &str), at: Millis, verdicts: &[(String, String)], round: &mut Round<'_>) {
+fn remember((project, id): (&str, &str), at: Millis, verdicts: &[(String, String)], round: &mut WriteBatch<'_>) {
     for (survey_id, ending) in verdicts {
         for name in [stats::CONSIDERED, ending] {
             stats::remember(round, (project, survey_id), Fact { at, name, id });
@@ -103,7 +108,7 @@ fn remember((project, id): (&str, &str), at: Millis, verdicts: &[(String, String
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn responded(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Result<Taken, Error> {
+pub fn responded(value: &[u8], source: (u32, u64), round: &mut WriteBatch<'_>) -> Result<Taken, Error> {
     let Ok(ResponseRecord { kind, data, .. }) = serde_json::from_slice(value) else { return Ok(Taken::Unreadable) };
     let (id, at, happened_at) = (data.response_id.clone(), data.created_at, data.updated_at);
     let before = round.get(&order::row(List::Responses, &id))?.map(|bytes| read(&bytes)).transpose()?;
@@ -124,7 +129,12 @@ pub fn responded(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Res
         None => data,
     };
     let (project, user_id, body) = (data.project.clone(), data.user_id.clone(), body(&data));
-    put(List::Responses, &id, Kept { project, user_id, at, partition: source.0, offset: source.1, body }, round)?;
+    put(
+        List::Responses,
+        &id,
+        StoredDocument { project, user_id, at, partition: source.0, offset: source.1, body },
+        round,
+    )?;
     Ok(Taken::Read)
 }
 
@@ -133,7 +143,7 @@ pub fn responded(value: &[u8], source: (u32, u64), round: &mut Round<'_>) -> Res
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut Round<'_>) -> Result<(), Error> {
+pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut WriteBatch<'_>) -> Result<(), Error> {
     let key = erased_key(whose, at.0);
     let known = round.get(&key)?.map(|bytes| offset(&bytes)).transpose()?.unwrap_or(0);
     round.put(key, at.1.max(known).to_be_bytes().to_vec());
@@ -156,7 +166,7 @@ pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut Ro
                     remember((whose.0, &id), kept.at, &verdicts(&kept.decision()?), round);
                 }
                 round.delete(order::row(list, &id));
-                order::places(list, whose, kept.at, &id).into_iter().for_each(|place| round.displace(place));
+                order::places(list, whose, kept.at, &id).into_iter().for_each(|place| round.remove_from_index(place));
             }
         }
     }
@@ -182,7 +192,7 @@ pub fn is_erased(store: &Store, whose: (&str, &str), source: (u32, u64)) -> Resu
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn is_erased_in(round: &Round<'_>, whose: (&str, &str), source: (u32, u64)) -> Result<bool, Error> {
+pub fn is_erased_in(round: &WriteBatch<'_>, whose: (&str, &str), source: (u32, u64)) -> Result<bool, Error> {
     let erased_at = round.get(&erased_key(whose, source.0))?;
     Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.1 < at))
 }
@@ -224,7 +234,7 @@ pub fn prune_erased(store: &Store, oldest: impl Fn(u32) -> u64) -> Result<usize,
     }
 }
 
-fn put(list: List, id: &str, kept: Kept, round: &mut Round<'_>) -> Result<(), Error> {
+fn put(list: List, id: &str, kept: StoredDocument, round: &mut WriteBatch<'_>) -> Result<(), Error> {
     let whose = (kept.project.as_str(), kept.user_id.as_str());
     if is_erased_in(round, whose, (kept.partition, kept.offset))? {
         return Ok(());
@@ -236,11 +246,11 @@ fn put(list: List, id: &str, kept: Kept, round: &mut Round<'_>) -> Result<(), Er
 
 /// # Errors
 /// When it is none: the store is damaged.
-pub fn read(bytes: &[u8]) -> Result<Kept, Error> {
+pub fn read(bytes: &[u8]) -> Result<StoredDocument, Error> {
     postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("a row of the lists is unreadable: {e}")))
 }
 
-impl Kept {
+impl StoredDocument {
     /// # Errors
     /// When the store is damaged.
     pub fn decision(&self) -> Result<DecisionRecord, Error> {

@@ -13,15 +13,15 @@ const MAX_SCANNED: usize = 20_000;
 pub const SCANNED_AT_A_TIME: usize = 256;
 
 /// What one round is about to write: later records of it see earlier ones.
-pub struct Round<'a> {
+pub struct WriteBatch<'a> {
     store: &'a Store,
     rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     batch: Batch,
 }
 
-impl<'a> Round<'a> {
-    pub fn new(store: &'a Store) -> Round<'a> {
-        Round { store, rows: BTreeMap::new(), batch: Batch::default() }
+impl<'a> WriteBatch<'a> {
+    pub fn new(store: &'a Store) -> WriteBatch<'a> {
+        WriteBatch { store, rows: BTreeMap::new(), batch: Batch::default() }
     }
 
     /// # Errors
@@ -45,7 +45,7 @@ impl<'a> Round<'a> {
         self.batch.put(Family::Entries, place, id);
     }
 
-    pub fn displace(&mut self, place: Vec<u8>) {
+    pub fn remove_from_index(&mut self, place: Vec<u8>) {
         self.batch.delete(Family::Entries, place);
     }
 

@@ -12,7 +12,7 @@ use askwhen_domain::id;
 use askwhen_domain::time::Millis;
 use askwhen_log::Log;
 use askwhen_process::clock::Clock;
-use askwhen_process::thread::{Bell, Service};
+use askwhen_process::thread::{Notify, Service};
 use askwhen_store::{Family, Store};
 use askwhen_wire::listing::{Filter, List, Page, Place};
 
@@ -38,22 +38,22 @@ pub(super) struct Shared {
     /// Records to read before the lists are whole; zero but while they are made
     /// once more.
     left: AtomicU64,
-    bell: Arc<Bell>,
+    notify: Arc<Notify>,
 }
 
 impl Shared {
-    fn new(open: OpenStore, bell: Arc<Bell>) -> Shared {
+    fn new(open: OpenStore, notify: Arc<Notify>) -> Shared {
         let (store, damaged) = (RwLock::default(), Mutex::default());
-        Shared { open, store, damaged, left: AtomicU64::new(u64::MAX), bell }
+        Shared { open, store, damaged, left: AtomicU64::new(u64::MAX), notify }
     }
 
     /// Of one store, which whoever has made it sets aside.
-    pub fn of(store: Arc<Store>, bell: Arc<Bell>) -> Shared {
+    pub fn of(store: Arc<Store>, notify: Arc<Notify>) -> Shared {
         let open: OpenStore = Box::new(move |damaged| match damaged {
             Some(why) => Err(Error::Damaged(why.to_owned())),
             None => Ok(store.clone()),
         });
-        Shared::new(open, bell)
+        Shared::new(open, notify)
     }
 
     /// The store, opened if it is not, made anew if it is damaged.
@@ -99,7 +99,7 @@ impl Shared {
         *damaged = Some(why.to_owned());
         self.left.store(u64::MAX, Ordering::Release);
         drop(damaged);
-        self.bell.ring();
+        self.notify.notify();
     }
 
     /// A store that is to be set aside is not whole, however far it has been read.
@@ -118,11 +118,11 @@ impl Console {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(log: Log, open: OpenStore, clock: Clock, keep: Keep) -> std::io::Result<Console> {
-        let bell = Arc::new(Bell::default());
-        let shared = Arc::new(Shared::new(open, bell.clone()));
-        let mut follower = Follower::new(log, bell.clone(), shared.clone(), Some((clock, keep)));
+        let notify = Arc::new(Notify::default());
+        let shared = Arc::new(Shared::new(open, notify.clone()));
+        let mut follower = Follower::new(log, notify.clone(), shared.clone(), Some((clock, keep)));
         follower.catch_up(START_PATIENCE);
-        let following = Service::spawn("console", bell, move |turns| follower.run(turns))?;
+        let following = Service::spawn("console", notify, move |turns| follower.run(turns))?;
         Ok(Console { shared, following: Mutex::new(Some(following)) })
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::error::Error;
 use super::kept;
-use super::order::{self, Round};
+use super::order::{self, WriteBatch};
 use askwhen_domain::time::{DAY, MINUTE, Millis};
 use askwhen_store::{Batch, Family, Store, keys};
 use askwhen_wire::listing::List;
@@ -36,7 +36,7 @@ fn of_survey(first: u8, (project, survey_id): (&str, &str)) -> Vec<u8> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn count(round: &mut Round<'_>, of: (&str, &str), at: Millis, names: &[&str]) -> Result<(), Error> {
+pub fn count(round: &mut WriteBatch<'_>, of: (&str, &str), at: Millis, names: &[&str]) -> Result<(), Error> {
     let key = [of_survey(order::MINUTES, of), keys::timed(at.div_euclid(MINUTE), &[])].concat();
     let mut counters: Counters = round.get(&key)?.map(|bytes| read(&bytes)).transpose()?.unwrap_or_default();
     for name in names {
@@ -50,7 +50,7 @@ pub fn count(round: &mut Round<'_>, of: (&str, &str), at: Millis, names: &[&str]
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn happened(round: &mut Round<'_>, of: (&str, &str), fact: Fact<'_>) -> Result<(), Error> {
+pub fn happened(round: &mut WriteBatch<'_>, of: (&str, &str), fact: Fact<'_>) -> Result<(), Error> {
     if is_counted(round, of, (fact.name, fact.id))? {
         return Ok(());
     }
@@ -63,12 +63,12 @@ pub fn happened(round: &mut Round<'_>, of: (&str, &str), fact: Fact<'_>) -> Resu
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn is_counted(round: &Round<'_>, of: (&str, &str), fact: (&str, &str)) -> Result<bool, Error> {
+pub fn is_counted(round: &WriteBatch<'_>, of: (&str, &str), fact: (&str, &str)) -> Result<bool, Error> {
     Ok(round.get(&[of_survey(order::KNOWN_FACTS, of), natural(fact)].concat())?.is_some())
 }
 
 /// Keeps a fact that is in the counters already.
-pub fn remember(round: &mut Round<'_>, of: (&str, &str), fact: Fact<'_>) {
+pub fn remember(round: &mut WriteBatch<'_>, of: (&str, &str), fact: Fact<'_>) {
     let natural = natural((fact.name, fact.id));
     round.put([of_survey(order::KNOWN_FACTS, of), natural.clone()].concat(), Vec::new());
     round.put([of_survey(order::FACTS, of), keys::timed(fact.at, &natural)].concat(), fact.name.into());

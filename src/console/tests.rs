@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::order::Round;
+use super::order::WriteBatch;
 use super::*;
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
 use askwhen_domain::message::{Data, Delivery, Message};
 use askwhen_domain::time::{DAY, Millis};
-use askwhen_log::{Ack, At, Log, New, Simulated};
+use askwhen_log::{Ack, Log, NewRecord, Simulated, TopicPartition};
 use askwhen_process::clock::Clock;
 use askwhen_store::{Batch, Family, Memory, Store};
 use askwhen_wire::listing::{Filter, List};
@@ -57,9 +57,9 @@ impl World {
 
     fn write(&self, topic: Topic, source: u64, value: Vec<u8>) {
         let (sender, _) = tokio::sync::oneshot::channel();
-        let new = New { key: None, headers: Vec::new(), value: Some(value.into()) };
+        let new = NewRecord { key: None, headers: Vec::new(), value: Some(value.into()) };
         let new = new.header(SOURCE_HEADER, Source { partition: 0, offset: source, crc: 0 }.encode());
-        self.log.append(At { topic, partition: 0 }, vec![new], Ack::Once(sender));
+        self.log.append(TopicPartition { topic, partition: 0 }, vec![new], Ack::Once(sender));
     }
 
     fn decide(&self, id: &str, source: u64) {
@@ -256,7 +256,7 @@ fn a_retry_record_tells_the_delivery_whose_own_record_is_gone() {
 #[test]
 fn deliveries_that_never_come_are_kept_for_a_time_and_in_a_number() {
     let store = Store::Memory(Memory::default());
-    let mut round = Round::new(&store);
+    let mut round = WriteBatch::new(&store);
     for n in 0..10 {
         let record = AttemptRecord { started_at: NOW + n, ..read(&attempt(&format!("x{n}"), 1)) };
         deliveries::attempted(record, &mut round).expect("taken");
@@ -267,7 +267,7 @@ fn deliveries_that_never_come_are_kept_for_a_time_and_in_a_number() {
     assert_eq!(unknown::prune(&store, NOW + 4).expect("written"), 6);
     assert_eq!(rows(), 12);
     // One that comes after all is one of the list, and is not forgotten.
-    let mut round = Round::new(&store);
+    let mut round = WriteBatch::new(&store);
     deliveries::delivered(delivery("x9"), (None, None), &mut round).expect("taken");
     store.write(round.into_batch()).expect("written");
     assert_eq!(unknown::prune(&store, i64::MAX).expect("written"), 0);
@@ -277,7 +277,7 @@ fn deliveries_that_never_come_are_kept_for_a_time_and_in_a_number() {
 #[test]
 fn unmarked_rows_of_version_0_1_0_are_found() {
     let store = Store::Memory(Memory::default());
-    let mut round = Round::new(&store);
+    let mut round = WriteBatch::new(&store);
     deliveries::attempted(AttemptRecord { started_at: 0, ..read(&attempt("x", 1)) }, &mut round).expect("taken");
     deliveries::delivered(delivery("known"), (None, None), &mut round).expect("taken");
     unknown::forget(0, "x", &mut round);
@@ -356,7 +356,7 @@ fn a_decision_counts_once_also_when_its_user_is_erased() {
 #[test]
 fn marks_of_erasures_go_when_nothing_older_is_left() {
     let store = Store::Memory(Memory::default());
-    let mut round = Round::new(&store);
+    let mut round = WriteBatch::new(&store);
     for n in 0..600 {
         kept::erased(("default", &format!("u{n}")), (n as u32 % 2, n), &store, &mut round).expect("taken");
     }

@@ -5,7 +5,7 @@
 
 use super::deliveries;
 use super::error::Error;
-use super::order::{self, Round};
+use super::order::{self, WriteBatch};
 use askwhen_domain::time::Millis;
 use askwhen_store::{Batch, Family, Store, keys};
 use askwhen_wire::listing::List;
@@ -22,11 +22,11 @@ fn mark(at: Millis, id: &str) -> Vec<u8> {
     [&[order::UNKNOWN][..], &keys::timed(at, id.as_bytes())].concat()
 }
 
-pub fn remember(at: Millis, id: &str, round: &mut Round<'_>) {
+pub fn remember(at: Millis, id: &str, round: &mut WriteBatch<'_>) {
     round.put(mark(at, id), Vec::new());
 }
 
-pub fn forget(at: Millis, id: &str, round: &mut Round<'_>) {
+pub fn forget(at: Millis, id: &str, round: &mut WriteBatch<'_>) {
     round.delete(mark(at, id));
 }
 
@@ -75,7 +75,7 @@ pub fn look_through(store: &Store, now: Millis) -> Result<bool, Error> {
         Some(key) => key,
         None => first.clone(),
     };
-    let mut round = Round::new(store);
+    let mut round = WriteBatch::new(store);
     let entries = store.ascending(Family::Index, &from, LOOKED_AT)?;
     let mut is_through = entries.len() < LOOKED_AT;
     for (key, value) in entries {

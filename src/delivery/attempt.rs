@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::connect::Clients;
 use super::endpoints::Defined;
-use super::fault::{Fault, deepest};
+use super::fault::{Fault, root_cause};
 use super::hold::HoldReason;
 use super::resolver::ResolverError;
 use super::time::MonotoneClock;
@@ -20,7 +20,7 @@ use askwhen_domain::time::{Millis, SECOND};
 use askwhen_wire::profile::{self, Keys};
 use askwhen_wire::topics::Outcome;
 
-pub use super::connect::WayOut;
+pub use super::connect::Egress;
 
 /// Most bytes of an answer that are read.
 const MAX_READ_BYTES: usize = 16 << 10;
@@ -34,7 +34,7 @@ const NAME: &str = concat!("askwhen/", env!("CARGO_PKG_VERSION"));
 
 /// How an attempt went.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Went {
+pub struct AttemptResult {
     pub started_at: Millis,
     pub ended_at: Millis,
     pub duration_ms: u64,
@@ -61,7 +61,7 @@ pub struct Sender {
 impl Sender {
     /// # Errors
     /// When TLS or the resolver cannot be set up.
-    pub fn new(way_out: WayOut, time: MonotoneClock) -> Result<Sender, ResolverError> {
+    pub fn new(way_out: Egress, time: MonotoneClock) -> Result<Sender, ResolverError> {
         Ok(Sender { clients: Clients::new(way_out)?, time })
     }
 
@@ -70,7 +70,7 @@ impl Sender {
         self.clients.connections()
     }
 
-    pub async fn send(&self, delivery: &Delivery, defined: &Defined, keys: &Keys, attempt: u32) -> Went {
+    pub async fn send(&self, delivery: &Delivery, defined: &Defined, keys: &Keys, attempt: u32) -> AttemptResult {
         let started_at = self.time.now();
         let started = Instant::now();
         let timeout = Duration::from_millis(defined.endpoint.retry.timeout.unsigned_abs());
@@ -87,13 +87,13 @@ impl Sender {
     }
 
     /// How an attempt went that came to no end.
-    pub fn panicked(&self) -> Went {
+    pub fn panicked(&self) -> AttemptResult {
         let now = self.time.now();
         let went = failed(Outcome::NotSent, "the attempt has failed inside askwhen; see its log".into());
-        Went { started_at: now, ended_at: now, ..went }
+        AttemptResult { started_at: now, ended_at: now, ..went }
     }
 
-    async fn exchange(&self, delivery: &Delivery, defined: &Defined, keys: &Keys, attempt: u32) -> Went {
+    async fn exchange(&self, delivery: &Delivery, defined: &Defined, keys: &Keys, attempt: u32) -> AttemptResult {
         let endpoint = &defined.endpoint;
         let url = match address::check_url(&endpoint.url, self.clients.allowed()) {
             Ok(url) => url,
@@ -133,11 +133,11 @@ impl Sender {
         }
     }
 
-    async fn judge(&self, answer: Response<Incoming>, defined: &Defined) -> Went {
+    async fn judge(&self, answer: Response<Incoming>, defined: &Defined) -> AttemptResult {
         let (head, mut body) = answer.into_parts();
         let status = head.status.as_u16();
         let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-        let mut went = Went {
+        let mut went = AttemptResult {
             http_status: Some(status),
             retry_after: text("retry-after").and_then(|value| self.wait(value)),
             disable: text(DISABLE_HEADER).is_some_and(|value| value.trim().eq_ignore_ascii_case("disable")),
@@ -152,8 +152,8 @@ impl Sender {
                 }
                 None => break,
                 Some(Err(error)) => {
-                    let error = Some(deepest(&error));
-                    return Went { outcome: Outcome::BrokenResponse, error, ..went };
+                    let error = Some(root_cause(&error));
+                    return AttemptResult { outcome: Outcome::BrokenResponse, error, ..went };
                 }
             }
         }
@@ -188,13 +188,13 @@ fn coding(headers: &HeaderMap) -> Option<String> {
     (!value.eq_ignore_ascii_case("identity")).then(|| value.chars().take(32).collect())
 }
 
-fn unanswered(fault: &Fault) -> Went {
+fn unanswered(fault: &Fault) -> AttemptResult {
     let kind = fault.kind();
-    Went { own_fault: kind.hold_reason(), ..failed(kind.outcome(), fault.to_string()) }
+    AttemptResult { own_fault: kind.hold_reason(), ..failed(kind.outcome(), fault.to_string()) }
 }
 
-fn failed(outcome: Outcome, error: String) -> Went {
-    Went {
+fn failed(outcome: Outcome, error: String) -> AttemptResult {
+    AttemptResult {
         started_at: 0,
         ended_at: 0,
         duration_ms: 0,

@@ -29,7 +29,7 @@ use tower_service::Service;
 use url::Url;
 
 use super::endpoints::Defined;
-use super::fault::{Fault, FaultKind, deepest};
+use super::fault::{Fault, FaultKind, root_cause};
 use super::resolver::ResolverError;
 use super::usage::{Usage, Watched};
 use askwhen_domain::address;
@@ -53,7 +53,7 @@ const NAME_KEPT: Duration = Duration::from_secs(60);
 
 /// How attempts go out.
 #[derive(Clone, Default)]
-pub struct WayOut {
+pub struct Egress {
     /// Networks that are otherwise refused.
     pub allow_targets: Vec<IpNet>,
     /// `http://[user:password@]host:port`; everything goes through it.
@@ -82,7 +82,7 @@ struct Kind {
 
 #[derive(Clone)]
 pub struct Clients {
-    way_out: Arc<WayOut>,
+    way_out: Arc<Egress>,
     names: Names,
     pools: Arc<Mutex<HashMap<Kind, Pooled>>>,
     /// Connections to receivers.
@@ -92,7 +92,7 @@ pub struct Clients {
 impl Clients {
     /// # Errors
     /// When the resolver cannot be set up.
-    pub fn new(way_out: WayOut) -> Result<Clients, ResolverError> {
+    pub fn new(way_out: Egress) -> Result<Clients, ResolverError> {
         let names = Names::new(&way_out.nameservers)?;
         Ok(Clients { way_out: Arc::new(way_out), names, pools: Arc::default(), open: Arc::default() })
     }
@@ -131,7 +131,7 @@ impl Clients {
                 }
                 source = inner.source();
             }
-            Fault::new(if error.is_connect() { FaultKind::Connect } else { FaultKind::Broken }, deepest(&error))
+            Fault::new(if error.is_connect() { FaultKind::Connect } else { FaultKind::Broken }, root_cause(&error))
         })
     }
 
@@ -254,7 +254,7 @@ impl Names {
 
 #[derive(Clone)]
 struct Connector {
-    way_out: Arc<WayOut>,
+    way_out: Arc<Egress>,
     names: Names,
     /// For `https:`.
     tls: Option<TlsConnector>,
@@ -281,7 +281,7 @@ impl Connector {
         let Some(connector) = &self.tls else { return Ok(self.link(stream)) };
         let name = ServerName::try_from(bare(host).to_owned()).map_err(|e| Fault::new(FaultKind::Tls, e))?;
         let secured = connector.connect(name, stream).await;
-        let secured = secured.map_err(|e| Fault::new(FaultKind::Tls, told(&deepest(&e))))?;
+        let secured = secured.map_err(|e| Fault::new(FaultKind::Tls, told(&root_cause(&e))))?;
         Ok(self.link(secured))
     }
 

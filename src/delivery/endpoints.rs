@@ -5,16 +5,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::fold::{Told, What, line};
+use super::fold::{EndpointUpdate, What, line};
 use super::hold::{Held, HoldReason, Pause};
-use super::lanes::Ready;
+use super::ordering::Ready;
 use askwhen_domain::endpoint::{DisabledReason, Endpoint, HeaderText, SealedSecret};
 use askwhen_domain::health::{Health, Seen, State};
 use askwhen_domain::rate::Pace;
 use askwhen_domain::time::{DAY, MINUTE, Millis, SECOND};
 use askwhen_wire::definition::{self, Target};
 use askwhen_wire::profile::{self, Keys};
-use askwhen_wire::record::{Act, Fares, Internal, Operate};
+use askwhen_wire::record::{EndpointAction, EndpointCommand, EndpointHealthReport, Internal};
 use askwhen_wire::seal::{self, ClusterKey};
 
 /// Tests of one endpoint under way.
@@ -117,7 +117,7 @@ impl Endpoints {
 
     /// Takes what is told of an endpoint, by every partition and in any order;
     /// gives its lines.
-    pub fn take(&mut self, told: Told) -> [u64; 2] {
+    pub fn take(&mut self, told: EndpointUpdate) -> [u64; 2] {
         let lines = [false, true].map(|test| line(&told.project, &told.endpoint_id, test));
         let known = self.known.entry(lines[0]).or_default();
         (known.project, known.endpoint_id) = (told.project, told.endpoint_id);
@@ -332,9 +332,9 @@ impl Endpoints {
             if let Some((_, reason)) = known.ending {
                 tracing::warn!(project, endpoint_id, reason = reason.name(), "an endpoint is given up");
                 let request_id = uuid::Uuid::new_v4().simple().to_string();
-                let (act, if_match) = (Act::Disable { reason }, Some(known.version));
-                let operate = Operate { project, endpoint_id, act, if_match, asked_at: self.dated, request_id };
-                all.push((line, key, Internal::Operate(operate)));
+                let (act, if_match) = (EndpointAction::Disable { reason }, Some(known.version));
+                let operate = EndpointCommand { project, endpoint_id, act, if_match, asked_at: self.dated, request_id };
+                all.push((line, key, Internal::EndpointCommand(operate)));
                 continue;
             }
             self.changed |= known.health.tick(now);
@@ -359,7 +359,18 @@ impl Endpoints {
                 askwhen_process::metrics::get().delivery_transitions.with_label_values(&[state]).inc();
             }
             let told_at = self.dated;
-            all.push((line, key, Internal::Fares(Fares { project, endpoint_id, health, by, told_at, seq: None })));
+            all.push((
+                line,
+                key,
+                Internal::EndpointHealthReport(EndpointHealthReport {
+                    project,
+                    endpoint_id,
+                    health,
+                    by,
+                    told_at,
+                    seq: None,
+                }),
+            ));
         }
         all
     }

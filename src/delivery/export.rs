@@ -4,7 +4,7 @@ use super::fold::{Error, Fold, Phase, Row};
 use super::records::{self, NextAttempt, Write};
 use askwhen_domain::id;
 use askwhen_domain::time::Millis;
-use askwhen_log::{At, New};
+use askwhen_log::{NewRecord, TopicPartition};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{self, DeliveryRecord};
 
@@ -36,9 +36,9 @@ pub fn records(row: &Row, partitions: u32, now: Millis) -> Vec<Write> {
     let stands = match &row.phase {
         Phase::Due if row.attempt == 0 => None,
         Phase::Due => Some(waits(row.due_at)),
-        Phase::RetryOwed { next_due_at } => Some(waits(*next_due_at)),
-        Phase::DeadOwed { reason, died_at } => Some(records::dead(partition, row, row.attempt, reason, *died_at)),
-        Phase::CancelOwed { reason } => Some(records::cancelled(partition, row, reason, now)),
+        Phase::RetryMissing { next_due_at } => Some(waits(*next_due_at)),
+        Phase::DeadMissing { reason, died_at } => Some(records::dead(partition, row, row.attempt, reason, *died_at)),
+        Phase::CancelMissing { reason } => Some(records::cancelled(partition, row, reason, now)),
     };
     [Some(delivery), stands].into_iter().flatten().collect()
 }
@@ -52,6 +52,6 @@ pub fn command(command: &DeliveryRecord, partition: u32) -> Write {
         DeliveryRecord::Deliver(delivery) => delivery.user_id.clone(),
         DeliveryRecord::CancelUser { user_id, .. } => user_id.clone(),
     };
-    let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(topics::encode(command).into()) };
-    (At { topic: Topic::Deliveries, partition }, new)
+    let new = NewRecord { key: Some(key.into()), headers: Vec::new(), value: Some(topics::encode(command).into()) };
+    (TopicPartition { topic: Topic::Deliveries, partition }, new)
 }

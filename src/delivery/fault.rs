@@ -95,10 +95,10 @@ impl FaultKind {
 }
 
 /// What lies at the bottom of an error.
-pub fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
+pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut root_cause = error;
+    while let Some(source) = root_cause.source() {
+        root_cause = source;
     }
-    deepest.to_string()
+    root_cause.to_string()
 }

@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 pub use error::{Error, Mismatch, StateError};
 pub use index::{Due, before, due_id, line, split};
 pub use row::{Phase, Row};
-pub use told::{Told, What};
+pub use told::{EndpointUpdate, What};
 
 use super::records::{self, Write};
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{DAY, MINUTE, Millis};
-use askwhen_log::{At, Bounds, Log, Reader};
-use askwhen_process::thread::Bell;
+use askwhen_log::{Log, Reader, TopicPartition, Watermarks};
+use askwhen_process::thread::Notify;
 use askwhen_store::{Batch, Family, Store, keys};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{AttemptRecord, DeliveryRecord, Ended, RetryRecord, SOURCE_HEADER, Source};
@@ -68,16 +68,16 @@ pub struct Positions {
 
 /// What a round has brought.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Heard {
+pub enum FoldEvent {
     Due(Due),
-    Endpoint(Told),
+    Endpoint(EndpointUpdate),
     /// Deliveries that are to be cancelled on record.
     Cancelled {
         delivery_ids: Vec<String>,
     },
     /// An attempt of it is on record, and what follows from that is not: whoever
     /// made the attempt is about to write it, or is gone.
-    Owed {
+    FollowUpMissing {
         delivery_id: String,
     },
 }
@@ -98,11 +98,11 @@ pub struct Fold {
 
 /// What one round is about to write: later records of it see earlier ones.
 #[derive(Default)]
-struct Round {
+struct WriteBatch {
     rows: BTreeMap<String, Option<Row>>,
     done: BTreeMap<Vec<u8>, ()>,
     batch: Batch,
-    heard: Vec<Heard>,
+    heard: Vec<FoldEvent>,
     /// Of which attempts have been read.
     attempted: BTreeSet<String>,
     /// In milliseconds; while a store catches up there is none.
@@ -114,7 +114,7 @@ struct Round {
 impl Fold {
     /// # Errors
     /// When the store belongs to another log, or is ahead of this one.
-    pub fn open(partition: u32, log: &Log, store: Arc<Store>, bell: Arc<Bell>) -> Result<Fold, Error> {
+    pub fn open(partition: u32, log: &Log, store: Arc<Store>, notify: Arc<Notify>) -> Result<Fold, Error> {
         let incarnation = format!("{:032x}", log.incarnation());
         let mut positions = Fold::stored_positions(&store)?.unwrap_or_else(|| Positions {
             format: FORMAT,
@@ -132,8 +132,8 @@ impl Fold {
         if positions.incarnation != incarnation {
             return Err(Mismatch::OtherLog.into());
         }
-        let all = TOPICS.map(|topic| At { topic, partition });
-        for (at, Bounds { start, end }) in all.into_iter().zip(log.all_bounds(&all)?) {
+        let all = TOPICS.map(|topic| TopicPartition { topic, partition });
+        for (at, Watermarks { start, end }) in all.into_iter().zip(log.all_bounds(&all)?) {
             let next = positions.next.entry(at.topic.name().to_owned()).or_insert(start);
             if *next > end {
                 return Err(Mismatch::LostEnd { at, end, next: *next }.into());
@@ -141,7 +141,7 @@ impl Fold {
             // What was trimmed away is in a snapshot, or older than any delivery.
             *next = (*next).max(start);
         }
-        let reader = log.reader("delivery", bell);
+        let reader = log.reader("delivery", notify);
         let mut fold = Fold {
             partition,
             store,
@@ -178,8 +178,11 @@ impl Fold {
     }
 
     /// Where the fold stands in its topics.
-    pub fn positions(&self) -> Vec<(At, u64)> {
-        TOPICS.iter().map(|topic| (At { topic: *topic, partition: self.partition }, self.position(*topic))).collect()
+    pub fn positions(&self) -> Vec<(TopicPartition, u64)> {
+        TOPICS
+            .iter()
+            .map(|topic| (TopicPartition { topic: *topic, partition: self.partition }, self.position(*topic)))
+            .collect()
     }
 
     /// Reads everything that the topics hold now, before anything is sent.
@@ -189,13 +192,13 @@ impl Fold {
     /// # Errors
     /// As [`Fold::step`], and what `told` says of the records that are left.
     pub fn catch_up(&mut self, log: &Log, mut told: impl FnMut(u64) -> Result<(), Error>) -> Result<(), Error> {
-        let others = TOPICS[1..].iter().map(|topic| At { topic: *topic, partition: self.partition });
-        let mut goals: Vec<(At, u64)> = Vec::new();
-        let others: Vec<At> = others.collect();
+        let others = TOPICS[1..].iter().map(|topic| TopicPartition { topic: *topic, partition: self.partition });
+        let mut goals: Vec<(TopicPartition, u64)> = Vec::new();
+        let others: Vec<TopicPartition> = others.collect();
         for (at, bounds) in others.iter().zip(log.all_bounds(&others)?) {
             goals.push((*at, bounds.end));
         }
-        let deliveries = At { topic: Topic::Deliveries, partition: self.partition };
+        let deliveries = TopicPartition { topic: Topic::Deliveries, partition: self.partition };
         goals.insert(0, (deliveries, log.bounds(deliveries)?.end));
         for i in 0..goals.len() {
             let (at, end) = goals[i];
@@ -209,7 +212,7 @@ impl Fold {
                 if chunk.records.is_empty() {
                     break;
                 }
-                let mut round = Round::default();
+                let mut round = WriteBatch::default();
                 self.take_all(at.topic, &chunk.records, &mut round)?;
                 self.write(round)?;
             }
@@ -237,12 +240,12 @@ impl Fold {
     ///
     /// # Errors
     /// When the log or the store cannot be read or written.
-    pub fn step(&mut self, now: Millis) -> Result<Option<Vec<Heard>>, Error> {
-        let mut round = Round { now: Some(now), ..Round::default() };
+    pub fn step(&mut self, now: Millis) -> Result<Option<Vec<FoldEvent>>, Error> {
+        let mut round = WriteBatch { now: Some(now), ..WriteBatch::default() };
         let mut read = 0;
         let mut chunks = Vec::new();
         for topic in TOPICS {
-            let at = At { topic, partition: self.partition };
+            let at = TopicPartition { topic, partition: self.partition };
             chunks.push((topic, self.reader.read(at, self.position(topic), ROUND_BYTES)?.records));
         }
         for (topic, records) in &chunks {
@@ -254,10 +257,10 @@ impl Fold {
         Ok(Some(self.write(round)?))
     }
 
-    fn write(&mut self, mut round: Round) -> Result<Vec<Heard>, Error> {
+    fn write(&mut self, mut round: WriteBatch) -> Result<Vec<FoldEvent>, Error> {
         for delivery_id in std::mem::take(&mut round.attempted) {
             if matches!(round.rows.get(&delivery_id), Some(Some(row)) if row.phase != Phase::Due) {
-                round.heard.push(Heard::Owed { delivery_id });
+                round.heard.push(FoldEvent::FollowUpMissing { delivery_id });
             }
         }
         for (id, row) in round.rows {
@@ -277,14 +280,19 @@ impl Fold {
         Ok(round.heard)
     }
 
-    fn take_all(&mut self, topic: Topic, records: &[askwhen_log::Record], round: &mut Round) -> Result<usize, Error> {
+    fn take_all(
+        &mut self,
+        topic: Topic,
+        records: &[askwhen_log::Record],
+        round: &mut WriteBatch,
+    ) -> Result<usize, Error> {
         for record in records {
             self.positions.next.insert(topic.name().to_owned(), record.offset + 1);
             self.positions.now = self.positions.now.max(record.appended_at);
             match FoldInput::decode(topic, record) {
                 Ok(input) => self.take(input, record, round)?,
                 Err(error) => {
-                    let at = At { topic, partition: self.partition };
+                    let at = TopicPartition { topic, partition: self.partition };
                     self.rejects.push(records::reject(at, record, &error.to_string()));
                 }
             }
@@ -294,7 +302,7 @@ impl Fold {
     }
 
     /// What fails here is never the record's fault.
-    fn take(&mut self, input: FoldInput, record: &askwhen_log::Record, round: &mut Round) -> Result<(), Error> {
+    fn take(&mut self, input: FoldInput, record: &askwhen_log::Record, round: &mut WriteBatch) -> Result<(), Error> {
         match input {
             FoldInput::Deliveries(DeliveryRecord::Deliver(delivery)) => self.deliver(*delivery, record, round),
             FoldInput::Deliveries(DeliveryRecord::CancelUser { project, user_id }) => {
@@ -303,11 +311,11 @@ impl Fold {
                 Ok(())
             }
             FoldInput::Deliveries(DeliveryRecord::Endpoint { project, endpoint_id, version, body }) => {
-                self.told(Told { project, endpoint_id, what: What::Defined { version, body } }, round);
+                self.told(EndpointUpdate { project, endpoint_id, what: What::Defined { version, body } }, round);
                 Ok(())
             }
             FoldInput::Deliveries(DeliveryRecord::Health { project, endpoint_id, seq, by, health }) => {
-                self.told(Told { project, endpoint_id, what: What::Fares { seq, by, health } }, round);
+                self.told(EndpointUpdate { project, endpoint_id, what: What::Fares { seq, by, health } }, round);
                 Ok(())
             }
             FoldInput::Attempt(attempt) => self.attempted(&attempt, round),
@@ -323,17 +331,22 @@ impl Fold {
 
     /// Takes what is told of an endpoint, unless something newer is known: a late
     /// record of an owner that has been replaced stands after newer ones.
-    fn told(&mut self, told: Told, round: &mut Round) {
+    fn told(&mut self, told: EndpointUpdate, round: &mut WriteBatch) {
         let (key, version) = told.key();
         if self.versions.get(&key).is_some_and(|known| *known > version) {
             return;
         }
         self.versions.insert(key.clone(), version);
         round.batch.put(Family::Endpoints, key, serde_json::to_vec(&told).expect("it serialises"));
-        round.heard.push(Heard::Endpoint(told));
+        round.heard.push(FoldEvent::Endpoint(told));
     }
 
-    fn deliver(&mut self, delivery: Delivery, record: &askwhen_log::Record, round: &mut Round) -> Result<(), Error> {
+    fn deliver(
+        &mut self,
+        delivery: Delivery,
+        record: &askwhen_log::Record,
+        round: &mut WriteBatch,
+    ) -> Result<(), Error> {
         let known = self.row(&delivery.delivery_id, round)?.is_some() || self.is_done(&delivery, round)?;
         if known {
             return Ok(());
@@ -360,13 +373,13 @@ impl Fold {
         Ok(())
     }
 
-    fn attempted(&mut self, attempt: &AttemptRecord, round: &mut Round) -> Result<(), Error> {
+    fn attempted(&mut self, attempt: &AttemptRecord, round: &mut WriteBatch) -> Result<(), Error> {
         let Some(mut row) = self.row(&attempt.delivery_id, round)? else { return Ok(()) };
         let ended_at = attempt.started_at.saturating_add(attempt.duration_ms as i64);
         self.positions.now = self.positions.now.max(ended_at);
         // A retry that is not on record yet ends nothing: after a crash attempts are
         // read before the retry records between them.
-        let already_over = matches!(row.phase, Phase::DeadOwed { .. } | Phase::CancelOwed { .. });
+        let already_over = matches!(row.phase, Phase::DeadMissing { .. } | Phase::CancelMissing { .. });
         // Of an owner that had been replaced: it knew less.
         if attempt.ended == Some(Ended::Cancelled) && attempt.attempt.max(attempt.attempts_before) < row.attempt {
             return Ok(());
@@ -383,7 +396,8 @@ impl Fold {
         row.first_started_at = Some(attempt.first_started_at);
         match attempt.ended {
             Some(Ended::Dead) => {
-                row.phase = Phase::DeadOwed { reason: attempt.reason.clone().unwrap_or_default(), died_at: ended_at };
+                row.phase =
+                    Phase::DeadMissing { reason: attempt.reason.clone().unwrap_or_default(), died_at: ended_at };
                 round.rows.insert(attempt.delivery_id.clone(), Some(row));
             }
             Some(Ended::Delivered | Ended::Cancelled) => {
@@ -391,7 +405,7 @@ impl Fold {
                 self.end(&row, round);
             }
             None => {
-                row.phase = Phase::RetryOwed { next_due_at: attempt.next_due_at.unwrap_or(row.due_at) };
+                row.phase = Phase::RetryMissing { next_due_at: attempt.next_due_at.unwrap_or(row.due_at) };
                 round.rows.insert(attempt.delivery_id.clone(), Some(row));
             }
         }
@@ -399,15 +413,15 @@ impl Fold {
     }
 
     /// A retry record: the highest count of attempts.
-    fn waits(&mut self, retry: RetryRecord, round: &mut Round) -> Result<(), Error> {
+    fn waits(&mut self, retry: RetryRecord, round: &mut WriteBatch) -> Result<(), Error> {
         if self.is_done(&retry.delivery, round)? {
             return Ok(());
         }
         match self.row(&retry.delivery.delivery_id, round)? {
-            Some(row) if matches!(row.phase, Phase::DeadOwed { .. } | Phase::CancelOwed { .. }) => return Ok(()),
+            Some(row) if matches!(row.phase, Phase::DeadMissing { .. } | Phase::CancelMissing { .. }) => return Ok(()),
             Some(row) => {
-                let owed = matches!(row.phase, Phase::RetryOwed { .. }) && retry.attempt == row.attempt;
-                if !owed && retry.attempt <= row.attempt {
+                let missing = matches!(row.phase, Phase::RetryMissing { .. }) && retry.attempt == row.attempt;
+                if !missing && retry.attempt <= row.attempt {
                     return Ok(());
                 }
                 round.batch.delete(Family::Due, due_key(&row));
@@ -428,14 +442,14 @@ impl Fold {
         Ok(())
     }
 
-    fn put_due(&mut self, row: Row, round: &mut Round) {
+    fn put_due(&mut self, row: Row, round: &mut WriteBatch) {
         let due = Due::new(&row);
         round.batch.put(Family::Due, due.key.clone(), due.value());
-        round.heard.push(Heard::Due(due));
+        round.heard.push(FoldEvent::Due(due));
         round.rows.insert(row.delivery.delivery_id.clone(), Some(row));
     }
 
-    fn end(&mut self, row: &Row, round: &mut Round) {
+    fn end(&mut self, row: &Row, round: &mut WriteBatch) {
         self.open = self.open.saturating_sub(1);
         self.retrying = self.retrying.saturating_sub(u64::from(row.attempt > 0));
         round.batch.delete(Family::Due, due_key(row));
@@ -443,14 +457,14 @@ impl Fold {
         round.done.insert(done_key(&row.delivery), ());
     }
 
-    fn row(&self, delivery_id: &str, round: &Round) -> Result<Option<Row>, Error> {
+    fn row(&self, delivery_id: &str, round: &WriteBatch) -> Result<Option<Row>, Error> {
         match round.rows.get(delivery_id) {
             Some(row) => Ok(row.clone()),
             None => self.find(delivery_id),
         }
     }
 
-    fn is_done(&self, delivery: &Delivery, round: &Round) -> Result<bool, Error> {
+    fn is_done(&self, delivery: &Delivery, round: &WriteBatch) -> Result<bool, Error> {
         let key = done_key(delivery);
         Ok(round.done.contains_key(&key) || self.store.get(Family::Done, &key)?.is_some())
     }
@@ -470,7 +484,7 @@ impl Fold {
             }
             Ok::<_, Error>(())
         })?;
-        let (mut round, mut count) = (Round::default(), 0);
+        let (mut round, mut count) = (WriteBatch::default(), 0);
         for key in &late {
             let row = self.find(&due_id(key))?.filter(|row| row.attempt > 0 || row.delivery.not_before.is_none());
             let Some(row) = row else { continue };

@@ -9,7 +9,7 @@ pub mod export;
 mod fault;
 mod fold;
 mod hold;
-mod lanes;
+mod ordering;
 mod records;
 mod resolver;
 mod run;
@@ -18,7 +18,7 @@ mod time;
 mod transport;
 mod usage;
 
-pub use attempt::WayOut;
+pub use attempt::Egress;
 pub use fold::{Error, Fold, Mismatch, Positions, Row, StateError};
 pub use hold::{Held, HoldReason};
 pub use resolver::ResolverError;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::fold::row::Row;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{Millis, SECOND};
-use askwhen_log::{At, New, Record};
+use askwhen_log::{NewRecord, Record, TopicPartition};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{
     self, AttemptRecord, DeadRecord, Ended, ID_HEADER, Outcome, RejectRecord, RetryRecord, SOURCE_HEADER,
@@ -14,7 +14,7 @@ use askwhen_wire::topics::{
 const MAX_RAW_BYTES: usize = 1 << 20;
 
 /// A record and where it goes.
-pub type Write = (At, New);
+pub type Write = (TopicPartition, NewRecord);
 
 pub fn attempt(partition: u32, row: &Row, record: &AttemptRecord) -> Write {
     let id = match record.attempt {
@@ -67,25 +67,25 @@ pub fn cancelled(partition: u32, row: &Row, reason: &str, now: Millis) -> Write 
 }
 
 /// A record of the delivery's topics that cannot be read, with its first bytes.
-pub fn reject(at: At, record: &Record, detail: &str) -> Write {
-    let (At { topic, partition }, offset) = (at, record.offset);
+pub fn reject(at: TopicPartition, record: &Record, detail: &str) -> Write {
+    let (TopicPartition { topic, partition }, offset) = (at, record.offset);
     tracing::error!(%at, offset, detail, "a record of the delivery is unreadable");
     let raw = record.value.as_deref().unwrap_or_default();
     let raw = &raw[..raw.len().min(MAX_RAW_BYTES)];
     let value = topics::encode(&RejectRecord::of(topic, partition, offset, "unreadable", detail, raw));
-    let new = New { key: None, headers: Vec::new(), value: Some(value.into()) };
+    let new = NewRecord { key: None, headers: Vec::new(), value: Some(value.into()) };
     let id = format!("reject/{}/{partition}/{offset}", topic.name());
-    (At { topic: Topic::Rejects, partition }, new.header(ID_HEADER, id))
+    (TopicPartition { topic: Topic::Rejects, partition }, new.header(ID_HEADER, id))
 }
 
 /// A record of a delivery: its user's, under an id, with the journal record
 /// behind it.
 pub fn keyed((topic, partition): (Topic, u32), row: &Row, id: String, value: Vec<u8>) -> Write {
     let key = Some(Bytes::from(row.delivery.user_id.clone()));
-    let new = New { key, headers: Vec::new(), value: Some(value.into()) };
+    let new = NewRecord { key, headers: Vec::new(), value: Some(value.into()) };
     let new = new.header(ID_HEADER, id);
     let new = if row.source.is_empty() { new } else { new.header(SOURCE_HEADER, row.source.clone()) };
-    (At { topic, partition }, new)
+    (TopicPartition { topic, partition }, new)
 }
 
 /// What every attempt of a delivery has in common.

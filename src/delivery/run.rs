@@ -1,30 +1,30 @@
 //! The delivery's loop: fold what the topics say, start what is due, write down
 //! how it went. One thread decides; the attempts themselves run on tokio.
 
-mod agenda;
 mod attempts;
 mod parts;
+mod timer_queue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::attempt::Went;
+use super::attempt::AttemptResult;
 use super::endpoints::Endpoints;
 use super::fold::{Due, Error, Fold, Row};
-use super::lanes::{Item, Lanes};
+use super::ordering::{Item, OrderingQueues};
 use super::status::Status;
 use super::time::MonotoneClock;
 use super::transport::{self, Outbox, Transport};
 use askwhen_domain::time::Millis;
-use askwhen_log::{At, Log, Placed, Standing};
+use askwhen_log::{AppendedRange, GroupFence, Log, TopicPartition};
 use askwhen_partition::Replies;
 use askwhen_process::clock::Clock;
-use askwhen_process::thread::{Bell, Service, Thread, Token, Turns, wait_for_tokens};
+use askwhen_process::thread::{Notify, Service, StopToken, Thread, WaitGroup, wait_for_tokens};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
-use attempts::Closing;
+use attempts::PendingAppend;
 use parts::{Command, Part};
 
 /// How long attempts under way may take to finish when the process stops: with
@@ -37,14 +37,14 @@ const LOOKED_AT_EVERY: u64 = 256;
 const LINE_BYTES: usize = 192;
 
 /// Brings a partition's state here, and folds everything its topics hold.
-pub type Open = Arc<dyn Fn(u32, Arc<Bell>, Arc<askwhen_partition::Status>) -> Result<Fold, Error> + Send + Sync>;
+pub type Open = Arc<dyn Fn(u32, Arc<Notify>, Arc<askwhen_partition::Status>) -> Result<Fold, Error> + Send + Sync>;
 
 pub struct Setup {
     pub log: Log,
     pub clock: Clock,
     pub key: ClusterKey,
     pub open: Open,
-    pub standing: Standing,
+    pub standing: GroupFence,
     pub max_in_flight: u32,
     /// Where operators wait for their tests.
     pub replies: Replies,
@@ -54,7 +54,7 @@ pub struct Setup {
 /// A running delivery; dropping it lets attempts under way finish.
 pub struct Delivery {
     commands: mpsc::Sender<Command>,
-    bell: Arc<Bell>,
+    notify: Arc<Notify>,
     _loop: Service,
 }
 
@@ -77,27 +77,27 @@ struct Loop {
     time: MonotoneClock,
     parts: BTreeMap<u32, Part>,
     endpoints: Endpoints,
-    lanes: Lanes,
+    ordering: OrderingQueues,
     /// When lines of the partitions' due indexes are to be looked at.
-    agenda: BTreeSet<(Millis, u32, u64)>,
+    timer_queue: BTreeSet<(Millis, u32, u64)>,
     /// Lines with more due than has room, and in which partitions.
     full: HashMap<u64, Vec<u32>>,
-    /// Deliveries in the lanes, under way or closing.
+    /// Deliveries in the ordering queues, under way or closing.
     held: HashSet<String>,
     /// Those under way or closing.
-    flying: HashMap<String, Flight>,
+    in_flight: HashMap<String, Flight>,
     flying_bytes: usize,
     /// Has its turn, and waits for memory.
     stalled: Option<Item>,
     /// Due again while the records of the attempt before are being written.
     deferred: HashMap<String, (u32, Due)>,
     transport: transport::Ready,
-    went: Ends<(Item, Row, Went)>,
-    acks: Ends<(u64, Result<Placed, askwhen_log::Error>)>,
+    went: Ends<(Item, Row, AttemptResult)>,
+    acks: Ends<(u64, Result<AppendedRange, askwhen_log::Error>)>,
     commands: Ends<Command>,
-    closing: HashMap<u64, Closing>,
+    closing: HashMap<u64, PendingAppend>,
     /// Records that the log would not take for now.
-    refused: Vec<Closing>,
+    refused: Vec<PendingAppend>,
     refused_at: Option<Duration>,
     next_tag: u64,
     openings: u64,
@@ -105,7 +105,7 @@ struct Loop {
     taken_at: Option<Duration>,
     /// Still opening what was given up long ago; not taken up again beside it.
     strays: Vec<(u32, Thread)>,
-    bell: Arc<Bell>,
+    notify: Arc<Notify>,
 }
 
 impl Delivery {
@@ -115,10 +115,10 @@ impl Delivery {
     /// When TLS cannot be set up.
     pub fn start(setup: Setup, transport: Transport) -> Result<Delivery, Error> {
         let mut run = Loop::new(setup, transport)?;
-        let (own, bell) = (run.commands.0.clone(), run.bell.clone());
-        let running = Service::spawn("delivery", bell.clone(), move |turns| run.run(turns));
+        let (own, notify) = (run.commands.0.clone(), run.notify.clone());
+        let running = Service::spawn("delivery", notify.clone(), move |turns| run.run(turns));
         let running = running.map_err(Error::Thread)?;
-        Ok(Delivery { commands: own, bell, _loop: running })
+        Ok(Delivery { commands: own, notify, _loop: running })
     }
 
     pub fn take(&self, partition: u32) {
@@ -137,7 +137,7 @@ impl Delivery {
     fn tell(&self, command: Command) {
         // The loop ends only when it is told to.
         self.commands.send(command).ok();
-        self.bell.ring();
+        self.notify.notify();
     }
 }
 
@@ -159,7 +159,7 @@ impl Stepped {
     /// Gives a partition up; what is returned ends when it is gone, which turns
     /// bring about.
     pub fn release(&mut self, partition: u32, settle: bool) -> mpsc::Receiver<()> {
-        let (done, gone) = Token::new();
+        let (done, gone) = WaitGroup::new();
         self.0.obey(Command::Release { partition, settle, done });
         gone
     }
@@ -185,17 +185,17 @@ impl Stepped {
 impl Loop {
     /// A loop with no partitions.
     fn new(setup: Setup, transport: Transport) -> Result<Loop, Error> {
-        let bell = setup.status.bell.clone();
+        let notify = setup.status.notify.clone();
         let time = MonotoneClock::new(setup.clock.clone());
         let transport = transport::Ready::new(transport, &time)?;
         Ok(Loop {
             parts: BTreeMap::new(),
             endpoints: Endpoints::new(setup.key.clone()),
-            lanes: Lanes::new(setup.max_in_flight),
-            agenda: BTreeSet::new(),
+            ordering: OrderingQueues::new(setup.max_in_flight),
+            timer_queue: BTreeSet::new(),
             full: HashMap::new(),
             held: HashSet::new(),
-            flying: HashMap::new(),
+            in_flight: HashMap::new(),
             flying_bytes: 0,
             stalled: None,
             time,
@@ -211,12 +211,12 @@ impl Loop {
             openings: 0,
             taken_at: None,
             strays: Vec::new(),
-            bell,
+            notify,
             setup,
         })
     }
 
-    fn run(&mut self, turns: &Turns) {
+    fn run(&mut self, turns: &StopToken) {
         while turns.go_on() {
             let worked = self.turn();
             if !worked {
@@ -224,11 +224,11 @@ impl Loop {
             }
         }
         if let Some(item) = self.stalled.take() {
-            self.lanes.done(&item);
+            self.ordering.done(&item);
         }
         // Attempts under way may finish; what they say is written down.
         let deadline = Instant::now() + LAST_DRAIN;
-        while (self.lanes.under_way() > 0 || !self.closing.is_empty() || !self.refused.is_empty())
+        while (self.ordering.under_way() > 0 || !self.closing.is_empty() || !self.refused.is_empty())
             && Instant::now() < deadline
         {
             self.finish();
@@ -237,7 +237,7 @@ impl Loop {
         }
         for partition in self.parts.keys() {
             self.status(*partition).unwanted.store(true, Ordering::Release);
-            self.status(*partition).set(askwhen_partition::Phase::Elsewhere);
+            self.status(*partition).set(askwhen_partition::Phase::NotOwned);
         }
     }
 
@@ -290,7 +290,7 @@ impl Loop {
             self.hear(partition, heard)?;
         }
         for now in rejects {
-            self.write(Closing { item: None, now, then: None, tells: None });
+            self.write(PendingAppend { item: None, now, then: None, tells: None });
         }
         if let Some(fold) = self.fold_mut(partition) {
             fold.prune(now)?;
@@ -317,12 +317,12 @@ impl Loop {
                 positions.extend(fold.positions());
             }
         }
-        let agenda = self.agenda.first().map(|(due, ..)| *due);
-        let next_due = [agenda, self.lanes.next_wake()].into_iter().flatten().min();
+        let timer_queue = self.timer_queue.first().map(|(due, ..)| *due);
+        let next_due = [timer_queue, self.ordering.next_wake()].into_iter().flatten().min();
         let status = &self.setup.status;
         let due_now = next_due.is_some_and(|due| due <= now);
         let writing = !self.closing.is_empty() || !self.refused.is_empty();
-        let idle = !behind && !due_now && self.flying.is_empty() && !writing;
+        let idle = !behind && !due_now && self.in_flight.is_empty() && !writing;
         status.set_next_due(next_due);
         status.idle.store(idle, Ordering::Release);
         if status.watched {
@@ -332,7 +332,7 @@ impl Loop {
         let metrics = askwhen_process::metrics::get();
         metrics.delivery_waiting.with_label_values(&["retry"]).set(retrying as i64);
         metrics.delivery_waiting.with_label_values(&["first"]).set(open.saturating_sub(retrying) as i64);
-        metrics.delivery_inflight.set(i64::from(self.lanes.under_way()));
+        metrics.delivery_inflight.set(i64::from(self.ordering.under_way()));
         let memory_bytes = self.memory_bytes() as u64;
         status.memory_bytes.store(memory_bytes, Ordering::Release);
         metrics.memory_bytes.with_label_values(&["delivery"]).set(memory_bytes as i64);
@@ -352,7 +352,7 @@ impl Loop {
     /// What waits in memory and what is under way, about.
     fn memory_bytes(&self) -> usize {
         let lines: usize = self.parts.values().map(|part| part.lines.len() * LINE_BYTES).sum();
-        self.lanes.queued_bytes() + self.flying_bytes + lines
+        self.ordering.queued_bytes() + self.flying_bytes + lines
     }
 
     fn pause(&self) -> Duration {
@@ -378,7 +378,7 @@ impl Loop {
 pub const OWNED: Topic = Topic::Deliveries;
 
 /// Whether a position is at least where its topic ended.
-pub fn reached(positions: &[(At, u64)], at: At, end: u64) -> bool {
+pub fn reached(positions: &[(TopicPartition, u64)], at: TopicPartition, end: u64) -> bool {
     positions.iter().any(|(of, next)| *of == at && *next >= end)
 }
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use super::hold::Held;
 use askwhen_domain::time::Millis;
-use askwhen_log::At;
-use askwhen_process::thread::Bell;
+use askwhen_log::TopicPartition;
+use askwhen_process::thread::Notify;
 
 /// What attempts under way may hold in memory together, unless something else is
 /// said.
@@ -22,11 +22,11 @@ pub struct Status {
     /// Nothing is being sent, written or due.
     pub idle: AtomicBool,
     /// Rung, the loop turns at once.
-    pub bell: Arc<Bell>,
+    pub notify: Arc<Notify>,
     /// Whether somebody wants to know [`Status::positions`].
     pub watched: bool,
     /// Where the topics have been read up to.
-    pub positions: Mutex<Vec<(At, u64)>>,
+    pub positions: Mutex<Vec<(TopicPartition, u64)>>,
     pub(super) next_due: AtomicI64,
     pub(super) held: Mutex<Vec<Held>>,
     pub(super) memory_bytes: AtomicU64,
@@ -39,7 +39,7 @@ impl Status {
             partitions: (0..partitions).map(|_| Arc::default()).collect(),
             turn: AtomicU64::new(0),
             idle: AtomicBool::new(false),
-            bell: Arc::default(),
+            notify: Arc::default(),
             watched,
             positions: Mutex::default(),
             next_due: AtomicI64::new(i64::MAX),
@@ -74,7 +74,7 @@ impl Status {
     /// What attempts under way may hold in memory together, about.
     pub fn limit_memory(&self, bytes: u64) {
         self.memory_limit.store(bytes, Ordering::Release);
-        self.bell.ring();
+        self.notify.notify();
     }
 
     pub(super) fn memory_limit(&self) -> usize {

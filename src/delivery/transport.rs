@@ -7,21 +7,21 @@ use std::sync::{Arc, Mutex};
 use futures_util::FutureExt as _;
 use std::panic::AssertUnwindSafe;
 
-use super::attempt::{Sender, WayOut, Went};
+use super::attempt::{AttemptResult, Egress, Sender};
 use super::endpoints::Defined;
 use super::fold::Row;
-use super::lanes::Item;
+use super::ordering::Item;
 use super::resolver::ResolverError;
 use super::time::MonotoneClock;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::Millis;
-use askwhen_process::thread::Bell;
+use askwhen_process::thread::Notify;
 use askwhen_wire::profile::{self, Keys};
 use askwhen_wire::topics::Outcome;
 
 /// How attempts go out.
 pub enum Transport {
-    Http { egress: WayOut, runtime: tokio::runtime::Handle },
+    Http { egress: Egress, runtime: tokio::runtime::Handle },
     Simulated(Outbox),
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Ready {
 }
 
 /// What the loop hears of an attempt that is over.
-pub(super) type Ended = (Item, Row, Went);
+pub(super) type Ended = (Item, Row, AttemptResult);
 
 impl Ready {
     /// # Errors
@@ -63,7 +63,7 @@ impl Ready {
         &self,
         (item, row): (Item, Row),
         (defined, keys): (Arc<Defined>, Keys),
-        (ended, bell): (mpsc::Sender<Ended>, Arc<Bell>),
+        (ended, notify): (mpsc::Sender<Ended>, Arc<Notify>),
     ) {
         match self {
             Ready::Http { sender, runtime } => {
@@ -73,13 +73,13 @@ impl Ready {
                     let outcome = AssertUnwindSafe(sending).catch_unwind().await.unwrap_or_else(|_| sender.panicked());
                     // The loop may have stopped; a restart sends again.
                     drop(ended.send((item, row, outcome)));
-                    bell.ring();
+                    notify.notify();
                 });
             }
             Ready::Simulated { outbox, time } => {
                 let body = profile::body(&row.delivery, &defined.endpoint);
                 let started_at = time.now();
-                let attempt = SimulatedAttempt { item, row, defined, body, started_at, ended, bell };
+                let attempt = SimulatedAttempt { item, row, defined, body, started_at, ended, notify };
                 outbox.attempts.lock().expect("no panic holds this lock").push_back(attempt);
             }
         }
@@ -108,7 +108,7 @@ pub struct SimulatedAttempt {
     pub body: Vec<u8>,
     pub started_at: Millis,
     ended: mpsc::Sender<Ended>,
-    bell: Arc<Bell>,
+    notify: Arc<Notify>,
 }
 
 /// What a simulated receiver does.
@@ -161,7 +161,7 @@ impl SimulatedAttempt {
             SimulatedReply::Drop => Outcome::BrokenResponse,
         };
         let ended_at = now.max(self.started_at);
-        let went = Went {
+        let went = AttemptResult {
             started_at: self.started_at,
             ended_at,
             duration_ms: (ended_at - self.started_at).unsigned_abs(),
@@ -176,6 +176,6 @@ impl SimulatedAttempt {
         };
         // The loop may have died.
         drop(self.ended.send((self.item, self.row, went)));
-        self.bell.ring();
+        self.notify.notify();
     }
 }

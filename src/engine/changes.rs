@@ -1,7 +1,7 @@
-//! What tables and letters of the engine have in common.
+//! What tables and messages of the engine have in common.
 
 use askwhen_domain::json::Json;
-use askwhen_domain::quota::Mail;
+use askwhen_domain::quota::QuotaMessage;
 use askwhen_partition::{Effects, Outgoing};
 use askwhen_store::Batch;
 use askwhen_wire::record::Internal;
@@ -14,7 +14,7 @@ pub fn to_partition(to: u32, internal: &Internal, answers: bool) -> Outgoing {
 }
 
 /// Letters to other partitions travel in their journals.
-pub fn post(mail: Vec<Mail>, effects: &mut Effects) {
+pub fn post(mail: Vec<QuotaMessage>, effects: &mut Effects) {
     effects.forwards.extend(mail.into_iter().map(|mail| to_partition(mail.to, &Internal::Quota(mail), false)));
 }
 

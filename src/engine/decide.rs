@@ -4,43 +4,49 @@
 use super::changes::post;
 use super::outputs;
 use super::state::Engine;
-use askwhen_domain::apply::{self, Refusal, Reply, Rooms, Scene};
+use askwhen_domain::apply::{self, ApplyContext, QuotaStatuses, Refusal, Reply};
 use askwhen_domain::decision::{Decision, Reason};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::{self, Kind as IdKind};
 use askwhen_domain::json::Json;
-use askwhen_domain::quota::Room;
+use askwhen_domain::quota::QuotaStatus;
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::time::Millis;
 use askwhen_domain::user::User;
-use askwhen_partition::{Answer, Effects, Failure, Moment};
+use askwhen_partition::{Answer, Effects, Failure, RecordContext};
 
 /// What came of a user's record.
-pub enum Judged {
+pub enum Applied {
     Done(Effects),
     /// Grants of these surveys' quotas are needed first; nothing has changed.
     Needs(Vec<String>),
 }
 
 impl Engine {
-    pub(super) fn judge(&mut self, at: Moment<'_>, record: &Record<'_>, may_wait: bool) -> Result<Judged, Failure> {
+    pub(super) fn decide(
+        &mut self,
+        at: RecordContext<'_>,
+        record: &Record<'_>,
+        may_wait: bool,
+    ) -> Result<Applied, Failure> {
         let mut effects = Effects::default();
         let project = self.table.definitions.project(&record.project).unwrap_or(&self.empty).clone();
         let touches = apply::touches_user(&project, record);
         let counts = touches && !matches!(record.body, Body::Event { .. });
-        let rooms = if counts { self.rooms(&project, &record.project, at.now) } else { Rooms::new() };
-        let scene = Scene {
+        let quota_statuses =
+            if counts { self.quota_statuses(&project, &record.project, at.now) } else { QuotaStatuses::new() };
+        let scene = ApplyContext {
             origin: at.origin,
             now: at.now,
             project_id: &record.project,
             user_id: &record.user_id,
             project: &project,
-            rooms: &rooms,
+            quota_statuses: &quota_statuses,
             may_wait,
         };
         let hash = record.event_id.as_ref().map(|id| id::event_hash(&record.project, &record.user_id, id));
         if !touches {
-            return self.untouched(scene, record, hash, effects).map(Judged::Done);
+            return self.untouched(scene, record, hash, effects).map(Applied::Done);
         }
         let before = self.users.get(&record.project, &record.user_id)?;
         // An overlay of its own: a panic leaves what is cached as it was.
@@ -56,7 +62,7 @@ impl Engine {
         };
         let mut out = apply::apply(scene, &mut user, record, seen);
         if !out.needs.is_empty() {
-            return Ok(Judged::Needs(out.needs));
+            return Ok(Applied::Needs(out.needs));
         }
         if matches!(record.body, Body::Erase) {
             // Nothing was known since the last time: it is the same erasure, and
@@ -81,13 +87,16 @@ impl Engine {
         if user != *before {
             self.users.put(&record.project, &record.user_id, user);
         }
-        Ok(Judged::Done(effects))
+        Ok(Applied::Done(effects))
     }
 
-    fn rooms(&self, project: &Project, project_id: &str, now: Millis) -> Rooms {
+    fn quota_statuses(&self, project: &Project, project_id: &str, now: Millis) -> QuotaStatuses {
         let room = |survey_id: &String| {
             let room = self.quotas.ledger.room(&(project_id.to_owned(), survey_id.clone()), now);
-            (survey_id.clone(), if askwhen_process::fault::mutant("grant_without_asking") { Room::Free } else { room })
+            (
+                survey_id.clone(),
+                if askwhen_process::fault::mutant("grant_without_asking") { QuotaStatus::Free } else { room },
+            )
         };
         project.limited().iter().map(room).collect()
     }
@@ -95,7 +104,7 @@ impl Engine {
     /// An event that no survey mentions, or a trigger that none shows on.
     fn untouched(
         &mut self,
-        scene: Scene<'_>,
+        scene: ApplyContext<'_>,
         record: &Record<'_>,
         hash: Option<u128>,
         mut effects: Effects,
@@ -116,7 +125,7 @@ impl Engine {
 
     fn conclude(
         &mut self,
-        scene: Scene<'_>,
+        scene: ApplyContext<'_>,
         record: &Record<'_>,
         (hash, out): (Option<u128>, apply::Outputs),
         effects: &mut Effects,
@@ -152,7 +161,7 @@ impl Engine {
 
     /// The answer to a record whose event id has been seen: the stored bytes of
     /// a trigger's decision, or that it is too old to have any.
-    fn repeated(&self, scene: Scene<'_>, record: &Record<'_>, hash: Option<u128>) -> Result<Answer, Failure> {
+    fn repeated(&self, scene: ApplyContext<'_>, record: &Record<'_>, hash: Option<u128>) -> Result<Answer, Failure> {
         let Body::Trigger { trigger, .. } = &record.body else {
             return Ok(Answer::Accepted { duplicate: true, response_id: None });
         };
@@ -177,7 +186,7 @@ impl Engine {
     /// The stored answer to a trigger, unless its user has been erased since.
     fn answered_before(
         &self,
-        scene: Scene<'_>,
+        scene: ApplyContext<'_>,
         record: &Record<'_>,
         hash: u128,
     ) -> Result<Option<Answer>, askwhen_store::Error> {

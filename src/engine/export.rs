@@ -200,7 +200,7 @@ pub fn endpoint_commands(registrar: &Store) -> Result<Vec<DeliveryRecord>, Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use askwhen_domain::quota::{Account, Room};
+    use askwhen_domain::quota::{QuotaLease, QuotaStatus};
     use askwhen_domain::user::User;
     use askwhen_store::{Memory, keys};
 
@@ -231,10 +231,10 @@ mod tests {
         let make = |n: usize| (0..n).map(|_| Arc::new(Store::Memory(Memory::default()))).collect::<Vec<_>>();
         let (from, into) = (make(3), make(5));
         let key = ("p".to_owned(), "s".to_owned());
-        let account = |used, free| Account { epoch: 7, limit: Some(10), used, free, ..Account::default() };
+        let account = |used, free| QuotaLease { epoch: 7, limit: Some(10), used, free, ..QuotaLease::default() };
         let old = [account(2, 3), account(4, 1), account(2, 0)];
         for (store, account) in from.iter().zip(old) {
-            let mut ledger = quota::Ledger::new(0, 3);
+            let mut ledger = quota::QuotaAllocator::new(0, 3);
             ledger.restore(key.clone(), Some(account), None);
             let mut batch = Batch::default();
             batch.put(Family::Quotas, b"account/p\0s", serde_json::to_vec(&ledger.accounts[&key]).unwrap());
@@ -244,6 +244,6 @@ mod tests {
         let mut bank = Quotas::load(&into[0], 0, 5).unwrap();
         assert_eq!(bank.ledger.accounts[&key].used, 8);
         assert!(bank.ledger.ask(&key, 5, 0).is_empty(), "its own bank answers");
-        assert_eq!((bank.ledger.room(&key, 0), bank.ledger.accounts[&key].free), (Room::Free, 2));
+        assert_eq!((bank.ledger.room(&key, 0), bank.ledger.accounts[&key].free), (QuotaStatus::Free, 2));
     }
 }

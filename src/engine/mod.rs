@@ -19,10 +19,10 @@ mod table;
 mod users;
 
 use askwhen_domain::time::Millis;
-use askwhen_log::{Log, New};
+use askwhen_log::{Log, NewRecord};
 use askwhen_partition::Stop;
-use askwhen_partition::checkpoint::Meta;
-use askwhen_partition::{Effects, Failure, Frozen, Machine, Moment};
+use askwhen_partition::checkpoint::CheckpointMeta;
+use askwhen_partition::{Effects, Failure, Frozen, Machine, RecordContext};
 use askwhen_store::Batch;
 use askwhen_wire::record::Decoded;
 use askwhen_wire::topic::Topic;
@@ -31,7 +31,7 @@ pub use state::Engine;
 pub use users::CacheLimit;
 
 impl Machine for Engine {
-    fn apply(&mut self, at: Moment<'_>, record: Decoded<'_>) -> Result<Effects, Failure> {
+    fn apply(&mut self, at: RecordContext<'_>, record: Decoded<'_>) -> Result<Effects, Failure> {
         let mut effects = commands::apply(self, at, record)?;
         self.serve_late(at, &mut effects)?;
         Ok(effects)
@@ -41,7 +41,7 @@ impl Machine for Engine {
         self.quotas.anyone_waits()
     }
 
-    fn lost_definitions(&self, log: &Log, meta: &Meta) -> Result<Vec<New>, Stop> {
+    fn lost_definitions(&self, log: &Log, meta: &CheckpointMeta) -> Result<Vec<NewRecord>, Stop> {
         restore::lost_definitions(&self.table, log, meta)
     }
 

@@ -2,19 +2,19 @@
 
 use serde::Serialize;
 
-use askwhen_domain::apply::{self, LinkView, OfferView, Scene};
+use askwhen_domain::apply::{self, ApplyContext, LinkView, OfferView};
 use askwhen_domain::decision::Offered;
 use askwhen_domain::id::{Kind, Origin};
 use askwhen_domain::json::Json;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::survey::Question;
 use askwhen_domain::time;
-use askwhen_partition::{Answer, Moment, Output};
-use askwhen_wire::record::Fares;
+use askwhen_partition::{Answer, Output, RecordContext};
+use askwhen_wire::record::EndpointHealthReport;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{self, DecisionRecord, DeliveryRecord, DisplayRecord, RejectRecord, ResponseRecord};
 
-pub fn encode(scene: Scene<'_>, item: &apply::Output) -> Output {
+pub fn encode(scene: ApplyContext<'_>, item: &apply::Output) -> Output {
     let (topic, id, value) = match item {
         apply::Output::Decision(decision) => (
             Topic::Decisions,
@@ -52,8 +52,8 @@ pub fn delivery(delivery: Delivery) -> Output {
 }
 
 /// How an endpoint fares, for the delivery.
-pub fn fares(at: Moment<'_>, fares: Fares) -> Option<Output> {
-    let Fares { project, endpoint_id, health, by, seq, .. } = fares;
+pub fn fares(at: RecordContext<'_>, fares: EndpointHealthReport) -> Option<Output> {
+    let EndpointHealthReport { project, endpoint_id, health, by, seq, .. } = fares;
     let id = at.origin.id(Kind::Definition, &[&project, &endpoint_id, "health"]);
     let key = Some(endpoint_id.clone().into());
     let record = DeliveryRecord::Health { project, endpoint_id, seq: seq?, by, health };
@@ -61,7 +61,7 @@ pub fn fares(at: Moment<'_>, fares: Fares) -> Option<Output> {
 }
 
 /// A refusal that nobody waits for.
-pub fn unheard(at: Moment<'_>, (reason, detail): (&str, &str), raw: &Json) -> Output {
+pub fn unheard(at: RecordContext<'_>, (reason, detail): (&str, &str), raw: &Json) -> Output {
     let Origin { partition, offset, .. } = at.origin;
     let raw = raw.as_str().as_bytes();
     let value = topics::encode(&RejectRecord::of(Topic::Events, partition, offset, reason, detail, raw));

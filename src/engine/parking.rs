@@ -6,15 +6,15 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::changes::post;
-use super::decide::Judged;
+use super::decide::Applied;
 use super::outputs;
-use super::quotas::{Parked, Waiting};
+use super::quotas::{PendingRequest, Waiting};
 use super::state::Engine;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
-use askwhen_domain::quota::{Key, Room};
+use askwhen_domain::quota::{Key, QuotaStatus};
 use askwhen_domain::record::{Body, Context, Record};
-use askwhen_partition::{Answer, Effects, Failure, Moment};
+use askwhen_partition::{Answer, Effects, Failure, RecordContext};
 use askwhen_wire::record::{self, Internal, Query};
 
 const MAX_PARKED: usize = 1_000;
@@ -53,12 +53,12 @@ pub fn asked(query: Query) -> Record<'static> {
 impl Engine {
     /// Applies a user's record, or lets it wait for a grant that it needs, or
     /// behind others of its user that do.
-    pub(super) fn judge_or_park(&mut self, at: Moment<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
+    pub(super) fn judge_or_park(&mut self, at: RecordContext<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
         self.quotas.moved = false;
         if !may_need_grant(&record.body) {
-            return match self.judge(at, record, false)? {
-                Judged::Done(effects) => self.serve_moved(at, effects),
-                Judged::Needs(_) => Ok(Effects::default()),
+            return match self.decide(at, record, false)? {
+                Applied::Done(effects) => self.serve_moved(at, effects),
+                Applied::Needs(_) => Ok(Effects::default()),
             };
         }
         let waiting = self.quotas.of_user(&record.project, &record.user_id);
@@ -66,18 +66,18 @@ impl Engine {
         if waiting > 0 && self.quotas.join(record, reply_to.as_ref()) {
             return Ok(Effects::default());
         }
-        let room = self.quotas.parked.len() < MAX_PARKED && self.quotas.parked_bytes() < MAX_PARKED_BYTES;
+        let room = self.quotas.pending.len() < MAX_PARKED && self.quotas.parked_bytes() < MAX_PARKED_BYTES;
         let may_wait = waiting < MAX_PARKED_OF_USER && room;
         let waits_for = if waiting > 0 && may_wait {
             BTreeSet::new()
         } else {
-            match self.judge(at, record, may_wait)? {
-                Judged::Done(effects) => return self.serve_moved(at, effects),
-                Judged::Needs(surveys) => surveys.into_iter().collect(),
+            match self.decide(at, record, may_wait)? {
+                Applied::Done(effects) => return self.serve_moved(at, effects),
+                Applied::Needs(surveys) => surveys.into_iter().collect(),
             }
         };
         let (value, trusted) = written(record);
-        let parked = Parked {
+        let pending = PendingRequest {
             project: record.project.to_string(),
             user_id: record.user_id.to_string(),
             value: Json::from_valid(String::from_utf8_lossy(&value)),
@@ -87,43 +87,43 @@ impl Engine {
             parked_at: at.now,
             waits_for,
         };
-        self.quotas.parked.insert(at.origin.offset, parked);
+        self.quotas.pending.insert(at.origin.offset, pending);
         self.quotas.dirty.insert(at.origin.offset);
         let mut effects = Effects::default();
-        self.serve_parked(at, &mut effects)?;
+        self.resume_pending(at, &mut effects)?;
         Ok(effects)
     }
 
     /// What a record has given back may be what others wait for.
-    fn serve_moved(&mut self, at: Moment<'_>, mut effects: Effects) -> Result<Effects, Failure> {
+    fn serve_moved(&mut self, at: RecordContext<'_>, mut effects: Effects) -> Result<Effects, Failure> {
         if self.quotas.moved && self.quotas.anyone_waits() {
-            self.serve_parked(at, &mut effects)?;
+            self.resume_pending(at, &mut effects)?;
         }
         Ok(effects)
     }
 
     /// After every record: gives back what has lapsed, and lets nobody wait too
     /// long.
-    pub(super) fn serve_late(&mut self, at: Moment<'_>, effects: &mut Effects) -> Result<(), Failure> {
+    pub(super) fn serve_late(&mut self, at: RecordContext<'_>, effects: &mut Effects) -> Result<(), Failure> {
         let mail = self.quotas.ledger.settle(false, at.now);
         post(mail, effects);
-        let first = self.quotas.parked.values().next();
-        if first.is_some_and(|parked| !parked.is_patient(at.now)) {
-            self.serve_parked(at, effects)?;
+        let first = self.quotas.pending.values().next();
+        if first.is_some_and(|pending| !pending.is_patient(at.now)) {
+            self.resume_pending(at, effects)?;
         }
         Ok(())
     }
 
     /// Applies those who need not wait any more, the oldest of each user first;
     /// asks for the others.
-    pub(super) fn serve_parked(&mut self, at: Moment<'_>, effects: &mut Effects) -> Result<(), Failure> {
+    pub(super) fn resume_pending(&mut self, at: RecordContext<'_>, effects: &mut Effects) -> Result<(), Failure> {
         loop {
             let mut waiting = Waiting::default();
             let mut from = 0;
             while let Some((offset, patient)) = self.quotas.first_free(from, at.now, &mut waiting) {
                 from = offset + 1;
-                let parked = &self.quotas.parked[&offset];
-                let (whose, project) = (parked.whose(), parked.project.clone());
+                let pending = &self.quotas.pending[&offset];
+                let (whose, project) = (pending.whose(), pending.project.clone());
                 let needed = self.run_parked(at, offset, patient, effects)?;
                 for survey_id in &needed {
                     waiting.wants((&project, survey_id));
@@ -137,8 +137,8 @@ impl Engine {
                 let mail = self.quotas.ledger.ask(key, *count, at.now);
                 post(mail, effects);
             }
-            // The bank of this very partition answers at once.
-            let asks = |(key, _): &(Key, u64)| self.quotas.ledger.room(key, at.now) == Room::Ask;
+            // The coordinator of this very partition answers at once.
+            let asks = |(key, _): &(Key, u64)| self.quotas.ledger.room(key, at.now) == QuotaStatus::Ask;
             if waiting.wanted.iter().all(asks) {
                 break;
             }
@@ -153,45 +153,45 @@ impl Engine {
     /// Applies one of them; gives the surveys of which it needs a grant still.
     fn run_parked(
         &mut self,
-        at: Moment<'_>,
+        at: RecordContext<'_>,
         offset: u64,
         patient: bool,
         effects: &mut Effects,
     ) -> Result<Vec<String>, Failure> {
-        let parked = self.quotas.parked[&offset].clone();
-        let own = Moment { origin: Origin { offset, ..at.origin }, ..at };
+        let pending = self.quotas.pending[&offset].clone();
+        let own = RecordContext { origin: Origin { offset, ..at.origin }, ..at };
         // A panic is this record's alone, and not of the one that released it.
-        let judged = catch_unwind(AssertUnwindSafe(|| self.judge_again(own, &parked, patient)));
+        let judged = catch_unwind(AssertUnwindSafe(|| self.judge_again(own, &pending, patient)));
         let judged = match judged {
             Ok(Err(failure @ (Failure::Store(_) | Failure::Refused(_)))) => return Err(failure),
             Ok(Ok(judged)) => judged,
             Ok(Err(Failure::Reject(_))) | Err(_) => {
                 let refused = "it could not be applied when its turn came";
-                effects.outputs.push(outputs::unheard(own, ("panic", refused), &parked.value));
+                effects.outputs.push(outputs::unheard(own, ("panic", refused), &pending.value));
                 let reply = Answer::Refused { code: "invalid".into(), pointer: None, detail: refused.into() };
-                let heard = !parked.reply_to.is_empty();
-                Judged::Done(Effects { reply: heard.then_some(reply), ..Effects::default() })
+                let heard = !pending.reply_to.is_empty();
+                Applied::Done(Effects { reply: heard.then_some(reply), ..Effects::default() })
             }
         };
         self.quotas.dirty.insert(offset);
         match judged {
-            Judged::Needs(surveys) => {
-                if let Some(parked) = self.quotas.parked.get_mut(&offset) {
-                    parked.waits_for.extend(surveys.iter().cloned());
+            Applied::Needs(surveys) => {
+                if let Some(pending) = self.quotas.pending.get_mut(&offset) {
+                    pending.waits_for.extend(surveys.iter().cloned());
                 }
                 Ok(surveys)
             }
-            Judged::Done(late) => {
-                self.quotas.parked.remove(&offset);
+            Applied::Done(late) => {
+                self.quotas.pending.remove(&offset);
                 self.quotas.released += 1;
                 effects.outputs.extend(late.outputs);
                 effects.forwards.extend(late.forwards);
                 match late.reply {
-                    Some(Answer::Refused { code, detail, .. }) if parked.reply_to.is_empty() => {
-                        effects.outputs.push(outputs::unheard(own, (&code, &detail), &parked.value));
+                    Some(Answer::Refused { code, detail, .. }) if pending.reply_to.is_empty() => {
+                        effects.outputs.push(outputs::unheard(own, (&code, &detail), &pending.value));
                     }
                     Some(answer) => {
-                        let replies = parked.reply_to.into_iter().map(|to| (to.into(), answer.clone()));
+                        let replies = pending.reply_to.into_iter().map(|to| (to.into(), answer.clone()));
                         effects.late_replies.extend(replies);
                     }
                     None => {}
@@ -201,12 +201,17 @@ impl Engine {
         }
     }
 
-    fn judge_again(&mut self, own: Moment<'_>, parked: &Parked, patient: bool) -> Result<Judged, Failure> {
-        match record::decode(Some(parked.value.as_str().as_bytes()), parked.trusted)? {
-            record::Decoded::User(record) => self.judge(own, &record, patient),
+    fn judge_again(
+        &mut self,
+        own: RecordContext<'_>,
+        pending: &PendingRequest,
+        patient: bool,
+    ) -> Result<Applied, Failure> {
+        match record::decode(Some(pending.value.as_str().as_bytes()), pending.trusted)? {
+            record::Decoded::User(record) => self.decide(own, &record, patient),
             record::Decoded::Internal(internal) => match *internal {
-                Internal::Query(query) => self.judge(own, &asked(query), patient),
-                _ => Ok(Judged::Done(Effects::default())),
+                Internal::Query(query) => self.decide(own, &asked(query), patient),
+                _ => Ok(Applied::Done(Effects::default())),
             },
         }
     }
@@ -214,13 +219,13 @@ impl Engine {
     /// Decides what a user has waiting, now: an erasure leaves nothing behind.
     pub(super) fn end_waiting(
         &mut self,
-        at: Moment<'_>,
+        at: RecordContext<'_>,
         (project, user_id): (&str, &str),
         effects: &mut Effects,
     ) -> Result<(), Failure> {
-        let theirs = |parked: &Parked| parked.project == project && parked.user_id == user_id;
+        let theirs = |pending: &PendingRequest| pending.project == project && pending.user_id == user_id;
         let offsets: Vec<u64> =
-            self.quotas.parked.iter().filter(|(_, parked)| theirs(parked)).map(|(offset, _)| *offset).collect();
+            self.quotas.pending.iter().filter(|(_, pending)| theirs(pending)).map(|(offset, _)| *offset).collect();
         offsets.into_iter().try_for_each(|offset| self.run_parked(at, offset, false, effects).map(drop))
     }
 }

@@ -1,4 +1,4 @@
-//! The quotas of a partition: its accounts and banks, and the requests that wait
+//! The quotas of a partition: its accounts and coordinators, and the requests that wait
 //! for a grant of one. What is kept of them; `parking` moves them.
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::changes::Changes;
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
-use askwhen_domain::quota::{Account, Bank, Key, Ledger, Room};
+use askwhen_domain::quota::{Key, QuotaAllocator, QuotaCoordinator, QuotaLease, QuotaStatus};
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::time::{Millis, SECOND};
 use askwhen_store::{Family, Store};
@@ -23,7 +23,7 @@ const BANK: &[u8] = b"bank/";
 const PARKED: &[u8] = b"parked/";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Parked {
+pub struct PendingRequest {
     pub project: String,
     pub user_id: String,
     /// The record, as it stands in the journal.
@@ -37,7 +37,7 @@ pub struct Parked {
     pub waits_for: BTreeSet<String>,
 }
 
-impl Parked {
+impl PendingRequest {
     /// Whether it can wait still. Time goes back where an operator has accepted
     /// another one: whoever came at a time that is yet to come waits no longer.
     pub fn is_patient(&self, now: Millis) -> bool {
@@ -69,9 +69,9 @@ impl Waiting {
 /// The quotas of a partition, and who waits for them.
 #[derive(Debug, Default)]
 pub struct Quotas {
-    pub ledger: Ledger,
+    pub ledger: QuotaAllocator,
     /// By the offset of the record.
-    pub parked: BTreeMap<u64, Parked>,
+    pub pending: BTreeMap<u64, PendingRequest>,
     pub dirty: BTreeSet<u64>,
     /// Whether the record at hand has moved any grants.
     pub moved: bool,
@@ -83,17 +83,17 @@ impl Quotas {
     /// # Errors
     /// When the store cannot be read.
     pub fn load(store: &Store, partition: u32, partitions: u32) -> Result<Quotas, askwhen_store::Error> {
-        let mut quotas = Quotas { ledger: Ledger::new(partition, partitions), ..Quotas::default() };
+        let mut quotas = Quotas { ledger: QuotaAllocator::new(partition, partitions), ..Quotas::default() };
         let damaged = |e: serde_json::Error| askwhen_store::Error::damaged("quotas", e);
         store.each(Family::Quotas, |key, value| {
             if let Some(offset) = key.strip_prefix(PARKED) {
                 let offset = offset.try_into().map_or(0, u64::from_be_bytes);
-                quotas.parked.insert(offset, serde_json::from_slice(&value).map_err(damaged)?);
+                quotas.pending.insert(offset, serde_json::from_slice(&value).map_err(damaged)?);
             } else if let Some(name) = key.strip_prefix(ACCOUNT) {
-                let account: Account = serde_json::from_slice(&value).map_err(damaged)?;
+                let account: QuotaLease = serde_json::from_slice(&value).map_err(damaged)?;
                 quotas.ledger.restore(key_of(name), Some(account), None);
             } else if let Some(name) = key.strip_prefix(BANK) {
-                let bank: Bank = serde_json::from_slice(&value).map_err(damaged)?;
+                let bank: QuotaCoordinator = serde_json::from_slice(&value).map_err(damaged)?;
                 quotas.ledger.restore(key_of(name), None, Some(bank));
             }
             Ok::<_, askwhen_store::Error>(())
@@ -102,12 +102,12 @@ impl Quotas {
     }
 
     /// The changes that bring this ledger into an empty store.
-    pub fn of(ledger: Ledger) -> Quotas {
+    pub fn of(ledger: QuotaAllocator) -> Quotas {
         Quotas { ledger, ..Quotas::default() }
     }
 
     pub fn anyone_waits(&self) -> bool {
-        !self.parked.is_empty()
+        !self.pending.is_empty()
     }
 
     pub fn dirty_bytes(&self) -> usize {
@@ -125,8 +125,8 @@ impl Quotas {
             }
         }
         for offset in std::mem::take(&mut self.dirty) {
-            let parked = self.parked.get(&offset).and_then(|parked| serde_json::to_vec(parked).ok());
-            changes.push(([PARKED, &offset.to_be_bytes()].concat(), parked));
+            let pending = self.pending.get(&offset).and_then(|pending| serde_json::to_vec(pending).ok());
+            changes.push(([PARKED, &offset.to_be_bytes()].concat(), pending));
         }
         Box::new(move |batch| {
             for (key, value) in changes {
@@ -141,9 +141,9 @@ impl Quotas {
     pub fn waited_for(&self) -> BTreeSet<Key> {
         // Hundreds wait for one or two surveys.
         let mut distinct: Vec<(&str, &str)> = Vec::new();
-        for parked in self.parked.values() {
-            for survey_id in &parked.waits_for {
-                let key = (parked.project.as_str(), survey_id.as_str());
+        for pending in self.pending.values() {
+            for survey_id in &pending.waits_for {
+                let key = (pending.project.as_str(), survey_id.as_str());
                 if !distinct.contains(&key) {
                     distinct.push(key);
                 }
@@ -155,22 +155,22 @@ impl Quotas {
     /// From an offset on, the first parked request that need not wait any more;
     /// notes what those before it still need, and whom they hold up.
     pub fn first_free(&self, from: u64, now: Millis, waiting: &mut Waiting) -> Option<(u64, bool)> {
-        // Looked up once for each survey: whether the bank would have to be asked.
-        let mut rooms: Vec<((&str, &str), bool)> = Vec::new();
-        for (offset, parked) in self.parked.range(from..) {
-            let whose = parked.whose();
+        // Looked up once for each survey: whether the coordinator would have to be asked.
+        let mut quota_statuses: Vec<((&str, &str), bool)> = Vec::new();
+        for (offset, pending) in self.pending.range(from..) {
+            let whose = pending.whose();
             if waiting.blocked.contains(&whose) {
                 continue;
             }
-            let patient = parked.is_patient(now);
+            let patient = pending.is_patient(now);
             let mut needs = false;
-            for survey_id in parked.waits_for.iter().filter(|_| patient) {
-                let key = (parked.project.as_str(), survey_id.as_str());
-                let asks = match rooms.iter().find(|(known, _)| *known == key) {
+            for survey_id in pending.waits_for.iter().filter(|_| patient) {
+                let key = (pending.project.as_str(), survey_id.as_str());
+                let asks = match quota_statuses.iter().find(|(known, _)| *known == key) {
                     Some((_, asks)) => *asks,
                     None => {
-                        let asks = self.ledger.room(&(key.0.to_owned(), key.1.to_owned()), now) == Room::Ask;
-                        rooms.push((key, asks));
+                        let asks = self.ledger.room(&(key.0.to_owned(), key.1.to_owned()), now) == QuotaStatus::Ask;
+                        quota_statuses.push((key, asks));
                         asks
                     }
                 };
@@ -188,25 +188,25 @@ impl Quotas {
     }
 
     pub fn parked_bytes(&self) -> usize {
-        self.parked.values().map(|parked| parked.value.len_bytes()).sum()
+        self.pending.values().map(|pending| pending.value.len_bytes()).sum()
     }
 
     /// Lets a copy of a waiting trigger wait with it.
     pub fn join(&mut self, record: &Record<'_>, reply_to: Option<&String>) -> bool {
         let (Some(event_id), Body::Trigger { .. }) = (&record.event_id, &record.body) else { return false };
-        let same = |parked: &Parked| {
-            parked.project == record.project
-                && parked.user_id == record.user_id
-                && parked.event_id.as_deref() == Some(&**event_id)
+        let same = |pending: &PendingRequest| {
+            pending.project == record.project
+                && pending.user_id == record.user_id
+                && pending.event_id.as_deref() == Some(&**event_id)
         };
-        let Some((offset, parked)) = self.parked.iter_mut().find(|(_, parked)| same(parked)) else { return false };
+        let Some((offset, pending)) = self.pending.iter_mut().find(|(_, pending)| same(pending)) else { return false };
         self.dirty.insert(*offset);
-        parked.reply_to.extend(reply_to.filter(|_| parked.reply_to.len() < MAX_JOINED).cloned());
+        pending.reply_to.extend(reply_to.filter(|_| pending.reply_to.len() < MAX_JOINED).cloned());
         true
     }
 
     pub fn of_user(&self, project: &str, user_id: &str) -> usize {
-        self.parked.values().filter(|parked| parked.project == project && parked.user_id == user_id).count()
+        self.pending.values().filter(|pending| pending.project == project && pending.user_id == user_id).count()
     }
 }
 

@@ -11,9 +11,9 @@ use askwhen_domain::health::Health;
 use askwhen_domain::id::Kind as IdKind;
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{MINUTE, Millis};
-use askwhen_partition::{Answer, Effects, Moment, Output};
+use askwhen_partition::{Answer, Effects, Output, RecordContext};
 use askwhen_wire::definition::Kind;
-use askwhen_wire::record::{Defined, Fares, Internal};
+use askwhen_wire::record::{Defined, EndpointHealthReport, Internal};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{self, DefinitionRecord, definition_key};
 
@@ -25,7 +25,7 @@ const MAX_REQUESTS: usize = 10_000;
 /// is has its refusal.
 pub fn is_new(
     table: &mut Table,
-    at: Moment<'_>,
+    at: RecordContext<'_>,
     (request_id, asked_at): (&str, Millis),
     effects: &mut Effects,
 ) -> bool {
@@ -46,7 +46,7 @@ pub fn is_new(
 pub fn conclude(
     table: &Table,
     (judged, enabled): (Result<Defined, Answer>, bool),
-    at: Moment<'_>,
+    at: RecordContext<'_>,
     effects: &mut Effects,
 ) -> Option<Defined> {
     match judged {
@@ -69,7 +69,7 @@ pub fn conclude(
 
 /// An endpoint that is gone has no health; one that comes back, goes elsewhere or
 /// is enabled begins anew.
-fn begin_anew(table: &Table, defined: &Defined, enabled: bool, at: Moment<'_>, effects: &mut Effects) {
+fn begin_anew(table: &Table, defined: &Defined, enabled: bool, at: RecordContext<'_>, effects: &mut Effects) {
     let row = table.row(&defined.project, defined.kind, &defined.id);
     let (Kind::Endpoint, Some(row)) = (defined.kind, row) else { return };
     let before = row.body.as_ref().map(Json::value).unwrap_or_default();
@@ -79,7 +79,7 @@ fn begin_anew(table: &Table, defined: &Defined, enabled: bool, at: Moment<'_>, e
         return;
     }
     effects.outputs.push(health_output(at, (&defined.project, &defined.id), None));
-    let fares = Fares {
+    let fares = EndpointHealthReport {
         project: defined.project.clone(),
         endpoint_id: defined.id.clone(),
         health: Health::anew(at.now),
@@ -87,11 +87,11 @@ fn begin_anew(table: &Table, defined: &Defined, enabled: bool, at: Moment<'_>, e
         told_at: at.now,
         seq: Some(at.origin.offset),
     };
-    tell_others(&Internal::Fares(fares.clone()), false, at, effects);
+    tell_others(&Internal::EndpointHealthReport(fares.clone()), false, at, effects);
     effects.outputs.extend(outputs::fares(at, fares));
 }
 
-pub fn health_output(at: Moment<'_>, (project, id): (&str, &str), record: Option<&DefinitionRecord>) -> Output {
+pub fn health_output(at: RecordContext<'_>, (project, id): (&str, &str), record: Option<&DefinitionRecord>) -> Output {
     Output {
         topic: Topic::Definitions,
         key: Some(definition_key(project, Kind::Health, id).into()),
@@ -104,7 +104,7 @@ pub fn refused(code: &'static str, detail: &str) -> Answer {
     Answer::Refused { code: code.into(), pointer: None, detail: detail.into() }
 }
 
-pub fn write_out(defined: &Defined, at: Moment<'_>, effects: &mut Effects) {
+pub fn write_out(defined: &Defined, at: RecordContext<'_>, effects: &mut Effects) {
     effects.outputs.push(Output {
         topic: Topic::Definitions,
         key: Some(definition_key(&defined.project, defined.kind, &defined.id).into()),
@@ -114,6 +114,6 @@ pub fn write_out(defined: &Defined, at: Moment<'_>, effects: &mut Effects) {
 }
 
 /// Every other partition is told; this one takes it at once.
-pub fn tell_others(internal: &Internal, answers: bool, at: Moment<'_>, effects: &mut Effects) {
+pub fn tell_others(internal: &Internal, answers: bool, at: RecordContext<'_>, effects: &mut Effects) {
     effects.forwards.extend((1..at.partitions).map(|partition| to_partition(partition, internal, answers)));
 }

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use super::table::{Row, Table};
 use askwhen_domain::id::{Kind as IdKind, Origin};
 use askwhen_domain::time::{self, Millis};
-use askwhen_log::{At, Log, New};
+use askwhen_log::{Log, NewRecord, TopicPartition};
 use askwhen_partition::Stop;
-use askwhen_partition::checkpoint::Meta;
+use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_wire::definition::Kind;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{self, DefinitionRecord, ID_HEADER, SOURCE_HEADER, Source, definition_key};
@@ -28,9 +28,9 @@ struct Said {
 ///
 /// # Errors
 /// When the log cannot be read.
-pub fn lost_definitions(table: &Table, log: &Log, meta: &Meta) -> Result<Vec<New>, Stop> {
+pub fn lost_definitions(table: &Table, log: &Log, meta: &CheckpointMeta) -> Result<Vec<NewRecord>, Stop> {
     let said = said(log)?;
-    let mut lost: Vec<(&Row, New)> = Vec::new();
+    let mut lost: Vec<(&Row, NewRecord)> = Vec::new();
     for row in table.rows().filter(|row| row.kind != Kind::Health) {
         let key = definition_key(&row.project, row.kind, &row.id);
         let known = said.get(&key);
@@ -51,7 +51,7 @@ pub fn lost_definitions(table: &Table, log: &Log, meta: &Meta) -> Result<Vec<New
 
 /// The newest record of each key.
 fn said(log: &Log) -> Result<BTreeMap<String, Said>, Stop> {
-    let at = At { topic: Topic::Definitions, partition: 0 };
+    let at = TopicPartition { topic: Topic::Definitions, partition: 0 };
     let bounds = log.bounds(at)?;
     let mut said = BTreeMap::new();
     log.scan::<Stop>(at, bounds.start, bounds.end, |record| {
@@ -66,8 +66,8 @@ fn said(log: &Log) -> Result<BTreeMap<String, Said>, Stop> {
 }
 
 /// The record of a row: the same as it was, as far as the row knows.
-fn record(row: &Row, key: &str, log: &Log, meta: &Meta) -> Result<New, Stop> {
-    let journal = At { topic: Topic::Events, partition: 0 };
+fn record(row: &Row, key: &str, log: &Log, meta: &CheckpointMeta) -> Result<NewRecord, Stop> {
+    let journal = TopicPartition { topic: Topic::Events, partition: 0 };
     let last = Source { partition: 0, offset: meta.next.saturating_sub(1), crc: meta.crc };
     let (source, updated_at, place) = match row.defined {
         Some((offset, at)) => {
@@ -85,7 +85,7 @@ fn record(row: &Row, key: &str, log: &Log, meta: &Meta) -> Result<New, Stop> {
         Some(_) => origin.id(IdKind::Definition, &[&row.project, row.kind.name(), &row.id]),
         None => origin.id(IdKind::Definition, &[&row.project, row.kind.name(), &row.id, &version]),
     };
-    let new = New { key: Some(key.to_owned().into()), headers: Vec::new(), value: value(row, updated_at) };
+    let new = NewRecord { key: Some(key.to_owned().into()), headers: Vec::new(), value: value(row, updated_at) };
     Ok(new.header(ID_HEADER, id).header(SOURCE_HEADER, source.encode()))
 }
 

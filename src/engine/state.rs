@@ -11,7 +11,7 @@ use super::users::{CacheLimit, Users};
 use askwhen_domain::apply;
 use askwhen_domain::definitions::Project;
 use askwhen_domain::json::Json;
-use askwhen_domain::quota::{self, Key, Mail, Message, Room};
+use askwhen_domain::quota::{self, Key, Message, QuotaMessage, QuotaStatus};
 use askwhen_domain::time::Millis;
 use askwhen_partition::Stop;
 use askwhen_store::Store;
@@ -89,28 +89,28 @@ impl Engine {
 
     /// Whether the request at an offset waits for a grant.
     pub fn is_waiting(&self, offset: u64) -> bool {
-        self.quotas.parked.contains_key(&offset)
+        self.quotas.pending.contains_key(&offset)
     }
 
     /// Nobody waits any more; for looking alone.
     pub fn forget_waiting(&mut self) {
-        self.quotas.parked.clear();
+        self.quotas.pending.clear();
     }
 
-    /// Whether the bank here would give a partition a grant: see [`quota::Bank::gives`].
+    /// Whether the coordinator here would give a partition a grant: see [`quota::QuotaCoordinator::gives`].
     pub fn bank_gives(&self, key: &Key, asking: u32) -> Option<bool> {
         self.quotas.ledger.banks.get(key)?.gives(asking)
     }
 
-    /// The grants that whoever waits needs, as the bank would send them.
-    pub fn awaited_grants(&self) -> Vec<Mail> {
+    /// The grants that whoever waits needs, as the coordinator would send them.
+    pub fn awaited_grants(&self) -> Vec<QuotaMessage> {
         let ledger = &self.quotas.ledger;
         let grant = |(project, survey_id): Key| {
             let epoch = ledger.accounts.get(&(project.clone(), survey_id.clone()))?.epoch;
             let message = Message::Grant { count: 1, keep: false };
-            Some(Mail { project, survey_id, epoch, from: quota::BANK, to: ledger.partition(), message })
+            Some(QuotaMessage { project, survey_id, epoch, from: quota::BANK, to: ledger.partition(), message })
         };
         let wanted = self.quotas.waited_for().into_iter();
-        wanted.filter(|key| ledger.room(key, Millis::MAX) == Room::Ask).filter_map(grant).collect()
+        wanted.filter(|key| ledger.room(key, Millis::MAX) == QuotaStatus::Ask).filter_map(grant).collect()
     }
 }

@@ -134,7 +134,7 @@ impl Table {
             mark: 0,
             defined: Some((offset, now)),
         };
-        self.adopt(&row, (now, offset));
+        self.install(&row, (now, offset));
         let surveys = self.definitions.project(&row.project).map(|p| &p.surveys);
         let mark = surveys.and_then(|s| s.get(&row.id)).map_or(0, |entry| entry.mark);
         let row = Row { mark, ..row };
@@ -149,7 +149,7 @@ impl Table {
     }
 
     /// Takes a new version into what decides.
-    fn adopt(&mut self, row: &Row, at: (Millis, u64)) {
+    fn install(&mut self, row: &Row, at: (Millis, u64)) {
         let project = self.definitions.project_mut(&row.project);
         let value = row.body.as_ref().map(Json::value);
         match (row.kind, value) {

@@ -11,12 +11,12 @@ use super::Engine;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
-use askwhen_log::{Ack, At, Log, New, Record, Simulated};
+use askwhen_log::{Ack, Log, NewRecord, Record, Simulated, TopicPartition};
 use askwhen_partition::Stop;
 use askwhen_partition::checkpoint::Checkpointer;
 use askwhen_partition::{Partition, Replies, Setup, Signer, Status};
 use askwhen_process::clock::Clock;
-use askwhen_process::thread::Bell;
+use askwhen_process::thread::Notify;
 use askwhen_store::{Batch, Family, Memory, Store};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{BOUND_MAC_HEADER, Define, Erase, Internal, MAC_HEADER};
@@ -60,7 +60,7 @@ fn boot(log: &Arc<Simulated>, stores: &[Arc<Store>], step_bytes: usize) -> Proce
     setup.checkpoint_every = Duration::from_secs(3_600);
     let open = |(partition, store): (u32, &Arc<Store>)| {
         let engine = Engine::open(store.clone(), (partition, PARTITIONS), 4).expect("a readable store");
-        let handles = (Arc::new(Bell::default()), Arc::new(Status::default()));
+        let handles = (Arc::new(Notify::default()), Arc::new(Status::default()));
         Partition::open(partition, setup.clone(), store.clone(), engine, LOGIC_VERSION, handles).expect("it opens")
     };
     Process { parts: (0..).zip(stores).map(open).collect() }
@@ -77,16 +77,16 @@ impl World {
         World { log, stores, process, step_bytes }
     }
 
-    fn append(&self, partition: u32, new: New) {
+    fn append(&self, partition: u32, new: NewRecord) {
         let (sender, _) = tokio::sync::oneshot::channel();
-        self.log.append(At { topic: Topic::Events, partition }, vec![new], Ack::Once(sender));
+        self.log.append(TopicPartition { topic: Topic::Events, partition }, vec![new], Ack::Once(sender));
     }
 
     fn user(&self, user_id: &str, value: serde_json::Value, misplaced: bool) {
         let owner = id::partition_of(user_id, PARTITIONS);
         let partition = if misplaced { (owner + 1) % PARTITIONS } else { owner };
         let value = Some(value.to_string().into());
-        self.append(partition, New { key: Some(user_id.to_owned().into()), headers: Vec::new(), value });
+        self.append(partition, NewRecord { key: Some(user_id.to_owned().into()), headers: Vec::new(), value });
     }
 
     fn define(&self, n: u32, kind: Kind, id: &str, body: &serde_json::Value) {
@@ -118,7 +118,7 @@ impl World {
 
     /// Every record of a partition of the journal.
     fn journal(&self, partition: u32) -> Vec<Record> {
-        self.log.read(At { topic: Topic::Events, partition }, 0, usize::MAX).expect("readable")
+        self.log.read(TopicPartition { topic: Topic::Events, partition }, 0, usize::MAX).expect("readable")
     }
 
     /// Takes up a partition as another process would, with a clock and a folder for
@@ -137,7 +137,7 @@ impl World {
         let store = self.stores[partition as usize].clone();
         let engine = Engine::open(store.clone(), (partition, PARTITIONS), 4).expect("readable");
         let status = Arc::new(Status::default());
-        let handles = (Arc::new(Bell::default()), status.clone());
+        let handles = (Arc::new(Notify::default()), status.clone());
         let opened = Partition::open(partition, setup, store, engine, LOGIC_VERSION, handles)?;
         Ok((opened, status))
     }
@@ -151,7 +151,7 @@ impl World {
 
     /// The user's newest offer that the log tells of.
     fn last_offer(&self, user_id: &str) -> Option<String> {
-        let at = At { topic: Topic::Decisions, partition: id::partition_of(user_id, PARTITIONS) };
+        let at = TopicPartition { topic: Topic::Decisions, partition: id::partition_of(user_id, PARTITIONS) };
         let records = self.log.read(at, 0, usize::MAX).expect("readable");
         let offers = records.iter().filter_map(|record| {
             let decision: serde_json::Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
@@ -200,7 +200,7 @@ impl World {
         let mut written = 0;
         for topic in OUTPUTS {
             for partition in 0..topic.partitions(PARTITIONS) {
-                for record in self.log.read(At { topic, partition }, 0, usize::MAX).expect("readable") {
+                for record in self.log.read(TopicPartition { topic, partition }, 0, usize::MAX).expect("readable") {
                     written += 1;
                     let id =
                         String::from_utf8_lossy(record.header(ID_HEADER).expect("every output has an id")).into_owned();
@@ -317,7 +317,7 @@ fn perform_at(world: &World, n: u32, now: i64, op: &Op) {
         Op::Erase { user } => {
             world.erase(&format!("u{user}"), now, &format!("erase-{n}"));
         }
-        Op::Junk => world.append(1, New { key: None, headers: Vec::new(), value: Some("{".into()) }),
+        Op::Junk => world.append(1, NewRecord { key: None, headers: Vec::new(), value: Some("{".into()) }),
         Op::Resurvey { priority } => world.define_at(now, n, Kind::Survey, ("s", &survey(*priority))),
     }
 }
@@ -371,10 +371,10 @@ impl World {
     fn replay(other: &World, step_bytes: usize) -> (Found, Rows) {
         let mut world = World::new(step_bytes);
         for partition in 0..PARTITIONS {
-            let at = At { topic: Topic::Events, partition };
+            let at = TopicPartition { topic: Topic::Events, partition };
             for record in other.log.read(at, 0, usize::MAX).expect("readable") {
                 world.log.set_now(record.appended_at);
-                let new = New { key: record.key, headers: record.headers, value: record.value };
+                let new = NewRecord { key: record.key, headers: record.headers, value: record.value };
                 world.append(partition, new);
             }
         }
@@ -391,8 +391,8 @@ impl World {
 fn forged_internal_records_are_rejects() {
     let mut world = World::new(1 << 20);
     let define = json!({"type": "internal", "internal": {"define": {}}});
-    world.append(0, New { key: Some("k".into()), headers: Vec::new(), value: Some(define.to_string().into()) });
-    let forged = New { key: Some("k".into()), headers: Vec::new(), value: Some(define.to_string().into()) };
+    world.append(0, NewRecord { key: Some("k".into()), headers: Vec::new(), value: Some(define.to_string().into()) });
+    let forged = NewRecord { key: Some("k".into()), headers: Vec::new(), value: Some(define.to_string().into()) };
     world.append(0, forged.clone().header(MAC_HEADER, "00".repeat(32)));
     world.append(0, forged.header(BOUND_MAC_HEADER, "00".repeat(32)));
     world.settle();
@@ -408,7 +408,7 @@ fn a_failed_output_restarts_the_partition_and_loses_nothing() {
     world.settle();
     let user = "u1";
     let partition = id::partition_of(user, PARTITIONS);
-    let decisions = At { topic: Topic::Decisions, partition };
+    let decisions = TopicPartition { topic: Topic::Decisions, partition };
     world.log.fail(decisions, true);
     world.user(user, json!({"type": "trigger", "user_id": user, "trigger": "Main"}), false);
     let part = &mut world.process.parts[partition as usize];
@@ -434,7 +434,7 @@ fn a_log_that_lost_its_end_is_refused() {
     let setup = Setup::new(Log::Simulated(empty), Clock::new(), key(), Replies::default(), checkpointer);
     let store = world.stores[partition as usize].clone();
     let engine = Engine::open(store.clone(), (partition, PARTITIONS), 4).expect("readable");
-    let handles = (Arc::new(Bell::default()), Arc::new(Status::default()));
+    let handles = (Arc::new(Notify::default()), Arc::new(Status::default()));
     match Partition::open(partition, setup, store, engine, LOGIC_VERSION, handles) {
         Err(askwhen_partition::Stop::Refused(why)) => assert!(why.contains("lost its end"), "{why}"),
         Err(other) => panic!("{other}"),
@@ -452,7 +452,7 @@ fn reopen(
     let setup = Setup::new(Log::Simulated(log), Clock::new(), key(), Replies::default(), checkpointer);
     let store = world.stores[partition as usize].clone();
     let engine = Engine::open(store.clone(), (partition, PARTITIONS), 4).expect("readable");
-    let handles = (Arc::new(Bell::default()), Arc::new(Status::default()));
+    let handles = (Arc::new(Notify::default()), Arc::new(Status::default()));
     Partition::open(partition, setup, store, engine, logic_version, handles).map(|_| ())
 }
 
@@ -484,8 +484,8 @@ fn other_rules_than_the_stores_are_refused() {
     }
     // One that was never released.
     rewrite_checkpoint(&world, partition, |meta| {
-        *meta =
-            serde_json::to_value(askwhen_partition::checkpoint::Meta::new(77, PARTITIONS, 2)).expect("it serialises");
+        *meta = serde_json::to_value(askwhen_partition::checkpoint::CheckpointMeta::new(77, PARTITIONS, 2))
+            .expect("it serialises");
     });
     let refused = reopen(&world, world.log.clone(), partition, LOGIC_VERSION).expect_err("unknown rules");
     assert!(matches!(refused, Stop::Refused(ref why) if why.contains("version 2")), "{refused}");
@@ -514,10 +514,10 @@ fn a_journal_cut_below_its_outputs_is_refused() {
     world.user(user, json!({"type": "trigger", "user_id": user, "trigger": "Main"}), false);
     world.settle();
     let cut = Arc::new(Simulated::new(77, PARTITIONS));
-    let decisions = At { topic: Topic::Decisions, partition };
+    let decisions = TopicPartition { topic: Topic::Decisions, partition };
     for record in world.log.read(decisions, 0, usize::MAX).expect("readable") {
         let (sender, _) = tokio::sync::oneshot::channel();
-        let new = New { key: record.key, headers: record.headers, value: record.value };
+        let new = NewRecord { key: record.key, headers: record.headers, value: record.value };
         cut.append(decisions, vec![new], Ack::Once(sender));
     }
     let refused = reopen(&world, cut, partition, LOGIC_VERSION).expect_err("the journal is shorter than its outputs");
@@ -530,7 +530,7 @@ fn an_emptied_journal_goes_on_where_it_was() {
     let mut world = World::new(1 << 20);
     let user = "u1";
     let partition = id::partition_of(user, PARTITIONS);
-    let journal = At { topic: Topic::Events, partition };
+    let journal = TopicPartition { topic: Topic::Events, partition };
     world.user(user, json!({"user_id": user, "event_name": "woke"}), false);
     world.settle();
     world.checkpoint(partition as usize);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::TARGETS;
 use askwhen_domain::json::Json;
 use askwhen_domain::user::User;
-use askwhen_log::{New, frame};
+use askwhen_log::{NewRecord, frame};
 use askwhen_wire::state;
 
 fn folder(target: &str) -> PathBuf {
@@ -40,10 +40,11 @@ fn the_corpus_goes_through_every_target() {
 /// The files of the corpus that are no text, as the program writes them.
 fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let mut one = BytesMut::new();
-    let new = New { key: Some("ann".into()), headers: Vec::new(), value: Some("{\"a\":1}".into()) };
+    let new = NewRecord { key: Some("ann".into()), headers: Vec::new(), value: Some("{\"a\":1}".into()) };
     frame::encode(&mut one, &new, 7, 1_700_000_000_000, 5);
     let mut several = one.clone();
-    let tombstone = New { key: None, headers: vec![("id".into(), "x".into()), ("".into(), "".into())], value: None };
+    let tombstone =
+        NewRecord { key: None, headers: vec![("id".into(), "x".into()), ("".into(), "".into())], value: None };
     frame::encode(&mut several, &tombstone, 8, -1, u64::MAX);
     let mut user = User::default();
     user.attributes.insert("plan".into(), Json::of(&"pro"));

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::explain::has_limits;
-use super::{Begin, Error, Progress, Source, Tape};
+use super::{Begin, Error, JournalReader, Progress, Source};
 use crate::engine::Engine;
 use askwhen_domain::decision::{Decision, Offered};
 use askwhen_domain::id;
@@ -23,10 +23,10 @@ use askwhen_domain::json::Json;
 use askwhen_domain::record::{Answers as Said, Body, Context, Given, Record, Target};
 use askwhen_domain::survey::{QuestionType, Status, Survey};
 use askwhen_domain::time::Millis;
-use askwhen_log::At;
+use askwhen_log::TopicPartition;
 use askwhen_partition::Effects;
-use askwhen_partition::checkpoint::Meta;
-use askwhen_partition::player::Player;
+use askwhen_partition::checkpoint::CheckpointMeta;
+use askwhen_partition::replayer::Replayer;
 use askwhen_store::{Batch, Store};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{Decoded, Define, Defined, Forward, Internal};
@@ -34,7 +34,7 @@ use askwhen_wire::topic::Topic;
 use outcome::Total;
 use tally::Tally;
 
-pub use outcome::{Fared, Outcome};
+pub use outcome::{Outcome, VersionResult};
 
 /// Users kept decoded, and changed state that is not yet in a store, of all runs
 /// that go on side by side.
@@ -85,7 +85,7 @@ pub fn run(source: &Source, plan: &Plan, progress: &Progress) -> Result<Outcome,
     let begins = partitions.iter().map(|p| begun(*p)).collect::<Result<Vec<Begin>, _>>()?;
     let from_snapshots = begins.iter().filter(|begin| begin.snapshot.is_some()).count() as u32;
     for (partition, begin) in partitions.iter().zip(&begins) {
-        let bounds = source.bounds(At { topic: Topic::Events, partition: *partition })?;
+        let bounds = source.bounds(TopicPartition { topic: Topic::Events, partition: *partition })?;
         progress.all.fetch_add(bounds.end.saturating_sub(begin.meta.next), Ordering::Relaxed);
     }
     let mut parts = Vec::new();
@@ -157,34 +157,34 @@ fn has_quotas(source: &Source, plan: &Plan, parts: &[Part]) -> Result<bool, Erro
         return Ok(true);
     }
     // The registrar's partition hears of all.
-    let Some(player) = parts.first().map(|part| &part.base.player) else { return Ok(false) };
-    let registrar = At { topic: Topic::Events, partition: 0 };
-    Ok(player.machine().has_quotas(&plan.project)
-        || has_limits(source.tape(registrar, player.meta.next), &source.rules(0), &plan.project)?)
+    let Some(replayer) = parts.first().map(|part| &part.base.replayer) else { return Ok(false) };
+    let registrar = TopicPartition { topic: Topic::Events, partition: 0 };
+    Ok(replayer.machine().has_quotas(&plan.project)
+        || has_limits(source.journal_reader(registrar, replayer.meta.next), &source.rules(0), &plan.project)?)
 }
 
 /// One run of a partition: as it was, or with surveys that are tried.
 struct Stage {
-    player: Player<Engine>,
+    replayer: Replayer<Engine>,
     store: Arc<Store>,
     /// Its share of what all may keep in memory.
     share: usize,
 }
 
 impl Stage {
-    fn open(source: &Source, plan: &Plan, partition: u32, begin: (Arc<Store>, Meta)) -> Result<Stage, Error> {
+    fn open(source: &Source, plan: &Plan, partition: u32, begin: (Arc<Store>, CheckpointMeta)) -> Result<Stage, Error> {
         let (store, meta) = begin;
         // All partitions may be read as one.
         let share = source.partitions as usize * (plan.versions.len() + 1);
         let mut engine = Engine::open(store.clone(), (partition, source.partitions), CACHED_BYTES / share)?;
         engine.watch(&plan.project);
-        Ok(Stage { player: Player::new(source.admission(partition, &meta)?, meta, engine), store, share })
+        Ok(Stage { replayer: Replayer::new(source.admission(partition, &meta)?, meta, engine), store, share })
     }
 
     /// Keeps what is in memory within bounds.
     fn settle(&mut self) -> Result<(), Error> {
-        if self.player.dirty_bytes() >= DIRTY_BYTES / self.share {
-            self.player.checkpoint(&self.store, Batch::default())?;
+        if self.replayer.dirty_bytes() >= DIRTY_BYTES / self.share {
+            self.replayer.checkpoint(&self.store, Batch::default())?;
         }
         Ok(())
     }
@@ -193,7 +193,7 @@ impl Stage {
 /// A partition while it is read.
 struct Part {
     partition: u32,
-    tape: Tape,
+    journal_reader: JournalReader,
     unread: VecDeque<askwhen_log::Record>,
     over: bool,
     base: Stage,
@@ -206,18 +206,26 @@ struct Part {
 
 impl Part {
     fn new(source: &Source, plan: &Plan, partition: u32, begin: Begin) -> Result<Part, Error> {
-        let tape = source.tape(At { topic: Topic::Events, partition }, begin.meta.next);
+        let journal_reader = source.journal_reader(TopicPartition { topic: Topic::Events, partition }, begin.meta.next);
         let base = Stage::open(source, plan, partition, (begin.store, begin.meta))?;
-        Ok(Part { partition, tape, unread: VecDeque::new(), over: false, base, tried: Vec::new(), sent: Vec::new() })
+        Ok(Part {
+            partition,
+            journal_reader,
+            unread: VecDeque::new(),
+            over: false,
+            base,
+            tried: Vec::new(),
+            sent: Vec::new(),
+        })
     }
 
     /// When the next record was taken; `None` at the end.
     fn next_at(&mut self, plan: &Plan) -> Result<Option<Millis>, Error> {
         if self.unread.is_empty() && !self.over {
-            self.unread = self.tape.read()?.into();
+            self.unread = self.journal_reader.read()?.into();
             self.over = self.unread.is_empty();
         }
-        let ahead = self.base.player.meta.ahead;
+        let ahead = self.base.replayer.meta.ahead;
         let at = self.unread.front().map(|record| record.appended_at + ahead);
         if at.is_some_and(|at| at > plan.to) {
             self.unread.clear();
@@ -292,8 +300,8 @@ impl Run<'_> {
             }
         }
         total.records += read;
-        total.last_at = parts.iter().map(|part| part.base.player.meta.now).fold(total.last_at, Millis::max);
-        total.read_in += parts.iter().map(|part| part.tape.spent).sum::<std::time::Duration>();
+        total.last_at = parts.iter().map(|part| part.base.replayer.meta.now).fold(total.last_at, Millis::max);
+        total.read_in += parts.iter().map(|part| part.journal_reader.spent).sum::<std::time::Duration>();
         total.take(&tallies, self.plan);
         Ok(())
     }
@@ -301,28 +309,28 @@ impl Run<'_> {
     /// Lets every version begin where the journal stands.
     fn fork(&self, parts: &mut [Part], tallies: &mut Tallies) -> Result<(), Error> {
         let since: BTreeMap<u32, u64> =
-            parts.iter().map(|part| (part.partition & 0xffff, part.base.player.meta.next)).collect();
+            parts.iter().map(|part| (part.partition & 0xffff, part.base.replayer.meta.next)).collect();
         tallies.base = Tally::new(since.clone());
         tallies.tried.iter_mut().for_each(|tally| *tally = Tally::new(since.clone()));
-        let sent: Vec<Vec<u64>> = parts.iter().map(|part| part.base.player.meta.forward.clone()).collect();
+        let sent: Vec<Vec<u64>> = parts.iter().map(|part| part.base.replayer.meta.forward.clone()).collect();
         for part in parts.iter_mut() {
-            part.base.player.checkpoint(&part.base.store, Batch::default())?;
+            part.base.replayer.checkpoint(&part.base.store, Batch::default())?;
             // By sender, of which there are as many as partitions when they are read as one.
             part.sent = sent.iter().map(|of| of[part.partition as usize]).collect();
             for version in 0..self.plan.versions.len() {
                 let path = self.folder.join(format!("{}-try-{version}", part.partition));
                 part.base.store.checkpoint(&path)?;
-                let begin = (self.source.store(&path)?, part.base.player.meta.clone());
+                let begin = (self.source.store(&path)?, part.base.replayer.meta.clone());
                 part.tried.push(Stage::open(self.source, self.plan, part.partition, begin)?);
             }
         }
         for (v, version) in self.plan.versions.iter().enumerate() {
             for i in 0..parts.len() {
-                for defined in self.definitions(&parts[i].base.player, version) {
+                for defined in self.definitions(&parts[i].base.replayer, version) {
                     let defined = Decoded::Internal(Box::new(Internal::Defined(defined)));
-                    let player = &mut parts[i].tried[v].player;
-                    let (now, offset) = (player.meta.now, player.meta.next);
-                    let effects = player.imagine((now, offset), defined)?;
+                    let replayer = &mut parts[i].tried[v].replayer;
+                    let (now, offset) = (replayer.meta.now, replayer.meta.next);
+                    let effects = replayer.apply_synthetic((now, offset), defined)?;
                     self.follow(parts, (v, i, offset), effects, tallies)?;
                 }
             }
@@ -332,7 +340,7 @@ impl Run<'_> {
 
     /// What makes the surveys of a version active, and the others not if they are
     /// to be alone.
-    fn definitions(&self, base: &Player<Engine>, version: &Version) -> Vec<Defined> {
+    fn definitions(&self, base: &Replayer<Engine>, version: &Version) -> Vec<Defined> {
         let known: HashMap<String, (u64, Json)> = base
             .machine()
             .surveys(&self.plan.project)
@@ -382,8 +390,8 @@ impl Run<'_> {
         let project = self.plan.project.as_str();
         let ours = |decoded: &Decoded<'_>, _: Option<&Forward>| self.together || concerns(decoded, project);
         let base = &mut parts[i].base;
-        base.player.play(record, &ours)?;
-        let as_it_was = base.player.machine_mut().take_watched();
+        base.replayer.play(record, &ours)?;
+        let as_it_was = base.replayer.machine_mut().take_watched();
         base.settle()?;
         if !forked {
             return Ok(());
@@ -400,7 +408,7 @@ impl Run<'_> {
             let wanted = |decoded: &Decoded<'_>, by: Option<&Forward>| {
                 concerns(decoded, project) && self.counts(decoded, by, version, (base, tried), sent)
             };
-            let effects = parts[i].tried[v].player.play(record, &wanted)?;
+            let effects = parts[i].tried[v].replayer.play(record, &wanted)?;
             let decisions = self.follow(parts, (v, i, record.offset), effects.unwrap_or_default(), tallies)?;
             for (user_id, Offered { offer_id, survey_id, .. }) in &made {
                 if !tallies.tried[v].agrees(&tallies.base, offer_id) {
@@ -416,7 +424,7 @@ impl Run<'_> {
 
     /// Takes up the offers that are not held any more.
     fn release(&self, part: &Part, i: usize, tallies: &mut Tallies) {
-        let engine = part.base.player.machine();
+        let engine = part.base.replayer.machine();
         let (counted, held) = &mut tallies.held[i];
         if held.is_empty() || std::mem::replace(counted, engine.released()) == engine.released() {
             return;
@@ -450,7 +458,7 @@ impl Run<'_> {
                 Internal::Define(Define { kind, id, .. }) | Internal::Defined(Defined { kind, id, .. }) => {
                     !pinned(*kind, id)
                 }
-                // Later letters are written anew, by those who are tried.
+                // Later messages are written anew, by those who are tried.
                 Internal::Quota(_) => {
                     by.is_some_and(|by| sent.get(by.from as usize).is_some_and(|sent| by.seq <= *sent))
                 }
@@ -459,7 +467,7 @@ impl Run<'_> {
         }
     }
 
-    /// Counts what a version has put out, delivers its letters, and notes offers
+    /// Counts what a version has put out, delivers its messages, and notes offers
     /// whose reactions have to be imagined. Gives the decisions.
     fn follow(
         &self,
@@ -471,7 +479,7 @@ impl Run<'_> {
         let mut decisions = Vec::new();
         let mut queue = VecDeque::from([(i, effects)]);
         while let Some((i, effects)) = queue.pop_front() {
-            let items = parts[i].tried[v].player.machine_mut().take_watched();
+            let items = parts[i].tried[v].replayer.machine_mut().take_watched();
             for decision in tallies.tried[v].count(&items) {
                 let Some(offered) = decision.survey.clone() else { continue };
                 let user_id = decision.user_id.clone();
@@ -483,7 +491,7 @@ impl Run<'_> {
                 askwhen_domain::apply::Output::Decision(decision) => Some(*decision),
                 _ => None,
             }));
-            let now = parts[i].tried[v].player.meta.now;
+            let now = parts[i].tried[v].replayer.meta.now;
             for outgoing in effects.forwards.into_iter().filter(|outgoing| outgoing.trusted && self.together) {
                 let value = outgoing.value.as_str().as_bytes();
                 let Ok(Decoded::Internal(internal)) = askwhen_wire::record::decode(Some(value), true) else { continue };
@@ -491,9 +499,9 @@ impl Run<'_> {
                     continue;
                 }
                 let to = outgoing.to as usize;
-                let player = &mut parts[to].tried[v].player;
-                let next = player.meta.next;
-                let effects = player.imagine((now, next), Decoded::Internal(internal))?;
+                let replayer = &mut parts[to].tried[v].replayer;
+                let next = replayer.meta.next;
+                let effects = replayer.apply_synthetic((now, next), Decoded::Internal(internal))?;
                 queue.push_back((to, effects));
             }
         }
@@ -509,7 +517,7 @@ impl Run<'_> {
                 // What became of it is on record.
                 continue;
             }
-            if parts[*part].base.player.machine().is_waiting(*offset) {
+            if parts[*part].base.replayer.machine().is_waiting(*offset) {
                 tallies.held[*part].1.push(imagined);
                 continue;
             }
@@ -523,9 +531,9 @@ impl Run<'_> {
             for body in bodies {
                 let (project, user_id) = (self.plan.project.as_str().into(), user_id.as_str().into());
                 let record = Record { project, user_id, event_id: None, told: Default::default(), body };
-                let player = &mut parts[*part].tried[*version].player;
-                let now = player.meta.now;
-                let effects = player.imagine((now, *offset), Decoded::User(Box::new(record)))?;
+                let replayer = &mut parts[*part].tried[*version].replayer;
+                let now = replayer.meta.now;
+                let effects = replayer.apply_synthetic((now, *offset), Decoded::User(Box::new(record)))?;
                 self.follow(parts, (*version, *part, *offset), effects, tallies)?;
             }
         }
@@ -540,7 +548,10 @@ fn concerns(decoded: &Decoded<'_>, ours: &str) -> bool {
         Decoded::Internal(internal) => match &**internal {
             Internal::Erase(erase) => erase.project == ours,
             // Reads, and what only the delivery is told.
-            Internal::Query(_) | Internal::Fares(_) | Internal::Redeliver { .. } | Internal::Ping { .. } => false,
+            Internal::Query(_)
+            | Internal::EndpointHealthReport(_)
+            | Internal::Redeliver { .. }
+            | Internal::Ping { .. } => false,
             _ => true,
         },
     }

@@ -4,15 +4,15 @@
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-use super::{Begin, Error, Source, Tape};
+use super::{Begin, Error, JournalReader, Source};
 use crate::engine::Engine;
 use askwhen_domain::id;
-use askwhen_domain::quota::{self, Key, Mail, Message};
+use askwhen_domain::quota::{self, Key, Message, QuotaMessage};
 use askwhen_domain::record::{Body, Context, Record};
 use askwhen_domain::time::{self, DAY, Millis};
-use askwhen_log::At;
+use askwhen_log::TopicPartition;
 use askwhen_partition::admission::{Admission, decode_forwarded};
-use askwhen_partition::player::Player;
+use askwhen_partition::replayer::Replayer;
 use askwhen_partition::{Answer, Failure};
 use askwhen_process::clock::Clock;
 use askwhen_store::snapshot::Manifest;
@@ -48,7 +48,7 @@ struct Past<'a> {
 
 /// A partition as it was then.
 struct Then {
-    player: Player<Engine>,
+    replayer: Replayer<Engine>,
     begun_with: Option<Manifest>,
     records: u64,
 }
@@ -63,14 +63,14 @@ pub fn explain(source: &Source, question: &Question, told: impl Fn(u64)) -> Resu
     let partition = id::partition_of(&question.user_id, source.partitions);
     let until = question.at.unwrap_or(Millis::MAX);
     let past = Past { source, until, project: &question.project, folder: tempfile::tempdir()? };
-    let Then { mut player, begun_with, records } = past.read(partition, Some(&question.user_id), told)?;
-    let now = question.at.unwrap_or_else(|| Clock::new().wall() + player.meta.ahead);
-    let offset = player.meta.next;
-    let mut bank = Bank { past: &past, asking: partition, then: None, now };
+    let Then { mut replayer, begun_with, records } = past.read(partition, Some(&question.user_id), told)?;
+    let now = question.at.unwrap_or_else(|| Clock::new().wall() + replayer.meta.ahead);
+    let offset = replayer.meta.next;
+    let mut bank = QuotaCoordinator { past: &past, asking: partition, then: None, now };
     let query =
         Query { project: question.project.clone(), user_id: question.user_id.clone(), offer_id: None, survey_id: None };
     let query = Decoded::Internal(Box::new(Internal::Query(query)));
-    let (user, _) = body(&mut player, &mut bank, query)?;
+    let (user, _) = body(&mut replayer, &mut bank, query)?;
     let (decision, needs_grant) = match &question.trigger {
         None => (Value::Null, Vec::new()),
         Some((trigger, properties, context)) => {
@@ -81,10 +81,10 @@ pub fn explain(source: &Source, question: &Question, told: impl Fn(u64)) -> Resu
                 told: Default::default(),
                 body: Body::Trigger { trigger: trigger.into(), properties, context: context.clone() },
             };
-            body(&mut player, &mut bank, Decoded::User(Box::new(record)))?
+            body(&mut replayer, &mut bank, Decoded::User(Box::new(record)))?
         }
     };
-    let decisions = decisions(source, question, partition, (now, player.meta.ahead))?;
+    let decisions = decisions(source, question, partition, (now, replayer.meta.ahead))?;
     Ok(json!({
         "user_id": question.user_id,
         "project": question.project,
@@ -108,14 +108,14 @@ fn decisions(
     partition: u32,
     (now, ahead): (Millis, Millis),
 ) -> Result<Vec<Value>, Error> {
-    let at = At { topic: Topic::Decisions, partition };
+    let at = TopicPartition { topic: Topic::Decisions, partition };
     // By the log's own times, which a test clock does not move.
     let from = source.offset_at(at, now - DECISIONS_SINCE - ahead)?;
-    let mut tape = source.tape(at, from);
+    let mut journal_reader = source.journal_reader(at, from);
     // A copy stands under the same id.
     let mut found: BTreeMap<(Millis, u64), DecisionRecord> = BTreeMap::new();
     loop {
-        let records = tape.read()?;
+        let records = journal_reader.read()?;
         if records.is_empty() {
             let shown = |decision| serde_json::to_value(decision).expect("a record serialises");
             return Ok(found.into_values().rev().map(shown).collect());
@@ -139,14 +139,14 @@ impl Past<'_> {
     /// Reads a partition: for one user, or for all. `told` hears how many records
     /// have been read.
     fn read(&self, partition: u32, user_id: Option<&str>, told: impl Fn(u64)) -> Result<Then, Error> {
-        let at = At { topic: Topic::Events, partition };
+        let at = TopicPartition { topic: Topic::Events, partition };
         let Begin { store, meta, snapshot } =
             self.source.begin(partition, self.until, &self.folder.path().join(partition.to_string()))?;
         let next = meta.next;
         let engine = Engine::open(store, (partition, self.source.partitions), CACHED_BYTES)?;
         let everyone = user_id.is_none()
             || engine.has_quotas(self.project)
-            || has_limits(self.source.tape(at, next), &self.source.rules(partition), self.project)?;
+            || has_limits(self.source.journal_reader(at, next), &self.source.rules(partition), self.project)?;
         let concerned = |project: &str, user: &str| everyone || (project == self.project && Some(user) == user_id);
         let wanted = |decoded: &Decoded<'_>, _: Option<&_>| match decoded {
             Decoded::User(record) => concerned(&record.project, &record.user_id),
@@ -156,43 +156,43 @@ impl Past<'_> {
                 _ => true,
             },
         };
-        let mut player = Player::new(self.source.admission(partition, &meta)?, meta, engine);
-        let mut tape = self.source.tape(at, next);
+        let mut replayer = Replayer::new(self.source.admission(partition, &meta)?, meta, engine);
+        let mut journal_reader = self.source.journal_reader(at, next);
         let mut read = 0;
         loop {
-            let records = tape.read()?;
+            let records = journal_reader.read()?;
             for record in &records {
-                if record.appended_at + player.meta.ahead > self.until {
-                    return Ok(Then { player, begun_with: snapshot, records: read });
+                if record.appended_at + replayer.meta.ahead > self.until {
+                    return Ok(Then { replayer, begun_with: snapshot, records: read });
                 }
                 read += 1;
-                player.play(record, &wanted)?;
+                replayer.play(record, &wanted)?;
             }
             told(read);
             if records.is_empty() {
-                return Ok(Then { player, begun_with: snapshot, records: read });
+                return Ok(Then { replayer, begun_with: snapshot, records: read });
             }
         }
     }
 }
 
-/// The bank of the quotas, read when somebody asks for a grant.
-struct Bank<'a> {
+/// The coordinator of the quotas, read when somebody asks for a grant.
+struct QuotaCoordinator<'a> {
     past: &'a Past<'a>,
     asking: u32,
-    then: Option<Player<Engine>>,
+    then: Option<Replayer<Engine>>,
     now: Millis,
 }
 
-impl Bank<'_> {
+impl QuotaCoordinator<'_> {
     /// Whether it would give one; `None` when that depends on what other
     /// partitions have not used.
-    fn gives(&mut self, own: &Player<Engine>, key: &Key) -> Result<Option<bool>, Error> {
+    fn gives(&mut self, own: &Replayer<Engine>, key: &Key) -> Result<Option<bool>, Error> {
         if self.asking == quota::BANK {
             return Ok(own.machine().bank_gives(key, self.asking));
         }
         if self.then.is_none() {
-            self.then = Some(self.past.read(quota::BANK, None, |_| {})?.player);
+            self.then = Some(self.past.read(quota::BANK, None, |_| {})?.replayer);
         }
         Ok(self.then.as_ref().and_then(|then| then.machine().bank_gives(key, self.asking)))
     }
@@ -200,10 +200,14 @@ impl Bank<'_> {
 
 /// The body of the answer, and the surveys of which it supposes that there is a
 /// grant left.
-fn body(player: &mut Player<Engine>, bank: &mut Bank<'_>, decoded: Decoded<'_>) -> Result<(Value, Vec<String>), Error> {
+fn body(
+    replayer: &mut Replayer<Engine>,
+    bank: &mut QuotaCoordinator<'_>,
+    decoded: Decoded<'_>,
+) -> Result<(Value, Vec<String>), Error> {
     let failed = |e: Failure| Error::failed(e);
-    player.machine_mut().forget_waiting();
-    let effects = player.ask(bank.now, decoded).map_err(failed)?;
+    replayer.machine_mut().forget_waiting();
+    let effects = replayer.ask(bank.now, decoded).map_err(failed)?;
     let mut supposed = Vec::new();
     let (mut reply, mut late) = (effects.reply, effects.late_replies);
     loop {
@@ -211,29 +215,29 @@ fn body(player: &mut Player<Engine>, bank: &mut Bank<'_>, decoded: Decoded<'_>) 
         if let Some(Answer::Body { server, .. }) = said {
             return Ok((server.value(), supposed));
         }
-        let grants = player.machine().awaited_grants();
+        let grants = replayer.machine().awaited_grants();
         if grants.is_empty() {
             return Ok((Value::Null, supposed));
         }
         for grant in grants {
             let key = (grant.project.clone(), grant.survey_id.clone());
-            let gives = bank.gives(player, &key)?;
+            let gives = bank.gives(replayer, &key)?;
             supposed.extend(gives.is_none().then(|| grant.survey_id.clone()));
             let message = if gives == Some(false) { Message::Refuse } else { grant.message.clone() };
-            let answer = Decoded::Internal(Box::new(Internal::Quota(Mail { message, ..grant })));
-            late.extend(player.ask(bank.now, answer).map_err(failed)?.late_replies);
+            let answer = Decoded::Internal(Box::new(Internal::Quota(QuotaMessage { message, ..grant })));
+            late.extend(replayer.ask(bank.now, answer).map_err(failed)?.late_replies);
         }
     }
 }
 
-/// Whether any survey of a project has a quota, by what a tape says from where
+/// Whether any survey of a project has a quota, by what a journal reader says from where
 /// it is.
 ///
 /// # Errors
 /// When it cannot be read.
-pub(super) fn has_limits(mut tape: Tape, rules: &Admission, project: &str) -> Result<bool, Error> {
+pub(super) fn has_limits(mut journal_reader: JournalReader, rules: &Admission, project: &str) -> Result<bool, Error> {
     loop {
-        let records = tape.read()?;
+        let records = journal_reader.read()?;
         if records.is_empty() {
             return Ok(false);
         }

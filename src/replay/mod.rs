@@ -10,7 +10,7 @@ pub mod shadow;
 mod source;
 
 pub use error::{Error, ErrorKind};
-pub use source::{Begin, Place, Source, Tape};
+pub use source::{Begin, JournalReader, Place, Source};
 
 use std::sync::atomic::AtomicU64;
 

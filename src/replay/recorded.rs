@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use super::{Error, Source, Tape};
+use super::{Error, JournalReader, Source};
 use askwhen_domain::time::{MINUTE, Millis};
-use askwhen_log::{At, Record};
+use askwhen_log::{Record, TopicPartition};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{self, ID_HEADER, SOURCE_HEADER};
 
@@ -63,7 +63,7 @@ pub struct Difference {
 /// The decisions of a partition, read beside the journal.
 pub struct Recorded {
     partition: u32,
-    tape: Tape,
+    journal_reader: JournalReader,
     /// Read, and not yet met by the journal.
     ahead: HashMap<Bytes, (u64, Bytes)>,
     /// Decisions of journal records below are not looked at.
@@ -83,13 +83,13 @@ impl Recorded {
     /// # Errors
     /// When the topic cannot be read.
     pub fn open(source: &Source, partition: u32, (from, time): (u64, Millis)) -> Result<Recorded, Error> {
-        let at = At { topic: Topic::Decisions, partition };
+        let at = TopicPartition { topic: Topic::Decisions, partition };
         let bounds = source.bounds(at)?;
         let begins = if time == 0 { bounds.start } else { source.offset_at(at, time - CLOCKS_APART)? };
-        let tape = source.tape(at, begins.clamp(bounds.start, bounds.end));
+        let journal_reader = source.journal_reader(at, begins.clamp(bounds.start, bounds.end));
         let mut recorded = Recorded {
             partition,
-            tape,
+            journal_reader,
             ahead: HashMap::new(),
             from,
             floor: 0,
@@ -116,7 +116,7 @@ impl Recorded {
 
     /// Whether there was anything to read.
     fn read(&mut self) -> Result<bool, Error> {
-        let records = self.tape.read()?;
+        let records = self.journal_reader.read()?;
         for record in &records {
             let Some((id, source, value)) = decision(record, self.partition) else { continue };
             self.lowest = Some(self.lowest.map_or(source, |lowest| lowest.min(source)));

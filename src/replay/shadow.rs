@@ -20,9 +20,9 @@ use crate::engine::Engine;
 use askwhen_domain::rate::{Pace, Rate};
 use askwhen_domain::time::{self, Millis};
 use askwhen_domain::{LOGIC_VERSION, goes_on_from};
-use askwhen_log::At;
-use askwhen_partition::checkpoint::Meta;
-use askwhen_partition::player::{self, Player};
+use askwhen_log::TopicPartition;
+use askwhen_partition::checkpoint::CheckpointMeta;
+use askwhen_partition::replayer::{self, Replayer};
 use askwhen_process::clock::Clock;
 use askwhen_store::{Batch, Family, Store};
 use askwhen_wire::topic::Topic;
@@ -76,14 +76,14 @@ struct Beginning {
 
 /// How a run goes about it.
 #[derive(Debug, Clone, Copy)]
-pub struct Manner {
+pub struct RunOptions {
     pub threads: usize,
     pub rate: Option<Rate>,
 }
 
 /// What a run has done.
 #[derive(Debug, Clone)]
-pub struct Ran {
+pub struct RunReport {
     pub records: u64,
     pub took: Duration,
     /// Of all threads, reading the journal alone.
@@ -109,8 +109,8 @@ pub fn plan(source: &Source, from: Option<Millis>, threads: usize) -> Result<Val
     let mut all = 0;
     let mut rate = 0.0;
     for partition in 0..source.partitions {
-        let journal = At { topic: Topic::Events, partition };
-        let decisions = At { topic: Topic::Decisions, partition };
+        let journal = TopicPartition { topic: Topic::Events, partition };
+        let decisions = TopicPartition { topic: Topic::Decisions, partition };
         let (bounds, on_record) = (source.bounds(journal)?, source.bounds(decisions)?);
         let into = folder.path().join(partition.to_string());
         let begun = begin(source, partition, from, &into);
@@ -169,16 +169,16 @@ fn trial(source: &Source, partition: u32, begin: Begin) -> Result<f64, Error> {
     let Begin { store, meta, .. } = begin;
     let next = meta.next;
     let engine = Engine::open(store, (partition, source.partitions), CACHED_BYTES)?;
-    let mut player = Player::new(source.rules(partition), meta, engine);
-    let mut tape = source.tape(At { topic: Topic::Events, partition }, next);
+    let mut replayer = Replayer::new(source.rules(partition), meta, engine);
+    let mut journal_reader = source.journal_reader(TopicPartition { topic: Topic::Events, partition }, next);
     let (started, mut records) = (Instant::now(), 0);
     while started.elapsed() < TRIAL {
-        let read = tape.read()?;
+        let read = journal_reader.read()?;
         if read.is_empty() {
             break;
         }
         for record in &read {
-            player.play(record, player::ALL)?;
+            replayer.play(record, replayer::ALL)?;
             records += 1;
             if records % 256 == 0 && started.elapsed() >= TRIAL {
                 break;
@@ -294,9 +294,9 @@ impl Shadow {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn store(&self, source: &Source, partition: u32) -> Result<(Arc<Store>, Meta), Error> {
+    pub fn store(&self, source: &Source, partition: u32) -> Result<(Arc<Store>, CheckpointMeta), Error> {
         let store = source.store(&store_path(&self.dir, partition))?;
-        let meta = Meta::load(&store)?.ok_or_else(|| {
+        let meta = CheckpointMeta::load(&store)?.ok_or_else(|| {
             Error::refused(format!("{} holds no checkpoint", store_path(&self.dir, partition).display()))
         })?;
         Ok((store, meta))
@@ -316,13 +316,13 @@ impl Shadow {
         &self,
         source: &Source,
         ends: Option<&[u64]>,
-        manner: Manner,
+        options: RunOptions,
         progress: &Progress,
-    ) -> Result<Ran, Error> {
+    ) -> Result<RunReport, Error> {
         let started = Instant::now();
         let mut work = Vec::new();
         for partition in 0..source.partitions {
-            let journal = At { topic: Topic::Events, partition };
+            let journal = TopicPartition { topic: Topic::Events, partition };
             let end = match ends {
                 Some(ends) => ends[partition as usize],
                 None => source.bounds(journal)?.end,
@@ -331,13 +331,13 @@ impl Shadow {
             progress.all.fetch_add(end.saturating_sub(meta.next), Ordering::Relaxed);
             work.push((partition, end));
         }
-        let threads = manner.threads.clamp(1, work.len());
+        let threads = options.threads.clamp(1, work.len());
         let (next, read_us) = (AtomicUsize::new(0), AtomicU64::new(0));
         let failed = std::sync::atomic::AtomicBool::new(false);
         let share = 1.0 / threads as f64;
         std::thread::scope(|scope| {
             let worker = || -> Result<(), Error> {
-                let mut brake = Brake { rate: manner.rate, share, pace: Pace::default(), clock: Clock::new() };
+                let mut brake = Brake { rate: options.rate, share, pace: Pace::default(), clock: Clock::new() };
                 while let Some((partition, end)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let done = self.partition(source, (*partition, *end), &mut brake, (progress, &failed));
                     let read_in = done.inspect_err(|_| failed.store(true, Ordering::Release))?;
@@ -351,7 +351,7 @@ impl Shadow {
                 workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked)).collect();
             ended.into_iter().collect::<Result<(), Error>>()
         })?;
-        Ok(Ran {
+        Ok(RunReport {
             records: progress.records.load(Ordering::Relaxed),
             took: started.elapsed(),
             read_in: Duration::from_micros(read_us.load(Ordering::Relaxed)),
@@ -387,31 +387,31 @@ impl Shadow {
         notes.recorded.forget(next);
         let engine =
             Engine::open(store.clone(), (partition, source.partitions), CACHED_BYTES / source.partitions as usize)?;
-        let mut player = Player::new(source.admission(partition, &meta)?, meta, engine);
-        let mut tape = source.tape(At { topic: Topic::Events, partition }, next);
+        let mut replayer = Replayer::new(source.admission(partition, &meta)?, meta, engine);
+        let mut journal_reader = source.journal_reader(TopicPartition { topic: Topic::Events, partition }, next);
         let mut written = Instant::now();
-        while player.meta.next < end && !failed.load(Ordering::Acquire) {
-            let records = tape.read()?;
+        while replayer.meta.next < end && !failed.load(Ordering::Acquire) {
+            let records = journal_reader.read()?;
             if records.is_empty() {
                 break;
             }
             for record in records.iter().take_while(|record| record.offset < end) {
                 brake.wait();
-                let effects = player.play(record, player::ALL)?.unwrap_or_default();
+                let effects = replayer.play(record, replayer::ALL)?.unwrap_or_default();
                 for output in effects.outputs.iter().filter(|output| output.topic == Topic::Decisions) {
                     let Some(value) = &output.value else { continue };
                     notes.compare(record.offset, &output.id, value)?;
                 }
                 notes.counts.records += 1;
                 progress.records.fetch_add(1, Ordering::Relaxed);
-                if player.dirty_bytes() >= CHECKPOINT_BYTES || written.elapsed() >= CHECKPOINT_EVERY {
-                    notes.checkpoint(&mut player, &store)?;
+                if replayer.dirty_bytes() >= CHECKPOINT_BYTES || written.elapsed() >= CHECKPOINT_EVERY {
+                    notes.checkpoint(&mut replayer, &store)?;
                     written = Instant::now();
                 }
             }
         }
-        notes.checkpoint(&mut player, &store)?;
-        Ok(tape.spent)
+        notes.checkpoint(&mut replayer, &store)?;
+        Ok(journal_reader.spent)
     }
 
     fn differences_path(&self, partition: u32) -> PathBuf {
@@ -428,7 +428,7 @@ impl Shadow {
         for (partition, beginning) in (0..).zip(&self.plan.begins) {
             let (store, meta) = self.store(source, partition)?;
             let counts: Counts = load(&store, COUNTS)?;
-            let end = source.bounds(At { topic: Topic::Events, partition })?.end;
+            let end = source.bounds(TopicPartition { topic: Topic::Events, partition })?.end;
             total.records += counts.records;
             total.compared.add(&counts.compared);
             rows.push(json!({
@@ -513,12 +513,12 @@ fn remove(dir: &Path) -> Result<(), Error> {
 }
 
 /// What comes next must stand behind what the state was made from.
-fn same_journal(source: &Source, partition: u32, meta: &Meta) -> Result<(), Error> {
-    let journal = At { topic: Topic::Events, partition };
+fn same_journal(source: &Source, partition: u32, meta: &CheckpointMeta) -> Result<(), Error> {
+    let journal = TopicPartition { topic: Topic::Events, partition };
     if meta.next <= source.bounds(journal)?.start {
         return Ok(());
     }
-    let last = source.tape(journal, meta.next - 1).read()?;
+    let last = source.journal_reader(journal, meta.next - 1).read()?;
     if last.first().is_none_or(|record| record.crc != meta.crc) {
         return Err(Error::refused(format!(
             "{journal} holds another record at {} than the replay was made from: end it with `askwhen replay abort` and \

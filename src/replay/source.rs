@@ -9,11 +9,11 @@ use super::error::{Error, ErrorKind};
 use askwhen_domain::time::{Millis, format_time};
 use askwhen_domain::{LOGIC_VERSION, goes_on_from};
 use askwhen_log::embedded::follow::Follower;
-use askwhen_log::{At, Bounds, Log, Reader, Record};
+use askwhen_log::{Log, Reader, Record, TopicPartition, Watermarks};
 use askwhen_partition::admission::Admission;
-use askwhen_partition::checkpoint::Meta;
-use askwhen_process::thread::Bell;
-use askwhen_store::snapshot::{self, Depot, Manifest};
+use askwhen_partition::checkpoint::CheckpointMeta;
+use askwhen_process::thread::Notify;
+use askwhen_store::snapshot::{self, Manifest, SnapshotRepository};
 use askwhen_store::{Family, Rocks, Shared, Store};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
@@ -38,7 +38,7 @@ pub struct Source {
     pub binds_macs: bool,
     pub place: Place,
     /// Or why there is none.
-    pub depot: Result<Depot, Error>,
+    pub repository: Result<SnapshotRepository, Error>,
     /// Blocks and write buffers of all stores that are made while looking.
     pub shared: Shared,
 }
@@ -46,7 +46,7 @@ pub struct Source {
 /// What a partition is read from: the state before an offset, on a store of its own.
 pub struct Begin {
     pub store: Arc<Store>,
-    pub meta: Meta,
+    pub meta: CheckpointMeta,
     pub snapshot: Option<Manifest>,
 }
 
@@ -61,12 +61,13 @@ impl Source {
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub fn admission(&self, partition: u32, meta: &Meta) -> Result<Admission, Error> {
+    pub fn admission(&self, partition: u32, meta: &CheckpointMeta) -> Result<Admission, Error> {
         let mut admission = self.rules(partition);
         // Whoever plays the journal may have taken it up by now.
-        let mut tape = self.tape_for("look-ahead", At { topic: Topic::Events, partition }, meta.next);
+        let mut journal_reader =
+            self.tape_for("look-ahead", TopicPartition { topic: Topic::Events, partition }, meta.next);
         loop {
-            let records = tape.read()?;
+            let records = journal_reader.read()?;
             if records.is_empty() {
                 return Ok(admission);
             }
@@ -75,34 +76,34 @@ impl Source {
     }
 
     /// Records of a partition from an offset on, up to the end.
-    pub fn tape(&self, at: At, from: u64) -> Tape {
+    pub fn journal_reader(&self, at: TopicPartition, from: u64) -> JournalReader {
         self.tape_for("replay", at, from)
     }
 
     /// On brokers each purpose has a consumer of its own, which reads a partition
     /// at one place.
-    fn tape_for(&self, purpose: &'static str, at: At, from: u64) -> Tape {
+    fn tape_for(&self, purpose: &'static str, at: TopicPartition, from: u64) -> JournalReader {
         let from_where = match &self.place {
             Place::Files(dir) => From::Files(Follower::from(dir, at, from)),
             Place::Brokers(log) => {
-                let bell = Arc::new(Bell::default());
-                From::Brokers { reader: log.reader(purpose, bell.clone()), bell }
+                let notify = Arc::new(Notify::default());
+                From::Brokers { reader: log.reader(purpose, notify.clone()), notify }
             }
         };
-        Tape { at, next: from, from: from_where, spent: Duration::ZERO }
+        JournalReader { at, next: from, from: from_where, spent: Duration::ZERO }
     }
 
     /// What is there of a partition, without what came with an export.
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub fn bounds(&self, at: At) -> Result<Bounds, Error> {
+    pub fn bounds(&self, at: TopicPartition) -> Result<Watermarks, Error> {
         match &self.place {
             Place::Files(dir) => Follower::bounds(dir, at).map_err(looked_at),
             Place::Brokers(log) => {
                 let bounds = log.bounds(at)?;
                 let begins = if at.topic == Topic::Events { log.begins(at.partition) } else { 0 };
-                Ok(Bounds { start: bounds.start.max(begins), end: bounds.end })
+                Ok(Watermarks { start: bounds.start.max(begins), end: bounds.end })
             }
         }
     }
@@ -111,7 +112,7 @@ impl Source {
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub fn offset_at(&self, at: At, time: Millis) -> Result<u64, Error> {
+    pub fn offset_at(&self, at: TopicPartition, time: Millis) -> Result<u64, Error> {
         match &self.place {
             Place::Files(dir) => Follower::offset_at(dir, at, time).map_err(looked_at),
             Place::Brokers(log) => Ok(log.offset_at(at, time)?),
@@ -120,8 +121,8 @@ impl Source {
 
     /// # Errors
     /// Why there is none.
-    pub fn depot(&self) -> Result<&Depot, Error> {
-        self.depot.as_ref().map_err(|why| Error::usage(why.to_string()))
+    pub fn repository(&self) -> Result<&SnapshotRepository, Error> {
+        self.repository.as_ref().map_err(|why| Error::usage(why.to_string()))
     }
 
     /// The snapshot of a partition that counts: of the highest generation the
@@ -129,14 +130,14 @@ impl Source {
     ///
     /// # Errors
     /// When they are out of reach.
-    pub fn newest(&self, role: &str, partition: u32) -> Result<Option<(&Depot, Manifest)>, Error> {
-        let depot = self.depot()?;
+    pub fn newest(&self, role: &str, partition: u32) -> Result<Option<(&SnapshotRepository, Manifest)>, Error> {
+        let repository = self.repository()?;
         let own = format!("{:032x}", self.incarnation);
-        let listed = depot.list(role, partition).map_err(unreachable)?.into_iter();
+        let listed = repository.list(role, partition).map_err(unreachable)?.into_iter();
         let newest = listed
             .filter(|m| m.subject.incarnation == own)
             .max_by_key(|m| (m.subject.generation, m.subject.position, m.subject.created_at));
-        Ok(newest.map(|manifest| (depot, manifest)))
+        Ok(newest.map(|manifest| (repository, manifest)))
     }
 
     /// Snapshots of a partition that this program can go on from, the furthest
@@ -145,7 +146,7 @@ impl Source {
     /// # Errors
     /// When they are out of reach.
     pub fn snapshots(&self, partition: u32) -> Result<Vec<Manifest>, Error> {
-        let mut found = self.depot()?.list(ENGINE, partition).map_err(unreachable)?;
+        let mut found = self.repository()?.list(ENGINE, partition).map_err(unreachable)?;
         let own = format!("{:032x}", self.incarnation);
         found.retain(|m| m.subject.incarnation == own && goes_on_from(m.subject.logic_version));
         found.sort_by_key(|m| std::cmp::Reverse(m.subject.position));
@@ -194,7 +195,7 @@ impl Source {
 
     /// Where the journal begins, and the snapshots that join it, the furthest first.
     fn usable(&self, partition: u32) -> Result<(u64, Vec<Manifest>), Error> {
-        let start = self.bounds(At { topic: Topic::Events, partition })?.start;
+        let start = self.bounds(TopicPartition { topic: Topic::Events, partition })?.start;
         let mut usable = match self.snapshots(partition) {
             Err(error) if start == 0 => {
                 tracing::warn!(%error, "snapshots cannot be listed; the journal is read from its beginning");
@@ -207,14 +208,14 @@ impl Source {
     }
 
     fn begin_empty(&self, partition: u32, start: u64, into: &Path) -> Result<Begin, Error> {
-        let at = At { topic: Topic::Events, partition };
+        let at = TopicPartition { topic: Topic::Events, partition };
         if start > 0 {
             return Err(Error::refused(format!(
                 "{at} begins at {start}: what was before has been trimmed, and no snapshot from before that time is \
                  there that these rules (version {LOGIC_VERSION}) can begin with"
             )));
         }
-        let meta = Meta::new(self.incarnation, self.partitions, LOGIC_VERSION);
+        let meta = CheckpointMeta::new(self.incarnation, self.partitions, LOGIC_VERSION);
         Ok(Begin { store: self.store(into)?, meta, snapshot: None })
     }
 
@@ -222,8 +223,8 @@ impl Source {
     ///
     /// # Errors
     /// When it cannot be fetched.
-    pub fn restored(&self, manifest: &Manifest, into: &Path) -> Result<Option<(Arc<Store>, Meta)>, Error> {
-        match self.depot()?.restore(manifest, into, |_, _| true) {
+    pub fn restored(&self, manifest: &Manifest, into: &Path) -> Result<Option<(Arc<Store>, CheckpointMeta)>, Error> {
+        match self.repository()?.restore(manifest, into, |_, _| true) {
             Ok(()) => {}
             Err(snapshot::Error::Damaged { name, detail }) => {
                 tracing::warn!(name, detail, "a snapshot is damaged; the one before it is taken");
@@ -232,7 +233,7 @@ impl Source {
             Err(error) => return Err(unreachable(error)),
         }
         let store = self.store(into)?;
-        let meta = Meta::load(&store)?;
+        let meta = CheckpointMeta::load(&store)?;
         Ok(meta.map(|meta| (store, meta)))
     }
 
@@ -260,19 +261,19 @@ fn unreachable(error: snapshot::Error) -> Error {
 
 enum From {
     Files(Follower),
-    Brokers { reader: Reader, bell: Arc<Bell> },
+    Brokers { reader: Reader, notify: Arc<Notify> },
 }
 
 /// A partition read from an offset on.
-pub struct Tape {
-    at: At,
+pub struct JournalReader {
+    at: TopicPartition,
     next: u64,
     from: From,
     /// How long reading alone has taken.
     pub spent: Duration,
 }
 
-impl Tape {
+impl JournalReader {
     /// What comes next; empty at the end, from where a later call goes on.
     ///
     /// # Errors
@@ -296,12 +297,12 @@ impl Tape {
                 }
                 records
             }
-            From::Brokers { reader, bell } => loop {
+            From::Brokers { reader, notify } => loop {
                 let chunk = reader.read(self.at, self.next, READ_BYTES)?;
                 if !chunk.records.is_empty() || chunk.at_end {
                     break chunk.records;
                 }
-                bell.wait(Duration::from_millis(100));
+                notify.wait(Duration::from_millis(100));
             },
         };
         self.next = records.last().map_or(self.next, |last| last.offset + 1);

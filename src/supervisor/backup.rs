@@ -16,10 +16,10 @@ use crate::replay::Source;
 use crate::replay::{Error, ErrorKind};
 use askwhen_domain::time;
 use askwhen_log::embedded::files::{self, Piece};
-use askwhen_log::{At, Embedded, Log};
+use askwhen_log::{Embedded, Log, TopicPartition};
 use askwhen_process::clock::Clock;
 use askwhen_store::bucket::{self, Bucket, Stored};
-use askwhen_store::snapshot::{self, Depot, Manifest as Snapshot};
+use askwhen_store::snapshot::{self, Manifest as Snapshot, SnapshotRepository};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::sealed_file::FileKey;
 use askwhen_wire::topic::Topic;
@@ -53,7 +53,7 @@ pub struct Cut {
 }
 
 /// How far something is: what, of how much.
-pub type Told<'a> = &'a mut (dyn FnMut(&'static str, u64, u64) + Send);
+pub type ReportProgress<'a> = &'a mut (dyn FnMut(&'static str, u64, u64) + Send);
 
 /// Takes the cut of a data directory that nobody serves; `None` when it is served.
 ///
@@ -88,7 +88,7 @@ pub fn create(
     (url, key): (&str, &ClusterKey),
     cut: Option<&Cut>,
     config_file: Option<&Path>,
-    told: Told<'_>,
+    told: ReportProgress<'_>,
 ) -> Result<Manifest, Error> {
     let source = source(config)?;
     let bucket = Bucket::open(url).map_err(usage)?;
@@ -179,11 +179,11 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     /// The log's files up to the cut.
-    fn log(&self, cut: &Cut, told: Told<'_>) -> Result<Vec<Part>, Error> {
+    fn log(&self, cut: &Cut, told: ReportProgress<'_>) -> Result<Vec<Part>, Error> {
         let log_dir = self.config.data_dir.join("log");
         let mut all = Vec::new();
         for (name, end) in &cut.ends {
-            let at = At::from_str(name).map_err(|()| Error::failed(format!("{name} is no partition")))?;
+            let at = TopicPartition::from_str(name).map_err(|()| Error::failed(format!("{name} is no partition")))?;
             all.push((at, *end, files::pieces(&log_dir, at, *end)?));
         }
         let bytes = all.iter().flat_map(|(_, _, pieces)| pieces).map(|piece| piece.bytes).sum();
@@ -234,8 +234,8 @@ impl Copy<'_> {
 
     /// The snapshots of the cut, fetched from where they are and left in the
     /// backup's place; tables that are there already stay.
-    fn state(&self, cut: &Cut, told: Told<'_>) -> Result<Vec<String>, Error> {
-        let theirs = self.source.depot()?;
+    fn state(&self, cut: &Cut, told: ReportProgress<'_>) -> Result<Vec<String>, Error> {
+        let theirs = self.source.repository()?;
         let ours = self.ours();
         for (n, name) in cut.snapshots.iter().enumerate() {
             let (role, partition) = role_of(name)?;
@@ -250,11 +250,16 @@ impl Copy<'_> {
     }
 
     /// Where the backup's own snapshots go.
-    fn ours(&self) -> Depot {
-        Depot::in_bucket(self.bucket.below(STATE).sealed(FileKey::of(self.key)))
+    fn ours(&self) -> SnapshotRepository {
+        SnapshotRepository::in_bucket(self.bucket.below(STATE).sealed(FileKey::of(self.key)))
     }
 
-    fn snapshot(&self, theirs: &Depot, ours: &Depot, manifest: &Snapshot) -> Result<(), Error> {
+    fn snapshot(
+        &self,
+        theirs: &SnapshotRepository,
+        ours: &SnapshotRepository,
+        manifest: &Snapshot,
+    ) -> Result<(), Error> {
         let subject = &manifest.subject;
         let there = ours.list(&subject.role, subject.partition).map_err(unreachable_snapshot)?;
         if there.iter().any(|known| known.name() == manifest.name() && ours.is_whole(known).is_ok()) {
@@ -336,7 +341,12 @@ pub fn find(url: &str, name: Option<&str>) -> Result<(Bucket, Manifest), Error> 
 ///
 /// # Errors
 /// What is missing or damaged.
-pub fn verify(bucket: &Bucket, manifest: &Manifest, key: Option<&ClusterKey>, told: Told<'_>) -> Result<(), Error> {
+pub fn verify(
+    bucket: &Bucket,
+    manifest: &Manifest,
+    key: Option<&ClusterKey>,
+    told: ReportProgress<'_>,
+) -> Result<(), Error> {
     if let Some(key) = key {
         opened(manifest, key)?;
     }
@@ -347,9 +357,9 @@ pub fn verify(bucket: &Bucket, manifest: &Manifest, key: Option<&ClusterKey>, to
         done += chunk.bytes;
         told("reading the log", done, all);
     }
-    let depot = manifest.depot(bucket, key);
-    for (n, found) in snapshots_of(&depot, manifest)?.iter().enumerate() {
-        depot.verify(found, |_, _| true).map_err(unreachable_snapshot)?;
+    let repository = manifest.repository(bucket, key);
+    for (n, found) in snapshots_of(&repository, manifest)?.iter().enumerate() {
+        repository.verify(found, |_, _| true).map_err(unreachable_snapshot)?;
         told("reading the state", n as u64 + 1, manifest.state.len() as u64);
     }
     Ok(())
@@ -368,11 +378,11 @@ fn opened(manifest: &Manifest, key: &ClusterKey) -> Result<BTreeMap<String, Stri
     serde_json::from_str(&text).map_err(|e| Error::failed(format!("what was sealed is unreadable: {e}")))
 }
 
-fn snapshots_of(depot: &Depot, manifest: &Manifest) -> Result<Vec<Snapshot>, Error> {
+fn snapshots_of(repository: &SnapshotRepository, manifest: &Manifest) -> Result<Vec<Snapshot>, Error> {
     let mut all = Vec::new();
     for name in &manifest.state {
         let (role, partition) = role_of(name)?;
-        let listed = depot.list(role, partition).map_err(unreachable_snapshot)?;
+        let listed = repository.list(role, partition).map_err(unreachable_snapshot)?;
         let found = listed.into_iter().find(|found| found.name() == *name);
         all.push(found.ok_or_else(|| Error::refused(format!("the snapshot {name} of the backup is missing")))?);
     }
@@ -388,7 +398,7 @@ pub fn restore(
     (bucket, manifest): (&Bucket, &Manifest),
     key: &ClusterKey,
     data_dir: &Path,
-    told: Told<'_>,
+    told: ReportProgress<'_>,
 ) -> Result<Option<PathBuf>, Error> {
     let failed = |path: &Path, e: std::io::Error| Error::failed(format!("{}: {e}", path.display()));
     let texts = opened(manifest, key)?;
@@ -447,7 +457,7 @@ fn fill(
     (bucket, manifest): (&Bucket, &Manifest),
     (key, texts): (&ClusterKey, BTreeMap<String, String>),
     draft: &Path,
-    told: Told<'_>,
+    told: ReportProgress<'_>,
 ) -> Result<bool, Error> {
     let (mut done, all) = (0, manifest.bytes());
     let log = bucket.sealed(FileKey::of(key));
@@ -455,7 +465,8 @@ fn fill(
     let mut ends = BTreeMap::new();
     for part in &manifest.log {
         let name = format!("{}/{}", part.topic, part.partition);
-        let at = At::from_str(&name).map_err(|()| Error::refused(format!("this program knows no {name}")))?;
+        let at =
+            TopicPartition::from_str(&name).map_err(|()| Error::refused(format!("this program knows no {name}")))?;
         ends.insert(name, part.end);
         for segment in &part.segments {
             let path = files::path_of(&log_dir, at, segment.base);
@@ -472,10 +483,10 @@ fn fill(
     let incarnation = u128::from_str_radix(&manifest.incarnation, 16)
         .map_err(|_| Error::refused("the backup's incarnation is unreadable"))?;
     files::found(&log_dir, (incarnation, manifest.partitions), &ends)?;
-    let depot = manifest.depot(bucket, Some(key));
-    for (n, found) in snapshots_of(&depot, manifest)?.iter().enumerate() {
+    let repository = manifest.repository(bucket, Some(key));
+    for (n, found) in snapshots_of(&repository, manifest)?.iter().enumerate() {
         let into = draft.join("state").join(&found.subject.role).join(found.subject.partition.to_string());
-        depot.restore(found, &into, |_, _| true).map_err(unreachable_snapshot)?;
+        repository.restore(found, &into, |_, _| true).map_err(unreachable_snapshot)?;
         told("restoring the state", n as u64 + 1, manifest.state.len() as u64);
     }
     let cluster_key = texts.get(SECRETS_KEY).and_then(|text| ClusterKey::parse(text));

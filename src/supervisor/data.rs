@@ -19,7 +19,7 @@ use askwhen_domain::endpoint::SealedSecret;
 use askwhen_domain::json::Json;
 use askwhen_domain::settings::Settings;
 use askwhen_log::embedded::follow::Follower;
-use askwhen_log::{At, Log};
+use askwhen_log::{Log, TopicPartition};
 use askwhen_partition::Signer;
 use askwhen_process::clock::Clock;
 use askwhen_store::{Family, Rocks, Shared, Store};
@@ -239,7 +239,7 @@ pub fn refuse_another_key(config: &Config, known: Option<&DirectoryFormat>, key:
 
 /// The secrets of endpoints in topic `definitions`, with project and endpoint.
 fn sealed_secrets(log_dir: &Path) -> Result<Vec<(String, String, SealedSecret)>, Error> {
-    let mut follower = Follower::new(log_dir, At { topic: Topic::Definitions, partition: 0 });
+    let mut follower = Follower::new(log_dir, TopicPartition { topic: Topic::Definitions, partition: 0 });
     let mut sealed = Vec::new();
     loop {
         let records = follower.read()?;
@@ -419,6 +419,6 @@ pub async fn dev_settings(log: &Log, key: &ClusterKey, clock: &Clock) -> Result<
         request_id: uuid::Uuid::new_v4().simple().to_string(),
     });
     let new = Signer::new(log, key).internal(0, "settings", &define);
-    log.append_durably(At { topic: Topic::Events, partition: 0 }, vec![new]).await?;
+    log.append_durably(TopicPartition { topic: Topic::Events, partition: 0 }, vec![new]).await?;
     Ok(())
 }

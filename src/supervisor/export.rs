@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::settings::{STORE_MEMORY_BYTES, depot, kafka_settings};
+use super::settings::{STORE_MEMORY_BYTES, kafka_settings, repository};
 use super::snapshots::{Role, Stores};
 use super::{data, owners, private};
 use crate::config::Config;
@@ -19,14 +19,14 @@ use crate::replay::Error;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::time::{Millis, format_time};
 use askwhen_log::kafka::Founding;
-use askwhen_log::{At, Embedded, Lease, Log, New, Record};
+use askwhen_log::{Embedded, Lease, Log, NewRecord, Record, TopicPartition};
 use askwhen_partition::Stop;
 use askwhen_partition::admission::{Admission, Signer};
-use askwhen_partition::checkpoint::{Checkpointer, Meta};
+use askwhen_partition::checkpoint::{CheckpointMeta, Checkpointer};
 use askwhen_partition::relocate::Relocation;
 use askwhen_partition::{Phase, Replies};
 use askwhen_process::clock::Clock;
-use askwhen_store::snapshot::{Depot, Subject};
+use askwhen_store::snapshot::{SnapshotRepository, Subject};
 use askwhen_store::{Batch, Family, Shared, Store};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
@@ -119,11 +119,11 @@ pub fn run(target: &Config, mut told: impl FnMut(&'static str, u64, u64)) -> Res
     refuse_another_key(&source, &data)?;
     sweep(&source.data_dir);
     // Before anything is made on the brokers.
-    let depot = depot(target)?;
-    depot.list(Role::Engine.name(), 0).map_err(Error::unreachable)?;
+    let repository = repository(target)?;
+    repository.list(Role::Engine.name(), 0).map_err(Error::unreachable)?;
     let clock = Clock::new();
     let log = Arc::new(Embedded::open(&log_dir, partitions, clock.clone())?);
-    let exported = Export { source: &source, target, data: &data, depot, clock, log: &log }.run(&mut told);
+    let exported = Export { source: &source, target, data: &data, repository, clock, log: &log }.run(&mut told);
     log.close();
     let report = exported?;
     let text = serde_json::to_vec_pretty(&report).expect("a report serialises");
@@ -135,7 +135,7 @@ struct Export<'a> {
     source: &'a Config,
     target: &'a Config,
     data: &'a data::Data,
-    depot: Depot,
+    repository: SnapshotRepository,
     clock: Clock,
     log: &'a Arc<Embedded>,
 }
@@ -143,7 +143,7 @@ struct Export<'a> {
 /// What the old log holds, at rest.
 struct AtRest {
     stores: Vec<Arc<Store>>,
-    metas: Vec<Meta>,
+    metas: Vec<CheckpointMeta>,
     waiting: Vec<delivery::Row>,
 }
 
@@ -183,7 +183,7 @@ impl Export<'_> {
     fn bring_to_rest(&self, told: &mut impl FnMut(&'static str, u64, u64)) -> Result<AtRest, Error> {
         let (config, log) = (self.source, Log::Embedded(self.log.clone()));
         let shared = Shared::new(STORE_MEMORY_BYTES);
-        let stores = Stores::new(config.data_dir.clone(), shared.clone(), depot(config)?, log.clone());
+        let stores = Stores::new(config.data_dir.clone(), shared.clone(), repository(config)?, log.clone());
         let statuses: Vec<Arc<askwhen_partition::Status>> = (0..config.partitions).map(|_| Arc::default()).collect();
         let replies = Replies::default();
         let setup = askwhen_partition::Setup::new(
@@ -205,9 +205,9 @@ impl Export<'_> {
             let status = &statuses[partition as usize];
             let failed = |stop: Stop| Error::failed(stop);
             let store = stores.open(Role::Engine, partition, status).map_err(failed)?;
-            let end = log.bounds(At { topic: Topic::Events, partition })?.end;
-            let meta = Meta::load(&store).map_err(failed)?;
-            let meta = meta.unwrap_or_else(|| Meta::new(log.incarnation(), config.partitions, LOGIC_VERSION));
+            let end = log.bounds(TopicPartition { topic: Topic::Events, partition })?.end;
+            let meta = CheckpointMeta::load(&store).map_err(failed)?;
+            let meta = meta.unwrap_or_else(|| CheckpointMeta::new(log.incarnation(), config.partitions, LOGIC_VERSION));
             if meta.next != end {
                 return Err(Error::failed(format!(
                     "partition {partition} of the engine is at {} of {end}: its state could not be written down; see \
@@ -234,7 +234,7 @@ impl Export<'_> {
     ) -> Result<(), Error> {
         let ends = || -> Vec<u64> {
             (0..self.source.partitions)
-                .map(|p| self.log.bounds(At { topic: Topic::Events, partition: p }).end)
+                .map(|p| self.log.bounds(TopicPartition { topic: Topic::Events, partition: p }).end)
                 .collect()
         };
         let deadline = Instant::now() + REST;
@@ -266,19 +266,19 @@ impl Export<'_> {
     }
 
     /// The rules of the old partitions, which know what operators have skipped, and
-    /// books to read them with from the beginning.
-    fn rules(&self, metas: &[Meta]) -> Result<Vec<(Admission, Meta)>, Error> {
+    /// checkpoint metadata to read them with from the beginning.
+    fn rules(&self, metas: &[CheckpointMeta]) -> Result<Vec<(Admission, CheckpointMeta)>, Error> {
         let log = Log::Embedded(self.log.clone());
         let mut rules = Vec::new();
         for (partition, known) in (0..).zip(metas) {
             let mut admission = Admission::new(&log, &self.data.key, partition);
-            let at = At { topic: Topic::Events, partition };
+            let at = TopicPartition { topic: Topic::Events, partition };
             let bounds = log.bounds(at)?;
             log.scan::<askwhen_log::Error>(at, bounds.start, bounds.end, |record| {
                 admission.look_ahead(known.bound_macs_from, &record);
                 Ok(())
             })?;
-            let mut meta = Meta::new(log.incarnation(), log.partitions(), LOGIC_VERSION);
+            let mut meta = CheckpointMeta::new(log.incarnation(), log.partitions(), LOGIC_VERSION);
             meta.bound_macs_from = known.bound_macs_from;
             rules.push((admission, meta));
         }
@@ -289,7 +289,7 @@ impl Export<'_> {
     fn journal(
         &self,
         founding: &mut Founding,
-        (metas, moved): (&[Meta], &mut Moved),
+        (metas, moved): (&[CheckpointMeta], &mut Moved),
         told: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<Vec<Last>, Error> {
         let (old, new) = (self.source.partitions, self.target.partitions);
@@ -318,7 +318,7 @@ impl Export<'_> {
         told("bringing the journal over", merge.all, merge.all);
         let log = founding.log();
         for (partition, last) in (0..).zip(&lasts) {
-            let at = At { topic: Topic::Events, partition };
+            let at = TopicPartition { topic: Topic::Events, partition };
             let end = log.bounds(at)?.end;
             let read = if end > 0 { log.read(at, end - 1, 1)?.first().map(|record| record.crc) } else { Some(0) };
             if end != last.next || read != Some(last.crc) {
@@ -332,7 +332,7 @@ impl Export<'_> {
 
     /// The newest of each definition.
     fn definitions(&self, founding: &mut Founding) -> Result<u64, Error> {
-        let at = At { topic: Topic::Definitions, partition: 0 };
+        let at = TopicPartition { topic: Topic::Definitions, partition: 0 };
         let mut newest: BTreeMap<bytes::Bytes, (u64, Record)> = BTreeMap::new();
         let log = Log::Embedded(self.log.clone());
         let bounds = log.bounds(at)?;
@@ -353,7 +353,7 @@ impl Export<'_> {
         for (_, record) in current {
             // The journal record behind it stands elsewhere now.
             let headers = record.headers.into_iter().filter(|(name, _)| name != SOURCE_HEADER.as_bytes());
-            let new = New { key: record.key, headers: headers.collect(), value: record.value };
+            let new = NewRecord { key: record.key, headers: headers.collect(), value: record.value };
             founding.append(at, vec![(new, None)])?;
         }
         Ok(count)
@@ -388,14 +388,14 @@ impl Export<'_> {
     fn state(
         &self,
         founding: &Founding,
-        (stores, metas): (&[Arc<Store>], &[Meta]),
+        (stores, metas): (&[Arc<Store>], &[CheckpointMeta]),
         lasts: &[Last],
         told: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<u64, Error> {
         let log = founding.log();
         let folder = self.source.data_dir.join(format!("{FOLDER}{}", uuid::Uuid::now_v7().simple()));
         let made = self.write_state(&log, (stores, metas), lasts, &folder, told);
-        // What is in the depot is what counts.
+        // What is in the snapshot repository is what counts.
         std::fs::remove_dir_all(&folder)?;
         made
     }
@@ -403,7 +403,7 @@ impl Export<'_> {
     fn write_state(
         &self,
         log: &Log,
-        (stores, metas): (&[Arc<Store>], &[Meta]),
+        (stores, metas): (&[Arc<Store>], &[CheckpointMeta]),
         lasts: &[Last],
         folder: &Path,
         told: &mut impl FnMut(&'static str, u64, u64),
@@ -426,9 +426,9 @@ impl Export<'_> {
         ];
         for (partition, store) in (0..).zip(&fresh) {
             let last = &lasts[partition as usize];
-            let mut meta = Meta::new(log.incarnation(), partitions, LOGIC_VERSION);
+            let mut meta = CheckpointMeta::new(log.incarnation(), partitions, LOGIC_VERSION);
             (meta.next, meta.crc, meta.now) = (last.next, last.crc, now);
-            let at = |topic: Topic| At { topic, partition: partition % topic.partitions(partitions) };
+            let at = |topic: Topic| TopicPartition { topic, partition: partition % topic.partitions(partitions) };
             for (topic, bounds) in outputs.iter().zip(log.all_bounds(&outputs.map(at))?) {
                 meta.out_start.insert(topic.name().to_owned(), bounds.end);
             }
@@ -441,7 +441,7 @@ impl Export<'_> {
         Ok(users)
     }
 
-    fn leave_snapshot(&self, store: &Store, meta: &Meta, partition: u32, copy: &Path) -> Result<(), Error> {
+    fn leave_snapshot(&self, store: &Store, meta: &CheckpointMeta, partition: u32, copy: &Path) -> Result<(), Error> {
         store.checkpoint(copy).map_err(Error::failed)?;
         let subject = Subject {
             role: Role::Engine.name().to_owned(),
@@ -455,7 +455,7 @@ impl Export<'_> {
             created_at: self.clock.wall(),
             writer: uuid::Uuid::new_v4().simple().to_string(),
         };
-        self.depot.write(subject, copy, None).map_err(Error::unreachable)?;
+        self.repository.write(subject, copy, None).map_err(Error::unreachable)?;
         Ok(())
     }
 }
@@ -469,7 +469,7 @@ struct Last {
 }
 
 /// A record, and when it was taken elsewhere.
-type Stamped = (New, Option<Millis>);
+type Stamped = (NewRecord, Option<Millis>);
 
 /// Records on their way, by partition.
 struct Batches {
@@ -485,7 +485,7 @@ impl Batches {
         part.push(record);
         if *bytes >= APPEND_BYTES {
             *bytes = 0;
-            founding.append(At { topic: self.topic, partition: to }, std::mem::take(part))?;
+            founding.append(TopicPartition { topic: self.topic, partition: to }, std::mem::take(part))?;
         }
         Ok(())
     }
@@ -493,7 +493,7 @@ impl Batches {
     fn flush(self, founding: &mut Founding) -> Result<(), Error> {
         for (partition, (_, part)) in (0..).zip(self.parts) {
             if !part.is_empty() {
-                founding.append(At { topic: self.topic, partition }, part)?;
+                founding.append(TopicPartition { topic: self.topic, partition }, part)?;
             }
         }
         Ok(())
@@ -509,7 +509,7 @@ struct Merge<'a> {
 }
 
 struct Cursor {
-    at: At,
+    at: TopicPartition,
     next: u64,
     read: std::iter::Peekable<std::vec::IntoIter<Record>>,
 }
@@ -519,7 +519,7 @@ impl Merge<'_> {
         let mut parts = Vec::new();
         let mut all = 0;
         for partition in 0..partitions {
-            let at = At { topic: Topic::Events, partition };
+            let at = TopicPartition { topic: Topic::Events, partition };
             let bounds = log.bounds(at);
             all += bounds.end - bounds.start;
             parts.push(Cursor { at, next: bounds.start, read: Vec::new().into_iter().peekable() });

@@ -13,7 +13,7 @@ use askwhen_domain::LOGIC_VERSION;
 use askwhen_log::{Lease, LeaseChange, Membership};
 use askwhen_partition::pool::{Open, Pool};
 use askwhen_partition::{Partition, Phase, Stop};
-use askwhen_process::thread::{Bell, Thread, resting, watch};
+use askwhen_process::thread::{Notify, Thread, resting, watch};
 
 /// Giving partitions up waits for their last acknowledgements and checkpoints.
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(60);
@@ -80,10 +80,10 @@ pub fn engine(
     let (stores, mut setup, partitions) = (stores.clone(), setup.clone(), setup.log.partitions());
     setup.attempts = Some(config.data_dir.join("state").join(Role::Engine.name()));
     let open: Open<Engine> =
-        Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<askwhen_partition::Status>| {
+        Arc::new(move |partition: u32, notify: Arc<Notify>, status: Arc<askwhen_partition::Status>| {
             let store = stores.open(Role::Engine, partition, &status)?;
             let engine = Engine::open(store.clone(), (partition, partitions), cached.clone())?;
-            let opened = Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, (bell, status));
+            let opened = Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, (notify, status));
             // One that waits for a word or a clock writes nothing meanwhile.
             if let (Some(barrier), Err(Stop::Waits { .. })) = (&setup.barrier, &opened) {
                 barrier.arrive(Role::Engine.name(), partition);
@@ -105,9 +105,9 @@ pub fn delivery(
 ) -> Result<Owner<Delivery>, Error> {
     let (stores, log, barrier) = (stores.clone(), setup.log.clone(), setup.barrier.clone());
     let open: delivery::Open =
-        Arc::new(move |partition: u32, bell: Arc<Bell>, status: Arc<askwhen_partition::Status>| {
+        Arc::new(move |partition: u32, notify: Arc<Notify>, status: Arc<askwhen_partition::Status>| {
             let store = stores.open(Role::Delivery, partition, &status)?;
-            let mut fold = Fold::open(partition, &log, store, bell)?;
+            let mut fold = Fold::open(partition, &log, store, notify)?;
             if let Some(barrier) = &barrier {
                 barrier.arrive(Role::Delivery.name(), partition);
             }
@@ -131,7 +131,7 @@ pub fn delivery(
         status: status.clone(),
     };
     let transport = delivery::Transport::Http {
-        egress: delivery::WayOut {
+        egress: delivery::Egress {
             allow_targets: config.allow_targets.clone(),
             proxy: config.egress_proxy.clone(),
             nameservers: config.nameservers.clone(),

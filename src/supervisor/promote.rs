@@ -1,5 +1,5 @@
 //! A replayed state takes the place of the one that serves, while nobody serves:
-//! the books of the runtime (places, sequence numbers) stay what they are, and what
+//! the checkpoint metadata of the runtime (places, sequence numbers) stay what they are, and what
 //! the engine knows is the replay's.
 
 use std::os::unix::fs::MetadataExt as _;
@@ -12,13 +12,13 @@ use super::snapshots::Role;
 use super::{data, export, source};
 use crate::config::Config;
 use crate::replay::recorded::Recorded;
-use crate::replay::shadow::{self, Manner, Shadow};
+use crate::replay::shadow::{self, RunOptions, Shadow};
 use crate::replay::{Error, ErrorKind};
 use crate::replay::{Place, Progress, Source};
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::time;
 use askwhen_log::{Kafka, Lease, LeaseChange, Log};
-use askwhen_partition::checkpoint::Meta;
+use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::clock::Clock;
 use askwhen_store::snapshot::Subject;
 use askwhen_store::{Batch, Family, Rocks, Store};
@@ -46,7 +46,7 @@ pub struct Promoted {
 ///
 /// # Errors
 /// When somebody serves, or when the two do not meet.
-pub fn promote(config: &Config, dir: &Path, manner: Manner, progress: &Progress) -> Result<Promoted, Error> {
+pub fn promote(config: &Config, dir: &Path, manner: RunOptions, progress: &Progress) -> Result<Promoted, Error> {
     export::refuse_exported(config)?;
     std::fs::create_dir_all(&config.data_dir)?;
     let _lock = data::lock(&config.data_dir).map_err(|error| match error.kind() {
@@ -66,7 +66,7 @@ struct Promotion<'a> {
     config: &'a Config,
     source: &'a Source,
     shadow: &'a Shadow,
-    manner: Manner,
+    manner: RunOptions,
     progress: &'a Progress,
 }
 
@@ -97,10 +97,10 @@ impl Promotion<'_> {
         // Killed right after it: only the rest is left to do.
         if open(0)?.get(Family::Meta, PROMOTED)?.as_deref() != Some(self.shadow.id().as_bytes()) {
             let live = |partition| meta_of(&open(partition)?, partition);
-            let metas = (0..self.source.partitions).map(live).collect::<Result<Vec<Meta>, _>>()?;
+            let metas = (0..self.source.partitions).map(live).collect::<Result<Vec<CheckpointMeta>, _>>()?;
             differences = self.meet(&metas)?;
             for (partition, live) in (0..).zip(metas) {
-                self.adopt(partition, next_generation(live))?;
+                self.install(partition, next_generation(live))?;
             }
             let cwd = rustix::fs::CWD;
             let flags = rustix::fs::RenameFlags::EXCHANGE;
@@ -121,20 +121,20 @@ impl Promotion<'_> {
         let mut metas = Vec::new();
         for partition in 0..self.source.partitions {
             let newest = self.source.newest(Role::Engine.name(), partition)?;
-            let (depot, manifest) = newest.ok_or_else(|| {
+            let (repository, manifest) = newest.ok_or_else(|| {
                 Error::refused(format!(
                     "there is no snapshot of partition {partition} to go on from: start the engines, run `askwhen \
                      snapshot create`, stop them, then promote"
                 ))
             })?;
             let into = folder.path().join(partition.to_string());
-            depot.restore(&manifest, &into, |_, _| true).map_err(Error::unreachable)?;
+            repository.restore(&manifest, &into, |_, _| true).map_err(Error::unreachable)?;
             metas.push(meta_of(&Store::Rocks(Rocks::open_read_only(&into, Family::ENGINE)?), partition)?);
         }
         let differences = self.meet(&metas)?;
         for (partition, live) in (0..).zip(metas) {
             let meta = next_generation(live);
-            let store = self.adopt(partition, meta.clone())?;
+            let store = self.install(partition, meta.clone())?;
             let copy = folder.path().join(format!("{partition}-copy"));
             store.checkpoint(&copy)?;
             let subject = Subject {
@@ -150,7 +150,7 @@ impl Promotion<'_> {
                 writer: uuid::Uuid::new_v4().simple().to_string(),
             };
             alone.check()?;
-            self.source.depot()?.write(subject, &copy, None).map_err(Error::unreachable)?;
+            self.source.repository()?.write(subject, &copy, None).map_err(Error::unreachable)?;
         }
         self.shadow.remove()?;
         Ok(Promoted { partitions: self.source.partitions, before: None, differences })
@@ -158,7 +158,7 @@ impl Promotion<'_> {
 
     /// Brings the replay to where the state that serves is; gives the differences
     /// that it has found in all.
-    fn meet(&self, live: &[Meta]) -> Result<u64, Error> {
+    fn meet(&self, live: &[CheckpointMeta]) -> Result<u64, Error> {
         let own = format!("{:032x}", self.source.incarnation);
         for (partition, live) in (0..).zip(live) {
             let (_, meta) = self.shadow.store(self.source, partition)?;
@@ -196,8 +196,8 @@ impl Promotion<'_> {
         Ok(ran.report["differences"].as_u64().unwrap_or(0))
     }
 
-    /// Gives a replayed store the books of the one that serves.
-    fn adopt(&self, partition: u32, meta: Meta) -> Result<Arc<Store>, Error> {
+    /// Gives a replayed store the checkpoint metadata of the one that serves.
+    fn install(&self, partition: u32, meta: CheckpointMeta) -> Result<Arc<Store>, Error> {
         let (store, _) = self.shadow.store(self.source, partition)?;
         let mut batch = Batch::default();
         meta.save(&mut batch);
@@ -208,17 +208,17 @@ impl Promotion<'_> {
     }
 }
 
-fn meta_of(store: &Store, partition: u32) -> Result<Meta, Error> {
-    Meta::load(store)?.ok_or_else(|| {
+fn meta_of(store: &Store, partition: u32) -> Result<CheckpointMeta, Error> {
+    CheckpointMeta::load(store)?.ok_or_else(|| {
         Error::refused(format!(
             "the state of partition {partition} holds no checkpoint: start the server, then stop it"
         ))
     })
 }
 
-/// The books of a state, for the one that takes its place.
-fn next_generation(live: Meta) -> Meta {
-    Meta { logic_version: LOGIC_VERSION, generation: live.generation + 1, ..live }
+/// The checkpoint metadata of a state, for the one that takes its place.
+fn next_generation(live: CheckpointMeta) -> CheckpointMeta {
+    CheckpointMeta { logic_version: LOGIC_VERSION, generation: live.generation + 1, ..live }
 }
 
 /// Every partition of the engine's group, so that nobody decides meanwhile.

@@ -56,7 +56,7 @@ impl Readiness {
     /// were passed over because they were not sound, and how the lists are.
     pub fn owned(&self) -> serde_json::Value {
         let owned = |statuses: &[Arc<askwhen_partition::Status>]| -> Vec<usize> {
-            let here = statuses.iter().enumerate().filter(|(_, status)| status.phase() != Phase::Elsewhere);
+            let here = statuses.iter().enumerate().filter(|(_, status)| status.phase() != Phase::NotOwned);
             here.map(|(partition, _)| partition).collect()
         };
         let roles = [("engine", &self.engine), ("delivery", &self.delivery.partitions)];
@@ -87,7 +87,7 @@ impl Readiness {
 
 fn reason(role: &str, partition: usize, status: &askwhen_partition::Status) -> Option<String> {
     match status.phase() {
-        Phase::Elsewhere => None,
+        Phase::NotOwned => None,
         Phase::Opening(what) => Some(format!("{role} partition {partition}: {what}")),
         Phase::Stopped { why, .. } => Some(format!("{role} partition {partition} has stopped: {why}")),
         Phase::Running => {

@@ -11,9 +11,9 @@ use super::{data, export, source};
 use crate::config::Config;
 use crate::replay::Error;
 use askwhen_domain::time::Millis;
-use askwhen_log::{Ack, At, Embedded, Kafka, Log, New};
+use askwhen_log::{Ack, Embedded, Kafka, Log, NewRecord, TopicPartition};
 use askwhen_partition::Signer;
-use askwhen_partition::checkpoint::Meta;
+use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::clock::Clock;
 use askwhen_store::{Family, Rocks, Store};
 use askwhen_wire::record::{AcceptTime, Internal, Skip};
@@ -54,9 +54,9 @@ impl Repair {
         Ok(Repair { log, key, clock, _lock: Some(lock) })
     }
 
-    fn append(&self, partition: u32, new: New) -> Result<(), Error> {
+    fn append(&self, partition: u32, new: NewRecord) -> Result<(), Error> {
         let (sender, written) = tokio::sync::oneshot::channel();
-        let at = At { topic: Topic::Events, partition };
+        let at = TopicPartition { topic: Topic::Events, partition };
         self.log.append(at, vec![new], Ack::Once(sender));
         written.blocking_recv().unwrap_or(Err(askwhen_log::Error::Closed))?;
         Ok(())
@@ -87,7 +87,7 @@ fn request_id() -> String {
 /// When the record is not there, or has been applied.
 pub fn skip(config: &Config, partition: u32, offset: u64) -> Result<(), Error> {
     let repair = Repair::open(config)?;
-    let at = At { topic: Topic::Events, partition };
+    let at = TopicPartition { topic: Topic::Events, partition };
     if partition >= repair.log.partitions() {
         return Err(Error::usage(format!("the journal has {} partitions, from 0 on", repair.log.partitions())));
     }
@@ -121,11 +121,11 @@ fn applied(config: &Config, repair: &Repair, partition: u32) -> Result<u64, Erro
     Ok(meta(&path)?.map_or(0, |meta| meta.next))
 }
 
-fn meta(path: &Path) -> Result<Option<Meta>, Error> {
+fn meta(path: &Path) -> Result<Option<CheckpointMeta>, Error> {
     if !path.exists() {
         return Ok(None);
     }
-    Ok(Meta::load(&Store::Rocks(Rocks::open_read_only(path, Family::ENGINE)?))?)
+    Ok(CheckpointMeta::load(&Store::Rocks(Rocks::open_read_only(path, Family::ENGINE)?))?)
 }
 
 /// What accepting the time has found.

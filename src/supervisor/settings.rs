@@ -2,7 +2,7 @@
 
 use crate::config::{Config, FOREVER};
 use crate::replay::Error;
-use askwhen_store::snapshot::Depot;
+use askwhen_store::snapshot::SnapshotRepository;
 
 /// Blocks and write buffers of all stores together, where nobody serves.
 pub const STORE_MEMORY_BYTES: usize = 256 << 20;
@@ -35,7 +35,7 @@ pub fn kafka_settings(config: &Config, key_check: String) -> askwhen_log::kafka:
 ///
 /// # Errors
 /// When it is not said, or cannot be used.
-pub fn depot(config: &Config) -> Result<Depot, Error> {
+pub fn repository(config: &Config) -> Result<SnapshotRepository, Error> {
     let url = match &config.snapshots_url {
         Some(url) => url.clone(),
         None if config.kafka => {
@@ -49,5 +49,5 @@ pub fn depot(config: &Config) -> Result<Depot, Error> {
             url::Url::from_file_path(&folder).map_err(|()| Error::usage("data_dir must be a path"))?.into()
         }
     };
-    Depot::open(&url).map_err(Error::usage)
+    SnapshotRepository::open(&url).map_err(Error::usage)
 }

@@ -9,19 +9,19 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use super::private;
-use super::settings::{STORE_MEMORY_BYTES, depot};
+use super::settings::{STORE_MEMORY_BYTES, repository};
 use crate::config::{Config, Retention};
 use crate::delivery::{Fold, Positions};
 use crate::replay::Error;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::time::Millis;
-use askwhen_log::{At, Log};
+use askwhen_log::{Log, TopicPartition};
 use askwhen_partition::Status;
 use askwhen_partition::Stop;
-use askwhen_partition::checkpoint::Meta;
+use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::clock::Clock;
-use askwhen_process::thread::{Bell, Service, Turns, watch};
-use askwhen_store::snapshot::{self, Depot, Manifest, Subject};
+use askwhen_process::thread::{Notify, Service, StopToken, watch};
+use askwhen_store::snapshot::{self, Manifest, SnapshotRepository, Subject};
 use askwhen_store::{Family, Rocks, Shared, Store};
 use askwhen_wire::error::Class;
 use askwhen_wire::topic::Topic;
@@ -83,7 +83,7 @@ struct Standing {
 
 fn standing(role: Role, store: &Store) -> Result<Option<Standing>, Stop> {
     match role {
-        Role::Engine => Ok(Meta::load(store)?.map(|meta| Standing {
+        Role::Engine => Ok(CheckpointMeta::load(store)?.map(|meta| Standing {
             incarnation: meta.incarnation,
             generation: meta.generation,
             position: meta.next,
@@ -112,14 +112,14 @@ type Opened = BTreeMap<(Role, u32), Weak<Store>>;
 pub struct Stores {
     data_dir: PathBuf,
     shared: Shared,
-    depot: Depot,
+    repository: SnapshotRepository,
     log: Log,
     open: Arc<Mutex<Opened>>,
 }
 
 impl Stores {
-    pub fn new(data_dir: PathBuf, shared: Shared, depot: Depot, log: Log) -> Stores {
-        let stores = Stores { data_dir, shared, depot, log, open: Arc::default() };
+    pub fn new(data_dir: PathBuf, shared: Shared, repository: SnapshotRepository, log: Log) -> Stores {
+        let stores = Stores { data_dir, shared, repository, log, open: Arc::default() };
         stores.sweep();
         stores
     }
@@ -179,7 +179,7 @@ impl Stores {
     fn bring(&self, role: Role, partition: u32, copy: &Path, now: Millis) -> Result<Option<Manifest>, Error> {
         let looked = Rocks::open_read_only(copy, role.families())?;
         let Some(stands) = standing(role, &Store::Rocks(looked))? else { return Ok(None) };
-        let earlier = self.depot.list(role.name(), partition).map_err(Error::unreachable)?;
+        let earlier = self.repository.list(role.name(), partition).map_err(Error::unreachable)?;
         if let Some(same) = earlier.iter().find(|m| {
             let Subject { position, generation, incarnation, .. } = &m.subject;
             (position, generation, incarnation) == (&stands.position, &stands.generation, &stands.incarnation)
@@ -200,9 +200,9 @@ impl Stores {
             created_at: now,
             writer,
         };
-        let written = match self.depot.write(subject.clone(), copy, before.as_ref()) {
+        let written = match self.repository.write(subject.clone(), copy, before.as_ref()) {
             // What was brought before has been removed since: all of it again.
-            Err(snapshot::Error::Damaged { .. }) if before.is_some() => self.depot.write(subject, copy, None),
+            Err(snapshot::Error::Damaged { .. }) if before.is_some() => self.repository.write(subject, copy, None),
             written => written,
         };
         written.map(Some).map_err(Error::unreachable)
@@ -211,12 +211,12 @@ impl Stores {
     /// Lets go of records that are old and that two snapshots cover.
     fn trim(&self, role: Role, partition: u32, before: Millis) -> Result<(), Error> {
         let incarnation = format!("{:032x}", self.log.incarnation());
-        let mut all = self.depot.list(role.name(), partition).map_err(Error::unreachable)?;
+        let mut all = self.repository.list(role.name(), partition).map_err(Error::unreachable)?;
         all.retain(|m| m.subject.incarnation == incarnation);
-        let mut whole = all.iter().filter(|m| self.depot.is_whole(m).is_ok());
+        let mut whole = all.iter().filter(|m| self.repository.is_whole(m).is_ok());
         let (Some(_), Some(second)) = (whole.next(), whole.next()) else { return Ok(()) };
         for topic in role.trimmed() {
-            let at = At { topic: *topic, partition };
+            let at = TopicPartition { topic: *topic, partition };
             let covered = second.subject.positions.get(topic.name()).copied().unwrap_or(0);
             let old = self.log.offset_at(at, before)?;
             self.log.trim(at, covered.min(old))?;
@@ -232,7 +232,7 @@ impl Stores {
 /// When a store cannot be opened or copied.
 pub fn take_at_rest(config: &Config, log: &Log) -> Result<Vec<String>, Error> {
     let shared = Shared::new(STORE_MEMORY_BYTES);
-    let stores = Stores::new(config.data_dir.clone(), shared, depot(config)?, log.clone());
+    let stores = Stores::new(config.data_dir.clone(), shared, repository(config)?, log.clone());
     let mut names = Vec::new();
     for role in Role::ALL {
         for partition in 0..log.partitions() {
@@ -264,13 +264,13 @@ fn writer(store: &Path) -> std::io::Result<String> {
 }
 
 /// A round over everything that is open.
-type Asked = tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, String>>;
+type SnapshotReply = tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, String>>;
 
 /// The thread that takes snapshots in time, or when it is asked to.
 pub struct Snapshots {
-    bell: Arc<Bell>,
-    asked: Arc<Mutex<Vec<Asked>>>,
-    depot: Depot,
+    notify: Arc<Notify>,
+    asked: Arc<Mutex<Vec<SnapshotReply>>>,
+    repository: SnapshotRepository,
     _taking: Service,
 }
 
@@ -278,11 +278,11 @@ impl Snapshots {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(stores: Stores, every: Duration, retention: Retention, clock: Clock) -> std::io::Result<Snapshots> {
-        let bell = Arc::new(Bell::default());
-        let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+        let notify = Arc::new(Notify::default());
+        let asked: Arc<Mutex<Vec<SnapshotReply>>> = Arc::default();
         let asking = asked.clone();
-        let depot = stores.depot.clone();
-        let taking = Service::spawn("snapshots", bell.clone(), move |turns| {
+        let repository = stores.repository.clone();
+        let taking = Service::spawn("snapshots", notify.clone(), move |turns| {
             watch(TAKEN_WITHIN);
             let mut due = Instant::now() + every;
             while turns.go_on() {
@@ -300,26 +300,26 @@ impl Snapshots {
                 due = Instant::now() + every;
             }
         })?;
-        Ok(Snapshots { bell, asked, depot, _taking: taking })
+        Ok(Snapshots { notify, asked, repository, _taking: taking })
     }
 
     /// For whoever wants a snapshot of everything now.
-    pub fn asker(&self) -> impl Fn(Asked) + Send + Sync + use<> {
-        let (asked, bell) = (self.asked.clone(), self.bell.clone());
+    pub fn asker(&self) -> impl Fn(SnapshotReply) + Send + Sync + use<> {
+        let (asked, notify) = (self.asked.clone(), self.notify.clone());
         move |one| {
             asked.lock().expect("no panic holds this lock").push(one);
-            bell.ring();
+            notify.notify();
         }
     }
 }
 
 impl Drop for Snapshots {
     fn drop(&mut self) {
-        self.depot.give_up();
+        self.repository.give_up();
     }
 }
 
-fn round(stores: &Stores, retention: &Retention, clock: &Clock, turns: &Turns) -> Result<Vec<Manifest>, String> {
+fn round(stores: &Stores, retention: &Retention, clock: &Clock, turns: &StopToken) -> Result<Vec<Manifest>, String> {
     let mut taken = Vec::new();
     let mut failed = None;
     for (role, partition, _) in stores.opened() {
@@ -329,7 +329,7 @@ fn round(stores: &Stores, retention: &Retention, clock: &Clock, turns: &Turns) -
         let started = Instant::now();
         let one = stores.take(role, partition, clock.wall());
         let trimmed = || {
-            stores.depot.collect(role.name(), partition, clock.cautious()).map_err(Error::unreachable)?;
+            stores.repository.collect(role.name(), partition, clock.cautious()).map_err(Error::unreachable)?;
             stores.trim(role, partition, clock.cautious() - role.keep(retention))
         };
         match one.and_then(|one| trimmed().map(|()| one)) {

@@ -2,7 +2,7 @@
 
 use super::data;
 use super::format::DirectoryFormat;
-use super::settings::{STORE_MEMORY_BYTES, depot, kafka_settings};
+use super::settings::{STORE_MEMORY_BYTES, kafka_settings, repository};
 use crate::config::Config;
 use crate::replay::Error;
 use crate::replay::{Place, Source};
@@ -16,7 +16,7 @@ use askwhen_wire::seal::ClusterKey;
 /// When there is none, or its key is not at hand.
 pub fn source(config: &Config) -> Result<Source, Error> {
     let shared = Shared::new(STORE_MEMORY_BYTES);
-    let depot = || depot(config);
+    let repository = || repository(config);
     if !config.kafka {
         let dir = config.data_dir.join("log");
         let Some((incarnation, partitions)) = Embedded::identity_of(&dir)? else {
@@ -28,12 +28,20 @@ pub fn source(config: &Config) -> Result<Source, Error> {
         let key = cluster_key(config)?;
         let binds_macs = Embedded::binds_macs_in(&dir)?;
         let place = Place::Files(dir);
-        return Ok(Source { key, incarnation, partitions, binds_macs, place, depot: depot(), shared });
+        return Ok(Source { key, incarnation, partitions, binds_macs, place, repository: repository(), shared });
     }
     let key = cluster_key(config)?;
     let log = Log::Kafka(Kafka::connect(kafka_settings(config, key.check()))?);
     let (incarnation, partitions, binds_macs) = (log.incarnation(), log.partitions(), log.binds_macs());
-    Ok(Source { key, incarnation, partitions, binds_macs, place: Place::Brokers(log), depot: depot(), shared })
+    Ok(Source {
+        key,
+        incarnation,
+        partitions,
+        binds_macs,
+        place: Place::Brokers(log),
+        repository: repository(),
+        shared,
+    })
 }
 
 /// The key of the log that the configuration names.

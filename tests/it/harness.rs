@@ -324,11 +324,6 @@ impl Receiver {
     }
 }
 
-/// An address that nobody listens on, and that no other test takes: they all bind 127.0.0.1.
-pub fn unused_address() -> std::net::SocketAddr {
-    std::net::TcpListener::bind("127.0.0.9:0").expect("a port").local_addr().expect("an address")
-}
-
 /// A survey that shows to everybody on `Main`, again and again.
 pub fn open_survey() -> Value {
     json!({"name": "Open", "status": "active", "show_on": [{"trigger": "Main"}],

@@ -115,6 +115,11 @@ impl Drop for Talker {
     }
 }
 
+/// An address that nobody listens on, and that no other test takes: they all bind 127.0.0.1.
+pub fn unused_address() -> std::net::SocketAddr {
+    std::net::TcpListener::bind("127.0.0.9:0").expect("a port").local_addr().expect("an address")
+}
+
 /// Whoever has died is not to be mourned in a log line that cannot be written.
 #[tokio::test]
 async fn a_writer_that_dies_ends_the_process_whoever_listens() {
@@ -297,7 +302,7 @@ async fn neither_secrets_nor_personal_data_are_in_logs_metrics_or_errors() {
     };
     let receiver = Receiver::start(&[]).await;
     receiver.always(500);
-    let nobody = crate::harness::unused_address();
+    let nobody = unused_address();
     for (name, url) in [
         ("fails", format!("{}/{}?token={}", receiver.url, canary("url-path"), canary("url-token"))),
         ("nobody", format!("http://{nobody}/{}?token={}", canary("url-path"), canary("url-token"))),

@@ -465,7 +465,7 @@ async fn what_get_prints_apply_takes() {
 #[tokio::test]
 async fn verbs_find_the_server_and_the_key_as_configured() {
     let (dir, _) = Server::on(Arc::new(tempfile::tempdir().unwrap()), &["--dev"], &[]).await.terminate();
-    let operators = crate::harness::unused_address();
+    let operators = crate::logs::unused_address();
     let config = |keys: &str| {
         let text = format!("[http]\nlisten = \"127.0.0.1:9\"\nadmin_listen = \"{operators}\"\n{keys}");
         std::fs::write(dir.path().join("askwhen.toml"), text).unwrap();

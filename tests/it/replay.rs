@@ -66,12 +66,12 @@ pub async fn append(
     headers: &[(&'static str, String)],
 ) {
     let value = Some(value.to_string().into());
-    let mut new = askwhen_log::New { key: Some("user".into()), headers: Vec::new(), value };
+    let mut new = askwhen_log::NewRecord { key: Some("user".into()), headers: Vec::new(), value };
     for (name, text) in headers {
         new = new.header(name, text.clone());
     }
     let log = askwhen_log::Log::Embedded(log.clone());
-    log.append_durably(askwhen_log::At { topic, partition }, vec![new]).await.expect("appended");
+    log.append_durably(askwhen_log::TopicPartition { topic, partition }, vec![new]).await.expect("appended");
 }
 
 fn decided(dir: &Path) -> u64 {

@@ -4,9 +4,9 @@
 
 use askwhen::engine::Engine;
 use askwhen_domain::LOGIC_VERSION;
-use askwhen_log::{Ack, At, Error, Kafka, Log, New, Record, Simulated, kafka};
+use askwhen_log::{Ack, Error, Kafka, Log, NewRecord, Record, Simulated, TopicPartition, kafka};
 use askwhen_partition::Progress;
-use askwhen_partition::checkpoint::{Checkpointer, Meta};
+use askwhen_partition::checkpoint::{CheckpointMeta, Checkpointer};
 use askwhen_partition::{Partition, Replies, Setup, Status};
 use askwhen_process::clock::Clock;
 use askwhen_store::{Family, Memory, Rocks, Store};
@@ -31,7 +31,7 @@ fn text(bytes: Option<&[u8]>) -> String {
     String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
 }
 
-fn all(log: &Log, at: At) -> Vec<Record> {
+fn all(log: &Log, at: TopicPartition) -> Vec<Record> {
     let bounds = log.bounds(at).expect("bounds");
     let mut records = Vec::new();
     log.scan::<Error>(at, bounds.start, bounds.end, |record| {
@@ -46,7 +46,7 @@ fn outputs(log: &Log) -> Found {
     let mut found = Found::new();
     for topic in OUTPUTS {
         for partition in 0..topic.partitions(KAFKA_PARTITIONS) {
-            for record in all(log, At { topic, partition }) {
+            for record in all(log, TopicPartition { topic, partition }) {
                 // The log's identity is nobody's output.
                 let Some(id) = record.header(ID_HEADER) else { continue };
                 let (id, value) = (text(Some(id)), text(record.value.as_deref()));
@@ -59,7 +59,7 @@ fn outputs(log: &Log) -> Found {
 }
 
 fn incarnation(log: &Log) -> u128 {
-    let records = all(log, At { topic: Topic::Definitions, partition: 0 });
+    let records = all(log, TopicPartition { topic: Topic::Definitions, partition: 0 });
     let keys = records.iter().map(|record| text(record.key.as_deref()));
     let hex = keys.into_iter().find_map(|key| key.strip_prefix(IDENTITY_KEY).map(str::to_owned));
     u128::from_str_radix(&hex.expect("an identity"), 16).expect("hex")
@@ -88,13 +88,14 @@ pub fn compare(dir: &Path, owners: &[&str]) {
     let copy = Arc::new(Simulated::new(incarnation(&real), KAFKA_PARTITIONS));
     let mut ends = Vec::new();
     for partition in 0..KAFKA_PARTITIONS {
-        let at = At { topic: Topic::Events, partition };
+        let at = TopicPartition { topic: Topic::Events, partition };
         let records = all(&real, at);
         for (n, record) in (0..).zip(&records) {
             assert_eq!(record.offset, n, "the copy has the same places");
             copy.set_now(record.appended_at);
             let (sender, _) = tokio::sync::oneshot::channel();
-            let new = New { key: record.key.clone(), headers: record.headers.clone(), value: record.value.clone() };
+            let new =
+                NewRecord { key: record.key.clone(), headers: record.headers.clone(), value: record.value.clone() };
             copy.append(at, vec![new], Ack::Once(sender));
         }
         // Behind it there is nothing but what partitions tell each other: whoever
@@ -139,7 +140,7 @@ pub fn compare(dir: &Path, owners: &[&str]) {
                 continue;
             }
             let kept = Store::Rocks(Rocks::open_read_only(&path, Family::ENGINE).expect("it opens"));
-            let meta = Meta::load(&kept).expect("readable");
+            let meta = CheckpointMeta::load(&kept).expect("readable");
             if meta.is_some_and(|meta| meta.next >= ends[partition as usize]) {
                 at_the_end += 1;
                 assert_eq!(users(&kept), users(store), "what {owner} remembers of partition {partition}");

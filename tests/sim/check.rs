@@ -8,12 +8,12 @@ use askwhen::engine::Engine;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::time;
-use askwhen_log::{Ack, At, Log, New, Record, Simulated};
+use askwhen_log::{Ack, Log, NewRecord, Record, Simulated, TopicPartition};
 use askwhen_partition::Progress;
 use askwhen_partition::checkpoint::Checkpointer;
 use askwhen_partition::{Partition, Replies, Setup};
 use askwhen_process::clock::Clock;
-use askwhen_process::thread::Bell;
+use askwhen_process::thread::Notify;
 use askwhen_store::{Family, Memory, Store, keys};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{AttemptRecord, DeliveryRecord, Ended, ID_HEADER, SOURCE_HEADER};
@@ -64,7 +64,7 @@ fn show(world: &World) {
 }
 
 fn read(medium: &Medium, topic: Topic, partition: u32) -> Vec<Record> {
-    medium.read(At { topic, partition }, 0)
+    medium.read(TopicPartition { topic, partition }, 0)
 }
 
 fn text(bytes: Option<&bytes::Bytes>) -> String {
@@ -380,8 +380,9 @@ fn replay(world: &World, journals: &[Vec<Record>], outputs: &Found) -> Result<()
     for (partition, journal) in (0..).zip(journals) {
         for record in journal {
             log.set_now(record.appended_at);
-            let at = At { topic: Topic::Events, partition };
-            let new = New { key: record.key.clone(), headers: record.headers.clone(), value: record.value.clone() };
+            let at = TopicPartition { topic: Topic::Events, partition };
+            let new =
+                NewRecord { key: record.key.clone(), headers: record.headers.clone(), value: record.value.clone() };
             let (nobody, _) = tokio::sync::oneshot::channel();
             log.append(at, vec![new], Ack::Once(nobody));
         }
@@ -394,7 +395,7 @@ fn replay(world: &World, journals: &[Vec<Record>], outputs: &Found) -> Result<()
     let mut open = Vec::new();
     for (partition, store) in (0..).zip(&stores) {
         let engine = Engine::open(store.clone(), (partition, world.partitions), 100).map_err(|e| e.to_string())?;
-        let handles = (Arc::new(Bell::default()), Arc::new(askwhen_partition::Status::default()));
+        let handles = (Arc::new(Notify::default()), Arc::new(askwhen_partition::Status::default()));
         let opened = Partition::open(partition, setup.clone(), store.clone(), engine, LOGIC_VERSION, handles);
         open.push(opened.map_err(|e| e.to_string())?);
     }
@@ -454,7 +455,7 @@ fn replay(world: &World, journals: &[Vec<Record>], outputs: &Found) -> Result<()
 fn projections(world: &World) -> Result<(), String> {
     let fresh = Arc::new(Store::Memory(Memory::default()));
     let log = world.medium.bridge().ok_or("the log is not open")?;
-    let mut projection = Projection::new(log, fresh.clone(), Arc::new(Bell::default()));
+    let mut projection = Projection::new(log, fresh.clone(), Arc::new(Notify::default()));
     while projection.step()? {}
     let families = [Family::Entries, Family::Index];
     let expected = rows(&[fresh], &families)?;

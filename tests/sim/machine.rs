@@ -10,12 +10,12 @@ use askwhen::console::Projection;
 use askwhen::delivery::{self, Fold, Outbox, SimulatedAttempt, Stepped};
 use askwhen::engine::Engine;
 use askwhen_domain::LOGIC_VERSION;
-use askwhen_log::{At, Log, Standing};
+use askwhen_log::{GroupFence, Log, TopicPartition};
 use askwhen_partition::Stop;
 use askwhen_partition::checkpoint::Checkpointer;
 use askwhen_partition::{Partition, Replies, Setup};
 use askwhen_process::clock::Clock;
-use askwhen_process::thread::Bell;
+use askwhen_process::thread::Notify;
 use askwhen_store::{Memory, Store};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
@@ -29,10 +29,12 @@ const MAX_IN_FLIGHT: u32 = 16;
 const STEP_BYTES: usize = 600;
 
 /// Every partition of every topic that an embedded log has.
-pub fn every_topic(partitions: u32) -> Vec<At> {
+pub fn every_topic(partitions: u32) -> Vec<TopicPartition> {
     let topics = Topic::ALL.iter().filter(|topic| **topic != Topic::Replies);
     topics
-        .flat_map(|topic| (0..topic.partitions(partitions)).map(|partition| At { topic: *topic, partition }))
+        .flat_map(|topic| {
+            (0..topic.partitions(partitions)).map(|partition| TopicPartition { topic: *topic, partition })
+        })
         .collect()
 }
 
@@ -138,13 +140,13 @@ impl Machine {
         let checkpointer = Checkpointer::stepped();
         let mut setup = Setup::new(log.clone(), self.clock.clone(), key(), Replies::default(), checkpointer.clone());
         let fresh = Arc::new(AtomicBool::new(true));
-        setup.standing = Standing::Simulated(fresh.clone());
+        setup.standing = GroupFence::Simulated(fresh.clone());
         setup.step_bytes = STEP_BYTES;
         setup.checkpoint_every = Duration::from_secs(60);
         let status = Arc::new(delivery::Status::new(log.partitions(), false));
         let (disk, of) = (self.disk.clone(), log.clone());
-        let open: delivery::Open = Arc::new(move |partition, bell, _status| {
-            let mut fold = Fold::open(partition, &of, disk.store(Role::Delivery, partition), bell)?;
+        let open: delivery::Open = Arc::new(move |partition, notify, _status| {
+            let mut fold = Fold::open(partition, &of, disk.store(Role::Delivery, partition), notify)?;
             fold.catch_up(&of, |_| Ok(()))?;
             Ok(fold)
         });
@@ -171,7 +173,7 @@ impl Machine {
             status,
             owned: BTreeSet::new(),
             outbox,
-            projection: Projection::new(log, self.disk.console(), Arc::new(Bell::default())),
+            projection: Projection::new(log, self.disk.console(), Arc::new(Notify::default())),
             lost: BTreeSet::new(),
         });
         self.asleep = false;
@@ -198,7 +200,7 @@ impl Process {
         while self.checkpointer.step() {}
         let store = self.disk.store(Role::Engine, partition);
         let opened = Engine::open(store.clone(), (partition, self.partitions), CACHED_USERS).and_then(|engine| {
-            let handles = (Arc::new(Bell::default()), Arc::new(askwhen_partition::Status::default()));
+            let handles = (Arc::new(Notify::default()), Arc::new(askwhen_partition::Status::default()));
             Partition::open(partition, self.setup.clone(), store, engine, LOGIC_VERSION, handles)
         });
         match opened {

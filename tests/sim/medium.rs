@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use askwhen_log::disk::{Crash, Fault, Operation, SimulatedDisk};
 use askwhen_log::embedded::Options;
-use askwhen_log::{At, Bounds, Class, Embedded, Log, Record, Simulated};
+use askwhen_log::{Class, Embedded, Log, Record, Simulated, TopicPartition, Watermarks};
 use askwhen_process::clock::Clock;
 
 use crate::machine::every_topic;
@@ -103,7 +103,7 @@ impl Medium {
         }
     }
 
-    fn bridge_lane(&self, lane: u8) -> Option<(&Simulated, (u32, At))> {
+    fn bridge_lane(&self, lane: u8) -> Option<(&Simulated, (u32, TopicPartition))> {
         let Medium::Brokers(log) = self else { return None };
         let lanes: Vec<_> = log.lanes().into_iter().filter(|(client, _)| *client == BRIDGE).collect();
         lanes.get(usize::from(lane) % lanes.len().max(1)).map(|lane| (&**log, *lane))
@@ -249,7 +249,7 @@ impl Medium {
     }
 
     /// Every record of every partition, as a process that starts reads it.
-    fn contents(&mut self, clock: &Clock) -> Result<Vec<(At, Vec<Record>)>, askwhen_log::Error> {
+    fn contents(&mut self, clock: &Clock) -> Result<Vec<(TopicPartition, Vec<Record>)>, askwhen_log::Error> {
         let log = self.open(clock, 0)?;
         let mut all = Vec::new();
         for at in every_topic(log.partitions()) {
@@ -271,7 +271,7 @@ impl Medium {
         Ok(all)
     }
 
-    pub fn read(&self, at: At, from: u64) -> Vec<Record> {
+    pub fn read(&self, at: TopicPartition, from: u64) -> Vec<Record> {
         let Some(log) = self.bridge() else { return Vec::new() };
         let mut all = Vec::new();
         let mut next = from;
@@ -283,7 +283,7 @@ impl Medium {
         }
     }
 
-    pub fn bounds(&self, at: At) -> Option<Bounds> {
+    pub fn bounds(&self, at: TopicPartition) -> Option<Watermarks> {
         self.bridge()?.bounds(at).ok()
     }
 

@@ -10,7 +10,7 @@ use askwhen::delivery::{SimulatedAttempt, SimulatedReply};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id;
 use askwhen_domain::time::Millis;
-use askwhen_log::{Ack, At, New, Placed};
+use askwhen_log::{Ack, AppendedRange, NewRecord, TopicPartition};
 use askwhen_partition::Signer;
 use askwhen_partition::Stop;
 use askwhen_store::Store;
@@ -35,10 +35,10 @@ pub const FORGED: &str = "x-forged";
 
 /// A request that a client has made.
 pub struct Request {
-    pub at: At,
-    pub new: New,
-    answer: Option<oneshot::Receiver<Result<Placed, askwhen_log::Error>>>,
-    pub outcome: Option<Result<Placed, askwhen_log::Error>>,
+    pub at: TopicPartition,
+    pub new: NewRecord,
+    answer: Option<oneshot::Receiver<Result<AppendedRange, askwhen_log::Error>>>,
+    pub outcome: Option<Result<AppendedRange, askwhen_log::Error>>,
     generation: u32,
     /// Its user may send it again.
     repeatable: bool,
@@ -105,7 +105,7 @@ pub struct World {
     /// Deliveries that have ended on record, and when that was seen.
     ended: BTreeMap<String, usize>,
     erased: BTreeMap<String, Vec<Erased>>,
-    observed: BTreeMap<At, u64>,
+    observed: BTreeMap<TopicPartition, u64>,
 }
 
 impl World {
@@ -290,8 +290,8 @@ impl World {
 
     // Clients.
 
-    fn append(&mut self, partition: u32, new: New, repeatable: bool) {
-        let at = At { topic: Topic::Events, partition };
+    fn append(&mut self, partition: u32, new: NewRecord, repeatable: bool) {
+        let at = TopicPartition { topic: Topic::Events, partition };
         let (sender, receiver) = oneshot::channel();
         // Else nobody listens.
         let Some(bridge) = self.medium.bridge() else { return };
@@ -319,7 +319,7 @@ impl World {
         let partition = if misplaced { (owner + 1) % self.partitions } else { owner };
         let value = Some(value.to_string().into());
         let key = Some(user_id.to_owned().into());
-        self.append(partition, New { key, headers: Vec::new(), value }, true);
+        self.append(partition, NewRecord { key, headers: Vec::new(), value }, true);
     }
 
     /// Some users are asked of quotas alone: they may have to wait for a grant.
@@ -405,11 +405,11 @@ impl World {
         let user_id = self.user(variant, false);
         let signed = signer().internal(partition, "k", &self.erase(user_id));
         let forged = match variant % 4 {
-            0 => New { key: None, headers: Vec::new(), value: Some("{".into()) },
-            1 => New { key: None, headers: Vec::new(), value: None },
+            0 => NewRecord { key: None, headers: Vec::new(), value: Some("{".into()) },
+            1 => NewRecord { key: None, headers: Vec::new(), value: None },
             // Without its MAC, or with one of another record.
-            2 => New { headers: Vec::new(), ..signed },
-            _ => New { key: Some("other".into()), ..signed },
+            2 => NewRecord { headers: Vec::new(), ..signed },
+            _ => NewRecord { key: Some("other".into()), ..signed },
         };
         self.append(partition, forged.header(FORGED, "1"), false);
     }
@@ -684,13 +684,13 @@ impl World {
         });
         for partition in 0..self.partitions {
             for topic in [Topic::Decisions, Topic::Attempts, Topic::Deliveries] {
-                self.observe_one(At { topic, partition })?;
+                self.observe_one(TopicPartition { topic, partition })?;
             }
         }
         Ok(())
     }
 
-    fn observe_one(&mut self, at: At) -> Result<(), String> {
+    fn observe_one(&mut self, at: TopicPartition) -> Result<(), String> {
         let next = self.observed.get(&at).copied().unwrap_or(0);
         if self.medium.bounds(at).is_none_or(|bounds| next >= bounds.end) {
             return Ok(());

@@ -118,7 +118,7 @@ const CIRCLES: [(&str, &str, &str); 20] = [
     ("src", "console/follow.rs", "console/projection.rs"),
     // Parts of the one fold, and of the one loop.
     ("src", "delivery/fold/erasure.rs", "delivery/fold.rs"),
-    ("src", "delivery/run/agenda.rs", "delivery/run.rs"),
+    ("src", "delivery/run/timer_queue.rs", "delivery/run.rs"),
     ("src", "delivery/run/attempts.rs", "delivery/run.rs"),
     ("src", "delivery/run/parts.rs", "delivery/run.rs"),
     ("src", "replay/backtest/outcome.rs", "replay/backtest.rs"),

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::filter::Condition;
 use super::time::{self, Millis};
-use super::user::Fact;
+use super::user::ActivationEvent;
 
 /// Patterns of one activation; each is a bit of [`Fact::roles`].
 pub const MAX_PATTERNS: usize = 16;
@@ -79,7 +79,7 @@ pub enum Activation {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Armed<'a> {
     pub at: Millis,
-    pub by: &'a Fact,
+    pub by: &'a ActivationEvent,
 }
 
 impl Armed<'_> {
@@ -131,8 +131,8 @@ impl Activation {
     }
 
     /// All armings, in their order.
-    pub fn armed<'a>(&self, facts: &'a [Fact]) -> Vec<Armed<'a>> {
-        let patterns = |fact: &&Fact| fact.roles & !(CANCELS | LATE) != 0;
+    pub fn armed<'a>(&self, facts: &'a [ActivationEvent]) -> Vec<Armed<'a>> {
+        let patterns = |fact: &&ActivationEvent| fact.roles & !(CANCELS | LATE) != 0;
         let facts = facts.iter().filter(patterns);
         let mut armed = match self {
             Activation::Event { count, .. } | Activation::Any { count, .. } => match count {
@@ -148,11 +148,11 @@ impl Activation {
     }
 }
 
-fn now(fact: &Fact) -> Armed<'_> {
+fn now(fact: &ActivationEvent) -> Armed<'_> {
     Armed { at: fact.event.at, by: fact }
 }
 
-fn counted<'a>(facts: impl Iterator<Item = &'a Fact>, count: Count) -> Vec<Armed<'a>> {
+fn counted<'a>(facts: impl Iterator<Item = &'a ActivationEvent>, count: Count) -> Vec<Armed<'a>> {
     let mut lately: VecDeque<Millis> = VecDeque::new();
     let mut armed = Vec::new();
     for fact in facts {
@@ -167,7 +167,7 @@ fn counted<'a>(facts: impl Iterator<Item = &'a Fact>, count: Count) -> Vec<Armed
     armed
 }
 
-fn together<'a>(facts: impl Iterator<Item = &'a Fact>, patterns: usize, within: Millis) -> Vec<Armed<'a>> {
+fn together<'a>(facts: impl Iterator<Item = &'a ActivationEvent>, patterns: usize, within: Millis) -> Vec<Armed<'a>> {
     let mut latest: Vec<Option<Millis>> = vec![None; patterns];
     let mut armed = Vec::new();
     for fact in facts {
@@ -184,7 +184,7 @@ fn together<'a>(facts: impl Iterator<Item = &'a Fact>, patterns: usize, within: 
     armed
 }
 
-fn in_order<'a>(facts: impl Iterator<Item = &'a Fact>, steps: usize, within: Millis) -> Vec<Armed<'a>> {
+fn in_order<'a>(facts: impl Iterator<Item = &'a ActivationEvent>, steps: usize, within: Millis) -> Vec<Armed<'a>> {
     // By step: the latest beginning of a chain that has come so far.
     let mut begun: Vec<Option<Millis>> = vec![None; steps];
     let mut armed = Vec::new();
@@ -205,7 +205,7 @@ fn in_order<'a>(facts: impl Iterator<Item = &'a Fact>, steps: usize, within: Mil
     armed
 }
 
-fn missed(facts: Vec<&Fact>, span: Millis) -> Vec<Armed<'_>> {
+fn missed(facts: Vec<&ActivationEvent>, span: Millis) -> Vec<Armed<'_>> {
     let mut armed = Vec::new();
     for (i, fact) in facts.iter().enumerate().filter(|(_, fact)| fact.roles & 1 != 0) {
         let at = fact.event.at.saturating_add(span);
@@ -224,14 +224,14 @@ mod tests {
     use crate::user::Activated;
 
     /// Minutes and patterns by letter: `a0 b5` is pattern 0 at minute 0, 1 at 5.
-    fn facts(text: &str) -> Vec<Fact> {
-        let mut facts: Vec<Fact> = Vec::new();
+    fn facts(text: &str) -> Vec<ActivationEvent> {
+        let mut facts: Vec<ActivationEvent> = Vec::new();
         for (offset, word) in (0..).zip(text.split(' ')) {
-            let letters = word.bytes().take_while(u8::is_ascii_lowercase);
-            let roles = letters.clone().fold(0, |roles, letter| roles | 1 << (letter - b'a'));
-            let at: Millis = word[letters.count()..].parse::<Millis>().unwrap() * MINUTE;
+            let quota_messages = word.bytes().take_while(u8::is_ascii_lowercase);
+            let roles = quota_messages.clone().fold(0, |roles, letter| roles | 1 << (letter - b'a'));
+            let at: Millis = word[quota_messages.count()..].parse::<Millis>().unwrap() * MINUTE;
             let event = Activated { at, offset, event_id: String::new(), event_name: String::new(), properties: None };
-            facts.push(Fact { roles, event });
+            facts.push(ActivationEvent { roles, event });
         }
         facts.sort_by_key(|fact| (fact.event.at, fact.event.offset));
         facts

@@ -113,7 +113,7 @@ impl Serialize for Reason {
 
 /// A gate that did not let a survey pass: what it saw, and when it could pass.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stop {
+pub struct GateFailure {
     pub gate: Gate,
     pub actual: Value,
     pub until: Option<Millis>,
@@ -125,7 +125,7 @@ pub struct Stop {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     pub survey_id: String,
-    pub stop: Option<Stop>,
+    pub stop: Option<GateFailure>,
     /// A survey in status shadow is judged, and never offered.
     pub shadow: bool,
 }

@@ -1,7 +1,7 @@
 //! `limits.max_completed`: at most so many completions of a survey, over all
 //! partitions, and not one fewer while users are to be had. An offer of such a
 //! survey holds a grant until it is completed, dismissed or lapses. Partition 0
-//! keeps the bank; every partition has an account there. What they tell each
+//! keeps the coordinator; every partition has a lease there. What they tell each
 //! other travels through their journals, in order between any two; nothing here
 //! looks at a clock.
 
@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::time::{Millis, SECOND};
 
-/// The partition of the bank.
+/// The partition of the coordinator.
 pub const BANK: u32 = 0;
 /// The last grants are given one by one, so that none lies where nobody asks.
 const RESERVE: u64 = 64;
-/// After a refusal the bank is asked again: an offer may have lapsed at a
+/// After a refusal the coordinator is asked again: an offer may have lapsed at a
 /// partition that nothing has reached since.
 const REFUSAL_HOLDS: Millis = 5 * SECOND;
 /// Partitions that have given everything back are asked again as rarely.
@@ -25,14 +25,14 @@ pub type Key = (String, String);
 
 /// Whether a survey can be offered once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
+pub enum QuotaStatus {
     Free,
-    /// Only the bank knows.
+    /// Only the coordinator knows.
     Ask,
     Full,
 }
 
-/// What came of a record, as the account counts it. `until` is when the hold
+/// What came of a record, as the lease counts it. `until` is when the hold
 /// lapses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -55,7 +55,7 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
-    /// To the bank: so many grants are held or used here as the limit begins.
+    /// To the coordinator: so many grants are held or used here as the limit begins.
     Report {
         out: u64,
     },
@@ -66,7 +66,7 @@ pub enum Message {
         count: u64,
         recalled: bool,
     },
-    /// To an account. What it may `keep` need not come back unused.
+    /// To a lease. What it may `keep` need not come back unused.
     Grant {
         count: u64,
         keep: bool,
@@ -81,7 +81,7 @@ pub enum Message {
 /// A message on its way. Those of another epoch count nothing: each change of
 /// the limit begins one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Mail {
+pub struct QuotaMessage {
     pub project: String,
     pub survey_id: String,
     pub epoch: u64,
@@ -92,24 +92,24 @@ pub struct Mail {
 
 /// A partition's part of a survey's quota.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Account {
+pub struct QuotaLease {
     pub epoch: u64,
     pub limit: Option<u64>,
     /// Completions ever, also from before there was a limit.
     pub used: u64,
     pub free: u64,
-    /// On their way back to the bank.
+    /// On their way back to the coordinator.
     pub idle: u64,
     /// Held by offers, by when they lapse.
     pub holds: BTreeMap<Millis, u64>,
     /// Nothing unused is kept.
     pub scarce: bool,
     pub refused_until: Millis,
-    /// The bank has not answered yet.
+    /// The coordinator has not answered yet.
     pub asking: bool,
 }
 
-impl Account {
+impl QuotaLease {
     /// Used, or held by an offer.
     fn out(&self) -> u64 {
         self.used + self.holds.values().sum::<u64>()
@@ -122,7 +122,7 @@ impl Account {
         lapsed > 0
     }
 
-    /// Grants without a limit are worth nothing. Where they are scarce the bank
+    /// Grants without a limit are worth nothing. Where they are scarce the coordinator
     /// says who gets what comes back: more may be out than the limit allows.
     fn gain(&mut self, count: u64) {
         match (self.limit, self.scarce) {
@@ -136,14 +136,14 @@ impl Account {
         self.holds.range(..=now).map(|(_, count)| count).sum()
     }
 
-    fn room(&self, now: Millis) -> Room {
+    fn room(&self, now: Millis) -> QuotaStatus {
         let lapsed = if self.scarce { 0 } else { self.lapsed(now) };
         if self.limit.is_none() || self.free + lapsed > 0 {
-            Room::Free
+            QuotaStatus::Free
         } else if now < self.refused_until && self.lapsed(now) == 0 {
-            Room::Full
+            QuotaStatus::Full
         } else {
-            Room::Ask
+            QuotaStatus::Ask
         }
     }
 
@@ -185,7 +185,7 @@ impl Account {
 
 /// Where all grants of a survey are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Bank {
+pub struct QuotaCoordinator {
     pub epoch: u64,
     pub limit: u64,
     /// Grants at each partition, used ones included; `None` until it has told.
@@ -200,12 +200,19 @@ pub struct Bank {
     refused: BTreeSet<u32>,
 }
 
-impl Bank {
-    fn open(epoch: u64, limit: u64, partitions: u32) -> Bank {
+impl QuotaCoordinator {
+    fn open(epoch: u64, limit: u64, partitions: u32) -> QuotaCoordinator {
         // Long ago, whatever the log's time is.
         let recalled_at = Millis::MIN / 2;
         let scarce = (0..partitions).collect();
-        Bank { epoch, limit, out: vec![None; partitions as usize], scarce, recalled_at, ..Bank::default() }
+        QuotaCoordinator {
+            epoch,
+            limit,
+            out: vec![None; partitions as usize],
+            scarce,
+            recalled_at,
+            ..QuotaCoordinator::default()
+        }
     }
 
     fn free(&self) -> u64 {
@@ -312,44 +319,45 @@ impl Bank {
 /// Grants held by offers, by when they lapse, of each quota.
 pub type Holds = BTreeMap<Key, BTreeMap<Millis, u64>>;
 
-/// The same quotas over another number of partitions: `accounts` are all those
+/// The same quotas over another number of partitions: `leases` are all those
 /// of the old ones, `holds` what users of each new one hold. What is used up is
-/// told by the bank's partition.
-pub fn redistribute(accounts: impl IntoIterator<Item = (Key, Account)>, holds: Vec<Holds>) -> Vec<Ledger> {
-    let mut all: BTreeMap<Key, Account> = BTreeMap::new();
+/// told by the coordinator's partition.
+pub fn redistribute(accounts: impl IntoIterator<Item = (Key, QuotaLease)>, holds: Vec<Holds>) -> Vec<QuotaAllocator> {
+    let mut all: BTreeMap<Key, QuotaLease> = BTreeMap::new();
     for (key, account) in accounts {
         let sum = all.entry(key).or_default();
         (sum.epoch, sum.limit) = (sum.epoch, sum.limit).max((account.epoch, account.limit));
         sum.used += account.used;
     }
     let partitions = holds.len() as u32;
-    let mut ledgers: Vec<Ledger> = (0..partitions).map(|partition| Ledger::new(partition, partitions)).collect();
+    let mut ledgers: Vec<QuotaAllocator> =
+        (0..partitions).map(|partition| QuotaAllocator::new(partition, partitions)).collect();
     for (key, sum) in all {
         let mut out = Vec::new();
         for (ledger, holds) in ledgers.iter_mut().zip(&holds) {
             let used = if ledger.partition == BANK { sum.used } else { 0 };
             let holds = holds.get(&key).cloned().unwrap_or_default();
             let account =
-                Account { epoch: sum.epoch, limit: sum.limit, used, holds, scarce: true, ..Account::default() };
+                QuotaLease { epoch: sum.epoch, limit: sum.limit, used, holds, scarce: true, ..QuotaLease::default() };
             out.push(Some(account.out()));
             ledger.restore(key.clone(), Some(account), None);
             ledger.dirty.insert(key.clone());
         }
         if let Some(limit) = sum.limit {
-            let bank = Bank { out, ..Bank::open(sum.epoch, limit, partitions) };
+            let bank = QuotaCoordinator { out, ..QuotaCoordinator::open(sum.epoch, limit, partitions) };
             ledgers[BANK as usize].restore(key, None, Some(bank));
         }
     }
     ledgers
 }
 
-/// The accounts of one partition; on partition 0 the banks too.
+/// The leases of one partition; on partition 0 the coordinators too.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct QuotaAllocator {
     partition: u32,
     partitions: u32,
-    pub accounts: BTreeMap<Key, Account>,
-    pub banks: BTreeMap<Key, Bank>,
+    pub accounts: BTreeMap<Key, QuotaLease>,
+    pub banks: BTreeMap<Key, QuotaCoordinator>,
     /// Quotas that have changed since [`Ledger::take_dirty`].
     dirty: BTreeSet<Key>,
     /// Accounts that keep nothing unused.
@@ -358,16 +366,16 @@ pub struct Ledger {
     lapse_at: Option<Millis>,
 }
 
-impl Ledger {
-    pub fn new(partition: u32, partitions: u32) -> Ledger {
-        Ledger { partition, partitions, ..Ledger::default() }
+impl QuotaAllocator {
+    pub fn new(partition: u32, partitions: u32) -> QuotaAllocator {
+        QuotaAllocator { partition, partitions, ..QuotaAllocator::default() }
     }
 
     pub fn partition(&self) -> u32 {
         self.partition
     }
 
-    pub fn restore(&mut self, key: Key, account: Option<Account>, bank: Option<Bank>) {
+    pub fn restore(&mut self, key: Key, account: Option<QuotaLease>, bank: Option<QuotaCoordinator>) {
         if let Some(bank) = bank {
             self.banks.insert(key.clone(), bank);
         }
@@ -387,36 +395,36 @@ impl Ledger {
 
     /// A version of a survey is in force: a limit that is not the one so far
     /// begins an epoch. Gives what other partitions are to be told.
-    pub fn limit(&mut self, key: &Key, version: u64, limit: Option<u64>, now: Millis) -> Vec<Mail> {
+    pub fn limit(&mut self, key: &Key, version: u64, limit: Option<u64>, now: Millis) -> Vec<QuotaMessage> {
         if self.accounts.get(key).and_then(|account| account.limit) == limit {
             return Vec::new();
         }
         if let (BANK, Some(limit)) = (self.partition, limit) {
-            self.banks.insert(key.clone(), Bank::open(version, limit, self.partitions));
+            self.banks.insert(key.clone(), QuotaCoordinator::open(version, limit, self.partitions));
         }
         let account = self.account(key);
         account.sweep(now);
-        *account = Account {
+        *account = QuotaLease {
             epoch: version,
             limit,
             used: account.used,
             holds: std::mem::take(&mut account.holds),
-            // Until the bank, which knows all partitions, says that there is plenty.
+            // Until the coordinator, which knows all partitions, says that there is plenty.
             scarce: true,
-            ..Account::default()
+            ..QuotaLease::default()
         };
         let out = account.out();
         self.look_for_lapses(key);
         if limit.is_none() { Vec::new() } else { self.tell_bank(key, Message::Report { out }, now) }
     }
 
-    pub fn room(&self, key: &Key, now: Millis) -> Room {
-        self.accounts.get(key).map_or(Room::Free, |account| account.room(now))
+    pub fn room(&self, key: &Key, now: Millis) -> QuotaStatus {
+        self.accounts.get(key).map_or(QuotaStatus::Free, |account| account.room(now))
     }
 
-    /// Asks the bank, unless it has been asked.
-    pub fn ask(&mut self, key: &Key, want: u64, now: Millis) -> Vec<Mail> {
-        // What lies here first: the bank gives what it has.
+    /// Asks the coordinator, unless it has been asked.
+    pub fn ask(&mut self, key: &Key, want: u64, now: Millis) -> Vec<QuotaMessage> {
+        // What lies here first: the coordinator gives what it has.
         let mut mail = self.give_back(key, now);
         let account = self.account(key);
         if !std::mem::replace(&mut account.asking, true) {
@@ -434,7 +442,7 @@ impl Ledger {
 
     /// Gives back what is wanted elsewhere. Cheap while nothing has lapsed;
     /// with `all`, what has become free by other ways too.
-    pub fn settle(&mut self, all: bool, now: Millis) -> Vec<Mail> {
+    pub fn settle(&mut self, all: bool, now: Millis) -> Vec<QuotaMessage> {
         if !all && self.lapse_at.is_none_or(|at| now < at) {
             return Vec::new();
         }
@@ -442,13 +450,13 @@ impl Ledger {
     }
 
     /// The same, but for these quotas.
-    pub fn settle_but(&mut self, kept: &BTreeSet<Key>, now: Millis) -> Vec<Mail> {
+    pub fn settle_but(&mut self, kept: &BTreeSet<Key>, now: Millis) -> Vec<QuotaMessage> {
         let scarce: Vec<Key> = self.scarce.difference(kept).cloned().collect();
         scarce.iter().flat_map(|key| self.give_back(key, now)).collect()
     }
 
-    /// Returns what a scarce account has and does not need.
-    fn give_back(&mut self, key: &Key, now: Millis) -> Vec<Mail> {
+    /// Returns what a scarce lease has and does not need.
+    fn give_back(&mut self, key: &Key, now: Millis) -> Vec<QuotaMessage> {
         let Some(account) = self.accounts.get_mut(key).filter(|account| account.scarce) else { return Vec::new() };
         let swept = account.sweep(now);
         let count = std::mem::take(&mut account.free) + std::mem::take(&mut account.idle);
@@ -460,7 +468,7 @@ impl Ledger {
     }
 
     /// Takes a message; gives what others are to be told.
-    pub fn receive(&mut self, mail: &Mail, now: Millis) -> Vec<Mail> {
+    pub fn receive(&mut self, mail: &QuotaMessage, now: Millis) -> Vec<QuotaMessage> {
         let key = (mail.project.clone(), mail.survey_id.clone());
         let mut on = Vec::new();
         let mut queue = VecDeque::from([mail.clone()]);
@@ -479,14 +487,14 @@ impl Ledger {
                 _ => self.hear(&key, &mail, now).into_iter().map(|message| (BANK, message)).collect(),
             };
             self.dirty.insert(key.clone());
-            let wrap = |(to, message)| Mail { to, from: self.partition, message, ..mail.clone() };
+            let wrap = |(to, message)| QuotaMessage { to, from: self.partition, message, ..mail.clone() };
             queue.extend(answers.into_iter().map(wrap));
         }
         on
     }
 
-    /// What the bank says to this partition's account.
-    fn hear(&mut self, key: &Key, mail: &Mail, now: Millis) -> Option<Message> {
+    /// What the coordinator says to this partition's lease.
+    fn hear(&mut self, key: &Key, mail: &QuotaMessage, now: Millis) -> Option<Message> {
         let account = self.accounts.get_mut(key).filter(|account| account.epoch == mail.epoch)?;
         let mut answer = None;
         match mail.message {
@@ -509,19 +517,19 @@ impl Ledger {
         answer
     }
 
-    fn account(&mut self, key: &Key) -> &mut Account {
+    fn account(&mut self, key: &Key) -> &mut QuotaLease {
         self.dirty.insert(key.clone());
         self.accounts.entry(key.clone()).or_default()
     }
 
-    fn tell_bank(&mut self, key: &Key, message: Message, now: Millis) -> Vec<Mail> {
+    fn tell_bank(&mut self, key: &Key, message: Message, now: Millis) -> Vec<QuotaMessage> {
         let epoch = self.accounts.get(key).map_or(0, |account| account.epoch);
         let (project, survey_id) = key.clone();
-        let mail = Mail { project, survey_id, epoch, from: self.partition, to: BANK, message };
+        let mail = QuotaMessage { project, survey_id, epoch, from: self.partition, to: BANK, message };
         self.receive(&mail, now)
     }
 
-    /// Keeps up which accounts are scarce, and when the first of their offers lapses.
+    /// Keeps up which leases are scarce, and when the first of their offers lapses.
     fn look_for_lapses(&mut self, changed: &Key) {
         let scarce = self.accounts.get(changed).is_some_and(|account| account.scarce);
         if !scarce && !self.scarce.remove(changed) {

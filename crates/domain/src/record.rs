@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::json::Json;
-use super::time::Told;
+use super::time::ClientTimes;
 
 /// A record of the journal that concerns one user; borrowed from its bytes,
 /// because most events are looked at once and belong to no survey.
@@ -13,7 +13,7 @@ pub struct Record<'a> {
     pub user_id: Cow<'a, str>,
     /// The sender's id, by which a repetition is recognised.
     pub event_id: Option<Cow<'a, str>>,
-    pub told: Told,
+    pub told: ClientTimes,
     pub body: Body<'a>,
 }
 

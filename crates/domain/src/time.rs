@@ -214,13 +214,13 @@ pub mod rfc3339 {
 
 /// The three times that a record may carry about when a thing happened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct ClientTimes {
     pub occurred_at: Option<Millis>,
     pub sent_at: Option<Millis>,
     pub received_at: Option<Millis>,
 }
 
-impl Told {
+impl ClientTimes {
     /// Event time: `received_at − (sent_at − occurred_at)` when all are given,
     /// else `occurred_at`, else when the log took it. Never later than the log
     /// time plus five minutes, never before 1970.
@@ -294,10 +294,10 @@ mod tests {
 
     #[test]
     fn event_time_corrects_a_wrong_clock_and_clamps_the_future() {
-        let skewed = Told { occurred_at: Some(5_000), sent_at: Some(8_000), received_at: Some(1_000_000) };
+        let skewed = ClientTimes { occurred_at: Some(5_000), sent_at: Some(8_000), received_at: Some(1_000_000) };
         assert_eq!(skewed.event_time(1_000_000), 997_000);
-        let future = Told { occurred_at: Some(i64::MAX), ..Told::default() };
+        let future = ClientTimes { occurred_at: Some(i64::MAX), ..ClientTimes::default() };
         assert_eq!(future.event_time(1_000), 1_000 + FUTURE_SKEW);
-        assert_eq!(Told::default().event_time(42), 42);
+        assert_eq!(ClientTimes::default().event_time(42), 42);
     }
 }

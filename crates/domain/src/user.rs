@@ -61,7 +61,7 @@ pub struct PerSurvey {
     /// The activation's fingerprint under which `facts` were collected.
     pub mark: u64,
     /// Events that take part, sorted by event time, then by place in the journal.
-    pub facts: Vec<Fact>,
+    pub facts: Vec<ActivationEvent>,
     /// Events whose window was displayed, and when.
     pub shown: Vec<Shown>,
     pub displays: u32,
@@ -76,7 +76,7 @@ pub struct PerSurvey {
 
 /// An event and what it is to the survey: a bit per pattern.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Fact {
+pub struct ActivationEvent {
     pub roles: u32,
     pub event: Activated,
 }
@@ -200,7 +200,7 @@ impl PerSurvey {
     }
 }
 
-impl Fact {
+impl ActivationEvent {
     /// Equal times are ordered by the journal.
     pub fn place(&self) -> (Millis, u64) {
         (self.event.at, self.event.offset)
@@ -268,7 +268,7 @@ impl User {
             // Sorted by time: those that are put back stay behind the others.
             if survey.facts.last().is_some_and(|newest| newest.event.at > latest) {
                 survey.facts.iter_mut().for_each(|fact| back(&mut fact.event.at));
-                survey.facts.sort_by_key(Fact::place);
+                survey.facts.sort_by_key(ActivationEvent::place);
             }
             survey.shown.iter_mut().for_each(|shown| back(&mut shown.at));
             for time in [
@@ -309,7 +309,9 @@ impl User {
                 self.offers.remove(victim);
                 continue;
             }
-            let facts = |s: &PerSurvey| s.facts.iter().filter(|f| f.event.properties.is_some()).map(Fact::place).min();
+            let facts = |s: &PerSurvey| {
+                s.facts.iter().filter(|f| f.event.properties.is_some()).map(ActivationEvent::place).min()
+            };
             let oldest = self.surveys.iter().filter_map(|(id, s)| Some((facts(s)?, id.clone()))).min();
             if let Some((place, id)) = oldest {
                 let facts = &mut self.surveys.get_mut(&id).expect("just found").facts;
@@ -363,7 +365,7 @@ fn offer_bytes(offer: &Offer) -> usize {
 mod tests {
     use super::*;
 
-    fn fact(at: Millis, offset: u64) -> Fact {
+    fn fact(at: Millis, offset: u64) -> ActivationEvent {
         let event = Activated {
             at,
             offset,
@@ -371,7 +373,7 @@ mod tests {
             event_name: "x".into(),
             properties: Some(Json::from_valid("\"".to_owned() + &"x".repeat(30_000) + "\"")),
         };
-        Fact { roles: 1, event }
+        ActivationEvent { roles: 1, event }
     }
 
     #[test]

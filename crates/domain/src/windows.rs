@@ -4,7 +4,7 @@
 use super::activation::{Activation, Armed, CANCELS};
 use super::survey::OnRepeat;
 use super::time::Millis;
-use super::user::{Activated, Fact, PerSurvey, Shown, WINDOW_REMEMBERED};
+use super::user::{Activated, ActivationEvent, PerSurvey, Shown, WINDOW_REMEMBERED};
 
 /// Facts remembered at most; more than a count can ask for.
 const MAX_FACTS: usize = 64;
@@ -41,7 +41,7 @@ impl Window<'_> {
 
 impl PerSurvey {
     /// Puts a fact where it belongs in time.
-    pub fn insert(&mut self, new: Fact, rules: Rules<'_>) {
+    pub fn insert(&mut self, new: ActivationEvent, rules: Rules<'_>) {
         let place = self.facts.partition_point(|fact| fact.place() < new.place());
         self.facts.insert(place, new);
         self.drop_properties(rules);
@@ -103,14 +103,14 @@ impl PerSurvey {
     pub fn forget_facts(&mut self, rules: Rules<'_>, now: Millis) {
         let reach = rules.activation.reach();
         let end = |event: &Activated| (rules.end_of)(event.at.saturating_add(reach), event.offset);
-        let over = |fact: &Fact| end(&fact.event).saturating_add(WINDOW_REMEMBERED) <= now;
+        let over = |fact: &ActivationEvent| end(&fact.event).saturating_add(WINDOW_REMEMBERED) <= now;
         let mut keep_from = self.facts.partition_point(over);
         if keep_from == 0 {
             return;
         }
         for window in self.windows(rules) {
             // With what its first arming rests on.
-            let rests_on = |fact: &Fact| fact.event.at.saturating_add(reach) < window.begins.0;
+            let rests_on = |fact: &ActivationEvent| fact.event.at.saturating_add(reach) < window.begins.0;
             let first = self.facts.partition_point(rests_on);
             let last = self.facts.partition_point(|fact| fact.place() <= window.last);
             if first < keep_from && keep_from < last {
@@ -173,14 +173,14 @@ impl PerSurvey {
         windows
     }
 
-    fn shown_by(&self, fact: &Fact) -> Option<Millis> {
+    fn shown_by(&self, fact: &ActivationEvent) -> Option<Millis> {
         self.shown.iter().filter(|shown| shown.offset == fact.event.offset).map(|shown| shown.at).min()
     }
 
     /// The first cancelling event behind an arming, and before another place,
     /// unless something had been displayed by then.
     fn cancelled(&self, armed: &Armed<'_>, shown_at: Option<Millis>, before: Option<(Millis, u64)>) -> Option<Millis> {
-        let after = |fact: &&Fact| {
+        let after = |fact: &&ActivationEvent| {
             fact.roles & CANCELS != 0 && fact.place() > armed.place() && before.is_none_or(|place| fact.place() < place)
         };
         let cancel = self.facts.iter().find(after)?;
@@ -211,7 +211,7 @@ mod tests {
     use crate::json::Json;
     use crate::time::MINUTE;
 
-    fn fact(at: Millis, offset: u64) -> Fact {
+    fn fact(at: Millis, offset: u64) -> ActivationEvent {
         let event = Activated {
             at,
             offset,
@@ -219,11 +219,11 @@ mod tests {
             event_name: "x".into(),
             properties: Some(Json::empty_object()),
         };
-        Fact { roles: 1, event }
+        ActivationEvent { roles: 1, event }
     }
 
-    fn cancel(at: Millis, offset: u64) -> Fact {
-        Fact { roles: CANCELS, ..fact(at, offset) }
+    fn cancel(at: Millis, offset: u64) -> ActivationEvent {
+        ActivationEvent { roles: CANCELS, ..fact(at, offset) }
     }
 
     fn single() -> Activation {
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn many_events_push_out_none_that_a_window_rests_on() {
         let two = || vec![Pattern { event: "x".into(), conditions: Vec::new() }; 2];
-        let with = |roles: u32, at: Millis, offset: u64| Fact { roles, ..fact(at, offset) };
+        let with = |roles: u32, at: Millis, offset: u64| ActivationEvent { roles, ..fact(at, offset) };
         let day = |at: Millis, _: u64| at + 1_440 * MINUTE;
         let rules_of = |activation| Rules { activation, on_repeat: OnRepeat::Refresh, end_of: &day };
         let pattern = || Pattern { event: "x".into(), conditions: Vec::new() };

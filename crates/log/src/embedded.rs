@@ -26,10 +26,10 @@ use std::time::Duration;
 use super::disk::{Disk, DiskLock};
 use crate::ack::Ack;
 use crate::error::Error;
-use crate::record::{At, Bounds, New, Record};
+use crate::record::{NewRecord, Record, TopicPartition, Watermarks};
 use askwhen_domain::time::{Millis, SECOND};
 use askwhen_process::clock::Clock;
-use askwhen_process::thread::{Bell, Service, Thread};
+use askwhen_process::thread::{Notify, Service, Thread};
 use askwhen_wire::topic::Topic;
 use compaction::Sealed;
 use ends::Ends;
@@ -88,7 +88,7 @@ struct Core {
     incarnation: u128,
     partitions: u32,
     binds_macs: bool,
-    parts: BTreeMap<At, Arc<Part>>,
+    parts: BTreeMap<TopicPartition, Arc<Part>>,
     space: Arc<Space>,
     /// Of the journal, and of everything else.
     queues: [Arc<Queue>; 2],
@@ -99,7 +99,7 @@ struct Core {
 #[derive(Debug, Default)]
 struct Upkeep {
     /// What was noted last, to write no note twice.
-    ends: BTreeMap<At, u64>,
+    ends: BTreeMap<TopicPartition, u64>,
     noted_at: Millis,
     note_bytes: usize,
     /// A compaction that failed is not tried again before.
@@ -253,31 +253,31 @@ impl Embedded {
         &self.core.dir
     }
 
-    fn part(&self, at: At) -> &Arc<Part> {
+    fn part(&self, at: TopicPartition) -> &Arc<Part> {
         self.core.parts.get(&at).expect("partitions are those of the declared topics")
     }
 
-    pub fn append(&self, at: At, records: Vec<New>, ack: Ack) {
+    pub fn append(&self, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
         self.core.queues[usize::from(at.topic != Topic::Events)].append(self.part(at), records, ack);
     }
 
-    pub fn read(&self, at: At, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
+    pub fn read(&self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
         self.part(at).read(from, max_bytes)
     }
 
-    pub fn bounds(&self, at: At) -> Bounds {
+    pub fn bounds(&self, at: TopicPartition) -> Watermarks {
         self.part(at).bounds()
     }
 
-    pub fn subscribe(&self, at: At, bell: Arc<Bell>) {
-        self.part(at).subscribe(bell);
+    pub fn subscribe(&self, at: TopicPartition, notify: Arc<Notify>) {
+        self.part(at).subscribe(notify);
     }
 
     /// Unlinks whole segments below an offset, never the one being written.
     ///
     /// # Errors
     /// When files cannot be removed.
-    pub fn trim(&self, at: At, below: u64) -> Result<(), Error> {
+    pub fn trim(&self, at: TopicPartition, below: u64) -> Result<(), Error> {
         self.core.trim(self.part(at), below)
     }
 
@@ -491,10 +491,11 @@ impl Core {
         }
     }
 
-    fn note(&self, upkeep: &mut Upkeep, merging: Option<(At, Merging)>) -> std::io::Result<()> {
+    fn note(&self, upkeep: &mut Upkeep, merging: Option<(TopicPartition, Merging)>) -> std::io::Result<()> {
         // Also of one that fails: the next try has its time.
         upkeep.noted_at = self.clock.wall();
-        let mut noted: Vec<(At, ends::Noted)> = self.parts.iter().map(|(at, part)| (*at, part.noted())).collect();
+        let mut noted: Vec<(TopicPartition, ends::Noted)> =
+            self.parts.iter().map(|(at, part)| (*at, part.noted())).collect();
         if let Some((at, merging)) = merging
             && let Some((_, noted)) = noted.iter_mut().find(|(known, _)| *known == at)
         {
@@ -533,9 +534,11 @@ impl Core {
 }
 
 /// What the log keeps: answers to waiting requests go another way.
-fn all_partitions(partitions: u32) -> impl Iterator<Item = At> {
+fn all_partitions(partitions: u32) -> impl Iterator<Item = TopicPartition> {
     let topics = Topic::ALL.iter().copied().filter(|topic| *topic != Topic::Replies);
-    topics.flat_map(move |topic| (0..topic.partitions(partitions)).map(move |partition| At { topic, partition }))
+    topics.flat_map(move |topic| {
+        (0..topic.partitions(partitions)).map(move |partition| TopicPartition { topic, partition })
+    })
 }
 
 /// Folders that a start made before a crash may not be durable yet.

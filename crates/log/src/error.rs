@@ -1,15 +1,15 @@
 //! What a log cannot do, and what to do about that.
 
-use crate::record::At;
+use crate::record::TopicPartition;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     #[error("{at} begins at {start}, after the offset {offset} that was asked for")]
-    Trimmed { at: At, offset: u64, start: u64 },
+    Trimmed { at: TopicPartition, offset: u64, start: u64 },
     #[error(
         "{at} is damaged at offset {offset} ({file}): {detail}. Restore it from a backup; nothing behind it is served"
     )]
-    Damaged { at: At, offset: u64, file: String, detail: String },
+    Damaged { at: TopicPartition, offset: u64, file: String, detail: String },
     #[error("the log cannot write: {0}. Whether the record is stored is unknown")]
     Unknown(String),
     #[error("the log is read-only: less than {free_mark_bytes} bytes are free on its disk")]

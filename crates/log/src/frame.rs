@@ -16,7 +16,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::record::{New, Record};
+use crate::record::{NewRecord, Record};
 use askwhen_domain::time::Millis;
 
 pub const PREFIX_BYTES: usize = 8;
@@ -56,7 +56,7 @@ pub struct Frame {
 }
 
 /// Appends the frame of a record to `out`.
-pub fn encode(out: &mut BytesMut, record: &New, offset: u64, appended_at: Millis, durable: u64) {
+pub fn encode(out: &mut BytesMut, record: &NewRecord, offset: u64, appended_at: Millis, durable: u64) {
     let start = out.len();
     out.put_u64(0);
     out.put_u64(offset);
@@ -82,7 +82,7 @@ pub fn encode(out: &mut BytesMut, record: &New, offset: u64, appended_at: Millis
 }
 
 /// Size that [`encode`] will give.
-pub fn encoded_len(record: &New) -> usize {
+pub fn encoded_len(record: &NewRecord) -> usize {
     let headers: usize = record.headers.iter().map(|(n, v)| 6 + n.len() + v.len()).sum();
     let key = record.key.as_ref().map_or(0, Bytes::len);
     let value = record.value.as_ref().map_or(0, Bytes::len);
@@ -93,7 +93,7 @@ pub fn encoded_len(record: &New) -> usize {
 ///
 /// # Errors
 /// Why not, in a sentence.
-pub fn fits(record: &New) -> Result<(), String> {
+pub fn fits(record: &NewRecord) -> Result<(), String> {
     let len = encoded_len(record);
     if len > MAX_FRAME_BYTES {
         return Err(format!("a record of {len} bytes is larger than the log takes ({MAX_FRAME_BYTES})"));
@@ -153,7 +153,7 @@ pub fn decode(bytes: &Bytes) -> Result<Frame, Broken> {
     Ok(Frame { record, durable, len_bytes })
 }
 
-impl New {
+impl NewRecord {
     /// Bytes of its frame.
     pub fn len_bytes(&self) -> usize {
         encoded_len(self)
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn round_trip_and_every_flipped_bit_is_seen() {
-        let new = New { key: Some("k".into()), headers: vec![("h".into(), "v".into())], value: None };
+        let new = NewRecord { key: Some("k".into()), headers: vec![("h".into(), "v".into())], value: None };
         let mut out = BytesMut::new();
         encode(&mut out, &new, 7, 8, 5);
         assert_eq!(out.len(), encoded_len(&new));

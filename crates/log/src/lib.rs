@@ -14,15 +14,15 @@ pub mod simulated;
 use std::sync::Arc;
 
 use askwhen_domain::time::Millis;
-use askwhen_process::thread::Bell;
+use askwhen_process::thread::Notify;
 use askwhen_wire::topic::Topic;
 
 pub use ack::Ack;
 pub use embedded::{DiskClaim, Embedded};
 pub use error::{Class, Error};
-pub use kafka::{Kafka, Lease, LeaseChange, Membership, Standing};
-pub use reader::{Chunk, Reader};
-pub use record::{At, Bounds, Headers, New, Placed, Record};
+pub use kafka::{GroupFence, Kafka, Lease, LeaseChange, Membership};
+pub use reader::{FetchBatch, Reader};
+pub use record::{AppendedRange, Headers, NewRecord, Record, TopicPartition, Watermarks};
 pub use simulated::Simulated;
 
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ impl Log {
     /// Appends records to one partition, in order. For the runtimes of partitions: it goes on
     /// trying until the log has them, so that nothing is ever left out before
     /// something that came later.
-    pub fn append(&self, at: At, records: Vec<New>, ack: Ack) {
+    pub fn append(&self, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
         match self {
             Log::Embedded(log) => log.append(at, records, ack),
             Log::Kafka(log) => log.append(at, records, ack),
@@ -100,7 +100,7 @@ impl Log {
     ///
     /// # Errors
     /// See [`Error::class`].
-    pub async fn append_durably(&self, at: At, records: Vec<New>) -> Result<Placed, Error> {
+    pub async fn append_durably(&self, at: TopicPartition, records: Vec<NewRecord>) -> Result<AppendedRange, Error> {
         askwhen_process::fault::point("parsed");
         let (sender, receiver) = tokio::sync::oneshot::channel();
         match self {
@@ -114,7 +114,7 @@ impl Log {
     }
 
     /// Appends a record that nobody misses should it be lost: an answer.
-    pub fn tell(&self, at: At, record: New) {
+    pub fn tell(&self, at: TopicPartition, record: NewRecord) {
         match self {
             Log::Kafka(log) => log.tell(at, record),
             _ => {
@@ -130,7 +130,7 @@ impl Log {
     ///
     /// # Errors
     /// When the offset was trimmed away, or what is there is damaged.
-    pub fn read(&self, at: At, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
+    pub fn read(&self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
         match self {
             Log::Embedded(log) => log.read(at, from, max_bytes),
             Log::Kafka(log) => log.read(at, from, max_bytes),
@@ -139,16 +139,16 @@ impl Log {
     }
 
     /// Follows partitions for one purpose; what it gives comes when it comes,
-    /// and the bell rings then.
-    pub fn reader(&self, purpose: &'static str, bell: Arc<Bell>) -> Reader {
-        Reader::new(self, purpose, bell)
+    /// and a notification comes then.
+    pub fn reader(&self, purpose: &'static str, notify: Arc<Notify>) -> Reader {
+        Reader::new(self, purpose, notify)
     }
 
     /// Rings when something becomes readable there.
-    fn subscribe(&self, at: At, bell: Arc<Bell>) {
+    fn subscribe(&self, at: TopicPartition, notify: Arc<Notify>) {
         match self {
-            Log::Embedded(log) => log.subscribe(at, bell),
-            Log::Simulated(log) => log.subscribe(at, bell),
+            Log::Embedded(log) => log.subscribe(at, notify),
+            Log::Simulated(log) => log.subscribe(at, notify),
             Log::Kafka(_) => unreachable!("its readers ring by themselves"),
         }
     }
@@ -160,7 +160,7 @@ impl Log {
     /// As [`Log::read`], and what `each` says.
     pub fn scan<E: From<Error>>(
         &self,
-        at: At,
+        at: TopicPartition,
         from: u64,
         end: u64,
         mut each: impl FnMut(Record) -> Result<(), E>,
@@ -187,7 +187,7 @@ impl Log {
     ///
     /// # Errors
     /// When a broker cannot be asked.
-    pub fn bounds(&self, at: At) -> Result<Bounds, Error> {
+    pub fn bounds(&self, at: TopicPartition) -> Result<Watermarks, Error> {
         match self {
             Log::Embedded(log) => Ok(log.bounds(at)),
             Log::Kafka(log) => Ok(log.all_bounds(&[at])?[0]),
@@ -199,7 +199,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`Log::bounds`].
-    pub fn all_bounds(&self, all: &[At]) -> Result<Vec<Bounds>, Error> {
+    pub fn all_bounds(&self, all: &[TopicPartition]) -> Result<Vec<Watermarks>, Error> {
         match self {
             Log::Kafka(log) => log.all_bounds(all),
             _ => all.iter().map(|at| self.bounds(*at)).collect(),
@@ -210,7 +210,7 @@ impl Log {
     ///
     /// # Errors
     /// When files cannot be removed, or a broker refuses.
-    pub fn trim(&self, at: At, below: u64) -> Result<(), Error> {
+    pub fn trim(&self, at: TopicPartition, below: u64) -> Result<(), Error> {
         match self {
             Log::Embedded(log) => log.trim(at, below),
             Log::Kafka(log) => log.trim(at, below),
@@ -225,7 +225,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`Log::read`].
-    pub fn offset_at(&self, at: At, time: Millis) -> Result<u64, Error> {
+    pub fn offset_at(&self, at: TopicPartition, time: Millis) -> Result<u64, Error> {
         if let Log::Kafka(log) = self {
             return log.offset_at(at, time);
         }

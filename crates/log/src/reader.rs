@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use super::Log;
 use super::kafka;
 use crate::error::Error;
-use crate::record::{At, Record};
-use askwhen_process::thread::Bell;
+use crate::record::{Record, TopicPartition};
+use askwhen_process::thread::Notify;
 
 /// How long [`Reader::read_or_wait`] waits for a record that should be there.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What one read gave.
 #[derive(Debug, Clone, Default)]
-pub struct Chunk {
+pub struct FetchBatch {
     pub records: Vec<Record>,
     /// One past the last record that is known to be in the log.
     pub end: u64,
@@ -25,50 +25,50 @@ pub struct Chunk {
 }
 
 pub enum Reader {
-    Direct(Log, Arc<Bell>),
+    Direct(Log, Arc<Notify>),
     Kafka(kafka::Reader),
 }
 
 impl Reader {
-    pub(super) fn new(log: &Log, purpose: &'static str, bell: Arc<Bell>) -> Reader {
+    pub(super) fn new(log: &Log, purpose: &'static str, notify: Arc<Notify>) -> Reader {
         match log {
-            Log::Kafka(kafka) => Reader::Kafka(kafka::Reader::new(kafka.clone(), purpose, bell)),
-            _ => Reader::Direct(log.clone(), bell),
+            Log::Kafka(kafka) => Reader::Kafka(kafka::Reader::new(kafka.clone(), purpose, notify)),
+            _ => Reader::Direct(log.clone(), notify),
         }
     }
 
-    /// What has come from an offset on, without waiting for it. The bell rings
+    /// What has come from an offset on, without waiting for it. A notification comes
     /// when there is more.
     ///
     /// # Errors
     /// As [`Log::read`].
-    pub fn read(&mut self, at: At, from: u64, max_bytes: usize) -> Result<Chunk, Error> {
+    pub fn read(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
         match self {
             Reader::Kafka(reader) => reader.read(at, from, max_bytes),
-            Reader::Direct(log, bell) => {
+            Reader::Direct(log, notify) => {
                 let mut records = log.read(at, from, max_bytes)?;
                 if records.is_empty() {
                     // Whoever has read all wants to hear of more; what came in
                     // between is read at once.
-                    log.subscribe(at, bell.clone());
+                    log.subscribe(at, notify.clone());
                     records = log.read(at, from, max_bytes)?;
                 }
                 let end = log.bounds(at)?.end;
                 let at_end = records.last().map_or(from, |last| last.offset + 1) >= end;
-                Ok(Chunk { records, end, at_end })
+                Ok(FetchBatch { records, end, at_end })
             }
         }
     }
 
-    fn bell(&self) -> &Bell {
+    fn notify(&self) -> &Notify {
         match self {
-            Reader::Direct(_, bell) => bell,
-            Reader::Kafka(reader) => reader.bell(),
+            Reader::Direct(_, notify) => notify,
+            Reader::Kafka(reader) => reader.notify(),
         }
     }
 
     /// Follows a partition no longer.
-    pub fn leave(&mut self, at: At) {
+    pub fn leave(&mut self, at: TopicPartition) {
         if let Reader::Kafka(reader) = self {
             reader.leave(at);
         }
@@ -78,7 +78,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Log::read`]; [`Error::Unavailable`] when nothing comes for half a minute.
-    pub fn read_or_wait(&mut self, at: At, from: u64, max_bytes: usize) -> Result<Chunk, Error> {
+    pub fn read_or_wait(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let chunk = self.read(at, from, max_bytes)?;
@@ -91,7 +91,7 @@ impl Reader {
                     PATIENCE.as_secs()
                 )));
             }
-            self.bell().wait(Duration::from_millis(100));
+            self.notify().wait(Duration::from_millis(100));
         }
     }
 }

@@ -7,24 +7,24 @@ use askwhen_wire::topic::Topic;
 
 /// A partition of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct At {
+pub struct TopicPartition {
     pub topic: Topic,
     pub partition: u32,
 }
 
-impl std::fmt::Display for At {
+impl std::fmt::Display for TopicPartition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.topic.name(), self.partition)
     }
 }
 
 /// The spelling of its `Display`.
-impl std::str::FromStr for At {
+impl std::str::FromStr for TopicPartition {
     type Err = ();
 
-    fn from_str(text: &str) -> Result<At, ()> {
+    fn from_str(text: &str) -> Result<TopicPartition, ()> {
         let (topic, partition) = text.rsplit_once('/').ok_or(())?;
-        Ok(At { topic: Topic::by_name(topic).ok_or(())?, partition: partition.parse().map_err(|_| ())? })
+        Ok(TopicPartition { topic: Topic::by_name(topic).ok_or(())?, partition: partition.parse().map_err(|_| ())? })
     }
 }
 
@@ -32,15 +32,15 @@ pub type Headers = Vec<(Bytes, Bytes)>;
 
 /// A record to be appended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct New {
+pub struct NewRecord {
     pub key: Option<Bytes>,
     pub headers: Headers,
     /// `None` is a tombstone.
     pub value: Option<Bytes>,
 }
 
-impl New {
-    pub fn header(mut self, name: &'static str, value: impl Into<Bytes>) -> New {
+impl NewRecord {
+    pub fn header(mut self, name: &'static str, value: impl Into<Bytes>) -> NewRecord {
         self.headers.push((Bytes::from_static(name.as_bytes()), value.into()));
         self
     }
@@ -73,14 +73,14 @@ impl Record {
 /// Where the records of an append stand: the first of them, and one past the
 /// last. In between may be others', where several processes write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placed {
+pub struct AppendedRange {
     pub first: u64,
     pub end: u64,
 }
 
 /// First offset kept, and one past the last durable record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub struct Watermarks {
     pub start: u64,
     pub end: u64,
 }

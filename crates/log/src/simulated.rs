@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::frame;
 use crate::ack::Ack;
 use crate::error::Error;
-use crate::record::{At, Bounds, New, Placed, Record};
+use crate::record::{AppendedRange, NewRecord, Record, TopicPartition, Watermarks};
 use askwhen_domain::time::Millis;
-use askwhen_process::thread::Bell;
+use askwhen_process::thread::Notify;
 
 /// One client's handle on the log.
 #[derive(Debug)]
@@ -38,24 +38,24 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    parts: BTreeMap<At, Part>,
+    parts: BTreeMap<TopicPartition, Part>,
     /// Held back until a test lets them land.
     waiting: Vec<Waiting>,
     manual_sync: bool,
-    failing: BTreeSet<At>,
+    failing: BTreeSet<TopicPartition>,
 }
 
 #[derive(Debug, Default)]
 struct Part {
     start: u64,
     records: Vec<Record>,
-    bells: Vec<Arc<Bell>>,
+    bells: Vec<Arc<Notify>>,
 }
 
 struct Waiting {
     client: u32,
-    at: At,
-    records: Vec<New>,
+    at: TopicPartition,
+    records: Vec<NewRecord>,
     /// `None` once its outcome was told.
     ack: Option<Ack>,
 }
@@ -118,17 +118,17 @@ impl Simulated {
     }
 
     /// Clients and partitions with something that has not landed, sorted.
-    pub fn lanes(&self) -> Vec<(u32, At)> {
-        let lanes: BTreeSet<(u32, At)> = self.state().waiting.iter().map(|w| (w.client, w.at)).collect();
+    pub fn lanes(&self) -> Vec<(u32, TopicPartition)> {
+        let lanes: BTreeSet<(u32, TopicPartition)> = self.state().waiting.iter().map(|w| (w.client, w.at)).collect();
         lanes.into_iter().collect()
     }
 
-    fn first_of(&self, state: &State, (client, at): (u32, At)) -> Option<usize> {
+    fn first_of(&self, state: &State, (client, at): (u32, TopicPartition)) -> Option<usize> {
         state.waiting.iter().position(|w| w.client == client && w.at == at)
     }
 
     /// Lets the oldest append of a lane land and acknowledges it.
-    pub fn land(&self, lane: (u32, At)) {
+    pub fn land(&self, lane: (u32, TopicPartition)) {
         let mut state = self.state();
         if let Some(first) = self.first_of(&state, lane) {
             let waiting = state.waiting.remove(first);
@@ -137,7 +137,7 @@ impl Simulated {
     }
 
     /// Refuses the oldest append of a lane: it is never stored.
-    pub fn refuse(&self, lane: (u32, At)) {
+    pub fn refuse(&self, lane: (u32, TopicPartition)) {
         let mut state = self.state();
         if let Some(first) = self.first_of(&state, lane) {
             let ack = state.waiting.remove(first).ack;
@@ -149,7 +149,7 @@ impl Simulated {
     }
 
     /// Says that the outcome of a lane's oldest append is unknown. It may still land.
-    pub fn time_out(&self, lane: (u32, At)) {
+    pub fn time_out(&self, lane: (u32, TopicPartition)) {
         let mut state = self.state();
         if let Some(first) = self.first_of(&state, lane)
             && let Some(ack) = state.waiting[first].ack.take()
@@ -161,13 +161,14 @@ impl Simulated {
 
     /// A client dies. Of each of its lanes `kept` says how many appends are on
     /// their way already; the others are lost, and nobody is told.
-    pub fn die(&self, client: u32, mut kept: impl FnMut(At, usize) -> usize) {
+    pub fn die(&self, client: u32, mut kept: impl FnMut(TopicPartition, usize) -> usize) {
         let mut state = self.state();
-        let mut lengths: BTreeMap<At, usize> = BTreeMap::new();
+        let mut lengths: BTreeMap<TopicPartition, usize> = BTreeMap::new();
         for waiting in state.waiting.iter().filter(|w| w.client == client) {
             *lengths.entry(waiting.at).or_default() += 1;
         }
-        let mut left: BTreeMap<At, usize> = lengths.into_iter().map(|(at, length)| (at, kept(at, length))).collect();
+        let mut left: BTreeMap<TopicPartition, usize> =
+            lengths.into_iter().map(|(at, length)| (at, kept(at, length))).collect();
         state.waiting.retain_mut(|waiting| {
             if waiting.client != client {
                 return true;
@@ -186,7 +187,7 @@ impl Simulated {
     }
 
     /// Appends to this partition fail from now on, or work again.
-    pub fn fail(&self, at: At, failing: bool) {
+    pub fn fail(&self, at: TopicPartition, failing: bool) {
         let mut state = self.state();
         if failing {
             state.failing.insert(at)
@@ -214,13 +215,13 @@ impl Simulated {
             let frame = frame::decode(&bytes.freeze()).expect("just encoded");
             part.records.push(frame.record);
         }
-        for bell in &part.bells {
-            bell.ring();
+        for notify in &part.bells {
+            notify.notify();
         }
-        tell(Ok(Placed { first, end: first + count }));
+        tell(Ok(AppendedRange { first, end: first + count }));
     }
 
-    pub fn append(&self, at: At, records: Vec<New>, ack: Ack) {
+    pub fn append(&self, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
         let mut state = self.state();
         let waiting = Waiting { client: self.client, at, records, ack: Some(ack) };
         if state.manual_sync {
@@ -230,7 +231,7 @@ impl Simulated {
         }
     }
 
-    pub fn read(&self, at: At, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
+    pub fn read(&self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
         let state = self.state();
         let Some(part) = state.parts.get(&at) else { return Ok(Vec::new()) };
         if from < part.start {
@@ -248,36 +249,39 @@ impl Simulated {
         Ok(records)
     }
 
-    pub fn bounds(&self, at: At) -> Bounds {
+    pub fn bounds(&self, at: TopicPartition) -> Watermarks {
         let state = self.state();
         let part = state.parts.get(&at);
-        part.map_or(Bounds { start: 0, end: 0 }, |p| Bounds { start: p.start, end: p.start + p.records.len() as u64 })
+        part.map_or(Watermarks { start: 0, end: 0 }, |p| Watermarks {
+            start: p.start,
+            end: p.start + p.records.len() as u64,
+        })
     }
 
-    pub fn subscribe(&self, at: At, bell: Arc<Bell>) {
+    pub fn subscribe(&self, at: TopicPartition, notify: Arc<Notify>) {
         let mut state = self.state();
         let bells = &mut state.parts.entry(at).or_default().bells;
         // Readers of dead processes are listening no more.
         bells.retain(|known| Arc::strong_count(known) > 1);
-        if !bells.iter().any(|known| Arc::ptr_eq(known, &bell)) {
-            bells.push(bell);
+        if !bells.iter().any(|known| Arc::ptr_eq(known, &notify)) {
+            bells.push(notify);
         }
     }
 
     /// Loses the records of a partition from an offset on; gives them.
-    pub fn cut(&self, at: At, end: u64) -> Vec<Record> {
+    pub fn cut(&self, at: TopicPartition, end: u64) -> Vec<Record> {
         let mut state = self.state();
         let Some(part) = state.parts.get_mut(&at) else { return Vec::new() };
         part.records.split_off(end.saturating_sub(part.start) as usize)
     }
 
     /// Puts records back that were lost.
-    pub fn put_back(&self, at: At, records: Vec<Record>) {
+    pub fn put_back(&self, at: TopicPartition, records: Vec<Record>) {
         let mut state = self.state();
         state.parts.entry(at).or_default().records.extend(records);
     }
 
-    pub fn trim(&self, at: At, below: u64) {
+    pub fn trim(&self, at: TopicPartition, below: u64) {
         let mut state = self.state();
         if let Some(part) = state.parts.get_mut(&at) {
             let old = below.saturating_sub(part.start).min(part.records.len() as u64);

@@ -1,17 +1,17 @@
 //! Whether a record of the journal is taken, and as what. Every reader of a
 //! journal asks here: the partition that serves, a replay, an export. A check
 //! that only one of them made would be a hole in the others. Pure: it reads the
-//! record, the checkpoint's books and the rules of the log, and nothing else.
+//! record, the checkpoint's metadata and the rules of the log, and nothing else.
 
 use std::collections::BTreeMap;
 
-use super::checkpoint::Meta;
+use super::checkpoint::CheckpointMeta;
 use askwhen_domain::id;
 use askwhen_domain::time::{MINUTE, Millis};
-use askwhen_log::{Log, New, Record};
+use askwhen_log::{Log, NewRecord, Record};
 use askwhen_process::fault;
 use askwhen_wire::record::{
-    self, AcceptTime, BOUND_MAC_HEADER, Decoded, Forward, Internal, MAC_HEADER, REPLY_HEADER, Unreadable,
+    self, AcceptTime, BOUND_MAC_HEADER, DecodeError, Decoded, Forward, Internal, MAC_HEADER, REPLY_HEADER,
 };
 use askwhen_wire::seal::{Binding, ClusterKey};
 
@@ -46,9 +46,9 @@ pub enum Admitted<'a> {
     Skipped {
         detail: String,
     },
-    /// It has no effect, or its whole effect is in the books by now.
+    /// It has no effect, or its whole effect is in the checkpoint metadata by now.
     Ignore,
-    Reject(Unreadable),
+    Reject(DecodeError),
 }
 
 /// The rules of one partition of one log.
@@ -140,9 +140,9 @@ impl Admission {
         unbound_counts && record.header(MAC_HEADER).is_some_and(|mac| self.key.verify_record(key, value, mac))
     }
 
-    /// What becomes of a record; the books have it by then, but for the place
+    /// What becomes of a record; the checkpoint metadata has it by then, but for the place
     /// that has been reached.
-    pub fn admit<'a>(&self, meta: &mut Meta, record: &'a Record) -> Admitted<'a> {
+    pub fn admit<'a>(&self, meta: &mut CheckpointMeta, record: &'a Record) -> Admitted<'a> {
         let before = if fault::mutant("now_follows_the_wall") { 0 } else { meta.now };
         meta.now = before.max(record.appended_at + meta.ahead);
         if let Some(by) = self.skips.get(&record.offset) {
@@ -155,7 +155,7 @@ impl Admission {
                 "the record has {} bytes and at most {MAX_RECORD_BYTES} are taken; raw holds the first of them",
                 record.len_bytes()
             );
-            return Admitted::Reject(Unreadable { reason: "too_large", detail });
+            return Admitted::Reject(DecodeError { reason: "too_large", detail });
         }
         let decoded = match record::decode(record.value.as_deref(), trusted) {
             Ok(decoded) => decoded,
@@ -175,7 +175,12 @@ impl Admission {
     }
 
     /// What the runtime itself is told; the others are given back.
-    fn runtimes_own<'a>(&self, meta: &mut Meta, record: &Record, internal: Internal) -> Result<Admitted<'a>, Internal> {
+    fn runtimes_own<'a>(
+        &self,
+        meta: &mut CheckpointMeta,
+        record: &Record,
+        internal: Internal,
+    ) -> Result<Admitted<'a>, Internal> {
         Ok(match internal {
             Internal::Forward(forward) => match meta.take_forward(&forward) {
                 None => forged("it comes from no partition of this log"),
@@ -193,12 +198,12 @@ impl Admission {
                 Admitted::Ignore
             }
             Internal::AcceptTime(accept) => accept_time(meta, record, &accept),
-            Internal::Skip(skip) if skip.offset >= record.offset => Admitted::Reject(Unreadable {
+            Internal::Skip(skip) if skip.offset >= record.offset => Admitted::Reject(DecodeError {
                 reason: "invalid",
                 detail: format!("a record at {} cannot skip the one at {}", record.offset, skip.offset),
             }),
             Internal::Skip(skip) if meta.skipped.contains(&skip.offset) => Admitted::Ignore,
-            Internal::Skip(skip) => Admitted::Reject(Unreadable {
+            Internal::Skip(skip) => Admitted::Reject(DecodeError {
                 reason: "too_late",
                 detail: format!("the record at {} was applied before it was to be skipped", skip.offset),
             }),
@@ -213,15 +218,15 @@ impl Admission {
 pub const SKIP_HEADER: &str = "skip";
 
 fn forged<'a>(detail: &str) -> Admitted<'a> {
-    Admitted::Reject(Unreadable { reason: "forged", detail: detail.into() })
+    Admitted::Reject(DecodeError { reason: "forged", detail: detail.into() })
 }
 
 /// After a clock was wrong: the journal's time goes on from this record's own,
 /// once for each request.
-fn accept_time<'a>(meta: &mut Meta, record: &Record, accept: &AcceptTime) -> Admitted<'a> {
+fn accept_time<'a>(meta: &mut CheckpointMeta, record: &Record, accept: &AcceptTime) -> Admitted<'a> {
     if (record.appended_at - accept.asked_at).abs() > REQUEST_LIFE {
         let detail = "the request to accept the time is old; ask anew".into();
-        return Admitted::Reject(Unreadable { reason: "stale", detail });
+        return Admitted::Reject(DecodeError { reason: "stale", detail });
     }
     if !meta.accepted_times.contains(&accept.request_id) {
         remember(&mut meta.accepted_times, accept.request_id.clone());
@@ -243,7 +248,7 @@ fn remember<T: PartialEq>(list: &mut Vec<T>, item: T) {
 ///
 /// # Errors
 /// What makes it a reject.
-pub fn decode_forwarded(forward: &Forward) -> Result<Decoded<'_>, Unreadable> {
+pub fn decode_forwarded(forward: &Forward) -> Result<Decoded<'_>, DecodeError> {
     match record::decode(Some(forward.value.as_str().as_bytes()), forward.trusted)? {
         // These count in the journal that they were written to, and in no other.
         Decoded::Internal(internal)
@@ -256,7 +261,7 @@ pub fn decode_forwarded(forward: &Forward) -> Result<Decoded<'_>, Unreadable> {
                     | Internal::Skip(_)
             ) =>
         {
-            Err(Unreadable { reason: "forged", detail: "no partition forwards such a record".into() })
+            Err(DecodeError { reason: "forged", detail: "no partition forwards such a record".into() })
         }
         decoded => Ok(decoded),
     }
@@ -266,7 +271,7 @@ pub fn decode_forwarded(forward: &Forward) -> Result<Decoded<'_>, Unreadable> {
 pub fn is_forwarded_only(internal: &Internal) -> bool {
     match internal {
         Internal::Quota(_) | Internal::Defined(_) | Internal::NameSeen { .. } => true,
-        Internal::Fares(fares) => fares.seq.is_some(),
+        Internal::EndpointHealthReport(fares) => fares.seq.is_some(),
         _ => false,
     }
 }
@@ -285,8 +290,8 @@ pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
             Internal::Query(query) => &query.user_id,
             Internal::Erase(erase) => &erase.user_id,
             Internal::Redeliver { delivery, .. } => &delivery.user_id,
-            Internal::Define(_) | Internal::NameSeen { .. } | Internal::Operate(_) => return Some(0),
-            Internal::Fares(fares) => return fares.seq.is_none().then_some(0),
+            Internal::Define(_) | Internal::NameSeen { .. } | Internal::EndpointCommand(_) => return Some(0),
+            Internal::EndpointHealthReport(fares) => return fares.seq.is_none().then_some(0),
             Internal::Quota(mail) => return Some(mail.to),
             Internal::Defined(_)
             | Internal::Forward(_)
@@ -325,9 +330,9 @@ impl Signer {
     }
 
     /// A record of askwhen's own for a partition of the journal.
-    pub fn internal(&self, partition: u32, key: &str, internal: &Internal) -> New {
+    pub fn internal(&self, partition: u32, key: &str, internal: &Internal) -> NewRecord {
         let value = record::encode_internal(internal);
-        let new = New { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(value.into()) };
+        let new = NewRecord { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(value.into()) };
         let new = match internal {
             Internal::Skip(_) => new.header(SKIP_HEADER, "1"),
             _ => new,
@@ -336,15 +341,21 @@ impl Signer {
     }
 
     /// The same for whoever waits for an answer there.
-    pub fn request(&self, partition: u32, key: &str, internal: &Internal, reply_to: impl Into<bytes::Bytes>) -> New {
+    pub fn request(
+        &self,
+        partition: u32,
+        key: &str,
+        internal: &Internal,
+        reply_to: impl Into<bytes::Bytes>,
+    ) -> NewRecord {
         let value = record::encode_internal(internal);
-        let new = New { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(value.into()) };
+        let new = NewRecord { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(value.into()) };
         self.sign(partition, new.header(REPLY_HEADER, reply_to))
     }
 
     /// Signs a record for the partition that it goes to; what its MACs said of
     /// another place is taken away.
-    pub fn sign(&self, partition: u32, mut new: New) -> New {
+    pub fn sign(&self, partition: u32, mut new: NewRecord) -> NewRecord {
         let macs = [MAC_HEADER.as_bytes(), BOUND_MAC_HEADER.as_bytes()];
         new.headers.retain(|(name, _)| !macs.contains(&&**name));
         let reply_to = new.headers.iter().find(|(name, _)| name == REPLY_HEADER.as_bytes());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::stop::Stop;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::time::Millis;
-use askwhen_process::thread::{Bell, Thread, resting, watch};
+use askwhen_process::thread::{Notify, Thread, resting, watch};
 use askwhen_store::{Batch, Family, Store};
 use askwhen_wire::record::Forward;
 
@@ -23,7 +23,7 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 /// Written in one batch with the users it speaks of. Members may be added, with a
 /// default; what an earlier version must not pass over takes another layout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Meta {
+pub struct CheckpointMeta {
     /// The next journal offset to apply; everything below is in the state.
     pub next: u64,
     /// Checksum of the record below `next`, 0 when there is none.
@@ -66,9 +66,9 @@ fn first_program() -> String {
 /// This program's own version.
 pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 
-impl Meta {
-    pub fn new(incarnation: u128, partitions: u32, logic_version: u32) -> Meta {
-        Meta {
+impl CheckpointMeta {
+    pub fn new(incarnation: u128, partitions: u32, logic_version: u32) -> CheckpointMeta {
+        CheckpointMeta {
             next: 0,
             crc: 0,
             incarnation: format!("{incarnation:032x}"),
@@ -111,7 +111,7 @@ impl Meta {
     /// # Errors
     /// When the store cannot be read, when what is there is no checkpoint, or
     /// when a later version has written it.
-    pub fn load(store: &Store) -> Result<Option<Meta>, Stop> {
+    pub fn load(store: &Store) -> Result<Option<CheckpointMeta>, Stop> {
         let Some(bytes) = store.get(Family::Meta, KEY)? else { return Ok(None) };
         // Before anything else: a later version may have changed all the rest.
         if let Ok(Written { logic_version, program }) = serde_json::from_slice(&bytes)
@@ -141,14 +141,14 @@ struct Written {
 struct Job {
     store: Arc<Store>,
     frozen: Frozen,
-    meta: Meta,
+    meta: CheckpointMeta,
     done: mpsc::Sender<Result<(), askwhen_store::Error>>,
-    bell: Arc<Bell>,
+    notify: Arc<Notify>,
 }
 
 impl Job {
     fn run(self) {
-        let Job { store, frozen, meta, done, bell } = self;
+        let Job { store, frozen, meta, done, notify } = self;
         let mut batch = frozen();
         meta.save(&mut batch);
         let written = store.write(batch);
@@ -157,7 +157,7 @@ impl Job {
         drop(store);
         // The partition may have been given up.
         done.send(written).ok();
-        bell.ring();
+        notify.notify();
     }
 }
 
@@ -212,10 +212,10 @@ impl Checkpointer {
         &self,
         store: Arc<Store>,
         frozen: Frozen,
-        meta: Meta,
-        (done, bell): (mpsc::Sender<Result<(), askwhen_store::Error>>, Arc<Bell>),
+        meta: CheckpointMeta,
+        (done, notify): (mpsc::Sender<Result<(), askwhen_store::Error>>, Arc<Notify>),
     ) {
         // The thread ends only when every sender is gone.
-        self.jobs.send(Job { store, frozen, meta, done, bell }).ok();
+        self.jobs.send(Job { store, frozen, meta, done, notify }).ok();
     }
 }

@@ -15,7 +15,7 @@ struct Entry {
 }
 
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct AckTracker {
     /// Number of the first entry in `open`.
     base: u64,
     open: VecDeque<Entry>,
@@ -27,9 +27,9 @@ pub struct Ledger {
     settled: VecDeque<(u64, Topic, u64)>,
 }
 
-impl Ledger {
-    pub fn new(acked: u64) -> Ledger {
-        Ledger { acked, ..Ledger::default() }
+impl AckTracker {
+    pub fn new(acked: u64) -> AckTracker {
+        AckTracker { acked, ..AckTracker::default() }
     }
 
     /// Begins a batch that applied everything below `next`.
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_frontier_waits_for_the_slowest_and_ends_stay_with_their_batch() {
-        let mut ledger = Ledger::new(10);
+        let mut ledger = AckTracker::new(10);
         ledger.begin(12);
         let (a, b) = (ledger.expect(Some(Topic::Decisions)), ledger.expect(None));
         ledger.begin(15);

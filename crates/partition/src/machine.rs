@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 
-use crate::checkpoint::{Frozen, Meta};
+use crate::checkpoint::{CheckpointMeta, Frozen};
 use crate::reply::Answer;
 use crate::stop::Stop;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
 use askwhen_domain::time::Millis;
-use askwhen_log::{Log, New};
-use askwhen_wire::record::{Decoded, Unreadable};
+use askwhen_log::{Log, NewRecord};
+use askwhen_wire::record::{DecodeError, Decoded};
 use askwhen_wire::topic::Topic;
 
 /// A record to be written to this partition of another topic.
@@ -46,7 +46,7 @@ pub struct Effects {
 
 /// Where and when a record is applied.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment<'a> {
+pub struct RecordContext<'a> {
     pub origin: Origin,
     pub now: Millis,
     pub partitions: u32,
@@ -59,7 +59,7 @@ pub struct Moment<'a> {
 pub trait Machine: Send {
     /// # Errors
     /// When the record must become a reject, or the store cannot be read.
-    fn apply(&mut self, at: Moment<'_>, record: Decoded<'_>) -> Result<Effects, Failure>;
+    fn apply(&mut self, at: RecordContext<'_>, record: Decoded<'_>) -> Result<Effects, Failure>;
 
     /// Whether a record is to come although nobody writes one, because some
     /// request has waited long enough.
@@ -70,7 +70,7 @@ pub trait Machine: Send {
     ///
     /// # Errors
     /// When the log cannot be read.
-    fn lost_definitions(&self, log: &Log, meta: &Meta) -> Result<Vec<New>, Stop>;
+    fn lost_definitions(&self, log: &Log, meta: &CheckpointMeta) -> Result<Vec<NewRecord>, Stop>;
 
     /// Topics that `apply` writes to on this partition.
     fn output_topics(&self, partition: u32) -> Vec<Topic>;
@@ -89,7 +89,7 @@ pub trait Machine: Send {
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error(transparent)]
-    Reject(#[from] Unreadable),
+    Reject(#[from] DecodeError),
     /// What is stored is of a later version: a person has to look.
     #[error("{0}")]
     Refused(String),

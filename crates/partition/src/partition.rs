@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::admission::{Admission, Admitted, MAX_RECORD_BYTES, Signer, decode_forwarded};
 use super::attempts::Attempts;
 use super::checkpoint::Frozen;
-use super::checkpoint::{Meta, PROGRAM};
-use super::ledger::Ledger;
-use super::machine::{Effects, Failure, Machine, Moment, Outgoing, Output};
+use super::checkpoint::{CheckpointMeta, PROGRAM};
+use super::ledger::AckTracker;
+use super::machine::{Effects, Failure, Machine, Outgoing, Output, RecordContext};
 use super::reply::Answer;
 use super::restart::{
     Scanned, answer_from, behind, check_meta, look_ahead, open_attempts, poisoned, restore_definitions, scan_outputs,
@@ -23,11 +23,11 @@ use super::stop::Stop;
 use askwhen_domain::id::{Kind, Origin};
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{Millis, SECOND};
-use askwhen_log::{Ack, At, DiskClaim, New, Placed, Reader};
+use askwhen_log::{Ack, AppendedRange, DiskClaim, NewRecord, Reader, TopicPartition};
 use askwhen_process::fault;
-use askwhen_process::thread::Bell;
+use askwhen_process::thread::Notify;
 use askwhen_store::Store;
-use askwhen_wire::record::{self, Decoded, Forward, Internal, REPLY_HEADER, Unreadable};
+use askwhen_wire::record::{self, DecodeError, Decoded, Forward, Internal, REPLY_HEADER};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{self, ID_HEADER, RejectRecord, SOURCE_HEADER, Source};
 
@@ -53,11 +53,11 @@ pub enum Progress {
 }
 
 /// What a batch of records puts out, and what it forwards.
-type ByTopic = BTreeMap<Topic, Vec<New>>;
-type ByPartition = BTreeMap<u32, Vec<New>>;
+type ByTopic = BTreeMap<Topic, Vec<NewRecord>>;
+type ByPartition = BTreeMap<u32, Vec<NewRecord>>;
 type Acks = (
-    mpsc::Sender<(u64, Result<Placed, askwhen_log::Error>)>,
-    mpsc::Receiver<(u64, Result<Placed, askwhen_log::Error>)>,
+    mpsc::Sender<(u64, Result<AppendedRange, askwhen_log::Error>)>,
+    mpsc::Receiver<(u64, Result<AppendedRange, askwhen_log::Error>)>,
 );
 type Written = (mpsc::Sender<Result<(), askwhen_store::Error>>, mpsc::Receiver<Result<(), askwhen_store::Error>>);
 
@@ -71,8 +71,8 @@ pub struct Partition<M> {
     claim: DiskClaim,
     store: Arc<Store>,
     machine: M,
-    meta: Meta,
-    ledger: Ledger,
+    meta: CheckpointMeta,
+    ledger: AckTracker,
     /// Ids that the log has already, from records that are being done again.
     redone: HashSet<String>,
     redo_until: u64,
@@ -80,7 +80,7 @@ pub struct Partition<M> {
     floors: BTreeMap<Topic, u64>,
     acks: Acks,
     written: Written,
-    bell: Arc<Bell>,
+    notify: Arc<Notify>,
     reader: Reader,
     /// Read, and not yet applied.
     unread: VecDeque<askwhen_log::Record>,
@@ -95,7 +95,7 @@ pub struct Partition<M> {
     checkpointed: Duration,
     /// Where the last checkpoint was frozen.
     frozen_next: u64,
-    freezing: Option<(Meta, Option<Frozen>)>,
+    freezing: Option<(CheckpointMeta, Option<Frozen>)>,
     /// Bytes of each append that is not yet acknowledged.
     outstanding: BTreeMap<u64, usize>,
     outstanding_bytes: usize,
@@ -113,11 +113,11 @@ impl<M: Machine> Partition<M> {
         store: Arc<Store>,
         machine: M,
         logic_version: u32,
-        (bell, status): (Arc<Bell>, Arc<Status>),
+        (notify, status): (Arc<Notify>, Arc<Status>),
     ) -> Result<Partition<M>, Stop> {
-        let journal = At { topic: Topic::Events, partition };
-        let fresh = Meta::new(setup.log.incarnation(), setup.log.partitions(), logic_version);
-        let mut meta = Meta::load(&store)?.unwrap_or_else(|| fresh.clone());
+        let journal = TopicPartition { topic: Topic::Events, partition };
+        let fresh = CheckpointMeta::new(setup.log.incarnation(), setup.log.partitions(), logic_version);
+        let mut meta = CheckpointMeta::load(&store)?.unwrap_or_else(|| fresh.clone());
         check_meta(&meta, &fresh, &setup.log, journal)?;
         (meta.logic_version, meta.program) = (logic_version, PROGRAM.into());
         take_clock(&setup, meta.ahead)?;
@@ -129,7 +129,7 @@ impl<M: Machine> Partition<M> {
         }
         let attempts = open_attempts(&setup, partition)?;
         if let Some(offset) = attempts.poison().filter(|offset| *offset >= meta.next && !admission.skips(*offset)) {
-            return Err(poisoned(At { topic: Topic::Events, partition }, offset));
+            return Err(poisoned(TopicPartition { topic: Topic::Events, partition }, offset));
         }
         status.set(Phase::Opening("looking for what the log already has".into()));
         let Scanned { ids: redone, redo_until, floors, journal_end } =
@@ -144,7 +144,7 @@ impl<M: Machine> Partition<M> {
         let redone = if fault::mutant("forget_what_is_redone") { HashSet::new() } else { redone };
         meta.next += u64::from(fault::mutant("skip_a_record_at_restart") && meta.next < journal_end);
         let answer_from = answer_from(&setup.log, journal, (meta.next, journal_end))?;
-        let reader = setup.log.reader(ENGINE, bell.clone());
+        let reader = setup.log.reader(ENGINE, notify.clone());
         status.next.store(meta.next, Ordering::Release);
         status.time.store(meta.time(), Ordering::Release);
         status.goal.store(journal_end, Ordering::Release);
@@ -158,14 +158,14 @@ impl<M: Machine> Partition<M> {
             claim: setup.log.claim(),
             store,
             machine,
-            ledger: Ledger::new(meta.next),
+            ledger: AckTracker::new(meta.next),
             meta,
             redone,
             redo_until,
             floors,
             acks: mpsc::channel(),
             written: mpsc::channel(),
-            bell,
+            notify,
             reader,
             unread: VecDeque::new(),
             taken_up_at: journal_end,
@@ -184,8 +184,8 @@ impl<M: Machine> Partition<M> {
         })
     }
 
-    fn journal(&self) -> At {
-        At { topic: Topic::Events, partition: self.partition }
+    fn journal(&self) -> TopicPartition {
+        TopicPartition { topic: Topic::Events, partition: self.partition }
     }
 
     /// Reads what is there, applies it, writes what it causes.
@@ -372,7 +372,7 @@ impl<M: Machine> Partition<M> {
             meta.out_start.insert(topic.name().to_owned(), end);
             self.meta.out_start.insert(topic.name().to_owned(), end);
         }
-        let done = (self.written.0.clone(), self.bell.clone());
+        let done = (self.written.0.clone(), self.notify.clone());
         self.setup.checkpointer.write(self.store.clone(), frozen, meta.clone(), done);
     }
 
@@ -404,7 +404,7 @@ impl<M: Machine> Partition<M> {
         let mut forwards = ByPartition::new();
         let mut bytes = 0;
         while let Some(record) = self.unread.pop_front_if(|record| record.offset < to) {
-            let moment = Moment {
+            let moment = RecordContext {
                 origin: Origin {
                     incarnation: self.setup.log.incarnation(),
                     partition: self.partition,
@@ -428,7 +428,7 @@ impl<M: Machine> Partition<M> {
         }
         self.ledger.begin(self.meta.next);
         for (topic, batch) in outputs {
-            let at = At { topic, partition: if topic.partitions(2) == 1 { 0 } else { self.partition } };
+            let at = TopicPartition { topic, partition: if topic.partitions(2) == 1 { 0 } else { self.partition } };
             let tag = self.ledger.expect(Some(topic));
             self.expect_bytes(tag, &batch);
             self.setup.log.append(at, batch, self.tagged(tag));
@@ -437,14 +437,14 @@ impl<M: Machine> Partition<M> {
         for (to, batch) in forwards {
             let tag = self.ledger.expect(None);
             self.expect_bytes(tag, &batch);
-            self.setup.log.append(At { topic: Topic::Events, partition: to }, batch, self.tagged(tag));
+            self.setup.log.append(TopicPartition { topic: Topic::Events, partition: to }, batch, self.tagged(tag));
         }
         self.ledger.settle();
         Ok(())
     }
 
-    fn expect_bytes(&mut self, tag: u64, batch: &[New]) {
-        let bytes = batch.iter().map(New::len_bytes).sum();
+    fn expect_bytes(&mut self, tag: u64, batch: &[NewRecord]) {
+        let bytes = batch.iter().map(NewRecord::len_bytes).sum();
         self.outstanding.insert(tag, bytes);
         self.outstanding_bytes += bytes;
     }
@@ -459,25 +459,25 @@ impl<M: Machine> Partition<M> {
     }
 
     fn tagged(&self, tag: u64) -> Ack {
-        Ack::Tagged { tag, queue: self.acks.0.clone(), bell: self.bell.clone() }
+        Ack::Tagged { tag, queue: self.acks.0.clone(), notify: self.notify.clone() }
     }
 
     /// Lets one record have its effect. Whatever cannot be taken becomes a
     /// reject; nothing is skipped in silence.
     fn apply_one(
         &mut self,
-        moment: Moment<'_>,
+        moment: RecordContext<'_>,
         record: &askwhen_log::Record,
     ) -> Result<(Effects, Option<Bytes>), Stop> {
         let own_reply = record.header(REPLY_HEADER).cloned();
         let admitted = self.admission.admit(&mut self.meta, record);
-        let moment = Moment { now: self.meta.now, ..moment };
+        let moment = RecordContext { now: self.meta.now, ..moment };
         let effects = match admitted {
             Admitted::Reject(unreadable) => self.reject(moment, record, &unreadable),
             Admitted::Ignore => Effects::default(),
             Admitted::Skipped { detail } => {
                 tracing::warn!(partition = self.partition, offset = record.offset, detail, "a record is skipped");
-                self.reject(moment, record, &Unreadable { reason: "skipped", detail })
+                self.reject(moment, record, &DecodeError { reason: "skipped", detail })
             }
             Admitted::SetClock { ahead } => {
                 take_clock(&self.setup, ahead)?;
@@ -497,7 +497,7 @@ impl<M: Machine> Partition<M> {
                 Effects { forwards: vec![outgoing], ..Effects::default() }
             }
             Admitted::Apply(decoded) => {
-                let moment = Moment { reply_to: own_reply.as_ref(), ..moment };
+                let moment = RecordContext { reply_to: own_reply.as_ref(), ..moment };
                 self.guarded(moment, record, decoded)?
             }
         };
@@ -507,21 +507,21 @@ impl<M: Machine> Partition<M> {
     /// The next record of another partition.
     fn apply_forward(
         &mut self,
-        moment: Moment<'_>,
+        moment: RecordContext<'_>,
         record: &askwhen_log::Record,
         forward: &Forward,
     ) -> Result<(Effects, Option<Bytes>), Stop> {
         let reply_to = forward.reply_to.clone().map(Bytes::from);
         let effects = match decode_forwarded(forward) {
             Err(unreadable) => self.reject(moment, record, &unreadable),
-            Ok(decoded) => self.guarded(Moment { reply_to: reply_to.as_ref(), ..moment }, record, decoded)?,
+            Ok(decoded) => self.guarded(RecordContext { reply_to: reply_to.as_ref(), ..moment }, record, decoded)?,
         };
         Ok((effects, reply_to))
     }
 
     fn guarded(
         &mut self,
-        moment: Moment<'_>,
+        moment: RecordContext<'_>,
         record: &askwhen_log::Record,
         decoded: Decoded<'_>,
     ) -> Result<Effects, Stop> {
@@ -541,18 +541,24 @@ impl<M: Machine> Partition<M> {
                 let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
                 let detail = format!("applying the record panicked: {said}");
                 tracing::error!(partition = self.partition, offset = record.offset, detail, "a record became a reject");
-                Ok(self.reject(moment, record, &Unreadable { reason: "panic", detail }))
+                Ok(self.reject(moment, record, &DecodeError { reason: "panic", detail }))
             }
         }
     }
 
-    fn reject(&self, moment: Moment<'_>, record: &askwhen_log::Record, why: &Unreadable) -> Effects {
+    fn reject(&self, moment: RecordContext<'_>, record: &askwhen_log::Record, why: &DecodeError) -> Effects {
         let output = self.reject_output(moment, record, why.reason, &why.detail);
         let reply = Answer::Refused { code: "invalid".into(), pointer: None, detail: why.detail.clone() };
         Effects { outputs: vec![output], reply: Some(reply), ..Effects::default() }
     }
 
-    fn reject_output(&self, moment: Moment<'_>, record: &askwhen_log::Record, reason: &str, detail: &str) -> Output {
+    fn reject_output(
+        &self,
+        moment: RecordContext<'_>,
+        record: &askwhen_log::Record,
+        reason: &str,
+        detail: &str,
+    ) -> Output {
         askwhen_process::metrics::get().engine_rejects.with_label_values(&[reason]).inc();
         let raw = record.value.as_deref().unwrap_or_default();
         let raw = &raw[..raw.len().min(MAX_RECORD_BYTES)];
@@ -562,7 +568,7 @@ impl<M: Machine> Partition<M> {
     }
 
     /// A refusal that nobody waits for would be lost: it becomes a reject.
-    fn reject_unheard(&self, moment: Moment<'_>, record: &askwhen_log::Record, effects: &mut Effects) {
+    fn reject_unheard(&self, moment: RecordContext<'_>, record: &askwhen_log::Record, effects: &mut Effects) {
         let Some(Answer::Refused { code, detail, .. }) = &effects.reply else { return };
         let own = moment.origin.id(Kind::Reject, &[]);
         if effects.outputs.iter().all(|output| output.id != own) {
@@ -598,7 +604,7 @@ impl<M: Machine> Partition<M> {
             if trimmed || self.redone.contains(&output.id) {
                 continue;
             }
-            let new = New { key: output.key, headers: Vec::new(), value: output.value };
+            let new = NewRecord { key: output.key, headers: Vec::new(), value: output.value };
             let new = new.header(ID_HEADER, output.id).header(SOURCE_HEADER, source.encode());
             bytes += new.len_bytes();
             outputs.entry(output.topic).or_default().push(new);
@@ -618,7 +624,7 @@ impl<M: Machine> Partition<M> {
                     .map(|r| String::from_utf8_lossy(r).into_owned()),
             }));
             let key = outgoing.key.unwrap_or_default();
-            let new = New { key: Some(key.into()), headers: Vec::new(), value: Some(value.into()) };
+            let new = NewRecord { key: Some(key.into()), headers: Vec::new(), value: Some(value.into()) };
             let new = self.signer.sign(outgoing.to, new);
             bytes += new.len_bytes();
             forwards.entry(outgoing.to).or_default().push(new);

@@ -12,7 +12,7 @@ use super::partition::Partition;
 use super::partition::Progress;
 use super::status::{Phase, Status};
 use super::stop::{Awaited, Stop};
-use askwhen_process::thread::{Bell, STUCK_AFTER, Thread, Token, beat, wait_for_tokens, watch};
+use askwhen_process::thread::{Notify, STUCK_AFTER, Thread, WaitGroup, beat, wait_for_tokens, watch};
 
 /// How long a partition that is given up may wait for its acknowledgements.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ const WAIT_PAUSE: Duration = Duration::from_secs(2);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// Brings a partition's state here and opens it; called again for every restart.
-pub type Open<M> = Arc<dyn Fn(u32, Arc<Bell>, Arc<Status>) -> Result<Partition<M>, Stop> + Send + Sync>;
+pub type Open<M> = Arc<dyn Fn(u32, Arc<Notify>, Arc<Status>) -> Result<Partition<M>, Stop> + Send + Sync>;
 
 enum Command<M> {
     Take(u32),
@@ -33,7 +33,7 @@ enum Command<M> {
     Release {
         partition: u32,
         settle: bool,
-        done: Token,
+        done: WaitGroup,
     },
     Stop,
 }
@@ -48,7 +48,7 @@ struct Opened<M> {
 
 struct Worker<M> {
     commands: mpsc::Sender<Command<M>>,
-    bell: Arc<Bell>,
+    notify: Arc<Notify>,
     _thread: Thread,
 }
 
@@ -64,19 +64,19 @@ impl<M: Machine + 'static> Pool<M> {
         let mut pool = Pool { workers: Vec::new() };
         for i in 0..threads.max(1) {
             let (sender, commands) = mpsc::channel();
-            let bell = Arc::new(Bell::default());
+            let notify = Arc::new(Notify::default());
             let mut driver = Driver {
                 open: open.clone(),
                 statuses: statuses.to_vec(),
                 own: sender.clone(),
                 commands,
-                bell: bell.clone(),
+                notify: notify.clone(),
                 slots: BTreeMap::new(),
                 strays: Vec::new(),
                 openings: 0,
             };
             let thread = Thread::spawn(format!("actors-{i}"), move || driver.run())?;
-            pool.workers.push(Worker { commands: sender, bell, _thread: thread });
+            pool.workers.push(Worker { commands: sender, notify, _thread: thread });
         }
         Ok(pool)
     }
@@ -85,7 +85,7 @@ impl<M: Machine + 'static> Pool<M> {
         let worker = &self.workers[partition as usize % self.workers.len()];
         // A worker ends only when it is told to.
         worker.commands.send(command).ok();
-        worker.bell.ring();
+        worker.notify.notify();
     }
 
     pub fn take(&self, partition: u32) {
@@ -107,7 +107,7 @@ impl<M> Drop for Pool<M> {
     fn drop(&mut self) {
         for worker in &self.workers {
             worker.commands.send(Command::Stop).ok();
-            worker.bell.ring();
+            worker.notify.notify();
         }
     }
 }
@@ -133,7 +133,7 @@ struct Releasing {
     settle: bool,
     deadline: Instant,
     /// Dropped when the partition is gone.
-    _done: Option<Token>,
+    _done: Option<WaitGroup>,
 }
 
 struct Driver<M> {
@@ -141,7 +141,7 @@ struct Driver<M> {
     statuses: Vec<Arc<Status>>,
     own: mpsc::Sender<Command<M>>,
     commands: mpsc::Receiver<Command<M>>,
-    bell: Arc<Bell>,
+    notify: Arc<Notify>,
     slots: BTreeMap<u32, Slot<M>>,
     /// Still opening what was given up long ago; not taken up again beside it.
     strays: Vec<(u32, Thread)>,
@@ -168,7 +168,7 @@ impl<M: Machine + 'static> Driver<M> {
             }
             if !worked {
                 let releasing = self.slots.values().any(|slot| slot.releasing.is_some());
-                self.bell.wait(Duration::from_millis(if releasing { 5 } else { 200 }));
+                self.notify.wait(Duration::from_millis(if releasing { 5 } else { 200 }));
             }
         }
     }
@@ -204,13 +204,13 @@ impl<M: Machine + 'static> Driver<M> {
         }
         status.unwanted.store(false, Ordering::Release);
         self.openings += 1;
-        let (opening, open, own, bell) = (self.openings, self.open.clone(), self.own.clone(), self.bell.clone());
+        let (opening, open, own, notify) = (self.openings, self.open.clone(), self.own.clone(), self.notify.clone());
         let thread = Thread::spawn(format!("open-{partition}"), move || {
-            let outcome = open(partition, bell.clone(), status).map(Box::new);
+            let outcome = open(partition, notify.clone(), status).map(Box::new);
             drop(open);
             // The driver may not wait for it any more.
             own.send(Command::Opened(Opened { partition, opening, outcome })).ok();
-            bell.ring();
+            notify.notify();
         });
         let state = match thread {
             Ok(thread) => State::Opening(opening, thread),
@@ -237,7 +237,7 @@ impl<M: Machine + 'static> Driver<M> {
         };
     }
 
-    fn release(&mut self, partition: u32, settle: bool, done: Option<Token>) {
+    fn release(&mut self, partition: u32, settle: bool, done: Option<WaitGroup>) {
         let Some(slot) = self.slots.get_mut(&partition) else { return };
         slot.again = false;
         slot.releasing = Some(Releasing { settle, deadline: Instant::now() + DRAIN, _done: done });
@@ -278,7 +278,7 @@ impl<M: Machine + 'static> Driver<M> {
             status.clock_behind.store(false, Ordering::Release);
             status.time.store(0, Ordering::Release);
             status.set_poisoned(None);
-            status.set(Phase::Elsewhere);
+            status.set(Phase::NotOwned);
             drop(slot.releasing);
             if slot.again {
                 self.take(partition);

@@ -5,14 +5,14 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 
 use super::admission::{Admission, Admitted, Signer, decode_forwarded, owner};
-use super::checkpoint::Meta;
-use askwhen_log::{New, Record};
+use super::checkpoint::CheckpointMeta;
+use askwhen_log::{NewRecord, Record};
 use askwhen_wire::record::{Decoded, Forward, Internal, REPLY_HEADER};
 
 /// Reads the old journal, each partition in its order.
 pub struct Relocation {
-    /// The rules of each old partition, and its books on the way.
-    old: Vec<(Admission, Meta)>,
+    /// The rules of each old partition, and its checkpoint metadata on the way.
+    old: Vec<(Admission, CheckpointMeta)>,
     new: u32,
     signer: Signer,
     /// Senders of which each old partition has read something.
@@ -21,14 +21,14 @@ pub struct Relocation {
 
 impl Relocation {
     /// With the rules of every old partition, which know what has been skipped,
-    /// and books that know from where on its MACs name their place.
-    pub fn new(old: Vec<(Admission, Meta)>, new: u32, signer: Signer) -> Relocation {
+    /// and checkpoint metadata that know from where on its MACs name their place.
+    pub fn new(old: Vec<(Admission, CheckpointMeta)>, new: u32, signer: Signer) -> Relocation {
         Relocation { old, new, signer, met: BTreeSet::new() }
     }
 
     /// Where a record of an old partition goes, and as what; `None` for what
     /// the partitions told each other: they will tell each other again.
-    pub fn place(&mut self, from: u32, record: &Record) -> Option<(u32, New)> {
+    pub fn place(&mut self, from: u32, record: &Record) -> Option<(u32, NewRecord)> {
         let (admission, meta) = &mut self.old[from as usize];
         let trusted = admission.is_trusted(meta.bound_macs_from, record);
         // The journal may begin behind the first that a partition has told.
@@ -41,7 +41,7 @@ impl Relocation {
         }
         let kept = || {
             let headers = record.headers.iter().filter(|(name, _)| name != REPLY_HEADER.as_bytes());
-            New { key: record.key.clone(), headers: headers.cloned().collect(), value: record.value.clone() }
+            NewRecord { key: record.key.clone(), headers: headers.cloned().collect(), value: record.value.clone() }
         };
         match admission.admit(meta, record) {
             // It is a reject there as well.
@@ -57,8 +57,8 @@ impl Relocation {
         }
     }
 
-    fn unwrap(&self, at: u32, forward: &Forward) -> Option<(u32, New)> {
-        let new = New {
+    fn unwrap(&self, at: u32, forward: &Forward) -> Option<(u32, NewRecord)> {
+        let new = NewRecord {
             key: forward.key.clone().map(Bytes::from),
             headers: Vec::new(),
             value: Some(Bytes::copy_from_slice(forward.value.as_str().as_bytes())),

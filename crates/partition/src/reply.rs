@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use askwhen_domain::json::Json;
-use askwhen_log::{At, Log, New};
-use askwhen_process::thread::{Bell, News, Service};
+use askwhen_log::{Log, NewRecord, TopicPartition};
+use askwhen_process::thread::{LogThrottle, Notify, Service};
 use askwhen_wire::topic::Topic;
 
 /// What a partition tells whoever waits for a record.
@@ -90,15 +90,15 @@ impl Replies {
     /// When the topic cannot be read.
     pub fn receive(&self) -> Result<Option<Service>, askwhen_log::Error> {
         let Some(Post { log, own }) = &self.post else { return Ok(None) };
-        let at = At { topic: Topic::Replies, partition: *own };
+        let at = TopicPartition { topic: Topic::Replies, partition: *own };
         let mut next = log.bounds(at)?.end;
-        let bell = Arc::new(Bell::default());
-        let mut reader = log.reader("replies", bell.clone());
+        let notify = Arc::new(Notify::default());
+        let mut reader = log.reader("replies", notify.clone());
         // From here on nothing is missed.
         reader.read(at, next, 1)?;
         let (waiting, log) = (self.waiting.clone(), log.clone());
-        let postman = Service::spawn("replies", bell, move |turns| {
-            let mut news = News::default();
+        let reply_consumer = Service::spawn("replies", notify, move |turns| {
+            let mut throttle = LogThrottle::default();
             while turns.go_on() {
                 match reader.read(at, next, 1 << 20) {
                     Ok(chunk) if chunk.records.is_empty() => turns.wait(Duration::from_millis(500)),
@@ -109,7 +109,7 @@ impl Replies {
                         }
                     }
                     Err(error) => {
-                        if news.is_new(&error.to_string()) {
+                        if throttle.is_new(&error.to_string()) {
                             tracing::warn!(%error, "answers of other processes are out of reach");
                         }
                         turns.wait(Duration::from_millis(500));
@@ -123,7 +123,7 @@ impl Replies {
                 }
             }
         });
-        postman.map(Some).map_err(|e| askwhen_log::Error::io("a thread for replies", &e))
+        reply_consumer.map(Some).map_err(|e| askwhen_log::Error::io("a thread for replies", &e))
     }
 
     /// Begins to wait under a fresh correlation. At most as many answers come
@@ -158,12 +158,12 @@ impl Replies {
 
 impl Post {
     fn send(&self, partition: u32, correlation: u128, answer: &Answer) {
-        let new = New {
+        let new = NewRecord {
             key: Some(format!("{correlation:032x}").into()),
             headers: Vec::new(),
             value: Some(serde_json::to_vec(answer).expect("an answer serialises").into()),
         };
-        self.log.tell(At { topic: Topic::Replies, partition }, new);
+        self.log.tell(TopicPartition { topic: Topic::Replies, partition }, new);
     }
 }
 

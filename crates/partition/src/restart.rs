@@ -5,19 +5,24 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::admission::Admission;
 use super::attempts::{Attempts, MAX_DEATHS};
-use super::checkpoint::Meta;
+use super::checkpoint::CheckpointMeta;
 use super::machine::Machine;
 use super::setup::Setup;
 use super::status::{MAX_CLOCK_LAG, Status, is_behind};
 use super::stop::{Awaited, Stop};
 use askwhen_domain::time::{Millis, SECOND, format_time};
 use askwhen_domain::{LOGIC_VERSION, Succession, succession};
-use askwhen_log::{Ack, At, Bounds, Log};
+use askwhen_log::{Ack, Log, TopicPartition, Watermarks};
 use askwhen_process::clock::Clock;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{ID_HEADER, SOURCE_HEADER, Source};
 
-pub fn check_meta(meta: &Meta, fresh: &Meta, log: &Log, journal: At) -> Result<(), Stop> {
+pub fn check_meta(
+    meta: &CheckpointMeta,
+    fresh: &CheckpointMeta,
+    log: &Log,
+    journal: TopicPartition,
+) -> Result<(), Stop> {
     let refuse = |text: String| Err(Stop::Refused(text));
     if meta.incarnation != fresh.incarnation {
         return refuse(
@@ -68,7 +73,7 @@ pub fn behind(time: Millis) -> Stop {
 }
 
 /// What is to be done about a record that ends the process.
-pub fn poisoned(journal: At, offset: u64) -> Stop {
+pub fn poisoned(journal: TopicPartition, offset: u64) -> Stop {
     let why = format!(
         "the process has died {MAX_DEATHS} times while it applied the record {journal}@{offset}: nothing behind it is \
          decided until a version of askwhen that can apply it runs, or the record is taken out of the way with \
@@ -81,8 +86,8 @@ pub fn poisoned(journal: At, offset: u64) -> Stop {
 /// for the time that the journal will have come to.
 pub fn look_ahead(
     log: &Log,
-    (journal, end): (At, u64),
-    meta: &Meta,
+    (journal, end): (TopicPartition, u64),
+    meta: &CheckpointMeta,
     clock: &Clock,
     admission: &mut Admission,
 ) -> Result<Millis, Stop> {
@@ -96,25 +101,25 @@ pub fn look_ahead(
         return Ok(newest);
     }
     // An operator may have accepted another time since.
-    let mut books = meta.clone();
+    let mut metas = meta.clone();
     log.scan::<Stop>(journal, meta.next, end, |record| {
-        admission.admit(&mut books, &record);
+        admission.admit(&mut metas, &record);
         Ok(())
     })?;
-    Ok(books.time())
+    Ok(metas.time())
 }
 
 /// Writes definitions again that the state has and the topic has lost.
 pub fn restore_definitions<M: Machine>(
     setup: &Setup,
     partition: u32,
-    meta: &mut Meta,
+    meta: &mut CheckpointMeta,
     machine: &M,
 ) -> Result<(), Stop> {
     if !machine.output_topics(partition).contains(&Topic::Definitions) {
         return Ok(());
     }
-    let at = At { topic: Topic::Definitions, partition: 0 };
+    let at = TopicPartition { topic: Topic::Definitions, partition: 0 };
     let lost = machine.lost_definitions(&setup.log, meta)?;
     if !lost.is_empty() {
         tracing::warn!(count = lost.len(), "topic definitions has lost records: they are written again from the state");
@@ -147,7 +152,11 @@ fn check_rules(logic_version: u32) -> Result<(), Stop> {
 }
 
 /// Whether the topics hold all that a checkpoint names of them.
-pub fn check_outputs(meta: &Meta, partition: u32, topics: &[(At, Bounds)]) -> Result<(), Stop> {
+pub fn check_outputs(
+    meta: &CheckpointMeta,
+    partition: u32,
+    topics: &[(TopicPartition, Watermarks)],
+) -> Result<(), Stop> {
     for (at, bounds) in topics {
         let Some(named) = meta.out_start.get(at.topic.name()).filter(|named| bounds.end < **named) else { continue };
         // What the state knows of definitions is written again.
@@ -181,16 +190,16 @@ pub struct Scanned {
 pub fn scan_outputs(
     log: &Log,
     partition: u32,
-    meta: &Meta,
+    meta: &CheckpointMeta,
     topics: &[Topic],
     status: &Status,
 ) -> Result<Scanned, Stop> {
-    let at = |topic: Topic| At { topic, partition: if topic.partitions(2) == 1 { 0 } else { partition } };
-    let outputs: Vec<At> = topics.iter().map(|topic| at(*topic)).collect();
+    let at = |topic: Topic| TopicPartition { topic, partition: if topic.partitions(2) == 1 { 0 } else { partition } };
+    let outputs: Vec<TopicPartition> = topics.iter().map(|topic| at(*topic)).collect();
     let all_bounds = log.all_bounds(&outputs)?;
-    let named: Vec<(At, Bounds)> = outputs.iter().copied().zip(all_bounds.iter().copied()).collect();
+    let named: Vec<(TopicPartition, Watermarks)> = outputs.iter().copied().zip(all_bounds.iter().copied()).collect();
     check_outputs(meta, partition, &named)?;
-    let journal_end = log.bounds(At { topic: Topic::Events, partition })?.end;
+    let journal_end = log.bounds(TopicPartition { topic: Topic::Events, partition })?.end;
     let mut scanned = Scanned { ids: HashSet::new(), redo_until: meta.next, floors: BTreeMap::new(), journal_end };
     for (at, bounds) in outputs.into_iter().zip(all_bounds) {
         let from = meta.out_start.get(at.topic.name()).copied().unwrap_or(0);
@@ -239,7 +248,7 @@ pub fn open_attempts(setup: &Setup, partition: u32) -> Result<Attempts, Stop> {
 }
 
 /// From when on requests may still be waiting, by the log's own times.
-pub fn answer_from(log: &Log, journal: At, (next, end): (u64, u64)) -> Result<Millis, Stop> {
+pub fn answer_from(log: &Log, journal: TopicPartition, (next, end): (u64, u64)) -> Result<Millis, Stop> {
     if next >= end {
         return Ok(0);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::barrier::StartBarrier;
 use super::checkpoint::Checkpointer;
 use super::reply::Replies;
-use askwhen_log::{Log, Standing};
+use askwhen_log::{GroupFence, Log};
 use askwhen_process::clock::Clock;
 use askwhen_wire::seal::ClusterKey;
 
@@ -25,7 +25,7 @@ pub struct Setup {
     pub replies: Replies,
     pub checkpointer: Checkpointer,
     /// The group's, told how far a partition is.
-    pub standing: Standing,
+    pub standing: GroupFence,
     /// Whether records of a test clock may move time.
     pub test_clock: bool,
     pub checkpoint_every: Duration,
@@ -43,7 +43,7 @@ pub struct Setup {
 impl Setup {
     pub fn new(log: Log, clock: Clock, key: ClusterKey, replies: Replies, checkpointer: Checkpointer) -> Setup {
         let checkpoint_every = Duration::from_secs(4);
-        let standing = Standing::Alone;
+        let standing = GroupFence::Alone;
         let test_clock = false;
         let step_bytes = STEP_BYTES;
         Setup {

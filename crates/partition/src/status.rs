@@ -19,7 +19,7 @@ pub fn is_behind(clock: &Clock, time: Millis) -> bool {
 pub enum Phase {
     /// Another process owns it, or none.
     #[default]
-    Elsewhere,
+    NotOwned,
     /// Its state is being brought here: what is being done, and how far it is.
     Opening(String),
     Running,

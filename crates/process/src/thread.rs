@@ -18,13 +18,13 @@ const AGAIN: Duration = Duration::from_secs(60);
 
 /// Wakes a thread that waits for one of several things.
 #[derive(Debug, Default)]
-pub struct Bell {
+pub struct Notify {
     rung: Mutex<bool>,
     waiting: Condvar,
 }
 
-impl Bell {
-    pub fn ring(&self) {
+impl Notify {
+    pub fn notify(&self) {
         let mut rung = self.rung.lock().expect("no panic holds this lock");
         if !*rung {
             *rung = true;
@@ -175,42 +175,42 @@ impl Drop for Thread {
 /// A thread that works until it is dropped.
 #[derive(Debug)]
 pub struct Service {
-    turns: Turns,
+    turns: StopToken,
     // Dropped, and so waited for, after it was told to end.
     _thread: Thread,
 }
 
 /// What the thread of a [`Service`] asks between its turns.
 #[derive(Debug, Clone)]
-pub struct Turns {
+pub struct StopToken {
     ended: Arc<AtomicBool>,
-    bell: Arc<Bell>,
+    notify: Arc<Notify>,
 }
 
-impl Turns {
+impl StopToken {
     /// Asked once a turn: it is the thread's heartbeat.
     pub fn go_on(&self) -> bool {
         beat();
         !self.ended.load(Ordering::Acquire)
     }
 
-    /// Waits until the bell has rung, at most `longest`.
+    /// Waits until it is notified, at most `longest`.
     pub fn wait(&self, longest: Duration) {
-        self.bell.wait(longest);
+        self.notify.wait(longest);
     }
 }
 
 impl Service {
-    /// The bell wakes it, for its work and for its end.
+    /// A notification wakes it, for its work and for its end.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn spawn(
         name: impl Into<String>,
-        bell: Arc<Bell>,
-        work: impl FnOnce(&Turns) + Send + 'static,
+        notify: Arc<Notify>,
+        work: impl FnOnce(&StopToken) + Send + 'static,
     ) -> io::Result<Service> {
-        let turns = Turns { ended: Arc::default(), bell };
+        let turns = StopToken { ended: Arc::default(), notify };
         let own = turns.clone();
         let thread = Thread::spawn(name, move || {
             watch(STUCK_AFTER);
@@ -230,17 +230,17 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.turns.ended.store(true, Ordering::Release);
-        self.turns.bell.ring();
+        self.turns.notify.notify();
     }
 }
 
 /// What a loop would say in every turn: the same thing is news once a minute.
 #[derive(Debug, Default)]
-pub struct News {
+pub struct LogThrottle {
     last: Option<(String, Instant)>,
 }
 
-impl News {
+impl LogThrottle {
     pub fn is_new(&mut self, said: &str) -> bool {
         let old = self.last.as_ref().is_some_and(|(last, at)| last == said && at.elapsed() < AGAIN);
         if !old {
@@ -252,21 +252,21 @@ impl News {
 
 /// Dropped, with all its clones, when what it was handed out for is over.
 #[derive(Debug, Clone)]
-pub struct Token {
+pub struct WaitGroup {
     _end: mpsc::Sender<()>,
 }
 
-impl Token {
+impl WaitGroup {
     /// One, and what tells (by being closed) that all its clones are dropped.
-    pub fn new() -> (Token, mpsc::Receiver<()>) {
+    pub fn new() -> (WaitGroup, mpsc::Receiver<()>) {
         let (end, over) = mpsc::channel();
-        (Token { _end: end }, over)
+        (WaitGroup { _end: end }, over)
     }
 }
 
 /// Waits until every token handed out is dropped.
-pub fn wait_for_tokens(hand_out: impl FnOnce(Token)) {
-    let (token, over) = Token::new();
+pub fn wait_for_tokens(hand_out: impl FnOnce(WaitGroup)) {
+    let (token, over) = WaitGroup::new();
     hand_out(token);
     // Nothing is ever sent: it ends with the last token.
     over.recv().ok();
@@ -278,9 +278,9 @@ mod tests {
 
     #[test]
     fn a_service_has_ended_when_it_is_dropped() {
-        let (turned, bell) = (Arc::new(AtomicBool::new(false)), Arc::new(Bell::default()));
+        let (turned, notify) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::default()));
         let mark = turned.clone();
-        let service = Service::spawn("test", bell, move |turns| {
+        let service = Service::spawn("test", notify, move |turns| {
             while turns.go_on() {
                 turns.wait(Duration::from_secs(60));
             }

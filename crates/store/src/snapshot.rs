@@ -192,28 +192,28 @@ impl Manifest {
 
 /// Where snapshots are kept.
 #[derive(Clone)]
-pub struct Depot {
+pub struct SnapshotRepository {
     bucket: Bucket,
 }
 
-impl std::fmt::Debug for Depot {
+impl std::fmt::Debug for SnapshotRepository {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Depot({:?})", self.bucket)
     }
 }
 
-impl Depot {
+impl SnapshotRepository {
     /// See [`Bucket::open`].
     ///
     /// # Errors
     /// When the URL names no place that can be used.
-    pub fn open(url: &str) -> Result<Depot, Error> {
-        Ok(Depot { bucket: Bucket::open(url)? })
+    pub fn open(url: &str) -> Result<SnapshotRepository, Error> {
+        Ok(SnapshotRepository { bucket: Bucket::open(url)? })
     }
 
     /// In a folder of a bucket that is used for more.
-    pub fn in_bucket(bucket: Bucket) -> Depot {
-        Depot { bucket }
+    pub fn in_bucket(bucket: Bucket) -> SnapshotRepository {
+        SnapshotRepository { bucket }
     }
 
     /// The folder, when it is one of this machine.

@@ -9,7 +9,7 @@ use askwhen_domain::endpoint::{DisabledReason, SealedSecret};
 use askwhen_domain::health::Health;
 use askwhen_domain::json::Json;
 use askwhen_domain::message::Delivery;
-use askwhen_domain::quota::Mail;
+use askwhen_domain::quota::QuotaMessage;
 use askwhen_domain::time::Millis;
 
 /// The kinds that change or read what is not one user's, or that speak for
@@ -30,10 +30,12 @@ pub enum Internal {
     /// The user is to be forgotten.
     Erase(Erase),
     /// To the registrar: do this with an endpoint.
-    Operate(Operate),
+    #[serde(rename = "operate")]
+    EndpointCommand(EndpointCommand),
     /// From the delivery to the registrar, and from there to every partition: so
     /// an endpoint fares.
-    Fares(Fares),
+    #[serde(rename = "fares")]
+    EndpointHealthReport(EndpointHealthReport),
     /// A message is to be delivered again, under its own id; its delivery is named
     /// by whoever asks.
     Redeliver {
@@ -44,8 +46,8 @@ pub enum Internal {
     },
     /// An endpoint is to be tried.
     Ping { project: String, endpoint_id: String, delivery_id: String, asked_at: Millis },
-    /// Between the bank of a quota and its customers.
-    Quota(Mail),
+    /// Between the coordinator of a quota and its customers.
+    Quota(QuotaMessage),
     /// Nothing but the time at which it is appended: somebody waits.
     Tick {},
     /// A test clock is now so many milliseconds ahead of append times.
@@ -103,10 +105,10 @@ pub struct Define {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Operate {
+pub struct EndpointCommand {
     pub project: String,
     pub endpoint_id: String,
-    pub act: Act,
+    pub act: EndpointAction,
     /// Only if the current version is this one.
     pub if_match: Option<u64>,
     pub asked_at: Millis,
@@ -115,7 +117,7 @@ pub struct Operate {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Act {
+pub enum EndpointAction {
     Enable,
     Disable {
         reason: DisabledReason,
@@ -128,7 +130,7 @@ pub enum Act {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Fares {
+pub struct EndpointHealthReport {
     pub project: String,
     pub endpoint_id: String,
     pub health: Health,

@@ -14,12 +14,12 @@ const MAX_OUTLINE_DEPTH: usize = 4_096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{} at byte {byte_offset}", .flaw.sentence())]
 pub struct Error {
-    pub flaw: Flaw,
+    pub flaw: JsonErrorKind,
     pub byte_offset: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flaw {
+pub enum JsonErrorKind {
     EmptyBody,
     InvalidJson,
     Truncated,
@@ -32,35 +32,35 @@ pub enum Flaw {
     DuplicateKey,
 }
 
-impl Flaw {
+impl JsonErrorKind {
     /// The contract's error code.
     pub fn code(self) -> &'static str {
         match self {
-            Flaw::EmptyBody => "empty_body",
-            Flaw::InvalidJson => "invalid_json",
-            Flaw::Truncated => "truncated",
-            Flaw::TrailingBytes => "trailing_bytes",
-            Flaw::BadUtf8 => "bad_utf8",
-            Flaw::Bom => "bom",
-            Flaw::LoneSurrogate => "lone_surrogate",
-            Flaw::NumberOutOfRange => "number_out_of_range",
-            Flaw::TooDeep => "too_deep",
-            Flaw::DuplicateKey => "duplicate_key",
+            JsonErrorKind::EmptyBody => "empty_body",
+            JsonErrorKind::InvalidJson => "invalid_json",
+            JsonErrorKind::Truncated => "truncated",
+            JsonErrorKind::TrailingBytes => "trailing_bytes",
+            JsonErrorKind::BadUtf8 => "bad_utf8",
+            JsonErrorKind::Bom => "bom",
+            JsonErrorKind::LoneSurrogate => "lone_surrogate",
+            JsonErrorKind::NumberOutOfRange => "number_out_of_range",
+            JsonErrorKind::TooDeep => "too_deep",
+            JsonErrorKind::DuplicateKey => "duplicate_key",
         }
     }
 
     fn sentence(self) -> &'static str {
         match self {
-            Flaw::EmptyBody => "the body is empty; a JSON value is needed",
-            Flaw::InvalidJson => "this is not JSON",
-            Flaw::Truncated => "the JSON ends too early",
-            Flaw::TrailingBytes => "more follows after the JSON value",
-            Flaw::BadUtf8 => "this is not UTF-8",
-            Flaw::Bom => "the body begins with a byte-order mark; send plain UTF-8",
-            Flaw::LoneSurrogate => "a \\u escape is one half of a surrogate pair",
-            Flaw::NumberOutOfRange => "the number is too large for any float",
-            Flaw::TooDeep => "arrays and objects are nested more than 64 deep",
-            Flaw::DuplicateKey => "an object names the same member twice",
+            JsonErrorKind::EmptyBody => "the body is empty; a JSON value is needed",
+            JsonErrorKind::InvalidJson => "this is not JSON",
+            JsonErrorKind::Truncated => "the JSON ends too early",
+            JsonErrorKind::TrailingBytes => "more follows after the JSON value",
+            JsonErrorKind::BadUtf8 => "this is not UTF-8",
+            JsonErrorKind::Bom => "the body begins with a byte-order mark; send plain UTF-8",
+            JsonErrorKind::LoneSurrogate => "a \\u escape is one half of a surrogate pair",
+            JsonErrorKind::NumberOutOfRange => "the number is too large for any float",
+            JsonErrorKind::TooDeep => "arrays and objects are nested more than 64 deep",
+            JsonErrorKind::DuplicateKey => "an object names the same member twice",
         }
     }
 }
@@ -79,18 +79,19 @@ pub fn check(bytes: &[u8]) -> Result<&str, Error> {
 /// As [`check`].
 pub fn check_within(bytes: &[u8], max_depth: usize) -> Result<&str, Error> {
     if bytes.starts_with(&[0xef, 0xbb, 0xbf]) {
-        return Err(Error { flaw: Flaw::Bom, byte_offset: 0 });
+        return Err(Error { flaw: JsonErrorKind::Bom, byte_offset: 0 });
     }
-    let text = std::str::from_utf8(bytes).map_err(|e| Error { flaw: Flaw::BadUtf8, byte_offset: e.valid_up_to() })?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|e| Error { flaw: JsonErrorKind::BadUtf8, byte_offset: e.valid_up_to() })?;
     let mut scan = Scan { text, bytes, at: 0, max_depth, strict_levels: usize::MAX, is_strict: true };
     scan.skip_space();
     if scan.at == bytes.len() {
-        return Err(scan.error(Flaw::EmptyBody));
+        return Err(scan.error(JsonErrorKind::EmptyBody));
     }
     scan.value()?;
     scan.skip_space();
     if scan.at < bytes.len() {
-        return Err(scan.error(Flaw::TrailingBytes));
+        return Err(scan.error(JsonErrorKind::TrailingBytes));
     }
     Ok(text)
 }
@@ -101,12 +102,13 @@ pub fn check_within(bytes: &[u8], max_depth: usize) -> Result<&str, Error> {
 /// # Errors
 /// As [`check`], of what stands above; and what is no JSON at all.
 pub fn check_outline(bytes: &[u8], levels: usize) -> Result<&str, Error> {
-    let text = std::str::from_utf8(bytes).map_err(|e| Error { flaw: Flaw::BadUtf8, byte_offset: e.valid_up_to() })?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|e| Error { flaw: JsonErrorKind::BadUtf8, byte_offset: e.valid_up_to() })?;
     let mut scan = Scan { text, bytes, at: 0, max_depth: MAX_OUTLINE_DEPTH, strict_levels: levels, is_strict: true };
     scan.skip_space();
     scan.value()?;
     scan.skip_space();
-    if scan.at < bytes.len() { Err(scan.error(Flaw::TrailingBytes)) } else { Ok(text) }
+    if scan.at < bytes.len() { Err(scan.error(JsonErrorKind::TrailingBytes)) } else { Ok(text) }
 }
 
 /// An object's members in their order, values untouched.
@@ -175,13 +177,13 @@ impl<'a> Names<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn error(&self, flaw: Flaw) -> Error {
+    fn error(&self, flaw: JsonErrorKind) -> Error {
         Error { flaw, byte_offset: self.at }
     }
 
     /// Not what was wanted here: cut short, or simply wrong.
     fn unexpected(&self) -> Error {
-        self.error(if self.at >= self.bytes.len() { Flaw::Truncated } else { Flaw::InvalidJson })
+        self.error(if self.at >= self.bytes.len() { JsonErrorKind::Truncated } else { JsonErrorKind::InvalidJson })
     }
 
     fn peek(&self) -> Option<u8> {
@@ -206,7 +208,7 @@ impl<'a> Scan<'a> {
             };
             if let Some(opened) = opened {
                 if open.len() == self.max_depth {
-                    return Err(self.error(Flaw::TooDeep));
+                    return Err(self.error(JsonErrorKind::TooDeep));
                 }
                 self.at += 1;
                 self.skip_space();
@@ -262,19 +264,19 @@ impl<'a> Scan<'a> {
         let escaped = self.string()?;
         let quoted = &self.text[start..self.at];
         let name = if escaped && self.is_strict {
-            Cow::Owned(serde_json::from_str(quoted).map_err(|_| self.error(Flaw::InvalidJson))?)
+            Cow::Owned(serde_json::from_str(quoted).map_err(|_| self.error(JsonErrorKind::InvalidJson))?)
         } else {
             Cow::Borrowed(&quoted[1..quoted.len() - 1])
         };
         // serde_json gives these names a meaning of its own.
         if name.starts_with("$serde_json::private::") {
-            return Err(Error { flaw: Flaw::InvalidJson, byte_offset: start });
+            return Err(Error { flaw: JsonErrorKind::InvalidJson, byte_offset: start });
         }
         if let Some(Open::Object(names)) = open.last_mut()
             && !names.insert(name)
             && self.is_strict
         {
-            return Err(Error { flaw: Flaw::DuplicateKey, byte_offset: start });
+            return Err(Error { flaw: JsonErrorKind::DuplicateKey, byte_offset: start });
         }
         self.skip_space();
         if self.peek() != Some(b':') {
@@ -339,7 +341,7 @@ impl<'a> Scan<'a> {
         let text = &self.text[start..self.at];
         let plainly_small = text.len() < 300 && !text.contains(['e', 'E']);
         if !plainly_small && self.is_strict && !text.parse::<f64>().is_ok_and(f64::is_finite) {
-            return Err(Error { flaw: Flaw::NumberOutOfRange, byte_offset: start });
+            return Err(Error { flaw: JsonErrorKind::NumberOutOfRange, byte_offset: start });
         }
         Ok(())
     }
@@ -350,7 +352,7 @@ impl<'a> Scan<'a> {
         let mut escaped = false;
         loop {
             match self.peek() {
-                None => return Err(self.error(Flaw::Truncated)),
+                None => return Err(self.error(JsonErrorKind::Truncated)),
                 Some(b'"') => {
                     self.at += 1;
                     return Ok(escaped);
@@ -359,7 +361,7 @@ impl<'a> Scan<'a> {
                     escaped = true;
                     self.escape()?;
                 }
-                Some(0..=0x1f) => return Err(self.error(Flaw::InvalidJson)),
+                Some(0..=0x1f) => return Err(self.error(JsonErrorKind::InvalidJson)),
                 Some(_) => self.at += 1,
             }
         }
@@ -374,7 +376,7 @@ impl<'a> Scan<'a> {
                 Ok(())
             }
             Some(b'u') => {
-                let lone = Error { flaw: Flaw::LoneSurrogate, byte_offset: start };
+                let lone = Error { flaw: JsonErrorKind::LoneSurrogate, byte_offset: start };
                 match self.unit()? {
                     0xd800..=0xdfff if !self.is_strict => Ok(()),
                     0xdc00..=0xdfff => Err(lone),
@@ -410,35 +412,35 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn flawed(text: &str, flaw: Flaw, byte_offset: usize) {
+    fn flawed(text: &str, flaw: JsonErrorKind, byte_offset: usize) {
         assert_eq!(check(text.as_bytes()), Err(Error { flaw, byte_offset }), "{text}");
     }
 
     #[test]
     fn every_flaw_has_its_name_and_place() {
-        flawed("", Flaw::EmptyBody, 0);
-        flawed("  \n", Flaw::EmptyBody, 3);
-        flawed("{\"a\":1", Flaw::Truncated, 6);
-        flawed("{\"a", Flaw::Truncated, 3);
-        flawed("tru", Flaw::Truncated, 3);
-        flawed("{} {}", Flaw::TrailingBytes, 3);
-        flawed("{a:1}", Flaw::InvalidJson, 1);
-        flawed("[1,]", Flaw::InvalidJson, 3);
-        flawed("{\"a\":1,}", Flaw::InvalidJson, 7);
-        flawed("[01]", Flaw::InvalidJson, 2);
-        flawed("NaN", Flaw::InvalidJson, 0);
-        flawed("[1}", Flaw::InvalidJson, 2);
-        flawed("\"\u{1}\"", Flaw::InvalidJson, 1);
-        flawed("{\"a\":1e400}", Flaw::NumberOutOfRange, 5);
-        flawed("\"\\ud800\"", Flaw::LoneSurrogate, 1);
-        flawed("\"\\udc00\"", Flaw::LoneSurrogate, 1);
-        flawed("\"\\ud800\\u0041\"", Flaw::LoneSurrogate, 1);
-        flawed("{\"a\":{\"b\":1,\"\\u0062\":2}}", Flaw::DuplicateKey, 12);
-        flawed("\u{feff}{}", Flaw::Bom, 0);
-        flawed(&"[".repeat(100_000), Flaw::TooDeep, 64);
-        assert_eq!(check(b"{\"a\":\"\xff\"}"), Err(Error { flaw: Flaw::BadUtf8, byte_offset: 6 }));
+        flawed("", JsonErrorKind::EmptyBody, 0);
+        flawed("  \n", JsonErrorKind::EmptyBody, 3);
+        flawed("{\"a\":1", JsonErrorKind::Truncated, 6);
+        flawed("{\"a", JsonErrorKind::Truncated, 3);
+        flawed("tru", JsonErrorKind::Truncated, 3);
+        flawed("{} {}", JsonErrorKind::TrailingBytes, 3);
+        flawed("{a:1}", JsonErrorKind::InvalidJson, 1);
+        flawed("[1,]", JsonErrorKind::InvalidJson, 3);
+        flawed("{\"a\":1,}", JsonErrorKind::InvalidJson, 7);
+        flawed("[01]", JsonErrorKind::InvalidJson, 2);
+        flawed("NaN", JsonErrorKind::InvalidJson, 0);
+        flawed("[1}", JsonErrorKind::InvalidJson, 2);
+        flawed("\"\u{1}\"", JsonErrorKind::InvalidJson, 1);
+        flawed("{\"a\":1e400}", JsonErrorKind::NumberOutOfRange, 5);
+        flawed("\"\\ud800\"", JsonErrorKind::LoneSurrogate, 1);
+        flawed("\"\\udc00\"", JsonErrorKind::LoneSurrogate, 1);
+        flawed("\"\\ud800\\u0041\"", JsonErrorKind::LoneSurrogate, 1);
+        flawed("{\"a\":{\"b\":1,\"\\u0062\":2}}", JsonErrorKind::DuplicateKey, 12);
+        flawed("\u{feff}{}", JsonErrorKind::Bom, 0);
+        flawed(&"[".repeat(100_000), JsonErrorKind::TooDeep, 64);
+        assert_eq!(check(b"{\"a\":\"\xff\"}"), Err(Error { flaw: JsonErrorKind::BadUtf8, byte_offset: 6 }));
         let wide: String = (0..2000).map(|i| format!("\"k{i}\":0,")).collect();
-        flawed(&format!("{{{wide}\"k7\":1}}"), Flaw::DuplicateKey, wide.len() + 1);
+        flawed(&format!("{{{wide}\"k7\":1}}"), JsonErrorKind::DuplicateKey, wide.len() + 1);
     }
 
     #[test]

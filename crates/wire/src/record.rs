@@ -6,10 +6,11 @@ use super::topics::event::{Members, unreadable, user_record};
 use askwhen_domain::record::Record;
 
 pub use super::internal::{
-    AcceptTime, Act, Define, Defined, Erase, Fares, Forward, Internal, Operate, Query, Skip, encode_internal,
+    AcceptTime, Define, Defined, EndpointAction, EndpointCommand, EndpointHealthReport, Erase, Forward, Internal,
+    Query, Skip, encode_internal,
 };
 pub use super::topics::event::{
-    DEFAULT_PROJECT, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_PROPERTIES, Unreadable, encode, parse_moment,
+    DEFAULT_PROJECT, DecodeError, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_PROPERTIES, encode, parse_moment,
 };
 
 /// Header of internal records of version 0.1.0: hex HMAC over key and value.
@@ -41,7 +42,7 @@ pub fn plain(value: &[u8]) -> &[u8] {
 ///
 /// # Errors
 /// What makes it a reject.
-pub fn decode(value: Option<&[u8]>, trusted: bool) -> Result<Decoded<'_>, Unreadable> {
+pub fn decode(value: Option<&[u8]>, trusted: bool) -> Result<Decoded<'_>, DecodeError> {
     let bytes = plain(value.ok_or_else(|| unreadable("null_value", "the record has no value"))?);
     // A forward is deeper than the record that it carries.
     let depth = json::MAX_DEPTH + if trusted { FORWARD_DEPTH } else { 0 };
@@ -68,14 +69,14 @@ mod tests {
     use super::*;
     use askwhen_domain::json::Json;
     use askwhen_domain::record::{Answers, Body, Context, Given, Target};
-    use askwhen_domain::time::Told;
+    use askwhen_domain::time::ClientTimes;
 
     fn record(body: Body<'static>) -> Record<'static> {
         Record {
             project: "default".into(),
             user_id: "user/\"1\"".into(),
             event_id: Some("e1".into()),
-            told: Told { occurred_at: Some(1_000), sent_at: None, received_at: Some(2_000) },
+            told: ClientTimes { occurred_at: Some(1_000), sent_at: None, received_at: Some(2_000) },
             body,
         }
     }

@@ -60,7 +60,7 @@ pub fn decode(bytes: &[u8]) -> Result<User, Error> {
 mod tests {
     use super::*;
     use askwhen_domain::json::Json;
-    use askwhen_domain::user::{Activated, Fact};
+    use askwhen_domain::user::{Activated, ActivationEvent};
 
     #[test]
     fn round_trip_and_refusals() {
@@ -74,7 +74,7 @@ mod tests {
             event_name: "n".into(),
             properties: Some(Json::from_valid("{\"big\":123456789012345678901234567890}")),
         };
-        user.surveys.entry("s".into()).or_default().facts.push(Fact { roles: 1, event: activated });
+        user.surveys.entry("s".into()).or_default().facts.push(ActivationEvent { roles: 1, event: activated });
         let bytes = encode(&user);
         assert_eq!(decode(&bytes), Ok(user));
         assert_eq!(decode(&[9, 0]), Err(Error::UnknownVersion(9)));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::error::Error;
 use super::index::due_key;
 use super::row::{Phase, Row};
-use super::{Fold, Heard, Round};
+use super::{Fold, FoldEvent, WriteBatch};
 use askwhen_domain::endpoint::EventType;
 use askwhen_store::Family;
 use askwhen_wire::topics::Source;
@@ -14,7 +14,7 @@ use askwhen_wire::topics::Source;
 /// the user goes.
 pub(super) type Erased = Option<Source>;
 
-impl Round {
+impl WriteBatch {
     /// Of two erasures of one user the later one takes more.
     pub(super) fn erase(&mut self, whose: (String, String), erased: Erased) {
         let known = self.erasures.entry(whose).or_insert(erased);
@@ -28,7 +28,7 @@ impl Round {
 impl Fold {
     /// Cancels what the round's erasures concern. It looks once at all that
     /// waits: an index over users would cost every delivery.
-    pub(super) fn cancel_erased(&mut self, round: &mut Round) -> Result<(), Error> {
+    pub(super) fn cancel_erased(&mut self, round: &mut WriteBatch) -> Result<(), Error> {
         let erasures = std::mem::take(&mut round.erasures);
         if erasures.is_empty() || askwhen_process::fault::mutant("erase_leaves_deliveries") {
             return Ok(());
@@ -36,7 +36,7 @@ impl Fold {
         let concerned = |row: &Row| {
             let whose = (row.delivery.project.clone(), row.delivery.user_id.clone());
             let Some(erased) = erasures.get(&whose) else { return false };
-            let waits = matches!(row.phase, Phase::Due | Phase::RetryOwed { .. });
+            let waits = matches!(row.phase, Phase::Due | Phase::RetryMissing { .. });
             waits && !is_since(row, *erased) && row.delivery.message.kind != EventType::Erased
         };
         let mut rows = BTreeMap::new();
@@ -54,11 +54,11 @@ impl Fold {
                 rows.insert(id.clone(), row.clone());
             }
         }
-        round.heard.push(Heard::Cancelled { delivery_ids: rows.keys().cloned().collect() });
+        round.heard.push(FoldEvent::Cancelled { delivery_ids: rows.keys().cloned().collect() });
         for (id, mut row) in rows {
             round.batch.delete(Family::Due, due_key(&row));
             row.forget_message();
-            row.phase = Phase::CancelOwed { reason: "user_erased".into() };
+            row.phase = Phase::CancelMissing { reason: "user_erased".into() };
             round.rows.insert(id, Some(row));
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! next one is taken (`input`). Stored state that cannot be read is: the
 //! partition stops, and its state is made again from the topics.
 
-use askwhen_log::At;
+use askwhen_log::TopicPartition;
 use askwhen_partition::Stop;
 use askwhen_wire::error::Class;
 
@@ -69,7 +69,7 @@ pub enum Mismatch {
     #[error("the delivery's state belongs to another log")]
     OtherLog,
     #[error("{at} ends at {end} and the delivery's state is at {next}: the log has lost its end")]
-    LostEnd { at: At, end: u64, next: u64 },
+    LostEnd { at: TopicPartition, end: u64, next: u64 },
 }
 
 impl Error {

@@ -4,7 +4,7 @@
 use super::error::{Error, StateError};
 use super::index::Due;
 use super::row::{Phase, Row};
-use super::told::Told;
+use super::told::EndpointUpdate;
 use super::{EACH_AT_A_TIME, Fold, POSITIONS, Positions, split};
 use askwhen_domain::time::Millis;
 use askwhen_store::{Family, Store};
@@ -23,7 +23,7 @@ impl Fold {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn endpoints(&self) -> Result<Vec<Told>, Error> {
+    pub fn endpoints(&self) -> Result<Vec<EndpointUpdate>, Error> {
         let mut all = Vec::new();
         self.store.each(Family::Endpoints, |_, value| {
             all.push(serde_json::from_slice(&value).map_err(StateError::Endpoint)?);
@@ -104,14 +104,14 @@ impl Fold {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn owed(&self) -> Result<Vec<Row>, Error> {
-        let mut owed = Vec::new();
+    pub fn missing(&self) -> Result<Vec<Row>, Error> {
+        let mut missing = Vec::new();
         self.each_row(|row| {
             if row.phase != Phase::Due {
-                owed.push(row);
+                missing.push(row);
             }
         })?;
-        Ok(owed)
+        Ok(missing)
     }
 
     /// Hands every delivery that has not ended to `each`.

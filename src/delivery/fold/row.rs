@@ -33,11 +33,11 @@ pub enum Phase {
     /// In the due index.
     Due,
     /// The attempt is on record; its retry record is not yet.
-    RetryOwed { next_due_at: Millis },
+    RetryMissing { next_due_at: Millis },
     /// The end is on record; the record in `dead` is not yet.
-    DeadOwed { reason: String, died_at: Millis },
+    DeadMissing { reason: String, died_at: Millis },
     /// It is not to be sent any more; the record of that is not yet written.
-    CancelOwed { reason: String },
+    CancelMissing { reason: String },
 }
 
 impl Row {

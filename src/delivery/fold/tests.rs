@@ -4,7 +4,7 @@ use super::*;
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
 use askwhen_domain::message::{Data, Message};
-use askwhen_log::{Ack, New, Simulated};
+use askwhen_log::{Ack, NewRecord, Simulated};
 use askwhen_store::Memory;
 use askwhen_wire::error::Class;
 use askwhen_wire::topics::{self, DeadRecord, Outcome};
@@ -21,8 +21,8 @@ impl World {
 
     fn write(&self, topic: Topic, value: Vec<u8>) {
         let (sender, _) = tokio::sync::oneshot::channel();
-        let new = New { key: None, headers: Vec::new(), value: Some(value.into()) };
-        self.log.append(At { topic, partition: 0 }, vec![new], Ack::Once(sender));
+        let new = NewRecord { key: None, headers: Vec::new(), value: Some(value.into()) };
+        self.log.append(TopicPartition { topic, partition: 0 }, vec![new], Ack::Once(sender));
     }
 
     /// As after a start: everything that the topics say is folded.
@@ -116,15 +116,15 @@ fn a_crash_between_an_attempt_and_its_retry_record_owes_the_latter() {
     world.write(Topic::Deliveries, deliver("d"));
     world.write(Topic::Attempts, attempt("d", 1, Some(5_000), None));
     let fold = world.fold();
-    let owed = fold.owed().expect("readable");
-    assert_eq!(owed.len(), 1);
-    assert_eq!((owed[0].attempt, &owed[0].phase), (1, &Phase::RetryOwed { next_due_at: 5_000 }));
+    let missing = fold.missing().expect("readable");
+    assert_eq!(missing.len(), 1);
+    assert_eq!((missing[0].attempt, &missing[0].phase), (1, &Phase::RetryMissing { next_due_at: 5_000 }));
     assert!(fold.lines().expect("readable").is_empty(), "nothing is sent before it is on record");
     // The record is written, its acknowledgement lost, and it is written again.
     world.write(Topic::Retry1m, retry("d", 1, 5_000));
     world.write(Topic::Retry1m, retry("d", 1, 5_000));
     let fold = world.fold();
-    assert!(fold.owed().expect("readable").is_empty());
+    assert!(fold.missing().expect("readable").is_empty());
     assert_eq!(due(&fold), [5_000], "one chain, not two");
 }
 
@@ -133,7 +133,7 @@ fn a_crash_before_the_dead_record_owes_it_and_an_end_is_final() {
     let world = World::new();
     world.write(Topic::Deliveries, deliver("d"));
     world.write(Topic::Attempts, attempt("d", 1, None, Some(Ended::Dead)));
-    assert!(matches!(world.fold().owed().expect("readable")[0].phase, Phase::DeadOwed { .. }));
+    assert!(matches!(world.fold().missing().expect("readable")[0].phase, Phase::DeadMissing { .. }));
     let dead = DeadRecord { delivery: Box::new(delivery("d")), attempts: 1, reason: "max_age".into(), died_at: 11 };
     world.write(Topic::Dead, topics::encode(&dead));
     // Copies of what came before it change nothing any more.
@@ -230,7 +230,7 @@ fn no_record_becomes_a_reject_because_a_stored_row_is_unreadable() {
             "the delivery again" => assert_eq!(row.map(|row| row.phase), Some(Phase::Due)),
             "an erasure" => {
                 let row = row.expect("its cancellation is to be written");
-                assert!(matches!(row.phase, Phase::CancelOwed { .. }) && row.delivery.message.data.is_none());
+                assert!(matches!(row.phase, Phase::CancelMissing { .. }) && row.delivery.message.data.is_none());
             }
             "a failed attempt" | "the last attempt" => assert_ne!(row.expect("it is known").phase, Phase::Due),
             "a success" | "a cancellation" | "its death" => assert_eq!(row, None, "{what}"),
@@ -296,7 +296,7 @@ fn rows_of_version_0_1_0_are_read_and_its_reader_reads_what_is_written_now() {
         first_started_at: Option<Millis>,
         phase: Phase,
     }
-    let phase = Phase::RetryOwed { next_due_at: 7 };
+    let phase = Phase::RetryMissing { next_due_at: 7 };
     let row = Row {
         delivery: delivery("d"),
         attempt: 4,
@@ -326,16 +326,16 @@ fn an_erasure_takes_what_came_before_it_and_no_more_is_kept_than_its_record_need
     let world = World::new();
     let sourced = |id: &str, offset: u64| {
         let (sender, _) = tokio::sync::oneshot::channel();
-        let new = New { key: None, headers: Vec::new(), value: Some(deliver(id).into()) };
+        let new = NewRecord { key: None, headers: Vec::new(), value: Some(deliver(id).into()) };
         let new = new.header(SOURCE_HEADER, Source { partition: 0, offset, crc: 0 }.encode());
-        world.log.append(At { topic: Topic::Deliveries, partition: 0 }, vec![new], Ack::Once(sender));
+        world.log.append(TopicPartition { topic: Topic::Deliveries, partition: 0 }, vec![new], Ack::Once(sender));
     };
     let erase = |user: &str, offset: u64| {
         let record = DeliveryRecord::CancelUser { project: "default".into(), user_id: user.into() };
         let (sender, _) = tokio::sync::oneshot::channel();
-        let new = New { key: None, headers: Vec::new(), value: Some(topics::encode(&record).into()) };
+        let new = NewRecord { key: None, headers: Vec::new(), value: Some(topics::encode(&record).into()) };
         let new = new.header(SOURCE_HEADER, Source { partition: 0, offset, crc: 0 }.encode());
-        world.log.append(At { topic: Topic::Deliveries, partition: 0 }, vec![new], Ack::Once(sender));
+        world.log.append(TopicPartition { topic: Topic::Deliveries, partition: 0 }, vec![new], Ack::Once(sender));
     };
     sourced("stored", 1);
     let mut fold = world.fold();
@@ -349,7 +349,7 @@ fn an_erasure_takes_what_came_before_it_and_no_more_is_kept_than_its_record_need
     let cancelled: Vec<&String> = heard
         .iter()
         .filter_map(|one| match one {
-            Heard::Cancelled { delivery_ids } => Some(delivery_ids),
+            FoldEvent::Cancelled { delivery_ids } => Some(delivery_ids),
             _ => None,
         })
         .flatten()
@@ -357,7 +357,10 @@ fn an_erasure_takes_what_came_before_it_and_no_more_is_kept_than_its_record_need
     assert_eq!(cancelled, ["same round", "stored"]);
     for id in ["stored", "same round"] {
         let row = fold.find(id).expect("readable").expect("its end is not on record yet");
-        assert_eq!((row.phase, row.delivery.message.data), (Phase::CancelOwed { reason: "user_erased".into() }, None));
+        assert_eq!(
+            (row.phase, row.delivery.message.data),
+            (Phase::CancelMissing { reason: "user_erased".into() }, None)
+        );
     }
     assert_eq!(due(&fold).len(), 1, "no timer is left of what came before");
     assert!(fold.find("after").expect("readable").is_some_and(|row| row.phase == Phase::Due));
@@ -405,7 +408,7 @@ fn a_store_that_is_behind_takes_every_attempt_before_their_retries() {
     world.write(Topic::Attempts, attempt("d", 2, Some(2_000), None));
     let fold = world.fold();
     let row = fold.find("d").expect("readable").expect("it waits");
-    assert_eq!((row.attempt, &row.phase), (2, &Phase::RetryOwed { next_due_at: 2_000 }));
+    assert_eq!((row.attempt, &row.phase), (2, &Phase::RetryMissing { next_due_at: 2_000 }));
     assert!(due(&fold).is_empty(), "nothing is sent before its retry record is written");
 
     world.write(Topic::Retry1h, retry("d", 2, 2_000));

@@ -8,7 +8,7 @@ use askwhen_store::keys;
 
 /// What is known of an endpoint: its definition, how it fares.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Told {
+pub struct EndpointUpdate {
     pub project: String,
     pub endpoint_id: String,
     pub what: What,
@@ -28,7 +28,7 @@ pub enum What {
     },
 }
 
-impl Told {
+impl EndpointUpdate {
     /// Where it is kept, and its place among those kept there before and after.
     pub(super) fn key(&self) -> (Vec<u8>, u64) {
         let named = keys::named(&self.project, &self.endpoint_id);

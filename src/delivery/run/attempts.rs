@@ -4,18 +4,18 @@
 use std::time::Duration;
 
 use super::{Flight, Loop};
-use crate::delivery::attempt::Went;
+use crate::delivery::attempt::AttemptResult;
 use crate::delivery::endpoints::Defined;
 use crate::delivery::fold::{Phase, Row, line};
 use crate::delivery::hold::HoldReason;
-use crate::delivery::lanes::Item;
+use crate::delivery::ordering::Item;
 use crate::delivery::records::{self, NextAttempt, Write};
 use askwhen_domain::endpoint::DisabledReason;
 use askwhen_domain::health::Seen;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::retry::{self, End, Failed};
 use askwhen_domain::time::{MINUTE, Millis};
-use askwhen_log::{Ack, At};
+use askwhen_log::{Ack, TopicPartition};
 use askwhen_partition::{Answer, Signer};
 use askwhen_process::fault;
 use askwhen_wire::topic::Topic;
@@ -35,7 +35,7 @@ const UNTOLD_PAUSE: Millis = MINUTE;
 
 /// An attempt that is over and whose records are being written. Without an
 /// item it is a record that a crash had swallowed, or one for the registrar.
-pub(super) struct Closing {
+pub(super) struct PendingAppend {
     pub item: Option<Item>,
     /// What is being written; written again should the log refuse it.
     pub now: Write,
@@ -60,7 +60,7 @@ impl Loop {
             let now = self.time.now();
             let endpoints = &mut self.endpoints;
             let ready = |line, under_way| endpoints.ready(line, under_way, share, now);
-            let turn = self.stalled.take().or_else(|| self.lanes.next(now, ready));
+            let turn = self.stalled.take().or_else(|| self.ordering.next(now, ready));
             let Some(item) = turn else { return worked };
             let found = self.fold(item.partition).map_or(Ok(None), |fold| fold.find_sized(&item.delivery_id));
             match found {
@@ -75,7 +75,7 @@ impl Loop {
                         return worked;
                     }
                     let flight = Flight { partition: item.partition, bytes, ends: false, is_cancelled: false };
-                    self.flying.insert(item.delivery_id.clone(), flight);
+                    self.in_flight.insert(item.delivery_id.clone(), flight);
                     self.flying_bytes += bytes;
                     self.refill(item.line);
                     self.start(item, row);
@@ -115,7 +115,7 @@ impl Loop {
                     let due_at = item.due_at.max(self.endpoints.resumed_at(line));
                     let lag = (if row.attempt == 0 { by_wall } else { now } - due_at).max(0) as f64 / 1_000.0;
                     askwhen_process::metrics::get().delivery_due_lag_seconds.observe(lag);
-                    let ended = (self.went.0.clone(), self.bell.clone());
+                    let ended = (self.went.0.clone(), self.notify.clone());
                     return self.transport.start((item, row), (defined, keys), ended);
                 }
                 Err(reason) => Err(reason),
@@ -133,12 +133,12 @@ impl Loop {
         let now = records::cancelled(item.partition, &row, reason, now);
         self.answer_test(&row, (None, Outcome::NotSent), Some(reason));
         self.ends(&item);
-        self.write(Closing { item: Some(item), now, then: None, tells: None });
+        self.write(PendingAppend { item: Some(item), now, then: None, tells: None });
     }
 
     /// Its end is being written down: whatever comes to it now comes too late.
     fn ends(&mut self, item: &Item) {
-        if let Some(flight) = self.flying.get_mut(&item.delivery_id) {
+        if let Some(flight) = self.in_flight.get_mut(&item.delivery_id) {
             flight.ends = true;
         }
     }
@@ -189,7 +189,7 @@ impl Loop {
                 }
                 (Ok(_), Some(next)) => {
                     fault::point("attempt_recorded");
-                    self.write(Closing { now: next, ..closing });
+                    self.write(PendingAppend { now: next, ..closing });
                 }
                 (Ok(_), None) => {
                     if let Some(item) = &closing.item {
@@ -207,13 +207,13 @@ impl Loop {
     fn is_cancelled(&self, item: &Item) -> Option<bool> {
         match self.fold(item.partition).map(|fold| fold.find(&item.delivery_id)) {
             Some(Ok(None)) => None,
-            Some(Ok(Some(row))) => Some(matches!(row.phase, Phase::CancelOwed { .. })),
+            Some(Ok(Some(row))) => Some(matches!(row.phase, Phase::CancelMissing { .. })),
             // To be met again in the next turn.
             Some(Err(_)) | None => Some(false),
         }
     }
 
-    fn judge(&mut self, item: Item, row: &Row, went: Went) {
+    fn judge(&mut self, item: Item, row: &Row, went: AttemptResult) {
         let attempt = row.attempt + 1;
         let test = row.delivery.test_for.is_some();
         // What fails on this side is on record, and the policy does not count it.
@@ -235,7 +235,7 @@ impl Loop {
         };
         if went.own_fault.is_none() {
             self.endpoints.resume(line);
-            self.lanes.look_again(line);
+            self.ordering.look_again(line);
         }
         self.tell_health(row, &went, defined.as_deref(), next.ok());
         let mut record = AttemptRecord {
@@ -251,7 +251,7 @@ impl Loop {
             ..records::about(&row.delivery)
         };
         // What the receiver said of somebody who was erased is not kept.
-        if self.flying.get(&item.delivery_id).is_some_and(|flight| flight.is_cancelled) {
+        if self.in_flight.get(&item.delivery_id).is_some_and(|flight| flight.is_cancelled) {
             (record.error, record.response) = (None, None);
         }
         if went.outcome == Outcome::Delivered {
@@ -293,7 +293,7 @@ impl Loop {
     fn next(
         &self,
         row: &Row,
-        went: &Went,
+        went: &AttemptResult,
         first_started_at: Millis,
         defined: Option<&Defined>,
     ) -> Result<Millis, &'static str> {
@@ -333,7 +333,7 @@ impl Loop {
     }
 
     /// What an attempt says about its endpoint.
-    fn tell_health(&mut self, row: &Row, went: &Went, defined: Option<&Defined>, next_due_at: Option<Millis>) {
+    fn tell_health(&mut self, row: &Row, went: &AttemptResult, defined: Option<&Defined>, next_due_at: Option<Millis>) {
         let (line, Some(defined)) = (home(&row.delivery), defined) else { return };
         let policy = &defined.endpoint.retry;
         // A test says what it finds to whoever asked; a version that is gone says
@@ -361,7 +361,7 @@ impl Loop {
             }
         };
         self.endpoints.see(line, went.ended_at, seen);
-        self.lanes.look_again(line);
+        self.ordering.look_again(line);
     }
 
     /// First the attempt's record; when it is durable, what comes of it.
@@ -374,14 +374,14 @@ impl Loop {
             Some(then) if fault::mutant("record_after_next_hop") => (then, Some(now)),
             then => (now, then),
         };
-        self.write(Closing { item: Some(item), now, then, tells: None });
+        self.write(PendingAppend { item: Some(item), now, then, tells: None });
     }
 
-    pub(super) fn write(&mut self, closing: Closing) {
+    pub(super) fn write(&mut self, closing: PendingAppend) {
         self.next_tag += 1;
         let (to, new) = closing.now.clone();
         self.closing.insert(self.next_tag, closing);
-        let ack = Ack::Tagged { tag: self.next_tag, queue: self.acks.0.clone(), bell: self.bell.clone() };
+        let ack = Ack::Tagged { tag: self.next_tag, queue: self.acks.0.clone(), notify: self.notify.clone() };
         self.setup.log.append(to, vec![new], ack);
     }
 
@@ -396,19 +396,19 @@ impl Loop {
         }
         let signer = Signer::new(&self.setup.log, &self.setup.key);
         for (line, key, internal) in self.endpoints.tell(now, self.time.now_by_wall()) {
-            let registrar = At { topic: Topic::Events, partition: 0 };
+            let registrar = TopicPartition { topic: Topic::Events, partition: 0 };
             let now = (registrar, signer.internal(registrar.partition, &key, &internal));
-            self.write(Closing { item: None, now, then: None, tells: Some(line) });
+            self.write(PendingAppend { item: None, now, then: None, tells: Some(line) });
         }
     }
 
     pub(super) fn release(&mut self, item: &Item) {
         self.held.remove(&item.delivery_id);
-        let flight = self.flying.remove(&item.delivery_id);
+        let flight = self.in_flight.remove(&item.delivery_id);
         self.flying_bytes -= flight.as_ref().map_or(0, |flight| flight.bytes);
-        self.lanes.done(item);
+        self.ordering.done(item);
         if flight.is_some_and(|flight| flight.is_cancelled && !flight.ends)
-            && let Err(error) = self.write_owed_of(item.partition, &item.delivery_id)
+            && let Err(error) = self.write_missing_of(item.partition, &item.delivery_id)
         {
             self.fail(item.partition, &error);
         }

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Loop;
-use super::agenda::Line;
-use super::attempts::Closing;
+use super::attempts::PendingAppend;
+use super::timer_queue::EndpointQueue;
 use crate::delivery::fold::{Error, Fold, Phase, Row};
 use crate::delivery::records::{self, NextAttempt};
 use askwhen_process::fault;
-use askwhen_process::thread::{Thread, Token};
+use askwhen_process::thread::{Thread, WaitGroup};
 use askwhen_wire::error::Class;
 
 /// How long attempts of a partition that is given up may take to finish.
@@ -27,7 +27,7 @@ pub(super) enum Command {
     Release {
         partition: u32,
         settle: bool,
-        done: Token,
+        done: WaitGroup,
     },
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Part {
     /// The thread that brings it here; openings are numbered.
     opening: Option<(u64, Thread)>,
     /// Of its due index.
-    pub lines: HashMap<u64, Line>,
+    pub lines: HashMap<u64, EndpointQueue>,
     /// To be opened again then.
     pub retry_at: Option<Duration>,
     pub releasing: Option<Releasing>,
@@ -59,7 +59,7 @@ pub(super) struct Releasing {
     settle: bool,
     deadline: Duration,
     /// Dropped when the partition is gone.
-    _done: Token,
+    _done: WaitGroup,
 }
 
 impl Loop {
@@ -97,19 +97,19 @@ impl Loop {
         status.set(askwhen_partition::Phase::Opening("opening its state".into()));
         status.unwanted.store(false, Ordering::Release);
         if self.transport.is_stepped() {
-            let outcome = (self.setup.open.clone())(partition, self.bell.clone(), status).map(Box::new);
+            let outcome = (self.setup.open.clone())(partition, self.notify.clone(), status).map(Box::new);
             self.parts.insert(partition, Part::default());
             return self.begin_with(partition, outcome);
         }
         self.openings += 1;
         let opening = self.openings;
-        let (open, own, bell) = (self.setup.open.clone(), self.commands.0.clone(), self.bell.clone());
+        let (open, own, notify) = (self.setup.open.clone(), self.commands.0.clone(), self.notify.clone());
         let thread = Thread::spawn(format!("open-d{partition}"), move || {
-            let outcome = open(partition, bell.clone(), status).map(Box::new);
+            let outcome = open(partition, notify.clone(), status).map(Box::new);
             drop(open);
             // The loop may not wait for it any more.
             own.send(Command::Opened(Opened { partition, opening, outcome })).ok();
-            bell.ring();
+            notify.notify();
         });
         let (part, failed) = match thread {
             Ok(thread) => (Part { opening: Some((opening, thread)), ..Part::default() }, None),
@@ -144,7 +144,7 @@ impl Loop {
                 if !self.setup.status.watched {
                     self.time.advance_to(told);
                 }
-                if let Err(error) = self.begin(partition).and_then(|()| self.write_owed(partition)) {
+                if let Err(error) = self.begin(partition).and_then(|()| self.write_missing(partition)) {
                     return self.fail(partition, &error);
                 }
                 self.status(partition).set(askwhen_partition::Phase::Running);
@@ -175,52 +175,52 @@ impl Loop {
     }
 
     /// Writes what a crash between two records has left out.
-    fn write_owed(&mut self, partition: u32) -> Result<(), Error> {
+    fn write_missing(&mut self, partition: u32) -> Result<(), Error> {
         let Some(fold) = self.fold(partition).filter(|_| !fault::mutant("leave_owed_unwritten")) else {
             return Ok(());
         };
-        for row in fold.owed()? {
-            self.write_one_owed(partition, &row);
+        for row in fold.missing()? {
+            self.write_one_missing(partition, &row);
         }
         Ok(())
     }
 
     /// The same for one delivery, if it still waits.
-    pub(super) fn write_owed_of(&mut self, partition: u32, delivery_id: &str) -> Result<(), Error> {
+    pub(super) fn write_missing_of(&mut self, partition: u32, delivery_id: &str) -> Result<(), Error> {
         if let Some(row) = self.fold(partition).map_or(Ok(None), |fold| fold.find(delivery_id))? {
-            self.write_one_owed(partition, &row);
+            self.write_one_missing(partition, &row);
         }
         Ok(())
     }
 
-    fn write_one_owed(&mut self, partition: u32, row: &Row) {
+    fn write_one_missing(&mut self, partition: u32, row: &Row) {
         let now = match &row.phase {
-            Phase::RetryOwed { next_due_at } => {
+            Phase::RetryMissing { next_due_at } => {
                 let first = row.first_started_at.unwrap_or(row.due_at);
                 let wait = next_due_at - first.max(row.due_at);
                 let (attempt, uncounted) = (row.attempt, row.uncounted);
                 let next = NextAttempt { attempt, uncounted, due_at: *next_due_at, first_started_at: first, wait };
                 records::retry(partition, row, next)
             }
-            Phase::DeadOwed { reason, died_at } => records::dead(partition, row, row.attempt, reason, *died_at),
-            Phase::CancelOwed { reason } => records::cancelled(partition, row, reason, self.time.now()),
+            Phase::DeadMissing { reason, died_at } => records::dead(partition, row, row.attempt, reason, *died_at),
+            Phase::CancelMissing { reason } => records::cancelled(partition, row, reason, self.time.now()),
             Phase::Due => return,
         };
-        self.write(Closing { item: None, now, then: None, tells: None });
+        self.write(PendingAppend { item: None, now, then: None, tells: None });
     }
 
     /// Lets a partition go as soon as its attempts have been written down.
     pub(super) fn let_go(&mut self, partition: u32) -> bool {
         let part = &self.parts[&partition];
         let Some(releasing) = &part.releasing else { return false };
-        let flying = releasing.settle && self.flying.values().any(|flight| flight.partition == partition);
-        let gone = (!flying && part.opening.is_none()) || self.setup.clock.monotonic() >= releasing.deadline;
+        let in_flight = releasing.settle && self.in_flight.values().any(|flight| flight.partition == partition);
+        let gone = (!in_flight && part.opening.is_none()) || self.setup.clock.monotonic() >= releasing.deadline;
         if gone && let Some(part) = self.parts.remove(&partition) {
             self.forget(partition);
             // Its store is closed before anyone hears of it.
             drop(part.fold);
             self.strays.extend(part.opening.map(|(_, thread)| (partition, thread)));
-            self.status(partition).set(askwhen_partition::Phase::Elsewhere);
+            self.status(partition).set(askwhen_partition::Phase::NotOwned);
             drop(part.releasing);
             if part.again {
                 self.open(partition);
@@ -231,14 +231,14 @@ impl Loop {
 
     /// Starts nothing more of a partition.
     fn forget(&mut self, partition: u32) {
-        self.lanes.forget(partition);
+        self.ordering.forget(partition);
         if let Some(item) = self.stalled.take_if(|item| item.partition == partition) {
-            self.lanes.done(&item);
+            self.ordering.done(&item);
         }
         self.drop_agenda(partition);
         self.deferred.retain(|_, (of, _)| *of != partition);
-        let queued: HashSet<String> = self.lanes.queued_ids();
-        let (flying, stalled) = (&self.flying, self.stalled.as_ref().map(|item| &item.delivery_id));
-        self.held.retain(|id| queued.contains(id) || flying.contains_key(id) || stalled == Some(id));
+        let queued: HashSet<String> = self.ordering.queued_ids();
+        let (in_flight, stalled) = (&self.in_flight, self.stalled.as_ref().map(|item| &item.delivery_id));
+        self.held.retain(|id| queued.contains(id) || in_flight.contains_key(id) || stalled == Some(id));
     }
 }

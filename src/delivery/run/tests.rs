@@ -6,13 +6,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
 
-use super::super::{HoldReason, WayOut};
+use super::super::{Egress, HoldReason};
 use super::*;
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
 use askwhen_domain::message::{Data, Delivery as Waiting, Message};
 use askwhen_domain::time::{HOUR, MINUTE};
-use askwhen_log::{Ack, New, Simulated};
+use askwhen_log::{Ack, NewRecord, Simulated};
 use askwhen_store::{Memory, Store};
 use askwhen_wire::profile;
 use askwhen_wire::topics::{self, DeliveryRecord};
@@ -48,11 +48,11 @@ impl World {
         }
     }
 
-    fn serve(&self, key: u8, more: impl FnOnce(&mut WayOut)) -> Serving {
+    fn serve(&self, key: u8, more: impl FnOnce(&mut Egress)) -> Serving {
         let log = Log::Simulated(self.log.clone());
         let (own, store) = (log.clone(), self.store.clone());
-        let open: Open = Arc::new(move |partition, bell, _| {
-            let mut fold = Fold::open(partition, &own, store.clone(), bell)?;
+        let open: Open = Arc::new(move |partition, notify, _| {
+            let mut fold = Fold::open(partition, &own, store.clone(), notify)?;
             fold.catch_up(&own, |_| Ok(()))?;
             Ok(fold)
         });
@@ -62,12 +62,12 @@ impl World {
             clock: self.clock.clone(),
             key: ClusterKey::new([key; 32]),
             open,
-            standing: Standing::Alone,
+            standing: GroupFence::Alone,
             max_in_flight: 500,
             replies: Replies::default(),
             status: status.clone(),
         };
-        let mut egress = WayOut { allow_targets: vec!["127.0.0.0/8".parse().expect("a network")], ..WayOut::default() };
+        let mut egress = Egress { allow_targets: vec!["127.0.0.0/8".parse().expect("a network")], ..Egress::default() };
         more(&mut egress);
         let transport = Transport::Http { egress, runtime: self.runtime.handle().clone() };
         let delivery = Delivery::start(setup, transport).expect("it starts");
@@ -77,8 +77,8 @@ impl World {
 
     fn write(&self, record: &DeliveryRecord) {
         let (sender, _) = tokio::sync::oneshot::channel();
-        let new = New { key: None, headers: Vec::new(), value: Some(topics::encode(record).into()) };
-        self.log.append(At { topic: Topic::Deliveries, partition: 0 }, vec![new], Ack::Once(sender));
+        let new = NewRecord { key: None, headers: Vec::new(), value: Some(topics::encode(record).into()) };
+        self.log.append(TopicPartition { topic: Topic::Deliveries, partition: 0 }, vec![new], Ack::Once(sender));
     }
 
     /// An endpoint whose secret is sealed with this key.
@@ -115,7 +115,7 @@ impl World {
     }
 
     fn records(&self, topic: Topic) -> Vec<Value> {
-        let at = At { topic, partition: 0 };
+        let at = TopicPartition { topic, partition: 0 };
         let records = self.log.read(at, 0, usize::MAX).expect("readable");
         records.iter().map(|r| serde_json::from_slice(r.value.as_deref().unwrap_or_default()).expect("JSON")).collect()
     }
@@ -292,7 +292,7 @@ fn what_fails_on_this_side_is_on_record_and_costs_no_attempt() {
     for _ in 0..8 {
         let before = world.records(Topic::Attempts).len();
         world.clock.pass(Duration::from_secs(300));
-        serving.status.bell.ring();
+        serving.status.notify.notify();
         until("one finds out that it still fails", || world.records(Topic::Attempts).len() > before);
     }
     let attempts = world.records(Topic::Attempts);
@@ -306,7 +306,7 @@ fn what_fails_on_this_side_is_on_record_and_costs_no_attempt() {
     until("each has had its first", || receiver.came() == 30);
     assert!(world.ends().is_empty(), "{:?}", world.ends());
     world.clock.pass(Duration::from_secs(3_700));
-    serving.status.bell.ring();
+    serving.status.notify.notify();
     until("and its second", || world.ends().len() == 30);
     assert!(world.ends().iter().all(|(_, ended)| ended == "dead"));
     assert_eq!(receiver.came(), 60);
@@ -328,8 +328,8 @@ fn an_attempt_of_another_owner_that_leaves_its_retry_record_out_is_followed_up()
     let next_due_at = attempt["next_due_at"].as_i64().expect("a time") + HOUR;
     attempt["next_due_at"] = next_due_at.into();
     let (sender, _) = tokio::sync::oneshot::channel();
-    let new = New { key: None, headers: Vec::new(), value: Some(attempt.to_string().into()) };
-    world.log.append(At { topic: Topic::Attempts, partition: 0 }, vec![new], Ack::Once(sender));
+    let new = NewRecord { key: None, headers: Vec::new(), value: Some(attempt.to_string().into()) };
+    world.log.append(TopicPartition { topic: Topic::Attempts, partition: 0 }, vec![new], Ack::Once(sender));
     until("its retry record", || {
         world
             .records(Topic::Retry1h)
@@ -348,10 +348,10 @@ fn a_clock_that_steps_back_stops_no_retry_and_sends_none_early() {
     until("the first attempt", || world.records(Topic::Retry1h).len() == 1);
     world.clock.set_wall(NOW - 5 * HOUR);
     world.clock.pass(Duration::from_secs(3_500));
-    serving.status.bell.ring();
+    serving.status.notify.notify();
     for_a_while("not before its time", || receiver.came() == 1);
     world.clock.pass(Duration::from_secs(101));
-    serving.status.bell.ring();
+    serving.status.notify.notify();
     until("at its pace", || receiver.came() == 2);
     until("dead", || world.ends() == [("d".to_owned(), "dead".to_owned())]);
     // What comes meanwhile goes at once.
@@ -373,14 +373,14 @@ fn a_clock_that_jumped_ahead_and_back_holds_nothing_for_longer_than_a_day() {
     world.clock.set_wall(NOW);
     // While it serves it goes on at its pace.
     world.clock.pass(Duration::from_secs(3_601));
-    serving.status.bell.ring();
+    serving.status.notify.notify();
     until("the second", || receiver.came() == 2);
     until("it is on record", || world.records(Topic::Retry1h).len() == 2);
     drop(serving);
     // And after a restart it is not ten years late.
     let serving = world.serve(7, |_| {});
     world.clock.pass(Duration::from_secs(1));
-    serving.status.bell.ring();
+    serving.status.notify.notify();
     until("the third", || receiver.came() == 3);
 }
 
@@ -438,7 +438,7 @@ fn large_messages_under_way_keep_within_their_memory() {
     let serving = world.serve(7, |_| {});
     serving.status.limit_memory(4 << 20);
     for n in 0..60 {
-        // Each user's first attempts go one after the other: these are of one lane each.
+        // Each user's first attempts go one after the other: these are of one ordering queue each.
         let mut data = Data::sample("default", NOW);
         data.answers[0].text = "x".repeat(200 << 10);
         data.user_id = format!("u{n}");

@@ -6,7 +6,7 @@ use crate::engine::registrar::{conclude, is_new, refused};
 use crate::engine::state::Engine;
 use crate::engine::table::Table;
 use askwhen_domain::json::Json;
-use askwhen_partition::{Answer, Effects, Failure, Moment};
+use askwhen_partition::{Answer, Effects, Failure, RecordContext};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{Define, Defined};
 
@@ -18,10 +18,10 @@ const MAX_DEFINITIONS: usize = 10_000;
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn apply(engine: &mut Engine, at: Moment<'_>, command: &Define) -> Result<Effects, Failure> {
+pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &Define) -> Result<Effects, Failure> {
     let mut effects = Effects::default();
     if is_new(&mut engine.table, at, (&command.request_id, command.asked_at), &mut effects) {
-        let judged = judge(&engine.table, command);
+        let judged = decide(&engine.table, command);
         if let Some(defined) = conclude(&engine.table, (judged, false), at, &mut effects) {
             defined::install(engine, at, &defined, &mut effects)?;
         }
@@ -29,7 +29,7 @@ pub fn apply(engine: &mut Engine, at: Moment<'_>, command: &Define) -> Result<Ef
     Ok(effects)
 }
 
-fn judge(table: &Table, define: &Define) -> Result<Defined, Answer> {
+fn decide(table: &Table, define: &Define) -> Result<Defined, Answer> {
     let current = table.row(&define.project, define.kind, &define.id);
     let body_now = current.and_then(|row| row.body.as_ref());
     let version_now = current.map_or(0, |row| row.version);

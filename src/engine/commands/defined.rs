@@ -3,14 +3,14 @@
 use crate::engine::changes::post;
 use crate::engine::state::Engine;
 use askwhen_domain::id::Kind as IdKind;
-use askwhen_partition::{Answer, Effects, Failure, Moment, Output};
+use askwhen_partition::{Answer, Effects, Failure, Output, RecordContext};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::Defined;
 use askwhen_wire::topic::Topic;
 
 /// # Errors
 /// When the store cannot be read.
-pub fn apply(engine: &mut Engine, at: Moment<'_>, command: &Defined) -> Result<Effects, Failure> {
+pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &Defined) -> Result<Effects, Failure> {
     let mut effects = Effects::default();
     install(engine, at, command, &mut effects)?;
     Ok(effects)
@@ -20,7 +20,12 @@ pub fn apply(engine: &mut Engine, at: Moment<'_>, command: &Defined) -> Result<E
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn install(engine: &mut Engine, at: Moment<'_>, defined: &Defined, effects: &mut Effects) -> Result<(), Failure> {
+pub fn install(
+    engine: &mut Engine,
+    at: RecordContext<'_>,
+    defined: &Defined,
+    effects: &mut Effects,
+) -> Result<(), Failure> {
     if let Some(command) = engine.table.take(defined, (at.now, at.origin.offset)) {
         effects.outputs.push(Output {
             topic: Topic::Deliveries,
@@ -43,7 +48,7 @@ pub fn install(engine: &mut Engine, at: Moment<'_>, defined: &Defined, effects: 
         let key = (defined.project.clone(), defined.id.clone());
         let (version, limit) = (entry.version, entry.current.max_completed);
         post(engine.quotas.ledger.limit(&key, version, limit, at.now), effects);
-        engine.serve_parked(at, effects)?;
+        engine.resume_pending(at, effects)?;
     }
     Ok(())
 }

@@ -6,9 +6,9 @@ use crate::engine::registrar::{conclude, is_new, refused};
 use crate::engine::state::Engine;
 use crate::engine::table::Table;
 use askwhen_domain::endpoint::{Disabled, PreviousSecret};
-use askwhen_partition::{Answer, Effects, Failure, Moment};
+use askwhen_partition::{Answer, Effects, Failure, RecordContext};
 use askwhen_wire::definition::Kind;
-use askwhen_wire::record::{Act, Defined, Operate};
+use askwhen_wire::record::{Defined, EndpointAction, EndpointCommand};
 
 /// Secrets of before that sign on.
 const MAX_PREVIOUS: usize = 5;
@@ -18,11 +18,11 @@ const MAX_PREVIOUS: usize = 5;
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn apply(engine: &mut Engine, at: Moment<'_>, command: &Operate) -> Result<Effects, Failure> {
+pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &EndpointCommand) -> Result<Effects, Failure> {
     let mut effects = Effects::default();
     if is_new(&mut engine.table, at, (&command.request_id, command.asked_at), &mut effects) {
         let judged = operated(&engine.table, at, command);
-        let enables = matches!(command.act, Act::Enable);
+        let enables = matches!(command.act, EndpointAction::Enable);
         if let Some(defined) = conclude(&engine.table, (judged, enables), at, &mut effects) {
             defined::install(engine, at, &defined, &mut effects)?;
         }
@@ -30,7 +30,7 @@ pub fn apply(engine: &mut Engine, at: Moment<'_>, command: &Operate) -> Result<E
     Ok(effects)
 }
 
-fn operated(table: &Table, at: Moment<'_>, operate: &Operate) -> Result<Defined, Answer> {
+fn operated(table: &Table, at: RecordContext<'_>, operate: &EndpointCommand) -> Result<Defined, Answer> {
     let row = table.row(&operate.project, Kind::Endpoint, &operate.endpoint_id);
     let Some((old, version)) = row.and_then(|row| Some((row.body.as_ref()?, row.version))) else {
         return Err(refused("not_found", "there is no such endpoint"));
@@ -41,14 +41,14 @@ fn operated(table: &Table, at: Moment<'_>, operate: &Operate) -> Result<Defined,
     let mut value = old.value();
     let mut kept = EndpointSecrets::of(old);
     match &operate.act {
-        Act::Enable => {
+        EndpointAction::Enable => {
             value["enabled"] = true.into();
             kept.disabled = None;
         }
-        Act::Disable { reason } => {
+        EndpointAction::Disable { reason } => {
             kept.disabled.get_or_insert(Disabled { reason: *reason, since_ms: at.now });
         }
-        Act::Rotate { secret, overlap } => {
+        EndpointAction::Rotate { secret, overlap } => {
             let same = kept.secret.as_ref().is_some_and(|old| old.digest == secret.digest);
             if !same {
                 kept.previous.retain(|before| before.until_ms > at.now);

@@ -14,7 +14,7 @@ mod redeliver;
 mod user_record;
 
 use super::state::Engine;
-use askwhen_partition::{Effects, Failure, Moment};
+use askwhen_partition::{Effects, Failure, RecordContext};
 use askwhen_wire::record::{Decoded, Internal};
 use ping::Ping;
 use redeliver::Redelivery;
@@ -23,7 +23,7 @@ use redeliver::Redelivery;
 ///
 /// # Errors
 /// When the record must become a reject, or the store cannot be read.
-pub fn apply(engine: &mut Engine, at: Moment<'_>, record: Decoded<'_>) -> Result<Effects, Failure> {
+pub fn apply(engine: &mut Engine, at: RecordContext<'_>, record: Decoded<'_>) -> Result<Effects, Failure> {
     match record {
         Decoded::User(record) => user_record::apply(engine, at, &record),
         Decoded::Internal(internal) => match *internal {
@@ -31,9 +31,9 @@ pub fn apply(engine: &mut Engine, at: Moment<'_>, record: Decoded<'_>) -> Result
             Internal::Quota(mail) => quota::apply(engine, at, &mail),
             Internal::Erase(erase) => erase::apply(engine, at, erase),
             Internal::Define(define) => define::apply(engine, at, &define),
-            Internal::Operate(operate) => endpoint_action::apply(engine, at, &operate),
+            Internal::EndpointCommand(operate) => endpoint_action::apply(engine, at, &operate),
             Internal::Defined(defined) => defined::apply(engine, at, &defined),
-            Internal::Fares(fares) => health_report::apply(engine, at, fares),
+            Internal::EndpointHealthReport(fares) => health_report::apply(engine, at, fares),
             Internal::Redeliver { delivery, told_at, asked_at } => {
                 redeliver::apply(engine, at, Redelivery { delivery: *delivery, told_at, asked_at })
             }

@@ -5,18 +5,18 @@ use crate::engine::state::Engine;
 use crate::engine::table::{Table, knows_trigger};
 use askwhen_domain::definitions::MAX_NAMES;
 use askwhen_domain::json::Json;
-use askwhen_partition::{Effects, Moment};
+use askwhen_partition::{Effects, RecordContext};
 use askwhen_wire::definition::{Kind, Trigger};
 use askwhen_wire::record::Defined;
 
-pub fn apply(engine: &mut Engine, at: Moment<'_>, project: &str, trigger: Trigger) -> Effects {
+pub fn apply(engine: &mut Engine, at: RecordContext<'_>, project: &str, trigger: Trigger) -> Effects {
     let mut effects = Effects::default();
     list(&mut engine.table, at, project, trigger, &mut effects);
     effects
 }
 
 /// Lists a name that some partition has met, unless it is listed already.
-pub fn list(table: &mut Table, at: Moment<'_>, project: &str, trigger: Trigger, effects: &mut Effects) {
+pub fn list(table: &mut Table, at: RecordContext<'_>, project: &str, trigger: Trigger, effects: &mut Effects) {
     if knows_trigger(table, project, &trigger) || table.count(project, Kind::Trigger) >= MAX_NAMES {
         return;
     }

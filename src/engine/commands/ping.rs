@@ -7,7 +7,7 @@ use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::Kind as IdKind;
 use askwhen_domain::message::{Data, Delivery, Message, TESTER};
 use askwhen_domain::time::Millis;
-use askwhen_partition::{Answer, Effects, Failure, Moment};
+use askwhen_partition::{Answer, Effects, Failure, RecordContext};
 use askwhen_wire::definition::Kind;
 
 /// Which endpoint, and what the delivery is called that tries it.
@@ -22,7 +22,7 @@ pub struct Ping {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn apply(engine: &mut Engine, at: Moment<'_>, command: Ping) -> Result<Effects, Failure> {
+pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Ping) -> Result<Effects, Failure> {
     let mut effects = Effects::default();
     let Ping { project, endpoint_id, delivery_id, asked_at } = command;
     let request = format!("ping/{asked_at}/{delivery_id}");

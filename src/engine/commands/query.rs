@@ -3,11 +3,11 @@
 use super::user_record;
 use crate::engine::parking::asked;
 use crate::engine::state::Engine;
-use askwhen_partition::{Effects, Failure, Moment};
+use askwhen_partition::{Effects, Failure, RecordContext};
 use askwhen_wire::record::Query;
 
 /// # Errors
 /// When the store cannot be read.
-pub fn apply(engine: &mut Engine, at: Moment<'_>, command: Query) -> Result<Effects, Failure> {
+pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Query) -> Result<Effects, Failure> {
     user_record::apply(engine, at, &asked(command))
 }

@@ -11,7 +11,7 @@ use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::Millis;
-use askwhen_partition::{Answer, Effects, Failure, Moment};
+use askwhen_partition::{Answer, Effects, Failure, RecordContext};
 
 /// What is to be delivered again.
 pub struct Redelivery {
@@ -26,7 +26,7 @@ pub struct Redelivery {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn apply(engine: &mut Engine, at: Moment<'_>, command: Redelivery) -> Result<Effects, Failure> {
+pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Redelivery) -> Result<Effects, Failure> {
     let mut effects = Effects::default();
     let Redelivery { mut delivery, told_at, asked_at } = command;
     let request = format!("redeliver/{asked_at}/{}", delivery.delivery_id);

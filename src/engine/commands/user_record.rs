@@ -5,7 +5,7 @@ use crate::engine::changes::to_partition;
 use crate::engine::state::Engine;
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::time;
-use askwhen_partition::{Effects, Failure, Moment};
+use askwhen_partition::{Effects, Failure, RecordContext};
 use askwhen_wire::definition::{Trigger, TriggerKind};
 use askwhen_wire::record::Internal;
 
@@ -13,7 +13,7 @@ use askwhen_wire::record::Internal;
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn apply(engine: &mut Engine, at: Moment<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
+pub fn apply(engine: &mut Engine, at: RecordContext<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
     askwhen_process::metrics::get().engine_records.with_label_values(&[record.body.kind()]).inc();
     if askwhen_process::fault::mutant("skip_dedupe") && record.event_id.is_some() {
         return apply(engine, at, &Record { event_id: None, ..record.clone() });
@@ -25,7 +25,7 @@ pub fn apply(engine: &mut Engine, at: Moment<'_>, record: &Record<'_>) -> Result
 }
 
 /// Tells the registrar of a name met for the first time.
-fn tell_name(engine: &mut Engine, at: Moment<'_>, record: &Record<'_>, effects: &mut Effects) {
+fn tell_name(engine: &mut Engine, at: RecordContext<'_>, record: &Record<'_>, effects: &mut Effects) {
     let (name, kind) = match &record.body {
         Body::Event { name, .. } => (name, TriggerKind::Backend),
         Body::Trigger { trigger, .. } => (trigger, TriggerKind::Frontend),

@@ -5,15 +5,15 @@ use super::*;
 use askwhen_domain::endpoint::DisabledReason;
 use askwhen_domain::health::Health;
 use askwhen_wire::definition;
-use askwhen_wire::record::{Act, Fares, Operate};
+use askwhen_wire::record::{EndpointAction, EndpointCommand, EndpointHealthReport};
 
 /// Records with a MAC, by the partition that they stand in.
-fn captured(world: &World) -> Vec<(u32, New)> {
+fn captured(world: &World) -> Vec<(u32, NewRecord)> {
     let mut all = Vec::new();
     for partition in 0..PARTITIONS {
         for record in world.journal(partition) {
             if record.header(BOUND_MAC_HEADER).is_some() || record.header(MAC_HEADER).is_some() {
-                all.push((partition, New { key: record.key, headers: record.headers, value: record.value }));
+                all.push((partition, NewRecord { key: record.key, headers: record.headers, value: record.value }));
             }
         }
     }
@@ -51,11 +51,11 @@ proptest! {
             perform_at(&world, n, i64::from(n), op);
             world.settle();
         }
-        operate(&world, Act::Disable { reason: DisabledReason::Auto }, "o1");
+        operate(&world, EndpointAction::Disable { reason: DisabledReason::Auto }, "o1");
         world.settle();
         report(&world, 100);
         world.settle();
-        operate(&world, Act::Enable, "o2");
+        operate(&world, EndpointAction::Enable, "o2");
         world.settle();
         // Somebody comes back after an erasure.
         world.erase("u1", 100, "bye");
@@ -96,22 +96,26 @@ proptest! {
     }
 }
 
-fn operate(world: &World, act: Act, request_id: &str) {
+fn operate(world: &World, act: EndpointAction, request_id: &str) {
     let (project, endpoint_id) = ("default".to_owned(), "crm".to_owned());
-    let operate = Operate { project, endpoint_id, act, if_match: None, asked_at: 0, request_id: request_id.into() };
-    world.internal(0, &Internal::Operate(operate));
+    let operate =
+        EndpointCommand { project, endpoint_id, act, if_match: None, asked_at: 0, request_id: request_id.into() };
+    world.internal(0, &Internal::EndpointCommand(operate));
 }
 
 fn report(world: &World, told_at: i64) {
     let (project, endpoint_id, by) = ("default".to_owned(), "crm".to_owned(), "a process".to_owned());
     let health = Health::anew(told_at);
-    world.internal(0, &Internal::Fares(Fares { project, endpoint_id, health, by, told_at, seq: None }));
+    world.internal(
+        0,
+        &Internal::EndpointHealthReport(EndpointHealthReport { project, endpoint_id, health, by, told_at, seq: None }),
+    );
 }
 
 fn rejects(world: &World) -> Vec<(u64, String)> {
     let mut all = Vec::new();
     for partition in 0..PARTITIONS {
-        let at = At { topic: Topic::Rejects, partition: partition % Topic::Rejects.partitions(PARTITIONS) };
+        let at = TopicPartition { topic: Topic::Rejects, partition: partition % Topic::Rejects.partitions(PARTITIONS) };
         for record in world.log.read(at, 0, usize::MAX).expect("readable") {
             let value: serde_json::Value = serde_json::from_slice(record.value.as_deref().expect("a value")).unwrap();
             all.push((value["offset"].as_u64().unwrap(), value["reason"].as_str().unwrap().to_owned()));
@@ -159,10 +163,10 @@ fn a_record_of_another_log_is_forged() {
 }
 
 /// As version 0.1.0 signs.
-fn unbound(internal: &Internal) -> New {
+fn unbound(internal: &Internal) -> NewRecord {
     let value = askwhen_wire::record::encode_internal(internal);
     let mac = key().sign_record(b"k", &value);
-    let new = New { key: Some("k".into()), headers: Vec::new(), value: Some(value.into()) };
+    let new = NewRecord { key: Some("k".into()), headers: Vec::new(), value: Some(value.into()) };
     new.header(MAC_HEADER, mac)
 }
 
@@ -207,7 +211,7 @@ fn macs_that_name_no_place_count_up_to_a_record_of_the_journal() {
     let mut again = old();
     for partition in 0..PARTITIONS {
         for record in world.journal(partition) {
-            again.append(partition, New { key: record.key, headers: record.headers, value: record.value });
+            again.append(partition, NewRecord { key: record.key, headers: record.headers, value: record.value });
         }
     }
     again.settle();

@@ -141,7 +141,8 @@ fn accepting_the_time_lets_the_journal_go_on_from_it_once() {
         }
     }
     step_all(&mut part);
-    let decisions = world.log.read(At { topic: Topic::Decisions, partition: home() }, 0, usize::MAX).expect("readable");
+    let decisions =
+        world.log.read(TopicPartition { topic: Topic::Decisions, partition: home() }, 0, usize::MAX).expect("readable");
     let last: serde_json::Value = serde_json::from_slice(decisions.last().unwrap().value.as_deref().unwrap()).unwrap();
     assert_eq!(last["decided_at"], "1970-01-01T00:40:00.000Z", "{last}");
     // The same request again changes nothing: time does not go back to it.
@@ -152,8 +153,9 @@ fn accepting_the_time_lets_the_journal_go_on_from_it_once() {
     while !part.settle() {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let meta =
-        askwhen_partition::checkpoint::Meta::load(&world.stores[home() as usize]).expect("readable").expect("written");
+    let meta = askwhen_partition::checkpoint::CheckpointMeta::load(&world.stores[home() as usize])
+        .expect("readable")
+        .expect("written");
     assert_eq!(meta.now, NOON + 20 * MINUTE);
     drop(part);
     // From the beginning it comes to the same.
@@ -248,13 +250,13 @@ fn a_topic_that_has_lost_records_is_refused_by_its_name() {
         json!({"type": "answers", "user_id": USER, "offer_id": offer, "answers": answers, "completed": true}),
         false,
     );
-    world.append(home(), New { key: None, headers: Vec::new(), value: Some("{".into()) });
+    world.append(home(), NewRecord { key: None, headers: Vec::new(), value: Some("{".into()) });
     world.settle();
     (0..PARTITIONS as usize).for_each(|p| world.checkpoint(p));
     let clock = Clock::new();
     assert!(world.take_up(home(), &clock, None).is_ok());
     for topic in [Topic::Decisions, Topic::Responses, Topic::Displays, Topic::Deliveries, Topic::Rejects] {
-        let at = At { topic, partition: home() % topic.partitions(PARTITIONS) };
+        let at = TopicPartition { topic, partition: home() % topic.partitions(PARTITIONS) };
         let kept = world.log.bounds(at).end;
         if kept == 0 {
             continue;
@@ -285,7 +287,7 @@ fn lost_definitions_are_written_again_as_they_were() {
     define(&world, 22, "a", 1);
     world.settle();
     world.checkpoint(0);
-    let at = At { topic: Topic::Definitions, partition: 0 };
+    let at = TopicPartition { topic: Topic::Definitions, partition: 0 };
     let before = world.log.read(at, 0, usize::MAX).expect("readable");
     let newest = |records: &[Record]| -> BTreeMap<String, (String, String, String)> {
         let text = |bytes: &bytes::Bytes| String::from_utf8_lossy(bytes).into_owned();

@@ -10,7 +10,7 @@ use askwhen_domain::time::{self, Millis};
 
 /// How one version fared.
 #[derive(Debug, Clone)]
-pub struct Fared {
+pub struct VersionResult {
     pub name: String,
     /// The surveys that were tried, in their order.
     pub surveys: Vec<(String, Counts)>,
@@ -25,7 +25,7 @@ pub struct Outcome {
     /// The last record that was read, or what was asked for.
     pub to: Millis,
     pub assumptions: Assumptions,
-    pub versions: Vec<Fared>,
+    pub versions: Vec<VersionResult>,
     /// Journal records read, and those among them from `from` on.
     pub records: u64,
     pub tried_records: u64,
@@ -40,7 +40,7 @@ pub struct Outcome {
 
 /// What all groups come to.
 pub(super) struct Total {
-    pub(super) versions: Vec<Fared>,
+    pub(super) versions: Vec<VersionResult>,
     pub(super) records: u64,
     pub(super) tried_records: u64,
     pub(super) last_at: Millis,
@@ -49,7 +49,7 @@ pub(super) struct Total {
 
 impl Total {
     pub(super) fn new(plan: &Plan) -> Total {
-        let fared = |version: &Version| Fared {
+        let fared = |version: &Version| VersionResult {
             name: version.name.clone(),
             surveys: version.surveys.iter().map(|s| (s.survey_id.clone(), Counts::default())).collect(),
             beside: BTreeMap::new(),
@@ -90,11 +90,11 @@ impl Total {
 impl Outcome {
     /// As scripts and reports read it.
     pub fn json(&self) -> Value {
-        let others = |fared: &Fared| -> Vec<Value> {
+        let others = |fared: &VersionResult| -> Vec<Value> {
             let touched = fared.beside.iter().filter(|(_, b)| **b != Beside::default());
             touched.map(|(id, beside)| with_id(id, json!(beside))).collect()
         };
-        let version = |fared: &Fared| {
+        let version = |fared: &VersionResult| {
             json!({
                 "name": fared.name,
                 "surveys": fared.surveys.iter().map(|(id, counts)| with_id(id, json!(counts))).collect::<Vec<_>>(),

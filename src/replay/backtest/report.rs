@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::tally::{Counts, day_of};
-use super::{Assumptions, Fared, Outcome};
+use super::{Assumptions, Outcome, VersionResult};
 use askwhen_domain::decision::Gate;
 
 /// Told apart also by those who see few colours.
@@ -76,7 +76,7 @@ pub fn supposed(assumptions: Assumptions) -> String {
     format!("Supposed: an offer that was not really made {displays} and {answers}. {others}")
 }
 
-fn counts_of<'a>(fared: &'a Fared, survey_id: &str) -> Option<&'a Counts> {
+fn counts_of<'a>(fared: &'a VersionResult, survey_id: &str) -> Option<&'a Counts> {
     fared.surveys.iter().find(|(id, _)| id == survey_id).map(|(_, counts)| counts)
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use super::super::Error;
 use super::super::recorded::{Compared, Difference, Recorded};
 use crate::engine::Engine;
-use askwhen_partition::player::Player;
+use askwhen_partition::replayer::Replayer;
 use askwhen_store::{Batch, Family, Store};
 
 /// Differences kept with both sides, of each partition; all are counted.
@@ -71,15 +71,15 @@ impl Notes {
     }
 
     /// Differences first, then state and counts in one batch: what is counted is kept.
-    pub(super) fn checkpoint(&mut self, player: &mut Player<Engine>, store: &Store) -> Result<(), Error> {
-        for difference in self.recorded.passed(player.meta.next, &mut self.counts.compared)? {
+    pub(super) fn checkpoint(&mut self, replayer: &mut Replayer<Engine>, store: &Store) -> Result<(), Error> {
+        for difference in self.recorded.passed(replayer.meta.next, &mut self.counts.compared)? {
             self.kept.push(self.partition, &difference, &mut self.counts.kept)?;
         }
         self.counts.kept_bytes = self.kept.sync()?;
         let mut more = Batch::default();
         more.put(Family::Meta, COUNTS, serde_json::to_vec(&self.counts).expect("counts serialise"));
         more.put(Family::Meta, OPEN, serde_json::to_vec(&self.open).expect("decisions serialise"));
-        Ok(player.checkpoint(store, more)?)
+        Ok(replayer.checkpoint(store, more)?)
     }
 }
 

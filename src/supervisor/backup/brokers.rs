@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Copy, Part, Told, unreachable_snapshot};
+use super::{Copy, Part, ReportProgress, unreachable_snapshot};
 use crate::replay::Error;
 use crate::supervisor::snapshots::Role;
 use askwhen_log::embedded::files::Maker;
-use askwhen_log::{At, New, Record};
+use askwhen_log::{NewRecord, Record, TopicPartition};
 use askwhen_partition::Signer;
-use askwhen_partition::checkpoint::Meta;
+use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::clock::Clock;
-use askwhen_store::snapshot::{Depot, Manifest as Snapshot, Subject};
+use askwhen_store::snapshot::{Manifest as Snapshot, SnapshotRepository, Subject};
 use askwhen_store::{Batch, Family, Rocks, Store};
 use askwhen_wire::record::Internal;
 use askwhen_wire::topic::Topic;
@@ -20,18 +20,18 @@ use askwhen_wire::topic::Topic;
 impl Copy<'_> {
     /// Snapshots first, then the log in the order of causes: what is further than
     /// its cause would not be done again.
-    pub(super) fn brokers(&self, told: Told<'_>) -> Result<(Vec<Part>, Vec<String>), Error> {
+    pub(super) fn brokers(&self, told: ReportProgress<'_>) -> Result<(Vec<Part>, Vec<String>), Error> {
         let mut snapshots = Vec::new();
         for role in Role::ALL {
             for partition in 0..self.source.partitions {
                 snapshots.extend(self.newest(role, partition)?);
             }
         }
-        let ends = |topics: &[Topic]| -> Result<BTreeMap<At, u64>, Error> {
+        let ends = |topics: &[Topic]| -> Result<BTreeMap<TopicPartition, u64>, Error> {
             let mut ends = BTreeMap::new();
             for topic in topics {
                 for partition in 0..topic.partitions(self.source.partitions) {
-                    let at = At { topic: *topic, partition };
+                    let at = TopicPartition { topic: *topic, partition };
                     ends.insert(at, self.source.bounds(at)?.end);
                 }
             }
@@ -48,7 +48,7 @@ impl Copy<'_> {
         // below, and what came of it is not further than this.
         let told_each_other = ends(&[Topic::Events])?;
         all.extend(ends(&[Topic::Events])?);
-        let metas: BTreeMap<u32, Meta> = snapshots
+        let metas: BTreeMap<u32, CheckpointMeta> = snapshots
             .iter()
             .filter(|snapshot| snapshot.role == Role::Engine)
             .map(|snapshot| Ok((snapshot.partition, snapshot.meta()?)))
@@ -87,15 +87,15 @@ impl Copy<'_> {
 
     /// The records of a partition as segments; and the checksum, there, of the one
     /// that the state was made up to.
-    fn partition(&self, at: At, cut: &Cut) -> Result<(Part, Option<u32>), Error> {
+    fn partition(&self, at: TopicPartition, cut: &Cut) -> Result<(Part, Option<u32>), Error> {
         let bounds = self.source.bounds(at)?;
         let start = bounds.start.min(cut.end);
         let dir = self.folder.join("log");
         let mut maker = Maker::begin(&dir, at, start)?;
-        let mut tape = self.source.tape(at, start);
+        let mut journal_reader = self.source.journal_reader(at, start);
         let mut crc = None;
         'all: loop {
-            let records = tape.read()?;
+            let records = journal_reader.read()?;
             if records.is_empty() {
                 break;
             }
@@ -128,7 +128,7 @@ impl Copy<'_> {
 
     /// A record as it is; but what partitions have told each other since the cut is
     /// told again by those who go on, so nothing stands in its place.
-    fn as_new(&self, at: At, record: &Record, cut: &Cut) -> New {
+    fn as_new(&self, at: TopicPartition, record: &Record, cut: &Cut) -> NewRecord {
         let late = cut.told.is_some_and(|told| record.offset >= told);
         // Whichever MAC it has: one that does not count was a reject, and is missed by nobody.
         if late && at.topic == Topic::Events {
@@ -138,7 +138,7 @@ impl Copy<'_> {
                 return signer.internal(at.partition, "", &Internal::Tick {});
             }
         }
-        New { key: record.key.clone(), headers: record.headers.clone(), value: record.value.clone() }
+        NewRecord { key: record.key.clone(), headers: record.headers.clone(), value: record.value.clone() }
     }
 }
 
@@ -160,12 +160,13 @@ struct Fetched {
 }
 
 impl Fetched {
-    fn meta(&self) -> Result<Meta, Error> {
-        Meta::load(&self.store)?.ok_or_else(|| Error::refused(format!("{} holds no checkpoint", self.manifest.name())))
+    fn meta(&self) -> Result<CheckpointMeta, Error> {
+        CheckpointMeta::load(&self.store)?
+            .ok_or_else(|| Error::refused(format!("{} holds no checkpoint", self.manifest.name())))
     }
 
-    /// Leaves it in a depot, speaking of the files instead of the brokers.
-    fn leave(&self, ours: &Depot, crc: Option<u32>, folder: &Path) -> Result<String, Error> {
+    /// Leaves it in a snapshot repository, speaking of the files instead of the brokers.
+    fn leave(&self, ours: &SnapshotRepository, crc: Option<u32>, folder: &Path) -> Result<String, Error> {
         if self.role == Role::Engine {
             let mut meta = self.meta()?;
             meta.crc = crc.unwrap_or(0);

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use askwhen_domain::endpoint::SealedSecret;
 use askwhen_store::bucket::{Bucket, Object, Stored};
-use askwhen_store::snapshot::Depot;
+use askwhen_store::snapshot::SnapshotRepository;
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::sealed_file::FileKey;
 use askwhen_wire::topic::Topic;
@@ -133,9 +133,9 @@ impl Manifest {
     }
 
     /// Where its snapshots are, readable with the key.
-    pub(super) fn depot(&self, bucket: &Bucket, key: Option<&ClusterKey>) -> Depot {
+    pub(super) fn repository(&self, bucket: &Bucket, key: Option<&ClusterKey>) -> SnapshotRepository {
         let place = bucket.below(if self.is_sealed() { STATE } else { UNSEALED_STATE });
-        Depot::in_bucket(match key.filter(|_| self.is_sealed()) {
+        SnapshotRepository::in_bucket(match key.filter(|_| self.is_sealed()) {
             Some(key) => place.sealed(FileKey::of(key)),
             None => place,
         })

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::{FAR_BEHIND_RECORDS, Role, Standing, Stores, standing, writer_path};
 use crate::supervisor::data;
 use askwhen_domain::goes_on_from;
-use askwhen_log::{At, Log};
+use askwhen_log::{Log, TopicPartition};
 use askwhen_partition::Stop;
 use askwhen_partition::{Phase, Status};
 use askwhen_store::snapshot::{self, Manifest, Subject};
@@ -103,7 +103,11 @@ impl Stores {
             }
         }
         if let Some(lost) = need.lost {
-            return Err(Stop::Restart(format!("{lost}: no snapshot in {:?} helps{}", self.depot, passed.joined())));
+            return Err(Stop::Restart(format!(
+                "{lost}: no snapshot in {:?} helps{}",
+                self.repository,
+                passed.joined()
+            )));
         }
         if standing_here.is_none() && !passed.reasons.is_empty() {
             let role = role.name();
@@ -151,11 +155,12 @@ impl Stores {
     }
 
     fn need(&self, role: Role, partition: u32, here: Option<&Standing>) -> Result<Need, Stop> {
-        let all: Vec<At> = role.trimmed().iter().map(|topic| At { topic: *topic, partition }).collect();
+        let all: Vec<TopicPartition> =
+            role.trimmed().iter().map(|topic| TopicPartition { topic: *topic, partition }).collect();
         let bounds = self.log.all_bounds(&all)?;
-        let next = |at: &At| here.and_then(|h| h.positions.get(at.topic.name()).copied()).unwrap_or(0);
+        let next = |at: &TopicPartition| here.and_then(|h| h.positions.get(at.topic.name()).copied()).unwrap_or(0);
         // What stands before was trimmed, or came from another log.
-        let begins = |at: &At, start: u64| match at.topic {
+        let begins = |at: &TopicPartition, start: u64| match at.topic {
             Topic::Events => start.max(self.log.begins(partition)),
             _ => start,
         };
@@ -181,7 +186,7 @@ impl Stores {
         (here, need): (Option<&Standing>, &Need),
         passed: &mut PassedOver<'_>,
     ) -> Result<Vec<Manifest>, Stop> {
-        let read = match self.depot.manifests(role.name(), partition) {
+        let read = match self.repository.manifests(role.name(), partition) {
             Ok(listed) => listed,
             Err(error) if self.is_alone() => {
                 passed.add(format!("the snapshots cannot be listed: {error}"));
@@ -217,7 +222,7 @@ impl Stores {
             status.set(Phase::Opening(format!("restoring a snapshot, {} of {} KiB", done >> 10, all >> 10)));
             status.is_wanted()
         };
-        self.depot.restore(manifest, fresh, told).map_err(|error| match error {
+        self.repository.restore(manifest, fresh, told).map_err(|error| match error {
             snapshot::Error::Damaged { .. } => NotTaken::Damaged(error.to_string()),
             error => NotTaken::Failed(error.to_string()),
         })?;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::*;
 use askwhen_domain::LOGIC_VERSION;
-use askwhen_log::{Ack, New, Simulated};
+use askwhen_log::{Ack, NewRecord, Simulated};
 use askwhen_store::Batch;
 use askwhen_wire::topic::Topic;
 
 const ROLE: Role = Role::Engine;
-const JOURNAL: At = At { topic: Topic::Events, partition: 0 };
+const JOURNAL: TopicPartition = TopicPartition { topic: Topic::Events, partition: 0 };
 
 struct World {
     dir: tempfile::TempDir,
@@ -26,21 +26,21 @@ impl World {
         let log = Arc::new(Simulated::new(77, 1));
         for n in 0..10 {
             let (sender, _) = tokio::sync::oneshot::channel();
-            let new = New { key: None, headers: Vec::new(), value: Some(n.to_string().into()) };
+            let new = NewRecord { key: None, headers: Vec::new(), value: Some(n.to_string().into()) };
             log.append(JOURNAL, vec![new], Ack::Once(sender));
         }
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let url = format!("file://{}", dir.path().join("snapshots").display());
-        let depot = {
+        let repository = {
             let _inside = runtime.enter();
-            Depot::open(&url).unwrap()
+            SnapshotRepository::open(&url).unwrap()
         };
         let data = dir.path().join("data");
-        let stores = Stores::new(data, Shared::new(8 << 20), depot, Log::Simulated(log.clone()));
+        let stores = Stores::new(data, Shared::new(8 << 20), repository, Log::Simulated(log.clone()));
         let world = World { dir, log, stores, _runtime: runtime };
         for (next, snapshot) in [(3_u64, true), (6, true), (9, false)] {
             let store = world.open().unwrap();
-            let mut meta = Meta::new(77, 1, LOGIC_VERSION);
+            let mut meta = CheckpointMeta::new(77, 1, LOGIC_VERSION);
             meta.next = next;
             let mut batch = Batch::default();
             meta.save(&mut batch);
@@ -66,7 +66,7 @@ impl World {
     fn opened(&self) -> (u64, Vec<String>) {
         let status = Status::default();
         let store = self.stores.open(ROLE, 0, &status).unwrap();
-        let next = Meta::load(&store).unwrap().map_or(0, |meta| meta.next);
+        let next = CheckpointMeta::load(&store).unwrap().map_or(0, |meta| meta.next);
         let users = store.ascending(Family::Users, &[], 100).unwrap().len() as u64;
         assert_eq!(users, next, "all of the state is there");
         (next, status.passed_over())
@@ -145,7 +145,7 @@ fn a_snapshot_of_a_damaged_store_is_passed_over_although_its_files_are_as_they_w
     let store = world.open().unwrap();
     let taken = world.stores.take(ROLE, 0, 9).unwrap().unwrap();
     assert_eq!(taken.subject.position, 9);
-    world.stores.depot.verify(&taken, |_, _| true).unwrap();
+    world.stores.repository.verify(&taken, |_, _| true).unwrap();
     drop(store);
     std::fs::remove_dir_all(world.here()).unwrap();
     let (next, passed) = world.opened();
@@ -172,7 +172,7 @@ fn a_manifest_of_a_later_format_is_told_from_one_that_is_damaged() {
     let manifest = world.snapshot_files(6).with_extension("json");
     let text = std::fs::read_to_string(&manifest).unwrap();
     std::fs::write(&manifest, text.replace("\"format\": 2", "\"format\": 77, \"new\": {}")).unwrap();
-    let listed = world.stores.depot.list_all(ROLE.name(), 0).unwrap();
+    let listed = world.stores.repository.list_all(ROLE.name(), 0).unwrap();
     assert_eq!(listed.len(), 2);
     let why = listed[0].1.as_ref().unwrap_err().to_string();
     assert!(why.contains("format 77") && why.contains(env!("CARGO_PKG_VERSION")), "{why}");

@@ -1,36 +1,36 @@
 //! A backend event: it takes part in what arms or cancels the surveys that
 //! listen to it.
 
-use super::scene::Scene;
+use super::apply_context::ApplyContext;
 use crate::activation::{CANCELS, LATE};
 use crate::id::Kind;
 use crate::json::Json;
 use crate::record::Record;
-use crate::user::{Activated, Fact, User};
+use crate::user::{Activated, ActivationEvent, User};
 
-pub(super) fn event(scene: Scene<'_>, user: &mut User, record: &Record<'_>, name: &str, properties: &str) {
-    let at = record.told.event_time(scene.now);
-    if at.saturating_add(scene.project.settings.allowed_lateness) < scene.now {
+pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, name: &str, properties: &str) {
+    let at = record.told.event_time(ctx.now);
+    if at.saturating_add(ctx.project.settings.allowed_lateness) < ctx.now {
         return;
     }
     let parsed = Json::from_valid(properties).value();
-    for survey_id in scene.project.listeners(name) {
-        let entry = &scene.project.surveys[survey_id];
+    for survey_id in ctx.project.listeners(name) {
+        let entry = &ctx.project.surveys[survey_id];
         let survey = &entry.current;
         let (Some(activation), Some(expires_after)) = (&survey.activate, survey.expires_after) else { continue };
-        let roles = survey.roles(name, &parsed, scene.now);
+        let roles = survey.roles(name, &parsed, ctx.now);
         if roles == 0 {
             continue;
         }
         // Too late to take part in anything that is not over, unless it ends what
         // had begun before it: then what came after stands by itself.
-        let over = at.saturating_add(activation.reach()).saturating_add(expires_after) <= scene.now;
+        let over = at.saturating_add(activation.reach()).saturating_add(expires_after) <= ctx.now;
         let state_now = user.surveys.get(survey_id).filter(|state| state.mark == entry.mark);
         let ends = roles & (CANCELS | activation.prevents()) != 0 && state_now.is_some_and(|s| !s.facts.is_empty());
         if over && !ends {
             continue;
         }
-        let late = !activation.waits() && at.saturating_add(expires_after) <= scene.now;
+        let late = !activation.waits() && at.saturating_add(expires_after) <= ctx.now;
         let roles = roles | if late { LATE } else { 0 };
         let state = user.surveys.entry(survey_id.clone()).or_default();
         if state.mark != entry.mark {
@@ -39,10 +39,10 @@ pub(super) fn event(scene: Scene<'_>, user: &mut User, record: &Record<'_>, name
         }
         let event = Activated {
             at,
-            offset: scene.origin.offset,
+            offset: ctx.origin.offset,
             event_id: match &record.event_id {
                 Some(id) => id.to_string(),
-                None => scene.origin.id(Kind::Event, &[]),
+                None => ctx.origin.id(Kind::Event, &[]),
             },
             event_name: name.to_owned(),
             // What cancels is asked for nothing more.
@@ -50,7 +50,7 @@ pub(super) fn event(scene: Scene<'_>, user: &mut User, record: &Record<'_>, name
         };
         let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
         let Some(rules) = entry.rules(&end_of) else { continue };
-        state.forget_facts(rules, scene.now);
-        state.insert(Fact { roles, event }, rules);
+        state.forget_facts(rules, ctx.now);
+        state.insert(ActivationEvent { roles, event }, rules);
     }
 }

@@ -3,25 +3,25 @@
 
 use serde_json::Value;
 
+use super::apply_context::ApplyContext;
 use super::output::{Outputs, Refusal, Reply};
-use super::scene::Scene;
 use super::{display, fanout, link};
 use crate::endpoint::EventType;
 use crate::json::Json;
-use crate::quota::{Change, Room};
+use crate::quota::{Change, QuotaStatus};
 use crate::record::{Answers, Given, Record, Target};
 use crate::survey::{Question, QuestionType, Survey};
-use crate::time::{Millis, Told};
+use crate::time::{ClientTimes, Millis};
 use crate::user::{Answer, MAX_RESPONSE_BYTES, Response, User};
 
 /// Longest text answer, in bytes.
 pub const MAX_TEXT_BYTES: usize = 16 << 10;
 
-pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, said: &Answers, out: &mut Outputs) {
+pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, said: &Answers, out: &mut Outputs) {
     let found = match &said.target {
-        Target::Offer(offer_id) => display::find(scene, user, offer_id, out),
+        Target::Offer(offer_id) => display::find(ctx, user, offer_id, out),
         Target::Link { survey_id, response_id } => {
-            link::open(scene, user, said, (survey_id, response_id.as_deref()), out)
+            link::open(ctx, user, said, (survey_id, response_id.as_deref()), out)
         }
     };
     let Some((index, survey)) = found else { return };
@@ -32,7 +32,7 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
             return out.refuse(refusal);
         }
     };
-    let at = record.told.event_time(scene.now).max(user.offers[index].offered_at);
+    let at = record.told.event_time(ctx.now).max(user.offers[index].offered_at);
     let before = user.offers[index].response.clone();
     if let Some(completed) = before.as_ref().filter(|response| response.completed) {
         let response_id = Some(user.offers[index].offer_id.clone());
@@ -50,7 +50,7 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
         completed: false,
         answers: Default::default(),
     });
-    let changed = merge(&mut response, &given, record.told, scene.now);
+    let changed = merge(&mut response, &given, record.told, ctx.now);
     if bytes(&response) > MAX_RESPONSE_BYTES {
         link::close_unused(user, index);
         return out.refuse(Refusal::UnfitAnswer {
@@ -70,18 +70,18 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
     }
     let offer = &user.offers[index];
     if completes && !offer.test {
-        let held = offer.holds(scene.now);
+        let held = offer.holds(ctx.now);
         // Dismissed before, or a link's first answers.
-        match if held.is_some() { Room::Free } else { scene.room(&survey.survey_id) } {
-            Room::Free => {
+        match if held.is_some() { QuotaStatus::Free } else { ctx.room(&survey.survey_id) } {
+            QuotaStatus::Free => {
                 out.quotas.push((survey.survey_id.clone(), Change::Complete { held }));
                 user.offers[index].held_until = None;
             }
-            Room::Ask => {
+            QuotaStatus::Ask => {
                 out.needs.push(survey.survey_id.clone());
                 return;
             }
-            Room::Full => {
+            QuotaStatus::Full => {
                 link::close_unused(user, index);
                 return out.refuse(Refusal::OfferLapsed);
             }
@@ -91,7 +91,7 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
     response.updated_at = response.updated_at.max(at);
     user.offers[index].response = Some(response);
     if user.offers[index].displayed_at.is_none() {
-        display::mark_displayed(scene, user, index, at, out);
+        display::mark_displayed(ctx, user, index, at, out);
     }
     if !user.offers[index].test {
         let state = user.surveys.entry(survey.survey_id.clone()).or_default();
@@ -101,21 +101,21 @@ pub(super) fn answers(scene: Scene<'_>, user: &mut User, record: &Record<'_>, sa
         }
     }
     if !changed.is_empty() {
-        fanout::response(scene, user, index, &survey, (EventType::Answered, at, Some(&changed)), out);
+        fanout::response(ctx, user, index, &survey, (EventType::Answered, at, Some(&changed)), out);
     }
     if completes {
-        fanout::response(scene, user, index, &survey, (EventType::Completed, at, None), out);
+        fanout::response(ctx, user, index, &survey, (EventType::Completed, at, None), out);
     }
     out.reply = Some(Reply::Accepted { duplicate: false, response_id: Some(response_id) });
 }
 
 /// Merges by question, the latest `answered_at` winning; gives the ids of the
 /// questions whose answers changed.
-fn merge(response: &mut Response, given: &[Given], told: Told, log_time: Millis) -> Vec<String> {
+fn merge(response: &mut Response, given: &[Given], told: ClientTimes, log_time: Millis) -> Vec<String> {
     let mut changed: Vec<String> = Vec::new();
     for one in given {
         let answered_at = match one.answered_at {
-            Some(at) => Told { occurred_at: Some(at), ..told }.event_time(log_time),
+            Some(at) => ClientTimes { occurred_at: Some(at), ..told }.event_time(log_time),
             None => told.event_time(log_time),
         };
         let new = Answer { value: one.value.clone(), answered_at, duration_ms: one.duration_ms };

@@ -2,11 +2,11 @@
 
 use std::cell::OnceCell;
 
-use super::gates::{Case, Passed};
+use super::apply_context::ApplyContext;
+use super::apply_context::RequestContext;
+use super::gates::{EligibilityCheck, Eligible};
 use super::output::{Output, Outputs, Reply};
-use super::scene::Asked;
-use super::scene::Scene;
-use crate::decision::{Decision, Evaluation, Gate, Offered, Reason, Stop};
+use crate::decision::{Decision, Evaluation, Gate, GateFailure, Offered, Reason};
 use crate::id::Kind;
 use crate::json::Json;
 use crate::record::Record;
@@ -14,22 +14,28 @@ use crate::survey::Status;
 use crate::user::{OFFER_KNOWN, Offer, OfferContext, PerSurvey, User};
 
 /// A trigger that no survey shows on: decided without looking at the user.
-pub(super) fn nothing_shows(scene: Scene<'_>, record: &Record<'_>, trigger: &str, out: &mut Outputs) {
-    let reason = if is_stale(scene, record) { Reason::Stale } else { Reason::NoSurvey };
-    conclude(scene, record, trigger, (reason, None, Vec::new()), out);
+pub(super) fn nothing_shows(ctx: ApplyContext<'_>, record: &Record<'_>, trigger: &str, out: &mut Outputs) {
+    let reason = if is_stale(ctx, record) { Reason::Stale } else { Reason::NoSurvey };
+    emit(ctx, record, trigger, (reason, None, Vec::new()), out);
 }
 
-pub(super) fn trigger(scene: Scene<'_>, user: &mut User, record: &Record<'_>, asked: Asked<'_>, out: &mut Outputs) {
-    if is_stale(scene, record) {
-        return conclude(scene, record, asked.trigger, (Reason::Stale, None, Vec::new()), out);
+pub(super) fn trigger(
+    ctx: ApplyContext<'_>,
+    user: &mut User,
+    record: &Record<'_>,
+    asked: RequestContext<'_>,
+    out: &mut Outputs,
+) {
+    if is_stale(ctx, record) {
+        return emit(ctx, record, asked.trigger, (Reason::Stale, None, Vec::new()), out);
     }
     let properties = Json::from_valid(asked.properties).value();
     let mut evaluations = Vec::new();
     let mut passed = Vec::new();
     let attributes = OnceCell::new();
-    for survey_id in scene.project.shown_on(asked.trigger) {
-        let entry = &scene.project.surveys[survey_id];
-        let case = Case { scene, user, entry, asked, properties: &properties, attributes: &attributes };
+    for survey_id in ctx.project.shown_on(asked.trigger) {
+        let entry = &ctx.project.surveys[survey_id];
+        let case = EligibilityCheck { ctx, user, entry, asked, properties: &properties, attributes: &attributes };
         let shadow = entry.current.status == Status::Shadow;
         let stop = match case.evaluate() {
             Err(stop) => Some(stop),
@@ -42,12 +48,12 @@ pub(super) fn trigger(scene: Scene<'_>, user: &mut User, record: &Record<'_>, as
         };
         evaluations.push(Evaluation { survey_id: survey_id.clone(), stop, shadow });
     }
-    let Some((chosen, winner)) = choose(scene, &mut evaluations, passed) else {
+    let Some((chosen, winner)) = choose(ctx, &mut evaluations, passed) else {
         let first = evaluations.iter().find(|e| !e.shadow).and_then(|e| e.stop.as_ref());
         let reason = first.map_or(Reason::NoSurvey, |stop| Reason::Gate(stop.gate));
-        return conclude(scene, record, asked.trigger, (reason, None, evaluations), out);
+        return emit(ctx, record, asked.trigger, (reason, None, evaluations), out);
     };
-    let entry = &scene.project.surveys[&evaluations[chosen].survey_id];
+    let entry = &ctx.project.surveys[&evaluations[chosen].survey_id];
     if winner.needs_grant {
         out.needs.push(entry.current.survey_id.clone());
         return;
@@ -59,10 +65,10 @@ pub(super) fn trigger(scene: Scene<'_>, user: &mut User, record: &Record<'_>, as
         }
         None => {
             let mut offer = Offer {
-                offer_id: scene.origin.offer_id(scene.project_id, scene.user_id),
+                offer_id: ctx.origin.offer_id(ctx.project_id, ctx.user_id),
                 survey_id: entry.current.survey_id.clone(),
                 version: entry.version,
-                offered_at: scene.now,
+                offered_at: ctx.now,
                 expires_at: winner.expires_at,
                 trigger: asked.trigger.to_owned(),
                 trigger_properties: Json::from_valid(asked.properties),
@@ -77,28 +83,32 @@ pub(super) fn trigger(scene: Scene<'_>, user: &mut User, record: &Record<'_>, as
             };
             let offered = Offered::of(&offer, &entry.current);
             if !offer.test {
-                scene.hold(&mut offer, scene.project.settings.offer_ttl.min(OFFER_KNOWN), out);
+                ctx.hold(&mut offer, ctx.project.settings.offer_ttl.min(OFFER_KNOWN), out);
                 let state = user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| PerSurvey::of(entry.mark));
-                state.offered_at = Some(scene.now);
+                state.offered_at = Some(ctx.now);
             }
             user.offers.push(offer);
             offered
         }
     };
-    conclude(scene, record, asked.trigger, (Reason::Offered, Some(offered), evaluations), out);
+    emit(ctx, record, asked.trigger, (Reason::Offered, Some(offered), evaluations), out);
 }
 
 /// Told long after it happened: nobody stands at that place any more.
-fn is_stale(scene: Scene<'_>, record: &Record<'_>) -> bool {
-    record.told.held_back().is_some_and(|span| span > scene.project.settings.offer_ttl)
+fn is_stale(ctx: ApplyContext<'_>, record: &Record<'_>) -> bool {
+    record.told.held_back().is_some_and(|span| span > ctx.project.settings.offer_ttl)
 }
 
 /// An offer that the asking session already has goes on; else priority, then soonest
 /// expiry, then oldest activation, then id. The others stay armed.
-fn choose(scene: Scene<'_>, evaluations: &mut [Evaluation], passed: Vec<(usize, Passed)>) -> Option<(usize, Passed)> {
-    let rank = |(at, passed): &(usize, Passed)| {
-        let priority = scene.project.surveys[&evaluations[*at].survey_id].current.priority;
-        let activated_at = passed.activation.as_ref().map_or(scene.now, |a| a.at);
+fn choose(
+    ctx: ApplyContext<'_>,
+    evaluations: &mut [Evaluation],
+    passed: Vec<(usize, Eligible)>,
+) -> Option<(usize, Eligible)> {
+    let rank = |(at, passed): &(usize, Eligible)| {
+        let priority = ctx.project.surveys[&evaluations[*at].survey_id].current.priority;
+        let activated_at = passed.activation.as_ref().map_or(ctx.now, |a| a.at);
         (passed.again.is_none(), std::cmp::Reverse(priority), passed.expires_at, activated_at, *at)
     };
     let best = passed.iter().map(rank).min()?.4;
@@ -109,28 +119,28 @@ fn choose(scene: Scene<'_>, evaluations: &mut [Evaluation], passed: Vec<(usize, 
             winner = Some((at, passed));
         } else {
             let actual = serde_json::Value::from(winner_id.as_str());
-            evaluations[at].stop = Some(Stop { gate: Gate::Preempted, actual, until: None, hint: None });
+            evaluations[at].stop = Some(GateFailure { gate: Gate::Preempted, actual, until: None, hint: None });
         }
     }
     winner
 }
 
-fn conclude(
-    scene: Scene<'_>,
+fn emit(
+    ctx: ApplyContext<'_>,
     record: &Record<'_>,
     trigger: &str,
     (reason, survey, evaluations): (Reason, Option<Offered>, Vec<Evaluation>),
     out: &mut Outputs,
 ) {
     let decision = Box::new(Decision {
-        decision_id: scene.origin.id(Kind::Decision, &[]),
+        decision_id: ctx.origin.id(Kind::Decision, &[]),
         event_id: match &record.event_id {
             Some(id) => id.to_string(),
-            None => scene.origin.id(Kind::Event, &[]),
+            None => ctx.origin.id(Kind::Event, &[]),
         },
         user_id: record.user_id.to_string(),
         trigger: trigger.to_owned(),
-        decided_at: scene.now,
+        decided_at: ctx.now,
         reason,
         survey,
         evaluations,

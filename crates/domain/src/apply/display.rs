@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::apply_context::ApplyContext;
 use super::fanout;
 use super::output::{OfferView, Output, Outputs, Refusal, Reply};
-use super::scene::Scene;
 use crate::decision::Offered;
 use crate::endpoint::EventType;
 use crate::id;
@@ -15,42 +15,54 @@ use crate::survey::Survey;
 use crate::time::Millis;
 use crate::user::{OFFER_KNOWN, Offer, PerSurvey, User};
 
-pub(super) fn displayed(scene: Scene<'_>, user: &mut User, record: &Record<'_>, offer_id: &str, out: &mut Outputs) {
-    let Some((index, survey)) = find(scene, user, offer_id, out) else { return };
+pub(super) fn displayed(
+    ctx: ApplyContext<'_>,
+    user: &mut User,
+    record: &Record<'_>,
+    offer_id: &str,
+    out: &mut Outputs,
+) {
+    let Some((index, survey)) = find(ctx, user, offer_id, out) else { return };
     let duplicate = user.offers[index].displayed_at.is_some();
     if !duplicate {
-        let at = record.told.event_time(scene.now);
-        mark_displayed(scene, user, index, at, out);
-        fanout::fact(scene, user, index, &survey, (EventType::Displayed, at), out);
+        let at = record.told.event_time(ctx.now);
+        mark_displayed(ctx, user, index, at, out);
+        fanout::fact(ctx, user, index, &survey, (EventType::Displayed, at), out);
     }
     out.reply = Some(Reply::Accepted { duplicate, response_id: None });
 }
 
-pub(super) fn dismissed(scene: Scene<'_>, user: &mut User, record: &Record<'_>, offer_id: &str, out: &mut Outputs) {
-    let Some((index, survey)) = find(scene, user, offer_id, out) else { return };
+pub(super) fn dismissed(
+    ctx: ApplyContext<'_>,
+    user: &mut User,
+    record: &Record<'_>,
+    offer_id: &str,
+    out: &mut Outputs,
+) {
+    let Some((index, survey)) = find(ctx, user, offer_id, out) else { return };
     let duplicate = user.offers[index].dismissed_at.is_some();
     if !duplicate {
-        let at = record.told.event_time(scene.now).max(user.offers[index].offered_at);
+        let at = record.told.event_time(ctx.now).max(user.offers[index].offered_at);
         if user.offers[index].displayed_at.is_none() {
-            mark_displayed(scene, user, index, at, out);
+            mark_displayed(ctx, user, index, at, out);
         }
-        if let Some(until) = user.offers[index].holds(scene.now) {
+        if let Some(until) = user.offers[index].holds(ctx.now) {
             out.quotas.push((survey.survey_id.clone(), Change::Release { until }));
             user.offers[index].held_until = None;
         }
         user.offers[index].dismissed_at = Some(at);
-        out.items.push(seen(scene, &user.offers[index], EventType::Dismissed, at));
+        out.items.push(seen(ctx, &user.offers[index], EventType::Dismissed, at));
         if !user.offers[index].test {
             let state = user.surveys.entry(survey.survey_id.clone()).or_default();
             state.dismissed_at = state.dismissed_at.max(Some(at));
         }
-        fanout::fact(scene, user, index, &survey, (EventType::Dismissed, at), out);
+        fanout::fact(ctx, user, index, &survey, (EventType::Dismissed, at), out);
     }
     out.reply = Some(Reply::Accepted { duplicate, response_id: None });
 }
 
-pub(super) fn show(scene: Scene<'_>, user: &User, offer_id: &str, out: &mut Outputs) {
-    let Some((index, survey)) = find(scene, user, offer_id, out) else { return };
+pub(super) fn show(ctx: ApplyContext<'_>, user: &User, offer_id: &str, out: &mut Outputs) {
+    let Some((index, survey)) = find(ctx, user, offer_id, out) else { return };
     let offer = &user.offers[index];
     let response = offer.response.as_ref();
     out.reply = Some(Reply::Offer(Box::new(OfferView {
@@ -63,27 +75,32 @@ pub(super) fn show(scene: Scene<'_>, user: &User, offer_id: &str, out: &mut Outp
 }
 
 /// The offer and the version of its survey, or a refusal in `out`.
-pub(super) fn find(scene: Scene<'_>, user: &User, offer_id: &str, out: &mut Outputs) -> Option<(usize, Arc<Survey>)> {
+pub(super) fn find(
+    ctx: ApplyContext<'_>,
+    user: &User,
+    offer_id: &str,
+    out: &mut Outputs,
+) -> Option<(usize, Arc<Survey>)> {
     if let Some(index) = user.offers.iter().position(|o| o.offer_id == offer_id) {
         let offer = &user.offers[index];
-        let entry = &scene.project.surveys[&offer.survey_id];
+        let entry = &ctx.project.surveys[&offer.survey_id];
         let survey = entry.version(offer.version).unwrap_or(&entry.current).clone();
-        if scene.is_limited(&offer.survey_id) && offer.has_lapsed(scene.now) {
+        if ctx.is_limited(&offer.survey_id) && offer.has_lapsed(ctx.now) {
             out.refuse(Refusal::OfferLapsed);
             return None;
         }
         return Some((index, survey));
     }
-    let made = id::offer_was_made(scene.origin.incarnation, scene.project_id, scene.user_id, offer_id);
+    let made = id::offer_was_made(ctx.origin.incarnation, ctx.project_id, ctx.user_id, offer_id);
     out.refuse(if made { Refusal::OfferLapsed } else { Refusal::UnknownOffer });
     None
 }
 
-fn seen(scene: Scene<'_>, offer: &Offer, kind: EventType, at: Millis) -> Output {
+fn seen(ctx: ApplyContext<'_>, offer: &Offer, kind: EventType, at: Millis) -> Output {
     Output::Seen(Seen {
         kind,
-        project: scene.project_id.to_owned(),
-        user_id: scene.user_id.to_owned(),
+        project: ctx.project_id.to_owned(),
+        user_id: ctx.user_id.to_owned(),
         occurred_at: at,
         offer_id: offer.offer_id.clone(),
         survey_id: offer.survey_id.clone(),
@@ -95,19 +112,19 @@ fn seen(scene: Scene<'_>, offer: &Offer, kind: EventType, at: Millis) -> Output 
 
 /// Counts a display wherever displays count; those of a survey under test
 /// count nowhere.
-pub(super) fn mark_displayed(scene: Scene<'_>, user: &mut User, index: usize, at: Millis, out: &mut Outputs) {
+pub(super) fn mark_displayed(ctx: ApplyContext<'_>, user: &mut User, index: usize, at: Millis, out: &mut Outputs) {
     let offer = &mut user.offers[index];
     let at = at.max(offer.offered_at);
     offer.displayed_at = Some(at);
-    out.items.push(seen(scene, offer, EventType::Displayed, at));
+    out.items.push(seen(ctx, offer, EventType::Displayed, at));
     if !offer.test && !offer.is_completed() {
-        scene.hold(offer, OFFER_KNOWN, out);
+        ctx.hold(offer, OFFER_KNOWN, out);
     }
     if offer.test {
         return;
     }
     let session_id = offer.context.session_id.clone();
-    let entry = scene.project.surveys.get(&offer.survey_id);
+    let entry = ctx.project.surveys.get(&offer.survey_id);
     // A window of an activation that has been edited since is gone.
     let stands = entry.is_some_and(|entry| {
         let pinned = entry.version(offer.version);

@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
+use super::apply_context::ApplyContext;
 use super::output::{Output, Outputs};
-use super::scene::Scene;
 use crate::endpoint::{Endpoint, EventType};
 use crate::json::Json;
 use crate::message::{self, ActivationFact, AnswerFact, Data, Delivery, Message};
@@ -14,19 +14,19 @@ use crate::user::{Offer, User};
 
 /// A display or a dismissal.
 pub(super) fn fact(
-    scene: Scene<'_>,
+    ctx: ApplyContext<'_>,
     user: &User,
     index: usize,
     survey: &Survey,
     (kind, at): (EventType, Millis),
     out: &mut Outputs,
 ) {
-    if wanted(scene, survey, kind, user.offers[index].test).next().is_none() {
+    if wanted(ctx, survey, kind, user.offers[index].test).next().is_none() {
         return;
     }
-    let data = collect(scene, user, &user.offers[index], survey, Some(&[]));
-    for endpoint in wanted(scene, survey, kind, data.test) {
-        deliver(message::deliveries(&scene.origin, endpoint, (kind, at), &data, scene.now), out);
+    let data = collect(ctx, user, &user.offers[index], survey, Some(&[]));
+    for endpoint in wanted(ctx, survey, kind, data.test) {
+        deliver(message::deliveries(&ctx.origin, endpoint, (kind, at), &data, ctx.now), out);
     }
 }
 
@@ -35,38 +35,43 @@ fn deliver(deliveries: Vec<Delivery>, out: &mut Outputs) {
 }
 
 /// That the user was erased; of surveys nothing is said.
-pub(super) fn erased(scene: Scene<'_>, out: &mut Outputs) {
-    let (kind, at) = (EventType::Erased, scene.now);
-    let endpoints = scene.project.endpoints.values().map(|e| &*e.body);
+pub(super) fn erased(ctx: ApplyContext<'_>, out: &mut Outputs) {
+    let (kind, at) = (EventType::Erased, ctx.now);
+    let endpoints = ctx.project.endpoints.values().map(|e| &*e.body);
     for endpoint in endpoints.filter(|e| e.wants(kind, None, false)) {
         let message = Message { kind, at, data: None };
-        let whose = (scene.project_id, scene.user_id);
-        deliver(vec![message::delivery(&scene.origin, endpoint, whose, message, ("", scene.now))], out);
+        let whose = (ctx.project_id, ctx.user_id);
+        deliver(vec![message::delivery(&ctx.origin, endpoint, whose, message, ("", ctx.now))], out);
     }
 }
 
 /// Answers just changed (`only` names them), or the completion of them all.
 pub(super) fn response(
-    scene: Scene<'_>,
+    ctx: ApplyContext<'_>,
     user: &User,
     index: usize,
     survey: &Survey,
     (kind, at, only): (EventType, Millis, Option<&[String]>),
     out: &mut Outputs,
 ) {
-    let data = collect(scene, user, &user.offers[index], survey, only);
+    let data = collect(ctx, user, &user.offers[index], survey, only);
     out.items.push(Output::Response { kind, at, data: Box::new(data.clone()) });
-    for endpoint in wanted(scene, survey, kind, data.test) {
-        deliver(message::deliveries(&scene.origin, endpoint, (kind, at), &data, scene.now), out);
+    for endpoint in wanted(ctx, survey, kind, data.test) {
+        deliver(message::deliveries(&ctx.origin, endpoint, (kind, at), &data, ctx.now), out);
     }
 }
 
-fn wanted<'a>(scene: Scene<'a>, survey: &'a Survey, kind: EventType, test: bool) -> impl Iterator<Item = &'a Endpoint> {
-    let endpoints = scene.project.endpoints.values().map(|e| &*e.body);
+fn wanted<'a>(
+    ctx: ApplyContext<'a>,
+    survey: &'a Survey,
+    kind: EventType,
+    test: bool,
+) -> impl Iterator<Item = &'a Endpoint> {
+    let endpoints = ctx.project.endpoints.values().map(|e| &*e.body);
     endpoints.filter(move |e| e.wants(kind, Some(&survey.survey_id), test))
 }
 
-fn collect(scene: Scene<'_>, user: &User, offer: &Offer, survey: &Survey, only: Option<&[String]>) -> Data {
+fn collect(ctx: ApplyContext<'_>, user: &User, offer: &Offer, survey: &Survey, only: Option<&[String]>) -> Data {
     let response = offer.response.as_ref();
     let mut answers = Vec::new();
     for (i, question) in survey.questions.iter().enumerate() {
@@ -90,8 +95,8 @@ fn collect(scene: Scene<'_>, user: &User, offer: &Offer, survey: &Survey, only: 
         survey_id: offer.survey_id.clone(),
         survey_name: survey.name.clone(),
         survey_version: offer.version,
-        project: scene.project_id.to_owned(),
-        user_id: scene.user_id.to_owned(),
+        project: ctx.project_id.to_owned(),
+        user_id: ctx.user_id.to_owned(),
         user_attributes: Json::of(&user.attributes),
         link: offer.link,
         platform: offer.context.platform.clone(),

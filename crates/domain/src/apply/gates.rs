@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
-use super::scene::Asked;
-use super::scene::Scene;
-use crate::decision::{Gate, Stop};
+use super::apply_context::ApplyContext;
+use super::apply_context::RequestContext;
+use crate::decision::{Gate, GateFailure};
 use crate::definitions::Entry;
 use crate::filter;
-use crate::quota::Room;
+use crate::quota::QuotaStatus;
 use crate::record::Context;
 use crate::share::Purpose;
 use crate::survey::{GlobalCooldown, Repeat, ShowOn, Status, Survey};
@@ -19,7 +19,7 @@ use crate::time::{self, Millis};
 use crate::user::{Activated, Offer, PerSurvey, User, WINDOW_REMEMBERED};
 
 /// A survey that every gate let through, but for the comparison with others.
-pub(super) struct Passed {
+pub(super) struct Eligible {
     pub activation: Option<Activated>,
     pub expires_at: Millis,
     /// An offer of it that the asking session has not shown yet.
@@ -36,46 +36,46 @@ const NEEDS_SESSION: &str = "the trigger has no context.session_id: send the sam
 const NEEDS_ZONE: &str =
     "the schedule is on the user's own clocks: send context.timezone, such as Europe/Berlin, with the trigger";
 
-fn stop(gate: Gate, actual: Value, until: Option<Millis>) -> Stop {
-    Stop { gate, actual, until, hint: None }
+fn stop(gate: Gate, actual: Value, until: Option<Millis>) -> GateFailure {
+    GateFailure { gate, actual, until, hint: None }
 }
 
 /// Everything one survey's evaluation looks at.
-pub(super) struct Case<'a> {
-    pub scene: Scene<'a>,
+pub(super) struct EligibilityCheck<'a> {
+    pub ctx: ApplyContext<'a>,
     pub user: &'a User,
     pub entry: &'a Entry,
-    pub asked: Asked<'a>,
+    pub asked: RequestContext<'a>,
     pub properties: &'a Value,
     /// The user's, made once for all surveys that ask.
     pub attributes: &'a OnceCell<Value>,
 }
 
-impl Case<'_> {
-    pub(super) fn evaluate(&self) -> Result<Passed, Stop> {
+impl EligibilityCheck<'_> {
+    pub(super) fn evaluate(&self) -> Result<Eligible, GateFailure> {
         let survey = &*self.entry.current;
-        status(survey, self.scene.user_id)?;
-        schedule(survey, self.scene.now, Some(self.asked.context))?;
+        status(survey, self.ctx.user_id)?;
+        schedule(survey, self.ctx.now, Some(self.asked.context))?;
         audience(survey, self.asked.context)?;
         self.show_on(survey)?;
         self.known(survey)
     }
 
     /// All but what the trigger itself brings.
-    pub(super) fn stand(&self) -> Result<Passed, Stop> {
+    pub(super) fn stand(&self) -> Result<Eligible, GateFailure> {
         let survey = &*self.entry.current;
-        status(survey, self.scene.user_id)?;
-        schedule(survey, self.scene.now, None)?;
+        status(survey, self.ctx.user_id)?;
+        schedule(survey, self.ctx.now, None)?;
         self.known(survey)
     }
 
     /// What is known of the user and the survey without the trigger.
-    fn known(&self, survey: &Survey) -> Result<Passed, Stop> {
+    fn known(&self, survey: &Survey) -> Result<Eligible, GateFailure> {
         let mut passed = self.window(survey)?;
         let test = survey.status == Status::Test;
-        targeting(survey, self.scene.now, self.user, self.attributes)?;
+        targeting(survey, self.ctx.now, self.user, self.attributes)?;
         if !test {
-            shares(survey, self.scene)?;
+            shares(survey, self.ctx)?;
             self.repeat(survey)?;
             self.cooldowns(survey)?;
             passed.needs_grant = self.quota(survey)?;
@@ -88,11 +88,11 @@ impl Case<'_> {
         self.user.surveys.get(&self.entry.current.survey_id)
     }
 
-    fn show_on(&self, survey: &Survey) -> Result<(), Stop> {
+    fn show_on(&self, survey: &Survey) -> Result<(), GateFailure> {
         let here = |shown: &&ShowOn| shown.trigger == self.asked.trigger;
         let mut failed = None;
         for shown in survey.show_on.iter().filter(here) {
-            match filter::first_mismatch(&shown.conditions, self.properties, self.scene.now) {
+            match filter::first_mismatch(&shown.conditions, self.properties, self.ctx.now) {
                 None => return Ok(()),
                 Some(mismatch) => failed = Some(mismatch),
             }
@@ -103,12 +103,12 @@ impl Case<'_> {
 
     /// `not_activated`, `delay_pending`, `cancelled`, `expired`; a survey without
     /// an activation has its window in the trigger itself.
-    fn window(&self, survey: &Survey) -> Result<Passed, Stop> {
-        let now = self.scene.now;
+    fn window(&self, survey: &Survey) -> Result<Eligible, GateFailure> {
+        let now = self.ctx.now;
         let end_of = |at, offset| self.entry.window_end(at, offset).unwrap_or(at);
         let Some(rules) = self.entry.rules(&end_of) else {
-            let expires_at = now.saturating_add(self.scene.project.settings.offer_ttl);
-            return Ok(Passed { activation: None, expires_at, again: None, needs_grant: false });
+            let expires_at = now.saturating_add(self.ctx.project.settings.offer_ttl);
+            return Ok(Eligible { activation: None, expires_at, again: None, needs_grant: false });
         };
         let state = self.state().filter(|state| state.mark == self.entry.mark);
         let none = |until| Err(stop(Gate::NotActivated, Value::Null, until));
@@ -135,16 +135,16 @@ impl Case<'_> {
             return Err(stop(Gate::Expired, json!(time::format_time(ends_at)), next()));
         }
         let activation = Some(Activated { at, ..by.clone() });
-        Ok(Passed { activation, expires_at: ends_at, again: None, needs_grant: false })
+        Ok(Eligible { activation, expires_at: ends_at, again: None, needs_grant: false })
     }
 
     /// `already_completed` and `max_displays`.
-    fn repeat(&self, survey: &Survey) -> Result<(), Stop> {
+    fn repeat(&self, survey: &Survey) -> Result<(), GateFailure> {
         let Some(state) = self.state() else { return Ok(()) };
         spent(survey, state)?;
         let displays = json!(state.displays);
         let end_of = |at, offset| self.entry.window_end(at, offset).unwrap_or(at);
-        let window = self.entry.rules(&end_of).and_then(|rules| state.window(rules, self.scene.now));
+        let window = self.entry.rules(&end_of).and_then(|rules| state.window(rules, self.ctx.now));
         if window.is_some_and(|w| w.shown) {
             return Err(stop(Gate::MaxDisplays, displays, None));
         }
@@ -155,9 +155,9 @@ impl Case<'_> {
     }
 
     /// `cooldown`, `global_cooldown`, `session_cap`.
-    fn cooldowns(&self, survey: &Survey) -> Result<(), Stop> {
-        let now = self.scene.now;
-        let settings = &self.scene.project.settings;
+    fn cooldowns(&self, survey: &Survey) -> Result<(), GateFailure> {
+        let now = self.ctx.now;
+        let settings = &self.ctx.project.settings;
         let own = self.state().and_then(|s| s.last_display_at);
         cooling(Gate::Cooldown, own, survey.frequency.cooldown, now)?;
         if survey.frequency.global_cooldown == GlobalCooldown::Respect {
@@ -170,29 +170,29 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// `quota_full`, or whether the bank has to be asked: not for an offer that
+    /// `quota_full`, or whether the coordinator has to be asked: not for an offer that
     /// holds its grant.
-    fn quota(&self, survey: &Survey) -> Result<bool, Stop> {
-        let (now, ttl) = (self.scene.now, self.scene.project.settings.offer_ttl);
+    fn quota(&self, survey: &Survey) -> Result<bool, GateFailure> {
+        let (now, ttl) = (self.ctx.now, self.ctx.project.settings.offer_ttl);
         let stands = |offer: &Offer| {
             offer.survey_id == survey.survey_id && offer.is_outstanding(now, ttl) && offer.holds(now).is_some()
         };
         if self.user.offers.iter().any(stands) {
             return Ok(false);
         }
-        quota(survey, self.scene)
+        quota(survey, self.ctx)
     }
 
     /// `offer_outstanding`, or the very offer that the asking session may have again.
-    fn outstanding(&self, survey: &Survey, test: bool) -> Result<Option<Offer>, Stop> {
-        let settings = &self.scene.project.settings;
+    fn outstanding(&self, survey: &Survey, test: bool) -> Result<Option<Offer>, GateFailure> {
+        let settings = &self.ctx.project.settings;
         let session = self.asked.context.session_id.as_deref();
         let mut again = None;
         // Displays of this session, those to come included.
         let mut displays = self.user.session_displays(session);
         for offer in &self.user.offers {
-            let lapsed = self.scene.is_limited(&offer.survey_id) && offer.has_lapsed(self.scene.now);
-            if lapsed || !offer.is_outstanding(self.scene.now, settings.offer_ttl) {
+            let lapsed = self.ctx.is_limited(&offer.survey_id) && offer.has_lapsed(self.ctx.now);
+            if lapsed || !offer.is_outstanding(self.ctx.now, settings.offer_ttl) {
                 continue;
             }
             let same_session = offer.in_session(session);
@@ -213,14 +213,14 @@ impl Case<'_> {
             if blocks {
                 let until = offer.offered_at.saturating_add(settings.offer_ttl);
                 let hint = session.is_none().then_some(NEEDS_SESSION);
-                return Err(Stop { hint, ..stop(Gate::OfferOutstanding, json!(offer.offer_id), Some(until)) });
+                return Err(GateFailure { hint, ..stop(Gate::OfferOutstanding, json!(offer.offer_id), Some(until)) });
             }
         }
         Ok(again)
     }
 }
 
-pub(super) fn status(survey: &Survey, user_id: &str) -> Result<(), Stop> {
+pub(super) fn status(survey: &Survey, user_id: &str) -> Result<(), GateFailure> {
     let tester = survey.test_users.iter().any(|id| id == user_id);
     if survey.status.decides() && (survey.status != Status::Test || tester) {
         Ok(())
@@ -231,7 +231,7 @@ pub(super) fn status(survey: &Survey, user_id: &str) -> Result<(), Stop> {
 
 /// `out_of_schedule`; on the user's own clocks it stays shut while the context does
 /// not name them. Without a context only what holds on any clock is looked at.
-pub(super) fn schedule(survey: &Survey, now: Millis, context: Option<&Context>) -> Result<(), Stop> {
+pub(super) fn schedule(survey: &Survey, now: Millis, context: Option<&Context>) -> Result<(), GateFailure> {
     let Some(schedule) = &survey.schedule else { return Ok(()) };
     let zone = context.and_then(|context| context.timezone.as_deref());
     let (schedule, is_known) = match schedule.for_user(zone) {
@@ -243,13 +243,18 @@ pub(super) fn schedule(survey: &Survey, now: Millis, context: Option<&Context>) 
     }
     if !is_known && context.is_some() {
         let hint = Some(NEEDS_ZONE);
-        return Err(Stop { hint, ..stop(Gate::OutOfSchedule, json!({"timezone": zone}), None) });
+        return Err(GateFailure { hint, ..stop(Gate::OutOfSchedule, json!({"timezone": zone}), None) });
     }
     Ok(())
 }
 
 /// `targeting_failed`
-pub(super) fn targeting(survey: &Survey, now: Millis, user: &User, attributes: &OnceCell<Value>) -> Result<(), Stop> {
+pub(super) fn targeting(
+    survey: &Survey,
+    now: Millis,
+    user: &User,
+    attributes: &OnceCell<Value>,
+) -> Result<(), GateFailure> {
     let Some(rule) = &survey.targeting else { return Ok(()) };
     let attributes = attributes.get_or_init(|| {
         Value::Object(user.attributes.iter().map(|(name, value)| (name.clone(), value.value())).collect())
@@ -259,8 +264,8 @@ pub(super) fn targeting(survey: &Survey, now: Millis, user: &User, attributes: &
 }
 
 /// `holdout` and `not_sampled`
-pub(super) fn shares(survey: &Survey, scene: Scene<'_>) -> Result<(), Stop> {
-    let (project, user_id) = (scene.project_id, scene.user_id);
+pub(super) fn shares(survey: &Survey, ctx: ApplyContext<'_>) -> Result<(), GateFailure> {
+    let (project, user_id) = (ctx.project_id, ctx.user_id);
     if survey.holdout.percent > 0.0 {
         let share = survey.holdout.share(&survey.survey_id);
         if share.holds(Purpose::Holdout, project, user_id) {
@@ -276,7 +281,7 @@ pub(super) fn shares(survey: &Survey, scene: Scene<'_>) -> Result<(), Stop> {
 
 /// `platform_mismatch`, `locale_mismatch`, `version_mismatch`: with the context
 /// missing, a filter that is not empty fails.
-pub(super) fn audience(survey: &Survey, context: &Context) -> Result<(), Stop> {
+pub(super) fn audience(survey: &Survey, context: &Context) -> Result<(), GateFailure> {
     let platform = context.platform.as_deref();
     if !survey.platforms.is_empty() && !platform.is_some_and(|p| survey.platform_matches(p)) {
         return Err(stop(Gate::PlatformMismatch, json!(platform), None));
@@ -295,7 +300,7 @@ pub(super) fn audience(survey: &Survey, context: &Context) -> Result<(), Stop> {
 }
 
 /// What `repeat` has used up, over all versions and windows.
-pub(super) fn spent(survey: &Survey, state: &PerSurvey) -> Result<(), Stop> {
+pub(super) fn spent(survey: &Survey, state: &PerSurvey) -> Result<(), GateFailure> {
     let (gate, shut, actual) = match survey.frequency.repeat {
         Repeat::Once => (Gate::MaxDisplays, state.displays >= 1, json!(state.displays)),
         Repeat::UntilResponded => (Gate::AlreadyCompleted, state.answered_at.is_some(), told(state.answered_at)),
@@ -305,12 +310,12 @@ pub(super) fn spent(survey: &Survey, state: &PerSurvey) -> Result<(), Stop> {
     if shut { Err(stop(gate, actual, None)) } else { Ok(()) }
 }
 
-/// `quota_full`, or whether the bank has to be asked.
-pub(super) fn quota(survey: &Survey, scene: Scene<'_>) -> Result<bool, Stop> {
-    match scene.room(&survey.survey_id) {
-        Room::Free => Ok(false),
-        Room::Ask => Ok(true),
-        Room::Full => Err(stop(Gate::QuotaFull, json!({"max_completed": survey.max_completed}), None)),
+/// `quota_full`, or whether the coordinator has to be asked.
+pub(super) fn quota(survey: &Survey, ctx: ApplyContext<'_>) -> Result<bool, GateFailure> {
+    match ctx.room(&survey.survey_id) {
+        QuotaStatus::Free => Ok(false),
+        QuotaStatus::Ask => Ok(true),
+        QuotaStatus::Full => Err(stop(Gate::QuotaFull, json!({"max_completed": survey.max_completed}), None)),
     }
 }
 
@@ -319,7 +324,7 @@ fn told(at: Option<Millis>) -> Value {
 }
 
 /// Half-open: at exactly the end of the cooldown the gate passes.
-fn cooling(gate: Gate, last: Option<Millis>, cooldown: Millis, now: Millis) -> Result<(), Stop> {
+fn cooling(gate: Gate, last: Option<Millis>, cooldown: Millis, now: Millis) -> Result<(), GateFailure> {
     match last {
         Some(last) if now < last.saturating_add(cooldown) => {
             Err(stop(gate, json!(time::format_time(last)), Some(last.saturating_add(cooldown))))

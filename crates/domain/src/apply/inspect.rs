@@ -3,10 +3,10 @@
 
 use std::cell::OnceCell;
 
-use super::gates::Case;
+use super::apply_context::ApplyContext;
+use super::apply_context::RequestContext;
+use super::gates::EligibilityCheck;
 use super::output::{Outputs, Reply};
-use super::scene::Asked;
-use super::scene::Scene;
 use super::view::{Counters, OfferLine, Standing, SurveyCounters, UserView, WindowView};
 use crate::decision::ActivationView;
 use crate::record::Context;
@@ -14,17 +14,17 @@ use crate::survey::Status;
 use crate::time::{self, Millis};
 use crate::user::{Offer, PerSurvey, User};
 
-pub(super) fn user(scene: Scene<'_>, user: &User, out: &mut Outputs) {
-    let (surveys, needs) = standings(scene, user);
+pub(super) fn user(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) {
+    let (surveys, needs) = standings(ctx, user);
     if !needs.is_empty() {
         out.needs = needs;
         return;
     }
     let view = UserView {
-        user_id: scene.user_id.to_owned(),
+        user_id: ctx.user_id.to_owned(),
         known: *user != User::default(),
         attributes: user.attributes.clone(),
-        windows: windows(scene, user),
+        windows: windows(ctx, user),
         offers: user.offers.iter().map(line).collect(),
         counters: Counters {
             last_display_at: user.last_display_at.map(time::format_time),
@@ -35,17 +35,17 @@ pub(super) fn user(scene: Scene<'_>, user: &User, out: &mut Outputs) {
     out.reply = Some(Reply::User(Box::new(view)));
 }
 
-fn windows(scene: Scene<'_>, user: &User) -> Vec<WindowView> {
+fn windows(ctx: ApplyContext<'_>, user: &User) -> Vec<WindowView> {
     let mut open = Vec::new();
     for (survey_id, state) in &user.surveys {
-        let Some(entry) = scene.project.surveys.get(survey_id).filter(|entry| entry.mark == state.mark) else {
+        let Some(entry) = ctx.project.surveys.get(survey_id).filter(|entry| entry.mark == state.mark) else {
             continue;
         };
         let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
         let Some(rules) = entry.rules(&end_of) else { continue };
-        let Some(window) = state.window(rules, scene.now) else { continue };
+        let Some(window) = state.window(rules, ctx.now) else { continue };
         let expires_at = window.end(rules);
-        if window.shown || window.cancelled_at.is_some() || scene.now >= expires_at {
+        if window.shown || window.cancelled_at.is_some() || ctx.now >= expires_at {
             continue;
         }
         let activation = ActivationView { occurred_at: window.by.at, ..ActivationView::of(&window.by.by.event) };
@@ -85,16 +85,16 @@ fn counters(state: &PerSurvey) -> SurveyCounters {
 }
 
 /// Of the surveys that a trigger can show, by priority, then id.
-/// With those of which only the bank knows whether their quota is used up.
-fn standings(scene: Scene<'_>, user: &User) -> (Vec<Standing>, Vec<String>) {
+/// With those of which only the coordinator knows whether their quota is used up.
+fn standings(ctx: ApplyContext<'_>, user: &User) -> (Vec<Standing>, Vec<String>) {
     let (context, properties, attributes) = (Context::default(), serde_json::json!({}), OnceCell::new());
-    let asked = Asked { trigger: "", properties: "{}", context: &context };
-    let mut entries: Vec<_> = scene.project.surveys.values().filter(|entry| entry.current.status.decides()).collect();
+    let asked = RequestContext { trigger: "", properties: "{}", context: &context };
+    let mut entries: Vec<_> = ctx.project.surveys.values().filter(|entry| entry.current.status.decides()).collect();
     entries.sort_by_key(|entry| (std::cmp::Reverse(entry.current.priority), entry.current.survey_id.clone()));
     let mut needs = Vec::new();
     let mut standings = Vec::new();
     for entry in entries.into_iter().filter(|entry| !entry.current.show_on.is_empty()) {
-        let case = Case { scene, user, entry, asked, properties: &properties, attributes: &attributes };
+        let case = EligibilityCheck { ctx, user, entry, asked, properties: &properties, attributes: &attributes };
         let stands = case.stand();
         if stands.as_ref().is_ok_and(|passed| passed.needs_grant) {
             needs.push(entry.current.survey_id.clone());

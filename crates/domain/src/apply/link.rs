@@ -3,10 +3,10 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use super::apply_context::ApplyContext;
 use super::gates;
 use super::output::{LinkView, Outputs, Refusal, Reply};
-use super::scene::Scene;
-use crate::decision::{Gate, Stop};
+use crate::decision::{Gate, GateFailure};
 use crate::definitions::Entry;
 use crate::id::Kind;
 use crate::json::Json;
@@ -14,9 +14,9 @@ use crate::record::{Answers, Context};
 use crate::survey::{Status, Survey};
 use crate::user::{OFFER_KNOWN, Offer, OfferContext, User};
 
-pub(super) fn show(scene: Scene<'_>, user: &User, survey_id: &str, context: &Context, out: &mut Outputs) {
-    let Some(entry) = link_survey(scene, survey_id) else { return out.refuse(Refusal::UnknownSurvey) };
-    match closed(scene, user, entry, context) {
+pub(super) fn show(ctx: ApplyContext<'_>, user: &User, survey_id: &str, context: &Context, out: &mut Outputs) {
+    let Some(entry) = link_survey(ctx, survey_id) else { return out.refuse(Refusal::UnknownSurvey) };
+    match closed(ctx, user, entry, context) {
         Err(gate) => out.refuse(Refusal::Closed(gate)),
         Ok(true) => out.needs.push(survey_id.to_owned()),
         Ok(false) => {
@@ -28,13 +28,13 @@ pub(super) fn show(scene: Scene<'_>, user: &User, survey_id: &str, context: &Con
 
 /// The response that goes on, or a new one if the survey is open to the user.
 pub(super) fn open(
-    scene: Scene<'_>,
+    ctx: ApplyContext<'_>,
     user: &mut User,
     said: &Answers,
     (survey_id, response_id): (&str, Option<&str>),
     out: &mut Outputs,
 ) -> Option<(usize, Arc<Survey>)> {
-    let Some(entry) = link_survey(scene, survey_id) else {
+    let Some(entry) = link_survey(ctx, survey_id) else {
         out.refuse(Refusal::UnknownSurvey);
         return None;
     };
@@ -44,7 +44,7 @@ pub(super) fn open(
         let survey = entry.version(user.offers[index].version).unwrap_or(&entry.current).clone();
         return Some((index, survey));
     }
-    match closed(scene, user, entry, &said.context) {
+    match closed(ctx, user, entry, &said.context) {
         Err(gate) => {
             out.refuse(Refusal::Closed(gate));
             return None;
@@ -57,14 +57,14 @@ pub(super) fn open(
     }
     let offer_id = match response_id {
         Some(id) => id.to_owned(),
-        None => scene.origin.id(Kind::Response, &[survey_id]),
+        None => ctx.origin.id(Kind::Response, &[survey_id]),
     };
     user.offers.push(Offer {
         offer_id,
         survey_id: survey_id.to_owned(),
         version: entry.version,
-        offered_at: scene.now,
-        expires_at: scene.now.saturating_add(OFFER_KNOWN),
+        offered_at: ctx.now,
+        expires_at: ctx.now.saturating_add(OFFER_KNOWN),
         trigger: String::new(),
         trigger_properties: Json::empty_object(),
         context: OfferContext::from(&said.context),
@@ -86,8 +86,8 @@ pub(super) fn close_unused(user: &mut User, index: usize) {
     }
 }
 
-fn link_survey<'a>(scene: Scene<'a>, survey_id: &str) -> Option<&'a Entry> {
-    scene.project.surveys.get(survey_id).filter(|entry| entry.current.link)
+fn link_survey<'a>(ctx: ApplyContext<'a>, survey_id: &str) -> Option<&'a Entry> {
+    ctx.project.surveys.get(survey_id).filter(|entry| entry.current.link)
 }
 
 /// A link stands outside windows, sessions and cooldowns; status, schedule,
@@ -95,22 +95,22 @@ fn link_survey<'a>(scene: Scene<'a>, survey_id: &str) -> Option<&'a Entry> {
 /// caller gives one, because a link is opened outside the app.
 ///
 /// # Errors
-/// The gate that is shut. `true`: only the bank knows whether the quota is.
-fn closed(scene: Scene<'_>, user: &User, entry: &Entry, context: &Context) -> Result<bool, Gate> {
+/// The gate that is shut. `true`: only the coordinator knows whether the quota is.
+fn closed(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) -> Result<bool, Gate> {
     let survey = &*entry.current;
-    let gates = || -> Result<bool, Stop> {
-        gates::status(survey, scene.user_id)?;
-        gates::schedule(survey, scene.now, context.timezone.as_ref().map(|_| context))?;
+    let gates = || -> Result<bool, GateFailure> {
+        gates::status(survey, ctx.user_id)?;
+        gates::schedule(survey, ctx.now, context.timezone.as_ref().map(|_| context))?;
         if *context != Context::default() {
             gates::audience(survey, context)?;
         }
-        gates::targeting(survey, scene.now, user, &OnceCell::new())?;
+        gates::targeting(survey, ctx.now, user, &OnceCell::new())?;
         if survey.status == Status::Test {
             return Ok(false);
         }
-        gates::shares(survey, scene)?;
+        gates::shares(survey, ctx)?;
         user.surveys.get(&survey.survey_id).map_or(Ok(()), |state| gates::spent(survey, state))?;
-        gates::quota(survey, scene)
+        gates::quota(survey, ctx)
     };
     gates().map_err(|stop| stop.gate)
 }

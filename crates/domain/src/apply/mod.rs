@@ -2,6 +2,7 @@
 
 mod activate;
 mod answer;
+mod apply_context;
 mod decide;
 mod display;
 mod fanout;
@@ -9,7 +10,6 @@ mod gates;
 mod inspect;
 mod link;
 mod output;
-mod scene;
 mod view;
 
 use super::definitions::Project;
@@ -19,8 +19,8 @@ use super::quota::Change;
 use super::record::{Body, Record};
 use super::user::{MAX_ATTRIBUTES_BYTES, User};
 
+pub use apply_context::{ApplyContext, NO_QUOTAS, QuotaStatuses};
 pub use output::{LinkView, OfferView, Output, Outputs, Refusal, Reply};
-pub use scene::{NO_QUOTAS, Rooms, Scene};
 pub use view::UserView;
 
 /// Whether a record can change or read its user's state at all. Most events
@@ -35,15 +35,15 @@ pub fn touches_user(project: &Project, record: &Record<'_>) -> bool {
 
 /// Applies one record to its user. `seen_before` says that the store knows the
 /// record's event id although the state no longer holds it.
-pub fn apply(scene: Scene<'_>, user: &mut User, record: &Record<'_>, seen_before: bool) -> Outputs {
+pub fn apply(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, seen_before: bool) -> Outputs {
     let mut out = Outputs::default();
-    if !touches_user(scene.project, record) {
+    if !touches_user(ctx.project, record) {
         if let Body::Trigger { trigger, .. } = &record.body {
-            decide::nothing_shows(scene, record, trigger, &mut out);
+            decide::nothing_shows(ctx, record, trigger, &mut out);
         }
         return out;
     }
-    user.forget(scene.now);
+    user.forget(ctx.now);
     if let Some(event_id) = &record.event_id
         && deduplicated(&record.body)
     {
@@ -52,21 +52,27 @@ pub fn apply(scene: Scene<'_>, user: &mut User, record: &Record<'_>, seen_before
             out.reply = Some(Reply::Repeated);
             return out;
         }
-        out.spilled.extend(user.remember(hash, scene.now));
+        out.spilled.extend(user.remember(hash, ctx.now));
     }
     match &record.body {
-        Body::Event { name, properties } => activate::event(scene, user, record, name, properties),
+        Body::Event { name, properties } => activate::event(ctx, user, record, name, properties),
         Body::Trigger { trigger, properties, context } => {
-            decide::trigger(scene, user, record, scene::Asked { trigger, properties, context }, &mut out);
+            decide::trigger(
+                ctx,
+                user,
+                record,
+                apply_context::RequestContext { trigger, properties, context },
+                &mut out,
+            );
         }
-        Body::Displayed { offer_id } => display::displayed(scene, user, record, offer_id, &mut out),
-        Body::Dismissed { offer_id } => display::dismissed(scene, user, record, offer_id, &mut out),
-        Body::Answers(answers) => answer::answers(scene, user, record, answers, &mut out),
+        Body::Displayed { offer_id } => display::displayed(ctx, user, record, offer_id, &mut out),
+        Body::Dismissed { offer_id } => display::dismissed(ctx, user, record, offer_id, &mut out),
+        Body::Answers(answers) => answer::answers(ctx, user, record, answers, &mut out),
         Body::Attributes(merge) => attributes(user, merge, &mut out),
-        Body::Erase => erase(scene, user, &mut out),
-        Body::ShowOffer { offer_id } => display::show(scene, user, offer_id, &mut out),
-        Body::ShowUser => inspect::user(scene, user, &mut out),
-        Body::ShowLink { survey_id, context } => link::show(scene, user, survey_id, context, &mut out),
+        Body::Erase => erase(ctx, user, &mut out),
+        Body::ShowOffer { offer_id } => display::show(ctx, user, offer_id, &mut out),
+        Body::ShowUser => inspect::user(ctx, user, &mut out),
+        Body::ShowLink { survey_id, context } => link::show(ctx, user, survey_id, context, &mut out),
     }
     if !out.needs.is_empty() {
         return Outputs { needs: out.needs, ..Outputs::default() };
@@ -100,13 +106,13 @@ fn attributes(user: &mut User, merge: &[(String, Json)], out: &mut Outputs) {
 
 /// Only the hashes of event ids stay: a late copy of an event must not bring
 /// the user back.
-fn erase(scene: Scene<'_>, user: &mut User, out: &mut Outputs) {
+fn erase(ctx: ApplyContext<'_>, user: &mut User, out: &mut Outputs) {
     for offer in &user.offers {
-        let held = offer.holds(scene.now).map(|until| (offer.survey_id.clone(), Change::Release { until }));
+        let held = offer.holds(ctx.now).map(|until| (offer.survey_id.clone(), Change::Release { until }));
         out.quotas.extend(held);
     }
     out.spilled.extend(std::mem::take(user).recent);
     out.items.push(Output::CancelDeliveries);
-    fanout::erased(scene, out);
+    fanout::erased(ctx, out);
     out.reply = Some(Reply::Accepted { duplicate: false, response_id: None });
 }

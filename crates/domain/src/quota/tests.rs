@@ -19,9 +19,9 @@ struct Offer {
 }
 
 struct World {
-    ledgers: Vec<Ledger>,
+    ledgers: Vec<QuotaAllocator>,
     /// Between any two partitions, in order.
-    ways: BTreeMap<(u32, u32), VecDeque<Mail>>,
+    ways: BTreeMap<(u32, u32), VecDeque<QuotaMessage>>,
     offers: Vec<Offer>,
     /// Triggers that wait for a grant.
     parked: Vec<u64>,
@@ -31,7 +31,8 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let ledgers = (0..PARTITIONS as u32).map(|partition| Ledger::new(partition, PARTITIONS as u32)).collect();
+        let ledgers =
+            (0..PARTITIONS as u32).map(|partition| QuotaAllocator::new(partition, PARTITIONS as u32)).collect();
         World { ledgers, ways: BTreeMap::new(), offers: Vec::new(), parked: vec![0; PARTITIONS], completed: 0, now: 0 }
     }
 
@@ -42,7 +43,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, mail: Vec<Mail>) {
+    fn send(&mut self, mail: Vec<QuotaMessage>) {
         for one in mail {
             self.ways.entry((one.from, one.to)).or_default().push_back(one);
         }
@@ -63,9 +64,9 @@ impl World {
     fn unpark(&mut self, partition: usize) {
         while self.parked[partition] > 0 {
             match self.ledgers[partition].room(&key(), self.now) {
-                Room::Free => self.hold(partition),
-                Room::Full => {}
-                Room::Ask => {
+                QuotaStatus::Free => self.hold(partition),
+                QuotaStatus::Full => {}
+                QuotaStatus::Ask => {
                     let mail = self.ledgers[partition].ask(&key(), self.parked[partition], self.now);
                     self.send(mail);
                     return;

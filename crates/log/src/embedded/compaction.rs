@@ -14,7 +14,7 @@ use super::cursor::{Found, FrameCursor, STEP_BYTES, read_bytes};
 use super::ends::{Merging, Noted};
 use super::segment;
 use crate::error::Error;
-use crate::record::{At, Record};
+use crate::record::{Record, TopicPartition};
 use askwhen_domain::time::{HOUR, Millis};
 
 /// Segments of such topics are smaller, because only what is in older ones is
@@ -50,7 +50,7 @@ pub fn draft_path(path: &Path) -> PathBuf {
 /// # Errors
 /// When one cannot be read or is damaged, or the draft cannot be written; then
 /// there is no draft.
-pub fn draft(disk: &Disk, at: At, sealed: &[Sealed], now: Millis) -> Result<Merging, Error> {
+pub fn draft(disk: &Disk, at: TopicPartition, sealed: &[Sealed], now: Millis) -> Result<Merging, Error> {
     let path = draft_path(&sealed[0].path);
     let written = latest(at, sealed).and_then(|latest| write_draft(disk, at, (sealed, &path), &latest, now));
     if written.is_err() {
@@ -65,7 +65,7 @@ struct Latest {
     last: u64,
 }
 
-fn latest(at: At, sealed: &[Sealed]) -> Result<Latest, Error> {
+fn latest(at: TopicPartition, sealed: &[Sealed]) -> Result<Latest, Error> {
     let mut latest = Latest { by_key: HashMap::new(), last: 0 };
     walk(at, sealed, |record, _, _| {
         latest.last = record.offset;
@@ -79,7 +79,7 @@ fn latest(at: At, sealed: &[Sealed]) -> Result<Latest, Error> {
 
 fn write_draft(
     disk: &Disk,
-    at: At,
+    at: TopicPartition,
     (sealed, path): (&[Sealed], &Path),
     latest: &Latest,
     now: Millis,
@@ -116,7 +116,7 @@ fn write_draft(
 /// segment and where its frame is. A compaction that was not finished has left
 /// records in two segments.
 fn walk(
-    at: At,
+    at: TopicPartition,
     sealed: &[Sealed],
     mut each: impl FnMut(&Record, &Sealed, (u64, usize)) -> Result<(), Error>,
 ) -> Result<(), Error> {

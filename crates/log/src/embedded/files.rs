@@ -12,7 +12,7 @@ use super::cursor::{Found, FrameCursor};
 use super::identity::Identity;
 use super::{ends, part, segment};
 use crate::error::Error;
-use crate::record::{At, New};
+use crate::record::{NewRecord, TopicPartition};
 use askwhen_domain::time::Millis;
 
 /// How often segments are listed anew because a compaction came in between.
@@ -38,12 +38,12 @@ impl Piece {
     }
 }
 
-pub fn dir_of(log_dir: &Path, at: At) -> PathBuf {
+pub fn dir_of(log_dir: &Path, at: TopicPartition) -> PathBuf {
     log_dir.join(at.topic.name()).join(at.partition.to_string())
 }
 
 /// Where a segment's file is.
-pub fn path_of(log_dir: &Path, at: At, base: u64) -> PathBuf {
+pub fn path_of(log_dir: &Path, at: TopicPartition, base: u64) -> PathBuf {
     dir_of(log_dir, at).join(segment::file_name(base))
 }
 
@@ -52,7 +52,7 @@ pub fn path_of(log_dir: &Path, at: At, base: u64) -> PathBuf {
 ///
 /// # Errors
 /// When a file cannot be read, or does not go as far.
-pub fn pieces(log_dir: &Path, at: At, end: u64) -> Result<Vec<Piece>, Error> {
+pub fn pieces(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Vec<Piece>, Error> {
     // Segments that go while they are listed were compacted into another, which
     // the next list has.
     for _ in 0..LISTINGS {
@@ -64,7 +64,7 @@ pub fn pieces(log_dir: &Path, at: At, end: u64) -> Result<Vec<Piece>, Error> {
 }
 
 /// As [`pieces`]; `None` when a compaction came in between.
-fn listed(log_dir: &Path, at: At, end: u64) -> Result<Option<Vec<Piece>>, Error> {
+fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<Piece>>, Error> {
     let dir = dir_of(log_dir, at);
     let io = |e: std::io::Error| Error::io(dir.display().to_string(), &e);
     let mut bases = segment::bases(&Disk::Real, &dir)?;
@@ -103,7 +103,7 @@ fn listed(log_dir: &Path, at: At, end: u64) -> Result<Option<Vec<Piece>>, Error>
 }
 
 /// How many bytes of a segment are records below `end`.
-fn length_below(at: At, (file, path): (&DiskFile, &Path), (base, end): (u64, u64)) -> Result<u64, Error> {
+fn length_below(at: TopicPartition, (file, path): (&DiskFile, &Path), (base, end): (u64, u64)) -> Result<u64, Error> {
     let io = |e: std::io::Error| Error::io(path.display().to_string(), &e);
     let limit = file.len().map_err(io)?;
     let has_gaps = part::has_gaps(at);
@@ -128,7 +128,7 @@ fn length_below(at: At, (file, path): (&DiskFile, &Path), (base, end): (u64, u64
 /// Makes the files of a partition from records of another log.
 pub struct Maker {
     log_dir: PathBuf,
-    at: At,
+    at: TopicPartition,
     next: u64,
     /// The segment being written: its first offset, its file, its length.
     current: (u64, DiskFile, u64),
@@ -138,14 +138,14 @@ pub struct Maker {
 impl Maker {
     /// # Errors
     /// When no file can be made.
-    pub fn begin(log_dir: &Path, at: At, base: u64) -> Result<Maker, Error> {
+    pub fn begin(log_dir: &Path, at: TopicPartition, base: u64) -> Result<Maker, Error> {
         let dir = dir_of(log_dir, at);
         Disk::Real.create_dir_all(&dir).map_err(|e| Error::io(dir.display().to_string(), &e))?;
         let current = (base, Maker::file(log_dir, at, base)?, 0);
         Ok(Maker { log_dir: log_dir.to_owned(), at, next: base, current, done: Vec::new() })
     }
 
-    fn file(log_dir: &Path, at: At, base: u64) -> Result<DiskFile, Error> {
+    fn file(log_dir: &Path, at: TopicPartition, base: u64) -> Result<DiskFile, Error> {
         let path = path_of(log_dir, at, base);
         Disk::Real.open(&path, Open::Replace).map_err(|e| Error::io(path.display().to_string(), &e))
     }
@@ -159,7 +159,7 @@ impl Maker {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn push(&mut self, record: &New, appended_at: Millis) -> Result<u32, Error> {
+    pub fn push(&mut self, record: &NewRecord, appended_at: Millis) -> Result<u32, Error> {
         if self.current.2 >= segment::SEGMENT_BYTES {
             let fresh = (self.next, Maker::file(&self.log_dir, self.at, self.next)?, 0);
             let (base, _, bytes) = std::mem::replace(&mut self.current, fresh);

@@ -9,11 +9,11 @@ use super::cursor::{Found, FrameCursor, STEP_BYTES, durable_beyond};
 use super::ends::{Ends, Noted};
 use super::{files, part, segment};
 use crate::error::Error;
-use crate::record::{At, Bounds, Record};
+use crate::record::{Record, TopicPartition, Watermarks};
 use askwhen_domain::time::Millis;
 
 pub struct Follower {
-    at: At,
+    at: TopicPartition,
     disk: Disk,
     log_dir: PathBuf,
     dir: PathBuf,
@@ -36,22 +36,22 @@ struct Current {
 }
 
 impl Follower {
-    pub fn new(log_dir: &Path, at: At) -> Follower {
+    pub fn new(log_dir: &Path, at: TopicPartition) -> Follower {
         Follower::from(log_dir, at, 0)
     }
 
     /// Gives records from an offset on, or from the first that is there.
-    pub fn from(log_dir: &Path, at: At, from: u64) -> Follower {
+    pub fn from(log_dir: &Path, at: TopicPartition, from: u64) -> Follower {
         Follower::on(Disk::Real, log_dir, at, from)
     }
 
     /// As [`Follower::from`], on any disk.
-    pub fn on(disk: Disk, log_dir: &Path, at: At, from: u64) -> Follower {
+    pub fn on(disk: Disk, log_dir: &Path, at: TopicPartition, from: u64) -> Follower {
         let (log_dir, dir) = (log_dir.to_owned(), files::dir_of(log_dir, at));
         Follower { at, disk, log_dir, dir, from, current: None, compared: None }
     }
 
-    pub fn at(&self) -> At {
+    pub fn at(&self) -> TopicPartition {
         self.at
     }
 
@@ -59,10 +59,12 @@ impl Follower {
     ///
     /// # Errors
     /// When a file cannot be read, or is damaged.
-    pub fn bounds(log_dir: &Path, at: At) -> Result<Bounds, Error> {
+    pub fn bounds(log_dir: &Path, at: TopicPartition) -> Result<Watermarks, Error> {
         let mut follower = Follower::new(log_dir, at);
         let bases = follower.bases()?;
-        let (Some(start), Some(last)) = (bases.first(), bases.last()) else { return Ok(Bounds { start: 0, end: 0 }) };
+        let (Some(start), Some(last)) = (bases.first(), bases.last()) else {
+            return Ok(Watermarks { start: 0, end: 0 });
+        };
         let (start, mut end) = (*start, *last);
         let verify = follower.noted()?.map(|noted| noted.verify).filter(|place| place.segment == *last);
         let mut current = follower.open(*last)?;
@@ -73,7 +75,7 @@ impl Follower {
         follower.current = Some(current);
         loop {
             let records = follower.read()?;
-            let Some(last) = records.last() else { return Ok(Bounds { start, end }) };
+            let Some(last) = records.last() else { return Ok(Watermarks { start, end }) };
             end = last.offset + 1;
         }
     }
@@ -83,7 +85,7 @@ impl Follower {
     ///
     /// # Errors
     /// When a file cannot be read, or is damaged.
-    pub fn offset_at(log_dir: &Path, at: At, time: Millis) -> Result<u64, Error> {
+    pub fn offset_at(log_dir: &Path, at: TopicPartition, time: Millis) -> Result<u64, Error> {
         let mut follower = Follower::new(log_dir, at);
         let bases = follower.bases()?;
         let mut begins = bases.first().copied().unwrap_or(0);

@@ -11,9 +11,9 @@ use super::ends::{Noted, Place};
 use super::recovery::Recovered;
 use super::segment::{self, Segment};
 use crate::error::Error;
-use crate::record::{At, Bounds, Record};
+use crate::record::{Record, TopicPartition, Watermarks};
 use askwhen_domain::time::Millis;
-use askwhen_process::thread::Bell;
+use askwhen_process::thread::Notify;
 use askwhen_wire::topic::Cleanup;
 
 /// So much before the end is verified again at every start.
@@ -21,14 +21,14 @@ const VERIFIED_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub struct Part {
-    pub at: At,
+    pub at: TopicPartition,
     dir: PathBuf,
     segment_bytes: u64,
     segments: RwLock<Vec<Segment>>,
     /// One past the last durable record.
     end: AtomicU64,
     newest_at: Mutex<Option<Millis>>,
-    bells: Mutex<Vec<Arc<Bell>>>,
+    bells: Mutex<Vec<Arc<Notify>>>,
     /// Held by whoever reads a segment for its index.
     indexing: Mutex<()>,
 }
@@ -53,12 +53,12 @@ pub struct Target {
 }
 
 /// Whether offsets are missing in segments that are not written to any more.
-pub fn has_gaps(at: At) -> bool {
+pub fn has_gaps(at: TopicPartition) -> bool {
     at.topic.spec().cleanup == Cleanup::Compact
 }
 
 impl Part {
-    pub fn new(at: At, dir: PathBuf, segment_bytes: u64, found: Recovered) -> Part {
+    pub fn new(at: TopicPartition, dir: PathBuf, segment_bytes: u64, found: Recovered) -> Part {
         Part {
             at,
             dir,
@@ -75,9 +75,9 @@ impl Part {
         self.end.load(Ordering::Acquire)
     }
 
-    pub fn bounds(&self) -> Bounds {
+    pub fn bounds(&self) -> Watermarks {
         let start = self.segments.read().expect("no panic holds this lock")[0].base;
-        Bounds { start, end: self.end() }
+        Watermarks { start, end: self.end() }
     }
 
     pub fn newest_at(&self) -> Option<Millis> {
@@ -97,10 +97,10 @@ impl Part {
         (!is_there).then(|| newest.path.clone())
     }
 
-    pub fn subscribe(&self, bell: Arc<Bell>) {
+    pub fn subscribe(&self, notify: Arc<Notify>) {
         let mut bells = self.bells.lock().expect("no panic holds this lock");
-        if !bells.iter().any(|known| Arc::ptr_eq(known, &bell)) {
-            bells.push(bell);
+        if !bells.iter().any(|known| Arc::ptr_eq(known, &notify)) {
+            bells.push(notify);
         }
     }
 
@@ -246,8 +246,8 @@ impl Part {
         let mut newest_at = self.newest_at.lock().expect("no panic holds this lock");
         *newest_at = (*newest_at).max(Some(now));
         drop(newest_at);
-        for bell in self.bells.lock().expect("no panic holds this lock").iter() {
-            bell.ring();
+        for notify in self.bells.lock().expect("no panic holds this lock").iter() {
+            notify.notify();
         }
     }
 

@@ -11,7 +11,7 @@ use super::cursor::{Found, FrameCursor, STEP_BYTES, durable_beyond, read_bytes};
 use super::ends::{Noted, Place};
 use super::segment::{self, Segment};
 use crate::error::Error;
-use crate::record::At;
+use crate::record::TopicPartition;
 use askwhen_domain::time::Millis;
 
 /// A partition as it was found.
@@ -36,7 +36,7 @@ pub struct Known<'a> {
 /// The files of one partition.
 struct Recovery<'a> {
     disk: &'a Disk,
-    at: At,
+    at: TopicPartition,
     dir: &'a Path,
     known: Known<'a>,
 }
@@ -45,7 +45,7 @@ struct Recovery<'a> {
 ///
 /// # Errors
 /// [`Error::Damaged`] when a record that was acknowledged is not there.
-pub fn recover(disk: &Disk, at: At, dir: &Path, known: Known<'_>) -> Result<Recovered, Error> {
+pub fn recover(disk: &Disk, at: TopicPartition, dir: &Path, known: Known<'_>) -> Result<Recovered, Error> {
     Recovery { disk, at, dir, known }.run()
 }
 

@@ -13,16 +13,16 @@ use tokio::sync::oneshot;
 use super::follow::Follower;
 use super::*;
 use crate::disk::{Crash, Fault, Operation, SimulatedDisk};
-use crate::{Log, Placed};
+use crate::{AppendedRange, Log};
 
 const DIR: &str = "/data/log";
 /// Some time to begin at.
 const NOON: Millis = 1_800_000_000_000;
-const EVENTS: At = At { topic: Topic::Events, partition: 1 };
-const DECISIONS: At = At { topic: Topic::Decisions, partition: 0 };
-const DEFINITIONS: At = At { topic: Topic::Definitions, partition: 0 };
+const EVENTS: TopicPartition = TopicPartition { topic: Topic::Events, partition: 1 };
+const DECISIONS: TopicPartition = TopicPartition { topic: Topic::Decisions, partition: 0 };
+const DEFINITIONS: TopicPartition = TopicPartition { topic: Topic::Definitions, partition: 0 };
 
-type Answer = oneshot::Receiver<Result<Placed, Error>>;
+type Answer = oneshot::Receiver<Result<AppendedRange, Error>>;
 
 fn dir() -> &'static Path {
     Path::new(DIR)
@@ -40,28 +40,28 @@ fn opened_at(disk: &Arc<SimulatedDisk>, clock: &Clock, options: Options) -> Resu
     Embedded::open_stepped(disk.mount(), dir(), 2, clock.clone(), options)
 }
 
-fn record(key: &str, value_bytes: usize) -> New {
+fn record(key: &str, value_bytes: usize) -> NewRecord {
     let value: Vec<u8> = (0..value_bytes).map(|n| (n % 251) as u8).collect();
-    New { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(value.into()) }
+    NewRecord { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(value.into()) }
         .header("id", key.to_owned())
 }
 
-fn append(log: &Embedded, at: At, records: Vec<New>) -> Answer {
+fn append(log: &Embedded, at: TopicPartition, records: Vec<NewRecord>) -> Answer {
     let (sender, receiver) = oneshot::channel();
     log.append(at, records, Ack::Once(sender));
     receiver
 }
 
 /// Appends and writes; what was answered.
-fn written(log: &Embedded, at: At, records: Vec<New>) -> Result<Placed, Error> {
+fn written(log: &Embedded, at: TopicPartition, records: Vec<NewRecord>) -> Result<AppendedRange, Error> {
     let mut answer = append(log, at, records);
     log.step();
     answer.try_recv().expect("a step answers")
 }
 
 /// All records, read in reads of so many bytes.
-fn all(log: &Embedded, at: At, max_bytes: usize) -> Result<Vec<Record>, Error> {
-    let Bounds { start, end } = log.bounds(at);
+fn all(log: &Embedded, at: TopicPartition, max_bytes: usize) -> Result<Vec<Record>, Error> {
+    let Watermarks { start, end } = log.bounds(at);
     let (mut next, mut records) = (start, Vec::new());
     while next < end {
         let read = log.read(at, next, max_bytes)?;
@@ -71,7 +71,7 @@ fn all(log: &Embedded, at: At, max_bytes: usize) -> Result<Vec<Record>, Error> {
     Ok(records)
 }
 
-fn followed(disk: &Arc<SimulatedDisk>, at: At, from: u64) -> Result<Vec<Record>, Error> {
+fn followed(disk: &Arc<SimulatedDisk>, at: TopicPartition, from: u64) -> Result<Vec<Record>, Error> {
     let mut follower = Follower::on(disk.mount(), dir(), at, from);
     let mut records = Vec::new();
     loop {

@@ -15,7 +15,7 @@ use super::space::{Purpose, Space};
 use super::syncer::Syncer;
 use crate::ack::Ack;
 use crate::error::Error;
-use crate::record::{At, New, Placed};
+use crate::record::{AppendedRange, NewRecord, TopicPartition};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{STUCK_AFTER, beat, resting, watch};
 
@@ -26,7 +26,7 @@ const MAX_GROUP_BYTES: usize = 8 << 20;
 
 struct Job {
     part: Arc<Part>,
-    records: Vec<New>,
+    records: Vec<NewRecord>,
     len_bytes: usize,
     ack: Ack,
 }
@@ -67,7 +67,7 @@ impl Queue {
         self.jobs.lock().expect("no panic holds this lock")
     }
 
-    pub fn append(&self, part: &Arc<Part>, records: Vec<New>, ack: Ack) {
+    pub fn append(&self, part: &Arc<Part>, records: Vec<NewRecord>, ack: Ack) {
         if let Some(why) = records.iter().find_map(|record| frame::fits(record).err()) {
             return ack.send(Err(Error::Refused(why)));
         }
@@ -197,7 +197,7 @@ impl Writer {
             Ok(firsts) => {
                 askwhen_process::metrics::get().log_append_seconds.observe(started.elapsed().as_secs_f64());
                 for (job, first) in group.into_iter().zip(firsts) {
-                    job.ack.send(Ok(Placed { first, end: first + job.records.len() as u64 }));
+                    job.ack.send(Ok(AppendedRange { first, end: first + job.records.len() as u64 }));
                 }
             }
             Err(Failure::Full) => {
@@ -220,7 +220,7 @@ impl Writer {
     /// Writes and syncs a group; gives the first offset of each job.
     fn write(&self, group: &[Job]) -> Result<Vec<u64>, Failure> {
         let now = self.clock.wall();
-        let mut by_part: BTreeMap<At, Vec<usize>> = BTreeMap::new();
+        let mut by_part: BTreeMap<TopicPartition, Vec<usize>> = BTreeMap::new();
         for (i, job) in group.iter().enumerate() {
             by_part.entry(job.part.at).or_default().push(i);
         }

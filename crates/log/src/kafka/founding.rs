@@ -11,7 +11,7 @@ use super::{Kafka, topics};
 use crate::Log;
 use crate::ack::Ack;
 use crate::error::Error;
-use crate::record::{At, New, Placed};
+use crate::record::{AppendedRange, NewRecord, TopicPartition};
 use askwhen_domain::time::Millis;
 
 /// Bytes that may be on their way to the brokers.
@@ -22,7 +22,7 @@ const MAX_OUTSTANDING_BYTES: usize = 32 << 20;
 pub struct Founding {
     kafka: Arc<Kafka>,
     identity: Identity,
-    outstanding: VecDeque<(usize, oneshot::Receiver<Result<Placed, Error>>)>,
+    outstanding: VecDeque<(usize, oneshot::Receiver<Result<AppendedRange, Error>>)>,
     outstanding_bytes: usize,
 }
 
@@ -49,7 +49,7 @@ impl Founding {
     ///
     /// # Errors
     /// When the brokers refuse a record, this one or an earlier one.
-    pub fn append(&mut self, at: At, records: Vec<(New, Option<Millis>)>) -> Result<(), Error> {
+    pub fn append(&mut self, at: TopicPartition, records: Vec<(NewRecord, Option<Millis>)>) -> Result<(), Error> {
         let bytes = records.iter().map(|(new, _)| new.len_bytes()).sum();
         let (sender, receiver) = oneshot::channel();
         self.kafka.patient.append_stamped(self.kafka.name(at.topic), at, records, Ack::Once(sender));
@@ -59,7 +59,7 @@ impl Founding {
     }
 
     /// The checksum that a record will be read with.
-    pub fn checksum(new: &New) -> u32 {
+    pub fn checksum(new: &NewRecord) -> u32 {
         checksum(new.key.as_deref(), &new.headers, new.value.as_deref())
     }
 

@@ -10,11 +10,11 @@ use super::settings::Settings;
 use crate::Log;
 use crate::ack::Ack;
 use crate::error::Error;
-use crate::record::{At, New};
+use crate::record::{NewRecord, TopicPartition};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::IDENTITY_KEY;
 
-const AT: At = At { topic: Topic::Definitions, partition: 0 };
+const AT: TopicPartition = TopicPartition { topic: Topic::Definitions, partition: 0 };
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Identity {
@@ -84,7 +84,7 @@ impl Identity {
 
     /// Writes it, over an earlier one of the same incarnation.
     pub fn write(&self, kafka: &Kafka) -> Result<(), Error> {
-        let new = New {
+        let new = NewRecord {
             key: Some(format!("{IDENTITY_KEY}{}", self.incarnation).into()),
             headers: Vec::new(),
             value: Some(serde_json::to_vec(self).expect("it serialises").into()),
@@ -137,8 +137,10 @@ pub fn learn(kafka: &Arc<Kafka>) -> Result<Identity, Error> {
 fn holds_records(kafka: &Arc<Kafka>) -> Result<bool, Error> {
     let partitions = kafka.settings.partitions;
     let all = Topic::ALL.iter().filter(|topic| **topic != Topic::Replies);
-    let all: Vec<At> = all
-        .flat_map(|topic| (0..topic.partitions(partitions)).map(|partition| At { topic: *topic, partition }))
+    let all: Vec<TopicPartition> = all
+        .flat_map(|topic| {
+            (0..topic.partitions(partitions)).map(|partition| TopicPartition { topic: *topic, partition })
+        })
         .collect();
     Ok(Log::Kafka(kafka.clone()).all_bounds(&all)?.iter().any(|bounds| bounds.end > 0))
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::client::{self, Context, Health};
 use super::settings::Settings;
 use crate::error::Error;
-use askwhen_process::thread::{News, Service};
+use askwhen_process::thread::{LogThrottle, Service};
 
 /// How members of this version name themselves: whoever does not may be of
 /// version 0.1.0, whose MACs name no place.
@@ -58,7 +58,7 @@ pub struct Membership {
 
 /// What partitions need of a lease: whether it holds, and to say how far they are.
 #[derive(Clone)]
-pub enum Standing {
+pub enum GroupFence {
     /// Of a log that nobody else can own.
     Alone,
     Member(Weak<BaseConsumer<Group>>),
@@ -123,10 +123,10 @@ impl Lease {
         consumer.subscribe(&[topic]).map_err(client::unavailable)?;
         let weak = Arc::downgrade(&consumer);
         let polling = Service::spawn(format!("lease-{purpose}"), Arc::default(), move |turns| {
-            let mut news = News::default();
+            let mut throttle = LogThrottle::default();
             while turns.go_on() {
                 if let Some(Err(error)) = consumer.poll(TURN)
-                    && news.is_new(&error.to_string())
+                    && throttle.is_new(&error.to_string())
                 {
                     tracing::info!(purpose, %error, "the group has trouble");
                 }
@@ -147,22 +147,22 @@ impl Lease {
 }
 
 impl Membership {
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> GroupFence {
         match &self.polling {
-            None => Standing::Alone,
-            Some(_) => Standing::Member(self.consumer.clone()),
+            None => GroupFence::Alone,
+            Some(_) => GroupFence::Member(self.consumer.clone()),
         }
     }
 }
 
-impl Standing {
+impl GroupFence {
     /// Whether nobody else can own these partitions by now, as far as this
     /// process can know: it has been awake, and the group counted on it lately.
     pub fn is_fresh(&self) -> bool {
         let member = match self {
-            Standing::Alone => return true,
-            Standing::Simulated(fresh) => return fresh.load(Ordering::Acquire),
-            Standing::Member(member) => member,
+            GroupFence::Alone => return true,
+            GroupFence::Simulated(fresh) => return fresh.load(Ordering::Acquire),
+            GroupFence::Member(member) => member,
         };
         let Some(consumer) = member.upgrade() else { return false };
         let group = consumer.context();
@@ -172,7 +172,7 @@ impl Standing {
 
     /// Tells the group how far a partition is: a hint, for displays of lag.
     pub fn commit(&self, partition: u32, next: u64) {
-        let Standing::Member(member) = self else { return };
+        let GroupFence::Member(member) = self else { return };
         let Some(consumer) = member.upgrade() else { return };
         let group = consumer.context();
         let mut owned = group.owned.lock().expect("no panic holds this lock");

@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 
 use crate::ack::Ack;
 use crate::error::Error;
-use crate::record::{At, Bounds, New, Record};
+use crate::record::{NewRecord, Record, TopicPartition, Watermarks};
 use askwhen_domain::time::Millis;
 use askwhen_process::thread::Service;
 use askwhen_wire::topic::Topic;
@@ -35,7 +35,7 @@ use reader::Source;
 use settings::ASK;
 
 pub use founding::Founding;
-pub use lease::{Lease, LeaseChange, Membership, Standing};
+pub use lease::{GroupFence, Lease, LeaseChange, Membership};
 pub use reader::Reader;
 pub use settings::Settings;
 pub use topics::{Found, apply as apply_topics, check as check_topics};
@@ -154,13 +154,13 @@ impl Kafka {
         &self.names[topic as usize]
     }
 
-    pub fn append(&self, at: At, records: Vec<New>, ack: Ack) {
+    pub fn append(&self, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
         self.patient.append(self.name(at.topic), at, records, ack);
     }
 
     /// As [`Kafka::append`], but refused at once while the brokers are away,
     /// and given up after `REQUEST_TIMEOUT_MS`.
-    pub fn append_in_time(&self, at: At, records: Vec<New>, ack: Ack) {
+    pub fn append_in_time(&self, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
         match self.is_writable() {
             Ok(()) => self.hasty.append(self.name(at.topic), at, records, ack),
             Err(error) => ack.send(Err(error)),
@@ -168,12 +168,12 @@ impl Kafka {
     }
 
     /// A record that nobody misses when it is lost: a reply.
-    pub fn tell(&self, at: At, record: New) {
+    pub fn tell(&self, at: TopicPartition, record: NewRecord) {
         let (sender, _) = tokio::sync::oneshot::channel();
         self.hasty.append(self.name(at.topic), at, vec![record], Ack::Once(sender));
     }
 
-    pub fn read(self: &Arc<Self>, at: At, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
+    pub fn read(self: &Arc<Self>, at: TopicPartition, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
         let mut reader = super::Reader::Kafka(Reader::new(self.clone(), "scan", Arc::default()));
         if from >= self.all_bounds(&[at])?[0].end {
             return Ok(Vec::new());
@@ -181,7 +181,7 @@ impl Kafka {
         Ok(reader.read_or_wait(at, from, max_bytes)?.records)
     }
 
-    pub fn all_bounds(&self, all: &[At]) -> Result<Vec<Bounds>, Error> {
+    pub fn all_bounds(&self, all: &[TopicPartition]) -> Result<Vec<Watermarks>, Error> {
         let ask = |which: i64| -> Result<Vec<u64>, Error> {
             let found = self.offsets(all, which)?;
             Ok(found.into_iter().map(|offset| offset.unwrap_or(0)).collect())
@@ -189,12 +189,12 @@ impl Kafka {
         // The start first: it only grows, so it never passes the end.
         let starts = ask(-2)?;
         let ends = ask(-1)?;
-        Ok(starts.into_iter().zip(ends).map(|(start, end)| Bounds { start, end }).collect())
+        Ok(starts.into_iter().zip(ends).map(|(start, end)| Watermarks { start, end }).collect())
     }
 
     /// Offsets by time, or by Kafka's two marks: -2 for the start, -1 for the
     /// end. A partition whose leader is just changing is asked again.
-    fn offsets(&self, all: &[At], time: i64) -> Result<Vec<Option<u64>>, Error> {
+    fn offsets(&self, all: &[TopicPartition], time: i64) -> Result<Vec<Option<u64>>, Error> {
         let deadline = Instant::now() + ASK;
         loop {
             match self.ask_offsets(all, time) {
@@ -207,7 +207,7 @@ impl Kafka {
         }
     }
 
-    fn ask_offsets(&self, all: &[At], time: i64) -> Result<Vec<Option<u64>>, Error> {
+    fn ask_offsets(&self, all: &[TopicPartition], time: i64) -> Result<Vec<Option<u64>>, Error> {
         let mut list = TopicPartitionList::new();
         for at in all {
             let place = list.add_partition_offset(self.name(at.topic), at.partition as i32, Offset::from_raw(time));
@@ -231,14 +231,14 @@ impl Kafka {
         Ok(offsets)
     }
 
-    pub fn offset_at(&self, at: At, time: Millis) -> Result<u64, Error> {
+    pub fn offset_at(&self, at: TopicPartition, time: Millis) -> Result<u64, Error> {
         match self.offsets(&[at], time.max(0))?[0] {
             Some(offset) => Ok(offset),
             None => Ok(self.all_bounds(&[at])?[0].end),
         }
     }
 
-    pub fn trim(&self, at: At, below: u64) -> Result<(), Error> {
+    pub fn trim(&self, at: TopicPartition, below: u64) -> Result<(), Error> {
         if below <= self.all_bounds(&[at])?[0].start {
             return Ok(());
         }

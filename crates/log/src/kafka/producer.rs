@@ -14,7 +14,7 @@ use super::client::{self, Context, Health};
 use super::settings::{REQUEST_BYTES, REQUEST_TIMEOUT_MS, Settings};
 use crate::ack::Ack;
 use crate::error::Error;
-use crate::record::{At, New, Placed};
+use crate::record::{AppendedRange, NewRecord, TopicPartition};
 use askwhen_domain::time::Millis;
 
 /// Acknowledgements that stay out so long while records wait: the brokers hang.
@@ -84,7 +84,9 @@ impl Batch {
         askwhen_process::metrics::get().log_append_seconds.observe(self.since.elapsed().as_secs_f64());
         let outcome = match self.failed.lock().expect("no panic holds this lock").take() {
             Some(error) => Err(error),
-            None => Ok(Placed { first: self.first.load(Ordering::Acquire), end: self.end.load(Ordering::Acquire) }),
+            None => {
+                Ok(AppendedRange { first: self.first.load(Ordering::Acquire), end: self.end.load(Ordering::Acquire) })
+            }
         };
         if let Some(ack) = self.ack.lock().expect("no panic holds this lock").take() {
             ack.send(outcome);
@@ -178,12 +180,12 @@ impl Producer {
         Ok(())
     }
 
-    pub fn append(&self, topic: &str, at: At, records: Vec<New>, ack: Ack) {
+    pub fn append(&self, topic: &str, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
         self.append_stamped(topic, at, records.into_iter().map(|new| (new, None)).collect(), ack);
     }
 
     /// As [`Producer::append`], with times of their own for a topic that takes them.
-    pub fn append_stamped(&self, topic: &str, at: At, records: Vec<(New, Option<Millis>)>, ack: Ack) {
+    pub fn append_stamped(&self, topic: &str, at: TopicPartition, records: Vec<(NewRecord, Option<Millis>)>, ack: Ack) {
         let bytes: usize = records.iter().map(|(new, _)| new.len_bytes()).sum();
         if self.max_bytes.is_some_and(|most| self.load.bytes.load(Ordering::Acquire) + bytes > most) {
             return ack.send(Err(Error::Overloaded));

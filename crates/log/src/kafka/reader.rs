@@ -15,10 +15,10 @@ use std::time::Duration;
 use super::Kafka;
 use super::client::{self, Context, Health};
 use super::settings::Settings;
-use crate::Chunk;
+use crate::FetchBatch;
 use crate::error::Error;
-use crate::record::{At, Headers, Record};
-use askwhen_process::thread::{Bell, Service};
+use crate::record::{Headers, Record, TopicPartition};
+use askwhen_process::thread::{Notify, Service};
 
 /// How long a partition may be held by a reader that is about to leave it.
 const CLAIM: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ pub struct Source {
     _serving: Service,
     consumer: Arc<BaseConsumer<Context>>,
     /// A partition has one place in a consumer: one reader at a time.
-    claimed: Mutex<BTreeSet<At>>,
+    claimed: Mutex<BTreeSet<TopicPartition>>,
     freed: Condvar,
 }
 
@@ -75,7 +75,7 @@ impl Source {
         &self.consumer
     }
 
-    fn claim(&self, at: At) -> Result<(), Error> {
+    fn claim(&self, at: TopicPartition) -> Result<(), Error> {
         let claimed = self.claimed.lock().expect("no panic holds this lock");
         let (mut claimed, waited) = self
             .freed
@@ -88,7 +88,7 @@ impl Source {
         Ok(())
     }
 
-    fn free(&self, at: At) {
+    fn free(&self, at: TopicPartition) {
         self.claimed.lock().expect("no panic holds this lock").remove(&at);
         self.freed.notify_all();
     }
@@ -108,22 +108,22 @@ struct Follow {
 pub struct Reader {
     kafka: Arc<Kafka>,
     purpose: &'static str,
-    bell: Arc<Bell>,
+    notify: Arc<Notify>,
     /// Opened with the first partition.
     source: Option<Arc<Source>>,
-    following: BTreeMap<At, Follow>,
+    following: BTreeMap<TopicPartition, Follow>,
 }
 
 impl Reader {
-    pub fn new(kafka: Arc<Kafka>, purpose: &'static str, bell: Arc<Bell>) -> Reader {
-        Reader { kafka, purpose, bell, source: None, following: BTreeMap::new() }
+    pub fn new(kafka: Arc<Kafka>, purpose: &'static str, notify: Arc<Notify>) -> Reader {
+        Reader { kafka, purpose, notify, source: None, following: BTreeMap::new() }
     }
 
-    pub fn bell(&self) -> &Bell {
-        &self.bell
+    pub fn notify(&self) -> &Notify {
+        &self.notify
     }
 
-    pub fn read(&mut self, at: At, from: u64, max_bytes: usize) -> Result<Chunk, Error> {
+    pub fn read(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
         if self.following.get(&at).is_none_or(|follow| follow.next != from) {
             self.leave(at);
             self.take_up(at, from)?;
@@ -136,7 +136,7 @@ impl Reader {
         polled
     }
 
-    fn poll(&mut self, at: At, max_bytes: usize) -> Result<Chunk, Error> {
+    fn poll(&mut self, at: TopicPartition, max_bytes: usize) -> Result<FetchBatch, Error> {
         let follow = self.following.get_mut(&at).expect("just taken up");
         let mut records = Vec::new();
         let mut bytes = 0;
@@ -174,7 +174,7 @@ impl Reader {
             return Err(self.fault(at, from, &error));
         }
         if follow.failed.is_some() {
-            self.bell.ring();
+            self.notify.notify();
         }
         let (next, at_end) = (follow.next, follow.at_end);
         let known = || {
@@ -182,10 +182,10 @@ impl Reader {
             context.end(self.kafka.name(at.topic), at.partition as i32)
         };
         let end = if at_end { next } else { known().unwrap_or(0).max(next) };
-        Ok(Chunk { records, end, at_end })
+        Ok(FetchBatch { records, end, at_end })
     }
 
-    fn take_up(&mut self, at: At, from: u64) -> Result<(), Error> {
+    fn take_up(&mut self, at: TopicPartition, from: u64) -> Result<(), Error> {
         let source = match &self.source {
             Some(source) => source.clone(),
             None => self.source.insert(self.kafka.source(self.purpose)?).clone(),
@@ -198,16 +198,16 @@ impl Reader {
         assigned
     }
 
-    fn assign(&mut self, source: &Source, at: At, from: u64) -> Result<(), Error> {
+    fn assign(&mut self, source: &Source, at: TopicPartition, from: u64) -> Result<(), Error> {
         let (name, partition) = (self.kafka.name(at.topic), at.partition as i32);
         // Before the first fetch, so that nothing goes to the common queue.
         let queue = source.consumer().split_partition_queue(name, partition);
         let mut queue = queue.ok_or_else(|| Error::Unavailable(format!("{at} cannot be followed")))?;
         let filled = Arc::new(AtomicBool::new(true));
-        let (mark, bell) = (filled.clone(), self.bell.clone());
+        let (mark, notify) = (filled.clone(), self.notify.clone());
         queue.set_nonempty_callback(move || {
             mark.store(true, Ordering::Release);
-            bell.ring();
+            notify.notify();
         });
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(name, partition, Offset::Offset(from as i64)).map_err(client::unavailable)?;
@@ -217,7 +217,7 @@ impl Reader {
     }
 
     /// Follows a partition no longer.
-    pub fn leave(&mut self, at: At) {
+    pub fn leave(&mut self, at: TopicPartition) {
         let (Some(source), Some(follow)) = (&self.source, self.following.remove(&at)) else { return };
         let mut list = TopicPartitionList::new();
         list.add_partition(self.kafka.name(at.topic), at.partition as i32);
@@ -228,7 +228,7 @@ impl Reader {
         source.free(at);
     }
 
-    fn fault(&self, at: At, from: u64, error: &KafkaError) -> Error {
+    fn fault(&self, at: TopicPartition, from: u64, error: &KafkaError) -> Error {
         let lost = matches!(
             error.rdkafka_error_code(),
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::{Kafka, Settings};
-use crate::{Ack, At, Class, Log, New};
+use crate::{Ack, Class, Log, NewRecord, TopicPartition};
 use askwhen_wire::topic::Topic;
 
-const EVENTS: At = At { topic: Topic::Events, partition: 0 };
+const EVENTS: TopicPartition = TopicPartition { topic: Topic::Events, partition: 0 };
 
-fn new(n: usize) -> New {
-    New { key: Some("k".into()), headers: Vec::new(), value: Some(format!("v{n}").into()) }
+fn new(n: usize) -> NewRecord {
+    NewRecord { key: Some("k".into()), headers: Vec::new(), value: Some(format!("v{n}").into()) }
 }
 
 fn values(log: &Log) -> Vec<String> {

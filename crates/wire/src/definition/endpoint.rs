@@ -28,7 +28,7 @@ pub enum SecretSource {
     Keep,
     Literal(String),
     /// `{env: NAME}` or `{file: PATH}`, which only the command line can look up.
-    Elsewhere,
+    NotOwned,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -114,7 +114,7 @@ fn tls(reader: &mut Reader<'_>, target: Target<'_>) -> (SecretSource, Option<Tls
         let (ca_source, ca) = pem(inner, "ca", tls::certificates);
         let (cert_source, client_cert) = pem(inner, "client_cert", tls::certificates);
         let (client_key, sealed) = hidden(inner, "client_key", target, tls::check_key);
-        let here = [&ca_source, &cert_source, &client_key].iter().all(|source| **source != SecretSource::Elsewhere);
+        let here = [&ca_source, &cert_source, &client_key].iter().all(|source| **source != SecretSource::NotOwned);
         let keyed = client_key != SecretSource::Keep || sealed.is_some();
         if keyed && client_cert.is_none() && cert_source == SecretSource::Keep {
             inner.fault(Code::MissingField, "client_cert", "is required beside client_key");
@@ -144,7 +144,7 @@ fn pem<T>(
     check: impl Fn(&str) -> Result<T, tls::Error>,
 ) -> (SecretSource, Option<String>) {
     match reader.raw(member) {
-        Some(value) if elsewhere(value) => (SecretSource::Elsewhere, None),
+        Some(value) if elsewhere(value) => (SecretSource::NotOwned, None),
         Some(Value::Object(_)) => {
             reader.fault(Code::WrongType, member, "must be a string, {env: NAME} or {file: PATH}");
             (SecretSource::Keep, None)
@@ -198,7 +198,7 @@ fn hidden<E: std::fmt::Display>(
             }
             (SecretSource::Literal(text.clone()), None)
         }
-        Some(value) if elsewhere(value) => (SecretSource::Elsewhere, None),
+        Some(value) if elsewhere(value) => (SecretSource::NotOwned, None),
         Some(value) => match (serde_json::from_value(value.clone()), target) {
             (Ok(sealed), Target::Trusted) => (SecretSource::Keep, Some(sealed)),
             _ => {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::javascript;
-use super::said::{Said, said};
+use super::said::{TextValue, said};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::message::{AnswerFact, Data};
 use askwhen_domain::survey::QuestionType;
@@ -57,13 +57,13 @@ struct Flat<'a> {
 }
 
 /// A string, or for several choices a list.
-struct Response(Said);
+struct Response(TextValue);
 
 impl Serialize for Response {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            Said::One(text) => serializer.serialize_str(text),
-            Said::Several(list) => list.serialize(serializer),
+            TextValue::One(text) => serializer.serialize_str(text),
+            TextValue::Several(list) => list.serialize(serializer),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::said::{Said, said};
+use super::said::{TextValue, said};
 use askwhen_domain::json::Json;
 use askwhen_domain::message::Data;
 use askwhen_domain::survey::QuestionType;
@@ -68,8 +68,8 @@ pub fn body(at: Millis, data: &Data, message_id: &str) -> Vec<u8> {
                 .map(|answer| Screen {
                     title: &answer.text,
                     answer: match said(answer) {
-                        Said::One(text) => text,
-                        Said::Several(list) => list.join(", "),
+                        TextValue::One(text) => text,
+                        TextValue::Several(list) => list.join(", "),
                     },
                     kind: screen_type(answer.kind),
                 })

@@ -6,17 +6,17 @@ use askwhen_domain::survey::QuestionType;
 
 /// What the compatibility profiles write for an answer: texts for choices,
 /// decimal strings for numbers.
-pub enum Said {
+pub enum TextValue {
     One(String),
     Several(Vec<String>),
 }
 
-pub fn said(answer: &AnswerFact) -> Said {
+pub fn said(answer: &AnswerFact) -> TextValue {
     match answer.kind {
-        QuestionType::MultiChoice => Said::Several(answer.labels.clone()),
-        QuestionType::SingleChoice => Said::One(answer.labels.first().cloned().unwrap_or_default()),
-        QuestionType::Text => Said::One(answer.value.value().as_str().unwrap_or_default().to_owned()),
-        _ => Said::One(decimal(&answer.value)),
+        QuestionType::MultiChoice => TextValue::Several(answer.labels.clone()),
+        QuestionType::SingleChoice => TextValue::One(answer.labels.first().cloned().unwrap_or_default()),
+        QuestionType::Text => TextValue::One(answer.value.value().as_str().unwrap_or_default().to_owned()),
+        _ => TextValue::One(decimal(&answer.value)),
     }
 }
 

@@ -137,13 +137,13 @@ impl EvaluationRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use askwhen_domain::decision::{Gate, Reason, Stop};
+    use askwhen_domain::decision::{Gate, GateFailure, Reason};
     use serde_json::json;
 
     /// Whoever asked for a decision and whoever reads the topic read the same.
     #[test]
     fn a_record_is_the_decision_that_was_answered_with_its_project_before_it() {
-        let stop = |gate, actual, until, hint| Some(Stop { gate, actual, until, hint });
+        let stop = |gate, actual, until, hint| Some(GateFailure { gate, actual, until, hint });
         let evaluation = |survey_id: &str, stop, shadow| Evaluation { survey_id: survey_id.into(), stop, shadow };
         let decision = Decision {
             decision_id: "dec_1".into(),

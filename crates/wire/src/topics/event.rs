@@ -10,7 +10,7 @@ use crate::json;
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
 use askwhen_domain::record::{Answers, Body, Context, Given, Record, Target};
-use askwhen_domain::time::{self, Millis, Told};
+use askwhen_domain::time::{self, ClientTimes, Millis};
 
 /// Largest event, in bytes of its properties.
 pub const MAX_EVENT_BYTES: usize = 32 << 10;
@@ -22,13 +22,13 @@ pub const DEFAULT_PROJECT: &str = "default";
 /// Why a record of the journal cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
-pub struct Unreadable {
+pub struct DecodeError {
     /// Stable; the `reason` of the reject.
     pub reason: &'static str,
     pub detail: String,
 }
 
-impl Unreadable {
+impl DecodeError {
     /// The reason, which is stable.
     pub fn kind(&self) -> &'static str {
         self.reason
@@ -40,8 +40,8 @@ impl Unreadable {
     }
 }
 
-pub(crate) fn unreadable(reason: &'static str, detail: impl Into<String>) -> Unreadable {
-    Unreadable { reason, detail: detail.into() }
+pub(crate) fn unreadable(reason: &'static str, detail: impl Into<String>) -> DecodeError {
+    DecodeError { reason, detail: detail.into() }
 }
 
 /// A string that is borrowed wherever it has no escapes.
@@ -117,7 +117,7 @@ struct AnswerMembers {
 
 /// # Errors
 /// What makes it a reject.
-pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, Unreadable> {
+pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, DecodeError> {
     let kind = members.kind.as_ref().map_or("event", |text| &text.0).to_owned();
     let needed = |text: Option<Text<'_>>, name: &'static str| match text {
         Some(text) => checked(text.0.into_owned(), name),
@@ -128,7 +128,7 @@ pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, Unreadable
     id::check_given(&user_id).map_err(|why| unreadable("bad_id", format!("user_id {why}")))?;
     let project = borrowed(members.project, "project")?.unwrap_or(Cow::Borrowed(DEFAULT_PROJECT));
     let event_id = borrowed(members.event_id, "event_id")?;
-    let told = Told {
+    let told = ClientTimes {
         occurred_at: moment(members.occurred_at, "occurred_at")?,
         sent_at: moment(members.sent_at, "sent_at")?,
         received_at: moment(members.received_at, "received_at")?,
@@ -190,14 +190,14 @@ pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, Unreadable
     Ok(Record { project, user_id, event_id, told, body })
 }
 
-fn checked(text: String, name: &str) -> Result<String, Unreadable> {
+fn checked(text: String, name: &str) -> Result<String, DecodeError> {
     match id::check(&text) {
         Ok(()) => Ok(text),
         Err(why) => Err(unreadable("bad_id", format!("{name} {why}"))),
     }
 }
 
-fn borrowed<'a>(text: Option<Text<'a>>, name: &str) -> Result<Option<Cow<'a, str>>, Unreadable> {
+fn borrowed<'a>(text: Option<Text<'a>>, name: &str) -> Result<Option<Cow<'a, str>>, DecodeError> {
     match text {
         None => Ok(None),
         Some(text) => match id::check(&text.0) {
@@ -207,7 +207,7 @@ fn borrowed<'a>(text: Option<Text<'a>>, name: &str) -> Result<Option<Cow<'a, str
     }
 }
 
-fn moment(raw: Option<&RawValue>, name: &str) -> Result<Option<Millis>, Unreadable> {
+fn moment(raw: Option<&RawValue>, name: &str) -> Result<Option<Millis>, DecodeError> {
     raw.map(|raw| parse_moment(raw.get()))
         .transpose()
         .map_err(|wanted| unreadable("bad_time", format!("{name} must be {wanted}")))
@@ -230,7 +230,7 @@ pub fn parse_moment(json: &str) -> Result<Millis, &'static str> {
     }
 }
 
-fn properties(raw: Option<&RawValue>) -> Result<&str, Unreadable> {
+fn properties(raw: Option<&RawValue>) -> Result<&str, DecodeError> {
     let text = raw.map_or("{}", RawValue::get);
     if !text.starts_with('{') {
         return Err(unreadable("wrong_type", "properties must be an object"));
@@ -250,11 +250,11 @@ fn properties(raw: Option<&RawValue>) -> Result<&str, Unreadable> {
     Ok(text)
 }
 
-fn check_count(name: &str, most: usize, count: impl FnOnce() -> usize) -> Result<(), Unreadable> {
+fn check_count(name: &str, most: usize, count: impl FnOnce() -> usize) -> Result<(), DecodeError> {
     if count() > most { Err(unreadable("invalid", format!("{name} may have at most {most} members"))) } else { Ok(()) }
 }
 
-fn given(members: AnswerMembers) -> Result<Given, Unreadable> {
+fn given(members: AnswerMembers) -> Result<Given, DecodeError> {
     Ok(Given {
         answered_at: moment(members.answered_at.as_deref(), "answered_at")?,
         question_id: members.question_id,

@@ -11,7 +11,7 @@ use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
 use askwhen_domain::record::{Answers, Body, Context, Given, Record, Target};
 use askwhen_domain::survey::{GlobalCooldown, Repeat};
-use askwhen_domain::time::{MINUTE, Millis, Told};
+use askwhen_domain::time::{ClientTimes, MINUTE, Millis};
 use askwhen_domain::user::User;
 use askwhen_wire::definition;
 
@@ -84,11 +84,12 @@ struct Play {
 impl Play {
     fn apply(&mut self, body: Body<'_>) -> Outputs {
         self.offset += 1;
-        let record = Record { project: "p".into(), user_id: "u".into(), event_id: None, told: Told::default(), body };
+        let record =
+            Record { project: "p".into(), user_id: "u".into(), event_id: None, told: ClientTimes::default(), body };
         let origin = Origin { incarnation: 1, partition: 0, offset: self.offset };
-        let (now, project, rooms) = (self.now, &self.project, &NO_QUOTAS);
-        let scene = Scene { origin, now, project_id: "p", user_id: "u", project, rooms, may_wait: false };
-        apply(scene, &mut self.user, &record, false)
+        let (now, project, quota_statuses) = (self.now, &self.project, &NO_QUOTAS);
+        let ctx = ApplyContext { origin, now, project_id: "p", user_id: "u", project, quota_statuses, may_wait: false };
+        apply(ctx, &mut self.user, &record, false)
     }
 
     /// What was to be displayed by now, is.

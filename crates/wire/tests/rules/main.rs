@@ -12,7 +12,7 @@ use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
 use askwhen_domain::record::{Answers, Body, Context, Given, Record, Target};
-use askwhen_domain::time::{DAY, HOUR, MINUTE, Millis, SECOND, Told};
+use askwhen_domain::time::{ClientTimes, DAY, HOUR, MINUTE, Millis, SECOND};
 use askwhen_domain::user::User;
 use askwhen_wire::definition;
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ impl Play {
         self.project.put_survey(self.version, survey, (self.now, self.offset + 1));
     }
 
-    fn apply(&mut self, at: Millis, told: Told, event_id: Option<String>, body: Body<'_>) -> &Outputs {
+    fn apply(&mut self, at: Millis, told: ClientTimes, event_id: Option<String>, body: Body<'_>) -> &Outputs {
         self.now = self.now.max(at);
         self.offset += 1;
         let record = Record {
@@ -73,16 +73,16 @@ impl Play {
             body,
         };
         let origin = Origin { offset: self.offset, ..ORIGIN };
-        let scene = Scene {
+        let ctx = ApplyContext {
             origin,
             now: self.now,
             project_id: "default",
             user_id: self.user_id,
             project: &self.project,
-            rooms: &NO_QUOTAS,
+            quota_statuses: &NO_QUOTAS,
             may_wait: false,
         };
-        self.last = apply(scene, &mut self.user, &record, false);
+        self.last = apply(ctx, &mut self.user, &record, false);
         &self.last
     }
 
@@ -91,7 +91,7 @@ impl Play {
     }
 
     fn event_with(&mut self, at: Millis, happened: Millis, properties: &'static str) {
-        let told = Told { occurred_at: Some(happened), ..Told::default() };
+        let told = ClientTimes { occurred_at: Some(happened), ..ClientTimes::default() };
         self.apply(at, told, None, Body::Event { name: "woke".into(), properties });
     }
 
@@ -103,7 +103,7 @@ impl Play {
 
     fn ask_with(&mut self, at: Millis, context: Context, properties: &'static str) -> Decision {
         let body = Body::Trigger { trigger: "Main".into(), properties, context };
-        match &self.apply(at, Told::default(), None, body).reply {
+        match &self.apply(at, ClientTimes::default(), None, body).reply {
             Some(Reply::Decided(decision)) => (**decision).clone(),
             other => panic!("no decision: {other:?}"),
         }
@@ -117,7 +117,7 @@ impl Play {
     }
 
     fn displayed(&mut self, at: Millis, offer_id: &str) {
-        self.apply(at, Told::default(), None, Body::Displayed { offer_id: offer_id.to_owned().into() });
+        self.apply(at, ClientTimes::default(), None, Body::Displayed { offer_id: offer_id.to_owned().into() });
     }
 
     fn answer(&mut self, at: Millis, offer_id: &str, answers: &[(&str, &str)], completed: bool) -> &Outputs {
@@ -133,7 +133,7 @@ impl Play {
             completed,
             context: Context::default(),
         };
-        self.apply(at, Told::default(), None, Body::Answers(said))
+        self.apply(at, ClientTimes::default(), None, Body::Answers(said))
     }
 }
 
@@ -181,9 +181,9 @@ fn late_and_repeated_events_arm_by_event_time() {
     play.expect(4 * HOUR - 1, "offered");
     let mut ids = Play::new(&[json!({})]);
     let body = || Body::Event { name: "woke".into(), properties: "{}" };
-    ids.apply(0, Told::default(), Some("e".into()), body());
+    ids.apply(0, ClientTimes::default(), Some("e".into()), body());
     let before = ids.user.clone();
-    let out = ids.apply(MINUTE, Told::default(), Some("e".into()), body());
+    let out = ids.apply(MINUTE, ClientTimes::default(), Some("e".into()), body());
     assert_eq!(out.reply, Some(Reply::Repeated));
     assert_eq!(ids.user, before);
 }
@@ -429,7 +429,7 @@ fn statuses() {
 #[test]
 fn a_trigger_told_too_late_is_stale() {
     let mut play = Play::new(&[json!({"activate": null, "expires_after": null})]);
-    let told = Told { occurred_at: Some(0), sent_at: Some(10 * MINUTE + 1), received_at: None };
+    let told = ClientTimes { occurred_at: Some(0), sent_at: Some(10 * MINUTE + 1), received_at: None };
     let body = Body::Trigger { trigger: "Main".into(), properties: "{}", context: Context::default() };
     let Some(Reply::Decided(decision)) = &play.apply(11 * MINUTE, told, None, body).reply else {
         panic!("no decision")
@@ -448,15 +448,15 @@ fn link_surveys_are_answered_without_an_offer() {
         Body::Answers(Answers { target, answers: vec![given], completed, context: Context::default() })
     };
     let Some(Reply::Accepted { response_id: Some(id), .. }) =
-        play.apply(0, Told::default(), None, said("s", None, false)).reply.clone()
+        play.apply(0, ClientTimes::default(), None, said("s", None, false)).reply.clone()
     else {
         panic!("not accepted")
     };
-    let more = play.apply(1, Told::default(), None, said("s", Some(&id), true)).reply.clone();
+    let more = play.apply(1, ClientTimes::default(), None, said("s", Some(&id), true)).reply.clone();
     assert_eq!(more, Some(Reply::Accepted { duplicate: false, response_id: Some(id) }));
-    let closed = play.apply(2, Told::default(), None, said("s", None, true)).reply.clone();
+    let closed = play.apply(2, ClientTimes::default(), None, said("s", None, true)).reply.clone();
     assert_eq!(closed, Some(Reply::Refused(Refusal::Closed(Gate::AlreadyCompleted))));
-    let other = play.apply(3, Told::default(), None, said("t", None, true)).reply.clone();
+    let other = play.apply(3, ClientTimes::default(), None, said("t", None, true)).reply.clone();
     assert_eq!(other, Some(Reply::Refused(Refusal::UnknownSurvey)));
 }
 
@@ -466,12 +466,12 @@ fn attributes_merge_and_are_bounded() {
     let merge = |pairs: &[(&str, &str)]| {
         Body::Attributes(pairs.iter().map(|(k, v)| ((*k).to_owned(), Json::from_valid(*v))).collect())
     };
-    play.apply(0, Told::default(), None, merge(&[("a", "1"), ("b", "2")]));
-    play.apply(1, Told::default(), None, merge(&[("a", "null"), ("c", "[3]")]));
+    play.apply(0, ClientTimes::default(), None, merge(&[("a", "1"), ("b", "2")]));
+    play.apply(1, ClientTimes::default(), None, merge(&[("a", "null"), ("c", "[3]")]));
     let names: Vec<&String> = play.user.attributes.keys().collect();
     assert_eq!(names, ["b", "c"]);
     let big = format!("\"{}\"", "x".repeat(33 << 10));
-    let refused = play.apply(2, Told::default(), None, merge(&[("d", &big)])).reply.clone();
+    let refused = play.apply(2, ClientTimes::default(), None, merge(&[("d", &big)])).reply.clone();
     assert_eq!(refused, Some(Reply::Refused(Refusal::AttributesTooLarge)));
     assert_eq!(play.user.attributes.len(), 2);
 }
@@ -505,11 +505,11 @@ fn targeting_looks_at_attributes_and_at_what_other_surveys_have_been() {
     let stop_of = |decision: Decision| decision.evaluations[0].stop.clone().unwrap();
     let stop = stop_of(play.ask_in(0, None));
     assert_eq!((stop.gate.name(), stop.actual), ("targeting_failed", json!({"attribute": "plan", "actual": null})));
-    play.apply(1, Told::default(), None, Body::Attributes(vec![("plan".into(), Json::from_valid("\"pro\""))]));
+    play.apply(1, ClientTimes::default(), None, Body::Attributes(vec![("plan".into(), Json::from_valid("\"pro\""))]));
     play.expect(2, "offered");
 
     let body = Body::Trigger { trigger: "Other".into(), properties: "{}", context: Context::default() };
-    let reply = play.apply(11 * MINUTE, Told::default(), None, body).reply.clone();
+    let reply = play.apply(11 * MINUTE, ClientTimes::default(), None, body).reply.clone();
     let Some(Reply::Decided(decision)) = reply else { panic!("{reply:?}") };
     let offer = decision.survey.expect("offered").offer_id;
     play.answer(12 * MINUTE, &offer, &[("q1", "3")], true);
@@ -551,20 +551,20 @@ fn a_survey_under_test_skips_shares_but_not_who_and_when_it_is_for() {
         "targeting": {"attribute": "plan", "op": "exists"}});
     let mut play = Play::new(&[survey]);
     play.expect(0, "targeting_failed");
-    play.apply(1, Told::default(), None, Body::Attributes(vec![("plan".into(), Json::from_valid("1"))]));
+    play.apply(1, ClientTimes::default(), None, Body::Attributes(vec![("plan".into(), Json::from_valid("1"))]));
     play.expect(2, "offered");
 }
 
 impl Play {
     /// An event of any name, told when it happens.
     fn told(&mut self, at: Millis, name: &'static str, properties: &'static str) {
-        let told = Told { occurred_at: Some(at), ..Told::default() };
+        let told = ClientTimes { occurred_at: Some(at), ..ClientTimes::default() };
         self.apply(at, told, None, Body::Event { name: name.into(), properties });
     }
 
     /// One that happened earlier than it is told.
     fn told_late(&mut self, at: Millis, happened: Millis, name: &'static str) {
-        let told = Told { occurred_at: Some(happened), ..Told::default() };
+        let told = ClientTimes { occurred_at: Some(happened), ..ClientTimes::default() };
         self.apply(at, told, None, Body::Event { name: name.into(), properties: "{}" });
     }
 }

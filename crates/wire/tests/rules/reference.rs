@@ -12,11 +12,11 @@ use askwhen_domain::decision::{Decision, Gate, Reason};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
-use askwhen_domain::quota::Ledger;
+use askwhen_domain::quota::QuotaAllocator;
 use askwhen_domain::record::{Answers, Body, Context, Given, Record, Target};
 use askwhen_domain::survey::{GlobalCooldown, Repeat, Status, Survey};
-use askwhen_domain::time::{DAY, MINUTE, Millis, Told};
-use askwhen_domain::user::{Activated, Fact, OFFER_KNOWN, User, WINDOW_REMEMBERED};
+use askwhen_domain::time::{ClientTimes, DAY, MINUTE, Millis};
+use askwhen_domain::user::{Activated, ActivationEvent, OFFER_KNOWN, User, WINDOW_REMEMBERED};
 use askwhen_wire::definition;
 
 const KEY: &str = "p";
@@ -153,7 +153,7 @@ struct Made {
 #[derive(Debug, Clone, Default)]
 struct Past {
     /// By survey, as far as it listened.
-    facts: BTreeMap<String, Vec<Fact>>,
+    facts: BTreeMap<String, Vec<ActivationEvent>>,
     made: Vec<Made>,
     pro: Option<bool>,
 }
@@ -163,29 +163,30 @@ struct World {
     version: u64,
     offset: u64,
     now: Millis,
-    ledger: Ledger,
+    ledger: QuotaAllocator,
     users: BTreeMap<String, (User, Past)>,
 }
 
 impl World {
-    fn apply(&mut self, user_id: &str, told: Told, body: &Body<'_>) -> Outputs {
+    fn apply(&mut self, user_id: &str, told: ClientTimes, body: &Body<'_>) -> Outputs {
         self.offset += 1;
         let record = Record { project: KEY.into(), user_id: user_id.into(), event_id: None, told, body: body.clone() };
         let before = self.users[user_id].0.clone();
         let key = |id: &String| (KEY.to_owned(), id.clone());
         loop {
-            let rooms = self.project.limited().iter().map(|id| (id.clone(), self.ledger.room(&key(id), self.now)));
-            let scene = Scene {
+            let quota_statuses =
+                self.project.limited().iter().map(|id| (id.clone(), self.ledger.room(&key(id), self.now)));
+            let ctx = ApplyContext {
                 origin: Origin { incarnation: 1, partition: 0, offset: self.offset },
                 now: self.now,
                 project_id: KEY,
                 user_id,
                 project: &self.project,
-                rooms: &rooms.collect(),
+                quota_statuses: &quota_statuses.collect(),
                 may_wait: true,
             };
             let mut user = before.clone();
-            let out = apply(scene, &mut user, &record, false);
+            let out = apply(ctx, &mut user, &record, false);
             if !out.needs.is_empty() {
                 out.needs.iter().for_each(|id| drop(self.ledger.ask(&key(id), 1, self.now)));
                 continue;
@@ -246,7 +247,7 @@ impl World {
         if let Some(activation) = &survey.activate {
             let expires = survey.expires_after.expect("with an activation");
             let mut facts = past.facts.get(&survey.survey_id).cloned().unwrap_or_default();
-            facts.sort_by_key(Fact::place);
+            facts.sort_by_key(ActivationEvent::place);
             let displays: Vec<(u64, Millis)> = mine.iter().filter_map(|m| Some((m.by?, m.displayed_at?))).collect();
             let found = by_hand((activation, survey.on_repeat, expires), &facts, &displays, now);
             let found = found.ok_or(Gate::NotActivated)?;
@@ -370,8 +371,11 @@ impl World {
         let (gates, offered) = self.expected(user_id, session, platform);
         let context =
             Context { session_id: Some(session.to_owned()), platform: Some(platform.to_owned()), ..Context::default() };
-        let out =
-            self.apply(user_id, Told::default(), &Body::Trigger { trigger: "Main".into(), properties: "{}", context });
+        let out = self.apply(
+            user_id,
+            ClientTimes::default(),
+            &Body::Trigger { trigger: "Main".into(), properties: "{}", context },
+        );
         let Some(Reply::Decided(decision)) = out.reply else { panic!("no decision") };
         let told = |decision: &Decision| -> Gates {
             let of = |e: &askwhen_domain::decision::Evaluation| (e.survey_id.clone(), e.stop.as_ref().map(|s| s.gate));
@@ -415,7 +419,7 @@ impl World {
 
     fn event(&mut self, user_id: &str, name: &str, ago: Millis) {
         let at = self.now - ago;
-        let told = Told { occurred_at: Some(at), ..Told::default() };
+        let told = ClientTimes { occurred_at: Some(at), ..ClientTimes::default() };
         self.apply(user_id, told, &Body::Event { name: name.into(), properties: "{}" });
         let (offset, now) = (self.offset, self.now);
         let World { project, users, .. } = self;
@@ -436,7 +440,7 @@ impl World {
                 let roles = roles | if late { LATE } else { 0 };
                 let event =
                     Activated { at, offset, event_id: String::new(), event_name: name.into(), properties: None };
-                past.facts.entry(id.clone()).or_default().push(Fact { roles, event });
+                past.facts.entry(id.clone()).or_default().push(ActivationEvent { roles, event });
             }
         }
     }
@@ -474,7 +478,7 @@ impl World {
         let is_answer = matches!(step, Step::Answer { .. });
         let changes_complete = is_answer && made.completed_at.is_some() && made.value != Some(value);
         let refused = gone || (completes && !self.holds(&made) && full) || changes_complete;
-        let out = self.apply(&user_id, Told::default(), &body);
+        let out = self.apply(&user_id, ClientTimes::default(), &body);
         assert_eq!(matches!(out.reply, Some(Reply::Refused(_))), refused, "{step:?} of {made:?}: {:?}", out.reply);
         if refused {
             return;
@@ -515,7 +519,7 @@ impl World {
             }
             Step::Plan { pro } => {
                 let plan = if *pro { json!("pro") } else { json!("free") };
-                self.apply("ann", Told::default(), &Body::Attributes(vec![("plan".into(), Json::of(&plan))]));
+                self.apply("ann", ClientTimes::default(), &Body::Attributes(vec![("plan".into(), Json::of(&plan))]));
                 self.users.get_mut("ann").expect("known").1.pro = Some(*pro);
             }
             Step::Status { survey, status } => {
@@ -547,7 +551,7 @@ proptest! {
             version: 1,
             offset: 0,
             now: 100 * DAY,
-            ledger: Ledger::new(0, 1),
+            ledger: QuotaAllocator::new(0, 1),
             users: ["ann", "bob"].map(|user| (user.to_owned(), Default::default())).into(),
         };
         let settings = json!({"global_cooldown": global, "max_per_session": cap});

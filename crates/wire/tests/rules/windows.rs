@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use askwhen_domain::activation::{Absence, Activation, CANCELS, Count, LATE, Pattern, Sequence};
 use askwhen_domain::survey::OnRepeat;
 use askwhen_domain::time::Millis;
-use askwhen_domain::user::{Activated, Fact, PerSurvey};
+use askwhen_domain::user::{Activated, ActivationEvent, PerSurvey};
 use askwhen_domain::windows::Rules;
 
 const EXPIRES: Millis = 20;
@@ -19,10 +19,10 @@ fn end_of(at: Millis, _: u64) -> Millis {
 type Place = (Millis, u64);
 
 /// Every arming: when, and the place of the event behind it.
-fn armings(activation: &Activation, facts: &[Fact]) -> Vec<(Millis, Place)> {
-    let role = |fact: &Fact, bit: usize| fact.roles & (1 << bit) != 0;
-    let takes_part = |fact: &&Fact| fact.roles & !(CANCELS | LATE) != 0;
-    let facts: Vec<&Fact> = facts.iter().filter(takes_part).collect();
+fn armings(activation: &Activation, facts: &[ActivationEvent]) -> Vec<(Millis, Place)> {
+    let role = |fact: &ActivationEvent, bit: usize| fact.roles & (1 << bit) != 0;
+    let takes_part = |fact: &&ActivationEvent| fact.roles & !(CANCELS | LATE) != 0;
+    let facts: Vec<&ActivationEvent> = facts.iter().filter(takes_part).collect();
     let mut found = Vec::new();
     for (i, fact) in facts.iter().enumerate() {
         let so_far = &facts[..=i];
@@ -56,7 +56,7 @@ fn armings(activation: &Activation, facts: &[Fact]) -> Vec<(Millis, Place)> {
 }
 
 /// Beginnings of all chains of so many steps that end with the last fact.
-fn chains(facts: &[&Fact], steps: usize) -> BTreeSet<Millis> {
+fn chains(facts: &[&ActivationEvent], steps: usize) -> BTreeSet<Millis> {
     let Some((last, before)) = facts.split_last() else { return BTreeSet::new() };
     if last.roles & (1 << (steps - 1)) == 0 {
         return BTreeSet::new();
@@ -95,7 +95,7 @@ impl Happening {
 /// by the event whose window was displayed.
 pub fn by_hand(
     (activation, on_repeat, expires): (&Activation, OnRepeat, Millis),
-    facts: &[Fact],
+    facts: &[ActivationEvent],
     displays: &[(u64, Millis)],
     now: Millis,
 ) -> Option<Stretch> {
@@ -183,11 +183,11 @@ proptest! {
     ) {
         let on_repeat = if refresh { OnRepeat::Refresh } else { OnRepeat::KeepFirst };
         let bits = activation.patterns().len() as u32;
-        let mut facts: Vec<Fact> = (0..).zip(past).map(|(offset, (at, roles))| {
+        let mut facts: Vec<ActivationEvent> = (0..).zip(past).map(|(offset, (at, roles))| {
             let known = roles & ((1 << bits) - 1);
             let roles = if roles & CANCELS != 0 { CANCELS } else { known.max(1) | (roles & LATE) };
             let event = Activated { at, offset, event_id: String::new(), event_name: String::new(), properties: None };
-            Fact { roles, event }
+            ActivationEvent { roles, event }
         }).collect();
         let rules = Rules { activation: &activation, on_repeat, end_of: &end_of };
         let mut survey = PerSurvey::default();
@@ -196,7 +196,7 @@ proptest! {
         for fact in arrivals {
             survey.insert(fact, rules);
         }
-        facts.sort_by_key(Fact::place);
+        facts.sort_by_key(ActivationEvent::place);
         let armed = armings(&activation, &facts);
         let display = shown.filter(|_| !armed.is_empty()).map(|(which, later)| {
             let (at, place) = armed[which.index(armed.len())];

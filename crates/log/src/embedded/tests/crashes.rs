@@ -19,7 +19,7 @@ struct Run {
     clock: Clock,
     log: Option<Embedded>,
     random: u64,
-    appended: BTreeMap<String, (At, Outcome)>,
+    appended: BTreeMap<String, (TopicPartition, Outcome)>,
     waiting: Vec<(String, Answer)>,
 }
 
@@ -87,7 +87,7 @@ impl Run {
     fn check(&mut self, seed: u64) {
         self.settle(false);
         let Some(log) = &self.log else { return };
-        let mut there: BTreeMap<String, (At, u64)> = BTreeMap::new();
+        let mut there: BTreeMap<String, (TopicPartition, u64)> = BTreeMap::new();
         for at in [EVENTS, DECISIONS, DEFINITIONS] {
             let records = all(log, at, 3_000).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             for record in &records {

@@ -20,7 +20,7 @@ fn filled(records: usize) -> Arc<SimulatedDisk> {
     disk
 }
 
-fn segments(disk: &SimulatedDisk, at: At) -> Vec<PathBuf> {
+fn segments(disk: &SimulatedDisk, at: TopicPartition) -> Vec<PathBuf> {
     let folder = files::dir_of(dir(), at);
     disk.paths().into_iter().filter(|path| path.parent() == Some(&folder)).collect()
 }

@@ -14,7 +14,7 @@ fn sizes() -> Vec<usize> {
 }
 
 /// A record whose frame has so many bytes.
-fn framed(key: &str, frame_bytes: usize) -> New {
+fn framed(key: &str, frame_bytes: usize) -> NewRecord {
     let empty = frame::encoded_len(&record(key, 0));
     let new = record(key, frame_bytes - empty);
     assert_eq!(frame::encoded_len(&new), frame_bytes);
@@ -22,7 +22,7 @@ fn framed(key: &str, frame_bytes: usize) -> New {
 }
 
 /// Reads what is there in every way, and compares.
-fn check(disk: &Arc<SimulatedDisk>, log: &Arc<Embedded>, at: At, expected: &[String]) {
+fn check(disk: &Arc<SimulatedDisk>, log: &Arc<Embedded>, at: TopicPartition, expected: &[String]) {
     for max_bytes in [1, 100, 4 << 10, 16 << 10, 20 << 10, 256 << 10, 1 << 20, usize::MAX] {
         assert_eq!(keys(&all(log, at, max_bytes).unwrap()), expected, "{at} in reads of {max_bytes}");
     }
@@ -51,7 +51,7 @@ fn records_of_every_size_are_read_by_every_reader_running_and_after_a_restart() 
             let mut log = Arc::new(opened(&disk, Options::default()).unwrap());
             let mut expected = Vec::new();
             for (n, size) in sizes().into_iter().enumerate() {
-                let mut records: Vec<New> = (0..before).map(|m| record(&format!("{n}.{m}"), 40)).collect();
+                let mut records: Vec<NewRecord> = (0..before).map(|m| record(&format!("{n}.{m}"), 40)).collect();
                 records.push(framed(&n.to_string(), size));
                 expected
                     .extend(records.iter().map(|new| String::from_utf8_lossy(new.key.as_ref().unwrap()).into_owned()));
@@ -85,8 +85,8 @@ fn what_no_frame_can_hold_is_refused_and_nothing_of_it_is_there() {
     let disk = SimulatedDisk::new(1);
     let log = opened(&disk, Options::default()).unwrap();
     let too_large = framed("k", frame::MAX_FRAME_BYTES + 1);
-    let long_name = New { headers: vec![(vec![b'n'; 70_000].into(), "v".into())], ..New::default() };
-    let many_headers = New { headers: vec![("n".into(), "v".into()); 70_000], ..New::default() };
+    let long_name = NewRecord { headers: vec![(vec![b'n'; 70_000].into(), "v".into())], ..NewRecord::default() };
+    let many_headers = NewRecord { headers: vec![("n".into(), "v".into()); 70_000], ..NewRecord::default() };
     for new in [too_large, long_name, many_headers] {
         let answer = append(&log, EVENTS, vec![record("a", 1), new]).try_recv().unwrap();
         assert!(matches!(answer, Err(Error::Refused(_))), "{answer:?}");

@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn segment_count(disk: &SimulatedDisk, at: At) -> usize {
+fn segment_count(disk: &SimulatedDisk, at: TopicPartition) -> usize {
     let folder = files::dir_of(dir(), at);
     disk.paths().into_iter().filter(|path| path.parent() == Some(&folder)).count()
 }
 
-fn bytes_of(disk: &SimulatedDisk, at: At) -> usize {
+fn bytes_of(disk: &SimulatedDisk, at: TopicPartition) -> usize {
     let folder = files::dir_of(dir(), at);
     let paths = disk.paths().into_iter().filter(|path| path.parent() == Some(&folder));
     paths.filter_map(|path| disk.bytes(&path)).map(|bytes| bytes.len()).sum()
@@ -48,7 +48,7 @@ fn a_compacted_topic_keeps_the_last_of_each_key_its_offsets_and_a_bounded_size()
         largest = largest.max(bytes_of(&disk, DEFINITIONS));
     }
     assert!(largest < 10_000, "{largest} bytes for five records of 200");
-    assert_eq!(log.bounds(DEFINITIONS), Bounds { start: 0, end: 500 });
+    assert_eq!(log.bounds(DEFINITIONS), Watermarks { start: 0, end: 500 });
     for max_bytes in [1, 1_000, usize::MAX] {
         let records = all(&log, DEFINITIONS, max_bytes).unwrap();
         assert_eq!(latest(&records), expected);
@@ -84,7 +84,7 @@ fn tombstones_go_after_a_day_and_only_what_they_hide_goes_before() {
     let (disk, clock) = (SimulatedDisk::new(1), Clock::simulated(NOON));
     let log = opened_at(&disk, &clock, small()).unwrap();
     written(&log, DEFINITIONS, vec![record("gone", 100)]).unwrap();
-    written(&log, DEFINITIONS, vec![New { value: None, ..record("gone", 0) }]).unwrap();
+    written(&log, DEFINITIONS, vec![NewRecord { value: None, ..record("gone", 0) }]).unwrap();
     let has_tombstone = |log: &Embedded| {
         let records = all(log, DEFINITIONS, 10_000).unwrap();
         let of_gone: Vec<&Record> = records.iter().filter(|r| r.key.as_deref() == Some(b"gone")).collect();
@@ -171,7 +171,7 @@ fn a_trim_that_a_crash_cut_short_is_finished_by_the_next_start() {
             disk.crash(crash);
             drop(log);
             let log = opened(&disk, small()).unwrap();
-            let Bounds { start, end } = log.bounds(DECISIONS);
+            let Watermarks { start, end } = log.bounds(DECISIONS);
             assert!(start <= 30 && end == 40);
             assert_eq!(all(&log, DECISIONS, 500).unwrap().len() as u64, 40 - start);
             assert!(crash != Crash::Kill || trimmed.is_err() || start > 10);

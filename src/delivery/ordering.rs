@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use askwhen_domain::time::Millis;
 
-/// How far behind a busy lane a free one is looked for.
+/// How far behind a busy ordering queue a free one is looked for.
 const LOOK_AHEAD: usize = 256;
 /// An item, a copy of its id in a set, and what allocations take besides.
 const ITEM_BYTES: usize = size_of::<Item>() + size_of::<String>() + 48;
@@ -60,7 +60,7 @@ impl Queue {
 }
 
 #[derive(Debug)]
-pub struct Lanes {
+pub struct OrderingQueues {
     queues: HashMap<u64, Queue>,
     /// Lines with something queued that may be able to go.
     turns: [VecDeque<u64>; 2],
@@ -75,9 +75,9 @@ pub struct Lanes {
     slots: u32,
 }
 
-impl Lanes {
-    pub fn new(slots: u32) -> Lanes {
-        Lanes {
+impl OrderingQueues {
+    pub fn new(slots: u32) -> OrderingQueues {
+        OrderingQueues {
             queues: HashMap::new(),
             turns: Default::default(),
             wakes: BTreeSet::new(),
@@ -247,87 +247,87 @@ mod tests {
 
     #[test]
     fn one_users_first_attempts_keep_their_order_and_others_pass() {
-        let mut lanes = Lanes::new(10);
+        let mut ordering = OrderingQueues::new(10);
         for (id, lane) in [(1, 7), (2, 7), (3, 8)] {
-            lanes.push(item(1, id, lane, true));
+            ordering.push(item(1, id, lane, true));
         }
-        let first = lanes.next(0, most(10)).unwrap();
-        assert_eq!((first.delivery_id.as_str(), lanes.next(0, most(10)).unwrap().delivery_id.as_str()), ("1", "3"));
-        assert_eq!(lanes.next(0, most(10)), None);
-        lanes.done(&first);
-        assert_eq!(lanes.next(0, most(10)).unwrap().delivery_id, "2");
+        let first = ordering.next(0, most(10)).unwrap();
+        assert_eq!((first.delivery_id.as_str(), ordering.next(0, most(10)).unwrap().delivery_id.as_str()), ("1", "3"));
+        assert_eq!(ordering.next(0, most(10)), None);
+        ordering.done(&first);
+        assert_eq!(ordering.next(0, most(10)).unwrap().delivery_id, "2");
     }
 
     #[test]
     fn what_is_due_first_goes_first_whichever_partition_it_is_of() {
-        let mut lanes = Lanes::new(10);
+        let mut ordering = OrderingQueues::new(10);
         for (id, due_at) in [(1, 10), (2, 30), (3, 20), (4, 20), (5, 5)] {
-            lanes.push(Item { due_at, ..item(1, id, u64::from(id), true) });
+            ordering.push(Item { due_at, ..item(1, id, u64::from(id), true) });
         }
-        let order: String = std::iter::from_fn(|| lanes.next(0, most(10))).map(|i| i.delivery_id).collect();
+        let order: String = std::iter::from_fn(|| ordering.next(0, most(10))).map(|i| i.delivery_id).collect();
         assert_eq!(order, "51342");
     }
 
     #[test]
     fn endpoints_take_turns_within_their_bounds() {
-        let mut lanes = Lanes::new(10);
+        let mut ordering = OrderingQueues::new(10);
         for id in 0..5 {
-            lanes.push(item(1, id, u64::from(id), true));
+            ordering.push(item(1, id, u64::from(id), true));
         }
-        lanes.push(item(2, 9, 99, true));
-        let went: Vec<Item> = std::iter::from_fn(|| lanes.next(0, most(2))).collect();
+        ordering.push(item(2, 9, 99, true));
+        let went: Vec<Item> = std::iter::from_fn(|| ordering.next(0, most(2))).collect();
         assert_eq!(went.iter().map(|i| i.line).collect::<Vec<_>>(), [1, 2, 1]);
-        assert_eq!((lanes.queued_ids().len(), lanes.under_way()), (3, 3));
-        lanes.done(&went[0]);
-        assert_eq!(lanes.next(0, most(2)).map(|i| i.line), Some(1), "there is room again");
+        assert_eq!((ordering.queued_ids().len(), ordering.under_way()), (3, 3));
+        ordering.done(&went[0]);
+        assert_eq!(ordering.next(0, most(2)).map(|i| i.line), Some(1), "there is room again");
     }
 
     #[test]
     fn retries_leave_half_of_the_slots() {
-        let mut lanes = Lanes::new(4);
+        let mut ordering = OrderingQueues::new(4);
         for id in 0..6 {
-            lanes.push(item(1, id, 0, false));
+            ordering.push(item(1, id, 0, false));
         }
-        let went: Vec<Item> = std::iter::from_fn(|| lanes.next(0, most(10))).collect();
+        let went: Vec<Item> = std::iter::from_fn(|| ordering.next(0, most(10))).collect();
         assert_eq!(went.len(), 2);
-        lanes.push(item(1, 9, 1, true));
-        assert!(lanes.next(0, most(10)).unwrap().first);
-        lanes.done(&went[0]);
-        assert!(!lanes.next(0, most(10)).unwrap().first);
+        ordering.push(item(1, 9, 1, true));
+        assert!(ordering.next(0, most(10)).unwrap().first);
+        ordering.done(&went[0]);
+        assert!(!ordering.next(0, most(10)).unwrap().first);
     }
 
     #[test]
     fn one_that_waits_for_a_time_is_not_asked_before() {
-        let mut lanes = Lanes::new(10);
-        lanes.push(item(1, 1, 1, true));
-        lanes.push(item(2, 2, 2, false));
+        let mut ordering = OrderingQueues::new(10);
+        ordering.push(item(1, 1, 1, true));
+        ordering.push(item(2, 2, 2, false));
         let mut asked = 0;
         let mut ready = |line: u64, _: u32| {
             asked += 1;
             if line == 1 { Ready::At(100) } else { Ready::Later }
         };
-        assert_eq!((lanes.next(0, &mut ready), lanes.next(99, &mut ready)), (None, None));
-        assert_eq!((asked, lanes.next_wake()), (2, Some(100)));
-        assert_eq!(lanes.next(100, most(1)).map(|i| i.line), Some(1));
-        lanes.look_again(2);
-        assert_eq!(lanes.next(100, most(1)).map(|i| i.line), Some(2));
+        assert_eq!((ordering.next(0, &mut ready), ordering.next(99, &mut ready)), (None, None));
+        assert_eq!((asked, ordering.next_wake()), (2, Some(100)));
+        assert_eq!(ordering.next(100, most(1)).map(|i| i.line), Some(1));
+        ordering.look_again(2);
+        assert_eq!(ordering.next(100, most(1)).map(|i| i.line), Some(2));
     }
 
     #[test]
     fn what_is_forgotten_leaves_no_turn_behind() {
-        let mut lanes = Lanes::new(10);
+        let mut ordering = OrderingQueues::new(10);
         for line in 1..5 {
-            lanes.push(item(line, line as u32, line, true));
-            lanes.push(item(line, 10 + line as u32, 10 + line, true));
+            ordering.push(item(line, line as u32, line, true));
+            ordering.push(item(line, 10 + line as u32, 10 + line, true));
         }
-        let went = lanes.next(0, most(1)).unwrap();
-        lanes.forget(0);
-        lanes.done(&went);
-        assert_eq!((lanes.queued_ids().len(), lanes.under_way(), lanes.next(0, most(1))), (0, 0, None));
-        lanes.push(item(1, 7, 7, true));
-        let went = lanes.next(0, most(1)).unwrap();
-        lanes.push(item(went.line, 9, 9, true));
-        lanes.done(&went);
-        assert_eq!(lanes.next(0, most(1)).map(|i| i.delivery_id), Some("9".into()));
+        let went = ordering.next(0, most(1)).unwrap();
+        ordering.forget(0);
+        ordering.done(&went);
+        assert_eq!((ordering.queued_ids().len(), ordering.under_way(), ordering.next(0, most(1))), (0, 0, None));
+        ordering.push(item(1, 7, 7, true));
+        let went = ordering.next(0, most(1)).unwrap();
+        ordering.push(item(went.line, 9, 9, true));
+        ordering.done(&went);
+        assert_eq!(ordering.next(0, most(1)).map(|i| i.delivery_id), Some("9".into()));
     }
 }

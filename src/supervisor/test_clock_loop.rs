@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::bridge::Advance;
 use crate::delivery;
 use askwhen_domain::time::Millis;
-use askwhen_log::{At, Log};
+use askwhen_log::{Log, TopicPartition};
 use askwhen_partition::Signer;
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::vital;
@@ -24,7 +24,7 @@ const REST: Duration = Duration::from_secs(60);
 /// by less than a second, as real time has it.
 const STRIDE: Millis = 250;
 
-pub struct Clockwork {
+pub struct TestClock {
     pub clock: Clock,
     pub log: Log,
     pub key: ClusterKey,
@@ -32,7 +32,7 @@ pub struct Clockwork {
     pub delivery: Arc<delivery::Status>,
 }
 
-impl Clockwork {
+impl TestClock {
     /// Serves one request after the other.
     pub fn run(self) -> tokio::sync::mpsc::Sender<Advance> {
         let (sender, mut requests) = tokio::sync::mpsc::channel::<Advance>(16);
@@ -64,7 +64,7 @@ impl Clockwork {
         self.clock.set_ahead(ahead);
         let signer = Signer::new(&self.log, &self.key);
         for partition in 0..self.log.partitions() {
-            let at = At { topic: Topic::Events, partition };
+            let at = TopicPartition { topic: Topic::Events, partition };
             let new = signer.internal(partition, "clock", &Internal::Clock { ahead });
             if let Err(error) = self.log.append_durably(at, vec![new]).await {
                 tracing::error!(%error, partition, "the test clock could not be moved");
@@ -82,7 +82,7 @@ impl Clockwork {
             let settled = self.has_read_all().await;
             // A whole turn of the delivery begun after what is looked at here.
             while self.delivery.turn.load(Ordering::Acquire) < turn + 2 && Instant::now() < deadline {
-                self.delivery.bell.ring();
+                self.delivery.notify.notify();
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             let rests = settled && self.has_read_all().await && self.delivery.idle.load(Ordering::Acquire);
@@ -94,10 +94,10 @@ impl Clockwork {
     async fn has_read_all(&self) -> bool {
         let partitions = self.log.partitions();
         let read = delivery::Fold::topics();
-        let all: Vec<At> = (0..partitions)
+        let all: Vec<TopicPartition> = (0..partitions)
             .flat_map(|partition| {
                 let topics = [Topic::Events].into_iter().chain(read);
-                topics.map(move |topic| At { topic, partition })
+                topics.map(move |topic| TopicPartition { topic, partition })
             })
             .collect();
         let (log, asked) = (self.log.clone(), all.clone());

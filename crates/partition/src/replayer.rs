@@ -5,8 +5,8 @@ use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::admission::{Admission, Admitted, decode_forwarded};
-use super::checkpoint::Meta;
-use super::machine::{Effects, Failure, Machine, Moment};
+use super::checkpoint::CheckpointMeta;
+use super::machine::{Effects, Failure, Machine, RecordContext};
 use askwhen_domain::id::Origin;
 use askwhen_domain::time::Millis;
 use askwhen_log::Record;
@@ -14,7 +14,7 @@ use askwhen_store::{Batch, Store};
 use askwhen_wire::record::{Decoded, Forward, REPLY_HEADER};
 
 /// For an answer that comes later than what it answers.
-const LOOKER: &[u8] = b"looker";
+const READER_NAME: &[u8] = b"looker";
 
 /// Records that matter to whoever looks; the others are passed over. One that
 /// another partition told of comes with that.
@@ -23,16 +23,16 @@ pub type Wanted<'a> = &'a dyn Fn(&Decoded<'_>, Option<&Forward>) -> bool;
 /// Every record.
 pub const ALL: Wanted<'static> = &|_, _| true;
 
-pub struct Player<M> {
+pub struct Replayer<M> {
     admission: Admission,
-    pub meta: Meta,
+    pub meta: CheckpointMeta,
     machine: M,
 }
 
-impl<M: Machine> Player<M> {
+impl<M: Machine> Replayer<M> {
     /// Goes on from where `meta` stands, which is where the machine's state is.
-    pub fn new(admission: Admission, meta: Meta, machine: M) -> Player<M> {
-        Player { admission, meta, machine }
+    pub fn new(admission: Admission, meta: CheckpointMeta, machine: M) -> Replayer<M> {
+        Replayer { admission, meta, machine }
     }
 
     /// Lets a record have the effect that it had; gives that, unless it had none
@@ -82,7 +82,7 @@ impl<M: Machine> Player<M> {
     /// # Errors
     /// When the machine's state cannot be read.
     pub fn ask(&mut self, now: Millis, decoded: Decoded<'_>) -> Result<Effects, Failure> {
-        self.imagine((now, self.meta.next), decoded)
+        self.apply_synthetic((now, self.meta.next), decoded)
     }
 
     /// Lets a record take effect that the journal does not hold, as if it stood
@@ -90,16 +90,16 @@ impl<M: Machine> Player<M> {
     ///
     /// # Errors
     /// When the machine's state cannot be read.
-    pub fn imagine(&mut self, (now, offset): (Millis, u64), decoded: Decoded<'_>) -> Result<Effects, Failure> {
+    pub fn apply_synthetic(&mut self, (now, offset): (Millis, u64), decoded: Decoded<'_>) -> Result<Effects, Failure> {
         self.meta.now = self.meta.now.max(now);
-        self.apply(offset, decoded, Some(Bytes::from_static(LOOKER)))
+        self.apply(offset, decoded, Some(Bytes::from_static(READER_NAME)))
     }
 
     fn apply(&mut self, offset: u64, decoded: Decoded<'_>, reply_to: Option<Bytes>) -> Result<Effects, Failure> {
         let (incarnation, partition) = self.admission.place();
         let origin = Origin { incarnation, partition, offset };
         let (now, partitions) = (self.meta.now, self.meta.partitions);
-        let at = Moment { origin, now, partitions, reply_to: reply_to.as_ref() };
+        let at = RecordContext { origin, now, partitions, reply_to: reply_to.as_ref() };
         let machine = &mut self.machine;
         match catch_unwind(AssertUnwindSafe(|| machine.apply(at, decoded))) {
             Ok(Err(Failure::Reject(_))) | Err(_) => Ok(Effects::default()),

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use super::output::Outputs;
 use crate::definitions::Project;
 use crate::id::Origin;
-use crate::quota::{Change, Room};
+use crate::quota::{Change, QuotaStatus};
 use crate::record::Context;
 use crate::time::{MINUTE, Millis};
 use crate::user::Offer;
 
 /// What a trigger record asks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct RequestContext<'a> {
     pub trigger: &'a str,
     pub properties: &'a str,
     pub context: &'a Context,
@@ -20,7 +20,7 @@ pub(super) struct Asked<'a> {
 
 /// Where and when a record is applied; all of it from the journal.
 #[derive(Debug, Clone, Copy)]
-pub struct Scene<'a> {
+pub struct ApplyContext<'a> {
     pub origin: Origin,
     /// The partition's time: the largest append time read so far.
     pub now: Millis,
@@ -28,20 +28,20 @@ pub struct Scene<'a> {
     pub user_id: &'a str,
     pub project: &'a Project,
     /// What is left of the quotas of surveys that have one.
-    pub rooms: &'a Rooms,
+    pub quota_statuses: &'a QuotaStatuses,
     /// Whether the record may wait for a grant.
     pub may_wait: bool,
 }
 
 /// By survey; one that is not there has no quota.
-pub type Rooms = BTreeMap<String, Room>;
+pub type QuotaStatuses = BTreeMap<String, QuotaStatus>;
 
 /// Of surveys none of which has a quota.
-pub static NO_QUOTAS: Rooms = Rooms::new();
+pub static NO_QUOTAS: QuotaStatuses = QuotaStatuses::new();
 
-impl Scene<'_> {
+impl ApplyContext<'_> {
     pub(super) fn is_limited(&self, survey_id: &str) -> bool {
-        self.rooms.contains_key(survey_id)
+        self.quota_statuses.contains_key(survey_id)
     }
 
     /// Lets an offer hold a grant for so long from when it was made. Without a
@@ -58,10 +58,10 @@ impl Scene<'_> {
         out.quotas.push((offer.survey_id.clone(), change));
     }
 
-    pub(super) fn room(&self, survey_id: &str) -> Room {
-        match self.rooms.get(survey_id) {
-            None => Room::Free,
-            Some(Room::Ask) if !self.may_wait => Room::Full,
+    pub(super) fn room(&self, survey_id: &str) -> QuotaStatus {
+        match self.quota_statuses.get(survey_id) {
+            None => QuotaStatus::Free,
+            Some(QuotaStatus::Ask) if !self.may_wait => QuotaStatus::Full,
             Some(room) => *room,
         }
     }

@@ -12,16 +12,16 @@ use crate::bridge::{App, View};
 use crate::config::Retention;
 use crate::replay::Error;
 use askwhen_domain::time::Millis;
-use askwhen_log::{At, Log};
+use askwhen_log::{Log, TopicPartition};
 use askwhen_process::clock::Clock;
-use askwhen_process::thread::{Bell, News, Thread, watch};
+use askwhen_process::thread::{LogThrottle, Notify, Thread, watch};
 use askwhen_wire::topic::Topic;
 
 const TURN: Duration = Duration::from_millis(250);
 /// Asking brokers that do not answer takes its time.
 const TURN_WITHIN: Duration = Duration::from_secs(120);
 
-pub struct Keeper {
+pub struct Housekeeping {
     pub log: Log,
     pub clock: Clock,
     pub view: Arc<View>,
@@ -31,22 +31,22 @@ pub struct Keeper {
     pub memory: MemoryGovernor,
 }
 
-impl Keeper {
+impl Housekeeping {
     /// Runs until the process ends.
     pub fn start(
         mut self,
-        bell: Arc<Bell>,
+        notify: Arc<Notify>,
         ending: Arc<AtomicBool>,
         fail: watch::Sender<bool>,
     ) -> Result<Thread, Error> {
         let kept = Thread::spawn("keeper", move || {
             let mut round: u64 = 0;
-            let mut news = News::default();
+            let mut throttle = LogThrottle::default();
             watch(TURN_WITHIN);
             while !ending.load(Ordering::Acquire) {
-                bell.wait(TURN);
+                notify.wait(TURN);
                 if let Err(error) = self.view.catch_up()
-                    && news.is_new(&error.to_string())
+                    && throttle.is_new(&error.to_string())
                 {
                     tracing::warn!(%error, "the definitions cannot be read for now");
                 }
@@ -98,14 +98,14 @@ impl Keeper {
             (Topic::Rejects, keep.deliveries),
         ] {
             for partition in 0..topic.partitions(self.log.partitions()) {
-                if let Err(error) = self.trim_one(At { topic, partition }, self.clock.cautious() - kept) {
+                if let Err(error) = self.trim_one(TopicPartition { topic, partition }, self.clock.cautious() - kept) {
                     tracing::warn!(%error, topic = topic.name(), "old records could not be removed");
                 }
             }
         }
     }
 
-    fn trim_one(&self, at: At, before: Millis) -> Result<(), askwhen_log::Error> {
+    fn trim_one(&self, at: TopicPartition, before: Millis) -> Result<(), askwhen_log::Error> {
         self.log.trim(at, self.log.offset_at(at, before)?)
     }
 }

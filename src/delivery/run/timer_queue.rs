@@ -1,9 +1,9 @@
-//! From the store into the lanes: what is due is taken up line by line, so much
+//! From the store into the ordering queues: what is due is taken up line by line, so much
 //! of each that no endpoint's backlog keeps another's out of memory.
 
 use super::Loop;
-use crate::delivery::fold::{Due, Error, Fold, Heard, before, due_id, split};
-use crate::delivery::lanes::Item;
+use crate::delivery::fold::{Due, Error, Fold, FoldEvent, before, due_id, split};
+use crate::delivery::ordering::Item;
 use askwhen_domain::time::Millis;
 
 /// What ids held in memory take at most, but for a few of each line; the rest
@@ -21,7 +21,7 @@ const LINES_A_TURN: usize = 512;
 
 /// One endpoint's part of a partition's due index.
 #[derive(Default)]
-pub(super) struct Line {
+pub(super) struct EndpointQueue {
     /// Everything up to here is in memory.
     loaded: Vec<u8>,
     /// When the next one behind that is due.
@@ -42,7 +42,7 @@ impl Loop {
         let (endpoints, lines) = (fold.endpoints()?, fold.lines()?);
         for told in endpoints {
             for line in self.endpoints.take(told) {
-                self.lanes.look_again(line);
+                self.ordering.look_again(line);
             }
         }
         for (line, due) in lines {
@@ -59,13 +59,13 @@ impl Loop {
             return;
         }
         if let Some(before) = known.due.replace(due) {
-            self.agenda.remove(&(before, partition, line));
+            self.timer_queue.remove(&(before, partition, line));
         }
-        self.agenda.insert((due, partition, line));
+        self.timer_queue.insert((due, partition, line));
     }
 
     /// What is due from then on is taken up anew: its time has not come after all, or
-    /// there is no room. What is in the lanes already is known there.
+    /// there is no room. What is in the ordering queues already is known there.
     pub(super) fn put_back(&mut self, partition: u32, line: u64, due_at: Millis) {
         if let Some(known) = self.parts.get_mut(&partition).and_then(|part| part.lines.get_mut(&line)) {
             let before = before(line, due_at);
@@ -77,37 +77,37 @@ impl Loop {
     }
 
     /// New dues behind what is loaded are found by the next load.
-    pub(super) fn hear(&mut self, partition: u32, heard: Vec<Heard>) -> Result<(), Error> {
+    pub(super) fn hear(&mut self, partition: u32, heard: Vec<FoldEvent>) -> Result<(), Error> {
         for one in heard {
             match one {
-                Heard::Due(due) => {
+                FoldEvent::Due(due) => {
                     let (line, due_at) = split(&due.key);
                     let loaded = self.parts[&partition].lines.get(&line).is_some_and(|line| due.key <= line.loaded);
-                    if loaded && self.lanes.queued_of(line) < self.line_most(line) {
+                    if loaded && self.ordering.queued_of(line) < self.line_most(line) {
                         self.enqueue(partition, due);
                     } else {
                         self.put_back(partition, line, due_at);
                     }
                 }
-                Heard::Endpoint(told) => {
+                FoldEvent::Endpoint(told) => {
                     for line in self.endpoints.take(told) {
-                        self.lanes.look_again(line);
+                        self.ordering.look_again(line);
                     }
                 }
                 // An attempt of this process is under way until everything of it is
                 // written. Another one's may stay without what follows from it.
-                Heard::Owed { delivery_id } if !self.flying.contains_key(&delivery_id) => {
-                    self.write_owed_of(partition, &delivery_id)?;
+                FoldEvent::FollowUpMissing { delivery_id } if !self.in_flight.contains_key(&delivery_id) => {
+                    self.write_missing_of(partition, &delivery_id)?;
                 }
-                Heard::Owed { .. } => {}
-                Heard::Cancelled { delivery_ids } => {
+                FoldEvent::FollowUpMissing { .. } => {}
+                FoldEvent::Cancelled { delivery_ids } => {
                     for id in delivery_ids {
                         // What is under way says itself how it has ended.
-                        if let Some(flight) = self.flying.get_mut(&id) {
+                        if let Some(flight) = self.in_flight.get_mut(&id) {
                             flight.is_cancelled = true;
                             continue;
                         }
-                        self.write_owed_of(partition, &id)?;
+                        self.write_missing_of(partition, &id)?;
                     }
                 }
             }
@@ -124,11 +124,11 @@ impl Loop {
         };
         let mut worked = false;
         for _ in 0..LINES_A_TURN {
-            let Some((due, partition, line)) = self.agenda.first().copied().filter(|(due, ..)| *due <= now) else {
+            let Some((due, partition, line)) = self.timer_queue.first().copied().filter(|(due, ..)| *due <= now) else {
                 break;
             };
-            self.agenda.remove(&(due, partition, line));
-            let room = self.line_most(line).saturating_sub(self.lanes.queued_of(line));
+            self.timer_queue.remove(&(due, partition, line));
+            let room = self.line_most(line).saturating_sub(self.ordering.queued_of(line));
             if room == 0 {
                 let full = self.full.entry(line).or_default();
                 if !full.contains(&partition) {
@@ -145,7 +145,7 @@ impl Loop {
     }
 
     fn line_most(&self, line: u64) -> usize {
-        match self.lanes.queued_bytes() {
+        match self.ordering.queued_bytes() {
             bytes if bytes < LANES_BYTES && !self.endpoints.is_held(line) => LINE_MOST,
             bytes if bytes < 2 * LANES_BYTES => LINE_FEW,
             _ => LINE_LEAST,
@@ -160,14 +160,14 @@ impl Loop {
             known.loaded.clone_from(&last.key);
         }
         known.due = next;
-        self.agenda.extend(next.map(|due| (due, partition, line)));
+        self.timer_queue.extend(next.map(|due| (due, partition, line)));
         due.into_iter().for_each(|due| self.enqueue(partition, due));
         Ok(())
     }
 
     /// A line has been emptied: what waits behind it is taken up.
     pub(super) fn refill(&mut self, line: u64) {
-        if self.lanes.queued_of(line) > self.line_most(line) / 2 {
+        if self.ordering.queued_of(line) > self.line_most(line) / 2 {
             return;
         }
         let waiting = self.full.remove(&line).unwrap_or_default();
@@ -178,7 +178,7 @@ impl Loop {
     fn plan_again(&mut self, line: u64, partitions: Vec<u32>) {
         for partition in partitions {
             let due = self.parts.get(&partition).and_then(|part| part.lines.get(&line)?.due);
-            self.agenda.extend(due.map(|due| (due, partition, line)));
+            self.timer_queue.extend(due.map(|due| (due, partition, line)));
         }
     }
 
@@ -190,12 +190,12 @@ impl Loop {
             return;
         }
         let (line, due_at) = split(&due.key);
-        self.lanes.push(Item { partition, delivery_id, due_at, first: due.first, line, lane: due.lane });
+        self.ordering.push(Item { partition, delivery_id, due_at, first: due.first, line, lane: due.lane });
     }
 
     /// Starts nothing more of a partition.
     pub(super) fn drop_agenda(&mut self, partition: u32) {
-        self.agenda.retain(|(_, of, _)| *of != partition);
+        self.timer_queue.retain(|(_, of, _)| *of != partition);
         if let Some(part) = self.parts.get_mut(&partition) {
             part.lines.clear();
         }
