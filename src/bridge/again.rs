@@ -18,7 +18,7 @@ use askwhen_domain::message::Delivery;
 use askwhen_domain::rate::Rate;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Log, NewRecord, Reader, Record, TopicPartition};
-use askwhen_partition::{Answer as ClientTimes, Signer};
+use askwhen_partition::{EngineReply, Signer};
 use askwhen_process::thread::Notify;
 use askwhen_wire::definition::Code;
 use askwhen_wire::listing::Place;
@@ -63,8 +63,8 @@ impl App {
         let again = Internal::Redeliver { delivery, told_at, asked_at: self.clock.now() };
         let mut waiter = self.tell_internal(TopicPartition { topic: Topic::Events, partition }, &key, &again).await?;
         match tokio::time::timeout(self.reply_timeout, waiter.next()).await {
-            Ok(Some(ClientTimes::Body { server, .. })) => Ok(json_answer(202, server.as_str().to_owned())),
-            Ok(Some(ClientTimes::Refused { code, pointer, detail })) => Err(Problem::refused(&code, pointer, detail)),
+            Ok(Some(EngineReply::Body { server, .. })) => Ok(json_answer(202, server.as_str().to_owned())),
+            Ok(Some(EngineReply::Refused { code, pointer, detail })) => Err(Problem::refused(&code, pointer, detail)),
             _ => Ok(json_answer(202, known.to_string())),
         }
     }

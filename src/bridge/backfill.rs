@@ -26,7 +26,7 @@ type Place = (Millis, u32, u64);
 
 /// Whose messages are made, and which.
 #[derive(Clone)]
-struct Wanted {
+struct BackfillScope {
     log: Log,
     lists: Arc<dyn Lists>,
     project: String,
@@ -52,11 +52,11 @@ impl App {
         let read = definition::endpoint(&shown.record.body.value(), None, Target::Trusted).map_err(Problem::fields)?;
         let project = asked.caller.project.clone();
         let lists = self.lists()?.clone();
-        let wanted = Wanted { log: self.log.clone(), lists, project, endpoint: Arc::new(read.endpoint), span };
+        let wanted = BackfillScope { log: self.log.clone(), lists, project, endpoint: Arc::new(read.endpoint), span };
         let turn = self.turn((&wanted.project, &asked.route.parts[0])).await?;
         let search = wanted.clone();
         let found = beside(move || search.find()).await?;
-        let Found { mut places, count, more, last } = found.map_err(broken)?;
+        let BackfillMessage { mut places, count, more, last } = found.map_err(broken)?;
         let mut body = json!({"count": count});
         if more {
             body["more"] = true.into();
@@ -85,7 +85,7 @@ impl App {
 
 /// What there is to send.
 #[derive(Default)]
-struct Found {
+struct BackfillMessage {
     places: Vec<Place>,
     count: usize,
     /// There is more than one request sends.
@@ -94,9 +94,9 @@ struct Found {
     last: Option<String>,
 }
 
-impl Wanted {
-    fn find(&self) -> Result<Found, String> {
-        let mut found = Found::default();
+impl BackfillScope {
+    fn find(&self) -> Result<BackfillMessage, String> {
+        let mut found = BackfillMessage::default();
         let mut newest = None;
         for partition in 0..self.log.partitions() {
             let at = TopicPartition { topic: Topic::Responses, partition };

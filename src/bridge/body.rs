@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::budget::{Held, Spent};
-use super::connections::{Connection, Phase};
+use super::budget::{HeldBytes, Spent};
+use super::connections::{Connection, ConnectionPhase};
 use super::problem::Problem;
 
 /// Largest body, as sent and after decompression.
@@ -37,7 +37,7 @@ pub enum Need {
 
 /// What a route takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RequestedBody {
     pub need: Need,
     /// Whether JSON may be called `text/plain`, as pages do that must not cause a
     /// preflight.
@@ -66,7 +66,7 @@ enum Encoding {
 pub async fn read(
     headers: &HeaderMap,
     body: &mut Incoming,
-    wanted: Wanted,
+    wanted: RequestedBody,
     connection: &Arc<Connection>,
 ) -> Result<Bytes, Problem> {
     let may_be_none = wanted.need == Need::JsonOrNone;
@@ -85,9 +85,9 @@ pub async fn read(
         return Err(too_large());
     }
     let mut bytes = Counting::new(connection, length.map_or(MAX_BODY_BYTES, |length| length as usize));
-    connection.enter(Phase::Body);
+    connection.enter(ConnectionPhase::Body);
     let read = tokio::time::timeout(READ_TIMEOUT, receive(body, &mut bytes, connection)).await;
-    connection.enter(Phase::Answering);
+    connection.enter(ConnectionPhase::Answering);
     connection.keeps_its_place();
     match read {
         Ok(Err(problem)) if problem.code == "truncated" => {
@@ -124,12 +124,12 @@ struct Counting {
     bytes: Vec<u8>,
     /// As far as is known, no more will come.
     expected: usize,
-    held: Held,
+    held: HeldBytes,
 }
 
 impl Counting {
     fn new(connection: &Arc<Connection>, expected: usize) -> Counting {
-        Counting { bytes: Vec::new(), expected, held: Held::none(connection) }
+        Counting { bytes: Vec::new(), expected, held: HeldBytes::none(connection) }
     }
 
     /// The capacity that so many bytes more ask for.

@@ -67,15 +67,15 @@ impl Budget {
 
 /// Bytes that one request or answer holds; given back when it is dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldBytes {
     connections: Arc<Connections>,
     connection: Arc<Connection>,
     bytes: usize,
 }
 
-impl Held {
-    pub fn none(connection: &Arc<Connection>) -> Held {
-        Held { connections: connection.all().clone(), connection: connection.clone(), bytes: 0 }
+impl HeldBytes {
+    pub fn none(connection: &Arc<Connection>) -> HeldBytes {
+        HeldBytes { connections: connection.all().clone(), connection: connection.clone(), bytes: 0 }
     }
 
     pub fn bytes(&self) -> usize {
@@ -127,7 +127,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
         self.connection.holds_no_longer(self.bytes);
         self.connections.budget.give_back(self.bytes);
@@ -136,7 +136,7 @@ impl Drop for Held {
 
 struct Counted<T> {
     bytes: T,
-    _held: Held,
+    _held: HeldBytes,
 }
 
 impl<T: AsRef<[u8]>> AsRef<[u8]> for Counted<T> {

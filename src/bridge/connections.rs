@@ -26,7 +26,7 @@ const SEARCH_PAUSE_MS: u64 = 10;
 /// What a connection is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Phase {
+pub enum ConnectionPhase {
     /// Nothing of a next request has come.
     Idle,
     Head,
@@ -37,9 +37,15 @@ pub enum Phase {
     Writing,
 }
 
-impl Phase {
-    fn of(byte: u8) -> Phase {
-        [Phase::Idle, Phase::Head, Phase::Body, Phase::Answering, Phase::Writing][usize::from(byte)]
+impl ConnectionPhase {
+    fn of(byte: u8) -> ConnectionPhase {
+        [
+            ConnectionPhase::Idle,
+            ConnectionPhase::Head,
+            ConnectionPhase::Body,
+            ConnectionPhase::Answering,
+            ConnectionPhase::Writing,
+        ][usize::from(byte)]
     }
 }
 
@@ -65,16 +71,16 @@ impl Connection {
         &self.all
     }
 
-    pub fn phase(&self) -> Phase {
-        Phase::of(self.phase.load(Ordering::Acquire))
+    pub fn phase(&self) -> ConnectionPhase {
+        ConnectionPhase::of(self.phase.load(Ordering::Acquire))
     }
 
-    pub fn enter(&self, phase: Phase) {
+    pub fn enter(&self, phase: ConnectionPhase) {
         if self.phase.swap(phase as u8, Ordering::AcqRel) != phase as u8 {
             let now = self.all.now_ms();
             self.since_ms.store(now, Ordering::Release);
             self.moved_ms.store(now, Ordering::Release);
-            if phase == Phase::Writing {
+            if phase == ConnectionPhase::Writing {
                 self.answered.fetch_add(1, Ordering::AcqRel);
             }
         }
@@ -131,12 +137,12 @@ impl Connection {
         let (unfinished, stalled) = (UNFINISHED.as_millis() as u64, STALLED.as_millis() as u64);
         match self.phase() {
             // It has never asked for anything.
-            Phase::Idle | Phase::Head if fresh && age >= unfinished => Some((0, since)),
-            Phase::Idle => Some((1, since)),
-            Phase::Head | Phase::Body if age >= unfinished => Some((2, since)),
-            Phase::Writing if still >= unfinished => Some((3, moved)),
+            ConnectionPhase::Idle | ConnectionPhase::Head if fresh && age >= unfinished => Some((0, since)),
+            ConnectionPhase::Idle => Some((1, since)),
+            ConnectionPhase::Head | ConnectionPhase::Body if age >= unfinished => Some((2, since)),
+            ConnectionPhase::Writing if still >= unfinished => Some((3, moved)),
             // Young, and stalled.
-            Phase::Head | Phase::Body if still >= stalled => Some((4, since)),
+            ConnectionPhase::Head | ConnectionPhase::Body if still >= stalled => Some((4, since)),
             _ => None,
         }
     }
@@ -144,7 +150,8 @@ impl Connection {
     /// Bytes that it holds and does not use.
     fn idle_bytes(&self, now_ms: u64) -> usize {
         let still = now_ms.saturating_sub(self.moved_ms.load(Ordering::Acquire));
-        let takes_part = matches!(self.phase(), Phase::Head | Phase::Body | Phase::Writing);
+        let takes_part =
+            matches!(self.phase(), ConnectionPhase::Head | ConnectionPhase::Body | ConnectionPhase::Writing);
         let stalled = takes_part && still >= STALLED.as_millis() as u64;
         if stalled { self.held_bytes.load(Ordering::Acquire) } else { 0 }
     }
@@ -204,7 +211,7 @@ impl Connections {
             all: self.clone(),
             number,
             address,
-            phase: AtomicU8::new(Phase::Idle as u8),
+            phase: AtomicU8::new(ConnectionPhase::Idle as u8),
             since_ms: AtomicU64::new(now),
             moved_ms: AtomicU64::new(now),
             answered: AtomicU32::new(0),
@@ -339,12 +346,12 @@ mod tests {
         let all = Arc::new(long_ago(&all(16, None)));
         let crowd: Vec<_> = (0..5).map(|_| all.join([10, 0, 0, 1].into()).unwrap()).collect();
         let alone = all.join([10, 0, 0, 2].into()).unwrap();
-        crowd[0].enter(Phase::Answering);
-        crowd[1].enter(Phase::Writing);
-        crowd[1].enter(Phase::Idle);
-        crowd[2].enter(Phase::Writing);
-        crowd[2].enter(Phase::Body);
-        crowd[3].enter(Phase::Head);
+        crowd[0].enter(ConnectionPhase::Answering);
+        crowd[1].enter(ConnectionPhase::Writing);
+        crowd[1].enter(ConnectionPhase::Idle);
+        crowd[2].enter(ConnectionPhase::Writing);
+        crowd[2].enter(ConnectionPhase::Body);
+        crowd[3].enter(ConnectionPhase::Head);
         for one in crowd.iter().chain([&alone]) {
             old(one, Duration::from_secs(30));
         }
@@ -354,7 +361,7 @@ mod tests {
             let left = crowd.iter().chain([&alone]).position(|one| evicted(one));
             let Some(left) = left else { break };
             let one = if left < 5 { &crowd[left] } else { &alone };
-            one.enter(Phase::Answering);
+            one.enter(ConnectionPhase::Answering);
             one.keeps_its_place();
             order.push(left);
         }
@@ -367,12 +374,12 @@ mod tests {
         let all = Arc::new(long_ago(&all(16, Some(2))));
         let first = all.join([10, 0, 0, 1].into()).unwrap();
         let second = all.join("::ffff:10.0.0.1".parse().unwrap()).unwrap();
-        first.enter(Phase::Answering);
-        second.enter(Phase::Answering);
+        first.enter(ConnectionPhase::Answering);
+        second.enter(ConnectionPhase::Answering);
         assert!(all.join([10, 0, 0, 1].into()).is_none(), "none of them can be taken away");
         assert!(all.join([10, 0, 0, 2].into()).is_some());
-        first.enter(Phase::Writing);
-        first.enter(Phase::Idle);
+        first.enter(ConnectionPhase::Writing);
+        first.enter(ConnectionPhase::Idle);
         assert!(all.join([10, 0, 0, 1].into()).is_some() && evicted(&first) && !evicted(&second));
         all.leave(&first);
         all.leave(&second);
@@ -383,17 +390,17 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_are_given_back_and_those_who_do_not_move_lose_theirs() {
-        use crate::bridge::budget::{Held, Spent};
+        use crate::bridge::budget::{HeldBytes, Spent};
         let all = Arc::new(long_ago(&all(16, None)));
         let (stuck, small) = (all.join([10, 0, 0, 1].into()).unwrap(), all.join([10, 0, 0, 2].into()).unwrap());
-        stuck.enter(Phase::Body);
-        let mut much = Held::none(&stuck);
+        stuck.enter(ConnectionPhase::Body);
+        let mut much = HeldBytes::none(&stuck);
         much.grow(900_000).await.unwrap();
         assert_eq!(much.grow(100_000).await, Err(Spent), "an eighth is for small ones");
-        let mut little = Held::none(&small);
+        let mut little = HeldBytes::none(&small);
         little.grow(10_000).await.unwrap();
         old(&stuck, Duration::from_secs(1));
-        let mut large = Held::none(&small);
+        let mut large = HeldBytes::none(&small);
         let waits = tokio::spawn(async move { large.grow(500_000).await.map(|()| large.bytes()) });
         while !evicted(&stuck) {
             tokio::time::sleep(Duration::from_millis(1)).await;

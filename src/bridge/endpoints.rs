@@ -14,7 +14,7 @@ use askwhen_domain::id;
 use askwhen_domain::message::TESTER;
 use askwhen_domain::time::{self, DAY, Millis};
 use askwhen_log::TopicPartition;
-use askwhen_partition::Answer as ClientTimes;
+use askwhen_partition::EngineReply;
 use askwhen_wire::definition::{Code, Kind};
 use askwhen_wire::json as strict;
 use askwhen_wire::profile;
@@ -136,14 +136,14 @@ impl App {
         let ping = Internal::Ping { project, endpoint_id, delivery_id, asked_at: self.clock.now() };
         let mut waiter = self.tell_internal(TopicPartition { topic: Topic::Events, partition }, TESTER, &ping).await?;
         match tokio::time::timeout(LONGEST_ATTEMPT + TEST_MARGIN, waiter.next()).await {
-            Ok(Some(ClientTimes::Attempted { delivery_id, http_status, outcome, error })) => {
+            Ok(Some(EngineReply::Attempted { delivery_id, http_status, outcome, error })) => {
                 let mut body = json!({"delivery_id": delivery_id, "http_status": http_status, "outcome": outcome});
                 if let Some(error) = error {
                     body["error"] = error.into();
                 }
                 Ok(json_answer(200, body.to_string()))
             }
-            Ok(Some(ClientTimes::Refused { code, pointer, detail })) => Err(Problem::refused(&code, pointer, detail)),
+            Ok(Some(EngineReply::Refused { code, pointer, detail })) => Err(Problem::refused(&code, pointer, detail)),
             _ => {
                 let detail = "the attempt was not told of in time; look at GET /v1/deliveries?user_id=askwhen-test";
                 Err(Problem::later(503, "outcome_unknown", detail, Duration::from_secs(5)))

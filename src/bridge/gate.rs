@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::budget::Held;
-use super::connections::{Connection, Phase};
+use super::budget::HeldBytes;
+use super::connections::{Connection, ConnectionPhase};
 use super::head::{self, ChunkScan, Framing, HeadScan, Refusal};
 
 /// From the first byte of a head to its last.
@@ -97,14 +97,14 @@ pub struct Gate<S> {
     passed: usize,
     frame: Frame,
     /// What a long head holds of the budget.
-    held: Option<Held>,
+    held: Option<HeldBytes>,
     /// The requests of others have had their turn since the last one of this.
     gave_way: bool,
 }
 
 /// What became of waiting for a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ready {
+pub enum HeadOutcome {
     /// There is something to be let through.
     Passed,
     Closed,
@@ -122,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     }
 
     /// Reads until there is something to be let through.
-    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<HeadOutcome>> {
         // However many requests came at once, each waits for its turn.
         let comes_next = self.passed == 0 && !self.bytes.is_empty() && matches!(self.frame, Frame::Head(_));
         if comes_next && !self.gave_way {
@@ -132,13 +132,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
         loop {
             if self.signals.is_refused() {
-                return Poll::Ready(Ok(Ready::Refused));
+                return Poll::Ready(Ok(HeadOutcome::Refused));
             }
             if self.passed == 0 {
                 self.look()?;
             }
             if self.passed > 0 {
-                return Poll::Ready(Ok(Ready::Passed));
+                return Poll::Ready(Ok(HeadOutcome::Passed));
             }
             if self.signals.is_refused() {
                 continue;
@@ -156,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 }
             }
             if read.filled().is_empty() {
-                return Poll::Ready(Ok(Ready::Closed));
+                return Poll::Ready(Ok(HeadOutcome::Closed));
             }
             self.connection.moved();
             self.bytes.extend_from_slice(read.filled());
@@ -179,8 +179,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                         return Ok(());
                     }
                     Ok(None) => {
-                        if self.connection.phase() == Phase::Idle {
-                            self.connection.enter(Phase::Head);
+                        if self.connection.phase() == ConnectionPhase::Idle {
+                            self.connection.enter(ConnectionPhase::Head);
                         }
                         self.count_head();
                         return Ok(());
@@ -226,7 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         if len <= SMALL_HEAD_BYTES {
             return;
         }
-        let held = self.held.get_or_insert_with(|| Held::none(&self.connection));
+        let held = self.held.get_or_insert_with(|| HeldBytes::none(&self.connection));
         let more = len.saturating_sub(held.bytes());
         if held.try_grow(more).is_err() {
             self.connection.all().free_bytes();
@@ -263,9 +263,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for Gate<S> {
     ) -> Poll<io::Result<()>> {
         match ready!(self.poll_ready(cx))? {
             // The driver looks after this in the same turn.
-            Ready::Refused => Poll::Pending,
-            Ready::Closed => Poll::Ready(Ok(())),
-            Ready::Passed => {
+            HeadOutcome::Refused => Poll::Pending,
+            HeadOutcome::Closed => Poll::Ready(Ok(())),
+            HeadOutcome::Passed => {
                 let taken = self.passed.min(into.remaining());
                 into.put_slice(&self.bytes[..taken]);
                 self.bytes.drain(..taken);
@@ -299,9 +299,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Gate<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         *self.signals.stall() = None;
-        if self.connection.phase() == Phase::Writing {
+        if self.connection.phase() == ConnectionPhase::Writing {
             let begun = self.passed == 0 && !self.bytes.is_empty();
-            self.connection.enter(if begun { Phase::Head } else { Phase::Idle });
+            self.connection.enter(if begun { ConnectionPhase::Head } else { ConnectionPhase::Idle });
         }
         Poll::Ready(Ok(()))
     }
@@ -378,7 +378,7 @@ mod tests {
         let (mut gate, mut client, connection, signals) = gate();
         client.write_all(&GET.as_bytes()[..GET.len() - 1]).await.unwrap();
         assert!(read(&mut gate, 64).await.is_none());
-        assert_eq!(connection.phase(), Phase::Head);
+        assert_eq!(connection.phase(), ConnectionPhase::Head);
         client.write_all(b"\nGET / HTTP/1.1\nHost: a\r\n\r\n").await.unwrap();
         assert_eq!(read_all(&mut gate, 64).await, GET.as_bytes());
         assert!(read(&mut gate, 64).await.is_none());

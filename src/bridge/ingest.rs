@@ -22,7 +22,7 @@ const MAX_BATCH: usize = 1_000;
 const BATCH_LEVELS: usize = 2;
 
 /// An event that passed all checks, ready for the journal.
-struct Ready {
+struct CheckedEvent {
     event_id: String,
     user_id: String,
     value: Vec<u8>,
@@ -75,15 +75,15 @@ impl App {
             project: (&*asked.caller.project).into(),
             user_id: (&*asked.route.parts[1]).into(),
             event_id: Some((&*event_id).into()),
-            told: ClientTimes { received_at: Some(self.clock.now()), ..ClientTimes::default() },
+            times: ClientTimes { received_at: Some(self.clock.now()), ..ClientTimes::default() },
             body: Body::Event { name: (&*asked.route.parts[0]).into(), properties: text.trim() },
         };
         let value = record::encode(&record);
-        self.append_event(Ready { event_id, user_id: asked.route.parts[1].clone(), value }).await?;
+        self.append_event(CheckedEvent { event_id, user_id: asked.route.parts[1].clone(), value }).await?;
         Ok(json_answer(200, json!({"success": true}).to_string()))
     }
 
-    async fn append_event(&self, ready: Ready) -> Result<String, Problem> {
+    async fn append_event(&self, ready: CheckedEvent) -> Result<String, Problem> {
         let at = self.journal_of(&ready.user_id);
         let new = NewRecord { key: Some(ready.user_id.into()), headers: Vec::new(), value: Some(ready.value.into()) };
         self.decides(at)?;
@@ -101,7 +101,7 @@ impl App {
         text: &str,
         pointer: String,
         key: Option<String>,
-    ) -> Result<Ready, Problem> {
+    ) -> Result<CheckedEvent, Problem> {
         if text.len() > MAX_EVENT_BYTES {
             return Err(event_too_large());
         }
@@ -110,7 +110,7 @@ impl App {
         let name = fields.required_id("event_name");
         let properties = fields.object("properties", MAX_PROPERTIES);
         let event_id = event_id(&mut fields, key);
-        let told = told(&mut fields, self.clock.now());
+        let times = times(&mut fields, self.clock.now());
         // Clients put much into it; nobody looks at an event's.
         fields.raw("context");
         let faults = fields.close();
@@ -121,11 +121,11 @@ impl App {
             project: (&*asked.caller.project).into(),
             user_id: (&*user_id).into(),
             event_id: Some((&*event_id).into()),
-            told,
+            times,
             body: Body::Event { name: (&*name).into(), properties },
         };
         let value = record::encode(&record);
-        Ok(Ready { event_id, user_id, value })
+        Ok(CheckedEvent { event_id, user_id, value })
     }
 
     /// Items are judged one by one; those that are fit are appended together,
@@ -237,7 +237,7 @@ pub(super) fn event_id(fields: &mut Fields<'_>, key: Option<String>) -> String {
     }
 }
 
-pub(super) fn told(fields: &mut Fields<'_>, now: i64) -> ClientTimes {
+pub(super) fn times(fields: &mut Fields<'_>, now: i64) -> ClientTimes {
     ClientTimes { occurred_at: fields.time("occurred_at"), sent_at: fields.time("sent_at"), received_at: Some(now) }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::problem::{Answer, Problem, json_answer};
 use super::{App, RequestContext};
-use askwhen_domain::decision::Reason;
+use askwhen_domain::decision::DecisionReason;
 use askwhen_domain::id;
 use askwhen_domain::time::{self, Millis};
 use askwhen_wire::definition::{Code, Kind};
@@ -156,7 +156,7 @@ impl App {
         };
         let statuses: Vec<&str> = match list {
             List::Deliveries => vec!["pending", "waiting", "delivered", "dead", "cancelled", "resent"],
-            List::Decisions => Reason::names().collect(),
+            List::Decisions => DecisionReason::names().collect(),
             List::Responses => vec!["partial", "completed"],
         };
         if filter.status.as_deref().is_some_and(|status| !statuses.contains(&status)) {

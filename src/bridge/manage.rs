@@ -16,7 +16,7 @@ use askwhen_domain::settings::Settings;
 use askwhen_domain::survey::Survey;
 use askwhen_domain::time;
 use askwhen_log::TopicPartition;
-use askwhen_partition::Answer as ClientTimes;
+use askwhen_partition::EngineReply;
 use askwhen_wire::definition::{self, Code, Kind, SETTINGS_ID, SecretSource, Surroundings, Target};
 use askwhen_wire::json as strict;
 use askwhen_wire::profile;
@@ -322,11 +322,11 @@ impl App {
         let deadline = tokio::time::Instant::now() + self.reply_timeout;
         while !missing.is_empty() {
             match tokio::time::timeout_at(deadline, waiter.next()).await {
-                Ok(Some(ClientTimes::Defined { partition, version, changed, created, used_new_secret, .. })) => {
+                Ok(Some(EngineReply::Defined { partition, version, changed, created, used_new_secret, .. })) => {
                     missing.remove(&partition);
                     outcome = Outcome { version, changed, created, used_new_secret, missing: Vec::new() };
                 }
-                Ok(Some(ClientTimes::Refused { code, pointer, detail })) => {
+                Ok(Some(EngineReply::Refused { code, pointer, detail })) => {
                     return Err(Problem::refused(&code, pointer, detail));
                 }
                 Ok(_) => {}

@@ -47,7 +47,7 @@ pub use view::View;
 use askwhen_domain::id;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Log, NewRecord, TopicPartition};
-use askwhen_partition::{Answer as ClientTimes, Phase, Replies, Signer, Status};
+use askwhen_partition::{EngineReply, Phase, Replies, Signer, Status};
 use askwhen_process::clock::Clock;
 use askwhen_wire::definition::Code;
 use askwhen_wire::listing::List;
@@ -55,8 +55,8 @@ use askwhen_wire::record::{Internal, REPLY_HEADER};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 use auth::{Auth, Caller, Kind};
-use body::Wanted;
-use budget::{Held, Spent};
+use body::RequestedBody;
+use budget::{HeldBytes, Spent};
 use connections::Connection;
 use cors::AllowedOrigin;
 use problem::{Answer, Problem};
@@ -199,7 +199,7 @@ impl App {
             return Err(Problem::later(503, "no_bridge", detail, Duration::from_secs(1)));
         }
         let takes_body = matches!(*method, Method::POST | Method::PUT);
-        let wanted = Wanted { need: route.name.body(), plain_text: route.kind == Kind::Client };
+        let wanted = RequestedBody { need: route.name.body(), plain_text: route.kind == Kind::Client };
         let (caller, body) = if takes_body && route.kind == Kind::Client && auth::may_be_in_body(&head.headers) {
             let body = body::read(&head.headers, body, wanted, connection).await;
             let body = body.map_err(|_| auth::unauthorized())?;
@@ -302,7 +302,7 @@ impl App {
 
     /// Appends a record and waits for what the engine says to it; `None` when
     /// it says nothing in time.
-    async fn ask(&self, user_id: &str, value: Vec<u8>, event_id: Option<&str>) -> Result<Option<ClientTimes>, Problem> {
+    async fn ask(&self, user_id: &str, value: Vec<u8>, event_id: Option<&str>) -> Result<Option<EngineReply>, Problem> {
         let mut waiter = self.replies.wait();
         let new = NewRecord {
             key: Some(Bytes::copy_from_slice(user_id.as_bytes())),
@@ -399,7 +399,7 @@ async fn counted(answer: Answer, connection: &Arc<Connection>) -> Result<Answer,
     if len <= SMALL_ANSWER_BYTES {
         return Ok(answer);
     }
-    let mut held = Held::none(connection);
+    let mut held = HeldBytes::none(connection);
     // One that is larger than all the room there is goes out alone.
     let counts = len.min(connection.all().budget.limit_bytes() / 2);
     held.grow(counts).await.map_err(|Spent| Problem::overloaded())?;

@@ -6,15 +6,15 @@ use serde_json::value::RawValue;
 
 use super::auth::Kind;
 use super::fields::Fields;
-use super::ingest::{context, event_id, idempotency_key, told};
+use super::ingest::{context, event_id, idempotency_key, times};
 use super::problem::{Answer, Problem, json_answer};
 use super::router::Name;
 use super::{App, RequestContext};
 use askwhen_domain::json::Json;
 use askwhen_domain::record::{Answers, Body, Given, Record, Target};
-use askwhen_domain::time::ClientTimes as Times;
+use askwhen_domain::time::ClientTimes;
 use askwhen_domain::user::MAX_ATTRIBUTES_BYTES;
-use askwhen_partition::Answer as ClientTimes;
+use askwhen_partition::EngineReply;
 use askwhen_wire::definition::{Code, Fault};
 use askwhen_wire::json;
 use askwhen_wire::record::{self, Erase, Internal, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_PROPERTIES, Query};
@@ -29,46 +29,46 @@ impl App {
         let properties = fields.object("properties", MAX_PROPERTIES);
         let context = context(&mut fields);
         let event_id = event_id(&mut fields, idempotency_key(asked.headers)?);
-        let told = told(&mut fields, self.clock.now());
+        let times = times(&mut fields, self.clock.now());
         refuse(fields.close())?;
         let trigger = (&*asked.route.parts[1]).into();
         let body = Body::Trigger { trigger, properties, context };
-        self.ask_about(asked, Some(&event_id), told, body).await
+        self.ask_about(asked, Some(&event_id), times, body).await
     }
 
     pub(super) async fn seen(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let text = if asked.body.is_empty() { "{}" } else { json::check(&asked.body).map_err(Problem::json)? };
         let mut fields = Fields::of_client(text);
-        let told = told(&mut fields, self.clock.now());
+        let times = times(&mut fields, self.clock.now());
         refuse(fields.close())?;
         let offer_id = (&*asked.route.parts[1]).into();
         let body = match asked.route.name {
             Name::Displayed => Body::Displayed { offer_id },
             _ => Body::Dismissed { offer_id },
         };
-        self.ask_about(asked, None, told, body).await
+        self.ask_about(asked, None, times, body).await
     }
 
     pub(super) async fn answers(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let text = json::check(&asked.body).map_err(Problem::json)?;
         let mut fields = Fields::of_client(text);
-        let (answers, completed, told) = read_answers(&mut fields, self.clock.now());
+        let (answers, completed, times) = read_answers(&mut fields, self.clock.now());
         refuse(fields.close())?;
         let target = Target::Offer(asked.route.parts[1].clone());
         let body = Body::Answers(Answers { target, answers, completed, context: Default::default() });
-        self.ask_about(asked, None, told, body).await
+        self.ask_about(asked, None, times, body).await
     }
 
     pub(super) async fn link_responses(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let text = json::check(&asked.body).map_err(Problem::json)?;
         let mut fields = Fields::of_client(text);
-        let (answers, completed, told) = read_answers(&mut fields, self.clock.now());
+        let (answers, completed, times) = read_answers(&mut fields, self.clock.now());
         let context = context(&mut fields);
         let response_id = fields.id("response_id");
         refuse(fields.close())?;
         let target = Target::Link { survey_id: asked.route.parts[1].clone(), response_id };
         let body = Body::Answers(Answers { target, answers, completed, context });
-        self.ask_about(asked, None, told, body).await
+        self.ask_about(asked, None, times, body).await
     }
 
     pub(super) async fn offer(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
@@ -88,8 +88,8 @@ impl App {
         let request_id = asked.request_id.to_owned();
         let erase = Internal::Erase(Erase { project, user_id: user_id.clone(), asked_at, request_id });
         let mut waiter = self.tell_internal(self.journal_of(&user_id), &user_id, &erase).await?;
-        let told = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
-        if let Some(ClientTimes::Refused { code, pointer, detail }) = told {
+        let reply = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
+        if let Some(EngineReply::Refused { code, pointer, detail }) = reply {
             return Err(Problem::refused(&code, pointer, detail));
         }
         Ok(json_answer(202, json!({"user_id": user_id, "status": "accepted"}).to_string()))
@@ -109,15 +109,15 @@ impl App {
         let at = self.journal_of(&user_id);
         let query = Query { project: asked.caller.project.clone(), user_id: user_id.clone(), offer_id, survey_id };
         let mut waiter = self.tell_internal(at, &user_id, &Internal::Query(query)).await?;
-        let told = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
-        answer(told, asked.caller.kind, None)
+        let reply = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
+        answer(reply, asked.caller.kind, None)
     }
 
     async fn ask_about(
         &self,
         asked: &RequestContext<'_>,
         event_id: Option<&str>,
-        told: Times,
+        times: ClientTimes,
         body: Body<'_>,
     ) -> Result<Answer, Problem> {
         let user_id = &asked.route.parts[0];
@@ -125,11 +125,11 @@ impl App {
             project: (&*asked.caller.project).into(),
             user_id: user_id.into(),
             event_id: event_id.map(Into::into),
-            told,
+            times,
             body,
         };
-        let told = self.ask(user_id, record::encode(&record), event_id).await?;
-        answer(told, asked.caller.kind, event_id)
+        let reply = self.ask(user_id, record::encode(&record), event_id).await?;
+        answer(reply, asked.caller.kind, event_id)
     }
 
     pub(super) async fn attributes(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
@@ -150,11 +150,11 @@ impl App {
             project: (&*asked.caller.project).into(),
             user_id: user_id.into(),
             event_id: None,
-            told: Times { received_at: Some(self.clock.now()), ..Times::default() },
+            times: ClientTimes { received_at: Some(self.clock.now()), ..ClientTimes::default() },
             body: Body::Attributes(merge),
         };
         // What is merged may be too large although what was sent is not: only the engine knows.
-        if let Some(ClientTimes::Refused { code, pointer, detail }) =
+        if let Some(EngineReply::Refused { code, pointer, detail }) =
             self.ask(user_id, record::encode(&record), None).await?
         {
             return Err(Problem::refused(&code, pointer.or(Some("/attributes".into())), detail));
@@ -168,28 +168,28 @@ fn refuse(faults: Vec<Fault>) -> Result<(), Problem> {
 }
 
 /// What the engine said, as a response; or that it has not said it yet.
-fn answer(told: Option<ClientTimes>, kind: Kind, event_id: Option<&str>) -> Result<Answer, Problem> {
-    match told {
+fn answer(reply: Option<EngineReply>, kind: Kind, event_id: Option<&str>) -> Result<Answer, Problem> {
+    match reply {
         None => Ok(json_answer(202, json!({"status": "pending", "event_id": event_id}).to_string())),
-        Some(ClientTimes::Body { server, client }) => {
+        Some(EngineReply::Body { server, client }) => {
             let body = if kind == Kind::Client { client } else { server };
             Ok(json_answer(200, body.as_str().to_owned()))
         }
-        Some(ClientTimes::Accepted { duplicate, response_id }) => {
+        Some(EngineReply::Accepted { duplicate, response_id }) => {
             let mut body = json!({"status": if duplicate { "duplicate" } else { "accepted" }});
             if let Some(response_id) = response_id {
                 body["response_id"] = response_id.into();
             }
             Ok(json_answer(200, body.to_string()))
         }
-        Some(ClientTimes::Refused { code, pointer, detail }) => Err(Problem::refused(&code, pointer, detail)),
-        Some(ClientTimes::Defined { .. } | ClientTimes::Attempted { .. }) => {
+        Some(EngineReply::Refused { code, pointer, detail }) => Err(Problem::refused(&code, pointer, detail)),
+        Some(EngineReply::Defined { .. } | EngineReply::Attempted { .. }) => {
             Err(Problem::new(500, "internal", "an answer that does not belong here"))
         }
     }
 }
 
-pub(super) fn read_answers(fields: &mut Fields<'_>, now: i64) -> (Vec<Given>, bool, Times) {
+pub(super) fn read_answers(fields: &mut Fields<'_>, now: i64) -> (Vec<Given>, bool, ClientTimes) {
     let list = fields.list("answers");
     if list.is_none() && !fields.has("answers") {
         fields.fault(Code::MissingField, "answers", "is required");
@@ -200,8 +200,8 @@ pub(super) fn read_answers(fields: &mut Fields<'_>, now: i64) -> (Vec<Given>, bo
     }
     let answers = list.iter().take(MAX_ANSWERS).enumerate().map(|(i, raw)| given(fields, i, raw)).collect();
     let completed = fields.boolean("completed").unwrap_or(false);
-    let told = Times { occurred_at: None, sent_at: fields.time("sent_at"), received_at: Some(now) };
-    (answers, completed, told)
+    let times = ClientTimes { occurred_at: None, sent_at: fields.time("sent_at"), received_at: Some(now) };
+    (answers, completed, times)
 }
 
 fn given(fields: &mut Fields<'_>, index: usize, raw: &RawValue) -> Given {

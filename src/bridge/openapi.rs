@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use super::auth::Kind;
 use super::etag;
 use super::problem::{Answer, json_answer};
-use super::router::{Row, TABLE};
+use super::router::{RouteSpec, TABLE};
 
 /// Its bytes and its entity tag, made once.
 static DOCUMENT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
@@ -53,7 +53,7 @@ pub fn document() -> Value {
     })
 }
 
-fn operation(row: &Row, kind: Kind, (method, summary): (&str, &str)) -> Value {
+fn operation(row: &RouteSpec, kind: Kind, (method, summary): (&str, &str)) -> Value {
     let parameters: Vec<Value> = row
         .template
         .split('/')

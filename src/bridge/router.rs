@@ -51,7 +51,7 @@ pub enum Name {
 
 /// One row of the table: `{name}` stands for one path part, `{name…}` for all
 /// parts up to what follows.
-pub struct Row {
+pub struct RouteSpec {
     pub name: Name,
     pub template: &'static str,
     pub methods: &'static [(&'static str, Kind, &'static str)],
@@ -59,26 +59,26 @@ pub struct Row {
     pub allow: &'static str,
 }
 
-pub const TABLE: &[Row] = &[
-    Row {
+pub const TABLE: &[RouteSpec] = &[
+    RouteSpec {
         name: Name::Events,
         template: "/v1/events",
         methods: &[("POST", Kind::Server, "Take one event, or up to 1000")],
         allow: "POST",
     },
-    Row {
+    RouteSpec {
         name: Name::BlitzllamaEvent,
         template: "/api/v1/connections/backend/event",
         methods: &[("POST", Kind::Server, "Take an event as Blitzllama's backend trigger does")],
         allow: "POST",
     },
-    Row {
+    RouteSpec {
         name: Name::RewardEvent,
         template: "/v1/triggers/{trigger_id}/users/{user_id…}/events",
         methods: &[("POST", Kind::Server, "Take an event as Reward's custom trigger does")],
         allow: "POST",
     },
-    Row {
+    RouteSpec {
         name: Name::Triggers,
         template: "/v1/triggers",
         methods: &[
@@ -87,55 +87,55 @@ pub const TABLE: &[Row] = &[
         ],
         allow: "GET, HEAD, POST",
     },
-    Row {
+    RouteSpec {
         name: Name::Trigger,
         template: "/v1/triggers/{trigger_id}",
         methods: &[("DELETE", Kind::Admin, "Take a trigger off the list")],
         allow: "DELETE",
     },
-    Row {
+    RouteSpec {
         name: Name::Displayed,
         template: "/v1/users/{user_id…}/offers/{offer_id}/displayed",
         methods: &[("POST", Kind::Client, "Tell that an offer was seen")],
         allow: "POST, OPTIONS",
     },
-    Row {
+    RouteSpec {
         name: Name::Dismissed,
         template: "/v1/users/{user_id…}/offers/{offer_id}/dismissed",
         methods: &[("POST", Kind::Client, "Tell that an offer was closed")],
         allow: "POST, OPTIONS",
     },
-    Row {
+    RouteSpec {
         name: Name::Answers,
         template: "/v1/users/{user_id…}/offers/{offer_id}/answers",
         methods: &[("POST", Kind::Client, "Answer an offer")],
         allow: "POST, OPTIONS",
     },
-    Row {
+    RouteSpec {
         name: Name::Offer,
         template: "/v1/users/{user_id…}/offers/{offer_id}",
         methods: &[("GET", Kind::Client, "Show an offer and the answers so far")],
         allow: "GET, HEAD, OPTIONS",
     },
-    Row {
+    RouteSpec {
         name: Name::LinkResponses,
         template: "/v1/users/{user_id…}/surveys/{survey_id}/responses",
         methods: &[("POST", Kind::Client, "Answer a link survey")],
         allow: "POST, OPTIONS",
     },
-    Row {
+    RouteSpec {
         name: Name::LinkSurvey,
         template: "/v1/users/{user_id…}/surveys/{survey_id}",
         methods: &[("GET", Kind::Client, "Show a link survey")],
         allow: "GET, HEAD, OPTIONS",
     },
-    Row {
+    RouteSpec {
         name: Name::UserTrigger,
         template: "/v1/users/{user_id…}/triggers/{trigger}",
         methods: &[("POST", Kind::Client, "Ask which survey shows here and now")],
         allow: "POST, OPTIONS",
     },
-    Row {
+    RouteSpec {
         name: Name::User,
         template: "/v1/users/{user_id…}",
         methods: &[
@@ -145,13 +145,13 @@ pub const TABLE: &[Row] = &[
         ],
         allow: "GET, HEAD, PUT, DELETE",
     },
-    Row {
+    RouteSpec {
         name: Name::Surveys,
         template: "/v1/surveys",
         methods: &[("GET", Kind::Admin, "List surveys")],
         allow: "GET, HEAD",
     },
-    Row {
+    RouteSpec {
         name: Name::Survey,
         template: "/v1/surveys/{survey_id}",
         methods: &[
@@ -161,7 +161,7 @@ pub const TABLE: &[Row] = &[
         ],
         allow: "GET, HEAD, PUT, DELETE",
     },
-    Row {
+    RouteSpec {
         name: Name::SurveyStats,
         template: "/v1/surveys/{survey_id}/stats",
         methods: &[(
@@ -171,13 +171,13 @@ pub const TABLE: &[Row] = &[
         )],
         allow: "GET, HEAD",
     },
-    Row {
+    RouteSpec {
         name: Name::Endpoints,
         template: "/v1/endpoints",
         methods: &[("GET", Kind::Admin, "List endpoints")],
         allow: "GET, HEAD",
     },
-    Row {
+    RouteSpec {
         name: Name::Endpoint,
         template: "/v1/endpoints/{endpoint_id}",
         methods: &[
@@ -187,37 +187,37 @@ pub const TABLE: &[Row] = &[
         ],
         allow: "GET, HEAD, PUT, DELETE",
     },
-    Row {
+    RouteSpec {
         name: Name::Enable,
         template: "/v1/endpoints/{endpoint_id}/enable",
         methods: &[("POST", Kind::Admin, "Enable an endpoint")],
         allow: "POST",
     },
-    Row {
+    RouteSpec {
         name: Name::RotateSecret,
         template: "/v1/endpoints/{endpoint_id}/rotate-secret",
         methods: &[("POST", Kind::Admin, "Give an endpoint a new secret; the old one signs on for a while")],
         allow: "POST",
     },
-    Row {
+    RouteSpec {
         name: Name::TestEndpoint,
         template: "/v1/endpoints/{endpoint_id}/test",
         methods: &[("POST", Kind::Admin, "Send an endpoint one test message, and wait for its answer")],
         allow: "POST",
     },
-    Row {
+    RouteSpec {
         name: Name::Recover,
         template: "/v1/endpoints/{endpoint_id}/recover",
         methods: &[("POST", Kind::Admin, "Send again what an endpoint has missed")],
         allow: "POST",
     },
-    Row {
+    RouteSpec {
         name: Name::Backfill,
         template: "/v1/endpoints/{endpoint_id}/backfill",
         methods: &[("POST", Kind::Admin, "Send what a new endpoint would have been told")],
         allow: "POST",
     },
-    Row {
+    RouteSpec {
         name: Name::Settings,
         template: "/v1/settings",
         methods: &[
@@ -226,79 +226,79 @@ pub const TABLE: &[Row] = &[
         ],
         allow: "GET, HEAD, PUT",
     },
-    Row {
+    RouteSpec {
         name: Name::Deliveries,
         template: "/v1/deliveries",
         methods: &[("GET", Kind::Admin, "List deliveries")],
         allow: "GET, HEAD",
     },
-    Row {
+    RouteSpec {
         name: Name::Delivery,
         template: "/v1/deliveries/{delivery_id}",
         methods: &[("GET", Kind::Admin, "Show a delivery and its attempts")],
         allow: "GET, HEAD",
     },
-    Row {
+    RouteSpec {
         name: Name::Resend,
         template: "/v1/deliveries/{delivery_id}/resend",
         methods: &[("POST", Kind::Admin, "Send a message again under its webhook-id")],
         allow: "POST",
     },
-    Row {
+    RouteSpec {
         name: Name::Decisions,
         template: "/v1/decisions",
         methods: &[("GET", Kind::Admin, "List decisions, each with the gate of every survey considered")],
         allow: "GET, HEAD",
     },
-    Row {
+    RouteSpec {
         name: Name::Responses,
         template: "/v1/responses",
         methods: &[("GET", Kind::Server, "List responses with their answers")],
         allow: "GET, HEAD",
     },
-    Row {
+    RouteSpec {
         name: Name::Snapshots,
         template: "/v1/snapshots",
         methods: &[("POST", Kind::Admin, "Take a snapshot of every store of this process")],
         allow: "POST",
     },
-    Row {
+    RouteSpec {
         name: Name::Skip,
         template: "/v1/journal/{partition}/skip",
         methods: &[("POST", Kind::Admin, "Take the record that a partition has stopped at out of the way")],
         allow: "POST",
     },
-    Row {
+    RouteSpec {
         name: Name::TestClock,
         template: "/v1/test/clock",
         methods: &[("POST", Kind::Admin, "Move the test clock")],
         allow: "POST",
     },
-    Row {
+    RouteSpec {
         name: Name::Livez,
         template: "/livez",
         methods: &[("GET", Kind::None, "Whether the process lives")],
         allow: "GET, HEAD",
     },
-    Row {
+    RouteSpec {
         name: Name::Readyz,
         template: "/readyz",
         methods: &[("GET", Kind::None, "Whether it can serve")],
         allow: "GET, HEAD",
     },
-    Row {
+    RouteSpec {
         name: Name::Metrics,
         template: "/metrics",
         methods: &[("GET", Kind::None, "Metrics for Prometheus")],
         allow: "GET, HEAD",
     },
-    Row {
+    RouteSpec {
         name: Name::OpenApi,
         template: "/openapi.json",
         methods: &[("GET", Kind::None, "This description")],
         allow: "GET, HEAD",
     },
-    Row {
+    RouteSpec {
         name: Name::Sdk,
         template: "/sdk/{file}",
         methods: &[("GET", Kind::None, "The widget that shows surveys on a page")],
@@ -348,7 +348,7 @@ impl Name {
 
     /// What lives on the admin listener alone, when there is one.
     pub fn is_operators(self) -> bool {
-        let admin = |row: &Row| row.methods.iter().all(|(_, kind, _)| *kind == Kind::Admin);
+        let admin = |row: &RouteSpec| row.methods.iter().all(|(_, kind, _)| *kind == Kind::Admin);
         self == Name::Metrics || TABLE.iter().any(|row| row.name == self && admin(row))
     }
 }

@@ -20,8 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 
-use super::connections::{Connection, Connections, Phase};
-use super::gate::{Gate, HEADER_TIMEOUT, Ready, Signals};
+use super::connections::{Connection, ConnectionPhase, Connections};
+use super::gate::{Gate, HEADER_TIMEOUT, HeadOutcome, Signals};
 use super::head::{MAX_HEAD_BYTES, Refusal};
 use super::problem::{Answer, Problem};
 use super::{App, Surface};
@@ -183,9 +183,9 @@ impl Watcher {
     fn deadline(&self) -> Option<Instant> {
         let since = self.connection.since();
         let waits = match self.connection.phase() {
-            Phase::Idle => Some(since + self.connection.all().limits.keep_alive),
-            Phase::Head => Some(since + HEADER_TIMEOUT),
-            Phase::Body | Phase::Answering | Phase::Writing => None,
+            ConnectionPhase::Idle => Some(since + self.connection.all().limits.keep_alive),
+            ConnectionPhase::Head => Some(since + HEADER_TIMEOUT),
+            ConnectionPhase::Body | ConnectionPhase::Answering | ConnectionPhase::Writing => None,
         };
         [waits, self.signals.stall_ends()].into_iter().flatten().min().map(Instant::from_std)
     }
@@ -194,10 +194,10 @@ impl Watcher {
         if self.connection.is_evicted(cx.waker()) {
             match self.connection.phase() {
                 // Whoever reads the body refuses it.
-                Phase::Body => {}
+                ConnectionPhase::Body => {}
                 // A request has come in the meantime.
-                Phase::Answering => self.connection.keeps_its_place(),
-                Phase::Idle | Phase::Head | Phase::Writing => return Verdict::Leave,
+                ConnectionPhase::Answering => self.connection.keeps_its_place(),
+                ConnectionPhase::Idle | ConnectionPhase::Head | ConnectionPhase::Writing => return Verdict::Leave,
             }
         }
         if self.signals.is_refused() {
@@ -226,7 +226,7 @@ impl Watcher {
                         return Verdict::Leave;
                     }
                 }
-                Some(_) if self.connection.phase() == Phase::Head => {
+                Some(_) if self.connection.phase() == ConnectionPhase::Head => {
                     self.signals.refuse(TOO_SLOW);
                     return Verdict::Finish;
                 }
@@ -255,17 +255,17 @@ async fn drive(
     let mut watcher = Watcher::new(connection, &signals, stop);
     // Whoever sends nothing costs no more than this.
     let first = poll_fn(|cx| match gate.poll_ready(cx) {
-        Poll::Ready(ready) => Poll::Ready(ready.unwrap_or(Ready::Closed)),
+        Poll::Ready(ready) => Poll::Ready(ready.unwrap_or(HeadOutcome::Closed)),
         Poll::Pending => match watcher.poll(cx) {
             Verdict::GoOn => Poll::Pending,
-            Verdict::Finish if signals.is_refused() => Poll::Ready(Ready::Refused),
-            Verdict::Finish | Verdict::Leave => Poll::Ready(Ready::Closed),
+            Verdict::Finish if signals.is_refused() => Poll::Ready(HeadOutcome::Refused),
+            Verdict::Finish | Verdict::Leave => Poll::Ready(HeadOutcome::Closed),
         },
     });
     match first.await {
-        Ready::Passed => {}
-        Ready::Refused => return Some(Parting { stream: gate.into_stream(), refusal: signals.refusal() }),
-        Ready::Closed => return None,
+        HeadOutcome::Passed => {}
+        HeadOutcome::Refused => return Some(Parting { stream: gate.into_stream(), refusal: signals.refusal() }),
+        HeadOutcome::Closed => return None,
     }
     let (own, serving) = (connection.clone(), app.clone());
     let asked_before = AtomicBool::new(false);
@@ -276,10 +276,10 @@ async fn drive(
             askwhen_process::fault::point("answered");
         }
         Box::pin(async move {
-            connection.enter(Phase::Answering);
+            connection.enter(ConnectionPhase::Answering);
             let answering = AssertUnwindSafe(app.handle(surface, request, &connection)).catch_unwind();
             let answer = answering.await.unwrap_or_else(|_| panicked());
-            connection.enter(Phase::Writing);
+            connection.enter(ConnectionPhase::Writing);
             Ok::<_, Infallible>(answer)
         })
     });
@@ -293,7 +293,7 @@ async fn drive(
             match watcher.poll(cx) {
                 Verdict::Finish if !finishing => {
                     finishing = true;
-                    if matches!(connection.phase(), Phase::Idle | Phase::Head) {
+                    if matches!(connection.phase(), ConnectionPhase::Idle | ConnectionPhase::Head) {
                         was_idle = true;
                         refusal = signals.refusal();
                     }
@@ -310,7 +310,7 @@ async fn drive(
             return None;
         }
         return Some(Parting { stream: http.into_parts().io.into_stream(), refusal });
-    } else if connection.phase() == Phase::Writing {
+    } else if connection.phase() == ConnectionPhase::Writing {
         // What the system still holds for somebody who does not read it goes too.
         let stream = http.into_parts().io.into_stream();
         drop(stream.set_zero_linger());

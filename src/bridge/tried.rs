@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::fields::Fields;
-use super::ingest::{context, told};
+use super::ingest::{context, times};
 use super::offers::read_answers;
 use super::router;
 use askwhen_wire::record::MAX_PROPERTIES;
@@ -24,7 +24,7 @@ pub fn try_body(text: &str) {
     event.required_id("event_name");
     event.object("properties", MAX_PROPERTIES);
     event.id("event_id");
-    told(&mut event, 0);
+    times(&mut event, 0);
     context(&mut event);
     let mut answers = Fields::of(text, String::new());
     read_answers(&mut answers, 0);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::client::{Client, part, problem};
 use super::context::{Context, Failure, Format, ServerArgs};
-use super::files::{self, Defined};
+use super::files::{self, FileDefinition};
 use super::output;
 use crate::bridge::auth::Kind as KeyKind;
 use askwhen_process::clock::Clock;
@@ -75,7 +75,12 @@ pub async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failure> {
     outcome
 }
 
-async fn bring(client: &Client, all: &[Defined], args: &ApplyArgs, results: &mut Vec<Value>) -> Result<(), Failure> {
+async fn bring(
+    client: &Client,
+    all: &[FileDefinition],
+    args: &ApplyArgs,
+    results: &mut Vec<Value>,
+) -> Result<(), Failure> {
     for defined in all {
         results.push(put(client, defined, args.dry_run).await?);
     }
@@ -124,7 +129,7 @@ fn path(kind: Kind, id: &str) -> String {
 }
 
 /// Brings one definition to the server, or asks what that would do.
-async fn put(client: &Client, defined: &Defined, dry_run: bool) -> Result<Value, Failure> {
+async fn put(client: &Client, defined: &FileDefinition, dry_run: bool) -> Result<Value, Failure> {
     let path = path(defined.kind, &defined.id);
     let call = async |path: &str| {
         let said = client.call(Method::PUT, path, Some(&defined.body)).await?;
@@ -179,7 +184,7 @@ fn difference(name: &str, before: &Value, after: &Value) -> String {
 
 /// What is on the server and in none of the files: of the kinds that the files
 /// hold, so that a file of surveys takes no endpoint away.
-async fn prune(client: &Client, all: &[Defined], dry_run: bool) -> Result<Vec<Value>, Failure> {
+async fn prune(client: &Client, all: &[FileDefinition], dry_run: bool) -> Result<Vec<Value>, Failure> {
     let mut results = Vec::new();
     for (kind, list) in [(Kind::Survey, "surveys"), (Kind::Endpoint, "endpoints")] {
         let kept: Vec<&str> = all.iter().filter(|d| d.kind == kind).map(|d| d.id.as_str()).collect();

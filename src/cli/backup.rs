@@ -19,11 +19,11 @@ pub struct BackupArgs {
     #[command(flatten)]
     pub brokers: BrokerArgs,
     #[command(subcommand)]
-    what: What,
+    what: BackupCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum BackupCommand {
     /// Copy log, state, secrets and configuration, sealed, while serving or not
     Create {
         /// file:///…, s3://…, gs://… or az://…
@@ -70,14 +70,14 @@ fn read_key(path: &Path) -> Result<ClusterKey, Failure> {
 pub async fn run(context: &Context, config_file: Option<PathBuf>, args: BackupArgs) -> Result<(), Failure> {
     let config = context.config.clone();
     match args.what {
-        What::Create { url, key, server } => {
+        BackupCommand::Create { url, key, server } => {
             let key = read_key(&key.key_file)?;
             let cut = if config.kafka { None } else { Some(cut(context, &server).await?) };
             let (place, bar) = (url.clone(), bar());
             let shown = bar.clone();
             let made = blocking(move || {
-                let mut told = told(&shown);
-                backup::create(&config, (&place, &key), cut.as_ref(), config_file.as_deref(), &mut told)
+                let mut progress = progress(&shown);
+                backup::create(&config, (&place, &key), cut.as_ref(), config_file.as_deref(), &mut progress)
             });
             let made = made.await;
             bar.finish_and_clear();
@@ -90,13 +90,13 @@ pub async fn run(context: &Context, config_file: Option<PathBuf>, args: BackupAr
             );
             output::said(context.format, &made.summary(), &text);
         }
-        What::Verify { url, name, key_file } => {
+        BackupCommand::Verify { url, name, key_file } => {
             let key = key_file.as_deref().map(read_key).transpose()?;
             let (opened, bar) = (key.is_some(), bar());
             let shown = bar.clone();
             let verified = blocking(move || {
                 let (bucket, manifest) = backup::find(&url, name.as_deref())?;
-                backup::verify(&bucket, &manifest, key.as_ref(), &mut told(&shown))?;
+                backup::verify(&bucket, &manifest, key.as_ref(), &mut progress(&shown))?;
                 Ok(manifest)
             });
             let verified = verified.await;
@@ -107,13 +107,13 @@ pub async fn run(context: &Context, config_file: Option<PathBuf>, args: BackupAr
             let text = format!("{} is as it was written; {secrets}", said["name"].as_str().unwrap_or_default());
             output::said(context.format, &said, &text);
         }
-        What::Restore { url, name, key } => {
+        BackupCommand::Restore { url, name, key } => {
             let key = read_key(&key.key_file)?;
             let bar = bar();
             let (shown, data_dir) = (bar.clone(), config.data_dir.clone());
             let restored = blocking(move || {
                 let (bucket, manifest) = backup::find(&url, name.as_deref())?;
-                let configuration = backup::restore((&bucket, &manifest), &key, &data_dir, &mut told(&shown))?;
+                let configuration = backup::restore((&bucket, &manifest), &key, &data_dir, &mut progress(&shown))?;
                 Ok((manifest, configuration))
             });
             let restored = restored.await;
@@ -165,7 +165,7 @@ fn bar() -> ProgressBar {
     bar
 }
 
-fn told(bar: &ProgressBar) -> impl FnMut(&'static str, u64, u64) + Send + use<> {
+fn progress(bar: &ProgressBar) -> impl FnMut(&'static str, u64, u64) + Send + use<> {
     let bar = bar.clone();
     move |what, done, all| {
         bar.set_message(what);

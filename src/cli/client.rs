@@ -23,7 +23,7 @@ struct FoundKey {
 }
 
 /// Status and body of an answer.
-pub struct Said {
+pub struct ApiResponse {
     pub status: u16,
     pub body: Value,
     /// Whom it was asked of, with which key.
@@ -113,7 +113,7 @@ impl Client {
 
     /// # Errors
     /// Exit code 4 when the server cannot be reached.
-    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Said, Failure> {
+    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<ApiResponse, Failure> {
         let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.key.key);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
@@ -125,13 +125,13 @@ impl Client {
     ///
     /// # Errors
     /// Exit code 4 when the server cannot be reached.
-    pub async fn put_version(&self, path: &str, body: &Value, version: u64) -> Result<Said, Failure> {
+    pub async fn put_version(&self, path: &str, body: &Value, version: u64) -> Result<ApiResponse, Failure> {
         let request = self.http.put(format!("{}{path}", self.base)).bearer_auth(&self.key.key);
         let request = request.header("if-match", format!("\"{version}\"")).header("content-type", "application/json");
         self.said(request.body(body.to_string())).await
     }
 
-    async fn said(&self, request: reqwest::RequestBuilder) -> Result<Said, Failure> {
+    async fn said(&self, request: reqwest::RequestBuilder) -> Result<ApiResponse, Failure> {
         let answer = request.send().await.map_err(|error| {
             let base = &self.base;
             let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), |s| s.to_string());
@@ -140,14 +140,14 @@ impl Client {
         let status = answer.status().as_u16();
         let bytes = answer.bytes().await.map_err(|e| Failure::unreachable(e.to_string()))?;
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Ok(Said { status, body, asked: format!("{} was asked with the key of {}", self.base, self.key.source) })
+        Ok(ApiResponse { status, body, asked: format!("{} was asked with the key of {}", self.base, self.key.source) })
     }
 
     /// Sends a body that is JSON already.
     ///
     /// # Errors
     /// Exit code 4 when the server cannot be reached.
-    pub async fn post_text(&self, path: &str, body: &str) -> Result<Said, Failure> {
+    pub async fn post_text(&self, path: &str, body: &str) -> Result<ApiResponse, Failure> {
         let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.key.key);
         self.said(request.header("content-type", "application/json").body(body.to_owned())).await
     }
@@ -188,7 +188,7 @@ impl Client {
 }
 
 /// A problem as lines for a person.
-pub fn problem(said: &Said) -> String {
+pub fn problem(said: &ApiResponse) -> String {
     let text = |name: &str| said.body.get(name).and_then(Value::as_str).unwrap_or_default();
     let mut lines = format!("{} {}: {}", said.status, text("code"), text("detail"));
     for fault in said.body.get("errors").and_then(Value::as_array).into_iter().flatten() {

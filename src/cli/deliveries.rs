@@ -14,13 +14,13 @@ use askwhen_domain::time;
 #[derive(Debug, Args)]
 pub struct DeliveriesArgs {
     #[command(subcommand)]
-    what: What,
+    what: DeliveriesCommand,
     #[command(flatten)]
     server: ServerArgs,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum DeliveriesCommand {
     /// List deliveries, newest first
     List {
         /// Of this endpoint
@@ -83,7 +83,7 @@ enum What {
 pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Admin)?;
     match &args.what {
-        What::List { endpoint, status, survey, user, since, until, limit } => {
+        DeliveriesCommand::List { endpoint, status, survey, user, since, until, limit } => {
             let filters = [
                 ("endpoint_id", endpoint),
                 ("status", status),
@@ -98,12 +98,12 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
             let filters = filters.iter().filter_map(|(name, value)| Some(format!("&{name}={}", part(value.as_ref()?))));
             list(context, &client, &filters.collect::<String>(), *limit as usize).await
         }
-        What::Show { delivery } => {
+        DeliveriesCommand::Show { delivery } => {
             let shown = client.expect(Method::GET, &format!("/v1/deliveries/{}", part(delivery)), None).await?;
             show(context, &shown);
             Ok(())
         }
-        What::Resend { delivery } => {
+        DeliveriesCommand::Resend { delivery } => {
             let path = format!("/v1/deliveries/{}/resend", part(delivery));
             let said = client.expect(Method::POST, &path, None).await?;
             let name = |member: &str| said[member].as_str().unwrap_or("pending").to_owned();
@@ -111,7 +111,7 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
             output::said(context.format, &said, &line);
             Ok(())
         }
-        What::Recover { endpoint, since, until } => {
+        DeliveriesCommand::Recover { endpoint, since, until } => {
             let body = span(since, until.as_deref())?;
             let path = format!("/v1/endpoints/{}/recover", part(endpoint));
             let said = all(&client, &path, &body).await?;
@@ -119,7 +119,7 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
             output::said(context.format, &said, &line);
             Ok(())
         }
-        What::Backfill { endpoint, since, until, dry_run, rate } => {
+        DeliveriesCommand::Backfill { endpoint, since, until, dry_run, rate } => {
             let mut body = span(since, until.as_deref())?;
             body["dry_run"] = (*dry_run).into();
             if let Some(rate) = rate {

@@ -16,13 +16,13 @@ use askwhen_wire::profile;
 #[derive(Debug, Args)]
 pub struct EndpointsArgs {
     #[command(subcommand)]
-    what: What,
+    what: EndpointsCommand,
     #[command(flatten)]
     server: ServerArgs,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum EndpointsCommand {
     /// Show all endpoints and how they fare
     List,
     /// Show one endpoint whole
@@ -54,9 +54,9 @@ enum What {
 pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Admin)?;
     match &args.what {
-        What::List => get::list(context, &client, get::Listed::Endpoints).await?,
-        What::Show { endpoint } => get::one(&client, get::Listed::Endpoints, endpoint).await?,
-        What::Disable { endpoint } => {
+        EndpointsCommand::List => get::list(context, &client, get::Listed::Endpoints).await?,
+        EndpointsCommand::Show { endpoint } => get::one(&client, get::Listed::Endpoints, endpoint).await?,
+        EndpointsCommand::Disable { endpoint } => {
             let path = format!("/v1/endpoints/{}", part(endpoint));
             let mut body = client.expect(Method::GET, &path, None).await?;
             body["enabled"] = false.into();
@@ -67,11 +67,11 @@ pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure>
             }
             output::said(context.format, &said.body, &format!("{endpoint} is disabled: nothing is sent to it"));
         }
-        What::Delete { endpoint } => {
+        EndpointsCommand::Delete { endpoint } => {
             let said = client.expect(Method::DELETE, &format!("/v1/endpoints/{}", part(endpoint)), None).await?;
             output::said(context.format, &said, &format!("{endpoint} is removed"));
         }
-        What::Enable { endpoint } => {
+        EndpointsCommand::Enable { endpoint } => {
             let path = format!("/v1/endpoints/{}", part(endpoint));
             let said = client.expect(Method::POST, &format!("{path}/enable"), None).await?;
             let outcome = if said["changed"] == false { "was enabled already and begins anew" } else { "is enabled" };
@@ -81,7 +81,7 @@ pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure>
                 &format!("{endpoint} {outcome}; `askwhen deliveries recover` sends what it missed"),
             );
         }
-        What::RotateSecret { endpoint, overlap, secret_env, ed25519 } => {
+        EndpointsCommand::RotateSecret { endpoint, overlap, secret_env, ed25519 } => {
             let mut body = json!({"overlap": overlap});
             let given = match secret_env {
                 Some(name) => Some(
@@ -107,7 +107,7 @@ pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure>
             }
             output::said(context.format, &said, &line);
         }
-        What::Test { endpoint } => {
+        EndpointsCommand::Test { endpoint } => {
             let path = format!("/v1/endpoints/{}/test", part(endpoint));
             let said = client.expect(Method::POST, &path, None).await?;
             let outcome = said["outcome"].as_str().unwrap_or_default();

@@ -10,7 +10,7 @@ use askwhen_wire::definition::{self, Fault, Kind, Target};
 const ELSEWHERE: [&str; 4] = ["/secret", "/tls/ca", "/tls/client_cert", "/tls/client_key"];
 
 /// One definition of a file.
-pub struct Defined {
+pub struct FileDefinition {
     pub place: String,
     /// File and line of each of [`ELSEWHERE`].
     pub places: [String; 4],
@@ -21,7 +21,7 @@ pub struct Defined {
     pub body: Value,
 }
 
-impl Defined {
+impl FileDefinition {
     /// Puts in what stands in the environment, or in files beside this one.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Defined {
 ///
 /// # Errors
 /// Exit code 2 with all faults, a line each.
-pub fn read(paths: &[PathBuf]) -> Result<Vec<Defined>, Failure> {
+pub fn read(paths: &[PathBuf]) -> Result<Vec<FileDefinition>, Failure> {
     let all = read_versions(paths)?;
     let faults = twice(&all);
     if faults.is_empty() { Ok(all) } else { Err(Failure::usage(faults.join("\n"))) }
@@ -67,7 +67,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Defined>, Failure> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_versions(paths: &[PathBuf]) -> Result<Vec<Defined>, Failure> {
+pub fn read_versions(paths: &[PathBuf]) -> Result<Vec<FileDefinition>, Failure> {
     let mut all = Vec::new();
     let mut faults = Vec::new();
     for path in paths {
@@ -82,7 +82,7 @@ pub fn read_versions(paths: &[PathBuf]) -> Result<Vec<Defined>, Failure> {
 }
 
 /// Definitions that another one of the same files would overwrite.
-fn twice(all: &[Defined]) -> Vec<String> {
+fn twice(all: &[FileDefinition]) -> Vec<String> {
     let mut faults = Vec::new();
     for (n, one) in all.iter().enumerate() {
         let Some(first) = all[..n].iter().find(|first| first.kind == one.kind && first.id == one.id) else { continue };
@@ -92,7 +92,7 @@ fn twice(all: &[Defined]) -> Vec<String> {
     faults
 }
 
-fn read_one(path: &Path, all: &mut Vec<Defined>) -> Result<(), Vec<String>> {
+fn read_one(path: &Path, all: &mut Vec<FileDefinition>) -> Result<(), Vec<String>> {
     let name = path.display();
     let text =
         if path == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
@@ -107,7 +107,7 @@ fn read_one(path: &Path, all: &mut Vec<Defined>) -> Result<(), Vec<String>> {
                 let place = format!("{name}:{}", document.line(""));
                 let places = ELSEWHERE.map(|pointer| format!("{name}:{}", document.line(pointer)));
                 let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-                all.push(Defined { place, places, folder, kind, id, body: document.value });
+                all.push(FileDefinition { place, places, folder, kind, id, body: document.value });
             }
             Err(found) => faults.extend(found.into_iter().map(|fault| {
                 let at = if fault.pointer.is_empty() { String::new() } else { format!("{}: ", fault.pointer) };

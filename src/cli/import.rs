@@ -18,7 +18,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::client::{Client, Said, problem};
+use super::client::{ApiResponse, Client, problem};
 use super::context::{Context, Failure, Format, ServerArgs};
 use super::output;
 use crate::bridge::auth::Kind;
@@ -42,7 +42,7 @@ pub struct ImportArgs {
     file: PathBuf,
     /// What the file is, where its name does not say so
     #[arg(long, value_enum)]
-    format: Option<Kept>,
+    format: Option<ImportFormat>,
     /// What stands between the cells of a table, such as ; or tab [default: found out]
     #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
     delimiter: Option<u8>,
@@ -60,7 +60,7 @@ pub struct ImportArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kept {
+pub enum ImportFormat {
     Ndjson,
     Csv,
 }
@@ -212,13 +212,13 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-fn by_name(path: &Path) -> Option<Kept> {
+fn by_name(path: &Path) -> Option<ImportFormat> {
     let unpacked = path.with_extension("");
     let is_packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
     let path = if is_packed { &unpacked } else { path };
     match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-        "ndjson" | "jsonl" => Some(Kept::Ndjson),
-        "csv" | "tsv" => Some(Kept::Csv),
+        "ndjson" | "jsonl" => Some(ImportFormat::Ndjson),
+        "csv" | "tsv" => Some(ImportFormat::Csv),
         _ => None,
     }
 }
@@ -270,12 +270,12 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    async fn run(&mut self, kept: Kept, file: Option<File>) -> Result<(), Failure> {
+    async fn run(&mut self, kept: ImportFormat, file: Option<File>) -> Result<(), Failure> {
         let failed = |e: std::io::Error| Failure::failed(format!("cannot be read: {e}"));
         let mut lines = Lines::open(file)?;
         let header = match kept {
-            Kept::Ndjson => None,
-            Kept::Csv => Some(header(&mut lines, self.args.delimiter)?),
+            ImportFormat::Ndjson => None,
+            ImportFormat::Csv => Some(header(&mut lines, self.args.delimiter)?),
         };
         // Of what was begun before, the header is counted.
         let mut other = if self.progress.offset == 0 { lines.number } else { 0 };
@@ -454,7 +454,7 @@ fn plain_time(given: &RawValue) -> Box<RawValue> {
     spelled.unwrap_or_else(|| given.to_owned())
 }
 
-fn refused(said: &Said) -> Vec<(usize, String)> {
+fn refused(said: &ApiResponse) -> Vec<(usize, String)> {
     let results = said.body["results"].as_array().into_iter().flatten();
     let bad = results.filter(|result| result["status"].as_u64().is_none_or(|status| status >= 300));
     bad.filter_map(|result| {

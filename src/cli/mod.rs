@@ -106,7 +106,7 @@ enum Verb {
     /// Receive webhooks on this machine and verify them
     Webhook {
         #[command(subcommand)]
-        what: webhook::What,
+        what: webhook::WebhookCommand,
     },
     /// Send an event, a trigger, a display or an answer
     Send(send::SendArgs),
@@ -117,12 +117,12 @@ enum Verb {
         #[command(flatten)]
         brokers: BrokerArgs,
         #[command(subcommand)]
-        what: topics::What,
+        what: topics::TopicsCommand,
     },
     /// Take, list or verify snapshots of the state
     Snapshot {
         #[command(subcommand)]
-        what: snapshot::What,
+        what: snapshot::SnapshotCommand,
     },
     /// Move from the embedded log to Kafka: journal, state, definitions, waiting deliveries
     Export(export::ExportArgs),

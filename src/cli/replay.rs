@@ -27,11 +27,11 @@ pub struct ReplayArgs {
     #[command(flatten)]
     pub brokers: BrokerArgs,
     #[command(subcommand)]
-    what: What,
+    what: ReplayCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum ReplayCommand {
     /// Show what would be replayed: records, gaps, and how long it would take
     Plan {
         /// Begin with the state before this time: RFC 3339 with a zone, or so long ago, such as 7d
@@ -91,12 +91,12 @@ pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
     };
     let config = context.config.clone();
     match &args.what {
-        What::Plan { from, threads: asked } => {
+        ReplayCommand::Plan { from, threads: asked } => {
             let (from, threads) = (moment(from)?, threads(*asked));
             let planned = blocking(move || shadow::plan(&supervisor::source(&config)?, from, threads)).await?;
             show_plan(context, &planned);
         }
-        What::Run { from, options } => {
+        ReplayCommand::Run { from, options } => {
             let (from, options) = (moment(from)?, options.options());
             let ran = over_records("replaying", move |progress| {
                 let source = supervisor::source(&config)?;
@@ -114,7 +114,7 @@ pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
             });
             show_report(context, &report, &[]);
         }
-        What::Diff { exit_code } => {
+        ReplayCommand::Diff { exit_code } => {
             let (report, found) = blocking(move || {
                 let source = supervisor::source(&config)?;
                 let shadow = Shadow::open(&source, &dir)?;
@@ -128,7 +128,7 @@ pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
                 return Err(Failure::failed("the replay decides differently"));
             }
         }
-        What::Promote { options } => {
+        ReplayCommand::Promote { options } => {
             let options = options.options();
             let promote = move |progress: &Progress| promote::promote(&config, &dir, options, progress);
             let promoted = over_records("replaying the rest", promote).await?;
@@ -148,7 +148,7 @@ pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
                 json!({"partitions": promoted.partitions, "before": before, "differences": promoted.differences});
             output::said(context.format, &json, &text);
         }
-        What::Abort => {
+        ReplayCommand::Abort => {
             let said = format!("the replay in {} is removed", dir.display());
             // Without its log it can be removed as well.
             let own = move || supervisor::source(&config).ok().map(|source| source.incarnation);

@@ -12,13 +12,13 @@ use crate::bridge::auth::Kind;
 #[derive(Debug, Args)]
 pub struct SendArgs {
     #[command(subcommand)]
-    what: What,
+    what: SendCommand,
     #[command(flatten)]
     server: ServerArgs,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum SendCommand {
     /// A backend event: askwhen send event ann ended_sleep duration_min=415
     Event {
         user_id: String,
@@ -66,13 +66,13 @@ enum What {
 pub async fn run(context: &Context, args: &SendArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Server)?;
     let (path, body) = match &args.what {
-        What::Event { user_id, event_name, properties, event_id, occurred_at } => {
+        SendCommand::Event { user_id, event_name, properties, event_id, occurred_at } => {
             let mut body = json!({"user_id": user_id, "event_name": event_name, "properties": pairs(properties)?});
             set(&mut body, "event_id", event_id);
             set(&mut body, "occurred_at", occurred_at);
             ("/v1/events".to_owned(), body)
         }
-        What::Trigger { user_id, trigger, properties, session_id, platform, locale, app_version, timezone } => {
+        SendCommand::Trigger { user_id, trigger, properties, session_id, platform, locale, app_version, timezone } => {
             let mut where_from = json!({});
             set(&mut where_from, "session_id", session_id);
             set(&mut where_from, "platform", platform);
@@ -82,10 +82,10 @@ pub async fn run(context: &Context, args: &SendArgs) -> Result<(), Failure> {
             let body = json!({"properties": pairs(properties)?, "context": where_from});
             (format!("/v1/users/{}/triggers/{}", part(user_id), part(trigger)), body)
         }
-        What::Displayed { user_id, offer_id } => {
+        SendCommand::Displayed { user_id, offer_id } => {
             (format!("/v1/users/{}/offers/{}/displayed", part(user_id), part(offer_id)), json!({}))
         }
-        What::Answer { user_id, offer_id, answers, completed } => {
+        SendCommand::Answer { user_id, offer_id, answers, completed } => {
             let given: Vec<Value> =
                 pairs(answers)?.into_iter().map(|(id, value)| json!({"question_id": id, "value": value})).collect();
             let body = json!({"answers": given, "completed": completed});

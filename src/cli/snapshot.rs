@@ -12,7 +12,7 @@ use crate::supervisor::{self, Role};
 use askwhen_store::snapshot::{self, Listed};
 
 #[derive(Debug, Subcommand)]
-pub enum What {
+pub enum SnapshotCommand {
     /// Take a snapshot of every store of a running server, now
     Create {
         #[command(flatten)]
@@ -27,15 +27,15 @@ pub enum What {
     },
 }
 
-pub async fn run(context: &Context, what: &What) -> Result<(), Failure> {
+pub async fn run(context: &Context, what: &SnapshotCommand) -> Result<(), Failure> {
     match what {
-        What::Create { server } => {
+        SnapshotCommand::Create { server } => {
             let client = Client::new(context, server, Kind::Admin)?;
             let said = client.expect(Method::POST, "/v1/snapshots", None).await?;
             show(context, said["snapshots"].as_array().cloned().unwrap_or_default());
             Ok(())
         }
-        What::List => {
+        SnapshotCommand::List => {
             let all = found(context).await?.into_iter().map(|(name, read)| match read {
                 Ok(manifest) => {
                     let mut row = manifest.summary();
@@ -47,7 +47,7 @@ pub async fn run(context: &Context, what: &What) -> Result<(), Failure> {
             show(context, all.collect());
             Ok(())
         }
-        What::Verify { name } => verify(context, name.as_deref()).await,
+        SnapshotCommand::Verify { name } => verify(context, name.as_deref()).await,
     }
 }
 

@@ -9,7 +9,7 @@ use askwhen_log::frame;
 use askwhen_wire::topic::Topic;
 
 #[derive(Debug, Subcommand)]
-pub enum What {
+pub enum TopicsCommand {
     /// Print what is declared of each topic
     Print {
         /// Print the JSON Schema of one topic instead
@@ -22,21 +22,21 @@ pub enum What {
     Apply,
 }
 
-pub async fn run(context: &Context, what: &What) -> Result<(), Failure> {
+pub async fn run(context: &Context, what: &TopicsCommand) -> Result<(), Failure> {
     match what {
-        What::Print { schema: Some(name) } => {
+        TopicsCommand::Print { schema: Some(name) } => {
             let topic = Topic::by_name(name).ok_or_else(|| Failure::usage(format!("there is no topic {name}")))?;
             output::line(topic.schema().trim_end());
             Ok(())
         }
-        What::Print { schema: None } => {
+        TopicsCommand::Print { schema: None } => {
             print(context);
             Ok(())
         }
-        What::Check if context.config.kafka => on_brokers(context, false).await,
-        What::Apply if context.config.kafka => on_brokers(context, true).await,
-        What::Check => check(context),
-        What::Apply => {
+        TopicsCommand::Check if context.config.kafka => on_brokers(context, false).await,
+        TopicsCommand::Apply if context.config.kafka => on_brokers(context, true).await,
+        TopicsCommand::Check => check(context),
+        TopicsCommand::Apply => {
             output::line("the embedded log makes its topics when the server starts; there is nothing to do");
             Ok(())
         }

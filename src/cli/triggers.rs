@@ -12,7 +12,7 @@ use crate::bridge::auth::Kind;
 #[derive(Debug, Args)]
 pub struct TriggersArgs {
     #[command(subcommand)]
-    what: What,
+    what: TriggersCommand,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -25,7 +25,7 @@ enum Origin {
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum TriggersCommand {
     /// Show every name that was met or declared
     List,
     /// Declare a name before it is met, such as "Successful payment"
@@ -45,8 +45,8 @@ enum What {
 pub async fn run(context: &Context, args: &TriggersArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Admin)?;
     match &args.what {
-        What::List => get::list(context, &client, get::Listed::Triggers).await,
-        What::Create { name, id, kind } => {
+        TriggersCommand::List => get::list(context, &client, get::Listed::Triggers).await,
+        TriggersCommand::Create { name, id, kind } => {
             let kind = match kind {
                 Origin::Backend => "backend",
                 Origin::Frontend => "frontend",
@@ -61,7 +61,7 @@ pub async fn run(context: &Context, args: &TriggersArgs) -> Result<(), Failure> 
             output::said(context.format, &said, &format!("{id} is declared"));
             Ok(())
         }
-        What::Delete { trigger } => {
+        TriggersCommand::Delete { trigger } => {
             let said = client.expect(Method::DELETE, &format!("/v1/triggers/{}", part(trigger)), None).await?;
             output::said(context.format, &said, &format!("{trigger} is off the list"));
             Ok(())

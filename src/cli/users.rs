@@ -12,13 +12,13 @@ use crate::bridge::auth::Kind;
 #[derive(Debug, Args)]
 pub struct UsersArgs {
     #[command(subcommand)]
-    what: What,
+    what: UsersCommand,
     #[command(flatten)]
     server: ServerArgs,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum UsersCommand {
     /// Show attributes, windows, offers, and why each survey asks or does not
     Show { user: String },
     /// Forget a user: state, answers and history; what receivers have is told of by user.erased
@@ -35,12 +35,12 @@ pub async fn run(context: &Context, args: &UsersArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Server)?;
     let path = |user: &str| format!("/v1/users/{}", part(user));
     match &args.what {
-        What::Show { user } => output::json(&client.expect(Method::GET, &path(user), None).await?),
-        What::Erase { user } => {
+        UsersCommand::Show { user } => output::json(&client.expect(Method::GET, &path(user), None).await?),
+        UsersCommand::Erase { user } => {
             let said = client.expect(Method::DELETE, &path(user), None).await?;
             output::said(context.format, &said, &format!("{user} is forgotten"));
         }
-        What::Attributes { user, attributes } => {
+        UsersCommand::Attributes { user, attributes } => {
             let body = json!({"attributes": send::pairs(attributes)?});
             let said = client.expect(Method::PUT, &path(user), Some(&body)).await?;
             output::said(context.format, &said, &format!("{user} has these attributes from now on"));

@@ -25,7 +25,7 @@ use askwhen_wire::profile::{self, Verified};
 const MAX_BODY_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Subcommand)]
-pub enum What {
+pub enum WebhookCommand {
     /// Receive webhooks, verify them and print them; ends with Ctrl-C
     Listen {
         /// Where to listen
@@ -59,9 +59,9 @@ pub enum What {
     },
 }
 
-pub async fn run(what: What, format: Format) -> Result<(), Failure> {
+pub async fn run(what: WebhookCommand, format: Format) -> Result<(), Failure> {
     match what {
-        What::Listen { listen, secret, answer, count } => {
+        WebhookCommand::Listen { listen, secret, answer, count } => {
             if listen.parse::<std::net::SocketAddr>().is_err() {
                 return Err(Failure::usage("--listen must be an address such as 127.0.0.1:9000"));
             }
@@ -69,7 +69,7 @@ pub async fn run(what: What, format: Format) -> Result<(), Failure> {
             let listener = listener.map_err(|e| Failure::unreachable(format!("cannot listen on {listen}: {e}")))?;
             receive(listener, Shared { secret, answer, format, seen: AtomicUsize::new(0) }, count).await
         }
-        What::Verify { secret, headers, body, any_age } => verify(&secret, &headers, &body, any_age, format),
+        WebhookCommand::Verify { secret, headers, body, any_age } => verify(&secret, &headers, &body, any_age, format),
     }
 }
 

@@ -19,7 +19,7 @@ type Offset = (u32, u64);
 const MAX_ATTEMPTS: usize = 200;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Row {
+pub struct DeliveryRow {
     delivery_id: String,
     message_id: String,
     endpoint_id: String,
@@ -64,7 +64,7 @@ pub fn delivered(
     if let Some(row) = known.as_ref().filter(|row| !row.is_blank()) {
         // A retry record has told of it before, and not where its own stands.
         if row.place.is_none() && place.is_some() {
-            keep(&Row { place, ..row.clone() }, round)?;
+            keep(&DeliveryRow { place, ..row.clone() }, round)?;
         }
         return Ok(());
     }
@@ -78,7 +78,7 @@ pub fn delivered(
             unknown::forget(row.created_at, &id, round);
             row
         }
-        None => Row { next_attempt_at: Some(due_at), ..Row::blank(&id, due_at) },
+        None => DeliveryRow { next_attempt_at: Some(due_at), ..DeliveryRow::blank(&id, due_at) },
     };
     row.learn(delivery);
     (row.place, row.source) = (place, source);
@@ -87,12 +87,12 @@ pub fn delivered(
 }
 
 /// What is known of a delivery so far, also if only its attempts have been read.
-fn known_or_blank(id: &str, at: Millis, round: &mut WriteBatch<'_>) -> Result<Row, Error> {
+fn known_or_blank(id: &str, at: Millis, round: &mut WriteBatch<'_>) -> Result<DeliveryRow, Error> {
     if let Some(row) = find(id, round)? {
         return Ok(row);
     }
     unknown::remember(at, id, round);
-    Ok(Row::blank(id, at))
+    Ok(DeliveryRow::blank(id, at))
 }
 
 /// # Errors
@@ -137,11 +137,11 @@ pub fn erased(id: &str, at: (u32, u64), round: &mut WriteBatch<'_>) -> Result<()
     Ok(())
 }
 
-fn find(id: &str, round: &WriteBatch<'_>) -> Result<Option<Row>, Error> {
+fn find(id: &str, round: &WriteBatch<'_>) -> Result<Option<DeliveryRow>, Error> {
     round.get(&order::row(List::Deliveries, id))?.map(|bytes| read(&bytes)).transpose()
 }
 
-pub fn keep(row: &Row, round: &mut WriteBatch<'_>) -> Result<(), Error> {
+pub fn keep(row: &DeliveryRow, round: &mut WriteBatch<'_>) -> Result<(), Error> {
     let bytes = postcard::to_stdvec(row).expect("a row serialises");
     round.put(order::row(List::Deliveries, &row.delivery_id), bytes);
     Ok(())
@@ -149,12 +149,12 @@ pub fn keep(row: &Row, round: &mut WriteBatch<'_>) -> Result<(), Error> {
 
 /// # Errors
 /// When it is none: the store is damaged.
-pub fn read(bytes: &[u8]) -> Result<Row, Error> {
+pub fn read(bytes: &[u8]) -> Result<DeliveryRow, Error> {
     postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("the row of a delivery is unreadable: {e}")))
 }
 
 /// `resent_as`: the delivery that a recovery has sent in its place.
-pub fn shown(row: &Row, resent_as: Option<String>, whole: bool) -> Value {
+pub fn shown(row: &DeliveryRow, resent_as: Option<String>, whole: bool) -> Value {
     let mut value = json!({
         "delivery_id": row.delivery_id,
         "message_id": row.message_id,
@@ -193,10 +193,10 @@ pub fn shown(row: &Row, resent_as: Option<String>, whole: bool) -> Value {
     value
 }
 
-impl Row {
+impl DeliveryRow {
     /// Of a delivery that is only spoken of so far, first at this time.
-    fn blank(delivery_id: &str, at: Millis) -> Row {
-        Row {
+    fn blank(delivery_id: &str, at: Millis) -> DeliveryRow {
+        DeliveryRow {
             delivery_id: delivery_id.to_owned(),
             message_id: String::new(),
             endpoint_id: String::new(),

@@ -225,7 +225,7 @@ impl Console {
         Ok(self.row(project, delivery_id)?.and_then(|row| row.place()))
     }
 
-    fn row(&self, project: &str, delivery_id: &str) -> Result<Option<deliveries::Row>, Error> {
+    fn row(&self, project: &str, delivery_id: &str) -> Result<Option<deliveries::DeliveryRow>, Error> {
         self.ask(|store| {
             let bytes = store.get(Family::Index, &order::row(List::Deliveries, delivery_id))?;
             let row = bytes.map(|bytes| deliveries::read(&bytes)).transpose()?;
@@ -282,7 +282,7 @@ impl Console {
 }
 
 /// What a recovery has sent in the place of a delivery that came to nothing.
-fn resent_as(store: &Store, row: &deliveries::Row) -> Result<Option<String>, Error> {
+fn resent_as(store: &Store, row: &deliveries::DeliveryRow) -> Result<Option<String>, Error> {
     if !row.came_to_nothing() {
         return Ok(None);
     }

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use std::time::{Duration, Instant};
 
 use super::connect::Clients;
-use super::endpoints::Defined;
+use super::endpoints::OpenedEndpoint;
 use super::fault::{Fault, root_cause};
 use super::hold::HoldReason;
 use super::resolver::ResolverError;
@@ -70,7 +70,13 @@ impl Sender {
         self.clients.connections()
     }
 
-    pub async fn send(&self, delivery: &Delivery, defined: &Defined, keys: &Keys, attempt: u32) -> AttemptResult {
+    pub async fn send(
+        &self,
+        delivery: &Delivery,
+        defined: &OpenedEndpoint,
+        keys: &Keys,
+        attempt: u32,
+    ) -> AttemptResult {
         let started_at = self.time.now();
         let started = Instant::now();
         let timeout = Duration::from_millis(defined.endpoint.retry.timeout.unsigned_abs());
@@ -93,7 +99,13 @@ impl Sender {
         AttemptResult { started_at: now, ended_at: now, ..went }
     }
 
-    async fn exchange(&self, delivery: &Delivery, defined: &Defined, keys: &Keys, attempt: u32) -> AttemptResult {
+    async fn exchange(
+        &self,
+        delivery: &Delivery,
+        defined: &OpenedEndpoint,
+        keys: &Keys,
+        attempt: u32,
+    ) -> AttemptResult {
         let endpoint = &defined.endpoint;
         let url = match address::check_url(&endpoint.url, self.clients.allowed()) {
             Ok(url) => url,
@@ -133,7 +145,7 @@ impl Sender {
         }
     }
 
-    async fn judge(&self, answer: Response<Incoming>, defined: &Defined) -> AttemptResult {
+    async fn judge(&self, answer: Response<Incoming>, defined: &OpenedEndpoint) -> AttemptResult {
         let (head, mut body) = answer.into_parts();
         let status = head.status.as_u16();
         let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());

@@ -28,7 +28,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use url::Url;
 
-use super::endpoints::Defined;
+use super::endpoints::OpenedEndpoint;
 use super::fault::{Fault, FaultKind, root_cause};
 use super::resolver::ResolverError;
 use super::usage::{Usage, Watched};
@@ -108,7 +108,11 @@ impl Clients {
 
     /// # Errors
     /// Why there is no answer.
-    pub async fn send(&self, defined: &Defined, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Fault> {
+    pub async fn send(
+        &self,
+        defined: &OpenedEndpoint,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Fault> {
         let https = request.uri().scheme() == Some(&Scheme::HTTPS);
         let pool = self.pool(defined, https)?;
         let client = if self.connections() < KEPT_CONNECTIONS { &pool.keeping } else { &pool.closing };
@@ -135,7 +139,7 @@ impl Clients {
         })
     }
 
-    fn pool(&self, defined: &Defined, https: bool) -> Result<Pooled, Fault> {
+    fn pool(&self, defined: &OpenedEndpoint, https: bool) -> Result<Pooled, Fault> {
         let endpoint = &defined.endpoint;
         let settings = endpoint.tls.as_ref();
         let chain = settings.and_then(|tls| tls.client_cert.clone());
@@ -281,7 +285,7 @@ impl Connector {
         let Some(connector) = &self.tls else { return Ok(self.link(stream)) };
         let name = ServerName::try_from(bare(host).to_owned()).map_err(|e| Fault::new(FaultKind::Tls, e))?;
         let secured = connector.connect(name, stream).await;
-        let secured = secured.map_err(|e| Fault::new(FaultKind::Tls, told(&root_cause(&e))))?;
+        let secured = secured.map_err(|e| Fault::new(FaultKind::Tls, with_advice(&root_cause(&e))))?;
         Ok(self.link(secured))
     }
 
@@ -358,7 +362,7 @@ async fn tunnel(stream: &mut TcpStream, proxy: &Url, to: SocketAddr) -> std::io:
 }
 
 /// A fault of TLS, with what may help.
-fn told(fault: &str) -> String {
+fn with_advice(fault: &str) -> String {
     let help = match fault {
         _ if fault.contains("UnknownIssuer") => " (the authority is not trusted: see tls.ca)",
         _ if fault.contains("InvalidContentType") => " (the receiver seems to speak plain http)",

@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::fold::{EndpointUpdate, What, line};
-use super::hold::{Held, HoldReason, Pause};
-use super::ordering::Ready;
+use super::fold::{EndpointChange, EndpointUpdate, queue_id};
+use super::hold::{HeldEndpoint, HoldReason, Pause};
+use super::ordering::EndpointReadiness;
 use askwhen_domain::endpoint::{DisabledReason, Endpoint, HeaderText, SealedSecret};
-use askwhen_domain::health::{Health, Seen, State};
+use askwhen_domain::health::{Health, HealthSignal, State};
 use askwhen_domain::rate::Pace;
 use askwhen_domain::time::{DAY, MINUTE, Millis, SECOND};
 use askwhen_wire::definition::{self, Target};
@@ -20,14 +20,14 @@ use askwhen_wire::seal::{self, ClusterKey};
 /// Tests of one endpoint under way.
 const TESTS_AT_ONCE: u32 = 2;
 /// Changes of health are told at most so often for each endpoint.
-const TELL_EVERY: Millis = 10 * SECOND;
+const REPORT_EVERY: Millis = 10 * SECOND;
 /// The registrar is asked again after so long.
 const ASK_AGAIN: Millis = 30 * SECOND;
 /// The longest pause that a receiver can ask for, and a minute for the attempt.
 const LONGEST_HOLD: Millis = DAY + MINUTE;
 
 /// An endpoint's definition with its secrets opened.
-pub struct Defined {
+pub struct OpenedEndpoint {
     pub endpoint: Endpoint,
     pub version: u64,
     current: Result<String, HoldReason>,
@@ -39,7 +39,7 @@ pub struct Defined {
     pub headers: BTreeMap<String, String>,
 }
 
-impl Defined {
+impl OpenedEndpoint {
     /// What signs at this time.
     ///
     /// # Errors
@@ -71,11 +71,11 @@ impl Defined {
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownEndpoint {
     project: String,
     endpoint_id: String,
     version: u64,
-    defined: Option<Arc<Defined>>,
+    defined: Option<Arc<OpenedEndpoint>>,
     /// There is a definition, and this version cannot read it.
     is_unreadable: bool,
     /// Attempts have failed on this side.
@@ -86,11 +86,11 @@ struct Known {
     /// Of what the registrar has told of its health.
     seq: u64,
     pace: Pace,
-    told_at: Option<Millis>,
+    reported_at: Option<Millis>,
     /// What the registrar was told last, or has told.
-    told: Health,
+    reported: Health,
     /// It did not hear of that.
-    untold: bool,
+    is_unreported: bool,
     /// When the registrar was asked to disable it; until it has, nothing is sent.
     ending: Option<(Millis, DisabledReason)>,
     /// Deliveries that were given up, and when that was said last.
@@ -101,9 +101,9 @@ pub struct Endpoints {
     key: ClusterKey,
     /// This process, for those who hear of its findings.
     by: String,
-    known: HashMap<u64, Known>,
+    known: HashMap<u64, KnownEndpoint>,
     /// Lines of endpoints that the registrar is to be told of, and when.
-    to_tell: BTreeSet<(Millis, u64)>,
+    to_report: BTreeSet<(Millis, u64)>,
     /// The date of the latest report.
     dated: Millis,
     changed: bool,
@@ -112,29 +112,30 @@ pub struct Endpoints {
 impl Endpoints {
     pub fn new(key: ClusterKey) -> Endpoints {
         let by = uuid::Uuid::new_v4().simple().to_string();
-        Endpoints { key, by, known: HashMap::new(), to_tell: BTreeSet::new(), dated: 0, changed: true }
+        Endpoints { key, by, known: HashMap::new(), to_report: BTreeSet::new(), dated: 0, changed: true }
     }
 
     /// Takes what is told of an endpoint, by every partition and in any order;
     /// gives its lines.
-    pub fn take(&mut self, told: EndpointUpdate) -> [u64; 2] {
-        let lines = [false, true].map(|test| line(&told.project, &told.endpoint_id, test));
-        let known = self.known.entry(lines[0]).or_default();
-        (known.project, known.endpoint_id) = (told.project, told.endpoint_id);
-        match told.what {
-            What::Defined { version, body } if version > known.version || known.version == 0 => {
+    pub fn take(&mut self, update: EndpointUpdate) -> [u64; 2] {
+        let queue_ids = [false, true].map(|test| queue_id(&update.project, &update.endpoint_id, test));
+        let known = self.known.entry(queue_ids[0]).or_default();
+        (known.project, known.endpoint_id) = (update.project, update.endpoint_id);
+        match update.what {
+            EndpointChange::Defined { version, body } if version > known.version || known.version == 0 => {
                 let read = body.map(|body| definition::endpoint(&body.value(), None, Target::Trusted));
                 known.is_unreadable = matches!(read, Some(Err(_)));
                 let defined = read.and_then(Result::ok).map(|read| {
                     Arc::new(open(&self.key, (&known.project, &known.endpoint_id), read.endpoint, version))
                 });
-                let on = |defined: &Option<Arc<Defined>>| defined.as_ref().is_some_and(|d| d.endpoint.is_enabled());
+                let on =
+                    |defined: &Option<Arc<OpenedEndpoint>>| defined.as_ref().is_some_and(|d| d.endpoint.is_enabled());
                 if known.version > 0 && on(&known.defined) && !on(&defined) {
                     let (project, endpoint_id) = (&known.project, &known.endpoint_id);
                     tracing::info!(project, endpoint_id, version, "nothing is sent to an endpoint any more");
                     askwhen_process::metrics::get().delivery_transitions.with_label_values(&["disabled"]).inc();
                 }
-                let rate = |defined: &Option<Arc<Defined>>| defined.as_ref().and_then(|d| d.endpoint.rate_limit);
+                let rate = |defined: &Option<Arc<OpenedEndpoint>>| defined.as_ref().and_then(|d| d.endpoint.rate_limit);
                 if rate(&known.defined) != rate(&defined) {
                     known.pace = Pace::default();
                 }
@@ -142,29 +143,29 @@ impl Endpoints {
                 known.pause = None;
                 self.changed = true;
             }
-            What::Fares { seq, by, health } if seq > known.seq => {
+            EndpointChange::Health { seq, by, health } if seq > known.seq => {
                 known.seq = seq;
                 // What is known here may be newer by now.
                 let newer = health.since >= known.health.since || by.is_empty();
                 if by != self.by && newer {
-                    known.told = health.clone();
+                    known.reported = health.clone();
                     known.health = health;
-                    self.to_tell.extend(known.health.until.map(|until| (until, lines[0])));
+                    self.to_report.extend(known.health.until.map(|until| (until, queue_ids[0])));
                 }
                 self.changed = true;
             }
-            What::Defined { .. } | What::Fares { .. } => {}
+            EndpointChange::Defined { .. } | EndpointChange::Health { .. } => {}
         }
-        lines
+        queue_ids
     }
 
     /// Says that a delivery is given up: the first one at once, then how many they are
     /// every minute.
-    pub fn died(&mut self, line: u64, reason: &str, now: Millis) {
-        let Some(known) = self.known.get_mut(&line) else { return };
-        let (count, told_at) = &mut known.dead;
+    pub fn died(&mut self, queue_id: u64, reason: &str, now: Millis) {
+        let Some(known) = self.known.get_mut(&queue_id) else { return };
+        let (count, reported_at) = &mut known.dead;
         *count += 1;
-        if told_at.is_some_and(|told_at| now < told_at + MINUTE) {
+        if reported_at.is_some_and(|reported_at| now < reported_at + MINUTE) {
             return;
         }
         tracing::warn!(
@@ -174,27 +175,27 @@ impl Endpoints {
             count = std::mem::take(count),
             "deliveries are given up: see their attempts, mend the receiver, then `askwhen deliveries recover`"
         );
-        *told_at = Some(now);
+        *reported_at = Some(now);
     }
 
-    pub fn defined(&self, line: u64) -> Option<&Arc<Defined>> {
-        self.known.get(&line)?.defined.as_ref()
+    pub fn defined(&self, queue_id: u64) -> Option<&Arc<OpenedEndpoint>> {
+        self.known.get(&queue_id)?.defined.as_ref()
     }
 
     /// When an endpoint was last tried again after a stretch of being open.
-    pub fn resumed_at(&self, line: u64) -> Millis {
-        self.known.get(&line).map_or(0, |known| known.health.resumed_at)
+    pub fn resumed_at(&self, queue_id: u64) -> Millis {
+        self.known.get(&queue_id).map_or(0, |known| known.health.resumed_at)
     }
 
     /// Whether there is a definition that this version cannot read.
-    pub fn is_unreadable(&self, line: u64) -> bool {
-        self.known.get(&line).is_some_and(|known| known.is_unreadable)
+    pub fn is_unreadable(&self, queue_id: u64) -> bool {
+        self.known.get(&queue_id).is_some_and(|known| known.is_unreadable)
     }
 
     /// An attempt has failed on this side of the wire; gives when another one
     /// finds out whether that is mended.
-    pub fn pause(&mut self, line: u64, reason: HoldReason, now: Millis) -> Millis {
-        let Some(known) = self.known.get_mut(&line) else { return now.saturating_add(MINUTE) };
+    pub fn pause(&mut self, queue_id: u64, reason: HoldReason, now: Millis) -> Millis {
+        let Some(known) = self.known.get_mut(&queue_id) else { return now.saturating_add(MINUTE) };
         let pause = Pause::after(known.pause, reason, now);
         known.pause = Some(pause);
         self.changed = true;
@@ -202,8 +203,8 @@ impl Endpoints {
     }
 
     /// An attempt has reached the receiver, or failed at its side.
-    pub fn resume(&mut self, line: u64) {
-        if let Some(known) = self.known.get_mut(&line)
+    pub fn resume(&mut self, queue_id: u64) {
+        if let Some(known) = self.known.get_mut(&queue_id)
             && known.pause.take().is_some()
         {
             self.changed = true;
@@ -212,107 +213,107 @@ impl Endpoints {
 
     /// Whether a line takes another attempt; `share` of its bounds is this
     /// process's.
-    pub fn ready(&mut self, line: u64, under_way: u32, share: f64, now: Millis) -> Ready {
-        let Some(known) = self.known.get_mut(&line) else {
+    pub fn ready(&mut self, queue_id: u64, under_way: u32, share: f64, now: Millis) -> EndpointReadiness {
+        let Some(known) = self.known.get_mut(&queue_id) else {
             // Nothing is known of it, or it is a line of tests.
-            return if under_way < TESTS_AT_ONCE { Ready::Now } else { Ready::Later };
+            return if under_way < TESTS_AT_ONCE { EndpointReadiness::Now } else { EndpointReadiness::Later };
         };
         known.forget_impossible_hold(now);
         match known.hold(now) {
-            Some(Hold::Definition) => return Ready::Later,
+            Some(Hold::Definition) => return EndpointReadiness::Later,
             // A secret that has been replaced stops counting.
-            Some(Hold::Secret(until)) => return until.map_or(Ready::Later, Ready::At),
-            Some(Hold::Pause(pause)) if now < pause.until => return Ready::At(pause.until),
-            Some(Hold::Pause(_)) if under_way > 0 => return Ready::Later,
+            Some(Hold::Secret(until)) => return until.map_or(EndpointReadiness::Later, EndpointReadiness::At),
+            Some(Hold::Pause(pause)) if now < pause.until => return EndpointReadiness::At(pause.until),
+            Some(Hold::Pause(_)) if under_way > 0 => return EndpointReadiness::Later,
             Some(Hold::Pause(_)) => {}
             None => self.changed |= known.held.is_some(),
         }
         let Some(defined) = known.defined.as_ref().map(|defined| &defined.endpoint).filter(|e| e.is_enabled()) else {
             // It is cancelled at once, whatever still hangs there.
-            return Ready::Now;
+            return EndpointReadiness::Now;
         };
         if let Some((asked_at, reason)) = known.ending {
             if now < asked_at.saturating_add(ASK_AGAIN) {
-                return Ready::At(asked_at.saturating_add(ASK_AGAIN));
+                return EndpointReadiness::At(asked_at.saturating_add(ASK_AGAIN));
             }
             known.ending = Some((now, reason));
-            self.to_tell.insert((now, line));
-            return Ready::At(now.saturating_add(ASK_AGAIN));
+            self.to_report.insert((now, queue_id));
+            return EndpointReadiness::At(now.saturating_add(ASK_AGAIN));
         }
         if known.health.tick(now) {
             self.changed = true;
-            self.to_tell.insert((known.told_at.map_or(now, |at| now.max(at + TELL_EVERY)), line));
+            self.to_report.insert((known.reported_at.map_or(now, |at| now.max(at + REPORT_EVERY)), queue_id));
         }
         let own = (f64::from(defined.concurrency) * share).ceil().max(1.0) as u32;
         let most = if defined.retry.breaker { known.health.most(own) } else { own };
         if under_way >= most {
             return match known.health.until {
-                Some(until) if known.health.state == State::Open => Ready::At(until),
-                _ => Ready::Later,
+                Some(until) if known.health.state == State::Open => EndpointReadiness::At(until),
+                _ => EndpointReadiness::Later,
             };
         }
         match defined.rate_limit {
             Some(rate) => match known.pace.next(rate, share, now) {
-                at if at > now => Ready::At(at),
+                at if at > now => EndpointReadiness::At(at),
                 _ => {
                     known.pace.take(rate, share, now);
-                    Ready::Now
+                    EndpointReadiness::Now
                 }
             },
-            None => Ready::Now,
+            None => EndpointReadiness::Now,
         }
     }
 
     /// Whether nothing is sent there for now: little of it is worth being in memory.
-    pub fn is_held(&self, line: u64) -> bool {
-        let Some(known) = self.known.get(&line) else { return false };
+    pub fn is_held(&self, queue_id: u64) -> bool {
+        let Some(known) = self.known.get(&queue_id) else { return false };
         known.ending.is_some() || known.held.is_some() || known.health.state == State::Open
     }
 
     /// Other processes know better from now on.
     pub fn forget(&mut self) {
         self.known.clear();
-        self.to_tell.clear();
+        self.to_report.clear();
         self.changed = true;
     }
 
     /// Takes what an attempt said about its endpoint.
-    pub fn see(&mut self, line: u64, at: Millis, seen: Seen) {
-        let Some(known) = self.known.get_mut(&line) else { return };
+    pub fn see(&mut self, queue_id: u64, at: Millis, seen: HealthSignal) {
+        let Some(known) = self.known.get_mut(&queue_id) else { return };
         let Some(defined) = &known.defined else { return };
         let (concurrency, breaker) = (defined.endpoint.concurrency, defined.endpoint.retry.breaker);
         let verdict = known.health.see(at, seen, concurrency, breaker);
         if verdict.changed {
             self.changed = true;
-            let soonest = if known.health.state == State::Open { None } else { known.told_at };
-            self.to_tell.insert((soonest.map_or(at, |told| at.max(told + TELL_EVERY)), line));
+            let soonest = if known.health.state == State::Open { None } else { known.reported_at };
+            self.to_report.insert((soonest.map_or(at, |update| at.max(update + REPORT_EVERY)), queue_id));
             // That it is to be tried again is told even if nothing is there to try.
-            self.to_tell.extend(known.health.until.map(|until| (until, line)));
+            self.to_report.extend(known.health.until.map(|until| (until, queue_id)));
         }
         if verdict.give_up {
-            self.end(line, at, DisabledReason::Auto);
+            self.end(queue_id, at, DisabledReason::Auto);
         }
     }
 
     /// Asks for an endpoint to be disabled; nothing is sent there from now on.
-    pub fn end(&mut self, line: u64, now: Millis, reason: DisabledReason) {
-        let Some(known) = self.known.get_mut(&line) else { return };
+    pub fn end(&mut self, queue_id: u64, now: Millis, reason: DisabledReason) {
+        let Some(known) = self.known.get_mut(&queue_id) else { return };
         if known.ending.is_none() {
             known.ending = Some((now, reason));
-            self.to_tell.insert((now, line));
+            self.to_report.insert((now, queue_id));
         }
     }
 
     /// When the registrar is to be told something next.
     pub fn next_tell(&self) -> Option<Millis> {
-        self.to_tell.first().map(|(at, _)| *at)
+        self.to_report.first().map(|(at, _)| *at)
     }
 
     /// The registrar has not heard of it.
-    pub fn tell_again(&mut self, line: u64, now: Millis) {
-        if let Some(known) = self.known.get_mut(&line) {
-            known.untold = true;
-            self.to_tell.insert((now.saturating_add(SECOND), line));
+    pub fn tell_again(&mut self, queue_id: u64, now: Millis) {
+        if let Some(known) = self.known.get_mut(&queue_id) {
+            known.is_unreported = true;
+            self.to_report.insert((now.saturating_add(SECOND), queue_id));
         }
     }
 
@@ -321,9 +322,9 @@ impl Endpoints {
     /// that seems to be minutes old or ahead.
     pub fn tell(&mut self, now: Millis, wall: Millis) -> Vec<(u64, String, Internal)> {
         let mut all = Vec::new();
-        while let Some((_, line)) = self.to_tell.first().copied().filter(|(at, _)| *at <= now) {
-            self.to_tell.pop_first();
-            let Some(known) = self.known.get_mut(&line) else { continue };
+        while let Some((_, queue_id)) = self.to_report.first().copied().filter(|(at, _)| *at <= now) {
+            self.to_report.pop_first();
+            let Some(known) = self.known.get_mut(&queue_id) else { continue };
             // Two reports of one date would count as one.
             let is_taken = (wall..wall.saturating_add(MINUTE)).contains(&self.dated);
             self.dated = if is_taken { self.dated + 1 } else { wall };
@@ -334,15 +335,15 @@ impl Endpoints {
                 let request_id = uuid::Uuid::new_v4().simple().to_string();
                 let (act, if_match) = (EndpointAction::Disable { reason }, Some(known.version));
                 let operate = EndpointCommand { project, endpoint_id, act, if_match, asked_at: self.dated, request_id };
-                all.push((line, key, Internal::EndpointCommand(operate)));
+                all.push((queue_id, key, Internal::EndpointCommand(operate)));
                 continue;
             }
             self.changed |= known.health.tick(now);
-            if !std::mem::take(&mut known.untold) && known.health.looks_like(&known.told) {
+            if !std::mem::take(&mut known.is_unreported) && known.health.looks_like(&known.reported) {
                 continue;
             }
-            let moved = known.health.state != known.told.state;
-            (known.told_at, known.told) = (Some(now), known.health.clone());
+            let moved = known.health.state != known.reported.state;
+            (known.reported_at, known.reported) = (Some(now), known.health.clone());
             let (health, by) = (known.health.clone(), self.by.clone());
             let (state, reason) = (health.state.name(), health.reason.map(|reason| reason.name()));
             if moved {
@@ -358,16 +359,16 @@ impl Endpoints {
                 }
                 askwhen_process::metrics::get().delivery_transitions.with_label_values(&[state]).inc();
             }
-            let told_at = self.dated;
+            let reported_at = self.dated;
             all.push((
-                line,
+                queue_id,
                 key,
                 Internal::EndpointHealthReport(EndpointHealthReport {
                     project,
                     endpoint_id,
                     health,
                     by,
-                    told_at,
+                    reported_at,
                     seq: None,
                 }),
             ));
@@ -377,7 +378,7 @@ impl Endpoints {
 
     /// How many endpoints there are in each state, and which are held, if that
     /// may have changed.
-    pub fn census(&mut self, now: Millis) -> Option<(HashMap<&'static str, i64>, Vec<Held>)> {
+    pub fn census(&mut self, now: Millis) -> Option<(HashMap<&'static str, i64>, Vec<HeldEndpoint>)> {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
@@ -388,7 +389,7 @@ impl Endpoints {
             known.say_hold(now);
             if let Some((reason, since)) = known.held {
                 let (project, endpoint_id) = (known.project.clone(), known.endpoint_id.clone());
-                held.push(Held { project, endpoint_id, reason, since });
+                held.push(HeldEndpoint { project, endpoint_id, reason, since });
             }
             let enabled = known.defined.as_ref().map(|defined| defined.endpoint.is_enabled());
             let state = match (known.held, enabled) {
@@ -411,7 +412,7 @@ enum Hold {
     Pause(Pause),
 }
 
-impl Known {
+impl KnownEndpoint {
     fn hold(&self, now: Millis) -> Option<Hold> {
         if self.is_unreadable {
             return Some(Hold::Definition);
@@ -464,7 +465,7 @@ impl Known {
     }
 }
 
-fn open(key: &ClusterKey, (project, endpoint_id): (&str, &str), endpoint: Endpoint, version: u64) -> Defined {
+fn open(key: &ClusterKey, (project, endpoint_id): (&str, &str), endpoint: Endpoint, version: u64) -> OpenedEndpoint {
     let opened = |sealed: &SealedSecret| key.open(project, endpoint_id, sealed);
     let secret = |sealed: &SealedSecret| opened(sealed).map_err(|_| HoldReason::SecretUnreadable);
     let current = endpoint.secret.as_ref().ok_or(HoldReason::SecretMissing).and_then(secret);
@@ -494,5 +495,5 @@ fn open(key: &ClusterKey, (project, endpoint_id): (&str, &str), endpoint: Endpoi
     };
     let client_key = endpoint.tls.as_ref().and_then(|tls| tls.client_key.as_ref());
     let client_key = client_key.map(|sealed| opened(sealed).map_err(|_| HoldReason::ClientKeyUnreadable)).transpose();
-    Defined { endpoint, version, current, previous, client_key, headers }
+    OpenedEndpoint { endpoint, version, current, previous, client_key, headers }
 }

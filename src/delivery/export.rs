@@ -1,6 +1,6 @@
 //! What waits here, as records that make it wait in another log.
 
-use super::fold::{Error, Fold, Phase, Row};
+use super::fold::{DeliveryPhase, Error, Fold, PendingDelivery};
 use super::records::{self, NextAttempt, Write};
 use askwhen_domain::id;
 use askwhen_domain::time::Millis;
@@ -13,7 +13,7 @@ use askwhen_wire::topics::{self, DeliveryRecord};
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn waiting(fold: &Fold) -> Result<Vec<Row>, Error> {
+pub fn waiting(fold: &Fold) -> Result<Vec<PendingDelivery>, Error> {
     let mut rows = Vec::new();
     fold.each_row(|row| rows.push(row))?;
     rows.sort_by_key(|row| (row.due_at, row.place));
@@ -22,7 +22,7 @@ pub fn waiting(fold: &Fold) -> Result<Vec<Row>, Error> {
 
 /// The records of one of these: the delivery itself, because what its attempts
 /// say is read as being about one that is known, then where it stands.
-pub fn records(row: &Row, partitions: u32, now: Millis) -> Vec<Write> {
+pub fn records(row: &PendingDelivery, partitions: u32, now: Millis) -> Vec<Write> {
     let partition = id::partition_of(&row.delivery.user_id, partitions);
     let deliver = DeliveryRecord::Deliver(Box::new(row.delivery.clone()));
     let id = row.delivery.delivery_id.clone();
@@ -34,11 +34,13 @@ pub fn records(row: &Row, partitions: u32, now: Millis) -> Vec<Write> {
         records::retry(partition, row, next)
     };
     let stands = match &row.phase {
-        Phase::Due if row.attempt == 0 => None,
-        Phase::Due => Some(waits(row.due_at)),
-        Phase::RetryMissing { next_due_at } => Some(waits(*next_due_at)),
-        Phase::DeadMissing { reason, died_at } => Some(records::dead(partition, row, row.attempt, reason, *died_at)),
-        Phase::CancelMissing { reason } => Some(records::cancelled(partition, row, reason, now)),
+        DeliveryPhase::Due if row.attempt == 0 => None,
+        DeliveryPhase::Due => Some(waits(row.due_at)),
+        DeliveryPhase::RetryMissing { next_due_at } => Some(waits(*next_due_at)),
+        DeliveryPhase::DeadMissing { reason, died_at } => {
+            Some(records::dead(partition, row, row.attempt, reason, *died_at))
+        }
+        DeliveryPhase::CancelMissing { reason } => Some(records::cancelled(partition, row, reason, now)),
     };
     [Some(delivery), stands].into_iter().flatten().collect()
 }

@@ -2,23 +2,23 @@
 //! the retry topics, `attempts` and `dead` into a store. Changes and positions
 //! are written in one batch, so a record counts once.
 
+mod endpoint_update;
 mod erasure;
 mod error;
 mod index;
 mod input;
 mod read;
 pub(super) mod row;
-mod told;
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use endpoint_update::{EndpointChange, EndpointUpdate};
 pub use error::{Error, Mismatch, StateError};
-pub use index::{Due, before, due_id, line, split};
-pub use row::{Phase, Row};
-pub use told::{EndpointUpdate, What};
+pub use index::{Due, before, due_id, queue_id, split};
+pub use row::{DeliveryPhase, PendingDelivery};
 
 use super::records::{self, Write};
 use askwhen_domain::message::Delivery;
@@ -61,7 +61,7 @@ pub struct Positions {
     pub incarnation: String,
     /// Next offset by the topic's name.
     pub next: BTreeMap<String, u64>,
-    /// The largest time that the records have told, in milliseconds.
+    /// The largest time that the records have update, in milliseconds.
     #[serde(default)]
     pub now: Millis,
 }
@@ -89,7 +89,7 @@ pub struct Fold {
     positions: Positions,
     /// The newest of what is kept of each endpoint, also of those that are gone.
     versions: BTreeMap<Vec<u8>, u64>,
-    /// What could not be read, to be told in topic `rejects`.
+    /// What could not be read, to be update in topic `rejects`.
     pub rejects: Vec<Write>,
     pub open: u64,
     pub retrying: u64,
@@ -99,7 +99,7 @@ pub struct Fold {
 /// What one round is about to write: later records of it see earlier ones.
 #[derive(Default)]
 struct WriteBatch {
-    rows: BTreeMap<String, Option<Row>>,
+    rows: BTreeMap<String, Option<PendingDelivery>>,
     done: BTreeMap<Vec<u8>, ()>,
     batch: Batch,
     heard: Vec<FoldEvent>,
@@ -157,7 +157,7 @@ impl Fold {
         Ok(fold)
     }
 
-    /// The largest time that the topics have told: nothing is earlier.
+    /// The largest time that the topics have update: nothing is earlier.
     pub fn time(&self) -> Millis {
         self.positions.now
     }
@@ -190,8 +190,8 @@ impl Fold {
     /// known: so whatever an attempt speaks of is known before the attempt.
     ///
     /// # Errors
-    /// As [`Fold::step`], and what `told` says of the records that are left.
-    pub fn catch_up(&mut self, log: &Log, mut told: impl FnMut(u64) -> Result<(), Error>) -> Result<(), Error> {
+    /// As [`Fold::step`], and what `progress` says of the records that are left.
+    pub fn catch_up(&mut self, log: &Log, mut progress: impl FnMut(u64) -> Result<(), Error>) -> Result<(), Error> {
         let others = TOPICS[1..].iter().map(|topic| TopicPartition { topic: *topic, partition: self.partition });
         let mut goals: Vec<(TopicPartition, u64)> = Vec::new();
         let others: Vec<TopicPartition> = others.collect();
@@ -204,7 +204,7 @@ impl Fold {
             let (at, end) = goals[i];
             loop {
                 let next = self.position(at.topic);
-                told(goals[i..].iter().map(|(at, end)| end.saturating_sub(self.position(at.topic))).sum())?;
+                progress(goals[i..].iter().map(|(at, end)| end.saturating_sub(self.position(at.topic))).sum())?;
                 if next >= end {
                     break;
                 }
@@ -225,8 +225,8 @@ impl Fold {
     }
 
     fn load(&mut self) -> Result<(), Error> {
-        for told in self.endpoints()? {
-            let (key, version) = told.key();
+        for update in self.endpoints()? {
+            let (key, version) = update.key();
             self.versions.insert(key, version);
         }
         self.count()
@@ -259,7 +259,7 @@ impl Fold {
 
     fn write(&mut self, mut round: WriteBatch) -> Result<Vec<FoldEvent>, Error> {
         for delivery_id in std::mem::take(&mut round.attempted) {
-            if matches!(round.rows.get(&delivery_id), Some(Some(row)) if row.phase != Phase::Due) {
+            if matches!(round.rows.get(&delivery_id), Some(Some(row)) if row.phase != DeliveryPhase::Due) {
                 round.heard.push(FoldEvent::FollowUpMissing { delivery_id });
             }
         }
@@ -311,11 +311,17 @@ impl Fold {
                 Ok(())
             }
             FoldInput::Deliveries(DeliveryRecord::Endpoint { project, endpoint_id, version, body }) => {
-                self.told(EndpointUpdate { project, endpoint_id, what: What::Defined { version, body } }, round);
+                self.take_update(
+                    EndpointUpdate { project, endpoint_id, what: EndpointChange::Defined { version, body } },
+                    round,
+                );
                 Ok(())
             }
             FoldInput::Deliveries(DeliveryRecord::Health { project, endpoint_id, seq, by, health }) => {
-                self.told(EndpointUpdate { project, endpoint_id, what: What::Fares { seq, by, health } }, round);
+                self.take_update(
+                    EndpointUpdate { project, endpoint_id, what: EndpointChange::Health { seq, by, health } },
+                    round,
+                );
                 Ok(())
             }
             FoldInput::Attempt(attempt) => self.attempted(&attempt, round),
@@ -331,14 +337,14 @@ impl Fold {
 
     /// Takes what is told of an endpoint, unless something newer is known: a late
     /// record of an owner that has been replaced stands after newer ones.
-    fn told(&mut self, told: EndpointUpdate, round: &mut WriteBatch) {
-        let (key, version) = told.key();
+    fn take_update(&mut self, update: EndpointUpdate, round: &mut WriteBatch) {
+        let (key, version) = update.key();
         if self.versions.get(&key).is_some_and(|known| *known > version) {
             return;
         }
         self.versions.insert(key.clone(), version);
-        round.batch.put(Family::Endpoints, key, serde_json::to_vec(&told).expect("it serialises"));
-        round.heard.push(FoldEvent::Endpoint(told));
+        round.batch.put(Family::Endpoints, key, serde_json::to_vec(&update).expect("it serialises"));
+        round.heard.push(FoldEvent::Endpoint(update));
     }
 
     fn deliver(
@@ -359,14 +365,14 @@ impl Fold {
         };
         let source = record.header(SOURCE_HEADER).map(|s| String::from_utf8_lossy(s).into_owned()).unwrap_or_default();
         let place = record.offset;
-        let row = Row {
+        let row = PendingDelivery {
             delivery,
             attempt: 0,
             due_at,
             place,
             source,
             first_started_at: None,
-            phase: Phase::Due,
+            phase: DeliveryPhase::Due,
             uncounted: 0,
         };
         self.put_due(row, round);
@@ -379,7 +385,7 @@ impl Fold {
         self.positions.now = self.positions.now.max(ended_at);
         // A retry that is not on record yet ends nothing: after a crash attempts are
         // read before the retry records between them.
-        let already_over = matches!(row.phase, Phase::DeadMissing { .. } | Phase::CancelMissing { .. });
+        let already_over = matches!(row.phase, DeliveryPhase::DeadMissing { .. } | DeliveryPhase::CancelMissing { .. });
         // Of an owner that had been replaced: it knew less.
         if attempt.ended == Some(Ended::Cancelled) && attempt.attempt.max(attempt.attempts_before) < row.attempt {
             return Ok(());
@@ -396,8 +402,10 @@ impl Fold {
         row.first_started_at = Some(attempt.first_started_at);
         match attempt.ended {
             Some(Ended::Dead) => {
-                row.phase =
-                    Phase::DeadMissing { reason: attempt.reason.clone().unwrap_or_default(), died_at: ended_at };
+                row.phase = DeliveryPhase::DeadMissing {
+                    reason: attempt.reason.clone().unwrap_or_default(),
+                    died_at: ended_at,
+                };
                 round.rows.insert(attempt.delivery_id.clone(), Some(row));
             }
             Some(Ended::Delivered | Ended::Cancelled) => {
@@ -405,7 +413,7 @@ impl Fold {
                 self.end(&row, round);
             }
             None => {
-                row.phase = Phase::RetryMissing { next_due_at: attempt.next_due_at.unwrap_or(row.due_at) };
+                row.phase = DeliveryPhase::RetryMissing { next_due_at: attempt.next_due_at.unwrap_or(row.due_at) };
                 round.rows.insert(attempt.delivery_id.clone(), Some(row));
             }
         }
@@ -418,9 +426,13 @@ impl Fold {
             return Ok(());
         }
         match self.row(&retry.delivery.delivery_id, round)? {
-            Some(row) if matches!(row.phase, Phase::DeadMissing { .. } | Phase::CancelMissing { .. }) => return Ok(()),
+            Some(row)
+                if matches!(row.phase, DeliveryPhase::DeadMissing { .. } | DeliveryPhase::CancelMissing { .. }) =>
+            {
+                return Ok(());
+            }
             Some(row) => {
-                let missing = matches!(row.phase, Phase::RetryMissing { .. }) && retry.attempt == row.attempt;
+                let missing = matches!(row.phase, DeliveryPhase::RetryMissing { .. }) && retry.attempt == row.attempt;
                 if !missing && retry.attempt <= row.attempt {
                     return Ok(());
                 }
@@ -428,13 +440,13 @@ impl Fold {
             }
             None => self.open += 1,
         }
-        let row = Row {
+        let row = PendingDelivery {
             attempt: retry.attempt,
             due_at: round.now.filter(|now| waits_too_long(retry.due_at, *now)).unwrap_or(retry.due_at),
             place: 0,
             source: retry.source,
             first_started_at: Some(retry.first_started_at),
-            phase: Phase::Due,
+            phase: DeliveryPhase::Due,
             uncounted: retry.uncounted,
             delivery: *retry.delivery,
         };
@@ -442,14 +454,14 @@ impl Fold {
         Ok(())
     }
 
-    fn put_due(&mut self, row: Row, round: &mut WriteBatch) {
+    fn put_due(&mut self, row: PendingDelivery, round: &mut WriteBatch) {
         let due = Due::new(&row);
         round.batch.put(Family::Due, due.key.clone(), due.value());
         round.heard.push(FoldEvent::Due(due));
         round.rows.insert(row.delivery.delivery_id.clone(), Some(row));
     }
 
-    fn end(&mut self, row: &Row, round: &mut WriteBatch) {
+    fn end(&mut self, row: &PendingDelivery, round: &mut WriteBatch) {
         self.open = self.open.saturating_sub(1);
         self.retrying = self.retrying.saturating_sub(u64::from(row.attempt > 0));
         round.batch.delete(Family::Due, due_key(row));
@@ -457,7 +469,7 @@ impl Fold {
         round.done.insert(done_key(&row.delivery), ());
     }
 
-    fn row(&self, delivery_id: &str, round: &WriteBatch) -> Result<Option<Row>, Error> {
+    fn row(&self, delivery_id: &str, round: &WriteBatch) -> Result<Option<PendingDelivery>, Error> {
         match round.rows.get(delivery_id) {
             Some(row) => Ok(row.clone()),
             None => self.find(delivery_id),
@@ -490,7 +502,7 @@ impl Fold {
             let Some(row) = row else { continue };
             count += 1;
             round.batch.delete(Family::Due, key.clone());
-            self.put_due(Row { due_at: now, ..row }, &mut round);
+            self.put_due(PendingDelivery { due_at: now, ..row }, &mut round);
             if round.rows.len() >= EACH_AT_A_TIME {
                 self.write(std::mem::take(&mut round))?;
             }

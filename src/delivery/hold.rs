@@ -75,7 +75,7 @@ impl HoldReason {
 
 /// An endpoint that is held, as others see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldEndpoint {
     pub project: String,
     pub endpoint_id: String,
     pub reason: HoldReason,

@@ -19,8 +19,8 @@ mod transport;
 mod usage;
 
 pub use attempt::Egress;
-pub use fold::{Error, Fold, Mismatch, Positions, Row, StateError};
-pub use hold::{Held, HoldReason};
+pub use fold::{Error, Fold, Mismatch, PendingDelivery, Positions, StateError};
+pub use hold::{HeldEndpoint, HoldReason};
 pub use resolver::ResolverError;
 pub use run::{Delivery, OWNED, Open, Setup, Stepped, reached};
 pub use status::Status;

@@ -20,9 +20,9 @@ pub struct Item {
     pub due_at: Millis,
     pub first: bool,
     /// The endpoint's.
-    pub line: u64,
+    pub queue_id: u64,
     /// Hash of endpoint and user.
-    pub lane: u64,
+    pub ordering_key: u64,
 }
 
 impl Item {
@@ -34,7 +34,7 @@ impl Item {
 
 /// Whether an endpoint takes another attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ready {
+pub enum EndpointReadiness {
     Now,
     /// Not before then.
     At(Millis),
@@ -91,35 +91,35 @@ impl OrderingQueues {
     }
 
     pub fn push(&mut self, item: Item) {
-        let (line, class) = (item.line, class(&item));
+        let (queue_id, class) = (item.queue_id, class(&item));
         // They come nearly in order, of several partitions.
-        let items = &mut self.queues.entry(line).or_default().items[class];
+        let items = &mut self.queues.entry(queue_id).or_default().items[class];
         self.queued_bytes += item.len_bytes();
         let place = items.iter().rposition(|before| before.due_at <= item.due_at).map_or(0, |at| at + 1);
         items.insert(place, item);
-        self.enter(line, class);
+        self.enter(queue_id, class);
     }
 
-    fn enter(&mut self, line: u64, class: usize) {
-        let Some(queue) = self.queues.get_mut(&line) else { return };
+    fn enter(&mut self, queue_id: u64, class: usize) {
+        let Some(queue) = self.queues.get_mut(&queue_id) else { return };
         if !queue.in_turn[class] && !queue.items[class].is_empty() {
             queue.in_turn[class] = true;
-            self.turns[class].push_back(line);
+            self.turns[class].push_back(queue_id);
         }
     }
 
     /// Something has changed that may let a line go.
-    pub fn look_again(&mut self, line: u64) {
-        self.enter(line, FIRSTS);
-        self.enter(line, RETRIES);
+    pub fn look_again(&mut self, queue_id: u64) {
+        self.enter(queue_id, FIRSTS);
+        self.enter(queue_id, RETRIES);
     }
 
     /// The next delivery to send. `ready` is asked with a line and how many
     /// attempts are under way there.
-    pub fn next(&mut self, now: Millis, mut ready: impl FnMut(u64, u32) -> Ready) -> Option<Item> {
-        while let Some((_, line)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
+    pub fn next(&mut self, now: Millis, mut ready: impl FnMut(u64, u32) -> EndpointReadiness) -> Option<Item> {
+        while let Some((_, queue_id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
             self.wakes.pop_first();
-            self.look_again(line);
+            self.look_again(queue_id);
         }
         if self.under_way >= self.slots {
             return None;
@@ -129,22 +129,22 @@ impl OrderingQueues {
         order.into_iter().find_map(|class| self.next_of(class, &mut ready))
     }
 
-    fn next_of(&mut self, class: usize, ready: &mut impl FnMut(u64, u32) -> Ready) -> Option<Item> {
+    fn next_of(&mut self, class: usize, ready: &mut impl FnMut(u64, u32) -> EndpointReadiness) -> Option<Item> {
         if class == RETRIES && self.retries_under_way >= self.slots / 2 {
             return None;
         }
-        while let Some(line) = self.turns[class].pop_front() {
+        while let Some(queue_id) = self.turns[class].pop_front() {
             // Its last item may have been given up with its partition.
-            let Some(queue) = self.queues.get_mut(&line) else { continue };
+            let Some(queue) = self.queues.get_mut(&queue_id) else { continue };
             queue.in_turn[class] = false;
             let under_way = queue.under_way;
-            match ready(line, under_way) {
-                Ready::Now => {}
-                Ready::At(at) => {
-                    self.wakes.insert((at, line));
+            match ready(queue_id, under_way) {
+                EndpointReadiness::Now => {}
+                EndpointReadiness::At(at) => {
+                    self.wakes.insert((at, queue_id));
                     continue;
                 }
-                Ready::Later => continue,
+                EndpointReadiness::Later => continue,
             }
             // With every user of it busy, it goes on when one of its own is over.
             let Some(item) = take(&mut queue.items[class], class, &self.busy) else { continue };
@@ -152,11 +152,11 @@ impl OrderingQueues {
             self.under_way += 1;
             self.queued_bytes -= item.len_bytes();
             if item.first {
-                self.busy.insert(item.lane);
+                self.busy.insert(item.ordering_key);
             } else {
                 self.retries_under_way += 1;
             }
-            self.enter(line, class);
+            self.enter(queue_id, class);
             return Some(item);
         }
         None
@@ -166,17 +166,17 @@ impl OrderingQueues {
     pub fn done(&mut self, item: &Item) {
         self.under_way -= 1;
         if item.first {
-            self.busy.remove(&item.lane);
+            self.busy.remove(&item.ordering_key);
         } else {
             self.retries_under_way -= 1;
         }
-        if let Some(queue) = self.queues.get_mut(&item.line) {
+        if let Some(queue) = self.queues.get_mut(&item.queue_id) {
             queue.under_way -= 1;
             if queue.under_way == 0 && queue.len() == 0 {
-                self.queues.remove(&item.line);
+                self.queues.remove(&item.queue_id);
             }
         }
-        self.look_again(item.line);
+        self.look_again(item.queue_id);
     }
 
     /// Lets go of everything of a partition that is not under way.
@@ -187,8 +187,8 @@ impl OrderingQueues {
         self.queues.retain(|_, queue| queue.under_way > 0 || queue.len() > 0);
         for class in [FIRSTS, RETRIES] {
             let queues = &mut self.queues;
-            self.turns[class].retain(|line| {
-                let Some(queue) = queues.get_mut(line) else { return false };
+            self.turns[class].retain(|queue_id| {
+                let Some(queue) = queues.get_mut(queue_id) else { return false };
                 queue.in_turn[class] = !queue.items[class].is_empty();
                 queue.in_turn[class]
             });
@@ -207,8 +207,8 @@ impl OrderingQueues {
         self.queued_bytes
     }
 
-    pub fn queued_of(&self, line: u64) -> usize {
-        self.queues.get(&line).map_or(0, Queue::len)
+    pub fn queued_of(&self, queue_id: u64) -> usize {
+        self.queues.get(&queue_id).map_or(0, Queue::len)
     }
 
     pub fn under_way(&self) -> u32 {
@@ -229,7 +229,7 @@ fn take(items: &mut VecDeque<Item>, class: usize, busy: &HashSet<u64>) -> Option
     if class == RETRIES {
         return items.pop_front();
     }
-    let free = items.iter().take(LOOK_AHEAD).position(|item| !busy.contains(&item.lane))?;
+    let free = items.iter().take(LOOK_AHEAD).position(|item| !busy.contains(&item.ordering_key))?;
     items.remove(free)
 }
 
@@ -237,19 +237,19 @@ fn take(items: &mut VecDeque<Item>, class: usize, busy: &HashSet<u64>) -> Option
 mod tests {
     use super::*;
 
-    fn item(line: u64, id: u32, lane: u64, first: bool) -> Item {
-        Item { partition: 0, delivery_id: id.to_string(), due_at: 0, first, line, lane }
+    fn item(queue_id: u64, id: u32, ordering_key: u64, first: bool) -> Item {
+        Item { partition: 0, delivery_id: id.to_string(), due_at: 0, first, queue_id, ordering_key }
     }
 
-    fn most(bound: u32) -> impl Fn(u64, u32) -> Ready {
-        move |_, under_way| if under_way < bound { Ready::Now } else { Ready::Later }
+    fn most(bound: u32) -> impl Fn(u64, u32) -> EndpointReadiness {
+        move |_, under_way| if under_way < bound { EndpointReadiness::Now } else { EndpointReadiness::Later }
     }
 
     #[test]
     fn one_users_first_attempts_keep_their_order_and_others_pass() {
         let mut ordering = OrderingQueues::new(10);
-        for (id, lane) in [(1, 7), (2, 7), (3, 8)] {
-            ordering.push(item(1, id, lane, true));
+        for (id, ordering_key) in [(1, 7), (2, 7), (3, 8)] {
+            ordering.push(item(1, id, ordering_key, true));
         }
         let first = ordering.next(0, most(10)).unwrap();
         assert_eq!((first.delivery_id.as_str(), ordering.next(0, most(10)).unwrap().delivery_id.as_str()), ("1", "3"));
@@ -276,10 +276,10 @@ mod tests {
         }
         ordering.push(item(2, 9, 99, true));
         let went: Vec<Item> = std::iter::from_fn(|| ordering.next(0, most(2))).collect();
-        assert_eq!(went.iter().map(|i| i.line).collect::<Vec<_>>(), [1, 2, 1]);
+        assert_eq!(went.iter().map(|i| i.queue_id).collect::<Vec<_>>(), [1, 2, 1]);
         assert_eq!((ordering.queued_ids().len(), ordering.under_way()), (3, 3));
         ordering.done(&went[0]);
-        assert_eq!(ordering.next(0, most(2)).map(|i| i.line), Some(1), "there is room again");
+        assert_eq!(ordering.next(0, most(2)).map(|i| i.queue_id), Some(1), "there is room again");
     }
 
     #[test]
@@ -302,23 +302,23 @@ mod tests {
         ordering.push(item(1, 1, 1, true));
         ordering.push(item(2, 2, 2, false));
         let mut asked = 0;
-        let mut ready = |line: u64, _: u32| {
+        let mut ready = |queue_id: u64, _: u32| {
             asked += 1;
-            if line == 1 { Ready::At(100) } else { Ready::Later }
+            if queue_id == 1 { EndpointReadiness::At(100) } else { EndpointReadiness::Later }
         };
         assert_eq!((ordering.next(0, &mut ready), ordering.next(99, &mut ready)), (None, None));
         assert_eq!((asked, ordering.next_wake()), (2, Some(100)));
-        assert_eq!(ordering.next(100, most(1)).map(|i| i.line), Some(1));
+        assert_eq!(ordering.next(100, most(1)).map(|i| i.queue_id), Some(1));
         ordering.look_again(2);
-        assert_eq!(ordering.next(100, most(1)).map(|i| i.line), Some(2));
+        assert_eq!(ordering.next(100, most(1)).map(|i| i.queue_id), Some(2));
     }
 
     #[test]
     fn what_is_forgotten_leaves_no_turn_behind() {
         let mut ordering = OrderingQueues::new(10);
-        for line in 1..5 {
-            ordering.push(item(line, line as u32, line, true));
-            ordering.push(item(line, 10 + line as u32, 10 + line, true));
+        for queue_id in 1..5 {
+            ordering.push(item(queue_id, queue_id as u32, queue_id, true));
+            ordering.push(item(queue_id, 10 + queue_id as u32, 10 + queue_id, true));
         }
         let went = ordering.next(0, most(1)).unwrap();
         ordering.forget(0);
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!((ordering.queued_ids().len(), ordering.under_way(), ordering.next(0, most(1))), (0, 0, None));
         ordering.push(item(1, 7, 7, true));
         let went = ordering.next(0, most(1)).unwrap();
-        ordering.push(item(went.line, 9, 9, true));
+        ordering.push(item(went.queue_id, 9, 9, true));
         ordering.done(&went);
         assert_eq!(ordering.next(0, most(1)).map(|i| i.delivery_id), Some("9".into()));
     }

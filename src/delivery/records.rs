@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::fold::row::Row;
+use super::fold::row::PendingDelivery;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{Millis, SECOND};
 use askwhen_log::{NewRecord, Record, TopicPartition};
@@ -16,7 +16,7 @@ const MAX_RAW_BYTES: usize = 1 << 20;
 /// A record and where it goes.
 pub type Write = (TopicPartition, NewRecord);
 
-pub fn attempt(partition: u32, row: &Row, record: &AttemptRecord) -> Write {
+pub fn attempt(partition: u32, row: &PendingDelivery, record: &AttemptRecord) -> Write {
     let id = match record.attempt {
         0 => format!("{}/cancelled", record.delivery_id),
         _ => format!("{}/{}", record.delivery_id, record.attempt),
@@ -37,7 +37,7 @@ pub struct NextAttempt {
 }
 
 /// The retry topic's record of a delivery that waits, by the wait still ahead.
-pub fn retry(partition: u32, row: &Row, next: NextAttempt) -> Write {
+pub fn retry(partition: u32, row: &PendingDelivery, next: NextAttempt) -> Write {
     let NextAttempt { attempt, uncounted, due_at, first_started_at, wait } = next;
     let delivery = Box::new(row.delivery.clone());
     let id = format!("{}/{attempt}/waits", delivery.delivery_id);
@@ -46,7 +46,7 @@ pub fn retry(partition: u32, row: &Row, next: NextAttempt) -> Write {
     keyed((Topic::for_wait(wait.max(SECOND)), partition), row, id, topics::encode(&record))
 }
 
-pub fn dead(partition: u32, row: &Row, attempts: u32, reason: &str, died_at: Millis) -> Write {
+pub fn dead(partition: u32, row: &PendingDelivery, attempts: u32, reason: &str, died_at: Millis) -> Write {
     let delivery = Box::new(row.delivery.clone());
     let id = format!("{}/dead", delivery.delivery_id);
     let record = DeadRecord { delivery, attempts, reason: reason.to_owned(), died_at };
@@ -54,7 +54,7 @@ pub fn dead(partition: u32, row: &Row, attempts: u32, reason: &str, died_at: Mil
 }
 
 /// That nothing more is sent, and why.
-pub fn cancelled(partition: u32, row: &Row, reason: &str, now: Millis) -> Write {
+pub fn cancelled(partition: u32, row: &PendingDelivery, reason: &str, now: Millis) -> Write {
     let record = AttemptRecord {
         attempts_before: row.attempt,
         started_at: now,
@@ -80,7 +80,7 @@ pub fn reject(at: TopicPartition, record: &Record, detail: &str) -> Write {
 
 /// A record of a delivery: its user's, under an id, with the journal record
 /// behind it.
-pub fn keyed((topic, partition): (Topic, u32), row: &Row, id: String, value: Vec<u8>) -> Write {
+pub fn keyed((topic, partition): (Topic, u32), row: &PendingDelivery, id: String, value: Vec<u8>) -> Write {
     let key = Some(Bytes::from(row.delivery.user_id.clone()));
     let new = NewRecord { key, headers: Vec::new(), value: Some(value.into()) };
     let new = new.header(ID_HEADER, id);

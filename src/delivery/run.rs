@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::attempt::AttemptResult;
 use super::endpoints::Endpoints;
-use super::fold::{Due, Error, Fold, Row};
+use super::fold::{Due, Error, Fold, PendingDelivery};
 use super::ordering::{Item, OrderingQueues};
 use super::status::Status;
 use super::time::MonotoneClock;
@@ -91,8 +91,8 @@ struct Loop {
     stalled: Option<Item>,
     /// Due again while the records of the attempt before are being written.
     deferred: HashMap<String, (u32, Due)>,
-    transport: transport::Ready,
-    went: Ends<(Item, Row, AttemptResult)>,
+    transport: transport::ReadyTransport,
+    went: Ends<(Item, PendingDelivery, AttemptResult)>,
     acks: Ends<(u64, Result<AppendedRange, askwhen_log::Error>)>,
     commands: Ends<Command>,
     closing: HashMap<u64, PendingAppend>,
@@ -173,7 +173,7 @@ impl Stepped {
     ///
     /// # Errors
     /// When its store cannot be read.
-    pub fn waiting(&self, partition: u32) -> Result<Vec<Row>, Error> {
+    pub fn waiting(&self, partition: u32) -> Result<Vec<PendingDelivery>, Error> {
         let mut rows = Vec::new();
         if let Some(fold) = self.0.fold(partition) {
             fold.each_row(|row| rows.push(row))?;
@@ -187,7 +187,7 @@ impl Loop {
     fn new(setup: Setup, transport: Transport) -> Result<Loop, Error> {
         let notify = setup.status.notify.clone();
         let time = MonotoneClock::new(setup.clock.clone());
-        let transport = transport::Ready::new(transport, &time)?;
+        let transport = transport::ReadyTransport::new(transport, &time)?;
         Ok(Loop {
             parts: BTreeMap::new(),
             endpoints: Endpoints::new(setup.key.clone()),
@@ -351,8 +351,8 @@ impl Loop {
 
     /// What waits in memory and what is under way, about.
     fn memory_bytes(&self) -> usize {
-        let lines: usize = self.parts.values().map(|part| part.lines.len() * LINE_BYTES).sum();
-        self.ordering.queued_bytes() + self.flying_bytes + lines
+        let queue_ids: usize = self.parts.values().map(|part| part.queues.len() * LINE_BYTES).sum();
+        self.ordering.queued_bytes() + self.flying_bytes + queue_ids
     }
 
     fn pause(&self) -> Duration {

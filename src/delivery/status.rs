@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::hold::Held;
+use super::hold::HeldEndpoint;
 use askwhen_domain::time::Millis;
 use askwhen_log::TopicPartition;
 use askwhen_process::thread::Notify;
@@ -28,7 +28,7 @@ pub struct Status {
     /// Where the topics have been read up to.
     pub positions: Mutex<Vec<(TopicPartition, u64)>>,
     pub(super) next_due: AtomicI64,
-    pub(super) held: Mutex<Vec<Held>>,
+    pub(super) held: Mutex<Vec<HeldEndpoint>>,
     pub(super) memory_bytes: AtomicU64,
     pub(super) memory_limit: AtomicU64,
 }
@@ -55,7 +55,7 @@ impl Status {
     }
 
     /// Endpoints that nothing can be sent to by this process's own fault.
-    pub fn held(&self) -> Vec<Held> {
+    pub fn held(&self) -> Vec<HeldEndpoint> {
         self.held.lock().expect("no panic holds this lock").clone()
     }
 
@@ -81,7 +81,7 @@ impl Status {
         usize::try_from(self.memory_limit.load(Ordering::Acquire)).unwrap_or(usize::MAX)
     }
 
-    pub(super) fn set_held(&self, held: Vec<Held>) {
+    pub(super) fn set_held(&self, held: Vec<HeldEndpoint>) {
         *self.held.lock().expect("no panic holds this lock") = held;
     }
 

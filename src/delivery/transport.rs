@@ -8,8 +8,8 @@ use futures_util::FutureExt as _;
 use std::panic::AssertUnwindSafe;
 
 use super::attempt::{AttemptResult, Egress, Sender};
-use super::endpoints::Defined;
-use super::fold::Row;
+use super::endpoints::OpenedEndpoint;
+use super::fold::PendingDelivery;
 use super::ordering::Item;
 use super::resolver::ResolverError;
 use super::time::MonotoneClock;
@@ -26,47 +26,47 @@ pub enum Transport {
 }
 
 /// A transport that is ready to send.
-pub(super) enum Ready {
+pub(super) enum ReadyTransport {
     Http { sender: Sender, runtime: tokio::runtime::Handle },
     Simulated { outbox: Outbox, time: MonotoneClock },
 }
 
 /// What the loop hears of an attempt that is over.
-pub(super) type Ended = (Item, Row, AttemptResult);
+pub(super) type Ended = (Item, PendingDelivery, AttemptResult);
 
-impl Ready {
+impl ReadyTransport {
     /// # Errors
     /// When TLS or the resolver cannot be set up.
-    pub fn new(transport: Transport, time: &MonotoneClock) -> Result<Ready, ResolverError> {
+    pub fn new(transport: Transport, time: &MonotoneClock) -> Result<ReadyTransport, ResolverError> {
         let time = time.clone();
         Ok(match transport {
-            Transport::Http { egress, runtime } => Ready::Http { sender: Sender::new(egress, time)?, runtime },
-            Transport::Simulated(outbox) => Ready::Simulated { outbox, time },
+            Transport::Http { egress, runtime } => ReadyTransport::Http { sender: Sender::new(egress, time)?, runtime },
+            Transport::Simulated(outbox) => ReadyTransport::Simulated { outbox, time },
         })
     }
 
     /// Connections to receivers, in use or idle.
     pub fn connections(&self) -> usize {
         match self {
-            Ready::Http { sender, .. } => sender.connections(),
-            Ready::Simulated { .. } => 0,
+            ReadyTransport::Http { sender, .. } => sender.connections(),
+            ReadyTransport::Simulated { .. } => 0,
         }
     }
 
     /// Whether a simulation steps everything itself: nothing may have a thread.
     pub fn is_stepped(&self) -> bool {
-        matches!(self, Ready::Simulated { .. })
+        matches!(self, ReadyTransport::Simulated { .. })
     }
 
     /// Starts an attempt; how it went comes through `ended`.
     pub fn start(
         &self,
-        (item, row): (Item, Row),
-        (defined, keys): (Arc<Defined>, Keys),
+        (item, row): (Item, PendingDelivery),
+        (defined, keys): (Arc<OpenedEndpoint>, Keys),
         (ended, notify): (mpsc::Sender<Ended>, Arc<Notify>),
     ) {
         match self {
-            Ready::Http { sender, runtime } => {
+            ReadyTransport::Http { sender, runtime } => {
                 let sender = sender.clone();
                 runtime.spawn(async move {
                     let sending = sender.send(&row.delivery, &defined, &keys, row.attempt + 1);
@@ -76,7 +76,7 @@ impl Ready {
                     notify.notify();
                 });
             }
-            Ready::Simulated { outbox, time } => {
+            ReadyTransport::Simulated { outbox, time } => {
                 let body = profile::body(&row.delivery, &defined.endpoint);
                 let started_at = time.now();
                 let attempt = SimulatedAttempt { item, row, defined, body, started_at, ended, notify };
@@ -102,8 +102,8 @@ impl Outbox {
 /// One request on its way to a receiver.
 pub struct SimulatedAttempt {
     item: Item,
-    row: Row,
-    defined: Arc<Defined>,
+    row: PendingDelivery,
+    defined: Arc<OpenedEndpoint>,
     /// What the receiver reads.
     pub body: Vec<u8>,
     pub started_at: Millis,

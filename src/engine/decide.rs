@@ -5,7 +5,7 @@ use super::changes::post;
 use super::outputs;
 use super::state::Engine;
 use askwhen_domain::apply::{self, ApplyContext, QuotaStatuses, Refusal, Reply};
-use askwhen_domain::decision::{Decision, Reason};
+use askwhen_domain::decision::{Decision, DecisionReason};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::{self, Kind as IdKind};
 use askwhen_domain::json::Json;
@@ -13,7 +13,7 @@ use askwhen_domain::quota::QuotaStatus;
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::time::Millis;
 use askwhen_domain::user::User;
-use askwhen_partition::{Answer, Effects, Failure, RecordContext};
+use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 
 /// What came of a user's record.
 pub enum Applied {
@@ -35,7 +35,7 @@ impl Engine {
         let counts = touches && !matches!(record.body, Body::Event { .. });
         let quota_statuses =
             if counts { self.quota_statuses(&project, &record.project, at.now) } else { QuotaStatuses::new() };
-        let scene = ApplyContext {
+        let ctx = ApplyContext {
             origin: at.origin,
             now: at.now,
             project_id: &record.project,
@@ -46,7 +46,7 @@ impl Engine {
         };
         let hash = record.event_id.as_ref().map(|id| id::event_hash(&record.project, &record.user_id, id));
         if !touches {
-            return self.untouched(scene, record, hash, effects).map(Applied::Done);
+            return self.untouched(ctx, record, hash, effects).map(Applied::Done);
         }
         let before = self.users.get(&record.project, &record.user_id)?;
         // An overlay of its own: a panic leaves what is cached as it was.
@@ -60,7 +60,7 @@ impl Engine {
             Some(hash) if user.overflowed || erased_at.is_some() => self.remembered.seen_at(hash, at.now)?.is_some(),
             _ => false,
         };
-        let mut out = apply::apply(scene, &mut user, record, seen);
+        let mut out = apply::apply(ctx, &mut user, record, seen);
         if !out.needs.is_empty() {
             return Ok(Applied::Needs(out.needs));
         }
@@ -83,7 +83,7 @@ impl Engine {
         if !out.quotas.is_empty() {
             post(self.quotas.ledger.settle(true, at.now), &mut effects);
         }
-        self.conclude(scene, record, (hash, out), &mut effects)?;
+        self.conclude(ctx, record, (hash, out), &mut effects)?;
         if user != *before {
             self.users.put(&record.project, &record.user_id, user);
         }
@@ -104,7 +104,7 @@ impl Engine {
     /// An event that no survey mentions, or a trigger that none shows on.
     fn untouched(
         &mut self,
-        scene: ApplyContext<'_>,
+        ctx: ApplyContext<'_>,
         record: &Record<'_>,
         hash: Option<u128>,
         mut effects: Effects,
@@ -113,34 +113,34 @@ impl Engine {
             return Ok(effects);
         }
         if let Some(hash) = hash
-            && let Some(bodies) = self.answered_before(scene, record, hash)?
+            && let Some(bodies) = self.answered_before(ctx, record, hash)?
         {
             effects.reply = Some(bodies);
             return Ok(effects);
         }
-        let out = apply::apply(scene, &mut Default::default(), record, false);
-        self.conclude(scene, record, (hash, out), &mut effects)?;
+        let out = apply::apply(ctx, &mut Default::default(), record, false);
+        self.conclude(ctx, record, (hash, out), &mut effects)?;
         Ok(effects)
     }
 
     fn conclude(
         &mut self,
-        scene: ApplyContext<'_>,
+        ctx: ApplyContext<'_>,
         record: &Record<'_>,
         (hash, out): (Option<u128>, apply::Outputs),
         effects: &mut Effects,
     ) -> Result<(), Failure> {
         if let Some(watched) = &mut self.watched {
             if let (Some(hash), Some(Reply::Decided(_))) = (hash, &out.reply) {
-                self.recent.keep(hash, scene.now, Json::null(), Json::null());
+                self.recent.keep(hash, ctx.now, Json::null(), Json::null());
             }
-            if scene.project_id == watched.project {
+            if ctx.project_id == watched.project {
                 watched.items.extend(out.items);
             }
             return Ok(());
         }
         for item in &out.items {
-            effects.outputs.push(outputs::encode(scene, item));
+            effects.outputs.push(outputs::encode(ctx, item));
         }
         effects.reply = match out.reply {
             Some(Reply::Decided(decision)) => {
@@ -148,11 +148,11 @@ impl Engine {
                 metrics.engine_decisions.with_label_values(&[decision.reason.name()]).inc();
                 let (server, client) = (decision.server_body(), decision.client_body());
                 if let Some(hash) = hash {
-                    self.recent.keep(hash, scene.now, server.clone(), client.clone());
+                    self.recent.keep(hash, ctx.now, server.clone(), client.clone());
                 }
-                Some(Answer::Body { server, client })
+                Some(EngineReply::Body { server, client })
             }
-            Some(Reply::Repeated) => Some(self.repeated(scene, record, hash)?),
+            Some(Reply::Repeated) => Some(self.repeated(ctx, record, hash)?),
             Some(reply) => Some(answer(reply)),
             None => None,
         };
@@ -161,62 +161,64 @@ impl Engine {
 
     /// The answer to a record whose event id has been seen: the stored bytes of
     /// a trigger's decision, or that it is too old to have any.
-    fn repeated(&self, scene: ApplyContext<'_>, record: &Record<'_>, hash: Option<u128>) -> Result<Answer, Failure> {
+    fn repeated(&self, ctx: ApplyContext<'_>, record: &Record<'_>, hash: Option<u128>) -> Result<EngineReply, Failure> {
         let Body::Trigger { trigger, .. } = &record.body else {
-            return Ok(Answer::Accepted { duplicate: true, response_id: None });
+            return Ok(EngineReply::Accepted { duplicate: true, response_id: None });
         };
         if let Some(hash) = hash
-            && let Some(bodies) = self.answered_before(scene, record, hash)?
+            && let Some(bodies) = self.answered_before(ctx, record, hash)?
         {
             return Ok(bodies);
         }
         let stale = Decision {
-            decision_id: scene.origin.id(IdKind::Decision, &[]),
+            decision_id: ctx.origin.id(IdKind::Decision, &[]),
             event_id: record.event_id.as_deref().unwrap_or_default().to_owned(),
             user_id: record.user_id.to_string(),
             trigger: trigger.to_string(),
-            decided_at: scene.now,
-            reason: Reason::Stale,
+            decided_at: ctx.now,
+            reason: DecisionReason::Stale,
             survey: None,
             evaluations: Vec::new(),
         };
-        Ok(Answer::Body { server: stale.server_body(), client: stale.client_body() })
+        Ok(EngineReply::Body { server: stale.server_body(), client: stale.client_body() })
     }
 
     /// The stored answer to a trigger, unless its user has been erased since.
     fn answered_before(
         &self,
-        scene: ApplyContext<'_>,
+        ctx: ApplyContext<'_>,
         record: &Record<'_>,
         hash: u128,
-    ) -> Result<Option<Answer>, askwhen_store::Error> {
-        let ttl = scene.project.settings.offer_ttl;
-        let Some((decided_at, bodies)) = self.recent.find(hash, scene.now, ttl)? else { return Ok(None) };
+    ) -> Result<Option<EngineReply>, askwhen_store::Error> {
+        let ttl = ctx.project.settings.offer_ttl;
+        let Some((decided_at, bodies)) = self.recent.find(hash, ctx.now, ttl)? else { return Ok(None) };
         let erased = self
             .remembered
-            .erased_at(&record.project, &record.user_id, scene.now)?
+            .erased_at(&record.project, &record.user_id, ctx.now)?
             .is_some_and(|erased_at| decided_at <= erased_at);
         Ok((!erased).then_some(bodies))
     }
 }
 
-fn answer(reply: Reply) -> Answer {
+fn answer(reply: Reply) -> EngineReply {
     match reply {
-        Reply::Accepted { duplicate, response_id } => Answer::Accepted { duplicate, response_id },
+        Reply::Accepted { duplicate, response_id } => EngineReply::Accepted { duplicate, response_id },
         Reply::Offer(view) => outputs::offer_bodies(*view),
         Reply::Link(view) => outputs::link_body(&view),
         Reply::User(view) => {
             let body = Json::of(&view);
-            Answer::Body { server: body.clone(), client: body }
+            EngineReply::Body { server: body.clone(), client: body }
         }
         Reply::Refused(refusal) => {
             let pointer = match &refusal {
                 Refusal::UnfitAnswer { pointer, .. } => Some(pointer.clone()),
                 _ => None,
             };
-            Answer::Refused { code: refusal.code().into(), pointer, detail: refusal.detail() }
+            EngineReply::Refused { code: refusal.code().into(), pointer, detail: refusal.detail() }
         }
-        Reply::Decided(decision) => Answer::Body { server: decision.server_body(), client: decision.client_body() },
-        Reply::Repeated => Answer::Accepted { duplicate: true, response_id: None },
+        Reply::Decided(decision) => {
+            EngineReply::Body { server: decision.server_body(), client: decision.client_body() }
+        }
+        Reply::Repeated => EngineReply::Accepted { duplicate: true, response_id: None },
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::changes::Changes;
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{HOUR, Millis};
-use askwhen_partition::Answer;
+use askwhen_partition::EngineReply;
 use askwhen_store::{Family, Store, keys};
 
 /// Bytes kept between two checkpoints; beyond it decisions are not kept.
@@ -16,7 +16,7 @@ const MAX_BYTES: usize = 64 << 20;
 const MAX_HOURS: i64 = 25;
 
 #[derive(Clone)]
-struct Kept {
+struct StoredDecision {
     decided_at: Millis,
     server: Json,
     client: Json,
@@ -24,8 +24,8 @@ struct Kept {
 
 pub struct Recent {
     store: Arc<Store>,
-    fresh: HashMap<u128, Kept>,
-    writing: Arc<HashMap<u128, Kept>>,
+    fresh: HashMap<u128, StoredDecision>,
+    writing: Arc<HashMap<u128, StoredDecision>>,
     bytes: usize,
     swept_hour: i64,
 }
@@ -39,7 +39,7 @@ impl Recent {
         let bytes = server.len_bytes() + client.len_bytes() + 64;
         if self.bytes + bytes <= MAX_BYTES {
             self.bytes += bytes;
-            self.fresh.insert(hash, Kept { decided_at, server, client });
+            self.fresh.insert(hash, StoredDecision { decided_at, server, client });
         }
     }
 
@@ -52,10 +52,10 @@ impl Recent {
         hash: u128,
         now: Millis,
         offer_ttl: Millis,
-    ) -> Result<Option<(Millis, Answer)>, askwhen_store::Error> {
+    ) -> Result<Option<(Millis, EngineReply)>, askwhen_store::Error> {
         if let Some(kept) = self.fresh.get(&hash).or_else(|| self.writing.get(&hash)) {
             let fresh = now < kept.decided_at.saturating_add(offer_ttl);
-            let bodies = || Answer::Body { server: kept.server.clone(), client: kept.client.clone() };
+            let bodies = || EngineReply::Body { server: kept.server.clone(), client: kept.client.clone() };
             return Ok(fresh.then(|| (kept.decided_at, bodies())));
         }
         let oldest = now.saturating_sub(offer_ttl).div_euclid(HOUR);
@@ -64,7 +64,7 @@ impl Recent {
             let damaged = |e: postcard::Error| askwhen_store::Error::damaged("decided", e);
             let (decided_at, server, client): (Millis, Json, Json) = postcard::from_bytes(&bytes).map_err(damaged)?;
             if now < decided_at.saturating_add(offer_ttl) {
-                return Ok(Some((decided_at, Answer::Body { server, client })));
+                return Ok(Some((decided_at, EngineReply::Body { server, client })));
             }
         }
         Ok(None)

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use askwhen_domain::endpoint::{Disabled, PreviousSecret, SEALED, SealedSecret};
 use askwhen_domain::json::Json;
-use askwhen_partition::Answer;
+use askwhen_partition::EngineReply;
 
 /// What an endpoint's definition carries that no body from outside does.
 pub struct EndpointSecrets {
@@ -46,7 +46,7 @@ impl EndpointSecrets {
 /// same one, unless the new profile signs in another way; that it was given up,
 /// while it goes to the same place. Takes the freshly made secret for an
 /// endpoint that has none.
-pub fn with_secret(new: &Json, old: Option<&Json>, fresh: Option<&SealedSecret>) -> Result<(Json, bool), Answer> {
+pub fn with_secret(new: &Json, old: Option<&Json>, fresh: Option<&SealedSecret>) -> Result<(Json, bool), EngineReply> {
     let given = EndpointSecrets::of(new).secret;
     let (mut value, before) = (new.value(), old.map(Json::value).unwrap_or_default());
     let mut kept =
@@ -78,13 +78,13 @@ pub fn with_secret(new: &Json, old: Option<&Json>, fresh: Option<&SealedSecret>)
 
 /// The value of a header stays when the new definition names none but what it is
 /// shown as, and the same value keeps its bytes.
-fn keep_headers(new: &mut Value, old: &Value) -> Result<(), Answer> {
+fn keep_headers(new: &mut Value, old: &Value) -> Result<(), EngineReply> {
     let Some(headers) = new.get_mut("headers").and_then(Value::as_object_mut) else { return Ok(()) };
     for (name, given) in headers {
         let known = &old["headers"][name.as_str()];
         let same = given["digest"].is_string() && given["digest"] == known["digest"];
         if *given == SEALED && known.is_null() {
-            return Err(Answer::Refused {
+            return Err(EngineReply::Refused {
                 code: "invalid".into(),
                 pointer: Some(format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"))),
                 detail: format!("{SEALED} keeps the value that is there, and there is none: give the value"),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::quotas::Quotas;
-use super::table::{NAMES, REQUESTS, Row, Table};
+use super::table::{DefinitionRow, NAMES, REQUESTS, Table};
 use askwhen_domain::id;
 use askwhen_domain::quota::{self, Holds};
 use askwhen_domain::time::Millis;
@@ -173,8 +173,8 @@ fn definitions(from: &[Arc<Store>], out: &mut Into<'_>) -> Result<(), Error> {
 
 /// A row in another log: the journal record behind it stands elsewhere now.
 fn elsewhere(row: &[u8]) -> Result<Vec<u8>, Error> {
-    let row: Row = serde_json::from_slice(row).map_err(Error::Definition)?;
-    Ok(serde_json::to_vec(&Row { defined: None, ..row }).expect("a row serialises"))
+    let row: DefinitionRow = serde_json::from_slice(row).map_err(Error::Definition)?;
+    Ok(serde_json::to_vec(&DefinitionRow { defined: None, ..row }).expect("a row serialises"))
 }
 
 fn gcd(a: u32, b: u32) -> u32 {
@@ -188,7 +188,7 @@ fn gcd(a: u32, b: u32) -> u32 {
 pub fn endpoint_commands(registrar: &Store) -> Result<Vec<DeliveryRecord>, Error> {
     let table = Table::load(registrar)?;
     let endpoints = table.rows().filter(|row| row.kind == definition::Kind::Endpoint);
-    let command = |row: &Row| DeliveryRecord::Endpoint {
+    let command = |row: &DefinitionRow| DeliveryRecord::Endpoint {
         project: row.project.clone(),
         endpoint_id: row.id.clone(),
         version: row.version,

@@ -9,26 +9,26 @@ use askwhen_domain::json::Json;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::survey::Question;
 use askwhen_domain::time;
-use askwhen_partition::{Answer, Output, RecordContext};
+use askwhen_partition::{EngineReply, Output, RecordContext};
 use askwhen_wire::record::EndpointHealthReport;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{self, DecisionRecord, DeliveryRecord, DisplayRecord, RejectRecord, ResponseRecord};
 
-pub fn encode(scene: ApplyContext<'_>, item: &apply::Output) -> Output {
+pub fn encode(ctx: ApplyContext<'_>, item: &apply::Output) -> Output {
     let (topic, id, value) = match item {
         apply::Output::Decision(decision) => (
             Topic::Decisions,
             decision.decision_id.clone(),
-            topics::encode(&DecisionRecord::of(scene.project_id, decision)),
+            topics::encode(&DecisionRecord::of(ctx.project_id, decision)),
         ),
         apply::Output::Response { kind, at, data } => (
             Topic::Responses,
-            scene.origin.id(Kind::Response, &[kind.name()]),
+            ctx.origin.id(Kind::Response, &[kind.name()]),
             topics::encode(&ResponseRecord::of(*kind, *at, data)),
         ),
-        apply::Output::Seen(seen) => (
+        apply::Output::OfferEvent(seen) => (
             Topic::Displays,
-            scene.origin.id(Kind::Display, &[seen.kind.name()]),
+            ctx.origin.id(Kind::Display, &[seen.kind.name()]),
             topics::encode(&DisplayRecord::of(seen)),
         ),
         apply::Output::Delivery(delivery) => {
@@ -36,12 +36,12 @@ pub fn encode(scene: ApplyContext<'_>, item: &apply::Output) -> Output {
             (Topic::Deliveries, delivery.delivery_id.clone(), topics::encode(&record))
         }
         apply::Output::CancelDeliveries => {
-            let (project, user_id) = (scene.project_id.to_owned(), scene.user_id.to_owned());
+            let (project, user_id) = (ctx.project_id.to_owned(), ctx.user_id.to_owned());
             let record = DeliveryRecord::CancelUser { project, user_id };
-            (Topic::Deliveries, scene.origin.id(Kind::Delivery, &["cancel_user"]), topics::encode(&record))
+            (Topic::Deliveries, ctx.origin.id(Kind::Delivery, &["cancel_user"]), topics::encode(&record))
         }
     };
-    Output { topic, key: Some(scene.user_id.to_owned().into()), id, value: Some(value.into()) }
+    Output { topic, key: Some(ctx.user_id.to_owned().into()), id, value: Some(value.into()) }
 }
 
 /// A message for an endpoint.
@@ -52,8 +52,8 @@ pub fn delivery(delivery: Delivery) -> Output {
 }
 
 /// How an endpoint fares, for the delivery.
-pub fn fares(at: RecordContext<'_>, fares: EndpointHealthReport) -> Option<Output> {
-    let EndpointHealthReport { project, endpoint_id, health, by, seq, .. } = fares;
+pub fn health(at: RecordContext<'_>, health: EndpointHealthReport) -> Option<Output> {
+    let EndpointHealthReport { project, endpoint_id, health, by, seq, .. } = health;
     let id = at.origin.id(Kind::Definition, &[&project, &endpoint_id, "health"]);
     let key = Some(endpoint_id.clone().into());
     let record = DeliveryRecord::Health { project, endpoint_id, seq: seq?, by, health };
@@ -87,7 +87,7 @@ struct AnswerBody<'a> {
     duration_ms: Option<u64>,
 }
 
-pub fn offer_bodies(view: OfferView) -> Answer {
+pub fn offer_bodies(view: OfferView) -> EngineReply {
     let body = |offered: &Offered| {
         Json::of(&OfferBody {
             offer_id: &offered.offer_id,
@@ -107,7 +107,7 @@ pub fn offer_bodies(view: OfferView) -> Answer {
                 .collect(),
         })
     };
-    Answer::Body { server: body(&view.offered), client: body(&view.offered.clone().for_client()) }
+    EngineReply::Body { server: body(&view.offered), client: body(&view.offered.clone().for_client()) }
 }
 
 #[derive(Serialize)]
@@ -119,7 +119,7 @@ struct LinkBody<'a> {
     questions: &'a [Question],
 }
 
-pub fn link_body(view: &LinkView) -> Answer {
+pub fn link_body(view: &LinkView) -> EngineReply {
     let survey = &view.survey;
     let body = Json::of(&LinkBody {
         survey_id: &survey.survey_id,
@@ -128,5 +128,5 @@ pub fn link_body(view: &LinkView) -> Answer {
         ui: &survey.ui,
         questions: &survey.questions,
     });
-    Answer::Body { server: body.clone(), client: body }
+    EngineReply::Body { server: body.clone(), client: body }
 }

@@ -14,7 +14,7 @@ use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
 use askwhen_domain::quota::{Key, QuotaStatus};
 use askwhen_domain::record::{Body, Context, Record};
-use askwhen_partition::{Answer, Effects, Failure, RecordContext};
+use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::record::{self, Internal, Query};
 
 const MAX_PARKED: usize = 1_000;
@@ -47,7 +47,7 @@ pub fn asked(query: Query) -> Record<'static> {
         (None, None) => Body::ShowUser,
     };
     let (project, user_id) = (query.project.into(), query.user_id.into());
-    Record { project, user_id, event_id: None, told: Default::default(), body }
+    Record { project, user_id, event_id: None, times: Default::default(), body }
 }
 
 impl Engine {
@@ -168,7 +168,7 @@ impl Engine {
             Ok(Err(Failure::Reject(_))) | Err(_) => {
                 let refused = "it could not be applied when its turn came";
                 effects.outputs.push(outputs::unheard(own, ("panic", refused), &pending.value));
-                let reply = Answer::Refused { code: "invalid".into(), pointer: None, detail: refused.into() };
+                let reply = EngineReply::Refused { code: "invalid".into(), pointer: None, detail: refused.into() };
                 let heard = !pending.reply_to.is_empty();
                 Applied::Done(Effects { reply: heard.then_some(reply), ..Effects::default() })
             }
@@ -187,7 +187,7 @@ impl Engine {
                 effects.outputs.extend(late.outputs);
                 effects.forwards.extend(late.forwards);
                 match late.reply {
-                    Some(Answer::Refused { code, detail, .. }) if pending.reply_to.is_empty() => {
+                    Some(EngineReply::Refused { code, detail, .. }) if pending.reply_to.is_empty() => {
                         effects.outputs.push(outputs::unheard(own, (&code, &detail), &pending.value));
                     }
                     Some(answer) => {

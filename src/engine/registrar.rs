@@ -11,7 +11,7 @@ use askwhen_domain::health::Health;
 use askwhen_domain::id::Kind as IdKind;
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{MINUTE, Millis};
-use askwhen_partition::{Answer, Effects, Output, RecordContext};
+use askwhen_partition::{Effects, EngineReply, Output, RecordContext};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{Defined, EndpointHealthReport, Internal};
 use askwhen_wire::topic::Topic;
@@ -45,7 +45,7 @@ pub fn is_new(
 
 pub fn conclude(
     table: &Table,
-    (judged, enabled): (Result<Defined, Answer>, bool),
+    (judged, enabled): (Result<Defined, EngineReply>, bool),
     at: RecordContext<'_>,
     effects: &mut Effects,
 ) -> Option<Defined> {
@@ -79,16 +79,16 @@ fn begin_anew(table: &Table, defined: &Defined, enabled: bool, at: RecordContext
         return;
     }
     effects.outputs.push(health_output(at, (&defined.project, &defined.id), None));
-    let fares = EndpointHealthReport {
+    let report = EndpointHealthReport {
         project: defined.project.clone(),
         endpoint_id: defined.id.clone(),
         health: Health::anew(at.now),
         by: String::new(),
-        told_at: at.now,
+        reported_at: at.now,
         seq: Some(at.origin.offset),
     };
-    tell_others(&Internal::EndpointHealthReport(fares.clone()), false, at, effects);
-    effects.outputs.extend(outputs::fares(at, fares));
+    tell_others(&Internal::EndpointHealthReport(report.clone()), false, at, effects);
+    effects.outputs.extend(outputs::health(at, report));
 }
 
 pub fn health_output(at: RecordContext<'_>, (project, id): (&str, &str), record: Option<&DefinitionRecord>) -> Output {
@@ -100,8 +100,8 @@ pub fn health_output(at: RecordContext<'_>, (project, id): (&str, &str), record:
     }
 }
 
-pub fn refused(code: &'static str, detail: &str) -> Answer {
-    Answer::Refused { code: code.into(), pointer: None, detail: detail.into() }
+pub fn refused(code: &'static str, detail: &str) -> EngineReply {
+    EngineReply::Refused { code: code.into(), pointer: None, detail: detail.into() }
 }
 
 pub fn write_out(defined: &Defined, at: RecordContext<'_>, effects: &mut Effects) {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::table::{Row, Table};
+use super::table::{DefinitionRow, Table};
 use askwhen_domain::id::{Kind as IdKind, Origin};
 use askwhen_domain::time::{self, Millis};
 use askwhen_log::{Log, NewRecord, TopicPartition};
@@ -17,7 +17,7 @@ use askwhen_wire::topics::{self, DefinitionRecord, ID_HEADER, SOURCE_HEADER, Sou
 const NO_PLACE: u64 = 1 << 62;
 
 /// What the topic says of a key.
-struct Said {
+struct ReportedVersions {
     /// `None`: it is gone.
     version: Option<u64>,
     source: Option<Source>,
@@ -30,7 +30,7 @@ struct Said {
 /// When the log cannot be read.
 pub fn lost_definitions(table: &Table, log: &Log, meta: &CheckpointMeta) -> Result<Vec<NewRecord>, Stop> {
     let said = said(log)?;
-    let mut lost: Vec<(&Row, NewRecord)> = Vec::new();
+    let mut lost: Vec<(&DefinitionRow, NewRecord)> = Vec::new();
     for row in table.rows().filter(|row| row.kind != Kind::Health) {
         let key = definition_key(&row.project, row.kind, &row.id);
         let known = said.get(&key);
@@ -50,7 +50,7 @@ pub fn lost_definitions(table: &Table, log: &Log, meta: &CheckpointMeta) -> Resu
 }
 
 /// The newest record of each key.
-fn said(log: &Log) -> Result<BTreeMap<String, Said>, Stop> {
+fn said(log: &Log) -> Result<BTreeMap<String, ReportedVersions>, Stop> {
     let at = TopicPartition { topic: Topic::Definitions, partition: 0 };
     let bounds = log.bounds(at)?;
     let mut said = BTreeMap::new();
@@ -59,14 +59,14 @@ fn said(log: &Log) -> Result<BTreeMap<String, Said>, Stop> {
         let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
         let value = record.value.as_deref().map(serde_json::from_slice::<DefinitionRecord>);
         let version = value.and_then(Result::ok).map(|record| record.version);
-        said.insert(key.to_owned(), Said { version, source });
+        said.insert(key.to_owned(), ReportedVersions { version, source });
         Ok(())
     })?;
     Ok(said)
 }
 
 /// The record of a row: the same as it was, as far as the row knows.
-fn record(row: &Row, key: &str, log: &Log, meta: &CheckpointMeta) -> Result<NewRecord, Stop> {
+fn record(row: &DefinitionRow, key: &str, log: &Log, meta: &CheckpointMeta) -> Result<NewRecord, Stop> {
     let journal = TopicPartition { topic: Topic::Events, partition: 0 };
     let last = Source { partition: 0, offset: meta.next.saturating_sub(1), crc: meta.crc };
     let (source, updated_at, place) = match row.defined {
@@ -89,7 +89,7 @@ fn record(row: &Row, key: &str, log: &Log, meta: &CheckpointMeta) -> Result<NewR
     Ok(new.header(ID_HEADER, id).header(SOURCE_HEADER, source.encode()))
 }
 
-fn value(row: &Row, updated_at: Millis) -> Option<bytes::Bytes> {
+fn value(row: &DefinitionRow, updated_at: Millis) -> Option<bytes::Bytes> {
     let record = DefinitionRecord {
         kind: row.kind,
         project: row.project.clone(),

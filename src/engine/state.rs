@@ -11,7 +11,7 @@ use super::users::{CacheLimit, Users};
 use askwhen_domain::apply;
 use askwhen_domain::definitions::Project;
 use askwhen_domain::json::Json;
-use askwhen_domain::quota::{self, Key, Message, QuotaMessage, QuotaStatus};
+use askwhen_domain::quota::{self, Key, QuotaMessage, QuotaSignal, QuotaStatus};
 use askwhen_domain::time::Millis;
 use askwhen_partition::Stop;
 use askwhen_store::Store;
@@ -107,7 +107,7 @@ impl Engine {
         let ledger = &self.quotas.ledger;
         let grant = |(project, survey_id): Key| {
             let epoch = ledger.accounts.get(&(project.clone(), survey_id.clone()))?.epoch;
-            let message = Message::Grant { count: 1, keep: false };
+            let message = QuotaSignal::Grant { count: 1, keep: false };
             Some(QuotaMessage { project, survey_id, epoch, from: quota::BANK, to: ledger.partition(), message })
         };
         let wanted = self.quotas.waited_for().into_iter();

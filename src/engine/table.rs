@@ -16,7 +16,7 @@ use askwhen_wire::topics::{DeliveryRecord, definition_key};
 
 /// A definition as it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub struct DefinitionRow {
     pub kind: Kind,
     pub project: String,
     pub id: String,
@@ -49,7 +49,7 @@ pub const REQUESTS: &[u8] = b"requests";
 #[derive(Debug, Default)]
 pub struct Table {
     pub definitions: Definitions,
-    rows: BTreeMap<String, Row>,
+    rows: BTreeMap<String, DefinitionRow>,
     dirty: BTreeSet<String>,
     dirty_names: BTreeSet<String>,
     /// Registrar: ids of requests done, and when they were asked.
@@ -73,7 +73,7 @@ impl Table {
                 let project = String::from_utf8_lossy(project).into_owned();
                 table.definitions.project_mut(&project).names = names;
             } else {
-                let row: Row = serde_json::from_slice(&value).map_err(unreadable)?;
+                let row: DefinitionRow = serde_json::from_slice(&value).map_err(unreadable)?;
                 table.compile(&row).map_err(|error| Stop::Refused(error.to_string()))?;
                 table.rows.insert(definition_key(&row.project, row.kind, &row.id), row);
             }
@@ -83,11 +83,11 @@ impl Table {
     }
 
     /// Every definition that there is or was.
-    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+    pub fn rows(&self) -> impl Iterator<Item = &DefinitionRow> {
         self.rows.values()
     }
 
-    pub fn row(&self, project: &str, kind: Kind, id: &str) -> Option<&Row> {
+    pub fn row(&self, project: &str, kind: Kind, id: &str) -> Option<&DefinitionRow> {
         self.rows.get(&definition_key(project, kind, id))
     }
 
@@ -124,7 +124,7 @@ impl Table {
         {
             past.push((row.version, body.clone(), now, offset));
         }
-        let row = Row {
+        let row = DefinitionRow {
             kind: defined.kind,
             project: defined.project.clone(),
             id: defined.id.clone(),
@@ -137,7 +137,7 @@ impl Table {
         self.install(&row, (now, offset));
         let surveys = self.definitions.project(&row.project).map(|p| &p.surveys);
         let mark = surveys.and_then(|s| s.get(&row.id)).map_or(0, |entry| entry.mark);
-        let row = Row { mark, ..row };
+        let row = DefinitionRow { mark, ..row };
         self.dirty.insert(key.clone());
         self.rows.insert(key, row);
         (defined.kind == Kind::Endpoint).then(|| DeliveryRecord::Endpoint {
@@ -149,7 +149,7 @@ impl Table {
     }
 
     /// Takes a new version into what decides.
-    fn install(&mut self, row: &Row, at: (Millis, u64)) {
+    fn install(&mut self, row: &DefinitionRow, at: (Millis, u64)) {
         let project = self.definitions.project_mut(&row.project);
         let value = row.body.as_ref().map(Json::value);
         match (row.kind, value) {
@@ -184,7 +184,7 @@ impl Table {
     }
 
     /// Takes a stored row back, with its past.
-    fn compile(&mut self, row: &Row) -> Result<(), RowError> {
+    fn compile(&mut self, row: &DefinitionRow) -> Result<(), RowError> {
         let Some(body) = &row.body else { return Ok(()) };
         let bad = |faults: Vec<definition::Fault>| RowError {
             key: definition_key(&row.project, row.kind, &row.id),

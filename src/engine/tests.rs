@@ -37,7 +37,7 @@ mod captured;
 mod operators;
 
 /// Contents by topic and id.
-type Found = BTreeMap<(&'static str, String), String>;
+type FoundOutputs = BTreeMap<(&'static str, String), String>;
 /// Keys and values of the stores.
 type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -195,7 +195,7 @@ impl World {
     }
 
     /// Outputs by topic and id, each once however often it was written.
-    fn outputs(&self) -> (Found, usize) {
+    fn outputs(&self) -> (FoundOutputs, usize) {
         let mut found = BTreeMap::new();
         let mut written = 0;
         for topic in OUTPUTS {
@@ -368,7 +368,7 @@ proptest! {
 impl World {
     /// Copies the journal of a world into a fresh one and reads it in one go.
     /// Forwards are in the journal already; the copy's own are dropped as known.
-    fn replay(other: &World, step_bytes: usize) -> (Found, Rows) {
+    fn replay(other: &World, step_bytes: usize) -> (FoundOutputs, Rows) {
         let mut world = World::new(step_bytes);
         for partition in 0..PARTITIONS {
             let at = TopicPartition { topic: Topic::Events, partition };

@@ -215,20 +215,20 @@ fn weight(user: &User) -> usize {
 /// This partition's part of `askwhen_memory_bytes{part="users"}`.
 #[derive(Default)]
 struct Gauge {
-    told: i64,
+    reported: i64,
 }
 
 impl Gauge {
     fn change(&mut self, before: usize, after: usize) {
         let change = after as i64 - before as i64;
-        self.told += change;
+        self.reported += change;
         askwhen_process::metrics::get().memory_users.add(change);
     }
 }
 
 impl Drop for Gauge {
     fn drop(&mut self) {
-        askwhen_process::metrics::get().memory_users.sub(self.told);
+        askwhen_process::metrics::get().memory_users.sub(self.reported);
     }
 }
 

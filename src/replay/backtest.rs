@@ -530,7 +530,7 @@ impl Run<'_> {
             }
             for body in bodies {
                 let (project, user_id) = (self.plan.project.as_str().into(), user_id.as_str().into());
-                let record = Record { project, user_id, event_id: None, told: Default::default(), body };
+                let record = Record { project, user_id, event_id: None, times: Default::default(), body };
                 let replayer = &mut parts[*part].tried[*version].replayer;
                 let now = replayer.meta.now;
                 let effects = replayer.apply_synthetic((now, *offset), Decoded::User(Box::new(record)))?;

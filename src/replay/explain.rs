@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use super::{Begin, Error, JournalReader, Source};
 use crate::engine::Engine;
 use askwhen_domain::id;
-use askwhen_domain::quota::{self, Key, Message, QuotaMessage};
+use askwhen_domain::quota::{self, Key, QuotaMessage, QuotaSignal};
 use askwhen_domain::record::{Body, Context, Record};
 use askwhen_domain::time::{self, DAY, Millis};
 use askwhen_log::TopicPartition;
 use askwhen_partition::admission::{Admission, decode_forwarded};
 use askwhen_partition::replayer::Replayer;
-use askwhen_partition::{Answer, Failure};
+use askwhen_partition::{EngineReply, Failure};
 use askwhen_process::clock::Clock;
 use askwhen_store::snapshot::Manifest;
 use askwhen_wire::definition::Kind;
@@ -54,16 +54,16 @@ struct Then {
 }
 
 /// Reads, and answers with the user, the imagined decision, and the decisions
-/// that were made on the day before. `told` hears how many records have been read.
+/// that were made on the day before. `progress` hears how many records have been read.
 ///
 /// # Errors
 /// When the log is out of reach, or what was before the journal's beginning is
 /// known from no snapshot.
-pub fn explain(source: &Source, question: &Question, told: impl Fn(u64)) -> Result<Value, Error> {
+pub fn explain(source: &Source, question: &Question, progress: impl Fn(u64)) -> Result<Value, Error> {
     let partition = id::partition_of(&question.user_id, source.partitions);
     let until = question.at.unwrap_or(Millis::MAX);
     let past = Past { source, until, project: &question.project, folder: tempfile::tempdir()? };
-    let Then { mut replayer, begun_with, records } = past.read(partition, Some(&question.user_id), told)?;
+    let Then { mut replayer, begun_with, records } = past.read(partition, Some(&question.user_id), progress)?;
     let now = question.at.unwrap_or_else(|| Clock::new().wall() + replayer.meta.ahead);
     let offset = replayer.meta.next;
     let mut bank = QuotaCoordinator { past: &past, asking: partition, then: None, now };
@@ -78,7 +78,7 @@ pub fn explain(source: &Source, question: &Question, told: impl Fn(u64)) -> Resu
                 project: (&*question.project).into(),
                 user_id: (&*question.user_id).into(),
                 event_id: None,
-                told: Default::default(),
+                times: Default::default(),
                 body: Body::Trigger { trigger: trigger.into(), properties, context: context.clone() },
             };
             body(&mut replayer, &mut bank, Decoded::User(Box::new(record)))?
@@ -136,9 +136,9 @@ fn decisions(
 }
 
 impl Past<'_> {
-    /// Reads a partition: for one user, or for all. `told` hears how many records
+    /// Reads a partition: for one user, or for all. `progress` hears how many records
     /// have been read.
-    fn read(&self, partition: u32, user_id: Option<&str>, told: impl Fn(u64)) -> Result<Then, Error> {
+    fn read(&self, partition: u32, user_id: Option<&str>, progress: impl Fn(u64)) -> Result<Then, Error> {
         let at = TopicPartition { topic: Topic::Events, partition };
         let Begin { store, meta, snapshot } =
             self.source.begin(partition, self.until, &self.folder.path().join(partition.to_string()))?;
@@ -168,7 +168,7 @@ impl Past<'_> {
                 read += 1;
                 replayer.play(record, &wanted)?;
             }
-            told(read);
+            progress(read);
             if records.is_empty() {
                 return Ok(Then { replayer, begun_with: snapshot, records: read });
             }
@@ -212,7 +212,7 @@ fn body(
     let (mut reply, mut late) = (effects.reply, effects.late_replies);
     loop {
         let said = reply.take().or_else(|| late.pop().map(|(_, answer)| answer));
-        if let Some(Answer::Body { server, .. }) = said {
+        if let Some(EngineReply::Body { server, .. }) = said {
             return Ok((server.value(), supposed));
         }
         let grants = replayer.machine().awaited_grants();
@@ -223,7 +223,7 @@ fn body(
             let key = (grant.project.clone(), grant.survey_id.clone());
             let gives = bank.gives(replayer, &key)?;
             supposed.extend(gives.is_none().then(|| grant.survey_id.clone()));
-            let message = if gives == Some(false) { Message::Refuse } else { grant.message.clone() };
+            let message = if gives == Some(false) { QuotaSignal::Refuse } else { grant.message.clone() };
             let answer = Decoded::Internal(Box::new(Internal::Quota(QuotaMessage { message, ..grant })));
             late.extend(replayer.ask(bank.now, answer).map_err(failed)?.late_replies);
         }

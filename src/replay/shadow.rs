@@ -26,7 +26,7 @@ use askwhen_partition::replayer::{self, Replayer};
 use askwhen_process::clock::Clock;
 use askwhen_store::{Batch, Family, Store};
 use askwhen_wire::topic::Topic;
-use notes::{COUNTS, Counts, Kept, Notes, OPEN, Open, load};
+use notes::{COUNTS, Counts, DifferenceFile, Notes, OPEN, UnrecordedDecision, load};
 
 const PLAN: &str = "plan.json";
 /// Version of a replay's folder. Plans of version 0.1.0 do not say it: theirs is 1.
@@ -369,13 +369,13 @@ impl Shadow {
         (progress, failed): (&Progress, &std::sync::atomic::AtomicBool),
     ) -> Result<Duration, Error> {
         let (store, meta) = self.store(source, partition)?;
-        let open: Vec<Open> = load(&store, OPEN)?;
+        let open: Vec<UnrecordedDecision> = load(&store, OPEN)?;
         if meta.next >= end && open.is_empty() {
             return Ok(Duration::ZERO);
         }
         same_journal(source, partition, &meta)?;
         let counts: Counts = load(&store, COUNTS)?;
-        let kept = Kept::open(&self.differences_path(partition), counts.kept_bytes)?;
+        let kept = DifferenceFile::open(&self.differences_path(partition), counts.kept_bytes)?;
         let next = meta.next;
         let from = open.iter().map(|open| open.offset).min().unwrap_or(next);
         let recorded = Recorded::open(source, partition, (from, meta.now - meta.ahead))?;

@@ -88,7 +88,7 @@ pub fn create(
     (url, key): (&str, &ClusterKey),
     cut: Option<&Cut>,
     config_file: Option<&Path>,
-    told: ReportProgress<'_>,
+    progress: ReportProgress<'_>,
 ) -> Result<Manifest, Error> {
     let source = source(config)?;
     let bucket = Bucket::open(url).map_err(usage)?;
@@ -115,10 +115,10 @@ pub fn create(
     let copy = Copy { config, source: &source, bucket: &bucket, key, there: &there, folder: folder.path() };
     let (log, state) = match cut {
         Some(cut) => {
-            let log = copy.log(cut, told)?;
-            (log, copy.state(cut, told)?)
+            let log = copy.log(cut, progress)?;
+            (log, copy.state(cut, progress)?)
         }
-        None => copy.brokers(told)?,
+        None => copy.brokers(progress)?,
     };
     needs_state(&log, &state)?;
     let secrets = secrets(config, config_file)?;
@@ -179,7 +179,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     /// The log's files up to the cut.
-    fn log(&self, cut: &Cut, told: ReportProgress<'_>) -> Result<Vec<Part>, Error> {
+    fn log(&self, cut: &Cut, progress: ReportProgress<'_>) -> Result<Vec<Part>, Error> {
         let log_dir = self.config.data_dir.join("log");
         let mut all = Vec::new();
         for (name, end) in &cut.ends {
@@ -198,7 +198,7 @@ impl Copy<'_> {
                     None => segments.clear(),
                 }
                 done += piece.bytes;
-                told("copying the log", done, bytes);
+                progress("copying the log", done, bytes);
             }
             parts.push(Part { topic: at.topic.name().into(), partition: at.partition, end, segments });
         }
@@ -234,7 +234,7 @@ impl Copy<'_> {
 
     /// The snapshots of the cut, fetched from where they are and left in the
     /// backup's place; tables that are there already stay.
-    fn state(&self, cut: &Cut, told: ReportProgress<'_>) -> Result<Vec<String>, Error> {
+    fn state(&self, cut: &Cut, progress: ReportProgress<'_>) -> Result<Vec<String>, Error> {
         let theirs = self.source.repository()?;
         let ours = self.ours();
         for (n, name) in cut.snapshots.iter().enumerate() {
@@ -244,7 +244,7 @@ impl Copy<'_> {
             let manifest =
                 manifest.ok_or_else(|| Error::failed(format!("the snapshot {name} is not there any more")))?;
             self.snapshot(theirs, &ours, &manifest)?;
-            told("copying the state", n as u64 + 1, cut.snapshots.len() as u64);
+            progress("copying the state", n as u64 + 1, cut.snapshots.len() as u64);
         }
         Ok(cut.snapshots.clone())
     }
@@ -345,7 +345,7 @@ pub fn verify(
     bucket: &Bucket,
     manifest: &Manifest,
     key: Option<&ClusterKey>,
-    told: ReportProgress<'_>,
+    progress: ReportProgress<'_>,
 ) -> Result<(), Error> {
     if let Some(key) = key {
         opened(manifest, key)?;
@@ -355,12 +355,12 @@ pub fn verify(
     for chunk in manifest.chunks() {
         bucket.run(files.fetch(chunk.object(), None, &mut |_| true)).map_err(unreachable)?;
         done += chunk.bytes;
-        told("reading the log", done, all);
+        progress("reading the log", done, all);
     }
     let repository = manifest.repository(bucket, key);
     for (n, found) in snapshots_of(&repository, manifest)?.iter().enumerate() {
         repository.verify(found, |_, _| true).map_err(unreachable_snapshot)?;
-        told("reading the state", n as u64 + 1, manifest.state.len() as u64);
+        progress("reading the state", n as u64 + 1, manifest.state.len() as u64);
     }
     Ok(())
 }
@@ -398,7 +398,7 @@ pub fn restore(
     (bucket, manifest): (&Bucket, &Manifest),
     key: &ClusterKey,
     data_dir: &Path,
-    told: ReportProgress<'_>,
+    progress: ReportProgress<'_>,
 ) -> Result<Option<PathBuf>, Error> {
     let failed = |path: &Path, e: std::io::Error| Error::failed(format!("{}: {e}", path.display()));
     let texts = opened(manifest, key)?;
@@ -416,7 +416,7 @@ pub fn restore(
             std::fs::remove_file(&path)?;
         }
     }
-    let restored = fill((bucket, manifest), (key, texts), &draft, told);
+    let restored = fill((bucket, manifest), (key, texts), &draft, progress);
     if restored.is_err() {
         // It holds the space that others need.
         std::fs::remove_dir_all(&draft).ok();
@@ -457,7 +457,7 @@ fn fill(
     (bucket, manifest): (&Bucket, &Manifest),
     (key, texts): (&ClusterKey, BTreeMap<String, String>),
     draft: &Path,
-    told: ReportProgress<'_>,
+    progress: ReportProgress<'_>,
 ) -> Result<bool, Error> {
     let (mut done, all) = (0, manifest.bytes());
     let log = bucket.sealed(FileKey::of(key));
@@ -476,7 +476,7 @@ fn fill(
             for chunk in &segment.chunks {
                 bucket.run(log.fetch(chunk.object(), Some(&path), &mut |_| true)).map_err(unreachable)?;
                 done += chunk.bytes;
-                told("restoring the log", done, all);
+                progress("restoring the log", done, all);
             }
         }
     }
@@ -487,7 +487,7 @@ fn fill(
     for (n, found) in snapshots_of(&repository, manifest)?.iter().enumerate() {
         let into = draft.join("state").join(&found.subject.role).join(found.subject.partition.to_string());
         repository.restore(found, &into, |_, _| true).map_err(unreachable_snapshot)?;
-        told("restoring the state", n as u64 + 1, manifest.state.len() as u64);
+        progress("restoring the state", n as u64 + 1, manifest.state.len() as u64);
     }
     let cluster_key = texts.get(SECRETS_KEY).and_then(|text| ClusterKey::parse(text));
     let format = DirectoryFormat {

@@ -100,12 +100,12 @@ fn refuse_another_key(source: &Config, data: &data::Data) -> Result<(), Error> {
     }
 }
 
-/// Exports the data directory to `target`, which is on Kafka. Blocks; `told`
+/// Exports the data directory to `target`, which is on Kafka. Blocks; `progress`
 /// hears what is being done, how much of it is done, and how much there is.
 ///
 /// # Errors
 /// When there is nothing to export, when the target is in use, or out of reach.
-pub fn run(target: &Config, mut told: impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
+pub fn run(target: &Config, mut progress: impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
     let log_dir = target.data_dir.join("log");
     let Some(partitions) = Embedded::partitions_of(&log_dir)? else {
         return Err(Error::unreachable(format!(
@@ -123,7 +123,7 @@ pub fn run(target: &Config, mut told: impl FnMut(&'static str, u64, u64)) -> Res
     repository.list(Role::Engine.name(), 0).map_err(Error::unreachable)?;
     let clock = Clock::new();
     let log = Arc::new(Embedded::open(&log_dir, partitions, clock.clone())?);
-    let exported = Export { source: &source, target, data: &data, repository, clock, log: &log }.run(&mut told);
+    let exported = Export { source: &source, target, data: &data, repository, clock, log: &log }.run(&mut progress);
     log.close();
     let report = exported?;
     let text = serde_json::to_vec_pretty(&report).expect("a report serialises");
@@ -144,27 +144,28 @@ struct Export<'a> {
 struct AtRest {
     stores: Vec<Arc<Store>>,
     metas: Vec<CheckpointMeta>,
-    waiting: Vec<delivery::Row>,
+    waiting: Vec<delivery::PendingDelivery>,
 }
 
 /// Journal records by their old place; where they are now, once they are.
 type Moved = HashMap<(u32, u64), Option<Source>>;
 
 impl Export<'_> {
-    fn run(&self, told: &mut impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
-        let AtRest { stores, metas, mut waiting } = self.bring_to_rest(told)?;
+    fn run(&self, progress: &mut impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
+        let AtRest { stores, metas, mut waiting } = self.bring_to_rest(progress)?;
         let mut founding = Founding::begin(kafka_settings(self.target, self.data.key.check()))?;
-        let place = |row: &delivery::Row| Source::parse(row.source.as_bytes()).map(|s| (s.partition, s.offset));
+        let place =
+            |row: &delivery::PendingDelivery| Source::parse(row.source.as_bytes()).map(|s| (s.partition, s.offset));
         let mut moved: Moved = waiting.iter().filter_map(place).map(|place| (place, None)).collect();
-        let lasts = self.journal(&mut founding, (&metas, &mut moved), told)?;
+        let lasts = self.journal(&mut founding, (&metas, &mut moved), progress)?;
         for row in &mut waiting {
             let now = place(row).and_then(|place| moved.get(&place).copied().flatten());
             row.source = now.map_or_else(String::new, |source| source.encode());
         }
         let definitions = self.definitions(&mut founding)?;
-        let waiting_deliveries = self.deliveries(&mut founding, &stores[0], &waiting, told)?;
+        let waiting_deliveries = self.deliveries(&mut founding, &stores[0], &waiting, progress)?;
         founding.settle(0)?;
-        let users = self.state(&founding, (&stores, &metas), &lasts, told)?;
+        let users = self.state(&founding, (&stores, &metas), &lasts, progress)?;
         founding.finish(lasts.iter().map(|last| last.next).collect())?;
         Ok(Report {
             brokers: self.target.brokers.clone(),
@@ -180,7 +181,7 @@ impl Export<'_> {
 
     /// Lets the engine decide everything that the journal holds, and looks at
     /// what waits to be delivered. Nothing is sent.
-    fn bring_to_rest(&self, told: &mut impl FnMut(&'static str, u64, u64)) -> Result<AtRest, Error> {
+    fn bring_to_rest(&self, progress: &mut impl FnMut(&'static str, u64, u64)) -> Result<AtRest, Error> {
         let (config, log) = (self.source, Log::Embedded(self.log.clone()));
         let shared = Shared::new(STORE_MEMORY_BYTES);
         let stores = Stores::new(config.data_dir.clone(), shared.clone(), repository(config)?, log.clone());
@@ -196,7 +197,7 @@ impl Export<'_> {
         let cached = CacheLimit::from(CACHED_BYTES / config.partitions as usize);
         let lease = Lease::of_all(config.partitions);
         let mut owner = owners::engine(config, &setup, &stores, (lease, &statuses), &cached)?;
-        let rested = self.wait_for_rest(&statuses, told);
+        let rested = self.wait_for_rest(&statuses, progress);
         // Settles, and writes down where it is.
         drop(owner.leave());
         rested?;
@@ -230,7 +231,7 @@ impl Export<'_> {
     fn wait_for_rest(
         &self,
         statuses: &[Arc<askwhen_partition::Status>],
-        told: &mut impl FnMut(&'static str, u64, u64),
+        progress: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<(), Error> {
         let ends = || -> Vec<u64> {
             (0..self.source.partitions)
@@ -253,7 +254,7 @@ impl Export<'_> {
                     _ => rested = false,
                 }
             }
-            told("deciding what is undecided", done, before.iter().sum());
+            progress("deciding what is undecided", done, before.iter().sum());
             // What one partition tells another makes its journal longer.
             if rested && ends() == before {
                 return Ok(());
@@ -290,7 +291,7 @@ impl Export<'_> {
         &self,
         founding: &mut Founding,
         (metas, moved): (&[CheckpointMeta], &mut Moved),
-        told: &mut impl FnMut(&'static str, u64, u64),
+        progress: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<Vec<Last>, Error> {
         let (old, new) = (self.source.partitions, self.target.partitions);
         let signer = Signer::new(&founding.log(), &self.data.key);
@@ -302,7 +303,7 @@ impl Export<'_> {
         while let Some((from, record)) = merge.next()? {
             done += 1;
             if done % 1_024 == 0 {
-                told("bringing the journal over", done, merge.all);
+                progress("bringing the journal over", done, merge.all);
             }
             let Some((to, new)) = relocation.place(from, &record) else { continue };
             let last = &mut lasts[to as usize];
@@ -315,7 +316,7 @@ impl Export<'_> {
         }
         out.flush(founding)?;
         founding.settle(0)?;
-        told("bringing the journal over", merge.all, merge.all);
+        progress("bringing the journal over", merge.all, merge.all);
         let log = founding.log();
         for (partition, last) in (0..).zip(&lasts) {
             let at = TopicPartition { topic: Topic::Events, partition };
@@ -364,8 +365,8 @@ impl Export<'_> {
         &self,
         founding: &mut Founding,
         registrar: &Store,
-        waiting: &[delivery::Row],
-        told: &mut impl FnMut(&'static str, u64, u64),
+        waiting: &[delivery::PendingDelivery],
+        progress: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<u64, Error> {
         for command in engine::endpoint_commands(registrar).map_err(Error::failed)? {
             for partition in 0..self.target.partitions {
@@ -378,7 +379,7 @@ impl Export<'_> {
             for (at, new) in delivery::export::records(row, self.target.partitions, now) {
                 founding.append(at, vec![(new, None)])?;
             }
-            told("bringing deliveries over", done, waiting.len() as u64);
+            progress("bringing deliveries over", done, waiting.len() as u64);
         }
         Ok(waiting.len() as u64)
     }
@@ -390,11 +391,11 @@ impl Export<'_> {
         founding: &Founding,
         (stores, metas): (&[Arc<Store>], &[CheckpointMeta]),
         lasts: &[Last],
-        told: &mut impl FnMut(&'static str, u64, u64),
+        progress: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<u64, Error> {
         let log = founding.log();
         let folder = self.source.data_dir.join(format!("{FOLDER}{}", uuid::Uuid::now_v7().simple()));
-        let made = self.write_state(&log, (stores, metas), lasts, &folder, told);
+        let made = self.write_state(&log, (stores, metas), lasts, &folder, progress);
         // What is in the snapshot repository is what counts.
         std::fs::remove_dir_all(&folder)?;
         made
@@ -406,14 +407,14 @@ impl Export<'_> {
         (stores, metas): (&[Arc<Store>], &[CheckpointMeta]),
         lasts: &[Last],
         folder: &Path,
-        told: &mut impl FnMut(&'static str, u64, u64),
+        progress: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<u64, Error> {
         let shared = Shared::new(STORE_MEMORY_BYTES);
         let partitions = self.target.partitions;
         let path = |partition: u32| -> PathBuf { folder.join(partition.to_string()) };
         let open = |partition| data::open_store(&path(partition), Family::ENGINE, &shared);
         let fresh: Vec<Arc<Store>> = (0..partitions).map(open).collect::<Result<_, _>>()?;
-        told("bringing state over", 0, u64::from(partitions));
+        progress("bringing state over", 0, u64::from(partitions));
         let users = engine::repartition(stores, &fresh).map_err(Error::failed)?;
         let now = metas.iter().map(|meta| meta.now).max().unwrap_or(0);
         let outputs = [
@@ -436,7 +437,7 @@ impl Export<'_> {
             meta.save(&mut batch);
             store.write(batch).map_err(Error::failed)?;
             self.leave_snapshot(store, &meta, partition, &path(partition).with_extension("copy"))?;
-            told("bringing state over", u64::from(partition) + 1, u64::from(partitions));
+            progress("bringing state over", u64::from(partition) + 1, u64::from(partitions));
         }
         Ok(users)
     }

@@ -69,7 +69,7 @@ impl Gate {
 
 /// The whole decision in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum DecisionReason {
     Offered,
     NoSurvey,
     /// The trigger is too old to be answered with an offer.
@@ -77,35 +77,35 @@ pub enum Reason {
     Gate(Gate),
 }
 
-impl Reason {
+impl DecisionReason {
     /// Every name that a reason can have.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        [Reason::Offered, Reason::NoSurvey, Reason::Stale]
+        [DecisionReason::Offered, DecisionReason::NoSurvey, DecisionReason::Stale]
             .into_iter()
-            .chain(Gate::ALL.map(|(_, gate)| Reason::Gate(gate)))
-            .map(Reason::name)
+            .chain(Gate::ALL.map(|(_, gate)| DecisionReason::Gate(gate)))
+            .map(DecisionReason::name)
     }
 
     pub fn name(self) -> &'static str {
         match self {
-            Reason::Offered => "offered",
-            Reason::NoSurvey => "no_survey",
-            Reason::Stale => "stale",
-            Reason::Gate(gate) => gate.name(),
+            DecisionReason::Offered => "offered",
+            DecisionReason::NoSurvey => "no_survey",
+            DecisionReason::Stale => "stale",
+            DecisionReason::Gate(gate) => gate.name(),
         }
     }
 
     /// What a client key may know.
     pub fn client_name(self) -> &'static str {
         match self {
-            Reason::Offered => "offered",
-            Reason::Stale => "stale",
-            Reason::NoSurvey | Reason::Gate(_) => "not_offered",
+            DecisionReason::Offered => "offered",
+            DecisionReason::Stale => "stale",
+            DecisionReason::NoSurvey | DecisionReason::Gate(_) => "not_offered",
         }
     }
 }
 
-impl Serialize for Reason {
+impl Serialize for DecisionReason {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
     }
@@ -159,7 +159,7 @@ pub struct Decision {
     pub trigger: String,
     #[serde(serialize_with = "time::as_time")]
     pub decided_at: Millis,
-    pub reason: Reason,
+    pub reason: DecisionReason,
     pub survey: Option<Offered>,
     pub evaluations: Vec<Evaluation>,
 }

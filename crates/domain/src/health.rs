@@ -50,17 +50,17 @@ impl State {
 /// Why an endpoint is not healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub enum HealthReason {
     Failures,
     /// It asked for a pause: 429, or a `Retry-After`.
     RetryAfter,
 }
 
-impl Reason {
+impl HealthReason {
     pub fn name(self) -> &'static str {
         match self {
-            Reason::Failures => "failures",
-            Reason::RetryAfter => "retry_after",
+            HealthReason::Failures => "failures",
+            HealthReason::RetryAfter => "retry_after",
         }
     }
 }
@@ -69,7 +69,7 @@ impl Reason {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Health {
     pub state: State,
-    pub reason: Option<Reason>,
+    pub reason: Option<HealthReason>,
     pub since: Millis,
     /// While open: until when.
     pub until: Option<Millis>,
@@ -91,7 +91,7 @@ pub struct Health {
 
 /// What an attempt said about its endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum HealthSignal {
     Success,
     Failure {
         /// The receiver asked for nothing to be sent before then.
@@ -115,10 +115,10 @@ impl Health {
     }
 
     /// `breaker`: else it is only ever healthy or degraded, and never given up.
-    pub fn see(&mut self, at: Millis, seen: Seen, concurrency: u32, breaker: bool) -> Verdict {
+    pub fn see(&mut self, at: Millis, seen: HealthSignal, concurrency: u32, breaker: bool) -> Verdict {
         match seen {
-            Seen::Success => Verdict { changed: self.succeeded(at, concurrency), give_up: false },
-            Seen::Failure { hold_until } => {
+            HealthSignal::Success => Verdict { changed: self.succeeded(at, concurrency), give_up: false },
+            HealthSignal::Failure { hold_until } => {
                 self.failures.push_back(at);
                 if self.failures.len() > OPEN_AFTER {
                     self.failures.pop_front();
@@ -189,11 +189,11 @@ impl Health {
             _ if breaker && (quick || relapse) => {
                 let span = (OPEN_FIRST << self.opened.min(16)).min(OPEN_LONGEST);
                 self.opened = self.opened.saturating_add(1);
-                self.open(at, at.saturating_add(span), Reason::Failures);
+                self.open(at, at.saturating_add(span), HealthReason::Failures);
                 true
             }
             State::Healthy if row >= DEGRADED_AFTER => {
-                self.enter(State::Degraded, Some(Reason::Failures), at);
+                self.enter(State::Degraded, Some(HealthReason::Failures), at);
                 true
             }
             _ => false,
@@ -207,12 +207,12 @@ impl Health {
         self.open(
             at,
             until.max(known),
-            if longer { Reason::RetryAfter } else { self.reason.unwrap_or(Reason::RetryAfter) },
+            if longer { HealthReason::RetryAfter } else { self.reason.unwrap_or(HealthReason::RetryAfter) },
         );
         changed
     }
 
-    fn open(&mut self, at: Millis, until: Millis, reason: Reason) {
+    fn open(&mut self, at: Millis, until: Millis, reason: HealthReason) {
         if self.state != State::Open {
             self.enter(State::Open, Some(reason), at);
         }
@@ -222,15 +222,15 @@ impl Health {
         self.ramp = None;
     }
 
-    fn enter(&mut self, state: State, reason: Option<Reason>, at: Millis) {
+    fn enter(&mut self, state: State, reason: Option<HealthReason>, at: Millis) {
         (self.state, self.reason, self.since, self.until) = (state, reason, at, None);
     }
 
     /// Whether others need not be told of this after that.
-    pub fn looks_like(&self, told: &Health) -> bool {
+    pub fn looks_like(&self, reported: &Health) -> bool {
         let look =
             |health: &Health| (health.state, health.reason, health.until, health.failing_surely, health.ramp.is_some());
-        look(self) == look(told)
+        look(self) == look(reported)
     }
 
     /// Time has passed: an endpoint that was open is tried again. Gives whether
@@ -258,9 +258,9 @@ impl Health {
 mod tests {
     use super::*;
 
-    const FAILED: Seen = Seen::Failure { hold_until: None };
+    const FAILED: HealthSignal = HealthSignal::Failure { hold_until: None };
 
-    fn after(steps: &[(Millis, Seen)]) -> (Health, Verdict) {
+    fn after(steps: &[(Millis, HealthSignal)]) -> (Health, Verdict) {
         let (mut health, mut verdict) = (Health::default(), Verdict::default());
         for (at, seen) in steps {
             health.tick(*at);
@@ -269,7 +269,7 @@ mod tests {
         (health, verdict)
     }
 
-    fn failures(every: Millis, count: i64) -> Vec<(Millis, Seen)> {
+    fn failures(every: Millis, count: i64) -> Vec<(Millis, HealthSignal)> {
         (0..count).map(|n| (n * every, FAILED)).collect()
     }
 
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!((health.state, health.until, verdict.changed), (State::Open, Some(19 * SECOND), true));
         assert_eq!(after(&failures(MINUTE, 50)).0.state, State::Degraded, "slow ones are what retries are for");
         let mut mixed = failures(SECOND, 9);
-        mixed.push((9 * SECOND, Seen::Success));
+        mixed.push((9 * SECOND, HealthSignal::Success));
         mixed.extend(failures(SECOND, 2).into_iter().map(|(at, seen)| (at + 10 * SECOND, seen)));
         assert_eq!(after(&mixed).0.state, State::Healthy);
     }
@@ -303,7 +303,7 @@ mod tests {
         health.tick(at);
         let steps: Vec<u32> = (0..4)
             .map(|_| {
-                health.see(at, Seen::Success, 10, true);
+                health.see(at, HealthSignal::Success, 10, true);
                 health.most(10)
             })
             .collect();
@@ -320,20 +320,20 @@ mod tests {
         let mut health = Health::default();
         health.see(0, FAILED, 10, true);
         assert!(health.see(12 * HOUR, FAILED, 10, true).changed, "they lie far apart");
-        let told = health.clone();
-        assert!(health.see(24 * HOUR, Seen::Success, 10, true).changed);
-        assert!(!health.looks_like(&told));
+        let reported = health.clone();
+        assert!(health.see(24 * HOUR, HealthSignal::Success, 10, true).changed);
+        assert!(!health.looks_like(&reported));
         let (mut health, _) = after(&failures(SECOND, 10));
         health.tick(HOUR);
-        let changes: Vec<bool> = (0..5).map(|_| health.see(HOUR, Seen::Success, 10, true).changed).collect();
+        let changes: Vec<bool> = (0..5).map(|_| health.see(HOUR, HealthSignal::Success, 10, true).changed).collect();
         assert_eq!(changes, [true, false, false, true, false], "that it is back, and that it is well");
     }
 
     #[test]
     fn a_wish_holds_and_is_never_shortened() {
-        let hold = |until| Seen::Failure { hold_until: Some(until) };
+        let hold = |until| HealthSignal::Failure { hold_until: Some(until) };
         let (mut health, _) = after(&[(0, hold(HOUR))]);
-        assert_eq!((health.state, health.reason), (State::Open, Some(Reason::RetryAfter)));
+        assert_eq!((health.state, health.reason), (State::Open, Some(HealthReason::RetryAfter)));
         assert!(!health.see(SECOND, hold(MINUTE), 10, true).changed);
         assert_eq!(health.until, Some(HOUR));
         assert!(health.see(SECOND, hold(2 * HOUR), 10, true).changed);
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn it_is_given_up_after_five_days_of_nothing_but_failures() {
-        let when = |steps: &[(Millis, Seen)]| {
+        let when = |steps: &[(Millis, HealthSignal)]| {
             let mut health = Health::default();
             steps.iter().position(|(at, seen)| {
                 health.tick(*at);
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(when(&failures(HOUR, 200)), Some(120));
         assert_eq!(when(&[(0, FAILED), (6 * DAY, FAILED), (6 * DAY + HOUR, FAILED)]), None, "two are too few");
         let mut saved = failures(HOUR, 119);
-        saved.push((119 * HOUR, Seen::Success));
+        saved.push((119 * HOUR, HealthSignal::Success));
         saved.extend(failures(HOUR, 119).into_iter().map(|(at, seen)| (at + 120 * HOUR, seen)));
         assert_eq!(when(&saved), None, "one success and the clock starts anew");
         assert_eq!(when(&failures(DAY + MINUTE, 60)), Some(5), "once a day will do");

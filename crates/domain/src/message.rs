@@ -33,7 +33,7 @@ pub struct Delivery {
 
 /// An offer that was seen or closed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct OfferEvent {
     /// `survey.displayed` or `survey.dismissed`.
     #[serde(rename = "type")]
     pub kind: EventType,

@@ -54,7 +54,7 @@ pub enum Change {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Message {
+pub enum QuotaSignal {
     /// To the coordinator: so many grants are held or used here as the limit begins.
     Report {
         out: u64,
@@ -87,7 +87,7 @@ pub struct QuotaMessage {
     pub epoch: u64,
     pub from: u32,
     pub to: u32,
-    pub message: Message,
+    pub message: QuotaSignal,
 }
 
 /// A partition's part of a survey's quota.
@@ -236,7 +236,7 @@ impl QuotaCoordinator {
         self.free().saturating_sub(RESERVE) / (2 * self.out.len() as u64)
     }
 
-    fn grant(&mut self, to: u32, count: u64, keep: bool, mail: &mut Vec<(u32, Message)>) {
+    fn grant(&mut self, to: u32, count: u64, keep: bool, mail: &mut Vec<(u32, QuotaSignal)>) {
         if let Some(out) = &mut self.out[to as usize] {
             *out += count;
         }
@@ -244,13 +244,13 @@ impl QuotaCoordinator {
             self.scarce.remove(&to);
         }
         self.refused.remove(&to);
-        mail.push((to, Message::Grant { count, keep }));
+        mail.push((to, QuotaSignal::Grant { count, keep }));
     }
 
-    fn receive(&mut self, from: u32, message: &Message, now: Millis) -> Vec<(u32, Message)> {
+    fn receive(&mut self, from: u32, message: &QuotaSignal, now: Millis) -> Vec<(u32, QuotaSignal)> {
         let mut mail = Vec::new();
         match *message {
-            Message::Report { out } => {
+            QuotaSignal::Report { out } => {
                 self.out[from as usize] = Some(out);
                 if self.out.iter().all(Option::is_some) {
                     let slice = self.slice();
@@ -259,8 +259,8 @@ impl QuotaCoordinator {
                     }
                 }
             }
-            Message::Ask { want } => self.waiting.push_back((from, want)),
-            Message::Return { count, recalled } => {
+            QuotaSignal::Ask { want } => self.waiting.push_back((from, want)),
+            QuotaSignal::Return { count, recalled } => {
                 if let Some(out) = &mut self.out[from as usize] {
                     *out = out.saturating_sub(count);
                 }
@@ -269,13 +269,13 @@ impl QuotaCoordinator {
                     self.scarce.insert(from);
                 }
             }
-            Message::Grant { .. } | Message::Refuse | Message::AskAgain | Message::Recall => {}
+            QuotaSignal::Grant { .. } | QuotaSignal::Refuse | QuotaSignal::AskAgain | QuotaSignal::Recall => {}
         }
         self.serve(now, &mut mail);
         mail
     }
 
-    fn serve(&mut self, now: Millis, mail: &mut Vec<(u32, Message)>) {
+    fn serve(&mut self, now: Millis, mail: &mut Vec<(u32, QuotaSignal)>) {
         if self.out.iter().any(Option::is_none) {
             return;
         }
@@ -289,23 +289,23 @@ impl QuotaCoordinator {
                 return;
             } else {
                 self.refused.insert(from);
-                mail.push((from, Message::Refuse));
+                mail.push((from, QuotaSignal::Refuse));
             }
             self.waiting.pop_front();
         }
         if self.free() > 0 {
-            mail.extend(std::mem::take(&mut self.refused).into_iter().map(|to| (to, Message::AskAgain)));
+            mail.extend(std::mem::take(&mut self.refused).into_iter().map(|to| (to, QuotaSignal::AskAgain)));
         }
     }
 
     /// Calls back what lies unused elsewhere; gives whether there is anyone to ask.
-    fn recall(&mut self, asking: u32, now: Millis, mail: &mut Vec<(u32, Message)>) -> bool {
+    fn recall(&mut self, asking: u32, now: Millis, mail: &mut Vec<(u32, QuotaSignal)>) -> bool {
         let again = now >= self.recalled_at.saturating_add(RECALL_EVERY);
         for (to, out) in (0..).zip(&self.out) {
             let may_have = out.is_some_and(|out| out > 0) && to != asking;
             if may_have && (again || !self.scarce.contains(&to)) {
                 self.recalling.insert(to);
-                mail.push((to, Message::Recall));
+                mail.push((to, QuotaSignal::Recall));
             }
         }
         if self.recalling.is_empty() {
@@ -415,7 +415,7 @@ impl QuotaAllocator {
         };
         let out = account.out();
         self.look_for_lapses(key);
-        if limit.is_none() { Vec::new() } else { self.tell_bank(key, Message::Report { out }, now) }
+        if limit.is_none() { Vec::new() } else { self.tell_bank(key, QuotaSignal::Report { out }, now) }
     }
 
     pub fn room(&self, key: &Key, now: Millis) -> QuotaStatus {
@@ -428,7 +428,7 @@ impl QuotaAllocator {
         let mut mail = self.give_back(key, now);
         let account = self.account(key);
         if !std::mem::replace(&mut account.asking, true) {
-            mail.extend(self.tell_bank(key, Message::Ask { want }, now));
+            mail.extend(self.tell_bank(key, QuotaSignal::Ask { want }, now));
         }
         mail
     }
@@ -464,7 +464,7 @@ impl QuotaAllocator {
             self.dirty.insert(key.clone());
             self.look_for_lapses(key);
         }
-        if count == 0 { Vec::new() } else { self.tell_bank(key, Message::Return { count, recalled: false }, now) }
+        if count == 0 { Vec::new() } else { self.tell_bank(key, QuotaSignal::Return { count, recalled: false }, now) }
     }
 
     /// Takes a message; gives what others are to be told.
@@ -478,7 +478,7 @@ impl QuotaAllocator {
                 continue;
             }
             let answers = match mail.message {
-                Message::Report { .. } | Message::Ask { .. } | Message::Return { .. } => {
+                QuotaSignal::Report { .. } | QuotaSignal::Ask { .. } | QuotaSignal::Return { .. } => {
                     match self.banks.get_mut(&key).filter(|bank| bank.epoch == mail.epoch) {
                         Some(bank) => bank.receive(mail.from, &mail.message, now),
                         None => Vec::new(),
@@ -494,24 +494,24 @@ impl QuotaAllocator {
     }
 
     /// What the coordinator says to this partition's lease.
-    fn hear(&mut self, key: &Key, mail: &QuotaMessage, now: Millis) -> Option<Message> {
+    fn hear(&mut self, key: &Key, mail: &QuotaMessage, now: Millis) -> Option<QuotaSignal> {
         let account = self.accounts.get_mut(key).filter(|account| account.epoch == mail.epoch)?;
         let mut answer = None;
         match mail.message {
-            Message::Grant { count, keep } => {
+            QuotaSignal::Grant { count, keep } => {
                 account.free += count;
                 account.scarce &= !keep;
                 (account.asking, account.refused_until) = (false, 0);
             }
-            Message::Refuse => (account.asking, account.refused_until) = (false, now.saturating_add(REFUSAL_HOLDS)),
-            Message::AskAgain => account.refused_until = 0,
-            Message::Recall => {
+            QuotaSignal::Refuse => (account.asking, account.refused_until) = (false, now.saturating_add(REFUSAL_HOLDS)),
+            QuotaSignal::AskAgain => account.refused_until = 0,
+            QuotaSignal::Recall => {
                 account.sweep(now);
                 account.scarce = true;
                 let count = std::mem::take(&mut account.free) + std::mem::take(&mut account.idle);
-                answer = Some(Message::Return { count, recalled: true });
+                answer = Some(QuotaSignal::Return { count, recalled: true });
             }
-            Message::Report { .. } | Message::Ask { .. } | Message::Return { .. } => {}
+            QuotaSignal::Report { .. } | QuotaSignal::Ask { .. } | QuotaSignal::Return { .. } => {}
         }
         self.look_for_lapses(key);
         answer
@@ -522,7 +522,7 @@ impl QuotaAllocator {
         self.accounts.entry(key.clone()).or_default()
     }
 
-    fn tell_bank(&mut self, key: &Key, message: Message, now: Millis) -> Vec<QuotaMessage> {
+    fn tell_bank(&mut self, key: &Key, message: QuotaSignal, now: Millis) -> Vec<QuotaMessage> {
         let epoch = self.accounts.get(key).map_or(0, |account| account.epoch);
         let (project, survey_id) = key.clone();
         let mail = QuotaMessage { project, survey_id, epoch, from: self.partition, to: BANK, message };

@@ -13,7 +13,7 @@ pub struct Record<'a> {
     pub user_id: Cow<'a, str>,
     /// The sender's id, by which a repetition is recognised.
     pub event_id: Option<Cow<'a, str>>,
-    pub told: ClientTimes,
+    pub times: ClientTimes,
     pub body: Body<'a>,
 }
 

@@ -34,7 +34,7 @@ use askwhen_wire::topic::Topic;
 use compaction::Sealed;
 use ends::Ends;
 use ends::Merging;
-use identity::Identity;
+use identity::EmbeddedIdentity;
 use part::Part;
 use space::{Purpose, Space};
 use syncer::Syncer;
@@ -202,8 +202,8 @@ impl Embedded {
     /// # Errors
     /// When what is there is unreadable.
     pub fn identity_of(dir: &Path) -> Result<Option<(u128, u32)>, Error> {
-        let read = |identity: Identity| Ok((identity.incarnation(dir)?, identity.partitions));
-        Identity::read(&Disk::Real, dir)?.map(read).transpose()
+        let read = |identity: EmbeddedIdentity| Ok((identity.incarnation(dir)?, identity.partitions));
+        EmbeddedIdentity::read(&Disk::Real, dir)?.map(read).transpose()
     }
 
     /// Whether every MAC of the log in `dir` names log and partition.
@@ -211,7 +211,7 @@ impl Embedded {
     /// # Errors
     /// When what is there is unreadable.
     pub fn binds_macs_in(dir: &Path) -> Result<bool, Error> {
-        Ok(Identity::read(&Disk::Real, dir)?.is_some_and(|identity| identity.bound_macs))
+        Ok(EmbeddedIdentity::read(&Disk::Real, dir)?.is_some_and(|identity| identity.bound_macs))
     }
 
     /// The partitions of the log in `dir`, if there is one.
@@ -219,7 +219,7 @@ impl Embedded {
     /// # Errors
     /// When what is there is unreadable.
     pub fn partitions_of(dir: &Path) -> Result<Option<u32>, Error> {
-        Ok(Identity::read(&Disk::Real, dir)?.map(|identity| identity.partitions))
+        Ok(EmbeddedIdentity::read(&Disk::Real, dir)?.map(|identity| identity.partitions))
     }
 
     /// The ends of all partitions at one moment: no record is below them whose
@@ -352,7 +352,7 @@ impl Core {
         for at in all_partitions(partitions) {
             was_used = was_used || recovery::holds_records(&disk, &files::dir_of(dir, at))?;
         }
-        let identity = match Identity::read(&disk, dir)? {
+        let identity = match EmbeddedIdentity::read(&disk, dir)? {
             Some(identity) => identity,
             None if was_used => {
                 return Err(Error::Refused(format!(
@@ -361,7 +361,7 @@ impl Core {
                 )));
             }
             None => {
-                let identity = Identity::new(disk.unique(), partitions);
+                let identity = EmbeddedIdentity::new(disk.unique(), partitions);
                 identity.write(&disk, dir)?;
                 identity
             }
@@ -457,7 +457,7 @@ impl Core {
         self.space.release(most);
         let merging = drafted?;
         let draft = compaction::draft_path(&sealed[0].path);
-        if let Some(identity) = Identity::read(&self.disk, &self.dir)?.filter(|identity| !identity.has_gaps()) {
+        if let Some(identity) = EmbeddedIdentity::read(&self.disk, &self.dir)?.filter(|identity| !identity.has_gaps()) {
             identity.with_gaps().write(&self.disk, &self.dir)?;
         }
         // It keeps its file when it is renamed.

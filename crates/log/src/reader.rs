@@ -26,13 +26,13 @@ pub struct FetchBatch {
 
 pub enum Reader {
     Direct(Log, Arc<Notify>),
-    Kafka(kafka::Reader),
+    Kafka(kafka::KafkaReader),
 }
 
 impl Reader {
     pub(super) fn new(log: &Log, purpose: &'static str, notify: Arc<Notify>) -> Reader {
         match log {
-            Log::Kafka(kafka) => Reader::Kafka(kafka::Reader::new(kafka.clone(), purpose, notify)),
+            Log::Kafka(kafka) => Reader::Kafka(kafka::KafkaReader::new(kafka.clone(), purpose, notify)),
             _ => Reader::Direct(log.clone(), notify),
         }
     }

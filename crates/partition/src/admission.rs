@@ -271,7 +271,7 @@ pub fn decode_forwarded(forward: &Forward) -> Result<Decoded<'_>, DecodeError> {
 pub fn is_forwarded_only(internal: &Internal) -> bool {
     match internal {
         Internal::Quota(_) | Internal::Defined(_) | Internal::NameSeen { .. } => true,
-        Internal::EndpointHealthReport(fares) => fares.seq.is_some(),
+        Internal::EndpointHealthReport(report) => report.seq.is_some(),
         _ => false,
     }
 }
@@ -291,7 +291,7 @@ pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
             Internal::Erase(erase) => &erase.user_id,
             Internal::Redeliver { delivery, .. } => &delivery.user_id,
             Internal::Define(_) | Internal::NameSeen { .. } | Internal::EndpointCommand(_) => return Some(0),
-            Internal::EndpointHealthReport(fares) => return fares.seq.is_none().then_some(0),
+            Internal::EndpointHealthReport(report) => return report.seq.is_none().then_some(0),
             Internal::Quota(mail) => return Some(mail.to),
             Internal::Defined(_)
             | Internal::Forward(_)

@@ -24,7 +24,7 @@ pub use barrier::StartBarrier;
 pub use checkpoint::Frozen;
 pub use machine::{Effects, Failure, Machine, Outgoing, Output, RecordContext};
 pub use partition::{Partition, Progress};
-pub use reply::{Answer, Replies};
+pub use reply::{EngineReply, Replies};
 pub use setup::Setup;
 pub use status::{Phase, Status};
 pub use stop::{Awaited, Stop};

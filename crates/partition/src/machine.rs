@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::checkpoint::{CheckpointMeta, Frozen};
-use crate::reply::Answer;
+use crate::reply::EngineReply;
 use crate::stop::Stop;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
@@ -39,9 +39,9 @@ pub struct Outgoing {
 pub struct Effects {
     pub outputs: Vec<Output>,
     pub forwards: Vec<Outgoing>,
-    pub reply: Option<Answer>,
+    pub reply: Option<EngineReply>,
     /// Answers to requests that came before this record and have waited.
-    pub late_replies: Vec<(Bytes, Answer)>,
+    pub late_replies: Vec<(Bytes, EngineReply)>,
 }
 
 /// Where and when a record is applied.

@@ -13,7 +13,7 @@ use super::checkpoint::Frozen;
 use super::checkpoint::{CheckpointMeta, PROGRAM};
 use super::ledger::AckTracker;
 use super::machine::{Effects, Failure, Machine, Outgoing, Output, RecordContext};
-use super::reply::Answer;
+use super::reply::EngineReply;
 use super::restart::{
     Scanned, answer_from, behind, check_meta, look_ahead, open_attempts, poisoned, restore_definitions, scan_outputs,
 };
@@ -548,7 +548,7 @@ impl<M: Machine> Partition<M> {
 
     fn reject(&self, moment: RecordContext<'_>, record: &askwhen_log::Record, why: &DecodeError) -> Effects {
         let output = self.reject_output(moment, record, why.reason, &why.detail);
-        let reply = Answer::Refused { code: "invalid".into(), pointer: None, detail: why.detail.clone() };
+        let reply = EngineReply::Refused { code: "invalid".into(), pointer: None, detail: why.detail.clone() };
         Effects { outputs: vec![output], reply: Some(reply), ..Effects::default() }
     }
 
@@ -569,7 +569,7 @@ impl<M: Machine> Partition<M> {
 
     /// A refusal that nobody waits for would be lost: it becomes a reject.
     fn reject_unheard(&self, moment: RecordContext<'_>, record: &askwhen_log::Record, effects: &mut Effects) {
-        let Some(Answer::Refused { code, detail, .. }) = &effects.reply else { return };
+        let Some(EngineReply::Refused { code, detail, .. }) = &effects.reply else { return };
         let own = moment.origin.id(Kind::Reject, &[]);
         if effects.outputs.iter().all(|output| output.id != own) {
             let output = self.reject_output(moment, record, code, detail);

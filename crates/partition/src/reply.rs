@@ -16,7 +16,7 @@ use askwhen_wire::topic::Topic;
 /// What a partition tells whoever waits for a record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
+pub enum EngineReply {
     /// A body as a server key gets it, and as a client key does.
     Body {
         server: Json,
@@ -49,7 +49,7 @@ pub enum Answer {
     },
 }
 
-type Waiting = Arc<Mutex<HashMap<u128, mpsc::UnboundedSender<Answer>>>>;
+type Waiting = Arc<Mutex<HashMap<u128, mpsc::UnboundedSender<EngineReply>>>>;
 
 /// Requests that wait for answers, by a correlation that they made up.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +71,7 @@ struct Post {
 pub struct Waiter {
     correlation: u128,
     replies: Replies,
-    answers: mpsc::UnboundedReceiver<Answer>,
+    answers: mpsc::UnboundedReceiver<EngineReply>,
 }
 
 impl Replies {
@@ -137,7 +137,7 @@ impl Replies {
     }
 
     /// Hands an answer to whoever waits for it, if anyone still does.
-    pub fn answer(&self, reply_to: &[u8], answer: Answer) {
+    pub fn answer(&self, reply_to: &[u8], answer: EngineReply) {
         let Some((partition, correlation)) = parse(reply_to) else { return };
         if let Some(sender) = self.waiting.lock().expect("no panic holds this lock").get(&correlation) {
             // The waiter may be leaving at this very moment.
@@ -157,7 +157,7 @@ impl Replies {
 }
 
 impl Post {
-    fn send(&self, partition: u32, correlation: u128, answer: &Answer) {
+    fn send(&self, partition: u32, correlation: u128, answer: &EngineReply) {
         let new = NewRecord {
             key: Some(format!("{correlation:032x}").into()),
             headers: Vec::new(),
@@ -198,7 +198,7 @@ impl Waiter {
         }
     }
 
-    pub async fn next(&mut self) -> Option<Answer> {
+    pub async fn next(&mut self) -> Option<EngineReply> {
         self.answers.recv().await
     }
 }

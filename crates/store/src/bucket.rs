@@ -313,7 +313,7 @@ impl Bucket {
     }
 
     /// Reads an object and compares its checksum; to the end of a file, if one is named.
-    /// A sealed one is opened, or, without the key, compared as it is stored. `told`
+    /// A sealed one is opened, or, without the key, compared as it is stored. `progress`
     /// hears the bytes read so far, and says whether to go on.
     ///
     /// # Errors
@@ -322,7 +322,7 @@ impl Bucket {
         &self,
         object: Object<'_>,
         into: Option<&Path>,
-        told: &mut (dyn FnMut(u64) -> bool + Send),
+        progress: &mut (dyn FnMut(u64) -> bool + Send),
     ) -> Result<(), Error> {
         let damaged = |detail: &str| Error::Damaged { what: object.name.to_owned(), detail: detail.to_owned() };
         let opener = match (&self.seal, object.stored) {
@@ -350,7 +350,7 @@ impl Bucket {
             stored.crc32c = crc32c::crc32c_append(stored.crc32c, &chunk);
             stored.bytes += chunk.len() as u64;
             taker.take(&chunk).await?.map_err(|why| damaged(&why.to_string()))?;
-            if !told(stored.bytes) {
+            if !progress(stored.bytes) {
                 return Err(Error::GivenUp);
             }
         }

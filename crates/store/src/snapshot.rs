@@ -358,7 +358,7 @@ impl SnapshotRepository {
     }
 
     /// Brings a snapshot's files into a new folder, every checksum compared;
-    /// `told` hears bytes done and bytes in all, and says whether to go on.
+    /// `progress` hears bytes done and bytes in all, and says whether to go on.
     ///
     /// # Errors
     /// [`Error::Damaged`] when a file is not what the manifest says.
@@ -366,24 +366,24 @@ impl SnapshotRepository {
         &self,
         manifest: &Manifest,
         into: &Path,
-        told: impl FnMut(u64, u64) -> bool + Send,
+        progress: impl FnMut(u64, u64) -> bool + Send,
     ) -> Result<(), Error> {
-        self.bucket.run(self.take(manifest, Some(into), told))
+        self.bucket.run(self.take(manifest, Some(into), progress))
     }
 
     /// Reads every file and compares its checksum.
     ///
     /// # Errors
     /// As [`Depot::restore`].
-    pub fn verify(&self, manifest: &Manifest, told: impl FnMut(u64, u64) -> bool + Send) -> Result<(), Error> {
-        self.bucket.run(self.take(manifest, None, told))
+    pub fn verify(&self, manifest: &Manifest, progress: impl FnMut(u64, u64) -> bool + Send) -> Result<(), Error> {
+        self.bucket.run(self.take(manifest, None, progress))
     }
 
     async fn take(
         &self,
         manifest: &Manifest,
         into: Option<&Path>,
-        mut told: impl FnMut(u64, u64) -> bool + Send,
+        mut progress: impl FnMut(u64, u64) -> bool + Send,
     ) -> Result<(), Error> {
         let (mut done, all) = (0, manifest.bytes());
         if let Some(dir) = into {
@@ -396,7 +396,7 @@ impl SnapshotRepository {
             }
             let path = into.map(|dir| dir.join(&file.name));
             let object = Object { name: &file.object, bytes: file.bytes, crc32c: file.crc32c, stored: file.stored };
-            let fetched = self.bucket.fetch(object, path.as_deref(), &mut |bytes| told(done + bytes, all)).await;
+            let fetched = self.bucket.fetch(object, path.as_deref(), &mut |bytes| progress(done + bytes, all)).await;
             fetched.map_err(|error| match error {
                 bucket::Error::Damaged { what, detail } => damaged(format!("{what}: {detail}")),
                 error => error.into(),

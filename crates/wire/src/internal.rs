@@ -136,7 +136,8 @@ pub struct EndpointHealthReport {
     pub health: Health,
     /// Which process says so.
     pub by: String,
-    pub told_at: Millis,
+    #[serde(rename = "told_at")]
+    pub reported_at: Millis,
     /// Given by the registrar: the larger, the newer.
     pub seq: Option<u64>,
 }

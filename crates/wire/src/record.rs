@@ -76,7 +76,7 @@ mod tests {
             project: "default".into(),
             user_id: "user/\"1\"".into(),
             event_id: Some("e1".into()),
-            told: ClientTimes { occurred_at: Some(1_000), sent_at: None, received_at: Some(2_000) },
+            times: ClientTimes { occurred_at: Some(1_000), sent_at: None, received_at: Some(2_000) },
             body,
         }
     }
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn what_other_producers_write_for_times_and_before_the_json() {
         let read = |text: &[u8]| match decode(Some(text), false) {
-            Ok(Decoded::User(record)) => record.told.occurred_at,
+            Ok(Decoded::User(record)) => record.times.occurred_at,
             other => panic!("{}: {other:?}", String::from_utf8_lossy(text)),
         };
         for (spelled, at) in [

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::Error;
 use super::index::due_key;
-use super::row::{Phase, Row};
+use super::row::{DeliveryPhase, PendingDelivery};
 use super::{Fold, FoldEvent, WriteBatch};
 use askwhen_domain::endpoint::EventType;
 use askwhen_store::Family;
@@ -33,10 +33,10 @@ impl Fold {
         if erasures.is_empty() || askwhen_process::fault::mutant("erase_leaves_deliveries") {
             return Ok(());
         }
-        let concerned = |row: &Row| {
+        let concerned = |row: &PendingDelivery| {
             let whose = (row.delivery.project.clone(), row.delivery.user_id.clone());
             let Some(erased) = erasures.get(&whose) else { return false };
-            let waits = matches!(row.phase, Phase::Due | Phase::RetryMissing { .. });
+            let waits = matches!(row.phase, DeliveryPhase::Due | DeliveryPhase::RetryMissing { .. });
             waits && !is_since(row, *erased) && row.delivery.message.kind != EventType::Erased
         };
         let mut rows = BTreeMap::new();
@@ -58,7 +58,7 @@ impl Fold {
         for (id, mut row) in rows {
             round.batch.delete(Family::Due, due_key(&row));
             row.forget_message();
-            row.phase = Phase::CancelMissing { reason: "user_erased".into() };
+            row.phase = DeliveryPhase::CancelMissing { reason: "user_erased".into() };
             round.rows.insert(id, Some(row));
         }
         Ok(())
@@ -66,7 +66,7 @@ impl Fold {
 }
 
 /// A copy of an erasure that comes late finds what the user has been told since.
-fn is_since(row: &Row, erased: Erased) -> bool {
+fn is_since(row: &PendingDelivery, erased: Erased) -> bool {
     let source = Source::parse(row.source.as_bytes());
     source.zip(erased).is_some_and(|(row, erased)| row.partition == erased.partition && row.offset > erased.offset)
 }

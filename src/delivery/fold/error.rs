@@ -42,7 +42,7 @@ pub enum StateError {
     #[error("a stored endpoint is unreadable: {0}")]
     Endpoint(#[source] serde_json::Error),
     #[error("a waiting delivery is unreadable: {0}")]
-    Row(#[source] postcard::Error),
+    PendingDelivery(#[source] postcard::Error),
     #[error("a waiting delivery has bytes behind its end")]
     RowTail,
     #[error("a waiting delivery stands under another one's id")]

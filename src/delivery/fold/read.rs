@@ -1,10 +1,10 @@
 //! What is asked of a fold's store. Everything that cannot be read here is
 //! damage of the store: it is set aside and made again from the topics.
 
+use super::endpoint_update::EndpointUpdate;
 use super::error::{Error, StateError};
 use super::index::Due;
-use super::row::{Phase, Row};
-use super::told::EndpointUpdate;
+use super::row::{DeliveryPhase, PendingDelivery};
 use super::{EACH_AT_A_TIME, Fold, POSITIONS, Positions, split};
 use askwhen_domain::time::Millis;
 use askwhen_store::{Family, Store};
@@ -34,7 +34,7 @@ impl Fold {
 
     /// # Errors
     /// When the store cannot be read.
-    pub fn find(&self, delivery_id: &str) -> Result<Option<Row>, Error> {
+    pub fn find(&self, delivery_id: &str) -> Result<Option<PendingDelivery>, Error> {
         Ok(self.find_sized(delivery_id)?.map(|(row, _)| row))
     }
 
@@ -42,25 +42,25 @@ impl Fold {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn find_sized(&self, delivery_id: &str) -> Result<Option<(Row, usize)>, Error> {
+    pub fn find_sized(&self, delivery_id: &str) -> Result<Option<(PendingDelivery, usize)>, Error> {
         let bytes = self.store.get(Family::Waiting, delivery_id.as_bytes())?;
-        bytes.map(|bytes| Ok((Row::decode(delivery_id.as_bytes(), &bytes)?, bytes.len()))).transpose()
+        bytes.map(|bytes| Ok((PendingDelivery::decode(delivery_id.as_bytes(), &bytes)?, bytes.len()))).transpose()
     }
 
     /// Every line of the due index, with the time that its first is due.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn lines(&self) -> Result<Vec<(u64, Millis)>, Error> {
-        let mut lines = Vec::new();
+    pub fn queue_ids(&self) -> Result<Vec<(u64, Millis)>, Error> {
+        let mut queue_ids = Vec::new();
         let mut from = Vec::new();
         while let Some((key, _)) = self.store.ascending(Family::Due, &from, 1)?.first() {
-            let (line, due_at) = split(key);
-            lines.push((line, due_at));
-            let Some(next) = line.checked_add(1) else { break };
+            let (queue_id, due_at) = split(key);
+            queue_ids.push((queue_id, due_at));
+            let Some(next) = queue_id.checked_add(1) else { break };
             from = next.to_be_bytes().to_vec();
         }
-        Ok(lines)
+        Ok(queue_ids)
     }
 
     /// What of a line of the due index lies behind `after` and is due by `until`;
@@ -70,12 +70,12 @@ impl Fold {
     /// When the store cannot be read.
     pub fn due(
         &self,
-        line: u64,
+        queue_id: u64,
         after: &[u8],
         until: Millis,
         limit: usize,
     ) -> Result<(Vec<Due>, Option<Millis>), Error> {
-        let mut from = if after.is_empty() { line.to_be_bytes().to_vec() } else { [after, &[0]].concat() };
+        let mut from = if after.is_empty() { queue_id.to_be_bytes().to_vec() } else { [after, &[0]].concat() };
         let mut found = Vec::new();
         // Most lines hold little that is due, and another line is behind it.
         let mut at_a_time = 8;
@@ -84,7 +84,7 @@ impl Fold {
             let last = entries.len() < at_a_time;
             for (key, value) in entries {
                 let (of, at) = split(&key);
-                if of != line {
+                if of != queue_id {
                     return Ok((found, None));
                 }
                 if at > until || found.len() == limit {
@@ -104,10 +104,10 @@ impl Fold {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn missing(&self) -> Result<Vec<Row>, Error> {
+    pub fn missing(&self) -> Result<Vec<PendingDelivery>, Error> {
         let mut missing = Vec::new();
         self.each_row(|row| {
-            if row.phase != Phase::Due {
+            if row.phase != DeliveryPhase::Due {
                 missing.push(row);
             }
         })?;
@@ -118,9 +118,9 @@ impl Fold {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn each_row(&self, mut each: impl FnMut(Row)) -> Result<(), Error> {
+    pub fn each_row(&self, mut each: impl FnMut(PendingDelivery)) -> Result<(), Error> {
         self.store.each(Family::Waiting, |key, value| {
-            each(Row::decode(&key, &value)?);
+            each(PendingDelivery::decode(&key, &value)?);
             Ok(())
         })
     }
@@ -135,7 +135,7 @@ impl Fold {
         self.each_row(|row| {
             open += 1;
             retrying += u64::from(row.attempt > 0);
-            waiting += u64::from(row.phase == Phase::Due);
+            waiting += u64::from(row.phase == DeliveryPhase::Due);
         })?;
         let mut indexed = 0;
         self.store.each(Family::Due, |key, value| {

@@ -8,7 +8,7 @@ use askwhen_domain::time::Millis;
 
 /// Where a delivery stands that has not ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub struct PendingDelivery {
     pub delivery: Delivery,
     /// Attempts done.
     pub attempt: u32,
@@ -20,7 +20,7 @@ pub struct Row {
     pub source: String,
     /// Start of the first attempt, once there was one.
     pub first_started_at: Option<Millis>,
-    pub phase: Phase,
+    pub phase: DeliveryPhase,
     /// How many of the attempts failed on this side of the wire: the retry
     /// policy does not count them. Stored behind the rest, and only when there
     /// are any, so that rows of version 0.1.0 are read as they are.
@@ -29,7 +29,7 @@ pub struct Row {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Phase {
+pub enum DeliveryPhase {
     /// In the due index.
     Due,
     /// The attempt is on record; its retry record is not yet.
@@ -40,7 +40,7 @@ pub enum Phase {
     CancelMissing { reason: String },
 }
 
-impl Row {
+impl PendingDelivery {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = postcard::to_stdvec(self).expect("a row serialises");
         if self.uncounted > 0 {
@@ -51,10 +51,12 @@ impl Row {
 
     /// # Errors
     /// When the row is not one that was written.
-    pub(super) fn decode(key: &[u8], bytes: &[u8]) -> Result<Row, StateError> {
-        let (mut row, rest): (Row, &[u8]) = postcard::take_from_bytes(bytes).map_err(StateError::Row)?;
+    pub(super) fn decode(key: &[u8], bytes: &[u8]) -> Result<PendingDelivery, StateError> {
+        let (mut row, rest): (PendingDelivery, &[u8]) =
+            postcard::take_from_bytes(bytes).map_err(StateError::PendingDelivery)?;
         if !rest.is_empty() {
-            let (uncounted, rest): (u32, &[u8]) = postcard::take_from_bytes(rest).map_err(StateError::Row)?;
+            let (uncounted, rest): (u32, &[u8]) =
+                postcard::take_from_bytes(rest).map_err(StateError::PendingDelivery)?;
             if !rest.is_empty() {
                 return Err(StateError::RowTail);
             }

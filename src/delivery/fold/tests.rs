@@ -105,9 +105,9 @@ fn deliver(id: &str) -> Vec<u8> {
 
 /// When the deliveries of every line are due.
 fn due(fold: &Fold) -> Vec<Millis> {
-    let lines = fold.lines().expect("readable");
-    let of = |(line, _): &(u64, Millis)| fold.due(*line, &[], i64::MAX, 10).expect("readable").0;
-    lines.iter().flat_map(of).map(|due| split(&due.key).1).collect()
+    let queue_ids = fold.queue_ids().expect("readable");
+    let of = |(queue_id, _): &(u64, Millis)| fold.due(*queue_id, &[], i64::MAX, 10).expect("readable").0;
+    queue_ids.iter().flat_map(of).map(|due| split(&due.key).1).collect()
 }
 
 #[test]
@@ -118,8 +118,8 @@ fn a_crash_between_an_attempt_and_its_retry_record_owes_the_latter() {
     let fold = world.fold();
     let missing = fold.missing().expect("readable");
     assert_eq!(missing.len(), 1);
-    assert_eq!((missing[0].attempt, &missing[0].phase), (1, &Phase::RetryMissing { next_due_at: 5_000 }));
-    assert!(fold.lines().expect("readable").is_empty(), "nothing is sent before it is on record");
+    assert_eq!((missing[0].attempt, &missing[0].phase), (1, &DeliveryPhase::RetryMissing { next_due_at: 5_000 }));
+    assert!(fold.queue_ids().expect("readable").is_empty(), "nothing is sent before it is on record");
     // The record is written, its acknowledgement lost, and it is written again.
     world.write(Topic::Retry1m, retry("d", 1, 5_000));
     world.write(Topic::Retry1m, retry("d", 1, 5_000));
@@ -133,7 +133,7 @@ fn a_crash_before_the_dead_record_owes_it_and_an_end_is_final() {
     let world = World::new();
     world.write(Topic::Deliveries, deliver("d"));
     world.write(Topic::Attempts, attempt("d", 1, None, Some(Ended::Dead)));
-    assert!(matches!(world.fold().missing().expect("readable")[0].phase, Phase::DeadMissing { .. }));
+    assert!(matches!(world.fold().missing().expect("readable")[0].phase, DeliveryPhase::DeadMissing { .. }));
     let dead = DeadRecord { delivery: Box::new(delivery("d")), attempts: 1, reason: "max_age".into(), died_at: 11 };
     world.write(Topic::Dead, topics::encode(&dead));
     // Copies of what came before it change nothing any more.
@@ -157,7 +157,7 @@ fn older_copies_of_attempts_and_retries_are_dropped() {
     world.write(Topic::Retry1m, retry("d", 1, 5_000));
     let fold = world.fold();
     let row = fold.find("d").expect("readable").expect("it waits");
-    assert_eq!((row.attempt, row.due_at, row.phase), (2, 9_000, Phase::Due));
+    assert_eq!((row.attempt, row.due_at, row.phase), (2, 9_000, DeliveryPhase::Due));
     assert_eq!(due(&fold), [9_000]);
 }
 
@@ -227,12 +227,14 @@ fn no_record_becomes_a_reject_because_a_stored_row_is_unreadable() {
         assert!(fold.rejects.is_empty(), "{what}");
         let row = fold.find("d").expect("readable");
         match what {
-            "the delivery again" => assert_eq!(row.map(|row| row.phase), Some(Phase::Due)),
+            "the delivery again" => assert_eq!(row.map(|row| row.phase), Some(DeliveryPhase::Due)),
             "an erasure" => {
                 let row = row.expect("its cancellation is to be written");
-                assert!(matches!(row.phase, Phase::CancelMissing { .. }) && row.delivery.message.data.is_none());
+                assert!(
+                    matches!(row.phase, DeliveryPhase::CancelMissing { .. }) && row.delivery.message.data.is_none()
+                );
             }
-            "a failed attempt" | "the last attempt" => assert_ne!(row.expect("it is known").phase, Phase::Due),
+            "a failed attempt" | "the last attempt" => assert_ne!(row.expect("it is known").phase, DeliveryPhase::Due),
             "a success" | "a cancellation" | "its death" => assert_eq!(row, None, "{what}"),
             _ => assert_eq!(row.map(|row| (row.attempt, row.due_at)), Some((1, 5_000)), "{what}"),
         }
@@ -250,8 +252,8 @@ fn a_store_with_an_unreadable_row_of_any_family_is_not_served() {
         let fold = world.fold();
         world.spoil(family);
         if family == Family::Due {
-            let line = index::line_of(&delivery("d"));
-            assert!(is_damaged(fold.due(line, &[], i64::MAX, 10)), "also while it is served");
+            let queue_id = index::line_of(&delivery("d"));
+            assert!(is_damaged(fold.due(queue_id, &[], i64::MAX, 10)), "also while it is served");
         }
         drop(fold);
         assert!(is_damaged(world.reopened()), "{family:?}");
@@ -294,10 +296,10 @@ fn rows_of_version_0_1_0_are_read_and_its_reader_reads_what_is_written_now() {
         place: u64,
         source: String,
         first_started_at: Option<Millis>,
-        phase: Phase,
+        phase: DeliveryPhase,
     }
-    let phase = Phase::RetryMissing { next_due_at: 7 };
-    let row = Row {
+    let phase = DeliveryPhase::RetryMissing { next_due_at: 7 };
+    let row = PendingDelivery {
         delivery: delivery("d"),
         attempt: 4,
         due_at: 6,
@@ -308,16 +310,16 @@ fn rows_of_version_0_1_0_are_read_and_its_reader_reads_what_is_written_now() {
         uncounted: 0,
     };
     for uncounted in [0, 3] {
-        let row = Row { uncounted, ..row.clone() };
+        let row = PendingDelivery { uncounted, ..row.clone() };
         let bytes = row.encode();
-        assert_eq!(Row::decode(b"d", &bytes).expect("readable"), row);
+        assert_eq!(PendingDelivery::decode(b"d", &bytes).expect("readable"), row);
         let old: Old = postcard::from_bytes(&bytes).expect("readable before");
         assert_eq!((&old.delivery, old.attempt, &old.phase), (&row.delivery, 4, &row.phase));
         if uncounted == 0 {
             assert_eq!(postcard::to_stdvec(&old).expect("it serialises"), bytes, "not a byte has changed");
         }
-        assert!(is_damaged(Row::decode(b"e", &bytes)), "of another delivery");
-        assert!(is_damaged(Row::decode(b"d", &[bytes.as_slice(), &[1, 1]].concat())));
+        assert!(is_damaged(PendingDelivery::decode(b"e", &bytes)), "of another delivery");
+        assert!(is_damaged(PendingDelivery::decode(b"d", &[bytes.as_slice(), &[1, 1]].concat())));
     }
 }
 
@@ -359,11 +361,11 @@ fn an_erasure_takes_what_came_before_it_and_no_more_is_kept_than_its_record_need
         let row = fold.find(id).expect("readable").expect("its end is not on record yet");
         assert_eq!(
             (row.phase, row.delivery.message.data),
-            (Phase::CancelMissing { reason: "user_erased".into() }, None)
+            (DeliveryPhase::CancelMissing { reason: "user_erased".into() }, None)
         );
     }
     assert_eq!(due(&fold).len(), 1, "no timer is left of what came before");
-    assert!(fold.find("after").expect("readable").is_some_and(|row| row.phase == Phase::Due));
+    assert!(fold.find("after").expect("readable").is_some_and(|row| row.phase == DeliveryPhase::Due));
 }
 
 #[test]
@@ -408,7 +410,7 @@ fn a_store_that_is_behind_takes_every_attempt_before_their_retries() {
     world.write(Topic::Attempts, attempt("d", 2, Some(2_000), None));
     let fold = world.fold();
     let row = fold.find("d").expect("readable").expect("it waits");
-    assert_eq!((row.attempt, &row.phase), (2, &Phase::RetryMissing { next_due_at: 2_000 }));
+    assert_eq!((row.attempt, &row.phase), (2, &DeliveryPhase::RetryMissing { next_due_at: 2_000 }));
     assert!(due(&fold).is_empty(), "nothing is sent before its retry record is written");
 
     world.write(Topic::Retry1h, retry("d", 2, 2_000));

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use super::{Flight, Loop};
 use crate::delivery::attempt::AttemptResult;
-use crate::delivery::endpoints::Defined;
-use crate::delivery::fold::{Phase, Row, line};
+use crate::delivery::endpoints::OpenedEndpoint;
+use crate::delivery::fold::{DeliveryPhase, PendingDelivery, queue_id};
 use crate::delivery::hold::HoldReason;
 use crate::delivery::ordering::Item;
 use crate::delivery::records::{self, NextAttempt, Write};
 use askwhen_domain::endpoint::DisabledReason;
-use askwhen_domain::health::Seen;
+use askwhen_domain::health::HealthSignal;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::retry::{self, End, Failed};
 use askwhen_domain::time::{MINUTE, Millis};
 use askwhen_log::{Ack, TopicPartition};
-use askwhen_partition::{Answer, Signer};
+use askwhen_partition::{EngineReply, Signer};
 use askwhen_process::fault;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{AttemptRecord, Ended, Outcome};
@@ -48,7 +48,7 @@ pub(super) struct PendingAppend {
 
 /// The row of the delivery's own endpoint: tests wait in another line.
 fn home(delivery: &Delivery) -> u64 {
-    line(&delivery.project, &delivery.endpoint_id, false)
+    queue_id(&delivery.project, &delivery.endpoint_id, false)
 }
 
 impl Loop {
@@ -59,14 +59,14 @@ impl Loop {
         while self.may_send() && !self.is_opening() {
             let now = self.time.now();
             let endpoints = &mut self.endpoints;
-            let ready = |line, under_way| endpoints.ready(line, under_way, share, now);
+            let ready = |queue_id, under_way| endpoints.ready(queue_id, under_way, share, now);
             let turn = self.stalled.take().or_else(|| self.ordering.next(now, ready));
             let Some(item) = turn else { return worked };
             let found = self.fold(item.partition).map_or(Ok(None), |fold| fold.find_sized(&item.delivery_id));
             match found {
                 // It may have been attempted by whoever owned it before.
                 Ok(Some((row, stored_bytes)))
-                    if row.phase == Phase::Due && (row.due_at <= now || fault::mutant("send_early")) =>
+                    if row.phase == DeliveryPhase::Due && (row.due_at <= now || fault::mutant("send_early")) =>
                 {
                     let bytes = ATTEMPT_BYTES + BODY_COPIES * stored_bytes;
                     if self.flying_bytes > 0 && self.flying_bytes + bytes > self.setup.status.memory_limit() {
@@ -77,16 +77,16 @@ impl Loop {
                     let flight = Flight { partition: item.partition, bytes, ends: false, is_cancelled: false };
                     self.in_flight.insert(item.delivery_id.clone(), flight);
                     self.flying_bytes += bytes;
-                    self.refill(item.line);
+                    self.refill(item.queue_id);
                     self.start(item, row);
                 }
-                Ok(Some((row, _))) if row.phase == Phase::Due => {
-                    self.refill(item.line);
+                Ok(Some((row, _))) if row.phase == DeliveryPhase::Due => {
+                    self.refill(item.queue_id);
                     self.release(&item);
-                    self.put_back(item.partition, item.line, row.due_at);
+                    self.put_back(item.partition, item.queue_id, row.due_at);
                 }
                 Ok(_) => {
-                    self.refill(item.line);
+                    self.refill(item.queue_id);
                     self.release(&item);
                 }
                 Err(error) => {
@@ -99,12 +99,12 @@ impl Loop {
         worked
     }
 
-    fn start(&mut self, item: Item, row: Row) {
+    fn start(&mut self, item: Item, row: PendingDelivery) {
         let (now, by_wall) = (self.time.now(), self.time.now_by_wall());
-        let line = home(&row.delivery);
+        let queue_id = home(&row.delivery);
         let test = row.delivery.test_for.is_some();
-        let refused = match self.endpoints.defined(line).cloned() {
-            None if self.endpoints.is_unreadable(line) => Err(HoldReason::DefinitionUnreadable),
+        let refused = match self.endpoints.defined(queue_id).cloned() {
+            None if self.endpoints.is_unreadable(queue_id) => Err(HoldReason::DefinitionUnreadable),
             None => Ok("endpoint_removed"),
             Some(defined) if !test && !defined.endpoint.is_enabled() => Ok("endpoint_disabled"),
             // Others have dated it, by the wall.
@@ -112,7 +112,7 @@ impl Loop {
             Some(defined) => match defined.keys(now) {
                 Ok(keys) => {
                     // Held back on purpose is not late.
-                    let due_at = item.due_at.max(self.endpoints.resumed_at(line));
+                    let due_at = item.due_at.max(self.endpoints.resumed_at(queue_id));
                     let lag = (if row.attempt == 0 { by_wall } else { now } - due_at).max(0) as f64 / 1_000.0;
                     askwhen_process::metrics::get().delivery_due_lag_seconds.observe(lag);
                     let ended = (self.went.0.clone(), self.notify.clone());
@@ -127,7 +127,7 @@ impl Loop {
             Err(reason) if test => reason.name(),
             Err(_) => {
                 self.release(&item);
-                return self.put_back(item.partition, item.line, row.due_at);
+                return self.put_back(item.partition, item.queue_id, row.due_at);
             }
         };
         let now = records::cancelled(item.partition, &row, reason, now);
@@ -143,11 +143,11 @@ impl Loop {
         }
     }
 
-    fn answer_test(&self, row: &Row, (http_status, outcome): (Option<u16>, Outcome), error: Option<&str>) {
+    fn answer_test(&self, row: &PendingDelivery, (http_status, outcome): (Option<u16>, Outcome), error: Option<&str>) {
         let Some(reply_to) = &row.delivery.test_for else { return };
         let delivery_id = row.delivery.delivery_id.clone();
         let (outcome, error) = (outcome.name().to_owned(), error.map(str::to_owned));
-        let answer = Answer::Attempted { delivery_id, http_status, outcome, error };
+        let answer = EngineReply::Attempted { delivery_id, http_status, outcome, error };
         self.setup.replies.answer(reply_to.as_bytes(), answer);
     }
 
@@ -176,8 +176,8 @@ impl Loop {
         while let Ok((tag, outcome)) = self.acks.1.try_recv() {
             worked = true;
             let Some(mut closing) = self.closing.remove(&tag) else { continue };
-            if let (Err(_), Some(line)) = (&outcome, closing.tells) {
-                self.endpoints.tell_again(line, self.time.now());
+            if let (Err(_), Some(queue_id)) = (&outcome, closing.tells) {
+                self.endpoints.tell_again(queue_id, self.time.now());
                 continue;
             }
             match (outcome, closing.then.take()) {
@@ -207,13 +207,13 @@ impl Loop {
     fn is_cancelled(&self, item: &Item) -> Option<bool> {
         match self.fold(item.partition).map(|fold| fold.find(&item.delivery_id)) {
             Some(Ok(None)) => None,
-            Some(Ok(Some(row))) => Some(matches!(row.phase, Phase::CancelMissing { .. })),
+            Some(Ok(Some(row))) => Some(matches!(row.phase, DeliveryPhase::CancelMissing { .. })),
             // To be met again in the next turn.
             Some(Err(_)) | None => Some(false),
         }
     }
 
-    fn judge(&mut self, item: Item, row: &Row, went: AttemptResult) {
+    fn judge(&mut self, item: Item, row: &PendingDelivery, went: AttemptResult) {
         let attempt = row.attempt + 1;
         let test = row.delivery.test_for.is_some();
         // What fails on this side is on record, and the policy does not count it.
@@ -227,15 +227,15 @@ impl Loop {
         metrics.delivery_attempts.with_label_values(&[went.outcome.name()]).inc();
         metrics.delivery_attempt_seconds.observe(went.duration_ms as f64 / 1_000.0);
         self.answer_test(row, (went.http_status, went.outcome), went.error.as_deref());
-        let line = home(&row.delivery);
-        let defined = self.endpoints.defined(line).cloned();
+        let queue_id = home(&row.delivery);
+        let defined = self.endpoints.defined(queue_id).cloned();
         let next = match own_fault {
-            Some(reason) => Ok(self.endpoints.pause(line, reason, went.ended_at)),
+            Some(reason) => Ok(self.endpoints.pause(queue_id, reason, went.ended_at)),
             None => self.next(row, &went, first_started_at, defined.as_deref()),
         };
         if went.own_fault.is_none() {
-            self.endpoints.resume(line);
-            self.ordering.look_again(line);
+            self.endpoints.resume(queue_id);
+            self.ordering.look_again(queue_id);
         }
         self.tell_health(row, &went, defined.as_deref(), next.ok());
         let mut record = AttemptRecord {
@@ -280,7 +280,7 @@ impl Loop {
             }
             Err(reason) => {
                 metrics.delivery_dead.with_label_values(&[reason]).inc();
-                self.endpoints.died(line, reason, went.ended_at);
+                self.endpoints.died(queue_id, reason, went.ended_at);
                 record.ended = Some(Ended::Dead);
                 record.reason = Some(reason.to_owned());
                 records::dead(item.partition, row, attempt, reason, went.ended_at)
@@ -292,15 +292,15 @@ impl Loop {
     /// When a failed delivery is tried again, or why not.
     fn next(
         &self,
-        row: &Row,
+        row: &PendingDelivery,
         went: &AttemptResult,
         first_started_at: Millis,
-        defined: Option<&Defined>,
+        defined: Option<&OpenedEndpoint>,
     ) -> Result<Millis, &'static str> {
-        let line = home(&row.delivery);
+        let queue_id = home(&row.delivery);
         let Some(defined) = defined else {
             // Nothing is sent before its definition can be read again.
-            let held = self.endpoints.is_unreadable(line);
+            let held = self.endpoints.is_unreadable(queue_id);
             return if held { Ok(went.ended_at.saturating_add(MINUTE)) } else { Err("endpoint_removed") };
         };
         let attempt = (row.attempt + 1).saturating_sub(row.uncounted);
@@ -312,7 +312,7 @@ impl Loop {
             1 => went.started_at,
             // What was due while the endpoint was open counts as due when it was
             // tried again.
-            _ => row.due_at.max(self.endpoints.resumed_at(line).min(went.started_at)),
+            _ => row.due_at.max(self.endpoints.resumed_at(queue_id).min(went.started_at)),
         };
         let failed = Failed {
             delivery_id: &row.delivery.delivery_id,
@@ -333,8 +333,14 @@ impl Loop {
     }
 
     /// What an attempt says about its endpoint.
-    fn tell_health(&mut self, row: &Row, went: &AttemptResult, defined: Option<&Defined>, next_due_at: Option<Millis>) {
-        let (line, Some(defined)) = (home(&row.delivery), defined) else { return };
+    fn tell_health(
+        &mut self,
+        row: &PendingDelivery,
+        went: &AttemptResult,
+        defined: Option<&OpenedEndpoint>,
+        next_due_at: Option<Millis>,
+    ) {
+        let (queue_id, Some(defined)) = (home(&row.delivery), defined) else { return };
         let policy = &defined.endpoint.retry;
         // A test says what it finds to whoever asked; a version that is gone says
         // nothing about the one in force.
@@ -342,10 +348,10 @@ impl Loop {
             return;
         }
         if policy.breaker && (went.disable || went.http_status == Some(410)) {
-            return self.endpoints.end(line, went.ended_at, DisabledReason::Gone);
+            return self.endpoints.end(queue_id, went.ended_at, DisabledReason::Gone);
         }
         let seen = match went.outcome {
-            Outcome::Delivered => Seen::Success,
+            Outcome::Delivered => HealthSignal::Success,
             // Not the receiver's fault.
             Outcome::ProxyFailed | Outcome::NotSent => return,
             _ => {
@@ -357,15 +363,15 @@ impl Loop {
                     }
                     _ => None,
                 };
-                Seen::Failure { hold_until }
+                HealthSignal::Failure { hold_until }
             }
         };
-        self.endpoints.see(line, went.ended_at, seen);
-        self.ordering.look_again(line);
+        self.endpoints.see(queue_id, went.ended_at, seen);
+        self.ordering.look_again(queue_id);
     }
 
     /// First the attempt's record; when it is durable, what comes of it.
-    fn close(&mut self, item: Item, record: &AttemptRecord, row: &Row, then: Option<Write>) {
+    fn close(&mut self, item: Item, record: &AttemptRecord, row: &PendingDelivery, then: Option<Write>) {
         let now = records::attempt(item.partition, row, record);
         if record.ended.is_some() {
             self.ends(&item);
@@ -395,10 +401,10 @@ impl Loop {
             return;
         }
         let signer = Signer::new(&self.setup.log, &self.setup.key);
-        for (line, key, internal) in self.endpoints.tell(now, self.time.now_by_wall()) {
+        for (queue_id, key, internal) in self.endpoints.tell(now, self.time.now_by_wall()) {
             let registrar = TopicPartition { topic: Topic::Events, partition: 0 };
             let now = (registrar, signer.internal(registrar.partition, &key, &internal));
-            self.write(PendingAppend { item: None, now, then: None, tells: Some(line) });
+            self.write(PendingAppend { item: None, now, then: None, tells: Some(queue_id) });
         }
     }
 

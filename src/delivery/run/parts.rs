@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Loop;
 use super::attempts::PendingAppend;
 use super::timer_queue::EndpointQueue;
-use crate::delivery::fold::{Error, Fold, Phase, Row};
+use crate::delivery::fold::{DeliveryPhase, Error, Fold, PendingDelivery};
 use crate::delivery::records::{self, NextAttempt};
 use askwhen_process::fault;
 use askwhen_process::thread::{Thread, WaitGroup};
@@ -47,7 +47,7 @@ pub(super) struct Part {
     /// The thread that brings it here; openings are numbered.
     opening: Option<(u64, Thread)>,
     /// Of its due index.
-    pub lines: HashMap<u64, EndpointQueue>,
+    pub queues: HashMap<u64, EndpointQueue>,
     /// To be opened again then.
     pub retry_at: Option<Duration>,
     pub releasing: Option<Releasing>,
@@ -193,18 +193,20 @@ impl Loop {
         Ok(())
     }
 
-    fn write_one_missing(&mut self, partition: u32, row: &Row) {
+    fn write_one_missing(&mut self, partition: u32, row: &PendingDelivery) {
         let now = match &row.phase {
-            Phase::RetryMissing { next_due_at } => {
+            DeliveryPhase::RetryMissing { next_due_at } => {
                 let first = row.first_started_at.unwrap_or(row.due_at);
                 let wait = next_due_at - first.max(row.due_at);
                 let (attempt, uncounted) = (row.attempt, row.uncounted);
                 let next = NextAttempt { attempt, uncounted, due_at: *next_due_at, first_started_at: first, wait };
                 records::retry(partition, row, next)
             }
-            Phase::DeadMissing { reason, died_at } => records::dead(partition, row, row.attempt, reason, *died_at),
-            Phase::CancelMissing { reason } => records::cancelled(partition, row, reason, self.time.now()),
-            Phase::Due => return,
+            DeliveryPhase::DeadMissing { reason, died_at } => {
+                records::dead(partition, row, row.attempt, reason, *died_at)
+            }
+            DeliveryPhase::CancelMissing { reason } => records::cancelled(partition, row, reason, self.time.now()),
+            DeliveryPhase::Due => return,
         };
         self.write(PendingAppend { item: None, now, then: None, tells: None });
     }

@@ -39,41 +39,41 @@ impl Loop {
                 tracing::warn!(partition, early, "retries were put off by a clock that was ahead: they are due now");
             }
         }
-        let (endpoints, lines) = (fold.endpoints()?, fold.lines()?);
-        for told in endpoints {
-            for line in self.endpoints.take(told) {
-                self.ordering.look_again(line);
+        let (endpoints, queue_ids) = (fold.endpoints()?, fold.queue_ids()?);
+        for update in endpoints {
+            for queue_id in self.endpoints.take(update) {
+                self.ordering.look_again(queue_id);
             }
         }
-        for (line, due) in lines {
-            self.plan(partition, line, due);
+        for (queue_id, due) in queue_ids {
+            self.plan(partition, queue_id, due);
         }
         Ok(())
     }
 
     /// Something of a line is due then, or sooner than was known.
-    fn plan(&mut self, partition: u32, line: u64, due: Millis) {
+    fn plan(&mut self, partition: u32, queue_id: u64, due: Millis) {
         let Some(part) = self.parts.get_mut(&partition) else { return };
-        let known = part.lines.entry(line).or_default();
+        let known = part.queues.entry(queue_id).or_default();
         if known.due.is_some_and(|known| known <= due) {
             return;
         }
         if let Some(before) = known.due.replace(due) {
-            self.timer_queue.remove(&(before, partition, line));
+            self.timer_queue.remove(&(before, partition, queue_id));
         }
-        self.timer_queue.insert((due, partition, line));
+        self.timer_queue.insert((due, partition, queue_id));
     }
 
     /// What is due from then on is taken up anew: its time has not come after all, or
     /// there is no room. What is in the ordering queues already is known there.
-    pub(super) fn put_back(&mut self, partition: u32, line: u64, due_at: Millis) {
-        if let Some(known) = self.parts.get_mut(&partition).and_then(|part| part.lines.get_mut(&line)) {
-            let before = before(line, due_at);
+    pub(super) fn put_back(&mut self, partition: u32, queue_id: u64, due_at: Millis) {
+        if let Some(known) = self.parts.get_mut(&partition).and_then(|part| part.queues.get_mut(&queue_id)) {
+            let before = before(queue_id, due_at);
             if known.loaded > before {
                 known.loaded = before;
             }
         }
-        self.plan(partition, line, due_at);
+        self.plan(partition, queue_id, due_at);
     }
 
     /// New dues behind what is loaded are found by the next load.
@@ -81,17 +81,18 @@ impl Loop {
         for one in heard {
             match one {
                 FoldEvent::Due(due) => {
-                    let (line, due_at) = split(&due.key);
-                    let loaded = self.parts[&partition].lines.get(&line).is_some_and(|line| due.key <= line.loaded);
-                    if loaded && self.ordering.queued_of(line) < self.line_most(line) {
+                    let (queue_id, due_at) = split(&due.key);
+                    let loaded =
+                        self.parts[&partition].queues.get(&queue_id).is_some_and(|queue| due.key <= queue.loaded);
+                    if loaded && self.ordering.queued_of(queue_id) < self.line_most(queue_id) {
                         self.enqueue(partition, due);
                     } else {
-                        self.put_back(partition, line, due_at);
+                        self.put_back(partition, queue_id, due_at);
                     }
                 }
-                FoldEvent::Endpoint(told) => {
-                    for line in self.endpoints.take(told) {
-                        self.ordering.look_again(line);
+                FoldEvent::Endpoint(update) => {
+                    for queue_id in self.endpoints.take(update) {
+                        self.ordering.look_again(queue_id);
                     }
                 }
                 // An attempt of this process is under way until everything of it is
@@ -124,61 +125,64 @@ impl Loop {
         };
         let mut worked = false;
         for _ in 0..LINES_A_TURN {
-            let Some((due, partition, line)) = self.timer_queue.first().copied().filter(|(due, ..)| *due <= now) else {
+            let Some((due, partition, queue_id)) = self.timer_queue.first().copied().filter(|(due, ..)| *due <= now)
+            else {
                 break;
             };
-            self.timer_queue.remove(&(due, partition, line));
-            let room = self.line_most(line).saturating_sub(self.ordering.queued_of(line));
+            self.timer_queue.remove(&(due, partition, queue_id));
+            let room = self.line_most(queue_id).saturating_sub(self.ordering.queued_of(queue_id));
             if room == 0 {
-                let full = self.full.entry(line).or_default();
+                let full = self.full.entry(queue_id).or_default();
                 if !full.contains(&partition) {
                     full.push(partition);
                 }
                 continue;
             }
             worked = true;
-            if let Err(error) = self.load_line(partition, line, now, room) {
+            if let Err(error) = self.load_line(partition, queue_id, now, room) {
                 self.fail(partition, &error);
             }
         }
         worked
     }
 
-    fn line_most(&self, line: u64) -> usize {
+    fn line_most(&self, queue_id: u64) -> usize {
         match self.ordering.queued_bytes() {
-            bytes if bytes < LANES_BYTES && !self.endpoints.is_held(line) => LINE_MOST,
+            bytes if bytes < LANES_BYTES && !self.endpoints.is_held(queue_id) => LINE_MOST,
             bytes if bytes < 2 * LANES_BYTES => LINE_FEW,
             _ => LINE_LEAST,
         }
     }
 
-    fn load_line(&mut self, partition: u32, line: u64, now: Millis, room: usize) -> Result<(), Error> {
+    fn load_line(&mut self, partition: u32, queue_id: u64, now: Millis, room: usize) -> Result<(), Error> {
         let Some(part) = self.parts.get_mut(&partition) else { return Ok(()) };
-        let (Some(fold), Some(known)) = (part.fold.as_deref(), part.lines.get_mut(&line)) else { return Ok(()) };
-        let (due, next) = fold.due(line, &known.loaded, now, room.min(STRETCH))?;
+        let (Some(fold), Some(known)) = (part.fold.as_deref(), part.queues.get_mut(&queue_id)) else {
+            return Ok(());
+        };
+        let (due, next) = fold.due(queue_id, &known.loaded, now, room.min(STRETCH))?;
         if let Some(last) = due.last() {
             known.loaded.clone_from(&last.key);
         }
         known.due = next;
-        self.timer_queue.extend(next.map(|due| (due, partition, line)));
+        self.timer_queue.extend(next.map(|due| (due, partition, queue_id)));
         due.into_iter().for_each(|due| self.enqueue(partition, due));
         Ok(())
     }
 
     /// A line has been emptied: what waits behind it is taken up.
-    pub(super) fn refill(&mut self, line: u64) {
-        if self.ordering.queued_of(line) > self.line_most(line) / 2 {
+    pub(super) fn refill(&mut self, queue_id: u64) {
+        if self.ordering.queued_of(queue_id) > self.line_most(queue_id) / 2 {
             return;
         }
-        let waiting = self.full.remove(&line).unwrap_or_default();
-        self.plan_again(line, waiting);
+        let waiting = self.full.remove(&queue_id).unwrap_or_default();
+        self.plan_again(queue_id, waiting);
     }
 
     /// There may be room for what these partitions have due there.
-    fn plan_again(&mut self, line: u64, partitions: Vec<u32>) {
+    fn plan_again(&mut self, queue_id: u64, partitions: Vec<u32>) {
         for partition in partitions {
-            let due = self.parts.get(&partition).and_then(|part| part.lines.get(&line)?.due);
-            self.timer_queue.extend(due.map(|due| (due, partition, line)));
+            let due = self.parts.get(&partition).and_then(|part| part.queues.get(&queue_id)?.due);
+            self.timer_queue.extend(due.map(|due| (due, partition, queue_id)));
         }
     }
 
@@ -189,19 +193,26 @@ impl Loop {
             self.deferred.insert(delivery_id, (partition, due));
             return;
         }
-        let (line, due_at) = split(&due.key);
-        self.ordering.push(Item { partition, delivery_id, due_at, first: due.first, line, lane: due.lane });
+        let (queue_id, due_at) = split(&due.key);
+        self.ordering.push(Item {
+            partition,
+            delivery_id,
+            due_at,
+            first: due.first,
+            queue_id,
+            ordering_key: due.ordering_key,
+        });
     }
 
     /// Starts nothing more of a partition.
     pub(super) fn drop_agenda(&mut self, partition: u32) {
         self.timer_queue.retain(|(_, of, _)| *of != partition);
         if let Some(part) = self.parts.get_mut(&partition) {
-            part.lines.clear();
+            part.queues.clear();
         }
         // What filled a line may have been this partition's: the others' turn.
-        for (line, partitions) in std::mem::take(&mut self.full) {
-            self.plan_again(line, partitions);
+        for (queue_id, partitions) in std::mem::take(&mut self.full) {
+            self.plan_again(queue_id, partitions);
         }
     }
 

@@ -6,7 +6,7 @@ use crate::engine::registrar::{conclude, is_new, refused};
 use crate::engine::state::Engine;
 use crate::engine::table::Table;
 use askwhen_domain::json::Json;
-use askwhen_partition::{Answer, Effects, Failure, RecordContext};
+use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{Define, Defined};
 
@@ -29,7 +29,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &Define) -> Re
     Ok(effects)
 }
 
-fn decide(table: &Table, define: &Define) -> Result<Defined, Answer> {
+fn decide(table: &Table, define: &Define) -> Result<Defined, EngineReply> {
     let current = table.row(&define.project, define.kind, &define.id);
     let body_now = current.and_then(|row| row.body.as_ref());
     let version_now = current.map_or(0, |row| row.version);
@@ -51,7 +51,7 @@ fn decide(table: &Table, define: &Define) -> Result<Defined, Answer> {
             let tls = body.value()["tls"].clone();
             if tls["client_cert"].is_string() && tls["client_key"].is_null() {
                 let detail = "client_key is required with a new client_cert".into();
-                return Err(Answer::Refused {
+                return Err(EngineReply::Refused {
                     code: "invalid".into(),
                     pointer: Some("/tls/client_key".into()),
                     detail,

@@ -3,7 +3,7 @@
 use crate::engine::changes::post;
 use crate::engine::state::Engine;
 use askwhen_domain::id::Kind as IdKind;
-use askwhen_partition::{Answer, Effects, Failure, Output, RecordContext};
+use askwhen_partition::{Effects, EngineReply, Failure, Output, RecordContext};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::Defined;
 use askwhen_wire::topic::Topic;
@@ -34,7 +34,7 @@ pub fn install(
             value: Some(askwhen_wire::topics::encode(&command).into()),
         });
     }
-    effects.reply = Some(Answer::Defined {
+    effects.reply = Some(EngineReply::Defined {
         partition: at.origin.partition,
         of: at.partitions,
         version: defined.version,

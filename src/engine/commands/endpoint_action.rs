@@ -6,7 +6,7 @@ use crate::engine::registrar::{conclude, is_new, refused};
 use crate::engine::state::Engine;
 use crate::engine::table::Table;
 use askwhen_domain::endpoint::{Disabled, PreviousSecret};
-use askwhen_partition::{Answer, Effects, Failure, RecordContext};
+use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{Defined, EndpointAction, EndpointCommand};
 
@@ -30,7 +30,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &EndpointComma
     Ok(effects)
 }
 
-fn operated(table: &Table, at: RecordContext<'_>, operate: &EndpointCommand) -> Result<Defined, Answer> {
+fn operated(table: &Table, at: RecordContext<'_>, operate: &EndpointCommand) -> Result<Defined, EngineReply> {
     let row = table.row(&operate.project, Kind::Endpoint, &operate.endpoint_id);
     let Some((old, version)) = row.and_then(|row| Some((row.body.as_ref()?, row.version))) else {
         return Err(refused("not_found", "there is no such endpoint"));

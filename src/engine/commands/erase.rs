@@ -4,7 +4,7 @@ use super::user_record;
 use crate::engine::registrar::REQUEST_LIFE;
 use crate::engine::state::Engine;
 use askwhen_domain::record::{Body, Record};
-use askwhen_partition::{Answer, Effects, Failure, RecordContext};
+use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::record::{DecodeError, Erase};
 
 /// Erases a user, once for each request: a copy of an old record must not erase
@@ -21,12 +21,12 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Erase) -> Resu
     }
     let request = format!("erase/{asked_at}/{request_id}");
     if !engine.remembered.is_new((&project, &user_id), &request, at.now)? {
-        effects.reply = Some(Answer::Accepted { duplicate: true, response_id: None });
+        effects.reply = Some(EngineReply::Accepted { duplicate: true, response_id: None });
         return Ok(effects);
     }
     engine.end_waiting(at, (&project, &user_id), &mut effects)?;
-    let (event_id, told) = (None, Default::default());
-    let record = Record { project: project.into(), user_id: user_id.into(), event_id, told, body: Body::Erase };
+    let (event_id, times) = (None, Default::default());
+    let record = Record { project: project.into(), user_id: user_id.into(), event_id, times, body: Body::Erase };
     let erased = user_record::apply(engine, at, &record)?;
     effects.outputs.extend(erased.outputs);
     effects.forwards.extend(erased.forwards);

@@ -21,7 +21,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: EndpointHealth
         None if !is_first(engine, at, &command)? => None,
         None => registered(&engine.table, at, command, &mut effects),
     };
-    effects.outputs.extend(told.and_then(|fares| outputs::fares(at, fares)));
+    effects.outputs.extend(told.and_then(|report| outputs::health(at, report)));
     Ok(effects)
 }
 
@@ -30,10 +30,10 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: EndpointHealth
 fn is_first(
     engine: &mut Engine,
     at: RecordContext<'_>,
-    fares: &EndpointHealthReport,
+    report: &EndpointHealthReport,
 ) -> Result<bool, askwhen_store::Error> {
-    let request = format!("fares/{}/{}", fares.told_at, fares.by);
-    engine.remembered.is_new((&fares.project, &fares.endpoint_id), &request, at.now)
+    let request = format!("fares/{}/{}", report.reported_at, report.by);
+    engine.remembered.is_new((&report.project, &report.endpoint_id), &request, at.now)
 }
 
 /// How an endpoint fares, as every partition is to take it; `None` when there
@@ -41,23 +41,23 @@ fn is_first(
 fn registered(
     table: &Table,
     at: RecordContext<'_>,
-    mut fares: EndpointHealthReport,
+    mut report: EndpointHealthReport,
     effects: &mut Effects,
 ) -> Option<EndpointHealthReport> {
-    let row = table.row(&fares.project, Kind::Endpoint, &fares.endpoint_id);
-    if row.is_none_or(|row| row.body.is_none()) || (at.now - fares.told_at).abs() > REQUEST_LIFE {
+    let row = table.row(&report.project, Kind::Endpoint, &report.endpoint_id);
+    if row.is_none_or(|row| row.body.is_none()) || (at.now - report.reported_at).abs() > REQUEST_LIFE {
         return None;
     }
-    fares.seq = Some(at.origin.offset);
+    report.seq = Some(at.origin.offset);
     let record = DefinitionRecord {
         kind: Kind::Health,
-        project: fares.project.clone(),
-        id: fares.endpoint_id.clone(),
+        project: report.project.clone(),
+        id: report.endpoint_id.clone(),
         version: at.origin.offset,
-        body: Json::of(&fares.health),
+        body: Json::of(&report.health),
         updated_at: time::format_time(at.now),
     };
-    effects.outputs.push(health_output(at, (&fares.project, &fares.endpoint_id), Some(&record)));
-    tell_others(&Internal::EndpointHealthReport(fares.clone()), false, at, effects);
-    Some(fares)
+    effects.outputs.push(health_output(at, (&report.project, &report.endpoint_id), Some(&record)));
+    tell_others(&Internal::EndpointHealthReport(report.clone()), false, at, effects);
+    Some(report)
 }

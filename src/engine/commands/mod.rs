@@ -33,7 +33,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, record: Decoded<'_>) ->
             Internal::Define(define) => define::apply(engine, at, &define),
             Internal::EndpointCommand(operate) => endpoint_action::apply(engine, at, &operate),
             Internal::Defined(defined) => defined::apply(engine, at, &defined),
-            Internal::EndpointHealthReport(fares) => health_report::apply(engine, at, fares),
+            Internal::EndpointHealthReport(report) => health_report::apply(engine, at, report),
             Internal::Redeliver { delivery, told_at, asked_at } => {
                 redeliver::apply(engine, at, Redelivery { delivery: *delivery, told_at, asked_at })
             }

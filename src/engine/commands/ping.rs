@@ -7,7 +7,7 @@ use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::Kind as IdKind;
 use askwhen_domain::message::{Data, Delivery, Message, TESTER};
 use askwhen_domain::time::Millis;
-use askwhen_partition::{Answer, Effects, Failure, RecordContext};
+use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::definition::Kind;
 
 /// Which endpoint, and what the delivery is called that tries it.
@@ -34,7 +34,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Ping) -> Resul
     let reply_to = at.reply_to.and_then(|to| std::str::from_utf8(to).ok());
     let (true, Some(reply_to), true) = (known, reply_to, (at.now - asked_at).abs() <= REQUEST_LIFE) else {
         let detail = "there is no such endpoint, or the request is too old".into();
-        effects.reply = Some(Answer::Refused { code: "not_found".into(), pointer: None, detail });
+        effects.reply = Some(EngineReply::Refused { code: "not_found".into(), pointer: None, detail });
         return Ok(effects);
     };
     let natural = [project.as_str(), endpoint_id.as_str(), "test"];

@@ -11,7 +11,7 @@ use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::Millis;
-use askwhen_partition::{Answer, Effects, Failure, RecordContext};
+use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 
 /// What is to be delivered again.
 pub struct Redelivery {
@@ -46,12 +46,12 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Redelivery) ->
         refusal(engine, &delivery.project, &delivery.endpoint_id)
     };
     if let Some((code, detail)) = refusal {
-        effects.reply = Some(Answer::Refused { code: code.into(), pointer: None, detail: detail.into() });
+        effects.reply = Some(EngineReply::Refused { code: code.into(), pointer: None, detail: detail.into() });
         return Ok(effects);
     }
     delivery.test_for = None;
     let body = Json::of(&json!({"delivery_id": delivery.delivery_id, "message_id": delivery.message_id}));
-    effects.reply = Some(Answer::Body { server: body.clone(), client: body });
+    effects.reply = Some(EngineReply::Body { server: body.clone(), client: body });
     effects.outputs.push(outputs::delivery(delivery));
     Ok(effects)
 }

@@ -103,12 +103,19 @@ fn operate(world: &World, act: EndpointAction, request_id: &str) {
     world.internal(0, &Internal::EndpointCommand(operate));
 }
 
-fn report(world: &World, told_at: i64) {
+fn report(world: &World, reported_at: i64) {
     let (project, endpoint_id, by) = ("default".to_owned(), "crm".to_owned(), "a process".to_owned());
-    let health = Health::anew(told_at);
+    let health = Health::anew(reported_at);
     world.internal(
         0,
-        &Internal::EndpointHealthReport(EndpointHealthReport { project, endpoint_id, health, by, told_at, seq: None }),
+        &Internal::EndpointHealthReport(EndpointHealthReport {
+            project,
+            endpoint_id,
+            health,
+            by,
+            reported_at,
+            seq: None,
+        }),
     );
 }
 

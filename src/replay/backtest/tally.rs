@@ -5,7 +5,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use askwhen_domain::apply::Output;
-use askwhen_domain::decision::{Decision, Reason};
+use askwhen_domain::decision::{Decision, DecisionReason};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id;
 use askwhen_domain::time::{self, DAY, Millis};
@@ -148,7 +148,7 @@ impl Tally {
                 Output::Decision(decision) => {
                     new.extend(self.decision(decision).then_some(&**decision));
                 }
-                Output::Seen(seen) if !seen.test => {
+                Output::OfferEvent(seen) if !seen.test => {
                     let counts = &mut self.surveys.entry(seen.survey_id.clone()).or_default().counts;
                     match seen.kind {
                         EventType::Displayed => counts.displayed += 1,
@@ -173,7 +173,7 @@ impl Tally {
     /// Whether it makes an offer that has not been made before.
     fn decision(&mut self, decision: &Decision) -> bool {
         let user = xxhash_rust::xxh3::xxh3_64(decision.user_id.as_bytes());
-        let offered = decision.survey.as_ref().filter(|_| decision.reason == Reason::Offered);
+        let offered = decision.survey.as_ref().filter(|_| decision.reason == DecisionReason::Offered);
         for evaluation in &decision.evaluations {
             let survey = entry(&mut self.surveys, &evaluation.survey_id);
             survey.counts.considered += 1;

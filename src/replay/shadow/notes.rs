@@ -37,7 +37,7 @@ pub(super) struct Counts {
 /// A decision that was not on record yet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Open {
+pub(super) struct UnrecordedDecision {
     pub(super) offset: u64,
     pub(super) id: String,
     pub(super) value: String,
@@ -53,8 +53,8 @@ pub(super) fn load<T: serde::de::DeserializeOwned + Default>(store: &Store, key:
 pub(super) struct Notes {
     pub(super) partition: u32,
     pub(super) counts: Counts,
-    pub(super) open: Vec<Open>,
-    pub(super) kept: Kept,
+    pub(super) open: Vec<UnrecordedDecision>,
+    pub(super) kept: DifferenceFile,
     pub(super) recorded: Recorded,
 }
 
@@ -65,7 +65,7 @@ impl Notes {
         let found = self.recorded.compare(offset, (id, value), &mut counts.compared)?;
         if counts.compared.not_yet_recorded > before && self.open.len() < MAX_OPEN {
             let value = String::from_utf8_lossy(value).into_owned();
-            self.open.push(Open { offset, id: id.to_owned(), value });
+            self.open.push(UnrecordedDecision { offset, id: id.to_owned(), value });
         }
         found.map_or(Ok(()), |difference| self.kept.push(self.partition, &difference, &mut counts.kept))
     }
@@ -84,18 +84,18 @@ impl Notes {
 }
 
 /// The file of a partition's differences.
-pub(super) struct Kept {
+pub(super) struct DifferenceFile {
     file: BufWriter<File>,
 }
 
-impl Kept {
+impl DifferenceFile {
     /// Goes on with a file; what came after the last checkpoint comes again.
-    pub(super) fn open(path: &Path, bytes: u64) -> Result<Kept, Error> {
+    pub(super) fn open(path: &Path, bytes: u64) -> Result<DifferenceFile, Error> {
         let file = File::options().create(true).truncate(false).write(true).open(path)?;
         file.set_len(bytes)?;
         let mut file = BufWriter::new(file);
         file.seek(SeekFrom::End(0))?;
-        Ok(Kept { file })
+        Ok(DifferenceFile { file })
     }
 
     pub(super) fn push(&mut self, partition: u32, difference: &Difference, kept: &mut u64) -> Result<(), Error> {

@@ -20,7 +20,7 @@ use askwhen_wire::topic::Topic;
 impl Copy<'_> {
     /// Snapshots first, then the log in the order of causes: what is further than
     /// its cause would not be done again.
-    pub(super) fn brokers(&self, told: ReportProgress<'_>) -> Result<(Vec<Part>, Vec<String>), Error> {
+    pub(super) fn brokers(&self, progress: ReportProgress<'_>) -> Result<(Vec<Part>, Vec<String>), Error> {
         let mut snapshots = Vec::new();
         for role in Role::ALL {
             for partition in 0..self.source.partitions {
@@ -44,9 +44,9 @@ impl Copy<'_> {
             .filter(|topic| !of_delivery.contains(topic) && !matches!(topic, Topic::Events | Topic::Replies));
         let mut all = ends(&of_delivery)?;
         all.extend(ends(&others.collect::<Vec<_>>())?);
-        // What partitions have told each other up to here is sure to have its cause
+        // What partitions have forwarded to each other up to here is sure to have its cause
         // below, and what came of it is not further than this.
-        let told_each_other = ends(&[Topic::Events])?;
+        let forwards_end = ends(&[Topic::Events])?;
         all.extend(ends(&[Topic::Events])?);
         let metas: BTreeMap<u32, CheckpointMeta> = snapshots
             .iter()
@@ -58,19 +58,19 @@ impl Copy<'_> {
         let mut crcs = BTreeMap::new();
         for (n, (at, end)) in all.into_iter().enumerate() {
             let next = metas.get(&at.partition).filter(|_| at.topic == Topic::Events).map(|meta| meta.next);
-            let cut = Cut { end, told: told_each_other.get(&at).copied(), next };
+            let cut = Cut { end, forwards_end: forwards_end.get(&at).copied(), next };
             let (part, crc) = self.partition(at, &cut)?;
             if let Some(crc) = crc {
                 crcs.insert(at.partition, crc);
             }
             parts.push(part);
-            told("copying the log", n as u64 + 1, count);
+            progress("copying the log", n as u64 + 1, count);
         }
         let ours = self.ours();
         let mut names = Vec::new();
         for snapshot in &snapshots {
             names.push(snapshot.leave(&ours, crcs.get(&snapshot.partition).copied(), self.folder)?);
-            told("copying the state", names.len() as u64, snapshots.len() as u64);
+            progress("copying the state", names.len() as u64, snapshots.len() as u64);
         }
         Ok((parts, names))
     }
@@ -126,10 +126,10 @@ impl Copy<'_> {
         Ok((Part { topic: at.topic.name().into(), partition: at.partition, end, segments }, crc))
     }
 
-    /// A record as it is; but what partitions have told each other since the cut is
-    /// told again by those who go on, so nothing stands in its place.
+    /// A record as it is; but what partitions have forwarded to each other since the cut is
+    /// forwarded again by those who go on, so nothing stands in its place.
     fn as_new(&self, at: TopicPartition, record: &Record, cut: &Cut) -> NewRecord {
-        let late = cut.told.is_some_and(|told| record.offset >= told);
+        let late = cut.forwards_end.is_some_and(|end| record.offset >= end);
         // Whichever MAC it has: one that does not count was a reject, and is missed by nobody.
         if late && at.topic == Topic::Events {
             let rules = self.source.rules(at.partition);
@@ -146,7 +146,7 @@ impl Copy<'_> {
 struct Cut {
     end: u64,
     /// From here on, forwards are left out.
-    told: Option<u64>,
+    forwards_end: Option<u64>,
     /// Where the state is.
     next: Option<u64>,
 }

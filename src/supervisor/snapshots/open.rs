@@ -218,11 +218,11 @@ impl Stores {
     /// each file, then of each block in it, and where the state stands.
     fn fetch(&self, role: Role, manifest: &Manifest, fresh: &Path, status: &Status) -> Result<(), NotTaken> {
         tracing::info!(snapshot = manifest.name(), bytes = manifest.bytes(), "state is restored from a snapshot");
-        let told = |done: u64, all: u64| {
+        let progress = |done: u64, all: u64| {
             status.set(Phase::Opening(format!("restoring a snapshot, {} of {} KiB", done >> 10, all >> 10)));
             status.is_wanted()
         };
-        self.repository.restore(manifest, fresh, told).map_err(|error| match error {
+        self.repository.restore(manifest, fresh, progress).map_err(|error| match error {
             snapshot::Error::Damaged { .. } => NotTaken::Damaged(error.to_string()),
             error => NotTaken::Failed(error.to_string()),
         })?;

@@ -9,7 +9,7 @@ use crate::record::Record;
 use crate::user::{Activated, ActivationEvent, User};
 
 pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, name: &str, properties: &str) {
-    let at = record.told.event_time(ctx.now);
+    let at = record.times.event_time(ctx.now);
     if at.saturating_add(ctx.project.settings.allowed_lateness) < ctx.now {
         return;
     }

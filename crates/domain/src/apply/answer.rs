@@ -32,7 +32,7 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
             return out.refuse(refusal);
         }
     };
-    let at = record.told.event_time(ctx.now).max(user.offers[index].offered_at);
+    let at = record.times.event_time(ctx.now).max(user.offers[index].offered_at);
     let before = user.offers[index].response.clone();
     if let Some(completed) = before.as_ref().filter(|response| response.completed) {
         let response_id = Some(user.offers[index].offer_id.clone());
@@ -50,7 +50,7 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
         completed: false,
         answers: Default::default(),
     });
-    let changed = merge(&mut response, &given, record.told, ctx.now);
+    let changed = merge(&mut response, &given, record.times, ctx.now);
     if bytes(&response) > MAX_RESPONSE_BYTES {
         link::close_unused(user, index);
         return out.refuse(Refusal::UnfitAnswer {
@@ -111,12 +111,12 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
 
 /// Merges by question, the latest `answered_at` winning; gives the ids of the
 /// questions whose answers changed.
-fn merge(response: &mut Response, given: &[Given], told: ClientTimes, log_time: Millis) -> Vec<String> {
+fn merge(response: &mut Response, given: &[Given], times: ClientTimes, log_time: Millis) -> Vec<String> {
     let mut changed: Vec<String> = Vec::new();
     for one in given {
         let answered_at = match one.answered_at {
-            Some(at) => ClientTimes { occurred_at: Some(at), ..told }.event_time(log_time),
-            None => told.event_time(log_time),
+            Some(at) => ClientTimes { occurred_at: Some(at), ..times }.event_time(log_time),
+            None => times.event_time(log_time),
         };
         let new = Answer { value: one.value.clone(), answered_at, duration_ms: one.duration_ms };
         match response.answers.get_mut(&one.question_id) {

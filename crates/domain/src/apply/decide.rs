@@ -6,7 +6,7 @@ use super::apply_context::ApplyContext;
 use super::apply_context::RequestContext;
 use super::gates::{EligibilityCheck, Eligible};
 use super::output::{Output, Outputs, Reply};
-use crate::decision::{Decision, Evaluation, Gate, GateFailure, Offered, Reason};
+use crate::decision::{Decision, DecisionReason, Evaluation, Gate, GateFailure, Offered};
 use crate::id::Kind;
 use crate::json::Json;
 use crate::record::Record;
@@ -15,7 +15,7 @@ use crate::user::{OFFER_KNOWN, Offer, OfferContext, PerSurvey, User};
 
 /// A trigger that no survey shows on: decided without looking at the user.
 pub(super) fn nothing_shows(ctx: ApplyContext<'_>, record: &Record<'_>, trigger: &str, out: &mut Outputs) {
-    let reason = if is_stale(ctx, record) { Reason::Stale } else { Reason::NoSurvey };
+    let reason = if is_stale(ctx, record) { DecisionReason::Stale } else { DecisionReason::NoSurvey };
     emit(ctx, record, trigger, (reason, None, Vec::new()), out);
 }
 
@@ -27,7 +27,7 @@ pub(super) fn trigger(
     out: &mut Outputs,
 ) {
     if is_stale(ctx, record) {
-        return emit(ctx, record, asked.trigger, (Reason::Stale, None, Vec::new()), out);
+        return emit(ctx, record, asked.trigger, (DecisionReason::Stale, None, Vec::new()), out);
     }
     let properties = Json::from_valid(asked.properties).value();
     let mut evaluations = Vec::new();
@@ -50,7 +50,7 @@ pub(super) fn trigger(
     }
     let Some((chosen, winner)) = choose(ctx, &mut evaluations, passed) else {
         let first = evaluations.iter().find(|e| !e.shadow).and_then(|e| e.stop.as_ref());
-        let reason = first.map_or(Reason::NoSurvey, |stop| Reason::Gate(stop.gate));
+        let reason = first.map_or(DecisionReason::NoSurvey, |stop| DecisionReason::Gate(stop.gate));
         return emit(ctx, record, asked.trigger, (reason, None, evaluations), out);
     };
     let entry = &ctx.project.surveys[&evaluations[chosen].survey_id];
@@ -91,12 +91,12 @@ pub(super) fn trigger(
             offered
         }
     };
-    emit(ctx, record, asked.trigger, (Reason::Offered, Some(offered), evaluations), out);
+    emit(ctx, record, asked.trigger, (DecisionReason::Offered, Some(offered), evaluations), out);
 }
 
 /// Told long after it happened: nobody stands at that place any more.
 fn is_stale(ctx: ApplyContext<'_>, record: &Record<'_>) -> bool {
-    record.told.held_back().is_some_and(|span| span > ctx.project.settings.offer_ttl)
+    record.times.held_back().is_some_and(|span| span > ctx.project.settings.offer_ttl)
 }
 
 /// An offer that the asking session already has goes on; else priority, then soonest
@@ -129,7 +129,7 @@ fn emit(
     ctx: ApplyContext<'_>,
     record: &Record<'_>,
     trigger: &str,
-    (reason, survey, evaluations): (Reason, Option<Offered>, Vec<Evaluation>),
+    (reason, survey, evaluations): (DecisionReason, Option<Offered>, Vec<Evaluation>),
     out: &mut Outputs,
 ) {
     let decision = Box::new(Decision {

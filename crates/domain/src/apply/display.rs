@@ -8,7 +8,7 @@ use super::output::{OfferView, Output, Outputs, Refusal, Reply};
 use crate::decision::Offered;
 use crate::endpoint::EventType;
 use crate::id;
-use crate::message::Seen;
+use crate::message::OfferEvent;
 use crate::quota::Change;
 use crate::record::Record;
 use crate::survey::Survey;
@@ -25,7 +25,7 @@ pub(super) fn displayed(
     let Some((index, survey)) = find(ctx, user, offer_id, out) else { return };
     let duplicate = user.offers[index].displayed_at.is_some();
     if !duplicate {
-        let at = record.told.event_time(ctx.now);
+        let at = record.times.event_time(ctx.now);
         mark_displayed(ctx, user, index, at, out);
         fanout::fact(ctx, user, index, &survey, (EventType::Displayed, at), out);
     }
@@ -42,7 +42,7 @@ pub(super) fn dismissed(
     let Some((index, survey)) = find(ctx, user, offer_id, out) else { return };
     let duplicate = user.offers[index].dismissed_at.is_some();
     if !duplicate {
-        let at = record.told.event_time(ctx.now).max(user.offers[index].offered_at);
+        let at = record.times.event_time(ctx.now).max(user.offers[index].offered_at);
         if user.offers[index].displayed_at.is_none() {
             mark_displayed(ctx, user, index, at, out);
         }
@@ -97,7 +97,7 @@ pub(super) fn find(
 }
 
 fn seen(ctx: ApplyContext<'_>, offer: &Offer, kind: EventType, at: Millis) -> Output {
-    Output::Seen(Seen {
+    Output::OfferEvent(OfferEvent {
         kind,
         project: ctx.project_id.to_owned(),
         user_id: ctx.user_id.to_owned(),

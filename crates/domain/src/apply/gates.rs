@@ -303,8 +303,8 @@ pub(super) fn audience(survey: &Survey, context: &Context) -> Result<(), GateFai
 pub(super) fn spent(survey: &Survey, state: &PerSurvey) -> Result<(), GateFailure> {
     let (gate, shut, actual) = match survey.frequency.repeat {
         Repeat::Once => (Gate::MaxDisplays, state.displays >= 1, json!(state.displays)),
-        Repeat::UntilResponded => (Gate::AlreadyCompleted, state.answered_at.is_some(), told(state.answered_at)),
-        Repeat::UntilCompleted => (Gate::AlreadyCompleted, state.completed_at.is_some(), told(state.completed_at)),
+        Repeat::UntilResponded => (Gate::AlreadyCompleted, state.answered_at.is_some(), time_text(state.answered_at)),
+        Repeat::UntilCompleted => (Gate::AlreadyCompleted, state.completed_at.is_some(), time_text(state.completed_at)),
         Repeat::EveryActivation => return Ok(()),
     };
     if shut { Err(stop(gate, actual, None)) } else { Ok(()) }
@@ -319,7 +319,7 @@ pub(super) fn quota(survey: &Survey, ctx: ApplyContext<'_>) -> Result<bool, Gate
     }
 }
 
-fn told(at: Option<Millis>) -> Value {
+fn time_text(at: Option<Millis>) -> Value {
     json!(at.map(time::format_time))
 }
 

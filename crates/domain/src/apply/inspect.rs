@@ -73,14 +73,14 @@ fn line(offer: &Offer) -> OfferLine {
 }
 
 fn counters(state: &PerSurvey) -> SurveyCounters {
-    let told = |at: Option<Millis>| at.map(time::format_time);
+    let time_text = |at: Option<Millis>| at.map(time::format_time);
     SurveyCounters {
         displays: state.displays,
-        last_offer_at: told(state.offered_at),
-        last_display_at: told(state.last_display_at),
-        last_answer_at: told(state.answered_at),
-        last_completion_at: told(state.completed_at),
-        last_dismissal_at: told(state.dismissed_at),
+        last_offer_at: time_text(state.offered_at),
+        last_display_at: time_text(state.last_display_at),
+        last_answer_at: time_text(state.answered_at),
+        last_completion_at: time_text(state.completed_at),
+        last_dismissal_at: time_text(state.dismissed_at),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::view::UserView;
 use crate::decision::{Decision, Gate, Offered};
 use crate::endpoint::EventType;
-use crate::message::{Data, Delivery, Seen};
+use crate::message::{Data, Delivery, OfferEvent};
 use crate::quota::Change;
 use crate::survey::Survey;
 use crate::time::Millis;
@@ -35,7 +35,7 @@ pub enum Output {
         at: Millis,
         data: Box<Data>,
     },
-    Seen(Seen),
+    OfferEvent(OfferEvent),
     Delivery(Box<Delivery>),
     /// What waits to be delivered about the user is not to be sent any more.
     CancelDeliveries,

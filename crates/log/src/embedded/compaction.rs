@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::disk::{Disk, DiskFile, Open};
-use super::cursor::{Found, FrameCursor, STEP_BYTES, read_bytes};
+use super::cursor::{CursorItem, FrameCursor, STEP_BYTES, read_bytes};
 use super::ends::{Merging, Noted};
 use super::segment;
 use crate::error::Error;
@@ -127,13 +127,13 @@ fn walk(
         loop {
             let (position, offset) = (cursor.position(), cursor.next_offset());
             match cursor.next().map_err(|e| Error::io(name(), &e))? {
-                Found::Frame(frame) if frame.record.offset >= next_offset => {
+                CursorItem::Frame(frame) if frame.record.offset >= next_offset => {
                     next_offset = frame.record.offset + 1;
                     each(&frame.record, segment, (position, frame.len_bytes))?;
                 }
-                Found::Frame(_) => {}
-                Found::End => break,
-                Found::Broken(broken) => {
+                CursorItem::Frame(_) => {}
+                CursorItem::End => break,
+                CursorItem::Broken(broken) => {
                     let detail = format!("{broken} at byte {position}");
                     return Err(Error::Damaged { at, offset, file: name(), detail });
                 }

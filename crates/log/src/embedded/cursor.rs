@@ -30,7 +30,7 @@ pub struct FrameCursor<'a> {
 
 /// What a cursor found at its place.
 #[derive(Debug)]
-pub enum Found {
+pub enum CursorItem {
     Frame(Frame),
     /// The limit: every byte before it belongs to a sound frame.
     End,
@@ -78,31 +78,31 @@ impl<'a> FrameCursor<'a> {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn next(&mut self) -> io::Result<Found> {
+    pub fn next(&mut self) -> io::Result<CursorItem> {
         loop {
             let left = self.limit.saturating_sub(self.position);
             if left == 0 {
-                return Ok(Found::End);
+                return Ok(CursorItem::End);
             }
             let frame = match frame::decode(&self.buffer) {
                 Ok(frame) => frame,
                 Err(Broken::Short) if (self.buffer.len() as u64) < left => {
                     // The frame goes on behind what was read.
                     if !self.fill(left)? {
-                        return Ok(Found::Broken(Broken::Short));
+                        return Ok(CursorItem::Broken(Broken::Short));
                     }
                     continue;
                 }
-                Err(broken) => return Ok(Found::Broken(broken)),
+                Err(broken) => return Ok(CursorItem::Broken(broken)),
             };
             let offset = frame.record.offset;
             if offset != self.next_offset && (offset < self.next_offset || !self.has_gaps) {
-                return Ok(Found::Broken(Broken::Offset));
+                return Ok(CursorItem::Broken(Broken::Offset));
             }
             self.buffer.advance(frame.len_bytes);
             self.position += frame.len_bytes as u64;
             self.next_offset = offset + 1;
-            return Ok(Found::Frame(frame));
+            return Ok(CursorItem::Frame(frame));
         }
     }
 

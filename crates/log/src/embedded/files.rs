@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::super::disk::{Disk, DiskFile, Open};
 use super::super::frame;
-use super::cursor::{Found, FrameCursor};
-use super::identity::Identity;
+use super::cursor::{CursorItem, FrameCursor};
+use super::identity::EmbeddedIdentity;
 use super::{ends, part, segment};
 use crate::error::Error;
 use crate::record::{NewRecord, TopicPartition};
@@ -114,11 +114,11 @@ fn length_below(at: TopicPartition, (file, path): (&DiskFile, &Path), (base, end
             return Ok(position);
         }
         let what = match cursor.next().map_err(io)? {
-            Found::Frame(frame) if frame.record.offset >= end => return Ok(position),
-            Found::Frame(_) => continue,
-            Found::End if has_gaps => return Ok(position),
-            Found::End => "the file ends".to_owned(),
-            Found::Broken(broken) => broken.to_string(),
+            CursorItem::Frame(frame) if frame.record.offset >= end => return Ok(position),
+            CursorItem::Frame(_) => continue,
+            CursorItem::End if has_gaps => return Ok(position),
+            CursorItem::End => "the file ends".to_owned(),
+            CursorItem::Broken(broken) => broken.to_string(),
         };
         let detail = format!("{what} at byte {position}, and the log goes on to {end}");
         return Err(Error::Damaged { at, offset, file: path.display().to_string(), detail });
@@ -200,5 +200,5 @@ pub fn found(
     let io = |e: std::io::Error| Error::io(log_dir.display().to_string(), &e);
     ends::write_plain(&Disk::Real, log_dir, ends).map_err(io)?;
     // What is copied may have been compacted, and nobody says which version has made it.
-    Identity::new(incarnation, partitions).with_gaps().with_old_macs().write(&Disk::Real, log_dir)
+    EmbeddedIdentity::new(incarnation, partitions).with_gaps().with_old_macs().write(&Disk::Real, log_dir)
 }

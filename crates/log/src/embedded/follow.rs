@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::super::disk::{Disk, DiskFile, Open};
-use super::cursor::{Found, FrameCursor, STEP_BYTES, durable_beyond};
+use super::cursor::{CursorItem, FrameCursor, STEP_BYTES, durable_beyond};
 use super::ends::{Ends, Noted};
 use super::{files, part, segment};
 use crate::error::Error;
@@ -172,7 +172,7 @@ impl Follower {
         let mut cursor = FrameCursor::new(&current.file, place, limit).with_gaps(part::has_gaps(self.at));
         while taken < STEP_BYTES {
             match cursor.next().map_err(io)? {
-                Found::Frame(frame) => {
+                CursorItem::Frame(frame) => {
                     taken += frame.len_bytes;
                     if frame.record.offset >= self.from {
                         records.push(frame.record);
@@ -181,8 +181,8 @@ impl Follower {
                         taken = 0;
                     }
                 }
-                Found::End => break,
-                Found::Broken(broken) => {
+                CursorItem::End => break,
+                CursorItem::Broken(broken) => {
                     problem = Some(broken.to_string());
                     break;
                 }

@@ -14,7 +14,7 @@ const FORMAT_WITH_GAPS: u32 = 2;
 const FILE: &str = "log.json";
 
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Identity {
+pub struct EmbeddedIdentity {
     pub format: u32,
     incarnation: String,
     pub partitions: u32,
@@ -23,19 +23,19 @@ pub struct Identity {
     pub bound_macs: bool,
 }
 
-impl Identity {
-    pub fn new(incarnation: u128, partitions: u32) -> Identity {
-        Identity { format: FORMAT, incarnation: format!("{incarnation:032x}"), partitions, bound_macs: true }
+impl EmbeddedIdentity {
+    pub fn new(incarnation: u128, partitions: u32) -> EmbeddedIdentity {
+        EmbeddedIdentity { format: FORMAT, incarnation: format!("{incarnation:032x}"), partitions, bound_macs: true }
     }
 
     /// The same log, with records that may have been made by version 0.1.0.
-    pub fn with_old_macs(self) -> Identity {
-        Identity { bound_macs: false, ..self }
+    pub fn with_old_macs(self) -> EmbeddedIdentity {
+        EmbeddedIdentity { bound_macs: false, ..self }
     }
 
     /// The same log, from now on with compacted segments.
-    pub fn with_gaps(self) -> Identity {
-        Identity { format: FORMAT_WITH_GAPS, ..self }
+    pub fn with_gaps(self) -> EmbeddedIdentity {
+        EmbeddedIdentity { format: FORMAT_WITH_GAPS, ..self }
     }
 
     pub fn has_gaps(&self) -> bool {
@@ -53,7 +53,7 @@ impl Identity {
     ///
     /// # Errors
     /// When what is there is unreadable.
-    pub fn read(disk: &Disk, dir: &Path) -> Result<Option<Identity>, Error> {
+    pub fn read(disk: &Disk, dir: &Path) -> Result<Option<EmbeddedIdentity>, Error> {
         let path = dir.join(FILE);
         match disk.read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)

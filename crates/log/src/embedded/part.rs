@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::super::disk::{Disk, DiskFile};
 use super::compaction::Sealed;
-use super::cursor::{Found, FrameCursor};
+use super::cursor::{CursorItem, FrameCursor};
 use super::ends::{Noted, Place};
 use super::recovery::Recovered;
 use super::segment::{self, Segment};
@@ -131,15 +131,15 @@ impl Part {
         while taken < max_bytes.max(1) {
             let place = (cursor.position(), cursor.next_offset());
             match cursor.next().map_err(|e| Error::io(view.path.display().to_string(), &e))? {
-                Found::Frame(frame) if frame.record.offset >= from => {
+                CursorItem::Frame(frame) if frame.record.offset >= from => {
                     taken += frame.len_bytes;
                     records.push(frame.record);
                 }
-                Found::Frame(_) => {}
-                Found::End => break,
+                CursorItem::Frame(_) => {}
+                CursorItem::End => break,
                 // What is before it is sound; whoever reads on meets it.
-                Found::Broken(_) if !records.is_empty() => break,
-                Found::Broken(broken) => {
+                CursorItem::Broken(_) if !records.is_empty() => break,
+                CursorItem::Broken(broken) => {
                     return Err(self.damaged(place.1, &view.path, format!("{broken} at byte {}", place.0)));
                 }
             }
@@ -201,8 +201,8 @@ impl Part {
         loop {
             let position = cursor.position();
             match cursor.next().map_err(|e| Error::io(path.display().to_string(), &e))? {
-                Found::Frame(frame) => segment::note(&mut index, frame.record.offset, position),
-                Found::End | Found::Broken(_) => break,
+                CursorItem::Frame(frame) => segment::note(&mut index, frame.record.offset, position),
+                CursorItem::End | CursorItem::Broken(_) => break,
             }
         }
         let mut segments = self.segments.write().expect("no panic holds this lock");

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::super::disk::{Disk, Open};
 use super::super::frame::Broken;
 use super::compaction;
-use super::cursor::{Found, FrameCursor, STEP_BYTES, durable_beyond, read_bytes};
+use super::cursor::{CursorItem, FrameCursor, STEP_BYTES, durable_beyond, read_bytes};
 use super::ends::{Noted, Place};
 use super::segment::{self, Segment};
 use crate::error::Error;
@@ -134,7 +134,8 @@ impl Recovery<'_> {
     fn sound_end(&self, segments: &[Segment], base: u64) -> Result<u64, Error> {
         let Some(segment) = segments.iter().find(|segment| segment.base == base) else { return Ok(base) };
         let mut cursor = FrameCursor::new(&segment.file, (0, base), segment.len_bytes).with_gaps(self.known.has_gaps);
-        while let Found::Frame(_) = cursor.next().map_err(|e| Error::io(segment.path.display().to_string(), &e))? {}
+        while let CursorItem::Frame(_) = cursor.next().map_err(|e| Error::io(segment.path.display().to_string(), &e))? {
+        }
         Ok(cursor.next_offset())
     }
 
@@ -165,12 +166,12 @@ impl Recovery<'_> {
         let broken = loop {
             let position = cursor.position();
             match cursor.next().map_err(|e| io(&e))? {
-                Found::Frame(frame) => {
+                CursorItem::Frame(frame) => {
                     durable = durable.max(frame.durable);
                     segment.note(frame.record.offset, position, frame.record.appended_at);
                 }
-                Found::End => break None,
-                Found::Broken(broken) => break Some(broken),
+                CursorItem::End => break None,
+                CursorItem::Broken(broken) => break Some(broken),
             }
         };
         let (sound_bytes, end) = (cursor.position(), cursor.next_offset());

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-use super::identity::Identity;
+use super::identity::KafkaIdentity;
 use super::reader::checksum;
 use super::settings::Settings;
 use super::{Kafka, topics};
@@ -21,7 +21,7 @@ const MAX_OUTSTANDING_BYTES: usize = 32 << 20;
 /// [`Founding::finish`] nobody else starts on them.
 pub struct Founding {
     kafka: Arc<Kafka>,
-    identity: Identity,
+    identity: KafkaIdentity,
     outstanding: VecDeque<(usize, oneshot::Receiver<Result<AppendedRange, Error>>)>,
     outstanding_bytes: usize,
 }
@@ -34,7 +34,7 @@ impl Founding {
     pub fn begin(settings: Settings) -> Result<Founding, Error> {
         let (kafka, runtime) = Kafka::open(settings)?;
         topics::make_all(&kafka.admin, &kafka.settings, &runtime)?;
-        let identity = Identity::fresh(&kafka.settings)?;
+        let identity = KafkaIdentity::fresh(&kafka.settings)?;
         identity.clone().unfinished().write(&kafka)?;
         kafka.identity.get_or_init(|| identity.clone());
         Ok(Founding { kafka, identity, outstanding: VecDeque::new(), outstanding_bytes: 0 })

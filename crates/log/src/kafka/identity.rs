@@ -17,7 +17,7 @@ use askwhen_wire::topics::IDENTITY_KEY;
 const AT: TopicPartition = TopicPartition { topic: Topic::Definitions, partition: 0 };
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Identity {
+pub struct KafkaIdentity {
     incarnation: String,
     partitions: u32,
     key_check: String,
@@ -34,15 +34,15 @@ pub struct Identity {
     bound_macs: bool,
 }
 
-impl Identity {
+impl KafkaIdentity {
     /// A new one.
     ///
     /// # Errors
     /// When the system gives no random bytes.
-    pub fn fresh(settings: &Settings) -> Result<Identity, Error> {
+    pub fn fresh(settings: &Settings) -> Result<KafkaIdentity, Error> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|e| Error::Refused(format!("the system gives no random bytes: {e}")))?;
-        Ok(Identity {
+        Ok(KafkaIdentity {
             incarnation: hex::encode(random),
             partitions: settings.partitions,
             key_check: settings.key_check.clone(),
@@ -62,12 +62,12 @@ impl Identity {
         )))
     }
 
-    pub fn unfinished(self) -> Identity {
-        Identity { unfinished: true, ..self }
+    pub fn unfinished(self) -> KafkaIdentity {
+        KafkaIdentity { unfinished: true, ..self }
     }
 
-    pub fn finished(self, begins: Vec<u64>) -> Identity {
-        Identity { unfinished: false, begins, ..self }
+    pub fn finished(self, begins: Vec<u64>) -> KafkaIdentity {
+        KafkaIdentity { unfinished: false, begins, ..self }
     }
 
     pub fn incarnation(&self) -> u128 {
@@ -96,7 +96,7 @@ impl Identity {
 }
 
 /// The log's identity; made when there is none.
-pub fn learn(kafka: &Arc<Kafka>) -> Result<Identity, Error> {
+pub fn learn(kafka: &Arc<Kafka>) -> Result<KafkaIdentity, Error> {
     // In this order: whoever founds a log writes its identity before anything else.
     let holds_records = holds_records(kafka)?;
     let found = match find(kafka)? {
@@ -109,7 +109,7 @@ pub fn learn(kafka: &Arc<Kafka>) -> Result<Identity, Error> {
             )));
         }
         None => {
-            Identity::fresh(&kafka.settings)?.write(kafka)?;
+            KafkaIdentity::fresh(&kafka.settings)?.write(kafka)?;
             find(kafka)?.ok_or_else(|| Error::Unavailable("the log's identity was written and is not there".into()))?
         }
     };
@@ -151,10 +151,10 @@ pub fn refuse_unfinished(kafka: &Arc<Kafka>) -> Result<(), Error> {
 }
 
 /// The first that was written, as it was written last.
-fn find(kafka: &Arc<Kafka>) -> Result<Option<Identity>, Error> {
+fn find(kafka: &Arc<Kafka>) -> Result<Option<KafkaIdentity>, Error> {
     let log = Log::Kafka(kafka.clone());
     let bounds = log.bounds(AT)?;
-    let mut found: Option<(bytes::Bytes, Identity)> = None;
+    let mut found: Option<(bytes::Bytes, KafkaIdentity)> = None;
     log.scan::<Error>(AT, bounds.start, bounds.end, |record| {
         let Some(key) = record.key.filter(|key| key.starts_with(IDENTITY_KEY.as_bytes())) else { return Ok(()) };
         if found.as_ref().is_none_or(|(first, _)| *first == key) {

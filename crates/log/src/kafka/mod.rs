@@ -29,20 +29,20 @@ use askwhen_domain::time::Millis;
 use askwhen_process::thread::Service;
 use askwhen_wire::topic::Topic;
 use client::{Context, Health};
-use identity::Identity;
+use identity::KafkaIdentity;
 use producer::Producer;
 use reader::Source;
 use settings::ASK;
 
 pub use founding::Founding;
 pub use lease::{GroupFence, Lease, LeaseChange, Membership};
-pub use reader::Reader;
+pub use reader::KafkaReader;
 pub use settings::Settings;
-pub use topics::{Found, apply as apply_topics, check as check_topics};
+pub use topics::{TopicCheck, apply as apply_topics, check as check_topics};
 
 pub struct Kafka {
     settings: Settings,
-    identity: OnceLock<Identity>,
+    identity: OnceLock<KafkaIdentity>,
     /// Full names by [`Topic`].
     names: Vec<String>,
     patient: Producer,
@@ -119,7 +119,7 @@ impl Kafka {
         self.identity().incarnation()
     }
 
-    fn identity(&self) -> &Identity {
+    fn identity(&self) -> &KafkaIdentity {
         self.identity.get().expect("learnt while connecting")
     }
 
@@ -174,7 +174,7 @@ impl Kafka {
     }
 
     pub fn read(self: &Arc<Self>, at: TopicPartition, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
-        let mut reader = super::Reader::Kafka(Reader::new(self.clone(), "scan", Arc::default()));
+        let mut reader = super::Reader::Kafka(KafkaReader::new(self.clone(), "scan", Arc::default()));
         if from >= self.all_bounds(&[at])?[0].end {
             return Ok(Vec::new());
         }

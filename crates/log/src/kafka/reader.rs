@@ -105,7 +105,7 @@ struct Follow {
     failed: Option<KafkaError>,
 }
 
-pub struct Reader {
+pub struct KafkaReader {
     kafka: Arc<Kafka>,
     purpose: &'static str,
     notify: Arc<Notify>,
@@ -114,9 +114,9 @@ pub struct Reader {
     following: BTreeMap<TopicPartition, Follow>,
 }
 
-impl Reader {
-    pub fn new(kafka: Arc<Kafka>, purpose: &'static str, notify: Arc<Notify>) -> Reader {
-        Reader { kafka, purpose, notify, source: None, following: BTreeMap::new() }
+impl KafkaReader {
+    pub fn new(kafka: Arc<Kafka>, purpose: &'static str, notify: Arc<Notify>) -> KafkaReader {
+        KafkaReader { kafka, purpose, notify, source: None, following: BTreeMap::new() }
     }
 
     pub fn notify(&self) -> &Notify {
@@ -247,7 +247,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for KafkaReader {
     fn drop(&mut self) {
         for at in self.following.keys().copied().collect::<Vec<_>>() {
             self.leave(at);

@@ -29,7 +29,7 @@ const REPLIES_KEPT_MS: i64 = 3_600_000;
 
 /// What is there, and what is not as declared.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct TopicCheck {
     pub missing: Vec<Topic>,
     /// A person has to decide: partitions that moved users, a forged clock.
     pub wrong: Vec<String>,
@@ -92,7 +92,7 @@ fn metadata(admin: &AdminClient<Context>, settings: &Settings) -> Result<Metadat
 ///
 /// # Errors
 /// When the brokers cannot be asked.
-pub fn check(settings: &Settings) -> Result<Found, Error> {
+pub fn check(settings: &Settings) -> Result<TopicCheck, Error> {
     let admin = admin(settings, &Arc::default())?;
     let found = look(&admin, settings, &runtime()?)?;
     refuse_unfinished(settings, &found)?;
@@ -100,7 +100,7 @@ pub fn check(settings: &Settings) -> Result<Found, Error> {
 }
 
 /// What an export has not finished is neither right nor to be put right.
-fn refuse_unfinished(settings: &Settings, found: &Found) -> Result<(), Error> {
+fn refuse_unfinished(settings: &Settings, found: &TopicCheck) -> Result<(), Error> {
     if found.missing.contains(&Topic::Definitions) {
         return Ok(());
     }
@@ -184,9 +184,9 @@ pub fn take_own_times(admin: &AdminClient<Context>, settings: &Settings, runtime
     Ok(())
 }
 
-fn look(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<Found, Error> {
+fn look(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<TopicCheck, Error> {
     let metadata = metadata(admin, settings)?;
-    let mut found = Found::default();
+    let mut found = TopicCheck::default();
     let mut there = Vec::new();
     for topic in Topic::ALL {
         let name = settings.name(*topic);
@@ -340,7 +340,7 @@ fn alter(
     admin: &AdminClient<Context>,
     settings: &Settings,
     runtime: &Handle,
-    found: &Found,
+    found: &TopicCheck,
 ) -> Result<Vec<String>, Error> {
     let there: Vec<Topic> = Topic::ALL.iter().copied().filter(|t| !found.missing.contains(t)).collect();
     let mut done = Vec::new();

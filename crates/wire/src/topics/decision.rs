@@ -137,7 +137,7 @@ impl EvaluationRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use askwhen_domain::decision::{Gate, GateFailure, Reason};
+    use askwhen_domain::decision::{DecisionReason, Gate, GateFailure};
     use serde_json::json;
 
     /// Whoever asked for a decision and whoever reads the topic read the same.
@@ -151,7 +151,7 @@ mod tests {
             user_id: "ann \"1\"".into(),
             trigger: "Main".into(),
             decided_at: 1_795_258_022_187,
-            reason: Reason::Offered,
+            reason: DecisionReason::Offered,
             survey: Some(Offered {
                 survey_id: "s".into(),
                 version: 3,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use askwhen_domain::endpoint::EventType;
-use askwhen_domain::message::Seen;
+use askwhen_domain::message::OfferEvent;
 use askwhen_domain::time::{self, Millis};
 
 /// An offer that was seen or closed.
@@ -25,7 +25,7 @@ pub struct DisplayRecord {
 }
 
 impl DisplayRecord {
-    pub fn of(seen: &Seen) -> DisplayRecord {
+    pub fn of(seen: &OfferEvent) -> DisplayRecord {
         DisplayRecord {
             kind: seen.kind,
             project: seen.project.clone(),

@@ -128,7 +128,7 @@ pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, DecodeErro
     id::check_given(&user_id).map_err(|why| unreadable("bad_id", format!("user_id {why}")))?;
     let project = borrowed(members.project, "project")?.unwrap_or(Cow::Borrowed(DEFAULT_PROJECT));
     let event_id = borrowed(members.event_id, "event_id")?;
-    let told = ClientTimes {
+    let times = ClientTimes {
         occurred_at: moment(members.occurred_at, "occurred_at")?,
         sent_at: moment(members.sent_at, "sent_at")?,
         received_at: moment(members.received_at, "received_at")?,
@@ -187,7 +187,7 @@ pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, DecodeErro
             ));
         }
     };
-    Ok(Record { project, user_id, event_id, told, body })
+    Ok(Record { project, user_id, event_id, times, body })
 }
 
 fn checked(text: String, name: &str) -> Result<String, DecodeError> {
@@ -318,9 +318,9 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
         answers: None,
         completed: None,
         context: None,
-        occurred_at: record.told.occurred_at.map(time::format_time),
-        sent_at: record.told.sent_at.map(time::format_time),
-        received_at: record.told.received_at.map(time::format_time),
+        occurred_at: record.times.occurred_at.map(time::format_time),
+        sent_at: record.times.sent_at.map(time::format_time),
+        received_at: record.times.received_at.map(time::format_time),
     };
     match &record.body {
         Body::Event { name, properties } => {

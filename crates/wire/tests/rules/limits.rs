@@ -85,7 +85,7 @@ impl Play {
     fn apply(&mut self, body: Body<'_>) -> Outputs {
         self.offset += 1;
         let record =
-            Record { project: "p".into(), user_id: "u".into(), event_id: None, told: ClientTimes::default(), body };
+            Record { project: "p".into(), user_id: "u".into(), event_id: None, times: ClientTimes::default(), body };
         let origin = Origin { incarnation: 1, partition: 0, offset: self.offset };
         let (now, project, quota_statuses) = (self.now, &self.project, &NO_QUOTAS);
         let ctx = ApplyContext { origin, now, project_id: "p", user_id: "u", project, quota_statuses, may_wait: false };

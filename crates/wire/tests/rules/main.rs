@@ -6,7 +6,7 @@ mod reference;
 mod windows;
 
 use askwhen_domain::apply::*;
-use askwhen_domain::decision::{Decision, Gate, Reason};
+use askwhen_domain::decision::{Decision, DecisionReason, Gate};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::Origin;
@@ -62,14 +62,14 @@ impl Play {
         self.project.put_survey(self.version, survey, (self.now, self.offset + 1));
     }
 
-    fn apply(&mut self, at: Millis, told: ClientTimes, event_id: Option<String>, body: Body<'_>) -> &Outputs {
+    fn apply(&mut self, at: Millis, times: ClientTimes, event_id: Option<String>, body: Body<'_>) -> &Outputs {
         self.now = self.now.max(at);
         self.offset += 1;
         let record = Record {
             project: "default".into(),
             user_id: self.user_id.into(),
             event_id: event_id.map(Into::into),
-            told,
+            times,
             body,
         };
         let origin = Origin { offset: self.offset, ..ORIGIN };
@@ -91,8 +91,8 @@ impl Play {
     }
 
     fn event_with(&mut self, at: Millis, happened: Millis, properties: &'static str) {
-        let told = ClientTimes { occurred_at: Some(happened), ..ClientTimes::default() };
-        self.apply(at, told, None, Body::Event { name: "woke".into(), properties });
+        let times = ClientTimes { occurred_at: Some(happened), ..ClientTimes::default() };
+        self.apply(at, times, None, Body::Event { name: "woke".into(), properties });
     }
 
     /// A trigger in a session; gives reason and evaluations.
@@ -429,12 +429,12 @@ fn statuses() {
 #[test]
 fn a_trigger_told_too_late_is_stale() {
     let mut play = Play::new(&[json!({"activate": null, "expires_after": null})]);
-    let told = ClientTimes { occurred_at: Some(0), sent_at: Some(10 * MINUTE + 1), received_at: None };
+    let times = ClientTimes { occurred_at: Some(0), sent_at: Some(10 * MINUTE + 1), received_at: None };
     let body = Body::Trigger { trigger: "Main".into(), properties: "{}", context: Context::default() };
-    let Some(Reply::Decided(decision)) = &play.apply(11 * MINUTE, told, None, body).reply else {
+    let Some(Reply::Decided(decision)) = &play.apply(11 * MINUTE, times, None, body).reply else {
         panic!("no decision")
     };
-    assert_eq!(decision.reason, Reason::Stale);
+    assert_eq!(decision.reason, DecisionReason::Stale);
 }
 
 #[test]
@@ -557,15 +557,15 @@ fn a_survey_under_test_skips_shares_but_not_who_and_when_it_is_for() {
 
 impl Play {
     /// An event of any name, told when it happens.
-    fn told(&mut self, at: Millis, name: &'static str, properties: &'static str) {
-        let told = ClientTimes { occurred_at: Some(at), ..ClientTimes::default() };
-        self.apply(at, told, None, Body::Event { name: name.into(), properties });
+    fn times(&mut self, at: Millis, name: &'static str, properties: &'static str) {
+        let times = ClientTimes { occurred_at: Some(at), ..ClientTimes::default() };
+        self.apply(at, times, None, Body::Event { name: name.into(), properties });
     }
 
     /// One that happened earlier than it is told.
     fn told_late(&mut self, at: Millis, happened: Millis, name: &'static str) {
-        let told = ClientTimes { occurred_at: Some(happened), ..ClientTimes::default() };
-        self.apply(at, told, None, Body::Event { name: name.into(), properties: "{}" });
+        let times = ClientTimes { occurred_at: Some(happened), ..ClientTimes::default() };
+        self.apply(at, times, None, Body::Event { name: name.into(), properties: "{}" });
     }
 }
 
@@ -574,11 +574,11 @@ fn the_third_failed_payment_in_a_day_arms() {
     let activate = json!({"event": "payment_failed", "where": [{"property": "amount", "op": "gte", "value": 10}],
         "count": {"at_least": 3, "within": "24h"}});
     let mut play = Play::new(&[json!({"activate": activate})]);
-    play.told(0, "payment_failed", r#"{"amount":10}"#);
-    play.told(HOUR, "payment_failed", r#"{"amount":9.99}"#);
-    play.told(2 * HOUR, "payment_failed", r#"{"amount":10}"#);
+    play.times(0, "payment_failed", r#"{"amount":10}"#);
+    play.times(HOUR, "payment_failed", r#"{"amount":9.99}"#);
+    play.times(2 * HOUR, "payment_failed", r#"{"amount":10}"#);
     play.expect(3 * HOUR, "not_activated");
-    play.told(DAY, "payment_failed", r#"{"amount":11}"#);
+    play.times(DAY, "payment_failed", r#"{"amount":11}"#);
     let decision = play.ask_in(DAY, None);
     let offered = decision.survey.expect("the first is exactly a day old");
     assert_eq!(offered.activation.unwrap().properties.as_str(), r#"{"amount":11}"#);
@@ -589,16 +589,16 @@ fn the_third_failed_payment_in_a_day_arms() {
 fn one_more_than_a_day_apart_is_not_three_in_a_day_but_a_late_one_still_counts() {
     let activate = json!({"event": "fail", "count": {"at_least": 3, "within": "24h"}});
     let mut play = Play::new(&[json!({"activate": activate})]);
-    play.told(0, "fail", "{}");
-    play.told(HOUR, "fail", "{}");
-    play.told(DAY + 1, "fail", "{}");
+    play.times(0, "fail", "{}");
+    play.times(HOUR, "fail", "{}");
+    play.times(DAY + 1, "fail", "{}");
     play.expect(DAY + 2, "not_activated");
     // Told ten hours late: its own window would be long over, and it counts.
     play.told_late(DAY + MINUTE, 14 * HOUR, "fail");
     play.expect(DAY + 2 * MINUTE, "offered");
     // A late third arms nothing when its own time has passed.
     let mut play = Play::new(&[json!({"activate": {"event": "fail", "count": {"at_least": 2, "within": "24h"}}})]);
-    play.told(0, "fail", "{}");
+    play.times(0, "fail", "{}");
     play.told_late(10 * HOUR, HOUR, "fail");
     play.expect(10 * HOUR, "not_activated");
 }
@@ -606,13 +606,13 @@ fn one_more_than_a_day_apart_is_not_three_in_a_day_but_a_late_one_still_counts()
 #[test]
 fn any_of_several_events_and_all_of_them() {
     let mut play = Play::new(&[json!({"activate": {"any": [{"event": "a"}, {"event": "b"}]}})]);
-    play.told(0, "b", "{}");
+    play.times(0, "b", "{}");
     play.expect(MINUTE, "offered");
     let all = json!({"all": [{"event": "a"}, {"event": "b"}], "within": "24h"});
     let mut play = Play::new(&[json!({"activate": all})]);
-    play.told(0, "b", "{}");
+    play.times(0, "b", "{}");
     play.expect(MINUTE, "not_activated");
-    play.told(DAY, "a", "{}");
+    play.times(DAY, "a", "{}");
     play.expect(DAY, "offered");
     play.expect(DAY + 2 * HOUR, "expired");
 }
@@ -623,21 +623,21 @@ fn a_sequence_needs_its_order_whenever_it_is_told() {
         json!({"sequence": {"steps": [{"event": "cart"}, {"event": "pay"}, {"event": "paid"}], "within": "60m"}});
     let survey = json!({"activate": steps});
     let mut play = Play::new(std::slice::from_ref(&survey));
-    play.told(0, "pay", "{}");
-    play.told(MINUTE, "cart", "{}");
-    play.told(2 * MINUTE, "paid", "{}");
+    play.times(0, "pay", "{}");
+    play.times(MINUTE, "cart", "{}");
+    play.times(2 * MINUTE, "paid", "{}");
     play.expect(3 * MINUTE, "not_activated");
     play.told_late(4 * MINUTE, MINUTE + SECOND, "pay");
     let decision = play.ask_in(5 * MINUTE, None);
     assert_eq!(decision.survey.expect("in order by event time").activation.unwrap().occurred_at, 2 * MINUTE);
     let mut play = Play::new(&[survey]);
-    play.told(0, "cart", "{}");
-    play.told(0, "pay", "{}");
-    play.told(HOUR + 1, "paid", "{}");
+    play.times(0, "cart", "{}");
+    play.times(0, "pay", "{}");
+    play.times(HOUR + 1, "paid", "{}");
     play.expect(HOUR + 2, "not_activated");
-    play.told(HOUR + 3, "cart", "{}");
-    play.told(HOUR + 3, "pay", "{}");
-    play.told(HOUR + 3, "paid", "{}");
+    play.times(HOUR + 3, "cart", "{}");
+    play.times(HOUR + 3, "pay", "{}");
+    play.times(HOUR + 3, "paid", "{}");
     play.expect(HOUR + 3, "offered");
 }
 
@@ -646,7 +646,7 @@ fn a_checkout_abandoned_for_half_an_hour() {
     let absence = json!({"absence": {"after": {"event": "checkout"}, "without": {"event": "paid"}, "for": "30m"}});
     let survey = json!({"activate": absence, "expires_after": "1h"});
     let mut play = Play::new(std::slice::from_ref(&survey));
-    play.told(0, "checkout", r#"{"cart":7}"#);
+    play.times(0, "checkout", r#"{"cart":7}"#);
     let decision = play.ask_in(30 * MINUTE - 1, None);
     let stop = decision.evaluations[0].stop.clone().unwrap();
     assert_eq!((stop.gate.name(), stop.until), ("not_activated", Some(30 * MINUTE)));
@@ -657,18 +657,18 @@ fn a_checkout_abandoned_for_half_an_hour() {
     play.expect(90 * MINUTE, "expired");
 
     let mut play = Play::new(std::slice::from_ref(&survey));
-    play.told(0, "checkout", "{}");
-    play.told(29 * MINUTE, "paid", "{}");
+    play.times(0, "checkout", "{}");
+    play.times(29 * MINUTE, "paid", "{}");
     play.expect(30 * MINUTE, "not_activated");
     // Told late, but before anyone asked.
     let mut play = Play::new(std::slice::from_ref(&survey));
-    play.told(0, "checkout", "{}");
+    play.times(0, "checkout", "{}");
     play.told_late(40 * MINUTE, 10 * MINUTE, "paid");
     play.expect(41 * MINUTE, "not_activated");
     // A second checkout waits for its own half hour, and moves the window.
     let mut play = Play::new(&[survey]);
-    play.told(0, "checkout", "{}");
-    play.told(20 * MINUTE, "checkout", "{}");
+    play.times(0, "checkout", "{}");
+    play.times(20 * MINUTE, "checkout", "{}");
     play.expect(30 * MINUTE, "offered");
     play.expect(50 * MINUTE + HOUR - 1, "offered");
     play.expect(50 * MINUTE + HOUR, "expired");
@@ -678,21 +678,21 @@ fn a_checkout_abandoned_for_half_an_hour() {
 fn what_cancels_comes_after_and_before_any_display() {
     let survey = json!({"activate": {"event": "woke"}, "cancel_on": [{"event": "slept"}]});
     let mut play = Play::new(std::slice::from_ref(&survey));
-    play.told(0, "slept", "{}");
-    play.told(0, "woke", "{}");
-    play.told(HOUR, "slept", "{}");
+    play.times(0, "slept", "{}");
+    play.times(0, "woke", "{}");
+    play.times(HOUR, "slept", "{}");
     let decision = play.ask_in(HOUR, None);
     assert_eq!(decision.reason.name(), "cancelled", "{:?}", decision.evaluations);
     play.expect(HOUR + DAY - 1, "cancelled");
     play.expect(HOUR + DAY, "not_activated");
-    play.told(2 * DAY, "woke", "{}");
+    play.times(2 * DAY, "woke", "{}");
     let offer = play.expect(2 * DAY + MINUTE, "offered").unwrap();
     play.displayed(2 * DAY + 2 * MINUTE, &offer);
-    play.told(2 * DAY + 3 * MINUTE, "slept", "{}");
+    play.times(2 * DAY + 3 * MINUTE, "slept", "{}");
     play.expect(2 * DAY + 4 * MINUTE, "max_displays");
     // An earlier time, told later, cancels nothing that came after it.
     let mut play = Play::new(&[survey]);
-    play.told(HOUR, "woke", "{}");
+    play.times(HOUR, "woke", "{}");
     play.told_late(2 * HOUR, HOUR - 1, "slept");
     play.expect(2 * HOUR, "offered");
     play.told_late(2 * HOUR + 1, HOUR + 1, "slept");

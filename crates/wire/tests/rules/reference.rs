@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::windows::by_hand;
 use askwhen_domain::activation::{CANCELS, LATE};
 use askwhen_domain::apply::*;
-use askwhen_domain::decision::{Decision, Gate, Reason};
+use askwhen_domain::decision::{Decision, DecisionReason, Gate};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
@@ -168,9 +168,9 @@ struct World {
 }
 
 impl World {
-    fn apply(&mut self, user_id: &str, told: ClientTimes, body: &Body<'_>) -> Outputs {
+    fn apply(&mut self, user_id: &str, times: ClientTimes, body: &Body<'_>) -> Outputs {
         self.offset += 1;
-        let record = Record { project: KEY.into(), user_id: user_id.into(), event_id: None, told, body: body.clone() };
+        let record = Record { project: KEY.into(), user_id: user_id.into(), event_id: None, times, body: body.clone() };
         let before = self.users[user_id].0.clone();
         let key = |id: &String| (KEY.to_owned(), id.clone());
         loop {
@@ -377,22 +377,24 @@ impl World {
             &Body::Trigger { trigger: "Main".into(), properties: "{}", context },
         );
         let Some(Reply::Decided(decision)) = out.reply else { panic!("no decision") };
-        let told = |decision: &Decision| -> Gates {
+        let reported = |decision: &Decision| -> Gates {
             let of = |e: &askwhen_domain::decision::Evaluation| (e.survey_id.clone(), e.stop.as_ref().map(|s| s.gate));
             decision.evaluations.iter().map(of).collect()
         };
-        let mut told = told(&decision);
-        let first = told.first().map_or(Reason::NoSurvey, |(_, gate)| gate.map_or(Reason::Offered, Reason::Gate));
+        let mut reported = reported(&decision);
+        let first = reported
+            .first()
+            .map_or(DecisionReason::NoSurvey, |(_, gate)| gate.map_or(DecisionReason::Offered, DecisionReason::Gate));
         // Whether a quota is full nobody asks where it does not decide: another
         // gate is shut behind it, or another survey wins.
-        for ((id, told), (_, gate)) in told.iter_mut().zip(&gates) {
-            if *gate == Some(Gate::QuotaFull) && *told != *gate {
+        for ((id, reported), (_, gate)) in reported.iter_mut().zip(&gates) {
+            if *gate == Some(Gate::QuotaFull) && *reported != *gate {
                 let behind = self.gate(user_id, self.survey(id), (session, platform), false).err();
-                assert_eq!(*told, behind.or(offered.is_some().then_some(Gate::Preempted)), "of {id}");
-                *told = *gate;
+                assert_eq!(*reported, behind.or(offered.is_some().then_some(Gate::Preempted)), "of {id}");
+                *reported = *gate;
             }
         }
-        assert_eq!(told, gates, "{:#?}", self.past(user_id));
+        assert_eq!(reported, gates, "{:#?}", self.past(user_id));
         assert_eq!(decision.survey.as_ref().map(|s| &s.survey_id), offered.as_ref().map(|(id, ..)| id));
         let Some((survey_id, expires_at, by)) = offered else {
             return assert_eq!(decision.reason, first);
@@ -419,8 +421,8 @@ impl World {
 
     fn event(&mut self, user_id: &str, name: &str, ago: Millis) {
         let at = self.now - ago;
-        let told = ClientTimes { occurred_at: Some(at), ..ClientTimes::default() };
-        self.apply(user_id, told, &Body::Event { name: name.into(), properties: "{}" });
+        let times = ClientTimes { occurred_at: Some(at), ..ClientTimes::default() };
+        self.apply(user_id, times, &Body::Event { name: name.into(), properties: "{}" });
         let (offset, now) = (self.offset, self.now);
         let World { project, users, .. } = self;
         let past = &mut users.get_mut(user_id).expect("known").1;

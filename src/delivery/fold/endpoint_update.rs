@@ -11,21 +11,15 @@ use askwhen_store::keys;
 pub struct EndpointUpdate {
     pub project: String,
     pub endpoint_id: String,
-    pub what: What,
+    pub what: EndpointChange,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum What {
+pub enum EndpointChange {
     /// Without a body it is gone.
-    Defined {
-        version: u64,
-        body: Option<Json>,
-    },
-    Fares {
-        seq: u64,
-        by: String,
-        health: Health,
-    },
+    Defined { version: u64, body: Option<Json> },
+    #[serde(rename = "Fares")]
+    Health { seq: u64, by: String, health: Health },
 }
 
 impl EndpointUpdate {
@@ -33,8 +27,8 @@ impl EndpointUpdate {
     pub(super) fn key(&self) -> (Vec<u8>, u64) {
         let named = keys::named(&self.project, &self.endpoint_id);
         match &self.what {
-            What::Defined { version, .. } => ([b"d", named.as_slice()].concat(), *version),
-            What::Fares { seq, .. } => ([b"h", named.as_slice()].concat(), *seq),
+            EndpointChange::Defined { version, .. } => ([b"d", named.as_slice()].concat(), *version),
+            EndpointChange::Health { seq, .. } => ([b"h", named.as_slice()].concat(), *seq),
         }
     }
 }
