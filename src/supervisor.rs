@@ -41,7 +41,7 @@ use askwhen_partition::{Phase, Replies, StartBarrier};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service, Thread, vital};
 use askwhen_store::Shared;
-use askwhen_wire::listing::{Filter, List, Page, PageError, Place};
+use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page, PageError};
 use askwhen_wire::topic::Topic;
 use memory::{MemoryBudget, MemoryGovernor};
 use owners::Owner;
@@ -590,7 +590,7 @@ impl Lists for Projected {
         self.0.delivery(project, delivery_id).map_err(|error| error.to_string())
     }
 
-    fn place(&self, project: &str, delivery_id: &str) -> Result<Option<Place>, String> {
+    fn place(&self, project: &str, delivery_id: &str) -> Result<Option<DeliveryPlace>, String> {
         self.0.place(project, delivery_id).map_err(|error| error.to_string())
     }
 
@@ -598,7 +598,12 @@ impl Lists for Projected {
         self.0.is_erased(whose, source).map_err(|error| error.to_string())
     }
 
-    fn recoverable(&self, of: (&str, &str), span: (Millis, Millis), limit: usize) -> Result<Vec<Place>, String> {
+    fn recoverable(
+        &self,
+        of: (&str, &str),
+        span: (Millis, Millis),
+        limit: usize,
+    ) -> Result<Vec<DeliveryPlace>, String> {
         self.0.recoverable(of, span, limit).map_err(|error| error.to_string())
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::endpoints::{no_members, text};
 use super::fields::Fields;
 use super::problem::{Answer, Problem, json_answer};
-use super::view::Shown;
+use super::view::ListedDefinition;
 use super::{App, RequestContext};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id;
@@ -21,7 +21,7 @@ use askwhen_log::{Log, NewRecord, Reader, Record, TopicPartition};
 use askwhen_partition::{EngineReply, Signer};
 use askwhen_process::thread::Notify;
 use askwhen_wire::definition::Code;
-use askwhen_wire::listing::Place;
+use askwhen_wire::listing::DeliveryPlace;
 use askwhen_wire::record::Internal;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::DeliveryRecord;
@@ -89,9 +89,9 @@ impl App {
         let more = places.len() > MAX_RECOVERED;
         places.truncate(MAX_RECOVERED);
         let last = places.last().map(|place| id::successor(&place.delivery_id));
-        let windows: Vec<Vec<Place>> = places.chunks(WINDOW).map(<[Place]>::to_vec).collect();
+        let windows: Vec<Vec<DeliveryPlace>> = places.chunks(WINDOW).map(<[DeliveryPlace]>::to_vec).collect();
         let mut messages = Messages::new(&self.log, Topic::Deliveries);
-        let read = move |window: &Vec<Place>| {
+        let read = move |window: &Vec<DeliveryPlace>| {
             let mut found = Vec::new();
             for place in window {
                 let delivery = messages.delivery(place)?;
@@ -125,7 +125,7 @@ impl Recoveries {
 }
 
 impl App {
-    pub(super) fn refuse_disabled(&self, shown: &Shown) -> Result<(), Problem> {
+    pub(super) fn refuse_disabled(&self, shown: &ListedDefinition) -> Result<(), Problem> {
         let mut state = json!({});
         self.tell_state(shown, &mut state);
         if state["state"] == "disabled" {
@@ -253,7 +253,7 @@ impl Messages {
         Ok(held.iter().find(|record| record.offset == offset))
     }
 
-    fn delivery(&mut self, place: &Place) -> Result<Option<Delivery>, askwhen_log::Error> {
+    fn delivery(&mut self, place: &DeliveryPlace) -> Result<Option<Delivery>, askwhen_log::Error> {
         let record = self.record(place.partition, place.offset)?;
         let value = record.and_then(|record| record.value.as_deref());
         match value.map(serde_json::from_slice::<DeliveryRecord>) {

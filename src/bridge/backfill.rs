@@ -22,7 +22,7 @@ use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{ResponseRecord, SOURCE_HEADER, Source};
 
 /// A record of topic `responses`, by when its fact happened.
-type Place = (Millis, u32, u64);
+type ResponsePosition = (Millis, u32, u64);
 
 /// Whose messages are made, and which.
 #[derive(Clone)]
@@ -66,10 +66,10 @@ impl App {
         }
         body["backfill_id"] = format!("bkf_{}", asked.request_id).into();
         places.sort_unstable();
-        let windows: Vec<Vec<Place>> = places.chunks(WINDOW).map(<[Place]>::to_vec).collect();
+        let windows: Vec<Vec<ResponsePosition>> = places.chunks(WINDOW).map(<[ResponsePosition]>::to_vec).collect();
         let mut messages = Messages::new(&self.log, Topic::Responses);
         let maker = wanted.clone();
-        let read = move |window: &Vec<Place>| {
+        let read = move |window: &Vec<ResponsePosition>| {
             let mut made = Vec::new();
             for (_, partition, offset) in window {
                 let record = messages.record(*partition, *offset)?;
@@ -86,7 +86,7 @@ impl App {
 /// What there is to send.
 #[derive(Default)]
 struct BackfillMessage {
-    places: Vec<Place>,
+    places: Vec<ResponsePosition>,
     count: usize,
     /// There is more than one request sends.
     more: bool,

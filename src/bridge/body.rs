@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::budget::{HeldBytes, Spent};
+use super::budget::{BudgetExhausted, HeldBytes};
 use super::connections::{Connection, ConnectionPhase};
 use super::problem::Problem;
 
@@ -29,7 +29,7 @@ const UNPACK_STEP_BYTES: usize = 8 << 10;
 
 /// Whether a route needs a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
+pub enum BodyNeed {
     Json,
     /// What is empty is no body, whatever type it has.
     JsonOrNone,
@@ -38,7 +38,7 @@ pub enum Need {
 /// What a route takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestedBody {
-    pub need: Need,
+    pub need: BodyNeed,
     /// Whether JSON may be called `text/plain`, as pages do that must not cause a
     /// preflight.
     pub plain_text: bool,
@@ -69,7 +69,7 @@ pub async fn read(
     wanted: RequestedBody,
     connection: &Arc<Connection>,
 ) -> Result<Bytes, Problem> {
-    let may_be_none = wanted.need == Need::JsonOrNone;
+    let may_be_none = wanted.need == BodyNeed::JsonOrNone;
     if may_be_none && hyper::body::Body::is_end_stream(body) {
         return Ok(Bytes::new());
     }
@@ -84,7 +84,7 @@ pub async fn read(
     if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         return Err(too_large());
     }
-    let mut bytes = Counting::new(connection, length.map_or(MAX_BODY_BYTES, |length| length as usize));
+    let mut bytes = BodyBuffer::new(connection, length.map_or(MAX_BODY_BYTES, |length| length as usize));
     connection.enter(ConnectionPhase::Body);
     let read = tokio::time::timeout(READ_TIMEOUT, receive(body, &mut bytes, connection)).await;
     connection.enter(ConnectionPhase::Answering);
@@ -120,16 +120,16 @@ pub async fn read(
 }
 
 /// Bytes of a body, whose room is taken from the budget as it is needed.
-struct Counting {
+struct BodyBuffer {
     bytes: Vec<u8>,
     /// As far as is known, no more will come.
     expected: usize,
     held: HeldBytes,
 }
 
-impl Counting {
-    fn new(connection: &Arc<Connection>, expected: usize) -> Counting {
-        Counting { bytes: Vec::new(), expected, held: HeldBytes::none(connection) }
+impl BodyBuffer {
+    fn new(connection: &Arc<Connection>, expected: usize) -> BodyBuffer {
+        BodyBuffer { bytes: Vec::new(), expected, held: HeldBytes::none(connection) }
     }
 
     /// The capacity that so many bytes more ask for.
@@ -138,7 +138,7 @@ impl Counting {
         needed.max((2 * self.bytes.capacity()).max(LEAST_ROOM_BYTES).min(self.expected))
     }
 
-    async fn make_room(&mut self, more: usize) -> Result<(), Spent> {
+    async fn make_room(&mut self, more: usize) -> Result<(), BudgetExhausted> {
         if self.bytes.capacity() - self.bytes.len() < more {
             let wanted = self.wanted(more);
             self.held.grow(wanted - self.held.bytes()).await?;
@@ -147,7 +147,7 @@ impl Counting {
         Ok(())
     }
 
-    fn try_make_room(&mut self, more: usize) -> Result<(), Spent> {
+    fn try_make_room(&mut self, more: usize) -> Result<(), BudgetExhausted> {
         if self.bytes.capacity() - self.bytes.len() < more {
             let wanted = self.wanted(more);
             self.held.try_grow(wanted - self.held.bytes())?;
@@ -161,7 +161,7 @@ impl Counting {
     }
 }
 
-async fn receive(body: &mut Incoming, into: &mut Counting, connection: &Connection) -> Result<(), Problem> {
+async fn receive(body: &mut Incoming, into: &mut BodyBuffer, connection: &Connection) -> Result<(), Problem> {
     let overloaded = || Problem { close: true, ..Problem::overloaded() };
     loop {
         let next = poll_fn(|cx| {
@@ -176,7 +176,7 @@ async fn receive(body: &mut Incoming, into: &mut Counting, connection: &Connecti
         if into.bytes.len() + chunk.len() > MAX_BODY_BYTES {
             return Err(too_large());
         }
-        into.make_room(chunk.len()).await.map_err(|Spent| overloaded())?;
+        into.make_room(chunk.len()).await.map_err(|BudgetExhausted| overloaded())?;
         into.bytes.extend_from_slice(chunk);
     }
 }
@@ -263,14 +263,14 @@ fn bad_encoding() -> Problem {
 }
 
 fn unpack(mut reader: impl Read, connection: &Arc<Connection>) -> Result<Bytes, Problem> {
-    let mut out = Counting::new(connection, MAX_BODY_BYTES);
+    let mut out = BodyBuffer::new(connection, MAX_BODY_BYTES);
     let mut step = [0; UNPACK_STEP_BYTES];
     loop {
         match reader.read(&mut step).map_err(|_| bad_encoding())? {
             0 => return Ok(out.finish()),
             read if out.bytes.len() + read > MAX_BODY_BYTES => return Err(too_large()),
             read => {
-                out.try_make_room(read).map_err(|Spent| Problem::overloaded())?;
+                out.try_make_room(read).map_err(|BudgetExhausted| Problem::overloaded())?;
                 out.bytes.extend_from_slice(&step[..read]);
             }
         }

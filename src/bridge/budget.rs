@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// There is no room now, and there was none for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Spent;
+pub struct BudgetExhausted;
 
 #[derive(Debug)]
 pub struct Budget {
@@ -83,9 +83,9 @@ impl HeldBytes {
     }
 
     /// Takes more if there is room now.
-    pub fn try_grow(&mut self, bytes: usize) -> Result<(), Spent> {
+    pub fn try_grow(&mut self, bytes: usize) -> Result<(), BudgetExhausted> {
         if !self.connections.budget.take(bytes, self.bytes + bytes <= SMALL_BYTES) {
-            return Err(Spent);
+            return Err(BudgetExhausted);
         }
         self.bytes += bytes;
         self.connection.holds(bytes);
@@ -97,15 +97,15 @@ impl HeldBytes {
     ///
     /// # Errors
     /// When there is no room.
-    pub async fn grow(&mut self, bytes: usize) -> Result<(), Spent> {
+    pub async fn grow(&mut self, bytes: usize) -> Result<(), BudgetExhausted> {
         if self.try_grow(bytes).is_ok() {
             return Ok(());
         }
         let connections = self.connections.clone();
         let budget = &connections.budget;
-        let waiting = Waiting::enter(budget);
+        let waiting = WaitingGuard::enter(budget);
         if waiting.before >= MAX_WAITING && self.bytes + bytes > SMALL_BYTES {
-            return Err(Spent);
+            return Err(BudgetExhausted);
         }
         let deadline = Instant::now() + WAIT;
         loop {
@@ -115,7 +115,7 @@ impl HeldBytes {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(Spent);
+                return Err(BudgetExhausted);
             }
             tokio::time::timeout(LOOK, freed).await.ok();
         }
@@ -145,18 +145,18 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Counted<T> {
     }
 }
 
-struct Waiting<'a> {
+struct WaitingGuard<'a> {
     budget: &'a Budget,
     before: usize,
 }
 
-impl Waiting<'_> {
-    fn enter(budget: &Budget) -> Waiting<'_> {
-        Waiting { budget, before: budget.waiting.fetch_add(1, Ordering::AcqRel) }
+impl WaitingGuard<'_> {
+    fn enter(budget: &Budget) -> WaitingGuard<'_> {
+        WaitingGuard { budget, before: budget.waiting.fetch_add(1, Ordering::AcqRel) }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.budget.waiting.fetch_sub(1, Ordering::AcqRel);
     }

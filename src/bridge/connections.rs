@@ -390,13 +390,13 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_are_given_back_and_those_who_do_not_move_lose_theirs() {
-        use crate::bridge::budget::{HeldBytes, Spent};
+        use crate::bridge::budget::{BudgetExhausted, HeldBytes};
         let all = Arc::new(long_ago(&all(16, None)));
         let (stuck, small) = (all.join([10, 0, 0, 1].into()).unwrap(), all.join([10, 0, 0, 2].into()).unwrap());
         stuck.enter(ConnectionPhase::Body);
         let mut much = HeldBytes::none(&stuck);
         much.grow(900_000).await.unwrap();
-        assert_eq!(much.grow(100_000).await, Err(Spent), "an eighth is for small ones");
+        assert_eq!(much.grow(100_000).await, Err(BudgetExhausted), "an eighth is for small ones");
         let mut little = HeldBytes::none(&small);
         little.grow(10_000).await.unwrap();
         old(&stuck, Duration::from_secs(1));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::fields::Fields;
 use super::manage::{outcome_answer, random};
 use super::problem::{Answer, Problem, json_answer};
-use super::view::Shown;
+use super::view::ListedDefinition;
 use super::{App, RequestContext};
 use askwhen_domain::endpoint::{Disabled, Profile};
 use askwhen_domain::health::{Health, State};
@@ -29,7 +29,7 @@ const LONGEST_ATTEMPT: Duration = Duration::from_secs(60);
 
 impl App {
     /// The endpoint's state, why, and since when.
-    pub(super) fn tell_state(&self, shown: &Shown, body: &mut Value) {
+    pub(super) fn tell_state(&self, shown: &ListedDefinition, body: &mut Value) {
         let record = &shown.record;
         let own = record.body.value();
         let disabled: Option<Disabled> = serde_json::from_value(own["disabled"].clone()).ok();
@@ -64,7 +64,7 @@ impl App {
         serde_json::from_str(shown.record.body.as_str()).ok()
     }
 
-    pub(super) fn known_endpoint(&self, asked: &RequestContext<'_>) -> Result<Shown, Problem> {
+    pub(super) fn known_endpoint(&self, asked: &RequestContext<'_>) -> Result<ListedDefinition, Problem> {
         let shown = self.view.get(&asked.caller.project, Kind::Endpoint, &asked.route.parts[0]);
         shown.ok_or_else(|| Problem::not_found("there is no such endpoint"))
     }

@@ -34,11 +34,11 @@ pub struct Signals {
     refused: AtomicBool,
     refusal: Mutex<Option<Refusal>>,
     /// While the socket takes nothing: since when, and what went out since.
-    stall: Mutex<Option<Stall>>,
+    stall: Mutex<Option<WriteStall>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Stall {
+struct WriteStall {
     since: Instant,
     written: u64,
 }
@@ -57,7 +57,7 @@ impl Signals {
         self.refused.store(true, Ordering::Release);
     }
 
-    fn stall(&self) -> std::sync::MutexGuard<'_, Option<Stall>> {
+    fn stall(&self) -> std::sync::MutexGuard<'_, Option<WriteStall>> {
         self.stall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -73,7 +73,7 @@ impl Signals {
         if seen.written < LEAST_BYTES {
             return true;
         }
-        *stall = Some(Stall { since: Instant::now(), written: 0 });
+        *stall = Some(WriteStall { since: Instant::now(), written: 0 });
         false
     }
 }
@@ -244,7 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
-                self.signals.stall().get_or_insert(Stall { since: Instant::now(), written: 0 });
+                self.signals.stall().get_or_insert(WriteStall { since: Instant::now(), written: 0 });
             }
         }
         wrote

@@ -10,7 +10,7 @@ use askwhen_domain::decision::DecisionReason;
 use askwhen_domain::id;
 use askwhen_domain::time::{self, Millis};
 use askwhen_wire::definition::{Code, Kind};
-use askwhen_wire::listing::{Filter, List, Page, PageError, Place};
+use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page, PageError};
 
 /// The console's projection, as far as HTTP asks it.
 pub trait Lists: Send + Sync {
@@ -31,14 +31,15 @@ pub trait Lists: Send + Sync {
     ///
     /// # Errors
     /// When the projection cannot be read.
-    fn place(&self, project: &str, delivery_id: &str) -> Result<Option<Place>, String>;
+    fn place(&self, project: &str, delivery_id: &str) -> Result<Option<DeliveryPlace>, String>;
 
     /// What an endpoint of a project has missed from a time up to and without
     /// another, and what has not been sent again since; oldest first.
     ///
     /// # Errors
     /// When the projection cannot be read.
-    fn recoverable(&self, of: (&str, &str), span: (Millis, Millis), limit: usize) -> Result<Vec<Place>, String>;
+    fn recoverable(&self, of: (&str, &str), span: (Millis, Millis), limit: usize)
+    -> Result<Vec<DeliveryPlace>, String>;
 
     /// Whether a project's user was erased after a record of the journal: its
     /// partition and offset.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::etag;
 use super::problem::{Answer, Problem, json_answer};
 use super::router::Name;
-use super::view::Shown;
+use super::view::ListedDefinition;
 use super::{App, RequestContext};
 use askwhen_domain::endpoint::{HeaderText, SEALED, SealedSecret};
 use askwhen_domain::json::Json;
@@ -376,7 +376,7 @@ impl App {
     }
 
     /// A definition as it is shown: without secrets, an endpoint with its state.
-    fn public(&self, shown: &Shown) -> Value {
+    fn public(&self, shown: &ListedDefinition) -> Value {
         let mut body = shown.record.body.value();
         match shown.record.kind {
             Kind::Survey => body["version"] = shown.record.version.into(),

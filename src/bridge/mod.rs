@@ -56,7 +56,7 @@ use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 use auth::{Auth, Caller, Kind};
 use body::RequestedBody;
-use budget::{HeldBytes, Spent};
+use budget::{BudgetExhausted, HeldBytes};
 use connections::Connection;
 use cors::AllowedOrigin;
 use problem::{Answer, Problem};
@@ -402,7 +402,7 @@ async fn counted(answer: Answer, connection: &Arc<Connection>) -> Result<Answer,
     let mut held = HeldBytes::none(connection);
     // One that is larger than all the room there is goes out alone.
     let counts = len.min(connection.all().budget.limit_bytes() / 2);
-    held.grow(counts).await.map_err(|Spent| Problem::overloaded())?;
+    held.grow(counts).await.map_err(|BudgetExhausted| Problem::overloaded())?;
     let (head, body) = answer.into_parts();
     let Ok(bytes) = body.collect().await.map(http_body_util::Collected::to_bytes);
     Ok(Answer::from_parts(head, Full::new(held.counted(bytes))))

@@ -11,7 +11,7 @@ use super::problem::{Answer, Problem, json_answer};
 use super::router::Name;
 use super::{App, RequestContext};
 use askwhen_domain::json::Json;
-use askwhen_domain::record::{Answers, Body, Given, Record, Target};
+use askwhen_domain::record::{Answers, Body, GivenAnswer, Record, Target};
 use askwhen_domain::time::ClientTimes;
 use askwhen_domain::user::MAX_ATTRIBUTES_BYTES;
 use askwhen_partition::EngineReply;
@@ -189,7 +189,7 @@ fn answer(reply: Option<EngineReply>, kind: Kind, event_id: Option<&str>) -> Res
     }
 }
 
-pub(super) fn read_answers(fields: &mut Fields<'_>, now: i64) -> (Vec<Given>, bool, ClientTimes) {
+pub(super) fn read_answers(fields: &mut Fields<'_>, now: i64) -> (Vec<GivenAnswer>, bool, ClientTimes) {
     let list = fields.list("answers");
     if list.is_none() && !fields.has("answers") {
         fields.fault(Code::MissingField, "answers", "is required");
@@ -204,14 +204,14 @@ pub(super) fn read_answers(fields: &mut Fields<'_>, now: i64) -> (Vec<Given>, bo
     (answers, completed, times)
 }
 
-fn given(fields: &mut Fields<'_>, index: usize, raw: &RawValue) -> Given {
+fn given(fields: &mut Fields<'_>, index: usize, raw: &RawValue) -> GivenAnswer {
     let mut inner = Fields::of(raw.get(), format!("/answers/{index}"));
     let question_id = inner.required_id("question_id");
     let value = inner.raw("value");
     if value.is_none() {
         inner.fault(Code::MissingField, "value", "is required");
     }
-    let given = Given {
+    let given = GivenAnswer {
         question_id,
         value: Json::from_valid(value.unwrap_or("null")),
         answered_at: inner.time("answered_at"),

@@ -5,7 +5,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use super::auth::Kind;
-use super::body::Need;
+use super::body::BodyNeed;
 use askwhen_domain::id;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -318,14 +318,14 @@ impl Name {
     }
 
     /// Whether a request that may have a body needs one.
-    pub(super) fn body(self) -> Need {
+    pub(super) fn body(self) -> BodyNeed {
         use Name::{
             Dismissed, Displayed, Enable, Resend, RewardEvent, RotateSecret, Snapshots, TestEndpoint, UserTrigger,
         };
         match self {
             RewardEvent | Displayed | Dismissed | Snapshots | UserTrigger | Enable | RotateSecret | TestEndpoint
-            | Resend => Need::JsonOrNone,
-            _ => Need::Json,
+            | Resend => BodyNeed::JsonOrNone,
+            _ => BodyNeed::Json,
         }
     }
 

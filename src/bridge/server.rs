@@ -91,7 +91,7 @@ pub async fn serve(
         let (app, builder, stop) = (app.clone(), builder.clone(), stop.clone());
         let lingering = lingering.clone();
         tasks.spawn(async move {
-            let place = Place { connection, _slot: slot };
+            let place = ConnectionSlot { connection, _slot: slot };
             // Without delay or not at all: a socket that refuses this is gone.
             if stream.set_nodelay(true).is_err() {
                 return;
@@ -99,7 +99,7 @@ pub async fn serve(
             let parting = drive(stream, app, surface, builder, (stop, &place.connection)).await;
             // Others need the place; whoever leaves may still read why.
             drop(place);
-            if let Some(Parting { stream, refusal }) = parting {
+            if let Some(ClosingConnection { stream, refusal }) = parting {
                 let may_linger = lingering.try_acquire();
                 let longest = if may_linger.is_ok() { LINGER } else { BRIEF_LINGER };
                 part(stream, refusal, longest).await;
@@ -114,12 +114,12 @@ pub async fn serve(
 }
 
 /// A connection's place among all, given up however its task ends.
-struct Place {
+struct ConnectionSlot {
     connection: Arc<Connection>,
     _slot: OwnedSemaphorePermit,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.connection.all().leave(&self.connection);
     }
@@ -237,7 +237,7 @@ impl Watcher {
 }
 
 /// A connection that is to be closed, and why, where whoever sends is to be told.
-struct Parting {
+struct ClosingConnection {
     stream: TcpStream,
     refusal: Option<Refusal>,
 }
@@ -249,7 +249,7 @@ async fn drive(
     surface: Surface,
     builder: http1::Builder,
     (stop, connection): (watch::Receiver<bool>, &Arc<Connection>),
-) -> Option<Parting> {
+) -> Option<ClosingConnection> {
     let signals = Arc::new(Signals::default());
     let mut gate = Gate::new(stream, connection.clone(), signals.clone());
     let mut watcher = Watcher::new(connection, &signals, stop);
@@ -264,7 +264,9 @@ async fn drive(
     });
     match first.await {
         HeadOutcome::Passed => {}
-        HeadOutcome::Refused => return Some(Parting { stream: gate.into_stream(), refusal: signals.refusal() }),
+        HeadOutcome::Refused => {
+            return Some(ClosingConnection { stream: gate.into_stream(), refusal: signals.refusal() });
+        }
         HeadOutcome::Closed => return None,
     }
     let (own, serving) = (connection.clone(), app.clone());
@@ -309,7 +311,7 @@ async fn drive(
         if watcher.stopped.is_none() && was_idle && refusal.is_none() {
             return None;
         }
-        return Some(Parting { stream: http.into_parts().io.into_stream(), refusal });
+        return Some(ClosingConnection { stream: http.into_parts().io.into_stream(), refusal });
     } else if connection.phase() == ConnectionPhase::Writing {
         // What the system still holds for somebody who does not read it goes too.
         let stream = http.into_parts().io.into_stream();

@@ -13,23 +13,23 @@ use askwhen_wire::topics::{DefinitionRecord, IDENTITY_KEY, SOURCE_HEADER, Source
 const AT: TopicPartition = TopicPartition { topic: Topic::Definitions, partition: 0 };
 
 pub struct View {
-    rows: RwLock<BTreeMap<String, Known>>,
+    rows: RwLock<BTreeMap<String, LatestDefinition>>,
     /// What follows the topic, and how far it is.
     follow: Mutex<(Reader, u64)>,
 }
 
 /// What the newest record of a key says.
 #[derive(Debug, Clone)]
-struct Known {
+struct LatestDefinition {
     /// Offset of the journal record behind it. A late record of an owner that
     /// has been replaced stands after newer ones, and counts for nothing.
     source: u64,
     /// `None`: the definition is gone.
-    shown: Option<Shown>,
+    shown: Option<ListedDefinition>,
 }
 
 #[derive(Debug, Clone)]
-pub struct Shown {
+pub struct ListedDefinition {
     /// Orders the list: the larger, the newer.
     pub offset: u64,
     pub record: DefinitionRecord,
@@ -85,23 +85,23 @@ impl View {
         // The first place keeps the order of creation; a change keeps it.
         let offset = known.and_then(|known| known.shown.as_ref()).map_or(record.offset, |shown| shown.offset);
         let shown = match record.value.as_deref().map(serde_json::from_slice::<DefinitionRecord>) {
-            Some(Ok(record)) => Some(Shown { offset, record }),
+            Some(Ok(record)) => Some(ListedDefinition { offset, record }),
             Some(Err(error)) => return tracing::error!(%error, key, "a definition in the log is unreadable"),
             None => None,
         };
-        rows.insert(key.to_owned(), Known { source, shown });
+        rows.insert(key.to_owned(), LatestDefinition { source, shown });
     }
 
-    pub fn get(&self, project: &str, kind: Kind, id: &str) -> Option<Shown> {
+    pub fn get(&self, project: &str, kind: Kind, id: &str) -> Option<ListedDefinition> {
         let key = askwhen_wire::topics::definition_key(project, kind, id);
         self.rows.read().expect("no panic holds this lock").get(&key)?.shown.clone()
     }
 
     /// Of one kind, newest first, from below a place on.
-    pub fn list(&self, project: &str, kind: Kind, below: u64, limit: usize) -> Vec<Shown> {
+    pub fn list(&self, project: &str, kind: Kind, below: u64, limit: usize) -> Vec<ListedDefinition> {
         let prefix = askwhen_wire::topics::definition_key(project, kind, "");
         let rows = self.rows.read().expect("no panic holds this lock");
-        let mut all: Vec<&Shown> = rows
+        let mut all: Vec<&ListedDefinition> = rows
             .range(prefix.clone()..)
             .take_while(|(key, _)| key.starts_with(&prefix))
             .filter_map(|(_, known)| known.shown.as_ref())

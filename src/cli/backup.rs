@@ -11,7 +11,7 @@ use super::context::{BrokerArgs, Context, Failure, Format, ServerArgs};
 use super::output;
 use super::progress::blocking;
 use crate::bridge::auth::Kind;
-use crate::supervisor::backup::{self, Cut};
+use crate::supervisor::backup::{self, BackupPoint};
 use askwhen_wire::seal::ClusterKey;
 
 #[derive(Debug, Args)]
@@ -143,7 +143,7 @@ pub async fn run(context: &Context, config_file: Option<PathBuf>, args: BackupAr
 }
 
 /// Of a server at work, it says itself; of a data directory at rest, we look.
-async fn cut(context: &Context, server: &ServerArgs) -> Result<Cut, Failure> {
+async fn cut(context: &Context, server: &ServerArgs) -> Result<BackupPoint, Failure> {
     let config = context.config.clone();
     if let Some(cut) = blocking(move || backup::cut_at_rest(&config)).await? {
         return Ok(cut);
@@ -154,7 +154,7 @@ async fn cut(context: &Context, server: &ServerArgs) -> Result<Cut, Failure> {
     let snapshots = names.filter_map(|row| row["name"].as_str().map(str::to_owned)).collect();
     let ends: BTreeMap<String, u64> = serde_json::from_value(said["ends"].clone())
         .map_err(|_| Failure::failed("the server does not say how far its log goes: is it of another version?"))?;
-    Ok(Cut { snapshots, ends })
+    Ok(BackupPoint { snapshots, ends })
 }
 
 /// On standard error, and only on a terminal.

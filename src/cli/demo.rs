@@ -23,13 +23,13 @@ use askwhen_domain::endpoint::Profile;
 use askwhen_wire::profile::{self, Keys};
 
 /// One webhook as a receiver took it.
-struct Taken {
+struct ReceivedWebhook {
     path: String,
     headers: Vec<(String, String)>,
     body: Bytes,
 }
 
-type Inbox = Arc<Mutex<Vec<Taken>>>;
+type Inbox = Arc<Mutex<Vec<ReceivedWebhook>>>;
 
 const PROFILES: [(&str, Profile); 3] =
     [("standard", Profile::Standard), ("blitzllama", Profile::Blitzllama), ("1flow", Profile::OneFlow)];
@@ -127,7 +127,7 @@ async fn story(client: &Client, say: &impl Fn(&str)) -> Result<(usize, bool, boo
 }
 
 /// Signs the body again and compares.
-fn verify(webhook: &Taken, profile: Profile, secret: &str) -> Result<(), Failure> {
+fn verify(webhook: &ReceivedWebhook, profile: Profile, secret: &str) -> Result<(), Failure> {
     let header = |name: &str| webhook.headers.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str());
     let keys = Keys { current: secret.to_owned(), previous: Vec::new() };
     let about = (header("webhook-id"), 1, header("webhook-timestamp").parse().unwrap_or(0));
@@ -160,7 +160,7 @@ async fn receivers() -> Result<(u16, Inbox), Failure> {
                         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                         let text = |v: &http::HeaderValue| v.to_str().unwrap_or_default().to_owned();
                         let headers = head.headers.iter().map(|(n, v)| (n.to_string(), text(v))).collect();
-                        let taken = Taken { path: head.uri.path().to_owned(), headers, body };
+                        let taken = ReceivedWebhook { path: head.uri.path().to_owned(), headers, body };
                         inbox.lock().expect("no panic holds this lock").push(taken);
                         Ok::<_, Infallible>(hyper::Response::new(Full::new(Bytes::from_static(b"{}"))))
                     }

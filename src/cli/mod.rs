@@ -131,7 +131,7 @@ enum Verb {
     /// Look at the configuration
     Config {
         #[command(subcommand)]
-        what: ConfigWhat,
+        what: ConfigCommand,
     },
     /// Take a record that ends the process out of the way
     Skip(skip::SkipArgs),
@@ -142,7 +142,7 @@ enum Verb {
 }
 
 #[derive(Debug, Subcommand)]
-enum ConfigWhat {
+enum ConfigCommand {
     /// Print the configuration in force, every layer merged, without its secrets
     Print {
         /// Print the commented defaults instead
@@ -205,7 +205,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             output::write(&String::from_utf8_lossy(&script));
             return Ok(());
         }
-        Verb::Config { what: ConfigWhat::Print { default: true } } => {
+        Verb::Config { what: ConfigCommand::Print { default: true } } => {
             output::write(config::DEFAULT);
             return Ok(());
         }

@@ -9,8 +9,8 @@ use super::{kept, unknown};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{self, Millis};
-use askwhen_wire::listing::{Filter, List, Place};
-use askwhen_wire::topics::{AttemptRecord, Ended, RetryRecord, Source};
+use askwhen_wire::listing::{DeliveryPlace, Filter, List};
+use askwhen_wire::topics::{AttemptEnd, AttemptRecord, RetryRecord, Source};
 
 /// Partition and offset.
 type Offset = (u32, u64);
@@ -215,9 +215,9 @@ impl DeliveryRow {
         }
     }
 
-    pub fn place(&self) -> Option<Place> {
+    pub fn place(&self) -> Option<DeliveryPlace> {
         let (partition, offset) = self.place?;
-        Some(Place { delivery_id: self.delivery_id.clone(), partition, offset })
+        Some(DeliveryPlace { delivery_id: self.delivery_id.clone(), partition, offset })
     }
 
     /// Whether an endpoint never took it, and an operator may want it sent again.
@@ -267,7 +267,7 @@ impl DeliveryRow {
     }
 
     fn attempted(&mut self, attempt: AttemptRecord) {
-        let cancelled = attempt.ended == Some(Ended::Cancelled);
+        let cancelled = attempt.ended == Some(AttemptEnd::Cancelled);
         let known = self.attempts.iter().any(|a| a.attempt == attempt.attempt);
         if self.status == "delivered" || (known && !cancelled) {
             return;
@@ -276,9 +276,9 @@ impl DeliveryRow {
         self.next_attempt_at = attempt.next_due_at;
         self.reason = attempt.reason;
         self.status = match attempt.ended {
-            Some(Ended::Delivered) => "delivered",
-            Some(Ended::Dead) => "dead",
-            Some(Ended::Cancelled) => "cancelled",
+            Some(AttemptEnd::Delivered) => "delivered",
+            Some(AttemptEnd::Dead) => "dead",
+            Some(AttemptEnd::Cancelled) => "cancelled",
             None => "waiting",
         }
         .into();

@@ -25,7 +25,7 @@ impl From<askwhen_store::Error> for Error {
 
 /// What has become of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+pub enum ReadOutcome {
     Read,
     /// It cannot be read: the lists leave it out, and say so.
     Unreadable,

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::error::{Error, Taken};
+use super::error::{Error, ReadOutcome};
 use super::order::{self, WriteBatch};
 use super::projection::Shared;
-use super::stats::{self, Fact};
+use super::stats::{self, OfferFact};
 use super::{deliveries, kept, unknown};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::time::Millis;
@@ -258,7 +258,7 @@ impl Follower {
                     read = true;
                     self.positions.insert(at, record.offset + 1);
                     self.last.insert(at, record.crc);
-                    if take(at, &record, store, &mut round)? == Taken::Unreadable {
+                    if take(at, &record, store, &mut round)? == ReadOutcome::Unreadable {
                         self.say_unreadable(at, record.offset);
                     }
                 }
@@ -382,7 +382,7 @@ fn make_anew(store: &Store, incarnation: &str) -> Result<(), Error> {
     Ok(store.write(batch)?)
 }
 
-fn take(at: TopicPartition, record: &Record, store: &Store, round: &mut WriteBatch<'_>) -> Result<Taken, Error> {
+fn take(at: TopicPartition, record: &Record, store: &Store, round: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
     let (value, topic) = (record.value.as_deref().unwrap_or_default(), at.topic);
     let source = kept::source(record);
     match topic {
@@ -393,30 +393,30 @@ fn take(at: TopicPartition, record: &Record, store: &Store, round: &mut WriteBat
             }
             Ok(DeliveryRecord::CancelUser { project, user_id }) => match source {
                 Some(source) => kept::erased((&project, &user_id), source, store, round)?,
-                None => return Ok(Taken::Unreadable),
+                None => return Ok(ReadOutcome::Unreadable),
             },
             Ok(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. }) => {}
-            Err(_) => return Ok(Taken::Unreadable),
+            Err(_) => return Ok(ReadOutcome::Unreadable),
         },
         Topic::Attempts => match serde_json::from_slice(value) {
             Ok(attempt) => deliveries::attempted(attempt, round)?,
-            Err(_) => return Ok(Taken::Unreadable),
+            Err(_) => return Ok(ReadOutcome::Unreadable),
         },
         Topic::Decisions | Topic::Responses => match source {
             Some(source) if topic == Topic::Decisions => return kept::decided(value, source, round),
             Some(source) => return kept::responded(value, source, round),
-            None => return Ok(Taken::Unreadable),
+            None => return Ok(ReadOutcome::Unreadable),
         },
         Topic::Displays => {
-            let Ok(seen) = serde_json::from_slice::<DisplayRecord>(value) else { return Ok(Taken::Unreadable) };
+            let Ok(seen) = serde_json::from_slice::<DisplayRecord>(value) else { return Ok(ReadOutcome::Unreadable) };
             let name = if seen.kind == EventType::Dismissed { "dismissed" } else { "displayed" };
-            let fact = Fact { at: seen.occurred_at, name, id: &seen.offer_id };
+            let fact = OfferFact { at: seen.occurred_at, name, id: &seen.offer_id };
             stats::happened(round, (&seen.project, &seen.survey_id), fact)?;
         }
         _ => match serde_json::from_slice(value) {
             Ok(retry) => deliveries::waits(retry, round)?,
-            Err(_) => return Ok(Taken::Unreadable),
+            Err(_) => return Ok(ReadOutcome::Unreadable),
         },
     }
-    Ok(Taken::Read)
+    Ok(ReadOutcome::Read)
 }

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::deliveries;
-use super::error::{Error, Taken};
+use super::error::{Error, ReadOutcome};
 use super::order::{self, WriteBatch};
-use super::stats::{self, Fact};
+use super::stats::{self, OfferFact};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id;
 use askwhen_domain::time::Millis;
@@ -40,15 +40,15 @@ pub fn source(record: &Record) -> Option<(u32, u64)> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn decided(value: &[u8], source: (u32, u64), round: &mut WriteBatch<'_>) -> Result<Taken, Error> {
-    let Ok(mut decision) = serde_json::from_slice::<DecisionRecord>(value) else { return Ok(Taken::Unreadable) };
+pub fn decided(value: &[u8], source: (u32, u64), round: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
+    let Ok(mut decision) = serde_json::from_slice::<DecisionRecord>(value) else { return Ok(ReadOutcome::Unreadable) };
     let project = std::mem::take(&mut decision.project);
     if project.is_empty() {
-        return Ok(Taken::Unreadable);
+        return Ok(ReadOutcome::Unreadable);
     }
     let (id, user_id, at) = (decision.decision_id.clone(), decision.user_id.clone(), decision.decided_at);
     if round.get(&order::row(List::Decisions, &id))?.is_some() {
-        return Ok(Taken::Read);
+        return Ok(ReadOutcome::Read);
     }
     let verdicts = verdicts(&decision);
     // Of a user who has been erased there is no row that would tell a copy. All of a
@@ -56,7 +56,7 @@ pub fn decided(value: &[u8], source: (u32, u64), round: &mut WriteBatch<'_>) -> 
     if let Some((survey_id, _)) = verdicts.first()
         && stats::is_counted(round, (&project, survey_id), (stats::CONSIDERED, &id))?
     {
-        return Ok(Taken::Read);
+        return Ok(ReadOutcome::Read);
     }
     for (survey_id, ending) in &verdicts {
         stats::count(round, (&project, survey_id), at, &[stats::CONSIDERED, ending])?;
@@ -71,7 +71,7 @@ pub fn decided(value: &[u8], source: (u32, u64), round: &mut WriteBatch<'_>) -> 
         StoredDocument { project, user_id, at, partition: source.0, offset: source.1, body },
         round,
     )?;
-    Ok(Taken::Read)
+    Ok(ReadOutcome::Read)
 }
 
 fn body<T: Serialize>(record: &T) -> String {
@@ -98,7 +98,7 @@ pub fn verdicts(decision: &DecisionRecord) -> Vec<(String, String)> {
 fn remember((project, id): (&str, &str), at: Millis, verdicts: &[(String, String)], round: &mut WriteBatch<'_>) {
     for (survey_id, ending) in verdicts {
         for name in [stats::CONSIDERED, ending] {
-            stats::remember(round, (project, survey_id), Fact { at, name, id });
+            stats::remember(round, (project, survey_id), OfferFact { at, name, id });
         }
     }
 }
@@ -108,21 +108,23 @@ fn remember((project, id): (&str, &str), at: Millis, verdicts: &[(String, String
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn responded(value: &[u8], source: (u32, u64), round: &mut WriteBatch<'_>) -> Result<Taken, Error> {
-    let Ok(ResponseRecord { kind, data, .. }) = serde_json::from_slice(value) else { return Ok(Taken::Unreadable) };
+pub fn responded(value: &[u8], source: (u32, u64), round: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
+    let Ok(ResponseRecord { kind, data, .. }) = serde_json::from_slice(value) else {
+        return Ok(ReadOutcome::Unreadable);
+    };
     let (id, at, happened_at) = (data.response_id.clone(), data.created_at, data.updated_at);
     let before = round.get(&order::row(List::Responses, &id))?.map(|bytes| read(&bytes)).transpose()?;
     // A copy of what is known, or of something older.
     if before.as_ref().is_some_and(|kept| (kept.partition, kept.offset) > source) {
-        return Ok(Taken::Read);
+        return Ok(ReadOutcome::Read);
     }
     let before = before.map(|kept| kept.response()).transpose()?;
     let of = (data.project.as_str(), data.survey_id.as_str());
     if !data.answers.is_empty() {
-        stats::happened(round, of, Fact { at: happened_at, name: "answered", id: &id })?;
+        stats::happened(round, of, OfferFact { at: happened_at, name: "answered", id: &id })?;
     }
     if kind == EventType::Completed {
-        stats::happened(round, of, Fact { at: happened_at, name: "completed", id: &id })?;
+        stats::happened(round, of, OfferFact { at: happened_at, name: "completed", id: &id })?;
     }
     let data = match before {
         Some(before) => data.merged_over(before),
@@ -135,7 +137,7 @@ pub fn responded(value: &[u8], source: (u32, u64), round: &mut WriteBatch<'_>) -
         StoredDocument { project, user_id, at, partition: source.0, offset: source.1, body },
         round,
     )?;
-    Ok(Taken::Read)
+    Ok(ReadOutcome::Read)
 }
 
 /// Forgets what came of a user's records up to this one of the journal; what is

@@ -14,7 +14,7 @@ use askwhen_log::Log;
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service};
 use askwhen_store::{Family, Store};
-use askwhen_wire::listing::{Filter, List, Page, Place};
+use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page};
 
 /// How long a start waits for lists that are made anew.
 const START_PATIENCE: Duration = Duration::from_secs(3);
@@ -221,7 +221,7 @@ impl Console {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn place(&self, project: &str, delivery_id: &str) -> Result<Option<Place>, Error> {
+    pub fn place(&self, project: &str, delivery_id: &str) -> Result<Option<DeliveryPlace>, Error> {
         Ok(self.row(project, delivery_id)?.and_then(|row| row.place()))
     }
 
@@ -242,7 +242,7 @@ impl Console {
         (project, endpoint_id): (&str, &str),
         span: (Millis, Millis),
         limit: usize,
-    ) -> Result<Vec<Place>, Error> {
+    ) -> Result<Vec<DeliveryPlace>, Error> {
         self.ask(|store| {
             let mut places = std::collections::VecDeque::new();
             order::between(store, (List::Deliveries, project), span, |bytes| {

@@ -22,7 +22,7 @@ pub const KEPT: Millis = 400 * DAY;
 type Counters = BTreeMap<String, u64>;
 
 /// Something that happened to an offer, at most once to each.
-pub struct Fact<'a> {
+pub struct OfferFact<'a> {
     pub at: Millis,
     pub name: &'a str,
     pub id: &'a str,
@@ -50,7 +50,7 @@ pub fn count(round: &mut WriteBatch<'_>, of: (&str, &str), at: Millis, names: &[
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn happened(round: &mut WriteBatch<'_>, of: (&str, &str), fact: Fact<'_>) -> Result<(), Error> {
+pub fn happened(round: &mut WriteBatch<'_>, of: (&str, &str), fact: OfferFact<'_>) -> Result<(), Error> {
     if is_counted(round, of, (fact.name, fact.id))? {
         return Ok(());
     }
@@ -68,7 +68,7 @@ pub fn is_counted(round: &WriteBatch<'_>, of: (&str, &str), fact: (&str, &str)) 
 }
 
 /// Keeps a fact that is in the counters already.
-pub fn remember(round: &mut WriteBatch<'_>, of: (&str, &str), fact: Fact<'_>) {
+pub fn remember(round: &mut WriteBatch<'_>, of: (&str, &str), fact: OfferFact<'_>) {
     let natural = natural((fact.name, fact.id));
     round.put([of_survey(order::KNOWN_FACTS, of), natural.clone()].concat(), Vec::new());
     round.put([of_survey(order::FACTS, of), keys::timed(fact.at, &natural)].concat(), fact.name.into());

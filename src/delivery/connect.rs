@@ -64,7 +64,7 @@ pub struct Egress {
 
 /// How requests of one kind go out.
 #[derive(Clone)]
-struct Pooled {
+struct ClientPool {
     /// Keeps its connections for the next request.
     keeping: Client<Connector, Full<Bytes>>,
     /// Closes each connection behind its request.
@@ -84,7 +84,7 @@ struct Kind {
 pub struct Clients {
     way_out: Arc<Egress>,
     names: Names,
-    pools: Arc<Mutex<HashMap<Kind, Pooled>>>,
+    pools: Arc<Mutex<HashMap<Kind, ClientPool>>>,
     /// Connections to receivers.
     open: Arc<AtomicUsize>,
 }
@@ -139,7 +139,7 @@ impl Clients {
         })
     }
 
-    fn pool(&self, defined: &OpenedEndpoint, https: bool) -> Result<Pooled, Fault> {
+    fn pool(&self, defined: &OpenedEndpoint, https: bool) -> Result<ClientPool, Fault> {
         let endpoint = &defined.endpoint;
         let settings = endpoint.tls.as_ref();
         let chain = settings.and_then(|tls| tls.client_cert.clone());
@@ -181,7 +181,7 @@ impl Clients {
                 .http1_max_buf_size(MAX_HEAD_BYTES)
                 .build(connector.clone())
         };
-        let pool = Pooled { keeping: client(IDLE_CONNECTIONS), closing: client(0) };
+        let pool = ClientPool { keeping: client(IDLE_CONNECTIONS), closing: client(0) };
         let mut pools = self.pools.lock().expect("no panic holds this lock");
         if pools.len() >= MAX_CLIENTS {
             // Connections under way live on; idle ones are opened anew.

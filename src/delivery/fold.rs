@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use endpoint_update::{EndpointChange, EndpointUpdate};
-pub use error::{Error, Mismatch, StateError};
+pub use error::{Error, StateError, StateMismatch};
 pub use index::{Due, before, due_id, queue_id, split};
 pub use row::{DeliveryPhase, PendingDelivery};
 
@@ -27,7 +27,7 @@ use askwhen_log::{Log, Reader, TopicPartition, Watermarks};
 use askwhen_process::thread::Notify;
 use askwhen_store::{Batch, Family, Store, keys};
 use askwhen_wire::topic::Topic;
-use askwhen_wire::topics::{AttemptRecord, DeliveryRecord, Ended, RetryRecord, SOURCE_HEADER, Source};
+use askwhen_wire::topics::{AttemptEnd, AttemptRecord, DeliveryRecord, RetryRecord, SOURCE_HEADER, Source};
 use erasure::Erased;
 use index::{done_key, due_key};
 use input::FoldInput;
@@ -124,19 +124,19 @@ impl Fold {
         });
         let found = positions.format;
         if found > FORMAT {
-            return Err(Mismatch::LaterFormat { found, known: FORMAT }.into());
+            return Err(StateMismatch::LaterFormat { found, known: FORMAT }.into());
         }
         if found < FORMAT {
             return Err(StateError::Format { found }.into());
         }
         if positions.incarnation != incarnation {
-            return Err(Mismatch::OtherLog.into());
+            return Err(StateMismatch::OtherLog.into());
         }
         let all = TOPICS.map(|topic| TopicPartition { topic, partition });
         for (at, Watermarks { start, end }) in all.into_iter().zip(log.all_bounds(&all)?) {
             let next = positions.next.entry(at.topic.name().to_owned()).or_insert(start);
             if *next > end {
-                return Err(Mismatch::LostEnd { at, end, next: *next }.into());
+                return Err(StateMismatch::LostEnd { at, end, next: *next }.into());
             }
             // What was trimmed away is in a snapshot, or older than any delivery.
             *next = (*next).max(start);
@@ -387,7 +387,7 @@ impl Fold {
         // read before the retry records between them.
         let already_over = matches!(row.phase, DeliveryPhase::DeadMissing { .. } | DeliveryPhase::CancelMissing { .. });
         // Of an owner that had been replaced: it knew less.
-        if attempt.ended == Some(Ended::Cancelled) && attempt.attempt.max(attempt.attempts_before) < row.attempt {
+        if attempt.ended == Some(AttemptEnd::Cancelled) && attempt.attempt.max(attempt.attempts_before) < row.attempt {
             return Ok(());
         }
         if attempt.ended.is_none() && (attempt.attempt <= row.attempt || already_over) {
@@ -401,14 +401,14 @@ impl Fold {
         row.uncounted = row.uncounted.max(attempt.uncounted);
         row.first_started_at = Some(attempt.first_started_at);
         match attempt.ended {
-            Some(Ended::Dead) => {
+            Some(AttemptEnd::Dead) => {
                 row.phase = DeliveryPhase::DeadMissing {
                     reason: attempt.reason.clone().unwrap_or_default(),
                     died_at: ended_at,
                 };
                 round.rows.insert(attempt.delivery_id.clone(), Some(row));
             }
-            Some(Ended::Delivered | Ended::Cancelled) => {
+            Some(AttemptEnd::Delivered | AttemptEnd::Cancelled) => {
                 row.attempt = u32::from(had_retried);
                 self.end(&row, round);
             }

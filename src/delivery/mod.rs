@@ -19,9 +19,9 @@ mod transport;
 mod usage;
 
 pub use attempt::Egress;
-pub use fold::{Error, Fold, Mismatch, PendingDelivery, Positions, StateError};
+pub use fold::{Error, Fold, PendingDelivery, Positions, StateError, StateMismatch};
 pub use hold::{HeldEndpoint, HoldReason};
 pub use resolver::ResolverError;
-pub use run::{Delivery, OWNED, Open, Setup, Stepped, reached};
+pub use run::{Delivery, OWNED, Open, Setup, SimulatedDelivery, reached};
 pub use status::Status;
 pub use transport::{Outbox, SimulatedAttempt, SimulatedReply, Transport};

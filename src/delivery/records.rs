@@ -8,7 +8,7 @@ use askwhen_domain::time::{Millis, SECOND};
 use askwhen_log::{NewRecord, Record, TopicPartition};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{
-    self, AttemptRecord, DeadRecord, Ended, ID_HEADER, Outcome, RejectRecord, RetryRecord, SOURCE_HEADER,
+    self, AttemptEnd, AttemptRecord, DeadRecord, ID_HEADER, Outcome, RejectRecord, RetryRecord, SOURCE_HEADER,
 };
 
 const MAX_RAW_BYTES: usize = 1 << 20;
@@ -59,7 +59,7 @@ pub fn cancelled(partition: u32, row: &PendingDelivery, reason: &str, now: Milli
         attempts_before: row.attempt,
         started_at: now,
         first_started_at: row.first_started_at.unwrap_or(now),
-        ended: Some(Ended::Cancelled),
+        ended: Some(AttemptEnd::Cancelled),
         reason: Some(reason.to_owned()),
         ..about(&row.delivery)
     };

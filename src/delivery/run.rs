@@ -62,7 +62,7 @@ pub struct Delivery {
 type Ends<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
 
 /// A delivery under way, or whose records are being written.
-struct Flight {
+struct InFlight {
     partition: u32,
     /// What it holds in memory, about.
     bytes: usize,
@@ -85,7 +85,7 @@ struct Loop {
     /// Deliveries in the ordering queues, under way or closing.
     held: HashSet<String>,
     /// Those under way or closing.
-    in_flight: HashMap<String, Flight>,
+    in_flight: HashMap<String, InFlight>,
     flying_bytes: usize,
     /// Has its turn, and waits for memory.
     stalled: Option<Item>,
@@ -143,13 +143,13 @@ impl Delivery {
 
 /// The loop without its thread, for a simulation that turns it. Dropping it is
 /// what a kill is.
-pub struct Stepped(Loop);
+pub struct SimulatedDelivery(Loop);
 
-impl Stepped {
+impl SimulatedDelivery {
     /// # Errors
     /// As [`Delivery::start`].
-    pub fn new(setup: Setup, outbox: Outbox) -> Result<Stepped, Error> {
-        Loop::new(setup, Transport::Simulated(outbox)).map(Stepped)
+    pub fn new(setup: Setup, outbox: Outbox) -> Result<SimulatedDelivery, Error> {
+        Loop::new(setup, Transport::Simulated(outbox)).map(SimulatedDelivery)
     }
 
     pub fn take(&mut self, partition: u32) {

@@ -13,10 +13,10 @@ use askwhen_process::clock::Clock;
 #[derive(Clone)]
 pub struct MonotoneClock {
     clock: Clock,
-    reached: Arc<Mutex<Reached>>,
+    reached: Arc<Mutex<ClockReading>>,
 }
 
-struct Reached {
+struct ClockReading {
     now: Millis,
     /// Less than a millisecond that has passed besides.
     rest: Duration,
@@ -26,7 +26,7 @@ struct Reached {
 
 impl MonotoneClock {
     pub fn new(clock: Clock) -> MonotoneClock {
-        let reached = Reached { now: clock.now(), rest: Duration::ZERO, read_at: clock.monotonic() };
+        let reached = ClockReading { now: clock.now(), rest: Duration::ZERO, read_at: clock.monotonic() };
         MonotoneClock { clock, reached: Arc::new(Mutex::new(reached)) }
     }
 

@@ -32,7 +32,7 @@ pub(super) enum ReadyTransport {
 }
 
 /// What the loop hears of an attempt that is over.
-pub(super) type Ended = (Item, PendingDelivery, AttemptResult);
+pub(super) type EndedAttempt = (Item, PendingDelivery, AttemptResult);
 
 impl ReadyTransport {
     /// # Errors
@@ -63,7 +63,7 @@ impl ReadyTransport {
         &self,
         (item, row): (Item, PendingDelivery),
         (defined, keys): (Arc<OpenedEndpoint>, Keys),
-        (ended, notify): (mpsc::Sender<Ended>, Arc<Notify>),
+        (ended, notify): (mpsc::Sender<EndedAttempt>, Arc<Notify>),
     ) {
         match self {
             ReadyTransport::Http { sender, runtime } => {
@@ -107,7 +107,7 @@ pub struct SimulatedAttempt {
     /// What the receiver reads.
     pub body: Vec<u8>,
     pub started_at: Millis,
-    ended: mpsc::Sender<Ended>,
+    ended: mpsc::Sender<EndedAttempt>,
     notify: Arc<Notify>,
 }
 

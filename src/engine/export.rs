@@ -33,7 +33,7 @@ pub enum Error {
     #[error(transparent)]
     Table(#[from] Stop),
     #[error("requests are waiting for a quota: serve for a moment more, then export again")]
-    Waiting,
+    WaitingGrants,
 }
 
 impl Error {
@@ -44,7 +44,7 @@ impl Error {
             Error::Definition(_) => "definition",
             Error::Names(_) => "names",
             Error::Table(_) => "table",
-            Error::Waiting => "waiting",
+            Error::WaitingGrants => "waiting",
         }
     }
 
@@ -54,7 +54,7 @@ impl Error {
             Error::User(error) => error.class(),
             Error::Definition(_) | Error::Names(_) => Class::Fatal,
             Error::Table(stop) => stop.class(),
-            Error::Waiting => Class::Retry,
+            Error::WaitingGrants => Class::Retry,
         }
     }
 }
@@ -131,7 +131,7 @@ fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>) -> Result
     for (partition, store) in (0..).zip(from) {
         let quotas = Quotas::load(store, partition, from.len() as u32)?;
         if quotas.anyone_waits() {
-            return Err(Error::Waiting);
+            return Err(Error::WaitingGrants);
         }
         accounts.extend(quotas.ledger.accounts);
     }

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::changes::post;
 use super::decide::Applied;
 use super::outputs;
-use super::quotas::{PendingRequest, Waiting};
+use super::quotas::{PendingRequest, WaitingGrants};
 use super::state::Engine;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
@@ -118,7 +118,7 @@ impl Engine {
     /// asks for the others.
     pub(super) fn resume_pending(&mut self, at: RecordContext<'_>, effects: &mut Effects) -> Result<(), Failure> {
         loop {
-            let mut waiting = Waiting::default();
+            let mut waiting = WaitingGrants::default();
             let mut from = 0;
             while let Some((offset, patient)) = self.quotas.first_free(from, at.now, &mut waiting) {
                 from = offset + 1;

@@ -52,12 +52,12 @@ impl PendingRequest {
 
 /// What those who wait need, and the users of whom one does.
 #[derive(Default)]
-pub struct Waiting {
+pub struct WaitingGrants {
     pub wanted: Vec<(Key, u64)>,
     pub blocked: HashSet<u128>,
 }
 
-impl Waiting {
+impl WaitingGrants {
     pub fn wants(&mut self, (project, survey_id): (&str, &str)) {
         match self.wanted.iter_mut().find(|((p, s), _)| p == project && s == survey_id) {
             Some((_, count)) => *count += 1,
@@ -154,7 +154,7 @@ impl Quotas {
 
     /// From an offset on, the first parked request that need not wait any more;
     /// notes what those before it still need, and whom they hold up.
-    pub fn first_free(&self, from: u64, now: Millis, waiting: &mut Waiting) -> Option<(u64, bool)> {
+    pub fn first_free(&self, from: u64, now: Millis, waiting: &mut WaitingGrants) -> Option<(u64, bool)> {
         // Looked up once for each survey: whether the coordinator would have to be asked.
         let mut quota_statuses: Vec<((&str, &str), bool)> = Vec::new();
         for (offset, pending) in self.pending.range(from..) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::changes::Changes;
-use askwhen_domain::definitions::{Definitions, Past};
+use askwhen_domain::definitions::{Definitions, PastVersion};
 use askwhen_domain::json::Json;
 use askwhen_domain::time::Millis;
 use askwhen_partition::Stop;
@@ -198,7 +198,7 @@ impl Table {
                 let mut past = Vec::new();
                 for (version, body, until, until_offset) in &row.past {
                     let survey = Arc::new(definition::survey(&body.value(), None).map_err(bad)?);
-                    past.push(Past { version: *version, survey, until: *until, until_offset: *until_offset });
+                    past.push(PastVersion { version: *version, survey, until: *until, until_offset: *until_offset });
                 }
                 if let Some(entry) = project.surveys.get_mut(&row.id) {
                     entry.past = past;

@@ -20,7 +20,7 @@ use crate::engine::Engine;
 use askwhen_domain::decision::{Decision, Offered};
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
-use askwhen_domain::record::{Answers as Said, Body, Context, Given, Record, Target};
+use askwhen_domain::record::{Answers as Said, Body, Context, GivenAnswer, Record, Target};
 use askwhen_domain::survey::{QuestionType, Status, Survey};
 use askwhen_domain::time::Millis;
 use askwhen_log::TopicPartition;
@@ -31,7 +31,7 @@ use askwhen_store::{Batch, Store};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{Decoded, Define, Defined, Forward, Internal};
 use askwhen_wire::topic::Topic;
-use outcome::Total;
+use outcome::BacktestTotals;
 use tally::Tally;
 
 pub use outcome::{Outcome, VersionResult};
@@ -98,13 +98,13 @@ pub fn run(source: &Source, plan: &Plan, progress: &Progress) -> Result<Outcome,
         if together { vec![parts] } else { parts.into_iter().map(|part| vec![part]).collect() };
     let threads = plan.threads.clamp(1, groups.len().max(1));
     let run = Run { source, plan, folder: folder.path(), together, progress };
-    let mut total = Total::new(plan);
+    let mut total = BacktestTotals::new(plan);
     let groups: Vec<std::sync::Mutex<Option<Vec<Part>>>> =
         groups.into_iter().map(|group| std::sync::Mutex::new(Some(group))).collect();
     let next = AtomicUsize::new(0);
-    let worked: Vec<Result<Total, Error>> = std::thread::scope(|scope| {
-        let work = || -> Result<Total, Error> {
-            let mut own = Total::new(plan);
+    let worked: Vec<Result<BacktestTotals, Error>> = std::thread::scope(|scope| {
+        let work = || -> Result<BacktestTotals, Error> {
+            let mut own = BacktestTotals::new(plan);
             while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let parts = group.lock().expect("no panic holds this lock").take();
                 run.group(parts.unwrap_or_default(), &mut own)?;
@@ -164,21 +164,26 @@ fn has_quotas(source: &Source, plan: &Plan, parts: &[Part]) -> Result<bool, Erro
 }
 
 /// One run of a partition: as it was, or with surveys that are tried.
-struct Stage {
+struct PartitionRun {
     replayer: Replayer<Engine>,
     store: Arc<Store>,
     /// Its share of what all may keep in memory.
     share: usize,
 }
 
-impl Stage {
-    fn open(source: &Source, plan: &Plan, partition: u32, begin: (Arc<Store>, CheckpointMeta)) -> Result<Stage, Error> {
+impl PartitionRun {
+    fn open(
+        source: &Source,
+        plan: &Plan,
+        partition: u32,
+        begin: (Arc<Store>, CheckpointMeta),
+    ) -> Result<PartitionRun, Error> {
         let (store, meta) = begin;
         // All partitions may be read as one.
         let share = source.partitions as usize * (plan.versions.len() + 1);
         let mut engine = Engine::open(store.clone(), (partition, source.partitions), CACHED_BYTES / share)?;
         engine.watch(&plan.project);
-        Ok(Stage { replayer: Replayer::new(source.admission(partition, &meta)?, meta, engine), store, share })
+        Ok(PartitionRun { replayer: Replayer::new(source.admission(partition, &meta)?, meta, engine), store, share })
     }
 
     /// Keeps what is in memory within bounds.
@@ -196,9 +201,9 @@ struct Part {
     journal_reader: JournalReader,
     unread: VecDeque<askwhen_log::Record>,
     over: bool,
-    base: Stage,
+    base: PartitionRun,
     /// By version, once they have begun.
-    tried: Vec<Stage>,
+    tried: Vec<PartitionRun>,
     /// Letters between partitions that were on their way when they began: sent
     /// before the run forked, by sender.
     sent: Vec<u64>,
@@ -207,7 +212,7 @@ struct Part {
 impl Part {
     fn new(source: &Source, plan: &Plan, partition: u32, begin: Begin) -> Result<Part, Error> {
         let journal_reader = source.journal_reader(TopicPartition { topic: Topic::Events, partition }, begin.meta.next);
-        let base = Stage::open(source, plan, partition, (begin.store, begin.meta))?;
+        let base = PartitionRun::open(source, plan, partition, (begin.store, begin.meta))?;
         Ok(Part {
             partition,
             journal_reader,
@@ -241,15 +246,15 @@ struct Tallies {
     base: Tally,
     tried: Vec<Tally>,
     /// Offers of versions whose reactions have not been looked at.
-    open: Vec<Imagined>,
+    open: Vec<HypotheticalOffer>,
     /// Those of which it is not yet known whether they were really made, because
     /// the request waited for a grant: by part, and how many had been released there
     /// when it was looked at.
-    held: Vec<(u64, Vec<Imagined>)>,
+    held: Vec<(u64, Vec<HypotheticalOffer>)>,
 }
 
 /// An offer that a version makes.
-struct Imagined {
+struct HypotheticalOffer {
     version: usize,
     part: usize,
     offset: u64,
@@ -267,7 +272,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Reads partitions side by side, the earliest record first.
-    fn group(&self, mut parts: Vec<Part>, total: &mut Total) -> Result<(), Error> {
+    fn group(&self, mut parts: Vec<Part>, total: &mut BacktestTotals) -> Result<(), Error> {
         let versions = self.plan.versions.len();
         let mut tallies = Tallies {
             base: Tally::default(),
@@ -321,7 +326,7 @@ impl Run<'_> {
                 let path = self.folder.join(format!("{}-try-{version}", part.partition));
                 part.base.store.checkpoint(&path)?;
                 let begin = (self.source.store(&path)?, part.base.replayer.meta.clone());
-                part.tried.push(Stage::open(self.source, self.plan, part.partition, begin)?);
+                part.tried.push(PartitionRun::open(self.source, self.plan, part.partition, begin)?);
             }
         }
         for (v, version) in self.plan.versions.iter().enumerate() {
@@ -431,7 +436,7 @@ impl Run<'_> {
         }
         let (still, free) = std::mem::take(held).into_iter().partition(|one| engine.is_waiting(one.offset));
         *held = still;
-        tallies.open.extend::<Vec<Imagined>>(free);
+        tallies.open.extend::<Vec<HypotheticalOffer>>(free);
     }
 
     /// Whether a record of the journal has its effect in a version too.
@@ -485,7 +490,7 @@ impl Run<'_> {
                 let user_id = decision.user_id.clone();
                 // Of its trigger, which may have waited.
                 let offset = id::offer_place(&offered.offer_id).map_or(offset, |(_, offset)| offset);
-                tallies.open.push(Imagined { version: v, part: i, offset, user_id, offered });
+                tallies.open.push(HypotheticalOffer { version: v, part: i, offset, user_id, offered });
             }
             decisions.extend(items.into_iter().filter_map(|item| match item {
                 askwhen_domain::apply::Output::Decision(decision) => Some(*decision),
@@ -512,7 +517,7 @@ impl Run<'_> {
     fn react(&self, parts: &mut [Part], tallies: &mut Tallies) -> Result<(), Error> {
         let Assumptions { displayed, answered, .. } = self.plan.assumptions;
         while let Some(imagined) = tallies.open.pop() {
-            let Imagined { version, part, offset, user_id, offered } = &imagined;
+            let HypotheticalOffer { version, part, offset, user_id, offered } = &imagined;
             if tallies.base.offers.get(&offered.offer_id) == Some(&offered.survey_id) {
                 // What became of it is on record.
                 continue;
@@ -575,7 +580,7 @@ fn in_full(offered: &Offered) -> Said {
             QuestionType::RatingNumber | QuestionType::RatingStar | QuestionType::RatingEmoji => json!(3),
         };
         let question_id = question.question_id.clone();
-        Some(Given { question_id, value: Json::of(&value), answered_at: None, duration_ms: None })
+        Some(GivenAnswer { question_id, value: Json::of(&value), answered_at: None, duration_ms: None })
     });
     let target = Target::Offer(offered.offer_id.clone());
     Said { target, answers: answers.collect(), completed: true, context: Context::default() }

@@ -38,7 +38,7 @@ pub struct Question {
 }
 
 /// The journal up to a moment.
-struct Past<'a> {
+struct JournalPrefix<'a> {
     source: &'a Source,
     until: Millis,
     project: &'a str,
@@ -47,7 +47,7 @@ struct Past<'a> {
 }
 
 /// A partition as it was then.
-struct Then {
+struct ReplayedPartition {
     replayer: Replayer<Engine>,
     begun_with: Option<Manifest>,
     records: u64,
@@ -62,8 +62,9 @@ struct Then {
 pub fn explain(source: &Source, question: &Question, progress: impl Fn(u64)) -> Result<Value, Error> {
     let partition = id::partition_of(&question.user_id, source.partitions);
     let until = question.at.unwrap_or(Millis::MAX);
-    let past = Past { source, until, project: &question.project, folder: tempfile::tempdir()? };
-    let Then { mut replayer, begun_with, records } = past.read(partition, Some(&question.user_id), progress)?;
+    let past = JournalPrefix { source, until, project: &question.project, folder: tempfile::tempdir()? };
+    let ReplayedPartition { mut replayer, begun_with, records } =
+        past.read(partition, Some(&question.user_id), progress)?;
     let now = question.at.unwrap_or_else(|| Clock::new().wall() + replayer.meta.ahead);
     let offset = replayer.meta.next;
     let mut bank = QuotaCoordinator { past: &past, asking: partition, then: None, now };
@@ -135,10 +136,10 @@ fn decisions(
     }
 }
 
-impl Past<'_> {
+impl JournalPrefix<'_> {
     /// Reads a partition: for one user, or for all. `progress` hears how many records
     /// have been read.
-    fn read(&self, partition: u32, user_id: Option<&str>, progress: impl Fn(u64)) -> Result<Then, Error> {
+    fn read(&self, partition: u32, user_id: Option<&str>, progress: impl Fn(u64)) -> Result<ReplayedPartition, Error> {
         let at = TopicPartition { topic: Topic::Events, partition };
         let Begin { store, meta, snapshot } =
             self.source.begin(partition, self.until, &self.folder.path().join(partition.to_string()))?;
@@ -163,14 +164,14 @@ impl Past<'_> {
             let records = journal_reader.read()?;
             for record in &records {
                 if record.appended_at + replayer.meta.ahead > self.until {
-                    return Ok(Then { replayer, begun_with: snapshot, records: read });
+                    return Ok(ReplayedPartition { replayer, begun_with: snapshot, records: read });
                 }
                 read += 1;
                 replayer.play(record, &wanted)?;
             }
             progress(read);
             if records.is_empty() {
-                return Ok(Then { replayer, begun_with: snapshot, records: read });
+                return Ok(ReplayedPartition { replayer, begun_with: snapshot, records: read });
             }
         }
     }
@@ -178,7 +179,7 @@ impl Past<'_> {
 
 /// The coordinator of the quotas, read when somebody asks for a grant.
 struct QuotaCoordinator<'a> {
-    past: &'a Past<'a>,
+    past: &'a JournalPrefix<'a>,
     asking: u32,
     then: Option<Replayer<Engine>>,
     now: Millis,

@@ -52,7 +52,7 @@ struct Plan {
     begun_at: String,
     /// By partition: the first offset that is replayed, and the snapshot that it
     /// began with.
-    begins: Vec<Beginning>,
+    begins: Vec<ReplayStart>,
 }
 
 /// What can be told of a plan of any version.
@@ -69,7 +69,7 @@ fn first_format() -> u32 {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Beginning {
+struct ReplayStart {
     offset: u64,
     snapshot: Option<String>,
 }
@@ -228,7 +228,7 @@ impl Shadow {
             meta.save(&mut batch);
             store.write(batch)?;
             let snapshot = snapshot.map(|manifest| manifest.name());
-            begins.push(Beginning { offset: meta.next, snapshot });
+            begins.push(ReplayStart { offset: meta.next, snapshot });
         }
         let plan = Plan {
             id: uuid::Uuid::now_v7().simple().to_string(),
@@ -337,7 +337,7 @@ impl Shadow {
         let share = 1.0 / threads as f64;
         std::thread::scope(|scope| {
             let worker = || -> Result<(), Error> {
-                let mut brake = Brake { rate: options.rate, share, pace: Pace::default(), clock: Clock::new() };
+                let mut brake = RateLimiter { rate: options.rate, share, pace: Pace::default(), clock: Clock::new() };
                 while let Some((partition, end)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let done = self.partition(source, (*partition, *end), &mut brake, (progress, &failed));
                     let read_in = done.inspect_err(|_| failed.store(true, Ordering::Release))?;
@@ -365,7 +365,7 @@ impl Shadow {
         &self,
         source: &Source,
         (partition, end): (u32, u64),
-        brake: &mut Brake,
+        brake: &mut RateLimiter,
         (progress, failed): (&Progress, &std::sync::atomic::AtomicBool),
     ) -> Result<Duration, Error> {
         let (store, meta) = self.store(source, partition)?;
@@ -574,14 +574,14 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// Keeps a thread to its share of a rate.
-struct Brake {
+struct RateLimiter {
     rate: Option<Rate>,
     share: f64,
     pace: Pace,
     clock: Clock,
 }
 
-impl Brake {
+impl RateLimiter {
     fn wait(&mut self) {
         let Some(rate) = self.rate else { return };
         let now = self.clock.wall();

@@ -23,7 +23,7 @@ const READ_BYTES: usize = 1 << 20;
 const ENGINE: &str = "engine";
 
 /// Where the log is.
-pub enum Place {
+pub enum LogSource {
     /// The folder of an embedded one.
     Files(PathBuf),
     Brokers(Log),
@@ -36,7 +36,7 @@ pub struct Source {
     pub partitions: u32,
     /// See [`Log::binds_macs`].
     pub binds_macs: bool,
-    pub place: Place,
+    pub place: LogSource,
     /// Or why there is none.
     pub repository: Result<SnapshotRepository, Error>,
     /// Blocks and write buffers of all stores that are made while looking.
@@ -84,8 +84,8 @@ impl Source {
     /// at one place.
     fn tape_for(&self, purpose: &'static str, at: TopicPartition, from: u64) -> JournalReader {
         let from_where = match &self.place {
-            Place::Files(dir) => From::Files(Follower::from(dir, at, from)),
-            Place::Brokers(log) => {
+            LogSource::Files(dir) => From::Files(Follower::from(dir, at, from)),
+            LogSource::Brokers(log) => {
                 let notify = Arc::new(Notify::default());
                 From::Brokers { reader: log.reader(purpose, notify.clone()), notify }
             }
@@ -99,8 +99,8 @@ impl Source {
     /// When the log cannot be read.
     pub fn bounds(&self, at: TopicPartition) -> Result<Watermarks, Error> {
         match &self.place {
-            Place::Files(dir) => Follower::bounds(dir, at).map_err(looked_at),
-            Place::Brokers(log) => {
+            LogSource::Files(dir) => Follower::bounds(dir, at).map_err(looked_at),
+            LogSource::Brokers(log) => {
                 let bounds = log.bounds(at)?;
                 let begins = if at.topic == Topic::Events { log.begins(at.partition) } else { 0 };
                 Ok(Watermarks { start: bounds.start.max(begins), end: bounds.end })
@@ -114,8 +114,8 @@ impl Source {
     /// When the log cannot be read.
     pub fn offset_at(&self, at: TopicPartition, time: Millis) -> Result<u64, Error> {
         match &self.place {
-            Place::Files(dir) => Follower::offset_at(dir, at, time).map_err(looked_at),
-            Place::Brokers(log) => Ok(log.offset_at(at, time)?),
+            LogSource::Files(dir) => Follower::offset_at(dir, at, time).map_err(looked_at),
+            LogSource::Brokers(log) => Ok(log.offset_at(at, time)?),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::replay::Source;
 use crate::replay::{Error, ErrorKind};
 use askwhen_domain::time;
-use askwhen_log::embedded::files::{self, Piece};
+use askwhen_log::embedded::files::{self, SegmentSlice};
 use askwhen_log::{Embedded, Log, TopicPartition};
 use askwhen_process::clock::Clock;
 use askwhen_store::bucket::{self, Bucket, Stored};
@@ -28,7 +28,7 @@ mod brokers;
 mod manifest;
 
 pub use manifest::Manifest;
-use manifest::{Checked, Chunk, FORMAT, Part, STATE, Segment, UNSEALED_STATE};
+use manifest::{Chunk, FORMAT, Part, STATE, Segment, StoredManifest, UNSEALED_STATE};
 
 /// Folders of a place with backups.
 const BACKUPS: &str = "backups";
@@ -46,7 +46,7 @@ const MANIFEST_PURPOSE: &str = "backup manifest";
 const RESTORED_CONFIGURATION: &str = "restored-askwhen.toml";
 
 /// What is to be copied: snapshots, and how far the log goes with them.
-pub struct Cut {
+pub struct BackupPoint {
     pub snapshots: Vec<String>,
     /// By topic and partition.
     pub ends: BTreeMap<String, u64>,
@@ -59,7 +59,7 @@ pub type ReportProgress<'a> = &'a mut (dyn FnMut(&'static str, u64, u64) + Send)
 ///
 /// # Errors
 /// When there is no log, or its state cannot be read.
-pub fn cut_at_rest(config: &Config) -> Result<Option<Cut>, Error> {
+pub fn cut_at_rest(config: &Config) -> Result<Option<BackupPoint>, Error> {
     let log_dir = config.data_dir.join("log");
     DirectoryFormat::read(&config.data_dir)?;
     let Some(partitions) = Embedded::partitions_of(&log_dir)? else {
@@ -76,7 +76,7 @@ pub fn cut_at_rest(config: &Config) -> Result<Option<Cut>, Error> {
     let taken = snapshots::take_at_rest(config, &Log::Embedded(log.clone()));
     let ends = log.cut();
     log.close();
-    Ok(Some(Cut { snapshots: taken?, ends }))
+    Ok(Some(BackupPoint { snapshots: taken?, ends }))
 }
 
 /// Copies what a cut names. Blocks.
@@ -86,7 +86,7 @@ pub fn cut_at_rest(config: &Config) -> Result<Option<Cut>, Error> {
 pub fn create(
     config: &Config,
     (url, key): (&str, &ClusterKey),
-    cut: Option<&Cut>,
+    cut: Option<&BackupPoint>,
     config_file: Option<&Path>,
     progress: ReportProgress<'_>,
 ) -> Result<Manifest, Error> {
@@ -138,7 +138,7 @@ pub fn create(
         mac: None,
     };
     let mac = Some(key.sign_text(MANIFEST_PURPOSE, &manifest.text()));
-    let checked = Checked { crc32c: manifest.crc32c(), mac, manifest };
+    let checked = StoredManifest { crc32c: manifest.crc32c(), mac, manifest };
     let text = serde_json::to_vec_pretty(&checked).expect("a manifest serialises");
     let manifest = checked.manifest;
     bucket.run(bucket.put_once(&format!("{BACKUPS}/{}.json", manifest.name), text)).map_err(unreachable)?;
@@ -179,7 +179,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     /// The log's files up to the cut.
-    fn log(&self, cut: &Cut, progress: ReportProgress<'_>) -> Result<Vec<Part>, Error> {
+    fn log(&self, cut: &BackupPoint, progress: ReportProgress<'_>) -> Result<Vec<Part>, Error> {
         let log_dir = self.config.data_dir.join("log");
         let mut all = Vec::new();
         for (name, end) in &cut.ends {
@@ -206,7 +206,7 @@ impl Copy<'_> {
     }
 
     /// Brings what is new of a piece; `None` when the piece is gone.
-    fn segment(&self, piece: &Piece) -> Result<Option<Segment>, Error> {
+    fn segment(&self, piece: &SegmentSlice) -> Result<Option<Segment>, Error> {
         let io = |e: std::io::Error| Error::failed(format!("{}: {e}", piece.path.display()));
         let file = match piece.open() {
             Ok(file) => file,
@@ -234,7 +234,7 @@ impl Copy<'_> {
 
     /// The snapshots of the cut, fetched from where they are and left in the
     /// backup's place; tables that are there already stay.
-    fn state(&self, cut: &Cut, progress: ReportProgress<'_>) -> Result<Vec<String>, Error> {
+    fn state(&self, cut: &BackupPoint, progress: ReportProgress<'_>) -> Result<Vec<String>, Error> {
         let theirs = self.source.repository()?;
         let ours = self.ours();
         for (n, name) in cut.snapshots.iter().enumerate() {
@@ -307,7 +307,7 @@ fn list(bucket: &Bucket) -> Result<Vec<Listed>, Error> {
     let mut all = Vec::new();
     for (file, bytes) in read {
         let name = file.trim_end_matches(".json").to_owned();
-        let read = Checked::read(&bytes).and_then(|manifest| {
+        let read = StoredManifest::read(&bytes).and_then(|manifest| {
             if manifest.name == name { Ok(manifest) } else { Err("it is of another backup".into()) }
         });
         all.push((name, read));

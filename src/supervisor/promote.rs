@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::replay::recorded::Recorded;
 use crate::replay::shadow::{self, RunOptions, Shadow};
 use crate::replay::{Error, ErrorKind};
-use crate::replay::{Place, Progress, Source};
+use crate::replay::{LogSource, Progress, Source};
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::time;
 use askwhen_log::{Kafka, Lease, LeaseChange, Log};
@@ -57,8 +57,8 @@ pub fn promote(config: &Config, dir: &Path, manner: RunOptions, progress: &Progr
     let shadow = Shadow::open(&source, dir)?;
     let promotion = Promotion { config, source: &source, shadow: &shadow, manner, progress };
     match &source.place {
-        Place::Files(_) => promotion.here(),
-        Place::Brokers(log) => promotion.for_all(log.partitions()),
+        LogSource::Files(_) => promotion.here(),
+        LogSource::Brokers(log) => promotion.for_all(log.partitions()),
     }
 }
 
@@ -116,7 +116,7 @@ impl Promotion<'_> {
 
     /// The state that processes on Kafka take up: the newest snapshots.
     fn for_all(&self, partitions: u32) -> Result<Promoted, Error> {
-        let alone = Alone::wait(self.config, self.source, partitions)?;
+        let alone = ExclusiveLease::wait(self.config, self.source, partitions)?;
         let folder = tempfile::tempdir()?;
         let mut metas = Vec::new();
         for partition in 0..self.source.partitions {
@@ -222,12 +222,12 @@ fn next_generation(live: CheckpointMeta) -> CheckpointMeta {
 }
 
 /// Every partition of the engine's group, so that nobody decides meanwhile.
-struct Alone {
+struct ExclusiveLease {
     lease: Lease,
 }
 
-impl Alone {
-    fn wait(config: &Config, source: &Source, partitions: u32) -> Result<Alone, Error> {
+impl ExclusiveLease {
+    fn wait(config: &Config, source: &Source, partitions: u32) -> Result<ExclusiveLease, Error> {
         let log = Log::Kafka(Kafka::connect(kafka_settings(config, source.key.check()))?);
         let lease = log.lease("engine", Topic::Events)?;
         let deadline = Instant::now() + ALONE_WITHIN;
@@ -250,7 +250,7 @@ impl Alone {
                 }
             }
         }
-        Ok(Alone { lease })
+        Ok(ExclusiveLease { lease })
     }
 
     /// Whoever joins takes partitions away.

@@ -74,16 +74,16 @@ impl Role {
 }
 
 /// Where a store stands: the log it belongs to, and its next offsets.
-struct Standing {
+struct StorePosition {
     incarnation: String,
     generation: u64,
     position: u64,
     positions: BTreeMap<String, u64>,
 }
 
-fn standing(role: Role, store: &Store) -> Result<Option<Standing>, Stop> {
+fn standing(role: Role, store: &Store) -> Result<Option<StorePosition>, Stop> {
     match role {
-        Role::Engine => Ok(CheckpointMeta::load(store)?.map(|meta| Standing {
+        Role::Engine => Ok(CheckpointMeta::load(store)?.map(|meta| StorePosition {
             incarnation: meta.incarnation,
             generation: meta.generation,
             position: meta.next,
@@ -95,7 +95,7 @@ fn standing(role: Role, store: &Store) -> Result<Option<Standing>, Stop> {
                 Class::Retry => Stop::Restart(error.to_string()),
                 Class::Refuse | Class::Reject => Stop::Refused(error.to_string()),
             })?;
-            Ok(stored.map(|Positions { incarnation, next, .. }| Standing {
+            Ok(stored.map(|Positions { incarnation, next, .. }| StorePosition {
                 incarnation,
                 generation: 0,
                 position: next.values().sum(),

@@ -5,7 +5,7 @@ use super::format::DirectoryFormat;
 use super::settings::{STORE_MEMORY_BYTES, kafka_settings, repository};
 use crate::config::Config;
 use crate::replay::Error;
-use crate::replay::{Place, Source};
+use crate::replay::{LogSource, Source};
 use askwhen_log::{Embedded, Kafka, Log};
 use askwhen_store::Shared;
 use askwhen_wire::seal::ClusterKey;
@@ -27,7 +27,7 @@ pub fn source(config: &Config) -> Result<Source, Error> {
         };
         let key = cluster_key(config)?;
         let binds_macs = Embedded::binds_macs_in(&dir)?;
-        let place = Place::Files(dir);
+        let place = LogSource::Files(dir);
         return Ok(Source { key, incarnation, partitions, binds_macs, place, repository: repository(), shared });
     }
     let key = cluster_key(config)?;
@@ -38,7 +38,7 @@ pub fn source(config: &Config) -> Result<Source, Error> {
         incarnation,
         partitions,
         binds_macs,
-        place: Place::Brokers(log),
+        place: LogSource::Brokers(log),
         repository: repository(),
         shared,
     })

@@ -16,7 +16,7 @@ use askwhen_process::clock::Clock;
 use askwhen_process::thread::Notify;
 use askwhen_store::{Family, Memory, Store, keys};
 use askwhen_wire::topic::Topic;
-use askwhen_wire::topics::{AttemptRecord, DeliveryRecord, Ended, ID_HEADER, SOURCE_HEADER};
+use askwhen_wire::topics::{AttemptEnd, AttemptRecord, DeliveryRecord, ID_HEADER, SOURCE_HEADER};
 use serde_json::Value;
 
 use crate::bodies::{MAX_COMPLETED, PROJECT, SCARCE};
@@ -259,7 +259,7 @@ fn deliveries(world: &World, outputs: &Found) -> Result<(), String> {
             match seen.get(&text(record.header(ID_HEADER))) {
                 // A record may be repeated under its id; a success is final, whoever
                 // tells of it.
-                Some(at) if attempt.ended == Some(Ended::Delivered) => chain[*at] = attempt,
+                Some(at) if attempt.ended == Some(AttemptEnd::Delivered) => chain[*at] = attempt,
                 // A replaced owner and its successor have made the same attempt, and it
                 // went otherwise: an end is an end.
                 Some(at) if world.zombies && attempt.ended.is_some() && chain[*at].ended.is_none() => {
@@ -289,11 +289,11 @@ fn deliveries(world: &World, outputs: &Found) -> Result<(), String> {
         }
         let chain = chains.get(id).map(Vec::as_slice).unwrap_or_default();
         chain_holds(id, chain, (world.zombies, world.stepped))?;
-        let ends: Vec<Ended> = chain.iter().filter_map(|attempt| attempt.ended).collect();
-        if ends.contains(&Ended::Dead) && !ends.contains(&Ended::Delivered) && !dead.contains(id) {
+        let ends: Vec<AttemptEnd> = chain.iter().filter_map(|attempt| attempt.ended).collect();
+        if ends.contains(&AttemptEnd::Dead) && !ends.contains(&AttemptEnd::Delivered) && !dead.contains(id) {
             return Err(format!("invariant 8: {id} is dead, and topic dead does not say so"));
         }
-        if ends.contains(&Ended::Delivered) && !arrived.contains(id) {
+        if ends.contains(&AttemptEnd::Delivered) && !arrived.contains(id) {
             return Err(format!("P7: {id} counts as delivered and never came"));
         }
     }
@@ -307,7 +307,7 @@ fn deliveries(world: &World, outputs: &Found) -> Result<(), String> {
 }
 
 fn chain_holds(id: &str, chain: &[AttemptRecord], (zombies, stepped): (bool, bool)) -> Result<(), String> {
-    let ends: Vec<Ended> = chain.iter().filter_map(|attempt| attempt.ended).collect();
+    let ends: Vec<AttemptEnd> = chain.iter().filter_map(|attempt| attempt.ended).collect();
     // An attempt that was under way when its user was erased says how it went, too.
     let erased = chain.iter().any(|attempt| attempt.reason.as_deref() == Some("user_erased"));
     if ends.is_empty() || (ends.len() > 1 + usize::from(erased) && !zombies) {

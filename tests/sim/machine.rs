@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use askwhen::console::Projection;
-use askwhen::delivery::{self, Fold, Outbox, SimulatedAttempt, Stepped};
+use askwhen::delivery::{self, Fold, Outbox, SimulatedAttempt, SimulatedDelivery};
 use askwhen::engine::Engine;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_log::{GroupFence, Log, TopicPartition};
@@ -114,7 +114,7 @@ pub struct Process {
     disk: Arc<Disk>,
     /// Owned; `None` while one is not open.
     pub engine: BTreeMap<u32, Option<Partition<Engine>>>,
-    pub delivery: Stepped,
+    pub delivery: SimulatedDelivery,
     pub status: Arc<delivery::Status>,
     pub owned: BTreeSet<u32>,
     pub outbox: Outbox,
@@ -169,7 +169,7 @@ impl Machine {
             setup,
             disk: self.disk.clone(),
             engine: BTreeMap::new(),
-            delivery: Stepped::new(delivery, outbox.clone()).map_err(|e| e.to_string())?,
+            delivery: SimulatedDelivery::new(delivery, outbox.clone()).map_err(|e| e.to_string())?,
             status,
             owned: BTreeSet::new(),
             outbox,

@@ -52,11 +52,11 @@ pub struct Entry {
     /// Windows armed under another mark are disarmed.
     pub mark: u64,
     /// Versions superseded while offers of theirs may still be answered.
-    pub past: Vec<Past>,
+    pub past: Vec<PastVersion>,
 }
 
 #[derive(Debug, Clone)]
-pub struct Past {
+pub struct PastVersion {
     pub version: u64,
     pub survey: Arc<Survey>,
     /// When the next version took over, in the partition's time.
@@ -119,7 +119,12 @@ impl Project {
                 }
                 let changed = entry.current.activation_mark() != activation;
                 let superseded = std::mem::replace(&mut entry.current, survey);
-                entry.past.push(Past { version: entry.version, survey: superseded, until: now, until_offset: offset });
+                entry.past.push(PastVersion {
+                    version: entry.version,
+                    survey: superseded,
+                    until: now,
+                    until_offset: offset,
+                });
                 entry.version = version;
                 if changed {
                     entry.mark = mark(activation, version);

@@ -38,7 +38,7 @@ pub const LOGIC_VERSION: u32 = 6;
 
 /// What a state is to rules of a later version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Succession {
+pub enum StateCompatibility {
     /// The later rules go on from it: what was decided stands.
     GoesOn,
     /// The later rules would read it wrongly: it is made anew from the journal.
@@ -47,25 +47,25 @@ pub enum Succession {
 
 /// Every version of the rules that was released, and what its state is to
 /// [`LOGIC_VERSION`]. Numbers are never used again.
-pub const RULES: &[(u32, Succession)] = &[
+pub const RULES: &[(u32, StateCompatibility)] = &[
     // 0.1.0.
-    (4, Succession::GoesOn),
+    (4, StateCompatibility::GoesOn),
     // An erasure counts once; ids are forgotten after their time; a clock that
     // was wrong can be put right.
-    (5, Succession::GoesOn),
+    (5, StateCompatibility::GoesOn),
     // Locales, platforms and versions match in the spellings that apps send; a
     // rating may be written 4.0; dates and epochs are times; schedules may be on
     // the user's clocks; what programs write for nothing is no user's id.
-    (LOGIC_VERSION, Succession::GoesOn),
+    (LOGIC_VERSION, StateCompatibility::GoesOn),
 ];
 
 /// What a state made by rules of a version is to these; `None` for rules that
 /// were never released, or that come later.
-pub fn succession(logic_version: u32) -> Option<Succession> {
+pub fn succession(logic_version: u32) -> Option<StateCompatibility> {
     RULES.iter().find(|(version, _)| *version == logic_version).map(|(_, succession)| *succession)
 }
 
 /// Whether these rules go on from a state made by rules of a version.
 pub fn goes_on_from(logic_version: u32) -> bool {
-    succession(logic_version) == Some(Succession::GoesOn)
+    succession(logic_version) == Some(StateCompatibility::GoesOn)
 }

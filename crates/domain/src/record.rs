@@ -80,7 +80,7 @@ pub struct Context {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answers {
     pub target: Target,
-    pub answers: Vec<Given>,
+    pub answers: Vec<GivenAnswer>,
     pub completed: bool,
     pub context: Context,
 }
@@ -97,7 +97,7 @@ pub enum Target {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Given {
+pub struct GivenAnswer {
     pub question_id: String,
     pub value: Json,
     pub answered_at: Option<i64>,

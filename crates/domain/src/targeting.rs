@@ -41,7 +41,7 @@ impl Serialize for Attribute {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct History {
     pub survey: String,
-    pub did: Did,
+    pub did: Interaction,
     /// Back from now, the far end included.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
     pub within: Option<Millis>,
@@ -49,7 +49,7 @@ pub struct History {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Did {
+pub enum Interaction {
     Offered,
     Displayed,
     Answered,
@@ -57,23 +57,23 @@ pub enum Did {
     Dismissed,
 }
 
-impl Did {
-    pub const ALL: [(&'static str, Did); 5] = [
-        ("offered", Did::Offered),
-        ("displayed", Did::Displayed),
-        ("answered", Did::Answered),
-        ("completed", Did::Completed),
-        ("dismissed", Did::Dismissed),
+impl Interaction {
+    pub const ALL: [(&'static str, Interaction); 5] = [
+        ("offered", Interaction::Offered),
+        ("displayed", Interaction::Displayed),
+        ("answered", Interaction::Answered),
+        ("completed", Interaction::Completed),
+        ("dismissed", Interaction::Dismissed),
     ];
 
     /// When it last was so.
     pub fn last(self, state: &PerSurvey) -> Option<Millis> {
         match self {
-            Did::Offered => state.offered_at,
-            Did::Displayed => state.last_display_at,
-            Did::Answered => state.answered_at,
-            Did::Completed => state.completed_at,
-            Did::Dismissed => state.dismissed_at,
+            Interaction::Offered => state.offered_at,
+            Interaction::Displayed => state.last_display_at,
+            Interaction::Answered => state.answered_at,
+            Interaction::Completed => state.completed_at,
+            Interaction::Dismissed => state.dismissed_at,
         }
     }
 }
@@ -81,14 +81,14 @@ impl Did {
 /// Why a rule does not hold: the part that decided, what it saw, and when time
 /// alone will change it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Missed {
+pub struct UnmetRule {
     pub actual: Value,
     pub until: Option<Millis>,
 }
 
 /// What rules look at.
 #[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
+pub struct TargetingContext<'a> {
     pub user: &'a User,
     /// The user's attributes as one object.
     pub attributes: &'a Value,
@@ -98,11 +98,11 @@ pub struct Known<'a> {
 impl Rule {
     /// # Errors
     /// The first part that kept it from holding.
-    pub fn check(&self, known: Known<'_>) -> Result<(), Missed> {
+    pub fn check(&self, known: TargetingContext<'_>) -> Result<(), UnmetRule> {
         match self {
             Rule::All { all } => all.iter().try_for_each(|rule| rule.check(known)),
             Rule::Any { any } => {
-                let mut first = Missed { actual: json!({"any": []}), until: None };
+                let mut first = UnmetRule { actual: json!({"any": []}), until: None };
                 for (i, rule) in any.iter().enumerate() {
                     match rule.check(known) {
                         Ok(()) => return Ok(()),
@@ -121,62 +121,65 @@ impl Rule {
                 if condition.holds(known.attributes, known.now) {
                     return Ok(());
                 }
-                Err(Missed { actual: seen(condition, known), until: condition.turns_at(known.attributes, known.now) })
+                Err(UnmetRule {
+                    actual: seen(condition, known),
+                    until: condition.turns_at(known.attributes, known.now),
+                })
             }
             Rule::History(history) => {
                 if history.holds(known) {
                     return Ok(());
                 }
-                Err(Missed { actual: history.seen(known), until: None })
+                Err(UnmetRule { actual: history.seen(known), until: None })
             }
         }
     }
 
     /// What made a rule hold that should not.
-    fn held(&self, known: Known<'_>) -> Missed {
+    fn held(&self, known: TargetingContext<'_>) -> UnmetRule {
         match self {
-            Rule::History(history) => Missed {
+            Rule::History(history) => UnmetRule {
                 actual: history.seen(known),
                 until: history
                     .within
                     .and_then(|within| Some(history.last(known)?.saturating_add(within).saturating_add(1))),
             },
             Rule::Attribute(Attribute(condition)) => {
-                Missed { actual: seen(condition, known), until: condition.turns_at(known.attributes, known.now) }
+                UnmetRule { actual: seen(condition, known), until: condition.turns_at(known.attributes, known.now) }
             }
             // Any of its parts that stops holding is enough.
             Rule::All { all } => {
-                let parts: Vec<Missed> = all.iter().map(|rule| rule.held(known)).collect();
+                let parts: Vec<UnmetRule> = all.iter().map(|rule| rule.held(known)).collect();
                 let until = parts.iter().filter_map(|part| part.until).min();
                 let actual = parts.into_iter().next().map_or(json!({"all": []}), |part| part.actual);
-                Missed { actual, until }
+                UnmetRule { actual, until }
             }
             Rule::Any { any } => {
                 let holding = any.iter().find(|rule| rule.check(known).is_ok());
                 let held = holding.map(|rule| rule.held(known));
                 // Others may hold as well: when all have stopped is not known here.
-                held.map_or(Missed { actual: Value::Null, until: None }, |held| Missed { until: None, ..held })
+                held.map_or(UnmetRule { actual: Value::Null, until: None }, |held| UnmetRule { until: None, ..held })
             }
-            Rule::Not { not } => not.check(known).err().unwrap_or(Missed { actual: Value::Null, until: None }),
+            Rule::Not { not } => not.check(known).err().unwrap_or(UnmetRule { actual: Value::Null, until: None }),
         }
     }
 }
 
 impl History {
-    fn last(&self, known: Known<'_>) -> Option<Millis> {
+    fn last(&self, known: TargetingContext<'_>) -> Option<Millis> {
         self.did.last(known.user.surveys.get(&self.survey)?)
     }
 
-    fn holds(&self, known: Known<'_>) -> bool {
+    fn holds(&self, known: TargetingContext<'_>) -> bool {
         self.last(known).is_some_and(|at| self.within.is_none_or(|within| at >= known.now.saturating_sub(within)))
     }
 
-    fn seen(&self, known: Known<'_>) -> Value {
+    fn seen(&self, known: TargetingContext<'_>) -> Value {
         json!({"survey": self.survey, "did": self.did, "at": self.last(known).map(time::format_time)})
     }
 }
 
-fn seen(condition: &Condition, known: Known<'_>) -> Value {
+fn seen(condition: &Condition, known: TargetingContext<'_>) -> Value {
     json!({"attribute": condition.property, "actual": condition.seen(known.attributes)})
 }
 
@@ -192,7 +195,7 @@ mod tests {
     }
 
     fn completed_nps(within: Option<Millis>) -> Rule {
-        Rule::History(History { survey: "nps".into(), did: Did::Completed, within })
+        Rule::History(History { survey: "nps".into(), did: Interaction::Completed, within })
     }
 
     #[test]
@@ -201,7 +204,7 @@ mod tests {
         let now = 100 * DAY;
         user.surveys.entry("nps".into()).or_default().completed_at = Some(now - 30 * DAY);
         let check = |rule: &Rule, attributes: Value, now: Millis| {
-            rule.check(Known { user: &user, attributes: &attributes, now })
+            rule.check(TargetingContext { user: &user, attributes: &attributes, now })
         };
         assert!(check(&is_pro(), json!({"plan": "pro"}), now).is_ok());
         let missed = check(&is_pro(), json!({"plan": "free"}), now).unwrap_err();

@@ -375,7 +375,7 @@ impl Core {
         let mut parts = BTreeMap::new();
         for at in all_partitions(partitions) {
             let (name, folder) = (at.to_string(), files::dir_of(dir, at));
-            let known = recovery::Known {
+            let known = recovery::RecoveryHints {
                 noted: ends.noted.get(&name),
                 plain_end: ends.plain.get(&name).copied().unwrap_or(0),
                 was_used,
@@ -494,7 +494,7 @@ impl Core {
     fn note(&self, upkeep: &mut Upkeep, merging: Option<(TopicPartition, Merging)>) -> std::io::Result<()> {
         // Also of one that fails: the next try has its time.
         upkeep.noted_at = self.clock.wall();
-        let mut noted: Vec<(TopicPartition, ends::Noted)> =
+        let mut noted: Vec<(TopicPartition, ends::NotedEnd)> =
             self.parts.iter().map(|(at, part)| (*at, part.noted())).collect();
         if let Some((at, merging)) = merging
             && let Some((_, noted)) = noted.iter_mut().find(|(known, _)| *known == at)

@@ -26,7 +26,7 @@ pub const MAX_FRAME_BYTES: usize = 4 << 20;
 
 /// Why bytes are no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
+pub enum FrameError {
     /// Cut short.
     Short,
     Checksum,
@@ -36,13 +36,13 @@ pub enum Broken {
     Offset,
 }
 
-impl std::fmt::Display for Broken {
+impl std::fmt::Display for FrameError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Broken::Short => "the record is cut short",
-            Broken::Checksum => "the record's checksum is wrong",
-            Broken::Contents => "the record cannot be read although its checksum is right",
-            Broken::Offset => "another record stands there than the one that belongs there",
+            FrameError::Short => "the record is cut short",
+            FrameError::Checksum => "the record's checksum is wrong",
+            FrameError::Contents => "the record cannot be read although its checksum is right",
+            FrameError::Offset => "another record stands there than the one that belongs there",
         })
     }
 }
@@ -120,18 +120,18 @@ pub fn peek_offset(bytes: &[u8]) -> Option<u64> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn decode(bytes: &Bytes) -> Result<Frame, Broken> {
+pub fn decode(bytes: &Bytes) -> Result<Frame, FrameError> {
     if bytes.len() < PREFIX_BYTES {
-        return Err(Broken::Short);
+        return Err(FrameError::Short);
     }
-    let len_bytes = peek_len(bytes).ok_or(Broken::Checksum)?;
+    let len_bytes = peek_len(bytes).ok_or(FrameError::Checksum)?;
     if bytes.len() < len_bytes {
-        return Err(Broken::Short);
+        return Err(FrameError::Short);
     }
     let crc = u32::from_be_bytes(bytes[4..8].try_into().expect("four bytes"));
     let mut body = bytes.slice(PREFIX_BYTES..len_bytes);
     if crc32c::crc32c(&body) != crc {
-        return Err(Broken::Checksum);
+        return Err(FrameError::Checksum);
     }
     let offset = body.get_u64();
     let appended_at = body.get_i64();
@@ -139,7 +139,7 @@ pub fn decode(bytes: &Bytes) -> Result<Frame, Broken> {
     let headers = body.get_u16();
     let key_len = body.get_i32();
     let value_len = body.get_i32();
-    let mut take = |len: usize| (len <= body.len()).then(|| body.split_to(len)).ok_or(Broken::Contents);
+    let mut take = |len: usize| (len <= body.len()).then(|| body.split_to(len)).ok_or(FrameError::Contents);
     let key = usize::try_from(key_len).ok().map(&mut take).transpose()?;
     let value = usize::try_from(value_len).ok().map(&mut take).transpose()?;
     let mut all = Vec::with_capacity(usize::from(headers));

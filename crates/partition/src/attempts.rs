@@ -24,7 +24,7 @@ const PROGRAM_AT: u64 = 48;
 
 /// Records of which one has ended the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Suspect {
+struct SuspectRecords {
     from: u64,
     to: u64,
     deaths: u8,
@@ -35,7 +35,7 @@ struct Suspect {
 pub struct Attempts {
     /// Absent where nobody keeps notes: in tests, and where state is in memory.
     file: Option<File>,
-    suspect: Option<Suspect>,
+    suspect: Option<SuspectRecords>,
 }
 
 fn region(from: u64, to: u64, last: u8) -> [u8; CURRENT_BYTES] {
@@ -70,14 +70,15 @@ impl Attempts {
         let (from, to, state) = read(&bytes[..CURRENT_BYTES]);
         let (suspect_from, suspect_to, deaths) = read(&bytes[SUSPECT_AT as usize..][..SUSPECT_BYTES]);
         let same_program = bytes[PROGRAM_AT as usize..] == program;
-        let before = (deaths > 0 && same_program).then_some(Suspect { from: suspect_from, to: suspect_to, deaths });
+        let before =
+            (deaths > 0 && same_program).then_some(SuspectRecords { from: suspect_from, to: suspect_to, deaths });
         file.write_all_at(&program, PROGRAM_AT)?;
         let mut attempts = Attempts { file: Some(file), suspect: before };
         if state == APPLYING {
             // Each time the records are fewer; the deaths are those of the one among them.
             let same = before.filter(|suspect| suspect.from <= from && to <= suspect.to);
             let deaths = same.map_or(1, |suspect| suspect.deaths.saturating_add(1));
-            attempts.suspect = Some(Suspect { from, to, deaths });
+            attempts.suspect = Some(SuspectRecords { from, to, deaths });
             attempts.write_suspect()?;
             attempts.end(from)?;
         } else if !same_program {
@@ -88,7 +89,7 @@ impl Attempts {
 
     fn write_suspect(&self) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
-        let Suspect { from, to, deaths } = self.suspect.unwrap_or(Suspect { from: 0, to: 0, deaths: 0 });
+        let SuspectRecords { from, to, deaths } = self.suspect.unwrap_or(SuspectRecords { from: 0, to: 0, deaths: 0 });
         file.write_all_at(&region(from, to, deaths), SUSPECT_AT)
     }
 

@@ -27,4 +27,4 @@ pub use partition::{Partition, Progress};
 pub use reply::{EngineReply, Replies};
 pub use setup::Setup;
 pub use status::{Phase, Status};
-pub use stop::{Awaited, Stop};
+pub use stop::{Stop, WaitReason};

@@ -11,7 +11,7 @@ use super::machine::Machine;
 use super::partition::Partition;
 use super::partition::Progress;
 use super::status::{Phase, Status};
-use super::stop::{Awaited, Stop};
+use super::stop::{Stop, WaitReason};
 use askwhen_process::thread::{Notify, STUCK_AFTER, Thread, WaitGroup, beat, wait_for_tokens, watch};
 
 /// How long a partition that is given up may wait for its acknowledgements.
@@ -323,8 +323,8 @@ impl<M: Machine + 'static> Driver<M> {
 /// Says why a partition has stopped, and whether it is taken up again.
 fn halt<M>(partition: u32, status: &Status, stop: &Stop) -> State<M> {
     let (clock, poison) = match stop {
-        Stop::Waits { on: Awaited::Clock, .. } => (true, None),
-        Stop::Waits { on: Awaited::Skip { offset }, .. } => (false, Some(*offset)),
+        Stop::Waits { on: WaitReason::Clock, .. } => (true, None),
+        Stop::Waits { on: WaitReason::Skip { offset }, .. } => (false, Some(*offset)),
         _ => (false, None),
     };
     let stopped = Phase::Stopped { why: stop.to_string(), refused: false };

@@ -56,11 +56,11 @@ type Waiting = Arc<Mutex<HashMap<u128, mpsc::UnboundedSender<EngineReply>>>>;
 pub struct Replies {
     waiting: Waiting,
     /// How answers come here from other processes; `None` where there are none.
-    post: Option<Post>,
+    post: Option<ReplyProducer>,
 }
 
 #[derive(Debug, Clone)]
-struct Post {
+struct ReplyProducer {
     log: Log,
     /// The partition of topic `replies` that this process reads.
     own: u32,
@@ -79,7 +79,7 @@ impl Replies {
     /// partition do not take each other's answers: correlations are random.
     pub fn by_post(log: &Log) -> Replies {
         let own = (uuid::Uuid::new_v4().as_u128() % u128::from(Topic::Replies.partitions(log.partitions()))) as u32;
-        Replies { waiting: Waiting::default(), post: Some(Post { log: log.clone(), own }) }
+        Replies { waiting: Waiting::default(), post: Some(ReplyProducer { log: log.clone(), own }) }
     }
 
     /// Begins to take answers from other processes, from the end of the topic
@@ -89,7 +89,7 @@ impl Replies {
     /// # Errors
     /// When the topic cannot be read.
     pub fn receive(&self) -> Result<Option<Service>, askwhen_log::Error> {
-        let Some(Post { log, own }) = &self.post else { return Ok(None) };
+        let Some(ReplyProducer { log, own }) = &self.post else { return Ok(None) };
         let at = TopicPartition { topic: Topic::Replies, partition: *own };
         let mut next = log.bounds(at)?.end;
         let notify = Arc::new(Notify::default());
@@ -156,7 +156,7 @@ impl Replies {
     }
 }
 
-impl Post {
+impl ReplyProducer {
     fn send(&self, partition: u32, correlation: u128, answer: &EngineReply) {
         let new = NewRecord {
             key: Some(format!("{correlation:032x}").into()),

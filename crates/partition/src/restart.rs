@@ -9,9 +9,9 @@ use super::checkpoint::CheckpointMeta;
 use super::machine::Machine;
 use super::setup::Setup;
 use super::status::{MAX_CLOCK_LAG, Status, is_behind};
-use super::stop::{Awaited, Stop};
+use super::stop::{Stop, WaitReason};
 use askwhen_domain::time::{Millis, SECOND, format_time};
-use askwhen_domain::{LOGIC_VERSION, Succession, succession};
+use askwhen_domain::{LOGIC_VERSION, StateCompatibility, succession};
 use askwhen_log::{Ack, Log, TopicPartition, Watermarks};
 use askwhen_process::clock::Clock;
 use askwhen_wire::topic::Topic;
@@ -69,7 +69,7 @@ pub fn behind(time: Millis) -> Stop {
         MAX_CLOCK_LAG / SECOND,
         format_time(time)
     );
-    Stop::Waits { on: Awaited::Clock, why }
+    Stop::Waits { on: WaitReason::Clock, why }
 }
 
 /// What is to be done about a record that ends the process.
@@ -79,7 +79,7 @@ pub fn poisoned(journal: TopicPartition, offset: u64) -> Stop {
          decided until a version of askwhen that can apply it runs, or the record is taken out of the way with \
          `askwhen skip {journal}@{offset}` (it is kept in topic rejects)"
     );
-    Stop::Waits { on: Awaited::Skip { offset }, why }
+    Stop::Waits { on: WaitReason::Skip { offset }, why }
 }
 
 /// Looks through what is not applied yet: for records that an operator skips, and
@@ -139,8 +139,8 @@ pub fn restore_definitions<M: Machine>(
 /// where it is loaded.
 fn check_rules(logic_version: u32) -> Result<(), Stop> {
     match succession(logic_version) {
-        Some(Succession::GoesOn) => Ok(()),
-        Some(Succession::ReplayNeeded) => Err(Stop::Refused(format!(
+        Some(StateCompatibility::GoesOn) => Ok(()),
+        Some(StateCompatibility::ReplayNeeded) => Err(Stop::Refused(format!(
             "the state was made by rules of version {logic_version}, and rules of version {LOGIC_VERSION} read it \
              otherwise: make it anew with `askwhen replay run` and `askwhen replay promote`"
         ))),

@@ -4,7 +4,7 @@ use askwhen_wire::error::Class;
 
 /// What a partition can wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Awaited {
+pub enum WaitReason {
     /// This machine's clock is behind the journal's time.
     Clock,
     /// An operator has to say what becomes of a record.
@@ -25,7 +25,7 @@ pub enum Stop {
     Damaged(String),
     /// It goes on by itself once what it waits for has come.
     #[error("{why}")]
-    Waits { on: Awaited, why: String },
+    Waits { on: WaitReason, why: String },
 }
 
 impl Stop {

@@ -166,17 +166,17 @@ pub fn machine_memory_bytes() -> u64 {
 
 /// Why a log line was lost.
 #[derive(Debug, Clone, Copy)]
-enum Loss {
+enum DropReason {
     /// Too much was waiting.
     Overflow,
     /// The stream would not have it.
     Failed,
 }
 
-fn count_lost(loss: Loss, lines: usize) {
+fn count_lost(loss: DropReason, lines: usize) {
     let reason = match loss {
-        Loss::Overflow => "overflow",
-        Loss::Failed => "failed",
+        DropReason::Overflow => "overflow",
+        DropReason::Failed => "failed",
     };
     crate::metrics::get().process_lost_log_lines.with_label_values(&[reason]).inc_by(lines as u64);
 }
@@ -231,7 +231,7 @@ impl LogLines {
         if queue.bytes + line.len() > MAX_QUEUED_BYTES {
             queue.lost += 1;
             drop(queue);
-            return count_lost(Loss::Overflow, 1);
+            return count_lost(DropReason::Overflow, 1);
         }
         queue.bytes += line.len();
         queue.lines.push_back(line.to_vec());
@@ -264,7 +264,7 @@ impl LogLines {
         lines.iter().for_each(|line| text.extend(line));
         if write_all(to, &text).is_err() {
             self.lock().lost += lines.len() + lost;
-            count_lost(Loss::Failed, lines.len());
+            count_lost(DropReason::Failed, lines.len());
         }
     }
 

@@ -342,7 +342,7 @@ impl Bucket {
             }
             None => None,
         };
-        let mut taker = Taker { opener, out, crc: 0, bytes: 0 };
+        let mut taker = ObjectReader { opener, out, crc: 0, bytes: 0 };
         let mut stored = Stored { bytes: 0, crc32c: 0 };
         let mut stream = got.into_stream();
         while let Some(chunk) = stream.next().await {
@@ -365,14 +365,14 @@ impl Bucket {
 }
 
 /// Opens what comes, and writes it.
-struct Taker<'a> {
+struct ObjectReader<'a> {
     opener: Option<sealed_file::Opener>,
     out: Option<(tokio::fs::File, &'a Path)>,
     crc: u32,
     bytes: u64,
 }
 
-impl Taker<'_> {
+impl ObjectReader<'_> {
     async fn take(&mut self, bytes: &[u8]) -> Result<Result<(), sealed_file::NotOpened>, Error> {
         match self.opener.as_mut().map(|opener| opener.push(bytes)) {
             Some(Err(why)) => Ok(Err(why)),

@@ -25,7 +25,7 @@ impl List {
 
 /// Where the record of a delivery stands in topic `deliveries`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct DeliveryPlace {
     pub delivery_id: String,
     pub partition: u32,
     pub offset: u64,

@@ -68,7 +68,7 @@ pub fn decode(value: Option<&[u8]>, trusted: bool) -> Result<Decoded<'_>, Decode
 mod tests {
     use super::*;
     use askwhen_domain::json::Json;
-    use askwhen_domain::record::{Answers, Body, Context, Given, Target};
+    use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Target};
     use askwhen_domain::time::ClientTimes;
 
     fn record(body: Body<'static>) -> Record<'static> {
@@ -85,7 +85,7 @@ mod tests {
     fn what_is_written_reads_back() {
         let timezone = Some("Europe/Berlin".into());
         let context = Context { platform: Some("ios".into()), timezone, ..Context::default() };
-        let given = Given {
+        let given = GivenAnswer {
             question_id: "q".into(),
             value: Json::from_valid("[\"a\"]"),
             answered_at: Some(5),

@@ -151,7 +151,7 @@ impl Lines {
     /// A row of a table: as many lines as its quotes span, if they are one row then.
     pub fn record(&mut self, shape: Shape) -> std::io::Result<Option<(u64, Text)>> {
         let Some((number, first)) = self.line()? else { return Ok(None) };
-        let mut quotes = Quotes::new(shape.delimiter);
+        let mut quotes = QuoteTracker::new(shape.delimiter);
         quotes.read(&first.text);
         if !quotes.is_open() {
             return Ok(Some((number, first)));
@@ -181,15 +181,15 @@ impl Lines {
 
 /// Whether a quote is open at the end of what was read. A quote opens at the
 /// beginning of a cell alone: `5" screen` holds one as it is.
-struct Quotes {
+struct QuoteTracker {
     delimiter: u8,
-    at: Cell,
+    at: CellState,
     /// Whether a quote has ended before its cell did: `"open"next`.
     end_within: bool,
 }
 
 #[derive(PartialEq, Eq)]
-enum Cell {
+enum CellState {
     Beginning,
     Plain,
     Quoted,
@@ -197,29 +197,29 @@ enum Cell {
     Closed,
 }
 
-impl Quotes {
-    fn new(delimiter: u8) -> Quotes {
-        Quotes { delimiter, at: Cell::Beginning, end_within: false }
+impl QuoteTracker {
+    fn new(delimiter: u8) -> QuoteTracker {
+        QuoteTracker { delimiter, at: CellState::Beginning, end_within: false }
     }
 
     fn read(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.at = match (&self.at, *byte) {
-                (Cell::Quoted, b'"') => Cell::Closed,
-                (Cell::Quoted, _) => Cell::Quoted,
-                (Cell::Beginning | Cell::Closed, b'"') => Cell::Quoted,
-                (_, byte) if byte == self.delimiter || byte == b'\n' => Cell::Beginning,
-                (Cell::Closed, _) => {
+                (CellState::Quoted, b'"') => CellState::Closed,
+                (CellState::Quoted, _) => CellState::Quoted,
+                (CellState::Beginning | CellState::Closed, b'"') => CellState::Quoted,
+                (_, byte) if byte == self.delimiter || byte == b'\n' => CellState::Beginning,
+                (CellState::Closed, _) => {
                     self.end_within = true;
-                    Cell::Plain
+                    CellState::Plain
                 }
-                _ => Cell::Plain,
+                _ => CellState::Plain,
             };
         }
     }
 
     fn is_open(&self) -> bool {
-        self.at == Cell::Quoted
+        self.at == CellState::Quoted
     }
 }
 

@@ -20,7 +20,7 @@ pub enum Error {
     State(#[from] StateError),
     /// The store and the log do not belong together.
     #[error(transparent)]
-    Mismatch(#[from] Mismatch),
+    StateMismatch(#[from] StateMismatch),
     /// Its store was not brought here.
     #[error(transparent)]
     Partition(#[from] Stop),
@@ -59,7 +59,7 @@ pub enum StateError {
 /// A store that goes on from nothing that this log holds, or that this version
 /// reads.
 #[derive(Debug, thiserror::Error)]
-pub enum Mismatch {
+pub enum StateMismatch {
     #[error(
         "the delivery's state is of format {found}, made by a later version; version {own} reads up to {known}: serve \
          it with the later version",
@@ -78,7 +78,7 @@ impl Error {
             Error::Log(_) => "log",
             Error::Store(_) => "store",
             Error::State(_) => "state",
-            Error::Mismatch(_) => "mismatch",
+            Error::StateMismatch(_) => "mismatch",
             Error::Partition(_) => "partition",
             Error::Transport(_) => "transport",
             Error::Thread(_) => "thread",
@@ -92,7 +92,7 @@ impl Error {
             Error::Log(_) | Error::Thread(_) | Error::GivenUp => Class::Retry,
             Error::Store(error) => error.class(),
             Error::State(_) => Class::Fatal,
-            Error::Mismatch(_) | Error::Transport(_) => Class::Refuse,
+            Error::StateMismatch(_) | Error::Transport(_) => Class::Refuse,
             Error::Partition(stop) => stop.class(),
         }
     }

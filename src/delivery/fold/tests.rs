@@ -69,7 +69,7 @@ fn delivery(id: &str) -> Delivery {
     }
 }
 
-fn attempt(id: &str, number: u32, next_due_at: Option<Millis>, ended: Option<Ended>) -> Vec<u8> {
+fn attempt(id: &str, number: u32, next_due_at: Option<Millis>, ended: Option<AttemptEnd>) -> Vec<u8> {
     topics::encode(&AttemptRecord {
         delivery_id: id.into(),
         message_id: "m".into(),
@@ -132,7 +132,7 @@ fn a_crash_between_an_attempt_and_its_retry_record_owes_the_latter() {
 fn a_crash_before_the_dead_record_owes_it_and_an_end_is_final() {
     let world = World::new();
     world.write(Topic::Deliveries, deliver("d"));
-    world.write(Topic::Attempts, attempt("d", 1, None, Some(Ended::Dead)));
+    world.write(Topic::Attempts, attempt("d", 1, None, Some(AttemptEnd::Dead)));
     assert!(matches!(world.fold().missing().expect("readable")[0].phase, DeliveryPhase::DeadMissing { .. }));
     let dead = DeadRecord { delivery: Box::new(delivery("d")), attempts: 1, reason: "max_age".into(), died_at: 11 };
     world.write(Topic::Dead, topics::encode(&dead));
@@ -167,7 +167,7 @@ fn a_log_that_lost_its_end_is_not_folded() {
     world.write(Topic::Deliveries, deliver("d"));
     world.fold();
     let shorter = Log::Simulated(Arc::new(Simulated::new(1, 1)));
-    assert!(matches!(Fold::open(0, &shorter, world.store.clone(), Arc::default()), Err(Error::Mismatch(_))));
+    assert!(matches!(Fold::open(0, &shorter, world.store.clone(), Arc::default()), Err(Error::StateMismatch(_))));
 }
 
 /// Every kind of record that the topics hold, about delivery `d` or its user.
@@ -178,9 +178,9 @@ fn every_record() -> Vec<(&'static str, Topic, Vec<u8>)> {
         ("the delivery again", Topic::Deliveries, deliver("d")),
         ("an erasure", Topic::Deliveries, topics::encode(&erased)),
         ("a failed attempt", Topic::Attempts, attempt("d", 1, Some(5_000), None)),
-        ("a success", Topic::Attempts, attempt("d", 1, None, Some(Ended::Delivered))),
-        ("a cancellation", Topic::Attempts, attempt("d", 0, None, Some(Ended::Cancelled))),
-        ("the last attempt", Topic::Attempts, attempt("d", 1, None, Some(Ended::Dead))),
+        ("a success", Topic::Attempts, attempt("d", 1, None, Some(AttemptEnd::Delivered))),
+        ("a cancellation", Topic::Attempts, attempt("d", 0, None, Some(AttemptEnd::Cancelled))),
+        ("the last attempt", Topic::Attempts, attempt("d", 1, None, Some(AttemptEnd::Dead))),
         ("a wait of a minute", Topic::Retry1m, retry("d", 1, 5_000)),
         ("a wait of an hour", Topic::Retry1h, retry("d", 1, 5_000)),
         ("a wait of a day", Topic::Retry1d, retry("d", 1, 5_000)),
@@ -289,7 +289,7 @@ fn a_record_that_cannot_be_read_is_a_reject_and_the_next_one_is_taken() {
 fn rows_of_version_0_1_0_are_read_and_its_reader_reads_what_is_written_now() {
     /// As version 0.1.0 stored it.
     #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]
-    struct Old {
+    struct RowOfVersion010 {
         delivery: Delivery,
         attempt: u32,
         due_at: Millis,
@@ -313,7 +313,7 @@ fn rows_of_version_0_1_0_are_read_and_its_reader_reads_what_is_written_now() {
         let row = PendingDelivery { uncounted, ..row.clone() };
         let bytes = row.encode();
         assert_eq!(PendingDelivery::decode(b"d", &bytes).expect("readable"), row);
-        let old: Old = postcard::from_bytes(&bytes).expect("readable before");
+        let old: RowOfVersion010 = postcard::from_bytes(&bytes).expect("readable before");
         assert_eq!((&old.delivery, old.attempt, &old.phase), (&row.delivery, 4, &row.phase));
         if uncounted == 0 {
             assert_eq!(postcard::to_stdvec(&old).expect("it serialises"), bytes, "not a byte has changed");

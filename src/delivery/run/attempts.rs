@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Flight, Loop};
+use super::{InFlight, Loop};
 use crate::delivery::attempt::AttemptResult;
 use crate::delivery::endpoints::OpenedEndpoint;
 use crate::delivery::fold::{DeliveryPhase, PendingDelivery, queue_id};
@@ -19,7 +19,7 @@ use askwhen_log::{Ack, TopicPartition};
 use askwhen_partition::{EngineReply, Signer};
 use askwhen_process::fault;
 use askwhen_wire::topic::Topic;
-use askwhen_wire::topics::{AttemptRecord, Ended, Outcome};
+use askwhen_wire::topics::{AttemptEnd, AttemptRecord, Outcome};
 
 /// Pause before a record that the log would not take is written again.
 const REWRITE_PAUSE: Duration = Duration::from_millis(250);
@@ -74,7 +74,7 @@ impl Loop {
                         self.stalled = Some(item);
                         return worked;
                     }
-                    let flight = Flight { partition: item.partition, bytes, ends: false, is_cancelled: false };
+                    let flight = InFlight { partition: item.partition, bytes, ends: false, is_cancelled: false };
                     self.in_flight.insert(item.delivery_id.clone(), flight);
                     self.flying_bytes += bytes;
                     self.refill(item.queue_id);
@@ -257,7 +257,7 @@ impl Loop {
         if went.outcome == Outcome::Delivered {
             let latency = (self.time.now_by_wall() - row.delivery.due_at()).max(0) as f64 / 1_000.0;
             metrics.delivery_latency_seconds.observe(latency);
-            record.ended = Some(Ended::Delivered);
+            record.ended = Some(AttemptEnd::Delivered);
             return self.close(item, &record, row, None);
         }
         let ended = match self.is_cancelled(&item) {
@@ -267,7 +267,7 @@ impl Loop {
             Some(false) => test.then_some("test_failed"),
         };
         if let Some(reason) = ended {
-            record.ended = Some(Ended::Cancelled);
+            record.ended = Some(AttemptEnd::Cancelled);
             record.reason = Some(reason.into());
             return self.close(item, &record, row, None);
         }
@@ -281,7 +281,7 @@ impl Loop {
             Err(reason) => {
                 metrics.delivery_dead.with_label_values(&[reason]).inc();
                 self.endpoints.died(queue_id, reason, went.ended_at);
-                record.ended = Some(Ended::Dead);
+                record.ended = Some(AttemptEnd::Dead);
                 record.reason = Some(reason.to_owned());
                 records::dead(item.partition, row, attempt, reason, went.ended_at)
             }

@@ -5,7 +5,7 @@ use super::*;
 use askwhen_domain::time::{DAY, HOUR, MINUTE};
 use askwhen_partition::Phase;
 use askwhen_partition::attempts::Attempts;
-use askwhen_partition::{Awaited, Progress};
+use askwhen_partition::{Progress, WaitReason};
 use askwhen_wire::record::{AcceptTime, Skip};
 
 const NOON: i64 = 20 * MINUTE;
@@ -33,7 +33,7 @@ fn step_all(part: &mut Partition<Engine>) {
     while part.step().expect("it steps") == Progress::Worked {}
 }
 
-fn waits(opened: Result<(Partition<Engine>, Arc<Status>), Stop>) -> (Awaited, String) {
+fn waits(opened: Result<(Partition<Engine>, Arc<Status>), Stop>) -> (WaitReason, String) {
     match opened {
         Err(Stop::Waits { on, why }) => (on, why),
         Err(other) => panic!("{other}"),
@@ -74,7 +74,7 @@ fn a_clock_that_goes_back_stops_the_partition_until_it_is_right() {
     clock.set_wall(NOON - HOUR);
     drop(part);
     let (on, why) = waits(world.take_up(home(), &clock, None));
-    assert!(on == Awaited::Clock && why.contains("1970-01-01T00:20:00"), "{why}");
+    assert!(on == WaitReason::Clock && why.contains("1970-01-01T00:20:00"), "{why}");
 }
 
 /// As one on a full disk: whoever takes the partition up again waits until nothing
@@ -184,7 +184,7 @@ fn the_third_death_at_a_record_stops_its_partition_until_it_is_skipped() {
     assert!(world.take_up(home(), &clock, Some(folder.path())).is_ok(), "twice is chance");
     die_at(folder.path(), poison, 3);
     let (on, why) = waits(world.take_up(home(), &clock, Some(folder.path())));
-    assert_eq!(on, Awaited::Skip { offset: poison });
+    assert_eq!(on, WaitReason::Skip { offset: poison });
     assert!(why.contains(&format!("askwhen skip events/{}@{poison}", home())), "{why}");
     // Only a record of askwhen's own skips, and only one that stands before it.
     let skip = |offset| Internal::Skip(Skip { offset, asked_at: NOON, request_id: format!("skip-{offset}") });

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use super::tally::{Beside, Counts};
+use super::tally::{Counts, OtherSurveyImpact};
 use super::{Assumptions, Plan, Tallies, Version};
 use askwhen_domain::time::{self, Millis};
 
@@ -15,7 +15,7 @@ pub struct VersionResult {
     /// The surveys that were tried, in their order.
     pub surveys: Vec<(String, Counts)>,
     /// Every other one.
-    pub beside: BTreeMap<String, Beside>,
+    pub beside: BTreeMap<String, OtherSurveyImpact>,
 }
 
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ pub struct Outcome {
 }
 
 /// What all groups come to.
-pub(super) struct Total {
+pub(super) struct BacktestTotals {
     pub(super) versions: Vec<VersionResult>,
     pub(super) records: u64,
     pub(super) tried_records: u64,
@@ -47,15 +47,15 @@ pub(super) struct Total {
     pub(super) read_in: Duration,
 }
 
-impl Total {
-    pub(super) fn new(plan: &Plan) -> Total {
+impl BacktestTotals {
+    pub(super) fn new(plan: &Plan) -> BacktestTotals {
         let fared = |version: &Version| VersionResult {
             name: version.name.clone(),
             surveys: version.surveys.iter().map(|s| (s.survey_id.clone(), Counts::default())).collect(),
             beside: BTreeMap::new(),
         };
         let versions = plan.versions.iter().map(fared).collect();
-        Total { versions, records: 0, tried_records: 0, last_at: 0, read_in: Duration::ZERO }
+        BacktestTotals { versions, records: 0, tried_records: 0, last_at: 0, read_in: Duration::ZERO }
     }
 
     pub(super) fn take(&mut self, tallies: &Tallies, plan: &Plan) {
@@ -71,7 +71,7 @@ impl Total {
         }
     }
 
-    pub(super) fn add(&mut self, other: Total) {
+    pub(super) fn add(&mut self, other: BacktestTotals) {
         self.records += other.records;
         self.tried_records += other.tried_records;
         self.last_at = self.last_at.max(other.last_at);
@@ -91,7 +91,7 @@ impl Outcome {
     /// As scripts and reports read it.
     pub fn json(&self) -> Value {
         let others = |fared: &VersionResult| -> Vec<Value> {
-            let touched = fared.beside.iter().filter(|(_, b)| **b != Beside::default());
+            let touched = fared.beside.iter().filter(|(_, b)| **b != OtherSurveyImpact::default());
             touched.map(|(id, beside)| with_id(id, json!(beside))).collect()
         };
         let version = |fared: &VersionResult| {

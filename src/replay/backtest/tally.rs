@@ -41,7 +41,7 @@ pub struct Reach {
 
 /// What became of another survey beside those that are tried.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Beside {
+pub struct OtherSurveyImpact {
     pub offers_without: u64,
     pub offers_with: u64,
     pub users_without: u64,
@@ -91,9 +91,9 @@ impl Counts {
     }
 }
 
-impl Beside {
+impl OtherSurveyImpact {
     /// Adds what other users came to.
-    pub fn add(&mut self, other: &Beside) {
+    pub fn add(&mut self, other: &OtherSurveyImpact) {
         self.offers_without += other.offers_without;
         self.offers_with += other.offers_with;
         self.users_without += other.users_without;
@@ -230,8 +230,8 @@ impl Tally {
     }
 
     /// What became of every other survey, beside a run without those `tried`.
-    pub fn beside(&self, without: &Tally, tried: &HashSet<String>) -> BTreeMap<String, Beside> {
-        let mut all: BTreeMap<String, Beside> = BTreeMap::new();
+    pub fn beside(&self, without: &Tally, tried: &HashSet<String>) -> BTreeMap<String, OtherSurveyImpact> {
+        let mut all: BTreeMap<String, OtherSurveyImpact> = BTreeMap::new();
         let none = Survey::default();
         let others = self.surveys.keys().chain(without.surveys.keys()).filter(|id| !tried.contains(*id));
         for id in others {
@@ -242,13 +242,13 @@ impl Tally {
             let both = |user: &&u64| {
                 tried.iter().any(|id| self.surveys.get(id).is_some_and(|survey| survey.reached.contains(user)))
             };
-            let beside = Beside {
+            let beside = OtherSurveyImpact {
                 offers_without: without.counts.offers,
                 offers_with: with.counts.offers,
                 users_without: without.reached.len() as u64,
                 users_with: with.reached.len() as u64,
                 users_in_both: with.reached.iter().filter(both).count() as u64,
-                ..Beside::default()
+                ..OtherSurveyImpact::default()
             };
             all.insert(id.clone(), beside);
         }

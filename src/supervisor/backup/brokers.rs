@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{Copy, Part, ReportProgress, unreachable_snapshot};
 use crate::replay::Error;
 use crate::supervisor::snapshots::Role;
-use askwhen_log::embedded::files::Maker;
+use askwhen_log::embedded::files::PartitionImporter;
 use askwhen_log::{NewRecord, Record, TopicPartition};
 use askwhen_partition::Signer;
 use askwhen_partition::checkpoint::CheckpointMeta;
@@ -58,7 +58,7 @@ impl Copy<'_> {
         let mut crcs = BTreeMap::new();
         for (n, (at, end)) in all.into_iter().enumerate() {
             let next = metas.get(&at.partition).filter(|_| at.topic == Topic::Events).map(|meta| meta.next);
-            let cut = Cut { end, forwards_end: forwards_end.get(&at).copied(), next };
+            let cut = PartitionCut { end, forwards_end: forwards_end.get(&at).copied(), next };
             let (part, crc) = self.partition(at, &cut)?;
             if let Some(crc) = crc {
                 crcs.insert(at.partition, crc);
@@ -87,11 +87,11 @@ impl Copy<'_> {
 
     /// The records of a partition as segments; and the checksum, there, of the one
     /// that the state was made up to.
-    fn partition(&self, at: TopicPartition, cut: &Cut) -> Result<(Part, Option<u32>), Error> {
+    fn partition(&self, at: TopicPartition, cut: &PartitionCut) -> Result<(Part, Option<u32>), Error> {
         let bounds = self.source.bounds(at)?;
         let start = bounds.start.min(cut.end);
         let dir = self.folder.join("log");
-        let mut maker = Maker::begin(&dir, at, start)?;
+        let mut maker = PartitionImporter::begin(&dir, at, start)?;
         let mut journal_reader = self.source.journal_reader(at, start);
         let mut crc = None;
         'all: loop {
@@ -128,7 +128,7 @@ impl Copy<'_> {
 
     /// A record as it is; but what partitions have forwarded to each other since the cut is
     /// forwarded again by those who go on, so nothing stands in its place.
-    fn as_new(&self, at: TopicPartition, record: &Record, cut: &Cut) -> NewRecord {
+    fn as_new(&self, at: TopicPartition, record: &Record, cut: &PartitionCut) -> NewRecord {
         let late = cut.forwards_end.is_some_and(|end| record.offset >= end);
         // Whichever MAC it has: one that does not count was a reject, and is missed by nobody.
         if late && at.topic == Topic::Events {
@@ -143,7 +143,7 @@ impl Copy<'_> {
 }
 
 /// How far a partition is copied.
-struct Cut {
+struct PartitionCut {
     end: u64,
     /// From here on, forwards are left out.
     forwards_end: Option<u64>,

@@ -73,7 +73,7 @@ impl Chunk {
 
 /// A manifest as it is stored.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Checked {
+pub(super) struct StoredManifest {
     /// Of the manifest, serialised without spaces.
     pub(super) crc32c: u32,
     /// The same with the backup's key.
@@ -95,7 +95,7 @@ pub(super) struct AnyManifest {
     pub(super) program: String,
 }
 
-impl Checked {
+impl StoredManifest {
     /// Reads the manifest of a backup of any version from 0.1.0 on up to this
     /// program's own.
     ///
@@ -111,7 +111,7 @@ impl Checked {
                 env!("CARGO_PKG_VERSION")
             ));
         }
-        let checked: Checked = serde_json::from_slice(bytes).map_err(text)?;
+        let checked: StoredManifest = serde_json::from_slice(bytes).map_err(text)?;
         if checked.crc32c != checked.manifest.crc32c() {
             return Err("it is not as it was written".into());
         }

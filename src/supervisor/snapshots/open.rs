@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{FAR_BEHIND_RECORDS, Role, Standing, Stores, standing, writer_path};
+use super::{FAR_BEHIND_RECORDS, Role, StorePosition, Stores, standing, writer_path};
 use crate::supervisor::data;
 use askwhen_domain::goes_on_from;
 use askwhen_log::{Log, TopicPartition};
@@ -18,20 +18,20 @@ use askwhen_store::{Rocks, Shared, Store};
 use askwhen_wire::topic::Topic;
 
 /// A store that is sound, and where it stands once anything was written to it.
-type Opened = (Arc<Store>, Option<Standing>);
+type Opened = (Arc<Store>, Option<StorePosition>);
 
 /// Blocks and write buffers of a store that is looked at once.
 const LOOK_MEMORY_BYTES: usize = 8 << 20;
 
 /// Sources that were there and could not be used, and why.
-struct PassedOver<'a> {
+struct UnusableSources<'a> {
     role: Role,
     partition: u32,
     status: &'a Status,
     reasons: Vec<String>,
 }
 
-impl PassedOver<'_> {
+impl UnusableSources<'_> {
     fn add(&mut self, why: String) {
         let (role, partition) = (self.role.name(), self.partition);
         tracing::warn!(role, partition, why, "a source of state is passed over");
@@ -45,7 +45,7 @@ impl PassedOver<'_> {
 }
 
 /// What the topics ask of a state.
-struct Need {
+struct StateRequirement {
     /// The first topic whose beginning is behind the state at hand: nothing but a
     /// snapshot can tell of what was there.
     lost: Option<String>,
@@ -56,7 +56,7 @@ struct Need {
 }
 
 /// Why a snapshot was not taken.
-enum NotTaken {
+enum SnapshotUnusable {
     Damaged(String),
     /// It is out of reach, or nobody wants it any more.
     Failed(String),
@@ -68,7 +68,7 @@ impl Stores {
     /// # Errors
     /// When no source is sound and joins what the topics still hold.
     pub fn open(&self, role: Role, partition: u32, status: &Status) -> Result<Arc<Store>, Stop> {
-        let mut passed = PassedOver { role, partition, status, reasons: Vec::new() };
+        let mut passed = UnusableSources { role, partition, status, reasons: Vec::new() };
         let path = self.path(role, partition);
         if status.damaged.swap(false, Ordering::AcqRel) && path.exists() {
             let why = "the state here failed its checksums while it was in use";
@@ -94,9 +94,9 @@ impl Stores {
                         // What was brought is of no use.
                         std::fs::remove_dir_all(&fresh).ok();
                         match why {
-                            NotTaken::Damaged(why) => passed.add(why),
-                            NotTaken::Failed(why) if self.is_alone() && status.is_wanted() => passed.add(why),
-                            NotTaken::Failed(why) => return Err(Stop::Restart(why)),
+                            SnapshotUnusable::Damaged(why) => passed.add(why),
+                            SnapshotUnusable::Failed(why) if self.is_alone() && status.is_wanted() => passed.add(why),
+                            SnapshotUnusable::Failed(why) => return Err(Stop::Restart(why)),
                         }
                     }
                 }
@@ -134,7 +134,7 @@ impl Stores {
 
     /// What is here, if it is sound, and where it stands; damaged state is set
     /// aside.
-    fn open_here(&self, role: Role, path: &Path, passed: &mut PassedOver<'_>) -> Result<Option<Opened>, Stop> {
+    fn open_here(&self, role: Role, path: &Path, passed: &mut UnusableSources<'_>) -> Result<Option<Opened>, Stop> {
         if !path.exists() {
             return Ok(None);
         }
@@ -154,7 +154,7 @@ impl Stores {
         }
     }
 
-    fn need(&self, role: Role, partition: u32, here: Option<&Standing>) -> Result<Need, Stop> {
+    fn need(&self, role: Role, partition: u32, here: Option<&StorePosition>) -> Result<StateRequirement, Stop> {
         let all: Vec<TopicPartition> =
             role.trimmed().iter().map(|topic| TopicPartition { topic: *topic, partition }).collect();
         let bounds = self.log.all_bounds(&all)?;
@@ -169,7 +169,7 @@ impl Stores {
             let (begins, next) = (begins(at, bounds.start), next(at));
             format!("{at} begins at {begins} and the state of the {} is at {next}", role.name())
         });
-        Ok(Need {
+        Ok(StateRequirement {
             lost,
             far: bounds[0].end.saturating_sub(next(&all[0])) > FAR_BEHIND_RECORDS,
             // Only where processes share snapshots can one have been replaced unseen.
@@ -183,8 +183,8 @@ impl Stores {
         &self,
         role: Role,
         partition: u32,
-        (here, need): (Option<&Standing>, &Need),
-        passed: &mut PassedOver<'_>,
+        (here, need): (Option<&StorePosition>, &StateRequirement),
+        passed: &mut UnusableSources<'_>,
     ) -> Result<Vec<Manifest>, Stop> {
         let read = match self.repository.manifests(role.name(), partition) {
             Ok(listed) => listed,
@@ -216,18 +216,18 @@ impl Stores {
 
     /// Brings a snapshot to a new folder and looks at all of it: the checksum of
     /// each file, then of each block in it, and where the state stands.
-    fn fetch(&self, role: Role, manifest: &Manifest, fresh: &Path, status: &Status) -> Result<(), NotTaken> {
+    fn fetch(&self, role: Role, manifest: &Manifest, fresh: &Path, status: &Status) -> Result<(), SnapshotUnusable> {
         tracing::info!(snapshot = manifest.name(), bytes = manifest.bytes(), "state is restored from a snapshot");
         let progress = |done: u64, all: u64| {
             status.set(Phase::Opening(format!("restoring a snapshot, {} of {} KiB", done >> 10, all >> 10)));
             status.is_wanted()
         };
         self.repository.restore(manifest, fresh, progress).map_err(|error| match error {
-            snapshot::Error::Damaged { .. } => NotTaken::Damaged(error.to_string()),
-            error => NotTaken::Failed(error.to_string()),
+            snapshot::Error::Damaged { .. } => SnapshotUnusable::Damaged(error.to_string()),
+            error => SnapshotUnusable::Failed(error.to_string()),
         })?;
         status.set(Phase::Opening("looking at what was restored".into()));
-        let damaged = |why: String| NotTaken::Damaged(format!("the snapshot {}: {why}", manifest.name()));
+        let damaged = |why: String| SnapshotUnusable::Damaged(format!("the snapshot {}: {why}", manifest.name()));
         // With a cache of its own: what the shared one holds of the store that this is
         // a copy of would be taken for what is in these files.
         let uncached = Shared::new(LOOK_MEMORY_BYTES);
@@ -237,7 +237,7 @@ impl Stores {
         });
         let store = store.map_err(|error| match error {
             askwhen_store::Error::Damaged { source, .. } => damaged(source.to_string()),
-            error => NotTaken::Failed(error.to_string()),
+            error => SnapshotUnusable::Failed(error.to_string()),
         })?;
         let stands = standing(role, &store).map_err(|stop| damaged(stop.to_string()))?;
         let Some(stands) = stands else { return Err(damaged("it holds no checkpoint".into())) };

@@ -9,7 +9,7 @@ use super::{display, fanout, link};
 use crate::endpoint::EventType;
 use crate::json::Json;
 use crate::quota::{Change, QuotaStatus};
-use crate::record::{Answers, Given, Record, Target};
+use crate::record::{Answers, GivenAnswer, Record, Target};
 use crate::survey::{Question, QuestionType, Survey};
 use crate::time::{ClientTimes, Millis};
 use crate::user::{Answer, MAX_RESPONSE_BYTES, Response, User};
@@ -36,7 +36,8 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
     let before = user.offers[index].response.clone();
     if let Some(completed) = before.as_ref().filter(|response| response.completed) {
         let response_id = Some(user.offers[index].offer_id.clone());
-        let same = |one: &Given| completed.answers.get(&one.question_id).is_some_and(|kept| kept.value == one.value);
+        let same =
+            |one: &GivenAnswer| completed.answers.get(&one.question_id).is_some_and(|kept| kept.value == one.value);
         if given.iter().all(same) {
             out.reply = Some(Reply::Accepted { duplicate: true, response_id });
         } else {
@@ -111,7 +112,7 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
 
 /// Merges by question, the latest `answered_at` winning; gives the ids of the
 /// questions whose answers changed.
-fn merge(response: &mut Response, given: &[Given], times: ClientTimes, log_time: Millis) -> Vec<String> {
+fn merge(response: &mut Response, given: &[GivenAnswer], times: ClientTimes, log_time: Millis) -> Vec<String> {
     let mut changed: Vec<String> = Vec::new();
     for one in given {
         let answered_at = match one.answered_at {
@@ -143,15 +144,15 @@ fn bytes(response: &Response) -> usize {
 }
 
 /// The answers as they are kept.
-fn fitted_all(survey: &Survey, given: &[Given]) -> Result<Vec<Given>, Refusal> {
-    let fit = |(i, one): (usize, &Given)| {
+fn fitted_all(survey: &Survey, given: &[GivenAnswer]) -> Result<Vec<GivenAnswer>, Refusal> {
+    let fit = |(i, one): (usize, &GivenAnswer)| {
         let refuse =
             |field: &str, detail: String| Refusal::UnfitAnswer { pointer: format!("/answers/{i}/{field}"), detail };
         let Some((_, question)) = survey.question(&one.question_id) else {
             return Err(refuse("question_id", "the survey has no such question".into()));
         };
         let value = fitted(question, &one.value).map_err(|detail| refuse("value", detail))?;
-        Ok(Given { value, ..one.clone() })
+        Ok(GivenAnswer { value, ..one.clone() })
     };
     given.iter().enumerate().map(fit).collect()
 }

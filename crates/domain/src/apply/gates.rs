@@ -14,7 +14,7 @@ use crate::quota::QuotaStatus;
 use crate::record::Context;
 use crate::share::Purpose;
 use crate::survey::{GlobalCooldown, Repeat, ShowOn, Status, Survey};
-use crate::targeting::Known;
+use crate::targeting::TargetingContext;
 use crate::time::{self, Millis};
 use crate::user::{Activated, Offer, PerSurvey, User, WINDOW_REMEMBERED};
 
@@ -259,7 +259,7 @@ pub(super) fn targeting(
     let attributes = attributes.get_or_init(|| {
         Value::Object(user.attributes.iter().map(|(name, value)| (name.clone(), value.value())).collect())
     });
-    let checked = rule.check(Known { user, attributes, now });
+    let checked = rule.check(TargetingContext { user, attributes, now });
     checked.map_err(|missed| stop(Gate::TargetingFailed, missed.actual, missed.until))
 }
 

@@ -97,7 +97,7 @@ struct State {
     capacity_bytes: Option<u64>,
     operations: u64,
     bytes_read: u64,
-    faults: Vec<Aimed>,
+    faults: Vec<ArmedFault>,
 }
 
 #[derive(Debug, Default)]
@@ -120,7 +120,7 @@ enum NameChange {
 
 /// A fault for the operation of a kind that is `countdown` away.
 #[derive(Debug)]
-struct Aimed {
+struct ArmedFault {
     at: Option<Operation>,
     countdown: u64,
     fault: Fault,
@@ -167,7 +167,7 @@ impl SimulatedDisk {
     /// Aims a fault at the operation that is `after` others of its kind away (0:
     /// the next one); of any kind without one. Each happens once.
     pub fn inject(&self, at: Option<Operation>, after: u64, fault: Fault) {
-        self.state().faults.push(Aimed { at, countdown: after, fault });
+        self.state().faults.push(ArmedFault { at, countdown: after, fault });
     }
 
     /// Takes back faults that have not happened; gives how many there were.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::super::disk::{Disk, DiskFile, Open};
 use super::cursor::{CursorItem, FrameCursor, STEP_BYTES, read_bytes};
-use super::ends::{Merging, Noted};
+use super::ends::{Merging, NotedEnd};
 use super::segment;
 use crate::error::Error;
 use crate::record::{Record, TopicPartition};
@@ -148,7 +148,7 @@ fn walk(
 ///
 /// # Errors
 /// When files cannot be removed.
-pub fn finish(disk: &Disk, dir: &Path, noted: Option<&Noted>) -> Result<Vec<u64>, Error> {
+pub fn finish(disk: &Disk, dir: &Path, noted: Option<&NotedEnd>) -> Result<Vec<u64>, Error> {
     let io = |e: std::io::Error| Error::io(dir.display().to_string(), &e);
     for name in disk.list(dir).map_err(io)? {
         if Path::new(&name).extension().is_some_and(|extension| extension == DRAFT) {

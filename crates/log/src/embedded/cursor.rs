@@ -4,7 +4,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use std::io;
 
 use super::super::disk::DiskFile;
-use super::super::frame::{self, Broken, Frame};
+use super::super::frame::{self, Frame, FrameError};
 
 /// What a cursor reads at a time, if nobody says otherwise.
 pub const STEP_BYTES: usize = 1 << 20;
@@ -35,7 +35,7 @@ pub enum CursorItem {
     /// The limit: every byte before it belongs to a sound frame.
     End,
     /// No frame that belongs here. The cursor stays before it.
-    Broken(Broken),
+    Broken(FrameError),
 }
 
 impl<'a> FrameCursor<'a> {
@@ -86,10 +86,10 @@ impl<'a> FrameCursor<'a> {
             }
             let frame = match frame::decode(&self.buffer) {
                 Ok(frame) => frame,
-                Err(Broken::Short) if (self.buffer.len() as u64) < left => {
+                Err(FrameError::Short) if (self.buffer.len() as u64) < left => {
                     // The frame goes on behind what was read.
                     if !self.fill(left)? {
-                        return Ok(CursorItem::Broken(Broken::Short));
+                        return Ok(CursorItem::Broken(FrameError::Short));
                     }
                     continue;
                 }
@@ -97,7 +97,7 @@ impl<'a> FrameCursor<'a> {
             };
             let offset = frame.record.offset;
             if offset != self.next_offset && (offset < self.next_offset || !self.has_gaps) {
-                return Ok(CursorItem::Broken(Broken::Offset));
+                return Ok(CursorItem::Broken(FrameError::Offset));
             }
             self.buffer.advance(frame.len_bytes);
             self.position += frame.len_bytes as u64;

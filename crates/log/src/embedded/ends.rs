@@ -17,11 +17,11 @@ const FORMAT: u32 = 2;
 
 /// A partition as it was. All of it was durable then, and stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Noted {
+pub struct NotedEnd {
     /// One past the last record.
     pub end: u64,
     /// From here on a start reads and verifies all frames.
-    pub verify: Place,
+    pub verify: FramePosition,
     /// Base and bytes of each segment, ascending.
     pub segments: Vec<(u64, u64)>,
     pub newest_at: Option<Millis>,
@@ -39,7 +39,7 @@ pub struct Merging {
     pub crc32c: u32,
 }
 
-impl Noted {
+impl NotedEnd {
     /// Whether these are the segments that were noted, and nothing was about to
     /// be changed.
     pub fn lists(&self, bases: &[u64]) -> bool {
@@ -49,7 +49,7 @@ impl Noted {
 
 /// Where a frame begins, or would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct FramePosition {
     /// Base of the segment.
     pub segment: u64,
     pub position: u64,
@@ -59,7 +59,7 @@ pub struct Place {
 /// What the file says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ends {
-    pub noted: BTreeMap<String, Noted>,
+    pub noted: BTreeMap<String, NotedEnd>,
     /// Of version 0.1.0, or of a restored backup: where each partition ended.
     pub plain: BTreeMap<String, u64>,
 }
@@ -69,14 +69,14 @@ struct Stored {
     format: u32,
     /// Of `partitions`, serialised without spaces.
     crc32c: u32,
-    partitions: BTreeMap<String, Noted>,
+    partitions: BTreeMap<String, NotedEnd>,
 }
 
 fn path(dir: &Path) -> PathBuf {
     dir.join(FILE)
 }
 
-fn checksum(partitions: &BTreeMap<String, Noted>) -> u32 {
+fn checksum(partitions: &BTreeMap<String, NotedEnd>) -> u32 {
     crc32c::crc32c(&serde_json::to_vec(partitions).expect("a map serialises"))
 }
 
@@ -118,7 +118,7 @@ impl Ends {
 ///
 /// # Errors
 /// As the disk's `replace`; then the older note holds.
-pub fn write(disk: &Disk, dir: &Path, partitions: BTreeMap<String, Noted>) -> std::io::Result<usize> {
+pub fn write(disk: &Disk, dir: &Path, partitions: BTreeMap<String, NotedEnd>) -> std::io::Result<usize> {
     let stored = Stored { format: FORMAT, crc32c: checksum(&partitions), partitions };
     let text = serde_json::to_vec(&stored).expect("a note serialises");
     disk.replace(&path(dir), &text)?;

@@ -20,7 +20,7 @@ const LISTINGS: u32 = 100;
 
 /// A segment, or the first part of one.
 #[derive(Debug)]
-pub struct Piece {
+pub struct SegmentSlice {
     pub base: u64,
     pub path: PathBuf,
     pub bytes: u64,
@@ -28,7 +28,7 @@ pub struct Piece {
     file: Option<File>,
 }
 
-impl Piece {
+impl SegmentSlice {
     /// Its file.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ pub fn path_of(log_dir: &Path, at: TopicPartition, base: u64) -> PathBuf {
 ///
 /// # Errors
 /// When a file cannot be read, or does not go as far.
-pub fn pieces(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Vec<Piece>, Error> {
+pub fn pieces(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Vec<SegmentSlice>, Error> {
     // Segments that go while they are listed were compacted into another, which
     // the next list has.
     for _ in 0..LISTINGS {
@@ -64,7 +64,7 @@ pub fn pieces(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Vec<Piece>
 }
 
 /// As [`pieces`]; `None` when a compaction came in between.
-fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<Piece>>, Error> {
+fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<SegmentSlice>>, Error> {
     let dir = dir_of(log_dir, at);
     let io = |e: std::io::Error| Error::io(dir.display().to_string(), &e);
     let mut bases = segment::bases(&Disk::Real, &dir)?;
@@ -89,7 +89,7 @@ fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<Pie
                 length_below(at, (&file, &path), (*base, end))?
             }
         };
-        pieces.push(Piece { base: *base, path, bytes, file: part::has_gaps(at).then_some(file) });
+        pieces.push(SegmentSlice { base: *base, path, bytes, file: part::has_gaps(at).then_some(file) });
     }
     if let Some(last) = pieces.last()
         && let (Some(file), true) = (&last.file, last.base < end)
@@ -97,7 +97,7 @@ fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<Pie
         // What is copied last may have been compacted, which the newest segment of
         // a log never is: an empty one comes after it.
         let file = Some(file.try_clone().map_err(io)?);
-        pieces.push(Piece { base: end, path: path_of(log_dir, at, end), bytes: 0, file });
+        pieces.push(SegmentSlice { base: end, path: path_of(log_dir, at, end), bytes: 0, file });
     }
     Ok(Some(pieces))
 }
@@ -126,23 +126,23 @@ fn length_below(at: TopicPartition, (file, path): (&DiskFile, &Path), (base, end
 }
 
 /// Makes the files of a partition from records of another log.
-pub struct Maker {
+pub struct PartitionImporter {
     log_dir: PathBuf,
     at: TopicPartition,
     next: u64,
     /// The segment being written: its first offset, its file, its length.
     current: (u64, DiskFile, u64),
-    done: Vec<Piece>,
+    done: Vec<SegmentSlice>,
 }
 
-impl Maker {
+impl PartitionImporter {
     /// # Errors
     /// When no file can be made.
-    pub fn begin(log_dir: &Path, at: TopicPartition, base: u64) -> Result<Maker, Error> {
+    pub fn begin(log_dir: &Path, at: TopicPartition, base: u64) -> Result<PartitionImporter, Error> {
         let dir = dir_of(log_dir, at);
         Disk::Real.create_dir_all(&dir).map_err(|e| Error::io(dir.display().to_string(), &e))?;
-        let current = (base, Maker::file(log_dir, at, base)?, 0);
-        Ok(Maker { log_dir: log_dir.to_owned(), at, next: base, current, done: Vec::new() })
+        let current = (base, PartitionImporter::file(log_dir, at, base)?, 0);
+        Ok(PartitionImporter { log_dir: log_dir.to_owned(), at, next: base, current, done: Vec::new() })
     }
 
     fn file(log_dir: &Path, at: TopicPartition, base: u64) -> Result<DiskFile, Error> {
@@ -161,9 +161,9 @@ impl Maker {
     /// When it cannot be written.
     pub fn push(&mut self, record: &NewRecord, appended_at: Millis) -> Result<u32, Error> {
         if self.current.2 >= segment::SEGMENT_BYTES {
-            let fresh = (self.next, Maker::file(&self.log_dir, self.at, self.next)?, 0);
+            let fresh = (self.next, PartitionImporter::file(&self.log_dir, self.at, self.next)?, 0);
             let (base, _, bytes) = std::mem::replace(&mut self.current, fresh);
-            self.done.push(Piece { base, path: path_of(&self.log_dir, self.at, base), bytes, file: None });
+            self.done.push(SegmentSlice { base, path: path_of(&self.log_dir, self.at, base), bytes, file: None });
         }
         if let Err(why) = frame::fits(record) {
             return Err(Error::Refused(format!("{} at {}: {why}", self.at, self.next)));
@@ -180,9 +180,9 @@ impl Maker {
     }
 
     /// What has been made.
-    pub fn finish(mut self) -> Vec<Piece> {
+    pub fn finish(mut self) -> Vec<SegmentSlice> {
         let (base, _, bytes) = self.current;
-        self.done.push(Piece { base, path: path_of(&self.log_dir, self.at, base), bytes, file: None });
+        self.done.push(SegmentSlice { base, path: path_of(&self.log_dir, self.at, base), bytes, file: None });
         self.done
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::disk::{Disk, DiskFile, Open};
 use super::cursor::{CursorItem, FrameCursor, STEP_BYTES, durable_beyond};
-use super::ends::{Ends, Noted};
+use super::ends::{Ends, NotedEnd};
 use super::{files, part, segment};
 use crate::error::Error;
 use crate::record::{Record, TopicPartition, Watermarks};
@@ -243,7 +243,7 @@ impl Follower {
         Ok(None)
     }
 
-    fn noted(&self) -> Result<Option<Noted>, Error> {
+    fn noted(&self) -> Result<Option<NotedEnd>, Error> {
         Ok(Ends::read(&self.disk, &self.log_dir)?.noted.remove(&self.at.to_string()))
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use super::super::disk::{Disk, DiskFile};
 use super::compaction::Sealed;
 use super::cursor::{CursorItem, FrameCursor};
-use super::ends::{Noted, Place};
+use super::ends::{FramePosition, NotedEnd};
 use super::recovery::Recovered;
 use super::segment::{self, Segment};
 use crate::error::Error;
@@ -284,25 +284,25 @@ impl Part {
     }
 
     /// How far it is now.
-    pub fn noted(&self) -> Noted {
+    pub fn noted(&self) -> NotedEnd {
         let segments = self.segments.read().expect("no panic holds this lock");
         let end = self.end();
         let last = segments.last().expect("there is always one");
         // A segment that may be compacted any moment is no place to begin in.
-        let mut verify = Place { segment: last.base, position: last.len_bytes, offset: end };
+        let mut verify = FramePosition { segment: last.base, position: last.len_bytes, offset: end };
         let mut left = VERIFIED_BYTES;
         let back = if has_gaps(self.at) { 1 } else { 2 };
         for segment in segments.iter().rev().take(back).filter(|segment| segment.len_bytes > 0) {
             let known = segment.indexed_before(segment.len_bytes.saturating_sub(left));
             // Where the index begins later than that, from there.
             let Some((position, offset)) = known.or(segment.first_indexed()) else { break };
-            verify = Place { segment: segment.base, position, offset };
+            verify = FramePosition { segment: segment.base, position, offset };
             left = left.saturating_sub(segment.len_bytes);
             if left == 0 || position > 0 {
                 break;
             }
         }
-        Noted {
+        NotedEnd {
             end,
             verify,
             segments: segments.iter().map(|segment| (segment.base, segment.len_bytes)).collect(),

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::super::disk::{Disk, Open};
-use super::super::frame::Broken;
+use super::super::frame::FrameError;
 use super::compaction;
 use super::cursor::{CursorItem, FrameCursor, STEP_BYTES, durable_beyond, read_bytes};
-use super::ends::{Noted, Place};
+use super::ends::{FramePosition, NotedEnd};
 use super::segment::{self, Segment};
 use crate::error::Error;
 use crate::record::TopicPartition;
@@ -24,8 +24,8 @@ pub struct Recovered {
 
 /// What is known of a partition before its files are looked at.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Known<'a> {
-    pub noted: Option<&'a Noted>,
+pub struct RecoveryHints<'a> {
+    pub noted: Option<&'a NotedEnd>,
     /// An end without a place, as version 0.1.0 noted it.
     pub plain_end: u64,
     /// Whether the log was used: then every partition has a file.
@@ -38,14 +38,14 @@ struct Recovery<'a> {
     disk: &'a Disk,
     at: TopicPartition,
     dir: &'a Path,
-    known: Known<'a>,
+    known: RecoveryHints<'a>,
 }
 
 /// Opens a partition's segments, or makes the first.
 ///
 /// # Errors
 /// [`Error::Damaged`] when a record that was acknowledged is not there.
-pub fn recover(disk: &Disk, at: TopicPartition, dir: &Path, known: Known<'_>) -> Result<Recovered, Error> {
+pub fn recover(disk: &Disk, at: TopicPartition, dir: &Path, known: RecoveryHints<'_>) -> Result<Recovered, Error> {
     Recovery { disk, at, dir, known }.run()
 }
 
@@ -104,7 +104,7 @@ impl Recovery<'_> {
     }
 
     /// Every segment that was noted has to be there with the bytes that it had.
-    fn compare(&self, noted: &Noted, segments: &mut Vec<Segment>, merged: &[u64]) -> Result<(), Error> {
+    fn compare(&self, noted: &NotedEnd, segments: &mut Vec<Segment>, merged: &[u64]) -> Result<(), Error> {
         let newest = noted.segments.last().map(|(base, _)| *base);
         if let Some((first, _)) = noted.segments.first() {
             // They were being trimmed when the process ended.
@@ -140,7 +140,7 @@ impl Recovery<'_> {
     }
 
     /// From where frames are read: a segment, and a place in it.
-    fn begin(&self, segments: &[Segment]) -> (usize, Place) {
+    fn begin(&self, segments: &[Segment]) -> (usize, FramePosition) {
         if let Some(noted) = self.known.noted
             && let Some(n) = segments.iter().position(|segment| segment.base == noted.verify.segment)
         {
@@ -150,7 +150,7 @@ impl Recovery<'_> {
         let newest = segments.len() - 1;
         let n = if segments[newest].len_bytes == 0 { newest.saturating_sub(1) } else { newest };
         let base = segments[n].base;
-        (n, Place { segment: base, position: 0, offset: base })
+        (n, FramePosition { segment: base, position: 0, offset: base })
     }
 
     /// Reads a segment from a place on, into its index; gives the offset behind
@@ -185,7 +185,7 @@ impl Recovery<'_> {
         };
         let misses = end < acknowledged && !(has_gaps && broken.is_none());
         if misses || (next_base.is_some() && broken.is_some()) {
-            let what = broken.unwrap_or(Broken::Short);
+            let what = broken.unwrap_or(FrameError::Short);
             return Err(self.damaged(end, &segment.path, format!("{what} at byte {sound_bytes}")));
         }
         if sound_bytes < segment.len_bytes {

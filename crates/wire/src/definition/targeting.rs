@@ -8,7 +8,7 @@ use super::reader::{Code, Reader};
 use askwhen_domain::schedule::{Day, Hours, Schedule, Zone};
 use askwhen_domain::share::Share;
 use askwhen_domain::survey::Holdout;
-use askwhen_domain::targeting::{Attribute, Did, History, Rule};
+use askwhen_domain::targeting::{Attribute, History, Interaction, Rule};
 
 /// Rules within rules, and rules side by side.
 const MAX_DEPTH: usize = 8;
@@ -135,7 +135,7 @@ fn rule(reader: &mut Reader<'_>, depth: usize) -> Option<Rule> {
             }
             Some(Rule::History(History {
                 survey: reader.id("survey").unwrap_or_default(),
-                did: reader.choice("did", &Did::ALL).unwrap_or(Did::Completed),
+                did: reader.choice("did", &Interaction::ALL).unwrap_or(Interaction::Completed),
                 within: reader.positive_duration("within"),
             }))
         }

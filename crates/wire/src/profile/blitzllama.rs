@@ -39,7 +39,7 @@ struct GroupAnswer<'a> {
 }
 
 #[derive(Serialize)]
-struct Flat<'a> {
+struct FlatBody<'a> {
     user_id: &'a str,
     app_key: &'a str,
     survey_id: &'a str,
@@ -102,8 +102,8 @@ fn group(data: &Data, include_properties: bool) -> Group<'_> {
     }
 }
 
-fn flat<'a>(data: &'a Data, answer: &'a AnswerFact, include_properties: bool) -> Flat<'a> {
-    Flat {
+fn flat<'a>(data: &'a Data, answer: &'a AnswerFact, include_properties: bool) -> FlatBody<'a> {
+    FlatBody {
         user_id: &data.user_id,
         app_key: &data.project,
         survey_id: &data.survey_id,

@@ -57,18 +57,18 @@ impl Outcome {
 /// Where a delivery has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ended {
+pub enum AttemptEnd {
     Delivered,
     Dead,
     Cancelled,
 }
 
-impl Ended {
+impl AttemptEnd {
     pub fn name(self) -> &'static str {
         match self {
-            Ended::Delivered => "delivered",
-            Ended::Dead => "dead",
-            Ended::Cancelled => "cancelled",
+            AttemptEnd::Delivered => "delivered",
+            AttemptEnd::Dead => "dead",
+            AttemptEnd::Cancelled => "cancelled",
         }
     }
 }
@@ -100,6 +100,6 @@ pub struct AttemptRecord {
     pub response: Option<String>,
     pub first_started_at: Millis,
     pub next_due_at: Option<Millis>,
-    pub ended: Option<Ended>,
+    pub ended: Option<AttemptEnd>,
     pub reason: Option<String>,
 }

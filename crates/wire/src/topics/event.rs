@@ -9,7 +9,7 @@ use crate::error::Class;
 use crate::json;
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
-use askwhen_domain::record::{Answers, Body, Context, Given, Record, Target};
+use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Record, Target};
 use askwhen_domain::time::{self, ClientTimes, Millis};
 
 /// Largest event, in bytes of its properties.
@@ -254,8 +254,8 @@ fn check_count(name: &str, most: usize, count: impl FnOnce() -> usize) -> Result
     if count() > most { Err(unreadable("invalid", format!("{name} may have at most {most} members"))) } else { Ok(()) }
 }
 
-fn given(members: AnswerMembers) -> Result<Given, DecodeError> {
-    Ok(Given {
+fn given(members: AnswerMembers) -> Result<GivenAnswer, DecodeError> {
+    Ok(GivenAnswer {
         answered_at: moment(members.answered_at.as_deref(), "answered_at")?,
         question_id: members.question_id,
         value: members.value,
@@ -368,7 +368,7 @@ fn written_context(context: &Context) -> Option<ContextMembers> {
     })
 }
 
-fn written_answer(given: &Given) -> AnswerMembers {
+fn written_answer(given: &GivenAnswer) -> AnswerMembers {
     AnswerMembers {
         question_id: given.question_id.clone(),
         value: given.value.clone(),

@@ -15,7 +15,7 @@ pub mod reject;
 pub mod response;
 pub mod retry;
 
-pub use attempt::{AttemptRecord, Ended, Outcome};
+pub use attempt::{AttemptEnd, AttemptRecord, Outcome};
 pub use dead::DeadRecord;
 pub use decision::DecisionRecord;
 pub use definition::{DefinitionRecord, IDENTITY_KEY, definition_key};

@@ -9,7 +9,7 @@ use askwhen_domain::apply::*;
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
-use askwhen_domain::record::{Answers, Body, Context, Given, Record, Target};
+use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Record, Target};
 use askwhen_domain::survey::{GlobalCooldown, Repeat};
 use askwhen_domain::time::{ClientTimes, MINUTE, Millis};
 use askwhen_domain::user::User;
@@ -140,7 +140,7 @@ impl Play {
                 }
                 let survey_id = offer.survey_id.clone();
                 let value = Json::from_valid("3");
-                let given = Given { question_id: "q1".into(), value, answered_at: None, duration_ms: None };
+                let given = GivenAnswer { question_id: "q1".into(), value, answered_at: None, duration_ms: None };
                 let said = Answers {
                     target: Target::Offer(offer_id),
                     answers: vec![given],

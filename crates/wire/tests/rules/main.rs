@@ -11,7 +11,7 @@ use askwhen_domain::definitions::Project;
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
-use askwhen_domain::record::{Answers, Body, Context, Given, Record, Target};
+use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Record, Target};
 use askwhen_domain::time::{ClientTimes, DAY, HOUR, MINUTE, Millis, SECOND};
 use askwhen_domain::user::User;
 use askwhen_wire::definition;
@@ -121,7 +121,7 @@ impl Play {
     }
 
     fn answer(&mut self, at: Millis, offer_id: &str, answers: &[(&str, &str)], completed: bool) -> &Outputs {
-        let given = |(id, value): &(&str, &str)| Given {
+        let given = |(id, value): &(&str, &str)| GivenAnswer {
             question_id: (*id).to_owned(),
             value: Json::from_valid(*value),
             answered_at: None,
@@ -442,8 +442,12 @@ fn link_surveys_are_answered_without_an_offer() {
     let link = json!({"link": true, "activate": null, "expires_after": null, "show_on": null, "frequency": {"repeat": "until_completed"}});
     let mut play = Play::new(&[link, json!({"survey_id": "t"})]);
     let said = |survey: &str, id: Option<&str>, completed| {
-        let given =
-            Given { question_id: "q1".into(), value: Json::from_valid("5"), answered_at: None, duration_ms: None };
+        let given = GivenAnswer {
+            question_id: "q1".into(),
+            value: Json::from_valid("5"),
+            answered_at: None,
+            duration_ms: None,
+        };
         let target = Target::Link { survey_id: survey.into(), response_id: id.map(str::to_owned) };
         Body::Answers(Answers { target, answers: vec![given], completed, context: Context::default() })
     };

@@ -13,7 +13,7 @@ use askwhen_domain::definitions::Project;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
 use askwhen_domain::quota::QuotaAllocator;
-use askwhen_domain::record::{Answers, Body, Context, Given, Record, Target};
+use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Record, Target};
 use askwhen_domain::survey::{GlobalCooldown, Repeat, Status, Survey};
 use askwhen_domain::time::{ClientTimes, DAY, MINUTE, Millis};
 use askwhen_domain::user::{Activated, ActivationEvent, OFFER_KNOWN, User, WINDOW_REMEMBERED};
@@ -464,8 +464,12 @@ impl World {
             Step::Displayed { .. } => Body::Displayed { offer_id: offer_id.clone().into() },
             Step::Dismissed { .. } => Body::Dismissed { offer_id: offer_id.clone().into() },
             Step::Answer { completed, .. } => {
-                let given =
-                    Given { question_id: "q1".into(), value: Json::of(&value), answered_at: None, duration_ms: None };
+                let given = GivenAnswer {
+                    question_id: "q1".into(),
+                    value: Json::of(&value),
+                    answered_at: None,
+                    duration_ms: None,
+                };
                 let target = Target::Offer(offer_id.clone());
                 Body::Answers(Answers {
                     target,
