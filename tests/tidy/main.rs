@@ -138,21 +138,12 @@ fn no_files_use_each_other_in_a_circle() {
     }
 }
 
-/// Names of several public types of one crate. The list may only shrink.
-const TWICE: [(&str, &str, usize); 0] = [];
-
 #[test]
 fn no_two_public_types_of_a_crate_share_a_name() {
-    let mut twice = Vec::new();
     for (folder, found) in crates() {
-        for (name, files) in found.types.iter().filter(|(name, files)| files.len() > 1 && *name != "Error") {
-            let allowed = TWICE.iter().find(|(of, known, _)| (*of, *known) == (folder.as_str(), name.as_str()));
-            assert_eq!(allowed.map(|(_, _, n)| *n), Some(files.len()), "{folder}: {name} is in {files:?}");
-            twice.push((folder.clone(), name.clone()));
+        for (name, files) in found.types.iter().filter(|(name, _)| *name != "Error") {
+            assert_eq!(files.len(), 1, "{folder}: {name} is in {files:?}");
         }
-    }
-    for (folder, name, _) in TWICE {
-        assert!(twice.contains(&(folder.into(), name.into())), "{folder}: {name} is one type alone: strike it");
     }
 }
 

@@ -2,7 +2,7 @@
 //! refuses what was acknowledged and is not there.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::disk::{Disk, Open};
 use super::super::frame::FrameError;
@@ -189,13 +189,36 @@ impl Recovery<'_> {
             return Err(self.damaged(end, &segment.path, format!("{what} at byte {sound_bytes}")));
         }
         if sound_bytes < segment.len_bytes {
+            let kept = self.keep_torn(segment, sound_bytes).map_err(|e| io(&e))?;
             tracing::warn!(at = %self.at, file = %segment.path.display(), cut_bytes = segment.len_bytes - sound_bytes,
+                kept_in = kept.as_deref().map(|path| tracing::field::display(path.display())),
                 "cut off the torn end of the log: nothing says that any of it had been acknowledged");
             file.set_len(sound_bytes).and_then(|()| file.sync_data()).map_err(|e| io(&e))?;
             segment.len_bytes = sound_bytes;
         }
         self.make_durable(segment).map_err(|e| io(&e))?;
         Ok(next_base.unwrap_or(end))
+    }
+
+    /// Keeps what is about to be cut off in a file beside the segment, where the
+    /// log does not say how far it was durable. A state may know of more, and
+    /// then its start is refused: the bytes are still there for whoever repairs
+    /// the log. Gives where they are.
+    fn keep_torn(&self, segment: &Segment, from: u64) -> std::io::Result<Option<PathBuf>> {
+        if self.known.noted.is_some() || self.known.plain_end > 0 {
+            return Ok(None);
+        }
+        let mut torn = Vec::new();
+        while from + (torn.len() as u64) < segment.len_bytes {
+            let bytes = read_bytes(&segment.file, from + torn.len() as u64, STEP_BYTES)?;
+            if bytes.is_empty() {
+                break;
+            }
+            torn.extend_from_slice(&bytes);
+        }
+        let path = segment.path.with_extension(format!("torn-{from}"));
+        self.disk.replace(&path, &torn)?;
+        Ok(Some(path))
     }
 
     /// What was written after the last note may be in the memory of the machine

@@ -227,6 +227,15 @@ fn cut_at_every_byte_of_the_tail_only_the_torn_group_goes() {
             let end = log.bounds(EVENTS).end;
             assert!((15..18).contains(&end), "cut at {len}: {end}");
             assert_eq!(all(&log, EVENTS, usize::MAX).unwrap().len() as u64, end);
+            let torn = disk.paths().into_iter().find(|path| path.to_string_lossy().contains(".torn-"));
+            let mut kept = disk.bytes(&path).unwrap();
+            let is_cut = kept.len() < len;
+            assert_eq!(torn.is_some(), is_cut && !noted, "what no note speaks of is kept, at {len}");
+            if let Some(torn) = torn {
+                kept.extend(disk.bytes(&torn).unwrap());
+                assert_eq!(kept, whole[..len], "nothing is lost, at {len}");
+                disk.overwrite(&torn, None);
+            }
             let next = written(&log, EVENTS, vec![record("next", 9)]).unwrap().first;
             assert_eq!(next, end, "it goes on where it was cut");
             disk.crash(Crash::Kill);
