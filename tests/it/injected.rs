@@ -197,6 +197,59 @@ async fn errors_of_system_calls_lose_nothing_acknowledged() {
     }
 }
 
+/// A disk that hangs for longer than a client waits: the request is answered, and the
+/// same one again has one effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_leaves_no_request_without_an_answer() {
+    let server = Server::on(Arc::new(tempfile::tempdir().expect("a folder")), &["--dev"], &[]).await;
+    let (server_key, dir) = (server.server.clone(), server.kill());
+    let mut files = Vec::new();
+    log_files(&dir.path().join("data/log"), &mut files);
+    let rule = "inject=fdatasync:delay_enter=9000000:when=4";
+    let mut under = vec!["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", rule];
+    under.extend(files.iter().flat_map(|file| ["-P", file]));
+    under.push("--");
+    let mut strace = spawn_under(&under, &dir, &[]);
+    let mut line = String::new();
+    std::io::BufReader::new(strace.stdout.take().expect("piped")).read_line(&mut line).expect("read");
+    let base = line.trim().strip_prefix("askwhen listens on ").expect("it serves");
+    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
+    let send = async |n: usize| {
+        let event = serde_json::json!({"event_id": format!("e{n}"), "user_id": format!("u{n}"), "event_name": "came"});
+        let request =
+            http.post(format!("{base}/v1/events")).bearer_auth(&server_key).header("content-type", "application/json");
+        let request = request.body(event.to_string());
+        let answer = request.send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        let body = answer.text().await.expect("a body");
+        (status, serde_json::from_str::<serde_json::Value>(&body).expect("JSON"))
+    };
+    let hung = async {
+        for n in 0..200 {
+            let started = Instant::now();
+            let (status, body) = send(n).await;
+            if status != 202 {
+                return (n, status, body, started.elapsed());
+            }
+        }
+        panic!("nothing has hung");
+    };
+    let (n, status, body, took) = hung.await;
+    assert_eq!((status, &body["code"], &body["event_id"]), (503, &"outcome_unknown".into(), &format!("e{n}").into()));
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while send(n).await.0 != 202 {
+        assert!(Instant::now() < deadline, "it does not go on");
+    }
+    let pid = server_of(&strace).expect("it serves");
+    Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
+    while is_alive(pid) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    strace.kill().ok();
+    strace.wait().expect("it is gone");
+}
+
 /// Too many open files, no rights, a disk that fails once: nothing is known of what a
 /// file holds that could not be opened.
 #[tokio::test(flavor = "multi_thread")]

@@ -494,6 +494,9 @@ async fn verbs_find_the_server_and_the_key_as_configured() {
     config(digest);
     let (code, _, error) = verb(&["get", "surveys"]);
     assert!(code == Some(2) && error.contains("SHA-256"), "{code:?} {error}");
+    std::fs::write(dir.path().join("empty.toml"), "keys = []").unwrap();
+    let (code, _, error) = askwhen(dir.path(), &["--config", "empty.toml", "serve"]);
+    assert!(code == Some(2) && error.contains("[[keys]]") && error.contains("empty.toml:1"), "{code:?} {error}");
     let (code, printed, _) = verb(&["config", "print"]);
     assert!(code == Some(0) && printed.contains("admin_listen"), "{printed}");
 }

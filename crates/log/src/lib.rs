@@ -12,6 +12,7 @@ mod record;
 pub mod simulated;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use askwhen_domain::time::Millis;
 use askwhen_process::thread::Notify;
@@ -34,6 +35,10 @@ pub enum Log {
 
 /// What reading all of a partition gives at a time.
 const SCAN_BYTES: usize = 1 << 20;
+
+/// A disk that hangs keeps no request waiting for longer. Brokers that hang are
+/// given up a little earlier, by the client library.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Log {
     /// Made once with the log.
@@ -95,8 +100,9 @@ impl Log {
         }
     }
 
-    /// Appends and waits until all is durable. For requests: it gives up in
-    /// time for an answer.
+    /// Appends and waits until all is durable. For requests: it gives up after
+    /// [`REQUEST_TIMEOUT`], in time for an answer. What was appended by then may
+    /// become durable later.
     ///
     /// # Errors
     /// See [`Error::class`].
@@ -107,8 +113,12 @@ impl Log {
             Log::Kafka(log) => log.append_in_time(at, records, Ack::Once(sender)),
             _ => self.append(at, records, Ack::Once(sender)),
         }
-        // Whoever had it has gone without a word.
-        let appended = receiver.await.unwrap_or_else(|_| Err(Error::Unknown("nobody answered for the record".into())));
+        let appended = match tokio::time::timeout(REQUEST_TIMEOUT, receiver).await {
+            Ok(Ok(appended)) => appended,
+            // Whoever had it has gone without a word.
+            Ok(Err(_)) => Err(Error::Unknown("nobody answered for the record".into())),
+            Err(_) => Err(Error::Unknown("the log has not answered in time".into())),
+        };
         askwhen_process::fault::point("acked");
         appended
     }
