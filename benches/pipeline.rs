@@ -379,7 +379,7 @@ fn surveys_alone() {
                 "expires_after": "2h", "show_on": [{"trigger": format!("T{n}")}],
                 "questions": [{"question_id": "q1", "type": "text", "text": "?"}],
             });
-            project.put_survey(n + 1, definition::survey(&body, None).expect("a survey"), (0, 0));
+            project.put_survey(n + 1, definition::survey(&body, None).expect("a survey"), 0, 0);
         }
         for (what, bytes) in [
             ("an event that none mentions", event_of("other")),

@@ -14,6 +14,7 @@ use askwhen_domain::definitions::Project;
 use askwhen_domain::id::Origin;
 use askwhen_domain::quota::QuotaAllocator;
 use askwhen_domain::record::Body;
+use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::{self, Millis};
 use askwhen_domain::user::User;
 use askwhen_wire::definition::{self, yaml};
@@ -61,7 +62,7 @@ struct Stage {
     users: BTreeMap<String, User>,
     /// The last offer made to each.
     offers: BTreeMap<String, String>,
-    ledger: QuotaAllocator,
+    allocator: QuotaAllocator,
     version: u64,
     offset: u64,
     now: Millis,
@@ -94,9 +95,9 @@ impl Stage {
         self.version += 1;
         let (id, limit) = (read.survey_id.clone(), read.max_completed);
         self.offset += 1;
-        self.project.put_survey(self.version, read, (self.now, self.offset));
-        let abroad = self.ledger.limit(&("default".into(), id), self.version, limit, self.now);
-        assert!(abroad.is_empty(), "the only partition has the bank");
+        self.project.put_survey(self.version, read, self.now, self.offset);
+        let abroad = self.allocator.limit(&SurveyKey::new("default", id), self.version, limit, self.now);
+        assert!(abroad.is_empty(), "the only partition has the coordinator");
     }
 
     fn settings(&mut self, body: &Value) {
@@ -115,29 +116,29 @@ impl Stage {
         }
         let before = self.users.entry(user_id.to_owned()).or_default().clone();
         for may_wait in [true, true, false] {
-            let key = |id: &String| ("default".to_owned(), id.clone());
-            let room = |id: &String| (id.clone(), self.ledger.room(&key(id), self.now));
+            let key = |id: &String| SurveyKey::new("default", id.clone());
+            let status = |id: &String| (id.clone(), self.allocator.status(&key(id), self.now));
             let scene = ApplyContext {
                 origin: Origin { incarnation: 1, partition: 0, offset: self.offset },
                 now: self.now,
                 project_id: "default",
                 user_id,
                 project: &self.project,
-                quota_statuses: &self.project.limited().iter().map(room).collect(),
+                quota_statuses: &self.project.limited().iter().map(status).collect(),
                 may_wait,
             };
             let mut user = before.clone();
             let out = apply::apply(scene, &mut user, &record, false);
             if !out.needs.is_empty() {
-                out.needs.iter().for_each(|id| drop(self.ledger.ask(&key(id), 1, self.now)));
+                out.needs.iter().for_each(|id| drop(self.allocator.ask(&key(id), 1, self.now)));
                 continue;
             }
-            out.quotas.iter().for_each(|(id, change)| self.ledger.change(&key(id), *change, self.now));
-            self.ledger.settle(true, self.now);
+            out.quotas.iter().for_each(|(id, change)| self.allocator.change(&key(id), *change, self.now));
+            self.allocator.settle(true, self.now);
             self.users.insert(user_id.to_owned(), user);
             return out;
         }
-        panic!("the bank of the only partition answers at once");
+        panic!("the coordinator of the only partition answers at once");
     }
 
     fn step(&mut self, step: &Value) {
@@ -259,7 +260,7 @@ fn play(scenario: &Value) {
         project: Project::default(),
         users: BTreeMap::new(),
         offers: BTreeMap::new(),
-        ledger: QuotaAllocator::new(0, 1),
+        allocator: QuotaAllocator::new(0, 1),
         version: 0,
         offset: 0,
         now: start - time::DAY * 365,

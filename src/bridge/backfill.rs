@@ -13,7 +13,7 @@ use super::problem::{Answer, Problem, json_answer};
 use super::{App, RequestContext};
 use askwhen_domain::endpoint::Endpoint;
 use askwhen_domain::id::Origin;
-use askwhen_domain::message::{self, Delivery};
+use askwhen_domain::message::{self, Delivery, WebhookEvent};
 use askwhen_domain::rate::Rate;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Log, Record, TopicPartition};
@@ -146,7 +146,7 @@ impl BackfillScope {
             return Vec::new();
         }
         let origin = Origin { incarnation: self.log.incarnation(), partition, offset };
-        let mut made = message::deliveries(&origin, &self.endpoint, (kind, at), &data, at);
+        let mut made = message::deliveries(&origin, &self.endpoint, WebhookEvent { kind, at }, &data, at);
         // What is known was sent, or is waiting, or is for a recovery to send.
         made.retain(|one| self.lists.place(&self.project, &one.delivery_id).is_ok_and(|place| place.is_none()));
         made

@@ -11,6 +11,7 @@ use askwhen_domain::id::{self, Kind as IdKind};
 use askwhen_domain::json::Json;
 use askwhen_domain::quota::QuotaStatus;
 use askwhen_domain::record::{Body, Record};
+use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::Millis;
 use askwhen_domain::user::User;
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
@@ -76,12 +77,12 @@ impl Engine {
         user.overflowed |= erased_at.is_some() && user != User::default();
         out.spilled.iter().for_each(|(hash, seen_at)| self.remembered.keep(*hash, *seen_at));
         for (survey_id, change) in &out.quotas {
-            let key = (record.project.to_string(), survey_id.clone());
-            self.quotas.ledger.change(&key, *change, at.now);
+            let key = SurveyKey::new(record.project.to_string(), survey_id.clone());
+            self.quotas.allocator.change(&key, *change, at.now);
             self.quotas.moved = true;
         }
         if !out.quotas.is_empty() {
-            post(self.quotas.ledger.settle(true, at.now), &mut effects);
+            post(self.quotas.allocator.settle(true, at.now), &mut effects);
         }
         self.conclude(ctx, record, (hash, out), &mut effects)?;
         if user != *before {
@@ -91,14 +92,12 @@ impl Engine {
     }
 
     fn quota_statuses(&self, project: &Project, project_id: &str, now: Millis) -> QuotaStatuses {
-        let room = |survey_id: &String| {
-            let room = self.quotas.ledger.room(&(project_id.to_owned(), survey_id.clone()), now);
-            (
-                survey_id.clone(),
-                if askwhen_process::fault::mutant("grant_without_asking") { QuotaStatus::Free } else { room },
-            )
+        let with_status = |survey_id: &String| {
+            let status = self.quotas.allocator.status(&SurveyKey::new(project_id, survey_id.clone()), now);
+            let unasked = askwhen_process::fault::mutant("grant_without_asking");
+            (survey_id.clone(), if unasked { QuotaStatus::Available } else { status })
         };
-        project.limited().iter().map(room).collect()
+        project.limited().iter().map(with_status).collect()
     }
 
     /// An event that no survey mentions, or a trigger that none shows on.

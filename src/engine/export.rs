@@ -9,6 +9,7 @@ use super::quotas::Quotas;
 use super::table::{DefinitionRow, NAMES, REQUESTS, Table};
 use askwhen_domain::id;
 use askwhen_domain::quota::{self, Holds};
+use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::Millis;
 use askwhen_partition::Stop;
 use askwhen_store::{Batch, Family, Store};
@@ -106,7 +107,8 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Erro
             for offer in &user.offers {
                 // Whether it has lapsed is judged where it is asked.
                 if let Some(until) = offer.holds(Millis::MIN) {
-                    let of_survey = holds[to as usize].entry((project.clone(), offer.survey_id.clone())).or_default();
+                    let of_survey =
+                        holds[to as usize].entry(SurveyKey::new(project.clone(), offer.survey_id.clone())).or_default();
                     *of_survey.entry(until).or_default() += 1;
                 }
             }
@@ -127,17 +129,17 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Erro
 }
 
 fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>) -> Result<(), Error> {
-    let mut accounts = Vec::new();
+    let mut leases = Vec::new();
     for (partition, store) in (0..).zip(from) {
         let quotas = Quotas::load(store, partition, from.len() as u32)?;
         if quotas.anyone_waits() {
             return Err(Error::WaitingGrants);
         }
-        accounts.extend(quotas.ledger.accounts);
+        leases.extend(quotas.allocator.leases);
     }
-    for (ledger, store) in quota::redistribute(accounts, holds).into_iter().zip(into) {
+    for (allocator, store) in quota::redistribute(leases, holds).into_iter().zip(into) {
         let mut batch = Batch::default();
-        Quotas::of(ledger).freeze()(&mut batch);
+        Quotas::of(allocator).freeze()(&mut batch);
         store.write(batch)?;
     }
     Ok(())
@@ -230,20 +232,23 @@ mod tests {
     fn what_is_used_of_a_quota_stays_used() {
         let make = |n: usize| (0..n).map(|_| Arc::new(Store::Memory(Memory::default()))).collect::<Vec<_>>();
         let (from, into) = (make(3), make(5));
-        let key = ("p".to_owned(), "s".to_owned());
-        let account = |used, free| QuotaLease { epoch: 7, limit: Some(10), used, free, ..QuotaLease::default() };
-        let old = [account(2, 3), account(4, 1), account(2, 0)];
-        for (store, account) in from.iter().zip(old) {
-            let mut ledger = quota::QuotaAllocator::new(0, 3);
-            ledger.restore(key.clone(), Some(account), None);
+        let key = SurveyKey::new("p", "s");
+        let lease = |used, free| QuotaLease { epoch: 7, limit: Some(10), used, free, ..QuotaLease::default() };
+        let old = [lease(2, 3), lease(4, 1), lease(2, 0)];
+        for (store, lease) in from.iter().zip(old) {
+            let mut allocator = quota::QuotaAllocator::new(0, 3);
+            allocator.restore(key.clone(), Some(lease), None);
             let mut batch = Batch::default();
-            batch.put(Family::Quotas, b"account/p\0s", serde_json::to_vec(&ledger.accounts[&key]).unwrap());
+            batch.put(Family::Quotas, b"account/p\0s", serde_json::to_vec(&allocator.leases[&key]).unwrap());
             store.write(batch).unwrap();
         }
         repartition(&from, &into).unwrap();
-        let mut bank = Quotas::load(&into[0], 0, 5).unwrap();
-        assert_eq!(bank.ledger.accounts[&key].used, 8);
-        assert!(bank.ledger.ask(&key, 5, 0).is_empty(), "its own bank answers");
-        assert_eq!((bank.ledger.room(&key, 0), bank.ledger.accounts[&key].free), (QuotaStatus::Free, 2));
+        let mut coordinator = Quotas::load(&into[0], 0, 5).unwrap();
+        assert_eq!(coordinator.allocator.leases[&key].used, 8);
+        assert!(coordinator.allocator.ask(&key, 5, 0).is_empty(), "its own coordinator answers");
+        assert_eq!(
+            (coordinator.allocator.status(&key, 0), coordinator.allocator.leases[&key].free),
+            (QuotaStatus::Available, 2)
+        );
     }
 }

@@ -33,7 +33,7 @@ pub use users::CacheLimit;
 impl Machine for Engine {
     fn apply(&mut self, at: RecordContext<'_>, record: Decoded<'_>) -> Result<Effects, Failure> {
         let mut effects = commands::apply(self, at, record)?;
-        self.serve_late(at, &mut effects)?;
+        self.resume_overdue(at, &mut effects)?;
         Ok(effects)
     }
 

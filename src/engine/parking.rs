@@ -12,14 +12,15 @@ use super::quotas::{PendingRequest, WaitingGrants};
 use super::state::Engine;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
-use askwhen_domain::quota::{Key, QuotaStatus};
+use askwhen_domain::quota::QuotaStatus;
 use askwhen_domain::record::{Body, Context, Record};
+use askwhen_domain::refs::{SurveyKey, SurveyRef, UserRef};
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::record::{self, Internal, Query};
 
-const MAX_PARKED: usize = 1_000;
-const MAX_PARKED_BYTES: usize = 16 << 20;
-const MAX_PARKED_OF_USER: usize = 16;
+const MAX_PENDING: usize = 1_000;
+const MAX_PENDING_BYTES: usize = 16 << 20;
+const MAX_PENDING_OF_USER: usize = 16;
 
 /// Records that can need a grant, and whose order among themselves counts.
 fn may_need_grant(body: &Body<'_>) -> bool {
@@ -57,7 +58,7 @@ impl Engine {
         self.quotas.moved = false;
         if !may_need_grant(&record.body) {
             return match self.decide(at, record, false)? {
-                Applied::Done(effects) => self.serve_moved(at, effects),
+                Applied::Done(effects) => self.resume_if_moved(at, effects),
                 Applied::Needs(_) => Ok(Effects::default()),
             };
         }
@@ -66,13 +67,13 @@ impl Engine {
         if waiting > 0 && self.quotas.join(record, reply_to.as_ref()) {
             return Ok(Effects::default());
         }
-        let room = self.quotas.pending.len() < MAX_PARKED && self.quotas.parked_bytes() < MAX_PARKED_BYTES;
-        let may_wait = waiting < MAX_PARKED_OF_USER && room;
+        let has_room = self.quotas.pending.len() < MAX_PENDING && self.quotas.pending_bytes() < MAX_PENDING_BYTES;
+        let may_wait = waiting < MAX_PENDING_OF_USER && has_room;
         let waits_for = if waiting > 0 && may_wait {
             BTreeSet::new()
         } else {
             match self.decide(at, record, may_wait)? {
-                Applied::Done(effects) => return self.serve_moved(at, effects),
+                Applied::Done(effects) => return self.resume_if_moved(at, effects),
                 Applied::Needs(surveys) => surveys.into_iter().collect(),
             }
         };
@@ -95,7 +96,7 @@ impl Engine {
     }
 
     /// What a record has given back may be what others wait for.
-    fn serve_moved(&mut self, at: RecordContext<'_>, mut effects: Effects) -> Result<Effects, Failure> {
+    fn resume_if_moved(&mut self, at: RecordContext<'_>, mut effects: Effects) -> Result<Effects, Failure> {
         if self.quotas.moved && self.quotas.anyone_waits() {
             self.resume_pending(at, &mut effects)?;
         }
@@ -104,8 +105,8 @@ impl Engine {
 
     /// After every record: gives back what has lapsed, and lets nobody wait too
     /// long.
-    pub(super) fn serve_late(&mut self, at: RecordContext<'_>, effects: &mut Effects) -> Result<(), Failure> {
-        let mail = self.quotas.ledger.settle(false, at.now);
+    pub(super) fn resume_overdue(&mut self, at: RecordContext<'_>, effects: &mut Effects) -> Result<(), Failure> {
+        let mail = self.quotas.allocator.settle(false, at.now);
         post(mail, effects);
         let first = self.quotas.pending.values().next();
         if first.is_some_and(|pending| !pending.is_patient(at.now)) {
@@ -124,9 +125,9 @@ impl Engine {
                 from = offset + 1;
                 let pending = &self.quotas.pending[&offset];
                 let (whose, project) = (pending.whose(), pending.project.clone());
-                let needed = self.run_parked(at, offset, patient, effects)?;
+                let needed = self.run_pending(at, offset, patient, effects)?;
                 for survey_id in &needed {
-                    waiting.wants((&project, survey_id));
+                    waiting.wants(SurveyRef::new(&project, survey_id));
                 }
                 if !needed.is_empty() {
                     waiting.blocked.insert(whose);
@@ -134,24 +135,25 @@ impl Engine {
             }
             waiting.wanted.sort();
             for (key, count) in &waiting.wanted {
-                let mail = self.quotas.ledger.ask(key, *count, at.now);
+                let mail = self.quotas.allocator.ask(key, *count, at.now);
                 post(mail, effects);
             }
             // The coordinator of this very partition answers at once.
-            let asks = |(key, _): &(Key, u64)| self.quotas.ledger.room(key, at.now) == QuotaStatus::Ask;
+            let asks =
+                |(key, _): &(SurveyKey, u64)| self.quotas.allocator.status(key, at.now) == QuotaStatus::NeedsGrant;
             if waiting.wanted.iter().all(asks) {
                 break;
             }
         }
         // What somebody waits with is kept until the rest has come.
         let kept = self.quotas.waited_for();
-        let mail = self.quotas.ledger.settle_but(&kept, at.now);
+        let mail = self.quotas.allocator.settle_but(&kept, at.now);
         post(mail, effects);
         Ok(())
     }
 
     /// Applies one of them; gives the surveys of which it needs a grant still.
-    fn run_parked(
+    fn run_pending(
         &mut self,
         at: RecordContext<'_>,
         offset: u64,
@@ -220,12 +222,12 @@ impl Engine {
     pub(super) fn end_waiting(
         &mut self,
         at: RecordContext<'_>,
-        (project, user_id): (&str, &str),
+        user: UserRef<'_>,
         effects: &mut Effects,
     ) -> Result<(), Failure> {
-        let theirs = |pending: &PendingRequest| pending.project == project && pending.user_id == user_id;
+        let theirs = |pending: &PendingRequest| UserRef::new(&pending.project, &pending.user_id) == user;
         let offsets: Vec<u64> =
             self.quotas.pending.iter().filter(|(_, pending)| theirs(pending)).map(|(offset, _)| *offset).collect();
-        offsets.into_iter().try_for_each(|offset| self.run_parked(at, offset, false, effects).map(drop))
+        offsets.into_iter().try_for_each(|offset| self.run_pending(at, offset, false, effects).map(drop))
     }
 }

@@ -1,5 +1,5 @@
-//! The quotas of a partition: its accounts and coordinators, and the requests that wait
-//! for a grant of one. What is kept of them; `parking` moves them.
+//! The quotas of a partition: its leases and coordinators, and the requests that wait
+//! for a grant of one. This is what is kept of them; `parking` moves them.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::changes::Changes;
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
-use askwhen_domain::quota::{Key, QuotaAllocator, QuotaCoordinator, QuotaLease, QuotaStatus};
+use askwhen_domain::quota::{QuotaAllocator, QuotaCoordinator, QuotaLease, QuotaStatus};
 use askwhen_domain::record::{Body, Record};
+use askwhen_domain::refs::{SurveyKey, SurveyRef};
 use askwhen_domain::time::{Millis, SECOND};
 use askwhen_store::{Family, Store};
 
@@ -18,9 +19,9 @@ const PATIENCE: Millis = SECOND;
 /// Requests with one event id that wait together.
 const MAX_JOINED: usize = 64;
 
-const ACCOUNT: &[u8] = b"account/";
-const BANK: &[u8] = b"bank/";
-const PARKED: &[u8] = b"parked/";
+const LEASE: &[u8] = b"account/";
+const COORDINATOR: &[u8] = b"bank/";
+const PENDING: &[u8] = b"parked/";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PendingRequest {
@@ -53,15 +54,15 @@ impl PendingRequest {
 /// What those who wait need, and the users of whom one does.
 #[derive(Default)]
 pub struct WaitingGrants {
-    pub wanted: Vec<(Key, u64)>,
+    pub wanted: Vec<(SurveyKey, u64)>,
     pub blocked: HashSet<u128>,
 }
 
 impl WaitingGrants {
-    pub fn wants(&mut self, (project, survey_id): (&str, &str)) {
-        match self.wanted.iter_mut().find(|((p, s), _)| p == project && s == survey_id) {
+    pub fn wants(&mut self, survey: SurveyRef<'_>) {
+        match self.wanted.iter_mut().find(|(key, _)| key.as_ref() == survey) {
             Some((_, count)) => *count += 1,
-            None => self.wanted.push(((project.to_owned(), survey_id.to_owned()), 1)),
+            None => self.wanted.push((survey.into(), 1)),
         }
     }
 }
@@ -69,7 +70,7 @@ impl WaitingGrants {
 /// The quotas of a partition, and who waits for them.
 #[derive(Debug, Default)]
 pub struct Quotas {
-    pub ledger: QuotaAllocator,
+    pub allocator: QuotaAllocator,
     /// By the offset of the record.
     pub pending: BTreeMap<u64, PendingRequest>,
     pub dirty: BTreeSet<u64>,
@@ -83,27 +84,27 @@ impl Quotas {
     /// # Errors
     /// When the store cannot be read.
     pub fn load(store: &Store, partition: u32, partitions: u32) -> Result<Quotas, askwhen_store::Error> {
-        let mut quotas = Quotas { ledger: QuotaAllocator::new(partition, partitions), ..Quotas::default() };
+        let mut quotas = Quotas { allocator: QuotaAllocator::new(partition, partitions), ..Quotas::default() };
         let damaged = |e: serde_json::Error| askwhen_store::Error::damaged("quotas", e);
         store.each(Family::Quotas, |key, value| {
-            if let Some(offset) = key.strip_prefix(PARKED) {
+            if let Some(offset) = key.strip_prefix(PENDING) {
                 let offset = offset.try_into().map_or(0, u64::from_be_bytes);
                 quotas.pending.insert(offset, serde_json::from_slice(&value).map_err(damaged)?);
-            } else if let Some(name) = key.strip_prefix(ACCOUNT) {
-                let account: QuotaLease = serde_json::from_slice(&value).map_err(damaged)?;
-                quotas.ledger.restore(key_of(name), Some(account), None);
-            } else if let Some(name) = key.strip_prefix(BANK) {
-                let bank: QuotaCoordinator = serde_json::from_slice(&value).map_err(damaged)?;
-                quotas.ledger.restore(key_of(name), None, Some(bank));
+            } else if let Some(name) = key.strip_prefix(LEASE) {
+                let lease: QuotaLease = serde_json::from_slice(&value).map_err(damaged)?;
+                quotas.allocator.restore(key_of(name), Some(lease), None);
+            } else if let Some(name) = key.strip_prefix(COORDINATOR) {
+                let coordinator: QuotaCoordinator = serde_json::from_slice(&value).map_err(damaged)?;
+                quotas.allocator.restore(key_of(name), None, Some(coordinator));
             }
             Ok::<_, askwhen_store::Error>(())
         })?;
         Ok(quotas)
     }
 
-    /// The changes that bring this ledger into an empty store.
-    pub fn of(ledger: QuotaAllocator) -> Quotas {
-        Quotas { ledger, ..Quotas::default() }
+    /// The changes that write these quotas to an empty store.
+    pub fn of(allocator: QuotaAllocator) -> Quotas {
+        Quotas { allocator, ..Quotas::default() }
     }
 
     pub fn anyone_waits(&self) -> bool {
@@ -111,22 +112,22 @@ impl Quotas {
     }
 
     pub fn dirty_bytes(&self) -> usize {
-        (self.dirty.len() + self.ledger.dirty_count()) * 256
+        (self.dirty.len() + self.allocator.dirty_count()) * 256
     }
 
     pub fn freeze(&mut self) -> Changes {
         let mut changes = Vec::new();
-        for key in self.ledger.take_dirty() {
-            if let Some(account) = self.ledger.accounts.get(&key) {
-                changes.push((stored(ACCOUNT, &key), serde_json::to_vec(account).ok()));
+        for key in self.allocator.take_dirty() {
+            if let Some(lease) = self.allocator.leases.get(&key) {
+                changes.push((stored_key(LEASE, &key), serde_json::to_vec(lease).ok()));
             }
-            if let Some(bank) = self.ledger.banks.get(&key) {
-                changes.push((stored(BANK, &key), serde_json::to_vec(bank).ok()));
+            if let Some(coordinator) = self.allocator.coordinators.get(&key) {
+                changes.push((stored_key(COORDINATOR, &key), serde_json::to_vec(coordinator).ok()));
             }
         }
         for offset in std::mem::take(&mut self.dirty) {
             let pending = self.pending.get(&offset).and_then(|pending| serde_json::to_vec(pending).ok());
-            changes.push(([PARKED, &offset.to_be_bytes()].concat(), pending));
+            changes.push(([PENDING, &offset.to_be_bytes()].concat(), pending));
         }
         Box::new(move |batch| {
             for (key, value) in changes {
@@ -138,25 +139,25 @@ impl Quotas {
         })
     }
 
-    pub fn waited_for(&self) -> BTreeSet<Key> {
+    pub fn waited_for(&self) -> BTreeSet<SurveyKey> {
         // Hundreds wait for one or two surveys.
-        let mut distinct: Vec<(&str, &str)> = Vec::new();
+        let mut distinct: Vec<SurveyRef<'_>> = Vec::new();
         for pending in self.pending.values() {
             for survey_id in &pending.waits_for {
-                let key = (pending.project.as_str(), survey_id.as_str());
-                if !distinct.contains(&key) {
-                    distinct.push(key);
+                let survey = SurveyRef::new(&pending.project, survey_id);
+                if !distinct.contains(&survey) {
+                    distinct.push(survey);
                 }
             }
         }
-        distinct.into_iter().map(|(project, survey_id)| (project.to_owned(), survey_id.to_owned())).collect()
+        distinct.into_iter().map(SurveyKey::from).collect()
     }
 
     /// From an offset on, the first parked request that need not wait any more;
     /// notes what those before it still need, and whom they hold up.
     pub fn first_free(&self, from: u64, now: Millis, waiting: &mut WaitingGrants) -> Option<(u64, bool)> {
         // Looked up once for each survey: whether the coordinator would have to be asked.
-        let mut quota_statuses: Vec<((&str, &str), bool)> = Vec::new();
+        let mut quota_statuses: Vec<(SurveyRef<'_>, bool)> = Vec::new();
         for (offset, pending) in self.pending.range(from..) {
             let whose = pending.whose();
             if waiting.blocked.contains(&whose) {
@@ -165,18 +166,18 @@ impl Quotas {
             let patient = pending.is_patient(now);
             let mut needs = false;
             for survey_id in pending.waits_for.iter().filter(|_| patient) {
-                let key = (pending.project.as_str(), survey_id.as_str());
-                let asks = match quota_statuses.iter().find(|(known, _)| *known == key) {
+                let survey = SurveyRef::new(&pending.project, survey_id);
+                let asks = match quota_statuses.iter().find(|(known, _)| *known == survey) {
                     Some((_, asks)) => *asks,
                     None => {
-                        let asks = self.ledger.room(&(key.0.to_owned(), key.1.to_owned()), now) == QuotaStatus::Ask;
-                        quota_statuses.push((key, asks));
+                        let asks = self.allocator.status(&survey.into(), now) == QuotaStatus::NeedsGrant;
+                        quota_statuses.push((survey, asks));
                         asks
                     }
                 };
                 if asks {
                     needs = true;
-                    waiting.wants(key);
+                    waiting.wants(survey);
                 }
             }
             if !needs {
@@ -187,7 +188,7 @@ impl Quotas {
         None
     }
 
-    pub fn parked_bytes(&self) -> usize {
+    pub fn pending_bytes(&self) -> usize {
         self.pending.values().map(|pending| pending.value.len_bytes()).sum()
     }
 
@@ -210,11 +211,11 @@ impl Quotas {
     }
 }
 
-fn stored(kind: &[u8], (project, survey_id): &Key) -> Vec<u8> {
-    [kind, &askwhen_store::keys::named(project, survey_id)].concat()
+fn stored_key(kind: &[u8], survey: &SurveyKey) -> Vec<u8> {
+    [kind, &askwhen_store::keys::named(&survey.project, &survey.survey_id)].concat()
 }
 
-fn key_of(name: &[u8]) -> Key {
+fn key_of(name: &[u8]) -> SurveyKey {
     let mut parts = name.splitn(2, |byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned());
-    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+    SurveyKey { project: parts.next().unwrap_or_default(), survey_id: parts.next().unwrap_or_default() }
 }

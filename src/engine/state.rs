@@ -11,7 +11,8 @@ use super::users::{CacheLimit, Users};
 use askwhen_domain::apply;
 use askwhen_domain::definitions::Project;
 use askwhen_domain::json::Json;
-use askwhen_domain::quota::{self, Key, QuotaMessage, QuotaSignal, QuotaStatus};
+use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal, QuotaStatus};
+use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::Millis;
 use askwhen_partition::Stop;
 use askwhen_store::Store;
@@ -79,7 +80,7 @@ impl Engine {
 
     /// Whether any survey of a project has a quota.
     pub fn has_quotas(&self, project: &str) -> bool {
-        self.quotas.ledger.accounts.iter().any(|((of, _), account)| of == project && account.limit.is_some())
+        self.quotas.allocator.leases.iter().any(|(survey, lease)| survey.project == project && lease.limit.is_some())
     }
 
     /// How many requests have waited for a grant and do not any more.
@@ -98,19 +99,27 @@ impl Engine {
     }
 
     /// Whether the coordinator here would give a partition a grant: see [`quota::QuotaCoordinator::gives`].
-    pub fn bank_gives(&self, key: &Key, asking: u32) -> Option<bool> {
-        self.quotas.ledger.banks.get(key)?.gives(asking)
+    pub fn coordinator_gives(&self, key: &SurveyKey, asking: u32) -> Option<bool> {
+        self.quotas.allocator.coordinators.get(key)?.gives(asking)
     }
 
     /// The grants that whoever waits needs, as the coordinator would send them.
     pub fn awaited_grants(&self) -> Vec<QuotaMessage> {
-        let ledger = &self.quotas.ledger;
-        let grant = |(project, survey_id): Key| {
-            let epoch = ledger.accounts.get(&(project.clone(), survey_id.clone()))?.epoch;
+        let allocator = &self.quotas.allocator;
+        let grant = |survey: SurveyKey| {
+            let epoch = allocator.leases.get(&survey)?.epoch;
+            let SurveyKey { project, survey_id } = survey;
             let message = QuotaSignal::Grant { count: 1, keep: false };
-            Some(QuotaMessage { project, survey_id, epoch, from: quota::BANK, to: ledger.partition(), message })
+            Some(QuotaMessage {
+                project,
+                survey_id,
+                epoch,
+                from: quota::COORDINATOR_PARTITION,
+                to: allocator.partition(),
+                message,
+            })
         };
         let wanted = self.quotas.waited_for().into_iter();
-        wanted.filter(|key| ledger.room(key, Millis::MAX) == QuotaStatus::Ask).filter_map(grant).collect()
+        wanted.filter(|key| allocator.status(key, Millis::MAX) == QuotaStatus::NeedsGrant).filter_map(grant).collect()
     }
 }

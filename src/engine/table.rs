@@ -25,8 +25,9 @@ pub struct DefinitionRow {
     pub body: Option<Json>,
     /// Earlier versions of a survey: version, body, until when and where.
     pub past: Vec<(u64, Json, Millis, u64)>,
-    /// The mark of a survey's activation.
-    pub mark: u64,
+    /// The fingerprint of a survey's activation.
+    #[serde(rename = "mark")]
+    pub fingerprint: u64,
     /// Where and when it was defined, in the journal of the partition whose row
     /// this is; absent in rows of version 0.1.0.
     #[serde(default)]
@@ -111,7 +112,7 @@ impl Table {
 
     /// Takes a version that the registrar gave. For an endpoint, gives the
     /// command that tells the delivery.
-    pub fn take(&mut self, defined: &Defined, (now, offset): (Millis, u64)) -> Option<DeliveryRecord> {
+    pub fn take(&mut self, defined: &Defined, now: Millis, offset: u64) -> Option<DeliveryRecord> {
         let key = definition_key(&defined.project, defined.kind, &defined.id);
         let known = self.rows.get(&key);
         if known.is_some_and(|row| row.version >= defined.version) {
@@ -131,13 +132,13 @@ impl Table {
             version: defined.version,
             body: defined.body.clone(),
             past,
-            mark: 0,
+            fingerprint: 0,
             defined: Some((offset, now)),
         };
-        self.install(&row, (now, offset));
+        self.install(&row, now, offset);
         let surveys = self.definitions.project(&row.project).map(|p| &p.surveys);
-        let mark = surveys.and_then(|s| s.get(&row.id)).map_or(0, |entry| entry.mark);
-        let row = DefinitionRow { mark, ..row };
+        let fingerprint = surveys.and_then(|s| s.get(&row.id)).map_or(0, |entry| entry.fingerprint);
+        let row = DefinitionRow { fingerprint, ..row };
         self.dirty.insert(key.clone());
         self.rows.insert(key, row);
         (defined.kind == Kind::Endpoint).then(|| DeliveryRecord::Endpoint {
@@ -149,13 +150,13 @@ impl Table {
     }
 
     /// Takes a new version into what decides.
-    fn install(&mut self, row: &DefinitionRow, at: (Millis, u64)) {
+    fn install(&mut self, row: &DefinitionRow, now: Millis, offset: u64) {
         let project = self.definitions.project_mut(&row.project);
         let value = row.body.as_ref().map(Json::value);
         match (row.kind, value) {
             (Kind::Survey, Some(value)) => {
                 if let Ok(survey) = definition::survey(&value, None) {
-                    project.put_survey(row.version, survey, at);
+                    project.put_survey(row.version, survey, now, offset);
                 }
             }
             (Kind::Endpoint, Some(value)) => {
@@ -194,7 +195,7 @@ impl Table {
         match row.kind {
             Kind::Survey => {
                 let survey = definition::survey(&body.value(), None).map_err(bad)?;
-                project.put_survey(row.version, survey, (0, 0));
+                project.put_survey(row.version, survey, 0, 0);
                 let mut past = Vec::new();
                 for (version, body, until, until_offset) in &row.past {
                     let survey = Arc::new(definition::survey(&body.value(), None).map_err(bad)?);
@@ -202,7 +203,7 @@ impl Table {
                 }
                 if let Some(entry) = project.surveys.get_mut(&row.id) {
                     entry.past = past;
-                    entry.mark = row.mark;
+                    entry.fingerprint = row.fingerprint;
                 }
             }
             Kind::Endpoint => {

@@ -489,7 +489,7 @@ impl Run<'_> {
                 let Some(offered) = decision.survey.clone() else { continue };
                 let user_id = decision.user_id.clone();
                 // Of its trigger, which may have waited.
-                let offset = id::offer_place(&offered.offer_id).map_or(offset, |(_, offset)| offset);
+                let offset = id::offer_position(&offered.offer_id).map_or(offset, |trigger| trigger.offset);
                 tallies.open.push(HypotheticalOffer { version: v, part: i, offset, user_id, offered });
             }
             decisions.extend(items.into_iter().filter_map(|item| match item {

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use super::{Begin, Error, JournalReader, Source};
 use crate::engine::Engine;
 use askwhen_domain::id;
-use askwhen_domain::quota::{self, Key, QuotaMessage, QuotaSignal};
+use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal};
 use askwhen_domain::record::{Body, Context, Record};
+use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::{self, DAY, Millis};
 use askwhen_log::TopicPartition;
 use askwhen_partition::admission::{Admission, decode_forwarded};
@@ -67,11 +68,11 @@ pub fn explain(source: &Source, question: &Question, progress: impl Fn(u64)) -> 
         past.read(partition, Some(&question.user_id), progress)?;
     let now = question.at.unwrap_or_else(|| Clock::new().wall() + replayer.meta.ahead);
     let offset = replayer.meta.next;
-    let mut bank = QuotaCoordinator { past: &past, asking: partition, then: None, now };
+    let mut coordinator = QuotaCoordinator { past: &past, asking: partition, then: None, now };
     let query =
         Query { project: question.project.clone(), user_id: question.user_id.clone(), offer_id: None, survey_id: None };
     let query = Decoded::Internal(Box::new(Internal::Query(query)));
-    let (user, _) = body(&mut replayer, &mut bank, query)?;
+    let (user, _) = body(&mut replayer, &mut coordinator, query)?;
     let (decision, needs_grant) = match &question.trigger {
         None => (Value::Null, Vec::new()),
         Some((trigger, properties, context)) => {
@@ -82,7 +83,7 @@ pub fn explain(source: &Source, question: &Question, progress: impl Fn(u64)) -> 
                 times: Default::default(),
                 body: Body::Trigger { trigger: trigger.into(), properties, context: context.clone() },
             };
-            body(&mut replayer, &mut bank, Decoded::User(Box::new(record)))?
+            body(&mut replayer, &mut coordinator, Decoded::User(Box::new(record)))?
         }
     };
     let decisions = decisions(source, question, partition, (now, replayer.meta.ahead))?;
@@ -188,14 +189,14 @@ struct QuotaCoordinator<'a> {
 impl QuotaCoordinator<'_> {
     /// Whether it would give one; `None` when that depends on what other
     /// partitions have not used.
-    fn gives(&mut self, own: &Replayer<Engine>, key: &Key) -> Result<Option<bool>, Error> {
-        if self.asking == quota::BANK {
-            return Ok(own.machine().bank_gives(key, self.asking));
+    fn gives(&mut self, own: &Replayer<Engine>, key: &SurveyKey) -> Result<Option<bool>, Error> {
+        if self.asking == quota::COORDINATOR_PARTITION {
+            return Ok(own.machine().coordinator_gives(key, self.asking));
         }
         if self.then.is_none() {
-            self.then = Some(self.past.read(quota::BANK, None, |_| {})?.replayer);
+            self.then = Some(self.past.read(quota::COORDINATOR_PARTITION, None, |_| {})?.replayer);
         }
-        Ok(self.then.as_ref().and_then(|then| then.machine().bank_gives(key, self.asking)))
+        Ok(self.then.as_ref().and_then(|then| then.machine().coordinator_gives(key, self.asking)))
     }
 }
 
@@ -203,12 +204,12 @@ impl QuotaCoordinator<'_> {
 /// grant left.
 fn body(
     replayer: &mut Replayer<Engine>,
-    bank: &mut QuotaCoordinator<'_>,
+    coordinator: &mut QuotaCoordinator<'_>,
     decoded: Decoded<'_>,
 ) -> Result<(Value, Vec<String>), Error> {
     let failed = |e: Failure| Error::failed(e);
     replayer.machine_mut().forget_waiting();
-    let effects = replayer.ask(bank.now, decoded).map_err(failed)?;
+    let effects = replayer.ask(coordinator.now, decoded).map_err(failed)?;
     let mut supposed = Vec::new();
     let (mut reply, mut late) = (effects.reply, effects.late_replies);
     loop {
@@ -221,12 +222,12 @@ fn body(
             return Ok((Value::Null, supposed));
         }
         for grant in grants {
-            let key = (grant.project.clone(), grant.survey_id.clone());
-            let gives = bank.gives(replayer, &key)?;
+            let key = SurveyKey::new(grant.project.clone(), grant.survey_id.clone());
+            let gives = coordinator.gives(replayer, &key)?;
             supposed.extend(gives.is_none().then(|| grant.survey_id.clone()));
             let message = if gives == Some(false) { QuotaSignal::Refuse } else { grant.message.clone() };
             let answer = Decoded::Internal(Box::new(Internal::Quota(QuotaMessage { message, ..grant })));
-            late.extend(replayer.ask(bank.now, answer).map_err(failed)?.late_replies);
+            late.extend(replayer.ask(coordinator.now, answer).map_err(failed)?.late_replies);
         }
     }
 }

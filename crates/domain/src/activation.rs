@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 
 use super::filter::Condition;
 use super::time::{self, Millis};
-use super::user::ActivationEvent;
+use super::user::{ActivationEvent, EventOrder};
 
-/// Patterns of one activation; each is a bit of [`Fact::roles`].
+/// Patterns of one activation; each is a bit of [`ActivationEvent::pattern_mask`].
 pub const MAX_PATTERNS: usize = 16;
 /// The bit of events that cancel.
 pub const CANCELS: u32 = 1 << 31;
@@ -83,9 +83,8 @@ pub struct Armed<'a> {
 }
 
 impl Armed<'_> {
-    /// Its place among others: equal times are ordered by the journal.
-    pub fn place(&self) -> (Millis, u64) {
-        (self.at, self.by.event.offset)
+    pub fn order(&self) -> EventOrder {
+        EventOrder { at: self.at, offset: self.by.event.offset }
     }
 }
 
@@ -132,7 +131,7 @@ impl Activation {
 
     /// All armings, in their order.
     pub fn armed<'a>(&self, facts: &'a [ActivationEvent]) -> Vec<Armed<'a>> {
-        let patterns = |fact: &&ActivationEvent| fact.roles & !(CANCELS | LATE) != 0;
+        let patterns = |fact: &&ActivationEvent| fact.pattern_mask & !(CANCELS | LATE) != 0;
         let facts = facts.iter().filter(patterns);
         let mut armed = match self {
             Activation::Event { count, .. } | Activation::Any { count, .. } => match count {
@@ -143,7 +142,7 @@ impl Activation {
             Activation::Sequence { sequence } => in_order(facts, sequence.steps.len(), sequence.within),
             Activation::Absence { absence } => missed(facts.collect(), absence.span),
         };
-        armed.retain(|armed| armed.by.roles & LATE == 0);
+        armed.retain(|armed| armed.by.pattern_mask & LATE == 0);
         armed
     }
 }
@@ -173,7 +172,7 @@ fn together<'a>(facts: impl Iterator<Item = &'a ActivationEvent>, patterns: usiz
     for fact in facts {
         let at = fact.event.at;
         for (i, last) in latest.iter_mut().enumerate() {
-            if fact.roles & (1 << i) != 0 {
+            if fact.pattern_mask & (1 << i) != 0 {
                 *last = Some(at);
             }
         }
@@ -192,7 +191,7 @@ fn in_order<'a>(facts: impl Iterator<Item = &'a ActivationEvent>, steps: usize, 
         let at = fact.event.at;
         // Backwards, so that one event does not take two steps of a chain.
         for step in (0..steps).rev() {
-            if fact.roles & (1 << step) == 0 {
+            if fact.pattern_mask & (1 << step) == 0 {
                 continue;
             }
             let chain = if step == 0 { Some(at) } else { begun[step - 1] };
@@ -207,9 +206,9 @@ fn in_order<'a>(facts: impl Iterator<Item = &'a ActivationEvent>, steps: usize, 
 
 fn missed(facts: Vec<&ActivationEvent>, span: Millis) -> Vec<Armed<'_>> {
     let mut armed = Vec::new();
-    for (i, fact) in facts.iter().enumerate().filter(|(_, fact)| fact.roles & 1 != 0) {
+    for (i, fact) in facts.iter().enumerate().filter(|(_, fact)| fact.pattern_mask & 1 != 0) {
         let at = fact.event.at.saturating_add(span);
-        let came = facts[i + 1..].iter().any(|later| later.roles & 2 != 0 && later.event.at < at);
+        let came = facts[i + 1..].iter().any(|later| later.pattern_mask & 2 != 0 && later.event.at < at);
         if !came {
             armed.push(Armed { at, by: fact });
         }
@@ -228,10 +227,11 @@ mod tests {
         let mut facts: Vec<ActivationEvent> = Vec::new();
         for (offset, word) in (0..).zip(text.split(' ')) {
             let quota_messages = word.bytes().take_while(u8::is_ascii_lowercase);
-            let roles = quota_messages.clone().fold(0, |roles, letter| roles | 1 << (letter - b'a'));
+            let pattern_mask =
+                quota_messages.clone().fold(0, |pattern_mask, letter| pattern_mask | 1 << (letter - b'a'));
             let at: Millis = word[quota_messages.count()..].parse::<Millis>().unwrap() * MINUTE;
             let event = Activated { at, offset, event_id: String::new(), event_name: String::new(), properties: None };
-            facts.push(ActivationEvent { roles, event });
+            facts.push(ActivationEvent { pattern_mask, event });
         }
         facts.sort_by_key(|fact| (fact.event.at, fact.event.offset));
         facts

@@ -50,7 +50,7 @@ pub struct Entry {
     pub version: u64,
     pub current: Arc<Survey>,
     /// Windows armed under another mark are disarmed.
-    pub mark: u64,
+    pub fingerprint: u64,
     /// Versions superseded while offers of theirs may still be answered.
     pub past: Vec<PastVersion>,
 }
@@ -105,9 +105,10 @@ impl Project {
         self.shown_on.get(trigger).map_or(&[], Vec::as_slice)
     }
 
-    /// Takes a new version of a survey; older or equal ones change nothing.
-    pub fn put_survey(&mut self, version: u64, survey: Survey, (now, offset): (Millis, u64)) -> bool {
-        let activation = survey.activation_mark();
+    /// Takes a new version of a survey, which comes with the journal's record at
+    /// `offset`; older or equal ones change nothing.
+    pub fn put_survey(&mut self, version: u64, survey: Survey, now: Millis, offset: u64) -> bool {
+        let activation = survey.activation_fingerprint();
         let survey = Arc::new(survey);
         match self.surveys.get_mut(&survey.survey_id) {
             Some(entry) if entry.version >= version => return false,
@@ -117,7 +118,7 @@ impl Project {
                 if entry.past.len() >= MAX_EXPIRIES {
                     entry.past.remove(0);
                 }
-                let changed = entry.current.activation_mark() != activation;
+                let changed = entry.current.activation_fingerprint() != activation;
                 let superseded = std::mem::replace(&mut entry.current, survey);
                 entry.past.push(PastVersion {
                     version: entry.version,
@@ -127,13 +128,13 @@ impl Project {
                 });
                 entry.version = version;
                 if changed {
-                    entry.mark = mark(activation, version);
+                    entry.fingerprint = fingerprint(activation, version);
                 }
             }
             None => {
                 let id = survey.survey_id.clone();
-                let mark = mark(activation, version);
-                self.surveys.insert(id, Entry { version, current: survey, mark, past: Vec::new() });
+                let fingerprint = fingerprint(activation, version);
+                self.surveys.insert(id, Entry { version, current: survey, fingerprint, past: Vec::new() });
             }
         }
         self.index();
@@ -200,7 +201,7 @@ impl Project {
 
 /// Tells one stretch of an activation from another, also when an edit brings
 /// back what was there before: old windows stay disarmed.
-fn mark(activation: u64, version: u64) -> u64 {
+fn fingerprint(activation: u64, version: u64) -> u64 {
     activation ^ version.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 

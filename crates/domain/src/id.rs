@@ -46,6 +46,13 @@ pub fn check_given(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Where a record stands in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JournalPosition {
+    pub partition: u32,
+    pub offset: u64,
+}
+
 /// Where a record stands in the journal, and in whose journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
@@ -126,15 +133,16 @@ pub fn successor(delivery_id: &str) -> String {
 
 /// Whether `offer_id` was made by this log for this user, however long ago.
 pub fn offer_was_made(incarnation: u128, project: &str, user_id: &str, offer_id: &str) -> bool {
-    offer_place(offer_id).is_some_and(|(partition, offset)| {
+    offer_position(offer_id).is_some_and(|JournalPosition { partition, offset }| {
         Origin { incarnation, partition, offset }.offer_id(project, user_id) == offer_id
     })
 }
 
-/// Partition and offset of the trigger that an offer says to come from.
-pub fn offer_place(offer_id: &str) -> Option<(u32, u64)> {
+/// Where the trigger stands that an offer says to come from.
+pub fn offer_position(offer_id: &str) -> Option<JournalPosition> {
     let hex = offer_id.strip_prefix("off_").filter(|hex| hex.len() == 32 && hex.is_ascii())?;
-    Some((u32::from_str_radix(&hex[..4], 16).ok()?, u64::from_str_radix(&hex[4..16], 16).ok()?))
+    let partition = u32::from_str_radix(&hex[..4], 16).ok()?;
+    Some(JournalPosition { partition, offset: u64::from_str_radix(&hex[4..16], 16).ok()? })
 }
 
 /// 128 bits that stand for an event id of a user of a project.

@@ -20,6 +20,7 @@ pub mod message;
 pub mod quota;
 pub mod rate;
 pub mod record;
+pub mod refs;
 pub mod retry;
 pub mod schedule;
 pub mod settings;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::endpoint::{Endpoint, EventType, Profile};
 use super::id::{Kind, Origin};
 use super::json::Json;
+use super::refs::UserRef;
 use super::survey::QuestionType;
 use super::time::{self, Millis};
 
@@ -49,6 +50,13 @@ pub struct OfferEvent {
     pub test: bool,
 }
 
+/// What endpoints are told of, and when it happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WebhookEvent {
+    pub kind: EventType,
+    pub at: Millis,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     #[serde(rename = "type")]
@@ -66,19 +74,20 @@ impl Delivery {
     }
 }
 
-/// What an endpoint is told of a fact: one message, or for `blitzllama` one for
-/// each answer that has changed. The same whenever it is worked out: `origin` is
-/// the journal record behind the fact.
+/// What an endpoint is told of an event: one message, or for `blitzllama` one for
+/// each answer that has changed. The ids are the same whenever they are made:
+/// `origin` is the journal record behind the event.
 pub fn deliveries(
     origin: &Origin,
     endpoint: &Endpoint,
-    (kind, at): (EventType, Millis),
+    event: WebhookEvent,
     data: &Data,
     now: Millis,
 ) -> Vec<Delivery> {
-    let whose = (data.project.as_str(), data.user_id.as_str());
+    let WebhookEvent { kind, at } = event;
+    let user = UserRef::new(&data.project, &data.user_id);
     let one =
-        |data: Data, part: &str| delivery(origin, endpoint, whose, Message { kind, at, data: Some(data) }, (part, now));
+        |data: Data, part: &str| delivery(origin, endpoint, user, Message { kind, at, data: Some(data) }, part, now);
     if endpoint.profile == Profile::Blitzllama && kind == EventType::Answered {
         let single = |answer: &AnswerFact| Data { answers: vec![answer.clone()], ..data.clone() };
         return data.answers.iter().map(|answer| one(single(answer), &answer.question_id)).collect();
@@ -86,21 +95,22 @@ pub fn deliveries(
     vec![one(data.clone(), "")]
 }
 
-/// One message for an endpoint; `part` tells those of one fact apart.
+/// One message for an endpoint; `part` tells those of one event apart.
 pub fn delivery(
     origin: &Origin,
     endpoint: &Endpoint,
-    (project, user_id): (&str, &str),
+    user: UserRef<'_>,
     message: Message,
-    (part, now): (&str, Millis),
+    part: &str,
+    now: Millis,
 ) -> Delivery {
     let natural = [endpoint.endpoint_id.as_str(), message.kind.name(), part];
     Delivery {
         delivery_id: origin.id(Kind::Delivery, &natural),
         message_id: origin.id(Kind::Message, &natural),
         endpoint_id: endpoint.endpoint_id.clone(),
-        project: project.to_owned(),
-        user_id: user_id.to_owned(),
+        project: user.project.to_owned(),
+        user_id: user.user_id.to_owned(),
         survey_id: message.data.as_ref().map(|data| data.survey_id.clone()),
         created_at: now,
         message,

@@ -8,10 +8,11 @@
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::refs::SurveyKey;
 use super::time::{Millis, SECOND};
 
-/// The partition of the coordinator.
-pub const BANK: u32 = 0;
+/// The partition of the coordinators.
+pub const COORDINATOR_PARTITION: u32 = 0;
 /// The last grants are given one by one, so that none lies where nobody asks.
 const RESERVE: u64 = 64;
 /// After a refusal the coordinator is asked again: an offer may have lapsed at a
@@ -20,16 +21,13 @@ const REFUSAL_HOLDS: Millis = 5 * SECOND;
 /// Partitions that have given everything back are asked again as rarely.
 const RECALL_EVERY: Millis = REFUSAL_HOLDS;
 
-/// Whose quota: project and survey.
-pub type Key = (String, String);
-
 /// Whether a survey can be offered once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotaStatus {
-    Free,
+    Available,
     /// Only the coordinator knows.
-    Ask,
-    Full,
+    NeedsGrant,
+    Exhausted,
 }
 
 /// What came of a record, as the lease counts it. `until` is when the hold
@@ -136,14 +134,14 @@ impl QuotaLease {
         self.holds.range(..=now).map(|(_, count)| count).sum()
     }
 
-    fn room(&self, now: Millis) -> QuotaStatus {
+    fn status(&self, now: Millis) -> QuotaStatus {
         let lapsed = if self.scarce { 0 } else { self.lapsed(now) };
         if self.limit.is_none() || self.free + lapsed > 0 {
-            QuotaStatus::Free
+            QuotaStatus::Available
         } else if now < self.refused_until && self.lapsed(now) == 0 {
-            QuotaStatus::Full
+            QuotaStatus::Exhausted
         } else {
-            QuotaStatus::Ask
+            QuotaStatus::NeedsGrant
         }
     }
 
@@ -195,7 +193,7 @@ pub struct QuotaCoordinator {
     /// Asked to give back, and not yet answered.
     recalling: BTreeSet<u32>,
     recalled_at: Millis,
-    /// Who wants how many, in their order.
+    /// Partitions and how many grants each wants, in their order.
     waiting: VecDeque<(u32, u64)>,
     refused: BTreeSet<u32>,
 }
@@ -317,51 +315,54 @@ impl QuotaCoordinator {
 }
 
 /// Grants held by offers, by when they lapse, of each quota.
-pub type Holds = BTreeMap<Key, BTreeMap<Millis, u64>>;
+pub type Holds = BTreeMap<SurveyKey, BTreeMap<Millis, u64>>;
 
 /// The same quotas over another number of partitions: `leases` are all those
-/// of the old ones, `holds` what users of each new one hold. What is used up is
-/// told by the coordinator's partition.
-pub fn redistribute(accounts: impl IntoIterator<Item = (Key, QuotaLease)>, holds: Vec<Holds>) -> Vec<QuotaAllocator> {
-    let mut all: BTreeMap<Key, QuotaLease> = BTreeMap::new();
-    for (key, account) in accounts {
+/// of the old ones, `holds` what users of each new one hold. The lease of the
+/// coordinator's partition counts all that is used.
+pub fn redistribute(
+    leases: impl IntoIterator<Item = (SurveyKey, QuotaLease)>,
+    holds: Vec<Holds>,
+) -> Vec<QuotaAllocator> {
+    let mut all: BTreeMap<SurveyKey, QuotaLease> = BTreeMap::new();
+    for (key, lease) in leases {
         let sum = all.entry(key).or_default();
-        (sum.epoch, sum.limit) = (sum.epoch, sum.limit).max((account.epoch, account.limit));
-        sum.used += account.used;
+        (sum.epoch, sum.limit) = (sum.epoch, sum.limit).max((lease.epoch, lease.limit));
+        sum.used += lease.used;
     }
     let partitions = holds.len() as u32;
-    let mut ledgers: Vec<QuotaAllocator> =
+    let mut allocators: Vec<QuotaAllocator> =
         (0..partitions).map(|partition| QuotaAllocator::new(partition, partitions)).collect();
     for (key, sum) in all {
         let mut out = Vec::new();
-        for (ledger, holds) in ledgers.iter_mut().zip(&holds) {
-            let used = if ledger.partition == BANK { sum.used } else { 0 };
+        for (allocator, holds) in allocators.iter_mut().zip(&holds) {
+            let used = if allocator.partition == COORDINATOR_PARTITION { sum.used } else { 0 };
             let holds = holds.get(&key).cloned().unwrap_or_default();
-            let account =
+            let lease =
                 QuotaLease { epoch: sum.epoch, limit: sum.limit, used, holds, scarce: true, ..QuotaLease::default() };
-            out.push(Some(account.out()));
-            ledger.restore(key.clone(), Some(account), None);
-            ledger.dirty.insert(key.clone());
+            out.push(Some(lease.out()));
+            allocator.restore(key.clone(), Some(lease), None);
+            allocator.dirty.insert(key.clone());
         }
         if let Some(limit) = sum.limit {
-            let bank = QuotaCoordinator { out, ..QuotaCoordinator::open(sum.epoch, limit, partitions) };
-            ledgers[BANK as usize].restore(key, None, Some(bank));
+            let coordinator = QuotaCoordinator { out, ..QuotaCoordinator::open(sum.epoch, limit, partitions) };
+            allocators[COORDINATOR_PARTITION as usize].restore(key, None, Some(coordinator));
         }
     }
-    ledgers
+    allocators
 }
 
-/// The leases of one partition; on partition 0 the coordinators too.
+/// The leases of one partition; on partition 0 the coordinators, too.
 #[derive(Debug, Default)]
 pub struct QuotaAllocator {
     partition: u32,
     partitions: u32,
-    pub accounts: BTreeMap<Key, QuotaLease>,
-    pub banks: BTreeMap<Key, QuotaCoordinator>,
-    /// Quotas that have changed since [`Ledger::take_dirty`].
-    dirty: BTreeSet<Key>,
-    /// Accounts that keep nothing unused.
-    scarce: BTreeSet<Key>,
+    pub leases: BTreeMap<SurveyKey, QuotaLease>,
+    pub coordinators: BTreeMap<SurveyKey, QuotaCoordinator>,
+    /// Quotas that have changed since [`QuotaAllocator::take_dirty`].
+    dirty: BTreeSet<SurveyKey>,
+    /// Leases that keep nothing unused.
+    scarce: BTreeSet<SurveyKey>,
     /// When the first of their offers lapses; its grant is wanted elsewhere.
     lapse_at: Option<Millis>,
 }
@@ -375,17 +376,17 @@ impl QuotaAllocator {
         self.partition
     }
 
-    pub fn restore(&mut self, key: Key, account: Option<QuotaLease>, bank: Option<QuotaCoordinator>) {
-        if let Some(bank) = bank {
-            self.banks.insert(key.clone(), bank);
+    pub fn restore(&mut self, key: SurveyKey, lease: Option<QuotaLease>, coordinator: Option<QuotaCoordinator>) {
+        if let Some(coordinator) = coordinator {
+            self.coordinators.insert(key.clone(), coordinator);
         }
-        if let Some(account) = account {
-            self.accounts.insert(key.clone(), account);
-            self.look_for_lapses(&key);
+        if let Some(lease) = lease {
+            self.leases.insert(key.clone(), lease);
+            self.update_lapse_time(&key);
         }
     }
 
-    pub fn take_dirty(&mut self) -> BTreeSet<Key> {
+    pub fn take_dirty(&mut self) -> BTreeSet<SurveyKey> {
         std::mem::take(&mut self.dirty)
     }
 
@@ -395,49 +396,49 @@ impl QuotaAllocator {
 
     /// A version of a survey is in force: a limit that is not the one so far
     /// begins an epoch. Gives what other partitions are to be told.
-    pub fn limit(&mut self, key: &Key, version: u64, limit: Option<u64>, now: Millis) -> Vec<QuotaMessage> {
-        if self.accounts.get(key).and_then(|account| account.limit) == limit {
+    pub fn limit(&mut self, key: &SurveyKey, version: u64, limit: Option<u64>, now: Millis) -> Vec<QuotaMessage> {
+        if self.leases.get(key).and_then(|lease| lease.limit) == limit {
             return Vec::new();
         }
-        if let (BANK, Some(limit)) = (self.partition, limit) {
-            self.banks.insert(key.clone(), QuotaCoordinator::open(version, limit, self.partitions));
+        if let (COORDINATOR_PARTITION, Some(limit)) = (self.partition, limit) {
+            self.coordinators.insert(key.clone(), QuotaCoordinator::open(version, limit, self.partitions));
         }
-        let account = self.account(key);
-        account.sweep(now);
-        *account = QuotaLease {
+        let lease = self.lease(key);
+        lease.sweep(now);
+        *lease = QuotaLease {
             epoch: version,
             limit,
-            used: account.used,
-            holds: std::mem::take(&mut account.holds),
+            used: lease.used,
+            holds: std::mem::take(&mut lease.holds),
             // Until the coordinator, which knows all partitions, says that there is plenty.
             scarce: true,
             ..QuotaLease::default()
         };
-        let out = account.out();
-        self.look_for_lapses(key);
-        if limit.is_none() { Vec::new() } else { self.tell_bank(key, QuotaSignal::Report { out }, now) }
+        let out = lease.out();
+        self.update_lapse_time(key);
+        if limit.is_none() { Vec::new() } else { self.signal_coordinator(key, QuotaSignal::Report { out }, now) }
     }
 
-    pub fn room(&self, key: &Key, now: Millis) -> QuotaStatus {
-        self.accounts.get(key).map_or(QuotaStatus::Free, |account| account.room(now))
+    pub fn status(&self, key: &SurveyKey, now: Millis) -> QuotaStatus {
+        self.leases.get(key).map_or(QuotaStatus::Available, |lease| lease.status(now))
     }
 
     /// Asks the coordinator, unless it has been asked.
-    pub fn ask(&mut self, key: &Key, want: u64, now: Millis) -> Vec<QuotaMessage> {
+    pub fn ask(&mut self, key: &SurveyKey, want: u64, now: Millis) -> Vec<QuotaMessage> {
         // What lies here first: the coordinator gives what it has.
         let mut mail = self.give_back(key, now);
-        let account = self.account(key);
-        if !std::mem::replace(&mut account.asking, true) {
-            mail.extend(self.tell_bank(key, QuotaSignal::Ask { want }, now));
+        let lease = self.lease(key);
+        if !std::mem::replace(&mut lease.asking, true) {
+            mail.extend(self.signal_coordinator(key, QuotaSignal::Ask { want }, now));
         }
         mail
     }
 
-    pub fn change(&mut self, key: &Key, change: Change, now: Millis) {
-        let account = self.account(key);
-        account.sweep(now);
-        account.change(change);
-        self.look_for_lapses(key);
+    pub fn change(&mut self, key: &SurveyKey, change: Change, now: Millis) {
+        let lease = self.lease(key);
+        lease.sweep(now);
+        lease.change(change);
+        self.update_lapse_time(key);
     }
 
     /// Gives back what is wanted elsewhere. Cheap while nothing has lapsed;
@@ -450,26 +451,30 @@ impl QuotaAllocator {
     }
 
     /// The same, but for these quotas.
-    pub fn settle_but(&mut self, kept: &BTreeSet<Key>, now: Millis) -> Vec<QuotaMessage> {
-        let scarce: Vec<Key> = self.scarce.difference(kept).cloned().collect();
+    pub fn settle_but(&mut self, kept: &BTreeSet<SurveyKey>, now: Millis) -> Vec<QuotaMessage> {
+        let scarce: Vec<SurveyKey> = self.scarce.difference(kept).cloned().collect();
         scarce.iter().flat_map(|key| self.give_back(key, now)).collect()
     }
 
     /// Returns what a scarce lease has and does not need.
-    fn give_back(&mut self, key: &Key, now: Millis) -> Vec<QuotaMessage> {
-        let Some(account) = self.accounts.get_mut(key).filter(|account| account.scarce) else { return Vec::new() };
-        let swept = account.sweep(now);
-        let count = std::mem::take(&mut account.free) + std::mem::take(&mut account.idle);
+    fn give_back(&mut self, key: &SurveyKey, now: Millis) -> Vec<QuotaMessage> {
+        let Some(lease) = self.leases.get_mut(key).filter(|lease| lease.scarce) else { return Vec::new() };
+        let swept = lease.sweep(now);
+        let count = std::mem::take(&mut lease.free) + std::mem::take(&mut lease.idle);
         if swept {
             self.dirty.insert(key.clone());
-            self.look_for_lapses(key);
+            self.update_lapse_time(key);
         }
-        if count == 0 { Vec::new() } else { self.tell_bank(key, QuotaSignal::Return { count, recalled: false }, now) }
+        if count == 0 {
+            Vec::new()
+        } else {
+            self.signal_coordinator(key, QuotaSignal::Return { count, recalled: false }, now)
+        }
     }
 
     /// Takes a message; gives what others are to be told.
     pub fn receive(&mut self, mail: &QuotaMessage, now: Millis) -> Vec<QuotaMessage> {
-        let key = (mail.project.clone(), mail.survey_id.clone());
+        let key = SurveyKey::new(mail.project.clone(), mail.survey_id.clone());
         let mut on = Vec::new();
         let mut queue = VecDeque::from([mail.clone()]);
         while let Some(mail) = queue.pop_front() {
@@ -479,12 +484,16 @@ impl QuotaAllocator {
             }
             let answers = match mail.message {
                 QuotaSignal::Report { .. } | QuotaSignal::Ask { .. } | QuotaSignal::Return { .. } => {
-                    match self.banks.get_mut(&key).filter(|bank| bank.epoch == mail.epoch) {
-                        Some(bank) => bank.receive(mail.from, &mail.message, now),
+                    match self.coordinators.get_mut(&key).filter(|coordinator| coordinator.epoch == mail.epoch) {
+                        Some(coordinator) => coordinator.receive(mail.from, &mail.message, now),
                         None => Vec::new(),
                     }
                 }
-                _ => self.hear(&key, &mail, now).into_iter().map(|message| (BANK, message)).collect(),
+                _ => self
+                    .receive_signal(&key, &mail, now)
+                    .into_iter()
+                    .map(|message| (COORDINATOR_PARTITION, message))
+                    .collect(),
             };
             self.dirty.insert(key.clone());
             let wrap = |(to, message)| QuotaMessage { to, from: self.partition, message, ..mail.clone() };
@@ -494,51 +503,51 @@ impl QuotaAllocator {
     }
 
     /// What the coordinator says to this partition's lease.
-    fn hear(&mut self, key: &Key, mail: &QuotaMessage, now: Millis) -> Option<QuotaSignal> {
-        let account = self.accounts.get_mut(key).filter(|account| account.epoch == mail.epoch)?;
+    fn receive_signal(&mut self, key: &SurveyKey, mail: &QuotaMessage, now: Millis) -> Option<QuotaSignal> {
+        let lease = self.leases.get_mut(key).filter(|lease| lease.epoch == mail.epoch)?;
         let mut answer = None;
         match mail.message {
             QuotaSignal::Grant { count, keep } => {
-                account.free += count;
-                account.scarce &= !keep;
-                (account.asking, account.refused_until) = (false, 0);
+                lease.free += count;
+                lease.scarce &= !keep;
+                (lease.asking, lease.refused_until) = (false, 0);
             }
-            QuotaSignal::Refuse => (account.asking, account.refused_until) = (false, now.saturating_add(REFUSAL_HOLDS)),
-            QuotaSignal::AskAgain => account.refused_until = 0,
+            QuotaSignal::Refuse => (lease.asking, lease.refused_until) = (false, now.saturating_add(REFUSAL_HOLDS)),
+            QuotaSignal::AskAgain => lease.refused_until = 0,
             QuotaSignal::Recall => {
-                account.sweep(now);
-                account.scarce = true;
-                let count = std::mem::take(&mut account.free) + std::mem::take(&mut account.idle);
+                lease.sweep(now);
+                lease.scarce = true;
+                let count = std::mem::take(&mut lease.free) + std::mem::take(&mut lease.idle);
                 answer = Some(QuotaSignal::Return { count, recalled: true });
             }
             QuotaSignal::Report { .. } | QuotaSignal::Ask { .. } | QuotaSignal::Return { .. } => {}
         }
-        self.look_for_lapses(key);
+        self.update_lapse_time(key);
         answer
     }
 
-    fn account(&mut self, key: &Key) -> &mut QuotaLease {
+    fn lease(&mut self, key: &SurveyKey) -> &mut QuotaLease {
         self.dirty.insert(key.clone());
-        self.accounts.entry(key.clone()).or_default()
+        self.leases.entry(key.clone()).or_default()
     }
 
-    fn tell_bank(&mut self, key: &Key, message: QuotaSignal, now: Millis) -> Vec<QuotaMessage> {
-        let epoch = self.accounts.get(key).map_or(0, |account| account.epoch);
-        let (project, survey_id) = key.clone();
-        let mail = QuotaMessage { project, survey_id, epoch, from: self.partition, to: BANK, message };
+    fn signal_coordinator(&mut self, key: &SurveyKey, message: QuotaSignal, now: Millis) -> Vec<QuotaMessage> {
+        let epoch = self.leases.get(key).map_or(0, |lease| lease.epoch);
+        let SurveyKey { project, survey_id } = key.clone();
+        let mail = QuotaMessage { project, survey_id, epoch, from: self.partition, to: COORDINATOR_PARTITION, message };
         self.receive(&mail, now)
     }
 
     /// Keeps up which leases are scarce, and when the first of their offers lapses.
-    fn look_for_lapses(&mut self, changed: &Key) {
-        let scarce = self.accounts.get(changed).is_some_and(|account| account.scarce);
+    fn update_lapse_time(&mut self, changed: &SurveyKey) {
+        let scarce = self.leases.get(changed).is_some_and(|lease| lease.scarce);
         if !scarce && !self.scarce.remove(changed) {
             return;
         }
         if scarce {
             self.scarce.insert(changed.clone());
         }
-        let first = |key: &Key| self.accounts.get(key)?.holds.keys().next().copied();
+        let first = |key: &SurveyKey| self.leases.get(key)?.holds.keys().next().copied();
         self.lapse_at = self.scarce.iter().filter_map(first).min();
     }
 }

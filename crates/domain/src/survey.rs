@@ -193,7 +193,7 @@ fn as_limits<S: Serializer>(max_completed: &Option<u64>, serializer: S) -> Resul
 impl Survey {
     /// What tells one activation from an edited one: windows armed under
     /// another fingerprint are disarmed.
-    pub fn activation_mark(&self) -> u64 {
+    pub fn activation_fingerprint(&self) -> u64 {
         match &self.activate {
             None => 0,
             Some(activation) => xxhash_rust::xxh3::xxh3_64(Json::of(activation).as_str().as_bytes()),
@@ -207,7 +207,7 @@ impl Survey {
     }
 
     /// What an event is to it: a bit per pattern that it fits.
-    pub fn roles(&self, event: &str, properties: &Value, now: Millis) -> u32 {
+    pub fn pattern_mask(&self, event: &str, properties: &Value, now: Millis) -> u32 {
         let Some(activation) = &self.activate else { return 0 };
         let fits = |pattern: &Pattern| {
             pattern.event == event && filter::first_mismatch(&pattern.conditions, properties, now).is_none()

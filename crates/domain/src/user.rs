@@ -59,7 +59,8 @@ impl User {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PerSurvey {
     /// The activation's fingerprint under which `facts` were collected.
-    pub mark: u64,
+    #[serde(rename = "mark")]
+    pub fingerprint: u64,
     /// Events that take part, sorted by event time, then by place in the journal.
     pub facts: Vec<ActivationEvent>,
     /// Events whose window was displayed, and when.
@@ -74,10 +75,12 @@ pub struct PerSurvey {
     pub dismissed_at: Option<Millis>,
 }
 
-/// An event and what it is to the survey: a bit per pattern.
+/// An event that takes part in a survey's activation, with a bit for each pattern
+/// that it fits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ActivationEvent {
-    pub roles: u32,
+    #[serde(rename = "roles")]
+    pub pattern_mask: u32,
     pub event: Activated,
 }
 
@@ -194,16 +197,22 @@ impl Offer {
 }
 
 impl PerSurvey {
-    /// Nothing yet, under an activation's mark.
-    pub fn of(mark: u64) -> PerSurvey {
-        PerSurvey { mark, ..PerSurvey::default() }
+    /// Nothing yet, under an activation's fingerprint.
+    pub fn of(fingerprint: u64) -> PerSurvey {
+        PerSurvey { fingerprint, ..PerSurvey::default() }
     }
 }
 
+/// The order of events: by their times, then by the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EventOrder {
+    pub at: Millis,
+    pub offset: u64,
+}
+
 impl ActivationEvent {
-    /// Equal times are ordered by the journal.
-    pub fn place(&self) -> (Millis, u64) {
-        (self.event.at, self.event.offset)
+    pub fn order(&self) -> EventOrder {
+        EventOrder { at: self.event.at, offset: self.event.offset }
     }
 }
 
@@ -268,7 +277,7 @@ impl User {
             // Sorted by time: those that are put back stay behind the others.
             if survey.facts.last().is_some_and(|newest| newest.event.at > latest) {
                 survey.facts.iter_mut().for_each(|fact| back(&mut fact.event.at));
-                survey.facts.sort_by_key(ActivationEvent::place);
+                survey.facts.sort_by_key(ActivationEvent::order);
             }
             survey.shown.iter_mut().for_each(|shown| back(&mut shown.at));
             for time in [
@@ -310,19 +319,19 @@ impl User {
                 continue;
             }
             let facts = |s: &PerSurvey| {
-                s.facts.iter().filter(|f| f.event.properties.is_some()).map(ActivationEvent::place).min()
+                s.facts.iter().filter(|f| f.event.properties.is_some()).map(ActivationEvent::order).min()
             };
             let oldest = self.surveys.iter().filter_map(|(id, s)| Some((facts(s)?, id.clone()))).min();
-            if let Some((place, id)) = oldest {
+            if let Some((order, id)) = oldest {
                 let facts = &mut self.surveys.get_mut(&id).expect("just found").facts;
-                facts.iter_mut().filter(|fact| fact.place() == place).for_each(|fact| fact.event.properties = None);
+                facts.iter_mut().filter(|fact| fact.order() == order).for_each(|fact| fact.event.properties = None);
                 continue;
             }
             if self.offers.len() > 1 {
                 self.offers.remove(0);
                 continue;
             }
-            let oldest = self.surveys.iter().filter_map(|(id, s)| Some((s.facts.first()?.place(), id.clone()))).min();
+            let oldest = self.surveys.iter().filter_map(|(id, s)| Some((s.facts.first()?.order(), id.clone()))).min();
             let Some((_, id)) = oldest else { break };
             self.surveys.get_mut(&id).expect("just found").remove(0);
         }
@@ -373,7 +382,7 @@ mod tests {
             event_name: "x".into(),
             properties: Some(Json::from_valid("\"".to_owned() + &"x".repeat(30_000) + "\"")),
         };
-        ActivationEvent { roles: 1, event }
+        ActivationEvent { pattern_mask: 1, event }
     }
 
     #[test]

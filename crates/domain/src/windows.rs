@@ -4,7 +4,7 @@
 use super::activation::{Activation, Armed, CANCELS};
 use super::survey::OnRepeat;
 use super::time::Millis;
-use super::user::{Activated, ActivationEvent, PerSurvey, Shown, WINDOW_REMEMBERED};
+use super::user::{Activated, ActivationEvent, EventOrder, PerSurvey, Shown, WINDOW_REMEMBERED};
 
 /// Facts remembered at most; more than a count can ask for.
 const MAX_FACTS: usize = 64;
@@ -25,9 +25,9 @@ pub struct Rules<'a> {
 pub struct Window<'a> {
     /// Whose properties count, and from when delay and expiry run.
     pub by: Armed<'a>,
-    /// The places of the events behind its first and its last arming.
-    begins: (Millis, u64),
-    last: (Millis, u64),
+    /// The events behind its first and its last arming.
+    begins: EventOrder,
+    last: EventOrder,
     pub shown: bool,
     /// When it was cancelled, if nothing had been displayed by then.
     pub cancelled_at: Option<Millis>,
@@ -42,8 +42,8 @@ impl Window<'_> {
 impl PerSurvey {
     /// Puts a fact where it belongs in time.
     pub fn insert(&mut self, new: ActivationEvent, rules: Rules<'_>) {
-        let place = self.facts.partition_point(|fact| fact.place() < new.place());
-        self.facts.insert(place, new);
+        let order = self.facts.partition_point(|fact| fact.order() < new.order());
+        self.facts.insert(order, new);
         self.drop_properties(rules);
         if self.facts.len() > MAX_FACTS {
             self.remove(self.victim(rules));
@@ -56,9 +56,9 @@ impl PerSurvey {
         if rules.on_repeat != OnRepeat::Refresh || rules.activation.waits() {
             return;
         }
-        let newest = rules.activation.armed(&self.facts).last().map(Armed::place);
+        let newest = rules.activation.armed(&self.facts).last().map(Armed::order);
         let Some(newest) = newest else { return };
-        for fact in self.facts.iter_mut().take_while(|fact| fact.place() < newest) {
+        for fact in self.facts.iter_mut().take_while(|fact| fact.order() < newest) {
             fact.event.properties = None;
         }
     }
@@ -81,8 +81,8 @@ impl PerSurvey {
     }
 
     /// What decides of all windows.
-    fn outline(&self, rules: Rules<'_>) -> Vec<((Millis, u64), bool, Option<Millis>)> {
-        self.windows(rules).iter().map(|window| (window.by.place(), window.shown, window.cancelled_at)).collect()
+    fn outline(&self, rules: Rules<'_>) -> Vec<(EventOrder, bool, Option<Millis>)> {
+        self.windows(rules).iter().map(|window| (window.by.order(), window.shown, window.cancelled_at)).collect()
     }
 
     /// Takes a fact out; that its window was displayed stays known.
@@ -110,9 +110,9 @@ impl PerSurvey {
         }
         for window in self.windows(rules) {
             // With what its first arming rests on.
-            let rests_on = |fact: &ActivationEvent| fact.event.at.saturating_add(reach) < window.begins.0;
+            let rests_on = |fact: &ActivationEvent| fact.event.at.saturating_add(reach) < window.begins.at;
             let first = self.facts.partition_point(rests_on);
-            let last = self.facts.partition_point(|fact| fact.place() <= window.last);
+            let last = self.facts.partition_point(|fact| fact.order() <= window.last);
             if first < keep_from && keep_from < last {
                 keep_from = first;
             }
@@ -149,7 +149,7 @@ impl PerSurvey {
                 // A window that was displayed has had its turn: what happens
                 // later begins another, as it does after a cancellation.
                 let spent = shown_at.is_some_and(|at| next.at > at);
-                let cancelled = self.cancelled(&window.by, shown_at, Some(next.place())).is_some();
+                let cancelled = self.cancelled(&window.by, shown_at, Some(next.order())).is_some();
                 next.at < window.end(rules) && !spent && !cancelled
             });
             match before {
@@ -157,13 +157,13 @@ impl PerSurvey {
                     let by = if rules.on_repeat == OnRepeat::Refresh { next } else { window.by };
                     // Of several displays the first one has spent it.
                     shown_at = [shown_at, own_display].into_iter().flatten().min();
-                    let grown = Window { by, last: next.by.place(), shown: shown_at.is_some(), ..window };
+                    let grown = Window { by, last: next.by.order(), shown: shown_at.is_some(), ..window };
                     *windows.last_mut().expect("just seen") = grown;
                 }
                 None => {
                     shown_at = own_display;
                     let shown = shown_at.is_some();
-                    let (begins, last) = (next.by.place(), next.by.place());
+                    let (begins, last) = (next.by.order(), next.by.order());
                     windows.push(Window { by: next, begins, last, shown, cancelled_at: None });
                 }
             }
@@ -179,9 +179,11 @@ impl PerSurvey {
 
     /// The first cancelling event behind an arming, and before another place,
     /// unless something had been displayed by then.
-    fn cancelled(&self, armed: &Armed<'_>, shown_at: Option<Millis>, before: Option<(Millis, u64)>) -> Option<Millis> {
+    fn cancelled(&self, armed: &Armed<'_>, shown_at: Option<Millis>, before: Option<EventOrder>) -> Option<Millis> {
         let after = |fact: &&ActivationEvent| {
-            fact.roles & CANCELS != 0 && fact.place() > armed.place() && before.is_none_or(|place| fact.place() < place)
+            fact.pattern_mask & CANCELS != 0
+                && fact.order() > armed.order()
+                && before.is_none_or(|order| fact.order() < order)
         };
         let cancel = self.facts.iter().find(after)?;
         let displayed = shown_at.is_some_and(|at| at <= cancel.event.at);
@@ -219,11 +221,11 @@ mod tests {
             event_name: "x".into(),
             properties: Some(Json::empty_object()),
         };
-        ActivationEvent { roles: 1, event }
+        ActivationEvent { pattern_mask: 1, event }
     }
 
     fn cancel(at: Millis, offset: u64) -> ActivationEvent {
-        ActivationEvent { roles: CANCELS, ..fact(at, offset) }
+        ActivationEvent { pattern_mask: CANCELS, ..fact(at, offset) }
     }
 
     fn single() -> Activation {
@@ -338,7 +340,7 @@ mod tests {
     #[test]
     fn many_events_push_out_none_that_a_window_rests_on() {
         let two = || vec![Pattern { event: "x".into(), conditions: Vec::new() }; 2];
-        let with = |roles: u32, at: Millis, offset: u64| ActivationEvent { roles, ..fact(at, offset) };
+        let with = |pattern_mask: u32, at: Millis, offset: u64| ActivationEvent { pattern_mask, ..fact(at, offset) };
         let day = |at: Millis, _: u64| at + 1_440 * MINUTE;
         let rules_of = |activation| Rules { activation, on_repeat: OnRepeat::Refresh, end_of: &day };
         let pattern = || Pattern { event: "x".into(), conditions: Vec::new() };

@@ -74,7 +74,7 @@ mod tests {
             event_name: "n".into(),
             properties: Some(Json::from_valid("{\"big\":123456789012345678901234567890}")),
         };
-        user.surveys.entry("s".into()).or_default().facts.push(ActivationEvent { roles: 1, event: activated });
+        user.surveys.entry("s".into()).or_default().facts.push(ActivationEvent { pattern_mask: 1, event: activated });
         let bytes = encode(&user);
         assert_eq!(decode(&bytes), Ok(user));
         assert_eq!(decode(&[9, 0]), Err(Error::UnknownVersion(9)));

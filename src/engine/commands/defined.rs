@@ -3,6 +3,7 @@
 use crate::engine::changes::post;
 use crate::engine::state::Engine;
 use askwhen_domain::id::Kind as IdKind;
+use askwhen_domain::refs::SurveyKey;
 use askwhen_partition::{Effects, EngineReply, Failure, Output, RecordContext};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::Defined;
@@ -26,7 +27,7 @@ pub fn install(
     defined: &Defined,
     effects: &mut Effects,
 ) -> Result<(), Failure> {
-    if let Some(command) = engine.table.take(defined, (at.now, at.origin.offset)) {
+    if let Some(command) = engine.table.take(defined, at.now, at.origin.offset) {
         effects.outputs.push(Output {
             topic: Topic::Deliveries,
             key: Some(defined.id.clone().into()),
@@ -45,9 +46,9 @@ pub fn install(
     let project = engine.table.definitions.project(&defined.project);
     let entry = project.filter(|_| defined.kind == Kind::Survey).and_then(|p| p.surveys.get(&defined.id));
     if let Some(entry) = entry {
-        let key = (defined.project.clone(), defined.id.clone());
+        let key = SurveyKey::new(defined.project.clone(), defined.id.clone());
         let (version, limit) = (entry.version, entry.current.max_completed);
-        post(engine.quotas.ledger.limit(&key, version, limit, at.now), effects);
+        post(engine.quotas.allocator.limit(&key, version, limit, at.now), effects);
         engine.resume_pending(at, effects)?;
     }
     Ok(())

@@ -4,6 +4,7 @@ use super::user_record;
 use crate::engine::registrar::REQUEST_LIFE;
 use crate::engine::state::Engine;
 use askwhen_domain::record::{Body, Record};
+use askwhen_domain::refs::UserRef;
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::record::{DecodeError, Erase};
 
@@ -24,7 +25,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Erase) -> Resu
         effects.reply = Some(EngineReply::Accepted { duplicate: true, response_id: None });
         return Ok(effects);
     }
-    engine.end_waiting(at, (&project, &user_id), &mut effects)?;
+    engine.end_waiting(at, UserRef::new(&project, &user_id), &mut effects)?;
     let (event_id, times) = (None, Default::default());
     let record = Record { project: project.into(), user_id: user_id.into(), event_id, times, body: Body::Erase };
     let erased = user_record::apply(engine, at, &record)?;

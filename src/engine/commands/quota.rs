@@ -11,7 +11,7 @@ use askwhen_partition::{Effects, Failure, RecordContext};
 /// When the store cannot be read.
 pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &QuotaMessage) -> Result<Effects, Failure> {
     let mut effects = Effects::default();
-    let answers = engine.quotas.ledger.receive(command, at.now);
+    let answers = engine.quotas.allocator.receive(command, at.now);
     post(answers, &mut effects);
     engine.resume_pending(at, &mut effects)?;
     Ok(effects)

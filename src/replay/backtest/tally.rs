@@ -187,7 +187,8 @@ impl Tally {
             }
         }
         let Some(offered) = offered else { return false };
-        let (partition, offset) = id::offer_place(&offered.offer_id).unwrap_or_default();
+        let (partition, offset) =
+            id::offer_position(&offered.offer_id).map_or((0, 0), |trigger| (trigger.partition, trigger.offset));
         let from_before = self.since.get(&(partition & 0xffff)).is_some_and(|since| offset < *since);
         if from_before || self.offers.contains_key(&offered.offer_id) {
             return false;

@@ -18,24 +18,25 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
         let entry = &ctx.project.surveys[survey_id];
         let survey = &entry.current;
         let (Some(activation), Some(expires_after)) = (&survey.activate, survey.expires_after) else { continue };
-        let roles = survey.roles(name, &parsed, ctx.now);
-        if roles == 0 {
+        let pattern_mask = survey.pattern_mask(name, &parsed, ctx.now);
+        if pattern_mask == 0 {
             continue;
         }
         // Too late to take part in anything that is not over, unless it ends what
         // had begun before it: then what came after stands by itself.
         let over = at.saturating_add(activation.reach()).saturating_add(expires_after) <= ctx.now;
-        let state_now = user.surveys.get(survey_id).filter(|state| state.mark == entry.mark);
-        let ends = roles & (CANCELS | activation.prevents()) != 0 && state_now.is_some_and(|s| !s.facts.is_empty());
+        let state_now = user.surveys.get(survey_id).filter(|state| state.fingerprint == entry.fingerprint);
+        let ends =
+            pattern_mask & (CANCELS | activation.prevents()) != 0 && state_now.is_some_and(|s| !s.facts.is_empty());
         if over && !ends {
             continue;
         }
         let late = !activation.waits() && at.saturating_add(expires_after) <= ctx.now;
-        let roles = roles | if late { LATE } else { 0 };
+        let pattern_mask = pattern_mask | if late { LATE } else { 0 };
         let state = user.surveys.entry(survey_id.clone()).or_default();
-        if state.mark != entry.mark {
+        if state.fingerprint != entry.fingerprint {
             state.facts.clear();
-            state.mark = entry.mark;
+            state.fingerprint = entry.fingerprint;
         }
         let event = Activated {
             at,
@@ -46,11 +47,11 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
             },
             event_name: name.to_owned(),
             // What cancels is asked for nothing more.
-            properties: (roles & !CANCELS != 0).then(|| Json::from_valid(properties)),
+            properties: (pattern_mask & !CANCELS != 0).then(|| Json::from_valid(properties)),
         };
         let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
         let Some(rules) = entry.rules(&end_of) else { continue };
         state.forget_facts(rules, ctx.now);
-        state.insert(ActivationEvent { roles, event }, rules);
+        state.insert(ActivationEvent { pattern_mask, event }, rules);
     }
 }

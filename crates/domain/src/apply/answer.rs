@@ -5,9 +5,10 @@ use serde_json::Value;
 
 use super::apply_context::ApplyContext;
 use super::output::{Outputs, Refusal, Reply};
-use super::{display, fanout, link};
+use super::{display, fanout, link, offers};
 use crate::endpoint::EventType;
 use crate::json::Json;
+use crate::message::WebhookEvent;
 use crate::quota::{Change, QuotaStatus};
 use crate::record::{Answers, GivenAnswer, Record, Target};
 use crate::survey::{Question, QuestionType, Survey};
@@ -19,13 +20,12 @@ pub const MAX_TEXT_BYTES: usize = 16 << 10;
 
 pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, said: &Answers, out: &mut Outputs) {
     let found = match &said.target {
-        Target::Offer(offer_id) => display::find(ctx, user, offer_id, out),
-        Target::Link { survey_id, response_id } => {
-            link::open(ctx, user, said, (survey_id, response_id.as_deref()), out)
-        }
+        Target::Offer(offer_id) => offers::find(ctx, user, offer_id, out),
+        Target::Link { survey_id, response_id } => link::open(ctx, user, said, survey_id, response_id.as_deref(), out),
     };
-    let Some((index, survey)) = found else { return };
-    let given = match fitted_all(&survey, &said.answers) {
+    let Some(found) = found else { return };
+    let (index, survey) = (found.index, &found.survey);
+    let given = match fitted_all(survey, &said.answers) {
         Ok(given) => given,
         Err(refusal) => {
             link::close_unused(user, index);
@@ -73,16 +73,16 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
     if completes && !offer.test {
         let held = offer.holds(ctx.now);
         // Dismissed before, or a link's first answers.
-        match if held.is_some() { QuotaStatus::Free } else { ctx.room(&survey.survey_id) } {
-            QuotaStatus::Free => {
+        match if held.is_some() { QuotaStatus::Available } else { ctx.quota_status(&survey.survey_id) } {
+            QuotaStatus::Available => {
                 out.quotas.push((survey.survey_id.clone(), Change::Complete { held }));
                 user.offers[index].held_until = None;
             }
-            QuotaStatus::Ask => {
+            QuotaStatus::NeedsGrant => {
                 out.needs.push(survey.survey_id.clone());
                 return;
             }
-            QuotaStatus::Full => {
+            QuotaStatus::Exhausted => {
                 link::close_unused(user, index);
                 return out.refuse(Refusal::OfferLapsed);
             }
@@ -102,10 +102,11 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
         }
     }
     if !changed.is_empty() {
-        fanout::response(ctx, user, index, &survey, (EventType::Answered, at, Some(&changed)), out);
+        let event = WebhookEvent { kind: EventType::Answered, at };
+        fanout::response(ctx, user, &found, event, Some(&changed), out);
     }
     if completes {
-        fanout::response(ctx, user, index, &survey, (EventType::Completed, at, None), out);
+        fanout::response(ctx, user, &found, WebhookEvent { kind: EventType::Completed, at }, None, out);
     }
     out.reply = Some(Reply::Accepted { duplicate: false, response_id: Some(response_id) });
 }

@@ -58,11 +58,11 @@ impl ApplyContext<'_> {
         out.quotas.push((offer.survey_id.clone(), change));
     }
 
-    pub(super) fn room(&self, survey_id: &str) -> QuotaStatus {
+    pub(super) fn quota_status(&self, survey_id: &str) -> QuotaStatus {
         match self.quota_statuses.get(survey_id) {
-            None => QuotaStatus::Free,
-            Some(QuotaStatus::Ask) if !self.may_wait => QuotaStatus::Full,
-            Some(room) => *room,
+            None => QuotaStatus::Available,
+            Some(QuotaStatus::NeedsGrant) if !self.may_wait => QuotaStatus::Exhausted,
+            Some(status) => *status,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::user::{OFFER_KNOWN, Offer, OfferContext, PerSurvey, User};
 /// A trigger that no survey shows on: decided without looking at the user.
 pub(super) fn nothing_shows(ctx: ApplyContext<'_>, record: &Record<'_>, trigger: &str, out: &mut Outputs) {
     let reason = if is_stale(ctx, record) { DecisionReason::Stale } else { DecisionReason::NoSurvey };
-    emit(ctx, record, trigger, (reason, None, Vec::new()), out);
+    emit(ctx, record, trigger, Conclusion::without_offer(reason), out);
 }
 
 pub(super) fn trigger(
@@ -27,7 +27,7 @@ pub(super) fn trigger(
     out: &mut Outputs,
 ) {
     if is_stale(ctx, record) {
-        return emit(ctx, record, asked.trigger, (DecisionReason::Stale, None, Vec::new()), out);
+        return emit(ctx, record, asked.trigger, Conclusion::without_offer(DecisionReason::Stale), out);
     }
     let properties = Json::from_valid(asked.properties).value();
     let mut evaluations = Vec::new();
@@ -51,7 +51,8 @@ pub(super) fn trigger(
     let Some((chosen, winner)) = choose(ctx, &mut evaluations, passed) else {
         let first = evaluations.iter().find(|e| !e.shadow).and_then(|e| e.stop.as_ref());
         let reason = first.map_or(DecisionReason::NoSurvey, |stop| DecisionReason::Gate(stop.gate));
-        return emit(ctx, record, asked.trigger, (reason, None, evaluations), out);
+        let conclusion = Conclusion { evaluations, ..Conclusion::without_offer(reason) };
+        return emit(ctx, record, asked.trigger, conclusion, out);
     };
     let entry = &ctx.project.surveys[&evaluations[chosen].survey_id];
     if winner.needs_grant {
@@ -84,14 +85,16 @@ pub(super) fn trigger(
             let offered = Offered::of(&offer, &entry.current);
             if !offer.test {
                 ctx.hold(&mut offer, ctx.project.settings.offer_ttl.min(OFFER_KNOWN), out);
-                let state = user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| PerSurvey::of(entry.mark));
+                let state =
+                    user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| PerSurvey::of(entry.fingerprint));
                 state.offered_at = Some(ctx.now);
             }
             user.offers.push(offer);
             offered
         }
     };
-    emit(ctx, record, asked.trigger, (DecisionReason::Offered, Some(offered), evaluations), out);
+    let conclusion = Conclusion { reason: DecisionReason::Offered, survey: Some(offered), evaluations };
+    emit(ctx, record, asked.trigger, conclusion, out);
 }
 
 /// Told long after it happened: nobody stands at that place any more.
@@ -125,13 +128,21 @@ fn choose(
     winner
 }
 
-fn emit(
-    ctx: ApplyContext<'_>,
-    record: &Record<'_>,
-    trigger: &str,
-    (reason, survey, evaluations): (DecisionReason, Option<Offered>, Vec<Evaluation>),
-    out: &mut Outputs,
-) {
+/// What a trigger comes to.
+struct Conclusion {
+    reason: DecisionReason,
+    survey: Option<Offered>,
+    evaluations: Vec<Evaluation>,
+}
+
+impl Conclusion {
+    fn without_offer(reason: DecisionReason) -> Conclusion {
+        Conclusion { reason, survey: None, evaluations: Vec::new() }
+    }
+}
+
+fn emit(ctx: ApplyContext<'_>, record: &Record<'_>, trigger: &str, conclusion: Conclusion, out: &mut Outputs) {
+    let Conclusion { reason, survey, evaluations } = conclusion;
     let decision = Box::new(Decision {
         decision_id: ctx.origin.id(Kind::Decision, &[]),
         event_id: match &record.event_id {

@@ -1,17 +1,14 @@
 //! What the app says about an offer: seen, closed; and the offer as it stands.
 
-use std::sync::Arc;
-
 use super::apply_context::ApplyContext;
 use super::fanout;
-use super::output::{OfferView, Output, Outputs, Refusal, Reply};
+use super::offers::{FoundOffer, find};
+use super::output::{OfferView, Output, Outputs, Reply};
 use crate::decision::Offered;
 use crate::endpoint::EventType;
-use crate::id;
-use crate::message::OfferEvent;
+use crate::message::{OfferEvent, WebhookEvent};
 use crate::quota::Change;
 use crate::record::Record;
-use crate::survey::Survey;
 use crate::time::Millis;
 use crate::user::{OFFER_KNOWN, Offer, PerSurvey, User};
 
@@ -22,12 +19,13 @@ pub(super) fn displayed(
     offer_id: &str,
     out: &mut Outputs,
 ) {
-    let Some((index, survey)) = find(ctx, user, offer_id, out) else { return };
+    let Some(found) = find(ctx, user, offer_id, out) else { return };
+    let index = found.index;
     let duplicate = user.offers[index].displayed_at.is_some();
     if !duplicate {
         let at = record.times.event_time(ctx.now);
         mark_displayed(ctx, user, index, at, out);
-        fanout::fact(ctx, user, index, &survey, (EventType::Displayed, at), out);
+        fanout::offer_event(ctx, user, &found, WebhookEvent { kind: EventType::Displayed, at }, out);
     }
     out.reply = Some(Reply::Accepted { duplicate, response_id: None });
 }
@@ -39,7 +37,8 @@ pub(super) fn dismissed(
     offer_id: &str,
     out: &mut Outputs,
 ) {
-    let Some((index, survey)) = find(ctx, user, offer_id, out) else { return };
+    let Some(found) = find(ctx, user, offer_id, out) else { return };
+    let (index, survey) = (found.index, &found.survey);
     let duplicate = user.offers[index].dismissed_at.is_some();
     if !duplicate {
         let at = record.times.event_time(ctx.now).max(user.offers[index].offered_at);
@@ -56,13 +55,13 @@ pub(super) fn dismissed(
             let state = user.surveys.entry(survey.survey_id.clone()).or_default();
             state.dismissed_at = state.dismissed_at.max(Some(at));
         }
-        fanout::fact(ctx, user, index, &survey, (EventType::Dismissed, at), out);
+        fanout::offer_event(ctx, user, &found, WebhookEvent { kind: EventType::Dismissed, at }, out);
     }
     out.reply = Some(Reply::Accepted { duplicate, response_id: None });
 }
 
 pub(super) fn show(ctx: ApplyContext<'_>, user: &User, offer_id: &str, out: &mut Outputs) {
-    let Some((index, survey)) = find(ctx, user, offer_id, out) else { return };
+    let Some(FoundOffer { index, survey }) = find(ctx, user, offer_id, out) else { return };
     let offer = &user.offers[index];
     let response = offer.response.as_ref();
     out.reply = Some(Reply::Offer(Box::new(OfferView {
@@ -72,28 +71,6 @@ pub(super) fn show(ctx: ApplyContext<'_>, user: &User, offer_id: &str, out: &mut
         completed: response.is_some_and(|r| r.completed),
         answers: response.map_or_else(Vec::new, |r| r.answers.iter().map(|(k, v)| (k.clone(), v.clone())).collect()),
     })));
-}
-
-/// The offer and the version of its survey, or a refusal in `out`.
-pub(super) fn find(
-    ctx: ApplyContext<'_>,
-    user: &User,
-    offer_id: &str,
-    out: &mut Outputs,
-) -> Option<(usize, Arc<Survey>)> {
-    if let Some(index) = user.offers.iter().position(|o| o.offer_id == offer_id) {
-        let offer = &user.offers[index];
-        let entry = &ctx.project.surveys[&offer.survey_id];
-        let survey = entry.version(offer.version).unwrap_or(&entry.current).clone();
-        if ctx.is_limited(&offer.survey_id) && offer.has_lapsed(ctx.now) {
-            out.refuse(Refusal::OfferLapsed);
-            return None;
-        }
-        return Some((index, survey));
-    }
-    let made = id::offer_was_made(ctx.origin.incarnation, ctx.project_id, ctx.user_id, offer_id);
-    out.refuse(if made { Refusal::OfferLapsed } else { Refusal::UnknownOffer });
-    None
 }
 
 fn seen(ctx: ApplyContext<'_>, offer: &Offer, kind: EventType, at: Millis) -> Output {
@@ -128,11 +105,11 @@ pub(super) fn mark_displayed(ctx: ApplyContext<'_>, user: &mut User, index: usiz
     // A window of an activation that has been edited since is gone.
     let stands = entry.is_some_and(|entry| {
         let pinned = entry.version(offer.version);
-        pinned.is_some_and(|pinned| pinned.activation_mark() == entry.current.activation_mark())
+        pinned.is_some_and(|pinned| pinned.activation_fingerprint() == entry.current.activation_fingerprint())
     });
     let activation = offer.activation.as_ref().filter(|_| stands).map(|a| a.offset);
-    let mark = entry.map_or(0, |e| e.mark);
-    let state = user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| PerSurvey::of(mark));
+    let fingerprint = entry.map_or(0, |e| e.fingerprint);
+    let state = user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| PerSurvey::of(fingerprint));
     state.displayed(at, activation);
     user.last_display_at = user.last_display_at.max(Some(at));
     user.count_session(session_id.as_deref());

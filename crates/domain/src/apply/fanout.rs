@@ -4,29 +4,30 @@
 use serde_json::Value;
 
 use super::apply_context::ApplyContext;
+use super::offers::FoundOffer;
 use super::output::{Output, Outputs};
 use crate::endpoint::{Endpoint, EventType};
 use crate::json::Json;
-use crate::message::{self, ActivationFact, AnswerFact, Data, Delivery, Message};
+use crate::message::{self, ActivationFact, AnswerFact, Data, Delivery, Message, WebhookEvent};
+use crate::refs::UserRef;
 use crate::survey::{Question, QuestionType, Survey};
-use crate::time::Millis;
 use crate::user::{Offer, User};
 
 /// A display or a dismissal.
-pub(super) fn fact(
+pub(super) fn offer_event(
     ctx: ApplyContext<'_>,
     user: &User,
-    index: usize,
-    survey: &Survey,
-    (kind, at): (EventType, Millis),
+    found: &FoundOffer,
+    event: WebhookEvent,
     out: &mut Outputs,
 ) {
-    if wanted(ctx, survey, kind, user.offers[index].test).next().is_none() {
+    let (offer, survey) = (&user.offers[found.index], &found.survey);
+    if wanted(ctx, survey, event.kind, offer.test).next().is_none() {
         return;
     }
-    let data = collect(ctx, user, &user.offers[index], survey, Some(&[]));
-    for endpoint in wanted(ctx, survey, kind, data.test) {
-        deliver(message::deliveries(&ctx.origin, endpoint, (kind, at), &data, ctx.now), out);
+    let data = collect(ctx, user, offer, survey, Some(&[]));
+    for endpoint in wanted(ctx, survey, event.kind, data.test) {
+        deliver(message::deliveries(&ctx.origin, endpoint, event, &data, ctx.now), out);
     }
 }
 
@@ -34,14 +35,14 @@ fn deliver(deliveries: Vec<Delivery>, out: &mut Outputs) {
     out.items.extend(deliveries.into_iter().map(|delivery| Output::Delivery(Box::new(delivery))));
 }
 
-/// That the user was erased; of surveys nothing is said.
+/// That the user was erased; the message says nothing of surveys.
 pub(super) fn erased(ctx: ApplyContext<'_>, out: &mut Outputs) {
     let (kind, at) = (EventType::Erased, ctx.now);
     let endpoints = ctx.project.endpoints.values().map(|e| &*e.body);
     for endpoint in endpoints.filter(|e| e.wants(kind, None, false)) {
         let message = Message { kind, at, data: None };
-        let whose = (ctx.project_id, ctx.user_id);
-        deliver(vec![message::delivery(&ctx.origin, endpoint, whose, message, ("", ctx.now))], out);
+        let user = UserRef::new(ctx.project_id, ctx.user_id);
+        deliver(vec![message::delivery(&ctx.origin, endpoint, user, message, "", ctx.now)], out);
     }
 }
 
@@ -49,15 +50,15 @@ pub(super) fn erased(ctx: ApplyContext<'_>, out: &mut Outputs) {
 pub(super) fn response(
     ctx: ApplyContext<'_>,
     user: &User,
-    index: usize,
-    survey: &Survey,
-    (kind, at, only): (EventType, Millis, Option<&[String]>),
+    found: &FoundOffer,
+    event: WebhookEvent,
+    only: Option<&[String]>,
     out: &mut Outputs,
 ) {
-    let data = collect(ctx, user, &user.offers[index], survey, only);
-    out.items.push(Output::Response { kind, at, data: Box::new(data.clone()) });
-    for endpoint in wanted(ctx, survey, kind, data.test) {
-        deliver(message::deliveries(&ctx.origin, endpoint, (kind, at), &data, ctx.now), out);
+    let data = collect(ctx, user, &user.offers[found.index], &found.survey, only);
+    out.items.push(Output::Response { kind: event.kind, at: event.at, data: Box::new(data.clone()) });
+    for endpoint in wanted(ctx, &found.survey, event.kind, data.test) {
+        deliver(message::deliveries(&ctx.origin, endpoint, event, &data, ctx.now), out);
     }
 }
 

@@ -110,7 +110,7 @@ impl EligibilityCheck<'_> {
             let expires_at = now.saturating_add(self.ctx.project.settings.offer_ttl);
             return Ok(Eligible { activation: None, expires_at, again: None, needs_grant: false });
         };
-        let state = self.state().filter(|state| state.mark == self.entry.mark);
+        let state = self.state().filter(|state| state.fingerprint == self.entry.fingerprint);
         let none = |until| Err(stop(Gate::NotActivated, Value::Null, until));
         let Some(state) = state else { return none(None) };
         // Then the gate opens; a delay is the next one's to tell.
@@ -312,10 +312,10 @@ pub(super) fn spent(survey: &Survey, state: &PerSurvey) -> Result<(), GateFailur
 
 /// `quota_full`, or whether the coordinator has to be asked.
 pub(super) fn quota(survey: &Survey, ctx: ApplyContext<'_>) -> Result<bool, GateFailure> {
-    match ctx.room(&survey.survey_id) {
-        QuotaStatus::Free => Ok(false),
-        QuotaStatus::Ask => Ok(true),
-        QuotaStatus::Full => Err(stop(Gate::QuotaFull, json!({"max_completed": survey.max_completed}), None)),
+    match ctx.quota_status(&survey.survey_id) {
+        QuotaStatus::Available => Ok(false),
+        QuotaStatus::NeedsGrant => Ok(true),
+        QuotaStatus::Exhausted => Err(stop(Gate::QuotaFull, json!({"max_completed": survey.max_completed}), None)),
     }
 }
 

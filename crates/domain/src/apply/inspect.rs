@@ -38,7 +38,8 @@ pub(super) fn user(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) {
 fn windows(ctx: ApplyContext<'_>, user: &User) -> Vec<WindowView> {
     let mut open = Vec::new();
     for (survey_id, state) in &user.surveys {
-        let Some(entry) = ctx.project.surveys.get(survey_id).filter(|entry| entry.mark == state.mark) else {
+        let Some(entry) = ctx.project.surveys.get(survey_id).filter(|entry| entry.fingerprint == state.fingerprint)
+        else {
             continue;
         };
         let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);

@@ -1,17 +1,17 @@
 //! Link surveys: answered without an offer, if their gates let the user in.
 
 use std::cell::OnceCell;
-use std::sync::Arc;
 
 use super::apply_context::ApplyContext;
 use super::gates;
+use super::offers::FoundOffer;
 use super::output::{LinkView, Outputs, Refusal, Reply};
 use crate::decision::{Gate, GateFailure};
 use crate::definitions::Entry;
 use crate::id::Kind;
 use crate::json::Json;
 use crate::record::{Answers, Context};
-use crate::survey::{Status, Survey};
+use crate::survey::Status;
 use crate::user::{OFFER_KNOWN, Offer, OfferContext, User};
 
 pub(super) fn show(ctx: ApplyContext<'_>, user: &User, survey_id: &str, context: &Context, out: &mut Outputs) {
@@ -31,9 +31,10 @@ pub(super) fn open(
     ctx: ApplyContext<'_>,
     user: &mut User,
     said: &Answers,
-    (survey_id, response_id): (&str, Option<&str>),
+    survey_id: &str,
+    response_id: Option<&str>,
     out: &mut Outputs,
-) -> Option<(usize, Arc<Survey>)> {
+) -> Option<FoundOffer> {
     let Some(entry) = link_survey(ctx, survey_id) else {
         out.refuse(Refusal::UnknownSurvey);
         return None;
@@ -42,7 +43,7 @@ pub(super) fn open(
         && let Some(index) = user.offers.iter().position(|o| o.link && o.offer_id == id && o.survey_id == survey_id)
     {
         let survey = entry.version(user.offers[index].version).unwrap_or(&entry.current).clone();
-        return Some((index, survey));
+        return Some(FoundOffer { index, survey });
     }
     match closed(ctx, user, entry, &said.context) {
         Err(gate) => {
@@ -76,7 +77,7 @@ pub(super) fn open(
         held_until: None,
         response: None,
     });
-    Some((user.offers.len() - 1, entry.current.clone()))
+    Some(FoundOffer { index: user.offers.len() - 1, survey: entry.current.clone() })
 }
 
 /// Takes back a link response that nothing was stored in.

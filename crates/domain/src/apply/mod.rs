@@ -9,6 +9,7 @@ mod fanout;
 mod gates;
 mod inspect;
 mod link;
+mod offers;
 mod output;
 mod view;
 

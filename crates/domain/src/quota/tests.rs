@@ -7,8 +7,8 @@ use super::*;
 
 const PARTITIONS: usize = 8;
 
-fn key() -> Key {
-    ("p".into(), "s".into())
+fn key() -> SurveyKey {
+    SurveyKey::new("p", "s")
 }
 
 /// An offer as its user's state has it.
@@ -19,7 +19,7 @@ struct Offer {
 }
 
 struct World {
-    ledgers: Vec<QuotaAllocator>,
+    allocators: Vec<QuotaAllocator>,
     /// Between any two partitions, in order.
     ways: BTreeMap<(u32, u32), VecDeque<QuotaMessage>>,
     offers: Vec<Offer>,
@@ -31,14 +31,21 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let ledgers =
+        let allocators =
             (0..PARTITIONS as u32).map(|partition| QuotaAllocator::new(partition, PARTITIONS as u32)).collect();
-        World { ledgers, ways: BTreeMap::new(), offers: Vec::new(), parked: vec![0; PARTITIONS], completed: 0, now: 0 }
+        World {
+            allocators,
+            ways: BTreeMap::new(),
+            offers: Vec::new(),
+            parked: vec![0; PARTITIONS],
+            completed: 0,
+            now: 0,
+        }
     }
 
     fn limit(&mut self, version: u64, limit: u64) {
         for partition in 0..PARTITIONS {
-            let mail = self.ledgers[partition].limit(&key(), version, Some(limit), self.now);
+            let mail = self.allocators[partition].limit(&key(), version, Some(limit), self.now);
             self.send(mail);
         }
     }
@@ -54,7 +61,7 @@ impl World {
         let ways: Vec<(u32, u32)> = self.ways.iter().filter(|(_, way)| !way.is_empty()).map(|(at, _)| *at).collect();
         let Some(at) = ways.get(pick % ways.len().max(1)) else { return false };
         let mail = self.ways.get_mut(at).and_then(VecDeque::pop_front).expect("it is not empty");
-        let mail = self.ledgers[at.1 as usize].receive(&mail, self.now);
+        let mail = self.allocators[at.1 as usize].receive(&mail, self.now);
         self.send(mail);
         self.unpark(at.1 as usize);
         true
@@ -63,24 +70,24 @@ impl World {
     /// As the engine does after every record.
     fn unpark(&mut self, partition: usize) {
         while self.parked[partition] > 0 {
-            match self.ledgers[partition].room(&key(), self.now) {
-                QuotaStatus::Free => self.hold(partition),
-                QuotaStatus::Full => {}
-                QuotaStatus::Ask => {
-                    let mail = self.ledgers[partition].ask(&key(), self.parked[partition], self.now);
+            match self.allocators[partition].status(&key(), self.now) {
+                QuotaStatus::Available => self.hold(partition),
+                QuotaStatus::Exhausted => {}
+                QuotaStatus::NeedsGrant => {
+                    let mail = self.allocators[partition].ask(&key(), self.parked[partition], self.now);
                     self.send(mail);
                     return;
                 }
             }
             self.parked[partition] -= 1;
         }
-        let mail = self.ledgers[partition].settle(true, self.now);
+        let mail = self.allocators[partition].settle(true, self.now);
         self.send(mail);
     }
 
     fn hold(&mut self, partition: usize) {
         let until = self.now + 600_000;
-        self.ledgers[partition].change(&key(), Change::Hold { until }, self.now);
+        self.allocators[partition].change(&key(), Change::Hold { until }, self.now);
         self.offers.push(Offer { partition, until });
     }
 
@@ -111,7 +118,7 @@ impl World {
         if how != 1 {
             self.offers.remove(at);
         }
-        self.ledgers[partition].change(&key(), change, now);
+        self.allocators[partition].change(&key(), change, now);
         self.unpark(partition);
     }
 
@@ -128,7 +135,7 @@ impl World {
     }
 
     fn used(&self) -> u64 {
-        self.ledgers.iter().filter_map(|ledger| ledger.accounts.get(&key())).map(|account| account.used).sum()
+        self.allocators.iter().filter_map(|allocator| allocator.leases.get(&key())).map(|lease| lease.used).sum()
     }
 }
 

@@ -229,7 +229,7 @@ proptest! {
         play.project.put_settings(1, definition::settings(&settings).expect("settings"));
         for (n, mut survey) in surveys.into_iter().enumerate() {
             survey["survey_id"] = json!(format!("s{n}"));
-            play.project.put_survey(n as u64 + 2, definition::survey(&survey, None).expect("a survey"), (0, 0));
+            play.project.put_survey(n as u64 + 2, definition::survey(&survey, None).expect("a survey"), 0, 0);
         }
         steps.iter().for_each(|step| play.step(step));
         play.check();

@@ -59,7 +59,7 @@ impl Play {
         }
         self.version += 1;
         let survey = definition::survey(&survey, None).unwrap_or_else(|faults| panic!("{faults:?}"));
-        self.project.put_survey(self.version, survey, (self.now, self.offset + 1));
+        self.project.put_survey(self.version, survey, self.now, self.offset + 1);
     }
 
     fn apply(&mut self, at: Millis, times: ClientTimes, event_id: Option<String>, body: Body<'_>) -> &Outputs {

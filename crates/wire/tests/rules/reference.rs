@@ -14,6 +14,7 @@ use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
 use askwhen_domain::quota::QuotaAllocator;
 use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Record, Target};
+use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::survey::{GlobalCooldown, Repeat, Status, Survey};
 use askwhen_domain::time::{ClientTimes, DAY, MINUTE, Millis};
 use askwhen_domain::user::{Activated, ActivationEvent, OFFER_KNOWN, User, WINDOW_REMEMBERED};
@@ -163,7 +164,7 @@ struct World {
     version: u64,
     offset: u64,
     now: Millis,
-    ledger: QuotaAllocator,
+    allocator: QuotaAllocator,
     users: BTreeMap<String, (User, Past)>,
 }
 
@@ -172,10 +173,10 @@ impl World {
         self.offset += 1;
         let record = Record { project: KEY.into(), user_id: user_id.into(), event_id: None, times, body: body.clone() };
         let before = self.users[user_id].0.clone();
-        let key = |id: &String| (KEY.to_owned(), id.clone());
+        let key = |id: &String| SurveyKey::new(KEY, id.clone());
         loop {
             let quota_statuses =
-                self.project.limited().iter().map(|id| (id.clone(), self.ledger.room(&key(id), self.now)));
+                self.project.limited().iter().map(|id| (id.clone(), self.allocator.status(&key(id), self.now)));
             let ctx = ApplyContext {
                 origin: Origin { incarnation: 1, partition: 0, offset: self.offset },
                 now: self.now,
@@ -188,11 +189,11 @@ impl World {
             let mut user = before.clone();
             let out = apply(ctx, &mut user, &record, false);
             if !out.needs.is_empty() {
-                out.needs.iter().for_each(|id| drop(self.ledger.ask(&key(id), 1, self.now)));
+                out.needs.iter().for_each(|id| drop(self.allocator.ask(&key(id), 1, self.now)));
                 continue;
             }
-            out.quotas.iter().for_each(|(id, change)| self.ledger.change(&key(id), *change, self.now));
-            self.ledger.settle(true, self.now);
+            out.quotas.iter().for_each(|(id, change)| self.allocator.change(&key(id), *change, self.now));
+            self.allocator.settle(true, self.now);
             self.users.get_mut(user_id).expect("known").0 = user;
             return out;
         }
@@ -247,11 +248,11 @@ impl World {
         if let Some(activation) = &survey.activate {
             let expires = survey.expires_after.expect("with an activation");
             let mut facts = past.facts.get(&survey.survey_id).cloned().unwrap_or_default();
-            facts.sort_by_key(ActivationEvent::place);
+            facts.sort_by_key(ActivationEvent::order);
             let displays: Vec<(u64, Millis)> = mine.iter().filter_map(|m| Some((m.by?, m.displayed_at?))).collect();
             let found = by_hand((activation, survey.on_repeat, expires), &facts, &displays, now);
             let found = found.ok_or(Gate::NotActivated)?;
-            let (at, place) = found.by;
+            let (at, order) = found.by;
             let over = found.cancelled_at.map_or(at + expires, |cancelled| cancelled.min(at + expires));
             if now >= over + WINDOW_REMEMBERED {
                 return Err(Gate::NotActivated);
@@ -266,7 +267,7 @@ impl World {
                 return Err(Gate::Expired);
             }
             window_shown = found.shown;
-            window = (at + expires, Some((at, place.1)));
+            window = (at + expires, Some((at, order.offset)));
         }
         self.targeted(past, survey)?;
         let displays: Vec<Millis> = mine.iter().filter_map(|made| made.displayed_at).collect();
@@ -431,18 +432,18 @@ impl World {
             let Some(activation) = survey.activate.as_ref().filter(|_| survey.status.listens()) else { continue };
             let named = |pattern: &askwhen_domain::activation::Pattern| pattern.event == name;
             let armed = (0..).zip(activation.patterns()).filter(|(_, pattern)| named(pattern));
-            let mut roles = armed.fold(0_u32, |all, (bit, _)| all | 1 << bit);
-            if roles == 0 && survey.cancel_on.iter().any(named) {
-                roles |= CANCELS;
+            let mut pattern_mask = armed.fold(0_u32, |all, (bit, _)| all | 1 << bit);
+            if pattern_mask == 0 && survey.cancel_on.iter().any(named) {
+                pattern_mask |= CANCELS;
             }
             // What it would arm is over by now: it counts, but arms nothing.
             let arms_at = at + if activation.waits() { activation.reach() } else { 0 };
             let late = arms_at + survey.expires_after.expect("armed") <= now;
-            if roles != 0 {
-                let roles = roles | if late { LATE } else { 0 };
+            if pattern_mask != 0 {
+                let pattern_mask = pattern_mask | if late { LATE } else { 0 };
                 let event =
                     Activated { at, offset, event_id: String::new(), event_name: name.into(), properties: None };
-                past.facts.entry(id.clone()).or_default().push(ActivationEvent { roles, event });
+                past.facts.entry(id.clone()).or_default().push(ActivationEvent { pattern_mask, event });
             }
         }
     }
@@ -535,7 +536,7 @@ impl World {
                 let changed = Survey { status, ..(*entry.current).clone() };
                 self.version += 1;
                 self.offset += 1;
-                self.project.put_survey(self.version, changed, (self.now, self.offset));
+                self.project.put_survey(self.version, changed, self.now, self.offset);
             }
         }
     }
@@ -557,7 +558,7 @@ proptest! {
             version: 1,
             offset: 0,
             now: 100 * DAY,
-            ledger: QuotaAllocator::new(0, 1),
+            allocator: QuotaAllocator::new(0, 1),
             users: ["ann", "bob"].map(|user| (user.to_owned(), Default::default())).into(),
         };
         let settings = json!({"global_cooldown": global, "max_per_session": cap});
@@ -566,9 +567,9 @@ proptest! {
             survey["survey_id"] = json!(format!("s{n}"));
             let survey = definition::survey(&survey, None).expect("a survey");
             world.version += 1;
-            let key = (KEY.to_owned(), survey.survey_id.clone());
-            world.ledger.limit(&key, world.version, survey.max_completed, world.now);
-            world.project.put_survey(world.version, survey, (world.now, 0));
+            let key = SurveyKey::new(KEY, survey.survey_id.clone());
+            world.allocator.limit(&key, world.version, survey.max_completed, world.now);
+            world.project.put_survey(world.version, survey, world.now, 0);
         }
         steps.iter().for_each(|step| world.step(step));
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use askwhen_domain::activation::{Absence, Activation, CANCELS, Count, LATE, Pattern, Sequence};
 use askwhen_domain::survey::OnRepeat;
 use askwhen_domain::time::Millis;
-use askwhen_domain::user::{Activated, ActivationEvent, PerSurvey};
+use askwhen_domain::user::{Activated, ActivationEvent, EventOrder, PerSurvey};
 use askwhen_domain::windows::Rules;
 
 const EXPIRES: Millis = 20;
@@ -16,12 +16,10 @@ fn end_of(at: Millis, _: u64) -> Millis {
     at + EXPIRES
 }
 
-type Place = (Millis, u64);
-
-/// Every arming: when, and the place of the event behind it.
-fn armings(activation: &Activation, facts: &[ActivationEvent]) -> Vec<(Millis, Place)> {
-    let role = |fact: &ActivationEvent, bit: usize| fact.roles & (1 << bit) != 0;
-    let takes_part = |fact: &&ActivationEvent| fact.roles & !(CANCELS | LATE) != 0;
+/// Every arming: when, and the event behind it.
+fn armings(activation: &Activation, facts: &[ActivationEvent]) -> Vec<(Millis, EventOrder)> {
+    let role = |fact: &ActivationEvent, bit: usize| fact.pattern_mask & (1 << bit) != 0;
+    let takes_part = |fact: &&ActivationEvent| fact.pattern_mask & !(CANCELS | LATE) != 0;
     let facts: Vec<&ActivationEvent> = facts.iter().filter(takes_part).collect();
     let mut found = Vec::new();
     for (i, fact) in facts.iter().enumerate() {
@@ -48,8 +46,8 @@ fn armings(activation: &Activation, facts: &[ActivationEvent]) -> Vec<(Millis, P
                 (role(fact, 0) && !came).then_some(at)
             }
         };
-        if let Some(at) = at.filter(|_| fact.roles & LATE == 0) {
-            found.push((at, fact.place()));
+        if let Some(at) = at.filter(|_| fact.pattern_mask & LATE == 0) {
+            found.push((at, fact.order()));
         }
     }
     found
@@ -58,7 +56,7 @@ fn armings(activation: &Activation, facts: &[ActivationEvent]) -> Vec<(Millis, P
 /// Beginnings of all chains of so many steps that end with the last fact.
 fn chains(facts: &[&ActivationEvent], steps: usize) -> BTreeSet<Millis> {
     let Some((last, before)) = facts.split_last() else { return BTreeSet::new() };
-    if last.roles & (1 << (steps - 1)) == 0 {
+    if last.pattern_mask & (1 << (steps - 1)) == 0 {
         return BTreeSet::new();
     }
     if steps == 1 {
@@ -69,7 +67,7 @@ fn chains(facts: &[&ActivationEvent], steps: usize) -> BTreeSet<Millis> {
 
 #[derive(Debug, Clone)]
 pub struct Stretch {
-    pub by: (Millis, Place),
+    pub by: (Millis, EventOrder),
     members: Vec<u64>,
     pub shown: bool,
     pub cancelled_at: Option<Millis>,
@@ -77,16 +75,16 @@ pub struct Stretch {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
-    Armed(Millis, u64, Place),
+    Armed(Millis, u64, EventOrder),
     Cancelled(Millis, u64),
     Displayed(Millis, u64),
 }
 
 impl Happening {
-    fn place(&self) -> Place {
+    fn order(&self) -> EventOrder {
         match *self {
-            Happening::Armed(at, offset, _) | Happening::Cancelled(at, offset) => (at, offset),
-            Happening::Displayed(at, _) => (at, u64::MAX),
+            Happening::Armed(at, offset, _) | Happening::Cancelled(at, offset) => EventOrder { at, offset },
+            Happening::Displayed(at, _) => EventOrder { at, offset: u64::MAX },
         }
     }
 }
@@ -105,25 +103,25 @@ pub fn by_hand(
     let mut all: Vec<Happening> = armed
         .into_iter()
         .filter(|(at, _)| *at <= now || (none_yet && !activation.waits()))
-        .map(|(at, place)| Happening::Armed(at, place.1, place))
+        .map(|(at, order)| Happening::Armed(at, order.offset, order))
         .collect();
-    let cancels = facts.iter().filter(|fact| fact.roles & CANCELS != 0);
+    let cancels = facts.iter().filter(|fact| fact.pattern_mask & CANCELS != 0);
     all.extend(cancels.map(|fact| Happening::Cancelled(fact.event.at, fact.event.offset)));
     all.extend(displays.iter().map(|(offset, at)| Happening::Displayed(*at, *offset)));
-    all.sort_by_key(Happening::place);
+    all.sort_by_key(Happening::order);
     let mut stretches: Vec<Stretch> = Vec::new();
     for happening in all {
         let current = stretches.last_mut();
         match happening {
-            Happening::Armed(at, offset, place) => match current {
+            Happening::Armed(at, offset, order) => match current {
                 Some(current) if !current.shown && current.cancelled_at.is_none() && at < current.by.0 + expires => {
                     current.members.push(offset);
                     if on_repeat == OnRepeat::Refresh {
-                        current.by = (at, place);
+                        current.by = (at, order);
                     }
                 }
                 _ => {
-                    stretches.push(Stretch { by: (at, place), members: vec![offset], shown: false, cancelled_at: None })
+                    stretches.push(Stretch { by: (at, order), members: vec![offset], shown: false, cancelled_at: None })
                 }
             },
             Happening::Cancelled(at, _) => {
@@ -165,9 +163,10 @@ fn activations() -> impl Strategy<Value = Activation> {
 
 /// Times and roles; displays fall between, so that nothing is at the same time.
 fn pasts() -> impl Strategy<Value = Vec<(Millis, u32)>> {
-    let roles = prop_oneof![6 => 1..8_u32, 1 => Just(CANCELS), 1 => (1..8_u32).prop_map(|roles| roles | LATE)];
-    prop::collection::vec((0..60_i64, roles), 1..14)
-        .prop_map(|past| past.into_iter().map(|(at, roles)| (at * 2, roles)).collect())
+    let pattern_mask =
+        prop_oneof![6 => 1..8_u32, 1 => Just(CANCELS), 1 => (1..8_u32).prop_map(|pattern_mask| pattern_mask | LATE)];
+    prop::collection::vec((0..60_i64, pattern_mask), 1..14)
+        .prop_map(|past| past.into_iter().map(|(at, pattern_mask)| (at * 2, pattern_mask)).collect())
 }
 
 proptest! {
@@ -183,11 +182,11 @@ proptest! {
     ) {
         let on_repeat = if refresh { OnRepeat::Refresh } else { OnRepeat::KeepFirst };
         let bits = activation.patterns().len() as u32;
-        let mut facts: Vec<ActivationEvent> = (0..).zip(past).map(|(offset, (at, roles))| {
-            let known = roles & ((1 << bits) - 1);
-            let roles = if roles & CANCELS != 0 { CANCELS } else { known.max(1) | (roles & LATE) };
+        let mut facts: Vec<ActivationEvent> = (0..).zip(past).map(|(offset, (at, pattern_mask))| {
+            let known = pattern_mask & ((1 << bits) - 1);
+            let pattern_mask = if pattern_mask & CANCELS != 0 { CANCELS } else { known.max(1) | (pattern_mask & LATE) };
             let event = Activated { at, offset, event_id: String::new(), event_name: String::new(), properties: None };
-            ActivationEvent { roles, event }
+            ActivationEvent { pattern_mask, event }
         }).collect();
         let rules = Rules { activation: &activation, on_repeat, end_of: &end_of };
         let mut survey = PerSurvey::default();
@@ -196,11 +195,11 @@ proptest! {
         for fact in arrivals {
             survey.insert(fact, rules);
         }
-        facts.sort_by_key(ActivationEvent::place);
+        facts.sort_by_key(ActivationEvent::order);
         let armed = armings(&activation, &facts);
         let display = shown.filter(|_| !armed.is_empty()).map(|(which, later)| {
-            let (at, place) = armed[which.index(armed.len())];
-            (place.1, at + later * 2 + 1)
+            let (at, order) = armed[which.index(armed.len())];
+            (order.offset, at + later * 2 + 1)
         });
         if let Some((offset, at)) = display {
             survey.displayed(at, Some(offset));
@@ -208,7 +207,7 @@ proptest! {
         let found = survey.window(rules, now);
         let displays: Vec<(u64, Millis)> = display.into_iter().collect();
         let expected = by_hand((&activation, on_repeat, EXPIRES), &facts, &displays, now);
-        let found = found.map(|w| (w.by.at, w.by.by.place(), w.shown, w.cancelled_at));
+        let found = found.map(|w| (w.by.at, w.by.by.order(), w.shown, w.cancelled_at));
         let expected = expected.map(|s| (s.by.0, s.by.1, s.shown, s.cancelled_at));
         prop_assert_eq!(found, expected, "{:?} {:?} {:?}", activation, facts, display);
     }
