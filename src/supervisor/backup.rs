@@ -482,7 +482,7 @@ fn fill(
     }
     let incarnation = u128::from_str_radix(&manifest.incarnation, 16)
         .map_err(|_| Error::refused("the backup's incarnation is unreadable"))?;
-    files::found(&log_dir, (incarnation, manifest.partitions), &ends)?;
+    files::found(&log_dir, incarnation, manifest.partitions, &ends)?;
     let repository = manifest.repository(bucket, Some(key));
     for (n, found) in snapshots_of(&repository, manifest)?.iter().enumerate() {
         let into = draft.join("state").join(&found.subject.role).join(found.subject.partition.to_string());

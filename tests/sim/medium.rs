@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use askwhen_log::disk::{Crash, Fault, Operation, SimulatedDisk};
 use askwhen_log::embedded::Options;
-use askwhen_log::{Class, Embedded, Log, Record, Simulated, TopicPartition, Watermarks};
+use askwhen_log::{AppendQueue, Class, Embedded, Log, Record, Simulated, TopicPartition, Watermarks};
 use askwhen_process::clock::Clock;
 
 use crate::machine::every_topic;
@@ -73,7 +73,7 @@ impl Medium {
     pub fn land_all(&self) -> bool {
         match self {
             Medium::Brokers(log) => {
-                let some = !log.lanes().is_empty();
+                let some = !log.append_queues().is_empty();
                 log.sync();
                 some
             }
@@ -87,12 +87,12 @@ impl Medium {
         }
     }
 
-    pub fn land(&self, lane: u8, count: u8) {
+    pub fn land(&self, queue: u8, count: u8) {
         match self {
             Medium::Brokers(log) => {
-                let lanes = log.lanes();
-                if let Some(lane) = lanes.get(usize::from(lane) % lanes.len().max(1)) {
-                    (0..count).for_each(|_| log.land(*lane));
+                let queues = log.append_queues();
+                if let Some(queue) = queues.get(usize::from(queue) % queues.len().max(1)) {
+                    (0..count).for_each(|_| log.land(*queue));
                 }
             }
             Medium::Disk { open, .. } => {
@@ -103,21 +103,21 @@ impl Medium {
         }
     }
 
-    fn bridge_lane(&self, lane: u8) -> Option<(&Simulated, (u32, TopicPartition))> {
+    fn bridge_queue(&self, queue: u8) -> Option<(&Simulated, AppendQueue)> {
         let Medium::Brokers(log) = self else { return None };
-        let lanes: Vec<_> = log.lanes().into_iter().filter(|(client, _)| *client == BRIDGE).collect();
-        lanes.get(usize::from(lane) % lanes.len().max(1)).map(|lane| (&**log, *lane))
+        let queues: Vec<_> = log.append_queues().into_iter().filter(|queue| queue.client == BRIDGE).collect();
+        queues.get(usize::from(queue) % queues.len().max(1)).map(|queue| (&**log, *queue))
     }
 
-    pub fn time_out(&self, lane: u8) {
-        if let Some((log, lane)) = self.bridge_lane(lane) {
-            log.time_out(lane);
+    pub fn time_out(&self, queue: u8) {
+        if let Some((log, queue)) = self.bridge_queue(queue) {
+            log.time_out(queue);
         }
     }
 
-    pub fn refuse(&self, lane: u8) {
-        if let Some((log, lane)) = self.bridge_lane(lane) {
-            log.refuse(lane);
+    pub fn refuse(&self, queue: u8) {
+        if let Some((log, queue)) = self.bridge_queue(queue) {
+            log.refuse(queue);
         }
     }
 
@@ -133,9 +133,10 @@ impl Medium {
                     2 => length / 2,
                     _ => 1,
                 });
-                let is_late = late && log.lanes().iter().any(|(of, _)| *of == client);
-                while let Some(lane) = log.lanes().into_iter().find(|(of, _)| *of == client && !late) {
-                    log.land(lane);
+                let is_late = late && log.append_queues().iter().any(|queue| queue.client == client);
+                let first = || log.append_queues().into_iter().find(|queue| queue.client == client && !late);
+                while let Some(queue) = first() {
+                    log.land(queue);
                 }
                 is_late
             }

@@ -105,15 +105,15 @@ pub enum Op {
     },
     // What the log and the network do.
     Land {
-        lane: u8,
+        queue: u8,
         count: u8,
     },
     LandAll,
     TimeOut {
-        lane: u8,
+        queue: u8,
     },
     Refuse {
-        lane: u8,
+        queue: u8,
     },
     Reply {
         which: u8,
@@ -276,10 +276,10 @@ fn one(kind: u8, chance: &mut Chance, on_disk: bool) -> Op {
         17 => Op::Freeze { process: a, which: b },
         18 => Op::WriteCheckpoint { process: a },
         19 => Op::Snapshot { which: a },
-        20 => Op::Land { lane: a, count: 1 + b % 6 },
+        20 => Op::Land { queue: a, count: 1 + b % 6 },
         21 => Op::LandAll,
-        22 => Op::TimeOut { lane: a },
-        23 => Op::Refuse { lane: a },
+        22 => Op::TimeOut { queue: a },
+        23 => Op::Refuse { queue: a },
         24 => {
             let reply = chance.weighted(&[
                 (50, Reply::Fine),

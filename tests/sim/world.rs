@@ -214,10 +214,10 @@ impl World {
                     self.snapshots.insert((role, partition), disk.snapshot(role, partition));
                 }
             }
-            Op::Land { lane, count } => self.medium.land(lane, count),
+            Op::Land { queue, count } => self.medium.land(queue, count),
             Op::LandAll => drop(self.medium.land_all()),
-            Op::TimeOut { lane } => self.medium.time_out(lane),
-            Op::Refuse { lane } => self.medium.refuse(lane),
+            Op::TimeOut { queue } => self.medium.time_out(queue),
+            Op::Refuse { queue } => self.medium.refuse(queue),
             Op::Reply { which, reply } => self.reply(usize::from(which), reply),
             Op::Kill { process, kept, lost_batches } => self.kill(self.machine(process), (kept, lost_batches)),
             Op::Start { process } => {

@@ -46,9 +46,9 @@ pub fn check_given(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Where a record stands in the journal.
+/// Where a record stands in its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JournalPosition {
+pub struct RecordPosition {
     pub partition: u32,
     pub offset: u64,
 }
@@ -133,16 +133,16 @@ pub fn successor(delivery_id: &str) -> String {
 
 /// Whether `offer_id` was made by this log for this user, however long ago.
 pub fn offer_was_made(incarnation: u128, project: &str, user_id: &str, offer_id: &str) -> bool {
-    offer_position(offer_id).is_some_and(|JournalPosition { partition, offset }| {
+    offer_position(offer_id).is_some_and(|RecordPosition { partition, offset }| {
         Origin { incarnation, partition, offset }.offer_id(project, user_id) == offer_id
     })
 }
 
 /// Where the trigger stands that an offer says to come from.
-pub fn offer_position(offer_id: &str) -> Option<JournalPosition> {
+pub fn offer_position(offer_id: &str) -> Option<RecordPosition> {
     let hex = offer_id.strip_prefix("off_").filter(|hex| hex.len() == 32 && hex.is_ascii())?;
     let partition = u32::from_str_radix(&hex[..4], 16).ok()?;
-    Some(JournalPosition { partition, offset: u64::from_str_radix(&hex[4..16], 16).ok()? })
+    Some(RecordPosition { partition, offset: u64::from_str_radix(&hex[4..16], 16).ok()? })
 }
 
 /// 128 bits that stand for an event id of a user of a project.

@@ -172,7 +172,7 @@ impl Embedded {
         disk.create_dir_all(dir).map_err(|e| Error::io(dir.display().to_string(), &e))?;
         let lock = identity::lock(&disk, dir)?;
         tighten(&disk, dir, partitions)?;
-        let core = Core::open(disk.clone(), dir, (partitions, clock.clone()), options)?;
+        let core = Core::open(disk.clone(), dir, partitions, clock.clone(), options)?;
         let writers = core.queues.iter().zip([Purpose::Journal, Purpose::Outputs]).map(|(queue, purpose)| Writer {
             queue: queue.clone(),
             purpose,
@@ -347,7 +347,7 @@ impl Drop for Embedded {
 }
 
 impl Core {
-    fn open(disk: Disk, dir: &Path, (partitions, clock): (u32, Clock), options: Options) -> Result<Core, Error> {
+    fn open(disk: Disk, dir: &Path, partitions: u32, clock: Clock, options: Options) -> Result<Core, Error> {
         let mut was_used = false;
         for at in all_partitions(partitions) {
             was_used = was_used || recovery::holds_records(&disk, &files::dir_of(dir, at))?;

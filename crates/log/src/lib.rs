@@ -24,7 +24,7 @@ pub use error::{Class, Error};
 pub use kafka::{GroupFence, Kafka, Lease, LeaseChange, Membership};
 pub use reader::{FetchBatch, Reader};
 pub use record::{AppendedRange, Headers, NewRecord, Record, TopicPartition, Watermarks};
-pub use simulated::Simulated;
+pub use simulated::{AppendQueue, Simulated};
 
 #[derive(Debug, Clone)]
 pub enum Log {

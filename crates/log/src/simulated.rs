@@ -1,12 +1,11 @@
 //! A log in memory for tests, shared by several clients as brokers are.
 //!
-//! Legal faults. An append waits in the lane of its client and partition until
-//! a test lets it land; lanes keep their order, and nothing is promised between
-//! them. A client may die: what had not landed is lost from some place of each
-//! lane on, and what is left before it may land long after, behind what others
-//! wrote. An append may be told that its outcome is unknown and land all the
-//! same; it may be refused and never land; it may fail. What has landed is
-//! durable and never changes.
+//! Legal faults. An append waits in the queue of its client and partition until
+//! a test lets it land; a queue keeps its order, and two queues have none between
+//! them. A client may die: of each of its queues some first appends are left, which
+//! may land long after, behind what others wrote; the rest is lost. The outcome of
+//! an append may be reported as unknown, and it may land all the same; it may be
+//! refused and never land; it may fail. What has landed is durable and never changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -49,7 +48,14 @@ struct State {
 struct Part {
     start: u64,
     records: Vec<Record>,
-    bells: Vec<Arc<Notify>>,
+    listeners: Vec<Arc<Notify>>,
+}
+
+/// The appends of one client to one partition, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AppendQueue {
+    pub client: u32,
+    pub at: TopicPartition,
 }
 
 struct Waiting {
@@ -109,7 +115,7 @@ impl Simulated {
         self.state().manual_sync = true;
     }
 
-    /// Lets everything land that waits, or with `fail` leaves it unknown and unstored.
+    /// Lets everything land that waits.
     pub fn sync(&self) {
         let mut state = self.state();
         for waiting in std::mem::take(&mut state.waiting) {
@@ -117,29 +123,30 @@ impl Simulated {
         }
     }
 
-    /// Clients and partitions with something that has not landed, sorted.
-    pub fn lanes(&self) -> Vec<(u32, TopicPartition)> {
-        let lanes: BTreeSet<(u32, TopicPartition)> = self.state().waiting.iter().map(|w| (w.client, w.at)).collect();
-        lanes.into_iter().collect()
+    /// Those with something that has not landed, sorted.
+    pub fn append_queues(&self) -> Vec<AppendQueue> {
+        let queue_of = |w: &Waiting| AppendQueue { client: w.client, at: w.at };
+        let queues: BTreeSet<AppendQueue> = self.state().waiting.iter().map(queue_of).collect();
+        queues.into_iter().collect()
     }
 
-    fn first_of(&self, state: &State, (client, at): (u32, TopicPartition)) -> Option<usize> {
-        state.waiting.iter().position(|w| w.client == client && w.at == at)
+    fn first_of(&self, state: &State, queue: AppendQueue) -> Option<usize> {
+        state.waiting.iter().position(|w| w.client == queue.client && w.at == queue.at)
     }
 
-    /// Lets the oldest append of a lane land and acknowledges it.
-    pub fn land(&self, lane: (u32, TopicPartition)) {
+    /// Lets the oldest append of a queue land and acknowledges it.
+    pub fn land(&self, queue: AppendQueue) {
         let mut state = self.state();
-        if let Some(first) = self.first_of(&state, lane) {
+        if let Some(first) = self.first_of(&state, queue) {
             let waiting = state.waiting.remove(first);
             self.store(&mut state, waiting);
         }
     }
 
-    /// Refuses the oldest append of a lane: it is never stored.
-    pub fn refuse(&self, lane: (u32, TopicPartition)) {
+    /// Refuses the oldest append of a queue: it is never stored.
+    pub fn refuse(&self, queue: AppendQueue) {
         let mut state = self.state();
-        if let Some(first) = self.first_of(&state, lane) {
+        if let Some(first) = self.first_of(&state, queue) {
             let ack = state.waiting.remove(first).ack;
             drop(state);
             if let Some(ack) = ack {
@@ -148,10 +155,10 @@ impl Simulated {
         }
     }
 
-    /// Says that the outcome of a lane's oldest append is unknown. It may still land.
-    pub fn time_out(&self, lane: (u32, TopicPartition)) {
+    /// Says that the outcome of a queue's oldest append is unknown. It may still land.
+    pub fn time_out(&self, queue: AppendQueue) {
         let mut state = self.state();
-        if let Some(first) = self.first_of(&state, lane)
+        if let Some(first) = self.first_of(&state, queue)
             && let Some(ack) = state.waiting[first].ack.take()
         {
             drop(state);
@@ -159,8 +166,8 @@ impl Simulated {
         }
     }
 
-    /// A client dies. Of each of its lanes `kept` says how many appends are on
-    /// their way already; the others are lost, and nobody is told.
+    /// A client dies. For each of its queues `kept` says how many appends are on
+    /// their way already; the others are lost without an outcome.
     pub fn die(&self, client: u32, mut kept: impl FnMut(TopicPartition, usize) -> usize) {
         let mut state = self.state();
         let mut lengths: BTreeMap<TopicPartition, usize> = BTreeMap::new();
@@ -215,7 +222,7 @@ impl Simulated {
             let frame = frame::decode(&bytes.freeze()).expect("just encoded");
             part.records.push(frame.record);
         }
-        for notify in &part.bells {
+        for notify in &part.listeners {
             notify.notify();
         }
         tell(Ok(AppendedRange { first, end: first + count }));
@@ -260,11 +267,11 @@ impl Simulated {
 
     pub fn subscribe(&self, at: TopicPartition, notify: Arc<Notify>) {
         let mut state = self.state();
-        let bells = &mut state.parts.entry(at).or_default().bells;
+        let listeners = &mut state.parts.entry(at).or_default().listeners;
         // Readers of dead processes are listening no more.
-        bells.retain(|known| Arc::strong_count(known) > 1);
-        if !bells.iter().any(|known| Arc::ptr_eq(known, &notify)) {
-            bells.push(notify);
+        listeners.retain(|known| Arc::strong_count(known) > 1);
+        if !listeners.iter().any(|known| Arc::ptr_eq(known, &notify)) {
+            listeners.push(notify);
         }
     }
 

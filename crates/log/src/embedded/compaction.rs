@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::disk::{Disk, DiskFile, Open};
-use super::cursor::{CursorItem, FrameCursor, STEP_BYTES, read_bytes};
+use super::cursor::{CursorItem, FrameCursor, FrameStart, STEP_BYTES, read_bytes};
 use super::ends::{Merging, NotedEnd};
 use super::segment;
 use crate::error::Error;
@@ -52,7 +52,7 @@ pub fn draft_path(path: &Path) -> PathBuf {
 /// there is no draft.
 pub fn draft(disk: &Disk, at: TopicPartition, sealed: &[Sealed], now: Millis) -> Result<Merging, Error> {
     let path = draft_path(&sealed[0].path);
-    let written = latest(at, sealed).and_then(|latest| write_draft(disk, at, (sealed, &path), &latest, now));
+    let written = latest(at, sealed).and_then(|latest| write_draft(disk, at, sealed, &path, &latest, now));
     if written.is_err() {
         disk.remove(&path).ok();
     }
@@ -67,7 +67,7 @@ struct Latest {
 
 fn latest(at: TopicPartition, sealed: &[Sealed]) -> Result<Latest, Error> {
     let mut latest = Latest { by_key: HashMap::new(), last: 0 };
-    walk(at, sealed, |record, _, _| {
+    walk(at, sealed, |record, _, _, _| {
         latest.last = record.offset;
         if let Some(key) = &record.key {
             latest.by_key.insert(key.to_vec(), record.offset);
@@ -80,7 +80,8 @@ fn latest(at: TopicPartition, sealed: &[Sealed]) -> Result<Latest, Error> {
 fn write_draft(
     disk: &Disk,
     at: TopicPartition,
-    (sealed, path): (&[Sealed], &Path),
+    sealed: &[Sealed],
+    path: &Path,
     latest: &Latest,
     now: Millis,
 ) -> Result<Merging, Error> {
@@ -89,7 +90,7 @@ fn write_draft(
     let mut out = BytesMut::new();
     let segments = sealed.iter().map(|segment| segment.base).collect();
     let mut merging = Merging { segments, bytes: 0, crc32c: 0 };
-    walk(at, sealed, |record, segment, (position, len_bytes)| {
+    walk(at, sealed, |record, segment, position, len_bytes| {
         let is_latest = record.key.as_ref().is_none_or(|key| latest.by_key.get(&key[..]) == Some(&record.offset));
         let is_old_tombstone = record.value.is_none() && record.appended_at < now - TOMBSTONE_KEPT;
         // The last one stays: whoever reads to the end finds that it is the end.
@@ -113,23 +114,24 @@ fn write_draft(
 }
 
 /// Hands every record of the segments to `each`, once and by offset, with its
-/// segment and where its frame is. A compaction that was not finished has left
-/// records in two segments.
+/// segment, the position of its frame there and the frame's length. A compaction
+/// that was not finished has left records in two segments.
 fn walk(
     at: TopicPartition,
     sealed: &[Sealed],
-    mut each: impl FnMut(&Record, &Sealed, (u64, usize)) -> Result<(), Error>,
+    mut each: impl FnMut(&Record, &Sealed, u64, usize) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut next_offset = 0;
     for segment in sealed {
         let name = || segment.path.display().to_string();
-        let mut cursor = FrameCursor::new(&segment.file, (0, segment.base), segment.len_bytes).with_gaps(true);
+        let mut cursor =
+            FrameCursor::new(&segment.file, FrameStart::of_segment(segment.base), segment.len_bytes).with_gaps(true);
         loop {
-            let (position, offset) = (cursor.position(), cursor.next_offset());
+            let FrameStart { position, offset } = cursor.start();
             match cursor.next().map_err(|e| Error::io(name(), &e))? {
                 CursorItem::Frame(frame) if frame.record.offset >= next_offset => {
                     next_offset = frame.record.offset + 1;
-                    each(&frame.record, segment, (position, frame.len_bytes))?;
+                    each(&frame.record, segment, position, frame.len_bytes)?;
                 }
                 CursorItem::Frame(_) => {}
                 CursorItem::End => break,

@@ -28,6 +28,20 @@ pub struct FrameCursor<'a> {
     buffer: Bytes,
 }
 
+/// Where a frame begins in its file, or would, and the offset of its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameStart {
+    pub position: u64,
+    pub offset: u64,
+}
+
+impl FrameStart {
+    /// The first frame of a segment.
+    pub fn of_segment(base: u64) -> FrameStart {
+        FrameStart { position: 0, offset: base }
+    }
+}
+
 /// What a cursor found at its place.
 #[derive(Debug)]
 pub enum CursorItem {
@@ -39,14 +53,14 @@ pub enum CursorItem {
 }
 
 impl<'a> FrameCursor<'a> {
-    /// Begins at a place where a frame begins, whose offset is known.
-    pub fn new(file: &'a DiskFile, (position, offset): (u64, u64), limit: u64) -> FrameCursor<'a> {
+    /// Begins at a frame, and reads nothing from `limit` on.
+    pub fn new(file: &'a DiskFile, start: FrameStart, limit: u64) -> FrameCursor<'a> {
         FrameCursor {
             file,
             step_bytes: STEP_BYTES,
             has_gaps: false,
-            position,
-            next_offset: offset,
+            position: start.position,
+            next_offset: start.offset,
             limit,
             buffer: Bytes::new(),
         }
@@ -62,6 +76,11 @@ impl<'a> FrameCursor<'a> {
     pub fn with_gaps(mut self, has_gaps: bool) -> FrameCursor<'a> {
         self.has_gaps = has_gaps;
         self
+    }
+
+    /// The next frame: where it begins, and the offset that it should have.
+    pub fn start(&self) -> FrameStart {
+        FrameStart { position: self.position, offset: self.next_offset }
     }
 
     /// Where the next frame begins.
@@ -129,15 +148,16 @@ pub fn read_bytes(file: &DiskFile, position: u64, len: usize) -> io::Result<Byte
     Ok(buffer.freeze())
 }
 
-/// The largest `durable` of any sound frame behind a broken place and after an
-/// offset: frames of a torn batch may survive out of order, so every position up
-/// to the limit is tried. 0 when there is none.
+/// The largest `durable` of any sound frame behind a broken one: frames of a torn
+/// batch may survive out of order, so every position up to the limit is tried. 0
+/// when there is none.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn durable_beyond(file: &DiskFile, (position, after_offset): (u64, u64), limit: u64) -> io::Result<u64> {
-    let left = usize::try_from(limit.saturating_sub(position)).unwrap_or(usize::MAX);
-    let bytes = read_bytes(file, position, left)?;
+pub fn durable_beyond(file: &DiskFile, broken: FrameStart, limit: u64) -> io::Result<u64> {
+    let after_offset = broken.offset;
+    let left = usize::try_from(limit.saturating_sub(broken.position)).unwrap_or(usize::MAX);
+    let bytes = read_bytes(file, broken.position, left)?;
     let (mut durable, mut at) = (0, 1);
     while at + frame::PREFIX_BYTES < bytes.len() {
         // Cheap questions first: a checksum over whatever stands here costs much.

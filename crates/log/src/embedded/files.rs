@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::disk::{Disk, DiskFile, Open};
 use super::super::frame;
-use super::cursor::{CursorItem, FrameCursor};
+use super::cursor::{CursorItem, FrameCursor, FrameStart};
 use super::identity::EmbeddedIdentity;
 use super::{ends, part, segment};
 use crate::error::Error;
@@ -86,7 +86,7 @@ fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<Seg
             Some(_) => file.metadata().map_err(io)?.len(),
             None => {
                 let file = DiskFile::Real(file.try_clone().map_err(io)?);
-                length_below(at, (&file, &path), (*base, end))?
+                length_below(at, &file, &path, *base, end)?
             }
         };
         pieces.push(SegmentSlice { base: *base, path, bytes, file: part::has_gaps(at).then_some(file) });
@@ -103,13 +103,13 @@ fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<Seg
 }
 
 /// How many bytes of a segment are records below `end`.
-fn length_below(at: TopicPartition, (file, path): (&DiskFile, &Path), (base, end): (u64, u64)) -> Result<u64, Error> {
+fn length_below(at: TopicPartition, file: &DiskFile, path: &Path, base: u64, end: u64) -> Result<u64, Error> {
     let io = |e: std::io::Error| Error::io(path.display().to_string(), &e);
     let limit = file.len().map_err(io)?;
     let has_gaps = part::has_gaps(at);
-    let mut cursor = FrameCursor::new(file, (0, base), limit).with_gaps(has_gaps);
+    let mut cursor = FrameCursor::new(file, FrameStart::of_segment(base), limit).with_gaps(has_gaps);
     loop {
-        let (position, offset) = (cursor.position(), cursor.next_offset());
+        let FrameStart { position, offset } = cursor.start();
         if offset == end {
             return Ok(position);
         }
@@ -192,11 +192,7 @@ impl PartitionImporter {
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn found(
-    log_dir: &Path,
-    (incarnation, partitions): (u128, u32),
-    ends: &BTreeMap<String, u64>,
-) -> Result<(), Error> {
+pub fn found(log_dir: &Path, incarnation: u128, partitions: u32, ends: &BTreeMap<String, u64>) -> Result<(), Error> {
     let io = |e: std::io::Error| Error::io(log_dir.display().to_string(), &e);
     ends::write_plain(&Disk::Real, log_dir, ends).map_err(io)?;
     // What is copied may have been compacted, and nobody says which version has made it.

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::super::disk::{Disk, DiskFile, Open};
-use super::cursor::{CursorItem, FrameCursor, STEP_BYTES, durable_beyond};
+use super::cursor::{CursorItem, FrameCursor, FrameStart, STEP_BYTES, durable_beyond};
 use super::ends::{Ends, NotedEnd};
 use super::{files, part, segment};
 use crate::error::Error;
@@ -168,8 +168,8 @@ impl Follower {
         let Some(current) = &mut self.current else { return Ok((records, problem)) };
         let io = |e: std::io::Error| Error::io(current.path.display().to_string(), &e);
         let limit = current.file.len().map_err(io)?;
-        let place = (current.position, current.next_offset);
-        let mut cursor = FrameCursor::new(&current.file, place, limit).with_gaps(part::has_gaps(self.at));
+        let start = FrameStart { position: current.position, offset: current.next_offset };
+        let mut cursor = FrameCursor::new(&current.file, start, limit).with_gaps(part::has_gaps(self.at));
         while taken < STEP_BYTES {
             match cursor.next().map_err(io)? {
                 CursorItem::Frame(frame) => {
@@ -207,7 +207,8 @@ impl Follower {
         }
         if problem.is_some() {
             let limit = current.file.len().map_err(io)?;
-            let beyond = durable_beyond(&current.file, (current.position, reached), limit).map_err(io)?;
+            let broken = FrameStart { position: current.position, offset: reached };
+            let beyond = durable_beyond(&current.file, broken, limit).map_err(io)?;
             if beyond > reached {
                 return Ok(Some(format!("{what}, and everything below offset {beyond} had been acknowledged")));
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::super::disk::{Disk, DiskFile};
 use super::compaction::Sealed;
-use super::cursor::{CursorItem, FrameCursor};
+use super::cursor::{CursorItem, FrameCursor, FrameStart};
 use super::ends::{FramePosition, NotedEnd};
 use super::recovery::Recovered;
 use super::segment::{self, Segment};
@@ -28,7 +28,7 @@ pub struct Part {
     /// One past the last durable record.
     end: AtomicU64,
     newest_at: Mutex<Option<Millis>>,
-    bells: Mutex<Vec<Arc<Notify>>>,
+    listeners: Mutex<Vec<Arc<Notify>>>,
     /// Held by whoever reads a segment for its index.
     indexing: Mutex<()>,
 }
@@ -37,7 +37,7 @@ pub struct Part {
 struct View {
     file: Arc<DiskFile>,
     path: PathBuf,
-    place: (u64, u64),
+    start: FrameStart,
     limit: u64,
     /// Base of the next segment.
     next_base: Option<u64>,
@@ -66,7 +66,7 @@ impl Part {
             segments: RwLock::new(found.segments),
             end: AtomicU64::new(found.end),
             newest_at: Mutex::new(found.newest_at),
-            bells: Mutex::default(),
+            listeners: Mutex::default(),
             indexing: Mutex::default(),
         }
     }
@@ -98,9 +98,9 @@ impl Part {
     }
 
     pub fn subscribe(&self, notify: Arc<Notify>) {
-        let mut bells = self.bells.lock().expect("no panic holds this lock");
-        if !bells.iter().any(|known| Arc::ptr_eq(known, &notify)) {
-            bells.push(notify);
+        let mut listeners = self.listeners.lock().expect("no panic holds this lock");
+        if !listeners.iter().any(|known| Arc::ptr_eq(known, &notify)) {
+            listeners.push(notify);
         }
     }
 
@@ -125,11 +125,11 @@ impl Part {
     fn read_segment(&self, view: &View, from: u64, max_bytes: usize) -> Result<(Vec<Record>, u64), Error> {
         let gaps = has_gaps(self.at) && view.next_base.is_some();
         let step = max_bytes.saturating_add(segment::INDEX_EVERY_BYTES as usize);
-        let cursor = FrameCursor::new(&view.file, view.place, view.limit);
+        let cursor = FrameCursor::new(&view.file, view.start, view.limit);
         let mut cursor = cursor.in_steps_of(step).with_gaps(gaps);
         let (mut records, mut taken) = (Vec::new(), 0);
         while taken < max_bytes.max(1) {
-            let place = (cursor.position(), cursor.next_offset());
+            let start = cursor.start();
             match cursor.next().map_err(|e| Error::io(view.path.display().to_string(), &e))? {
                 CursorItem::Frame(frame) if frame.record.offset >= from => {
                     taken += frame.len_bytes;
@@ -140,7 +140,8 @@ impl Part {
                 // What is before it is sound; whoever reads on meets it.
                 CursorItem::Broken(_) if !records.is_empty() => break,
                 CursorItem::Broken(broken) => {
-                    return Err(self.damaged(place.1, &view.path, format!("{broken} at byte {}", place.0)));
+                    let detail = format!("{broken} at byte {}", start.position);
+                    return Err(self.damaged(start.offset, &view.path, detail));
                 }
             }
         }
@@ -166,11 +167,11 @@ impl Part {
                 }
                 let which = segments.partition_point(|segment| segment.base <= from) - 1;
                 let segment = &segments[which];
-                if let Some(place) = segment.seek(from) {
+                if let Some(start) = segment.seek(from) {
                     return Ok(Some(View {
                         file: segment.file.clone(),
                         path: segment.path.clone(),
-                        place,
+                        start,
                         limit: segment.len_bytes,
                         next_base: segments.get(which + 1).map(|next| next.base),
                         end,
@@ -197,11 +198,13 @@ impl Part {
             (segment.file.clone(), segment.path.clone(), segment.base, segment.indexed_from(), gaps)
         };
         let mut index = Vec::new();
-        let mut cursor = FrameCursor::new(&file, (0, base), limit).with_gaps(gaps);
+        let mut cursor = FrameCursor::new(&file, FrameStart::of_segment(base), limit).with_gaps(gaps);
         loop {
             let position = cursor.position();
             match cursor.next().map_err(|e| Error::io(path.display().to_string(), &e))? {
-                CursorItem::Frame(frame) => segment::note(&mut index, frame.record.offset, position),
+                CursorItem::Frame(frame) => {
+                    segment::note(&mut index, FrameStart { position, offset: frame.record.offset });
+                }
                 CursorItem::End | CursorItem::Broken(_) => break,
             }
         }
@@ -232,13 +235,14 @@ impl Part {
         Ok(newest(&segments))
     }
 
-    /// Frames that begin at these offsets and places in a file are durable: lets
-    /// readers see them.
-    pub fn publish(&self, target: &Target, begins: &[(u64, u64)], (bytes, end): (u64, u64), now: Millis) {
+    /// These frames are durable: lets readers see them. Their positions count from
+    /// the end of the target, which they make longer by `bytes`; `end` is the offset
+    /// behind them.
+    pub fn publish(&self, target: &Target, frames: &[FrameStart], bytes: u64, end: u64, now: Millis) {
         let mut segments = self.segments.write().expect("no panic holds this lock");
         let last = segments.last_mut().expect("there is always one");
-        for (offset, begin) in begins {
-            last.note(*offset, target.len_bytes + begin, now);
+        for frame in frames {
+            last.note(FrameStart { position: target.len_bytes + frame.position, ..*frame }, now);
         }
         last.len_bytes = target.len_bytes + bytes;
         self.end.store(end, Ordering::Release);
@@ -246,7 +250,7 @@ impl Part {
         let mut newest_at = self.newest_at.lock().expect("no panic holds this lock");
         *newest_at = (*newest_at).max(Some(now));
         drop(newest_at);
-        for notify in self.bells.lock().expect("no panic holds this lock").iter() {
+        for notify in self.listeners.lock().expect("no panic holds this lock").iter() {
             notify.notify();
         }
     }
@@ -294,8 +298,8 @@ impl Part {
         let back = if has_gaps(self.at) { 1 } else { 2 };
         for segment in segments.iter().rev().take(back).filter(|segment| segment.len_bytes > 0) {
             let known = segment.indexed_before(segment.len_bytes.saturating_sub(left));
-            // Where the index begins later than that, from there.
-            let Some((position, offset)) = known.or(segment.first_indexed()) else { break };
+            // The index may begin later than that: then from its first frame on.
+            let Some(FrameStart { position, offset }) = known.or(segment.first_indexed()) else { break };
             verify = FramePosition { segment: segment.base, position, offset };
             left = left.saturating_sub(segment.len_bytes);
             if left == 0 || position > 0 {
@@ -314,6 +318,6 @@ impl Part {
 
 impl std::fmt::Debug for View {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} from byte {}", self.path.display(), self.place.0)
+        write!(f, "{} from byte {}", self.path.display(), self.start.position)
     }
 }

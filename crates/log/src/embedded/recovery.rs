@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::super::disk::{Disk, Open};
 use super::super::frame::FrameError;
 use super::compaction;
-use super::cursor::{CursorItem, FrameCursor, STEP_BYTES, durable_beyond, read_bytes};
+use super::cursor::{CursorItem, FrameCursor, FrameStart, STEP_BYTES, durable_beyond, read_bytes};
 use super::ends::{FramePosition, NotedEnd};
 use super::segment::{self, Segment};
 use crate::error::Error;
@@ -93,7 +93,7 @@ impl Recovery<'_> {
         for n in first..segments.len() {
             let next_base = segments.get(n + 1).map(|next| next.base);
             let position = if n == first { place.position } else { 0 };
-            end = self.scan(&mut segments[n], (position, end), next_base)?;
+            end = self.scan(&mut segments[n], FrameStart { position, offset: end }, next_base)?;
             newest_at = newest_at.max(segments[n].newest_at);
         }
         Ok(Recovered { segments, end, newest_at })
@@ -133,7 +133,8 @@ impl Recovery<'_> {
     /// One past the last sound record of a segment.
     fn sound_end(&self, segments: &[Segment], base: u64) -> Result<u64, Error> {
         let Some(segment) = segments.iter().find(|segment| segment.base == base) else { return Ok(base) };
-        let mut cursor = FrameCursor::new(&segment.file, (0, base), segment.len_bytes).with_gaps(self.known.has_gaps);
+        let mut cursor = FrameCursor::new(&segment.file, FrameStart::of_segment(base), segment.len_bytes)
+            .with_gaps(self.known.has_gaps);
         while let CursorItem::Frame(_) = cursor.next().map_err(|e| Error::io(segment.path.display().to_string(), &e))? {
         }
         Ok(cursor.next_offset())
@@ -153,22 +154,23 @@ impl Recovery<'_> {
         (n, FramePosition { segment: base, position: 0, offset: base })
     }
 
-    /// Reads a segment from a place on, into its index; gives the offset behind
-    /// it. Of the newest one a torn end is cut off.
-    fn scan(&self, segment: &mut Segment, place: (u64, u64), next_base: Option<u64>) -> Result<u64, Error> {
+    /// Reads a segment from a frame on, into its index; gives the offset behind
+    /// it. A torn end of the newest one is cut off.
+    fn scan(&self, segment: &mut Segment, start: FrameStart, next_base: Option<u64>) -> Result<u64, Error> {
         let path = segment.path.clone();
         let io = |e: &std::io::Error| Error::io(path.display().to_string(), e);
         let file = segment.file.clone();
         let has_gaps = self.known.has_gaps && next_base.is_some();
-        let mut cursor = FrameCursor::new(&file, place, segment.len_bytes).with_gaps(has_gaps);
+        let mut cursor = FrameCursor::new(&file, start, segment.len_bytes).with_gaps(has_gaps);
         let mut durable = 0;
-        segment.index_from(place.0);
+        segment.index_from(start.position);
         let broken = loop {
             let position = cursor.position();
             match cursor.next().map_err(|e| io(&e))? {
                 CursorItem::Frame(frame) => {
                     durable = durable.max(frame.durable);
-                    segment.note(frame.record.offset, position, frame.record.appended_at);
+                    let start = FrameStart { position, offset: frame.record.offset };
+                    segment.note(start, frame.record.appended_at);
                 }
                 CursorItem::End => break None,
                 CursorItem::Broken(broken) => break Some(broken),
@@ -176,7 +178,7 @@ impl Recovery<'_> {
         };
         let (sound_bytes, end) = (cursor.position(), cursor.next_offset());
         if broken.is_some() {
-            let beyond = durable_beyond(&file, (sound_bytes, end), segment.len_bytes).map_err(|e| io(&e))?;
+            let beyond = durable_beyond(&file, cursor.start(), segment.len_bytes).map_err(|e| io(&e))?;
             durable = durable.max(beyond);
         }
         let acknowledged = match next_base {

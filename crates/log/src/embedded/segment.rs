@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::disk::{Disk, DiskFile, Open};
+use super::cursor::FrameStart;
 use crate::error::Error;
 use askwhen_domain::time::Millis;
 
@@ -21,10 +22,10 @@ pub struct Segment {
     /// Bytes of durable frames; the file may hold more that is not durable yet.
     pub len_bytes: u64,
     pub newest_at: Option<Millis>,
-    /// Offset and position of every frame that begins a stretch.
-    index: Vec<(u64, u64)>,
-    /// The index knows the stretches from this position on. What is before is
-    /// found when it is first read.
+    /// Every frame that begins a stretch of the file.
+    index: Vec<FrameStart>,
+    /// The index knows the stretches from this position on. Those before are
+    /// added when the segment is first read there.
     indexed_from: u64,
 }
 
@@ -67,7 +68,7 @@ impl Segment {
         Ok(Segment { base, path, file, len_bytes: 0, newest_at: None, index: Vec::new(), indexed_from: 0 })
     }
 
-    /// Opens one of which nothing is known but where it is.
+    /// Opens one whose frames are not known yet.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -79,55 +80,55 @@ impl Segment {
         Ok(Segment { base, path, file: Arc::new(file), len_bytes, newest_at: None, index, indexed_from })
     }
 
-    /// The next notes begin here: the index knows nothing of what is before.
+    /// Empties the index: the next frame that is noted is the one at `position`.
     pub fn index_from(&mut self, position: u64) {
         self.index.clear();
         self.indexed_from = position;
     }
 
-    /// Notes a frame that begins at `position`.
-    pub fn note(&mut self, offset: u64, position: u64, appended_at: Millis) {
+    /// Adds a frame to the index.
+    pub fn note(&mut self, frame: FrameStart, appended_at: Millis) {
         self.newest_at = self.newest_at.max(Some(appended_at));
-        note(&mut self.index, offset, position);
+        note(&mut self.index, frame);
     }
 
-    /// Position and offset of a frame from where to read on for `offset`; `None`
-    /// when the index does not reach back so far.
-    pub fn seek(&self, offset: u64) -> Option<(u64, u64)> {
-        match self.index.partition_point(|(known, _)| *known <= offset) {
+    /// A frame from where to read on for `offset`; `None` when the index does not
+    /// reach back so far.
+    pub fn seek(&self, offset: u64) -> Option<FrameStart> {
+        match self.index.partition_point(|known| known.offset <= offset) {
             0 if self.indexed_from > 0 => None,
-            0 => Some((0, self.base)),
-            n => Some((self.index[n - 1].1, self.index[n - 1].0)),
+            0 => Some(FrameStart::of_segment(self.base)),
+            n => Some(self.index[n - 1]),
         }
     }
 
     /// The last frame that the index knows at or before a position.
-    pub fn indexed_before(&self, position: u64) -> Option<(u64, u64)> {
-        let n = self.index.partition_point(|(_, known)| *known <= position);
-        n.checked_sub(1).map(|n| (self.index[n].1, self.index[n].0))
+    pub fn indexed_before(&self, position: u64) -> Option<FrameStart> {
+        let n = self.index.partition_point(|known| known.position <= position);
+        n.checked_sub(1).map(|n| self.index[n])
     }
 
     /// The first frame that the index knows.
-    pub fn first_indexed(&self) -> Option<(u64, u64)> {
-        self.index.first().map(|(offset, position)| (*position, *offset))
+    pub fn first_indexed(&self) -> Option<FrameStart> {
+        self.index.first().copied()
     }
 
-    /// What the index does not know yet ends here.
+    /// The position up to which the index knows no frames.
     pub fn indexed_from(&self) -> u64 {
         self.indexed_from
     }
 
-    /// Puts the missing first part of the index before what is known.
-    pub fn complete_index(&mut self, mut first: Vec<(u64, u64)>) {
+    /// Adds the frames below [`Segment::indexed_from`] to the index.
+    pub fn complete_index(&mut self, mut first: Vec<FrameStart>) {
         first.append(&mut self.index);
         self.index = first;
         self.indexed_from = 0;
     }
 }
 
-/// Adds a frame to a sparse index if it begins a stretch.
-pub fn note(index: &mut Vec<(u64, u64)>, offset: u64, position: u64) {
-    if index.last().is_none_or(|(_, last)| position - last >= INDEX_EVERY_BYTES) {
-        index.push((offset, position));
+/// Adds a frame to a sparse index if it is far enough behind the last one there.
+pub fn note(index: &mut Vec<FrameStart>, frame: FrameStart) {
+    if index.last().is_none_or(|last| frame.position - last.position >= INDEX_EVERY_BYTES) {
+        index.push(frame);
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::super::disk::{self, Disk};
 use super::super::frame;
+use super::cursor::FrameStart;
 use super::part::{Part, Target};
 use super::space::{Purpose, Space};
 use super::syncer::Syncer;
@@ -157,8 +158,8 @@ enum Failure {
 struct Draft<'a> {
     part: &'a Arc<Part>,
     bytes: BytesMut,
-    /// Offset of each frame, and where it begins in `bytes`.
-    begins: Vec<(u64, u64)>,
+    /// Where each frame begins in `bytes`.
+    frames: Vec<FrameStart>,
     end: u64,
 }
 
@@ -229,11 +230,11 @@ impl Writer {
         for jobs in by_part.values() {
             let part = &group[jobs[0]].part;
             let durable = part.end();
-            let mut draft = Draft { part, bytes: BytesMut::new(), begins: Vec::new(), end: durable };
+            let mut draft = Draft { part, bytes: BytesMut::new(), frames: Vec::new(), end: durable };
             for i in jobs {
                 firsts[*i] = draft.end;
                 for record in &group[*i].records {
-                    draft.begins.push((draft.end, draft.bytes.len() as u64));
+                    draft.frames.push(FrameStart { position: draft.bytes.len() as u64, offset: draft.end });
                     frame::encode(&mut draft.bytes, record, draft.end, now, durable);
                     draft.end += 1;
                 }
@@ -245,7 +246,7 @@ impl Writer {
         let written = self.write_drafts(&drafts);
         self.space.release(bytes);
         for (draft, target) in drafts.iter().zip(written?) {
-            draft.part.publish(&target, &draft.begins, (draft.bytes.len() as u64, draft.end), now);
+            draft.part.publish(&target, &draft.frames, draft.bytes.len() as u64, draft.end, now);
         }
         askwhen_process::fault::point("appended");
         Ok(firsts)
