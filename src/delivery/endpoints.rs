@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::fold::{EndpointChange, EndpointUpdate, queue_id};
 use super::hold::{HeldEndpoint, HoldReason, Pause};
+use super::notice::{EndpointName, Notice};
 use super::ordering::EndpointReadiness;
 use askwhen_domain::endpoint::{DisabledReason, Endpoint, HeaderText, SealedSecret};
 use askwhen_domain::health::{Health, HealthSignal, State};
@@ -107,12 +108,20 @@ pub struct Endpoints {
     /// The date of the latest report.
     dated: Millis,
     changed: bool,
+    /// What is to be logged and counted.
+    notices: Vec<Notice>,
 }
 
 impl Endpoints {
-    pub fn new(key: ClusterKey) -> Endpoints {
-        let by = uuid::Uuid::new_v4().simple().to_string();
-        Endpoints { key, by, known: HashMap::new(), to_report: BTreeSet::new(), dated: 0, changed: true }
+    /// `by` names this process to those who hear of its findings.
+    pub fn new(key: ClusterKey, by: String) -> Endpoints {
+        let (known, to_report, notices) = (HashMap::new(), BTreeSet::new(), Vec::new());
+        Endpoints { key, by, known, to_report, dated: 0, changed: true, notices }
+    }
+
+    /// What is to be logged and counted since it was asked last.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
     }
 
     /// Takes what is told of an endpoint, by every partition and in any order;
@@ -131,9 +140,7 @@ impl Endpoints {
                 let on =
                     |defined: &Option<Arc<OpenedEndpoint>>| defined.as_ref().is_some_and(|d| d.endpoint.is_enabled());
                 if known.version > 0 && on(&known.defined) && !on(&defined) {
-                    let (project, endpoint_id) = (&known.project, &known.endpoint_id);
-                    tracing::info!(project, endpoint_id, version, "nothing is sent to an endpoint any more");
-                    askwhen_process::metrics::get().delivery_transitions.with_label_values(&["disabled"]).inc();
+                    self.notices.push(Notice::Disabled { endpoint: known.name(), version });
                 }
                 let rate = |defined: &Option<Arc<OpenedEndpoint>>| defined.as_ref().and_then(|d| d.endpoint.rate_limit);
                 if rate(&known.defined) != rate(&defined) {
@@ -161,21 +168,16 @@ impl Endpoints {
 
     /// Says that a delivery is given up: the first one at once, then how many they are
     /// every minute.
-    pub fn died(&mut self, queue_id: u64, reason: &str, now: Millis) {
+    pub fn died(&mut self, queue_id: u64, reason: &'static str, now: Millis) {
         let Some(known) = self.known.get_mut(&queue_id) else { return };
         let (count, reported_at) = &mut known.dead;
         *count += 1;
         if reported_at.is_some_and(|reported_at| now < reported_at + MINUTE) {
             return;
         }
-        tracing::warn!(
-            project = known.project,
-            endpoint_id = known.endpoint_id,
-            reason,
-            count = std::mem::take(count),
-            "deliveries are given up: see their attempts, mend the receiver, then `askwhen deliveries recover`"
-        );
+        let count = std::mem::take(count);
         *reported_at = Some(now);
+        self.notices.push(Notice::GivenUp { endpoint: known.name(), reason, count });
     }
 
     pub fn defined(&self, queue_id: u64) -> Option<&Arc<OpenedEndpoint>> {
@@ -331,8 +333,8 @@ impl Endpoints {
             let key = format!("endpoint/{}/{}", known.project, known.endpoint_id);
             let (project, endpoint_id) = (known.project.clone(), known.endpoint_id.clone());
             if let Some((_, reason)) = known.ending {
-                tracing::warn!(project, endpoint_id, reason = reason.name(), "an endpoint is given up");
-                let request_id = uuid::Uuid::new_v4().simple().to_string();
+                self.notices.push(Notice::Ending { endpoint: known.name(), reason });
+                let request_id = request_id(&self.by, self.dated, &key);
                 let (act, if_match) = (EndpointAction::Disable { reason }, Some(known.version));
                 let operate = EndpointCommand { project, endpoint_id, act, if_match, asked_at: self.dated, request_id };
                 all.push((queue_id, key, Internal::EndpointCommand(operate)));
@@ -345,19 +347,9 @@ impl Endpoints {
             let moved = known.health.state != known.reported.state;
             (known.reported_at, known.reported) = (Some(now), known.health.clone());
             let (health, by) = (known.health.clone(), self.by.clone());
-            let (state, reason) = (health.state.name(), health.reason.map(|reason| reason.name()));
             if moved {
-                match known.health.state {
-                    State::Open => tracing::warn!(
-                        project,
-                        endpoint_id,
-                        state,
-                        reason,
-                        "nothing is sent to an endpoint for now: see its newest attempts, and whether it runs"
-                    ),
-                    _ => tracing::info!(project, endpoint_id, state, reason, "how an endpoint fares has changed"),
-                }
-                askwhen_process::metrics::get().delivery_transitions.with_label_values(&[state]).inc();
+                let (state, reason) = (health.state, health.reason.map(|reason| reason.name()));
+                self.notices.push(Notice::Health { endpoint: known.name(), state, reason });
             }
             let reported_at = self.dated;
             all.push((
@@ -386,7 +378,7 @@ impl Endpoints {
         counts.insert("disabled", 0);
         let mut held = Vec::new();
         for known in self.known.values_mut() {
-            known.say_hold(now);
+            self.notices.extend(known.hold_notice(now));
             if let Some((reason, since)) = known.held {
                 let (project, endpoint_id) = (known.project.clone(), known.endpoint_id.clone());
                 held.push(HeldEndpoint { project, endpoint_id, reason, since });
@@ -433,27 +425,22 @@ impl KnownEndpoint {
         }
     }
 
-    /// Says that it is held, or not any more; once for each reason.
-    fn say_hold(&mut self, now: Millis) {
+    /// That it is held, or not any more; once for each reason.
+    fn hold_notice(&mut self, now: Millis) -> Option<Notice> {
         let reason = self.hold_reason(now);
         if reason == self.held.map(|(reason, _)| reason) {
-            return;
-        }
-        let (project, endpoint_id) = (&self.project, &self.endpoint_id);
-        match reason {
-            Some(reason) => {
-                let (name, advice) = (reason.name(), reason.advice());
-                tracing::warn!(
-                    project,
-                    endpoint_id,
-                    reason = name,
-                    advice,
-                    "nothing can be sent to an endpoint: its deliveries wait"
-                );
-            }
-            None => tracing::info!(project, endpoint_id, "an endpoint's deliveries go on"),
+            return None;
         }
         self.held = reason.map(|reason| (reason, now));
+        let endpoint = self.name();
+        Some(match reason {
+            Some(reason) => Notice::Held { endpoint, reason },
+            None => Notice::HoldOver { endpoint },
+        })
+    }
+
+    fn name(&self) -> EndpointName {
+        EndpointName { project: self.project.clone(), endpoint_id: self.endpoint_id.clone() }
     }
 
     /// No pause is longer than a day: one that ends later was written under a
@@ -463,6 +450,11 @@ impl KnownEndpoint {
             self.health.until = Some(now);
         }
     }
+}
+
+/// Of a request to the registrar: no two requests of a process have one date.
+fn request_id(by: &str, dated: Millis, key: &str) -> String {
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(format!("{by}/{dated}/{key}").as_bytes()))
 }
 
 fn open(key: &ClusterKey, (project, endpoint_id): (&str, &str), endpoint: Endpoint, version: u64) -> OpenedEndpoint {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::fold::row::PendingDelivery;
+use super::fold::row::{DeliveryPhase, PendingDelivery};
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{Millis, SECOND};
 use askwhen_log::{NewRecord, Record, TopicPartition};
@@ -64,6 +64,21 @@ pub fn cancelled(partition: u32, row: &PendingDelivery, reason: &str, now: Milli
         ..about(&row.delivery)
     };
     attempt(partition, row, &record)
+}
+
+/// What follows from the last record of a delivery, if that is not on record.
+pub fn missing(partition: u32, row: &PendingDelivery, now: Millis) -> Option<Write> {
+    match &row.phase {
+        DeliveryPhase::Due => None,
+        DeliveryPhase::RetryMissing { next_due_at } => {
+            let first_started_at = row.first_started_at.unwrap_or(row.due_at);
+            let wait = next_due_at - first_started_at.max(row.due_at);
+            let (attempt, uncounted, due_at) = (row.attempt, row.uncounted, *next_due_at);
+            Some(retry(partition, row, NextAttempt { attempt, uncounted, due_at, first_started_at, wait }))
+        }
+        DeliveryPhase::DeadMissing { reason, died_at } => Some(dead(partition, row, row.attempt, reason, *died_at)),
+        DeliveryPhase::CancelMissing { reason } => Some(cancelled(partition, row, reason, now)),
+    }
 }
 
 /// A record of the delivery's topics that cannot be read, with its first bytes.

@@ -1,30 +1,28 @@
-//! The delivery's loop: fold what the topics say, start what is due, write down
-//! how it went. One thread decides; the attempts themselves run on tokio.
+//! The delivery's loop: it folds what the topics say, gives that and the time to the
+//! scheduler, and does what the scheduler says: read, send, append, reply, publish.
+//! One thread does so; the attempts themselves run on tokio.
 
-mod attempts;
 mod parts;
-mod timer_queue;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::attempt::AttemptResult;
-use super::endpoints::Endpoints;
-use super::fold::{Due, Error, Fold, PendingDelivery};
-use super::ordering::{Item, OrderingQueues};
+use super::fold::{DeliveryPhase, Error, Fold, PendingDelivery};
+use super::scheduler::{Effect, Event, Scheduler, StepContext, StoredPhase};
 use super::status::Status;
 use super::time::MonotoneClock;
-use super::transport::{self, Outbox, Transport};
-use askwhen_domain::time::Millis;
-use askwhen_log::{AppendedRange, GroupFence, Log, TopicPartition};
-use askwhen_partition::Replies;
+use super::transport::{self, EndedAttempt, Outbox, Transport};
+use askwhen_log::{Ack, AppendedRange, GroupFence, Log, NewRecord, TopicPartition};
+use askwhen_partition::{Replies, Signer};
 use askwhen_process::clock::Clock;
+use askwhen_process::fault;
 use askwhen_process::thread::{Notify, Service, StopToken, Thread, WaitGroup, wait_for_tokens};
+use askwhen_wire::record::Internal;
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
-use attempts::PendingAppend;
+use askwhen_wire::topics::Outcome;
 use parts::{Command, Part};
 
 /// How long attempts under way may take to finish when the process stops: with
@@ -33,8 +31,8 @@ const LAST_DRAIN: Duration = Duration::from_secs(15);
 
 /// Turns between two looks at how much is remembered.
 const LOOKED_AT_EVERY: u64 = 256;
-/// What is known of a partition's part of a line takes about so much.
-const LINE_BYTES: usize = 192;
+/// Ranges of the due indexes that are read in one turn, at most.
+const READS_A_TURN: usize = 512;
 
 /// Brings a partition's state here, and folds everything its topics hold.
 pub type Open = Arc<dyn Fn(u32, Arc<Notify>, Arc<askwhen_partition::Status>) -> Result<Fold, Error> + Send + Sync>;
@@ -61,45 +59,15 @@ pub struct Delivery {
 /// Both ends of a queue that this loop reads and others fill.
 type Ends<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
 
-/// A delivery under way, or whose records are being written.
-struct InFlight {
-    partition: u32,
-    /// What it holds in memory, about.
-    bytes: usize,
-    /// Its end is being written down.
-    ends: bool,
-    /// Its user was erased meanwhile.
-    is_cancelled: bool,
-}
-
 struct Loop {
     setup: Setup,
     time: MonotoneClock,
     parts: BTreeMap<u32, Part>,
-    endpoints: Endpoints,
-    ordering: OrderingQueues,
-    /// When lines of the partitions' due indexes are to be looked at.
-    timer_queue: BTreeSet<(Millis, u32, u64)>,
-    /// Lines with more due than has room, and in which partitions.
-    full: HashMap<u64, Vec<u32>>,
-    /// Deliveries in the ordering queues, under way or closing.
-    held: HashSet<String>,
-    /// Those under way or closing.
-    in_flight: HashMap<String, InFlight>,
-    flying_bytes: usize,
-    /// Has its turn, and waits for memory.
-    stalled: Option<Item>,
-    /// Due again while the records of the attempt before are being written.
-    deferred: HashMap<String, (u32, Due)>,
+    scheduler: Scheduler,
     transport: transport::ReadyTransport,
-    went: Ends<(Item, PendingDelivery, AttemptResult)>,
+    went: Ends<EndedAttempt>,
     acks: Ends<(u64, Result<AppendedRange, askwhen_log::Error>)>,
     commands: Ends<Command>,
-    closing: HashMap<u64, PendingAppend>,
-    /// Records that the log would not take for now.
-    refused: Vec<PendingAppend>,
-    refused_at: Option<Duration>,
-    next_tag: u64,
     openings: u64,
     /// When a partition was last given to this process.
     taken_at: Option<Duration>,
@@ -188,26 +156,15 @@ impl Loop {
         let notify = setup.status.notify.clone();
         let time = MonotoneClock::new(setup.clock.clone());
         let transport = transport::ReadyTransport::new(transport, &time)?;
+        let by = uuid::Uuid::new_v4().simple().to_string();
         Ok(Loop {
             parts: BTreeMap::new(),
-            endpoints: Endpoints::new(setup.key.clone()),
-            ordering: OrderingQueues::new(setup.max_in_flight),
-            timer_queue: BTreeSet::new(),
-            full: HashMap::new(),
-            held: HashSet::new(),
-            in_flight: HashMap::new(),
-            flying_bytes: 0,
-            stalled: None,
+            scheduler: Scheduler::new(setup.key.clone(), by, setup.max_in_flight),
             time,
-            deferred: HashMap::new(),
             transport,
             went: mpsc::channel(),
             acks: mpsc::channel(),
             commands: mpsc::channel(),
-            closing: HashMap::new(),
-            refused: Vec::new(),
-            refused_at: None,
-            next_tag: 0,
             openings: 0,
             taken_at: None,
             strays: Vec::new(),
@@ -223,16 +180,12 @@ impl Loop {
                 turns.wait(self.pause());
             }
         }
-        if let Some(item) = self.stalled.take() {
-            self.ordering.done(&item);
-        }
+        self.step(Event::Stopping);
         // Attempts under way may finish; what they say is written down.
         let deadline = Instant::now() + LAST_DRAIN;
-        while (self.ordering.under_way() > 0 || !self.closing.is_empty() || !self.refused.is_empty())
-            && Instant::now() < deadline
-        {
+        while (self.scheduler.under_way() > 0 || self.scheduler.is_writing()) && Instant::now() < deadline {
             self.finish();
-            self.tell_registrar(self.time.now());
+            self.report();
             turns.wait(Duration::from_millis(20));
         }
         for partition in self.parts.keys() {
@@ -262,12 +215,150 @@ impl Loop {
                 Err(error) => self.fail(partition, &error),
             }
         }
-        let now = self.time.now();
-        worked |= self.load(now);
+        worked |= self.load();
         worked |= self.dispatch();
-        self.tell_registrar(now);
+        self.report();
         self.publish(behind);
         worked
+    }
+
+    /// Has the scheduler make a step, and does what it says; gives whether it said
+    /// anything.
+    fn step(&mut self, event: Event) -> bool {
+        let effects = self.scheduler.step(&self.context(), event);
+        let any = !effects.is_empty();
+        for effect in effects {
+            self.perform(effect);
+        }
+        any
+    }
+
+    fn context(&self) -> StepContext {
+        StepContext {
+            now: self.time.now(),
+            by_wall: self.time.now_by_wall(),
+            monotonic: self.setup.clock.monotonic(),
+            // An endpoint's bounds are for all processes together.
+            share: self.parts.len() as f64 / f64::from(self.setup.log.partitions()),
+            memory_limit_bytes: self.setup.status.memory_limit(),
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::ReadDue(range) => {
+                let Some(fold) = self.fold(range.partition) else { return };
+                match fold.due(range.queue_id, &range.after, range.until, range.limit) {
+                    Ok((due, next)) => _ = self.step(Event::DueRead { range, due, next }),
+                    Err(error) => self.fail(range.partition, &error),
+                }
+            }
+            Effect::ReadRow(item) => {
+                let fold = self.fold(item.partition);
+                match fold.map_or(Ok(None), |fold| fold.find_sized(&item.delivery_id)) {
+                    Ok(found) => _ = self.step(Event::RowRead { item, found }),
+                    Err(error) => {
+                        let partition = item.partition;
+                        self.step(Event::RowUnread { item });
+                        self.fail(partition, &error);
+                    }
+                }
+            }
+            Effect::ReadMissing { partition, delivery_id } => {
+                match self.fold(partition).map_or(Ok(None), |fold| fold.find(&delivery_id)) {
+                    Ok(Some(row)) => _ = self.step(Event::MissingRead { partition, row }),
+                    Ok(None) => {}
+                    Err(error) => self.fail(partition, &error),
+                }
+            }
+            Effect::Start { item, row, defined, keys } => {
+                let ended = (self.went.0.clone(), self.notify.clone());
+                self.transport.start((item, *row), (defined, keys), ended);
+            }
+            Effect::Append { tag, write: (to, record) } => self.append(tag, to, record),
+            Effect::Report { tag, key, internal } => self.append_report(tag, &key, &internal),
+            Effect::Reply { to, reply } => self.setup.replies.answer(to.as_bytes(), reply),
+            Effect::Publish(notice) => notice.publish(),
+            Effect::Census { states, held } => {
+                let metrics = askwhen_process::metrics::get();
+                for (state, count) in states {
+                    metrics.delivery_endpoints.with_label_values(&[state]).set(count);
+                }
+                self.setup.status.set_held(held);
+            }
+        }
+    }
+
+    fn append(&self, tag: u64, to: TopicPartition, record: NewRecord) {
+        let ack = Ack::Tagged { tag, queue: self.acks.0.clone(), notify: self.notify.clone() };
+        self.setup.log.append(to, vec![record], ack);
+    }
+
+    fn append_report(&self, tag: u64, key: &str, internal: &Internal) {
+        let registrar = TopicPartition { topic: Topic::Events, partition: 0 };
+        let signer = Signer::new(&self.setup.log, &self.setup.key);
+        self.append(tag, registrar, signer.internal(registrar.partition, key, internal));
+    }
+
+    /// Takes what attempts and appends have to say.
+    fn finish(&mut self) -> bool {
+        let mut worked = false;
+        while let Ok((item, row, result)) = self.went.1.try_recv() {
+            worked = true;
+            fault::point("sent");
+            let stored = self.stored(item.partition, &item.delivery_id, result.outcome);
+            self.step(Event::Ended { item, row, result, stored });
+        }
+        if self.setup.log.is_writable().is_ok() {
+            self.step(Event::LogWritable);
+        }
+        while let Ok((tag, outcome)) = self.acks.1.try_recv() {
+            worked = true;
+            self.step(Event::Acknowledged { tag, outcome: outcome.map(|_| ()) });
+        }
+        worked
+    }
+
+    /// What the store says of a delivery whose attempt is over. A success ends it
+    /// whatever is stored.
+    fn stored(&self, partition: u32, delivery_id: &str, outcome: Outcome) -> StoredPhase {
+        let Some(fold) = self.fold(partition) else { return StoredPhase::NotOwned };
+        if outcome == Outcome::Delivered {
+            return StoredPhase::Pending;
+        }
+        match fold.find(delivery_id) {
+            Ok(None) => StoredPhase::Ended,
+            Ok(Some(row)) if matches!(row.phase, DeliveryPhase::CancelMissing { .. }) => StoredPhase::Cancelled,
+            Ok(Some(_)) | Err(_) => StoredPhase::Pending,
+        }
+    }
+
+    /// Takes up what is due; gives whether there was anything.
+    fn load(&mut self) -> bool {
+        (0..READS_A_TURN).take_while(|_| self.step(Event::Load)).count() > 0
+    }
+
+    /// Sends what has its turn; gives whether there was anything.
+    fn dispatch(&mut self) -> bool {
+        let mut worked = false;
+        while self.may_send() && !self.is_opening() {
+            if !self.step(Event::Dispatch) || self.scheduler.is_stalled() {
+                break;
+            }
+            worked = true;
+        }
+        worked
+    }
+
+    /// What was found out about endpoints, for everyone.
+    fn report(&mut self) {
+        // Whoever owns nothing, or may own nothing any more, knows nothing.
+        if self.parts.is_empty() {
+            self.step(Event::NothingOwned);
+        }
+        if self.setup.standing.is_fresh() {
+            self.step(Event::Report);
+        }
     }
 
     fn turn_part(&mut self, partition: u32) -> Result<bool, Error> {
@@ -285,12 +376,12 @@ impl Loop {
         let mut worked = false;
         let heard = fold.step(now)?;
         let rejects = std::mem::take(&mut fold.rejects);
-        if let Some(heard) = heard {
+        if let Some(events) = heard {
             worked = true;
-            self.hear(partition, heard)?;
+            self.step(Event::Folded { partition, events });
         }
-        for now in rejects {
-            self.write(PendingAppend { item: None, now, then: None, tells: None });
+        for reject in rejects {
+            self.step(Event::Unreadable { reject });
         }
         if let Some(fold) = self.fold_mut(partition) {
             fold.prune(now)?;
@@ -300,6 +391,10 @@ impl Loop {
 
     fn status(&self, partition: u32) -> &Arc<askwhen_partition::Status> {
         &self.setup.status.partitions[partition as usize]
+    }
+
+    fn fold(&self, partition: u32) -> Option<&Fold> {
+        self.parts.get(&partition)?.fold.as_deref()
     }
 
     fn fold_mut(&mut self, partition: u32) -> Option<&mut Fold> {
@@ -317,12 +412,11 @@ impl Loop {
                 positions.extend(fold.positions());
             }
         }
-        let timer_queue = self.timer_queue.first().map(|(due, ..)| *due);
-        let next_due = [timer_queue, self.ordering.next_wake()].into_iter().flatten().min();
+        let next_due = self.scheduler.next_due();
         let status = &self.setup.status;
         let due_now = next_due.is_some_and(|due| due <= now);
-        let writing = !self.closing.is_empty() || !self.refused.is_empty();
-        let idle = !behind && !due_now && self.in_flight.is_empty() && !writing;
+        let busy = self.scheduler.has_flights() || self.scheduler.is_writing();
+        let idle = !behind && !due_now && !busy;
         status.set_next_due(next_due);
         status.idle.store(idle, Ordering::Release);
         if status.watched {
@@ -332,8 +426,8 @@ impl Loop {
         let metrics = askwhen_process::metrics::get();
         metrics.delivery_waiting.with_label_values(&["retry"]).set(retrying as i64);
         metrics.delivery_waiting.with_label_values(&["first"]).set(open.saturating_sub(retrying) as i64);
-        metrics.delivery_inflight.set(i64::from(self.ordering.under_way()));
-        let memory_bytes = self.memory_bytes() as u64;
+        metrics.delivery_inflight.set(i64::from(self.scheduler.under_way()));
+        let memory_bytes = self.scheduler.memory_bytes() as u64;
         status.memory_bytes.store(memory_bytes, Ordering::Release);
         metrics.memory_bytes.with_label_values(&["delivery"]).set(memory_bytes as i64);
         if status.turn.load(Ordering::Acquire).is_multiple_of(LOOKED_AT_EVERY) {
@@ -341,18 +435,7 @@ impl Loop {
             metrics.delivery_done_rows.set(done as i64);
         }
         metrics.delivery_connections.set(self.transport.connections() as i64);
-        if let Some((counts, held)) = self.endpoints.census(now) {
-            for (state, count) in counts {
-                metrics.delivery_endpoints.with_label_values(&[state]).set(count);
-            }
-            status.set_held(held);
-        }
-    }
-
-    /// What waits in memory and what is under way, about.
-    fn memory_bytes(&self) -> usize {
-        let queue_ids: usize = self.parts.values().map(|part| part.queues.len() * LINE_BYTES).sum();
-        self.ordering.queued_bytes() + self.flying_bytes + queue_ids
+        self.step(Event::Census);
     }
 
     fn pause(&self) -> Duration {
@@ -363,8 +446,7 @@ impl Loop {
             return Duration::from_millis(100);
         }
         let now = self.time.now();
-        let next = [self.setup.status.next_due(), self.endpoints.next_tell()].into_iter().flatten().min();
-        let due = next.map_or(i64::MAX, |due| due.saturating_sub(now));
+        let due = self.scheduler.wake_at().map_or(i64::MAX, |due| due.saturating_sub(now));
         Duration::from_millis(due.clamp(1, 100).unsigned_abs())
     }
 

@@ -1,15 +1,12 @@
 //! Partitions of the delivery as they come and go: opened beside the loop,
 //! given up once their attempts are written down.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Loop;
-use super::attempts::PendingAppend;
-use super::timer_queue::EndpointQueue;
-use crate::delivery::fold::{DeliveryPhase, Error, Fold, PendingDelivery};
-use crate::delivery::records::{self, NextAttempt};
+use crate::delivery::fold::{Error, Fold};
+use crate::delivery::scheduler::Event;
 use askwhen_process::fault;
 use askwhen_process::thread::{Thread, WaitGroup};
 use askwhen_wire::error::Class;
@@ -46,8 +43,6 @@ pub(super) struct Part {
     pub fold: Option<Box<Fold>>,
     /// The thread that brings it here; openings are numbered.
     opening: Option<(u64, Thread)>,
-    /// Of its due index.
-    pub queues: HashMap<u64, EndpointQueue>,
     /// To be opened again then.
     pub retry_at: Option<Duration>,
     pub releasing: Option<Releasing>,
@@ -79,7 +74,7 @@ impl Loop {
                 part.again = false;
                 part.releasing =
                     Some(Releasing { settle, deadline: self.setup.clock.monotonic() + DRAIN, _done: done });
-                self.forget(partition);
+                self.step(Event::Closed { partition });
             }
         }
     }
@@ -144,13 +139,29 @@ impl Loop {
                 if !self.setup.status.watched {
                     self.time.advance_to(told);
                 }
-                if let Err(error) = self.begin(partition).and_then(|()| self.write_missing(partition)) {
-                    return self.fail(partition, &error);
+                match self.contents(partition) {
+                    Ok(contents) => _ = self.step(contents),
+                    Err(error) => return self.fail(partition, &error),
                 }
                 self.status(partition).set(askwhen_partition::Phase::Running);
             }
             Err(error) => self.fail(partition, &error),
         }
+    }
+
+    /// What the scheduler is told of a partition that has just been opened.
+    fn contents(&mut self, partition: u32) -> Result<Event, Error> {
+        let (now, watched) = (self.time.now(), self.setup.status.watched);
+        let Some(fold) = self.fold_mut(partition) else { return Ok(Event::Closed { partition }) };
+        if !watched {
+            let early = fold.pull_in(now)?;
+            if early > 0 {
+                tracing::warn!(partition, early, "retries were put off by a clock that was ahead: they are due now");
+            }
+        }
+        let (endpoints, queues) = (fold.endpoints()?, fold.queue_ids()?);
+        let missing = if fault::mutant("leave_owed_unwritten") { Vec::new() } else { fold.missing()? };
+        Ok(Event::Opened { partition, endpoints, queues, missing })
     }
 
     /// What is in memory may not be what is stored: the partition is opened
@@ -160,7 +171,7 @@ impl Loop {
         let refused = error.class() == Class::Refuse;
         self.status(partition).damaged.store(error.class() == Class::Fatal, Ordering::Release);
         self.status(partition).set(askwhen_partition::Phase::Stopped { why: error.to_string(), refused });
-        self.forget(partition);
+        self.step(Event::Closed { partition });
         if let Some(part) = self.parts.get_mut(&partition) {
             part.fold = None;
             part.retry_at = (!refused).then(|| self.setup.clock.monotonic() + RESTART_PAUSE);
@@ -174,51 +185,14 @@ impl Loop {
         lately && self.parts.values().any(|part| part.opening.is_some())
     }
 
-    /// Writes what a crash between two records has left out.
-    fn write_missing(&mut self, partition: u32) -> Result<(), Error> {
-        let Some(fold) = self.fold(partition).filter(|_| !fault::mutant("leave_owed_unwritten")) else {
-            return Ok(());
-        };
-        for row in fold.missing()? {
-            self.write_one_missing(partition, &row);
-        }
-        Ok(())
-    }
-
-    /// The same for one delivery, if it still waits.
-    pub(super) fn write_missing_of(&mut self, partition: u32, delivery_id: &str) -> Result<(), Error> {
-        if let Some(row) = self.fold(partition).map_or(Ok(None), |fold| fold.find(delivery_id))? {
-            self.write_one_missing(partition, &row);
-        }
-        Ok(())
-    }
-
-    fn write_one_missing(&mut self, partition: u32, row: &PendingDelivery) {
-        let now = match &row.phase {
-            DeliveryPhase::RetryMissing { next_due_at } => {
-                let first = row.first_started_at.unwrap_or(row.due_at);
-                let wait = next_due_at - first.max(row.due_at);
-                let (attempt, uncounted) = (row.attempt, row.uncounted);
-                let next = NextAttempt { attempt, uncounted, due_at: *next_due_at, first_started_at: first, wait };
-                records::retry(partition, row, next)
-            }
-            DeliveryPhase::DeadMissing { reason, died_at } => {
-                records::dead(partition, row, row.attempt, reason, *died_at)
-            }
-            DeliveryPhase::CancelMissing { reason } => records::cancelled(partition, row, reason, self.time.now()),
-            DeliveryPhase::Due => return,
-        };
-        self.write(PendingAppend { item: None, now, then: None, tells: None });
-    }
-
     /// Lets a partition go as soon as its attempts have been written down.
     pub(super) fn let_go(&mut self, partition: u32) -> bool {
         let part = &self.parts[&partition];
         let Some(releasing) = &part.releasing else { return false };
-        let in_flight = releasing.settle && self.in_flight.values().any(|flight| flight.partition == partition);
+        let in_flight = releasing.settle && self.scheduler.has_flights_of(partition);
         let gone = (!in_flight && part.opening.is_none()) || self.setup.clock.monotonic() >= releasing.deadline;
         if gone && let Some(part) = self.parts.remove(&partition) {
-            self.forget(partition);
+            self.step(Event::Closed { partition });
             // Its store is closed before anyone hears of it.
             drop(part.fold);
             self.strays.extend(part.opening.map(|(_, thread)| (partition, thread)));
@@ -229,18 +203,5 @@ impl Loop {
             }
         }
         gone
-    }
-
-    /// Starts nothing more of a partition.
-    fn forget(&mut self, partition: u32) {
-        self.ordering.forget(partition);
-        if let Some(item) = self.stalled.take_if(|item| item.partition == partition) {
-            self.ordering.done(&item);
-        }
-        self.drop_agenda(partition);
-        self.deferred.retain(|_, (of, _)| *of != partition);
-        let queued: HashSet<String> = self.ordering.queued_ids();
-        let (in_flight, stalled) = (&self.in_flight, self.stalled.as_ref().map(|item| &item.delivery_id));
-        self.held.retain(|id| queued.contains(id) || in_flight.contains_key(id) || stalled == Some(id));
     }
 }

@@ -11,7 +11,7 @@ use super::*;
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
 use askwhen_domain::message::{Data, Delivery as Waiting, Message};
-use askwhen_domain::time::{HOUR, MINUTE};
+use askwhen_domain::time::{HOUR, MINUTE, Millis};
 use askwhen_log::{Ack, NewRecord, Simulated};
 use askwhen_store::{Memory, Store};
 use askwhen_wire::profile;

@@ -1,0 +1,106 @@
+//! What an attempt comes to: for its delivery, and for its endpoint.
+
+use crate::delivery::attempt::AttemptResult;
+use crate::delivery::endpoints::OpenedEndpoint;
+use crate::delivery::fold::PendingDelivery;
+use askwhen_domain::endpoint::DisabledReason;
+use askwhen_domain::health::HealthSignal;
+use askwhen_domain::retry::{self, End, Failed};
+use askwhen_domain::time::{MINUTE, Millis};
+use askwhen_wire::topics::Outcome;
+
+/// The longest pause of an endpoint that says 429 and not for how long.
+const UNTOLD_PAUSE: Millis = MINUTE;
+
+/// What is known of the endpoint of an attempt that is over.
+pub struct EndpointFacts<'a> {
+    pub defined: Option<&'a OpenedEndpoint>,
+    /// There is a definition that this version cannot read.
+    pub is_unreadable: bool,
+    /// When it was last tried again after it was open.
+    pub resumed_at: Millis,
+}
+
+/// What an attempt says about its endpoint.
+pub enum HealthFinding {
+    /// The receiver wants nothing more.
+    End(DisabledReason),
+    Signal(HealthSignal),
+}
+
+/// When a failed delivery is tried again, or why not.
+pub fn next(
+    row: &PendingDelivery,
+    result: &AttemptResult,
+    first_started_at: Millis,
+    endpoint: &EndpointFacts,
+) -> Result<Millis, &'static str> {
+    let Some(defined) = endpoint.defined else {
+        // Nothing is sent before its definition can be read again.
+        let is_held = endpoint.is_unreadable;
+        return if is_held { Ok(result.ended_at.saturating_add(MINUTE)) } else { Err("endpoint_removed") };
+    };
+    let attempt = (row.attempt + 1).saturating_sub(row.uncounted);
+    let policy = &defined.endpoint.retry;
+    if policy.breaker && result.http_status == Some(410) {
+        return Err("terminal_status");
+    }
+    let due_at = match attempt {
+        1 => result.started_at,
+        // What was due while the endpoint was open counts as due when it was tried
+        // again.
+        _ => row.due_at.max(endpoint.resumed_at.min(result.started_at)),
+    };
+    let failed = Failed {
+        delivery_id: &row.delivery.delivery_id,
+        attempt,
+        first_started_at,
+        due_at,
+        ended_at: result.ended_at,
+        status: result.http_status,
+        // With a breaker the whole endpoint is held that long, and this with it:
+        // should the hold end sooner, so does the wait.
+        retry_after: result.retry_after.filter(|_| !policy.breaker),
+    };
+    retry::next(policy, failed).map_err(|end| match end {
+        End::AttemptsExhausted => "attempts_exhausted",
+        End::MaxAge => "max_age",
+        End::TerminalStatus => "terminal_status",
+    })
+}
+
+/// What an attempt says about its endpoint, if anything; the delivery is tried again
+/// at `next_due_at`.
+pub fn health(
+    row: &PendingDelivery,
+    result: &AttemptResult,
+    defined: &OpenedEndpoint,
+    next_due_at: Option<Millis>,
+) -> Option<HealthFinding> {
+    let policy = &defined.endpoint.retry;
+    // A test says what it finds to whoever asked; a version that is gone says
+    // nothing about the one in force.
+    if row.delivery.test_for.is_some() || result.version != defined.version {
+        return None;
+    }
+    if policy.breaker && (result.disable || result.http_status == Some(410)) {
+        return Some(HealthFinding::End(DisabledReason::Gone));
+    }
+    let signal = match result.outcome {
+        Outcome::Delivered => HealthSignal::Success,
+        // Not the receiver's fault.
+        Outcome::ProxyFailed | Outcome::NotSent => return None,
+        _ => {
+            let wish = policy.retry_after_max.and_then(|most| Some(result.retry_after?.min(most)));
+            let hold_until = match (wish, result.http_status, next_due_at) {
+                (Some(wish), ..) => Some(result.ended_at.saturating_add(wish)),
+                (None, Some(429), Some(due)) if policy.retry_after_max.is_some() => {
+                    Some(due.min(result.ended_at.saturating_add(UNTOLD_PAUSE)))
+                }
+                _ => None,
+            };
+            HealthSignal::Failure { hold_until }
+        }
+    };
+    Some(HealthFinding::Signal(signal))
+}
