@@ -21,14 +21,6 @@ pub struct PendingAppend {
     pub then: Option<Write>,
 }
 
-#[derive(Debug)]
-enum Pending {
-    Records(PendingAppend),
-    /// A report on the endpoint of this queue. Should the log refuse it, what there is
-    /// to report then is reported.
-    Report(u64),
-}
-
 /// What an acknowledgement comes to.
 #[derive(Debug)]
 pub enum AppendProgress {
@@ -45,7 +37,10 @@ pub enum AppendProgress {
 
 #[derive(Debug, Default)]
 pub struct AppendQueue {
-    pending: HashMap<u64, Pending>,
+    pending: HashMap<u64, PendingAppend>,
+    /// Reports on the endpoints of these queues. Should the log refuse one, what there
+    /// is to report then is reported.
+    reports: HashMap<u64, u64>,
     refused: Vec<PendingAppend>,
     /// On the monotonic clock.
     refused_at: Option<Duration>,
@@ -53,36 +48,38 @@ pub struct AppendQueue {
 }
 
 impl AppendQueue {
-    fn insert(&mut self, pending: Pending) -> u64 {
+    fn next_tag(&mut self) -> u64 {
         self.last_tag += 1;
-        self.pending.insert(self.last_tag, pending);
         self.last_tag
     }
 
     /// Gives the tag under which the log acknowledges, and what it is to be given.
     pub fn write(&mut self, records: PendingAppend) -> (u64, Write) {
-        let now = records.now.clone();
-        (self.insert(Pending::Records(records)), now)
+        let (tag, now) = (self.next_tag(), records.now.clone());
+        self.pending.insert(tag, records);
+        (tag, now)
     }
 
     /// The tag of a report on the endpoint of a queue.
     pub fn report(&mut self, queue_id: u64) -> u64 {
-        self.insert(Pending::Report(queue_id))
+        let tag = self.next_tag();
+        self.reports.insert(tag, queue_id);
+        tag
     }
 
     pub fn acknowledged(&mut self, tag: u64, is_durable: bool, monotonic: Duration) -> AppendProgress {
-        match (self.pending.remove(&tag), is_durable) {
-            (None | Some(Pending::Report(_)), true) | (None, false) => AppendProgress::Nothing,
-            (Some(Pending::Report(queue_id)), false) => AppendProgress::ReportRefused(queue_id),
-            (Some(Pending::Records(records)), false) => {
-                self.refused.push(records);
-                self.refused_at = Some(monotonic);
-                AppendProgress::Refused
-            }
-            (Some(Pending::Records(PendingAppend { item, then: None, .. })), true) => AppendProgress::Done(item),
-            (Some(Pending::Records(PendingAppend { item, then: Some(now), .. })), true) => {
-                AppendProgress::Next(PendingAppend { item, now, then: None })
-            }
+        if let Some(queue_id) = self.reports.remove(&tag) {
+            return if is_durable { AppendProgress::Nothing } else { AppendProgress::ReportRefused(queue_id) };
+        }
+        let Some(mut records) = self.pending.remove(&tag) else { return AppendProgress::Nothing };
+        if !is_durable {
+            self.refused.push(records);
+            self.refused_at = Some(monotonic);
+            return AppendProgress::Refused;
+        }
+        match records.then.take() {
+            Some(next) => AppendProgress::Next(PendingAppend { now: next, ..records }),
+            None => AppendProgress::Done(records.item),
         }
     }
 
@@ -98,6 +95,6 @@ impl AppendQueue {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.refused.is_empty()
+        self.pending.is_empty() && self.reports.is_empty() && self.refused.is_empty()
     }
 }
