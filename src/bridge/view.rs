@@ -13,9 +13,18 @@ use askwhen_wire::topics::{DefinitionRecord, IDENTITY_KEY, SOURCE_HEADER, Source
 const AT: TopicPartition = TopicPartition { topic: Topic::Definitions, partition: 0 };
 
 pub struct View {
+    log: Log,
     rows: RwLock<BTreeMap<String, LatestDefinition>>,
-    /// What follows the topic, and how far it is.
-    follow: Mutex<(Reader, u64)>,
+    follow: Mutex<Follow>,
+}
+
+/// What follows the topic.
+struct Follow {
+    reader: Reader,
+    /// How far it is.
+    next: u64,
+    /// It has begun anew with the topic that has lost records.
+    anew: bool,
 }
 
 /// What the newest record of a key says.
@@ -42,14 +51,15 @@ impl View {
     /// When the log cannot be read.
     pub fn open(log: &Log, notify: Arc<Notify>) -> Result<View, Error> {
         let Watermarks { start, end } = log.bounds(AT)?;
-        let view = View { rows: RwLock::default(), follow: Mutex::new((log.reader("view", notify), start)) };
+        let follow = Follow { reader: log.reader("view", notify), next: start, anew: false };
+        let view = View { log: log.clone(), rows: RwLock::default(), follow: Mutex::new(follow) };
         let mut next = start;
         log.scan::<Error>(AT, start, end, |record| {
             next = record.offset + 1;
             view.take(&record);
             Ok(())
         })?;
-        view.follow.lock().expect("no panic holds this lock").1 = next;
+        view.follow.lock().expect("no panic holds this lock").next = next;
         Ok(view)
     }
 
@@ -59,11 +69,18 @@ impl View {
     /// When the log cannot be read.
     pub fn catch_up(&self) -> Result<(), Error> {
         let mut follow = self.follow.lock().expect("no panic holds this lock");
-        let (reader, next) = &mut *follow;
+        let lost = self.log.has_lost_definitions();
+        if lost && !follow.anew {
+            // No place of before says where the topic is now.
+            follow.reader.leave(AT);
+            follow.next = self.log.bounds(AT)?.start;
+        }
+        follow.anew = lost;
         loop {
-            let records = reader.read(AT, *next, 1 << 20)?.records;
+            let next = follow.next;
+            let records = follow.reader.read(AT, next, 1 << 20)?.records;
             let Some(last) = records.last() else { return Ok(()) };
-            *next = last.offset + 1;
+            follow.next = last.offset + 1;
             for record in &records {
                 self.take(record);
             }
@@ -73,6 +90,7 @@ impl View {
     fn take(&self, record: &askwhen_log::Record) {
         let Some(key) = record.key.as_ref().and_then(|k| std::str::from_utf8(k).ok()) else { return };
         if key.starts_with(IDENTITY_KEY) {
+            self.log.identity_seen(key);
             return;
         }
         let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));

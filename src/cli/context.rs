@@ -81,7 +81,9 @@ pub fn failure(error: askwhen_log::Error) -> Failure {
     match &error {
         askwhen_log::Error::Unavailable(_) => Failure::unreachable(error.to_string()),
         askwhen_log::Error::Misconfigured(_) => Failure::usage(error.to_string()),
-        askwhen_log::Error::Refused(_) | askwhen_log::Error::Damaged { .. } => Failure::refused(error.to_string()),
+        askwhen_log::Error::Refused(_) | askwhen_log::Error::Lost(_) | askwhen_log::Error::Damaged { .. } => {
+            Failure::refused(error.to_string())
+        }
         _ => Failure::failed(error.to_string()),
     }
 }

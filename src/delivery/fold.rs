@@ -132,6 +132,7 @@ impl Fold {
         if positions.incarnation != incarnation {
             return Err(StateMismatch::OtherLog.into());
         }
+        log.is_complete(partition)?;
         let all = TOPICS.map(|topic| TopicPartition { topic, partition });
         for (at, Watermarks { start, end }) in all.into_iter().zip(log.all_bounds(&all)?) {
             let next = positions.next.entry(at.topic.name().to_owned()).or_insert(start);

@@ -71,7 +71,9 @@ impl Error {
 impl From<askwhen_log::Error> for Error {
     fn from(error: askwhen_log::Error) -> Error {
         match error {
-            askwhen_log::Error::Refused(_) | askwhen_log::Error::Damaged { .. } => Error::refused(error),
+            askwhen_log::Error::Refused(_) | askwhen_log::Error::Lost(_) | askwhen_log::Error::Damaged { .. } => {
+                Error::refused(error)
+            }
             askwhen_log::Error::Unavailable(_) => Error::unreachable(error),
             askwhen_log::Error::Misconfigured(_) => Error::usage(error),
             _ => Error::failed(error),

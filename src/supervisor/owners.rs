@@ -23,7 +23,7 @@ pub struct Owner<T> {
     /// Left first: that gives the partitions up.
     membership: Option<Membership>,
     follower: Option<Thread>,
-    /// Whether the group has taken this process in.
+    /// Whether the group counts on this process.
     pub joined: Arc<AtomicBool>,
     role: Option<Arc<T>>,
 }
@@ -50,6 +50,9 @@ impl<T: Send + Sync + 'static> Owner<T> {
                     }
                     LeaseChange::Revoked { partitions, lost, done } => {
                         tracing::info!(?partitions, lost, "partitions are given up");
+                        if lost {
+                            mark.store(false, Ordering::Release);
+                        }
                         release(&owner, &partitions, !lost);
                         // The group may not be waiting any more.
                         done.send(()).ok();

@@ -15,7 +15,7 @@ pub struct Readiness {
     pub engine: Vec<Arc<askwhen_partition::Status>>,
     pub delivery: Arc<delivery::Status>,
     pub console: Option<Arc<Console>>,
-    /// Set once the group of a role has taken this process in.
+    /// Set while the group of a role counts on this process.
     pub joined: Vec<(&'static str, Arc<AtomicBool>)>,
     pub ending: Arc<AtomicBool>,
 }
@@ -30,10 +30,11 @@ impl Readiness {
         if let Err(error) = self.log.is_writable() {
             reasons.push(error.to_string());
         }
+        reasons.extend(self.log.faults());
         reasons.extend(stuck_threads());
         for (role, joined) in &self.joined {
             if !joined.load(Ordering::Acquire) {
-                reasons.push(format!("the {role} has not joined its group yet"));
+                reasons.push(format!("the {role} is not in its group"));
             }
         }
         for (partition, status) in self.engine.iter().enumerate() {

@@ -22,12 +22,15 @@ mod harness;
 mod headers;
 #[path = "../it/input.rs"]
 mod input;
+mod lost_topics;
 #[path = "../it/manage.rs"]
 mod manage;
 mod process;
 mod producers;
 #[path = "../it/replay.rs"]
 mod replay;
+mod rights;
 #[path = "../it/story.rs"]
 mod story;
+mod transactions;
 mod upgrade;

@@ -26,16 +26,7 @@ impl Process {
 
     /// As [`Process::start`], of a program of another version.
     pub async fn start_as(binary: &str, dir: &tempfile::TempDir, name: &str, roles: &str, flags: &[&str]) -> Process {
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let config = dir.path().join("askwhen.toml");
-        let text = std::fs::read_to_string(&config).expect("made by on_brokers");
-        if !text.contains("[[keys]]") {
-            std::fs::write(&config, format!("{text}{CLUSTER_KEYS}")).expect("written");
-        }
-        let mut command = Command::new(binary);
-        command.args(["--data-dir", name, "serve", "--listen", "127.0.0.1:0", "--roles", roles]).args(flags);
-        command.current_dir(dir.path()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let process = Process::adopt(command.spawn().expect("it starts"));
+        let process = Process::spawn(binary, dir, name, roles, flags);
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let said = process.call(Method::GET, "/readyz", None).await;
@@ -45,6 +36,24 @@ impl Process {
             assert!(Instant::now() < deadline, "{name} is not ready: {said:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// One that listens, and may never be ready.
+    pub fn unready(dir: &tempfile::TempDir, name: &str, roles: &str, flags: &[&str]) -> Process {
+        Process::spawn(BINARY, dir, name, roles, flags)
+    }
+
+    fn spawn(binary: &str, dir: &tempfile::TempDir, name: &str, roles: &str, flags: &[&str]) -> Process {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let config = dir.path().join("askwhen.toml");
+        let text = std::fs::read_to_string(&config).expect("made by on_brokers");
+        if !text.contains("[[keys]]") {
+            std::fs::write(&config, format!("{text}{CLUSTER_KEYS}")).expect("written");
+        }
+        let mut command = Command::new(binary);
+        command.args(["--data-dir", name, "serve", "--listen", "127.0.0.1:0", "--roles", roles]).args(flags);
+        command.current_dir(dir.path()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        Process::adopt(command.spawn().expect("it starts"))
     }
 
     /// One that was just started, with its standard output piped.

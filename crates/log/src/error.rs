@@ -27,6 +27,10 @@ pub enum Error {
     Io { context: String, detail: String },
     #[error("{0}")]
     Refused(String),
+    /// Records that were there are gone: nothing goes on from them until a person
+    /// has looked.
+    #[error("{0}")]
+    Lost(String),
     /// The operator's mistake.
     #[error("{0}")]
     Misconfigured(String),

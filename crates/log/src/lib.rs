@@ -263,6 +263,54 @@ impl Log {
         }
     }
 
+    /// Refuses to go on with a partition that has lost records while the log was
+    /// used: a topic was deleted and made again.
+    ///
+    /// # Errors
+    /// [`Error::Lost`], with what is lost.
+    pub fn is_complete(&self, partition: u32) -> Result<(), Error> {
+        match self {
+            Log::Kafka(log) => log.is_complete(partition),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether topic `definitions` has lost records while the log was used: whoever
+    /// has their state writes them again.
+    pub fn has_lost_definitions(&self) -> bool {
+        match self {
+            Log::Kafka(log) => log.has_lost_definitions(),
+            _ => false,
+        }
+    }
+
+    /// They have been written again.
+    ///
+    /// # Errors
+    /// When the log does not take its own identity again.
+    pub fn definitions_are_back(&self) -> Result<(), Error> {
+        match self {
+            Log::Kafka(log) => log.definitions_are_back(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The key of a log's identity was read from topic `definitions`.
+    pub fn identity_seen(&self, key: &str) {
+        if let Log::Kafka(log) = self {
+            log.identity_seen(key);
+        }
+    }
+
+    /// What is wrong with the topics, and with what the brokers let this process
+    /// do: reasons against readiness.
+    pub fn faults(&self) -> Vec<String> {
+        match self {
+            Log::Kafka(log) => log.faults(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Room on the log's disk for a store beside it. On Kafka the brokers have
     /// disks of their own, and every claim holds.
     pub fn claim(&self) -> DiskClaim {

@@ -118,6 +118,7 @@ impl<M: Machine> Partition<M> {
         let journal = TopicPartition { topic: Topic::Events, partition };
         let fresh = CheckpointMeta::new(setup.log.incarnation(), setup.log.partitions(), logic_version);
         let mut meta = CheckpointMeta::load(&store)?.unwrap_or_else(|| fresh.clone());
+        setup.log.is_complete(partition)?;
         check_meta(&meta, &fresh, &setup.log, journal)?;
         (meta.logic_version, meta.program) = (logic_version, PROGRAM.into());
         take_clock(&setup, meta.ahead)?;
@@ -194,6 +195,7 @@ impl<M: Machine> Partition<M> {
     /// Why the partition cannot go on.
     pub fn step(&mut self) -> Result<Progress, Stop> {
         let mut progress = self.take_acknowledgements()?;
+        self.look_at_definitions()?;
         let waits = self.waits_for_the_clock() || !self.has_room();
         if !waits && self.outstanding_bytes < MAX_OUTSTANDING_BYTES && !self.is_full() {
             if self.unread.is_empty() {
@@ -224,6 +226,17 @@ impl<M: Machine> Partition<M> {
             self.redone = HashSet::new();
         }
         Ok(progress)
+    }
+
+    /// Definitions that their topic has lost are written again when the partition
+    /// is taken up.
+    fn look_at_definitions(&self) -> Result<(), Stop> {
+        if self.setup.log.has_lost_definitions()
+            && self.machine.output_topics(self.partition).contains(&Topic::Definitions)
+        {
+            return Err(Stop::Restart("topic definitions has lost records: they are written again".into()));
+        }
+        Ok(())
     }
 
     /// Whether the disk has room for what is in memory alone. Without it nothing more

@@ -59,7 +59,7 @@ impl From<askwhen_store::Error> for Stop {
 impl From<askwhen_log::Error> for Stop {
     fn from(error: askwhen_log::Error) -> Stop {
         match error {
-            askwhen_log::Error::Damaged { .. } => Stop::Refused(error.to_string()),
+            askwhen_log::Error::Damaged { .. } | askwhen_log::Error::Lost(_) => Stop::Refused(error.to_string()),
             // A newer snapshot stands behind what was trimmed.
             _ => Stop::Restart(error.to_string()),
         }

@@ -68,7 +68,11 @@ pub enum StateMismatch {
     LaterFormat { found: u32, known: u32 },
     #[error("the delivery's state belongs to another log")]
     OtherLog,
-    #[error("{at} ends at {end} and the delivery's state is at {next}: the log has lost its end")]
+    #[error(
+        "{at} ends at {end} and the delivery's state is at {next}: the log has lost its end. Restore the data \
+         from a backup. Without one, move the delivery's state of the partition (state/delivery/ and its snapshots) aside: \
+         it is made anew from what its topics hold, and what was sent already may be sent once more"
+    )]
     LostEnd { at: TopicPartition, end: u64, next: u64 },
 }
 
@@ -88,7 +92,9 @@ impl Error {
 
     pub fn class(&self) -> Class {
         match self {
-            Error::Log(askwhen_log::Error::Damaged { .. } | askwhen_log::Error::Refused(_)) => Class::Refuse,
+            Error::Log(
+                askwhen_log::Error::Damaged { .. } | askwhen_log::Error::Refused(_) | askwhen_log::Error::Lost(_),
+            ) => Class::Refuse,
             Error::Log(_) | Error::Thread(_) | Error::GivenUp => Class::Retry,
             Error::Store(error) => error.class(),
             Error::State(_) => Class::Fatal,

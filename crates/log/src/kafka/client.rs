@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::faults::{Fault, Faults};
 use super::settings::Settings;
 use crate::error::Error;
 use askwhen_process::thread::Service;
@@ -30,6 +31,7 @@ pub struct Health {
     /// A client can never work again in this process.
     fatal: Mutex<Option<String>>,
     last_error: Mutex<String>,
+    pub faults: Faults,
 }
 
 impl Health {
@@ -58,6 +60,7 @@ impl Health {
     fn is_back(&self) {
         if self.away.swap(false, Ordering::AcqRel) {
             self.last_error.lock().expect("no panic holds this lock").clear();
+            self.faults.over(&Fault::Unauthenticated);
             tracing::info!("the brokers are there again");
         }
     }
@@ -97,7 +100,16 @@ pub struct Context {
     name: &'static str,
     health: Arc<Health>,
     /// Ends of partitions by topic, from statistics.
-    ends: Mutex<HashMap<String, HashMap<i32, u64>>>,
+    ends: Mutex<HashMap<String, HashMap<i32, KnownEnd>>>,
+}
+
+/// Where a partition ends, as last told.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownEnd {
+    /// One past the last record.
+    pub end: u64,
+    /// One past the last that may be read: below `end` while a transaction is open.
+    pub stable: u64,
 }
 
 impl Context {
@@ -109,7 +121,7 @@ impl Context {
         &self.health
     }
 
-    pub fn end(&self, topic: &str, partition: i32) -> Option<u64> {
+    pub fn end(&self, topic: &str, partition: i32) -> Option<KnownEnd> {
         self.ends.lock().expect("no panic holds this lock").get(topic)?.get(&partition).copied()
     }
 }
@@ -132,8 +144,8 @@ impl ClientContext for Context {
         for (name, topic) in statistics.topics {
             let ends = ends.entry(name).or_default();
             for (partition, said) in topic.partitions {
-                if let Ok(end) = u64::try_from(said.ls_offset.max(said.hi_offset)) {
-                    ends.insert(partition, end);
+                if let (Ok(end), Ok(stable)) = (u64::try_from(said.hi_offset), u64::try_from(said.ls_offset)) {
+                    ends.insert(partition, KnownEnd { end: end.max(stable), stable });
                 }
             }
         }
@@ -148,7 +160,14 @@ impl ClientContext for Context {
                 tracing::error!(client = self.name, reason, "a client of the brokers has failed for good");
                 *self.health.fatal.lock().expect("no panic holds this lock") = Some(reason.to_owned());
             }
-            _ => {
+            code => {
+                if code == Some(RDKafkaErrorCode::Authentication) {
+                    let text = format!(
+                        "the brokers do not take this process's credentials ({reason}): check sasl.* and ssl.* in \
+                         [kafka.client]"
+                    );
+                    self.health.faults.report(Fault::Unauthenticated, text);
+                }
                 let mut last = self.health.last_error.lock().expect("no panic holds this lock");
                 if *last != reason {
                     tracing::info!(client = self.name, %error, reason, "a broker has trouble");

@@ -74,6 +74,15 @@ impl KafkaIdentity {
         u128::from_str_radix(&self.incarnation, 16).expect("checked when it was learnt")
     }
 
+    fn key(&self) -> String {
+        format!("{IDENTITY_KEY}{}", self.incarnation)
+    }
+
+    /// Whether a record of this key holds it.
+    pub fn has_key(&self, key: &str) -> bool {
+        key == self.key()
+    }
+
     pub fn binds_macs(&self) -> bool {
         self.bound_macs
     }
@@ -85,7 +94,7 @@ impl KafkaIdentity {
     /// Writes it, over an earlier one of the same incarnation.
     pub fn write(&self, kafka: &Kafka) -> Result<(), Error> {
         let new = NewRecord {
-            key: Some(format!("{IDENTITY_KEY}{}", self.incarnation).into()),
+            key: Some(self.key().into()),
             headers: Vec::new(),
             value: Some(serde_json::to_vec(self).expect("it serialises").into()),
         };
@@ -151,7 +160,7 @@ pub fn refuse_unfinished(kafka: &Arc<Kafka>) -> Result<(), Error> {
 }
 
 /// The first that was written, as it was written last.
-fn find(kafka: &Arc<Kafka>) -> Result<Option<KafkaIdentity>, Error> {
+pub fn find(kafka: &Arc<Kafka>) -> Result<Option<KafkaIdentity>, Error> {
     let log = Log::Kafka(kafka.clone());
     let bounds = log.bounds(AT)?;
     let mut found: Option<(bytes::Bytes, KafkaIdentity)> = None;

@@ -7,7 +7,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Offset, error::KafkaResult};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -68,6 +68,8 @@ pub enum GroupFence {
 
 pub struct Group {
     context: Context,
+    /// Its full name.
+    group_id: String,
     topic: String,
     changes: Mutex<mpsc::Sender<LeaseChange>>,
     started: Instant,
@@ -111,6 +113,7 @@ impl Lease {
         ];
         let group = Group {
             context: Context::new(purpose, health),
+            group_id: group_id.clone(),
             topic: topic.to_owned(),
             changes: Mutex::new(sender),
             started: Instant::now(),
@@ -125,10 +128,11 @@ impl Lease {
         let polling = Service::spawn(format!("lease-{purpose}"), Arc::default(), move |turns| {
             let mut throttle = LogThrottle::default();
             while turns.go_on() {
-                if let Some(Err(error)) = consumer.poll(TURN)
-                    && throttle.is_new(&error.to_string())
-                {
-                    tracing::info!(purpose, %error, "the group has trouble");
+                if let Some(Err(error)) = consumer.poll(TURN) {
+                    consumer.context().denied(&error);
+                    if throttle.is_new(&error.to_string()) {
+                        tracing::info!(purpose, %error, "the group has trouble");
+                    }
                 }
                 prove(&consumer);
             }
@@ -219,6 +223,7 @@ impl ClientContext for Group {
     fn stats(&self, _: Statistics) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.denied(&error);
         self.context.error(error, reason);
     }
 }
@@ -235,6 +240,7 @@ impl ConsumerContext for Group {
             let mut owned = self.owned.lock().expect("no panic holds this lock");
             owned.extend(partitions.iter().map(|partition| (*partition as i32, None)));
             drop(owned);
+            self.context.health().faults.allowed("group", &self.group_id, "READ");
             self.tell(LeaseChange::Assigned(partitions));
             assigned
         } else {
@@ -243,7 +249,7 @@ impl ConsumerContext for Group {
                 .lock()
                 .expect("no panic holds this lock")
                 .retain(|partition, _| !partitions.contains(&(*partition as u32)));
-            if !partitions.is_empty() {
+            if lost || !partitions.is_empty() {
                 let (done, released) = mpsc::channel();
                 self.tell(LeaseChange::Revoked { partitions, lost, done });
                 if released.recv_timeout(RELEASE) == Err(mpsc::RecvTimeoutError::Timeout) {
@@ -261,6 +267,16 @@ impl ConsumerContext for Group {
 }
 
 impl Group {
+    /// Says which right is missing, when one is.
+    fn denied(&self, error: &KafkaError) {
+        let faults = &self.context.health().faults;
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => faults.denied("group", &self.group_id, "READ"),
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => faults.denied("topic", &self.topic, "READ"),
+            _ => {}
+        }
+    }
+
     fn tell(&self, change: LeaseChange) {
         // Nobody listens any more when the process is stopping.
         self.changes.lock().expect("no panic holds this lock").send(change).ok();

@@ -6,20 +6,21 @@
 //! say; a consumer group gives out the right to own a partition and nothing else.
 
 mod client;
+mod faults;
 mod founding;
 mod identity;
 mod lease;
+mod offsets;
 mod producer;
 mod reader;
 mod settings;
+mod topic_watch;
 mod topics;
 
 use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::consumer::Consumer as _;
 use rdkafka::{Offset, TopicPartitionList};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 use crate::ack::Ack;
@@ -29,10 +30,13 @@ use askwhen_domain::time::Millis;
 use askwhen_process::thread::Service;
 use askwhen_wire::topic::Topic;
 use client::{Context, Health};
+use faults::{DEFINITIONS, Fault};
 use identity::KafkaIdentity;
+use offsets::Offsets;
 use producer::Producer;
 use reader::Source;
 use settings::ASK;
+use topic_watch::TopicWatch;
 
 pub use founding::Founding;
 pub use lease::{GroupFence, Lease, LeaseChange, Membership};
@@ -43,18 +47,17 @@ pub use topics::{TopicCheck, apply as apply_topics, check as check_topics};
 pub struct Kafka {
     settings: Settings,
     identity: OnceLock<KafkaIdentity>,
-    /// Full names by [`Topic`].
-    names: Vec<String>,
     patient: Producer,
     hasty: Producer,
     /// By their purpose; kept open, because partitions come back.
     sources: Mutex<BTreeMap<&'static str, Arc<Source>>>,
     /// Answers about bounds, and scans.
-    asking: Arc<Source>,
+    offsets: Arc<Offsets>,
     admin: AdminClient<Context>,
     runtime: Handle,
     health: Arc<Health>,
-    watching: OnceLock<Service>,
+    /// The brokers' health, and the topics.
+    watching: OnceLock<[Service; 2]>,
 }
 
 impl std::fmt::Debug for Kafka {
@@ -82,7 +85,8 @@ impl Kafka {
         kafka.identity.get_or_init(|| identity);
         let admin = topics::admin(&kafka.settings, &kafka.health)?;
         let watching = kafka.health.watch(admin, kafka.name(Topic::Events).to_owned())?;
-        kafka.watching.get_or_init(|| watching);
+        let topics = TopicWatch::new(kafka.offsets.clone(), kafka.health.clone(), kafka.partitions()).start()?;
+        kafka.watching.get_or_init(|| [watching, topics]);
         Ok(kafka)
     }
 
@@ -101,11 +105,10 @@ impl Kafka {
         let health = Arc::new(Health::default());
         let kafka = Kafka {
             identity: OnceLock::new(),
-            names: Topic::ALL.iter().map(|topic| settings.name(*topic)).collect(),
             patient: Producer::patient(&settings, &health)?,
             hasty: Producer::hasty(&settings, &health)?,
             sources: Mutex::default(),
-            asking: Arc::new(Source::open(&settings, &health, "scan")?),
+            offsets: Arc::new(Offsets::new(Arc::new(Source::open(&settings, &health, "scan")?), &settings)),
             admin: topics::admin(&settings, &health)?,
             runtime: runtime.clone(),
             health,
@@ -151,20 +154,65 @@ impl Kafka {
     }
 
     fn name(&self, topic: Topic) -> &str {
-        &self.names[topic as usize]
+        self.offsets.name(topic)
     }
 
     pub fn append(&self, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
-        self.patient.append(self.name(at.topic), at, records, ack);
+        match self.must_be_complete(|lost| lost == at) {
+            Ok(()) => self.patient.append(self.name(at.topic), at, records, ack),
+            Err(error) => ack.send(Err(error)),
+        }
     }
 
-    /// As [`Kafka::append`], but refused at once while the brokers are away,
-    /// and given up after `REQUEST_TIMEOUT_MS`.
+    /// As [`Kafka::append`], but refused at once while the brokers are away or
+    /// what a record would lead to has lost records, and given up after
+    /// `REQUEST_TIMEOUT_MS`.
     pub fn append_in_time(&self, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
-        match self.is_writable() {
+        let concerns = |lost: TopicPartition| lost.partition == at.partition || lost == DEFINITIONS;
+        let complete = self.health.faults.must_be_complete(concerns);
+        let complete = complete.map_err(|error| Error::Unavailable(error.to_string()));
+        match self.is_writable().and(complete) {
             Ok(()) => self.hasty.append(self.name(at.topic), at, records, ack),
             Err(error) => ack.send(Err(error)),
         }
+    }
+
+    /// Refuses what goes on from records that are lost. Definitions are left out:
+    /// they are written again.
+    fn must_be_complete(&self, concerns: impl Fn(TopicPartition) -> bool) -> Result<(), Error> {
+        self.health.faults.must_be_complete(|lost| lost != DEFINITIONS && concerns(lost))
+    }
+
+    /// Refuses a partition whose number any topic has lost records of.
+    pub fn is_complete(&self, partition: u32) -> Result<(), Error> {
+        self.must_be_complete(|lost| lost.partition == partition)
+    }
+
+    /// Whether topic `definitions` has lost records while it was used.
+    pub fn has_lost_definitions(&self) -> bool {
+        self.health.faults.has_lost(DEFINITIONS)
+    }
+
+    /// Whoever has the state has written again what topic `definitions` had lost:
+    /// last of all the log's identity, by which others know that it is whole.
+    pub fn definitions_are_back(self: &Arc<Self>) -> Result<(), Error> {
+        if identity::find(self)?.is_none() {
+            self.identity().write(self)?;
+        }
+        self.health.faults.over(&Fault::Lost(DEFINITIONS));
+        Ok(())
+    }
+
+    /// The key of an identity stands in topic `definitions`.
+    pub fn identity_seen(&self, key: &str) {
+        if self.has_lost_definitions() && self.identity().has_key(key) {
+            self.health.faults.over(&Fault::Lost(DEFINITIONS));
+        }
+    }
+
+    /// What is wrong with the topics and with this process's rights.
+    pub fn faults(&self) -> Vec<String> {
+        self.health.faults.reasons()
     }
 
     /// A record that nobody misses when it is lost: a reply.
@@ -182,57 +230,11 @@ impl Kafka {
     }
 
     pub fn all_bounds(&self, all: &[TopicPartition]) -> Result<Vec<Watermarks>, Error> {
-        let ask = |which: i64| -> Result<Vec<u64>, Error> {
-            let found = self.offsets(all, which)?;
-            Ok(found.into_iter().map(|offset| offset.unwrap_or(0)).collect())
-        };
-        // The start first: it only grows, so it never passes the end.
-        let starts = ask(-2)?;
-        let ends = ask(-1)?;
-        Ok(starts.into_iter().zip(ends).map(|(start, end)| Watermarks { start, end }).collect())
-    }
-
-    /// Offsets by time, or by Kafka's two marks: -2 for the start, -1 for the
-    /// end. A partition whose leader is just changing is asked again.
-    fn offsets(&self, all: &[TopicPartition], time: i64) -> Result<Vec<Option<u64>>, Error> {
-        let deadline = Instant::now() + ASK;
-        loop {
-            match self.ask_offsets(all, time) {
-                Err(error) if Instant::now() < deadline => {
-                    tracing::debug!(%error, "bounds are asked again");
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                asked => return asked,
-            }
-        }
-    }
-
-    fn ask_offsets(&self, all: &[TopicPartition], time: i64) -> Result<Vec<Option<u64>>, Error> {
-        let mut list = TopicPartitionList::new();
-        for at in all {
-            let place = list.add_partition_offset(self.name(at.topic), at.partition as i32, Offset::from_raw(time));
-            place.map_err(client::unavailable)?;
-        }
-        let found = self.asking.consumer().offsets_for_times(list, ASK).map_err(client::unavailable)?;
-        let mut places: HashMap<(String, i32), Result<Option<u64>, Error>> = HashMap::new();
-        for place in found.elements() {
-            let offset = match (place.error(), place.offset()) {
-                (Err(error), _) => Err(client::unavailable(error)),
-                (Ok(()), Offset::Offset(offset)) => Ok(u64::try_from(offset).ok()),
-                (Ok(()), _) => Ok(None),
-            };
-            places.insert((place.topic().to_owned(), place.partition()), offset);
-        }
-        let mut offsets = Vec::with_capacity(all.len());
-        for at in all {
-            let place = places.remove(&(self.name(at.topic).to_owned(), at.partition as i32));
-            offsets.push(place.unwrap_or_else(|| Err(Error::Unavailable(format!("nobody knows the bounds of {at}"))))?);
-        }
-        Ok(offsets)
+        self.offsets.all_bounds(all)
     }
 
     pub fn offset_at(&self, at: TopicPartition, time: Millis) -> Result<u64, Error> {
-        match self.offsets(&[at], time.max(0))?[0] {
+        match self.offsets.at_times(&[at], time.max(0))?[0] {
             Some(offset) => Ok(offset),
             None => Ok(self.all_bounds(&[at])?[0].end),
         }
@@ -262,7 +264,7 @@ impl Kafka {
     /// The consumer of a purpose, shared by all its readers.
     fn source(&self, purpose: &'static str) -> Result<Arc<Source>, Error> {
         if purpose == "scan" {
-            return Ok(self.asking.clone());
+            return Ok(self.offsets.source.clone());
         }
         let mut sources = self.sources.lock().expect("no panic holds this lock");
         if let Some(source) = sources.get(purpose) {

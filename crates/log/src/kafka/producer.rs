@@ -6,11 +6,13 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::client::{self, Context, Health};
+use super::faults::DEFINITIONS;
 use super::settings::{REQUEST_BYTES, REQUEST_TIMEOUT_MS, Settings};
 use crate::ack::Ack;
 use crate::error::Error;
@@ -50,6 +52,7 @@ impl Load {
 
 /// An append of several records, of which some are still out.
 pub struct Batch {
+    at: TopicPartition,
     waiting: AtomicUsize,
     first: AtomicU64,
     end: AtomicU64,
@@ -95,15 +98,57 @@ impl Batch {
 }
 
 /// Hands delivery reports to their batches.
-pub struct Sent(Context);
+pub struct Sent {
+    context: Context,
+    /// Where the last acknowledged record of each partition stands: a later one
+    /// stands behind it, or the partition is not the one that it was.
+    last: Mutex<BTreeMap<TopicPartition, u64>>,
+}
+
+impl Sent {
+    fn acknowledged(&self, (name, at): (&str, TopicPartition), offset: i64) -> Result<u64, Error> {
+        // A copy that the broker had already has no place to tell.
+        let Ok(offset) = u64::try_from(offset) else { return Ok(0) };
+        let faults = &self.context.health().faults;
+        let before = self.last.lock().expect("no panic holds this lock").insert(at, offset);
+        faults.allowed("topic", name, "WRITE");
+        match before {
+            Some(before) if offset <= before => {
+                faults.lost(at, (name, before + 1, offset + 1));
+                faults.must_be_complete(|lost| lost == at && at != DEFINITIONS).map(|()| offset)
+            }
+            _ => Ok(offset),
+        }
+    }
+
+    /// What has become of a record that was not acknowledged.
+    fn refused(&self, name: &str, error: &KafkaError) -> Error {
+        let denied = Some(RDKafkaErrorCode::TopicAuthorizationFailed);
+        let code = error.rdkafka_error_code();
+        if code == denied {
+            self.context.health().faults.denied("topic", name, "WRITE");
+        }
+        let refused = [
+            denied,
+            Some(RDKafkaErrorCode::MessageSizeTooLarge),
+            Some(RDKafkaErrorCode::ClusterAuthorizationFailed),
+            Some(RDKafkaErrorCode::InvalidRecord),
+        ];
+        if refused.contains(&code) {
+            return Error::Refused(format!("the brokers refuse a record: {error}"));
+        }
+        self.context.health().went_away(&error.to_string());
+        Error::Unknown(error.to_string())
+    }
+}
 
 impl ClientContext for Sent {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.0.log(level, facility, text);
+        self.context.log(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(error, reason);
+        self.context.error(error, reason);
     }
 }
 
@@ -113,26 +158,8 @@ impl ProducerContext for Sent {
     fn delivery(&self, result: &DeliveryResult<'_>, batch: Arc<Batch>) {
         use rdkafka::Message as _;
         batch.one_done(match result {
-            // A copy that the broker had already has no place to tell.
-            Ok(message) => Ok(u64::try_from(message.offset()).unwrap_or(0)),
-            Err((error, _)) => {
-                let code = error.rdkafka_error_code();
-                let refused = matches!(
-                    code,
-                    Some(
-                        RDKafkaErrorCode::MessageSizeTooLarge
-                            | RDKafkaErrorCode::TopicAuthorizationFailed
-                            | RDKafkaErrorCode::ClusterAuthorizationFailed
-                            | RDKafkaErrorCode::InvalidRecord
-                    )
-                );
-                if refused {
-                    Err(Error::Refused(format!("the brokers refuse a record: {error}")))
-                } else {
-                    self.0.health().went_away(&error.to_string());
-                    Err(Error::Unknown(error.to_string()))
-                }
-            }
+            Ok(message) => self.acknowledged((message.topic(), batch.at), message.offset()),
+            Err((error, message)) => Err(self.refused(message.topic(), error)),
         });
     }
 }
@@ -168,7 +195,8 @@ impl Producer {
         let always = [("acks", "all"), ("enable.idempotence", "true"), ("message.max.bytes", largest.as_str())];
         let ours: Vec<(&str, &str)> = ours.iter().chain(&always).copied().collect();
         let config = client::config(settings, &standard, &ours);
-        let native = config.create_with_context(Sent(Context::new(name, health))).map_err(client::unusable)?;
+        let sent = Sent { context: Context::new(name, health), last: Mutex::default() };
+        let native = config.create_with_context(sent).map_err(client::unusable)?;
         let load = Arc::new(Load { since: Instant::now(), bytes: AtomicUsize::new(0), moved_ms: AtomicU64::new(0) });
         Ok(Producer { native, load, max_bytes })
     }
@@ -194,6 +222,7 @@ impl Producer {
             self.load.moves();
         }
         let batch = Arc::new(Batch {
+            at,
             // One more, so that it is not over before all have been handed in.
             waiting: AtomicUsize::new(records.len() + 1),
             first: AtomicU64::new(u64::MAX),
@@ -224,6 +253,9 @@ impl Producer {
             }
             if let Err((error, record)) = self.native.send(record) {
                 let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) {
+                    self.native.context().context.health().faults.denied("topic", topic, "WRITE");
+                }
                 let error = if full { Error::Overloaded } else { Error::Refused(error.to_string()) };
                 record.delivery_opaque.one_done(Err(error));
             }

@@ -10,10 +10,11 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Kafka;
 use super::client::{self, Context, Health};
+use super::faults::Fault;
 use super::settings::Settings;
 use crate::FetchBatch;
 use crate::error::Error;
@@ -22,6 +23,10 @@ use askwhen_process::thread::{Notify, Service};
 
 /// How long a partition may be held by a reader that is about to leave it.
 const CLAIM: Duration = Duration::from_secs(10);
+/// A transaction that holds back what has come for so long is not just being ended.
+const HELD_TOO_LONG: Duration = Duration::from_secs(10);
+/// Who makes state of what is read: nothing goes on from records that are lost.
+const OWNERS: [&str; 2] = ["engine", "delivery"];
 
 impl ConsumerContext for Context {}
 
@@ -103,6 +108,8 @@ struct Follow {
     at_end: bool,
     /// What the queue said behind the records that were given last.
     failed: Option<KafkaError>,
+    /// Since when an open transaction holds back what has come.
+    held_since: Option<Instant>,
 }
 
 pub struct KafkaReader {
@@ -124,6 +131,9 @@ impl KafkaReader {
     }
 
     pub fn read(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
+        if OWNERS.contains(&self.purpose) {
+            self.kafka.must_be_complete(|lost| lost == at)?;
+        }
         if self.following.get(&at).is_none_or(|follow| follow.next != from) {
             self.leave(at);
             self.take_up(at, from)?;
@@ -177,12 +187,37 @@ impl KafkaReader {
             self.notify.notify();
         }
         let (next, at_end) = (follow.next, follow.at_end);
-        let known = || {
-            let context = self.source.as_ref()?.consumer().context();
-            context.end(self.kafka.name(at.topic), at.partition as i32)
-        };
-        let end = if at_end { next } else { known().unwrap_or(0).max(next) };
+        if at_end || !records.is_empty() {
+            self.kafka.health.faults.allowed("topic", self.kafka.name(at.topic), "READ");
+        }
+        let end = self.end(at, (next, at_end));
         Ok(FetchBatch { records, end, at_end })
+    }
+
+    /// Where a partition ends. What a transaction that is still open holds back is
+    /// behind the end that a reader comes to, and has come all the same.
+    fn end(&mut self, at: TopicPartition, (next, at_end): (u64, bool)) -> u64 {
+        let name = self.kafka.name(at.topic);
+        let known = self.source.as_ref().and_then(|source| source.consumer().context().end(name, at.partition as i32));
+        let held = known.filter(|known| at_end && known.stable < known.end && known.end > next);
+        let Some(follow) = self.following.get_mut(&at) else { return next };
+        let fault = Fault::OpenTransaction { purpose: self.purpose, at };
+        let Some(known) = held else {
+            if follow.held_since.take().is_some() {
+                self.kafka.health.faults.over(&fault);
+            }
+            return if at_end { next } else { known.map_or(0, |known| known.end).max(next) };
+        };
+        let since = *follow.held_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= HELD_TOO_LONG {
+            let text = format!(
+                "a transaction of another producer stays open in topic {name}: {at} cannot be read from {} on, and has \
+                 records up to {}. End it (kafka-transactions find-hanging, abort), or its producer",
+                known.stable, known.end
+            );
+            self.kafka.health.faults.report(fault, text);
+        }
+        known.end
     }
 
     fn take_up(&mut self, at: TopicPartition, from: u64) -> Result<(), Error> {
@@ -212,7 +247,7 @@ impl KafkaReader {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(name, partition, Offset::Offset(from as i64)).map_err(client::unavailable)?;
         source.consumer().incremental_assign(&list).map_err(client::unavailable)?;
-        self.following.insert(at, Follow { queue, next: from, filled, at_end: false, failed: None });
+        self.following.insert(at, Follow { queue, next: from, filled, at_end: false, failed: None, held_since: None });
         Ok(())
     }
 
@@ -224,6 +259,9 @@ impl KafkaReader {
         if let Err(error) = source.consumer().incremental_unassign(&list) {
             tracing::warn!(%at, %error, "a partition could not be left");
         }
+        if follow.held_since.is_some() {
+            self.kafka.health.faults.over(&Fault::OpenTransaction { purpose: self.purpose, at });
+        }
         drop(follow);
         source.free(at);
     }
@@ -233,6 +271,9 @@ impl KafkaReader {
             error.rdkafka_error_code(),
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
         );
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) {
+            self.kafka.health.faults.denied("topic", self.kafka.name(at.topic), "READ");
+        }
         if !lost {
             return Error::Unavailable(format!("{at}: {error}"));
         }

@@ -79,7 +79,11 @@ fn wanted_while_filled(settings: &Settings, topic: Topic) -> BTreeMap<&'static s
 
 fn metadata(admin: &AdminClient<Context>, settings: &Settings) -> Result<Metadata, Error> {
     admin.inner().fetch_metadata(None, ASK).map_err(|error| {
-        let last = admin.inner().context().health().last_error();
+        let health = admin.inner().context().health();
+        let last = match health.faults.reasons() {
+            faults if faults.is_empty() => health.last_error(),
+            faults => faults.join("; "),
+        };
         let why = if last.is_empty() { error.to_string() } else { last };
         Error::Unavailable(format!(
             "no broker of \"{}\" answers ({why}). Check [kafka] brokers and [kafka.client], and that Kafka runs",

@@ -1,0 +1,171 @@
+//! What is known to be wrong with the topics, and with what the brokers let this
+//! process do: for readiness, and for whoever writes. Each fault is logged when
+//! it is found, and every minute while it lasts.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::record::TopicPartition;
+use askwhen_wire::topic::Topic;
+
+/// A denial that nobody has met for so long may have been lifted.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+const LOGGED_EVERY: Duration = Duration::from_secs(60);
+/// Whose loss is mended while the log is used: partition 0 writes it again.
+pub const DEFINITIONS: TopicPartition = TopicPartition { topic: Topic::Definitions, partition: 0 };
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// The brokers do not know the topic any more.
+    Missing(Topic),
+    /// The partition ends before a place where it was known to have records.
+    Lost(TopicPartition),
+    /// The brokers deny a right on a topic or group.
+    Denied { resource: String, right: &'static str },
+    /// The brokers do not take this process's credentials.
+    Unauthenticated,
+    /// Readers of a purpose cannot pass a transaction that stays open.
+    OpenTransaction { purpose: &'static str, at: TopicPartition },
+}
+
+impl Fault {
+    /// Whether only whoever runs into it knows that it lasts.
+    fn is_forgotten(&self) -> bool {
+        matches!(self, Fault::Denied { .. } | Fault::Unauthenticated)
+    }
+}
+
+#[derive(Debug)]
+struct Found {
+    text: String,
+    seen: Instant,
+    logged: Instant,
+}
+
+#[derive(Debug, Default)]
+pub struct Faults {
+    found: Mutex<BTreeMap<Fault, Found>>,
+    /// Whether there are any: looked at for every record.
+    any: AtomicBool,
+}
+
+impl Faults {
+    pub fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    pub fn report(&self, fault: Fault, text: String) {
+        let now = Instant::now();
+        let mut found = self.found.lock().expect("no panic holds this lock");
+        let known = found.get(&fault).map(|known| known.logged).filter(|logged| now < *logged + LOGGED_EVERY);
+        if known.is_none() {
+            match fault {
+                Fault::Lost(_) | Fault::Missing(_) => tracing::error!(why = text, "the log is not what it was"),
+                _ => tracing::warn!(why = text, "the brokers do not let this process do its work"),
+            }
+        }
+        found.insert(fault, Found { text, seen: now, logged: known.unwrap_or(now) });
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Reports that the brokers deny a right, by the full name of a topic or group.
+    pub fn denied(&self, kind: &str, name: &str, right: &'static str) {
+        let resource = format!("{kind} {name}");
+        let text = format!(
+            "the brokers deny {right} on {resource} to this process: give its principal that right (kafka-acls --add)"
+        );
+        self.report(Fault::Denied { resource, right }, text);
+    }
+
+    /// It works again.
+    pub fn allowed(&self, kind: &str, name: &str, right: &'static str) {
+        if self.any() {
+            self.over(&Fault::Denied { resource: format!("{kind} {name}"), right });
+        }
+    }
+
+    pub fn over(&self, fault: &Fault) {
+        if !self.any() {
+            return;
+        }
+        let mut found = self.found.lock().expect("no panic holds this lock");
+        if let Some(known) = found.remove(fault) {
+            tracing::info!(why = known.text, "this is over");
+        }
+        self.any.store(!found.is_empty(), Ordering::Release);
+    }
+
+    /// A partition has lost records that it was known to have.
+    pub fn lost(&self, at: TopicPartition, (name, known, end): (&str, u64, u64)) {
+        let what = format!(
+            "topic {name} was deleted and made again while it was used, or a partition of it was cut: {at} had records \
+             up to {known} and ends at {end} now"
+        );
+        let text = if at == DEFINITIONS {
+            format!("{what}. What it held is written again from the state of partition 0; until then nothing is taken")
+        } else {
+            format!(
+                "{what}. Nothing more is written to it. Stop all processes and restore the records from a backup; without \
+                 one, see \"A topic has lost records\" in docs/stopped-partitions.md"
+            )
+        };
+        self.report(Fault::Lost(at), text);
+    }
+
+    pub fn has_lost(&self, at: TopicPartition) -> bool {
+        self.any() && self.found.lock().expect("no panic holds this lock").contains_key(&Fault::Lost(at))
+    }
+
+    /// Refuses what goes on from records that are lost.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when `concerns` one of the partitions that lost some.
+    pub fn must_be_complete(&self, concerns: impl Fn(TopicPartition) -> bool) -> Result<(), Error> {
+        if !self.any() {
+            return Ok(());
+        }
+        let found = self.found.lock().expect("no panic holds this lock");
+        let mut lost = found.iter().filter(|(fault, _)| matches!(fault, Fault::Lost(at) if concerns(*at)));
+        lost.next().map_or(Ok(()), |(_, found)| Err(Error::Lost(found.text.clone())))
+    }
+
+    /// What is wrong by now, each said once.
+    pub fn reasons(&self) -> Vec<String> {
+        if !self.any() {
+            return Vec::new();
+        }
+        let mut found = self.found.lock().expect("no panic holds this lock");
+        found.retain(|fault, known| !fault.is_forgotten() || known.seen.elapsed() < FORGOTTEN_AFTER);
+        self.any.store(!found.is_empty(), Ordering::Release);
+        let mut reasons: Vec<String> = found.values().map(|known| known.text.clone()).collect();
+        reasons.dedup();
+        reasons
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: TopicPartition = TopicPartition { topic: Topic::Decisions, partition: 3 };
+
+    #[test]
+    fn a_fault_is_a_reason_until_it_is_over() {
+        let faults = Faults::default();
+        assert!(faults.reasons().is_empty() && faults.must_be_complete(|_| true).is_ok());
+        faults.denied("group", "a.engine", "READ");
+        faults.lost(AT, ("a.decisions", 9, 2));
+        let reasons = faults.reasons();
+        assert!(reasons.iter().any(|reason| reason.contains("READ on group a.engine")), "{reasons:?}");
+        assert!(reasons.iter().any(|reason| reason.contains("decisions/3 had records up to 9")), "{reasons:?}");
+        assert!(faults.has_lost(AT) && !faults.has_lost(DEFINITIONS));
+        assert!(faults.must_be_complete(|at| at.partition == 2).is_ok(), "it concerns another partition");
+        assert!(matches!(faults.must_be_complete(|at| at.partition == 3), Err(Error::Lost(_))));
+        faults.allowed("group", "a.engine", "READ");
+        faults.over(&Fault::Lost(AT));
+        assert!(!faults.any() && faults.reasons().is_empty());
+    }
+}

@@ -1,0 +1,97 @@
+//! Offsets of partitions, asked of the brokers: where they begin and end, and
+//! what stands at a time.
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::client;
+use super::reader::Source;
+use super::settings::{ASK, Settings};
+use crate::error::Error;
+use crate::record::{TopicPartition, Watermarks};
+use askwhen_wire::topic::Topic;
+
+/// Kafka's marks for the first record and for one past the last.
+pub const START: i64 = -2;
+pub const END: i64 = -1;
+
+/// An error, and the brokers' code for it.
+pub type Denied = (Error, Option<RDKafkaErrorCode>);
+
+/// Who asks.
+pub struct Offsets {
+    pub source: Arc<Source>,
+    /// Full names by [`Topic`].
+    names: Vec<String>,
+}
+
+impl Offsets {
+    pub fn new(source: Arc<Source>, settings: &Settings) -> Offsets {
+        Offsets { source, names: Topic::ALL.iter().map(|topic| settings.name(*topic)).collect() }
+    }
+
+    pub fn name(&self, topic: Topic) -> &str {
+        &self.names[topic as usize]
+    }
+
+    pub fn all_bounds(&self, all: &[TopicPartition]) -> Result<Vec<Watermarks>, Error> {
+        let ask = |which: i64| -> Result<Vec<u64>, Error> {
+            let found = self.at_times(all, which)?;
+            Ok(found.into_iter().map(|offset| offset.unwrap_or(0)).collect())
+        };
+        // The start first: it only grows, so it never passes the end.
+        let starts = ask(START)?;
+        let ends = ask(END)?;
+        Ok(starts.into_iter().zip(ends).map(|(start, end)| Watermarks { start, end }).collect())
+    }
+
+    /// Offsets by time, or by one of Kafka's marks. A partition whose leader is
+    /// just changing is asked again.
+    pub fn at_times(&self, all: &[TopicPartition], time: i64) -> Result<Vec<Option<u64>>, Error> {
+        let deadline = Instant::now() + ASK;
+        loop {
+            match self.ask(all, time, ASK) {
+                Err((error, _)) if Instant::now() < deadline => {
+                    tracing::debug!(%error, "bounds are asked again");
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                asked => return asked.map_err(|(error, _)| error),
+            }
+        }
+    }
+
+    /// The same, asked once.
+    pub fn ask(&self, all: &[TopicPartition], time: i64, within: Duration) -> Result<Vec<Option<u64>>, Denied> {
+        let denied = |error: KafkaError| {
+            let code = error.rdkafka_error_code();
+            (client::unavailable(error), code)
+        };
+        let mut list = TopicPartitionList::new();
+        for at in all {
+            let place = list.add_partition_offset(self.name(at.topic), at.partition as i32, Offset::from_raw(time));
+            place.map_err(denied)?;
+        }
+        let found = self.source.consumer().offsets_for_times(list, within).map_err(denied)?;
+        let mut places: HashMap<(String, i32), Result<Option<u64>, Denied>> = HashMap::new();
+        for place in found.elements() {
+            let offset = match (place.error(), place.offset()) {
+                (Err(error), _) => Err(denied(error)),
+                (Ok(()), Offset::Offset(offset)) => Ok(u64::try_from(offset).ok()),
+                (Ok(()), _) => Ok(None),
+            };
+            places.insert((place.topic().to_owned(), place.partition()), offset);
+        }
+        let mut offsets = Vec::with_capacity(all.len());
+        for at in all {
+            let place = places.remove(&(self.name(at.topic).to_owned(), at.partition as i32));
+            let nobody = || Err((Error::Unavailable(format!("nobody knows the bounds of {at}")), None));
+            offsets.push(place.unwrap_or_else(nobody)?);
+        }
+        Ok(offsets)
+    }
+}
