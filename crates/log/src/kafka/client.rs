@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::faults::{Fault, Faults};
+use super::faults::{BrokerFault, Faults};
 use super::settings::Settings;
 use crate::error::Error;
 use askwhen_process::thread::Service;
@@ -60,7 +60,7 @@ impl Health {
     fn is_back(&self) {
         if self.away.swap(false, Ordering::AcqRel) {
             self.last_error.lock().expect("no panic holds this lock").clear();
-            self.faults.over(&Fault::Unauthenticated);
+            self.faults.over(&BrokerFault::Unauthenticated);
             tracing::info!("the brokers are there again");
         }
     }
@@ -166,7 +166,7 @@ impl ClientContext for Context {
                         "the brokers do not take this process's credentials ({reason}): check sasl.* and ssl.* in \
                          [kafka.client]"
                     );
-                    self.health.faults.report(Fault::Unauthenticated, text);
+                    self.health.faults.report(BrokerFault::Unauthenticated, text);
                 }
                 let mut last = self.health.last_error.lock().expect("no panic holds this lock");
                 if *last != reason {

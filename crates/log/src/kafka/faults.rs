@@ -18,7 +18,7 @@ const LOGGED_EVERY: Duration = Duration::from_secs(60);
 pub const DEFINITIONS: TopicPartition = TopicPartition { topic: Topic::Definitions, partition: 0 };
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
+pub enum BrokerFault {
     /// The brokers do not know the topic any more.
     Missing(Topic),
     /// The partition ends before a place where it was known to have records.
@@ -31,10 +31,10 @@ pub enum Fault {
     OpenTransaction { purpose: &'static str, at: TopicPartition },
 }
 
-impl Fault {
+impl BrokerFault {
     /// Whether only whoever runs into it knows that it lasts.
     fn is_forgotten(&self) -> bool {
-        matches!(self, Fault::Denied { .. } | Fault::Unauthenticated)
+        matches!(self, BrokerFault::Denied { .. } | BrokerFault::Unauthenticated)
     }
 }
 
@@ -47,7 +47,7 @@ struct Found {
 
 #[derive(Debug, Default)]
 pub struct Faults {
-    found: Mutex<BTreeMap<Fault, Found>>,
+    found: Mutex<BTreeMap<BrokerFault, Found>>,
     /// Whether there are any: looked at for every record.
     any: AtomicBool,
 }
@@ -57,13 +57,15 @@ impl Faults {
         self.any.load(Ordering::Acquire)
     }
 
-    pub fn report(&self, fault: Fault, text: String) {
+    pub fn report(&self, fault: BrokerFault, text: String) {
         let now = Instant::now();
         let mut found = self.found.lock().expect("no panic holds this lock");
         let known = found.get(&fault).map(|known| known.logged).filter(|logged| now < *logged + LOGGED_EVERY);
         if known.is_none() {
             match fault {
-                Fault::Lost(_) | Fault::Missing(_) => tracing::error!(why = text, "the log is not what it was"),
+                BrokerFault::Lost(_) | BrokerFault::Missing(_) => {
+                    tracing::error!(why = text, "the log is not what it was")
+                }
                 _ => tracing::warn!(why = text, "the brokers do not let this process do its work"),
             }
         }
@@ -77,17 +79,17 @@ impl Faults {
         let text = format!(
             "the brokers deny {right} on {resource} to this process: give its principal that right (kafka-acls --add)"
         );
-        self.report(Fault::Denied { resource, right }, text);
+        self.report(BrokerFault::Denied { resource, right }, text);
     }
 
     /// It works again.
     pub fn allowed(&self, kind: &str, name: &str, right: &'static str) {
         if self.any() {
-            self.over(&Fault::Denied { resource: format!("{kind} {name}"), right });
+            self.over(&BrokerFault::Denied { resource: format!("{kind} {name}"), right });
         }
     }
 
-    pub fn over(&self, fault: &Fault) {
+    pub fn over(&self, fault: &BrokerFault) {
         if !self.any() {
             return;
         }
@@ -112,11 +114,11 @@ impl Faults {
                  one, see \"A topic has lost records\" in docs/stopped-partitions.md"
             )
         };
-        self.report(Fault::Lost(at), text);
+        self.report(BrokerFault::Lost(at), text);
     }
 
     pub fn has_lost(&self, at: TopicPartition) -> bool {
-        self.any() && self.found.lock().expect("no panic holds this lock").contains_key(&Fault::Lost(at))
+        self.any() && self.found.lock().expect("no panic holds this lock").contains_key(&BrokerFault::Lost(at))
     }
 
     /// Refuses what goes on from records that are lost.
@@ -128,7 +130,7 @@ impl Faults {
             return Ok(());
         }
         let found = self.found.lock().expect("no panic holds this lock");
-        let mut lost = found.iter().filter(|(fault, _)| matches!(fault, Fault::Lost(at) if concerns(*at)));
+        let mut lost = found.iter().filter(|(fault, _)| matches!(fault, BrokerFault::Lost(at) if concerns(*at)));
         lost.next().map_or(Ok(()), |(_, found)| Err(Error::Lost(found.text.clone())))
     }
 
@@ -165,7 +167,7 @@ mod tests {
         assert!(faults.must_be_complete(|at| at.partition == 2).is_ok(), "it concerns another partition");
         assert!(matches!(faults.must_be_complete(|at| at.partition == 3), Err(Error::Lost(_))));
         faults.allowed("group", "a.engine", "READ");
-        faults.over(&Fault::Lost(AT));
+        faults.over(&BrokerFault::Lost(AT));
         assert!(!faults.any() && faults.reasons().is_empty());
     }
 }

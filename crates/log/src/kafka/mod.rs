@@ -30,7 +30,7 @@ use askwhen_domain::time::Millis;
 use askwhen_process::thread::Service;
 use askwhen_wire::topic::Topic;
 use client::{Context, Health};
-use faults::{DEFINITIONS, Fault};
+use faults::{BrokerFault, DEFINITIONS};
 use identity::KafkaIdentity;
 use offsets::Offsets;
 use producer::Producer;
@@ -199,14 +199,14 @@ impl Kafka {
         if identity::find(self)?.is_none() {
             self.identity().write(self)?;
         }
-        self.health.faults.over(&Fault::Lost(DEFINITIONS));
+        self.health.faults.over(&BrokerFault::Lost(DEFINITIONS));
         Ok(())
     }
 
     /// The key of an identity stands in topic `definitions`.
     pub fn identity_seen(&self, key: &str) {
         if self.has_lost_definitions() && self.identity().has_key(key) {
-            self.health.faults.over(&Fault::Lost(DEFINITIONS));
+            self.health.faults.over(&BrokerFault::Lost(DEFINITIONS));
         }
     }
 

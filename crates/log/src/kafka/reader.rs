@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Kafka;
 use super::client::{self, Context, Health};
-use super::faults::Fault;
+use super::faults::BrokerFault;
 use super::settings::Settings;
 use crate::FetchBatch;
 use crate::error::Error;
@@ -201,7 +201,7 @@ impl KafkaReader {
         let known = self.source.as_ref().and_then(|source| source.consumer().context().end(name, at.partition as i32));
         let held = known.filter(|known| at_end && known.stable < known.end && known.end > next);
         let Some(follow) = self.following.get_mut(&at) else { return next };
-        let fault = Fault::OpenTransaction { purpose: self.purpose, at };
+        let fault = BrokerFault::OpenTransaction { purpose: self.purpose, at };
         let Some(known) = held else {
             if follow.held_since.take().is_some() {
                 self.kafka.health.faults.over(&fault);
@@ -260,7 +260,7 @@ impl KafkaReader {
             tracing::warn!(%at, %error, "a partition could not be left");
         }
         if follow.held_since.is_some() {
-            self.kafka.health.faults.over(&Fault::OpenTransaction { purpose: self.purpose, at });
+            self.kafka.health.faults.over(&BrokerFault::OpenTransaction { purpose: self.purpose, at });
         }
         drop(follow);
         source.free(at);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::client::Health;
-use super::faults::Fault;
+use super::faults::BrokerFault;
 use super::offsets::{END, Offsets};
 use crate::error::Error;
 use crate::record::TopicPartition;
@@ -80,7 +80,7 @@ impl TopicWatch {
         match self.offsets.ask(&all, END, ASK) {
             Ok(ends) => {
                 self.missed.remove(&topic);
-                self.health.faults.over(&Fault::Missing(topic));
+                self.health.faults.over(&BrokerFault::Missing(topic));
                 for (at, end) in all.into_iter().zip(ends) {
                     self.compare(at, (&name, end.unwrap_or(0)));
                 }
@@ -103,7 +103,7 @@ impl TopicWatch {
                         "there is no topic {name} any more, or it has fewer partitions: if it was deleted, what it held \
                          is gone; restore it from a backup"
                     );
-                    self.health.faults.report(Fault::Missing(topic), text);
+                    self.health.faults.report(BrokerFault::Missing(topic), text);
                 }
             }
         }
