@@ -32,7 +32,9 @@ use crate::config::{Config, Key, Retention};
 use crate::console::{self, Console, Keep};
 use crate::delivery::{self, Delivery};
 use crate::engine::{CacheLimit, Engine};
-use askwhen_domain::time::Millis;
+use askwhen_domain::id::RecordPosition;
+use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
+use askwhen_domain::time::{Millis, TimeSpan};
 use askwhen_log::disk::Disk;
 use askwhen_log::{Embedded, Kafka, Log};
 use askwhen_partition::checkpoint::Checkpointer;
@@ -41,7 +43,7 @@ use askwhen_partition::{Phase, Replies, StartBarrier};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service, Thread, vital};
 use askwhen_store::Shared;
-use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page, PageError};
+use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page, PageError, PageRequest};
 use askwhen_wire::topic::Topic;
 use memory::{MemoryBudget, MemoryGovernor};
 use owners::Owner;
@@ -260,7 +262,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         engine: statuses.clone(),
         delivery: delivery_status.clone(),
     };
-    let auth = Auth::new(grants(&config, &data.keys), (config.per_key, config.per_client_user));
+    let auth = Auth::new(grants(&config, &data.keys), config.per_key, config.per_client_user);
     if roles.bridge && !options.dev {
         say_what_is_open(&config, &data.keys);
     }
@@ -563,8 +565,8 @@ async fn listen(
         let connections = bridge::Connections::new(limits, requests.clone());
         let listener = bind(addr).await?;
         first = first.or(Some(listener.local_addr()?));
-        let of = (surface, connections);
-        let serving = bridge::server::serve(listener, app.clone(), of, stopped.clone(), Duration::from_secs(10));
+        let (app, stopped, drain) = (app.clone(), stopped.clone(), Duration::from_secs(10));
+        let serving = bridge::server::serve(listener, app, surface, connections, stopped, drain);
         servers.push(tokio::spawn(vital("listener", serving)));
     }
     let addr = first.ok_or_else(|| Error::failed("nothing to listen on"))?;
@@ -575,7 +577,7 @@ async fn listen(
 struct Projected(Arc<Console>);
 
 impl Lists for Projected {
-    fn list(&self, list: List, project: &str, filter: &Filter, page: (Option<&str>, usize)) -> Result<Page, PageError> {
+    fn list(&self, list: List, project: &str, filter: &Filter, page: PageRequest<'_>) -> Result<Page, PageError> {
         self.0.list(list, project, filter, page).map_err(|error| match error {
             console::Error::Cursor => PageError::Cursor,
             error => PageError::Failed(error.to_string()),
@@ -594,26 +596,26 @@ impl Lists for Projected {
         self.0.place(project, delivery_id).map_err(|error| error.to_string())
     }
 
-    fn is_erased(&self, whose: (&str, &str), source: (u32, u64)) -> Result<bool, String> {
-        self.0.is_erased(whose, source).map_err(|error| error.to_string())
+    fn is_erased(&self, user: UserRef<'_>, source: RecordPosition) -> Result<bool, String> {
+        self.0.is_erased(user, source).map_err(|error| error.to_string())
     }
 
     fn recoverable(
         &self,
-        of: (&str, &str),
-        span: (Millis, Millis),
+        endpoint: EndpointRef<'_>,
+        span: TimeSpan,
         limit: usize,
     ) -> Result<Vec<DeliveryPlace>, String> {
-        self.0.recoverable(of, span, limit).map_err(|error| error.to_string())
+        self.0.recoverable(endpoint, span, limit).map_err(|error| error.to_string())
     }
 
     fn stats(
         &self,
-        of: (&str, &str),
+        survey: SurveyRef<'_>,
         since: Option<Millis>,
         until: Option<Millis>,
     ) -> Result<serde_json::Value, String> {
-        self.0.stats(of, since, until).map_err(|error| error.to_string())
+        self.0.stats(survey, since, until).map_err(|error| error.to_string())
     }
 }
 

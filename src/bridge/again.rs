@@ -16,7 +16,8 @@ use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::rate::Rate;
-use askwhen_domain::time::Millis;
+use askwhen_domain::refs::EndpointRef;
+use askwhen_domain::time::{Millis, TimeSpan};
 use askwhen_log::{Log, NewRecord, Reader, Record, TopicPartition};
 use askwhen_partition::{EngineReply, Signer};
 use askwhen_process::thread::Notify;
@@ -79,11 +80,11 @@ impl App {
             return Err(Problem::fields(faults));
         }
         self.refuse_disabled(&self.known_endpoint(asked)?)?;
-        let of = (asked.caller.project.as_str(), asked.route.parts[0].as_str());
-        let turn = self.turn(of).await?;
+        let endpoint = EndpointRef::new(&asked.caller.project, &asked.route.parts[0]);
+        let turn = self.turn(endpoint).await?;
         let lists = self.lists()?.clone();
-        let (project, endpoint_id) = (of.0.to_owned(), of.1.to_owned());
-        let search = move || lists.recoverable((&project, &endpoint_id), span, MAX_RECOVERED + 1);
+        let (project, endpoint_id) = (endpoint.project.to_owned(), endpoint.endpoint_id.to_owned());
+        let search = move || lists.recoverable(EndpointRef::new(&project, &endpoint_id), span, MAX_RECOVERED + 1);
         let found = beside(search).await?;
         let mut places = found.map_err(super::lists::broken)?;
         let more = places.len() > MAX_RECOVERED;
@@ -99,7 +100,8 @@ impl App {
             }
             Ok(found)
         };
-        let count = self.send_again((windows, read), None, (of.0, last, turn)).await?;
+        let recovery = RecoveryInProgress { project: endpoint.project, last, turn };
+        let count = self.send_again(windows, read, None, recovery).await?;
         let mut body = json!({"recover_id": format!("rec_{}", asked.request_id), "count": count});
         if more {
             body["more"] = true.into();
@@ -111,16 +113,24 @@ impl App {
 /// Held by the recovery that is under way.
 pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
 
+/// A recovery that holds its endpoint's turn until its last delivery is listed.
+pub(super) struct RecoveryInProgress<'a> {
+    pub project: &'a str,
+    /// The id of the last delivery, if there is any.
+    pub last: Option<String>,
+    pub turn: Turn,
+}
+
 /// Recoveries come one after the other at each endpoint.
 #[derive(Default)]
 pub struct Recoveries(std::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
 impl Recoveries {
-    fn turn(&self, (project, endpoint_id): (&str, &str)) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, endpoint: EndpointRef<'_>) -> Arc<tokio::sync::Mutex<()>> {
         let mut turns = self.0.lock().expect("no panic holds this lock");
-        // Nobody holds or awaits those.
+        // A turn that is held here alone is held and awaited by nobody.
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        turns.entry(format!("{project}/{endpoint_id}")).or_default().clone()
+        turns.entry(format!("{}/{}", endpoint.project, endpoint.endpoint_id)).or_default().clone()
     }
 }
 
@@ -134,24 +144,26 @@ impl App {
         Ok(())
     }
 
-    /// Until what another one sends is seen, it would be counted again.
-    pub(super) async fn turn(&self, of: (&str, &str)) -> Result<Turn, Problem> {
-        let turn = self.recoveries.turn(of).lock_owned();
+    /// Waits until no other recovery of the endpoint is under way: what it sends
+    /// would be counted twice until the lists show it.
+    pub(super) async fn turn(&self, endpoint: EndpointRef<'_>) -> Result<Turn, Problem> {
+        let turn = self.recoveries.turn(endpoint).lock_owned();
         tokio::time::timeout(TURN, turn).await.map_err(|_| {
             let detail = "another recovery of this endpoint is on its way; ask again when it is through";
             Problem::later(409, "recovering", detail, TURN)
         })
     }
 
-    /// Has what `read` makes of each window sent, in this order, at most so many in a
-    /// span; gives how many. When it returns, all of it is in the journal. The turn
-    /// is given back when `last` is seen in the lists.
+    /// Sends the deliveries that `read` makes of each window, in this order and at
+    /// this rate; gives how many. When it returns, all of them are in the journal.
     pub(super) async fn send_again<W: Send + 'static>(
         &self,
-        (windows, mut read): (Vec<W>, impl FnMut(&W) -> Result<Vec<Delivery>, askwhen_log::Error> + Send + 'static),
+        windows: Vec<W>,
+        mut read: impl FnMut(&W) -> Result<Vec<Delivery>, askwhen_log::Error> + Send + 'static,
         rate: Option<Rate>,
-        (project, last, turn): (&str, Option<String>, Turn),
+        recovery: RecoveryInProgress<'_>,
     ) -> Result<usize, Problem> {
+        let RecoveryInProgress { project, last, turn } = recovery;
         let spacing_us = rate.map_or(SPACING_US, |rate| rate.per.as_micros() as i64 / i64::from(rate.count.get()));
         let (from, mut count) = (self.clock.now(), 0);
         for window in windows {
@@ -211,7 +223,7 @@ pub(super) async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 
 }
 
 /// `since` and `until` of a body.
-pub(super) fn span(fields: &mut Fields<'_>) -> (Millis, Millis) {
+pub(super) fn span(fields: &mut Fields<'_>) -> TimeSpan {
     let left_out = fields.raw("since").is_none();
     let (since, until) = (fields.time("since"), fields.time("until"));
     if left_out {
@@ -220,7 +232,7 @@ pub(super) fn span(fields: &mut Fields<'_>) -> (Millis, Millis) {
     if since.zip(until).is_some_and(|(since, until)| until <= since) {
         fields.fault(Code::Invalid, "until", "must be after since");
     }
-    (since.unwrap_or(0), until.unwrap_or(i64::MAX))
+    TimeSpan::new(since.unwrap_or(0), until.unwrap_or(Millis::MAX))
 }
 
 /// Reads records back, a stretch of each partition at a time.

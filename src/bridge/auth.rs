@@ -77,7 +77,7 @@ pub fn digest(key: &str) -> [u8; 32] {
 }
 
 impl Auth {
-    pub fn new(grants: Grants, (per_key, per_client_user): (Rate, Rate)) -> Auth {
+    pub fn new(grants: Grants, per_key: Rate, per_client_user: Rate) -> Auth {
         Auth {
             grants: RwLock::new(Arc::new(grants)),
             per_key: RateLimiter::keyed(quota(per_key)),
@@ -227,9 +227,9 @@ mod tests {
     #[test]
     fn quotas_of_made_up_users_stay_bounded() {
         let key = "a key of sixteen and more";
-        let rare = (Rate::parse("1000000/s").unwrap(), Rate::parse("1/h").unwrap());
+        let (often, rare) = (Rate::parse("1000000/s").unwrap(), Rate::parse("1/h").unwrap());
         let keys = HashMap::from([(digest(key), ("p".to_owned(), Kind::Client))]);
-        let auth = Auth::new(Grants { keys, ..Grants::default() }, rare);
+        let auth = Auth::new(Grants { keys, ..Grants::default() }, often, rare);
         let caller = Caller { project: "p".into(), kind: Kind::Client, digest: digest(key) };
         for n in 0..3 * MAX_QUOTAS {
             auth.client_user(&caller, &HeaderMap::new(), &format!("u{n}")).ok();

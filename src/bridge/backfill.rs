@@ -5,7 +5,7 @@
 use serde_json::json;
 use std::sync::Arc;
 
-use super::again::{MAX_RECOVERED, Messages, WINDOW, beside, span};
+use super::again::{MAX_RECOVERED, Messages, RecoveryInProgress, WINDOW, beside, span};
 use super::endpoints::text;
 use super::fields::Fields;
 use super::lists::{Lists, broken};
@@ -15,7 +15,8 @@ use askwhen_domain::endpoint::Endpoint;
 use askwhen_domain::id::Origin;
 use askwhen_domain::message::{self, Delivery, WebhookEvent};
 use askwhen_domain::rate::Rate;
-use askwhen_domain::time::Millis;
+use askwhen_domain::refs::{EndpointRef, UserRef};
+use askwhen_domain::time::{Millis, TimeSpan};
 use askwhen_log::{Log, Record, TopicPartition};
 use askwhen_wire::definition::{self, Code, Target};
 use askwhen_wire::topic::Topic;
@@ -31,7 +32,7 @@ struct BackfillScope {
     lists: Arc<dyn Lists>,
     project: String,
     endpoint: Arc<Endpoint>,
-    span: (Millis, Millis),
+    span: TimeSpan,
 }
 
 impl App {
@@ -53,7 +54,7 @@ impl App {
         let project = asked.caller.project.clone();
         let lists = self.lists()?.clone();
         let wanted = BackfillScope { log: self.log.clone(), lists, project, endpoint: Arc::new(read.endpoint), span };
-        let turn = self.turn((&wanted.project, &asked.route.parts[0])).await?;
+        let turn = self.turn(EndpointRef::new(&wanted.project, &asked.route.parts[0])).await?;
         let search = wanted.clone();
         let found = beside(move || search.find()).await?;
         let BackfillMessage { mut places, count, more, last } = found.map_err(broken)?;
@@ -78,7 +79,8 @@ impl App {
             Ok(made)
         };
         let rate = rate.and_then(Result::ok);
-        body["count"] = self.send_again((windows, read), rate, (&wanted.project, last, turn)).await?.into();
+        let recovery = RecoveryInProgress { project: &wanted.project, last, turn };
+        body["count"] = self.send_again(windows, read, rate, recovery).await?.into();
         Ok(json_answer(202, body.to_string()))
     }
 }
@@ -126,25 +128,24 @@ impl BackfillScope {
         Ok(found)
     }
 
-    /// What this record has the endpoint told, and it has not been told.
+    /// The deliveries that a response owes the endpoint, and that are not listed.
     fn messages(&self, record: &Record) -> Vec<Delivery> {
         let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
         let read = record.value.as_deref().and_then(|value| serde_json::from_slice::<ResponseRecord>(value).ok());
         let read = read.and_then(ResponseRecord::into_message);
         let (Some(source), Some((kind, at, data))) = (source, read) else { return Vec::new() };
-        let (since, until) = self.span;
         let wanted = data.project == self.project
-            && (since..until).contains(&at)
+            && self.span.contains(at)
             && self.endpoint.wants(kind, Some(&data.survey_id), data.test);
         if !wanted {
             return Vec::new();
         }
-        let Source { partition, offset, .. } = source;
-        let whose = (self.project.as_str(), data.user_id.as_str());
-        // What cannot be looked up is left out: asked for again, it comes.
-        if self.lists.is_erased(whose, (partition, offset)).unwrap_or(true) {
+        let user = UserRef::new(&self.project, &data.user_id);
+        // What cannot be looked up is left out: the next backfill sends it.
+        if self.lists.is_erased(user, source.position()).unwrap_or(true) {
             return Vec::new();
         }
+        let Source { partition, offset, .. } = source;
         let origin = Origin { incarnation: self.log.incarnation(), partition, offset };
         let mut made = message::deliveries(&origin, &self.endpoint, WebhookEvent { kind, at }, &data, at);
         // What is known was sent, or is waiting, or is for a recovery to send.

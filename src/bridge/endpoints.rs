@@ -15,7 +15,7 @@ use askwhen_domain::message::TESTER;
 use askwhen_domain::time::{self, DAY, Millis};
 use askwhen_log::TopicPartition;
 use askwhen_partition::EngineReply;
-use askwhen_wire::definition::{Code, Kind};
+use askwhen_wire::definition::{Code, DefinitionRef, Kind};
 use askwhen_wire::json as strict;
 use askwhen_wire::profile;
 use askwhen_wire::record::{EndpointAction, EndpointCommand, Internal};
@@ -112,7 +112,7 @@ impl App {
         secret: Option<&str>,
     ) -> Result<Answer, Problem> {
         let (project, endpoint_id) = (asked.caller.project.clone(), asked.route.parts[0].clone());
-        let of = (project.as_str(), Kind::Endpoint, endpoint_id.as_str());
+        let definition = DefinitionRef { project: &project, kind: Kind::Endpoint, id: &endpoint_id };
         let internal = Internal::EndpointCommand(EndpointCommand {
             project: project.clone(),
             endpoint_id: endpoint_id.clone(),
@@ -121,8 +121,8 @@ impl App {
             asked_at: self.clock.now(),
             request_id: asked.request_id.to_owned(),
         });
-        let outcome = self.ask_registrar(of, &internal).await?;
-        self.wait_for_view(of, false, &outcome).await;
+        let outcome = self.ask_registrar(definition, &internal).await?;
+        self.wait_for_view(definition, false, &outcome).await;
         Ok(outcome_answer(&outcome, secret, 200))
     }
 

@@ -40,7 +40,7 @@ impl App {
         let key = idempotency_key(asked.headers)?;
         let batch = Fields::of(text, String::new());
         if batch.has("events") {
-            return self.batch(asked, (batch, text), key).await;
+            return self.batch(asked, batch, text, key).await;
         }
         if let Some(error) = flaw {
             return Err(Problem::json(error));
@@ -133,7 +133,8 @@ impl App {
     async fn batch(
         &self,
         asked: &RequestContext<'_>,
-        (mut batch, text): (Fields<'_>, &str),
+        mut batch: Fields<'_>,
+        text: &str,
         key: Option<String>,
     ) -> Result<Answer, Problem> {
         let items = batch.list("events");

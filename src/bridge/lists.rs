@@ -7,16 +7,17 @@ use std::sync::Arc;
 use super::problem::{Answer, Problem, json_answer};
 use super::{App, RequestContext};
 use askwhen_domain::decision::DecisionReason;
-use askwhen_domain::id;
-use askwhen_domain::time::{self, Millis};
+use askwhen_domain::id::{self, RecordPosition};
+use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
+use askwhen_domain::time::{self, Millis, TimeSpan};
 use askwhen_wire::definition::{Code, Kind};
-use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page, PageError};
+use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page, PageError, PageRequest};
 
 /// The console's projection, as far as HTTP asks it.
 pub trait Lists: Send + Sync {
     /// # Errors
     /// What is wrong with the cursor, or with the projection.
-    fn list(&self, list: List, project: &str, filter: &Filter, page: (Option<&str>, usize)) -> Result<Page, PageError>;
+    fn list(&self, list: List, project: &str, filter: &Filter, page: PageRequest<'_>) -> Result<Page, PageError>;
 
     /// # Errors
     /// How many records are to be read before the lists are whole, while they are
@@ -33,26 +34,29 @@ pub trait Lists: Send + Sync {
     /// When the projection cannot be read.
     fn place(&self, project: &str, delivery_id: &str) -> Result<Option<DeliveryPlace>, String>;
 
-    /// What an endpoint of a project has missed from a time up to and without
-    /// another, and what has not been sent again since; oldest first.
+    /// What an endpoint has missed in a span of time, and nobody has sent again
+    /// since; oldest first.
     ///
     /// # Errors
     /// When the projection cannot be read.
-    fn recoverable(&self, of: (&str, &str), span: (Millis, Millis), limit: usize)
-    -> Result<Vec<DeliveryPlace>, String>;
+    fn recoverable(
+        &self,
+        endpoint: EndpointRef<'_>,
+        span: TimeSpan,
+        limit: usize,
+    ) -> Result<Vec<DeliveryPlace>, String>;
 
-    /// Whether a project's user was erased after a record of the journal: its
-    /// partition and offset.
+    /// Whether a user was erased after a record of the journal.
     ///
     /// # Errors
     /// When the projection cannot be read.
-    fn is_erased(&self, whose: (&str, &str), source: (u32, u64)) -> Result<bool, String>;
+    fn is_erased(&self, user: UserRef<'_>, source: RecordPosition) -> Result<bool, String>;
 
-    /// Of a project's survey, from a time up to and without another.
+    /// The counters of a survey, from a time up to and without another.
     ///
     /// # Errors
     /// When the projection cannot be read.
-    fn stats(&self, of: (&str, &str), since: Option<Millis>, until: Option<Millis>) -> Result<Value, String>;
+    fn stats(&self, survey: SurveyRef<'_>, since: Option<Millis>, until: Option<Millis>) -> Result<Value, String>;
 }
 
 /// `limit`, `cursor` and whatever filters a list knows.
@@ -163,8 +167,8 @@ impl App {
         if filter.status.as_deref().is_some_and(|status| !statuses.contains(&status)) {
             return Err(Problem::field(Code::Invalid, "", format!("status must be one of {}", statuses.join(", "))));
         }
-        let cursor = query.cursor.as_deref();
-        let page = lists.list(list, &asked.caller.project, &filter, (cursor, query.limit));
+        let wanted = PageRequest { cursor: query.cursor.as_deref(), limit: query.limit };
+        let page = lists.list(list, &asked.caller.project, &filter, wanted);
         let mut page = page.map_err(|error| match error {
             PageError::Cursor => bad_cursor(),
             PageError::Failed(detail) => broken(detail),
@@ -187,12 +191,12 @@ impl App {
 
     pub(super) fn stats(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let lists = self.lists()?;
-        let (project, survey_id) = (asked.caller.project.as_str(), asked.route.parts[0].as_str());
-        if self.view.get(project, Kind::Survey, survey_id).is_none() {
+        let survey = SurveyRef::new(&asked.caller.project, &asked.route.parts[0]);
+        if self.view.get(survey.project, Kind::Survey, survey.survey_id).is_none() {
             return Err(Problem::not_found("there is no such survey"));
         }
         let query = page(asked.query, &["since", "until"])?;
-        let stats = lists.stats((project, survey_id), query.time("since")?, query.time("until")?).map_err(broken)?;
+        let stats = lists.stats(survey, query.time("since")?, query.time("until")?).map_err(broken)?;
         Ok(json_answer(200, stats.to_string()))
     }
 }

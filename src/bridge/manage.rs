@@ -17,7 +17,7 @@ use askwhen_domain::survey::Survey;
 use askwhen_domain::time;
 use askwhen_log::TopicPartition;
 use askwhen_partition::EngineReply;
-use askwhen_wire::definition::{self, Code, Kind, SETTINGS_ID, SecretSource, Surroundings, Target};
+use askwhen_wire::definition::{self, Code, DefinitionRef, Kind, SETTINGS_ID, SecretSource, Surroundings, Target};
 use askwhen_wire::json as strict;
 use askwhen_wire::profile;
 use askwhen_wire::record::{Define, Internal};
@@ -300,9 +300,9 @@ impl App {
             asked_at: self.clock.now(),
             request_id: asked.request_id.to_owned(),
         });
-        let outcome = self.ask_registrar((&asked.caller.project, draft.kind, &draft.id), &define).await?;
-        let gone = draft.body.is_none();
-        self.wait_for_view((&asked.caller.project, draft.kind, &draft.id), gone, &outcome).await;
+        let definition = DefinitionRef { project: &asked.caller.project, kind: draft.kind, id: &draft.id };
+        let outcome = self.ask_registrar(definition, &define).await?;
+        self.wait_for_view(definition, draft.body.is_none(), &outcome).await;
         Ok(outcome)
     }
 
@@ -310,9 +310,10 @@ impl App {
     /// is up.
     pub(super) async fn ask_registrar(
         &self,
-        (project, kind, id): (&str, Kind, &str),
+        definition: DefinitionRef<'_>,
         internal: &Internal,
     ) -> Result<Outcome, Problem> {
+        let DefinitionRef { project, kind, id } = definition;
         let registrar = TopicPartition { topic: Topic::Events, partition: 0 };
         let key = format!("{}/{project}/{id}", kind.name());
         let mut waiter = self.tell_internal(registrar, &key, internal).await?;
@@ -339,7 +340,8 @@ impl App {
 
     /// What is shown may trail what decides; a reader who has just written
     /// should see it, so wait a little for the view.
-    pub(super) async fn wait_for_view(&self, (project, kind, id): (&str, Kind, &str), gone: bool, outcome: &Outcome) {
+    pub(super) async fn wait_for_view(&self, definition: DefinitionRef<'_>, gone: bool, outcome: &Outcome) {
+        let DefinitionRef { project, kind, id } = definition;
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(1);
         let seen = || {
             let shown = self.view.get(project, kind, id);

@@ -137,7 +137,7 @@ impl App {
         };
         let outcome = match found {
             Ok(route) if hidden(surface, route.name) => Err(Problem::not_found("there is no such path here")),
-            Ok(route) => self.answer(&route, &head, &mut body, (&request_id, connection)).await,
+            Ok(route) => self.answer(&route, &head, &mut body, &request_id, connection).await,
             Err(Miss::Method(_, allow)) => {
                 let detail = format!("this path takes {allow}");
                 Err(Problem { allow: Some(allow), ..Problem::new(405, "method_not_allowed", detail) })
@@ -177,7 +177,8 @@ impl App {
         route: &Route,
         head: &http::request::Parts,
         body: &mut Incoming,
-        (request_id, connection): (&str, &Arc<Connection>),
+        request_id: &str,
+        connection: &Arc<Connection>,
     ) -> Result<Answer, Problem> {
         if head.method == Method::OPTIONS {
             return Ok(self.preflight(route.name, &head.headers));

@@ -32,7 +32,7 @@ pub fn document() -> Value {
         let path = row.template.replace("…}", "}");
         let entry = paths.entry(path).or_insert_with(|| json!({}));
         for (method, kind, summary) in row.methods {
-            entry[method.to_ascii_lowercase()] = operation(row, *kind, (method, summary));
+            entry[method.to_ascii_lowercase()] = operation(row, *kind, method, summary);
         }
     }
     json!({
@@ -53,7 +53,7 @@ pub fn document() -> Value {
     })
 }
 
-fn operation(row: &RouteSpec, kind: Kind, (method, summary): (&str, &str)) -> Value {
+fn operation(row: &RouteSpec, kind: Kind, method: &str, summary: &str) -> Value {
     let parameters: Vec<Value> = row
         .template
         .split('/')

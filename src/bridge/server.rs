@@ -54,7 +54,8 @@ fn builder() -> http1::Builder {
 pub async fn serve(
     listener: TcpListener,
     app: Arc<App>,
-    (surface, connections): (Surface, Arc<Connections>),
+    surface: Surface,
+    connections: Arc<Connections>,
     mut stop: watch::Receiver<bool>,
     drain: Duration,
 ) {
@@ -96,7 +97,7 @@ pub async fn serve(
             if stream.set_nodelay(true).is_err() {
                 return;
             }
-            let parting = drive(stream, app, surface, builder, (stop, &place.connection)).await;
+            let parting = drive(stream, app, surface, builder, stop, &place.connection).await;
             // Others need the place; whoever leaves may still read why.
             drop(place);
             if let Some(ClosingConnection { stream, refusal }) = parting {
@@ -248,7 +249,8 @@ async fn drive(
     app: Arc<App>,
     surface: Surface,
     builder: http1::Builder,
-    (stop, connection): (watch::Receiver<bool>, &Arc<Connection>),
+    stop: watch::Receiver<bool>,
+    connection: &Arc<Connection>,
 ) -> Option<ClosingConnection> {
     let signals = Arc::new(Signals::default());
     let mut gate = Gate::new(stream, connection.clone(), signals.clone());

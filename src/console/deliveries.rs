@@ -7,13 +7,12 @@ use super::error::Error;
 use super::order::{self, WriteBatch};
 use super::{kept, unknown};
 use askwhen_domain::endpoint::EventType;
+use askwhen_domain::id::RecordPosition;
 use askwhen_domain::message::Delivery;
+use askwhen_domain::refs::UserRef;
 use askwhen_domain::time::{self, Millis};
 use askwhen_wire::listing::{DeliveryPlace, Filter, List};
 use askwhen_wire::topics::{AttemptEnd, AttemptRecord, RetryRecord, Source};
-
-/// Partition and offset.
-type Offset = (u32, u64);
 
 /// Attempts shown of one delivery; a delivery has at most a few dozen.
 const MAX_ATTEMPTS: usize = 200;
@@ -33,10 +32,10 @@ pub struct DeliveryRow {
     next_attempt_at: Option<Millis>,
     reason: Option<String>,
     attempts: Vec<AttemptRow>,
-    /// Partition and offset in topic `deliveries`.
-    place: Option<(u32, u64)>,
-    /// And of the journal record behind it.
-    source: Option<(u32, u64)>,
+    /// Its record in topic `deliveries`.
+    place: Option<RecordPosition>,
+    /// The journal record behind it.
+    source: Option<RecordPosition>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,20 +55,21 @@ struct AttemptRow {
 /// When the store cannot be read.
 pub fn delivered(
     delivery: Delivery,
-    (place, source): (Option<Offset>, Option<Offset>),
+    place: Option<RecordPosition>,
+    source: Option<RecordPosition>,
     round: &mut WriteBatch<'_>,
 ) -> Result<(), Error> {
     let id = delivery.delivery_id.clone();
     let known = find(&id, round)?;
     if let Some(row) = known.as_ref().filter(|row| !row.is_blank()) {
-        // A retry record has told of it before, and not where its own stands.
+        // A retry record came first, which does not say where the delivery's own stands.
         if row.place.is_none() && place.is_some() {
             keep(&DeliveryRow { place, ..row.clone() }, round)?;
         }
         return Ok(());
     }
-    let whose = (delivery.project.as_str(), delivery.user_id.as_str());
-    for place in order::places(List::Deliveries, whose, delivery.created_at, &id) {
+    let user = UserRef::new(&delivery.project, &delivery.user_id);
+    for place in order::places(List::Deliveries, user, delivery.created_at, &id) {
         round.place(place, &id);
     }
     let due_at = delivery.due_at();
@@ -113,8 +113,8 @@ pub fn attempted(attempt: AttemptRecord, round: &mut WriteBatch<'_>) -> Result<(
 pub fn waits(retry: RetryRecord, round: &mut WriteBatch<'_>) -> Result<(), Error> {
     let id = retry.delivery.delivery_id.clone();
     if find(&id, round)?.is_none_or(|row| row.is_blank()) {
-        let source = Source::parse(retry.source.as_bytes()).map(|source| (source.partition, source.offset));
-        delivered(*retry.delivery, (None, source), round)?;
+        let source = Source::parse(retry.source.as_bytes()).map(|source| source.position());
+        delivered(*retry.delivery, None, source, round)?;
     }
     let Some(mut row) = find(&id, round)? else { return Ok(()) };
     if row.status == "waiting" && retry.attempt >= row.attempt_count {
@@ -128,7 +128,7 @@ pub fn waits(retry: RetryRecord, round: &mut WriteBatch<'_>) -> Result<(), Error
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn erased(id: &str, at: (u32, u64), round: &mut WriteBatch<'_>) -> Result<(), Error> {
+pub fn erased(id: &str, at: RecordPosition, round: &mut WriteBatch<'_>) -> Result<(), Error> {
     let Some(mut row) = find(id, round)? else { return Ok(()) };
     if row.source.is_none_or(|source| source < at) {
         row.scrub();
@@ -216,7 +216,7 @@ impl DeliveryRow {
     }
 
     pub fn place(&self) -> Option<DeliveryPlace> {
-        let (partition, offset) = self.place?;
+        let RecordPosition { partition, offset } = self.place?;
         Some(DeliveryPlace { delivery_id: self.delivery_id.clone(), partition, offset })
     }
 
@@ -244,7 +244,7 @@ impl DeliveryRow {
 
     fn scrub_if_erased(&mut self, round: &WriteBatch<'_>) -> Result<(), Error> {
         let Some(source) = self.source else { return Ok(()) };
-        if kept::is_erased_in(round, (&self.project, &self.user_id), source)? {
+        if kept::is_erased_in(round, UserRef::new(&self.project, &self.user_id), source)? {
             self.scrub();
         }
         Ok(())
@@ -295,7 +295,7 @@ impl DeliveryRow {
         }
     }
 
-    pub fn source(&self) -> Option<(u32, u64)> {
+    pub fn source(&self) -> Option<RecordPosition> {
         self.source
     }
 

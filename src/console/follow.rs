@@ -13,6 +13,8 @@ use super::projection::Shared;
 use super::stats::{self, OfferFact};
 use super::{deliveries, kept, unknown};
 use askwhen_domain::endpoint::EventType;
+use askwhen_domain::id::RecordPosition;
+use askwhen_domain::refs::{SurveyRef, UserRef};
 use askwhen_domain::time::Millis;
 use askwhen_log::{Log, Reader, Record, TopicPartition, Watermarks};
 use askwhen_process::clock::Clock;
@@ -214,7 +216,7 @@ impl Follower {
         for (at, bounds) in all.into_iter().zip(bounds) {
             let next = positions.get(&at.to_string()).copied().unwrap_or(0);
             let crc = last.get(&at.to_string()).copied().filter(|_| next > bounds.start);
-            let next = if next > bounds.end { self.read_once_more((at, next), bounds) } else { next };
+            let next = if next > bounds.end { self.read_again(at, next, bounds) } else { next };
             if let Some(crc) = crc.filter(|_| next > bounds.start) {
                 self.last.insert(at, crc);
                 self.unchecked.insert(at);
@@ -230,7 +232,8 @@ impl Follower {
 
     /// A topic that lost its end, or was replaced: rows would be missed if the
     /// position were believed.
-    fn read_once_more(&mut self, (at, position): (TopicPartition, u64), Watermarks { start, end }: Watermarks) -> u64 {
+    fn read_again(&mut self, at: TopicPartition, position: u64, bounds: Watermarks) -> u64 {
+        let Watermarks { start, end } = bounds;
         tracing::error!(%at, position, end, "a topic is not what the lists were made from: it is read once more");
         self.last.remove(&at);
         self.unchecked.remove(&at);
@@ -294,7 +297,7 @@ impl Follower {
                 return Ok(records);
             }
             let bounds = self.log.bounds(at)?;
-            let start = self.read_once_more((at, next), bounds);
+            let start = self.read_again(at, next, bounds);
             self.positions.insert(at, start);
             return Ok(Vec::new());
         }
@@ -326,9 +329,11 @@ impl Follower {
         order::prune(store, List::Deliveries, now - keep.deliveries, PRUNED_AT_A_TIME, user_of_delivery)?;
         order::prune(store, List::Decisions, now - keep.decisions, PRUNED_AT_A_TIME, user_of)?;
         order::prune(store, List::Responses, now - keep.responses, PRUNED_AT_A_TIME, user_of)?;
-        // Minutes as long as answers, what is no whole minute as long as decisions beside it.
-        let before = (now - keep.responses.max(stats::KEPT), now - keep.responses.min(keep.decisions));
-        stats::prune(store, before, PRUNED_AT_A_TIME)?;
+        // Minutes are kept as long as answers, single facts no longer than decisions: a
+        // span within a minute counts both.
+        let minutes_before = now - keep.responses.max(stats::KEPT);
+        let facts_before = now - keep.responses.min(keep.decisions);
+        stats::prune(store, minutes_before, facts_before, PRUNED_AT_A_TIME)?;
         let rows = &askwhen_process::metrics::get().console_rows;
         rows.with_label_values(&["unknown_deliveries"]).set(unknown::prune(store, now - keep.deliveries)? as i64);
         let began = Instant::now();
@@ -356,7 +361,7 @@ impl Follower {
                 }
                 let first = self.log.read(at, bounds.start, ROUND_BYTES)?;
                 let source = first.iter().find_map(kept::source);
-                least = least.min(source.map_or(0, |(_, offset)| offset.saturating_sub(OUT_OF_ORDER)));
+                least = least.min(source.map_or(0, |source| source.offset.saturating_sub(OUT_OF_ORDER)));
             }
             // Without any outputs what is to come is from behind all marks.
             oldest.insert(partition, if least == u64::MAX { 0 } else { least });
@@ -388,11 +393,11 @@ fn take(at: TopicPartition, record: &Record, store: &Store, round: &mut WriteBat
     match topic {
         Topic::Deliveries => match serde_json::from_slice(value) {
             Ok(DeliveryRecord::Deliver(delivery)) => {
-                let place = Some((at.partition, record.offset));
-                deliveries::delivered(*delivery, (place, source), round)?;
+                let place = Some(RecordPosition { partition: at.partition, offset: record.offset });
+                deliveries::delivered(*delivery, place, source, round)?;
             }
             Ok(DeliveryRecord::CancelUser { project, user_id }) => match source {
-                Some(source) => kept::erased((&project, &user_id), source, store, round)?,
+                Some(source) => kept::erased(UserRef::new(&project, &user_id), source, store, round)?,
                 None => return Ok(ReadOutcome::Unreadable),
             },
             Ok(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. }) => {}
@@ -411,7 +416,7 @@ fn take(at: TopicPartition, record: &Record, store: &Store, round: &mut WriteBat
             let Ok(seen) = serde_json::from_slice::<DisplayRecord>(value) else { return Ok(ReadOutcome::Unreadable) };
             let name = if seen.kind == EventType::Dismissed { "dismissed" } else { "displayed" };
             let fact = OfferFact { at: seen.occurred_at, name, id: &seen.offer_id };
-            stats::happened(round, (&seen.project, &seen.survey_id), fact)?;
+            stats::happened(round, SurveyRef::new(&seen.project, &seen.survey_id), fact)?;
         }
         _ => match serde_json::from_slice(value) {
             Ok(retry) => deliveries::waits(retry, round)?,

@@ -10,7 +10,8 @@ use super::error::{Error, ReadOutcome};
 use super::order::{self, WriteBatch};
 use super::stats::{self, OfferFact};
 use askwhen_domain::endpoint::EventType;
-use askwhen_domain::id;
+use askwhen_domain::id::{self, RecordPosition};
+use askwhen_domain::refs::{SurveyRef, UserRef};
 use askwhen_domain::time::Millis;
 use askwhen_log::Record;
 use askwhen_store::{Batch, Family, Store};
@@ -25,22 +26,20 @@ pub struct StoredDocument {
     user_id: String,
     at: Millis,
     /// The journal record behind it: what came before an erasure goes with it.
-    partition: u32,
-    offset: u64,
+    source: RecordPosition,
     body: String,
 }
 
 /// Where in the journal an output comes from.
-pub fn source(record: &Record) -> Option<(u32, u64)> {
-    let source = Source::parse(record.header(SOURCE_HEADER)?)?;
-    Some((source.partition, source.offset))
+pub fn source(record: &Record) -> Option<RecordPosition> {
+    Source::parse(record.header(SOURCE_HEADER)?).map(|source| source.position())
 }
 
 /// Takes a decision, once.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn decided(value: &[u8], source: (u32, u64), round: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
+pub fn decided(value: &[u8], source: RecordPosition, round: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
     let Ok(mut decision) = serde_json::from_slice::<DecisionRecord>(value) else { return Ok(ReadOutcome::Unreadable) };
     let project = std::mem::take(&mut decision.project);
     if project.is_empty() {
@@ -51,26 +50,21 @@ pub fn decided(value: &[u8], source: (u32, u64), round: &mut WriteBatch<'_>) -> 
         return Ok(ReadOutcome::Read);
     }
     let verdicts = verdicts(&decision);
-    // Of a user who has been erased there is no row that would tell a copy. All of a
-    // decision is remembered together: one of its surveys tells.
+    // The row of an erased user is gone, so no row shows that this is a copy; the facts
+    // of a decision are remembered together, so one of its surveys shows it.
     if let Some((survey_id, _)) = verdicts.first()
-        && stats::is_counted(round, (&project, survey_id), (stats::CONSIDERED, &id))?
+        && stats::is_counted(round, SurveyRef::new(&project, survey_id), stats::CONSIDERED, &id)?
     {
         return Ok(ReadOutcome::Read);
     }
     for (survey_id, ending) in &verdicts {
-        stats::count(round, (&project, survey_id), at, &[stats::CONSIDERED, ending])?;
+        stats::count(round, SurveyRef::new(&project, survey_id), at, &[stats::CONSIDERED, ending])?;
     }
-    if is_erased_in(round, (&project, &user_id), source)? {
-        remember((&project, &id), at, &verdicts, round);
+    if is_erased_in(round, UserRef::new(&project, &user_id), source)? {
+        remember(&project, &id, at, &verdicts, round);
     }
     let body = body(&decision);
-    put(
-        List::Decisions,
-        &id,
-        StoredDocument { project, user_id, at, partition: source.0, offset: source.1, body },
-        round,
-    )?;
+    put(List::Decisions, &id, StoredDocument { project, user_id, at, source, body }, round)?;
     Ok(ReadOutcome::Read)
 }
 
@@ -94,11 +88,11 @@ pub fn verdicts(decision: &DecisionRecord) -> Vec<(String, String)> {
 }
 
 /// Keeps what the counters know of a decision whose row goes with its user: the
-/// surveys, without whom they were considered for.
-fn remember((project, id): (&str, &str), at: Millis, verdicts: &[(String, String)], round: &mut WriteBatch<'_>) {
+/// surveys, without the user.
+fn remember(project: &str, id: &str, at: Millis, verdicts: &[(String, String)], round: &mut WriteBatch<'_>) {
     for (survey_id, ending) in verdicts {
         for name in [stats::CONSIDERED, ending] {
-            stats::remember(round, (project, survey_id), OfferFact { at, name, id });
+            stats::remember(round, SurveyRef::new(project, survey_id), OfferFact { at, name, id });
         }
     }
 }
@@ -108,51 +102,46 @@ fn remember((project, id): (&str, &str), at: Millis, verdicts: &[(String, String
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn responded(value: &[u8], source: (u32, u64), round: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
+pub fn responded(value: &[u8], source: RecordPosition, round: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
     let Ok(ResponseRecord { kind, data, .. }) = serde_json::from_slice(value) else {
         return Ok(ReadOutcome::Unreadable);
     };
     let (id, at, happened_at) = (data.response_id.clone(), data.created_at, data.updated_at);
     let before = round.get(&order::row(List::Responses, &id))?.map(|bytes| read(&bytes)).transpose()?;
     // A copy of what is known, or of something older.
-    if before.as_ref().is_some_and(|kept| (kept.partition, kept.offset) > source) {
+    if before.as_ref().is_some_and(|kept| kept.source > source) {
         return Ok(ReadOutcome::Read);
     }
     let before = before.map(|kept| kept.response()).transpose()?;
-    let of = (data.project.as_str(), data.survey_id.as_str());
+    let survey = SurveyRef::new(&data.project, &data.survey_id);
     if !data.answers.is_empty() {
-        stats::happened(round, of, OfferFact { at: happened_at, name: "answered", id: &id })?;
+        stats::happened(round, survey, OfferFact { at: happened_at, name: "answered", id: &id })?;
     }
     if kind == EventType::Completed {
-        stats::happened(round, of, OfferFact { at: happened_at, name: "completed", id: &id })?;
+        stats::happened(round, survey, OfferFact { at: happened_at, name: "completed", id: &id })?;
     }
     let data = match before {
         Some(before) => data.merged_over(before),
         None => data,
     };
     let (project, user_id, body) = (data.project.clone(), data.user_id.clone(), body(&data));
-    put(
-        List::Responses,
-        &id,
-        StoredDocument { project, user_id, at, partition: source.0, offset: source.1, body },
-        round,
-    )?;
+    put(List::Responses, &id, StoredDocument { project, user_id, at, source, body }, round)?;
     Ok(ReadOutcome::Read)
 }
 
-/// Forgets what came of a user's records up to this one of the journal; what is
-/// read later of them is not listed either.
+/// Forgets what came of a user's records up to the erasure, which is the record of
+/// the journal at `at`. Rows of them that are read later are not listed either.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut WriteBatch<'_>) -> Result<(), Error> {
-    let key = erased_key(whose, at.0);
+pub fn erased(user: UserRef<'_>, at: RecordPosition, store: &Store, round: &mut WriteBatch<'_>) -> Result<(), Error> {
+    let key = erased_key(user, at.partition);
     let known = round.get(&key)?.map(|bytes| offset(&bytes)).transpose()?.unwrap_or(0);
-    round.put(key, at.1.max(known).to_be_bytes().to_vec());
+    round.put(key, at.offset.max(known).to_be_bytes().to_vec());
     for list in [List::Deliveries, List::Decisions, List::Responses] {
-        let prefix = order::of_user(list, whose.0, whose.1);
+        let prefix = order::of_user(list, user);
         let mut ids = Vec::new();
-        order::descend(store, (&prefix, &[0xff; 9]), |_, id| {
+        order::descend(store, &prefix, &[0xff; 9], |_, id| {
             ids.push(String::from_utf8_lossy(id).into_owned());
             Ok(None::<()>)
         })?;
@@ -163,21 +152,21 @@ pub fn erased(whose: (&str, &str), at: (u32, u64), store: &Store, round: &mut Wr
             }
             let Some(bytes) = round.get(&order::row(list, &id))? else { continue };
             let kept = read(&bytes)?;
-            if (kept.partition, kept.offset) < at {
+            if kept.source < at {
                 if list == List::Decisions {
-                    remember((whose.0, &id), kept.at, &verdicts(&kept.decision()?), round);
+                    remember(user.project, &id, kept.at, &verdicts(&kept.decision()?), round);
                 }
                 round.delete(order::row(list, &id));
-                order::places(list, whose, kept.at, &id).into_iter().for_each(|place| round.remove_from_index(place));
+                order::places(list, user, kept.at, &id).into_iter().for_each(|place| round.remove_from_index(place));
             }
         }
     }
     Ok(())
 }
 
-/// By a hash: the name itself is what was to be forgotten.
-fn erased_key((project, user_id): (&str, &str), partition: u32) -> Vec<u8> {
-    let hash = id::event_hash(project, user_id, "");
+/// The user's hash stands in the key: the name itself is to be forgotten.
+fn erased_key(user: UserRef<'_>, partition: u32) -> Vec<u8> {
+    let hash = id::event_hash(user.project, user.user_id, "");
     [&[order::ERASED][..], &partition.to_be_bytes(), &hash.to_be_bytes()].concat()
 }
 
@@ -185,18 +174,18 @@ fn erased_key((project, user_id): (&str, &str), partition: u32) -> Vec<u8> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn is_erased(store: &Store, whose: (&str, &str), source: (u32, u64)) -> Result<bool, Error> {
-    let erased_at = store.get(Family::Index, &erased_key(whose, source.0))?;
-    Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.1 < at))
+pub fn is_erased(store: &Store, user: UserRef<'_>, source: RecordPosition) -> Result<bool, Error> {
+    let erased_at = store.get(Family::Index, &erased_key(user, source.partition))?;
+    Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.offset < at))
 }
 
-/// As [`is_erased`], with what the round has taken.
+/// As [`is_erased`], with the changes of the batch.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn is_erased_in(round: &WriteBatch<'_>, whose: (&str, &str), source: (u32, u64)) -> Result<bool, Error> {
-    let erased_at = round.get(&erased_key(whose, source.0))?;
-    Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.1 < at))
+pub fn is_erased_in(round: &WriteBatch<'_>, user: UserRef<'_>, source: RecordPosition) -> Result<bool, Error> {
+    let erased_at = round.get(&erased_key(user, source.partition))?;
+    Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.offset < at))
 }
 
 fn offset(bytes: &[u8]) -> Result<u64, Error> {
@@ -237,11 +226,11 @@ pub fn prune_erased(store: &Store, oldest: impl Fn(u32) -> u64) -> Result<usize,
 }
 
 fn put(list: List, id: &str, kept: StoredDocument, round: &mut WriteBatch<'_>) -> Result<(), Error> {
-    let whose = (kept.project.as_str(), kept.user_id.as_str());
-    if is_erased_in(round, whose, (kept.partition, kept.offset))? {
+    let user = UserRef::new(&kept.project, &kept.user_id);
+    if is_erased_in(round, user, kept.source)? {
         return Ok(());
     }
-    order::places(list, whose, kept.at, id).into_iter().for_each(|place| round.place(place, id));
+    order::places(list, user, kept.at, id).into_iter().for_each(|place| round.place(place, id));
     round.put(order::row(list, id), postcard::to_stdvec(&kept).expect("a row serialises"));
     Ok(())
 }

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::error::Error;
-use askwhen_domain::time::Millis;
+use askwhen_domain::refs::UserRef;
+use askwhen_domain::time::{Millis, TimeSpan};
 use askwhen_store::{Batch, Family, Store, keys};
-use askwhen_wire::listing::{Filter, List, Page};
+use askwhen_wire::listing::{Filter, List, Page, PageRequest};
 
 /// Places looked at for one page of a narrow filter.
 const MAX_SCANNED: usize = 20_000;
@@ -85,14 +86,14 @@ fn of_project(list: List, project: &str) -> Vec<u8> {
     [&[number(list), b'a'][..], &keys::named(project, "")].concat()
 }
 
-pub fn of_user(list: List, project: &str, user_id: &str) -> Vec<u8> {
-    [&[number(list), b'u'][..], &keys::named(project, user_id), &[0]].concat()
+pub fn of_user(list: List, user: UserRef<'_>) -> Vec<u8> {
+    [&[number(list), b'u'][..], &keys::named(user.project, user.user_id), &[0]].concat()
 }
 
-/// Both places of a row.
-pub fn places(list: List, (project, user_id): (&str, &str), at: Millis, id: &str) -> [Vec<u8>; 2] {
+/// Both places of a row: among its project's, and among its user's.
+pub fn places(list: List, user: UserRef<'_>, at: Millis, id: &str) -> [Vec<u8>; 2] {
     let order = keys::timed(at, id.as_bytes());
-    [of_project(list, project), of_user(list, project, user_id)].map(|prefix| [prefix, order.clone()].concat())
+    [of_project(list, user.project), of_user(list, user)].map(|prefix| [prefix, order.clone()].concat())
 }
 
 /// A page of a list: `shown` gives the row of an id, if the filter takes it.
@@ -101,15 +102,17 @@ pub fn places(list: List, (project, user_id): (&str, &str), at: Millis, id: &str
 /// A cursor that is none, or a store that cannot be read.
 pub fn page(
     store: &Store,
-    (list, project, filter): (List, &str, &Filter),
-    (cursor, limit): (Option<&str>, usize),
+    list: List,
+    project: &str,
+    filter: &Filter,
+    wanted: PageRequest<'_>,
     mut shown: impl FnMut(Vec<u8>) -> Result<Option<serde_json::Value>, Error>,
 ) -> Result<Page, Error> {
     let prefix = match &filter.user_id {
-        Some(user_id) => of_user(list, project, user_id),
+        Some(user_id) => of_user(list, UserRef::new(project, user_id)),
         None => of_project(list, project),
     };
-    let order = match cursor {
+    let order = match wanted.cursor {
         Some(cursor) => {
             let place = hex::decode(cursor).map_err(|_| Error::Cursor)?;
             place.strip_prefix(&[number(list)]).ok_or(Error::Cursor)?.to_vec()
@@ -119,12 +122,12 @@ pub fn page(
     let mut page = Page::default();
     let mut scanned = 0;
     let since = filter.since.unwrap_or(0);
-    descend(store, (&prefix, &order), |place, id| {
+    descend(store, &prefix, &order, |place, id| {
         if keys::time_of(&place[prefix.len()..]).is_some_and(|at| at < since) {
             return Ok(Some(()));
         }
         scanned += 1;
-        if page.rows.len() == limit || scanned > MAX_SCANNED {
+        if page.rows.len() == wanted.limit || scanned > MAX_SCANNED {
             let place = [&[number(list)], &place[prefix.len()..]].concat();
             page.next_cursor = Some(hex::encode(place));
             return Ok(Some(()));
@@ -138,19 +141,20 @@ pub fn page(
     Ok(page)
 }
 
-/// Hands the rows of a project in a stretch of time to `each`.
+/// Hands the rows of a project in a span of time to `each`, newest first.
 ///
 /// # Errors
 /// When the store cannot be read, and what `each` says.
 pub fn between(
     store: &Store,
-    (list, project): (List, &str),
-    (since, until): (Millis, Millis),
+    list: List,
+    project: &str,
+    span: TimeSpan,
     mut each: impl FnMut(Vec<u8>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let prefix = of_project(list, project);
-    let early = |place: &[u8]| keys::time_of(&place[prefix.len()..]).is_some_and(|at| at < since);
-    descend(store, (&prefix, &keys::timed(until, &[])), |place, id| {
+    let early = |place: &[u8]| keys::time_of(&place[prefix.len()..]).is_some_and(|at| at < span.since);
+    descend(store, &prefix, &keys::timed(span.until, &[]), |place, id| {
         if early(place) {
             return Ok(Some(()));
         }
@@ -175,14 +179,15 @@ pub fn prune(
 ) -> Result<(), Error> {
     let all = [number(list), b'a'];
     let mut batch = Batch::default();
-    for (place, id) in expired(store, (Family::Entries, &all, 1), before, limit)? {
+    for (place, id) in expired(store, Family::Entries, &all, 1, before, limit)? {
         let project = place[all.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
         let at = keys::time_of(&place[all.len() + project.len() + 1..]).unwrap_or(0);
         let (project, id) = (String::from_utf8_lossy(project), String::from_utf8_lossy(&id));
         let key = row(list, &id);
         if let Some(bytes) = store.get(Family::Index, &key)? {
             let user_id = user_of(&bytes)?;
-            places(list, (&project, &user_id), at, &id).into_iter().for_each(|p| batch.delete(Family::Entries, p));
+            let user = UserRef::new(&project, &user_id);
+            places(list, user, at, &id).into_iter().for_each(|place| batch.delete(Family::Entries, place));
         }
         batch.delete(Family::Entries, place.clone());
         batch.delete(Family::Index, key);
@@ -190,14 +195,17 @@ pub fn prune(
     Ok(store.write(batch)?)
 }
 
-/// Entries whose time is before `before`. A key is the first bytes, so many
-/// parts that end in NUL, and the time: within the same parts they are in order.
+/// Entries whose time is before `before`. A key begins with `first`; then come
+/// `parts` parts that end in NUL, and the time: keys of the same parts are in the
+/// order of their times.
 ///
 /// # Errors
 /// When the store cannot be read.
 pub fn expired(
     store: &Store,
-    (family, first, parts): (Family, &[u8], usize),
+    family: Family,
+    first: &[u8],
+    parts: usize,
     before: Millis,
     limit: usize,
 ) -> Result<Vec<askwhen_store::Entry>, askwhen_store::Error> {
@@ -226,13 +234,15 @@ pub fn expired(
     }
 }
 
-/// Walks the places below `order`, itself included, until `each` gives something.
+/// Walks the places of a prefix from `order` down, itself included, until `each`
+/// gives something.
 ///
 /// # Errors
 /// When the store cannot be read, and what `each` says.
 pub fn descend<T>(
     store: &Store,
-    (prefix, order): (&[u8], &[u8]),
+    prefix: &[u8],
+    order: &[u8],
     mut each: impl FnMut(&[u8], &[u8]) -> Result<Option<T>, Error>,
 ) -> Result<Option<T>, Error> {
     let mut from = [prefix, order].concat();

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use super::error::Error;
 use super::follow::{Follower, Keep};
 use super::{deliveries, kept, order, stats};
-use askwhen_domain::id;
-use askwhen_domain::time::Millis;
+use askwhen_domain::id::{self, RecordPosition};
+use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
+use askwhen_domain::time::{Millis, TimeSpan};
 use askwhen_log::Log;
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service};
 use askwhen_store::{Family, Store};
-use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page};
+use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page, PageRequest};
 
 /// How long a start waits for lists that are made anew.
 const START_PATIENCE: Duration = Duration::from_secs(3);
@@ -168,13 +169,7 @@ impl Console {
     ///
     /// # Errors
     /// A cursor that is none, or a store that cannot be read.
-    pub fn list(
-        &self,
-        list: List,
-        project: &str,
-        filter: &Filter,
-        (cursor, limit): (Option<&str>, usize),
-    ) -> Result<Page, Error> {
+    pub fn list(&self, list: List, project: &str, filter: &Filter, page: PageRequest<'_>) -> Result<Page, Error> {
         let shown = |store: &Store, bytes: Vec<u8>| {
             Ok(match list {
                 List::Deliveries => {
@@ -193,7 +188,7 @@ impl Console {
                 }
             })
         };
-        self.ask(|store| order::page(store, (list, project, filter), (cursor, limit), |bytes| shown(store, bytes)))
+        self.ask(|store| order::page(store, list, project, filter, page, |bytes| shown(store, bytes)))
     }
 
     /// One delivery with all its attempts.
@@ -206,7 +201,7 @@ impl Console {
             let mut shown = deliveries::shown(&row, resent_as(store, &row)?, true);
             // It has the time of the one that it was sent in place of.
             let at = row.created_at();
-            order::between(store, (List::Deliveries, project), (at, at.saturating_add(1)), |bytes| {
+            order::between(store, List::Deliveries, project, TimeSpan::new(at, at.saturating_add(1)), |bytes| {
                 let other = deliveries::read(&bytes)?;
                 if id::successor(other.delivery_id()) == delivery_id {
                     shown["resend_of"] = other.delivery_id().into();
@@ -239,23 +234,24 @@ impl Console {
     /// When the store cannot be read.
     pub fn recoverable(
         &self,
-        (project, endpoint_id): (&str, &str),
-        span: (Millis, Millis),
+        endpoint: EndpointRef<'_>,
+        span: TimeSpan,
         limit: usize,
     ) -> Result<Vec<DeliveryPlace>, Error> {
+        let EndpointRef { project, endpoint_id } = endpoint;
         self.ask(|store| {
             let mut places = std::collections::VecDeque::new();
-            order::between(store, (List::Deliveries, project), span, |bytes| {
+            order::between(store, List::Deliveries, project, span, |bytes| {
                 let row = deliveries::read(&bytes)?;
                 let Some(place) = row.place().filter(|_| row.is_missed_by(endpoint_id)) else { return Ok(()) };
-                let whose = (project, row.user_id());
-                if row.source().map_or(Ok(false), |source| kept::is_erased(store, whose, source))? {
+                let user = UserRef::new(project, row.user_id());
+                if row.source().map_or(Ok(false), |source| kept::is_erased(store, user, source))? {
                     return Ok(());
                 }
                 let successor = order::row(List::Deliveries, &id::successor(&place.delivery_id));
                 if store.get(Family::Index, &successor)?.is_none() {
                     places.push_front(place);
-                    // Newest first is how they are met: the oldest stay.
+                    // They come newest first, and the oldest stay.
                     places.truncate(limit);
                 }
                 Ok(())
@@ -268,16 +264,16 @@ impl Console {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn is_erased(&self, whose: (&str, &str), source: (u32, u64)) -> Result<bool, Error> {
-        self.ask(|store| kept::is_erased(store, whose, source))
+    pub fn is_erased(&self, user: UserRef<'_>, source: RecordPosition) -> Result<bool, Error> {
+        self.ask(|store| kept::is_erased(store, user, source))
     }
 
-    /// How a survey fared from `since`, up to and without `until`.
+    /// The counters of a survey from `since`, up to and without `until`.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn stats(&self, of: (&str, &str), since: Option<Millis>, until: Option<Millis>) -> Result<Value, Error> {
-        self.ask(|store| stats::of(store, of, since, until))
+    pub fn stats(&self, survey: SurveyRef<'_>, since: Option<Millis>, until: Option<Millis>) -> Result<Value, Error> {
+        self.ask(|store| stats::of(store, survey, since, until))
     }
 }
 

@@ -1,13 +1,15 @@
-//! How a survey fares: counters by the minute, and beside them what the
-//! beginning and the end of a stretch need that is no whole minute.
+//! The counters of a survey by the minute, and beside them its single facts, which
+//! count where a span begins or ends within a minute.
 
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::error::Error;
 use super::kept;
 use super::order::{self, WriteBatch};
-use askwhen_domain::time::{DAY, MINUTE, Millis};
+use askwhen_domain::refs::SurveyRef;
+use askwhen_domain::time::{DAY, MINUTE, Millis, TimeSpan};
 use askwhen_store::{Batch, Family, Store, keys};
 use askwhen_wire::listing::List;
 
@@ -28,16 +30,16 @@ pub struct OfferFact<'a> {
     pub id: &'a str,
 }
 
-fn of_survey(first: u8, (project, survey_id): (&str, &str)) -> Vec<u8> {
-    [&[first][..], &keys::named(project, survey_id), &[0]].concat()
+fn of_survey(first: u8, survey: SurveyRef<'_>) -> Vec<u8> {
+    [&[first][..], &keys::named(survey.project, survey.survey_id), &[0]].concat()
 }
 
 /// Adds one to each of these counters.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn count(round: &mut WriteBatch<'_>, of: (&str, &str), at: Millis, names: &[&str]) -> Result<(), Error> {
-    let key = [of_survey(order::MINUTES, of), keys::timed(at.div_euclid(MINUTE), &[])].concat();
+pub fn count(round: &mut WriteBatch<'_>, survey: SurveyRef<'_>, at: Millis, names: &[&str]) -> Result<(), Error> {
+    let key = [of_survey(order::MINUTES, survey), keys::timed(at.div_euclid(MINUTE), &[])].concat();
     let mut counters: Counters = round.get(&key)?.map(|bytes| read(&bytes)).transpose()?.unwrap_or_default();
     for name in names {
         *counters.entry((*name).to_owned()).or_default() += 1;
@@ -50,42 +52,42 @@ pub fn count(round: &mut WriteBatch<'_>, of: (&str, &str), at: Millis, names: &[
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn happened(round: &mut WriteBatch<'_>, of: (&str, &str), fact: OfferFact<'_>) -> Result<(), Error> {
-    if is_counted(round, of, (fact.name, fact.id))? {
+pub fn happened(round: &mut WriteBatch<'_>, survey: SurveyRef<'_>, fact: OfferFact<'_>) -> Result<(), Error> {
+    if is_counted(round, survey, fact.name, fact.id)? {
         return Ok(());
     }
     let (at, name) = (fact.at, fact.name);
-    remember(round, of, fact);
-    count(round, of, at, &[name])
+    remember(round, survey, fact);
+    count(round, survey, at, &[name])
 }
 
 /// Whether a fact of this name and id is known.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn is_counted(round: &WriteBatch<'_>, of: (&str, &str), fact: (&str, &str)) -> Result<bool, Error> {
-    Ok(round.get(&[of_survey(order::KNOWN_FACTS, of), natural(fact)].concat())?.is_some())
+pub fn is_counted(round: &WriteBatch<'_>, survey: SurveyRef<'_>, name: &str, id: &str) -> Result<bool, Error> {
+    Ok(round.get(&[of_survey(order::KNOWN_FACTS, survey), fact_key(name, id)].concat())?.is_some())
 }
 
 /// Keeps a fact that is in the counters already.
-pub fn remember(round: &mut WriteBatch<'_>, of: (&str, &str), fact: OfferFact<'_>) {
-    let natural = natural((fact.name, fact.id));
-    round.put([of_survey(order::KNOWN_FACTS, of), natural.clone()].concat(), Vec::new());
-    round.put([of_survey(order::FACTS, of), keys::timed(fact.at, &natural)].concat(), fact.name.into());
+pub fn remember(round: &mut WriteBatch<'_>, survey: SurveyRef<'_>, fact: OfferFact<'_>) {
+    let key = fact_key(fact.name, fact.id);
+    round.put([of_survey(order::KNOWN_FACTS, survey), key.clone()].concat(), Vec::new());
+    round.put([of_survey(order::FACTS, survey), keys::timed(fact.at, &key)].concat(), fact.name.into());
 }
 
-fn natural((name, id): (&str, &str)) -> Vec<u8> {
+fn fact_key(name: &str, id: &str) -> Vec<u8> {
     [name.as_bytes(), &[0], id.as_bytes()].concat()
 }
 
-/// Forgets minutes and single facts from before these times.
+/// Forgets minutes from before a time, and single facts from before another.
 ///
 /// # Errors
 /// When the store cannot be read or written.
-pub fn prune(store: &Store, (minutes, facts): (Millis, Millis), limit: usize) -> Result<(), Error> {
+pub fn prune(store: &Store, minutes_before: Millis, facts_before: Millis, limit: usize) -> Result<(), Error> {
     let mut batch = Batch::default();
-    for (first, before) in [(order::FACTS, facts), (order::MINUTES, minutes.div_euclid(MINUTE))] {
-        for (key, _) in order::expired(store, (Family::Index, &[first], 2), before, limit)? {
+    for (first, before) in [(order::FACTS, facts_before), (order::MINUTES, minutes_before.div_euclid(MINUTE))] {
+        for (key, _) in order::expired(store, Family::Index, &[first], 2, before, limit)? {
             if first == order::FACTS {
                 batch.delete(Family::Index, known_of(&key));
             }
@@ -109,18 +111,18 @@ fn read(bytes: &[u8]) -> Result<Counters, Error> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn of(store: &Store, of: (&str, &str), since: Option<Millis>, until: Option<Millis>) -> Result<Value, Error> {
+pub fn of(store: &Store, survey: SurveyRef<'_>, since: Option<Millis>, until: Option<Millis>) -> Result<Value, Error> {
     let (since, until) = (since.unwrap_or(0), until.unwrap_or(Millis::MAX));
-    let whole = (since.saturating_add(MINUTE - 1).div_euclid(MINUTE), until.div_euclid(MINUTE));
+    let minutes = since.saturating_add(MINUTE - 1).div_euclid(MINUTE)..until.div_euclid(MINUTE);
     let mut counters = Counters::new();
-    if whole.0 < whole.1 {
-        add_minutes(store, of, whole, &mut counters)?;
-        add_pieces(store, of, (since, whole.0 * MINUTE), &mut counters)?;
-        if until < Millis::MAX {
-            add_pieces(store, of, (whole.1 * MINUTE, until), &mut counters)?;
-        }
+    if minutes.is_empty() {
+        add_pieces(store, survey, TimeSpan::new(since, until), &mut counters)?;
     } else {
-        add_pieces(store, of, (since, until), &mut counters)?;
+        add_pieces(store, survey, TimeSpan::new(since, minutes.start * MINUTE), &mut counters)?;
+        if until < Millis::MAX {
+            add_pieces(store, survey, TimeSpan::new(minutes.end * MINUTE, until), &mut counters)?;
+        }
+        add_minutes(store, survey, minutes, &mut counters)?;
     }
     let mut gates = Map::new();
     for (name, count) in &counters {
@@ -142,11 +144,11 @@ pub fn of(store: &Store, of: (&str, &str), since: Option<Millis>, until: Option<
 
 fn add_minutes(
     store: &Store,
-    of: (&str, &str),
-    (from, to): (Millis, Millis),
+    survey: SurveyRef<'_>,
+    minutes: Range<i64>,
     counters: &mut Counters,
 ) -> Result<(), Error> {
-    each(store, &of_survey(order::MINUTES, of), (from, to), |bytes| {
+    each(store, &of_survey(order::MINUTES, survey), minutes, |bytes| {
         for (name, count) in read(bytes)? {
             *counters.entry(name).or_default() += count;
         }
@@ -155,22 +157,17 @@ fn add_minutes(
 }
 
 /// Less than a minute: looked up one by one.
-fn add_pieces(
-    store: &Store,
-    of: (&str, &str),
-    (since, until): (Millis, Millis),
-    counters: &mut Counters,
-) -> Result<(), Error> {
-    if since >= until {
+fn add_pieces(store: &Store, survey: SurveyRef<'_>, span: TimeSpan, counters: &mut Counters) -> Result<(), Error> {
+    if span.since >= span.until {
         return Ok(());
     }
-    each(store, &of_survey(order::FACTS, of), (since, until), |name| {
+    each(store, &of_survey(order::FACTS, survey), span.since..span.until, |name| {
         *counters.entry(String::from_utf8_lossy(name).into_owned()).or_default() += 1;
         Ok(())
     })?;
-    order::between(store, (List::Decisions, of.0), (since, until), |bytes| {
+    order::between(store, List::Decisions, survey.project, span, |bytes| {
         let verdicts = kept::verdicts(&kept::read(&bytes)?.decision()?);
-        for (_, ending) in verdicts.into_iter().filter(|(survey_id, _)| survey_id == of.1) {
+        for (_, ending) in verdicts.into_iter().filter(|(survey_id, _)| survey_id == survey.survey_id) {
             for name in [CONSIDERED.to_owned(), ending] {
                 *counters.entry(name).or_default() += 1;
             }
@@ -179,21 +176,22 @@ fn add_pieces(
     })
 }
 
-/// Values of a timed stretch of the index.
+/// Hands the values of the index under a prefix and in a range of times to `each`;
+/// counters are kept under minutes, facts under milliseconds.
 fn each(
     store: &Store,
     prefix: &[u8],
-    (from, to): (Millis, Millis),
+    times: Range<i64>,
     mut each: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut next = [prefix, &keys::timed(from, &[])].concat();
+    let mut next = [prefix, &keys::timed(times.start, &[])].concat();
     loop {
         let entries = store.ascending(Family::Index, &next, 512)?;
         let Some((last, _)) = entries.last() else { return Ok(()) };
         next = [last.as_slice(), &[0]].concat();
         for (key, value) in &entries {
             let at = key.strip_prefix(prefix).and_then(keys::time_of);
-            if at.is_none_or(|at| at >= to) {
+            if at.is_none_or(|at| at >= times.end) {
                 return Ok(());
             }
             each(value)?;

@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use super::order::WriteBatch;
 use super::*;
 use askwhen_domain::endpoint::EventType;
+use askwhen_domain::id::RecordPosition;
 use askwhen_domain::json::Json;
 use askwhen_domain::message::{Data, Delivery, Message};
+use askwhen_domain::refs::{SurveyRef, UserRef};
 use askwhen_domain::time::{DAY, Millis};
 use askwhen_log::{Ack, Log, NewRecord, Simulated, TopicPartition};
 use askwhen_process::clock::Clock;
 use askwhen_store::{Batch, Family, Memory, Store};
-use askwhen_wire::listing::{Filter, List};
+use askwhen_wire::listing::{Filter, List, PageRequest};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::decision::EvaluationRecord;
 use askwhen_wire::topics::{
@@ -133,7 +135,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 /// The ids of a list, newest first.
 fn ids(console: &Console, list: List) -> Vec<String> {
     let member = if list == List::Deliveries { "delivery_id" } else { "decision_id" };
-    let page = console.list(list, "default", &Filter::default(), (None, 200)).expect("readable");
+    let page = console.list(list, "default", &Filter::default(), PageRequest::first(200)).expect("readable");
     page.rows.iter().map(|row| row[member].as_str().expect("an id").to_owned()).collect()
 }
 
@@ -173,7 +175,7 @@ fn a_store_that_took_no_more_is_opened_again_and_followed() {
     std::thread::sleep(Duration::from_millis(50));
     memory.set_full(false);
     // Nobody reads while a store is opened anew.
-    let listed = || console.list(List::Decisions, "default", &Filter::default(), (None, 200));
+    let listed = || console.list(List::Decisions, "default", &Filter::default(), PageRequest::first(200));
     until("it goes on", || listed().is_ok_and(|page| page.rows.len() == 2));
     assert_eq!(world.set_aside.load(Ordering::Acquire), 0);
 }
@@ -215,7 +217,7 @@ fn a_row_that_cannot_be_read_is_not_left_out_and_the_lists_are_made_again() {
             console = world.console();
         } else {
             let list = if key == order::row(List::Decisions, "d1") { List::Decisions } else { List::Deliveries };
-            let page = console.list(list, "default", &Filter::default(), (None, 200));
+            let page = console.list(list, "default", &Filter::default(), PageRequest::first(200));
             assert!(matches!(page, Err(Error::Damaged(_))), "{page:?}");
             assert!(console.is_whole().is_err(), "they are not whole until they are made again");
         }
@@ -231,7 +233,12 @@ fn a_cursor_that_is_none_damages_nothing() {
     let world = World::new();
     let console = world.console();
     for cursor in ["x", "00", "02"] {
-        let page = console.list(List::Deliveries, "default", &Filter::default(), (Some(cursor), 5));
+        let page = console.list(
+            List::Deliveries,
+            "default",
+            &Filter::default(),
+            PageRequest { cursor: Some(cursor), limit: 5 },
+        );
         assert!(matches!(page, Err(Error::Cursor)), "{cursor}: {page:?}");
     }
     assert!(console.is_whole().is_ok());
@@ -268,7 +275,7 @@ fn deliveries_that_never_come_are_kept_for_a_time_and_in_a_number() {
     assert_eq!(rows(), 12);
     // One that comes after all is one of the list, and is not forgotten.
     let mut round = WriteBatch::new(&store);
-    deliveries::delivered(delivery("x9"), (None, None), &mut round).expect("taken");
+    deliveries::delivered(delivery("x9"), None, None, &mut round).expect("taken");
     store.write(round.into_batch()).expect("written");
     assert_eq!(unknown::prune(&store, i64::MAX).expect("written"), 0);
     assert_eq!(rows(), 1);
@@ -279,7 +286,7 @@ fn unmarked_rows_of_version_0_1_0_are_found() {
     let store = Store::Memory(Memory::default());
     let mut round = WriteBatch::new(&store);
     deliveries::attempted(AttemptRecord { started_at: 0, ..read(&attempt("x", 1)) }, &mut round).expect("taken");
-    deliveries::delivered(delivery("known"), (None, None), &mut round).expect("taken");
+    deliveries::delivered(delivery("known"), None, None, &mut round).expect("taken");
     unknown::forget(0, "x", &mut round);
     store.write(round.into_batch()).expect("written");
     assert_eq!(unknown::prune(&store, i64::MAX).expect("written"), 0, "it has no mark");
@@ -335,19 +342,26 @@ fn a_decision_counts_once_also_when_its_user_is_erased() {
         };
         world.write(Topic::Decisions, source, topics::encode(&decision(id, source, vec![stopped])));
     };
+    let survey = SurveyRef::new("default", "s");
     let considered =
-        |until: Option<Millis>| console.stats(("default", "s"), None, until).expect("readable")["considered"].as_u64();
+        |until: Option<Millis>| console.stats(survey, None, until).expect("readable")["considered"].as_u64();
     decide("before", 3);
     until("it is counted", || considered(None) == Some(1));
     let erased = DeliveryRecord::CancelUser { project: "default".into(), user_id: "ann".into() };
     world.write(Topic::Deliveries, 9, topics::encode(&erased));
-    until("ann is erased", || console.is_erased(("default", "ann"), (0, 3)).expect("readable"));
+    let first = RecordPosition { partition: 0, offset: 3 };
+    until("ann is erased", || console.is_erased(UserRef::new("default", "ann"), first).expect("readable"));
     // A copy of what was listed; a decision that comes late, and a copy of it; then one of another life.
     for (id, source) in [("before", 3), ("late", 4), ("late", 4), ("after", 10)] {
         decide(id, source);
     }
     until("all is read", || {
-        console.list(List::Decisions, "default", &Filter::default(), (None, 10)).expect("readable").rows.len() == 1
+        console
+            .list(List::Decisions, "default", &Filter::default(), PageRequest::first(10))
+            .expect("readable")
+            .rows
+            .len()
+            == 1
     });
     assert_eq!(considered(None), Some(3));
     assert_eq!(considered(Some(NOW + 5)), Some(2), "inside a minute, too");
@@ -358,13 +372,18 @@ fn marks_of_erasures_go_when_nothing_older_is_left() {
     let store = Store::Memory(Memory::default());
     let mut round = WriteBatch::new(&store);
     for n in 0..600 {
-        kept::erased(("default", &format!("u{n}")), (n as u32 % 2, n), &store, &mut round).expect("taken");
+        let (user_id, at) = (format!("u{n}"), RecordPosition { partition: n as u32 % 2, offset: n });
+        kept::erased(UserRef::new("default", &user_id), at, &store, &mut round).expect("taken");
     }
     store.write(round.into_batch()).expect("written");
     let left = kept::prune_erased(&store, |partition| if partition == 0 { 300 } else { 0 }).expect("written");
     // Of partition 0 those from 302 on, of partition 1 all.
     assert_eq!(left, 149 + 300);
-    assert!(!kept::is_erased(&store, ("default", "u300"), (0, 5)).expect("readable"));
-    assert!(kept::is_erased(&store, ("default", "u302"), (0, 301)).expect("readable"));
-    assert!(!kept::is_erased(&store, ("default", "u302"), (0, 302)).expect("readable"));
+    let is_erased = |user_id: &str, offset: u64| {
+        let source = RecordPosition { partition: 0, offset };
+        kept::is_erased(&store, UserRef::new("default", user_id), source).expect("readable")
+    };
+    assert!(!is_erased("u300", 5));
+    assert!(is_erased("u302", 301));
+    assert!(!is_erased("u302", 302));
 }

@@ -1,5 +1,6 @@
 //! Names that people give, and ids that the engine makes.
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Most bytes that an id may have.
@@ -47,7 +48,7 @@ pub fn check_given(text: &str) -> Result<(), &'static str> {
 }
 
 /// Where a record stands in its topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RecordPosition {
     pub partition: u32,
     pub offset: u64,

@@ -7,6 +7,23 @@ use serde::{Serialize, Serializer};
 /// Milliseconds since the Unix epoch, or a span of them.
 pub type Millis = i64;
 
+/// From a time up to and without another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeSpan {
+    pub since: Millis,
+    pub until: Millis,
+}
+
+impl TimeSpan {
+    pub fn new(since: Millis, until: Millis) -> TimeSpan {
+        TimeSpan { since, until }
+    }
+
+    pub fn contains(self, at: Millis) -> bool {
+        (self.since..self.until).contains(&at)
+    }
+}
+
 pub const SECOND: Millis = 1_000;
 pub const MINUTE: Millis = 60 * SECOND;
 pub const HOUR: Millis = 60 * MINUTE;

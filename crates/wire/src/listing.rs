@@ -50,7 +50,21 @@ impl Filter {
     }
 }
 
-/// A stretch of a list, newest first.
+/// Which page of a list is wanted: the first, or the one that a `next_cursor`
+/// leads to; at most `limit` rows.
+#[derive(Debug, Clone, Copy)]
+pub struct PageRequest<'a> {
+    pub cursor: Option<&'a str>,
+    pub limit: usize,
+}
+
+impl<'a> PageRequest<'a> {
+    pub fn first(limit: usize) -> PageRequest<'a> {
+        PageRequest { cursor: None, limit }
+    }
+}
+
+/// A page of a list, newest first.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Page {
     pub rows: Vec<Value>,

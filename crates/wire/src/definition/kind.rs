@@ -16,6 +16,14 @@ pub enum Kind {
     Health,
 }
 
+/// A definition of a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DefinitionRef<'a> {
+    pub project: &'a str,
+    pub kind: Kind,
+    pub id: &'a str,
+}
+
 impl Kind {
     /// Those that people define.
     pub const ALL: [(&'static str, Kind); 4] = [

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use endpoint::{EndpointBody, SecretSource, endpoint_json};
-pub use kind::Kind;
+pub use kind::{DefinitionRef, Kind};
 pub use reader::{Code, Fault, MAX_FAULTS};
 pub use warnings::{Surroundings, warnings};
 

@@ -27,6 +27,8 @@ pub use retry::RetryRecord;
 
 use serde::Serialize;
 
+use askwhen_domain::id::RecordPosition;
+
 /// Header of every output: the same after any crash or replay.
 pub const ID_HEADER: &str = "id";
 /// Header of every output: `partition/offset/crc` of the record behind it.
@@ -43,6 +45,10 @@ pub struct Source {
 impl Source {
     pub fn encode(&self) -> String {
         format!("{}/{}/{:08x}", self.partition, self.offset, self.crc)
+    }
+
+    pub fn position(&self) -> RecordPosition {
+        RecordPosition { partition: self.partition, offset: self.offset }
     }
 
     pub fn parse(text: &[u8]) -> Option<Source> {
