@@ -20,7 +20,7 @@ use crate::bridge::auth::Kind;
 use crate::config::{self, Overrides};
 use crate::supervisor::{self, Options, Roles};
 use askwhen_domain::endpoint::Profile;
-use askwhen_wire::profile::{self, Keys};
+use askwhen_wire::profile::{self, Keys, WebhookAttempt};
 
 /// One webhook as a receiver took it.
 struct ReceivedWebhook {
@@ -130,7 +130,8 @@ async fn story(client: &Client, say: &impl Fn(&str)) -> Result<(usize, bool, boo
 fn verify(webhook: &ReceivedWebhook, profile: Profile, secret: &str) -> Result<(), Failure> {
     let header = |name: &str| webhook.headers.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str());
     let keys = Keys { current: secret.to_owned(), previous: Vec::new() };
-    let about = (header("webhook-id"), 1, header("webhook-timestamp").parse().unwrap_or(0));
+    let timestamp = header("webhook-timestamp").parse().unwrap_or(0);
+    let about = WebhookAttempt { message_id: header("webhook-id"), attempt: 1, timestamp };
     let expected =
         profile::headers(profile, &keys, about, &webhook.body).map_err(|e| Failure::failed(e.to_string()))?;
     for name in ["webhook-signature", "x-webhook-signature"] {

@@ -17,7 +17,7 @@ use super::time::MonotoneClock;
 use askwhen_domain::address;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{Millis, SECOND};
-use askwhen_wire::profile::{self, Keys};
+use askwhen_wire::profile::{self, Keys, WebhookAttempt};
 use askwhen_wire::topics::Outcome;
 
 pub use super::connect::Egress;
@@ -115,8 +115,7 @@ impl Sender {
         if body.len() > MAX_BODY_BYTES {
             return failed(Outcome::NotSent, "the message has more than 256 KiB".into());
         }
-        let second = self.time.wall() / SECOND;
-        let about = (delivery.message_id.as_str(), attempt, second);
+        let about = WebhookAttempt { message_id: &delivery.message_id, attempt, timestamp: self.time.wall() / SECOND };
         let headers = match profile::headers(endpoint.profile, keys, about, &body) {
             Ok(headers) => headers,
             Err(error) => return failed(Outcome::NotSent, error.to_string()),

@@ -12,6 +12,7 @@ use super::ordering::EndpointReadiness;
 use askwhen_domain::endpoint::{DisabledReason, Endpoint, HeaderText, SealedSecret};
 use askwhen_domain::health::{Health, HealthSignal, State};
 use askwhen_domain::rate::Pace;
+use askwhen_domain::refs::EndpointRef;
 use askwhen_domain::time::{DAY, MINUTE, Millis, SECOND};
 use askwhen_wire::definition::{self, Target};
 use askwhen_wire::profile::{self, Keys};
@@ -134,9 +135,9 @@ impl Endpoints {
             EndpointChange::Defined { version, body } if version > known.version || known.version == 0 => {
                 let read = body.map(|body| definition::endpoint(&body.value(), None, Target::Trusted));
                 known.is_unreadable = matches!(read, Some(Err(_)));
-                let defined = read.and_then(Result::ok).map(|read| {
-                    Arc::new(open(&self.key, (&known.project, &known.endpoint_id), read.endpoint, version))
-                });
+                let endpoint = EndpointRef::new(&known.project, &known.endpoint_id);
+                let opened = |read: definition::EndpointBody| open(&self.key, endpoint, read.endpoint, version);
+                let defined = read.and_then(Result::ok).map(|read| Arc::new(opened(read)));
                 let on =
                     |defined: &Option<Arc<OpenedEndpoint>>| defined.as_ref().is_some_and(|d| d.endpoint.is_enabled());
                 if known.version > 0 && on(&known.defined) && !on(&defined) {
@@ -457,7 +458,8 @@ fn request_id(by: &str, dated: Millis, key: &str) -> String {
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(format!("{by}/{dated}/{key}").as_bytes()))
 }
 
-fn open(key: &ClusterKey, (project, endpoint_id): (&str, &str), endpoint: Endpoint, version: u64) -> OpenedEndpoint {
+fn open(key: &ClusterKey, named: EndpointRef<'_>, endpoint: Endpoint, version: u64) -> OpenedEndpoint {
+    let EndpointRef { project, endpoint_id } = named;
     let opened = |sealed: &SealedSecret| key.open(project, endpoint_id, sealed);
     let secret = |sealed: &SealedSecret| opened(sealed).map_err(|_| HoldReason::SecretUnreadable);
     let current = endpoint.secret.as_ref().ok_or(HoldReason::SecretMissing).and_then(secret);

@@ -26,7 +26,8 @@ pub fn records(row: &PendingDelivery, partitions: u32, now: Millis) -> Vec<Write
     let partition = id::partition_of(&row.delivery.user_id, partitions);
     let deliver = DeliveryRecord::Deliver(Box::new(row.delivery.clone()));
     let id = row.delivery.delivery_id.clone();
-    let delivery = records::keyed((Topic::Deliveries, partition), row, id, topics::encode(&deliver));
+    let at = TopicPartition { topic: Topic::Deliveries, partition };
+    let delivery = records::keyed(at, row, id, topics::encode(&deliver));
     let first = row.first_started_at.unwrap_or(row.due_at);
     let waits = |due_at: Millis| {
         let (attempt, uncounted) = (row.attempt, row.uncounted);

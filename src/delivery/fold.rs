@@ -22,6 +22,7 @@ pub use row::{DeliveryPhase, PendingDelivery};
 
 use super::records::{self, Write};
 use askwhen_domain::message::Delivery;
+use askwhen_domain::refs::UserKey;
 use askwhen_domain::time::{DAY, MINUTE, Millis};
 use askwhen_log::{Log, Reader, TopicPartition, Watermarks};
 use askwhen_process::thread::Notify;
@@ -108,7 +109,7 @@ struct WriteBatch {
     /// In milliseconds; while a store catches up there is none.
     now: Option<Millis>,
     /// Whose deliveries are to be cancelled; one look at the store finds them all.
-    erasures: BTreeMap<(String, String), Erased>,
+    erasures: BTreeMap<UserKey, Erased>,
 }
 
 impl Fold {
@@ -308,7 +309,7 @@ impl Fold {
             FoldInput::Deliveries(DeliveryRecord::Deliver(delivery)) => self.deliver(*delivery, record, round),
             FoldInput::Deliveries(DeliveryRecord::CancelUser { project, user_id }) => {
                 let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
-                round.erase((project, user_id), source);
+                round.erase(UserKey { project, user_id }, source);
                 Ok(())
             }
             FoldInput::Deliveries(DeliveryRecord::Endpoint { project, endpoint_id, version, body }) => {

@@ -21,7 +21,7 @@ pub fn attempt(partition: u32, row: &PendingDelivery, record: &AttemptRecord) ->
         0 => format!("{}/cancelled", record.delivery_id),
         _ => format!("{}/{}", record.delivery_id, record.attempt),
     };
-    keyed((Topic::Attempts, partition), row, id, topics::encode(record))
+    keyed(TopicPartition { topic: Topic::Attempts, partition }, row, id, topics::encode(record))
 }
 
 /// When a delivery is tried again, and what is known by then.
@@ -43,14 +43,15 @@ pub fn retry(partition: u32, row: &PendingDelivery, next: NextAttempt) -> Write 
     let id = format!("{}/{attempt}/waits", delivery.delivery_id);
     let source = row.source.clone();
     let record = RetryRecord { delivery, attempt, due_at, first_started_at, source, uncounted };
-    keyed((Topic::for_wait(wait.max(SECOND)), partition), row, id, topics::encode(&record))
+    let topic = Topic::for_wait(wait.max(SECOND));
+    keyed(TopicPartition { topic, partition }, row, id, topics::encode(&record))
 }
 
 pub fn dead(partition: u32, row: &PendingDelivery, attempts: u32, reason: &str, died_at: Millis) -> Write {
     let delivery = Box::new(row.delivery.clone());
     let id = format!("{}/dead", delivery.delivery_id);
     let record = DeadRecord { delivery, attempts, reason: reason.to_owned(), died_at };
-    keyed((Topic::Dead, partition), row, id, topics::encode(&record))
+    keyed(TopicPartition { topic: Topic::Dead, partition }, row, id, topics::encode(&record))
 }
 
 /// That nothing more is sent, and why.
@@ -95,12 +96,12 @@ pub fn reject(at: TopicPartition, record: &Record, detail: &str) -> Write {
 
 /// A record of a delivery: its user's, under an id, with the journal record
 /// behind it.
-pub fn keyed((topic, partition): (Topic, u32), row: &PendingDelivery, id: String, value: Vec<u8>) -> Write {
+pub fn keyed(at: TopicPartition, row: &PendingDelivery, id: String, value: Vec<u8>) -> Write {
     let key = Some(Bytes::from(row.delivery.user_id.clone()));
     let new = NewRecord { key, headers: Vec::new(), value: Some(value.into()) };
     let new = new.header(ID_HEADER, id);
     let new = if row.source.is_empty() { new } else { new.header(SOURCE_HEADER, row.source.clone()) };
-    (TopicPartition { topic, partition }, new)
+    (at, new)
 }
 
 /// What every attempt of a delivery has in common.

@@ -7,6 +7,7 @@ use super::index::due_key;
 use super::row::{DeliveryPhase, PendingDelivery};
 use super::{Fold, FoldEvent, WriteBatch};
 use askwhen_domain::endpoint::EventType;
+use askwhen_domain::refs::{UserKey, UserRef};
 use askwhen_store::Family;
 use askwhen_wire::topics::Source;
 
@@ -16,8 +17,8 @@ pub(super) type Erased = Option<Source>;
 
 impl WriteBatch {
     /// Of two erasures of one user the later one takes more.
-    pub(super) fn erase(&mut self, whose: (String, String), erased: Erased) {
-        let known = self.erasures.entry(whose).or_insert(erased);
+    pub(super) fn erase(&mut self, user: UserKey, erased: Erased) {
+        let known = self.erasures.entry(user).or_insert(erased);
         *known = match (*known, erased) {
             (Some(a), Some(b)) => Some(if b.offset > a.offset { b } else { a }),
             _ => None,
@@ -34,8 +35,8 @@ impl Fold {
             return Ok(());
         }
         let concerned = |row: &PendingDelivery| {
-            let whose = (row.delivery.project.clone(), row.delivery.user_id.clone());
-            let Some(erased) = erasures.get(&whose) else { return false };
+            let user = UserRef::new(&row.delivery.project, &row.delivery.user_id);
+            let Some(erased) = erasures.get(&user.into()) else { return false };
             let waits = matches!(row.phase, DeliveryPhase::Due | DeliveryPhase::RetryMissing { .. });
             waits && !is_since(row, *erased) && row.delivery.message.kind != EventType::Erased
         };

@@ -9,7 +9,8 @@ mod sign;
 pub mod standard;
 
 pub use sign::{
-    Keys, SecretError, SignError, Verified, can_verify, check_secret, headers, new_secret, public_key, verify,
+    Keys, SecretError, SignError, Verified, WebhookAttempt, can_verify, check_secret, headers, new_secret, public_key,
+    verify,
 };
 
 use askwhen_domain::endpoint::{Endpoint, EventType, Profile};

@@ -117,17 +117,26 @@ pub fn new_secret(profile: Profile, random: &[u8; 32]) -> String {
     }
 }
 
-/// All headers that the profile gives an attempt. `timestamp` is the real
-/// second of the attempt.
+/// What an attempt's headers say of it.
+#[derive(Debug, Clone, Copy)]
+pub struct WebhookAttempt<'a> {
+    pub message_id: &'a str,
+    pub attempt: u32,
+    /// The real second in which it is made.
+    pub timestamp: i64,
+}
+
+/// All headers that the profile gives an attempt.
 ///
 /// # Errors
 /// When a secret is not of the profile's form.
 pub fn headers(
     profile: Profile,
     keys: &Keys,
-    (message_id, attempt, timestamp): (&str, u32, i64),
+    about: WebhookAttempt<'_>,
     body: &[u8],
 ) -> Result<Vec<(&'static str, String)>, SignError> {
+    let WebhookAttempt { message_id, attempt, timestamp } = about;
     let mut headers = vec![("webhook-id", message_id.to_owned()), ("webhook-attempt", attempt.to_string())];
     match profile {
         Profile::Blitzllama => {
@@ -219,11 +228,15 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 mod tests {
     use super::*;
 
+    fn first_at(timestamp: i64) -> WebhookAttempt<'static> {
+        WebhookAttempt { message_id: "msg_1", attempt: 1, timestamp }
+    }
+
     /// The vector of the Standard Webhooks reference.
     #[test]
     fn standard_webhooks_vector() {
         let keys = Keys { current: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into(), previous: Vec::new() };
-        let about = ("msg_p5jXN8AQM9LWM0D4loKWxJek", 1, 1_614_265_330);
+        let about = WebhookAttempt { message_id: "msg_p5jXN8AQM9LWM0D4loKWxJek", attempt: 1, timestamp: 1_614_265_330 };
         let headers = headers(Profile::Standard, &keys, about, b"{\"test\": 2432232314}").unwrap();
         assert!(headers.contains(&("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=".into())));
     }
@@ -233,7 +246,7 @@ mod tests {
         let secret = format!("whsk_{}", STANDARD.encode([7; 32]));
         let public = public_key(&secret).unwrap();
         let keys = Keys { current: secret.clone(), previous: vec![new_secret(Profile::Standard, &[2; 32])] };
-        let signed = headers(Profile::Standard, &keys, ("msg_1", 1, 1_000), b"{}").unwrap();
+        let signed = headers(Profile::Standard, &keys, first_at(1_000), b"{}").unwrap();
         let header = |name: &str| signed.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
         for key in [&public, &secret, &keys.previous[0]] {
             assert_eq!(verify(key, header, b"{}", 1_200), Verified::Yes);
@@ -256,12 +269,12 @@ mod tests {
             current: new_secret(Profile::Standard, &[1; 32]),
             previous: vec![new_secret(Profile::Standard, &[2; 32])],
         };
-        let standard = headers(Profile::Standard, &keys, ("msg_1", 1, 1), b"{}").unwrap();
+        let standard = headers(Profile::Standard, &keys, first_at(1), b"{}").unwrap();
         assert_eq!(standard.iter().find(|(n, _)| *n == "webhook-signature").unwrap().1.split(' ').count(), 2);
         let keys = Keys { current: "new".into(), previous: vec!["old".into()] };
-        let rotating = headers(Profile::Blitzllama, &keys, ("msg_1", 1, 1), b"{}").unwrap();
+        let rotating = headers(Profile::Blitzllama, &keys, first_at(1), b"{}").unwrap();
         let old = Keys { current: "old".into(), previous: Vec::new() };
-        assert_eq!(rotating, headers(Profile::Blitzllama, &old, ("msg_1", 1, 1), b"{}").unwrap());
-        assert_eq!(headers(Profile::Standard, &old, ("msg_1", 1, 1), b"{}"), Err(SignError));
+        assert_eq!(rotating, headers(Profile::Blitzllama, &old, first_at(1), b"{}").unwrap());
+        assert_eq!(headers(Profile::Standard, &old, first_at(1), b"{}"), Err(SignError));
     }
 }
