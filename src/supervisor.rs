@@ -307,7 +307,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         app: app.clone(),
     };
     let opened = match taken {
-        Ok(()) => listen(&config, &app, (budget, &requests, roles), &stopped).await,
+        Ok(()) => listen(&config, &app, budget, &requests, roles, &stopped).await,
         Err(error) => Err(error),
     };
     match opened {
@@ -324,7 +324,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         app: app.clone(),
         retention: config.retention,
         data_dir: config.data_dir.clone(),
-        memory: MemoryGovernor::new(budget, config.partitions, (cached_users, shared, requests)),
+        memory: MemoryGovernor::new(budget, config.partitions, cached_users, shared, requests),
     };
     running.parts.housekeeping = Some(housekeeping.start(notify, ending, fail)?);
     let unset = view
@@ -544,7 +544,9 @@ fn places(config: &Config, roles: Roles, budget: &MemoryBudget) -> usize {
 async fn listen(
     config: &Config,
     app: &Arc<App>,
-    (budget, requests, roles): (MemoryBudget, &Arc<bridge::Budget>, Roles),
+    budget: MemoryBudget,
+    requests: &Arc<bridge::Budget>,
+    roles: Roles,
     stopped: &watch::Receiver<bool>,
 ) -> Result<(SocketAddr, Vec<tokio::task::JoinHandle<()>>), Error> {
     let bind = |addr: String| async move {

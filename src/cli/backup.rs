@@ -77,7 +77,7 @@ pub async fn run(context: &Context, config_file: Option<PathBuf>, args: BackupAr
             let shown = bar.clone();
             let made = blocking(move || {
                 let mut progress = progress(&shown);
-                backup::create(&config, (&place, &key), cut.as_ref(), config_file.as_deref(), &mut progress)
+                backup::create(&config, &place, &key, cut.as_ref(), config_file.as_deref(), &mut progress)
             });
             let made = made.await;
             bar.finish_and_clear();
@@ -113,7 +113,7 @@ pub async fn run(context: &Context, config_file: Option<PathBuf>, args: BackupAr
             let (shown, data_dir) = (bar.clone(), config.data_dir.clone());
             let restored = blocking(move || {
                 let (bucket, manifest) = backup::find(&url, name.as_deref())?;
-                let configuration = backup::restore((&bucket, &manifest), &key, &data_dir, &mut progress(&shown))?;
+                let configuration = backup::restore(&bucket, &manifest, &key, &data_dir, &mut progress(&shown))?;
                 Ok((manifest, configuration))
             });
             let restored = restored.await;

@@ -93,6 +93,13 @@ impl Progress {
     }
 }
 
+/// How far the file has been read: bytes, lines, and a hash of those bytes.
+struct ReadUpTo {
+    offset: u64,
+    line: u64,
+    hash: u128,
+}
+
 /// A line that may be sent.
 struct Line {
     number: u64,
@@ -302,7 +309,7 @@ impl Import<'_> {
             }
             // Never between lines that may be one record.
             if ended || ((batch.len() >= BATCH_LINES || bytes >= BATCH_BYTES) && lines.pending.is_empty()) {
-                let read = (lines.offset, lines.number, lines.hash.digest128());
+                let read = ReadUpTo { offset: lines.offset, line: lines.number, hash: lines.hash.digest128() };
                 self.progress.other = self.progress.other.map(|so_far| so_far + std::mem::take(&mut other));
                 self.flush(std::mem::take(&mut batch), std::mem::take(&mut wrong), read).await?;
                 bytes = 0;
@@ -362,7 +369,7 @@ impl Import<'_> {
         &mut self,
         batch: Vec<Line>,
         mut wrong: Vec<(u64, String, String)>,
-        (offset, line, hash): (u64, u64, u128),
+        read: ReadUpTo,
     ) -> Result<(), Failure> {
         if !batch.is_empty() {
             self.wait_for_engine().await?;
@@ -378,9 +385,9 @@ impl Import<'_> {
             self.progress.rejected += wrong.len() as u64;
             self.keep(&wrong).map_err(|e| Failure::failed(format!("{}: {e}", self.rejects.display())))?;
         }
-        (self.progress.offset, self.progress.line) = (offset, line);
-        self.progress.hash = format!("{hash:032x}");
-        self.bar.set_position(offset);
+        (self.progress.offset, self.progress.line) = (read.offset, read.line);
+        self.progress.hash = format!("{:032x}", read.hash);
+        self.bar.set_position(read.offset);
         self.bar.set_message(format!("{} events, {} wrong", self.progress.accepted, self.progress.rejected));
         self.note()
     }

@@ -17,8 +17,8 @@ pub struct SurveyArgs {
     server: ServerArgs,
 }
 
-/// From one status to another; a survey that has another one stays as it is.
-pub async fn turn(context: &Context, args: &SurveyArgs, (from, to): (&str, &str)) -> Result<(), Failure> {
+/// Changes the status from one to another; a survey of a third status stays as it is.
+pub async fn change_status(context: &Context, args: &SurveyArgs, from: &str, to: &str) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Admin)?;
     let (id, path) = (&args.survey, format!("/v1/surveys/{}", part(&args.survey)));
     let mut survey = client.expect(Method::GET, &path, None).await?;

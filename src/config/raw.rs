@@ -97,10 +97,10 @@ fn check_names(text: &str, place: &str) -> Result<(), Error> {
         detail: e.message().to_owned(),
     })?;
     let known: Table = toml::from_str(DEFAULT).expect("the defaults are checked by the tests");
-    walk(document.as_table(), &Value::Table(known), "", (text, place))
+    walk(document.as_table(), &Value::Table(known), "", text, place)
 }
 
-fn walk(table: &dyn TableLike, known: &Value, prefix: &str, (text, place): (&str, &str)) -> Result<(), Error> {
+fn walk(table: &dyn TableLike, known: &Value, prefix: &str, text: &str, place: &str) -> Result<(), Error> {
     for (name, item) in table.iter() {
         let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
         let span = table.key(name).and_then(|key| key.span());
@@ -129,7 +129,7 @@ fn walk(table: &dyn TableLike, known: &Value, prefix: &str, (text, place): (&str
         if path != OPEN
             && let (Some(inner), Value::Table(_)) = (item.as_table_like(), standard)
         {
-            walk(inner, standard, &path, (text, place))?;
+            walk(inner, standard, &path, text, place)?;
         }
     }
     Ok(())

@@ -84,7 +84,7 @@ impl Engine {
         if !out.quotas.is_empty() {
             post(self.quotas.allocator.settle(true, at.now), &mut effects);
         }
-        self.conclude(ctx, record, (hash, out), &mut effects)?;
+        self.conclude(ctx, record, hash, out, &mut effects)?;
         if user != *before {
             self.users.put(&record.project, &record.user_id, user);
         }
@@ -118,7 +118,7 @@ impl Engine {
             return Ok(effects);
         }
         let out = apply::apply(ctx, &mut Default::default(), record, false);
-        self.conclude(ctx, record, (hash, out), &mut effects)?;
+        self.conclude(ctx, record, hash, out, &mut effects)?;
         Ok(effects)
     }
 
@@ -126,7 +126,8 @@ impl Engine {
         &mut self,
         ctx: ApplyContext<'_>,
         record: &Record<'_>,
-        (hash, out): (Option<u128>, apply::Outputs),
+        hash: Option<u128>,
+        out: apply::Outputs,
         effects: &mut Effects,
     ) -> Result<(), Failure> {
         if let Some(watched) = &mut self.watched {

@@ -61,7 +61,7 @@ pub fn health(at: RecordContext<'_>, health: EndpointHealthReport) -> Option<Out
 }
 
 /// A refusal that nobody waits for.
-pub fn unheard(at: RecordContext<'_>, (reason, detail): (&str, &str), raw: &Json) -> Output {
+pub fn unheard_refusal(at: RecordContext<'_>, reason: &str, detail: &str, raw: &Json) -> Output {
     let Origin { partition, offset, .. } = at.origin;
     let raw = raw.as_str().as_bytes();
     let value = topics::encode(&RejectRecord::of(Topic::Events, partition, offset, reason, detail, raw));

@@ -169,7 +169,7 @@ impl Engine {
             Ok(Ok(judged)) => judged,
             Ok(Err(Failure::Reject(_))) | Err(_) => {
                 let refused = "it could not be applied when its turn came";
-                effects.outputs.push(outputs::unheard(own, ("panic", refused), &pending.value));
+                effects.outputs.push(outputs::unheard_refusal(own, "panic", refused, &pending.value));
                 let reply = EngineReply::Refused { code: "invalid".into(), pointer: None, detail: refused.into() };
                 let heard = !pending.reply_to.is_empty();
                 Applied::Done(Effects { reply: heard.then_some(reply), ..Effects::default() })
@@ -190,7 +190,7 @@ impl Engine {
                 effects.forwards.extend(late.forwards);
                 match late.reply {
                     Some(EngineReply::Refused { code, detail, .. }) if pending.reply_to.is_empty() => {
-                        effects.outputs.push(outputs::unheard(own, (&code, &detail), &pending.value));
+                        effects.outputs.push(outputs::unheard_refusal(own, &code, &detail, &pending.value));
                     }
                     Some(answer) => {
                         let replies = pending.reply_to.into_iter().map(|to| (to.into(), answer.clone()));

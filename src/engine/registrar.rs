@@ -10,6 +10,7 @@ use super::table::Table;
 use askwhen_domain::health::Health;
 use askwhen_domain::id::Kind as IdKind;
 use askwhen_domain::json::Json;
+use askwhen_domain::refs::EndpointRef;
 use askwhen_domain::time::{MINUTE, Millis};
 use askwhen_partition::{Effects, EngineReply, Output, RecordContext};
 use askwhen_wire::definition::Kind;
@@ -21,12 +22,13 @@ use askwhen_wire::topics::{self, DefinitionRecord, definition_key};
 pub const REQUEST_LIFE: Millis = 10 * MINUTE;
 const MAX_REQUESTS: usize = 10_000;
 
-/// Whether a request is neither a copy nor old; from here on it is known. One that
-/// is has its refusal.
+/// Whether a request is neither a copy nor old; from here on it is known. A copy
+/// and an old one are refused.
 pub fn is_new(
     table: &mut Table,
     at: RecordContext<'_>,
-    (request_id, asked_at): (&str, Millis),
+    request_id: &str,
+    asked_at: Millis,
     effects: &mut Effects,
 ) -> bool {
     let before = table.requests.len();
@@ -45,7 +47,8 @@ pub fn is_new(
 
 pub fn conclude(
     table: &Table,
-    (judged, enabled): (Result<Defined, EngineReply>, bool),
+    judged: Result<Defined, EngineReply>,
+    enabled: bool,
     at: RecordContext<'_>,
     effects: &mut Effects,
 ) -> Option<Defined> {
@@ -78,7 +81,7 @@ fn begin_anew(table: &Table, defined: &Defined, enabled: bool, at: RecordContext
     if !enabled && before["url"] == after["url"] && (on(&before) || !on(&after)) {
         return;
     }
-    effects.outputs.push(health_output(at, (&defined.project, &defined.id), None));
+    effects.outputs.push(health_output(at, EndpointRef::new(&defined.project, &defined.id), None));
     let report = EndpointHealthReport {
         project: defined.project.clone(),
         endpoint_id: defined.id.clone(),
@@ -91,7 +94,8 @@ fn begin_anew(table: &Table, defined: &Defined, enabled: bool, at: RecordContext
     effects.outputs.extend(outputs::health(at, report));
 }
 
-pub fn health_output(at: RecordContext<'_>, (project, id): (&str, &str), record: Option<&DefinitionRecord>) -> Output {
+pub fn health_output(at: RecordContext<'_>, endpoint: EndpointRef<'_>, record: Option<&DefinitionRecord>) -> Output {
+    let EndpointRef { project, endpoint_id: id } = endpoint;
     Output {
         topic: Topic::Definitions,
         key: Some(definition_key(project, Kind::Health, id).into()),

@@ -104,14 +104,15 @@ impl Remembered {
         self.ids.insert(hash, seen_at);
     }
 
-    /// Whether a request is done here for the first time; from here on it is
-    /// known.
+    /// Whether a request about a user or an endpoint is done here for the first
+    /// time; from here on it is known.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn is_new(
         &mut self,
-        (project, about): (&str, &str),
+        project: &str,
+        about: &str,
         request: &str,
         now: Millis,
     ) -> Result<bool, askwhen_store::Error> {
@@ -289,10 +290,10 @@ mod tests {
     #[test]
     fn a_request_is_done_once() {
         let (store, mut remembered) = fresh();
-        assert!(remembered.is_new(("p", "u"), "erase/1", NOW).expect("readable"));
-        assert!(!remembered.is_new(("p", "u"), "erase/1", NOW + HOUR).expect("readable"));
-        assert!(remembered.is_new(("p", "v"), "erase/1", NOW).expect("readable"));
+        assert!(remembered.is_new("p", "u", "erase/1", NOW).expect("readable"));
+        assert!(!remembered.is_new("p", "u", "erase/1", NOW + HOUR).expect("readable"));
+        assert!(remembered.is_new("p", "v", "erase/1", NOW).expect("readable"));
         checkpoint(&store, &mut remembered, NOW + HOUR);
-        assert!(!remembered.is_new(("p", "u"), "erase/1", NOW + 2 * HOUR).expect("readable"));
+        assert!(!remembered.is_new("p", "u", "erase/1", NOW + 2 * HOUR).expect("readable"));
     }
 }

@@ -43,7 +43,8 @@ impl Engine {
     /// When the store cannot be read.
     pub fn open(
         store: Arc<Store>,
-        (partition, partitions): (u32, u32),
+        partition: u32,
+        partitions: u32,
         cached: impl Into<CacheLimit>,
     ) -> Result<Engine, Stop> {
         let table = Table::load(&store)?;

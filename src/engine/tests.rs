@@ -14,7 +14,7 @@ use askwhen_domain::json::Json;
 use askwhen_log::{Ack, Log, NewRecord, Record, Simulated, TopicPartition};
 use askwhen_partition::Stop;
 use askwhen_partition::checkpoint::Checkpointer;
-use askwhen_partition::{Partition, Replies, Setup, Signer, Status};
+use askwhen_partition::{Handles, Partition, Replies, Setup, Signer, Status};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::Notify;
 use askwhen_store::{Batch, Family, Memory, Store};
@@ -59,8 +59,8 @@ fn boot(log: &Arc<Simulated>, stores: &[Arc<Store>], step_bytes: usize) -> Proce
     setup.step_bytes = step_bytes;
     setup.checkpoint_every = Duration::from_secs(3_600);
     let open = |(partition, store): (u32, &Arc<Store>)| {
-        let engine = Engine::open(store.clone(), (partition, PARTITIONS), 4).expect("a readable store");
-        let handles = (Arc::new(Notify::default()), Arc::new(Status::default()));
+        let engine = Engine::open(store.clone(), partition, PARTITIONS, 4).expect("a readable store");
+        let handles = Handles { notify: Arc::new(Notify::default()), status: Arc::new(Status::default()) };
         Partition::open(partition, setup.clone(), store.clone(), engine, LOGIC_VERSION, handles).expect("it opens")
     };
     Process { parts: (0..).zip(stores).map(open).collect() }
@@ -135,9 +135,9 @@ impl World {
         setup.checkpoint_every = Duration::from_secs(3_600);
         setup.attempts = attempts.map(Into::into);
         let store = self.stores[partition as usize].clone();
-        let engine = Engine::open(store.clone(), (partition, PARTITIONS), 4).expect("readable");
+        let engine = Engine::open(store.clone(), partition, PARTITIONS, 4).expect("readable");
         let status = Arc::new(Status::default());
-        let handles = (Arc::new(Notify::default()), status.clone());
+        let handles = Handles { notify: Arc::new(Notify::default()), status: status.clone() };
         let opened = Partition::open(partition, setup, store, engine, LOGIC_VERSION, handles)?;
         Ok((opened, status))
     }
@@ -433,8 +433,8 @@ fn a_log_that_lost_its_end_is_refused() {
     let checkpointer = Checkpointer::start().expect("a thread");
     let setup = Setup::new(Log::Simulated(empty), Clock::new(), key(), Replies::default(), checkpointer);
     let store = world.stores[partition as usize].clone();
-    let engine = Engine::open(store.clone(), (partition, PARTITIONS), 4).expect("readable");
-    let handles = (Arc::new(Notify::default()), Arc::new(Status::default()));
+    let engine = Engine::open(store.clone(), partition, PARTITIONS, 4).expect("readable");
+    let handles = Handles { notify: Arc::new(Notify::default()), status: Arc::new(Status::default()) };
     match Partition::open(partition, setup, store, engine, LOGIC_VERSION, handles) {
         Err(askwhen_partition::Stop::Refused(why)) => assert!(why.contains("lost its end"), "{why}"),
         Err(other) => panic!("{other}"),
@@ -451,8 +451,8 @@ fn reopen(
     let checkpointer = Checkpointer::start().expect("a thread");
     let setup = Setup::new(Log::Simulated(log), Clock::new(), key(), Replies::default(), checkpointer);
     let store = world.stores[partition as usize].clone();
-    let engine = Engine::open(store.clone(), (partition, PARTITIONS), 4).expect("readable");
-    let handles = (Arc::new(Notify::default()), Arc::new(Status::default()));
+    let engine = Engine::open(store.clone(), partition, PARTITIONS, 4).expect("readable");
+    let handles = Handles { notify: Arc::new(Notify::default()), status: Arc::new(Status::default()) };
     Partition::open(partition, setup, store, engine, logic_version, handles).map(|_| ())
 }
 

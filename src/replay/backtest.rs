@@ -176,12 +176,12 @@ impl PartitionRun {
         source: &Source,
         plan: &Plan,
         partition: u32,
-        begin: (Arc<Store>, CheckpointMeta),
+        store: Arc<Store>,
+        meta: CheckpointMeta,
     ) -> Result<PartitionRun, Error> {
-        let (store, meta) = begin;
         // All partitions may be read as one.
         let share = source.partitions as usize * (plan.versions.len() + 1);
-        let mut engine = Engine::open(store.clone(), (partition, source.partitions), CACHED_BYTES / share)?;
+        let mut engine = Engine::open(store.clone(), partition, source.partitions, CACHED_BYTES / share)?;
         engine.watch(&plan.project);
         Ok(PartitionRun { replayer: Replayer::new(source.admission(partition, &meta)?, meta, engine), store, share })
     }
@@ -212,7 +212,7 @@ struct Part {
 impl Part {
     fn new(source: &Source, plan: &Plan, partition: u32, begin: Begin) -> Result<Part, Error> {
         let journal_reader = source.journal_reader(TopicPartition { topic: Topic::Events, partition }, begin.meta.next);
-        let base = PartitionRun::open(source, plan, partition, (begin.store, begin.meta))?;
+        let base = PartitionRun::open(source, plan, partition, begin.store, begin.meta)?;
         Ok(Part {
             partition,
             journal_reader,
@@ -251,6 +251,27 @@ struct Tallies {
     /// the request waited for a grant: by part, and how many had been released there
     /// when it was looked at.
     held: Vec<(u64, Vec<HypotheticalOffer>)>,
+}
+
+/// What is on record, and what a version has come to.
+#[derive(Clone, Copy)]
+struct ComparedTallies<'a> {
+    base: &'a Tally,
+    tried: &'a Tally,
+}
+
+impl ComparedTallies<'_> {
+    fn agree(&self, offer_id: &str) -> bool {
+        self.tried.agrees(self.base, offer_id)
+    }
+}
+
+/// A record that a version has applied: which version, in which part, at which offset.
+#[derive(Clone, Copy)]
+struct AppliedRecord {
+    version: usize,
+    part: usize,
+    offset: u64,
 }
 
 /// An offer that a version makes.
@@ -325,8 +346,8 @@ impl Run<'_> {
             for version in 0..self.plan.versions.len() {
                 let path = self.folder.join(format!("{}-try-{version}", part.partition));
                 part.base.store.checkpoint(&path)?;
-                let begin = (self.source.store(&path)?, part.base.replayer.meta.clone());
-                part.tried.push(PartitionRun::open(self.source, self.plan, part.partition, begin)?);
+                let (store, meta) = (self.source.store(&path)?, part.base.replayer.meta.clone());
+                part.tried.push(PartitionRun::open(self.source, self.plan, part.partition, store, meta)?);
             }
         }
         for (v, version) in self.plan.versions.iter().enumerate() {
@@ -335,8 +356,8 @@ impl Run<'_> {
                     let defined = Decoded::Internal(Box::new(Internal::Defined(defined)));
                     let replayer = &mut parts[i].tried[v].replayer;
                     let (now, offset) = (replayer.meta.now, replayer.meta.next);
-                    let effects = replayer.apply_synthetic((now, offset), defined)?;
-                    self.follow(parts, (v, i, offset), effects, tallies)?;
+                    let effects = replayer.apply_synthetic(now, offset, defined)?;
+                    self.follow(parts, AppliedRecord { version: v, part: i, offset }, effects, tallies)?;
                 }
             }
         }
@@ -409,12 +430,13 @@ impl Run<'_> {
             .collect();
         for (v, version) in self.plan.versions.iter().enumerate() {
             let sent = &parts[i].sent;
-            let (base, tried) = (&tallies.base, &tallies.tried[v]);
+            let compared = ComparedTallies { base: &tallies.base, tried: &tallies.tried[v] };
             let wanted = |decoded: &Decoded<'_>, by: Option<&Forward>| {
-                concerns(decoded, project) && self.counts(decoded, by, version, (base, tried), sent)
+                concerns(decoded, project) && self.counts(decoded, by, version, compared, sent)
             };
             let effects = parts[i].tried[v].replayer.play(record, &wanted)?;
-            let decisions = self.follow(parts, (v, i, record.offset), effects.unwrap_or_default(), tallies)?;
+            let applied = AppliedRecord { version: v, part: i, offset: record.offset };
+            let decisions = self.follow(parts, applied, effects.unwrap_or_default(), tallies)?;
             for (user_id, Offered { offer_id, survey_id, .. }) in &made {
                 if !tallies.tried[v].agrees(&tallies.base, offer_id) {
                     let instead = decisions.iter().find(|decision| decision.user_id == *user_id);
@@ -445,7 +467,7 @@ impl Run<'_> {
         decoded: &Decoded<'_>,
         by: Option<&Forward>,
         version: &Version,
-        (base, tried): (&Tally, &Tally),
+        compared: ComparedTallies<'_>,
         sent: &[u64],
     ) -> bool {
         let pinned = |kind: Kind, id: &str| {
@@ -455,8 +477,8 @@ impl Run<'_> {
         match decoded {
             Decoded::User(record) => match &record.body {
                 // A reaction to an offer says something of that offer alone.
-                Body::Displayed { offer_id } | Body::Dismissed { offer_id } => tried.agrees(base, offer_id),
-                Body::Answers(Said { target: Target::Offer(offer_id), .. }) => tried.agrees(base, offer_id),
+                Body::Displayed { offer_id } | Body::Dismissed { offer_id } => compared.agree(offer_id),
+                Body::Answers(Said { target: Target::Offer(offer_id), .. }) => compared.agree(offer_id),
                 _ => true,
             },
             Decoded::Internal(internal) => match &**internal {
@@ -472,15 +494,16 @@ impl Run<'_> {
         }
     }
 
-    /// Counts what a version has put out, delivers its messages, and notes offers
-    /// whose reactions have to be imagined. Gives the decisions.
+    /// Counts the outputs of a record in a version, delivers its messages, and notes
+    /// offers whose reactions are to be assumed. Gives the decisions.
     fn follow(
         &self,
         parts: &mut [Part],
-        (v, i, offset): (usize, usize, u64),
+        applied: AppliedRecord,
         effects: Effects,
         tallies: &mut Tallies,
     ) -> Result<Vec<Decision>, Error> {
+        let AppliedRecord { version: v, part: i, offset } = applied;
         let mut decisions = Vec::new();
         let mut queue = VecDeque::from([(i, effects)]);
         while let Some((i, effects)) = queue.pop_front() {
@@ -506,7 +529,7 @@ impl Run<'_> {
                 let to = outgoing.to as usize;
                 let replayer = &mut parts[to].tried[v].replayer;
                 let next = replayer.meta.next;
-                let effects = replayer.apply_synthetic((now, next), Decoded::Internal(internal))?;
+                let effects = replayer.apply_synthetic(now, next, Decoded::Internal(internal))?;
                 queue.push_back((to, effects));
             }
         }
@@ -538,8 +561,9 @@ impl Run<'_> {
                 let record = Record { project, user_id, event_id: None, times: Default::default(), body };
                 let replayer = &mut parts[*part].tried[*version].replayer;
                 let now = replayer.meta.now;
-                let effects = replayer.apply_synthetic((now, *offset), Decoded::User(Box::new(record)))?;
-                self.follow(parts, (*version, *part, *offset), effects, tallies)?;
+                let effects = replayer.apply_synthetic(now, *offset, Decoded::User(Box::new(record)))?;
+                let applied = AppliedRecord { version: *version, part: *part, offset: *offset };
+                self.follow(parts, applied, effects, tallies)?;
             }
         }
         Ok(())

@@ -86,7 +86,7 @@ pub fn explain(source: &Source, question: &Question, progress: impl Fn(u64)) -> 
             body(&mut replayer, &mut coordinator, Decoded::User(Box::new(record)))?
         }
     };
-    let decisions = decisions(source, question, partition, (now, replayer.meta.ahead))?;
+    let decisions = decisions(source, question, partition, now, replayer.meta.ahead)?;
     Ok(json!({
         "user_id": question.user_id,
         "project": question.project,
@@ -108,7 +108,8 @@ fn decisions(
     source: &Source,
     question: &Question,
     partition: u32,
-    (now, ahead): (Millis, Millis),
+    now: Millis,
+    ahead: Millis,
 ) -> Result<Vec<Value>, Error> {
     let at = TopicPartition { topic: Topic::Decisions, partition };
     // By the log's own times, which a test clock does not move.
@@ -145,7 +146,7 @@ impl JournalPrefix<'_> {
         let Begin { store, meta, snapshot } =
             self.source.begin(partition, self.until, &self.folder.path().join(partition.to_string()))?;
         let next = meta.next;
-        let engine = Engine::open(store, (partition, self.source.partitions), CACHED_BYTES)?;
+        let engine = Engine::open(store, partition, self.source.partitions, CACHED_BYTES)?;
         let everyone = user_id.is_none()
             || engine.has_quotas(self.project)
             || has_limits(self.source.journal_reader(at, next), &self.source.rules(partition), self.project)?;

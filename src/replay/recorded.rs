@@ -78,11 +78,12 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Those of journal records from `from` on, which was taken at `time`.
+    /// The decisions of journal records from the offset `from` on; the record there
+    /// was appended at `time`.
     ///
     /// # Errors
     /// When the topic cannot be read.
-    pub fn open(source: &Source, partition: u32, (from, time): (u64, Millis)) -> Result<Recorded, Error> {
+    pub fn open(source: &Source, partition: u32, from: u64, time: Millis) -> Result<Recorded, Error> {
         let at = TopicPartition { topic: Topic::Decisions, partition };
         let bounds = source.bounds(at)?;
         let begins = if time == 0 { bounds.start } else { source.offset_at(at, time - CLOCKS_APART)? };
@@ -135,7 +136,8 @@ impl Recorded {
     pub fn compare(
         &mut self,
         offset: u64,
-        (id, value): (&str, &Bytes),
+        id: &str,
+        value: &Bytes,
         counts: &mut Compared,
     ) -> Result<Option<Difference>, Error> {
         let id = Bytes::copy_from_slice(id.as_bytes());

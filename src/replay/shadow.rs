@@ -168,7 +168,7 @@ fn gaps(start: u64, from: u64, decisions_start: u64) -> Vec<String> {
 fn trial(source: &Source, partition: u32, begin: Begin) -> Result<f64, Error> {
     let Begin { store, meta, .. } = begin;
     let next = meta.next;
-    let engine = Engine::open(store, (partition, source.partitions), CACHED_BYTES)?;
+    let engine = Engine::open(store, partition, source.partitions, CACHED_BYTES)?;
     let mut replayer = Replayer::new(source.rules(partition), meta, engine);
     let mut journal_reader = source.journal_reader(TopicPartition { topic: Topic::Events, partition }, next);
     let (started, mut records) = (Instant::now(), 0);
@@ -329,7 +329,7 @@ impl Shadow {
             };
             let (_, meta) = self.store(source, partition)?;
             progress.all.fetch_add(end.saturating_sub(meta.next), Ordering::Relaxed);
-            work.push((partition, end));
+            work.push(PartitionGoal { partition, end });
         }
         let threads = options.threads.clamp(1, work.len());
         let (next, read_us) = (AtomicUsize::new(0), AtomicU64::new(0));
@@ -338,8 +338,8 @@ impl Shadow {
         std::thread::scope(|scope| {
             let worker = || -> Result<(), Error> {
                 let mut brake = RateLimiter { rate: options.rate, share, pace: Pace::default(), clock: Clock::new() };
-                while let Some((partition, end)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let done = self.partition(source, (*partition, *end), &mut brake, (progress, &failed));
+                while let Some(goal) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let done = self.partition(source, *goal, &mut brake, progress, &failed);
                     let read_in = done.inspect_err(|_| failed.store(true, Ordering::Release))?;
                     read_us.fetch_add(read_in.as_micros() as u64, Ordering::Relaxed);
                 }
@@ -364,10 +364,12 @@ impl Shadow {
     fn partition(
         &self,
         source: &Source,
-        (partition, end): (u32, u64),
+        goal: PartitionGoal,
         brake: &mut RateLimiter,
-        (progress, failed): (&Progress, &std::sync::atomic::AtomicBool),
+        progress: &Progress,
+        failed: &std::sync::atomic::AtomicBool,
     ) -> Result<Duration, Error> {
+        let PartitionGoal { partition, end } = goal;
         let (store, meta) = self.store(source, partition)?;
         let open: Vec<UnrecordedDecision> = load(&store, OPEN)?;
         if meta.next >= end && open.is_empty() {
@@ -378,7 +380,7 @@ impl Shadow {
         let kept = DifferenceFile::open(&self.differences_path(partition), counts.kept_bytes)?;
         let next = meta.next;
         let from = open.iter().map(|open| open.offset).min().unwrap_or(next);
-        let recorded = Recorded::open(source, partition, (from, meta.now - meta.ahead))?;
+        let recorded = Recorded::open(source, partition, from, meta.now - meta.ahead)?;
         let mut notes = Notes { partition, counts, open: Vec::new(), kept, recorded };
         for one in open {
             notes.counts.compared.not_yet_recorded -= 1;
@@ -386,7 +388,7 @@ impl Shadow {
         }
         notes.recorded.forget(next);
         let engine =
-            Engine::open(store.clone(), (partition, source.partitions), CACHED_BYTES / source.partitions as usize)?;
+            Engine::open(store.clone(), partition, source.partitions, CACHED_BYTES / source.partitions as usize)?;
         let mut replayer = Replayer::new(source.admission(partition, &meta)?, meta, engine);
         let mut journal_reader = source.journal_reader(TopicPartition { topic: Topic::Events, partition }, next);
         let mut written = Instant::now();
@@ -571,6 +573,13 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     file.write_all(bytes)?;
     file.sync_all()?;
     Ok(fs::rename(fresh, path)?)
+}
+
+/// A partition, and the offset up to which it is replayed.
+#[derive(Clone, Copy)]
+struct PartitionGoal {
+    partition: u32,
+    end: u64,
 }
 
 /// Keeps a thread to its share of a rate.

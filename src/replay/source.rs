@@ -53,7 +53,7 @@ pub struct Begin {
 impl Source {
     /// The rules by which a partition's records are taken.
     pub fn rules(&self, partition: u32) -> Admission {
-        Admission::of_log((self.incarnation, self.partitions), self.binds_macs, &self.key, partition)
+        Admission::of_log(self.incarnation, self.partitions, self.binds_macs, &self.key, partition)
     }
 
     /// The same for whoever plays the journal from where `meta` stands: with

@@ -85,7 +85,8 @@ pub fn cut_at_rest(config: &Config) -> Result<Option<BackupPoint>, Error> {
 /// When something cannot be read or brought; then there is no backup.
 pub fn create(
     config: &Config,
-    (url, key): (&str, &ClusterKey),
+    url: &str,
+    key: &ClusterKey,
     cut: Option<&BackupPoint>,
     config_file: Option<&Path>,
     progress: ReportProgress<'_>,
@@ -395,7 +396,8 @@ fn snapshots_of(repository: &SnapshotRepository, manifest: &Manifest) -> Result<
 /// # Errors
 /// When the data directory holds something, or the backup is damaged.
 pub fn restore(
-    (bucket, manifest): (&Bucket, &Manifest),
+    bucket: &Bucket,
+    manifest: &Manifest,
     key: &ClusterKey,
     data_dir: &Path,
     progress: ReportProgress<'_>,
@@ -416,7 +418,7 @@ pub fn restore(
             std::fs::remove_file(&path)?;
         }
     }
-    let restored = fill((bucket, manifest), (key, texts), &draft, progress);
+    let restored = fill(bucket, manifest, key, texts, &draft, progress);
     if restored.is_err() {
         // It holds the space that others need.
         std::fs::remove_dir_all(&draft).ok();
@@ -452,10 +454,13 @@ fn refuse_what_is_there(data_dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// Restores into a folder; says whether there was a configuration.
+/// Restores into a folder, with the small files of `texts`; says whether there was
+/// a configuration.
 fn fill(
-    (bucket, manifest): (&Bucket, &Manifest),
-    (key, texts): (&ClusterKey, BTreeMap<String, String>),
+    bucket: &Bucket,
+    manifest: &Manifest,
+    key: &ClusterKey,
+    texts: BTreeMap<String, String>,
     draft: &Path,
     progress: ReportProgress<'_>,
 ) -> Result<bool, Error> {

@@ -17,6 +17,7 @@ use crate::delivery::{self, Fold};
 use crate::engine::{CacheLimit, export as engine};
 use crate::replay::Error;
 use askwhen_domain::LOGIC_VERSION;
+use askwhen_domain::id::RecordPosition;
 use askwhen_domain::time::{Millis, format_time};
 use askwhen_log::kafka::Founding;
 use askwhen_log::{Embedded, Lease, Log, NewRecord, Record, TopicPartition};
@@ -147,17 +148,17 @@ struct AtRest {
     waiting: Vec<delivery::PendingDelivery>,
 }
 
-/// Journal records by their old place; where they are now, once they are.
-type Moved = HashMap<(u32, u64), Option<Source>>;
+/// Journal records by their old positions; the new ones, once they have been written.
+type Moved = HashMap<RecordPosition, Option<Source>>;
 
 impl Export<'_> {
     fn run(&self, progress: &mut impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
         let AtRest { stores, metas, mut waiting } = self.bring_to_rest(progress)?;
         let mut founding = Founding::begin(kafka_settings(self.target, self.data.key.check()))?;
         let place =
-            |row: &delivery::PendingDelivery| Source::parse(row.source.as_bytes()).map(|s| (s.partition, s.offset));
+            |row: &delivery::PendingDelivery| Source::parse(row.source.as_bytes()).map(|source| source.position());
         let mut moved: Moved = waiting.iter().filter_map(place).map(|place| (place, None)).collect();
-        let lasts = self.journal(&mut founding, (&metas, &mut moved), progress)?;
+        let lasts = self.journal(&mut founding, &metas, &mut moved, progress)?;
         for row in &mut waiting {
             let now = place(row).and_then(|place| moved.get(&place).copied().flatten());
             row.source = now.map_or_else(String::new, |source| source.encode());
@@ -165,7 +166,7 @@ impl Export<'_> {
         let definitions = self.definitions(&mut founding)?;
         let waiting_deliveries = self.deliveries(&mut founding, &stores[0], &waiting, progress)?;
         founding.settle(0)?;
-        let users = self.state(&founding, (&stores, &metas), &lasts, progress)?;
+        let users = self.state(&founding, &stores, &metas, &lasts, progress)?;
         founding.finish(lasts.iter().map(|last| last.next).collect())?;
         Ok(Report {
             brokers: self.target.brokers.clone(),
@@ -290,7 +291,8 @@ impl Export<'_> {
     fn journal(
         &self,
         founding: &mut Founding,
-        (metas, moved): (&[CheckpointMeta], &mut Moved),
+        metas: &[CheckpointMeta],
+        moved: &mut Moved,
         progress: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<Vec<Last>, Error> {
         let (old, new) = (self.source.partitions, self.target.partitions);
@@ -308,7 +310,7 @@ impl Export<'_> {
             let Some((to, new)) = relocation.place(from, &record) else { continue };
             let last = &mut lasts[to as usize];
             last.crc = Founding::checksum(&new);
-            if let Some(place) = moved.get_mut(&(from, record.offset)) {
+            if let Some(place) = moved.get_mut(&RecordPosition { partition: from, offset: record.offset }) {
                 *place = Some(Source { partition: to, offset: last.next, crc: last.crc });
             }
             last.next += 1;
@@ -389,14 +391,15 @@ impl Export<'_> {
     fn state(
         &self,
         founding: &Founding,
-        (stores, metas): (&[Arc<Store>], &[CheckpointMeta]),
+        stores: &[Arc<Store>],
+        metas: &[CheckpointMeta],
         lasts: &[Last],
         progress: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<u64, Error> {
-        let log = founding.log();
+        let now = metas.iter().map(|meta| meta.now).max().unwrap_or(0);
         let folder = self.source.data_dir.join(format!("{FOLDER}{}", uuid::Uuid::now_v7().simple()));
-        let made = self.write_state(&log, (stores, metas), lasts, &folder, progress);
-        // What is in the snapshot repository is what counts.
+        let made = self.write_state(&founding.log(), stores, now, lasts, &folder, progress);
+        // The state is in the snapshot repository now.
         std::fs::remove_dir_all(&folder)?;
         made
     }
@@ -404,7 +407,8 @@ impl Export<'_> {
     fn write_state(
         &self,
         log: &Log,
-        (stores, metas): (&[Arc<Store>], &[CheckpointMeta]),
+        stores: &[Arc<Store>],
+        now: Millis,
         lasts: &[Last],
         folder: &Path,
         progress: &mut impl FnMut(&'static str, u64, u64),
@@ -416,7 +420,6 @@ impl Export<'_> {
         let fresh: Vec<Arc<Store>> = (0..partitions).map(open).collect::<Result<_, _>>()?;
         progress("bringing state over", 0, u64::from(partitions));
         let users = engine::repartition(stores, &fresh).map_err(Error::failed)?;
-        let now = metas.iter().map(|meta| meta.now).max().unwrap_or(0);
         let outputs = [
             Topic::Decisions,
             Topic::Responses,

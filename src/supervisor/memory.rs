@@ -75,7 +75,9 @@ impl MemoryGovernor {
     pub fn new(
         budget: MemoryBudget,
         partitions: u32,
-        (users, stores, requests): (CacheLimit, Shared, Arc<Budget>),
+        users: CacheLimit,
+        stores: Shared,
+        requests: Arc<Budget>,
     ) -> MemoryGovernor {
         let governor =
             MemoryGovernor { budget, partitions: partitions as usize, users, stores, requests, percent: 100 };

@@ -85,8 +85,9 @@ pub fn engine(
     let open: Open<Engine> =
         Arc::new(move |partition: u32, notify: Arc<Notify>, status: Arc<askwhen_partition::Status>| {
             let store = stores.open(Role::Engine, partition, &status)?;
-            let engine = Engine::open(store.clone(), (partition, partitions), cached.clone())?;
-            let opened = Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, (notify, status));
+            let engine = Engine::open(store.clone(), partition, partitions, cached.clone())?;
+            let handles = askwhen_partition::Handles { notify, status };
+            let opened = Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, handles);
             // One that waits for a word or a clock writes nothing meanwhile.
             if let (Some(barrier), Err(Stop::Waits { .. })) = (&setup.barrier, &opened) {
                 barrier.arrive(Role::Engine.name(), partition);

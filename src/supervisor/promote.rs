@@ -173,7 +173,7 @@ impl Promotion<'_> {
                 )));
             }
             // What was decided since would be on record, and not in the state.
-            if Recorded::open(self.source, partition, (live.next, live.now - live.ahead))?.goes_on()? {
+            if Recorded::open(self.source, partition, live.next, live.now - live.ahead)?.goes_on()? {
                 return Err(Error::refused(format!(
                     "partition {partition} has decided more than the state that was written down at {}: {AGAIN}",
                     live.next

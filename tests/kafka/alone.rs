@@ -7,7 +7,7 @@ use askwhen_domain::LOGIC_VERSION;
 use askwhen_log::{Ack, Error, Kafka, Log, NewRecord, Record, Simulated, TopicPartition, kafka};
 use askwhen_partition::Progress;
 use askwhen_partition::checkpoint::{CheckpointMeta, Checkpointer};
-use askwhen_partition::{Partition, Replies, Setup, Status};
+use askwhen_partition::{Handles, Partition, Replies, Setup, Status};
 use askwhen_process::clock::Clock;
 use askwhen_store::{Family, Memory, Rocks, Store};
 use askwhen_wire::record::MAC_HEADER;
@@ -111,8 +111,8 @@ pub fn compare(dir: &Path, owners: &[&str]) {
     let stores: Vec<Arc<Store>> = (0..KAFKA_PARTITIONS).map(|_| Arc::new(Store::Memory(Memory::default()))).collect();
     let mut parts = Vec::new();
     for (partition, store) in (0..).zip(&stores) {
-        let engine = Engine::open(store.clone(), (partition, KAFKA_PARTITIONS), 1_000).expect("it opens");
-        let handles = (Arc::default(), Arc::new(Status::default()));
+        let engine = Engine::open(store.clone(), partition, KAFKA_PARTITIONS, 1_000).expect("it opens");
+        let handles = Handles { notify: Arc::default(), status: Arc::new(Status::default()) };
         let opened = Partition::open(partition, setup.clone(), store.clone(), engine, LOGIC_VERSION, handles);
         parts.push(opened.expect("it opens"));
     }

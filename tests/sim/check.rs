@@ -394,8 +394,9 @@ fn replay(world: &World, journals: &[Vec<Record>], outputs: &Found) -> Result<()
     let stores: Vec<Arc<Store>> = (0..world.partitions).map(|_| Arc::new(Store::Memory(Memory::default()))).collect();
     let mut open = Vec::new();
     for (partition, store) in (0..).zip(&stores) {
-        let engine = Engine::open(store.clone(), (partition, world.partitions), 100).map_err(|e| e.to_string())?;
-        let handles = (Arc::new(Notify::default()), Arc::new(askwhen_partition::Status::default()));
+        let engine = Engine::open(store.clone(), partition, world.partitions, 100).map_err(|e| e.to_string())?;
+        let (notify, status) = (Arc::new(Notify::default()), Arc::new(askwhen_partition::Status::default()));
+        let handles = askwhen_partition::Handles { notify, status };
         let opened = Partition::open(partition, setup.clone(), store.clone(), engine, LOGIC_VERSION, handles);
         open.push(opened.map_err(|e| e.to_string())?);
     }

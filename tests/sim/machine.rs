@@ -199,8 +199,9 @@ impl Process {
         // A pool opens nothing whose last checkpoint is still being written.
         while self.checkpointer.step() {}
         let store = self.disk.store(Role::Engine, partition);
-        let opened = Engine::open(store.clone(), (partition, self.partitions), CACHED_USERS).and_then(|engine| {
-            let handles = (Arc::new(Notify::default()), Arc::new(askwhen_partition::Status::default()));
+        let opened = Engine::open(store.clone(), partition, self.partitions, CACHED_USERS).and_then(|engine| {
+            let (notify, status) = (Arc::new(Notify::default()), Arc::new(askwhen_partition::Status::default()));
+            let handles = askwhen_partition::Handles { notify, status };
             Partition::open(partition, self.setup.clone(), store, engine, LOGIC_VERSION, handles)
         });
         match opened {

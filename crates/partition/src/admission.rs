@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::checkpoint::CheckpointMeta;
-use askwhen_domain::id;
+use askwhen_domain::id::{self, Origin};
 use askwhen_domain::time::{MINUTE, Millis};
 use askwhen_log::{Log, NewRecord, Record};
 use askwhen_process::fault;
@@ -77,23 +77,18 @@ impl Admission {
     }
 
     /// For a log that is read without being served.
-    pub fn of_log(
-        (incarnation, partitions): (u128, u32),
-        binds_macs: bool,
-        key: &ClusterKey,
-        partition: u32,
-    ) -> Admission {
+    pub fn of_log(incarnation: u128, partitions: u32, binds_macs: bool, key: &ClusterKey, partition: u32) -> Admission {
         Admission { key: key.clone(), incarnation, partition, partitions, binds_macs, skips: BTreeMap::new() }
     }
 
-    /// Incarnation of the log, and the partition.
-    pub fn place(&self) -> (u128, u32) {
-        (self.incarnation, self.partition)
+    /// Where the record at an offset stands.
+    pub fn origin(&self, offset: u64) -> Origin {
+        Origin { incarnation: self.incarnation, partition: self.partition, offset }
     }
 
-    /// Notes what an operator wants skipped. To be told of every record that
-    /// may stand behind the ones that are admitted: whoever comes to the record
-    /// must know of it by then.
+    /// Notes what an operator wants skipped. It has to be called with every record
+    /// that is not applied yet before one of them is admitted: an operator's record
+    /// stands behind the one that is to be skipped.
     pub fn look_ahead(&mut self, bound_macs_from: Option<u64>, record: &Record) {
         if record.header(SKIP_HEADER).is_none() {
             return;

@@ -138,17 +138,23 @@ struct Written {
     program: String,
 }
 
+/// Who is told that a checkpoint was written, and how that went.
+#[derive(Clone)]
+pub struct CheckpointDone {
+    pub written: mpsc::Sender<Result<(), askwhen_store::Error>>,
+    pub notify: Arc<Notify>,
+}
+
 struct Job {
     store: Arc<Store>,
     frozen: Frozen,
     meta: CheckpointMeta,
-    done: mpsc::Sender<Result<(), askwhen_store::Error>>,
-    notify: Arc<Notify>,
+    done: CheckpointDone,
 }
 
 impl Job {
     fn run(self) {
-        let Job { store, frozen, meta, done, notify } = self;
+        let Job { store, frozen, meta, done } = self;
         let mut batch = frozen();
         meta.save(&mut batch);
         let written = store.write(batch);
@@ -156,8 +162,8 @@ impl Job {
         // Whoever hears of it may close the store and open it anew.
         drop(store);
         // The partition may have been given up.
-        done.send(written).ok();
-        notify.notify();
+        done.written.send(written).ok();
+        done.notify.notify();
     }
 }
 
@@ -208,14 +214,8 @@ impl Checkpointer {
         found
     }
 
-    pub fn write(
-        &self,
-        store: Arc<Store>,
-        frozen: Frozen,
-        meta: CheckpointMeta,
-        (done, notify): (mpsc::Sender<Result<(), askwhen_store::Error>>, Arc<Notify>),
-    ) {
+    pub fn write(&self, store: Arc<Store>, frozen: Frozen, meta: CheckpointMeta, done: CheckpointDone) {
         // The thread ends only when every sender is gone.
-        self.jobs.send(Job { store, frozen, meta, done, notify }).ok();
+        self.jobs.send(Job { store, frozen, meta, done }).ok();
     }
 }

@@ -23,7 +23,7 @@ pub use admission::Signer;
 pub use barrier::StartBarrier;
 pub use checkpoint::Frozen;
 pub use machine::{Effects, Failure, Machine, Outgoing, Output, RecordContext};
-pub use partition::{Partition, Progress};
+pub use partition::{Handles, Partition, Progress};
 pub use reply::{EngineReply, Replies};
 pub use setup::Setup;
 pub use status::{Phase, Status};

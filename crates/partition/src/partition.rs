@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use super::admission::{Admission, Admitted, MAX_RECORD_BYTES, Signer, decode_forwarded};
 use super::attempts::Attempts;
-use super::checkpoint::Frozen;
-use super::checkpoint::{CheckpointMeta, PROGRAM};
+use super::checkpoint::{CheckpointDone, CheckpointMeta, Frozen, PROGRAM};
 use super::ledger::AckTracker;
 use super::machine::{Effects, Failure, Machine, Outgoing, Output, RecordContext};
 use super::reply::EngineReply;
@@ -60,6 +59,12 @@ type Acks = (
     mpsc::Receiver<(u64, Result<AppendedRange, askwhen_log::Error>)>,
 );
 type Written = (mpsc::Sender<Result<(), askwhen_store::Error>>, mpsc::Receiver<Result<(), askwhen_store::Error>>);
+
+/// What others hold of a partition that runs: what wakes it up, and its status.
+pub struct Handles {
+    pub notify: Arc<Notify>,
+    pub status: Arc<Status>,
+}
 
 pub struct Partition<M> {
     partition: u32,
@@ -113,8 +118,9 @@ impl<M: Machine> Partition<M> {
         store: Arc<Store>,
         machine: M,
         logic_version: u32,
-        (notify, status): (Arc<Notify>, Arc<Status>),
+        handles: Handles,
     ) -> Result<Partition<M>, Stop> {
+        let Handles { notify, status } = handles;
         let journal = TopicPartition { topic: Topic::Events, partition };
         let fresh = CheckpointMeta::new(setup.log.incarnation(), setup.log.partitions(), logic_version);
         let mut meta = CheckpointMeta::load(&store)?.unwrap_or_else(|| fresh.clone());
@@ -124,7 +130,7 @@ impl<M: Machine> Partition<M> {
         take_clock(&setup, meta.ahead)?;
         let end = setup.log.bounds(journal)?.end;
         let mut admission = Admission::new(&setup.log, &setup.key, partition);
-        let time = look_ahead(&setup.log, (journal, end), &meta, &setup.clock, &mut admission)?;
+        let time = look_ahead(&setup.log, journal, end, &meta, &setup.clock, &mut admission)?;
         if is_behind(&setup.clock, time) {
             return Err(behind(time));
         }
@@ -144,7 +150,7 @@ impl<M: Machine> Partition<M> {
         restore_definitions(&setup, partition, &mut meta, &machine)?;
         let redone = if fault::mutant("forget_what_is_redone") { HashSet::new() } else { redone };
         meta.next += u64::from(fault::mutant("skip_a_record_at_restart") && meta.next < journal_end);
-        let answer_from = answer_from(&setup.log, journal, (meta.next, journal_end))?;
+        let answer_from = answer_from(&setup.log, journal, meta.next, journal_end)?;
         let reader = setup.log.reader(ENGINE, notify.clone());
         status.next.store(meta.next, Ordering::Release);
         status.time.store(meta.time(), Ordering::Release);
@@ -385,7 +391,7 @@ impl<M: Machine> Partition<M> {
             meta.out_start.insert(topic.name().to_owned(), end);
             self.meta.out_start.insert(topic.name().to_owned(), end);
         }
-        let done = (self.written.0.clone(), self.notify.clone());
+        let done = CheckpointDone { written: self.written.0.clone(), notify: self.notify.clone() };
         self.setup.checkpointer.write(self.store.clone(), frozen, meta.clone(), done);
     }
 
@@ -432,7 +438,7 @@ impl<M: Machine> Partition<M> {
             if reply_to.is_none() {
                 self.reject_unheard(moment, &record, &mut effects);
             }
-            bytes += self.collect(&record, effects, reply_to, (&mut outputs, &mut forwards));
+            bytes += self.collect(&record, effects, reply_to, &mut outputs, &mut forwards);
             self.meta.next = record.offset + 1;
             self.meta.crc = record.crc;
             if bytes >= STEP_OUTPUT_BYTES {
@@ -597,7 +603,8 @@ impl<M: Machine> Partition<M> {
         record: &askwhen_log::Record,
         effects: Effects,
         reply_to: Option<Bytes>,
-        (outputs, forwards): (&mut ByTopic, &mut ByPartition),
+        outputs: &mut ByTopic,
+        forwards: &mut ByPartition,
     ) -> usize {
         let mut bytes = 0;
         let waited_for = record.offset >= self.taken_up_at || record.appended_at >= self.answer_from;

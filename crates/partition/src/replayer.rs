@@ -7,7 +7,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::admission::{Admission, Admitted, decode_forwarded};
 use super::checkpoint::CheckpointMeta;
 use super::machine::{Effects, Failure, Machine, RecordContext};
-use askwhen_domain::id::Origin;
 use askwhen_domain::time::Millis;
 use askwhen_log::Record;
 use askwhen_store::{Batch, Store};
@@ -82,7 +81,7 @@ impl<M: Machine> Replayer<M> {
     /// # Errors
     /// When the machine's state cannot be read.
     pub fn ask(&mut self, now: Millis, decoded: Decoded<'_>) -> Result<Effects, Failure> {
-        self.apply_synthetic((now, self.meta.next), decoded)
+        self.apply_synthetic(now, self.meta.next, decoded)
     }
 
     /// Lets a record take effect that the journal does not hold, as if it stood
@@ -90,14 +89,13 @@ impl<M: Machine> Replayer<M> {
     ///
     /// # Errors
     /// When the machine's state cannot be read.
-    pub fn apply_synthetic(&mut self, (now, offset): (Millis, u64), decoded: Decoded<'_>) -> Result<Effects, Failure> {
+    pub fn apply_synthetic(&mut self, now: Millis, offset: u64, decoded: Decoded<'_>) -> Result<Effects, Failure> {
         self.meta.now = self.meta.now.max(now);
         self.apply(offset, decoded, Some(Bytes::from_static(READER_NAME)))
     }
 
     fn apply(&mut self, offset: u64, decoded: Decoded<'_>, reply_to: Option<Bytes>) -> Result<Effects, Failure> {
-        let (incarnation, partition) = self.admission.place();
-        let origin = Origin { incarnation, partition, offset };
+        let origin = self.admission.origin(offset);
         let (now, partitions) = (self.meta.now, self.meta.partitions);
         let at = RecordContext { origin, now, partitions, reply_to: reply_to.as_ref() };
         let machine = &mut self.machine;

@@ -86,7 +86,8 @@ pub fn poisoned(journal: TopicPartition, offset: u64) -> Stop {
 /// for the time that the journal will have come to.
 pub fn look_ahead(
     log: &Log,
-    (journal, end): (TopicPartition, u64),
+    journal: TopicPartition,
+    end: u64,
     meta: &CheckpointMeta,
     clock: &Clock,
     admission: &mut Admission,
@@ -250,8 +251,9 @@ pub fn open_attempts(setup: &Setup, partition: u32) -> Result<Attempts, Stop> {
     opened.map_err(|error| Stop::Restart(format!("{}: {error}", path.display())))
 }
 
-/// From when on requests may still be waiting, by the log's own times.
-pub fn answer_from(log: &Log, journal: TopicPartition, (next, end): (u64, u64)) -> Result<Millis, Stop> {
+/// From when on requests may still be waiting, by the log's own times; `next` is
+/// applied next, and the journal goes on to `end`.
+pub fn answer_from(log: &Log, journal: TopicPartition, next: u64, end: u64) -> Result<Millis, Stop> {
     if next >= end {
         return Ok(0);
     }

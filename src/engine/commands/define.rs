@@ -20,9 +20,9 @@ const MAX_DEFINITIONS: usize = 10_000;
 /// When the store cannot be read.
 pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &Define) -> Result<Effects, Failure> {
     let mut effects = Effects::default();
-    if is_new(&mut engine.table, at, (&command.request_id, command.asked_at), &mut effects) {
+    if is_new(&mut engine.table, at, &command.request_id, command.asked_at, &mut effects) {
         let judged = decide(&engine.table, command);
-        if let Some(defined) = conclude(&engine.table, (judged, false), at, &mut effects) {
+        if let Some(defined) = conclude(&engine.table, judged, false, at, &mut effects) {
             defined::install(engine, at, &defined, &mut effects)?;
         }
     }

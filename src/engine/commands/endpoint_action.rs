@@ -20,10 +20,10 @@ const MAX_PREVIOUS: usize = 5;
 /// When the store cannot be read.
 pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &EndpointCommand) -> Result<Effects, Failure> {
     let mut effects = Effects::default();
-    if is_new(&mut engine.table, at, (&command.request_id, command.asked_at), &mut effects) {
+    if is_new(&mut engine.table, at, &command.request_id, command.asked_at, &mut effects) {
         let judged = operated(&engine.table, at, command);
         let enables = matches!(command.act, EndpointAction::Enable);
-        if let Some(defined) = conclude(&engine.table, (judged, enables), at, &mut effects) {
+        if let Some(defined) = conclude(&engine.table, judged, enables, at, &mut effects) {
             defined::install(engine, at, &defined, &mut effects)?;
         }
     }

@@ -21,7 +21,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Erase) -> Resu
         return Err(Failure::Reject(DecodeError { reason: "stale", detail }));
     }
     let request = format!("erase/{asked_at}/{request_id}");
-    if !engine.remembered.is_new((&project, &user_id), &request, at.now)? {
+    if !engine.remembered.is_new(&project, &user_id, &request, at.now)? {
         effects.reply = Some(EngineReply::Accepted { duplicate: true, response_id: None });
         return Ok(effects);
     }

@@ -6,6 +6,7 @@ use crate::engine::registrar::{REQUEST_LIFE, health_output, tell_others};
 use crate::engine::state::Engine;
 use crate::engine::table::Table;
 use askwhen_domain::json::Json;
+use askwhen_domain::refs::EndpointRef;
 use askwhen_domain::time;
 use askwhen_partition::{Effects, Failure, RecordContext};
 use askwhen_wire::definition::Kind;
@@ -33,7 +34,7 @@ fn is_first(
     report: &EndpointHealthReport,
 ) -> Result<bool, askwhen_store::Error> {
     let request = format!("fares/{}/{}", report.reported_at, report.by);
-    engine.remembered.is_new((&report.project, &report.endpoint_id), &request, at.now)
+    engine.remembered.is_new(&report.project, &report.endpoint_id, &request, at.now)
 }
 
 /// How an endpoint fares, as every partition is to take it; `None` when there
@@ -57,7 +58,7 @@ fn registered(
         body: Json::of(&report.health),
         updated_at: time::format_time(at.now),
     };
-    effects.outputs.push(health_output(at, (&report.project, &report.endpoint_id), Some(&record)));
+    effects.outputs.push(health_output(at, EndpointRef::new(&report.project, &report.endpoint_id), Some(&record)));
     tell_others(&Internal::EndpointHealthReport(report.clone()), false, at, effects);
     Some(report)
 }

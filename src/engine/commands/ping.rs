@@ -26,7 +26,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Ping) -> Resul
     let mut effects = Effects::default();
     let Ping { project, endpoint_id, delivery_id, asked_at } = command;
     let request = format!("ping/{asked_at}/{delivery_id}");
-    if !engine.remembered.is_new((&project, &endpoint_id), &request, at.now)? {
+    if !engine.remembered.is_new(&project, &endpoint_id, &request, at.now)? {
         return Ok(effects);
     }
     let row = engine.table.row(&project, Kind::Endpoint, &endpoint_id);

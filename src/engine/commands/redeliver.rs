@@ -30,7 +30,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Redelivery) ->
     let mut effects = Effects::default();
     let Redelivery { mut delivery, told_at, asked_at } = command;
     let request = format!("redeliver/{asked_at}/{}", delivery.delivery_id);
-    if !engine.remembered.is_new((&delivery.project, &delivery.user_id), &request, at.now)? {
+    if !engine.remembered.is_new(&delivery.project, &delivery.user_id, &request, at.now)? {
         return Ok(effects);
     }
     let erased_at = engine.remembered.erased_at(&delivery.project, &delivery.user_id, at.now)?;

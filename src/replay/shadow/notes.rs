@@ -62,7 +62,7 @@ impl Notes {
     pub(super) fn compare(&mut self, offset: u64, id: &str, value: &bytes::Bytes) -> Result<(), Error> {
         let counts = &mut self.counts;
         let before = counts.compared.not_yet_recorded;
-        let found = self.recorded.compare(offset, (id, value), &mut counts.compared)?;
+        let found = self.recorded.compare(offset, id, value, &mut counts.compared)?;
         if counts.compared.not_yet_recorded > before && self.open.len() < MAX_OPEN {
             let value = String::from_utf8_lossy(value).into_owned();
             self.open.push(UnrecordedDecision { offset, id: id.to_owned(), value });

@@ -80,7 +80,7 @@ impl Stores {
         let standing_here = here.as_ref().and_then(|(_, stands)| stands.as_ref());
         let mut here_store = here.as_ref().map(|(store, _)| store.clone());
         if standing_here.is_none() || need.lost.is_some() || need.far || need.shared {
-            let found = self.further(role, partition, (standing_here, &need), &mut passed)?;
+            let found = self.further(role, partition, standing_here, &need, &mut passed)?;
             for manifest in found {
                 let fresh = path.with_extension(format!("restoring-{}", uuid::Uuid::now_v7().simple()));
                 match self.fetch(role, &manifest, &fresh, status) {
@@ -183,7 +183,8 @@ impl Stores {
         &self,
         role: Role,
         partition: u32,
-        (here, need): (Option<&StorePosition>, &StateRequirement),
+        here: Option<&StorePosition>,
+        need: &StateRequirement,
         passed: &mut UnusableSources<'_>,
     ) -> Result<Vec<Manifest>, Stop> {
         let read = match self.repository.manifests(role.name(), partition) {
