@@ -13,7 +13,6 @@ use askwhen_domain::quota::QuotaStatus;
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::Millis;
-use askwhen_domain::user::User;
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 
 /// What came of a user's record.
@@ -53,7 +52,7 @@ impl Engine {
         // An overlay of its own: a panic leaves what is cached as it was.
         let mut user = (*before).clone();
         // Of an erased user nothing is left but the ids in the store's table.
-        let erased_at = match user == User::default() {
+        let erased_at = match user.is_empty() {
             true => self.remembered.erased_at(&record.project, &record.user_id, at.now)?,
             false => None,
         };
@@ -74,7 +73,7 @@ impl Engine {
             self.remembered.erase(&record.project, &record.user_id, at.now);
         }
         // From here on its ids are looked for in the table again.
-        user.overflowed |= erased_at.is_some() && user != User::default();
+        user.overflowed |= erased_at.is_some() && !user.is_empty();
         out.spilled.iter().for_each(|(hash, seen_at)| self.remembered.keep(*hash, *seen_at));
         for (survey_id, change) in &out.quotas {
             let key = SurveyKey::new(record.project.to_string(), survey_id.clone());

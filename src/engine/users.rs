@@ -150,7 +150,7 @@ impl Users {
         Box::new(move |batch| {
             for (key, user) in frozen {
                 // A user without state has no row.
-                if *user == User::default() {
+                if user.is_empty() {
                     batch.delete(Family::Users, key);
                 } else {
                     batch.put(Family::Users, key, state::encode(&user));
@@ -239,9 +239,8 @@ mod tests {
     use askwhen_store::Batch;
 
     fn user(bytes: usize) -> User {
-        let mut user = User::default();
-        user.attributes.insert("a".into(), Json::of(&"x".repeat(bytes)));
-        user
+        let attributes = [("a".to_owned(), Json::of(&"x".repeat(bytes)))];
+        User { attributes: Arc::new(attributes.into()), ..User::default() }
     }
 
     fn write(store: &Store, users: &mut Users) {

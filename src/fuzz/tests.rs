@@ -47,7 +47,7 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         NewRecord { key: None, headers: vec![("id".into(), "x".into()), ("".into(), "".into())], value: None };
     frame::encode(&mut several, &tombstone, 8, -1, u64::MAX);
     let mut user = User::default();
-    user.attributes.insert("plan".into(), Json::of(&"pro"));
+    std::sync::Arc::make_mut(&mut user.attributes).insert("plan".into(), Json::of(&"pro"));
     user.remember(7, 1);
     vec![
         ("frames", "one", one.to_vec()),

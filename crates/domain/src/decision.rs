@@ -210,7 +210,7 @@ impl Offered {
             offer_id: offer.offer_id.clone(),
             expires_at: offer.expires_at,
             ui: survey.ui.clone(),
-            activation: offer.activation.as_ref().map(ActivationView::of),
+            activation: offer.activation.as_deref().map(ActivationView::of),
             questions: survey.questions.clone(),
             expose: survey.expose.clone(),
         }

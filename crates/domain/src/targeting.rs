@@ -167,7 +167,7 @@ impl Rule {
 
 impl History {
     fn last(&self, known: TargetingContext<'_>) -> Option<Millis> {
-        self.did.last(known.user.surveys.get(&self.survey)?)
+        self.did.last(known.user.surveys.get(&*self.survey)?)
     }
 
     fn holds(&self, known: TargetingContext<'_>) -> bool {
@@ -202,7 +202,7 @@ mod tests {
     fn attributes_and_history_at_their_edges() {
         let mut user = User::default();
         let now = 100 * DAY;
-        user.surveys.entry("nps".into()).or_default().completed_at = Some(now - 30 * DAY);
+        user.survey_mut("nps").completed_at = Some(now - 30 * DAY);
         let check = |rule: &Rule, attributes: Value, now: Millis| {
             rule.check(TargetingContext { user: &user, attributes: &attributes, now })
         };

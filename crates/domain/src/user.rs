@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::json::Json;
 use super::record::Context;
@@ -25,12 +26,15 @@ pub(super) const MAX_SHOWN: usize = 32;
 /// Places from here on are of an earlier journal.
 pub const APART: u64 = 1 << 63;
 
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// A record is applied to a copy, so that it has no effect unless it has all of it.
+/// A copy shares what it does not change: it costs the same whatever the user has
+/// been through. Equal parts that are shared are known to be equal without a look.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct User {
-    pub attributes: BTreeMap<String, Json>,
-    pub surveys: BTreeMap<String, PerSurvey>,
+    pub attributes: Arc<BTreeMap<String, Json>>,
+    pub surveys: BTreeMap<Arc<str>, Arc<PerSurvey>>,
     /// Oldest first.
-    pub offers: Vec<Offer>,
+    pub offers: Vec<Arc<Offer>>,
     pub sessions: Vec<Session>,
     /// Last display of any survey, tests excepted.
     pub last_display_at: Option<Millis>,
@@ -45,18 +49,18 @@ impl User {
     /// Places in the journal name activations. In another journal the same
     /// numbers come again: those from here are set apart, in their order.
     pub fn leave_journal(&mut self) {
-        for survey in self.surveys.values_mut() {
-            survey.facts.iter_mut().for_each(|fact| fact.event.offset |= APART);
+        for survey in self.surveys.values_mut().map(Arc::make_mut) {
+            survey.facts.iter_mut().for_each(|fact| Arc::make_mut(&mut fact.event).offset |= APART);
             survey.shown.iter_mut().for_each(|shown| shown.offset |= APART);
         }
-        for activated in self.offers.iter_mut().filter_map(|offer| offer.activation.as_mut()) {
-            activated.offset |= APART;
+        for activated in self.offers.iter_mut().filter_map(|offer| Arc::make_mut(offer).activation.as_mut()) {
+            Arc::make_mut(activated).offset |= APART;
         }
     }
 }
 
 /// What one survey and one user have had with each other.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PerSurvey {
     /// The activation's fingerprint under which `facts` were collected.
     #[serde(rename = "mark")]
@@ -77,15 +81,16 @@ pub struct PerSurvey {
 
 /// An event that takes part in a survey's activation, with a bit for each pattern
 /// that it fits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActivationEvent {
     #[serde(rename = "roles")]
     pub pattern_mask: u32,
-    pub event: Activated,
+    /// One for all surveys that it takes part in.
+    pub event: Arc<Activated>,
 }
 
 /// One event that armed a survey.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activated {
     pub at: Millis,
     pub offset: u64,
@@ -95,20 +100,20 @@ pub struct Activated {
     pub properties: Option<Json>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     pub offset: u64,
     pub at: Millis,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     pub session_id: String,
     pub displays: u32,
 }
 
 /// A survey handed to the user, or a link survey being answered.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// Also the group id and the response id.
     pub offer_id: String,
@@ -120,7 +125,7 @@ pub struct Offer {
     pub trigger: String,
     pub trigger_properties: Json,
     pub context: OfferContext,
-    pub activation: Option<Activated>,
+    pub activation: Option<Arc<Activated>>,
     pub displayed_at: Option<Millis>,
     pub dismissed_at: Option<Millis>,
     pub test: bool,
@@ -131,7 +136,7 @@ pub struct Offer {
     pub response: Option<Response>,
 }
 
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OfferContext {
     pub platform: Option<String>,
     pub locale: Option<String>,
@@ -148,7 +153,7 @@ impl From<&Context> for OfferContext {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response {
     pub created_at: Millis,
     pub updated_at: Millis,
@@ -157,7 +162,7 @@ pub struct Response {
     pub answers: BTreeMap<String, Answer>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     pub value: Json,
     pub answered_at: Millis,
@@ -190,6 +195,26 @@ impl Offer {
         self.held_until.filter(|until| now < *until)
     }
 
+    /// Whether it speaks of a time after that.
+    fn is_ahead_of(&self, latest: Millis) -> bool {
+        let response = self.response.as_ref().map(|response| response.created_at.max(response.updated_at));
+        [Some(self.offered_at), self.displayed_at, self.dismissed_at, response].iter().flatten().any(|at| *at > latest)
+    }
+
+    fn put_back(&mut self, now: Millis, latest: Millis) {
+        let back = |time: &mut Millis| *time = latest.min(*time);
+        if self.offered_at > latest {
+            let span = self.expires_at.saturating_sub(self.offered_at);
+            (self.offered_at, self.expires_at) = (now, now.saturating_add(span));
+        }
+        self.displayed_at.iter_mut().for_each(back);
+        self.dismissed_at.iter_mut().for_each(back);
+        if let Some(response) = &mut self.response {
+            back(&mut response.created_at);
+            back(&mut response.updated_at);
+        }
+    }
+
     /// A missing session equals no other, not even another missing one.
     pub fn in_session(&self, session_id: Option<&str>) -> bool {
         session_id.is_some() && self.context.session_id.as_deref() == session_id
@@ -200,6 +225,38 @@ impl PerSurvey {
     /// Nothing yet, under an activation's fingerprint.
     pub fn of(fingerprint: u64) -> PerSurvey {
         PerSurvey { fingerprint, ..PerSurvey::default() }
+    }
+
+    fn times(&mut self) -> [&mut Option<Millis>; 5] {
+        [
+            &mut self.offered_at,
+            &mut self.last_display_at,
+            &mut self.answered_at,
+            &mut self.completed_at,
+            &mut self.dismissed_at,
+        ]
+    }
+
+    /// Whether it speaks of a time after that.
+    fn is_ahead_of(&self, latest: Millis) -> bool {
+        let times = [self.offered_at, self.last_display_at, self.answered_at, self.completed_at, self.dismissed_at];
+        times.iter().flatten().any(|time| *time > latest)
+            || self.facts.last().is_some_and(|newest| newest.event.at > latest)
+            || self.shown.iter().any(|shown| shown.at > latest)
+    }
+
+    fn put_back(&mut self, latest: Millis) {
+        // Sorted by time: those that are put back stay behind the others.
+        if self.facts.last().is_some_and(|newest| newest.event.at > latest) {
+            for fact in self.facts.iter_mut().filter(|fact| fact.event.at > latest) {
+                Arc::make_mut(&mut fact.event).at = latest;
+            }
+            self.facts.sort_by_key(ActivationEvent::order);
+        }
+        self.shown.iter_mut().for_each(|shown| shown.at = latest.min(shown.at));
+        for time in self.times() {
+            *time = time.map(|time| latest.min(time));
+        }
     }
 }
 
@@ -214,9 +271,39 @@ impl ActivationEvent {
     pub fn order(&self) -> EventOrder {
         EventOrder { at: self.event.at, offset: self.event.offset }
     }
+
+    pub(super) fn drop_properties(&mut self) {
+        if self.event.properties.is_some() {
+            Arc::make_mut(&mut self.event).properties = None;
+        }
+    }
 }
 
 impl User {
+    /// Whether nothing is known of the user.
+    pub fn is_empty(&self) -> bool {
+        self.surveys.is_empty() && self.recent.is_empty() && *self == User::default()
+    }
+
+    /// What this user and a survey have had with each other, to be changed; nothing
+    /// yet, at first.
+    pub fn survey_mut(&mut self, survey_id: &str) -> &mut PerSurvey {
+        self.survey_mut_or(survey_id, PerSurvey::default)
+    }
+
+    /// The same, or what is to stand there at first.
+    pub fn survey_mut_or(&mut self, survey_id: &str, new: impl FnOnce() -> PerSurvey) -> &mut PerSurvey {
+        if !self.surveys.contains_key(survey_id) {
+            self.surveys.insert(survey_id.into(), Arc::new(new()));
+        }
+        Arc::make_mut(self.surveys.get_mut(survey_id).expect("just seen or put"))
+    }
+
+    /// An offer by its place, to be changed.
+    pub fn offer_mut(&mut self, index: usize) -> &mut Offer {
+        Arc::make_mut(&mut self.offers[index])
+    }
+
     /// Whether this event id has been seen; `false` may still be in the
     /// store's table when the state has overflowed.
     pub fn has_seen(&self, hash: u128) -> bool {
@@ -259,39 +346,15 @@ impl User {
     /// has happened just now. Else it would bar the user until that time comes.
     fn put_back(&mut self, now: Millis) {
         let latest = now.saturating_add(FUTURE_SKEW);
-        let back = |time: &mut Millis| *time = latest.min(*time);
-        let back_if = |time: &mut Option<Millis>| *time = time.map(|time| latest.min(time));
-        for offer in &mut self.offers {
-            if offer.offered_at > latest {
-                let span = offer.expires_at.saturating_sub(offer.offered_at);
-                (offer.offered_at, offer.expires_at) = (now, now.saturating_add(span));
-            }
-            back_if(&mut offer.displayed_at);
-            back_if(&mut offer.dismissed_at);
-            if let Some(response) = &mut offer.response {
-                back(&mut response.created_at);
-                back(&mut response.updated_at);
-            }
+        for offer in self.offers.iter_mut().filter(|offer| offer.is_ahead_of(latest)) {
+            Arc::make_mut(offer).put_back(now, latest);
         }
-        for survey in self.surveys.values_mut() {
-            // Sorted by time: those that are put back stay behind the others.
-            if survey.facts.last().is_some_and(|newest| newest.event.at > latest) {
-                survey.facts.iter_mut().for_each(|fact| back(&mut fact.event.at));
-                survey.facts.sort_by_key(ActivationEvent::order);
-            }
-            survey.shown.iter_mut().for_each(|shown| back(&mut shown.at));
-            for time in [
-                &mut survey.offered_at,
-                &mut survey.last_display_at,
-                &mut survey.answered_at,
-                &mut survey.completed_at,
-                &mut survey.dismissed_at,
-            ] {
-                back_if(time);
-            }
+        for survey in self.surveys.values_mut().filter(|survey| survey.is_ahead_of(latest)) {
+            Arc::make_mut(survey).put_back(latest);
         }
-        back_if(&mut self.last_display_at);
-        self.recent.iter_mut().rev().take_while(|(_, seen)| *seen > latest).for_each(|(_, seen)| back(seen));
+        self.last_display_at = self.last_display_at.map(|time| latest.min(time));
+        let ahead = self.recent.iter_mut().rev().take_while(|(_, seen)| *seen > latest);
+        ahead.for_each(|(_, seen)| *seen = latest);
     }
 
     /// Lets go of what no rule can ask for any more. A survey's expiry is not
@@ -300,11 +363,11 @@ impl User {
         self.put_back(now);
         self.offers.retain(|o| now < o.offered_at.saturating_add(OFFER_KNOWN));
         let keep = crate::limits::MAX_WITHIN + crate::limits::MAX_EXPIRES_AFTER + WINDOW_REMEMBERED;
-        for survey in self.surveys.values_mut() {
-            if survey.facts.last().is_some_and(|newest| newest.event.at.saturating_add(keep) <= now) {
-                survey.facts.clear();
-                survey.shown.clear();
-            }
+        let is_old = |newest: &ActivationEvent| newest.event.at.saturating_add(keep) <= now;
+        for survey in self.surveys.values_mut().filter(|survey| survey.facts.last().is_some_and(is_old)) {
+            let survey = Arc::make_mut(survey);
+            survey.facts.clear();
+            survey.shown.clear();
         }
     }
 
@@ -313,7 +376,7 @@ impl User {
     /// oldest offers, the oldest events.
     pub fn bound(&mut self) {
         while self.approximate_bytes() > MAX_STATE_BYTES {
-            let ended = |o: &Offer| o.dismissed_at.is_some() || o.is_completed();
+            let ended = |o: &Arc<Offer>| o.dismissed_at.is_some() || o.is_completed();
             if let Some(victim) = self.offers.iter().position(ended) {
                 self.offers.remove(victim);
                 continue;
@@ -322,9 +385,9 @@ impl User {
                 s.facts.iter().filter(|f| f.event.properties.is_some()).map(ActivationEvent::order).min()
             };
             let oldest = self.surveys.iter().filter_map(|(id, s)| Some((facts(s)?, id.clone()))).min();
-            if let Some((order, id)) = oldest {
-                let facts = &mut self.surveys.get_mut(&id).expect("just found").facts;
-                facts.iter_mut().filter(|fact| fact.order() == order).for_each(|fact| fact.event.properties = None);
+            if let Some((place, id)) = oldest {
+                let facts = &mut self.survey_mut(&id).facts;
+                facts.iter_mut().filter(|fact| fact.order() == place).for_each(ActivationEvent::drop_properties);
                 continue;
             }
             if self.offers.len() > 1 {
@@ -333,7 +396,7 @@ impl User {
             }
             let oldest = self.surveys.iter().filter_map(|(id, s)| Some((s.facts.first()?.order(), id.clone()))).min();
             let Some((_, id)) = oldest else { break };
-            self.surveys.get_mut(&id).expect("just found").remove(0);
+            self.survey_mut(&id).remove(0);
         }
     }
 
@@ -349,7 +412,7 @@ impl User {
                     + s.facts.iter().map(|fact| activated_bytes(&fact.event) + 4).sum::<usize>()
             })
             .sum();
-        let offers: usize = self.offers.iter().map(offer_bytes).sum();
+        let offers: usize = self.offers.iter().map(|offer| offer_bytes(offer)).sum();
         let sessions: usize = self.sessions.iter().map(|s| s.session_id.len() + 8).sum();
         attributes + surveys + offers + sessions + self.recent.len() * 24 + 32
     }
@@ -367,7 +430,10 @@ fn offer_bytes(offer: &Offer) -> usize {
         .response
         .as_ref()
         .map_or(0, |r| r.answers.iter().map(|(id, a)| id.len() + a.value.len_bytes() + 24).sum::<usize>() + 24);
-    offer.activation.as_ref().map_or(0, activated_bytes) + offer.trigger_properties.len_bytes() + response + 256
+    offer.activation.as_ref().map_or(0, |event| activated_bytes(event))
+        + offer.trigger_properties.len_bytes()
+        + response
+        + 256
 }
 
 #[cfg(test)]
@@ -382,14 +448,14 @@ mod tests {
             event_name: "x".into(),
             properties: Some(Json::from_valid("\"".to_owned() + &"x".repeat(30_000) + "\"")),
         };
-        ActivationEvent { pattern_mask: 1, event }
+        ActivationEvent { pattern_mask: 1, event: event.into() }
     }
 
     #[test]
     fn state_stays_within_its_bound() {
         let mut user = User::default();
         for offset in 0..40 {
-            user.surveys.entry("s".into()).or_default().facts.push(fact(offset as Millis, offset));
+            user.survey_mut("s").facts.push(fact(offset as Millis, offset));
         }
         user.bound();
         assert!(user.approximate_bytes() <= MAX_STATE_BYTES);

@@ -1,13 +1,16 @@
 //! Windows of one survey and one user: stretches of time in which an armed
 //! survey may be offered. They follow from the sorted facts and displays alone.
 
-use super::activation::{Activation, Armed, CANCELS};
+use super::activation::{Activation, Armed, CANCELS, LATE};
 use super::survey::OnRepeat;
 use super::time::Millis;
 use super::user::{Activated, ActivationEvent, EventOrder, PerSurvey, Shown, WINDOW_REMEMBERED};
 
 /// Facts remembered at most; more than a count can ask for.
 const MAX_FACTS: usize = 64;
+
+/// Cancellations remembered behind the newest event that arms by itself.
+const MAX_CANCELLATIONS: usize = 8;
 
 /// The end of a window that begins at a time, by the record at an offset.
 pub type EndOf<'a> = &'a dyn Fn(Millis, u64) -> Millis;
@@ -39,14 +42,60 @@ impl Window<'_> {
     }
 }
 
+impl ActivationEvent {
+    /// Whether it can arm: not too late, and more than a cancellation.
+    fn arms(&self) -> bool {
+        self.pattern_mask & LATE == 0 && self.pattern_mask & !CANCELS != 0
+    }
+}
+
 impl PerSurvey {
-    /// Puts a fact where it belongs in time.
-    pub fn insert(&mut self, new: ActivationEvent, rules: Rules<'_>) {
-        let order = self.facts.partition_point(|fact| fact.order() < new.order());
-        self.facts.insert(order, new);
+    /// Puts an event where it belongs in time. `now` is the partition's time, `offered`
+    /// whether an offer that an event has armed may still be displayed.
+    pub fn insert(&mut self, new: ActivationEvent, rules: Rules<'_>, now: Millis, offered: &dyn Fn(u64) -> bool) {
+        let place = self.facts.partition_point(|fact| fact.order() < new.order());
+        self.facts.insert(place, new);
+        if rules.activation.is_single() && rules.on_repeat == OnRepeat::Refresh {
+            self.let_go_of_superseded(now, offered);
+        }
         self.drop_properties(rules);
         if self.facts.len() > MAX_FACTS {
             self.remove(self.victim(rules));
+        }
+    }
+
+    /// Where each event arms by itself and moves the window, the newest alone says how
+    /// long the window lasts, whatever comes late: an older event, a cancellation, a
+    /// shorter expiry. One before it counts only if its window was displayed later
+    /// than that, or still may be: then what lies between tells whether both are one.
+    fn let_go_of_superseded(&mut self, now: Millis, offered: &dyn Fn(u64) -> bool) {
+        self.facts.retain(|fact| fact.pattern_mask & CANCELS != 0 || fact.arms());
+        let begun = |fact: &&ActivationEvent| fact.arms() && fact.event.at <= now;
+        let Some(newest) = self.facts.iter().rev().find(begun).map(ActivationEvent::order) else { return };
+        let counts = |fact: &&ActivationEvent| {
+            let offset = fact.event.offset;
+            offered(offset) || self.shown.iter().any(|shown| shown.offset == offset && shown.at >= newest.at)
+        };
+        let oldest = self.facts.iter().find(counts).map_or(newest, |fact| fact.order().min(newest));
+        let gone = self.facts.partition_point(|fact| fact.order() < oldest);
+        if gone > 0 {
+            self.facts.drain(..gone);
+            let facts = &self.facts;
+            self.shown.retain(|shown| facts.iter().any(|fact| fact.event.offset == shown.offset));
+        }
+        self.let_go_of_cancellations(newest);
+    }
+
+    /// Of many cancellations of one window the first says when it ended, and the
+    /// newest end what comes late.
+    fn let_go_of_cancellations(&mut self, newest: EventOrder) {
+        let is_one = |fact: &ActivationEvent| !fact.arms() && fact.order() > newest;
+        let count = self.facts.iter().filter(|fact| is_one(fact)).count();
+        let first = self.facts.iter().position(is_one);
+        if let Some(first) = first.filter(|_| count > MAX_CANCELLATIONS)
+            && let Some(second) = self.facts.iter().skip(first + 1).position(is_one)
+        {
+            self.facts.remove(first + 1 + second);
         }
     }
 
@@ -59,7 +108,7 @@ impl PerSurvey {
         let newest = rules.activation.armed(&self.facts).last().map(Armed::order);
         let Some(newest) = newest else { return };
         for fact in self.facts.iter_mut().take_while(|fact| fact.order() < newest) {
-            fact.event.properties = None;
+            fact.drop_properties();
         }
     }
 
@@ -221,7 +270,7 @@ mod tests {
             event_name: "x".into(),
             properties: Some(Json::empty_object()),
         };
-        ActivationEvent { pattern_mask: 1, event }
+        ActivationEvent { pattern_mask: 1, event: event.into() }
     }
 
     fn cancel(at: Millis, offset: u64) -> ActivationEvent {
@@ -246,11 +295,11 @@ mod tests {
         let rules = rules(&single, OnRepeat::KeepFirst);
         let mut survey = PerSurvey::default();
         for n in 0..100 {
-            survey.insert(fact(n * MINUTE / 20, n as u64), rules);
+            survey.insert(fact(n * MINUTE / 20, n as u64), rules, Millis::MAX, &|_| true);
         }
         let start = |survey: &PerSurvey| survey.window(rules, 5 * MINUTE).unwrap().by.at;
         assert_eq!(start(&survey), 0, "its start is never the one to go");
-        survey.insert(fact(20 * MINUTE, 200), rules);
+        survey.insert(fact(20 * MINUTE, 200), rules, Millis::MAX, &|_| true);
         let last = survey.facts[survey.facts.len() - 2].event.at;
         survey.forget_facts(rules, ten(last, 0) + WINDOW_REMEMBERED - 1);
         assert_eq!(survey.facts[0].event.at, 0);
@@ -264,9 +313,9 @@ mod tests {
         let single = single();
         let rules = rules(&single, OnRepeat::Refresh);
         let mut survey = PerSurvey::default();
-        survey.insert(fact(0, 0), rules);
+        survey.insert(fact(0, 0), rules, Millis::MAX, &|_| true);
         for n in 1..100 {
-            survey.insert(fact(n, n as u64), rules);
+            survey.insert(fact(n, n as u64), rules, Millis::MAX, &|_| true);
         }
         survey.displayed(MINUTE, Some(0));
         assert!(survey.window(rules, MINUTE).unwrap().shown);
@@ -290,7 +339,7 @@ mod tests {
             for turn in 0..facts.len() {
                 let mut survey = PerSurvey::default();
                 for i in 0..facts.len() {
-                    survey.insert(facts[(i * 3 + turn) % facts.len()].clone(), rules);
+                    survey.insert(facts[(i * 3 + turn) % facts.len()].clone(), rules, Millis::MAX, &|_| true);
                 }
                 let window = survey.window(rules, 32 * MINUTE).unwrap();
                 let found = (window.by.at, window.by.by.event.properties.is_some(), window.shown, window.cancelled_at);
@@ -308,12 +357,12 @@ mod tests {
             let rules = rules(&single, on_repeat);
             let shown = |survey: &PerSurvey| survey.window(rules, 4 * MINUTE).unwrap().shown;
             let mut survey = PerSurvey::default();
-            survey.insert(fact(0, 0), rules);
+            survey.insert(fact(0, 0), rules, Millis::MAX, &|_| true);
             survey.displayed(2 * MINUTE, Some(0));
             assert!(shown(&survey));
-            survey.insert(fact(MINUTE, 1), rules);
+            survey.insert(fact(MINUTE, 1), rules, Millis::MAX, &|_| true);
             assert!(shown(&survey), "before the display: the same window");
-            survey.insert(fact(3 * MINUTE, 2), rules);
+            survey.insert(fact(3 * MINUTE, 2), rules, Millis::MAX, &|_| true);
             let next = survey.window(rules, 4 * MINUTE).unwrap();
             assert_eq!((next.by.at, next.shown), (3 * MINUTE, false));
         }
@@ -325,15 +374,15 @@ mod tests {
         let rules = rules(&single, OnRepeat::KeepFirst);
         let cancelled = |survey: &PerSurvey| survey.window(rules, 9 * MINUTE).unwrap().cancelled_at;
         let mut survey = PerSurvey::default();
-        survey.insert(cancel(0, 0), rules);
-        survey.insert(fact(0, 1), rules);
+        survey.insert(cancel(0, 0), rules, Millis::MAX, &|_| true);
+        survey.insert(fact(0, 1), rules, Millis::MAX, &|_| true);
         assert_eq!(cancelled(&survey), None, "the same time, but before it in the journal");
-        survey.insert(cancel(MINUTE, 2), rules);
+        survey.insert(cancel(MINUTE, 2), rules, Millis::MAX, &|_| true);
         assert_eq!(cancelled(&survey), Some(MINUTE));
-        survey.insert(fact(2 * MINUTE, 3), rules);
+        survey.insert(fact(2 * MINUTE, 3), rules, Millis::MAX, &|_| true);
         assert_eq!((cancelled(&survey), survey.window(rules, 9 * MINUTE).unwrap().by.at), (None, 2 * MINUTE));
         survey.displayed(3 * MINUTE, Some(3));
-        survey.insert(cancel(4 * MINUTE, 4), rules);
+        survey.insert(cancel(4 * MINUTE, 4), rules, Millis::MAX, &|_| true);
         assert_eq!(cancelled(&survey), None, "it had been displayed");
     }
 
@@ -347,17 +396,17 @@ mod tests {
         let absence = crate::activation::Absence { after: pattern(), without: pattern(), span: 30 * MINUTE };
         let absence = Activation::Absence { absence };
         let mut survey = PerSurvey::default();
-        survey.insert(with(1, 0, 0), rules_of(&absence));
+        survey.insert(with(1, 0, 0), rules_of(&absence), Millis::MAX, &|_| true);
         for n in 1..200 {
-            survey.insert(with(2, (30 + n) * MINUTE, n as u64), rules_of(&absence));
+            survey.insert(with(2, (30 + n) * MINUTE, n as u64), rules_of(&absence), Millis::MAX, &|_| true);
         }
         assert_eq!(survey.window(rules_of(&absence), 300 * MINUTE).unwrap().by.at, 30 * MINUTE);
         let steps = crate::activation::Sequence { steps: two(), within: 1_440 * MINUTE };
         let sequence = Activation::Sequence { sequence: steps };
         let mut survey = PerSurvey::default();
-        survey.insert(with(1, 0, 0), rules_of(&sequence));
+        survey.insert(with(1, 0, 0), rules_of(&sequence), Millis::MAX, &|_| true);
         for n in 1..200 {
-            survey.insert(with(2, n * MINUTE, n as u64), rules_of(&sequence));
+            survey.insert(with(2, n * MINUTE, n as u64), rules_of(&sequence), Millis::MAX, &|_| true);
         }
         assert_eq!(survey.window(rules_of(&sequence), 300 * MINUTE).unwrap().by.at, 199 * MINUTE);
     }

@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn round_trip_and_refusals() {
         let mut user = User::default();
-        user.attributes.insert("plan".into(), Json::from_valid("\"pro\""));
+        std::sync::Arc::make_mut(&mut user.attributes).insert("plan".into(), Json::from_valid("\"pro\""));
         user.remember(7, 1);
         let activated = Activated {
             at: 1,
@@ -74,7 +74,7 @@ mod tests {
             event_name: "n".into(),
             properties: Some(Json::from_valid("{\"big\":123456789012345678901234567890}")),
         };
-        user.surveys.entry("s".into()).or_default().facts.push(ActivationEvent { pattern_mask: 1, event: activated });
+        user.survey_mut("s").facts.push(ActivationEvent { pattern_mask: 1, event: activated.into() });
         let bytes = encode(&user);
         assert_eq!(decode(&bytes), Ok(user));
         assert_eq!(decode(&[9, 0]), Err(Error::UnknownVersion(9)));

@@ -63,7 +63,7 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
     let response_id = user.offers[index].offer_id.clone();
     if changed.is_empty() && !completes {
         if before.is_some() {
-            user.offers[index].response = Some(response);
+            user.offer_mut(index).response = Some(response);
         }
         link::close_unused(user, index);
         out.reply = Some(Reply::Accepted { duplicate: before.is_some(), response_id: Some(response_id) });
@@ -76,7 +76,7 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
         match if held.is_some() { QuotaStatus::Available } else { ctx.quota_status(&survey.survey_id) } {
             QuotaStatus::Available => {
                 out.quotas.push((survey.survey_id.clone(), Change::Complete { held }));
-                user.offers[index].held_until = None;
+                user.offer_mut(index).held_until = None;
             }
             QuotaStatus::NeedsGrant => {
                 out.needs.push(survey.survey_id.clone());
@@ -90,12 +90,12 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
     }
     response.completed |= completes;
     response.updated_at = response.updated_at.max(at);
-    user.offers[index].response = Some(response);
+    user.offer_mut(index).response = Some(response);
     if user.offers[index].displayed_at.is_none() {
         display::mark_displayed(ctx, user, index, at, out);
     }
     if !user.offers[index].test {
-        let state = user.surveys.entry(survey.survey_id.clone()).or_default();
+        let state = user.survey_mut(&survey.survey_id);
         state.answered_at = state.answered_at.max(Some(at));
         if completes {
             state.completed_at = state.completed_at.max(Some(at));

@@ -1,5 +1,7 @@
 //! A frontend trigger: which survey, if any, this user is asked here and now.
 
+use std::sync::Arc;
+
 use std::cell::OnceCell;
 
 use super::apply_context::ApplyContext;
@@ -85,11 +87,10 @@ pub(super) fn trigger(
             let offered = Offered::of(&offer, &entry.current);
             if !offer.test {
                 ctx.hold(&mut offer, ctx.project.settings.offer_ttl.min(OFFER_KNOWN), out);
-                let state =
-                    user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| PerSurvey::of(entry.fingerprint));
+                let state = user.survey_mut_or(&offer.survey_id, || PerSurvey::of(entry.fingerprint));
                 state.offered_at = Some(ctx.now);
             }
-            user.offers.push(offer);
+            user.offers.push(Arc::new(offer));
             offered
         }
     };

@@ -47,12 +47,12 @@ pub(super) fn dismissed(
         }
         if let Some(until) = user.offers[index].holds(ctx.now) {
             out.quotas.push((survey.survey_id.clone(), Change::Release { until }));
-            user.offers[index].held_until = None;
+            user.offer_mut(index).held_until = None;
         }
-        user.offers[index].dismissed_at = Some(at);
+        user.offer_mut(index).dismissed_at = Some(at);
         out.items.push(seen(ctx, &user.offers[index], EventType::Dismissed, at));
         if !user.offers[index].test {
-            let state = user.surveys.entry(survey.survey_id.clone()).or_default();
+            let state = user.survey_mut(&survey.survey_id);
             state.dismissed_at = state.dismissed_at.max(Some(at));
         }
         fanout::offer_event(ctx, user, &found, WebhookEvent { kind: EventType::Dismissed, at }, out);
@@ -90,7 +90,7 @@ fn seen(ctx: ApplyContext<'_>, offer: &Offer, kind: EventType, at: Millis) -> Ou
 /// Counts a display wherever displays count; those of a survey under test
 /// count nowhere.
 pub(super) fn mark_displayed(ctx: ApplyContext<'_>, user: &mut User, index: usize, at: Millis, out: &mut Outputs) {
-    let offer = &mut user.offers[index];
+    let offer = user.offer_mut(index);
     let at = at.max(offer.offered_at);
     offer.displayed_at = Some(at);
     out.items.push(seen(ctx, offer, EventType::Displayed, at));
@@ -109,7 +109,8 @@ pub(super) fn mark_displayed(ctx: ApplyContext<'_>, user: &mut User, index: usiz
     });
     let activation = offer.activation.as_ref().filter(|_| stands).map(|a| a.offset);
     let fingerprint = entry.map_or(0, |e| e.fingerprint);
-    let state = user.surveys.entry(offer.survey_id.clone()).or_insert_with(|| PerSurvey::of(fingerprint));
+    let survey_id = offer.survey_id.clone();
+    let state = user.survey_mut_or(&survey_id, || PerSurvey::of(fingerprint));
     state.displayed(at, activation);
     user.last_display_at = user.last_display_at.max(Some(at));
     user.count_session(session_id.as_deref());

@@ -1,6 +1,8 @@
 //! The gates of design §5, tried in their order; the first that stays shut is
 //! the reason.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -20,10 +22,10 @@ use crate::user::{Activated, Offer, PerSurvey, User, WINDOW_REMEMBERED};
 
 /// A survey that every gate let through, but for the comparison with others.
 pub(super) struct Eligible {
-    pub activation: Option<Activated>,
+    pub activation: Option<Arc<Activated>>,
     pub expires_at: Millis,
     /// An offer of it that the asking session has not shown yet.
-    pub again: Option<Offer>,
+    pub again: Option<Arc<Offer>>,
     /// Whether there is a grant left is not known here.
     pub needs_grant: bool,
 }
@@ -85,7 +87,7 @@ impl EligibilityCheck<'_> {
     }
 
     fn state(&self) -> Option<&PerSurvey> {
-        self.user.surveys.get(&self.entry.current.survey_id)
+        self.user.surveys.get(&*self.entry.current.survey_id).map(|state| &**state)
     }
 
     fn show_on(&self, survey: &Survey) -> Result<(), GateFailure> {
@@ -134,8 +136,9 @@ impl EligibilityCheck<'_> {
         if now >= ends_at {
             return Err(stop(Gate::Expired, json!(time::format_time(ends_at)), next()));
         }
-        let activation = Some(Activated { at, ..by.clone() });
-        Ok(Eligible { activation, expires_at: ends_at, again: None, needs_grant: false })
+        // An absence arms later than the event that it waits behind.
+        let activation = if at == by.at { (*by).clone() } else { Arc::new(Activated { at, ..(**by).clone() }) };
+        Ok(Eligible { activation: Some(activation), expires_at: ends_at, again: None, needs_grant: false })
     }
 
     /// `already_completed` and `max_displays`.
@@ -174,7 +177,7 @@ impl EligibilityCheck<'_> {
     /// holds its grant.
     fn quota(&self, survey: &Survey) -> Result<bool, GateFailure> {
         let (now, ttl) = (self.ctx.now, self.ctx.project.settings.offer_ttl);
-        let stands = |offer: &Offer| {
+        let stands = |offer: &Arc<Offer>| {
             offer.survey_id == survey.survey_id && offer.is_outstanding(now, ttl) && offer.holds(now).is_some()
         };
         if self.user.offers.iter().any(stands) {
@@ -184,7 +187,7 @@ impl EligibilityCheck<'_> {
     }
 
     /// `offer_outstanding`, or the very offer that the asking session may have again.
-    fn outstanding(&self, survey: &Survey, test: bool) -> Result<Option<Offer>, GateFailure> {
+    fn outstanding(&self, survey: &Survey, test: bool) -> Result<Option<Arc<Offer>>, GateFailure> {
         let settings = &self.ctx.project.settings;
         let session = self.asked.context.session_id.as_deref();
         let mut again = None;

@@ -22,13 +22,13 @@ pub(super) fn user(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) {
     }
     let view = UserView {
         user_id: ctx.user_id.to_owned(),
-        known: *user != User::default(),
-        attributes: user.attributes.clone(),
+        known: !user.is_empty(),
+        attributes: (*user.attributes).clone(),
         windows: windows(ctx, user),
-        offers: user.offers.iter().map(line).collect(),
+        offers: user.offers.iter().map(|offer| line(offer)).collect(),
         counters: Counters {
             last_display_at: user.last_display_at.map(time::format_time),
-            surveys: user.surveys.iter().map(|(id, state)| (id.clone(), counters(state))).collect(),
+            surveys: user.surveys.iter().map(|(id, state)| (id.to_string(), counters(state))).collect(),
         },
         surveys,
     };
@@ -38,7 +38,7 @@ pub(super) fn user(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) {
 fn windows(ctx: ApplyContext<'_>, user: &User) -> Vec<WindowView> {
     let mut open = Vec::new();
     for (survey_id, state) in &user.surveys {
-        let Some(entry) = ctx.project.surveys.get(survey_id).filter(|entry| entry.fingerprint == state.fingerprint)
+        let Some(entry) = ctx.project.surveys.get(&**survey_id).filter(|entry| entry.fingerprint == state.fingerprint)
         else {
             continue;
         };
@@ -51,7 +51,7 @@ fn windows(ctx: ApplyContext<'_>, user: &User) -> Vec<WindowView> {
         }
         let activation = ActivationView { occurred_at: window.by.at, ..ActivationView::of(&window.by.by.event) };
         let opens_at = window.by.at.saturating_add(entry.current.delay);
-        open.push(WindowView { survey_id: survey_id.clone(), opens_at, expires_at, activation });
+        open.push(WindowView { survey_id: survey_id.to_string(), opens_at, expires_at, activation });
     }
     open
 }

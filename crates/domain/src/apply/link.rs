@@ -1,6 +1,7 @@
 //! Link surveys: answered without an offer, if their gates let the user in.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use super::apply_context::ApplyContext;
 use super::gates;
@@ -60,7 +61,7 @@ pub(super) fn open(
         Some(id) => id.to_owned(),
         None => ctx.origin.id(Kind::Response, &[survey_id]),
     };
-    user.offers.push(Offer {
+    let offer = Offer {
         offer_id,
         survey_id: survey_id.to_owned(),
         version: entry.version,
@@ -76,7 +77,8 @@ pub(super) fn open(
         link: true,
         held_until: None,
         response: None,
-    });
+    };
+    user.offers.push(Arc::new(offer));
     Some(FoundOffer { index: user.offers.len() - 1, survey: entry.current.clone() })
 }
 
@@ -110,7 +112,7 @@ fn closed(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) 
             return Ok(false);
         }
         gates::shares(survey, ctx)?;
-        user.surveys.get(&survey.survey_id).map_or(Ok(()), |state| gates::spent(survey, state))?;
+        user.surveys.get(&*survey.survey_id).map_or(Ok(()), |state| gates::spent(survey, state))?;
         gates::quota(survey, ctx)
     };
     gates().map_err(|stop| stop.gate)

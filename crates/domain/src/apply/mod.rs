@@ -89,7 +89,7 @@ fn deduplicated(body: &Body<'_>) -> bool {
 }
 
 fn attributes(user: &mut User, merge: &[(String, Json)], out: &mut Outputs) {
-    let mut merged = user.attributes.clone();
+    let mut merged = (*user.attributes).clone();
     for (name, value) in merge {
         if value.is_null() {
             merged.remove(name);
@@ -101,7 +101,7 @@ fn attributes(user: &mut User, merge: &[(String, Json)], out: &mut Outputs) {
     if bytes > MAX_ATTRIBUTES_BYTES {
         return out.refuse(Refusal::AttributesTooLarge);
     }
-    user.attributes = merged;
+    user.attributes = merged.into();
     out.reply = Some(Reply::Accepted { duplicate: false, response_id: None });
 }
 

@@ -443,7 +443,7 @@ impl World {
                 let pattern_mask = pattern_mask | if late { LATE } else { 0 };
                 let event =
                     Activated { at, offset, event_id: String::new(), event_name: name.into(), properties: None };
-                past.facts.entry(id.clone()).or_default().push(ActivationEvent { pattern_mask, event });
+                past.facts.entry(id.clone()).or_default().push(ActivationEvent { pattern_mask, event: event.into() });
             }
         }
     }

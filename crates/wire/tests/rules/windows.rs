@@ -186,21 +186,29 @@ proptest! {
             let known = pattern_mask & ((1 << bits) - 1);
             let pattern_mask = if pattern_mask & CANCELS != 0 { CANCELS } else { known.max(1) | (pattern_mask & LATE) };
             let event = Activated { at, offset, event_id: String::new(), event_name: String::new(), properties: None };
-            ActivationEvent { pattern_mask, event }
+            ActivationEvent { pattern_mask, event: event.into() }
         }).collect();
         let rules = Rules { activation: &activation, on_repeat, end_of: &end_of };
         let mut survey = PerSurvey::default();
         let mut arrivals = facts.clone();
         arrivals.sort_by_key(|fact| (fact.event.offset + 1).wrapping_mul(order | 1));
-        for fact in arrivals {
-            survey.insert(fact, rules);
-        }
         facts.sort_by_key(ActivationEvent::order);
         let armed = armings(&activation, &facts);
-        let display = shown.filter(|_| !armed.is_empty()).map(|(which, later)| {
-            let (at, order) = armed[which.index(armed.len())];
-            (order.offset, at + later * 2 + 1)
+        // The newest of all is offered, where each event moves the window: one that came
+        // behind a newer one never is, and is not displayed.
+        let newest_first = activation.is_single() && refresh;
+        let was_newest = |place: EventOrder| {
+            let before = arrivals.iter().take_while(|fact| fact.order() != place);
+            let mut newer = before.filter(|fact| fact.order() > place && fact.event.at <= now);
+            !newer.any(|fact| armed.iter().any(|(_, other)| *other == fact.order()))
+        };
+        let display = shown.filter(|_| !armed.is_empty()).and_then(|(which, later)| {
+            let (at, place) = armed[which.index(armed.len())];
+            (!newest_first || was_newest(place)).then_some((place.offset, at + later * 2 + 1))
         });
+        for fact in arrivals.clone() {
+            survey.insert(fact, rules, now, &|offset| display.is_some_and(|(offered, _)| offered == offset));
+        }
         if let Some((offset, at)) = display {
             survey.displayed(at, Some(offset));
         }
