@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use crate::bridge::auth::{Auth, Grants};
 use crate::bridge::{self, App, Lists, Surface, View};
 use crate::config::{Config, Key, Retention};
-use crate::console::{self, Console, Keep};
+use crate::console::{self, Console, RowRetention};
 use crate::delivery::{self, Delivery};
 use crate::engine::{CacheLimit, Engine};
 use askwhen_domain::id::RecordPosition;
@@ -246,7 +246,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     let taken = wait_until_taken(&config, options, &statuses, &delivery_status).await;
     if roles.console && taken.is_ok() {
         let Retention { deliveries, decisions, responses, .. } = config.retention;
-        let keep = Keep { deliveries, decisions, responses };
+        let keep = RowRetention { deliveries, decisions, responses };
         let open = data::console_store(config.data_dir.clone(), shared.clone());
         let (log, clock) = (log.clone(), clock.clone());
         // It reads what is there, which blocks.
@@ -288,7 +288,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         cors_origins: config.cors_origins.clone(),
         allow_targets: config.allow_targets.clone(),
         reply_timeout: config.reply_timeout,
-        lists: parts.console.clone().map(|console| Arc::new(Projected(console)) as Arc<dyn Lists>),
+        lists: parts.console.clone().map(|console| Arc::new(ConsoleLists(console)) as Arc<dyn Lists>),
         recoveries: bridge::Recoveries::default(),
         test_clock: options.test_clock.then(|| test_clock_loop.run()),
         snapshots: ask_snapshots.map(|ask| Box::new(ask) as bridge::AskSnapshots),
@@ -576,9 +576,9 @@ async fn listen(
 }
 
 /// The console's lists for the bridge; neither knows the other.
-struct Projected(Arc<Console>);
+struct ConsoleLists(Arc<Console>);
 
-impl Lists for Projected {
+impl Lists for ConsoleLists {
     fn list(&self, list: List, project: &str, filter: &Filter, page: PageRequest<'_>) -> Result<Page, PageError> {
         self.0.list(list, project, filter, page).map_err(|error| match error {
             console::Error::Cursor => PageError::Cursor,

@@ -5,11 +5,11 @@
 use serde_json::json;
 use std::sync::Arc;
 
-use super::again::{MAX_RECOVERED, Messages, RecoveryInProgress, WINDOW, beside, span};
 use super::endpoints::text;
 use super::fields::Fields;
 use super::lists::{Lists, broken};
 use super::problem::{Answer, Problem, json_answer};
+use super::redelivery::{MAX_RECOVERED, MessageReader, RecoveryInProgress, WINDOW, run_blocking, span};
 use super::{App, RequestContext};
 use askwhen_domain::endpoint::Endpoint;
 use askwhen_domain::id::Origin;
@@ -56,7 +56,7 @@ impl App {
         let wanted = BackfillScope { log: self.log.clone(), lists, project, endpoint: Arc::new(read.endpoint), span };
         let turn = self.turn(EndpointRef::new(&wanted.project, &asked.route.parts[0])).await?;
         let search = wanted.clone();
-        let found = beside(move || search.find()).await?;
+        let found = run_blocking(move || search.find()).await?;
         let BackfillMessage { mut places, count, more, last } = found.map_err(broken)?;
         let mut body = json!({"count": count});
         if more {
@@ -68,7 +68,7 @@ impl App {
         body["backfill_id"] = format!("bkf_{}", asked.request_id).into();
         places.sort_unstable();
         let windows: Vec<Vec<ResponsePosition>> = places.chunks(WINDOW).map(<[ResponsePosition]>::to_vec).collect();
-        let mut messages = Messages::new(&self.log, Topic::Responses);
+        let mut messages = MessageReader::new(&self.log, Topic::Responses);
         let maker = wanted.clone();
         let read = move |window: &Vec<ResponsePosition>| {
             let mut made = Vec::new();
@@ -80,7 +80,7 @@ impl App {
         };
         let rate = rate.and_then(Result::ok);
         let recovery = RecoveryInProgress { project: &wanted.project, last, turn };
-        body["count"] = self.send_again(windows, read, rate, recovery).await?.into();
+        body["count"] = self.redeliver(windows, read, rate, recovery).await?.into();
         Ok(json_answer(202, body.to_string()))
     }
 }

@@ -29,7 +29,7 @@ const LONGEST_ATTEMPT: Duration = Duration::from_secs(60);
 
 impl App {
     /// The endpoint's state, why, and since when.
-    pub(super) fn tell_state(&self, shown: &ListedDefinition, body: &mut Value) {
+    pub(super) fn show_state(&self, shown: &ListedDefinition, body: &mut Value) {
         let record = &shown.record;
         let own = record.body.value();
         let disabled: Option<Disabled> = serde_json::from_value(own["disabled"].clone()).ok();
@@ -134,7 +134,7 @@ impl App {
         let (project, endpoint_id) = (asked.caller.project.clone(), asked.route.parts[0].clone());
         let delivery_id = id::delivery_by_chance(uuid::Uuid::new_v4().as_u128());
         let ping = Internal::Ping { project, endpoint_id, delivery_id, asked_at: self.clock.now() };
-        let mut waiter = self.tell_internal(TopicPartition { topic: Topic::Events, partition }, TESTER, &ping).await?;
+        let mut waiter = self.send_internal(TopicPartition { topic: Topic::Events, partition }, TESTER, &ping).await?;
         match tokio::time::timeout(LONGEST_ATTEMPT + TEST_MARGIN, waiter.next()).await {
             Ok(Some(EngineReply::Attempted { delivery_id, http_status, outcome, error })) => {
                 let mut body = json!({"delivery_id": delivery_id, "http_status": http_status, "outcome": outcome});

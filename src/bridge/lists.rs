@@ -141,7 +141,7 @@ impl App {
     pub(super) fn delivery(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let found = self.lists()?.delivery(&asked.caller.project, &asked.route.parts[0]).map_err(broken)?;
         let mut row = found.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
-        self.tell_hold(&asked.caller.project, &mut row);
+        self.show_hold(&asked.caller.project, &mut row);
         Ok(json_answer(200, row.to_string()))
     }
 
@@ -174,13 +174,13 @@ impl App {
             PageError::Failed(detail) => broken(detail),
         })?;
         if list == List::Deliveries {
-            page.rows.iter_mut().for_each(|row| self.tell_hold(&asked.caller.project, row));
+            page.rows.iter_mut().for_each(|row| self.show_hold(&asked.caller.project, row));
         }
         Ok(json_answer(200, json!({list.name(): page.rows, "next_cursor": page.next_cursor}).to_string()))
     }
 
     /// What waits at an endpoint that is open is not tried before that ends.
-    fn tell_hold(&self, project: &str, row: &mut Value) {
+    fn show_hold(&self, project: &str, row: &mut Value) {
         let Some(next) = row["next_attempt_at"].as_str().and_then(|text| time::parse_time(text).ok()) else { return };
         let endpoint_id = row["endpoint_id"].as_str().unwrap_or_default();
         let until = self.health(project, endpoint_id).and_then(|health| health.until);

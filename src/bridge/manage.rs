@@ -28,7 +28,7 @@ use askwhen_wire::topic::Topic;
 const MAX_NAMES: usize = 10_000;
 
 /// What a PUT asks for, beside its body.
-struct Draft {
+struct DefinitionDraft {
     kind: Kind,
     id: String,
     body: Option<Json>,
@@ -66,7 +66,7 @@ impl App {
             Method::DELETE => {
                 super::endpoints::no_query(asked)?;
                 let if_match = self.if_match(asked, kind, &id)?;
-                let draft = Draft { kind, id, body: None, new_secret: None, create: false, if_match };
+                let draft = DefinitionDraft { kind, id, body: None, new_secret: None, create: false, if_match };
                 let outcome = self.define(asked, &draft).await?;
                 Ok(outcome_answer(&outcome, None, 200))
             }
@@ -116,7 +116,7 @@ impl App {
             return self.rehearse(asked, kind, &id, &body, &warnings);
         }
         let Condition { create, if_match } = self.condition(asked, kind, &id)?;
-        let draft = Draft { kind, id, body: Some(body), new_secret, create, if_match };
+        let draft = DefinitionDraft { kind, id, body: Some(body), new_secret, create, if_match };
         let outcome = self.define(asked, &draft).await;
         // Another one may have been made meanwhile.
         let outcome = outcome.map_err(|problem| match problem.status {
@@ -134,8 +134,8 @@ impl App {
         let met = self.view.list(project, Kind::Trigger, u64::MAX, MAX_NAMES);
         let names: Vec<String> = met.into_iter().map(|shown| shown.record.id).collect();
         let before = self.view.get(project, Kind::Survey, &survey.survey_id).map(|shown| shown.record.body.value());
-        let beside = Surroundings { names: Some(&names), before: before.as_ref() };
-        definition::warnings(survey, self.clock.now(), &beside)
+        let run_blocking = Surroundings { names: Some(&names), before: before.as_ref() };
+        definition::warnings(survey, self.clock.now(), &run_blocking)
     }
 
     /// What a PUT would do, as far as what is shown tells.
@@ -259,8 +259,14 @@ impl App {
             Method::GET => self.list_definitions(asked),
             Method::DELETE => {
                 let id = asked.route.parts[0].clone();
-                let draft =
-                    Draft { kind: Kind::Trigger, id, body: None, new_secret: None, create: false, if_match: None };
+                let draft = DefinitionDraft {
+                    kind: Kind::Trigger,
+                    id,
+                    body: None,
+                    new_secret: None,
+                    create: false,
+                    if_match: None,
+                };
                 let outcome = self.define(asked, &draft).await?;
                 Ok(outcome_answer(&outcome, None, 200))
             }
@@ -272,7 +278,7 @@ impl App {
                 let trigger = definition::trigger(&value, now).map_err(Problem::fields)?;
                 let body = Json::of(&trigger);
                 let id = trigger.trigger_id.clone();
-                let draft = Draft {
+                let draft = DefinitionDraft {
                     kind: Kind::Trigger,
                     id,
                     body: Some(body.clone()),
@@ -288,7 +294,7 @@ impl App {
 
     /// Asks the registrar and waits until every partition has the answer, or
     /// the time is up.
-    async fn define(&self, asked: &RequestContext<'_>, draft: &Draft) -> Result<Outcome, Problem> {
+    async fn define(&self, asked: &RequestContext<'_>, draft: &DefinitionDraft) -> Result<Outcome, Problem> {
         let define = Internal::Define(Define {
             project: asked.caller.project.clone(),
             kind: draft.kind,
@@ -316,7 +322,7 @@ impl App {
         let DefinitionRef { project, kind, id } = definition;
         let registrar = TopicPartition { topic: Topic::Events, partition: 0 };
         let key = format!("{}/{project}/{id}", kind.name());
-        let mut waiter = self.tell_internal(registrar, &key, internal).await?;
+        let mut waiter = self.send_internal(registrar, &key, internal).await?;
         let mut missing: BTreeSet<u32> = (0..self.log.partitions()).collect();
         let mut outcome =
             Outcome { version: 0, changed: false, created: false, used_new_secret: false, missing: Vec::new() };
@@ -386,7 +392,7 @@ impl App {
                 body["public_key"] = body["secret"]["public_key"].clone();
                 hide(&mut body);
                 body["version"] = shown.record.version.into();
-                self.tell_state(shown, &mut body);
+                self.show_state(shown, &mut body);
             }
             Kind::Trigger | Kind::Settings | Kind::Health => {}
         }

@@ -2,7 +2,6 @@
 //! it, and waits for the engine's answer where a route promises one. It decides
 //! nothing, keeps no state of its own, and knows no store.
 
-mod again;
 pub mod auth;
 mod backfill;
 mod body;
@@ -20,6 +19,7 @@ mod manage;
 mod offers;
 mod openapi;
 pub mod problem;
+mod redelivery;
 pub mod router;
 mod sdk;
 pub mod server;
@@ -36,10 +36,10 @@ use ipnet::IpNet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use again::Recoveries;
 pub use budget::Budget;
 pub use connections::{Connections, Limits};
 pub use lists::Lists;
+pub use redelivery::Recoveries;
 #[cfg(debug_assertions)]
 pub use tried::{try_body, try_path};
 pub use view::View;
@@ -60,7 +60,7 @@ use budget::{BudgetExhausted, HeldBytes};
 use connections::Connection;
 use cors::AllowedOrigin;
 use problem::{Answer, Problem};
-use router::{Miss, Name, Route};
+use router::{Name, NoRoute, Route};
 
 /// Moves the test clock by so many milliseconds; answers with the new now.
 pub type Advance = (Millis, tokio::sync::oneshot::Sender<Millis>);
@@ -132,17 +132,17 @@ impl App {
         let found = router::find(&head.method, head.uri.path());
         let name = match &found {
             Ok(route) => Some(route.name),
-            Err(Miss::Method(name, _) | Miss::BadId(name)) => Some(*name),
-            Err(Miss::NotFound) => None,
+            Err(NoRoute::Method(name, _) | NoRoute::BadId(name)) => Some(*name),
+            Err(NoRoute::NotFound) => None,
         };
         let outcome = match found {
             Ok(route) if hidden(surface, route.name) => Err(Problem::not_found("there is no such path here")),
             Ok(route) => self.answer(&route, &head, &mut body, &request_id, connection).await,
-            Err(Miss::Method(_, allow)) => {
+            Err(NoRoute::Method(_, allow)) => {
                 let detail = format!("this path takes {allow}");
                 Err(Problem { allow: Some(allow), ..Problem::new(405, "method_not_allowed", detail) })
             }
-            Err(Miss::NotFound | Miss::BadId(_)) => Err(Problem::not_found("there is no such path")),
+            Err(NoRoute::NotFound | NoRoute::BadId(_)) => Err(Problem::not_found("there is no such path")),
         };
         let outcome = match outcome {
             Ok(answer) => counted(answer, connection).await,
@@ -335,7 +335,7 @@ impl App {
 
     /// The same for an internal record, with its MAC. Gives the waiter too, for
     /// what several partitions answer.
-    async fn tell_internal(
+    async fn send_internal(
         &self,
         at: TopicPartition,
         key: &str,

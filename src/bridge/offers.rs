@@ -87,7 +87,7 @@ impl App {
         let (project, asked_at) = (asked.caller.project.clone(), self.clock.now());
         let request_id = asked.request_id.to_owned();
         let erase = Internal::Erase(Erase { project, user_id: user_id.clone(), asked_at, request_id });
-        let mut waiter = self.tell_internal(self.journal_of(&user_id), &user_id, &erase).await?;
+        let mut waiter = self.send_internal(self.journal_of(&user_id), &user_id, &erase).await?;
         let reply = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
         if let Some(EngineReply::Refused { code, pointer, detail }) = reply {
             return Err(Problem::refused(&code, pointer, detail));
@@ -108,7 +108,7 @@ impl App {
         let user_id = asked.route.parts[0].clone();
         let at = self.journal_of(&user_id);
         let query = Query { project: asked.caller.project.clone(), user_id: user_id.clone(), offer_id, survey_id };
-        let mut waiter = self.tell_internal(at, &user_id, &Internal::Query(query)).await?;
+        let mut waiter = self.send_internal(at, &user_id, &Internal::Query(query)).await?;
         let reply = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
         answer(reply, asked.caller.kind, None)
     }

@@ -363,7 +363,7 @@ pub struct Route {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Miss {
+pub enum NoRoute {
     NotFound,
     /// The path exists; `Allow` has the methods.
     Method(Name, &'static str),
@@ -373,8 +373,8 @@ pub enum Miss {
 
 /// # Errors
 /// Why the request names no route.
-pub fn find(method: &Method, path: &str) -> Result<Route, Miss> {
-    let given: Vec<&str> = path.strip_prefix('/').ok_or(Miss::NotFound)?.split('/').collect();
+pub fn find(method: &Method, path: &str) -> Result<Route, NoRoute> {
+    let given: Vec<&str> = path.strip_prefix('/').ok_or(NoRoute::NotFound)?.split('/').collect();
     for row in TABLE {
         let Some(raw) = matches(row.template, &given) else { continue };
         // Where there is a GET there is a HEAD: load balancers and caches ask so.
@@ -384,7 +384,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Miss> {
         let kind = match known {
             Some((_, kind, _)) => *kind,
             None if preflight => Kind::None,
-            None => return Err(Miss::Method(row.name, row.allow)),
+            None => return Err(NoRoute::Method(row.name, row.allow)),
         };
         let mut parts = Vec::new();
         for part in raw {
@@ -393,20 +393,20 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Miss> {
                 .skip(1)
                 .all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit()));
             if !well_formed {
-                return Err(Miss::BadId(row.name));
+                return Err(NoRoute::BadId(row.name));
             }
-            let decoded = percent_decode_str(&part).decode_utf8().map_err(|_| Miss::BadId(row.name))?.into_owned();
+            let decoded = percent_decode_str(&part).decode_utf8().map_err(|_| NoRoute::BadId(row.name))?.into_owned();
             // One that is merely too long is told so, once the caller is known.
             let head: String = decoded.chars().take(id::MAX_BYTES / 4).collect();
-            id::check(&head).map_err(|_| Miss::BadId(row.name))?;
+            id::check(&head).map_err(|_| NoRoute::BadId(row.name))?;
             if decoded.chars().any(char::is_control) {
-                return Err(Miss::BadId(row.name));
+                return Err(NoRoute::BadId(row.name));
             }
             parts.push(decoded);
         }
         return Ok(Route { name: row.name, kind, parts });
     }
-    Err(Miss::NotFound)
+    Err(NoRoute::NotFound)
 }
 
 /// The undecoded parts that stand for the template's names.
@@ -456,10 +456,10 @@ mod tests {
 
     #[test]
     fn misses() {
-        assert_eq!(find(&Method::GET, "/nothing"), Err(Miss::NotFound));
-        assert_eq!(find(&Method::GET, "/v1/events/"), Err(Miss::NotFound));
-        assert_eq!(find(&Method::PUT, "/v1/events"), Err(Miss::Method(Name::Events, "POST")));
-        assert_eq!(find(&Method::OPTIONS, "/v1/events"), Err(Miss::Method(Name::Events, "POST")));
+        assert_eq!(find(&Method::GET, "/nothing"), Err(NoRoute::NotFound));
+        assert_eq!(find(&Method::GET, "/v1/events/"), Err(NoRoute::NotFound));
+        assert_eq!(find(&Method::PUT, "/v1/events"), Err(NoRoute::Method(Name::Events, "POST")));
+        assert_eq!(find(&Method::OPTIONS, "/v1/events"), Err(NoRoute::Method(Name::Events, "POST")));
         for path in [
             "/v1/surveys/..",
             "/v1/surveys/%2e%2e",
@@ -469,7 +469,7 @@ mod tests {
             "/v1/surveys/%zz",
             "/v1/surveys/%2",
         ] {
-            assert_eq!(find(&Method::GET, path), Err(Miss::BadId(Name::Survey)), "{path}");
+            assert_eq!(find(&Method::GET, path), Err(NoRoute::BadId(Name::Survey)), "{path}");
         }
     }
 }

@@ -53,56 +53,56 @@ struct AttemptRow {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn delivered(
+pub fn apply_delivery(
     delivery: Delivery,
     place: Option<RecordPosition>,
     source: Option<RecordPosition>,
-    round: &mut WriteBatch<'_>,
+    batch: &mut WriteBatch<'_>,
 ) -> Result<(), Error> {
     let id = delivery.delivery_id.clone();
-    let known = find(&id, round)?;
+    let known = find(&id, batch)?;
     if let Some(row) = known.as_ref().filter(|row| !row.is_blank()) {
         // A retry record came first, which does not say where the delivery's own stands.
         if row.place.is_none() && place.is_some() {
-            keep(&DeliveryRow { place, ..row.clone() }, round)?;
+            keep(&DeliveryRow { place, ..row.clone() }, batch)?;
         }
         return Ok(());
     }
     let user = UserRef::new(&delivery.project, &delivery.user_id);
     for place in order::places(List::Deliveries, user, delivery.created_at, &id) {
-        round.place(place, &id);
+        batch.place(place, &id);
     }
     let due_at = delivery.due_at();
     let mut row = match known {
         Some(row) => {
-            unknown::forget(row.created_at, &id, round);
+            unknown::forget(row.created_at, &id, batch);
             row
         }
         None => DeliveryRow { next_attempt_at: Some(due_at), ..DeliveryRow::blank(&id, due_at) },
     };
     row.learn(delivery);
     (row.place, row.source) = (place, source);
-    row.scrub_if_erased(round)?;
-    keep(&row, round)
+    row.scrub_if_erased(batch)?;
+    keep(&row, batch)
 }
 
 /// What is known of a delivery so far, also if only its attempts have been read.
-fn known_or_blank(id: &str, at: Millis, round: &mut WriteBatch<'_>) -> Result<DeliveryRow, Error> {
-    if let Some(row) = find(id, round)? {
+fn known_or_blank(id: &str, at: Millis, batch: &mut WriteBatch<'_>) -> Result<DeliveryRow, Error> {
+    if let Some(row) = find(id, batch)? {
         return Ok(row);
     }
-    unknown::remember(at, id, round);
+    unknown::remember(at, id, batch);
     Ok(DeliveryRow::blank(id, at))
 }
 
 /// # Errors
 /// When the store cannot be read.
-pub fn attempted(attempt: AttemptRecord, round: &mut WriteBatch<'_>) -> Result<(), Error> {
+pub fn apply_attempt(attempt: AttemptRecord, batch: &mut WriteBatch<'_>) -> Result<(), Error> {
     let id = attempt.delivery_id.clone();
-    let mut row = known_or_blank(&id, attempt.started_at, round)?;
+    let mut row = known_or_blank(&id, attempt.started_at, batch)?;
     row.attempted(attempt);
-    row.scrub_if_erased(round)?;
-    keep(&row, round)
+    row.scrub_if_erased(batch)?;
+    keep(&row, batch)
 }
 
 /// Takes a retry record; it tells the whole delivery, should its own record not
@@ -110,17 +110,17 @@ pub fn attempted(attempt: AttemptRecord, round: &mut WriteBatch<'_>) -> Result<(
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn waits(retry: RetryRecord, round: &mut WriteBatch<'_>) -> Result<(), Error> {
+pub fn apply_retry(retry: RetryRecord, batch: &mut WriteBatch<'_>) -> Result<(), Error> {
     let id = retry.delivery.delivery_id.clone();
-    if find(&id, round)?.is_none_or(|row| row.is_blank()) {
+    if find(&id, batch)?.is_none_or(|row| row.is_blank()) {
         let source = Source::parse(retry.source.as_bytes()).map(|source| source.position());
-        delivered(*retry.delivery, None, source, round)?;
+        apply_delivery(*retry.delivery, None, source, batch)?;
     }
-    let Some(mut row) = find(&id, round)? else { return Ok(()) };
+    let Some(mut row) = find(&id, batch)? else { return Ok(()) };
     if row.status == "waiting" && retry.attempt >= row.attempt_count {
         row.next_attempt_at = Some(retry.due_at);
     }
-    keep(&row, round)
+    keep(&row, batch)
 }
 
 /// Takes away what receivers have said about a user who is erased; that and how
@@ -128,22 +128,22 @@ pub fn waits(retry: RetryRecord, round: &mut WriteBatch<'_>) -> Result<(), Error
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn erased(id: &str, at: RecordPosition, round: &mut WriteBatch<'_>) -> Result<(), Error> {
-    let Some(mut row) = find(id, round)? else { return Ok(()) };
+pub fn apply_erasure(id: &str, at: RecordPosition, batch: &mut WriteBatch<'_>) -> Result<(), Error> {
+    let Some(mut row) = find(id, batch)? else { return Ok(()) };
     if row.source.is_none_or(|source| source < at) {
         row.scrub();
-        keep(&row, round)?;
+        keep(&row, batch)?;
     }
     Ok(())
 }
 
-fn find(id: &str, round: &WriteBatch<'_>) -> Result<Option<DeliveryRow>, Error> {
-    round.get(&order::row(List::Deliveries, id))?.map(|bytes| read(&bytes)).transpose()
+fn find(id: &str, batch: &WriteBatch<'_>) -> Result<Option<DeliveryRow>, Error> {
+    batch.get(&order::row(List::Deliveries, id))?.map(|bytes| read(&bytes)).transpose()
 }
 
-pub fn keep(row: &DeliveryRow, round: &mut WriteBatch<'_>) -> Result<(), Error> {
+pub fn keep(row: &DeliveryRow, batch: &mut WriteBatch<'_>) -> Result<(), Error> {
     let bytes = postcard::to_stdvec(row).expect("a row serialises");
-    round.put(order::row(List::Deliveries, &row.delivery_id), bytes);
+    batch.put(order::row(List::Deliveries, &row.delivery_id), bytes);
     Ok(())
 }
 
@@ -242,9 +242,9 @@ impl DeliveryRow {
         self.created_at = at;
     }
 
-    fn scrub_if_erased(&mut self, round: &WriteBatch<'_>) -> Result<(), Error> {
+    fn scrub_if_erased(&mut self, batch: &WriteBatch<'_>) -> Result<(), Error> {
         let Some(source) = self.source else { return Ok(()) };
-        if kept::is_erased_in(round, UserRef::new(&self.project, &self.user_id), source)? {
+        if kept::is_erased_in(batch, UserRef::new(&self.project, &self.user_id), source)? {
             self.scrub();
         }
         Ok(())

@@ -56,7 +56,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long rows are kept, in milliseconds.
 #[derive(Debug, Clone, Copy)]
-pub struct Keep {
+pub struct RowRetention {
     pub deliveries: Millis,
     pub decisions: Millis,
     pub responses: Millis,
@@ -68,7 +68,7 @@ pub(super) struct Follower {
     reader: Reader,
     shared: Arc<Shared>,
     /// How long rows are kept; `None` keeps them.
-    keep: Option<(Clock, Keep)>,
+    keep: Option<(Clock, RowRetention)>,
     /// Next offset of each partition; empty until the store has been looked at.
     positions: BTreeMap<TopicPartition, u64>,
     last: BTreeMap<TopicPartition, u32>,
@@ -106,7 +106,7 @@ impl Projection {
 }
 
 impl Follower {
-    pub fn new(log: Log, notify: Arc<Notify>, shared: Arc<Shared>, keep: Option<(Clock, Keep)>) -> Follower {
+    pub fn new(log: Log, notify: Arc<Notify>, shared: Arc<Shared>, keep: Option<(Clock, RowRetention)>) -> Follower {
         let reader = log.reader("console", notify);
         Follower {
             log,
@@ -242,7 +242,7 @@ impl Follower {
     }
 
     fn follow(&mut self, store: &Store) -> Result<bool, Error> {
-        let mut round = WriteBatch::new(store);
+        let mut batch = WriteBatch::new(store);
         let mut read = false;
         for partition in 0..self.log.partitions() {
             let mut parts = Vec::new();
@@ -261,14 +261,14 @@ impl Follower {
                     read = true;
                     self.positions.insert(at, record.offset + 1);
                     self.last.insert(at, record.crc);
-                    if take(at, &record, store, &mut round)? == ReadOutcome::Unreadable {
+                    if take(at, &record, store, &mut batch)? == ReadOutcome::Unreadable {
                         self.say_unreadable(at, record.offset);
                     }
                 }
             }
         }
         if read {
-            let mut batch = round.into_batch();
+            let mut batch = batch.into_batch();
             let named = |(at, value): (&TopicPartition, &u64)| (at.to_string(), *value);
             let positions: BTreeMap<String, u64> = self.positions.iter().map(named).collect();
             let last: BTreeMap<String, u32> = self.last.iter().map(|(at, crc)| (at.to_string(), *crc)).collect();
@@ -323,7 +323,7 @@ impl Follower {
     }
 
     /// As the topics are trimmed: a test clock that is ahead ages nothing.
-    fn prune(&mut self, store: &Store, now: Millis, keep: Keep) -> Result<(), Error> {
+    fn prune(&mut self, store: &Store, now: Millis, keep: RowRetention) -> Result<(), Error> {
         let user_of = |bytes: &[u8]| kept::read(bytes).map(|kept| kept.user_id().to_owned());
         let user_of_delivery = |bytes: &[u8]| deliveries::read(bytes).map(|row| row.user_id().to_owned());
         order::prune(store, List::Deliveries, now - keep.deliveries, PRUNED_AT_A_TIME, user_of_delivery)?;
@@ -387,39 +387,39 @@ fn make_anew(store: &Store, incarnation: &str) -> Result<(), Error> {
     Ok(store.write(batch)?)
 }
 
-fn take(at: TopicPartition, record: &Record, store: &Store, round: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
+fn take(at: TopicPartition, record: &Record, store: &Store, batch: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
     let (value, topic) = (record.value.as_deref().unwrap_or_default(), at.topic);
     let source = kept::source(record);
     match topic {
         Topic::Deliveries => match serde_json::from_slice(value) {
             Ok(DeliveryRecord::Deliver(delivery)) => {
                 let place = Some(RecordPosition { partition: at.partition, offset: record.offset });
-                deliveries::delivered(*delivery, place, source, round)?;
+                deliveries::apply_delivery(*delivery, place, source, batch)?;
             }
             Ok(DeliveryRecord::CancelUser { project, user_id }) => match source {
-                Some(source) => kept::erased(UserRef::new(&project, &user_id), source, store, round)?,
+                Some(source) => kept::apply_erasure(UserRef::new(&project, &user_id), source, store, batch)?,
                 None => return Ok(ReadOutcome::Unreadable),
             },
             Ok(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. }) => {}
             Err(_) => return Ok(ReadOutcome::Unreadable),
         },
         Topic::Attempts => match serde_json::from_slice(value) {
-            Ok(attempt) => deliveries::attempted(attempt, round)?,
+            Ok(attempt) => deliveries::apply_attempt(attempt, batch)?,
             Err(_) => return Ok(ReadOutcome::Unreadable),
         },
         Topic::Decisions | Topic::Responses => match source {
-            Some(source) if topic == Topic::Decisions => return kept::decided(value, source, round),
-            Some(source) => return kept::responded(value, source, round),
+            Some(source) if topic == Topic::Decisions => return kept::apply_decision(value, source, batch),
+            Some(source) => return kept::apply_response(value, source, batch),
             None => return Ok(ReadOutcome::Unreadable),
         },
         Topic::Displays => {
             let Ok(seen) = serde_json::from_slice::<DisplayRecord>(value) else { return Ok(ReadOutcome::Unreadable) };
             let name = if seen.kind == EventType::Dismissed { "dismissed" } else { "displayed" };
             let fact = OfferFact { at: seen.occurred_at, name, id: &seen.offer_id };
-            stats::happened(round, SurveyRef::new(&seen.project, &seen.survey_id), fact)?;
+            stats::count_fact(batch, SurveyRef::new(&seen.project, &seen.survey_id), fact)?;
         }
         _ => match serde_json::from_slice(value) {
-            Ok(retry) => deliveries::waits(retry, round)?,
+            Ok(retry) => deliveries::apply_retry(retry, batch)?,
             Err(_) => return Ok(ReadOutcome::Unreadable),
         },
     }

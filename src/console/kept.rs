@@ -39,32 +39,32 @@ pub fn source(record: &Record) -> Option<RecordPosition> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn decided(value: &[u8], source: RecordPosition, round: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
+pub fn apply_decision(value: &[u8], source: RecordPosition, batch: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
     let Ok(mut decision) = serde_json::from_slice::<DecisionRecord>(value) else { return Ok(ReadOutcome::Unreadable) };
     let project = std::mem::take(&mut decision.project);
     if project.is_empty() {
         return Ok(ReadOutcome::Unreadable);
     }
     let (id, user_id, at) = (decision.decision_id.clone(), decision.user_id.clone(), decision.decided_at);
-    if round.get(&order::row(List::Decisions, &id))?.is_some() {
+    if batch.get(&order::row(List::Decisions, &id))?.is_some() {
         return Ok(ReadOutcome::Read);
     }
     let verdicts = verdicts(&decision);
     // The row of an erased user is gone, so no row shows that this is a copy; the facts
     // of a decision are remembered together, so one of its surveys shows it.
     if let Some((survey_id, _)) = verdicts.first()
-        && stats::is_counted(round, SurveyRef::new(&project, survey_id), stats::CONSIDERED, &id)?
+        && stats::is_counted(batch, SurveyRef::new(&project, survey_id), stats::CONSIDERED, &id)?
     {
         return Ok(ReadOutcome::Read);
     }
     for (survey_id, ending) in &verdicts {
-        stats::count(round, SurveyRef::new(&project, survey_id), at, &[stats::CONSIDERED, ending])?;
+        stats::count(batch, SurveyRef::new(&project, survey_id), at, &[stats::CONSIDERED, ending])?;
     }
-    if is_erased_in(round, UserRef::new(&project, &user_id), source)? {
-        remember(&project, &id, at, &verdicts, round);
+    if is_erased_in(batch, UserRef::new(&project, &user_id), source)? {
+        remember(&project, &id, at, &verdicts, batch);
     }
     let body = body(&decision);
-    put(List::Decisions, &id, StoredDocument { project, user_id, at, source, body }, round)?;
+    put(List::Decisions, &id, StoredDocument { project, user_id, at, source, body }, batch)?;
     Ok(ReadOutcome::Read)
 }
 
@@ -89,10 +89,10 @@ pub fn verdicts(decision: &DecisionRecord) -> Vec<(String, String)> {
 
 /// Keeps what the counters know of a decision whose row goes with its user: the
 /// surveys, without the user.
-fn remember(project: &str, id: &str, at: Millis, verdicts: &[(String, String)], round: &mut WriteBatch<'_>) {
+fn remember(project: &str, id: &str, at: Millis, verdicts: &[(String, String)], batch: &mut WriteBatch<'_>) {
     for (survey_id, ending) in verdicts {
         for name in [stats::CONSIDERED, ending] {
-            stats::remember(round, SurveyRef::new(project, survey_id), OfferFact { at, name, id });
+            stats::remember(batch, SurveyRef::new(project, survey_id), OfferFact { at, name, id });
         }
     }
 }
@@ -102,12 +102,12 @@ fn remember(project: &str, id: &str, at: Millis, verdicts: &[(String, String)], 
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn responded(value: &[u8], source: RecordPosition, round: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
+pub fn apply_response(value: &[u8], source: RecordPosition, batch: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
     let Ok(ResponseRecord { kind, data, .. }) = serde_json::from_slice(value) else {
         return Ok(ReadOutcome::Unreadable);
     };
     let (id, at, happened_at) = (data.response_id.clone(), data.created_at, data.updated_at);
-    let before = round.get(&order::row(List::Responses, &id))?.map(|bytes| read(&bytes)).transpose()?;
+    let before = batch.get(&order::row(List::Responses, &id))?.map(|bytes| read(&bytes)).transpose()?;
     // A copy of what is known, or of something older.
     if before.as_ref().is_some_and(|kept| kept.source > source) {
         return Ok(ReadOutcome::Read);
@@ -115,17 +115,17 @@ pub fn responded(value: &[u8], source: RecordPosition, round: &mut WriteBatch<'_
     let before = before.map(|kept| kept.response()).transpose()?;
     let survey = SurveyRef::new(&data.project, &data.survey_id);
     if !data.answers.is_empty() {
-        stats::happened(round, survey, OfferFact { at: happened_at, name: "answered", id: &id })?;
+        stats::count_fact(batch, survey, OfferFact { at: happened_at, name: "answered", id: &id })?;
     }
     if kind == EventType::Completed {
-        stats::happened(round, survey, OfferFact { at: happened_at, name: "completed", id: &id })?;
+        stats::count_fact(batch, survey, OfferFact { at: happened_at, name: "completed", id: &id })?;
     }
     let data = match before {
         Some(before) => data.merged_over(before),
         None => data,
     };
     let (project, user_id, body) = (data.project.clone(), data.user_id.clone(), body(&data));
-    put(List::Responses, &id, StoredDocument { project, user_id, at, source, body }, round)?;
+    put(List::Responses, &id, StoredDocument { project, user_id, at, source, body }, batch)?;
     Ok(ReadOutcome::Read)
 }
 
@@ -134,10 +134,15 @@ pub fn responded(value: &[u8], source: RecordPosition, round: &mut WriteBatch<'_
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn erased(user: UserRef<'_>, at: RecordPosition, store: &Store, round: &mut WriteBatch<'_>) -> Result<(), Error> {
+pub fn apply_erasure(
+    user: UserRef<'_>,
+    at: RecordPosition,
+    store: &Store,
+    batch: &mut WriteBatch<'_>,
+) -> Result<(), Error> {
     let key = erased_key(user, at.partition);
-    let known = round.get(&key)?.map(|bytes| offset(&bytes)).transpose()?.unwrap_or(0);
-    round.put(key, at.offset.max(known).to_be_bytes().to_vec());
+    let known = batch.get(&key)?.map(|bytes| offset(&bytes)).transpose()?.unwrap_or(0);
+    batch.put(key, at.offset.max(known).to_be_bytes().to_vec());
     for list in [List::Deliveries, List::Decisions, List::Responses] {
         let prefix = order::of_user(list, user);
         let mut ids = Vec::new();
@@ -147,17 +152,17 @@ pub fn erased(user: UserRef<'_>, at: RecordPosition, store: &Store, round: &mut 
         })?;
         for id in ids {
             if list == List::Deliveries {
-                deliveries::erased(&id, at, round)?;
+                deliveries::apply_erasure(&id, at, batch)?;
                 continue;
             }
-            let Some(bytes) = round.get(&order::row(list, &id))? else { continue };
+            let Some(bytes) = batch.get(&order::row(list, &id))? else { continue };
             let kept = read(&bytes)?;
             if kept.source < at {
                 if list == List::Decisions {
-                    remember(user.project, &id, kept.at, &verdicts(&kept.decision()?), round);
+                    remember(user.project, &id, kept.at, &verdicts(&kept.decision()?), batch);
                 }
-                round.delete(order::row(list, &id));
-                order::places(list, user, kept.at, &id).into_iter().for_each(|place| round.remove_from_index(place));
+                batch.delete(order::row(list, &id));
+                order::places(list, user, kept.at, &id).into_iter().for_each(|place| batch.remove_from_index(place));
             }
         }
     }
@@ -183,8 +188,8 @@ pub fn is_erased(store: &Store, user: UserRef<'_>, source: RecordPosition) -> Re
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn is_erased_in(round: &WriteBatch<'_>, user: UserRef<'_>, source: RecordPosition) -> Result<bool, Error> {
-    let erased_at = round.get(&erased_key(user, source.partition))?;
+pub fn is_erased_in(batch: &WriteBatch<'_>, user: UserRef<'_>, source: RecordPosition) -> Result<bool, Error> {
+    let erased_at = batch.get(&erased_key(user, source.partition))?;
     Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.offset < at))
 }
 
@@ -225,13 +230,13 @@ pub fn prune_erased(store: &Store, oldest: impl Fn(u32) -> u64) -> Result<usize,
     }
 }
 
-fn put(list: List, id: &str, kept: StoredDocument, round: &mut WriteBatch<'_>) -> Result<(), Error> {
+fn put(list: List, id: &str, kept: StoredDocument, batch: &mut WriteBatch<'_>) -> Result<(), Error> {
     let user = UserRef::new(&kept.project, &kept.user_id);
-    if is_erased_in(round, user, kept.source)? {
+    if is_erased_in(batch, user, kept.source)? {
         return Ok(());
     }
-    order::places(list, user, kept.at, id).into_iter().for_each(|place| round.place(place, id));
-    round.put(order::row(list, id), postcard::to_stdvec(&kept).expect("a row serialises"));
+    order::places(list, user, kept.at, id).into_iter().for_each(|place| batch.place(place, id));
+    batch.put(order::row(list, id), postcard::to_stdvec(&kept).expect("a row serialises"));
     Ok(())
 }
 

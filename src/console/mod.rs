@@ -12,7 +12,7 @@ mod stats;
 mod unknown;
 
 pub use error::Error;
-pub use follow::{Keep, Projection};
+pub use follow::{Projection, RowRetention};
 pub use projection::{Console, OpenStore};
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
-use super::follow::{Follower, Keep};
+use super::follow::{Follower, RowRetention};
 use super::{deliveries, kept, order, stats};
 use askwhen_domain::id::{self, RecordPosition};
 use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
@@ -118,7 +118,7 @@ impl Console {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(log: Log, open: OpenStore, clock: Clock, keep: Keep) -> std::io::Result<Console> {
+    pub fn start(log: Log, open: OpenStore, clock: Clock, keep: RowRetention) -> std::io::Result<Console> {
         let notify = Arc::new(Notify::default());
         let shared = Arc::new(Shared::new(open, notify.clone()));
         let mut follower = Follower::new(log, notify.clone(), shared.clone(), Some((clock, keep)));

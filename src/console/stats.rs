@@ -38,13 +38,13 @@ fn of_survey(first: u8, survey: SurveyRef<'_>) -> Vec<u8> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn count(round: &mut WriteBatch<'_>, survey: SurveyRef<'_>, at: Millis, names: &[&str]) -> Result<(), Error> {
+pub fn count(batch: &mut WriteBatch<'_>, survey: SurveyRef<'_>, at: Millis, names: &[&str]) -> Result<(), Error> {
     let key = [of_survey(order::MINUTES, survey), keys::timed(at.div_euclid(MINUTE), &[])].concat();
-    let mut counters: Counters = round.get(&key)?.map(|bytes| read(&bytes)).transpose()?.unwrap_or_default();
+    let mut counters: Counters = batch.get(&key)?.map(|bytes| read(&bytes)).transpose()?.unwrap_or_default();
     for name in names {
         *counters.entry((*name).to_owned()).or_default() += 1;
     }
-    round.put(key, postcard::to_stdvec(&counters).expect("counters serialise"));
+    batch.put(key, postcard::to_stdvec(&counters).expect("counters serialise"));
     Ok(())
 }
 
@@ -52,28 +52,28 @@ pub fn count(round: &mut WriteBatch<'_>, survey: SurveyRef<'_>, at: Millis, name
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn happened(round: &mut WriteBatch<'_>, survey: SurveyRef<'_>, fact: OfferFact<'_>) -> Result<(), Error> {
-    if is_counted(round, survey, fact.name, fact.id)? {
+pub fn count_fact(batch: &mut WriteBatch<'_>, survey: SurveyRef<'_>, fact: OfferFact<'_>) -> Result<(), Error> {
+    if is_counted(batch, survey, fact.name, fact.id)? {
         return Ok(());
     }
     let (at, name) = (fact.at, fact.name);
-    remember(round, survey, fact);
-    count(round, survey, at, &[name])
+    remember(batch, survey, fact);
+    count(batch, survey, at, &[name])
 }
 
 /// Whether a fact of this name and id is known.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn is_counted(round: &WriteBatch<'_>, survey: SurveyRef<'_>, name: &str, id: &str) -> Result<bool, Error> {
-    Ok(round.get(&[of_survey(order::KNOWN_FACTS, survey), fact_key(name, id)].concat())?.is_some())
+pub fn is_counted(batch: &WriteBatch<'_>, survey: SurveyRef<'_>, name: &str, id: &str) -> Result<bool, Error> {
+    Ok(batch.get(&[of_survey(order::KNOWN_FACTS, survey), fact_key(name, id)].concat())?.is_some())
 }
 
 /// Keeps a fact that is in the counters already.
-pub fn remember(round: &mut WriteBatch<'_>, survey: SurveyRef<'_>, fact: OfferFact<'_>) {
+pub fn remember(batch: &mut WriteBatch<'_>, survey: SurveyRef<'_>, fact: OfferFact<'_>) {
     let key = fact_key(fact.name, fact.id);
-    round.put([of_survey(order::KNOWN_FACTS, survey), key.clone()].concat(), Vec::new());
-    round.put([of_survey(order::FACTS, survey), keys::timed(fact.at, &key)].concat(), fact.name.into());
+    batch.put([of_survey(order::KNOWN_FACTS, survey), key.clone()].concat(), Vec::new());
+    batch.put([of_survey(order::FACTS, survey), keys::timed(fact.at, &key)].concat(), fact.name.into());
 }
 
 fn fact_key(name: &str, id: &str) -> Vec<u8> {

@@ -49,7 +49,7 @@ impl World {
             }
             Ok(stores.last().expect("there is one").clone())
         });
-        let keep = Keep { deliveries: 30 * DAY, decisions: 30 * DAY, responses: 30 * DAY };
+        let keep = RowRetention { deliveries: 30 * DAY, decisions: 30 * DAY, responses: 30 * DAY };
         Console::start(Log::Simulated(self.log.clone()), open, Clock::new(), keep).expect("it starts")
     }
 
@@ -263,20 +263,20 @@ fn a_retry_record_tells_the_delivery_whose_own_record_is_gone() {
 #[test]
 fn deliveries_that_never_come_are_kept_for_a_time_and_in_a_number() {
     let store = Store::Memory(Memory::default());
-    let mut round = WriteBatch::new(&store);
+    let mut batch = WriteBatch::new(&store);
     for n in 0..10 {
         let record = AttemptRecord { started_at: NOW + n, ..read(&attempt(&format!("x{n}"), 1)) };
-        deliveries::attempted(record, &mut round).expect("taken");
+        deliveries::apply_attempt(record, &mut batch).expect("taken");
     }
-    store.write(round.into_batch()).expect("written");
+    store.write(batch.into_batch()).expect("written");
     let rows = || store.ascending(Family::Index, &order::row(List::Deliveries, ""), 100).expect("readable").len();
     assert_eq!(rows(), 20, "a row and a mark for each");
     assert_eq!(unknown::prune(&store, NOW + 4).expect("written"), 6);
     assert_eq!(rows(), 12);
     // One that comes after all is one of the list, and is not forgotten.
-    let mut round = WriteBatch::new(&store);
-    deliveries::delivered(delivery("x9"), None, None, &mut round).expect("taken");
-    store.write(round.into_batch()).expect("written");
+    let mut batch = WriteBatch::new(&store);
+    deliveries::apply_delivery(delivery("x9"), None, None, &mut batch).expect("taken");
+    store.write(batch.into_batch()).expect("written");
     assert_eq!(unknown::prune(&store, i64::MAX).expect("written"), 0);
     assert_eq!(rows(), 1);
 }
@@ -284,11 +284,11 @@ fn deliveries_that_never_come_are_kept_for_a_time_and_in_a_number() {
 #[test]
 fn unmarked_rows_of_version_0_1_0_are_found() {
     let store = Store::Memory(Memory::default());
-    let mut round = WriteBatch::new(&store);
-    deliveries::attempted(AttemptRecord { started_at: 0, ..read(&attempt("x", 1)) }, &mut round).expect("taken");
-    deliveries::delivered(delivery("known"), None, None, &mut round).expect("taken");
-    unknown::forget(0, "x", &mut round);
-    store.write(round.into_batch()).expect("written");
+    let mut batch = WriteBatch::new(&store);
+    deliveries::apply_attempt(AttemptRecord { started_at: 0, ..read(&attempt("x", 1)) }, &mut batch).expect("taken");
+    deliveries::apply_delivery(delivery("known"), None, None, &mut batch).expect("taken");
+    unknown::forget(0, "x", &mut batch);
+    store.write(batch.into_batch()).expect("written");
     assert_eq!(unknown::prune(&store, i64::MAX).expect("written"), 0, "it has no mark");
     while unknown::look_through(&store, NOW).expect("written") {}
     assert_eq!(unknown::prune(&store, NOW).expect("written"), 1);
@@ -370,12 +370,12 @@ fn a_decision_counts_once_also_when_its_user_is_erased() {
 #[test]
 fn marks_of_erasures_go_when_nothing_older_is_left() {
     let store = Store::Memory(Memory::default());
-    let mut round = WriteBatch::new(&store);
+    let mut batch = WriteBatch::new(&store);
     for n in 0..600 {
         let (user_id, at) = (format!("u{n}"), RecordPosition { partition: n as u32 % 2, offset: n });
-        kept::erased(UserRef::new("default", &user_id), at, &store, &mut round).expect("taken");
+        kept::apply_erasure(UserRef::new("default", &user_id), at, &store, &mut batch).expect("taken");
     }
-    store.write(round.into_batch()).expect("written");
+    store.write(batch.into_batch()).expect("written");
     let left = kept::prune_erased(&store, |partition| if partition == 0 { 300 } else { 0 }).expect("written");
     // Of partition 0 those from 302 on, of partition 1 all.
     assert_eq!(left, 149 + 300);

@@ -22,12 +22,12 @@ fn mark(at: Millis, id: &str) -> Vec<u8> {
     [&[order::UNKNOWN][..], &keys::timed(at, id.as_bytes())].concat()
 }
 
-pub fn remember(at: Millis, id: &str, round: &mut WriteBatch<'_>) {
-    round.put(mark(at, id), Vec::new());
+pub fn remember(at: Millis, id: &str, batch: &mut WriteBatch<'_>) {
+    batch.put(mark(at, id), Vec::new());
 }
 
-pub fn forget(at: Millis, id: &str, round: &mut WriteBatch<'_>) {
-    round.delete(mark(at, id));
+pub fn forget(at: Millis, id: &str, batch: &mut WriteBatch<'_>) {
+    batch.delete(mark(at, id));
 }
 
 /// Removes those from before `before`, and the oldest of too many; gives how many
@@ -75,7 +75,7 @@ pub fn look_through(store: &Store, now: Millis) -> Result<bool, Error> {
         Some(key) => key,
         None => first.clone(),
     };
-    let mut round = WriteBatch::new(store);
+    let mut batch = WriteBatch::new(store);
     let entries = store.ascending(Family::Index, &from, LOOKED_AT)?;
     let mut is_through = entries.len() < LOOKED_AT;
     for (key, value) in entries {
@@ -87,12 +87,12 @@ pub fn look_through(store: &Store, now: Millis) -> Result<bool, Error> {
         if row.is_blank() && row.created_at() == 0 {
             let id = String::from_utf8_lossy(&key[first.len()..]).into_owned();
             row.date(now);
-            remember(now, &id, &mut round);
-            deliveries::keep(&row, &mut round)?;
+            remember(now, &id, &mut batch);
+            deliveries::keep(&row, &mut batch)?;
         }
         from = [key.as_slice(), &[0]].concat();
     }
-    let mut batch = round.into_batch();
+    let mut batch = batch.into_batch();
     batch.put(Family::Meta, LOOKED_KEY, if is_through { Vec::new() } else { from });
     store.write(batch)?;
     Ok(!is_through)

@@ -83,7 +83,7 @@ impl Engine {
         if !out.quotas.is_empty() {
             post(self.quotas.allocator.settle(true, at.now), &mut effects);
         }
-        self.conclude(ctx, record, hash, out, &mut effects)?;
+        self.emit(ctx, record, hash, out, &mut effects)?;
         if user != *before {
             self.users.put(&record.project, &record.user_id, user);
         }
@@ -117,11 +117,11 @@ impl Engine {
             return Ok(effects);
         }
         let out = apply::apply(ctx, &mut Default::default(), record, false);
-        self.conclude(ctx, record, hash, out, &mut effects)?;
+        self.emit(ctx, record, hash, out, &mut effects)?;
         Ok(effects)
     }
 
-    fn conclude(
+    fn emit(
         &mut self,
         ctx: ApplyContext<'_>,
         record: &Record<'_>,

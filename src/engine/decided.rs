@@ -22,7 +22,7 @@ struct StoredDecision {
     client: Json,
 }
 
-pub struct Recent {
+pub struct RecentDecisions {
     store: Arc<Store>,
     fresh: HashMap<u128, StoredDecision>,
     writing: Arc<HashMap<u128, StoredDecision>>,
@@ -30,9 +30,9 @@ pub struct Recent {
     swept_hour: i64,
 }
 
-impl Recent {
-    pub fn new(store: Arc<Store>) -> Recent {
-        Recent { store, fresh: HashMap::new(), writing: Arc::default(), bytes: 0, swept_hour: 0 }
+impl RecentDecisions {
+    pub fn new(store: Arc<Store>) -> RecentDecisions {
+        RecentDecisions { store, fresh: HashMap::new(), writing: Arc::default(), bytes: 0, swept_hour: 0 }
     }
 
     pub fn keep(&mut self, hash: u128, decided_at: Millis, server: Json, client: Json) {

@@ -61,12 +61,12 @@ impl Error {
 }
 
 /// New stores, and what waits to be written to them.
-struct Into<'a> {
+struct TargetStores<'a> {
     stores: &'a [Arc<Store>],
     batches: Vec<(usize, Batch)>,
 }
 
-impl Into<'_> {
+impl TargetStores<'_> {
     fn put(&mut self, partition: u32, family: Family, key: &[u8], value: &[u8]) -> Result<(), Error> {
         let (bytes, batch) = &mut self.batches[partition as usize];
         *bytes += key.len() + value.len();
@@ -93,7 +93,7 @@ impl Into<'_> {
 /// When a store cannot be read or written.
 pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Error> {
     let (old, new) = (from.len() as u32, into.len() as u32);
-    let mut out = Into { stores: into, batches: into.iter().map(|_| (0, Batch::default())).collect() };
+    let mut out = TargetStores { stores: into, batches: into.iter().map(|_| (0, Batch::default())).collect() };
     let mut users = 0;
     let mut holds: Vec<Holds> = vec![Holds::new(); into.len()];
     for (partition, store) in (0..).zip(from) {
@@ -146,7 +146,7 @@ fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>) -> Result
 }
 
 /// The registrar's rows for everyone; names that anyone has met.
-fn definitions(from: &[Arc<Store>], out: &mut Into<'_>) -> Result<(), Error> {
+fn definitions(from: &[Arc<Store>], out: &mut TargetStores<'_>) -> Result<(), Error> {
     let mut names: BTreeMap<Vec<u8>, BTreeSet<String>> = BTreeMap::new();
     for (partition, store) in from.iter().enumerate() {
         store.each(Family::Definitions, |key, value| {

@@ -163,7 +163,7 @@ impl Engine {
         let pending = self.quotas.pending[&offset].clone();
         let own = RecordContext { origin: Origin { offset, ..at.origin }, ..at };
         // A panic is this record's alone, and not of the one that released it.
-        let judged = catch_unwind(AssertUnwindSafe(|| self.judge_again(own, &pending, patient)));
+        let judged = catch_unwind(AssertUnwindSafe(|| self.decide_again(own, &pending, patient)));
         let judged = match judged {
             Ok(Err(failure @ (Failure::Store(_) | Failure::Refused(_)))) => return Err(failure),
             Ok(Ok(judged)) => judged,
@@ -203,7 +203,7 @@ impl Engine {
         }
     }
 
-    fn judge_again(
+    fn decide_again(
         &mut self,
         own: RecordContext<'_>,
         pending: &PendingRequest,
@@ -219,7 +219,7 @@ impl Engine {
     }
 
     /// Decides what a user has waiting, now: an erasure leaves nothing behind.
-    pub(super) fn end_waiting(
+    pub(super) fn decide_pending_of(
         &mut self,
         at: RecordContext<'_>,
         user: UserRef<'_>,

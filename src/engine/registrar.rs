@@ -45,7 +45,7 @@ pub fn is_new(
     true
 }
 
-pub fn conclude(
+pub fn emit_definition(
     table: &Table,
     judged: Result<Defined, EngineReply>,
     enabled: bool,
@@ -64,7 +64,7 @@ pub fn conclude(
             if defined.changed || enabled {
                 begin_anew(table, &defined, enabled, at, effects);
             }
-            tell_others(&Internal::Defined(defined.clone()), true, at, effects);
+            notify_partitions(&Internal::Defined(defined.clone()), true, at, effects);
             Some(defined)
         }
     }
@@ -90,7 +90,7 @@ fn begin_anew(table: &Table, defined: &Defined, enabled: bool, at: RecordContext
         reported_at: at.now,
         seq: Some(at.origin.offset),
     };
-    tell_others(&Internal::EndpointHealthReport(report.clone()), false, at, effects);
+    notify_partitions(&Internal::EndpointHealthReport(report.clone()), false, at, effects);
     effects.outputs.extend(outputs::health(at, report));
 }
 
@@ -118,6 +118,6 @@ pub fn write_out(defined: &Defined, at: RecordContext<'_>, effects: &mut Effects
 }
 
 /// Every other partition is told; this one takes it at once.
-pub fn tell_others(internal: &Internal, answers: bool, at: RecordContext<'_>, effects: &mut Effects) {
+pub fn notify_partitions(internal: &Internal, answers: bool, at: RecordContext<'_>, effects: &mut Effects) {
     effects.forwards.extend((1..at.partitions).map(|partition| to_partition(partition, internal, answers)));
 }

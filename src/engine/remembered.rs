@@ -29,7 +29,7 @@ const BEGAN: &[u8] = &[0];
 
 /// Keys, by their length: 16 bytes, the hash of an erased user (and in rows of
 /// version 0.1.0 of an id) → when; 24 bytes, span ‖ hash of an id → when.
-pub struct Remembered {
+pub struct RememberedIds {
     store: Arc<Store>,
     ids: HashMap<u128, Millis>,
     marks: HashMap<u128, Millis>,
@@ -64,12 +64,12 @@ fn counts(since: Millis, now: Millis, kept: Millis) -> bool {
     now < since.saturating_add(kept)
 }
 
-impl Remembered {
+impl RememberedIds {
     /// # Errors
     /// When the store cannot be read.
-    pub fn open(store: Arc<Store>) -> Result<Remembered, askwhen_store::Error> {
+    pub fn open(store: Arc<Store>) -> Result<RememberedIds, askwhen_store::Error> {
         let began_at = store.get(Family::Dedupe, BEGAN)?.map(time_in);
-        Ok(Remembered {
+        Ok(RememberedIds {
             store,
             ids: HashMap::new(),
             marks: HashMap::new(),
@@ -210,12 +210,12 @@ mod tests {
 
     const NOW: Millis = 1_800_000_000_000;
 
-    fn fresh() -> (Arc<Store>, Remembered) {
+    fn fresh() -> (Arc<Store>, RememberedIds) {
         let store = Arc::new(Store::Memory(Memory::default()));
-        (store.clone(), Remembered::open(store).expect("readable"))
+        (store.clone(), RememberedIds::open(store).expect("readable"))
     }
 
-    fn checkpoint(store: &Store, remembered: &mut Remembered, now: Millis) {
+    fn checkpoint(store: &Store, remembered: &mut RememberedIds, now: Millis) {
         let mut batch = Batch::default();
         remembered.freeze(now)(&mut batch);
         store.write(batch).expect("written");
@@ -276,7 +276,7 @@ mod tests {
         }
         batch.put(Family::Dedupe, mark("p", "u").to_be_bytes(), NOW.to_be_bytes());
         store.write(batch).expect("written");
-        let mut remembered = Remembered::open(store.clone()).expect("readable");
+        let mut remembered = RememberedIds::open(store.clone()).expect("readable");
         let old = (3_u128 << 120) + (200 << 112);
         for (after, id, erased) in [(1, true, true), (127, true, true), (129, false, true), (101 * 24, false, false)] {
             let now = NOW + after * HOUR;

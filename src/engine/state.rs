@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::decided::Recent;
+use super::decided::RecentDecisions;
 use super::quotas::Quotas;
-use super::remembered::Remembered;
+use super::remembered::RememberedIds;
 use super::table::Table;
 use super::users::{CacheLimit, Users};
 use askwhen_domain::apply;
@@ -22,16 +22,16 @@ pub struct Engine {
     pub(super) store: Arc<Store>,
     pub(super) users: Users,
     pub(super) table: Table,
-    pub(super) recent: Recent,
+    pub(super) recent: RecentDecisions,
     pub(super) quotas: Quotas,
-    pub(super) remembered: Remembered,
+    pub(super) remembered: RememberedIds,
     pub(super) rows: prometheus::IntGauge,
     pub(super) empty: Arc<Project>,
-    pub(super) watched: Option<Watched>,
+    pub(super) watched: Option<CapturedOutputs>,
 }
 
 /// What is put out about a project's users, kept as it is instead of being written.
-pub(super) struct Watched {
+pub(super) struct CapturedOutputs {
     pub(super) project: String,
     pub(super) items: Vec<apply::Output>,
 }
@@ -51,10 +51,10 @@ impl Engine {
         let quotas = Quotas::load(&store, partition, partitions)?;
         Ok(Engine {
             users: Users::new(store.clone(), cached.into()),
-            recent: Recent::new(store.clone()),
+            recent: RecentDecisions::new(store.clone()),
             quotas,
             table,
-            remembered: Remembered::open(store.clone())?,
+            remembered: RememberedIds::open(store.clone())?,
             rows: askwhen_process::metrics::get().engine_remembered_rows.with_label_values(&[&partition.to_string()]),
             store,
             empty: Arc::default(),
@@ -65,7 +65,7 @@ impl Engine {
     /// From now on nothing is written out: what records of a project's users cause
     /// is kept for [`Engine::take_watched`]. Answers to requests are not made up.
     pub fn watch(&mut self, project: &str) {
-        self.watched = Some(Watched { project: project.to_owned(), items: Vec::new() });
+        self.watched = Some(CapturedOutputs { project: project.to_owned(), items: Vec::new() });
     }
 
     /// What has been put out since it was asked last.

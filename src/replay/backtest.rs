@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::explain::has_limits;
-use super::{Begin, Error, JournalReader, Progress, Source};
+use super::{Error, JournalReader, Progress, Source, StartingState};
 use crate::engine::Engine;
 use askwhen_domain::decision::{Decision, Offered};
 use askwhen_domain::id;
@@ -82,7 +82,7 @@ pub fn run(source: &Source, plan: &Plan, progress: &Progress) -> Result<Outcome,
     let folder = tempfile::tempdir()?;
     let partitions: Vec<u32> = (0..source.partitions).collect();
     let begun = |partition: u32| source.begin(partition, plan.from, &folder.path().join(partition.to_string()));
-    let begins = partitions.iter().map(|p| begun(*p)).collect::<Result<Vec<Begin>, _>>()?;
+    let begins = partitions.iter().map(|p| begun(*p)).collect::<Result<Vec<StartingState>, _>>()?;
     let from_snapshots = begins.iter().filter(|begin| begin.snapshot.is_some()).count() as u32;
     for (partition, begin) in partitions.iter().zip(&begins) {
         let bounds = source.bounds(TopicPartition { topic: Topic::Events, partition: *partition })?;
@@ -90,16 +90,16 @@ pub fn run(source: &Source, plan: &Plan, progress: &Progress) -> Result<Outcome,
     }
     let mut parts = Vec::new();
     for (partition, begin) in partitions.iter().zip(begins) {
-        parts.push(Part::new(source, plan, *partition, begin)?);
+        parts.push(BacktestPartition::new(source, plan, *partition, begin)?);
     }
     // Grants of quotas go from partition to partition: then all are read as one.
     let together = has_quotas(source, plan, &parts)?;
-    let groups: Vec<Vec<Part>> =
+    let groups: Vec<Vec<BacktestPartition>> =
         if together { vec![parts] } else { parts.into_iter().map(|part| vec![part]).collect() };
     let threads = plan.threads.clamp(1, groups.len().max(1));
     let run = Run { source, plan, folder: folder.path(), together, progress };
     let mut total = BacktestTotals::new(plan);
-    let groups: Vec<std::sync::Mutex<Option<Vec<Part>>>> =
+    let groups: Vec<std::sync::Mutex<Option<Vec<BacktestPartition>>>> =
         groups.into_iter().map(|group| std::sync::Mutex::new(Some(group))).collect();
     let next = AtomicUsize::new(0);
     let worked: Vec<Result<BacktestTotals, Error>> = std::thread::scope(|scope| {
@@ -152,7 +152,7 @@ fn check(plan: &Plan) -> Result<(), Error> {
 }
 
 /// Whether any survey has a quota, before or in the time that is tried.
-fn has_quotas(source: &Source, plan: &Plan, parts: &[Part]) -> Result<bool, Error> {
+fn has_quotas(source: &Source, plan: &Plan, parts: &[BacktestPartition]) -> Result<bool, Error> {
     if plan.versions.iter().flat_map(|version| &version.surveys).any(|survey| survey.max_completed.is_some()) {
         return Ok(true);
     }
@@ -196,7 +196,7 @@ impl PartitionRun {
 }
 
 /// A partition while it is read.
-struct Part {
+struct BacktestPartition {
     partition: u32,
     journal_reader: JournalReader,
     unread: VecDeque<askwhen_log::Record>,
@@ -209,11 +209,11 @@ struct Part {
     sent: Vec<u64>,
 }
 
-impl Part {
-    fn new(source: &Source, plan: &Plan, partition: u32, begin: Begin) -> Result<Part, Error> {
+impl BacktestPartition {
+    fn new(source: &Source, plan: &Plan, partition: u32, begin: StartingState) -> Result<BacktestPartition, Error> {
         let journal_reader = source.journal_reader(TopicPartition { topic: Topic::Events, partition }, begin.meta.next);
         let base = PartitionRun::open(source, plan, partition, begin.store, begin.meta)?;
-        Ok(Part {
+        Ok(BacktestPartition {
             partition,
             journal_reader,
             unread: VecDeque::new(),
@@ -293,7 +293,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Reads partitions side by side, the earliest record first.
-    fn group(&self, mut parts: Vec<Part>, total: &mut BacktestTotals) -> Result<(), Error> {
+    fn group(&self, mut parts: Vec<BacktestPartition>, total: &mut BacktestTotals) -> Result<(), Error> {
         let versions = self.plan.versions.len();
         let mut tallies = Tallies {
             base: Tally::default(),
@@ -333,7 +333,7 @@ impl Run<'_> {
     }
 
     /// Lets every version begin where the journal stands.
-    fn fork(&self, parts: &mut [Part], tallies: &mut Tallies) -> Result<(), Error> {
+    fn fork(&self, parts: &mut [BacktestPartition], tallies: &mut Tallies) -> Result<(), Error> {
         let since: BTreeMap<u32, u64> =
             parts.iter().map(|part| (part.partition & 0xffff, part.base.replayer.meta.next)).collect();
         tallies.base = Tally::new(since.clone());
@@ -407,7 +407,7 @@ impl Run<'_> {
 
     fn step(
         &self,
-        parts: &mut [Part],
+        parts: &mut [BacktestPartition],
         i: usize,
         record: &askwhen_log::Record,
         tallies: &mut Tallies,
@@ -450,7 +450,7 @@ impl Run<'_> {
     }
 
     /// Takes up the offers that are not held any more.
-    fn release(&self, part: &Part, i: usize, tallies: &mut Tallies) {
+    fn release(&self, part: &BacktestPartition, i: usize, tallies: &mut Tallies) {
         let engine = part.base.replayer.machine();
         let (counted, held) = &mut tallies.held[i];
         if held.is_empty() || std::mem::replace(counted, engine.released()) == engine.released() {
@@ -498,7 +498,7 @@ impl Run<'_> {
     /// offers whose reactions are to be assumed. Gives the decisions.
     fn follow(
         &self,
-        parts: &mut [Part],
+        parts: &mut [BacktestPartition],
         applied: AppliedRecord,
         effects: Effects,
         tallies: &mut Tallies,
@@ -537,7 +537,7 @@ impl Run<'_> {
     }
 
     /// Lets users do to imagined offers what is assumed of them.
-    fn react(&self, parts: &mut [Part], tallies: &mut Tallies) -> Result<(), Error> {
+    fn react(&self, parts: &mut [BacktestPartition], tallies: &mut Tallies) -> Result<(), Error> {
         let Assumptions { displayed, answered, .. } = self.plan.assumptions;
         while let Some(imagined) = tallies.open.pop() {
             let HypotheticalOffer { version, part, offset, user_id, offered } = &imagined;

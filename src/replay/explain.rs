@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-use super::{Begin, Error, JournalReader, Source};
+use super::{Error, JournalReader, Source, StartingState};
 use crate::engine::Engine;
 use askwhen_domain::id;
 use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal};
@@ -143,7 +143,7 @@ impl JournalPrefix<'_> {
     /// have been read.
     fn read(&self, partition: u32, user_id: Option<&str>, progress: impl Fn(u64)) -> Result<ReplayedPartition, Error> {
         let at = TopicPartition { topic: Topic::Events, partition };
-        let Begin { store, meta, snapshot } =
+        let StartingState { store, meta, snapshot } =
             self.source.begin(partition, self.until, &self.folder.path().join(partition.to_string()))?;
         let next = meta.next;
         let engine = Engine::open(store, partition, self.source.partitions, CACHED_BYTES)?;

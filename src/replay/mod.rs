@@ -10,7 +10,7 @@ pub mod shadow;
 mod source;
 
 pub use error::{Error, ErrorKind};
-pub use source::{Begin, JournalReader, LogSource, Source};
+pub use source::{JournalReader, LogSource, Source, StartingState};
 
 use std::sync::atomic::AtomicU64;
 

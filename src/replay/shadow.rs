@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::recorded::Recorded;
-use super::{Begin, Error, ErrorKind, Progress, Source};
+use super::{Error, ErrorKind, Progress, Source, StartingState};
 use crate::engine::Engine;
 use askwhen_domain::rate::{Pace, Rate};
 use askwhen_domain::time::{self, Millis};
@@ -165,8 +165,8 @@ fn gaps(start: u64, from: u64, decisions_start: u64) -> Vec<String> {
 }
 
 /// Records a second of one thread, as tried just now.
-fn trial(source: &Source, partition: u32, begin: Begin) -> Result<f64, Error> {
-    let Begin { store, meta, .. } = begin;
+fn trial(source: &Source, partition: u32, begin: StartingState) -> Result<f64, Error> {
+    let StartingState { store, meta, .. } = begin;
     let next = meta.next;
     let engine = Engine::open(store, partition, source.partitions, CACHED_BYTES)?;
     let mut replayer = Replayer::new(source.rules(partition), meta, engine);
@@ -189,7 +189,7 @@ fn trial(source: &Source, partition: u32, begin: Begin) -> Result<f64, Error> {
 }
 
 /// The state to begin with: that before a time, else as early as can be.
-fn begin(source: &Source, partition: u32, from: Option<Millis>, into: &Path) -> Result<Begin, Error> {
+fn begin(source: &Source, partition: u32, from: Option<Millis>, into: &Path) -> Result<StartingState, Error> {
     match from {
         Some(time) => source.begin(partition, time, into),
         None => source.begin_early(partition, into),
@@ -223,7 +223,7 @@ impl Shadow {
             if path.exists() {
                 fs::remove_dir_all(&path)?;
             }
-            let Begin { store, meta, snapshot } = begin(source, partition, from, &path)?;
+            let StartingState { store, meta, snapshot } = begin(source, partition, from, &path)?;
             let mut batch = Batch::default();
             meta.save(&mut batch);
             store.write(batch)?;

@@ -44,7 +44,7 @@ pub struct Source {
 }
 
 /// What a partition is read from: the state before an offset, on a store of its own.
-pub struct Begin {
+pub struct StartingState {
     pub store: Arc<Store>,
     pub meta: CheckpointMeta,
     pub snapshot: Option<Manifest>,
@@ -159,13 +159,13 @@ impl Source {
     ///
     /// # Errors
     /// When what was before the journal's beginning is known from no snapshot.
-    pub fn begin(&self, partition: u32, time: Millis, into: &Path) -> Result<Begin, Error> {
+    pub fn begin(&self, partition: u32, time: Millis, into: &Path) -> Result<StartingState, Error> {
         let (start, usable) = self.usable(partition)?;
         let earliest = usable.last().map(|manifest| manifest.subject.created_at);
         for manifest in usable.into_iter().filter(|manifest| manifest.subject.created_at <= time) {
             let restored = self.restored(&manifest, into)?.filter(|(_, meta)| meta.now <= time);
             if let Some((store, meta)) = restored {
-                return Ok(Begin { store, meta, snapshot: Some(manifest) });
+                return Ok(StartingState { store, meta, snapshot: Some(manifest) });
             }
             std::fs::remove_dir_all(into)?;
         }
@@ -182,11 +182,11 @@ impl Source {
     ///
     /// # Errors
     /// When there is none.
-    pub fn begin_early(&self, partition: u32, into: &Path) -> Result<Begin, Error> {
+    pub fn begin_early(&self, partition: u32, into: &Path) -> Result<StartingState, Error> {
         let (start, usable) = self.usable(partition)?;
         for manifest in usable.into_iter().rev().filter(|_| start > 0) {
             match self.restored(&manifest, into)? {
-                Some((store, meta)) => return Ok(Begin { store, meta, snapshot: Some(manifest) }),
+                Some((store, meta)) => return Ok(StartingState { store, meta, snapshot: Some(manifest) }),
                 None => std::fs::remove_dir_all(into)?,
             }
         }
@@ -207,7 +207,7 @@ impl Source {
         Ok((start, usable))
     }
 
-    fn begin_empty(&self, partition: u32, start: u64, into: &Path) -> Result<Begin, Error> {
+    fn begin_empty(&self, partition: u32, start: u64, into: &Path) -> Result<StartingState, Error> {
         let at = TopicPartition { topic: Topic::Events, partition };
         if start > 0 {
             return Err(Error::refused(format!(
@@ -216,7 +216,7 @@ impl Source {
             )));
         }
         let meta = CheckpointMeta::new(self.incarnation, self.partitions, LOGIC_VERSION);
-        Ok(Begin { store: self.store(into)?, meta, snapshot: None })
+        Ok(StartingState { store: self.store(into)?, meta, snapshot: None })
     }
 
     /// A snapshot as a store in a new folder; `None` when it is damaged.

@@ -142,7 +142,7 @@ struct Export<'a> {
 }
 
 /// What the old log holds, at rest.
-struct AtRest {
+struct QuiescedLog {
     stores: Vec<Arc<Store>>,
     metas: Vec<CheckpointMeta>,
     waiting: Vec<delivery::PendingDelivery>,
@@ -153,7 +153,7 @@ type Moved = HashMap<RecordPosition, Option<Source>>;
 
 impl Export<'_> {
     fn run(&self, progress: &mut impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
-        let AtRest { stores, metas, mut waiting } = self.bring_to_rest(progress)?;
+        let QuiescedLog { stores, metas, mut waiting } = self.bring_to_rest(progress)?;
         let mut founding = Founding::begin(kafka_settings(self.target, self.data.key.check()))?;
         let place =
             |row: &delivery::PendingDelivery| Source::parse(row.source.as_bytes()).map(|source| source.position());
@@ -182,7 +182,7 @@ impl Export<'_> {
 
     /// Lets the engine decide everything that the journal holds, and looks at
     /// what waits to be delivered. Nothing is sent.
-    fn bring_to_rest(&self, progress: &mut impl FnMut(&'static str, u64, u64)) -> Result<AtRest, Error> {
+    fn bring_to_rest(&self, progress: &mut impl FnMut(&'static str, u64, u64)) -> Result<QuiescedLog, Error> {
         let (config, log) = (self.source, Log::Embedded(self.log.clone()));
         let shared = Shared::new(STORE_MEMORY_BYTES);
         let stores = Stores::new(config.data_dir.clone(), shared.clone(), repository(config)?, log.clone());
@@ -202,7 +202,7 @@ impl Export<'_> {
         // Settles, and writes down where it is.
         drop(owner.leave());
         rested?;
-        let mut rest = AtRest { stores: Vec::new(), metas: Vec::new(), waiting: Vec::new() };
+        let mut rest = QuiescedLog { stores: Vec::new(), metas: Vec::new(), waiting: Vec::new() };
         for partition in 0..config.partitions {
             let status = &statuses[partition as usize];
             let failed = |stop: Stop| Error::failed(stop);
@@ -294,13 +294,13 @@ impl Export<'_> {
         metas: &[CheckpointMeta],
         moved: &mut Moved,
         progress: &mut impl FnMut(&'static str, u64, u64),
-    ) -> Result<Vec<Last>, Error> {
+    ) -> Result<Vec<NewJournalEnd>, Error> {
         let (old, new) = (self.source.partitions, self.target.partitions);
         let signer = Signer::new(&founding.log(), &self.data.key);
         let mut relocation = Relocation::new(self.rules(metas)?, new, signer);
-        let mut merge = Merge::new(self.log, old)?;
+        let mut merge = JournalMerge::new(self.log, old)?;
         let mut out = Batches { topic: Topic::Events, parts: vec![(0, Vec::new()); new as usize] };
-        let mut lasts = vec![Last::default(); new as usize];
+        let mut lasts = vec![NewJournalEnd::default(); new as usize];
         let mut done = 0;
         while let Some((from, record)) = merge.next()? {
             done += 1;
@@ -393,7 +393,7 @@ impl Export<'_> {
         founding: &Founding,
         stores: &[Arc<Store>],
         metas: &[CheckpointMeta],
-        lasts: &[Last],
+        lasts: &[NewJournalEnd],
         progress: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<u64, Error> {
         let now = metas.iter().map(|meta| meta.now).max().unwrap_or(0);
@@ -409,7 +409,7 @@ impl Export<'_> {
         log: &Log,
         stores: &[Arc<Store>],
         now: Millis,
-        lasts: &[Last],
+        lasts: &[NewJournalEnd],
         folder: &Path,
         progress: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<u64, Error> {
@@ -466,24 +466,24 @@ impl Export<'_> {
 
 /// The end of a partition of the new journal.
 #[derive(Debug, Clone, Default)]
-struct Last {
+struct NewJournalEnd {
     next: u64,
     /// Checksum of the record below.
     crc: u32,
 }
 
 /// A record, and when it was taken elsewhere.
-type Stamped = (NewRecord, Option<Millis>);
+type TimedRecord = (NewRecord, Option<Millis>);
 
 /// Records on their way, by partition.
 struct Batches {
     topic: Topic,
     /// Bytes, and what they are of.
-    parts: Vec<(usize, Vec<Stamped>)>,
+    parts: Vec<(usize, Vec<TimedRecord>)>,
 }
 
 impl Batches {
-    fn push(&mut self, founding: &mut Founding, to: u32, record: Stamped) -> Result<(), Error> {
+    fn push(&mut self, founding: &mut Founding, to: u32, record: TimedRecord) -> Result<(), Error> {
         let (bytes, part) = &mut self.parts[to as usize];
         *bytes += record.0.len_bytes();
         part.push(record);
@@ -505,7 +505,7 @@ impl Batches {
 }
 
 /// The partitions of the journal read side by side, the earliest record first.
-struct Merge<'a> {
+struct JournalMerge<'a> {
     log: &'a Embedded,
     parts: Vec<Cursor>,
     /// Records that there are.
@@ -518,8 +518,8 @@ struct Cursor {
     read: std::iter::Peekable<std::vec::IntoIter<Record>>,
 }
 
-impl Merge<'_> {
-    fn new(log: &Embedded, partitions: u32) -> Result<Merge<'_>, Error> {
+impl JournalMerge<'_> {
+    fn new(log: &Embedded, partitions: u32) -> Result<JournalMerge<'_>, Error> {
         let mut parts = Vec::new();
         let mut all = 0;
         for partition in 0..partitions {
@@ -528,7 +528,7 @@ impl Merge<'_> {
             all += bounds.end - bounds.start;
             parts.push(Cursor { at, next: bounds.start, read: Vec::new().into_iter().peekable() });
         }
-        Ok(Merge { log, parts, all })
+        Ok(JournalMerge { log, parts, all })
     }
 
     fn next(&mut self) -> Result<Option<(u32, Record)>, Error> {

@@ -68,7 +68,7 @@ pub struct PerSurvey {
     /// Events that take part, sorted by event time, then by place in the journal.
     pub facts: Vec<ActivationEvent>,
     /// Events whose window was displayed, and when.
-    pub shown: Vec<Shown>,
+    pub shown: Vec<WindowDisplay>,
     pub displays: u32,
     /// When it last was offered, displayed, answered, completed, dismissed;
     /// tests excepted.
@@ -100,8 +100,9 @@ pub struct Activated {
     pub properties: Option<Json>,
 }
 
+/// A display of the window that the event at an offset has armed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct WindowDisplay {
     pub offset: u64,
     pub at: Millis,
 }

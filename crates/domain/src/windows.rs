@@ -4,7 +4,7 @@
 use super::activation::{Activation, Armed, CANCELS, LATE};
 use super::survey::OnRepeat;
 use super::time::Millis;
-use super::user::{Activated, ActivationEvent, EventOrder, PerSurvey, Shown, WINDOW_REMEMBERED};
+use super::user::{Activated, ActivationEvent, EventOrder, PerSurvey, WINDOW_REMEMBERED, WindowDisplay};
 
 /// Facts remembered at most; more than a count can ask for.
 const MAX_FACTS: usize = 64;
@@ -248,7 +248,7 @@ impl PerSurvey {
         let known = self.facts.iter().any(|fact| fact.event.offset == wanted);
         let stands_in = self.facts.iter().rev().find(|fact| fact.event.at <= at).map(|fact| fact.event.offset);
         let offset = if known { wanted } else { stands_in.unwrap_or(wanted) };
-        self.shown.push(Shown { offset, at });
+        self.shown.push(WindowDisplay { offset, at });
         if self.shown.len() > super::user::MAX_SHOWN {
             self.shown.remove(0);
         }

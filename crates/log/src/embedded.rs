@@ -31,7 +31,7 @@ use askwhen_domain::time::{Millis, SECOND};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service, Thread};
 use askwhen_wire::topic::Topic;
-use compaction::Sealed;
+use compaction::SealedSegment;
 use ends::Ends;
 use ends::Merging;
 use identity::EmbeddedIdentity;
@@ -448,7 +448,7 @@ impl Core {
 
     /// Puts one segment with the latest record of each key in the place of all
     /// that are not written to any more.
-    fn compact(&self, part: &Part, sealed: &[Sealed], now: Millis) -> Result<(), Error> {
+    fn compact(&self, part: &Part, sealed: &[SealedSegment], now: Millis) -> Result<(), Error> {
         let mut upkeep = self.upkeep.lock().expect("no panic holds this lock");
         let io = |e: std::io::Error| Error::io(sealed[0].path.display().to_string(), &e);
         let most = sealed.iter().map(|segment| segment.len_bytes).sum();

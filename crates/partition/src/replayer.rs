@@ -17,10 +17,10 @@ const READER_NAME: &[u8] = b"looker";
 
 /// Records that matter to whoever looks; the others are passed over. One that
 /// another partition told of comes with that.
-pub type Wanted<'a> = &'a dyn Fn(&Decoded<'_>, Option<&Forward>) -> bool;
+pub type RecordFilter<'a> = &'a dyn Fn(&Decoded<'_>, Option<&Forward>) -> bool;
 
 /// Every record.
-pub const ALL: Wanted<'static> = &|_, _| true;
+pub const ALL: RecordFilter<'static> = &|_, _| true;
 
 pub struct Replayer<M> {
     admission: Admission,
@@ -39,7 +39,7 @@ impl<M: Machine> Replayer<M> {
     ///
     /// # Errors
     /// When the machine's state cannot be read.
-    pub fn play(&mut self, record: &Record, wanted: Wanted<'_>) -> Result<Option<Effects>, Failure> {
+    pub fn play(&mut self, record: &Record, wanted: RecordFilter<'_>) -> Result<Option<Effects>, Failure> {
         let admitted = self.admission.admit(&mut self.meta, record);
         self.meta.next = record.offset + 1;
         self.meta.crc = record.crc;

@@ -2,7 +2,7 @@
 
 use crate::engine::commands::defined;
 use crate::engine::endpoint_secrets::with_secret;
-use crate::engine::registrar::{conclude, is_new, refused};
+use crate::engine::registrar::{emit_definition, is_new, refused};
 use crate::engine::state::Engine;
 use crate::engine::table::Table;
 use askwhen_domain::json::Json;
@@ -22,7 +22,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &Define) -> Re
     let mut effects = Effects::default();
     if is_new(&mut engine.table, at, &command.request_id, command.asked_at, &mut effects) {
         let judged = decide(&engine.table, command);
-        if let Some(defined) = conclude(&engine.table, judged, false, at, &mut effects) {
+        if let Some(defined) = emit_definition(&engine.table, judged, false, at, &mut effects) {
             defined::install(engine, at, &defined, &mut effects)?;
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::engine::commands::defined;
 use crate::engine::endpoint_secrets::EndpointSecrets;
-use crate::engine::registrar::{conclude, is_new, refused};
+use crate::engine::registrar::{emit_definition, is_new, refused};
 use crate::engine::state::Engine;
 use crate::engine::table::Table;
 use askwhen_domain::endpoint::{Disabled, PreviousSecret};
@@ -23,7 +23,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &EndpointComma
     if is_new(&mut engine.table, at, &command.request_id, command.asked_at, &mut effects) {
         let judged = operated(&engine.table, at, command);
         let enables = matches!(command.act, EndpointAction::Enable);
-        if let Some(defined) = conclude(&engine.table, judged, enables, at, &mut effects) {
+        if let Some(defined) = emit_definition(&engine.table, judged, enables, at, &mut effects) {
             defined::install(engine, at, &defined, &mut effects)?;
         }
     }

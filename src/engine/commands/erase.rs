@@ -25,7 +25,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Erase) -> Resu
         effects.reply = Some(EngineReply::Accepted { duplicate: true, response_id: None });
         return Ok(effects);
     }
-    engine.end_waiting(at, UserRef::new(&project, &user_id), &mut effects)?;
+    engine.decide_pending_of(at, UserRef::new(&project, &user_id), &mut effects)?;
     let (event_id, times) = (None, Default::default());
     let record = Record { project: project.into(), user_id: user_id.into(), event_id, times, body: Body::Erase };
     let erased = user_record::apply(engine, at, &record)?;

@@ -2,7 +2,7 @@
 //! there to every partition.
 
 use crate::engine::outputs;
-use crate::engine::registrar::{REQUEST_LIFE, health_output, tell_others};
+use crate::engine::registrar::{REQUEST_LIFE, health_output, notify_partitions};
 use crate::engine::state::Engine;
 use crate::engine::table::Table;
 use askwhen_domain::json::Json;
@@ -59,6 +59,6 @@ fn registered(
         updated_at: time::format_time(at.now),
     };
     effects.outputs.push(health_output(at, EndpointRef::new(&report.project, &report.endpoint_id), Some(&record)));
-    tell_others(&Internal::EndpointHealthReport(report.clone()), false, at, effects);
+    notify_partitions(&Internal::EndpointHealthReport(report.clone()), false, at, effects);
     Some(report)
 }

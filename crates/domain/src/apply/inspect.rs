@@ -7,7 +7,7 @@ use super::apply_context::ApplyContext;
 use super::apply_context::RequestContext;
 use super::gates::EligibilityCheck;
 use super::output::{Outputs, Reply};
-use super::view::{Counters, OfferLine, SurveyCounters, SurveyStanding, UserView, WindowView};
+use super::view::{Counters, OfferLine, SurveyAvailability, SurveyCounters, UserView, WindowView};
 use crate::decision::ActivationView;
 use crate::record::Context;
 use crate::survey::Status;
@@ -87,7 +87,7 @@ fn counters(state: &PerSurvey) -> SurveyCounters {
 
 /// Of the surveys that a trigger can show, by priority, then id.
 /// With those of which only the coordinator knows whether their quota is used up.
-fn standings(ctx: ApplyContext<'_>, user: &User) -> (Vec<SurveyStanding>, Vec<String>) {
+fn standings(ctx: ApplyContext<'_>, user: &User) -> (Vec<SurveyAvailability>, Vec<String>) {
     let (context, properties, attributes) = (Context::default(), serde_json::json!({}), OnceCell::new());
     let asked = RequestContext { trigger: "", properties: "{}", context: &context };
     let mut entries: Vec<_> = ctx.project.surveys.values().filter(|entry| entry.current.status.decides()).collect();
@@ -101,7 +101,7 @@ fn standings(ctx: ApplyContext<'_>, user: &User) -> (Vec<SurveyStanding>, Vec<St
             needs.push(entry.current.survey_id.clone());
         }
         let stop = stands.err();
-        standings.push(SurveyStanding {
+        standings.push(SurveyAvailability {
             survey_id: entry.current.survey_id.clone(),
             eligible: stop.is_none() && entry.current.status != Status::Shadow,
             gate: stop.as_ref().map(|stop| stop.gate),

@@ -16,7 +16,7 @@ pub struct UserView {
     pub windows: Vec<WindowView>,
     pub offers: Vec<OfferLine>,
     pub counters: Counters,
-    pub surveys: Vec<SurveyStanding>,
+    pub surveys: Vec<SurveyAvailability>,
 }
 
 /// A window that is open, or will be.
@@ -66,7 +66,7 @@ pub struct SurveyCounters {
 /// Whether a survey could be offered now, for all that does not depend on the
 /// trigger: its context and its properties are not known here.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SurveyStanding {
+pub struct SurveyAvailability {
     pub survey_id: String,
     pub eligible: bool,
     pub gate: Option<Gate>,

@@ -26,7 +26,7 @@ const DRAFT: &str = "merged";
 
 /// A segment that is not written to any more.
 #[derive(Debug, Clone)]
-pub struct Sealed {
+pub struct SealedSegment {
     pub base: u64,
     pub path: PathBuf,
     pub file: Arc<DiskFile>,
@@ -35,7 +35,7 @@ pub struct Sealed {
 
 /// The first segment is what was left by the last compaction: it is worth it when
 /// as much has come since.
-pub fn is_due(sealed: &[Sealed]) -> bool {
+pub fn is_due(sealed: &[SealedSegment]) -> bool {
     let Some((clean, dirty)) = sealed.split_first() else { return false };
     !dirty.is_empty() && dirty.iter().map(|segment| segment.len_bytes).sum::<u64>() >= clean.len_bytes
 }
@@ -50,7 +50,7 @@ pub fn draft_path(path: &Path) -> PathBuf {
 /// # Errors
 /// When one cannot be read or is damaged, or the draft cannot be written; then
 /// there is no draft.
-pub fn draft(disk: &Disk, at: TopicPartition, sealed: &[Sealed], now: Millis) -> Result<Merging, Error> {
+pub fn draft(disk: &Disk, at: TopicPartition, sealed: &[SealedSegment], now: Millis) -> Result<Merging, Error> {
     let path = draft_path(&sealed[0].path);
     let written = latest(at, sealed).and_then(|latest| write_draft(disk, at, sealed, &path, &latest, now));
     if written.is_err() {
@@ -65,7 +65,7 @@ struct Latest {
     last: u64,
 }
 
-fn latest(at: TopicPartition, sealed: &[Sealed]) -> Result<Latest, Error> {
+fn latest(at: TopicPartition, sealed: &[SealedSegment]) -> Result<Latest, Error> {
     let mut latest = Latest { by_key: HashMap::new(), last: 0 };
     walk(at, sealed, |record, _, _, _| {
         latest.last = record.offset;
@@ -80,7 +80,7 @@ fn latest(at: TopicPartition, sealed: &[Sealed]) -> Result<Latest, Error> {
 fn write_draft(
     disk: &Disk,
     at: TopicPartition,
-    sealed: &[Sealed],
+    sealed: &[SealedSegment],
     path: &Path,
     latest: &Latest,
     now: Millis,
@@ -118,8 +118,8 @@ fn write_draft(
 /// that was not finished has left records in two segments.
 fn walk(
     at: TopicPartition,
-    sealed: &[Sealed],
-    mut each: impl FnMut(&Record, &Sealed, u64, usize) -> Result<(), Error>,
+    sealed: &[SealedSegment],
+    mut each: impl FnMut(&Record, &SealedSegment, u64, usize) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut next_offset = 0;
     for segment in sealed {

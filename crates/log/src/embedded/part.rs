@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::super::disk::{Disk, DiskFile};
-use super::compaction::Sealed;
+use super::compaction::SealedSegment;
 use super::cursor::{CursorItem, FrameCursor, FrameStart};
 use super::ends::{FramePosition, NotedEnd};
 use super::recovery::Recovered;
@@ -269,10 +269,10 @@ impl Part {
     }
 
     /// The segments that are not written to any more.
-    pub fn sealed(&self) -> Vec<Sealed> {
+    pub fn sealed(&self) -> Vec<SealedSegment> {
         let segments = self.segments.read().expect("no panic holds this lock");
         let sealed = segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
-        let seal = |segment: &Segment| Sealed {
+        let seal = |segment: &Segment| SealedSegment {
             base: segment.base,
             path: segment.path.clone(),
             file: segment.file.clone(),

@@ -46,7 +46,7 @@ impl App {
         let place = self.lists()?.place(&asked.caller.project, &asked.route.parts[0]).map_err(super::lists::broken)?;
         let place = place.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
         let log = self.log.clone();
-        let found = beside(move || Messages::new(&log, Topic::Deliveries).delivery(&place)).await?;
+        let found = run_blocking(move || MessageReader::new(&log, Topic::Deliveries).delivery(&place)).await?;
         let Some(delivery) = found.map_err(|error| Problem::log(&error, None))? else {
             let detail = "the message is no longer kept: topic deliveries has been trimmed behind it";
             return Err(Problem::new(410, "gone", detail));
@@ -61,8 +61,9 @@ impl App {
         let delivery = Box::new(Delivery { delivery_id, created_at, ..delivery });
         let partition = id::partition_of(&delivery.user_id, self.log.partitions());
         let key = delivery.user_id.clone();
-        let again = Internal::Redeliver { delivery, told_at, asked_at: self.clock.now() };
-        let mut waiter = self.tell_internal(TopicPartition { topic: Topic::Events, partition }, &key, &again).await?;
+        let redelivery = Internal::Redeliver { delivery, told_at, asked_at: self.clock.now() };
+        let mut waiter =
+            self.send_internal(TopicPartition { topic: Topic::Events, partition }, &key, &redelivery).await?;
         match tokio::time::timeout(self.reply_timeout, waiter.next()).await {
             Ok(Some(EngineReply::Body { server, .. })) => Ok(json_answer(202, server.as_str().to_owned())),
             Ok(Some(EngineReply::Refused { code, pointer, detail })) => Err(Problem::refused(&code, pointer, detail)),
@@ -85,13 +86,13 @@ impl App {
         let lists = self.lists()?.clone();
         let (project, endpoint_id) = (endpoint.project.to_owned(), endpoint.endpoint_id.to_owned());
         let search = move || lists.recoverable(EndpointRef::new(&project, &endpoint_id), span, MAX_RECOVERED + 1);
-        let found = beside(search).await?;
+        let found = run_blocking(search).await?;
         let mut places = found.map_err(super::lists::broken)?;
         let more = places.len() > MAX_RECOVERED;
         places.truncate(MAX_RECOVERED);
         let last = places.last().map(|place| id::successor(&place.delivery_id));
         let windows: Vec<Vec<DeliveryPlace>> = places.chunks(WINDOW).map(<[DeliveryPlace]>::to_vec).collect();
-        let mut messages = Messages::new(&self.log, Topic::Deliveries);
+        let mut messages = MessageReader::new(&self.log, Topic::Deliveries);
         let read = move |window: &Vec<DeliveryPlace>| {
             let mut found = Vec::new();
             for place in window {
@@ -101,7 +102,7 @@ impl App {
             Ok(found)
         };
         let recovery = RecoveryInProgress { project: endpoint.project, last, turn };
-        let count = self.send_again(windows, read, None, recovery).await?;
+        let count = self.redeliver(windows, read, None, recovery).await?;
         let mut body = json!({"recover_id": format!("rec_{}", asked.request_id), "count": count});
         if more {
             body["more"] = true.into();
@@ -111,14 +112,14 @@ impl App {
 }
 
 /// Held by the recovery that is under way.
-pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
+pub(super) type RecoveryTurn = tokio::sync::OwnedMutexGuard<()>;
 
 /// A recovery that holds its endpoint's turn until its last delivery is listed.
 pub(super) struct RecoveryInProgress<'a> {
     pub project: &'a str,
     /// The id of the last delivery, if there is any.
     pub last: Option<String>,
-    pub turn: Turn,
+    pub turn: RecoveryTurn,
 }
 
 /// Recoveries come one after the other at each endpoint.
@@ -137,7 +138,7 @@ impl Recoveries {
 impl App {
     pub(super) fn refuse_disabled(&self, shown: &ListedDefinition) -> Result<(), Problem> {
         let mut state = json!({});
-        self.tell_state(shown, &mut state);
+        self.show_state(shown, &mut state);
         if state["state"] == "disabled" {
             return Err(Problem::new(409, "endpoint_disabled", "the endpoint is disabled: enable it first"));
         }
@@ -146,7 +147,7 @@ impl App {
 
     /// Waits until no other recovery of the endpoint is under way: what it sends
     /// would be counted twice until the lists show it.
-    pub(super) async fn turn(&self, endpoint: EndpointRef<'_>) -> Result<Turn, Problem> {
+    pub(super) async fn turn(&self, endpoint: EndpointRef<'_>) -> Result<RecoveryTurn, Problem> {
         let turn = self.recoveries.turn(endpoint).lock_owned();
         tokio::time::timeout(TURN, turn).await.map_err(|_| {
             let detail = "another recovery of this endpoint is on its way; ask again when it is through";
@@ -156,7 +157,7 @@ impl App {
 
     /// Sends the deliveries that `read` makes of each window, in this order and at
     /// this rate; gives how many. When it returns, all of them are in the journal.
-    pub(super) async fn send_again<W: Send + 'static>(
+    pub(super) async fn redeliver<W: Send + 'static>(
         &self,
         windows: Vec<W>,
         mut read: impl FnMut(&W) -> Result<Vec<Delivery>, askwhen_log::Error> + Send + 'static,
@@ -168,7 +169,7 @@ impl App {
         let (from, mut count) = (self.clock.now(), 0);
         for window in windows {
             let found;
-            (read, found) = beside(move || {
+            (read, found) = run_blocking(move || {
                 let found = read(&window);
                 (read, found)
             })
@@ -178,7 +179,7 @@ impl App {
                 delivery.not_before = Some(from.saturating_add(count as i64 * spacing_us / 1_000));
                 count += 1;
             }
-            self.append_again(found).await?;
+            self.append_redeliveries(found).await?;
         }
         let (lists, project) = (self.lists.clone(), project.to_owned());
         tokio::spawn(async move {
@@ -195,7 +196,7 @@ impl App {
         Ok(count)
     }
 
-    async fn append_again(&self, found: Vec<Delivery>) -> Result<(), Problem> {
+    async fn append_redeliveries(&self, found: Vec<Delivery>) -> Result<(), Problem> {
         let mut by_partition: BTreeMap<u32, Vec<NewRecord>> = BTreeMap::new();
         let signer = Signer::new(&self.log, &self.key);
         for delivery in &found {
@@ -206,8 +207,8 @@ impl App {
             let partition = id::partition_of(&key, self.log.partitions());
             // It keeps its time: in the lists it stands beside the one that it replaces.
             let (told_at, asked_at) = (delivery.created_at, self.clock.now());
-            let again = Internal::Redeliver { delivery: Box::new(delivery), told_at, asked_at };
-            by_partition.entry(partition).or_default().push(signer.internal(partition, &key, &again));
+            let redelivery = Internal::Redeliver { delivery: Box::new(delivery), told_at, asked_at };
+            by_partition.entry(partition).or_default().push(signer.internal(partition, &key, &redelivery));
         }
         let appends = by_partition.into_iter().map(|(partition, records)| {
             self.log.append_durably(TopicPartition { topic: Topic::Events, partition }, records)
@@ -218,7 +219,7 @@ impl App {
 }
 
 /// What blocks is done beside the requests.
-pub(super) async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Problem::new(500, "internal", e.to_string()))
 }
 
@@ -236,15 +237,15 @@ pub(super) fn span(fields: &mut Fields<'_>) -> TimeSpan {
 }
 
 /// Reads records back, a stretch of each partition at a time.
-pub(super) struct Messages {
+pub(super) struct MessageReader {
     topic: Topic,
     reader: Reader,
     read: HashMap<u32, Vec<Record>>,
 }
 
-impl Messages {
-    pub fn new(log: &Log, topic: Topic) -> Messages {
-        Messages { topic, reader: log.reader("again", Arc::new(Notify::default())), read: HashMap::new() }
+impl MessageReader {
+    pub fn new(log: &Log, topic: Topic) -> MessageReader {
+        MessageReader { topic, reader: log.reader("again", Arc::new(Notify::default())), read: HashMap::new() }
     }
 
     /// `None` when it is not kept any more.
