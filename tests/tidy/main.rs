@@ -107,7 +107,7 @@ const CIRCLES: [(&str, &str, &str); 18] = [
     ("crates/log/src", "kafka/reader.rs", "kafka/mod.rs"),
     ("crates/log/src", "kafka/topics.rs", "kafka/mod.rs"),
     // The application and a request stand where requests are given out.
-    ("src", "bridge/mod.rs", "bridge/again.rs"),
+    ("src", "bridge/mod.rs", "bridge/redelivery.rs"),
     ("src", "bridge/mod.rs", "bridge/lists.rs"),
     ("src", "bridge/mod.rs", "bridge/tried.rs"),
     ("src", "bridge/manage.rs", "bridge/endpoints.rs"),

@@ -171,8 +171,8 @@ impl Condition {
         }
     }
 
-    /// What it looked at; beside it the time that was read, where that is spelled
-    /// in another way.
+    /// The value that the condition looked at, and the time that was read from it
+    /// if it is spelled in another way.
     pub fn seen(&self, properties: &Value) -> Value {
         let actual = lookup(properties, &self.property).cloned().unwrap_or(Value::Null);
         let is_plain = actual.as_str().is_some_and(|text| time::parse_time(text).is_ok());

@@ -14,10 +14,10 @@ const OPEN_WITHIN: Millis = MINUTE;
 /// How long nothing is sent the first time; each time after it twice as long.
 const OPEN_FIRST: Millis = 10 * SECOND;
 const OPEN_LONGEST: Millis = 5 * MINUTE;
-/// Nothing but failures for so long, and the endpoint is given up.
+/// An endpoint whose attempts have all failed for so long is given up.
 const GIVE_UP_AFTER: Millis = 5 * DAY;
-/// That clock starts with failures this far apart, but not further: a receiver may
-/// ask for a day of quiet after each.
+/// The time until then counts from failures that lie at least and at most this far
+/// apart: a receiver may ask for a day of quiet after each.
 const SURE_AFTER: Millis = 12 * HOUR;
 const SURE_WITHIN: Millis = 2 * DAY;
 
@@ -109,12 +109,12 @@ pub struct Verdict {
 }
 
 impl Health {
-    /// Of an endpoint that begins anew.
+    /// The health of an endpoint that begins anew.
     pub fn anew(now: Millis) -> Health {
         Health { since: now, ..Health::default() }
     }
 
-    /// `breaker`: else it is only ever healthy or degraded, and never given up.
+    /// Without `breaker` the endpoint is healthy or degraded, and never given up.
     pub fn see(&mut self, at: Millis, seen: HealthSignal, concurrency: u32, breaker: bool) -> Verdict {
         match seen {
             HealthSignal::Success => Verdict { changed: self.succeeded(at, concurrency), give_up: false },
@@ -138,11 +138,11 @@ impl Health {
 
     fn succeeded(&mut self, at: Millis, concurrency: u32) -> bool {
         self.failing_from = None;
-        // Whoever was told that it fails for long is told that it does not.
+        // A report has said that it fails for long: another one takes that back.
         let was_sure = std::mem::take(&mut self.failing_surely);
         self.failures.clear();
         let changed = match self.state {
-            // Of an attempt begun before it was opened.
+            // The attempt was begun before the breaker opened.
             State::Open => false,
             State::HalfOpen => {
                 self.ramp = Some(2);

@@ -23,11 +23,11 @@ pub struct Delivery {
     pub survey_id: Option<String>,
     pub created_at: Millis,
     pub message: Message,
-    /// An operator's test: one attempt, whatever the endpoint's state; its outcome
-    /// goes there.
+    /// Whom the outcome of an operator's test is sent to. A test is one attempt,
+    /// whatever the endpoint's state.
     #[serde(default)]
     pub test_for: Option<String>,
-    /// Of one that is sent again: not sooner, so that many go in their order.
+    /// A redelivery is not sent before this time, so that many keep their order.
     #[serde(default)]
     pub not_before: Option<Millis>,
 }

@@ -30,8 +30,7 @@ pub enum QuotaStatus {
     Exhausted,
 }
 
-/// What came of a record, as the lease counts it. `until` is when the hold
-/// lapses.
+/// A change of the lease by a record. `until` is when the hold lapses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     Hold {
@@ -425,7 +424,7 @@ impl QuotaAllocator {
 
     /// Asks the coordinator, unless it has been asked.
     pub fn ask(&mut self, key: &SurveyKey, want: u64, now: Millis) -> Vec<QuotaMessage> {
-        // What lies here first: the coordinator gives what it has.
+        // Grants that lie here unused go back first: then the coordinator can give them.
         let mut mail = self.give_back(key, now);
         let lease = self.lease(key);
         if !std::mem::replace(&mut lease.asking, true) {
@@ -502,7 +501,7 @@ impl QuotaAllocator {
         on
     }
 
-    /// What the coordinator says to this partition's lease.
+    /// Applies a message of the coordinator to this partition's lease.
     fn receive_signal(&mut self, key: &SurveyKey, mail: &QuotaMessage, now: Millis) -> Option<QuotaSignal> {
         let lease = self.leases.get_mut(key).filter(|lease| lease.epoch == mail.epoch)?;
         let mut answer = None;

@@ -135,8 +135,8 @@ impl Day {
     }
 }
 
-/// From one minute of the day up to another. Where the first is later, the
-/// hours run past midnight and belong to the day on which they begin.
+/// From one minute of the day up to another. If the first is later, the hours run
+/// past midnight and belong to the day on which they begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hours {
     from: u16,
@@ -200,7 +200,7 @@ impl Schedule {
         Some(Cow::Owned(Schedule { timezone, ..self.clone() }))
     }
 
-    /// What of it holds on any clock: from when until when.
+    /// The part of the schedule that holds on any clock: its start and its end.
     pub fn span(&self) -> Schedule {
         Schedule { start_at: self.start_at, end_at: self.end_at, ..Schedule::default() }
     }

@@ -191,8 +191,8 @@ fn as_limits<S: Serializer>(max_completed: &Option<u64>, serializer: S) -> Resul
 }
 
 impl Survey {
-    /// What tells one activation from an edited one: windows armed under
-    /// another fingerprint are disarmed.
+    /// Changes with every edit of the activation: windows armed under another
+    /// fingerprint are disarmed.
     pub fn activation_fingerprint(&self) -> u64 {
         match &self.activate {
             None => 0,
@@ -206,7 +206,7 @@ impl Survey {
         activation.patterns().into_iter().chain(&self.cancel_on).map(|pattern| pattern.event.as_str()).collect()
     }
 
-    /// What an event is to it: a bit per pattern that it fits.
+    /// A bit for each pattern of the survey that an event fits.
     pub fn pattern_mask(&self, event: &str, properties: &Value, now: Millis) -> u32 {
         let Some(activation) = &self.activate else { return 0 };
         let fits = |pattern: &Pattern| {
@@ -215,7 +215,7 @@ impl Survey {
         let patterns = activation.patterns();
         let arming =
             patterns.iter().enumerate().filter(|(_, pattern)| fits(pattern)).fold(0, |all, (i, _)| all | 1 << i);
-        // What takes part in the activation takes nothing back.
+        // An event that takes part in the activation does not cancel it.
         if arming == 0 && self.cancel_on.iter().any(fits) { CANCELS } else { arming }
     }
 

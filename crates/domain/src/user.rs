@@ -59,7 +59,7 @@ impl User {
     }
 }
 
-/// What one survey and one user have had with each other.
+/// The history of one survey with one user.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PerSurvey {
     /// The activation's fingerprint under which `facts` were collected.

@@ -99,8 +99,9 @@ impl PerSurvey {
         }
     }
 
-    /// Of windows that move with every arming only the newest one's properties
-    /// can be asked for; what an absence waits for may still come to nothing.
+    /// Drops properties that no offer can show any more: where windows move with
+    /// every arming, those of all but the newest. The event that an absence waits for
+    /// may still come, so there they are kept.
     fn drop_properties(&mut self, rules: Rules<'_>) {
         if rules.on_repeat != OnRepeat::Refresh || rules.activation.waits() {
             return;
@@ -129,7 +130,7 @@ impl PerSurvey {
         order.into_iter().find(missed_by_none).unwrap_or(0)
     }
 
-    /// What decides of all windows.
+    /// What decides which windows there are.
     fn outline(&self, rules: Rules<'_>) -> Vec<(EventOrder, bool, Option<Millis>)> {
         self.windows(rules).iter().map(|window| (window.by.order(), window.shown, window.cancelled_at)).collect()
     }
@@ -158,7 +159,7 @@ impl PerSurvey {
             return;
         }
         for window in self.windows(rules) {
-            // With what its first arming rests on.
+            // The facts that its first arming rests on are kept with it.
             let rests_on = |fact: &ActivationEvent| fact.event.at.saturating_add(reach) < window.begins.at;
             let first = self.facts.partition_point(rests_on);
             let last = self.facts.partition_point(|fact| fact.order() <= window.last);
@@ -174,8 +175,8 @@ impl PerSurvey {
     /// The last window that has begun by `now`, open or not.
     pub fn window(&self, rules: Rules<'_>, now: Millis) -> Option<Window<'_>> {
         let begun = self.windows_until(rules, now).pop();
-        // What an absence will arm is no window yet; every other event's time is
-        // at most a moment ahead, and waits as any delay does.
+        // An absence arms nothing before its time. The time of any other event is at
+        // most a moment ahead: its window waits for it as for a delay.
         begun.or_else(|| if rules.activation.waits() { None } else { self.windows(rules).pop() })
     }
 

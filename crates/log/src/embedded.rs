@@ -90,7 +90,7 @@ struct Core {
     binds_macs: bool,
     parts: BTreeMap<TopicPartition, Arc<Part>>,
     space: Arc<Space>,
-    /// Of the journal, and of everything else.
+    /// One for the journal, one for every other topic.
     queues: [Arc<Queue>; 2],
     /// Held by whoever changes files other than the newest of a partition.
     upkeep: Mutex<Upkeep>,
@@ -98,11 +98,11 @@ struct Core {
 
 #[derive(Debug, Default)]
 struct Upkeep {
-    /// What was noted last, to write no note twice.
+    /// The ends of the last note: the same note is not written twice.
     ends: BTreeMap<TopicPartition, u64>,
     noted_at: Millis,
     note_bytes: usize,
-    /// A compaction that failed is not tried again before.
+    /// A compaction that failed is not tried again before this time.
     compact_at: Millis,
 }
 
@@ -321,7 +321,7 @@ impl Embedded {
         for queue in &self.core.queues {
             queue.close();
         }
-        // What is dropped is waited for.
+        // Dropping a thread waits for its end.
         match std::mem::replace(&mut *self.run.lock().expect("no panic holds this lock"), Run::Closed) {
             Run::Closed => return,
             Run::Threads { writers, notes } => {
@@ -407,7 +407,7 @@ impl Core {
         self.queues.iter().find_map(|queue| queue.failed())
     }
 
-    /// What is done by the clock.
+    /// Work that is due by the clock: notes, looks at the disk, compaction.
     fn upkeep(&self, now: Millis) {
         if self.failed().is_some() {
             return;
@@ -533,7 +533,7 @@ impl Core {
     }
 }
 
-/// What the log keeps: answers to waiting requests go another way.
+/// The partitions that the log keeps: replies to waiting requests go another way.
 fn all_partitions(partitions: u32) -> impl Iterator<Item = TopicPartition> {
     let topics = Topic::ALL.iter().copied().filter(|topic| *topic != Topic::Replies);
     topics.flat_map(move |topic| {

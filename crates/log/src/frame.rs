@@ -111,7 +111,7 @@ pub fn peek_len(bytes: &[u8]) -> Option<usize> {
     (FIXED_BYTES..=MAX_FRAME_BYTES).contains(&length).then_some(PREFIX_BYTES + length)
 }
 
-/// What the offset of the frame that begins here would be.
+/// The offset of the frame that begins here, if one does.
 pub fn peek_offset(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.get(PREFIX_BYTES..PREFIX_BYTES + 8)?.try_into().ok()?))
 }

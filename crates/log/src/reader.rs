@@ -37,8 +37,8 @@ impl Reader {
         }
     }
 
-    /// What has come from an offset on, without waiting for it. A notification comes
-    /// when there is more.
+    /// The records from an offset on that are there now. A notification comes when
+    /// there are more.
     ///
     /// # Errors
     /// As [`Log::read`].
@@ -48,8 +48,8 @@ impl Reader {
             Reader::Direct(log, notify) => {
                 let mut records = log.read(at, from, max_bytes)?;
                 if records.is_empty() {
-                    // Whoever has read all wants to hear of more; what came in
-                    // between is read at once.
+                    // The reader is at the end and wants to be notified; records that
+                    // came before the subscription are read at once.
                     log.subscribe(at, notify.clone());
                     records = log.read(at, from, max_bytes)?;
                 }

@@ -169,7 +169,7 @@ impl Admission {
         }
     }
 
-    /// What the runtime itself is told; the others are given back.
+    /// Applies internal records that are for the runtime; gives the others back.
     fn runtimes_own<'a>(
         &self,
         meta: &mut CheckpointMeta,
@@ -262,7 +262,7 @@ pub fn decode_forwarded(forward: &Forward) -> Result<Decoded<'_>, DecodeError> {
     }
 }
 
-/// What partitions tell each other: it counts in its sequence alone.
+/// Whether partitions tell each other such a record: it counts in its sequence alone.
 pub fn is_forwarded_only(internal: &Internal) -> bool {
     match internal {
         Internal::Quota(_) | Internal::Defined(_) | Internal::NameSeen { .. } => true,

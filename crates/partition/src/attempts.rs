@@ -10,13 +10,13 @@ use std::path::Path;
 
 use super::checkpoint::PROGRAM;
 
-/// So many deaths at one record stop its partition.
+/// How many deaths at one record stop its partition.
 pub const MAX_DEATHS: u8 = 3;
 
 const APPLYING: u8 = 1;
 /// The batch at hand: from, to, and whether it is being applied.
 const CURRENT_BYTES: usize = 17;
-/// Behind it, what is under suspicion: from, to, deaths.
+/// Behind it, the suspect records: from, to, deaths.
 const SUSPECT_AT: u64 = 24;
 const SUSPECT_BYTES: usize = 17;
 /// Behind that, which program has died: another version may fare better.

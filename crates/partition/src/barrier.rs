@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::status::Status;
 
-/// How often whoever waits looks whether it still has to.
+/// How often a partition that waits looks whether it still has to.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Held by the partitions of every role that a process starts with. Nothing is
@@ -17,7 +17,7 @@ pub struct StartBarrier {
     /// Whose state has not been compared yet: role and partition.
     awaited: Mutex<BTreeSet<(&'static str, u32)>>,
     changed: Condvar,
-    /// Whoever takes longer is not waited for by the others.
+    /// The others do not wait for a partition that takes longer.
     deadline: Instant,
 }
 

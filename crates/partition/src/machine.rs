@@ -61,7 +61,7 @@ pub trait Machine: Send {
     /// When the record must become a reject, or the store cannot be read.
     fn apply(&mut self, at: RecordContext<'_>, record: Decoded<'_>) -> Result<Effects, Failure>;
 
-    /// Whether a record is to come although nobody writes one, because some
+    /// Whether the runtime is to append a tick when no other record comes, because a
     /// request has waited long enough.
     fn wants_ticks(&self) -> bool;
 
@@ -90,7 +90,7 @@ pub trait Machine: Send {
 pub enum Failure {
     #[error(transparent)]
     Reject(#[from] DecodeError),
-    /// What is stored is of a later version: a person has to look.
+    /// The stored state is of a later version: an operator has to look.
     #[error("{0}")]
     Refused(String),
     #[error(transparent)]

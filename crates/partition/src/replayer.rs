@@ -12,11 +12,11 @@ use askwhen_log::Record;
 use askwhen_store::{Batch, Store};
 use askwhen_wire::record::{Decoded, Forward, REPLY_HEADER};
 
-/// For an answer that comes later than what it answers.
+/// The reply address of a reader, for answers that come later than their record.
 const READER_NAME: &[u8] = b"looker";
 
-/// Records that matter to whoever looks; the others are passed over. One that
-/// another partition told of comes with that.
+/// Which records are applied; the others are passed over. A record that another
+/// partition has forwarded comes with its forward.
 pub type RecordFilter<'a> = &'a dyn Fn(&Decoded<'_>, Option<&Forward>) -> bool;
 
 /// Every record.

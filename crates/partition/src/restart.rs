@@ -60,7 +60,7 @@ pub fn check_meta(
 /// when a partition is taken up.
 const ANSWERS_KEPT: Millis = 30 * SECOND;
 
-/// What is to be done when it is.
+/// The reason to wait when it is, with what an operator can do.
 pub fn behind(time: Millis) -> Stop {
     let why = format!(
         "this machine's clock is more than {} s behind the journal's time, {}: nothing is decided until the clock is \
@@ -72,7 +72,7 @@ pub fn behind(time: Millis) -> Stop {
     Stop::Waits { on: WaitReason::Clock, why }
 }
 
-/// What is to be done about a record that ends the process.
+/// The reason to wait at a record that ends the process, with what an operator can do.
 pub fn poisoned(journal: TopicPartition, offset: u64) -> Stop {
     let why = format!(
         "the process has died {MAX_DEATHS} times while it applied the record {journal}@{offset}: nothing behind it is \
@@ -131,7 +131,7 @@ pub fn restore_definitions<M: Machine>(
     if setup.log.has_lost_definitions() {
         setup.log.definitions_are_back()?;
     }
-    // What comes next is looked for from where the topic ends now.
+    // The next restart looks for outputs from where the topic ends now.
     let end = setup.log.bounds(at)?.end;
     if let Some(named) = meta.out_start.get_mut(at.topic.name()) {
         *named = end.min(*named);

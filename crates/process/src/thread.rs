@@ -45,7 +45,7 @@ impl Notify {
 /// After so long with one thing a thread counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30);
 
-/// What a thread that goes on for ever last said of itself.
+/// The last sign of life of a thread that runs for ever.
 #[derive(Debug)]
 struct Heartbeat {
     thread: String,
@@ -234,7 +234,7 @@ impl Drop for Service {
     }
 }
 
-/// What a loop would say in every turn: the same thing is news once a minute.
+/// Keeps a loop from logging the same line in every turn: it is logged once a minute.
 #[derive(Debug, Default)]
 pub struct LogThrottle {
     last: Option<(String, Instant)>,

@@ -33,10 +33,10 @@ pub struct ApplyContext<'a> {
     pub may_wait: bool,
 }
 
-/// By survey; one that is not there has no quota.
+/// The quota's status of each survey; a survey that is not there has no quota.
 pub type QuotaStatuses = BTreeMap<String, QuotaStatus>;
 
-/// Of surveys none of which has a quota.
+/// No survey has a quota.
 pub static NO_QUOTAS: QuotaStatuses = QuotaStatuses::new();
 
 impl ApplyContext<'_> {

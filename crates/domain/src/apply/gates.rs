@@ -30,11 +30,11 @@ pub(super) struct Eligible {
     pub needs_grant: bool,
 }
 
-/// Of an offer that stands in the way of a trigger without a session.
+/// The hint when an offer stands in the way of a trigger without a session.
 const NEEDS_SESSION: &str = "the trigger has no context.session_id: send the same one with every trigger of a session, \
                              and its undisplayed offer is given again, also after a page is loaded anew";
 
-/// Of hours on the user's own clocks.
+/// The hint when the hours are on the user's own clocks and no zone is given.
 const NEEDS_ZONE: &str =
     "the schedule is on the user's own clocks: send context.timezone, such as Europe/Berlin, with the trigger";
 

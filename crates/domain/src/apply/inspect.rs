@@ -85,8 +85,8 @@ fn counters(state: &PerSurvey) -> SurveyCounters {
     }
 }
 
-/// Of the surveys that a trigger can show, by priority, then id.
-/// With those of which only the coordinator knows whether their quota is used up.
+/// Whether each survey that a trigger can show could be offered, by priority, then
+/// id; and the surveys whose quota only the coordinator knows.
 fn standings(ctx: ApplyContext<'_>, user: &User) -> (Vec<SurveyAvailability>, Vec<String>) {
     let (context, properties, attributes) = (Context::default(), serde_json::json!({}), OnceCell::new());
     let asked = RequestContext { trigger: "", properties: "{}", context: &context };

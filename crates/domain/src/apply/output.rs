@@ -18,10 +18,10 @@ pub struct Outputs {
     pub reply: Option<Reply>,
     /// Event ids that left the state and are to be kept by the store.
     pub spilled: Vec<(u128, Millis)>,
-    /// What it means to the quotas of surveys.
+    /// Changes of the quotas of surveys.
     pub quotas: Vec<(String, Change)>,
-    /// Surveys of which a grant is needed first. Then the record has had no
-    /// effect, and the user is to stay as they were.
+    /// Surveys that need a grant first. If there are any, the record has had no
+    /// effect, and the user stays as they were.
     pub needs: Vec<String>,
 }
 
@@ -37,11 +37,11 @@ pub enum Output {
     },
     OfferEvent(OfferEvent),
     Delivery(Box<Delivery>),
-    /// What waits to be delivered about the user is not to be sent any more.
+    /// Deliveries about the user that still wait are not sent.
     CancelDeliveries,
 }
 
-/// What is told to whoever waits for the record.
+/// The answer to the request behind the record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     Decided(Box<Decision>),

@@ -20,7 +20,7 @@ use askwhen_domain::time::{HOUR, Millis};
 /// Segments of such topics are smaller, because only what is in older ones is
 /// compacted.
 pub const SEGMENT_BYTES: u64 = 4 << 20;
-/// So long a tombstone stays, for readers that are behind.
+/// How long a tombstone stays, for readers that are behind.
 const TOMBSTONE_KEPT: Millis = 24 * HOUR;
 const DRAFT: &str = "merged";
 
@@ -164,7 +164,7 @@ pub fn finish(disk: &Disk, dir: &Path, noted: Option<&NotedEnd>) -> Result<Vec<u
         Ok(true) => {}
         // The draft had not taken its place.
         Ok(false) => return Ok(Vec::new()),
-        // That is said by whoever looks for what was noted.
+        // Recovery compares the files with the note, and reports the one that is gone.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io(error)),
     }

@@ -94,8 +94,8 @@ fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<Seg
     if let Some(last) = pieces.last()
         && let (Some(file), true) = (&last.file, last.base < end)
     {
-        // What is copied last may have been compacted, which the newest segment of
-        // a log never is: an empty one comes after it.
+        // The last segment of the copy may have been compacted, and the newest segment
+        // of a log never is: an empty one follows it.
         let file = Some(file.try_clone().map_err(io)?);
         pieces.push(SegmentSlice { base: end, path: path_of(log_dir, at, end), bytes: 0, file });
     }
@@ -195,6 +195,6 @@ impl PartitionImporter {
 pub fn found(log_dir: &Path, incarnation: u128, partitions: u32, ends: &BTreeMap<String, u64>) -> Result<(), Error> {
     let io = |e: std::io::Error| Error::io(log_dir.display().to_string(), &e);
     ends::write_plain(&Disk::Real, log_dir, ends).map_err(io)?;
-    // What is copied may have been compacted, and nobody says which version has made it.
+    // The copy may have been compacted, and the version that made it is not known.
     EmbeddedIdentity::new(incarnation, partitions).with_gaps().with_old_macs().write(&Disk::Real, log_dir)
 }

@@ -115,7 +115,7 @@ impl Follower {
     /// or not sound although later ones are, or although it was noted to be
     /// durable.
     pub fn read(&mut self) -> Result<Vec<Record>, Error> {
-        // What looked like the end, and why it cannot be.
+        // The place that looked like the end, and why it cannot be the end.
         let mut suspected = None;
         loop {
             if self.current.is_none() {

@@ -92,7 +92,7 @@ impl Part {
     pub fn taken_away(&self, disk: &Disk) -> Option<PathBuf> {
         let segments = self.segments.read().expect("no panic holds this lock");
         let newest = segments.last()?;
-        // What cannot be asked is no reason to stop.
+        // A disk that does not say counts as one that still has the file.
         let is_there = disk.names(&newest.path, &newest.file).unwrap_or(true);
         (!is_there).then(|| newest.path.clone())
     }
@@ -137,7 +137,7 @@ impl Part {
                 }
                 CursorItem::Frame(_) => {}
                 CursorItem::End => break,
-                // What is before it is sound; whoever reads on meets it.
+                // The records before it are sound; the next read meets the broken frame.
                 CursorItem::Broken(_) if !records.is_empty() => break,
                 CursorItem::Broken(broken) => {
                     let detail = format!("{broken} at byte {}", start.position);
@@ -182,8 +182,8 @@ impl Part {
         }
     }
 
-    /// Reads the part of a segment that its index does not know. What is damaged
-    /// there is met again by whoever reads that far.
+    /// Reads the part of a segment that its index does not know. A broken frame ends
+    /// that; a read that comes so far reports it.
     fn index(&self, from: u64) -> Result<(), Error> {
         let _one = self.indexing.lock().expect("no panic holds this lock");
         let unknown = |segments: &[Segment]| {

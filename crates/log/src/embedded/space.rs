@@ -26,8 +26,8 @@ pub fn free_mark_bytes(total_bytes: u64) -> u64 {
 pub enum Purpose {
     /// New records of the journal.
     Journal,
-    /// What comes of records that were taken already: half of the mark is for them.
-    /// The state is stopped there, too.
+    /// Outputs of records that were taken already: half of the mark is for them. The
+    /// state stops at the same mark.
     Outputs,
 }
 
@@ -36,18 +36,18 @@ pub struct Space {
     disk: Disk,
     dir: PathBuf,
     state: Mutex<State>,
-    /// Whether the journal takes nothing, as last seen.
+    /// Whether the journal took nothing at the last look.
     read_only: AtomicBool,
     mark_bytes: AtomicU64,
 }
 
 #[derive(Debug)]
 struct State {
-    /// At the last look, less what was reserved since.
+    /// The space at the last look, less what has been reserved since.
     seen: DiskSpace,
-    /// Reserved and not yet written: a look does not see it.
+    /// Bytes reserved and not yet written: the disk still counts them as free.
     reserved_bytes: u64,
-    /// What stores are going to write for state that is in memory alone.
+    /// Bytes that stores will write for state that is in memory alone.
     claimed_bytes: u64,
     /// A write met a full disk although there seemed to be room.
     is_full: bool,
@@ -112,7 +112,7 @@ impl Space {
         Ok(())
     }
 
-    /// What was reserved is written, or is not going to be.
+    /// Gives up a reservation: its bytes have been written, or will not be.
     pub fn release(&self, bytes: u64) {
         self.state.lock().expect("no panic holds this lock").reserved_bytes -= bytes;
     }
@@ -133,9 +133,9 @@ impl Space {
     }
 }
 
-/// What a store is going to write on the log's disk. State grows in memory first
-/// and reaches the disk with the next checkpoint: it is claimed while there is
-/// room, because a store that meets a full disk stops.
+/// The bytes that a store will write to the log's disk. State grows in memory first
+/// and reaches the disk with the next checkpoint. Its bytes are claimed while there
+/// is room, because a store that meets a full disk stops.
 #[derive(Debug, Default)]
 pub struct DiskClaim {
     /// None where the disk is not the log's.

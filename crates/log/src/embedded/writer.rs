@@ -32,7 +32,7 @@ struct Job {
     ack: Ack,
 }
 
-/// What waits for a writer.
+/// Records that wait for the writer.
 #[derive(Default)]
 pub struct Queue {
     jobs: Mutex<Jobs>,
@@ -48,8 +48,8 @@ struct Jobs {
     failed: Option<Error>,
 }
 
-/// What is said of a record that came after a write had failed: nothing of it was
-/// written, whatever is unknown of those before.
+/// The error of a record that came after a write had failed: it was not written,
+/// even where the outcome of those before it is unknown.
 fn not_written(failed: &Error) -> Error {
     match failed {
         Error::Unknown(why) => Error::Failed(why.clone()),
@@ -109,7 +109,7 @@ impl Queue {
         self.jobs().failed = Some(why);
     }
 
-    /// What is queued, up to a bound; empty when nothing is.
+    /// Takes the next jobs of the queue, up to a bound; none when the queue is empty.
     fn take_group(jobs: &mut Jobs) -> Vec<Job> {
         if let Some(failed) = jobs.failed.clone() {
             for job in std::mem::take(&mut jobs.queue) {
@@ -150,7 +150,7 @@ impl Queue {
 enum Failure {
     /// The disk is full; nothing of the group is in the log.
     Full,
-    /// Nobody knows what is in the log.
+    /// The outcome is unknown: the log may hold some of the group, or none.
     Fatal(Error),
 }
 
