@@ -97,7 +97,7 @@ fn run(name: &str, mut user: impl FnMut(&mut Dice) -> u64) {
     let dir = tempfile::tempdir().expect("a folder");
     let rocks = Rocks::open(dir.path(), Family::ENGINE, &Shared::new(256 << 20)).expect("it opens");
     let store = Arc::new(Store::Rocks(rocks));
-    let engine = askwhen::engine::Engine::open(store.clone(), (0, 1), CACHE_BYTES).expect("it opens");
+    let engine = askwhen::engine::Engine::open(store.clone(), 0, 1, CACHE_BYTES).expect("it opens");
     let mut bench = Bench { engine, store, offset: 0, now: BEGIN };
     for n in 0..SURVEYS {
         bench.define(
