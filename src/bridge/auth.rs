@@ -53,7 +53,7 @@ fn quota(rate: Rate) -> Quota {
 /// Who may do what, as it is configured.
 #[derive(Debug, Default)]
 pub struct Grants {
-    /// By their digests.
+    /// Keys by their digests.
     pub keys: HashMap<[u8; 32], (String, Kind)>,
     /// Identity secrets by project.
     pub identity: BTreeMap<String, Vec<String>>,

@@ -92,7 +92,7 @@ struct BackfillMessage {
     count: usize,
     /// There is more than one request sends.
     more: bool,
-    /// Of the messages.
+    /// The id of the last message.
     last: Option<String>,
 }
 

@@ -22,7 +22,7 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 const LEAST_BYTES: u64 = 16 << 10;
 /// Read from the socket at a time.
 const READ_BYTES: usize = 8 << 10;
-/// Of a head that is not whole yet, so much is not counted.
+/// So many bytes of a head that is not whole yet are not counted.
 const SMALL_HEAD_BYTES: usize = 2 << 10;
 
 const OVERLOADED: Refusal =

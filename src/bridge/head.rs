@@ -5,7 +5,7 @@
 use httparse::{Error, ParserConfig, Request, Status};
 use std::mem::MaybeUninit;
 
-/// Of all lines of a head together.
+/// The bytes of all lines of a head together.
 pub const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
 /// Empty lines that are passed over before a request, as old clients send them.

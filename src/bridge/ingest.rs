@@ -32,7 +32,7 @@ impl App {
     pub(super) async fn events(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let (text, flaw) = match json::check(&asked.body) {
             Ok(text) => (text, None),
-            // Of a batch, the events that are sound are taken.
+            // The sound events of a batch are taken.
             Err(error) => {
                 (json::check_outline(&asked.body, BATCH_LEVELS).map_err(|_| Problem::json(error))?, Some(error))
             }

@@ -71,7 +71,7 @@ const SMALL_ANSWER_BYTES: usize = 4 << 10;
 /// Asks for snapshots of all stores of this process.
 pub type AskSnapshots = Box<dyn Fn(tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, String>>) + Send + Sync>;
 
-/// Of a project's endpoint: why it is held, and since when.
+/// Why an endpoint of a project is held, and since when.
 pub type HoldOf = Box<dyn Fn(&str, &str) -> Option<(&'static str, Millis)> + Send + Sync>;
 
 /// What a listener serves.
@@ -150,7 +150,7 @@ impl App {
         };
         let closes = outcome.as_ref().is_err_and(|problem| problem.close);
         let mut answer = outcome.unwrap_or_else(|problem| problem.answer(&request_id));
-        // What nobody asked for is read off, or ends the connection.
+        // A body that no route reads is read off, or ends the connection.
         let unread = !hyper::body::Body::is_end_stream(&body);
         if unread && !closes && !body::drain(&head.headers, &mut body).await {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -37,7 +37,7 @@ pub(super) const WINDOW: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
 /// How long a request waits for the recovery before it.
 const TURN: Duration = Duration::from_secs(5);
-/// By when what a recovery sends is in the lists.
+/// How long it may take until the lists show what a recovery sends.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
 impl App {

@@ -1,6 +1,6 @@
 //! The accept loop and one driver for each connection: HTTP/1.1 with bounds on
-//! everything that a sender controls. Whoever is slow, silent or in the way
-//! loses their own place and nobody else's.
+//! everything that a sender controls. A client that is slow, silent or in the way
+//! loses its own place and no other's.
 
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
@@ -98,7 +98,7 @@ pub async fn serve(
                 return;
             }
             let parting = drive(stream, app, surface, builder, stop, &place.connection).await;
-            // Others need the place; whoever leaves may still read why.
+            // Others need the place; the client that leaves may still read why.
             drop(place);
             if let Some(ClosingConnection { stream, refusal }) = parting {
                 let may_linger = lingering.try_acquire();
@@ -255,7 +255,7 @@ async fn drive(
     let signals = Arc::new(Signals::default());
     let mut gate = Gate::new(stream, connection.clone(), signals.clone());
     let mut watcher = Watcher::new(connection, &signals, stop);
-    // Whoever sends nothing costs no more than this.
+    // A client that sends nothing costs no more than this.
     let first = poll_fn(|cx| match gate.poll_ready(cx) {
         Poll::Ready(ready) => Poll::Ready(ready.unwrap_or(HeadOutcome::Closed)),
         Poll::Pending => match watcher.poll(cx) {
@@ -345,7 +345,7 @@ async fn part(mut stream: TcpStream, refusal: Option<Refusal>, longest: Duration
         }
         std::io::Result::Ok(())
     };
-    // Whoever has gone already is not told.
+    // A client that has gone already is not told.
     drop(tokio::time::timeout(longest, parting).await);
 }
 

@@ -194,7 +194,8 @@ pub fn shown(row: &DeliveryRow, resent_as: Option<String>, whole: bool) -> Value
 }
 
 impl DeliveryRow {
-    /// Of a delivery that is only spoken of so far, first at this time.
+    /// The row of a delivery of which only attempts are known so far; the first of them
+    /// was at this time.
     fn blank(delivery_id: &str, at: Millis) -> DeliveryRow {
         DeliveryRow {
             delivery_id: delivery_id.to_owned(),
@@ -232,12 +233,12 @@ impl DeliveryRow {
         self.kind.is_empty()
     }
 
-    /// When it was created; of a blank one, when it was spoken of first.
+    /// When it was created; of a blank one, when its first known attempt was.
     pub fn created_at(&self) -> Millis {
         self.created_at
     }
 
-    /// Version 0.1.0 did not note when a blank one was spoken of first.
+    /// Version 0.1.0 did not note the time of a blank one.
     pub fn date(&mut self, at: Millis) {
         self.created_at = at;
     }

@@ -39,7 +39,7 @@ const TOPICS: [Topic; 8] = [
 const POSITIONS: &[u8] = b"positions";
 /// Checksums of the records just before the positions.
 const LAST_KEY: &[u8] = b"last";
-/// Of the log that the store was made from.
+/// The key of the incarnation of the log that the store was made from.
 const INCARNATION_KEY: &[u8] = b"incarnation";
 const FORMAT_KEY: &[u8] = b"format";
 const FORMAT: &[u8] = &[2];
@@ -74,7 +74,7 @@ pub(super) struct Follower {
     last: BTreeMap<TopicPartition, u32>,
     /// Those whose last record has not been compared with the topic yet.
     unchecked: BTreeSet<TopicPartition>,
-    /// What is made once more is whole when these are reached.
+    /// Lists that are made anew are whole when these offsets are reached.
     goals: BTreeMap<TopicPartition, u64>,
     /// The store that the positions are of.
     followed: Weak<Store>,
@@ -347,8 +347,8 @@ impl Follower {
         Ok(())
     }
 
-    /// For each partition the offset of the oldest journal record that something
-    /// still listed, or to be sent once more, comes from.
+    /// For each partition the offset of the oldest journal record behind a row that is
+    /// still listed, or behind a delivery that may be sent again.
     fn oldest_sources(&self) -> Result<BTreeMap<u32, u64>, Error> {
         let mut oldest = BTreeMap::new();
         for partition in 0..self.log.partitions() {

@@ -15,7 +15,7 @@ use askwhen_wire::listing::List;
 
 pub const CONSIDERED: &str = "considered";
 pub const OFFERED: &str = "offered";
-/// With the gate behind it.
+/// A prefix; the gate follows.
 pub const NOT_OFFERED: &str = "not_offered.";
 
 /// How long minutes are kept at least: any year that is compared.

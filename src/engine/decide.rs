@@ -51,7 +51,7 @@ impl Engine {
         let before = self.users.get(&record.project, &record.user_id)?;
         // An overlay of its own: a panic leaves what is cached as it was.
         let mut user = (*before).clone();
-        // Of an erased user nothing is left but the ids in the store's table.
+        // Only the ids in the store's table are left of an erased user.
         let erased_at = match user.is_empty() {
             true => self.remembered.erased_at(&record.project, &record.user_id, at.now)?,
             false => None,
@@ -65,8 +65,8 @@ impl Engine {
             return Ok(Applied::Needs(out.needs));
         }
         if matches!(record.body, Body::Erase) {
-            // Nothing was known since the last time: it is the same erasure, and
-            // nobody is told of it a second time.
+            // The user has no state since the last erasure: this is the same one, and
+            // endpoints are not told of it a second time.
             if erased_at.is_some() {
                 out.items.retain(|item| matches!(item, apply::Output::CancelDeliveries));
             }

@@ -51,7 +51,7 @@ pub fn delivery(delivery: Delivery) -> Output {
     Output { topic: Topic::Deliveries, key: Some(key.into()), id, value: Some(topics::encode(&record).into()) }
 }
 
-/// How an endpoint fares, for the delivery.
+/// The health of an endpoint, for the delivery.
 pub fn health(at: RecordContext<'_>, health: EndpointHealthReport) -> Option<Output> {
     let EndpointHealthReport { project, endpoint_id, health, by, seq, .. } = health;
     let id = at.origin.id(Kind::Definition, &[&project, &endpoint_id, "health"]);
@@ -60,7 +60,7 @@ pub fn health(at: RecordContext<'_>, health: EndpointHealthReport) -> Option<Out
     Some(Output { topic: Topic::Deliveries, key, id, value: Some(topics::encode(&record).into()) })
 }
 
-/// A refusal that nobody waits for.
+/// A refusal of a request that has no reply address, as a reject.
 pub fn unheard_refusal(at: RecordContext<'_>, reason: &str, detail: &str, raw: &Json) -> Output {
     let Origin { partition, offset, .. } = at.origin;
     let raw = raw.as_str().as_bytes();

@@ -103,8 +103,8 @@ impl Engine {
         Ok(effects)
     }
 
-    /// After every record: gives back what has lapsed, and lets nobody wait too
-    /// long.
+    /// After every record: gives lapsed grants back, and resumes requests that have
+    /// waited long enough.
     pub(super) fn resume_overdue(&mut self, at: RecordContext<'_>, effects: &mut Effects) -> Result<(), Failure> {
         let mail = self.quotas.allocator.settle(false, at.now);
         post(mail, effects);
@@ -152,7 +152,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Applies one of them; gives the surveys of which it needs a grant still.
+    /// Applies one of them; gives the surveys of which it still needs a grant.
     fn run_pending(
         &mut self,
         at: RecordContext<'_>,

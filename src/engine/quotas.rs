@@ -13,8 +13,8 @@ use askwhen_domain::refs::{SurveyKey, SurveyRef};
 use askwhen_domain::time::{Millis, SECOND};
 use askwhen_store::{Family, Store};
 
-/// How long a request waits, in the partition's time: whoever asked is told
-/// before they stop listening. A constant of the logic.
+/// How long a request waits, in the partition's time: it is answered before its
+/// client gives up. A constant of the logic.
 const PATIENCE: Millis = SECOND;
 /// Requests with one event id that wait together.
 const MAX_JOINED: usize = 64;
@@ -34,7 +34,8 @@ pub struct PendingRequest {
     pub event_id: Option<String>,
     pub reply_to: Vec<String>,
     pub parked_at: Millis,
-    /// The surveys of which a grant is needed; none behind another of the user.
+    /// The surveys of which it needs a grant; none if it waits behind another request
+    /// of its user.
     pub waits_for: BTreeSet<String>,
 }
 
@@ -51,7 +52,7 @@ impl PendingRequest {
     }
 }
 
-/// What those who wait need, and the users of whom one does.
+/// The grants that waiting requests need, and the users who have such a request.
 #[derive(Default)]
 pub struct WaitingGrants {
     pub wanted: Vec<(SurveyKey, u64)>,

@@ -117,7 +117,7 @@ pub fn write_out(defined: &Defined, at: RecordContext<'_>, effects: &mut Effects
     });
 }
 
-/// Every other partition is told; this one takes it at once.
+/// Forwards to every other partition; this one takes it at once.
 pub fn notify_partitions(internal: &Internal, answers: bool, at: RecordContext<'_>, effects: &mut Effects) {
     effects.forwards.extend((1..at.partitions).map(|partition| to_partition(partition, internal, answers)));
 }

@@ -94,7 +94,7 @@ impl Engine {
         self.quotas.pending.contains_key(&offset)
     }
 
-    /// Nobody waits any more; for looking alone.
+    /// Drops requests that wait; for readers, which write nothing.
     pub fn forget_waiting(&mut self) {
         self.quotas.pending.clear();
     }
@@ -104,7 +104,7 @@ impl Engine {
         self.quotas.allocator.coordinators.get(key)?.gives(asking)
     }
 
-    /// The grants that whoever waits needs, as the coordinator would send them.
+    /// The grants that waiting requests need, as the coordinator would send them.
     pub fn awaited_grants(&self) -> Vec<QuotaMessage> {
         let allocator = &self.quotas.allocator;
         let grant = |survey: SurveyKey| {

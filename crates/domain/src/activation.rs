@@ -69,9 +69,9 @@ pub enum Activation {
         #[serde(serialize_with = "time::as_duration")]
         within: Millis,
     },
-    /// The last step; each after the one before it.
+    /// Steps in their order; the last one arms.
     Sequence { sequence: Sequence },
-    /// So long after an event, unless another has come by then.
+    /// A span after an event, unless another event has come until then.
     Absence { absence: Absence },
 }
 

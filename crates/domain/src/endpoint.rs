@@ -43,7 +43,7 @@ pub enum EventType {
     Dismissed,
     #[serde(rename = "user.erased")]
     Erased,
-    /// An operator tries an endpoint; nobody subscribes to it.
+    /// An operator's test of an endpoint; no endpoint subscribes to it.
     #[serde(rename = "endpoint.test")]
     Test,
 }

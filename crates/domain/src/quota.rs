@@ -75,8 +75,8 @@ pub enum QuotaSignal {
     Recall,
 }
 
-/// A message on its way. Those of another epoch count nothing: each change of
-/// the limit begins one.
+/// A message on its way. Each change of the limit begins an epoch, and messages of
+/// another epoch are ignored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuotaMessage {
     pub project: String,

@@ -59,8 +59,8 @@ impl TryFrom<String> for Rate {
     }
 }
 
-/// Keeps to a rate by the times that it is told (GCRA): after a rest, a tenth
-/// of a second's worth may go at once.
+/// Keeps to a rate by the times that it is given (GCRA): after a pause, as many as
+/// come in a tenth of a second may go at once.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Pace {
     /// When the next one would be due at an even pace, in microseconds.

@@ -107,7 +107,7 @@ impl Rule {
                     match rule.check(known) {
                         Ok(()) => return Ok(()),
                         Err(missed) if i == 0 => first = missed,
-                        // The soonest of those that time alone will open.
+                        // The soonest time at which a rule will hold by itself.
                         Err(missed) => first.until = first.until.into_iter().chain(missed.until).min(),
                     }
                 }

@@ -184,8 +184,8 @@ impl Offer {
         self.response.as_ref().is_some_and(|response| response.completed)
     }
 
-    /// Whether it was not told as displayed in time: where a quota is, its grant
-    /// is another's by then.
+    /// Whether no display was reported in time: under a quota its grant may be another
+    /// offer's now.
     pub fn has_lapsed(&self, now: Millis) -> bool {
         let untouched = self.displayed_at.is_none() && self.dismissed_at.is_none() && self.response.is_none();
         untouched && !self.link && !self.test && self.holds(now).is_none()

@@ -119,7 +119,7 @@ impl Bound {
         match version.compare(&self.version) {
             Ordering::Greater => false,
             Ordering::Equal => self.included,
-            // Below 3 is not its own beta: whoever shuts a version out means that too.
+            // A bound below 3 does not include the betas of 3.
             Ordering::Less => {
                 let its_own = !self.included
                     && self.version.pre.is_empty()

@@ -1,8 +1,8 @@
 //! The process as a whole: its log lines, its panics, its end; and what every
 //! part of it stands on: the [`clock`], threads that end with their owners,
 //! the metrics, and the places where a test may end it. Nothing here panics,
-//! and nothing a server calls waits for whoever reads what it writes. It must
-//! never know what a line says.
+//! and nothing a server calls waits for the reader of its output. It must never
+//! know what a line says.
 
 pub mod clock;
 pub mod fault;
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Log lines that may wait for whoever takes them; what comes beyond is counted
-/// as lost. A reader that has stopped must not cost the server its memory.
+/// Bytes of log lines that may wait for their reader; lines beyond are counted as
+/// lost. A reader that has stopped must not cost the server its memory.
 const MAX_QUEUED_BYTES: usize = 1 << 20;
 /// A pipe that can be written to takes at least so many bytes (`PIPE_BUF`).
 const PIPE_BYTES: usize = 4_096;
@@ -48,20 +48,20 @@ impl Stream {
     }
 }
 
-/// Writes a line if the stream takes it at once, and otherwise does without: for
-/// what a server says that nobody may be reading, and for its last words.
+/// Writes a line if the stream takes it at once, and drops it otherwise: for lines
+/// of a server whose output may have no reader, and for its last words.
 pub fn say(stream: Stream, text: &str) {
     let mut line = text.as_bytes()[..text.len().min(PIPE_BYTES - 1)].to_vec();
     line.push(b'\n');
     let mut fds = [PollFd::from_borrowed_fd(stream.fd(), PollFlags::OUT)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     if poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0) {
-        // There is nobody to tell that it could not be told.
+        // A failure cannot be reported: this was the way to do so.
         rustix::io::write(stream.fd(), &line).ok();
     }
 }
 
-/// A line on standard error for whoever called a verb, who waits for it.
+/// Writes a line to standard error for the caller of a verb, who waits for it.
 pub fn complain(text: &str) {
     // Without standard error there is only the exit code.
     writeln!(io::stderr(), "{text}").ok();
@@ -181,8 +181,8 @@ fn count_lost(loss: DropReason, lines: usize) {
     crate::metrics::get().process_lost_log_lines.with_label_values(&[reason]).inc_by(lines as u64);
 }
 
-/// Log lines on their way to standard error. Whoever logs leaves a line here and
-/// goes on; one thread writes them, which may take as long as it takes.
+/// Log lines on their way to standard error. A thread that logs leaves a line here
+/// and goes on; one thread writes them, however long the stream takes.
 #[derive(Debug, Default)]
 pub struct LogLines {
     queue: Mutex<Queue>,

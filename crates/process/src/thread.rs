@@ -54,7 +54,7 @@ struct Heartbeat {
     beat_at_ms: AtomicU64,
     /// It waits for work, which may take for ever.
     resting: AtomicBool,
-    /// Its work is over although nobody has told it to end.
+    /// Its work is over although it was not told to end.
     gone: AtomicBool,
 }
 
@@ -90,7 +90,7 @@ pub fn watch(stuck_after: Duration) {
     OWN.set(Some(heartbeat));
 }
 
-/// This thread has come around once more.
+/// Notes that this thread has done another turn.
 pub fn beat() {
     OWN.with_borrow(|own| {
         if let Some(own) = own {

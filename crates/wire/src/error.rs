@@ -1,7 +1,7 @@
 //! What is to be done about an error. Each module's error says its `class()`,
 //! and its `kind()`: a name that stays the same, for metrics and for tests.
 
-/// What whoever meets an error does about it.
+/// What the caller does about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// It may pass by itself: the same is tried again later.
@@ -11,7 +11,7 @@ pub enum Class {
     /// Going on could lose or forge data, or something has to be set up
     /// differently: a person has to look.
     Refuse,
-    /// What is held here cannot be used any more: whoever holds it stops, and it
-    /// is made again.
+    /// The store or state at hand cannot be used any more: its owner stops, and it is
+    /// made again.
     Fatal,
 }

@@ -32,12 +32,12 @@ pub enum Internal {
     /// To the registrar: do this with an endpoint.
     #[serde(rename = "operate")]
     EndpointCommand(EndpointCommand),
-    /// From the delivery to the registrar, and from there to every partition: so
-    /// an endpoint fares.
+    /// The health of an endpoint, from the delivery to the registrar, and from there to
+    /// every partition.
     #[serde(rename = "fares")]
     EndpointHealthReport(EndpointHealthReport),
-    /// A message is to be delivered again, under its own id; its delivery is named
-    /// by whoever asks.
+    /// A message is to be delivered again, under its own id; the request names the
+    /// delivery.
     Redeliver {
         delivery: Box<Delivery>,
         /// When its fact was told first: an erasure since then forbids it.
@@ -67,7 +67,7 @@ pub struct Erase {
     pub project: String,
     pub user_id: String,
     pub asked_at: Millis,
-    /// Of which request it is the record: done once. Empty before 0.2.0.
+    /// The request, which is done once. Empty before 0.2.0.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub request_id: String,
 }

@@ -1,5 +1,4 @@
-//! What operators list, and what a list is narrowed to: spoken between whoever
-//! asks and whoever keeps the lists.
+//! Lists, their filters and pages: the terms in which the bridge asks the console.
 
 use serde_json::Value;
 

@@ -13,7 +13,7 @@ use askwhen_wire::record::{Define, Defined};
 /// Surveys, endpoints, … of one project.
 const MAX_DEFINITIONS: usize = 10_000;
 
-/// Judges a request; whoever asked gets a refusal, or the version that every
+/// Decides on a request; the client gets a refusal, or the version that every
 /// partition is to take.
 ///
 /// # Errors

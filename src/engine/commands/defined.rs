@@ -17,7 +17,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &Defined) -> R
     Ok(effects)
 }
 
-/// Takes a version that the registrar gave, and answers whoever waits for that.
+/// Takes a version that the registrar gave, and answers the request behind it.
 ///
 /// # Errors
 /// When the store cannot be read.

@@ -37,8 +37,8 @@ fn is_first(
     engine.remembered.is_new(&report.project, &report.endpoint_id, &request, at.now)
 }
 
-/// How an endpoint fares, as every partition is to take it; `None` when there
-/// is no such endpoint, or it is said of long ago.
+/// The health of an endpoint, as every partition is to take it; `None` when there is
+/// no such endpoint, or the report is of long ago.
 fn registered(
     table: &Table,
     at: RecordContext<'_>,

@@ -18,7 +18,7 @@ pub struct Ping {
     pub asked_at: Millis,
 }
 
-/// A message that tells of nobody, to find out whether it arrives.
+/// A message about no user, to find out whether it arrives.
 ///
 /// # Errors
 /// When the store cannot be read.

@@ -44,8 +44,8 @@ impl ApplyContext<'_> {
         self.quota_statuses.contains_key(survey_id)
     }
 
-    /// Lets an offer hold a grant for so long from when it was made. Without a
-    /// quota nobody looks at single milliseconds: then there are fewer ends.
+    /// Lets an offer hold a grant for a span from when it was made. Without a quota
+    /// the end is rounded up to a minute: then there are fewer ends to keep.
     pub(super) fn hold(&self, offer: &mut Offer, span: Millis, out: &mut Outputs) {
         let until = offer.offered_at.saturating_add(span);
         let whole = until.saturating_add(MINUTE - 1).div_euclid(MINUTE).saturating_mul(MINUTE);

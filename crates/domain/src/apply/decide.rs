@@ -98,7 +98,8 @@ pub(super) fn trigger(
     emit(ctx, record, asked.trigger, conclusion, out);
 }
 
-/// Told long after it happened: nobody stands at that place any more.
+/// Whether the trigger was sent long after it happened: the user has left that place
+/// of the app.
 fn is_stale(ctx: ApplyContext<'_>, record: &Record<'_>) -> bool {
     record.times.held_back().is_some_and(|span| span > ctx.project.settings.offer_ttl)
 }

@@ -46,7 +46,7 @@ fn entry(index: usize, value: Value, all: &BTreeMap<String, usize>) -> Document 
     Document { value, lines: all.iter().filter_map(own).collect() }
 }
 
-/// Without the place, which is told before it.
+/// The error without its place, which is printed before it.
 fn sentence(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or(&text).to_owned()

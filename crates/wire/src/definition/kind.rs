@@ -12,7 +12,7 @@ pub enum Kind {
     Endpoint,
     Trigger,
     Settings,
-    /// How an endpoint fares; the delivery tells it, nobody defines it.
+    /// The health of an endpoint, which the delivery reports.
     Health,
 }
 
@@ -25,7 +25,7 @@ pub struct DefinitionRef<'a> {
 }
 
 impl Kind {
-    /// Those that people define.
+    /// The kinds that people define.
     pub const ALL: [(&'static str, Kind); 4] = [
         ("survey", Kind::Survey),
         ("endpoint", Kind::Endpoint),
@@ -63,8 +63,8 @@ pub fn kind(reader: &mut Reader<'_>, kind: Kind) {
     }
 }
 
-/// Members that are shown with a definition and that nobody sets: what was read can
-/// be sent back as it is.
+/// Takes members that are shown with a definition and cannot be set, so that a
+/// definition that was read can be sent back as it is.
 pub fn shown_only(reader: &mut Reader<'_>, members: &[&'static str]) {
     for member in members {
         reader.raw(member);

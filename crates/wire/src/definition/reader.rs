@@ -49,7 +49,7 @@ pub struct Fault {
     pub detail: String,
 }
 
-/// Faults told at once; whoever has more mends these first.
+/// Faults reported at once; the rest come when these are mended.
 pub const MAX_FAULTS: usize = 50;
 /// Longest name that is compared with the known ones, or repeated.
 const MAX_NAME_BYTES: usize = 64;
@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
         format!("{}/{}", self.pointer, member.replace('~', "~0").replace('/', "~1"))
     }
 
-    /// Members that nobody asked for are faults, with the nearest known name.
+    /// Members that were not read are faults, with the nearest known name.
     pub fn close(self) {
         for name in self.members.keys() {
             if self.asked.contains(name) {

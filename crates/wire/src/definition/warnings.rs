@@ -9,7 +9,8 @@ use askwhen_domain::time::{self, Millis};
 /// What is known beside the survey itself.
 #[derive(Debug, Default)]
 pub struct Surroundings<'a> {
-    /// Names of events and triggers that were met or declared; `None` where nobody knows.
+    /// Names of events and triggers that were met or declared; `None` where that is not
+    /// known.
     pub names: Option<&'a [String]>,
     /// The survey in its canonical form as it is in force.
     pub before: Option<&'a Value>,

@@ -133,7 +133,7 @@ pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, DecodeErro
         sent_at: moment(members.sent_at, "sent_at")?,
         received_at: moment(members.received_at, "received_at")?,
     };
-    // Nobody looks at an event's.
+    // The context of an event is not used.
     let context = members.context.filter(|_| kind == "trigger" || kind == "answers");
     let context: Option<ContextMembers> = context
         .map(|raw| serde_json::from_str(raw.get()))
