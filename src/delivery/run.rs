@@ -2,9 +2,6 @@
 //! scheduler, and does what the scheduler says: read, send, append, reply, publish.
 //! One thread does so; the attempts themselves run on tokio.
 
-mod parts;
-
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -15,15 +12,16 @@ use super::status::Status;
 use super::time::MonotoneClock;
 use super::transport::{self, EndedAttempt, Outbox, Transport};
 use askwhen_log::{Ack, AppendedRange, GroupFence, Log, NewRecord, TopicPartition};
-use askwhen_partition::{Replies, Signer};
+use askwhen_partition::assignment::{self, AssignmentOptions, Assignments, Openings, Patience};
+use askwhen_partition::{PartitionError, Replies, Signer, WaitReason};
 use askwhen_process::clock::Clock;
 use askwhen_process::fault;
-use askwhen_process::thread::{Notify, Service, StopToken, Thread, WaitGroup, wait_for_tokens};
+use askwhen_process::thread::{Notify, Service, StopToken, WaitGroup, wait_for_tokens};
+use askwhen_wire::error::Class;
 use askwhen_wire::record::Internal;
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::Outcome;
-use parts::{Command, Part};
 
 /// How long attempts under way may take to finish when the process stops: with
 /// what the listeners take before it, less than half a minute.
@@ -33,9 +31,11 @@ const LAST_DRAIN: Duration = Duration::from_secs(15);
 const LOOKED_AT_EVERY: u64 = 256;
 /// Ranges of the due indexes that are read in one turn, at most.
 const READS_A_TURN: usize = 512;
+/// Whichever partition takes longer to open is not waited for by the others.
+const OPENED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Brings a partition's state here, and folds everything its topics hold.
-pub type Open = Arc<dyn Fn(u32, Arc<Notify>, Arc<askwhen_partition::Status>) -> Result<Fold, Error> + Send + Sync>;
+pub type Open = assignment::Open<Fold, Error>;
 
 pub struct Setup {
     pub log: Log,
@@ -56,23 +56,30 @@ pub struct Delivery {
     _loop: Service,
 }
 
+enum Command {
+    Take(u32),
+    /// Without `settle` nothing is worth waiting for: others may own it.
+    Release {
+        partition: u32,
+        settle: bool,
+        done: WaitGroup,
+    },
+}
+
 /// Both ends of a queue that this loop reads and others fill.
 type Ends<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
 
 struct Loop {
     setup: Setup,
     time: MonotoneClock,
-    parts: BTreeMap<u32, Part>,
+    assignments: Assignments<Fold, Error>,
     scheduler: Scheduler,
     transport: transport::ReadyTransport,
     went: Ends<EndedAttempt>,
     acks: Ends<(u64, Result<AppendedRange, askwhen_log::Error>)>,
     commands: Ends<Command>,
-    openings: u64,
     /// When a partition was last given to this process.
     taken_at: Option<Duration>,
-    /// Still opening what was given up long ago; not taken up again beside it.
-    strays: Vec<(u32, Thread)>,
     notify: Arc<Notify>,
 }
 
@@ -122,6 +129,7 @@ impl SimulatedDelivery {
 
     pub fn take(&mut self, partition: u32) {
         self.0.obey(Command::Take(partition));
+        self.0.begin_opened();
     }
 
     /// Gives a partition up; what is returned ends when it is gone, which turns
@@ -157,17 +165,18 @@ impl Loop {
         let time = MonotoneClock::new(setup.clock.clone());
         let transport = transport::ReadyTransport::new(transport, &time)?;
         let by = uuid::Uuid::new_v4().simple().to_string();
+        let openings = if transport.is_stepped() { Openings::Inline } else { Openings::Threads("open-d") };
+        let options = AssignmentOptions { role: "delivery", openings, opening_grace: Duration::ZERO };
+        let statuses = setup.status.partitions.clone();
         Ok(Loop {
-            parts: BTreeMap::new(),
+            assignments: Assignments::new(setup.open.clone(), options, statuses, notify.clone()),
             scheduler: Scheduler::new(setup.key.clone(), by, setup.max_in_flight),
             time,
             transport,
             went: mpsc::channel(),
             acks: mpsc::channel(),
             commands: mpsc::channel(),
-            openings: 0,
             taken_at: None,
-            strays: Vec::new(),
             notify,
             setup,
         })
@@ -188,10 +197,7 @@ impl Loop {
             self.report();
             turns.wait(Duration::from_millis(20));
         }
-        for partition in self.parts.keys() {
-            self.status(*partition).unwanted.store(true, Ordering::Release);
-            self.status(*partition).set(askwhen_partition::Phase::NotOwned);
-        }
+        self.assignments.disown();
     }
 
     /// One round; gives whether there is more to do at once.
@@ -201,9 +207,10 @@ impl Loop {
             worked = true;
             self.obey(command);
         }
+        worked |= self.begin_opened();
         worked |= self.finish();
         let mut behind = false;
-        for partition in self.parts.keys().copied().collect::<Vec<_>>() {
+        for partition in self.assignments.partitions() {
             match self.turn_part(partition) {
                 Ok(heard) => {
                     behind |= heard;
@@ -239,7 +246,7 @@ impl Loop {
             by_wall: self.time.now_by_wall(),
             monotonic: self.setup.clock.monotonic(),
             // An endpoint's bounds are for all processes together.
-            share: self.parts.len() as f64 / f64::from(self.setup.log.partitions()),
+            share: self.assignments.len() as f64 / f64::from(self.setup.log.partitions()),
             memory_limit_bytes: self.setup.status.memory_limit(),
         }
     }
@@ -353,7 +360,7 @@ impl Loop {
     /// What was found out about endpoints, for everyone.
     fn report(&mut self) {
         // Whoever owns nothing, or may own nothing any more, knows nothing.
-        if self.parts.is_empty() {
+        if self.assignments.is_empty() {
             self.step(Event::NothingOwned);
         }
         if self.setup.standing.is_fresh() {
@@ -363,16 +370,13 @@ impl Loop {
 
     fn turn_part(&mut self, partition: u32) -> Result<bool, Error> {
         let now = self.time.now();
-        let part = self.parts.get_mut(&partition).expect("just listed");
-        if part.releasing.is_some() {
+        if self.assignments.is_leaving(partition) {
             return Ok(self.let_go(partition));
         }
-        if part.retry_at.is_some_and(|at| self.setup.clock.monotonic() >= at) {
-            self.parts.remove(&partition);
-            self.open(partition);
+        if self.assignments.reopen(partition, self.setup.clock.monotonic()) {
             return Ok(true);
         }
-        let Some(fold) = &mut part.fold else { return Ok(false) };
+        let Some(fold) = self.assignments.get_mut(partition) else { return Ok(false) };
         let mut worked = false;
         let heard = fold.step(now)?;
         let rejects = std::mem::take(&mut fold.rejects);
@@ -383,29 +387,89 @@ impl Loop {
         for reject in rejects {
             self.step(Event::Unreadable { reject });
         }
-        if let Some(fold) = self.fold_mut(partition) {
+        if let Some(fold) = self.assignments.get_mut(partition) {
             fold.prune(now)?;
         }
         Ok(worked)
     }
 
-    fn status(&self, partition: u32) -> &Arc<askwhen_partition::Status> {
-        &self.setup.status.partitions[partition as usize]
-    }
-
     fn fold(&self, partition: u32) -> Option<&Fold> {
-        self.parts.get(&partition)?.fold.as_deref()
+        self.assignments.get(partition)
     }
 
-    fn fold_mut(&mut self, partition: u32) -> Option<&mut Fold> {
-        self.parts.get_mut(&partition)?.fold.as_deref_mut()
+    fn obey(&mut self, command: Command) {
+        let now = self.setup.clock.monotonic();
+        match command {
+            Command::Take(partition) => {
+                if !self.assignments.is_owned(partition) {
+                    self.taken_at = Some(now);
+                }
+                self.assignments.take(partition, now);
+            }
+            Command::Release { partition, settle, done } => {
+                self.assignments.release(partition, settle, Some(done), now);
+                self.step(Event::Closed { partition });
+            }
+        }
+    }
+
+    /// Begins with the partitions that have been opened; gives whether there were any.
+    fn begin_opened(&mut self) -> bool {
+        let mut worked = false;
+        while let Some((partition, outcome)) = self.assignments.next_opened() {
+            worked = true;
+            if let Err(error) = outcome.and_then(|fold| self.begin(partition, fold)) {
+                self.fail(partition, &error);
+            }
+        }
+        worked
+    }
+
+    fn begin(&mut self, partition: u32, mut fold: Fold) -> Result<(), Error> {
+        // Known to the group from the first moment: so it can be asked.
+        self.setup.standing.commit(partition, fold.next());
+        // A test moves time itself, and further than a day.
+        if !self.setup.status.watched {
+            self.time.advance_to(fold.time());
+            let early = fold.pull_in(self.time.now())?;
+            if early > 0 {
+                tracing::warn!(partition, early, "retries were put off by a clock that was ahead: they are due now");
+            }
+        }
+        let (endpoints, queues) = (fold.endpoints()?, fold.queue_ids()?);
+        let missing = if fault::mutant("leave_owed_unwritten") { Vec::new() } else { fold.missing()? };
+        self.step(Event::Opened { partition, endpoints, queues, missing });
+        self.assignments.install(partition, fold);
+        Ok(())
+    }
+
+    /// What is in memory may not be what is stored: the partition is opened
+    /// again, unless a person has to look first.
+    fn fail(&mut self, partition: u32, error: &Error) {
+        self.step(Event::Closed { partition });
+        self.assignments.fail(partition, error, self.setup.clock.monotonic());
+    }
+
+    /// Whether partitions that have just been given are being opened: what one of them
+    /// knows of an endpoint may hold what another is to send.
+    fn is_opening(&self) -> bool {
+        let lately = self.taken_at.is_some_and(|at| self.setup.clock.monotonic() < at + OPENED_WITHIN);
+        lately && self.assignments.any_opening()
+    }
+
+    /// Lets a partition go as soon as its attempts have been written down.
+    fn let_go(&mut self, partition: u32) -> bool {
+        let has_flights = self.scheduler.has_flights_of(partition);
+        let is_settled =
+            |_: Option<&mut Fold>, patience: Patience| !has_flights || !patience.settle || patience.is_late;
+        self.assignments.let_go(partition, self.setup.clock.monotonic(), is_settled)
     }
 
     fn publish(&mut self, behind: bool) {
         let now = self.time.now();
         let (mut open, mut retrying) = (0, 0);
         let mut positions = Vec::new();
-        for fold in self.parts.values().filter_map(|part| part.fold.as_ref()) {
+        for fold in self.assignments.open() {
             open += fold.open;
             retrying += fold.retrying;
             if self.setup.status.watched {
@@ -431,7 +495,7 @@ impl Loop {
         status.memory_bytes.store(memory_bytes, Ordering::Release);
         metrics.memory_bytes.with_label_values(&["delivery"]).set(memory_bytes as i64);
         if status.turn.load(Ordering::Acquire).is_multiple_of(LOOKED_AT_EVERY) {
-            let done: u64 = self.parts.values().filter_map(|part| part.fold.as_ref()).map(|fold| fold.done()).sum();
+            let done: u64 = self.assignments.open().map(Fold::done).sum();
             metrics.delivery_done_rows.set(done as i64);
         }
         metrics.delivery_connections.set(self.transport.connections() as i64);
@@ -439,7 +503,7 @@ impl Loop {
     }
 
     fn pause(&self) -> Duration {
-        if self.parts.values().any(|part| part.releasing.is_some()) {
+        if self.assignments.any_leaving() {
             return Duration::from_millis(5);
         }
         if !self.may_send() {
@@ -453,6 +517,21 @@ impl Loop {
     /// What an attempt does must be written down, and by the owner alone.
     fn may_send(&self) -> bool {
         self.setup.log.is_writable().is_ok() && self.setup.standing.is_fresh()
+    }
+}
+
+impl PartitionError for Error {
+    fn class(&self) -> Class {
+        Error::class(self)
+    }
+
+    /// Deliveries wait for no clock, and for no word of an operator.
+    fn waits_on(&self) -> Option<WaitReason> {
+        None
+    }
+
+    fn no_thread(error: std::io::Error) -> Error {
+        Error::Thread(error)
     }
 }
 

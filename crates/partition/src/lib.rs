@@ -4,6 +4,7 @@
 //! is not written again. It knows nothing of surveys.
 
 pub mod admission;
+pub mod assignment;
 pub mod attempts;
 mod barrier;
 pub mod checkpoint;
@@ -27,4 +28,4 @@ pub use partition::{Handles, Partition, Progress};
 pub use reply::{EngineReply, Replies};
 pub use setup::Setup;
 pub use status::{Phase, Status};
-pub use stop::{Stop, WaitReason};
+pub use stop::{PartitionError, Stop, WaitReason};

@@ -11,6 +11,17 @@ pub enum WaitReason {
     Skip { offset: u64 },
 }
 
+/// Why a partition could not be opened, or does not go on.
+pub trait PartitionError: std::error::Error + Send + 'static {
+    fn class(&self) -> Class;
+
+    /// What it waits for, if it goes on by itself once that has come.
+    fn waits_on(&self) -> Option<WaitReason>;
+
+    /// The system gave no thread to open it in.
+    fn no_thread(error: std::io::Error) -> Self;
+}
+
 /// Why a partition does not go on.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Stop {
@@ -44,6 +55,23 @@ impl Stop {
             Stop::Restart(_) | Stop::Waits { .. } => Class::Retry,
             Stop::Damaged(_) => Class::Fatal,
         }
+    }
+}
+
+impl PartitionError for Stop {
+    fn class(&self) -> Class {
+        Stop::class(self)
+    }
+
+    fn waits_on(&self) -> Option<WaitReason> {
+        match self {
+            Stop::Waits { on, .. } => Some(*on),
+            Stop::Refused(_) | Stop::Restart(_) | Stop::Damaged(_) => None,
+        }
+    }
+
+    fn no_thread(error: std::io::Error) -> Stop {
+        Stop::Restart(error.to_string())
     }
 }
 
