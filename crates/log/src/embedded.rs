@@ -135,7 +135,7 @@ impl Embedded {
     /// As [`Embedded::open`].
     pub fn open_on(disk: Disk, dir: &Path, partitions: u32, clock: Clock, options: Options) -> Result<Embedded, Error> {
         let log = Embedded::open_stepped(disk, dir, partitions, clock, options)?;
-        let io = |e: std::io::Error| Error::io(dir.display().to_string(), &e);
+        let io = |e: std::io::Error| Error::io(dir.display().to_string(), e);
         let mut run = log.run.lock().expect("just made");
         if let Run::Steps(steps) = std::mem::replace(&mut *run, Run::Closed) {
             let mut writers = Vec::new();
@@ -169,7 +169,7 @@ impl Embedded {
         clock: Clock,
         options: Options,
     ) -> Result<Embedded, Error> {
-        disk.create_dir_all(dir).map_err(|e| Error::io(dir.display().to_string(), &e))?;
+        disk.create_dir_all(dir).map_err(|e| Error::io(dir.display().to_string(), e))?;
         let lock = identity::lock(&disk, dir)?;
         tighten(&disk, dir, partitions)?;
         let core = Core::open(disk.clone(), dir, partitions, clock.clone(), options)?;
@@ -450,7 +450,7 @@ impl Core {
     /// that are not written to any more.
     fn compact(&self, part: &Part, sealed: &[SealedSegment], now: Millis) -> Result<(), Error> {
         let mut upkeep = self.upkeep.lock().expect("no panic holds this lock");
-        let io = |e: std::io::Error| Error::io(sealed[0].path.display().to_string(), &e);
+        let io = |e: std::io::Error| Error::io(sealed[0].path.display().to_string(), e);
         let most = sealed.iter().map(|segment| segment.len_bytes).sum();
         self.space.reserve(most, Purpose::Outputs)?;
         let drafted = compaction::draft(&self.disk, part.at, sealed, now);
@@ -516,18 +516,18 @@ impl Core {
         if old.is_empty() {
             return Ok(());
         }
-        let io = |path: &Path, e: &std::io::Error| Error::io(path.display().to_string(), e);
+        let io = |path: &Path, e: std::io::Error| Error::io(path.display().to_string(), e);
         if let Err(error) = self.note(&mut upkeep, None) {
             // On a full disk there must be a way to make room: without any note.
             let forgotten = if super::disk::is_full(&error) { ends::forget(&self.disk, &self.dir) } else { Err(error) };
             if let Err(error) = forgotten {
                 part.put_back(old);
-                return Err(io(&self.dir, &error));
+                return Err(io(&self.dir, error));
             }
             upkeep.ends.clear();
         }
         for segment in old {
-            self.disk.remove(&segment.path).map_err(|e| io(&segment.path, &e))?;
+            self.disk.remove(&segment.path).map_err(|e| io(&segment.path, e))?;
         }
         Ok(())
     }
@@ -546,7 +546,7 @@ fn sync_folders(disk: &Disk, dir: &Path) -> Result<(), Error> {
     for folder in Topic::ALL.iter().map(|topic| dir.join(topic.name())).chain([dir.to_owned()]) {
         match disk.sync_dir(&folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            synced => synced.map_err(|e| Error::io(folder.display().to_string(), &e))?,
+            synced => synced.map_err(|e| Error::io(folder.display().to_string(), e))?,
         }
     }
     Ok(())
@@ -554,21 +554,21 @@ fn sync_folders(disk: &Disk, dir: &Path) -> Result<(), Error> {
 
 /// Takes away what others may do with files that were made before.
 fn tighten(disk: &Disk, dir: &Path, partitions: u32) -> Result<(), Error> {
-    let io = |path: &Path, e: &std::io::Error| Error::io(path.display().to_string(), e);
+    let io = |path: &Path, e: std::io::Error| Error::io(path.display().to_string(), e);
     let mut folders = vec![dir.to_owned()];
     folders.extend(Topic::ALL.iter().map(|topic| dir.join(topic.name())));
     folders.extend(all_partitions(partitions).map(|at| files::dir_of(dir, at)));
     for folder in folders {
         let names = match disk.list(&folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            listed => listed.map_err(|e| io(&folder, &e))?,
+            listed => listed.map_err(|e| io(&folder, e))?,
         };
-        disk.tighten(&folder).map_err(|e| io(&folder, &e))?;
+        disk.tighten(&folder).map_err(|e| io(&folder, e))?;
         for name in names {
             let path = folder.join(name);
             match disk.tighten(&path) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                tightened => tightened.map_err(|e| io(&path, &e))?,
+                tightened => tightened.map_err(|e| io(&path, e))?,
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What a log cannot do, and what to do about that.
 
+use std::sync::Arc;
+
 use crate::record::TopicPartition;
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -23,8 +25,8 @@ pub enum Error {
     Unavailable(String),
     #[error("the log is closed")]
     Closed,
-    #[error("{context}: {detail}")]
-    Io { context: String, detail: String },
+    #[error("{context}: {source}")]
+    Io { context: String, source: Arc<std::io::Error> },
     #[error("{0}")]
     Refused(String),
     /// Records that were there are gone: nothing goes on from them until a person
@@ -46,8 +48,8 @@ pub enum Class {
 }
 
 impl Error {
-    pub fn io(context: impl Into<String>, error: &std::io::Error) -> Error {
-        Error::Io { context: context.into(), detail: error.to_string() }
+    pub fn io(context: impl Into<String>, error: std::io::Error) -> Error {
+        Error::Io { context: context.into(), source: Arc::new(error) }
     }
 
     pub fn class(&self) -> Class {

@@ -22,7 +22,7 @@ pub use ack::Ack;
 pub use embedded::{DiskClaim, Embedded};
 pub use error::{Class, Error};
 pub use kafka::{GroupFence, Kafka, Lease, LeaseChange, Membership};
-pub use reader::{FetchBatch, Reader};
+pub use reader::{FetchBatch, LocalLog, Reader};
 pub use record::{AppendedRange, Headers, NewRecord, Record, TopicPartition, Watermarks};
 pub use simulated::{AppendQueue, Simulated};
 
@@ -151,15 +151,10 @@ impl Log {
     /// Follows partitions for one purpose; what it gives comes when it comes,
     /// and a notification comes then.
     pub fn reader(&self, purpose: &'static str, notify: Arc<Notify>) -> Reader {
-        Reader::new(self, purpose, notify)
-    }
-
-    /// Rings when something becomes readable there.
-    fn subscribe(&self, at: TopicPartition, notify: Arc<Notify>) {
         match self {
-            Log::Embedded(log) => log.subscribe(at, notify),
-            Log::Simulated(log) => log.subscribe(at, notify),
-            Log::Kafka(_) => unreachable!("its readers ring by themselves"),
+            Log::Embedded(log) => Reader::Local(LocalLog::Embedded(log.clone()), notify),
+            Log::Kafka(log) => Reader::Kafka(kafka::KafkaReader::new(log.clone(), purpose, notify)),
+            Log::Simulated(log) => Reader::Local(LocalLog::Simulated(log.clone()), notify),
         }
     }
 

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Log;
-use super::kafka;
+use super::embedded::Embedded;
+use super::kafka::KafkaReader;
+use super::simulated::Simulated;
 use crate::error::Error;
-use crate::record::{Record, TopicPartition};
+use crate::record::{Record, TopicPartition, Watermarks};
 use askwhen_process::thread::Notify;
 
 /// How long [`Reader::read_or_wait`] waits for a record that should be there.
@@ -24,19 +25,42 @@ pub struct FetchBatch {
     pub at_end: bool,
 }
 
-pub enum Reader {
-    Direct(Log, Arc<Notify>),
-    Kafka(kafka::KafkaReader),
+/// A log of this process, which says when something becomes readable.
+pub enum LocalLog {
+    Embedded(Arc<Embedded>),
+    Simulated(Arc<Simulated>),
 }
 
-impl Reader {
-    pub(super) fn new(log: &Log, purpose: &'static str, notify: Arc<Notify>) -> Reader {
-        match log {
-            Log::Kafka(kafka) => Reader::Kafka(kafka::KafkaReader::new(kafka.clone(), purpose, notify)),
-            _ => Reader::Direct(log.clone(), notify),
+impl LocalLog {
+    fn read(&self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
+        match self {
+            LocalLog::Embedded(log) => log.read(at, from, max_bytes),
+            LocalLog::Simulated(log) => log.read(at, from, max_bytes),
         }
     }
 
+    fn bounds(&self, at: TopicPartition) -> Watermarks {
+        match self {
+            LocalLog::Embedded(log) => log.bounds(at),
+            LocalLog::Simulated(log) => log.bounds(at),
+        }
+    }
+
+    /// Rings when something becomes readable there.
+    fn subscribe(&self, at: TopicPartition, notify: Arc<Notify>) {
+        match self {
+            LocalLog::Embedded(log) => log.subscribe(at, notify),
+            LocalLog::Simulated(log) => log.subscribe(at, notify),
+        }
+    }
+}
+
+pub enum Reader {
+    Local(LocalLog, Arc<Notify>),
+    Kafka(KafkaReader),
+}
+
+impl Reader {
     /// The records from an offset on that are there now. A notification comes when
     /// there are more.
     ///
@@ -45,7 +69,7 @@ impl Reader {
     pub fn read(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
         match self {
             Reader::Kafka(reader) => reader.read(at, from, max_bytes),
-            Reader::Direct(log, notify) => {
+            Reader::Local(log, notify) => {
                 let mut records = log.read(at, from, max_bytes)?;
                 if records.is_empty() {
                     // The reader is at the end and wants to be notified; records that
@@ -53,7 +77,7 @@ impl Reader {
                     log.subscribe(at, notify.clone());
                     records = log.read(at, from, max_bytes)?;
                 }
-                let end = log.bounds(at)?.end;
+                let end = log.bounds(at).end;
                 let at_end = records.last().map_or(from, |last| last.offset + 1) >= end;
                 Ok(FetchBatch { records, end, at_end })
             }
@@ -62,7 +86,7 @@ impl Reader {
 
     fn notify(&self) -> &Notify {
         match self {
-            Reader::Direct(_, notify) => notify,
+            Reader::Local(_, notify) => notify,
             Reader::Kafka(reader) => reader.notify(),
         }
     }

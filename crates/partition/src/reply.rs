@@ -123,7 +123,7 @@ impl Replies {
                 }
             }
         });
-        reply_consumer.map(Some).map_err(|e| askwhen_log::Error::io("a thread for replies", &e))
+        reply_consumer.map(Some).map_err(|e| askwhen_log::Error::io("a thread for replies", e))
     }
 
     /// Begins to wait under a fresh correlation. At most as many answers come

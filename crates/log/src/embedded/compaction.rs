@@ -85,8 +85,8 @@ fn write_draft(
     latest: &Latest,
     now: Millis,
 ) -> Result<Merging, Error> {
-    let io = |e: &std::io::Error| Error::io(path.display().to_string(), e);
-    let file = disk.open(path, Open::Replace).map_err(|e| io(&e))?;
+    let io = |e: std::io::Error| Error::io(path.display().to_string(), e);
+    let file = disk.open(path, Open::Replace).map_err(io)?;
     let mut out = BytesMut::new();
     let segments = sealed.iter().map(|segment| segment.base).collect();
     let mut merging = Merging { segments, bytes: 0, crc32c: 0 };
@@ -98,18 +98,18 @@ fn write_draft(
             return Ok(());
         }
         // The frame as it is: its checksum stands for the record elsewhere.
-        let frame = read_bytes(&segment.file, position, len_bytes).map_err(|e| io(&e))?;
+        let frame = read_bytes(&segment.file, position, len_bytes).map_err(io)?;
         out.extend_from_slice(&frame);
         merging.bytes += frame.len() as u64;
         merging.crc32c = crc32c::crc32c_append(merging.crc32c, &frame);
         if out.len() >= STEP_BYTES {
-            file.append_all(&out.split()).map_err(|e| io(&e))?;
+            file.append_all(&out.split()).map_err(io)?;
         }
         Ok(())
     })?;
     let parent = path.parent().unwrap_or(Path::new("."));
     let written = file.append_all(&out).and_then(|()| file.sync_data()).and_then(|()| disk.sync_dir(parent));
-    written.map_err(|e| io(&e))?;
+    written.map_err(io)?;
     Ok(merging)
 }
 
@@ -128,7 +128,7 @@ fn walk(
             FrameCursor::new(&segment.file, FrameStart::of_segment(segment.base), segment.len_bytes).with_gaps(true);
         loop {
             let FrameStart { position, offset } = cursor.start();
-            match cursor.next().map_err(|e| Error::io(name(), &e))? {
+            match cursor.next().map_err(|e| Error::io(name(), e))? {
                 CursorItem::Frame(frame) if frame.record.offset >= next_offset => {
                     next_offset = frame.record.offset + 1;
                     each(&frame.record, segment, position, frame.len_bytes)?;
@@ -151,7 +151,7 @@ fn walk(
 /// # Errors
 /// When files cannot be removed.
 pub fn finish(disk: &Disk, dir: &Path, noted: Option<&NotedEnd>) -> Result<Vec<u64>, Error> {
-    let io = |e: std::io::Error| Error::io(dir.display().to_string(), &e);
+    let io = |e: std::io::Error| Error::io(dir.display().to_string(), e);
     for name in disk.list(dir).map_err(io)? {
         if Path::new(&name).extension().is_some_and(|extension| extension == DRAFT) {
             disk.remove(&dir.join(name)).map_err(io)?;

@@ -90,7 +90,7 @@ impl Ends {
     pub fn read(disk: &Disk, dir: &Path) -> Result<Ends, Error> {
         let bytes = match disk.read(&path(dir)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Ends::default()),
-            read => read.map_err(|e| Error::io(path(dir).display().to_string(), &e))?,
+            read => read.map_err(|e| Error::io(path(dir).display().to_string(), e))?,
         };
         if let Ok(plain) = serde_json::from_slice::<BTreeMap<String, u64>>(&bytes) {
             return Ok(Ends { plain, ..Ends::default() });

@@ -66,7 +66,7 @@ pub fn pieces(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Vec<Segmen
 /// As [`pieces`]; `None` when a compaction came in between.
 fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<SegmentSlice>>, Error> {
     let dir = dir_of(log_dir, at);
-    let io = |e: std::io::Error| Error::io(dir.display().to_string(), &e);
+    let io = |e: std::io::Error| Error::io(dir.display().to_string(), e);
     let mut bases = segment::bases(&Disk::Real, &dir)?;
     bases.retain(|base| *base <= end);
     let mut pieces = Vec::new();
@@ -104,7 +104,7 @@ fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<Seg
 
 /// How many bytes of a segment are records below `end`.
 fn length_below(at: TopicPartition, file: &DiskFile, path: &Path, base: u64, end: u64) -> Result<u64, Error> {
-    let io = |e: std::io::Error| Error::io(path.display().to_string(), &e);
+    let io = |e: std::io::Error| Error::io(path.display().to_string(), e);
     let limit = file.len().map_err(io)?;
     let has_gaps = part::has_gaps(at);
     let mut cursor = FrameCursor::new(file, FrameStart::of_segment(base), limit).with_gaps(has_gaps);
@@ -140,14 +140,14 @@ impl PartitionImporter {
     /// When no file can be made.
     pub fn begin(log_dir: &Path, at: TopicPartition, base: u64) -> Result<PartitionImporter, Error> {
         let dir = dir_of(log_dir, at);
-        Disk::Real.create_dir_all(&dir).map_err(|e| Error::io(dir.display().to_string(), &e))?;
+        Disk::Real.create_dir_all(&dir).map_err(|e| Error::io(dir.display().to_string(), e))?;
         let current = (base, PartitionImporter::file(log_dir, at, base)?, 0);
         Ok(PartitionImporter { log_dir: log_dir.to_owned(), at, next: base, current, done: Vec::new() })
     }
 
     fn file(log_dir: &Path, at: TopicPartition, base: u64) -> Result<DiskFile, Error> {
         let path = path_of(log_dir, at, base);
-        Disk::Real.open(&path, Open::Replace).map_err(|e| Error::io(path.display().to_string(), &e))
+        Disk::Real.open(&path, Open::Replace).map_err(|e| Error::io(path.display().to_string(), e))
     }
 
     /// The offset of the next record.
@@ -171,7 +171,7 @@ impl PartitionImporter {
         let mut frame = BytesMut::new();
         frame::encode(&mut frame, record, self.next, appended_at, self.next);
         let written = self.current.1.append_all(&frame);
-        written.map_err(|e| Error::io(self.at.to_string(), &e))?;
+        written.map_err(|e| Error::io(self.at.to_string(), e))?;
         self.current.2 += frame.len() as u64;
         self.next += 1;
         let read = frame::decode(&frame.freeze());
@@ -193,7 +193,7 @@ impl PartitionImporter {
 /// # Errors
 /// When it cannot be written.
 pub fn found(log_dir: &Path, incarnation: u128, partitions: u32, ends: &BTreeMap<String, u64>) -> Result<(), Error> {
-    let io = |e: std::io::Error| Error::io(log_dir.display().to_string(), &e);
+    let io = |e: std::io::Error| Error::io(log_dir.display().to_string(), e);
     ends::write_plain(&Disk::Real, log_dir, ends).map_err(io)?;
     // The copy may have been compacted, and the version that made it is not known.
     EmbeddedIdentity::new(incarnation, partitions).with_gaps().with_old_macs().write(&Disk::Real, log_dir)

@@ -166,7 +166,7 @@ impl Follower {
     fn read_current(&mut self) -> Result<(Vec<Record>, Option<String>), Error> {
         let (mut records, mut problem, mut taken) = (Vec::new(), None, 0);
         let Some(current) = &mut self.current else { return Ok((records, problem)) };
-        let io = |e: std::io::Error| Error::io(current.path.display().to_string(), &e);
+        let io = |e: std::io::Error| Error::io(current.path.display().to_string(), e);
         let limit = current.file.len().map_err(io)?;
         let start = FrameStart { position: current.position, offset: current.next_offset };
         let mut cursor = FrameCursor::new(&current.file, start, limit).with_gaps(part::has_gaps(self.at));
@@ -196,7 +196,7 @@ impl Follower {
     fn evidence(&mut self, problem: Option<String>, next: Option<u64>) -> Result<Option<String>, Error> {
         let Some(current) = &self.current else { return Ok(None) };
         let reached = current.next_offset;
-        let io = |e: std::io::Error| Error::io(current.path.display().to_string(), &e);
+        let io = |e: std::io::Error| Error::io(current.path.display().to_string(), e);
         let what = problem.clone().unwrap_or_else(|| "the file ends".to_owned());
         if let Some(next) = next {
             let may_skip = part::has_gaps(self.at) && problem.is_none();
@@ -235,7 +235,7 @@ impl Follower {
             }
             if *base == current.base {
                 let found = self.disk.open(&current.path, Open::Read).and_then(|file| file.len());
-                let found = found.map_err(|e| Error::io(current.path.display().to_string(), &e))?;
+                let found = found.map_err(|e| Error::io(current.path.display().to_string(), e))?;
                 if found < *bytes {
                     return Ok(Some(format!("the file has {found} bytes where it had {bytes}")));
                 }
@@ -255,7 +255,7 @@ impl Follower {
 
     fn open(&self, base: u64) -> Result<Current, Error> {
         let path = self.dir.join(segment::file_name(base));
-        let file = self.disk.open(&path, Open::Read).map_err(|e| Error::io(path.display().to_string(), &e))?;
+        let file = self.disk.open(&path, Open::Read).map_err(|e| Error::io(path.display().to_string(), e))?;
         Ok(Current { base, path, file, position: 0, next_offset: base, is_reopened: false })
     }
 

@@ -60,7 +60,7 @@ impl EmbeddedIdentity {
                 .map(Some)
                 .map_err(|e| Error::Refused(format!("{} is unreadable: {e}", path.display()))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io(path.display().to_string(), &error)),
+            Err(error) => Err(Error::io(path.display().to_string(), error)),
         }
     }
 
@@ -69,7 +69,7 @@ impl EmbeddedIdentity {
     pub fn write(&self, disk: &Disk, dir: &Path) -> Result<(), Error> {
         let text = serde_json::to_vec(self).expect("an identity serialises");
         let path = dir.join(FILE);
-        disk.replace(&path, &text).map_err(|e| Error::io(path.display().to_string(), &e))
+        disk.replace(&path, &text).map_err(|e| Error::io(path.display().to_string(), e))
     }
 
     /// # Errors
@@ -102,6 +102,6 @@ impl EmbeddedIdentity {
 /// [`Error::Refused`] when another has it.
 pub fn lock(disk: &Disk, dir: &Path) -> Result<DiskLock, Error> {
     let path = dir.join("lock");
-    let locked = disk.lock(&path).map_err(|e| Error::io(path.display().to_string(), &e))?;
+    let locked = disk.lock(&path).map_err(|e| Error::io(path.display().to_string(), e))?;
     locked.ok_or_else(|| Error::Refused(format!("{} is in use by another askwhen", dir.display())))
 }

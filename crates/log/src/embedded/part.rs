@@ -130,7 +130,7 @@ impl Part {
         let (mut records, mut taken) = (Vec::new(), 0);
         while taken < max_bytes.max(1) {
             let start = cursor.start();
-            match cursor.next().map_err(|e| Error::io(view.path.display().to_string(), &e))? {
+            match cursor.next().map_err(|e| Error::io(view.path.display().to_string(), e))? {
                 CursorItem::Frame(frame) if frame.record.offset >= from => {
                     taken += frame.len_bytes;
                     records.push(frame.record);
@@ -201,7 +201,7 @@ impl Part {
         let mut cursor = FrameCursor::new(&file, FrameStart::of_segment(base), limit).with_gaps(gaps);
         loop {
             let position = cursor.position();
-            match cursor.next().map_err(|e| Error::io(path.display().to_string(), &e))? {
+            match cursor.next().map_err(|e| Error::io(path.display().to_string(), e))? {
                 CursorItem::Frame(frame) => {
                     segment::note(&mut index, FrameStart { position, offset: frame.record.offset });
                 }

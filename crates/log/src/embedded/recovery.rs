@@ -64,7 +64,7 @@ pub fn holds_records(disk: &Disk, dir: &Path) -> Result<bool, Error> {
 
 impl Recovery<'_> {
     fn run(&self) -> Result<Recovered, Error> {
-        let io = |e: std::io::Error| Error::io(self.dir.display().to_string(), &e);
+        let io = |e: std::io::Error| Error::io(self.dir.display().to_string(), e);
         self.disk.create_dir_all(self.dir).map_err(io)?;
         let merged = compaction::finish(self.disk, self.dir, self.known.noted)?;
         let bases = segment::bases(self.disk, self.dir)?;
@@ -110,7 +110,7 @@ impl Recovery<'_> {
             // They were being trimmed when the process ended.
             let trimmed = segments.iter().take_while(|segment| segment.base < *first).count();
             for old in segments.drain(..trimmed) {
-                self.disk.remove(&old.path).map_err(|e| Error::io(old.path.display().to_string(), &e))?;
+                self.disk.remove(&old.path).map_err(|e| Error::io(old.path.display().to_string(), e))?;
             }
         }
         let there: BTreeMap<u64, u64> = segments.iter().map(|segment| (segment.base, segment.len_bytes)).collect();
@@ -135,8 +135,7 @@ impl Recovery<'_> {
         let Some(segment) = segments.iter().find(|segment| segment.base == base) else { return Ok(base) };
         let mut cursor = FrameCursor::new(&segment.file, FrameStart::of_segment(base), segment.len_bytes)
             .with_gaps(self.known.has_gaps);
-        while let CursorItem::Frame(_) = cursor.next().map_err(|e| Error::io(segment.path.display().to_string(), &e))? {
-        }
+        while let CursorItem::Frame(_) = cursor.next().map_err(|e| Error::io(segment.path.display().to_string(), e))? {}
         Ok(cursor.next_offset())
     }
 
@@ -158,7 +157,7 @@ impl Recovery<'_> {
     /// it. A torn end of the newest one is cut off.
     fn scan(&self, segment: &mut Segment, start: FrameStart, next_base: Option<u64>) -> Result<u64, Error> {
         let path = segment.path.clone();
-        let io = |e: &std::io::Error| Error::io(path.display().to_string(), e);
+        let io = |e: std::io::Error| Error::io(path.display().to_string(), e);
         let file = segment.file.clone();
         let has_gaps = self.known.has_gaps && next_base.is_some();
         let mut cursor = FrameCursor::new(&file, start, segment.len_bytes).with_gaps(has_gaps);
@@ -166,7 +165,7 @@ impl Recovery<'_> {
         segment.index_from(start.position);
         let broken = loop {
             let position = cursor.position();
-            match cursor.next().map_err(|e| io(&e))? {
+            match cursor.next().map_err(io)? {
                 CursorItem::Frame(frame) => {
                     durable = durable.max(frame.durable);
                     let start = FrameStart { position, offset: frame.record.offset };
@@ -178,7 +177,7 @@ impl Recovery<'_> {
         };
         let (sound_bytes, end) = (cursor.position(), cursor.next_offset());
         if broken.is_some() {
-            let beyond = durable_beyond(&file, cursor.start(), segment.len_bytes).map_err(|e| io(&e))?;
+            let beyond = durable_beyond(&file, cursor.start(), segment.len_bytes).map_err(io)?;
             durable = durable.max(beyond);
         }
         let acknowledged = match next_base {
@@ -191,14 +190,14 @@ impl Recovery<'_> {
             return Err(self.damaged(end, &segment.path, format!("{what} at byte {sound_bytes}")));
         }
         if sound_bytes < segment.len_bytes {
-            let kept = self.keep_torn(segment, sound_bytes).map_err(|e| io(&e))?;
+            let kept = self.keep_torn(segment, sound_bytes).map_err(io)?;
             tracing::warn!(at = %self.at, file = %segment.path.display(), cut_bytes = segment.len_bytes - sound_bytes,
                 kept_in = kept.as_deref().map(|path| tracing::field::display(path.display())),
                 "cut off the torn end of the log: nothing says that any of it had been acknowledged");
-            file.set_len(sound_bytes).and_then(|()| file.sync_data()).map_err(|e| io(&e))?;
+            file.set_len(sound_bytes).and_then(|()| file.sync_data()).map_err(io)?;
             segment.len_bytes = sound_bytes;
         }
-        self.make_durable(segment).map_err(|e| io(&e))?;
+        self.make_durable(segment).map_err(io)?;
         Ok(next_base.unwrap_or(end))
     }
 

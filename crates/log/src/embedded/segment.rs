@@ -46,7 +46,7 @@ pub fn base_of(name: &str) -> Option<u64> {
 pub fn bases(disk: &Disk, dir: &Path) -> Result<Vec<u64>, Error> {
     let names = match disk.list(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        listed => listed.map_err(|e| Error::io(dir.display().to_string(), &e))?,
+        listed => listed.map_err(|e| Error::io(dir.display().to_string(), e))?,
     };
     let mut bases: Vec<u64> = names.iter().filter_map(|name| base_of(name)).collect();
     bases.sort_unstable();
@@ -75,7 +75,7 @@ impl Segment {
     pub fn open(disk: &Disk, path: &Path, base: u64) -> Result<Segment, Error> {
         let path = path.to_owned();
         let opened = disk.open(&path, Open::Append).and_then(|file| Ok((file.len()?, file)));
-        let (len_bytes, file) = opened.map_err(|e| Error::io(path.display().to_string(), &e))?;
+        let (len_bytes, file) = opened.map_err(|e| Error::io(path.display().to_string(), e))?;
         let (index, indexed_from) = (Vec::new(), len_bytes);
         Ok(Segment { base, path, file: Arc::new(file), len_bytes, newest_at: None, index, indexed_from })
     }

@@ -48,7 +48,7 @@ impl Syncer {
     /// # Errors
     /// The first one; what is durable is not known then.
     pub fn sync_all<'a>(&self, mut files: impl Iterator<Item = &'a Arc<DiskFile>>) -> Result<(), Error> {
-        let context = |e: std::io::Error| Error::io("syncing the log", &e);
+        let context = |e: std::io::Error| Error::io("syncing the log", e);
         let jobs = match self {
             Syncer::Inline => return files.try_for_each(|file| file.sync_data()).map_err(context),
             Syncer::Threads { jobs, .. } => jobs,

@@ -255,7 +255,7 @@ impl Writer {
     fn write_drafts(&self, drafts: &[Draft<'_>]) -> Result<Vec<Target>, Failure> {
         let mut targets = Vec::new();
         for draft in drafts {
-            let named = |file: String, error: &std::io::Error| Failure::Fatal(Error::io(file, error));
+            let named = |file: String, error: std::io::Error| Failure::Fatal(Error::io(file, error));
             let written = match draft.part.target(&self.disk, draft.bytes.len() as u64) {
                 Ok(target) => {
                     targets.push(target.clone());
@@ -272,7 +272,7 @@ impl Writer {
                     tracing::warn!(%error, at = %draft.part.at, "the disk is full: the log takes nothing for now");
                     return Err(Failure::Full);
                 }
-                Err((file, error)) => return Err(named(file, &error)),
+                Err((file, error)) => return Err(named(file, error)),
             }
         }
         askwhen_process::fault::point("written");
@@ -287,7 +287,7 @@ impl Writer {
     fn take_back(&self, targets: &[Target]) -> Result<(), Error> {
         for target in targets {
             let cut = target.file.set_len(target.len_bytes).and_then(|()| target.file.sync_data());
-            cut.map_err(|e| Error::io(target.path.display().to_string(), &e))?;
+            cut.map_err(|e| Error::io(target.path.display().to_string(), e))?;
         }
         Ok(())
     }

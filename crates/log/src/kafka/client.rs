@@ -91,7 +91,7 @@ impl Health {
                 }
             }
         });
-        watching.map_err(|e| Error::io("a thread for the brokers' health", &e))
+        watching.map_err(|e| Error::io("a thread for the brokers' health", e))
     }
 }
 

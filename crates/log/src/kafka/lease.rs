@@ -145,7 +145,7 @@ impl Lease {
                 consumer.poll(TURN);
             }
         });
-        let polling = Some(polling.map_err(|e| Error::io("a thread for a lease", &e))?);
+        let polling = Some(polling.map_err(|e| Error::io("a thread for a lease", e))?);
         Ok(Lease { changes, membership: Membership { polling, consumer: weak } })
     }
 }

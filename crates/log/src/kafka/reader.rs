@@ -72,7 +72,7 @@ impl Source {
                 }
             }
         });
-        let serving = serving.map_err(|e| Error::io("a thread for a consumer", &e))?;
+        let serving = serving.map_err(|e| Error::io("a thread for a consumer", e))?;
         Ok(Source { _serving: serving, consumer, claimed: Mutex::default(), freed: Condvar::new() })
     }
 
