@@ -2,11 +2,13 @@
 //! that nothing is lost. The only place where all roles are known.
 
 pub mod backup;
+mod console_lists;
 mod data;
 pub mod export;
 mod format;
 mod housekeeping;
 mod memory;
+mod open_files;
 mod owners;
 pub mod private;
 pub mod promote;
@@ -29,12 +31,9 @@ use tokio::sync::watch;
 use crate::bridge::auth::{Auth, Grants};
 use crate::bridge::{self, App, Lists, Surface, View};
 use crate::config::{Config, Key, Retention};
-use crate::console::{self, Console, RowRetention};
+use crate::console::{Console, RowRetention};
 use crate::delivery::{self, Delivery};
 use crate::engine::{CacheLimit, Engine};
-use askwhen_domain::id::RecordPosition;
-use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
-use askwhen_domain::time::{Millis, TimeSpan};
 use askwhen_log::disk::Disk;
 use askwhen_log::{Embedded, Kafka, Log};
 use askwhen_partition::checkpoint::Checkpointer;
@@ -43,8 +42,8 @@ use askwhen_partition::{Phase, Replies, StartBarrier};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service, Thread, vital};
 use askwhen_store::Shared;
-use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page, PageError, PageRequest};
 use askwhen_wire::topic::Topic;
+use console_lists::ConsoleLists;
 use memory::{MemoryBudget, MemoryGovernor};
 use owners::Owner;
 use readiness::Readiness;
@@ -58,12 +57,6 @@ pub use source::source;
 
 /// Places at the listener for operators.
 const OPERATORS: usize = 256;
-/// Files that stores and topics may still open.
-const FILES_TO_COME: u64 = 512;
-/// Files that are open whatever the number of partitions, and for each of them: two
-/// stores, and a segment of every topic. 320 were seen with eight partitions at rest.
-const FILES_AT_LEAST: u64 = 96;
-const FILES_PER_PARTITION: u64 = 44;
 /// With less free the stores cannot be opened; a running log leaves more.
 const MIN_START_BYTES: u64 = 8 << 20;
 /// How long a start waits for partitions that are taken up, to say at once
@@ -80,6 +73,11 @@ pub struct Roles {
 }
 
 impl Roles {
+    /// Whether one of these owns partitions.
+    fn own_partitions(self) -> bool {
+        self.engine || self.delivery
+    }
+
     pub const ALL: Roles = Roles { bridge: true, engine: true, delivery: true, console: true };
 }
 
@@ -166,7 +164,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
     }
     // Installing a second time is an error that changes nothing.
     drop(rustls::crypto::ring::default_provider().install_default());
-    check_open_files(&config, options.roles)?;
+    open_files::check(&config, options.roles.own_partitions())?;
     export::refuse_exported(&config)?;
     let data = data::prepare(&config, options.new_keys)?;
     export::sweep(&config.data_dir);
@@ -501,46 +499,6 @@ impl Running {
     }
 }
 
-fn files_needed(config: &Config, roles: Roles) -> u64 {
-    let owns = roles.engine || roles.delivery;
-    FILES_AT_LEAST + if owns { FILES_PER_PARTITION * u64::from(config.partitions) } else { 0 }
-}
-
-/// With fewer files the stores do not open, and what is served stops now and then.
-///
-/// # Errors
-/// How many are needed.
-fn check_open_files(config: &Config, roles: Roles) -> Result<(), Error> {
-    let (files, needed) = (askwhen_process::raise_open_files(), files_needed(config, roles));
-    if files >= needed {
-        return Ok(());
-    }
-    Err(Error::failed(format!(
-        "{files} files may be open (ulimit -n), and {} partitions need {needed}: raise the limit (LimitNOFILE= in a unit \
-         of systemd, --ulimit nofile= for a container), then start again",
-        config.partitions
-    )))
-}
-
-/// Places for connections: as many as open files and memory leave room for.
-fn places(config: &Config, roles: Roles, budget: &MemoryBudget) -> usize {
-    let files = askwhen_process::raise_open_files();
-    // Connections never take what stores and topics stand on.
-    let rest = files.saturating_sub(askwhen_process::open_files().max(files_needed(config, roles)));
-    let to_come = (u64::from(config.max_in_flight) + FILES_TO_COME).min(rest / 2);
-    let by_files = (rest - to_come) as usize;
-    let places = (config.max_connections as usize).min(by_files).min(budget.connections).max(1);
-    if places < config.max_connections as usize {
-        tracing::info!(
-            places,
-            by_files,
-            by_memory = budget.connections,
-            "fewer connections than http.max_connections: raise the limit on open files, or engine.memory"
-        );
-    }
-    places
-}
-
 async fn listen(
     config: &Config,
     app: &Arc<App>,
@@ -558,7 +516,7 @@ async fn listen(
     }
     let mut first = None;
     let mut servers = Vec::new();
-    let places = places(config, roles, &budget);
+    let places = open_files::places(config, roles.own_partitions(), &budget);
     for (addr, surface) in surfaces {
         // Operators get in whatever is going on at the other listener.
         let max_connections = if surface == Surface::Operators { places.min(OPERATORS) } else { places };
@@ -573,52 +531,6 @@ async fn listen(
     }
     let addr = first.ok_or_else(|| Error::failed("nothing to listen on"))?;
     Ok((addr, servers))
-}
-
-/// The console's lists for the bridge; neither knows the other.
-struct ConsoleLists(Arc<Console>);
-
-impl Lists for ConsoleLists {
-    fn list(&self, list: List, project: &str, filter: &Filter, page: PageRequest<'_>) -> Result<Page, PageError> {
-        self.0.list(list, project, filter, page).map_err(|error| match error {
-            console::Error::Cursor => PageError::Cursor,
-            error => PageError::Failed(error.to_string()),
-        })
-    }
-
-    fn is_whole(&self) -> Result<(), Option<u64>> {
-        self.0.is_whole()
-    }
-
-    fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<serde_json::Value>, String> {
-        self.0.delivery(project, delivery_id).map_err(|error| error.to_string())
-    }
-
-    fn place(&self, project: &str, delivery_id: &str) -> Result<Option<DeliveryPlace>, String> {
-        self.0.place(project, delivery_id).map_err(|error| error.to_string())
-    }
-
-    fn is_erased(&self, user: UserRef<'_>, source: RecordPosition) -> Result<bool, String> {
-        self.0.is_erased(user, source).map_err(|error| error.to_string())
-    }
-
-    fn recoverable(
-        &self,
-        endpoint: EndpointRef<'_>,
-        span: TimeSpan,
-        limit: usize,
-    ) -> Result<Vec<DeliveryPlace>, String> {
-        self.0.recoverable(endpoint, span, limit).map_err(|error| error.to_string())
-    }
-
-    fn stats(
-        &self,
-        survey: SurveyRef<'_>,
-        since: Option<Millis>,
-        until: Option<Millis>,
-    ) -> Result<serde_json::Value, String> {
-        self.0.stats(survey, since, until).map_err(|error| error.to_string())
-    }
 }
 
 /// Where `keys.toml` lies.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::endpoints::text;
 use super::fields::Fields;
-use super::lists::{Lists, broken};
+use super::lists::Lists;
 use super::problem::{Answer, Problem, json_answer};
 use super::redelivery::{MAX_RECOVERED, MessageReader, RecoveryInProgress, WINDOW, run_blocking, span};
 use super::{App, RequestContext};
@@ -57,7 +57,8 @@ impl App {
         let turn = self.turn(EndpointRef::new(&wanted.project, &asked.route.parts[0])).await?;
         let search = wanted.clone();
         let found = run_blocking(move || search.find()).await?;
-        let BackfillMessage { mut places, count, more, last } = found.map_err(broken)?;
+        let BackfillMessage { mut places, count, more, last } =
+            found.map_err(|error| Problem::new(500, "internal", error.to_string()))?;
         let mut body = json!({"count": count});
         if more {
             body["more"] = true.into();
@@ -97,12 +98,12 @@ struct BackfillMessage {
 }
 
 impl BackfillScope {
-    fn find(&self) -> Result<BackfillMessage, String> {
+    fn find(&self) -> Result<BackfillMessage, askwhen_log::Error> {
         let mut found = BackfillMessage::default();
         let mut newest = None;
         for partition in 0..self.log.partitions() {
             let at = TopicPartition { topic: Topic::Responses, partition };
-            let bounds = self.log.bounds(at).map_err(|e| e.to_string())?;
+            let bounds = self.log.bounds(at)?;
             self.log
                 .scan::<Stop>(at, bounds.start, bounds.end, |record| {
                     let messages = self.messages(&record);
@@ -118,7 +119,7 @@ impl BackfillScope {
                 })
                 .or_else(|stop| match stop {
                     Stop::Enough => Ok(()),
-                    Stop::Log(error) => Err(error.to_string()),
+                    Stop::Log(error) => Err(error),
                 })?;
             if found.more {
                 break;

@@ -11,13 +11,13 @@ use askwhen_domain::id::{self, RecordPosition};
 use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
 use askwhen_domain::time::{self, Millis, TimeSpan};
 use askwhen_wire::definition::{Code, Kind};
-use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page, PageError, PageRequest};
+use askwhen_wire::listing::{DeliveryPlace, Filter, List, ListError, Page, PageRequest};
 
 /// The console's projection, as far as HTTP asks it.
 pub trait Lists: Send + Sync {
     /// # Errors
     /// What is wrong with the cursor, or with the projection.
-    fn list(&self, list: List, project: &str, filter: &Filter, page: PageRequest<'_>) -> Result<Page, PageError>;
+    fn list(&self, list: List, project: &str, filter: &Filter, page: PageRequest<'_>) -> Result<Page, ListError>;
 
     /// # Errors
     /// How many records are to be read before the lists are whole, while they are
@@ -26,13 +26,13 @@ pub trait Lists: Send + Sync {
 
     /// # Errors
     /// When the projection cannot be read.
-    fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<Value>, String>;
+    fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<Value>, ListError>;
 
     /// Where a delivery's record stands.
     ///
     /// # Errors
     /// When the projection cannot be read.
-    fn place(&self, project: &str, delivery_id: &str) -> Result<Option<DeliveryPlace>, String>;
+    fn place(&self, project: &str, delivery_id: &str) -> Result<Option<DeliveryPlace>, ListError>;
 
     /// What an endpoint has missed in a span of time, and nobody has sent again
     /// since; oldest first.
@@ -44,19 +44,19 @@ pub trait Lists: Send + Sync {
         endpoint: EndpointRef<'_>,
         span: TimeSpan,
         limit: usize,
-    ) -> Result<Vec<DeliveryPlace>, String>;
+    ) -> Result<Vec<DeliveryPlace>, ListError>;
 
     /// Whether a user was erased after a record of the journal.
     ///
     /// # Errors
     /// When the projection cannot be read.
-    fn is_erased(&self, user: UserRef<'_>, source: RecordPosition) -> Result<bool, String>;
+    fn is_erased(&self, user: UserRef<'_>, source: RecordPosition) -> Result<bool, ListError>;
 
     /// The counters of a survey, from a time up to and without another.
     ///
     /// # Errors
     /// When the projection cannot be read.
-    fn stats(&self, survey: SurveyRef<'_>, since: Option<Millis>, until: Option<Millis>) -> Result<Value, String>;
+    fn stats(&self, survey: SurveyRef<'_>, since: Option<Millis>, until: Option<Millis>) -> Result<Value, ListError>;
 }
 
 /// `limit`, `cursor` and whatever filters a list knows.
@@ -139,7 +139,7 @@ impl App {
     }
 
     pub(super) fn delivery(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
-        let found = self.lists()?.delivery(&asked.caller.project, &asked.route.parts[0]).map_err(broken)?;
+        let found = self.lists()?.delivery(&asked.caller.project, &asked.route.parts[0]).map_err(unlisted)?;
         let mut row = found.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
         self.show_hold(&asked.caller.project, &mut row);
         Ok(json_answer(200, row.to_string()))
@@ -169,10 +169,7 @@ impl App {
         }
         let wanted = PageRequest { cursor: query.cursor.as_deref(), limit: query.limit };
         let page = lists.list(list, &asked.caller.project, &filter, wanted);
-        let mut page = page.map_err(|error| match error {
-            PageError::Cursor => bad_cursor(),
-            PageError::Failed(detail) => broken(detail),
-        })?;
+        let mut page = page.map_err(unlisted)?;
         if list == List::Deliveries {
             page.rows.iter_mut().for_each(|row| self.show_hold(&asked.caller.project, row));
         }
@@ -196,11 +193,14 @@ impl App {
             return Err(Problem::not_found("there is no such survey"));
         }
         let query = page(asked.query, &["since", "until"])?;
-        let stats = lists.stats(survey, query.time("since")?, query.time("until")?).map_err(broken)?;
+        let stats = lists.stats(survey, query.time("since")?, query.time("until")?).map_err(unlisted)?;
         Ok(json_answer(200, stats.to_string()))
     }
 }
 
-pub(super) fn broken(detail: String) -> Problem {
-    Problem::new(500, "internal", detail)
+pub(super) fn unlisted(error: ListError) -> Problem {
+    match error {
+        ListError::Cursor => bad_cursor(),
+        ListError::Unreadable(error) => Problem::new(500, "internal", error.to_string()),
+    }
 }

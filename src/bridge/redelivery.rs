@@ -43,7 +43,8 @@ const SEEN_WITHIN: Duration = Duration::from_secs(10);
 impl App {
     pub(super) async fn resend(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         no_members(asked)?;
-        let place = self.lists()?.place(&asked.caller.project, &asked.route.parts[0]).map_err(super::lists::broken)?;
+        let place =
+            self.lists()?.place(&asked.caller.project, &asked.route.parts[0]).map_err(super::lists::unlisted)?;
         let place = place.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
         let log = self.log.clone();
         let found = run_blocking(move || MessageReader::new(&log, Topic::Deliveries).delivery(&place)).await?;
@@ -87,7 +88,7 @@ impl App {
         let (project, endpoint_id) = (endpoint.project.to_owned(), endpoint.endpoint_id.to_owned());
         let search = move || lists.recoverable(EndpointRef::new(&project, &endpoint_id), span, MAX_RECOVERED + 1);
         let found = run_blocking(search).await?;
-        let mut places = found.map_err(super::lists::broken)?;
+        let mut places = found.map_err(super::lists::unlisted)?;
         let more = places.len() > MAX_RECOVERED;
         places.truncate(MAX_RECOVERED);
         let last = places.last().map(|place| id::successor(&place.delivery_id));

@@ -196,26 +196,10 @@ pub fn main() -> ExitCode {
     askwhen_process::exit(i32::from(code))
 }
 
-async fn run(cli: Cli) -> Result<(), Failure> {
-    match cli.verb {
-        Verb::Completions { shell } => {
-            let mut command = Cli::command();
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut command, "askwhen", &mut script);
-            output::write(&String::from_utf8_lossy(&script));
-            return Ok(());
-        }
-        Verb::Config { what: ConfigCommand::Print { default: true } } => {
-            output::write(config::DEFAULT);
-            return Ok(());
-        }
-        Verb::Validate(args) => return apply::validate(&args, cli.output),
-        Verb::Demo => return demo::run(cli.output).await,
-        Verb::Webhook { what } => return webhook::run(what, cli.output).await,
-        _ => {}
-    }
-    let mut overrides = Overrides { data_dir: cli.data_dir, ..Overrides::default() };
-    match &cli.verb {
+/// What the arguments of a verb say over the configuration.
+fn overrides(verb: &Verb, data_dir: Option<PathBuf>) -> Overrides {
+    let mut overrides = Overrides { data_dir, ..Overrides::default() };
+    match verb {
         Verb::Serve(args) => {
             overrides.listen.clone_from(&args.listen);
             overrides.brokers.clone_from(&args.brokers);
@@ -234,46 +218,61 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         _ => {}
     }
-    let config = config::load(cli.config.as_deref(), std::env::vars(), &overrides)
-        .map_err(|error| Failure::usage(error.to_string()))?;
-    let context = Context { config, format: cli.output };
+    overrides
+}
+
+/// Verbs that need no configuration work beside one that is broken.
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let overrides = overrides(&cli.verb, cli.data_dir);
+    let load = || {
+        config::load(cli.config.as_deref(), std::env::vars(), &overrides)
+            .map_err(|error| Failure::usage(error.to_string()))
+    };
+    let context = || Ok::<_, Failure>(Context { config: load()?, format: cli.output });
     match cli.verb {
-        Verb::Serve(args) => {
-            let reread = || {
-                config::load(cli.config.as_deref(), std::env::vars(), &overrides)
-                    .map_err(|error| Failure::usage(error.to_string()))
-            };
-            serve::run(context.config, &args, reread).await
+        Verb::Completions { shell } => {
+            let mut command = Cli::command();
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "askwhen", &mut script);
+            output::write(&String::from_utf8_lossy(&script));
+            Ok(())
         }
-        Verb::Apply(args) => apply::run(&context, &args).await,
-        Verb::Get(args) => get::run(&context, &args).await,
-        Verb::Explain(args) => explain::run(&context, &args).await,
-        Verb::Backtest(args) => backtest::run(&context, &args).await,
-        Verb::Backup(args) => backup::run(&context, cli.config, args).await,
-        Verb::Replay(args) => replay::run(&context, &args).await,
-        Verb::Stats(args) => stats::run(&context, &args).await,
-        Verb::Import(args) => import::run(&context, &args).await,
-        Verb::Deliveries(args) => deliveries::run(&context, &args).await,
-        Verb::Pause(args) => surveys::change_status(&context, &args, "active", "paused").await,
-        Verb::Resume(args) => surveys::change_status(&context, &args, "paused", "active").await,
-        Verb::Archive(args) => surveys::archive(&context, &args).await,
-        Verb::Responses(args) => responses::run(&context, &args).await,
-        Verb::Users(args) => users::run(&context, &args).await,
-        Verb::Triggers(args) => triggers::run(&context, &args).await,
-        Verb::Endpoints(args) => endpoints::run(&context, &args).await,
-        Verb::Send(args) => send::run(&context, &args).await,
-        Verb::Tail(args) => tail::run(&context, &args).await,
-        Verb::Topics { what, .. } => topics::run(&context, &what).await,
-        Verb::Export(args) => export::run(&context, &args).await,
-        Verb::Snapshot { what } => snapshot::run(&context, &what).await,
+        Verb::Demo => demo::run(cli.output).await,
+        Verb::Validate(args) => apply::validate(&args, cli.output),
+        Verb::Webhook { what } => webhook::run(what, cli.output).await,
+        Verb::Serve(args) => serve::run(load()?, &args, load).await,
+        Verb::Apply(args) => apply::run(&context()?, &args).await,
+        Verb::Get(args) => get::run(&context()?, &args).await,
+        Verb::Explain(args) => explain::run(&context()?, &args).await,
+        Verb::Backtest(args) => backtest::run(&context()?, &args).await,
+        Verb::Backup(args) => backup::run(&context()?, cli.config.clone(), args).await,
+        Verb::Replay(args) => replay::run(&context()?, &args).await,
+        Verb::Stats(args) => stats::run(&context()?, &args).await,
+        Verb::Import(args) => import::run(&context()?, &args).await,
+        Verb::Deliveries(args) => deliveries::run(&context()?, &args).await,
+        Verb::Pause(args) => surveys::change_status(&context()?, &args, "active", "paused").await,
+        Verb::Resume(args) => surveys::change_status(&context()?, &args, "paused", "active").await,
+        Verb::Archive(args) => surveys::archive(&context()?, &args).await,
+        Verb::Responses(args) => responses::run(&context()?, &args).await,
+        Verb::Users(args) => users::run(&context()?, &args).await,
+        Verb::Triggers(args) => triggers::run(&context()?, &args).await,
+        Verb::Endpoints(args) => endpoints::run(&context()?, &args).await,
+        Verb::Send(args) => send::run(&context()?, &args).await,
+        Verb::Tail(args) => tail::run(&context()?, &args).await,
+        Verb::Topics { what, .. } => topics::run(&context()?, &what).await,
+        Verb::Export(args) => export::run(&context()?, &args).await,
+        Verb::Snapshot { what } => snapshot::run(&context()?, &what).await,
+        Verb::Config { what: ConfigCommand::Print { default: true } } => {
+            output::write(config::DEFAULT);
+            Ok(())
+        }
         Verb::Config { .. } => {
-            let mut table = context.config.table;
+            let mut table = load()?.table;
             config::redact(&mut table);
             output::write(&toml::to_string(&table).unwrap_or_default());
             Ok(())
         }
-        Verb::Skip(args) => skip::run(&context, &args).await,
-        Verb::Doctor(args) => doctor::run(&context, &args).await,
-        Verb::Demo | Verb::Validate(_) | Verb::Webhook { .. } | Verb::Completions { .. } => unreachable!("run above"),
+        Verb::Skip(args) => skip::run(&context()?, &args).await,
+        Verb::Doctor(args) => doctor::run(&context()?, &args).await,
     }
 }

@@ -1,6 +1,7 @@
 //! Progress on standard error, and only on a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -31,17 +32,19 @@ pub async fn over_records<T: Send + 'static>(
     bar.set_prefix(doing);
     let progress = Arc::new(Progress::default());
     let told = progress.clone();
-    let watch = async {
-        loop {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            bar.set_length(progress.all.load(Ordering::Relaxed));
-            bar.set_position(progress.records.load(Ordering::Relaxed));
-        }
-    };
     let done = tokio::select! {
         done = blocking(move || work(&told)) => done,
-        () = watch => unreachable!("it watches for ever"),
+        never = show(&bar, &progress) => match never {},
     };
     bar.finish_and_clear();
     done
+}
+
+/// Shows how far it is, for as long as it is let.
+async fn show(bar: &ProgressBar, progress: &Progress) -> Infallible {
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        bar.set_length(progress.all.load(Ordering::Relaxed));
+        bar.set_position(progress.records.load(Ordering::Relaxed));
+    }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::error::Class;
 use askwhen_domain::time::Millis;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,10 +71,28 @@ pub struct Page {
     pub next_cursor: Option<String>,
 }
 
-/// Why there is no page.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PageError {
-    /// The cursor is none of this list.
+/// Why a list, or what is asked of it, cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    #[error("the cursor is none of this list")]
     Cursor,
-    Failed(String),
+    /// Whoever keeps the lists cannot read them.
+    #[error("{0}")]
+    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl ListError {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ListError::Cursor => "cursor",
+            ListError::Unreadable(_) => "unreadable",
+        }
+    }
+
+    pub fn class(&self) -> Class {
+        match self {
+            ListError::Cursor => Class::Reject,
+            ListError::Unreadable(_) => Class::Retry,
+        }
+    }
 }

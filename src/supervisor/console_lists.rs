@@ -1,0 +1,59 @@
+//! The console's lists for the bridge; neither knows the other.
+
+use std::sync::Arc;
+
+use crate::bridge::Lists;
+use crate::console::{self, Console};
+use askwhen_domain::id::RecordPosition;
+use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
+use askwhen_domain::time::{Millis, TimeSpan};
+use askwhen_wire::listing::{DeliveryPlace, Filter, List, ListError, Page, PageRequest};
+
+pub struct ConsoleLists(pub Arc<Console>);
+
+impl Lists for ConsoleLists {
+    fn list(&self, list: List, project: &str, filter: &Filter, page: PageRequest<'_>) -> Result<Page, ListError> {
+        self.0.list(list, project, filter, page).map_err(list_error)
+    }
+
+    fn is_whole(&self) -> Result<(), Option<u64>> {
+        self.0.is_whole()
+    }
+
+    fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<serde_json::Value>, ListError> {
+        self.0.delivery(project, delivery_id).map_err(list_error)
+    }
+
+    fn place(&self, project: &str, delivery_id: &str) -> Result<Option<DeliveryPlace>, ListError> {
+        self.0.place(project, delivery_id).map_err(list_error)
+    }
+
+    fn is_erased(&self, user: UserRef<'_>, source: RecordPosition) -> Result<bool, ListError> {
+        self.0.is_erased(user, source).map_err(list_error)
+    }
+
+    fn recoverable(
+        &self,
+        endpoint: EndpointRef<'_>,
+        span: TimeSpan,
+        limit: usize,
+    ) -> Result<Vec<DeliveryPlace>, ListError> {
+        self.0.recoverable(endpoint, span, limit).map_err(list_error)
+    }
+
+    fn stats(
+        &self,
+        survey: SurveyRef<'_>,
+        since: Option<Millis>,
+        until: Option<Millis>,
+    ) -> Result<serde_json::Value, ListError> {
+        self.0.stats(survey, since, until).map_err(list_error)
+    }
+}
+
+fn list_error(error: console::Error) -> ListError {
+    match error {
+        console::Error::Cursor => ListError::Cursor,
+        error => ListError::Unreadable(error.into()),
+    }
+}
