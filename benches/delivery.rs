@@ -4,6 +4,7 @@
 //! hundred hangs. The receiver is a process of its own.
 //! `ASKWHEN_BENCH_SECONDS` sets how long each takes (3).
 
+use askwhen::delivery::families;
 use askwhen::delivery::{self, Delivery, Egress, Fold, Status};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::partition_of;
@@ -14,7 +15,7 @@ use askwhen_log::{Embedded, GroupFence, Log, NewRecord, TopicPartition};
 use askwhen_partition::Replies;
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::Notify;
-use askwhen_store::{Family, Rocks, Shared, Store};
+use askwhen_store::{Rocks, Shared, Store};
 use askwhen_wire::definition::{self, Target};
 use askwhen_wire::profile;
 use askwhen_wire::seal::ClusterKey;
@@ -128,7 +129,7 @@ impl World {
             Arc::new(move |partition: u32, notify: Arc<Notify>, _: Arc<askwhen_partition::Status>| {
                 let path = folder.join(format!("state/{partition}"));
                 std::fs::create_dir_all(&path).expect("a folder");
-                let store = Rocks::open(&path, Family::DELIVERY, &shared).expect("a store");
+                let store = Rocks::open(&path, families::ALL, &shared).expect("a store");
                 let mut fold = Fold::open(partition, &opened, Arc::new(Store::Rocks(store)), notify)?;
                 fold.catch_up(&opened, |_| Ok(()))?;
                 Ok(fold)

@@ -5,10 +5,11 @@
 //! `ASKWHEN_BENCH_RECORDS` says how many records (2000000), `ASKWHEN_BENCH_USERS`
 //! how many users there are (1000000).
 
+use askwhen::engine::families;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
 use askwhen_partition::{Machine as _, RecordContext};
-use askwhen_store::{Batch, Family, Rocks, Shared, Store};
+use askwhen_store::{Batch, Rocks, Shared, Store};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{self, Decoded, Define, Internal};
 use serde_json::json;
@@ -71,7 +72,7 @@ impl Bench {
 
     fn checkpoint(&mut self) {
         let mut batch: Batch = self.engine.freeze(self.now)();
-        batch.put(Family::Meta, b"place".to_vec(), self.offset.to_be_bytes().to_vec());
+        batch.put(families::META, b"place".to_vec(), self.offset.to_be_bytes().to_vec());
         self.store.write(batch).expect("written");
         self.engine.persisted();
     }
@@ -95,7 +96,7 @@ impl Bench {
 fn run(name: &str, mut user: impl FnMut(&mut Dice) -> u64) {
     let records = setting("ASKWHEN_BENCH_RECORDS", 2_000_000);
     let dir = tempfile::tempdir().expect("a folder");
-    let rocks = Rocks::open(dir.path(), Family::ENGINE, &Shared::new(256 << 20)).expect("it opens");
+    let rocks = Rocks::open(dir.path(), families::ALL, &Shared::new(256 << 20)).expect("it opens");
     let store = Arc::new(Store::Rocks(rocks));
     let engine = askwhen::engine::Engine::open(store.clone(), 0, 1, CACHE_BYTES).expect("it opens");
     let mut bench = Bench { engine, store, offset: 0, now: BEGIN };
@@ -134,7 +135,7 @@ fn run(name: &str, mut user: impl FnMut(&mut Dice) -> u64) {
     let each = (cpu_us() - begun) / records as f64;
     let tenths: Vec<String> = tenths.iter().map(|us| format!("{us:.1}")).collect();
     println!("{name}: {each:.2} CPU-µs each; by tenths {}", tenths.join(" "));
-    let rows = bench.store.ascending(Family::Users, &[], usize::MAX).expect("readable");
+    let rows = bench.store.ascending(families::USERS, &[], usize::MAX).expect("readable");
     let mut sizes: Vec<usize> = rows.iter().map(|(_, value)| value.len()).collect();
     sizes.sort_unstable();
     let at = |share: f64| sizes[((sizes.len() - 1) as f64 * share) as usize];

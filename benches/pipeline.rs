@@ -5,6 +5,7 @@
 //! a bare producer and consumer. `ASKWHEN_BENCH_SECONDS` sets how long each
 //! takes (3).
 
+use askwhen::engine::families;
 use askwhen_domain::apply::{self, ApplyContext};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::Origin;
@@ -12,7 +13,7 @@ use askwhen_domain::record::Record;
 use askwhen_domain::user::User;
 use askwhen_log::{Embedded, Log, NewRecord, TopicPartition};
 use askwhen_process::clock::Clock;
-use askwhen_store::{Batch, Family, Rocks, Shared, Store};
+use askwhen_store::{Batch, Rocks, Shared, Store};
 use askwhen_wire::definition;
 use askwhen_wire::record::{self, Decoded};
 use askwhen_wire::topic::Topic;
@@ -354,12 +355,12 @@ fn parts_alone() {
         std::hint::black_box(record::decode(Some(&bytes), false).expect("a record"));
     });
     let dir = tempfile::tempdir().expect("a folder");
-    let store = Store::Rocks(Rocks::open(dir.path(), Family::ENGINE, &Shared::new(256 << 20)).expect("it opens"));
+    let store = Store::Rocks(Rocks::open(dir.path(), families::ALL, &Shared::new(256 << 20)).expect("it opens"));
     repeat("RocksDB alone, one get and one put of 220 bytes", |n| {
         let key = (n.wrapping_mul(0x9e37_79b9) % USERS).to_be_bytes();
-        std::hint::black_box(store.get(Family::Users, &key).expect("readable"));
+        std::hint::black_box(store.get(families::USERS, &key).expect("readable"));
         let mut batch = Batch::default();
-        batch.put(Family::Users, key, vec![7; 220]);
+        batch.put(families::USERS, key, vec![7; 220]);
         store.write(batch).expect("written");
     });
 }

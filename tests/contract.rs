@@ -1,6 +1,7 @@
 //! One suite for every log, one for every store; and the embedded log's files
 //! cut and flipped.
 
+use askwhen::engine::families;
 use askwhen_log::disk::SimulatedDisk;
 use askwhen_log::embedded::Options;
 use askwhen_log::kafka::Settings;
@@ -9,7 +10,7 @@ use askwhen_log::{
 };
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::Notify;
-use askwhen_store::{Batch, Family, Memory, Rocks, Shared, Store};
+use askwhen_store::{Batch, Memory, Rocks, Shared, Store};
 use askwhen_wire::topic::Topic;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -278,29 +279,29 @@ async fn a_log_of_version_0_1_0_opens_and_what_it_noted_holds() {
 fn store_suite(store: &Store) {
     let mut batch = Batch::default();
     for n in 0..10u8 {
-        batch.put(Family::Users, [n], [n, n]);
+        batch.put(families::USERS, [n], [n, n]);
     }
-    batch.put(Family::Meta, b"m".to_vec(), b"v".to_vec());
+    batch.put(families::META, b"m".to_vec(), b"v".to_vec());
     store.write(batch).unwrap();
-    assert_eq!(store.get(Family::Users, &[3]).unwrap(), Some(vec![3, 3]));
-    assert_eq!(store.get(Family::Meta, &[3]).unwrap(), None, "families are their own");
+    assert_eq!(store.get(families::USERS, &[3]).unwrap(), Some(vec![3, 3]));
+    assert_eq!(store.get(families::META, &[3]).unwrap(), None, "families are their own");
     let mut batch = Batch::default();
-    batch.delete(Family::Users, [3]);
-    batch.delete_range(Family::Users, [5], [8]);
-    batch.put(Family::Users, [4], [9]);
+    batch.delete(families::USERS, [3]);
+    batch.delete_range(families::USERS, [5], [8]);
+    batch.put(families::USERS, [4], [9]);
     store.write(batch).unwrap();
     let keys = |entries: Vec<(Vec<u8>, Vec<u8>)>| entries.iter().map(|(k, _)| k[0]).collect::<Vec<u8>>();
-    assert_eq!(keys(store.ascending(Family::Users, &[], 100).unwrap()), [0, 1, 2, 4, 8, 9]);
-    assert_eq!(keys(store.ascending(Family::Users, &[3], 2).unwrap()), [4, 8]);
-    assert_eq!(keys(store.descending(Family::Users, &[8], 3).unwrap()), [8, 4, 2]);
-    assert_eq!(store.get(Family::Users, &[4]).unwrap(), Some(vec![9]));
+    assert_eq!(keys(store.ascending(families::USERS, &[], 100).unwrap()), [0, 1, 2, 4, 8, 9]);
+    assert_eq!(keys(store.ascending(families::USERS, &[3], 2).unwrap()), [4, 8]);
+    assert_eq!(keys(store.descending(families::USERS, &[8], 3).unwrap()), [8, 4, 2]);
+    assert_eq!(store.get(families::USERS, &[4]).unwrap(), Some(vec![9]));
 }
 
 #[test]
 fn every_store_keeps_the_contract() {
     store_suite(&Store::Memory(Memory::default()));
     let dir = tempfile::tempdir().unwrap();
-    let open = || Store::Rocks(Rocks::open(dir.path(), Family::ENGINE, &Shared::new(8 << 20)).unwrap());
+    let open = || Store::Rocks(Rocks::open(dir.path(), families::ALL, &Shared::new(8 << 20)).unwrap());
     store_suite(&open());
-    assert_eq!(open().get(Family::Users, &[4]).unwrap(), Some(vec![9]), "it is there again");
+    assert_eq!(open().get(families::USERS, &[4]).unwrap(), Some(vec![9]), "it is there again");
 }

@@ -9,7 +9,8 @@ use super::context::{Context, Failure, Format, ServerArgs};
 use super::output;
 use crate::bridge::auth::Kind;
 use crate::supervisor::{self, Role};
-use askwhen_store::snapshot::{self, Listed};
+use askwhen_store::bucket;
+use askwhen_store::snapshot::Listed;
 
 #[derive(Debug, Subcommand)]
 pub enum SnapshotCommand {
@@ -61,7 +62,7 @@ async fn found(context: &Context) -> Result<Vec<Listed>, Failure> {
                 all.extend(repository.list_all(role.name(), partition)?);
             }
         }
-        Ok::<_, snapshot::Error>(all)
+        Ok::<_, bucket::Error>(all)
     });
     listed.await.map_err(|e| Failure::failed(e.to_string()))?.map_err(|e| Failure::unreachable(e.to_string()))
 }

@@ -2,6 +2,7 @@
 //! on. A topic that is not what the store was made from is read once more from
 //! its beginning: what is known of it already counts once.
 
+use crate::console::families;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -19,7 +20,7 @@ use askwhen_domain::time::Millis;
 use askwhen_log::{Log, Reader, Record, TopicPartition, Watermarks};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{LogThrottle, Notify, StopToken};
-use askwhen_store::{Batch, Family, Store};
+use askwhen_store::{Batch, Store};
 use askwhen_wire::listing::List;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{DeliveryRecord, DisplayRecord};
@@ -193,9 +194,9 @@ impl Follower {
     /// Where to go on: what the store says, if the topics say the same.
     fn begin(&mut self, store: &Store) -> Result<(), Error> {
         let incarnation = format!("{:032x}", self.log.incarnation());
-        let known = store.get(Family::Meta, INCARNATION_KEY)?;
+        let known = store.get(families::META, INCARNATION_KEY)?;
         let is_of_another = known.is_some_and(|known| known != incarnation.as_bytes());
-        let format = store.get(Family::Meta, FORMAT_KEY)?;
+        let format = store.get(families::META, FORMAT_KEY)?;
         if is_of_another || format.as_deref() != Some(FORMAT) {
             if is_of_another {
                 tracing::warn!("the console's lists are of another log: they are made anew");
@@ -272,10 +273,10 @@ impl Follower {
             let named = |(at, value): (&TopicPartition, &u64)| (at.to_string(), *value);
             let positions: BTreeMap<String, u64> = self.positions.iter().map(named).collect();
             let last: BTreeMap<String, u32> = self.last.iter().map(|(at, crc)| (at.to_string(), *crc)).collect();
-            batch.put(Family::Meta, POSITIONS, serde_json::to_vec(&positions).expect("positions serialise"));
-            batch.put(Family::Meta, LAST_KEY, serde_json::to_vec(&last).expect("checksums serialise"));
+            batch.put(families::META, POSITIONS, serde_json::to_vec(&positions).expect("positions serialise"));
+            batch.put(families::META, LAST_KEY, serde_json::to_vec(&last).expect("checksums serialise"));
             let incarnation = format!("{:032x}", self.log.incarnation());
-            batch.put(Family::Meta, INCARNATION_KEY, incarnation);
+            batch.put(families::META, INCARNATION_KEY, incarnation);
             store.write(batch)?;
         }
         let positions = &self.positions;
@@ -372,18 +373,18 @@ impl Follower {
 
 fn stored<T: DeserializeOwned>(store: &Store, key: &[u8]) -> Result<Option<T>, Error> {
     let damaged = |e: serde_json::Error| Error::Damaged(format!("the positions of the lists are unreadable: {e}"));
-    store.get(Family::Meta, key)?.map(|bytes| serde_json::from_slice(&bytes).map_err(damaged)).transpose()
+    store.get(families::META, key)?.map(|bytes| serde_json::from_slice(&bytes).map_err(damaged)).transpose()
 }
 
 /// A projection of another format or log is thrown away: everything in it is in
 /// the topics.
 fn make_anew(store: &Store, incarnation: &str) -> Result<(), Error> {
     let mut batch = Batch::default();
-    for family in [Family::Entries, Family::Index, Family::Meta] {
+    for family in [families::ENTRIES, families::INDEX, families::META] {
         batch.delete_range(family, [0], [0xff; 64]);
     }
-    batch.put(Family::Meta, FORMAT_KEY, FORMAT);
-    batch.put(Family::Meta, INCARNATION_KEY, incarnation);
+    batch.put(families::META, FORMAT_KEY, FORMAT);
+    batch.put(families::META, INCARNATION_KEY, incarnation);
     Ok(store.write(batch)?)
 }
 

@@ -1,6 +1,7 @@
 //! Decisions and responses: a JSON body under its id, with what lists and
 //! erasures ask of it.
 
+use crate::console::families;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,7 +15,7 @@ use askwhen_domain::id::{self, RecordPosition};
 use askwhen_domain::refs::{SurveyRef, UserRef};
 use askwhen_domain::time::Millis;
 use askwhen_log::Record;
-use askwhen_store::{Batch, Family, Store};
+use askwhen_store::{Batch, Store};
 use askwhen_wire::listing::{Filter, List};
 use askwhen_wire::topics::decision::EvaluationRecord;
 use askwhen_wire::topics::response::ResponseBody;
@@ -180,7 +181,7 @@ fn erased_key(user: UserRef<'_>, partition: u32) -> Vec<u8> {
 /// # Errors
 /// When the store cannot be read.
 pub fn is_erased(store: &Store, user: UserRef<'_>, source: RecordPosition) -> Result<bool, Error> {
-    let erased_at = store.get(Family::Index, &erased_key(user, source.partition))?;
+    let erased_at = store.get(families::INDEX, &erased_key(user, source.partition))?;
     Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.offset < at))
 }
 
@@ -208,7 +209,7 @@ pub fn prune_erased(store: &Store, oldest: impl Fn(u32) -> u64) -> Result<usize,
     let first = [order::ERASED];
     let (mut from, mut left) = (first.to_vec(), 0);
     loop {
-        let entries = store.ascending(Family::Index, &from, order::SCANNED_AT_A_TIME)?;
+        let entries = store.ascending(families::INDEX, &from, order::SCANNED_AT_A_TIME)?;
         let mut batch = Batch::default();
         let Some((last, _)) = entries.last() else { return Ok(left) };
         from = [last.as_slice(), &[0]].concat();
@@ -219,7 +220,7 @@ pub fn prune_erased(store: &Store, oldest: impl Fn(u32) -> u64) -> Result<usize,
                 break;
             };
             match offset(&value)? <= oldest(u32::from_be_bytes(partition)) {
-                true => batch.delete(Family::Index, key),
+                true => batch.delete(families::INDEX, key),
                 false => left += 1,
             }
         }

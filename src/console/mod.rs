@@ -4,6 +4,7 @@
 
 mod deliveries;
 mod error;
+pub mod families;
 mod follow;
 mod kept;
 mod order;

@@ -1,6 +1,7 @@
 //! How the lists are kept: a row under its id, and places in time, of all and of
 //! each user, that name it.
 
+use crate::console::families;
 use std::collections::BTreeMap;
 
 use super::error::Error;
@@ -30,7 +31,7 @@ impl<'a> WriteBatch<'a> {
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, askwhen_store::Error> {
         match self.rows.get(key) {
             Some(row) => Ok(row.clone()),
-            None => self.store.get(Family::Index, key),
+            None => self.store.get(families::INDEX, key),
         }
     }
 
@@ -43,19 +44,19 @@ impl<'a> WriteBatch<'a> {
     }
 
     pub fn place(&mut self, place: Vec<u8>, id: &str) {
-        self.batch.put(Family::Entries, place, id);
+        self.batch.put(families::ENTRIES, place, id);
     }
 
     pub fn remove_from_index(&mut self, place: Vec<u8>) {
-        self.batch.delete(Family::Entries, place);
+        self.batch.delete(families::ENTRIES, place);
     }
 
     /// Everything of the round, with where the next one begins.
     pub fn into_batch(mut self) -> Batch {
         for (key, row) in self.rows {
             match row {
-                Some(row) => self.batch.put(Family::Index, key, row),
-                None => self.batch.delete(Family::Index, key),
+                Some(row) => self.batch.put(families::INDEX, key, row),
+                None => self.batch.delete(families::INDEX, key),
             }
         }
         self.batch
@@ -133,7 +134,7 @@ pub fn page(
             return Ok(Some(()));
         }
         let id = String::from_utf8_lossy(id);
-        if let Some(row) = store.get(Family::Index, &row(list, &id))? {
+        if let Some(row) = store.get(families::INDEX, &row(list, &id))? {
             page.rows.extend(shown(row)?);
         }
         Ok(None)
@@ -158,7 +159,7 @@ pub fn between(
         if early(place) {
             return Ok(Some(()));
         }
-        if let Some(bytes) = store.get(Family::Index, &row(list, &String::from_utf8_lossy(id)))? {
+        if let Some(bytes) = store.get(families::INDEX, &row(list, &String::from_utf8_lossy(id)))? {
             each(bytes)?;
         }
         Ok(None)
@@ -179,18 +180,18 @@ pub fn prune(
 ) -> Result<(), Error> {
     let all = [number(list), b'a'];
     let mut batch = Batch::default();
-    for (place, id) in expired(store, Family::Entries, &all, 1, before, limit)? {
+    for (place, id) in expired(store, families::ENTRIES, &all, 1, before, limit)? {
         let project = place[all.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
         let at = keys::time_of(&place[all.len() + project.len() + 1..]).unwrap_or(0);
         let (project, id) = (String::from_utf8_lossy(project), String::from_utf8_lossy(&id));
         let key = row(list, &id);
-        if let Some(bytes) = store.get(Family::Index, &key)? {
+        if let Some(bytes) = store.get(families::INDEX, &key)? {
             let user_id = user_of(&bytes)?;
             let user = UserRef::new(&project, &user_id);
-            places(list, user, at, &id).into_iter().for_each(|place| batch.delete(Family::Entries, place));
+            places(list, user, at, &id).into_iter().for_each(|place| batch.delete(families::ENTRIES, place));
         }
-        batch.delete(Family::Entries, place.clone());
-        batch.delete(Family::Index, key);
+        batch.delete(families::ENTRIES, place.clone());
+        batch.delete(families::INDEX, key);
     }
     Ok(store.write(batch)?)
 }
@@ -247,7 +248,7 @@ pub fn descend<T>(
 ) -> Result<Option<T>, Error> {
     let mut from = [prefix, order].concat();
     loop {
-        let entries = store.descending(Family::Entries, &from, SCANNED_AT_A_TIME)?;
+        let entries = store.descending(families::ENTRIES, &from, SCANNED_AT_A_TIME)?;
         let Some((last, _)) = entries.last() else { return Ok(None) };
         let before = previous(last);
         for (place, id) in &entries {

@@ -1,5 +1,6 @@
 //! The lists, as others ask for them.
 
+use crate::console::families;
 use serde_json::Value;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -14,7 +15,7 @@ use askwhen_domain::time::{Millis, TimeSpan};
 use askwhen_log::Log;
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service};
-use askwhen_store::{Family, Store};
+use askwhen_store::Store;
 use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page, PageRequest};
 
 /// How long a start waits for lists that are made anew.
@@ -222,7 +223,7 @@ impl Console {
 
     fn row(&self, project: &str, delivery_id: &str) -> Result<Option<deliveries::DeliveryRow>, Error> {
         self.ask(|store| {
-            let bytes = store.get(Family::Index, &order::row(List::Deliveries, delivery_id))?;
+            let bytes = store.get(families::INDEX, &order::row(List::Deliveries, delivery_id))?;
             let row = bytes.map(|bytes| deliveries::read(&bytes)).transpose()?;
             Ok(row.filter(|row| row.is_of(project)))
         })
@@ -249,7 +250,7 @@ impl Console {
                     return Ok(());
                 }
                 let successor = order::row(List::Deliveries, &id::successor(&place.delivery_id));
-                if store.get(Family::Index, &successor)?.is_none() {
+                if store.get(families::INDEX, &successor)?.is_none() {
                     places.push_front(place);
                     // They come newest first, and the oldest stay.
                     places.truncate(limit);
@@ -283,6 +284,6 @@ fn resent_as(store: &Store, row: &deliveries::DeliveryRow) -> Result<Option<Stri
         return Ok(None);
     }
     let successor = id::successor(row.delivery_id());
-    let is_there = store.get(Family::Index, &order::row(List::Deliveries, &successor))?.is_some();
+    let is_there = store.get(families::INDEX, &order::row(List::Deliveries, &successor))?.is_some();
     Ok(is_there.then_some(successor))
 }

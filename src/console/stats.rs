@@ -1,6 +1,7 @@
 //! The counters of a survey by the minute, and beside them its single facts, which
 //! count where a span begins or ends within a minute.
 
+use crate::console::families;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,7 +11,7 @@ use super::kept;
 use super::order::{self, WriteBatch};
 use askwhen_domain::refs::SurveyRef;
 use askwhen_domain::time::{DAY, MINUTE, Millis, TimeSpan};
-use askwhen_store::{Batch, Family, Store, keys};
+use askwhen_store::{Batch, Store, keys};
 use askwhen_wire::listing::List;
 
 pub const CONSIDERED: &str = "considered";
@@ -87,11 +88,11 @@ fn fact_key(name: &str, id: &str) -> Vec<u8> {
 pub fn prune(store: &Store, minutes_before: Millis, facts_before: Millis, limit: usize) -> Result<(), Error> {
     let mut batch = Batch::default();
     for (first, before) in [(order::FACTS, facts_before), (order::MINUTES, minutes_before.div_euclid(MINUTE))] {
-        for (key, _) in order::expired(store, Family::Index, &[first], 2, before, limit)? {
+        for (key, _) in order::expired(store, families::INDEX, &[first], 2, before, limit)? {
             if first == order::FACTS {
-                batch.delete(Family::Index, known_of(&key));
+                batch.delete(families::INDEX, known_of(&key));
             }
-            batch.delete(Family::Index, key);
+            batch.delete(families::INDEX, key);
         }
     }
     Ok(store.write(batch)?)
@@ -186,7 +187,7 @@ fn each(
 ) -> Result<(), Error> {
     let mut next = [prefix, &keys::timed(times.start, &[])].concat();
     loop {
-        let entries = store.ascending(Family::Index, &next, 512)?;
+        let entries = store.ascending(families::INDEX, &next, 512)?;
         let Some((last, _)) = entries.last() else { return Ok(()) };
         next = [last.as_slice(), &[0]].concat();
         for (key, value) in &entries {

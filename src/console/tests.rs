@@ -1,6 +1,7 @@
 //! The lists over a log in memory: what they do when a topic or their store is
 //! not what it was.
 
+use crate::console::families;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,7 @@ use askwhen_domain::refs::{SurveyRef, UserRef};
 use askwhen_domain::time::{DAY, Millis};
 use askwhen_log::{Ack, Log, NewRecord, Simulated, TopicPartition};
 use askwhen_process::clock::Clock;
-use askwhen_store::{Batch, Family, Memory, Store};
+use askwhen_store::{Batch, Memory, Store};
 use askwhen_wire::listing::{Filter, List, PageRequest};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::decision::EvaluationRecord;
@@ -196,9 +197,9 @@ fn lists_of_another_log_are_made_anew() {
 #[test]
 fn a_row_that_cannot_be_read_is_not_left_out_and_the_lists_are_made_again() {
     let spoilt = [
-        (Family::Index, order::row(List::Decisions, "d1")),
-        (Family::Index, order::row(List::Deliveries, "dlv")),
-        (Family::Meta, b"positions".to_vec()),
+        (families::INDEX, order::row(List::Decisions, "d1")),
+        (families::INDEX, order::row(List::Deliveries, "dlv")),
+        (families::META, b"positions".to_vec()),
     ];
     for (family, key) in spoilt {
         let world = World::new();
@@ -212,7 +213,7 @@ fn a_row_that_cannot_be_read_is_not_left_out_and_the_lists_are_made_again() {
         batch.put(family, key.clone(), [0xff]);
         world.store().write(batch).expect("written");
         let mut console = console;
-        if family == Family::Meta {
+        if family == families::META {
             drop(console);
             console = world.console();
         } else {
@@ -269,7 +270,7 @@ fn deliveries_that_never_come_are_kept_for_a_time_and_in_a_number() {
         deliveries::apply_attempt(record, &mut batch).expect("taken");
     }
     store.write(batch.into_batch()).expect("written");
-    let rows = || store.ascending(Family::Index, &order::row(List::Deliveries, ""), 100).expect("readable").len();
+    let rows = || store.ascending(families::INDEX, &order::row(List::Deliveries, ""), 100).expect("readable").len();
     assert_eq!(rows(), 20, "a row and a mark for each");
     assert_eq!(unknown::prune(&store, NOW + 4).expect("written"), 6);
     assert_eq!(rows(), 12);
@@ -293,7 +294,7 @@ fn unmarked_rows_of_version_0_1_0_are_found() {
     while unknown::look_through(&store, NOW).expect("written") {}
     assert_eq!(unknown::prune(&store, NOW).expect("written"), 1);
     assert_eq!(unknown::prune(&store, NOW + 1).expect("written"), 0);
-    let left = store.ascending(Family::Index, &order::row(List::Deliveries, ""), 100).expect("readable");
+    let left = store.ascending(families::INDEX, &order::row(List::Deliveries, ""), 100).expect("readable");
     assert_eq!(left.len(), 1, "what is known stays");
 }
 

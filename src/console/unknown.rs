@@ -6,8 +6,9 @@
 use super::deliveries;
 use super::error::Error;
 use super::order::{self, WriteBatch};
+use crate::console::families;
 use askwhen_domain::time::Millis;
-use askwhen_store::{Batch, Family, Store, keys};
+use askwhen_store::{Batch, Store, keys};
 use askwhen_wire::listing::List;
 
 /// Kept at most; the oldest go.
@@ -40,7 +41,7 @@ pub fn prune(store: &Store, before: Millis) -> Result<usize, Error> {
     let first = [order::UNKNOWN];
     let mut from = first.to_vec();
     loop {
-        let entries = store.ascending(Family::Index, &from, order::SCANNED_AT_A_TIME)?;
+        let entries = store.ascending(families::INDEX, &from, order::SCANNED_AT_A_TIME)?;
         let Some((last, _)) = entries.last() else { break };
         from = [last.as_slice(), &[0]].concat();
         let count = entries.len();
@@ -55,8 +56,8 @@ pub fn prune(store: &Store, before: Millis) -> Result<usize, Error> {
     let mut batch = Batch::default();
     for key in marks.drain(..gone) {
         let id = String::from_utf8_lossy(key.get(9..).unwrap_or_default()).into_owned();
-        batch.delete(Family::Index, order::row(List::Deliveries, &id));
-        batch.delete(Family::Index, key);
+        batch.delete(families::INDEX, order::row(List::Deliveries, &id));
+        batch.delete(families::INDEX, key);
     }
     store.write(batch)?;
     Ok(marks.len())
@@ -69,14 +70,14 @@ pub fn prune(store: &Store, before: Millis) -> Result<usize, Error> {
 /// When the store cannot be read or written.
 pub fn look_through(store: &Store, now: Millis) -> Result<bool, Error> {
     let first = order::row(List::Deliveries, "");
-    let looked = store.get(Family::Meta, LOOKED_KEY)?;
+    let looked = store.get(families::META, LOOKED_KEY)?;
     let mut from = match looked {
         Some(key) if key.is_empty() => return Ok(false),
         Some(key) => key,
         None => first.clone(),
     };
     let mut batch = WriteBatch::new(store);
-    let entries = store.ascending(Family::Index, &from, LOOKED_AT)?;
+    let entries = store.ascending(families::INDEX, &from, LOOKED_AT)?;
     let mut is_through = entries.len() < LOOKED_AT;
     for (key, value) in entries {
         if !key.starts_with(&first) {
@@ -93,7 +94,7 @@ pub fn look_through(store: &Store, now: Millis) -> Result<bool, Error> {
         from = [key.as_slice(), &[0]].concat();
     }
     let mut batch = batch.into_batch();
-    batch.put(Family::Meta, LOOKED_KEY, if is_through { Vec::new() } else { from });
+    batch.put(families::META, LOOKED_KEY, if is_through { Vec::new() } else { from });
     store.write(batch)?;
     Ok(!is_through)
 }

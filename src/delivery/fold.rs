@@ -10,6 +10,7 @@ mod input;
 mod read;
 pub(super) mod row;
 
+use crate::delivery::families;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use askwhen_domain::refs::UserKey;
 use askwhen_domain::time::{DAY, MINUTE, Millis};
 use askwhen_log::{Log, Reader, TopicPartition, Watermarks};
 use askwhen_process::thread::Notify;
-use askwhen_store::{Batch, Family, Store, keys};
+use askwhen_store::{Batch, Store, keys};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{AttemptEnd, AttemptRecord, DeliveryRecord, RetryRecord, SOURCE_HEADER, Source};
 use erasure::Erased;
@@ -166,7 +167,7 @@ impl Fold {
 
     /// How many ends are remembered, about.
     pub fn done(&self) -> u64 {
-        self.store.estimated_keys(Family::Done)
+        self.store.estimated_keys(families::DONE)
     }
 
     /// The next offset of topic `deliveries`.
@@ -267,15 +268,15 @@ impl Fold {
         }
         for (id, row) in round.rows {
             match row {
-                Some(row) => round.batch.put(Family::Waiting, id, row.encode()),
-                None => round.batch.delete(Family::Waiting, id),
+                Some(row) => round.batch.put(families::WAITING, id, row.encode()),
+                None => round.batch.delete(families::WAITING, id),
             }
         }
         for (key, ()) in round.done {
-            round.batch.put(Family::Done, key, []);
+            round.batch.put(families::DONE, key, []);
         }
         let positions = serde_json::to_vec(&self.positions).expect("positions serialise");
-        round.batch.put(Family::Meta, POSITIONS, positions);
+        round.batch.put(families::META, POSITIONS, positions);
         // Should this fail, the caller opens the fold again.
         self.store.write(round.batch)?;
         askwhen_process::fault::point("folded");
@@ -345,7 +346,7 @@ impl Fold {
             return;
         }
         self.versions.insert(key.clone(), version);
-        round.batch.put(Family::Endpoints, key, serde_json::to_vec(&update).expect("it serialises"));
+        round.batch.put(families::ENDPOINTS, key, serde_json::to_vec(&update).expect("it serialises"));
         round.heard.push(FoldEvent::Endpoint(update));
     }
 
@@ -395,7 +396,7 @@ impl Fold {
         if attempt.ended.is_none() && (attempt.attempt <= row.attempt || already_over) {
             return Ok(());
         }
-        round.batch.delete(Family::Due, due_key(&row));
+        round.batch.delete(families::DUE, due_key(&row));
         round.attempted.insert(attempt.delivery_id.clone());
         self.retrying += u64::from(row.attempt == 0 && attempt.ended.is_none());
         let had_retried = row.attempt > 0;
@@ -438,7 +439,7 @@ impl Fold {
                 if !missing && retry.attempt <= row.attempt {
                     return Ok(());
                 }
-                round.batch.delete(Family::Due, due_key(&row));
+                round.batch.delete(families::DUE, due_key(&row));
             }
             None => self.open += 1,
         }
@@ -458,7 +459,7 @@ impl Fold {
 
     fn put_due(&mut self, row: PendingDelivery, round: &mut WriteBatch) {
         let due = Due::new(&row);
-        round.batch.put(Family::Due, due.key.clone(), due.value());
+        round.batch.put(families::DUE, due.key.clone(), due.value());
         round.heard.push(FoldEvent::Due(due));
         round.rows.insert(row.delivery.delivery_id.clone(), Some(row));
     }
@@ -466,7 +467,7 @@ impl Fold {
     fn end(&mut self, row: &PendingDelivery, round: &mut WriteBatch) {
         self.open = self.open.saturating_sub(1);
         self.retrying = self.retrying.saturating_sub(u64::from(row.attempt > 0));
-        round.batch.delete(Family::Due, due_key(row));
+        round.batch.delete(families::DUE, due_key(row));
         round.rows.insert(row.delivery.delivery_id.clone(), None);
         round.done.insert(done_key(&row.delivery), ());
     }
@@ -480,7 +481,7 @@ impl Fold {
 
     fn is_done(&self, delivery: &Delivery, round: &WriteBatch) -> Result<bool, Error> {
         let key = done_key(delivery);
-        Ok(round.done.contains_key(&key) || self.store.get(Family::Done, &key)?.is_some())
+        Ok(round.done.contains_key(&key) || self.store.get(families::DONE, &key)?.is_some())
     }
 
     /// Makes due what is due later than it can be: nothing waits longer than a day
@@ -491,7 +492,7 @@ impl Fold {
     /// When the store cannot be read or written.
     pub fn pull_in(&mut self, now: Millis) -> Result<usize, Error> {
         let mut late = Vec::new();
-        self.store.each(Family::Due, |key, value| {
+        self.store.each(families::DUE, |key, value| {
             let due = Due::decode(key, &value)?;
             if waits_too_long(split(&due.key).1, now) {
                 late.push(due.key);
@@ -503,7 +504,7 @@ impl Fold {
             let row = self.find(&due_id(key))?.filter(|row| row.attempt > 0 || row.delivery.not_before.is_none());
             let Some(row) = row else { continue };
             count += 1;
-            round.batch.delete(Family::Due, key.clone());
+            round.batch.delete(families::DUE, key.clone());
             self.put_due(PendingDelivery { due_at: now, ..row }, &mut round);
             if round.rows.len() >= EACH_AT_A_TIME {
                 self.write(std::mem::take(&mut round))?;
@@ -526,7 +527,7 @@ impl Fold {
         let remembered = if self.done() > DONE_MANY { DONE_REMEMBERED_OF_MANY } else { DONE_REMEMBERED };
         let day = (now - remembered).div_euclid(DAY);
         let mut batch = Batch::default();
-        batch.delete_range(Family::Done, keys::timed(0, &[]), keys::timed(day, &[]));
+        batch.delete_range(families::DONE, keys::timed(0, &[]), keys::timed(day, &[]));
         Ok(self.store.write(batch)?)
     }
 }

@@ -6,6 +6,7 @@ mod attempt;
 mod connect;
 mod endpoints;
 pub mod export;
+pub mod families;
 mod fault;
 mod fold;
 mod hold;

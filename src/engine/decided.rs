@@ -1,6 +1,7 @@
 //! Bytes of recent decisions, so that the same trigger asked again gets the
 //! same answer. A cache with a bound: what it has lost is answered as stale.
 
+use crate::engine::families;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use super::changes::Changes;
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{HOUR, Millis};
 use askwhen_partition::EngineReply;
-use askwhen_store::{Family, Store, keys};
+use askwhen_store::{Store, keys};
 
 /// Bytes kept between two checkpoints; beyond it decisions are not kept.
 const MAX_BYTES: usize = 64 << 20;
@@ -60,7 +61,7 @@ impl RecentDecisions {
         }
         let oldest = now.saturating_sub(offer_ttl).div_euclid(HOUR);
         for hour in (oldest..=now.div_euclid(HOUR)).rev().take(MAX_HOURS as usize) {
-            let Some(bytes) = self.store.get(Family::Decided, &key(hour, hash))? else { continue };
+            let Some(bytes) = self.store.get(families::DECIDED, &key(hour, hash))? else { continue };
             let damaged = |e: postcard::Error| askwhen_store::Error::damaged("decided", e);
             let (decided_at, server, client): (Millis, Json, Json) = postcard::from_bytes(&bytes).map_err(damaged)?;
             if now < decided_at.saturating_add(offer_ttl) {
@@ -84,12 +85,12 @@ impl RecentDecisions {
         let sweep = (oldest > self.swept_hour).then(|| std::mem::replace(&mut self.swept_hour, oldest));
         Box::new(move |batch| {
             if let Some(from) = sweep {
-                batch.delete_range(Family::Decided, key(from, 0), key(oldest, 0));
+                batch.delete_range(families::DECIDED, key(from, 0), key(oldest, 0));
             }
             for (hash, kept) in writing.iter() {
                 let value = postcard::to_stdvec(&(kept.decided_at, &kept.server, &kept.client));
                 let hour = kept.decided_at.div_euclid(HOUR);
-                batch.put(Family::Decided, key(hour, *hash), value.expect("bodies serialise"));
+                batch.put(families::DECIDED, key(hour, *hash), value.expect("bodies serialise"));
             }
         })
     }

@@ -2,6 +2,7 @@
 //! records will go; what is known by a hash alone goes wherever its user may be;
 //! definitions go everywhere.
 
+use crate::engine::families;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -97,7 +98,7 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Erro
     let mut users = 0;
     let mut holds: Vec<Holds> = vec![Holds::new(); into.len()];
     for (partition, store) in (0..).zip(from) {
-        store.each(Family::Users, |key, value| {
+        store.each(families::USERS, |key, value| {
             let user_id = key.splitn(2, |byte| *byte == 0).nth(1).unwrap_or_default();
             let to = id::murmur2(user_id) % new;
             let mut user = state::decode(&value).map_err(Error::User)?;
@@ -113,12 +114,12 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Erro
                 }
             }
             users += 1;
-            out.put(to, Family::Users, &key, &state::encode(&user))
+            out.put(to, families::USERS, &key, &state::encode(&user))
         })?;
         // A user's hash has the same remainder by whatever divides both numbers.
         let common = gcd(old, new);
         let possible: Vec<u32> = (0..new).filter(|to| to % common == partition % common).collect();
-        for family in [Family::Dedupe, Family::Decided] {
+        for family in [families::DEDUPE, families::DECIDED] {
             store.each(family, |key, value| possible.iter().try_for_each(|to| out.put(*to, family, &key, &value)))?;
         }
     }
@@ -149,7 +150,7 @@ fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>) -> Result
 fn definitions(from: &[Arc<Store>], out: &mut TargetStores<'_>) -> Result<(), Error> {
     let mut names: BTreeMap<Vec<u8>, BTreeSet<String>> = BTreeMap::new();
     for (partition, store) in from.iter().enumerate() {
-        store.each(Family::Definitions, |key, value| {
+        store.each(families::DEFINITIONS, |key, value| {
             if key.starts_with(NAMES.as_bytes()) {
                 let met: BTreeSet<String> = serde_json::from_slice(&value).map_err(Error::Names)?;
                 names.entry(key).or_default().extend(met);
@@ -161,13 +162,13 @@ fn definitions(from: &[Arc<Store>], out: &mut TargetStores<'_>) -> Result<(), Er
                 _ => 0..0,
             };
             let value = if key == REQUESTS { value } else { elsewhere(&value)? };
-            to.into_iter().try_for_each(|to| out.put(to, Family::Definitions, &key, &value))
+            to.into_iter().try_for_each(|to| out.put(to, families::DEFINITIONS, &key, &value))
         })?;
     }
     for (key, met) in names {
         let value = serde_json::to_vec(&met).expect("names serialise");
         for to in 0..out.stores.len() as u32 {
-            out.put(to, Family::Definitions, &key, &value)?;
+            out.put(to, families::DEFINITIONS, &key, &value)?;
         }
     }
     Ok(())
@@ -214,16 +215,16 @@ mod tests {
             for n in 0..200_u32 {
                 let user_id = format!("u{n}");
                 let mut batch = Batch::default();
-                batch.put(Family::Users, keys::named("p", &user_id), state::encode(&User::default()));
-                batch.put(Family::Dedupe, n.to_be_bytes(), []);
+                batch.put(families::USERS, keys::named("p", &user_id), state::encode(&User::default()));
+                batch.put(families::DEDUPE, n.to_be_bytes(), []);
                 from[id::partition_of(&user_id, old as u32) as usize].write(batch).unwrap();
             }
             assert_eq!(repartition(&from, &into).unwrap(), 200);
             for n in 0..200_u32 {
                 let user_id = format!("u{n}");
                 let home = &into[id::partition_of(&user_id, new as u32) as usize];
-                assert!(home.get(Family::Users, &keys::named("p", &user_id)).unwrap().is_some());
-                assert!(home.get(Family::Dedupe, &n.to_be_bytes()).unwrap().is_some(), "{old} to {new}");
+                assert!(home.get(families::USERS, &keys::named("p", &user_id)).unwrap().is_some());
+                assert!(home.get(families::DEDUPE, &n.to_be_bytes()).unwrap().is_some(), "{old} to {new}");
             }
         }
     }
@@ -239,7 +240,7 @@ mod tests {
             let mut allocator = quota::QuotaAllocator::new(0, 3);
             allocator.restore(key.clone(), Some(lease), None);
             let mut batch = Batch::default();
-            batch.put(Family::Quotas, b"account/p\0s", serde_json::to_vec(&allocator.leases[&key]).unwrap());
+            batch.put(families::QUOTAS, b"account/p\0s", serde_json::to_vec(&allocator.leases[&key]).unwrap());
             store.write(batch).unwrap();
         }
         repartition(&from, &into).unwrap();

@@ -8,6 +8,7 @@ mod decide;
 mod decided;
 mod endpoint_secrets;
 pub mod export;
+pub mod families;
 mod outputs;
 mod parking;
 mod quotas;
@@ -79,7 +80,7 @@ impl Machine for Engine {
         self.users.persisted();
         self.recent.persisted();
         self.remembered.persisted();
-        self.rows.set(i64::try_from(self.store.estimated_keys(askwhen_store::Family::Dedupe)).unwrap_or(i64::MAX));
+        self.rows.set(i64::try_from(self.store.estimated_keys(families::DEDUPE)).unwrap_or(i64::MAX));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The quotas of a partition: its leases and coordinators, and the requests that wait
 //! for a grant of one. This is what is kept of them; `parking` moves them.
 
+use crate::engine::families;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -11,7 +12,7 @@ use askwhen_domain::quota::{QuotaAllocator, QuotaCoordinator, QuotaLease, QuotaS
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::refs::{SurveyKey, SurveyRef};
 use askwhen_domain::time::{Millis, SECOND};
-use askwhen_store::{Family, Store};
+use askwhen_store::Store;
 
 /// How long a request waits, in the partition's time: it is answered before its
 /// client gives up. A constant of the logic.
@@ -87,7 +88,7 @@ impl Quotas {
     pub fn load(store: &Store, partition: u32, partitions: u32) -> Result<Quotas, askwhen_store::Error> {
         let mut quotas = Quotas { allocator: QuotaAllocator::new(partition, partitions), ..Quotas::default() };
         let damaged = |e: serde_json::Error| askwhen_store::Error::damaged("quotas", e);
-        store.each(Family::Quotas, |key, value| {
+        store.each(families::QUOTAS, |key, value| {
             if let Some(offset) = key.strip_prefix(PENDING) {
                 let offset = offset.try_into().map_or(0, u64::from_be_bytes);
                 quotas.pending.insert(offset, serde_json::from_slice(&value).map_err(damaged)?);
@@ -133,8 +134,8 @@ impl Quotas {
         Box::new(move |batch| {
             for (key, value) in changes {
                 match value {
-                    Some(value) => batch.put(Family::Quotas, key, value),
-                    None => batch.delete(Family::Quotas, key),
+                    Some(value) => batch.put(families::QUOTAS, key, value),
+                    None => batch.delete(families::QUOTAS, key),
                 }
             }
         })

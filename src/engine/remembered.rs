@@ -3,6 +3,7 @@
 //! its time. What is too old counts for nothing, whether it has been removed
 //! already or not: when rows are removed decides nothing.
 
+use crate::engine::families;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +11,7 @@ use super::changes::Changes;
 use askwhen_domain::id;
 use askwhen_domain::time::{DAY, HOUR, Millis};
 use askwhen_domain::user::ID_REMEMBERED;
-use askwhen_store::{Batch, Entry, Family, Store, keys};
+use askwhen_store::{Batch, Entry, Store, keys};
 
 /// An id counts for so long; rows are kept in spans of this length, so that it
 /// is in one of two and a whole span goes at once.
@@ -68,7 +69,7 @@ impl RememberedIds {
     /// # Errors
     /// When the store cannot be read.
     pub fn open(store: Arc<Store>) -> Result<RememberedIds, askwhen_store::Error> {
-        let began_at = store.get(Family::Dedupe, BEGAN)?.map(time_in);
+        let began_at = store.get(families::DEDUPE, BEGAN)?.map(time_in);
         Ok(RememberedIds {
             store,
             ids: HashMap::new(),
@@ -90,12 +91,12 @@ impl RememberedIds {
         let mut seen_at = fresh;
         for span in [span_of(now), span_of(now) - 1] {
             if seen_at.is_none() && span >= 0 {
-                seen_at = self.store.get(Family::Dedupe, &id_key(span, hash))?.map(time_in);
+                seen_at = self.store.get(families::DEDUPE, &id_key(span, hash))?.map(time_in);
             }
         }
         // What was kept otherwise is older than it counts for, in time.
         if seen_at.is_none() && self.began_at.is_none_or(|began_at| counts(began_at, now, ID_KEPT)) {
-            seen_at = self.store.get(Family::Dedupe, &hash.to_be_bytes())?.map(time_in);
+            seen_at = self.store.get(families::DEDUPE, &hash.to_be_bytes())?.map(time_in);
         }
         Ok(seen_at.filter(|seen_at| counts(*seen_at, now, ID_KEPT)))
     }
@@ -133,7 +134,7 @@ impl RememberedIds {
         let hash = mark(project, user_id);
         let mut erased_at = self.marks.get(&hash).or_else(|| self.writing.1.get(&hash)).copied();
         if erased_at.is_none() {
-            erased_at = self.store.get(Family::Dedupe, &hash.to_be_bytes())?.map(time_in);
+            erased_at = self.store.get(families::DEDUPE, &hash.to_be_bytes())?.map(time_in);
         }
         Ok(erased_at.filter(|erased_at| counts(*erased_at, now, ERASURE_KEPT)))
     }
@@ -163,25 +164,25 @@ impl RememberedIds {
         self.began_at = self.began_at.or(Some(now));
         Box::new(move |batch| {
             if let Some(began_at) = begins {
-                batch.put(Family::Dedupe, BEGAN, began_at.to_be_bytes());
+                batch.put(families::DEDUPE, BEGAN, began_at.to_be_bytes());
             }
             if let Some(spans) = spans {
-                batch.delete_range(Family::Dedupe, id_key(spans.start, 0), id_key(spans.end, 0));
+                batch.delete_range(families::DEDUPE, id_key(spans.start, 0), id_key(spans.end, 0));
             }
             let mut cursor = cursor.lock().expect("no panic holds this lock");
             if let Some(from) = cursor.take() {
                 // What could not be read is looked at the next day.
-                match store.ascending(Family::Dedupe, &from, SWEEP_ROWS) {
+                match store.ascending(families::DEDUPE, &from, SWEEP_ROWS) {
                     Ok(rows) => *cursor = sweep(&rows, now, batch),
                     Err(error) => tracing::warn!(%error, "old marks of erased users could not be removed"),
                 }
             }
             let (ids, marks) = &*writing;
             for (hash, seen_at) in ids {
-                batch.put(Family::Dedupe, id_key(span_of(*seen_at), *hash), seen_at.to_be_bytes());
+                batch.put(families::DEDUPE, id_key(span_of(*seen_at), *hash), seen_at.to_be_bytes());
             }
             for (hash, erased_at) in marks {
-                batch.put(Family::Dedupe, hash.to_be_bytes(), erased_at.to_be_bytes());
+                batch.put(families::DEDUPE, hash.to_be_bytes(), erased_at.to_be_bytes());
             }
         })
     }
@@ -196,7 +197,7 @@ impl RememberedIds {
 fn sweep(rows: &[Entry], now: Millis, batch: &mut Batch) -> Option<Vec<u8>> {
     for (key, value) in rows.iter().filter(|(key, _)| key.len() == 16) {
         if !counts(time_in(value.clone()), now, ERASURE_KEPT) {
-            batch.delete(Family::Dedupe, key.clone());
+            batch.delete(families::DEDUPE, key.clone());
         }
     }
     let (last, _) = rows.last().filter(|_| rows.len() == SWEEP_ROWS)?;
@@ -224,7 +225,7 @@ mod tests {
 
     fn rows(store: &Store) -> usize {
         store
-            .ascending(Family::Dedupe, &[], usize::MAX)
+            .ascending(families::DEDUPE, &[], usize::MAX)
             .expect("readable")
             .iter()
             .filter(|(key, _)| key.len() > 1)
@@ -272,9 +273,9 @@ mod tests {
         let (store, _) = fresh();
         let mut batch = Batch::default();
         for hash in 0..10_u128 {
-            batch.put(Family::Dedupe, ((hash << 120) + (200 << 112)).to_be_bytes(), NOW.to_be_bytes());
+            batch.put(families::DEDUPE, ((hash << 120) + (200 << 112)).to_be_bytes(), NOW.to_be_bytes());
         }
-        batch.put(Family::Dedupe, mark("p", "u").to_be_bytes(), NOW.to_be_bytes());
+        batch.put(families::DEDUPE, mark("p", "u").to_be_bytes(), NOW.to_be_bytes());
         store.write(batch).expect("written");
         let mut remembered = RememberedIds::open(store.clone()).expect("readable");
         let old = (3_u128 << 120) + (200 << 112);

@@ -1,5 +1,6 @@
 //! The definitions of a partition, as they are stored and as they are used.
 
+use crate::engine::families;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use askwhen_domain::definitions::{Definitions, PastVersion};
 use askwhen_domain::json::Json;
 use askwhen_domain::time::Millis;
 use askwhen_partition::Stop;
-use askwhen_store::{Family, Store};
+use askwhen_store::Store;
 use askwhen_wire::definition::{self, Kind, Target, Trigger};
 use askwhen_wire::record::Defined;
 use askwhen_wire::topics::{DeliveryRecord, definition_key};
@@ -63,9 +64,9 @@ impl Table {
     /// When the store cannot be read, or holds what this version cannot.
     pub fn load(store: &Store) -> Result<Table, Stop> {
         let mut table = Table::default();
-        store.each(Family::Definitions, |key, value| {
+        store.each(families::DEFINITIONS, |key, value| {
             let unreadable = |e: serde_json::Error| {
-                Stop::Damaged(format!("the stored definition {} is unreadable: {e}", String::from_utf8_lossy(&key)))
+                Stop::damaged(format!("the stored definition {} is unreadable: {e}", String::from_utf8_lossy(&key)))
             };
             if key == REQUESTS {
                 table.requests = serde_json::from_slice(&value).map_err(unreadable)?;
@@ -75,7 +76,7 @@ impl Table {
                 table.definitions.project_mut(&project).names = names;
             } else {
                 let row: DefinitionRow = serde_json::from_slice(&value).map_err(unreadable)?;
-                table.compile(&row).map_err(|error| Stop::Refused(error.to_string()))?;
+                table.compile(&row).map_err(Stop::refused)?;
                 table.rows.insert(definition_key(&row.project, row.kind, &row.id), row);
             }
             Ok::<_, Stop>(())
@@ -241,7 +242,7 @@ impl Table {
         }
         Box::new(move |batch| {
             for (key, value) in entries {
-                batch.put(Family::Definitions, key, value);
+                batch.put(families::DEFINITIONS, key, value);
             }
         })
     }

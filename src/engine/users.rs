@@ -2,6 +2,7 @@
 //! checkpoint, read through from the store. How many are kept is bounded by the
 //! bytes that they take, whatever their number.
 
+use crate::engine::families;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::changes::Changes;
 use askwhen_domain::user::User;
 use askwhen_partition::Failure;
-use askwhen_store::{Family, Store, keys};
+use askwhen_store::{Store, keys};
 use askwhen_wire::state;
 
 /// What a user takes beside what [`User::approximate_bytes`] counts: its place in
@@ -91,11 +92,11 @@ impl Users {
             slot.used = true;
             return Ok(slot.user.clone());
         }
-        let user = match self.store.get(Family::Users, &key)? {
+        let user = match self.store.get(families::USERS, &key)? {
             None => User::default(),
             Some(bytes) => state::decode(&bytes).map_err(|error| match error {
                 // No damage: another version of this program can read it.
-                state::Error::UnknownVersion(_) => Failure::Refused(error.to_string()),
+                state::Error::UnknownVersion(_) => Failure::Refused(Arc::new(error)),
                 error => Failure::Store(askwhen_store::Error::damaged("users", error)),
             })?,
         };
@@ -151,9 +152,9 @@ impl Users {
             for (key, user) in frozen {
                 // A user without state has no row.
                 if user.is_empty() {
-                    batch.delete(Family::Users, key);
+                    batch.delete(families::USERS, key);
                 } else {
-                    batch.put(Family::Users, key, state::encode(&user));
+                    batch.put(families::USERS, key, state::encode(&user));
                 }
             }
         })

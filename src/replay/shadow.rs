@@ -5,6 +5,7 @@
 
 mod notes;
 
+use crate::engine::families;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
@@ -24,7 +25,7 @@ use askwhen_log::TopicPartition;
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_partition::replayer::{self, Replayer};
 use askwhen_process::clock::Clock;
-use askwhen_store::{Batch, Family, Store};
+use askwhen_store::{Batch, Store};
 use askwhen_wire::topic::Topic;
 use notes::{COUNTS, Counts, DifferenceFile, Notes, OPEN, UnrecordedDecision, load};
 
@@ -563,8 +564,8 @@ fn store_path(dir: &Path, partition: u32) -> PathBuf {
 
 /// Forgets what the replay noted in a store; for whoever takes it up.
 pub fn forget_counts(batch: &mut Batch) {
-    batch.delete(Family::Meta, COUNTS);
-    batch.delete(Family::Meta, OPEN);
+    batch.delete(families::META, COUNTS);
+    batch.delete(families::META, OPEN);
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {

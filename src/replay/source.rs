@@ -1,6 +1,7 @@
 //! The log as whoever looks at it sees it: beside the processes that write it,
 //! without a lock, from any place on.
 
+use crate::engine::families;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,8 +14,9 @@ use askwhen_log::{Log, Reader, Record, TopicPartition, Watermarks};
 use askwhen_partition::admission::Admission;
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::thread::Notify;
-use askwhen_store::snapshot::{self, Manifest, SnapshotRepository};
-use askwhen_store::{Family, Rocks, Shared, Store};
+use askwhen_store::bucket;
+use askwhen_store::snapshot::{Manifest, SnapshotRepository};
+use askwhen_store::{Rocks, Shared, Store};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 
@@ -226,8 +228,8 @@ impl Source {
     pub fn restored(&self, manifest: &Manifest, into: &Path) -> Result<Option<(Arc<Store>, CheckpointMeta)>, Error> {
         match self.repository()?.restore(manifest, into, |_, _| true) {
             Ok(()) => {}
-            Err(snapshot::Error::Damaged { name, detail }) => {
-                tracing::warn!(name, detail, "a snapshot is damaged; the one before it is taken");
+            Err(bucket::Error::Damaged { what, detail }) => {
+                tracing::warn!(what, detail, "a snapshot is damaged; the one before it is taken");
                 return Ok(None);
             }
             Err(error) => return Err(unreachable(error)),
@@ -243,7 +245,7 @@ impl Source {
     /// When it cannot be opened.
     pub fn store(&self, path: &Path) -> Result<Arc<Store>, Error> {
         std::fs::create_dir_all(path)?;
-        Ok(Arc::new(Store::Rocks(Rocks::open(path, Family::ENGINE, &self.shared)?)))
+        Ok(Arc::new(Store::Rocks(Rocks::open(path, families::ALL, &self.shared)?)))
     }
 }
 
@@ -255,7 +257,7 @@ fn looked_at(error: askwhen_log::Error) -> Error {
     }
 }
 
-fn unreachable(error: snapshot::Error) -> Error {
+fn unreachable(error: bucket::Error) -> Error {
     Error::unreachable(error)
 }
 

@@ -19,7 +19,7 @@ use askwhen_log::embedded::files::{self, SegmentSlice};
 use askwhen_log::{Embedded, Log, TopicPartition};
 use askwhen_process::clock::Clock;
 use askwhen_store::bucket::{self, Bucket, Stored};
-use askwhen_store::snapshot::{self, Manifest as Snapshot, SnapshotRepository};
+use askwhen_store::snapshot::{Manifest as Snapshot, SnapshotRepository};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::sealed_file::FileKey;
 use askwhen_wire::topic::Topic;
@@ -240,7 +240,7 @@ impl Copy<'_> {
         let ours = self.ours();
         for (n, name) in cut.snapshots.iter().enumerate() {
             let (role, partition) = role_of(name)?;
-            let listed = theirs.list(role, partition).map_err(unreachable_snapshot)?;
+            let listed = theirs.list(role, partition).map_err(unreachable)?;
             let manifest = listed.into_iter().find(|manifest| manifest.name() == *name);
             let manifest =
                 manifest.ok_or_else(|| Error::failed(format!("the snapshot {name} is not there any more")))?;
@@ -262,14 +262,14 @@ impl Copy<'_> {
         manifest: &Snapshot,
     ) -> Result<(), Error> {
         let subject = &manifest.subject;
-        let there = ours.list(&subject.role, subject.partition).map_err(unreachable_snapshot)?;
+        let there = ours.list(&subject.role, subject.partition).map_err(unreachable)?;
         if there.iter().any(|known| known.name() == manifest.name() && ours.is_whole(known).is_ok()) {
             return Ok(());
         }
         let into = self.folder.join("state").join(&subject.role).join(subject.partition.to_string());
-        theirs.restore(manifest, &into, |_, _| true).map_err(unreachable_snapshot)?;
+        theirs.restore(manifest, &into, |_, _| true).map_err(unreachable)?;
         let before = there.iter().find(|known| known.subject.writer == subject.writer);
-        ours.write(subject.clone(), &into, before).map_err(unreachable_snapshot)?;
+        ours.write(subject.clone(), &into, before).map_err(unreachable)?;
         Ok(std::fs::remove_dir_all(&into)?)
     }
 }
@@ -360,7 +360,7 @@ pub fn verify(
     }
     let repository = manifest.repository(bucket, key);
     for (n, found) in snapshots_of(&repository, manifest)?.iter().enumerate() {
-        repository.verify(found, |_, _| true).map_err(unreachable_snapshot)?;
+        repository.verify(found, |_, _| true).map_err(unreachable)?;
         progress("reading the state", n as u64 + 1, manifest.state.len() as u64);
     }
     Ok(())
@@ -383,7 +383,7 @@ fn snapshots_of(repository: &SnapshotRepository, manifest: &Manifest) -> Result<
     let mut all = Vec::new();
     for name in &manifest.state {
         let (role, partition) = role_of(name)?;
-        let listed = repository.list(role, partition).map_err(unreachable_snapshot)?;
+        let listed = repository.list(role, partition).map_err(unreachable)?;
         let found = listed.into_iter().find(|found| found.name() == *name);
         all.push(found.ok_or_else(|| Error::refused(format!("the snapshot {name} of the backup is missing")))?);
     }
@@ -491,7 +491,7 @@ fn fill(
     let repository = manifest.repository(bucket, Some(key));
     for (n, found) in snapshots_of(&repository, manifest)?.iter().enumerate() {
         let into = draft.join("state").join(&found.subject.role).join(found.subject.partition.to_string());
-        repository.restore(found, &into, |_, _| true).map_err(unreachable_snapshot)?;
+        repository.restore(found, &into, |_, _| true).map_err(unreachable)?;
         progress("restoring the state", n as u64 + 1, manifest.state.len() as u64);
     }
     let cluster_key = texts.get(SECRETS_KEY).and_then(|text| ClusterKey::parse(text));
@@ -524,14 +524,6 @@ fn unreachable(error: bucket::Error) -> Error {
     match error {
         bucket::Error::Damaged { .. } => Error::refused(error),
         bucket::Error::Place { .. } => Error::unreachable(error),
-        _ => Error::failed(error),
-    }
-}
-
-fn unreachable_snapshot(error: snapshot::Error) -> Error {
-    match error {
-        snapshot::Error::Damaged { .. } => Error::refused(error),
-        snapshot::Error::Place { url, source } => Error::unreachable(format!("{url}: {source}")),
         _ => Error::failed(error),
     }
 }

@@ -1,6 +1,7 @@
 //! The data directory: keys, the cluster key, stores; what is made at the
 //! first start, and what is set aside when it is damaged.
 
+use crate::console::families;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, OpenOptions};
@@ -400,7 +401,7 @@ pub fn console_store(data_dir: PathBuf, shared: Shared) -> OpenStore {
         if let Some(why) = damaged.filter(|_| path.exists()) {
             set_aside(&path, why).map_err(failed)?;
         }
-        open_store(&path, Family::CONSOLE, &shared).map_err(failed)
+        open_store(&path, families::ALL, &shared).map_err(failed)
     })
 }
 

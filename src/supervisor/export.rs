@@ -2,6 +2,7 @@
 //! has led to, definitions, and deliveries that have not ended. While nobody
 //! serves; afterwards the data directory is not served any more.
 
+use crate::engine::families;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ use askwhen_partition::relocate::Relocation;
 use askwhen_partition::{Phase, Replies};
 use askwhen_process::clock::Clock;
 use askwhen_store::snapshot::{SnapshotRepository, Subject};
-use askwhen_store::{Batch, Family, Shared, Store};
+use askwhen_store::{Batch, Shared, Store};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{SOURCE_HEADER, Source};
@@ -416,7 +417,7 @@ impl Export<'_> {
         let shared = Shared::new(STORE_MEMORY_BYTES);
         let partitions = self.target.partitions;
         let path = |partition: u32| -> PathBuf { folder.join(partition.to_string()) };
-        let open = |partition| data::open_store(&path(partition), Family::ENGINE, &shared);
+        let open = |partition| data::open_store(&path(partition), families::ALL, &shared);
         let fresh: Vec<Arc<Store>> = (0..partitions).map(open).collect::<Result<_, _>>()?;
         progress("bringing state over", 0, u64::from(partitions));
         let users = engine::repartition(stores, &fresh).map_err(Error::failed)?;

@@ -2,6 +2,7 @@
 //! the checkpoint metadata of the runtime (places, sequence numbers) stay what they are, and what
 //! the engine knows is the replay's.
 
+use crate::engine::families;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use askwhen_log::{Kafka, Lease, LeaseChange, Log};
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::clock::Clock;
 use askwhen_store::snapshot::Subject;
-use askwhen_store::{Batch, Family, Rocks, Store};
+use askwhen_store::{Batch, Rocks, Store};
 use askwhen_wire::topic::Topic;
 
 /// Key of the replay that a state came from.
@@ -82,7 +83,7 @@ impl Promotion<'_> {
                     path.display()
                 )));
             }
-            Ok(Store::Rocks(Rocks::open_read_only(&path, Family::ENGINE)?))
+            Ok(Store::Rocks(Rocks::open_read_only(&path, families::ALL)?))
         };
         let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev());
         if device(&self.shadow.stores_dir()).ok() != device(&serving).ok() && self.shadow.stores_dir().exists() {
@@ -95,7 +96,7 @@ impl Promotion<'_> {
         let before = self.config.data_dir.join(format!("replaced-{}", self.shadow.id()));
         let mut differences = 0;
         // Killed right after it: only the rest is left to do.
-        if open(0)?.get(Family::Meta, PROMOTED)?.as_deref() != Some(self.shadow.id().as_bytes()) {
+        if open(0)?.get(families::META, PROMOTED)?.as_deref() != Some(self.shadow.id().as_bytes()) {
             let live = |partition| meta_of(&open(partition)?, partition);
             let metas = (0..self.source.partitions).map(live).collect::<Result<Vec<CheckpointMeta>, _>>()?;
             differences = self.meet(&metas)?;
@@ -129,7 +130,7 @@ impl Promotion<'_> {
             })?;
             let into = folder.path().join(partition.to_string());
             repository.restore(&manifest, &into, |_, _| true).map_err(Error::unreachable)?;
-            metas.push(meta_of(&Store::Rocks(Rocks::open_read_only(&into, Family::ENGINE)?), partition)?);
+            metas.push(meta_of(&Store::Rocks(Rocks::open_read_only(&into, families::ALL)?), partition)?);
         }
         let differences = self.meet(&metas)?;
         for (partition, live) in (0..).zip(metas) {
@@ -202,7 +203,7 @@ impl Promotion<'_> {
         let mut batch = Batch::default();
         meta.save(&mut batch);
         shadow::forget_counts(&mut batch);
-        batch.put(Family::Meta, PROMOTED, self.shadow.id());
+        batch.put(families::META, PROMOTED, self.shadow.id());
         store.write(batch)?;
         Ok(store)
     }

@@ -1,6 +1,7 @@
 //! What an operator says in the journal while nobody serves: a record is taken
 //! out of the way, the time is accepted.
 
+use crate::engine::families;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use askwhen_log::{Ack, Embedded, Kafka, Log, NewRecord, TopicPartition};
 use askwhen_partition::Signer;
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::clock::Clock;
-use askwhen_store::{Family, Rocks, Store};
+use askwhen_store::{Rocks, Store};
 use askwhen_wire::record::{AcceptTime, Internal, Skip};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
@@ -125,7 +126,7 @@ fn meta(path: &Path) -> Result<Option<CheckpointMeta>, Error> {
     if !path.exists() {
         return Ok(None);
     }
-    Ok(CheckpointMeta::load(&Store::Rocks(Rocks::open_read_only(path, Family::ENGINE)?))?)
+    Ok(CheckpointMeta::load(&Store::Rocks(Rocks::open_read_only(path, families::ALL)?))?)
 }
 
 /// What accepting the time has found.

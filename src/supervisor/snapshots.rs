@@ -3,6 +3,8 @@
 
 mod open;
 
+use crate::delivery;
+use crate::engine;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
@@ -21,7 +23,8 @@ use askwhen_partition::Stop;
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service, StopToken, watch};
-use askwhen_store::snapshot::{self, Manifest, SnapshotRepository, Subject};
+use askwhen_store::bucket;
+use askwhen_store::snapshot::{Manifest, SnapshotRepository, Subject};
 use askwhen_store::{Family, Rocks, Shared, Store};
 use askwhen_wire::error::Class;
 use askwhen_wire::topic::Topic;
@@ -50,8 +53,8 @@ impl Role {
 
     fn families(self) -> &'static [Family] {
         match self {
-            Role::Engine => Family::ENGINE,
-            Role::Delivery => Family::DELIVERY,
+            Role::Engine => engine::families::ALL,
+            Role::Delivery => delivery::families::ALL,
         }
     }
 
@@ -91,9 +94,9 @@ fn standing(role: Role, store: &Store) -> Result<Option<StorePosition>, Stop> {
         })),
         Role::Delivery => {
             let stored = Fold::stored_positions(store).map_err(|error| match error.class() {
-                Class::Fatal => Stop::Damaged(error.to_string()),
-                Class::Retry => Stop::Restart(error.to_string()),
-                Class::Refuse | Class::Reject => Stop::Refused(error.to_string()),
+                Class::Fatal => Stop::damaged(error),
+                Class::Retry => Stop::restart(error),
+                Class::Refuse | Class::Reject => Stop::refused(error),
             })?;
             Ok(stored.map(|Positions { incarnation, next, .. }| StorePosition {
                 incarnation,
@@ -202,7 +205,7 @@ impl Stores {
         };
         let written = match self.repository.write(subject.clone(), copy, before.as_ref()) {
             // What was brought before has been removed since: all of it again.
-            Err(snapshot::Error::Damaged { .. }) if before.is_some() => self.repository.write(subject, copy, None),
+            Err(bucket::Error::Damaged { .. }) if before.is_some() => self.repository.write(subject, copy, None),
             written => written,
         };
         written.map(Some).map_err(Error::unreachable)

@@ -3,13 +3,14 @@
 //! remembers, record by record and byte by byte.
 
 use askwhen::engine::Engine;
+use askwhen::engine::families;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_log::{Ack, Error, Kafka, Log, NewRecord, Record, Simulated, TopicPartition, kafka};
 use askwhen_partition::Progress;
 use askwhen_partition::checkpoint::{CheckpointMeta, Checkpointer};
 use askwhen_partition::{Handles, Partition, Replies, Setup, Status};
 use askwhen_process::clock::Clock;
-use askwhen_store::{Family, Memory, Rocks, Store};
+use askwhen_store::{Memory, Rocks, Store};
 use askwhen_wire::record::MAC_HEADER;
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
@@ -66,7 +67,7 @@ fn incarnation(log: &Log) -> u128 {
 }
 
 fn users(store: &Store) -> BTreeMap<String, Vec<u8>> {
-    let rows = store.ascending(Family::Users, &[], usize::MAX).expect("readable");
+    let rows = store.ascending(families::USERS, &[], usize::MAX).expect("readable");
     rows.into_iter().map(|(key, value)| (text(Some(&key)), value)).collect()
 }
 
@@ -139,7 +140,7 @@ pub fn compare(dir: &Path, owners: &[&str]) {
             if !path.exists() {
                 continue;
             }
-            let kept = Store::Rocks(Rocks::open_read_only(&path, Family::ENGINE).expect("it opens"));
+            let kept = Store::Rocks(Rocks::open_read_only(&path, families::ALL).expect("it opens"));
             let meta = CheckpointMeta::load(&kept).expect("readable");
             if meta.is_some_and(|meta| meta.next >= ends[partition as usize]) {
                 at_the_end += 1;

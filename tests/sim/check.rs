@@ -1,5 +1,7 @@
 //! What must hold whenever everything has come to rest.
 
+use askwhen::console;
+use askwhen::engine;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -237,7 +239,7 @@ fn erased(world: &World, expected: &Expected) -> Result<(), String> {
     let stores = world.engine_stores();
     for user in &expected.gone {
         for store in &stores {
-            let row = store.get(Family::Users, &keys::named(PROJECT, user)).map_err(|e| e.to_string())?;
+            let row = store.get(engine::families::USERS, &keys::named(PROJECT, user)).map_err(|e| e.to_string())?;
             if row.is_some() {
                 return Err(format!("P17: {user} was erased, and state is there"));
             }
@@ -435,7 +437,7 @@ fn replay(world: &World, journals: &[Vec<Record>], outputs: &Found) -> Result<()
     if let Some(extra) = outputs.keys().filter(own).find(|what| !replayed.contains_key(*what)) {
         return Err(format!("P8: an output that nothing in the journal causes: {} {}", extra.0.name(), extra.1));
     }
-    let families = [Family::Users, Family::Definitions, Family::Quotas];
+    let families = [engine::families::USERS, engine::families::DEFINITIONS, engine::families::QUOTAS];
     let (was, is) = (rows(&world.engine_stores(), &families)?, rows(&stores, &families)?);
     match was.iter().zip(&is).find(|(was, is)| was != is) {
         Some((was, is)) => Err(format!(
@@ -458,7 +460,7 @@ fn projections(world: &World) -> Result<(), String> {
     let log = world.medium.bridge().ok_or("the log is not open")?;
     let mut projection = Projection::new(log, fresh.clone(), Arc::new(Notify::default()));
     while projection.step()? {}
-    let families = [Family::Entries, Family::Index];
+    let families = [console::families::ENTRIES, console::families::INDEX];
     let expected = rows(&[fresh], &families)?;
     for (n, machine) in world.machines.iter().enumerate() {
         let found = rows(&[machine.disk.console()], &families)?;

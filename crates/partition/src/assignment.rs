@@ -56,6 +56,9 @@ struct Opened<T, E> {
     outcome: Result<T, E>,
 }
 
+/// Both ends of the queue in which openings end.
+type Outcomes<T, E> = (mpsc::Sender<Opened<T, E>>, mpsc::Receiver<Opened<T, E>>);
+
 enum State<T> {
     /// Openings are numbered. Without a thread its outcome is there already.
     Opening(u64, Option<Thread>),
@@ -95,7 +98,7 @@ pub struct Assignments<T, E> {
     options: AssignmentOptions,
     statuses: Vec<Arc<Status>>,
     notify: Arc<Notify>,
-    outcomes: (mpsc::Sender<Opened<T, E>>, mpsc::Receiver<Opened<T, E>>),
+    outcomes: Outcomes<T, E>,
     slots: BTreeMap<u32, Slot<T>>,
     /// Still opening what was given up long ago.
     strays: Vec<(u32, Thread)>,

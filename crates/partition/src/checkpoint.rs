@@ -16,6 +16,8 @@ use askwhen_wire::record::Forward;
 /// Makes the frozen changes into a batch; runs off the hot path.
 pub type Frozen = Box<dyn FnOnce() -> Batch + Send>;
 
+/// The family of the checkpoint's metadata, in the store of any machine.
+pub const META: Family = Family::original("meta");
 const KEY: &[u8] = b"checkpoint";
 /// A checkpoint that takes longer is stuck.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
@@ -105,19 +107,19 @@ impl CheckpointMeta {
     }
 
     pub fn save(&self, batch: &mut Batch) {
-        batch.put(Family::Meta, KEY, serde_json::to_vec(self).expect("meta serialises"));
+        batch.put(META, KEY, serde_json::to_vec(self).expect("meta serialises"));
     }
 
     /// # Errors
     /// When the store cannot be read, when what is there is no checkpoint, or
     /// when a later version has written it.
     pub fn load(store: &Store) -> Result<Option<CheckpointMeta>, Stop> {
-        let Some(bytes) = store.get(Family::Meta, KEY)? else { return Ok(None) };
+        let Some(bytes) = store.get(META, KEY)? else { return Ok(None) };
         // Before anything else: a later version may have changed all the rest.
         if let Ok(Written { logic_version, program }) = serde_json::from_slice(&bytes)
             && logic_version > LOGIC_VERSION
         {
-            return Err(Stop::Refused(format!(
+            return Err(Stop::refused(format!(
                 "the state was made by rules of version {logic_version} (askwhen {program}), and this program \
                  (askwhen {PROGRAM}) has rules up to version {LOGIC_VERSION}: use the later version, or restore a \
                  backup that is older"
@@ -126,7 +128,7 @@ impl CheckpointMeta {
         // A checkpoint is written whole: what cannot be read is damage.
         serde_json::from_slice(&bytes)
             .map(Some)
-            .map_err(|e| Stop::Damaged(format!("the checkpoint is unreadable: {e}")))
+            .map_err(|e| Stop::damaged(format!("the checkpoint is unreadable: {e}")))
     }
 }
 

@@ -92,7 +92,7 @@ pub enum Failure {
     Reject(#[from] DecodeError),
     /// The stored state is of a later version: an operator has to look.
     #[error("{0}")]
-    Refused(String),
+    Refused(#[source] askwhen_store::Cause),
     #[error(transparent)]
     Store(#[from] askwhen_store::Error),
 }

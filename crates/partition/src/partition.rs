@@ -144,7 +144,7 @@ impl<M: Machine> Partition<M> {
         if let Some(barrier) = &setup.barrier {
             barrier.arrive(ENGINE, partition);
             if !barrier.wait(&status) {
-                return Err(Stop::Restart("given up".into()));
+                return Err(Stop::restart("given up"));
             }
         }
         restore_definitions(&setup, partition, &mut meta, &machine)?;
@@ -240,7 +240,7 @@ impl<M: Machine> Partition<M> {
         if self.setup.log.has_lost_definitions()
             && self.machine.output_topics(self.partition).contains(&Topic::Definitions)
         {
-            return Err(Stop::Restart("topic definitions has lost records: they are written again".into()));
+            return Err(Stop::restart("topic definitions has lost records: they are written again"));
         }
         Ok(())
     }
@@ -656,9 +656,8 @@ impl<M: Machine> Partition<M> {
 /// Time that a test clock has moved is taken with the flag alone.
 fn take_clock(setup: &Setup, ahead: Millis) -> Result<(), Stop> {
     if ahead > 0 && !setup.test_clock {
-        return Err(Stop::Refused(
-            "a test clock has moved the time of this journal: start with --test-clock, and never use it for real data"
-                .into(),
+        return Err(Stop::refused(
+            "a test clock has moved the time of this journal: start with --test-clock, and never use it for real data",
         ));
     }
     if setup.test_clock {

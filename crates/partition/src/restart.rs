@@ -23,7 +23,7 @@ pub fn check_meta(
     log: &Log,
     journal: TopicPartition,
 ) -> Result<(), Stop> {
-    let refuse = |text: String| Err(Stop::Refused(text));
+    let refuse = |text: String| Err(Stop::refused(text));
     if meta.incarnation != fresh.incarnation {
         return refuse(
             "the state belongs to another log: restore both from one backup, or begin with an empty data directory"
@@ -144,11 +144,11 @@ pub fn restore_definitions<M: Machine>(
 fn check_rules(logic_version: u32) -> Result<(), Stop> {
     match succession(logic_version) {
         Some(StateCompatibility::GoesOn) => Ok(()),
-        Some(StateCompatibility::ReplayNeeded) => Err(Stop::Refused(format!(
+        Some(StateCompatibility::ReplayNeeded) => Err(Stop::refused(format!(
             "the state was made by rules of version {logic_version}, and rules of version {LOGIC_VERSION} read it \
              otherwise: make it anew with `askwhen replay run` and `askwhen replay promote`"
         ))),
-        None => Err(Stop::Refused(format!(
+        None => Err(Stop::refused(format!(
             "the state was made by rules of version {logic_version}, which were never released: this program has \
              version {LOGIC_VERSION}. Use the program that wrote it"
         ))),
@@ -167,7 +167,7 @@ pub fn check_outputs(
         if at.topic == Topic::Definitions {
             continue;
         }
-        return Err(Stop::Refused(format!(
+        return Err(Stop::refused(format!(
             "{at} ends at {} and the state was made when it ended at {named}: records of topic {} are lost. Restore \
              the data from a backup. Without one, and where the journal still has its beginning, move the state of the \
              partition (state/engine/{partition} and its snapshots) aside: it is made anew from the journal, and what \
@@ -216,7 +216,7 @@ pub fn scan_outputs(
         let mut first = trimmed;
         log.scan::<Stop>(at, from, bounds.end, |record| {
             if !status.is_wanted() {
-                return Err(Stop::Restart("given up".into()));
+                return Err(Stop::restart("given up"));
             }
             let source = record.header(SOURCE_HEADER).and_then(|s| Source::parse(s));
             if std::mem::take(&mut first)
@@ -228,7 +228,7 @@ pub fn scan_outputs(
                 return Ok(());
             };
             if source.offset >= journal_end {
-                return Err(Stop::Refused(format!(
+                return Err(Stop::refused(format!(
                     "{at} holds the outcome of journal record {}, which the journal does not have: the log has lost its end",
                     source.offset
                 )));
@@ -248,7 +248,7 @@ pub fn open_attempts(setup: &Setup, partition: u32) -> Result<Attempts, Stop> {
     let Some(folder) = &setup.attempts else { return Ok(Attempts::default()) };
     let path = folder.join(format!("{partition}.attempt"));
     let opened = std::fs::create_dir_all(folder).and_then(|()| Attempts::open(&path));
-    opened.map_err(|error| Stop::Restart(format!("{}: {error}", path.display())))
+    opened.map_err(|error| Stop::restart(format!("{}: {error}", path.display())))
 }
 
 /// From when on requests may still be waiting, by the log's own times; `next` is

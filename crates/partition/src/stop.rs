@@ -1,5 +1,6 @@
 //! Why a partition does not go on.
 
+use askwhen_store::Cause;
 use askwhen_wire::error::Class;
 
 /// What a partition can wait for.
@@ -27,19 +28,31 @@ pub trait PartitionError: std::error::Error + Send + 'static {
 pub enum Stop {
     /// Going on could lose or forge data; a person has to look.
     #[error("{0}")]
-    Refused(String),
+    Refused(#[source] Cause),
     /// Everything since the checkpoint is dropped and done again.
     #[error("{0}")]
-    Restart(String),
+    Restart(#[source] Cause),
     /// The store fails its checksums: it is set aside and made again.
     #[error("{0}")]
-    Damaged(String),
+    Damaged(#[source] Cause),
     /// It goes on by itself once what it waits for has come.
     #[error("{why}")]
     Waits { on: WaitReason, why: String },
 }
 
 impl Stop {
+    pub fn refused(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Stop {
+        Stop::Refused(Cause::from(cause.into()))
+    }
+
+    pub fn restart(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Stop {
+        Stop::Restart(Cause::from(cause.into()))
+    }
+
+    pub fn damaged(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Stop {
+        Stop::Damaged(Cause::from(cause.into()))
+    }
+
     pub fn kind(&self) -> &'static str {
         match self {
             Stop::Refused(_) => "refused",
@@ -71,15 +84,15 @@ impl PartitionError for Stop {
     }
 
     fn no_thread(error: std::io::Error) -> Stop {
-        Stop::Restart(error.to_string())
+        Stop::restart(error)
     }
 }
 
 impl From<askwhen_store::Error> for Stop {
     fn from(error: askwhen_store::Error) -> Stop {
         match error {
-            askwhen_store::Error::Damaged { .. } => Stop::Damaged(error.to_string()),
-            askwhen_store::Error::Io { .. } => Stop::Restart(error.to_string()),
+            askwhen_store::Error::Damaged { .. } => Stop::damaged(error),
+            askwhen_store::Error::Io { .. } => Stop::restart(error),
         }
     }
 }
@@ -87,9 +100,9 @@ impl From<askwhen_store::Error> for Stop {
 impl From<askwhen_log::Error> for Stop {
     fn from(error: askwhen_log::Error) -> Stop {
         match error {
-            askwhen_log::Error::Damaged { .. } | askwhen_log::Error::Lost(_) => Stop::Refused(error.to_string()),
+            askwhen_log::Error::Damaged { .. } | askwhen_log::Error::Lost(_) => Stop::refused(error),
             // A newer snapshot stands behind what was trimmed.
-            _ => Stop::Restart(error.to_string()),
+            _ => Stop::restart(error),
         }
     }
 }

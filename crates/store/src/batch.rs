@@ -5,56 +5,32 @@ use std::sync::Arc;
 
 use askwhen_wire::error::Class;
 
-/// A family of keys. Numbers of retired families stay reserved.
+/// A family of keys, as the role declares it whose stores hold it. Names of retired
+/// families stay reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// Engine: project ‖ 0 ‖ user → state.
-    Users,
-    /// Engine: hash of an event id → when it was first seen.
-    Dedupe,
-    /// Engine: hour ‖ hash of an event id → the decision's bytes.
-    Decided,
-    /// Engine: kind/project/id → definitions with their past.
-    Definitions,
-    /// Engine: accounts and banks of quotas, and requests that wait for a grant.
-    Quotas,
-    /// Delivery: delivery id → what waits, with its message.
-    Waiting,
-    /// Delivery: due ‖ delivery id.
-    Due,
-    /// Delivery: delivery id → how and when it ended.
-    Done,
-    /// Delivery: project ‖ 0 ‖ endpoint id → definition.
-    Endpoints,
-    /// Console: places in time, of all and of each user → ids.
-    Entries,
-    /// Console: ids → rows; counters, facts and erasures.
-    Index,
-    /// Position, incarnation, versions.
-    Meta,
+pub struct Family {
+    name: &'static str,
+    is_original: bool,
 }
 
 impl Family {
-    pub const ENGINE: &[Family] =
-        &[Family::Users, Family::Dedupe, Family::Decided, Family::Definitions, Family::Quotas, Family::Meta];
-    pub const DELIVERY: &[Family] = &[Family::Waiting, Family::Due, Family::Done, Family::Endpoints, Family::Meta];
-    pub const CONSOLE: &[Family] = &[Family::Entries, Family::Index, Family::Meta];
+    /// One that the role's stores have had since version 0.1.0: where it is missing it is
+    /// lost.
+    pub const fn original(name: &'static str) -> Family {
+        Family { name, is_original: true }
+    }
 
-    pub fn name(self) -> &'static str {
-        match self {
-            Family::Users => "users",
-            Family::Dedupe => "dedupe",
-            Family::Decided => "decided",
-            Family::Definitions => "definitions",
-            Family::Quotas => "quotas",
-            Family::Waiting => "waiting",
-            Family::Due => "due",
-            Family::Done => "done",
-            Family::Endpoints => "endpoints",
-            Family::Entries => "entries",
-            Family::Index => "index",
-            Family::Meta => "meta",
-        }
+    /// One that came later: a store of an earlier version has none, and it is made there.
+    pub const fn added(name: &'static str) -> Family {
+        Family { name, is_original: false }
+    }
+
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+
+    pub const fn is_original(self) -> bool {
+        self.is_original
     }
 }
 

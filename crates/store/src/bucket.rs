@@ -26,8 +26,8 @@ pub type PlaceCause = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The URL names nothing that can be used, or what it names cannot be reached.
-    #[error("{url}: {source}")]
-    Place { url: String, source: PlaceCause },
+    #[error("{place}: {source}")]
+    Place { place: String, source: PlaceCause },
     #[error("the {what} is damaged: {detail}")]
     Damaged { what: String, detail: String },
     #[error("{}: {source}", .path.display())]
@@ -37,7 +37,7 @@ pub enum Error {
 }
 
 impl Error {
-    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::Io { path: path.to_owned(), source }
     }
 
@@ -86,6 +86,8 @@ pub struct Bucket {
     store: Arc<dyn ObjectStore>,
     base: Place,
     url: String,
+    /// Stands before the URL where an error names the place.
+    setting: &'static str,
     runtime: Handle,
     given_up: Arc<watch::Sender<bool>>,
     /// Files are sealed on their way there, and opened on their way back.
@@ -106,7 +108,15 @@ impl Bucket {
     /// # Errors
     /// When the URL is none of these.
     pub fn open(url: &str) -> Result<Bucket, Error> {
-        Bucket::at(url, true)
+        Bucket::at(url, "", true)
+    }
+
+    /// The same, of a place that a setting names: its errors name the setting.
+    ///
+    /// # Errors
+    /// As [`Bucket::open`].
+    pub fn open_as(setting: &'static str, url: &str) -> Result<Bucket, Error> {
+        Bucket::at(url, setting, true)
     }
 
     /// The same, of a place that must be there.
@@ -114,11 +124,11 @@ impl Bucket {
     /// # Errors
     /// When the URL is none of these, or names a folder that is not there.
     pub fn existing(url: &str) -> Result<Bucket, Error> {
-        Bucket::at(url, false)
+        Bucket::at(url, "", false)
     }
 
-    fn at(url: &str, make: bool) -> Result<Bucket, Error> {
-        let wrong = |source: PlaceCause| Error::Place { url: url.to_owned(), source };
+    fn at(url: &str, setting: &'static str, make: bool) -> Result<Bucket, Error> {
+        let wrong = |source: PlaceCause| Error::Place { place: format!("{setting}{url}"), source };
         let wanted = "it must be file:///…, s3://…, gs://… or az://…";
         let parsed = url::Url::parse(url).map_err(|e| wrong(format!("{e}; {wanted}").into()))?;
         if !["file", "s3", "gs", "az"].contains(&parsed.scheme()) || parsed.query().is_some() {
@@ -139,7 +149,7 @@ impl Bucket {
         let (store, base) = object_store::parse_url_opts(&parsed, environment).map_err(|e| wrong(e.into()))?;
         let runtime = Handle::try_current().map_err(|e| wrong(e.into()))?;
         let given_up = Arc::new(watch::Sender::new(false));
-        Ok(Bucket { store: Arc::from(store), base, url: url.to_owned(), runtime, given_up, seal: None })
+        Ok(Bucket { store: Arc::from(store), base, url: url.to_owned(), setting, runtime, given_up, seal: None })
     }
 
     /// The same below a folder of it.
@@ -189,7 +199,7 @@ impl Bucket {
     }
 
     fn failed(&self, error: object_store::Error) -> Error {
-        Error::Place { url: self.url.clone(), source: error.into() }
+        Error::Place { place: format!("{}{}", self.setting, self.url), source: error.into() }
     }
 
     /// Brings a file; gives its checksum, and what is stored of a sealed one.

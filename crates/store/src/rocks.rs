@@ -15,23 +15,6 @@ use super::contents::{self, Contents, Notes};
 
 /// How often a store is looked at for what is to be noted of it, at most.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
-/// Families that stores of version 0.1.0 have: one that is not there is lost, and
-/// not yet to be made.
-const FIRST_FAMILIES: [&str; 12] = [
-    "users",
-    "dedupe",
-    "decided",
-    "definitions",
-    "quotas",
-    "waiting",
-    "due",
-    "done",
-    "endpoints",
-    "entries",
-    "index",
-    "meta",
-];
-
 /// What all stores of a process share, so that their number costs no memory.
 #[derive(Clone)]
 pub struct Shared {
@@ -321,14 +304,12 @@ fn check(path: &Path, families: &'static [Family], options: &Options) -> Result<
     }
     // One that is missing would be made anew, and empty.
     let there = DB::list_cf(options, path).map_err(|e| opening_error(path, e))?;
-    let must_be_there = |name: &str| match &noted {
-        Some(noted) => noted.families.iter().any(|family| family == name),
-        None => FIRST_FAMILIES.contains(&name),
+    let must_be_there = |family: &&Family| match &noted {
+        Some(noted) => noted.families.iter().any(|name| name == family.name()),
+        None => family.is_original(),
     };
-    let lost = families
-        .iter()
-        .map(|family| family.name())
-        .find(|name| must_be_there(name) && !there.iter().any(|known| known == name));
+    let is_lost = |family: &&Family| !there.iter().any(|name| name == family.name());
+    let lost = families.iter().filter(must_be_there).find(is_lost).map(|family| family.name());
     lost.map_or(Ok(()), |lost| Err(Error::damaged(path, format!("the column family {lost} is missing"))))
 }
 

@@ -4,9 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::bucket::{self, Bucket, Object, Stored};
+use super::bucket::{Bucket, Error, Object, Stored};
 use askwhen_domain::time::{DAY, Millis};
 use askwhen_wire::error::Class;
 
@@ -18,50 +18,8 @@ const FIRST_FORMAT: u32 = 2;
 const KEPT_AT_LEAST: Millis = DAY;
 const NEWEST_KEPT: usize = 2;
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("[snapshots] url {url}: {source}")]
-    Place { url: String, source: bucket::PlaceCause },
-    #[error("the snapshot {name} is damaged: {detail}")]
-    Damaged { name: String, detail: String },
-    #[error("{}: {source}", .path.display())]
-    Io { path: PathBuf, source: std::io::Error },
-    #[error("given up")]
-    GivenUp,
-}
-
-impl Error {
-    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-        move |source| Error::Io { path: path.to_owned(), source }
-    }
-
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Error::Place { .. } => "place",
-            Error::Damaged { .. } => "damaged",
-            Error::Io { .. } => "io",
-            Error::GivenUp => "given_up",
-        }
-    }
-
-    pub fn class(&self) -> Class {
-        match self {
-            Error::Place { .. } | Error::Io { .. } | Error::GivenUp => Class::Retry,
-            Error::Damaged { .. } => Class::Reject,
-        }
-    }
-}
-
-impl From<bucket::Error> for Error {
-    fn from(error: bucket::Error) -> Error {
-        match error {
-            bucket::Error::Place { url, source } => Error::Place { url, source },
-            bucket::Error::Damaged { what, detail } => Error::Damaged { name: what, detail },
-            bucket::Error::Io { path, source } => Error::Io { path, source },
-            bucket::Error::GivenUp => Error::GivenUp,
-        }
-    }
-}
+/// Stands before the URL of a place in errors.
+const SETTING: &str = "[snapshots] url ";
 
 /// What a snapshot is of; everything but the files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +148,10 @@ impl Manifest {
     }
 }
 
+fn damaged(manifest: &Manifest, detail: String) -> Error {
+    Error::Damaged { what: format!("snapshot {}", manifest.name()), detail }
+}
+
 /// Where snapshots are kept.
 #[derive(Clone)]
 pub struct SnapshotRepository {
@@ -198,7 +160,7 @@ pub struct SnapshotRepository {
 
 impl std::fmt::Debug for SnapshotRepository {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Depot({:?})", self.bucket)
+        write!(f, "SnapshotRepository({:?})", self.bucket)
     }
 }
 
@@ -208,7 +170,7 @@ impl SnapshotRepository {
     /// # Errors
     /// When the URL names no place that can be used.
     pub fn open(url: &str) -> Result<SnapshotRepository, Error> {
-        Ok(SnapshotRepository { bucket: Bucket::open(url)? })
+        Ok(SnapshotRepository { bucket: Bucket::open_as(SETTING, url)? })
     }
 
     /// In a folder of a bucket that is used for more.
@@ -272,7 +234,7 @@ impl SnapshotRepository {
     async fn look(&self, manifest: &Manifest) -> Result<(), Error> {
         match self.incomplete(manifest).await? {
             None => Ok(()),
-            Some(found) => Err(Error::Damaged { name: manifest.name(), detail: found.to_string() }),
+            Some(found) => Err(damaged(manifest, found.to_string())),
         }
     }
 
@@ -390,7 +352,7 @@ impl SnapshotRepository {
             std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         }
         for file in &manifest.files {
-            let damaged = |detail: String| Error::Damaged { name: manifest.name(), detail };
+            let damaged = |detail: String| damaged(manifest, detail);
             if file.name.contains('/') || file.name.starts_with('.') {
                 return Err(damaged(format!("{} is no name of a store's file", file.name)));
             }
@@ -398,8 +360,8 @@ impl SnapshotRepository {
             let object = Object { name: &file.object, bytes: file.bytes, crc32c: file.crc32c, stored: file.stored };
             let fetched = self.bucket.fetch(object, path.as_deref(), &mut |bytes| progress(done + bytes, all)).await;
             fetched.map_err(|error| match error {
-                bucket::Error::Damaged { what, detail } => damaged(format!("{what}: {detail}")),
-                error => error.into(),
+                Error::Damaged { what, detail } => damaged(format!("{what}: {detail}")),
+                error => error,
             })?;
             done += file.bytes;
         }

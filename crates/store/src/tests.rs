@@ -7,6 +7,15 @@ use std::path::{Path, PathBuf};
 
 use super::{Batch, Error, Family, Rocks, Shared, Store};
 
+mod families {
+    use super::Family;
+
+    pub const USERS: Family = Family::original("users");
+    pub const DEDUPE: Family = Family::original("dedupe");
+    pub const META: Family = Family::original("meta");
+    pub const ALL: &[Family] = &[USERS, DEDUPE, META];
+}
+
 const BATCHES: u64 = 40;
 /// After these batches everything is brought to tables.
 const FLUSHED: [u64; 3] = [10, 20, 30];
@@ -23,12 +32,12 @@ fn value(n: u64) -> Vec<u8> {
 /// Batch `n`: a user, an event id and where the state stands.
 fn batch(n: u64) -> Batch {
     let mut batch = Batch::default();
-    batch.put(Family::Users, format!("user{}", n % USERS), value(n));
-    batch.put(Family::Dedupe, n.to_be_bytes(), [1]);
+    batch.put(families::USERS, format!("user{}", n % USERS), value(n));
+    batch.put(families::DEDUPE, n.to_be_bytes(), [1]);
     if n > 5 {
-        batch.delete(Family::Dedupe, (n - 5).to_be_bytes());
+        batch.delete(families::DEDUPE, (n - 5).to_be_bytes());
     }
-    batch.put(Family::Meta, CHECKPOINT, n.to_be_bytes());
+    batch.put(families::META, CHECKPOINT, n.to_be_bytes());
     batch
 }
 
@@ -48,7 +57,7 @@ fn expected(n: u64) -> State {
 
 fn read(store: &Store) -> Result<State, Error> {
     let mut state = State::new();
-    for family in Family::ENGINE {
+    for family in families::ALL {
         store.each(*family, |key, value| {
             state.insert((family.name(), key), value);
             Ok::<_, Error>(())
@@ -73,7 +82,7 @@ fn copy(from: &Path, to: &Path) {
 /// leaves it.
 fn made(dir: &Path) -> [PathBuf; 2] {
     let (path, killed) = (dir.join("closed"), dir.join("killed"));
-    let store = Rocks::open(&path, Family::ENGINE, &shared()).unwrap();
+    let store = Rocks::open(&path, families::ALL, &shared()).unwrap();
     for n in 1..=BATCHES {
         store.write(batch(n)).unwrap();
         if FLUSHED.contains(&n) {
@@ -88,7 +97,7 @@ fn made(dir: &Path) -> [PathBuf; 2] {
 /// What a damaged store comes to: where it stands, or that it is known to be
 /// damaged. Panics when it is a state that never was.
 fn opened(path: &Path, what: &str) -> Option<u64> {
-    let store = match Rocks::open(path, Family::ENGINE, &shared()) {
+    let store = match Rocks::open(path, families::ALL, &shared()) {
         Ok(store) => Store::Rocks(store),
         Err(Error::Damaged { .. }) => return None,
         Err(error) => panic!("{what}: {error}"),
@@ -214,7 +223,7 @@ fn a_folder_that_was_hardly_begun_is_a_new_store() {
 fn every_block_is_looked_at() {
     let dir = tempfile::tempdir().unwrap();
     let [closed, _] = made(dir.path());
-    let store = Rocks::open(&closed, Family::ENGINE, &shared()).unwrap();
+    let store = Rocks::open(&closed, families::ALL, &shared()).unwrap();
     store.verify().unwrap();
     drop(store);
     let tables = fs::read_dir(&closed).unwrap().map(|entry| entry.unwrap().path());
@@ -223,6 +232,27 @@ fn every_block_is_looked_at() {
     let mut bytes = fs::read(&largest).unwrap();
     bytes[200] ^= 4;
     fs::write(&largest, bytes).unwrap();
-    let store = Rocks::open(&closed, Family::ENGINE, &shared()).unwrap();
+    let store = Rocks::open(&closed, families::ALL, &shared()).unwrap();
     assert!(matches!(store.verify(), Err(Error::Damaged { .. })));
+}
+
+/// A copy has no note of what it contains: a family that its version knew is lost where
+/// it is missing, and one that came later is made.
+#[test]
+fn a_family_that_came_later_is_made_and_one_that_was_always_there_is_missed() {
+    const LATER: &[Family] = &[families::USERS, Family::added("later")];
+    const LOST: &[Family] = &[families::USERS, families::META];
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("store"), dir.path().join("copy"));
+    let store = Rocks::open(&path, &LATER[..1], &shared()).unwrap();
+    let mut batch = Batch::default();
+    batch.put(families::USERS, b"ann", b"1");
+    store.write(batch).unwrap();
+    store.checkpoint(&copy).unwrap();
+    drop(store);
+    let lost = Rocks::open_read_only(&copy, LOST).unwrap_err();
+    assert!(lost.to_string().contains("the column family meta is missing"), "{lost}");
+    let store = Rocks::open(&copy, LATER, &shared()).unwrap();
+    assert_eq!(store.get(families::USERS, b"ann").unwrap().as_deref(), Some(b"1".as_slice()));
+    assert_eq!(store.get(LATER[1], b"ann").unwrap(), None);
 }

@@ -1,5 +1,6 @@
 //! What waits about users that are erased.
 
+use crate::delivery::families;
 use std::collections::BTreeMap;
 
 use super::error::Error;
@@ -8,7 +9,6 @@ use super::row::{DeliveryPhase, PendingDelivery};
 use super::{Fold, FoldEvent, WriteBatch};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::refs::{UserKey, UserRef};
-use askwhen_store::Family;
 use askwhen_wire::topics::Source;
 
 /// The journal record behind an erasure; without one, everything that waits of
@@ -57,7 +57,7 @@ impl Fold {
         }
         round.heard.push(FoldEvent::Cancelled { delivery_ids: rows.keys().cloned().collect() });
         for (id, mut row) in rows {
-            round.batch.delete(Family::Due, due_key(&row));
+            round.batch.delete(families::DUE, due_key(&row));
             row.forget_message();
             row.phase = DeliveryPhase::CancelMissing { reason: "user_erased".into() };
             round.rows.insert(id, Some(row));

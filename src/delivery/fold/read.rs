@@ -6,8 +6,9 @@ use super::error::{Error, StateError};
 use super::index::Due;
 use super::row::{DeliveryPhase, PendingDelivery};
 use super::{EACH_AT_A_TIME, Fold, POSITIONS, Positions, split};
+use crate::delivery::families;
 use askwhen_domain::time::Millis;
-use askwhen_store::{Family, Store};
+use askwhen_store::Store;
 
 impl Fold {
     /// Where a stored fold stands.
@@ -15,7 +16,7 @@ impl Fold {
     /// # Errors
     /// When the store cannot be read.
     pub fn stored_positions(store: &Store) -> Result<Option<Positions>, Error> {
-        let stored = store.get(Family::Meta, POSITIONS)?;
+        let stored = store.get(families::META, POSITIONS)?;
         Ok(stored.map(|bytes| serde_json::from_slice(&bytes).map_err(StateError::Positions)).transpose()?)
     }
 
@@ -25,7 +26,7 @@ impl Fold {
     /// When the store cannot be read.
     pub fn endpoints(&self) -> Result<Vec<EndpointUpdate>, Error> {
         let mut all = Vec::new();
-        self.store.each(Family::Endpoints, |_, value| {
+        self.store.each(families::ENDPOINTS, |_, value| {
             all.push(serde_json::from_slice(&value).map_err(StateError::Endpoint)?);
             Ok::<_, Error>(())
         })?;
@@ -43,7 +44,7 @@ impl Fold {
     /// # Errors
     /// When the store cannot be read.
     pub fn find_sized(&self, delivery_id: &str) -> Result<Option<(PendingDelivery, usize)>, Error> {
-        let bytes = self.store.get(Family::Waiting, delivery_id.as_bytes())?;
+        let bytes = self.store.get(families::WAITING, delivery_id.as_bytes())?;
         bytes.map(|bytes| Ok((PendingDelivery::decode(delivery_id.as_bytes(), &bytes)?, bytes.len()))).transpose()
     }
 
@@ -54,7 +55,7 @@ impl Fold {
     pub fn queue_ids(&self) -> Result<Vec<(u64, Millis)>, Error> {
         let mut queue_ids = Vec::new();
         let mut from = Vec::new();
-        while let Some((key, _)) = self.store.ascending(Family::Due, &from, 1)?.first() {
+        while let Some((key, _)) = self.store.ascending(families::DUE, &from, 1)?.first() {
             let (queue_id, due_at) = split(key);
             queue_ids.push((queue_id, due_at));
             let Some(next) = queue_id.checked_add(1) else { break };
@@ -80,7 +81,7 @@ impl Fold {
         // Most lines hold little that is due, and another line is behind it.
         let mut at_a_time = 8;
         loop {
-            let entries = self.store.ascending(Family::Due, &from, at_a_time)?;
+            let entries = self.store.ascending(families::DUE, &from, at_a_time)?;
             let last = entries.len() < at_a_time;
             for (key, value) in entries {
                 let (of, at) = split(&key);
@@ -119,7 +120,7 @@ impl Fold {
     /// # Errors
     /// When the store cannot be read.
     pub fn each_row(&self, mut each: impl FnMut(PendingDelivery)) -> Result<(), Error> {
-        self.store.each(Family::Waiting, |key, value| {
+        self.store.each(families::WAITING, |key, value| {
             each(PendingDelivery::decode(&key, &value)?);
             Ok(())
         })
@@ -138,7 +139,7 @@ impl Fold {
             waiting += u64::from(row.phase == DeliveryPhase::Due);
         })?;
         let mut indexed = 0;
-        self.store.each(Family::Due, |key, value| {
+        self.store.each(families::DUE, |key, value| {
             Due::decode(key, &value)?;
             indexed += 1;
             Ok::<_, Error>(())

@@ -1,11 +1,12 @@
 //! The fold of topics that crashes have cut short.
 
 use super::*;
+use crate::delivery::families;
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
 use askwhen_domain::message::{Data, Message};
 use askwhen_log::{Ack, NewRecord, Simulated};
-use askwhen_store::Memory;
+use askwhen_store::{Family, Memory};
 use askwhen_wire::error::Class;
 use askwhen_wire::topics::{self, DeadRecord, Outcome};
 
@@ -215,7 +216,7 @@ fn no_record_becomes_a_reject_because_a_stored_row_is_unreadable() {
         let mut world = World::new();
         world.write(Topic::Deliveries, deliver("d"));
         let mut fold = world.fold();
-        world.spoil(Family::Waiting);
+        world.spoil(families::WAITING);
         world.write(topic, value.clone());
         assert!(is_damaged(fold.step(0)), "{what}: the partition stops");
         assert!(fold.rejects.is_empty(), "{what}: it is not the record's fault");
@@ -243,7 +244,7 @@ fn no_record_becomes_a_reject_because_a_stored_row_is_unreadable() {
 
 #[test]
 fn a_store_with_an_unreadable_row_of_any_family_is_not_served() {
-    for family in [Family::Waiting, Family::Due, Family::Endpoints, Family::Meta] {
+    for family in [families::WAITING, families::DUE, families::ENDPOINTS, families::META] {
         let world = World::new();
         let (project, endpoint_id) = ("default".into(), "e".into());
         let gone = DeliveryRecord::Endpoint { project, endpoint_id, version: 1, body: None };
@@ -251,7 +252,7 @@ fn a_store_with_an_unreadable_row_of_any_family_is_not_served() {
         world.write(Topic::Deliveries, deliver("d"));
         let fold = world.fold();
         world.spoil(family);
-        if family == Family::Due {
+        if family == families::DUE {
             let queue_id = index::line_of(&delivery("d"));
             assert!(is_damaged(fold.due(queue_id, &[], i64::MAX, 10)), "also while it is served");
         }
@@ -266,7 +267,7 @@ fn what_waits_and_is_in_no_index_would_never_be_sent() {
     world.write(Topic::Deliveries, deliver("d"));
     drop(world.fold());
     let mut batch = Batch::default();
-    batch.delete_range(Family::Due, [0], [0xff; 64]);
+    batch.delete_range(families::DUE, [0], [0xff; 64]);
     world.store.write(batch).expect("written");
     assert!(is_damaged(world.reopened()));
 }

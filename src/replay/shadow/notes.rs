@@ -2,6 +2,7 @@
 //! they were, and those that were not on record yet. Written with the state that
 //! they belong to.
 
+use crate::engine::families;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -12,7 +13,7 @@ use super::super::Error;
 use super::super::recorded::{Compared, Difference, Recorded};
 use crate::engine::Engine;
 use askwhen_partition::replayer::Replayer;
-use askwhen_store::{Batch, Family, Store};
+use askwhen_store::{Batch, Store};
 
 /// Differences kept with both sides, of each partition; all are counted.
 const KEPT_DIFFERENCES: u64 = 10_000;
@@ -44,7 +45,7 @@ pub(super) struct UnrecordedDecision {
 }
 
 pub(super) fn load<T: serde::de::DeserializeOwned + Default>(store: &Store, key: &[u8]) -> Result<T, Error> {
-    let stored = store.get(Family::Meta, key)?;
+    let stored = store.get(families::META, key)?;
     let read = stored.map(|bytes| serde_json::from_slice(&bytes)).transpose();
     Ok(read.map_err(|e| Error::refused(format!("the replay's notes are unreadable: {e}")))?.unwrap_or_default())
 }
@@ -77,8 +78,8 @@ impl Notes {
         }
         self.counts.kept_bytes = self.kept.sync()?;
         let mut more = Batch::default();
-        more.put(Family::Meta, COUNTS, serde_json::to_vec(&self.counts).expect("counts serialise"));
-        more.put(Family::Meta, OPEN, serde_json::to_vec(&self.open).expect("decisions serialise"));
+        more.put(families::META, COUNTS, serde_json::to_vec(&self.counts).expect("counts serialise"));
+        more.put(families::META, OPEN, serde_json::to_vec(&self.open).expect("decisions serialise"));
         Ok(replayer.checkpoint(store, more)?)
     }
 }

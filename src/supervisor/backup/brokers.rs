@@ -1,10 +1,12 @@
 //! A backup of a log on Kafka: its records as the files of an embedded one, so that
 //! it needs no brokers to go on.
 
+use crate::delivery;
+use crate::engine;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Copy, Part, ReportProgress, unreachable_snapshot};
+use super::{Copy, Part, ReportProgress, unreachable};
 use crate::replay::Error;
 use crate::supervisor::snapshots::Role;
 use askwhen_log::embedded::files::PartitionImporter;
@@ -13,7 +15,7 @@ use askwhen_partition::Signer;
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::clock::Clock;
 use askwhen_store::snapshot::{Manifest as Snapshot, SnapshotRepository, Subject};
-use askwhen_store::{Batch, Family, Rocks, Store};
+use askwhen_store::{Batch, Rocks, Store};
 use askwhen_wire::record::Internal;
 use askwhen_wire::topic::Topic;
 
@@ -79,8 +81,8 @@ impl Copy<'_> {
     fn newest(&self, role: Role, partition: u32) -> Result<Option<Fetched>, Error> {
         let Some((theirs, manifest)) = self.source.newest(role.name(), partition)? else { return Ok(None) };
         let dir = self.folder.join(format!("{}-{partition}", role.name()));
-        theirs.restore(&manifest, &dir, |_, _| true).map_err(unreachable_snapshot)?;
-        let families = if role == Role::Engine { Family::ENGINE } else { Family::DELIVERY };
+        theirs.restore(&manifest, &dir, |_, _| true).map_err(unreachable)?;
+        let families = if role == Role::Engine { engine::families::ALL } else { delivery::families::ALL };
         let store = Store::Rocks(Rocks::open(&dir, families, &self.source.shared)?);
         Ok(Some(Fetched { role, partition, manifest, store }))
     }
@@ -180,7 +182,7 @@ impl Fetched {
         self.store.checkpoint(&copy)?;
         let writer = uuid::Uuid::new_v4().simple().to_string();
         let subject = Subject { writer, created_at: Clock::new().wall(), ..self.manifest.subject.clone() };
-        let left = ours.write(subject, &copy, None).map_err(unreachable_snapshot)?;
+        let left = ours.write(subject, &copy, None).map_err(unreachable)?;
         std::fs::remove_dir_all(&copy)?;
         Ok(left.name())
     }

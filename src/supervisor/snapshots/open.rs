@@ -13,7 +13,8 @@ use askwhen_domain::goes_on_from;
 use askwhen_log::{Log, TopicPartition};
 use askwhen_partition::Stop;
 use askwhen_partition::{Phase, Status};
-use askwhen_store::snapshot::{self, Manifest, Subject};
+use askwhen_store::bucket;
+use askwhen_store::snapshot::{Manifest, Subject};
 use askwhen_store::{Rocks, Shared, Store};
 use askwhen_wire::topic::Topic;
 
@@ -86,7 +87,7 @@ impl Stores {
                 match self.fetch(role, &manifest, &fresh, status) {
                     Ok(()) => {
                         drop((here, here_store.take()));
-                        put_in_place(&fresh, &path).map_err(Stop::Restart)?;
+                        put_in_place(&fresh, &path).map_err(Stop::restart)?;
                         let store = data::open_store(&path, role.families(), &self.shared).map_err(restart)?;
                         return Ok(self.opened_as(role, partition, store));
                     }
@@ -96,14 +97,14 @@ impl Stores {
                         match why {
                             SnapshotUnusable::Damaged(why) => passed.add(why),
                             SnapshotUnusable::Failed(why) if self.is_alone() && status.is_wanted() => passed.add(why),
-                            SnapshotUnusable::Failed(why) => return Err(Stop::Restart(why)),
+                            SnapshotUnusable::Failed(why) => return Err(Stop::restart(why)),
                         }
                     }
                 }
             }
         }
         if let Some(lost) = need.lost {
-            return Err(Stop::Restart(format!(
+            return Err(Stop::restart(format!(
                 "{lost}: no snapshot in {:?} helps{}",
                 self.repository,
                 passed.joined()
@@ -146,6 +147,7 @@ impl Stores {
         match looked {
             Ok(found) => Ok(Some(found)),
             Err(Stop::Damaged(why)) => {
+                let why = why.to_string();
                 data::set_aside(path, &why).map_err(restart)?;
                 passed.add(why);
                 Ok(None)
@@ -193,7 +195,7 @@ impl Stores {
                 passed.add(format!("the snapshots cannot be listed: {error}"));
                 Vec::new()
             }
-            Err(error) => return Err(Stop::Restart(error.to_string())),
+            Err(error) => return Err(Stop::restart(error)),
         };
         let mut listed = Vec::new();
         for (name, read) in read {
@@ -224,7 +226,7 @@ impl Stores {
             status.is_wanted()
         };
         self.repository.restore(manifest, fresh, progress).map_err(|error| match error {
-            snapshot::Error::Damaged { .. } => SnapshotUnusable::Damaged(error.to_string()),
+            bucket::Error::Damaged { .. } => SnapshotUnusable::Damaged(error.to_string()),
             error => SnapshotUnusable::Failed(error.to_string()),
         })?;
         status.set(Phase::Opening("looking at what was restored".into()));
@@ -252,7 +254,7 @@ impl Stores {
 }
 
 fn restart(error: crate::supervisor::Error) -> Stop {
-    Stop::Restart(error.to_string())
+    Stop::restart(error)
 }
 
 /// A restored state takes the place of the one that is here.

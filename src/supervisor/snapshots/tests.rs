@@ -1,5 +1,6 @@
 //! Which source a state is taken from when some are damaged.
 
+use crate::engine::families;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ impl World {
                 // Not to be compressed away: the users' table is the largest.
                 let state =
                     (0..300_u64).flat_map(|n| (user * 300 + n).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-                batch.put(Family::Users, format!("user{user}"), state.collect::<Vec<u8>>());
+                batch.put(families::USERS, format!("user{user}"), state.collect::<Vec<u8>>());
             }
             store.write(batch).unwrap();
             if snapshot {
@@ -67,7 +68,7 @@ impl World {
         let status = Status::default();
         let store = self.stores.open(ROLE, 0, &status).unwrap();
         let next = CheckpointMeta::load(&store).unwrap().map_or(0, |meta| meta.next);
-        let users = store.ascending(Family::Users, &[], 100).unwrap().len() as u64;
+        let users = store.ascending(families::USERS, &[], 100).unwrap().len() as u64;
         assert_eq!(users, next, "all of the state is there");
         (next, status.passed_over())
     }
@@ -117,6 +118,7 @@ fn every_source_is_tried_in_order_until_one_is_sound() {
     std::fs::remove_dir_all(world.here()).unwrap();
     world.log.trim(JOURNAL, 1);
     let Err(Stop::Restart(why)) = world.open() else { panic!("there is nothing to begin with") };
+    let why = why.to_string();
     assert!(why.contains("events/0 begins at 1") && why.matches("snapshot").count() >= 3, "{why}");
 }
 
