@@ -35,7 +35,7 @@ const READS_A_TURN: usize = 512;
 const OPENED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Brings a partition's state here, and folds everything its topics hold.
-pub type Open = assignment::Open<Fold, Error>;
+pub type Open = assignment::Opener<Fold, Error>;
 
 pub struct Setup {
     pub log: Log,

@@ -52,6 +52,22 @@ impl Error {
         Error::Io { context: context.into(), source: Arc::new(error) }
     }
 
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::Trimmed { .. } => "trimmed",
+            Error::Damaged { .. } => "damaged",
+            Error::Unknown(_) => "unknown",
+            Error::ReadOnly { .. } => "read_only",
+            Error::Failed(_) => "failed",
+            Error::Overloaded => "overloaded",
+            Error::Unavailable(_) => "unavailable",
+            Error::Closed => "closed",
+            Error::Io { .. } => "io",
+            Error::Refused(_) => "refused",
+            Error::Misconfigured(_) => "misconfigured",
+        }
+    }
+
     pub fn class(&self) -> Class {
         match self {
             Error::ReadOnly { .. } | Error::Overloaded | Error::Unavailable(_) | Error::Failed(_) => Class::Retry,

@@ -27,7 +27,7 @@ const WAIT_PAUSE: Duration = Duration::from_secs(2);
 pub const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// Brings a partition's state here and opens it; called again for every restart.
-pub type Open<T, E> = Arc<dyn Fn(u32, Arc<Notify>, Arc<Status>) -> Result<T, E> + Send + Sync>;
+pub type Opener<T, E> = Arc<dyn Fn(u32, Arc<Notify>, Arc<Status>) -> Result<T, E> + Send + Sync>;
 
 /// How openings are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub struct Patience {
 
 /// The partitions that one thread owns.
 pub struct Assignments<T, E> {
-    open: Open<T, E>,
+    open: Opener<T, E>,
     options: AssignmentOptions,
     statuses: Vec<Arc<Status>>,
     notify: Arc<Notify>,
@@ -108,7 +108,7 @@ pub struct Assignments<T, E> {
 impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
     /// With no partitions. `notify` is rung when an opening is over.
     pub fn new(
-        open: Open<T, E>,
+        open: Opener<T, E>,
         options: AssignmentOptions,
         statuses: Vec<Arc<Status>>,
         notify: Arc<Notify>,

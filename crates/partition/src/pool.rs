@@ -18,7 +18,7 @@ const ASSIGNMENT: AssignmentOptions =
     AssignmentOptions { role: "engine", openings: Openings::Threads("open-"), opening_grace: LAST_WRITE };
 
 /// Brings a partition's state here and opens it; called again for every restart.
-pub type Open<M> = assignment::Open<Partition<M>, Stop>;
+pub type Open<M> = assignment::Opener<Partition<M>, Stop>;
 
 enum Command {
     Take(u32),

@@ -336,7 +336,7 @@ impl SnapshotRepository {
     /// Reads every file and compares its checksum.
     ///
     /// # Errors
-    /// As [`Depot::restore`].
+    /// As [`SnapshotRepository::restore`].
     pub fn verify(&self, manifest: &Manifest, progress: impl FnMut(u64, u64) -> bool + Send) -> Result<(), Error> {
         self.bucket.run(self.take(manifest, None, progress))
     }

@@ -60,7 +60,7 @@ impl World {
         let (outcome, outcomes) = mpsc::channel();
         let (outcomes, closed, notify) = (Mutex::new(outcomes), Arc::default(), Arc::default());
         let list: Arc<Mutex<Vec<Phase>>> = Arc::clone(&closed);
-        let open: Open<Opened, Failed> = Arc::new(move |_, _, status| {
+        let open: Opener<Opened, Failed> = Arc::new(move |_, _, status| {
             let outcome: Result<(), Failed> = outcomes.lock().unwrap().recv().unwrap_or(Ok(()));
             outcome.map(|()| Opened { status, closed: list.clone() })
         });
