@@ -64,6 +64,7 @@ impl Error {
             Error::Closed => "closed",
             Error::Io { .. } => "io",
             Error::Refused(_) => "refused",
+            Error::Lost(_) => "lost",
             Error::Misconfigured(_) => "misconfigured",
         }
     }

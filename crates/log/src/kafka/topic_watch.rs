@@ -60,7 +60,7 @@ impl TopicWatch {
                 turns.wait(TURN);
             }
         });
-        watching.map_err(|e| Error::io("a thread for the topics", &e))
+        watching.map_err(|e| Error::io("a thread for the topics", e))
     }
 
     /// One look at every topic.
