@@ -204,7 +204,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
             let listed = tokio::task::spawn_blocking(move || asked.list(Role::Engine.name(), 0)).await;
             listed.map_err(Error::failed)?.map_err(Error::unreachable)?;
         }
-        let stores = Stores::new(config.data_dir.clone(), shared.clone(), repository, log.clone());
+        let stores = Stores::new(config.data_dir.clone(), shared.clone(), repository, (log.clone(), data.key.clone()));
         let mut setup = askwhen_partition::Setup::new(
             log.clone(),
             clock.clone(),

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::supervisor::{self, repair};
 use askwhen_domain::time::format_time;
 use askwhen_log::embedded::free_mark_bytes;
+use askwhen_wire::record::AcceptLoss;
 
 /// Free space below which the doctor warns.
 const COMFORTABLE_BYTES: u64 = 1 << 30;
@@ -25,11 +26,18 @@ pub struct DoctorArgs {
     /// not: let it go on from this machine's. The server must be stopped
     #[arg(long)]
     accept_time: bool,
+    /// Records are gone for good that the state was not made of yet: let it go on
+    /// behind them. Run it where the state is
+    #[arg(long, conflicts_with = "accept_time")]
+    accept_loss: bool,
 }
 
 pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
     if args.accept_time {
         return accept_time(context).await;
+    }
+    if args.accept_loss {
+        return accept_loss(context).await;
     }
     let args = &args.server;
     let mut checks: Vec<(&str, bool, String)> = Vec::new();
@@ -135,6 +143,32 @@ async fn accept_time(context: &Context) -> Result<(), Failure> {
         accepted.partitions,
         format_time(accepted.now)
     ));
+    Ok(())
+}
+
+/// State goes on behind records that are lost.
+async fn accept_loss(context: &Context) -> Result<(), Failure> {
+    if repair::is_served(&context.config) {
+        let dir = context.config.data_dir.display();
+        return Err(Failure::refused(format!("a server runs on {dir}: stop it, then accept the loss, then start it")));
+    }
+    let config = context.config.clone();
+    let done = tokio::task::spawn_blocking(move || repair::accept_loss(&config)).await;
+    let losses = done.map_err(|e| Failure::failed(e.to_string()))?.map_err(super::serve::failure)?;
+    if context.format == Format::Json {
+        let row = |loss: &AcceptLoss| json!({"topic": loss.topic, "partition": loss.partition, "from": loss.from, "to": loss.to});
+        output::json(&json!({"lost": losses.iter().map(row).collect::<Vec<_>>()}));
+        return Ok(());
+    }
+    for AcceptLoss { topic, partition, from, to, .. } in &losses {
+        output::line(&format!(
+            "{topic}/{partition}: {} records are lost, from {from} up to, and without, {to}; the state goes on at {to}",
+            to - from
+        ));
+    }
+    if losses.is_empty() {
+        output::line("no records are missing that state is still to be made of: nothing was written");
+    }
     Ok(())
 }
 

@@ -186,7 +186,8 @@ impl Export<'_> {
     fn bring_to_rest(&self, progress: &mut impl FnMut(&'static str, u64, u64)) -> Result<QuiescedLog, Error> {
         let (config, log) = (self.source, Log::Embedded(self.log.clone()));
         let shared = Shared::new(STORE_MEMORY_BYTES);
-        let stores = Stores::new(config.data_dir.clone(), shared.clone(), repository(config)?, log.clone());
+        let of = (log.clone(), self.data.key.clone());
+        let stores = Stores::new(config.data_dir.clone(), shared.clone(), repository(config)?, of);
         let statuses: Vec<Arc<askwhen_partition::Status>> = (0..config.partitions).map(|_| Arc::default()).collect();
         let replies = Replies::default();
         let setup = askwhen_partition::Setup::new(

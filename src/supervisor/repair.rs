@@ -1,7 +1,8 @@
 //! What an operator says in the journal while nobody serves: a record is taken
-//! out of the way, the time is accepted.
+//! out of the way, the time is accepted, or that records are lost.
 
 use crate::engine::families;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::snapshots::Role;
 use super::source::cluster_key;
 use super::{data, export, source};
 use crate::config::Config;
+use crate::delivery::Fold;
 use crate::replay::Error;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Ack, Embedded, Kafka, Log, NewRecord, TopicPartition};
@@ -17,7 +19,7 @@ use askwhen_partition::Signer;
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::clock::Clock;
 use askwhen_store::{Rocks, Store};
-use askwhen_wire::record::{AcceptTime, Internal, Skip};
+use askwhen_wire::record::{AcceptLoss, AcceptTime, Internal, Skip};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 
@@ -157,4 +159,60 @@ pub fn accept_time(config: &Config) -> Result<Accepted, Error> {
     }
     repair.close();
     Ok(Accepted { now, newest, partitions })
+}
+
+/// Lets state go on where its topics begin, wherever records are gone that it was
+/// not made of; gives what is lost. Blocks.
+///
+/// # Errors
+/// When the log cannot be written, or state cannot be read.
+pub fn accept_loss(config: &Config) -> Result<Vec<AcceptLoss>, Error> {
+    let repair = Repair::open(config)?;
+    let mut losses = Vec::new();
+    for role in Role::ALL {
+        for partition in 0..repair.log.partitions() {
+            losses.extend(lost(config, &repair, (role, partition))?);
+        }
+    }
+    for loss in &losses {
+        let accept = Internal::AcceptLoss(loss.clone());
+        // The partition itself last: by then the others expect what it tells them.
+        let others = (0..repair.log.partitions()).filter(|partition| *partition != loss.partition);
+        for partition in others.chain([loss.partition]) {
+            repair.append(partition, repair.signer().internal(partition, "loss", &accept))?;
+        }
+    }
+    repair.close();
+    Ok(losses)
+}
+
+/// What topics have lost of the furthest state that is here or in a snapshot.
+fn lost(config: &Config, repair: &Repair, (role, partition): (Role, u32)) -> Result<Vec<AcceptLoss>, Error> {
+    let path = config.data_dir.join("state").join(role.name()).join(partition.to_string());
+    let here = if path.exists() { positions(role, &path)? } else { BTreeMap::new() };
+    let newest = source(config)?.newest(role.name(), partition)?.map(|(_, manifest)| manifest.subject.positions);
+    let newest = newest.unwrap_or_default();
+    let further = if here.values().sum::<u64>() >= newest.values().sum() { here } else { newest };
+    let mut losses = Vec::new();
+    for topic in role.trimmed() {
+        let start = repair.log.bounds(TopicPartition { topic: *topic, partition })?.start;
+        let to = if *topic == Topic::Events { start.max(repair.log.begins(partition)) } else { start };
+        let from = further.get(topic.name()).copied().unwrap_or(0);
+        if from < to {
+            let (topic, asked_at) = (topic.name().to_owned(), repair.clock.wall());
+            losses.push(AcceptLoss { topic, partition, from, to, asked_at, request_id: request_id() });
+        }
+    }
+    Ok(losses)
+}
+
+/// Where a state that is here stands in its topics.
+fn positions(role: Role, path: &Path) -> Result<BTreeMap<String, u64>, Error> {
+    if role == Role::Engine {
+        let next = meta(path)?.map(|meta| meta.next);
+        return Ok(next.map(|next| (Topic::Events.name().to_owned(), next)).into_iter().collect());
+    }
+    let store = Store::Rocks(Rocks::open_read_only(path, crate::delivery::families::ALL)?);
+    let stored = Fold::stored_positions(&store).map_err(Error::failed)?;
+    Ok(stored.map(|positions| positions.next).unwrap_or_default())
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::private;
 use super::settings::{STORE_MEMORY_BYTES, repository};
+use super::source::cluster_key;
 use crate::config::{Config, Retention};
 use crate::delivery::{Fold, Positions};
 use crate::replay::Error;
@@ -27,6 +28,7 @@ use askwhen_store::bucket;
 use askwhen_store::snapshot::{Manifest, SnapshotRepository, Subject};
 use askwhen_store::{Family, Rocks, Shared, Store};
 use askwhen_wire::error::Class;
+use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 
 /// A copy of one store to a bucket that takes longer is stuck.
@@ -117,12 +119,18 @@ pub struct Stores {
     shared: Shared,
     repository: SnapshotRepository,
     log: Log,
+    key: ClusterKey,
     open: Arc<Mutex<Opened>>,
 }
 
 impl Stores {
-    pub fn new(data_dir: PathBuf, shared: Shared, repository: SnapshotRepository, log: Log) -> Stores {
-        let stores = Stores { data_dir, shared, repository, log, open: Arc::default() };
+    pub fn new(
+        data_dir: PathBuf,
+        shared: Shared,
+        repository: SnapshotRepository,
+        (log, key): (Log, ClusterKey),
+    ) -> Stores {
+        let stores = Stores { data_dir, shared, repository, log, key, open: Arc::default() };
         stores.sweep();
         stores
     }
@@ -235,7 +243,8 @@ impl Stores {
 /// When a store cannot be opened or copied.
 pub fn take_at_rest(config: &Config, log: &Log) -> Result<Vec<String>, Error> {
     let shared = Shared::new(STORE_MEMORY_BYTES);
-    let stores = Stores::new(config.data_dir.clone(), shared, repository(config)?, log.clone());
+    let of = (log.clone(), cluster_key(config)?);
+    let stores = Stores::new(config.data_dir.clone(), shared, repository(config)?, of);
     let mut names = Vec::new();
     for role in Role::ALL {
         for partition in 0..log.partitions() {

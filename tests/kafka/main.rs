@@ -10,6 +10,7 @@ mod captured;
 mod cluster;
 #[path = "../it/crash.rs"]
 mod crash;
+mod deleted_records;
 #[path = "../it/delivery.rs"]
 mod delivery;
 #[path = "../it/endpoints.rs"]

@@ -11,9 +11,10 @@ use askwhen_domain::time::{MINUTE, Millis};
 use askwhen_log::{Log, NewRecord, Record};
 use askwhen_process::fault;
 use askwhen_wire::record::{
-    self, AcceptTime, BOUND_MAC_HEADER, DecodeError, Decoded, Forward, Internal, MAC_HEADER, REPLY_HEADER,
+    self, AcceptLoss, AcceptTime, BOUND_MAC_HEADER, DecodeError, Decoded, Forward, Internal, MAC_HEADER, REPLY_HEADER,
 };
 use askwhen_wire::seal::{Binding, ClusterKey};
+use askwhen_wire::topic::Topic;
 
 /// The largest record taken. What it causes is then small enough for any log:
 /// a forward of it, a reject with its first bytes.
@@ -193,6 +194,7 @@ impl Admission {
                 Admitted::Ignore
             }
             Internal::AcceptTime(accept) => accept_time(meta, record, &accept),
+            Internal::AcceptLoss(loss) => self.accept_loss(meta, record, &loss),
             Internal::Skip(skip) if skip.offset >= record.offset => Admitted::Reject(DecodeError {
                 reason: "invalid",
                 detail: format!("a record at {} cannot skip the one at {}", record.offset, skip.offset),
@@ -205,6 +207,24 @@ impl Admission {
             internal if is_forwarded_only(&internal) => forged("it does not come from a partition of this log"),
             internal => return Err(internal),
         })
+    }
+}
+
+impl Admission {
+    /// Another partition goes on behind records that are lost: what it tells this
+    /// one next has a number that is not the next one. Whoever goes on itself has
+    /// done so when it was taken up.
+    fn accept_loss<'a>(&self, meta: &mut CheckpointMeta, record: &Record, loss: &AcceptLoss) -> Admitted<'a> {
+        if (record.appended_at - loss.asked_at).abs() > REQUEST_LIFE {
+            let detail = "the request to accept a loss is old; ask anew".into();
+            return Admitted::Reject(DecodeError { reason: "stale", detail });
+        }
+        let is_other = loss.partition != self.partition && loss.topic == Topic::Events.name();
+        if is_other && !meta.accepted_losses.contains(&loss.request_id) {
+            remember(&mut meta.accepted_losses, loss.request_id.clone());
+            meta.expect_gap(loss.partition);
+        }
+        Admitted::Ignore
     }
 }
 
@@ -254,6 +274,7 @@ pub fn decode_forwarded(forward: &Forward) -> Result<Decoded<'_>, DecodeError> {
                     | Internal::BindMacs {}
                     | Internal::AcceptTime(_)
                     | Internal::Skip(_)
+                    | Internal::AcceptLoss(_)
             ) =>
         {
             Err(DecodeError { reason: "forged", detail: "no partition forwards such a record".into() })
@@ -294,6 +315,7 @@ pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
             | Internal::BindMacs {}
             | Internal::AcceptTime(_)
             | Internal::Skip(_)
+            | Internal::AcceptLoss(_)
             | Internal::Tick {}
             | Internal::Ping { .. } => {
                 return None;

@@ -55,6 +55,13 @@ pub struct CheckpointMeta {
     /// Requests by which an operator has accepted the time.
     #[serde(default)]
     pub accepted_times: Vec<String>,
+    /// Requests by which an operator has accepted that records are lost.
+    #[serde(default)]
+    pub accepted_losses: Vec<String>,
+    /// Partitions whose next forward may have any later number: what stood between
+    /// is lost.
+    #[serde(default)]
+    pub gaps: Vec<u32>,
     /// Version of the program that wrote it.
     #[serde(default = "first_program")]
     pub program: String,
@@ -85,6 +92,8 @@ impl CheckpointMeta {
             bound_macs_from: None,
             skipped: Vec::new(),
             accepted_times: Vec::new(),
+            accepted_losses: Vec::new(),
+            gaps: Vec::new(),
             program: PROGRAM.into(),
         }
     }
@@ -99,11 +108,23 @@ impl CheckpointMeta {
     /// on; `None` when this log has no such sender.
     pub fn take_forward(&mut self, forward: &Forward) -> Option<bool> {
         let last = self.inbox.get_mut(forward.from as usize)?;
-        let is_next = forward.seq == *last + 1;
+        let gap = self.gaps.iter().position(|sender| *sender == forward.from).filter(|_| forward.seq > *last);
+        let is_next = forward.seq == *last + 1 || gap.is_some();
         if is_next {
             *last = forward.seq;
         }
+        if let Some(gap) = gap {
+            self.gaps.remove(gap);
+        }
         Some(is_next)
+    }
+
+    /// What a partition has told this one may be lost: its next forward is taken
+    /// whatever its number, if it is a later one.
+    pub fn expect_gap(&mut self, sender: u32) {
+        if !self.gaps.contains(&sender) {
+            self.gaps.push(sender);
+        }
     }
 
     pub fn save(&self, batch: &mut Batch) {
@@ -219,5 +240,26 @@ impl Checkpointer {
     pub fn write(&self, store: Arc<Store>, frozen: Frozen, meta: CheckpointMeta, done: CheckpointDone) {
         // The thread ends only when every sender is gone.
         self.jobs.send(Job { store, frozen, meta, done }).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use askwhen_domain::json::Json;
+
+    #[test]
+    fn a_gap_lets_one_later_forward_pass_and_the_sequence_goes_on_from_it() {
+        let mut meta = CheckpointMeta::new(1, 2, LOGIC_VERSION);
+        let forward =
+            |seq| Forward { from: 1, seq, key: None, value: Json::empty_object(), trusted: false, reply_to: None };
+        let take = |meta: &mut CheckpointMeta, seq| meta.take_forward(&forward(seq));
+        assert_eq!(take(&mut meta, 1), Some(true));
+        assert_eq!(take(&mut meta, 3), Some(false), "the second is still to come");
+        meta.expect_gap(1);
+        assert_eq!(take(&mut meta, 1), Some(false), "it was taken before");
+        assert_eq!(take(&mut meta, 9), Some(true));
+        assert_eq!(take(&mut meta, 11), Some(false), "one gap was accepted");
+        assert_eq!(take(&mut meta, 10), Some(true));
     }
 }

@@ -11,6 +11,7 @@ use super::admission::{Admission, Admitted, MAX_RECORD_BYTES, Signer, decode_for
 use super::attempts::Attempts;
 use super::checkpoint::{CheckpointDone, CheckpointMeta, Frozen, PROGRAM};
 use super::ledger::AckTracker;
+use super::loss::pass_accepted_loss;
 use super::machine::{Effects, Failure, Machine, Outgoing, Output, RecordContext};
 use super::reply::EngineReply;
 use super::restart::{
@@ -125,6 +126,7 @@ impl<M: Machine> Partition<M> {
         let fresh = CheckpointMeta::new(setup.log.incarnation(), setup.log.partitions(), logic_version);
         let mut meta = CheckpointMeta::load(&store)?.unwrap_or_else(|| fresh.clone());
         setup.log.is_complete(partition)?;
+        pass_accepted_loss(&setup, journal, &mut meta)?;
         check_meta(&meta, &fresh, &setup.log, journal)?;
         (meta.logic_version, meta.program) = (logic_version, PROGRAM.into());
         take_clock(&setup, meta.ahead)?;

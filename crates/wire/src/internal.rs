@@ -60,6 +60,8 @@ pub enum Internal {
     AcceptTime(AcceptTime),
     /// An operator takes an earlier record of this partition out of the way.
     Skip(Skip),
+    /// An operator accepts that records are gone before state was made of them.
+    AcceptLoss(AcceptLoss),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +77,19 @@ pub struct Erase {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AcceptTime {
     /// By the wall clock, as append times are.
+    pub asked_at: Millis,
+    pub request_id: String,
+}
+
+/// Stands in the journals of all partitions: the others have to know that what
+/// `partition` tells them next has another number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AcceptLoss {
+    pub topic: String,
+    pub partition: u32,
+    /// The first that is lost, and one past the last.
+    pub from: u64,
+    pub to: u64,
     pub asked_at: Millis,
     pub request_id: String,
 }

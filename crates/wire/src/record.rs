@@ -6,8 +6,8 @@ use super::topics::event::{Members, unreadable, user_record};
 use askwhen_domain::record::Record;
 
 pub use super::internal::{
-    AcceptTime, Define, Defined, EndpointAction, EndpointCommand, EndpointHealthReport, Erase, Forward, Internal,
-    Query, Skip, encode_internal,
+    AcceptLoss, AcceptTime, Define, Defined, EndpointAction, EndpointCommand, EndpointHealthReport, Erase, Forward,
+    Internal, Query, Skip, encode_internal,
 };
 pub use super::topics::event::{
     DEFAULT_PROJECT, DecodeError, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_PROPERTIES, encode, parse_moment,

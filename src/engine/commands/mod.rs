@@ -47,6 +47,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, record: Decoded<'_>) ->
             | Internal::BindMacs {}
             | Internal::AcceptTime(_)
             | Internal::Skip(_)
+            | Internal::AcceptLoss(_)
             | Internal::Tick {} => Ok(Effects::default()),
         },
     }

@@ -12,10 +12,11 @@ use crate::supervisor::data;
 use askwhen_domain::goes_on_from;
 use askwhen_log::{Log, TopicPartition};
 use askwhen_partition::Stop;
-use askwhen_partition::{Phase, Status};
+use askwhen_partition::{Phase, Status, accepted_losses, is_accepted};
 use askwhen_store::bucket;
 use askwhen_store::snapshot::{Manifest, Subject};
 use askwhen_store::{Rocks, Shared, Store};
+use askwhen_wire::record::AcceptLoss;
 use askwhen_wire::topic::Topic;
 
 /// A store that is sound, and where it stands once anything was written to it.
@@ -47,13 +48,32 @@ impl UnusableSources<'_> {
 
 /// What the topics ask of a state.
 struct StateRequirement {
-    /// The first topic whose beginning is behind the state at hand: nothing but a
-    /// snapshot can tell of what was there.
+    beginnings: Beginnings,
+    /// Whether the topics begin behind the state at hand: a snapshot that is further
+    /// is worth fetching.
+    gap: bool,
+    /// What is lost of the first such topic, unless an operator has accepted it.
     lost: Option<String>,
     /// Whether a snapshot that is further is worth fetching.
     far: bool,
     /// Whether a snapshot may have replaced the state at hand unseen.
     shared: bool,
+}
+
+/// Where topics begin to tell of a state, and what may be missing before that.
+struct Beginnings {
+    topics: Vec<(TopicPartition, u64)>,
+    accepted: Vec<AcceptLoss>,
+}
+
+impl Beginnings {
+    /// The first partition of a topic that begins behind a state without an
+    /// operator's word, with what is lost: the first record, and one past the last.
+    fn lost(&self, positions: &BTreeMap<String, u64>) -> Option<(TopicPartition, u64, u64)> {
+        let next = |at: TopicPartition| positions.get(at.topic.name()).copied().unwrap_or(0);
+        let mut gaps = self.topics.iter().map(|(at, begins)| (*at, next(*at), *begins));
+        gaps.find(|(at, next, begins)| next < begins && !is_accepted(&self.accepted, at.topic, (*next, *begins)))
+    }
 }
 
 /// Why a snapshot was not taken.
@@ -80,7 +100,7 @@ impl Stores {
         let need = self.need(role, partition, here.as_ref().and_then(|(_, stands)| stands.as_ref()))?;
         let standing_here = here.as_ref().and_then(|(_, stands)| stands.as_ref());
         let mut here_store = here.as_ref().map(|(store, _)| store.clone());
-        if standing_here.is_none() || need.lost.is_some() || need.far || need.shared {
+        if standing_here.is_none() || need.gap || need.far || need.shared {
             let found = self.further(role, partition, standing_here, &need, &mut passed)?;
             for manifest in found {
                 let fresh = path.with_extension(format!("restoring-{}", uuid::Uuid::now_v7().simple()));
@@ -105,7 +125,8 @@ impl Stores {
         }
         if let Some(lost) = need.lost {
             return Err(Stop::restart(format!(
-                "{lost}: no snapshot in {:?} helps{}",
+                "{lost}, and no snapshot in {:?} was{}. Restore the data from a backup. If they are gone for good, \
+                 `askwhen doctor --accept-loss` lets the state go on behind them",
                 self.repository,
                 passed.joined()
             )));
@@ -166,12 +187,20 @@ impl Stores {
             Topic::Events => start.max(self.log.begins(partition)),
             _ => start,
         };
-        let lost = all.iter().zip(&bounds).find(|(at, bounds)| next(at) < begins(at, bounds.start));
-        let lost = lost.map(|(at, bounds)| {
-            let (begins, next) = (begins(at, bounds.start), next(at));
-            format!("{at} begins at {begins} and the state of the {} is at {next}", role.name())
+        let topics: Vec<(TopicPartition, u64)> =
+            all.iter().zip(&bounds).map(|(at, bounds)| (*at, begins(at, bounds.start))).collect();
+        let gap = topics.iter().any(|(at, begins)| next(at) < *begins);
+        // Asked only then: the whole journal is searched for it.
+        let accepted = if gap { accepted_losses(&self.log, &self.key, partition)? } else { Vec::new() };
+        let beginnings = Beginnings { topics, accepted };
+        let positions = here.map(|here| here.positions.clone()).unwrap_or_default();
+        let lost = beginnings.lost(&positions).map(|(at, from, to)| {
+            let role = role.name();
+            format!("{at}: the records from {from} up to, and without, {to} are gone, and the state of the {role} was not made of them yet")
         });
         Ok(StateRequirement {
+            beginnings,
+            gap,
             lost,
             far: bounds[0].end.saturating_sub(next(&all[0])) > FAR_BEHIND_RECORDS,
             // Only where processes share snapshots can one have been replaced unseen.
@@ -205,13 +234,14 @@ impl Stores {
             }
         }
         let incarnation = format!("{:032x}", self.log.incarnation());
-        let needed = need.lost.is_some() || need.far;
+        let needed = need.gap || need.far;
+        let joins = |found: &Manifest| need.beginnings.lost(&found.subject.positions).is_none();
         listed.retain(|found| {
             let Subject { generation, position, logic_version, .. } = found.subject;
             let further = here.is_none_or(|h| {
                 generation > h.generation || (generation == h.generation && position > h.position && needed)
             });
-            found.subject.incarnation == incarnation && further && goes_on_from(logic_version)
+            found.subject.incarnation == incarnation && further && goes_on_from(logic_version) && joins(found)
         });
         listed.sort_by_key(|m| std::cmp::Reverse((m.subject.generation, m.subject.position, m.subject.created_at)));
         Ok(listed)

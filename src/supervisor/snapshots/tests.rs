@@ -7,11 +7,17 @@ use std::sync::Arc;
 use super::*;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_log::{Ack, NewRecord, Simulated};
+use askwhen_partition::Signer;
 use askwhen_store::Batch;
+use askwhen_wire::record::{AcceptLoss, Internal};
 use askwhen_wire::topic::Topic;
 
 const ROLE: Role = Role::Engine;
 const JOURNAL: TopicPartition = TopicPartition { topic: Topic::Events, partition: 0 };
+
+fn key() -> ClusterKey {
+    ClusterKey::new([7; 32])
+}
 
 struct World {
     dir: tempfile::TempDir,
@@ -37,7 +43,7 @@ impl World {
             SnapshotRepository::open(&url).unwrap()
         };
         let data = dir.path().join("data");
-        let stores = Stores::new(data, Shared::new(8 << 20), repository, Log::Simulated(log.clone()));
+        let stores = Stores::new(data, Shared::new(8 << 20), repository, (Log::Simulated(log.clone()), key()));
         let world = World { dir, log, stores, _runtime: runtime };
         for (next, snapshot) in [(3_u64, true), (6, true), (9, false)] {
             let store = world.open().unwrap();
@@ -119,7 +125,33 @@ fn every_source_is_tried_in_order_until_one_is_sound() {
     world.log.trim(JOURNAL, 1);
     let Err(Stop::Restart(why)) = world.open() else { panic!("there is nothing to begin with") };
     let why = why.to_string();
-    assert!(why.contains("events/0 begins at 1") && why.matches("snapshot").count() >= 3, "{why}");
+    let lost = "events/0: the records from 0 up to, and without, 1 are gone";
+    assert!(why.contains(lost) && why.matches("snapshot").count() >= 3, "{why}");
+    assert!(why.contains("askwhen doctor --accept-loss"), "{why}");
+}
+
+#[test]
+fn a_loss_that_an_operator_has_accepted_is_passed_over_and_no_other() {
+    let world = World::new();
+    std::fs::remove_dir_all(world.here()).unwrap();
+    // Behind both snapshots, at 3 and at 6.
+    world.log.trim(JOURNAL, 8);
+    let Err(Stop::Restart(why)) = world.open() else { panic!("no source reaches the beginning") };
+    assert!(why.to_string().contains("and no snapshot"), "{why}");
+    let log = Log::Simulated(world.log.clone());
+    let accept = |from, to| {
+        let (topic, request_id) = (Topic::Events.name().to_owned(), format!("{from}-{to}"));
+        let loss = AcceptLoss { topic, partition: 0, from, to, asked_at: 0, request_id };
+        let new = Signer::new(&log, &key()).internal(0, "loss", &Internal::AcceptLoss(loss));
+        let (sender, _) = tokio::sync::oneshot::channel();
+        world.log.append(JOURNAL, vec![new], Ack::Once(sender));
+    };
+    accept(7, 8);
+    assert!(world.open().is_err(), "no state is at 7");
+    accept(6, 8);
+    assert_eq!(world.opened(), (6, vec![]), "from the snapshot that is further");
+    world.log.trim(JOURNAL, 9);
+    assert!(world.open().is_err(), "more has been lost since");
 }
 
 #[test]
