@@ -120,7 +120,7 @@ fn run(name: &str, mut user: impl FnMut(&mut Dice) -> u64) {
                 "\"project\":\"default\",\"user_id\":\"user-{user}\",\"event_id\":\"id-{n}\",\"received_at\":\"{at}\""
             );
             let value = match dice.roll() % 50 {
-                0 => format!("{{\"kind\":\"trigger\",{head},\"trigger\":\"Main\",\"properties\":{{}}}}"),
+                0 => format!("{{\"type\":\"trigger\",{head},\"trigger\":\"Main\",\"properties\":{{}}}}"),
                 which => format!(
                     "{{{head},\"event_name\":\"event-{}\",\"properties\":{{\"title\":\"War and Peace\",\"n\":{n}}}}}",
                     which % SURVEYS
