@@ -82,6 +82,9 @@ pub struct Partition<M> {
     /// Ids that the log has already, from records that are being done again.
     redone: HashSet<String>,
     redo_until: u64,
+    /// Topic `definitions` has lost records: it is whole again when the journal has
+    /// been applied up to here and all that came of it is durable.
+    definitions_until: Option<u64>,
     /// Outputs of records below were written once and have been trimmed since.
     floors: BTreeMap<Topic, u64>,
     acks: Acks,
@@ -149,6 +152,8 @@ impl<M: Machine> Partition<M> {
                 return Err(Stop::restart("given up"));
             }
         }
+        let writes_definitions = machine.output_topics(partition).contains(&Topic::Definitions);
+        let writes_lost_definitions = writes_definitions && setup.log.has_lost_definitions();
         restore_definitions(&setup, partition, &mut meta, &machine)?;
         let redone = if fault::mutant("forget_what_is_redone") { HashSet::new() } else { redone };
         meta.next += u64::from(fault::mutant("skip_a_record_at_restart") && meta.next < journal_end);
@@ -171,6 +176,7 @@ impl<M: Machine> Partition<M> {
             meta,
             redone,
             redo_until,
+            definitions_until: writes_lost_definitions.then_some(journal_end),
             floors,
             acks: mpsc::channel(),
             written: mpsc::channel(),
@@ -237,12 +243,20 @@ impl<M: Machine> Partition<M> {
     }
 
     /// Definitions that their topic has lost are written again when the partition
-    /// is taken up.
-    fn look_at_definitions(&self) -> Result<(), Stop> {
-        if self.setup.log.has_lost_definitions()
-            && self.machine.output_topics(self.partition).contains(&Topic::Definitions)
+    /// is taken up: those of the state then, the others as the journal is applied
+    /// again. Only behind all of them others are told that the topic is whole.
+    fn look_at_definitions(&mut self) -> Result<(), Stop> {
+        if !self.setup.log.has_lost_definitions()
+            || !self.machine.output_topics(self.partition).contains(&Topic::Definitions)
         {
+            return Ok(());
+        }
+        let Some(until) = self.definitions_until else {
             return Err(Stop::restart("topic definitions has lost records: they are written again"));
+        };
+        if self.meta.next >= until && self.ledger.outstanding() == 0 {
+            self.setup.log.definitions_are_back()?;
+            self.definitions_until = None;
         }
         Ok(())
     }

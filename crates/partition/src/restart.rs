@@ -128,9 +128,6 @@ pub fn restore_definitions<M: Machine>(
         setup.log.append(at, lost, Ack::Once(sender));
         written.blocking_recv().unwrap_or(Err(askwhen_log::Error::Closed))?;
     }
-    if setup.log.has_lost_definitions() {
-        setup.log.definitions_are_back()?;
-    }
     // The next restart looks for outputs from where the topic ends now.
     let end = setup.log.bounds(at)?.end;
     if let Some(named) = meta.out_start.get_mut(at.topic.name()) {
