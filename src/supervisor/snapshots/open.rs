@@ -58,6 +58,8 @@ struct StateRequirement {
     far: bool,
     /// Whether a snapshot may have replaced the state at hand unseen.
     shared: bool,
+    /// A state can be made of something.
+    topics_hold_records: bool,
 }
 
 /// Where topics begin to tell of a state, and what may be missing before that.
@@ -131,9 +133,11 @@ impl Stores {
                 passed.joined()
             )));
         }
-        if standing_here.is_none() && !passed.reasons.is_empty() {
+        // On Kafka a process that takes up a partition for the first time has none.
+        let is_missing = need.topics_hold_records && self.is_alone();
+        if standing_here.is_none() && (is_missing || !passed.reasons.is_empty()) {
             let role = role.name();
-            tracing::warn!(role, partition, "the state is made again from the beginning of its topics");
+            tracing::warn!(role, partition, "the state is gone: it is made again from the beginning of its topics");
         }
         drop(here);
         let store = match here_store.take() {
@@ -202,6 +206,7 @@ impl Stores {
             beginnings,
             gap,
             lost,
+            topics_hold_records: bounds.iter().any(|bounds| bounds.end > bounds.start),
             far: bounds[0].end.saturating_sub(next(&all[0])) > FAR_BEHIND_RECORDS,
             // Only where processes share snapshots can one have been replaced unseen.
             shared: !self.is_alone() && role == Role::Engine,
