@@ -60,6 +60,8 @@ impl Bench {
         let at = RecordContext { origin, now: self.now, partitions: 1, reply_to: None };
         self.offset += 1;
         let effects = self.engine.apply(at, decoded).expect("it applies");
+        let refused = matches!(effects.reply, Some(askwhen_partition::EngineReply::Refused { .. }));
+        assert!(!refused, "{:?}", effects.reply);
         std::hint::black_box(&effects);
         for outgoing in effects.forwards {
             let value = outgoing.value.as_str().as_bytes().to_vec();
@@ -103,7 +105,7 @@ fn run(name: &str, mut user: impl FnMut(&mut Dice) -> u64) {
     for n in 0..SURVEYS {
         bench.define(
             &format!("survey-{n}"),
-            &json!({"name": "S", "status": "active", "activate": {"event": format!("event-{n}")},
+            &json!({"survey_id": format!("survey-{n}"), "name": "S", "status": "active", "activate": {"event": format!("event-{n}")},
                 "expires_after": "24h", "show_on": [{"trigger": "Main"}],
                 "questions": [{"question_id": "q1", "type": "rating_star", "text": "How?"}]}),
         );
