@@ -11,7 +11,7 @@ use askwhen_partition::checkpoint::{CheckpointMeta, Checkpointer};
 use askwhen_partition::{Handles, Partition, Replies, Setup, Status};
 use askwhen_process::clock::Clock;
 use askwhen_store::{Memory, Rocks, Store};
-use askwhen_wire::record::MAC_HEADER;
+use askwhen_wire::record::{BOUND_MAC_HEADER, MAC_HEADER};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{ID_HEADER, IDENTITY_KEY};
@@ -101,7 +101,8 @@ pub fn compare(dir: &Path, owners: &[&str]) {
         }
         // Behind it there is nothing but what partitions tell each other: whoever
         // stops last may leave a letter unread.
-        let told = records.iter().rposition(|record| record.header(MAC_HEADER).is_none());
+        let is_told = |record: &Record| [MAC_HEADER, BOUND_MAC_HEADER].iter().all(|name| record.header(name).is_none());
+        let told = records.iter().rposition(is_told);
         ends.push(told.map_or(0, |place| place as u64 + 1));
     }
 
