@@ -23,6 +23,13 @@ pub struct Rules<'a> {
     pub end_of: EndOf<'a>,
 }
 
+impl Rules<'_> {
+    /// Whether each event arms by itself, and moves the window.
+    fn is_single_refresh(&self) -> bool {
+        self.activation.is_single() && self.on_repeat == OnRepeat::Refresh
+    }
+}
+
 /// Before delay and expiry are added.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Window<'a> {
@@ -55,7 +62,7 @@ impl PerSurvey {
     pub fn insert(&mut self, new: ActivationEvent, rules: Rules<'_>, now: Millis, offered: &dyn Fn(u64) -> bool) {
         let place = self.facts.partition_point(|fact| fact.order() < new.order());
         self.facts.insert(place, new);
-        if rules.activation.is_single() && rules.on_repeat == OnRepeat::Refresh {
+        if rules.is_single_refresh() {
             self.let_go_of_superseded(now, offered);
         }
         self.drop_properties(rules);
@@ -117,8 +124,7 @@ impl PerSurvey {
     /// what is newest, orders and absences what began them.
     fn victim(&self, rules: Rules<'_>) -> usize {
         let all = 0..self.facts.len();
-        let single_refresh = rules.activation.is_single() && rules.on_repeat == OnRepeat::Refresh;
-        let oldest_first = single_refresh || rules.activation.is_counted();
+        let oldest_first = rules.is_single_refresh() || rules.activation.is_counted();
         let order: Vec<usize> = if oldest_first { all.collect() } else { all.rev().collect() };
         let before = self.outline(rules);
         let missed_by_none = |at: &usize| {
