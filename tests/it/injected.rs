@@ -105,6 +105,20 @@ fn is_alive(pid: u32) -> bool {
     })
 }
 
+/// Ends the server beneath strace, and strace.
+async fn kill(strace: &mut Child) {
+    // By its own id, not by that of strace: which would only let go of it.
+    if let Some(pid) = server_of(strace) {
+        Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
+        // It keeps its data directory until it is gone.
+        while is_alive(pid) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    strace.kill().ok();
+    strace.wait().expect("it is gone");
+}
+
 async fn inject(injection: &Injection) {
     let Injection { call, error, when, then, .. } = injection;
     println!("{call} fails with {error}, call {when}");
@@ -149,16 +163,7 @@ async fn inject(injection: &Injection) {
     } else {
         assert!(*then != Then::GoesOn, "it did not start");
     }
-    // By its own id, not by that of strace: which would only let go of it.
-    if let Some(pid) = server_of(&strace) {
-        Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
-        // It keeps its data directory until it is gone.
-        while is_alive(pid) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-    strace.kill().ok();
-    strace.wait().expect("it is gone");
+    kill(&mut strace).await;
     verify(dir, &known, &receiver).await;
 }
 
@@ -241,13 +246,8 @@ async fn a_disk_that_hangs_leaves_no_request_without_an_answer() {
     while send(n).await.0 != 202 {
         assert!(Instant::now() < deadline, "it does not go on");
     }
-    let pid = server_of(&strace).expect("it serves");
-    Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
-    while is_alive(pid) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    strace.kill().ok();
-    strace.wait().expect("it is gone");
+    assert!(server_of(&strace).is_some(), "it serves");
+    kill(&mut strace).await;
 }
 
 /// Too many open files, no rights, a disk that fails once: nothing is known of what a
@@ -273,13 +273,8 @@ async fn a_store_that_cannot_be_opened_for_now_is_no_damage() {
         std::io::BufReader::new(strace.stdout.take().expect("piped")).read_line(&mut line).expect("read");
         // The first call of each thread fails: partitions may be stopped, and say why.
         assert!(line.starts_with("askwhen listens on "), "{error} of {name}: {line}");
-        let pid = server_of(&strace).expect("it serves");
-        Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
-        while is_alive(pid) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        strace.kill().ok();
-        strace.wait().expect("it is gone");
+        assert!(server_of(&strace).is_some(), "it serves");
+        kill(&mut strace).await;
         let mut all = Vec::new();
         log_files(&dir.path().join("data/state"), &mut all);
         assert!(all.iter().all(|file| !file.contains("damaged")), "{error} of {name}: {all:?}");
