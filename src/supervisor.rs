@@ -379,7 +379,7 @@ fn say_what_is_open(config: &Config, keys: &[Key]) {
 ///
 /// # Errors
 /// When there are none, or they are unreadable.
-pub fn keys_in_force(config: &Config) -> Result<Vec<Key>, String> {
+pub fn keys_in_force(config: &Config) -> Result<Vec<Key>, Error> {
     match config.keys.is_empty() {
         true => Ok(data::own(&read_keys(&config.data_dir)?)),
         false => Ok(config.keys.clone()),
@@ -476,7 +476,7 @@ impl Running {
     /// # Errors
     /// When the data directory's own keys cannot be read; then those of before count on.
     pub fn reload(&self, config: &Config) -> Result<(), Error> {
-        let keys = keys_in_force(config).map_err(Error::refused)?;
+        let keys = keys_in_force(config)?;
         self.app.auth.replace(grants(config, &keys));
         Ok(())
     }

@@ -69,7 +69,20 @@ pub type Advance = (Millis, tokio::sync::oneshot::Sender<Millis>);
 const SMALL_ANSWER_BYTES: usize = 4 << 10;
 
 /// Asks for snapshots of all stores of this process.
-pub type AskSnapshots = Box<dyn Fn(tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, String>>) + Send + Sync>;
+pub type AskSnapshots = Box<dyn Fn(SnapshotReply) + Send + Sync>;
+
+/// Who waits for snapshots gets what each says of itself.
+pub type SnapshotReply = tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, SnapshotFailure>>;
+
+/// The last snapshot of a round that failed; the others were taken.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{role} partition {partition}: {source}")]
+pub struct SnapshotFailure {
+    pub role: &'static str,
+    pub partition: u32,
+    /// Shared: all who waited for the round are told.
+    pub source: Arc<dyn std::error::Error + Send + Sync>,
+}
 
 /// Why an endpoint of a project is held, and since when.
 pub type HoldOf = Box<dyn Fn(&str, &str) -> Option<(&'static str, Millis)> + Send + Sync>;
@@ -367,7 +380,9 @@ impl App {
                 }
                 Ok(problem::json_answer(200, said.to_string()))
             }
-            Ok(Err(detail)) => Err(Problem::later(503, "snapshot_failed", &detail, Duration::from_secs(10))),
+            Ok(Err(failure)) => {
+                Err(Problem::later(503, "snapshot_failed", &failure.to_string(), Duration::from_secs(10)))
+            }
             Err(_) => Err(Problem::later(503, "overloaded", "the process is stopping", Duration::from_secs(1))),
         }
     }

@@ -122,8 +122,14 @@ pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure>
     Ok(())
 }
 
-fn span(text: &str) -> Result<String, String> {
-    time::parse_duration(text).map(|_| text.to_owned()).map_err(|wanted| format!("must be {wanted}"))
+/// What a span of time must look like.
+#[derive(Debug, thiserror::Error)]
+#[error("must be {0}")]
+struct SpanSyntax(&'static str);
+
+/// A span of time, as it is sent on to the server.
+fn span(text: &str) -> Result<String, SpanSyntax> {
+    time::parse_duration(text).map(|_| text.to_owned()).map_err(SpanSyntax)
 }
 
 fn key_pair() -> Result<String, Failure> {

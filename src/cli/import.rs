@@ -25,7 +25,7 @@ use crate::bridge::auth::Kind;
 use askwhen_domain::rate::Rate;
 use askwhen_domain::time;
 use askwhen_wire::json as strict;
-use lines::{Header, Lines, Text, cells, header, row};
+use lines::{Header, LineError, Lines, Text, cells, header, row};
 
 /// Sent at a time, within what the server takes in one request.
 const BATCH_LINES: usize = 1_000;
@@ -205,8 +205,13 @@ fn tell(context: &Context, progress: &Progress, rejects: &Path, what: &str) {
     }
 }
 
+/// What `--delimiter` must be.
+#[derive(Debug, thiserror::Error)]
+#[error("must be one character, such as ; or tab")]
+struct DelimiterSyntax;
+
 /// One character, or its name.
-fn delimiter(text: &str) -> Result<u8, String> {
+fn delimiter(text: &str) -> Result<u8, DelimiterSyntax> {
     match text {
         "tab" | "\\t" => Ok(b'\t'),
         "comma" => Ok(b','),
@@ -214,7 +219,7 @@ fn delimiter(text: &str) -> Result<u8, String> {
         "pipe" => Ok(b'|'),
         _ => match text.as_bytes() {
             [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"\"\r\n".contains(byte) => Ok(*byte),
-            _ => Err("must be one character, such as ; or tab".into()),
+            _ => Err(DelimiterSyntax),
         },
     }
 }
@@ -304,7 +309,7 @@ impl Import<'_> {
                         bytes += event.get().len();
                         batch.push(Line { number, text, event });
                     }
-                    Err(why) => wrong.push((number, why, text)),
+                    Err(why) => wrong.push((number, why.to_string(), text)),
                 }
             }
             // Never between lines that may be one record.
@@ -320,11 +325,11 @@ impl Import<'_> {
         }
     }
 
-    fn judged(&self, header: Option<&Header>, number: u64, read: &Text) -> Result<Option<Box<RawValue>>, String> {
-        if let Some(why) = read.flaw {
-            return Err(why.into());
+    fn judged(&self, header: Option<&Header>, number: u64, read: &Text) -> Result<Option<Box<RawValue>>, LineError> {
+        if let Some(flaw) = read.flaw {
+            return Err(LineError::Flaw(flaw));
         }
-        let text = std::str::from_utf8(&read.text).map_err(|_| "the line is not UTF-8".to_owned())?;
+        let text = std::str::from_utf8(&read.text)?;
         match header {
             Some(_) if text.trim().is_empty() => Ok(None),
             Some(header) => self.event(number, &row(&header.names, &cells(text, header.shape.delimiter)?)?),
@@ -334,19 +339,18 @@ impl Import<'_> {
 
     /// The event of a line as it is sent: with its own time, under its own id or
     /// one made of file and line. Nothing of an empty line.
-    fn event(&self, number: u64, text: &str) -> Result<Option<Box<RawValue>>, String> {
+    fn event(&self, number: u64, text: &str) -> Result<Option<Box<RawValue>>, LineError> {
         if text.trim().is_empty() {
             return Ok(None);
         }
-        let checked = strict::check(text.as_bytes()).map_err(|e| e.to_string())?;
-        let members: BTreeMap<String, Box<RawValue>> =
-            serde_json::from_str(checked).map_err(|_| "the line is no JSON object".to_owned())?;
+        let checked = strict::check(text.as_bytes())?;
+        let members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(checked).map_err(LineError::NoObject)?;
         let mut members: Vec<(String, Box<RawValue>)> = members.into_iter().collect();
         let has = |members: &[(String, Box<RawValue>)], name: &str| {
             members.iter().any(|(member, value)| member == name && value.get() != "null")
         };
         if !has(&members, "occurred_at") {
-            return Err("occurred_at is required: history has times".into());
+            return Err(LineError::NoTime);
         }
         for (_, value) in members.iter_mut().filter(|(name, _)| name == "occurred_at") {
             *value = plain_time(value);
@@ -356,12 +360,12 @@ impl Import<'_> {
         if !has(&members, "event_id") {
             members.retain(|(name, _)| name != "event_id");
             let hash = xxhash_rust::xxh3::xxh3_128(format!("{}\0{number}\0{text}", self.base).as_bytes());
-            let id = RawValue::from_string(format!("\"imp-{hash:032x}\"")).map_err(|e| e.to_string())?;
+            let id = RawValue::from_string(format!("\"imp-{hash:032x}\""))?;
             members.push(("event_id".into(), id));
         }
         let written: Vec<String> =
             members.iter().map(|(name, value)| format!("{}:{}", Value::from(name.as_str()), value.get())).collect();
-        RawValue::from_string(format!("{{{}}}", written.join(","))).map(Some).map_err(|e| e.to_string())
+        Ok(Some(RawValue::from_string(format!("{{{}}}", written.join(",")))?))
     }
 
     /// Sends what has been gathered, and notes that it is in.

@@ -4,7 +4,7 @@ use clap::Args;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
 use super::context::Failure;
 use crate::config::{Config, LogFormat};
@@ -73,7 +73,7 @@ pub async fn run(
             _ = terminate.recv() => break false,
             _ = interrupt.recv() => break false,
             () = running.failure() => break true,
-            _ = hangup.recv() => reload(&running, args, &set_level, &reread),
+            _ = hangup.recv() => reread_configuration(&running, args, &set_level, &reread),
         }
     };
     let within = if failed { END_WITHIN } else { STOP_WITHIN };
@@ -93,11 +93,16 @@ pub async fn run(
 
 /// Keys, identity secrets and the level of log lines are read again; what cannot be
 /// read leaves everything as it is.
-fn reload(running: &Running, args: &ServeArgs, set_level: &SetLevel, reread: impl Fn() -> Result<Config, Failure>) {
+fn reread_configuration(
+    running: &Running,
+    args: &ServeArgs,
+    set_level: &SetLevel,
+    reread: impl Fn() -> Result<Config, Failure>,
+) {
     let taken = reread().and_then(|config| {
         let filter = args.log.filter(&config)?;
         running.reload(&config).map_err(failure)?;
-        set_level(filter).map_err(Failure::failed)
+        set_level(filter).map_err(|error| Failure::failed(error.to_string()))
     });
     match taken {
         Ok(()) => tracing::info!("keys, identity secrets and log_level were read again; the rest waits for a restart"),
@@ -163,16 +168,16 @@ pub fn log_to_stderr(config: &Config, args: &LogArgs) -> Result<SetLevel, Failur
         let lines = lines.with_ansi(is_terminal).with_filter_reloading();
         let handle = lines.reload_handle();
         lines.try_init().ok();
-        return Ok(Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string())));
+        return Ok(Box::new(move |filter| handle.reload(filter)));
     }
     let lines = lines.json().with_filter_reloading();
     let handle = lines.reload_handle();
     lines.try_init().ok();
-    Ok(Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string())))
+    Ok(Box::new(move |filter| handle.reload(filter)))
 }
 
 /// Puts another filter in force.
-pub type SetLevel = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+pub type SetLevel = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
 
 /// What log lines are like.
 #[derive(Debug, Clone, Default, Args)]

@@ -308,19 +308,26 @@ fn parse_bytes(text: &str) -> Option<usize> {
 
 /// Dotted names are tables to TOML: they become flat again.
 fn kafka_client(section: &Section<'_>) -> Result<BTreeMap<String, String>, Fault> {
-    fn flatten(table: &Table, prefix: &str, into: &mut BTreeMap<String, String>) -> Result<(), String> {
+    fn flatten(
+        section: &Section<'_>,
+        table: &Table,
+        prefix: &str,
+        into: &mut BTreeMap<String, String>,
+    ) -> Result<(), Fault> {
         for (name, value) in table {
             let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
             let text = match value {
                 Value::Table(inner) => {
-                    flatten(inner, &name, into)?;
+                    flatten(section, inner, &name, into)?;
                     continue;
                 }
                 Value::String(text) => text.clone(),
                 Value::Integer(number) => number.to_string(),
                 Value::Float(number) => number.to_string(),
                 Value::Boolean(yes) => yes.to_string(),
-                Value::Array(_) | Value::Datetime(_) => return Err(name),
+                Value::Array(_) | Value::Datetime(_) => {
+                    return section.fault(&format!("client.{name}"), "must be a string, a number or a boolean");
+                }
             };
             into.insert(name, text);
         }
@@ -328,8 +335,7 @@ fn kafka_client(section: &Section<'_>) -> Result<BTreeMap<String, String>, Fault
     }
     let mut settings = BTreeMap::new();
     if let Some(Value::Table(client)) = section.table.get("client") {
-        flatten(client, "", &mut settings)
-            .or_else(|name| section.fault(&format!("client.{name}"), "must be a string, a number or a boolean"))?;
+        flatten(section, client, "", &mut settings)?;
     }
     Ok(settings)
 }

@@ -98,11 +98,8 @@ impl Projection {
     /// # Errors
     /// When the log or the store cannot be read; the next round begins at the
     /// stored positions.
-    pub fn step(&mut self) -> Result<bool, String> {
-        self.0.turn().map_err(|error| {
-            self.0.say(&error);
-            error.to_string()
-        })
+    pub fn step(&mut self) -> Result<bool, Error> {
+        self.0.turn().inspect_err(|error| self.0.say(error))
     }
 }
 

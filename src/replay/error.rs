@@ -4,6 +4,8 @@
 use askwhen_partition::{Failure, Stop};
 use askwhen_wire::error::Class;
 
+use std::path::{Path, PathBuf};
+
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,14 @@ impl ErrorKind {
             ErrorKind::Failed => "failed",
         }
     }
+}
+
+/// What the system says of a file.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+struct FileError {
+    path: PathBuf,
+    source: std::io::Error,
 }
 
 /// What its cause says, a text for whoever asked or another error, and what kind of
@@ -52,6 +62,17 @@ impl Error {
 
     pub fn failed(cause: impl Into<Cause>) -> Error {
         Error { kind: ErrorKind::Failed, source: cause.into() }
+    }
+
+    /// A file or folder that could not be read, written or moved.
+    pub fn file(path: &Path, error: std::io::Error) -> Error {
+        Error::failed(FileError { path: path.to_owned(), source: error })
+    }
+
+    /// The same error, of another kind.
+    #[must_use]
+    pub fn with_kind(self, kind: ErrorKind) -> Error {
+        Error { kind, ..self }
     }
 
     pub fn kind(&self) -> ErrorKind {

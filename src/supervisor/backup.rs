@@ -28,7 +28,7 @@ mod brokers;
 mod manifest;
 
 pub use manifest::Manifest;
-use manifest::{Chunk, FORMAT, Part, STATE, Segment, StoredManifest, UNSEALED_STATE};
+use manifest::{Chunk, FORMAT, ManifestError, Part, STATE, Segment, StoredManifest, UNSEALED_STATE};
 
 /// Folders of a place with backups.
 const BACKUPS: &str = "backups";
@@ -208,7 +208,7 @@ impl Copy<'_> {
 
     /// Brings what is new of a piece; `None` when the piece is gone.
     fn segment(&self, piece: &SegmentSlice) -> Result<Option<Segment>, Error> {
-        let io = |e: std::io::Error| Error::failed(format!("{}: {e}", piece.path.display()));
+        let io = |e: std::io::Error| Error::file(&piece.path, e);
         let file = match piece.open() {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -293,14 +293,14 @@ fn secrets(config: &Config, config_file: Option<&Path>) -> Result<String, Error>
                 texts.insert(name, text);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && name != SECRETS_KEY => {}
-            Err(error) => return Err(Error::failed(format!("{}: {error}", path.display()))),
+            Err(error) => return Err(Error::file(&path, error)),
         }
     }
     Ok(json!(texts).to_string())
 }
 
 /// A backup's name, and the backup; or what is wrong with it.
-type Listed = (String, Result<Manifest, String>);
+type Listed = (String, Result<Manifest, ManifestError>);
 
 /// The backups in a place, the newest first.
 fn list(bucket: &Bucket) -> Result<Vec<Listed>, Error> {
@@ -308,9 +308,8 @@ fn list(bucket: &Bucket) -> Result<Vec<Listed>, Error> {
     let mut all = Vec::new();
     for (file, bytes) in read {
         let name = file.trim_end_matches(".json").to_owned();
-        let read = StoredManifest::read(&bytes).and_then(|manifest| {
-            if manifest.name == name { Ok(manifest) } else { Err("it is of another backup".into()) }
-        });
+        let read = StoredManifest::read(&bytes)
+            .and_then(|manifest| if manifest.name == name { Ok(manifest) } else { Err(ManifestError::OtherBackup) });
         all.push((name, read));
     }
     all.sort_by(|a, b| b.0.cmp(&a.0));
@@ -402,10 +401,9 @@ pub fn restore(
     data_dir: &Path,
     progress: ReportProgress<'_>,
 ) -> Result<Option<PathBuf>, Error> {
-    let failed = |path: &Path, e: std::io::Error| Error::failed(format!("{}: {e}", path.display()));
     let texts = opened(manifest, key)?;
     let draft = draft_of(data_dir)?;
-    private::create_dir_all(&draft).map_err(|e| failed(&draft, e))?;
+    private::create_dir_all(&draft).map_err(|e| Error::file(&draft, e))?;
     // Two at once would write into each other; it is the lock that the server takes.
     let _lock = data::lock(&draft)?;
     refuse_what_is_there(data_dir)?;
@@ -425,9 +423,9 @@ pub fn restore(
     }
     let configured = restored?;
     if data_dir.exists() {
-        std::fs::remove_dir(data_dir).map_err(|e| failed(data_dir, e))?;
+        std::fs::remove_dir(data_dir).map_err(|e| Error::file(data_dir, e))?;
     }
-    std::fs::rename(&draft, data_dir).map_err(|e| failed(data_dir, e))?;
+    std::fs::rename(&draft, data_dir).map_err(|e| Error::file(data_dir, e))?;
     Ok(configured.then(|| data_dir.join(RESTORED_CONFIGURATION)))
 }
 

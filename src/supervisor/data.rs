@@ -15,7 +15,7 @@ use super::private;
 use crate::bridge::auth::{self, Kind};
 use crate::config::{Config, Key};
 use crate::console::{self, OpenStore};
-use crate::replay::Error;
+use crate::replay::{Error, ErrorKind};
 use askwhen_domain::endpoint::SealedSecret;
 use askwhen_domain::json::Json;
 use askwhen_domain::settings::Settings;
@@ -68,11 +68,12 @@ pub struct KeyEntry {
 /// The keys that a data directory made for itself.
 ///
 /// # Errors
-/// When there are none, or they are unreadable.
-pub fn read_keys(data_dir: &Path) -> Result<KeysFile, String> {
+/// [`ErrorKind::Refused`] when there are none, or they are unreadable.
+pub fn read_keys(data_dir: &Path) -> Result<KeysFile, Error> {
     let path = data_dir.join("keys.toml");
-    let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    toml::from_str(&text).map_err(|e| format!("{}: {}", path.display(), e.message()))
+    let text = fs::read_to_string(&path).map_err(|e| Error::file(&path, e).with_kind(ErrorKind::Refused))?;
+    // The parser's message alone: its whole text quotes the line, which may hold a key.
+    toml::from_str(&text).map_err(|e| Error::refused(format!("{}: {}", path.display(), e.message())))
 }
 
 /// Takes the data directory: the lock first, then what it was made by and with,
@@ -91,7 +92,7 @@ pub fn prepare(config: &Config, new_api_keys: bool) -> Result<Data, Error> {
         ));
     }
     DirectoryFormat::read(dir)?;
-    private::create_dir_all(dir).map_err(|e| Error::failed(format!("{}: {e}", dir.display())))?;
+    private::create_dir_all(dir).map_err(|e| Error::file(dir, e))?;
     let lock = lock(dir)?;
     let known = DirectoryFormat::read(dir)?;
     if !config.kafka {
@@ -277,7 +278,7 @@ fn own_keys(dir: &Path, had_own: bool, make_new: bool) -> Result<(Vec<Key>, Opti
     } else if make_new {
         return Err(Error::usage(format!("--new-keys is for when {} has been lost, and it is there", path.display())));
     }
-    Ok((own(&read_keys(dir).map_err(Error::refused)?), fresh))
+    Ok((own(&read_keys(dir)?), fresh))
 }
 
 /// The keys of `keys.toml`, as configured ones are.
@@ -309,7 +310,7 @@ fn random_hex() -> String {
 
 /// Readable by its owner alone.
 pub fn write_private(path: &Path, text: &str) -> Result<(), Error> {
-    private::write_new(path, text).map_err(|e| Error::failed(format!("{}: {e}", path.display())))
+    private::write_new(path, text).map_err(|e| Error::file(path, e))
 }
 
 pub fn loopback() -> Vec<IpNet> {
@@ -322,7 +323,7 @@ pub fn lock(dir: &Path) -> Result<fs::File, Error> {
     DirectoryFormat::read(dir)?;
     let path = dir.join("LOCK");
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-    let file = file.map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
+    let file = file.map_err(|e| Error::file(&path, e))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| Error::refused(format!("{} is in use by another process", dir.display())))?;
     Ok(file)
@@ -339,7 +340,7 @@ pub fn refuse_another_log(dir: &Path, incarnation: u128) -> Result<(), Error> {
             dir.display()
         ))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(private::replace(&path, own.as_bytes())?),
-        Err(error) => Err(Error::failed(format!("{}: {error}", path.display()))),
+        Err(error) => Err(Error::file(&path, error)),
     }
 }
 
@@ -363,11 +364,11 @@ pub fn set_aside(path: &Path, why: &str) -> Result<(), Error> {
     };
     if all.len() >= DAMAGED_KEPT && all.iter().all(|aside| lately(aside)) {
         tracing::error!(why, path = %path.display(), "a damaged store is made again; enough of them have been set aside lately");
-        fs::remove_dir_all(path).map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
+        fs::remove_dir_all(path).map_err(|e| Error::file(path, e))?;
     } else {
         let aside = path.with_extension(format!("{DAMAGED}{}", now.simple()));
         tracing::error!(why, aside = %aside.display(), "a damaged store is set aside and made again");
-        fs::rename(path, &aside).map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
+        fs::rename(path, &aside).map_err(|e| Error::file(path, e))?;
     }
     // Files of the next store are numbered from the beginning.
     fs::remove_file(path.with_extension("writer")).ok();
@@ -381,7 +382,7 @@ pub fn set_aside(path: &Path, why: &str) -> Result<(), Error> {
 /// Opens a store; a damaged one is set aside and begun anew, to be made again
 /// from a snapshot and the topics.
 pub fn open_store(path: &Path, families: &'static [Family], shared: &Shared) -> Result<Arc<Store>, Error> {
-    private::create_dir_all(path).map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
+    private::create_dir_all(path).map_err(|e| Error::file(path, e))?;
     match Rocks::open(path, families, shared) {
         Ok(store) => Ok(Arc::new(Store::Rocks(store))),
         Err(error @ askwhen_store::Error::Damaged { .. }) => {

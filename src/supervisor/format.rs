@@ -45,7 +45,7 @@ impl DirectoryFormat {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::failed(format!("{}: {error}", path.display()))),
+            Err(error) => return Err(Error::file(&path, error)),
         };
         let format: DirectoryFormat = serde_json::from_slice(&bytes).map_err(|error| {
             Error::refused(format!(
@@ -76,7 +76,7 @@ impl DirectoryFormat {
             return Ok(());
         }
         let bytes = serde_json::to_vec_pretty(self).expect("a note serialises");
-        private::replace(&path(dir), &bytes).map_err(|e| Error::failed(format!("{}: {e}", path(dir).display())))
+        private::replace(&path(dir), &bytes).map_err(|e| Error::file(&path(dir), e))
     }
 }
 

@@ -106,7 +106,7 @@ impl Promotion<'_> {
             let cwd = rustix::fs::CWD;
             let flags = rustix::fs::RenameFlags::EXCHANGE;
             rustix::fs::renameat_with(cwd, self.shadow.stores_dir(), cwd, &serving, flags)
-                .map_err(|e| Error::failed(format!("{}: {e}", serving.display())))?;
+                .map_err(|e| Error::file(&serving, e.into()))?;
         }
         if self.shadow.stores_dir().exists() {
             std::fs::rename(self.shadow.stores_dir(), &before)?;

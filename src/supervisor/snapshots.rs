@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::private;
 use super::settings::{STORE_MEMORY_BYTES, repository};
 use super::source::cluster_key;
+use crate::bridge::{SnapshotFailure, SnapshotReply};
 use crate::config::{Config, Retention};
 use crate::delivery::{Fold, Positions};
 use crate::replay::Error;
@@ -275,9 +276,6 @@ fn writer(store: &Path) -> std::io::Result<String> {
     Ok(made)
 }
 
-/// A round over everything that is open.
-type SnapshotReply = tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, String>>;
-
 /// The thread that takes snapshots in time, or when it is asked to.
 pub struct Snapshots {
     notify: Arc<Notify>,
@@ -331,7 +329,16 @@ impl Drop for Snapshots {
     }
 }
 
-fn round(stores: &Stores, retention: &Retention, clock: &Clock, turns: &StopToken) -> Result<Vec<Manifest>, String> {
+/// Takes a snapshot of every store that is open.
+///
+/// # Errors
+/// The last that failed; the others are taken all the same.
+fn round(
+    stores: &Stores,
+    retention: &Retention,
+    clock: &Clock,
+    turns: &StopToken,
+) -> Result<Vec<Manifest>, SnapshotFailure> {
     let mut taken = Vec::new();
     let mut failed = None;
     for (role, partition, _) in stores.opened() {
@@ -353,7 +360,7 @@ fn round(stores: &Stores, retention: &Retention, clock: &Clock, turns: &StopToke
             Err(error) => {
                 tracing::error!(role = role.name(), partition, detail = %error, "a snapshot failed");
                 askwhen_process::metrics::get().snapshot_failures.inc();
-                failed = Some(format!("{} partition {partition}: {error}", role.name()));
+                failed = Some(SnapshotFailure { role: role.name(), partition, source: Arc::new(error) });
             }
         }
     }

@@ -459,7 +459,7 @@ fn projections(world: &World) -> Result<(), String> {
     let fresh = Arc::new(Store::Memory(Memory::default()));
     let log = world.medium.bridge().ok_or("the log is not open")?;
     let mut projection = Projection::new(log, fresh.clone(), Arc::new(Notify::default()));
-    while projection.step()? {}
+    while projection.step().map_err(|e| e.to_string())? {}
     let families = [console::families::ENTRIES, console::families::INDEX];
     let expected = rows(&[fresh], &families)?;
     for (n, machine) in world.machines.iter().enumerate() {

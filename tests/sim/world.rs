@@ -187,7 +187,7 @@ impl World {
             Op::Project { process } => {
                 let machine = self.machine(process);
                 if let Some(process) = self.machines[machine].awake() {
-                    process.projection.step()?;
+                    process.projection.step().map_err(|e| e.to_string())?;
                 }
             }
             Op::Freeze { process, which } => {
@@ -801,7 +801,7 @@ impl World {
                 }
             }
             worked |= process.checkpointer.step();
-            worked |= process.projection.step()?;
+            worked |= process.projection.step().map_err(|e| e.to_string())?;
             let client = process.client;
             let (sent, busy) = process.turn();
             worked |= busy;

@@ -50,13 +50,13 @@ impl Default for Zone {
 
 impl Zone {
     /// # Errors
-    /// When the database has no such name.
-    pub fn find(name: &str) -> Result<Zone, String> {
+    /// What a name looks like, when the database has no such one.
+    pub fn find(name: &str) -> Result<Zone, &'static str> {
         if name == USER {
             return Ok(Zone::User);
         }
         let found = jiff::tz::TimeZoneDatabase::bundled().get(name);
-        found.map(Zone::Place).map_err(|_| "must be a zone such as Europe/Berlin or UTC, or user".to_owned())
+        found.map(Zone::Place).map_err(|_| "must be a zone such as Europe/Berlin or UTC, or user")
     }
 
     /// A zone as a device names its own: by its place, or by how far it is from UTC

@@ -141,7 +141,7 @@ pub struct VersionRange {
 impl VersionRange {
     /// # Errors
     /// What a range looks like.
-    pub fn parse(text: &str) -> Result<VersionRange, String> {
+    pub fn parse(text: &str) -> Result<VersionRange, &'static str> {
         let alternatives: Option<_> = text.split("||").map(comparators).collect();
         let alternatives = alternatives.ok_or("must be a version range such as >=2.1.0 <3, ^2.4 or 2.1.*")?;
         Ok(VersionRange { text: text.to_owned(), alternatives })

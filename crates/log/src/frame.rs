@@ -89,18 +89,27 @@ pub fn encoded_len(record: &NewRecord) -> usize {
     PREFIX_BYTES + FIXED_BYTES + key + value + headers
 }
 
+/// Why no frame can hold a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordUnfit {
+    #[error("a record of {len_bytes} bytes is larger than the log takes ({MAX_FRAME_BYTES})")]
+    Large { len_bytes: usize },
+    #[error("a record has more headers, or a longer name of one, than the log takes ({})", u16::MAX)]
+    Headers,
+}
+
 /// Whether a frame can hold a record.
 ///
 /// # Errors
-/// Why not, in a sentence.
-pub fn fits(record: &NewRecord) -> Result<(), String> {
-    let len = encoded_len(record);
-    if len > MAX_FRAME_BYTES {
-        return Err(format!("a record of {len} bytes is larger than the log takes ({MAX_FRAME_BYTES})"));
+/// Why not.
+pub fn fits(record: &NewRecord) -> Result<(), RecordUnfit> {
+    let len_bytes = encoded_len(record);
+    if len_bytes > MAX_FRAME_BYTES {
+        return Err(RecordUnfit::Large { len_bytes });
     }
     let names_fit = record.headers.iter().all(|(name, _)| name.len() <= usize::from(u16::MAX));
     if record.headers.len() > usize::from(u16::MAX) || !names_fit {
-        return Err(format!("a record has more headers, or a longer name of one, than the log takes ({})", u16::MAX));
+        return Err(RecordUnfit::Headers);
     }
     Ok(())
 }

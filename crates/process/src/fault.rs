@@ -113,27 +113,40 @@ mod on {
         })
     }
 
-    pub(super) fn parse(text: &str) -> Result<Vec<Rule>, String> {
+    /// Why a text is no rule.
+    #[derive(Debug, thiserror::Error)]
+    pub(super) enum RuleError {
+        #[error("there is no point {0:?}; the points are {points}", points = super::POINTS.join(", "))]
+        UnknownPoint(String),
+        #[error("{rule:?}: the action is abort, panic or hang, not {action:?}")]
+        UnknownAction { rule: String, action: Option<String> },
+        #[error("{rule:?}: the last part is a number")]
+        NoNumber { rule: String, source: std::num::ParseIntError },
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Vec<Rule>, RuleError> {
         text.split(',').filter(|rule| !rule.is_empty()).map(rule).collect()
     }
 
-    fn rule(text: &str) -> Result<Rule, String> {
+    fn rule(text: &str) -> Result<Rule, RuleError> {
         let mut parts = text.split(':');
         let (point, detail) = match parts.next().unwrap_or_default().split_once('=') {
             Some((point, detail)) => (point, Some(detail.to_owned())),
             None => (text.split(':').next().unwrap_or_default(), None),
         };
         if !super::POINTS.contains(&point) {
-            return Err(format!("there is no point {point:?}; the points are {}", super::POINTS.join(", ")));
+            return Err(RuleError::UnknownPoint(point.to_owned()));
         }
         let action = match parts.next() {
             Some("abort") => Action::Abort,
             Some("panic") => Action::Panic,
             Some("hang") => Action::Hang,
-            other => return Err(format!("{text:?}: the action is abort, panic or hang, not {other:?}")),
+            other => {
+                return Err(RuleError::UnknownAction { rule: text.to_owned(), action: other.map(str::to_owned) });
+            }
         };
         let nth = parts.next().map_or(Ok(0), str::parse);
-        let nth = nth.map_err(|_| format!("{text:?}: the last part is a number"))?;
+        let nth = nth.map_err(|source| RuleError::NoNumber { rule: text.to_owned(), source })?;
         Ok(Rule { point: point.to_owned(), detail, action, nth, passed: AtomicU64::new(0) })
     }
 

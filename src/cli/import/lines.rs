@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::cli::context::Failure;
+use askwhen_wire::json as strict;
 
 /// Nothing longer is an event.
 const MAX_LINE_BYTES: usize = 64 << 10;
@@ -19,6 +20,29 @@ pub struct Text {
     pub text: Vec<u8>,
     /// Why it can be no event.
     pub flaw: Option<&'static str>,
+}
+
+/// Why a line or a row is no event.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    #[error("{0}")]
+    Flaw(&'static str),
+    #[error("the line is not UTF-8")]
+    Utf8(#[from] std::str::Utf8Error),
+    #[error(transparent)]
+    Table(#[from] csv::Error),
+    #[error("the row has {row} columns, the header {header}")]
+    Columns { row: usize, header: usize },
+    #[error("{column}: {source}")]
+    Cell { column: String, source: serde_json::Error },
+    #[error(transparent)]
+    Json(#[from] strict::Error),
+    #[error("the line is no JSON object")]
+    NoObject(#[source] serde_json::Error),
+    #[error("occurred_at is required: history has times")]
+    NoTime,
+    #[error(transparent)]
+    Member(#[from] serde_json::Error),
 }
 
 /// How a table is written: what stands between its cells, and how many columns a
@@ -272,25 +296,33 @@ fn missing(names: &[String]) -> Option<&'static str> {
 }
 
 /// The cells of one row.
-pub fn cells(text: &str, delimiter: u8) -> Result<csv::StringRecord, String> {
+///
+/// # Errors
+/// When its quotes or bytes make no row.
+pub fn cells(text: &str, delimiter: u8) -> Result<csv::StringRecord, csv::Error> {
     let mut builder = csv::ReaderBuilder::new();
     let mut reader = builder.has_headers(false).flexible(true).delimiter(delimiter).from_reader(text.as_bytes());
-    let record = reader.records().next().unwrap_or_else(|| Ok(csv::StringRecord::new()));
-    record.map_err(|e| e.to_string())
+    reader.records().next().unwrap_or_else(|| Ok(csv::StringRecord::new()))
 }
 
 /// A row as an event: columns that are no member of an event are properties,
 /// numbers, `true` and `false` (in any case) as such.
-pub fn row(header: &[String], record: &csv::StringRecord) -> Result<String, String> {
+///
+/// # Errors
+/// When it has another number of cells, or one that must be JSON and is not.
+pub fn row(header: &[String], record: &csv::StringRecord) -> Result<String, LineError> {
     if record.len() != header.len() {
-        return Err(format!("the row has {} columns, the header {}", record.len(), header.len()));
+        return Err(LineError::Columns { row: record.len(), header: header.len() });
     }
     let mut event: Vec<String> = Vec::new();
     let mut properties: Vec<String> = Vec::new();
     let mut context: Map<String, Value> = Map::new();
     for (name, text) in header.iter().zip(record).filter(|(_, text)| !text.is_empty()) {
         let named = |name: &str, value: String| format!("{}:{value}", Value::from(name));
-        let object = || serde_json::from_str::<Map<String, Value>>(text).map_err(|e| format!("{name}: {e}"));
+        let object = || {
+            serde_json::from_str::<Map<String, Value>>(text)
+                .map_err(|source| LineError::Cell { column: name.clone(), source })
+        };
         match (name.as_str(), name.split_once('.')) {
             ("user_id" | "event_name" | "event_id" | "occurred_at" | "sent_at", _) => {
                 event.push(named(name, Value::from(text).to_string()));
@@ -334,7 +366,8 @@ pub fn try_table(bytes: &[u8]) {
         let inside = read.text.iter().filter(|byte| **byte == b'\n').count() as u64;
         next = Some(number + 1 + inside);
         let text = String::from_utf8_lossy(&read.text);
-        if let Ok(event) = cells(&text, shape.delimiter).and_then(|cells| row(&names, &cells)) {
+        if let Ok(event) = cells(&text, shape.delimiter).map_err(LineError::from).and_then(|cells| row(&names, &cells))
+        {
             assert!(serde_json::from_str::<Value>(&event).is_ok(), "a row became no JSON: {event}");
         }
     }

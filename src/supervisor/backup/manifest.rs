@@ -95,25 +95,38 @@ pub(super) struct AnyManifest {
     pub(super) program: String,
 }
 
+/// Why the manifest of a backup cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ManifestError {
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error(
+        "it is of format {format}, made by askwhen {program}, and this is askwhen {}, which reads {FIRST_FORMAT} to \
+         {FORMAT}",
+        env!("CARGO_PKG_VERSION")
+    )]
+    OtherFormat { format: u32, program: String },
+    #[error("it is not as it was written")]
+    Checksum,
+    /// Its file has the name of one backup, and it names another.
+    #[error("it is of another backup")]
+    OtherBackup,
+}
+
 impl StoredManifest {
     /// Reads the manifest of a backup of any version from 0.1.0 on up to this
     /// program's own.
     ///
     /// # Errors
     /// What is wrong with it; of a later version, both versions.
-    pub(super) fn read(bytes: &[u8]) -> Result<Manifest, String> {
-        let text = |e: serde_json::Error| e.to_string();
-        let AnyManifest { format, program } = serde_json::from_slice::<AnyVersion>(bytes).map_err(text)?.manifest;
+    pub(super) fn read(bytes: &[u8]) -> Result<Manifest, ManifestError> {
+        let AnyManifest { format, program } = serde_json::from_slice::<AnyVersion>(bytes)?.manifest;
         if !(FIRST_FORMAT..=FORMAT).contains(&format) {
-            return Err(format!(
-                "it is of format {format}, made by askwhen {program}, and this is askwhen {}, which reads \
-                 {FIRST_FORMAT} to {FORMAT}",
-                env!("CARGO_PKG_VERSION")
-            ));
+            return Err(ManifestError::OtherFormat { format, program });
         }
-        let checked: StoredManifest = serde_json::from_slice(bytes).map_err(text)?;
+        let checked: StoredManifest = serde_json::from_slice(bytes)?;
         if checked.crc32c != checked.manifest.crc32c() {
-            return Err("it is not as it was written".into());
+            return Err(ManifestError::Checksum);
         }
         Ok(Manifest { mac: checked.mac, ..checked.manifest })
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{FAR_BEHIND_RECORDS, Role, StorePosition, Stores, standing, writer_path};
-use crate::supervisor::data;
+use crate::supervisor::{Error, data};
 use askwhen_domain::goes_on_from;
 use askwhen_log::{Log, TopicPartition};
 use askwhen_partition::Stop;
@@ -109,7 +109,7 @@ impl Stores {
                 match self.fetch(role, &manifest, &fresh, status) {
                     Ok(()) => {
                         drop((here, here_store.take()));
-                        put_in_place(&fresh, &path).map_err(Stop::restart)?;
+                        put_in_place(&fresh, &path).map_err(restart)?;
                         let store = data::open_store(&path, role.families(), &self.shared).map_err(restart)?;
                         return Ok(self.opened_as(role, partition, store));
                     }
@@ -288,13 +288,13 @@ impl Stores {
     }
 }
 
-fn restart(error: crate::supervisor::Error) -> Stop {
+fn restart(error: Error) -> Stop {
     Stop::restart(error)
 }
 
 /// A restored state takes the place of the one that is here.
-fn put_in_place(fresh: &Path, path: &Path) -> Result<(), String> {
-    let io = |e: std::io::Error| format!("{}: {e}", path.display());
+fn put_in_place(fresh: &Path, path: &Path) -> Result<(), Error> {
+    let io = |e: std::io::Error| Error::file(path, e);
     if path.exists() {
         std::fs::remove_dir_all(path).map_err(io)?;
     }

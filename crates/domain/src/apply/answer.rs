@@ -152,41 +152,57 @@ fn fitted_all(survey: &Survey, given: &[GivenAnswer]) -> Result<Vec<GivenAnswer>
         let Some((_, question)) = survey.question(&one.question_id) else {
             return Err(refuse("question_id", "the survey has no such question".into()));
         };
-        let value = fitted(question, &one.value).map_err(|detail| refuse("value", detail))?;
+        let value = fitted(question, &one.value).map_err(|unfit| refuse("value", unfit.to_string()))?;
         Ok(GivenAnswer { value, ..one.clone() })
     };
     given.iter().enumerate().map(fit).collect()
 }
 
-/// A value that fits its question, as it is kept: `4.0` is 4. The error says what
-/// would fit.
-fn fitted(question: &Question, given: &Json) -> Result<Json, String> {
+/// Why a value does not fit its question: what would fit.
+#[derive(Debug, thiserror::Error)]
+enum UnfitValue {
+    #[error("must be an integer from {low} to {high}")]
+    NoInteger { low: i64, high: i64 },
+    #[error("must have at most 16 KiB")]
+    TextTooLong,
+    #[error("must be a string")]
+    NoText,
+    #[error("must be the value of one of the question's options")]
+    NoOption,
+    #[error("must be a list of distinct values of the question's options")]
+    NoOptions,
+    #[error("an info page takes no answer")]
+    NotAsked,
+}
+
+/// A value that fits its question, as it is kept: `4.0` is 4.
+fn fitted(question: &Question, given: &Json) -> Result<Json, UnfitValue> {
     let value = given.value();
     let integer_in = |low: i64, high: i64| match integer(&value) {
         Some(n) if (low..=high).contains(&n) => Ok(Json::of(&n)),
-        _ => Err(format!("must be an integer from {low} to {high}")),
+        _ => Err(UnfitValue::NoInteger { low, high }),
     };
     let is_option = |v: &Value| v.as_str().is_some_and(|s| question.options.iter().any(|o| o.value == s));
     match question.kind {
         QuestionType::Text => match value.as_str() {
             Some(text) if text.len() <= MAX_TEXT_BYTES => Ok(given.clone()),
-            Some(_) => Err("must have at most 16 KiB".into()),
-            None => Err("must be a string".into()),
+            Some(_) => Err(UnfitValue::TextTooLong),
+            None => Err(UnfitValue::NoText),
         },
         QuestionType::Nps => integer_in(0, 10),
         QuestionType::RatingNumber => integer_in(1, i64::from(question.scale.unwrap_or(5))),
         QuestionType::RatingStar | QuestionType::RatingEmoji => integer_in(1, 5),
         QuestionType::SingleChoice if is_option(&value) => Ok(given.clone()),
-        QuestionType::SingleChoice => Err("must be the value of one of the question's options".into()),
+        QuestionType::SingleChoice => Err(UnfitValue::NoOption),
         QuestionType::MultiChoice => {
             let list = value.as_array().filter(|list| list.iter().all(is_option));
             let distinct = |list: &Vec<Value>| (1..list.len()).all(|i| !list[..i].contains(&list[i]));
             match list {
                 Some(list) if distinct(list) => Ok(given.clone()),
-                _ => Err("must be a list of distinct values of the question's options".into()),
+                _ => Err(UnfitValue::NoOptions),
             }
         }
-        QuestionType::Info => Err("an info page takes no answer".into()),
+        QuestionType::Info => Err(UnfitValue::NotAsked),
     }
 }
 

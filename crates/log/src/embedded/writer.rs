@@ -70,7 +70,7 @@ impl Queue {
 
     pub fn append(&self, part: &Arc<Part>, records: Vec<NewRecord>, ack: Ack) {
         if let Some(why) = records.iter().find_map(|record| frame::fits(record).err()) {
-            return ack.send(Err(Error::Refused(why)));
+            return ack.send(Err(Error::Refused(why.to_string())));
         }
         let len_bytes: usize = records.iter().map(frame::encoded_len).sum();
         let mut jobs = self.jobs();
