@@ -204,7 +204,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
             let listed = tokio::task::spawn_blocking(move || asked.list(Role::Engine.name(), 0)).await;
             listed.map_err(Error::failed)?.map_err(Error::unreachable)?;
         }
-        let stores = Stores::new(config.data_dir.clone(), shared.clone(), repository, (log.clone(), data.key.clone()));
+        let stores = Stores::new(config.data_dir.clone(), shared.clone(), repository, log.clone(), data.key.clone());
         let mut setup = askwhen_partition::Setup::new(
             log.clone(),
             clock.clone(),
@@ -226,14 +226,14 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         if roles.engine {
             let lease = log.lease("engine", Topic::Events)?;
             setup.standing = lease.membership.standing();
-            let owner = owners::engine(&config, &setup, &stores, (lease, &statuses), &cached_users)?;
+            let owner = owners::engine(&config, &setup, &stores, lease, &statuses, &cached_users)?;
             joined.push(("engine", owner.joined.clone()));
             parts.engine = Some(owner);
         }
         if roles.delivery {
             let lease = log.lease("delivery", delivery::OWNED)?;
             setup.standing = lease.membership.standing();
-            let owner = owners::delivery(&config, &setup, &stores, (lease, &delivery_status))?;
+            let owner = owners::delivery(&config, &setup, &stores, lease, &delivery_status)?;
             joined.push(("delivery", owner.joined.clone()));
             parts.delivery = Some(owner);
         }

@@ -10,7 +10,7 @@ use super::fold::{DeliveryPhase, Error, Fold, PendingDelivery};
 use super::scheduler::{Effect, Event, Scheduler, StepContext, StoredPhase};
 use super::status::Status;
 use super::time::MonotoneClock;
-use super::transport::{self, EndedAttempt, Outbox, Transport};
+use super::transport::{self, AttemptStart, EndedAttempt, Outbox, Transport};
 use askwhen_log::{Ack, AppendedRange, GroupFence, Log, NewRecord, TopicPartition};
 use askwhen_partition::assignment::{self, AssignmentOptions, Assignments, Openings, Patience};
 use askwhen_partition::{PartitionError, Replies, Signer, WaitReason};
@@ -279,8 +279,8 @@ impl Loop {
                 }
             }
             Effect::Start { item, row, defined, keys } => {
-                let ended = (self.went.0.clone(), self.notify.clone());
-                self.transport.start((item, *row), (defined, keys), ended);
+                let attempt = AttemptStart { item, row: *row, defined, keys };
+                self.transport.start(attempt, self.went.0.clone(), self.notify.clone());
             }
             Effect::Append { tag, write: (to, record) } => self.append(tag, to, record),
             Effect::Report { tag, key, internal } => self.append_report(tag, &key, &internal),

@@ -31,6 +31,15 @@ pub(super) enum ReadyTransport {
     Simulated { outbox: Outbox, time: MonotoneClock },
 }
 
+/// An attempt that is to be made: of which delivery, at which endpoint, signed
+/// with which keys.
+pub(super) struct AttemptStart {
+    pub item: Item,
+    pub row: PendingDelivery,
+    pub defined: Arc<OpenedEndpoint>,
+    pub keys: Keys,
+}
+
 /// What the loop hears of an attempt that is over.
 pub(super) type EndedAttempt = (Item, PendingDelivery, AttemptResult);
 
@@ -58,13 +67,9 @@ impl ReadyTransport {
         matches!(self, ReadyTransport::Simulated { .. })
     }
 
-    /// Starts an attempt; how it went comes through `ended`.
-    pub fn start(
-        &self,
-        (item, row): (Item, PendingDelivery),
-        (defined, keys): (Arc<OpenedEndpoint>, Keys),
-        (ended, notify): (mpsc::Sender<EndedAttempt>, Arc<Notify>),
-    ) {
+    /// Starts an attempt; its result comes through `ended`, and wakes the loop.
+    pub fn start(&self, attempt: AttemptStart, ended: mpsc::Sender<EndedAttempt>, notify: Arc<Notify>) {
+        let AttemptStart { item, row, defined, keys } = attempt;
         match self {
             ReadyTransport::Http { sender, runtime } => {
                 let sender = sender.clone();

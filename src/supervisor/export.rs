@@ -186,8 +186,13 @@ impl Export<'_> {
     fn bring_to_rest(&self, progress: &mut impl FnMut(&'static str, u64, u64)) -> Result<QuiescedLog, Error> {
         let (config, log) = (self.source, Log::Embedded(self.log.clone()));
         let shared = Shared::new(STORE_MEMORY_BYTES);
-        let of = (log.clone(), self.data.key.clone());
-        let stores = Stores::new(config.data_dir.clone(), shared.clone(), repository(config)?, of);
+        let stores = Stores::new(
+            config.data_dir.clone(),
+            shared.clone(),
+            repository(config)?,
+            log.clone(),
+            self.data.key.clone(),
+        );
         let statuses: Vec<Arc<askwhen_partition::Status>> = (0..config.partitions).map(|_| Arc::default()).collect();
         let replies = Replies::default();
         let setup = askwhen_partition::Setup::new(
@@ -199,7 +204,7 @@ impl Export<'_> {
         );
         let cached = CacheLimit::from(CACHED_BYTES / config.partitions as usize);
         let lease = Lease::of_all(config.partitions);
-        let mut owner = owners::engine(config, &setup, &stores, (lease, &statuses), &cached)?;
+        let mut owner = owners::engine(config, &setup, &stores, lease, &statuses, &cached)?;
         let rested = self.wait_for_rest(&statuses, progress);
         // Settles, and writes down where it is.
         drop(owner.leave());

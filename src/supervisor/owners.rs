@@ -76,7 +76,8 @@ pub fn engine(
     config: &Config,
     setup: &askwhen_partition::Setup,
     stores: &Stores,
-    (lease, statuses): (Lease, &[Arc<askwhen_partition::Status>]),
+    lease: Lease,
+    statuses: &[Arc<askwhen_partition::Status>],
     cached: &CacheLimit,
 ) -> Result<Owner<Pool<Engine>>, Error> {
     let cached = cached.clone();
@@ -105,7 +106,8 @@ pub fn delivery(
     config: &Config,
     setup: &askwhen_partition::Setup,
     stores: &Stores,
-    (lease, status): (Lease, &Arc<delivery::Status>),
+    lease: Lease,
+    status: &Arc<delivery::Status>,
 ) -> Result<Owner<Delivery>, Error> {
     let (stores, log, barrier) = (stores.clone(), setup.log.clone(), setup.barrier.clone());
     let open: delivery::Open =

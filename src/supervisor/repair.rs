@@ -171,7 +171,7 @@ pub fn accept_loss(config: &Config) -> Result<Vec<AcceptLoss>, Error> {
     let mut losses = Vec::new();
     for role in Role::ALL {
         for partition in 0..repair.log.partitions() {
-            losses.extend(lost(config, &repair, (role, partition))?);
+            losses.extend(lost(config, &repair, role, partition)?);
         }
     }
     for loss in &losses {
@@ -187,7 +187,7 @@ pub fn accept_loss(config: &Config) -> Result<Vec<AcceptLoss>, Error> {
 }
 
 /// What topics have lost of the furthest state that is here or in a snapshot.
-fn lost(config: &Config, repair: &Repair, (role, partition): (Role, u32)) -> Result<Vec<AcceptLoss>, Error> {
+fn lost(config: &Config, repair: &Repair, role: Role, partition: u32) -> Result<Vec<AcceptLoss>, Error> {
     let path = config.data_dir.join("state").join(role.name()).join(partition.to_string());
     let here = if path.exists() { positions(role, &path)? } else { BTreeMap::new() };
     let newest = source(config)?.newest(role.name(), partition)?.map(|(_, manifest)| manifest.subject.positions);

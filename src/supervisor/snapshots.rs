@@ -125,12 +125,7 @@ pub struct Stores {
 }
 
 impl Stores {
-    pub fn new(
-        data_dir: PathBuf,
-        shared: Shared,
-        repository: SnapshotRepository,
-        (log, key): (Log, ClusterKey),
-    ) -> Stores {
+    pub fn new(data_dir: PathBuf, shared: Shared, repository: SnapshotRepository, log: Log, key: ClusterKey) -> Stores {
         let stores = Stores { data_dir, shared, repository, log, key, open: Arc::default() };
         stores.sweep();
         stores
@@ -244,8 +239,8 @@ impl Stores {
 /// When a store cannot be opened or copied.
 pub fn take_at_rest(config: &Config, log: &Log) -> Result<Vec<String>, Error> {
     let shared = Shared::new(STORE_MEMORY_BYTES);
-    let of = (log.clone(), cluster_key(config)?);
-    let stores = Stores::new(config.data_dir.clone(), shared, repository(config)?, of);
+    let key = cluster_key(config)?;
+    let stores = Stores::new(config.data_dir.clone(), shared, repository(config)?, log.clone(), key);
     let mut names = Vec::new();
     for role in Role::ALL {
         for partition in 0..log.partitions() {

@@ -1,6 +1,8 @@
 //! Records that are gone before state was made of them, and an operator's word
 //! that the state goes on behind them.
 
+use std::ops::Range;
+
 use super::admission::Admission;
 use super::checkpoint::CheckpointMeta;
 use super::setup::Setup;
@@ -34,9 +36,9 @@ pub fn accepted_losses(log: &Log, key: &ClusterKey, partition: u32) -> Result<Ve
     Ok(accepted)
 }
 
-/// Whether state that is at `next` of a topic may go on where the topic begins.
-pub fn is_accepted(accepted: &[AcceptLoss], topic: Topic, (next, begins): (u64, u64)) -> bool {
-    accepted.iter().any(|loss| loss.topic == topic.name() && loss.from <= next && begins <= loss.to)
+/// Whether state may go on behind these offsets of a topic, whose records are gone.
+pub fn is_accepted(accepted: &[AcceptLoss], topic: Topic, lost: Range<u64>) -> bool {
+    accepted.iter().any(|loss| loss.topic == topic.name() && loss.from <= lost.start && lost.end <= loss.to)
 }
 
 /// Goes on behind records of the journal that are gone, if an operator has
@@ -48,7 +50,7 @@ pub fn pass_accepted_loss(setup: &Setup, journal: TopicPartition, meta: &mut Che
         return Ok(());
     }
     let accepted = accepted_losses(&setup.log, &setup.key, partition)?;
-    if !is_accepted(&accepted, journal.topic, (meta.next, begins)) {
+    if !is_accepted(&accepted, journal.topic, meta.next..begins) {
         return Ok(());
     }
     tracing::warn!(%journal, from = meta.next, to = begins, "records that an operator has accepted as lost are passed over");
@@ -74,9 +76,9 @@ mod tests {
             request_id: String::new(),
         };
         let accepted = [loss(Topic::Events, 10, 20), loss(Topic::Deliveries, 0, 5)];
-        assert!(is_accepted(&accepted, Topic::Events, (10, 20)) && is_accepted(&accepted, Topic::Events, (15, 18)));
-        assert!(!is_accepted(&accepted, Topic::Events, (9, 20)), "an older state has lost more");
-        assert!(!is_accepted(&accepted, Topic::Events, (10, 21)), "more has been lost since");
-        assert!(!is_accepted(&accepted, Topic::Attempts, (10, 20)));
+        assert!(is_accepted(&accepted, Topic::Events, 10..20) && is_accepted(&accepted, Topic::Events, 15..18));
+        assert!(!is_accepted(&accepted, Topic::Events, 9..20), "an older state has lost more");
+        assert!(!is_accepted(&accepted, Topic::Events, 10..21), "more has been lost since");
+        assert!(!is_accepted(&accepted, Topic::Attempts, 10..20));
     }
 }

@@ -65,6 +65,16 @@ impl std::fmt::Debug for Rocks {
     }
 }
 
+/// What a folder holds that a store is opened in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OpenMode {
+    New,
+    /// Each write-ahead log must follow the one before.
+    Existing,
+    /// A copy has no write-ahead log for the next one to follow.
+    Copy,
+}
+
 impl Rocks {
     /// Opens a store, or makes one in a folder that holds none.
     ///
@@ -80,19 +90,14 @@ impl Rocks {
         } else if !contents::has_log(path).map_err(io)? {
             // A copy, which has no write-ahead log: RocksDB begins one when it opens
             // a store, and takes the next to follow it only where it knows one.
-            drop(Rocks::open_with(path, families, shared, (false, false))?);
+            drop(Rocks::open_with(path, families, shared, OpenMode::Copy)?);
         }
-        Rocks::open_with(path, families, shared, (is_new, true))
+        let mode = if is_new { OpenMode::New } else { OpenMode::Existing };
+        Rocks::open_with(path, families, shared, mode)
     }
 
-    /// Whether each write-ahead log follows the one before is looked at with
-    /// `follows`.
-    fn open_with(
-        path: &Path,
-        families: &'static [Family],
-        shared: &Shared,
-        (is_new, follows): (bool, bool),
-    ) -> Result<Rocks, Error> {
+    fn open_with(path: &Path, families: &'static [Family], shared: &Shared, mode: OpenMode) -> Result<Rocks, Error> {
+        let (is_new, follows) = (mode == OpenMode::New, mode != OpenMode::Copy);
         // Files take what they hold and no more: with two stores a partition,
         // room set aside beforehand would fill a small disk by itself.
         let standard = format!("allow_fallocate=false;track_and_verify_wals={follows}");

@@ -100,7 +100,7 @@ impl Scheduler {
             }
         };
         let now = records::cancelled(item.partition, &row, reason, context.now);
-        self.reply(&row, (None, Outcome::NotSent), Some(reason));
+        self.reply(&row, None, Outcome::NotSent, Some(reason));
         self.tracked.end(&item.delivery_id);
         self.write(PendingAppend { item: Some(item), now, then: None });
     }
@@ -126,7 +126,7 @@ impl Scheduler {
     }
 
     /// Tells whoever waits for a test how it went.
-    fn reply(&mut self, row: &PendingDelivery, (http_status, outcome): (Option<u16>, Outcome), error: Option<&str>) {
+    fn reply(&mut self, row: &PendingDelivery, http_status: Option<u16>, outcome: Outcome, error: Option<&str>) {
         let Some(to) = row.delivery.test_for.clone() else { return };
         let delivery_id = row.delivery.delivery_id.clone();
         let (outcome, error) = (outcome.name().to_owned(), error.map(str::to_owned));
@@ -158,7 +158,7 @@ impl Scheduler {
         let count = AttemptCount { attempt: row.attempt + 1, uncounted, first_started_at };
         let (outcome, duration_ms) = (result.outcome, result.duration_ms);
         self.effects.push(Effect::Publish(Notice::Attempted { outcome, duration_ms }));
-        self.reply(row, (result.http_status, result.outcome), result.error.as_deref());
+        self.reply(row, result.http_status, result.outcome, result.error.as_deref());
         let next = self.due_again(row, &result, own_fault, first_started_at);
         if outcome == Outcome::Delivered {
             let latency_ms = context.by_wall - row.delivery.due_at();

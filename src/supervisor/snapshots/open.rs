@@ -74,7 +74,7 @@ impl Beginnings {
     fn lost(&self, positions: &BTreeMap<String, u64>) -> Option<(TopicPartition, u64, u64)> {
         let next = |at: TopicPartition| positions.get(at.topic.name()).copied().unwrap_or(0);
         let mut gaps = self.topics.iter().map(|(at, begins)| (*at, next(*at), *begins));
-        gaps.find(|(at, next, begins)| next < begins && !is_accepted(&self.accepted, at.topic, (*next, *begins)))
+        gaps.find(|(at, next, begins)| next < begins && !is_accepted(&self.accepted, at.topic, *next..*begins))
     }
 }
 

@@ -43,7 +43,7 @@ impl World {
             SnapshotRepository::open(&url).unwrap()
         };
         let data = dir.path().join("data");
-        let stores = Stores::new(data, Shared::new(8 << 20), repository, (Log::Simulated(log.clone()), key()));
+        let stores = Stores::new(data, Shared::new(8 << 20), repository, Log::Simulated(log.clone()), key());
         let world = World { dir, log, stores, _runtime: runtime };
         for (next, snapshot) in [(3_u64, true), (6, true), (9, false)] {
             let store = world.open().unwrap();

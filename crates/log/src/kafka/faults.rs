@@ -100,8 +100,9 @@ impl Faults {
         self.any.store(!found.is_empty(), Ordering::Release);
     }
 
-    /// A partition has lost records that it was known to have.
-    pub fn lost(&self, at: TopicPartition, (name, known, end): (&str, u64, u64)) {
+    /// A partition of topic `name` has lost records: it was known to have those below
+    /// `known`, and ends at `end`.
+    pub fn lost(&self, at: TopicPartition, name: &str, known: u64, end: u64) {
         let what = format!(
             "topic {name} was deleted and made again while it was used, or a partition of it was cut: {at} had records \
              up to {known} and ends at {end} now"
@@ -159,7 +160,7 @@ mod tests {
         let faults = Faults::default();
         assert!(faults.reasons().is_empty() && faults.must_be_complete(|_| true).is_ok());
         faults.denied("group", "a.engine", "READ");
-        faults.lost(AT, ("a.decisions", 9, 2));
+        faults.lost(AT, "a.decisions", 9, 2);
         let reasons = faults.reasons();
         assert!(reasons.iter().any(|reason| reason.contains("READ on group a.engine")), "{reasons:?}");
         assert!(reasons.iter().any(|reason| reason.contains("decisions/3 had records up to 9")), "{reasons:?}");

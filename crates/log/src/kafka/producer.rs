@@ -106,7 +106,7 @@ pub struct Sent {
 }
 
 impl Sent {
-    fn acknowledged(&self, (name, at): (&str, TopicPartition), offset: i64) -> Result<u64, Error> {
+    fn acknowledged(&self, at: TopicPartition, name: &str, offset: i64) -> Result<u64, Error> {
         // A copy that the broker had already has no place to tell.
         let Ok(offset) = u64::try_from(offset) else { return Ok(0) };
         let faults = &self.context.health().faults;
@@ -114,7 +114,7 @@ impl Sent {
         faults.allowed("topic", name, "WRITE");
         match before {
             Some(before) if offset <= before => {
-                faults.lost(at, (name, before + 1, offset + 1));
+                faults.lost(at, name, before + 1, offset + 1);
                 faults.must_be_complete(|lost| lost == at && at != DEFINITIONS).map(|()| offset)
             }
             _ => Ok(offset),
@@ -158,7 +158,7 @@ impl ProducerContext for Sent {
     fn delivery(&self, result: &DeliveryResult<'_>, batch: Arc<Batch>) {
         use rdkafka::Message as _;
         batch.one_done(match result {
-            Ok(message) => self.acknowledged((message.topic(), batch.at), message.offset()),
+            Ok(message) => self.acknowledged(batch.at, message.topic(), message.offset()),
             Err((error, message)) => Err(self.refused(message.topic(), error)),
         });
     }

@@ -190,13 +190,13 @@ impl KafkaReader {
         if at_end || !records.is_empty() {
             self.kafka.health.faults.allowed("topic", self.kafka.name(at.topic), "READ");
         }
-        let end = self.end(at, (next, at_end));
+        let end = self.end(at, next, at_end);
         Ok(FetchBatch { records, end, at_end })
     }
 
     /// Where a partition ends. What a transaction that is still open holds back is
     /// behind the end that a reader comes to, and has come all the same.
-    fn end(&mut self, at: TopicPartition, (next, at_end): (u64, bool)) -> u64 {
+    fn end(&mut self, at: TopicPartition, next: u64, at_end: bool) -> u64 {
         let name = self.kafka.name(at.topic);
         let known = self.source.as_ref().and_then(|source| source.consumer().context().end(name, at.partition as i32));
         let held = known.filter(|known| at_end && known.stable < known.end && known.end > next);

@@ -82,7 +82,7 @@ impl TopicWatch {
                 self.missed.remove(&topic);
                 self.health.faults.over(&BrokerFault::Missing(topic));
                 for (at, end) in all.into_iter().zip(ends) {
-                    self.compare(at, (&name, end.unwrap_or(0)));
+                    self.compare(at, &name, end.unwrap_or(0));
                 }
             }
             Err((error, code)) => {
@@ -109,14 +109,15 @@ impl TopicWatch {
         }
     }
 
-    fn compare(&mut self, at: TopicPartition, (name, end): (&str, u64)) {
+    /// Compares a partition's end with the largest that was seen of it.
+    fn compare(&mut self, at: TopicPartition, name: &str, end: u64) {
         let known = self.ends.entry(at).or_insert(end);
         if end >= *known {
             *known = end;
             self.suspects.remove(&at);
         } else if !self.suspects.insert(at) {
             self.suspects.remove(&at);
-            self.health.faults.lost(at, (name, *known, end));
+            self.health.faults.lost(at, name, *known, end);
             // What comes now is compared with what is there now.
             *known = end;
         }
