@@ -8,6 +8,7 @@ pub mod assignment;
 pub mod attempts;
 mod barrier;
 pub mod checkpoint;
+mod definitions;
 mod ledger;
 mod loss;
 mod machine;

@@ -1,40 +1,33 @@
 //! One partition: opened at its checkpoint, stepped by a thread of the pool.
 
-use bytes::Bytes;
+mod apply;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::admission::{Admission, Admitted, MAX_RECORD_BYTES, Signer, decode_forwarded};
+use super::admission::{Admission, Signer};
 use super::attempts::Attempts;
 use super::checkpoint::{CheckpointDone, CheckpointMeta, Frozen, PROGRAM};
+use super::definitions::LostDefinitions;
 use super::ledger::AckTracker;
 use super::loss::pass_accepted_loss;
-use super::machine::{Effects, Failure, Machine, Outgoing, Output, RecordContext};
-use super::reply::EngineReply;
-use super::restart::{
-    Scanned, answer_from, behind, check_meta, look_ahead, open_attempts, poisoned, restore_definitions, scan_outputs,
-};
+use super::machine::Machine;
+use super::restart::{Scanned, answer_from, behind, check_meta, look_ahead, open_attempts, poisoned, scan_outputs};
 use super::setup::Setup;
 use super::status::{Phase, Status, is_behind};
 use super::stop::Stop;
-use askwhen_domain::id::{Kind, Origin};
-use askwhen_domain::json::Json;
 use askwhen_domain::time::{Millis, SECOND};
-use askwhen_log::{Ack, AppendedRange, DiskClaim, NewRecord, Reader, TopicPartition};
+use askwhen_log::{Ack, AppendedRange, DiskClaim, Reader, TopicPartition};
 use askwhen_process::fault;
 use askwhen_process::thread::Notify;
 use askwhen_store::Store;
-use askwhen_wire::record::{self, DecodeError, Decoded, Forward, Internal, REPLY_HEADER};
+use askwhen_wire::record::Internal;
 use askwhen_wire::topic::Topic;
-use askwhen_wire::topics::{self, ID_HEADER, RejectRecord, SOURCE_HEADER, Source};
 
 /// How the engine calls itself, to the log and to a start.
 const ENGINE: &str = "engine";
-/// Bytes put out in one step.
-const STEP_OUTPUT_BYTES: usize = 256 << 10;
 /// Bytes that may be unacknowledged before reading waits.
 const MAX_OUTSTANDING_BYTES: usize = 4 << 20;
 /// How often a journal without a word on it is asked whether older processes write to it.
@@ -52,9 +45,6 @@ pub enum Progress {
     Idle,
 }
 
-/// What a batch of records puts out, and what it forwards.
-type ByTopic = BTreeMap<Topic, Vec<NewRecord>>;
-type ByPartition = BTreeMap<u32, Vec<NewRecord>>;
 type Acks = (
     mpsc::Sender<(u64, Result<AppendedRange, askwhen_log::Error>)>,
     mpsc::Receiver<(u64, Result<AppendedRange, askwhen_log::Error>)>,
@@ -82,9 +72,7 @@ pub struct Partition<M> {
     /// Ids that the log has already, from records that are being done again.
     redone: HashSet<String>,
     redo_until: u64,
-    /// Topic `definitions` has lost records: it is whole again when the journal has
-    /// been applied up to here and all that came of it is durable.
-    definitions_until: Option<u64>,
+    definitions: LostDefinitions,
     /// Outputs of records below were written once and have been trimmed since.
     floors: BTreeMap<Topic, u64>,
     acks: Acks,
@@ -152,9 +140,7 @@ impl<M: Machine> Partition<M> {
                 return Err(Stop::restart("given up"));
             }
         }
-        let writes_definitions = machine.output_topics(partition).contains(&Topic::Definitions);
-        let writes_lost_definitions = writes_definitions && setup.log.has_lost_definitions();
-        restore_definitions(&setup, partition, &mut meta, &machine)?;
+        let definitions = LostDefinitions::restore(&setup, partition, &mut meta, &machine, journal_end)?;
         let redone = if fault::mutant("forget_what_is_redone") { HashSet::new() } else { redone };
         meta.next += u64::from(fault::mutant("skip_a_record_at_restart") && meta.next < journal_end);
         let answer_from = answer_from(&setup.log, journal, meta.next, journal_end)?;
@@ -176,7 +162,7 @@ impl<M: Machine> Partition<M> {
             meta,
             redone,
             redo_until,
-            definitions_until: writes_lost_definitions.then_some(journal_end),
+            definitions,
             floors,
             acks: mpsc::channel(),
             written: mpsc::channel(),
@@ -209,7 +195,7 @@ impl<M: Machine> Partition<M> {
     /// Why the partition cannot go on.
     pub fn step(&mut self) -> Result<Progress, Stop> {
         let mut progress = self.take_acknowledgements()?;
-        self.look_at_definitions()?;
+        self.definitions.step(&self.setup.log, self.meta.next, self.ledger.outstanding() == 0)?;
         let waits = self.waits_for_the_clock() || !self.has_room();
         if !waits && self.outstanding_bytes < MAX_OUTSTANDING_BYTES && !self.is_full() {
             if self.unread.is_empty() {
@@ -240,25 +226,6 @@ impl<M: Machine> Partition<M> {
             self.redone = HashSet::new();
         }
         Ok(progress)
-    }
-
-    /// Definitions that their topic has lost are written again when the partition
-    /// is taken up: those of the state then, the others as the journal is applied
-    /// again. Only behind all of them others are told that the topic is whole.
-    fn look_at_definitions(&mut self) -> Result<(), Stop> {
-        if !self.setup.log.has_lost_definitions()
-            || !self.machine.output_topics(self.partition).contains(&Topic::Definitions)
-        {
-            return Ok(());
-        }
-        let Some(until) = self.definitions_until else {
-            return Err(Stop::restart("topic definitions has lost records: they are written again"));
-        };
-        if self.meta.next >= until && self.ledger.outstanding() == 0 {
-            self.setup.log.definitions_are_back()?;
-            self.definitions_until = None;
-        }
-        Ok(())
     }
 
     /// Whether the disk has room for what is in memory alone. Without it nothing more
@@ -411,79 +378,6 @@ impl<M: Machine> Partition<M> {
         self.setup.checkpointer.write(self.store.clone(), frozen, meta.clone(), done);
     }
 
-    /// Applies what has been read, with a note of it for the case that it ends
-    /// the process.
-    fn apply_batch(&mut self) -> Result<(), Stop> {
-        let (Some(first), Some(last)) = (self.unread.front(), self.unread.back()) else { return Ok(()) };
-        let (from, to) = (first.offset, (last.offset + 1).min(self.attempts.limit(first.offset)));
-        self.note(|attempts| attempts.begin(from, to));
-        let applied = self.apply_up_to(to);
-        let next = self.meta.next;
-        self.note(|attempts| attempts.end(next));
-        applied
-    }
-
-    fn note(&mut self, write: impl FnOnce(&mut Attempts) -> std::io::Result<()>) {
-        if let Err(error) = write(&mut self.attempts) {
-            tracing::warn!(
-                partition = self.partition,
-                %error,
-                "what is being applied cannot be noted: a record that ends the process would not be found"
-            );
-            self.attempts = Attempts::default();
-        }
-    }
-
-    fn apply_up_to(&mut self, to: u64) -> Result<(), Stop> {
-        let mut outputs = ByTopic::new();
-        let mut forwards = ByPartition::new();
-        let mut bytes = 0;
-        while let Some(record) = self.unread.pop_front_if(|record| record.offset < to) {
-            let moment = RecordContext {
-                origin: Origin {
-                    incarnation: self.setup.log.incarnation(),
-                    partition: self.partition,
-                    offset: record.offset,
-                },
-                now: self.meta.now,
-                partitions: self.setup.log.partitions(),
-                reply_to: None,
-            };
-            let (mut effects, reply_to) = self.apply_one(moment, &record)?;
-            fault::point("applied");
-            if reply_to.is_none() {
-                self.reject_unheard(moment, &record, &mut effects);
-            }
-            bytes += self.collect(&record, effects, reply_to, &mut outputs, &mut forwards);
-            self.meta.next = record.offset + 1;
-            self.meta.crc = record.crc;
-            if bytes >= STEP_OUTPUT_BYTES {
-                break;
-            }
-        }
-        self.ledger.begin(self.meta.next);
-        for (topic, batch) in outputs {
-            let at = TopicPartition { topic, partition: if topic.partitions(2) == 1 { 0 } else { self.partition } };
-            let tag = self.ledger.expect(Some(topic));
-            self.expect_bytes(tag, &batch);
-            self.setup.log.append(at, batch, self.tagged(tag));
-            fault::point("output");
-        }
-        for (to, batch) in forwards {
-            let tag = self.ledger.expect(None);
-            self.expect_bytes(tag, &batch);
-            self.setup.log.append(TopicPartition { topic: Topic::Events, partition: to }, batch, self.tagged(tag));
-        }
-        self.ledger.settle();
-        Ok(())
-    }
-
-    fn expect_bytes(&mut self, tag: u64, batch: &[NewRecord]) {
-        let bytes = batch.iter().map(NewRecord::len_bytes).sum();
-        self.outstanding.insert(tag, bytes);
-        self.outstanding_bytes += bytes;
-    }
-
     /// Whether a checkpoint of this instance is still being written.
     pub fn is_writing(&mut self) -> bool {
         // What it says does not matter any more, only that it is over.
@@ -491,181 +385,6 @@ impl<M: Machine> Partition<M> {
             self.freezing = None;
         }
         matches!(self.freezing, Some((_, None)))
-    }
-
-    fn tagged(&self, tag: u64) -> Ack {
-        Ack::Tagged { tag, queue: self.acks.0.clone(), notify: self.notify.clone() }
-    }
-
-    /// Lets one record have its effect. Whatever cannot be taken becomes a
-    /// reject; nothing is skipped in silence.
-    fn apply_one(
-        &mut self,
-        moment: RecordContext<'_>,
-        record: &askwhen_log::Record,
-    ) -> Result<(Effects, Option<Bytes>), Stop> {
-        let own_reply = record.header(REPLY_HEADER).cloned();
-        let admitted = self.admission.admit(&mut self.meta, record);
-        let moment = RecordContext { now: self.meta.now, ..moment };
-        let effects = match admitted {
-            Admitted::Reject(unreadable) => self.reject(moment, record, &unreadable),
-            Admitted::Ignore => Effects::default(),
-            Admitted::Skipped { detail } => {
-                tracing::warn!(partition = self.partition, offset = record.offset, detail, "a record is skipped");
-                self.reject(moment, record, &DecodeError { reason: "skipped", detail })
-            }
-            Admitted::SetClock { ahead } => {
-                take_clock(&self.setup, ahead)?;
-                Effects::default()
-            }
-            Admitted::Forwarded(forward) => return self.apply_forward(moment, record, &forward),
-            Admitted::Route { to, trusted } => {
-                askwhen_process::metrics::get().engine_misplaced.inc();
-                let value = record::plain(record.value.as_deref().unwrap_or_default());
-                let outgoing = Outgoing {
-                    to,
-                    key: record.key.as_ref().map(|k| String::from_utf8_lossy(k).into_owned()),
-                    value: Json::from_valid(String::from_utf8_lossy(value)),
-                    trusted,
-                    answers: true,
-                };
-                Effects { forwards: vec![outgoing], ..Effects::default() }
-            }
-            Admitted::Apply(decoded) => {
-                let moment = RecordContext { reply_to: own_reply.as_ref(), ..moment };
-                self.guarded(moment, record, decoded)?
-            }
-        };
-        Ok((effects, own_reply))
-    }
-
-    /// The next record of another partition.
-    fn apply_forward(
-        &mut self,
-        moment: RecordContext<'_>,
-        record: &askwhen_log::Record,
-        forward: &Forward,
-    ) -> Result<(Effects, Option<Bytes>), Stop> {
-        let reply_to = forward.reply_to.clone().map(Bytes::from);
-        let effects = match decode_forwarded(forward) {
-            Err(unreadable) => self.reject(moment, record, &unreadable),
-            Ok(decoded) => self.guarded(RecordContext { reply_to: reply_to.as_ref(), ..moment }, record, decoded)?,
-        };
-        Ok((effects, reply_to))
-    }
-
-    fn guarded(
-        &mut self,
-        moment: RecordContext<'_>,
-        record: &askwhen_log::Record,
-        decoded: Decoded<'_>,
-    ) -> Result<Effects, Stop> {
-        let journal = self.journal();
-        let machine = &mut self.machine;
-        let apply = || {
-            fault::point_of("applying", || format!("{journal}@{}", record.offset));
-            machine.apply(moment, decoded)
-        };
-        match catch_unwind(AssertUnwindSafe(apply)) {
-            Ok(Ok(effects)) => Ok(effects),
-            Ok(Err(Failure::Reject(unreadable))) => Ok(self.reject(moment, record, &unreadable)),
-            Ok(Err(Failure::Store(error))) => Err(error.into()),
-            Ok(Err(Failure::Refused(why))) => Err(Stop::Refused(why)),
-            Err(panic) => {
-                let said = panic.downcast_ref::<String>().map(String::as_str);
-                let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                let detail = format!("applying the record panicked: {said}");
-                tracing::error!(partition = self.partition, offset = record.offset, detail, "a record became a reject");
-                Ok(self.reject(moment, record, &DecodeError { reason: "panic", detail }))
-            }
-        }
-    }
-
-    fn reject(&self, moment: RecordContext<'_>, record: &askwhen_log::Record, why: &DecodeError) -> Effects {
-        let output = self.reject_output(moment, record, why.reason, &why.detail);
-        let reply = EngineReply::Refused { code: "invalid".into(), pointer: None, detail: why.detail.clone() };
-        Effects { outputs: vec![output], reply: Some(reply), ..Effects::default() }
-    }
-
-    fn reject_output(
-        &self,
-        moment: RecordContext<'_>,
-        record: &askwhen_log::Record,
-        reason: &str,
-        detail: &str,
-    ) -> Output {
-        askwhen_process::metrics::get().engine_rejects.with_label_values(&[reason]).inc();
-        let raw = record.value.as_deref().unwrap_or_default();
-        let raw = &raw[..raw.len().min(MAX_RECORD_BYTES)];
-        let value =
-            topics::encode(&RejectRecord::of(Topic::Events, self.partition, record.offset, reason, detail, raw));
-        Output { topic: Topic::Rejects, key: None, id: moment.origin.id(Kind::Reject, &[]), value: Some(value.into()) }
-    }
-
-    /// A refusal that nobody waits for would be lost: it becomes a reject.
-    fn reject_unheard(&self, moment: RecordContext<'_>, record: &askwhen_log::Record, effects: &mut Effects) {
-        let Some(EngineReply::Refused { code, detail, .. }) = &effects.reply else { return };
-        let own = moment.origin.id(Kind::Reject, &[]);
-        if effects.outputs.iter().all(|output| output.id != own) {
-            let output = self.reject_output(moment, record, code, detail);
-            effects.outputs.push(output);
-        }
-    }
-
-    /// Sends the reply, keeps outputs that the log has not, numbers forwards;
-    /// gives the bytes to be written.
-    fn collect(
-        &mut self,
-        record: &askwhen_log::Record,
-        effects: Effects,
-        reply_to: Option<Bytes>,
-        outputs: &mut ByTopic,
-        forwards: &mut ByPartition,
-    ) -> usize {
-        let mut bytes = 0;
-        let waited_for = record.offset >= self.taken_up_at || record.appended_at >= self.answer_from;
-        if let (Some(reply_to), Some(answer), true) = (&reply_to, effects.reply, waited_for) {
-            self.setup.replies.answer(reply_to, answer);
-        }
-        for (reply_to, answer) in effects.late_replies.into_iter().filter(|_| waited_for) {
-            self.setup.replies.answer(&reply_to, answer);
-        }
-        let source = Source { partition: self.partition, offset: record.offset, crc: record.crc };
-        if record.offset >= self.taken_up_at && effects.outputs.iter().any(|output| output.topic == Topic::Decisions) {
-            let taken = (self.setup.clock.wall() - record.appended_at).max(0) as f64 / SECOND as f64;
-            askwhen_process::metrics::get().engine_decision_latency_seconds.observe(taken);
-        }
-        for output in effects.outputs {
-            let trimmed = self.floors.get(&output.topic).is_some_and(|floor| record.offset < *floor);
-            if trimmed || self.redone.contains(&output.id) {
-                continue;
-            }
-            let new = NewRecord { key: output.key, headers: Vec::new(), value: output.value };
-            let new = new.header(ID_HEADER, output.id).header(SOURCE_HEADER, source.encode());
-            bytes += new.len_bytes();
-            outputs.entry(output.topic).or_default().push(new);
-        }
-        for outgoing in effects.forwards {
-            let seq = &mut self.meta.forward[outgoing.to as usize];
-            *seq += 1;
-            let value = record::encode_internal(&Internal::Forward(Forward {
-                from: self.partition,
-                seq: *seq,
-                key: outgoing.key.clone(),
-                value: outgoing.value,
-                trusted: outgoing.trusted,
-                reply_to: reply_to
-                    .as_ref()
-                    .filter(|_| outgoing.answers)
-                    .map(|r| String::from_utf8_lossy(r).into_owned()),
-            }));
-            let key = outgoing.key.unwrap_or_default();
-            let new = NewRecord { key: Some(key.into()), headers: Vec::new(), value: Some(value.into()) };
-            let new = self.signer.sign(outgoing.to, new);
-            bytes += new.len_bytes();
-            forwards.entry(outgoing.to).or_default().push(new);
-        }
-        bytes
     }
 }
 

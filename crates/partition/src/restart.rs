@@ -110,32 +110,6 @@ pub fn look_ahead(
     Ok(metas.time())
 }
 
-/// Writes definitions again that the state has and the topic has lost.
-pub fn restore_definitions<M: Machine>(
-    setup: &Setup,
-    partition: u32,
-    meta: &mut CheckpointMeta,
-    machine: &M,
-) -> Result<(), Stop> {
-    if !machine.output_topics(partition).contains(&Topic::Definitions) {
-        return Ok(());
-    }
-    let at = TopicPartition { topic: Topic::Definitions, partition: 0 };
-    let lost = machine.lost_definitions(&setup.log, meta)?;
-    if !lost.is_empty() {
-        tracing::warn!(count = lost.len(), "topic definitions has lost records: they are written again from the state");
-        let (sender, written) = tokio::sync::oneshot::channel();
-        setup.log.append(at, lost, Ack::Once(sender));
-        written.blocking_recv().unwrap_or(Err(askwhen_log::Error::Closed))?;
-    }
-    // The next restart looks for outputs from where the topic ends now.
-    let end = setup.log.bounds(at)?.end;
-    if let Some(named) = meta.out_start.get_mut(at.topic.name()) {
-        *named = end.min(*named);
-    }
-    Ok(())
-}
-
 /// Whether these rules can go on from a state. A later version's is refused
 /// where it is loaded.
 fn check_rules(logic_version: u32) -> Result<(), Stop> {

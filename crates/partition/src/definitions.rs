@@ -1,0 +1,75 @@
+//! Topic `definitions` where it has lost records: the partition that writes it
+//! writes them again.
+
+use crate::checkpoint::CheckpointMeta;
+use crate::machine::Machine;
+use crate::setup::Setup;
+use crate::stop::Stop;
+use askwhen_log::{Ack, Log, TopicPartition};
+use askwhen_wire::topic::Topic;
+
+const DEFINITIONS: TopicPartition = TopicPartition { topic: Topic::Definitions, partition: 0 };
+
+/// How far a partition is with what topic `definitions` has lost. Partitions that do
+/// not write the topic have nothing to do.
+pub struct LostDefinitions {
+    writes_topic: bool,
+    /// The topic is whole again when the journal has been applied up to this offset
+    /// and all that came of it is durable. `None` when nothing was lost at the start.
+    until: Option<u64>,
+}
+
+impl LostDefinitions {
+    /// Writes those definitions again that the state has and the topic lacks. The
+    /// others come again as the journal is applied up to `journal_end`.
+    ///
+    /// # Errors
+    /// When the log cannot be read or written.
+    pub fn restore<M: Machine>(
+        setup: &Setup,
+        partition: u32,
+        meta: &mut CheckpointMeta,
+        machine: &M,
+        journal_end: u64,
+    ) -> Result<LostDefinitions, Stop> {
+        if !machine.output_topics(partition).contains(&Topic::Definitions) {
+            return Ok(LostDefinitions { writes_topic: false, until: None });
+        }
+        let until = setup.log.has_lost_definitions().then_some(journal_end);
+        let lost = machine.lost_definitions(&setup.log, meta)?;
+        if !lost.is_empty() {
+            tracing::warn!(
+                count = lost.len(),
+                "topic definitions has lost records: they are written again from the state"
+            );
+            let (sender, written) = tokio::sync::oneshot::channel();
+            setup.log.append(DEFINITIONS, lost, Ack::Once(sender));
+            written.blocking_recv().unwrap_or(Err(askwhen_log::Error::Closed))?;
+        }
+        // The next restart looks for outputs from where the topic ends now.
+        let end = setup.log.bounds(DEFINITIONS)?.end;
+        if let Some(named) = meta.out_start.get_mut(Topic::Definitions.name()) {
+            *named = end.min(*named);
+        }
+        Ok(LostDefinitions { writes_topic: true, until })
+    }
+
+    /// Tells the log that the topic is whole once that is so: the journal has been
+    /// applied up to `next`, and `is_durable` says whether all that came of it is.
+    ///
+    /// # Errors
+    /// [`Stop`] to restart the partition, which writes what has been lost since.
+    pub fn step(&mut self, log: &Log, next: u64, is_durable: bool) -> Result<(), Stop> {
+        if !self.writes_topic || !log.has_lost_definitions() {
+            return Ok(());
+        }
+        let Some(until) = self.until else {
+            return Err(Stop::restart("topic definitions has lost records: they are written again"));
+        };
+        if next >= until && is_durable {
+            log.definitions_are_back()?;
+            self.until = None;
+        }
+        Ok(())
+    }
+}
