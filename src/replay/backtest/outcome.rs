@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use super::tally::{Counts, OtherSurveyImpact};
-use super::{Assumptions, Plan, Tallies, Version};
+use super::plan::{Assumptions, Plan, Version};
+use super::tally::{Counts, OtherSurveyImpact, Tally};
 use askwhen_domain::time::{self, Millis};
 
 /// How one version fared.
@@ -58,14 +58,15 @@ impl BacktestTotals {
         BacktestTotals { versions, records: 0, tried_records: 0, last_at: 0, read_in: Duration::ZERO }
     }
 
-    pub(super) fn take(&mut self, tallies: &Tallies, plan: &Plan) {
+    /// Adds what a group of partitions has counted: as it was, and by version.
+    pub(super) fn take(&mut self, base: &Tally, tried_tallies: &[Tally], plan: &Plan) {
         for (v, fared) in self.versions.iter_mut().enumerate() {
             let tried: HashSet<String> = plan.versions[v].surveys.iter().map(|s| s.survey_id.clone()).collect();
-            let counts = tallies.tried[v].counts();
+            let counts = tried_tallies[v].counts();
             for (id, own) in &mut fared.surveys {
                 own.add(counts.get(id).unwrap_or(&Counts::default()));
             }
-            for (id, beside) in tallies.tried[v].beside(&tallies.base, &tried) {
+            for (id, beside) in tried_tallies[v].beside(base, &tried) {
                 fared.beside.entry(id).or_default().add(&beside);
             }
         }

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::outcome::{Outcome, VersionResult};
+use super::plan::Assumptions;
 use super::tally::{Counts, day_of};
-use super::{Assumptions, Outcome, VersionResult};
 use askwhen_domain::decision::Gate;
 
 /// Told apart also by those who see few colours.

@@ -1,0 +1,103 @@
+//! A partition of the journal while it is read: its engine as it was, and one for
+//! each version that is tried.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::super::{Error, JournalReader, Source, StartingState};
+use super::plan::Plan;
+use crate::engine::Engine;
+use askwhen_domain::time::Millis;
+use askwhen_log::TopicPartition;
+use askwhen_partition::checkpoint::CheckpointMeta;
+use askwhen_partition::replayer::Replayer;
+use askwhen_store::{Batch, Store};
+use askwhen_wire::topic::Topic;
+
+/// Users kept decoded, and changed state that is not yet in a store, of all runs
+/// that go on side by side.
+const CACHED_BYTES: usize = 512 << 20;
+const DIRTY_BYTES: usize = 256 << 20;
+
+/// One run of a partition: as it was, or with surveys that are tried.
+pub(super) struct PartitionRun {
+    pub(super) replayer: Replayer<Engine>,
+    pub(super) store: Arc<Store>,
+    /// Its share of what all may keep in memory.
+    share: usize,
+}
+
+impl PartitionRun {
+    pub(super) fn open(
+        source: &Source,
+        plan: &Plan,
+        partition: u32,
+        store: Arc<Store>,
+        meta: CheckpointMeta,
+    ) -> Result<PartitionRun, Error> {
+        // All partitions may be read as one.
+        let share = source.partitions as usize * (plan.versions.len() + 1);
+        let mut engine = Engine::open(store.clone(), partition, source.partitions, CACHED_BYTES / share)?;
+        engine.watch(&plan.project);
+        Ok(PartitionRun { replayer: Replayer::new(source.admission(partition, &meta)?, meta, engine), store, share })
+    }
+
+    /// Keeps what is in memory within bounds.
+    pub(super) fn settle(&mut self) -> Result<(), Error> {
+        if self.replayer.dirty_bytes() >= DIRTY_BYTES / self.share {
+            self.replayer.checkpoint(&self.store, Batch::default())?;
+        }
+        Ok(())
+    }
+}
+
+/// A partition while it is read.
+pub(super) struct BacktestPartition {
+    pub(super) partition: u32,
+    pub(super) journal_reader: JournalReader,
+    pub(super) unread: VecDeque<askwhen_log::Record>,
+    over: bool,
+    pub(super) base: PartitionRun,
+    /// By version, once they have begun.
+    pub(super) tried: Vec<PartitionRun>,
+    /// By sender, the sequence number of the last forward to this partition that was
+    /// sent before the versions began.
+    pub(super) sent: Vec<u64>,
+}
+
+impl BacktestPartition {
+    pub(super) fn new(
+        source: &Source,
+        plan: &Plan,
+        partition: u32,
+        begin: StartingState,
+    ) -> Result<BacktestPartition, Error> {
+        let journal_reader = source.journal_reader(TopicPartition { topic: Topic::Events, partition }, begin.meta.next);
+        let base = PartitionRun::open(source, plan, partition, begin.store, begin.meta)?;
+        Ok(BacktestPartition {
+            partition,
+            journal_reader,
+            unread: VecDeque::new(),
+            over: false,
+            base,
+            tried: Vec::new(),
+            sent: Vec::new(),
+        })
+    }
+
+    /// When the next record was appended; `None` at the end.
+    pub(super) fn next_at(&mut self, plan: &Plan) -> Result<Option<Millis>, Error> {
+        if self.unread.is_empty() && !self.over {
+            self.unread = self.journal_reader.read()?.into();
+            self.over = self.unread.is_empty();
+        }
+        let ahead = self.base.replayer.meta.ahead;
+        let at = self.unread.front().map(|record| record.appended_at + ahead);
+        if at.is_some_and(|at| at > plan.to) {
+            self.unread.clear();
+            self.over = true;
+            return Ok(None);
+        }
+        Ok(at)
+    }
+}
