@@ -25,5 +25,7 @@ mod people;
 mod poison;
 mod quotas;
 mod replay;
+mod service;
 mod story;
 mod tasks;
+mod verbs;

@@ -1,0 +1,105 @@
+//! A server as whoever runs it sees it: its log lines, its signals, its connections.
+
+use reqwest::Method;
+use serde_json::json;
+use std::sync::Arc;
+
+use crate::harness::{Server, askwhen};
+
+/// Receivers close idle connections, and one may be taken for a request just then.
+#[tokio::test]
+async fn a_connection_that_was_closed_while_idle_costs_no_attempt() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let server = Server::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let heads: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
+    let seen = heads.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // Answers the first request of each connection, and ends it at the second.
+            for n in 0..2 {
+                let mut read = Vec::new();
+                let whole = |read: &[u8]| {
+                    let text = String::from_utf8_lossy(read).to_ascii_lowercase();
+                    let (head, body) = text.split_once("\r\n\r\n")?;
+                    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?;
+                    (body.len() >= length.trim().parse().ok()?).then(|| head.to_owned())
+                };
+                while whole(&read).is_none() {
+                    let mut bytes = [0; 4096];
+                    match stream.read(&mut bytes).await {
+                        Ok(count) if count > 0 => read.extend_from_slice(&bytes[..count]),
+                        _ => break,
+                    }
+                }
+                let Some(head) = whole(&read) else { break };
+                seen.lock().unwrap().push(head);
+                if n == 0 {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                }
+            }
+        }
+    });
+    server.put("/v1/endpoints/crm", json!({"url": url})).await;
+    for n in 0..2 {
+        let said = server.call(&server.admin, Method::POST, "/v1/endpoints/crm/test", None).await;
+        assert_eq!((said.status, &said.body["outcome"]), (200, &json!("delivered")), "{n}: {said:?}");
+    }
+    let heads = heads.lock().unwrap();
+    let line = |head: &str, name: &str| head.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    assert_eq!(heads.len(), 3, "{heads:?}");
+    assert_eq!(line(&heads[1], "webhook-id:"), line(&heads[2], "webhook-id:"));
+    assert!(heads.iter().all(|head| line(head, "webhook-attempt:").ends_with(" 1")), "{heads:?}");
+}
+
+#[tokio::test]
+async fn a_hangup_brings_other_keys_and_ends_nothing() {
+    let server = Server::on(Arc::new(tempfile::tempdir().unwrap()), &["--dev"], &[]).await;
+    let hang_up = || {
+        assert!(
+            std::process::Command::new("kill").args(["-HUP", &server.pid().to_string()]).status().unwrap().success()
+        )
+    };
+    let status = async |key: &str| server.call(key, Method::GET, "/v1/surveys", None).await.status;
+    let config = server.dir.path().join("askwhen.toml");
+    std::fs::write(&config, "[[keys]]\nkind = \"admin\"\nkey = \"the admin's other key\"\n").unwrap();
+    hang_up();
+    server.until("the other key counts", async || status("the admin's other key").await == 200).await;
+    assert_eq!(status(&server.admin).await, 401, "and the one before does not");
+    std::fs::write(&config, "[[keys]]\nkind = \"admin\"\nkey = \"short\"\n").unwrap();
+    hang_up();
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(status("the admin's other key").await, 200, "what cannot be read changes nothing");
+    std::fs::remove_file(&config).unwrap();
+    hang_up();
+    server.until("its own keys count again", async || status(&server.admin).await == 200).await;
+}
+
+/// Log lines of a start and an orderly end, in the format that is asked for.
+#[tokio::test]
+async fn log_lines_are_text_or_json() {
+    let dir = tempfile::tempdir().unwrap();
+    for (format, begins) in [("text", "20"), ("json", "{")] {
+        let log = std::fs::File::create(dir.path().join(format)).unwrap();
+        let mut child = std::process::Command::new(crate::harness::BINARY)
+            .args(["--data-dir", "data", "serve", "--listen", "127.0.0.1:0", "--log-format", format])
+            .current_dir(dir.path())
+            .stdout(std::process::Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        assert!(child.wait().unwrap().success());
+        let text = std::fs::read_to_string(dir.path().join(format)).unwrap();
+        assert!(text.lines().all(|line| line.starts_with(begins)), "{text}");
+        for told in ["askwhen serves", "askwhen has stopped", "a client key and no identity_secret"] {
+            assert!(text.contains(told), "{told} is not in {text}");
+        }
+        assert!(!text.contains("ak_"), "{text}");
+    }
+    let (code, _, error) = askwhen(dir.path(), &["--data-dir", "data", "serve", "--log-level", "askwhen=loud"]);
+    assert!(code == Some(2) && error.contains("log_level"), "{error}");
+}
