@@ -9,27 +9,20 @@ mod rest;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use askwhen::delivery::{SimulatedAttempt, SimulatedReply};
-use askwhen_domain::endpoint::EventType;
-use askwhen_domain::id;
+use askwhen::delivery::SimulatedAttempt;
 use askwhen_domain::time::Millis;
-use askwhen_log::{Ack, AppendedRange, NewRecord, TopicPartition};
+use askwhen_log::{AppendedRange, NewRecord, TopicPartition};
 use askwhen_partition::Signer;
-use askwhen_partition::Stop;
 use askwhen_store::Store;
-use askwhen_wire::record::{Erase, Internal};
-use askwhen_wire::topic::Topic;
-use askwhen_wire::topics::{AttemptRecord, DeliveryRecord, SOURCE_HEADER, Source};
-use serde_json::{Value, json};
+use askwhen_wire::topics::Source;
 use tokio::sync::oneshot;
 
-use crate::bodies::{self, EVENTS, SURVEYS, trigger_of};
+use crate::bodies;
 use crate::machine::{Machine, key};
 use crate::medium::{INCARNATION, Medium};
-use crate::ops::{Op, Reply, Role};
+use crate::ops::{Op, Role};
 
 fn signer() -> Signer {
     Signer::of_log(INCARNATION, &key())

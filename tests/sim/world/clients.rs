@@ -2,7 +2,6 @@
 
 use super::{FORGED, Request, World, signer};
 use crate::bodies::{self, EVENTS, SURVEYS, trigger_of};
-use crate::machine::key;
 use crate::ops::Op;
 use askwhen_domain::id;
 use askwhen_log::{Ack, NewRecord, TopicPartition};

@@ -1,6 +1,6 @@
 //! Receivers of webhooks: what must never reach one, and what they answer.
 
-use super::{Arrival, Erased, World};
+use super::{Arrival, World};
 use crate::ops::Reply;
 use askwhen::delivery::{SimulatedAttempt, SimulatedReply};
 use askwhen_domain::endpoint::EventType;
