@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::context::{BrokerArgs, Context, Failure, Format};
 use super::{output, serve};
-use crate::replay::explain::{self, Question};
+use crate::replay::explain::{self, AssumedTrigger, Question};
 use crate::supervisor;
 use askwhen_domain::id;
 use askwhen_domain::record;
@@ -90,7 +90,8 @@ fn question(args: &ExplainArgs) -> Result<Question, Failure> {
         session_id: args.session.clone(),
         timezone: args.timezone.clone(),
     };
-    let trigger = args.trigger.clone().map(|trigger| (trigger, properties.to_owned(), context));
+    let assumed = |trigger| AssumedTrigger { trigger, properties: properties.to_owned(), context };
+    let trigger = args.trigger.clone().map(assumed);
     Ok(Question { project: args.project.clone(), user_id: args.user.clone(), at, trigger })
 }
 

@@ -1,7 +1,7 @@
-//! What surveys would have done: the recorded journal applied once as it was,
-//! and beside it with the surveys that are tried, from one moment on. Offers that
-//! were not really made have no reactions on record; what is assumed of them is
-//! said by whoever asks.
+//! What surveys would have done: the recorded journal is applied once as it was, and
+//! from one moment on once more for each version of the surveys that are tried. Offers
+//! that were not really made have no reactions on record: the plan says what is
+//! assumed of them.
 
 mod group;
 mod outcome;
@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::explain::has_limits;
+use super::explain::defines_quotas;
 use super::{Error, Progress, Source, StartingState};
 use askwhen_domain::time::Millis;
 use askwhen_log::TopicPartition;
@@ -27,8 +27,7 @@ use partition::BacktestPartition;
 pub use outcome::{Outcome, VersionResult};
 pub use plan::{Assumptions, Plan, Version, versions};
 
-/// Reads the journal and counts. Nothing is written but to a folder that goes
-/// with it.
+/// Applies the journal and counts. It writes to a temporary folder alone.
 ///
 /// # Errors
 /// When the plan cannot be tried, or the log cannot be read.
@@ -48,7 +47,8 @@ pub fn run(source: &Source, plan: &Plan, progress: &Progress) -> Result<Outcome,
     for (partition, begin) in partitions.iter().zip(begins) {
         parts.push(BacktestPartition::new(source, plan, *partition, begin)?);
     }
-    // Grants of quotas go from partition to partition: then all are read as one.
+    // Grants of quotas go from partition to partition: where there are quotas, all
+    // partitions are read as one group, in the order of time.
     let together = has_quotas(source, plan, &parts)?;
     let groups: Vec<Vec<BacktestPartition>> =
         if together { vec![parts] } else { parts.into_iter().map(|part| vec![part]).collect() };
@@ -96,9 +96,9 @@ fn has_quotas(source: &Source, plan: &Plan, parts: &[BacktestPartition]) -> Resu
     if plan.versions.iter().flat_map(|version| &version.surveys).any(|survey| survey.max_completed.is_some()) {
         return Ok(true);
     }
-    // The registrar's partition hears of all.
+    // Every definition stands in the registrar's partition.
     let Some(replayer) = parts.first().map(|part| &part.base.replayer) else { return Ok(false) };
     let registrar = TopicPartition { topic: Topic::Events, partition: 0 };
     Ok(replayer.machine().has_quotas(&plan.project)
-        || has_limits(source.journal_reader(registrar, replayer.meta.next), &source.rules(0), &plan.project)?)
+        || defines_quotas(source.journal_reader(registrar, replayer.meta.next), &source.rules(0), &plan.project)?)
 }

@@ -1,5 +1,5 @@
-//! Why a journal could not be read again, or a state not be kept. It ends a verb
-//! of the command line, whose exit code is by its kind.
+//! The error of whatever ends a verb of the command line: reading the journal again,
+//! and all that the supervisor does. The verb's exit code follows from its kind.
 
 use askwhen_partition::{Failure, Stop};
 use askwhen_wire::error::Class;
@@ -10,12 +10,13 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// What was asked cannot be done as asked.
+    /// The arguments or the configuration cannot be used as they are.
     Usage,
     /// Going on could give wrong results or damage data.
     Refused,
-    /// Brokers, a bucket or a server.
+    /// Brokers, a bucket or a server do not answer.
     Unreachable,
+    /// Anything else.
     Failed,
 }
 
@@ -38,8 +39,7 @@ struct FileError {
     source: std::io::Error,
 }
 
-/// What its cause says, a text for whoever asked or another error, and what kind of
-/// end that is.
+/// A kind and a cause, which is another error or a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct Error {

@@ -1,5 +1,5 @@
-//! What the engine knew of a user at some moment: the journal of their partition
-//! read again up to then, by the very rules that decide.
+//! What the engine knew of a user at some moment: it applies the journal of the
+//! user's partition up to then, under the rules that decide.
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -22,20 +22,29 @@ use askwhen_wire::record::{Decoded, Define, Defined, Internal, Query};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::DecisionRecord;
 
-/// Decisions shown, the newest ones.
+/// Only the newest decisions are shown.
 const SHOWN_DECISIONS: usize = 20;
-/// How far back they are looked for.
+/// How far before the moment decisions are looked for.
 const DECISIONS_SINCE: Millis = DAY;
+/// Users kept decoded while a partition is read.
 const CACHED_BYTES: usize = 512 << 20;
 
-/// Whom and what is asked about.
+/// The user and the moment that are to be explained.
 pub struct Question {
     pub project: String,
     pub user_id: String,
-    /// `None`: now, with all that the journal holds.
+    /// `None` is now, with all that the journal holds.
     pub at: Option<Millis>,
-    /// A trigger that is imagined to come then, its properties as JSON.
-    pub trigger: Option<(String, String, Context)>,
+    /// A trigger that is assumed to come at that moment.
+    pub trigger: Option<AssumedTrigger>,
+}
+
+/// A trigger that nobody has sent.
+pub struct AssumedTrigger {
+    pub trigger: String,
+    /// A JSON object.
+    pub properties: String,
+    pub context: Context,
 }
 
 /// The journal up to a moment.
@@ -43,19 +52,21 @@ struct JournalPrefix<'a> {
     source: &'a Source,
     until: Millis,
     project: &'a str,
-    /// For stores that are made.
+    /// Holds the stores that are made.
     folder: tempfile::TempDir,
 }
 
-/// A partition as it was then.
+/// A partition as it was at the moment.
 struct ReplayedPartition {
     replayer: Replayer<Engine>,
+    /// The snapshot that its state began with.
     begun_with: Option<Manifest>,
     records: u64,
 }
 
-/// Reads, and answers with the user, the imagined decision, and the decisions
-/// that were made on the day before. `progress` hears how many records have been read.
+/// Gives what `askwhen explain` prints: the user, the decision on the assumed trigger,
+/// and the decisions on record of the day before. `progress` is called with the number
+/// of records read so far.
 ///
 /// # Errors
 /// When the log is out of reach, or what was before the journal's beginning is
@@ -68,14 +79,14 @@ pub fn explain(source: &Source, question: &Question, progress: impl Fn(u64)) -> 
         past.read(partition, Some(&question.user_id), progress)?;
     let now = question.at.unwrap_or_else(|| Clock::new().wall() + replayer.meta.ahead);
     let offset = replayer.meta.next;
-    let mut coordinator = QuotaCoordinator { past: &past, asking: partition, then: None, now };
+    let mut coordinator = QuotaCoordinator { past: &past, asking: partition, replayer: None, now };
     let query =
         Query { project: question.project.clone(), user_id: question.user_id.clone(), offer_id: None, survey_id: None };
     let query = Decoded::Internal(Box::new(Internal::Query(query)));
     let (user, _) = body(&mut replayer, &mut coordinator, query)?;
     let (decision, needs_grant) = match &question.trigger {
         None => (Value::Null, Vec::new()),
-        Some((trigger, properties, context)) => {
+        Some(AssumedTrigger { trigger, properties, context }) => {
             let record = Record {
                 project: (&*question.project).into(),
                 user_id: (&*question.user_id).into(),
@@ -112,10 +123,10 @@ fn decisions(
     ahead: Millis,
 ) -> Result<Vec<Value>, Error> {
     let at = TopicPartition { topic: Topic::Decisions, partition };
-    // By the log's own times, which a test clock does not move.
+    // The log's own times count here: a test clock does not move them.
     let from = source.offset_at(at, now - DECISIONS_SINCE - ahead)?;
     let mut journal_reader = source.journal_reader(at, from);
-    // A copy stands under the same id.
+    // An output that a crash has repeated stands there again under its id.
     let mut found: BTreeMap<(Millis, u64), DecisionRecord> = BTreeMap::new();
     loop {
         let records = journal_reader.read()?;
@@ -139,8 +150,8 @@ fn decisions(
 }
 
 impl JournalPrefix<'_> {
-    /// Reads a partition: for one user, or for all. `progress` hears how many records
-    /// have been read.
+    /// Reads a partition: for one user, or for all. `progress` is called with the number
+    /// of records read so far.
     fn read(&self, partition: u32, user_id: Option<&str>, progress: impl Fn(u64)) -> Result<ReplayedPartition, Error> {
         let at = TopicPartition { topic: Topic::Events, partition };
         let StartingState { store, meta, snapshot } =
@@ -149,7 +160,7 @@ impl JournalPrefix<'_> {
         let engine = Engine::open(store, partition, self.source.partitions, CACHED_BYTES)?;
         let everyone = user_id.is_none()
             || engine.has_quotas(self.project)
-            || has_limits(self.source.journal_reader(at, next), &self.source.rules(partition), self.project)?;
+            || defines_quotas(self.source.journal_reader(at, next), &self.source.rules(partition), self.project)?;
         let concerned = |project: &str, user: &str| everyone || (project == self.project && Some(user) == user_id);
         let wanted = |decoded: &Decoded<'_>, _: Option<&_>| match decoded {
             Decoded::User(record) => concerned(&record.project, &record.user_id),
@@ -179,30 +190,32 @@ impl JournalPrefix<'_> {
     }
 }
 
-/// The coordinator of the quotas, read when somebody asks for a grant.
+/// The partition of the quota coordinators, which is read when a decision first needs
+/// a grant.
 struct QuotaCoordinator<'a> {
     past: &'a JournalPrefix<'a>,
+    /// The partition whose lease would get the grant.
     asking: u32,
-    then: Option<Replayer<Engine>>,
+    replayer: Option<Replayer<Engine>>,
     now: Millis,
 }
 
 impl QuotaCoordinator<'_> {
-    /// Whether it would give one; `None` when that depends on what other
-    /// partitions have not used.
+    /// Whether the coordinator would give a grant; `None` when that depends on grants
+    /// that other partitions have not used.
     fn gives(&mut self, own: &Replayer<Engine>, key: &SurveyKey) -> Result<Option<bool>, Error> {
         if self.asking == quota::COORDINATOR_PARTITION {
             return Ok(own.machine().coordinator_gives(key, self.asking));
         }
-        if self.then.is_none() {
-            self.then = Some(self.past.read(quota::COORDINATOR_PARTITION, None, |_| {})?.replayer);
+        if self.replayer.is_none() {
+            self.replayer = Some(self.past.read(quota::COORDINATOR_PARTITION, None, |_| {})?.replayer);
         }
-        Ok(self.then.as_ref().and_then(|then| then.machine().coordinator_gives(key, self.asking)))
+        Ok(self.replayer.as_ref().and_then(|replayer| replayer.machine().coordinator_gives(key, self.asking)))
     }
 }
 
-/// The body of the answer, and the surveys of which it supposes that there is a
-/// grant left.
+/// The body of the reply, and the surveys for which a grant was assumed because
+/// nobody knows whether one was left.
 fn body(
     replayer: &mut Replayer<Engine>,
     coordinator: &mut QuotaCoordinator<'_>,
@@ -233,19 +246,23 @@ fn body(
     }
 }
 
-/// Whether any survey of a project has a quota, by what a journal reader says from where
-/// it is.
+/// Whether any survey of a project gets a quota in what a journal reader has still to
+/// read.
 ///
 /// # Errors
 /// When it cannot be read.
-pub(super) fn has_limits(mut journal_reader: JournalReader, rules: &Admission, project: &str) -> Result<bool, Error> {
+pub(super) fn defines_quotas(
+    mut journal_reader: JournalReader,
+    rules: &Admission,
+    project: &str,
+) -> Result<bool, Error> {
     loop {
         let records = journal_reader.read()?;
         if records.is_empty() {
             return Ok(false);
         }
         for record in records {
-            if rules.trusted_internal(None, &record).is_some_and(|internal| limits(&internal, project)) {
+            if rules.trusted_internal(None, &record).is_some_and(|internal| defines_quota(&internal, project)) {
                 return Ok(true);
             }
         }
@@ -253,10 +270,10 @@ pub(super) fn has_limits(mut journal_reader: JournalReader, rules: &Admission, p
 }
 
 /// Whether one of askwhen's own records gives a survey a quota.
-fn limits(internal: &Internal, project: &str) -> bool {
+fn defines_quota(internal: &Internal, project: &str) -> bool {
     match internal {
         Internal::Forward(forward) if forward.trusted => match decode_forwarded(forward) {
-            Ok(Decoded::Internal(inner)) => limits(&inner, project),
+            Ok(Decoded::Internal(inner)) => defines_quota(&inner, project),
             Ok(Decoded::User(_)) | Err(_) => false,
         },
         Internal::Define(Define { project: of, kind: Kind::Survey, body: Some(body), .. })

@@ -1,6 +1,6 @@
-//! The journal read again, beside those who serve it: to explain a decision, to
-//! try a survey on what has happened, to compare what would be decided now with
-//! what was. Nothing in here writes to a topic or sends anything.
+//! Reads the journal again beside the processes that serve it: to explain a decision,
+//! to backtest a survey, to compare what is decided now with what is on record.
+//! Nothing in here writes to a topic or sends anything.
 
 pub mod backtest;
 mod error;
@@ -14,9 +14,11 @@ pub use source::{JournalReader, LogSource, Source, StartingState};
 
 use std::sync::atomic::AtomicU64;
 
-/// How far a run is, for whoever watches.
+/// How far a run is; a progress bar reads it while the run's threads count.
 #[derive(Debug, Default)]
 pub struct Progress {
+    /// Records that have been applied.
     pub records: AtomicU64,
+    /// Records that there are to apply.
     pub all: AtomicU64,
 }

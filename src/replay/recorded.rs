@@ -1,4 +1,4 @@
-//! What was decided, as the topic has it, set beside what is decided now.
+//! Compares the decisions of topic `decisions` with those that are made now.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,29 +11,29 @@ use askwhen_log::{Record, TopicPartition};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{self, ID_HEADER, SOURCE_HEADER};
 
-/// How far behind its place a record may stand: what a failed append left out was
-/// written later. In offsets of the journal.
-const AHEAD: u64 = 50_000;
-/// Ids remembered, to know a copy.
+/// How many journal offsets out of order a decision may stand in the topic: one whose
+/// append failed was written again later.
+const MAX_DISORDER: u64 = 50_000;
+/// How many compared ids are remembered, so that a second copy is not taken for another
+/// decision.
 const REMEMBERED: usize = 50_000;
-/// Clocks of those who wrote, beside the log's.
+/// How far the clocks of the processes that wrote may be apart from the log's.
 const CLOCKS_APART: Millis = 10 * MINUTE;
-/// How long an engine at work may take for the newest records.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the engine that serves may take to decide the newest records.
+const ENGINE_WAIT: Duration = Duration::from_secs(5);
 
 /// How decisions of a stretch of the journal compare with those on record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Compared {
-    /// The same, byte for byte.
+    /// Byte for byte.
     pub same: u64,
     pub changed: u64,
-    /// Only on record; only decided now.
     pub only_recorded: u64,
     pub only_replayed: u64,
-    /// From before the topic's beginning.
+    /// Retention has removed them from the topic.
     pub no_longer_recorded: u64,
-    /// From after its end: the engine has not come so far.
+    /// The engine that serves has not decided them yet.
     pub not_yet_recorded: u64,
 }
 
@@ -52,9 +52,10 @@ impl Compared {
     }
 }
 
-/// A decision that is not as it was.
+/// A decision that differs from the one on record.
 #[derive(Debug, Clone)]
 pub struct Difference {
+    /// The journal record that was decided.
     pub offset: u64,
     pub recorded: Option<Bytes>,
     pub replayed: Option<Bytes>,
@@ -64,17 +65,45 @@ pub struct Difference {
 pub struct Recorded {
     partition: u32,
     journal_reader: JournalReader,
-    /// Read, and not yet met by the journal.
-    ahead: HashMap<Bytes, (u64, Bytes)>,
-    /// Decisions of journal records below are not looked at.
+    /// Decisions that were read and not yet compared, by their ids.
+    unmatched: HashMap<Bytes, RecordedDecision>,
+    /// Decisions on journal records below this offset are not looked at.
     from: u64,
-    /// Decisions of journal records below are gone from the topic.
+    /// Decisions on journal records below this offset are gone from the topic.
     floor: u64,
-    /// The smallest and the largest source that has been read.
+    /// The smallest source that has been read.
     lowest: Option<u64>,
+    /// The largest source that has been read.
     furthest: u64,
-    met: (HashSet<Bytes>, VecDeque<Bytes>),
-    patient: bool,
+    compared: RecentIds,
+    /// Whether the engine that serves is still waited for.
+    waits_for_engine: bool,
+}
+
+/// A decision of the topic.
+struct RecordedDecision {
+    /// The offset of the journal record behind it.
+    source: u64,
+    value: Bytes,
+}
+
+/// The ids that were compared last, at most [`REMEMBERED`].
+#[derive(Default)]
+struct RecentIds {
+    ids: HashSet<Bytes>,
+    oldest_first: VecDeque<Bytes>,
+}
+
+impl RecentIds {
+    fn insert(&mut self, id: Bytes) {
+        self.oldest_first.push_back(id.clone());
+        self.ids.insert(id);
+        if self.oldest_first.len() > REMEMBERED
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
 }
 
 impl Recorded {
@@ -91,13 +120,13 @@ impl Recorded {
         let mut recorded = Recorded {
             partition,
             journal_reader,
-            ahead: HashMap::new(),
+            unmatched: HashMap::new(),
             from,
             floor: 0,
             lowest: None,
             furthest: 0,
-            met: Default::default(),
-            patient: true,
+            compared: RecentIds::default(),
+            waits_for_engine: true,
         };
         if bounds.start > 0 && begins <= bounds.start {
             while recorded.lowest.is_none() && recorded.read()? {}
@@ -111,25 +140,25 @@ impl Recorded {
     /// # Errors
     /// When the topic cannot be read.
     pub fn goes_on(&mut self) -> Result<bool, Error> {
-        while self.ahead.is_empty() && self.read()? {}
-        Ok(!self.ahead.is_empty())
+        while self.unmatched.is_empty() && self.read()? {}
+        Ok(!self.unmatched.is_empty())
     }
 
-    /// Whether there was anything to read.
+    /// Reads on in the topic; gives whether there was anything to read.
     fn read(&mut self) -> Result<bool, Error> {
         let records = self.journal_reader.read()?;
         for record in &records {
-            let Some((id, source, value)) = decision(record, self.partition) else { continue };
+            let Some((id, RecordedDecision { source, value })) = decision(record, self.partition) else { continue };
             self.lowest = Some(self.lowest.map_or(source, |lowest| lowest.min(source)));
             self.furthest = self.furthest.max(source);
-            if source >= self.from && !self.met.0.contains(&id) {
-                self.ahead.entry(id).or_insert((source, value));
+            if source >= self.from && !self.compared.ids.contains(&id) {
+                self.unmatched.entry(id).or_insert(RecordedDecision { source, value });
             }
         }
         Ok(!records.is_empty())
     }
 
-    /// Compares what the journal's record at `offset` decides now.
+    /// Compares a decision that the journal record at `offset` leads to now, and counts it.
     ///
     /// # Errors
     /// When the topic cannot be read.
@@ -147,32 +176,26 @@ impl Recorded {
         }
         let started = std::time::Instant::now();
         let found = loop {
-            if let Some((_, found)) = self.ahead.remove(&id) {
-                break Some(found);
+            if let Some(found) = self.unmatched.remove(&id) {
+                break Some(found.value);
             }
-            if self.furthest > offset.saturating_add(AHEAD) {
+            if self.furthest > offset.saturating_add(MAX_DISORDER) {
                 break None;
             }
             if !self.read()? {
                 if self.furthest > offset {
                     break None;
                 }
-                if !self.patient || started.elapsed() > PATIENCE {
-                    // Nobody is at work: for the next ones there is no waiting.
-                    self.patient = false;
+                if !self.waits_for_engine || started.elapsed() > ENGINE_WAIT {
+                    // No engine is at work, so waiting for the next decisions is of no use.
+                    self.waits_for_engine = false;
                     counts.not_yet_recorded += 1;
                     return Ok(None);
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
         };
-        self.met.1.push_back(id.clone());
-        self.met.0.insert(id);
-        if self.met.1.len() > REMEMBERED
-            && let Some(oldest) = self.met.1.pop_front()
-        {
-            self.met.0.remove(&oldest);
-        }
+        self.compared.insert(id);
         match found {
             Some(found) if found == *value => {
                 counts.same += 1;
@@ -186,22 +209,22 @@ impl Recorded {
         }
     }
 
-    /// What stands below has been compared before.
+    /// Drops decisions on journal records below `next`, which were compared before.
     pub fn forget(&mut self, next: u64) {
-        self.ahead.retain(|_, (source, _)| *source >= next);
+        self.unmatched.retain(|_, decision| decision.source >= next);
         self.from = next;
     }
 
-    /// The journal has been replayed below `next`: what is still unmet is not
-    /// decided any more.
+    /// The journal has been replayed below `next`: gives the recorded decisions on those
+    /// records that are not made now.
     ///
     /// # Errors
     /// When the topic cannot be read.
     pub fn passed(&mut self, next: u64, counts: &mut Compared) -> Result<Vec<Difference>, Error> {
-        // Of what is not decided any more nobody has asked.
+        // `compare` has read only as far as the decisions that are made now.
         while self.furthest < next && self.read()? {}
         let mut gone: Vec<Difference> = Vec::new();
-        self.ahead.retain(|_, (source, value)| {
+        self.unmatched.retain(|_, RecordedDecision { source, value }| {
             if *source < next {
                 gone.push(Difference { offset: *source, recorded: Some(value.clone()), replayed: None });
             }
@@ -214,9 +237,12 @@ impl Recorded {
     }
 }
 
-/// Id, the journal offset behind it, and the decision itself.
-fn decision(record: &Record, partition: u32) -> Option<(Bytes, u64, Bytes)> {
+/// The id and the decision of a record, if it comes from this partition's journal.
+fn decision(record: &Record, partition: u32) -> Option<(Bytes, RecordedDecision)> {
     let source = topics::Source::parse(record.header(SOURCE_HEADER)?)?;
-    let own = source.partition == partition;
-    own.then(|| Some((record.header(ID_HEADER)?.clone(), source.offset, record.value.clone()?)))?
+    if source.partition != partition {
+        return None;
+    }
+    let decision = RecordedDecision { source: source.offset, value: record.value.clone()? };
+    Some((record.header(ID_HEADER)?.clone(), decision))
 }

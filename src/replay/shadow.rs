@@ -1,6 +1,6 @@
-//! The state made once more in a place of its own, record by record, and the
-//! decisions on the way compared with those on record. It can be stopped at any
-//! moment and goes on where it was; in the end it can take the place of the state
+//! Makes the state once more in a folder of its own, from the journal, and compares the
+//! decisions on the way with those on record. A run can be stopped at any moment and
+//! goes on from its last checkpoint; the finished state can take the place of the one
 //! that serves.
 
 mod estimate;
@@ -33,7 +33,7 @@ use plan::{AnyVersionPlan, FORMAT, ReplayPlan, ReplayStart};
 pub use estimate::plan;
 pub use options::{RunOptions, RunReport};
 
-/// Where a shadow is; locked for as long as this lives.
+/// The folder of a replay, locked for as long as this lives.
 pub struct Shadow {
     dir: PathBuf,
     plan: ReplayPlan,
@@ -41,8 +41,8 @@ pub struct Shadow {
 }
 
 impl Shadow {
-    /// Makes a shadow, or takes up the one that is there. Made anew it begins with
-    /// the state before `from`, or as early as can be.
+    /// Opens the replay that is in a folder, or begins one there: with the state before
+    /// `from`, or the earliest that can be had.
     ///
     /// # Errors
     /// When it is in use, when it is of another log or another logic, or when there
@@ -89,7 +89,7 @@ impl Shadow {
         Ok(Shadow { dir: dir.to_owned(), plan, _lock: lock })
     }
 
-    /// Takes up the shadow that is there.
+    /// Opens the replay that is in a folder.
     ///
     /// # Errors
     /// When there is none, and as [`Shadow::open_or_begin`].
@@ -134,7 +134,7 @@ impl Shadow {
         &self.plan.id
     }
 
-    /// The state of a partition, and where it is.
+    /// The store of a partition, and its checkpoint.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -155,7 +155,8 @@ impl Shadow {
         self.dir.join("differences").join(format!("{partition}.ndjson"))
     }
 
-    /// How far each partition is, and how its decisions compare.
+    /// The JSON of `askwhen replay report`: how far each partition is, and how its decisions
+    /// compare.
     ///
     /// # Errors
     /// When the shadow cannot be read.
@@ -187,7 +188,8 @@ impl Shadow {
         }))
     }
 
-    /// The differences that are kept with both sides, by partition and place.
+    /// Calls `each` with every difference that is kept, by partition and offset. All are
+    /// counted; of each partition a bounded number is kept.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -201,7 +203,7 @@ impl Shadow {
         Ok(())
     }
 
-    /// Removes all of it; of another log than `own` nothing.
+    /// Removes the replay in a folder, unless it is of another log than `own`.
     ///
     /// # Errors
     /// When there is none, when it is another's or in use, or cannot be removed.
@@ -220,7 +222,7 @@ impl Shadow {
         remove(dir)
     }
 
-    /// Removes what is left of it.
+    /// Removes the replay, once its state has taken the place of the one that serves.
     ///
     /// # Errors
     /// When it cannot be removed.
@@ -229,7 +231,7 @@ impl Shadow {
     }
 }
 
-/// Forgets what the replay noted in a store; for whoever takes it up.
+/// Removes the replay's counts from a store that is about to serve.
 pub fn forget_counts(batch: &mut Batch) {
     batch.delete(families::META, COUNTS);
     batch.delete(families::META, OPEN);

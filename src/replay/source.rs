@@ -1,5 +1,5 @@
-//! The log as whoever looks at it sees it: beside the processes that write it,
-//! without a lock, from any place on.
+//! The log as read by a process that does not serve it: beside the writers, without a
+//! lock, from any offset on.
 
 use crate::engine::families;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,9 @@ use askwhen_store::{Rocks, Shared, Store};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 
+/// Bytes that one read of the brokers gives at most.
 const READ_BYTES: usize = 1 << 20;
-/// Role of the snapshots that hold what the engine knew.
+/// The role under which the repository keeps snapshots of the engine.
 const ENGINE: &str = "engine";
 
 /// Where the log is.
@@ -31,7 +32,7 @@ pub enum LogSource {
     Brokers(Log),
 }
 
-/// A log, its key, and the snapshots of what it led to.
+/// A log, its cluster key, and the snapshots of the state that was made from it.
 pub struct Source {
     pub key: ClusterKey,
     pub incarnation: u128,
@@ -39,16 +40,18 @@ pub struct Source {
     /// See [`Log::binds_macs`].
     pub binds_macs: bool,
     pub place: LogSource,
-    /// Or why there is none.
+    /// The error says why there is none.
     pub repository: Result<SnapshotRepository, Error>,
-    /// Blocks and write buffers of all stores that are made while looking.
+    /// Block cache and write buffers of all stores that are made while reading.
     pub shared: Shared,
 }
 
-/// What a partition is read from: the state before an offset, on a store of its own.
+/// The state that a partition's journal is applied to, on a store of its own.
 pub struct StartingState {
     pub store: Arc<Store>,
+    /// Its `next` is the first record to be applied.
     pub meta: CheckpointMeta,
+    /// The snapshot that it comes from; `None` when it is empty.
     pub snapshot: Option<Manifest>,
 }
 
@@ -58,16 +61,16 @@ impl Source {
         Admission::of_log(self.incarnation, self.partitions, self.binds_macs, &self.key, partition)
     }
 
-    /// The same for whoever plays the journal from where `meta` stands: with
-    /// what operators have skipped there.
+    /// The same rules for applying the journal from where `meta` stands, with the records
+    /// behind it that operators have skipped.
     ///
     /// # Errors
     /// When the journal cannot be read.
     pub fn admission(&self, partition: u32, meta: &CheckpointMeta) -> Result<Admission, Error> {
         let mut admission = self.rules(partition);
-        // Whoever plays the journal may have taken it up by now.
+        // The consumer `replay` may be reading this partition already.
         let mut journal_reader =
-            self.tape_for("look-ahead", TopicPartition { topic: Topic::Events, partition }, meta.next);
+            self.reader_for("look-ahead", TopicPartition { topic: Topic::Events, partition }, meta.next);
         loop {
             let records = journal_reader.read()?;
             if records.is_empty() {
@@ -79,29 +82,29 @@ impl Source {
 
     /// Records of a partition from an offset on, up to the end.
     pub fn journal_reader(&self, at: TopicPartition, from: u64) -> JournalReader {
-        self.tape_for("replay", at, from)
+        self.reader_for("replay", at, from)
     }
 
     /// On brokers each purpose has a consumer of its own, which reads a partition
     /// at one place.
-    fn tape_for(&self, purpose: &'static str, at: TopicPartition, from: u64) -> JournalReader {
-        let from_where = match &self.place {
-            LogSource::Files(dir) => From::Files(Follower::from(dir, at, from)),
+    fn reader_for(&self, purpose: &'static str, at: TopicPartition, from: u64) -> JournalReader {
+        let records = match &self.place {
+            LogSource::Files(dir) => RecordSource::Files(Follower::from(dir, at, from)),
             LogSource::Brokers(log) => {
                 let notify = Arc::new(Notify::default());
-                From::Brokers { reader: log.reader(purpose, notify.clone()), notify }
+                RecordSource::Brokers { reader: log.reader(purpose, notify.clone()), notify }
             }
         };
-        JournalReader { at, next: from, from: from_where, spent: Duration::ZERO }
+        JournalReader { at, next: from, records, spent: Duration::ZERO }
     }
 
-    /// What is there of a partition, without what came with an export.
+    /// Where a partition begins and ends, without records that came with an export.
     ///
     /// # Errors
     /// When the log cannot be read.
     pub fn bounds(&self, at: TopicPartition) -> Result<Watermarks, Error> {
         match &self.place {
-            LogSource::Files(dir) => Follower::bounds(dir, at).map_err(looked_at),
+            LogSource::Files(dir) => Follower::bounds(dir, at).map_err(read_error),
             LogSource::Brokers(log) => {
                 let bounds = log.bounds(at)?;
                 let begins = if at.topic == Topic::Events { log.begins(at.partition) } else { 0 };
@@ -116,7 +119,7 @@ impl Source {
     /// When the log cannot be read.
     pub fn offset_at(&self, at: TopicPartition, time: Millis) -> Result<u64, Error> {
         match &self.place {
-            LogSource::Files(dir) => Follower::offset_at(dir, at, time).map_err(looked_at),
+            LogSource::Files(dir) => Follower::offset_at(dir, at, time).map_err(read_error),
             LogSource::Brokers(log) => Ok(log.offset_at(at, time)?),
         }
     }
@@ -127,8 +130,8 @@ impl Source {
         self.repository.as_ref().map_err(|why| Error::usage(why.to_string()))
     }
 
-    /// The snapshot of a partition that counts: of the highest generation the
-    /// furthest, whatever rules made it; and where it is.
+    /// The snapshot of a partition that counts, with its repository: the furthest one of
+    /// the highest generation, whatever version of the rules made it.
     ///
     /// # Errors
     /// When they are out of reach.
@@ -142,8 +145,7 @@ impl Source {
         Ok(newest.map(|manifest| (repository, manifest)))
     }
 
-    /// Snapshots of a partition that this program can go on from, the furthest
-    /// first; none where none can be listed.
+    /// Snapshots of a partition that this program can go on from, the furthest first.
     ///
     /// # Errors
     /// When they are out of reach.
@@ -155,9 +157,9 @@ impl Source {
         Ok(found)
     }
 
-    /// The state to begin with so that everything from `time` on is read: the
-    /// newest snapshot from before, else nothing at all, where the journal still
-    /// has its beginning. The store is made in the folder `into`.
+    /// The state before `time`: that of the newest snapshot from before then, else an
+    /// empty one where the journal still has its beginning. The store is made in the
+    /// folder `into`.
     ///
     /// # Errors
     /// When what was before the journal's beginning is known from no snapshot.
@@ -179,8 +181,8 @@ impl Source {
         })
     }
 
-    /// The state to begin with so that as much as possible is read: nothing, where
-    /// the journal has its beginning, else the oldest snapshot that joins it.
+    /// The earliest state: an empty one where the journal has its beginning, else that of
+    /// the oldest snapshot that the journal goes on from.
     ///
     /// # Errors
     /// When there is none.
@@ -195,7 +197,8 @@ impl Source {
         self.begin_empty(partition, start, into)
     }
 
-    /// Where the journal begins, and the snapshots that join it, the furthest first.
+    /// Where the journal begins, and the snapshots that it goes on from, the furthest
+    /// first.
     fn usable(&self, partition: u32) -> Result<(u64, Vec<Manifest>), Error> {
         let start = self.bounds(TopicPartition { topic: Topic::Events, partition })?.start;
         let mut usable = match self.snapshots(partition) {
@@ -221,7 +224,7 @@ impl Source {
         Ok(StartingState { store: self.store(into)?, meta, snapshot: None })
     }
 
-    /// A snapshot as a store in a new folder; `None` when it is damaged.
+    /// Restores a snapshot to a store in the folder `into`; `None` when it is damaged.
     ///
     /// # Errors
     /// When it cannot be fetched.
@@ -249,8 +252,8 @@ impl Source {
     }
 }
 
-/// Damage refuses a start; whoever only looks has failed to see.
-fn looked_at(error: askwhen_log::Error) -> Error {
+/// Damage refuses a start; for a process that only reads, it is a failure.
+fn read_error(error: askwhen_log::Error) -> Error {
     match error {
         askwhen_log::Error::Damaged { .. } => Error::failed(error),
         error => error.into(),
@@ -261,31 +264,31 @@ fn unreachable(error: bucket::Error) -> Error {
     Error::unreachable(error)
 }
 
-enum From {
+enum RecordSource {
     Files(Follower),
     Brokers { reader: Reader, notify: Arc<Notify> },
 }
 
-/// A partition read from an offset on.
+/// Reads a partition from an offset on.
 pub struct JournalReader {
     at: TopicPartition,
     next: u64,
-    from: From,
-    /// How long reading alone has taken.
+    records: RecordSource,
+    /// How long reads have taken.
     pub spent: Duration,
 }
 
 impl JournalReader {
-    /// What comes next; empty at the end, from where a later call goes on.
+    /// The next records. Empty at the end of the log; a later call goes on from there.
     ///
     /// # Errors
     /// When it cannot be read, or something is missing in between.
     pub fn read(&mut self) -> Result<Vec<Record>, Error> {
         let started = Instant::now();
-        let records = match &mut self.from {
-            From::Files(follower) => {
-                let records = follower.read().map_err(looked_at)?;
-                // An embedded log has no gaps but where it was trimmed.
+        let records = match &mut self.records {
+            RecordSource::Files(follower) => {
+                let records = follower.read().map_err(read_error)?;
+                // The offsets of an embedded log have no gaps.
                 let mut expected = self.next;
                 for record in &records {
                     if record.offset != expected && expected > 0 {
@@ -299,7 +302,7 @@ impl JournalReader {
                 }
                 records
             }
-            From::Brokers { reader, notify } => loop {
+            RecordSource::Brokers { reader, notify } => loop {
                 let chunk = reader.read(self.at, self.next, READ_BYTES)?;
                 if !chunk.records.is_empty() || chunk.at_end {
                     break chunk.records;

@@ -24,19 +24,26 @@ use askwhen_store::Batch;
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{Decoded, Define, Defined, Forward, Internal};
 
-/// Counts of a group: as it was, and by version.
+/// What is counted while a group is read: as it was, and by version.
 struct Tallies {
     base: Tally,
     tried: Vec<Tally>,
-    /// Offers of versions whose reactions have not been looked at.
+    /// Offers of versions whose reactions are still to be assumed.
     open: Vec<HypotheticalOffer>,
-    /// Those of which it is not yet known whether they were really made, because
-    /// the request waited for a grant: by part, and how many had been released there
-    /// when it was looked at.
-    held: Vec<(u64, Vec<HypotheticalOffer>)>,
+    /// By partition of the group.
+    held: Vec<HeldOffers>,
 }
 
-/// What is on record, and what a version has come to.
+/// Offers of versions of which it is not yet known whether they were really made,
+/// because the request waits for a grant in the run as it was.
+#[derive(Default)]
+struct HeldOffers {
+    offers: Vec<HypotheticalOffer>,
+    /// How many requests the run had released when they were last looked at.
+    released: u64,
+}
+
+/// The counts of the run as it was, and those of a version.
 #[derive(Clone, Copy)]
 struct ComparedTallies<'a> {
     base: &'a Tally,
@@ -44,15 +51,18 @@ struct ComparedTallies<'a> {
 }
 
 impl ComparedTallies<'_> {
+    /// Whether both have made the offer, or neither.
     fn agree(&self, offer_id: &str) -> bool {
         self.tried.agrees(self.base, offer_id)
     }
 }
 
-/// A record that a version has applied: which version, in which part, at which offset.
+/// A record that a version has applied.
 #[derive(Clone, Copy)]
 struct AppliedRecord {
+    /// Index of the version in the plan.
     version: usize,
+    /// Index of the partition in the group.
     part: usize,
     offset: u64,
 }
@@ -84,7 +94,7 @@ impl GroupReader<'_> {
             base: Tally::default(),
             tried: (0..versions).map(|_| Tally::default()).collect(),
             open: Vec::new(),
-            held: parts.iter().map(|_| (0, Vec::new())).collect(),
+            held: parts.iter().map(|_| HeldOffers::default()).collect(),
         };
         let mut forked = false;
         let mut read = 0;
@@ -117,7 +127,7 @@ impl GroupReader<'_> {
         Ok(())
     }
 
-    /// Lets every version begin where the journal stands.
+    /// Begins a run for every version, from the state of the run as it was.
     fn fork(&self, parts: &mut [BacktestPartition], tallies: &mut Tallies) -> Result<(), Error> {
         let since: BTreeMap<u32, u64> =
             parts.iter().map(|part| (part.partition & 0xffff, part.base.replayer.meta.next)).collect();
@@ -126,7 +136,7 @@ impl GroupReader<'_> {
         let sent: Vec<Vec<u64>> = parts.iter().map(|part| part.base.replayer.meta.forward.clone()).collect();
         for part in parts.iter_mut() {
             part.base.replayer.checkpoint(&part.base.store, Batch::default())?;
-            // By sender, of which there are as many as partitions when they are read as one.
+            // When all partitions are one group, each of them sends.
             part.sent = sent.iter().map(|of| of[part.partition as usize]).collect();
             for version in 0..self.plan.versions.len() {
                 let path = self.folder.join(format!("{}-try-{version}", part.partition));
@@ -149,8 +159,8 @@ impl GroupReader<'_> {
         Ok(())
     }
 
-    /// What makes the surveys of a version active, and the others not if they are
-    /// to be alone.
+    /// The definitions that make the surveys of a version active, and archive all others
+    /// if the version is assumed to be alone.
     fn definitions(&self, base: &Replayer<Engine>, version: &Version) -> Vec<Defined> {
         let known: HashMap<String, (u64, Json)> = base
             .machine()
@@ -175,7 +185,7 @@ impl GroupReader<'_> {
             }
             bodies.sort_by(|a, b| a.0.cmp(&b.0));
         }
-        // The same content is the same version.
+        // A definition with the content of the one in force would change nothing.
         bodies.retain(|(id, body)| known.get(id).is_none_or(|(_, known)| known != body));
         let defined = |(id, body): (String, Json)| Defined {
             project: self.plan.project.clone(),
@@ -225,7 +235,7 @@ impl GroupReader<'_> {
             for (user_id, Offered { offer_id, survey_id, .. }) in &made {
                 if !tallies.tried[v].agrees(&tallies.base, offer_id) {
                     let instead = decisions.iter().find(|decision| decision.user_id == *user_id);
-                    tallies.tried[v].note_shut(offer_id, survey_id, instead);
+                    tallies.tried[v].note_failed_gate(offer_id, survey_id, instead);
                 }
             }
             parts[i].tried[v].settle()?;
@@ -234,16 +244,18 @@ impl GroupReader<'_> {
         self.react(parts, tallies)
     }
 
-    /// Takes up the offers that are not held any more.
+    /// Moves held offers to the open ones where their request is decided by now.
     fn release(&self, part: &BacktestPartition, i: usize, tallies: &mut Tallies) {
         let engine = part.base.replayer.machine();
-        let (counted, held) = &mut tallies.held[i];
-        if held.is_empty() || std::mem::replace(counted, engine.released()) == engine.released() {
+        let held = &mut tallies.held[i];
+        let released = std::mem::replace(&mut held.released, engine.released());
+        if held.offers.is_empty() || released == engine.released() {
             return;
         }
-        let (still, free) = std::mem::take(held).into_iter().partition(|one| engine.is_waiting(one.offset));
-        *held = still;
-        tallies.open.extend::<Vec<HypotheticalOffer>>(free);
+        let offers = std::mem::take(&mut held.offers).into_iter();
+        let (waiting, decided): (Vec<_>, Vec<_>) = offers.partition(|offer| engine.is_waiting(offer.offset));
+        held.offers = waiting;
+        tallies.open.extend(decided);
     }
 
     /// Whether a record of the journal has its effect in a version too.
@@ -270,7 +282,7 @@ impl GroupReader<'_> {
                 Internal::Define(Define { kind, id, .. }) | Internal::Defined(Defined { kind, id, .. }) => {
                     !pinned(*kind, id)
                 }
-                // Later messages are written anew, by those who are tried.
+                // Messages from after the fork come from the versions themselves.
                 Internal::Quota(_) => {
                     by.is_some_and(|by| sent.get(by.from as usize).is_some_and(|sent| by.seq <= *sent))
                 }
@@ -279,8 +291,8 @@ impl GroupReader<'_> {
         }
     }
 
-    /// Counts the outputs of a record in a version, delivers its messages, and notes
-    /// offers whose reactions are to be assumed. Gives the decisions.
+    /// Counts the outputs of a record in a version, applies its quota messages where they
+    /// are for, and notes offers whose reactions are to be assumed. Gives the decisions.
     fn follow(
         &self,
         parts: &mut [BacktestPartition],
@@ -296,7 +308,7 @@ impl GroupReader<'_> {
             for decision in tallies.tried[v].count(&items) {
                 let Some(offered) = decision.survey.clone() else { continue };
                 let user_id = decision.user_id.clone();
-                // Of its trigger, which may have waited.
+                // The trigger of an offer may have waited: its own offset counts.
                 let offset = id::offer_position(&offered.offer_id).map_or(offset, |trigger| trigger.offset);
                 tallies.open.push(HypotheticalOffer { version: v, part: i, offset, user_id, offered });
             }
@@ -327,11 +339,11 @@ impl GroupReader<'_> {
         while let Some(hypothetical) = tallies.open.pop() {
             let HypotheticalOffer { version, part, offset, user_id, offered } = &hypothetical;
             if tallies.base.offers.get(&offered.offer_id) == Some(&offered.survey_id) {
-                // What became of it is on record.
+                // The offer was really made, so its reactions are on record.
                 continue;
             }
             if parts[*part].base.replayer.machine().is_waiting(*offset) {
-                tallies.held[*part].1.push(hypothetical);
+                tallies.held[*part].offers.push(hypothetical);
                 continue;
             }
             let mut bodies = Vec::new();
@@ -355,13 +367,13 @@ impl GroupReader<'_> {
     }
 }
 
-/// Whether a record can matter to a project.
+/// Whether a record can have an effect in a project.
 fn concerns(decoded: &Decoded<'_>, ours: &str) -> bool {
     match decoded {
         Decoded::User(record) => record.project == ours,
         Decoded::Internal(internal) => match &**internal {
             Internal::Erase(erase) => erase.project == ours,
-            // Reads, and what only the delivery is told.
+            // Queries, and what concerns the delivery alone.
             Internal::Query(_)
             | Internal::EndpointHealthReport(_)
             | Internal::Redeliver { .. }

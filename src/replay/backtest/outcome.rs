@@ -1,4 +1,4 @@
-//! What a backtest comes to, over all partitions: for pages, scripts and people.
+//! The result of a backtest over all partitions, and its JSON.
 
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
@@ -8,13 +8,13 @@ use super::plan::{Assumptions, Plan, Version};
 use super::tally::{Counts, OtherSurveyImpact, Tally};
 use askwhen_domain::time::{self, Millis};
 
-/// How one version fared.
+/// The counts of one version.
 #[derive(Debug, Clone)]
 pub struct VersionResult {
     pub name: String,
     /// The surveys that were tried, in their order.
     pub surveys: Vec<(String, Counts)>,
-    /// Every other one.
+    /// The effect on every survey that was not tried, by its id.
     pub beside: BTreeMap<String, OtherSurveyImpact>,
 }
 
@@ -22,23 +22,24 @@ pub struct VersionResult {
 pub struct Outcome {
     pub project: String,
     pub from: Millis,
-    /// The last record that was read, or what was asked for.
+    /// The end of the plan, or the time of the last record where the plan has none.
     pub to: Millis,
     pub assumptions: Assumptions,
     pub versions: Vec<VersionResult>,
-    /// Journal records read, and those among them from `from` on.
+    /// Journal records that were read.
     pub records: u64,
+    /// Those among them that were appended at `from` or later.
     pub tried_records: u64,
-    /// Partitions that were begun with a snapshot.
+    /// How many partitions began with a snapshot.
     pub from_snapshots: u32,
     pub partitions: u32,
     pub took: Duration,
-    /// Of all threads, reading alone.
+    /// How long all threads together read the journal.
     pub read_in: Duration,
     pub threads: usize,
 }
 
-/// What all groups come to.
+/// The counts of all groups of partitions.
 pub(super) struct BacktestTotals {
     pub(super) versions: Vec<VersionResult>,
     pub(super) records: u64,

@@ -14,17 +14,17 @@ use askwhen_partition::replayer::Replayer;
 use askwhen_store::{Batch, Store};
 use askwhen_wire::topic::Topic;
 
-/// Users kept decoded, and changed state that is not yet in a store, of all runs
-/// that go on side by side.
+/// Users kept decoded, over all runs that go on side by side.
 const CACHED_BYTES: usize = 512 << 20;
+/// Changed state that is not yet in a store, over all runs.
 const DIRTY_BYTES: usize = 256 << 20;
 
-/// One run of a partition: as it was, or with surveys that are tried.
+/// The engine of one run of a partition: as it was, or with the surveys of a version.
 pub(super) struct PartitionRun {
     pub(super) replayer: Replayer<Engine>,
     pub(super) store: Arc<Store>,
-    /// Its share of what all may keep in memory.
-    share: usize,
+    /// How many runs share the memory.
+    runs: usize,
 }
 
 impl PartitionRun {
@@ -35,16 +35,16 @@ impl PartitionRun {
         store: Arc<Store>,
         meta: CheckpointMeta,
     ) -> Result<PartitionRun, Error> {
-        // All partitions may be read as one.
-        let share = source.partitions as usize * (plan.versions.len() + 1);
-        let mut engine = Engine::open(store.clone(), partition, source.partitions, CACHED_BYTES / share)?;
+        // All partitions may be read as one group.
+        let runs = source.partitions as usize * (plan.versions.len() + 1);
+        let mut engine = Engine::open(store.clone(), partition, source.partitions, CACHED_BYTES / runs)?;
         engine.watch(&plan.project);
-        Ok(PartitionRun { replayer: Replayer::new(source.admission(partition, &meta)?, meta, engine), store, share })
+        Ok(PartitionRun { replayer: Replayer::new(source.admission(partition, &meta)?, meta, engine), store, runs })
     }
 
     /// Keeps what is in memory within bounds.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
-        if self.replayer.dirty_bytes() >= DIRTY_BYTES / self.share {
+        if self.replayer.dirty_bytes() >= DIRTY_BYTES / self.runs {
             self.replayer.checkpoint(&self.store, Batch::default())?;
         }
         Ok(())
@@ -56,9 +56,10 @@ pub(super) struct BacktestPartition {
     pub(super) partition: u32,
     pub(super) journal_reader: JournalReader,
     pub(super) unread: VecDeque<askwhen_log::Record>,
-    over: bool,
+    /// Whether the journal, or the plan's time, is at its end.
+    is_at_end: bool,
     pub(super) base: PartitionRun,
-    /// By version, once they have begun.
+    /// One for each version, once the versions have begun.
     pub(super) tried: Vec<PartitionRun>,
     /// By sender, the sequence number of the last forward to this partition that was
     /// sent before the versions began.
@@ -78,7 +79,7 @@ impl BacktestPartition {
             partition,
             journal_reader,
             unread: VecDeque::new(),
-            over: false,
+            is_at_end: false,
             base,
             tried: Vec::new(),
             sent: Vec::new(),
@@ -87,15 +88,15 @@ impl BacktestPartition {
 
     /// When the next record was appended; `None` at the end.
     pub(super) fn next_at(&mut self, plan: &Plan) -> Result<Option<Millis>, Error> {
-        if self.unread.is_empty() && !self.over {
+        if self.unread.is_empty() && !self.is_at_end {
             self.unread = self.journal_reader.read()?.into();
-            self.over = self.unread.is_empty();
+            self.is_at_end = self.unread.is_empty();
         }
         let ahead = self.base.replayer.meta.ahead;
         let at = self.unread.front().map(|record| record.appended_at + ahead);
         if at.is_some_and(|at| at > plan.to) {
             self.unread.clear();
-            self.over = true;
+            self.is_at_end = true;
             return Ok(None);
         }
         Ok(at)

@@ -6,13 +6,13 @@ use super::super::Error;
 use askwhen_domain::survey::Survey;
 use askwhen_domain::time::Millis;
 
-/// What is to be tried, on what, supposing what.
+/// What is to be tried, on which records, under which assumptions.
 pub struct Plan {
     pub project: String,
     pub from: Millis,
-    /// Records up to and with this moment.
+    /// The last moment of which records are read, in milliseconds since the epoch.
     pub to: Millis,
-    /// Each is tried alone; they are compared.
+    /// Each is tried on its own, and compared with the others.
     pub versions: Vec<Version>,
     pub assumptions: Assumptions,
     pub threads: usize,
@@ -25,14 +25,14 @@ pub struct Version {
     pub surveys: Vec<Survey>,
 }
 
-/// What the journal cannot know.
+/// What the journal does not say and a backtest has to assume.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Assumptions {
-    /// Whether an offer that was not really made is displayed, at once.
+    /// Whether offers that were not really made are displayed, at once.
     pub displayed: bool,
-    /// The share of such displayed offers that are answered in full, at once.
+    /// The share, from 0 to 1, of these offers that are answered in full, at once.
     pub answered: f64,
-    /// Whether no other survey is active.
+    /// Whether the surveys that are not tried are archived.
     pub alone: bool,
 }
 
@@ -56,8 +56,9 @@ impl Plan {
     }
 }
 
-/// The versions that files define: of a survey that is defined several times, one
-/// each; the others are in all of them.
+/// Makes versions of surveys, each given with the place that defines it. A survey that
+/// is defined several times makes a version of each definition; surveys that are
+/// defined once are in all versions.
 ///
 /// # Errors
 /// When there is none.

@@ -1,5 +1,5 @@
-//! What a run of the journal comes to: numbers for each survey, kept in sets of
-//! users while a partition is read, in plain counts afterwards.
+//! Counts of each survey in one run of the journal. While partitions are read they
+//! hold sets of users, so that nobody counts twice; afterwards they are plain numbers.
 
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,16 +10,16 @@ use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id;
 use askwhen_domain::time::{self, DAY, Millis};
 
-/// How one survey fared, in the words of `askwhen stats`, and whom it reached.
+/// The counts of one survey, under the names of `askwhen stats`, and its users.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Counts {
     /// Triggers at which it was looked at.
     pub considered: u64,
     /// Triggers that were answered with it.
     pub offered: u64,
-    /// By the first gate that was shut.
+    /// Triggers at which it was not offered, by the first gate that failed.
     pub not_offered: BTreeMap<&'static str, u64>,
-    /// The same offer handed out twice counts once.
+    /// Offers by their ids: one that was given twice counts once.
     pub offers: u64,
     pub displayed: u64,
     pub dismissed: u64,
@@ -27,7 +27,7 @@ pub struct Counts {
     pub completed: u64,
     pub users_considered: u64,
     pub users_reached: u64,
-    /// By the day in UTC, every day from the first to the last offer.
+    /// By day in UTC (`2026-11-29`), every day from the first to the last offer.
     pub per_day: BTreeMap<String, Reach>,
 }
 
@@ -35,23 +35,24 @@ pub struct Counts {
 pub struct Reach {
     pub offers: u64,
     pub users: u64,
-    /// Of the users, those who had not been offered it before, in this run.
+    /// Users who had not been offered it before in this run.
     pub new_users: u64,
 }
 
-/// What became of another survey beside those that are tried.
+/// The effect of the tried surveys on another one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct OtherSurveyImpact {
     pub offers_without: u64,
     pub offers_with: u64,
     pub users_without: u64,
     pub users_with: u64,
-    /// Offers that are made only without the survey that is tried, and only with it.
+    /// Offers that are made only without the tried surveys.
     pub lost: u64,
+    /// Offers that are made only with them.
     pub gained: u64,
-    /// Of the lost ones, by the gate that was shut at that trigger.
+    /// The lost offers by the gate that failed at their trigger.
     pub lost_by: BTreeMap<&'static str, u64>,
-    /// Users who were offered it and one that is tried.
+    /// Users who were offered it and one of the tried surveys.
     pub users_in_both: u64,
 }
 
@@ -78,7 +79,7 @@ impl Counts {
         }
     }
 
-    /// Fills the days in between on which nobody was asked.
+    /// Adds the days in between on which there was no offer.
     pub fn fill_days(&mut self) {
         let day = |text: Option<&String>| time::parse_time(&format!("{}T00:00:00Z", text?)).ok();
         let ends = (day(self.per_day.keys().next()), day(self.per_day.keys().next_back()));
@@ -126,12 +127,12 @@ struct Survey {
 #[derive(Debug, Default)]
 pub struct Tally {
     surveys: HashMap<String, Survey>,
-    /// Which survey each offer is of, since the run began.
+    /// The survey of each offer that this run has made.
     pub offers: HashMap<String, String>,
-    /// By partition, where the run began: offers from before are not its own.
+    /// The offset at which the run began, by partition: earlier offers are not its own.
     since: BTreeMap<u32, u64>,
-    /// Of offers that this run did not make, the gate that was shut.
-    shut: HashMap<String, &'static str>,
+    /// The gate that failed, of offers that only the other run has made.
+    failed_gates: HashMap<String, &'static str>,
 }
 
 impl Tally {
@@ -139,8 +140,7 @@ impl Tally {
         Tally { since, ..Tally::default() }
     }
 
-    /// Counts what records put out; gives the offers that are new: id, survey, and
-    /// the decision.
+    /// Counts the outputs of records; gives the decisions that make a new offer.
     pub fn count<'a>(&mut self, items: &'a [Output]) -> Vec<&'a Decision> {
         let mut new = Vec::new();
         for item in items {
@@ -170,7 +170,7 @@ impl Tally {
         new
     }
 
-    /// Whether it makes an offer that has not been made before.
+    /// Counts a decision; gives whether it makes an offer that is new to this run.
     fn decision(&mut self, decision: &Decision) -> bool {
         let user = xxhash_rust::xxh3::xxh3_64(decision.user_id.as_bytes());
         let offered = decision.survey.as_ref().filter(|_| decision.reason == DecisionReason::Offered);
@@ -203,21 +203,21 @@ impl Tally {
         true
     }
 
-    /// Notes why an offer that is made without the tried surveys is not made here.
-    pub fn note_shut(&mut self, offer_id: &str, survey_id: &str, decision: Option<&Decision>) {
+    /// Notes the gate that failed here, of an offer that the run as it was has made.
+    pub fn note_failed_gate(&mut self, offer_id: &str, survey_id: &str, decision: Option<&Decision>) {
         let evaluations = decision.map_or(&[][..], |decision| &decision.evaluations);
         let stop = evaluations.iter().find(|e| e.survey_id == survey_id).and_then(|e| e.stop.as_ref());
         if let Some(stop) = stop {
-            self.shut.insert(offer_id.to_owned(), stop.gate.name());
+            self.failed_gates.insert(offer_id.to_owned(), stop.gate.name());
         }
     }
 
-    /// Whether an offer is, or is not, the same in two runs.
+    /// Whether two runs have both made an offer, or neither.
     pub fn agrees(&self, other: &Tally, offer_id: &str) -> bool {
         self.offers.get(offer_id) == other.offers.get(offer_id)
     }
 
-    /// Every survey's numbers.
+    /// The numbers of every survey.
     pub fn counts(&self) -> BTreeMap<String, Counts> {
         let close = |survey: &Survey| {
             let mut counts = survey.counts.clone();
@@ -230,7 +230,8 @@ impl Tally {
         self.surveys.iter().map(|(id, survey)| (id.clone(), close(survey))).collect()
     }
 
-    /// What became of every other survey, beside a run without those `tried`.
+    /// The effect of the surveys in `tried` on every other one, compared with a run
+    /// without them.
     pub fn beside(&self, without: &Tally, tried: &HashSet<String>) -> BTreeMap<String, OtherSurveyImpact> {
         let mut all: BTreeMap<String, OtherSurveyImpact> = BTreeMap::new();
         let none = Survey::default();
@@ -256,7 +257,7 @@ impl Tally {
         for (offer_id, survey_id) in without.offers.iter().filter(|(id, _)| !self.agrees(without, id)) {
             if let Some(beside) = all.get_mut(survey_id) {
                 beside.lost += 1;
-                let gate = self.shut.get(offer_id).copied().unwrap_or("not_considered");
+                let gate = self.failed_gates.get(offer_id).copied().unwrap_or("not_considered");
                 *beside.lost_by.entry(gate).or_default() += 1;
             }
         }

@@ -13,7 +13,7 @@ use askwhen_log::TopicPartition;
 use askwhen_partition::replayer::{self, Replayer};
 use askwhen_wire::topic::Topic;
 
-/// How long a plan tries how fast it goes.
+/// How long records are applied to find out how fast a replay is.
 const TRIAL: Duration = Duration::from_secs(1);
 
 /// What a replay would do: records, gaps and how long it takes.
@@ -66,7 +66,7 @@ pub fn plan(source: &Source, from: Option<Millis>, threads: usize) -> Result<Val
     }))
 }
 
-/// What will not be looked at, and why.
+/// Sentences on what the replay leaves out, and why.
 fn gaps(start: u64, from: u64, decisions_start: u64) -> Vec<String> {
     let mut gaps = Vec::new();
     if start > 0 {
@@ -81,7 +81,7 @@ fn gaps(start: u64, from: u64, decisions_start: u64) -> Vec<String> {
     gaps
 }
 
-/// Records a second of one thread, as tried just now.
+/// Measures how many records a second one thread applies.
 fn trial(source: &Source, partition: u32, begin: StartingState) -> Result<f64, Error> {
     let StartingState { store, meta, .. } = begin;
     let next = meta.next;
@@ -105,7 +105,7 @@ fn trial(source: &Source, partition: u32, begin: StartingState) -> Result<f64, E
     Ok(f64::from(records) / started.elapsed().as_secs_f64())
 }
 
-/// The state to begin with: that before a time, else as early as can be.
+/// The state to begin with: that before a time, else the earliest.
 pub(super) fn begin(
     source: &Source,
     partition: u32,

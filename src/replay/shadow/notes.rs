@@ -1,6 +1,5 @@
-//! What a replay finds out about a partition: counts, decisions that are not as
-//! they were, and those that were not on record yet. Written with the state that
-//! they belong to.
+//! What a replay finds out about a partition: counts, differences, and decisions that
+//! were not on record yet. They are written in one batch with the state they belong to.
 
 use crate::engine::families;
 use serde::{Deserialize, Serialize};
@@ -15,23 +14,23 @@ use crate::engine::Engine;
 use askwhen_partition::replayer::Replayer;
 use askwhen_store::{Batch, Store};
 
-/// Differences kept with both sides, of each partition; all are counted.
+/// How many differences of each partition are kept with both sides; all are counted.
 const KEPT_DIFFERENCES: u64 = 10_000;
-/// Key of the counts, beside the checkpoint that they belong to.
+/// Key of the counts in family `meta`.
 pub(super) const COUNTS: &[u8] = b"replay";
 /// Key of the decisions that were not on record yet.
 pub(super) const OPEN: &[u8] = b"replay-open";
-/// So many of them are compared later, of each partition.
+/// How many of them are kept, of each partition, to be compared by a later run.
 const MAX_OPEN: usize = 10_000;
 
-/// What a partition's replay has come to; written with its state.
+/// What has been counted of a partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Counts {
     pub(super) records: u64,
     pub(super) compared: Compared,
     pub(super) kept: u64,
-    /// Bytes of the file that holds those.
+    /// Durable length of the file that holds them.
     pub(super) kept_bytes: u64,
 }
 
@@ -50,7 +49,7 @@ pub(super) fn load<T: serde::de::DeserializeOwned + Default>(store: &Store, key:
     Ok(read.map_err(|e| Error::refused(format!("the replay's notes are unreadable: {e}")))?.unwrap_or_default())
 }
 
-/// What is found out about a partition on the way.
+/// What is found out about a partition while it is read.
 pub(super) struct Notes {
     pub(super) partition: u32,
     pub(super) counts: Counts,
@@ -71,7 +70,8 @@ impl Notes {
         found.map_or(Ok(()), |difference| self.kept.push(self.partition, &difference, &mut counts.kept))
     }
 
-    /// Differences first, then state and counts in one batch: what is counted is kept.
+    /// Writes differences first, then state and counts in one batch: so no difference is
+    /// counted that the file does not hold.
     pub(super) fn checkpoint(&mut self, replayer: &mut Replayer<Engine>, store: &Store) -> Result<(), Error> {
         for difference in self.recorded.passed(replayer.meta.next, &mut self.counts.compared)? {
             self.kept.push(self.partition, &difference, &mut self.counts.kept)?;
@@ -90,7 +90,8 @@ pub(super) struct DifferenceFile {
 }
 
 impl DifferenceFile {
-    /// Goes on with a file; what came after the last checkpoint comes again.
+    /// Opens a file at the length that the last checkpoint names: later lines are found
+    /// again.
     pub(super) fn open(path: &Path, bytes: u64) -> Result<DifferenceFile, Error> {
         let file = File::options().create(true).truncate(false).write(true).open(path)?;
         file.set_len(bytes)?;
@@ -120,7 +121,7 @@ impl DifferenceFile {
         Ok(writeln!(self.file, "{line}")?)
     }
 
-    /// Gives its length, once that is durable.
+    /// Makes the file durable; gives its length.
     pub(super) fn sync(&mut self) -> Result<u64, Error> {
         self.file.flush()?;
         self.file.get_ref().sync_data()?;

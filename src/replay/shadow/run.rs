@@ -1,5 +1,5 @@
-//! Reads the journal into the state of a replay, a thread for each of some
-//! partitions, and compares the decisions on the way.
+//! Applies the journal to the state of a replay, on a thread for one partition after the
+//! other, and compares the decisions on the way.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ impl Shadow {
     /// ends now.
     ///
     /// # Errors
-    /// When the log or the shadow cannot be read. What has been written down stays.
+    /// When the log or the replay cannot be read. Its last checkpoint stays.
     pub fn run(
         &self,
         source: &Source,
@@ -90,7 +90,7 @@ impl Shadow {
         if meta.next >= end && open.is_empty() {
             return Ok(Duration::ZERO);
         }
-        same_journal(source, partition, &meta)?;
+        check_same_journal(source, partition, &meta)?;
         let counts: Counts = load(&store, COUNTS)?;
         let kept = DifferenceFile::open(&self.differences_path(partition), counts.kept_bytes)?;
         let next = meta.next;
@@ -132,8 +132,8 @@ impl Shadow {
     }
 }
 
-/// What comes next must stand behind what the state was made from.
-fn same_journal(source: &Source, partition: u32, meta: &CheckpointMeta) -> Result<(), Error> {
+/// Refuses a state whose last record is not the one in the journal.
+fn check_same_journal(source: &Source, partition: u32, meta: &CheckpointMeta) -> Result<(), Error> {
     let journal = TopicPartition { topic: Topic::Events, partition };
     if meta.next <= source.bounds(journal)?.start {
         return Ok(());
@@ -156,7 +156,7 @@ struct PartitionGoal {
     end: u64,
 }
 
-/// Keeps a thread to its share of a rate.
+/// Lets a thread apply its share of a rate and no more.
 struct RateLimiter {
     rate: Option<Rate>,
     share: f64,
