@@ -9,7 +9,7 @@ use super::context::{Context, Failure, Format, ServerArgs};
 use super::output;
 use crate::bridge::auth::Kind;
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Listed {
     Surveys,
     Endpoints,
@@ -81,6 +81,15 @@ impl Listed {
             Some(kind) => all.into_iter().map(|row| with_kind(kind, row)).collect(),
             None => all,
         })
+    }
+}
+
+impl Listed {
+    /// What each is called, in the order of the list.
+    pub async fn ids(self, client: &Client) -> Result<Vec<String>, Failure> {
+        let (path, member, columns) = self.listed();
+        let all = client.list(path, member).await?;
+        Ok(all.iter().filter_map(|row| row[columns[0]].as_str().map(str::to_owned)).collect())
     }
 }
 

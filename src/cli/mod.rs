@@ -5,11 +5,13 @@ mod apply;
 mod backtest;
 mod backup;
 mod client;
+mod completions;
 mod context;
 mod deliveries;
 mod demo;
 mod doctor;
 mod endpoints;
+mod examples;
 mod explain;
 mod export;
 mod files;
@@ -34,11 +36,12 @@ mod webhook;
 #[cfg(debug_assertions)]
 pub use import::try_table;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use completions::CompletionsArgs;
 use context::{BrokerArgs, Context, Failure, Format};
 
 use crate::config::{self, Overrides};
@@ -137,8 +140,9 @@ enum Verb {
     Skip(skip::SkipArgs),
     /// Check whether askwhen can run here; put right what a wrong clock has left
     Doctor(doctor::DoctorArgs),
-    /// Print a completion script for a shell
-    Completions { shell: clap_complete::Shell },
+    /// Print a completion script for a shell; it completes the ids of surveys, endpoints and triggers, too
+    #[command(visible_alias = "completion")]
+    Completions(completions::CompletionsArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -157,7 +161,8 @@ const LAST_TASKS: Duration = Duration::from_secs(2);
 
 /// Parses the arguments and runs the verb.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = examples::add_to(Cli::command()).try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors; printing can only fail with nobody reading.
@@ -230,12 +235,16 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     };
     let context = || Ok::<_, Failure>(Context { config: load()?, format: cli.output });
     match cli.verb {
-        Verb::Completions { shell } => {
-            let mut command = Cli::command();
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut command, "askwhen", &mut script);
-            output::write(&String::from_utf8_lossy(&script));
+        Verb::Completions(CompletionsArgs { shell: Some(shell), .. }) => {
+            output::write(&completions::script(&mut Cli::command(), shell));
             Ok(())
+        }
+        Verb::Completions(args) => {
+            let typed = completions::read(&Cli::command(), &args.words);
+            let overrides = Overrides { data_dir: typed.data_dir.clone(), ..overrides };
+            let config = config::load(typed.config.as_deref(), std::env::vars(), &overrides)
+                .map_err(|error| Failure::usage(error.to_string()))?;
+            typed.print_ids(&Context { config, format: cli.output }).await
         }
         Verb::Demo => demo::run(cli.output).await,
         Verb::Validate(args) => apply::validate(&args, cli.output),
