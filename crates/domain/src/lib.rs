@@ -8,6 +8,7 @@
 pub mod activation;
 pub mod address;
 pub mod apply;
+pub mod completed;
 pub mod decision;
 pub mod definitions;
 pub mod endpoint;
@@ -56,7 +57,8 @@ pub const RULES: &[(u32, StateCompatibility)] = &[
     (5, StateCompatibility::GoesOn),
     // Locales, platforms and versions match in the spellings that apps send; a
     // rating may be written 4.0; dates and epochs are times; schedules may be on
-    // the user's clocks; what programs write for nothing is no user's id.
+    // the user's clocks; what programs write for nothing is no user's id. Answers of
+    // completed responses are kept for rules that ask for them.
     (LOGIC_VERSION, StateCompatibility::GoesOn),
 ];
 

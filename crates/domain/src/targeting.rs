@@ -4,6 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::completed::CompletedAnswers;
 use super::filter::Condition;
 use super::time::{self, Millis};
 use super::user::{PerSurvey, User};
@@ -17,6 +18,7 @@ pub enum Rule {
     Not { not: Box<Rule> },
     Attribute(Attribute),
     History(History),
+    Answer(AnswerRule),
 }
 
 /// A condition on an attribute, as `where` has on a property.
@@ -32,6 +34,35 @@ impl Serialize for Attribute {
         map.serialize_entry("op", op)?;
         if !value.is_null() {
             map.serialize_entry("value", value)?;
+        }
+        map.end()
+    }
+}
+
+/// A condition on an answer of the user's latest completed response to a survey, ever
+/// or lately. Without one only `not_exists` holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnswerRule {
+    pub survey: String,
+    /// Its `property` is the question's id.
+    pub answer: Condition,
+    /// Back from now, the far end included.
+    pub within: Option<Millis>,
+}
+
+impl Serialize for AnswerRule {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap as _;
+        let Condition { property, op, value } = &self.answer;
+        let mut answer = json!({"question_id": property, "op": op});
+        if !value.is_null() {
+            answer["value"] = value.clone();
+        }
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("survey", &self.survey)?;
+        map.serialize_entry("answer", &answer)?;
+        if let Some(within) = self.within {
+            map.serialize_entry("within", &time::format_duration(within))?;
         }
         map.end()
     }
@@ -132,6 +163,12 @@ impl Rule {
                 }
                 Err(UnmetRule { actual: history.seen(known), until: None })
             }
+            Rule::Answer(rule) => {
+                if rule.answer.holds(&rule.given(known), known.now) {
+                    return Ok(());
+                }
+                Err(rule.state(known))
+            }
         }
     }
 
@@ -147,6 +184,7 @@ impl Rule {
             Rule::Attribute(Attribute(condition)) => {
                 UnmetRule { actual: seen(condition, known), until: condition.turns_at(known.attributes, known.now) }
             }
+            Rule::Answer(rule) => rule.state(known),
             // Any of its parts that stops holding is enough.
             Rule::All { all } => {
                 let parts: Vec<UnmetRule> = all.iter().map(|rule| rule.held(known)).collect();
@@ -179,6 +217,38 @@ impl History {
     }
 }
 
+impl AnswerRule {
+    /// The response that counts.
+    fn response<'a>(&self, known: TargetingContext<'a>) -> Option<&'a CompletedAnswers> {
+        let kept = known.user.completed.get(&*self.survey)?;
+        let is_recent = self.within.is_none_or(|within| kept.at >= known.now.saturating_sub(within));
+        is_recent.then_some(&**kept)
+    }
+
+    /// The answer as an object that the condition looks into.
+    fn given(&self, known: TargetingContext<'_>) -> Value {
+        self.response(known).map_or_else(|| json!({}), |response| response.answer_to(&self.answer.property))
+    }
+
+    /// What it saw, and when time alone will change whether it holds.
+    fn state(&self, known: TargetingContext<'_>) -> UnmetRule {
+        let (response, given) = (self.response(known), self.given(known));
+        let actual = json!({
+            "survey": self.survey,
+            "question_id": self.answer.property,
+            "answer": self.answer.seen(&given),
+            "at": response.map(|response| time::format_time(response.at)),
+        });
+        let ages = self.within.and_then(|within| Some(response?.at.saturating_add(within).saturating_add(1)));
+        let is_changed = |at: &Millis| {
+            let then = TargetingContext { now: *at, ..known };
+            self.answer.holds(&self.given(then), *at) != self.answer.holds(&given, known.now)
+        };
+        let turns = self.answer.turns_at(&given, known.now);
+        UnmetRule { actual, until: ages.into_iter().chain(turns).filter(is_changed).min() }
+    }
+}
+
 fn seen(condition: &Condition, known: TargetingContext<'_>) -> Value {
     json!({"attribute": condition.property, "actual": condition.seen(known.attributes)})
 }
@@ -188,6 +258,7 @@ mod tests {
     use super::*;
     use crate::filter::Op;
     use crate::time::DAY;
+    use std::collections::BTreeMap;
 
     fn is_pro() -> Rule {
         let condition = Condition { property: "plan".into(), op: Op::In, value: json!(["pro", "trial"]) };
@@ -219,6 +290,29 @@ mod tests {
         let missed = check(&not_lately, json!({}), now).unwrap_err();
         assert_eq!(missed.until, Some(now + 1), "time alone will change it");
         assert!(check(&not_lately, json!({}), now + 1).is_ok());
+
+        let answers = [("q1".to_owned(), crate::json::Json::from_valid("9"))].into();
+        user.keep_answers("nps", CompletedAnswers { at: now - 30 * DAY, answers });
+        user.keep_answers("nps", CompletedAnswers { at: now - 31 * DAY, answers: BTreeMap::new() });
+        let check = |rule: &Rule, attributes: Value, now: Millis| {
+            rule.check(TargetingContext { user: &user, attributes: &attributes, now })
+        };
+        let said = |question: &str, op: Op, value: Value, within: Option<Millis>| {
+            let answer = Condition { property: question.into(), op, value };
+            Rule::Answer(AnswerRule { survey: "nps".into(), answer, within })
+        };
+        let promoter = said("q1", Op::Gte, json!(9), Some(30 * DAY));
+        assert!(check(&promoter, json!({}), now).is_ok(), "both ends belong to it, and the latest counts");
+        let missed = check(&promoter, json!({}), now + 1).unwrap_err();
+        assert_eq!(missed.actual, json!({"survey": "nps", "question_id": "q1", "answer": null, "at": null}));
+        let missed = check(&Rule::Not { not: Box::new(promoter) }, json!({}), now).unwrap_err();
+        assert_eq!(missed.until, Some(now + 1), "time alone will change it");
+        let missed = check(&said("q1", Op::Lt, json!(9), None), json!({}), now).unwrap_err();
+        assert_eq!((missed.actual["answer"].clone(), missed.until), (json!(9), None));
+        assert!(check(&said("q2", Op::Neq, json!(9), None), json!({}), now).is_err(), "unanswered is false");
+        assert!(check(&said("q2", Op::NotExists, Value::Null, None), json!({}), now).is_ok());
+        let missed = check(&said("q1", Op::NotExists, Value::Null, Some(30 * DAY)), json!({}), now).unwrap_err();
+        assert_eq!(missed.until, Some(now + 1));
 
         let both = Rule::All { all: vec![is_pro(), not_lately.clone()] };
         assert_eq!(check(&both, json!({"plan": "free"}), now).unwrap_err().until, None, "the first part decides");

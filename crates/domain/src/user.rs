@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::completed::CompletedAnswers;
 use super::json::Json;
 use super::record::Context;
 use super::time::{DAY, FUTURE_SKEW, HOUR, Millis};
@@ -43,6 +44,8 @@ pub struct User {
     /// Whether ids younger than [`ID_REMEMBERED`] have left `recent` for the
     /// store's table of their own.
     pub overflowed: bool,
+    /// Of each survey the latest completed response, tests excepted.
+    pub completed: BTreeMap<Arc<str>, Arc<CompletedAnswers>>,
 }
 
 impl User {
@@ -354,6 +357,9 @@ impl User {
             Arc::make_mut(survey).put_back(latest);
         }
         self.last_display_at = self.last_display_at.map(|time| latest.min(time));
+        for completed in self.completed.values_mut().filter(|completed| completed.at > latest) {
+            Arc::make_mut(completed).at = latest;
+        }
         let ahead = self.recent.iter_mut().rev().take_while(|(_, seen)| *seen > latest);
         ahead.for_each(|(_, seen)| *seen = latest);
     }
@@ -372,9 +378,16 @@ impl User {
         }
     }
 
+    /// Keeps the answers of a completed response, unless a later one's are there.
+    pub fn keep_answers(&mut self, survey_id: &str, answers: CompletedAnswers) {
+        if self.completed.get(survey_id).is_none_or(|kept| kept.at <= answers.at) {
+            self.completed.insert(survey_id.into(), Arc::new(answers));
+        }
+    }
+
     /// Keeps the state within its bound, always in the same order for the same
     /// state: offers that have ended go first, then the oldest properties, the
-    /// oldest offers, the oldest events.
+    /// oldest offers, the answers of the oldest responses, the oldest events.
     pub fn bound(&mut self) {
         while self.approximate_bytes() > MAX_STATE_BYTES {
             let ended = |o: &Arc<Offer>| o.dismissed_at.is_some() || o.is_completed();
@@ -393,6 +406,11 @@ impl User {
             }
             if self.offers.len() > 1 {
                 self.offers.remove(0);
+                continue;
+            }
+            let oldest = self.completed.iter().map(|(id, completed)| (completed.at, id.clone())).min();
+            if let Some((_, id)) = oldest {
+                self.completed.remove(&id);
                 continue;
             }
             let oldest = self.surveys.iter().filter_map(|(id, s)| Some((s.facts.first()?.order(), id.clone()))).min();
@@ -415,7 +433,8 @@ impl User {
             .sum();
         let offers: usize = self.offers.iter().map(|offer| offer_bytes(offer)).sum();
         let sessions: usize = self.sessions.iter().map(|s| s.session_id.len() + 8).sum();
-        attributes + surveys + offers + sessions + self.recent.len() * 24 + 32
+        let completed: usize = self.completed.iter().map(|(id, c)| id.len() + c.approximate_bytes()).sum();
+        attributes + surveys + offers + sessions + completed + self.recent.len() * 24 + 32
     }
 }
 

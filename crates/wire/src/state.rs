@@ -5,8 +5,9 @@
 use super::error::Class;
 use askwhen_domain::user::User;
 
-/// Version 3 (since 0.1.0): the fields of [`User`] in their order.
-pub const VERSION: u8 = 3;
+/// Version 4: the fields of [`User`] in their order. Version 3 (since 0.1.0) ended
+/// before `completed`.
+pub const VERSION: u8 = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -50,7 +51,9 @@ pub fn encode(user: &User) -> Vec<u8> {
 pub fn decode(bytes: &[u8]) -> Result<User, Error> {
     match bytes.split_first() {
         // A later layout adds its own reader before this one, which stays.
-        Some((3, rest)) => Ok(postcard::from_bytes(rest)?),
+        Some((4, rest)) => Ok(postcard::from_bytes(rest)?),
+        // The map that it lacks is an empty one, whose length is a zero.
+        Some((3, rest)) => Ok(postcard::from_bytes(&[rest, &[0]].concat())?),
         Some((&other, _)) => Err(Error::UnknownVersion(other)),
         None => Err(Error::Empty),
     }
@@ -59,6 +62,7 @@ pub fn decode(bytes: &[u8]) -> Result<User, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use askwhen_domain::completed::CompletedAnswers;
     use askwhen_domain::json::Json;
     use askwhen_domain::user::{Activated, ActivationEvent};
 
@@ -75,6 +79,12 @@ mod tests {
             properties: Some(Json::from_valid("{\"big\":123456789012345678901234567890}")),
         };
         user.survey_mut("s").facts.push(ActivationEvent { pattern_mask: 1, event: activated.into() });
+        let mut earlier = encode(&user);
+        earlier[0] = 3;
+        assert_eq!(earlier.pop(), Some(0));
+        assert_eq!(decode(&earlier).as_ref(), Ok(&user), "the layout of 0.1.0");
+        let answers = [("q1".to_owned(), Json::from_valid("9"))].into();
+        user.keep_answers("s", CompletedAnswers { at: 5, answers });
         let bytes = encode(&user);
         assert_eq!(decode(&bytes), Ok(user));
         assert_eq!(decode(&[9, 0]), Err(Error::UnknownVersion(9)));

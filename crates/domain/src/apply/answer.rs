@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::apply_context::ApplyContext;
 use super::output::{Outputs, Refusal, Reply};
 use super::{display, fanout, link, offers};
+use crate::completed::CompletedAnswers;
 use crate::endpoint::EventType;
 use crate::json::Json;
 use crate::message::WebhookEvent;
@@ -99,6 +100,10 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
         state.answered_at = state.answered_at.max(Some(at));
         if completes {
             state.completed_at = state.completed_at.max(Some(at));
+        }
+        if let Some(response) = user.offers[index].response.as_ref().filter(|_| completes) {
+            let kept = CompletedAnswers::of(response, at);
+            user.keep_answers(&survey.survey_id, kept);
         }
     }
     if !changed.is_empty() {

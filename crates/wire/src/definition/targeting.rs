@@ -8,7 +8,7 @@ use super::reader::{Code, Reader};
 use askwhen_domain::schedule::{Day, Hours, Schedule, Zone};
 use askwhen_domain::share::Share;
 use askwhen_domain::survey::Holdout;
-use askwhen_domain::targeting::{Attribute, History, Interaction, Rule};
+use askwhen_domain::targeting::{AnswerRule, Attribute, History, Interaction, Rule};
 
 /// Rules within rules, and rules side by side.
 const MAX_DEPTH: usize = 8;
@@ -130,8 +130,15 @@ fn rule(reader: &mut Reader<'_>, depth: usize) -> Option<Rule> {
         }
         "attribute" => Some(Rule::Attribute(Attribute(condition(reader, "attribute")))),
         _ => {
+            if reader.raw("answer").is_some() {
+                return answer(reader);
+            }
             if reader.raw("did").is_none() {
-                reader.missing("did");
+                reader.fault(
+                    Code::MissingField,
+                    "did",
+                    "is required: what the survey has been to the user, or answer, what was answered to it",
+                );
             }
             Some(Rule::History(History {
                 survey: reader.id("survey").unwrap_or_default(),
@@ -140,4 +147,16 @@ fn rule(reader: &mut Reader<'_>, depth: usize) -> Option<Rule> {
             }))
         }
     }
+}
+
+/// `{survey, answer: {question_id, op, value}, within}`
+fn answer(reader: &mut Reader<'_>) -> Option<Rule> {
+    if reader.raw("did").is_some() {
+        reader.fault(Code::Invalid, "did", "cannot stand beside answer, which asks for a completed response");
+    }
+    Some(Rule::Answer(AnswerRule {
+        survey: reader.id("survey").unwrap_or_default(),
+        answer: reader.object("answer", |inner| condition(inner, "question_id"))?,
+        within: reader.positive_duration("within"),
+    }))
 }
