@@ -28,7 +28,8 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::bridge::auth::{Auth, Grants};
+use crate::bridge::auth::{Auth, Grants, Rates};
+use crate::bridge::cors::AllowedOrigins;
 use crate::bridge::{self, App, Lists, Surface, View};
 use crate::config::{Config, Key, Retention};
 use crate::console::{Console, RowRetention};
@@ -260,7 +261,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         engine: statuses.clone(),
         delivery: delivery_status.clone(),
     };
-    let auth = Auth::new(grants(&config, &data.keys), config.per_key, config.per_client_user);
+    let auth = Auth::new(grants(&config, &data.keys), rates(&config));
     if roles.bridge && !options.dev {
         say_what_is_open(&config, &data.keys);
     }
@@ -283,7 +284,7 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         auth,
         view: view.clone(),
         takes_requests: roles.bridge,
-        cors_origins: config.cors_origins.clone(),
+        cors_origins: AllowedOrigins::new(config.cors_origins.clone()),
         allow_targets: config.allow_targets.clone(),
         reply_timeout: config.reply_timeout,
         lists: parts.console.clone().map(|console| Arc::new(ConsoleLists(console)) as Arc<dyn Lists>),
@@ -348,6 +349,11 @@ pub async fn start(mut config: Config, options: Options) -> Result<Running, Erro
         "askwhen serves"
     );
     Ok(running)
+}
+
+/// How much of it.
+fn rates(config: &Config) -> Rates {
+    Rates { per_key: config.per_key, per_client_user: config.per_client_user }
 }
 
 /// Who may do what.
@@ -471,13 +477,15 @@ impl Running {
         }
     }
 
-    /// Takes keys and identity secrets of a configuration that was read again.
+    /// Takes keys, identity secrets, limits and origins of a configuration that was read
+    /// again.
     ///
     /// # Errors
     /// When the data directory's own keys cannot be read; then those of before count on.
     pub fn reload(&self, config: &Config) -> Result<(), Error> {
         let keys = keys_in_force(config)?;
-        self.app.auth.replace(grants(config, &keys));
+        self.app.auth.replace(grants(config, &keys), rates(config));
+        self.app.cors_origins.replace(config.cors_origins.clone());
         Ok(())
     }
 

@@ -61,10 +61,33 @@ pub struct Grants {
 
 pub struct Auth {
     grants: RwLock<Arc<Grants>>,
-    per_key: DefaultKeyedRateLimiter<[u8; 32]>,
-    per_client_user: DefaultKeyedRateLimiter<u128>,
+    limits: RwLock<Arc<Limits>>,
     /// More users are remembered than there is room for: the next ones share.
     crowded: AtomicBool,
+}
+
+/// What is left of each quota.
+struct Limits {
+    rates: Rates,
+    per_key: DefaultKeyedRateLimiter<[u8; 32]>,
+    per_client_user: DefaultKeyedRateLimiter<u128>,
+}
+
+/// Requests of one key, and of a client key for one user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    pub per_key: Rate,
+    pub per_client_user: Rate,
+}
+
+impl Limits {
+    fn new(rates: Rates) -> Arc<Limits> {
+        Arc::new(Limits {
+            rates,
+            per_key: RateLimiter::keyed(quota(rates.per_key)),
+            per_client_user: RateLimiter::keyed(quota(rates.per_client_user)),
+        })
+    }
 }
 
 /// Users of client keys whose quota is remembered each by itself. Anybody may make
@@ -77,18 +100,25 @@ pub fn digest(key: &str) -> [u8; 32] {
 }
 
 impl Auth {
-    pub fn new(grants: Grants, per_key: Rate, per_client_user: Rate) -> Auth {
+    pub fn new(grants: Grants, rates: Rates) -> Auth {
         Auth {
             grants: RwLock::new(Arc::new(grants)),
-            per_key: RateLimiter::keyed(quota(per_key)),
-            per_client_user: RateLimiter::keyed(quota(per_client_user)),
+            limits: RwLock::new(Limits::new(rates)),
             crowded: AtomicBool::new(false),
         }
     }
 
-    /// From now on these count, and none of before.
-    pub fn replace(&self, grants: Grants) {
+    /// From now on these count, and none of before. Quotas begin anew where their rates
+    /// are others.
+    pub fn replace(&self, grants: Grants, rates: Rates) {
         *self.grants.write().expect("no panic holds this lock") = Arc::new(grants);
+        if self.limits().rates != rates {
+            *self.limits.write().expect("no panic holds this lock") = Limits::new(rates);
+        }
+    }
+
+    fn limits(&self) -> Arc<Limits> {
+        self.limits.read().expect("no panic holds this lock").clone()
     }
 
     fn grants(&self) -> Arc<Grants> {
@@ -134,7 +164,8 @@ impl Auth {
     /// # Errors
     /// 429 when the key's quota is used up.
     pub fn take_quota(&self, caller: &Caller) -> Result<(), Problem> {
-        self.per_key
+        self.limits()
+            .per_key
             .check_key(&caller.digest)
             .map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())))
     }
@@ -165,24 +196,27 @@ impl Auth {
         }
         let key = xxhash_rust::xxh3::xxh3_128(format!("{}\0{user_id}", caller.project).as_bytes());
         let key = if self.crowded.load(Ordering::Relaxed) { key % SHARED_QUOTAS } else { key };
-        self.per_client_user
+        self.limits()
+            .per_client_user
             .check_key(&key)
             .map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())))
     }
 
     /// Forgets quotas that are full again; to be called now and then.
     pub fn sweep(&self) {
-        self.per_key.retain_recent();
-        self.per_client_user.retain_recent();
-        self.per_client_user.shrink_to_fit();
+        let limits = self.limits();
+        limits.per_key.retain_recent();
+        limits.per_client_user.retain_recent();
+        limits.per_client_user.shrink_to_fit();
     }
 
     /// Keeps the number of remembered quotas bounded; to be called often.
     pub fn look(&self) {
-        if self.per_client_user.len() > MAX_QUOTAS {
-            self.per_client_user.retain_recent();
+        let limits = self.limits();
+        if limits.per_client_user.len() > MAX_QUOTAS {
+            limits.per_client_user.retain_recent();
         }
-        let remembered = self.per_client_user.len();
+        let remembered = limits.per_client_user.len();
         self.crowded.store(remembered > MAX_QUOTAS, Ordering::Relaxed);
         askwhen_process::metrics::get().bridge_client_quotas.set(remembered as i64);
     }
@@ -227,9 +261,9 @@ mod tests {
     #[test]
     fn quotas_of_made_up_users_stay_bounded() {
         let key = "a key of sixteen and more";
-        let (often, rare) = (Rate::parse("1000000/s").unwrap(), Rate::parse("1/h").unwrap());
+        let rates = Rates { per_key: Rate::parse("1000000/s").unwrap(), per_client_user: Rate::parse("1/h").unwrap() };
         let keys = HashMap::from([(digest(key), ("p".to_owned(), Kind::Client))]);
-        let auth = Auth::new(Grants { keys, ..Grants::default() }, often, rare);
+        let auth = Auth::new(Grants { keys, ..Grants::default() }, rates);
         let caller = Caller { project: "p".into(), kind: Kind::Client, digest: digest(key) };
         for n in 0..3 * MAX_QUOTAS {
             auth.client_user(&caller, &HeaderMap::new(), &format!("u{n}")).ok();
@@ -237,7 +271,7 @@ mod tests {
                 auth.look();
             }
         }
-        assert!(auth.per_client_user.len() <= MAX_QUOTAS + SHARED_QUOTAS as usize + 1_000);
+        assert!(auth.limits().per_client_user.len() <= MAX_QUOTAS + SHARED_QUOTAS as usize + 1_000);
         let again = auth
             .client_user(&caller, &HeaderMap::new(), "u1")
             .and_then(|()| auth.client_user(&caller, &HeaderMap::new(), "u1"));

@@ -2,6 +2,7 @@
 //! that asks beforehand is told.
 
 use http::{HeaderMap, HeaderValue, header};
+use std::sync::{Arc, RwLock};
 
 /// What `cors_origins` lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,24 @@ pub enum AllowedOrigin {
         /// `.shop.example:8443`
         rest: String,
     },
+}
+
+/// The origins that are allowed now; reading the configuration again changes them.
+#[derive(Debug, Default)]
+pub struct AllowedOrigins(RwLock<Arc<[AllowedOrigin]>>);
+
+impl AllowedOrigins {
+    pub fn new(all: Vec<AllowedOrigin>) -> AllowedOrigins {
+        AllowedOrigins(RwLock::new(all.into()))
+    }
+
+    pub fn replace(&self, all: Vec<AllowedOrigin>) {
+        *self.0.write().expect("no panic holds this lock") = all.into();
+    }
+
+    pub fn now(&self) -> Arc<[AllowedOrigin]> {
+        self.0.read().expect("no panic holds this lock").clone()
+    }
 }
 
 /// What is allowed in every preflight.

@@ -58,7 +58,7 @@ use auth::{Auth, Caller, Kind};
 use body::RequestedBody;
 use budget::{BudgetExhausted, HeldBytes};
 use connections::Connection;
-use cors::AllowedOrigin;
+use cors::AllowedOrigins;
 use problem::{Answer, Problem};
 use router::{Name, NoRoute, Route};
 
@@ -106,7 +106,7 @@ pub struct App {
     pub engine: Vec<Arc<Status>>,
     pub auth: Auth,
     pub view: Arc<View>,
-    pub cors_origins: Vec<AllowedOrigin>,
+    pub cors_origins: AllowedOrigins,
     pub allow_targets: Vec<IpNet>,
     pub reply_timeout: Duration,
     /// Lives where the role `console` runs.
@@ -175,7 +175,7 @@ impl App {
             answer.headers_mut().insert("x-request-id", value);
         }
         if name.is_some_and(Name::is_client) {
-            cors::allow_origin(&self.cors_origins, &head.headers, answer.headers_mut());
+            cors::allow_origin(&self.cors_origins.now(), &head.headers, answer.headers_mut());
         }
         let metrics = askwhen_process::metrics::get();
         let route = name.map_or("none", Name::template);
@@ -307,7 +307,7 @@ impl App {
         let headers = answer.headers_mut();
         headers.remove(header::CONTENT_TYPE);
         let allow = router::TABLE.iter().find(|row| row.name == name).map_or("", |row| row.allow);
-        cors::preflight(&self.cors_origins, asked, allow, headers);
+        cors::preflight(&self.cors_origins.now(), asked, allow, headers);
         answer
     }
 

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{EnvFilter, reload};
 
 use super::context::Failure;
-use crate::config::{Config, LogFormat};
+use crate::config::{self, Config, LogFormat};
 use crate::replay::ErrorKind;
 use crate::supervisor::{self, Error, Options, Roles, Running};
 
@@ -58,6 +58,7 @@ pub async fn run(
         tracing::warn!("[kafka] brokers are set and [log] kind is embedded: the log is in the data directory");
     }
     let keys = supervisor::keys_path(&config);
+    let table = config.table.clone();
     let running = supervisor::start(config, options).await.map_err(failure)?;
     say(&format!("askwhen listens on http://{}", running.addr));
     if let Some(fresh) = &running.fresh_keys {
@@ -73,7 +74,7 @@ pub async fn run(
             _ = terminate.recv() => break false,
             _ = interrupt.recv() => break false,
             () = running.failure() => break true,
-            _ = hangup.recv() => reread_configuration(&running, args, &set_level, &reread),
+            _ = hangup.recv() => reread_configuration(&running, args, &set_level, &table, &reread),
         }
     };
     let within = if failed { END_WITHIN } else { STOP_WITHIN };
@@ -91,21 +92,33 @@ pub async fn run(
     Ok(())
 }
 
-/// Keys, identity secrets and the level of log lines are read again; what cannot be
-/// read leaves everything as it is.
+/// What is read again without a restart; a name stands for all below it.
+const RELOADED: [&str; 5] = ["keys", "projects", "process.log_level", "http.cors_origins", "limits"];
+
+/// Keys, identity secrets, the level of log lines, origins and limits are read again;
+/// what cannot be read leaves everything as it is. `started` is the configuration of
+/// the start.
 fn reread_configuration(
     running: &Running,
     args: &ServeArgs,
     set_level: &SetLevel,
+    started: &toml::Table,
     reread: impl Fn() -> Result<Config, Failure>,
 ) {
     let taken = reread().and_then(|config| {
         let filter = args.log.filter(&config)?;
         running.reload(&config).map_err(failure)?;
-        set_level(filter).map_err(|error| Failure::failed(error.to_string()))
+        set_level(filter).map_err(|error| Failure::failed(error.to_string()))?;
+        Ok(config::changed_keys(started, &config.table))
     });
     match taken {
-        Ok(()) => tracing::info!("keys, identity secrets and log_level were read again; the rest waits for a restart"),
+        Ok(changed) => {
+            tracing::info!("keys, identity secrets, log_level, cors_origins and limits were read again");
+            let waiting: Vec<&String> = changed.iter().filter(|key| !is_reloaded(key)).collect();
+            if !waiting.is_empty() {
+                tracing::warn!(settings = ?waiting, "these settings have changed and count from the next start on");
+            }
+        }
         Err(failure) => {
             tracing::error!(
                 error = failure.text,
@@ -113,6 +126,10 @@ fn reread_configuration(
             );
         }
     }
+}
+
+fn is_reloaded(key: &str) -> bool {
+    RELOADED.iter().any(|name| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
 /// A server goes on although nobody reads what it says.
@@ -215,5 +232,22 @@ pub fn failure(error: Error) -> Failure {
         ErrorKind::Refused => Failure::refused(text),
         ErrorKind::Unreachable => Failure::unreachable(text),
         ErrorKind::Failed => Failure::failed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_restart_is_told_from_what_counts_at_once() {
+        let (before, after) = (
+            "[http]\nlisten = \"a\"\ncors_origins = []\n[limits]\nper_key = \"1/s\"\n",
+            "[http]\nlisten = \"b\"\ncors_origins = [\"*\"]\n[limits]\nper_key = \"2/s\"\n[kafka]\nbrokers = \"k\"\n",
+        );
+        let changed = config::changed_keys(&before.parse().unwrap(), &after.parse().unwrap());
+        assert_eq!(changed, ["http.cors_origins", "http.listen", "kafka", "limits.per_key"]);
+        let waiting: Vec<&String> = changed.iter().filter(|key| !is_reloaded(key)).collect();
+        assert_eq!(waiting, ["http.listen", "kafka"]);
     }
 }

@@ -6,6 +6,6 @@ mod raw;
 mod redact;
 mod resolved;
 
-pub use raw::{DEFAULT, Error, Overrides, load};
+pub use raw::{DEFAULT, Error, Overrides, changed_keys, load};
 pub use redact::redact;
 pub use resolved::{Config, FOREVER, Key, LogFormat, Retention};

@@ -1,6 +1,7 @@
 //! The layers: built-in defaults, a file, the environment, flags. Every key
 //! must be one that the defaults know.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 use toml_edit::{Document, Item, TableLike};
@@ -200,6 +201,22 @@ fn merge(base: &mut Table, over: Table) {
             }
         }
     }
+}
+
+/// Dotted keys whose values differ, in their order; a list is one value.
+pub fn changed_keys(before: &Table, after: &Table) -> Vec<String> {
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let mut changed = Vec::new();
+    for name in names {
+        match (before.get(name), after.get(name)) {
+            (Some(Value::Table(before)), Some(Value::Table(after))) => {
+                changed.extend(changed_keys(before, after).into_iter().map(|below| format!("{name}.{below}")));
+            }
+            (before, after) if before == after => {}
+            _ => changed.push(name.clone()),
+        }
+    }
+    changed
 }
 
 /// Where a dotted key stands in a file, if it does.

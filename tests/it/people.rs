@@ -433,3 +433,45 @@ async fn times_as_numbers() {
         assert_eq!(said.status, status, "{at}: {said:?}");
     }
 }
+
+#[tokio::test]
+async fn what_was_answered_to_another_survey_is_a_condition() {
+    let server = Server::start().await;
+    let mut nps = open_survey();
+    nps["questions"] = json!([{"question_id": "q1", "type": "nps", "text": "?"}]);
+    nps["show_on"] = json!([{"trigger": "Score"}]);
+    assert_eq!(server.put("/v1/surveys/nps", nps).await.status, 201);
+    for (user, score) in [("ann", 9), ("ben", 6), ("eve", 10)] {
+        let offer = server.trigger(user, "Score").await["survey"]["offer_id"].as_str().unwrap().to_owned();
+        let answers = json!({"answers": [{"question_id": "q1", "value": score}], "completed": user != "eve"});
+        let said = server.post(&format!("/v1/users/{user}/offers/{offer}/answers"), answers).await;
+        assert_eq!(said.status, 200, "{said:?}");
+    }
+    // The survey that asks for it comes later, and later than the offers are remembered.
+    server.advance("25h").await;
+    let mut promoters = open_survey();
+    let rule = json!({"survey": "nps", "answer": {"question_id": "q1", "op": "gte", "value": 9}, "within": "30d"});
+    promoters["targeting"] = rule.clone();
+    assert_eq!(server.put("/v1/surveys/promoters", promoters.clone()).await.status, 201);
+    assert_eq!(server.get("/v1/surveys/promoters").await.body["targeting"], rule, "as it was said");
+    for (user, reason) in
+        [("ann", "offered"), ("ben", "targeting_failed"), ("eve", "targeting_failed"), ("joe", "targeting_failed")]
+    {
+        let said = server.trigger(user, "Main").await;
+        assert_eq!(said["reason"], reason, "{user}: {said}");
+    }
+    let said = server.trigger("ben", "Main").await;
+    let actual = &said["evaluations"][0]["actual"];
+    assert_eq!((&actual["question_id"], &actual["answer"]), (&json!("q1"), &json!(6)), "{said}");
+    for (member, value, pointer) in [
+        ("did", json!("completed"), "/targeting/did"),
+        ("answer", json!({"question_id": "q1", "op": "between", "value": 9}), "/targeting/answer/value"),
+        ("answer", json!({"question": "q1", "op": "gte", "value": 9}), "/targeting/answer/question"),
+    ] {
+        let mut wrong = promoters.clone();
+        wrong["targeting"][member] = value;
+        let said = server.call(&server.admin, Method::PUT, "/v1/surveys/wrong", Some(&wrong)).await;
+        let told: Vec<&Value> = said.body["errors"].as_array().unwrap().iter().map(|e| &e["pointer"]).collect();
+        assert!(said.status == 422 && told.contains(&&json!(pointer)), "{said:?}");
+    }
+}

@@ -71,6 +71,17 @@ async fn a_hangup_brings_other_keys_and_ends_nothing() {
     hang_up();
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     assert_eq!(status("the admin's other key").await, 200, "what cannot be read changes nothing");
+    let limited = "[http]\ncors_origins = [\"https://app.example\"]\n[limits]\nper_key = \"2/m\"\n";
+    std::fs::write(&config, limited).unwrap();
+    hang_up();
+    let allowed = async || {
+        let request =
+            server.request(Method::OPTIONS, "/v1/users/u/triggers/Main").header("origin", "https://app.example");
+        let answer = request.send().await.unwrap();
+        answer.headers().get("access-control-allow-origin").is_some_and(|value| value == "https://app.example")
+    };
+    server.until("the page is allowed", allowed).await;
+    server.until("the limit counts", async || status(&server.admin).await == 429).await;
     std::fs::remove_file(&config).unwrap();
     hang_up();
     server.until("its own keys count again", async || status(&server.admin).await == 200).await;
