@@ -34,6 +34,13 @@ pub trait Lists: Send + Sync {
     /// When the projection cannot be read.
     fn place(&self, project: &str, delivery_id: &str) -> Result<Option<DeliveryPlace>, ListError>;
 
+    /// The id of a delivery that takes the place of one that came to nothing, or of what
+    /// was sent instead of it and came to nothing, too; `None` when neither has.
+    ///
+    /// # Errors
+    /// When the projection cannot be read.
+    fn successor(&self, project: &str, delivery_id: &str) -> Result<Option<String>, ListError>;
+
     /// What an endpoint has missed in a span of time, and nobody has sent again
     /// since; oldest first.
     ///

@@ -43,9 +43,10 @@ const SEEN_WITHIN: Duration = Duration::from_secs(10);
 impl App {
     pub(super) async fn resend(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         no_members(asked)?;
-        let place =
-            self.lists()?.place(&asked.caller.project, &asked.route.parts[0]).map_err(super::lists::unlisted)?;
+        let (lists, project) = (self.lists()?, &asked.caller.project);
+        let place = lists.place(project, &asked.route.parts[0]).map_err(super::lists::unlisted)?;
         let place = place.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
+        let successor = lists.successor(project, &place.delivery_id).map_err(super::lists::unlisted)?;
         let log = self.log.clone();
         let found = run_blocking(move || MessageReader::new(&log, Topic::Deliveries).delivery(&place)).await?;
         let Some(delivery) = found.map_err(|error| Problem::log(&error, None))? else {
@@ -56,8 +57,13 @@ impl App {
             let detail = "a test is not sent again; POST /v1/endpoints/{endpoint_id}/test makes a new one";
             return Err(Problem::new(409, "is_a_test", detail));
         }
-        let (told_at, created_at) = (delivery.created_at, self.clock.now());
-        let delivery_id = id::delivery_by_chance(uuid::Uuid::new_v4().as_u128());
+        let told_at = delivery.created_at;
+        // What takes the place of another keeps its time, as recoveries do: so both name
+        // each other.
+        let (delivery_id, created_at) = match successor {
+            Some(delivery_id) => (delivery_id, told_at),
+            None => (id::delivery_by_chance(uuid::Uuid::new_v4().as_u128()), self.clock.now()),
+        };
         let known = json!({"delivery_id": delivery_id, "message_id": delivery.message_id, "status": "pending"});
         let delivery = Box::new(Delivery { delivery_id, created_at, ..delivery });
         let partition = id::partition_of(&delivery.user_id, self.log.partitions());

@@ -18,6 +18,8 @@ use askwhen_process::thread::{Notify, Service};
 use askwhen_store::Store;
 use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page, PageRequest};
 
+/// Deliveries that took each other's places, followed up to so many.
+const MAX_SUCCESSORS: usize = 100;
 /// How long a start waits for lists that are made anew.
 const START_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a damaged store may be read to the end of what was begun.
@@ -219,6 +221,23 @@ impl Console {
     /// When the store cannot be read.
     pub fn place(&self, project: &str, delivery_id: &str) -> Result<Option<DeliveryPlace>, Error> {
         Ok(self.row(project, delivery_id)?.and_then(|row| row.place()))
+    }
+
+    /// The id of a delivery that takes the place of one that came to nothing, or of what
+    /// was sent instead of it and came to nothing, too; `None` when neither has.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn successor(&self, project: &str, delivery_id: &str) -> Result<Option<String>, Error> {
+        let mut id = delivery_id.to_owned();
+        for _ in 0..MAX_SUCCESSORS {
+            match self.row(project, &id)? {
+                Some(row) if row.came_to_nothing() => id = id::successor(&id),
+                Some(_) => return Ok(None),
+                None => return Ok((id != delivery_id).then_some(id)),
+            }
+        }
+        Ok(None)
     }
 
     fn row(&self, project: &str, delivery_id: &str) -> Result<Option<deliveries::DeliveryRow>, Error> {

@@ -28,6 +28,10 @@ impl Lists for ConsoleLists {
         self.0.place(project, delivery_id).map_err(list_error)
     }
 
+    fn successor(&self, project: &str, delivery_id: &str) -> Result<Option<String>, ListError> {
+        self.0.successor(project, delivery_id).map_err(list_error)
+    }
+
     fn is_erased(&self, user: UserRef<'_>, source: RecordPosition) -> Result<bool, ListError> {
         self.0.is_erased(user, source).map_err(list_error)
     }

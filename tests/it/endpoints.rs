@@ -397,6 +397,25 @@ async fn a_delivery_is_sent_again_under_its_id() {
     assert_eq!(webhooks[0].body, webhooks[1].body);
     assert_eq!((webhooks[1].header("webhook-attempt"), until_listed(&server, "delivered", 2).await.len()), ("1", 2));
     assert_eq!(server.call(&server.admin, Method::POST, "/v1/deliveries/dlv_none/resend", None).await.status, 404);
+    // Of one that came to nothing, both name each other, and nothing is left to recover.
+    receiver.always(410);
+    answer_one(&server, "ben").await;
+    let missed = until_listed(&server, "dead", 1).await.remove(0);
+    receiver.always(200);
+    post(&server, "/v1/endpoints/crm/enable", json!({})).await;
+    let missed_path = format!("/v1/deliveries/{}", missed["delivery_id"].as_str().unwrap());
+    let resend = async || server.call(&server.admin, Method::POST, &format!("{missed_path}/resend"), None).await.body;
+    let instead = resend().await["delivery_id"].clone();
+    until_listed(&server, "delivered", 3).await;
+    let shown = server.get(&missed_path).await.body;
+    assert_eq!((&shown["status"], &shown["resent_as"]), (&json!("resent"), &instead), "{shown}");
+    let sent = server.get(&format!("/v1/deliveries/{}", instead.as_str().unwrap())).await.body;
+    assert_eq!((&sent["resend_of"], &sent["message_id"]), (&missed["delivery_id"], &missed["message_id"]), "{sent}");
+    let since = json!({"since": "2020-01-01T00:00:00Z"});
+    let recovered = post(&server, "/v1/endpoints/crm/recover", since).await.body["count"].clone();
+    assert_eq!(recovered, 0, "it is not missed any more");
+    assert_ne!(resend().await["delivery_id"], instead, "what was taken is sent once more when it is asked for");
+    until_listed(&server, "delivered", 4).await;
     assert_eq!(post(&server, &path, json!({"a": 1})).await.status, 422);
     // Of an erased user nothing is sent again.
     assert_eq!(server.call(&server.server, Method::DELETE, "/v1/users/ann", None).await.status, 202);
