@@ -94,7 +94,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("snapshot create", &["askwhen snapshot create"]),
     ("snapshot list", &["askwhen snapshot list"]),
     ("snapshot verify", &["askwhen snapshot verify"]),
-    ("export", &["askwhen export --brokers kafka-1:9092 --prefix moved."]),
+    (
+        "export",
+        &[
+            "askwhen export --brokers kafka-1:9092 --prefix moved. --dry-run",
+            "askwhen export --brokers kafka-1:9092 --prefix moved.",
+        ],
+    ),
     ("backup", &["askwhen backup create file:///var/backups/askwhen --key-file backup.key"]),
     ("backup create", &["askwhen backup create s3://bucket/askwhen --key-file backup.key"]),
     ("backup verify", &["askwhen backup verify s3://bucket/askwhen --key-file backup.key"]),

@@ -1,10 +1,14 @@
 //! From the embedded log to Kafka: the journal that is kept, the state that it
-//! has led to, definitions, and deliveries that have not ended. While nobody
+//! has led to, definitions, history, and deliveries that have not ended. While nobody
 //! serves; afterwards the data directory is not served any more.
+
+mod history;
+mod places;
+mod transfer;
 
 use crate::engine::families;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,15 +37,17 @@ use askwhen_store::{Batch, Shared, Store};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{SOURCE_HEADER, Source};
+use history::History;
+pub use history::HistoryReport;
+use places::JournalPlaces;
+use transfer::{Batches, JournalMerge};
 
 /// What a data directory holds that was exported.
 const MARKER: &str = "exported.json";
 /// What the folder is called that holds the state on its way.
 const FOLDER: &str = "export-";
-const READ_BYTES: usize = 1 << 20;
 /// Decoded users, all partitions together.
 const CACHED_BYTES: usize = 256 << 20;
-const APPEND_BYTES: usize = 256 << 10;
 /// How long the engine may take for what it has not decided yet.
 const REST: Duration = Duration::from_secs(3_600);
 
@@ -56,6 +62,9 @@ pub struct Report {
     pub users: u64,
     pub definitions: u64,
     pub waiting_deliveries: u64,
+    /// Empty for exports of version 0.1.0.
+    #[serde(default)]
+    pub history: HistoryReport,
     pub exported_at: String,
 }
 
@@ -102,12 +111,13 @@ fn refuse_another_key(source: &Config, data: &data::Data) -> Result<(), Error> {
     }
 }
 
-/// Exports the data directory to `target`, which is on Kafka. Blocks; `progress`
-/// hears what is being done, how much of it is done, and how much there is.
+/// Exports the data directory to `target`, which is on Kafka, or only counts what
+/// would go over. Blocks; `progress` hears what is being done, how much of it is done,
+/// and how much there is.
 ///
 /// # Errors
 /// When there is nothing to export, when the target is in use, or out of reach.
-pub fn run(target: &Config, mut progress: impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
+pub fn run(target: &Config, is_dry: bool, mut progress: impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
     let log_dir = target.data_dir.join("log");
     let Some(partitions) = Embedded::partitions_of(&log_dir)? else {
         return Err(Error::unreachable(format!(
@@ -125,9 +135,13 @@ pub fn run(target: &Config, mut progress: impl FnMut(&'static str, u64, u64)) ->
     repository.list(Role::Engine.name(), 0).map_err(Error::unreachable)?;
     let clock = Clock::new();
     let log = Arc::new(Embedded::open(&log_dir, partitions, clock.clone())?);
-    let exported = Export { source: &source, target, data: &data, repository, clock, log: &log }.run(&mut progress);
+    let export = Export { source: &source, target, data: &data, repository, clock, log: &log };
+    let exported = if is_dry { export.count(&mut progress) } else { export.run(&mut progress) };
     log.close();
     let report = exported?;
+    if is_dry {
+        return Ok(report);
+    }
     let text = serde_json::to_vec_pretty(&report).expect("a report serialises");
     private::replace(&source.data_dir.join(MARKER), &text)?;
     Ok(report)
@@ -149,23 +163,23 @@ struct QuiescedLog {
     waiting: Vec<delivery::PendingDelivery>,
 }
 
-/// Journal records by their old positions; the new ones, once they have been written.
-type Moved = HashMap<RecordPosition, Option<Source>>;
-
 impl Export<'_> {
     fn run(&self, progress: &mut impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
         let QuiescedLog { stores, metas, mut waiting } = self.bring_to_rest(progress)?;
         let mut founding = Founding::begin(kafka_settings(self.target, self.data.key.check()))?;
-        let place =
-            |row: &delivery::PendingDelivery| Source::parse(row.source.as_bytes()).map(|source| source.position());
-        let mut moved: Moved = waiting.iter().filter_map(place).map(|place| (place, None)).collect();
-        let lasts = self.journal(&mut founding, &metas, &mut moved, progress)?;
+        let mut places = self.places()?;
+        let lasts = self.journal(&mut founding, &metas, &mut places, progress)?;
+        places.finish()?;
         for row in &mut waiting {
-            let now = place(row).and_then(|place| moved.get(&place).copied().flatten());
-            row.source = now.map_or_else(String::new, |source| source.encode());
+            let source = Source::parse(row.source.as_bytes()).and_then(|source| places.get(source.position()));
+            row.source = source.map_or_else(String::new, |source| source.encode());
         }
-        let definitions = self.definitions(&mut founding)?;
-        let waiting_deliveries = self.deliveries(&mut founding, &stores[0], &waiting, progress)?;
+        let definitions = self.current_definitions()?;
+        let count = definitions.len() as u64;
+        self.definitions(&mut founding, definitions)?;
+        self.endpoints(&mut founding, &stores[0])?;
+        let history = self.history(&mut founding, &places, &waiting, progress)?;
+        let waiting_deliveries = self.deliveries(&mut founding, &waiting, progress)?;
         founding.settle(0)?;
         let users = self.state(&founding, &stores, &metas, &lasts, progress)?;
         founding.finish(lasts.iter().map(|last| last.next).collect())?;
@@ -175,10 +189,80 @@ impl Export<'_> {
             partitions: self.target.partitions,
             journal_records: lasts.iter().map(|last| last.next).sum(),
             users,
-            definitions,
+            definitions: count,
             waiting_deliveries,
+            history,
             exported_at: format_time(self.clock.wall()),
         })
+    }
+
+    /// What would be brought over, counted; nothing is written on the brokers.
+    fn count(&self, progress: &mut impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
+        let found = askwhen_log::kafka::check_topics(&kafka_settings(self.target, self.data.key.check()))?;
+        if let Some(there) = Topic::ALL.iter().find(|topic| !found.missing.contains(topic)) {
+            let (prefix, name) = (&self.target.prefix, there.name());
+            return Err(Error::refused(format!("there is a topic {prefix}{name} already: take another --prefix")));
+        }
+        let rest = self.bring_to_rest(progress)?;
+        let log = Log::Embedded(self.log.clone());
+        let mut users = 0;
+        for store in &rest.stores {
+            store.each(families::USERS, |_, _| {
+                users += 1;
+                Ok::<_, Error>(())
+            })?;
+        }
+        let history = self.history_of(&log, None, &rest.waiting).bring(|_, _, _| Ok(()), progress)?;
+        Ok(Report {
+            brokers: self.target.brokers.clone(),
+            prefix: self.target.prefix.clone(),
+            partitions: self.target.partitions,
+            journal_records: JournalMerge::new(self.log, self.source.partitions)?.all,
+            users,
+            definitions: self.current_definitions()?.len() as u64,
+            waiting_deliveries: rest.waiting.len() as u64,
+            history,
+            exported_at: String::new(),
+        })
+    }
+
+    fn places(&self) -> Result<JournalPlaces, Error> {
+        let firsts: Vec<u64> = (0..self.source.partitions)
+            .map(|partition| self.log.bounds(TopicPartition { topic: Topic::Events, partition }).start)
+            .collect();
+        Ok(JournalPlaces::new(&self.source.data_dir, &firsts)?)
+    }
+
+    fn history_of<'h>(
+        &'h self,
+        log: &'h Log,
+        places: Option<&'h JournalPlaces>,
+        waiting: &[delivery::PendingDelivery],
+    ) -> History<'h> {
+        let waiting = waiting.iter().map(|row| history::hash(&row.delivery.delivery_id)).collect();
+        History { log, old: self.source.partitions, new: self.target.partitions, places, waiting }
+    }
+
+    /// What lists and counters are made of.
+    fn history(
+        &self,
+        founding: &mut Founding,
+        places: &JournalPlaces,
+        waiting: &[delivery::PendingDelivery],
+        progress: &mut impl FnMut(&'static str, u64, u64),
+    ) -> Result<HistoryReport, Error> {
+        let log = Log::Embedded(self.log.clone());
+        let mut batches: BTreeMap<Topic, Batches> = BTreeMap::new();
+        let report = self.history_of(&log, Some(places), waiting).bring(
+            |at, new, appended_at| {
+                let of_topic =
+                    batches.entry(at.topic).or_insert_with(|| Batches::new(at.topic, self.target.partitions));
+                of_topic.push(founding, at.partition, (new, Some(appended_at)))
+            },
+            progress,
+        )?;
+        batches.into_values().try_for_each(|batch| batch.flush(founding))?;
+        Ok(report)
     }
 
     /// Lets the engine decide everything that the journal holds, and looks at
@@ -299,14 +383,14 @@ impl Export<'_> {
         &self,
         founding: &mut Founding,
         metas: &[CheckpointMeta],
-        moved: &mut Moved,
+        places: &mut JournalPlaces,
         progress: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<Vec<NewJournalEnd>, Error> {
         let (old, new) = (self.source.partitions, self.target.partitions);
         let signer = Signer::new(&founding.log(), &self.data.key);
         let mut relocation = Relocation::new(self.rules(metas)?, new, signer);
         let mut merge = JournalMerge::new(self.log, old)?;
-        let mut out = Batches { topic: Topic::Events, parts: vec![(0, Vec::new()); new as usize] };
+        let mut out = Batches::new(Topic::Events, new);
         let mut lasts = vec![NewJournalEnd::default(); new as usize];
         let mut done = 0;
         while let Some((from, record)) = merge.next()? {
@@ -317,9 +401,8 @@ impl Export<'_> {
             let Some((to, new)) = relocation.place(from, &record) else { continue };
             let last = &mut lasts[to as usize];
             last.crc = Founding::checksum(&new);
-            if let Some(place) = moved.get_mut(&RecordPosition { partition: from, offset: record.offset }) {
-                *place = Some(Source { partition: to, offset: last.next, crc: last.crc });
-            }
+            let place = RecordPosition { partition: from, offset: record.offset };
+            places.note(place, Source { partition: to, offset: last.next, crc: last.crc })?;
             last.next += 1;
             out.push(founding, to, (new, Some(record.appended_at)))?;
         }
@@ -340,8 +423,8 @@ impl Export<'_> {
         Ok(lasts)
     }
 
-    /// The newest of each definition.
-    fn definitions(&self, founding: &mut Founding) -> Result<u64, Error> {
+    /// The newest of each definition, in the order in which they were made.
+    fn current_definitions(&self) -> Result<Vec<Record>, Error> {
         let at = TopicPartition { topic: Topic::Definitions, partition: 0 };
         let mut newest: BTreeMap<bytes::Bytes, (u64, Record)> = BTreeMap::new();
         let log = Log::Embedded(self.log.clone());
@@ -359,30 +442,27 @@ impl Export<'_> {
         })?;
         let mut current: Vec<(u64, Record)> = newest.into_values().collect();
         current.sort_by_key(|(first, _)| *first);
-        let count = current.len() as u64;
-        for (_, record) in current {
+        Ok(current.into_iter().map(|(_, record)| record).collect())
+    }
+
+    fn definitions(&self, founding: &mut Founding, current: Vec<Record>) -> Result<(), Error> {
+        let at = TopicPartition { topic: Topic::Definitions, partition: 0 };
+        for record in current {
             // The journal record behind it stands elsewhere now.
             let headers = record.headers.into_iter().filter(|(name, _)| name != SOURCE_HEADER.as_bytes());
             let new = NewRecord { key: record.key, headers: headers.collect(), value: record.value };
             founding.append(at, vec![(new, None)])?;
         }
-        Ok(count)
+        Ok(())
     }
 
-    /// Endpoints for every partition, then what waits, each under its own id.
+    /// What waits, each under its own id.
     fn deliveries(
         &self,
         founding: &mut Founding,
-        registrar: &Store,
         waiting: &[delivery::PendingDelivery],
         progress: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<u64, Error> {
-        for command in engine::endpoint_commands(registrar).map_err(Error::failed)? {
-            for partition in 0..self.target.partitions {
-                let (at, new) = delivery::export::command(&command, partition);
-                founding.append(at, vec![(new, None)])?;
-            }
-        }
         let now = self.clock.now();
         for (done, row) in (1..).zip(waiting) {
             for (at, new) in delivery::export::records(row, self.target.partitions, now) {
@@ -391,6 +471,17 @@ impl Export<'_> {
             progress("bringing deliveries over", done, waiting.len() as u64);
         }
         Ok(waiting.len() as u64)
+    }
+
+    /// The endpoints for every partition: they come before what is sent to them.
+    fn endpoints(&self, founding: &mut Founding, registrar: &Store) -> Result<(), Error> {
+        for command in engine::endpoint_commands(registrar).map_err(Error::failed)? {
+            for partition in 0..self.target.partitions {
+                let (at, new) = delivery::export::command(&command, partition);
+                founding.append(at, vec![(new, None)])?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the engine's state for the new partitions, and leaves it where the
@@ -477,82 +568,4 @@ struct NewJournalEnd {
     next: u64,
     /// Checksum of the record below.
     crc: u32,
-}
-
-/// A record, and when it was taken elsewhere.
-type TimedRecord = (NewRecord, Option<Millis>);
-
-/// Records on their way, by partition.
-struct Batches {
-    topic: Topic,
-    /// Bytes, and what they are of.
-    parts: Vec<(usize, Vec<TimedRecord>)>,
-}
-
-impl Batches {
-    fn push(&mut self, founding: &mut Founding, to: u32, record: TimedRecord) -> Result<(), Error> {
-        let (bytes, part) = &mut self.parts[to as usize];
-        *bytes += record.0.len_bytes();
-        part.push(record);
-        if *bytes >= APPEND_BYTES {
-            *bytes = 0;
-            founding.append(TopicPartition { topic: self.topic, partition: to }, std::mem::take(part))?;
-        }
-        Ok(())
-    }
-
-    fn flush(self, founding: &mut Founding) -> Result<(), Error> {
-        for (partition, (_, part)) in (0..).zip(self.parts) {
-            if !part.is_empty() {
-                founding.append(TopicPartition { topic: self.topic, partition }, part)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The partitions of the journal read side by side, the earliest record first.
-struct JournalMerge<'a> {
-    log: &'a Embedded,
-    parts: Vec<Cursor>,
-    /// Records that there are.
-    all: u64,
-}
-
-struct Cursor {
-    at: TopicPartition,
-    next: u64,
-    read: std::iter::Peekable<std::vec::IntoIter<Record>>,
-}
-
-impl JournalMerge<'_> {
-    fn new(log: &Embedded, partitions: u32) -> Result<JournalMerge<'_>, Error> {
-        let mut parts = Vec::new();
-        let mut all = 0;
-        for partition in 0..partitions {
-            let at = TopicPartition { topic: Topic::Events, partition };
-            let bounds = log.bounds(at);
-            all += bounds.end - bounds.start;
-            parts.push(Cursor { at, next: bounds.start, read: Vec::new().into_iter().peekable() });
-        }
-        Ok(JournalMerge { log, parts, all })
-    }
-
-    fn next(&mut self) -> Result<Option<(u32, Record)>, Error> {
-        let mut earliest: Option<(Millis, usize)> = None;
-        for (i, cursor) in self.parts.iter_mut().enumerate() {
-            if cursor.read.peek().is_none() {
-                let records = self.log.read(cursor.at, cursor.next, READ_BYTES)?;
-                cursor.next = records.last().map_or(cursor.next, |last| last.offset + 1);
-                cursor.read = records.into_iter().peekable();
-            }
-            if let Some(record) = cursor.read.peek()
-                && earliest.is_none_or(|(at, _)| record.appended_at < at)
-            {
-                earliest = Some((record.appended_at, i));
-            }
-        }
-        let Some((_, i)) = earliest else { return Ok(None) };
-        Ok(self.parts[i].read.next().map(|record| (i as u32, record)))
-    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::backtest::{App, beside, days, tried};
-use crate::harness::{KAFKA_PARTITIONS, ON_KAFKA, Receiver, Server, askwhen};
+use crate::harness::{KAFKA_PARTITIONS, ON_KAFKA, Receiver, Server, askwhen, differences, history};
 use crate::replay::replayed;
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -82,12 +82,22 @@ async fn another_machine_goes_on_with_a_backup() {
     drop(moving);
     // And once more, at rest: what another machine has then is what there was.
     let before = users(&server).await;
+    server
+        .until("all is delivered and listed", async || {
+            let deliveries = server.all("deliveries").await;
+            deliveries.len() == receiver.got().len() && deliveries.iter().all(|row| row["status"] == "delivered")
+        })
+        .await;
+    let lists = history(async |path| server.get(&path).await.body).await;
+    assert!(lists["/v1/decisions"].as_array().is_some_and(|all| all.len() > 50), "{lists:?}");
     let (_, code) = server.terminate();
     assert_eq!(code, Some(0));
     let last = done(at, &[&["create"], &keyed[..]].concat());
     let named = [&["restore", url.as_str(), last["name"].as_str().unwrap()], &keyed[1..]].concat();
     let other = another(at, &named).await;
     assert_eq!(users(&other).await, before);
+    let now = async || history(async |path| other.get(&path).await.body).await;
+    other.until("every list is what it was", async || differences(&lists, &now().await).is_empty()).await;
     let heard = receiver.got().len();
     other.put("/v1/surveys/open", crate::harness::open_survey()).await;
     let decision = other.trigger("fresh", "Main").await;

@@ -8,7 +8,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::io::BufRead as _;
 use std::path::Path;
@@ -322,6 +322,47 @@ impl Receiver {
         }
         self.got()
     }
+}
+
+/// Everything that lists, counters and definitions show, by its route.
+pub async fn history(get: impl AsyncFn(String) -> Value) -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    for list in ["decisions", "responses", "deliveries", "surveys", "endpoints", "triggers"] {
+        let (mut rows, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = get(format!("/v1/{list}?limit=200{cursor}")).await;
+            rows.extend(page[list].as_array().cloned().unwrap_or_default());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        for row in &rows {
+            let path = match list {
+                "deliveries" => format!("/v1/deliveries/{}", row["delivery_id"].as_str().expect("an id")),
+                "surveys" => format!("/v1/surveys/{}/stats", row["survey_id"].as_str().expect("an id")),
+                _ => continue,
+            };
+            all.insert(path.clone(), get(path).await);
+        }
+        if list == "endpoints" {
+            // How they fare is found out anew.
+            for row in rows.iter_mut().filter_map(Value::as_object_mut) {
+                row.retain(|member, _| !member.starts_with("state"));
+            }
+        }
+        all.insert(format!("/v1/{list}"), rows.into());
+    }
+    all.insert("/v1/settings".into(), get("/v1/settings".into()).await);
+    all
+}
+
+/// The routes of a history whose answers differ, with both.
+pub fn differences(before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>) -> Vec<String> {
+    let routes = before.keys().chain(after.keys().filter(|route| !before.contains_key(*route)));
+    let differ = routes.filter(|route| before.get(*route) != after.get(*route));
+    let shown = |value: Option<&Value>| value.map_or("nothing".to_owned(), Value::to_string);
+    differ.map(|route| format!("{route}: {} then {}", shown(before.get(route)), shown(after.get(route)))).collect()
 }
 
 /// A survey that shows to everybody on `Main`, again and again.

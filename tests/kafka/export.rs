@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Receiver, askwhen, brokers, tail};
+use crate::harness::{Receiver, askwhen, brokers, differences, history, tail};
 use crate::process::Process;
 use crate::producers::{producer, send};
 
@@ -154,6 +154,117 @@ async fn an_exported_log_goes_on_where_it_was() {
     })
     .await;
     assert_eq!(receiver.got().len(), 8, "nothing was sent again");
+}
+
+/// A history of every kind: two surveys, users who answer whole, in part or not at all,
+/// one who is erased; messages that are delivered, given up and waiting.
+async fn live_through(process: &Process, receiver: &Receiver, refuses: &Receiver) {
+    for (id, events, receiver, delays) in [
+        ("crm", json!(["response.*", "survey.dismissed"]), receiver, json!(["6s"])),
+        ("gone", json!(["response.completed"]), refuses, json!(["1s"])),
+        ("slow", json!(["response.completed"]), refuses, json!(["12h"])),
+    ] {
+        let body = json!({"url": receiver.url, "events": events, "retry": {"kind": "schedule", "delays": delays, "breaker": false}});
+        call(process, Method::PUT, &format!("/v1/endpoints/{id}"), body).await;
+    }
+    let survey = |name: &str, trigger: &str| {
+        json!({"name": name, "status": "active", "show_on": [{"trigger": trigger}],
+            "frequency": {"repeat": "until_completed", "global_cooldown": "ignore"},
+            "questions": [{"question_id": "q1", "type": "text", "text": "How?", "required": false},
+                {"question_id": "q2", "type": "nps", "text": "And?", "required": false}]})
+    };
+    call(process, Method::PUT, "/v1/surveys/one", survey("One", "Main")).await;
+    call(process, Method::PUT, "/v1/surveys/one", survey("One, edited", "Main")).await;
+    call(process, Method::PUT, "/v1/surveys/two", survey("Two", "Other")).await;
+    for n in 0..24 {
+        let user = format!("u{n}");
+        let offer = trigger(process, &user).await;
+        let of_offer = format!("/v1/users/{user}/offers/{}", offer["survey"]["offer_id"].as_str().expect("an offer"));
+        call(process, Method::POST, &format!("{of_offer}/displayed"), json!({})).await;
+        match n % 4 {
+            0 => answer(process, &user, &offer).await,
+            1 => {
+                let part = json!({"answers": [{"question_id": "q2", "value": n % 11}]});
+                call(process, Method::POST, &format!("{of_offer}/answers"), part).await;
+                answer(process, &user, &offer).await;
+            }
+            2 => drop(call(process, Method::POST, &format!("{of_offer}/dismissed"), json!({})).await),
+            _ => {}
+        }
+        let path = format!("/v1/users/{user}/triggers/Elsewhere");
+        call(process, Method::POST, &path, json!({})).await;
+        if n == 5 {
+            call(process, Method::DELETE, &format!("/v1/users/{user}"), Value::Null).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_list_and_counter_goes_over() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("askwhen.toml"), "[log]\npartitions = 3\n").expect("written");
+    let (receiver, refuses) = (Receiver::start(&[]).await, Receiver::start(&[]).await);
+    refuses.always(500);
+    let all_roles = "bridge,engine,delivery,console";
+    let old = Process::start(&dir, "data", all_roles, &["--dev"]).await;
+    live_through(&old, &receiver, &refuses).await;
+    let deliveries = async |process: &Process, status: &str| {
+        let path = format!("/v1/deliveries?limit=200&status={status}");
+        let rows = call(process, Method::GET, &path, Value::Null).await["deliveries"].clone();
+        rows.as_array().expect("a list").len()
+    };
+    // u5 is erased: what waits of them is cancelled.
+    wait_until("eleven are given up, eleven wait", async || {
+        (deliveries(&old, "dead").await, deliveries(&old, "waiting").await) == (11, 11)
+    })
+    .await;
+    wait_until("nothing is under way", async || deliveries(&old, "pending").await == 0).await;
+    let of = async |process: &Process| history(async |path| call(process, Method::GET, &path, Value::Null).await).await;
+    let before = of(&old).await;
+    assert_eq!(before["/v1/surveys/one/stats"]["completed"], 12, "{before:#?}");
+    old.terminate();
+
+    let prefix = format!("h-{}.", uuid::Uuid::new_v4().simple());
+    configure(dir.path(), &brokers(), &prefix);
+    let export = |more: &[&str]| {
+        let arguments =
+            ["--data-dir", "data", "--output", "json", "export", "--brokers", &brokers(), "--prefix", &prefix];
+        let (code, out, error) = askwhen(dir.path(), &[&arguments[..], more].concat());
+        assert_eq!(code, Some(0), "{error}");
+        serde_json::from_str::<Value>(&out).expect("JSON")
+    };
+    let (told, told_again) = (export(&["--dry-run"]), export(&["--dry-run"]));
+    assert_eq!(told, told_again, "it changes nothing");
+    let report = export(&[]);
+    for member in ["history", "users", "definitions", "waiting_deliveries"] {
+        assert_eq!(told[member], report[member], "{member} is what was said before");
+    }
+    let topics = |name: &str| report["history"]["brought"][name].as_u64().unwrap_or(0);
+    assert_eq!((topics("decisions"), topics("displays"), topics("dead")), (48, 30, 11), "{report}");
+    assert_eq!(report["history"]["left"], json!({}), "{report}");
+
+    let text = std::fs::read_to_string(dir.path().join("askwhen.toml")).expect("written");
+    std::fs::write(dir.path().join("askwhen.toml"), text.replace("[log]\n", "[log]\nkind = \"kafka\"\n"))
+        .expect("written");
+    let sent = (receiver.got().len(), refuses.got().len());
+    let new = Process::start(&dir, "n0", all_roles, &["--dev"]).await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let differ = differences(&before, &of(&new).await);
+        if differ.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{differ:#?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!((receiver.got().len(), refuses.got().len()), sent, "nothing was sent again");
+    // What was brought over can be worked with: a message that was given up is sent again.
+    receiver.always(200);
+    refuses.always(200);
+    let since = json!({"since": "2020-01-01T00:00:00Z"});
+    let recovered = call(&new, Method::POST, "/v1/endpoints/gone/recover", since).await;
+    assert_eq!(recovered["count"], 11, "all but the erased user's: {recovered}");
+    wait_until("they are delivered", async || refuses.got().len() == sent.1 + 11).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use super::json::Json;
 use super::time::Millis;
-use super::user::Response;
 
 /// Of a longer text so many bytes are kept, and up to a character's end: what rules ask
 /// for are choices and numbers.
@@ -23,9 +22,9 @@ pub struct CompletedAnswers {
 }
 
 impl CompletedAnswers {
-    pub fn of(response: &Response, at: Millis) -> CompletedAnswers {
-        let answers = response.answers.iter().map(|(id, answer)| (id.clone(), shortened(&answer.value)));
-        CompletedAnswers { at, answers: answers.collect() }
+    /// Of the answers by question id.
+    pub fn of<'a>(answers: impl Iterator<Item = (&'a String, &'a Json)>, at: Millis) -> CompletedAnswers {
+        CompletedAnswers { at, answers: answers.map(|(id, answer)| (id.clone(), shortened(answer))).collect() }
     }
 
     /// The answer to a question as the one member of an object; an empty object when

@@ -102,7 +102,8 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
             state.completed_at = state.completed_at.max(Some(at));
         }
         if let Some(response) = user.offers[index].response.as_ref().filter(|_| completes) {
-            let kept = CompletedAnswers::of(response, at);
+            let answers = response.answers.iter().map(|(id, answer)| (id, &answer.value));
+            let kept = CompletedAnswers::of(answers, at);
             user.keep_answers(&survey.survey_id, kept);
         }
     }

@@ -1,0 +1,265 @@
+//! What lists and counters are made of, brought to another log: decisions, responses,
+//! displays, deliveries that have ended with their attempts, rejects. Each names the
+//! journal record behind it by the place that this has there.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::places::JournalPlaces;
+use crate::replay::Error;
+use askwhen_domain::id::{self, RecordPosition};
+use askwhen_domain::refs::UserKey;
+use askwhen_domain::time::Millis;
+use askwhen_log::{Log, NewRecord, Record, TopicPartition};
+use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{AttemptEnd, DeliveryRecord, SOURCE_HEADER, Source};
+
+/// In this order: what has ended is known before it is brought over, and what came of
+/// a user's records before their erasure is found by it.
+const TOPICS: [Topic; 7] = [
+    Topic::Deliveries,
+    Topic::Attempts,
+    Topic::Dead,
+    Topic::Decisions,
+    Topic::Responses,
+    Topic::Displays,
+    Topic::Rejects,
+];
+
+/// Records of each topic, by its name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryReport {
+    pub brought: BTreeMap<String, u64>,
+    /// Those that are there and stay behind: of users erased since, and about deliveries
+    /// of which not enough is known any more.
+    pub left: BTreeMap<String, u64>,
+    /// Those that retention has taken before: lists and counters go back no further.
+    pub trimmed: BTreeMap<String, u64>,
+}
+
+/// The history of an old log.
+pub struct History<'a> {
+    pub log: &'a Log,
+    /// Partitions of the old log, and of the new one.
+    pub old: u32,
+    pub new: u32,
+    /// Where the journal's records are now; `None` while nothing is brought anywhere.
+    pub places: Option<&'a JournalPlaces>,
+    /// Deliveries that have not ended, by [`hash`]; they are brought over as such.
+    pub waiting: HashSet<u128>,
+}
+
+/// What a partition's topics say of each other.
+#[derive(Default)]
+struct PartitionFacts {
+    /// Deliveries that have ended, by [`hash`].
+    ended: HashSet<u128>,
+    /// Those whose attempts are brought over: they are known there.
+    known: HashSet<u128>,
+    /// The latest erasure of each user.
+    erased: HashMap<UserKey, RecordPosition>,
+}
+
+#[derive(Deserialize)]
+struct AttemptEnding {
+    delivery_id: String,
+    #[serde(default)]
+    ended: Option<AttemptEnd>,
+}
+
+#[derive(Deserialize)]
+struct DeadDelivery {
+    delivery: DeliveryName,
+}
+
+#[derive(Deserialize)]
+struct DeliveryName {
+    delivery_id: String,
+}
+
+/// Whose record of `decisions` or `responses` it is: the members stand at the top, or
+/// in `data`.
+#[derive(Deserialize)]
+struct Owner {
+    #[serde(default)]
+    project: String,
+    #[serde(default)]
+    user_id: String,
+    #[serde(default)]
+    data: Option<Box<Owner>>,
+}
+
+/// A delivery's id, as sets of many keep it.
+pub fn hash(delivery_id: &str) -> u128 {
+    id::event_hash("", "", delivery_id)
+}
+
+fn value<T: for<'de> Deserialize<'de>>(record: &Record) -> Option<T> {
+    serde_json::from_slice(record.value.as_deref()?).ok()
+}
+
+fn source_of(record: &Record) -> Option<RecordPosition> {
+    Source::parse(record.header(SOURCE_HEADER)?).map(|source| source.position())
+}
+
+impl History<'_> {
+    /// Hands every record that goes over to `append`, with the time at which it was
+    /// taken; each partition's in their order.
+    ///
+    /// # Errors
+    /// When the log cannot be read, and what `append` says.
+    pub fn bring(
+        &self,
+        mut append: impl FnMut(TopicPartition, NewRecord, Millis) -> Result<(), Error>,
+        progress: &mut impl FnMut(&'static str, u64, u64),
+    ) -> Result<HistoryReport, Error> {
+        let mut report = HistoryReport::default();
+        let mut all = 0;
+        for at in self.topic_partitions() {
+            let bounds = self.log.bounds(at)?;
+            all += bounds.end - bounds.start;
+            *report.trimmed.entry(at.topic.name().to_owned()).or_default() += bounds.start;
+        }
+        let mut done = 0;
+        for partition in 0..self.old {
+            let mut facts = PartitionFacts { ended: self.ended(partition)?, ..PartitionFacts::default() };
+            for topic in TOPICS {
+                let at = TopicPartition { topic, partition };
+                let bounds = self.log.bounds(at)?;
+                self.log.scan::<Error>(at, bounds.start, bounds.end, |record| {
+                    done += 1;
+                    if done % 1_024 == 0 {
+                        progress("bringing history over", done, all);
+                    }
+                    let name = topic.name().to_owned();
+                    if is_left_to_others(topic, &record) {
+                        return Ok(());
+                    }
+                    if !self.goes_over(topic, &record, &mut facts) {
+                        *report.left.entry(name).or_default() += 1;
+                        return Ok(());
+                    }
+                    *report.brought.entry(name).or_default() += 1;
+                    let to = self.partition_of(at, &record);
+                    append(TopicPartition { topic, partition: to }, self.moved(&record, to)?, record.appended_at)
+                })?;
+            }
+        }
+        progress("bringing history over", all, all);
+        report.trimmed.retain(|_, count| *count > 0);
+        Ok(report)
+    }
+
+    fn topic_partitions(&self) -> impl Iterator<Item = TopicPartition> {
+        (0..self.old).flat_map(|partition| TOPICS.map(|topic| TopicPartition { topic, partition }))
+    }
+
+    /// Deliveries of a partition whose end is on record: those of which it is not would
+    /// be sent again.
+    fn ended(&self, partition: u32) -> Result<HashSet<u128>, Error> {
+        let mut ended = HashSet::new();
+        for topic in [Topic::Attempts, Topic::Dead] {
+            let at = TopicPartition { topic, partition };
+            let bounds = self.log.bounds(at)?;
+            self.log.scan::<Error>(at, bounds.start, bounds.end, |record| {
+                let id = match topic {
+                    Topic::Dead => value::<DeadDelivery>(&record).map(|dead| dead.delivery.delivery_id),
+                    _ => value::<AttemptEnding>(&record).filter(|a| a.ended.is_some()).map(|a| a.delivery_id),
+                };
+                ended.extend(id.map(|id| hash(&id)));
+                Ok(())
+            })?;
+        }
+        Ok(ended)
+    }
+
+    /// Whether a record means in the other log what it means here.
+    fn goes_over(&self, topic: Topic, record: &Record, facts: &mut PartitionFacts) -> bool {
+        let source = source_of(record);
+        match topic {
+            Topic::Deliveries => match value::<DeliveryRecord>(record) {
+                Some(DeliveryRecord::Deliver(delivery)) => {
+                    let delivery = hash(&delivery.delivery_id);
+                    let has_ended = facts.ended.contains(&delivery);
+                    if has_ended {
+                        facts.known.insert(delivery);
+                    }
+                    has_ended
+                }
+                Some(DeliveryRecord::CancelUser { project, user_id }) => {
+                    if let Some(at) = source {
+                        facts.erased.insert(UserKey { project, user_id }, at);
+                    }
+                    // Of one whose record the journal does not keep nothing is left to hide.
+                    source.is_some_and(|source| self.place(source).is_some())
+                }
+                _ => false,
+            },
+            Topic::Attempts => value::<AttemptEnding>(record).is_some_and(|a| self.is_known(&a.delivery_id, facts)),
+            Topic::Dead => {
+                value::<DeadDelivery>(record).is_some_and(|dead| self.is_known(&dead.delivery.delivery_id, facts))
+            }
+            Topic::Decisions | Topic::Responses => match source {
+                // The erasure is found by its place, which this one has not.
+                Some(source) if self.place(source).is_none() => !is_erased(record, source, facts),
+                source => source.is_some(),
+            },
+            _ => true,
+        }
+    }
+
+    fn is_known(&self, delivery_id: &str, facts: &PartitionFacts) -> bool {
+        let delivery = hash(delivery_id);
+        facts.known.contains(&delivery) || self.waiting.contains(&delivery)
+    }
+
+    /// Where a journal record stands in the other log; `None` when it is not there.
+    fn place(&self, position: RecordPosition) -> Option<Source> {
+        match self.places {
+            Some(places) => places.get(position),
+            // While it is only counted: all that the journal keeps.
+            None => {
+                let at = TopicPartition { topic: Topic::Events, partition: position.partition };
+                let is_kept = self.log.bounds(at).is_ok_and(|bounds| position.offset >= bounds.start);
+                is_kept.then_some(Source { partition: position.partition, offset: position.offset, crc: 0 })
+            }
+        }
+    }
+
+    fn partition_of(&self, at: TopicPartition, record: &Record) -> u32 {
+        match &record.key {
+            Some(key) => id::murmur2(key) % self.new,
+            None => at.partition % self.new,
+        }
+    }
+
+    /// The record as it stands in the other log. What comes of a record that the journal
+    /// does not keep any more comes before all that it keeps.
+    fn moved(&self, record: &Record, to: u32) -> Result<NewRecord, Error> {
+        let headers = record.headers.iter().filter(|(name, _)| name != SOURCE_HEADER.as_bytes());
+        let new =
+            NewRecord { key: record.key.clone(), headers: headers.cloned().collect(), value: record.value.clone() };
+        let Some(position) = source_of(record) else { return Ok(new) };
+        let first = Source { partition: to, offset: 0, crc: 0 };
+        Ok(new.header(SOURCE_HEADER, self.place(position).unwrap_or(first).encode()))
+    }
+}
+
+/// Definitions of endpoints, which every new partition is told anew.
+fn is_left_to_others(topic: Topic, record: &Record) -> bool {
+    topic == Topic::Deliveries
+        && matches!(
+            value::<DeliveryRecord>(record),
+            Some(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. })
+        )
+}
+
+fn is_erased(record: &Record, source: RecordPosition, facts: &PartitionFacts) -> bool {
+    if facts.erased.is_empty() {
+        return false;
+    }
+    let Some(owner) = value::<Owner>(record) else { return true };
+    let Owner { project, user_id, .. } = owner.data.map_or(Owner { data: None, ..owner }, |data| *data);
+    facts.erased.get(&UserKey { project, user_id }).is_some_and(|at| source < *at)
+}
