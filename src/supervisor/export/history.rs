@@ -61,6 +61,14 @@ struct PartitionFacts {
     erased: HashMap<UserKey, RecordPosition>,
 }
 
+/// What becomes of a record.
+enum Fate {
+    GoesOver,
+    /// As what waits, or as an endpoint.
+    GoesOtherwise,
+    Stays,
+}
+
 #[derive(Deserialize)]
 struct AttemptEnding {
     delivery_id: String,
@@ -133,12 +141,13 @@ impl History<'_> {
                         progress("bringing history over", done, all);
                     }
                     let name = topic.name().to_owned();
-                    if is_left_to_others(topic, &record) {
-                        return Ok(());
-                    }
-                    if !self.goes_over(topic, &record, &mut facts) {
-                        *report.left.entry(name).or_default() += 1;
-                        return Ok(());
+                    match self.fate(topic, &record, &mut facts) {
+                        Fate::GoesOver => {}
+                        Fate::GoesOtherwise => return Ok(()),
+                        Fate::Stays => {
+                            *report.left.entry(name).or_default() += 1;
+                            return Ok(());
+                        }
                     }
                     *report.brought.entry(name).or_default() += 1;
                     let to = self.partition_of(at, &record);
@@ -174,13 +183,16 @@ impl History<'_> {
         Ok(ended)
     }
 
-    /// Whether a record means in the other log what it means here.
-    fn goes_over(&self, topic: Topic, record: &Record, facts: &mut PartitionFacts) -> bool {
+    /// What becomes of a record: it goes over where it means there what it means here.
+    fn fate(&self, topic: Topic, record: &Record, facts: &mut PartitionFacts) -> Fate {
         let source = source_of(record);
-        match topic {
+        let goes_over = match topic {
             Topic::Deliveries => match value::<DeliveryRecord>(record) {
                 Some(DeliveryRecord::Deliver(delivery)) => {
                     let delivery = hash(&delivery.delivery_id);
+                    if self.waiting.contains(&delivery) {
+                        return Fate::GoesOtherwise;
+                    }
                     let has_ended = facts.ended.contains(&delivery);
                     if has_ended {
                         facts.known.insert(delivery);
@@ -194,7 +206,9 @@ impl History<'_> {
                     // Of one whose record the journal does not keep nothing is left to hide.
                     source.is_some_and(|source| self.place(source).is_some())
                 }
-                _ => false,
+                // Every new partition is told of the endpoints anew.
+                Some(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. }) => return Fate::GoesOtherwise,
+                None => false,
             },
             Topic::Attempts => value::<AttemptEnding>(record).is_some_and(|a| self.is_known(&a.delivery_id, facts)),
             Topic::Dead => {
@@ -206,7 +220,8 @@ impl History<'_> {
                 source => source.is_some(),
             },
             _ => true,
-        }
+        };
+        if goes_over { Fate::GoesOver } else { Fate::Stays }
     }
 
     fn is_known(&self, delivery_id: &str, facts: &PartitionFacts) -> bool {
@@ -244,15 +259,6 @@ impl History<'_> {
         let first = Source { partition: to, offset: 0, crc: 0 };
         Ok(new.header(SOURCE_HEADER, self.place(position).unwrap_or(first).encode()))
     }
-}
-
-/// Definitions of endpoints, which every new partition is told anew.
-fn is_left_to_others(topic: Topic, record: &Record) -> bool {
-    topic == Topic::Deliveries
-        && matches!(
-            value::<DeliveryRecord>(record),
-            Some(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. })
-        )
 }
 
 fn is_erased(record: &Record, source: RecordPosition, facts: &PartitionFacts) -> bool {
