@@ -130,3 +130,68 @@ fn every_example_of_the_page_is_valid() {
         .expect("it runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
+
+const WEB_APP: &str = include_str!("../../docs/web-app.md");
+const IDENTITY_SECRET: &str = "a long random text for signatures";
+
+/// A program that prints what the page's function signs: the secret and the user's id
+/// are its arguments.
+fn signer(language: &str, dir: &Path) -> Vec<&'static str> {
+    let fence = format!("```{language}\n");
+    let after = WEB_APP.split(&fence).nth(1).unwrap_or_else(|| panic!("the page has a block in {language}"));
+    let shown = after.split("\n```").next().expect("a block ends");
+    let (file, text, command): (&str, String, &[&str]) = match language {
+        "python" => ("s.py", format!("{shown}\nimport sys\nprint(sign(*sys.argv[1:]))\n"), &["python3", "s.py"]),
+        "javascript" => ("s.js", format!("{shown}\nconsole.log(sign(...process.argv.slice(2)));\n"), &["node", "s.js"]),
+        "go" => (
+            "s.go",
+            format!(
+                "package main\nimport (\"crypto/hmac\"; \"crypto/sha256\"; \"encoding/hex\"; \"fmt\"; \"os\")\n{shown}\n\
+                 func main() {{ fmt.Println(sign(os.Args[1], os.Args[2])) }}\n"
+            ),
+            &["go", "run", "s.go"],
+        ),
+        "java" => (
+            "S.java",
+            format!(
+                "import java.nio.charset.StandardCharsets;\nimport java.util.HexFormat;\nimport javax.crypto.Mac;\n\
+                 import javax.crypto.spec.SecretKeySpec;\npublic class S {{\n{shown}\n\
+                 public static void main(String[] a) throws Exception {{ System.out.println(sign(a[0], a[1])); }}\n}}\n"
+            ),
+            &["java", "S.java"],
+        ),
+        _ => ("s.sh", format!("{shown}\nsign \"$1\" \"$2\"\n"), &["sh", "s.sh"]),
+    };
+    std::fs::write(dir.join(file), text).expect("written");
+    command.to_vec()
+}
+
+#[tokio::test]
+async fn every_language_signs_who_the_user_is() {
+    let folder = std::sync::Arc::new(tempfile::tempdir().expect("a folder"));
+    let config = format!("[[projects]]\nproject = \"default\"\nidentity_secret = [\"{IDENTITY_SECRET}\"]\n");
+    std::fs::write(folder.path().join("askwhen.toml"), config).expect("written");
+    let server = Server::on(folder, &["--dev"], &[]).await;
+    let ask = async |user: &str, signature: &str| {
+        let path = format!("/v1/users/{}/triggers/Main", user.replace(' ', "%20"));
+        let request = server.request(reqwest::Method::POST, &path).bearer_auth(&server.client);
+        Server::said(request.header("x-user-signature", signature)).await.status
+    };
+    for language in ["python", "javascript", "go", "java", "sh"] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let command = signer(language, dir.path());
+        for user in ["ann", "jürgen müller"] {
+            let out = Command::new(command[0])
+                .args(&command[1..])
+                .args([IDENTITY_SECRET, user])
+                .current_dir(dir.path())
+                .env("LC_ALL", "C.UTF-8")
+                .output()
+                .expect("it runs");
+            assert!(out.status.success(), "{language}: {}", String::from_utf8_lossy(&out.stderr));
+            let signature = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+            assert_eq!(ask(user, &signature).await, 200, "{language} signs {user} as {signature}");
+            assert_eq!(ask("somebody else", &signature).await, 401, "{language}");
+        }
+    }
+}
