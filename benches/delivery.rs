@@ -125,7 +125,7 @@ impl World {
             }
         }
         let (folder, opened, shared) = (dir.path().to_owned(), log.clone(), Shared::new(128 << 20));
-        let open: delivery::Open =
+        let open: delivery::OpenFold =
             Arc::new(move |partition: u32, notify: Arc<Notify>, _: Arc<askwhen_partition::Status>| {
                 let path = folder.join(format!("state/{partition}"));
                 std::fs::create_dir_all(&path).expect("a folder");

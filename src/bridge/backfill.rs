@@ -105,7 +105,7 @@ impl BackfillScope {
             let at = TopicPartition { topic: Topic::Responses, partition };
             let bounds = self.log.bounds(at)?;
             self.log
-                .scan::<Stop>(at, bounds.start, bounds.end, |record| {
+                .scan::<ScanEnd>(at, bounds.start, bounds.end, |record| {
                     let messages = self.messages(&record);
                     let Some(happened_at) = messages.first().map(|message| message.message.at) else { return Ok(()) };
                     let place = (happened_at, partition, record.offset);
@@ -115,11 +115,11 @@ impl BackfillScope {
                     found.count += messages.len();
                     found.places.push(place);
                     found.more = found.count >= MAX_RECOVERED;
-                    if found.more { Err(Stop::Enough) } else { Ok(()) }
+                    if found.more { Err(ScanEnd::Enough) } else { Ok(()) }
                 })
                 .or_else(|stop| match stop {
-                    Stop::Enough => Ok(()),
-                    Stop::Log(error) => Err(error),
+                    ScanEnd::Enough => Ok(()),
+                    ScanEnd::Log(error) => Err(error),
                 })?;
             if found.more {
                 break;
@@ -156,13 +156,13 @@ impl BackfillScope {
 }
 
 /// Why a scan ends early.
-enum Stop {
+enum ScanEnd {
     Enough,
     Log(askwhen_log::Error),
 }
 
-impl From<askwhen_log::Error> for Stop {
-    fn from(error: askwhen_log::Error) -> Stop {
-        Stop::Log(error)
+impl From<askwhen_log::Error> for ScanEnd {
+    fn from(error: askwhen_log::Error) -> ScanEnd {
+        ScanEnd::Log(error)
     }
 }

@@ -172,12 +172,12 @@ pub struct Connections {
     pub limits: Limits,
     pub budget: Arc<Budget>,
     began: Instant,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
     searched_ms: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     connections: HashMap<u64, Arc<Connection>>,
     by_address: HashMap<IpAddr, usize>,
     next: u64,

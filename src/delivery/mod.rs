@@ -25,6 +25,6 @@ pub use attempt::Egress;
 pub use fold::{Error, Fold, PendingDelivery, Positions, StateError, StateMismatch};
 pub use hold::{HeldEndpoint, HoldReason};
 pub use resolver::ResolverError;
-pub use run::{Delivery, OWNED, Open, Setup, SimulatedDelivery, reached};
+pub use run::{Delivery, OWNED, OpenFold, Setup, SimulatedDelivery, reached};
 pub use status::Status;
 pub use transport::{Outbox, SimulatedAttempt, SimulatedReply, Transport};

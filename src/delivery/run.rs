@@ -35,13 +35,13 @@ const READS_A_TURN: usize = 512;
 const OPENED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Brings a partition's state here, and folds everything its topics hold.
-pub type Open = assignment::Opener<Fold, Error>;
+pub type OpenFold = assignment::Opener<Fold, Error>;
 
 pub struct Setup {
     pub log: Log,
     pub clock: Clock,
     pub key: ClusterKey,
-    pub open: Open,
+    pub open: OpenFold,
     pub standing: GroupFence,
     pub max_in_flight: u32,
     /// Where operators wait for their tests.

@@ -12,7 +12,7 @@ use askwhen_domain::id;
 use askwhen_domain::quota::{self, Holds};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::Millis;
-use askwhen_partition::Stop;
+use askwhen_partition::StopReason;
 use askwhen_store::{Batch, Family, Store};
 use askwhen_wire::error::Class;
 use askwhen_wire::topics::DeliveryRecord;
@@ -33,7 +33,7 @@ pub enum Error {
     #[error("the names that a project has met are unreadable: {0}")]
     Names(#[source] serde_json::Error),
     #[error(transparent)]
-    Table(#[from] Stop),
+    Table(#[from] StopReason),
     #[error("requests are waiting for a quota: serve for a moment more, then export again")]
     WaitingGrants,
 }

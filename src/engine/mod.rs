@@ -21,7 +21,7 @@ mod users;
 
 use askwhen_domain::time::Millis;
 use askwhen_log::{Log, NewRecord};
-use askwhen_partition::Stop;
+use askwhen_partition::StopReason;
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_partition::{Effects, Failure, Frozen, Machine, RecordContext};
 use askwhen_store::Batch;
@@ -42,7 +42,7 @@ impl Machine for Engine {
         self.quotas.anyone_waits()
     }
 
-    fn lost_definitions(&self, log: &Log, meta: &CheckpointMeta) -> Result<Vec<NewRecord>, Stop> {
+    fn lost_definitions(&self, log: &Log, meta: &CheckpointMeta) -> Result<Vec<NewRecord>, StopReason> {
         restore::lost_definitions(&self.table, log, meta)
     }
 

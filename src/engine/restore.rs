@@ -7,7 +7,7 @@ use super::table::{DefinitionRow, Table};
 use askwhen_domain::id::{Kind as IdKind, Origin};
 use askwhen_domain::time::{self, Millis};
 use askwhen_log::{Log, NewRecord, TopicPartition};
-use askwhen_partition::Stop;
+use askwhen_partition::StopReason;
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_wire::definition::Kind;
 use askwhen_wire::topic::Topic;
@@ -28,7 +28,7 @@ struct ReportedVersions {
 ///
 /// # Errors
 /// When the log cannot be read.
-pub fn lost_definitions(table: &Table, log: &Log, meta: &CheckpointMeta) -> Result<Vec<NewRecord>, Stop> {
+pub fn lost_definitions(table: &Table, log: &Log, meta: &CheckpointMeta) -> Result<Vec<NewRecord>, StopReason> {
     let said = said(log)?;
     let mut lost: Vec<(&DefinitionRow, NewRecord)> = Vec::new();
     for row in table.rows().filter(|row| row.kind != Kind::Health) {
@@ -50,11 +50,11 @@ pub fn lost_definitions(table: &Table, log: &Log, meta: &CheckpointMeta) -> Resu
 }
 
 /// The newest record of each key.
-fn said(log: &Log) -> Result<BTreeMap<String, ReportedVersions>, Stop> {
+fn said(log: &Log) -> Result<BTreeMap<String, ReportedVersions>, StopReason> {
     let at = TopicPartition { topic: Topic::Definitions, partition: 0 };
     let bounds = log.bounds(at)?;
     let mut said = BTreeMap::new();
-    log.scan::<Stop>(at, bounds.start, bounds.end, |record| {
+    log.scan::<StopReason>(at, bounds.start, bounds.end, |record| {
         let Some(key) = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) else { return Ok(()) };
         let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
         let value = record.value.as_deref().map(serde_json::from_slice::<DefinitionRecord>);
@@ -66,7 +66,7 @@ fn said(log: &Log) -> Result<BTreeMap<String, ReportedVersions>, Stop> {
 }
 
 /// The record of a row: the same as it was, as far as the row knows.
-fn record(row: &DefinitionRow, key: &str, log: &Log, meta: &CheckpointMeta) -> Result<NewRecord, Stop> {
+fn record(row: &DefinitionRow, key: &str, log: &Log, meta: &CheckpointMeta) -> Result<NewRecord, StopReason> {
     let journal = TopicPartition { topic: Topic::Events, partition: 0 };
     let last = Source { partition: 0, offset: meta.next.saturating_sub(1), crc: meta.crc };
     let (source, updated_at, place) = match row.defined {

@@ -14,7 +14,7 @@ use askwhen_domain::json::Json;
 use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal, QuotaStatus};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::Millis;
-use askwhen_partition::Stop;
+use askwhen_partition::StopReason;
 use askwhen_store::Store;
 use askwhen_wire::definition::Kind;
 
@@ -46,7 +46,7 @@ impl Engine {
         partition: u32,
         partitions: u32,
         cached: impl Into<CacheLimit>,
-    ) -> Result<Engine, Stop> {
+    ) -> Result<Engine, StopReason> {
         let table = Table::load(&store)?;
         let quotas = Quotas::load(&store, partition, partitions)?;
         Ok(Engine {

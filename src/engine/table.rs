@@ -9,7 +9,7 @@ use super::changes::Changes;
 use askwhen_domain::definitions::{Definitions, PastVersion};
 use askwhen_domain::json::Json;
 use askwhen_domain::time::Millis;
-use askwhen_partition::Stop;
+use askwhen_partition::StopReason;
 use askwhen_store::Store;
 use askwhen_wire::definition::{self, Kind, Target, Trigger};
 use askwhen_wire::record::Defined;
@@ -62,11 +62,14 @@ pub struct Table {
 impl Table {
     /// # Errors
     /// When the store cannot be read, or holds what this version cannot.
-    pub fn load(store: &Store) -> Result<Table, Stop> {
+    pub fn load(store: &Store) -> Result<Table, StopReason> {
         let mut table = Table::default();
         store.each(families::DEFINITIONS, |key, value| {
             let unreadable = |e: serde_json::Error| {
-                Stop::damaged(format!("the stored definition {} is unreadable: {e}", String::from_utf8_lossy(&key)))
+                StopReason::damaged(format!(
+                    "the stored definition {} is unreadable: {e}",
+                    String::from_utf8_lossy(&key)
+                ))
             };
             if key == REQUESTS {
                 table.requests = serde_json::from_slice(&value).map_err(unreadable)?;
@@ -76,10 +79,10 @@ impl Table {
                 table.definitions.project_mut(&project).names = names;
             } else {
                 let row: DefinitionRow = serde_json::from_slice(&value).map_err(unreadable)?;
-                table.compile(&row).map_err(Stop::refused)?;
+                table.compile(&row).map_err(StopReason::refused)?;
                 table.rows.insert(definition_key(&row.project, row.kind, &row.id), row);
             }
-            Ok::<_, Stop>(())
+            Ok::<_, StopReason>(())
         })?;
         Ok(table)
     }

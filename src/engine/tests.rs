@@ -13,7 +13,7 @@ use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
 use askwhen_log::{Ack, Log, NewRecord, Record, Simulated, TopicPartition};
-use askwhen_partition::Stop;
+use askwhen_partition::StopReason;
 use askwhen_partition::checkpoint::Checkpointer;
 use askwhen_partition::{Handles, Partition, Replies, Setup, Signer, Status};
 use askwhen_process::clock::Clock;
@@ -129,7 +129,7 @@ impl World {
         partition: u32,
         clock: &Clock,
         attempts: Option<&std::path::Path>,
-    ) -> Result<(Partition<Engine>, Arc<Status>), Stop> {
+    ) -> Result<(Partition<Engine>, Arc<Status>), StopReason> {
         let checkpointer = Checkpointer::start().expect("a thread");
         let log = Log::Simulated(self.log.clone());
         let mut setup = Setup::new(log, clock.clone(), key(), Replies::default(), checkpointer);
@@ -414,7 +414,7 @@ fn a_failed_output_restarts_the_partition_and_loses_nothing() {
     world.user(user, json!({"type": "trigger", "user_id": user, "trigger": "Main"}), false);
     let part = &mut world.process.parts[partition as usize];
     let failed = (0..3).find_map(|_| part.step().err());
-    assert!(matches!(failed, Some(askwhen_partition::Stop::Restart(_))), "{failed:?}");
+    assert!(matches!(failed, Some(askwhen_partition::StopReason::Restart(_))), "{failed:?}");
     world.log.fail(decisions, false);
     world.crash();
     world.settle();
@@ -437,7 +437,7 @@ fn a_log_that_lost_its_end_is_refused() {
     let engine = Engine::open(store.clone(), partition, PARTITIONS, 4).expect("readable");
     let handles = Handles { notify: Arc::new(Notify::default()), status: Arc::new(Status::default()) };
     match Partition::open(partition, setup, store, engine, LOGIC_VERSION, handles) {
-        Err(askwhen_partition::Stop::Refused(why)) => assert!(why.to_string().contains("lost its end"), "{why}"),
+        Err(askwhen_partition::StopReason::Refused(why)) => assert!(why.to_string().contains("lost its end"), "{why}"),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it must not open"),
     }
@@ -448,7 +448,7 @@ fn reopen(
     log: Arc<Simulated>,
     partition: u32,
     logic_version: u32,
-) -> Result<(), askwhen_partition::Stop> {
+) -> Result<(), askwhen_partition::StopReason> {
     let checkpointer = Checkpointer::start().expect("a thread");
     let setup = Setup::new(Log::Simulated(log), Clock::new(), key(), Replies::default(), checkpointer);
     let store = world.stores[partition as usize].clone();
@@ -479,7 +479,7 @@ fn other_rules_than_the_stores_are_refused() {
         *meta = json!({"logic_version": LOGIC_VERSION + 1, "program": "9.9.9", "all": "else is new"});
     });
     let refused = reopen(&world, world.log.clone(), partition, LOGIC_VERSION).expect_err("later rules");
-    let Stop::Refused(why) = refused else { panic!("{refused}") };
+    let StopReason::Refused(why) = refused else { panic!("{refused}") };
     let why = why.to_string();
     for named in ["9.9.9", env!("CARGO_PKG_VERSION"), &(LOGIC_VERSION + 1).to_string(), &LOGIC_VERSION.to_string()] {
         assert!(why.contains(named), "{named} is not in: {why}");
@@ -490,11 +490,11 @@ fn other_rules_than_the_stores_are_refused() {
             .expect("it serialises");
     });
     let refused = reopen(&world, world.log.clone(), partition, LOGIC_VERSION).expect_err("unknown rules");
-    assert!(matches!(refused, Stop::Refused(ref why) if why.to_string().contains("version 2")), "{refused}");
+    assert!(matches!(refused, StopReason::Refused(ref why) if why.to_string().contains("version 2")), "{refused}");
     // What is no checkpoint at all is damage: the state is made anew.
     rewrite_checkpoint(&world, partition, |meta| *meta = json!({"logic_version": LOGIC_VERSION}));
     let damaged = reopen(&world, world.log.clone(), partition, LOGIC_VERSION).expect_err("no checkpoint");
-    assert!(matches!(damaged, Stop::Damaged(_)), "{damaged}");
+    assert!(matches!(damaged, StopReason::Damaged(_)), "{damaged}");
 }
 
 fn rewrite_checkpoint(world: &World, partition: u32, change: impl FnOnce(&mut serde_json::Value)) {
@@ -524,7 +524,7 @@ fn a_journal_cut_below_its_outputs_is_refused() {
     }
     let refused = reopen(&world, cut, partition, LOGIC_VERSION).expect_err("the journal is shorter than its outputs");
     assert!(
-        matches!(refused, askwhen_partition::Stop::Refused(ref why) if why.to_string().contains("lost its end")),
+        matches!(refused, askwhen_partition::StopReason::Refused(ref why) if why.to_string().contains("lost its end")),
         "{refused}"
     );
 }

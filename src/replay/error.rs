@@ -1,7 +1,7 @@
 //! The error of whatever ends a verb of the command line: reading the journal again,
 //! and all that the supervisor does. The verb's exit code follows from its kind.
 
-use askwhen_partition::{Failure, Stop};
+use askwhen_partition::{Failure, StopReason};
 use askwhen_wire::error::Class;
 
 use std::path::{Path, PathBuf};
@@ -114,8 +114,8 @@ impl From<std::io::Error> for Error {
     }
 }
 
-impl From<Stop> for Error {
-    fn from(stop: Stop) -> Error {
+impl From<StopReason> for Error {
+    fn from(stop: StopReason) -> Error {
         Error::refused(stop)
     }
 }

@@ -28,7 +28,7 @@ mod brokers;
 mod manifest;
 
 pub use manifest::Manifest;
-use manifest::{Chunk, FORMAT, ManifestError, Part, STATE, Segment, StoredManifest, UNSEALED_STATE};
+use manifest::{BackedUpPartition, Chunk, FORMAT, ManifestError, STATE, Segment, StoredManifest, UNSEALED_STATE};
 
 /// Folders of a place with backups.
 const BACKUPS: &str = "backups";
@@ -147,7 +147,7 @@ pub fn create(
 }
 
 /// What has been trimmed is known from snapshots alone.
-fn needs_state(log: &[Part], state: &[String]) -> Result<(), Error> {
+fn needs_state(log: &[BackedUpPartition], state: &[String]) -> Result<(), Error> {
     for part in log.iter().filter(|part| part.segments.first().is_some_and(|first| first.base > 0)) {
         let role = match Topic::by_name(&part.topic) {
             Some(Topic::Events) => Role::Engine,
@@ -180,7 +180,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     /// The log's files up to the cut.
-    fn log(&self, cut: &BackupPoint, progress: ReportProgress<'_>) -> Result<Vec<Part>, Error> {
+    fn log(&self, cut: &BackupPoint, progress: ReportProgress<'_>) -> Result<Vec<BackedUpPartition>, Error> {
         let log_dir = self.config.data_dir.join("log");
         let mut all = Vec::new();
         for (name, end) in &cut.ends {
@@ -201,7 +201,7 @@ impl Copy<'_> {
                 done += piece.bytes;
                 progress("copying the log", done, bytes);
             }
-            parts.push(Part { topic: at.topic.name().into(), partition: at.partition, end, segments });
+            parts.push(BackedUpPartition { topic: at.topic.name().into(), partition: at.partition, end, segments });
         }
         Ok(parts)
     }

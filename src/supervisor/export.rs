@@ -26,7 +26,7 @@ use askwhen_domain::id::RecordPosition;
 use askwhen_domain::time::{Millis, format_time};
 use askwhen_log::kafka::Founding;
 use askwhen_log::{Embedded, Lease, Log, NewRecord, Record, TopicPartition};
-use askwhen_partition::Stop;
+use askwhen_partition::StopReason;
 use askwhen_partition::admission::{Admission, Signer};
 use askwhen_partition::checkpoint::{CheckpointMeta, Checkpointer};
 use askwhen_partition::relocate::Relocation;
@@ -296,7 +296,7 @@ impl Export<'_> {
         let mut rest = QuiescedLog { stores: Vec::new(), metas: Vec::new(), waiting: Vec::new() };
         for partition in 0..config.partitions {
             let status = &statuses[partition as usize];
-            let failed = |stop: Stop| Error::failed(stop);
+            let failed = |stop: StopReason| Error::failed(stop);
             let store = stores.open(Role::Engine, partition, status).map_err(failed)?;
             let end = log.bounds(TopicPartition { topic: Topic::Events, partition })?.end;
             let meta = CheckpointMeta::load(&store).map_err(failed)?;

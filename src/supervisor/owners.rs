@@ -11,8 +11,8 @@ use crate::engine::{CacheLimit, Engine};
 use crate::replay::Error;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_log::{Lease, LeaseChange, Membership};
-use askwhen_partition::pool::{Open, Pool};
-use askwhen_partition::{Partition, Phase, Stop};
+use askwhen_partition::pool::{OpenPartition, Pool};
+use askwhen_partition::{Partition, Phase, StopReason};
 use askwhen_process::thread::{Notify, Thread, resting, watch};
 
 /// Giving partitions up waits for their last acknowledgements and checkpoints.
@@ -83,14 +83,14 @@ pub fn engine(
     let cached = cached.clone();
     let (stores, mut setup, partitions) = (stores.clone(), setup.clone(), setup.log.partitions());
     setup.attempts = Some(config.data_dir.join("state").join(Role::Engine.name()));
-    let open: Open<Engine> =
+    let open: OpenPartition<Engine> =
         Arc::new(move |partition: u32, notify: Arc<Notify>, status: Arc<askwhen_partition::Status>| {
             let store = stores.open(Role::Engine, partition, &status)?;
             let engine = Engine::open(store.clone(), partition, partitions, cached.clone())?;
             let handles = askwhen_partition::Handles { notify, status };
             let opened = Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, handles);
             // One that waits for a word or a clock writes nothing meanwhile.
-            if let (Some(barrier), Err(Stop::Waits { .. })) = (&setup.barrier, &opened) {
+            if let (Some(barrier), Err(StopReason::Waits { .. })) = (&setup.barrier, &opened) {
                 barrier.arrive(Role::Engine.name(), partition);
             }
             opened
@@ -110,7 +110,7 @@ pub fn delivery(
     status: &Arc<delivery::Status>,
 ) -> Result<Owner<Delivery>, Error> {
     let (stores, log, barrier) = (stores.clone(), setup.log.clone(), setup.barrier.clone());
-    let open: delivery::Open =
+    let open: delivery::OpenFold =
         Arc::new(move |partition: u32, notify: Arc<Notify>, status: Arc<askwhen_partition::Status>| {
             let store = stores.open(Role::Delivery, partition, &status)?;
             let mut fold = Fold::open(partition, &log, store, notify)?;

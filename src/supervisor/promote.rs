@@ -245,7 +245,7 @@ impl ExclusiveLease {
                     let since = time::format_duration(ALONE_WITHIN.as_millis() as i64);
                     return Err(Error::refused(format!(
                         "other processes run the engine: of {partitions} partitions the group gave {} in {since}. \
-                         Stop them all, then promote",
+                         StopReason them all, then promote",
                         owned.len()
                     )));
                 }

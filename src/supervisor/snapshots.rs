@@ -21,7 +21,7 @@ use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Log, TopicPartition};
 use askwhen_partition::Status;
-use askwhen_partition::Stop;
+use askwhen_partition::StopReason;
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service, StopToken, watch};
@@ -87,7 +87,7 @@ struct StorePosition {
     positions: BTreeMap<String, u64>,
 }
 
-fn standing(role: Role, store: &Store) -> Result<Option<StorePosition>, Stop> {
+fn standing(role: Role, store: &Store) -> Result<Option<StorePosition>, StopReason> {
     match role {
         Role::Engine => Ok(CheckpointMeta::load(store)?.map(|meta| StorePosition {
             incarnation: meta.incarnation,
@@ -97,9 +97,9 @@ fn standing(role: Role, store: &Store) -> Result<Option<StorePosition>, Stop> {
         })),
         Role::Delivery => {
             let stored = Fold::stored_positions(store).map_err(|error| match error.class() {
-                Class::Fatal => Stop::damaged(error),
-                Class::Retry => Stop::restart(error),
-                Class::Refuse | Class::Reject => Stop::refused(error),
+                Class::Fatal => StopReason::damaged(error),
+                Class::Retry => StopReason::restart(error),
+                Class::Refuse | Class::Reject => StopReason::refused(error),
             })?;
             Ok(stored.map(|Positions { incarnation, next, .. }| StorePosition {
                 incarnation,

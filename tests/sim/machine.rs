@@ -11,7 +11,7 @@ use askwhen::delivery::{self, Fold, Outbox, SimulatedAttempt, SimulatedDelivery}
 use askwhen::engine::Engine;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_log::{GroupFence, Log, TopicPartition};
-use askwhen_partition::Stop;
+use askwhen_partition::StopReason;
 use askwhen_partition::checkpoint::Checkpointer;
 use askwhen_partition::{Partition, Replies, Setup};
 use askwhen_process::clock::Clock;
@@ -145,7 +145,7 @@ impl Machine {
         setup.checkpoint_every = Duration::from_secs(60);
         let status = Arc::new(delivery::Status::new(log.partitions(), false));
         let (disk, of) = (self.disk.clone(), log.clone());
-        let open: delivery::Open = Arc::new(move |partition, notify, _status| {
+        let open: delivery::OpenFold = Arc::new(move |partition, notify, _status| {
             let mut fold = Fold::open(partition, &of, disk.store(Role::Delivery, partition), notify)?;
             fold.catch_up(&of, |_| Ok(()))?;
             Ok(fold)
@@ -195,7 +195,7 @@ impl Process {
     ///
     /// # Errors
     /// Why it cannot be.
-    pub fn open_engine(&mut self, partition: u32) -> Result<(), Stop> {
+    pub fn open_engine(&mut self, partition: u32) -> Result<(), StopReason> {
         // A pool opens nothing whose last checkpoint is still being written.
         while self.checkpointer.step() {}
         let store = self.disk.store(Role::Engine, partition);

@@ -11,7 +11,7 @@ mod ends;
 pub mod files;
 pub mod follow;
 mod identity;
-mod part;
+mod partition;
 mod recovery;
 mod segment;
 mod space;
@@ -35,7 +35,7 @@ use compaction::SealedSegment;
 use ends::Ends;
 use ends::Merging;
 use identity::EmbeddedIdentity;
-use part::Part;
+use partition::PartitionLog;
 use space::{Purpose, Space};
 use syncer::Syncer;
 use writer::{Queue, Writer};
@@ -88,7 +88,7 @@ struct Core {
     incarnation: u128,
     partitions: u32,
     binds_macs: bool,
-    parts: BTreeMap<TopicPartition, Arc<Part>>,
+    parts: BTreeMap<TopicPartition, Arc<PartitionLog>>,
     space: Arc<Space>,
     /// One for the journal, one for every other topic.
     queues: [Arc<Queue>; 2],
@@ -253,7 +253,7 @@ impl Embedded {
         &self.core.dir
     }
 
-    fn part(&self, at: TopicPartition) -> &Arc<Part> {
+    fn part(&self, at: TopicPartition) -> &Arc<PartitionLog> {
         self.core.parts.get(&at).expect("partitions are those of the declared topics")
     }
 
@@ -379,11 +379,11 @@ impl Core {
                 noted: ends.noted.get(&name),
                 plain_end: ends.plain.get(&name).copied().unwrap_or(0),
                 was_used,
-                has_gaps: part::has_gaps(at),
+                has_gaps: partition::has_gaps(at),
             };
             let found = recovery::recover(&disk, at, &folder, known)?;
-            let most = if part::has_gaps(at) { compaction::SEGMENT_BYTES } else { SEGMENT_BYTES };
-            parts.insert(at, Arc::new(Part::new(at, folder, options.segment_bytes.min(most), found)));
+            let most = if partition::has_gaps(at) { compaction::SEGMENT_BYTES } else { SEGMENT_BYTES };
+            parts.insert(at, Arc::new(PartitionLog::new(at, folder, options.segment_bytes.min(most), found)));
         }
         let space = Arc::new(Space::new(disk.clone(), dir.to_owned()));
         let core = Core {
@@ -435,7 +435,7 @@ impl Core {
         if is_due && has_news {
             self.note_and_say();
         }
-        for part in self.parts.values().filter(|part| may_compact && part::has_gaps(part.at)) {
+        for part in self.parts.values().filter(|part| may_compact && partition::has_gaps(part.at)) {
             let sealed = part.sealed();
             if compaction::is_due(&sealed)
                 && let Err(error) = self.compact(part, &sealed, now)
@@ -448,7 +448,7 @@ impl Core {
 
     /// Puts one segment with the latest record of each key in the place of all
     /// that are not written to any more.
-    fn compact(&self, part: &Part, sealed: &[SealedSegment], now: Millis) -> Result<(), Error> {
+    fn compact(&self, part: &PartitionLog, sealed: &[SealedSegment], now: Millis) -> Result<(), Error> {
         let mut upkeep = self.upkeep.lock().expect("no panic holds this lock");
         let io = |e: std::io::Error| Error::io(sealed[0].path.display().to_string(), e);
         let most = sealed.iter().map(|segment| segment.len_bytes).sum();
@@ -510,7 +510,7 @@ impl Core {
 
     /// First it is noted which segments are to be there, then the others go: a
     /// start after a crash in between removes them.
-    fn trim(&self, part: &Part, below: u64) -> Result<(), Error> {
+    fn trim(&self, part: &PartitionLog, below: u64) -> Result<(), Error> {
         let mut upkeep = self.upkeep.lock().expect("no panic holds this lock");
         let old = part.take_below(below);
         if old.is_empty() {

@@ -37,7 +37,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    parts: BTreeMap<TopicPartition, Part>,
+    parts: BTreeMap<TopicPartition, SimulatedPartition>,
     /// Held back until a test lets them land.
     waiting: Vec<Waiting>,
     manual_sync: bool,
@@ -45,7 +45,7 @@ struct State {
 }
 
 #[derive(Debug, Default)]
-struct Part {
+struct SimulatedPartition {
     start: u64,
     records: Vec<Record>,
     listeners: Vec<Arc<Notify>>,

@@ -49,7 +49,7 @@ pub struct AssignmentOptions {
 }
 
 /// What the opener of a partition says.
-struct Opened<T, E> {
+struct OpeningResult<T, E> {
     partition: u32,
     /// Which opening it was: an earlier one may have been given up.
     opening: u64,
@@ -57,7 +57,7 @@ struct Opened<T, E> {
 }
 
 /// Both ends of the queue in which openings end.
-type Outcomes<T, E> = (mpsc::Sender<Opened<T, E>>, mpsc::Receiver<Opened<T, E>>);
+type Outcomes<T, E> = (mpsc::Sender<OpeningResult<T, E>>, mpsc::Receiver<OpeningResult<T, E>>);
 
 enum State<T> {
     /// Openings are numbered. Without a thread its outcome is there already.
@@ -152,7 +152,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
             let outcome = open(partition, notify.clone(), status);
             drop(open);
             // Nobody may wait for it any more.
-            own.send(Opened { partition, opening, outcome }).ok();
+            own.send(OpeningResult { partition, opening, outcome }).ok();
             notify.notify();
         };
         let thread = match self.options.openings {
@@ -161,7 +161,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
                 Err(error) => {
                     let outcome = Err(E::no_thread(error));
                     // The other end is this struct's own.
-                    self.outcomes.0.send(Opened { partition, opening, outcome }).ok();
+                    self.outcomes.0.send(OpeningResult { partition, opening, outcome }).ok();
                     None
                 }
             },
@@ -180,7 +180,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
     /// The next partition whose opening is over, and is still wanted. It counts as down
     /// until it is [installed](Assignments::install) or has [failed](Assignments::fail).
     pub fn next_opened(&mut self) -> Option<(u32, Result<T, E>)> {
-        while let Ok(Opened { partition, opening, outcome }) = self.outcomes.1.try_recv() {
+        while let Ok(OpeningResult { partition, opening, outcome }) = self.outcomes.1.try_recv() {
             let Some(slot) = self.slots.get_mut(&partition) else { continue };
             if !matches!(&slot.state, State::Opening(expected, _) if *expected == opening) {
                 continue;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use crate::stop::Stop;
+use crate::stop::StopReason;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::time::Millis;
 use askwhen_process::thread::{Notify, Thread, resting, watch};
@@ -134,13 +134,13 @@ impl CheckpointMeta {
     /// # Errors
     /// When the store cannot be read, when what is there is no checkpoint, or
     /// when a later version has written it.
-    pub fn load(store: &Store) -> Result<Option<CheckpointMeta>, Stop> {
+    pub fn load(store: &Store) -> Result<Option<CheckpointMeta>, StopReason> {
         let Some(bytes) = store.get(META, KEY)? else { return Ok(None) };
         // Before anything else: a later version may have changed all the rest.
         if let Ok(Written { logic_version, program }) = serde_json::from_slice(&bytes)
             && logic_version > LOGIC_VERSION
         {
-            return Err(Stop::refused(format!(
+            return Err(StopReason::refused(format!(
                 "the state was made by rules of version {logic_version} (askwhen {program}), and this program \
                  (askwhen {PROGRAM}) has rules up to version {LOGIC_VERSION}: use the later version, or restore a \
                  backup that is older"
@@ -149,7 +149,7 @@ impl CheckpointMeta {
         // A checkpoint is written whole: what cannot be read is damage.
         serde_json::from_slice(&bytes)
             .map(Some)
-            .map_err(|e| Stop::damaged(format!("the checkpoint is unreadable: {e}")))
+            .map_err(|e| StopReason::damaged(format!("the checkpoint is unreadable: {e}")))
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::checkpoint::CheckpointMeta;
 use crate::machine::Machine;
 use crate::setup::Setup;
-use crate::stop::Stop;
+use crate::stop::StopReason;
 use askwhen_log::{Ack, Log, TopicPartition};
 use askwhen_wire::topic::Topic;
 
@@ -31,7 +31,7 @@ impl LostDefinitions {
         meta: &mut CheckpointMeta,
         machine: &M,
         journal_end: u64,
-    ) -> Result<LostDefinitions, Stop> {
+    ) -> Result<LostDefinitions, StopReason> {
         if !machine.output_topics(partition).contains(&Topic::Definitions) {
             return Ok(LostDefinitions { writes_topic: false, until: None });
         }
@@ -58,13 +58,13 @@ impl LostDefinitions {
     /// applied up to `next`, and `is_durable` says whether all that came of it is.
     ///
     /// # Errors
-    /// [`Stop`] to restart the partition, which writes what has been lost since.
-    pub fn step(&mut self, log: &Log, next: u64, is_durable: bool) -> Result<(), Stop> {
+    /// [`StopReason`] to restart the partition, which writes what has been lost since.
+    pub fn step(&mut self, log: &Log, next: u64, is_durable: bool) -> Result<(), StopReason> {
         if !self.writes_topic || !log.has_lost_definitions() {
             return Ok(());
         }
         let Some(until) = self.until else {
-            return Err(Stop::restart("topic definitions has lost records: they are written again"));
+            return Err(StopReason::restart("topic definitions has lost records: they are written again"));
         };
         if next >= until && is_durable {
             log.definitions_are_back()?;

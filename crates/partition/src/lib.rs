@@ -31,4 +31,4 @@ pub use partition::{Handles, Partition, Progress};
 pub use reply::{EngineReply, Replies};
 pub use setup::Setup;
 pub use status::{Phase, Status};
-pub use stop::{PartitionError, Stop, WaitReason};
+pub use stop::{PartitionError, StopReason, WaitReason};

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::admission::Admission;
 use super::checkpoint::CheckpointMeta;
 use super::setup::Setup;
-use super::stop::Stop;
+use super::stop::StopReason;
 use askwhen_log::{Log, TopicPartition};
 use askwhen_wire::record::{AcceptLoss, Internal};
 use askwhen_wire::seal::ClusterKey;
@@ -20,12 +20,12 @@ const FORWARDS_PASSED: u64 = 1 << 32;
 ///
 /// # Errors
 /// When the journal cannot be read.
-pub fn accepted_losses(log: &Log, key: &ClusterKey, partition: u32) -> Result<Vec<AcceptLoss>, Stop> {
+pub fn accepted_losses(log: &Log, key: &ClusterKey, partition: u32) -> Result<Vec<AcceptLoss>, StopReason> {
     let journal = TopicPartition { topic: Topic::Events, partition };
     let admission = Admission::new(log, key, partition);
     let bounds = log.bounds(journal)?;
     let mut accepted = Vec::new();
-    log.scan::<Stop>(journal, bounds.start, bounds.end, |record| {
+    log.scan::<StopReason>(journal, bounds.start, bounds.end, |record| {
         if let Some(Internal::AcceptLoss(loss)) = admission.trusted_internal(None, &record)
             && loss.partition == partition
         {
@@ -43,7 +43,7 @@ pub fn is_accepted(accepted: &[AcceptLoss], topic: Topic, lost: Range<u64>) -> b
 
 /// Goes on behind records of the journal that are gone, if an operator has
 /// accepted that.
-pub fn pass_accepted_loss(setup: &Setup, journal: TopicPartition, meta: &mut CheckpointMeta) -> Result<(), Stop> {
+pub fn pass_accepted_loss(setup: &Setup, journal: TopicPartition, meta: &mut CheckpointMeta) -> Result<(), StopReason> {
     let partition = journal.partition;
     let begins = setup.log.bounds(journal)?.start.max(setup.log.begins(partition));
     if meta.next >= begins {

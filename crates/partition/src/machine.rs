@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::checkpoint::{CheckpointMeta, Frozen};
 use crate::reply::EngineReply;
-use crate::stop::Stop;
+use crate::stop::StopReason;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
 use askwhen_domain::time::Millis;
@@ -70,7 +70,7 @@ pub trait Machine: Send {
     ///
     /// # Errors
     /// When the log cannot be read.
-    fn lost_definitions(&self, log: &Log, meta: &CheckpointMeta) -> Result<Vec<NewRecord>, Stop>;
+    fn lost_definitions(&self, log: &Log, meta: &CheckpointMeta) -> Result<Vec<NewRecord>, StopReason>;
 
     /// Topics that `apply` writes to on this partition.
     fn output_topics(&self, partition: u32) -> Vec<Topic>;

@@ -17,7 +17,7 @@ use super::machine::Machine;
 use super::restart::{Scanned, answer_from, behind, check_meta, look_ahead, open_attempts, poisoned, scan_outputs};
 use super::setup::Setup;
 use super::status::{Phase, Status, is_behind};
-use super::stop::Stop;
+use super::stop::StopReason;
 use askwhen_domain::time::{Millis, SECOND};
 use askwhen_log::{Ack, AppendedRange, DiskClaim, Reader, TopicPartition};
 use askwhen_process::fault;
@@ -103,7 +103,7 @@ impl<M: Machine> Partition<M> {
     /// Takes up a partition at its checkpoint.
     ///
     /// # Errors
-    /// [`Stop::Refused`] when the store and the log do not belong together.
+    /// [`StopReason::Refused`] when the store and the log do not belong together.
     pub fn open(
         partition: u32,
         setup: Setup,
@@ -111,7 +111,7 @@ impl<M: Machine> Partition<M> {
         machine: M,
         logic_version: u32,
         handles: Handles,
-    ) -> Result<Partition<M>, Stop> {
+    ) -> Result<Partition<M>, StopReason> {
         let Handles { notify, status } = handles;
         let journal = TopicPartition { topic: Topic::Events, partition };
         let fresh = CheckpointMeta::new(setup.log.incarnation(), setup.log.partitions(), logic_version);
@@ -137,7 +137,7 @@ impl<M: Machine> Partition<M> {
         if let Some(barrier) = &setup.barrier {
             barrier.arrive(ENGINE, partition);
             if !barrier.wait(&status) {
-                return Err(Stop::restart("given up"));
+                return Err(StopReason::restart("given up"));
             }
         }
         let definitions = LostDefinitions::restore(&setup, partition, &mut meta, &machine, journal_end)?;
@@ -193,7 +193,7 @@ impl<M: Machine> Partition<M> {
     ///
     /// # Errors
     /// Why the partition cannot go on.
-    pub fn step(&mut self) -> Result<Progress, Stop> {
+    pub fn step(&mut self) -> Result<Progress, StopReason> {
         let mut progress = self.take_acknowledgements()?;
         self.definitions.step(&self.setup.log, self.meta.next, self.ledger.outstanding() == 0)?;
         let waits = self.waits_for_the_clock() || !self.has_room();
@@ -329,7 +329,7 @@ impl<M: Machine> Partition<M> {
         self.hand_over();
     }
 
-    fn take_acknowledgements(&mut self) -> Result<Progress, Stop> {
+    fn take_acknowledgements(&mut self) -> Result<Progress, StopReason> {
         let mut progress = Progress::Idle;
         while let Ok((tag, outcome)) = self.acks.1.try_recv() {
             self.outstanding_bytes -= self.outstanding.remove(&tag).unwrap_or(0);
@@ -389,9 +389,9 @@ impl<M: Machine> Partition<M> {
 }
 
 /// Time that a test clock has moved is taken with the flag alone.
-fn take_clock(setup: &Setup, ahead: Millis) -> Result<(), Stop> {
+fn take_clock(setup: &Setup, ahead: Millis) -> Result<(), StopReason> {
     if ahead > 0 && !setup.test_clock {
-        return Err(Stop::refused(
+        return Err(StopReason::refused(
             "a test clock has moved the time of this journal: start with --test-clock, and never use it for real data",
         ));
     }

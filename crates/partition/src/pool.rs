@@ -11,14 +11,14 @@ use super::machine::Machine;
 use super::partition::Partition;
 use super::partition::Progress;
 use super::status::Status;
-use super::stop::Stop;
+use super::stop::StopReason;
 use askwhen_process::thread::{Notify, STUCK_AFTER, Thread, WaitGroup, beat, wait_for_tokens, watch};
 
 const ASSIGNMENT: AssignmentOptions =
     AssignmentOptions { role: "engine", openings: Openings::Threads("open-"), opening_grace: LAST_WRITE };
 
 /// Brings a partition's state here and opens it; called again for every restart.
-pub type Open<M> = assignment::Opener<Partition<M>, Stop>;
+pub type OpenPartition<M> = assignment::Opener<Partition<M>, StopReason>;
 
 enum Command {
     Take(u32),
@@ -28,7 +28,7 @@ enum Command {
         settle: bool,
         done: WaitGroup,
     },
-    Stop,
+    StopReason,
 }
 
 struct Worker {
@@ -46,7 +46,7 @@ pub struct Pool<M> {
 impl<M: Machine + 'static> Pool<M> {
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(open: &Open<M>, statuses: &[Arc<Status>], threads: usize) -> std::io::Result<Pool<M>> {
+    pub fn start(open: &OpenPartition<M>, statuses: &[Arc<Status>], threads: usize) -> std::io::Result<Pool<M>> {
         let mut pool = Pool { workers: Vec::new(), _machine: PhantomData };
         for i in 0..threads.max(1) {
             let (sender, commands) = mpsc::channel();
@@ -86,7 +86,7 @@ impl<M> Drop for Pool<M> {
     /// Stops intake, waits for acknowledgements, checkpoints.
     fn drop(&mut self) {
         for worker in &self.workers {
-            worker.commands.send(Command::Stop).ok();
+            worker.commands.send(Command::StopReason).ok();
             worker.notify.notify();
         }
     }
@@ -124,7 +124,7 @@ impl<M: Machine + 'static> Actor<M> {
 struct Driver<M> {
     commands: mpsc::Receiver<Command>,
     notify: Arc<Notify>,
-    assignments: Assignments<Actor<M>, Stop>,
+    assignments: Assignments<Actor<M>, StopReason>,
     started: Instant,
 }
 
@@ -137,7 +137,7 @@ impl<M: Machine + 'static> Driver<M> {
             let mut worked = false;
             while let Ok(command) = self.commands.try_recv() {
                 worked = true;
-                stopping |= matches!(command, Command::Stop);
+                stopping |= matches!(command, Command::StopReason);
                 self.obey(command);
             }
             while let Some((partition, outcome)) = self.assignments.next_opened() {
@@ -164,7 +164,7 @@ impl<M: Machine + 'static> Driver<M> {
         match command {
             Command::Take(partition) => self.assignments.take(partition, self.started.elapsed()),
             Command::Release { partition, settle, done } => self.release(partition, settle, Some(done)),
-            Command::Stop => {
+            Command::StopReason => {
                 for partition in self.assignments.partitions() {
                     self.release(partition, true, None);
                 }

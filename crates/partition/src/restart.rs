@@ -8,7 +8,7 @@ use super::attempts::{Attempts, MAX_DEATHS};
 use super::checkpoint::CheckpointMeta;
 use super::setup::Setup;
 use super::status::{MAX_CLOCK_LAG, Status, is_behind};
-use super::stop::{Stop, WaitReason};
+use super::stop::{StopReason, WaitReason};
 use askwhen_domain::time::{Millis, SECOND, format_time};
 use askwhen_domain::{LOGIC_VERSION, StateCompatibility, succession};
 use askwhen_log::{Log, TopicPartition, Watermarks};
@@ -21,8 +21,8 @@ pub fn check_meta(
     fresh: &CheckpointMeta,
     log: &Log,
     journal: TopicPartition,
-) -> Result<(), Stop> {
-    let refuse = |text: String| Err(Stop::refused(text));
+) -> Result<(), StopReason> {
+    let refuse = |text: String| Err(StopReason::refused(text));
     if meta.incarnation != fresh.incarnation {
         return refuse(
             "the state belongs to another log: restore both from one backup, or begin with an empty data directory"
@@ -60,7 +60,7 @@ pub fn check_meta(
 const ANSWERS_KEPT: Millis = 30 * SECOND;
 
 /// The reason to wait when it is, with what an operator can do.
-pub fn behind(time: Millis) -> Stop {
+pub fn behind(time: Millis) -> StopReason {
     let why = format!(
         "this machine's clock is more than {} s behind the journal's time, {}: nothing is decided until the clock is \
          right. Set the clock. If it is right, and the journal's time came from a clock that was wrong, stop the server \
@@ -68,17 +68,17 @@ pub fn behind(time: Millis) -> Stop {
         MAX_CLOCK_LAG / SECOND,
         format_time(time)
     );
-    Stop::Waits { on: WaitReason::Clock, why }
+    StopReason::Waits { on: WaitReason::Clock, why }
 }
 
 /// The reason to wait at a record that ends the process, with what an operator can do.
-pub fn poisoned(journal: TopicPartition, offset: u64) -> Stop {
+pub fn poisoned(journal: TopicPartition, offset: u64) -> StopReason {
     let why = format!(
         "the process has died {MAX_DEATHS} times while it applied the record {journal}@{offset}: nothing behind it is \
          decided until a version of askwhen that can apply it runs, or the record is taken out of the way with \
          `askwhen skip {journal}@{offset}` (it is kept in topic rejects)"
     );
-    Stop::Waits { on: WaitReason::Skip { offset }, why }
+    StopReason::Waits { on: WaitReason::Skip { offset }, why }
 }
 
 /// Looks through what is not applied yet: for records that an operator skips, and
@@ -90,9 +90,9 @@ pub fn look_ahead(
     meta: &CheckpointMeta,
     clock: &Clock,
     admission: &mut Admission,
-) -> Result<Millis, Stop> {
+) -> Result<Millis, StopReason> {
     let mut newest = meta.time();
-    log.scan::<Stop>(journal, meta.next, end, |record| {
+    log.scan::<StopReason>(journal, meta.next, end, |record| {
         newest = newest.max(record.appended_at);
         admission.look_ahead(meta.bound_macs_from, &record);
         Ok(())
@@ -102,7 +102,7 @@ pub fn look_ahead(
     }
     // An operator may have accepted another time since.
     let mut metas = meta.clone();
-    log.scan::<Stop>(journal, meta.next, end, |record| {
+    log.scan::<StopReason>(journal, meta.next, end, |record| {
         admission.admit(&mut metas, &record);
         Ok(())
     })?;
@@ -111,14 +111,14 @@ pub fn look_ahead(
 
 /// Whether these rules can go on from a state. A later version's is refused
 /// where it is loaded.
-fn check_rules(logic_version: u32) -> Result<(), Stop> {
+fn check_rules(logic_version: u32) -> Result<(), StopReason> {
     match succession(logic_version) {
         Some(StateCompatibility::GoesOn) => Ok(()),
-        Some(StateCompatibility::ReplayNeeded) => Err(Stop::refused(format!(
+        Some(StateCompatibility::ReplayNeeded) => Err(StopReason::refused(format!(
             "the state was made by rules of version {logic_version}, and rules of version {LOGIC_VERSION} read it \
              otherwise: make it anew with `askwhen replay run` and `askwhen replay promote`"
         ))),
-        None => Err(Stop::refused(format!(
+        None => Err(StopReason::refused(format!(
             "the state was made by rules of version {logic_version}, which were never released: this program has \
              version {LOGIC_VERSION}. Use the program that wrote it"
         ))),
@@ -130,14 +130,14 @@ pub fn check_outputs(
     meta: &CheckpointMeta,
     partition: u32,
     topics: &[(TopicPartition, Watermarks)],
-) -> Result<(), Stop> {
+) -> Result<(), StopReason> {
     for (at, bounds) in topics {
         let Some(named) = meta.out_start.get(at.topic.name()).filter(|named| bounds.end < **named) else { continue };
         // What the state knows of definitions is written again.
         if at.topic == Topic::Definitions {
             continue;
         }
-        return Err(Stop::refused(format!(
+        return Err(StopReason::refused(format!(
             "{at} ends at {} and the state was made when it ended at {named}: records of topic {} are lost. Restore \
              the data from a backup. Without one, and where the journal still has its beginning, move the state of the \
              partition (state/engine/{partition} and its snapshots) aside: it is made anew from the journal, and what \
@@ -167,7 +167,7 @@ pub fn scan_outputs(
     meta: &CheckpointMeta,
     topics: &[Topic],
     status: &Status,
-) -> Result<Scanned, Stop> {
+) -> Result<Scanned, StopReason> {
     let at = |topic: Topic| TopicPartition { topic, partition: if topic.partitions(2) == 1 { 0 } else { partition } };
     let outputs: Vec<TopicPartition> = topics.iter().map(|topic| at(*topic)).collect();
     let all_bounds = log.all_bounds(&outputs)?;
@@ -184,9 +184,9 @@ pub fn scan_outputs(
         // Definitions that the topic has lost are written again later.
         let from = from.max(bounds.start).min(bounds.end);
         let mut first = trimmed;
-        log.scan::<Stop>(at, from, bounds.end, |record| {
+        log.scan::<StopReason>(at, from, bounds.end, |record| {
             if !status.is_wanted() {
-                return Err(Stop::restart("given up"));
+                return Err(StopReason::restart("given up"));
             }
             let source = record.header(SOURCE_HEADER).and_then(|s| Source::parse(s));
             if std::mem::take(&mut first)
@@ -198,7 +198,7 @@ pub fn scan_outputs(
                 return Ok(());
             };
             if source.offset >= journal_end {
-                return Err(Stop::refused(format!(
+                return Err(StopReason::refused(format!(
                     "{at} holds the outcome of journal record {}, which the journal does not have: the log has lost its end",
                     source.offset
                 )));
@@ -214,16 +214,16 @@ pub fn scan_outputs(
 }
 
 /// The notes of what was applied when a process died.
-pub fn open_attempts(setup: &Setup, partition: u32) -> Result<Attempts, Stop> {
+pub fn open_attempts(setup: &Setup, partition: u32) -> Result<Attempts, StopReason> {
     let Some(folder) = &setup.attempts else { return Ok(Attempts::default()) };
     let path = folder.join(format!("{partition}.attempt"));
     let opened = std::fs::create_dir_all(folder).and_then(|()| Attempts::open(&path));
-    opened.map_err(|error| Stop::restart(format!("{}: {error}", path.display())))
+    opened.map_err(|error| StopReason::restart(format!("{}: {error}", path.display())))
 }
 
 /// From when on requests may still be waiting, by the log's own times; `next` is
 /// applied next, and the journal goes on to `end`.
-pub fn answer_from(log: &Log, journal: TopicPartition, next: u64, end: u64) -> Result<Millis, Stop> {
+pub fn answer_from(log: &Log, journal: TopicPartition, next: u64, end: u64) -> Result<Millis, StopReason> {
     if next >= end {
         return Ok(0);
     }

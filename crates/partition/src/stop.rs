@@ -25,7 +25,7 @@ pub trait PartitionError: std::error::Error + Send + 'static {
 
 /// Why a partition does not go on.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum Stop {
+pub enum StopReason {
     /// Going on could lose or forge data; a person has to look.
     #[error("{0}")]
     Refused(#[source] Cause),
@@ -40,69 +40,69 @@ pub enum Stop {
     Waits { on: WaitReason, why: String },
 }
 
-impl Stop {
-    pub fn refused(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Stop {
-        Stop::Refused(Cause::from(cause.into()))
+impl StopReason {
+    pub fn refused(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StopReason {
+        StopReason::Refused(Cause::from(cause.into()))
     }
 
-    pub fn restart(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Stop {
-        Stop::Restart(Cause::from(cause.into()))
+    pub fn restart(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StopReason {
+        StopReason::Restart(Cause::from(cause.into()))
     }
 
-    pub fn damaged(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Stop {
-        Stop::Damaged(Cause::from(cause.into()))
+    pub fn damaged(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StopReason {
+        StopReason::Damaged(Cause::from(cause.into()))
     }
 
     pub fn kind(&self) -> &'static str {
         match self {
-            Stop::Refused(_) => "refused",
-            Stop::Restart(_) => "restart",
-            Stop::Damaged(_) => "damaged",
-            Stop::Waits { .. } => "waits",
+            StopReason::Refused(_) => "refused",
+            StopReason::Restart(_) => "restart",
+            StopReason::Damaged(_) => "damaged",
+            StopReason::Waits { .. } => "waits",
         }
     }
 
     pub fn class(&self) -> Class {
         match self {
-            Stop::Refused(_) => Class::Refuse,
-            Stop::Restart(_) | Stop::Waits { .. } => Class::Retry,
-            Stop::Damaged(_) => Class::Fatal,
+            StopReason::Refused(_) => Class::Refuse,
+            StopReason::Restart(_) | StopReason::Waits { .. } => Class::Retry,
+            StopReason::Damaged(_) => Class::Fatal,
         }
     }
 }
 
-impl PartitionError for Stop {
+impl PartitionError for StopReason {
     fn class(&self) -> Class {
-        Stop::class(self)
+        StopReason::class(self)
     }
 
     fn waits_on(&self) -> Option<WaitReason> {
         match self {
-            Stop::Waits { on, .. } => Some(*on),
-            Stop::Refused(_) | Stop::Restart(_) | Stop::Damaged(_) => None,
+            StopReason::Waits { on, .. } => Some(*on),
+            StopReason::Refused(_) | StopReason::Restart(_) | StopReason::Damaged(_) => None,
         }
     }
 
-    fn no_thread(error: std::io::Error) -> Stop {
-        Stop::restart(error)
+    fn no_thread(error: std::io::Error) -> StopReason {
+        StopReason::restart(error)
     }
 }
 
-impl From<askwhen_store::Error> for Stop {
-    fn from(error: askwhen_store::Error) -> Stop {
+impl From<askwhen_store::Error> for StopReason {
+    fn from(error: askwhen_store::Error) -> StopReason {
         match error {
-            askwhen_store::Error::Damaged { .. } => Stop::damaged(error),
-            askwhen_store::Error::Io { .. } => Stop::restart(error),
+            askwhen_store::Error::Damaged { .. } => StopReason::damaged(error),
+            askwhen_store::Error::Io { .. } => StopReason::restart(error),
         }
     }
 }
 
-impl From<askwhen_log::Error> for Stop {
-    fn from(error: askwhen_log::Error) -> Stop {
+impl From<askwhen_log::Error> for StopReason {
+    fn from(error: askwhen_log::Error) -> StopReason {
         match error {
-            askwhen_log::Error::Damaged { .. } | askwhen_log::Error::Lost(_) => Stop::refused(error),
+            askwhen_log::Error::Damaged { .. } | askwhen_log::Error::Lost(_) => StopReason::refused(error),
             // A newer snapshot stands behind what was trimmed.
-            _ => Stop::restart(error),
+            _ => StopReason::restart(error),
         }
     }
 }

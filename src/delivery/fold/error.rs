@@ -4,7 +4,7 @@
 //! partition stops, and its state is made again from the topics.
 
 use askwhen_log::TopicPartition;
-use askwhen_partition::Stop;
+use askwhen_partition::StopReason;
 use askwhen_wire::error::Class;
 
 use crate::delivery::resolver::ResolverError;
@@ -23,7 +23,7 @@ pub enum Error {
     StateMismatch(#[from] StateMismatch),
     /// Its store was not brought here.
     #[error(transparent)]
-    Partition(#[from] Stop),
+    Partition(#[from] StopReason),
     #[error("webhooks cannot be sent: {0}")]
     Transport(#[from] ResolverError),
     #[error("a thread cannot be started: {0}")]

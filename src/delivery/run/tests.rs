@@ -51,7 +51,7 @@ impl World {
     fn serve(&self, key: u8, more: impl FnOnce(&mut Egress)) -> Serving {
         let log = Log::Simulated(self.log.clone());
         let (own, store) = (log.clone(), self.store.clone());
-        let open: Open = Arc::new(move |partition, notify, _| {
+        let open: OpenFold = Arc::new(move |partition, notify, _| {
             let mut fold = Fold::open(partition, &own, store.clone(), notify)?;
             fold.catch_up(&own, |_| Ok(()))?;
             Ok(fold)

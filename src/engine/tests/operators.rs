@@ -34,9 +34,9 @@ fn step_all(part: &mut Partition<Engine>) {
     while part.step().expect("it steps") == Progress::Worked {}
 }
 
-fn waits(opened: Result<(Partition<Engine>, Arc<Status>), Stop>) -> (WaitReason, String) {
+fn waits(opened: Result<(Partition<Engine>, Arc<Status>), StopReason>) -> (WaitReason, String) {
     match opened {
-        Err(Stop::Waits { on, why }) => (on, why),
+        Err(StopReason::Waits { on, why }) => (on, why),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it must not open"),
     }
@@ -97,7 +97,7 @@ fn a_checkpoint_that_cannot_be_written_stops_the_partition_and_is_over() {
             Err(stop) => break stop,
         }
     };
-    assert!(matches!(&stop, Stop::Restart(why) if why.to_string().contains("No space left")), "{stop}");
+    assert!(matches!(&stop, StopReason::Restart(why) if why.to_string().contains("No space left")), "{stop}");
     assert!(!part.is_writing());
     drop(part);
     store.set_full(false);
@@ -264,7 +264,7 @@ fn a_topic_that_has_lost_records_is_refused_by_its_name() {
         }
         let lost = world.log.cut(at, kept - 1);
         let refused = world.take_up(home(), &clock, None).err().expect("a refusal");
-        let Stop::Refused(why) = refused else { panic!("{topic:?}: {refused}") };
+        let StopReason::Refused(why) = refused else { panic!("{topic:?}: {refused}") };
         let why = why.to_string();
         assert!(why.contains(topic.name()) && why.contains("backup"), "{why}");
         world.log.put_back(at, lost);

@@ -6,7 +6,7 @@ use crate::engine;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Copy, Part, ReportProgress, unreachable};
+use super::{BackedUpPartition, Copy, ReportProgress, unreachable};
 use crate::replay::Error;
 use crate::supervisor::snapshots::Role;
 use askwhen_log::embedded::files::PartitionImporter;
@@ -22,7 +22,7 @@ use askwhen_wire::topic::Topic;
 impl Copy<'_> {
     /// Snapshots first, then the log in the order of causes: what is further than
     /// its cause would not be done again.
-    pub(super) fn brokers(&self, progress: ReportProgress<'_>) -> Result<(Vec<Part>, Vec<String>), Error> {
+    pub(super) fn brokers(&self, progress: ReportProgress<'_>) -> Result<(Vec<BackedUpPartition>, Vec<String>), Error> {
         let mut snapshots = Vec::new();
         for role in Role::ALL {
             for partition in 0..self.source.partitions {
@@ -89,7 +89,7 @@ impl Copy<'_> {
 
     /// The records of a partition as segments; and the checksum, there, of the one
     /// that the state was made up to.
-    fn partition(&self, at: TopicPartition, cut: &PartitionCut) -> Result<(Part, Option<u32>), Error> {
+    fn partition(&self, at: TopicPartition, cut: &PartitionCut) -> Result<(BackedUpPartition, Option<u32>), Error> {
         let bounds = self.source.bounds(at)?;
         let start = bounds.start.min(cut.end);
         let dir = self.folder.join("log");
@@ -125,7 +125,7 @@ impl Copy<'_> {
             segments.extend(self.segment(&piece)?);
             std::fs::remove_file(&piece.path)?;
         }
-        Ok((Part { topic: at.topic.name().into(), partition: at.partition, end, segments }, crc))
+        Ok((BackedUpPartition { topic: at.topic.name().into(), partition: at.partition, end, segments }, crc))
     }
 
     /// A record as it is; but what partitions have forwarded to each other since the cut is

@@ -29,7 +29,7 @@ pub struct Manifest {
     pub log_kind: String,
     pub(super) incarnation: String,
     pub(super) partitions: u32,
-    pub(super) log: Vec<Part>,
+    pub(super) log: Vec<BackedUpPartition>,
     /// Names of the snapshots in the backup's own place for them.
     pub(super) state: Vec<String>,
     pub(super) sealed: SealedSecret,
@@ -40,7 +40,7 @@ pub struct Manifest {
 
 /// A partition of a topic.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Part {
+pub(super) struct BackedUpPartition {
     pub(super) topic: String,
     pub(super) partition: u32,
     pub(super) end: u64,

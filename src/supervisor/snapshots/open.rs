@@ -11,7 +11,7 @@ use super::{FAR_BEHIND_RECORDS, Role, StorePosition, Stores, standing, writer_pa
 use crate::supervisor::{Error, data};
 use askwhen_domain::goes_on_from;
 use askwhen_log::{Log, TopicPartition};
-use askwhen_partition::Stop;
+use askwhen_partition::StopReason;
 use askwhen_partition::{Phase, Status, accepted_losses, is_accepted};
 use askwhen_store::bucket;
 use askwhen_store::snapshot::{Manifest, Subject};
@@ -90,7 +90,7 @@ impl Stores {
     ///
     /// # Errors
     /// When no source is sound and joins what the topics still hold.
-    pub fn open(&self, role: Role, partition: u32, status: &Status) -> Result<Arc<Store>, Stop> {
+    pub fn open(&self, role: Role, partition: u32, status: &Status) -> Result<Arc<Store>, StopReason> {
         let mut passed = UnusableSources { role, partition, status, reasons: Vec::new() };
         let path = self.path(role, partition);
         if status.damaged.swap(false, Ordering::AcqRel) && path.exists() {
@@ -119,14 +119,14 @@ impl Stores {
                         match why {
                             SnapshotUnusable::Damaged(why) => passed.add(why),
                             SnapshotUnusable::Failed(why) if self.is_alone() && status.is_wanted() => passed.add(why),
-                            SnapshotUnusable::Failed(why) => return Err(Stop::restart(why)),
+                            SnapshotUnusable::Failed(why) => return Err(StopReason::restart(why)),
                         }
                     }
                 }
             }
         }
         if let Some(lost) = need.lost {
-            return Err(Stop::restart(format!(
+            return Err(StopReason::restart(format!(
                 "{lost}, and no snapshot in {:?} was{}. Restore the data from a backup. If they are gone for good, \
                  `askwhen doctor --accept-loss` lets the state go on behind them",
                 self.repository,
@@ -160,18 +160,23 @@ impl Stores {
 
     /// What is here, if it is sound, and where it stands; damaged state is set
     /// aside.
-    fn open_here(&self, role: Role, path: &Path, passed: &mut UnusableSources<'_>) -> Result<Option<Opened>, Stop> {
+    fn open_here(
+        &self,
+        role: Role,
+        path: &Path,
+        passed: &mut UnusableSources<'_>,
+    ) -> Result<Option<Opened>, StopReason> {
         if !path.exists() {
             return Ok(None);
         }
-        let looked = Rocks::open(path, role.families(), &self.shared).map_err(Stop::from).and_then(|store| {
+        let looked = Rocks::open(path, role.families(), &self.shared).map_err(StopReason::from).and_then(|store| {
             let store = Arc::new(Store::Rocks(store));
             let stands = standing(role, &store)?;
             Ok((store, stands))
         });
         match looked {
             Ok(found) => Ok(Some(found)),
-            Err(Stop::Damaged(why)) => {
+            Err(StopReason::Damaged(why)) => {
                 let why = why.to_string();
                 data::set_aside(path, &why).map_err(restart)?;
                 passed.add(why);
@@ -181,7 +186,7 @@ impl Stores {
         }
     }
 
-    fn need(&self, role: Role, partition: u32, here: Option<&StorePosition>) -> Result<StateRequirement, Stop> {
+    fn need(&self, role: Role, partition: u32, here: Option<&StorePosition>) -> Result<StateRequirement, StopReason> {
         let all: Vec<TopicPartition> =
             role.trimmed().iter().map(|topic| TopicPartition { topic: *topic, partition }).collect();
         let bounds = self.log.all_bounds(&all)?;
@@ -222,14 +227,14 @@ impl Stores {
         here: Option<&StorePosition>,
         need: &StateRequirement,
         passed: &mut UnusableSources<'_>,
-    ) -> Result<Vec<Manifest>, Stop> {
+    ) -> Result<Vec<Manifest>, StopReason> {
         let read = match self.repository.manifests(role.name(), partition) {
             Ok(listed) => listed,
             Err(error) if self.is_alone() => {
                 passed.add(format!("the snapshots cannot be listed: {error}"));
                 Vec::new()
             }
-            Err(error) => return Err(Stop::restart(error)),
+            Err(error) => return Err(StopReason::restart(error)),
         };
         let mut listed = Vec::new();
         for (name, read) in read {
@@ -288,8 +293,8 @@ impl Stores {
     }
 }
 
-fn restart(error: Error) -> Stop {
-    Stop::restart(error)
+fn restart(error: Error) -> StopReason {
+    StopReason::restart(error)
 }
 
 /// A restored state takes the place of the one that is here.

@@ -65,7 +65,7 @@ impl World {
         world
     }
 
-    fn open(&self) -> Result<Arc<Store>, Stop> {
+    fn open(&self) -> Result<Arc<Store>, StopReason> {
         self.stores.open(ROLE, 0, &Status::default())
     }
 
@@ -123,7 +123,7 @@ fn every_source_is_tried_in_order_until_one_is_sound() {
     // Without its beginning the journal is no source.
     std::fs::remove_dir_all(world.here()).unwrap();
     world.log.trim(JOURNAL, 1);
-    let Err(Stop::Restart(why)) = world.open() else { panic!("there is nothing to begin with") };
+    let Err(StopReason::Restart(why)) = world.open() else { panic!("there is nothing to begin with") };
     let why = why.to_string();
     let lost = "events/0: the records from 0 up to, and without, 1 are gone";
     assert!(why.contains(lost) && why.matches("snapshot").count() >= 3, "{why}");
@@ -136,7 +136,7 @@ fn a_loss_that_an_operator_has_accepted_is_passed_over_and_no_other() {
     std::fs::remove_dir_all(world.here()).unwrap();
     // Behind both snapshots, at 3 and at 6.
     world.log.trim(JOURNAL, 8);
-    let Err(Stop::Restart(why)) = world.open() else { panic!("no source reaches the beginning") };
+    let Err(StopReason::Restart(why)) = world.open() else { panic!("no source reaches the beginning") };
     assert!(why.to_string().contains("and no snapshot"), "{why}");
     let log = Log::Simulated(world.log.clone());
     let accept = |from, to| {

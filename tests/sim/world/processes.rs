@@ -2,7 +2,7 @@
 
 use super::World;
 use crate::ops::Role;
-use askwhen_partition::Stop;
+use askwhen_partition::StopReason;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -202,9 +202,9 @@ impl World {
 }
 
 /// A stop is legal while the clock is behind, and whenever work is to be done again.
-fn allowed(done: Result<(), Stop>, behind: bool) -> Result<(), String> {
+fn allowed(done: Result<(), StopReason>, behind: bool) -> Result<(), String> {
     match done {
-        Ok(()) | Err(Stop::Restart(_)) => Ok(()),
+        Ok(()) | Err(StopReason::Restart(_)) => Ok(()),
         Err(_) if behind => Ok(()),
         Err(stop) => Err(format!("a partition has stopped: {stop}")),
     }

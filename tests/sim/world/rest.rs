@@ -3,7 +3,7 @@
 use super::World;
 use crate::ops::Reply;
 use askwhen_domain::time::Millis;
-use askwhen_partition::Stop;
+use askwhen_partition::StopReason;
 
 impl World {
     /// Heals everything and lets it run until nothing is left to do.
@@ -67,12 +67,12 @@ impl World {
                 };
                 match stepped {
                     Ok(some) => worked |= some,
-                    Err(Stop::Restart(_)) => {
+                    Err(StopReason::Restart(_)) => {
                         worked = true;
                         process.engine.insert(partition, None);
                     }
                     // It goes on when its clock is right.
-                    Err(Stop::Waits { .. }) => {}
+                    Err(StopReason::Waits { .. }) => {}
                     Err(stop) => return Err(format!("partition {partition} has stopped: {stop}")),
                 }
             }

@@ -10,7 +10,7 @@ use super::super::disk::{Disk, DiskFile, Open};
 use super::super::frame;
 use super::cursor::{CursorItem, FrameCursor, FrameStart};
 use super::identity::EmbeddedIdentity;
-use super::{ends, part, segment};
+use super::{ends, partition, segment};
 use crate::error::Error;
 use crate::record::{NewRecord, TopicPartition};
 use askwhen_domain::time::Millis;
@@ -74,7 +74,7 @@ fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<Seg
         let path = path_of(log_dir, at, *base);
         let file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && part::has_gaps(at) => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && partition::has_gaps(at) => return Ok(None),
             // Trimmed in the meantime: with all that was before.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 pieces.clear();
@@ -89,7 +89,7 @@ fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<Seg
                 length_below(at, &file, &path, *base, end)?
             }
         };
-        pieces.push(SegmentSlice { base: *base, path, bytes, file: part::has_gaps(at).then_some(file) });
+        pieces.push(SegmentSlice { base: *base, path, bytes, file: partition::has_gaps(at).then_some(file) });
     }
     if let Some(last) = pieces.last()
         && let (Some(file), true) = (&last.file, last.base < end)
@@ -106,7 +106,7 @@ fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<Seg
 fn length_below(at: TopicPartition, file: &DiskFile, path: &Path, base: u64, end: u64) -> Result<u64, Error> {
     let io = |e: std::io::Error| Error::io(path.display().to_string(), e);
     let limit = file.len().map_err(io)?;
-    let has_gaps = part::has_gaps(at);
+    let has_gaps = partition::has_gaps(at);
     let mut cursor = FrameCursor::new(file, FrameStart::of_segment(base), limit).with_gaps(has_gaps);
     loop {
         let FrameStart { position, offset } = cursor.start();

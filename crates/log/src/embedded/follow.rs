@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::super::disk::{Disk, DiskFile, Open};
 use super::cursor::{CursorItem, FrameCursor, FrameStart, STEP_BYTES, durable_beyond};
 use super::ends::{Ends, NotedEnd};
-use super::{files, part, segment};
+use super::{files, partition, segment};
 use crate::error::Error;
 use crate::record::{Record, TopicPartition, Watermarks};
 use askwhen_domain::time::Millis;
@@ -169,7 +169,7 @@ impl Follower {
         let io = |e: std::io::Error| Error::io(current.path.display().to_string(), e);
         let limit = current.file.len().map_err(io)?;
         let start = FrameStart { position: current.position, offset: current.next_offset };
-        let mut cursor = FrameCursor::new(&current.file, start, limit).with_gaps(part::has_gaps(self.at));
+        let mut cursor = FrameCursor::new(&current.file, start, limit).with_gaps(partition::has_gaps(self.at));
         while taken < STEP_BYTES {
             match cursor.next().map_err(io)? {
                 CursorItem::Frame(frame) => {
@@ -199,7 +199,7 @@ impl Follower {
         let io = |e: std::io::Error| Error::io(current.path.display().to_string(), e);
         let what = problem.clone().unwrap_or_else(|| "the file ends".to_owned());
         if let Some(next) = next {
-            let may_skip = part::has_gaps(self.at) && problem.is_none();
+            let may_skip = partition::has_gaps(self.at) && problem.is_none();
             if problem.is_some() || (reached < next && !may_skip) {
                 return Ok(Some(format!("{what}, and the next file begins at {next}")));
             }

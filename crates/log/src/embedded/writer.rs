@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::super::disk::{self, Disk};
 use super::super::frame;
 use super::cursor::FrameStart;
-use super::part::{Part, Target};
+use super::partition::{PartitionLog, Target};
 use super::space::{Purpose, Space};
 use super::syncer::Syncer;
 use crate::ack::Ack;
@@ -26,7 +26,7 @@ const MAX_QUEUED_BYTES: usize = 64 << 20;
 const MAX_GROUP_BYTES: usize = 8 << 20;
 
 struct Job {
-    part: Arc<Part>,
+    part: Arc<PartitionLog>,
     records: Vec<NewRecord>,
     len_bytes: usize,
     ack: Ack,
@@ -68,7 +68,7 @@ impl Queue {
         self.jobs.lock().expect("no panic holds this lock")
     }
 
-    pub fn append(&self, part: &Arc<Part>, records: Vec<NewRecord>, ack: Ack) {
+    pub fn append(&self, part: &Arc<PartitionLog>, records: Vec<NewRecord>, ack: Ack) {
         if let Some(why) = records.iter().find_map(|record| frame::fits(record).err()) {
             return ack.send(Err(Error::Refused(why.to_string())));
         }
@@ -156,7 +156,7 @@ enum Failure {
 
 /// The records of a group for one partition, as they go to its file.
 struct Draft<'a> {
-    part: &'a Arc<Part>,
+    part: &'a Arc<PartitionLog>,
     bytes: BytesMut,
     /// Where each frame begins in `bytes`.
     frames: Vec<FrameStart>,

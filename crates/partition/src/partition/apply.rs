@@ -10,7 +10,7 @@ use crate::admission::{Admitted, MAX_RECORD_BYTES, decode_forwarded};
 use crate::attempts::Attempts;
 use crate::machine::{Effects, Failure, Machine, Outgoing, Output, RecordContext};
 use crate::reply::EngineReply;
-use crate::stop::Stop;
+use crate::stop::StopReason;
 use askwhen_domain::id::{Kind, Origin};
 use askwhen_domain::json::Json;
 use askwhen_domain::time::SECOND;
@@ -35,7 +35,7 @@ struct Appends {
 impl<M: Machine> Partition<M> {
     /// Applies what has been read, with a note of it for the case that it ends
     /// the process.
-    pub(super) fn apply_batch(&mut self) -> Result<(), Stop> {
+    pub(super) fn apply_batch(&mut self) -> Result<(), StopReason> {
         let (Some(first), Some(last)) = (self.unread.front(), self.unread.back()) else { return Ok(()) };
         let (from, to) = (first.offset, (last.offset + 1).min(self.attempts.limit(first.offset)));
         self.note(|attempts| attempts.begin(from, to));
@@ -56,7 +56,7 @@ impl<M: Machine> Partition<M> {
         }
     }
 
-    fn apply_up_to(&mut self, to: u64) -> Result<(), Stop> {
+    fn apply_up_to(&mut self, to: u64) -> Result<(), StopReason> {
         let mut appends = Appends::default();
         while let Some(record) = self.unread.pop_front_if(|record| record.offset < to) {
             let context = RecordContext {
@@ -114,7 +114,7 @@ impl<M: Machine> Partition<M> {
         &mut self,
         context: RecordContext<'_>,
         record: &askwhen_log::Record,
-    ) -> Result<(Effects, Option<Bytes>), Stop> {
+    ) -> Result<(Effects, Option<Bytes>), StopReason> {
         let own_reply = record.header(REPLY_HEADER).cloned();
         let admitted = self.admission.admit(&mut self.meta, record);
         let context = RecordContext { now: self.meta.now, ..context };
@@ -156,7 +156,7 @@ impl<M: Machine> Partition<M> {
         context: RecordContext<'_>,
         record: &askwhen_log::Record,
         forward: &Forward,
-    ) -> Result<(Effects, Option<Bytes>), Stop> {
+    ) -> Result<(Effects, Option<Bytes>), StopReason> {
         let reply_to = forward.reply_to.clone().map(Bytes::from);
         let effects = match decode_forwarded(forward) {
             Err(unreadable) => self.reject(context, record, &unreadable),
@@ -173,7 +173,7 @@ impl<M: Machine> Partition<M> {
         context: RecordContext<'_>,
         record: &askwhen_log::Record,
         decoded: Decoded<'_>,
-    ) -> Result<Effects, Stop> {
+    ) -> Result<Effects, StopReason> {
         let journal = self.journal();
         let machine = &mut self.machine;
         let apply = || {
@@ -184,7 +184,7 @@ impl<M: Machine> Partition<M> {
             Ok(Ok(effects)) => Ok(effects),
             Ok(Err(Failure::Reject(unreadable))) => Ok(self.reject(context, record, &unreadable)),
             Ok(Err(Failure::Store(error))) => Err(error.into()),
-            Ok(Err(Failure::Refused(why))) => Err(Stop::Refused(why)),
+            Ok(Err(Failure::Refused(why))) => Err(StopReason::Refused(why)),
             Err(panic) => {
                 let said = panic.downcast_ref::<String>().map(String::as_str);
                 let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");

@@ -20,7 +20,7 @@ use askwhen_wire::topic::Cleanup;
 const VERIFIED_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
-pub struct Part {
+pub struct PartitionLog {
     pub at: TopicPartition,
     dir: PathBuf,
     segment_bytes: u64,
@@ -57,9 +57,9 @@ pub fn has_gaps(at: TopicPartition) -> bool {
     at.topic.spec().cleanup == Cleanup::Compact
 }
 
-impl Part {
-    pub fn new(at: TopicPartition, dir: PathBuf, segment_bytes: u64, found: Recovered) -> Part {
-        Part {
+impl PartitionLog {
+    pub fn new(at: TopicPartition, dir: PathBuf, segment_bytes: u64, found: Recovered) -> PartitionLog {
+        PartitionLog {
             at,
             dir,
             segment_bytes,
@@ -263,7 +263,7 @@ impl Part {
         segments.drain(..count).collect()
     }
 
-    /// Puts segments back that [`Part::take_below`] gave.
+    /// Puts segments back that [`PartitionLog::take_below`] gave.
     pub fn put_back(&self, taken: Vec<Segment>) {
         self.segments.write().expect("no panic holds this lock").splice(0..0, taken);
     }
