@@ -1,6 +1,6 @@
-//! What the delivery knows of endpoints: their definitions, how they fare, how
-//! fast they are called. One for all partitions of this process; what is found
-//! out here is told to the registrar, and so to everyone.
+//! The endpoints as the delivery knows them: definitions, health, rate. One table serves
+//! all partitions of this process. Changes of health are reported to the registrar, from
+//! where they reach every process.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use askwhen_wire::profile::{self, Keys};
 use askwhen_wire::record::{EndpointAction, EndpointCommand, EndpointHealthReport, Internal};
 use askwhen_wire::seal::{self, ClusterKey};
 
-/// Tests of one endpoint under way.
+/// How many tests of one endpoint are in flight at most.
 const TESTS_AT_ONCE: u32 = 2;
-/// Changes of health are told at most so often for each endpoint.
+/// How often the health of one endpoint is reported at most.
 const REPORT_EVERY: Millis = 10 * SECOND;
-/// The registrar is asked again after so long.
+/// After how long the registrar is asked again to disable an endpoint.
 const ASK_AGAIN: Millis = 30 * SECOND;
-/// The longest pause that a receiver can ask for, and a minute for the attempt.
+/// The longest hold that a receiver can ask for, and a minute for the attempt.
 const LONGEST_HOLD: Millis = DAY + MINUTE;
 
 /// An endpoint's definition with its secrets opened.
@@ -33,16 +33,16 @@ pub struct OpenedEndpoint {
     pub endpoint: Endpoint,
     pub version: u64,
     current: Result<String, HoldReason>,
-    /// The previous ones, newest first, and until when each of them signs.
+    /// The previous secrets, newest first, and until when each of them signs.
     previous: Vec<(Millis, Result<String, HoldReason>)>,
-    /// PEM of the private key that goes with its client certificate.
+    /// PEM of the private key of its client certificate.
     client_key: Result<Option<String>, HoldReason>,
-    /// Its headers in clear; empty when they cannot be read, and nothing is sent.
+    /// The headers in clear. Empty when they cannot be opened: then nothing is sent.
     pub headers: BTreeMap<String, String>,
 }
 
 impl OpenedEndpoint {
-    /// What signs at this time.
+    /// The secrets that sign at this time.
     ///
     /// # Errors
     /// Why nothing can be sent.
@@ -66,7 +66,7 @@ impl OpenedEndpoint {
         self.previous.iter().filter(move |(until, _)| now < *until).map(|(_, secret)| secret)
     }
 
-    /// PEM of the private key that is shown with its client certificate.
+    /// PEM of the private key of its client certificate.
     pub fn client_key(&self) -> Option<&String> {
         self.client_key.as_ref().ok()?.as_ref()
     }
@@ -78,55 +78,63 @@ struct KnownEndpoint {
     endpoint_id: String,
     version: u64,
     defined: Option<Arc<OpenedEndpoint>>,
-    /// There is a definition, and this version cannot read it.
+    /// Whether there is a definition that this version cannot read.
     is_unreadable: bool,
-    /// Attempts have failed on this side.
+    /// Set while attempts fail by a fault of this process.
     pause: Option<Pause>,
-    /// Why nothing is sent, and since when, as it was said last.
+    /// Why nothing is sent, and since when, as it was logged last.
     held: Option<(HoldReason, Millis)>,
     health: Health,
-    /// Of what the registrar has told of its health.
+    /// Sequence number of the registrar's last update of its health.
     seq: u64,
     pace: Pace,
     reported_at: Option<Millis>,
-    /// What the registrar was told last, or has told.
+    /// The health that was last reported to the registrar, or came from it.
     reported: Health,
-    /// It did not hear of that.
+    /// Whether the log refused that report.
     is_unreported: bool,
-    /// When the registrar was asked to disable it; until it has, nothing is sent.
+    /// When the registrar was asked to disable it. Until it has done so, nothing is sent.
     ending: Option<(Millis, DisabledReason)>,
-    /// Deliveries that were given up, and when that was said last.
-    dead: (u64, Option<Millis>),
+    dead: DeadCount,
+}
+
+/// Deliveries that were given up since that was logged last.
+#[derive(Default)]
+struct DeadCount {
+    count: u64,
+    logged_at: Option<Millis>,
 }
 
 pub struct Endpoints {
     key: ClusterKey,
-    /// This process, for those who hear of its findings.
+    /// Names this process in its reports.
     by: String,
+    /// By the endpoint's queue.
     known: HashMap<u64, KnownEndpoint>,
-    /// Lines of endpoints that the registrar is to be told of, and when.
+    /// When the registrar is to get a report, and on the endpoint of which queue.
     to_report: BTreeSet<(Millis, u64)>,
     /// The date of the latest report.
     dated: Millis,
+    /// Whether the next census may differ from the last one.
     changed: bool,
     /// What is to be logged and counted.
     notices: Vec<Notice>,
 }
 
 impl Endpoints {
-    /// `by` names this process to those who hear of its findings.
+    /// `by` names this process in its reports.
     pub fn new(key: ClusterKey, by: String) -> Endpoints {
         let (known, to_report, notices) = (HashMap::new(), BTreeSet::new(), Vec::new());
         Endpoints { key, by, known, to_report, dated: 0, changed: true, notices }
     }
 
-    /// What is to be logged and counted since it was asked last.
+    /// What is to be logged and counted, once.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
 
-    /// Takes what is told of an endpoint, by every partition and in any order;
-    /// gives its lines.
+    /// Takes an update in. Every partition brings each update, in any order: only newer ones
+    /// have an effect. Gives the endpoint's queues, for deliveries and for tests.
     pub fn take(&mut self, update: EndpointUpdate) -> [u64; 2] {
         let queue_ids = [false, true].map(|test| queue_id(&update.project, &update.endpoint_id, test));
         let known = self.known.entry(queue_ids[0]).or_default();
@@ -153,7 +161,7 @@ impl Endpoints {
             }
             EndpointChange::Health { seq, by, health } if seq > known.seq => {
                 known.seq = seq;
-                // What is known here may be newer by now.
+                // This process may have seen more since.
                 let newer = health.since >= known.health.since || by.is_empty();
                 if by != self.by && newer {
                     known.reported = health.clone();
@@ -167,17 +175,16 @@ impl Endpoints {
         queue_ids
     }
 
-    /// Says that a delivery is given up: the first one at once, then how many they are
-    /// every minute.
+    /// Counts a delivery that is given up. The first one is logged at once, then their number
+    /// at most once a minute.
     pub fn died(&mut self, queue_id: u64, reason: &'static str, now: Millis) {
         let Some(known) = self.known.get_mut(&queue_id) else { return };
-        let (count, reported_at) = &mut known.dead;
-        *count += 1;
-        if reported_at.is_some_and(|reported_at| now < reported_at + MINUTE) {
+        known.dead.count += 1;
+        if known.dead.logged_at.is_some_and(|logged_at| now < logged_at + MINUTE) {
             return;
         }
-        let count = std::mem::take(count);
-        *reported_at = Some(now);
+        let count = std::mem::take(&mut known.dead.count);
+        known.dead.logged_at = Some(now);
         self.notices.push(Notice::GivenUp { endpoint: known.name(), reason, count });
     }
 
@@ -185,7 +192,7 @@ impl Endpoints {
         self.known.get(&queue_id)?.defined.as_ref()
     }
 
-    /// When an endpoint was last tried again after a stretch of being open.
+    /// When an endpoint was last tried again after its breaker was open.
     pub fn resumed_at(&self, queue_id: u64) -> Millis {
         self.known.get(&queue_id).map_or(0, |known| known.health.resumed_at)
     }
@@ -195,8 +202,8 @@ impl Endpoints {
         self.known.get(&queue_id).is_some_and(|known| known.is_unreadable)
     }
 
-    /// An attempt has failed on this side of the wire; gives when another one
-    /// finds out whether that is mended.
+    /// Pauses an endpoint because an attempt failed by a fault of this process; gives when
+    /// another attempt finds out whether the fault is mended.
     pub fn pause(&mut self, queue_id: u64, reason: HoldReason, now: Millis) -> Millis {
         let Some(known) = self.known.get_mut(&queue_id) else { return now.saturating_add(MINUTE) };
         let pause = Pause::after(known.pause, reason, now);
@@ -205,7 +212,7 @@ impl Endpoints {
         pause.until
     }
 
-    /// An attempt has reached the receiver, or failed at its side.
+    /// Ends a pause: an attempt has reached the receiver, or failed by its fault.
     pub fn resume(&mut self, queue_id: u64) {
         if let Some(known) = self.known.get_mut(&queue_id)
             && known.pause.take().is_some()
@@ -214,17 +221,17 @@ impl Endpoints {
         }
     }
 
-    /// Whether a line takes another attempt; `share` of its bounds is this
-    /// process's.
+    /// Whether a queue takes another attempt. `share`, from 0 to 1, of the endpoint's
+    /// concurrency and rate is this process's.
     pub fn ready(&mut self, queue_id: u64, under_way: u32, share: f64, now: Millis) -> EndpointReadiness {
         let Some(known) = self.known.get_mut(&queue_id) else {
-            // Nothing is known of it, or it is a line of tests.
+            // The queue holds tests, or deliveries of an endpoint that is not known yet.
             return if under_way < TESTS_AT_ONCE { EndpointReadiness::Now } else { EndpointReadiness::Later };
         };
         known.forget_impossible_hold(now);
         match known.hold(now) {
             Some(Hold::Definition) => return EndpointReadiness::Later,
-            // A secret that has been replaced stops counting.
+            // The unreadable secret has been replaced, and stops to sign at that time.
             Some(Hold::Secret(until)) => return until.map_or(EndpointReadiness::Later, EndpointReadiness::At),
             Some(Hold::Pause(pause)) if now < pause.until => return EndpointReadiness::At(pause.until),
             Some(Hold::Pause(_)) if under_way > 0 => return EndpointReadiness::Later,
@@ -232,7 +239,7 @@ impl Endpoints {
             None => self.changed |= known.held.is_some(),
         }
         let Some(defined) = known.defined.as_ref().map(|defined| &defined.endpoint).filter(|e| e.is_enabled()) else {
-            // It is cancelled at once, whatever still hangs there.
+            // Deliveries of a disabled endpoint are cancelled at once.
             return EndpointReadiness::Now;
         };
         if let Some((asked_at, reason)) = known.ending {
@@ -267,20 +274,21 @@ impl Endpoints {
         }
     }
 
-    /// Whether nothing is sent there for now: little of it is worth being in memory.
+    /// Whether nothing is sent to an endpoint for now: then little of its queue is kept in
+    /// memory.
     pub fn is_held(&self, queue_id: u64) -> bool {
         let Some(known) = self.known.get(&queue_id) else { return false };
         known.ending.is_some() || known.held.is_some() || known.health.state == State::Open
     }
 
-    /// Other processes know better from now on.
+    /// Forgets everything, because from now on only other processes make attempts.
     pub fn forget(&mut self) {
         self.known.clear();
         self.to_report.clear();
         self.changed = true;
     }
 
-    /// Takes what an attempt said about its endpoint.
+    /// Takes the signal of an attempt into the health of its endpoint.
     pub fn see(&mut self, queue_id: u64, at: Millis, seen: HealthSignal) {
         let Some(known) = self.known.get_mut(&queue_id) else { return };
         let Some(defined) = &known.defined else { return };
@@ -290,7 +298,7 @@ impl Endpoints {
             self.changed = true;
             let soonest = if known.health.state == State::Open { None } else { known.reported_at };
             self.to_report.insert((soonest.map_or(at, |update| at.max(update + REPORT_EVERY)), queue_id));
-            // That it is to be tried again is told even if nothing is there to try.
+            // The end of an open phase is reported even if no delivery is there to try.
             self.to_report.extend(known.health.until.map(|until| (until, queue_id)));
         }
         if verdict.give_up {
@@ -298,7 +306,7 @@ impl Endpoints {
         }
     }
 
-    /// Asks for an endpoint to be disabled; nothing is sent there from now on.
+    /// Asks the registrar to disable an endpoint. Nothing is sent to it from now on.
     pub fn end(&mut self, queue_id: u64, now: Millis, reason: DisabledReason) {
         let Some(known) = self.known.get_mut(&queue_id) else { return };
         if known.ending.is_none() {
@@ -307,28 +315,28 @@ impl Endpoints {
         }
     }
 
-    /// When the registrar is to be told something next.
-    pub fn next_tell(&self) -> Option<Millis> {
+    /// When the registrar is to get the next report.
+    pub fn next_report(&self) -> Option<Millis> {
         self.to_report.first().map(|(at, _)| *at)
     }
 
-    /// The registrar has not heard of it.
-    pub fn tell_again(&mut self, queue_id: u64, now: Millis) {
+    /// Has a report made again, because the log refused it.
+    pub fn report_again(&mut self, queue_id: u64, now: Millis) {
         if let Some(known) = self.known.get_mut(&queue_id) {
             known.is_unreported = true;
             self.to_report.insert((now.saturating_add(SECOND), queue_id));
         }
     }
 
-    /// What the registrar is to be told now, of which lines. It is dated by the
-    /// wall: the registrar compares it with the journal's time, and takes nothing
-    /// that seems to be minutes old or ahead.
-    pub fn tell(&mut self, now: Millis, wall: Millis) -> Vec<(u64, String, Internal)> {
+    /// The reports that the registrar is to get now: queue, key and record. They are dated
+    /// by the wall clock, because the registrar compares that with the journal's time and
+    /// refuses what seems to be minutes old or ahead.
+    pub fn reports(&mut self, now: Millis, wall: Millis) -> Vec<(u64, String, Internal)> {
         let mut all = Vec::new();
         while let Some((_, queue_id)) = self.to_report.first().copied().filter(|(at, _)| *at <= now) {
             self.to_report.pop_first();
             let Some(known) = self.known.get_mut(&queue_id) else { continue };
-            // Two reports of one date would count as one.
+            // The request id is made of the date: two reports need two dates.
             let is_taken = (wall..wall.saturating_add(MINUTE)).contains(&self.dated);
             self.dated = if is_taken { self.dated + 1 } else { wall };
             let key = format!("endpoint/{}/{}", known.project, known.endpoint_id);
@@ -369,8 +377,8 @@ impl Endpoints {
         all
     }
 
-    /// How many endpoints there are in each state, and which are held, if that
-    /// may have changed.
+    /// The number of endpoints in each state, and the held ones; `None` when nothing has
+    /// changed since it was asked last.
     pub fn census(&mut self, now: Millis) -> Option<(HashMap<&'static str, i64>, Vec<HeldEndpoint>)> {
         if !std::mem::take(&mut self.changed) {
             return None;
@@ -397,10 +405,10 @@ impl Endpoints {
     }
 }
 
-/// What keeps an endpoint from being sent to, beside its health.
+/// Why nothing can be sent to an endpoint, whatever its health is.
 enum Hold {
     Definition,
-    /// Until the secret that cannot be read would have ended, if it does.
+    /// With the time at which the unreadable secret stops to sign, if it does.
     Secret(Option<Millis>),
     Pause(Pause),
 }
@@ -426,7 +434,7 @@ impl KnownEndpoint {
         }
     }
 
-    /// That it is held, or not any more; once for each reason.
+    /// Notes that it is held, or not any more; gives a notice when the reason has changed.
     fn hold_notice(&mut self, now: Millis) -> Option<Notice> {
         let reason = self.hold_reason(now);
         if reason == self.held.map(|(reason, _)| reason) {
@@ -444,8 +452,8 @@ impl KnownEndpoint {
         EndpointName { project: self.project.clone(), endpoint_id: self.endpoint_id.clone() }
     }
 
-    /// No pause is longer than a day: one that ends later was written under a
-    /// clock that was ahead.
+    /// Ends a hold that is longer than any receiver can ask for: a process whose clock was
+    /// ahead has written it.
     fn forget_impossible_hold(&mut self, now: Millis) {
         if self.health.until.is_some_and(|until| until > now.saturating_add(LONGEST_HOLD)) {
             self.health.until = Some(now);
@@ -453,7 +461,7 @@ impl KnownEndpoint {
     }
 }
 
-/// Of a request to the registrar: no two requests of a process have one date.
+/// The id of a request to the registrar. No two requests of a process have one date.
 fn request_id(by: &str, dated: Millis, key: &str) -> String {
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(format!("{by}/{dated}/{key}").as_bytes()))
 }
@@ -467,7 +475,7 @@ fn open(key: &ClusterKey, named: EndpointRef<'_>, endpoint: Endpoint, version: u
         Ok(()) => Ok(secret),
         Err(_) => Err(HoldReason::SecretUnusable),
     });
-    // One of another profile's form has nothing to sign with, and holds nothing.
+    // A previous secret of another profile's form cannot sign, and is no reason to hold.
     let of_form = |secret: &Result<String, _>| match secret {
         Ok(secret) => profile::check_secret(endpoint.profile, secret).is_ok(),
         Err(_) => true,
@@ -484,7 +492,7 @@ fn open(key: &ClusterKey, named: EndpointRef<'_>, endpoint: Endpoint, version: u
     let headers: Result<BTreeMap<_, _>, _> = endpoint.headers.iter().map(header).collect();
     let (current, headers) = match headers {
         Ok(headers) => (current, headers),
-        // Without its token a message would be refused, or worse, be taken.
+        // Without its headers a message could be refused, or taken as one from elsewhere.
         Err(reason) => (current.and(Err(reason)), BTreeMap::new()),
     };
     let client_key = endpoint.tls.as_ref().and_then(|tls| tls.client_key.as_ref());

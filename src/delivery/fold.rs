@@ -1,6 +1,6 @@
-//! One partition's deliveries as its topics tell them: a fold of `deliveries`,
-//! the retry topics, `attempts` and `dead` into a store. Changes and positions
-//! are written in one batch, so a record counts once.
+//! Folds topics `deliveries`, `attempts`, `dead` and the retry topics of one partition
+//! into a store of what waits. Changes and positions are written in one batch, so a
+//! record counts once.
 
 mod endpoint_update;
 mod erasure;
@@ -34,51 +34,55 @@ use erasure::Erased;
 use index::{done_key, due_key};
 use input::FoldInput;
 
-/// What is folded, in this order in every round: what an attempt did is known
-/// before what comes of it.
+/// The topics that are folded, in the order of every round: an attempt is read before
+/// the retry record or the dead letter that follows from it.
 const TOPICS: [Topic; 6] =
     [Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d, Topic::Dead];
 
 const POSITIONS: &[u8] = b"positions";
-/// Of the store; a later one is refused, never reinterpreted.
+/// Format of the store. A store of a later one is refused: reading it otherwise than it
+/// was written could lose deliveries.
 const FORMAT: u32 = 2;
+/// Bytes of each topic that one round reads at most.
 const ROUND_BYTES: usize = 256 << 10;
-/// Entries of the due index read at a time, at most.
-const EACH_AT_A_TIME: usize = 512;
-/// How long the end of a delivery is remembered, to know a copy of it; and where
-/// there are more than so many.
+/// Entries of the due index that one read gives at most.
+const MAX_ENTRIES_PER_READ: usize = 512;
+/// How long the end of a delivery is remembered, so that a repeated record of it has no
+/// effect.
 const DONE_REMEMBERED: Millis = 30 * DAY;
+/// Where more ends than this are remembered, each is for a shorter time.
 const DONE_MANY: u64 = 5_000_000;
 const DONE_REMEMBERED_OF_MANY: Millis = 7 * DAY;
 const PRUNE_EVERY: Duration = Duration::from_secs(86_400);
-/// The longest that a retry policy lets anything wait, and a minute for the attempt itself.
+/// The longest wait that a retry policy allows, and a minute for the attempt itself.
 const LONGEST_WAIT: Millis = DAY + MINUTE;
 
+/// How far a fold has read, as JSON in its store.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Positions {
-    /// Of everything in the store.
+    /// Format of the store.
     #[serde(default)]
     pub format: u32,
-    /// Hex of the log's.
+    /// The incarnation of the log, in hex.
     pub incarnation: String,
-    /// Next offset by the topic's name.
+    /// The next offset to be read, by the topic's name.
     pub next: BTreeMap<String, u64>,
-    /// The largest time that the records have update, in milliseconds.
+    /// The largest time of any record so far, in milliseconds since the epoch.
     #[serde(default)]
     pub now: Millis,
 }
 
-/// What a round has brought.
+/// A change that a round has made, for the scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FoldEvent {
     Due(Due),
     Endpoint(EndpointUpdate),
-    /// Deliveries that are to be cancelled on record.
+    /// Deliveries of erased users: their cancellations are to be recorded.
     Cancelled {
         delivery_ids: Vec<String>,
     },
-    /// An attempt of it is on record, and what follows from that is not: whoever
-    /// made the attempt is about to write it, or is gone.
+    /// An attempt is on record, and the retry record or dead letter that follows from it
+    /// is not: the process that made the attempt is about to write it, or has died.
     FollowUpMissing {
         delivery_id: String,
     },
@@ -89,27 +93,31 @@ pub struct Fold {
     store: Arc<Store>,
     reader: Reader,
     positions: Positions,
-    /// The newest of what is kept of each endpoint, also of those that are gone.
+    /// The newest version of each stored update of an endpoint, removed endpoints included.
     versions: BTreeMap<Vec<u8>, u64>,
-    /// What could not be read, to be update in topic `rejects`.
+    /// Records for topic `rejects`, of records that could not be read.
     pub rejects: Vec<Write>,
+    /// Deliveries that have not ended.
     pub open: u64,
+    /// Those among them that have had an attempt.
     pub retrying: u64,
     pruned_at: Option<Instant>,
 }
 
-/// What one round is about to write: later records of it see earlier ones.
+/// What one round is about to write. Its later records see the changes of earlier ones.
 #[derive(Default)]
 struct WriteBatch {
+    /// `None` for a delivery that has ended.
     rows: BTreeMap<String, Option<PendingDelivery>>,
     done: BTreeMap<Vec<u8>, ()>,
     batch: Batch,
-    heard: Vec<FoldEvent>,
-    /// Of which attempts have been read.
+    events: Vec<FoldEvent>,
+    /// Ids of deliveries of which an attempt has been read.
     attempted: BTreeSet<String>,
-    /// In milliseconds; while a store catches up there is none.
+    /// In milliseconds since the epoch; `None` while a store catches up.
     now: Option<Millis>,
-    /// Whose deliveries are to be cancelled; one look at the store finds them all.
+    /// Users whose deliveries are to be cancelled: one scan of the store finds those of
+    /// all of them.
     erasures: BTreeMap<UserKey, Erased>,
 }
 
@@ -160,12 +168,12 @@ impl Fold {
         Ok(fold)
     }
 
-    /// The largest time that the topics have update: nothing is earlier.
+    /// The largest time of any record of the topics.
     pub fn time(&self) -> Millis {
         self.positions.now
     }
 
-    /// How many ends are remembered, about.
+    /// About how many ends of deliveries are remembered.
     pub fn done(&self) -> u64 {
         self.store.estimated_keys(families::DONE)
     }
@@ -175,7 +183,7 @@ impl Fold {
         self.position(Topic::Deliveries)
     }
 
-    /// What is folded.
+    /// The topics that a fold reads.
     pub fn topics() -> [Topic; 6] {
         TOPICS
     }
@@ -188,12 +196,13 @@ impl Fold {
             .collect()
     }
 
-    /// Reads everything that the topics hold now, before anything is sent.
-    /// First the deliveries, taken to their end after the others' ends are
-    /// known: so whatever an attempt speaks of is known before the attempt.
+    /// Reads everything that the topics hold now, before anything is sent. The end of
+    /// `deliveries` is asked last and that topic is read first: so the delivery of every
+    /// attempt is known before the attempt is read.
     ///
     /// # Errors
-    /// As [`Fold::step`], and what `progress` says of the records that are left.
+    /// As [`Fold::step`], and what `progress` returns, which is called with the number of
+    /// records that are left.
     pub fn catch_up(&mut self, log: &Log, mut progress: impl FnMut(u64) -> Result<(), Error>) -> Result<(), Error> {
         let others = TOPICS[1..].iter().map(|topic| TopicPartition { topic: *topic, partition: self.partition });
         let mut goals: Vec<(TopicPartition, u64)> = Vec::new();
@@ -235,11 +244,10 @@ impl Fold {
         self.count()
     }
 
-    /// Reads on; gives what became due or changed, or `None` when nothing has
-    /// come. What attempts did is taken with what they speak of, which this
-    /// very process has taken before it began them. A retry that is due more than
-    /// a day after `now` is due at once, as in [`Fold::pull_in`]: an owner that has
-    /// been replaced may write it late, under a clock that is ahead.
+    /// Reads on; gives the changes, or `None` when there was nothing to read. Topics are
+    /// read without regard to each other's ends: this process has read a delivery before
+    /// it attempts it. A retry that is due more than a day after `now` is due at once, as in
+    /// [`Fold::pull_in`]: a replaced owner may write it late, under a clock that is ahead.
     ///
     /// # Errors
     /// When the log or the store cannot be read or written.
@@ -263,7 +271,7 @@ impl Fold {
     fn write(&mut self, mut round: WriteBatch) -> Result<Vec<FoldEvent>, Error> {
         for delivery_id in std::mem::take(&mut round.attempted) {
             if matches!(round.rows.get(&delivery_id), Some(Some(row)) if row.phase != DeliveryPhase::Due) {
-                round.heard.push(FoldEvent::FollowUpMissing { delivery_id });
+                round.events.push(FoldEvent::FollowUpMissing { delivery_id });
             }
         }
         for (id, row) in round.rows {
@@ -280,7 +288,7 @@ impl Fold {
         // Should this fail, the caller opens the fold again.
         self.store.write(round.batch)?;
         askwhen_process::fault::point("folded");
-        Ok(round.heard)
+        Ok(round.events)
     }
 
     fn take_all(
@@ -304,7 +312,7 @@ impl Fold {
         Ok(records.len())
     }
 
-    /// What fails here is never the record's fault.
+    /// Takes one record in. Errors come from the store, never from the record.
     fn take(&mut self, input: FoldInput, record: &askwhen_log::Record, round: &mut WriteBatch) -> Result<(), Error> {
         match input {
             FoldInput::Deliveries(DeliveryRecord::Deliver(delivery)) => self.deliver(*delivery, record, round),
@@ -338,8 +346,8 @@ impl Fold {
         }
     }
 
-    /// Takes what is told of an endpoint, unless something newer is known: a late
-    /// record of an owner that has been replaced stands after newer ones.
+    /// Stores an update of an endpoint, unless a newer one is stored: a late record of a
+    /// replaced owner stands behind newer ones.
     fn take_update(&mut self, update: EndpointUpdate, round: &mut WriteBatch) {
         let (key, version) = update.key();
         if self.versions.get(&key).is_some_and(|known| *known > version) {
@@ -347,7 +355,7 @@ impl Fold {
         }
         self.versions.insert(key.clone(), version);
         round.batch.put(families::ENDPOINTS, key, serde_json::to_vec(&update).expect("it serialises"));
-        round.heard.push(FoldEvent::Endpoint(update));
+        round.events.push(FoldEvent::Endpoint(update));
     }
 
     fn deliver(
@@ -361,7 +369,7 @@ impl Fold {
             return Ok(());
         }
         self.open += 1;
-        // Nothing is made in the future: its own date may be of a clock that was ahead.
+        // A creation time behind the append time comes from a clock that was ahead.
         let due_at = match delivery.not_before {
             Some(_) => delivery.due_at(),
             None => delivery.created_at.min(record.appended_at),
@@ -386,14 +394,14 @@ impl Fold {
         let Some(mut row) = self.row(&attempt.delivery_id, round)? else { return Ok(()) };
         let ended_at = attempt.started_at.saturating_add(attempt.duration_ms as i64);
         self.positions.now = self.positions.now.max(ended_at);
-        // A retry that is not on record yet ends nothing: after a crash attempts are
-        // read before the retry records between them.
-        let already_over = matches!(row.phase, DeliveryPhase::DeadMissing { .. } | DeliveryPhase::CancelMissing { .. });
-        // Of an owner that had been replaced: it knew less.
+        // A missing retry record is no end: after a crash all attempts are read before the
+        // retry records that stand between them.
+        let is_ending = matches!(row.phase, DeliveryPhase::DeadMissing { .. } | DeliveryPhase::CancelMissing { .. });
+        // A replaced owner has cancelled it without knowing of the later attempts.
         if attempt.ended == Some(AttemptEnd::Cancelled) && attempt.attempt.max(attempt.attempts_before) < row.attempt {
             return Ok(());
         }
-        if attempt.ended.is_none() && (attempt.attempt <= row.attempt || already_over) {
+        if attempt.ended.is_none() && (attempt.attempt <= row.attempt || is_ending) {
             return Ok(());
         }
         round.batch.delete(families::DUE, due_key(&row));
@@ -423,7 +431,7 @@ impl Fold {
         Ok(())
     }
 
-    /// A retry record: the highest count of attempts.
+    /// Takes a retry record in: that with the most attempts counts.
     fn waits(&mut self, retry: RetryRecord, round: &mut WriteBatch) -> Result<(), Error> {
         if self.is_done(&retry.delivery, round)? {
             return Ok(());
@@ -460,7 +468,7 @@ impl Fold {
     fn put_due(&mut self, row: PendingDelivery, round: &mut WriteBatch) {
         let due = Due::new(&row);
         round.batch.put(families::DUE, due.key.clone(), due.value());
-        round.heard.push(FoldEvent::Due(due));
+        round.events.push(FoldEvent::Due(due));
         round.rows.insert(row.delivery.delivery_id.clone(), Some(row));
     }
 
@@ -484,9 +492,9 @@ impl Fold {
         Ok(round.done.contains_key(&key) || self.store.get(families::DONE, &key)?.is_some())
     }
 
-    /// Makes due what is due later than it can be: nothing waits longer than a day
-    /// for its next attempt, and nothing at all for its first unless it says so.
-    /// A clock that was ahead has written that. Gives how many there were.
+    /// Makes deliveries due at `now` that are due later than any policy allows: a retry
+    /// waits a day at most, a first attempt not at all unless the delivery says so. Such
+    /// due dates come from a clock that was ahead. Gives how many there were.
     ///
     /// # Errors
     /// When the store cannot be read or written.
@@ -506,7 +514,7 @@ impl Fold {
             count += 1;
             round.batch.delete(families::DUE, key.clone());
             self.put_due(PendingDelivery { due_at: now, ..row }, &mut round);
-            if round.rows.len() >= EACH_AT_A_TIME {
+            if round.rows.len() >= MAX_ENTRIES_PER_READ {
                 self.write(std::mem::take(&mut round))?;
             }
         }
@@ -514,8 +522,8 @@ impl Fold {
         Ok(count)
     }
 
-    /// Forgets ends that are old; cheap, at most once a day of time that has
-    /// really passed: a clock that jumps ahead takes nothing away.
+    /// Forgets old ends, at most once in a day of monotonic time: so a wall clock that
+    /// jumps ahead and back cannot make it forget everything at once.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -532,7 +540,7 @@ impl Fold {
     }
 }
 
-/// Whether only a clock that was ahead can have put a retry off so far.
+/// Whether a due date is so far ahead that only a wrong clock can have written it.
 fn waits_too_long(due_at: Millis, now: Millis) -> bool {
     due_at > now.saturating_add(LONGEST_WAIT)
 }

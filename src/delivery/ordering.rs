@@ -1,32 +1,34 @@
-//! Whose turn it is: pure. Endpoints take turns; each says whether it is ready;
-//! first attempts of one user at one endpoint go one after the other; retries
-//! never take more than half of all slots. Whoever cannot go costs nothing
-//! until something happens that lets it.
+//! Decides whose turn it is; it is pure. Endpoints take turns, as far as each is ready;
+//! first attempts of one user at one endpoint go one after the other; retries take at
+//! most half of all slots. An endpoint that is not ready is not asked again until
+//! something changes: so it costs nothing.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use askwhen_domain::time::Millis;
 
-/// How far behind a busy ordering queue a free one is looked for.
+/// How many deliveries of a queue are searched for one whose user has no attempt in
+/// flight.
 const LOOK_AHEAD: usize = 256;
-/// An item, a copy of its id in a set, and what allocations take besides.
+/// An item, the copy of its id in `TrackedDeliveries`, and the overhead of allocations.
 const ITEM_BYTES: usize = size_of::<Item>() + size_of::<String>() + 48;
 
-/// A delivery whose time has come.
+/// A delivery that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     pub partition: u32,
     pub delivery_id: String,
     pub due_at: Millis,
+    /// Whether it has had no attempt.
     pub first: bool,
-    /// The endpoint's.
+    /// The queue of its endpoint.
     pub queue_id: u64,
     /// Hash of endpoint and user.
     pub ordering_key: u64,
 }
 
 impl Item {
-    /// What it takes in memory, here and where its id is known.
+    /// Bytes that it takes in memory, in all maps that hold it.
     pub fn len_bytes(&self) -> usize {
         ITEM_BYTES + 2 * self.delivery_id.len()
     }
@@ -38,7 +40,7 @@ pub enum EndpointReadiness {
     Now,
     /// Not before then.
     At(Millis),
-    /// Not before one of its own is over, or it is looked at anew.
+    /// Not before one of its attempts is over, or [`OrderingQueues::look_again`] is called.
     Later,
 }
 
@@ -47,8 +49,9 @@ const RETRIES: usize = 1;
 
 #[derive(Debug, Default)]
 struct Queue {
+    /// First attempts and retries, each by due time.
     items: [VecDeque<Item>; 2],
-    /// Whether it waits for its turn.
+    /// Whether it stands in `turns`.
     in_turn: [bool; 2],
     under_way: u32,
 }
@@ -62,12 +65,13 @@ impl Queue {
 #[derive(Debug)]
 pub struct OrderingQueues {
     queues: HashMap<u64, Queue>,
-    /// Lines with something queued that may be able to go.
+    /// Queues that are not empty and may be ready.
     turns: [VecDeque<u64>; 2],
-    /// Lines that can go at a time.
+    /// Queues that are ready from a time on.
     wakes: BTreeSet<(Millis, u64)>,
-    /// Whether retries are asked first this time.
-    flip: bool,
+    /// Whether first attempts are asked before retries; it changes with every turn.
+    firsts_before_retries: bool,
+    /// Ordering keys that have a first attempt in flight.
     busy: HashSet<u64>,
     queued_bytes: usize,
     under_way: u32,
@@ -81,7 +85,7 @@ impl OrderingQueues {
             queues: HashMap::new(),
             turns: Default::default(),
             wakes: BTreeSet::new(),
-            flip: false,
+            firsts_before_retries: false,
             busy: HashSet::new(),
             queued_bytes: 0,
             under_way: 0,
@@ -92,7 +96,7 @@ impl OrderingQueues {
 
     pub fn push(&mut self, item: Item) {
         let (queue_id, class) = (item.queue_id, class(&item));
-        // They come nearly in order, of several partitions.
+        // Items of several partitions come nearly in order: the place is near the end.
         let items = &mut self.queues.entry(queue_id).or_default().items[class];
         self.queued_bytes += item.len_bytes();
         let place = items.iter().rposition(|before| before.due_at <= item.due_at).map_or(0, |at| at + 1);
@@ -108,14 +112,14 @@ impl OrderingQueues {
         }
     }
 
-    /// Something has changed that may let a line go.
+    /// Asks a queue again whether it is ready, because something of it has changed.
     pub fn look_again(&mut self, queue_id: u64) {
         self.enter(queue_id, FIRSTS);
         self.enter(queue_id, RETRIES);
     }
 
-    /// The next delivery to send. `ready` is asked with a line and how many
-    /// attempts are under way there.
+    /// The next delivery to send. `ready` is called with a queue and the number of its
+    /// attempts in flight.
     pub fn next(&mut self, now: Millis, mut ready: impl FnMut(u64, u32) -> EndpointReadiness) -> Option<Item> {
         while let Some((_, queue_id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
             self.wakes.pop_first();
@@ -124,8 +128,8 @@ impl OrderingQueues {
         if self.under_way >= self.slots {
             return None;
         }
-        self.flip = !self.flip;
-        let order = if self.flip { [FIRSTS, RETRIES] } else { [RETRIES, FIRSTS] };
+        self.firsts_before_retries = !self.firsts_before_retries;
+        let order = if self.firsts_before_retries { [FIRSTS, RETRIES] } else { [RETRIES, FIRSTS] };
         order.into_iter().find_map(|class| self.next_of(class, &mut ready))
     }
 
@@ -134,7 +138,7 @@ impl OrderingQueues {
             return None;
         }
         while let Some(queue_id) = self.turns[class].pop_front() {
-            // Its last item may have been given up with its partition.
+            // Its last item may have gone with its partition.
             let Some(queue) = self.queues.get_mut(&queue_id) else { continue };
             queue.in_turn[class] = false;
             let under_way = queue.under_way;
@@ -146,7 +150,7 @@ impl OrderingQueues {
                 }
                 EndpointReadiness::Later => continue,
             }
-            // With every user of it busy, it goes on when one of its own is over.
+            // When each user has an attempt in flight, the end of one asks the queue again.
             let Some(item) = take(&mut queue.items[class], class, &self.busy) else { continue };
             queue.under_way += 1;
             self.under_way += 1;
@@ -162,7 +166,7 @@ impl OrderingQueues {
         None
     }
 
-    /// An attempt is over.
+    /// Frees the slot of an attempt that is over.
     pub fn done(&mut self, item: &Item) {
         self.under_way -= 1;
         if item.first {
@@ -179,7 +183,7 @@ impl OrderingQueues {
         self.look_again(item.queue_id);
     }
 
-    /// Lets go of everything of a partition that is not under way.
+    /// Removes the items of a partition that are not in flight.
     pub fn forget(&mut self, partition: u32) {
         for queue in self.queues.values_mut() {
             queue.items.iter_mut().for_each(|items| items.retain(|item| item.partition != partition));
@@ -202,7 +206,7 @@ impl OrderingQueues {
         items.map(|item| item.delivery_id.clone()).collect()
     }
 
-    /// What everything queued takes in memory.
+    /// Bytes that all queued items take in memory.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }
@@ -215,7 +219,7 @@ impl OrderingQueues {
         self.under_way
     }
 
-    /// When the first line that waits for a time can go.
+    /// When the first queue that waits for a time is ready.
     pub fn next_wake(&self) -> Option<Millis> {
         self.wakes.first().map(|(at, _)| *at)
     }

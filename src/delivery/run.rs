@@ -1,6 +1,6 @@
-//! The delivery's loop: it folds what the topics say, gives that and the time to the
-//! scheduler, and does what the scheduler says: read, send, append, reply, publish.
-//! One thread does so; the attempts themselves run on tokio.
+//! The delivery's loop: it folds the topics, gives the events and the time to the
+//! scheduler, and performs its effects: reads, attempts, appends, replies, figures.
+//! It is one thread; the attempts themselves run on tokio.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -23,18 +23,18 @@ use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::Outcome;
 
-/// How long attempts under way may take to finish when the process stops: with
-/// what the listeners take before it, less than half a minute.
+/// How long attempts in flight may take to finish when the process stops: together
+/// with the time that listeners take before, less than half a minute.
 const LAST_DRAIN: Duration = Duration::from_secs(15);
 
-/// Turns between two looks at how much is remembered.
-const LOOKED_AT_EVERY: u64 = 256;
-/// Ranges of the due indexes that are read in one turn, at most.
-const READS_A_TURN: usize = 512;
-/// Whichever partition takes longer to open is not waited for by the others.
-const OPENED_WITHIN: Duration = Duration::from_secs(5);
+/// Turns between two counts of the ends that are remembered.
+const COUNT_DONE_EVERY: u64 = 256;
+/// How many ranges of the due indexes one turn reads at most.
+const MAX_READS_PER_TURN: usize = 512;
+/// How long partitions wait with sending for others that are being opened.
+const MAX_OPENING_WAIT: Duration = Duration::from_secs(5);
 
-/// Brings a partition's state here, and folds everything its topics hold.
+/// Opens a partition: restores its store, and folds everything that its topics hold.
 pub type OpenFold = assignment::Opener<Fold, Error>;
 
 pub struct Setup {
@@ -44,12 +44,12 @@ pub struct Setup {
     pub open: OpenFold,
     pub standing: GroupFence,
     pub max_in_flight: u32,
-    /// Where operators wait for their tests.
+    /// Takes the results of tests, for which operators wait.
     pub replies: Replies,
     pub status: Arc<Status>,
 }
 
-/// A running delivery; dropping it lets attempts under way finish.
+/// A running delivery. When it is dropped, attempts in flight are finished first.
 pub struct Delivery {
     commands: mpsc::Sender<Command>,
     notify: Arc<Notify>,
@@ -58,7 +58,8 @@ pub struct Delivery {
 
 enum Command {
     Take(u32),
-    /// Without `settle` nothing is worth waiting for: others may own it.
+    /// With `settle` attempts in flight are waited for; without it another process may
+    /// own the partition already.
     Release {
         partition: u32,
         settle: bool,
@@ -67,7 +68,17 @@ enum Command {
 }
 
 /// Both ends of a queue that this loop reads and others fill.
-type Ends<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
+struct Channel<T> {
+    sender: mpsc::Sender<T>,
+    receiver: mpsc::Receiver<T>,
+}
+
+impl<T> Channel<T> {
+    fn new() -> Channel<T> {
+        let (sender, receiver) = mpsc::channel();
+        Channel { sender, receiver }
+    }
+}
 
 struct Loop {
     setup: Setup,
@@ -75,49 +86,49 @@ struct Loop {
     assignments: Assignments<Fold, Error>,
     scheduler: Scheduler,
     transport: transport::ReadyTransport,
-    went: Ends<EndedAttempt>,
-    acks: Ends<(u64, Result<AppendedRange, askwhen_log::Error>)>,
-    commands: Ends<Command>,
-    /// When a partition was last given to this process.
+    ended: Channel<EndedAttempt>,
+    /// By the tag of the append.
+    acks: Channel<(u64, Result<AppendedRange, askwhen_log::Error>)>,
+    commands: Channel<Command>,
+    /// When a partition was last assigned to this process, on the monotonic clock.
     taken_at: Option<Duration>,
     notify: Arc<Notify>,
 }
 
 impl Delivery {
-    /// Starts with no partitions.
+    /// Starts the loop with no partitions.
     ///
     /// # Errors
     /// When TLS cannot be set up.
     pub fn start(setup: Setup, transport: Transport) -> Result<Delivery, Error> {
         let mut run = Loop::new(setup, transport)?;
-        let (own, notify) = (run.commands.0.clone(), run.notify.clone());
+        let (own, notify) = (run.commands.sender.clone(), run.notify.clone());
         let running = Service::spawn("delivery", notify.clone(), move |turns| run.run(turns));
         let running = running.map_err(Error::Thread)?;
         Ok(Delivery { commands: own, notify, _loop: running })
     }
 
     pub fn take(&self, partition: u32) {
-        self.tell(Command::Take(partition));
+        self.send(Command::Take(partition));
     }
 
     /// Gives partitions up and waits until they are.
     pub fn release(&self, partitions: &[u32], settle: bool) {
         wait_for_tokens(|done| {
             for partition in partitions {
-                self.tell(Command::Release { partition: *partition, settle, done: done.clone() });
+                self.send(Command::Release { partition: *partition, settle, done: done.clone() });
             }
         });
     }
 
-    fn tell(&self, command: Command) {
-        // The loop ends only when it is told to.
+    fn send(&self, command: Command) {
+        // The loop, which holds the receiver, lives until this is dropped.
         self.commands.send(command).ok();
         self.notify.notify();
     }
 }
 
-/// The loop without its thread, for a simulation that turns it. Dropping it is
-/// what a kill is.
+/// The loop without its thread, for a simulation that turns it. Dropping it kills it.
 pub struct SimulatedDelivery(Loop);
 
 impl SimulatedDelivery {
@@ -128,15 +139,15 @@ impl SimulatedDelivery {
     }
 
     pub fn take(&mut self, partition: u32) {
-        self.0.obey(Command::Take(partition));
+        self.0.command(Command::Take(partition));
         self.0.begin_opened();
     }
 
-    /// Gives a partition up; what is returned ends when it is gone, which turns
-    /// bring about.
+    /// Gives a partition up. Turns have to go on until the returned receiver is
+    /// disconnected: then it is gone.
     pub fn release(&mut self, partition: u32, settle: bool) -> mpsc::Receiver<()> {
         let (done, gone) = WaitGroup::new();
-        self.0.obey(Command::Release { partition, settle, done });
+        self.0.command(Command::Release { partition, settle, done });
         gone
     }
 
@@ -173,9 +184,9 @@ impl Loop {
             scheduler: Scheduler::new(setup.key.clone(), by, setup.max_in_flight),
             time,
             transport,
-            went: mpsc::channel(),
-            acks: mpsc::channel(),
-            commands: mpsc::channel(),
+            ended: Channel::new(),
+            acks: Channel::new(),
+            commands: Channel::new(),
             taken_at: None,
             notify,
             setup,
@@ -190,7 +201,7 @@ impl Loop {
             }
         }
         self.step(Event::Stopping);
-        // Attempts under way may finish; what they say is written down.
+        // Attempts in flight may finish, and their records are written.
         let deadline = Instant::now() + LAST_DRAIN;
         while (self.scheduler.under_way() > 0 || self.scheduler.is_writing()) && Instant::now() < deadline {
             self.finish();
@@ -203,18 +214,18 @@ impl Loop {
     /// One round; gives whether there is more to do at once.
     fn turn(&mut self) -> bool {
         let mut worked = false;
-        while let Ok(command) = self.commands.1.try_recv() {
+        while let Ok(command) = self.commands.receiver.try_recv() {
             worked = true;
-            self.obey(command);
+            self.command(command);
         }
         worked |= self.begin_opened();
         worked |= self.finish();
         let mut behind = false;
         for partition in self.assignments.partitions() {
-            match self.turn_part(partition) {
-                Ok(heard) => {
-                    behind |= heard;
-                    worked |= heard;
+            match self.turn_partition(partition) {
+                Ok(has_read) => {
+                    behind |= has_read;
+                    worked |= has_read;
                 }
                 Err(Error::Log(error)) if error.class() == askwhen_log::Class::Retry => {
                     tracing::debug!(partition, %error, "the delivery's topics are out of reach");
@@ -229,8 +240,8 @@ impl Loop {
         worked
     }
 
-    /// Has the scheduler make a step, and does what it says; gives whether it said
-    /// anything.
+    /// Gives an event to the scheduler and performs its effects; gives whether there were
+    /// any.
     fn step(&mut self, event: Event) -> bool {
         let effects = self.scheduler.step(&self.context(), event);
         let any = !effects.is_empty();
@@ -280,7 +291,7 @@ impl Loop {
             }
             Effect::Start { item, row, defined, keys } => {
                 let attempt = AttemptStart { item, row: *row, defined, keys };
-                self.transport.start(attempt, self.went.0.clone(), self.notify.clone());
+                self.transport.start(attempt, self.ended.sender.clone(), self.notify.clone());
             }
             Effect::Append { tag, write: (to, record) } => self.append(tag, to, record),
             Effect::Report { tag, key, internal } => self.append_report(tag, &key, &internal),
@@ -297,7 +308,7 @@ impl Loop {
     }
 
     fn append(&self, tag: u64, to: TopicPartition, record: NewRecord) {
-        let ack = Ack::Tagged { tag, queue: self.acks.0.clone(), notify: self.notify.clone() };
+        let ack = Ack::Tagged { tag, queue: self.acks.sender.clone(), notify: self.notify.clone() };
         self.setup.log.append(to, vec![record], ack);
     }
 
@@ -307,10 +318,10 @@ impl Loop {
         self.append(tag, registrar, signer.internal(registrar.partition, key, internal));
     }
 
-    /// Takes what attempts and appends have to say.
+    /// Takes the results of attempts and appends; gives whether there were any.
     fn finish(&mut self) -> bool {
         let mut worked = false;
-        while let Ok((item, row, result)) = self.went.1.try_recv() {
+        while let Ok((item, row, result)) = self.ended.receiver.try_recv() {
             worked = true;
             fault::point("sent");
             let stored = self.stored(item.partition, &item.delivery_id, result.outcome);
@@ -319,15 +330,15 @@ impl Loop {
         if self.setup.log.is_writable().is_ok() {
             self.step(Event::LogWritable);
         }
-        while let Ok((tag, outcome)) = self.acks.1.try_recv() {
+        while let Ok((tag, outcome)) = self.acks.receiver.try_recv() {
             worked = true;
             self.step(Event::Acknowledged { tag, outcome: outcome.map(|_| ()) });
         }
         worked
     }
 
-    /// What the store says of a delivery whose attempt is over. A success ends it
-    /// whatever is stored.
+    /// Where a delivery whose attempt is over stands in the store. A success ends it
+    /// wherever it stands, so the store is not asked.
     fn stored(&self, partition: u32, delivery_id: &str, outcome: Outcome) -> StoredPhase {
         let Some(fold) = self.fold(partition) else { return StoredPhase::NotOwned };
         if outcome == Outcome::Delivered {
@@ -340,12 +351,12 @@ impl Loop {
         }
     }
 
-    /// Takes up what is due; gives whether there was anything.
+    /// Reads what is due; gives whether there was anything.
     fn load(&mut self) -> bool {
-        (0..READS_A_TURN).take_while(|_| self.step(Event::Load)).count() > 0
+        (0..MAX_READS_PER_TURN).take_while(|_| self.step(Event::Load)).count() > 0
     }
 
-    /// Sends what has its turn; gives whether there was anything.
+    /// Starts attempts, whose turn it is; gives whether there were any.
     fn dispatch(&mut self) -> bool {
         let mut worked = false;
         while self.may_send() && !self.is_opening() {
@@ -357,9 +368,9 @@ impl Loop {
         worked
     }
 
-    /// What was found out about endpoints, for everyone.
+    /// Reports the health of endpoints to the registrar.
     fn report(&mut self) {
-        // Whoever owns nothing, or may own nothing any more, knows nothing.
+        // A process without partitions makes no attempts, so it knows nothing of endpoints.
         if self.assignments.is_empty() {
             self.step(Event::NothingOwned);
         }
@@ -368,7 +379,8 @@ impl Loop {
         }
     }
 
-    fn turn_part(&mut self, partition: u32) -> Result<bool, Error> {
+    /// One round of a partition; gives whether anything of its topics was read.
+    fn turn_partition(&mut self, partition: u32) -> Result<bool, Error> {
         let now = self.time.now();
         if self.assignments.is_leaving(partition) {
             return Ok(self.let_go(partition));
@@ -378,9 +390,9 @@ impl Loop {
         }
         let Some(fold) = self.assignments.get_mut(partition) else { return Ok(false) };
         let mut worked = false;
-        let heard = fold.step(now)?;
+        let events = fold.step(now)?;
         let rejects = std::mem::take(&mut fold.rejects);
-        if let Some(events) = heard {
+        if let Some(events) = events {
             worked = true;
             self.step(Event::Folded { partition, events });
         }
@@ -397,7 +409,7 @@ impl Loop {
         self.assignments.get(partition)
     }
 
-    fn obey(&mut self, command: Command) {
+    fn command(&mut self, command: Command) {
         let now = self.setup.clock.monotonic();
         match command {
             Command::Take(partition) => {
@@ -426,9 +438,9 @@ impl Loop {
     }
 
     fn begin(&mut self, partition: u32, mut fold: Fold) -> Result<(), Error> {
-        // Known to the group from the first moment: so it can be asked.
+        // The group knows the position from the first moment, so its lag can be asked for.
         self.setup.standing.commit(partition, fold.next());
-        // A test moves time itself, and further than a day.
+        // Under a test clock due dates may be far ahead and right.
         if !self.setup.status.watched {
             self.time.advance_to(fold.time());
             let early = fold.pull_in(self.time.now())?;
@@ -443,21 +455,21 @@ impl Loop {
         Ok(())
     }
 
-    /// What is in memory may not be what is stored: the partition is opened
-    /// again, unless a person has to look first.
+    /// Opens a partition again after an error, because its memory may differ from its
+    /// store, unless an operator has to look first.
     fn fail(&mut self, partition: u32, error: &Error) {
         self.step(Event::Closed { partition });
         self.assignments.fail(partition, error, self.setup.clock.monotonic());
     }
 
-    /// Whether partitions that have just been given are being opened: what one of them
-    /// knows of an endpoint may hold what another is to send.
+    /// Whether partitions that were just assigned are being opened: one of them may hold
+    /// the health of an endpoint that another is about to call.
     fn is_opening(&self) -> bool {
-        let lately = self.taken_at.is_some_and(|at| self.setup.clock.monotonic() < at + OPENED_WITHIN);
+        let lately = self.taken_at.is_some_and(|at| self.setup.clock.monotonic() < at + MAX_OPENING_WAIT);
         lately && self.assignments.any_opening()
     }
 
-    /// Lets a partition go as soon as its attempts have been written down.
+    /// Gives a partition back as soon as the records of its attempts are durable.
     fn let_go(&mut self, partition: u32) -> bool {
         let has_flights = self.scheduler.has_flights_of(partition);
         let is_settled =
@@ -494,7 +506,7 @@ impl Loop {
         let memory_bytes = self.scheduler.memory_bytes() as u64;
         status.memory_bytes.store(memory_bytes, Ordering::Release);
         metrics.memory_bytes.with_label_values(&["delivery"]).set(memory_bytes as i64);
-        if status.turn.load(Ordering::Acquire).is_multiple_of(LOOKED_AT_EVERY) {
+        if status.turn.load(Ordering::Acquire).is_multiple_of(COUNT_DONE_EVERY) {
             let done: u64 = self.assignments.open().map(Fold::done).sum();
             metrics.delivery_done_rows.set(done as i64);
         }
@@ -514,7 +526,8 @@ impl Loop {
         Duration::from_millis(due.clamp(1, 100).unsigned_abs())
     }
 
-    /// What an attempt does must be written down, and by the owner alone.
+    /// Whether attempts may start: the log must take their records, and the group must
+    /// still count this process in.
     fn may_send(&self) -> bool {
         self.setup.log.is_writable().is_ok() && self.setup.standing.is_fresh()
     }
@@ -525,7 +538,7 @@ impl PartitionError for Error {
         Error::class(self)
     }
 
-    /// Deliveries wait for no clock, and for no word of an operator.
+    /// The delivery waits for no clock and for no operator.
     fn waits_on(&self) -> Option<WaitReason> {
         None
     }
@@ -538,7 +551,7 @@ impl PartitionError for Error {
 /// The topic whose partitions the delivery owns.
 pub const OWNED: Topic = Topic::Deliveries;
 
-/// Whether a position is at least where its topic ended.
+/// Whether a partition of a topic has been read up to `end`.
 pub fn reached(positions: &[(TopicPartition, u64)], at: TopicPartition, end: u64) -> bool {
     positions.iter().any(|(of, next)| *of == at && *next >= end)
 }

@@ -1,16 +1,16 @@
-//! What is sent when, and what is written down of it: `step(state, context, event)
-//! -> effects`. It must never know a socket, a store, a log or a clock; whoever
-//! turns it performs the effects and hands the answers of the reads back as events.
+//! Decides what is sent when, and what is recorded of it: `step(state, context, event)
+//! -> effects`. It must never know a socket, a store, a log or a clock; the loop performs
+//! the effects and gives the results of reads back as events.
 //!
 //! A delivery's way: its partition is opened ([`Event::Opened`]), which says when each
-//! endpoint's queue has something due. [`Event::Load`] asks for what is due
-//! ([`Effect::ReadDue`]) and puts it into the ordering queues; [`Event::Dispatch`] gives
-//! the next one its turn ([`Effect::ReadRow`], because only the row says whether it is
-//! still to be sent), then [`Effect::Start`]. [`Event::Ended`] brings the result, which
-//! is appended; once that is durable, what follows from it (a retry record or a dead
-//! letter) is appended; once that is durable, the delivery is let go of. A partition
-//! that is closed loses what waits; what is under way ends, and is written down unless
-//! another owner does so.
+//! endpoint's queue has something due. [`Event::Load`] reads what is due
+//! ([`Effect::ReadDue`]) into the ordering queues; [`Event::Dispatch`] takes the delivery
+//! whose turn it is ([`Effect::ReadRow`], because only the row says whether it is still to
+//! be sent), then [`Effect::Start`]. [`Event::Ended`] brings the result, which is
+//! appended; once that is durable, the retry record or dead letter that follows from it is
+//! appended; once that is durable, the delivery is released. When a partition is closed,
+//! its waiting deliveries are dropped; those in flight end and are recorded, unless another
+//! owner has done so.
 
 mod appends;
 mod attempts;
@@ -39,26 +39,28 @@ use askwhen_wire::seal::ClusterKey;
 use timers::{DueRange, TimerQueue};
 use tracked::TrackedDeliveries;
 
-/// What deliveries that wait in memory take at most, but for a few of each queue; the
-/// rest waits in the store.
+/// Bytes that waiting deliveries take in memory, before each queue keeps only a few
+/// there; the others wait in the store.
 const WAITING_BYTES: usize = 8 << 20;
-/// Deliveries of one queue while there is room, when there is not, and when the few of
-/// many queues have taken as much again.
+/// How many deliveries of one queue are in memory while there is room.
 const QUEUE_MOST: usize = 1_024;
+/// How many when [`WAITING_BYTES`] are used up.
 const QUEUE_FEW: usize = 16;
+/// How many when twice as much is used up, because there are many queues.
 const QUEUE_LEAST: usize = 1;
 
-/// What holds around a step.
+/// Time and limits at a step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepContext {
-    /// The time that deliveries wait by, which never goes back.
+    /// The time by which deliveries wait, in milliseconds since the epoch. It never goes
+    /// back.
     pub now: Millis,
-    /// The wall's time, which may; for what others have dated.
+    /// The wall clock's time, which may go back. Records of others are compared with it.
     pub by_wall: Millis,
     pub monotonic: Duration,
-    /// This process's part of every endpoint's bounds.
+    /// This process's share of every endpoint's concurrency and rate, from 0 to 1.
     pub share: f64,
-    /// What attempts under way may hold in memory together.
+    /// Bytes that attempts in flight may hold in memory together.
     pub memory_limit_bytes: usize,
 }
 
@@ -67,15 +69,15 @@ pub enum Event {
     Opened {
         partition: u32,
         endpoints: Vec<EndpointUpdate>,
-        /// Every queue that has something, and when its first is due.
+        /// Every queue that is not empty, and when its first delivery is due.
         queues: Vec<(u64, Millis)>,
-        /// What a crash has left out the next record of.
+        /// Deliveries whose next record was not written because of a crash.
         missing: Vec<PendingDelivery>,
     },
     Closed {
         partition: u32,
     },
-    /// This process owns no partition: others know better of endpoints from now on.
+    /// This process owns no partition: from now on only others see how endpoints do.
     NothingOwned,
     /// Records of a partition's topics were folded.
     Folded {
@@ -86,17 +88,17 @@ pub enum Event {
     Unreadable {
         reject: Write,
     },
-    /// There is time to look at what is due.
+    /// What is due may be read.
     Load,
     DueRead {
         range: DueRange,
         due: Vec<Due>,
         next: Option<Millis>,
     },
-    /// Something may be sent now.
+    /// An attempt may start.
     Dispatch,
-    /// A row, and the bytes that it takes in the store; `None` when it has ended, or its
-    /// partition is not owned.
+    /// A row and its size in the store, in bytes; `None` when the delivery has ended, or
+    /// its partition is not owned.
     RowRead {
         item: Item,
         found: Option<(PendingDelivery, usize)>,
@@ -121,28 +123,28 @@ pub enum Event {
     },
     /// The log takes records.
     LogWritable,
-    /// What is known of endpoints may be reported.
+    /// The health of endpoints may be reported.
     Report,
-    /// The figures may be published.
+    /// The counts of endpoints may be published.
     Census,
-    /// Nothing more is started.
+    /// The process stops: no more attempts start.
     Stopping,
 }
 
-/// What the store says of a delivery whose attempt is over.
+/// Where a delivery whose attempt is over stands in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredPhase {
-    /// Another process owns it by now, or it is being opened again.
+    /// Another process owns its partition, or the partition is being opened again.
     NotOwned,
-    /// It has ended by somebody else's hand.
+    /// Another process has ended it.
     Ended,
-    /// It is to be cancelled on record.
+    /// Its cancellation is to be recorded.
     Cancelled,
-    /// It waits, or could not be read: then the partition's next step fails.
+    /// It waits. Also when it could not be read: then the partition's next step fails.
     Pending,
 }
 
-/// What is to be done.
+/// What the loop is to do.
 pub enum Effect {
     /// Answered with [`Event::DueRead`].
     ReadDue(DueRange),
@@ -165,7 +167,7 @@ pub enum Effect {
         tag: u64,
         write: Write,
     },
-    /// A record for the registrar, under a key; answered as an append.
+    /// A record for the registrar's journal; answered as [`Effect::Append`].
     Report {
         tag: u64,
         key: String,
@@ -189,15 +191,14 @@ pub struct Scheduler {
     timers: TimerQueue,
     tracked: TrackedDeliveries,
     appends: AppendQueue,
-    /// Has its turn, and waits for memory.
+    /// The delivery whose turn it is, while it waits for memory.
     stalled: Option<Item>,
-    /// Of the step that is being made.
+    /// The effects of the current step.
     effects: Vec<Effect>,
 }
 
 impl Scheduler {
-    /// `by` names this process to those who hear of its findings; at most `slots`
-    /// attempts are under way.
+    /// `by` names this process in its reports; at most `slots` attempts are in flight.
     pub fn new(key: ClusterKey, by: String, slots: u32) -> Scheduler {
         Scheduler {
             endpoints: Endpoints::new(key, by),
@@ -256,7 +257,7 @@ impl Scheduler {
         }
     }
 
-    /// Starts nothing more of a partition.
+    /// Drops the waiting deliveries of a partition.
     fn close(&mut self, partition: u32) {
         self.ordering.forget(partition);
         if let Some(item) = self.stalled.take_if(|item| item.partition == partition) {
@@ -268,7 +269,8 @@ impl Scheduler {
         self.tracked.close(partition, &waiting);
     }
 
-    /// New dues behind what is loaded are found by the next load.
+    /// Takes changes of a fold in. A delivery that is due behind what was read so far is
+    /// left to the next read.
     fn fold(&mut self, partition: u32, events: Vec<FoldEvent>) {
         for event in events {
             match event {
@@ -282,8 +284,8 @@ impl Scheduler {
                     }
                 }
                 FoldEvent::Endpoint(update) => self.learn(update),
-                // An attempt of this process is in flight until everything of it is
-                // written. Another one's may stay without what follows from it.
+                // An attempt of this process stays in flight until all its records are
+                // durable. Another process may have died before it wrote the second one.
                 FoldEvent::FollowUpMissing { delivery_id } => {
                     if !self.tracked.is_in_flight(&delivery_id) {
                         self.effects.push(Effect::ReadMissing { partition, delivery_id });
@@ -291,7 +293,7 @@ impl Scheduler {
                 }
                 FoldEvent::Cancelled { delivery_ids } => {
                     for delivery_id in delivery_ids {
-                        // What is in flight says itself how it has ended.
+                        // An attempt in flight records the cancellation when it ends.
                         if !self.tracked.cancel(&delivery_id) {
                             self.effects.push(Effect::ReadMissing { partition, delivery_id });
                         }
@@ -301,7 +303,7 @@ impl Scheduler {
         }
     }
 
-    /// Asks for some of what is due.
+    /// Reads the next range that is due.
     fn load(&mut self, context: &StepContext) {
         let early = if fault::mutant("send_early") { HOUR } else { 0 };
         let room = |queue_id| queue_room(&self.endpoints, &self.ordering, queue_id);
@@ -309,7 +311,8 @@ impl Scheduler {
         self.effects.extend(range.map(Effect::ReadDue));
     }
 
-    /// Whether it is still to be sent is looked at when it is its turn.
+    /// Puts a delivery into its ordering queue. Whether it is still to be sent is read from
+    /// its row when it is its turn.
     fn enqueue(&mut self, partition: u32, due: Due) {
         let delivery_id = due_id(&due.key);
         let Some(due) = self.tracked.insert(&delivery_id, partition, due) else { return };
@@ -318,7 +321,7 @@ impl Scheduler {
         self.ordering.push(Item { partition, delivery_id, due_at, first, queue_id, ordering_key });
     }
 
-    /// A queue has given one away: what waits behind it is loaded.
+    /// Lets more of a queue be read when half of its room is free.
     fn refill(&mut self, queue_id: u64) {
         if self.ordering.queued_of(queue_id) <= queue_most(&self.endpoints, &self.ordering, queue_id) / 2 {
             self.timers.refill(queue_id);
@@ -343,21 +346,21 @@ impl Scheduler {
             AppendProgress::Refused => {
                 self.effects.extend(outcome.err().map(|error| Effect::Publish(Notice::NotWritten(error))));
             }
-            AppendProgress::ReportRefused(queue_id) => self.endpoints.tell_again(queue_id, context.now),
+            AppendProgress::ReportRefused(queue_id) => self.endpoints.report_again(queue_id, context.now),
             AppendProgress::Done(None) | AppendProgress::Nothing => {}
         }
     }
 
-    /// Writes the next record of a delivery, if a crash has left it out.
+    /// Writes the next record of a delivery, if it is not on record.
     fn write_missing(&mut self, context: &StepContext, partition: u32, row: &PendingDelivery) {
         if let Some(now) = records::missing(partition, row, context.now) {
             self.write(PendingAppend { item: None, now, then: None });
         }
     }
 
-    /// What was found out about endpoints, for everyone.
+    /// Reports the health of endpoints to the registrar.
     fn report(&mut self, context: &StepContext) {
-        for (queue_id, key, internal) in self.endpoints.tell(context.now, context.by_wall) {
+        for (queue_id, key, internal) in self.endpoints.reports(context.now, context.by_wall) {
             let tag = self.appends.report(queue_id);
             self.effects.push(Effect::Report { tag, key, internal });
         }
@@ -370,12 +373,12 @@ impl Scheduler {
             let (partition, delivery_id) = (item.partition, item.delivery_id.clone());
             self.effects.push(Effect::ReadMissing { partition, delivery_id });
         }
-        if let Some((partition, due)) = released.again {
+        if let Some((partition, due)) = released.due_again {
             self.enqueue(partition, due);
         }
     }
 
-    /// Whether the one whose turn it is waits for memory.
+    /// Whether the delivery whose turn it is waits for memory.
     pub fn is_stalled(&self) -> bool {
         self.stalled.is_some()
     }
@@ -385,7 +388,7 @@ impl Scheduler {
         !self.appends.is_empty()
     }
 
-    /// Whether attempts are under way, or their records being written.
+    /// Whether attempts are in flight, their records included.
     pub fn has_flights(&self) -> bool {
         self.tracked.has_flights()
     }
@@ -394,28 +397,28 @@ impl Scheduler {
         self.tracked.has_flights_of(partition)
     }
 
-    /// Deliveries whose turn has come and that are not let go of.
+    /// How many deliveries are between their turn and their release.
     pub fn under_way(&self) -> u32 {
         self.ordering.under_way()
     }
 
-    /// When something is due, or an endpoint may be tried that has something waiting.
+    /// When something is due, or an endpoint with waiting deliveries may be tried again.
     pub fn next_due(&self) -> Option<Millis> {
         [self.timers.first(), self.ordering.next_wake()].into_iter().flatten().min()
     }
 
-    /// When a step is to be made at the latest.
+    /// When the next step is to be made at the latest.
     pub fn wake_at(&self) -> Option<Millis> {
-        [self.next_due(), self.endpoints.next_tell()].into_iter().flatten().min()
+        [self.next_due(), self.endpoints.next_report()].into_iter().flatten().min()
     }
 
-    /// What waits in memory and what is in flight, about.
+    /// About how many bytes waiting deliveries and attempts in flight take in memory.
     pub fn memory_bytes(&self) -> usize {
         self.ordering.queued_bytes() + self.tracked.flights_bytes() + self.timers.memory_bytes()
     }
 }
 
-/// How many deliveries of a queue may wait in memory.
+/// How many deliveries of a queue may be in memory.
 fn queue_most(endpoints: &Endpoints, ordering: &OrderingQueues, queue_id: u64) -> usize {
     match ordering.queued_bytes() {
         bytes if bytes < WAITING_BYTES && !endpoints.is_held(queue_id) => QUEUE_MOST,
@@ -424,7 +427,7 @@ fn queue_most(endpoints: &Endpoints, ordering: &OrderingQueues, queue_id: u64) -
     }
 }
 
-/// How many more may.
+/// How many more deliveries of a queue may come into memory.
 fn queue_room(endpoints: &Endpoints, ordering: &OrderingQueues, queue_id: u64) -> usize {
     queue_most(endpoints, ordering, queue_id).saturating_sub(ordering.queued_of(queue_id))
 }

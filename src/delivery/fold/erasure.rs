@@ -1,4 +1,4 @@
-//! What waits about users that are erased.
+//! Cancels the waiting deliveries of users that are erased.
 
 use crate::delivery::families;
 use std::collections::BTreeMap;
@@ -11,12 +11,13 @@ use askwhen_domain::endpoint::EventType;
 use askwhen_domain::refs::{UserKey, UserRef};
 use askwhen_wire::topics::Source;
 
-/// The journal record behind an erasure; without one, everything that waits of
-/// the user goes.
+/// The journal record behind an erasure. Without one, every waiting delivery of the
+/// user is cancelled.
 pub(super) type Erased = Option<Source>;
 
 impl WriteBatch {
-    /// Of two erasures of one user the later one takes more.
+    /// Notes an erasure. Of two erasures of one user the later one counts: it covers more
+    /// deliveries.
     pub(super) fn erase(&mut self, user: UserKey, erased: Erased) {
         let known = self.erasures.entry(user).or_insert(erased);
         *known = match (*known, erased) {
@@ -27,8 +28,8 @@ impl WriteBatch {
 }
 
 impl Fold {
-    /// Cancels what the round's erasures concern. It looks once at all that
-    /// waits: an index over users would cost every delivery.
+    /// Cancels the deliveries that the round's erasures cover. One scan over all that waits
+    /// is cheaper than an index over users, which every delivery would pay for.
     pub(super) fn cancel_erased(&mut self, round: &mut WriteBatch) -> Result<(), Error> {
         let erasures = std::mem::take(&mut round.erasures);
         if erasures.is_empty() || askwhen_process::fault::mutant("erase_leaves_deliveries") {
@@ -38,24 +39,24 @@ impl Fold {
             let user = UserRef::new(&row.delivery.project, &row.delivery.user_id);
             let Some(erased) = erasures.get(&user.into()) else { return false };
             let waits = matches!(row.phase, DeliveryPhase::Due | DeliveryPhase::RetryMissing { .. });
-            waits && !is_since(row, *erased) && row.delivery.message.kind != EventType::Erased
+            waits && !is_younger(row, *erased) && row.delivery.message.kind != EventType::Erased
         };
         let mut rows = BTreeMap::new();
         self.each_row(|mut row| {
             if concerned(&row) {
-                // Many may wait: no more of each is held than its cancellation tells.
+                // Many may wait, and a cancellation does not need the message.
                 row.forget_message();
                 rows.insert(row.delivery.delivery_id.clone(), row);
             }
         })?;
-        // What this very round has changed is newer than what is stored.
+        // Changes of this round are newer than the store.
         for (id, changed) in &round.rows {
             rows.remove(id);
             if let Some(row) = changed.as_ref().filter(|row| concerned(row)) {
                 rows.insert(id.clone(), row.clone());
             }
         }
-        round.heard.push(FoldEvent::Cancelled { delivery_ids: rows.keys().cloned().collect() });
+        round.events.push(FoldEvent::Cancelled { delivery_ids: rows.keys().cloned().collect() });
         for (id, mut row) in rows {
             round.batch.delete(families::DUE, due_key(&row));
             row.forget_message();
@@ -66,8 +67,8 @@ impl Fold {
     }
 }
 
-/// A copy of an erasure that comes late finds what the user has been told since.
-fn is_since(row: &PendingDelivery, erased: Erased) -> bool {
+/// Whether a delivery is younger than an erasure, which may be a late copy.
+fn is_younger(row: &PendingDelivery, erased: Erased) -> bool {
     let source = Source::parse(row.source.as_bytes());
     source.zip(erased).is_some_and(|(row, erased)| row.partition == erased.partition && row.offset > erased.offset)
 }

@@ -1,7 +1,7 @@
-//! Why a partition's deliveries cannot be folded, and what is to be done then.
-//! A record that cannot be read is none of these: it becomes a reject, and the
-//! next one is taken (`input`). Stored state that cannot be read is: the
-//! partition stops, and its state is made again from the topics.
+//! Why a partition's deliveries cannot be folded. A record that cannot be read is no
+//! such error: it becomes a reject, and the next one is taken (`input`). Stored state
+//! that cannot be read is one: the partition stops, and its state is made again from the
+//! topics.
 
 use askwhen_log::TopicPartition;
 use askwhen_partition::StopReason;
@@ -21,20 +21,20 @@ pub enum Error {
     /// The store and the log do not belong together.
     #[error(transparent)]
     StateMismatch(#[from] StateMismatch),
-    /// Its store was not brought here.
+    /// The store could not be restored.
     #[error(transparent)]
     Partition(#[from] StopReason),
     #[error("webhooks cannot be sent: {0}")]
     Transport(#[from] ResolverError),
     #[error("a thread cannot be started: {0}")]
     Thread(#[source] std::io::Error),
-    /// Nobody wants the partition any more.
+    /// The partition was given up while it was being opened.
     #[error("given up")]
     GivenUp,
 }
 
-/// Stored state that cannot be read, or contradicts itself. No record of a topic
-/// is to blame for it.
+/// Stored state that cannot be read, or contradicts itself: damage of the store, never
+/// the fault of a record.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     #[error("the delivery's positions are unreadable: {0}")]
@@ -51,13 +51,12 @@ pub enum StateError {
     Due,
     #[error("{waiting} deliveries wait for a time, and the due index holds {indexed}")]
     DueCount { waiting: u64, indexed: u64 },
-    /// Never released; all of it is in the topics.
+    /// No released version wrote this format, so the state is made again.
     #[error("the delivery's state is of format {found}")]
     Format { found: u32 },
 }
 
-/// A store that goes on from nothing that this log holds, or that this version
-/// reads.
+/// A store that belongs to another log or another version.
 #[derive(Debug, thiserror::Error)]
 pub enum StateMismatch {
     #[error(

@@ -1,5 +1,5 @@
-//! What a record of the delivery's topics says. Reading it fails for the
-//! record's own reasons alone: what is stored cannot make a record a reject.
+//! Decodes records of the delivery's topics. It looks at the record alone, so that
+//! damage of the store can never make a record a reject.
 
 use serde::de::DeserializeOwned;
 

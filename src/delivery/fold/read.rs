@@ -1,17 +1,17 @@
-//! What is asked of a fold's store. Everything that cannot be read here is
-//! damage of the store: it is set aside and made again from the topics.
+//! Reads of a fold's store. Whatever cannot be read here is damage of the store, which
+//! is set aside and made again from the topics.
 
 use super::endpoint_update::EndpointUpdate;
 use super::error::{Error, StateError};
 use super::index::Due;
 use super::row::{DeliveryPhase, PendingDelivery};
-use super::{EACH_AT_A_TIME, Fold, POSITIONS, Positions, split};
+use super::{Fold, MAX_ENTRIES_PER_READ, POSITIONS, Positions, split};
 use crate::delivery::families;
 use askwhen_domain::time::Millis;
 use askwhen_store::Store;
 
 impl Fold {
-    /// Where a stored fold stands.
+    /// How far the fold of a store has read.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -20,7 +20,7 @@ impl Fold {
         Ok(stored.map(|bytes| serde_json::from_slice(&bytes).map_err(StateError::Positions)).transpose()?)
     }
 
-    /// Everything that is known of endpoints.
+    /// The newest stored updates of all endpoints.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -48,7 +48,7 @@ impl Fold {
         bytes.map(|bytes| Ok((PendingDelivery::decode(delivery_id.as_bytes(), &bytes)?, bytes.len()))).transpose()
     }
 
-    /// Every line of the due index, with the time that its first is due.
+    /// Every queue of the due index, with the time at which its first delivery is due.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -64,8 +64,8 @@ impl Fold {
         Ok(queue_ids)
     }
 
-    /// What of a line of the due index lies behind `after` and is due by `until`;
-    /// and when the next one behind that is due.
+    /// At most `limit` entries of a queue that stand behind the key `after` and are due by
+    /// `until`; and when the next one behind them is due.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -78,7 +78,7 @@ impl Fold {
     ) -> Result<(Vec<Due>, Option<Millis>), Error> {
         let mut from = if after.is_empty() { queue_id.to_be_bytes().to_vec() } else { [after, &[0]].concat() };
         let mut found = Vec::new();
-        // Most lines hold little that is due, and another line is behind it.
+        // Most queues have little that is due: reading far would read other queues.
         let mut at_a_time = 8;
         loop {
             let entries = self.store.ascending(families::DUE, &from, at_a_time)?;
@@ -97,11 +97,11 @@ impl Fold {
             if last {
                 return Ok((found, None));
             }
-            at_a_time = (at_a_time * 4).min(EACH_AT_A_TIME);
+            at_a_time = (at_a_time * 4).min(MAX_ENTRIES_PER_READ);
         }
     }
 
-    /// Rows whose next record a crash has swallowed.
+    /// Rows whose next record was not written because of a crash.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -126,8 +126,8 @@ impl Fold {
         })
     }
 
-    /// Counts what waits, and compares it with the index: a delivery that is in
-    /// the one and not in the other would never be sent.
+    /// Counts what waits, and compares it with the due index: a delivery that is missing
+    /// there would never be sent.
     ///
     /// # Errors
     /// When the store cannot be read, or contradicts itself.

@@ -6,15 +6,15 @@ use super::error::StateError;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::Millis;
 
-/// Where a delivery stands that has not ended.
+/// A delivery that has not ended, and what has happened to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PendingDelivery {
     pub delivery: Delivery,
-    /// Attempts done.
+    /// How many attempts were made.
     pub attempt: u32,
     pub due_at: Millis,
-    /// Where it stands in `deliveries`: what is due at the same time goes in
-    /// that order. Zero once it is a retry.
+    /// Its offset in topic `deliveries`, by which deliveries go that are due at the same
+    /// time. Zero once it is a retry.
     pub place: u64,
     /// Header `source` of its record: the journal record behind it.
     pub source: String,
@@ -30,13 +30,13 @@ pub struct PendingDelivery {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum DeliveryPhase {
-    /// In the due index.
+    /// It waits for its due time, and stands in the due index.
     Due,
-    /// The attempt is on record; its retry record is not yet.
+    /// An attempt is on record and the retry record that follows is not.
     RetryMissing { next_due_at: Millis },
-    /// The end is on record; the record in `dead` is not yet.
+    /// The last attempt is on record and the dead letter is not.
     DeadMissing { reason: String, died_at: Millis },
-    /// It is not to be sent any more; the record of that is not yet written.
+    /// It must not be sent any more, and its cancellation is not on record.
     CancelMissing { reason: String },
 }
 
@@ -68,7 +68,7 @@ impl PendingDelivery {
         Ok(row)
     }
 
-    /// Lets go of what the message tells: nothing of it is sent any more.
+    /// Drops the message of a delivery that is not sent any more.
     pub(super) fn forget_message(&mut self) {
         self.delivery.message.data = None;
     }

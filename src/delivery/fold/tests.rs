@@ -253,7 +253,7 @@ fn a_store_with_an_unreadable_row_of_any_family_is_not_served() {
         let fold = world.fold();
         world.spoil(family);
         if family == families::DUE {
-            let queue_id = index::line_of(&delivery("d"));
+            let queue_id = index::queue_of(&delivery("d"));
             assert!(is_damaged(fold.due(queue_id, &[], i64::MAX, 10)), "also while it is served");
         }
         drop(fold);

@@ -1,5 +1,5 @@
-//! Records on their way to the log. What follows from an attempt is written when
-//! the attempt is durable; what the log would not take is written again.
+//! Records on their way to the log. The retry record or dead letter is appended once its
+//! attempt is durable; a record that the log refuses is appended again.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,42 +7,44 @@ use std::time::Duration;
 use crate::delivery::ordering::Item;
 use crate::delivery::records::Write;
 
-/// Pause before a record that the log would not take is written again.
+/// Pause before records that the log refused are appended again.
 const REWRITE_PAUSE: Duration = Duration::from_millis(250);
 
-/// Records that follow from each other. Without an item they are about nothing
-/// that is in flight: what a crash had swallowed, or a reject.
+/// One or two records that are appended one after the other.
 #[derive(Debug, Clone)]
 pub struct PendingAppend {
+    /// The delivery in flight that they are about; `None` for a missing follow-up or a
+    /// reject.
     pub item: Option<Item>,
-    /// What is being written; written again should the log refuse it.
+    /// The record that is being appended. It is kept because the log may refuse it.
     pub now: Write,
-    /// Written when that is durable.
+    /// The record that is appended when the first one is durable.
     pub then: Option<Write>,
 }
 
-/// What an acknowledgement comes to.
+/// What follows from an acknowledgement.
 #[derive(Debug)]
 pub enum AppendProgress {
-    /// The next record can be written.
+    /// The next record can be appended.
     Next(PendingAppend),
-    /// All is durable.
+    /// All records are durable.
     Done(Option<Item>),
-    /// It is to be written again.
+    /// The record is appended again after a pause.
     Refused,
+    /// A report on the endpoint of this queue was refused.
     ReportRefused(u64),
-    /// It was a report, or none of these.
+    /// A report is durable, or the tag is not known.
     Nothing,
 }
 
 #[derive(Debug, Default)]
 pub struct AppendQueue {
     pending: HashMap<u64, PendingAppend>,
-    /// Reports on the endpoints of these queues. Should the log refuse one, what there
-    /// is to report then is reported.
+    /// Queues of the endpoints that reports are on, by tag. A refused report is not kept: a
+    /// new one says what holds by then.
     reports: HashMap<u64, u64>,
     refused: Vec<PendingAppend>,
-    /// On the monotonic clock.
+    /// When the log last refused a record, on the monotonic clock.
     refused_at: Option<Duration>,
     last_tag: u64,
 }
@@ -53,14 +55,14 @@ impl AppendQueue {
         self.last_tag
     }
 
-    /// Gives the tag under which the log acknowledges, and what it is to be given.
+    /// Notes an append; gives its tag and the record for the log.
     pub fn write(&mut self, records: PendingAppend) -> (u64, Write) {
         let (tag, now) = (self.next_tag(), records.now.clone());
         self.pending.insert(tag, records);
         (tag, now)
     }
 
-    /// The tag of a report on the endpoint of a queue.
+    /// Notes a report on the endpoint of a queue; gives its tag.
     pub fn report(&mut self, queue_id: u64) -> u64 {
         let tag = self.next_tag();
         self.reports.insert(tag, queue_id);
@@ -83,7 +85,7 @@ impl AppendQueue {
         }
     }
 
-    /// What is to be written again now.
+    /// The refused records, when their pause is over.
     pub fn take_refused(&mut self, monotonic: Duration) -> Vec<PendingAppend> {
         match self.refused_at {
             Some(at) if monotonic >= at + REWRITE_PAUSE => {

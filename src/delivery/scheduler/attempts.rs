@@ -1,4 +1,5 @@
-//! An attempt from its turn to its records: looked at once more, started, judged.
+//! An attempt from its turn to its records: its row is read again, it is started, and its
+//! result leads to records.
 
 use super::appends::PendingAppend;
 use super::verdict::{self, EndpointFacts, HealthFinding};
@@ -18,19 +19,20 @@ use askwhen_wire::profile::Keys;
 use askwhen_wire::topics::{AttemptEnd, AttemptRecord, Outcome};
 use std::sync::Arc;
 
-/// Nobody waits for a test any longer.
+/// How long an operator waits for a test.
 const TEST_LIFE: Millis = MINUTE;
-/// What an attempt holds beside its message: buffers of its connection, and of
-/// the answer what is read.
+/// Bytes that an attempt takes beside its message: buffers of its connection, and what is
+/// read of the response.
 const ATTEMPT_BYTES: usize = 48 << 10;
-/// A message is there as it was read, as its body, and on its way out.
+/// How often a message is in memory during an attempt: as the row, as the body, and in the
+/// buffers of the connection.
 const BODY_COPIES: usize = 3;
 
-/// Why one whose turn it is is not sent.
+/// Why a delivery whose turn it is is not sent.
 enum Unsent {
-    /// It never will be.
+    /// It is cancelled for this reason.
     Cancel(&'static str),
-    /// It waits until a fault on this side is mended.
+    /// It waits until a fault of this process is mended.
     Hold(HoldReason),
 }
 
@@ -38,18 +40,18 @@ enum Unsent {
 #[derive(Clone, Copy)]
 struct AttemptCount {
     attempt: u32,
-    /// Of these, those that failed on this side.
+    /// Those among them that failed by a fault of this process.
     uncounted: u32,
     first_started_at: Millis,
 }
 
-/// The queue of the delivery's own endpoint: tests wait in another.
+/// The queue of a delivery's endpoint, also for a test, which waits in another one.
 fn home(delivery: &Delivery) -> u64 {
     queue_id(&delivery.project, &delivery.endpoint_id, false)
 }
 
 impl Scheduler {
-    /// Gives the next delivery its turn.
+    /// Takes the delivery whose turn it is, and reads its row.
     pub(super) fn dispatch(&mut self, context: &StepContext) {
         let endpoints = &mut self.endpoints;
         let ready = |queue_id, under_way| endpoints.ready(queue_id, under_way, context.share, context.now);
@@ -57,13 +59,14 @@ impl Scheduler {
         self.effects.extend(turn.map(Effect::ReadRow));
     }
 
-    /// It may have been attempted by whoever owned it before.
+    /// Starts an attempt, if the row says that the delivery is still due: a former owner of
+    /// the partition may have attempted it.
     pub(super) fn row_read(&mut self, context: &StepContext, item: Item, found: Option<(PendingDelivery, usize)>) {
         match found.filter(|(row, _)| row.phase == DeliveryPhase::Due) {
             Some((row, stored_bytes)) if row.due_at <= context.now || fault::mutant("send_early") => {
                 let bytes = ATTEMPT_BYTES + BODY_COPIES * stored_bytes;
                 if !self.tracked.has_room(bytes, context.memory_limit_bytes) {
-                    // One that is under way makes room.
+                    // An attempt in flight makes room when it ends.
                     self.stalled = Some(item);
                     return;
                 }
@@ -85,14 +88,14 @@ impl Scheduler {
         let is_test = row.delivery.test_for.is_some();
         let reason = match self.sendable(context, &row) {
             Ok((defined, keys)) => {
-                // Held back on purpose is not late.
+                // A delivery that an open breaker held back is not late.
                 let due_at = item.due_at.max(self.endpoints.resumed_at(home(&row.delivery)));
                 let lag_ms = if row.attempt == 0 { context.by_wall } else { context.now } - due_at;
                 self.effects.push(Effect::Publish(Notice::Started { lag_ms }));
                 return self.effects.push(Effect::Start { item, row: Box::new(row), defined, keys });
             }
             Err(Unsent::Cancel(reason)) => reason,
-            // A test tells its operator; anything else waits until that is mended.
+            // The operator of a test is told; other deliveries wait until it is mended.
             Err(Unsent::Hold(reason)) if is_test => reason.name(),
             Err(Unsent::Hold(_)) => {
                 self.release(&item);
@@ -105,7 +108,7 @@ impl Scheduler {
         self.write(PendingAppend { item: Some(item), now, then: None });
     }
 
-    /// What a delivery is sent with.
+    /// The endpoint and the keys for a delivery, unless it must not be sent now.
     fn sendable(&self, context: &StepContext, row: &PendingDelivery) -> Result<(Arc<OpenedEndpoint>, Keys), Unsent> {
         let queue_id = home(&row.delivery);
         let is_test = row.delivery.test_for.is_some();
@@ -117,7 +120,7 @@ impl Scheduler {
         if !is_test && !defined.endpoint.is_enabled() {
             return Err(Unsent::Cancel("endpoint_disabled"));
         }
-        // Others have dated it, by the wall.
+        // Another process has dated the test by its wall clock.
         if is_test && context.by_wall.saturating_sub(row.delivery.created_at) > TEST_LIFE {
             return Err(Unsent::Cancel("expired"));
         }
@@ -125,7 +128,7 @@ impl Scheduler {
         Ok((defined, keys))
     }
 
-    /// Tells whoever waits for a test how it went.
+    /// Gives the result of a test to the operator who waits for it.
     fn reply(&mut self, row: &PendingDelivery, http_status: Option<u16>, outcome: Outcome, error: Option<&str>) {
         let Some(to) = row.delivery.test_for.clone() else { return };
         let delivery_id = row.delivery.delivery_id.clone();
@@ -134,8 +137,8 @@ impl Scheduler {
         self.effects.push(Effect::Reply { to, reply });
     }
 
-    /// An attempt is over. What is not owned any more counts as one that a crash has
-    /// swallowed; but a success is final, whoever tells of it.
+    /// Records an attempt that is over. When its partition is not owned any more, it is not
+    /// recorded, as after a crash; but a success is final, whoever records it.
     pub(super) fn ended(
         &mut self,
         context: &StepContext,
@@ -148,7 +151,7 @@ impl Scheduler {
             return self.release(&item);
         }
         let is_test = row.delivery.test_for.is_some();
-        // What fails on this side is on record, and the policy does not count it.
+        // An attempt that failed by a fault of this process is recorded and not counted.
         let own_fault = result.own_fault.filter(|_| !is_test);
         let first_started_at = match row.first_started_at {
             Some(first) if row.attempt > row.uncounted => first,
@@ -168,7 +171,7 @@ impl Scheduler {
             _ if outcome == Outcome::Delivered => None,
             StoredPhase::Ended => return self.release(&item),
             StoredPhase::Cancelled => Some("user_erased"),
-            // Nobody waits for a test to be tried again, or counts it as lost.
+            // A failed test is neither tried again nor a dead letter.
             StoredPhase::NotOwned | StoredPhase::Pending => is_test.then_some("test_failed"),
         };
         let ended_at = result.ended_at;
@@ -200,7 +203,8 @@ impl Scheduler {
         self.record_attempt(item, &record, row, Some(then));
     }
 
-    /// When a delivery is tried again, or why not; its endpoint learns how it went.
+    /// When a delivery is tried again, or why not. The health of its endpoint takes the
+    /// result in.
     fn due_again(
         &mut self,
         row: &PendingDelivery,
@@ -235,7 +239,7 @@ impl Scheduler {
     }
 
     fn record(&self, item: &Item, row: &PendingDelivery, result: AttemptResult, count: AttemptCount) -> AttemptRecord {
-        // What the receiver said of somebody who was erased is not kept.
+        // The response of a receiver may repeat data of a user who was erased.
         let is_erased = self.tracked.is_cancelled(&item.delivery_id);
         AttemptRecord {
             attempt: count.attempt,
@@ -251,7 +255,7 @@ impl Scheduler {
         }
     }
 
-    /// First the attempt's record; when it is durable, what comes of it.
+    /// Appends the record of an attempt and, once that is durable, the one that follows.
     fn record_attempt(&mut self, item: Item, record: &AttemptRecord, row: &PendingDelivery, then: Option<Write>) {
         let now = records::attempt(item.partition, row, record);
         if record.ended.is_some() {

@@ -1,14 +1,15 @@
-//! When each endpoint's queue has something due, and how much of it is in memory
-//! already. A queue is stored in parts, one in the due index of each partition.
+//! When each endpoint's queue has something due, and up to where it is in memory. The
+//! entries of one queue stand in the due indexes of several partitions.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::delivery::fold::{before, split};
 use askwhen_domain::time::Millis;
 
-/// Of one partition's part of a queue at a time: then whichever is due first.
-const STRETCH: usize = 32;
-/// What is known of a partition's part of a queue takes about so much.
+/// How many entries of one queue in one partition are read at a time, before the queue and
+/// partition that are due first are looked for again.
+const MAX_RANGE_ENTRIES: usize = 32;
+/// About how many bytes an [`EndpointQueue`] takes in memory.
 const QUEUE_BYTES: usize = 192;
 
 /// Entries of a due index that are to be read.
@@ -16,18 +17,18 @@ const QUEUE_BYTES: usize = 192;
 pub struct DueRange {
     pub partition: u32,
     pub queue_id: u64,
-    /// Everything up to this key is in memory; empty before the first.
+    /// Everything up to this key is in memory; empty at the beginning of the queue.
     pub after: Vec<u8>,
     pub until: Millis,
     pub limit: usize,
 }
 
-/// One endpoint's part of a partition's due index.
+/// The queue of one endpoint in the due index of one partition.
 #[derive(Debug, Default)]
 struct EndpointQueue {
-    /// Everything up to here is in memory.
+    /// Everything up to this key is in memory.
     loaded: Vec<u8>,
-    /// When the next one behind that is due.
+    /// When the next entry behind `loaded` is due.
     due: Option<Millis>,
 }
 
@@ -35,13 +36,14 @@ struct EndpointQueue {
 pub struct TimerQueue {
     /// The queues of each partition that is open.
     partitions: HashMap<u32, HashMap<u64, EndpointQueue>>,
+    /// Due time, partition and queue.
     timers: BTreeSet<(Millis, u32, u64)>,
-    /// Queues with more due than has room, and in which partitions.
+    /// Queues that have no room in memory, with the partitions in which more is due.
     full: HashMap<u64, Vec<u32>>,
 }
 
 impl TimerQueue {
-    /// Takes a partition's queues up, each with the time that its first is due.
+    /// Adds the queues of a partition, each with the time at which its first is due.
     pub fn open(&mut self, partition: u32, queues: Vec<(u64, Millis)>) {
         self.partitions.insert(partition, HashMap::new());
         for (queue_id, due) in queues {
@@ -52,13 +54,13 @@ impl TimerQueue {
     pub fn close(&mut self, partition: u32) {
         self.timers.retain(|(_, of, _)| *of != partition);
         self.partitions.remove(&partition);
-        // What filled a queue may have been this partition's: the others' turn.
+        // Deliveries of this partition may have filled a queue: now others have room.
         for (queue_id, partitions) in std::mem::take(&mut self.full) {
             self.plan_again(queue_id, partitions);
         }
     }
 
-    /// Something of a queue is due then, or sooner than was known.
+    /// Sets the timer of a queue, unless it is set for an earlier time.
     fn plan(&mut self, partition: u32, queue_id: u64, due: Millis) {
         let Some(queues) = self.partitions.get_mut(&partition) else { return };
         let known = queues.entry(queue_id).or_default();
@@ -71,8 +73,8 @@ impl TimerQueue {
         self.timers.insert((due, partition, queue_id));
     }
 
-    /// What is due from then on is read anew: its time has not come after all, or
-    /// there is no room. What is in memory already is known there.
+    /// Has a queue read again from a due time on, because a delivery was not due yet or
+    /// had no room. Deliveries that are in memory are recognised when they are read again.
     pub fn put_back(&mut self, partition: u32, queue_id: u64, due_at: Millis) {
         let queues = self.partitions.get_mut(&partition);
         if let Some(known) = queues.and_then(|queues| queues.get_mut(&queue_id)) {
@@ -84,14 +86,14 @@ impl TimerQueue {
         self.plan(partition, queue_id, due_at);
     }
 
-    /// Whether what stands at a key of the due index has been read past.
+    /// Whether an entry at this key of the due index would have been read already.
     pub fn is_loaded(&self, partition: u32, key: &[u8]) -> bool {
         let known = self.partitions.get(&partition).and_then(|queues| queues.get(&split(key).0));
         known.is_some_and(|known| key <= known.loaded.as_slice())
     }
 
-    /// What is to be read next of what is due by `until`; `room` says how many of a
-    /// queue may come into memory.
+    /// The next range to be read of what is due by `until`. `room` gives how many entries of
+    /// a queue may come into memory.
     pub fn next(&mut self, until: Millis, room: impl Fn(u64) -> usize) -> Option<DueRange> {
         while let Some((due, partition, queue_id)) = self.timers.first().copied().filter(|(due, ..)| *due <= until) {
             self.timers.remove(&(due, partition, queue_id));
@@ -99,7 +101,7 @@ impl TimerQueue {
             if room > 0 {
                 let known = self.partitions.get(&partition).and_then(|queues| queues.get(&queue_id));
                 let Some(known) = known else { continue };
-                let (after, limit) = (known.loaded.clone(), room.min(STRETCH));
+                let (after, limit) = (known.loaded.clone(), room.min(MAX_RANGE_ENTRIES));
                 return Some(DueRange { partition, queue_id, after, until, limit });
             }
             let full = self.full.entry(queue_id).or_default();
@@ -110,8 +112,8 @@ impl TimerQueue {
         None
     }
 
-    /// A range has been read: up to `last` it is in memory, and behind it the next is
-    /// due at `next`.
+    /// Notes that a range has been read: the queue is in memory up to the key `last`, and
+    /// the entry behind it is due at `next`.
     pub fn read(&mut self, range: &DueRange, last: Option<&[u8]>, next: Option<Millis>) {
         let (partition, queue_id) = (range.partition, range.queue_id);
         let queues = self.partitions.get_mut(&partition);
@@ -123,7 +125,7 @@ impl TimerQueue {
         self.timers.extend(next.map(|due| (due, partition, queue_id)));
     }
 
-    /// There is room in a queue: what waits behind it is read.
+    /// Has more of a queue read, because it has room in memory again.
     pub fn refill(&mut self, queue_id: u64) {
         let waiting = self.full.remove(&queue_id).unwrap_or_default();
         self.plan_again(queue_id, waiting);
@@ -136,7 +138,7 @@ impl TimerQueue {
         }
     }
 
-    /// When something is to be read next.
+    /// When a range is to be read next.
     pub fn first(&self) -> Option<Millis> {
         self.timers.first().map(|(due, ..)| *due)
     }

@@ -1,31 +1,30 @@
-//! The deliveries that are in memory: those that wait for their turn, those whose
-//! attempt is under way, and those whose records are being written. Each is there
-//! once, so none is sent twice at a time.
+//! The deliveries in memory: those that wait for their turn, and those in flight. Each
+//! is there once, so that no two attempts of a delivery are made at a time.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::delivery::fold::Due;
 use crate::delivery::ordering::Item;
 
-/// An attempt under way, or whose records are being written.
+/// An attempt that is being made, or whose records are being appended.
 #[derive(Debug)]
 struct Flight {
     partition: u32,
-    /// What it holds in memory, about.
+    /// About how much memory it holds.
     bytes: usize,
-    /// Its end is being written down.
+    /// Whether its records end the delivery.
     ends: bool,
-    /// Its user was erased meanwhile.
+    /// Whether its user was erased meanwhile.
     is_cancelled: bool,
 }
 
-/// What is left to do about a delivery that is let go of.
+/// What is left to do for a delivery that is released.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Released {
-    /// It was cancelled while it was under way, and its end is not on record.
+    /// Whether it was cancelled while it was in flight, and no end of it is on record.
     pub is_cancelled: bool,
-    /// It came due again meanwhile, in this partition.
-    pub again: Option<(u32, Due)>,
+    /// The entry and its partition, when it came due again meanwhile.
+    pub due_again: Option<(u32, Due)>,
 }
 
 #[derive(Debug, Default)]
@@ -33,13 +32,13 @@ pub struct TrackedDeliveries {
     ids: HashSet<String>,
     flights: HashMap<String, Flight>,
     flights_bytes: usize,
-    /// Due again while the records of the attempt before are being written.
+    /// Deliveries that came due again while they were in flight, with their partitions.
     deferred: HashMap<String, (u32, Due)>,
 }
 
 impl TrackedDeliveries {
-    /// Takes a delivery in that is due; gives the entry back, unless the delivery is
-    /// here already: then the entry waits until that one is let go of.
+    /// Adds a delivery that is due and gives its entry back. When the delivery is here
+    /// already, the entry waits until it is released.
     pub fn insert(&mut self, delivery_id: &str, partition: u32, due: Due) -> Option<Due> {
         if self.ids.insert(delivery_id.to_owned()) {
             return Some(due);
@@ -48,8 +47,8 @@ impl TrackedDeliveries {
         None
     }
 
-    /// Whether another attempt of so many bytes keeps within a limit. One alone always
-    /// does.
+    /// Whether another attempt of `bytes` stays within the limit. A single one always does,
+    /// however large it is.
     pub fn has_room(&self, bytes: usize, limit_bytes: usize) -> bool {
         self.flights_bytes == 0 || self.flights_bytes + bytes <= limit_bytes
     }
@@ -60,7 +59,7 @@ impl TrackedDeliveries {
         self.flights_bytes += bytes;
     }
 
-    /// Its end is being written down: whatever comes to it now comes too late.
+    /// Notes that the end of a delivery is being appended: a cancellation comes too late.
     pub fn end(&mut self, delivery_id: &str) {
         if let Some(flight) = self.flights.get_mut(delivery_id) {
             flight.ends = true;
@@ -81,16 +80,16 @@ impl TrackedDeliveries {
         self.flights.contains_key(delivery_id)
     }
 
-    /// Lets go of a delivery.
+    /// Removes a delivery.
     pub fn release(&mut self, delivery_id: &str) -> Released {
         self.ids.remove(delivery_id);
         let flight = self.flights.remove(delivery_id);
         self.flights_bytes -= flight.as_ref().map_or(0, |flight| flight.bytes);
         let is_cancelled = flight.is_some_and(|flight| flight.is_cancelled && !flight.ends);
-        Released { is_cancelled, again: self.deferred.remove(delivery_id) }
+        Released { is_cancelled, due_again: self.deferred.remove(delivery_id) }
     }
 
-    /// Forgets what is not in flight and does not wait any more.
+    /// Removes the deliveries of a partition that are neither in flight nor in `waiting`.
     pub fn close(&mut self, partition: u32, waiting: &HashSet<String>) {
         self.deferred.retain(|_, (of, _)| *of != partition);
         let flights = &self.flights;

@@ -1,4 +1,4 @@
-//! What an attempt comes to: for its delivery, and for its endpoint.
+//! What follows from the result of an attempt, for its delivery and for its endpoint.
 
 use crate::delivery::attempt::AttemptResult;
 use crate::delivery::endpoints::OpenedEndpoint;
@@ -9,21 +9,21 @@ use askwhen_domain::retry::{self, End, Failed};
 use askwhen_domain::time::{MINUTE, Millis};
 use askwhen_wire::topics::Outcome;
 
-/// The longest pause of an endpoint that says 429 and not for how long.
-const UNTOLD_PAUSE: Millis = MINUTE;
+/// The longest pause of an endpoint that answers 429 without `Retry-After`.
+const DEFAULT_PAUSE: Millis = MINUTE;
 
-/// What is known of the endpoint of an attempt that is over.
+/// The endpoint of an attempt that is over.
 pub struct EndpointFacts<'a> {
     pub defined: Option<&'a OpenedEndpoint>,
-    /// There is a definition that this version cannot read.
+    /// Whether its definition cannot be read by this version.
     pub is_unreadable: bool,
-    /// When it was last tried again after it was open.
+    /// When it was last tried again after its breaker was open.
     pub resumed_at: Millis,
 }
 
-/// What an attempt says about its endpoint.
+/// What an attempt shows of its endpoint.
 pub enum HealthFinding {
-    /// The receiver wants nothing more.
+    /// The receiver asks for no more webhooks.
     End(DisabledReason),
     Signal(HealthSignal),
 }
@@ -47,8 +47,8 @@ pub fn next(
     }
     let due_at = match attempt {
         1 => result.started_at,
-        // What was due while the endpoint was open counts as due when it was tried
-        // again.
+        // A delivery that was due while the breaker was open counts as due when the
+        // endpoint was tried again.
         _ => row.due_at.max(endpoint.resumed_at.min(result.started_at)),
     };
     let failed = Failed {
@@ -58,8 +58,8 @@ pub fn next(
         due_at,
         ended_at: result.ended_at,
         status: result.http_status,
-        // With a breaker the whole endpoint is held that long, and this with it:
-        // should the hold end sooner, so does the wait.
+        // With a breaker the whole endpoint is held that long, this delivery included. When
+        // the hold ends sooner, the delivery goes sooner, too.
         retry_after: result.retry_after.filter(|_| !policy.breaker),
     };
     retry::next(policy, failed).map_err(|end| match end {
@@ -69,8 +69,8 @@ pub fn next(
     })
 }
 
-/// What an attempt says about its endpoint, if anything; the delivery is tried again
-/// at `next_due_at`.
+/// What an attempt shows of its endpoint, if anything. `next_due_at` is when the delivery
+/// is tried again.
 pub fn health(
     row: &PendingDelivery,
     result: &AttemptResult,
@@ -78,8 +78,8 @@ pub fn health(
     next_due_at: Option<Millis>,
 ) -> Option<HealthFinding> {
     let policy = &defined.endpoint.retry;
-    // A test says what it finds to whoever asked; a version that is gone says
-    // nothing about the one in force.
+    // The result of a test goes to its operator alone; that of another version says
+    // nothing about the version in force.
     if row.delivery.test_for.is_some() || result.version != defined.version {
         return None;
     }
@@ -95,7 +95,7 @@ pub fn health(
             let hold_until = match (wish, result.http_status, next_due_at) {
                 (Some(wish), ..) => Some(result.ended_at.saturating_add(wish)),
                 (None, Some(429), Some(due)) if policy.retry_after_max.is_some() => {
-                    Some(due.min(result.ended_at.saturating_add(UNTOLD_PAUSE)))
+                    Some(due.min(result.ended_at.saturating_add(DEFAULT_PAUSE)))
                 }
                 _ => None,
             };
