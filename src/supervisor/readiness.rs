@@ -9,19 +9,25 @@ use askwhen_log::Log;
 use askwhen_partition::Phase;
 use askwhen_process::thread::stuck_threads;
 
-/// What readiness looks at.
+/// What readiness depends on.
 pub struct Readiness {
     pub log: Log,
     pub engine: Vec<Arc<askwhen_partition::Status>>,
     pub delivery: Arc<delivery::Status>,
     pub console: Option<Arc<Console>>,
-    /// Set while the group of a role counts on this process.
-    pub joined: Vec<(&'static str, Arc<AtomicBool>)>,
+    pub groups: Vec<GroupMembership>,
     pub ending: Arc<AtomicBool>,
 }
 
+/// The consumer group of a role.
+pub struct GroupMembership {
+    pub role: &'static str,
+    /// Whether the group counts this process in.
+    pub joined: Arc<AtomicBool>,
+}
+
 impl Readiness {
-    /// Reasons against; empty when ready.
+    /// Why the process is not ready; empty when it is.
     pub fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.ending.load(Ordering::Acquire) {
@@ -32,7 +38,7 @@ impl Readiness {
         }
         reasons.extend(self.log.faults());
         reasons.extend(stuck_threads());
-        for (role, joined) in &self.joined {
+        for GroupMembership { role, joined } in &self.groups {
             if !joined.load(Ordering::Acquire) {
                 reasons.push(format!("the {role} is not in its group"));
             }
