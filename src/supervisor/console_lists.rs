@@ -1,4 +1,4 @@
-//! The console's lists for the bridge; neither knows the other.
+//! Gives the console's lists to the bridge, which does not know the console.
 
 use std::sync::Arc;
 

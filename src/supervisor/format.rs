@@ -1,5 +1,5 @@
-//! The note in a data directory that says who wrote it: which layout, which
-//! program, with which cluster key. A directory without one is of version 0.1.0.
+//! `format.json` of a data directory: its layout, the program that wrote it, and the
+//! fingerprint of the cluster key. A directory without it is of version 0.1.0.
 
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -9,20 +9,21 @@ use std::path::{Path, PathBuf};
 use super::private;
 use crate::replay::Error;
 
-/// What this program writes. Layout 1 is that of 0.1.0, which left no note.
+/// The layout that this program writes. Layout 1 is that of 0.1.0, which wrote no
+/// `format.json`.
 pub const LAYOUT: u32 = 2;
 
 /// This program's own version.
 pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 
-/// `format.json`. Members may be added: a program reads what it knows, and the
-/// number of the layout says whether that is enough.
+/// The members of `format.json`. Members may be added within a layout: an older program
+/// ignores those that it does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectoryFormat {
     pub layout: u32,
-    /// The program that wrote here last.
+    /// Version of the program that wrote here last.
     pub program: String,
-    /// Tells the cluster key from another, without telling it.
+    /// Fingerprint of the cluster key, which does not reveal the key.
     #[serde(default)]
     pub key_fingerprint: Option<String>,
     /// Whether the API keys were made here, in `keys.toml`.
@@ -35,11 +36,11 @@ pub fn path(dir: &Path) -> PathBuf {
 }
 
 impl DirectoryFormat {
-    /// What a directory says of itself; `None` when nothing does.
+    /// Reads `format.json`; `None` when there is none.
     ///
     /// # Errors
-    /// [`Error::Refused`] when a later program wrote it, with both versions, or
-    /// when the note is unreadable. Nothing is written.
+    /// [`ErrorKind::Refused`](crate::replay::ErrorKind::Refused) when a later program wrote
+    /// it, or it cannot be read.
     pub fn read(dir: &Path) -> Result<Option<DirectoryFormat>, Error> {
         let path = path(dir);
         let bytes = match fs::read(&path) {
@@ -67,7 +68,7 @@ impl DirectoryFormat {
         Ok(Some(format))
     }
 
-    /// Writes it, unless it is what the directory says already.
+    /// Writes `format.json`, unless it holds the same already.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -75,7 +76,7 @@ impl DirectoryFormat {
         if DirectoryFormat::read(dir)?.as_ref() == Some(self) {
             return Ok(());
         }
-        let bytes = serde_json::to_vec_pretty(self).expect("a note serialises");
+        let bytes = serde_json::to_vec_pretty(self).expect("a format serialises");
         private::replace(&path(dir), &bytes).map_err(|e| Error::file(&path(dir), e))
     }
 }

@@ -1,5 +1,5 @@
-//! Housekeeping: the view of definitions, old outputs, free space, quotas, and
-//! a log that has failed for good.
+//! What is done every now and then: definitions are read on, old outputs trimmed, free
+//! space and memory measured, and a log that has failed for good is noticed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use askwhen_process::thread::{LogThrottle, Notify, Thread, watch};
 use askwhen_wire::topic::Topic;
 
 const TURN: Duration = Duration::from_millis(250);
-/// Asking brokers that do not answer takes its time.
-const TURN_WITHIN: Duration = Duration::from_secs(120);
+/// A longer turn counts as stuck. Brokers that do not answer make a turn long.
+const MAX_TURN: Duration = Duration::from_secs(120);
 
 pub struct Housekeeping {
     pub log: Log,
@@ -39,10 +39,10 @@ impl Housekeeping {
         ending: Arc<AtomicBool>,
         fail: watch::Sender<bool>,
     ) -> Result<Thread, Error> {
-        let kept = Thread::spawn("keeper", move || {
+        let running = Thread::spawn("keeper", move || {
             let mut round: u64 = 0;
             let mut throttle = LogThrottle::default();
-            watch(TURN_WITHIN);
+            watch(MAX_TURN);
             while !ending.load(Ordering::Acquire) {
                 notify.wait(TURN);
                 if let Err(error) = self.view.catch_up()
@@ -51,14 +51,14 @@ impl Housekeeping {
                     tracing::warn!(%error, "the definitions cannot be read for now");
                 }
                 if matches!(self.log.is_writable(), Err(askwhen_log::Error::Unknown(_))) {
-                    // Nobody may be waiting any more.
+                    // The process may be stopping, and not wait for it any more.
                     fail.send(true).ok();
                     return;
                 }
                 self.memory.turn();
                 self.app.auth.look();
                 if round.is_multiple_of(4) {
-                    self.look_at_the_disk();
+                    self.measure_disk();
                 }
                 if round.is_multiple_of(240) {
                     self.app.auth.sweep();
@@ -67,10 +67,10 @@ impl Housekeeping {
                 round += 1;
             }
         });
-        Ok(kept?)
+        Ok(running?)
     }
 
-    fn look_at_the_disk(&self) {
+    fn measure_disk(&self) {
         let free = match &self.log {
             Log::Embedded(log) => {
                 for topic in Topic::ALL.iter().filter(|topic| **topic != Topic::Replies) {
@@ -86,8 +86,8 @@ impl Housekeeping {
         }
     }
 
-    /// Outputs that nothing is rebuilt from go by their age; brokers do that
-    /// themselves. What state is made of goes below what snapshots cover.
+    /// Trims the outputs that no state is made of, by their age. Brokers do that themselves.
+    /// Topics that state is made of are trimmed when snapshots cover them.
     fn trim(&self) {
         let Log::Embedded(_) = &self.log else { return };
         let keep = self.retention;

@@ -1,6 +1,6 @@
-//! The one bound on memory, and who gets what of it. Most of what grows keeps to
-//! its share by counting; what counting cannot see (fragments, copies of the
-//! moment) is measured: while the process is near its bound, caches shrink.
+//! Shares out `[engine] memory`. Most of what grows counts its own bytes and stays
+//! within its share. Fragments and short-lived copies are not counted: the process's size
+//! is measured, and while it is near the bound, caches shrink.
 
 use std::sync::Arc;
 
@@ -9,36 +9,37 @@ use crate::config::Config;
 use crate::engine::CacheLimit;
 use askwhen_store::Shared;
 
-/// What a process takes that holds nothing yet: code, stacks, and what the stores
-/// have for each of their tables (measured: 60 MiB with eight partitions).
+/// Bytes of a process that holds nothing yet: code, stacks, and the stores' metadata of
+/// their tables. 60 MiB were measured with eight partitions.
 const BASE_BYTES: usize = 64 << 20;
-/// What a connection takes beside its request and answer: the buffers of the
-/// HTTP library, its task. Reckoned, not measured alone: 8,192 unfinished senders
-/// and 8,192 who read nothing took 140 of 512 MiB in all.
+/// Bytes of a connection beside its request and response: buffers of the HTTP library, and
+/// its task. It is an estimate: 8,192 unfinished senders and 8,192 idle readers took 140
+/// of 512 MiB together.
 const CONNECTION_BYTES: usize = 24 << 10;
-/// Above this part of the bound, caches shrink; below the other, they grow again.
+/// Caches shrink while the process takes more than this part of the bound.
 const HIGH_PERCENT: usize = 90;
+/// Caches grow again while it takes less than this part.
 const LOW_PERCENT: usize = 75;
-/// Caches keep at least this part of their share, in percent.
-const LEAST_PERCENT: usize = 10;
-/// Changed users of a partition that bring its next checkpoint forward.
+/// Caches keep at least this part of their share.
+const MIN_CACHE_PERCENT: usize = 10;
+/// The least and the most bytes of changed users that bring a checkpoint forward.
 const CHECKPOINT_BYTES: (usize, usize) = (1 << 20, 32 << 20);
 
 /// How `[engine] memory` is shared out, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryBudget {
     pub total: usize,
-    /// Blocks and write buffers of all stores together.
+    /// Block cache and write buffers of all stores together.
     pub stores: usize,
-    /// Decoded users, all partitions together.
+    /// Decoded users of all partitions together.
     pub users: usize,
     /// Changed users of one partition that bring its next checkpoint forward.
     pub checkpoint: usize,
-    /// Requests that come in and answers that wait to be read.
+    /// Request bodies that are being received, and responses that wait to be read.
     pub requests: usize,
-    /// Messages that wait in memory or are under way.
+    /// Messages that wait in memory or are in flight.
     pub delivery: usize,
-    /// Places for connections that this pays for.
+    /// How many connections fit into their share; not bytes.
     pub connections: usize,
 }
 
@@ -60,14 +61,14 @@ impl MemoryBudget {
     }
 }
 
-/// Keeps the process below its bound; asked every turn of the housekeeping.
+/// Keeps the process below its bound. The housekeeping calls it every turn.
 pub struct MemoryGovernor {
     budget: MemoryBudget,
     partitions: usize,
     users: CacheLimit,
     stores: Shared,
     requests: Arc<Budget>,
-    /// Of their shares, what caches may have now.
+    /// How much of their shares caches may take now.
     percent: usize,
 }
 
@@ -90,7 +91,7 @@ impl MemoryGovernor {
         self.stores.set_capacity(self.budget.stores / 100 * self.percent);
     }
 
-    /// Measures and adjusts.
+    /// Measures the process and sizes its caches.
     pub fn turn(&mut self) {
         let resident = askwhen_process::resident_bytes();
         let percent = next_percent(self.percent, resident, self.budget.total);
@@ -110,10 +111,10 @@ impl MemoryGovernor {
     }
 }
 
-/// Down in large steps, up in small ones.
+/// Caches shrink in large steps, because the bound is near, and grow in small ones.
 fn next_percent(percent: usize, resident: usize, total: usize) -> usize {
     if resident > total / 100 * HIGH_PERCENT {
-        (percent * 3 / 4).max(LEAST_PERCENT)
+        (percent * 3 / 4).max(MIN_CACHE_PERCENT)
     } else if resident < total / 100 * LOW_PERCENT {
         (percent + 1).min(100)
     } else {
@@ -144,7 +145,7 @@ mod tests {
         for _ in 0..20 {
             percent = next_percent(percent, 95, 100);
         }
-        assert_eq!((percent, next_percent(percent, 80, 100)), (LEAST_PERCENT, LEAST_PERCENT));
+        assert_eq!((percent, next_percent(percent, 80, 100)), (MIN_CACHE_PERCENT, MIN_CACHE_PERCENT));
         for _ in 0..200 {
             percent = next_percent(percent, 10, 100);
         }

@@ -1,23 +1,24 @@
-//! How many files may be open: what stores and topics stand on is there before the
-//! start, and connections take what is left.
+//! How many files may be open: a start is refused when stores and topics could not open
+//! theirs, and connections take what is left.
 
 use super::memory::MemoryBudget;
 use crate::config::Config;
 use crate::replay::Error;
 
-/// Files that stores and topics may still open.
+/// Files that stores and topics may open while the process runs.
 const FILES_TO_COME: u64 = 512;
-/// Files that are open whatever the number of partitions, and for each of them: two
-/// stores, and a segment of every topic. 320 were seen with eight partitions at rest.
+/// Files that are open whatever the number of partitions is.
 const FILES_AT_LEAST: u64 = 96;
+/// Files of each partition: those of two stores, and a segment of every topic. 320 in all
+/// were measured with eight partitions at rest.
 const FILES_PER_PARTITION: u64 = 44;
 
-/// What a process needs that owns partitions, or only serves connections.
+/// How many files a process needs beside its connections.
 fn needed(config: &Config, owns_partitions: bool) -> u64 {
     FILES_AT_LEAST + if owns_partitions { FILES_PER_PARTITION * u64::from(config.partitions) } else { 0 }
 }
 
-/// With fewer files the stores do not open, and what is served stops now and then.
+/// Refuses a start with too few files: stores would not open, or fail later.
 ///
 /// # Errors
 /// How many are needed.
@@ -33,10 +34,10 @@ pub fn check(config: &Config, owns_partitions: bool) -> Result<(), Error> {
     )))
 }
 
-/// Places for connections: as many as open files and memory leave room for.
+/// How many connections open files and memory leave room for.
 pub fn places(config: &Config, owns_partitions: bool, budget: &MemoryBudget) -> usize {
     let files = askwhen_process::raise_open_files();
-    // Connections never take what stores and topics stand on.
+    // Connections must not take the files that stores and topics need.
     let rest = files.saturating_sub(askwhen_process::open_files().max(needed(config, owns_partitions)));
     let to_come = (u64::from(config.max_in_flight) + FILES_TO_COME).min(rest / 2);
     let by_files = (rest - to_come) as usize;

@@ -1,4 +1,4 @@
-//! The roles that own partitions: how one is taken up, and who says which.
+//! The roles that own partitions: how they open one, and how they follow their lease.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,15 +15,17 @@ use askwhen_partition::pool::{OpenPartition, Pool};
 use askwhen_partition::{Partition, Phase, StopReason};
 use askwhen_process::thread::{Notify, Thread, resting, watch};
 
-/// Giving partitions up waits for their last acknowledgements and checkpoints.
-const HANDED_OVER_WITHIN: Duration = Duration::from_secs(60);
+/// A release that takes longer counts as stuck. It waits for the last acknowledgements and
+/// checkpoints of the partitions.
+const MAX_RELEASE: Duration = Duration::from_secs(60);
 
-/// A role that owns partitions, and what tells it which.
+/// A role that owns partitions, with its membership of the consumer group.
 pub struct Owner<T> {
-    /// Left first: that gives the partitions up.
+    /// Dropped first: leaving the group revokes the partitions.
     membership: Option<Membership>,
+    /// Takes and releases partitions as the lease changes.
     follower: Option<Thread>,
-    /// Whether the group counts on this process.
+    /// Whether the group counts this process in.
     pub joined: Arc<AtomicBool>,
     role: Option<Arc<T>>,
 }
@@ -38,7 +40,7 @@ impl<T: Send + Sync + 'static> Owner<T> {
         let joined = Arc::new(AtomicBool::new(false));
         let (changes, mark, owner) = (lease.changes, joined.clone(), role.clone());
         let follower = Thread::spawn("lease", move || {
-            watch(HANDED_OVER_WITHIN);
+            watch(MAX_RELEASE);
             while let Ok(change) = resting(|| changes.recv()) {
                 match change {
                     LeaseChange::Assigned(partitions) => {
@@ -54,7 +56,7 @@ impl<T: Send + Sync + 'static> Owner<T> {
                             mark.store(false, Ordering::Release);
                         }
                         release(&owner, &partitions, !lost);
-                        // The group may not be waiting any more.
+                        // The group may have stopped waiting for it.
                         done.send(()).ok();
                     }
                 }
@@ -63,7 +65,7 @@ impl<T: Send + Sync + 'static> Owner<T> {
         Ok(Owner { membership: Some(lease.membership), follower: Some(follower), joined, role: Some(role) })
     }
 
-    /// Leaves the group and gives what is left back.
+    /// Leaves the group, which releases all partitions; gives the role back.
     pub fn leave(&mut self) -> Option<T> {
         drop(self.membership.take());
         drop(self.follower.take());
@@ -71,7 +73,7 @@ impl<T: Send + Sync + 'static> Owner<T> {
     }
 }
 
-/// The engine, on the partitions of the journal that the lease gives.
+/// Starts the engine on the partitions that its lease assigns.
 pub fn engine(
     config: &Config,
     setup: &askwhen_partition::Setup,
@@ -89,7 +91,7 @@ pub fn engine(
             let engine = Engine::open(store.clone(), partition, partitions, cached.clone())?;
             let handles = askwhen_partition::Handles { notify, status };
             let opened = Partition::open(partition, setup.clone(), store, engine, LOGIC_VERSION, handles);
-            // One that waits for a word or a clock writes nothing meanwhile.
+            // A partition that waits for an operator or a clock appends nothing meanwhile.
             if let (Some(barrier), Err(StopReason::Waits { .. })) = (&setup.barrier, &opened) {
                 barrier.arrive(Role::Engine.name(), partition);
             }
@@ -101,7 +103,7 @@ pub fn engine(
     Ok(Owner::follow(lease, pool, Pool::take, release)?)
 }
 
-/// The delivery, on the partitions of its topics that the lease gives.
+/// Starts the delivery on the partitions that its lease assigns.
 pub fn delivery(
     config: &Config,
     setup: &askwhen_partition::Setup,

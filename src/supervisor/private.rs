@@ -1,15 +1,14 @@
-//! Files that hold personal data and secrets: for their owner alone.
+//! Files that hold personal data and secrets: only their owner may read them.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// What others and the group may do with files of ours: nothing.
+/// The mode bits of the group and of others, all of which are cleared.
 const OTHERS: u32 = 0o077;
 
-/// Keeps whatever this process makes from now on for its owner alone. Libraries
-/// make files too, and take no mode.
+/// Sets the umask, so that files which libraries make are the owner's alone, too.
 pub fn mask() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(OTHERS));
 }
@@ -48,16 +47,15 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::File::open(parent)?.sync_all()
 }
 
-/// Takes group and others their rights to everything in a folder, and to the
-/// folder itself; links are not followed. Gives how many files and folders
-/// others had rights to.
+/// Takes the rights of group and others away from a folder and everything in it. Links are
+/// not followed. Gives how many files and folders were changed.
 ///
 /// # Errors
 /// When a right cannot be taken: the owner is somebody else.
 pub fn tighten(path: &Path) -> io::Result<u64> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
-        // Of a running server files come and go.
+        // A server that runs removes files meanwhile.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error),
     };

@@ -1,13 +1,13 @@
-//! What the configuration says of brokers, snapshots and stores.
+//! Turns the configuration into settings of brokers and snapshots.
 
 use crate::config::{Config, FOREVER};
 use crate::replay::Error;
 use askwhen_store::snapshot::SnapshotRepository;
 
-/// Blocks and write buffers of all stores together, where nobody serves.
+/// Block cache and write buffers of all stores together, in a verb that does not serve.
 pub const STORE_MEMORY_BYTES: usize = 256 << 20;
 
-/// What the configuration says of Kafka.
+/// How to reach Kafka; `key_check` is the fingerprint of the cluster key.
 pub fn kafka_settings(config: &Config, key_check: String) -> askwhen_log::kafka::Settings {
     let retention = config.retention;
     askwhen_log::kafka::Settings {
@@ -16,7 +16,7 @@ pub fn kafka_settings(config: &Config, key_check: String) -> askwhen_log::kafka:
         prefix: config.prefix.clone(),
         partitions: config.partitions,
         replication: config.replication,
-        // What no retention is said of is kept.
+        // Topics that are not named are kept for ever.
         retention: [
             ("events", retention.events),
             ("decisions", retention.decisions),
@@ -31,10 +31,10 @@ pub fn kafka_settings(config: &Config, key_check: String) -> askwhen_log::kafka:
     }
 }
 
-/// Where snapshots are kept.
+/// The snapshots of the configuration.
 ///
 /// # Errors
-/// When it is not said, or cannot be used.
+/// When none are configured and Kafka needs some, or the URL cannot be used.
 pub fn repository(config: &Config) -> Result<SnapshotRepository, Error> {
     let url = match &config.snapshots_url {
         Some(url) => url.clone(),

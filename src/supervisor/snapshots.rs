@@ -1,5 +1,5 @@
-//! Snapshots of the stores that this process has open, restoring from them,
-//! and the trimming of topics below what they cover.
+//! Takes snapshots of the open stores of this process, restores stores from snapshots,
+//! and trims topics below what snapshots cover.
 
 mod open;
 
@@ -32,12 +32,12 @@ use askwhen_wire::error::Class;
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 
-/// A copy of one store to a bucket that takes longer is stuck.
-const TAKEN_WITHIN: Duration = Duration::from_secs(900);
-/// With more than this to apply again, a snapshot that is further is fetched.
+/// A snapshot that takes longer counts as stuck.
+const MAX_SNAPSHOT: Duration = Duration::from_secs(900);
+/// When a store is further behind the journal than this, a newer snapshot is restored.
 const FAR_BEHIND_RECORDS: u64 = 1_000_000;
 
-/// Whose state a store holds.
+/// The role whose state a store holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     Engine,
@@ -61,7 +61,8 @@ impl Role {
         }
     }
 
-    /// Topics whose records below a snapshot's positions are in it.
+    /// The topics that the state is made of: records below a snapshot's positions are not
+    /// needed any more.
     pub fn trimmed(self) -> &'static [Topic] {
         match self {
             Role::Engine => &[Topic::Events],
@@ -79,7 +80,7 @@ impl Role {
     }
 }
 
-/// Where a store stands: the log it belongs to, and its next offsets.
+/// The log that a store belongs to, and how far it has been applied.
 struct StorePosition {
     incarnation: String,
     generation: u64,
@@ -87,7 +88,8 @@ struct StorePosition {
     positions: BTreeMap<String, u64>,
 }
 
-fn standing(role: Role, store: &Store) -> Result<Option<StorePosition>, StopReason> {
+/// The position of a store; `None` before its first checkpoint.
+fn position_of(role: Role, store: &Store) -> Result<Option<StorePosition>, StopReason> {
     match role {
         Role::Engine => Ok(CheckpointMeta::load(store)?.map(|meta| StorePosition {
             incarnation: meta.incarnation,
@@ -111,9 +113,9 @@ fn standing(role: Role, store: &Store) -> Result<Option<StorePosition>, StopReas
     }
 }
 
-type Opened = BTreeMap<(Role, u32), Weak<Store>>;
+type OpenStores = BTreeMap<(Role, u32), Weak<Store>>;
 
-/// The stores of this process: opened from here, restored to here.
+/// The stores of this process, each opened from its folder or restored to it.
 #[derive(Clone)]
 pub struct Stores {
     data_dir: PathBuf,
@@ -121,7 +123,7 @@ pub struct Stores {
     repository: SnapshotRepository,
     log: Log,
     key: ClusterKey,
-    open: Arc<Mutex<Opened>>,
+    open: Arc<Mutex<OpenStores>>,
 }
 
 impl Stores {
@@ -131,8 +133,8 @@ impl Stores {
         stores
     }
 
-    /// Removes copies that a killed process was making; the lock on the data
-    /// directory is ours.
+    /// Removes copies that a killed process was making. The lock on the data directory says
+    /// that no other process is making them now.
     fn sweep(&self) {
         for role in Role::ALL {
             let Ok(entries) = std::fs::read_dir(self.data_dir.join("state").join(role.name())) else { continue };
@@ -176,20 +178,21 @@ impl Stores {
         let path = self.path(role, partition);
         let copy = path.with_extension(format!("snapshot-{}", uuid::Uuid::now_v7().simple()));
         let made = store.checkpoint(&copy).map_err(Error::from);
-        // Not held while files are brought: giving up the partition must not wait.
+        // The store is released while files are copied, so that the partition can be given up.
         drop(store);
-        let taken = made.and_then(|()| self.bring(role, partition, &copy, now));
+        let taken = made.and_then(|()| self.upload(role, partition, &copy, now));
         std::fs::remove_dir_all(&copy).ok();
         taken
     }
 
-    fn bring(&self, role: Role, partition: u32, copy: &Path, now: Millis) -> Result<Option<Manifest>, Error> {
+    /// Brings a copy of a store to the repository, unless it holds that state already.
+    fn upload(&self, role: Role, partition: u32, copy: &Path, now: Millis) -> Result<Option<Manifest>, Error> {
         let looked = Rocks::open_read_only(copy, role.families())?;
-        let Some(stands) = standing(role, &Store::Rocks(looked))? else { return Ok(None) };
+        let Some(state) = position_of(role, &Store::Rocks(looked))? else { return Ok(None) };
         let earlier = self.repository.list(role.name(), partition).map_err(Error::unreachable)?;
         if let Some(same) = earlier.iter().find(|m| {
             let Subject { position, generation, incarnation, .. } = &m.subject;
-            (position, generation, incarnation) == (&stands.position, &stands.generation, &stands.incarnation)
+            (position, generation, incarnation) == (&state.position, &state.generation, &state.incarnation)
         }) {
             return Ok(Some(same.clone()));
         }
@@ -198,24 +201,24 @@ impl Stores {
         let subject = Subject {
             role: role.name().to_owned(),
             partition,
-            position: stands.position,
-            positions: stands.positions,
-            incarnation: stands.incarnation,
+            position: state.position,
+            positions: state.positions,
+            incarnation: state.incarnation,
             partitions: self.log.partitions(),
             logic_version: LOGIC_VERSION,
-            generation: stands.generation,
+            generation: state.generation,
             created_at: now,
             writer,
         };
         let written = match self.repository.write(subject.clone(), copy, before.as_ref()) {
-            // What was brought before has been removed since: all of it again.
+            // Tables of the snapshot before have been removed: all are brought again.
             Err(bucket::Error::Damaged { .. }) if before.is_some() => self.repository.write(subject, copy, None),
             written => written,
         };
         written.map(Some).map_err(Error::unreachable)
     }
 
-    /// Lets go of records that are old and that two snapshots cover.
+    /// Trims records that are older than `before` and that two snapshots cover.
     fn trim(&self, role: Role, partition: u32, before: Millis) -> Result<(), Error> {
         let incarnation = format!("{:032x}", self.log.incarnation());
         let mut all = self.repository.list(role.name(), partition).map_err(Error::unreachable)?;
@@ -232,8 +235,8 @@ impl Stores {
     }
 }
 
-/// Takes a snapshot of every store of an embedded log that nobody serves; gives
-/// their names.
+/// Takes a snapshot of every store while no process serves the embedded log; gives their
+/// names.
 ///
 /// # Errors
 /// When a store cannot be opened or copied.
@@ -260,7 +263,8 @@ fn writer_path(store: &Path) -> PathBuf {
     store.with_extension("writer")
 }
 
-/// Names this folder of files: numbers of files are its own.
+/// The id of a store's folder. Snapshots share tables only within one folder, because
+/// RocksDB numbers files by folder.
 fn writer(store: &Path) -> std::io::Result<String> {
     let path = writer_path(store);
     if let Ok(known) = std::fs::read_to_string(&path) {
@@ -271,7 +275,7 @@ fn writer(store: &Path) -> std::io::Result<String> {
     Ok(made)
 }
 
-/// The thread that takes snapshots in time, or when it is asked to.
+/// The thread that takes snapshots regularly, and when it is asked to.
 pub struct Snapshots {
     notify: Arc<Notify>,
     asked: Arc<Mutex<Vec<SnapshotReply>>>,
@@ -288,7 +292,7 @@ impl Snapshots {
         let asking = asked.clone();
         let repository = stores.repository.clone();
         let taking = Service::spawn("snapshots", notify.clone(), move |turns| {
-            watch(TAKEN_WITHIN);
+            watch(MAX_SNAPSHOT);
             let mut due = Instant::now() + every;
             while turns.go_on() {
                 turns.wait(due.saturating_duration_since(Instant::now()).min(Duration::from_secs(1)));
@@ -299,7 +303,7 @@ impl Snapshots {
                 }
                 let outcome = round(&stores, &retention, &clock, turns);
                 for one in waiting {
-                    // Whoever asked may have gone.
+                    // The request may have been given up.
                     one.send(outcome.clone().map(|all| all.iter().map(Manifest::summary).collect())).ok();
                 }
                 due = Instant::now() + every;
@@ -308,7 +312,7 @@ impl Snapshots {
         Ok(Snapshots { notify, asked, repository, _taking: taking })
     }
 
-    /// For whoever wants a snapshot of everything now.
+    /// A function that asks for a snapshot of every store, now.
     pub fn asker(&self) -> impl Fn(SnapshotReply) + Send + Sync + use<> {
         let (asked, notify) = (self.asked.clone(), self.notify.clone());
         move |one| {

@@ -1,4 +1,4 @@
-//! The log that the configuration names, for whoever looks at it.
+//! Opens the configured log to read it beside the processes that serve it.
 
 use super::data;
 use super::format::DirectoryFormat;
@@ -10,10 +10,10 @@ use askwhen_log::{Embedded, Kafka, Log};
 use askwhen_store::Shared;
 use askwhen_wire::seal::ClusterKey;
 
-/// Opens it to read, beside whoever serves it.
+/// Opens the configured log to read it.
 ///
 /// # Errors
-/// When there is none, or its key is not at hand.
+/// When there is none, or its key cannot be read.
 pub fn source(config: &Config) -> Result<Source, Error> {
     let shared = Shared::new(STORE_MEMORY_BYTES);
     let repository = || repository(config);
@@ -44,10 +44,10 @@ pub fn source(config: &Config) -> Result<Source, Error> {
     })
 }
 
-/// The key of the log that the configuration names.
+/// The cluster key of the configured log.
 ///
 /// # Errors
-/// When it is not at hand.
+/// When it cannot be read, or is another than the log's.
 pub(super) fn cluster_key(config: &Config) -> Result<ClusterKey, Error> {
     let path = data::key_path(config);
     let text = std::fs::read_to_string(&path).map_err(|e| {

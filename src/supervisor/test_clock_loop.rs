@@ -1,6 +1,6 @@
-//! The test clock: it moves through every due time up to the new now, and at
-//! each lets the engine and the delivery come to rest. The move is a record of
-//! every partition's journal: what decides is in the journal.
+//! The test clock: it moves through every due time up to the new now, and lets the
+//! engine and the delivery come to rest at each. Every move is a record of every
+//! partition's journal, because time decides and whatever decides is in the journal.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,11 +17,11 @@ use askwhen_wire::record::Internal;
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 
-/// The longest that everything may take to come to rest at one time.
-const REST: Duration = Duration::from_secs(60);
+/// How long engine and delivery may take to come to rest at one time.
+const MAX_REST: Duration = Duration::from_secs(60);
 
-/// Due times that lie closer together are met at once, the later ones' time: late
-/// by less than a second, as real time has it.
+/// Due times that are closer together are met in one step, at the later time: each is late
+/// by less than a second, as it would be in real time.
 const STRIDE: Millis = 250;
 
 pub struct TestClock {
@@ -33,13 +33,13 @@ pub struct TestClock {
 }
 
 impl TestClock {
-    /// Serves one request after the other.
+    /// Performs requests to move the clock, one after the other.
     pub fn run(self) -> tokio::sync::mpsc::Sender<Advance> {
         let (sender, mut requests) = tokio::sync::mpsc::channel::<Advance>(16);
         tokio::spawn(vital("test clock", async move {
             while let Some((by, done)) = requests.recv().await {
                 let now = self.advance(by).await;
-                // Whoever asked may have gone.
+                // The client may have gone.
                 done.send(now).ok();
             }
         }));
@@ -73,14 +73,14 @@ impl TestClock {
         self.rest().await;
     }
 
-    /// Waits until nothing is left to do at this time.
+    /// Waits until engine and delivery have nothing left to do at this time.
     async fn rest(&self) {
-        let deadline = Instant::now() + REST;
+        let deadline = Instant::now() + MAX_REST;
         let mut calm = 0;
         while calm < 3 && Instant::now() < deadline {
             let turn = self.delivery.turn.load(Ordering::Acquire);
             let settled = self.has_read_all().await;
-            // A whole turn of the delivery begun after what is looked at here.
+            // Two turns: one may have begun before the engine had settled.
             while self.delivery.turn.load(Ordering::Acquire) < turn + 2 && Instant::now() < deadline {
                 self.delivery.notify.notify();
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -90,7 +90,7 @@ impl TestClock {
         }
     }
 
-    /// Whether engine and delivery stand at the ends of their topics.
+    /// Whether engine and delivery have read their topics to the end.
     async fn has_read_all(&self) -> bool {
         let partitions = self.log.partitions();
         let read = delivery::Fold::topics();

@@ -1,13 +1,13 @@
-//! A partition's store is taken up: from what is here, else from the snapshots,
-//! the newest first, else from the topics alone. Each source is looked at before
-//! it is used; one that is damaged is passed over, and that is said.
+//! Opens a partition's store: that in its folder, else one restored from the snapshots,
+//! the newest first, else an empty one that is filled from the topics. Each source is
+//! verified before it is used; a damaged one is passed over and reported.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{FAR_BEHIND_RECORDS, Role, StorePosition, Stores, standing, writer_path};
+use super::{FAR_BEHIND_RECORDS, Role, StorePosition, Stores, position_of, writer_path};
 use crate::supervisor::{Error, data};
 use askwhen_domain::goes_on_from;
 use askwhen_log::{Log, TopicPartition};
@@ -19,13 +19,17 @@ use askwhen_store::{Rocks, Shared, Store};
 use askwhen_wire::record::AcceptLoss;
 use askwhen_wire::topic::Topic;
 
-/// A store that is sound, and where it stands once anything was written to it.
-type Opened = (Arc<Store>, Option<StorePosition>);
+/// The store of a partition's folder.
+struct LocalStore {
+    store: Arc<Store>,
+    /// `None` before its first checkpoint.
+    position: Option<StorePosition>,
+}
 
-/// Blocks and write buffers of a store that is looked at once.
-const LOOK_MEMORY_BYTES: usize = 8 << 20;
+/// Block cache and write buffers of a store that is opened to be verified.
+const VERIFY_MEMORY_BYTES: usize = 8 << 20;
 
-/// Sources that were there and could not be used, and why.
+/// Sources of state that could not be used, and why.
 struct UnusableSources<'a> {
     role: Role,
     partition: u32,
@@ -46,31 +50,32 @@ impl UnusableSources<'_> {
     }
 }
 
-/// What the topics ask of a state.
+/// How the topics compare with the state of the folder.
 struct StateRequirement {
     beginnings: Beginnings,
-    /// Whether the topics begin behind the state at hand: a snapshot that is further
-    /// is worth fetching.
+    /// Whether a topic begins behind the state: a newer snapshot is needed.
     gap: bool,
-    /// What is lost of the first such topic, unless an operator has accepted it.
+    /// A sentence on the records of the first such topic that are lost, unless an operator
+    /// has accepted the loss.
     lost: Option<String>,
-    /// Whether a snapshot that is further is worth fetching.
+    /// Whether the state is so far behind that a newer snapshot is restored.
     far: bool,
-    /// Whether a snapshot may have replaced the state at hand unseen.
+    /// Whether another process may have replaced the state by a snapshot of a higher
+    /// generation.
     shared: bool,
-    /// A state can be made of something.
+    /// Whether there are records to make a state of.
     topics_hold_records: bool,
 }
 
-/// Where topics begin to tell of a state, and what may be missing before that.
+/// Where topics begin, and the losses before that which operators have accepted.
 struct Beginnings {
     topics: Vec<(TopicPartition, u64)>,
     accepted: Vec<AcceptLoss>,
 }
 
 impl Beginnings {
-    /// The first partition of a topic that begins behind a state without an
-    /// operator's word, with what is lost: the first record, and one past the last.
+    /// The first topic that begins behind a state without an accepted loss, with the lost
+    /// offsets: the first one, and one past the last.
     fn lost(&self, positions: &BTreeMap<String, u64>) -> Option<(TopicPartition, u64, u64)> {
         let next = |at: TopicPartition| positions.get(at.topic.name()).copied().unwrap_or(0);
         let mut gaps = self.topics.iter().map(|(at, begins)| (*at, next(*at), *begins));
@@ -81,7 +86,7 @@ impl Beginnings {
 /// Why a snapshot was not taken.
 enum SnapshotUnusable {
     Damaged(String),
-    /// It is out of reach, or nobody wants it any more.
+    /// It cannot be reached, or the partition was given up meanwhile.
     Failed(String),
 }
 
@@ -89,7 +94,7 @@ impl Stores {
     /// Opens a partition's store.
     ///
     /// # Errors
-    /// When no source is sound and joins what the topics still hold.
+    /// When no sound source goes on where the topics begin.
     pub fn open(&self, role: Role, partition: u32, status: &Status) -> Result<Arc<Store>, StopReason> {
         let mut passed = UnusableSources { role, partition, status, reasons: Vec::new() };
         let path = self.path(role, partition);
@@ -99,22 +104,24 @@ impl Stores {
             passed.add(why.into());
         }
         let here = self.open_here(role, &path, &mut passed)?;
-        let need = self.need(role, partition, here.as_ref().and_then(|(_, stands)| stands.as_ref()))?;
-        let standing_here = here.as_ref().and_then(|(_, stands)| stands.as_ref());
-        let mut here_store = here.as_ref().map(|(store, _)| store.clone());
-        if standing_here.is_none() || need.gap || need.far || need.shared {
-            let found = self.further(role, partition, standing_here, &need, &mut passed)?;
+        let (mut local, position) = match here {
+            Some(LocalStore { store, position }) => (Some(store), position),
+            None => (None, None),
+        };
+        let need = self.need(role, partition, position.as_ref())?;
+        if position.is_none() || need.gap || need.far || need.shared {
+            let found = self.further(role, partition, position.as_ref(), &need, &mut passed)?;
             for manifest in found {
                 let fresh = path.with_extension(format!("restoring-{}", uuid::Uuid::now_v7().simple()));
                 match self.fetch(role, &manifest, &fresh, status) {
                     Ok(()) => {
-                        drop((here, here_store.take()));
+                        drop(local.take());
                         put_in_place(&fresh, &path).map_err(restart)?;
                         let store = data::open_store(&path, role.families(), &self.shared).map_err(restart)?;
                         return Ok(self.opened_as(role, partition, store));
                     }
                     Err(why) => {
-                        // What was brought is of no use.
+                        // What was restored so far is of no use.
                         std::fs::remove_dir_all(&fresh).ok();
                         match why {
                             SnapshotUnusable::Damaged(why) => passed.add(why),
@@ -135,12 +142,11 @@ impl Stores {
         }
         // On Kafka a process that takes up a partition for the first time has none.
         let is_missing = need.topics_hold_records && self.is_alone();
-        if standing_here.is_none() && (is_missing || !passed.reasons.is_empty()) {
+        if position.is_none() && (is_missing || !passed.reasons.is_empty()) {
             let role = role.name();
             tracing::warn!(role, partition, "the state is gone: it is made again from the beginning of its topics");
         }
-        drop(here);
-        let store = match here_store.take() {
+        let store = match local {
             Some(store) => store,
             None => data::open_store(&path, role.families(), &self.shared).map_err(restart)?,
         };
@@ -152,27 +158,26 @@ impl Stores {
         store
     }
 
-    /// Whether nobody else takes snapshots of these partitions: the log is this
-    /// machine's own.
+    /// Whether no other process takes snapshots of these partitions, because the log is
+    /// embedded.
     fn is_alone(&self) -> bool {
         !matches!(self.log, Log::Kafka(_))
     }
 
-    /// What is here, if it is sound, and where it stands; damaged state is set
-    /// aside.
+    /// Opens the store of a folder. A damaged one is set aside.
     fn open_here(
         &self,
         role: Role,
         path: &Path,
         passed: &mut UnusableSources<'_>,
-    ) -> Result<Option<Opened>, StopReason> {
+    ) -> Result<Option<LocalStore>, StopReason> {
         if !path.exists() {
             return Ok(None);
         }
         let looked = Rocks::open(path, role.families(), &self.shared).map_err(StopReason::from).and_then(|store| {
             let store = Arc::new(Store::Rocks(store));
-            let stands = standing(role, &store)?;
-            Ok((store, stands))
+            let position = position_of(role, &store)?;
+            Ok(LocalStore { store, position })
         });
         match looked {
             Ok(found) => Ok(Some(found)),
@@ -191,7 +196,7 @@ impl Stores {
             role.trimmed().iter().map(|topic| TopicPartition { topic: *topic, partition }).collect();
         let bounds = self.log.all_bounds(&all)?;
         let next = |at: &TopicPartition| here.and_then(|h| h.positions.get(at.topic.name()).copied()).unwrap_or(0);
-        // What stands before was trimmed, or came from another log.
+        // Records before that were trimmed, or came with an export.
         let begins = |at: &TopicPartition, start: u64| match at.topic {
             Topic::Events => start.max(self.log.begins(partition)),
             _ => start,
@@ -199,7 +204,7 @@ impl Stores {
         let topics: Vec<(TopicPartition, u64)> =
             all.iter().zip(&bounds).map(|(at, bounds)| (*at, begins(at, bounds.start))).collect();
         let gap = topics.iter().any(|(at, begins)| next(at) < *begins);
-        // Asked only then: the whole journal is searched for it.
+        // Only a gap is worth it: the whole journal is searched for accepted losses.
         let accepted = if gap { accepted_losses(&self.log, &self.key, partition)? } else { Vec::new() };
         let beginnings = Beginnings { topics, accepted };
         let positions = here.map(|here| here.positions.clone()).unwrap_or_default();
@@ -213,13 +218,12 @@ impl Stores {
             lost,
             topics_hold_records: bounds.iter().any(|bounds| bounds.end > bounds.start),
             far: bounds[0].end.saturating_sub(next(&all[0])) > FAR_BEHIND_RECORDS,
-            // Only where processes share snapshots can one have been replaced unseen.
+            // On Kafka `replay promote` replaces the state by writing snapshots.
             shared: !self.is_alone() && role == Role::Engine,
         })
     }
 
-    /// Snapshots that are to be taken instead of what is here, the first that is
-    /// sound.
+    /// The snapshots that are better than the state of the folder, the best first.
     fn further(
         &self,
         role: Role,
@@ -257,8 +261,8 @@ impl Stores {
         Ok(listed)
     }
 
-    /// Brings a snapshot to a new folder and looks at all of it: the checksum of
-    /// each file, then of each block in it, and where the state stands.
+    /// Restores a snapshot to a new folder and verifies it: the checksum of each file, then
+    /// of each block, and its position.
     fn fetch(&self, role: Role, manifest: &Manifest, fresh: &Path, status: &Status) -> Result<(), SnapshotUnusable> {
         tracing::info!(snapshot = manifest.name(), bytes = manifest.bytes(), "state is restored from a snapshot");
         let progress = |done: u64, all: u64| {
@@ -271,9 +275,9 @@ impl Stores {
         })?;
         status.set(Phase::Opening("looking at what was restored".into()));
         let damaged = |why: String| SnapshotUnusable::Damaged(format!("the snapshot {}: {why}", manifest.name()));
-        // With a cache of its own: what the shared one holds of the store that this is
-        // a copy of would be taken for what is in these files.
-        let uncached = Shared::new(LOOK_MEMORY_BYTES);
+        // The shared cache would answer for these files with blocks of the store that they
+        // are a copy of.
+        let uncached = Shared::new(VERIFY_MEMORY_BYTES);
         let store = Rocks::open(fresh, role.families(), &uncached).and_then(|store| {
             store.verify()?;
             Ok(Store::Rocks(store))
@@ -282,12 +286,12 @@ impl Stores {
             askwhen_store::Error::Damaged { source, .. } => damaged(source.to_string()),
             error => SnapshotUnusable::Failed(error.to_string()),
         })?;
-        let stands = standing(role, &store).map_err(|stop| damaged(stop.to_string()))?;
-        let Some(stands) = stands else { return Err(damaged("it holds no checkpoint".into())) };
+        let found = position_of(role, &store).map_err(|stop| damaged(stop.to_string()))?;
+        let Some(found) = found else { return Err(damaged("it holds no checkpoint".into())) };
         let Subject { incarnation, generation, position, positions, .. } = &manifest.subject;
-        let says: (&String, u64, u64, &BTreeMap<String, u64>) = (incarnation, *generation, *position, positions);
-        if (&stands.incarnation, stands.generation, stands.position, &stands.positions) != says {
-            return Err(damaged(format!("it is said to be at {position}, and its state is at {}", stands.position)));
+        let expected: (&String, u64, u64, &BTreeMap<String, u64>) = (incarnation, *generation, *position, positions);
+        if (&found.incarnation, found.generation, found.position, &found.positions) != expected {
+            return Err(damaged(format!("it is said to be at {position}, and its state is at {}", found.position)));
         }
         Ok(())
     }
@@ -297,13 +301,13 @@ fn restart(error: Error) -> StopReason {
     StopReason::restart(error)
 }
 
-/// A restored state takes the place of the one that is here.
+/// Puts a restored store into the place of the one in a folder.
 fn put_in_place(fresh: &Path, path: &Path) -> Result<(), Error> {
     let io = |e: std::io::Error| Error::file(path, e);
     if path.exists() {
         std::fs::remove_dir_all(path).map_err(io)?;
     }
-    // The files that follow are numbered anew by this store.
+    // This store numbers its files anew: later snapshots share no tables with earlier ones.
     std::fs::remove_file(writer_path(path)).ok();
     std::fs::rename(fresh, path).map_err(io)
 }
