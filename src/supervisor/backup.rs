@@ -1,6 +1,6 @@
-//! Everything that another machine needs to go on: the log, the state, and what
-//! is secret, in a folder or a bucket. Taken while serving; what has been brought
-//! before is not brought again.
+//! Backups: the log, the state and the secrets, sealed, in a folder or bucket, so that
+//! another machine can go on. They are taken while the server runs; chunks and tables that
+//! an earlier backup has brought are not brought again.
 
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
@@ -30,32 +30,34 @@ mod manifest;
 pub use manifest::Manifest;
 use manifest::{BackedUpPartition, Chunk, FORMAT, ManifestError, STATE, Segment, StoredManifest, UNSEALED_STATE};
 
-/// Folders of a place with backups.
+/// The folder of the manifests, in the bucket.
 const BACKUPS: &str = "backups";
+/// The folder of the chunks of segments.
 const CHUNKS: &str = "chunks";
-/// Segments are brought in pieces of this size: of a file that grows only the last
-/// one is new.
+/// Segments are brought in chunks of this size: of one that grows only the last chunk is
+/// new.
 const CHUNK_BYTES: u64 = 4 << 20;
-/// What is sealed: these files of the data directory, and the configuration.
+/// Names of the sealed texts: two files of the data directory, and the configuration.
 const SECRETS_KEY: &str = "secrets.key";
 const KEYS: &str = "keys.toml";
 const CONFIGURATION: &str = "askwhen.toml";
-/// What the MAC of a manifest is for.
+/// The purpose that is signed with the manifest, so that its MAC counts for nothing else.
 const MANIFEST_PURPOSE: &str = "backup manifest";
-/// What the configuration is called in a data directory that was restored.
+/// The file name of the configuration in a restored data directory.
 const RESTORED_CONFIGURATION: &str = "restored-askwhen.toml";
 
-/// What is to be copied: snapshots, and how far the log goes with them.
+/// A consistent cut: names of snapshots, and an end of each partition that is not before
+/// them.
 pub struct BackupPoint {
     pub snapshots: Vec<String>,
-    /// By topic and partition.
+    /// By topic and partition, such as `events/3`.
     pub ends: BTreeMap<String, u64>,
 }
 
-/// How far something is: what, of how much.
+/// Is called with the name of a step, how much of it is done, and how much there is.
 pub type ReportProgress<'a> = &'a mut (dyn FnMut(&'static str, u64, u64) + Send);
 
-/// Takes the cut of a data directory that nobody serves; `None` when it is served.
+/// Takes the cut of a data directory; `None` when a process serves it.
 ///
 /// # Errors
 /// When there is no log, or its state cannot be read.
@@ -79,10 +81,10 @@ pub fn cut_at_rest(config: &Config) -> Result<Option<BackupPoint>, Error> {
     Ok(Some(BackupPoint { snapshots: taken?, ends }))
 }
 
-/// Copies what a cut names. Blocks.
+/// Copies what a cut names; without one, the log and the snapshots of Kafka. Blocks.
 ///
 /// # Errors
-/// When something cannot be read or brought; then there is no backup.
+/// When something cannot be read or written; then there is no manifest, so no backup.
 pub fn create(
     config: &Config,
     url: &str,
@@ -94,7 +96,7 @@ pub fn create(
     let source = source(config)?;
     let bucket = Bucket::open(url).map_err(usage)?;
     if let Some(folder) = bucket.folder() {
-        // What earlier versions brought there, others may read.
+        // Earlier versions wrote files that others may read.
         [BACKUPS, CHUNKS, STATE, UNSEALED_STATE]
             .iter()
             .for_each(|name| data::take_rights_of_others(&folder.join(name)));
@@ -121,7 +123,7 @@ pub fn create(
         }
         None => copy.brokers(progress)?,
     };
-    needs_state(&log, &state)?;
+    check_state(&log, &state)?;
     let secrets = secrets(config, config_file)?;
     let mut nonce = [0; 24];
     getrandom::fill(&mut nonce).map_err(Error::failed)?;
@@ -146,8 +148,9 @@ pub fn create(
     Ok(manifest)
 }
 
-/// What has been trimmed is known from snapshots alone.
-fn needs_state(log: &[BackedUpPartition], state: &[String]) -> Result<(), Error> {
+/// Refuses a backup in which a trimmed topic has no snapshot: the trimmed records are known
+/// from snapshots alone.
+fn check_state(log: &[BackedUpPartition], state: &[String]) -> Result<(), Error> {
     for part in log.iter().filter(|part| part.segments.first().is_some_and(|first| first.base > 0)) {
         let role = match Topic::by_name(&part.topic) {
             Some(Topic::Events) => Role::Engine,
@@ -171,15 +174,15 @@ struct Copy<'a> {
     config: &'a Config,
     source: &'a Source,
     bucket: &'a Bucket,
-    /// What all of it is sealed with.
+    /// Everything is sealed with it.
     key: &'a ClusterKey,
-    /// Chunks that have been brought before.
+    /// Chunks of earlier backups, with their sizes in bytes.
     there: &'a HashMap<String, u64>,
     folder: &'a Path,
 }
 
 impl Copy<'_> {
-    /// The log's files up to the cut.
+    /// Copies the segments of the embedded log up to the cut.
     fn log(&self, cut: &BackupPoint, progress: ReportProgress<'_>) -> Result<Vec<BackedUpPartition>, Error> {
         let log_dir = self.config.data_dir.join("log");
         let mut all = Vec::new();
@@ -195,7 +198,7 @@ impl Copy<'_> {
             for piece in pieces {
                 match self.segment(&piece)? {
                     Some(segment) => segments.push(segment),
-                    // Trimmed in the meantime, with all that was before.
+                    // The segment has been trimmed meanwhile, and so have those before it.
                     None => segments.clear(),
                 }
                 done += piece.bytes;
@@ -206,7 +209,7 @@ impl Copy<'_> {
         Ok(parts)
     }
 
-    /// Brings what is new of a piece; `None` when the piece is gone.
+    /// Brings the chunks of a segment that are new; `None` when the segment is gone.
     fn segment(&self, piece: &SegmentSlice) -> Result<Option<Segment>, Error> {
         let io = |e: std::io::Error| Error::file(&piece.path, e);
         let file = match piece.open() {
@@ -233,8 +236,7 @@ impl Copy<'_> {
         Ok(Some(Segment { base: piece.base, chunks }))
     }
 
-    /// The snapshots of the cut, fetched from where they are and left in the
-    /// backup's place; tables that are there already stay.
+    /// Copies the snapshots of the cut; tables of earlier backups are not copied again.
     fn state(&self, cut: &BackupPoint, progress: ReportProgress<'_>) -> Result<Vec<String>, Error> {
         let theirs = self.source.repository()?;
         let ours = self.ours();
@@ -250,7 +252,7 @@ impl Copy<'_> {
         Ok(cut.snapshots.clone())
     }
 
-    /// Where the backup's own snapshots go.
+    /// The snapshots of the backups, apart from those of the server.
     fn ours(&self) -> SnapshotRepository {
         SnapshotRepository::in_bucket(self.bucket.below(STATE).sealed(FileKey::of(self.key)))
     }
@@ -282,7 +284,7 @@ fn role_of(name: &str) -> Result<(&str, u32), Error> {
     partition.map(|partition| (role, partition)).ok_or_else(|| Error::failed(format!("{name} names no snapshot")))
 }
 
-/// What only those with the backup's key may see, as JSON: file names and texts.
+/// The secrets of a data directory, as a JSON object of file names and texts.
 fn secrets(config: &Config, config_file: Option<&Path>) -> Result<String, Error> {
     let key = config.key_file.clone().unwrap_or_else(|| config.data_dir.join(SECRETS_KEY));
     let configuration = config_file.map_or_else(|| PathBuf::from(CONFIGURATION), Path::to_owned);
@@ -299,10 +301,10 @@ fn secrets(config: &Config, config_file: Option<&Path>) -> Result<String, Error>
     Ok(json!(texts).to_string())
 }
 
-/// A backup's name, and the backup; or what is wrong with it.
+/// A backup's name and its manifest, or why it cannot be used.
 type Listed = (String, Result<Manifest, ManifestError>);
 
-/// The backups in a place, the newest first.
+/// The backups of a bucket, the newest first.
 fn list(bucket: &Bucket) -> Result<Vec<Listed>, Error> {
     let read = bucket.run(bucket.read_all(BACKUPS, ".json")).map_err(unreachable)?;
     let mut all = Vec::new();
@@ -316,7 +318,7 @@ fn list(bucket: &Bucket) -> Result<Vec<Listed>, Error> {
     Ok(all)
 }
 
-/// A backup in a place: the one with this name, or the newest.
+/// Finds the backup with this name, or the newest one.
 ///
 /// # Errors
 /// When there is none, or its manifest is damaged.
@@ -337,10 +339,11 @@ pub fn find(url: &str, name: Option<&str>) -> Result<(Bucket, Manifest), Error> 
     }
 }
 
-/// Reads everything and compares checksums; with the key, opens what is sealed.
+/// Reads a whole backup and compares all checksums; with the key it also opens the
+/// secrets.
 ///
 /// # Errors
-/// What is missing or damaged.
+/// When something is missing or damaged.
 pub fn verify(
     bucket: &Bucket,
     manifest: &Manifest,
@@ -389,8 +392,8 @@ fn snapshots_of(repository: &SnapshotRepository, manifest: &Manifest) -> Result<
     Ok(all)
 }
 
-/// Makes a data directory of a backup; gives the restored configuration's path, if
-/// there was one. Nothing is in place until all is there.
+/// Makes a data directory of a backup; gives the path of the restored configuration, if
+/// there was one. The directory appears by one rename, when all is there.
 ///
 /// # Errors
 /// When the data directory holds something, or the backup is damaged.
@@ -404,10 +407,10 @@ pub fn restore(
     let texts = opened(manifest, key)?;
     let draft = draft_of(data_dir)?;
     private::create_dir_all(&draft).map_err(|e| Error::file(&draft, e))?;
-    // Two at once would write into each other; it is the lock that the server takes.
+    // Two restorations at once would mix their files.
     let _lock = data::lock(&draft)?;
     refuse_what_is_there(data_dir)?;
-    // Of a restoration that was killed.
+    // A restoration that was killed has left files.
     for entry in std::fs::read_dir(&draft)? {
         let path = entry?.path();
         if path.is_dir() {
@@ -418,7 +421,7 @@ pub fn restore(
     }
     let restored = fill(bucket, manifest, key, texts, &draft, progress);
     if restored.is_err() {
-        // It holds the space that others need.
+        // The disk may be full, and other processes need the space.
         std::fs::remove_dir_all(&draft).ok();
     }
     let configured = restored?;
@@ -440,7 +443,7 @@ fn refuse_what_is_there(data_dir: &Path) -> Result<(), Error> {
             let parent = data_dir.canonicalize()?.parent().map(Path::to_owned).unwrap_or_default();
             match entries.next() {
                 Some(_) => refused("holds something".into()),
-                // It is put in place by renaming.
+                // The restored directory is renamed to this path, which a mount or link forbids.
                 None if data_dir.is_symlink() || device(data_dir) != device(&parent) => {
                     refused("is a mount point or a link, name a folder below it".into())
                 }
@@ -452,8 +455,7 @@ fn refuse_what_is_there(data_dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// Restores into a folder, with the small files of `texts`; says whether there was
-/// a configuration.
+/// Restores log, state and `texts` into a folder; gives whether there was a configuration.
 fn fill(
     bucket: &Bucket,
     manifest: &Manifest,
@@ -474,7 +476,7 @@ fn fill(
         for segment in &part.segments {
             let path = files::path_of(&log_dir, at, segment.base);
             private::create_dir_all(path.parent().unwrap_or(&log_dir))?;
-            // An empty one says where the next record goes.
+            // An empty segment says by its name which offset comes next.
             std::fs::File::create(&path)?;
             for chunk in &segment.chunks {
                 bucket.run(log.fetch(chunk.object(), Some(&path), &mut |_| true)).map_err(unreachable)?;

@@ -1,6 +1,6 @@
-//! From the embedded log to Kafka: the journal that is kept, the state that it
-//! has led to, definitions, history, and deliveries that have not ended. While nobody
-//! serves; afterwards the data directory is not served any more.
+//! Moves an embedded log to Kafka: the journal, the state made from it, definitions,
+//! history, and deliveries that have not ended. No process may serve meanwhile, and none
+//! serves the data directory afterwards.
 
 mod history;
 mod places;
@@ -42,16 +42,16 @@ pub use history::HistoryReport;
 use places::JournalPlaces;
 use transfer::{Batches, JournalMerge};
 
-/// What a data directory holds that was exported.
+/// A file that marks a data directory as exported.
 const MARKER: &str = "exported.json";
-/// What the folder is called that holds the state on its way.
+/// Prefix of the folder in which the state is made.
 const FOLDER: &str = "export-";
-/// Decoded users, all partitions together.
+/// Decoded users of all partitions together.
 const CACHED_BYTES: usize = 256 << 20;
-/// How long the engine may take for what it has not decided yet.
-const REST: Duration = Duration::from_secs(3_600);
+/// How long the engine may take to decide the rest of the journal.
+const MAX_REST: Duration = Duration::from_secs(3_600);
 
-/// What was brought over.
+/// What was exported, and to where.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
@@ -68,8 +68,8 @@ pub struct Report {
     pub exported_at: String,
 }
 
-/// Removes what an export that was killed had made of the state; only under the
-/// lock on the data directory is it nobody's who still works.
+/// Removes the state that a killed export had made. The caller holds the lock on the data
+/// directory, so no export is running.
 pub fn sweep(data_dir: &Path) {
     let Ok(entries) = std::fs::read_dir(data_dir) else { return };
     for entry in entries.filter_map(Result::ok) {
@@ -98,7 +98,7 @@ pub fn refuse_exported(config: &Config) -> Result<(), Error> {
     )))
 }
 
-/// Secrets stay sealed with the key of the data directory that made them.
+/// Refuses a key that does not open the secrets of this log, which stay sealed as they are.
 fn refuse_another_key(source: &Config, data: &data::Data) -> Result<(), Error> {
     let own = source.data_dir.join("secrets.key");
     match std::fs::read_to_string(&own).ok().and_then(|text| ClusterKey::parse(&text)) {
@@ -111,8 +111,8 @@ fn refuse_another_key(source: &Config, data: &data::Data) -> Result<(), Error> {
     }
 }
 
-/// Exports the data directory to `target`, which is on Kafka, or only counts what
-/// would go over. Blocks; `progress` hears what is being done, how much of it is done,
+/// Exports the data directory to `target`, which is on Kafka, or only counts what would be
+/// exported. Blocks. `progress` is called with the name of a step, how much of it is done,
 /// and how much there is.
 ///
 /// # Errors
@@ -130,7 +130,7 @@ pub fn run(target: &Config, is_dry: bool, mut progress: impl FnMut(&'static str,
     let data = data::prepare(&source, false)?;
     refuse_another_key(&source, &data)?;
     sweep(&source.data_dir);
-    // Before anything is made on the brokers.
+    // The snapshots must be in reach before anything is made on the brokers.
     let repository = repository(target)?;
     repository.list(Role::Engine.name(), 0).map_err(Error::unreachable)?;
     let clock = Clock::new();
@@ -156,7 +156,7 @@ struct Export<'a> {
     log: &'a Arc<Embedded>,
 }
 
-/// What the old log holds, at rest.
+/// The old log after everything in it has been decided.
 struct QuiescedLog {
     stores: Vec<Arc<Store>>,
     metas: Vec<CheckpointMeta>,
@@ -196,7 +196,7 @@ impl Export<'_> {
         })
     }
 
-    /// What would be brought over, counted; nothing is written on the brokers.
+    /// Counts what would be exported. It writes nothing to the brokers.
     fn count(&self, progress: &mut impl FnMut(&'static str, u64, u64)) -> Result<Report, Error> {
         let found = askwhen_log::kafka::check_topics(&kafka_settings(self.target, self.data.key.check()))?;
         if let Some(there) = Topic::ALL.iter().find(|topic| !found.missing.contains(topic)) {
@@ -243,7 +243,7 @@ impl Export<'_> {
         History { log, old: self.source.partitions, new: self.target.partitions, places, waiting }
     }
 
-    /// What lists and counters are made of.
+    /// Appends the records that lists and counters are made of.
     fn history(
         &self,
         founding: &mut Founding,
@@ -265,8 +265,8 @@ impl Export<'_> {
         Ok(report)
     }
 
-    /// Lets the engine decide everything that the journal holds, and looks at
-    /// what waits to be delivered. Nothing is sent.
+    /// Lets the engine decide everything that the journal holds, and reads the waiting
+    /// deliveries. Nothing is sent.
     fn bring_to_rest(&self, progress: &mut impl FnMut(&'static str, u64, u64)) -> Result<QuiescedLog, Error> {
         let (config, log) = (self.source, Log::Embedded(self.log.clone()));
         let shared = Shared::new(STORE_MEMORY_BYTES);
@@ -290,7 +290,7 @@ impl Export<'_> {
         let lease = Lease::of_all(config.partitions);
         let mut owner = owners::engine(config, &setup, &stores, lease, &statuses, &cached)?;
         let rested = self.wait_for_rest(&statuses, progress);
-        // Settles, and writes down where it is.
+        // Leaving waits for acknowledgements and writes the last checkpoints.
         drop(owner.leave());
         rested?;
         let mut rest = QuiescedLog { stores: Vec::new(), metas: Vec::new(), waiting: Vec::new() };
@@ -330,7 +330,7 @@ impl Export<'_> {
                 .map(|p| self.log.bounds(TopicPartition { topic: Topic::Events, partition: p }).end)
                 .collect()
         };
-        let deadline = Instant::now() + REST;
+        let deadline = Instant::now() + MAX_REST;
         loop {
             let before = ends();
             let mut rested = true;
@@ -347,7 +347,7 @@ impl Export<'_> {
                 }
             }
             progress("deciding what is undecided", done, before.iter().sum());
-            // What one partition tells another makes its journal longer.
+            // A forward of one partition makes the journal of another longer.
             if rested && ends() == before {
                 return Ok(());
             }
@@ -358,8 +358,8 @@ impl Export<'_> {
         }
     }
 
-    /// The rules of the old partitions, which know what operators have skipped, and
-    /// checkpoint metadata to read them with from the beginning.
+    /// The admission rules of the old partitions, with the records that operators have
+    /// skipped, and empty checkpoint metadata to read the journal with.
     fn rules(&self, metas: &[CheckpointMeta]) -> Result<Vec<(Admission, CheckpointMeta)>, Error> {
         let log = Log::Embedded(self.log.clone());
         let mut rules = Vec::new();
@@ -378,7 +378,7 @@ impl Export<'_> {
         Ok(rules)
     }
 
-    /// Brings the journal over, in the order of its times.
+    /// Appends the journal to the new partitions, in the order of append times.
     fn journal(
         &self,
         founding: &mut Founding,
@@ -423,7 +423,7 @@ impl Export<'_> {
         Ok(lasts)
     }
 
-    /// The newest of each definition, in the order in which they were made.
+    /// The newest version of each definition, in the order in which they were created.
     fn current_definitions(&self) -> Result<Vec<Record>, Error> {
         let at = TopicPartition { topic: Topic::Definitions, partition: 0 };
         let mut newest: BTreeMap<bytes::Bytes, (u64, Record)> = BTreeMap::new();
@@ -434,7 +434,7 @@ impl Export<'_> {
             if record.value.is_none() {
                 newest.remove(&key);
             } else {
-                // The first place keeps the order of creation.
+                // Definitions are appended in the order in which they were created.
                 let first = newest.get(&key).map_or(record.offset, |(first, _)| *first);
                 newest.insert(key, (first, record));
             }
@@ -448,7 +448,7 @@ impl Export<'_> {
     fn definitions(&self, founding: &mut Founding, current: Vec<Record>) -> Result<(), Error> {
         let at = TopicPartition { topic: Topic::Definitions, partition: 0 };
         for record in current {
-            // The journal record behind it stands elsewhere now.
+            // The header names a position of the old journal.
             let headers = record.headers.into_iter().filter(|(name, _)| name != SOURCE_HEADER.as_bytes());
             let new = NewRecord { key: record.key, headers: headers.collect(), value: record.value };
             founding.append(at, vec![(new, None)])?;
@@ -456,7 +456,7 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// What waits, each under its own id.
+    /// Appends the waiting deliveries under their ids.
     fn deliveries(
         &self,
         founding: &mut Founding,
@@ -473,7 +473,7 @@ impl Export<'_> {
         Ok(waiting.len() as u64)
     }
 
-    /// The endpoints for every partition: they come before what is sent to them.
+    /// Appends endpoints to every partition, before the deliveries that are for them.
     fn endpoints(&self, founding: &mut Founding, registrar: &Store) -> Result<(), Error> {
         for command in engine::endpoint_commands(registrar).map_err(Error::failed)? {
             for partition in 0..self.target.partitions {
@@ -484,8 +484,8 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Makes the engine's state for the new partitions, and leaves it where the
-    /// processes that will own them look for it.
+    /// Makes the engine's state of the new partitions, and writes it to the snapshots, from
+    /// where their owners restore it.
     fn state(
         &self,
         founding: &Founding,
@@ -497,7 +497,7 @@ impl Export<'_> {
         let now = metas.iter().map(|meta| meta.now).max().unwrap_or(0);
         let folder = self.source.data_dir.join(format!("{FOLDER}{}", uuid::Uuid::now_v7().simple()));
         let made = self.write_state(&founding.log(), stores, now, lasts, &folder, progress);
-        // The state is in the snapshot repository now.
+        // The state is in the snapshots now.
         std::fs::remove_dir_all(&folder)?;
         made
     }
@@ -537,13 +537,13 @@ impl Export<'_> {
             let mut batch = Batch::default();
             meta.save(&mut batch);
             store.write(batch).map_err(Error::failed)?;
-            self.leave_snapshot(store, &meta, partition, &path(partition).with_extension("copy"))?;
+            self.write_snapshot(store, &meta, partition, &path(partition).with_extension("copy"))?;
             progress("bringing state over", u64::from(partition) + 1, u64::from(partitions));
         }
         Ok(users)
     }
 
-    fn leave_snapshot(&self, store: &Store, meta: &CheckpointMeta, partition: u32, copy: &Path) -> Result<(), Error> {
+    fn write_snapshot(&self, store: &Store, meta: &CheckpointMeta, partition: u32, copy: &Path) -> Result<(), Error> {
         store.checkpoint(copy).map_err(Error::failed)?;
         let subject = Subject {
             role: Role::Engine.name().to_owned(),
@@ -566,6 +566,6 @@ impl Export<'_> {
 #[derive(Debug, Clone, Default)]
 struct NewJournalEnd {
     next: u64,
-    /// Checksum of the record below.
+    /// Checksum of the last record.
     crc: u32,
 }

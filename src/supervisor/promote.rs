@@ -1,6 +1,6 @@
-//! A replayed state takes the place of the one that serves, while nobody serves:
-//! the checkpoint metadata of the runtime (places, sequence numbers) stay what they are, and what
-//! the engine knows is the replay's.
+//! Puts a replayed state into the place of the one that serves, while no process serves.
+//! Users and tables are the replay's; the checkpoint metadata (positions, sequence
+//! numbers) stay those of the state that serves.
 
 use crate::engine::families;
 use std::os::unix::fs::MetadataExt as _;
@@ -25,29 +25,29 @@ use askwhen_store::snapshot::Subject;
 use askwhen_store::{Batch, Rocks, Store};
 use askwhen_wire::topic::Topic;
 
-/// Key of the replay that a state came from.
+/// Key of the replay's id in a state that was promoted.
 const PROMOTED: &[u8] = b"promoted";
-/// What to do when the state that serves was not written down to its end.
-const AGAIN: &str = "start the server once more and stop it in order, then promote. On Kafka, let nothing be written \
+/// What to do when the checkpoints of the state that serves are not at the journal's end.
+const ADVICE: &str = "start the server once more and stop it in order, then promote. On Kafka, let nothing be written \
                      to the journal, wait some seconds, run `askwhen snapshot create`, and stop the engines";
-/// How long the group may take to give all partitions to whoever is alone.
-const ALONE_WITHIN: Duration = Duration::from_secs(45);
+/// How long the group may take to assign all partitions to this process.
+const MAX_ASSIGNMENT_WAIT: Duration = Duration::from_secs(45);
 
-/// What was done, for people and their scripts.
+/// The result of a promotion.
 #[derive(Debug, Clone)]
 pub struct Promoted {
     pub partitions: u32,
-    /// The state before, where it is kept.
+    /// The folder in which the state before is kept, on the embedded log.
     pub before: Option<PathBuf>,
     pub differences: u64,
 }
 
-/// Brings the replay to the very record where the state that serves is, and puts
-/// it in its place. Blocks.
+/// Replays up to the very record where the state that serves is, and puts the replayed
+/// state into its place. Blocks.
 ///
 /// # Errors
-/// When somebody serves, or when the two do not meet.
-pub fn promote(config: &Config, dir: &Path, manner: RunOptions, progress: &Progress) -> Result<Promoted, Error> {
+/// When a process serves, or when the two states are not at the same record.
+pub fn promote(config: &Config, dir: &Path, options: RunOptions, progress: &Progress) -> Result<Promoted, Error> {
     export::refuse_exported(config)?;
     std::fs::create_dir_all(&config.data_dir)?;
     let _lock = data::lock(&config.data_dir).map_err(|error| match error.kind() {
@@ -56,10 +56,10 @@ pub fn promote(config: &Config, dir: &Path, manner: RunOptions, progress: &Progr
     })?;
     let source = source(config)?;
     let shadow = Shadow::open(&source, dir)?;
-    let promotion = Promotion { config, source: &source, shadow: &shadow, manner, progress };
+    let promotion = Promotion { config, source: &source, shadow: &shadow, options, progress };
     match &source.place {
-        LogSource::Files(_) => promotion.here(),
-        LogSource::Brokers(log) => promotion.for_all(log.partitions()),
+        LogSource::Files(_) => promotion.on_this_machine(),
+        LogSource::Brokers(log) => promotion.in_snapshots(log.partitions()),
     }
 }
 
@@ -67,13 +67,13 @@ struct Promotion<'a> {
     config: &'a Config,
     source: &'a Source,
     shadow: &'a Shadow,
-    manner: RunOptions,
+    options: RunOptions,
     progress: &'a Progress,
 }
 
 impl Promotion<'_> {
-    /// The state of this machine.
-    fn here(&self) -> Result<Promoted, Error> {
+    /// Exchanges the state of the data directory.
+    fn on_this_machine(&self) -> Result<Promoted, Error> {
         let serving = self.config.data_dir.join("state").join(Role::Engine.name());
         let open = |partition: u32| -> Result<Store, Error> {
             let path = serving.join(partition.to_string());
@@ -95,11 +95,11 @@ impl Promotion<'_> {
         }
         let before = self.config.data_dir.join(format!("replaced-{}", self.shadow.id()));
         let mut differences = 0;
-        // Killed right after it: only the rest is left to do.
+        // A promotion that was killed may have exchanged the folders already.
         if open(0)?.get(families::META, PROMOTED)?.as_deref() != Some(self.shadow.id().as_bytes()) {
             let live = |partition| meta_of(&open(partition)?, partition);
             let metas = (0..self.source.partitions).map(live).collect::<Result<Vec<CheckpointMeta>, _>>()?;
-            differences = self.meet(&metas)?;
+            differences = self.catch_up(&metas)?;
             for (partition, live) in (0..).zip(metas) {
                 self.install(partition, next_generation(live))?;
             }
@@ -115,8 +115,8 @@ impl Promotion<'_> {
         Ok(Promoted { partitions: self.source.partitions, before: Some(before), differences })
     }
 
-    /// The state that processes on Kafka take up: the newest snapshots.
-    fn for_all(&self, partitions: u32) -> Result<Promoted, Error> {
+    /// Writes the replayed state to the snapshots, from where processes on Kafka restore it.
+    fn in_snapshots(&self, partitions: u32) -> Result<Promoted, Error> {
         let alone = ExclusiveLease::wait(self.config, self.source, partitions)?;
         let folder = tempfile::tempdir()?;
         let mut metas = Vec::new();
@@ -132,7 +132,7 @@ impl Promotion<'_> {
             repository.restore(&manifest, &into, |_, _| true).map_err(Error::unreachable)?;
             metas.push(meta_of(&Store::Rocks(Rocks::open_read_only(&into, families::ALL)?), partition)?);
         }
-        let differences = self.meet(&metas)?;
+        let differences = self.catch_up(&metas)?;
         for (partition, live) in (0..).zip(metas) {
             let meta = next_generation(live);
             let store = self.install(partition, meta.clone())?;
@@ -157,9 +157,8 @@ impl Promotion<'_> {
         Ok(Promoted { partitions: self.source.partitions, before: None, differences })
     }
 
-    /// Brings the replay to where the state that serves is; gives the differences
-    /// that it has found in all.
-    fn meet(&self, live: &[CheckpointMeta]) -> Result<u64, Error> {
+    /// Replays up to where the state that serves is; gives the number of all differences.
+    fn catch_up(&self, live: &[CheckpointMeta]) -> Result<u64, Error> {
         let own = format!("{:032x}", self.source.incarnation);
         for (partition, live) in (0..).zip(live) {
             let (_, meta) = self.shadow.store(self.source, partition)?;
@@ -169,20 +168,20 @@ impl Promotion<'_> {
             if meta.next > live.next {
                 return Err(Error::refused(format!(
                     "partition {partition} is replayed up to {}, and the state that serves was written down at {}: \
-                     {AGAIN}",
+                     {ADVICE}",
                     meta.next, live.next
                 )));
             }
-            // What was decided since would be on record, and not in the state.
+            // Later decisions are on record and would be missing in the state.
             if Recorded::open(self.source, partition, live.next, live.now - live.ahead)?.goes_on()? {
                 return Err(Error::refused(format!(
-                    "partition {partition} has decided more than the state that was written down at {}: {AGAIN}",
+                    "partition {partition} has decided more than the state that was written down at {}: {ADVICE}",
                     live.next
                 )));
             }
         }
         let ends: Vec<u64> = live.iter().map(|meta| meta.next).collect();
-        let ran = self.shadow.run(self.source, Some(&ends), self.manner, self.progress)?;
+        let ran = self.shadow.run(self.source, Some(&ends), self.options, self.progress)?;
         for (partition, live) in (0..).zip(live) {
             let (_, meta) = self.shadow.store(self.source, partition)?;
             let met = (meta.next, meta.crc, meta.now, &meta.inbox) == (live.next, live.crc, live.now, &live.inbox);
@@ -197,7 +196,7 @@ impl Promotion<'_> {
         Ok(ran.report["differences"].as_u64().unwrap_or(0))
     }
 
-    /// Gives a replayed store the checkpoint metadata of the one that serves.
+    /// Writes the checkpoint metadata of the state that serves into a replayed store.
     fn install(&self, partition: u32, meta: CheckpointMeta) -> Result<Arc<Store>, Error> {
         let (store, _) = self.shadow.store(self.source, partition)?;
         let mut batch = Batch::default();
@@ -231,7 +230,7 @@ impl ExclusiveLease {
     fn wait(config: &Config, source: &Source, partitions: u32) -> Result<ExclusiveLease, Error> {
         let log = Log::Kafka(Kafka::connect(kafka_settings(config, source.key.check()))?);
         let lease = log.lease("engine", Topic::Events)?;
-        let deadline = Instant::now() + ALONE_WITHIN;
+        let deadline = Instant::now() + MAX_ASSIGNMENT_WAIT;
         let mut owned = std::collections::BTreeSet::new();
         while owned.len() < partitions as usize {
             match lease.changes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -242,7 +241,7 @@ impl ExclusiveLease {
                     done.send(()).ok();
                 }
                 Err(_) => {
-                    let since = time::format_duration(ALONE_WITHIN.as_millis() as i64);
+                    let since = time::format_duration(MAX_ASSIGNMENT_WAIT.as_millis() as i64);
                     return Err(Error::refused(format!(
                         "other processes run the engine: of {partitions} partitions the group gave {} in {since}. \
                          StopReason them all, then promote",

@@ -1,4 +1,4 @@
-//! What a backup says of itself, in every version from 0.1.0 on.
+//! Manifests of backups, in the formats of all versions from 0.1.0 on.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -10,14 +10,16 @@ use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::sealed_file::FileKey;
 use askwhen_wire::topic::Topic;
 
-/// Version of a backup's form. In 1, that of 0.1.0, log and state are not sealed.
+/// Format of a backup. In 1, that of 0.1.0, log and state are not sealed.
 pub(super) const FORMAT: u32 = 2;
 const FIRST_FORMAT: u32 = 1;
 const SEALED_SINCE: u32 = 2;
-/// Folders of snapshots in a place with backups.
+/// The folder of sealed snapshots in the bucket.
 pub(super) const STATE: &str = "sealed-state";
+/// The folder of snapshots of format 1.
 pub(super) const UNSEALED_STATE: &str = "state";
-/// What a backup consists of. Written last: without it there is none.
+
+/// What a backup consists of. It is written last: without it there is no backup.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
     pub(super) format: u32,
@@ -25,20 +27,21 @@ pub struct Manifest {
     pub name: String,
     pub created_at: String,
     pub(super) program: String,
-    /// Where the log was: `embedded` or `kafka`.
+    /// `embedded` or `kafka`.
     pub log_kind: String,
     pub(super) incarnation: String,
     pub(super) partitions: u32,
     pub(super) log: Vec<BackedUpPartition>,
-    /// Names of the snapshots in the backup's own place for them.
+    /// Names of the snapshots in the bucket.
     pub(super) state: Vec<String>,
+    /// The secrets of the data directory.
     pub(super) sealed: SealedSecret,
-    /// By which whoever has the key knows that nobody else wrote it.
+    /// Shows the owner of the key that nobody else wrote the manifest.
     #[serde(skip)]
     pub(super) mac: Option<String>,
 }
 
-/// A partition of a topic.
+/// The copied records of a partition.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct BackedUpPartition {
     pub(super) topic: String,
@@ -50,17 +53,17 @@ pub(super) struct BackedUpPartition {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Segment {
     pub(super) base: u64,
-    /// One after the other.
+    /// In the order of their bytes.
     pub(super) chunks: Vec<Chunk>,
 }
 
-/// Named by what it holds.
+/// Some bytes of a segment, as an object that is named by its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Chunk {
     pub(super) bytes: u64,
     pub(super) crc32c: u32,
     pub(super) object: String,
-    /// What is stored of it, when it is sealed.
+    /// Size and checksum of the sealed object; `None` in format 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stored: Option<Stored>,
 }
@@ -74,15 +77,15 @@ impl Chunk {
 /// A manifest as it is stored.
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredManifest {
-    /// Of the manifest, serialised without spaces.
+    /// Checksum of the manifest as JSON without spaces.
     pub(super) crc32c: u32,
-    /// The same with the backup's key.
+    /// MAC of the same text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) mac: Option<String>,
     pub(super) manifest: Manifest,
 }
 
-/// What can be told of a backup of any version.
+/// The members of a stored manifest that every version can read.
 #[derive(Deserialize)]
 pub(super) struct AnyVersion {
     pub(super) manifest: AnyManifest,
@@ -145,7 +148,7 @@ impl Manifest {
         self.format >= SEALED_SINCE
     }
 
-    /// Where its snapshots are, readable with the key.
+    /// The snapshots of the backup, which are opened with the key.
     pub(super) fn repository(&self, bucket: &Bucket, key: Option<&ClusterKey>) -> SnapshotRepository {
         let place = bucket.below(if self.is_sealed() { STATE } else { UNSEALED_STATE });
         SnapshotRepository::in_bucket(match key.filter(|_| self.is_sealed()) {
@@ -162,7 +165,7 @@ impl Manifest {
         self.chunks().map(|chunk| chunk.bytes).sum()
     }
 
-    /// For people and their scripts.
+    /// The JSON that `askwhen backup` prints.
     pub fn summary(&self) -> serde_json::Value {
         let ends = self.log.iter().filter(|part| part.topic == Topic::Events.name());
         json!({
