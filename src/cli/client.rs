@@ -1,4 +1,4 @@
-//! Verbs that need the server talk to it over HTTP, as anyone would.
+//! The HTTP client of verbs that need the server.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::supervisor;
 pub struct Client {
     http: reqwest::Client,
     base: String,
-    /// Where `/metrics` is, which may be another listener.
+    /// Base URL of `/metrics`, which may be on another listener.
     metrics: String,
     key: FoundKey,
 }
@@ -22,15 +22,15 @@ struct FoundKey {
     source: String,
 }
 
-/// Status and body of an answer.
+/// Status and body of a response.
 pub struct ApiResponse {
     pub status: u16,
     pub body: Value,
-    /// Whom it was asked of, with which key.
+    /// A sentence on the server and the key that were used.
     asked: String,
 }
 
-/// Where a server that listens there is reached from its own machine.
+/// The base URL of a listener, as seen from its own machine.
 fn reached_at(listen: &str) -> String {
     let host = match listen.rsplit_once(':') {
         Some(("0.0.0.0" | "", port)) => format!("127.0.0.1:{port}"),
@@ -84,7 +84,7 @@ impl Client {
     pub fn new(context: &Context, args: &ServerArgs, kind: Kind) -> Result<Client, Failure> {
         let config = &context.config;
         let public = || reached_at(&config.listen);
-        // What operators do lives there alone.
+        // Routes of operators are on the operators' listener, if there is one.
         let operators = || config.admin_listen.as_deref().map_or_else(public, reached_at);
         let (base, metrics) = match &args.server {
             Some(server) => (server.clone(), server.clone()),
@@ -121,7 +121,7 @@ impl Client {
         self.said(request).await
     }
 
-    /// Puts a definition if this version of it is in force.
+    /// Puts a definition, unless another version than this one is in force.
     ///
     /// # Errors
     /// Exit code 4 when the server cannot be reached.
@@ -152,7 +152,7 @@ impl Client {
         self.said(request.header("content-type", "application/json").body(body.to_owned())).await
     }
 
-    /// The text of a page that is no JSON.
+    /// Gets a page that is no JSON.
     ///
     /// # Errors
     /// Exit code 4 when the server cannot be reached.
@@ -166,13 +166,13 @@ impl Client {
         }
     }
 
-    /// The body of a success; a problem is told as the failure.
+    /// Sends a request; gives the body of a success, or the problem as a failure.
     pub async fn expect(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let said = self.call(method, path, body).await?;
         if (200..300).contains(&said.status) { Ok(said.body) } else { Err(Failure::failed(problem(&said))) }
     }
 
-    /// Every row of a list, page by page.
+    /// Gets all rows of a list, page by page.
     pub async fn list(&self, path: &str, member: &str) -> Result<Vec<Value>, Failure> {
         let mut all = Vec::new();
         let mut cursor = String::new();
@@ -187,25 +187,25 @@ impl Client {
     }
 }
 
-/// A problem as lines for a person.
+/// A problem of the server as readable lines.
 pub fn problem(said: &ApiResponse) -> String {
     let text = |name: &str| said.body.get(name).and_then(Value::as_str).unwrap_or_default();
     let mut lines = format!("{} {}: {}", said.status, text("code"), text("detail"));
     for fault in said.body.get("errors").and_then(Value::as_array).into_iter().flatten() {
-        let part = |name: &str| fault.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        if part("pointer").is_empty() && part("detail") == text("detail") {
+        let member = |name: &str| fault.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        if member("pointer").is_empty() && member("detail") == text("detail") {
             continue;
         }
-        lines.push_str(&format!("\n  {} {}", part("pointer"), part("detail")));
+        lines.push_str(&format!("\n  {} {}", member("pointer"), member("detail")));
     }
-    // It may be another server, or another key, than the one that is meant.
+    // The wrong server or the wrong key is a frequent cause.
     if matches!(said.status, 401 | 403 | 404) {
         lines.push_str(&format!("\n  {}", said.asked));
     }
     lines
 }
 
-/// A path part.
+/// Percent-encodes a segment of a path.
 pub fn part(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

@@ -1,4 +1,4 @@
-//! What every verb is given, and how one fails.
+//! The context of every verb, and its failure with an exit code.
 
 use clap::Args;
 
@@ -40,7 +40,7 @@ pub struct BrokerArgs {
     pub brokers: Option<String>,
 }
 
-/// Why a verb failed; the kind is the exit code.
+/// Why a verb failed, with its exit code.
 #[derive(Debug)]
 pub struct Failure {
     pub(super) code: u8,
@@ -65,18 +65,18 @@ impl Failure {
     }
 }
 
-/// What every verb is given.
+/// The configuration and the output format of a verb.
 pub struct Context {
     pub config: Config,
     pub format: Format,
 }
 
-/// How to reach the brokers for looking, which needs no cluster key.
+/// Settings for reading from the brokers, which needs no cluster key.
 pub fn observer(config: &Config) -> askwhen_log::kafka::Settings {
     crate::supervisor::kafka_settings(config, String::new())
 }
 
-/// What a fault of the log means to whoever asked.
+/// The failure of a verb that an error of the log leads to.
 pub fn failure(error: askwhen_log::Error) -> Failure {
     match &error {
         askwhen_log::Error::Unavailable(_) => Failure::unreachable(error.to_string()),

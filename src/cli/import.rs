@@ -1,6 +1,6 @@
-//! `askwhen import`: history from a file into the journal, with its original
-//! times. It can be stopped at any moment and run again: what was acknowledged
-//! is noted beside the file, and ids make what was not be taken once.
+//! `askwhen import`: appends history from a file to the journal, with its original times.
+//! It can be stopped at any moment and run again: a file beside it notes what was
+//! acknowledged, and event ids keep the rest from being counted twice.
 
 mod lines;
 
@@ -27,14 +27,14 @@ use askwhen_domain::time;
 use askwhen_wire::json as strict;
 use lines::{Header, LineError, Lines, Text, cells, header, row};
 
-/// Sent at a time, within what the server takes in one request.
+/// Lines and bytes of one request, within the server's limits.
 const BATCH_LINES: usize = 1_000;
 const BATCH_BYTES: usize = 900 << 10;
-/// The engine may be so far behind before more is sent.
+/// Nothing more is sent while the engine is further behind.
 const MAX_LAG_SECONDS: f64 = 1.0;
 const PAUSE: Duration = Duration::from_millis(250);
-/// A server that takes nothing for so long is not waited for any longer.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How long a server that takes nothing is waited for.
+const MAX_SERVER_WAIT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Args)]
 pub struct ImportArgs {
@@ -65,10 +65,10 @@ pub enum ImportFormat {
     Csv,
 }
 
-/// How far an import is; kept beside the file.
+/// How far an import is, as JSON in a file beside the imported one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Progress {
-    /// Where it goes.
+    /// Base URL of the server that it goes to.
     server: String,
     /// Hash of everything up to `offset`.
     hash: String,
@@ -76,18 +76,18 @@ struct Progress {
     line: u64,
     accepted: u64,
     rejected: u64,
-    /// Lines that are no event of their own: the header, empty ones, and those of a
-    /// row but its first. Not known of what an earlier version has begun.
+    /// Lines that are no event of their own: the header, empty ones, and all lines of a row
+    /// but its first. `None` when an earlier version began the import.
     #[serde(default)]
     other: Option<u64>,
-    /// What the file had when it was done, where `offset` counts what was unpacked.
+    /// Size of the file when it was done, if it is packed: `offset` counts unpacked bytes.
     #[serde(default)]
     packed_bytes: Option<u64>,
     done: bool,
 }
 
 impl Progress {
-    /// Every line of the file is an event in the journal, one in the rejects, or none.
+    /// Whether the whole file has been read.
     fn adds_up(&self) -> bool {
         self.other.is_none_or(|other| self.accepted + self.rejected + other == self.line)
     }
@@ -100,7 +100,7 @@ struct ReadUpTo {
     hash: u128,
 }
 
-/// A line that may be sent.
+/// A line that is an event.
 struct Line {
     number: u64,
     text: String,
@@ -127,7 +127,7 @@ pub async fn run(context: &Context, args: &ImportArgs) -> Result<(), Failure> {
         check_same(&name, &progress, client.base())?;
     }
     client.base().clone_into(&mut progress.server);
-    // What cannot be reached at all is told at once.
+    // A server that cannot be reached at all is an error at once, not after a wait.
     client.text("/livez").await?;
     if progress.done && size == Some(progress.packed_bytes.unwrap_or(progress.offset)) {
         return finish(context, &progress, &rejects, "were imported before; --again does it once more");
@@ -158,7 +158,7 @@ fn finish(context: &Context, progress: &Progress, rejects: &Path, what: &str) ->
     }
 }
 
-/// Wrong lines go into a file that is theirs.
+/// Refuses a file of rejects that holds something else.
 fn check_rejects(file: &Path, rejects: &Path) -> Result<(), Failure> {
     let same = std::fs::canonicalize(file).ok().zip(std::fs::canonicalize(rejects).ok()).is_some_and(|(a, b)| a == b);
     if same {
@@ -175,7 +175,7 @@ fn check_rejects(file: &Path, rejects: &Path) -> Result<(), Failure> {
     Err(Failure::usage(format!("{} is there and holds no rejects: give --rejects", rejects.display())))
 }
 
-/// Whether a file is the one of which so much has been imported, to this server.
+/// Refuses to go on with another file, or with another server, than the import began with.
 fn check_same(name: &str, progress: &Progress, server: &str) -> Result<(), Failure> {
     if progress.server != server {
         let known = &progress.server;
@@ -239,13 +239,13 @@ fn base_name(name: &str) -> String {
     Path::new(name).file_name().map_or_else(|| name.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// The file, which no other import reads meanwhile.
+/// Opens the file and locks it against a second import.
 fn open(path: &Path, is_stdin: bool) -> Result<Option<File>, Failure> {
     if is_stdin {
         return Ok(None);
     }
     let file = File::open(path).map_err(|e| Failure::usage(format!("{}: cannot be read: {e}", path.display())))?;
-    // Where files cannot be locked nobody is kept out.
+    // Some file systems have no locks: there a second import is not noticed.
     if matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
         return Err(Failure::refused(format!("{}: another import of it is under way", path.display())));
     }
@@ -263,7 +263,7 @@ fn noted(path: &Path) -> Result<Option<Progress>, Failure> {
 }
 
 fn bar(size: Option<u64>) -> ProgressBar {
-    // On a terminal alone.
+    // It is drawn on a terminal only.
     let bar = ProgressBar::with_draw_target(size, ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:30} {percent}% {msg} {binary_bytes_per_sec} {eta}");
     bar.set_style(style.expect("the template is right"));
@@ -277,7 +277,7 @@ struct Import<'a> {
     rejects: PathBuf,
     progress: Progress,
     bar: ProgressBar,
-    /// The file's own name: ids are made of it where lines have none.
+    /// The file's name without its folder, of which ids are made where lines have none.
     base: String,
 }
 
@@ -289,7 +289,7 @@ impl Import<'_> {
             ImportFormat::Ndjson => None,
             ImportFormat::Csv => Some(header(&mut lines, self.args.delimiter)?),
         };
-        // Of what was begun before, the header is counted.
+        // An import that goes on has counted the header already.
         let mut other = if self.progress.offset == 0 { lines.number } else { 0 };
         lines.skip_to(self.progress.offset, self.progress.line)?;
         let (mut batch, mut wrong, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -303,7 +303,7 @@ impl Import<'_> {
             if let Some((number, read)) = next {
                 let text = String::from_utf8_lossy(&read.text).into_owned();
                 other += read.text.iter().filter(|byte| **byte == b'\n').count() as u64;
-                match self.judged(header.as_ref(), number, &read) {
+                match self.parse(header.as_ref(), number, &read) {
                     Ok(None) => other += 1,
                     Ok(Some(event)) => {
                         bytes += event.get().len();
@@ -312,7 +312,7 @@ impl Import<'_> {
                     Err(why) => wrong.push((number, why.to_string(), text)),
                 }
             }
-            // Never between lines that may be one record.
+            // A batch never ends between lines that may belong to one row.
             if ended || ((batch.len() >= BATCH_LINES || bytes >= BATCH_BYTES) && lines.pending.is_empty()) {
                 let read = ReadUpTo { offset: lines.offset, line: lines.number, hash: lines.hash.digest128() };
                 self.progress.other = self.progress.other.map(|so_far| so_far + std::mem::take(&mut other));
@@ -325,7 +325,7 @@ impl Import<'_> {
         }
     }
 
-    fn judged(&self, header: Option<&Header>, number: u64, read: &Text) -> Result<Option<Box<RawValue>>, LineError> {
+    fn parse(&self, header: Option<&Header>, number: u64, read: &Text) -> Result<Option<Box<RawValue>>, LineError> {
         if let Some(flaw) = read.flaw {
             return Err(LineError::Flaw(flaw));
         }
@@ -337,8 +337,8 @@ impl Import<'_> {
         }
     }
 
-    /// The event of a line as it is sent: with its own time, under its own id or
-    /// one made of file and line. Nothing of an empty line.
+    /// The event of a line as it is sent, with its own id or one made of file and line;
+    /// `None` for an empty line.
     fn event(&self, number: u64, text: &str) -> Result<Option<Box<RawValue>>, LineError> {
         if text.trim().is_empty() {
             return Ok(None);
@@ -353,9 +353,9 @@ impl Import<'_> {
             return Err(LineError::NoTime);
         }
         for (_, value) in members.iter_mut().filter(|(name, _)| name == "occurred_at") {
-            *value = plain_time(value);
+            *value = rfc3339(value);
         }
-        // When a device sent it says nothing about now.
+        // `sent_at` would correct a device's clock against the time of the import.
         members.retain(|(name, _)| name != "sent_at");
         if !has(&members, "event_id") {
             members.retain(|(name, _)| name != "event_id");
@@ -368,7 +368,7 @@ impl Import<'_> {
         Ok(Some(RawValue::from_string(format!("{{{}}}", written.join(",")))?))
     }
 
-    /// Sends what has been gathered, and notes that it is in.
+    /// Sends a batch, writes rejects, and notes how far the import is.
     async fn flush(
         &mut self,
         batch: Vec<Line>,
@@ -406,7 +406,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Whole or not at all.
+    /// Notes how far the import is, in one step.
     fn note(&self) -> Result<(), Failure> {
         let Some(path) = &self.notes else { return Ok(()) };
         let new = PathBuf::from(format!("{}.new", path.display()));
@@ -415,18 +415,18 @@ impl Import<'_> {
         noted.map_err(|e| Failure::failed(format!("{}: {e}", path.display())))
     }
 
-    /// What the server would not take, by its place in the batch.
+    /// Sends a batch; gives the events that the server refused, by index, with its reason.
     async fn send(&self, batch: &[Line]) -> Result<Vec<(usize, String)>, Failure> {
         let events: Vec<&str> = batch.iter().map(|line| line.event.get()).collect();
         let body = format!("{{\"events\":[{}]}}", events.join(","));
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = std::time::Instant::now() + MAX_SERVER_WAIT;
         loop {
             let outcome = self.client.post_text("/v1/events", &body).await;
             let late = std::time::Instant::now() >= deadline;
             match outcome {
                 Ok(said) if said.status == 202 => return Ok(Vec::new()),
                 Ok(said) if said.status == 207 => return Ok(refused(&said)),
-                // Under the same ids it can be sent again.
+                // The events have ids, so sending them again has no second effect.
                 Ok(said) if matches!(said.status, 429 | 503) && !late => tokio::time::sleep(PAUSE * 4).await,
                 Ok(said) => return Err(Failure::failed(problem(&said))),
                 Err(_) if !late => tokio::time::sleep(PAUSE * 4).await,
@@ -435,9 +435,9 @@ impl Import<'_> {
         }
     }
 
-    /// Live traffic comes first: waits while the engine is behind.
+    /// Waits while the engine is behind, because live traffic comes first.
     async fn wait_for_engine(&self) -> Result<(), Failure> {
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = std::time::Instant::now() + MAX_SERVER_WAIT;
         while std::time::Instant::now() < deadline {
             let said = self.client.text("/metrics").await;
             let lag = said.ok().map_or(0.0, |text| {
@@ -453,9 +453,9 @@ impl Import<'_> {
     }
 }
 
-/// A time as exports spell it, as the server takes it; what is none stays, and is
-/// refused.
-fn plain_time(given: &RawValue) -> Box<RawValue> {
+/// Rewrites a time in one of the usual spellings of exports to RFC 3339. Anything else
+/// stays as it is, and the server refuses it.
+fn rfc3339(given: &RawValue) -> Box<RawValue> {
     let at = match serde_json::from_str::<Value>(given.get()) {
         Ok(Value::String(text)) if time::parse_time(&text).is_err() => time::read_time(text.trim()),
         Ok(Value::Number(number)) => number.as_f64().and_then(time::of_epoch),

@@ -155,8 +155,9 @@ enum ConfigCommand {
     },
 }
 
-/// How long the end waits for log lines to be taken, and for tasks that block.
+/// How long the end waits for log lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long the end of a server waits for tasks that block.
 const LAST_TASKS: Duration = Duration::from_secs(2);
 
 /// Parses the arguments and runs the verb.
@@ -165,13 +166,13 @@ pub fn main() -> ExitCode {
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no errors; printing can only fail with nobody reading.
+            // Printing fails only when standard output is closed.
             error.print().ok();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
     crate::supervisor::private::mask();
-    // For every client over TLS. Only a second one would be refused.
+    // Clients over TLS need it. A second installation is an error that changes nothing.
     drop(rustls::crypto::ring::default_provider().install_default());
     let serves = matches!(cli.verb, Verb::Serve(_));
     if serves {
@@ -193,7 +194,7 @@ pub fn main() -> ExitCode {
         }
         return ExitCode::from(code);
     }
-    // Nobody may be reading, and what still blocks a thread is not waited for.
+    // A server must end although standard error is not read and threads still block.
     if let Err(failure) = outcome {
         askwhen_process::say(askwhen_process::Stream::Error, &format!("askwhen: {}", failure.text));
     }
@@ -201,7 +202,7 @@ pub fn main() -> ExitCode {
     askwhen_process::exit(i32::from(code))
 }
 
-/// What the arguments of a verb say over the configuration.
+/// The configuration keys that the arguments of a verb set.
 fn overrides(verb: &Verb, data_dir: Option<PathBuf>) -> Overrides {
     let mut overrides = Overrides { data_dir, ..Overrides::default() };
     match verb {
@@ -226,7 +227,8 @@ fn overrides(verb: &Verb, data_dir: Option<PathBuf>) -> Overrides {
     overrides
 }
 
-/// Verbs that need no configuration work beside one that is broken.
+/// Runs a verb. Those that need no configuration do not read it, so a broken one is no
+/// obstacle.
 async fn run(cli: Cli) -> Result<(), Failure> {
     let overrides = overrides(&cli.verb, cli.data_dir);
     let load = || {

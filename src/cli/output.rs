@@ -1,4 +1,5 @@
-//! Results as text or JSON. Somebody who stops reading ends the program quietly.
+//! Prints results as text or JSON. When standard output is closed, the rest is dropped
+//! without an error.
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
@@ -7,16 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::context::Format;
 
-/// Set once nobody reads standard output any more.
+/// Whether standard output is closed.
 static UNREAD: AtomicBool = AtomicBool::new(false);
 
-/// A line on standard output. Whoever has stopped reading does not stop the
-/// verb: what it does and its exit code stay the same.
+/// Prints a line. A closed standard output changes neither what the verb does nor its exit
+/// code.
 pub fn line(text: &str) {
     write(&format!("{text}\n"));
 }
 
-/// Text on standard output as it stands.
+/// Prints a text without a line end.
 pub fn write(text: &str) {
     if nobody_reads() {
         return;
@@ -32,7 +33,7 @@ pub fn write(text: &str) {
     }
 }
 
-/// Whether output is written for nobody: what only shows something may end.
+/// Whether standard output is closed, so that a verb which only shows something may end.
 pub fn nobody_reads() -> bool {
     UNREAD.load(Ordering::Acquire)
 }
@@ -41,7 +42,7 @@ pub fn json(value: &Value) {
     line(&serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
-/// What a server said, or a line about it.
+/// Prints a server's response as JSON, or a sentence about it as text.
 pub fn said(format: Format, said: &Value, text: &str) {
     match format {
         Format::Json => json(said),
@@ -49,7 +50,7 @@ pub fn said(format: Format, said: &Value, text: &str) {
     }
 }
 
-/// Columns without borders, so that other programs can cut them.
+/// Prints columns without borders, so that other programs can cut them.
 pub fn table(header: &[&str], rows: &[Vec<String>]) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
@@ -59,7 +60,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) {
     line(&table.trim_fmt());
 }
 
-/// Control characters of whatever origin never reach the terminal.
+/// Escapes control characters, which could change the terminal.
 pub fn escape(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }

@@ -11,11 +11,11 @@ use crate::config::{self, Config, LogFormat};
 use crate::replay::ErrorKind;
 use crate::supervisor::{self, Error, Options, Roles, Running};
 
-/// A stop that takes longer is cut short: a crash loses nothing either.
-const STOP_WITHIN: Duration = Duration::from_secs(28);
-/// When the log has failed nothing more can be written down: time for answers
-/// that are ready, and whoever starts the program anew is not kept waiting.
-const END_WITHIN: Duration = Duration::from_secs(2);
+/// A stop that takes longer is cut short, which loses nothing, as a crash does not.
+const MAX_STOP: Duration = Duration::from_secs(28);
+/// The same after the log has failed: nothing more can be written, so only responses that
+/// are ready are waited for, and the next start is not delayed.
+const MAX_STOP_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -41,7 +41,7 @@ pub struct ServeArgs {
     new_keys: bool,
 }
 
-/// Serves until it is told to stop. `reread` gives the configuration as it is by then.
+/// Serves until a signal or a failed log stops it. `reread` reads the configuration again.
 pub async fn run(
     config: Config,
     args: &ServeArgs,
@@ -50,7 +50,7 @@ pub async fn run(
     let set_level = log_to_stderr(&config, &args.log)?;
     let roles = roles(&config, args)?;
     let options = Options { test_clock: args.test_clock, dev: args.dev, new_keys: args.new_keys, roles };
-    // Before anything else, so that no signal is missed.
+    // Signals are caught before anything is started, so that none ends the process at once.
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::failed(e.to_string()))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::failed(e.to_string()))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(|e| Failure::failed(e.to_string()))?;
@@ -77,12 +77,12 @@ pub async fn run(
             _ = hangup.recv() => reread_configuration(&running, args, &set_level, &table, &reread),
         }
     };
-    let within = if failed { END_WITHIN } else { STOP_WITHIN };
+    let within = if failed { MAX_STOP_AFTER_FAILURE } else { MAX_STOP };
     if tokio::time::timeout(within, running.stop()).await.is_err() {
         tracing::error!(
             "something hangs and keeps the process from stopping in order; what it had not written down is done again by the next start"
         );
-        // Whatever hangs is not waited for, nor torn down beneath its threads.
+        // The runtime is not dropped: it would wait for the threads that hang.
         askwhen_process::flush_log_lines(Duration::from_secs(1));
         askwhen_process::exit(1);
     }
@@ -92,12 +92,12 @@ pub async fn run(
     Ok(())
 }
 
-/// What is read again without a restart; a name stands for all below it.
+/// Keys that are put in force without a restart; a section stands for all keys in it.
 const RELOADED: [&str; 5] = ["keys", "projects", "process.log_level", "http.cors_origins", "limits"];
 
-/// Keys, identity secrets, the level of log lines, origins and limits are read again;
-/// what cannot be read leaves everything as it is. `started` is the configuration of
-/// the start.
+/// Puts keys, identity secrets, the log level, origins and limits of the configuration in
+/// force. When it cannot be read, nothing changes. `started` is the configuration of the
+/// start.
 fn reread_configuration(
     running: &Running,
     args: &ServeArgs,
@@ -132,13 +132,13 @@ fn is_reloaded(key: &str) -> bool {
     RELOADED.iter().any(|name| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
-/// A server goes on although nobody reads what it says.
+/// Prints a line. A server goes on when nobody reads its standard output.
 fn say(text: &str) {
     askwhen_process::say(askwhen_process::Stream::Out, text);
 }
 
-/// One process on the embedded log runs all that decides and sends, as one does
-/// that moves time; the console alone can be left out there.
+/// The roles of the arguments. On the embedded log and under a test clock there is only
+/// one process: it needs every role but the console.
 fn roles(config: &Config, args: &ServeArgs) -> Result<Roles, Failure> {
     let mut roles = Roles { bridge: false, engine: false, delivery: false, console: false };
     for role in &args.roles {
@@ -164,11 +164,11 @@ fn roles(config: &Config, args: &ServeArgs) -> Result<Roles, Failure> {
     Ok(roles)
 }
 
-/// One line per happening; whatever came from outside is escaped. A line that
-/// nobody takes is lost and counted: it keeps no one waiting.
+/// Starts to write log lines to standard error; gives the function that changes their
+/// filter. A line that cannot be written at once is dropped and counted.
 ///
 /// # Errors
-/// When the system gives no thread to write them, or the filters are none.
+/// When a filter cannot be parsed, or no thread can be started.
 pub fn log_to_stderr(config: &Config, args: &LogArgs) -> Result<SetLevel, Failure> {
     let filter = args.filter(config)?;
     let writer =
@@ -179,7 +179,7 @@ pub fn log_to_stderr(config: &Config, args: &LogArgs) -> Result<SetLevel, Failur
         LogFormat::Json => false,
         LogFormat::ByStream => is_terminal,
     };
-    // A second server in one process (tests) finds it set.
+    // In tests a second server of the process finds the subscriber set.
     let lines = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(writer);
     if is_text {
         let lines = lines.with_ansi(is_terminal).with_filter_reloading();
@@ -193,10 +193,10 @@ pub fn log_to_stderr(config: &Config, args: &LogArgs) -> Result<SetLevel, Failur
     Ok(Box::new(move |filter| handle.reload(filter)))
 }
 
-/// Puts another filter in force.
+/// Replaces the filter of log lines.
 pub type SetLevel = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
 
-/// What log lines are like.
+/// Options of log lines.
 #[derive(Debug, Clone, Default, Args)]
 pub struct LogArgs {
     /// Which log lines are written: a level, or filters by module, over what the configuration says
@@ -209,15 +209,15 @@ pub struct LogArgs {
 
 impl LogArgs {
     fn filter(&self, config: &Config) -> Result<EnvFilter, Failure> {
-        // A lease closes its consumer itself; the binding then says that it is closed.
-        // A certificate that is not trusted is told in its attempt.
+        // librdkafka's binding reports each consumer that a lease closes. An untrusted
+        // certificate is reported by its attempt.
         const QUIET: &str = "rdkafka::consumer::base_consumer=off,rustls_platform_verifier=off";
         let given = self.log_level.as_deref().unwrap_or(&config.log_level);
         let is_level =
             ["off", "error", "warn", "info", "debug", "trace"].contains(&given.to_ascii_lowercase().as_str());
         let filters = match given {
             "error" | "off" => given.to_owned(),
-            // Of others' libraries only what is wrong.
+            // Libraries log warnings only.
             _ if is_level => format!("warn,askwhen={given},{QUIET}"),
             _ => given.to_owned(),
         };

@@ -1,6 +1,5 @@
-//! Configuration in two phases: what was written (layers of TOML, with the
-//! place of every fault), and what it means ([`Config`], with nothing left to
-//! check).
+//! The configuration in two phases: layers of TOML are merged (`raw`), then checked and
+//! turned into a [`Config`] (`resolved`). Every fault names its key and its place.
 
 mod raw;
 mod redact;

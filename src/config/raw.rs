@@ -1,5 +1,5 @@
-//! The layers: built-in defaults, a file, the environment, flags. Every key
-//! must be one that the defaults know.
+//! Merges the layers of the configuration: built-in defaults, a file, the environment,
+//! flags. Keys that the defaults do not have are errors.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,25 +8,26 @@ use toml_edit::{Document, Item, TableLike};
 
 use super::resolved::{self, Config};
 
-/// The commented default file, which is the actual default.
+/// The default file with its comments: it is what counts when nothing else is set.
 pub const DEFAULT: &str = include_str!("default.toml");
 
-/// Members of the two lists of tables, which the defaults leave empty.
+/// The lists of tables and their members, which the defaults cannot show.
 const LISTS: [(&str, &[&str]); 2] =
     [("projects", &["project", "identity_secret"]), ("keys", &["project", "kind", "key", "key_file", "sha256"])];
-/// Takes any member.
-const OPEN: &str = "kafka.client";
+/// The section that may have any member: settings of librdkafka.
+const ANY_MEMBER: &str = "kafka.client";
+/// Prefix of the variables of the environment.
 const ENVIRONMENT: &str = "ASKWHEN__";
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {detail}")]
 pub struct Error {
-    /// File and line, or the variable or flag.
+    /// File and line, or the name of a variable.
     pub place: String,
     pub detail: String,
 }
 
-/// What flags set; the last layer.
+/// Keys that flags set, over all other layers.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     pub data_dir: Option<PathBuf>,
@@ -35,7 +36,8 @@ pub struct Overrides {
     pub prefix: Option<String>,
 }
 
-/// Reads all layers. Without `file`, `askwhen.toml` counts if it is there.
+/// Reads and checks the configuration. Without `file`, `askwhen.toml` of the working
+/// directory is read, if it is there.
 ///
 /// # Errors
 /// The first fault, with its place.
@@ -91,7 +93,7 @@ fn line_at(text: &str, byte: usize) -> usize {
     text.as_bytes()[..byte.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1
 }
 
-/// Finds the first key that nobody knows, and the nearest that somebody does.
+/// Refuses unknown keys, with the known one that is spelled most alike.
 fn check_names(text: &str, place: &str) -> Result<(), Error> {
     let document = Document::parse(text).map_err(|e| Error {
         place: format!("{place}:{}", e.span().map_or(1, |span| line_at(text, span.start))),
@@ -127,7 +129,7 @@ fn walk(table: &dyn TableLike, known: &Value, prefix: &str, text: &str, place: &
             let lists = LISTS.iter().map(|(list, _)| *list).filter(|_| prefix.is_empty());
             return Err(Error { place: place_of(), detail: unknown(&path, name, names.into_iter().chain(lists)) });
         };
-        if path != OPEN
+        if path != ANY_MEMBER
             && let (Some(inner), Value::Table(_)) = (item.as_table_like(), standard)
         {
             walk(inner, standard, &path, text, place)?;
@@ -146,14 +148,15 @@ fn unknown<'a>(path: &str, name: &str, known: impl Iterator<Item = &'a str>) -> 
     }
 }
 
-/// `ASKWHEN__HTTP__LISTEN=0.0.0.0:80`; a value that is TOML counts as such.
+/// Sets the key of a variable such as `ASKWHEN__HTTP__LISTEN=0.0.0.0:80`. A value that is
+/// no TOML is taken as a string.
 fn set_variable(table: &mut Table, name: &str, text: &str) -> Result<(), Error> {
     let path: Vec<String> = name[ENVIRONMENT.len()..].split("__").map(str::to_ascii_lowercase).collect();
     let parts: Vec<&str> = path.iter().map(String::as_str).collect();
     let mut here: Option<&Value> = None;
     for (depth, part) in parts.iter().enumerate() {
         let members = if depth == 0 { Some(&*table) } else { here.and_then(Value::as_table) };
-        let open = parts[..depth].join(".") == OPEN;
+        let open = parts[..depth].join(".") == ANY_MEMBER;
         match members.and_then(|m| m.get(*part)) {
             Some(value) => here = Some(value),
             None if open => break,
@@ -219,18 +222,18 @@ pub fn changed_keys(before: &Table, after: &Table) -> Vec<String> {
     changed
 }
 
-/// Where a dotted key stands in a file, if it does.
+/// The line of a dotted key in a file, if it is there.
 fn line_of(path: &Path, key: &str) -> Option<usize> {
     let text = std::fs::read_to_string(path).ok()?;
     let document = Document::parse(text.as_str()).ok()?;
     let mut here: &dyn TableLike = document.as_table();
     let mut parts = key.split('.').peekable();
     while let Some(part) = parts.next() {
-        // `keys[1]`: the second table of a list.
+        // `keys[1]` is the second table of a list.
         if let Some((list, index)) = part.strip_suffix(']').and_then(|part| part.split_once('[')) {
             let Item::ArrayOfTables(tables) = here.get(list)? else { return None };
             let table = tables.get(index.parse().ok()?)?;
-            // What the table lacks is told where it begins.
+            // A missing member is reported at the line where its table begins.
             let begins = table.span().map(|span| line_at(&text, span.start));
             match parts.peek().map(|member| table.key(member)) {
                 Some(None) | None => return begins,

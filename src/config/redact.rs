@@ -1,16 +1,16 @@
-//! The configuration as it may be shown: without passwords, keys and secrets.
+//! Hides passwords, keys and secrets of a configuration, so that it can be shown.
 
 use toml::{Table, Value};
 use url::Url;
 
-/// What stands in the place of a secret.
+/// Replaces a secret.
 const HIDDEN: &str = "(hidden)";
-/// Members that are secret wherever they stand.
+/// Members that are secret in every section.
 const SECRET_MEMBERS: [&str; 2] = ["key", "identity_secret"];
 /// Parts of the names of librdkafka's settings whose values are secret.
 const SECRET_PARTS: [&str; 6] = ["password", "secret", "ssl.key.pem", "token", "jaas", "oauthbearer.config"];
 
-/// Takes the secrets out of a merged configuration.
+/// Hides the secrets of a merged configuration.
 pub fn redact(table: &mut Table) {
     for (name, value) in table {
         let lower = name.to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! What the configuration means, every value checked.
+//! Turns the merged layers into [`Config`], and checks every value.
 
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -14,12 +14,12 @@ use askwhen_domain::id;
 use askwhen_domain::rate::Rate;
 use askwhen_domain::time::{self, DAY, HOUR, Millis, SECOND};
 
-/// A key or secret that is shorter can be guessed.
+/// Shorter keys and secrets could be guessed.
 const LEAST_SECRET_CHARS: usize = 16;
 const TOO_SHORT: &str = "must have at least 16 characters that nobody can guess: `openssl rand -hex 24` makes some";
-/// Of the machine's memory, when nothing is said.
-const MEMORY_SHARE: u64 = 4;
-/// With less, eight partitions have no room to work in.
+/// The default bound is the machine's memory divided by this.
+const MEMORY_DIVISOR: u64 = 4;
+/// With less memory, eight partitions cannot work.
 const LEAST_MEMORY_BYTES: usize = 128 << 20;
 
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ pub struct Config {
     pub cors_origins: Vec<AllowedOrigin>,
     pub keep_alive: Duration,
     pub max_connections: u32,
-    /// From one address; `None` where only the whole is bounded.
+    /// Bound of the connections from one address; `None` where only their total is bounded.
     pub max_connections_per_address: Option<u32>,
     /// Whether `[log] kind` is kafka.
     pub kafka: bool,
@@ -38,9 +38,9 @@ pub struct Config {
     pub prefix: String,
     pub brokers: String,
     pub replication: u32,
-    /// librdkafka's settings.
+    /// Settings of librdkafka, by their own names.
     pub kafka_client: BTreeMap<String, String>,
-    /// `None`: a folder in the data directory.
+    /// `None` is a folder in the data directory.
     pub snapshots_url: Option<String>,
     pub snapshots_every: Duration,
     pub reply_timeout: Duration,
@@ -48,9 +48,9 @@ pub struct Config {
     pub memory: usize,
     pub max_in_flight: u32,
     pub allow_targets: Vec<IpNet>,
-    /// Every webhook goes through it.
+    /// The proxy of all webhooks.
     pub egress_proxy: Option<Url>,
-    /// Asked for the names of receivers, instead of the machine's own.
+    /// DNS servers for the names of receivers; empty for the machine's own.
     pub nameservers: Vec<SocketAddr>,
     pub retention: Retention,
     pub per_key: Rate,
@@ -61,12 +61,12 @@ pub struct Config {
     /// A level, or filters by module.
     pub log_level: String,
     pub log_format: LogFormat,
-    /// As merged, for `config print`.
+    /// All layers merged, for `config print`.
     pub table: Table,
 }
 
-/// For ever, where times are counted back from now: older than any record, and
-/// still behind 1970.
+/// A span that stands for ever. It is longer than any record is old, and now minus it is
+/// still after 1970.
 pub const FOREVER: Millis = 50 * 365 * DAY;
 
 /// How long topics keep their records, in milliseconds, or [`FOREVER`].
@@ -104,7 +104,7 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// Dotted key, and what it must be.
+/// A dotted key, and what its value must be.
 type Fault = (String, String);
 
 struct Section<'a> {
@@ -146,7 +146,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// `forever`, or a number that means it elsewhere.
+    /// A span, or `forever`; `0` and `-1` mean that, too, as they do in Kafka's settings.
     fn span_or_forever(&self, name: &str, least: Millis) -> Result<Millis, Fault> {
         match self.table.get(name) {
             Some(Value::String(text)) if ["forever", "0", "0s", "-1"].contains(&text.as_str()) => Ok(FOREVER),
@@ -166,7 +166,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// In the largest unit that fits.
+/// A span in the largest unit that divides it.
 fn spelled(span: Millis) -> String {
     match span {
         _ if span % DAY == 0 => format!("{}d", span / DAY),
@@ -275,11 +275,11 @@ fn cors_origins(http: &Section<'_>) -> Result<Vec<AllowedOrigin>, Fault> {
     http.texts("cors_origins")?.iter().map(parse).collect()
 }
 
-/// A share of the machine unless it is said.
+/// The bound on memory: what is configured, else a share of the machine's memory.
 fn memory(engine: &Section<'_>) -> Result<usize, Fault> {
     let text = engine.text("memory")?;
     if text.is_empty() {
-        let share = askwhen_process::machine_memory_bytes() / MEMORY_SHARE;
+        let share = askwhen_process::machine_memory_bytes() / MEMORY_DIVISOR;
         return Ok(usize::try_from(share).unwrap_or(LEAST_MEMORY_BYTES).max(LEAST_MEMORY_BYTES));
     }
     match parse_bytes(&text) {
@@ -289,7 +289,7 @@ fn memory(engine: &Section<'_>) -> Result<usize, Fault> {
     }
 }
 
-/// Bytes, by a whole number and a unit of 1,000 or 1,024.
+/// Reads a size in bytes such as `512MiB` or `2GB`.
 fn parse_bytes(text: &str) -> Option<usize> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (count, unit) = text.split_at(digits);
@@ -306,7 +306,7 @@ fn parse_bytes(text: &str) -> Option<usize> {
     count.parse::<usize>().ok()?.checked_mul(unit)
 }
 
-/// Dotted names are tables to TOML: they become flat again.
+/// Settings of librdkafka. TOML reads their dotted names as tables, which are made flat.
 fn kafka_client(section: &Section<'_>) -> Result<BTreeMap<String, String>, Fault> {
     fn flatten(
         section: &Section<'_>,

@@ -1,5 +1,5 @@
-//! The data directory: keys, the cluster key, stores; what is made at the
-//! first start, and what is set aside when it is damaged.
+//! The data directory: API keys, the cluster key, stores. The first start makes them; a
+//! damaged store is set aside.
 
 use crate::console::families;
 use ipnet::IpNet;
@@ -30,23 +30,26 @@ use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::DefinitionRecord;
 
-/// What the name of a store's folder goes on with that was set aside.
+/// Extension of the folder of a store that was set aside, before an id.
 const DAMAGED: &str = "damaged-";
-/// How many of one store stay.
+/// How many copies of one store that were set aside are kept.
 const DAMAGED_KEPT: usize = 3;
-/// And none is removed before so long.
+/// How long each of them is kept at least.
 const DAMAGED_KEPT_FOR: Duration = Duration::from_secs(7 * 86_400);
 
-/// Keys as they were just made: kind and key.
+/// API keys that were just made: kind and text.
 pub type FreshKeys = Vec<(Kind, String)>;
 
+/// A data directory that this process has taken.
 pub struct Data {
     pub key: ClusterKey,
+    /// The API keys in force.
     pub keys: Vec<Key>,
+    /// Those among them that were made just now.
     pub fresh_keys: Option<FreshKeys>,
-    /// Nothing was here before.
+    /// Whether there was no log before.
     pub is_new: bool,
-    /// On the data directory, for as long as somebody works in it.
+    /// Keeps other processes out while it is held.
     pub lock: fs::File,
 }
 
@@ -76,13 +79,13 @@ pub fn read_keys(data_dir: &Path) -> Result<KeysFile, Error> {
     toml::from_str(&text).map_err(|e| Error::refused(format!("{}: {}", path.display(), e.message())))
 }
 
-/// Takes the data directory: the lock first, then what it was made by and with,
-/// then what is made at the first start. `new_api_keys` makes keys anew where
-/// those in `keys.toml` have been lost.
+/// Takes the data directory: locks it, checks which version and which key wrote it, and
+/// makes what a first start needs. `new_api_keys` makes API keys anew where `keys.toml` is
+/// lost.
 ///
 /// # Errors
-/// [`Error::Refused`] when somebody works in it, when a later version wrote it,
-/// or when what it was made with is missing or another; then nothing is changed.
+/// [`ErrorKind::Refused`] when another process holds it, when a later version wrote it, or
+/// when its log or its key is missing or another; then nothing is changed.
 pub fn prepare(config: &Config, new_api_keys: bool) -> Result<Data, Error> {
     let dir = &config.data_dir;
     if config.kafka && config.key_file.is_none() {
@@ -98,7 +101,7 @@ pub fn prepare(config: &Config, new_api_keys: bool) -> Result<Data, Error> {
     if !config.kafka {
         refuse_state_without_its_log(dir, known.is_some())?;
     }
-    // On Kafka the log is elsewhere: what is here is the state of one process.
+    // On Kafka the directory holds only the state of one process.
     let served_before = if config.kafka { dir.join("log.id") } else { dir.join("log") }.exists();
     let is_new = !config.kafka && !served_before;
     let key = cluster_key(config, is_new)?;
@@ -132,9 +135,9 @@ pub fn prepare(config: &Config, new_api_keys: bool) -> Result<Data, Error> {
     Ok(Data { key, keys, fresh_keys, is_new, lock })
 }
 
-/// State or snapshots tell of a log that is not there: a volume that is not
-/// mounted, or a folder that was removed. A new log would make all that the old
-/// one acknowledged look as if it had never been.
+/// Refuses state or snapshots without the log that they were made from: a volume may not
+/// be mounted, or a folder was removed. A new log would lose everything that the old one
+/// has acknowledged, without a word.
 fn refuse_state_without_its_log(dir: &Path, was_noted: bool) -> Result<(), Error> {
     let log = dir.join("log");
     if log.join("log.json").exists() {
@@ -158,7 +161,7 @@ fn refuse_state_without_its_log(dir: &Path, was_noted: bool) -> Result<(), Error
     Ok(())
 }
 
-/// Files of earlier versions were made with the rights that the shell gave.
+/// Takes the rights of others away, which earlier versions left to the shell's umask.
 pub fn take_rights_of_others(dir: &Path) {
     match private::tighten(dir) {
         Ok(0) => {}
@@ -175,8 +178,8 @@ pub fn take_rights_of_others(dir: &Path) {
     }
 }
 
-/// The key that seals secrets; made at the first start of an embedded log. On
-/// Kafka it is shared: one that is missing is not made up.
+/// Reads the cluster key. The first start of an embedded log makes one; on Kafka all
+/// processes share one, so a missing one is never made.
 fn cluster_key(config: &Config, is_new: bool) -> Result<ClusterKey, Error> {
     let path = key_path(config);
     match fs::read_to_string(&path) {
@@ -200,14 +203,14 @@ fn cluster_key(config: &Config, is_new: bool) -> Result<ClusterKey, Error> {
     }
 }
 
-/// Where the cluster key lies.
+/// The path of the cluster key.
 pub fn key_path(config: &Config) -> PathBuf {
     config.key_file.clone().unwrap_or_else(|| config.data_dir.join("secrets.key"))
 }
 
-/// Refuses a cluster key that is not the one that the data was made with. A
-/// directory of 0.1.0 does not say which that was: there the secrets in its log
-/// decide, if there are any.
+/// Refuses a cluster key other than the one that the data was made with. A directory of
+/// 0.1.0 does not name its key: there the key must open a secret of the log, if there is
+/// any.
 pub fn refuse_another_key(config: &Config, known: Option<&DirectoryFormat>, key: &ClusterKey) -> Result<(), Error> {
     let (dir, path) = (&config.data_dir, key_path(config));
     let way_out = "put the key back that the data was made with (a backup holds it)";
@@ -220,7 +223,7 @@ pub fn refuse_another_key(config: &Config, known: Option<&DirectoryFormat>, key:
             key.check(),
             dir.display()
         ))),
-        // The brokers' own record is compared when the log is opened.
+        // On Kafka the log compares the fingerprint itself when it is opened.
         None if config.kafka => Ok(()),
         None => {
             let sealed = sealed_secrets(&dir.join("log"))?;
@@ -257,8 +260,8 @@ fn sealed_secrets(log_dir: &Path) -> Result<Vec<(String, String, SealedSecret)>,
     }
 }
 
-/// The API keys that the directory made for itself. Where it had some and they
-/// are gone, new ones would lock out everybody without a word.
+/// Reads the API keys that the directory made for itself, or makes them. When they are
+/// lost, new ones would lock every client out, so that is refused unless asked for.
 fn own_keys(dir: &Path, had_own: bool, make_new: bool) -> Result<(Vec<Key>, Option<FreshKeys>), Error> {
     let path = dir.join("keys.toml");
     let mut fresh = None;
@@ -281,7 +284,7 @@ fn own_keys(dir: &Path, had_own: bool, make_new: bool) -> Result<(Vec<Key>, Opti
     Ok((own(&read_keys(dir)?), fresh))
 }
 
-/// The keys of `keys.toml`, as configured ones are.
+/// The keys of `keys.toml`, in the form of configured ones.
 pub fn own(file: &KeysFile) -> Vec<Key> {
     let key = |entry: &KeyEntry| Key {
         project: entry.project.clone(),
@@ -317,8 +320,10 @@ pub fn loopback() -> Vec<IpNet> {
     ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect()
 }
 
-/// One process per data directory, and none of an earlier version than the one
-/// that wrote it.
+/// Locks a data directory for this process.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] when another process holds it, or a later version wrote it.
 pub fn lock(dir: &Path) -> Result<fs::File, Error> {
     DirectoryFormat::read(dir)?;
     let path = dir.join("LOCK");
@@ -329,7 +334,7 @@ pub fn lock(dir: &Path) -> Result<fs::File, Error> {
     Ok(file)
 }
 
-/// On Kafka the state in a data directory is of the log that it was made from.
+/// Refuses state that was made from another log on Kafka; notes the log of a new state.
 pub fn refuse_another_log(dir: &Path, incarnation: u128) -> Result<(), Error> {
     let (path, own) = (dir.join("log.id"), format!("{incarnation:032x}"));
     match fs::read_to_string(&path) {
@@ -344,9 +349,9 @@ pub fn refuse_another_log(dir: &Path, incarnation: u128) -> Result<(), Error> {
     }
 }
 
-/// Moves a damaged store out of the way, where it stays for whoever wants to look.
-/// The first of a row is the one that may hold what nothing else does: those that
-/// were made in its place since, and are damaged as well, are not kept beside it.
+/// Moves a damaged store aside, where an operator can look at it. The first of several is
+/// the one that may hold what nothing else does: while enough were set aside lately, a
+/// store that was made in its place and is damaged, too, is removed.
 pub fn set_aside(path: &Path, why: &str) -> Result<(), Error> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     let prefix = format!("{}.{DAMAGED}", name.to_string_lossy());
@@ -354,7 +359,7 @@ pub fn set_aside(path: &Path, why: &str) -> Result<(), Error> {
     let mut all: Vec<PathBuf> = entries
         .filter(|entry| entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
         .collect();
-    // Their names begin with the time.
+    // Their names end with a UUID that begins with the time.
     all.sort();
     let now = uuid::Uuid::now_v7();
     let seconds = |id: uuid::Uuid| id.get_timestamp().map_or(0, |at| at.to_unix().0);
@@ -370,7 +375,7 @@ pub fn set_aside(path: &Path, why: &str) -> Result<(), Error> {
         tracing::error!(why, aside = %aside.display(), "a damaged store is set aside and made again");
         fs::rename(path, &aside).map_err(|e| Error::file(path, e))?;
     }
-    // Files of the next store are numbered from the beginning.
+    // The next store numbers its files from the beginning: it shares no tables.
     fs::remove_file(path.with_extension("writer")).ok();
     let old: Vec<&PathBuf> = all.iter().filter(|aside| !lately(aside)).collect();
     for old in old.iter().take((all.len() + 1).saturating_sub(DAMAGED_KEPT)) {
@@ -379,8 +384,7 @@ pub fn set_aside(path: &Path, why: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Opens a store; a damaged one is set aside and begun anew, to be made again
-/// from a snapshot and the topics.
+/// Opens a store. A damaged one is set aside, and an empty one takes its place.
 pub fn open_store(path: &Path, families: &'static [Family], shared: &Shared) -> Result<Arc<Store>, Error> {
     private::create_dir_all(path).map_err(|e| Error::file(path, e))?;
     match Rocks::open(path, families, shared) {
@@ -394,7 +398,8 @@ pub fn open_store(path: &Path, families: &'static [Family], shared: &Shared) -> 
     }
 }
 
-/// Opens the console's store, whatever has become of it.
+/// A function that opens the console's store. It is given why the store is damaged, if it
+/// is, and sets it aside then.
 pub fn console_store(data_dir: PathBuf, shared: Shared) -> OpenStore {
     let path = data_dir.join("state").join("console");
     let failed = |error: Error| console::Error::Failed(error.to_string());
@@ -406,7 +411,7 @@ pub fn console_store(data_dir: PathBuf, shared: Shared) -> OpenStore {
     })
 }
 
-/// `--dev` on a new data directory: no cooldown between surveys.
+/// Turns the cooldown between surveys off, in a new data directory under `--dev`.
 pub async fn dev_settings(log: &Log, key: &ClusterKey, clock: &Clock) -> Result<(), Error> {
     let settings = Settings { global_cooldown: 0, ..Settings::default() };
     let define = Internal::Define(Define {

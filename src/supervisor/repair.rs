@@ -1,5 +1,5 @@
-//! What an operator says in the journal while nobody serves: a record is taken
-//! out of the way, the time is accepted, or that records are lost.
+//! Writes an operator's decisions into the journal while no process serves: to skip a
+//! record, to accept the time, or to accept that records are lost.
 
 use crate::engine::families;
 use std::collections::BTreeMap;
@@ -23,16 +23,16 @@ use askwhen_wire::record::{AcceptLoss, AcceptTime, Internal, Skip};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 
-/// A log that is written to while nobody serves.
+/// A log that no process serves meanwhile.
 struct Repair {
     log: Log,
     key: ClusterKey,
     clock: Clock,
-    /// On the data directory.
+    /// The lock on the data directory; on Kafka there is none.
     _lock: Option<std::fs::File>,
 }
 
-/// Whether a server runs on the data directory: then it has to be asked.
+/// Whether a server runs on the data directory. Then a verb has to ask the server.
 pub fn is_served(config: &Config) -> bool {
     !config.kafka && config.data_dir.join("log").exists() && data::lock(&config.data_dir).is_err()
 }
@@ -82,9 +82,8 @@ fn request_id() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// Takes a record of the journal out of the way: whoever comes to it makes it a
-/// reject. On Kafka while others serve; on the embedded log while nobody does.
-/// Blocks.
+/// Skips a record of the journal: its partition makes it a reject. On Kafka other
+/// processes may serve meanwhile; on the embedded log none may. Blocks.
 ///
 /// # Errors
 /// When the record is not there, or has been applied.
@@ -113,7 +112,7 @@ pub fn skip(config: &Config, partition: u32, offset: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Up to where a partition has been applied, as far as it is written down.
+/// The first offset that the stored state of a partition has not applied.
 fn applied(config: &Config, repair: &Repair, partition: u32) -> Result<u64, Error> {
     if let Log::Kafka(_) = repair.log {
         let newest =
@@ -131,18 +130,18 @@ fn meta(path: &Path) -> Result<Option<CheckpointMeta>, Error> {
     Ok(CheckpointMeta::load(&Store::Rocks(Rocks::open_read_only(path, families::ALL)?))?)
 }
 
-/// What accepting the time has found.
+/// The times that an acceptance has found.
 #[derive(Debug, Clone, Copy)]
 pub struct Accepted {
-    /// What this machine's clock says.
+    /// The time of this machine's clock.
     pub now: Millis,
-    /// The newest time that the log was told, where that is known.
+    /// The largest append time in the log; `None` on Kafka.
     pub newest: Option<Millis>,
     pub partitions: u32,
 }
 
-/// Lets the journal's time go on from this machine's: what was appended while a
-/// clock was wrong keeps its place, and its times count for nothing more. Blocks.
+/// Lets the journal's time go on from this machine's clock. Records that were appended by
+/// a wrong clock stay where they are, and their times do not count any more. Blocks.
 ///
 /// # Errors
 /// When the log cannot be written.
@@ -161,8 +160,8 @@ pub fn accept_time(config: &Config) -> Result<Accepted, Error> {
     Ok(Accepted { now, newest, partitions })
 }
 
-/// Lets state go on where its topics begin, wherever records are gone that it was
-/// not made of; gives what is lost. Blocks.
+/// Lets state go on where its topics begin, although records before that were lost before
+/// they were applied; gives the losses. Blocks.
 ///
 /// # Errors
 /// When the log cannot be written, or state cannot be read.
@@ -176,7 +175,7 @@ pub fn accept_loss(config: &Config) -> Result<Vec<AcceptLoss>, Error> {
     }
     for loss in &losses {
         let accept = Internal::AcceptLoss(loss.clone());
-        // The partition itself last: by then the others expect what it tells them.
+        // The partition itself comes last: by then the others expect a gap in its forwards.
         let others = (0..repair.log.partitions()).filter(|partition| *partition != loss.partition);
         for partition in others.chain([loss.partition]) {
             repair.append(partition, repair.signer().internal(partition, "loss", &accept))?;
@@ -186,7 +185,8 @@ pub fn accept_loss(config: &Config) -> Result<Vec<AcceptLoss>, Error> {
     Ok(losses)
 }
 
-/// What topics have lost of the furthest state that is here or in a snapshot.
+/// The records that topics have lost and that neither the local state nor the newest
+/// snapshot has applied.
 fn lost(config: &Config, repair: &Repair, role: Role, partition: u32) -> Result<Vec<AcceptLoss>, Error> {
     let path = config.data_dir.join("state").join(role.name()).join(partition.to_string());
     let here = if path.exists() { positions(role, &path)? } else { BTreeMap::new() };
@@ -206,7 +206,7 @@ fn lost(config: &Config, repair: &Repair, role: Role, partition: u32) -> Result<
     Ok(losses)
 }
 
-/// Where a state that is here stands in its topics.
+/// The positions of a local state in its topics.
 fn positions(role: Role, path: &Path) -> Result<BTreeMap<String, u64>, Error> {
     if role == Role::Engine {
         let next = meta(path)?.map(|meta| meta.next);

@@ -10,15 +10,15 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::cli::context::Failure;
 use askwhen_wire::json as strict;
 
-/// Nothing longer is an event.
+/// A longer line is no event.
 const MAX_LINE_BYTES: usize = 64 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A line, or the lines of one record.
+/// A line, or all lines of one row.
 #[derive(Clone)]
 pub struct Text {
     pub text: Vec<u8>,
-    /// Why it can be no event.
+    /// Why it cannot be an event.
     pub flaw: Option<&'static str>,
 }
 
@@ -45,8 +45,7 @@ pub enum LineError {
     Member(#[from] serde_json::Error),
 }
 
-/// How a table is written: what stands between its cells, and how many columns a
-/// row has.
+/// The delimiter between the cells of a table, and the number of its columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     pub delimiter: u8,
@@ -59,11 +58,10 @@ pub struct Header {
     pub shape: Shape,
 }
 
-/// The lines of a file, each with its number; knows how far it is, and the hash of
-/// all that it has read.
+/// Reads the lines of a file with their numbers, and hashes everything that it reads.
 pub struct Lines {
     pub reader: Box<dyn BufRead>,
-    /// Lines that were read to find the end of a record, and are lines of their own.
+    /// Lines that were read in search of a row's end, and turned out to be rows themselves.
     pub pending: VecDeque<(u64, Text)>,
     pub offset: u64,
     pub number: u64,
@@ -71,7 +69,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// What is packed by gzip is unpacked, whatever its name is.
+    /// Opens a file or standard input. Gzip is unpacked, whatever the name is.
     pub fn open(file: Option<File>) -> Result<Lines, Failure> {
         let mut reader: Box<dyn BufRead> = match file {
             Some(file) => Box::new(BufReader::new(file)),
@@ -122,7 +120,7 @@ impl Lines {
             self.count(&bytes);
         }
         self.number = self.number.max(number);
-        // The last line had no end then: what comes now must end it.
+        // The last imported line may have had no end: it must have ended here.
         while last != b'\n' {
             let next = self.reader.fill_buf().map_err(failed)?.first().copied();
             match next {
@@ -172,7 +170,7 @@ impl Lines {
         Ok(Some((self.number, Text { text, flaw: long.then_some("the line has more than 64 KiB") })))
     }
 
-    /// A row of a table: as many lines as its quotes span, if they are one row then.
+    /// Reads a row of a table, over all lines that its quotes span.
     pub fn record(&mut self, shape: Shape) -> std::io::Result<Option<(u64, Text)>> {
         let Some((number, first)) = self.line()? else { return Ok(None) };
         let mut quotes = QuoteTracker::new(shape.delimiter);
@@ -189,7 +187,8 @@ impl Lines {
             quotes.read(&line.1.text);
             taken.push(line);
             if !quotes.is_open() {
-                // A quote that was never closed meets the next row's: then they are no row.
+                // A quote that was never closed ends at a quote of a later row. Then the lines
+                // have the wrong number of cells, and are rows themselves.
                 let columns = cells(&String::from_utf8_lossy(&text), shape.delimiter).map(|cells| cells.len());
                 if !quotes.end_within && columns.is_ok_and(|columns| columns == shape.columns) {
                     return Ok(Some((number, Text { text, flaw: first.flaw })));
@@ -197,18 +196,18 @@ impl Lines {
                 break;
             }
         }
-        // Those were rows of their own.
+        // The lines that were read ahead are rows themselves.
         taken.into_iter().rev().for_each(|line| self.pending.push_front(line));
         Ok(Some((number, Text { flaw: Some("the row opens a quote that is not closed"), ..first })))
     }
 }
 
-/// Whether a quote is open at the end of what was read. A quote opens at the
-/// beginning of a cell alone: `5" screen` holds one as it is.
+/// Follows the quotes of a row. A quote opens only at the beginning of a cell: in
+/// `5" screen` it stands for itself.
 struct QuoteTracker {
     delimiter: u8,
     at: CellState,
-    /// Whether a quote has ended before its cell did: `"open"next`.
+    /// Whether text has followed a closing quote within its cell, as in `"open"next`.
     end_within: bool,
 }
 
@@ -217,7 +216,7 @@ enum CellState {
     Beginning,
     Plain,
     Quoted,
-    /// Behind a quote within quotes: it ends them, or the next one is meant.
+    /// Behind a quote within quotes: it closes the cell, or the next byte makes it `""`.
     Closed,
 }
 
@@ -255,8 +254,8 @@ fn is_packed(reader: &mut Box<dyn BufRead>) -> std::io::Result<bool> {
     Ok(reader.fill_buf()?.starts_with(&[0x1f, 0x8b]))
 }
 
-/// The first row. What stands between cells is what is said, else what a line
-/// `sep=;` says, as spreadsheets write it, else what makes the header whole.
+/// Reads the header. The delimiter is the given one, else that of a line `sep=;` as
+/// spreadsheets write it, else the one with which the header has all required columns.
 pub fn header(lines: &mut Lines, said: Option<u8>) -> Result<Header, Failure> {
     let mut first = lines.line().map_err(unreadable)?.map(|(_, read)| read.text).unwrap_or_default();
     let mut said = said;
@@ -305,8 +304,8 @@ pub fn cells(text: &str, delimiter: u8) -> Result<csv::StringRecord, csv::Error>
     reader.records().next().unwrap_or_else(|| Ok(csv::StringRecord::new()))
 }
 
-/// A row as an event: columns that are no member of an event are properties,
-/// numbers, `true` and `false` (in any case) as such.
+/// The event of a row, as JSON. A column that is no member of an event is a property;
+/// numbers, `true` and `false` (in any case) become JSON numbers and booleans.
 ///
 /// # Errors
 /// When it has another number of cells, or one that must be JSON and is not.
@@ -345,7 +344,7 @@ pub fn row(header: &[String], record: &csv::StringRecord) -> Result<String, Line
     Ok(format!("{{{}}}", event.join(",")))
 }
 
-/// A cell's value; spreadsheets write `TRUE`.
+/// The JSON value of a cell. Spreadsheets write `TRUE`.
 fn plain(text: &str) -> Value {
     match text {
         _ if text.eq_ignore_ascii_case("true") => true.into(),
@@ -354,8 +353,8 @@ fn plain(text: &str) -> Value {
     }
 }
 
-/// What fuzzing calls: every line of a table is part of exactly one row, and each
-/// row is an event, wrong, or empty.
+/// Called by fuzzing: every line of a table must belong to exactly one row, and each row
+/// must become JSON or an error.
 #[cfg(debug_assertions)]
 pub fn try_table(bytes: &[u8]) {
     let Ok(mut lines) = Lines::of(Box::new(std::io::Cursor::new(bytes.to_vec()))) else { return };

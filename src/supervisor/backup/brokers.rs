@@ -1,5 +1,5 @@
-//! A backup of a log on Kafka: its records as the files of an embedded one, so that
-//! it needs no brokers to go on.
+//! Backs a log on Kafka up: its records become segments of an embedded log, so that a
+//! restored backup needs no brokers.
 
 use crate::delivery;
 use crate::engine;
@@ -20,8 +20,8 @@ use askwhen_wire::record::Internal;
 use askwhen_wire::topic::Topic;
 
 impl Copy<'_> {
-    /// Snapshots first, then the log in the order of causes: what is further than
-    /// its cause would not be done again.
+    /// Copies snapshots first, then the ends of topics in the order of effects before
+    /// causes: an effect in the backup whose cause is missing would never be redone.
     pub(super) fn brokers(&self, progress: ReportProgress<'_>) -> Result<(Vec<BackedUpPartition>, Vec<String>), Error> {
         let mut snapshots = Vec::new();
         for role in Role::ALL {
@@ -46,8 +46,8 @@ impl Copy<'_> {
             .filter(|topic| !of_delivery.contains(topic) && !matches!(topic, Topic::Events | Topic::Replies));
         let mut all = ends(&of_delivery)?;
         all.extend(ends(&others.collect::<Vec<_>>())?);
-        // What partitions have forwarded to each other up to here is sure to have its cause
-        // below, and what came of it is not further than this.
+        // The journals end twice: forwards below the first ends have their causes below the
+        // second ones.
         let forwards_end = ends(&[Topic::Events])?;
         all.extend(ends(&[Topic::Events])?);
         let metas: BTreeMap<u32, CheckpointMeta> = snapshots
@@ -71,24 +71,24 @@ impl Copy<'_> {
         let ours = self.ours();
         let mut names = Vec::new();
         for snapshot in &snapshots {
-            names.push(snapshot.leave(&ours, crcs.get(&snapshot.partition).copied(), self.folder)?);
+            names.push(snapshot.write(&ours, crcs.get(&snapshot.partition).copied(), self.folder)?);
             progress("copying the state", names.len() as u64, snapshots.len() as u64);
         }
         Ok((parts, names))
     }
 
-    /// The newest snapshot of a partition, fetched.
-    fn newest(&self, role: Role, partition: u32) -> Result<Option<Fetched>, Error> {
+    /// Restores the newest snapshot of a partition.
+    fn newest(&self, role: Role, partition: u32) -> Result<Option<RestoredSnapshot>, Error> {
         let Some((theirs, manifest)) = self.source.newest(role.name(), partition)? else { return Ok(None) };
         let dir = self.folder.join(format!("{}-{partition}", role.name()));
         theirs.restore(&manifest, &dir, |_, _| true).map_err(unreachable)?;
         let families = if role == Role::Engine { engine::families::ALL } else { delivery::families::ALL };
         let store = Store::Rocks(Rocks::open(&dir, families, &self.source.shared)?);
-        Ok(Some(Fetched { role, partition, manifest, store }))
+        Ok(Some(RestoredSnapshot { role, partition, manifest, store }))
     }
 
-    /// The records of a partition as segments; and the checksum, there, of the one
-    /// that the state was made up to.
+    /// Copies the records of a partition to segments; gives the checksum that the last record
+    /// of the state has there.
     fn partition(&self, at: TopicPartition, cut: &PartitionCut) -> Result<(BackedUpPartition, Option<u32>), Error> {
         let bounds = self.source.bounds(at)?;
         let start = bounds.start.min(cut.end);
@@ -105,7 +105,7 @@ impl Copy<'_> {
                 if record.offset >= cut.end {
                     break 'all;
                 }
-                // Only a compacted topic has gaps, and there nobody counts.
+                // Only the compacted topic has gaps, and nothing refers to its offsets.
                 if record.offset != maker.next() && at.topic != Topic::Definitions {
                     return Err(Error::refused(format!("{at} goes on at {} behind {}", record.offset, maker.next())));
                 }
@@ -128,11 +128,12 @@ impl Copy<'_> {
         Ok((BackedUpPartition { topic: at.topic.name().into(), partition: at.partition, end, segments }, crc))
     }
 
-    /// A record as it is; but what partitions have forwarded to each other since the cut is
-    /// forwarded again by those who go on, so nothing stands in its place.
+    /// The record for the backup. A forward behind the cut becomes a tick, which has no
+    /// effect: its sender forwards it again after the restoration.
     fn as_new(&self, at: TopicPartition, record: &Record, cut: &PartitionCut) -> NewRecord {
         let late = cut.forwards_end.is_some_and(|end| record.offset >= end);
-        // Whichever MAC it has: one that does not count was a reject, and is missed by nobody.
+        // The form of the MAC does not matter: a forward that was a reject has no effect
+        // either way.
         if late && at.topic == Topic::Events {
             let rules = self.source.rules(at.partition);
             if let Some(Internal::Forward(_)) = rules.trusted_internal(None, record) {
@@ -147,32 +148,32 @@ impl Copy<'_> {
 /// How far a partition is copied.
 struct PartitionCut {
     end: u64,
-    /// From here on, forwards are left out.
+    /// Forwards at this offset and behind are left out.
     forwards_end: Option<u64>,
-    /// Where the state is.
+    /// The next offset of the snapshot's state.
     next: Option<u64>,
 }
 
-/// A snapshot at hand.
-struct Fetched {
+/// A snapshot, restored to a store.
+struct RestoredSnapshot {
     role: Role,
     partition: u32,
     manifest: Snapshot,
     store: Store,
 }
 
-impl Fetched {
+impl RestoredSnapshot {
     fn meta(&self) -> Result<CheckpointMeta, Error> {
         CheckpointMeta::load(&self.store)?
             .ok_or_else(|| Error::refused(format!("{} holds no checkpoint", self.manifest.name())))
     }
 
-    /// Leaves it in a snapshot repository, speaking of the files instead of the brokers.
-    fn leave(&self, ours: &SnapshotRepository, crc: Option<u32>, folder: &Path) -> Result<String, Error> {
+    /// Writes it to the backup's snapshots, with the checksum and offsets of the copied log.
+    fn write(&self, ours: &SnapshotRepository, crc: Option<u32>, folder: &Path) -> Result<String, Error> {
         if self.role == Role::Engine {
             let mut meta = self.meta()?;
             meta.crc = crc.unwrap_or(0);
-            // Its records are numbered anew.
+            // The copied topic `definitions` has other offsets.
             meta.out_start.remove(Topic::Definitions.name());
             let mut batch = Batch::default();
             meta.save(&mut batch);
