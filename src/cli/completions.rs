@@ -159,7 +159,8 @@ impl Typed {
         };
         let client = Client::new(context, &server, Kind::Admin)?;
         let ids = tokio::time::timeout(ANSWER_WITHIN, listed.ids(&client)).await;
-        let ids = ids.map_err(|_| Failure::unreachable(format!("{} does not answer", client.base())))??;
+        let mut ids = ids.map_err(|_| Failure::unreachable(format!("{} does not answer", client.base())))??;
+        ids.sort_unstable();
         // What a shell would read in another way than it is written is typed by hand.
         let plain = |id: &&String| id.chars().all(|c| c.is_alphanumeric() || "_-.+@/".contains(c));
         for id in ids.iter().filter(plain) {

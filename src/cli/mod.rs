@@ -273,14 +273,17 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Topics { what, .. } => topics::run(&context()?, &what).await,
         Verb::Export(args) => export::run(&context()?, &args).await,
         Verb::Snapshot { what } => snapshot::run(&context()?, &what).await,
-        Verb::Config { what: ConfigCommand::Print { default: true } } => {
+        Verb::Config { what: ConfigCommand::Print { default: true } } if cli.output == Format::Text => {
             output::write(config::DEFAULT);
             Ok(())
         }
-        Verb::Config { .. } => {
-            let mut table = load()?.table;
+        Verb::Config { what: ConfigCommand::Print { default } } => {
+            let mut table = if default { toml::from_str(config::DEFAULT).unwrap_or_default() } else { load()?.table };
             config::redact(&mut table);
-            output::write(&toml::to_string(&table).unwrap_or_default());
+            match cli.output {
+                Format::Text => output::write(&toml::to_string(&table).unwrap_or_default()),
+                Format::Json => output::json(&serde_json::to_value(&table).unwrap_or_default()),
+            }
             Ok(())
         }
         Verb::Skip(args) => skip::run(&context()?, &args).await,

@@ -217,13 +217,33 @@ impl Export<'_> {
             brokers: self.target.brokers.clone(),
             prefix: self.target.prefix.clone(),
             partitions: self.target.partitions,
-            journal_records: JournalMerge::new(self.log, self.source.partitions)?.all,
+            journal_records: self.count_journal(&rest.metas, progress)?,
             users,
             definitions: self.current_definitions()?.len() as u64,
             waiting_deliveries: rest.waiting.len() as u64,
             history,
             exported_at: String::new(),
         })
+    }
+
+    /// Records that the new journal would have.
+    fn count_journal(
+        &self,
+        metas: &[CheckpointMeta],
+        progress: &mut impl FnMut(&'static str, u64, u64),
+    ) -> Result<u64, Error> {
+        let signer = Signer::new(&Log::Embedded(self.log.clone()), &self.data.key);
+        let mut relocation = Relocation::new(self.rules(metas)?, self.target.partitions, signer);
+        let mut merge = JournalMerge::new(self.log, self.source.partitions)?;
+        let (mut read, mut placed) = (0, 0);
+        while let Some((from, record)) = merge.next()? {
+            read += 1;
+            placed += u64::from(relocation.place(from, &record).is_some());
+            if read % 1_024 == 0 {
+                progress("counting the journal", read, merge.all);
+            }
+        }
+        Ok(placed)
     }
 
     fn places(&self) -> Result<JournalPlaces, Error> {

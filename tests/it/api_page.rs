@@ -54,7 +54,7 @@ fn is_time(text: &str) -> bool {
 }
 
 /// Where an answer is not as the page shows it; `…` stands for anything.
-fn difference(shown: &Value, came: &Value, at: &str) -> Option<String> {
+pub fn difference(shown: &Value, came: &Value, at: &str) -> Option<String> {
     let other = || Some(format!("{at}: the page has {shown}, and {came} came"));
     match (shown, came) {
         (Value::String(shown), _) if shown == "…" => None,

@@ -131,6 +131,43 @@ fn every_example_of_the_page_is_valid() {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
+/// What receivers of every profile get is what the page shows.
+#[tokio::test]
+async fn bodies_of_every_profile_are_those_of_the_page() {
+    let server = Server::start().await;
+    let receiver = Receiver::start(&[]).await;
+    let survey = json!({"name": "Sleep quality", "status": "active", "activate": {"event": "ended_sleep"},
+        "expires_after": "2h", "show_on": [{"trigger": "MainActivity"}],
+        "questions": [{"question_id": "q1", "type": "rating_star", "text": "How did you sleep?"},
+            {"question_id": "q2", "type": "single_choice", "text": "Were you alone?", "options": ["Yes", "No"]}]});
+    server.put("/v1/surveys/sleep-quality", survey).await;
+    for (profile, events) in
+        [("standard", "response.completed"), ("blitzllama", "response.*"), ("1flow", "response.completed")]
+    {
+        let body = json!({"url": receiver.url, "profile": profile, "events": [events]});
+        server.put(&format!("/v1/endpoints/to-{profile}"), body).await;
+    }
+    server
+        .call(&server.server, reqwest::Method::PUT, "/v1/users/ann", Some(&json!({"attributes": {"plan": "pro"}})))
+        .await;
+    server.event("ann", "ended_sleep", json!({"duration_min": 415})).await;
+    let context = json!({"context": {"platform": "web", "locale": "en-GB"}});
+    let decision = server.post("/v1/users/ann/triggers/MainActivity", context).await.body;
+    let offer = decision["survey"]["offer_id"].as_str().expect("an offer");
+    let answers = json!({"answers": [{"question_id": "q1", "value": 4}, {"question_id": "q2", "value": "Yes"}], "completed": true});
+    assert_eq!(server.post(&format!("/v1/users/ann/offers/{offer}/answers"), answers).await.status, 200);
+    // Two answers and a group for one profile, one message for each of the others.
+    let came: Vec<Value> = receiver.wait(5).await.iter().map(Webhook::json).collect();
+    for name in ["standard", "blitzllama", "blitzllama-answer", "1flow"] {
+        let fence = format!("```json {name}\n");
+        let shown = PAGE.split(&fence).nth(1).and_then(|rest| rest.split("\n```").next()).expect("a block");
+        let shown: Value = serde_json::from_str(shown).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let differ: Vec<String> =
+            came.iter().filter_map(|body| crate::api_page::difference(&shown, body, "")).collect();
+        assert!(differ.len() < came.len(), "{name}: {differ:#?}");
+    }
+}
+
 const WEB_APP: &str = include_str!("../../docs/web-app.md");
 const IDENTITY_SECRET: &str = "a long random text for signatures";
 

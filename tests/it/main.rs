@@ -4,6 +4,7 @@ mod api_page;
 mod backtest;
 mod backup;
 mod cli;
+mod cli_page;
 mod clients;
 mod clock;
 mod crash;

@@ -236,7 +236,7 @@ async fn every_list_and_counter_goes_over() {
     let (told, told_again) = (export(&["--dry-run"]), export(&["--dry-run"]));
     assert_eq!(told, told_again, "it changes nothing");
     let report = export(&[]);
-    for member in ["history", "users", "definitions", "waiting_deliveries"] {
+    for member in ["journal_records", "history", "users", "definitions", "waiting_deliveries"] {
         assert_eq!(told[member], report[member], "{member} is what was said before");
     }
     let topics = |name: &str| report["history"]["brought"][name].as_u64().unwrap_or(0);
