@@ -35,11 +35,16 @@ pub struct DefinitionRow {
     pub defined: Option<(u64, Millis)>,
 }
 
-/// A stored definition that this version's rules do not take: a later one wrote it.
+/// A definition that this version's rules do not take: a later one wrote it.
 #[derive(Debug, thiserror::Error)]
-#[error("the stored definition {key} cannot be read: {fault}")]
-struct RowError {
+#[error(
+    "version {version} of the definition {key} is not read by this program (askwhen {program}): {fault}; use the \
+     version that wrote it, or a later one",
+    program = env!("CARGO_PKG_VERSION")
+)]
+pub struct UnreadableDefinition {
     key: String,
+    version: u64,
     fault: String,
 }
 
@@ -116,11 +121,20 @@ impl Table {
 
     /// Takes a version that the registrar gave. For an endpoint, gives the
     /// command that tells the delivery.
-    pub fn take(&mut self, defined: &Defined, now: Millis, offset: u64) -> Option<DeliveryRecord> {
+    ///
+    /// # Errors
+    /// When a registrar of a later version gave what this one cannot read: to decide
+    /// without it would decide otherwise than the later version does.
+    pub fn take(
+        &mut self,
+        defined: &Defined,
+        now: Millis,
+        offset: u64,
+    ) -> Result<Option<DeliveryRecord>, UnreadableDefinition> {
         let key = definition_key(&defined.project, defined.kind, &defined.id);
         let known = self.rows.get(&key);
         if known.is_some_and(|row| row.version >= defined.version) {
-            return None;
+            return Ok(None);
         }
         let mut past = known.map_or_else(Vec::new, |row| row.past.clone());
         if defined.kind == Kind::Survey
@@ -139,39 +153,36 @@ impl Table {
             fingerprint: 0,
             defined: Some((offset, now)),
         };
-        self.install(&row, now, offset);
+        self.install(&row, now, offset)?;
         let surveys = self.definitions.project(&row.project).map(|p| &p.surveys);
         let fingerprint = surveys.and_then(|s| s.get(&row.id)).map_or(0, |entry| entry.fingerprint);
         let row = DefinitionRow { fingerprint, ..row };
         self.dirty.insert(key.clone());
         self.rows.insert(key, row);
-        (defined.kind == Kind::Endpoint).then(|| DeliveryRecord::Endpoint {
+        Ok((defined.kind == Kind::Endpoint).then(|| DeliveryRecord::Endpoint {
             project: defined.project.clone(),
             endpoint_id: defined.id.clone(),
             version: defined.version,
             body: defined.body.clone(),
-        })
+        }))
     }
 
     /// Takes a new version into what decides.
-    fn install(&mut self, row: &DefinitionRow, now: Millis, offset: u64) {
+    fn install(&mut self, row: &DefinitionRow, now: Millis, offset: u64) -> Result<(), UnreadableDefinition> {
+        let bad = |faults| unreadable(row, faults);
         let project = self.definitions.project_mut(&row.project);
         let value = row.body.as_ref().map(Json::value);
         match (row.kind, value) {
             (Kind::Survey, Some(value)) => {
-                if let Ok(survey) = definition::survey(&value, None) {
-                    project.put_survey(row.version, survey, now, offset);
-                }
+                let survey = definition::survey(&value, None).map_err(bad)?;
+                project.put_survey(row.version, survey, now, offset);
             }
             (Kind::Endpoint, Some(value)) => {
-                if let Ok(body) = definition::endpoint(&value, None, Target::Trusted) {
-                    project.put_endpoint(row.version, body.endpoint);
-                }
+                let body = definition::endpoint(&value, None, Target::Trusted).map_err(bad)?;
+                project.put_endpoint(row.version, body.endpoint);
             }
             (Kind::Settings, Some(value)) => {
-                if let Ok(settings) = definition::settings(&value) {
-                    project.put_settings(row.version, settings);
-                }
+                project.put_settings(row.version, definition::settings(&value).map_err(bad)?);
             }
             (Kind::Endpoint, None) => {
                 project.endpoints.remove(&row.id);
@@ -186,15 +197,13 @@ impl Table {
             }
             (Kind::Survey | Kind::Settings, None) | (Kind::Health, _) => {}
         }
+        Ok(())
     }
 
     /// Takes a stored row back, with its past.
-    fn compile(&mut self, row: &DefinitionRow) -> Result<(), RowError> {
+    fn compile(&mut self, row: &DefinitionRow) -> Result<(), UnreadableDefinition> {
         let Some(body) = &row.body else { return Ok(()) };
-        let bad = |faults: Vec<definition::Fault>| RowError {
-            key: definition_key(&row.project, row.kind, &row.id),
-            fault: faults.first().map(|f| format!("{} {}", f.pointer, f.detail)).unwrap_or_default(),
-        };
+        let bad = |faults| unreadable(row, faults);
         let project = self.definitions.project_mut(&row.project);
         match row.kind {
             Kind::Survey => {
@@ -251,7 +260,61 @@ impl Table {
     }
 }
 
+fn unreadable(row: &DefinitionRow, faults: Vec<definition::Fault>) -> UnreadableDefinition {
+    UnreadableDefinition {
+        key: definition_key(&row.project, row.kind, &row.id),
+        version: row.version,
+        fault: faults.first().map(|fault| format!("{} {}", fault.pointer, fault.detail)).unwrap_or_default(),
+    }
+}
+
 /// Whether a trigger of this name is known to the registrar.
 pub fn knows_trigger(table: &Table, project: &str, trigger: &Trigger) -> bool {
     table.row(project, Kind::Trigger, &trigger.trigger_id).is_some_and(|row| row.body.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// As a registrar of a later version would give it, to a program that cannot say
+    /// what it means.
+    #[test]
+    fn a_definition_of_a_later_version_is_refused_and_not_passed_over() {
+        let survey = |more: serde_json::Value| {
+            let mut body = json!({"survey_id": "s", "name": "S", "status": "active", "activate": {"event": "e"},
+                "expires_after": "24h", "show_on": [{"trigger": "Main"}],
+                "questions": [{"question_id": "q1", "type": "rating_star", "text": "How?"}]});
+            body.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+            body
+        };
+        let settings = json!({"of_a_later_version": 1});
+        let endpoint = json!({"url": "https://example.com/", "profile": "of_a_later_version"});
+        let unread = [
+            (Kind::Survey, survey(json!({"of_a_later_version": 1}))),
+            (Kind::Settings, settings),
+            (Kind::Endpoint, endpoint),
+        ];
+        for (kind, body) in unread {
+            let mut table = Table::default();
+            let of = |version, body: &serde_json::Value| Defined {
+                project: "p".into(),
+                kind,
+                id: "s".into(),
+                version,
+                changed: true,
+                created: true,
+                used_new_secret: false,
+                body: Some(Json::of(body)),
+            };
+            if kind == Kind::Survey {
+                table.take(&of(1, &survey(json!({}))), 1, 1).expect("this version reads it");
+            }
+            let refused = table.take(&of(2, &body), 2, 2).expect_err("it cannot be read").to_string();
+            assert!(refused.starts_with(&format!("version 2 of the definition {}/p/s", kind.name())), "{refused}");
+            assert!(refused.contains("use the version that wrote it"), "{refused}");
+            assert_eq!(table.row("p", kind, "s").map(|row| row.version), (kind == Kind::Survey).then_some(1));
+        }
+    }
 }

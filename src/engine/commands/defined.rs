@@ -10,7 +10,7 @@ use askwhen_wire::record::Defined;
 use askwhen_wire::topic::Topic;
 
 /// # Errors
-/// When the store cannot be read.
+/// When the store cannot be read, or the definition is of a later version.
 pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &Defined) -> Result<Effects, Failure> {
     let mut effects = Effects::default();
     install(engine, at, command, &mut effects)?;
@@ -20,14 +20,15 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &Defined) -> R
 /// Takes a version that the registrar gave, and answers the request behind it.
 ///
 /// # Errors
-/// When the store cannot be read.
+/// When the store cannot be read, or the definition is of a later version.
 pub fn install(
     engine: &mut Engine,
     at: RecordContext<'_>,
     defined: &Defined,
     effects: &mut Effects,
 ) -> Result<(), Failure> {
-    if let Some(command) = engine.table.take(defined, at.now, at.origin.offset) {
+    let taken = engine.table.take(defined, at.now, at.origin.offset);
+    if let Some(command) = taken.map_err(|error| Failure::Refused(std::sync::Arc::new(error)))? {
         effects.outputs.push(Output {
             topic: Topic::Deliveries,
             key: Some(defined.id.clone().into()),

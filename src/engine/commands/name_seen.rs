@@ -32,5 +32,5 @@ pub fn list(table: &mut Table, at: RecordContext<'_>, project: &str, trigger: Tr
         body: Some(Json::of(&trigger)),
     };
     write_out(&defined, at, effects);
-    table.take(&defined, at.now, at.origin.offset);
+    table.take(&defined, at.now, at.origin.offset).expect("a trigger's body is not parsed");
 }
