@@ -65,7 +65,10 @@ pub enum StateMismatch {
         own = env!("CARGO_PKG_VERSION")
     )]
     LaterFormat { found: u32, known: u32 },
-    #[error("the delivery's state belongs to another log")]
+    #[error(
+        "the delivery's state was made from another log than the one that is here: put back the log (or the brokers and \
+         the prefix) that it was made with, or restore both from one backup"
+    )]
     OtherLog,
     #[error(
         "{at} ends at {end} and the delivery's state is at {next}: the log has lost its end. Restore the data \

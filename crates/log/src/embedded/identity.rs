@@ -46,7 +46,7 @@ impl EmbeddedIdentity {
     /// When it is no such number.
     pub fn incarnation(&self, dir: &Path) -> Result<u128, Error> {
         u128::from_str_radix(&self.incarnation, 16)
-            .map_err(|_| Error::Refused(format!("{}: the incarnation is unreadable", dir.join(FILE).display())))
+            .map_err(|_| damaged(&dir.join(FILE), "the incarnation is no number of 32 hexadecimal digits"))
     }
 
     /// Of the log in `dir`, if there is one.
@@ -56,9 +56,7 @@ impl EmbeddedIdentity {
     pub fn read(disk: &Disk, dir: &Path) -> Result<Option<EmbeddedIdentity>, Error> {
         let path = dir.join(FILE);
         match disk.read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|e| Error::Refused(format!("{} is unreadable: {e}", path.display()))),
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(&path, error)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(path.display().to_string(), error)),
         }
@@ -94,6 +92,14 @@ impl EmbeddedIdentity {
         }
         Ok(())
     }
+}
+
+/// The segments do not tell what the file said.
+fn damaged(path: &Path, fault: impl std::fmt::Display) -> Error {
+    Error::Refused(format!(
+        "{}, which says whose the log's records are, is unreadable ({fault}): restore it from a backup",
+        path.display()
+    ))
 }
 
 /// One process per log.
