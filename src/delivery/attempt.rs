@@ -26,8 +26,9 @@ pub use super::connect::Egress;
 const MAX_READ_BYTES: usize = 16 << 10;
 /// Most bytes of an answer that are kept.
 const MAX_KEPT_BYTES: usize = 1 << 10;
-/// Largest request.
-const MAX_BODY_BYTES: usize = 256 << 10;
+/// Largest request: more than can be asked for. A definition comes in a body of 1 MiB, and
+/// answers, attributes and properties have bounds of their own that are far smaller.
+const MAX_BODY_BYTES: usize = 4 << 20;
 /// By which a receiver says that nothing more is to be sent.
 const DISABLE_HEADER: &str = "webhook-delivery";
 const NAME: &str = concat!("askwhen/", env!("CARGO_PKG_VERSION"));
@@ -113,7 +114,7 @@ impl Sender {
         };
         let body = profile::body(delivery, endpoint);
         if body.len() > MAX_BODY_BYTES {
-            return failed(Outcome::NotSent, "the message has more than 256 KiB".into());
+            return failed(Outcome::NotSent, "the message has more than 4 MiB".into());
         }
         let about = WebhookAttempt { message_id: &delivery.message_id, attempt, timestamp: self.time.wall() / SECOND };
         let headers = match profile::headers(endpoint.profile, keys, about, &body) {

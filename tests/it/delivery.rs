@@ -72,6 +72,44 @@ async fn one_flow_calls_73_times_and_gives_up() {
     assert_eq!(server.only_delivery().await["reason"], "max_age");
 }
 
+/// Whatever a survey may hold is sent with its answers: nothing is accepted that cannot be.
+#[tokio::test]
+async fn the_largest_messages_are_sent_in_every_profile() {
+    let server = Server::start().await;
+    let receiver = Receiver::start(&[]).await;
+    for profile in ["standard", "1flow", "blitzllama"] {
+        let body = json!({"url": receiver.url, "events": ["response.completed"], "profile": profile});
+        server.put(&format!("/v1/endpoints/{profile}"), body).await;
+    }
+    let text = |n: usize| json!({"question_id": format!("q{n}"), "type": "text", "text": "T".repeat(16_000), "required": false});
+    let options: Vec<Value> =
+        (0..50).map(|n| json!({"id": format!("o{n}"), "text": format!("{n}{}", "o".repeat(300))})).collect();
+    let choice = |n: usize| json!({"question_id": format!("q{n}"), "type": "multi_choice", "text": "T", "required": false, "options": options});
+    let texts: Vec<Value> = (0..60).map(text).collect();
+    let choices: Vec<Value> = (0..50).map(choice).collect();
+    let all: Vec<String> = (0..50).map(|n| format!("o{n}")).collect();
+    let surveys = [("texts", texts, json!("w".repeat(1_500))), ("choices", choices, json!(all))];
+    for (n, (name, questions, value)) in surveys.into_iter().enumerate() {
+        let survey = json!({"name": name, "status": "active", "show_on": [{"trigger": name}], "questions": questions});
+        assert!((800_000..1 << 20).contains(&survey.to_string().len()), "{}", survey.to_string().len());
+        let said = server.put(&format!("/v1/surveys/{name}"), survey).await;
+        assert_eq!(said.status, 201, "{said:?}");
+        let attributes = json!({"attributes": {"about": "v".repeat(31_000)}});
+        assert_eq!(server.put("/v1/users/ann", attributes).await.status, 200);
+        let trigger = json!({"properties": {"about": "x".repeat(20_000)}});
+        let decision = server.post(&format!("/v1/users/ann/triggers/{name}"), trigger).await;
+        let offer = decision.body["survey"]["offer_id"].as_str().unwrap_or_else(|| panic!("{decision:?}")).to_owned();
+        let answers: Vec<Value> = (0..if n == 0 { 60 } else { 50 })
+            .map(|question| json!({"question_id": format!("q{question}"), "value": value}))
+            .collect();
+        let body = json!({"answers": answers, "completed": true});
+        let said = server.post(&format!("/v1/users/ann/offers/{offer}/answers"), body).await;
+        assert_eq!(said.status, 200, "{said:?}");
+        let webhooks = receiver.wait(3 * (n + 1)).await;
+        assert!(webhooks.iter().rev().take(3).all(|webhook| webhook.body.len() > 256 << 10), "they are large");
+    }
+}
+
 #[tokio::test]
 async fn redirects_are_not_followed_and_410_ends() {
     let server = Server::start().await;
