@@ -127,8 +127,7 @@ impl Stage {
                 quota_statuses: &self.project.limited().iter().map(status).collect(),
                 may_wait,
             };
-            let mut user = before.clone();
-            let out = apply::apply(scene, &mut user, &record, false);
+            let apply::Applied { user, out } = apply::apply(scene, &before, &record, false);
             if !out.needs.is_empty() {
                 out.needs.iter().for_each(|id| drop(self.allocator.ask(&key(id), 1, self.now)));
                 continue;

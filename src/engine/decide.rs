@@ -49,18 +49,16 @@ impl Engine {
             return self.untouched(ctx, record, hash, effects).map(Applied::Done);
         }
         let before = self.users.get(&record.project, &record.user_id)?;
-        // An overlay of its own: a panic leaves what is cached as it was.
-        let mut user = (*before).clone();
         // Only the ids in the store's table are left of an erased user.
-        let erased_at = match user.is_empty() {
+        let erased_at = match before.is_empty() {
             true => self.remembered.erased_at(&record.project, &record.user_id, at.now)?,
             false => None,
         };
         let seen = match hash {
-            Some(hash) if user.overflowed || erased_at.is_some() => self.remembered.seen_at(hash, at.now)?.is_some(),
+            Some(hash) if before.overflowed || erased_at.is_some() => self.remembered.seen_at(hash, at.now)?.is_some(),
             _ => false,
         };
-        let mut out = apply::apply(ctx, &mut user, record, seen);
+        let apply::Applied { mut user, mut out } = apply::apply(ctx, &before, record, seen);
         if !out.needs.is_empty() {
             return Ok(Applied::Needs(out.needs));
         }
@@ -116,7 +114,7 @@ impl Engine {
             effects.reply = Some(bodies);
             return Ok(effects);
         }
-        let out = apply::apply(ctx, &mut Default::default(), record, false);
+        let out = apply::apply(ctx, &Default::default(), record, false).out;
         self.emit(ctx, record, hash, out, &mut effects)?;
         Ok(effects)
     }

@@ -241,7 +241,9 @@ mod tests {
 
     fn user(bytes: usize) -> User {
         let attributes = [("a".to_owned(), Json::of(&"x".repeat(bytes)))];
-        User { attributes: Arc::new(attributes.into()), ..User::default() }
+        let mut user = User::default();
+        user.attributes = Arc::new(attributes.into());
+        user.summarized()
     }
 
     fn write(store: &Store, users: &mut Users) {

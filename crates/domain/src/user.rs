@@ -1,13 +1,21 @@
 //! Everything the engine remembers of one user, and how it forgets.
 
+mod offer;
+mod survey;
+mod surveys;
+
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::completed::CompletedAnswers;
 use super::json::Json;
-use super::record::Context;
 use super::time::{DAY, FUTURE_SKEW, HOUR, Millis};
+
+pub use offer::{Answer, Offer, OfferContext, Response};
+pub use survey::{Activated, ActivationEvent, EventOrder, PerSurvey, WindowDisplay};
+pub use surveys::Surveys;
 
 /// An offer can be displayed, dismissed and answered for so long.
 pub const OFFER_KNOWN: Millis = DAY;
@@ -22,6 +30,10 @@ pub const MAX_ATTRIBUTES_BYTES: usize = 32 << 10;
 pub const MAX_RESPONSE_BYTES: usize = 128 << 10;
 pub const MAX_RECENT_IDS: usize = 256;
 const MAX_SESSIONS: usize = 32;
+/// A survey's expiry is not known here, so its windows stay for the longest that there is.
+const FACTS_KNOWN: Millis = crate::limits::MAX_WITHIN + crate::limits::MAX_EXPIRES_AFTER + WINDOW_REMEMBERED;
+/// What an empty user takes in a state, about.
+const EMPTY_BYTES: usize = 32;
 pub(super) const MAX_SHOWN: usize = 32;
 
 /// Places from here on are of an earlier journal.
@@ -33,10 +45,10 @@ pub const APART: u64 = 1 << 63;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct User {
     pub attributes: Arc<BTreeMap<String, Json>>,
-    pub surveys: BTreeMap<Arc<str>, Arc<PerSurvey>>,
+    pub surveys: Surveys,
     /// Oldest first.
     pub offers: Vec<Arc<Offer>>,
-    pub sessions: Vec<Session>,
+    pub sessions: Arc<Vec<Session>>,
     /// Last display of any survey, tests excepted.
     pub last_display_at: Option<Millis>,
     /// Event ids as 128-bit hashes, and when they were first seen; oldest first.
@@ -45,14 +57,42 @@ pub struct User {
     /// store's table of their own.
     pub overflowed: bool,
     /// Of each survey the latest completed response, tests excepted.
-    pub completed: BTreeMap<Arc<str>, Arc<CompletedAnswers>>,
+    pub completed: Arc<BTreeMap<Arc<str>, CompletedAnswers>>,
+    #[serde(skip)]
+    summary: UserSummary,
 }
+
+/// What is known of a whole user without a look at all of it, so that a record costs
+/// what it changes. It says nothing that the user does not say: it tells no two users
+/// apart, and is not stored.
+#[derive(Debug, Clone, Copy)]
+struct UserSummary {
+    bytes: usize,
+    /// Nothing of the user has a later time; an upper bound.
+    latest: Millis,
+    /// Nothing of the user is to be forgotten before; a lower bound.
+    forget_at: Millis,
+}
+
+impl Default for UserSummary {
+    fn default() -> UserSummary {
+        UserSummary { bytes: EMPTY_BYTES, latest: Millis::MIN, forget_at: Millis::MAX }
+    }
+}
+
+impl PartialEq for UserSummary {
+    fn eq(&self, _: &UserSummary) -> bool {
+        true
+    }
+}
+
+impl Eq for UserSummary {}
 
 impl User {
     /// Places in the journal name activations. In another journal the same
     /// numbers come again: those from here are set apart, in their order.
     pub fn leave_journal(&mut self) {
-        for survey in self.surveys.values_mut().map(Arc::make_mut) {
+        for survey in self.surveys.iter_mut().map(Arc::make_mut) {
             survey.facts.iter_mut().for_each(|fact| Arc::make_mut(&mut fact.event).offset |= APART);
             survey.shown.iter_mut().for_each(|shown| shown.offset |= APART);
         }
@@ -62,225 +102,10 @@ impl User {
     }
 }
 
-/// The history of one survey with one user.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PerSurvey {
-    /// The activation's fingerprint under which `facts` were collected.
-    #[serde(rename = "mark")]
-    pub fingerprint: u64,
-    /// Events that take part, sorted by event time, then by place in the journal.
-    pub facts: Vec<ActivationEvent>,
-    /// Events whose window was displayed, and when.
-    pub shown: Vec<WindowDisplay>,
-    pub displays: u32,
-    /// When it last was offered, displayed, answered, completed, dismissed;
-    /// tests excepted.
-    pub offered_at: Option<Millis>,
-    pub last_display_at: Option<Millis>,
-    pub answered_at: Option<Millis>,
-    pub completed_at: Option<Millis>,
-    pub dismissed_at: Option<Millis>,
-}
-
-/// An event that takes part in a survey's activation, with a bit for each pattern
-/// that it fits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ActivationEvent {
-    #[serde(rename = "roles")]
-    pub pattern_mask: u32,
-    /// One for all surveys that it takes part in.
-    pub event: Arc<Activated>,
-}
-
-/// One event that armed a survey.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Activated {
-    pub at: Millis,
-    pub offset: u64,
-    pub event_id: String,
-    pub event_name: String,
-    /// Dropped once no window can need them any more.
-    pub properties: Option<Json>,
-}
-
-/// A display of the window that the event at an offset has armed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WindowDisplay {
-    pub offset: u64,
-    pub at: Millis,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     pub session_id: String,
     pub displays: u32,
-}
-
-/// A survey handed to the user, or a link survey being answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offer {
-    /// Also the group id and the response id.
-    pub offer_id: String,
-    pub survey_id: String,
-    /// The questions are pinned: this version is the one being answered.
-    pub version: u64,
-    pub offered_at: Millis,
-    pub expires_at: Millis,
-    pub trigger: String,
-    pub trigger_properties: Json,
-    pub context: OfferContext,
-    pub activation: Option<Arc<Activated>>,
-    pub displayed_at: Option<Millis>,
-    pub dismissed_at: Option<Millis>,
-    pub test: bool,
-    pub link: bool,
-    /// It holds a grant of its survey's quota up to then. Holds are counted
-    /// without a quota too: one may come while they last.
-    pub held_until: Option<Millis>,
-    pub response: Option<Response>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct OfferContext {
-    pub platform: Option<String>,
-    pub locale: Option<String>,
-    pub session_id: Option<String>,
-}
-
-impl From<&Context> for OfferContext {
-    fn from(context: &Context) -> OfferContext {
-        OfferContext {
-            platform: context.platform.clone(),
-            locale: context.locale.clone(),
-            session_id: context.session_id.clone(),
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Response {
-    pub created_at: Millis,
-    pub updated_at: Millis,
-    pub completed: bool,
-    /// By question id.
-    pub answers: BTreeMap<String, Answer>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
-    pub value: Json,
-    pub answered_at: Millis,
-    pub duration_ms: Option<u64>,
-}
-
-impl Offer {
-    /// Whether the app has not yet said anything about it and still may.
-    pub fn is_outstanding(&self, now: Millis, offer_ttl: Millis) -> bool {
-        !self.link
-            && self.displayed_at.is_none()
-            && self.dismissed_at.is_none()
-            && self.response.is_none()
-            && now < self.offered_at.saturating_add(offer_ttl)
-    }
-
-    pub fn is_completed(&self) -> bool {
-        self.response.as_ref().is_some_and(|response| response.completed)
-    }
-
-    /// Whether no display was reported in time: under a quota its grant may be another
-    /// offer's now.
-    pub fn has_lapsed(&self, now: Millis) -> bool {
-        let untouched = self.displayed_at.is_none() && self.dismissed_at.is_none() && self.response.is_none();
-        untouched && !self.link && !self.test && self.holds(now).is_none()
-    }
-
-    /// Until when it holds a grant; `None` when it holds none.
-    pub fn holds(&self, now: Millis) -> Option<Millis> {
-        self.held_until.filter(|until| now < *until)
-    }
-
-    /// Whether it speaks of a time after that.
-    fn is_ahead_of(&self, latest: Millis) -> bool {
-        let response = self.response.as_ref().map(|response| response.created_at.max(response.updated_at));
-        [Some(self.offered_at), self.displayed_at, self.dismissed_at, response].iter().flatten().any(|at| *at > latest)
-    }
-
-    fn put_back(&mut self, now: Millis, latest: Millis) {
-        let back = |time: &mut Millis| *time = latest.min(*time);
-        if self.offered_at > latest {
-            let span = self.expires_at.saturating_sub(self.offered_at);
-            (self.offered_at, self.expires_at) = (now, now.saturating_add(span));
-        }
-        self.displayed_at.iter_mut().for_each(back);
-        self.dismissed_at.iter_mut().for_each(back);
-        if let Some(response) = &mut self.response {
-            back(&mut response.created_at);
-            back(&mut response.updated_at);
-        }
-    }
-
-    /// A missing session equals no other, not even another missing one.
-    pub fn in_session(&self, session_id: Option<&str>) -> bool {
-        session_id.is_some() && self.context.session_id.as_deref() == session_id
-    }
-}
-
-impl PerSurvey {
-    /// Nothing yet, under an activation's fingerprint.
-    pub fn of(fingerprint: u64) -> PerSurvey {
-        PerSurvey { fingerprint, ..PerSurvey::default() }
-    }
-
-    fn times(&mut self) -> [&mut Option<Millis>; 5] {
-        [
-            &mut self.offered_at,
-            &mut self.last_display_at,
-            &mut self.answered_at,
-            &mut self.completed_at,
-            &mut self.dismissed_at,
-        ]
-    }
-
-    /// Whether it speaks of a time after that.
-    fn is_ahead_of(&self, latest: Millis) -> bool {
-        let times = [self.offered_at, self.last_display_at, self.answered_at, self.completed_at, self.dismissed_at];
-        times.iter().flatten().any(|time| *time > latest)
-            || self.facts.last().is_some_and(|newest| newest.event.at > latest)
-            || self.shown.iter().any(|shown| shown.at > latest)
-    }
-
-    fn put_back(&mut self, latest: Millis) {
-        // Sorted by time: those that are put back stay behind the others.
-        if self.facts.last().is_some_and(|newest| newest.event.at > latest) {
-            for fact in self.facts.iter_mut().filter(|fact| fact.event.at > latest) {
-                Arc::make_mut(&mut fact.event).at = latest;
-            }
-            self.facts.sort_by_key(ActivationEvent::order);
-        }
-        self.shown.iter_mut().for_each(|shown| shown.at = latest.min(shown.at));
-        for time in self.times() {
-            *time = time.map(|time| latest.min(time));
-        }
-    }
-}
-
-/// The order of events: by their times, then by the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct EventOrder {
-    pub at: Millis,
-    pub offset: u64,
-}
-
-impl ActivationEvent {
-    pub fn order(&self) -> EventOrder {
-        EventOrder { at: self.event.at, offset: self.event.offset }
-    }
-
-    pub(super) fn drop_properties(&mut self) {
-        if self.event.properties.is_some() {
-            Arc::make_mut(&mut self.event).properties = None;
-        }
-    }
 }
 
 impl User {
@@ -297,10 +122,7 @@ impl User {
 
     /// The same, or what is to stand there at first.
     pub fn survey_mut_or(&mut self, survey_id: &str, new: impl FnOnce() -> PerSurvey) -> &mut PerSurvey {
-        if !self.surveys.contains_key(survey_id) {
-            self.surveys.insert(survey_id.into(), Arc::new(new()));
-        }
-        Arc::make_mut(self.surveys.get_mut(survey_id).expect("just seen or put"))
+        self.surveys.get_mut_or(survey_id, new)
     }
 
     /// An offer by its place, to be changed.
@@ -335,13 +157,14 @@ impl User {
 
     pub fn count_session(&mut self, session_id: Option<&str>) {
         let Some(session_id) = session_id else { return };
-        let displays = match self.sessions.iter().position(|s| s.session_id == session_id) {
-            Some(at) => self.sessions.remove(at).displays,
+        let sessions = Arc::make_mut(&mut self.sessions);
+        let displays = match sessions.iter().position(|s| s.session_id == session_id) {
+            Some(at) => sessions.remove(at).displays,
             None => 0,
         };
-        self.sessions.push(Session { session_id: session_id.to_owned(), displays: displays.saturating_add(1) });
-        if self.sessions.len() > MAX_SESSIONS {
-            self.sessions.remove(0);
+        sessions.push(Session { session_id: session_id.to_owned(), displays: displays.saturating_add(1) });
+        if sessions.len() > MAX_SESSIONS {
+            sessions.remove(0);
         }
     }
 
@@ -350,28 +173,49 @@ impl User {
     /// has happened just now. Else it would bar the user until that time comes.
     fn put_back(&mut self, now: Millis) {
         let latest = now.saturating_add(FUTURE_SKEW);
-        for offer in self.offers.iter_mut().filter(|offer| offer.is_ahead_of(latest)) {
+        for offer in self.offers.iter_mut().filter(|offer| offer.latest() > latest) {
             Arc::make_mut(offer).put_back(now, latest);
         }
-        for survey in self.surveys.values_mut().filter(|survey| survey.is_ahead_of(latest)) {
+        for survey in self.surveys.iter_mut().filter(|survey| survey.latest().is_some_and(|at| at > latest)) {
             Arc::make_mut(survey).put_back(latest);
         }
         self.last_display_at = self.last_display_at.map(|time| latest.min(time));
-        for completed in self.completed.values_mut().filter(|completed| completed.at > latest) {
-            Arc::make_mut(completed).at = latest;
+        if self.completed.values().any(|completed| completed.at > latest) {
+            let completed = Arc::make_mut(&mut self.completed).values_mut();
+            completed.for_each(|completed| completed.at = latest.min(completed.at));
         }
         let ahead = self.recent.iter_mut().rev().take_while(|(_, seen)| *seen > latest);
         ahead.for_each(|(_, seen)| *seen = latest);
     }
 
-    /// Lets go of what no rule can ask for any more. A survey's expiry is not
-    /// known here, so its windows stay for the longest that there is.
-    pub fn forget(&mut self, now: Millis) {
-        self.put_back(now);
+    /// As of a time: without what no rule can ask for any more.
+    pub(super) fn as_of(&self, now: Millis) -> Cow<'_, User> {
+        let is_ahead = self.summary.latest > now.saturating_add(FUTURE_SKEW);
+        let forgets = now >= self.summary.forget_at;
+        if !is_ahead && !forgets {
+            return Cow::Borrowed(self);
+        }
+        let mut user = self.clone();
+        if is_ahead {
+            user.put_back(now);
+        }
+        if forgets {
+            user.forget(now);
+        }
+        Cow::Owned(user.summarized())
+    }
+
+    /// Takes all of it away; gives the event ids, which are to be remembered.
+    pub(super) fn erase(&mut self) -> VecDeque<(u128, Millis)> {
+        let summary = self.summary;
+        let erased = std::mem::replace(self, User { summary, ..User::default() });
+        erased.recent
+    }
+
+    fn forget(&mut self, now: Millis) {
         self.offers.retain(|o| now < o.offered_at.saturating_add(OFFER_KNOWN));
-        let keep = crate::limits::MAX_WITHIN + crate::limits::MAX_EXPIRES_AFTER + WINDOW_REMEMBERED;
-        let is_old = |newest: &ActivationEvent| newest.event.at.saturating_add(keep) <= now;
-        for survey in self.surveys.values_mut().filter(|survey| survey.facts.last().is_some_and(is_old)) {
+        let is_old = |newest: &ActivationEvent| newest.event.at.saturating_add(FACTS_KNOWN) <= now;
+        for survey in self.surveys.iter_mut().filter(|survey| survey.facts.last().is_some_and(is_old)) {
             let survey = Arc::make_mut(survey);
             survey.facts.clear();
             survey.shown.clear();
@@ -381,15 +225,15 @@ impl User {
     /// Keeps the answers of a completed response, unless a later one's are there.
     pub fn keep_answers(&mut self, survey_id: &str, answers: CompletedAnswers) {
         if self.completed.get(survey_id).is_none_or(|kept| kept.at <= answers.at) {
-            self.completed.insert(survey_id.into(), Arc::new(answers));
+            Arc::make_mut(&mut self.completed).insert(survey_id.into(), answers);
         }
     }
 
     /// Keeps the state within its bound, always in the same order for the same
     /// state: offers that have ended go first, then the oldest properties, the
     /// oldest offers, the answers of the oldest responses, the oldest events.
-    pub fn bound(&mut self) {
-        while self.approximate_bytes() > MAX_STATE_BYTES {
+    fn bound(&mut self) {
+        while self.count_bytes() > MAX_STATE_BYTES {
             let ended = |o: &Arc<Offer>| o.dismissed_at.is_some() || o.is_completed();
             if let Some(victim) = self.offers.iter().position(ended) {
                 self.offers.remove(victim);
@@ -410,7 +254,7 @@ impl User {
             }
             let oldest = self.completed.iter().map(|(id, completed)| (completed.at, id.clone())).min();
             if let Some((_, id)) = oldest {
-                self.completed.remove(&id);
+                Arc::make_mut(&mut self.completed).remove(&id);
                 continue;
             }
             let oldest = self.surveys.iter().filter_map(|(id, s)| Some((s.facts.first()?.order(), id.clone()))).min();
@@ -419,41 +263,107 @@ impl User {
         }
     }
 
+    /// What it takes in a state, about, as of when it was summarized.
     pub fn approximate_bytes(&self) -> usize {
-        let attributes: usize = self.attributes.iter().map(|(k, v)| k.len() + v.len_bytes() + 8).sum();
-        let surveys: usize = self
-            .surveys
-            .iter()
-            .map(|(id, s)| {
-                id.len()
-                    + 48
-                    + s.shown.len() * 16
-                    + s.facts.iter().map(|fact| activated_bytes(&fact.event) + 4).sum::<usize>()
-            })
-            .sum();
-        let offers: usize = self.offers.iter().map(|offer| offer_bytes(offer)).sum();
-        let sessions: usize = self.sessions.iter().map(|s| s.session_id.len() + 8).sum();
-        let completed: usize = self.completed.iter().map(|(id, c)| id.len() + c.approximate_bytes()).sum();
-        attributes + surveys + offers + sessions + completed + self.recent.len() * 24 + 32
+        self.summary.bytes
+    }
+
+    fn count_bytes(&self) -> usize {
+        let surveys: usize = self.surveys.iter().map(|(id, survey)| id.len() + survey.len_bytes()).sum();
+        let offers: usize = self.offers.iter().map(|offer| offer.len_bytes()).sum();
+        attributes_bytes(self)
+            + surveys
+            + offers
+            + sessions_bytes(self)
+            + completed_bytes(self)
+            + recent_bytes(self)
+            + EMPTY_BYTES
+    }
+
+    /// Looks at all of it, as nothing is known of where it comes from.
+    #[must_use]
+    pub fn summarized(mut self) -> User {
+        self.summary = UserSummary::default();
+        self.summarize(&User::default());
+        self
+    }
+
+    /// Ends a change of a copy of `before`.
+    pub(super) fn settle(&mut self, before: &User) {
+        self.summarize(before);
+        debug_assert_eq!(self.summary.bytes, self.count_bytes(), "what a change has added or taken away");
+        if self.summary.bytes > MAX_STATE_BYTES {
+            self.bound();
+            *self = std::mem::take(self).summarized();
+        }
+    }
+
+    /// Looks at what is not shared with the user that this one was copied from.
+    fn summarize(&mut self, before: &User) {
+        let mut summary = self.summary;
+        let added = |bytes: usize, was: usize, is: usize| (bytes + is).saturating_sub(was);
+        if !Arc::ptr_eq(&self.attributes, &before.attributes) {
+            summary.bytes = added(summary.bytes, attributes_bytes(before), attributes_bytes(self));
+        }
+        if !Arc::ptr_eq(&self.sessions, &before.sessions) {
+            summary.bytes = added(summary.bytes, sessions_bytes(before), sessions_bytes(self));
+        }
+        if !Arc::ptr_eq(&self.completed, &before.completed) {
+            summary.bytes = added(summary.bytes, completed_bytes(before), completed_bytes(self));
+            let latest = self.completed.values().map(|completed| completed.at).max();
+            summary.latest = summary.latest.max(latest.unwrap_or(Millis::MIN));
+        }
+        summary.bytes = added(summary.bytes, recent_bytes(before), recent_bytes(self));
+        let newest_id = self.recent.back().map(|(_, seen)| *seen);
+        for at in [self.last_display_at, newest_id].into_iter().flatten() {
+            summary.latest = summary.latest.max(at);
+        }
+        for (id, was, is) in self.surveys.changes(&before.surveys) {
+            let bytes = |survey: Option<&PerSurvey>| survey.map_or(0, |survey| id.len() + survey.len_bytes());
+            summary.bytes = added(summary.bytes, bytes(was), bytes(is));
+            let Some(is) = is else { continue };
+            summary.latest = summary.latest.max(is.latest().unwrap_or(Millis::MIN));
+            let forget_at = is.facts.last().map(|newest| newest.event.at.saturating_add(FACTS_KNOWN));
+            summary.forget_at = summary.forget_at.min(forget_at.unwrap_or(Millis::MAX));
+        }
+        let (mut old, mut new) = (before.offers.iter().peekable(), self.offers.iter().peekable());
+        loop {
+            match (old.peek(), new.peek()) {
+                (Some(was), Some(is)) if Arc::ptr_eq(was, is) => {
+                    (old.next(), new.next());
+                }
+                // Offers leave from any place and come at the end.
+                (Some(was), is) if is.is_none_or(|is| is.offer_id != was.offer_id) => {
+                    summary.bytes = added(summary.bytes, was.len_bytes(), 0);
+                    old.next();
+                }
+                (was, Some(is)) => {
+                    summary.bytes = added(summary.bytes, was.map_or(0, |was| was.len_bytes()), is.len_bytes());
+                    summary.latest = summary.latest.max(is.latest());
+                    summary.forget_at = summary.forget_at.min(is.offered_at.saturating_add(OFFER_KNOWN));
+                    (old.next(), new.next());
+                }
+                (_, None) => break,
+            }
+        }
+        self.summary = summary;
     }
 }
 
-fn activated_bytes(activated: &Activated) -> usize {
-    activated.event_id.len()
-        + activated.event_name.len()
-        + activated.properties.as_ref().map_or(0, Json::len_bytes)
-        + 24
+fn attributes_bytes(user: &User) -> usize {
+    user.attributes.iter().map(|(name, value)| name.len() + value.len_bytes() + 8).sum()
 }
 
-fn offer_bytes(offer: &Offer) -> usize {
-    let response = offer
-        .response
-        .as_ref()
-        .map_or(0, |r| r.answers.iter().map(|(id, a)| id.len() + a.value.len_bytes() + 24).sum::<usize>() + 24);
-    offer.activation.as_ref().map_or(0, |event| activated_bytes(event))
-        + offer.trigger_properties.len_bytes()
-        + response
-        + 256
+fn sessions_bytes(user: &User) -> usize {
+    user.sessions.iter().map(|session| session.session_id.len() + 8).sum()
+}
+
+fn completed_bytes(user: &User) -> usize {
+    user.completed.iter().map(|(id, completed)| id.len() + completed.approximate_bytes()).sum()
+}
+
+fn recent_bytes(user: &User) -> usize {
+    user.recent.len() * 24
 }
 
 #[cfg(test)]
@@ -478,7 +388,7 @@ mod tests {
             user.survey_mut("s").facts.push(fact(offset as Millis, offset));
         }
         user.bound();
-        assert!(user.approximate_bytes() <= MAX_STATE_BYTES);
+        assert!(user.count_bytes() <= MAX_STATE_BYTES);
         assert!(!user.surveys["s"].facts.is_empty(), "no more goes than must");
     }
 

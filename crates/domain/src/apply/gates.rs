@@ -87,7 +87,7 @@ impl EligibilityCheck<'_> {
     }
 
     fn state(&self) -> Option<&PerSurvey> {
-        self.user.surveys.get(&*self.entry.current.survey_id).map(|state| &**state)
+        self.user.surveys.get(&self.entry.current.survey_id)
     }
 
     fn show_on(&self, survey: &Survey) -> Result<(), GateFailure> {

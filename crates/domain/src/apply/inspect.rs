@@ -37,7 +37,7 @@ pub(super) fn user(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) {
 
 fn windows(ctx: ApplyContext<'_>, user: &User) -> Vec<WindowView> {
     let mut open = Vec::new();
-    for (survey_id, state) in &user.surveys {
+    for (survey_id, state) in user.surveys.iter() {
         let Some(entry) = ctx.project.surveys.get(&**survey_id).filter(|entry| entry.fingerprint == state.fingerprint)
         else {
             continue;

@@ -34,52 +34,58 @@ pub fn touches_user(project: &Project, record: &Record<'_>) -> bool {
     }
 }
 
+/// What a record makes of a user. An overlay: the user from before stays as it was.
+pub struct Applied {
+    /// As it was, where the record has no effect yet, because it needs a grant.
+    pub user: User,
+    pub out: Outputs,
+}
+
 /// Applies one record to its user. `seen_before` says that the store knows the
 /// record's event id although the state no longer holds it.
-pub fn apply(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, seen_before: bool) -> Outputs {
+pub fn apply(ctx: ApplyContext<'_>, before: &User, record: &Record<'_>, seen_before: bool) -> Applied {
     let mut out = Outputs::default();
     if !touches_user(ctx.project, record) {
         if let Body::Trigger { trigger, .. } = &record.body {
             decide::nothing_shows(ctx, record, trigger, &mut out);
         }
-        return out;
+        return Applied { user: before.clone(), out };
     }
-    user.forget(ctx.now);
+    let before_now = before.as_of(ctx.now);
+    let mut user = User::clone(&before_now);
+    change(ctx, &mut user, record, seen_before, &mut out);
+    if !out.needs.is_empty() {
+        return Applied { user: before.clone(), out: Outputs { needs: out.needs, ..Outputs::default() } };
+    }
+    user.settle(&before_now);
+    Applied { user, out }
+}
+
+fn change(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, seen_before: bool, out: &mut Outputs) {
     if let Some(event_id) = &record.event_id
         && deduplicated(&record.body)
     {
         let hash = id::event_hash(&record.project, &record.user_id, event_id);
         if seen_before || user.has_seen(hash) {
             out.reply = Some(Reply::Repeated);
-            return out;
+            return;
         }
         out.spilled.extend(user.remember(hash, ctx.now));
     }
     match &record.body {
         Body::Event { name, properties } => activate::event(ctx, user, record, name, properties),
         Body::Trigger { trigger, properties, context } => {
-            decide::trigger(
-                ctx,
-                user,
-                record,
-                apply_context::RequestContext { trigger, properties, context },
-                &mut out,
-            );
+            decide::trigger(ctx, user, record, apply_context::RequestContext { trigger, properties, context }, out);
         }
-        Body::Displayed { offer_id } => display::displayed(ctx, user, record, offer_id, &mut out),
-        Body::Dismissed { offer_id } => display::dismissed(ctx, user, record, offer_id, &mut out),
-        Body::Answers(answers) => answer::answers(ctx, user, record, answers, &mut out),
-        Body::Attributes(merge) => attributes(user, merge, &mut out),
-        Body::Erase => erase(ctx, user, &mut out),
-        Body::ShowOffer { offer_id } => display::show(ctx, user, offer_id, &mut out),
-        Body::ShowUser => inspect::user(ctx, user, &mut out),
-        Body::ShowLink { survey_id, context } => link::show(ctx, user, survey_id, context, &mut out),
+        Body::Displayed { offer_id } => display::displayed(ctx, user, record, offer_id, out),
+        Body::Dismissed { offer_id } => display::dismissed(ctx, user, record, offer_id, out),
+        Body::Answers(answers) => answer::answers(ctx, user, record, answers, out),
+        Body::Attributes(merge) => attributes(user, merge, out),
+        Body::Erase => erase(ctx, user, out),
+        Body::ShowOffer { offer_id } => display::show(ctx, user, offer_id, out),
+        Body::ShowUser => inspect::user(ctx, user, out),
+        Body::ShowLink { survey_id, context } => link::show(ctx, user, survey_id, context, out),
     }
-    if !out.needs.is_empty() {
-        return Outputs { needs: out.needs, ..Outputs::default() };
-    }
-    user.bound();
-    out
 }
 
 /// Displays, dismissals, answers and attributes are idempotent by what they
@@ -112,7 +118,7 @@ fn erase(ctx: ApplyContext<'_>, user: &mut User, out: &mut Outputs) {
         let held = offer.holds(ctx.now).map(|until| (offer.survey_id.clone(), Change::Release { until }));
         out.quotas.extend(held);
     }
-    out.spilled.extend(std::mem::take(user).recent);
+    out.spilled.extend(user.erase());
     out.items.push(Output::CancelDeliveries);
     fanout::erased(ctx, out);
     out.reply = Some(Reply::Accepted { duplicate: false, response_id: None });

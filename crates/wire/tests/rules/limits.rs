@@ -89,7 +89,9 @@ impl Play {
         let origin = Origin { incarnation: 1, partition: 0, offset: self.offset };
         let (now, project, quota_statuses) = (self.now, &self.project, &NO_QUOTAS);
         let ctx = ApplyContext { origin, now, project_id: "p", user_id: "u", project, quota_statuses, may_wait: false };
-        apply(ctx, &mut self.user, &record, false)
+        let applied = apply(ctx, &self.user, &record, false);
+        self.user = applied.user;
+        applied.out
     }
 
     /// What was to be displayed by now, is.

@@ -76,7 +76,8 @@ impl Play {
             quota_statuses: &NO_QUOTAS,
             may_wait: false,
         };
-        self.last = apply(ctx, &mut self.user, &record, false);
+        let applied = apply(ctx, &self.user, &record, false);
+        (self.user, self.last) = (applied.user, applied.out);
         &self.last
     }
 

@@ -186,8 +186,7 @@ impl World {
                 quota_statuses: &quota_statuses.collect(),
                 may_wait: true,
             };
-            let mut user = before.clone();
-            let out = apply(ctx, &mut user, &record, false);
+            let Applied { user, out } = apply(ctx, &before, &record, false);
             if !out.needs.is_empty() {
                 out.needs.iter().for_each(|id| drop(self.allocator.ask(&key(id), 1, self.now)));
                 continue;
