@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use super::bucket::{Bucket, Error, Object, Stored};
@@ -17,6 +18,8 @@ const FIRST_FORMAT: u32 = 2;
 /// Snapshots are only removed when they are this old, and never the newest two.
 const KEPT_AT_LEAST: Millis = DAY;
 const NEWEST_KEPT: usize = 2;
+/// The properties of a table stand before its footer and are far shorter.
+const TAIL_BYTES: u64 = 8 << 10;
 
 /// Stands before the URL of a place in errors.
 const SETTING: &str = "[snapshots] url ";
@@ -52,6 +55,11 @@ pub struct File {
     /// In a sealed place: what is stored of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<Stored>,
+    /// CRC-32C of a table's last [`TAIL_BYTES`], which tell it from every other: they
+    /// hold the ids of the database, of its session and of the table. Absent in
+    /// snapshots of version 0.1.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail_crc32c: Option<u32>,
 }
 
 impl File {
@@ -148,6 +156,14 @@ impl Manifest {
     }
 }
 
+fn tail_crc32c(path: &Path, bytes: u64) -> std::io::Result<u32> {
+    let mut file = std::fs::File::open(path)?;
+    file.seek(SeekFrom::Start(bytes.saturating_sub(TAIL_BYTES)))?;
+    let mut tail = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut tail)?;
+    Ok(crc32c::crc32c(&tail))
+}
+
 fn damaged(manifest: &Manifest, detail: String) -> Error {
     Error::Damaged { what: format!("snapshot {}", manifest.name()), detail }
 }
@@ -214,14 +230,24 @@ impl SnapshotRepository {
             let file_name = entry.file_name().to_string_lossy().into_owned();
             // Tables never change; everything else is this snapshot's own.
             let table = file_name.ends_with(".sst");
-            let same = |known: &&&File| known.bytes == bytes && known.stored.is_some() == self.bucket.is_sealed();
+            let tail_crc32c = table.then(|| tail_crc32c(&path, bytes)).transpose().map_err(Error::io(&path))?;
+            // Its name says little: a store that is put back from an earlier copy gives
+            // the same numbers to other tables.
+            let same = |known: &&&File| {
+                known.bytes == bytes
+                    && known.tail_crc32c == tail_crc32c
+                    && known.stored.is_some() == self.bucket.is_sealed()
+            };
             if table && let Some(known) = brought.get(file_name.as_str()).filter(same) {
                 manifest.files.push((*known).clone());
                 continue;
             }
-            let object = if table { format!("{shared}/{file_name}") } else { format!("{name}/{file_name}") };
+            let object = match tail_crc32c {
+                Some(tail) => format!("{shared}/{file_name}-{tail:08x}"),
+                None => format!("{name}/{file_name}"),
+            };
             let (crc32c, stored) = self.bucket.bring(&path, &object).await?;
-            manifest.files.push(File { name: file_name, bytes, crc32c, object, stored });
+            manifest.files.push(File { name: file_name, bytes, crc32c, object, stored, tail_crc32c });
         }
         self.look(&manifest).await?;
         let text = serde_json::to_vec_pretty(&manifest).expect("a manifest serialises");

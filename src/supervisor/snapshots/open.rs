@@ -103,6 +103,9 @@ impl Stores {
             data::set_aside(&path, why).map_err(restart)?;
             passed.add(why.into());
         }
+        if self.is_alone() {
+            self.refuse_lost_end(role, partition)?;
+        }
         let here = self.open_here(role, &path, &mut passed)?;
         let (mut local, position) = match here {
             Some(LocalStore { store, position }) => (Some(store), position),
@@ -141,7 +144,7 @@ impl Stores {
             )));
         }
         // On Kafka a process that takes up a partition for the first time has none.
-        let is_missing = need.topics_hold_records && self.is_alone();
+        let is_missing = need.topics_hold_records && self.is_alone() && local.is_none();
         if position.is_none() && (is_missing || !passed.reasons.is_empty()) {
             let role = role.name();
             tracing::warn!(role, partition, "the state is gone: it is made again from the beginning of its topics");
@@ -162,6 +165,39 @@ impl Stores {
     /// embedded.
     fn is_alone(&self) -> bool {
         !matches!(self.log, Log::Kafka(_))
+    }
+
+    /// A log that ends before a snapshot of its own has lost what came then, most likely
+    /// because an earlier copy of it was put back. What is written now would stand where
+    /// other records have stood, which the snapshot was made of.
+    fn refuse_lost_end(&self, role: Role, partition: u32) -> Result<(), StopReason> {
+        let listed = match self.repository.list(role.name(), partition) {
+            Ok(listed) => listed,
+            Err(error) => {
+                let role = role.name();
+                tracing::warn!(role, partition, %error, "the snapshots cannot be listed: whether the log ends before them is not known");
+                return Ok(());
+            }
+        };
+        let incarnation = format!("{:032x}", self.log.incarnation());
+        for manifest in listed.iter().filter(|manifest| manifest.subject.incarnation == incarnation) {
+            for topic in role.trimmed() {
+                let at = TopicPartition { topic: *topic, partition };
+                let end = self.log.bounds(at)?.end;
+                let position = manifest.subject.positions.get(topic.name()).copied().unwrap_or(0);
+                if position > end {
+                    return Err(StopReason::refused(format!(
+                        "{at} ends at {end}, and the snapshot {} in {:?} was made when it had reached {position}: the log \
+                         has lost its end, most likely because an earlier copy was put back. Put back the newest log, or \
+                         restore a backup as a whole. If those records are gone for good, move the snapshots that are \
+                         further away",
+                        manifest.name(),
+                        self.repository
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Opens the store of a folder. A damaged one is set aside.

@@ -46,23 +46,33 @@ impl World {
         let stores = Stores::new(data, Shared::new(8 << 20), repository, Log::Simulated(log.clone()), key());
         let world = World { dir, log, stores, _runtime: runtime };
         for (next, snapshot) in [(3_u64, true), (6, true), (9, false)] {
-            let store = world.open().unwrap();
-            let mut meta = CheckpointMeta::new(77, 1, LOGIC_VERSION);
-            meta.next = next;
-            let mut batch = Batch::default();
-            meta.save(&mut batch);
-            for user in 0..next {
-                // Not to be compressed away: the users' table is the largest.
-                let state =
-                    (0..300_u64).flat_map(|n| (user * 300 + n).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-                batch.put(families::USERS, format!("user{user}"), state.collect::<Vec<u8>>());
-            }
-            store.write(batch).unwrap();
+            world.go_on_to(next, 0);
             if snapshot {
-                world.stores.take(ROLE, 0, next as i64).unwrap().unwrap();
+                world.snapshot(next);
             }
         }
         world
+    }
+
+    /// Brings the state to a position; `salt` tells contents of one length apart.
+    fn go_on_to(&self, next: u64, salt: u64) {
+        let store = self.open().unwrap();
+        let mut meta = CheckpointMeta::new(77, 1, LOGIC_VERSION);
+        meta.next = next;
+        let mut batch = Batch::default();
+        meta.save(&mut batch);
+        for user in 0..next {
+            // Not to be compressed away: the users' table is the largest.
+            let state =
+                (0..300_u64).flat_map(|n| (user * 300 + n + salt).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+            batch.put(families::USERS, format!("user{user}"), state.collect::<Vec<u8>>());
+        }
+        store.write(batch).unwrap();
+    }
+
+    fn snapshot(&self, next: u64) {
+        let _store = self.open().unwrap();
+        self.stores.take(ROLE, 0, next as i64).unwrap().unwrap();
     }
 
     fn open(&self) -> Result<Arc<Store>, StopReason> {
@@ -198,6 +208,55 @@ fn a_snapshot_that_is_said_to_be_further_than_its_state_is_passed_over() {
     let (next, passed) = world.opened();
     assert_eq!(next, 6, "{passed:?}");
     assert!(passed[0].contains("said to be at 8"), "{passed:?}");
+}
+
+/// A volume that was rolled back, or a folder that was restored: the store gives the
+/// numbers of its files once more.
+#[test]
+fn a_state_put_back_from_an_earlier_copy_spoils_no_snapshot() {
+    let world = World::new();
+    let (here, copy) = (world.here(), world.dir.path().join("copy"));
+    let put = |from: &Path, to: &Path| {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    put(&here, &copy);
+    world.go_on_to(10, 1_000_000);
+    world.snapshot(10);
+    std::fs::remove_dir_all(&here).unwrap();
+    put(&copy, &here);
+    for _ in 0..3 {
+        let (sender, _) = tokio::sync::oneshot::channel();
+        world.log.append(
+            JOURNAL,
+            vec![NewRecord { key: None, headers: Vec::new(), value: Some("x".into()) }],
+            Ack::Once(sender),
+        );
+    }
+    world.go_on_to(13, 2_000_000);
+    world.snapshot(13);
+    std::fs::remove_dir_all(&here).unwrap();
+    assert_eq!(world.opened(), (13, vec![]));
+    std::fs::remove_dir_all(&here).unwrap();
+    std::fs::remove_file(world.snapshot_files(13).with_extension("json")).unwrap();
+    assert_eq!(world.opened(), (10, vec![]), "what was brought before is as it was");
+}
+
+#[test]
+fn a_log_that_ends_before_a_snapshot_of_it_is_refused() {
+    let world = World::new();
+    let manifest = world.snapshot_files(6).with_extension("json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let text = text.replace("\"position\": 6", "\"position\": 11").replace("\"events\": 6", "\"events\": 11");
+    let renamed = manifest.to_string_lossy().replace(&format!("{:020}", 6), &format!("{:020}", 11));
+    std::fs::write(&renamed, text).unwrap();
+    let Err(StopReason::Refused(why)) = world.open() else { panic!("the log has lost its end") };
+    let why = why.to_string();
+    assert!(why.contains("events/0 ends at 10") && why.contains("had reached 11"), "{why}");
+    std::fs::remove_file(renamed).unwrap();
+    assert_eq!(world.opened(), (9, vec![]));
 }
 
 #[test]
