@@ -71,6 +71,18 @@ impl<'a> Fields<'a> {
         self.checked(member, id::check)
     }
 
+    /// A text that apps send empty where they do not know it.
+    pub fn said(
+        &mut self,
+        member: &'static str,
+        read: fn(&mut Fields<'a>, &'static str) -> Option<String>,
+    ) -> Option<String> {
+        if self.raw(member)? == "\"\"" {
+            return None;
+        }
+        read(self, member)
+    }
+
     fn checked(&mut self, member: &'static str, check: fn(&str) -> Result<(), &'static str>) -> Option<String> {
         let text = self.text(member)?;
         if let Err(why) = check(&text) {

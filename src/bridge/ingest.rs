@@ -246,11 +246,11 @@ pub(super) fn context(fields: &mut Fields<'_>) -> Context {
     let Some(raw) = fields.raw("context") else { return Context::default() };
     let mut inner = Fields::of(raw, "/context".into());
     let context = Context {
-        platform: inner.name("platform"),
-        locale: inner.name("locale"),
-        app_version: inner.name("app_version"),
-        session_id: inner.id("session_id"),
-        timezone: inner.name("timezone"),
+        platform: inner.said("platform", Fields::name),
+        locale: inner.said("locale", Fields::name),
+        app_version: inner.said("app_version", Fields::name),
+        session_id: inner.said("session_id", Fields::id),
+        timezone: inner.said("timezone", Fields::name),
     };
     fields.faults.extend(inner.close());
     context

@@ -120,6 +120,19 @@ async fn sizes_and_fields() {
     assert_eq!(said.body["results"][1]["problem"]["errors"][0]["pointer"], "/events/1/event_name");
 }
 
+/// Apps that do not know their version, or their user's language, send an empty text.
+#[tokio::test]
+async fn an_empty_text_of_the_context_is_left_out() {
+    let server = Server::start().await;
+    server.put("/v1/surveys/open", open_survey()).await;
+    for member in ["platform", "locale", "app_version", "session_id", "timezone"] {
+        let said = server.post("/v1/users/ann/triggers/Main", json!({"context": {member: ""}})).await;
+        assert_eq!(said.status, 200, "{member}: {said:?}");
+        let said = server.post("/v1/users/ann/triggers/Main", json!({"context": {member: "\u{7}"}})).await;
+        problem(&said, 422, "bad_id");
+    }
+}
+
 #[tokio::test]
 async fn keys_kinds_and_paths() {
     let server = Server::start().await;

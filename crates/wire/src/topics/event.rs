@@ -140,12 +140,14 @@ pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, DecodeErro
         .transpose()
         .map_err(|e| unreadable("wrong_type", e.to_string()))?;
     let context = context.unwrap_or_default();
+    // An app that does not know one of them sends an empty text, or nothing.
+    let said = |text: Option<String>| text.filter(|text| !text.is_empty());
     let context = Context {
-        platform: context.platform,
-        locale: context.locale,
-        app_version: context.app_version,
-        session_id: context.session_id,
-        timezone: context.timezone,
+        platform: said(context.platform),
+        locale: said(context.locale),
+        app_version: said(context.app_version),
+        session_id: said(context.session_id),
+        timezone: said(context.timezone),
     };
     let body = match kind.as_str() {
         "event" => Body::Event {
