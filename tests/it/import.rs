@@ -88,6 +88,26 @@ async fn a_file_goes_in_once_and_its_wrong_lines_are_kept() {
     assert_eq!(ids.len(), 2502, "every event once, by its id");
 }
 
+/// As spreadsheets for the Macintosh write tables.
+#[tokio::test]
+async fn lines_that_end_in_a_carriage_return_alone_are_lines() {
+    let server = Server::start().await;
+    let now = utc_now();
+    let rows = |end: &str| format!("user_id,event_name,occurred_at{end}u1,im,{now}{end}u2,\"i m\",{now}{end}");
+    for (n, (name, end)) in [("cr.csv", "\r"), ("crlf.csv", "\r\n"), ("lf.csv", "\n")].into_iter().enumerate() {
+        std::fs::write(server.dir.path().join(name), rows(end)).expect("written");
+        for turn in ["first", "once more"] {
+            let (code, said, error) = run(&server, &[name]);
+            assert_eq!(
+                (code, &said["accepted"], &said["lines"]),
+                (Some(0), &json!(2), &json!(3)),
+                "{name} {turn}: {error}"
+            );
+            assert_eq!(events(&server).len(), 2 * (n + 1), "{name} {turn}");
+        }
+    }
+}
+
 fn utc_now() -> String {
     let (_, text) = crate::harness::run("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"], "");
     text.trim().to_owned()

@@ -66,6 +66,8 @@ pub struct Lines {
     pub offset: u64,
     pub number: u64,
     pub hash: Xxh3,
+    /// The byte that ends a line: a line feed, or a carriage return alone.
+    end: u8,
 }
 
 impl Lines {
@@ -88,10 +90,15 @@ impl Lines {
             offset: 0,
             number: 0,
             hash: Xxh3::new(),
+            end: b'\n',
         };
         let beginning = reader.fill_buf().map_err(unreadable)?;
         if beginning.starts_with(&[0xff, 0xfe]) || beginning.starts_with(&[0xfe, 0xff]) {
             return Err(Failure::usage("the file is UTF-16: save it as UTF-8 (in spreadsheets: CSV UTF-8)"));
+        }
+        // As some spreadsheets for the Macintosh write tables.
+        if beginning.contains(&b'\r') && !beginning.contains(&b'\n') {
+            lines.end = b'\r';
         }
         if beginning.starts_with(BYTE_ORDER_MARK) {
             reader.consume(BYTE_ORDER_MARK.len());
@@ -109,7 +116,7 @@ impl Lines {
     /// Reads on to where an import before has ended.
     pub fn skip_to(&mut self, offset: u64, number: u64) -> Result<(), Failure> {
         let failed = unreadable;
-        let mut last = b'\n';
+        let mut last = self.end;
         while self.offset < offset {
             let here = self.reader.fill_buf().map_err(failed)?;
             let take = here.len().min((offset - self.offset) as usize);
@@ -121,7 +128,7 @@ impl Lines {
         }
         self.number = self.number.max(number);
         // The last imported line may have had no end: it must have ended here.
-        while last != b'\n' {
+        while last != self.end {
             let next = self.reader.fill_buf().map_err(failed)?.first().copied();
             match next {
                 Some(byte @ (b'\r' | b'\n')) => {
@@ -150,7 +157,7 @@ impl Lines {
             if here.is_empty() {
                 break;
             }
-            let end = here.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+            let end = here.iter().position(|byte| *byte == self.end).map(|at| at + 1);
             let bytes = here[..end.unwrap_or(here.len())].to_vec();
             self.reader.consume(bytes.len());
             self.count(&bytes);
