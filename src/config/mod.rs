@@ -7,4 +7,4 @@ mod resolved;
 
 pub use raw::{DEFAULT, Error, Overrides, changed_keys, load};
 pub use redact::redact;
-pub use resolved::{Config, FOREVER, Key, LogFormat, Retention};
+pub use resolved::{Config, FOREVER, Key, LEAST_SECRET_CHARS, LogFormat, Retention};

@@ -15,7 +15,7 @@ use askwhen_domain::rate::Rate;
 use askwhen_domain::time::{self, DAY, HOUR, Millis, SECOND};
 
 /// Shorter keys and secrets could be guessed.
-const LEAST_SECRET_CHARS: usize = 16;
+pub const LEAST_SECRET_CHARS: usize = 16;
 const TOO_SHORT: &str = "must have at least 16 characters that nobody can guess: `openssl rand -hex 24` makes some";
 /// The default bound is the machine's memory divided by this.
 const MEMORY_DIVISOR: u64 = 4;

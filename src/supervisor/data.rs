@@ -4,6 +4,7 @@
 use crate::console::families;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::time::Duration;
 use super::format::{self, DirectoryFormat};
 use super::private;
 use crate::bridge::auth::{self, Kind};
-use crate::config::{Config, Key};
+use crate::config::{Config, Key, LEAST_SECRET_CHARS};
 use crate::console::{self, OpenStore};
 use crate::replay::{Error, ErrorKind};
 use askwhen_domain::endpoint::SealedSecret;
@@ -76,7 +77,21 @@ pub fn read_keys(data_dir: &Path) -> Result<KeysFile, Error> {
     let path = data_dir.join("keys.toml");
     let text = fs::read_to_string(&path).map_err(|e| Error::file(&path, e).with_kind(ErrorKind::Refused))?;
     // The parser's message alone: its whole text quotes the line, which may hold a key.
-    toml::from_str(&text).map_err(|e| Error::refused(format!("{}: {}", path.display(), e.message())))
+    let unfit = |why: &str| {
+        Error::refused(format!(
+            "{}: {why}. Restore it from a backup, or configure [[keys]] instead and take the file away",
+            path.display()
+        ))
+    };
+    let file: KeysFile = toml::from_str(&text).map_err(|e| unfit(e.message()))?;
+    if file.keys.iter().any(|entry| entry.key.chars().count() < LEAST_SECRET_CHARS) {
+        return Err(unfit("a key has fewer than 16 characters, which can be guessed"));
+    }
+    let mut known = HashSet::new();
+    if !file.keys.iter().all(|entry| known.insert(&entry.key)) {
+        return Err(unfit("two keys have the same text: nobody could tell which of them is meant"));
+    }
+    Ok(file)
 }
 
 /// Takes the data directory: locks it, checks which version and which key wrote it, and

@@ -146,6 +146,35 @@ async fn lost_api_keys_are_not_made_up() {
 }
 
 #[tokio::test]
+async fn made_keys_are_held_to_the_rules_of_configured_ones() {
+    let (dir, _) = served(&["--dev"]).await;
+    let keys = dir.path().join("data/keys.toml");
+    let made = fs::read_to_string(&keys).expect("readable");
+    let one = |key: &str| {
+        let mut text = String::new();
+        for line in made.lines() {
+            let line = if line.starts_with("key = ") { format!("key = \"{key}\"") } else { line.to_owned() };
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text
+    };
+    for (text, why) in [
+        (one("short"), "16 characters"),
+        (one(&"k".repeat(40)), "the same text"),
+        (made.replacen("kind = ", "kine = ", 1), "unknown field"),
+        (made.replacen("key = ", "# ", 1), "missing field"),
+    ] {
+        fs::write(&keys, text).expect("written");
+        let (code, said) = refused(dir.path(), &[]);
+        assert_eq!(code, Some(3), "{said}");
+        assert!(said.contains("keys.toml") && said.contains(why) && said.contains("from a backup"), "{why}: {said}");
+    }
+    fs::write(&keys, made).expect("written");
+    drop(Server::on(dir, &["--dev"], &[]).await);
+}
+
+#[tokio::test]
 async fn a_second_server_changes_nothing() {
     let dir = std::sync::Arc::new(tempfile::tempdir().expect("a folder"));
     let server = Server::on(dir.clone(), &["--dev"], &[]).await;
