@@ -181,7 +181,7 @@ impl Follower {
         if self.pruned.elapsed() >= PRUNE_EVERY
             && let Some((clock, keep)) = &self.keep
         {
-            let (now, keep) = (clock.wall(), *keep);
+            let (now, keep) = (clock.cautious(), *keep);
             self.pruned = Instant::now();
             self.prune(&store, now, keep)?;
         }

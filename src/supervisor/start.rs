@@ -28,6 +28,7 @@ use crate::console::{Console, RowRetention};
 use crate::delivery;
 use crate::engine::CacheLimit;
 use crate::replay::Error;
+use askwhen_domain::time::{DAY, Millis};
 use askwhen_log::disk::Disk;
 use askwhen_log::{Embedded, Kafka, Log};
 use askwhen_partition::checkpoint::Checkpointer;
@@ -149,8 +150,13 @@ impl Foundation {
         let clock = Clock::new();
         // Brokers are asked on the way, which blocks.
         let (settings, key_check, log_clock) = (config.clone(), key.check(), clock.clone());
-        let opened = tokio::task::spawn_blocking(move || open_log(&settings, key_check, &log_clock)).await;
-        let log = opened.map_err(Error::failed)??;
+        let opened = tokio::task::spawn_blocking(move || {
+            let log = open_log(&settings, key_check, &log_clock)?;
+            let newest = log.newest_append().map_err(Error::unreachable)?;
+            Ok::<_, Error>((log, newest))
+        });
+        let (log, newest) = opened.await.map_err(Error::failed)??;
+        let clock = newest.map_or(clock.clone(), |appended_at| checked_by_log(clock, appended_at));
         if config.kafka {
             data::refuse_another_log(&config.data_dir, log.incarnation())?;
         }
@@ -326,6 +332,21 @@ impl Foundation {
             memory: MemoryGovernor::new(self.budget, self.config.partitions, cached_users, shared, requests),
         }
     }
+}
+
+/// The log says what is old, not a wall that may be wrong: after a long pause the oldest
+/// records stay until the next start.
+fn checked_by_log(clock: Clock, appended_at: Millis) -> Clock {
+    let ahead = clock.wall().saturating_sub(appended_at);
+    if ahead > DAY {
+        tracing::warn!(
+            newest_record = %askwhen_domain::time::format_time(appended_at),
+            "the clock is {} days ahead of the newest record: if it is right, the server was not used for so long, and \
+             what has become too old goes after the next start. If it is wrong, stop the server and set it",
+            ahead / DAY
+        );
+    }
+    clock.from_newest(appended_at)
 }
 
 /// Opens the log that the configuration names. Blocks.

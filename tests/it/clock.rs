@@ -3,8 +3,10 @@
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::harness::{Server, askwhen, open_survey};
+use crate::delivery::answer_one;
+use crate::harness::{Receiver, Server, askwhen, open_survey};
 
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
@@ -109,4 +111,37 @@ async fn after_a_jump_forwards_and_back_there_is_a_way_out() {
     assert_eq!(code, Some(0), "{error}");
     let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(report["differences"], 0, "{report}");
+}
+
+/// What is old is told by the log: no wall that is wrong takes away what is young.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_far_ahead_empties_no_list() {
+    let dir = Arc::new(tempfile::tempdir().expect("a folder"));
+    step(dir.path(), "+0");
+    let server = serve(&dir).await;
+    let receiver = Receiver::start(&[]).await;
+    receiver.always(500);
+    server.put("/v1/endpoints/crm", json!({"url": receiver.url, "events": ["response.completed"]})).await;
+    server.put("/v1/surveys/open", open_survey()).await;
+    for user in ["ann", "bob", "cid"] {
+        answer_one(&server, user).await;
+    }
+    let lists = async |server: &Server| {
+        let mut all = Vec::new();
+        for list in ["decisions", "responses", "deliveries"] {
+            all.push(server.all(list).await.len());
+        }
+        all
+    };
+    server.until("the lists are whole", async || lists(&server).await == [3, 3, 3]).await;
+    // Rows are let go of every ten seconds.
+    let looked_through = Duration::from_secs(13);
+    step(dir.path(), "+3650d");
+    tokio::time::sleep(looked_through).await;
+    assert_eq!(lists(&server).await, [3, 3, 3], "while it serves");
+    let (_, code) = server.terminate();
+    assert_eq!(code, Some(0));
+    let server = serve(&dir).await;
+    tokio::time::sleep(looked_through).await;
+    assert_eq!(lists(&server).await, [3, 3, 3], "from its start on");
 }

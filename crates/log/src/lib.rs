@@ -36,6 +36,9 @@ pub enum Log {
 /// What reading all of a partition gives at a time.
 const SCAN_BYTES: usize = 1 << 20;
 
+/// So many offsets at the end of a partition hold a record, if it holds any.
+const LAST_RECORDS: u64 = 16;
+
 /// A disk that hangs keeps no request waiting for longer. Brokers that hang are
 /// given up a little earlier, by the client library.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -244,6 +247,26 @@ impl Log {
             }
         }
         Ok(low)
+    }
+
+    /// When the newest record of the journal was appended, by the log's word; `None` when
+    /// it holds none.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub fn newest_append(&self) -> Result<Option<Millis>, Error> {
+        let all: Vec<TopicPartition> =
+            (0..self.partitions()).map(|partition| TopicPartition { topic: Topic::Events, partition }).collect();
+        let mut newest = None;
+        for (at, bounds) in all.iter().zip(self.all_bounds(&all)?) {
+            if bounds.start < bounds.end {
+                // The last offset may be no record, but a transaction's end.
+                let from = bounds.end.saturating_sub(LAST_RECORDS).max(bounds.start);
+                let read = self.read(*at, from, SCAN_BYTES)?;
+                newest = newest.max(read.iter().map(|record| record.appended_at).max());
+            }
+        }
+        Ok(newest)
     }
 
     /// Whether an append has a chance right now.

@@ -105,12 +105,22 @@ impl Clock {
     }
 
     /// The wall's time, or an earlier one while the wall has run ahead of the time
-    /// that has passed since this clock was made: for what cannot be undone, such
-    /// as the removal of what is old.
+    /// that has passed since this clock was made (or since the newest record of the log
+    /// was taken, see [`Clock::from_newest`]): for what cannot be undone, such as the
+    /// removal of what is old.
     pub fn cautious(&self) -> Millis {
         let (wall, monotonic) = self.began;
         let passed = self.monotonic().saturating_sub(monotonic).as_millis();
         self.wall().min(wall.saturating_add(Millis::try_from(passed).unwrap_or(Millis::MAX)))
+    }
+
+    /// The same clock, which takes no word of the wall but the log's for how late it is:
+    /// [`Clock::cautious`] goes on from when the newest record was taken. A wall that was
+    /// wrong already when the process began makes nothing old.
+    #[must_use]
+    pub fn from_newest(mut self, appended_at: Millis) -> Clock {
+        self.began.0 = self.began.0.min(appended_at);
+        self
     }
 
     pub fn ahead(&self) -> Millis {
@@ -142,6 +152,10 @@ mod tests {
         assert_eq!(other.cautious(), 1_005_000, "a jump makes nothing old");
         clock.set_wall(600);
         assert_eq!(other.cautious(), 600);
+        clock.set_wall(9_000_000);
+        let by_the_log = clock.clone().from_newest(500_000);
+        assert_eq!(by_the_log.cautious(), 505_000, "a wall that was wrong at the start makes nothing old");
+        assert_eq!(clock.clone().from_newest(20_000_000).cautious(), 1_005_000);
     }
 
     #[test]
