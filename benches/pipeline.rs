@@ -396,7 +396,7 @@ fn surveys_alone() {
                 let (project_id, user_id) = ("default", "user_7");
                 let (now, project, quota_statuses) = (n as i64, &project, &apply::NO_QUOTAS);
                 let ctx = ApplyContext { origin, now, project_id, user_id, project, quota_statuses, may_wait: false };
-                std::hint::black_box(apply::apply(ctx, &mut user, &record, false));
+                user = std::hint::black_box(apply::apply(ctx, &user, &record, false)).user;
             });
         }
     }

@@ -205,7 +205,7 @@ impl Rule {
 
 impl History {
     fn last(&self, known: TargetingContext<'_>) -> Option<Millis> {
-        self.did.last(known.user.surveys.get(&*self.survey)?)
+        self.did.last(known.user.surveys.get(&self.survey)?)
     }
 
     fn holds(&self, known: TargetingContext<'_>) -> bool {
@@ -222,7 +222,7 @@ impl AnswerRule {
     fn response<'a>(&self, known: TargetingContext<'a>) -> Option<&'a CompletedAnswers> {
         let kept = known.user.completed.get(&*self.survey)?;
         let is_recent = self.within.is_none_or(|within| kept.at >= known.now.saturating_sub(within));
-        is_recent.then_some(&**kept)
+        is_recent.then_some(kept)
     }
 
     /// The answer as an object that the condition looks into.

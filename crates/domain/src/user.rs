@@ -330,7 +330,8 @@ impl User {
         loop {
             match (old.peek(), new.peek()) {
                 (Some(was), Some(is)) if Arc::ptr_eq(was, is) => {
-                    (old.next(), new.next());
+                    old.next();
+                    new.next();
                 }
                 // Offers leave from any place and come at the end.
                 (Some(was), is) if is.is_none_or(|is| is.offer_id != was.offer_id) => {
@@ -341,7 +342,8 @@ impl User {
                     summary.bytes = added(summary.bytes, was.map_or(0, |was| was.len_bytes()), is.len_bytes());
                     summary.latest = summary.latest.max(is.latest());
                     summary.forget_at = summary.forget_at.min(is.offered_at.saturating_add(OFFER_KNOWN));
-                    (old.next(), new.next());
+                    old.next();
+                    new.next();
                 }
                 (_, None) => break,
             }

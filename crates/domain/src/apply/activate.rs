@@ -32,7 +32,7 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
         // Too late to take part in anything that is not over, unless it ends what
         // had begun before it: then what came after stands by itself.
         let over = at.saturating_add(activation.reach()).saturating_add(expires_after) <= ctx.now;
-        let state_now = user.surveys.get(&**survey_id).filter(|state| state.fingerprint == entry.fingerprint);
+        let state_now = user.surveys.get(survey_id).filter(|state| state.fingerprint == entry.fingerprint);
         let ends =
             pattern_mask & (CANCELS | activation.prevents()) != 0 && state_now.is_some_and(|s| !s.facts.is_empty());
         if over && !ends {

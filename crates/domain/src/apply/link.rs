@@ -112,7 +112,7 @@ fn closed(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) 
             return Ok(false);
         }
         gates::shares(survey, ctx)?;
-        user.surveys.get(&*survey.survey_id).map_or(Ok(()), |state| gates::spent(survey, state))?;
+        user.surveys.get(&survey.survey_id).map_or(Ok(()), |state| gates::spent(survey, state))?;
         gates::quota(survey, ctx)
     };
     gates().map_err(|stop| stop.gate)

@@ -66,7 +66,8 @@ impl Surveys {
                     (Some(_), None) => std::cmp::Ordering::Less,
                     (None, Some(_)) => std::cmp::Ordering::Greater,
                     (Some((_, a)), Some((_, b))) if Arc::ptr_eq(a, b) => {
-                        (old.next(), new.next());
+                        old.next();
+                        new.next();
                         continue;
                     }
                     (Some((a, _)), Some((b, _))) => a.cmp(b),
