@@ -61,14 +61,14 @@ pub fn validate(args: &ValidateArgs, format: Format) -> Result<(), Failure> {
 
 pub async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failure> {
     let mut all = files::read(&args.files)?;
-    // Whatever is missing is told before anything is sent.
+    // Missing files and variables are an error before anything is sent.
     for defined in &mut all {
         defined.look_up()?;
     }
     let client = Client::new(context, &args.server, KeyKind::Admin)?;
     let mut results = Vec::new();
     let outcome = bring(&client, &all, args, &mut results).await;
-    // What was done before something failed is done.
+    // What was applied before a failure is printed, because it stays.
     if outcome.is_ok() || !results.is_empty() {
         print(context, args, results);
     }
@@ -128,7 +128,7 @@ fn path(kind: Kind, id: &str) -> String {
     }
 }
 
-/// Brings one definition to the server, or asks what that would do.
+/// Puts one definition, or asks the server what that would change.
 async fn put(client: &Client, defined: &FileDefinition, dry_run: bool) -> Result<Value, Failure> {
     let path = path(defined.kind, &defined.id);
     let call = async |path: &str| {
@@ -138,7 +138,7 @@ async fn put(client: &Client, defined: &FileDefinition, dry_run: bool) -> Result
             _ => Err(Failure::failed(format!("{}: {}", defined.place, problem(&said)))),
         }
     };
-    // What is probably not meant is told by a rehearsal alone.
+    // Only a dry run returns warnings.
     let rehearsed =
         if dry_run || defined.kind == Kind::Survey { Some(call(&format!("{path}?dry_run=true")).await?) } else { None };
     let warnings = rehearsed.as_ref().map(|said| said.body["warnings"].clone()).unwrap_or_default();
@@ -169,7 +169,7 @@ async fn put(client: &Client, defined: &FileDefinition, dry_run: bool) -> Result
     Ok(result)
 }
 
-/// Line by line, as patches have it; empty when there is none.
+/// The difference as lines of a patch; empty when there is none.
 fn difference(name: &str, before: &Value, after: &Value) -> String {
     let text = |value: &Value| match value {
         Value::Null => String::new(),
@@ -182,8 +182,8 @@ fn difference(name: &str, before: &Value, after: &Value) -> String {
     lines.trim_end().to_owned()
 }
 
-/// What is on the server and in none of the files: of the kinds that the files
-/// hold, so that a file of surveys takes no endpoint away.
+/// Removes what is on the server and not in the files. Only kinds that the files hold
+/// count, so that a file of surveys removes no endpoint.
 async fn prune(client: &Client, all: &[FileDefinition], dry_run: bool) -> Result<Vec<Value>, Failure> {
     let mut results = Vec::new();
     for (kind, list) in [(Kind::Survey, "surveys"), (Kind::Endpoint, "endpoints")] {

@@ -1,5 +1,5 @@
-//! `askwhen backtest`: what surveys would have done, tried on the recorded
-//! journal by the rules that decide. Nothing is sent.
+//! `askwhen backtest`: tries surveys on the recorded journal, under the rules that decide.
+//! Nothing is sent.
 
 use clap::Args;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ pub async fn run(context: &Context, args: &BacktestArgs) -> Result<(), Failure> 
         if args.file.iter().any(|file| real(file).is_some() && real(file) == real(path)) {
             return Err(Failure::usage(format!("--html {} is one of the surveys' files", path.display())));
         }
-        // Before a long run, not after it.
+        // A page that cannot be written is an error before a long run.
         std::fs::File::options()
             .create(true)
             .append(true)
@@ -105,7 +105,7 @@ fn plan(args: &BacktestArgs) -> Result<Plan, Failure> {
     }
     let mut surveys = Vec::new();
     for one in files::read_versions(&args.file)? {
-        // Endpoints and settings are passed over: they decide about sending, and are as they were.
+        // Endpoints and settings of the files are ignored: those of the journal count.
         if one.kind == Kind::Survey
             && let Ok(survey) = definition::survey(&one.body, None)
         {
@@ -124,7 +124,7 @@ fn plan(args: &BacktestArgs) -> Result<Plan, Failure> {
     })
 }
 
-/// A time, or a span back from now.
+/// Parses a time, or a span before now.
 pub fn moment(flag: &str, text: &str, now: Millis) -> Result<Millis, Failure> {
     if let Ok(span) = time::parse_duration(text) {
         return Ok(now - span);

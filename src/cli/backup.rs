@@ -1,4 +1,4 @@
-//! `askwhen backup`: everything that another machine needs to go on.
+//! `askwhen backup`: makes, verifies and restores backups.
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -142,7 +142,7 @@ pub async fn run(context: &Context, config_file: Option<PathBuf>, args: BackupAr
     Ok(())
 }
 
-/// Of a server at work, it says itself; of a data directory at rest, we look.
+/// The cut of a backup: a running server makes it, else it is taken from the directory.
 async fn cut(context: &Context, server: &ServerArgs) -> Result<BackupPoint, Failure> {
     let config = context.config.clone();
     if let Some(cut) = blocking(move || backup::cut_at_rest(&config)).await? {
@@ -157,7 +157,7 @@ async fn cut(context: &Context, server: &ServerArgs) -> Result<BackupPoint, Fail
     Ok(BackupPoint { snapshots, ends })
 }
 
-/// On standard error, and only on a terminal.
+/// A progress bar on standard error, on a terminal only.
 fn bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{msg:20} {wide_bar} {percent}%, {eta} left");

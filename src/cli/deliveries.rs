@@ -1,4 +1,4 @@
-//! `askwhen deliveries`: what was sent where, how it went, and once more.
+//! `askwhen deliveries`: lists deliveries, shows one, and sends messages again.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -135,12 +135,12 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
     }
 }
 
-/// Asks until there is no more; gives the last answer with the sum.
+/// Repeats a request until nothing is left; gives the last response with the sum.
 async fn all(client: &Client, path: &str, body: &Value) -> Result<Value, Failure> {
     let mut count = 0;
     loop {
         let said = client.call(Method::POST, path, Some(body)).await?;
-        // The one before is on its way still.
+        // The server is still working on the request before.
         if said.status == 409 && said.body["code"] == "recovering" && count > 0 {
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
             continue;

@@ -1,6 +1,6 @@
-//! `askwhen demo`: the whole story on this machine. A server on a throw-away
-//! data directory, a survey armed by `ended_sleep`, three receivers, one per
-//! profile; every signature is checked, and a summary says what was seen.
+//! `askwhen demo`: runs everything once on this machine: a server on a temporary data
+//! directory, a survey that `ended_sleep` arms, and a receiver for each profile. It checks
+//! every signature and prints a summary.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -22,7 +22,7 @@ use crate::supervisor::{self, Options, Roles};
 use askwhen_domain::endpoint::Profile;
 use askwhen_wire::profile::{self, Keys, WebhookAttempt};
 
-/// One webhook as a receiver took it.
+/// A webhook that a receiver has got.
 struct ReceivedWebhook {
     path: String,
     headers: Vec<(String, String)>,
@@ -126,7 +126,7 @@ async fn story(client: &Client, say: &impl Fn(&str)) -> Result<(usize, bool, boo
     Ok((taken.len(), early["reason"] == "offered", late["reason"] == "offered"))
 }
 
-/// Signs the body again and compares.
+/// Checks the signature of a webhook.
 fn verify(webhook: &ReceivedWebhook, profile: Profile, secret: &str) -> Result<(), Failure> {
     let header = |name: &str| webhook.headers.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str());
     let keys = Keys { current: secret.to_owned(), previous: Vec::new() };
@@ -143,7 +143,7 @@ fn verify(webhook: &ReceivedWebhook, profile: Profile, secret: &str) -> Result<(
     Ok(())
 }
 
-/// A receiver that takes everything and says 200.
+/// Starts a receiver that answers every request with 200; gives its port.
 async fn receivers() -> Result<(u16, Inbox), Failure> {
     let listener =
         tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(|e| Failure::unreachable(e.to_string()))?;
@@ -166,7 +166,7 @@ async fn receivers() -> Result<(u16, Inbox), Failure> {
                         Ok::<_, Infallible>(hyper::Response::new(Full::new(Bytes::from_static(b"{}"))))
                     }
                 });
-                // A sender that goes away ends the connection, and that is all.
+                // An error ends this connection alone: the sender has gone.
                 http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
             });
         }

@@ -1,4 +1,4 @@
-//! `askwhen doctor`: whether this place can run askwhen, and whether it does.
+//! `askwhen doctor`: checks whether askwhen can run here, and whether it does.
 
 use clap::Args;
 use reqwest::Method;
@@ -92,7 +92,7 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
     if well { Ok(()) } else { Err(Failure::failed("something needs a look")) }
 }
 
-/// What others may do from other machines.
+/// Checks what other machines may do.
 fn exposed(config: &Config) -> Vec<(&'static str, bool, String)> {
     let is_public = supervisor::is_public(config);
     let identity = match supervisor::keys_in_force(config) {
@@ -119,7 +119,7 @@ fn exposed(config: &Config) -> Vec<(&'static str, bool, String)> {
     vec![("identity", identity.0, identity.1), ("operators", metrics.0, metrics.1)]
 }
 
-/// The journal's time goes on from this machine's.
+/// Lets the journal's time go on from this machine's clock.
 async fn accept_time(context: &Context) -> Result<(), Failure> {
     if repair::is_served(&context.config) {
         return Err(Failure::refused(format!(
@@ -146,7 +146,7 @@ async fn accept_time(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// State goes on behind records that are lost.
+/// Lets state go on behind lost records.
 async fn accept_loss(context: &Context) -> Result<(), Failure> {
     if repair::is_served(&context.config) {
         let dir = context.config.data_dir.display();

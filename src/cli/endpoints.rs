@@ -1,4 +1,4 @@
-//! `askwhen endpoints`: what operators do with receivers.
+//! `askwhen endpoints`: shows, disables, enables, removes and tests endpoints.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

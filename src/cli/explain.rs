@@ -1,5 +1,5 @@
-//! `askwhen explain`: what was known of a user, now or then, and why they are
-//! asked or not: answered from the journal, by the rules that decide.
+//! `askwhen explain`: shows what was known of a user at a moment, and why they are asked
+//! or not, from the journal and under the rules that decide.
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,7 +15,7 @@ use askwhen_domain::time;
 use askwhen_wire::json;
 use askwhen_wire::record::DEFAULT_PROJECT;
 
-/// Decisions shown as text.
+/// How many decisions are shown as text.
 const SHOWN: usize = 5;
 
 #[derive(Debug, Args)]
@@ -53,7 +53,7 @@ pub async fn run(context: &Context, args: &ExplainArgs) -> Result<(), Failure> {
     let question = question(args)?;
     let config = context.config.clone();
     let explained = tokio::task::spawn_blocking(move || {
-        // On standard error, and only on a terminal.
+        // It is drawn on standard error, on a terminal only.
         let bar = ProgressBar::new_spinner();
         let style = ProgressStyle::with_template("{spinner} reading the journal: {pos} records, {per_sec}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
@@ -139,7 +139,7 @@ fn print(explained: &Value, trigger: Option<&str>) {
                 ["survey_id", "eligible", "gate", "until"].map(|name| text(&survey[name])).into()
             }),
         ),
-        Some(trigger) => imagined(explained, trigger),
+        Some(trigger) => print_assumed(explained, trigger),
     }
     let mut decisions = rows(&explained["decisions"], |decision| {
         let survey = &decision["survey"]["survey_id"];
@@ -149,7 +149,7 @@ fn print(explained: &Value, trigger: Option<&str>) {
     section("DECIDED", &["TRIGGER", "REASON", "SURVEY"], &decisions);
 }
 
-fn imagined(explained: &Value, trigger: &str) {
+fn print_assumed(explained: &Value, trigger: &str) {
     let decision = &explained["decision"];
     let trigger = output::escape(trigger);
     let survey = text(&decision["survey"]["survey_id"]);

@@ -31,7 +31,7 @@ pub async fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
     let config = context.config.clone();
     let is_dry = args.dry_run;
     let report = tokio::task::spawn_blocking(move || {
-        // On standard error, and only on a terminal.
+        // It is drawn on standard error, on a terminal only.
         let bar = ProgressBar::new(0);
         let style = ProgressStyle::with_template("{msg:32} {wide_bar} {pos}/{len}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

@@ -1,4 +1,4 @@
-//! Definition files: read, checked, with file and line of every fault.
+//! Reads and checks definition files, with file and line of every fault.
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use super::context::Failure;
 use askwhen_wire::definition::{self, Fault, Kind, Target};
 
-/// Members that may say `{env: NAME}` or `{file: PATH}` for what stands elsewhere.
-const ELSEWHERE: [&str; 4] = ["/secret", "/tls/ca", "/tls/client_cert", "/tls/client_key"];
+/// Members that may be `{env: NAME}` or `{file: PATH}` instead of a value.
+const REFERENCES: [&str; 4] = ["/secret", "/tls/ca", "/tls/client_cert", "/tls/client_key"];
 
 /// One definition of a file.
 pub struct FileDefinition {
     pub place: String,
-    /// File and line of each of [`ELSEWHERE`].
+    /// File and line of each of [`REFERENCES`].
     pub places: [String; 4],
-    /// Where its files are looked for.
+    /// The folder to which paths of its references are relative.
     pub folder: PathBuf,
     pub kind: Kind,
     pub id: String,
@@ -22,12 +22,12 @@ pub struct FileDefinition {
 }
 
 impl FileDefinition {
-    /// Puts in what stands in the environment, or in files beside this one.
+    /// Replaces references by the values of the environment and of files.
     ///
     /// # Errors
     /// Exit code 2 when it is not there.
     pub fn look_up(&mut self) -> Result<(), Failure> {
-        for (pointer, place) in ELSEWHERE.iter().zip(&self.places) {
+        for (pointer, place) in REFERENCES.iter().zip(&self.places) {
             let Some(value) = self.body.pointer_mut(pointer) else { continue };
             let name = |kind: &str| value.get(kind).and_then(Value::as_str).map(str::to_owned);
             let member = pointer.trim_start_matches('/').replace('/', ".");
@@ -40,7 +40,7 @@ impl FileDefinition {
             };
             *value = found.map_err(|why| Failure::usage(format!("{place}: {member}: {why}")))?.into();
         }
-        // What was elsewhere may be wrong.
+        // The referenced values may be wrong, so the whole is checked again.
         let faults = check(&self.body).err().unwrap_or_default();
         let told: Vec<String> =
             faults.iter().map(|fault| format!("{}: {}", self.place_of(fault), fault.detail)).collect();
@@ -48,7 +48,7 @@ impl FileDefinition {
     }
 
     fn place_of(&self, fault: &Fault) -> &str {
-        let known = ELSEWHERE.iter().position(|pointer| *pointer == fault.pointer);
+        let known = REFERENCES.iter().position(|pointer| *pointer == fault.pointer);
         known.map_or(&self.place, |at| &self.places[at])
     }
 }
@@ -63,7 +63,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<FileDefinition>, Failure> {
     if faults.is_empty() { Ok(all) } else { Err(Failure::usage(faults.join("\n"))) }
 }
 
-/// The same, where one thing may be defined several times.
+/// The same, but one thing may be defined several times.
 ///
 /// # Errors
 /// As [`read`].
@@ -105,7 +105,7 @@ fn read_one(path: &Path, all: &mut Vec<FileDefinition>) -> Result<(), Vec<String
         match check(&document.value) {
             Ok((kind, id)) => {
                 let place = format!("{name}:{}", document.line(""));
-                let places = ELSEWHERE.map(|pointer| format!("{name}:{}", document.line(pointer)));
+                let places = REFERENCES.map(|pointer| format!("{name}:{}", document.line(pointer)));
                 let folder = path.parent().unwrap_or(Path::new("")).to_owned();
                 all.push(FileDefinition { place, places, folder, kind, id, body: document.value });
             }
@@ -118,8 +118,8 @@ fn read_one(path: &Path, all: &mut Vec<FileDefinition>) -> Result<(), Vec<String
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
-/// Checks a document by its `kind`. Which networks are allowed only the server
-/// knows: what no server takes is told here.
+/// Checks a document by its `kind`. The networks that are allowed are known to the server
+/// alone: here only addresses are refused that no server takes.
 fn check(value: &Value) -> Result<(Kind, String), Vec<Fault>> {
     let given = value.get("kind").and_then(Value::as_str).unwrap_or_default();
     let id = |kind: Kind| value.get(kind.id_member()).and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -29,7 +29,7 @@ impl Listed {
     }
 }
 
-/// A definition as `apply` takes it.
+/// A definition with its kind, as `apply` takes it.
 fn with_kind(kind: &str, row: Value) -> Value {
     let mut named = Map::from_iter([("kind".to_owned(), Value::from(kind))]);
     named.extend(row.as_object().cloned().unwrap_or_default());
@@ -59,7 +59,7 @@ pub async fn run(context: &Context, args: &GetArgs) -> Result<(), Failure> {
 }
 
 impl Listed {
-    /// Its route, its member in a list, and the columns of a table.
+    /// The route of the list, the member of a row's id, and the columns of a table.
     fn listed(self) -> (&'static str, &'static str, &'static [&'static str]) {
         match self {
             Listed::Surveys => ("/v1/surveys", "surveys", &["survey_id", "name", "status", "priority", "version"]),
@@ -93,7 +93,7 @@ impl Listed {
     }
 }
 
-/// Prints one of them whole.
+/// Prints one of them with all members.
 pub async fn one(client: &Client, what: Listed, id: &str) -> Result<(), Failure> {
     let (_, member, columns) = what.listed();
     let found = what.rows(client).await?.into_iter().find(|row| row[columns[0]].as_str() == Some(id));

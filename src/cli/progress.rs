@@ -11,7 +11,7 @@ use super::serve;
 use crate::replay::Progress;
 use crate::supervisor::Error;
 
-/// Runs what blocks, away from the runtime's threads.
+/// Runs a blocking function on a thread of its own.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Failure> {
@@ -19,8 +19,8 @@ pub async fn blocking<T: Send + 'static>(
     done.map_err(serve::failure)
 }
 
-/// Runs what reads the journal, with a bar over its records, their rate and the
-/// time that is left.
+/// Runs a function that reads the journal, with a bar of its records, their rate and the
+/// remaining time.
 pub async fn over_records<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce(&Progress) -> Result<T, Error> + Send + 'static,
@@ -40,7 +40,7 @@ pub async fn over_records<T: Send + 'static>(
     done
 }
 
-/// Shows how far it is, for as long as it is let.
+/// Updates the bar until it is cancelled.
 async fn show(bar: &ProgressBar, progress: &Progress) -> Infallible {
     loop {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,5 +1,5 @@
-//! `askwhen replay`: the journal decided once more in a place of its own,
-//! compared with what was decided, and put in its place.
+//! `askwhen replay`: decides the journal again into a folder, compares that with the
+//! recorded decisions, and promotes the result.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::supervisor::{self, promote};
 use askwhen_domain::rate::Rate;
 use askwhen_process::clock::Clock;
 
-/// Differences shown as text.
+/// How many differences are shown as text.
 const SHOWN: usize = 20;
 
 #[derive(Debug, Args)]
@@ -150,7 +150,7 @@ pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
         }
         ReplayCommand::Abort => {
             let said = format!("the replay in {} is removed", dir.display());
-            // Without its log it can be removed as well.
+            // A replay can be removed although its log is gone.
             let own = move || supervisor::source(&config).ok().map(|source| source.incarnation);
             blocking(move || Shadow::abort(&dir, own())).await?;
             output::said(context.format, &json!({"removed": true}), &said);
@@ -244,7 +244,7 @@ fn show_report(context: &Context, report: &Value, differences: &[Value]) {
     }
 }
 
-/// A line for each that is only on one side.
+/// The lines that are on one side only.
 fn changes(recorded: &Value, replayed: &Value) -> String {
     let text = |value: &Value| match value {
         Value::Null => String::new(),

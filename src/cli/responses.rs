@@ -21,7 +21,7 @@ pub struct ResponsesArgs {
     server: ServerArgs,
 }
 
-/// What each row begins with.
+/// The columns before those of the questions.
 const COLUMNS: [&str; 6] = ["response_id", "user_id", "survey_version", "completed", "created_at", "updated_at"];
 
 pub async fn run(context: &Context, args: &ResponsesArgs) -> Result<(), Failure> {
@@ -32,7 +32,7 @@ pub async fn run(context: &Context, args: &ResponsesArgs) -> Result<(), Failure>
         let path = format!("/v1/responses?survey_id={}&limit=200{cursor}", part(&args.survey));
         let page = client.expect(Method::GET, &path, None).await?;
         let rows = page["responses"].as_array().cloned().unwrap_or_default();
-        // Those need no more than a page at a time.
+        // Lines of JSON are printed page by page; a table needs all columns first.
         if !args.csv && context.format == Format::Text {
             rows.iter().for_each(|row| output::line(&row.to_string()));
         } else {
@@ -71,8 +71,8 @@ fn table(all: &[Value]) -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A value in a cell; of several, one after the other. What a spreadsheet would take
-/// for a formula is a text there.
+/// The cell of an answer; several values are joined. A quote before it keeps a spreadsheet
+/// from running it as a formula.
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),

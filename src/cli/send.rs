@@ -102,7 +102,7 @@ fn set(body: &mut Value, member: &str, value: &Option<String>) {
     }
 }
 
-/// `NAME=VALUE` each; a value that is JSON counts as such.
+/// Parses `NAME=VALUE`; a value that is not JSON is a string.
 pub fn pairs(all: &[String]) -> Result<Map<String, Value>, Failure> {
     let mut members = Map::new();
     for pair in all {

@@ -1,4 +1,4 @@
-//! `askwhen skip`: a record that ends the process is taken out of the way.
+//! `askwhen skip`: skips a record that ends the process.
 
 use clap::Args;
 use reqwest::Method;

@@ -59,6 +59,6 @@ pub async fn run(context: &Context, args: &StatsArgs) -> Result<(), Failure> {
 }
 
 fn share(part: u64, whole: u64) -> String {
-    // A link is answered without an offer.
+    // Responses to a link survey have no offer.
     if whole == 0 || part > whole { String::new() } else { format!("{:.1} %", part as f64 * 100.0 / whole as f64) }
 }

@@ -1,4 +1,4 @@
-//! `askwhen pause`, `resume` and `archive`: what is done with a survey every day.
+//! `askwhen pause`, `resume` and `archive`: change the status of a survey.
 
 use clap::Args;
 use reqwest::Method;
@@ -30,7 +30,7 @@ pub async fn change_status(context: &Context, args: &SurveyArgs, from: &str, to:
     }
     survey["status"] = to.into();
     let version = survey["version"].as_u64().unwrap_or_default();
-    // Nobody else's change is written over.
+    // The version in the request keeps a change of somebody else from being lost.
     let said = client.put_version(&path, &survey, version).await?;
     if !(200..300).contains(&said.status) {
         return Err(Failure::failed(problem(&said)));

@@ -32,7 +32,7 @@ pub struct TailArgs {
     pub brokers: BrokerArgs,
 }
 
-/// Where records come from.
+/// Reads a topic, from files or brokers.
 enum Source {
     Files {
         followers: Vec<Follower>,
@@ -47,13 +47,13 @@ enum Source {
 }
 
 impl Source {
-    /// `since` is where it may begin.
+    /// Opens a topic at the first record that `since` allows.
     fn open(context: &Context, topic: Topic, since: Option<Millis>) -> Result<Source, Failure> {
         let all =
             |partitions| (0..topic.partitions(partitions)).map(move |partition| TopicPartition { topic, partition });
         if !context.config.kafka {
             let dir = context.config.data_dir.join("log");
-            // The log's own count, whatever is configured.
+            // The number of partitions is the log's, whatever is configured.
             let Some(partitions) = Embedded::partitions_of(&dir).map_err(failure)? else {
                 return Err(Failure::unreachable(format!("{} holds no log; give --data-dir", dir.display())));
             };
@@ -76,7 +76,7 @@ impl Source {
         Ok(Source::Brokers { reader: log.reader("tail", notify.clone()), notify, next })
     }
 
-    /// What has come, and whether that is all for now.
+    /// The next records, and whether they reach the end.
     fn read(&mut self) -> Result<(Vec<(u32, Record)>, bool), Failure> {
         let mut records = Vec::new();
         match self {
@@ -87,7 +87,7 @@ impl Source {
                         true
                     }
                     Err(error) => {
-                        // Whoever looks is told; only a server refuses to start.
+                        // Damage is reported and passed over: only a server must refuse it.
                         failed.get_or_insert(Failure::failed(error.to_string()));
                         false
                     }
@@ -132,13 +132,13 @@ pub async fn run(context: &Context, args: &TailArgs) -> Result<(), Failure> {
                 .map_err(|wanted| Failure::usage(format!("--from must be start, end or {wanted}")))?,
         ),
     };
-    // Asking brokers blocks; nothing else runs here.
+    // Asking brokers blocks, which is harmless here: nothing else runs.
     tokio::task::block_in_place(|| print(context, args, topic, since))
 }
 
 fn print(context: &Context, args: &TailArgs, topic: Topic, since: Option<Millis>) -> Result<(), Failure> {
     let mut source = Source::open(context, topic, since)?;
-    // The files have no index for times: what is too early is passed over.
+    // Files have no index by time, so earlier records are read and dropped.
     let mut skipping_to_end = since == Some(i64::MAX) && !context.config.kafka;
     loop {
         let (mut records, idle) = source.read()?;

@@ -43,7 +43,7 @@ pub async fn run(context: &Context, what: &TopicsCommand) -> Result<(), Failure>
     }
 }
 
-/// Compares the brokers' topics with what is declared, and makes them so.
+/// Compares the brokers' topics with the declared ones, and changes what differs.
 async fn on_brokers(context: &Context, apply: bool) -> Result<(), Failure> {
     let settings = observer(&context.config);
     let asked = tokio::task::spawn_blocking(move || {
@@ -86,7 +86,7 @@ fn print(context: &Context) {
     output::table(&["TOPIC", "KEY", "PARTITIONS", "CLEANUP", "RETENTION", "WHAT"], &table);
 }
 
-/// Looks at the files, not through a server: it also helps when none starts.
+/// Compares the topics of the embedded log by its files, which needs no server.
 fn check(context: &Context) -> Result<(), Failure> {
     let dir = context.config.data_dir.join("log");
     let identity = std::fs::read(dir.join("log.json"))

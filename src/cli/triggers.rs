@@ -1,4 +1,4 @@
-//! `askwhen triggers`: names that events and frontend triggers go by.
+//! `askwhen triggers`: the names of events and frontend triggers.
 
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;

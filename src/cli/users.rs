@@ -1,4 +1,4 @@
-//! `askwhen users`: what is known of one, and how it is forgotten.
+//! `askwhen users`: shows a user, sets attributes, erases a user.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;

@@ -1,4 +1,4 @@
-//! `askwhen webhook`: the receiver's side, on this machine.
+//! `askwhen webhook`: receives and verifies webhooks on this machine.
 
 use bytes::Bytes;
 use clap::Subcommand;
@@ -111,7 +111,7 @@ async fn receive(listener: TcpListener, shared: Shared, count: Option<usize>) ->
                 async move {
                     let (answer, seen) = take(&shared, request).await;
                     if count.is_some_and(|count| seen >= count) {
-                        // Once the answer is out.
+                        // The response must be sent before the process ends.
                         tokio::spawn(async move {
                             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                             done.send(()).await.ok();
@@ -121,7 +121,7 @@ async fn receive(listener: TcpListener, shared: Shared, count: Option<usize>) ->
                 }
             });
             let mut server = http1::Builder::new();
-            // Whoever sent it has gone: nothing to tell.
+            // The sender has gone, so nobody waits for a response.
             server.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await.ok();
         });
     }

@@ -1,5 +1,6 @@
-//! One attempt: render, sign, send, judge the answer. One deadline covers all
-//! of it; no redirect is followed; no more of the answer is read than is kept.
+//! One attempt: the body is rendered, signed and sent, and the response leads to an
+//! outcome. One deadline covers all of it. Redirects are not followed, and of a response
+//! only a bounded part is read.
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
@@ -22,18 +23,18 @@ use askwhen_wire::topics::Outcome;
 
 pub use super::connect::Egress;
 
-/// Most bytes of an answer that are read.
+/// How many bytes of a response are read at most.
 const MAX_READ_BYTES: usize = 16 << 10;
-/// Most bytes of an answer that are kept.
+/// How many bytes of a response are recorded at most.
 const MAX_KEPT_BYTES: usize = 1 << 10;
-/// Largest request: more than can be asked for. A definition comes in a body of 1 MiB, and
-/// answers, attributes and properties have bounds of their own that are far smaller.
+/// The largest body of a request, beyond all that a delivery can hold: a definition comes
+/// in a body of 1 MiB, and answers, attributes and properties have bounds of their own that are far smaller.
 const MAX_BODY_BYTES: usize = 4 << 20;
-/// By which a receiver says that nothing more is to be sent.
+/// The response header by which a receiver asks for no more webhooks.
 const DISABLE_HEADER: &str = "webhook-delivery";
-const NAME: &str = concat!("askwhen/", env!("CARGO_PKG_VERSION"));
+const USER_AGENT_NAME: &str = concat!("askwhen/", env!("CARGO_PKG_VERSION"));
 
-/// How an attempt went.
+/// The result of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptResult {
     pub started_at: Millis,
@@ -44,15 +45,15 @@ pub struct AttemptResult {
     pub error: Option<String>,
     pub response: Option<String>,
     pub retry_after: Option<Millis>,
-    /// The receiver wants nothing more.
+    /// Whether the receiver asks for no more webhooks.
     pub disable: bool,
-    /// It failed on this side of the wire: the receiver was never asked.
+    /// The fault of this process, if that is why the receiver was never called.
     pub own_fault: Option<HoldReason>,
-    /// Of the endpoint's definition.
+    /// Version of the endpoint's definition.
     pub version: u64,
 }
 
-/// Sends; keeps connections to receivers open between attempts.
+/// Makes attempts. It keeps connections to receivers open between them.
 #[derive(Clone)]
 pub struct Sender {
     clients: Clients,
@@ -62,8 +63,8 @@ pub struct Sender {
 impl Sender {
     /// # Errors
     /// When TLS or the resolver cannot be set up.
-    pub fn new(way_out: Egress, time: MonotoneClock) -> Result<Sender, ResolverError> {
-        Ok(Sender { clients: Clients::new(way_out)?, time })
+    pub fn new(egress: Egress, time: MonotoneClock) -> Result<Sender, ResolverError> {
+        Ok(Sender { clients: Clients::new(egress)?, time })
     }
 
     /// Connections to receivers, in use or idle.
@@ -82,22 +83,22 @@ impl Sender {
         let started = Instant::now();
         let timeout = Duration::from_millis(defined.endpoint.retry.timeout.unsigned_abs());
         let sending = self.exchange(delivery, defined, keys, attempt);
-        let mut went = match tokio::time::timeout(timeout, sending).await {
-            Ok(went) => went,
+        let mut result = match tokio::time::timeout(timeout, sending).await {
+            Ok(result) => result,
             Err(_) => failed(Outcome::Timeout, format!("no whole answer within {} ms", timeout.as_millis())),
         };
-        went.started_at = started_at;
-        went.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        went.ended_at = self.time.now().max(started_at);
-        went.version = defined.version;
-        went
+        result.started_at = started_at;
+        result.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        result.ended_at = self.time.now().max(started_at);
+        result.version = defined.version;
+        result
     }
 
-    /// How an attempt went that came to no end.
+    /// The result of an attempt that panicked.
     pub fn panicked(&self) -> AttemptResult {
         let now = self.time.now();
-        let went = failed(Outcome::NotSent, "the attempt has failed inside askwhen; see its log".into());
-        AttemptResult { started_at: now, ended_at: now, ..went }
+        let result = failed(Outcome::NotSent, "the attempt has failed inside askwhen; see its log".into());
+        AttemptResult { started_at: now, ended_at: now, ..result }
     }
 
     async fn exchange(
@@ -133,23 +134,23 @@ impl Sender {
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let request = match defined.headers.contains_key("user-agent") {
             true => request,
-            false => request.header(USER_AGENT, HeaderValue::from_static(NAME)),
+            false => request.header(USER_AGENT, HeaderValue::from_static(USER_AGENT_NAME)),
         };
         let request = match request.body(Full::new(Bytes::from(body))) {
             Ok(request) => request,
             Err(error) => return failed(Outcome::NotSent, error.to_string()),
         };
         match self.clients.send(defined, request).await {
-            Ok(answer) => self.judge(answer, defined).await,
+            Ok(response) => self.result_of(response, defined).await,
             Err(fault) => unanswered(&fault),
         }
     }
 
-    async fn judge(&self, answer: Response<Incoming>, defined: &OpenedEndpoint) -> AttemptResult {
-        let (head, mut body) = answer.into_parts();
+    async fn result_of(&self, response: Response<Incoming>, defined: &OpenedEndpoint) -> AttemptResult {
+        let (head, mut body) = response.into_parts();
         let status = head.status.as_u16();
         let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-        let mut went = AttemptResult {
+        let mut result = AttemptResult {
             http_status: Some(status),
             retry_after: text("retry-after").and_then(|value| self.wait(value)),
             disable: text(DISABLE_HEADER).is_some_and(|value| value.trim().eq_ignore_ascii_case("disable")),
@@ -165,26 +166,26 @@ impl Sender {
                 None => break,
                 Some(Err(error)) => {
                     let error = Some(root_cause(&error));
-                    return AttemptResult { outcome: Outcome::BrokenResponse, error, ..went };
+                    return AttemptResult { outcome: Outcome::BrokenResponse, error, ..result };
                 }
             }
         }
         read.truncate(MAX_KEPT_BYTES);
-        went.response = Some(String::from_utf8_lossy(&read).into_owned());
+        result.response = Some(String::from_utf8_lossy(&read).into_owned());
         if let Some(coding) = coding(&head.headers) {
-            went.response = Some(format!("({coding}, not decoded)"));
+            result.response = Some(format!("({coding}, not decoded)"));
         }
         if defined.endpoint.retry.succeeded(status) {
-            went.outcome = Outcome::Delivered;
+            result.outcome = Outcome::Delivered;
         }
-        went
+        result
     }
 
-    /// `Retry-After` in seconds or as a date, as a span from now.
+    /// Reads `Retry-After`, in seconds or as a date, as a span from now in milliseconds.
     fn wait(&self, text: &str) -> Option<Millis> {
         let text = text.trim();
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            // However many they are.
+            // A number that is too large for the type is the longest wait.
             let seconds = text.parse::<u32>().unwrap_or(u32::MAX);
             return Some(i64::from(seconds) * SECOND);
         }
@@ -194,7 +195,7 @@ impl Sender {
     }
 }
 
-/// A coding that was not asked for: such bytes are of no use to a reader.
+/// The content coding of a response. None was asked for, so coded bytes are not recorded.
 fn coding(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(http::header::CONTENT_ENCODING)?.to_str().ok()?;
     (!value.eq_ignore_ascii_case("identity")).then(|| value.chars().take(32).collect())

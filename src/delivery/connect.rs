@@ -1,6 +1,6 @@
-//! The way to receivers. Names are resolved once, and every address is judged:
-//! one that is not allowed refuses them all; connections go to the judged
-//! addresses only, directly or through the operator's proxy.
+//! Connections to receivers. A name is resolved once, and every address of it is checked:
+//! one that is not allowed refuses them all. Connections go to the checked addresses only,
+//! directly or through the operator's proxy.
 
 use bytes::Bytes;
 use hickory_resolver::TokioResolver;
@@ -35,56 +35,62 @@ use super::usage::{Usage, Watched};
 use askwhen_domain::address;
 use askwhen_wire::tls;
 
+/// The largest head of a proxy's response.
 const MAX_PROXY_HEAD_BYTES: usize = 8 << 10;
-/// Largest head of an answer.
+/// The largest head of a receiver's response.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+/// How many idle connections to one receiver are kept.
 const IDLE_CONNECTIONS: usize = 32;
+/// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
-/// Addresses of one name: more are refused, fewer are tried.
+/// A name with more addresses is refused.
 const MAX_ADDRESSES: usize = 256;
+/// How many addresses of a name are tried.
 const TRIED_ADDRESSES: usize = 4;
-/// Connections open at a time above which none is kept for the next request: what
-/// idle ones hold has a bound, however many receivers there are.
+/// With this many open connections none is kept for the next request, which bounds the
+/// memory of idle ones, however many receivers there are.
 const KEPT_CONNECTIONS: usize = 512;
-/// Sets of TLS settings and deadlines kept at a time; most endpoints share one.
+/// How many HTTP clients are kept, one for each set of TLS settings and timeouts. Most
+/// endpoints share one.
 const MAX_CLIENTS: usize = 1_024;
-/// A name is asked for again after at most so long.
+/// How long the addresses of a name are cached at most.
 const NAME_KEPT: Duration = Duration::from_secs(60);
 
 /// How attempts go out.
 #[derive(Clone, Default)]
 pub struct Egress {
-    /// Networks that are otherwise refused.
+    /// Private networks to which webhooks may go.
     pub allow_targets: Vec<IpNet>,
-    /// `http://[user:password@]host:port`; everything goes through it.
+    /// `http://[user:password@]host:port`, the proxy of all webhooks.
     pub proxy: Option<Url>,
-    /// Instead of those that the machine asks for names.
+    /// DNS servers; empty for those of the machine.
     pub nameservers: Vec<SocketAddr>,
 }
 
-/// How requests of one kind go out.
+/// The HTTP clients of endpoints with the same settings.
 #[derive(Clone)]
 struct ClientPool {
-    /// Keeps its connections for the next request.
+    /// Keeps connections for the next request.
     keeping: Client<Connector, Full<Bytes>>,
-    /// Closes each connection behind its request.
+    /// Closes each connection after its request.
     closing: Client<Connector, Full<Bytes>>,
 }
 
-/// What tells one client from another: TLS settings and the connect timeout.
+/// The settings that need a client of their own.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Kind {
+struct ClientKey {
     https: bool,
     ca: Option<String>,
-    shown: Option<(String, String)>,
+    /// Client certificate and private key, as PEM.
+    client_identity: Option<(String, String)>,
     connect_timeout: Duration,
 }
 
 #[derive(Clone)]
 pub struct Clients {
-    way_out: Arc<Egress>,
+    egress: Arc<Egress>,
     names: Names,
-    pools: Arc<Mutex<HashMap<Kind, ClientPool>>>,
+    pools: Arc<Mutex<HashMap<ClientKey, ClientPool>>>,
     /// Connections to receivers.
     open: Arc<AtomicUsize>,
 }
@@ -92,9 +98,9 @@ pub struct Clients {
 impl Clients {
     /// # Errors
     /// When the resolver cannot be set up.
-    pub fn new(way_out: Egress) -> Result<Clients, ResolverError> {
-        let names = Names::new(&way_out.nameservers)?;
-        Ok(Clients { way_out: Arc::new(way_out), names, pools: Arc::default(), open: Arc::default() })
+    pub fn new(egress: Egress) -> Result<Clients, ResolverError> {
+        let names = Names::new(&egress.nameservers)?;
+        Ok(Clients { egress: Arc::new(egress), names, pools: Arc::default(), open: Arc::default() })
     }
 
     /// Connections to receivers, in use or idle.
@@ -103,7 +109,7 @@ impl Clients {
     }
 
     pub fn allowed(&self) -> &[IpNet] {
-        &self.way_out.allow_targets
+        &self.egress.allow_targets
     }
 
     /// # Errors
@@ -119,7 +125,8 @@ impl Clients {
         let (mut request, again) = (request.clone(), request);
         let connection = capture_connection(&mut request);
         let sent = match client.request(request).await {
-            // The same attempt: the receiver was not asked yet, as far as can be seen.
+            // The receiver closed the idle connection, so it has not seen the request: sending
+            // it again is the same attempt.
             Err(error) if !error.is_connect() && was_closed_idle(&connection) => pool.closing.request(again).await,
             sent => sent,
         };
@@ -129,7 +136,7 @@ impl Clients {
                 if let Some(fault) = inner.downcast_ref::<Fault>() {
                     return fault.clone();
                 }
-                // With TLS 1.3 a receiver refuses our certificate after the handshake.
+                // With TLS 1.3 a receiver refuses a client certificate after the handshake.
                 if let Some(error @ rustls::Error::AlertReceived(_)) = inner.downcast_ref::<rustls::Error>() {
                     return Fault::new(FaultKind::Tls, error.clone());
                 }
@@ -143,13 +150,13 @@ impl Clients {
         let endpoint = &defined.endpoint;
         let settings = endpoint.tls.as_ref();
         let chain = settings.and_then(|tls| tls.client_cert.clone());
-        let kind = Kind {
+        let kind = ClientKey {
             https,
             ca: settings.and_then(|tls| tls.ca.clone()),
-            shown: chain.zip(defined.client_key().cloned()),
+            client_identity: chain.zip(defined.client_key().cloned()),
             connect_timeout: Duration::from_millis(endpoint.retry.connect_timeout.unsigned_abs()),
         };
-        if settings.is_some_and(|tls| tls.client_cert.is_some()) && kind.shown.is_none() {
+        if settings.is_some_and(|tls| tls.client_cert.is_some()) && kind.client_identity.is_none() {
             let detail = "the client certificate has no private key that can be read";
             return Err(Fault::new(FaultKind::Unusable, detail));
         }
@@ -158,16 +165,16 @@ impl Clients {
         }
         // Reads the certificates that the machine trusts: not under the lock. Should
         // that fail it is the machine's fault, and the next attempt tries again.
-        let shown = kind.shown.as_ref().map(|(chain, key)| (chain.as_str(), key.as_str()));
+        let client_identity = kind.client_identity.as_ref().map(|(chain, key)| (chain.as_str(), key.as_str()));
         let tls = if https {
             let unusable = |error: tls::Error| Fault::new(FaultKind::Unusable, error).within("tls ");
-            let config = tls::client(kind.ca.as_deref(), shown).map_err(unusable)?;
+            let config = tls::client(kind.ca.as_deref(), client_identity).map_err(unusable)?;
             Some(TlsConnector::from(Arc::new(config)))
         } else {
             None
         };
         let connector = Connector {
-            way_out: self.way_out.clone(),
+            egress: self.egress.clone(),
             names: self.names.clone(),
             tls,
             timeout: kind.connect_timeout,
@@ -192,7 +199,7 @@ impl Clients {
     }
 }
 
-/// Whether a request has met a connection that its receiver closed between two.
+/// Whether a request was sent over a connection that the receiver closed while it was idle.
 fn was_closed_idle(connection: &CaptureConnection) -> bool {
     let mut extras = http::Extensions::new();
     if let Some(connected) = &*connection.connection_metadata() {
@@ -201,8 +208,8 @@ fn was_closed_idle(connection: &CaptureConnection) -> bool {
     extras.get::<Usage>().is_some_and(Usage::was_closed_idle)
 }
 
-/// Asks for names; or the fault of every name, where the machine's own resolver
-/// cannot be read.
+/// Resolves names. Where the machine's resolver cannot be read, it holds the fault of every
+/// name.
 #[derive(Clone)]
 struct Names(Result<Arc<TokioResolver>, Fault>);
 
@@ -211,7 +218,7 @@ impl Names {
         let mut builder = if servers.is_empty() {
             match TokioResolver::builder_tokio() {
                 Ok(builder) => builder,
-                // Receivers may still be named by their addresses.
+                // Endpoints with addresses instead of names still work.
                 Err(error) => {
                     let fault = Fault::new(FaultKind::Machine, error);
                     return Ok(Names(Err(fault.within("the machine's resolver cannot be read: "))));
@@ -258,9 +265,9 @@ impl Names {
 
 #[derive(Clone)]
 struct Connector {
-    way_out: Arc<Egress>,
+    egress: Arc<Egress>,
     names: Names,
-    /// For `https:`.
+    /// `None` for `http:`.
     tls: Option<TlsConnector>,
     timeout: Duration,
     open: Arc<AtomicUsize>,
@@ -269,18 +276,18 @@ struct Connector {
 impl Connector {
     async fn connect(self, to: Uri) -> Result<Link, Fault> {
         let timeout = self.timeout;
-        let connecting = self.connect_at_last(&to);
+        let connecting = self.connect_without_timeout(&to);
         tokio::time::timeout(timeout, connecting).await.map_err(|_| late(timeout))?
     }
 
-    async fn connect_at_last(&self, to: &Uri) -> Result<Link, Fault> {
+    async fn connect_without_timeout(&self, to: &Uri) -> Result<Link, Fault> {
         let https = self.tls.is_some();
         let host = to.host().ok_or_else(|| Fault::new(FaultKind::Connect, "the URL has no host"))?;
         let port = to.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let judged = self.judged(host, https).await?;
-        let stream = match &self.way_out.proxy {
-            None => first(&judged, port, self.timeout).await?,
-            Some(proxy) => self.through(proxy, &judged, port).await?,
+        let addresses = self.allowed_addresses(host, https).await?;
+        let stream = match &self.egress.proxy {
+            None => first(&addresses, port, self.timeout).await?,
+            Some(proxy) => self.through(proxy, &addresses, port).await?,
         };
         let Some(connector) = &self.tls else { return Ok(self.link(stream)) };
         let name = ServerName::try_from(bare(host).to_owned()).map_err(|e| Fault::new(FaultKind::Tls, e))?;
@@ -296,21 +303,21 @@ impl Connector {
         Link { usage: stream.usage(), stream: TokioIo::new(stream), open: self.open.clone() }
     }
 
-    /// The addresses of a host, all of them allowed.
-    async fn judged(&self, host: &str, https: bool) -> Result<Vec<IpAddr>, Fault> {
+    /// Resolves a host to addresses that are all allowed.
+    async fn allowed_addresses(&self, host: &str, https: bool) -> Result<Vec<IpAddr>, Fault> {
         let found = self.names.addresses(host).await?;
-        let allowed = &self.way_out.allow_targets;
-        // For plain `http:` only what an operator has opened will do.
-        let fine = |ip: &IpAddr| address::is_allowed(*ip, allowed) || (https && !address::is_forbidden(*ip));
-        if !found.iter().all(fine) {
+        let allowed = &self.egress.allow_targets;
+        // Plain `http:` may go only to networks that an operator has allowed.
+        let is_fine = |ip: &IpAddr| address::is_allowed(*ip, allowed) || (https && !address::is_forbidden(*ip));
+        if !found.iter().all(is_fine) {
             let detail = "the name resolves to an address that is not allowed (see [delivery] allow_targets)";
             return Err(Fault::new(FaultKind::Blocked, detail));
         }
         Ok(found)
     }
 
-    /// The proxy is told the judged addresses, never the name. That it cannot reach
-    /// them is the receiver's fault, as it would be without a proxy.
+    /// Connects through the proxy, which gets the checked addresses, never the name. When it
+    /// cannot reach them, that is the receiver's fault, as it would be without a proxy.
     async fn through(&self, proxy: &Url, to: &[IpAddr], port: u16) -> Result<TcpStream, Fault> {
         let fault = |why: &str| Fault::new(FaultKind::Proxy, format!("the proxy: {why}"));
         let of_proxy = |fault: Fault| fault.within("the proxy: ").of_kind(FaultKind::Proxy);
@@ -319,7 +326,7 @@ impl Connector {
         let addresses = self.names.addresses(host).await.map_err(of_proxy)?;
         let mut last = Fault::new(FaultKind::Connect, "there is no address");
         for ip in to.iter().take(TRIED_ADDRESSES) {
-            // Half of the time, so that a proxy that is not there is told from a receiver.
+            // Half of the timeout, so that a dead proxy is not taken for a dead receiver.
             let stream = first(&addresses, own_port, self.timeout / 2).await;
             let mut stream = stream.map_err(|error| match error.kind() {
                 FaultKind::Machine => error,
@@ -339,7 +346,7 @@ impl Connector {
     }
 }
 
-/// Asks a proxy for a way; gives the status of its answer.
+/// Asks a proxy for a tunnel; gives the status of its response.
 async fn tunnel(stream: &mut TcpStream, proxy: &Url, to: SocketAddr) -> std::io::Result<u16> {
     let mut request = format!("CONNECT {to} HTTP/1.1\r\nhost: {to}\r\n");
     if !proxy.username().is_empty() {
@@ -354,14 +361,14 @@ async fn tunnel(stream: &mut TcpStream, proxy: &Url, to: SocketAddr) -> std::io:
         if head.len() >= MAX_PROXY_HEAD_BYTES {
             return Err(std::io::Error::other("its answer has no end"));
         }
-        // A byte at a time: what comes behind the head is the receiver's.
+        // A byte at a time, because the bytes behind the head are the receiver's.
         head.push(stream.read_u8().await?);
     }
     let status = head.strip_prefix(b"HTTP/1.").and_then(|rest| std::str::from_utf8(rest.get(2..5)?).ok()?.parse().ok());
     status.ok_or_else(|| std::io::Error::other("its answer is no HTTP"))
 }
 
-/// A fault of TLS, with what may help.
+/// The text of a TLS error, with what may help.
 fn with_advice(fault: &str) -> String {
     let help = match fault {
         _ if fault.contains("UnknownIssuer") => " (the authority is not trusted: see tls.ca)",
@@ -384,7 +391,7 @@ fn late(timeout: Duration) -> Fault {
     Fault::new(FaultKind::ConnectTimeout, format!("no connection within {} ms", timeout.as_millis()))
 }
 
-/// The first address that answers; each gets its share of the time.
+/// Connects to the first address that accepts; each gets its share of the timeout.
 async fn first(addresses: &[IpAddr], port: u16, timeout: Duration) -> Result<TcpStream, Fault> {
     let mut last = Fault::new(FaultKind::Connect, "there is no address");
     let tried = addresses.len().min(TRIED_ADDRESSES);

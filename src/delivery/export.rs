@@ -1,4 +1,4 @@
-//! What waits here, as records that make it wait in another log.
+//! Waiting deliveries as records for another log.
 
 use super::fold::{DeliveryPhase, Error, Fold, PendingDelivery};
 use super::records::{self, NextAttempt, Write};
@@ -8,8 +8,7 @@ use askwhen_log::{NewRecord, TopicPartition};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{self, DeliveryRecord};
 
-/// Every delivery that has not ended, the first due first, under the ids that
-/// it has.
+/// Every delivery that has not ended, by due time.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -20,8 +19,8 @@ pub fn waiting(fold: &Fold) -> Result<Vec<PendingDelivery>, Error> {
     Ok(rows)
 }
 
-/// The records of one of these: the delivery itself, because what its attempts
-/// say is read as being about one that is known, then where it stands.
+/// The records that make a delivery wait in another log: the delivery itself, without
+/// which a retry record has no effect, and the record of its phase.
 pub fn records(row: &PendingDelivery, partitions: u32, now: Millis) -> Vec<Write> {
     let partition = id::partition_of(&row.delivery.user_id, partitions);
     let deliver = DeliveryRecord::Deliver(Box::new(row.delivery.clone()));
@@ -34,7 +33,7 @@ pub fn records(row: &PendingDelivery, partitions: u32, now: Millis) -> Vec<Write
         let next = NextAttempt { attempt, uncounted, due_at, first_started_at: first, wait: due_at - now };
         records::retry(partition, row, next)
     };
-    let stands = match &row.phase {
+    let phase = match &row.phase {
         DeliveryPhase::Due if row.attempt == 0 => None,
         DeliveryPhase::Due => Some(waits(row.due_at)),
         DeliveryPhase::RetryMissing { next_due_at } => Some(waits(*next_due_at)),
@@ -43,10 +42,10 @@ pub fn records(row: &PendingDelivery, partitions: u32, now: Millis) -> Vec<Write
         }
         DeliveryPhase::CancelMissing { reason } => Some(records::cancelled(partition, row, reason, now)),
     };
-    [Some(delivery), stands].into_iter().flatten().collect()
+    [Some(delivery), phase].into_iter().flatten().collect()
 }
 
-/// An endpoint's definition, as every partition of the delivery is told.
+/// A command of topic `deliveries` for one partition.
 pub fn command(command: &DeliveryRecord, partition: u32) -> Write {
     let key = match command {
         DeliveryRecord::Endpoint { endpoint_id, .. } | DeliveryRecord::Health { endpoint_id, .. } => {

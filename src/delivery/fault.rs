@@ -1,4 +1,4 @@
-//! Why an attempt got no answer, and whose fault that is.
+//! Why an attempt got no response, and by whose fault.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
-    /// Where no webhook goes.
+    /// The address is not allowed.
     Blocked,
     Connect,
     ConnectTimeout,
@@ -17,20 +17,20 @@ pub enum FaultKind {
     /// The operator's proxy, not the receiver.
     Proxy,
     Broken,
-    /// What the endpoint says of TLS cannot be used.
+    /// The endpoint's TLS settings cannot be used.
     Unusable,
-    /// This machine has not what a connection takes.
+    /// This machine has no resolver, file descriptor or port for a connection.
     Machine,
 }
 
-/// Why there is no answer. Its text becomes the attempt's `error`. Every kind is
-/// tried again: the retry policy ends a delivery, no fault does by itself, and one
-/// on this side of the wire holds the endpoint until it is mended.
+/// Why there is no response. Its text becomes the attempt's `error`. Deliveries are tried
+/// again after every kind of fault: only the retry policy ends one. A fault of this process
+/// holds the endpoint until it is mended.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{context}{source}")]
 pub struct Fault {
     kind: FaultKind,
-    /// Stands before what the source says.
+    /// Words before the source's text.
     context: String,
     source: Cause,
 }
@@ -40,8 +40,8 @@ impl Fault {
         Fault { kind, context: String::new(), source: Cause::from(source.into()) }
     }
 
-    /// A connection that was not made: by the receiver's fault, or by this
-    /// machine's.
+    /// The fault of a connection that was not made: the machine's, when it has no free
+    /// descriptor, buffer or port, else the receiver's.
     pub fn of_connecting(error: std::io::Error) -> Fault {
         use rustix::io::Errno;
         let own = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
@@ -51,12 +51,12 @@ impl Fault {
         }
     }
 
-    /// The same, with words before it.
+    /// The same fault with words before its text.
     pub fn within(self, context: &str) -> Fault {
         Fault { context: format!("{context}{}", self.context), ..self }
     }
 
-    /// The same, by somebody else's fault.
+    /// The same fault under another kind.
     pub fn of_kind(self, kind: FaultKind) -> Fault {
         Fault { kind, ..self }
     }
@@ -79,7 +79,7 @@ impl FaultKind {
         }
     }
 
-    /// What holds the endpoint, when the receiver was never asked.
+    /// Why the endpoint is held, if the fault is this process's.
     pub fn hold_reason(self) -> Option<HoldReason> {
         match self {
             FaultKind::Proxy => Some(HoldReason::ProxyFailed),
@@ -94,7 +94,7 @@ impl FaultKind {
     }
 }
 
-/// What lies at the bottom of an error.
+/// The text of the innermost error of a chain.
 pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut root_cause = error;
     while let Some(source) = root_cause.source() {

@@ -1,28 +1,29 @@
-//! Why nothing is sent to an endpoint that is enabled: a fault on this side of
-//! the wire. What waits keeps waiting, with its due date, until a person has
-//! mended it; no such fault ends a delivery.
+//! Why an enabled endpoint is held: a fault of this process, not of the receiver. Its
+//! deliveries keep their due times and wait until the fault is mended; no such fault ends
+//! a delivery.
 
 use askwhen_domain::time::{MINUTE, Millis, SECOND};
 
-/// The first pause after an attempt that failed on this side; each one after it
-/// is twice as long.
+/// The first pause after an attempt that failed by a fault of this process. Each further
+/// one is twice as long.
 const PAUSE_FIRST: Millis = 5 * SECOND;
+/// The longest pause.
 const PAUSE_LONGEST: Millis = 5 * MINUTE;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HoldReason {
-    /// Sealed with another cluster key.
+    /// The secret is sealed with another cluster key.
     SecretUnreadable,
     SecretMissing,
-    /// Not of the form that the endpoint's profile signs with.
+    /// The secret does not have the form of the endpoint's profile.
     SecretUnusable,
-    /// The private key of its client certificate, sealed with another cluster key.
+    /// The private key of its client certificate is sealed with another cluster key.
     ClientKeyUnreadable,
-    /// Its definition, written by another version.
+    /// The definition was written by another version.
     DefinitionUnreadable,
     /// The operator's proxy does not work.
     ProxyFailed,
-    /// Its TLS settings, or the certificates that the machine trusts.
+    /// The endpoint's TLS settings or the machine's trusted certificates cannot be used.
     TlsUnusable,
     /// The machine has no resolver, or no free file descriptor.
     MachineUnusable,
@@ -66,14 +67,14 @@ impl HoldReason {
         }
     }
 
-    /// Whether nothing at all can be sent before a person has acted: readiness
-    /// says so.
+    /// Whether nothing can be sent before an operator has acted. Then the process is not
+    /// ready.
     pub fn is_lasting(self) -> bool {
         !matches!(self, HoldReason::ProxyFailed | HoldReason::TlsUnusable | HoldReason::MachineUnusable)
     }
 }
 
-/// An endpoint that is held, as others see it.
+/// An endpoint that is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldEndpoint {
     pub project: String,
@@ -82,8 +83,8 @@ pub struct HeldEndpoint {
     pub since: Millis,
 }
 
-/// Attempts have failed on this side; now and then one finds out whether they
-/// still do.
+/// A pause after attempts that failed by a fault of this process. One attempt at its end
+/// finds out whether the fault is mended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pause {
     pub reason: HoldReason,
@@ -93,7 +94,7 @@ pub(super) struct Pause {
 }
 
 impl Pause {
-    /// After another failure; those that were under way together count once.
+    /// The pause after another failure. Attempts that were in flight together count once.
     pub fn after(before: Option<Pause>, reason: HoldReason, now: Millis) -> Pause {
         match before {
             Some(pause) if now < pause.until => Pause { reason, ..pause },

@@ -1,6 +1,6 @@
-//! The delivery: it takes messages off topic `deliveries`, sends them, and
-//! writes down how every attempt went and what waits. Everything it knows it
-//! can read back from its topics. It decides nothing about surveys.
+//! The delivery: it reads messages from topic `deliveries`, sends them, and records every
+//! attempt and everything that waits. All of its state can be made again from its topics.
+//! It decides nothing about surveys.
 
 mod attempt;
 mod connect;

@@ -1,5 +1,5 @@
-//! What the delivery logs and counts. Whoever decides gives these back; whoever
-//! acts publishes them.
+//! What the delivery logs and counts. The scheduler returns notices as effects, and the
+//! loop publishes them.
 
 use super::hold::HoldReason;
 use askwhen_domain::endpoint::DisabledReason;
@@ -7,7 +7,7 @@ use askwhen_domain::health::State;
 use askwhen_domain::time::Millis;
 use askwhen_wire::topics::Outcome;
 
-/// Which endpoint a notice is about.
+/// The endpoint that a notice is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointName {
     pub project: String,
@@ -16,7 +16,7 @@ pub struct EndpointName {
 
 #[derive(Debug, Clone)]
 pub enum Notice {
-    /// An attempt begins so long after it was due, in milliseconds.
+    /// An attempt begins, this long after it was due.
     Started {
         lag_ms: Millis,
     },
@@ -24,30 +24,30 @@ pub enum Notice {
         outcome: Outcome,
         duration_ms: u64,
     },
-    /// A delivery has arrived so long after it was due, in milliseconds.
+    /// A delivery has arrived, this long after it was due.
     Delivered {
         latency_ms: Millis,
     },
     Dead {
         reason: &'static str,
     },
-    /// So many deliveries of an endpoint were given up since it was last said.
+    /// Deliveries of an endpoint that were given up since that was last logged.
     GivenUp {
         endpoint: EndpointName,
         reason: &'static str,
         count: u64,
     },
-    /// A definition has put an endpoint out of use.
+    /// A definition has disabled an endpoint.
     Disabled {
         endpoint: EndpointName,
         version: u64,
     },
-    /// The registrar is asked to put an endpoint out of use.
+    /// The registrar is asked to disable an endpoint.
     Ending {
         endpoint: EndpointName,
         reason: DisabledReason,
     },
-    /// An endpoint's health is another than was reported last.
+    /// The health of an endpoint has changed since it was last reported.
     Health {
         endpoint: EndpointName,
         state: State,
@@ -60,7 +60,7 @@ pub enum Notice {
     HoldOver {
         endpoint: EndpointName,
     },
-    /// The log would not take a record.
+    /// The log has refused a record.
     NotWritten(askwhen_log::Error),
 }
 
@@ -124,7 +124,7 @@ fn log_health(EndpointName { project, endpoint_id }: &EndpointName, state: State
     }
 }
 
-/// What lies before its time lies no time behind it.
+/// A span in seconds. An attempt before its due time is no time late.
 fn seconds(span: Millis) -> f64 {
     span.max(0) as f64 / 1_000.0
 }

@@ -1,4 +1,4 @@
-//! What the delivery writes down: attempts, what waits, what is given up.
+//! Makes the records of the delivery: attempts, retry records, dead letters, rejects.
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ use askwhen_wire::topics::{
 
 const MAX_RAW_BYTES: usize = 1 << 20;
 
-/// A record and where it goes.
+/// A record and the partition that it is appended to.
 pub type Write = (TopicPartition, NewRecord);
 
 pub fn attempt(partition: u32, row: &PendingDelivery, record: &AttemptRecord) -> Write {
@@ -24,19 +24,20 @@ pub fn attempt(partition: u32, row: &PendingDelivery, record: &AttemptRecord) ->
     keyed(TopicPartition { topic: Topic::Attempts, partition }, row, id, topics::encode(record))
 }
 
-/// When a delivery is tried again, and what is known by then.
+/// When a delivery is tried again, and its attempts so far.
 #[derive(Debug, Clone, Copy)]
 pub struct NextAttempt {
-    /// Attempts so far, and how many of them do not count.
+    /// How many attempts were made.
     pub attempt: u32,
+    /// How many of them the retry policy does not count.
     pub uncounted: u32,
     pub due_at: Millis,
     pub first_started_at: Millis,
-    /// What of the wait is still ahead, in milliseconds.
+    /// The rest of the wait in milliseconds; it selects the retry topic.
     pub wait: Millis,
 }
 
-/// The retry topic's record of a delivery that waits, by the wait still ahead.
+/// The retry record of a delivery that waits.
 pub fn retry(partition: u32, row: &PendingDelivery, next: NextAttempt) -> Write {
     let NextAttempt { attempt, uncounted, due_at, first_started_at, wait } = next;
     let delivery = Box::new(row.delivery.clone());
@@ -54,7 +55,7 @@ pub fn dead(partition: u32, row: &PendingDelivery, attempts: u32, reason: &str, 
     keyed(TopicPartition { topic: Topic::Dead, partition }, row, id, topics::encode(&record))
 }
 
-/// That nothing more is sent, and why.
+/// The record that cancels a delivery.
 pub fn cancelled(partition: u32, row: &PendingDelivery, reason: &str, now: Millis) -> Write {
     let record = AttemptRecord {
         attempts_before: row.attempt,
@@ -62,12 +63,12 @@ pub fn cancelled(partition: u32, row: &PendingDelivery, reason: &str, now: Milli
         first_started_at: row.first_started_at.unwrap_or(now),
         ended: Some(AttemptEnd::Cancelled),
         reason: Some(reason.to_owned()),
-        ..about(&row.delivery)
+        ..unfinished_attempt(&row.delivery)
     };
     attempt(partition, row, &record)
 }
 
-/// What follows from the last record of a delivery, if that is not on record.
+/// The record that must follow a delivery's last one and is missing, if there is one.
 pub fn missing(partition: u32, row: &PendingDelivery, now: Millis) -> Option<Write> {
     match &row.phase {
         DeliveryPhase::Due => None,
@@ -82,7 +83,7 @@ pub fn missing(partition: u32, row: &PendingDelivery, now: Millis) -> Option<Wri
     }
 }
 
-/// A record of the delivery's topics that cannot be read, with its first bytes.
+/// The reject of a record that cannot be read, with its first bytes. It is logged, too.
 pub fn reject(at: TopicPartition, record: &Record, detail: &str) -> Write {
     let (TopicPartition { topic, partition }, offset) = (at, record.offset);
     tracing::error!(%at, offset, detail, "a record of the delivery is unreadable");
@@ -94,8 +95,8 @@ pub fn reject(at: TopicPartition, record: &Record, detail: &str) -> Write {
     (TopicPartition { topic: Topic::Rejects, partition }, new.header(ID_HEADER, id))
 }
 
-/// A record of a delivery: its user's, under an id, with the journal record
-/// behind it.
+/// A record about a delivery, with the user as key, and headers for its id and the journal
+/// record behind it.
 pub fn keyed(at: TopicPartition, row: &PendingDelivery, id: String, value: Vec<u8>) -> Write {
     let key = Some(Bytes::from(row.delivery.user_id.clone()));
     let new = NewRecord { key, headers: Vec::new(), value: Some(value.into()) };
@@ -104,8 +105,8 @@ pub fn keyed(at: TopicPartition, row: &PendingDelivery, id: String, value: Vec<u
     (at, new)
 }
 
-/// What every attempt of a delivery has in common.
-pub fn about(delivery: &Delivery) -> AttemptRecord {
+/// The attempt record of a delivery without a result.
+pub fn unfinished_attempt(delivery: &Delivery) -> AttemptRecord {
     AttemptRecord {
         delivery_id: delivery.delivery_id.clone(),
         message_id: delivery.message_id.clone(),

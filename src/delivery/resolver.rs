@@ -1,6 +1,6 @@
-//! Why no receiver's name can be resolved: the delivery does not start then.
+//! The error of a resolver that cannot be set up. Then the delivery does not start.
 
-/// No names can be asked for with these settings.
+/// The DNS settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the resolver: {0}")]
 pub struct ResolverError(#[from] hickory_resolver::net::NetError);

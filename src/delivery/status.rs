@@ -1,4 +1,4 @@
-//! What others may see of the delivery, and tell it.
+//! The status of the delivery, for readiness, the test clock and the bridge.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,24 +8,23 @@ use askwhen_domain::time::Millis;
 use askwhen_log::TopicPartition;
 use askwhen_process::thread::Notify;
 
-/// What attempts under way may hold in memory together, unless something else is
-/// said.
+/// Default of the bytes that attempts in flight hold in memory together.
 const MEMORY_BYTES: u64 = 64 << 20;
 
-/// What others may see of the delivery.
+/// The status of the delivery. The loop writes it in every turn.
 #[derive(Debug)]
 pub struct Status {
     /// By partition.
     pub partitions: Vec<Arc<askwhen_partition::Status>>,
-    /// Counts the turns of the loop: what is read below is as of then.
+    /// The number of the loop's turns; the members below are as of the last one.
     pub turn: AtomicU64,
-    /// Nothing is being sent, written or due.
+    /// Whether nothing is due, in flight or being appended.
     pub idle: AtomicBool,
-    /// Rung, the loop turns at once.
+    /// Wakes the loop.
     pub notify: Arc<Notify>,
-    /// Whether somebody wants to know [`Status::positions`].
+    /// Whether a test clock reads [`Status::positions`].
     pub watched: bool,
-    /// Where the topics have been read up to.
+    /// The next offsets to be read.
     pub positions: Mutex<Vec<(TopicPartition, u64)>>,
     pub(super) next_due: AtomicI64,
     pub(super) held: Mutex<Vec<HeldEndpoint>>,
@@ -54,7 +53,7 @@ impl Status {
         Some(self.next_due.load(Ordering::Acquire)).filter(|due| *due != i64::MAX)
     }
 
-    /// Endpoints that nothing can be sent to by this process's own fault.
+    /// Endpoints to which nothing can be sent by a fault of this process.
     pub fn held(&self) -> Vec<HeldEndpoint> {
         self.held.lock().expect("no panic holds this lock").clone()
     }
@@ -66,12 +65,12 @@ impl Status {
         Some((found.reason.name(), found.since))
     }
 
-    /// What waits in memory and what is under way takes about so much.
+    /// About how many bytes waiting deliveries and attempts in flight take.
     pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes.load(Ordering::Acquire)
     }
 
-    /// What attempts under way may hold in memory together, about.
+    /// Sets the bytes that attempts in flight may hold in memory together.
     pub fn limit_memory(&self, bytes: u64) {
         self.memory_limit.store(bytes, Ordering::Release);
         self.notify.notify();

@@ -1,6 +1,6 @@
-//! The time that deliveries wait by. Due times are facts of the topics, told in
-//! the wall's words, but waiting must not stop because the wall steps back: so
-//! this time follows the wall forwards and never goes back with it.
+//! The time by which deliveries wait. Due times in the topics are wall times, but waiting
+//! must not stop when the wall clock steps back: so this time follows the wall clock
+//! forwards and never goes back with it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use askwhen_domain::time::{DAY, Millis};
 use askwhen_process::clock::Clock;
 
-/// The largest of: the wall's time, what has passed since it was read last, and
-/// what the topics have told. Clones share it.
+/// A time that never goes back: the largest of the wall clock, the last reading plus the
+/// monotonic time since then, and the times in the topics. Clones share it.
 #[derive(Clone)]
 pub struct MonotoneClock {
     clock: Clock,
@@ -18,7 +18,7 @@ pub struct MonotoneClock {
 
 struct ClockReading {
     now: Millis,
-    /// Less than a millisecond that has passed besides.
+    /// Monotonic time, less than a millisecond, that `now` does not count yet.
     rest: Duration,
     /// The monotonic clock as it was read last.
     read_at: Duration,
@@ -34,7 +34,7 @@ impl MonotoneClock {
     pub fn now(&self) -> Millis {
         let mut reached = self.reached.lock().expect("no panic holds this lock");
         let read_at = self.clock.monotonic();
-        // A simulated machine may turn even this clock back: it goes on from there.
+        // The monotonic clock of a simulated machine may go back; time goes on from there.
         let passed = reached.rest + read_at.saturating_sub(reached.read_at);
         reached.read_at = read_at;
         let whole = Millis::try_from(passed.as_millis()).unwrap_or(Millis::MAX);
@@ -43,22 +43,23 @@ impl MonotoneClock {
         reached.now
     }
 
-    /// Goes on from a time that the topics tell, written before a restart by a
-    /// wall that has stepped back since. Never by more than a day: a time further
-    /// ahead was wrong when it was written.
-    pub fn advance_to(&self, told: Millis) {
+    /// Goes on from the largest time in the topics, if that is ahead: the wall clock has
+    /// stepped back since it was written. It never goes ahead by more than a day: a time
+    /// further ahead was wrong when it was written.
+    pub fn advance_to(&self, recorded: Millis) {
         let most = self.clock.now().saturating_add(DAY);
         let now = self.now();
         let mut reached = self.reached.lock().expect("no panic holds this lock");
-        reached.now = now.max(told.min(most));
+        reached.now = now.max(recorded.min(most));
     }
 
-    /// The clock's own time, which may step back; for what others have dated.
+    /// The time of the wall clock, which may step back. Times of other processes are
+    /// compared with it.
     pub fn now_by_wall(&self) -> Millis {
         self.clock.now()
     }
 
-    /// The real time of an attempt, also under a test clock.
+    /// The time of the wall clock without a test clock's offset.
     pub fn wall(&self) -> Millis {
         self.clock.wall()
     }

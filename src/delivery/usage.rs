@@ -1,5 +1,5 @@
-//! What a connection was used for: receivers close idle ones, and one of them may
-//! be taken for a request just then.
+//! Notes how a connection was used. Receivers close idle connections, and a request may
+//! meet one that is just being closed: then it is sent again.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,21 +7,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Shared by a connection and by whoever sends over it.
+/// The usage of a connection; the connection and the sender share it.
 #[derive(Debug, Clone, Default)]
 pub struct Usage(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// A byte has come since the last one that was written.
+    /// Whether a byte was received after the last one that was sent.
     answered: AtomicBool,
-    /// An answer had come before the last request.
+    /// Whether a response came before the last request.
     reused: AtomicBool,
 }
 
 impl Usage {
-    /// Whether it has answered before, and has said nothing to its last request: it
-    /// was closed while it was idle.
+    /// Whether it was closed while it was idle: it has answered an earlier request, and
+    /// nothing of the last one.
     pub fn was_closed_idle(&self) -> bool {
         self.0.reused.load(Ordering::Acquire) && !self.0.answered.load(Ordering::Acquire)
     }
@@ -37,7 +37,7 @@ impl Usage {
     }
 }
 
-/// A stream whose usage is noted.
+/// A stream that notes its usage.
 pub struct Watched<S> {
     stream: S,
     usage: Usage,

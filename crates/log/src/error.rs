@@ -1,4 +1,4 @@
-//! What a log cannot do, and what to do about that.
+//! Errors of a log, with a stable kind and what the caller should do.
 
 use std::sync::Arc;
 
@@ -6,12 +6,15 @@ use crate::record::TopicPartition;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
+    /// The records were removed by retention.
     #[error("{at} begins at {start}, after the offset {offset} that was asked for")]
     Trimmed { at: TopicPartition, offset: u64, start: u64 },
+    /// A checksum is wrong, or acknowledged records are missing.
     #[error(
         "{at} is damaged at offset {offset} ({file}): {detail}. Restore it from a backup; nothing behind it is served"
     )]
     Damaged { at: TopicPartition, offset: u64, file: String, detail: String },
+    /// A write or a sync has failed in a way that leaves its outcome open.
     #[error("the log cannot write: {0}. Whether the record is stored is unknown")]
     Unknown(String),
     #[error("the log is read-only: less than {free_mark_bytes} bytes are free on its disk")]
@@ -19,31 +22,37 @@ pub enum Error {
     /// An earlier write has failed; nothing of this one was written.
     #[error("the log takes nothing before the next start, because a write has failed: {0}")]
     Failed(String),
+    /// Nothing was written: the caller may try again.
     #[error("the log's queue is full")]
     Overloaded,
+    /// Brokers do not answer, or do not acknowledge in time.
     #[error("the log cannot be reached: {0}")]
     Unavailable(String),
+    /// The process is stopping.
     #[error("the log is closed")]
     Closed,
     #[error("{context}: {source}")]
     Io { context: String, source: Arc<std::io::Error> },
+    /// The log takes no such record, or does not belong to this process's settings.
     #[error("{0}")]
     Refused(String),
-    /// Records that were there are gone: nothing goes on from them until a person
-    /// has looked.
+    /// Acknowledged records of a topic are gone. Nothing goes on from them until an operator
+    /// has decided what to do.
     #[error("{0}")]
     Lost(String),
-    /// The operator's mistake.
+    /// The configuration of the log cannot be used.
     #[error("{0}")]
     Misconfigured(String),
 }
 
-/// What to do about an error.
+/// What the caller should do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
+    /// Nothing has happened: try again.
     Retry,
-    /// Whether it happened is not known: ask again under the same id.
+    /// It is not known whether it has happened: try again under the same id.
     Unknown,
+    /// Trying again does not help.
     Fatal,
 }
 

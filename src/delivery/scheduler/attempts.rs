@@ -251,7 +251,7 @@ impl Scheduler {
             error: result.error.filter(|_| !is_erased),
             response: result.response.filter(|_| !is_erased),
             first_started_at: count.first_started_at,
-            ..records::about(&row.delivery)
+            ..records::unfinished_attempt(&row.delivery)
         }
     }
 
