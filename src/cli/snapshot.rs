@@ -1,4 +1,4 @@
-//! `askwhen snapshot`
+//! `askwhen snapshot`: takes, lists and verifies snapshots.
 
 use clap::Subcommand;
 use reqwest::Method;
@@ -37,7 +37,7 @@ pub async fn run(context: &Context, what: &SnapshotCommand) -> Result<(), Failur
             Ok(())
         }
         SnapshotCommand::List => {
-            let all = found(context).await?.into_iter().map(|(name, read)| match read {
+            let all = list_all(context).await?.into_iter().map(|(name, read)| match read {
                 Ok(manifest) => {
                     let mut row = manifest.summary();
                     row["state"] = "whole".into();
@@ -52,7 +52,8 @@ pub async fn run(context: &Context, what: &SnapshotCommand) -> Result<(), Failur
     }
 }
 
-async fn found(context: &Context) -> Result<Vec<Listed>, Failure> {
+/// The snapshots of all roles and partitions.
+async fn list_all(context: &Context) -> Result<Vec<Listed>, Failure> {
     let repository = supervisor::repository(&context.config).map_err(|e| Failure::usage(e.to_string()))?;
     let partitions = context.config.partitions;
     let listed = tokio::task::spawn_blocking(move || {
@@ -68,7 +69,7 @@ async fn found(context: &Context) -> Result<Vec<Listed>, Failure> {
 }
 
 async fn verify(context: &Context, name: Option<&str>) -> Result<(), Failure> {
-    let mut all = found(context).await?;
+    let mut all = list_all(context).await?;
     if let Some(name) = name {
         all.retain(|(found, _)| found == name);
         if all.is_empty() {

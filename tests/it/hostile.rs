@@ -1,5 +1,6 @@
-//! Receivers that misbehave, names that lie, ways out that fail: the right
-//! outcome, in bounded time and memory, and nobody else is kept waiting.
+//! Receivers that misbehave, names that resolve to forbidden addresses, proxies that fail:
+//! attempts have the right outcome in bounded time and memory, and other endpoints do not
+//! wait.
 
 use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
@@ -17,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::delivery::answer_one;
 use crate::harness::{Receiver, Server, open_survey};
 
-/// Serves every connection so, for as long as the test runs.
+/// Serves every connection with a function, until the test ends.
 async fn serve<F: Future<Output = Option<()>> + Send>(
     each: impl Fn(TcpStream) -> F + Send + Clone + 'static,
 ) -> std::net::SocketAddr {
@@ -32,7 +33,7 @@ async fn serve<F: Future<Output = Option<()>> + Send>(
     at
 }
 
-/// The request as far as its head; its body may still be on its way.
+/// Reads the head of a request; its body may still be on its way.
 async fn head(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut read = vec![0; 65_536];
     let n = stream.read(&mut read).await.ok()?;
@@ -103,7 +104,7 @@ async fn misbehave(mut stream: TcpStream, how: &str) -> Option<()> {
     Some(())
 }
 
-/// One attempt, two seconds of patience.
+/// An endpoint with a timeout of two seconds and no retries.
 fn impatient(url: &str) -> Value {
     let retry = json!({"kind": "fixed", "interval": "1h", "max_attempts": 1, "timeout": "2s"});
     json!({"url": url, "events": ["response.completed"], "retry": retry})
@@ -178,7 +179,7 @@ async fn every_misbehaviour_has_its_outcome_and_moves_nobody_else() {
     for n in 0..5 {
         answer_one(&server, &format!("u{n}")).await;
     }
-    // However long the answers have taken: a timeout of the others is 2 s.
+    // The timeout of the misbehaving endpoints is 2 s.
     let began = Instant::now();
     healthy.wait(5).await;
     assert!(began.elapsed() < Duration::from_millis(1_900), "before any of the others has timed out");
@@ -363,7 +364,7 @@ fn resolve(question: &[u8], asked: &AtomicUsize) -> Option<Vec<u8>> {
     let wants_v4 = question.get(name_end..name_end + 2)? == [0, 1];
     let (code, addresses): (u8, Vec<[u8; 4]>) = match label.as_str() {
         "good" => (0, vec![[127, 0, 0, 1]]),
-        // The first time it is harmless.
+        // The first answer is an allowed address.
         "rebinds" if wants_v4 && asked.fetch_add(1, Ordering::AcqRel) == 0 => (0, vec![[127, 0, 0, 1]]),
         "rebinds" => (0, vec![[10, 0, 0, 1]]),
         "private" => (0, vec![[192, 168, 7, 7]]),
@@ -430,7 +431,7 @@ async fn names_are_resolved_and_judged_at_every_attempt() {
     assert!(came.iter().all(|path| path == "/good" || path == "/rebinds"), "{came:?}");
 }
 
-/// Passes connections on, counting them; or refuses to.
+/// A proxy that counts the connections which it passes on, or refuses all of them.
 async fn proxy(passed: Arc<AtomicUsize>, works: bool) -> std::net::SocketAddr {
     serve(move |mut stream| {
         let passed = passed.clone();
@@ -478,7 +479,7 @@ async fn a_proxy_carries_what_is_allowed_and_its_faults_are_its_own() {
             server.until("all are through", async || count("delivered").await == 12).await;
             outcomes(&server, &[("crm", "delivered", Some(200))]).await;
         } else {
-            // Each in its turn finds out that it still fails, and none is lost by it.
+            // Each delivery finds out in its turn that the proxy still fails, and waits on.
             server.until("some have tried", async || count("waiting").await > 0).await;
             server.advance("3h").await;
             server.until("all wait", async || count("waiting").await == 12).await;

@@ -1,4 +1,4 @@
-//! The answers of a user's latest completed response to each survey, for rules that
+//! The answers of a user's latest completed response to each survey. Targeting rules may
 //! ask for them long after the offer is forgotten.
 
 use serde::{Deserialize, Serialize};
@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 use super::json::Json;
 use super::time::Millis;
 
-/// Of a longer text so many bytes are kept, and up to a character's end: what rules ask
-/// for are choices and numbers.
+/// A longer text is cut, at the end of a character: rules ask for choices and numbers.
 pub const MAX_TEXT_BYTES: usize = 256;
 
-/// Answers of a completed response, tests excepted.
+/// The answers of a completed response; responses to tests are not kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompletedAnswers {
     /// When it was completed.
@@ -22,7 +21,7 @@ pub struct CompletedAnswers {
 }
 
 impl CompletedAnswers {
-    /// Of the answers by question id.
+    /// Keeps answers, each with its question id.
     pub fn of<'a>(answers: impl Iterator<Item = (&'a String, &'a Json)>, at: Millis) -> CompletedAnswers {
         CompletedAnswers { at, answers: answers.map(|(id, answer)| (id.clone(), shortened(answer))).collect() }
     }

@@ -1,9 +1,9 @@
-//! How long a survey may look back.
+//! Limits of the spans in a survey's definition.
 
 use crate::time::{DAY, HOUR, Millis};
 
-/// Longest life of an activation (contract: at most 100 h).
+/// The longest `expires_after`, as the contract has it.
 pub const MAX_EXPIRES_AFTER: Millis = 100 * HOUR;
 
-/// Longest time over which events of one activation are looked at together.
+/// The longest `within`: over that time events of one activation count together.
 pub const MAX_WITHIN: Millis = 30 * DAY;

@@ -1,5 +1,5 @@
-//! What a webhook tells, before any profile gives it a shape: the canonical
-//! message that travels inside every delivery.
+//! The contents of webhooks before a profile gives them a shape: the canonical message in
+//! every delivery.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +10,8 @@ use super::refs::UserRef;
 use super::survey::QuestionType;
 use super::time::{self, Millis};
 
-/// One message for one endpoint. No retry needs anything beyond it but the
-/// endpoint's own definition. Times are milliseconds since the epoch.
+/// A message for an endpoint. An attempt needs nothing else but the endpoint's definition.
+/// Times are milliseconds since the epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Delivery {
     pub delivery_id: String,
@@ -23,8 +23,8 @@ pub struct Delivery {
     pub survey_id: Option<String>,
     pub created_at: Millis,
     pub message: Message,
-    /// Whom the outcome of an operator's test is sent to. A test is one attempt,
-    /// whatever the endpoint's state.
+    /// The reply address of an operator's test. A test is a single attempt, whatever the
+    /// endpoint's state is.
     #[serde(default)]
     pub test_for: Option<String>,
     /// A redelivery is not sent before this time, so that many keep their order.
@@ -61,9 +61,9 @@ pub struct WebhookEvent {
 pub struct Message {
     #[serde(rename = "type")]
     pub kind: EventType,
-    /// When the fact happened.
+    /// When the event happened.
     pub at: Millis,
-    /// `None`: the user was erased, and nothing more can be told of them.
+    /// `None` for an erasure, which tells nothing but the user's id.
     pub data: Option<Data>,
 }
 
@@ -74,9 +74,8 @@ impl Delivery {
     }
 }
 
-/// What an endpoint is told of an event: one message, or for `blitzllama` one for
-/// each answer that has changed. The ids are the same whenever they are made:
-/// `origin` is the journal record behind the event.
+/// The deliveries of an event for an endpoint: one, or for `blitzllama` one for each changed
+/// answer. `origin` is the journal record behind the event: redoing it gives the same ids.
 pub fn deliveries(
     origin: &Origin,
     endpoint: &Endpoint,
@@ -95,7 +94,7 @@ pub fn deliveries(
     vec![one(data.clone(), "")]
 }
 
-/// One message for an endpoint; `part` tells those of one event apart.
+/// One delivery for an endpoint; `part` tells those of one event apart.
 pub fn delivery(
     origin: &Origin,
     endpoint: &Endpoint,
@@ -123,7 +122,7 @@ pub fn delivery(
 pub const TESTER: &str = "askwhen-test";
 
 impl Data {
-    /// What an operator's test sends: of the same shape as a real response.
+    /// The data of an operator's test, in the shape of a real response.
     pub fn sample(project: &str, at: Millis) -> Data {
         let answer = AnswerFact {
             question_id: "test".into(),
@@ -168,7 +167,7 @@ pub struct Data {
     pub project: String,
     pub user_id: String,
     pub user_attributes: Json,
-    /// Answered from a link, without an offer.
+    /// Whether it was answered by a link, without an offer.
     pub link: bool,
     pub platform: Option<String>,
     pub locale: Option<String>,
@@ -200,7 +199,7 @@ pub struct AnswerFact {
     pub kind: QuestionType,
     pub text: String,
     pub value: Json,
-    /// What the user read of each choice made; empty for other types.
+    /// The labels of the chosen options; empty for other types.
     pub labels: Vec<String>,
     pub answered_at: Millis,
     pub duration_ms: Option<u64>,

@@ -1,9 +1,8 @@
-//! `limits.max_completed`: at most so many completions of a survey, over all
-//! partitions, and not one fewer while users are to be had. An offer of such a
-//! survey holds a grant until it is completed, dismissed or lapses. Partition 0
-//! keeps the coordinator; every partition has a lease there. What they tell each
-//! other travels through their journals, in order between any two; nothing here
-//! looks at a clock.
+//! `limits.max_completed`: at most that many completions of a survey over all partitions,
+//! and all of them while users answer. An offer of such a survey holds a grant until it is
+//! completed, dismissed or lapses. Partition 0 keeps the coordinator, and every partition a
+//! lease. Their messages travel through the journals, in order between any two partitions.
+//! Nothing here reads a clock.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,13 +12,14 @@ use super::time::{Millis, SECOND};
 
 /// The partition of the coordinators.
 pub const COORDINATOR_PARTITION: u32 = 0;
-/// The last grants are given one by one, so that none lies where nobody asks.
+/// The last grants are given one by one, so that none is unused in a partition without
+/// requests.
 const RESERVE: u64 = 64;
-/// After a refusal the coordinator is asked again: an offer may have lapsed at a
-/// partition that nothing has reached since.
-const REFUSAL_HOLDS: Millis = 5 * SECOND;
-/// Partitions that have given everything back are asked again as rarely.
-const RECALL_EVERY: Millis = REFUSAL_HOLDS;
+/// How long a refusal counts. Then the coordinator is asked again, because an offer may
+/// have lapsed in a partition that got no record since.
+const REFUSAL_LIFE: Millis = 5 * SECOND;
+/// How often partitions that have returned everything are asked again.
+const RECALL_EVERY: Millis = REFUSAL_LIFE;
 
 /// Whether a survey can be offered once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum QuotaStatus {
     Exhausted,
 }
 
-/// A change of the lease by a record. `until` is when the hold lapses.
+/// A change of the lease by a record. `until` is the time at which the hold lapses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     Hold {
@@ -43,7 +43,7 @@ pub enum Change {
     Release {
         until: Millis,
     },
-    /// A completion; without a hold it uses a free grant.
+    /// A completion. Without a hold it uses a free grant.
     Complete {
         held: Option<Millis>,
     },
@@ -52,31 +52,25 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QuotaSignal {
-    /// To the coordinator: so many grants are held or used here as the limit begins.
-    Report {
-        out: u64,
-    },
-    Ask {
-        want: u64,
-    },
-    Return {
-        count: u64,
-        recalled: bool,
-    },
-    /// To a lease. What it may `keep` need not come back unused.
-    Grant {
-        count: u64,
-        keep: bool,
-    },
+    /// To the coordinator: how many grants the partition has held or used as the epoch
+    /// begins.
+    Report { out: u64 },
+    /// To the coordinator: requests wait for this many grants.
+    Ask { want: u64 },
+    /// To the coordinator: grants that are not used; `recalled` answers a recall.
+    Return { count: u64, recalled: bool },
+    /// To a lease, which may `keep` unused grants until they are recalled.
+    Grant { count: u64, keep: bool },
+    /// To a lease: no grant is left.
     Refuse,
-    /// There is something again, for those who were refused.
+    /// To a refused lease: grants are free again.
     AskAgain,
-    /// Give back what is unused, and from now on whatever becomes free.
+    /// To a lease: return unused grants, and from now on every grant that becomes free.
     Recall,
 }
 
-/// A message on its way. Each change of the limit begins an epoch, and messages of
-/// another epoch are ignored.
+/// A message between coordinator and lease. Each change of the limit begins an epoch, and
+/// messages of another epoch are ignored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuotaMessage {
     pub project: String,
@@ -87,27 +81,28 @@ pub struct QuotaMessage {
     pub message: QuotaSignal,
 }
 
-/// A partition's part of a survey's quota.
+/// The share of a survey's quota that a partition has.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct QuotaLease {
     pub epoch: u64,
     pub limit: Option<u64>,
-    /// Completions ever, also from before there was a limit.
+    /// All completions, also those from before there was a limit.
     pub used: u64,
+    /// Grants that the next offers may hold.
     pub free: u64,
-    /// On their way back to the coordinator.
+    /// Grants to be returned to the coordinator.
     pub idle: u64,
-    /// Held by offers, by when they lapse.
+    /// Numbers of grants that offers hold, by the time at which they lapse.
     pub holds: BTreeMap<Millis, u64>,
-    /// Nothing unused is kept.
+    /// Whether unused grants are returned at once.
     pub scarce: bool,
     pub refused_until: Millis,
-    /// The coordinator has not answered yet.
+    /// Whether the coordinator has been asked and has not answered.
     pub asking: bool,
 }
 
 impl QuotaLease {
-    /// Used, or held by an offer.
+    /// Grants that are used or held by an offer.
     fn out(&self) -> u64 {
         self.used + self.holds.values().sum::<u64>()
     }
@@ -119,8 +114,8 @@ impl QuotaLease {
         lapsed > 0
     }
 
-    /// Grants without a limit are worth nothing. Where they are scarce the coordinator
-    /// says who gets what comes back: more may be out than the limit allows.
+    /// Takes grants back that became free. Without a limit they mean nothing. Where they are
+    /// scarce they go to the coordinator, because more may be out than the limit allows.
     fn gain(&mut self, count: u64) {
         match (self.limit, self.scarce) {
             (None, _) => {}
@@ -144,7 +139,7 @@ impl QuotaLease {
         }
     }
 
-    /// Whether the hold was there: it is gone when it has lapsed.
+    /// Removes a hold; gives whether it was there. A lapsed one is gone.
     fn drop_hold(&mut self, until: Millis) -> bool {
         let Some(count) = self.holds.get_mut(&until) else { return false };
         *count -= 1;
@@ -180,26 +175,26 @@ impl QuotaLease {
     }
 }
 
-/// Where all grants of a survey are.
+/// The grants of a survey in all partitions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct QuotaCoordinator {
     pub epoch: u64,
     pub limit: u64,
-    /// Grants at each partition, used ones included; `None` until it has told.
+    /// Grants of each partition, used ones included; `None` before its report.
     pub out: Vec<Option<u64>>,
-    /// Partitions that keep nothing unused.
+    /// Partitions that return unused grants at once.
     scarce: BTreeSet<u32>,
-    /// Asked to give back, and not yet answered.
+    /// Partitions that were asked to return grants and have not answered.
     recalling: BTreeSet<u32>,
     recalled_at: Millis,
-    /// Partitions and how many grants each wants, in their order.
+    /// Partitions and the number of grants that each wants, in the order of their asking.
     waiting: VecDeque<(u32, u64)>,
     refused: BTreeSet<u32>,
 }
 
 impl QuotaCoordinator {
     fn open(epoch: u64, limit: u64, partitions: u32) -> QuotaCoordinator {
-        // Long ago, whatever the log's time is.
+        // A time before every time of a log.
         let recalled_at = Millis::MIN / 2;
         let scarce = (0..partitions).collect();
         QuotaCoordinator {
@@ -216,8 +211,8 @@ impl QuotaCoordinator {
         self.limit.saturating_sub(self.out.iter().flatten().sum())
     }
 
-    /// Whether a partition that asks would get something; `None` when that
-    /// depends on what others have not used.
+    /// Whether a partition that asks would get a grant; `None` when that depends on unused
+    /// grants of other partitions.
     pub fn gives(&self, asking: u32) -> Option<bool> {
         let unused = |(of, out): (u32, &Option<u64>)| {
             of != asking && !self.scarce.contains(&of) && out.is_some_and(|out| out > 0)
@@ -228,12 +223,12 @@ impl QuotaCoordinator {
         }
     }
 
-    /// What a partition gets beyond what it wants, while there is plenty.
+    /// How many grants a partition gets at least, while there are many.
     fn slice(&self) -> u64 {
         self.free().saturating_sub(RESERVE) / (2 * self.out.len() as u64)
     }
 
-    fn grant(&mut self, to: u32, count: u64, keep: bool, mail: &mut Vec<(u32, QuotaSignal)>) {
+    fn grant(&mut self, to: u32, count: u64, keep: bool, messages: &mut Vec<(u32, QuotaSignal)>) {
         if let Some(out) = &mut self.out[to as usize] {
             *out += count;
         }
@@ -241,18 +236,18 @@ impl QuotaCoordinator {
             self.scarce.remove(&to);
         }
         self.refused.remove(&to);
-        mail.push((to, QuotaSignal::Grant { count, keep }));
+        messages.push((to, QuotaSignal::Grant { count, keep }));
     }
 
     fn receive(&mut self, from: u32, message: &QuotaSignal, now: Millis) -> Vec<(u32, QuotaSignal)> {
-        let mut mail = Vec::new();
+        let mut messages = Vec::new();
         match *message {
             QuotaSignal::Report { out } => {
                 self.out[from as usize] = Some(out);
                 if self.out.iter().all(Option::is_some) {
                     let slice = self.slice();
                     for to in (0..self.out.len() as u32).filter(|_| slice > 0) {
-                        self.grant(to, slice, true, &mut mail);
+                        self.grant(to, slice, true, &mut messages);
                     }
                 }
             }
@@ -268,11 +263,11 @@ impl QuotaCoordinator {
             }
             QuotaSignal::Grant { .. } | QuotaSignal::Refuse | QuotaSignal::AskAgain | QuotaSignal::Recall => {}
         }
-        self.serve(now, &mut mail);
-        mail
+        self.serve(now, &mut messages);
+        messages
     }
 
-    fn serve(&mut self, now: Millis, mail: &mut Vec<(u32, QuotaSignal)>) {
+    fn serve(&mut self, now: Millis, messages: &mut Vec<(u32, QuotaSignal)>) {
         if self.out.iter().any(Option::is_none) {
             return;
         }
@@ -281,28 +276,28 @@ impl QuotaCoordinator {
             if free > 0 {
                 let keep = free > RESERVE;
                 let count = if keep { want.max(self.slice()).min(free - RESERVE) } else { want.min(free) };
-                self.grant(from, count, keep, mail);
-            } else if !self.recalling.is_empty() || self.recall(from, now, mail) {
+                self.grant(from, count, keep, messages);
+            } else if !self.recalling.is_empty() || self.recall(from, now, messages) {
                 return;
             } else {
                 self.refused.insert(from);
-                mail.push((from, QuotaSignal::Refuse));
+                messages.push((from, QuotaSignal::Refuse));
             }
             self.waiting.pop_front();
         }
         if self.free() > 0 {
-            mail.extend(std::mem::take(&mut self.refused).into_iter().map(|to| (to, QuotaSignal::AskAgain)));
+            messages.extend(std::mem::take(&mut self.refused).into_iter().map(|to| (to, QuotaSignal::AskAgain)));
         }
     }
 
-    /// Calls back what lies unused elsewhere; gives whether there is anyone to ask.
-    fn recall(&mut self, asking: u32, now: Millis, mail: &mut Vec<(u32, QuotaSignal)>) -> bool {
+    /// Recalls unused grants of other partitions; gives whether there are any to ask.
+    fn recall(&mut self, asking: u32, now: Millis, messages: &mut Vec<(u32, QuotaSignal)>) -> bool {
         let again = now >= self.recalled_at.saturating_add(RECALL_EVERY);
         for (to, out) in (0..).zip(&self.out) {
             let may_have = out.is_some_and(|out| out > 0) && to != asking;
             if may_have && (again || !self.scarce.contains(&to)) {
                 self.recalling.insert(to);
-                mail.push((to, QuotaSignal::Recall));
+                messages.push((to, QuotaSignal::Recall));
             }
         }
         if self.recalling.is_empty() {
@@ -313,12 +308,12 @@ impl QuotaCoordinator {
     }
 }
 
-/// Grants held by offers, by when they lapse, of each quota.
+/// Numbers of grants that offers hold, by quota and by the time at which they lapse.
 pub type Holds = BTreeMap<SurveyKey, BTreeMap<Millis, u64>>;
 
-/// The same quotas over another number of partitions: `leases` are all those
-/// of the old ones, `holds` what users of each new one hold. The lease of the
-/// coordinator's partition counts all that is used.
+/// Distributes quotas over another number of partitions: `leases` are those of all old
+/// partitions, `holds` the grants that users of each new partition hold. All used grants
+/// are counted in the lease of the coordinator's partition.
 pub fn redistribute(
     leases: impl IntoIterator<Item = (SurveyKey, QuotaLease)>,
     holds: Vec<Holds>,
@@ -360,9 +355,9 @@ pub struct QuotaAllocator {
     pub coordinators: BTreeMap<SurveyKey, QuotaCoordinator>,
     /// Quotas that have changed since [`QuotaAllocator::take_dirty`].
     dirty: BTreeSet<SurveyKey>,
-    /// Leases that keep nothing unused.
+    /// Leases that return unused grants at once.
     scarce: BTreeSet<SurveyKey>,
-    /// When the first of their offers lapses; its grant is wanted elsewhere.
+    /// When the first hold of a scarce lease lapses: its grant is to be returned then.
     lapse_at: Option<Millis>,
 }
 
@@ -393,8 +388,8 @@ impl QuotaAllocator {
         self.dirty.len()
     }
 
-    /// A version of a survey is in force: a limit that is not the one so far
-    /// begins an epoch. Gives what other partitions are to be told.
+    /// Puts the limit of a survey's version in force; another limit begins an epoch. Gives
+    /// messages for other partitions.
     pub fn limit(&mut self, key: &SurveyKey, version: u64, limit: Option<u64>, now: Millis) -> Vec<QuotaMessage> {
         if self.leases.get(key).and_then(|lease| lease.limit) == limit {
             return Vec::new();
@@ -425,12 +420,12 @@ impl QuotaAllocator {
     /// Asks the coordinator, unless it has been asked.
     pub fn ask(&mut self, key: &SurveyKey, want: u64, now: Millis) -> Vec<QuotaMessage> {
         // Grants that lie here unused go back first: then the coordinator can give them.
-        let mut mail = self.give_back(key, now);
+        let mut messages = self.give_back(key, now);
         let lease = self.lease(key);
         if !std::mem::replace(&mut lease.asking, true) {
-            mail.extend(self.signal_coordinator(key, QuotaSignal::Ask { want }, now));
+            messages.extend(self.signal_coordinator(key, QuotaSignal::Ask { want }, now));
         }
-        mail
+        messages
     }
 
     pub fn change(&mut self, key: &SurveyKey, change: Change, now: Millis) {
@@ -472,46 +467,46 @@ impl QuotaAllocator {
     }
 
     /// Takes a message; gives what others are to be told.
-    pub fn receive(&mut self, mail: &QuotaMessage, now: Millis) -> Vec<QuotaMessage> {
-        let key = SurveyKey::new(mail.project.clone(), mail.survey_id.clone());
+    pub fn receive(&mut self, messages: &QuotaMessage, now: Millis) -> Vec<QuotaMessage> {
+        let key = SurveyKey::new(messages.project.clone(), messages.survey_id.clone());
         let mut on = Vec::new();
-        let mut queue = VecDeque::from([mail.clone()]);
-        while let Some(mail) = queue.pop_front() {
-            if mail.to != self.partition {
-                on.push(mail);
+        let mut queue = VecDeque::from([messages.clone()]);
+        while let Some(messages) = queue.pop_front() {
+            if messages.to != self.partition {
+                on.push(messages);
                 continue;
             }
-            let answers = match mail.message {
+            let answers = match messages.message {
                 QuotaSignal::Report { .. } | QuotaSignal::Ask { .. } | QuotaSignal::Return { .. } => {
-                    match self.coordinators.get_mut(&key).filter(|coordinator| coordinator.epoch == mail.epoch) {
-                        Some(coordinator) => coordinator.receive(mail.from, &mail.message, now),
+                    match self.coordinators.get_mut(&key).filter(|coordinator| coordinator.epoch == messages.epoch) {
+                        Some(coordinator) => coordinator.receive(messages.from, &messages.message, now),
                         None => Vec::new(),
                     }
                 }
                 _ => self
-                    .receive_signal(&key, &mail, now)
+                    .receive_signal(&key, &messages, now)
                     .into_iter()
                     .map(|message| (COORDINATOR_PARTITION, message))
                     .collect(),
             };
             self.dirty.insert(key.clone());
-            let wrap = |(to, message)| QuotaMessage { to, from: self.partition, message, ..mail.clone() };
+            let wrap = |(to, message)| QuotaMessage { to, from: self.partition, message, ..messages.clone() };
             queue.extend(answers.into_iter().map(wrap));
         }
         on
     }
 
     /// Applies a message of the coordinator to this partition's lease.
-    fn receive_signal(&mut self, key: &SurveyKey, mail: &QuotaMessage, now: Millis) -> Option<QuotaSignal> {
-        let lease = self.leases.get_mut(key).filter(|lease| lease.epoch == mail.epoch)?;
+    fn receive_signal(&mut self, key: &SurveyKey, messages: &QuotaMessage, now: Millis) -> Option<QuotaSignal> {
+        let lease = self.leases.get_mut(key).filter(|lease| lease.epoch == messages.epoch)?;
         let mut answer = None;
-        match mail.message {
+        match messages.message {
             QuotaSignal::Grant { count, keep } => {
                 lease.free += count;
                 lease.scarce &= !keep;
                 (lease.asking, lease.refused_until) = (false, 0);
             }
-            QuotaSignal::Refuse => (lease.asking, lease.refused_until) = (false, now.saturating_add(REFUSAL_HOLDS)),
+            QuotaSignal::Refuse => (lease.asking, lease.refused_until) = (false, now.saturating_add(REFUSAL_LIFE)),
             QuotaSignal::AskAgain => lease.refused_until = 0,
             QuotaSignal::Recall => {
                 lease.sweep(now);
@@ -533,8 +528,9 @@ impl QuotaAllocator {
     fn signal_coordinator(&mut self, key: &SurveyKey, message: QuotaSignal, now: Millis) -> Vec<QuotaMessage> {
         let epoch = self.leases.get(key).map_or(0, |lease| lease.epoch);
         let SurveyKey { project, survey_id } = key.clone();
-        let mail = QuotaMessage { project, survey_id, epoch, from: self.partition, to: COORDINATOR_PARTITION, message };
-        self.receive(&mail, now)
+        let messages =
+            QuotaMessage { project, survey_id, epoch, from: self.partition, to: COORDINATOR_PARTITION, message };
+        self.receive(&messages, now)
     }
 
     /// Keeps up which leases are scarce, and when the first of their offers lapses.

@@ -1,5 +1,5 @@
-//! A backend event: it takes part in what arms or cancels the surveys that
-//! listen to it.
+//! Applies a backend event: it may arm, prevent or cancel each survey that listens to its
+//! name.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
         return;
     }
     let parsed = Json::from_valid(properties).value();
-    // By what they are armed: offers that may still be displayed.
+    // The activations of offers that may still be displayed must not be forgotten.
     let undisplayed = user.offers.iter().filter(|offer| offer.displayed_at.is_none());
     let offered: Vec<u64> = undisplayed.filter_map(|offer| Some(offer.activation.as_ref()?.offset)).collect();
-    // One for all surveys.
+    // The event is stored once, however many surveys keep it.
     let (mut arming, mut cancelling) = (None, None);
     for survey_id in ctx.project.listeners(name) {
         let entry = &ctx.project.surveys[survey_id];
@@ -29,8 +29,8 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
         if pattern_mask == 0 {
             continue;
         }
-        // Too late to take part in anything that is not over, unless it ends what
-        // had begun before it: then what came after stands by itself.
+        // A late event whose windows are all over has no effect, unless it prevents or cancels
+        // what earlier events have begun.
         let over = at.saturating_add(activation.reach()).saturating_add(expires_after) <= ctx.now;
         let state_now = user.surveys.get(survey_id).filter(|state| state.fingerprint == entry.fingerprint);
         let ends =
@@ -45,7 +45,7 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
             state.facts.clear();
             state.fingerprint = entry.fingerprint;
         }
-        // What cancels is asked for nothing more.
+        // Nothing asks for the properties of an event that only cancels.
         let event = if pattern_mask & !CANCELS != 0 { &mut arming } else { &mut cancelling };
         let event = event.get_or_insert_with(|| {
             let properties = (pattern_mask & !CANCELS != 0).then(|| Json::from_valid(properties));

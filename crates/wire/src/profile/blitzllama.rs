@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::javascript;
-use super::said::{TextValue, said};
+use super::text_value::{TextValue, text_value};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::message::{AnswerFact, Data};
 use askwhen_domain::survey::QuestionType;
@@ -92,7 +92,7 @@ fn group(data: &Data, include_properties: bool) -> Group<'_> {
             .map(|answer| GroupAnswer {
                 question_id: &answer.question_id,
                 question_order: answer.order,
-                response: Response(said(answer)),
+                response: Response(text_value(answer)),
                 question_text: &answer.text,
                 question_type: question_type(answer.kind),
                 created_at: time::format_time(answer.answered_at),
@@ -112,7 +112,7 @@ fn flat<'a>(data: &'a Data, answer: &'a AnswerFact, include_properties: bool) ->
         platform: platform(data),
         trigger: &data.trigger,
         question_order: answer.order,
-        response: Response(said(answer)),
+        response: Response(text_value(answer)),
         question_text: &answer.text,
         question_type: question_type(answer.kind),
         created_at: time::format_time_offset(answer.answered_at),

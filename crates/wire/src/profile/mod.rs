@@ -4,9 +4,9 @@
 pub mod blitzllama;
 mod javascript;
 pub mod one_flow;
-mod said;
 mod sign;
 pub mod standard;
+mod text_value;
 
 pub use sign::{
     Keys, SecretError, SignError, Verified, WebhookAttempt, can_verify, check_secret, headers, new_secret, public_key,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::said::{TextValue, said};
+use super::text_value::{TextValue, text_value};
 use askwhen_domain::json::Json;
 use askwhen_domain::message::Data;
 use askwhen_domain::survey::QuestionType;
@@ -67,7 +67,7 @@ pub fn body(at: Millis, data: &Data, message_id: &str) -> Vec<u8> {
                 .iter()
                 .map(|answer| Screen {
                     title: &answer.text,
-                    answer: match said(answer) {
+                    answer: match text_value(answer) {
                         TextValue::One(text) => text,
                         TextValue::Several(list) => list.join(", "),
                     },

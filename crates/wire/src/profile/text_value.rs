@@ -1,17 +1,18 @@
-//! Answers as the compatibility profiles write them.
+//! Answers in the form of the compatibility profiles: choices as texts, numbers as decimal
+//! strings.
 
 use askwhen_domain::json::Json;
 use askwhen_domain::message::AnswerFact;
 use askwhen_domain::survey::QuestionType;
 
-/// What the compatibility profiles write for an answer: texts for choices,
-/// decimal strings for numbers.
+/// An answer as one text or, for several choices, as a list.
 pub enum TextValue {
     One(String),
     Several(Vec<String>),
 }
 
-pub fn said(answer: &AnswerFact) -> TextValue {
+/// The form of an answer.
+pub fn text_value(answer: &AnswerFact) -> TextValue {
     match answer.kind {
         QuestionType::MultiChoice => TextValue::Several(answer.labels.clone()),
         QuestionType::SingleChoice => TextValue::One(answer.labels.first().cloned().unwrap_or_default()),
