@@ -220,7 +220,7 @@ fn a_lowered_limit_holds_at_once_and_a_raised_one_opens_again() {
     assert_eq!((world.completed, world.offers.len()), (6, 0));
     world.limit(3, 7);
     world.quiet();
-    world.now += REFUSAL_HOLDS;
+    world.now += REFUSAL_LIFE;
     world.ask(5);
     world.ask(6);
     world.quiet();
