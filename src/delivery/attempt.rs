@@ -28,7 +28,7 @@ const MAX_READ_BYTES: usize = 16 << 10;
 /// How many bytes of a response are recorded at most.
 const MAX_KEPT_BYTES: usize = 1 << 10;
 /// The largest body of a request, beyond all that a delivery can hold: a definition comes
-/// in a body of 1 MiB, and answers, attributes and properties have bounds of their own that are far smaller.
+/// in a body of 1 MiB, and answers, attributes and properties have far smaller bounds.
 const MAX_BODY_BYTES: usize = 4 << 20;
 /// The response header by which a receiver asks for no more webhooks.
 const DISABLE_HEADER: &str = "webhook-delivery";
