@@ -127,11 +127,16 @@ pub fn prepare(config: &Config, new_api_keys: bool) -> Result<Data, Error> {
         );
     }
     if !config.keys.is_empty() && dir.join("keys.toml").exists() {
-        tracing::warn!(
-            file = %dir.join("keys.toml").display(),
-            "[[keys]] are configured: the keys that this data directory made for itself count no more; add those that \
-             are still in use, and remove the file"
-        );
+        // A file that cannot be read may hold any.
+        let void = read_keys(dir).map_or(1, |file| void_keys(&config.keys, &file));
+        if void > 0 {
+            tracing::warn!(
+                file = %dir.join("keys.toml").display(),
+                count = void,
+                "[[keys]] are configured: the keys that this data directory made for itself count no more; add those \
+                 that are still in use, and remove the file"
+            );
+        }
     }
     let had_own = known.as_ref().map_or(served_before, |known| known.own_api_keys);
     let (keys, fresh_keys) = match config.keys.is_empty() {
@@ -310,6 +315,11 @@ pub fn own(file: &KeysFile) -> Vec<Key> {
     file.keys.iter().map(key).collect()
 }
 
+/// How many keys of the data directory are not among the configured ones.
+fn void_keys(configured: &[Key], file: &KeysFile) -> usize {
+    own(file).iter().filter(|own| !configured.iter().any(|key| key.digest == own.digest)).count()
+}
+
 fn make_keys(path: &Path) -> Result<FreshKeys, Error> {
     let kinds = [Kind::Client, Kind::Server, Kind::Admin];
     let made: FreshKeys = kinds.map(|kind| (kind, format!("ak_{}_{}", kind.name(), &random_hex()[..40]))).into();
@@ -443,4 +453,18 @@ pub async fn dev_settings(log: &Log, key: &ClusterKey, clock: &Clock) -> Result<
     let new = Signer::new(log, key).internal(0, "settings", &define);
     log.append_durably(TopicPartition { topic: Topic::Events, partition: 0 }, vec![new]).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_are_configured_as_well_are_not_void() {
+        let entry = |key: &str| KeyEntry { project: "default".into(), kind: Kind::Server, key: key.into() };
+        let file = KeysFile { keys: vec![entry("the first key"), entry("the second key")] };
+        let configured = own(&file);
+        assert_eq!(void_keys(&configured, &file), 0);
+        assert_eq!(void_keys(&configured[..1], &file), 1);
+    }
 }
