@@ -151,7 +151,7 @@ impl History<'_> {
                     }
                     *report.brought.entry(name).or_default() += 1;
                     let to = self.partition_of(at, &record);
-                    append(TopicPartition { topic, partition: to }, self.moved(&record, to)?, record.appended_at)
+                    append(TopicPartition { topic, partition: to }, self.moved(&record, to), record.appended_at)
                 })?;
             }
         }
@@ -251,13 +251,13 @@ impl History<'_> {
 
     /// The record as it stands in the other log. What comes of a record that the journal
     /// does not keep any more comes before all that it keeps.
-    fn moved(&self, record: &Record, to: u32) -> Result<NewRecord, Error> {
+    fn moved(&self, record: &Record, to: u32) -> NewRecord {
         let headers = record.headers.iter().filter(|(name, _)| name != SOURCE_HEADER.as_bytes());
         let new =
             NewRecord { key: record.key.clone(), headers: headers.cloned().collect(), value: record.value.clone() };
-        let Some(position) = source_of(record) else { return Ok(new) };
+        let Some(position) = source_of(record) else { return new };
         let first = Source { partition: to, offset: 0, crc: 0 };
-        Ok(new.header(SOURCE_HEADER, self.place(position).unwrap_or(first).encode()))
+        new.header(SOURCE_HEADER, self.place(position).unwrap_or(first).encode())
     }
 }
 
@@ -268,4 +268,128 @@ fn is_erased(record: &Record, source: RecordPosition, facts: &PartitionFacts) ->
     let Some(owner) = value::<Owner>(record) else { return true };
     let Owner { project, user_id, .. } = owner.data.map_or(Owner { data: None, ..owner }, |data| *data);
     facts.erased.get(&UserKey { project, user_id }).is_some_and(|at| source < *at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use askwhen_log::Simulated;
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    /// A record of a user, and the offset of the journal record behind it.
+    fn record(topic: Topic, user: &str, source: Option<u64>, value: Value) -> (Topic, NewRecord) {
+        let value = Some(value.to_string().into());
+        let new = NewRecord { key: Some(user.to_owned().into()), headers: Vec::new(), value };
+        let source = source.map(|offset| Source { partition: 0, offset, crc: 9 }.encode());
+        (topic, source.into_iter().fold(new, |new, source| new.header(SOURCE_HEADER, source)))
+    }
+
+    fn delivery(id: &str, source: u64) -> (Topic, NewRecord) {
+        let examples = include_str!("../../../topics/examples/deliveries.ndjson");
+        let line = examples.lines().find(|line| line.starts_with("{\"deliver\"")).expect("one that delivers");
+        let mut value: Value = serde_json::from_str(line).expect("it is JSON");
+        value["deliver"]["delivery_id"] = id.into();
+        record(Topic::Deliveries, "ann", Some(source), value)
+    }
+
+    fn attempt(id: &str, ended: Option<&str>) -> (Topic, NewRecord) {
+        record(Topic::Attempts, "ann", Some(10), json!({"delivery_id": id, "ended": ended}))
+    }
+
+    fn decision(user: &str, source: u64) -> (Topic, NewRecord) {
+        record(Topic::Decisions, user, Some(source), json!({"project": "p", "user_id": user, "n": source}))
+    }
+
+    fn response(user: &str, source: u64) -> (Topic, NewRecord) {
+        record(Topic::Responses, user, Some(source), json!({"data": {"project": "p", "user_id": user}, "n": source}))
+    }
+
+    fn erasure(user: &str, source: u64) -> (Topic, NewRecord) {
+        let value = json!({"cancel_user": {"project": "p", "user_id": user}});
+        record(Topic::Deliveries, user, Some(source), value)
+    }
+
+    /// The journal keeps its records from 10 on; each is 90 places further back there.
+    fn places(dir: &std::path::Path) -> JournalPlaces {
+        let mut places = JournalPlaces::new(dir, &[10]).expect("files");
+        for offset in 10..30 {
+            let to = Source { partition: 1, offset: offset + 90, crc: 7 };
+            places.note(RecordPosition { partition: 0, offset }, to).expect("written");
+        }
+        places.finish().expect("written");
+        places
+    }
+
+    #[test]
+    fn what_means_the_same_there_goes_over_and_all_else_is_counted() {
+        let log = Log::Simulated(Arc::new(Simulated::new(1, 1)));
+        for (topic, new) in [
+            delivery("ended", 10),
+            delivery("given up", 11),
+            delivery("waiting", 12),
+            delivery("without an end", 13),
+            record(
+                Topic::Deliveries,
+                "a",
+                None,
+                json!({"endpoint": {"project": "p", "endpoint_id": "a", "version": 1, "body": null}}),
+            ),
+            erasure("old", 5),
+            erasure("new", 20),
+            attempt("ended", None),
+            attempt("ended", Some("delivered")),
+            attempt("waiting", None),
+            attempt("without an end", None),
+            attempt("never heard of", Some("dead")),
+            record(Topic::Dead, "ann", Some(11), json!({"delivery": {"delivery_id": "given up"}})),
+            // Of users who were erased: before what the journal keeps, and since.
+            decision("old", 4),
+            decision("old", 6),
+            decision("new", 19),
+            decision("ann", 3),
+            response("old", 4),
+            response("ann", 15),
+            record(Topic::Displays, "ann", Some(15), json!({})),
+            record(Topic::Rejects, "ann", None, json!({})),
+        ] {
+            log.tell(TopicPartition { topic, partition: 0 }, new);
+        }
+        let dir = tempfile::tempdir().expect("a folder");
+        let places = places(dir.path());
+        let waiting = HashSet::from([hash("waiting")]);
+        let history = History { log: &log, old: 1, new: 1, places: Some(&places), waiting };
+        let mut sources = Vec::new();
+        let report = history.bring(
+            |at, new, _| {
+                let source = new.headers.iter().find(|(name, _)| name == SOURCE_HEADER.as_bytes());
+                let source = source.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
+                sources.push((at.topic, source.unwrap_or_default()));
+                Ok(())
+            },
+            &mut |_, _, _| {},
+        );
+        let report = report.expect("it is brought");
+        let counts = |all: &[(&str, u64)]| all.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let brought: BTreeMap<String, u64> = counts(&[
+            ("attempts", 3),
+            ("dead", 1),
+            ("decisions", 3),
+            ("deliveries", 3),
+            ("displays", 1),
+            ("rejects", 1),
+            ("responses", 1),
+        ]);
+        assert_eq!(report.brought, brought);
+        assert_eq!(report.left, counts(&[("attempts", 2), ("decisions", 1), ("deliveries", 2), ("responses", 1)]));
+        let of = |topic: Topic| {
+            let all = sources.iter().filter(|(of, _)| *of == topic).map(|(_, source)| source.as_str());
+            all.collect::<Vec<&str>>()
+        };
+        assert_eq!(of(Topic::Deliveries), ["1/100/00000007", "1/101/00000007", "1/110/00000007"]);
+        let unknown = "0/0/00000000";
+        assert_eq!(of(Topic::Decisions), [unknown, "1/109/00000007", unknown], "what the journal has not comes first");
+        assert_eq!(of(Topic::Responses), ["1/105/00000007"]);
+        assert_eq!(of(Topic::Rejects), [""]);
+    }
 }
