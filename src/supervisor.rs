@@ -23,6 +23,7 @@ mod snapshots;
 mod source;
 mod start;
 mod test_clock_loop;
+mod wall;
 
 pub use crate::replay::Error;
 pub use data::{FreshKeys, KeysFile, read_keys};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::memory::MemoryGovernor;
+use super::wall;
 use crate::bridge::{App, View};
 use crate::config::Retention;
 use crate::replay::Error;
@@ -61,6 +62,11 @@ impl Housekeeping {
                     self.measure_disk();
                 }
                 if round.is_multiple_of(240) {
+                    if let Err(error) = wall::note(&self.clock, &self.data_dir)
+                        && throttle.is_new(&error.to_string())
+                    {
+                        tracing::warn!(%error, "the time cannot be noted");
+                    }
                     self.app.auth.sweep();
                     self.trim();
                 }

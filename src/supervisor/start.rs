@@ -19,7 +19,7 @@ use super::running::{Components, Running};
 use super::settings::{kafka_settings, repository};
 use super::snapshots::{Role, Snapshots, Stores};
 use super::test_clock_loop::TestClock;
-use super::{export, open_files, owners};
+use super::{export, open_files, owners, wall};
 use crate::bridge::auth::Auth;
 use crate::bridge::cors::AllowedOrigins;
 use crate::bridge::{self, App, Lists, View};
@@ -28,7 +28,6 @@ use crate::console::{Console, RowRetention};
 use crate::delivery;
 use crate::engine::CacheLimit;
 use crate::replay::Error;
-use askwhen_domain::time::{DAY, Millis};
 use askwhen_log::disk::Disk;
 use askwhen_log::{Embedded, Kafka, Log};
 use askwhen_partition::checkpoint::Checkpointer;
@@ -156,7 +155,7 @@ impl Foundation {
             Ok::<_, Error>((log, newest))
         });
         let (log, newest) = opened.await.map_err(Error::failed)??;
-        let clock = newest.map_or(clock.clone(), |appended_at| checked_by_log(clock, appended_at));
+        wall::distrust(&clock, &config.data_dir, newest);
         if config.kafka {
             data::refuse_another_log(&config.data_dir, log.incarnation())?;
         }
@@ -332,21 +331,6 @@ impl Foundation {
             memory: MemoryGovernor::new(self.budget, self.config.partitions, cached_users, shared, requests),
         }
     }
-}
-
-/// The log says what is old, not a wall that may be wrong: after a long pause the oldest
-/// records stay until the next start.
-fn checked_by_log(clock: Clock, appended_at: Millis) -> Clock {
-    let ahead = clock.wall().saturating_sub(appended_at);
-    if ahead > DAY {
-        tracing::warn!(
-            newest_record = %askwhen_domain::time::format_time(appended_at),
-            "the clock is {} days ahead of the newest record: if it is right, the server was not used for so long, and \
-             what has become too old goes after the next start. If it is wrong, stop the server and set it",
-            ahead / DAY
-        );
-    }
-    clock.from_newest(appended_at)
 }
 
 /// Opens the log that the configuration names. Blocks.

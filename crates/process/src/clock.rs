@@ -2,20 +2,34 @@
 //! [`Clock`]; a test clock runs ahead of the wall by what it was told. Waiting
 //! is measured on [`Clock::monotonic`], which no step of the wall moves.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use askwhen_domain::time::Millis;
+use askwhen_domain::time::{DAY, MINUTE, Millis};
+
+/// A wall that is further from the time that has passed was stepped; less is how clocks
+/// are slewed.
+const STEP: Millis = MINUTE;
 
 #[derive(Debug, Clone)]
 pub struct Clock {
     /// How far ahead of the wall, in milliseconds; zero but under `--test-clock`.
     ahead_ms: Arc<AtomicI64>,
     source: Source,
-    /// What wall and monotonic time were when this clock was made.
-    began: (Millis, Duration),
+    steady: Arc<Mutex<SteadyWall>>,
+}
+
+/// How the wall has gone; see [`Clock::cautious`].
+#[derive(Debug, Default)]
+struct SteadyWall {
+    /// As of `monotonic`.
+    cautious: Millis,
+    /// What both clocks said when they were looked at last.
+    wall: Millis,
+    monotonic: Duration,
+    /// The wall has made no step since.
+    since: Duration,
 }
 
 impl Default for Clock {
@@ -46,8 +60,11 @@ impl Clock {
     }
 
     fn of(source: Source) -> Clock {
-        let mut clock = Clock { ahead_ms: Arc::default(), source, began: Default::default() };
-        clock.began = (clock.wall(), clock.monotonic());
+        let clock = Clock { ahead_ms: Arc::default(), source, steady: Arc::default() };
+        let (wall, monotonic) = (clock.wall(), clock.monotonic());
+        // The wall of a process that begins is believed, unless something else is said.
+        let steady = SteadyWall { cautious: wall, wall, monotonic, since: monotonic };
+        *clock.steady.lock().expect("no panic holds this lock") = steady;
         clock
     }
 
@@ -104,23 +121,30 @@ impl Clock {
         }
     }
 
-    /// The wall's time, or an earlier one while the wall has run ahead of the time
-    /// that has passed since this clock was made (or since the newest record of the log
-    /// was taken, see [`Clock::from_newest`]): for what cannot be undone, such as the
-    /// removal of what is old.
+    /// The wall's time, or an earlier one where the wall may be wrong: for what cannot be
+    /// undone, such as the removal of what is old. A wall that steps forwards is believed
+    /// when it has gone steadily for a day; until then only the time counts that has
+    /// passed. [`Clock::goes_on_from`] says where it began.
     pub fn cautious(&self) -> Millis {
-        let (wall, monotonic) = self.began;
-        let passed = self.monotonic().saturating_sub(monotonic).as_millis();
-        self.wall().min(wall.saturating_add(Millis::try_from(passed).unwrap_or(Millis::MAX)))
+        let (wall, monotonic) = (self.wall(), self.monotonic());
+        let mut steady = self.steady.lock().expect("no panic holds this lock");
+        let passed = millis(monotonic.saturating_sub(steady.monotonic));
+        if wall.abs_diff(steady.wall.saturating_add(passed)) > STEP.unsigned_abs() {
+            steady.since = monotonic;
+        }
+        let is_believed = millis(monotonic.saturating_sub(steady.since)) >= DAY;
+        let counted = steady.cautious.saturating_add(passed);
+        steady.cautious = if is_believed { wall } else { counted };
+        (steady.wall, steady.monotonic) = (wall, monotonic);
+        wall.min(steady.cautious)
     }
 
-    /// The same clock, which takes no word of the wall but the log's for how late it is:
-    /// [`Clock::cautious`] goes on from when the newest record was taken. A wall that was
-    /// wrong already when the process began makes nothing old.
-    #[must_use]
-    pub fn from_newest(mut self, appended_at: Millis) -> Clock {
-        self.began.0 = self.began.0.min(appended_at);
-        self
+    /// Lets [`Clock::cautious`] go on from a time before which nothing is to be removed for
+    /// its age: a wall that was wrong already when the process began makes nothing old.
+    pub fn goes_on_from(&self, time: Millis) {
+        let mut steady = self.steady.lock().expect("no panic holds this lock");
+        steady.cautious = steady.cautious.min(time);
+        steady.since = self.monotonic();
     }
 
     pub fn ahead(&self) -> Millis {
@@ -131,6 +155,10 @@ impl Clock {
     pub fn set_ahead(&self, ahead_ms: Millis) {
         self.ahead_ms.fetch_max(ahead_ms, Ordering::AcqRel);
     }
+}
+
+fn millis(span: Duration) -> Millis {
+    Millis::try_from(span.as_millis()).unwrap_or(Millis::MAX)
 }
 
 #[cfg(test)]
@@ -152,10 +180,27 @@ mod tests {
         assert_eq!(other.cautious(), 1_005_000, "a jump makes nothing old");
         clock.set_wall(600);
         assert_eq!(other.cautious(), 600);
-        clock.set_wall(9_000_000);
-        let by_the_log = clock.clone().from_newest(500_000);
-        assert_eq!(by_the_log.cautious(), 505_000, "a wall that was wrong at the start makes nothing old");
-        assert_eq!(clock.clone().from_newest(20_000_000).cautious(), 1_005_000);
+    }
+
+    #[test]
+    fn a_wall_makes_nothing_old_before_it_has_gone_steadily_for_a_day() {
+        let clock = Clock::simulated(1_000 * DAY);
+        clock.set_wall(1_040 * DAY);
+        for hour in 1..=24 {
+            assert_eq!(clock.cautious(), 1_000 * DAY + (hour - 1) * 60 * MINUTE);
+            clock.pass(Duration::from_secs(3_600));
+        }
+        assert_eq!(clock.cautious(), 1_041 * DAY, "a day without another step");
+        // Put right, it counts at once.
+        clock.set_wall(1_001 * DAY);
+        assert_eq!(clock.cautious(), 1_001 * DAY);
+
+        let clock = Clock::simulated(1_040 * DAY);
+        clock.goes_on_from(1_000 * DAY);
+        clock.pass(Duration::from_secs(3_600));
+        assert_eq!(clock.clone().cautious(), 1_000 * DAY + 60 * MINUTE, "it was wrong from the start on");
+        clock.pass(Duration::from_secs(23 * 3_600));
+        assert_eq!(clock.cautious(), 1_041 * DAY, "the server was not used for forty days");
     }
 
     #[test]
