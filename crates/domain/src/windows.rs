@@ -79,11 +79,15 @@ impl PerSurvey {
         self.facts.retain(|fact| fact.pattern_mask & CANCELS != 0 || fact.arms());
         let begun = |fact: &&ActivationEvent| fact.arms() && fact.event.at <= now;
         let Some(newest) = self.facts.iter().rev().find(begun).map(ActivationEvent::order) else { return };
-        let counts = |fact: &&ActivationEvent| {
-            let offset = fact.event.offset;
-            offered(offset) || self.shown.iter().any(|shown| shown.offset == offset && shown.at >= newest.at)
-        };
-        let oldest = self.facts.iter().find(counts).map_or(newest, |fact| fact.order().min(newest));
+        let counts = |fact: &&ActivationEvent| offered(fact.event.offset) || self.is_shown_since(fact, newest.at);
+        let mut oldest = self.facts.iter().find(counts).map_or(newest, |fact| fact.order().min(newest));
+        // A window that was displayed no sooner than what is kept reaches that: its first
+        // display decides what begins another.
+        while let Some(earlier) =
+            self.facts.iter().find(|fact| fact.order() < oldest && self.is_shown_since(fact, oldest.at))
+        {
+            oldest = earlier.order();
+        }
         let gone = self.facts.partition_point(|fact| fact.order() < oldest);
         if gone > 0 {
             self.facts.drain(..gone);
@@ -91,6 +95,11 @@ impl PerSurvey {
             self.shown.retain(|shown| facts.iter().any(|fact| fact.event.offset == shown.offset));
         }
         self.let_go_of_cancellations(newest);
+    }
+
+    /// Whether the window that an event has armed was displayed at a time or later.
+    fn is_shown_since(&self, fact: &ActivationEvent, at: Millis) -> bool {
+        self.shown.iter().any(|shown| shown.offset == fact.event.offset && shown.at >= at)
     }
 
     /// Of many cancellations of one window the first says when it ended, and the
@@ -373,6 +382,21 @@ mod tests {
             let next = survey.window(rules, 4 * MINUTE).unwrap();
             assert_eq!((next.by.at, next.shown), (3 * MINUTE, false));
         }
+    }
+
+    #[test]
+    fn the_first_display_of_a_window_counts_whichever_of_its_events_was_offered() {
+        let single = single();
+        let rules = rules(&single, OnRepeat::Refresh);
+        let mut survey = PerSurvey::default();
+        survey.insert(fact(0, 1), rules, Millis::MAX, &|_| true);
+        survey.insert(fact(0, 2), rules, Millis::MAX, &|_| true);
+        survey.displayed(5 * MINUTE, Some(1));
+        survey.insert(fact(6 * MINUTE, 3), rules, Millis::MAX, &|offset| offset == 2);
+        survey.displayed(7 * MINUTE, Some(2));
+        survey.insert(fact(4 * MINUTE, 4), rules, Millis::MAX, &|_| false);
+        let window = survey.window(rules, 8 * MINUTE).unwrap();
+        assert_eq!((window.by.at, window.shown), (6 * MINUTE, false), "spent after five minutes");
     }
 
     #[test]
