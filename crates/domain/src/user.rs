@@ -1,12 +1,13 @@
 //! Everything the engine remembers of one user, and how it forgets.
 
 mod offer;
+mod recent;
 mod survey;
 mod surveys;
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::completed::CompletedAnswers;
@@ -14,6 +15,7 @@ use super::json::Json;
 use super::time::{DAY, FUTURE_SKEW, HOUR, Millis};
 
 pub use offer::{Answer, Offer, OfferContext, Response};
+pub use recent::{RecentIds, SeenId};
 pub use survey::{Activated, ActivationEvent, EventOrder, PerSurvey, WindowDisplay};
 pub use surveys::Surveys;
 
@@ -52,7 +54,7 @@ pub struct User {
     /// Last display of any survey, tests excepted.
     pub last_display_at: Option<Millis>,
     /// Event ids as 128-bit hashes, and when they were first seen; oldest first.
-    pub recent: VecDeque<(u128, Millis)>,
+    pub recent: RecentIds,
     /// Whether ids younger than [`ID_REMEMBERED`] have left `recent` for the
     /// store's table of their own.
     pub overflowed: bool,
@@ -133,21 +135,21 @@ impl User {
     /// Whether this event id has been seen; `false` may still be in the
     /// store's table when the state has overflowed.
     pub fn has_seen(&self, hash: u128) -> bool {
-        self.recent.iter().any(|(seen, _)| *seen == hash)
+        self.recent.has(hash)
     }
 
     /// Remembers an event id. What no longer fits and is not yet old enough to
     /// forget is returned, to be kept in the store's table.
     pub fn remember(&mut self, hash: u128, now: Millis) -> Option<(u128, Millis)> {
-        self.recent.push_back((hash, now));
-        while self.recent.front().is_some_and(|(_, seen)| seen.saturating_add(ID_REMEMBERED) <= now) {
-            self.recent.pop_front();
+        self.recent.push((hash, now));
+        while self.recent.oldest().is_some_and(|(_, seen)| seen.saturating_add(ID_REMEMBERED) <= now) {
+            self.recent.pop();
         }
         if self.recent.len() <= MAX_RECENT_IDS {
             return None;
         }
         self.overflowed = true;
-        self.recent.pop_front()
+        self.recent.pop()
     }
 
     pub fn session_displays(&self, session_id: Option<&str>) -> u32 {
@@ -184,8 +186,7 @@ impl User {
             let completed = Arc::make_mut(&mut self.completed).values_mut();
             completed.for_each(|completed| completed.at = latest.min(completed.at));
         }
-        let ahead = self.recent.iter_mut().rev().take_while(|(_, seen)| *seen > latest);
-        ahead.for_each(|(_, seen)| *seen = latest);
+        self.recent.put_back(latest);
     }
 
     /// As of a time: without what no rule can ask for any more.
@@ -206,7 +207,7 @@ impl User {
     }
 
     /// Takes all of it away; gives the event ids, which are to be remembered.
-    pub(super) fn erase(&mut self) -> VecDeque<(u128, Millis)> {
+    pub(super) fn erase(&mut self) -> RecentIds {
         let summary = self.summary;
         let erased = std::mem::replace(self, User { summary, ..User::default() });
         erased.recent
@@ -314,7 +315,7 @@ impl User {
             summary.latest = summary.latest.max(latest.unwrap_or(Millis::MIN));
         }
         summary.bytes = added(summary.bytes, recent_bytes(before), recent_bytes(self));
-        let newest_id = self.recent.back().map(|(_, seen)| *seen);
+        let newest_id = self.recent.newest().map(|(_, seen)| seen);
         for at in [self.last_display_at, newest_id].into_iter().flatten() {
             summary.latest = summary.latest.max(at);
         }

@@ -118,7 +118,7 @@ fn erase(ctx: ApplyContext<'_>, user: &mut User, out: &mut Outputs) {
         let held = offer.holds(ctx.now).map(|until| (offer.survey_id.clone(), Change::Release { until }));
         out.quotas.extend(held);
     }
-    out.spilled.extend(user.erase());
+    out.spilled.extend(user.erase().iter());
     out.items.push(Output::CancelDeliveries);
     fanout::erased(ctx, out);
     out.reply = Some(Reply::Accepted { duplicate: false, response_id: None });

@@ -1,0 +1,129 @@
+//! The ids of the events that a user has sent last.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::sync::Arc;
+
+use crate::time::Millis;
+
+/// So many ids are a copy's own; older ones are shared by the copies of a user.
+const OWN_IDS: usize = 16;
+
+/// An event id as a 128-bit hash, and when it was first seen.
+pub type SeenId = (u128, Millis);
+
+/// Oldest first. A record adds one id and lets one go: neither copies the others.
+#[derive(Debug, Clone, Default)]
+pub struct RecentIds {
+    shared: Arc<Vec<SeenId>>,
+    /// Of the shared ones so many have been let go of.
+    gone: usize,
+    own: Vec<SeenId>,
+}
+
+impl RecentIds {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &SeenId> {
+        self.shared[self.gone..].iter().chain(&self.own)
+    }
+
+    pub fn len(&self) -> usize {
+        self.shared.len() - self.gone + self.own.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn has(&self, hash: u128) -> bool {
+        self.iter().any(|(seen, _)| *seen == hash)
+    }
+
+    pub fn newest(&self) -> Option<SeenId> {
+        self.iter().next_back().copied()
+    }
+
+    pub(super) fn oldest(&self) -> Option<SeenId> {
+        self.iter().next().copied()
+    }
+
+    pub(super) fn push(&mut self, id: SeenId) {
+        if self.own.len() == OWN_IDS {
+            let all = self.iter().copied().collect();
+            *self = RecentIds { shared: Arc::new(all), gone: 0, own: Vec::new() };
+        }
+        self.own.push(id);
+    }
+
+    /// Lets go of the oldest.
+    pub(super) fn pop(&mut self) -> Option<SeenId> {
+        let oldest = self.oldest()?;
+        if self.gone < self.shared.len() {
+            self.gone += 1;
+        } else {
+            self.own.remove(0);
+        }
+        Some(oldest)
+    }
+
+    /// None was seen after `latest`.
+    pub(super) fn put_back(&mut self, latest: Millis) {
+        if self.newest().is_some_and(|(_, seen)| seen > latest) {
+            let all = self.iter().map(|(hash, seen)| (*hash, latest.min(*seen))).collect();
+            *self = RecentIds { shared: Arc::new(all), gone: 0, own: Vec::new() };
+        }
+    }
+}
+
+/// Which ids are shared says nothing of the user.
+impl PartialEq for RecentIds {
+    fn eq(&self, other: &RecentIds) -> bool {
+        let is_shared = Arc::ptr_eq(&self.shared, &other.shared) && self.gone == other.gone;
+        if is_shared { self.own == other.own } else { self.len() == other.len() && self.iter().eq(other.iter()) }
+    }
+}
+
+impl Eq for RecentIds {}
+
+impl Serialize for RecentIds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for RecentIds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RecentIds, D::Error> {
+        let shared = Arc::new(Vec::deserialize(deserializer)?);
+        Ok(RecentIds { shared, gone: 0, own: Vec::new() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    #[test]
+    fn they_are_a_queue_however_they_are_shared() {
+        let (mut queue, mut ids) = (VecDeque::new(), RecentIds::default());
+        let mut earlier: Vec<(VecDeque<SeenId>, RecentIds)> = Vec::new();
+        for n in 0..500_u32 {
+            let id = (u128::from(n), Millis::from(n));
+            queue.push_back(id);
+            ids.push(id);
+            if n % 7 > 2 || queue.len() > 40 {
+                assert_eq!(ids.pop(), queue.pop_front());
+            }
+            if n == 300 {
+                queue.iter_mut().for_each(|(_, seen)| *seen = 290.min(*seen));
+                ids.put_back(290);
+            }
+            assert!(ids.iter().eq(queue.iter()) && ids.len() == queue.len(), "{n}");
+            assert_eq!((ids.newest(), ids.oldest()), (queue.back().copied(), queue.front().copied()));
+            let bytes = serde_json::to_vec(&ids).expect("it serialises");
+            assert_eq!(bytes, serde_json::to_vec(&queue).expect("it serialises"), "stored as a queue is");
+            assert_eq!(serde_json::from_slice::<RecentIds>(&bytes).expect("it is read"), ids);
+            earlier.push((queue.clone(), ids.clone()));
+        }
+        assert!(earlier.iter().all(|(queue, ids)| ids.iter().eq(queue.iter())), "a copy stays as it was");
+        assert!(earlier.windows(2).all(|two| two[0].1 != two[1].1));
+    }
+}
