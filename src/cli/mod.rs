@@ -177,6 +177,10 @@ pub fn main() -> ExitCode {
     let serves = matches!(cli.verb, Verb::Serve(_));
     if serves {
         askwhen_process::install_panic_hook();
+        if let Err(error) = askwhen_process::survive_file_size_limit() {
+            askwhen_process::complain(&format!("askwhen: the signal of too large files cannot be handled: {error}"));
+            return ExitCode::FAILURE;
+        }
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

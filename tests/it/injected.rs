@@ -297,3 +297,37 @@ fn too_few_open_files_are_told_at_the_start() {
     assert!(error.contains("256 files may be open") && error.contains("8 partitions need 448"), "{error}");
     assert!(!dir.path().join("data").exists());
 }
+
+/// `ulimit -f`: the signal would end the process without a word.
+#[tokio::test]
+async fn a_limit_on_the_size_of_files_does_not_end_the_process_by_a_signal() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let server = Server::start().await;
+    let pid = Pid::from_raw(server.pid().cast_signed()).expect("a process");
+    let limit = Rlimit { current: Some(256 << 10), maximum: None };
+    prlimit(Some(pid), Resource::Fsize, limit).expect("the limit is set");
+    let mut taken = 0;
+    for n in 0..60 {
+        let body = serde_json::json!({"user_id": "ann", "event_name": "woke", "event_id": format!("e{n}"),
+            "properties": {"text": "x".repeat(20_000)}});
+        let request = server.request(reqwest::Method::POST, "/v1/events").bearer_auth(&server.server);
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        match request.send().await {
+            Ok(answer) if answer.status() == 202 => taken += 1,
+            Ok(answer) => assert_eq!(answer.status(), 503, "event {n}"),
+            // It has ended by itself, as after any write error of the log.
+            Err(_) => break,
+        }
+    }
+    assert!((1..60).contains(&taken), "{taken} events of 20 KB in files of 256 KiB");
+    let (dir, code) = server.terminate();
+    assert!(code.is_some(), "no signal has ended it");
+    let server = Server::on(dir, &["--dev"], &[]).await;
+    assert_eq!(
+        crate::harness::tail(server.dir.path(), "events")
+            .iter()
+            .filter(|event| event["value"]["type"] == "event")
+            .count(),
+        taken
+    );
+}

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::panic::PanicHookInfo;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -78,6 +78,15 @@ pub fn end(last_words: &str) -> ! {
 /// Leaves without tearing anything down beneath threads that still work.
 pub fn exit(code: i32) -> ! {
     signal_hook::low_level::exit(code)
+}
+
+/// From now on a write beyond the largest file that the process may have (`ulimit -f`) fails,
+/// as on a full disk; the signal would end the process without a word.
+///
+/// # Errors
+/// When the system refuses the handler.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map(drop)
 }
 
 /// From now on a panic says where it was on standard error, if that takes it,

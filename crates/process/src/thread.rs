@@ -150,11 +150,17 @@ impl Thread {
     /// When the system gives no thread.
     pub fn spawn(name: impl Into<String>, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
         #[expect(clippy::disallowed_methods, reason = "this is what the others use")]
-        let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
+        let name = name.into();
+        let refused = format!("the thread {name} cannot be started");
+        let handle = std::thread::Builder::new().name(name).spawn(move || {
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
                 let own = std::thread::current();
                 crate::end(&format!("thread {} has panicked: the process ends", own.name().unwrap_or_default()));
             }
+        });
+        let handle = handle.map_err(|error| {
+            let advice = "raise the limit of processes or of memory (ulimit -u, ulimit -v, the container's)";
+            io::Error::new(error.kind(), format!("{refused}: {error}; {advice}"))
         })?;
         Ok(Thread { handle: Some(handle) })
     }
