@@ -149,9 +149,9 @@ impl Thread {
     /// # Errors
     /// When the system gives no thread.
     pub fn spawn(name: impl Into<String>, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
-        #[expect(clippy::disallowed_methods, reason = "this is what the others use")]
         let name = name.into();
         let refused = format!("the thread {name} cannot be started");
+        #[expect(clippy::disallowed_methods, reason = "this is what the others use")]
         let handle = std::thread::Builder::new().name(name).spawn(move || {
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
                 let own = std::thread::current();
