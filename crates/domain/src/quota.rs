@@ -467,40 +467,40 @@ impl QuotaAllocator {
     }
 
     /// Takes a message; gives what others are to be told.
-    pub fn receive(&mut self, messages: &QuotaMessage, now: Millis) -> Vec<QuotaMessage> {
-        let key = SurveyKey::new(messages.project.clone(), messages.survey_id.clone());
+    pub fn receive(&mut self, message: &QuotaMessage, now: Millis) -> Vec<QuotaMessage> {
+        let key = SurveyKey::new(message.project.clone(), message.survey_id.clone());
         let mut on = Vec::new();
-        let mut queue = VecDeque::from([messages.clone()]);
-        while let Some(messages) = queue.pop_front() {
-            if messages.to != self.partition {
-                on.push(messages);
+        let mut queue = VecDeque::from([message.clone()]);
+        while let Some(message) = queue.pop_front() {
+            if message.to != self.partition {
+                on.push(message);
                 continue;
             }
-            let answers = match messages.message {
+            let answers = match message.message {
                 QuotaSignal::Report { .. } | QuotaSignal::Ask { .. } | QuotaSignal::Return { .. } => {
-                    match self.coordinators.get_mut(&key).filter(|coordinator| coordinator.epoch == messages.epoch) {
-                        Some(coordinator) => coordinator.receive(messages.from, &messages.message, now),
+                    match self.coordinators.get_mut(&key).filter(|coordinator| coordinator.epoch == message.epoch) {
+                        Some(coordinator) => coordinator.receive(message.from, &message.message, now),
                         None => Vec::new(),
                     }
                 }
                 _ => self
-                    .receive_signal(&key, &messages, now)
+                    .receive_signal(&key, &message, now)
                     .into_iter()
-                    .map(|message| (COORDINATOR_PARTITION, message))
+                    .map(|signal| (COORDINATOR_PARTITION, signal))
                     .collect(),
             };
             self.dirty.insert(key.clone());
-            let wrap = |(to, message)| QuotaMessage { to, from: self.partition, message, ..messages.clone() };
+            let wrap = |(to, signal)| QuotaMessage { to, from: self.partition, message: signal, ..message.clone() };
             queue.extend(answers.into_iter().map(wrap));
         }
         on
     }
 
     /// Applies a message of the coordinator to this partition's lease.
-    fn receive_signal(&mut self, key: &SurveyKey, messages: &QuotaMessage, now: Millis) -> Option<QuotaSignal> {
-        let lease = self.leases.get_mut(key).filter(|lease| lease.epoch == messages.epoch)?;
+    fn receive_signal(&mut self, key: &SurveyKey, message: &QuotaMessage, now: Millis) -> Option<QuotaSignal> {
+        let lease = self.leases.get_mut(key).filter(|lease| lease.epoch == message.epoch)?;
         let mut answer = None;
-        match messages.message {
+        match message.message {
             QuotaSignal::Grant { count, keep } => {
                 lease.free += count;
                 lease.scarce &= !keep;
@@ -528,9 +528,9 @@ impl QuotaAllocator {
     fn signal_coordinator(&mut self, key: &SurveyKey, message: QuotaSignal, now: Millis) -> Vec<QuotaMessage> {
         let epoch = self.leases.get(key).map_or(0, |lease| lease.epoch);
         let SurveyKey { project, survey_id } = key.clone();
-        let messages =
+        let message =
             QuotaMessage { project, survey_id, epoch, from: self.partition, to: COORDINATOR_PARTITION, message };
-        self.receive(&messages, now)
+        self.receive(&message, now)
     }
 
     /// Keeps up which leases are scarce, and when the first of their offers lapses.
