@@ -21,6 +21,10 @@ pub struct RecentIds {
 }
 
 impl RecentIds {
+    fn shared(all: Vec<SeenId>) -> RecentIds {
+        RecentIds { shared: Arc::new(all), gone: 0, own: Vec::new() }
+    }
+
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &SeenId> {
         self.shared[self.gone..].iter().chain(&self.own)
     }
@@ -48,7 +52,7 @@ impl RecentIds {
     pub(super) fn push(&mut self, id: SeenId) {
         if self.own.len() == OWN_IDS {
             let all = self.iter().copied().collect();
-            *self = RecentIds { shared: Arc::new(all), gone: 0, own: Vec::new() };
+            *self = RecentIds::shared(all);
         }
         self.own.push(id);
     }
@@ -68,7 +72,7 @@ impl RecentIds {
     pub(super) fn put_back(&mut self, latest: Millis) {
         if self.newest().is_some_and(|(_, seen)| seen > latest) {
             let all = self.iter().map(|(hash, seen)| (*hash, latest.min(*seen))).collect();
-            *self = RecentIds { shared: Arc::new(all), gone: 0, own: Vec::new() };
+            *self = RecentIds::shared(all);
         }
     }
 }
@@ -91,8 +95,7 @@ impl Serialize for RecentIds {
 
 impl<'de> Deserialize<'de> for RecentIds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RecentIds, D::Error> {
-        let shared = Arc::new(Vec::deserialize(deserializer)?);
-        Ok(RecentIds { shared, gone: 0, own: Vec::new() })
+        Vec::deserialize(deserializer).map(RecentIds::shared)
     }
 }
 
