@@ -180,11 +180,12 @@ impl Stores {
             }
         };
         let incarnation = format!("{:032x}", self.log.incarnation());
+        let all: Vec<TopicPartition> =
+            role.trimmed().iter().map(|topic| TopicPartition { topic: *topic, partition }).collect();
+        let bounds = self.log.all_bounds(&all)?;
         for manifest in listed.iter().filter(|manifest| manifest.subject.incarnation == incarnation) {
-            for topic in role.trimmed() {
-                let at = TopicPartition { topic: *topic, partition };
-                let end = self.log.bounds(at)?.end;
-                let position = manifest.subject.positions.get(topic.name()).copied().unwrap_or(0);
+            for (at, end) in all.iter().zip(bounds.iter().map(|bounds| bounds.end)) {
+                let position = manifest.subject.positions.get(at.topic.name()).copied().unwrap_or(0);
                 if position > end {
                     return Err(StopReason::refused(format!(
                         "{at} ends at {end}, and the snapshot {} in {:?} was made when it had reached {position}: the log \
