@@ -151,11 +151,17 @@ impl Foundation {
         let (settings, key_check, log_clock) = (config.clone(), key.check(), clock.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let log = open_log(&settings, key_check, &log_clock)?;
-            let newest = log.newest_append().map_err(Error::unreachable)?;
-            Ok::<_, Error>((log, newest))
+            // The log is asked only where nothing is noted.
+            let last_known = match wall::noted(&settings.data_dir) {
+                Some(noted) => Some(noted),
+                None => log.newest_append().map_err(Error::unreachable)?,
+            };
+            Ok::<_, Error>((log, last_known))
         });
-        let (log, newest) = opened.await.map_err(Error::failed)??;
-        wall::distrust(&clock, &config.data_dir, newest);
+        let (log, last_known) = opened.await.map_err(Error::failed)??;
+        if let Some(last_known) = last_known {
+            wall::distrust(&clock, last_known);
+        }
         if config.kafka {
             data::refuse_another_log(&config.data_dir, log.incarnation())?;
         }

@@ -12,11 +12,10 @@ fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("time")
 }
 
-/// Lets the clock go on from where the last process was, else from when the newest record
-/// was appended: nothing is older than that says until the wall has gone steadily.
-pub fn distrust(clock: &Clock, data_dir: &Path, newest_append: Option<Millis>) {
+/// The time up to which the last process believed its wall, if it is noted.
+pub fn noted(data_dir: &Path) -> Option<Millis> {
     let path = path(data_dir);
-    let noted = match std::fs::read_to_string(&path) {
+    match std::fs::read_to_string(&path) {
         Ok(text) => {
             let noted = time::parse_time(text.trim());
             if let Err(why) = noted {
@@ -29,8 +28,12 @@ pub fn distrust(clock: &Clock, data_dir: &Path, newest_append: Option<Millis>) {
             tracing::warn!(path = %path.display(), %error, "the note of the time cannot be read: the newest record counts");
             None
         }
-    };
-    let Some(from) = noted.or(newest_append) else { return };
+    }
+}
+
+/// Lets the clock go on from a time: nothing is older than that says until the wall has
+/// gone steadily.
+pub fn distrust(clock: &Clock, from: Millis) {
     let ahead = clock.wall().saturating_sub(from);
     if ahead > DAY {
         tracing::warn!(
