@@ -11,23 +11,30 @@ use rdkafka::types::RDKafkaErrorCode;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::faults::{BrokerFault, Faults};
 use super::settings::Settings;
 use crate::error::Error;
-use askwhen_process::thread::Service;
+use askwhen_process::thread::{Notify, Service};
 
 /// How often brokers are asked whether they are there.
 const PROBE: Duration = Duration::from_millis(500);
 /// How long they may take to say so, and how often they may fail to.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const PROBE_FAILURES: u32 = 2;
+/// For so long after the brokers are back, a client may still tell of what it
+/// met while they were away: its news are checked before they are believed.
+const OLD_NEWS: Duration = Duration::from_secs(2);
 
 /// Whether the brokers take records, as far as is known.
 #[derive(Debug, Default)]
 pub struct Health {
     away: AtomicBool,
+    back_at: Mutex<Option<Instant>>,
+    /// News have come that may be old; the next probe decides.
+    doubted: AtomicBool,
+    probe_now: Arc<Notify>,
     /// A client can never work again in this process.
     fatal: Mutex<Option<String>>,
     last_error: Mutex<String>,
@@ -45,9 +52,21 @@ impl Health {
         Ok(())
     }
 
+    /// A client has lost the brokers: nothing more is taken. When they have only
+    /// just come back, they are asked first.
+    pub fn went_away(&self, why: &str) {
+        let back_at = *self.back_at.lock().expect("no panic holds this lock");
+        if back_at.is_some_and(|at| at.elapsed() < OLD_NEWS) {
+            self.doubted.store(true, Ordering::Release);
+            self.probe_now.notify();
+        } else {
+            self.mark_away(why);
+        }
+    }
+
     /// What was wrong with a broker before stays: it says more than that none
     /// is left.
-    pub fn went_away(&self, why: &str) {
+    fn mark_away(&self, why: &str) {
         let mut last = self.last_error.lock().expect("no panic holds this lock");
         if last.is_empty() {
             *last = why.to_owned();
@@ -61,6 +80,7 @@ impl Health {
         if self.away.swap(false, Ordering::AcqRel) {
             self.last_error.lock().expect("no panic holds this lock").clear();
             self.faults.over(&BrokerFault::Unauthenticated);
+            *self.back_at.lock().expect("no panic holds this lock") = Some(Instant::now());
             tracing::info!("the brokers are there again");
         }
     }
@@ -73,18 +93,19 @@ impl Health {
     /// notice when they fall silent.
     pub fn watch(self: &Arc<Self>, admin: AdminClient<Context>, topic: String) -> Result<Service, Error> {
         let health = self.clone();
-        let watching = Service::spawn("kafka-health", Arc::default(), move |turns| {
+        let watching = Service::spawn("kafka-health", self.probe_now.clone(), move |turns| {
             let mut failures = 0;
             while turns.go_on() {
                 turns.wait(PROBE);
+                let doubted = health.doubted.swap(false, Ordering::AcqRel);
                 let seen = admin.inner().fetch_metadata(Some(&topic), PROBE_TIMEOUT);
                 let led = seen.is_ok_and(|seen| {
                     let parts = seen.topics().first().map(|t| t.partitions()).unwrap_or_default();
                     !parts.is_empty() && parts.iter().all(|p| p.leader() >= 0)
                 });
                 failures = if led { 0 } else { failures + 1 };
-                if failures == PROBE_FAILURES {
-                    health.went_away("the brokers do not say who leads the journal");
+                if failures == PROBE_FAILURES || (doubted && !led) {
+                    health.mark_away("the brokers do not say who leads the journal");
                 }
                 if led {
                     health.is_back();
@@ -213,4 +234,22 @@ pub fn unusable(error: KafkaError) -> Error {
 
 pub fn unavailable(error: KafkaError) -> Error {
     Error::Unavailable(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_from_before_the_brokers_came_back_are_checked_first() {
+        let health = Health::default();
+        health.went_away("all brokers are down");
+        assert!(health.is_writable().is_err());
+        health.is_back();
+        health.went_away("all brokers are down");
+        assert!(health.is_writable().is_ok() && health.doubted.load(Ordering::Acquire));
+        *health.back_at.lock().expect("no panic") = Instant::now().checked_sub(OLD_NEWS);
+        health.went_away("all brokers are down");
+        assert!(health.is_writable().is_err(), "later news are believed");
+    }
 }
