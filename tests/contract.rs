@@ -6,7 +6,8 @@ use askwhen_log::disk::SimulatedDisk;
 use askwhen_log::embedded::Options;
 use askwhen_log::kafka::Settings;
 use askwhen_log::{
-    Ack, AppendedRange, Embedded, Error, Kafka, Log, NewRecord, Record, Simulated, TopicPartition, Watermarks,
+    Ack, AppendedRange, Embedded, Error, Fetch as _, Kafka, Log, NewRecord, Record, Simulated, TopicPartition,
+    Watermarks,
 };
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::Notify;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::context::{BrokerArgs, Context, Failure, failure, observer};
 use super::output;
 use askwhen_domain::time::{self, Millis};
+use askwhen_log::Fetch as _;
 use askwhen_log::embedded::follow::Follower;
 use askwhen_log::{Embedded, Kafka, Log, Reader, Record, TopicPartition};
 use askwhen_process::thread::Notify;

@@ -17,7 +17,7 @@ use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::RecordPosition;
 use askwhen_domain::refs::{SurveyRef, UserRef};
 use askwhen_domain::time::Millis;
-use askwhen_log::{Log, Reader, Record, TopicPartition, Watermarks};
+use askwhen_log::{Fetch as _, Log, Reader, Record, TopicPartition, Watermarks};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{LogThrottle, Notify, StopToken};
 use askwhen_store::{Batch, Store};

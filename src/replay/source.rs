@@ -10,7 +10,7 @@ use super::error::{Error, ErrorKind};
 use askwhen_domain::time::{Millis, format_time};
 use askwhen_domain::{LOGIC_VERSION, goes_on_from};
 use askwhen_log::embedded::follow::Follower;
-use askwhen_log::{Log, Reader, Record, TopicPartition, Watermarks};
+use askwhen_log::{Fetch as _, Log, Reader, Record, TopicPartition, Watermarks};
 use askwhen_partition::admission::Admission;
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::thread::Notify;

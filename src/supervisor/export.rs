@@ -407,7 +407,7 @@ impl Export<'_> {
         progress: &mut impl FnMut(&'static str, u64, u64),
     ) -> Result<Vec<NewJournalEnd>, Error> {
         let (old, new) = (self.source.partitions, self.target.partitions);
-        let signer = Signer::new(&founding.log(), &self.data.key);
+        let signer = Signer::new(&Log::Kafka(founding.log().clone()), &self.data.key);
         let mut relocation = Relocation::new(self.rules(metas)?, new, signer);
         let mut merge = JournalMerge::new(self.log, old)?;
         let mut out = Batches::new(Topic::Events, new);
@@ -429,7 +429,7 @@ impl Export<'_> {
         out.flush(founding)?;
         founding.settle(0)?;
         progress("bringing the journal over", merge.all, merge.all);
-        let log = founding.log();
+        let log = Log::Kafka(founding.log().clone());
         for (partition, last) in (0..).zip(&lasts) {
             let at = TopicPartition { topic: Topic::Events, partition };
             let end = log.bounds(at)?.end;
@@ -516,7 +516,7 @@ impl Export<'_> {
     ) -> Result<u64, Error> {
         let now = metas.iter().map(|meta| meta.now).max().unwrap_or(0);
         let folder = self.source.data_dir.join(format!("{FOLDER}{}", uuid::Uuid::now_v7().simple()));
-        let made = self.write_state(&founding.log(), stores, now, lasts, &folder, progress);
+        let made = self.write_state(&Log::Kafka(founding.log().clone()), stores, now, lasts, &folder, progress);
         // The state is in the snapshots now.
         std::fs::remove_dir_all(&folder)?;
         made

@@ -5,6 +5,7 @@ mod ack;
 pub mod disk;
 pub mod embedded;
 mod error;
+mod fetch;
 pub mod frame;
 pub mod kafka;
 mod reader;
@@ -21,8 +22,9 @@ use askwhen_wire::topic::Topic;
 pub use ack::Ack;
 pub use embedded::{DiskClaim, Embedded};
 pub use error::{Class, Error};
+pub use fetch::{Fetch, FetchBatch};
 pub use kafka::{GroupFence, Kafka, Lease, LeaseChange, Membership};
-pub use reader::{FetchBatch, LocalLog, Reader};
+pub use reader::{LocalLog, Reader};
 pub use record::{AppendedRange, Headers, NewRecord, Record, TopicPartition, Watermarks};
 pub use simulated::{AppendQueue, Simulated};
 
@@ -156,7 +158,7 @@ impl Log {
     pub fn reader(&self, purpose: &'static str, notify: Arc<Notify>) -> Reader {
         match self {
             Log::Embedded(log) => Reader::Local(LocalLog::Embedded(log.clone()), notify),
-            Log::Kafka(log) => Reader::Kafka(kafka::KafkaReader::new(log.clone(), purpose, notify)),
+            Log::Kafka(log) => Reader::Kafka(log.reader(purpose, notify)),
             Log::Simulated(log) => Reader::Local(LocalLog::Simulated(log.clone()), notify),
         }
     }
@@ -171,24 +173,9 @@ impl Log {
         at: TopicPartition,
         from: u64,
         end: u64,
-        mut each: impl FnMut(Record) -> Result<(), E>,
+        each: impl FnMut(Record) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut next = from;
-        let mut reader = self.reader("scan", Arc::default());
-        while next < end {
-            let chunk = reader.read_or_wait(at, next, SCAN_BYTES)?;
-            if chunk.records.is_empty() {
-                // What is left are gaps.
-                return Ok(());
-            }
-            for record in chunk.records {
-                next = record.offset + 1;
-                if record.offset < end {
-                    each(record)?;
-                }
-            }
-        }
-        Ok(())
+        self.reader("scan", Arc::default()).scan(at, from, end, each)
     }
 
     /// The bounds as they are now. May block for a round trip to a broker.

@@ -3,27 +3,14 @@
 //! fetched ahead, so that reading never waits.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::embedded::Embedded;
 use super::kafka::KafkaReader;
 use super::simulated::Simulated;
 use crate::error::Error;
+use crate::fetch::{Fetch, FetchBatch};
 use crate::record::{Record, TopicPartition, Watermarks};
 use askwhen_process::thread::Notify;
-
-/// How long [`Reader::read_or_wait`] waits for a record that should be there.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What one read gave.
-#[derive(Debug, Clone, Default)]
-pub struct FetchBatch {
-    pub records: Vec<Record>,
-    /// One past the last record that is known to be in the log.
-    pub end: u64,
-    /// Whether the records reach that end, as last heard.
-    pub at_end: bool,
-}
 
 /// A log of this process, which says when something becomes readable.
 pub enum LocalLog {
@@ -60,13 +47,8 @@ pub enum Reader {
     Kafka(KafkaReader),
 }
 
-impl Reader {
-    /// The records from an offset on that are there now. A notification comes when
-    /// there are more.
-    ///
-    /// # Errors
-    /// As [`Log::read`].
-    pub fn read(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
+impl Fetch for Reader {
+    fn read(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
         match self {
             Reader::Kafka(reader) => reader.read(at, from, max_bytes),
             Reader::Local(log, notify) => {
@@ -90,32 +72,13 @@ impl Reader {
             Reader::Kafka(reader) => reader.notify(),
         }
     }
+}
 
+impl Reader {
     /// Follows a partition no longer.
     pub fn leave(&mut self, at: TopicPartition) {
         if let Reader::Kafka(reader) = self {
             reader.leave(at);
-        }
-    }
-
-    /// As [`Reader::read`], but empty only at the end.
-    ///
-    /// # Errors
-    /// As [`Log::read`]; [`Error::Unavailable`] when nothing comes for half a minute.
-    pub fn read_or_wait(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let chunk = self.read(at, from, max_bytes)?;
-            if !chunk.records.is_empty() || chunk.at_end {
-                return Ok(chunk);
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::Unavailable(format!(
-                    "{at} gives nothing from {from} on for {} s",
-                    PATIENCE.as_secs()
-                )));
-            }
-            self.notify().wait(Duration::from_millis(100));
         }
     }
 }

@@ -19,7 +19,7 @@ use super::setup::Setup;
 use super::status::{Phase, Status, is_behind};
 use super::stop::StopReason;
 use askwhen_domain::time::{Millis, SECOND};
-use askwhen_log::{Ack, AppendedRange, DiskClaim, Reader, TopicPartition};
+use askwhen_log::{Ack, AppendedRange, DiskClaim, Fetch as _, Reader, TopicPartition};
 use askwhen_process::fault;
 use askwhen_process::thread::Notify;
 use askwhen_store::Store;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use askwhen_domain::json::Json;
-use askwhen_log::{Log, NewRecord, TopicPartition};
+use askwhen_log::{Fetch as _, Log, NewRecord, TopicPartition};
 use askwhen_process::thread::{LogThrottle, Notify, Service};
 use askwhen_wire::topic::Topic;
 

@@ -221,6 +221,14 @@ pub fn config(settings: &Settings, standard: &[(&str, &str)], ours: &[(&str, &st
     config
 }
 
+/// A client that asks and changes what is on the brokers.
+///
+/// # Errors
+/// [`Error::Refused`] for a setting that librdkafka does not take.
+pub fn admin(settings: &Settings, health: &Arc<Health>) -> Result<AdminClient<Context>, Error> {
+    config(settings, &[], &[]).create_with_context(Context::new("admin", health)).map_err(unusable)
+}
+
 /// A setting that librdkafka does not take.
 pub fn unusable(error: KafkaError) -> Error {
     let text = match &error {

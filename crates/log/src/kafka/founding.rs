@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
+use super::cluster::Cluster;
 use super::identity::KafkaIdentity;
+use super::log::Kafka;
 use super::reader::checksum;
 use super::settings::Settings;
-use super::{Kafka, topics};
-use crate::Log;
+use super::topics;
 use crate::ack::Ack;
 use crate::error::Error;
 use crate::record::{AppendedRange, NewRecord, TopicPartition};
@@ -20,7 +21,8 @@ const MAX_OUTSTANDING_BYTES: usize = 32 << 20;
 /// Topics just made, whose journal takes the times that it is given. Until
 /// [`Founding::finish`] nobody else starts on them.
 pub struct Founding {
-    kafka: Arc<Kafka>,
+    cluster: Arc<Cluster>,
+    log: Arc<Kafka>,
     identity: KafkaIdentity,
     outstanding: VecDeque<(usize, oneshot::Receiver<Result<AppendedRange, Error>>)>,
     outstanding_bytes: usize,
@@ -32,17 +34,18 @@ impl Founding {
     /// # Errors
     /// [`Error::Refused`] when there are topics of this prefix.
     pub fn begin(settings: Settings) -> Result<Founding, Error> {
-        let (kafka, runtime) = Kafka::open(settings)?;
-        topics::make_all(&kafka.admin, &kafka.settings, &runtime)?;
-        let identity = KafkaIdentity::fresh(&kafka.settings)?;
-        identity.clone().unfinished().write(&kafka)?;
-        kafka.identity.get_or_init(|| identity.clone());
-        Ok(Founding { kafka, identity, outstanding: VecDeque::new(), outstanding_bytes: 0 })
+        let cluster = Cluster::open(settings)?;
+        topics::make_all(&cluster.admin, &cluster.settings, &cluster.runtime)?;
+        let identity = KafkaIdentity::fresh(&cluster.settings)?;
+        identity.clone().unfinished().write(&cluster)?;
+        let log = Kafka::of(cluster.clone());
+        log.identify(identity.clone());
+        Ok(Founding { cluster, log, identity, outstanding: VecDeque::new(), outstanding_bytes: 0 })
     }
 
     /// For reading what is there by now.
-    pub fn log(&self) -> Log {
-        Log::Kafka(self.kafka.clone())
+    pub fn log(&self) -> &Arc<Kafka> {
+        &self.log
     }
 
     /// Appends records with the times that they were taken elsewhere.
@@ -52,7 +55,7 @@ impl Founding {
     pub fn append(&mut self, at: TopicPartition, records: Vec<(NewRecord, Option<Millis>)>) -> Result<(), Error> {
         let bytes = records.iter().map(|(new, _)| new.len_bytes()).sum();
         let (sender, receiver) = oneshot::channel();
-        self.kafka.patient.append_stamped(self.kafka.name(at.topic), at, records, Ack::Once(sender));
+        self.cluster.patient.append_stamped(self.cluster.name(at.topic), at, records, Ack::Once(sender));
         self.outstanding.push_back((bytes, receiver));
         self.outstanding_bytes += bytes;
         self.settle(MAX_OUTSTANDING_BYTES)
@@ -83,7 +86,7 @@ impl Founding {
     /// When the brokers do not take it.
     pub fn finish(mut self, begins: Vec<u64>) -> Result<(), Error> {
         self.settle(0)?;
-        topics::take_own_times(&self.kafka.admin, &self.kafka.settings, &self.kafka.runtime)?;
-        self.identity.finished(begins).write(&self.kafka)
+        topics::take_own_times(&self.cluster.admin, &self.cluster.settings, &self.cluster.runtime)?;
+        self.identity.finished(begins).write(&self.cluster)
     }
 }

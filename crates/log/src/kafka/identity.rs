@@ -5,11 +5,12 @@
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use super::Kafka;
+use super::cluster::Cluster;
+use super::reader::KafkaReader;
 use super::settings::Settings;
-use crate::Log;
 use crate::ack::Ack;
 use crate::error::Error;
+use crate::fetch::Fetch as _;
 use crate::record::{NewRecord, TopicPartition};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::IDENTITY_KEY;
@@ -92,37 +93,38 @@ impl KafkaIdentity {
     }
 
     /// Writes it, over an earlier one of the same incarnation.
-    pub fn write(&self, kafka: &Kafka) -> Result<(), Error> {
+    pub fn write(&self, cluster: &Cluster) -> Result<(), Error> {
         let new = NewRecord {
             key: Some(self.key().into()),
             headers: Vec::new(),
             value: Some(serde_json::to_vec(self).expect("it serialises").into()),
         };
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        kafka.hasty.append(kafka.name(Topic::Definitions), AT, vec![new], Ack::Once(sender));
+        cluster.hasty.append(cluster.name(Topic::Definitions), AT, vec![new], Ack::Once(sender));
         receiver.blocking_recv().unwrap_or(Err(Error::Closed)).map(drop)
     }
 }
 
 /// The log's identity; made when there is none.
-pub fn learn(kafka: &Arc<Kafka>) -> Result<KafkaIdentity, Error> {
+pub fn learn(cluster: &Arc<Cluster>) -> Result<KafkaIdentity, Error> {
     // In this order: whoever founds a log writes its identity before anything else.
-    let holds_records = holds_records(kafka)?;
-    let found = match find(kafka)? {
+    let holds_records = holds_records(cluster)?;
+    let found = match find(cluster)? {
         Some(found) => found,
         None if holds_records => {
             return Err(Error::Refused(format!(
                 "the topics {0}* hold records, and topic {0}definitions has lost the identity of their log: nothing is \
                  written to them. Restore the topic with all its records from a backup, or take another prefix",
-                kafka.settings.prefix
+                cluster.settings.prefix
             )));
         }
         None => {
-            KafkaIdentity::fresh(&kafka.settings)?.write(kafka)?;
-            find(kafka)?.ok_or_else(|| Error::Unavailable("the log's identity was written and is not there".into()))?
+            KafkaIdentity::fresh(&cluster.settings)?.write(cluster)?;
+            find(cluster)?
+                .ok_or_else(|| Error::Unavailable("the log's identity was written and is not there".into()))?
         }
     };
-    let settings = &kafka.settings;
+    let settings = &cluster.settings;
     found.must_be_finished(settings)?;
     if found.key_check != settings.key_check {
         return Err(Error::Refused(format!(
@@ -143,28 +145,28 @@ pub fn learn(kafka: &Arc<Kafka>) -> Result<KafkaIdentity, Error> {
 }
 
 /// Whether anything has ever been written to a topic of the log.
-fn holds_records(kafka: &Arc<Kafka>) -> Result<bool, Error> {
-    let partitions = kafka.settings.partitions;
+fn holds_records(cluster: &Arc<Cluster>) -> Result<bool, Error> {
+    let partitions = cluster.settings.partitions;
     let all = Topic::ALL.iter().filter(|topic| **topic != Topic::Replies);
     let all: Vec<TopicPartition> = all
         .flat_map(|topic| {
             (0..topic.partitions(partitions)).map(|partition| TopicPartition { topic: *topic, partition })
         })
         .collect();
-    Ok(Log::Kafka(kafka.clone()).all_bounds(&all)?.iter().any(|bounds| bounds.end > 0))
+    Ok(cluster.offsets.all_bounds(&all)?.iter().any(|bounds| bounds.end > 0))
 }
 
 /// Refuses topics that are still being filled from another log.
-pub fn refuse_unfinished(kafka: &Arc<Kafka>) -> Result<(), Error> {
-    find(kafka)?.map_or(Ok(()), |identity| identity.must_be_finished(&kafka.settings))
+pub fn refuse_unfinished(cluster: &Arc<Cluster>) -> Result<(), Error> {
+    find(cluster)?.map_or(Ok(()), |identity| identity.must_be_finished(&cluster.settings))
 }
 
 /// The first that was written, as it was written last.
-pub fn find(kafka: &Arc<Kafka>) -> Result<Option<KafkaIdentity>, Error> {
-    let log = Log::Kafka(kafka.clone());
-    let bounds = log.bounds(AT)?;
+pub fn find(cluster: &Arc<Cluster>) -> Result<Option<KafkaIdentity>, Error> {
+    let bounds = cluster.offsets.all_bounds(&[AT])?[0];
     let mut found: Option<(bytes::Bytes, KafkaIdentity)> = None;
-    log.scan::<Error>(AT, bounds.start, bounds.end, |record| {
+    let mut reader = KafkaReader::new(cluster.clone(), "scan", Arc::default());
+    reader.scan::<Error>(AT, bounds.start, bounds.end, |record| {
         let Some(key) = record.key.filter(|key| key.starts_with(IDENTITY_KEY.as_bytes())) else { return Ok(()) };
         if found.as_ref().is_none_or(|(first, _)| *first == key) {
             let value = record.value.as_deref().unwrap_or_default();

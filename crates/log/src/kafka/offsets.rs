@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client;
-use super::reader::Source;
 use super::settings::{ASK, Settings};
+use super::source::Source;
 use crate::error::Error;
 use crate::record::{TopicPartition, Watermarks};
 use askwhen_wire::topic::Topic;

@@ -2,102 +2,29 @@
 //! into a queue of its own, from the place that the reader says.
 
 use bytes::Bytes;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, base_consumer::PartitionQueue};
+use rdkafka::consumer::{Consumer as _, base_consumer::PartitionQueue};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use super::Kafka;
-use super::client::{self, Context, Health};
+use super::client::{self, Context};
+use super::cluster::Cluster;
 use super::faults::BrokerFault;
-use super::settings::Settings;
-use crate::FetchBatch;
+use super::source::Source;
 use crate::error::Error;
+use crate::fetch::{Fetch, FetchBatch};
 use crate::record::{Headers, Record, TopicPartition};
-use askwhen_process::thread::{Notify, Service};
+use askwhen_process::thread::Notify;
 
-/// How long a partition may be held by a reader that is about to leave it.
-const CLAIM: Duration = Duration::from_secs(10);
 /// A transaction that holds back what has come for so long is not just being ended.
 const HELD_TOO_LONG: Duration = Duration::from_secs(10);
 /// Who makes state of what is read: nothing goes on from records that are lost.
 const OWNERS: [&str; 2] = ["engine", "delivery"];
-
-impl ConsumerContext for Context {}
-
-/// A consumer, and the thread that serves what concerns no partition.
-pub struct Source {
-    // Ends before the consumer is closed.
-    _serving: Service,
-    consumer: Arc<BaseConsumer<Context>>,
-    /// A partition has one place in a consumer: one reader at a time.
-    claimed: Mutex<BTreeSet<TopicPartition>>,
-    freed: Condvar,
-}
-
-impl Source {
-    pub fn open(settings: &Settings, health: &Arc<Health>, purpose: &'static str) -> Result<Source, Error> {
-        let standard = [
-            // For each partition by itself.
-            ("queued.max.messages.kbytes", "2048"),
-            ("fetch.queue.backoff.ms", "20"),
-        ];
-        // The group is never joined: librdkafka wants the name of one.
-        let group = format!("{}{purpose}", settings.prefix);
-        let ours = [
-            ("group.id", group.as_str()),
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            ("enable.partition.eof", "true"),
-            ("auto.offset.reset", "error"),
-            ("isolation.level", "read_committed"),
-            ("statistics.interval.ms", if purpose == "scan" { "0" } else { "1000" }),
-            // A partition taken up waits for the fetch that is out.
-            ("fetch.wait.max.ms", if purpose == "scan" { "20" } else { "100" }),
-        ];
-        let config = client::config(settings, &standard, &ours);
-        let context = Context::new(purpose, health);
-        let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(client::unusable)?;
-        let consumer = Arc::new(consumer);
-        let served = consumer.clone();
-        let serving = Service::spawn(format!("kafka-{purpose}"), Arc::default(), move |turns| {
-            while turns.go_on() {
-                if let Some(Err(error)) = served.poll(Duration::from_millis(100)) {
-                    tracing::debug!(purpose, %error, "a consumer");
-                }
-            }
-        });
-        let serving = serving.map_err(|e| Error::io("a thread for a consumer", e))?;
-        Ok(Source { _serving: serving, consumer, claimed: Mutex::default(), freed: Condvar::new() })
-    }
-
-    pub fn consumer(&self) -> &Arc<BaseConsumer<Context>> {
-        &self.consumer
-    }
-
-    fn claim(&self, at: TopicPartition) -> Result<(), Error> {
-        let claimed = self.claimed.lock().expect("no panic holds this lock");
-        let (mut claimed, waited) = self
-            .freed
-            .wait_timeout_while(claimed, CLAIM, |claimed| claimed.contains(&at))
-            .expect("no panic holds this lock");
-        if waited.timed_out() {
-            return Err(Error::Unavailable(format!("{at} is being read by another reader of the same purpose")));
-        }
-        claimed.insert(at);
-        Ok(())
-    }
-
-    fn free(&self, at: TopicPartition) {
-        self.claimed.lock().expect("no panic holds this lock").remove(&at);
-        self.freed.notify_all();
-    }
-}
 
 /// One partition being followed.
 struct Follow {
@@ -113,7 +40,7 @@ struct Follow {
 }
 
 pub struct KafkaReader {
-    kafka: Arc<Kafka>,
+    cluster: Arc<Cluster>,
     purpose: &'static str,
     notify: Arc<Notify>,
     /// Opened with the first partition.
@@ -122,28 +49,8 @@ pub struct KafkaReader {
 }
 
 impl KafkaReader {
-    pub fn new(kafka: Arc<Kafka>, purpose: &'static str, notify: Arc<Notify>) -> KafkaReader {
-        KafkaReader { kafka, purpose, notify, source: None, following: BTreeMap::new() }
-    }
-
-    pub fn notify(&self) -> &Notify {
-        &self.notify
-    }
-
-    pub fn read(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
-        if OWNERS.contains(&self.purpose) {
-            self.kafka.must_be_complete(|lost| lost == at)?;
-        }
-        if self.following.get(&at).is_none_or(|follow| follow.next != from) {
-            self.leave(at);
-            self.take_up(at, from)?;
-        }
-        let polled = self.poll(at, max_bytes);
-        if polled.is_err() {
-            // Whatever it was, the next read takes the partition up anew.
-            self.leave(at);
-        }
-        polled
+    pub fn new(cluster: Arc<Cluster>, purpose: &'static str, notify: Arc<Notify>) -> KafkaReader {
+        KafkaReader { cluster, purpose, notify, source: None, following: BTreeMap::new() }
     }
 
     fn poll(&mut self, at: TopicPartition, max_bytes: usize) -> Result<FetchBatch, Error> {
@@ -188,7 +95,7 @@ impl KafkaReader {
         }
         let (next, at_end) = (follow.next, follow.at_end);
         if at_end || !records.is_empty() {
-            self.kafka.health.faults.allowed("topic", self.kafka.name(at.topic), "READ");
+            self.cluster.health.faults.allowed("topic", self.cluster.name(at.topic), "READ");
         }
         let end = self.end(at, next, at_end);
         Ok(FetchBatch { records, end, at_end })
@@ -197,14 +104,14 @@ impl KafkaReader {
     /// Where a partition ends. What a transaction that is still open holds back is
     /// behind the end that a reader comes to, and has come all the same.
     fn end(&mut self, at: TopicPartition, next: u64, at_end: bool) -> u64 {
-        let name = self.kafka.name(at.topic);
+        let name = self.cluster.name(at.topic);
         let known = self.source.as_ref().and_then(|source| source.consumer().context().end(name, at.partition as i32));
         let held = known.filter(|known| at_end && known.stable < known.end && known.end > next);
         let Some(follow) = self.following.get_mut(&at) else { return next };
         let fault = BrokerFault::OpenTransaction { purpose: self.purpose, at };
         let Some(known) = held else {
             if follow.held_since.take().is_some() {
-                self.kafka.health.faults.over(&fault);
+                self.cluster.health.faults.over(&fault);
             }
             return if at_end { next } else { known.map_or(0, |known| known.end).max(next) };
         };
@@ -215,7 +122,7 @@ impl KafkaReader {
                  records up to {}. End it (kafka-transactions find-hanging, abort), or its producer",
                 known.stable, known.end
             );
-            self.kafka.health.faults.report(fault, text);
+            self.cluster.health.faults.report(fault, text);
         }
         known.end
     }
@@ -223,7 +130,7 @@ impl KafkaReader {
     fn take_up(&mut self, at: TopicPartition, from: u64) -> Result<(), Error> {
         let source = match &self.source {
             Some(source) => source.clone(),
-            None => self.source.insert(self.kafka.source(self.purpose)?).clone(),
+            None => self.source.insert(self.cluster.source(self.purpose)?).clone(),
         };
         source.claim(at)?;
         let assigned = self.assign(&source, at, from);
@@ -234,7 +141,7 @@ impl KafkaReader {
     }
 
     fn assign(&mut self, source: &Source, at: TopicPartition, from: u64) -> Result<(), Error> {
-        let (name, partition) = (self.kafka.name(at.topic), at.partition as i32);
+        let (name, partition) = (self.cluster.name(at.topic), at.partition as i32);
         // Before the first fetch, so that nothing goes to the common queue.
         let queue = source.consumer().split_partition_queue(name, partition);
         let mut queue = queue.ok_or_else(|| Error::Unavailable(format!("{at} cannot be followed")))?;
@@ -255,12 +162,12 @@ impl KafkaReader {
     pub fn leave(&mut self, at: TopicPartition) {
         let (Some(source), Some(follow)) = (&self.source, self.following.remove(&at)) else { return };
         let mut list = TopicPartitionList::new();
-        list.add_partition(self.kafka.name(at.topic), at.partition as i32);
+        list.add_partition(self.cluster.name(at.topic), at.partition as i32);
         if let Err(error) = source.consumer().incremental_unassign(&list) {
             tracing::warn!(%at, %error, "a partition could not be left");
         }
         if follow.held_since.is_some() {
-            self.kafka.health.faults.over(&BrokerFault::OpenTransaction { purpose: self.purpose, at });
+            self.cluster.health.faults.over(&BrokerFault::OpenTransaction { purpose: self.purpose, at });
         }
         drop(follow);
         source.free(at);
@@ -272,12 +179,12 @@ impl KafkaReader {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
         );
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) {
-            self.kafka.health.faults.denied("topic", self.kafka.name(at.topic), "READ");
+            self.cluster.health.faults.denied("topic", self.cluster.name(at.topic), "READ");
         }
         if !lost {
             return Error::Unavailable(format!("{at}: {error}"));
         }
-        match self.kafka.all_bounds(&[at]) {
+        match self.cluster.offsets.all_bounds(&[at]) {
             Ok(bounds) if from < bounds[0].start => Error::Trimmed { at, offset: from, start: bounds[0].start },
             Ok(bounds) if from > bounds[0].end => Error::Refused(format!(
                 "{at} ends at {} and {from} was asked for: the log has lost its end",
@@ -285,6 +192,28 @@ impl KafkaReader {
             )),
             _ => Error::Unavailable(format!("{at}: {error}")),
         }
+    }
+}
+
+impl Fetch for KafkaReader {
+    fn notify(&self) -> &Notify {
+        &self.notify
+    }
+
+    fn read(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
+        if OWNERS.contains(&self.purpose) {
+            self.cluster.must_be_complete(|lost| lost == at)?;
+        }
+        if self.following.get(&at).is_none_or(|follow| follow.next != from) {
+            self.leave(at);
+            self.take_up(at, from)?;
+        }
+        let polled = self.poll(at, max_bytes);
+        if polled.is_err() {
+            // Whatever it was, the next read takes the partition up anew.
+            self.leave(at);
+        }
+        polled
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
+use super::cluster::Cluster;
 use super::{Kafka, Settings};
-use crate::{Ack, Class, Log, NewRecord, TopicPartition};
+use crate::{Ack, Class, Fetch as _, Log, NewRecord, TopicPartition};
 use askwhen_wire::topic::Topic;
 
 const EVENTS: TopicPartition = TopicPartition { topic: Topic::Events, partition: 0 };
@@ -43,7 +44,7 @@ fn on_mock(test: impl FnOnce(&MockCluster<'_, rdkafka::producer::DefaultProducer
         retention: BTreeMap::new(),
         key_check: String::new(),
     };
-    let (kafka, _) = Kafka::open(settings).expect("it opens");
+    let kafka = Kafka::of(Cluster::open(settings).expect("it opens"));
     test(&mock, &kafka);
 }
 

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-use super::client::{self, Context, Health};
+use super::client::{self, Context};
+use super::cluster::Cluster;
+use super::identity;
 use super::producer::MAX_RECORD_BYTES;
 use super::settings::{ASK, Settings};
-use super::{Kafka, identity};
 use crate::error::Error;
 use askwhen_wire::topic::{Cleanup, Timestamp, Topic};
 
@@ -35,10 +36,6 @@ pub struct TopicCheck {
     pub wrong: Vec<String>,
     /// `topics apply` puts it right.
     pub different: Vec<String>,
-}
-
-pub fn admin(settings: &Settings, health: &Arc<Health>) -> Result<AdminClient<Context>, Error> {
-    client::config(settings, &[], &[]).create_with_context(Context::new("admin", health)).map_err(client::unusable)
 }
 
 /// What a topic must be like beside its partitions.
@@ -97,7 +94,7 @@ fn metadata(admin: &AdminClient<Context>, settings: &Settings) -> Result<Metadat
 /// # Errors
 /// When the brokers cannot be asked.
 pub fn check(settings: &Settings) -> Result<TopicCheck, Error> {
-    let admin = admin(settings, &Arc::default())?;
+    let admin = client::admin(settings, &Arc::default())?;
     let found = look(&admin, settings, &runtime()?)?;
     refuse_unfinished(settings, &found)?;
     Ok(found)
@@ -108,8 +105,7 @@ fn refuse_unfinished(settings: &Settings, found: &TopicCheck) -> Result<(), Erro
     if found.missing.contains(&Topic::Definitions) {
         return Ok(());
     }
-    let (kafka, _) = Kafka::open(settings.clone())?;
-    identity::refuse_unfinished(&kafka)
+    identity::refuse_unfinished(&Cluster::open(settings.clone())?)
 }
 
 /// Makes what is missing, sets what differs; gives what was done.
@@ -117,7 +113,7 @@ fn refuse_unfinished(settings: &Settings, found: &TopicCheck) -> Result<(), Erro
 /// # Errors
 /// When the brokers refuse, or what is there is [`Found::wrong`].
 pub fn apply(settings: &Settings) -> Result<Vec<String>, Error> {
-    let (admin, runtime) = (admin(settings, &Arc::default())?, runtime()?);
+    let (admin, runtime) = (client::admin(settings, &Arc::default())?, runtime()?);
     let found = look(&admin, settings, &runtime)?;
     refuse_unfinished(settings, &found)?;
     let mut done = make(&admin, settings, &runtime, &found.missing, wanted)?;

@@ -1,6 +1,7 @@
 //! No valid record of any size, anywhere, is ever taken for damage.
 
 use super::*;
+use crate::Fetch as _;
 use crate::frame;
 
 /// Bytes of a frame around everything that is read in one go.

@@ -1,0 +1,228 @@
+//! The log whose topics are on brokers.
+
+use rdkafka::admin::AdminOptions;
+use rdkafka::{Offset, TopicPartitionList};
+use std::sync::{Arc, OnceLock};
+
+use super::cluster::Cluster;
+use super::faults::{BrokerFault, DEFINITIONS};
+use super::identity::{self, KafkaIdentity};
+use super::lease::{self, Lease};
+use super::reader::KafkaReader;
+use super::settings::{ASK, Settings};
+use super::topic_watch::TopicWatch;
+use super::{client, topics};
+use crate::ack::Ack;
+use crate::error::Error;
+use crate::fetch::Fetch as _;
+use crate::record::{NewRecord, Record, TopicPartition, Watermarks};
+use askwhen_domain::time::Millis;
+use askwhen_process::thread::{Notify, Service};
+use askwhen_wire::topic::Topic;
+
+pub struct Kafka {
+    cluster: Arc<Cluster>,
+    identity: OnceLock<KafkaIdentity>,
+    /// The brokers' health, and the topics.
+    watching: OnceLock<[Service; 2]>,
+}
+
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kafka({}, {})", self.cluster.settings.brokers, self.cluster.settings.prefix)
+    }
+}
+
+impl Kafka {
+    /// Connects, checks the topics, and learns (or makes) the log's identity.
+    /// Topics are made when there are none at all. Blocks; must be called where
+    /// a tokio runtime is at hand.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no broker answers; [`Error::Refused`] when
+    /// the topics are not as declared, or belong to another cluster key.
+    pub fn connect(settings: Settings) -> Result<Arc<Kafka>, Error> {
+        let cluster = Cluster::open(settings)?;
+        if let Err(error) = topics::make_or_check(&cluster.admin, &cluster.settings, &cluster.runtime) {
+            // Topics that an export has not finished are not as declared either.
+            let unfinished = identity::refuse_unfinished(&cluster).err();
+            return Err(unfinished.filter(|e| matches!(e, Error::Refused(_))).unwrap_or(error));
+        }
+        let kafka = Kafka::of(cluster.clone());
+        kafka.identify(identity::learn(&cluster)?);
+        let admin = client::admin(&cluster.settings, &cluster.health)?;
+        let watching = cluster.health.watch(admin, cluster.name(Topic::Events).to_owned())?;
+        let topics = TopicWatch::new(cluster.offsets.clone(), cluster.health.clone(), kafka.partitions()).start()?;
+        kafka.watching.get_or_init(|| [watching, topics]);
+        Ok(kafka)
+    }
+
+    /// For looking: makes nothing, and has no identity.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no broker answers, or the topics are not there.
+    pub fn observe(settings: Settings) -> Result<Arc<Kafka>, Error> {
+        let cluster = Cluster::open(settings)?;
+        topics::must_be_there(&cluster.admin, &cluster.settings, &cluster.runtime)?;
+        Ok(Kafka::of(cluster))
+    }
+
+    /// The log on these brokers; it has no identity yet.
+    pub(super) fn of(cluster: Arc<Cluster>) -> Arc<Kafka> {
+        Arc::new(Kafka { cluster, identity: OnceLock::new(), watching: OnceLock::new() })
+    }
+
+    pub(super) fn identify(&self, identity: KafkaIdentity) {
+        self.identity.get_or_init(|| identity);
+    }
+
+    pub fn incarnation(&self) -> u128 {
+        self.identity().incarnation()
+    }
+
+    fn identity(&self) -> &KafkaIdentity {
+        self.identity.get().expect("learnt while connecting")
+    }
+
+    pub fn binds_macs(&self) -> bool {
+        self.identity().binds_macs()
+    }
+
+    /// Whether a member of the groups that write to the journal is of a version
+    /// that does not say which it is: 0.1.0. Blocks for a round trip.
+    pub fn has_older_members(&self) -> Result<bool, Error> {
+        for purpose in ["engine", "delivery"] {
+            let group_id = format!("{}{purpose}", self.cluster.settings.prefix);
+            let asked =
+                self.cluster.admin.inner().fetch_group_list(Some(&group_id), ASK).map_err(client::unavailable)?;
+            let mut members = asked.groups().iter().flat_map(|group| group.members());
+            if members.any(|member| !member.client_id().starts_with(lease::MEMBER_PREFIX)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Where a partition of the journal begins to be this log's own.
+    pub fn begins(&self, partition: u32) -> u64 {
+        self.identity().begins(partition)
+    }
+
+    pub fn partitions(&self) -> u32 {
+        self.cluster.settings.partitions
+    }
+
+    pub fn append(&self, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
+        match self.cluster.must_be_complete(|lost| lost == at) {
+            Ok(()) => self.cluster.patient.append(self.cluster.name(at.topic), at, records, ack),
+            Err(error) => ack.send(Err(error)),
+        }
+    }
+
+    /// As [`Kafka::append`], but refused at once while the brokers are away or
+    /// what a record would lead to has lost records, and given up after
+    /// `REQUEST_TIMEOUT_MS`.
+    pub fn append_in_time(&self, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
+        let concerns = |lost: TopicPartition| lost.partition == at.partition || lost == DEFINITIONS;
+        let complete = self.cluster.health.faults.must_be_complete(concerns);
+        let complete = complete.map_err(|error| Error::Unavailable(error.to_string()));
+        match self.is_writable().and(complete) {
+            Ok(()) => self.cluster.hasty.append(self.cluster.name(at.topic), at, records, ack),
+            Err(error) => ack.send(Err(error)),
+        }
+    }
+
+    /// Refuses a partition whose number any topic has lost records of.
+    pub fn is_complete(&self, partition: u32) -> Result<(), Error> {
+        self.cluster.must_be_complete(|lost| lost.partition == partition)
+    }
+
+    /// Whether topic `definitions` has lost records while it was used.
+    pub fn has_lost_definitions(&self) -> bool {
+        self.cluster.health.faults.has_lost(DEFINITIONS)
+    }
+
+    /// Whoever has the state has written again what topic `definitions` had lost:
+    /// last of all the log's identity, by which others know that it is whole.
+    pub fn definitions_are_back(&self) -> Result<(), Error> {
+        if identity::find(&self.cluster)?.is_none() {
+            self.identity().write(&self.cluster)?;
+        }
+        self.cluster.health.faults.over(&BrokerFault::Lost(DEFINITIONS));
+        Ok(())
+    }
+
+    /// The key of an identity stands in topic `definitions`.
+    pub fn identity_seen(&self, key: &str) {
+        if self.has_lost_definitions() && self.identity().has_key(key) {
+            self.cluster.health.faults.over(&BrokerFault::Lost(DEFINITIONS));
+        }
+    }
+
+    /// What is wrong with the topics and with this process's rights.
+    pub fn faults(&self) -> Vec<String> {
+        self.cluster.health.faults.reasons()
+    }
+
+    /// A record that nobody misses when it is lost: a reply.
+    pub fn tell(&self, at: TopicPartition, record: NewRecord) {
+        let (sender, _) = tokio::sync::oneshot::channel();
+        self.cluster.hasty.append(self.cluster.name(at.topic), at, vec![record], Ack::Once(sender));
+    }
+
+    /// Follows partitions for one purpose.
+    pub fn reader(&self, purpose: &'static str, notify: Arc<Notify>) -> KafkaReader {
+        KafkaReader::new(self.cluster.clone(), purpose, notify)
+    }
+
+    pub fn read(&self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
+        let mut reader = self.reader("scan", Arc::default());
+        if from >= self.all_bounds(&[at])?[0].end {
+            return Ok(Vec::new());
+        }
+        Ok(reader.read_or_wait(at, from, max_bytes)?.records)
+    }
+
+    pub fn all_bounds(&self, all: &[TopicPartition]) -> Result<Vec<Watermarks>, Error> {
+        self.cluster.offsets.all_bounds(all)
+    }
+
+    pub fn offset_at(&self, at: TopicPartition, time: Millis) -> Result<u64, Error> {
+        match self.cluster.offsets.at_times(&[at], time.max(0))?[0] {
+            Some(offset) => Ok(offset),
+            None => Ok(self.all_bounds(&[at])?[0].end),
+        }
+    }
+
+    pub fn trim(&self, at: TopicPartition, below: u64) -> Result<(), Error> {
+        if below <= self.all_bounds(&[at])?[0].start {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        let place =
+            list.add_partition_offset(self.cluster.name(at.topic), at.partition as i32, Offset::Offset(below as i64));
+        place.map_err(client::unavailable)?;
+        let options = AdminOptions::new().request_timeout(Some(ASK));
+        let deleted = self
+            .cluster
+            .runtime
+            .block_on(self.cluster.admin.delete_records(&list, &options))
+            .map_err(client::unavailable)?;
+        deleted.elements().iter().try_for_each(|place| place.error()).map_err(client::unavailable)
+    }
+
+    pub fn is_writable(&self) -> Result<(), Error> {
+        self.cluster.health.is_writable()?;
+        self.cluster.hasty.is_writable()
+    }
+
+    pub fn lease(&self, purpose: &'static str, topic: Topic) -> Result<Lease, Error> {
+        Lease::join(&self.cluster.settings, &self.cluster.health, purpose, self.cluster.name(topic))
+    }
+
+    /// Waits until everything appended is on its way or given up.
+    pub fn close(&self) {
+        self.cluster.hasty.flush();
+        self.cluster.patient.flush();
+    }
+}
