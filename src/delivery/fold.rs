@@ -25,12 +25,12 @@ use super::records::{self, Write};
 use askwhen_domain::message::Delivery;
 use askwhen_domain::refs::UserKey;
 use askwhen_domain::time::{DAY, MINUTE, Millis};
-use askwhen_log::{Log, Reader, TopicPartition, Watermarks};
+use askwhen_log::{Fetch as _, Log, Reader, TopicPartition, Watermarks};
 use askwhen_process::thread::Notify;
 use askwhen_store::{Batch, Store, keys};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{AttemptEnd, AttemptRecord, DeliveryRecord, RetryRecord, SOURCE_HEADER, Source};
-use erasure::Erased;
+use erasure::Erasures;
 use index::{done_key, due_key};
 use input::FoldInput;
 
@@ -116,9 +116,8 @@ struct WriteBatch {
     attempted: BTreeSet<String>,
     /// In milliseconds since the epoch; `None` while a store catches up.
     now: Option<Millis>,
-    /// Users whose deliveries are to be cancelled: one scan of the store finds those of
-    /// all of them.
-    erasures: BTreeMap<UserKey, Erased>,
+    /// One scan of the store finds the deliveries of all of them.
+    erasures: Erasures,
 }
 
 impl Fold {
@@ -312,13 +311,45 @@ impl Fold {
         Ok(records.len())
     }
 
+    /// Cancels the deliveries that the round's erasures cover. One scan over all that waits
+    /// is cheaper than an index over users, which every delivery would pay for.
+    fn cancel_erased(&mut self, round: &mut WriteBatch) -> Result<(), Error> {
+        let erasures = std::mem::take(&mut round.erasures);
+        if erasures.is_empty() || askwhen_process::fault::mutant("erase_leaves_deliveries") {
+            return Ok(());
+        }
+        let mut rows = BTreeMap::new();
+        self.each_row(|mut row| {
+            if erasures.cancels(&row) {
+                // Many may wait, and a cancellation does not need the message.
+                row.forget_message();
+                rows.insert(row.delivery.delivery_id.clone(), row);
+            }
+        })?;
+        // Changes of this round are newer than the store.
+        for (id, changed) in &round.rows {
+            rows.remove(id);
+            if let Some(row) = changed.as_ref().filter(|row| erasures.cancels(row)) {
+                rows.insert(id.clone(), row.clone());
+            }
+        }
+        round.events.push(FoldEvent::Cancelled { delivery_ids: rows.keys().cloned().collect() });
+        for (id, mut row) in rows {
+            round.batch.delete(families::DUE, due_key(&row));
+            row.forget_message();
+            row.phase = DeliveryPhase::CancelMissing { reason: "user_erased".into() };
+            round.rows.insert(id, Some(row));
+        }
+        Ok(())
+    }
+
     /// Takes one record in. Errors come from the store, never from the record.
     fn take(&mut self, input: FoldInput, record: &askwhen_log::Record, round: &mut WriteBatch) -> Result<(), Error> {
         match input {
             FoldInput::Deliveries(DeliveryRecord::Deliver(delivery)) => self.deliver(*delivery, record, round),
             FoldInput::Deliveries(DeliveryRecord::CancelUser { project, user_id }) => {
                 let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
-                round.erase(UserKey { project, user_id }, source);
+                round.erasures.note(UserKey { project, user_id }, source);
                 Ok(())
             }
             FoldInput::Deliveries(DeliveryRecord::Endpoint { project, endpoint_id, version, body }) => {
