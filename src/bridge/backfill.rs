@@ -5,12 +5,11 @@
 use serde_json::json;
 use std::sync::Arc;
 
-use super::endpoints::text;
+use super::app::{App, RequestContext};
 use super::fields::Fields;
 use super::lists::Lists;
 use super::problem::{Answer, Problem, json_answer};
 use super::redelivery::{MAX_RECOVERED, MessageReader, RecoveryInProgress, WINDOW, run_blocking, span};
-use super::{App, RequestContext};
 use askwhen_domain::endpoint::Endpoint;
 use askwhen_domain::id::Origin;
 use askwhen_domain::message::{self, Delivery, WebhookEvent};
@@ -37,7 +36,7 @@ struct BackfillScope {
 
 impl App {
     pub(super) async fn backfill(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
-        let mut fields = Fields::of(text(asked)?, String::new());
+        let mut fields = Fields::of(asked.text()?, String::new());
         let span = span(&mut fields);
         let dry_run = fields.boolean("dry_run").unwrap_or(false);
         let rate = fields.text("rate").map(|text| Rate::parse(&text));

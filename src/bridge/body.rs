@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::budget::{BudgetExhausted, HeldBytes};
+use super::budget::BudgetExhausted;
 use super::connections::{Connection, ConnectionPhase};
+use super::held_bytes::HeldBytes;
 use super::problem::Problem;
 
 /// Largest body, as sent and after decompression.

@@ -390,7 +390,8 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_are_given_back_and_those_who_do_not_move_lose_theirs() {
-        use crate::bridge::budget::{BudgetExhausted, HeldBytes};
+        use crate::bridge::budget::BudgetExhausted;
+        use crate::bridge::held_bytes::HeldBytes;
         let all = Arc::new(long_ago(&all(16, None)));
         let (stuck, small) = (all.join([10, 0, 0, 1].into()).unwrap(), all.join([10, 0, 0, 2].into()).unwrap());
         stuck.enter(ConnectionPhase::Body);

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use std::time::Duration;
 
+use super::app::{App, RequestContext};
 use super::fields::Fields;
 use super::manage::{outcome_answer, random};
 use super::problem::{Answer, Problem, json_answer};
 use super::view::ListedDefinition;
-use super::{App, RequestContext};
 use askwhen_domain::endpoint::{Disabled, Profile};
 use askwhen_domain::health::{Health, State};
 use askwhen_domain::id;
@@ -16,7 +16,6 @@ use askwhen_domain::time::{self, DAY, Millis};
 use askwhen_log::TopicPartition;
 use askwhen_partition::EngineReply;
 use askwhen_wire::definition::{Code, DefinitionRef, Kind};
-use askwhen_wire::json as strict;
 use askwhen_wire::profile;
 use askwhen_wire::record::{EndpointAction, EndpointCommand, Internal};
 use askwhen_wire::topic::Topic;
@@ -70,12 +69,12 @@ impl App {
     }
 
     pub(super) async fn enable(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
-        no_members(asked)?;
+        asked.no_members()?;
         self.operate(asked, EndpointAction::Enable, None).await
     }
 
     pub(super) async fn rotate_secret(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
-        let text = text(asked)?;
+        let text = asked.text()?;
         let mut fields = Fields::of(text, String::new());
         let given = fields.text("secret");
         let overlap = fields.text("overlap").map(|text| time::parse_duration(&text));
@@ -128,7 +127,7 @@ impl App {
 
     /// One attempt at once, whatever the endpoint's state; waits for its outcome.
     pub(super) async fn test_endpoint(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
-        no_members(asked)?;
+        asked.no_members()?;
         self.known_endpoint(asked)?;
         let partition = id::partition_of(TESTER, self.log.partitions());
         let (project, endpoint_id) = (asked.caller.project.clone(), asked.route.parts[0].clone());
@@ -150,25 +149,4 @@ impl App {
             }
         }
     }
-}
-
-/// The body, or an empty object where it is left out.
-pub(super) fn text<'a>(asked: &'a RequestContext<'_>) -> Result<&'a str, Problem> {
-    no_query(asked)?;
-    if asked.body.is_empty() {
-        return Ok("{}");
-    }
-    strict::check(&asked.body).map_err(Problem::json)
-}
-
-/// A query says nothing here: what was meant as a rehearsal must not come true.
-pub(super) fn no_query(asked: &RequestContext<'_>) -> Result<(), Problem> {
-    let detail = "this route takes no query";
-    if asked.query.is_empty() { Ok(()) } else { Err(Problem::field(Code::UnknownField, "", detail)) }
-}
-
-/// A body that may say nothing.
-pub(super) fn no_members(asked: &RequestContext<'_>) -> Result<(), Problem> {
-    let faults = Fields::of(text(asked)?, String::new()).close();
-    if faults.is_empty() { Ok(()) } else { Err(Problem::fields(faults)) }
 }

@@ -11,9 +11,9 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::budget::HeldBytes;
 use super::connections::{Connection, ConnectionPhase};
 use super::head::{self, ChunkScan, Framing, HeadScan, Refusal};
+use super::held_bytes::HeldBytes;
 
 /// From the first byte of a head to its last.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);

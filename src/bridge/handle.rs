@@ -1,140 +1,29 @@
-//! The bridge: HTTP in front of the journal. It checks what comes in, appends
-//! it, and waits for the engine's answer where a route promises one. It decides
-//! nothing, keeps no state of its own, and knows no store.
-
-pub mod auth;
-mod backfill;
-mod body;
-mod budget;
-mod connections;
-pub mod cors;
-mod endpoints;
-mod etag;
-mod fields;
-mod gate;
-mod head;
-mod ingest;
-mod lists;
-mod manage;
-mod offers;
-mod openapi;
-pub mod problem;
-mod redelivery;
-pub mod router;
-mod sdk;
-pub mod server;
-mod skip;
-#[cfg(debug_assertions)]
-mod tried;
-mod view;
+//! Answering a request: what is checked first, and who answers it.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http::HeaderMap;
+use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use ipnet::IpNet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use budget::Budget;
-pub use connections::{Connections, Limits};
-pub use lists::Lists;
-pub use redelivery::Recoveries;
-#[cfg(debug_assertions)]
-pub use tried::{try_body, try_path};
-pub use view::View;
-
+use super::app::{App, RequestContext, Surface};
+use super::auth::{self, Kind};
+use super::body::{self, RequestedBody};
+use super::budget::BudgetExhausted;
+use super::connections::Connection;
+use super::held_bytes::HeldBytes;
+use super::problem::{self, Answer, Problem};
+use super::router::{self, Name, NoRoute, Route};
+use super::{cors, fields, openapi, sdk};
 use askwhen_domain::id;
-use askwhen_domain::time::Millis;
-use askwhen_log::{Log, NewRecord, TopicPartition};
-use askwhen_partition::{EngineReply, Phase, Replies, Signer, Status};
-use askwhen_process::clock::Clock;
+use askwhen_log::Log;
 use askwhen_wire::definition::Code;
 use askwhen_wire::listing::List;
-use askwhen_wire::record::{Internal, REPLY_HEADER};
-use askwhen_wire::seal::ClusterKey;
-use askwhen_wire::topic::Topic;
-use auth::{Auth, Caller, Kind};
-use body::RequestedBody;
-use budget::{BudgetExhausted, HeldBytes};
-use connections::Connection;
-use cors::AllowedOrigins;
-use problem::{Answer, Problem};
-use router::{Name, NoRoute, Route};
-
-/// Moves the test clock by so many milliseconds; answers with the new now.
-pub type Advance = (Millis, tokio::sync::oneshot::Sender<Millis>);
 
 /// An answer up to this size is not counted among those that wait to be read.
 const SMALL_ANSWER_BYTES: usize = 4 << 10;
-
-/// Asks for snapshots of all stores of this process.
-pub type AskSnapshots = Box<dyn Fn(SnapshotReply) + Send + Sync>;
-
-/// Who waits for snapshots gets what each says of itself.
-pub type SnapshotReply = tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, SnapshotFailure>>;
-
-/// The last snapshot of a round that failed; the others were taken.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{role} partition {partition}: {source}")]
-pub struct SnapshotFailure {
-    pub role: &'static str,
-    pub partition: u32,
-    /// Shared: all who waited for the round are told.
-    pub source: Arc<dyn std::error::Error + Send + Sync>,
-}
-
-/// Why an endpoint of a project is held, and since when.
-pub type HoldOf = Box<dyn Fn(&str, &str) -> Option<(&'static str, Millis)> + Send + Sync>;
-
-/// What a listener serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Surface {
-    Whole,
-    /// Everything but what operators use.
-    Public,
-    Operators,
-}
-
-/// Everything that a request may need; shared by all connections.
-pub struct App {
-    pub log: Log,
-    pub clock: Clock,
-    pub replies: Replies,
-    pub key: ClusterKey,
-    /// The engine's partitions, as far as this process has them.
-    pub engine: Vec<Arc<Status>>,
-    pub auth: Auth,
-    pub view: Arc<View>,
-    pub cors_origins: AllowedOrigins,
-    pub allow_targets: Vec<IpNet>,
-    pub reply_timeout: Duration,
-    /// Lives where the role `console` runs.
-    pub lists: Option<Arc<dyn Lists>>,
-    pub recoveries: Recoveries,
-    /// There under `--test-clock` alone.
-    pub test_clock: Option<tokio::sync::mpsc::Sender<Advance>>,
-    /// Whether the role `bridge` runs here; else only health and lists are served.
-    pub takes_requests: bool,
-    /// There where stores are: takes a snapshot of each.
-    pub snapshots: Option<AskSnapshots>,
-    /// Reasons why the process is not ready, empty when it is; and the
-    /// partitions that it owns.
-    pub readiness: Box<dyn Fn() -> (Vec<String>, serde_json::Value) + Send + Sync>,
-    /// Why this process sends nothing to an endpoint of a project by its own
-    /// fault, and since when.
-    pub hold_of: HoldOf,
-}
-
-/// One request, taken apart.
-struct RequestContext<'a> {
-    route: &'a Route,
-    headers: &'a HeaderMap,
-    query: &'a str,
-    caller: Caller,
-    body: Bytes,
-    request_id: &'a str,
-}
 
 impl App {
     /// Answers one request.
@@ -309,59 +198,6 @@ impl App {
         let allow = router::TABLE.iter().find(|row| row.name == name).map_or("", |row| row.allow);
         cors::preflight(&self.cors_origins.now(), asked, allow, headers);
         answer
-    }
-
-    /// The journal partition of a user.
-    fn journal_of(&self, user_id: &str) -> TopicPartition {
-        TopicPartition { topic: Topic::Events, partition: id::partition_of(user_id, self.log.partitions()) }
-    }
-
-    /// Appends a record and waits for what the engine says to it; `None` when
-    /// it says nothing in time.
-    async fn ask(&self, user_id: &str, value: Vec<u8>, event_id: Option<&str>) -> Result<Option<EngineReply>, Problem> {
-        let mut waiter = self.replies.wait();
-        let new = NewRecord {
-            key: Some(Bytes::copy_from_slice(user_id.as_bytes())),
-            headers: Vec::new(),
-            value: Some(value.into()),
-        };
-        let new = new.header(REPLY_HEADER, waiter.header());
-        let at = self.journal_of(user_id);
-        self.decides(at)?;
-        let started = Instant::now();
-        self.log.append_durably(at, vec![new]).await.map_err(|error| Problem::log(&error, event_id))?;
-        askwhen_process::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
-        Ok(tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten())
-    }
-
-    /// Refuses what a partition of this process would only keep: while its clock is
-    /// behind, or while it has stopped until a person has looked, it decides
-    /// nothing. A restored backup may be without what the journal takes until then.
-    fn decides(&self, at: TopicPartition) -> Result<(), Problem> {
-        let Some(status) = self.engine.get(at.partition as usize) else { return Ok(()) };
-        let why = match status.phase() {
-            Phase::Stopped { why, refused: true } => why,
-            Phase::Stopped { why, .. } if status.is_behind(&self.clock) => why,
-            _ if status.is_behind(&self.clock) => "this machine's clock is behind the journal's time".into(),
-            _ => return Ok(()),
-        };
-        Err(Problem::later(503, "log_unavailable", &why, Duration::from_secs(5)))
-    }
-
-    /// The same for an internal record, with its MAC. Gives the waiter too, for
-    /// what several partitions answer.
-    async fn send_internal(
-        &self,
-        at: TopicPartition,
-        key: &str,
-        internal: &Internal,
-    ) -> Result<askwhen_partition::reply::Waiter, Problem> {
-        self.decides(at)?;
-        let waiter = self.replies.wait();
-        let signer = Signer::new(&self.log, &self.key);
-        let new = signer.request(at.partition, key, internal, waiter.header());
-        self.log.append_durably(at, vec![new]).await.map_err(|error| Problem::log(&error, None))?;
-        Ok(waiter)
     }
 
     async fn take_snapshots(&self) -> Result<Answer, Problem> {

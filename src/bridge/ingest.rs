@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::app::{App, RequestContext};
 use super::fields::{self, Fields};
 use super::problem::{Answer, Problem, json_answer};
-use super::{App, RequestContext};
 use askwhen_domain::id;
 use askwhen_domain::record::{Body, Context, Record};
 use askwhen_domain::time::ClientTimes;

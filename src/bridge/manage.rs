@@ -5,11 +5,11 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::app::{App, RequestContext};
 use super::etag;
 use super::problem::{Answer, Problem, json_answer};
 use super::router::Name;
 use super::view::ListedDefinition;
-use super::{App, RequestContext};
 use askwhen_domain::endpoint::{HeaderText, SEALED, SealedSecret};
 use askwhen_domain::json::Json;
 use askwhen_domain::settings::Settings;
@@ -64,7 +64,7 @@ impl App {
         match *method {
             Method::GET => self.show(asked, kind, &id),
             Method::DELETE => {
-                super::endpoints::no_query(asked)?;
+                asked.no_query()?;
                 let if_match = self.if_match(asked, kind, &id)?;
                 let draft = DefinitionDraft { kind, id, body: None, new_secret: None, create: false, if_match };
                 let outcome = self.define(asked, &draft).await?;
@@ -405,10 +405,10 @@ impl App {
             Name::Endpoints => (Kind::Endpoint, "endpoints"),
             _ => (Kind::Trigger, "triggers"),
         };
-        let page = super::lists::page(asked.query, &[])?;
+        let page = super::list_routes::page(asked.query, &[])?;
         let below = match &page.cursor {
             None => u64::MAX,
-            Some(cursor) => cursor.parse().map_err(|_| super::lists::bad_cursor())?,
+            Some(cursor) => cursor.parse().map_err(|_| super::list_routes::bad_cursor())?,
         };
         let mut rows = self.view.list(&asked.caller.project, kind, below, page.limit + 1);
         let more = rows.len() > page.limit;

@@ -4,12 +4,12 @@
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::app::{App, RequestContext};
 use super::auth::Kind;
 use super::fields::Fields;
 use super::ingest::{context, event_id, idempotency_key, times};
 use super::problem::{Answer, Problem, json_answer};
 use super::router::Name;
-use super::{App, RequestContext};
 use askwhen_domain::json::Json;
 use askwhen_domain::record::{Answers, Body, GivenAnswer, Record, Target};
 use askwhen_domain::time::ClientTimes;

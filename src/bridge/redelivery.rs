@@ -7,18 +7,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoints::{no_members, text};
+use super::app::{App, RequestContext};
 use super::fields::Fields;
 use super::problem::{Answer, Problem, json_answer};
+use super::recoveries::RecoveryTurn;
 use super::view::ListedDefinition;
-use super::{App, RequestContext};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::rate::Rate;
 use askwhen_domain::refs::EndpointRef;
 use askwhen_domain::time::{Millis, TimeSpan};
-use askwhen_log::{Log, NewRecord, Reader, Record, TopicPartition};
+use askwhen_log::{Fetch as _, Log, NewRecord, Reader, Record, TopicPartition};
 use askwhen_partition::{EngineReply, Signer};
 use askwhen_process::thread::Notify;
 use askwhen_wire::definition::Code;
@@ -42,11 +42,11 @@ const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
 impl App {
     pub(super) async fn resend(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
-        no_members(asked)?;
+        asked.no_members()?;
         let (lists, project) = (self.lists()?, &asked.caller.project);
-        let place = lists.place(project, &asked.route.parts[0]).map_err(super::lists::unlisted)?;
+        let place = lists.place(project, &asked.route.parts[0]).map_err(super::list_routes::unlisted)?;
         let place = place.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
-        let successor = lists.successor(project, &place.delivery_id).map_err(super::lists::unlisted)?;
+        let successor = lists.successor(project, &place.delivery_id).map_err(super::list_routes::unlisted)?;
         let log = self.log.clone();
         let found = run_blocking(move || MessageReader::new(&log, Topic::Deliveries).delivery(&place)).await?;
         let Some(delivery) = found.map_err(|error| Problem::log(&error, None))? else {
@@ -81,7 +81,7 @@ impl App {
     /// Everything dead, or cancelled because the endpoint was disabled, oldest
     /// first. What has been recovered already is not sent twice.
     pub(super) async fn recover(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
-        let mut fields = Fields::of(text(asked)?, String::new());
+        let mut fields = Fields::of(asked.text()?, String::new());
         let span = span(&mut fields);
         let faults = fields.close();
         if !faults.is_empty() {
@@ -94,7 +94,7 @@ impl App {
         let (project, endpoint_id) = (endpoint.project.to_owned(), endpoint.endpoint_id.to_owned());
         let search = move || lists.recoverable(EndpointRef::new(&project, &endpoint_id), span, MAX_RECOVERED + 1);
         let found = run_blocking(search).await?;
-        let mut places = found.map_err(super::lists::unlisted)?;
+        let mut places = found.map_err(super::list_routes::unlisted)?;
         let more = places.len() > MAX_RECOVERED;
         places.truncate(MAX_RECOVERED);
         let last = places.last().map(|place| id::successor(&place.delivery_id));
@@ -118,28 +118,12 @@ impl App {
     }
 }
 
-/// Held by the recovery that is under way.
-pub(super) type RecoveryTurn = tokio::sync::OwnedMutexGuard<()>;
-
 /// A recovery that holds its endpoint's turn until its last delivery is listed.
 pub(super) struct RecoveryInProgress<'a> {
     pub project: &'a str,
     /// The id of the last delivery, if there is any.
     pub last: Option<String>,
     pub turn: RecoveryTurn,
-}
-
-/// Recoveries come one after the other at each endpoint.
-#[derive(Default)]
-pub struct Recoveries(std::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
-
-impl Recoveries {
-    fn turn(&self, endpoint: EndpointRef<'_>) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.0.lock().expect("no panic holds this lock");
-        // A turn that is held here alone is held and awaited by nobody.
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        turns.entry(format!("{}/{}", endpoint.project, endpoint.endpoint_id)).or_default().clone()
-    }
 }
 
 impl App {

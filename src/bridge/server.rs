@@ -20,11 +20,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 
+use super::app::{App, Surface};
 use super::connections::{Connection, ConnectionPhase, Connections};
 use super::gate::{Gate, HEADER_TIMEOUT, HeadOutcome, Signals};
 use super::head::{MAX_HEAD_BYTES, Refusal};
 use super::problem::{Answer, Problem};
-use super::{App, Surface};
 use askwhen_process::thread::LogThrottle;
 
 /// Pause when the system gives no more connections.

@@ -3,9 +3,9 @@
 
 use serde_json::json;
 
+use super::app::{App, RequestContext};
 use super::fields::Fields;
 use super::problem::{Answer, Problem, json_answer};
-use super::{App, RequestContext};
 use askwhen_log::TopicPartition;
 use askwhen_partition::Signer;
 use askwhen_wire::definition::Code;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
 
-use askwhen_log::{Error, Log, Reader, TopicPartition, Watermarks};
+use askwhen_log::{Error, Fetch as _, Log, Reader, TopicPartition, Watermarks};
 use askwhen_process::thread::Notify;
 use askwhen_wire::definition::Kind;
 use askwhen_wire::topic::Topic;

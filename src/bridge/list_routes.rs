@@ -1,0 +1,161 @@
+//! Lists that come from the console's projection.
+
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+use super::app::{App, RequestContext};
+use super::lists::Lists;
+use super::problem::{Answer, Problem, json_answer};
+use askwhen_domain::decision::DecisionReason;
+use askwhen_domain::id;
+use askwhen_domain::refs::SurveyRef;
+use askwhen_domain::time::{self, Millis};
+use askwhen_wire::definition::{Code, Kind};
+use askwhen_wire::listing::{Filter, List, ListError, PageRequest};
+
+/// `limit`, `cursor` and whatever filters a list knows.
+pub(super) struct Query {
+    pub limit: usize,
+    pub cursor: Option<String>,
+    filters: Vec<(String, String)>,
+}
+
+pub(super) fn bad_cursor() -> Problem {
+    Problem::field(Code::Invalid, "", "cursor must be a next_cursor of this list")
+}
+
+/// # Errors
+/// 422 for a parameter that the list does not know, or a wrong one.
+pub(super) fn page(query: &str, known: &[&str]) -> Result<Query, Problem> {
+    let mut page = Query { limit: 50, cursor: None, filters: Vec::new() };
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned();
+        match name {
+            "limit" => {
+                page.limit = value
+                    .parse()
+                    .ok()
+                    .filter(|n| (1..=200).contains(n))
+                    .ok_or_else(|| Problem::field(Code::Invalid, "", "limit must be from 1 to 200"))?;
+            }
+            "cursor" => page.cursor = Some(value),
+            name if known.contains(&name) => {
+                if page.filters.iter().any(|(given, _)| given == name) {
+                    return Err(Problem::field(Code::Invalid, "", format!("{name} is given twice")));
+                }
+                if name.ends_with("_id")
+                    && let Err(why) = id::check(&value)
+                {
+                    return Err(Problem::field(Code::BadId, "", format!("{name} {why}")));
+                }
+                page.filters.push((name.to_owned(), value));
+            }
+            _ => {
+                return Err(Problem::field(
+                    Code::UnknownField,
+                    "",
+                    "the query has a parameter that this list does not know",
+                ));
+            }
+        }
+    }
+    Ok(page)
+}
+
+impl Query {
+    fn text(&self, name: &str) -> Option<String> {
+        self.filters.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone())
+    }
+
+    fn time(&self, name: &str) -> Result<Option<Millis>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        // A plus that was not encoded has become a space.
+        let parsed = time::parse_time(&text).or_else(|wanted| match text.rsplit_once(' ') {
+            Some((local, zone)) => time::parse_time(&format!("{local}+{zone}")),
+            None => Err(wanted),
+        });
+        parsed.map(Some).map_err(|wanted| Problem::field(Code::BadTime, "", format!("{name} must be {wanted}")))
+    }
+}
+
+impl App {
+    pub(super) fn lists(&self) -> Result<&Arc<dyn Lists>, Problem> {
+        let wait = std::time::Duration::from_secs(60);
+        let missing = || Problem::later(503, "no_console", "this process does not run the role console", wait);
+        let lists = self.lists.as_ref().ok_or_else(missing)?;
+        lists.is_whole().map_err(|left| {
+            let left = left.map_or(String::new(), |left| format!("; {left} records to go"));
+            let detail = format!("the lists are being made once more from the topics{left}");
+            Problem::later(503, "rebuilding", &detail, std::time::Duration::from_secs(5))
+        })?;
+        Ok(lists)
+    }
+
+    pub(super) fn delivery(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
+        let found = self.lists()?.delivery(&asked.caller.project, &asked.route.parts[0]).map_err(unlisted)?;
+        let mut row = found.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
+        self.show_hold(&asked.caller.project, &mut row);
+        Ok(json_answer(200, row.to_string()))
+    }
+
+    pub(super) fn list(&self, asked: &RequestContext<'_>, list: List) -> Result<Answer, Problem> {
+        let lists = self.lists()?;
+        let all = ["status", "survey_id", "user_id", "since", "until", "endpoint_id"];
+        // Nothing but a delivery has an endpoint.
+        let known = if list == List::Deliveries { &all[..] } else { &all[..5] };
+        let query = page(asked.query, known)?;
+        let filter = Filter {
+            endpoint_id: query.text("endpoint_id"),
+            status: query.text("status"),
+            survey_id: query.text("survey_id"),
+            user_id: query.text("user_id"),
+            since: query.time("since")?,
+            until: query.time("until")?,
+        };
+        let statuses: Vec<&str> = match list {
+            List::Deliveries => vec!["pending", "waiting", "delivered", "dead", "cancelled", "resent"],
+            List::Decisions => DecisionReason::names().collect(),
+            List::Responses => vec!["partial", "completed"],
+        };
+        if filter.status.as_deref().is_some_and(|status| !statuses.contains(&status)) {
+            return Err(Problem::field(Code::Invalid, "", format!("status must be one of {}", statuses.join(", "))));
+        }
+        let wanted = PageRequest { cursor: query.cursor.as_deref(), limit: query.limit };
+        let page = lists.list(list, &asked.caller.project, &filter, wanted);
+        let mut page = page.map_err(unlisted)?;
+        if list == List::Deliveries {
+            page.rows.iter_mut().for_each(|row| self.show_hold(&asked.caller.project, row));
+        }
+        Ok(json_answer(200, json!({list.name(): page.rows, "next_cursor": page.next_cursor}).to_string()))
+    }
+
+    /// What waits at an endpoint that is open is not tried before that ends.
+    fn show_hold(&self, project: &str, row: &mut Value) {
+        let Some(next) = row["next_attempt_at"].as_str().and_then(|text| time::parse_time(text).ok()) else { return };
+        let endpoint_id = row["endpoint_id"].as_str().unwrap_or_default();
+        let until = self.health(project, endpoint_id).and_then(|health| health.until);
+        if let Some(until) = until.filter(|until| *until > next) {
+            row["next_attempt_at"] = time::format_time(until).into();
+        }
+    }
+
+    pub(super) fn stats(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
+        let lists = self.lists()?;
+        let survey = SurveyRef::new(&asked.caller.project, &asked.route.parts[0]);
+        if self.view.get(survey.project, Kind::Survey, survey.survey_id).is_none() {
+            return Err(Problem::not_found("there is no such survey"));
+        }
+        let query = page(asked.query, &["since", "until"])?;
+        let stats = lists.stats(survey, query.time("since")?, query.time("until")?).map_err(unlisted)?;
+        Ok(json_answer(200, stats.to_string()))
+    }
+}
+
+pub(super) fn unlisted(error: ListError) -> Problem {
+    match error {
+        ListError::Cursor => bad_cursor(),
+        ListError::Unreadable(error) => Problem::new(500, "internal", error.to_string()),
+    }
+}
