@@ -1,5 +1,5 @@
-// Builds what the server hands out (dist/) and what npm gets (npm/dist/), and
-// holds every size against its bound. `--check` writes nothing and compares.
+// Builds what the server hands out (dist/, console/dist/) and what npm gets
+// (npm/dist/), and holds every size against its bound. `--check` writes nothing and compares.
 import { build, transform } from 'esbuild';
 import { mkdirSync, readFileSync, writeFileSync, existsSync, readdirSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
@@ -47,6 +47,11 @@ const outputs = {
   'dist/embed.js': await bundle('embed.ts', 'iife'),
   'dist/embed.html': page('src/embed.html'),
 };
+outputs['console/dist/index.html'] = page('console/src/index.html');
+outputs['console/dist/console.css'] = (await minified('console/src/console.css')) + '\n';
+outputs['console/dist/console.js'] = await bundle('../console/src/main.tsx', 'iife', { jsx: 'automatic', jsxImportSource: 'preact' });
+// The preview shows a survey with what pages show it with.
+outputs['console/dist/survey.mjs'] = outputs['dist/survey.mjs'];
 const packaged = await build({
   ...common,
   entryPoints: { askwhen: 'src/package.ts' },
@@ -82,6 +87,7 @@ const sizes = [
   ['askwhen.mjs', gz('dist/askwhen.mjs'), 4096],
   ['survey.mjs', gz('dist/survey.mjs'), 9216],
   ['survey page in all', gz('dist/page.html', 'dist/page.js', 'dist/page.css'), 15360],
+  ['console in all', gz('console/dist/console.js', 'console/dist/survey.mjs'), 92160],
   ['react.mjs', gz('npm/dist/react.mjs'), 512],
   ['vue.mjs', gz('npm/dist/vue.mjs'), 512],
 ];
@@ -104,7 +110,7 @@ for (const [name, text] of Object.entries(outputs)) {
     writeFileSync(root + name, text);
   }
 }
-for (const folder of ['dist', 'npm/dist'])
+for (const folder of ['dist', 'console/dist', 'npm/dist'])
   for (const name of readdirSync(root + folder))
     if (!(`${folder}/${name}` in outputs)) {
       failed = true;

@@ -1,0 +1,95 @@
+/** Charts as SVG. Each has a table with the same numbers. */
+import { useId } from 'preact/hooks';
+import { number, percent } from './format';
+
+export interface Point {
+  label: string;
+  value: number;
+}
+
+function Twin({ title, head, rows }: { title: string; head: string[]; rows: (string | number)[][] }) {
+  return (
+    <details class="twin">
+      <summary>Show as table</summary>
+      <div class="scroll" tabIndex={0} role="region" aria-label={`${title}, as a table`}>
+        <table>
+          <caption class="unseen">{title}</caption>
+          <thead><tr>{head.map((name) => <th key={name} scope="col">{name}</th>)}</tr></thead>
+          <tbody>{rows.map((row, i) => <tr key={i}>{row.map((cell, j) => <td key={j} class={j ? 'numeric' : ''} dir="auto">{typeof cell === 'number' ? number(cell) : cell}</td>)}</tr>)}</tbody>
+        </table>
+      </div>
+    </details>
+  );
+}
+
+/** One bar for each label; `of` is what 100 % is. */
+export function Bars({ title, points, of, unit = 'Count' }: { title: string; points: Point[]; of?: number; unit?: string }) {
+  const most = Math.max(1, of ?? 0, ...points.map((point) => point.value));
+  const total = of ?? points.reduce((sum, point) => sum + point.value, 0);
+  return (
+    <figure class="chart">
+      <figcaption>{title}</figcaption>
+      <div class="bars" aria-hidden="true">
+        {points.map((point) => (
+          <div class="bar" key={point.label}>
+            <span class="bar-label" title={point.label} dir="auto">{point.label}</span>
+            <svg viewBox="0 0 100 10" preserveAspectRatio="none">
+              <rect class="track" width="100" height="10" rx="1.5" />
+              <rect class="fill" width={(100 * point.value) / most} height="10" rx="1.5" />
+            </svg>
+            <span class="bar-value">{number(point.value)}{total ? ` · ${percent(point.value, total)}` : ''}</span>
+          </div>
+        ))}
+      </div>
+      <Twin title={title} head={['', unit, 'Share']} rows={points.map((point) => [point.label, point.value, percent(point.value, total)])} />
+    </figure>
+  );
+}
+
+const WIDTH = 640;
+const HEIGHT = 180;
+const LEFT = 44;
+const BOTTOM = 22;
+
+/** Columns over time, one colour. */
+export function Series({ title, points, unit = 'Count' }: { title: string; points: Point[]; unit?: string }) {
+  const label = useId();
+  const most = Math.max(1, ...points.map((point) => point.value));
+  const step = (WIDTH - LEFT) / Math.max(1, points.length);
+  const y = (value: number) => (HEIGHT - BOTTOM) * (1 - value / most) + 6;
+  const every = Math.ceil(points.length / 8);
+  return (
+    <figure class="chart">
+      <figcaption id={label}>{title}</figcaption>
+      <svg class="series" viewBox={`0 0 ${WIDTH} ${HEIGHT + 6}`} role="img" aria-labelledby={label}>
+        {[0, most / 2, most].map((value) => (
+          <g key={value}>
+            <line class="grid" x1={LEFT} x2={WIDTH} y1={y(value)} y2={y(value)} />
+            <text class="axis" x={LEFT - 6} y={y(value) + 4} text-anchor="end">{number(Math.round(value * 10) / 10)}</text>
+          </g>
+        ))}
+        {points.map((point, i) => (
+          <g key={point.label}>
+            <rect class="fill" x={LEFT + i * step + step * 0.12} width={step * 0.76} y={y(point.value)} height={y(0) - y(point.value)}>
+              <title>{`${point.label}: ${number(point.value)}`}</title>
+            </rect>
+            {i % every === 0 && <text class="axis" x={LEFT + i * step + step / 2} y={HEIGHT + 4} text-anchor="middle">{point.label.replace(/^\d{4}-/, '')}</text>}
+          </g>
+        ))}
+      </svg>
+      <Twin title={title} head={['', unit]} rows={points.map((point) => [point.label, point.value])} />
+    </figure>
+  );
+}
+
+/** A small line without axes; the table that it stands in has the numbers beside it. */
+export function Spark({ values, label }: { values: number[]; label: string }) {
+  const most = Math.max(1, ...values);
+  const step = values.length > 1 ? 76 / (values.length - 1) : 0;
+  const points = values.map((value, i) => `${2 + i * step},${20 - (17 * value) / most}`).join(' ');
+  return (
+    <svg class="spark" viewBox="0 0 80 24" width="80" height="24" role="img" aria-label={`${label}: ${values.join(', ')}`}>
+      <polyline points={points} />
+    </svg>
+  );
+}

@@ -1,0 +1,54 @@
+/** One sentence for each gate: why a survey was not offered, with what was seen and until when. */
+import { clock, short, words } from './format';
+
+const until = (at: string | null | undefined): string => (at ? ` It can open at ${clock(at)}.` : '');
+
+interface Shut {
+  gate?: string | null;
+  actual?: unknown;
+  until?: string | null;
+}
+
+/** The sentences have `{}` where the value that was seen stands; without a value, the part in brackets goes. */
+const SENTENCES: Record<string, string> = {
+  not_active: 'The survey is not being offered to this user[: its status is {}].',
+  out_of_schedule: 'It is outside of the days or hours of the survey’s schedule[ (it is {})].',
+  platform_mismatch: 'The app’s platform is not one that the survey asks for[: it is {}].',
+  locale_mismatch: 'The app’s language is not one that the survey asks for[: it is {}].',
+  version_mismatch: 'The app’s version is not in the survey’s range[: it is {}].',
+  show_on_mismatch: 'The trigger’s properties do not fit the survey’s filter[: {}].',
+  not_activated: 'No event has armed the survey for this user, or that is long over[ ({})].',
+  delay_pending: 'An event has armed the survey, but its delay is not over yet[ ({})].',
+  cancelled: 'An event has taken the activation back[ ({})].',
+  expired: 'The time after the event, in which the survey may show, is over[ (it ended {})].',
+  targeting_failed: 'The user does not match the survey’s targeting[: what was seen is {}].',
+  excluded: 'The project’s settings exclude this user from all surveys[: {}].',
+  holdout: 'The user is in the share that is never asked[ ({})].',
+  not_sampled: 'The user is not in the share of users that the survey asks[ ({})].',
+  other_arm: 'The user belongs to the other arm of the experiment[: {}].',
+  already_completed: 'The user has answered the survey already[ ({})].',
+  max_displays: 'The user has seen the survey as often as it may be shown[ ({} times)].',
+  cooldown: 'The user has seen this survey too lately[: last at {}].',
+  global_cooldown: 'The user has seen another survey too lately[: last at {}].',
+  session_cap: 'The user’s session has had as many surveys as it may have[ ({})].',
+  quota_full: 'As many users as the survey’s limit allows have completed it, or are about to[ ({})].',
+  cap_reached: 'A cap over several users is reached[: {}].',
+  offer_outstanding: 'The survey was offered a moment ago and has not been shown yet[ ({})]; an app that sends the same session_id is offered it again.',
+  preempted: 'Another survey was offered instead[: {}].',
+};
+
+function told(actual: unknown): string {
+  if (typeof actual === 'string' && /^\d{4}-\d\d-\d\dT/.test(actual)) return clock(actual);
+  return short(actual, 300);
+}
+
+export function sentence({ gate, actual, until: at }: Shut): string {
+  if (!gate) return 'The user would be offered this survey.';
+  const known = SENTENCES[gate];
+  const has = actual !== undefined && actual !== null && actual !== '';
+  if (!known) return `${words(gate)}${has ? `: ${told(actual)}` : ''}.` + until(at);
+  const filled = has ? known.replace(/\[|\]/g, '').replace('{}', () => told(actual)) : known.replace(/\[.*?\]/g, '');
+  return filled + until(at);
+}
+
+export const GATES = Object.keys(SENTENCES);

@@ -1,0 +1,85 @@
+/** Starts the console: finds out who is signed in, and shows the page that the address names. */
+import { render } from 'preact';
+import { useEffect, useState } from 'preact/hooks';
+import { ApiError, whenUnauthorized } from './api';
+import { forgetDrafts, keep, kept } from './kept';
+import { followWhileVisible } from './live';
+import { followLinks, go, here, usePlace } from './route';
+import { current, SessionContext, signIn, signOut } from './session';
+import { Shell } from './shell';
+import { SignIn } from './signin';
+import type { Session } from './types';
+import { Loading, Trouble } from './ui';
+import { PageAt } from './pages';
+
+export type Scheme = 'auto' | 'light' | 'dark';
+const scheme = kept<Scheme>('scheme') ?? 'auto';
+document.documentElement.dataset.scheme = scheme;
+
+/** Uses the link that works once, and takes its token out of the address. */
+async function start(): Promise<Session | null> {
+  const once = here().query.get('once');
+  if (!once) return current();
+  go('/', true);
+  return signIn({ once });
+}
+
+function Console() {
+  const place = usePlace();
+  const [session, setSession] = useState<Session | null | undefined>();
+  const [error, setError] = useState<ApiError>();
+  const [message, setMessage] = useState('');
+  const [shade, setShade] = useState<Scheme>(scheme);
+
+  const begin = () => {
+    setError(undefined);
+    start().then(setSession, (problem: ApiError) => {
+      if (problem.status === 0 || problem.status >= 500) return setError(problem);
+      setMessage(problem.message);
+      setSession(null);
+    });
+  };
+  useEffect(() => {
+    whenUnauthorized(() => {
+      setMessage('Your session has ended, or its key is gone. Sign in again.');
+      setSession(null);
+    });
+    begin();
+  }, []);
+  useEffect(() => (session ? followWhileVisible() : undefined), [session]);
+
+  const paint = (next: Scheme) => {
+    document.documentElement.dataset.scheme = next;
+    keep('scheme', next);
+    setShade(next);
+  };
+  const leave = async () => {
+    await signOut().catch(() => undefined);
+    forgetDrafts();
+    setMessage('');
+    setSession(null);
+  };
+
+  if (error) return <main class="alone"><Trouble error={error} retry={begin} /></main>;
+  if (session === undefined) return <main class="alone"><Loading /></main>;
+  if (session === null)
+    return (
+      <SignIn
+        message={message}
+        done={(next) => {
+          setMessage('');
+          setSession(next);
+        }}
+      />
+    );
+  return (
+    <SessionContext.Provider value={session}>
+      <Shell place={place} scheme={shade} onScheme={paint} onSignOut={leave}>
+        <PageAt place={place} />
+      </Shell>
+    </SessionContext.Provider>
+  );
+}
+
+followLinks();
+render(<Console />, document.getElementById('console')!);

@@ -1,0 +1,1 @@
+export const TEMPLATES: { id: string; title: string; about: string }[] = [];

@@ -1,0 +1,345 @@
+/** The small parts that all pages are made of. */
+import { createContext, type ComponentChildren, type JSX } from 'preact';
+import { useContext, useEffect, useId, useRef, useState } from 'preact/hooks';
+import { ApiError } from './api';
+import { ago, clock, words } from './format';
+import type { Loaded } from './live';
+
+export function useTitle(title: string): void {
+  useEffect(() => {
+    document.title = `${title} · askwhen`;
+  }, [title]);
+}
+
+/** A page: its one heading, what can be done on it, and its content. */
+export function Page({ title, about, actions, back, children }: {
+  title: string;
+  about?: ComponentChildren;
+  actions?: ComponentChildren;
+  back?: ComponentChildren;
+  children: ComponentChildren;
+}) {
+  useTitle(title);
+  return (
+    <>
+      {back && <nav aria-label="Breadcrumb" class="back">{back}</nav>}
+      <header class="page-head">
+        <div>
+          <h1 tabIndex={-1} dir="auto">{title}</h1>
+          {about && <p class="about">{about}</p>}
+        </div>
+        {actions && <div class="actions">{actions}</div>}
+      </header>
+      {children}
+    </>
+  );
+}
+
+export function Section({ title, actions, children, id }: {
+  title: string;
+  actions?: ComponentChildren;
+  children: ComponentChildren;
+  id?: string;
+}) {
+  const label = useId();
+  return (
+    <section class="card" aria-labelledby={label} id={id}>
+      <header class="card-head">
+        <h2 id={label}>{title}</h2>
+        {actions && <div class="actions">{actions}</div>}
+      </header>
+      {children}
+    </section>
+  );
+}
+
+type ButtonProps = Omit<JSX.IntrinsicElements['button'], 'type'> & { look?: 'main' | 'danger' | 'plain'; busy?: boolean; submit?: boolean };
+export function Button({ look, busy, submit, class: more, ...rest }: ButtonProps) {
+  return (
+    <button
+      {...rest}
+      type={submit ? 'submit' : 'button'}
+      class={`button ${look ?? ''} ${(more as string) ?? ''}`}
+      aria-disabled={busy ? 'true' : undefined}
+      onClick={busy ? (event) => event.preventDefault() : rest.onClick}
+    />
+  );
+}
+
+export function Notice({ tone = 'info', title, children }: { tone?: 'info' | 'good' | 'warn' | 'bad'; title?: string; children?: ComponentChildren }) {
+  return (
+    <div class={`notice ${tone}`} role={tone === 'bad' ? 'alert' : 'status'}>
+      {title && <strong>{title}</strong>}
+      {children && <div>{children}</div>}
+    </div>
+  );
+}
+
+/** What went wrong, in the server's words, with what to do about it. */
+export function Trouble({ error, retry }: { error: ApiError; retry?: (() => void) | undefined }) {
+  const title =
+    error.status === 0 ? 'The server does not answer'
+    : error.status === 403 ? 'Your key does not permit this'
+    : error.status === 404 ? 'This is not here'
+    : error.status === 412 ? 'Somebody else has changed this'
+    : error.code === 'no_console' ? 'This server keeps no lists'
+    : error.status === 422 ? 'The server refused this'
+    : 'That did not work';
+  return (
+    <Notice tone="bad" title={title}>
+      <p>{error.message}</p>
+      {error.code === 'no_console' && <p>Lists live where the role <code>console</code> runs.</p>}
+      {error.requestId && <p class="quiet">Request <code>{error.requestId}</code></p>}
+      {retry && <Button onClick={retry}>Try again</Button>}
+    </Notice>
+  );
+}
+
+export const Loading = ({ what = 'Loading' }: { what?: string }) => (
+  <p class="loading" role="status"><span class="spinner" aria-hidden="true" />{what}…</p>
+);
+
+export function Empty({ title, children }: { title: string; children?: ComponentChildren }) {
+  return (
+    <div class="empty">
+      <p class="empty-title">{title}</p>
+      {children}
+    </div>
+  );
+}
+
+/** Shows what is loaded, that it is loading, or why it is not there. */
+export function Await<T>({ of, what, children }: { of: Loaded<T>; what?: string; children: (data: T) => ComponentChildren }) {
+  if (of.data !== undefined)
+    return (
+      <>
+        {of.error && <Trouble error={of.error} retry={of.reload} />}
+        {children(of.data)}
+      </>
+    );
+  return of.error ? <Trouble error={of.error} retry={of.reload} /> : <Loading what={what ?? 'Loading'} />;
+}
+
+export function Time({ at, empty = '–' }: { at: string | null | undefined; empty?: string }) {
+  if (!at) return <span class="quiet">{empty}</span>;
+  return <time dateTime={at} title={`${clock(at)} (${at})`}>{ago(at)}</time>;
+}
+
+const TONES: Record<string, string> = {
+  active: 'good', healthy: 'good', delivered: 'good', done: 'good', offered: 'good', completed: 'good',
+  test: 'info', shadow: 'info', running: 'info', pending: 'info', queued: 'info', resent: 'info',
+  paused: 'warn', waiting: 'warn', degraded: 'warn', half_open: 'warn',
+  dead: 'bad', open: 'bad', failed: 'bad', disabled: 'bad',
+};
+export const Badge = ({ name }: { name: string }) => <span class={`badge ${TONES[name] ?? ''}`}>{words(name)}</span>;
+
+export function Code({ text, label, copy = true }: { text: string; label: string; copy?: boolean }) {
+  return (
+    <div class="code">
+      <pre tabIndex={0} role="region" aria-label={label}><code>{text}</code></pre>
+      {copy && <Copy text={text} what={label} />}
+    </div>
+  );
+}
+
+export function Copy({ text, what, children = 'Copy' }: { text: string | (() => string); what?: string; children?: string }) {
+  const [state, setState] = useState('');
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(typeof text === 'function' ? text() : text);
+      setState('Copied');
+    } catch {
+      setState('The browser does not let this page copy');
+    }
+    setTimeout(() => setState(''), 2000);
+  };
+  return (
+    <>
+      <Button onClick={copy} class="small" aria-label={what && children === 'Copy' ? `Copy ${what}` : undefined}>{state || children}</Button>
+      <span class="unseen" role="status">{state}</span>
+    </>
+  );
+}
+
+/** Ids inside of a form come from its fields' names. */
+const FieldContext = createContext('');
+
+export function Field({ label, hint, faults, children, id: own }: {
+  label: ComponentChildren;
+  hint?: ComponentChildren;
+  faults?: string[] | undefined;
+  id?: string | undefined;
+  children: (props: { id: string; 'aria-describedby'?: string; 'aria-invalid'?: 'true' }) => ComponentChildren;
+}) {
+  const made = useId();
+  const id = own ?? useContext(FieldContext) + made;
+  const notes = [hint ? id + '-hint' : '', faults?.length ? id + '-fault' : ''].filter(Boolean).join(' ');
+  return (
+    <div class={`field ${faults?.length ? 'faulty' : ''}`}>
+      <label for={id}>{label}</label>
+      {children({ id, ...(notes && { 'aria-describedby': notes }), ...(faults?.length && { 'aria-invalid': 'true' as const }) })}
+      {hint && <p class="hint" id={id + '-hint'}>{hint}</p>}
+      {faults?.length ? <p class="fault" id={id + '-fault'}>{faults.join('; ')}</p> : null}
+    </div>
+  );
+}
+
+interface InputProps {
+  type?: 'text' | 'password' | 'url' | 'search' | 'number' | 'datetime-local' | 'email';
+  name?: string;
+  required?: boolean;
+  disabled?: boolean;
+  placeholder?: string;
+  /** The id of a `datalist`. */
+  list?: string;
+  min?: number;
+  max?: number;
+  step?: number | 'any';
+  maxLength?: number;
+  inputMode?: 'numeric' | 'decimal';
+}
+export function TextField({ label, hint, faults, value, onValue, id, ...rest }: InputProps & {
+  label: ComponentChildren;
+  hint?: ComponentChildren;
+  faults?: string[] | undefined;
+  value: string;
+  id?: string | undefined;
+  onValue: (value: string) => void;
+}) {
+  return (
+    <Field label={label} hint={hint} faults={faults} id={id}>
+      {(props) => (
+        <input {...{ type: 'text', autocomplete: 'off', spellcheck: false, dir: 'auto', ...rest, ...props } as object} value={value} onInput={(event) => onValue(event.currentTarget.value)} />
+      )}
+    </Field>
+  );
+}
+
+export function Choice({ label, hint, faults, value, options, onValue, id }: {
+  label: ComponentChildren;
+  hint?: ComponentChildren;
+  faults?: string[] | undefined;
+  value: string;
+  options: (string | [value: string, text: string])[];
+  onValue: (value: string) => void;
+  id?: string | undefined;
+}) {
+  const pairs = options.map((option) => (typeof option === 'string' ? ([option, words(option)] as const) : option));
+  // A value that the list lacks is kept, and shown as it is.
+  const known = pairs.some(([one]) => one === value);
+  return (
+    <Field label={label} hint={hint} faults={faults} id={id}>
+      {(props) => (
+        <select {...props} value={value} onChange={(event) => onValue(event.currentTarget.value)}>
+          {!known && <option value={value}>{value || 'choose'}</option>}
+          {pairs.map(([one, text]) => <option key={one} value={one}>{text}</option>)}
+        </select>
+      )}
+    </Field>
+  );
+}
+
+export function Switch({ label, checked, onChange, hint, disabled }: {
+  label: string;
+  checked: boolean;
+  onChange: (checked: boolean) => void;
+  hint?: ComponentChildren;
+  disabled?: boolean;
+}) {
+  const id = useId();
+  return (
+    <div class="field switch">
+      <label>
+        <input type="checkbox" role="switch" checked={checked} disabled={disabled} aria-describedby={hint ? id : undefined} onChange={(event) => onChange(event.currentTarget.checked)} />
+        {label}
+      </label>
+      {hint && <p class="hint" id={id}>{hint}</p>}
+    </div>
+  );
+}
+
+export function Check({ label, checked, onChange, hint }: { label: ComponentChildren; checked: boolean; onChange: (checked: boolean) => void; hint?: ComponentChildren }) {
+  const id = useId();
+  return (
+    <div class="field check">
+      <label>
+        <input type="checkbox" checked={checked} aria-describedby={hint ? id : undefined} onChange={(event) => onChange(event.currentTarget.checked)} />
+        {label}
+      </label>
+      {hint && <p class="hint" id={id}>{hint}</p>}
+    </div>
+  );
+}
+
+/** A modal dialog; Escape and *Cancel* close it, and the focus goes back to where it was. */
+export function Dialog({ title, onClose, children, wide, side }: { title: string; onClose: () => void; children: ComponentChildren; wide?: boolean; side?: boolean }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const label = useId();
+  useEffect(() => {
+    const before = document.activeElement as HTMLElement | null;
+    dialog.current!.showModal();
+    return () => before?.isConnected && before.focus();
+  }, []);
+  return (
+    <dialog
+      ref={dialog}
+      class={`${wide ? 'wide' : ''} ${side ? 'side' : ''}`}
+      aria-labelledby={label}
+      onCancel={(event) => {
+        event.preventDefault();
+        onClose();
+      }}
+    >
+      <header class="card-head">
+        <h2 id={label}>{title}</h2>
+        <Button look="plain" onClick={onClose} aria-label="Close">✕</Button>
+      </header>
+      {children}
+    </dialog>
+  );
+}
+
+export interface Action {
+  busy: boolean;
+  error: ApiError | undefined;
+  run(work: () => Promise<unknown>): Promise<boolean>;
+  clear(): void;
+}
+
+/** One thing at a time that the user has asked for, and how it went. */
+export function useAction(): Action {
+  const [state, setState] = useState<{ busy: boolean; error?: ApiError }>({ busy: false });
+  const busy = useRef(false);
+  const run = async (work: () => Promise<unknown>) => {
+    if (busy.current) return false;
+    busy.current = true;
+    setState({ busy: true });
+    try {
+      await work();
+      setState({ busy: false });
+      return true;
+    } catch (error) {
+      setState({ busy: false, error: error instanceof ApiError ? error : new ApiError(0, 'failed', String(error)) });
+      return false;
+    } finally {
+      busy.current = false;
+    }
+  };
+  return { busy: state.busy, error: state.error, run, clear: () => setState({ busy: false }) };
+}
+
+/** A list of names to choose from; others may be typed. */
+export const Suggestions = ({ id, names }: { id: string; names: string[] }) => (
+  <datalist id={id}>{names.map((name) => <option key={name} value={name} />)}</datalist>
+);
+
+export const Facts = ({ of }: { of: [string, ComponentChildren][] }) => (
+  <dl class="facts">
+    {of.map(([name, value]) => (
+      <div key={name}>
+        <dt>{name}</dt>
+        <dd dir="auto">{value}</dd>
+      </div>
+    ))}
+  </dl>
+);
