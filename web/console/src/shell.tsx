@@ -23,6 +23,7 @@ export const PAGES = [
 ] as const;
 
 const SCHEMES: Scheme[] = ['auto', 'light', 'dark'];
+const SIGNS: Record<Scheme, string> = { auto: '◐', light: '☀', dark: '☾' };
 
 /** Takes the focus to the heading of a new page, so that keyboard and screen reader begin there. */
 function useFocusOnHeading(path: string): void {
@@ -43,10 +44,12 @@ export function Shell({ place, scheme, onScheme, onSignOut, children }: {
   children: ComponentChildren;
 }) {
   const session = useSession();
-  const [open, setOpen] = useState(false);
   const [palette, setPalette] = useState(false);
   const path = place.parts.join('/');
-  useEffect(() => setOpen(false), [path]);
+  useEffect(() => {
+    // On narrow pages the navigation is a strip that scrolls.
+    document.querySelector('nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
+  }, [path]);
   useFocusOnHeading(path);
   useEffect(() => {
     const pressed = (event: KeyboardEvent) => {
@@ -66,9 +69,11 @@ export function Shell({ place, scheme, onScheme, onSignOut, children }: {
         {session.project && session.project !== 'default' && <span class="project" dir="auto">{session.project}</span>}
         <span class="spacer" />
         <Button class="small" onClick={() => setPalette(true)} aria-keyshortcuts="Control+K Meta+K">Search <kbd aria-hidden="true">⌘K</kbd></Button>
-        <Button class="small menu" aria-expanded={open} aria-controls="pages" onClick={() => setOpen(!open)}>Menu</Button>
+        <Button class="small" onClick={() => onScheme(SCHEMES[(SCHEMES.indexOf(scheme) + 1) % SCHEMES.length]!)} aria-label={`Colours: ${scheme}`} title={`Colours: ${scheme}`}>{SIGNS[scheme]}</Button>
+        <span class="who" title="Signed in with this key"><span dir="auto">{session.name || session.kind}</span>{session.kind === 'viewer' && <span class="badge">reads only</span>}</span>
+        <Button class="small" onClick={onSignOut}>Sign out</Button>
       </header>
-      <div class={`side-bar ${open ? 'open' : ''}`} id="pages">
+      <div class="side-bar">
         <nav aria-label="Pages">
           <ul>
             {PAGES.map(([name, first]) => (
@@ -78,11 +83,6 @@ export function Shell({ place, scheme, onScheme, onSignOut, children }: {
             ))}
           </ul>
         </nav>
-        <div class="who">
-          <p><span dir="auto">{session.name || session.kind}</span>{session.kind === 'viewer' && <span class="badge">reads only</span>}</p>
-          <Button class="small" onClick={() => onScheme(SCHEMES[(SCHEMES.indexOf(scheme) + 1) % SCHEMES.length]!)}>Colours: {scheme}</Button>
-          <Button class="small" onClick={onSignOut}>Sign out</Button>
-        </div>
       </div>
       <main id="main">{children}</main>
       {palette && <Palette onClose={() => setPalette(false)} onScheme={onScheme} onSignOut={onSignOut} />}
