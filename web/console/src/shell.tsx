@@ -5,7 +5,7 @@ import type { Scheme } from './main';
 import { Palette } from './palette';
 import { href, type Place } from './route';
 import { useSession } from './session';
-import { Button } from './ui';
+import { Button, Icon } from './ui';
 
 /** Pages in the order of the navigation, with the first part of their address. */
 export const PAGES = [
@@ -23,7 +23,6 @@ export const PAGES = [
 ] as const;
 
 const SCHEMES: Scheme[] = ['auto', 'light', 'dark'];
-const SIGNS: Record<Scheme, string> = { auto: '◐', light: '☀', dark: '☾' };
 
 /** Takes the focus to the heading of a new page, so that keyboard and screen reader begin there. */
 function useFocusOnHeading(path: string): void {
@@ -69,7 +68,7 @@ export function Shell({ place, scheme, onScheme, onSignOut, children }: {
         {session.project && session.project !== 'default' && <span class="project" dir="auto">{session.project}</span>}
         <span class="spacer" />
         <Button class="small" onClick={() => setPalette(true)} aria-keyshortcuts="Control+K Meta+K">Search <kbd aria-hidden="true">⌘K</kbd></Button>
-        <Button class="small" onClick={() => onScheme(SCHEMES[(SCHEMES.indexOf(scheme) + 1) % SCHEMES.length]!)} aria-label={`Colours: ${scheme}`} title={`Colours: ${scheme}`}>{SIGNS[scheme]}</Button>
+        <Button class="small" onClick={() => onScheme(SCHEMES[(SCHEMES.indexOf(scheme) + 1) % SCHEMES.length]!)} aria-label={`Colours: ${scheme}`} title={`Colours: ${scheme}`}><Icon name={scheme} /></Button>
         <span class="who" title="Signed in with this key"><span dir="auto">{session.name || session.kind}</span>{session.kind === 'viewer' && <span class="badge">reads only</span>}</span>
         <Button class="small" onClick={onSignOut}>Sign out</Button>
       </header>

@@ -68,9 +68,9 @@ export function Table<Row>({ name, columns, rows, rowKey, selected, tools, more 
             ))}
           </fieldset>
         </details>
-        <Button class="small" onClick={save} aria-label={`Export ${name} as CSV`}>Export CSV</Button>
+        <Button class="small" onClick={save} aria-label={`Export CSV: ${name}`}>Export CSV</Button>
       </div>
-      <div class="scroll" tabIndex={0} role="region" aria-label={name}>
+      <div class="scroll" tabIndex={0} role="region" aria-label={`${name}: table`}>
         <table>
           <caption class="unseen">{name}</caption>
           <thead>

@@ -76,7 +76,8 @@ export interface Delivery {
 export interface Cause {
   cause: string;
   endpoint_id: string;
-  outcome: string;
+  /** How the last attempt ended; null where there was none. */
+  outcome: string | null;
   http_status: number | null;
   error: string | null;
   count: number;

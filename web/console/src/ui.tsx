@@ -11,6 +11,20 @@ export function useTitle(title: string): void {
   }, [title]);
 }
 
+const ICONS = {
+  close: 'M6 6l12 12M18 6L6 18',
+  up: 'M12 19V5M6 11l6-6 6 6',
+  down: 'M12 5v14M6 13l6 6 6-6',
+  grip: 'M9 6h.01M15 6h.01M9 12h.01M15 12h.01M9 18h.01M15 18h.01',
+  auto: 'M12 3a9 9 0 100 18V3z',
+  light: 'M12 8a4 4 0 100 8 4 4 0 000-8zM12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.4 1.4M17.6 17.6L19 19M5 19l1.4-1.4M17.6 6.4L19 5',
+  dark: 'M20 14.5A8.5 8.5 0 119.5 4a7 7 0 0010.5 10.5z',
+};
+/** A drawing beside or instead of words; the button that it stands in has a name of its own. */
+export const Icon = ({ name }: { name: keyof typeof ICONS }) => (
+  <svg class="icon" viewBox="0 0 24 24" width="16" height="16" aria-hidden="true"><path d={ICONS[name]} /></svg>
+);
+
 /** A page: its one heading, what can be done on it, and its content. */
 export function Page({ title, about, actions, back, children }: {
   title: string;
@@ -292,7 +306,7 @@ export function Dialog({ title, onClose, children, wide, side }: { title: string
     >
       <header class="card-head">
         <h2 id={label}>{title}</h2>
-        <Button look="plain" onClick={onClose} aria-label="Close">✕</Button>
+        <Button look="plain" onClick={onClose} aria-label="Close"><Icon name="close" /></Button>
       </header>
       {children}
     </dialog>

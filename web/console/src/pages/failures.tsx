@@ -12,6 +12,8 @@ import { BulkResend } from './jobs';
 
 export const PERIODS: [string, string][] = [['1h', 'the last hour'], ['24h', 'the last 24 hours'], ['7d', 'the last 7 days'], ['30d', 'the last 30 days'], ['all', 'as far back as is known']];
 
+const outcomeOf = (cause: Cause): string => cause.outcome ?? 'not_sent';
+
 export function Failures({ query }: { query: URLSearchParams }) {
   const canChange = useCanChange();
   const period = query.get('period') ?? '7d';
@@ -19,14 +21,14 @@ export function Failures({ query }: { query: URLSearchParams }) {
   const [sending, setSending] = useState<Cause>();
   const columns: Column<Cause>[] = [
     { name: 'Endpoint', value: (row) => row.endpoint_id, show: (row) => <a href={href('/endpoints/' + encodeURIComponent(row.endpoint_id))}>{row.endpoint_id}</a> },
-    { name: 'Outcome', value: (row) => row.outcome, show: (row) => <Badge name={row.outcome} /> },
+    { name: 'Outcome', value: (row) => row.outcome, show: (row) => <Badge name={outcomeOf(row)} /> },
     { name: 'Status', value: (row) => row.http_status, show: (row) => row.http_status ?? '–', numeric: true },
     { name: 'Error', value: (row) => row.error, show: (row) => <span class="long">{row.error ?? '–'}</span> },
     { name: 'Count', value: (row) => row.count, show: (row) => <a href={href('/deliveries?cause=' + encodeURIComponent(row.cause))} aria-label={`Show the ${number(row.count)} deliveries`}>{number(row.count)}</a>, numeric: true },
     { name: 'First', value: (row) => row.first_at, show: (row) => <Time at={row.first_at} /> },
     { name: 'Last', value: (row) => row.last_at, show: (row) => <Time at={row.last_at} /> },
-    { name: 'Example', value: (row) => row.example, show: (row) => <a href={href(`/deliveries?cause=${encodeURIComponent(row.cause)}&delivery=${encodeURIComponent(row.example)}`)} aria-label={`Example of ${row.endpoint_id}, ${words(row.outcome)}`}>Look</a> },
-    ...(canChange ? [{ name: 'Mend', value: () => '', show: (row: Cause) => <Button class="small" onClick={() => setSending(row)} aria-label={`Resend all of these: ${row.endpoint_id}, ${words(row.outcome)} ${row.http_status ?? ''}`}>Resend all of these</Button> }] : []),
+    { name: 'Example', value: (row) => row.example, show: (row) => <a href={href(`/deliveries?cause=${encodeURIComponent(row.cause)}&delivery=${encodeURIComponent(row.example)}`)} aria-label={`Example: ${row.endpoint_id}, ${words(outcomeOf(row))}`}>Example</a> },
+    ...(canChange ? [{ name: 'Mend', value: () => '', show: (row: Cause) => <Button class="small" onClick={() => setSending(row)} aria-label={`Resend all of these: ${row.endpoint_id}, ${words(outcomeOf(row))} ${row.http_status ?? ''}`}>Resend all of these</Button> }] : []),
   ];
   return (
     <Page title="Failures" about="What went wrong with deliveries, grouped by its cause. Mend the receiver first, then send all of them again.">
@@ -36,7 +38,7 @@ export function Failures({ query }: { query: URLSearchParams }) {
           ? <Table name="Failures" columns={columns} rows={causes} rowKey={(row) => row.cause} />
           : <Empty title="Nothing has failed in this time."><p>When a receiver refuses messages or does not answer, you find the cause here.</p></Empty>}
       </Await>
-      {sending && <BulkResend filter={{ cause: sending.cause, ...(since(period) && { since: since(period) }) }} about={`${sending.endpoint_id}, ${words(sending.outcome)}${sending.http_status ? ' ' + sending.http_status : ''}`} onClose={() => { setSending(undefined); loaded.reload(); }} />}
+      {sending && <BulkResend filter={{ cause: sending.cause, ...(since(period) && { since: since(period) }) }} about={`${sending.endpoint_id}, ${words(outcomeOf(sending))}${sending.http_status ? ' ' + sending.http_status : ''}`} onClose={() => { setSending(undefined); loaded.reload(); }} />}
     </Page>
   );
 }

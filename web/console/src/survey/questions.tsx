@@ -2,7 +2,7 @@
 import { useRef, useState } from 'preact/hooks';
 import type { Json, JsonObject } from '../api';
 import { words } from '../format';
-import { Button, Check, Section, TextField } from '../ui';
+import { Button, Check, Icon, Section, TextField } from '../ui';
 import { AtArea, AtCheck, AtChoice, AtText, AtValue, fieldId, Group, isSaid, OPERATORS, Rows, useEditor } from './fields';
 import { isObject, move, renameQuestion, setAt, type Path } from './model';
 
@@ -77,11 +77,11 @@ function Question({ index, question, last, place, onDrag }: { index: number; que
             if (!step) return;
             event.preventDefault();
             place(index + step);
-          }}>⠿</button>
+          }}><Icon name="grip" /></button>
         <strong>{index + 1}. <span class="quiet">{words(type)}</span></strong>
         <span class="spacer" />
-        <Button class="small" disabled={index === 0} onClick={() => place(index - 1)} aria-label={`Move ${name} up`}>↑</Button>
-        <Button class="small" disabled={last} onClick={() => place(index + 1)} aria-label={`Move ${name} down`}>↓</Button>
+        <Button class="small" disabled={index === 0} onClick={() => place(index - 1)} aria-label={`Move ${name} up`}><Icon name="up" /></Button>
+        <Button class="small" disabled={last} onClick={() => place(index + 1)} aria-label={`Move ${name} down`}><Icon name="down" /></Button>
         <Button class="small" disabled={questions.length === 1} onClick={() => set(['questions'], questions.filter((_, i) => i !== index))} aria-label={`Remove ${name}`}>Remove</Button>
       </div>
       <AtArea path={[...path, 'text']} label="Text" />
@@ -135,7 +135,7 @@ function Options({ path, question }: { path: Path; question: JsonObject }) {
         <div class="row" key={i}>
           <TextField label={`Value ${i + 1}`} value={String(isObject(option) ? (option.value ?? '') : option)} faults={wrong([...place, i], true)} onValue={(value) => set([...place, i], setOption(option, 'value', value))} />
           <TextField label={`Shown text ${i + 1}`} value={isObject(option) ? String(option.text ?? '') : ''} placeholder={String(isObject(option) ? (option.value ?? '') : option)} onValue={(text) => set([...place, i], setOption(option, 'text', text))} />
-          <Button class="small" disabled={i === 0} onClick={() => set(place, move(options, i, i - 1))} aria-label={`Move option ${i + 1} up`}>↑</Button>
+          <Button class="small" disabled={i === 0} onClick={() => set(place, move(options, i, i - 1))} aria-label={`Move option ${i + 1} up`}><Icon name="up" /></Button>
           <Button class="small" onClick={() => set(place, options.filter((_, j) => j !== i))} aria-label={`Remove option ${i + 1}`}>Remove</Button>
         </div>
       ))}
