@@ -52,6 +52,7 @@ export const words = (name: string): string => name.replace(/[_.]/g, ' ');
 export const idOf = (name: string, joint = '_'): string =>
   name
     .normalize('NFKD')
+    .replace(/\p{M}/gu, '')
     .toLowerCase()
     .replace(/[^\p{L}\p{N}]+/gu, joint)
     .replace(new RegExp(`^${joint}+|${joint}+$`, 'g'), '');

@@ -33,6 +33,7 @@ export function Table<Row>({ name, columns, rows, rowKey, selected, tools, more 
   const memory = 'columns:' + name;
   const [hidden, setHidden] = useState(() => kept<string[]>(memory) ?? columns.filter((c) => c.extra).map((c) => c.name));
   const [order, setOrder] = useState<{ column: string; down: boolean } | null>(null);
+  const [choosing, setChoosing] = useState(false);
   const shown = columns.filter((column) => !hidden.includes(column.name));
   const sorted = useMemo(() => {
     const by = columns.find((column) => column.name === order?.column);
@@ -57,18 +58,18 @@ export function Table<Row>({ name, columns, rows, rowKey, selected, tools, more 
       <div class="table-tools">
         {tools}
         <span class="spacer" />
-        <details class="columns">
+        <details class="columns" onToggle={(event) => setChoosing(event.currentTarget.open)}>
           <summary class="button small">Columns</summary>
-          <fieldset class="pop">
+          {choosing && <fieldset class="pop">
             <legend class="unseen">Columns of {name}</legend>
             {columns.map((column) => (
               <label key={column.name}>
                 <input type="checkbox" checked={!hidden.includes(column.name)} onChange={() => toggle(column.name)} /> {column.name}
               </label>
             ))}
-          </fieldset>
+          </fieldset>}
         </details>
-        <Button class="small" onClick={save} aria-label={`Export CSV: ${name}`}>Export CSV</Button>
+        <Button class="small" onClick={save}>Export CSV</Button>
       </div>
       <div class="scroll" tabIndex={0} role="region" aria-label={`${name}: table`}>
         <table>
@@ -92,7 +93,7 @@ export function Table<Row>({ name, columns, rows, rowKey, selected, tools, more 
             {sorted.map((row) => (
               <tr key={rowKey(row)} aria-current={selected === rowKey(row) ? 'true' : undefined}>
                 {shown.map((column) => (
-                  <td key={column.name} class={column.numeric ? 'numeric' : ''} dir="auto">{column.show ? column.show(row) : column.value(row)}</td>
+                  <td key={column.name} class={column.numeric ? 'numeric' : ''} dir="auto">{column.show ? column.show(row) : <span class="long">{column.value(row)}</span>}</td>
                 ))}
               </tr>
             ))}

@@ -92,7 +92,8 @@ export function Notice({ tone = 'info', title, children }: { tone?: 'info' | 'go
 /** What went wrong, in the server's words, with what to do about it. */
 export function Trouble({ error, retry }: { error: ApiError; retry?: (() => void) | undefined }) {
   const title =
-    error.status === 0 ? 'The server does not answer'
+    error.code === 'invalid_json' ? 'This is no JSON yet'
+    : error.status === 0 ? 'The server does not answer'
     : error.status === 403 ? 'Your key does not permit this'
     : error.status === 404 ? 'This is not here'
     : error.status === 412 ? 'Somebody else has changed this'
@@ -285,14 +286,29 @@ export function Check({ label, checked, onChange, hint }: { label: ComponentChil
   );
 }
 
-/** A modal dialog; Escape and *Cancel* close it, and the focus goes back to where it was. */
+/**
+ * A dialog; Escape and its *Close* button close it, and the focus goes back to where
+ * it was. `side` stands beside the page, which stays in use.
+ */
 export function Dialog({ title, onClose, children, wide, side }: { title: string; onClose: () => void; children: ComponentChildren; wide?: boolean; side?: boolean }) {
   const dialog = useRef<HTMLDialogElement>(null);
+  const latest = useRef(onClose);
+  latest.current = onClose;
   const label = useId();
   useEffect(() => {
     const before = document.activeElement as HTMLElement | null;
-    dialog.current!.showModal();
-    return () => before?.isConnected && before.focus();
+    const pressed = (event: KeyboardEvent) => {
+      if (event.key !== 'Escape' || event.defaultPrevented || document.querySelector('dialog:modal')) return;
+      latest.current();
+    };
+    if (side) {
+      dialog.current!.show();
+      addEventListener('keydown', pressed);
+    } else dialog.current!.showModal();
+    return () => {
+      removeEventListener('keydown', pressed);
+      if (before?.isConnected && (!side || !document.activeElement || document.activeElement === document.body)) before.focus();
+    };
   }, []);
   return (
     <dialog

@@ -246,7 +246,7 @@ export async function start({ base = '' } = {}) {
       response.writeHead(200, { 'content-type': 'text/event-stream' });
       response.write(': here\n\n');
       self.streams.add(response);
-      return request.on('close', () => self.streams.delete(response));
+      return response.on('close', () => self.streams.delete(response));
     } else if (path.startsWith('/v1/')) {
       if (self.slow) await new Promise((done) => setTimeout(done, self.slow));
       out = answer(request.method, path.slice(4).split('/').map(decodeURIComponent), url.searchParams, sent ? JSON.parse(sent) : {}, request.headers, session);

@@ -1,13 +1,14 @@
 /** How backends, pages and Kafka are connected, filled in, with the first event as it arrives. */
 import { useState } from 'preact/hooks';
 import { all, base, call } from '../api';
-import { useGet, useLoaded } from '../live';
+import { useGet, useInterval, useLoaded } from '../live';
 import { href } from '../route';
 import { useCanChange } from '../session';
 import type { ApiKey, Trigger } from '../types';
 import { Await, Button, Choice, Code, Notice, Page, Section, Time, Trouble, useAction } from '../ui';
 
 const origin = location.origin + base;
+const WAITING_MS = 2000;
 
 function snippets(key: string): Record<string, string> {
   return {
@@ -83,6 +84,9 @@ function First({ of, triggers, kinds, nothing }: { of: string; triggers: Trigger
 
 export function Connections() {
   const triggers = useLoaded('connections', (signal) => all<Trigger>('/v1/triggers', 'triggers', 2000, signal), ['triggers', 'definitions']);
+  // Somebody who waits for a first event looks at this page; a new name is in the list within a second.
+  const waits = !['backend', 'frontend'].every((kind) => triggers.data?.some((trigger) => trigger.kind === kind && trigger.first_seen_at));
+  useInterval(waits ? WAITING_MS : null, triggers.reload);
   const [language, setLanguage] = useState('curl');
   const [serverKey, setServerKey] = useState('');
   const [clientKey, setClientKey] = useState('');

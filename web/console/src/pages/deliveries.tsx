@@ -56,7 +56,7 @@ export function Deliveries({ query }: { query: URLSearchParams }) {
 
   const columns: Column<Delivery>[] = [
     { name: 'Delivery', value: (row) => row.delivery_id, show: (row) => <button type="button" class="link mono" onClick={() => open(row.delivery_id)}>{row.delivery_id.slice(0, 14)}…</button> },
-    { name: 'Status', value: (row) => row.status, show: (row) => <><Badge name={row.status} /> {row.reason && <span class="quiet">{row.reason}</span>}</> },
+    { name: 'Status', value: (row) => row.status, show: (row) => <><Badge name={row.status} /> {row.reason && <span class="quiet long">{row.reason}</span>}</> },
     { name: 'Endpoint', value: (row) => row.endpoint_id },
     { name: 'Type', value: (row) => row.type },
     { name: 'Survey', value: (row) => row.survey_id },
@@ -91,7 +91,7 @@ export function Deliveries({ query }: { query: URLSearchParams }) {
         : Object.keys(filter).length
           ? <Empty title="No delivery matches."><p>Take a filter away, or look at a longer time.</p></Empty>
           : <Empty title="Nothing has been delivered yet."><p>When a user answers a survey, each endpoint that wants to know is sent a message, and it appears here. Define an endpoint first, and try it with its <em>Test</em> button.</p></Empty>)}
-      {chosen && <Preview id={chosen} onClose={() => setQuery({ delivery: '' })} onOpen={open} />}
+      {chosen && <Preview key={chosen} id={chosen} onClose={() => setQuery({ delivery: '' })} onOpen={open} />}
       {bulk && <BulkResend filter={filter} about={Object.keys(filter).length ? 'all deliveries that match the filters' : 'all deliveries'} onClose={() => setBulk(false)} />}
     </Page>
   );

@@ -41,7 +41,7 @@ export function Preview({ id, onClose, onOpen }: { id: string; onClose: () => vo
           <>
             <div class="actions">
               <Copy text={() => curlOf(delivery, endpoint.data?.url)} children="Copy as curl" />
-              {canChange && <Button look="main" busy={action.busy} onClick={() => void action.run(async () => setSent(await resend(delivery.delivery_id)))}>Resend</Button>}
+              {canChange && delivery.type !== 'endpoint.test' && <Button look="main" busy={action.busy} onClick={() => void action.run(async () => setSent(await resend(delivery.delivery_id)))}>Resend</Button>}
             </div>
             {action.error && <Trouble error={action.error} />}
             {sent && (

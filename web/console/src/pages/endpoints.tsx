@@ -12,7 +12,7 @@ export function Endpoints({ query }: { query: URLSearchParams }) {
   const canChange = useCanChange();
   const loaded = useLoaded('endpoints', (signal) => all<Endpoint>('/v1/endpoints', 'endpoints', 1000, signal), ['endpoints', 'definitions']);
   const columns: Column<Endpoint>[] = [
-    { name: 'ID', value: (row) => row.endpoint_id, show: (row) => <a href={href('/endpoints/' + encodeURIComponent(row.endpoint_id))}>{row.endpoint_id}</a> },
+    { name: 'ID', value: (row) => row.endpoint_id, show: (row) => <a href={href('/endpoints/' + encodeURIComponent(row.endpoint_id))} class="long">{row.endpoint_id}</a> },
     { name: 'URL', value: (row) => row.url, show: (row) => <span class="long">{row.url}</span> },
     { name: 'Profile', value: (row) => row.profile },
     { name: 'State', value: (row) => (row.enabled ? row.state : 'disabled'), show: (row) => <Badge name={row.enabled ? row.state : 'disabled'} /> },

@@ -28,7 +28,7 @@ export function Failures({ query }: { query: URLSearchParams }) {
     { name: 'First', value: (row) => row.first_at, show: (row) => <Time at={row.first_at} /> },
     { name: 'Last', value: (row) => row.last_at, show: (row) => <Time at={row.last_at} /> },
     { name: 'Example', value: (row) => row.example, show: (row) => <a href={href(`/deliveries?cause=${encodeURIComponent(row.cause)}&delivery=${encodeURIComponent(row.example)}`)} aria-label={`Example: ${row.endpoint_id}, ${words(outcomeOf(row))}`}>Example</a> },
-    ...(canChange ? [{ name: 'Mend', value: () => '', show: (row: Cause) => <Button class="small" onClick={() => setSending(row)} aria-label={`Resend all of these: ${row.endpoint_id}, ${words(outcomeOf(row))} ${row.http_status ?? ''}`}>Resend all of these</Button> }] : []),
+    ...(canChange ? [{ name: 'Mend', value: () => '', show: (row: Cause) => <Button class="small" onClick={() => setSending(row)}>Resend all of these</Button> }] : []),
   ];
   return (
     <Page title="Failures" about="What went wrong with deliveries, grouped by its cause. Mend the receiver first, then send all of them again.">

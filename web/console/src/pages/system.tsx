@@ -110,7 +110,7 @@ function Keys() {
     { name: 'Last used', value: (row) => row.last_used_at, show: (row) => <Time at={row.last_used_at} empty="never" /> },
     { name: 'Created', value: (row) => row.created_at, show: (row) => <Time at={row.created_at} /> },
     { name: 'From', value: (row) => row.source, show: (row) => (row.source === 'file' ? 'the configuration' : 'the console or the API') },
-    ...(canChange ? [{ name: 'Revoke', value: () => '', show: (row: ApiKey) => row.source === 'runtime' ? <Button class="small" onClick={() => setRevoking(row)} aria-label={`Revoke ${row.name ?? row.prefix}`}>Revoke</Button> : null }] : []),
+    ...(canChange ? [{ name: 'Revoke', value: () => '', show: (row: ApiKey) => row.source === 'runtime' ? <Button class="small" onClick={() => setRevoking(row)} >Revoke<span class="unseen"> {row.name ?? row.prefix}</span></Button> : null }] : []),
   ];
   return (
     <Section title="Keys" actions={canChange && <Button onClick={() => setCreating(true)}>New key</Button>}>

@@ -1,7 +1,7 @@
 /** The names of events and places that are known, and new ones. */
 import { useState } from 'preact/hooks';
 import { all, call, route } from '../api';
-import { count, idOf, number } from '../format';
+import { count, idOf, number, short } from '../format';
 import { useLoaded } from '../live';
 import { setQuery } from '../route';
 import { useCanChange } from '../session';
@@ -35,12 +35,12 @@ export function Triggers({ query }: { query: URLSearchParams }) {
   const open = (on: boolean) => setQuery({ new: on ? '1' : '' });
 
   const columns: Column<Trigger>[] = [
-    { name: 'ID', value: (row) => row.trigger_id, show: (row) => <code>{row.trigger_id}</code> },
-    { name: 'Name', value: (row) => row.name },
+    { name: 'ID', value: (row) => row.trigger_id, show: (row) => <code class="long">{row.trigger_id}</code> },
+    { name: 'Name', value: (row) => row.name, show: (row) => <span class="long">{row.name}</span> },
     { name: 'Kind', value: (row) => row.kind, show: (row) => <Badge name={row.kind} /> },
     { name: 'First seen', value: (row) => row.first_seen_at, show: (row) => <Time at={row.first_seen_at} empty="not yet" /> },
     { name: 'Surveys', value: (row) => row.uses, show: (row) => number(row.uses), numeric: true },
-    ...(canChange ? [{ name: 'Remove', value: () => '', show: (row: Trigger) => <Button class="small" onClick={() => setRemoving(row)} aria-label={`Remove ${row.trigger_id}`}>Remove</Button> }] : []),
+    ...(canChange ? [{ name: 'Remove', value: () => '', show: (row: Trigger) => <Button class="small" onClick={() => setRemoving(row)} >Remove<span class="unseen"> {short(row.trigger_id)}</span></Button> }] : []),
   ];
   return (
     <Page

@@ -72,7 +72,7 @@ export function Review({ draft, onPublished }: { draft: Draft; onPublished: (ver
       {faults.length > 0 && (
         <div class="notice warn" role="status">
           <strong>{count(faults.length, 'thing')} to mend before you publish</strong>
-          <ul class="plain">{faults.map((fault) => <li key={fault.pointer + fault.detail}><a href={'#' + fieldId([fault.pointer])} onClick={(event) => { event.preventDefault(); goTo(fault.pointer); }}>{fault.detail}</a></li>)}</ul>
+          <ul class="plain">{faults.map((fault) => <li key={fault.pointer + fault.detail}><a href={'#' + fieldId([fault.pointer])} onClick={(event) => { event.preventDefault(); goTo(fault.pointer); }}>{fault.detail}</a> <code class="quiet">{fault.pointer.slice(1)}</code></li>)}</ul>
         </div>
       )}
       {draft.problem && <Trouble error={draft.problem} />}

@@ -1,0 +1,77 @@
+// The editor's model without a browser: what is set and taken back is as before,
+// YAML is read back as it was, and differences and merges say what has changed.
+import { test } from 'node:test';
+import assert from 'node:assert/strict';
+import { build } from 'esbuild';
+import { parse } from 'yaml';
+
+const { outputFiles } = await build({
+  stdin: { contents: `export * from './model'; export { yaml } from './yaml'; export { csvField, idOf } from '../format'; export { parse as metrics } from '../metrics';`, resolveDir: new URL('../src/survey', import.meta.url).pathname, loader: 'ts' },
+  bundle: true, format: 'esm', write: false, define: { document: '{"querySelector":null}' }, platform: 'neutral',
+  plugins: [{ name: 'api', setup: (b) => b.onLoad({ filter: /src\/api\.ts$/ }, () => ({ contents: 'export const send = null;' })) }],
+});
+const m = await import('data:text/javascript,' + encodeURIComponent(outputFiles[0].text));
+
+/** A generator with a seed, so that what fails can be tried again. */
+function random(seed) {
+  return () => ((seed = (seed * 1_103_515_245 + 12_345) & 0x7fffffff) / 0x7fffffff);
+}
+const TEXTS = ['', 'a', 'no', 'null', '23:00', '- x', '#', 'a: b', ' lead', 'trail ', '"', "it's", 'ü ✓', 'a\nb', '{', '1', '1e3', '0x1', '~', 'true', '@x', '%', '*a', '&b', '!c', '|', '>', '?', 'x #y', 'key:', '\u2028', '\t'];
+function value(next, depth) {
+  const kind = Math.floor(next() * (depth ? 7 : 5));
+  if (kind === 0) return TEXTS[Math.floor(next() * TEXTS.length)];
+  if (kind === 1) return Math.round((next() - 0.5) * 1e6) / (next() < 0.5 ? 1 : 1000);
+  if (kind === 2) return next() < 0.5;
+  if (kind === 3) return null;
+  if (kind === 4) return TEXTS[Math.floor(next() * TEXTS.length)] + TEXTS[Math.floor(next() * TEXTS.length)];
+  if (kind === 5) return Array.from({ length: Math.floor(next() * 4) }, () => value(next, depth - 1));
+  return Object.fromEntries(Array.from({ length: Math.floor(next() * 4) }, (_, i) => [TEXTS[Math.floor(next() * TEXTS.length)] + i, value(next, depth - 1)]));
+}
+function places(at, path = []) {
+  if (Array.isArray(at)) return [path, ...at.flatMap((one, i) => places(one, [...path, i]))];
+  if (m.isObject(at)) return [path, ...Object.entries(at).flatMap(([name, one]) => places(one, [...path, name]))];
+  return [path];
+}
+
+test('300 generated definitions: YAML is read back as it was; what is changed and changed back is as before', () => {
+  for (let seed = 1; seed <= 300; seed++) {
+    const next = random(seed);
+    const def = { survey_id: 's', a: value(next, 4), b: value(next, 4) };
+    assert.deepEqual(parse(m.yaml(def)), def, `seed ${seed}`);
+    for (const path of places(def).filter((one) => one.length)) {
+      const old = m.getAt(def, path);
+      assert.deepEqual(m.setAt(m.setAt(def, path, 'other'), path, old), def, `seed ${seed} at ${m.pointer(path)}`);
+    }
+    assert.deepEqual(m.differences(def, structuredClone(def)), []);
+  }
+});
+
+test('a condition’s value is shown and read without becoming another', () => {
+  for (const [shown, op] of [[180, 'gte'], ['180', 'eq'], ['pro', 'eq'], [['pro', 'trial'], 'in'], [['a, b', 'c'], 'in'], [[1, 2], 'between'], [true, 'eq'], ['true', 'eq'], [null, 'eq'], ['"x"', 'eq'], [{ a: 1 }, 'eq'], [['1', 2], 'not_in']])
+    assert.deepEqual(m.parseValue(m.valueText(shown, op), op), shown, JSON.stringify(shown));
+  assert.deepEqual(m.parseValue('pro, trial', 'in'), ['pro', 'trial']);
+});
+
+test('durations in words', () => {
+  for (const [typed, meant] of [['2 hours', '2h'], ['2h', '2h'], ['1 day 12 hours', '1d12h'], ['90 min', '90m'], ['2 weeks', '14d'], ['soon', 'soon'], ['never', 'never'], ['2', '2']]) assert.equal(m.duration(typed), meant, typed);
+});
+
+test('differences and merges', () => {
+  const base = { survey_id: 's', name: 'A', questions: [{ question_id: 'q1', text: 'x' }, { question_id: 'q2', text: 'y' }], ui: { a: 1 } };
+  const moved = { ...base, questions: [base.questions[1], { ...base.questions[0], text: 'z' }] };
+  assert.deepEqual(m.differences(base, moved).map((one) => one.path.join('/')), ['questions/order', 'questions/q1/text']);
+  assert.deepEqual(m.merge(base, { ...base, name: 'B', ui: { a: 1, b: 2 } }, { ...base, name: 'C', ui: { a: 3 } }), { ...base, name: 'C', ui: { a: 3, b: 2 } });
+  assert.deepEqual(m.merge(base, { ...base, name: 'B' }, moved), { ...moved, name: 'B' });
+});
+
+test('removing the last member of an object removes the object, but never a row of a list', () => {
+  assert.deepEqual(m.setAt({ survey_id: 's', frequency: { cooldown: '1d' } }, ['frequency', 'cooldown'], undefined), { survey_id: 's' });
+  assert.deepEqual(m.setAt({ survey_id: 's', show_on: [{ trigger: 'x' }] }, ['show_on', 0, 'trigger'], undefined), { survey_id: 's', show_on: [{}] });
+});
+
+test('ids, CSV fields and metrics', () => {
+  assert.equal(m.idOf('Successful payment'), 'successful_payment');
+  assert.equal(m.idOf('  Über-Größe! ', '-'), 'uber-große');
+  for (const [given, field] of [['=1', "'=1"], ['-1', "'-1"], [-1, '-1'], ['a,b', '"a,b"'], ['@x"y', `"'@x""y"`], [null, '']]) assert.equal(m.csvField(given), field);
+  assert.deepEqual(m.metrics('# HELP x\nx{a="1",b="c\\"d"} 2\ny 3\n'), [{ name: 'x', labels: { a: '1', b: 'c\\"d' }, value: 2 }, { name: 'y', labels: {}, value: 3 }]);
+});
