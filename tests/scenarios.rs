@@ -6,7 +6,9 @@
 //! `event`, `trigger`, `displayed`, `dismissed`, `answers` (with `link`, to a link
 //! survey), `attributes`, `erase`, `define`, `settings`. `happened` is when it happened, if not `at`. A trigger
 //! says what it expects: a reason, or a survey, and with `until` and `actual`
-//! what the first survey's evaluation says besides.
+//! what the first survey's evaluation says besides; `shown` is the text of its first
+//! question. Answers say how many `responses` they cause, which questions the last of these
+//! has `told`, and the locale that was `spoken`.
 
 use askwhen_domain::apply::{self, ApplyContext, Output, Outputs, Reply};
 use askwhen_domain::decision::Decision;
@@ -25,7 +27,7 @@ use std::path::Path;
 
 const START: &str = "2026-11-02T00:00:00Z";
 /// What a step may have.
-const KNOWN: [&str; 29] = [
+const KNOWN: [&str; 32] = [
     "at",
     "user",
     "event",
@@ -55,6 +57,9 @@ const KNOWN: [&str; 29] = [
     "gates",
     "refused",
     "responses",
+    "told",
+    "shown",
+    "spoken",
 ];
 
 struct Stage {
@@ -214,6 +219,17 @@ impl Stage {
             let found = outputs.items.iter().filter(|item| matches!(item, Output::Response { .. })).count();
             assert_eq!(found as u64, count, "responses of {step}");
         }
+        let told = outputs.items.iter().rev().find_map(|item| match item {
+            Output::Response { data, .. } => Some(data),
+            _ => None,
+        });
+        if let Some(wanted) = step.get("told") {
+            let ids = told.map(|data| data.answers.iter().map(|answer| &*answer.question_id).collect::<Vec<_>>());
+            assert_eq!(json!(ids), *wanted, "told by {step}");
+        }
+        if let Some(wanted) = step.get("spoken") {
+            assert_eq!(json!(told.map(|data| &data.locale)), *wanted, "spoken in {step}");
+        }
         match (outputs.reply, step["refused"].as_str()) {
             (Some(Reply::Decided(decision)), None) => self.check_decision(step, user_id, &decision),
             (Some(Reply::Refused(refusal)), Some(expected)) => assert_eq!(refusal.code(), expected, "{step}"),
@@ -236,6 +252,9 @@ impl Stage {
         }
         if let Some(wanted) = step["survey"].as_str() {
             assert_eq!(survey.map(|s| s.survey_id.as_str()), Some(wanted), "{}", says());
+        }
+        if let Some(wanted) = step["shown"].as_str() {
+            assert_eq!(survey.map(|s| s.questions[0].text.as_str()), Some(wanted), "{}", says());
         }
         let first = decision.evaluations.first().and_then(|evaluation| evaluation.stop.as_ref());
         if let Some(until) = step.get("until") {

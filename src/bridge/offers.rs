@@ -66,7 +66,7 @@ impl App {
         let context = context(&mut fields);
         let response_id = fields.id("response_id");
         refuse(fields.close())?;
-        let target = Target::Link { survey_id: asked.route.parts[1].clone(), response_id };
+        let target = Target::Link { survey_id: asked.route.parts[1].clone(), response_id, single_use: None };
         let body = Body::Answers(Answers { target, answers, completed, context });
         self.ask_about(asked, None, times, body).await
     }
@@ -107,7 +107,8 @@ impl App {
     ) -> Result<Answer, Problem> {
         let user_id = asked.route.parts[0].clone();
         let at = self.journal_of(&user_id);
-        let query = Query { project: asked.caller.project.clone(), user_id: user_id.clone(), offer_id, survey_id };
+        let project = asked.caller.project.clone();
+        let query = Query { project, user_id: user_id.clone(), offer_id, survey_id, link_id: None };
         let mut waiter = self.send_internal(at, &user_id, &Internal::Query(query)).await?;
         let reply = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
         answer(reply, asked.caller.kind, None)

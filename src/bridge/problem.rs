@@ -97,12 +97,16 @@ impl Problem {
     pub fn refused(code: &str, pointer: Option<String>, detail: String) -> Problem {
         match code {
             "unknown_offer" | "unknown_survey" | "not_found" => Problem::new(404, code, detail),
-            "offer_lapsed" => Problem::new(410, code, detail),
+            "offer_lapsed" | "link_used" => Problem::new(410, code, detail),
             "precondition_failed" => Problem::new(412, code, detail),
             "overloaded" => Problem::later(503, code, &detail, Duration::from_secs(1)),
             "invalid" | "attributes_too_large" => {
                 let pointer = pointer.unwrap_or_default();
                 Problem::fields(vec![Fault { code: Code::Invalid, pointer, detail }])
+            }
+            "missing_answer" => {
+                let pointer = pointer.unwrap_or_else(|| "/answers".into());
+                Problem::fields(vec![Fault { code: Code::MissingAnswer, pointer, detail }])
             }
             // Taken, or a gate that closes a link survey.
             _ => Problem::new(409, code, detail),

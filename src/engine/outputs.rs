@@ -9,6 +9,7 @@ use askwhen_domain::json::Json;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::survey::Question;
 use askwhen_domain::time;
+use askwhen_domain::translation::Direction;
 use askwhen_partition::{EngineReply, Output, RecordContext};
 use askwhen_wire::record::EndpointHealthReport;
 use askwhen_wire::topic::Topic;
@@ -21,10 +22,10 @@ pub fn encode(ctx: ApplyContext<'_>, item: &apply::Output) -> Output {
             decision.decision_id.clone(),
             topics::encode(&DecisionRecord::of(ctx.project_id, decision)),
         ),
-        apply::Output::Response { kind, at, data } => (
+        apply::Output::Response { kind, at, data, left_behind } => (
             Topic::Responses,
             ctx.origin.id(Kind::Response, &[kind.name()]),
-            topics::encode(&ResponseRecord::of(*kind, *at, data)),
+            topics::encode(&ResponseRecord::of(*kind, *at, data).without(left_behind)),
         ),
         apply::Output::OfferEvent(seen) => (
             Topic::Displays,
@@ -85,6 +86,9 @@ struct AnswerBody<'a> {
     value: &'a Json,
     answered_at: String,
     duration_ms: Option<u64>,
+    /// There, and false, where the answers lead past its question.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_path: Option<bool>,
 }
 
 pub fn offer_bodies(view: OfferView) -> EngineReply {
@@ -98,11 +102,12 @@ pub fn offer_bodies(view: OfferView) -> EngineReply {
             answers: view
                 .answers
                 .iter()
-                .map(|(question_id, answer)| AnswerBody {
-                    question_id,
-                    value: &answer.value,
-                    answered_at: time::format_time(answer.answered_at),
-                    duration_ms: answer.duration_ms,
+                .map(|view| AnswerBody {
+                    question_id: &view.question_id,
+                    value: &view.answer.value,
+                    answered_at: time::format_time(view.answer.answered_at),
+                    duration_ms: view.answer.duration_ms,
+                    on_path: (!view.on_path).then_some(false),
                 })
                 .collect(),
         })
@@ -115,18 +120,24 @@ struct LinkBody<'a> {
     survey_id: &'a str,
     version: u64,
     name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locale: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dir: Option<Direction>,
     ui: &'a Json,
     questions: &'a [Question],
 }
 
 pub fn link_body(view: &LinkView) -> EngineReply {
-    let survey = &view.survey;
+    let shown = view.survey.localized(view.locale.as_deref());
     let body = Json::of(&LinkBody {
-        survey_id: &survey.survey_id,
+        survey_id: &view.survey.survey_id,
         version: view.version,
-        name: &survey.name,
-        ui: &survey.ui,
-        questions: &survey.questions,
+        name: &shown.name,
+        locale: shown.locale.as_deref(),
+        dir: shown.dir,
+        ui: &shown.ui,
+        questions: &shown.questions,
     });
     EngineReply::Body { server: body.clone(), client: body }
 }

@@ -30,13 +30,15 @@ fn may_need_grant(body: &Body<'_>) -> bool {
 /// The record as any partition would read it: its value, and whether it is one
 /// of askwhen's own.
 fn written(record: &Record<'_>) -> (Vec<u8>, bool) {
-    let survey_id = match &record.body {
-        Body::ShowLink { survey_id, .. } => Some(survey_id.to_string()),
-        Body::ShowUser => None,
+    let (survey_id, link_id) = match &record.body {
+        Body::ShowLink { survey_id, link_id, .. } => {
+            (Some(survey_id.to_string()), link_id.as_ref().map(ToString::to_string))
+        }
+        Body::ShowUser => (None, None),
         _ => return (record::encode(record), false),
     };
     let (project, user_id) = (record.project.to_string(), record.user_id.to_string());
-    let query = Query { project, user_id, offer_id: None, survey_id };
+    let query = Query { project, user_id, offer_id: None, survey_id, link_id };
     (record::encode_internal(&Internal::Query(query)), true)
 }
 
@@ -44,7 +46,11 @@ fn written(record: &Record<'_>) -> (Vec<u8>, bool) {
 pub fn asked(query: Query) -> Record<'static> {
     let body = match (query.offer_id, query.survey_id) {
         (Some(offer_id), _) => Body::ShowOffer { offer_id: offer_id.into() },
-        (None, Some(survey_id)) => Body::ShowLink { survey_id: survey_id.into(), context: Context::default() },
+        (None, Some(survey_id)) => Body::ShowLink {
+            survey_id: survey_id.into(),
+            context: Context::default(),
+            link_id: query.link_id.map(Into::into),
+        },
         (None, None) => Body::ShowUser,
     };
     let (project, user_id) = (query.project.into(), query.user_id.into());

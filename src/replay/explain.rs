@@ -80,8 +80,13 @@ pub fn explain(source: &Source, question: &Question, progress: impl Fn(u64)) -> 
     let now = question.at.unwrap_or_else(|| Clock::new().wall() + replayer.meta.ahead);
     let offset = replayer.meta.next;
     let mut coordinator = QuotaCoordinator { past: &past, asking: partition, replayer: None, now };
-    let query =
-        Query { project: question.project.clone(), user_id: question.user_id.clone(), offer_id: None, survey_id: None };
+    let query = Query {
+        project: question.project.clone(),
+        user_id: question.user_id.clone(),
+        offer_id: None,
+        survey_id: None,
+        link_id: None,
+    };
     let query = Decoded::Internal(Box::new(Internal::Query(query)));
     let (user, _) = body(&mut replayer, &mut coordinator, query)?;
     let (decision, needs_grant) = match &question.trigger {

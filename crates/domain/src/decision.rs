@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::json::Json;
 use super::survey::{Question, Survey};
 use super::time::{self, Millis};
+use super::translation::{Direction, Localized};
 use super::user::{Activated, Offer};
 
 /// Why a survey is not offered, in the order in which the gates are tried
@@ -173,6 +174,11 @@ pub struct Offered {
     pub offer_id: String,
     #[serde(serialize_with = "time::as_time")]
     pub expires_at: Millis,
+    /// The language of the texts, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<Direction>,
     pub ui: Json,
     pub activation: Option<ActivationView>,
     pub questions: Vec<Question>,
@@ -202,16 +208,20 @@ impl ActivationView {
 }
 
 impl Offered {
+    /// In the language of the offer's context.
     pub fn of(offer: &Offer, survey: &Survey) -> Offered {
+        let Localized { name, ui, questions, locale, dir } = survey.localized(offer.context.locale.as_deref());
         Offered {
             survey_id: offer.survey_id.clone(),
             version: offer.version,
-            name: survey.name.clone(),
+            name,
             offer_id: offer.offer_id.clone(),
             expires_at: offer.expires_at,
-            ui: survey.ui.clone(),
+            locale,
+            dir,
+            ui,
             activation: offer.activation.as_deref().map(ActivationView::of),
-            questions: survey.questions.clone(),
+            questions,
             expose: survey.expose.clone(),
         }
     }

@@ -28,10 +28,13 @@ pub enum Op {
     Before,
     After,
     Within,
+    EqCi,
+    ContainsCi,
+    EndsWithCi,
 }
 
 impl Op {
-    pub const ALL: [(&'static str, Op); 18] = [
+    pub const ALL: [(&'static str, Op); 21] = [
         ("eq", Op::Eq),
         ("neq", Op::Neq),
         ("gt", Op::Gt),
@@ -50,6 +53,9 @@ impl Op {
         ("before", Op::Before),
         ("after", Op::After),
         ("within", Op::Within),
+        ("eq_ci", Op::EqCi),
+        ("contains_ci", Op::ContainsCi),
+        ("ends_with_ci", Op::EndsWithCi),
     ];
 
     fn looks_at_time(self) -> bool {
@@ -91,7 +97,7 @@ pub fn check_operand(op: Op, value: &Value) -> Result<(), &'static str> {
         Op::Eq | Op::Neq => scalar(value),
         Op::Contains | Op::NotContains => scalar(value),
         Op::Gt | Op::Gte | Op::Lt | Op::Lte => ordered(value),
-        Op::StartsWith | Op::EndsWith => value.is_string(),
+        Op::StartsWith | Op::EndsWith | Op::EqCi | Op::ContainsCi | Op::EndsWithCi => value.is_string(),
         Op::In | Op::NotIn => value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(scalar)),
         Op::Between => value.as_array().is_some_and(|pair| {
             pair.len() == 2
@@ -107,7 +113,7 @@ pub fn check_operand(op: Op, value: &Value) -> Result<(), &'static str> {
         Op::Exists | Op::NotExists => "takes no value with this operator",
         Op::Eq | Op::Neq | Op::Contains | Op::NotContains => "must be a string, a number or a boolean",
         Op::Gt | Op::Gte | Op::Lt | Op::Lte => "must be a number or a string",
-        Op::StartsWith | Op::EndsWith => "must be a string",
+        Op::StartsWith | Op::EndsWith | Op::EqCi | Op::ContainsCi | Op::EndsWithCi => "must be a string",
         Op::In | Op::NotIn => "must be a non-empty list of strings, numbers or booleans",
         Op::Between => "must be a list of two numbers, or of two strings, the smaller first",
         Op::Before | Op::After | Op::Within => {
@@ -165,6 +171,9 @@ impl Condition {
             Op::NotContains => self.contained(actual).is_some_and(|found| !found),
             Op::StartsWith => self.texts(actual).is_some_and(|(text, part)| text.starts_with(part)),
             Op::EndsWith => self.texts(actual).is_some_and(|(text, part)| text.ends_with(part)),
+            Op::EqCi => self.folded(actual).is_some_and(|(text, wanted)| text == wanted),
+            Op::ContainsCi => self.contained_ci(actual),
+            Op::EndsWithCi => self.folded(actual).is_some_and(|(text, part)| text.ends_with(&part)),
             Op::Before => self.times(actual, now).is_some_and(|(at, bound)| at < bound),
             Op::After => self.times(actual, now).is_some_and(|(at, bound)| at > bound),
             Op::Within => self.times(actual, now).is_some_and(|(at, bound)| bound <= at && at <= now),
@@ -210,6 +219,19 @@ impl Condition {
 
     fn texts<'a>(&'a self, actual: &'a Value) -> Option<(&'a str, &'a str)> {
         Some((actual.as_str()?, self.value.as_str()?))
+    }
+
+    /// Both texts in lower case, so that case makes no difference.
+    fn folded(&self, actual: &Value) -> Option<(String, String)> {
+        let (text, part) = self.texts(actual)?;
+        Some((text.to_lowercase(), part.to_lowercase()))
+    }
+
+    fn contained_ci(&self, actual: &Value) -> bool {
+        match actual {
+            Value::Array(list) => list.iter().any(|one| self.folded(one).is_some_and(|(one, wanted)| one == wanted)),
+            _ => self.folded(actual).is_some_and(|(text, part)| text.contains(&part)),
+        }
     }
 
     fn times(&self, actual: &Value, now: Millis) -> Option<(Millis, Millis)> {
@@ -298,6 +320,13 @@ mod tests {
         check("not_contains", json!("x"), json!(7), false);
         check("starts_with", json!("a"), json!("abc"), true);
         check("ends_with", json!("c"), json!("abc"), true);
+        check("eq_ci", json!("Pro"), json!("pRO"), true);
+        check("eq_ci", json!("Pro"), json!("prod"), false);
+        check("contains_ci", json!("MOM"), json!("a moment"), true);
+        check("contains_ci", json!("PRO"), json!(["x", "pro"]), true);
+        check("contains_ci", json!("PRO"), json!(["x", "prod"]), false);
+        check("ends_with_ci", json!("@Corp.example"), json!("ann@corp.EXAMPLE"), true);
+        check("ends_with_ci", json!("x"), json!(7), false);
         check("exists", Value::Null, json!(0), true);
         check("exists", Value::Null, Value::Null, false);
         check("not_exists", Value::Null, json!("missing"), true);

@@ -46,6 +46,8 @@ pub enum Body<'a> {
     ShowLink {
         survey_id: Cow<'a, str>,
         context: Context,
+        /// Of the link that is opened, if it is for single use.
+        link_id: Option<Cow<'a, str>>,
     },
     ShowUser,
 }
@@ -85,6 +87,14 @@ pub struct Answers {
     pub context: Context,
 }
 
+/// A link by which one response can be completed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SingleUseLink {
+    pub link_id: String,
+    /// After this it is refused whether it was used or not.
+    pub expires_at: i64,
+}
+
 /// What is being answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -93,6 +103,7 @@ pub enum Target {
     Link {
         survey_id: String,
         response_id: Option<String>,
+        single_use: Option<SingleUseLink>,
     },
 }
 

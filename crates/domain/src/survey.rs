@@ -8,10 +8,12 @@ use std::collections::BTreeSet;
 use super::activation::{Activation, CANCELS, Pattern};
 use super::filter::{self, Condition};
 use super::json::Json;
+pub use super::question::{AnswerCondition, Choice, NextRule, OtherChoice, Question, QuestionType, ScaleLabels};
 use super::schedule::Schedule;
 use super::share::Share;
 use super::targeting::Rule;
 use super::time::{self, Millis};
+use super::translation::Translations;
 pub use super::version::VersionRange;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -102,53 +104,6 @@ impl Holdout {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum QuestionType {
-    Text,
-    Nps,
-    SingleChoice,
-    MultiChoice,
-    RatingNumber,
-    RatingStar,
-    RatingEmoji,
-    Info,
-}
-
-impl QuestionType {
-    pub const ALL: [(&'static str, QuestionType); 8] = [
-        ("text", QuestionType::Text),
-        ("nps", QuestionType::Nps),
-        ("single_choice", QuestionType::SingleChoice),
-        ("multi_choice", QuestionType::MultiChoice),
-        ("rating_number", QuestionType::RatingNumber),
-        ("rating_star", QuestionType::RatingStar),
-        ("rating_emoji", QuestionType::RatingEmoji),
-        ("info", QuestionType::Info),
-    ];
-}
-
-/// A choice: what is sent back, and what the user reads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Choice {
-    pub value: String,
-    pub text: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Question {
-    pub question_id: String,
-    #[serde(rename = "type")]
-    pub kind: QuestionType,
-    pub text: String,
-    pub required: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub options: Vec<Choice>,
-    /// Highest value of a `rating_number`: 3, 5, 7 or 10.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub scale: Option<u8>,
-}
-
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Survey {
     pub survey_id: String,
@@ -157,6 +112,9 @@ pub struct Survey {
     pub test_users: Vec<String>,
     pub priority: i64,
     pub link: bool,
+    /// Whether its page may be answered without a signed link.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub link_anonymous: bool,
     pub platforms: Vec<String>,
     pub locales: Vec<String>,
     pub app_version: Option<VersionRange>,
@@ -183,6 +141,11 @@ pub struct Survey {
     pub holdout: Holdout,
     pub expose: Vec<String>,
     pub ui: Json,
+    /// The language of the file's own texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    #[serde(skip_serializing_if = "Translations::is_empty")]
+    pub translations: Translations,
     pub questions: Vec<Question>,
 }
 

@@ -32,6 +32,8 @@ pub const MAX_ATTRIBUTES_BYTES: usize = 32 << 10;
 pub const MAX_RESPONSE_BYTES: usize = 128 << 10;
 pub const MAX_RECENT_IDS: usize = 256;
 const MAX_SESSIONS: usize = 32;
+/// Used links that are remembered; those that expire first go first.
+const MAX_USED_LINKS: usize = 256;
 /// A survey's expiry is not known here, so its windows stay for the longest that there is.
 const FACTS_KNOWN: Millis = crate::limits::MAX_WITHIN + crate::limits::MAX_EXPIRES_AFTER + WINDOW_REMEMBERED;
 /// What an empty user takes in a state, about.
@@ -60,6 +62,8 @@ pub struct User {
     pub overflowed: bool,
     /// Of each survey the latest completed response, tests excepted.
     pub completed: Arc<BTreeMap<Arc<str>, CompletedAnswers>>,
+    /// Single-use links by which a response was completed, and when each expires anyway.
+    pub used_links: Arc<BTreeMap<String, Millis>>,
     #[serde(skip)]
     summary: UserSummary,
 }
@@ -223,6 +227,17 @@ impl User {
         }
     }
 
+    /// Remembers that a link was used, until it has expired.
+    pub fn use_link(&mut self, link_id: &str, expires_at: Millis, now: Millis) {
+        let links = Arc::make_mut(&mut self.used_links);
+        links.retain(|_, expires_at| now <= expires_at.saturating_add(DAY));
+        links.insert(link_id.to_owned(), expires_at);
+        if links.len() > MAX_USED_LINKS {
+            let first = links.iter().map(|(id, expires_at)| (*expires_at, id.clone())).min();
+            first.and_then(|(_, id)| links.remove(&id));
+        }
+    }
+
     /// Keeps the answers of a completed response, unless a later one's are there.
     pub fn keep_answers(&mut self, survey_id: &str, answers: CompletedAnswers) {
         if self.completed.get(survey_id).is_none_or(|kept| kept.at <= answers.at) {
@@ -277,6 +292,7 @@ impl User {
             + offers
             + sessions_bytes(self)
             + completed_bytes(self)
+            + used_links_bytes(self)
             + recent_bytes(self)
             + EMPTY_BYTES
     }
@@ -313,6 +329,9 @@ impl User {
             summary.bytes = added(summary.bytes, completed_bytes(before), completed_bytes(self));
             let latest = self.completed.values().map(|completed| completed.at).max();
             summary.latest = summary.latest.max(latest.unwrap_or(Millis::MIN));
+        }
+        if !Arc::ptr_eq(&self.used_links, &before.used_links) {
+            summary.bytes = added(summary.bytes, used_links_bytes(before), used_links_bytes(self));
         }
         summary.bytes = added(summary.bytes, recent_bytes(before), recent_bytes(self));
         let newest_id = self.recent.newest().map(|(_, seen)| seen);
@@ -363,6 +382,10 @@ fn sessions_bytes(user: &User) -> usize {
 
 fn completed_bytes(user: &User) -> usize {
     user.completed.iter().map(|(id, completed)| id.len() + completed.approximate_bytes()).sum()
+}
+
+fn used_links_bytes(user: &User) -> usize {
+    user.used_links.keys().map(|id| id.len() + 16).sum()
 }
 
 fn recent_bytes(user: &User) -> usize {

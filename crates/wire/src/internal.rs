@@ -186,6 +186,9 @@ pub struct Query {
     pub user_id: String,
     pub offer_id: Option<String>,
     pub survey_id: Option<String>,
+    /// Of the single-use link by which the survey is opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_id: Option<String>,
 }
 
 /// The value of an internal record; it needs its MAC beside it.

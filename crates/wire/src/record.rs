@@ -68,7 +68,7 @@ pub fn decode(value: Option<&[u8]>, trusted: bool) -> Result<Decoded<'_>, Decode
 mod tests {
     use super::*;
     use askwhen_domain::json::Json;
-    use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Target};
+    use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, SingleUseLink, Target};
     use askwhen_domain::time::ClientTimes;
 
     fn record(body: Body<'static>) -> Record<'static> {
@@ -105,7 +105,11 @@ mod tests {
                 context,
             }),
             Body::Answers(Answers {
-                target: Target::Link { survey_id: "s".into(), response_id: None },
+                target: Target::Link {
+                    survey_id: "s".into(),
+                    response_id: None,
+                    single_use: Some(SingleUseLink { link_id: "l".into(), expires_at: 7 }),
+                },
                 answers: vec![given],
                 completed: false,
                 context: Context::default(),
@@ -197,6 +201,7 @@ mod tests {
             user_id: "u".into(),
             offer_id: None,
             survey_id: None,
+            link_id: None,
         }));
         assert!(decode(Some(&internal), true).is_ok());
         for (value, reason) in [

@@ -5,9 +5,9 @@
 use super::error::Class;
 use askwhen_domain::user::User;
 
-/// Version 4: the fields of [`User`] in their order. Version 3 (since 0.1.0) ended
-/// before `completed`.
-pub const VERSION: u8 = 4;
+/// Version 5: the fields of [`User`] in their order. Version 3 (since 0.1.0) ended
+/// before `completed`, version 4 before `used_links`.
+pub const VERSION: u8 = 5;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -51,9 +51,10 @@ pub fn encode(user: &User) -> Vec<u8> {
 pub fn decode(bytes: &[u8]) -> Result<User, Error> {
     match bytes.split_first() {
         // A later layout adds its own reader before this one, which stays.
-        Some((4, rest)) => Ok(postcard::from_bytes::<User>(rest)?.summarized()),
-        // The map that it lacks is an empty one, whose length is a zero.
-        Some((3, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0]].concat())?.summarized()),
+        Some((5, rest)) => Ok(postcard::from_bytes::<User>(rest)?.summarized()),
+        // The maps that they lack are empty ones, whose length is a zero.
+        Some((4, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0]].concat())?.summarized()),
+        Some((3, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0, 0]].concat())?.summarized()),
         Some((&other, _)) => Err(Error::UnknownVersion(other)),
         None => Err(Error::Empty),
     }
@@ -80,9 +81,12 @@ mod tests {
         };
         user.survey_mut("s").facts.push(ActivationEvent { pattern_mask: 1, event: activated.into() });
         let mut earlier = encode(&user);
-        earlier[0] = 3;
-        assert_eq!(earlier.pop(), Some(0));
-        assert_eq!(decode(&earlier).as_ref(), Ok(&user), "the layout of 0.1.0");
+        for version in [4, 3] {
+            earlier[0] = version;
+            assert_eq!(earlier.pop(), Some(0));
+            assert_eq!(decode(&earlier).as_ref(), Ok(&user), "the layout of version {version}");
+        }
+        user.use_link("a", 9, 1);
         let answers = [("q1".to_owned(), Json::from_valid("9"))].into();
         user.keep_answers("s", CompletedAnswers { at: 5, answers });
         let bytes = encode(&user);

@@ -1,28 +1,27 @@
 //! Answers to an offer or to a link survey: checked against the pinned
 //! questions, merged by question, told to the endpoints.
 
-use serde_json::Value;
-
 use super::apply_context::ApplyContext;
+use super::fanout::ToldAnswers;
+use super::fit::fitted;
 use super::output::{Outputs, Refusal, Reply};
 use super::{display, fanout, link, offers};
 use crate::completed::CompletedAnswers;
 use crate::endpoint::EventType;
-use crate::json::Json;
 use crate::message::WebhookEvent;
+use crate::path;
 use crate::quota::{Change, QuotaStatus};
 use crate::record::{Answers, GivenAnswer, Record, Target};
-use crate::survey::{Question, QuestionType, Survey};
+use crate::survey::Survey;
 use crate::time::{ClientTimes, Millis};
 use crate::user::{Answer, MAX_RESPONSE_BYTES, Response, User};
-
-/// Longest text answer, in bytes.
-pub const MAX_TEXT_BYTES: usize = 16 << 10;
 
 pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, said: &Answers, out: &mut Outputs) {
     let found = match &said.target {
         Target::Offer(offer_id) => offers::find(ctx, user, offer_id, out),
-        Target::Link { survey_id, response_id } => link::open(ctx, user, said, survey_id, response_id.as_deref(), out),
+        Target::Link { survey_id, response_id, .. } => {
+            link::open(ctx, user, said, survey_id, response_id.as_deref(), out)
+        }
     };
     let Some(found) = found else { return };
     let (index, survey) = (found.index, &found.survey);
@@ -33,6 +32,16 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
             return out.refuse(refusal);
         }
     };
+    let single_use = match &said.target {
+        Target::Link { single_use: Some(link), .. } => Some(link),
+        _ => None,
+    };
+    // The response that has used the link up may be sent again.
+    if single_use.is_some_and(|link| user.used_links.contains_key(&link.link_id)) && !user.offers[index].is_completed()
+    {
+        link::close_unused(user, index);
+        return out.refuse(Refusal::LinkUsed);
+    }
     let at = record.times.event_time(ctx.now).max(user.offers[index].offered_at);
     let before = user.offers[index].response.clone();
     if let Some(completed) = before.as_ref().filter(|response| response.completed) {
@@ -52,6 +61,7 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
         completed: false,
         answers: Default::default(),
     });
+    let was_told = before.as_ref().map_or_else(Vec::new, |before| OnPath::of(survey, before).answered);
     let changed = merge(&mut response, &given, record.times, ctx.now);
     if bytes(&response) > MAX_RESPONSE_BYTES {
         link::close_unused(user, index);
@@ -61,6 +71,11 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
         });
     }
     let completes = said.completed && !response.completed;
+    let path = OnPath::of(survey, &response);
+    if let Some(question_id) = path.missing.first().filter(|_| completes) {
+        link::close_unused(user, index);
+        return out.refuse(Refusal::MissingAnswer { question_id: question_id.clone() });
+    }
     let response_id = user.offers[index].offer_id.clone();
     if changed.is_empty() && !completes {
         if before.is_some() {
@@ -70,24 +85,11 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
         out.reply = Some(Reply::Accepted { duplicate: before.is_some(), response_id: Some(response_id) });
         return;
     }
-    let offer = &user.offers[index];
-    if completes && !offer.test {
-        let held = offer.holds(ctx.now);
-        // Dismissed before, or a link's first answers.
-        match if held.is_some() { QuotaStatus::Available } else { ctx.quota_status(&survey.survey_id) } {
-            QuotaStatus::Available => {
-                out.quotas.push((survey.survey_id.clone(), Change::Complete { held }));
-                user.offer_mut(index).held_until = None;
-            }
-            QuotaStatus::NeedsGrant => {
-                out.needs.push(survey.survey_id.clone());
-                return;
-            }
-            QuotaStatus::Exhausted => {
-                link::close_unused(user, index);
-                return out.refuse(Refusal::OfferLapsed);
-            }
-        }
+    if completes && !user.offers[index].test && !has_grant(ctx, user, index, out) {
+        return;
+    }
+    if let Some(link) = single_use.filter(|_| completes) {
+        user.use_link(&link.link_id, link.expires_at, ctx.now);
     }
     response.completed |= completes;
     response.updated_at = response.updated_at.max(at);
@@ -102,19 +104,69 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
             state.completed_at = state.completed_at.max(Some(at));
         }
         if let Some(response) = user.offers[index].response.as_ref().filter(|_| completes) {
-            let answers = response.answers.iter().map(|(id, answer)| (id, &answer.value));
+            let on_path = response.answers.iter().filter(|(id, _)| path.answered.contains(id));
+            let answers = on_path.map(|(id, answer)| (id, &answer.value));
             let kept = CompletedAnswers::of(answers, at);
             user.keep_answers(&survey.survey_id, kept);
         }
     }
-    if !changed.is_empty() {
+    // An answer that the path leads to again was taken out of what was told before.
+    let is_news = |id: &&String| changed.contains(id) || !was_told.contains(id);
+    let news: Vec<String> = path.answered.iter().filter(is_news).cloned().collect();
+    if !news.is_empty() {
         let event = WebhookEvent { kind: EventType::Answered, at };
-        fanout::response(ctx, user, &found, event, Some(&changed), out);
+        fanout::response(ctx, user, &found, event, path.told(&news), out);
     }
     if completes {
-        fanout::response(ctx, user, &found, WebhookEvent { kind: EventType::Completed, at }, None, out);
+        let event = WebhookEvent { kind: EventType::Completed, at };
+        fanout::response(ctx, user, &found, event, path.told(&path.answered), out);
     }
     out.reply = Some(Reply::Accepted { duplicate: false, response_id: Some(response_id) });
+}
+
+/// Turns the offer's hold, or a grant of its own, into a completion; a refusal, or what
+/// is needed first, is in `out`.
+fn has_grant(ctx: ApplyContext<'_>, user: &mut User, index: usize, out: &mut Outputs) -> bool {
+    let offer = &user.offers[index];
+    let (survey_id, held) = (offer.survey_id.clone(), offer.holds(ctx.now));
+    // Without a hold it was dismissed before, or these are a link's first answers.
+    match if held.is_some() { QuotaStatus::Available } else { ctx.quota_status(&survey_id) } {
+        QuotaStatus::Available => {
+            out.quotas.push((survey_id, Change::Complete { held }));
+            user.offer_mut(index).held_until = None;
+            true
+        }
+        QuotaStatus::NeedsGrant => {
+            out.needs.push(survey_id);
+            false
+        }
+        QuotaStatus::Exhausted => {
+            link::close_unused(user, index);
+            out.refuse(Refusal::OfferLapsed);
+            false
+        }
+    }
+}
+
+/// How the answers of a response stand to the survey's path, by question id.
+struct OnPath {
+    answered: Vec<String>,
+    left_behind: Vec<String>,
+    /// Required questions on the path that lack an answer.
+    missing: Vec<String>,
+}
+
+impl OnPath {
+    fn of(survey: &Survey, response: &Response) -> OnPath {
+        let path = path::follow(&survey.questions, &response.values());
+        let (answered, left_behind) = response.answers.keys().cloned().partition(|id| path.has(&survey.questions, id));
+        let missing = path.missing.iter().map(|index| survey.questions[*index].question_id.clone()).collect();
+        OnPath { answered, left_behind, missing }
+    }
+
+    fn told<'a>(&'a self, questions: &'a [String]) -> ToldAnswers<'a> {
+        ToldAnswers { questions, left_behind: &self.left_behind }
+    }
 }
 
 /// Merges by question, the latest `answered_at` winning; gives the ids of the
@@ -162,59 +214,4 @@ fn fitted_all(survey: &Survey, given: &[GivenAnswer]) -> Result<Vec<GivenAnswer>
         Ok(GivenAnswer { value, ..one.clone() })
     };
     given.iter().enumerate().map(fit).collect()
-}
-
-/// Why a value does not fit its question: what would fit.
-#[derive(Debug, thiserror::Error)]
-enum UnfitValue {
-    #[error("must be an integer from {low} to {high}")]
-    NoInteger { low: i64, high: i64 },
-    #[error("must have at most 16 KiB")]
-    TextTooLong,
-    #[error("must be a string")]
-    NoText,
-    #[error("must be the value of one of the question's options")]
-    NoOption,
-    #[error("must be a list of distinct values of the question's options")]
-    NoOptions,
-    #[error("an info page takes no answer")]
-    NotAsked,
-}
-
-/// A value that fits its question, as it is kept: `4.0` is 4.
-fn fitted(question: &Question, given: &Json) -> Result<Json, UnfitValue> {
-    let value = given.value();
-    let integer_in = |low: i64, high: i64| match integer(&value) {
-        Some(n) if (low..=high).contains(&n) => Ok(Json::of(&n)),
-        _ => Err(UnfitValue::NoInteger { low, high }),
-    };
-    let is_option = |v: &Value| v.as_str().is_some_and(|s| question.options.iter().any(|o| o.value == s));
-    match question.kind {
-        QuestionType::Text => match value.as_str() {
-            Some(text) if text.len() <= MAX_TEXT_BYTES => Ok(given.clone()),
-            Some(_) => Err(UnfitValue::TextTooLong),
-            None => Err(UnfitValue::NoText),
-        },
-        QuestionType::Nps => integer_in(0, 10),
-        QuestionType::RatingNumber => integer_in(1, i64::from(question.scale.unwrap_or(5))),
-        QuestionType::RatingStar | QuestionType::RatingEmoji => integer_in(1, 5),
-        QuestionType::SingleChoice if is_option(&value) => Ok(given.clone()),
-        QuestionType::SingleChoice => Err(UnfitValue::NoOption),
-        QuestionType::MultiChoice => {
-            let list = value.as_array().filter(|list| list.iter().all(is_option));
-            let distinct = |list: &Vec<Value>| (1..list.len()).all(|i| !list[..i].contains(&list[i]));
-            match list {
-                Some(list) if distinct(list) => Ok(given.clone()),
-                _ => Err(UnfitValue::NoOptions),
-            }
-        }
-        QuestionType::Info => Err(UnfitValue::NotAsked),
-    }
-}
-
-/// A whole number in any spelling that JSON has for it: languages without
-/// integers write `4.0`.
-fn integer(value: &Value) -> Option<i64> {
-    let whole = || value.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 1e9).map(|n| n as i64);
-    value.as_i64().or_else(whole)
 }

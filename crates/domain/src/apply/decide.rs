@@ -64,6 +64,7 @@ pub(super) fn trigger(
     let offered = match winner.again {
         Some(offer) => {
             let pinned = entry.version(offer.version).unwrap_or(&entry.current);
+            let offer = in_language(user, offer, asked.context.locale.as_deref());
             Offered::of(&offer, pinned)
         }
         None => {
@@ -96,6 +97,16 @@ pub(super) fn trigger(
     };
     let conclusion = Conclusion { reason: DecisionReason::Offered, survey: Some(offered), evaluations };
     emit(ctx, record, asked.trigger, conclusion, out);
+}
+
+/// An offer that goes on is shown in the language that is asked for now.
+fn in_language(user: &mut User, offer: Arc<Offer>, locale: Option<&str>) -> Arc<Offer> {
+    let place = user.offers.iter().position(|known| known.offer_id == offer.offer_id);
+    let Some(index) = place.filter(|_| locale.is_some() && offer.context.locale.as_deref() != locale) else {
+        return offer;
+    };
+    user.offer_mut(index).context.locale = locale.map(str::to_owned);
+    user.offers[index].clone()
 }
 
 /// Whether the trigger was sent long after it happened: the user has left that place

@@ -3,14 +3,15 @@
 use super::apply_context::ApplyContext;
 use super::fanout;
 use super::offers::{FoundOffer, find};
-use super::output::{OfferView, Output, Outputs, Reply};
+use super::output::{AnswerView, OfferView, Output, Outputs, Reply};
 use crate::decision::Offered;
 use crate::endpoint::EventType;
 use crate::message::{OfferEvent, WebhookEvent};
+use crate::path;
 use crate::quota::Change;
 use crate::record::Record;
 use crate::time::Millis;
-use crate::user::{OFFER_KNOWN, Offer, PerSurvey, User};
+use crate::user::{Answer, OFFER_KNOWN, Offer, PerSurvey, User};
 
 pub(super) fn displayed(
     ctx: ApplyContext<'_>,
@@ -64,12 +65,19 @@ pub(super) fn show(ctx: ApplyContext<'_>, user: &User, offer_id: &str, out: &mut
     let Some(FoundOffer { index, survey }) = find(ctx, user, offer_id, out) else { return };
     let offer = &user.offers[index];
     let response = offer.response.as_ref();
+    let path = response.map(|response| path::follow(&survey.questions, &response.values()));
+    let is_on_path = |id: &str| path.as_ref().is_some_and(|path| path.has(&survey.questions, id));
+    let view = |(question_id, answer): (&String, &Answer)| AnswerView {
+        question_id: question_id.clone(),
+        answer: answer.clone(),
+        on_path: is_on_path(question_id),
+    };
     out.reply = Some(Reply::Offer(Box::new(OfferView {
         offered: Offered::of(offer, &survey),
         displayed_at: offer.displayed_at,
         dismissed_at: offer.dismissed_at,
         completed: response.is_some_and(|r| r.completed),
-        answers: response.map_or_else(Vec::new, |r| r.answers.iter().map(|(k, v)| (k.clone(), v.clone())).collect()),
+        answers: response.map_or_else(Vec::new, |r| r.answers.iter().map(view).collect()),
     })));
 }
 

@@ -9,9 +9,18 @@ use super::output::{Output, Outputs};
 use crate::endpoint::{Endpoint, EventType};
 use crate::json::Json;
 use crate::message::{self, ActivationFact, AnswerFact, Data, Delivery, Message, WebhookEvent};
+use crate::question::OTHER;
 use crate::refs::UserRef;
 use crate::survey::{Question, QuestionType, Survey};
 use crate::user::{Offer, User};
+
+/// Which answers a message tells, by question id.
+#[derive(Clone, Copy)]
+pub(super) struct ToldAnswers<'a> {
+    pub questions: &'a [String],
+    /// Those that no message tells any more.
+    pub left_behind: &'a [String],
+}
 
 /// A display or a dismissal.
 pub(super) fn offer_event(
@@ -25,7 +34,7 @@ pub(super) fn offer_event(
     if wanted(ctx, survey, event.kind, offer.test).next().is_none() {
         return;
     }
-    let data = collect(ctx, user, offer, survey, Some(&[]));
+    let data = collect(ctx, user, offer, survey, &[]);
     for endpoint in wanted(ctx, survey, event.kind, data.test) {
         deliver(message::deliveries(&ctx.origin, endpoint, event, &data, ctx.now), out);
     }
@@ -46,17 +55,19 @@ pub(super) fn erased(ctx: ApplyContext<'_>, out: &mut Outputs) {
     }
 }
 
-/// Answers just changed (`only` names them), or the completion of them all.
+/// Answers just changed, or the completion of all on the path; `told` names their
+/// questions.
 pub(super) fn response(
     ctx: ApplyContext<'_>,
     user: &User,
     found: &FoundOffer,
     event: WebhookEvent,
-    only: Option<&[String]>,
+    told: ToldAnswers<'_>,
     out: &mut Outputs,
 ) {
-    let data = collect(ctx, user, &user.offers[found.index], &found.survey, only);
-    out.items.push(Output::Response { kind: event.kind, at: event.at, data: Box::new(data.clone()) });
+    let data = collect(ctx, user, &user.offers[found.index], &found.survey, told.questions);
+    let left_behind = told.left_behind.to_vec();
+    out.items.push(Output::Response { kind: event.kind, at: event.at, data: Box::new(data.clone()), left_behind });
     for endpoint in wanted(ctx, &found.survey, event.kind, data.test) {
         deliver(message::deliveries(&ctx.origin, endpoint, event, &data, ctx.now), out);
     }
@@ -72,11 +83,11 @@ fn wanted<'a>(
     endpoints.filter(move |e| e.wants(kind, Some(&survey.survey_id), test))
 }
 
-fn collect(ctx: ApplyContext<'_>, user: &User, offer: &Offer, survey: &Survey, only: Option<&[String]>) -> Data {
+fn collect(ctx: ApplyContext<'_>, user: &User, offer: &Offer, survey: &Survey, only: &[String]) -> Data {
     let response = offer.response.as_ref();
     let mut answers = Vec::new();
     for (i, question) in survey.questions.iter().enumerate() {
-        let chosen = only.is_none_or(|ids| ids.contains(&question.question_id));
+        let chosen = only.contains(&question.question_id);
         let answer = response.and_then(|r| r.answers.get(&question.question_id));
         if let Some(answer) = answer.filter(|_| chosen && question.kind != QuestionType::Info) {
             answers.push(AnswerFact {
@@ -101,7 +112,7 @@ fn collect(ctx: ApplyContext<'_>, user: &User, offer: &Offer, survey: &Survey, o
         user_attributes: Json::of(&user.attributes),
         link: offer.link,
         platform: offer.context.platform.clone(),
-        locale: offer.context.locale.clone(),
+        locale: survey.shown_locale(offer.context.locale.as_deref()),
         trigger: offer.trigger.clone(),
         trigger_properties: offer.trigger_properties.clone(),
         activation: offer.activation.as_ref().map(|a| ActivationFact {
@@ -121,7 +132,10 @@ fn collect(ctx: ApplyContext<'_>, user: &User, offer: &Offer, survey: &Survey, o
 /// What the user read of each choice made.
 fn labels(question: &Question, value: &Json) -> Vec<String> {
     let text_of = |v: &Value| {
-        let chosen = v.as_str().unwrap_or_default();
+        let chosen = v.as_str().or_else(|| v.get(OTHER)?.as_str()).unwrap_or_default();
+        if v.is_object() {
+            return chosen.to_owned();
+        }
         let option = question.options.iter().find(|o| o.value == chosen);
         option.map_or_else(|| chosen.to_owned(), |o| o.text.clone())
     };

@@ -11,17 +11,29 @@ use crate::decision::{Gate, GateFailure};
 use crate::definitions::Entry;
 use crate::id::Kind;
 use crate::json::Json;
-use crate::record::{Answers, Context};
+use crate::record::{Answers, Context, Target};
 use crate::survey::Status;
 use crate::user::{OFFER_KNOWN, Offer, OfferContext, User};
 
-pub(super) fn show(ctx: ApplyContext<'_>, user: &User, survey_id: &str, context: &Context, out: &mut Outputs) {
+/// A link that a user opens.
+pub(super) struct Opened<'a> {
+    pub survey_id: &'a str,
+    pub context: &'a Context,
+    pub link_id: Option<&'a str>,
+}
+
+pub(super) fn show(ctx: ApplyContext<'_>, user: &User, opened: Opened<'_>, out: &mut Outputs) {
+    let Opened { survey_id, context, link_id } = opened;
+    if link_id.is_some_and(|id| user.used_links.contains_key(id)) {
+        return out.refuse(Refusal::LinkUsed);
+    }
     let Some(entry) = link_survey(ctx, survey_id) else { return out.refuse(Refusal::UnknownSurvey) };
     match closed(ctx, user, entry, context) {
         Err(gate) => out.refuse(Refusal::Closed(gate)),
         Ok(true) => out.needs.push(survey_id.to_owned()),
         Ok(false) => {
-            let view = LinkView { survey: entry.current.clone(), version: entry.version };
+            let view =
+                LinkView { survey: entry.current.clone(), version: entry.version, locale: context.locale.clone() };
             out.reply = Some(Reply::Link(Box::new(view)));
         }
     }
@@ -45,6 +57,12 @@ pub(super) fn open(
     {
         let survey = entry.version(user.offers[index].version).unwrap_or(&entry.current).clone();
         return Some(FoundOffer { index, survey });
+    }
+    if let Target::Link { single_use: Some(link), .. } = &said.target
+        && user.used_links.contains_key(&link.link_id)
+    {
+        out.refuse(Refusal::LinkUsed);
+        return None;
     }
     match closed(ctx, user, entry, &said.context) {
         Err(gate) => {
@@ -95,7 +113,7 @@ fn link_survey<'a>(ctx: ApplyContext<'a>, survey_id: &str) -> Option<&'a Entry> 
 
 /// A link stands outside windows, sessions and cooldowns; status, schedule,
 /// audience, targeting, shares and `repeat` still hold. Audience filters look at the context only when the
-/// caller gives one, because a link is opened outside the app.
+/// caller tells of an app, because a link is opened outside of it.
 ///
 /// # Errors
 /// The gate that is shut. `true`: only the coordinator knows whether the quota is.
@@ -104,7 +122,8 @@ fn closed(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) 
     let gates = || -> Result<bool, GateFailure> {
         gates::status(survey, ctx.user_id)?;
         gates::schedule(survey, ctx.now, context.timezone.as_ref().map(|_| context))?;
-        if *context != Context::default() {
+        // A page knows the language that it shows, and nothing of an app.
+        if (Context { locale: None, ..context.clone() }) != Context::default() {
             gates::audience(survey, context)?;
         }
         gates::targeting(survey, ctx.now, user, &OnceCell::new())?;

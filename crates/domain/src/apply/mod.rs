@@ -6,6 +6,7 @@ mod apply_context;
 mod decide;
 mod display;
 mod fanout;
+mod fit;
 mod gates;
 mod inspect;
 mod link;
@@ -21,7 +22,8 @@ use super::record::{Body, Record};
 use super::user::{MAX_ATTRIBUTES_BYTES, User};
 
 pub use apply_context::{ApplyContext, NO_QUOTAS, QuotaStatuses};
-pub use output::{LinkView, OfferView, Output, Outputs, Refusal, Reply};
+pub use fit::{UnfitValue, fitted};
+pub use output::{AnswerView, LinkView, OfferView, Output, Outputs, Refusal, Reply};
 pub use view::UserView;
 
 /// Whether a record can change or read its user's state at all. Most events
@@ -84,7 +86,9 @@ fn change(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, seen_befo
         Body::Erase => erase(ctx, user, out),
         Body::ShowOffer { offer_id } => display::show(ctx, user, offer_id, out),
         Body::ShowUser => inspect::user(ctx, user, out),
-        Body::ShowLink { survey_id, context } => link::show(ctx, user, survey_id, context, out),
+        Body::ShowLink { survey_id, context, link_id } => {
+            link::show(ctx, user, link::Opened { survey_id, context, link_id: link_id.as_deref() }, out);
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Output {
         /// When it happened.
         at: Millis,
         data: Box<Data>,
+        /// Questions that were answered and are no longer on the path.
+        left_behind: Vec<String>,
     },
     OfferEvent(OfferEvent),
     Delivery(Box<Delivery>),
@@ -64,7 +66,16 @@ pub struct OfferView {
     pub displayed_at: Option<Millis>,
     pub dismissed_at: Option<Millis>,
     pub completed: bool,
-    pub answers: Vec<(String, Answer)>,
+    pub answers: Vec<AnswerView>,
+}
+
+/// An answer that is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnswerView {
+    pub question_id: String,
+    pub answer: Answer,
+    /// Whether the answers still lead to its question.
+    pub on_path: bool,
 }
 
 /// A link survey as `GET …/surveys/{survey_id}` shows it.
@@ -72,6 +83,8 @@ pub struct OfferView {
 pub struct LinkView {
     pub survey: Arc<Survey>,
     pub version: u64,
+    /// The language that was asked for.
+    pub locale: Option<String>,
 }
 
 /// Why a record has no effect.
@@ -82,12 +95,18 @@ pub enum Refusal {
     /// Other answers to a response that is complete.
     ResponseCompleted,
     UnknownSurvey,
+    /// A single-use link by which a response was completed.
+    LinkUsed,
     /// A link survey that this gate closes to this user.
     Closed(Gate),
     /// An answer that does not fit; the pointer is into the request's body.
     UnfitAnswer {
         pointer: String,
         detail: String,
+    },
+    /// A completion without an answer to a required question on the path.
+    MissingAnswer {
+        question_id: String,
     },
     AttributesTooLarge,
 }
@@ -100,8 +119,10 @@ impl Refusal {
             Refusal::OfferLapsed => "offer_lapsed",
             Refusal::ResponseCompleted => "response_completed",
             Refusal::UnknownSurvey => "unknown_survey",
+            Refusal::LinkUsed => "link_used",
             Refusal::Closed(gate) => gate.name(),
             Refusal::UnfitAnswer { .. } => "invalid",
+            Refusal::MissingAnswer { .. } => "missing_answer",
             Refusal::AttributesTooLarge => "attributes_too_large",
         }
     }
@@ -116,8 +137,12 @@ impl Refusal {
             }
             Refusal::ResponseCompleted => "the response is complete: its answers do not change any more".into(),
             Refusal::UnknownSurvey => "no such link survey".into(),
+            Refusal::LinkUsed => "this link was for one response, and that is complete".into(),
             Refusal::Closed(gate) => format!("the survey is closed to this user: {}", gate.name()),
             Refusal::UnfitAnswer { detail, .. } => detail.clone(),
+            Refusal::MissingAnswer { question_id } => {
+                format!("a required question on the path of the answers has none: {question_id}")
+            }
             Refusal::AttributesTooLarge => "the user's attributes would have more than 32 KiB".into(),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::survey::Activated;
 use crate::json::Json;
+use crate::path::AnswerValues;
 use crate::record::Context;
 use crate::time::Millis;
 
@@ -64,6 +65,13 @@ pub struct Answer {
     pub value: Json,
     pub answered_at: Millis,
     pub duration_ms: Option<u64>,
+}
+
+impl Response {
+    /// The answers' values, as the survey's path looks at them.
+    pub fn values(&self) -> AnswerValues {
+        self.answers.iter().map(|(id, answer)| (id.clone(), answer.value.value())).collect()
+    }
 }
 
 impl Offer {

@@ -7,9 +7,12 @@ mod condition;
 mod endpoint;
 mod json_file;
 mod kind;
+mod question;
 mod reader;
 mod survey;
 mod targeting;
+mod translation;
+mod ui;
 mod warnings;
 pub mod yaml;
 

@@ -22,6 +22,7 @@ pub enum Code {
     NotBuilt,
     ForbiddenTarget,
     EmptyBatch,
+    MissingAnswer,
 }
 
 impl Code {
@@ -36,6 +37,7 @@ impl Code {
             Code::NotBuilt => "not_built",
             Code::ForbiddenTarget => "forbidden_target",
             Code::EmptyBatch => "empty_batch",
+            Code::MissingAnswer => "missing_answer",
         }
     }
 }
@@ -98,7 +100,7 @@ const ALIASES: [(&str, &[&str]); 22] = [
 
 /// The known name that is meant: spelled in another style, called so elsewhere, or
 /// a slip of a few letters away.
-fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let plain =
         |name: &str| -> String { name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect() };
     let bare = plain(name);
@@ -326,6 +328,11 @@ impl<'a> Reader<'a> {
         let read = read(&mut inner);
         inner.close();
         Some(read)
+    }
+
+    /// The names of the members that are there, for an object whose names are the file's own.
+    pub fn names(&self) -> Vec<String> {
+        self.members.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Adds a fault found elsewhere, below this object.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+use super::{translation, ui};
 use askwhen_domain::survey::{Status, Survey};
 use askwhen_domain::time::{self, Millis};
 
@@ -33,6 +34,10 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
             all.push(format!("the {what} {name} has not been seen yet{near}"));
         }
     }
+    all.extend(ui::misread(&survey.ui.value()));
+    let translated = survey.translations.0.values().filter_map(|translation| translation.ui.as_ref());
+    all.extend(translated.flat_map(|ui| ui::misread(&ui.value())));
+    all.extend(translation::incomplete(survey));
     all.extend(beside.before.map(|before| changed_types(survey, before)).unwrap_or_default());
     all
 }

@@ -34,6 +34,12 @@ pub struct OfferedRecord {
     pub offer_id: String,
     #[serde(with = "time::rfc3339")]
     pub expires_at: Millis,
+    /// The language of the texts, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    /// `ltr` or `rtl`, for a survey with a language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<String>,
     pub ui: Json,
     pub activation: Option<ActivationRecord>,
     /// As the survey's definition has them.
@@ -101,6 +107,8 @@ impl OfferedRecord {
             name: offered.name.clone(),
             offer_id: offered.offer_id.clone(),
             expires_at: offered.expires_at,
+            locale: offered.locale.clone(),
+            dir: offered.dir.map(|dir| dir.name().to_owned()),
             ui: offered.ui.clone(),
             activation: offered.activation.as_ref().map(ActivationRecord::of),
             questions: Json::of(&offered.questions),
@@ -138,6 +146,7 @@ impl EvaluationRecord {
 mod tests {
     use super::*;
     use askwhen_domain::decision::{DecisionReason, Gate, GateFailure};
+    use askwhen_domain::translation::Direction;
     use serde_json::json;
 
     /// Whoever asked for a decision and whoever reads the topic read the same.
@@ -158,6 +167,8 @@ mod tests {
                 name: "S".into(),
                 offer_id: "off_1".into(),
                 expires_at: 1_795_258_032_187,
+                locale: Some("he".into()),
+                dir: Some(Direction::Rtl),
                 ui: Json::from_valid("{\"b\":1.50,\"a\":12345678901234567890}"),
                 activation: Some(ActivationView {
                     event_id: "e0".into(),

@@ -9,7 +9,7 @@ use crate::error::Class;
 use crate::json;
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
-use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Record, Target};
+use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Record, SingleUseLink, Target};
 use askwhen_domain::time::{self, ClientTimes, Millis};
 
 /// Largest event, in bytes of its properties.
@@ -69,6 +69,8 @@ pub(crate) struct Members<'a> {
     survey_id: Option<Text<'a>>,
     #[serde(borrow, default)]
     response_id: Option<Text<'a>>,
+    #[serde(default)]
+    single_use: Option<SingleUseMembers>,
     #[serde(borrow, default)]
     event_id: Option<Text<'a>>,
     #[serde(borrow, default)]
@@ -103,6 +105,14 @@ struct ContextMembers {
     session_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timezone: Option<String>,
+}
+
+/// The link by which answers came, if it is for single use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct SingleUseMembers {
+    link_id: String,
+    #[serde(with = "time::rfc3339")]
+    expires_at: Millis,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -174,6 +184,7 @@ pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, DecodeErro
                 (None, Some(survey_id)) => Target::Link {
                     survey_id: checked(survey_id.0.into_owned(), "survey_id")?,
                     response_id: borrowed(members.response_id, "response_id")?.map(Cow::into_owned),
+                    single_use: members.single_use.map(single_use).transpose()?,
                 },
                 (None, None) => return Err(unreadable("missing_field", "offer_id or survey_id is required")),
             };
@@ -190,6 +201,11 @@ pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, DecodeErro
         }
     };
     Ok(Record { project, user_id, event_id, times, body })
+}
+
+fn single_use(members: SingleUseMembers) -> Result<SingleUseLink, DecodeError> {
+    let SingleUseMembers { link_id, expires_at } = members;
+    Ok(SingleUseLink { link_id: checked(link_id, "link_id")?, expires_at })
 }
 
 fn checked(text: String, name: &str) -> Result<String, DecodeError> {
@@ -283,6 +299,8 @@ struct Written<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     response_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    single_use: Option<SingleUseMembers>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     properties: Option<&'a RawValue>,
@@ -314,6 +332,7 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
         offer_id: None,
         survey_id: None,
         response_id: None,
+        single_use: None,
         event_id: record.event_id.as_deref(),
         properties: None,
         attributes: None,
@@ -343,9 +362,12 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
         Body::Answers(said) => {
             match &said.target {
                 Target::Offer(offer_id) => out.offer_id = Some(offer_id),
-                Target::Link { survey_id, response_id } => {
+                Target::Link { survey_id, response_id, single_use } => {
                     out.survey_id = Some(survey_id);
                     out.response_id = response_id.as_deref();
+                    out.single_use = single_use
+                        .clone()
+                        .map(|link| SingleUseMembers { link_id: link.link_id, expires_at: link.expires_at });
                 }
             }
             out.completed = Some(said.completed);

@@ -44,6 +44,10 @@ pub struct ResponseBody {
     /// version 0.1.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<bool>,
+    /// Questions that earlier records may tell answers to and that the answers no longer
+    /// lead to: those answers count for nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<String>,
     pub test: bool,
     #[serde(with = "time::rfc3339")]
     pub created_at: Millis,
@@ -101,11 +105,18 @@ impl ResponseRecord {
             answers: data.answers.iter().map(answer).collect(),
             completed: data.completed,
             link: Some(data.link),
+            left_behind: Vec::new(),
             test: data.test,
             created_at: data.created_at,
             updated_at: data.updated_at,
         };
         ResponseRecord { kind, timestamp: at, data }
+    }
+
+    /// The same, and which answers of before count for nothing.
+    pub fn without(mut self, left_behind: &[String]) -> ResponseRecord {
+        self.data.left_behind = left_behind.to_vec();
+        self
     }
 
     /// What messages are made from; `None` of a record of version 0.1.0, which does
@@ -159,7 +170,10 @@ impl ResponseBody {
     pub fn merged_over(mut self, older: ResponseBody) -> ResponseBody {
         let newer = std::mem::take(&mut self.answers);
         self.answers = older.answers;
-        self.answers.retain(|answer| !newer.iter().any(|newer| newer.question_id == answer.question_id));
+        self.answers.retain(|answer| {
+            let is_newer = newer.iter().any(|newer| newer.question_id == answer.question_id);
+            !is_newer && !self.left_behind.contains(&answer.question_id)
+        });
         self.answers.extend(newer);
         self.answers.sort_by_key(|answer| answer.order);
         self.completed |= older.completed;
@@ -172,6 +186,22 @@ mod tests {
     use super::*;
     use crate::profile::standard;
     use crate::topics::encode;
+
+    #[test]
+    fn an_answer_that_was_left_behind_is_taken_out_and_comes_back_with_its_question() {
+        let told = |ids: &[&str], left_behind: &[&str]| {
+            let mut data = data();
+            let answer = data.answers.remove(0);
+            data.answers =
+                ids.iter().map(|id| AnswerFact { question_id: (*id).to_owned(), ..answer.clone() }).collect();
+            let left_behind: Vec<String> = left_behind.iter().map(|id| (*id).to_owned()).collect();
+            ResponseRecord::of(EventType::Answered, 7, &data).without(&left_behind).data
+        };
+        let ids = |body: &ResponseBody| body.answers.iter().map(|a| a.question_id.clone()).collect::<Vec<_>>();
+        let merged = told(&["q1"], &["q2"]).merged_over(told(&["q2"], &[]).merged_over(told(&["q1"], &[])));
+        assert_eq!(ids(&merged), ["q1"]);
+        assert_eq!(ids(&told(&["q1", "q2"], &[]).merged_over(merged)), ["q1", "q2"]);
+    }
 
     fn data() -> Data {
         let mut data = Data::sample("default", 1_795_258_022_187);

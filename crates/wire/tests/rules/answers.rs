@@ -84,7 +84,7 @@ fn link_surveys_are_answered_without_an_offer() {
             answered_at: None,
             duration_ms: None,
         };
-        let target = Target::Link { survey_id: survey.into(), response_id: id.map(str::to_owned) };
+        let target = Target::Link { survey_id: survey.into(), response_id: id.map(str::to_owned), single_use: None };
         Body::Answers(Answers { target, answers: vec![given], completed, context: Context::default() })
     };
     let Some(Reply::Accepted { response_id: Some(id), .. }) =

@@ -1,0 +1,113 @@
+//! What the widget knows of `ui`. Anything may stand there, so what it does not know is no
+//! fault: only what is probably meant for the widget and does not reach it is told.
+
+use serde_json::Value;
+
+use super::reader::nearest;
+use askwhen_domain::time;
+
+/// What the widget takes for a member.
+enum Takes {
+    OneOf(&'static [&'static str]),
+    Text,
+    TextOrNull,
+    Bool,
+    DurationOrNull,
+    Object(&'static [(&'static str, Takes)]),
+}
+
+const KNOWN: &[(&str, Takes)] = &[
+    ("layout", Takes::OneOf(&["popover", "modal", "inline"])),
+    ("position", Takes::OneOf(&["bottom_right", "bottom_left", "bottom_center", "center"])),
+    (
+        "theme",
+        Takes::Object(&[
+            ("scheme", Takes::OneOf(&["auto", "light", "dark"])),
+            ("accent", Takes::TextOrNull),
+            ("background", Takes::TextOrNull),
+            ("text", Takes::TextOrNull),
+            ("radius", Takes::TextOrNull),
+            ("font", Takes::TextOrNull),
+        ]),
+    ),
+    ("progress", Takes::Bool),
+    (
+        "labels",
+        Takes::Object(&[
+            ("next", Takes::Text),
+            ("back", Takes::Text),
+            ("submit", Takes::Text),
+            ("close", Takes::Text),
+            ("required", Takes::Text),
+            ("too_long", Takes::Text),
+            ("progress", Takes::Text),
+        ]),
+    ),
+    ("thank_you", Takes::Object(&[("text", Takes::Text), ("close_after", Takes::DurationOrNull)])),
+];
+
+/// A sentence for each member that the widget would read another way, or not at all.
+pub fn misread(ui: &Value) -> Vec<String> {
+    let mut told = Vec::new();
+    look(ui, "ui", KNOWN, &mut told);
+    told
+}
+
+fn look(value: &Value, path: &str, known: &[(&str, Takes)], told: &mut Vec<String>) {
+    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+    for (name, value) in value.as_object().into_iter().flatten() {
+        match known.iter().find(|(known, _)| known == name) {
+            Some((_, takes)) => check(value, &format!("{path}.{name}"), takes, told),
+            None => {
+                let meant = nearest(name, &names).filter(|_| name.len() <= 64);
+                told.extend(meant.map(|meant| format!("{path}.{name} is left to you; did you mean {meant}?")));
+            }
+        }
+    }
+}
+
+fn check(value: &Value, path: &str, takes: &Takes, told: &mut Vec<String>) {
+    let wanted = match takes {
+        Takes::Object(known) if value.is_object() => return look(value, path, known, told),
+        Takes::OneOf(names) if value.as_str().is_some_and(|text| names.contains(&text)) => return,
+        Takes::Text if value.is_string() => return,
+        Takes::TextOrNull if value.is_string() || value.is_null() => return,
+        Takes::Bool if value.is_boolean() => return,
+        Takes::DurationOrNull
+            if value.is_null() || value.as_str().is_some_and(|text| time::parse_duration(text).is_ok()) =>
+        {
+            return;
+        }
+        Takes::Object(_) => "an object".to_owned(),
+        Takes::OneOf(names) => format!("one of {}", names.join(", ")),
+        Takes::Text | Takes::TextOrNull => "a text".to_owned(),
+        Takes::Bool => "true or false".to_owned(),
+        Takes::DurationOrNull => "a duration such as 3s, or null".to_owned(),
+    };
+    told.push(format!("the widget takes {wanted} for {path}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_the_widget_would_not_read_is_told() {
+        let full = json!({"layout": "modal", "position": "center", "progress": true, "labels": {"next": "Weiter"}, "mine": {"a": 1},
+            "theme": {"scheme": "auto", "accent": "#2563eb", "font": null}, "thank_you": {"text": "Danke", "close_after": "3s"}});
+        assert_eq!(misread(&full), [""; 0]);
+        let told = misread(
+            &json!({"layuot": "modal", "position": "bottom", "theme": "dark", "thank_you": {"close_after": 3}}),
+        );
+        assert_eq!(
+            told,
+            [
+                "ui.layuot is left to you; did you mean layout?",
+                "the widget takes one of bottom_right, bottom_left, bottom_center, center for ui.position",
+                "the widget takes a duration such as 3s, or null for ui.thank_you.close_after",
+                "the widget takes an object for ui.theme",
+            ]
+        );
+    }
+}
