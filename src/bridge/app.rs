@@ -69,6 +69,10 @@ pub struct App {
     pub auth: Auth,
     pub view: Arc<View>,
     pub cors_origins: AllowedOrigins,
+    /// What a proxy puts before every path: empty, or `/ask`.
+    pub base_path: String,
+    /// Who may frame the survey page, as a policy lists them; empty: nobody.
+    pub frame_ancestors: String,
     pub allow_targets: Vec<IpNet>,
     pub reply_timeout: Duration,
     /// Lives where the role `console` runs.

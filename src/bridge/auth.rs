@@ -40,8 +40,19 @@ impl Kind {
 pub struct Caller {
     pub project: String,
     pub kind: Kind,
+    /// Whether it is known by the link that was opened, which names the user.
+    pub by_link: bool,
     /// Which key, for its quota.
     digest: [u8; 32],
+}
+
+impl Caller {
+    /// Whoever answers a survey of a project by a link, in which there is no key. The
+    /// answers of one survey share a quota.
+    pub fn of_link(project: String, survey_id: &str) -> Caller {
+        let digest = digest(&format!("link\0{project}\0{survey_id}"));
+        Caller { project, kind: Kind::Client, by_link: true, digest }
+    }
 }
 
 /// As much as that at once, and then at an even pace.
@@ -158,7 +169,7 @@ impl Auth {
         let digest = digest(key);
         let grants = self.grants();
         let (project, kind) = grants.keys.get(&digest)?;
-        Some(Caller { project: project.clone(), kind: *kind, digest })
+        Some(Caller { project: project.clone(), kind: *kind, by_link: false, digest })
     }
 
     /// # Errors
@@ -180,6 +191,7 @@ impl Auth {
         }
         let grants = self.grants();
         if let Some(secrets) = grants.identity.get(&caller.project).filter(|secrets| !secrets.is_empty())
+            && !caller.by_link
             && !user_id.starts_with("anon-")
         {
             let given =
@@ -264,7 +276,7 @@ mod tests {
         let rates = Rates { per_key: Rate::parse("1000000/s").unwrap(), per_client_user: Rate::parse("1/h").unwrap() };
         let keys = HashMap::from([(digest(key), ("p".to_owned(), Kind::Client))]);
         let auth = Auth::new(Grants { keys, ..Grants::default() }, rates);
-        let caller = Caller { project: "p".into(), kind: Kind::Client, digest: digest(key) };
+        let caller = Caller { project: "p".into(), kind: Kind::Client, by_link: false, digest: digest(key) };
         for n in 0..3 * MAX_QUOTAS {
             auth.client_user(&caller, &HeaderMap::new(), &format!("u{n}")).ok();
             if n % 1_000 == 0 {

@@ -31,7 +31,7 @@ impl App {
         let started = Instant::now();
         let request_id = uuid::Uuid::new_v4().simple().to_string();
         let (head, mut body) = request.into_parts();
-        let found = router::find(&head.method, head.uri.path());
+        let found = router::find(&head.method, below(&self.base_path, head.uri.path()));
         let name = match &found {
             Ok(route) => Some(route.name),
             Err(NoRoute::Method(name, _) | NoRoute::BadId(name)) => Some(*name),
@@ -91,6 +91,15 @@ impl App {
         if route.name == Name::Sdk {
             return sdk::answer(&route.parts[0], &head.headers);
         }
+        if route.name == Name::Embed {
+            return Ok(self.embed());
+        }
+        if !self.takes_requests && route.name == Name::SurveyPage {
+            return Err(no_bridge());
+        }
+        if route.name == Name::SurveyPage {
+            return self.survey_page(&route.parts[0], query, &head.headers).await;
+        }
         if route.kind == Kind::None {
             return Ok(self.open_route(route.name, query, &head.headers));
         }
@@ -98,15 +107,15 @@ impl App {
             return Err(Problem::not_found("the test clock is not on; start with --test-clock"));
         }
         if !self.takes_requests && !route.name.needs_no_bridge() {
-            let detail = "the role bridge does not run in this process; ask one where it does";
-            return Err(Problem::later(503, "no_bridge", detail, Duration::from_secs(1)));
+            return Err(no_bridge());
         }
         let takes_body = matches!(*method, Method::POST | Method::PUT);
         let wanted = RequestedBody { need: route.name.body(), plain_text: route.kind == Kind::Client };
         let (caller, body) = if takes_body && route.kind == Kind::Client && auth::may_be_in_body(&head.headers) {
             let body = body::read(&head.headers, body, wanted, connection).await;
             let body = body.map_err(|_| auth::unauthorized())?;
-            let caller = self.auth.caller_of_body(&body)?;
+            let by_link = (route.name == Name::LinkResponses).then(|| self.caller_of_link(route, &body)).flatten();
+            let caller = by_link.unwrap_or_else(|| self.auth.caller_of_body(&body))?;
             self.auth.take_quota(&caller)?;
             (caller, body)
         } else {
@@ -137,6 +146,7 @@ impl App {
             Name::Offer => self.offer(&asked).await,
             Name::LinkSurvey => self.link_survey(&asked).await,
             Name::LinkResponses => self.link_responses(&asked).await,
+            Name::SurveyLinks => self.make_link(&asked),
             Name::User if *method == Method::GET => self.user(&asked).await,
             Name::User if *method == Method::DELETE => self.erase(&asked).await,
             Name::User => self.attributes(&asked).await,
@@ -159,7 +169,7 @@ impl App {
             Name::TestClock => self.advance(&asked).await,
             // These are answered without a key, above; with one they say the same.
             Name::Sdk => sdk::answer(&asked.route.parts[0], asked.headers),
-            Name::Livez | Name::Readyz | Name::Metrics | Name::OpenApi => {
+            Name::SurveyPage | Name::Embed | Name::Livez | Name::Readyz | Name::Metrics | Name::OpenApi => {
                 Ok(self.open_route(asked.route.name, asked.query, asked.headers))
             }
         }
@@ -247,6 +257,11 @@ impl App {
     }
 }
 
+fn no_bridge() -> Problem {
+    let detail = "the role bridge does not run in this process; ask one where it does";
+    Problem::later(503, "no_bridge", detail, Duration::from_secs(1))
+}
+
 /// An answer of some size is counted until it has been read.
 async fn counted(answer: Answer, connection: &Arc<Connection>) -> Result<Answer, Problem> {
     let len = hyper::body::Body::size_hint(answer.body()).exact().unwrap_or(0) as usize;
@@ -260,6 +275,11 @@ async fn counted(answer: Answer, connection: &Arc<Connection>) -> Result<Answer,
     let (head, body) = answer.into_parts();
     let Ok(bytes) = body.collect().await.map(http_body_util::Collected::to_bytes);
     Ok(Answer::from_parts(head, Full::new(held.counted(bytes))))
+}
+
+/// A path without what a proxy puts before it; proxies that take it off are as well.
+fn below<'p>(base: &str, path: &'p str) -> &'p str {
+    path.strip_prefix(base).filter(|rest| !base.is_empty() && rest.starts_with('/')).unwrap_or(path)
 }
 
 fn hidden(surface: Surface, name: Name) -> bool {

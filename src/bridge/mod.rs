@@ -17,6 +17,7 @@ mod handle;
 mod head;
 mod held_bytes;
 mod ingest;
+mod links;
 mod list_routes;
 mod lists;
 mod manage;
@@ -29,6 +30,7 @@ pub mod router;
 mod sdk;
 pub mod server;
 mod skip;
+mod survey_page;
 #[cfg(debug_assertions)]
 mod tried;
 mod view;

@@ -65,8 +65,9 @@ impl App {
         let (answers, completed, times) = read_answers(&mut fields, self.clock.now());
         let context = context(&mut fields);
         let response_id = fields.id("response_id");
+        let single_use = self.single_use(asked, &mut fields)?;
         refuse(fields.close())?;
-        let target = Target::Link { survey_id: asked.route.parts[1].clone(), response_id, single_use: None };
+        let target = Target::Link { survey_id: asked.route.parts[1].clone(), response_id, single_use };
         let body = Body::Answers(Answers { target, answers, completed, context });
         self.ask_about(asked, None, times, body).await
     }

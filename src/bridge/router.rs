@@ -47,6 +47,9 @@ pub enum Name {
     Metrics,
     OpenApi,
     Sdk,
+    SurveyLinks,
+    SurveyPage,
+    Embed,
 }
 
 /// One row of the table: `{name}` stands for one path part, `{name…}` for all
@@ -170,6 +173,12 @@ pub const TABLE: &[RouteSpec] = &[
             "Show how a survey fares: considered, offered, displayed, answered, and why not",
         )],
         allow: "GET, HEAD",
+    },
+    RouteSpec {
+        name: Name::SurveyLinks,
+        template: "/v1/surveys/{survey_id}/links",
+        methods: &[("POST", Kind::Server, "Make a signed link to a survey's page for one user")],
+        allow: "POST",
     },
     RouteSpec {
         name: Name::Endpoints,
@@ -303,6 +312,18 @@ pub const TABLE: &[RouteSpec] = &[
         template: "/sdk/{file}",
         methods: &[("GET", Kind::None, "The widget that shows surveys on a page")],
         allow: "GET",
+    },
+    RouteSpec {
+        name: Name::SurveyPage,
+        template: "/s/{survey_id}",
+        methods: &[("GET", Kind::None, "A survey's page behind a link")],
+        allow: "GET, HEAD",
+    },
+    RouteSpec {
+        name: Name::Embed,
+        template: "/embed",
+        methods: &[("GET", Kind::None, "The widget on an empty page, for WebViews and frames")],
+        allow: "GET, HEAD",
     },
 ];
 

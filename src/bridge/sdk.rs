@@ -22,13 +22,22 @@ struct File {
     digest: String,
 }
 
-static FILES: LazyLock<[File; 3]> = LazyLock::new(|| {
+static FILES: LazyLock<[File; 6]> = LazyLock::new(|| {
     [
         file("askwhen.js", include_bytes!("../../web/dist/askwhen.js")),
         file("askwhen.mjs", include_bytes!("../../web/dist/askwhen.mjs")),
         file("survey.mjs", include_bytes!("../../web/dist/survey.mjs")),
+        file("page.js", include_bytes!("../../web/dist/page.js")),
+        file("page.css", include_bytes!("../../web/dist/page.css")),
+        file("embed.js", include_bytes!("../../web/dist/embed.js")),
     ]
 });
+
+impl File {
+    fn content_type(&self) -> &'static str {
+        if self.name.ends_with(".css") { "text/css; charset=utf-8" } else { "text/javascript; charset=utf-8" }
+    }
+}
 
 fn file(name: &'static str, plain: &'static [u8]) -> File {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
@@ -59,7 +68,7 @@ pub fn answer(name: &str, headers: &HeaderMap) -> Result<Answer, Problem> {
     };
     let mut answer = json_answer(if known { 304 } else { 200 }, body);
     let out = answer.headers_mut();
-    out.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
+    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.content_type()));
     out.insert(header::ETAG, HeaderValue::try_from(tag).expect("hex digits in quotes"));
     out.insert(header::CACHE_CONTROL, CACHE_CONTROL);
     out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use askwhen_log::{Error, Fetch as _, Log, Reader, TopicPartition, Watermarks};
 use askwhen_process::thread::Notify;
 use askwhen_wire::definition::Kind;
+use askwhen_wire::record::DEFAULT_PROJECT;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{DefinitionRecord, IDENTITY_KEY, SOURCE_HEADER, Source};
 
@@ -113,6 +114,19 @@ impl View {
     pub fn get(&self, project: &str, kind: Kind, id: &str) -> Option<ListedDefinition> {
         let key = askwhen_wire::topics::definition_key(project, kind, id);
         self.rows.read().expect("no panic holds this lock").get(&key)?.shown.clone()
+    }
+
+    /// The projects that have a definition of this name, the default one first.
+    pub fn projects_with(&self, kind: Kind, id: &str) -> Vec<String> {
+        let prefix = format!("{}/", kind.name());
+        let ending = format!("/{id}");
+        let rows = self.rows.read().expect("no panic holds this lock");
+        let named = rows.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        let shown = named.filter(|(key, _)| key.ends_with(&ending)).filter_map(|(_, known)| known.shown.as_ref());
+        let mut all: Vec<String> =
+            shown.filter(|shown| shown.record.id == id).map(|shown| shown.record.project.clone()).collect();
+        all.sort_by_key(|project| project != DEFAULT_PROJECT);
+        all
     }
 
     /// Of one kind, newest first, from below a place on.

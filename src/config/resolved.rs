@@ -28,6 +28,10 @@ pub struct Config {
     pub listen: String,
     pub admin_listen: Option<String>,
     pub cors_origins: Vec<AllowedOrigin>,
+    /// Empty, or a path such as `/ask`.
+    pub base_path: String,
+    /// As a policy lists them, with spaces between.
+    pub frame_ancestors: String,
     pub keep_alive: Duration,
     pub max_connections: u32,
     /// Bound of the connections from one address; `None` where only their total is bounded.
@@ -231,6 +235,8 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         listen: http.text("listen")?,
         admin_listen: Some(http.text("admin_listen")?).filter(|text| !text.is_empty()),
         cors_origins: cors_origins(&http)?,
+        base_path: base_path(&http)?,
+        frame_ancestors: frame_ancestors(&http)?,
         log_level: process.text("log_level")?,
         log_format: match process.text("log_format")?.as_str() {
             "" => LogFormat::ByStream,
@@ -268,6 +274,39 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         keys: keys(table)?,
         table: table.clone(),
     })
+}
+
+/// `/ask`, without a slash at its end.
+fn base_path(http: &Section<'_>) -> Result<String, Fault> {
+    let text = http.text("base_path")?;
+    let path = text.trim_end_matches('/');
+    let is_plain = |part: &str| {
+        !part.is_empty()
+            && part != "."
+            && part != ".."
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+    };
+    let parts = path.strip_prefix('/').map(|rest| rest.split('/').all(is_plain));
+    if path.is_empty() || parts == Some(true) {
+        return Ok(path.to_owned());
+    }
+    http.fault("base_path", "must be a path such as /ask, of letters, digits and -._~")
+}
+
+/// Origins, `self`, or `*`.
+fn frame_ancestors(http: &Section<'_>) -> Result<String, Fault> {
+    let mut all = Vec::new();
+    for text in http.texts("frame_ancestors")? {
+        match text.as_str() {
+            "self" | "'self'" => all.push("'self'".to_owned()),
+            "null" => return http.fault("frame_ancestors", "must hold origins such as https://app.example, or self"),
+            _ => match AllowedOrigin::parse(&text) {
+                Ok(_) => all.push(text.to_ascii_lowercase()),
+                Err(wanted) => return http.fault("frame_ancestors", wanted),
+            },
+        }
+    }
+    Ok(all.join(" "))
 }
 
 fn cors_origins(http: &Section<'_>) -> Result<Vec<AllowedOrigin>, Fault> {

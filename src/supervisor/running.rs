@@ -11,6 +11,7 @@ use super::keys::{grants, keys_in_force, rates};
 use super::owners::Owner;
 use super::snapshots::Snapshots;
 use crate::bridge::App;
+use crate::bridge::cors::AllowedOrigin;
 use crate::config::Config;
 use crate::console::Console;
 use crate::delivery::Delivery;
@@ -31,6 +32,8 @@ pub struct Running {
     /// Set when the log has failed.
     pub(super) failed: watch::Receiver<bool>,
     pub(super) app: Arc<App>,
+    /// Whether every origin may call the client routes, whatever the configuration says.
+    pub(super) dev: bool,
 }
 
 /// The parts of a process beside its listeners. Dropping it, however far the start has
@@ -99,7 +102,9 @@ impl Running {
     pub fn reload(&self, config: &Config) -> Result<(), Error> {
         let keys = keys_in_force(config)?;
         self.app.auth.replace(grants(config, &keys), rates(config));
-        self.app.cors_origins.replace(config.cors_origins.clone());
+        let mut origins = config.cors_origins.clone();
+        origins.extend(self.dev.then_some(AllowedOrigin::Any));
+        self.app.cors_origins.replace(origins);
         Ok(())
     }
 

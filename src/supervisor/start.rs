@@ -21,7 +21,7 @@ use super::snapshots::{Role, Snapshots, Stores};
 use super::test_clock_loop::TestClock;
 use super::{export, open_files, owners, wall};
 use crate::bridge::auth::Auth;
-use crate::bridge::cors::AllowedOrigins;
+use crate::bridge::cors::{AllowedOrigin, AllowedOrigins};
 use crate::bridge::{self, App, Lists, View};
 use crate::config::{Config, Retention};
 use crate::console::{Console, RowRetention};
@@ -96,7 +96,8 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     let (stop, stopped) = watch::channel(false);
     let (fail, failed) = watch::channel(false);
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let mut running = Running { addr, fresh_keys: None, stop, servers: Vec::new(), components, failed, app };
+    let dev = options.dev;
+    let mut running = Running { addr, fresh_keys: None, stop, servers: Vec::new(), components, failed, app, dev };
     let listening = match opened {
         Ok(()) => listen(config, &running.app, foundation.budget, &foundation.requests, options.roles, &stopped).await,
         Err(error) => Err(error),
@@ -134,6 +135,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
 fn prepare(mut config: Config, options: Options) -> Result<(Config, Data), Error> {
     if options.dev {
         config.allow_targets.extend(data::loopback());
+        config.cors_origins.push(AllowedOrigin::Any);
     }
     // Installing a second time is an error that changes nothing.
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -314,6 +316,8 @@ impl Foundation {
             view,
             takes_requests: options.roles.bridge,
             cors_origins: AllowedOrigins::new(config.cors_origins.clone()),
+            base_path: config.base_path.clone(),
+            frame_ancestors: config.frame_ancestors.clone(),
             allow_targets: config.allow_targets.clone(),
             reply_timeout: config.reply_timeout,
             lists: components.console.clone().map(|console| Arc::new(ConsoleLists(console)) as Arc<dyn Lists>),

@@ -104,6 +104,12 @@ impl Survey {
         self.translation(wanted).map(|(locale, _)| locale.to_owned()).or_else(|| self.locale.clone())
     }
 
+    /// Whether there are texts in this language or one that it falls back to.
+    pub fn speaks(&self, wanted: &str) -> bool {
+        let is_own = |own: &str| subtags(wanted).starts_with(&subtags(own));
+        self.translation(Some(wanted)).is_some() || self.locale.as_deref().is_some_and(is_own)
+    }
+
     /// The closest language that there is; `None`: the file's own.
     fn translation(&self, wanted: Option<&str>) -> Option<(&str, &Translation)> {
         let mut wanted = subtags(wanted.filter(|_| !self.translations.is_empty())?);

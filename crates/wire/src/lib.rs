@@ -12,6 +12,7 @@ pub mod record;
 pub mod seal;
 pub mod sealed_file;
 pub mod state;
+pub mod survey_link;
 pub mod tls;
 pub mod topic;
 pub mod topics;

@@ -89,7 +89,7 @@ fn question(inner: &mut Reader<'_>) -> Question {
         next: Vec::new(),
     };
     let next = inner.objects("next", MAX_RULES, |rule| NextRule {
-        when: rule.object("when", |when| condition(when, &question)).flatten(),
+        when: rule.object("when", |when| condition(when, &question)),
         goto: rule.required_id("goto").unwrap_or_default(),
     });
     question.next = next;
@@ -148,23 +148,22 @@ fn options(inner: &mut Reader<'_>) -> Vec<Choice> {
 }
 
 /// `when: {op: lte, value: 6}`, on the answer to `question`.
-fn condition(when: &mut Reader<'_>, question: &Question) -> Option<AnswerCondition> {
+fn condition(when: &mut Reader<'_>, question: &Question) -> AnswerCondition {
     if when.raw("op").is_none() {
         when.missing("op");
     }
     let op = when.choice("op", &Op::ALL);
     let value = when.raw("value").cloned().unwrap_or(Value::Null);
-    let op = op?;
+    // With a fault it is still a condition: other rules may fit.
+    let Some(op) = op else { return AnswerCondition::new(Op::Exists, Value::Null) };
     if value.is_null() && !op.is_unary() {
         when.missing("value");
-        return None;
-    }
-    if let Err(why) = filter::check_operand(op, &value) {
+    } else if let Err(why) = filter::check_operand(op, &value) {
         when.fault(Code::Invalid, "value", why);
     } else if let Err((member, why)) = applies(question, op, &value) {
         when.fault(Code::Invalid, member, why);
     }
-    Some(AnswerCondition::new(op, value))
+    AnswerCondition::new(op, value)
 }
 
 /// Whether a condition can hold, or fail, on an answer of the question's type.

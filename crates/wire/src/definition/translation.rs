@@ -247,7 +247,7 @@ mod tests {
             assert!(found.len() == 1 && found[0].0 == pointer && found[0].1.contains(part), "{found:?}");
         };
         check(json!({"d e": {}}), "/translations/d e", "language");
-        check(json!({"de": {}, "DE": {}}), "/translations/de", "spelling");
+        check(json!({"de": {}, "DE": {}}), "/translations/DE", "spelling");
         check(json!({"de": {"question": {}}}), "/translations/de/question", "did you mean questions?");
         check(json!({"de": {"questions": {"q11": {}}}}), "/translations/de/questions/q11", "did you mean q1?");
         check(

@@ -105,8 +105,8 @@ mod tests {
             [
                 "ui.layuot is left to you; did you mean layout?",
                 "the widget takes one of bottom_right, bottom_left, bottom_center, center for ui.position",
-                "the widget takes a duration such as 3s, or null for ui.thank_you.close_after",
                 "the widget takes an object for ui.theme",
+                "the widget takes a duration such as 3s, or null for ui.thank_you.close_after",
             ]
         );
     }

@@ -46,7 +46,7 @@ impl Play {
             "survey_id": "s", "name": "S", "status": "active", "activate": {"event": "woke"}, "expires_after": "2h",
             "show_on": [{"trigger": "Main"}], "frequency": {"repeat": "every_activation"},
             "questions": [{"question_id": "q1", "type": "rating_star", "text": "How?"},
-                          {"question_id": "q2", "type": "text", "text": "Why?"}],
+                          {"question_id": "q2", "type": "text", "text": "Why?", "required": false}],
         });
         for (name, value) in changes.as_object().unwrap() {
             survey[name] = value.clone();
