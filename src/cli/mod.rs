@@ -9,6 +9,7 @@ mod completions;
 mod context;
 mod deliveries;
 mod demo;
+mod demo_web;
 mod doctor;
 mod endpoints;
 mod examples;
@@ -17,6 +18,7 @@ mod export;
 mod files;
 mod get;
 mod import;
+mod link;
 mod output;
 mod progress;
 mod replay;
@@ -72,7 +74,14 @@ enum Verb {
     /// Run the server
     Serve(serve::ServeArgs),
     /// Run the whole story on this machine, in under a minute
-    Demo,
+    Demo {
+        /// Show it in a browser: a shop's page, the survey on it, the webhooks beside it
+        #[arg(long)]
+        web: bool,
+        /// Where the shop listens
+        #[arg(long, requires = "web", value_name = "ADDR", default_value = "127.0.0.1:0")]
+        listen: String,
+    },
     /// Bring surveys, endpoints and settings from files to the server
     Apply(apply::ApplyArgs),
     /// Check survey, endpoint and settings files without a server
@@ -98,6 +107,8 @@ enum Verb {
     /// Ask a survey no more; its results stay
     #[command(visible_alias = "delete")]
     Archive(surveys::SurveyArgs),
+    /// Make a signed link to a survey's page for one user
+    Link(link::LinkArgs),
     /// Print what users have answered, a line of JSON each, or a table
     Responses(responses::ResponsesArgs),
     /// Show or forget a user, or set attributes
@@ -252,7 +263,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
                 .map_err(|error| Failure::usage(error.to_string()))?;
             typed.print_ids(&Context { config, format: cli.output }).await
         }
-        Verb::Demo => demo::run(cli.output).await,
+        Verb::Demo { web: true, listen } => demo_web::run(cli.output, &listen).await,
+        Verb::Demo { .. } => demo::run(cli.output).await,
         Verb::Validate(args) => apply::validate(&args, cli.output),
         Verb::Webhook { what } => webhook::run(what, cli.output).await,
         Verb::Serve(args) => serve::run(load()?, &args, load).await,
@@ -268,6 +280,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Pause(args) => surveys::change_status(&context()?, &args, "active", "paused").await,
         Verb::Resume(args) => surveys::change_status(&context()?, &args, "paused", "active").await,
         Verb::Archive(args) => surveys::archive(&context()?, &args).await,
+        Verb::Link(args) => link::run(&context()?, &args).await,
         Verb::Responses(args) => responses::run(&context()?, &args).await,
         Verb::Users(args) => users::run(&context()?, &args).await,
         Verb::Triggers(args) => triggers::run(&context()?, &args).await,

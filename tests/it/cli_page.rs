@@ -69,6 +69,7 @@ survey_id: s
 name: S
 status: active
 show_on: [{trigger: Main}]
+link: true
 questions: [{question_id: q1, type: nps, text: \"?\"}]
 ---
 kind: endpoint
@@ -109,6 +110,7 @@ async fn what_verbs_print_has_the_members_that_the_page_names() {
     shown(2, &["send", "displayed", "ann", offer]);
     shown(2, &["send", "answer", "ann", offer, "q1=9", "--completed"]);
     server.until("both are listed", async || server.all("deliveries").await.len() == 2).await;
+    shown(1, &["link", "s", "ann"]);
     for what in ["surveys", "endpoints", "settings", "triggers"] {
         shown(2, &["get", what]);
     }

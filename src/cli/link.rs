@@ -1,0 +1,35 @@
+//! `askwhen link`: makes a signed link to a survey's page for one user.
+
+use clap::Args;
+use reqwest::Method;
+use serde_json::json;
+
+use super::client::{Client, part};
+use super::context::{Context, Failure, ServerArgs};
+use super::output;
+use crate::bridge::auth::Kind;
+
+#[derive(Debug, Args)]
+pub struct LinkArgs {
+    /// A survey with link: true
+    survey: String,
+    /// Who answers by the link
+    user: String,
+    /// How long it holds, such as 7d; 30 days when left out
+    #[arg(long, value_name = "DURATION")]
+    expires_in: Option<String>,
+    /// One completed response, and no second one
+    #[arg(long)]
+    single_use: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub async fn run(context: &Context, args: &LinkArgs) -> Result<(), Failure> {
+    let client = Client::new(context, &args.server, Kind::Server)?;
+    let body = json!({"user_id": args.user, "expires_in": args.expires_in, "single_use": args.single_use});
+    let path = format!("/v1/surveys/{}/links", part(&args.survey));
+    let said = client.expect(Method::POST, &path, Some(&body)).await?;
+    output::said(context.format, &said, said["url"].as_str().unwrap_or_default());
+    Ok(())
+}
