@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::json::Json;
+use super::localized::Localized;
 use super::survey::{Question, Survey};
 use super::time::{self, Millis};
-use super::translation::{Direction, Localized};
+use super::translation::Direction;
 use super::user::{Activated, Offer};
 
 /// Why a survey is not offered, in the order in which the gates are tried

@@ -17,6 +17,7 @@ pub mod health;
 pub mod id;
 pub mod json;
 pub mod limits;
+pub mod localized;
 pub mod message;
 pub mod path;
 pub mod question;

@@ -1,13 +1,10 @@
-//! The texts of a survey in other languages: which language a user reads, and what is
-//! shown in it. Values of options never change.
+//! The texts of a survey in other languages, and which way languages are written.
 
 use serde::Serialize;
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 use super::json::Json;
-use super::question::{Question, ScaleLabels};
-use super::survey::Survey;
+use super::question::{OtherChoice, Question, ScaleLabels};
 
 /// By locale, as the file spells it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -37,7 +34,7 @@ pub struct QuestionTexts {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub other: Option<super::question::OtherChoice>,
+    pub other: Option<OtherChoice>,
 }
 
 /// Which way a language is written.
@@ -57,117 +54,9 @@ impl Direction {
     }
 }
 
-/// The texts of a survey in the language that is shown.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Localized {
-    pub name: String,
-    pub ui: Json,
-    pub questions: Vec<Question>,
-    /// `None` where the file does not say what its own language is.
-    pub locale: Option<String>,
-    /// `None` for a survey that names no language at all.
-    pub dir: Option<Direction>,
-}
-
 impl Translations {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-impl Survey {
-    /// The survey in the language that `wanted` falls back to: `de-AT`, then `de`, then
-    /// the file's own.
-    pub fn localized(&self, wanted: Option<&str>) -> Localized {
-        let translation = self.translation(wanted);
-        let locale = translation.map(|(locale, _)| locale.to_owned()).or_else(|| self.locale.clone());
-        let named = !self.translations.is_empty() || self.locale.is_some();
-        let mut shown = Localized {
-            name: self.name.clone(),
-            ui: self.ui.clone(),
-            questions: self.questions.clone(),
-            dir: named.then(|| direction(locale.as_deref(), &self.questions)),
-            locale,
-        };
-        if let Some((_, texts)) = translation {
-            texts.lay_over(&mut shown);
-        }
-        shown
-    }
-
-    /// The language in which a user was asked who wants `wanted`. A survey that names no
-    /// language is taken to be in the user's.
-    pub fn shown_locale(&self, wanted: Option<&str>) -> Option<String> {
-        if self.translations.is_empty() && self.locale.is_none() {
-            return wanted.map(str::to_owned);
-        }
-        self.translation(wanted).map(|(locale, _)| locale.to_owned()).or_else(|| self.locale.clone())
-    }
-
-    /// Whether there are texts in this language or one that it falls back to.
-    pub fn speaks(&self, wanted: &str) -> bool {
-        let is_own = |own: &str| subtags(wanted).starts_with(&subtags(own));
-        self.translation(Some(wanted)).is_some() || self.locale.as_deref().is_some_and(is_own)
-    }
-
-    /// The closest language that there is; `None`: the file's own.
-    fn translation(&self, wanted: Option<&str>) -> Option<(&str, &Translation)> {
-        let mut wanted = subtags(wanted.filter(|_| !self.translations.is_empty())?);
-        while !wanted.is_empty() {
-            let found = self.translations.0.iter().find(|(locale, _)| subtags(locale) == wanted);
-            if let Some((locale, translation)) = found {
-                return Some((locale, translation));
-            }
-            if self.locale.as_deref().is_some_and(|own| subtags(own) == wanted) {
-                return None;
-            }
-            wanted.pop();
-        }
-        None
-    }
-}
-
-impl Translation {
-    fn lay_over(&self, shown: &mut Localized) {
-        if let Some(name) = &self.name {
-            shown.name.clone_from(name);
-        }
-        if let Some(ui) = &self.ui {
-            let mut merged = shown.ui.value();
-            merge(&mut merged, ui.value());
-            shown.ui = Json::of(&merged);
-        }
-        for question in &mut shown.questions {
-            let Some(texts) = self.questions.get(&question.question_id) else { continue };
-            if let Some(text) = &texts.text {
-                question.text.clone_from(text);
-            }
-            for option in &mut question.options {
-                if let Some(text) = texts.options.get(&option.value) {
-                    option.text.clone_from(text);
-                }
-            }
-            if let (Some(labels), Some(translated)) = (&mut question.labels, &texts.labels) {
-                labels.low = translated.low.clone().or(labels.low.take());
-                labels.high = translated.high.clone().or(labels.high.take());
-            }
-            if let (Some(other), Some(text)) = (&mut question.other, texts.other.as_ref().and_then(|o| o.text.clone()))
-            {
-                other.text = Some(text);
-            }
-        }
-    }
-}
-
-/// Members of objects are merged; anything else is replaced.
-fn merge(into: &mut Value, over: Value) {
-    match (into, over) {
-        (Value::Object(into), Value::Object(over)) => {
-            for (name, value) in over {
-                merge(into.entry(name).or_insert(Value::Null), value);
-            }
-        }
-        (into, over) => *into = over,
     }
 }
 
@@ -184,7 +73,7 @@ const RIGHT_TO_LEFT: [&str; 14] =
 const RIGHT_TO_LEFT_SCRIPTS: [&str; 6] = ["arab", "hebr", "syrc", "thaa", "nkoo", "adlm"];
 
 /// By the language where it is known, else by the first letter of the texts.
-fn direction(locale: Option<&str>, questions: &[Question]) -> Direction {
+pub fn direction(locale: Option<&str>, questions: &[Question]) -> Direction {
     let is_rtl = match locale.map(subtags) {
         Some(tags) => {
             let script = tags.iter().skip(1).find(|tag| tag.len() == 4 && tag.bytes().all(|b| b.is_ascii_alphabetic()));

@@ -3,14 +3,13 @@
 use super::condition::{MAX_CONDITIONS, conditions};
 use super::kind::{Kind, id, kind, shown_only};
 use super::reader::{Code, Reader};
-use super::{activation, question, targeting, translation};
+use super::{activation, question, targeting, translation, ui};
 use askwhen_domain::json::Json;
 use askwhen_domain::limits::MAX_EXPIRES_AFTER;
 use askwhen_domain::survey::{Frequency, GlobalCooldown, OnRepeat, Repeat, ShowOn, Status, Survey, VersionRange};
 use askwhen_domain::time;
 
 const MAX_COMPLETED: i64 = 1_000_000_000;
-pub const MAX_UI_BYTES: usize = 64 << 10;
 
 pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     kind(reader, Kind::Survey);
@@ -69,7 +68,7 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
         sampling,
         holdout: targeting::holdout(reader),
         expose: reader.ids("expose", 256),
-        ui: ui(reader).unwrap_or_else(Json::empty_object),
+        ui: ui::ui(reader).unwrap_or_else(Json::empty_object),
         locale: translation::own_locale(reader),
         translations: translation::translations(reader, &questions),
         questions,
@@ -131,18 +130,4 @@ fn frequency(reader: &mut Reader<'_>) -> Frequency {
             .unwrap_or(standard.global_cooldown),
     });
     read.unwrap_or(standard)
-}
-
-/// Any object: what the app does not know it leaves alone.
-pub fn ui(reader: &mut Reader<'_>) -> Option<Json> {
-    let value = reader.raw("ui")?;
-    if !value.is_object() {
-        reader.fault(Code::WrongType, "ui", "must be an object");
-        return None;
-    }
-    let ui = Json::of(value);
-    if ui.len_bytes() > MAX_UI_BYTES {
-        reader.fault(Code::Invalid, "ui", "must have at most 64 KiB");
-    }
-    Some(ui)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::question::{MAX_TEXT_BYTES, other_choice, scale_labels};
 use super::reader::{Code, Reader, nearest};
-use super::survey::ui;
+use super::ui::ui;
 use askwhen_domain::question::Question;
 use askwhen_domain::survey::Survey;
 use askwhen_domain::translation::{QuestionTexts, Translation, Translations, subtags};

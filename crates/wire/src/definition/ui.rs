@@ -3,8 +3,25 @@
 
 use serde_json::Value;
 
-use super::reader::nearest;
+use super::reader::{Code, Reader, nearest};
+use askwhen_domain::json::Json;
 use askwhen_domain::time;
+
+const MAX_UI_BYTES: usize = 64 << 10;
+
+/// Any object: what the app does not know it leaves alone.
+pub fn ui(reader: &mut Reader<'_>) -> Option<Json> {
+    let value = reader.raw("ui")?;
+    if !value.is_object() {
+        reader.fault(Code::WrongType, "ui", "must be an object");
+        return None;
+    }
+    let ui = Json::of(value);
+    if ui.len_bytes() > MAX_UI_BYTES {
+        reader.fault(Code::Invalid, "ui", "must have at most 64 KiB");
+    }
+    Some(ui)
+}
 
 /// What the widget takes for a member.
 enum Takes {

@@ -1,0 +1,186 @@
+// The widget and the pages against askwhen itself: ASKWHEN_BINARY names the program, else it
+// is the one that cargo has built last.
+import { after, before, test } from 'node:test';
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { dialog, fresh, loaded, shut, trigger, until } from './browser.mjs';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const binary = process.env.ASKWHEN_BINARY ?? join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), 'debug/askwhen');
+assert.ok(existsSync(binary), `${binary} is not there: cargo build makes it, ASKWHEN_BINARY names another`);
+
+const children = [];
+/** Starts the program; gives its first line, which says where it is. */
+function start(...args) {
+  const child = spawn(binary, args, { stdio: ['ignore', 'pipe', 'ignore'] });
+  children.push(child);
+  return new Promise((done, failed) => {
+    let text = '';
+    child.stdout.on('data', (data) => {
+      text += data;
+      if (text.includes(text.startsWith('{') ? '}' : '\n')) done(text);
+    });
+    child.on('exit', (code) => failed(new Error(`${args} ended with ${code}: ${text}`)));
+  });
+}
+
+let dir, base, keys, shop;
+before(async () => {
+  dir = mkdtempSync(join(tmpdir(), 'askwhen-real-'));
+  const line = await start('--data-dir', join(dir, 'data'), 'serve', '--dev', '--listen', '127.0.0.1:0');
+  base = line.split('\n')[0].replace('askwhen listens on ', '');
+  const file = readFileSync(join(dir, 'data/keys.toml'), 'utf8');
+  keys = Object.fromEntries([...file.matchAll(/kind = "(\w+)"[^[]*?key = "([^"]+)"/g)].map(([, kind, key]) => [kind, key]));
+  await until('it is ready', async () => (await fetch(base + '/readyz').catch(() => null))?.ok, 30_000);
+  // A page of another origin.
+  shop = createServer((_, response) => {
+    response.setHeader('content-type', 'text/html; charset=utf-8');
+    response.end(`<!doctype html><html lang="de"><title>Laden</title><script async src="${base}/sdk/askwhen.js" data-key="${keys.client}" data-user="anna"></script><h1>Laden</h1>`);
+  });
+  await new Promise((done) => shop.listen(0, '127.0.0.1', done));
+});
+after(async () => {
+  await shut();
+  shop?.close();
+  for (const child of children) child.kill();
+  await Promise.all(children.map((child) => child.exitCode ?? new Promise((done) => child.on('exit', done))));
+  rmSync(dir, { recursive: true, force: true });
+});
+
+async function api(method, path, body, key = keys.admin) {
+  const headers = { authorization: `Bearer ${key}`, ...(body && { 'content-type': 'application/json' }) };
+  const answer = await fetch(base + path, { method, headers, body: body && JSON.stringify(body) });
+  const text = await answer.text();
+  assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${text}`);
+  return JSON.parse(text);
+}
+const responses = async (survey) => (await api('GET', `/v1/responses?survey_id=${survey}`)).responses;
+const done = async (page) => {
+  assert.deepEqual(page.errors, []);
+  await page.context().close();
+};
+
+const QUESTIONS = {
+  name: 'Why',
+  status: 'active',
+  locale: 'en',
+  frequency: { repeat: 'every_activation', global_cooldown: 'ignore' },
+  questions: [
+    { question_id: 'q1', type: 'nps', text: 'How likely?', next: [{ when: { op: 'lte', value: 6 }, goto: 'q3' }, { goto: 'end' }] },
+    { question_id: 'q3', type: 'single_choice', text: 'Why?', options: [{ value: 'price', text: 'Price' }, 'bugs'], other: { text: 'Other' } },
+  ],
+  translations: {
+    de: {
+      name: 'Warum',
+      questions: { q1: { text: 'Wie wahrscheinlich?' }, q3: { text: 'Warum?', options: { price: 'Preis' }, other: { text: 'Anderes' } } },
+      ui: { labels: { next: 'Weiter', submit: 'Senden' }, thank_you: { text: 'Danke' } },
+    },
+  },
+};
+
+test('a branching survey is shown in German, and its answers are one response', async () => {
+  await api('PUT', '/v1/surveys/widget', { ...QUESTIONS, show_on: [{ trigger: 'Home' }] });
+  const page = await fresh({ locale: 'de-AT' });
+  await page.goto(`http://127.0.0.1:${shop.address().port}/`);
+  await loaded(page);
+  const decision = await trigger(page, 'Home');
+  assert.equal(decision.reason, 'offered');
+  assert.equal(decision.survey.locale, 'de');
+  await dialog(page).waitFor();
+  await page.getByText('Wie wahrscheinlich?').first().waitFor();
+  await page.getByRole('radio', { name: '3', exact: true }).click();
+  await page.getByRole('button', { name: 'Weiter' }).click();
+  await page.getByText('Warum?').first().waitFor();
+  await page.getByRole('radio', { name: 'Preis' }).click();
+  await page.getByRole('button', { name: 'Senden' }).click();
+  await page.getByText('Danke').first().waitFor();
+  const [response] = await until('it is complete', async () => {
+    const all = await responses('widget');
+    return all[0]?.completed && all;
+  });
+  assert.deepEqual(response.answers.map((a) => [a.question_id, a.text, a.value]), [['q1', 'How likely?', 3], ['q3', 'Why?', 'price']]);
+  assert.equal(response.locale, 'de');
+  assert.equal(response.user_id, 'anna');
+  const offer = await api('GET', `/v1/users/anna/offers/${decision.survey.offer_id}`);
+  assert.ok(offer.displayed_at);
+  await done(page);
+});
+
+test('the page behind a link answers once where it is for single use', async () => {
+  await api('PUT', '/v1/surveys/page', { ...QUESTIONS, link: true, show_on: [] });
+  const { url } = await api('POST', '/v1/surveys/page/links', { user_id: 'ben', single_use: true }, keys.server);
+  const page = await fresh({ locale: 'de-DE' });
+  await page.goto(url + '&q1=2');
+  assert.equal(await page.title(), 'Warum');
+  assert.ok(await page.getByRole('radio', { name: '2', exact: true }).isChecked(), 'it is filled in');
+  assert.deepEqual(await responses('page'), [], 'and not sent');
+  await page.getByRole('button', { name: 'Weiter' }).click();
+  await page.getByRole('radio', { name: 'Anderes' }).click();
+  await page.getByRole('textbox').fill('Das Wetter');
+  await page.getByRole('button', { name: 'Senden' }).click();
+  await page.getByText('Danke').first().waitFor();
+  const [response] = await until('it is complete', async () => {
+    const all = await responses('page');
+    return all[0]?.completed && all;
+  });
+  assert.deepEqual(response.answers.map((a) => a.value), [2, { other: 'Das Wetter' }]);
+  assert.equal(response.user_id, 'ben');
+  const again = await page.goto(url);
+  assert.equal(again.status(), 410);
+  await page.getByRole('heading', { name: 'This link has been used' }).waitFor();
+  // Chromium writes every page that is no success to the console.
+  page.errors = page.errors.filter((error) => !error.includes('410'));
+  assert.equal((await responses('page')).length, 1);
+  await done(page);
+});
+
+test('anybody answers once for each browser where the survey says so', async () => {
+  await api('PUT', '/v1/surveys/open', { ...QUESTIONS, link: true, link_anonymous: true, show_on: [] });
+  const page = await fresh({ locale: 'en-GB' });
+  await page.goto(base + '/s/open');
+  await page.getByRole('radio', { name: '9', exact: true }).click();
+  await page.getByRole('button', { name: /Send|Next/ }).click();
+  await until('it is complete', async () => (await responses('open'))[0]?.completed);
+  await page.reload();
+  assert.equal(await page.getByRole('radio').count(), 0);
+  const all = await responses('open');
+  assert.equal(all.length, 1);
+  assert.match(all[0].user_id, /^anon-/);
+  await done(page);
+});
+
+test('the page for WebViews says that it is ready, and takes commands', async () => {
+  const page = await fresh({ locale: 'de-DE' });
+  await page.addInitScript(() => {
+    window.heard = [];
+    window.AskwhenBridge = { postMessage: (text) => window.heard.push(JSON.parse(text)) };
+  });
+  await page.goto(base + '/embed');
+  await until('it is ready', () => page.evaluate(() => window.heard.some((m) => m.askwhen === 'ready')));
+  await page.evaluate((key) => {
+    window.askwhen.init({ key, user: 'webview' });
+    return window.askwhen.trigger('Home');
+  }, keys.client);
+  await dialog(page).waitFor();
+  assert.ok(await page.evaluate(() => window.heard.some((m) => m.askwhen === 'decision' && m.decision.survey)));
+  await done(page);
+});
+
+test('the shop of askwhen demo --web: an order, the survey, the webhook beside it', async () => {
+  const line = await start('demo', '--web', '--output', 'json');
+  const { url } = JSON.parse(line);
+  const page = await fresh({ locale: 'en-GB' });
+  await page.goto(url);
+  await page.getByRole('button', { name: 'Buy the pillow' }).click();
+  await dialog(page).waitFor();
+  await page.getByRole('radio', { name: '10', exact: true }).click();
+  await page.getByRole('button', { name: 'Next' }).click();
+  await page.getByRole('button', { name: 'Send' }).click();
+  await page.getByText('response.completed · signature verified').waitFor();
+  await done(page);
+});
