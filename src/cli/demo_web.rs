@@ -20,6 +20,8 @@ use super::output;
 use crate::bridge::auth::Kind;
 use crate::config::{self, Overrides};
 use crate::supervisor::{self, Options, Roles, Running};
+use askwhen_domain::time::SECOND;
+use askwhen_process::clock::Clock;
 use askwhen_wire::profile::{Verified, verify};
 
 const PAGE: &str = include_str!("shop/shop.html");
@@ -178,8 +180,7 @@ impl Shop {
 
     fn receive(&self, headers: &http::HeaderMap, body: &[u8]) -> Response<Full<Bytes>> {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let now = now.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
+        let now = Clock::new().wall() / SECOND;
         let secret = self.secret.lock().expect("no panic holds this lock").clone();
         let verified = verify(&secret, header, body, now) == Verified::Yes;
         let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
