@@ -157,14 +157,27 @@ export function Code({ text, label, copy = true }: { text: string; label: string
   );
 }
 
+/** Copies by a selection, where a page without TLS has no clipboard. */
+function copySelected(text: string): boolean {
+  const field = document.createElement('textarea');
+  field.value = text;
+  field.className = 'unseen';
+  document.body.append(field);
+  field.select();
+  const done = document.execCommand('copy');
+  field.remove();
+  return done;
+}
+
 export function Copy({ text, what, children = 'Copy' }: { text: string | (() => string); what?: string; children?: string }) {
   const [state, setState] = useState('');
   const copy = async () => {
+    const whole = typeof text === 'function' ? text() : text;
     try {
-      await navigator.clipboard.writeText(typeof text === 'function' ? text() : text);
+      await navigator.clipboard.writeText(whole);
       setState('Copied');
     } catch {
-      setState('The browser does not let this page copy');
+      setState(copySelected(whole) ? 'Copied' : 'The browser does not let this page copy');
     }
     setTimeout(() => setState(''), 2000);
   };

@@ -73,6 +73,9 @@ test('one field is changed, and nothing else', async () => {
   await page.getByLabel('Priority').fill('7');
   await page.getByLabel('Cooldown', { exact: true }).fill('3 days');
   await page.getByLabel('Cooldown', { exact: true }).blur();
+  await page.getByLabel('Name', { exact: true }).fill('');
+  await page.locator('.field', { hasText: 'Name' }).getByText('name must have').waitFor();
+  await page.getByLabel('Name', { exact: true }).fill('Sleep quality');
   await page.getByLabel('Accent').fill('#0a7');
   await button(page, 'Publish').click();
   await page.getByText('Version 2 is published').waitFor();
@@ -93,6 +96,9 @@ test('a survey from a template, by clicking alone: event, expiry, place, publish
   await page.getByLabel('Name', { exact: true }).fill('After sleep');
   assert.equal(await page.getByLabel('ID', { exact: true }).inputValue(), 'after-sleep');
   await page.getByText('thing to mend before you publish').waitFor();
+  await button(page, 'Publish').click();
+  await until('a refusal leads to the field', () => page.evaluate(() => document.activeElement.labels?.[0]?.textContent === 'Show at'));
+  await page.getByLabel('Name', { exact: true }).focus();
   await page.getByRole('link', { name: /show_on is required/ }).click();
   assert.equal(await page.evaluate(() => document.activeElement.labels[0].textContent), 'Show at', 'a fault leads to its field');
   await page.keyboard.type('MainActivity');
@@ -107,7 +113,7 @@ test('a survey from a template, by clicking alone: event, expiry, place, publish
   await page.locator('askwhen-survey').getByText('How likely are you to recommend us').waitFor();
   await button(page, 'Publish').click();
   await page.getByRole('heading', { level: 1, name: 'After sleep' }).waitFor();
-  const [survey] = published('after-sleep');
+  const survey = published('after-sleep').at(-1);
   assert.deepEqual([survey.activate, survey.expires_after, survey.show_on, survey.status], [{ event: 'ended_sleep' }, '2h', [{ trigger: 'MainActivity' }], 'active']);
   assert.equal(new URL(page.url()).pathname, '/console/surveys/after-sleep');
   assert.deepEqual(await wrongs(page), []);

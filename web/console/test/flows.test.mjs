@@ -105,9 +105,12 @@ test('an endpoint: form, secret shown once, the switch, test and rotation', asyn
   await page.getByRole('heading', { level: 1, name: 'hooks-example-com' }).waitFor();
   await settled(page);
   assert.equal(await page.getByText(/whsec_/).count(), 0);
+  await page.getByLabel('Surveys', { exact: true }).fill('nps');
   await page.getByRole('switch', { name: 'Enabled' }).click();
-  await button(page, 'Save').click();
   await page.getByText('It is switched off.').waitFor();
+  assert.deepEqual([server.endpoints.get('hooks-example-com').enabled, server.endpoints.get('hooks-example-com').surveys], [false, ['*']], 'the switch takes effect at once, and nothing else');
+  await button(page, 'Save').click();
+  await until('it is saved', () => server.endpoints.get('hooks-example-com').surveys[0] === 'nps');
   assert.equal(server.endpoints.get('hooks-example-com').enabled, false);
   assert.equal(server.endpoints.get('hooks-example-com').rate_limit, null);
   await button(page, 'Test').click();

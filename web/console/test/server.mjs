@@ -88,7 +88,7 @@ export async function start({ base = '' } = {}) {
       profile: 'standard', enabled: true, events: ['response.*'], surveys: ['*'], rate_limit: null, concurrency: 10, headers: {},
       ...rest, endpoint_id: endpointId, version: (old?.version ?? 0) + 1, state: 'healthy', state_reason: null, state_since: new Date().toISOString(),
     });
-    return ok({ version: 1, changed: true, ...(!old && !secret && { secret: 'whsec_' + randomBytes(24).toString('base64') }) }, {}, old ? 200 : 201);
+    return ok({ version: (old?.version ?? 0) + 1, changed: true, ...(!old && !secret && { secret: 'whsec_' + randomBytes(24).toString('base64') }) }, {}, old ? 200 : 201);
   }
 
   /** One page of a list, newest first; the cursor is where the next begins. */

@@ -1,7 +1,8 @@
 /** What an endpoint is: form and definition are the same object, so members that the form does not show are kept. */
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import { call, route, type JsonObject } from '../api';
 import { idOf } from '../format';
+import { same } from '../survey/model';
 import type { Endpoint } from '../types';
 import { Button, Check, Choice, Code, Notice, Switch, TextField, Trouble, useAction } from '../ui';
 
@@ -15,14 +16,25 @@ export const definitionOf = (endpoint: Endpoint): JsonObject =>
 
 const list = (text: string): string[] => text.split(/[\s,]+/).filter(Boolean);
 
-/** `etag` makes sure that nobody else's change is overwritten. */
-export function EndpointForm({ given, etag, onSaved, onCancel }: {
+/**
+ * `etag` makes sure that nobody else's change is overwritten. The switch of an endpoint
+ * that there is takes effect at once; everything else waits for *Save*.
+ */
+export function EndpointForm({ given, etag, onSaved, onSwitched, onCancel }: {
   given?: JsonObject;
   etag?: string | null;
   onSaved: (id: string) => void;
+  onSwitched?: () => void;
   onCancel?: () => void;
 }) {
   const [def, setDef] = useState<JsonObject>(given ?? { endpoint_id: '', url: '', profile: 'standard', enabled: true, events: ['response.*'] });
+  /** What the server has, as far as this form has seen it. */
+  const [base, setBase] = useState({ def: given, etag });
+  useEffect(() => {
+    if (!given || etag === base.etag || !same(def, base.def)) return;
+    setBase({ def: given, etag });
+    setDef(given);
+  }, [etag]);
   const [ownId, setOwnId] = useState(false);
   const [secret, setSecret] = useState('');
   const [shown, setShown] = useState('');
@@ -41,13 +53,26 @@ export function EndpointForm({ given, etag, onSaved, onCancel }: {
   const events = (def.events as string[] | undefined) ?? [];
   const id = String(def.endpoint_id);
 
-  async function save(): Promise<void> {
-    const { data } = await call<{ secret?: string }>('PUT', route`/v1/endpoints/${id}`, {
-      body: { ...def, ...(secret && { secret }) },
-      headers: given ? (etag ? { 'if-match': etag } : {}) : { 'if-none-match': '*' },
+  async function put(next: JsonObject, more: JsonObject = {}): Promise<string | undefined> {
+    const { data, etag: fresh } = await call<{ version: number; secret?: string }>('PUT', route`/v1/endpoints/${id}`, {
+      body: { ...next, ...more },
+      headers: given ? (base.etag ? { 'if-match': base.etag } : {}) : { 'if-none-match': '*' },
     });
-    if (data.secret) setShown(data.secret);
+    setBase({ def: next, etag: fresh ?? `"${data.version}"` });
+    return data.secret;
+  }
+  async function save(): Promise<void> {
+    const made = await put(def, secret ? { secret } : {});
+    setSecret('');
+    if (made) setShown(made);
     else onSaved(id);
+  }
+  async function turn(on: boolean): Promise<void> {
+    set('enabled', on);
+    if (!given) return;
+    const done = await action.run(() => put({ ...base.def, enabled: on }));
+    if (done) onSwitched?.();
+    else set('enabled', !on);
   }
 
   if (shown)
@@ -63,7 +88,7 @@ export function EndpointForm({ given, etag, onSaved, onCancel }: {
       <TextField label="URL" type="url" value={String(def.url ?? '')} onValue={setUrl} required faults={at('/url')} placeholder="https://crm.example/hooks" />
       {!given && <TextField label="ID" value={id} onValue={(value) => { setOwnId(true); set('endpoint_id', value); }} required faults={at('/endpoint_id')} />}
       <Choice label="Profile" value={String(def.profile ?? 'standard')} options={PROFILES} onValue={(value) => set('profile', value)} faults={at('/profile')} hint="How the body is written and signed." />
-      <Switch label="Enabled" checked={def.enabled !== false} onChange={(on) => set('enabled', on)} hint="Messages for an endpoint that is not enabled are cancelled; recover sends them later." />
+      <Switch label="Enabled" checked={def.enabled !== false} onChange={(on) => void turn(on)} hint="Messages for an endpoint that is not enabled are cancelled; recover sends them later." />
       <fieldset>
         <legend>Events</legend>
         {EVENTS.map((name) => (

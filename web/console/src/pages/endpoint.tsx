@@ -45,7 +45,7 @@ export function EndpointPage({ id }: { id: string }) {
             <Last id={id} />
             <Section title="Definition">
               {canChange
-                ? <EndpointForm key={endpoint.version} given={definitionOf(endpoint)} etag={etag} onSaved={loaded.reload} />
+                ? <EndpointForm given={definitionOf(endpoint)} etag={etag} onSaved={loaded.reload} onSwitched={loaded.reload} />
                 : <Facts of={[['Profile', endpoint.profile], ['Enabled', endpoint.enabled ? 'yes' : 'no'], ['Events', (endpoint.events as string[]).join(', ')], ['Surveys', (endpoint.surveys as string[]).join(', ')], ['Version', number(endpoint.version)]]} />}
             </Section>
           </>

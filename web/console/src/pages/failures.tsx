@@ -23,12 +23,12 @@ export function Failures({ query }: { query: URLSearchParams }) {
     { name: 'Endpoint', value: (row) => row.endpoint_id, show: (row) => <a href={href('/endpoints/' + encodeURIComponent(row.endpoint_id))}>{row.endpoint_id}</a> },
     { name: 'Outcome', value: (row) => row.outcome, show: (row) => <Badge name={outcomeOf(row)} /> },
     { name: 'Status', value: (row) => row.http_status, show: (row) => row.http_status ?? '–', numeric: true },
-    { name: 'Error', value: (row) => row.error, show: (row) => <span class="long">{row.error ?? '–'}</span> },
     { name: 'Count', value: (row) => row.count, show: (row) => <a href={href('/deliveries?cause=' + encodeURIComponent(row.cause))} aria-label={`Show the ${number(row.count)} deliveries`}>{number(row.count)}</a>, numeric: true },
+    ...(canChange ? [{ name: 'Mend', value: () => '', show: (row: Cause) => <Button class="small" onClick={() => setSending(row)}>Resend all of these</Button> }] : []),
+    { name: 'Error', value: (row) => row.error, show: (row) => <span class="long">{row.error ?? '–'}</span> },
     { name: 'First', value: (row) => row.first_at, show: (row) => <Time at={row.first_at} /> },
     { name: 'Last', value: (row) => row.last_at, show: (row) => <Time at={row.last_at} /> },
     { name: 'Example', value: (row) => row.example, show: (row) => <a href={href(`/deliveries?cause=${encodeURIComponent(row.cause)}&delivery=${encodeURIComponent(row.example)}`)} aria-label={`Example: ${row.endpoint_id}, ${words(outcomeOf(row))}`}>Example</a> },
-    ...(canChange ? [{ name: 'Mend', value: () => '', show: (row: Cause) => <Button class="small" onClick={() => setSending(row)}>Resend all of these</Button> }] : []),
   ];
   return (
     <Page title="Failures" about="What went wrong with deliveries, grouped by its cause. Mend the receiver first, then send all of them again.">

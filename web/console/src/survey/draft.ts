@@ -75,7 +75,10 @@ export function useDraft(memory: string, given: Stored | null, initial: JsonObje
   const [problem, setProblem] = useState<ApiError>();
   const [checking, setChecking] = useState(false);
   const [conflict, setConflict] = useState<Conflict>();
-  const [moved, setMoved] = useState<Stored>();
+  const [moved, setMoved] = useState<Stored | undefined>(() => {
+    const old = before.current?.stored;
+    return old && given && old.etag !== given.etag && !same(old.def, given.def) ? given : undefined;
+  });
   const base = stored?.def ?? initial;
   const edited = !same(def, base);
   const id = String(def.survey_id ?? '');

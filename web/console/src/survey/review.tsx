@@ -60,12 +60,20 @@ export function Review({ draft, onPublished }: { draft: Draft; onPublished: (ver
 
   async function publish(): Promise<void> {
     setDone(undefined);
-    if (faults.length) return goTo(faults[0]!.pointer);
+    // The check while typing lags behind the typing, so the server decides on what is there now.
+    if (!def.survey_id) return goTo('/survey_id');
+    let refused: string | undefined;
     await action.run(async () => {
-      const version = await draft.publish();
-      setDone(version);
-      onPublished(version);
+      try {
+        const version = await draft.publish();
+        setDone(version);
+        onPublished(version);
+      } catch (error) {
+        refused = (error as ApiError).faults?.[0]?.pointer;
+        throw error;
+      }
     });
+    if (refused !== undefined) setTimeout(() => goTo(refused!));
   }
   return (
     <Section title="Difference">
