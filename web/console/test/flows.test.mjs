@@ -168,6 +168,21 @@ test('deliveries: filters in the address, the preview, copying, resending, and n
   await page.context().close();
 });
 
+test('a delivery without a body shows the response that it reports', async () => {
+  const row = server.deliveries[2];
+  delete row.body;
+  delete row.headers;
+  server.responses = [{ response_id: 'r1', user_id: row.user_id, survey_id: row.survey_id, created_at: row.created_at, updated_at: row.created_at, answers: [{ question_id: 'q1', value: 4 }] }];
+  const page = await signedIn(server);
+  await page.context().grantPermissions(['clipboard-read', 'clipboard-write']);
+  await visit(server, page, '/deliveries?delivery=' + row.delivery_id);
+  await page.getByRole('region', { name: 'body', exact: true }).getByText('"response_id": "r1"').waitFor();
+  await button(page, 'Copy as curl').click();
+  const copied = await until('it is copied', async () => (await page.evaluate(() => navigator.clipboard.readText())).includes('r1') && page.evaluate(() => navigator.clipboard.readText()));
+  assert.ok(copied.startsWith("curl -X POST 'https://crm.example/hooks'") && copied.includes(`webhook-id: ${row.message_id}`), copied);
+  await page.context().close();
+});
+
 test('failures: the exact number first, then progress, then a cancelled job says what was done', async () => {
   const page = await signedIn(server);
   await visit(server, page, '/failures?period=all');

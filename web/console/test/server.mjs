@@ -42,7 +42,7 @@ function faultsOf(survey) {
 }
 
 export async function start({ base = '' } = {}) {
-  const self = { base, log: [], sessions: new Map(), surveys: new Map(), endpoints: new Map(), triggers: [], deliveries: [], causes: [], keys: [], jobs: [], users: new Map(), timelines: new Map(), results: new Map(), stats: new Map(), decisions: [], fault: null, slow: 0, streams: new Set(), once: new Set(), withoutChanges: false };
+  const self = { base, log: [], sessions: new Map(), surveys: new Map(), endpoints: new Map(), triggers: [], deliveries: [], causes: [], keys: [], jobs: [], responses: [], users: new Map(), timelines: new Map(), results: new Map(), stats: new Map(), decisions: [], fault: null, slow: 0, streams: new Set(), once: new Set(), withoutChanges: false };
   const sockets = new Set();
 
   const problem = (status, code, detail = code, errors = []) => ({ status, body: { type: `urn:askwhen:problem:${code}`, title: code, status, code, detail, request_id: 'req_' + code, ...(errors.length && { errors }) } });
@@ -173,6 +173,7 @@ export async function start({ base = '' } = {}) {
         }
         return ok(delivery);
       }
+      case 'responses': return page('responses', self.responses.filter((row) => row.user_id === query.get('user_id')), query);
       case 'decisions': return page('decisions', self.decisions, query);
       case 'users': {
         const user = self.users.get(second) ?? { user: { user_id: second, known: false, attributes: {}, windows: [], offers: [], counters: {}, surveys: [] }, decision: null };

@@ -1,26 +1,40 @@
 /** One delivery beside the list: what was sent, how each attempt went, and sending it again. */
 import { useState } from 'preact/hooks';
-import { base } from '../api';
+import { base, call, query, route, type JsonObject } from '../api';
 import { shellQuote, span, short } from '../format';
-import { useGet } from '../live';
+import { useGet, useLoaded } from '../live';
 import { href } from '../route';
 import { useCanChange } from '../session';
 import type { Delivery, Endpoint } from '../types';
-import { Await, Badge, Button, Code, Copy, Dialog, Facts, Notice, Time, Trouble, useAction } from '../ui';
+import { Await, Badge, Button, Code, Copy, Dialog, Facts, Loading, Notice, Time, Trouble, useAction } from '../ui';
 import { resend, useDelivery } from './deliveries';
-import { route } from '../api';
+
+interface Response extends JsonObject {
+  created_at: string;
+  updated_at: string;
+}
+const SLACK_MS = 2000;
+
+/**
+ * The response that a message reports, as it stands now. The list of deliveries keeps no
+ * bodies, so the body is made again from what the message was made from.
+ */
+async function bodyOf(delivery: Delivery, signal: AbortSignal): Promise<JsonObject | null> {
+  if (!delivery.type.startsWith('response.') || !delivery.survey_id) return null;
+  const { data } = await call<{ responses: Response[] }>('GET', '/v1/responses' + query({ user_id: delivery.user_id, survey_id: delivery.survey_id, limit: 50 }), { signal });
+  const made = +new Date(delivery.created_at) + SLACK_MS;
+  const response = data.responses.find((one) => +new Date(one.created_at) <= made);
+  return response ? { type: delivery.type, timestamp: delivery.created_at, data: response } : null;
+}
 
 const bodyText = (body: unknown): string => (typeof body === 'string' ? body : JSON.stringify(body, null, 2));
 
-/**
- * The message as a command. Without a body in the answer it is the command that
- * shows the delivery, because a message must not be made up.
- */
-export function curlOf(delivery: Delivery, url: string | undefined): string {
-  if (delivery.body === undefined || !url)
+/** The message as a command; without a body, the command that shows the delivery. */
+export function curlOf(delivery: Delivery, body: unknown, url: string | undefined): string {
+  if (body == null || !url)
     return `curl -H "authorization: Bearer $ASKWHEN_KEY" ${shellQuote(location.origin + base + route`/v1/deliveries/${delivery.delivery_id}`)}`;
-  const headers = { 'content-type': 'application/json', ...delivery.headers };
-  const sent = typeof delivery.body === 'string' ? delivery.body : JSON.stringify(delivery.body);
+  const headers = { 'content-type': 'application/json', 'webhook-id': delivery.message_id, ...delivery.headers };
+  const sent = typeof body === 'string' ? body : JSON.stringify(body);
   return [
     `curl -X POST ${shellQuote(url)}`,
     ...Object.entries(headers).map(([name, value]) => `-H ${shellQuote(`${name}: ${value}`)}`),
@@ -34,13 +48,14 @@ export function Preview({ id, onClose, onOpen }: { id: string; onClose: () => vo
   const action = useAction();
   const [sent, setSent] = useState('');
   const endpoint = useGet<Endpoint>(loaded.data ? route`/v1/endpoints/${loaded.data.endpoint_id}` : null);
+  const made = useLoaded(loaded.data && loaded.data.body === undefined ? 'body:' + id : null, (signal) => bodyOf(loaded.data!, signal));
   return (
     <Dialog title="Delivery" onClose={onClose} side>
       <Await of={loaded} what="Loading the delivery">
         {(delivery) => (
           <>
             <div class="actions">
-              <Copy text={() => curlOf(delivery, endpoint.data?.url)} children="Copy as curl" />
+              <Copy text={() => curlOf(delivery, delivery.body ?? made.data, endpoint.data?.url)} children="Copy as curl" />
               {canChange && delivery.type !== 'endpoint.test' && <Button look="main" busy={action.busy} onClick={() => void action.run(async () => setSent(await resend(delivery.delivery_id)))}>Resend</Button>}
             </div>
             {action.error && <Trouble error={action.error} />}
@@ -75,9 +90,15 @@ export function Preview({ id, onClose, onOpen }: { id: string; onClose: () => vo
               </ol>
             ) : <p class="quiet">It has not been tried yet.</p>}
             <h3>Body</h3>
-            {delivery.body === undefined
-              ? <p class="quiet">The list keeps no body of this delivery.</p>
-              : <Code text={short(bodyText(delivery.body), 200_000)} label="body" />}
+            {delivery.body !== undefined ? <Code text={short(bodyText(delivery.body), 200_000)} label="body" />
+              : made.data ? (
+                <>
+                  <p class="quiet">From the response as it stands now, in the profile standard.</p>
+                  <Code text={short(bodyText(made.data), 200_000)} label="body" />
+                </>
+              )
+              : made.loading ? <Loading what="Loading the response" />
+              : <p class="quiet">The list keeps no body of this delivery.</p>}
             {delivery.headers && (
               <>
                 <h3>Headers</h3>

@@ -164,7 +164,7 @@ function line(item: TimelineItem): string {
   switch (item.kind) {
     case 'event': return `${text('event_name')}${item.properties && Object.keys(item.properties).length ? ' ' + text('properties') : ''}`;
     case 'decision': return `at ${text('trigger')}: ${words(text('reason'))}${item.survey ? ` (${short((item.survey as { survey_id?: string }).survey_id ?? item.survey)})` : text('survey_id') && ` (${text('survey_id')})`}`;
-    case 'answers': return `${text('survey_id')}: ${Array.isArray(item.answers) ? item.answers.map((one) => `${(one as { question_id: string }).question_id} = ${short((one as { value: unknown }).value)}`).join(', ') : ''}${item.completed ? ', completed' : ''}`;
+    case 'answers': return `${text('survey_id') && text('survey_id') + ': '}${Array.isArray(item.answers) ? item.answers.map((one) => `${(one as { question_id: string }).question_id} = ${short((one as { value: unknown }).value)}`).join(', ') : ''}${item.completed ? ', completed' : ''}`;
     case 'delivery': return `${text('type')} to ${text('endpoint_id')}: ${words(text('status'))}`;
     case 'attributes': return text('attributes');
     case 'alias': return text('alias');
