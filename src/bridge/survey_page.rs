@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::borrow::Cow;
 
 use super::app::App;
+use super::auth::Caller;
 use super::links::{LinkFault, part};
 use super::problem::{Answer, Problem, json_answer};
 use askwhen_domain::localized::Localized;
@@ -189,6 +190,11 @@ impl App {
     /// Whether a response was completed by a single-use link: a read in the journal's
     /// order. Without an answer in time the page is shown; whoever answers is told then.
     async fn was_used(&self, project: &str, survey_id: &str, user: &str, link: &LinkToken) -> Result<bool, Problem> {
+        // Whoever loads it over and over is shown the page: answers are refused all the same.
+        let caller = Caller::of_link(project.to_owned(), survey_id);
+        if self.auth.client_user(&caller, &HeaderMap::new(), user).is_err() {
+            return Ok(false);
+        }
         let query = Query {
             project: project.to_owned(),
             user_id: user.to_owned(),

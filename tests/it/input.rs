@@ -240,7 +240,8 @@ async fn browsers_and_identities() {
         "[http]\ncors_origins = [\"https://app.example\"]\n[[projects]]\nidentity_secret = [\"the new one of sixteen\", \"the old one of sixteen\"]\n",
     )
     .unwrap();
-    let server = Server::on(dir, &["--dev"], &[]).await;
+    // With --dev the pages of every origin are let in.
+    let server = Server::on(dir, &[], &[]).await;
     let path = "/v1/users/ann/triggers/Main";
     let preflight = Server::said(server.request(Method::OPTIONS, path).header("origin", "https://app.example")).await;
     assert_eq!(preflight.status, 204);

@@ -261,7 +261,8 @@ async fn pages_with_tracing_and_pages_of_subdomains() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let config = "[http]\ncors_origins = [\"https://app.example\", \"https://*.shop.example\"]\n";
     std::fs::write(dir.path().join("askwhen.toml"), config).unwrap();
-    let server = Server::on(dir, &["--dev"], &[]).await;
+    // With --dev the pages of every origin are let in.
+    let server = Server::on(dir, &[], &[]).await;
     let path = "/v1/users/ann/triggers/Main";
     let wanted = "baggage,content-type,sentry-trace,traceparent,tracestate,b3,x-b3-traceid,x-requested-with,x-datadog-trace-id,newrelic";
     let preflight = async |origin: &str| {

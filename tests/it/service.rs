@@ -55,7 +55,7 @@ async fn a_connection_that_was_closed_while_idle_costs_no_attempt() {
 
 #[tokio::test]
 async fn a_hangup_brings_other_keys_and_ends_nothing() {
-    let server = Server::on(Arc::new(tempfile::tempdir().unwrap()), &["--dev"], &[]).await;
+    let server = Server::on(Arc::new(tempfile::tempdir().unwrap()), &[], &[]).await;
     let hang_up = || {
         assert!(
             std::process::Command::new("kill").args(["-HUP", &server.pid().to_string()]).status().unwrap().success()
