@@ -30,6 +30,19 @@ export class ApiError extends Error {
   }
 }
 
+/** What newer browsers have beyond `JSON.parse`: numbers as they were written. */
+const exact = JSON as unknown as { rawJSON?(text: string): Json; isRawJSON?(value: unknown): boolean };
+type Revive = (name: string, value: Json, context?: { source?: string }) => Json;
+
+/** Whole numbers that no JavaScript number holds stay as they were written. */
+const keepDigits: Revive = (_, value, context) => {
+  const source = context?.source;
+  const isLost = typeof value === 'number' && source !== undefined && /^-?\d+$/.test(source) && !Number.isSafeInteger(value);
+  return isLost && exact.rawJSON ? exact.rawJSON(source) : value;
+};
+export const parseJson = (text: string): Json => JSON.parse(text, keepDigits as (name: string, value: Json) => Json) as Json;
+export const isRaw = (value: unknown): boolean => exact.isRawJSON?.(value) ?? false;
+
 export interface Reply<T> {
   data: T;
   status: number;
@@ -78,7 +91,7 @@ export async function call<T>(method: string, path: string, ask: Ask = {}): Prom
   const response = await send(method, path, ask);
   const text = await response.text();
   return {
-    data: (text ? JSON.parse(text) : null) as T,
+    data: (text ? parseJson(text) : null) as T,
     status: response.status,
     etag: response.headers.get('etag'),
   };

@@ -50,6 +50,8 @@ const WIDTH = 640;
 const HEIGHT = 180;
 const LEFT = 44;
 const BOTTOM = 22;
+/** A few columns do not fill the chart. */
+const WIDEST = 56;
 
 /** Columns over time, one colour. */
 export function Series({ title, points, unit = 'Count' }: { title: string; points: Point[]; unit?: string }) {
@@ -57,6 +59,7 @@ export function Series({ title, points, unit = 'Count' }: { title: string; point
   const most = Math.max(1, ...points.map((point) => point.value));
   const step = (WIDTH - LEFT) / Math.max(1, points.length);
   const y = (value: number) => (HEIGHT - BOTTOM) * (1 - value / most) + 6;
+  const wide = Math.min(step * 0.76, WIDEST);
   const every = Math.ceil(points.length / 8);
   return (
     <figure class="chart">
@@ -70,7 +73,7 @@ export function Series({ title, points, unit = 'Count' }: { title: string; point
         ))}
         {points.map((point, i) => (
           <g key={point.label}>
-            <rect class="fill" x={LEFT + i * step + step * 0.12} width={step * 0.76} y={y(point.value)} height={y(0) - y(point.value)}>
+            <rect class="fill" x={LEFT + (i + 0.5) * step - wide / 2} width={wide} y={y(point.value)} height={y(0) - y(point.value)}>
               <title>{`${point.label}: ${number(point.value)}`}</title>
             </rect>
             {i % every === 0 && <text class="axis" x={LEFT + i * step + step / 2} y={HEIGHT + 4} text-anchor="middle">{point.label.replace(/^\d{4}-/, '')}</text>}

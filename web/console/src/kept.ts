@@ -1,9 +1,11 @@
 /** What this browser remembers of how the user likes the console. Storage that is shut remembers nothing. */
+import { parseJson } from './api';
+
 const PREFIX = 'askwhen-console:';
 
 export function kept<T>(name: string, storage: 'localStorage' | 'sessionStorage' = 'localStorage'): T | null {
   try {
-    return JSON.parse(window[storage].getItem(PREFIX + name) ?? 'null') as T | null;
+    return parseJson(window[storage].getItem(PREFIX + name) ?? 'null') as T | null;
   } catch {
     return null;
   }

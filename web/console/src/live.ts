@@ -118,6 +118,32 @@ export function useMoved(lists: string[], then: () => void): void {
   }, [names]);
 }
 
+/**
+ * Calls `then` when one of the lists has moved, but once in `gap` milliseconds at most:
+ * lists of a busy server move each second, and what costs much is not asked for so often.
+ */
+export function useMovedSlowly(lists: string[], gap: number, then: () => void): void {
+  const last = useRef(0);
+  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
+  const latest = useRef(then);
+  latest.current = then;
+  const run = () => {
+    timer.current = undefined;
+    last.current = Date.now();
+    if (!document.hidden) latest.current();
+  };
+  useMoved(lists, () => {
+    const wait = last.current + gap - Date.now();
+    if (wait <= 0) run();
+    else timer.current ??= setTimeout(run, wait);
+  });
+  useEffect(() => () => clearTimeout(timer.current), []);
+}
+
+/** What adds up many answers, or reads the journal, follows the lists at this pace. */
+export const SLOW_MS = 15_000;
+const FAST_MS = 1000;
+
 /** `every` milliseconds while the page is visible; null is never. */
 export function useInterval(every: number | null, then: () => void): void {
   const latest = useRef(then);
@@ -140,7 +166,7 @@ export interface Loaded<T> {
  * What `load` gives, and gives again when one of the lists moves. `key` names
  * what is loaded: with another key the old data goes. A null key loads nothing.
  */
-export function useLoaded<T>(key: string | null, load: (signal: AbortSignal) => Promise<T>, lists: string[] = []): Loaded<T> {
+export function useLoaded<T>(key: string | null, load: (signal: AbortSignal) => Promise<T>, lists: string[] = [], gap = FAST_MS): Loaded<T> {
   const [state, setState] = useState<{ key: string | null; data?: T; error?: ApiError }>({ key });
   const [turn, setTurn] = useState(0);
   const latest = useRef(load);
@@ -159,12 +185,12 @@ export function useLoaded<T>(key: string | null, load: (signal: AbortSignal) => 
     return () => controller.abort();
   }, [key, turn]);
   const reload = useCallback(() => setTurn((n) => n + 1), []);
-  useMoved(lists, reload);
+  useMovedSlowly(lists, gap, reload);
   const current = state.key === key ? state : { key };
   return { data: current.data, error: current.error, loading: key !== null && current.data === undefined && !current.error, reload };
 }
 
 /** The answer of one GET. */
-export function useGet<T>(path: string | null, lists: string[] = []): Loaded<T> {
-  return useLoaded<T>(path, async (signal) => (await call<T>('GET', path!, { signal })).data, lists);
+export function useGet<T>(path: string | null, lists: string[] = [], gap = FAST_MS): Loaded<T> {
+  return useLoaded<T>(path, async (signal) => (await call<T>('GET', path!, { signal })).data, lists, gap);
 }

@@ -5,7 +5,7 @@
  */
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { ApiError, call } from './api';
-import { useMoved } from './live';
+import { useMovedSlowly } from './live';
 
 const PAGE = 100;
 
@@ -30,7 +30,7 @@ interface State<T> {
   loadingMore?: boolean;
 }
 
-export function usePaged<T>(path: string, list: string, id: (row: T) => string, lists: string[]): Paged<T> {
+export function usePaged<T>(path: string, list: string, id: (row: T) => string, lists: string[], gap = 1000): Paged<T> {
   const [state, setState] = useState<State<T>>({ path, newer: 0 });
   const latest = useRef(path);
   latest.current = path;
@@ -58,7 +58,7 @@ export function usePaged<T>(path: string, list: string, id: (row: T) => string, 
     return () => running.current?.abort();
   }, [path]);
 
-  useMoved(lists, () => {
+  useMovedSlowly(lists, gap, () => {
     if (!state.rows) return refresh();
     page().then(({ rows }) => setState((old) => {
       if (old.path !== path || !old.rows) return old;

@@ -70,7 +70,7 @@ export interface Delivery {
   body?: unknown;
   headers?: Record<string, string>;
   resent_as?: string | null;
-  resent_from?: string | null;
+  resend_of?: string | null;
 }
 
 export interface Cause {

@@ -317,7 +317,10 @@ export function Dialog({ title, onClose, children, wide, side }: { title: string
     if (side) {
       dialog.current!.show();
       addEventListener('keydown', pressed);
-    } else dialog.current!.showModal();
+    } else {
+      dialog.current!.showModal();
+      dialog.current!.querySelector<HTMLElement>('input, select, textarea')?.focus();
+    }
     return () => {
       removeEventListener('keydown', pressed);
       if (before?.isConnected && (!side || !document.activeElement || document.activeElement === document.body)) before.focus();

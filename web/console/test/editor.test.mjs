@@ -120,6 +120,25 @@ test('a survey from a template, by clicking alone: event, expiry, place, publish
   await page.context().close();
 });
 
+test('numbers that JavaScript does not hold are published as they were written', async () => {
+  server.put({ ...SLEEP, survey_id: 'big', activate: { event: 'e', where: [{ property: 'id', op: 'eq', value: 'BIG' }] } });
+  const digits = '12345678901234567891';
+  server.text = (text) => text.replaceAll('"BIG"', digits);
+  const page = await signedIn(server);
+  await visit(server, page, '/surveys/big');
+  assert.equal(await page.getByLabel('Value', { exact: true }).nth(1).inputValue(), digits);
+  await page.getByLabel('Priority').fill('8');
+  await page.locator('.differences').getByText('priority').waitFor();
+  await button(page, 'View as YAML').click();
+  await page.getByRole('region', { name: 'YAML' }).getByText(digits).waitFor();
+  await page.keyboard.press('Escape');
+  await button(page, 'Publish').click();
+  await page.getByText('is published').waitFor();
+  server.text = null;
+  assert.ok(server.log.findLast((entry) => entry.method === 'PUT').body.includes(`"value":${digits}`));
+  await page.context().close();
+});
+
 test('questions: moved by keyboard, added, branching, renamed with what names them', async () => {
   const page = await signedIn(server);
   await visit(server, page, '/surveys/sleep-quality');

@@ -214,7 +214,7 @@ test('a user: why not in plain words, the slider, and from a gate to the users b
   await page.getByLabel(/Moment/).focus();
   await page.keyboard.press('Home');
   await until('the moment is in the address', () => page.url().includes('at='));
-  assert.ok(server.log.some((entry) => entry.path === '/v1/users/user_7/explain' && entry.query.includes('at=')));
+  await until('it is explained then', () => server.log.some((entry) => entry.path === '/v1/users/user_7/explain' && entry.query.includes('at=')));
   await visit(server, page, '/results/sleep-quality');
   await page.getByRole('link', { name: /global cooldown: show the users/ }).click();
   await page.getByRole('link', { name: 'user_7' }).click();

@@ -8,7 +8,7 @@ import { parse } from 'yaml';
 const { outputFiles } = await build({
   stdin: { contents: `export * from './model'; export { yaml } from './yaml'; export { csvField, idOf } from '../format'; export { parse as metrics } from '../metrics';`, resolveDir: new URL('../src/survey', import.meta.url).pathname, loader: 'ts' },
   bundle: true, format: 'esm', write: false, define: { document: '{"querySelector":null}' }, platform: 'neutral',
-  plugins: [{ name: 'api', setup: (b) => b.onLoad({ filter: /src\/api\.ts$/ }, () => ({ contents: 'export const send = null;' })) }],
+  plugins: [{ name: 'api', setup: (b) => b.onLoad({ filter: /src\/api\.ts$/ }, () => ({ contents: 'export const send = null; export const isRaw = () => false; export const parseJson = JSON.parse;' })) }],
 });
 const m = await import('data:text/javascript,' + encodeURIComponent(outputFiles[0].text));
 

@@ -42,7 +42,7 @@ function faultsOf(survey) {
 }
 
 export async function start({ base = '' } = {}) {
-  const self = { base, log: [], sessions: new Map(), surveys: new Map(), endpoints: new Map(), triggers: [], deliveries: [], causes: [], keys: [], jobs: [], responses: [], users: new Map(), timelines: new Map(), results: new Map(), stats: new Map(), decisions: [], fault: null, slow: 0, streams: new Set(), once: new Set(), withoutChanges: false };
+  const self = { base, log: [], sessions: new Map(), surveys: new Map(), endpoints: new Map(), triggers: [], deliveries: [], causes: [], keys: [], jobs: [], responses: [], users: new Map(), timelines: new Map(), results: new Map(), stats: new Map(), decisions: [], fault: null, text: null, slow: 0, streams: new Set(), once: new Set(), withoutChanges: false };
   const sockets = new Set();
 
   const problem = (status, code, detail = code, errors = []) => ({ status, body: { type: `urn:askwhen:problem:${code}`, title: code, status, code, detail, request_id: 'req_' + code, ...(errors.length && { errors }) } });
@@ -252,7 +252,8 @@ export async function start({ base = '' } = {}) {
       if (self.slow) await new Promise((done) => setTimeout(done, self.slow));
       out = answer(request.method, path.slice(4).split('/').map(decodeURIComponent), url.searchParams, sent ? JSON.parse(sent) : {}, request.headers, session);
     } else out = missing();
-    const text = out.text ?? JSON.stringify(out.body);
+    const whole = out.text ?? JSON.stringify(out.body);
+    const text = self.text?.(whole) ?? whole;
     response.writeHead(out.status, { 'content-type': out.type ?? (out.status >= 400 ? 'application/problem+json' : 'application/json'), 'cache-control': 'no-store', ...out.headers });
     response.end(text);
   });

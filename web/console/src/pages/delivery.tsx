@@ -73,6 +73,7 @@ export function Preview({ id, onClose, onOpen }: { id: string; onClose: () => vo
               ...(delivery.survey_id ? [['Survey', <a href={href('/surveys/' + encodeURIComponent(delivery.survey_id))}>{delivery.survey_id}</a>] as [string, preact.ComponentChild]] : []),
               ['User', <a href={href('/users/' + encodeURIComponent(delivery.user_id))} class="long">{delivery.user_id}</a>],
               ['Created', <Time at={delivery.created_at} />],
+              ...([['Sent again as', delivery.resent_as], ['Sent in place of', delivery.resend_of]] as const).flatMap(([name, other]) => (other ? [[name, <button type="button" class="link mono" onClick={() => onOpen(other)}>{other}</button>] as [string, preact.ComponentChild]] : [])),
               ['Next attempt', <Time at={delivery.next_attempt_at} empty="none" />],
             ]} />
             <h3>Attempts</h3>

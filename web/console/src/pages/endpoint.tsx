@@ -2,8 +2,8 @@
 import { useState } from 'preact/hooks';
 import { all, call, query as queryOf, route } from '../api';
 import { Bars, Series } from '../charts';
-import { number, since, span, words } from '../format';
-import { useLoaded } from '../live';
+import { count, number, since, span, words } from '../format';
+import { SLOW_MS, useLoaded } from '../live';
 import { go, href } from '../route';
 import { useCanChange } from '../session';
 import type { Delivery, Endpoint } from '../types';
@@ -132,7 +132,7 @@ function Span({ id, kind, onClose }: { id: string; kind: 'recover' | 'backfill';
   const [begun, setBegun] = useState(false);
   const [title, about] = SPANS[kind];
   if (begun)
-    return <BulkJob title={title} verb={title} onClose={onClose} body={{ kind, endpoint_id: id, since: since(period) }} ask={(n) => `${number(n)} messages will be sent to ${id}, oldest first.`} />;
+    return <BulkJob title={title} verb={title} onClose={onClose} body={{ kind, endpoint_id: id, since: since(period) }} ask={(n) => `${count(n, 'message')} will be sent to ${id}, oldest first.`} />;
   return (
     <Dialog title={title} onClose={onClose}>
       <p>{about}</p>
@@ -147,7 +147,7 @@ const HOUR_MS = 3_600_000;
 
 /** Rate and success of the last day, from the list of deliveries. */
 function Last({ id }: { id: string }) {
-  const loaded = useLoaded('last:' + id, (signal) => all<Delivery>('/v1/deliveries' + queryOf({ endpoint_id: id, since: since('24h') }), 'deliveries', 2000, signal), ['deliveries', 'attempts']);
+  const loaded = useLoaded('last:' + id, (signal) => all<Delivery>('/v1/deliveries' + queryOf({ endpoint_id: id, since: since('24h') }), 'deliveries', 2000, signal), ['deliveries', 'attempts'], SLOW_MS);
   return (
     <Section title="The last 24 hours">
       <Await of={loaded} what="Loading deliveries">

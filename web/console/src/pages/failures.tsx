@@ -17,7 +17,7 @@ const outcomeOf = (cause: Cause): string => cause.outcome ?? 'not_sent';
 export function Failures({ query }: { query: URLSearchParams }) {
   const canChange = useCanChange();
   const period = query.get('period') ?? '7d';
-  const loaded = useGet<{ causes: Cause[] }>('/v1/deliveries/causes' + queryOf({ since: since(period) }), ['deliveries', 'attempts', 'dead']);
+  const loaded = useGet<{ causes: Cause[] }>('/v1/deliveries/causes' + queryOf({ since: since(period) }), ['deliveries', 'attempts', 'dead'], 5000);
   const [sending, setSending] = useState<Cause>();
   const columns: Column<Cause>[] = [
     { name: 'Endpoint', value: (row) => row.endpoint_id, show: (row) => <a href={href('/endpoints/' + encodeURIComponent(row.endpoint_id))}>{row.endpoint_id}</a> },

@@ -2,7 +2,7 @@
 import { all, call, query as queryOf, route } from '../api';
 import { Bars } from '../charts';
 import { bytes, count, number, percent, since, span, words } from '../format';
-import { useInterval, useLoaded } from '../live';
+import { SLOW_MS, useInterval, useLoaded } from '../live';
 import { has, metrics, most, sum, type Sample } from '../metrics';
 import { href } from '../route';
 import { useCanChange } from '../session';
@@ -81,7 +81,7 @@ export function urgent({ endpoints, causes, samples, ready }: Overview): Urgent[
 }
 
 export function Home() {
-  const loaded = useLoaded('home', overview, ['deliveries', 'decisions', 'responses', 'endpoints', 'surveys', 'definitions', 'dead']);
+  const loaded = useLoaded('home', overview, ['deliveries', 'decisions', 'responses', 'endpoints', 'surveys', 'definitions', 'dead'], SLOW_MS);
   useInterval(REFRESH_MS, loaded.reload);
   return (
     <Page title="Home" about="What needs you first, then how the last 24 hours went.">

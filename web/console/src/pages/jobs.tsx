@@ -55,7 +55,7 @@ export function BulkJob({ title, body, ask, verb, onClose }: { title: string; bo
       {total === undefined && !action.error && <Loading what="Counting" />}
       {total !== undefined && id === null && (
         <>
-          <p>{total ? ask(total) : 'There is nothing to send.'}</p>
+          <p>{total ? ask(total) : 'There is nothing to send: what is still being tried goes out by itself, and what was sent again is not sent once more.'}</p>
           <div class="actions">
             {total > 0 && <Button look="main" busy={action.busy} onClick={() => void action.run(async () => setId((await call<{ job_id: string }>('POST', '/v1/jobs', { body })).data.job_id))}>{verb} {number(total)}</Button>}
             <Button onClick={onClose}>{total ? 'Cancel' : 'Close'}</Button>

@@ -2,7 +2,7 @@
 import { all, base, query as queryOf, route } from '../api';
 import { Bars, Series } from '../charts';
 import { count, number, percent, since, span, words } from '../format';
-import { useGet, useLoaded } from '../live';
+import { SLOW_MS, useGet, useLoaded } from '../live';
 import { go, href, setQuery } from '../route';
 import type { QuestionResult, Results, Stats, SurveyDefinition } from '../types';
 import { Await, Choice, Empty, Page, Section } from '../ui';
@@ -37,8 +37,8 @@ export function ResultsPage({ id, query }: { id: string | undefined; query: URLS
 
 function OfSurvey({ id, survey, query }: { id: string; survey: SurveyDefinition | undefined; query: URLSearchParams }) {
   const span_ = { since: since(query.get('period') ?? 'all') };
-  const results = useGet<Results>(route`/v1/surveys/${id}/results` + queryOf({ ...span_, version: query.get('version'), by: query.get('by') ?? 'day' }), ['responses', 'results']);
-  const stats = useGet<Stats>(route`/v1/surveys/${id}/stats` + queryOf(span_), ['decisions', 'responses']);
+  const results = useGet<Results>(route`/v1/surveys/${id}/results` + queryOf({ ...span_, version: query.get('version'), by: query.get('by') ?? 'day' }), ['responses', 'results'], SLOW_MS);
+  const stats = useGet<Stats>(route`/v1/surveys/${id}/stats` + queryOf(span_), ['decisions', 'responses'], SLOW_MS);
   const texts = new Map(((survey?.questions as { question_id: string; text: string }[] | undefined) ?? []).map((q) => [q.question_id, q.text]));
   return (
     <>

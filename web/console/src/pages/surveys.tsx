@@ -3,7 +3,7 @@ import { useState } from 'preact/hooks';
 import { all, call, query as queryOf, route } from '../api';
 import { Spark } from '../charts';
 import { number, percent } from '../format';
-import { useLoaded } from '../live';
+import { SLOW_MS, useLoaded } from '../live';
 import { go, href, setQuery } from '../route';
 import { useCanChange } from '../session';
 import { Table, type Column } from '../table';
@@ -46,6 +46,7 @@ export function Surveys({ query }: { query: URLSearchParams }) {
     list.data ? shown.map((survey) => survey.survey_id).join('\n') : null,
     async (signal) => [...(await Promise.all(shown.slice(0, WITH_NUMBERS).map((survey) => numbers(survey, signal)))), ...shown.slice(WITH_NUMBERS).map((survey) => ({ survey }))],
     ['decisions', 'responses'],
+    SLOW_MS,
   );
   const byId = new Map((rows.data ?? []).map((row) => [row.survey.survey_id, row]));
   const columns: Column<Row>[] = [

@@ -3,7 +3,7 @@ import { useEffect, useState } from 'preact/hooks';
 import { ApiError, call, query as queryOf, route, all } from '../api';
 import { clock, number, short, words } from '../format';
 import { sentence } from '../gates';
-import { useLoaded } from '../live';
+import { SLOW_MS, useLoaded } from '../live';
 import { usePaged } from '../paged';
 import { go, href, setQuery } from '../route';
 import { useCanChange } from '../session';
@@ -63,7 +63,7 @@ function One({ id, query }: { id: string; query: URLSearchParams }) {
       if (!(error instanceof ApiError) || error.status !== 404 || at || trigger) throw error;
       return { user_id: id, at: new Date().toISOString(), user: (await call<UserState>('GET', route`/v1/users/${id}`, { signal })).data, decision: null };
     }
-  }, at ? [] : ['decisions', 'responses']);
+  }, at ? [] : ['decisions', 'responses'], SLOW_MS);
   return (
     <>
       <header class="card-head">
@@ -174,7 +174,7 @@ function line(item: TimelineItem): string {
 }
 
 function Timeline({ id }: { id: string }) {
-  const list = usePaged<TimelineItem>(route`/v1/users/${id}/timeline`, 'items', (item) => JSON.stringify([item.at, item.kind, item]), ['decisions', 'responses', 'deliveries']);
+  const list = usePaged<TimelineItem>(route`/v1/users/${id}/timeline`, 'items', (item) => JSON.stringify([item.at, item.kind, item]), ['decisions', 'responses', 'deliveries'], SLOW_MS);
   return (
     <Section title="Timeline" actions={list.newer > 0 && <Button class="small" onClick={list.refresh}>Show {number(list.newer)} newer</Button>}>
       {list.error && <Trouble error={list.error} retry={list.refresh} />}

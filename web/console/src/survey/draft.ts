@@ -116,16 +116,21 @@ export function useDraft(memory: string, given: Stored | null, initial: JsonObje
     };
   }, [text, stored, check]);
 
+  const latest = useRef({ stored, edited, publishing: false });
+  latest.current = { ...latest.current, stored, edited };
   useMoved(stored ? ['surveys', 'definitions'] : [], () => {
     void fetchStored(id).then((now) => {
-      if (now.etag === stored?.etag || same(now.def, stored?.def)) return;
-      if (edited) return setMoved(now);
+      const { stored: known, edited: hasChanges, publishing } = latest.current;
+      // What this page has just published is nobody else's change.
+      if (publishing || now.etag === known?.etag || same(now.def, known?.def)) return;
+      if (hasChanges) return setMoved(now);
       setStored(now);
       setDef(now.def);
     }, () => undefined);
   });
 
   async function publish(): Promise<number> {
+    latest.current.publishing = true;
     try {
       const headers: Record<string, string> = stored ? (stored.etag ? { 'if-match': stored.etag } : {}) : { 'if-none-match': '*' };
       const { data } = await call<{ version: number }>('PUT', route`/v1/surveys/${id}`, { body: def, headers });
@@ -141,6 +146,8 @@ export function useDraft(memory: string, given: Stored | null, initial: JsonObje
       if (known.status === 412) setConflict({ theirs: await fetchStored(id) });
       if (known.faults?.length) setFaults(known.faults);
       throw error;
+    } finally {
+      latest.current.publishing = false;
     }
   }
   const settle = (next: JsonObject, now: Stored) => {

@@ -1,7 +1,7 @@
 /** Fields that edit one member of the definition each, and show the server's faults of it. */
 import { createContext, type ComponentChildren } from 'preact';
 import { useContext, useEffect, useState } from 'preact/hooks';
-import type { FieldFault, Json, JsonObject } from '../api';
+import { parseJson, type FieldFault, type Json, type JsonObject } from '../api';
 import { Button, Check, Choice, Field, TextField } from '../ui';
 import { duration, getAt, isObject, parseValue, pointer, same, setAt, valueText, type Path } from './model';
 
@@ -133,7 +133,7 @@ export function AtJson({ path, label, hint }: At) {
   const [broken, setBroken] = useState('');
   useEffect(() => {
     try {
-      if (same(text ? JSON.parse(text) : undefined, value)) return;
+      if (same(text ? parseJson(text) : undefined, value)) return;
     } catch {
       if (broken) return;
     }
@@ -147,7 +147,7 @@ export function AtJson({ path, label, hint }: At) {
             const typed = event.currentTarget.value;
             setText(typed);
             try {
-              set(path, typed.trim() ? (JSON.parse(typed) as Json) : undefined);
+              set(path, typed.trim() ? parseJson(typed) : undefined);
               setBroken('');
             } catch (error) {
               setBroken('This is no JSON yet: ' + (error as Error).message);

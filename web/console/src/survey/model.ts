@@ -2,11 +2,11 @@
  * A survey's definition as the form edits it: one plain object, changed member
  * by member, so that whatever the form does not show stays as it was.
  */
-import type { Json, JsonObject } from '../api';
+import { isRaw, parseJson, type Json, type JsonObject } from '../api';
 
 export type Path = (string | number)[];
 
-export const isObject = (value: unknown): value is JsonObject => typeof value === 'object' && value !== null && !Array.isArray(value);
+export const isObject = (value: unknown): value is JsonObject => typeof value === 'object' && value !== null && !Array.isArray(value) && !isRaw(value);
 
 export function getAt(root: Json | undefined, path: Path): Json | undefined {
   let at: Json | undefined = root;
@@ -52,6 +52,7 @@ export function move<T>(list: T[], from: number, to: number): T[] {
 export function same(a: unknown, b: unknown): boolean {
   if (a === b) return true;
   if (Array.isArray(a) && Array.isArray(b)) return a.length === b.length && a.every((one, i) => same(one, b[i]));
+  if (isRaw(a) && isRaw(b)) return JSON.stringify(a) === JSON.stringify(b);
   if (!isObject(a) || !isObject(b)) return false;
   const names = new Set([...Object.keys(a), ...Object.keys(b)]);
   return [...names].every((name) => same(a[name], b[name]));
@@ -122,7 +123,7 @@ export function valueText(value: Json | undefined, op?: Json): string {
 export function parseValue(text: string, op?: Json): Json | undefined {
   if (text === '') return undefined;
   try {
-    return JSON.parse(text) as Json;
+    return parseJson(text);
   } catch {
     if (!LISTS.includes(String(op))) return text;
     return text.split(',').map((part) => part.trim()).filter(Boolean).map((part) => parseValue(part) as Json);

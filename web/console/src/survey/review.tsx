@@ -1,6 +1,6 @@
 /** What *Publish* would change, in plain sight before it is pressed; conflicts; and versions. */
 import { useState } from 'preact/hooks';
-import { ApiError, route, type Json, type JsonObject } from '../api';
+import { ApiError, parseJson, route, type Json, type JsonObject } from '../api';
 import { clock, count, short } from '../format';
 import { useGet } from '../live';
 import { useCanChange } from '../session';
@@ -54,7 +54,8 @@ export function Review({ draft, onPublished }: { draft: Draft; onPublished: (ver
   const { dry, faults, stored, edited, def } = draft;
   const action = useAction();
   const [done, setDone] = useState<number>();
-  const changes = dry ? differences((dry.current ?? {}) as Json, dry.body as Json) : [];
+  // Of a new survey the server's defaults are no news.
+  const changes = dry ? (dry.current ? differences(dry.current as Json, dry.body as Json) : differences({}, def as Json)) : [];
   const said = statusSentence(stored ? String(stored.def.status) : undefined, String(def.status ?? 'draft'), dry?.open_windows);
   const warnings = (dry?.warnings ?? []).map((one) => (typeof one === 'string' ? one : (one.detail ?? JSON.stringify(one))));
 
@@ -161,7 +162,7 @@ export function AsJson({ def, onApply, onClose }: { def: JsonObject; onApply: (d
   const apply = async () => {
     let read: unknown;
     try {
-      read = JSON.parse(text);
+      read = parseJson(text);
     } catch (error) {
       throw new ApiError(422, 'invalid_json', (error as Error).message);
     }

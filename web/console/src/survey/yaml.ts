@@ -12,7 +12,7 @@ function scalar(value: Json): string {
 }
 
 const isEmpty = (value: Json): boolean => (Array.isArray(value) ? !value.length : isObject(value) && !Object.keys(value).length);
-const isNested = (value: Json): boolean => typeof value === 'object' && value !== null && !isEmpty(value);
+const isNested = (value: Json): boolean => (Array.isArray(value) || isObject(value)) && !isEmpty(value);
 
 function lines(value: Json, indent: string): string[] {
   if (Array.isArray(value))
