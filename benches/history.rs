@@ -90,6 +90,7 @@ impl Bench {
             create: false,
             asked_at: self.now,
             request_id: format!("define-{id}"),
+            actor: None,
         };
         self.apply(Decoded::Internal(Box::new(Internal::Define(define))));
     }

@@ -153,6 +153,7 @@ impl Journal {
             create: false,
             asked_at: Clock::new().wall(),
             request_id: format!("{:x}", self.written),
+            actor: None,
         });
         let new = self.signer().internal(0, id, &define);
         self.push(0, new).await;

@@ -6,6 +6,7 @@ mod console_lists;
 mod data;
 pub mod export;
 mod format;
+mod history;
 mod housekeeping;
 mod keys;
 mod listeners;

@@ -5,15 +5,19 @@ use bytes::Bytes;
 use http::HeaderMap;
 use ipnet::IpNet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 use super::auth::{Auth, Caller};
 use super::cors::AllowedOrigins;
 use super::fields::Fields;
+use super::history::HistoryReader;
 use super::lists::Lists;
 use super::problem::Problem;
 use super::recoveries::Recoveries;
 use super::router::Route;
+use super::session::Sessions;
 use super::view::View;
 use askwhen_domain::id;
 use askwhen_domain::time::Millis;
@@ -77,7 +81,16 @@ pub struct App {
     pub reply_timeout: Duration,
     /// Lives where the role `console` runs.
     pub lists: Option<Arc<dyn Lists>>,
+    /// There where the lists are.
+    pub history: Option<Arc<HistoryReader>>,
     pub recoveries: Recoveries,
+    /// Which process this is, among those that run jobs.
+    pub process_id: String,
+    /// Set when the process is to end.
+    pub ending: Arc<AtomicBool>,
+    /// How many listen to changes.
+    pub listeners: Arc<Semaphore>,
+    pub sessions: Sessions,
     /// There under `--test-clock` alone.
     pub test_clock: Option<tokio::sync::mpsc::Sender<Advance>>,
     /// Whether the role `bridge` runs here; else only health and lists are served.
@@ -183,4 +196,9 @@ impl App {
         self.log.append_durably(at, vec![new]).await.map_err(|error| Problem::log(&error, None))?;
         Ok(waiter)
     }
+}
+
+/// What blocks is done beside the requests.
+pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Problem::new(500, "internal", e.to_string()))
 }

@@ -6,15 +6,17 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use super::problem::Problem;
 use askwhen_domain::rate::Rate;
+use askwhen_domain::time::{MINUTE, Millis};
 use askwhen_wire::json;
 
-/// What a key may do; each kind may do what those before it may.
+/// What a key may do: `client`, `server` and `admin` each may do what the one before it
+/// may; `viewer` reads what `admin` reads, and changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -22,15 +24,34 @@ pub enum Kind {
     None,
     Client,
     Server,
+    Viewer,
     Admin,
 }
 
 impl Kind {
+    /// The kinds of keys, by their names.
+    pub const ALL: [Kind; 4] = [Kind::Client, Kind::Server, Kind::Viewer, Kind::Admin];
+
+    pub fn parse(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether a key of this kind may call a route that needs `needed`; `reads` says that
+    /// the method changes nothing.
+    pub fn permits(self, needed: Kind, reads: bool) -> bool {
+        match self {
+            Kind::Admin => true,
+            Kind::Viewer => reads || needed == Kind::None,
+            Kind::None | Kind::Client | Kind::Server => needed <= self,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Kind::None => "none",
             Kind::Client => "client",
             Kind::Server => "server",
+            Kind::Viewer => "viewer",
             Kind::Admin => "admin",
         }
     }
@@ -42,8 +63,10 @@ pub struct Caller {
     pub kind: Kind,
     /// Whether it is known by the link that was opened, which names the user.
     pub by_link: bool,
-    /// Which key, for its quota.
-    digest: [u8; 32],
+    /// The name of the key: the actor of what is changed with it.
+    pub actor: String,
+    /// SHA-256 of the key.
+    pub digest: [u8; 32],
 }
 
 impl Caller {
@@ -51,9 +74,25 @@ impl Caller {
     /// answers of one survey share a quota.
     pub fn of_link(project: String, survey_id: &str) -> Caller {
         let digest = digest(&format!("link\0{project}\0{survey_id}"));
-        Caller { project, kind: Kind::Client, by_link: true, digest }
+        Caller { project, kind: Kind::Client, by_link: true, actor: "link".into(), digest }
     }
 }
+
+/// What one key may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyGrant {
+    pub key_id: String,
+    pub project: String,
+    pub kind: Kind,
+    pub name: String,
+    /// How the key begins, where that is known.
+    pub prefix: Option<String>,
+    /// When it was made, of one that was made at run time.
+    pub created_at: Option<Millis>,
+}
+
+/// Keys by their digests.
+pub type KeyGrants = HashMap<[u8; 32], KeyGrant>;
 
 /// As much as that at once, and then at an even pace.
 fn quota(rate: Rate) -> Quota {
@@ -64,14 +103,18 @@ fn quota(rate: Rate) -> Quota {
 /// Who may do what, as it is configured.
 #[derive(Debug, Default)]
 pub struct Grants {
-    /// Keys by their digests.
-    pub keys: HashMap<[u8; 32], (String, Kind)>,
+    /// The keys of the configuration, or of the data directory.
+    pub keys: KeyGrants,
     /// Identity secrets by project.
     pub identity: BTreeMap<String, Vec<String>>,
 }
 
 pub struct Auth {
     grants: RwLock<Arc<Grants>>,
+    /// The keys that were made at run time, and the generation that they are of.
+    runtime: RwLock<(u64, Arc<KeyGrants>)>,
+    /// The minute of the last use of each key.
+    used: RwLock<HashMap<[u8; 32], AtomicI64>>,
     limits: RwLock<Arc<Limits>>,
     /// More users are remembered than there is room for: the next ones share.
     crowded: AtomicBool,
@@ -114,6 +157,8 @@ impl Auth {
     pub fn new(grants: Grants, rates: Rates) -> Auth {
         Auth {
             grants: RwLock::new(Arc::new(grants)),
+            runtime: RwLock::default(),
+            used: RwLock::default(),
             limits: RwLock::new(Limits::new(rates)),
             crowded: AtomicBool::new(false),
         }
@@ -141,15 +186,10 @@ impl Auth {
     ///
     /// # Errors
     /// 401 without a known key, 403 with one of a lesser kind.
-    pub fn caller(&self, headers: &HeaderMap, needed: Kind) -> Result<Caller, Problem> {
+    pub fn caller(&self, headers: &HeaderMap, needed: Kind, reads: bool) -> Result<Caller, Problem> {
         // Proxies and clients put credentials of their own beside the key.
         let known = presented(headers).find_map(|key| self.known(key));
-        let caller = known.ok_or_else(unauthorized)?;
-        if caller.kind < needed {
-            let detail = format!("this needs a key of kind {}", needed.name());
-            return Err(Problem::new(403, "forbidden", detail));
-        }
-        Ok(caller)
+        permitted(known.ok_or_else(unauthorized)?, needed, reads)
     }
 
     /// A client key that stands in the body as `key`: a page that is being closed
@@ -165,11 +205,55 @@ impl Auth {
         key.and_then(|key| self.known(&key)).filter(|caller| caller.kind == Kind::Client).ok_or_else(unauthorized)
     }
 
-    fn known(&self, key: &str) -> Option<Caller> {
-        let digest = digest(key);
-        let grants = self.grants();
-        let (project, kind) = grants.keys.get(&digest)?;
-        Some(Caller { project: project.clone(), kind: *kind, by_link: false, digest })
+    /// Whom a key names.
+    pub fn known(&self, key: &str) -> Option<Caller> {
+        self.known_digest(digest(key))
+    }
+
+    /// Whom the key with this digest names, as long as it is in force.
+    pub fn known_digest(&self, digest: [u8; 32]) -> Option<Caller> {
+        let caller = |grant: &KeyGrant| Caller {
+            project: grant.project.clone(),
+            kind: grant.kind,
+            by_link: false,
+            actor: grant.name.clone(),
+            digest,
+        };
+        self.grants().keys.get(&digest).map(caller).or_else(|| self.runtime_keys().get(&digest).map(caller))
+    }
+
+    /// The keys of the configuration or the data directory, with their digests.
+    pub fn file_keys(&self) -> KeyGrants {
+        self.grants().keys.clone()
+    }
+
+    pub fn runtime_keys(&self) -> Arc<KeyGrants> {
+        self.runtime.read().expect("no panic holds this lock").1.clone()
+    }
+
+    /// Takes the keys that were made at run time, if they are not of this generation.
+    pub fn sync_runtime_keys(&self, generation: u64, keys: impl FnOnce() -> KeyGrants) {
+        if self.runtime.read().expect("no panic holds this lock").0 != generation {
+            *self.runtime.write().expect("no panic holds this lock") = (generation, Arc::new(keys()));
+        }
+    }
+
+    /// Notes that a key is in use.
+    pub fn note_use(&self, digest: [u8; 32], now: Millis) {
+        let minute = now - now.rem_euclid(MINUTE);
+        let used = self.used.read().expect("no panic holds this lock");
+        if let Some(known) = used.get(&digest) {
+            known.fetch_max(minute, Ordering::Relaxed);
+            return;
+        }
+        drop(used);
+        self.used.write().expect("no panic holds this lock").insert(digest, AtomicI64::new(minute));
+    }
+
+    /// The minute in which this process met a key last.
+    pub fn last_used(&self, digest: &[u8; 32]) -> Option<Millis> {
+        let used = self.used.read().expect("no panic holds this lock");
+        used.get(digest).map(|at| at.load(Ordering::Relaxed))
     }
 
     /// # Errors
@@ -234,6 +318,15 @@ impl Auth {
     }
 }
 
+/// # Errors
+/// 403 for a key whose kind does not suffice.
+pub fn permitted(caller: Caller, needed: Kind, reads: bool) -> Result<Caller, Problem> {
+    if caller.kind.permits(needed, reads) {
+        return Ok(caller);
+    }
+    Err(Problem::new(403, "forbidden", format!("this needs a key of kind {}", needed.name())))
+}
+
 fn limited(wait: Duration) -> Problem {
     let seconds = Duration::from_secs(wait.as_secs_f64().ceil() as u64);
     Problem::later(429, "rate_limited", "your quota is used up for now", seconds)
@@ -256,6 +349,11 @@ pub fn may_be_in_body(headers: &HeaderMap) -> bool {
     is_small && !headers.contains_key(http::header::EXPECT) && presented(headers).next().is_none()
 }
 
+/// Whether the headers hold any key, known or not.
+pub fn has_key(headers: &HeaderMap) -> bool {
+    presented(headers).next().is_some()
+}
+
 /// Every key that the headers hold, in the order in which they count.
 fn presented(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let bearer = headers.get_all(http::header::AUTHORIZATION).iter().filter_map(|value| {
@@ -271,12 +369,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_viewer_reads_what_an_admin_reads_and_changes_nothing() {
+        use Kind::{Admin, Client, Server, Viewer};
+        for (holder, needed, reads, permitted) in [
+            (Viewer, Viewer, true, true),
+            (Viewer, Server, true, true),
+            (Viewer, Client, true, true),
+            (Viewer, Client, false, false),
+            (Viewer, Server, false, false),
+            (Viewer, Admin, false, false),
+            (Server, Viewer, true, false),
+            (Server, Client, false, true),
+            (Client, Server, true, false),
+            (Admin, Viewer, true, true),
+            (Admin, Admin, false, true),
+        ] {
+            assert_eq!(holder.permits(needed, reads), permitted, "{holder:?} {needed:?} {reads}");
+        }
+    }
+
+    #[test]
     fn quotas_of_made_up_users_stay_bounded() {
         let key = "a key of sixteen and more";
         let rates = Rates { per_key: Rate::parse("1000000/s").unwrap(), per_client_user: Rate::parse("1/h").unwrap() };
-        let keys = HashMap::from([(digest(key), ("p".to_owned(), Kind::Client))]);
+        let grant = KeyGrant {
+            key_id: "k".into(),
+            project: "p".into(),
+            kind: Kind::Client,
+            name: "app".into(),
+            prefix: None,
+            created_at: None,
+        };
+        let keys = HashMap::from([(digest(key), grant)]);
         let auth = Auth::new(Grants { keys, ..Grants::default() }, rates);
-        let caller = Caller { project: "p".into(), kind: Kind::Client, by_link: false, digest: digest(key) };
+        let caller = auth.known(key).expect("it is known");
         for n in 0..3 * MAX_QUOTAS {
             auth.client_user(&caller, &HeaderMap::new(), &format!("u{n}")).ok();
             if n % 1_000 == 0 {

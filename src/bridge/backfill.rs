@@ -5,11 +5,11 @@
 use serde_json::json;
 use std::sync::Arc;
 
-use super::app::{App, RequestContext};
+use super::app::{App, RequestContext, run_blocking};
 use super::fields::Fields;
 use super::lists::Lists;
 use super::problem::{Answer, Problem, json_answer};
-use super::redelivery::{MAX_RECOVERED, MessageReader, RecoveryInProgress, WINDOW, run_blocking, span};
+use super::redelivery::{MAX_RECOVERED, MessageReader, RecoveryInProgress, WINDOW, span};
 use askwhen_domain::endpoint::Endpoint;
 use askwhen_domain::id::Origin;
 use askwhen_domain::message::{self, Delivery, WebhookEvent};
@@ -22,16 +22,16 @@ use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{ResponseRecord, SOURCE_HEADER, Source};
 
 /// A record of topic `responses`, by when its fact happened.
-type ResponsePosition = (Millis, u32, u64);
+pub(super) type ResponsePosition = (Millis, u32, u64);
 
 /// Whose messages are made, and which.
 #[derive(Clone)]
-struct BackfillScope {
-    log: Log,
-    lists: Arc<dyn Lists>,
-    project: String,
-    endpoint: Arc<Endpoint>,
-    span: TimeSpan,
+pub(super) struct BackfillScope {
+    pub log: Log,
+    pub lists: Arc<dyn Lists>,
+    pub project: String,
+    pub endpoint: Arc<Endpoint>,
+    pub span: TimeSpan,
 }
 
 impl App {
@@ -55,7 +55,7 @@ impl App {
         let wanted = BackfillScope { log: self.log.clone(), lists, project, endpoint: Arc::new(read.endpoint), span };
         let turn = self.turn(EndpointRef::new(&wanted.project, &asked.route.parts[0])).await?;
         let search = wanted.clone();
-        let found = run_blocking(move || search.find()).await?;
+        let found = run_blocking(move || search.find(MAX_RECOVERED)).await?;
         let BackfillMessage { mut places, count, more, last } =
             found.map_err(|error| Problem::new(500, "internal", error.to_string()))?;
         let mut body = json!({"count": count});
@@ -87,9 +87,9 @@ impl App {
 
 /// What there is to send.
 #[derive(Default)]
-struct BackfillMessage {
-    places: Vec<ResponsePosition>,
-    count: usize,
+pub(super) struct BackfillMessage {
+    pub places: Vec<ResponsePosition>,
+    pub count: usize,
     /// There is more than one request sends.
     more: bool,
     /// The id of the last message.
@@ -97,7 +97,11 @@ struct BackfillMessage {
 }
 
 impl BackfillScope {
-    fn find(&self) -> Result<BackfillMessage, askwhen_log::Error> {
+    /// What there is to send, up to so many messages.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn find(&self, limit: usize) -> Result<BackfillMessage, askwhen_log::Error> {
         let mut found = BackfillMessage::default();
         let mut newest = None;
         for partition in 0..self.log.partitions() {
@@ -113,7 +117,7 @@ impl BackfillScope {
                     }
                     found.count += messages.len();
                     found.places.push(place);
-                    found.more = found.count >= MAX_RECOVERED;
+                    found.more = found.count >= limit;
                     if found.more { Err(ScanEnd::Enough) } else { Ok(()) }
                 })
                 .or_else(|stop| match stop {
@@ -129,7 +133,7 @@ impl BackfillScope {
     }
 
     /// The deliveries that a response owes the endpoint, and that are not listed.
-    fn messages(&self, record: &Record) -> Vec<Delivery> {
+    pub fn messages(&self, record: &Record) -> Vec<Delivery> {
         let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
         let read = record.value.as_deref().and_then(|value| serde_json::from_slice::<ResponseRecord>(value).ok());
         let read = read.and_then(ResponseRecord::into_message);

@@ -119,6 +119,7 @@ impl App {
             if_match: self.if_match(asked, Kind::Endpoint, &asked.route.parts[0])?,
             asked_at: self.clock.now(),
             request_id: asked.request_id.to_owned(),
+            actor: Some(asked.caller.actor.clone()),
         });
         let outcome = self.ask_registrar(definition, &internal).await?;
         self.wait_for_view(definition, false, &outcome).await;

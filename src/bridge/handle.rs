@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use http::{HeaderValue, Method, Request, header};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,9 +14,10 @@ use super::body::{self, RequestedBody};
 use super::budget::BudgetExhausted;
 use super::connections::Connection;
 use super::held_bytes::HeldBytes;
-use super::problem::{self, Answer, Problem};
+use super::problem::{self, Answer, AnswerBody, Problem};
+use super::results::LineFormat;
 use super::router::{self, Name, NoRoute, Route};
-use super::{cors, fields, openapi, sdk};
+use super::{console, cors, fields, openapi, sdk};
 use askwhen_domain::id;
 use askwhen_log::Log;
 use askwhen_wire::definition::Code;
@@ -100,6 +101,12 @@ impl App {
         if route.name == Name::SurveyPage {
             return self.survey_page(&route.parts[0], query, &head.headers).await;
         }
+        match route.name {
+            Name::Root | Name::Console => return Ok(console::redirect(&self.base_path)),
+            Name::ConsolePage => return console::answer(&route.parts[0], &head.headers, &self.base_path),
+            Name::ConsoleSession => return self.console_session(method, head, body, connection).await,
+            _ => {}
+        }
         if route.kind == Kind::None {
             return Ok(self.open_route(route.name, query, &head.headers));
         }
@@ -114,12 +121,16 @@ impl App {
         let (caller, body) = if takes_body && route.kind == Kind::Client && auth::may_be_in_body(&head.headers) {
             let body = body::read(&head.headers, body, wanted, connection).await;
             let body = body.map_err(|_| auth::unauthorized())?;
+            self.sync_keys();
             let by_link = (route.name == Name::LinkResponses).then(|| self.caller_of_link(route, &body)).flatten();
             let caller = by_link.unwrap_or_else(|| self.auth.caller_of_body(&body))?;
+            if !caller.by_link {
+                self.auth.note_use(caller.digest, self.clock.now());
+            }
             self.auth.take_quota(&caller)?;
             (caller, body)
         } else {
-            let caller = self.auth.caller(&head.headers, route.kind)?;
+            let caller = self.caller(&head.headers, route.kind, *method == Method::GET)?;
             self.auth.take_quota(&caller)?;
             let read =
                 if takes_body { body::read(&head.headers, body, wanted, connection).await? } else { Bytes::new() };
@@ -147,6 +158,8 @@ impl App {
             Name::LinkSurvey => self.link_survey(&asked).await,
             Name::LinkResponses => self.link_responses(&asked).await,
             Name::SurveyLinks => self.make_link(&asked),
+            Name::Explain => self.explain(&asked).await,
+            Name::Timeline => self.timeline(&asked).await,
             Name::User if *method == Method::GET => self.user(&asked).await,
             Name::User if *method == Method::DELETE => self.erase(&asked).await,
             Name::User => self.attributes(&asked).await,
@@ -164,14 +177,51 @@ impl App {
             Name::Recover => self.recover(&asked).await,
             Name::Backfill => self.backfill(&asked).await,
             Name::SurveyStats => self.stats(&asked),
+            Name::SurveyResults => self.results(&asked).await,
+            Name::ResponsesCsv => self.response_lines(&asked, LineFormat::Csv),
+            Name::ResponsesNdjson => self.response_lines(&asked, LineFormat::Ndjson),
+            Name::Jobs => self.jobs(&asked, method).await,
+            Name::Job => self.job(&asked, method).await,
+            Name::Changes => self.changes(&asked, head.method == Method::HEAD),
+            Name::DeliveryCauses => self.causes(&asked).await,
+            Name::SurveyVersions => self.survey_versions(&asked),
+            Name::SurveyVersion => self.survey_version(&asked),
+            Name::Keys if *method == Method::GET => self.list_keys(&asked),
+            Name::Keys => self.create_key(&asked).await,
+            Name::Key => self.revoke_key(&asked).await,
             Name::Snapshots => self.take_snapshots().await,
             Name::Skip => self.skip(&asked).await,
             Name::TestClock => self.advance(&asked).await,
             // These are answered without a key, above; with one they say the same.
             Name::Sdk => sdk::answer(&asked.route.parts[0], asked.headers),
-            Name::SurveyPage | Name::Embed | Name::Livez | Name::Readyz | Name::Metrics | Name::OpenApi => {
-                Ok(self.open_route(asked.route.name, asked.query, asked.headers))
+            Name::SurveyPage
+            | Name::Embed
+            | Name::Livez
+            | Name::Readyz
+            | Name::Metrics
+            | Name::OpenApi
+            | Name::Root
+            | Name::Console
+            | Name::ConsolePage
+            | Name::ConsoleSession => Ok(self.open_route(asked.route.name, asked.query, asked.headers)),
+        }
+    }
+
+    async fn console_session(
+        &self,
+        method: &Method,
+        head: &http::request::Parts,
+        body: &mut Incoming,
+        connection: &Arc<Connection>,
+    ) -> Result<Answer, Problem> {
+        match *method {
+            Method::POST => {
+                let wanted = RequestedBody { need: body::BodyNeed::Json, plain_text: false };
+                let read = body::read(&head.headers, body, wanted, connection).await?;
+                self.sign_in(&head.headers, &read)
             }
+            Method::DELETE => self.sign_out(&head.headers),
+            _ => self.show_session(&head.headers),
         }
     }
 
@@ -273,8 +323,14 @@ async fn counted(answer: Answer, connection: &Arc<Connection>) -> Result<Answer,
     let counts = len.min(connection.all().budget.limit_bytes() / 2);
     held.grow(counts).await.map_err(|BudgetExhausted| Problem::overloaded())?;
     let (head, body) = answer.into_parts();
-    let Ok(bytes) = body.collect().await.map(http_body_util::Collected::to_bytes);
-    Ok(Answer::from_parts(head, Full::new(held.counted(bytes))))
+    let body = match body {
+        AnswerBody::Whole(whole) => {
+            let Ok(bytes) = whole.collect().await.map(http_body_util::Collected::to_bytes);
+            AnswerBody::whole(held.counted(bytes))
+        }
+        stream @ AnswerBody::Stream(_) => stream,
+    };
+    Ok(Answer::from_parts(head, body))
 }
 
 /// A path without what a proxy puts before it; proxies that take it off are as well.

@@ -4,7 +4,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use super::app::{App, RequestContext};
+use super::app::{App, RequestContext, run_blocking};
 use super::lists::Lists;
 use super::problem::{Answer, Problem, json_answer};
 use askwhen_domain::decision::DecisionReason;
@@ -64,12 +64,70 @@ pub(super) fn page(query: &str, known: &[&str]) -> Result<Query, Problem> {
     Ok(page)
 }
 
+/// The members of a filter of deliveries.
+const DELIVERY_FILTERS: [&str; 10] =
+    ["status", "survey_id", "user_id", "since", "until", "endpoint_id", "outcome", "http_status", "cause", "type"];
+const DELIVERY_STATUSES: [&str; 6] = ["pending", "waiting", "delivered", "dead", "cancelled", "resent"];
+
+/// A filter of deliveries that stands in a body: what the list takes in its query.
+///
+/// # Errors
+/// 422 for a member that the list does not know, or a wrong one.
+pub(super) fn delivery_filter(filter: &Value) -> Result<Filter, Problem> {
+    let Some(members) = filter.as_object() else {
+        return Err(Problem::field(Code::WrongType, "/filter", "filter must be an object"));
+    };
+    let mut query = Query { limit: 0, cursor: None, filters: Vec::new() };
+    for (name, value) in members {
+        let pointer = format!("/filter/{name}");
+        if !DELIVERY_FILTERS.contains(&name.as_str()) {
+            return Err(Problem::field(Code::UnknownField, &pointer, "the list of deliveries knows no such filter"));
+        }
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            _ => return Err(Problem::field(Code::WrongType, &pointer, "must be a string")),
+        };
+        query.filters.push((name.clone(), text));
+    }
+    let filter = query.filter()?;
+    check_status(&filter, &DELIVERY_STATUSES)?;
+    Ok(filter)
+}
+
+fn check_status(filter: &Filter, known: &[&str]) -> Result<(), Problem> {
+    if filter.status.as_deref().is_some_and(|status| !known.contains(&status)) {
+        return Err(Problem::field(Code::Invalid, "", format!("status must be one of {}", known.join(", "))));
+    }
+    Ok(())
+}
+
 impl Query {
-    fn text(&self, name: &str) -> Option<String> {
+    fn filter(&self) -> Result<Filter, Problem> {
+        Ok(Filter {
+            endpoint_id: self.text("endpoint_id"),
+            status: self.text("status"),
+            survey_id: self.text("survey_id"),
+            user_id: self.text("user_id"),
+            outcome: self.text("outcome"),
+            http_status: self.http_status()?,
+            cause: self.text("cause"),
+            kind: self.text("type"),
+            since: self.time("since")?,
+            until: self.time("until")?,
+        })
+    }
+
+    pub fn text(&self, name: &str) -> Option<String> {
         self.filters.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone())
     }
 
-    fn time(&self, name: &str) -> Result<Option<Millis>, Problem> {
+    fn http_status(&self) -> Result<Option<u16>, Problem> {
+        let wanted = || Problem::field(Code::Invalid, "", "http_status must be a number such as 500");
+        self.text("http_status").map(|text| text.parse().map_err(|_| wanted())).transpose()
+    }
+
+    pub fn time(&self, name: &str) -> Result<Option<Millis>, Problem> {
         let Some(text) = self.text(name) else { return Ok(None) };
         // A plus that was not encoded has become a space.
         let parsed = time::parse_time(&text).or_else(|wanted| match text.rsplit_once(' ') {
@@ -102,25 +160,14 @@ impl App {
 
     pub(super) fn list(&self, asked: &RequestContext<'_>, list: List) -> Result<Answer, Problem> {
         let lists = self.lists()?;
-        let all = ["status", "survey_id", "user_id", "since", "until", "endpoint_id"];
-        // Nothing but a delivery has an endpoint.
-        let known = if list == List::Deliveries { &all[..] } else { &all[..5] };
+        // Nothing but a delivery has an endpoint, and attempts.
+        let known = if list == List::Deliveries { &DELIVERY_FILTERS[..] } else { &DELIVERY_FILTERS[..5] };
         let query = page(asked.query, known)?;
-        let filter = Filter {
-            endpoint_id: query.text("endpoint_id"),
-            status: query.text("status"),
-            survey_id: query.text("survey_id"),
-            user_id: query.text("user_id"),
-            since: query.time("since")?,
-            until: query.time("until")?,
-        };
-        let statuses: Vec<&str> = match list {
-            List::Deliveries => vec!["pending", "waiting", "delivered", "dead", "cancelled", "resent"],
-            List::Decisions => DecisionReason::names().collect(),
-            List::Responses => vec!["partial", "completed"],
-        };
-        if filter.status.as_deref().is_some_and(|status| !statuses.contains(&status)) {
-            return Err(Problem::field(Code::Invalid, "", format!("status must be one of {}", statuses.join(", "))));
+        let filter = query.filter()?;
+        match list {
+            List::Deliveries => check_status(&filter, &DELIVERY_STATUSES)?,
+            List::Decisions => check_status(&filter, &DecisionReason::names().collect::<Vec<_>>())?,
+            List::Responses => check_status(&filter, &["partial", "completed"])?,
         }
         let wanted = PageRequest { cursor: query.cursor.as_deref(), limit: query.limit };
         let page = lists.list(list, &asked.caller.project, &filter, wanted);
@@ -139,6 +186,14 @@ impl App {
         if let Some(until) = until.filter(|until| *until > next) {
             row["next_attempt_at"] = time::format_time(until).into();
         }
+    }
+
+    pub(super) async fn causes(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
+        let lists = self.lists()?.clone();
+        let query = page(asked.query, &["since"])?;
+        let (project, since) = (asked.caller.project.clone(), query.time("since")?.unwrap_or(0));
+        let causes = run_blocking(move || lists.causes(&project, since)).await?.map_err(unlisted)?;
+        Ok(json_answer(200, json!({"causes": causes}).to_string()))
     }
 
     pub(super) fn stats(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {

@@ -1,11 +1,18 @@
 //! The console's projection, as far as HTTP asks it.
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 use askwhen_domain::id::RecordPosition;
 use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
 use askwhen_domain::time::{Millis, TimeSpan};
-use askwhen_wire::listing::{DeliveryPlace, Filter, List, ListError, Page, PageRequest};
+use askwhen_wire::listing::{
+    DeliveryCause, DeliveryPlace, Filter, List, ListError, Page, PageRequest, ResultsQuery, SurveyResults,
+};
+use askwhen_wire::topics::response::ResponseBody;
+
+/// Responses, and the place of the last of them.
+pub type ResponsePage = (Vec<ResponseBody>, Option<Vec<u8>>);
 
 /// The console's projection, as far as HTTP asks it.
 pub trait Lists: Send + Sync {
@@ -52,6 +59,43 @@ pub trait Lists: Send + Sync {
     /// # Errors
     /// When the projection cannot be read.
     fn is_erased(&self, user: UserRef<'_>, source: RecordPosition) -> Result<bool, ListError>;
+
+    /// Deliveries that failed or were given up since a time, by what keeps them from their
+    /// receivers, the most frequent first.
+    ///
+    /// # Errors
+    /// When the projection cannot be read.
+    fn causes(&self, project: &str, since: Millis) -> Result<Vec<DeliveryCause>, ListError>;
+
+    /// Deliveries that a filter takes, that came to nothing and that nobody has sent again,
+    /// oldest first, with their endpoints; `missed_only` leaves out those that were cancelled
+    /// for another reason than their endpoint. What comes from behind the ends of the journal
+    /// that are given is left out.
+    ///
+    /// # Errors
+    /// When the projection cannot be read.
+    fn resendable(
+        &self,
+        project: &str,
+        filter: &Filter,
+        missed_only: bool,
+        ends: &BTreeMap<u32, u64>,
+    ) -> Result<Vec<(String, DeliveryPlace)>, ListError>;
+
+    /// What a survey was answered.
+    ///
+    /// # Errors
+    /// When the projection cannot be read.
+    fn results(&self, survey: SurveyRef<'_>, query: &ResultsQuery) -> Result<SurveyResults, ListError>;
+
+    /// Responses of a survey behind a place, oldest first, and the place of the last.
+    ///
+    /// # Errors
+    /// When the projection cannot be read.
+    fn responses(&self, survey: SurveyRef<'_>, after: Option<&[u8]>, limit: usize) -> Result<ResponsePage, ListError>;
+
+    /// How often a list of a project has got other rows since the process began.
+    fn moved(&self, project: &str, list: List) -> u64;
 
     /// The counters of a survey, from a time up to and without another.
     ///

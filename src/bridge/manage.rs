@@ -28,13 +28,13 @@ use askwhen_wire::topic::Topic;
 const MAX_NAMES: usize = 10_000;
 
 /// What a PUT asks for, beside its body.
-struct DefinitionDraft {
-    kind: Kind,
-    id: String,
-    body: Option<Json>,
-    new_secret: Option<(String, SealedSecret)>,
-    create: bool,
-    if_match: Option<u64>,
+pub(super) struct DefinitionDraft {
+    pub kind: Kind,
+    pub id: String,
+    pub body: Option<Json>,
+    pub new_secret: Option<(String, SealedSecret)>,
+    pub create: bool,
+    pub if_match: Option<u64>,
 }
 
 /// What a PUT or DELETE may be bound to.
@@ -85,7 +85,7 @@ impl App {
                 Json::of(&survey)
             }
             Kind::Settings => Json::of(&definition::settings(&value).map_err(Problem::fields)?),
-            Kind::Trigger | Kind::Health => {
+            Kind::Trigger | Kind::Health | Kind::Key | Kind::KeyUse | Kind::Job => {
                 return Err(Problem::not_found("triggers are declared by POST /v1/triggers"));
             }
             Kind::Endpoint => {
@@ -134,8 +134,8 @@ impl App {
         let met = self.view.list(project, Kind::Trigger, u64::MAX, MAX_NAMES);
         let names: Vec<String> = met.into_iter().map(|shown| shown.record.id).collect();
         let before = self.view.get(project, Kind::Survey, &survey.survey_id).map(|shown| shown.record.body.value());
-        let run_blocking = Surroundings { names: Some(&names), before: before.as_ref() };
-        definition::warnings(survey, self.clock.now(), &run_blocking)
+        let surroundings = Surroundings { names: Some(&names), before: before.as_ref() };
+        definition::warnings(survey, self.clock.now(), &surroundings)
     }
 
     /// What a PUT would do, as far as what is shown tells.
@@ -294,9 +294,19 @@ impl App {
 
     /// Asks the registrar and waits until every partition has the answer, or
     /// the time is up.
-    async fn define(&self, asked: &RequestContext<'_>, draft: &DefinitionDraft) -> Result<Outcome, Problem> {
+    pub(super) async fn define(&self, asked: &RequestContext<'_>, draft: &DefinitionDraft) -> Result<Outcome, Problem> {
+        self.write_definition((&asked.caller.project, &asked.caller.actor), asked.request_id, draft).await
+    }
+
+    /// The same for a project and an actor, under the id of a request.
+    pub(super) async fn write_definition(
+        &self,
+        (project, actor): (&str, &str),
+        request_id: &str,
+        draft: &DefinitionDraft,
+    ) -> Result<Outcome, Problem> {
         let define = Internal::Define(Define {
-            project: asked.caller.project.clone(),
+            project: project.to_owned(),
             kind: draft.kind,
             id: draft.id.clone(),
             body: draft.body.clone(),
@@ -304,9 +314,10 @@ impl App {
             if_match: draft.if_match,
             create: draft.create,
             asked_at: self.clock.now(),
-            request_id: asked.request_id.to_owned(),
+            request_id: request_id.to_owned(),
+            actor: Some(actor.to_owned()),
         });
-        let definition = DefinitionRef { project: &asked.caller.project, kind: draft.kind, id: &draft.id };
+        let definition = DefinitionRef { project, kind: draft.kind, id: &draft.id };
         let outcome = self.ask_registrar(definition, &define).await?;
         self.wait_for_view(definition, draft.body.is_none(), &outcome).await;
         Ok(outcome)
@@ -394,7 +405,7 @@ impl App {
                 body["version"] = shown.record.version.into();
                 self.show_state(shown, &mut body);
             }
-            Kind::Trigger | Kind::Settings | Kind::Health => {}
+            Kind::Trigger | Kind::Settings | Kind::Health | Kind::Key | Kind::KeyUse | Kind::Job => {}
         }
         body
     }

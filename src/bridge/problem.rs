@@ -5,12 +5,64 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
 
 use askwhen_wire::definition::{Code, Fault};
 use askwhen_wire::json;
 
-pub type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<AnswerBody>;
+
+/// What an answer consists of.
+#[derive(Debug)]
+pub enum AnswerBody {
+    Whole(Full<Bytes>),
+    /// Pieces as they come; an error cuts the answer off.
+    Stream(Receiver<Result<Bytes, std::io::Error>>),
+}
+
+impl AnswerBody {
+    pub fn whole(bytes: impl Into<Bytes>) -> AnswerBody {
+        AnswerBody::Whole(Full::new(bytes.into()))
+    }
+}
+
+impl hyper::body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, std::io::Error>>> {
+        match self.get_mut() {
+            AnswerBody::Whole(whole) => {
+                let Poll::Ready(frame) = Pin::new(whole).poll_frame(cx) else { return Poll::Pending };
+                Poll::Ready(frame.map(|Ok(frame)| Ok(frame)))
+            }
+            AnswerBody::Stream(pieces) => {
+                let Poll::Ready(piece) = pieces.poll_recv(cx) else { return Poll::Pending };
+                Poll::Ready(piece.map(|piece| piece.map(hyper::body::Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            AnswerBody::Whole(whole) => whole.is_end_stream(),
+            AnswerBody::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        match self {
+            AnswerBody::Whole(whole) => whole.size_hint(),
+            AnswerBody::Stream(_) => hyper::body::SizeHint::default(),
+        }
+    }
+}
 
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -159,7 +211,7 @@ impl Problem {
     }
 
     pub fn answer(&self, request_id: &str) -> Answer {
-        let mut answer = Response::new(Full::new(Bytes::from(self.body(request_id).to_string())));
+        let mut answer = Response::new(AnswerBody::whole(self.body(request_id).to_string()));
         *answer.status_mut() = self.status;
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -181,7 +233,7 @@ impl Problem {
 
 /// A JSON body.
 pub fn json_answer(status: u16, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(AnswerBody::whole(body));
     *answer.status_mut() = StatusCode::from_u16(status).expect("statuses are written in this crate");
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::app::{App, RequestContext};
+use super::app::{App, RequestContext, run_blocking};
 use super::fields::Fields;
 use super::problem::{Answer, Problem, json_answer};
 use super::recoveries::RecoveryTurn;
@@ -170,7 +170,7 @@ impl App {
                 delivery.not_before = Some(from.saturating_add(count as i64 * spacing_us / 1_000));
                 count += 1;
             }
-            self.append_redeliveries(found).await?;
+            self.append_redeliveries(found, None).await?;
         }
         let (lists, project) = (self.lists.clone(), project.to_owned());
         tokio::spawn(async move {
@@ -187,7 +187,12 @@ impl App {
         Ok(count)
     }
 
-    async fn append_redeliveries(&self, found: Vec<Delivery>) -> Result<(), Problem> {
+    /// Appends what is to be delivered again; `asked_at` stands for now.
+    pub(super) async fn append_redeliveries(
+        &self,
+        found: Vec<Delivery>,
+        asked_at: Option<Millis>,
+    ) -> Result<(), Problem> {
         let mut by_partition: BTreeMap<u32, Vec<NewRecord>> = BTreeMap::new();
         let signer = Signer::new(&self.log, &self.key);
         for delivery in &found {
@@ -197,7 +202,7 @@ impl App {
             let key = delivery.user_id.clone();
             let partition = id::partition_of(&key, self.log.partitions());
             // It keeps its time: in the lists it stands beside the one that it replaces.
-            let (told_at, asked_at) = (delivery.created_at, self.clock.now());
+            let (told_at, asked_at) = (delivery.created_at, asked_at.unwrap_or_else(|| self.clock.now()));
             let redelivery = Internal::Redeliver { delivery: Box::new(delivery), told_at, asked_at };
             by_partition.entry(partition).or_default().push(signer.internal(partition, &key, &redelivery));
         }
@@ -207,11 +212,6 @@ impl App {
         let done = futures_util::future::join_all(appends).await;
         done.into_iter().find_map(Result::err).map_or(Ok(()), |error| Err(Problem::log(&error, None)))
     }
-}
-
-/// What blocks is done beside the requests.
-pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Problem::new(500, "internal", e.to_string()))
 }
 
 /// `since` and `until` of a body.
@@ -257,7 +257,11 @@ impl MessageReader {
         Ok(held.iter().find(|record| record.offset == offset))
     }
 
-    fn delivery(&mut self, place: &DeliveryPlace) -> Result<Option<Delivery>, askwhen_log::Error> {
+    /// The same as a delivery.
+    ///
+    /// # Errors
+    /// When the log is out of reach.
+    pub fn delivery(&mut self, place: &DeliveryPlace) -> Result<Option<Delivery>, askwhen_log::Error> {
         let record = self.record(place.partition, place.offset)?;
         let value = record.and_then(|record| record.value.as_deref());
         match value.map(serde_json::from_slice::<DeliveryRecord>) {

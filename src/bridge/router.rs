@@ -22,6 +22,8 @@ pub enum Name {
     Offer,
     LinkSurvey,
     LinkResponses,
+    Explain,
+    Timeline,
     User,
     Surveys,
     Survey,
@@ -34,6 +36,17 @@ pub enum Name {
     Backfill,
     Settings,
     SurveyStats,
+    SurveyResults,
+    ResponsesCsv,
+    ResponsesNdjson,
+    DeliveryCauses,
+    Jobs,
+    Job,
+    Changes,
+    SurveyVersions,
+    SurveyVersion,
+    Keys,
+    Key,
     Deliveries,
     Delivery,
     Resend,
@@ -50,6 +63,10 @@ pub enum Name {
     SurveyLinks,
     SurveyPage,
     Embed,
+    Root,
+    Console,
+    ConsolePage,
+    ConsoleSession,
 }
 
 /// One row of the table: `{name}` stands for one path part, `{name…}` for all
@@ -139,6 +156,22 @@ pub const TABLE: &[RouteSpec] = &[
         allow: "POST, OPTIONS",
     },
     RouteSpec {
+        name: Name::Explain,
+        template: "/v1/users/{user_id…}/explain",
+        methods: &[(
+            "GET",
+            Kind::Viewer,
+            "Explain what was known of a user at a moment, and why they are asked or not",
+        )],
+        allow: "GET, HEAD",
+    },
+    RouteSpec {
+        name: Name::Timeline,
+        template: "/v1/users/{user_id…}/timeline",
+        methods: &[("GET", Kind::Viewer, "List what happened to a user, newest first")],
+        allow: "GET, HEAD",
+    },
+    RouteSpec {
         name: Name::User,
         template: "/v1/users/{user_id…}",
         methods: &[
@@ -151,14 +184,14 @@ pub const TABLE: &[RouteSpec] = &[
     RouteSpec {
         name: Name::Surveys,
         template: "/v1/surveys",
-        methods: &[("GET", Kind::Admin, "List surveys")],
+        methods: &[("GET", Kind::Viewer, "List surveys")],
         allow: "GET, HEAD",
     },
     RouteSpec {
         name: Name::Survey,
         template: "/v1/surveys/{survey_id}",
         methods: &[
-            ("GET", Kind::Admin, "Show a survey"),
+            ("GET", Kind::Viewer, "Show a survey"),
             ("PUT", Kind::Admin, "Define a survey"),
             ("DELETE", Kind::Admin, "Archive a survey"),
         ],
@@ -169,7 +202,7 @@ pub const TABLE: &[RouteSpec] = &[
         template: "/v1/surveys/{survey_id}/stats",
         methods: &[(
             "GET",
-            Kind::Admin,
+            Kind::Viewer,
             "Show how a survey fares: considered, offered, displayed, answered, and why not",
         )],
         allow: "GET, HEAD",
@@ -181,16 +214,61 @@ pub const TABLE: &[RouteSpec] = &[
         allow: "POST",
     },
     RouteSpec {
+        name: Name::SurveyResults,
+        template: "/v1/surveys/{survey_id}/results",
+        methods: &[("GET", Kind::Viewer, "Show what a survey was answered, in numbers")],
+        allow: "GET, HEAD",
+    },
+    RouteSpec {
+        name: Name::ResponsesCsv,
+        template: "/v1/surveys/{survey_id}/responses.csv",
+        methods: &[("GET", Kind::Viewer, "Write every response of a survey as a table, oldest first")],
+        allow: "GET, HEAD",
+    },
+    RouteSpec {
+        name: Name::ResponsesNdjson,
+        template: "/v1/surveys/{survey_id}/responses.ndjson",
+        methods: &[("GET", Kind::Viewer, "Write every response of a survey as a line of JSON, oldest first")],
+        allow: "GET, HEAD",
+    },
+    RouteSpec {
+        name: Name::SurveyVersions,
+        template: "/v1/surveys/{survey_id}/versions",
+        methods: &[("GET", Kind::Viewer, "List the versions of a survey, with when and by whom each was made")],
+        allow: "GET, HEAD",
+    },
+    RouteSpec {
+        name: Name::SurveyVersion,
+        template: "/v1/surveys/{survey_id}/versions/{version}",
+        methods: &[("GET", Kind::Viewer, "Show one version of a survey")],
+        allow: "GET, HEAD",
+    },
+    RouteSpec {
+        name: Name::Keys,
+        template: "/v1/keys",
+        methods: &[
+            ("GET", Kind::Viewer, "List the API keys of the project, without their values"),
+            ("POST", Kind::Admin, "Make an API key, which is shown once"),
+        ],
+        allow: "GET, HEAD, POST",
+    },
+    RouteSpec {
+        name: Name::Key,
+        template: "/v1/keys/{key_id}",
+        methods: &[("DELETE", Kind::Admin, "Revoke an API key that was made at run time")],
+        allow: "DELETE",
+    },
+    RouteSpec {
         name: Name::Endpoints,
         template: "/v1/endpoints",
-        methods: &[("GET", Kind::Admin, "List endpoints")],
+        methods: &[("GET", Kind::Viewer, "List endpoints")],
         allow: "GET, HEAD",
     },
     RouteSpec {
         name: Name::Endpoint,
         template: "/v1/endpoints/{endpoint_id}",
         methods: &[
-            ("GET", Kind::Admin, "Show an endpoint"),
+            ("GET", Kind::Viewer, "Show an endpoint"),
             ("PUT", Kind::Admin, "Define an endpoint"),
             ("DELETE", Kind::Admin, "Remove an endpoint"),
         ],
@@ -230,7 +308,7 @@ pub const TABLE: &[RouteSpec] = &[
         name: Name::Settings,
         template: "/v1/settings",
         methods: &[
-            ("GET", Kind::Admin, "Show the project's settings"),
+            ("GET", Kind::Viewer, "Show the project's settings"),
             ("PUT", Kind::Admin, "Replace the project's settings"),
         ],
         allow: "GET, HEAD, PUT",
@@ -238,13 +316,43 @@ pub const TABLE: &[RouteSpec] = &[
     RouteSpec {
         name: Name::Deliveries,
         template: "/v1/deliveries",
-        methods: &[("GET", Kind::Admin, "List deliveries")],
+        methods: &[("GET", Kind::Viewer, "List deliveries")],
+        allow: "GET, HEAD",
+    },
+    RouteSpec {
+        name: Name::DeliveryCauses,
+        template: "/v1/deliveries/causes",
+        methods: &[("GET", Kind::Viewer, "List what keeps deliveries from their receivers")],
+        allow: "GET, HEAD",
+    },
+    RouteSpec {
+        name: Name::Jobs,
+        template: "/v1/jobs",
+        methods: &[
+            ("GET", Kind::Viewer, "List jobs"),
+            ("POST", Kind::Admin, "Begin a job: resend, recover, backfill or backtest; or count what it would do"),
+        ],
+        allow: "GET, HEAD, POST",
+    },
+    RouteSpec {
+        name: Name::Job,
+        template: "/v1/jobs/{job_id}",
+        methods: &[
+            ("GET", Kind::Viewer, "Show a job: how far it is, and when it will be done"),
+            ("DELETE", Kind::Admin, "Cancel a job"),
+        ],
+        allow: "GET, HEAD, DELETE",
+    },
+    RouteSpec {
+        name: Name::Changes,
+        template: "/v1/changes",
+        methods: &[("GET", Kind::Viewer, "Hear which lists have changed, as server-sent events")],
         allow: "GET, HEAD",
     },
     RouteSpec {
         name: Name::Delivery,
         template: "/v1/deliveries/{delivery_id}",
-        methods: &[("GET", Kind::Admin, "Show a delivery and its attempts")],
+        methods: &[("GET", Kind::Viewer, "Show a delivery and its attempts")],
         allow: "GET, HEAD",
     },
     RouteSpec {
@@ -256,7 +364,7 @@ pub const TABLE: &[RouteSpec] = &[
     RouteSpec {
         name: Name::Decisions,
         template: "/v1/decisions",
-        methods: &[("GET", Kind::Admin, "List decisions, each with the gate of every survey considered")],
+        methods: &[("GET", Kind::Viewer, "List decisions, each with the gate of every survey considered")],
         allow: "GET, HEAD",
     },
     RouteSpec {
@@ -325,6 +433,34 @@ pub const TABLE: &[RouteSpec] = &[
         methods: &[("GET", Kind::None, "The widget on an empty page, for WebViews and frames")],
         allow: "GET, HEAD",
     },
+    RouteSpec {
+        name: Name::Root,
+        template: "/",
+        methods: &[("GET", Kind::None, "Go to the console")],
+        allow: "GET, HEAD",
+    },
+    RouteSpec {
+        name: Name::ConsoleSession,
+        template: "/console/session",
+        methods: &[
+            ("GET", Kind::None, "Tell whose session this is"),
+            ("POST", Kind::None, "Sign in to the console with a key"),
+            ("DELETE", Kind::None, "Sign out of the console"),
+        ],
+        allow: "GET, HEAD, POST, DELETE",
+    },
+    RouteSpec {
+        name: Name::Console,
+        template: "/console",
+        methods: &[("GET", Kind::None, "The console")],
+        allow: "GET, HEAD",
+    },
+    RouteSpec {
+        name: Name::ConsolePage,
+        template: "/console/{page…}",
+        methods: &[("GET", Kind::None, "A page of the console")],
+        allow: "GET, HEAD",
+    },
 ];
 
 impl Name {
@@ -363,14 +499,33 @@ impl Name {
 
     /// What processes answer that take no requests for the engine.
     pub fn needs_no_bridge(self) -> bool {
-        use Name::{Decisions, Deliveries, Delivery, Responses, Skip, Snapshots, SurveyStats};
-        matches!(self, Deliveries | Delivery | Decisions | Responses | SurveyStats | Snapshots | Skip)
+        use Name::{
+            Decisions, Deliveries, Delivery, DeliveryCauses, Explain, Responses, ResponsesCsv, ResponsesNdjson, Skip,
+            Snapshots, SurveyResults, SurveyStats, Timeline,
+        };
+        matches!(
+            self,
+            Deliveries
+                | Delivery
+                | DeliveryCauses
+                | Decisions
+                | Responses
+                | SurveyStats
+                | SurveyResults
+                | ResponsesCsv
+                | ResponsesNdjson
+                | Snapshots
+                | Skip
+                | Explain
+                | Timeline
+        )
     }
 
     /// What lives on the admin listener alone, when there is one.
     pub fn is_operators(self) -> bool {
-        let admin = |row: &RouteSpec| row.methods.iter().all(|(_, kind, _)| *kind == Kind::Admin);
-        self == Name::Metrics || TABLE.iter().any(|row| row.name == self && admin(row))
+        let admin = |row: &RouteSpec| row.methods.iter().all(|(_, kind, _)| *kind >= Kind::Viewer);
+        matches!(self, Name::Metrics | Name::Root | Name::Console | Name::ConsolePage | Name::ConsoleSession)
+            || TABLE.iter().any(|row| row.name == self && admin(row))
     }
 }
 
@@ -407,6 +562,10 @@ pub fn find(method: &Method, path: &str) -> Result<Route, NoRoute> {
             None if preflight => Kind::None,
             None => return Err(NoRoute::Method(row.name, row.allow)),
         };
+        if row.name == Name::ConsolePage {
+            // The part of the path that names a page is no id.
+            return Ok(Route { name: row.name, kind, parts: raw });
+        }
         let mut parts = Vec::new();
         for part in raw {
             let well_formed = part

@@ -15,8 +15,9 @@ use super::problem::{Answer, Problem, json_answer};
 /// minutes; afterwards its entity tag spares the body.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-struct File {
-    name: &'static str,
+/// A file that is part of the program, in both forms in which it is sent.
+pub(super) struct File {
+    pub name: &'static str,
     plain: Bytes,
     gzip: Bytes,
     digest: String,
@@ -24,12 +25,12 @@ struct File {
 
 static FILES: LazyLock<[File; 6]> = LazyLock::new(|| {
     [
-        file("askwhen.js", include_bytes!("../../web/dist/askwhen.js")),
-        file("askwhen.mjs", include_bytes!("../../web/dist/askwhen.mjs")),
-        file("survey.mjs", include_bytes!("../../web/dist/survey.mjs")),
-        file("page.js", include_bytes!("../../web/dist/page.js")),
-        file("page.css", include_bytes!("../../web/dist/page.css")),
-        file("embed.js", include_bytes!("../../web/dist/embed.js")),
+        file("askwhen.js", &include_bytes!("../../web/dist/askwhen.js")[..]),
+        file("askwhen.mjs", &include_bytes!("../../web/dist/askwhen.mjs")[..]),
+        file("survey.mjs", &include_bytes!("../../web/dist/survey.mjs")[..]),
+        file("page.js", &include_bytes!("../../web/dist/page.js")[..]),
+        file("page.css", &include_bytes!("../../web/dist/page.css")[..]),
+        file("embed.js", &include_bytes!("../../web/dist/embed.js")[..]),
     ]
 });
 
@@ -39,10 +40,11 @@ impl File {
     }
 }
 
-fn file(name: &'static str, plain: &'static [u8]) -> File {
+pub(super) fn file(name: &'static str, plain: impl Into<Bytes>) -> File {
+    let plain: Bytes = plain.into();
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
-    let gzip = gzip.write_all(plain).and_then(|()| gzip.finish()).expect("memory takes what is written");
-    File { name, plain: Bytes::from_static(plain), gzip: gzip.into(), digest: etag::digest(plain) }
+    let gzip = gzip.write_all(&plain).and_then(|()| gzip.finish()).expect("memory takes what is written");
+    File { name, digest: etag::digest(&plain), plain, gzip: gzip.into() }
 }
 
 /// A file, or 304 for whoever has it.
@@ -54,31 +56,40 @@ pub fn answer(name: &str, headers: &HeaderMap) -> Result<Answer, Problem> {
         let names: Vec<&str> = FILES.iter().map(|file| file.name).collect();
         return Err(Problem::not_found(&format!("there is no such file; /sdk has {}", names.join(", "))));
     };
-    let zipped = etag::listed(headers, header::ACCEPT_ENCODING).any(|one| {
-        let (coding, weight) = one.split_once(";q=").unwrap_or((one, "1"));
-        coding.trim().eq_ignore_ascii_case("gzip") && weight.trim().parse().is_ok_and(|weight: f32| weight > 0.0)
-    });
-    // Two representations have two tags.
-    let tag = format!("\"{}{}\"", file.digest, if zipped { "-gzip" } else { "" });
-    let known = etag::is_known(headers, &tag);
-    let body = match (known, zipped) {
-        (true, _) => Bytes::new(),
-        (false, true) => file.gzip.clone(),
-        (false, false) => file.plain.clone(),
-    };
-    let mut answer = json_answer(if known { 304 } else { 200 }, body);
+    let mut answer = file.answer(headers, file.content_type());
     let out = answer.headers_mut();
-    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.content_type()));
-    out.insert(header::ETAG, HeaderValue::try_from(tag).expect("hex digits in quotes"));
     out.insert(header::CACHE_CONTROL, CACHE_CONTROL);
-    out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     out.insert("cross-origin-resource-policy", HeaderValue::from_static("cross-origin"));
-    out.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if zipped && !known {
-        out.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
     Ok(answer)
+}
+
+impl File {
+    /// Its bytes, packed for whoever takes that, or 304 for whoever has them.
+    pub fn answer(&self, headers: &HeaderMap, content_type: &'static str) -> Answer {
+        let zipped = etag::listed(headers, header::ACCEPT_ENCODING).any(|one| {
+            let (coding, weight) = one.split_once(";q=").unwrap_or((one, "1"));
+            coding.trim().eq_ignore_ascii_case("gzip") && weight.trim().parse().is_ok_and(|weight: f32| weight > 0.0)
+        });
+        // Two representations have two tags.
+        let tag = format!("\"{}{}\"", self.digest, if zipped { "-gzip" } else { "" });
+        let known = etag::is_known(headers, &tag);
+        let body = match (known, zipped) {
+            (true, _) => Bytes::new(),
+            (false, true) => self.gzip.clone(),
+            (false, false) => self.plain.clone(),
+        };
+        let mut answer = json_answer(if known { 304 } else { 200 }, body);
+        let out = answer.headers_mut();
+        out.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        out.insert(header::ETAG, HeaderValue::try_from(tag).expect("hex digits in quotes"));
+        out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        out.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if zipped && !known {
+            out.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        answer
+    }
 }
 
 #[cfg(test)]

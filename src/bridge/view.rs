@@ -2,6 +2,7 @@
 //! a moment behind the partitions that decide.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use askwhen_log::{Error, Fetch as _, Log, Reader, TopicPartition, Watermarks};
@@ -9,13 +10,21 @@ use askwhen_process::thread::Notify;
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::DEFAULT_PROJECT;
 use askwhen_wire::topic::Topic;
-use askwhen_wire::topics::{DefinitionRecord, IDENTITY_KEY, SOURCE_HEADER, Source};
+use askwhen_wire::topics::{
+    DefinitionRecord, IDENTITY_KEY, SOURCE_HEADER, Source, definition_key, is_version_key, version_key,
+};
 
 const AT: TopicPartition = TopicPartition { topic: Topic::Definitions, partition: 0 };
 
 pub struct View {
     log: Log,
     rows: RwLock<BTreeMap<String, LatestDefinition>>,
+    /// Versions of surveys, by project, survey and version.
+    versions: RwLock<BTreeMap<(String, String), BTreeMap<u64, DefinitionRecord>>>,
+    /// Records of each kind and project, by the beginning of their keys.
+    moved: Mutex<BTreeMap<String, u64>>,
+    /// Grows with every record of an API key.
+    keys_generation: AtomicU64,
     follow: Mutex<Follow>,
 }
 
@@ -53,7 +62,14 @@ impl View {
     pub fn open(log: &Log, notify: Arc<Notify>) -> Result<View, Error> {
         let Watermarks { start, end } = log.bounds(AT)?;
         let follow = Follow { reader: log.reader("view", notify), next: start, anew: false };
-        let view = View { log: log.clone(), rows: RwLock::default(), follow: Mutex::new(follow) };
+        let view = View {
+            log: log.clone(),
+            rows: RwLock::default(),
+            versions: RwLock::default(),
+            moved: Mutex::default(),
+            keys_generation: AtomicU64::new(1),
+            follow: Mutex::new(follow),
+        };
         let mut next = start;
         log.scan::<Error>(AT, start, end, |record| {
             next = record.offset + 1;
@@ -94,6 +110,9 @@ impl View {
             self.log.identity_seen(key);
             return;
         }
+        if is_version_key(key) {
+            return self.take_version(key, record.value.as_deref());
+        }
         let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
         let source = source.map_or(0, |source| source.offset);
         let mut rows = self.rows.write().expect("no panic holds this lock");
@@ -109,10 +128,70 @@ impl View {
             None => None,
         };
         rows.insert(key.to_owned(), LatestDefinition { source, shown });
+        drop(rows);
+        if let Some(end) = key.match_indices('/').nth(1) {
+            *self.moved.lock().expect("no panic holds this lock").entry(key[..=end.0].to_owned()).or_default() += 1;
+        }
+        if key.starts_with("key/") {
+            self.keys_generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn take_version(&self, key: &str, value: Option<&[u8]>) {
+        let mut versions = self.versions.write().expect("no panic holds this lock");
+        match value.map(serde_json::from_slice::<DefinitionRecord>) {
+            Some(Ok(record)) => {
+                let survey = versions.entry((record.project.clone(), record.id.clone())).or_default();
+                survey.insert(record.version, record);
+            }
+            Some(Err(error)) => tracing::error!(%error, key, "a version in the log is unreadable"),
+            None => {
+                for survey in versions.values_mut() {
+                    survey.retain(|version, record| version_key(&record.project, &record.id, *version) != key);
+                }
+            }
+        }
+    }
+
+    /// The versions of a survey that are kept, newest first; the one in force among them.
+    pub fn versions(&self, project: &str, survey_id: &str) -> Vec<DefinitionRecord> {
+        let current = self.get(project, Kind::Survey, survey_id).map(|shown| shown.record);
+        let versions = self.versions.read().expect("no panic holds this lock");
+        let mut known = versions.get(&(project.to_owned(), survey_id.to_owned())).cloned().unwrap_or_default();
+        if let Some(current) = current {
+            // One from before versions were kept stands in its own record alone.
+            known.entry(current.version).or_insert(current);
+        }
+        known.into_values().rev().collect()
+    }
+
+    /// The jobs of all projects.
+    pub fn jobs(&self) -> Vec<ListedDefinition> {
+        let rows = self.rows.read().expect("no panic holds this lock");
+        let jobs = rows.range("job/".to_owned()..).take_while(|(key, _)| key.starts_with("job/"));
+        jobs.filter_map(|(_, known)| known.shown.clone()).collect()
+    }
+
+    /// How often a definition of this kind has changed in a project since the process began.
+    pub fn moved(&self, project: &str, kind: Kind) -> u64 {
+        let moved = self.moved.lock().expect("no panic holds this lock");
+        moved.get(&definition_key(project, kind, "")).copied().unwrap_or(0)
+    }
+
+    /// Changes whenever a key has been made or revoked.
+    pub fn keys_generation(&self) -> u64 {
+        self.keys_generation.load(Ordering::Acquire)
+    }
+
+    /// The API keys that were made at run time, of all projects.
+    pub fn keys(&self) -> Vec<DefinitionRecord> {
+        let rows = self.rows.read().expect("no panic holds this lock");
+        let keys = rows.range("key/".to_owned()..).take_while(|(key, _)| key.starts_with("key/"));
+        keys.filter_map(|(_, known)| known.shown.as_ref()).map(|shown| shown.record.clone()).collect()
     }
 
     pub fn get(&self, project: &str, kind: Kind, id: &str) -> Option<ListedDefinition> {
-        let key = askwhen_wire::topics::definition_key(project, kind, id);
+        let key = definition_key(project, kind, id);
         self.rows.read().expect("no panic holds this lock").get(&key)?.shown.clone()
     }
 
@@ -131,7 +210,7 @@ impl View {
 
     /// Of one kind, newest first, from below a place on.
     pub fn list(&self, project: &str, kind: Kind, below: u64, limit: usize) -> Vec<ListedDefinition> {
-        let prefix = askwhen_wire::topics::definition_key(project, kind, "");
+        let prefix = definition_key(project, kind, "");
         let rows = self.rows.read().expect("no panic holds this lock");
         let mut all: Vec<&ListedDefinition> = rows
             .range(prefix.clone()..)

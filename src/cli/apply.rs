@@ -124,7 +124,9 @@ fn path(kind: Kind, id: &str) -> String {
     match kind {
         Kind::Survey => format!("/v1/surveys/{}", part(id)),
         Kind::Endpoint => format!("/v1/endpoints/{}", part(id)),
-        Kind::Settings | Kind::Trigger | Kind::Health => "/v1/settings".to_owned(),
+        Kind::Settings | Kind::Trigger | Kind::Health | Kind::Key | Kind::KeyUse | Kind::Job => {
+            "/v1/settings".to_owned()
+        }
     }
 }
 

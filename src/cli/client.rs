@@ -55,7 +55,7 @@ fn find_key(context: &Context, args: &ServerArgs, kind: Kind) -> Result<FoundKey
     };
     let config = &context.config;
     if !config.keys.is_empty() {
-        let mut fits = config.keys.iter().filter(|entry| entry.kind >= kind && entry.project == project);
+        let mut fits = config.keys.iter().filter(|entry| entry.kind.permits(kind, false) && entry.project == project);
         let mut digests_alone = false;
         let text = fits.find_map(|entry| {
             digests_alone |= entry.text.is_none();
@@ -74,7 +74,7 @@ fn find_key(context: &Context, args: &ServerArgs, kind: Kind) -> Result<FoundKey
     let keys = supervisor::read_keys(&config.data_dir).map_err(|why| {
         Failure::usage(format!("no key: give --key or ASKWHEN_KEY, or run where the server's data is ({why})"))
     })?;
-    let found = keys.keys.into_iter().find(|entry| entry.kind >= kind && entry.project == project);
+    let found = keys.keys.into_iter().find(|entry| entry.kind.permits(kind, false) && entry.project == project);
     found.map(|entry| FoundKey { key: entry.key, source: path.clone() }).ok_or_else(|| none(&path))
 }
 

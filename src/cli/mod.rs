@@ -18,6 +18,7 @@ mod export;
 mod files;
 mod get;
 mod import;
+mod keys;
 mod link;
 mod output;
 mod progress;
@@ -115,6 +116,8 @@ enum Verb {
     Users(users::UsersArgs),
     /// List, declare or remove names of events and triggers
     Triggers(triggers::TriggersArgs),
+    /// Make, list or revoke API keys while the server runs
+    Keys(keys::KeysArgs),
     /// List, show, disable, enable or remove endpoints, rotate secrets, send a test
     Endpoints(endpoints::EndpointsArgs),
     /// Receive webhooks on this machine and verify them
@@ -283,6 +286,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Link(args) => link::run(&context()?, &args).await,
         Verb::Responses(args) => responses::run(&context()?, &args).await,
         Verb::Users(args) => users::run(&context()?, &args).await,
+        Verb::Keys(args) => keys::run(&context()?, &args).await,
         Verb::Triggers(args) => triggers::run(&context()?, &args).await,
         Verb::Endpoints(args) => endpoints::run(&context()?, &args).await,
         Verb::Send(args) => send::run(&context()?, &args).await,

@@ -69,6 +69,9 @@ pub async fn run(
             }
         }
     }
+    if let Some(link) = &running.sign_in {
+        say(&format!("sign in to the console, once, within 15 minutes: {link}"));
+    }
     let failed = loop {
         tokio::select! {
             _ = terminate.recv() => break false,

@@ -12,8 +12,10 @@ use super::resolved::{self, Config};
 pub const DEFAULT: &str = include_str!("default.toml");
 
 /// The lists of tables and their members, which the defaults cannot show.
-const LISTS: [(&str, &[&str]); 2] =
-    [("projects", &["project", "identity_secret"]), ("keys", &["project", "kind", "key", "key_file", "sha256"])];
+const LISTS: [(&str, &[&str]); 2] = [
+    ("projects", &["project", "identity_secret"]),
+    ("keys", &["project", "kind", "name", "key", "key_file", "sha256"]),
+];
 /// The section that may have any member: settings of librdkafka.
 const ANY_MEMBER: &str = "kafka.client";
 /// Prefix of the variables of the environment.

@@ -96,6 +96,8 @@ pub enum LogFormat {
 pub struct Key {
     pub project: String,
     pub kind: Kind,
+    /// Whose it is: the actor of what is changed with it. Its kind, where no name is given.
+    pub name: String,
     /// SHA-256 of the key itself.
     pub digest: [u8; 32],
     /// The key itself, where the configuration or a file of it has it.
@@ -438,10 +440,14 @@ fn keys(table: &Table) -> Result<Vec<Key>, Fault> {
         };
         let text = |name: &str| entry.get(name).and_then(Value::as_str);
         let kind = match text("kind") {
-            Some("client") => Kind::Client,
-            Some("server") => Kind::Server,
-            Some("admin") => Kind::Admin,
-            _ => return Err((place("kind"), "must be client, server or admin".into())),
+            Some(name) => Kind::parse(name),
+            None => None,
+        };
+        let kind = kind.ok_or((place("kind"), "must be client, server, viewer or admin".to_owned()))?;
+        let name = match entry.get("name") {
+            None => kind.name().to_owned(),
+            Some(Value::String(name)) if askwhen_domain::id::check(name).is_ok() => name.clone(),
+            Some(_) => return Err((place("name"), "must be a text of 1 to 256 bytes".into())),
         };
         let (digest, known) = match (text("key"), text("key_file"), text("sha256")) {
             (Some(key), None, None) => long_enough("key", key)?,
@@ -462,7 +468,7 @@ fn keys(table: &Table) -> Result<Vec<Key>, Fault> {
             let detail = format!("is the key of keys[{first}] again: a key has one project and one kind");
             return Err((place(member.unwrap_or("key")), detail));
         }
-        keys.push(Key { project: project(entry, "keys")?, kind, digest, text: known });
+        keys.push(Key { project: project(entry, "keys")?, kind, name, digest, text: known });
     }
     Ok(keys)
 }

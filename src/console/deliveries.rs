@@ -2,18 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 use super::error::Error;
-use super::order::{self, WriteBatch};
+use super::order::{self, PlaceFilter, WriteBatch, term};
 use super::{kept, unknown};
+use crate::console::families;
 use askwhen_domain::endpoint::EventType;
-use askwhen_domain::id::RecordPosition;
+use askwhen_domain::id::{self, RecordPosition};
 use askwhen_domain::message::Delivery;
 use askwhen_domain::refs::UserRef;
 use askwhen_domain::time::{self, Millis};
-use askwhen_wire::listing::{DeliveryPlace, Filter, List};
+use askwhen_store::Store;
+use askwhen_wire::listing::{DeliveryCause, DeliveryPlace, Filter, List};
 use askwhen_wire::topics::{AttemptEnd, AttemptRecord, RetryRecord, Source};
 
+/// The member of a place that names what keeps a delivery from its receiver.
+const CAUSE: &str = "cause";
 /// Attempts shown of one delivery; a delivery has at most a few dozen.
 const MAX_ATTEMPTS: usize = 200;
 
@@ -67,10 +72,6 @@ pub fn apply_delivery(
             keep(&DeliveryRow { place, ..row.clone() }, batch)?;
         }
         return Ok(());
-    }
-    let user = UserRef::new(&delivery.project, &delivery.user_id);
-    for place in order::places(List::Deliveries, user, delivery.created_at, &id) {
-        batch.place(place, &id);
     }
     let due_at = delivery.due_at();
     let mut row = match known {
@@ -137,11 +138,133 @@ pub fn apply_erasure(id: &str, at: RecordPosition, batch: &mut WriteBatch<'_>) -
     Ok(())
 }
 
+/// What of a filter the places of deliveries can tell. That one was sent again stands in
+/// no place.
+pub fn looked_for(filter: &Filter) -> PlaceFilter {
+    let of = |member: &str, value: &Option<String>| value.as_ref().map(|value| term(member, value));
+    let status = filter.status.as_deref();
+    let http_status = filter.http_status.map(|status| status.to_string());
+    let terms = [
+        of("endpoint_id", &filter.endpoint_id),
+        of("status", &filter.status).filter(|_| status != Some("resent")),
+        of("survey_id", &filter.survey_id),
+        of("outcome", &filter.outcome),
+        of("http_status", &http_status),
+        of(CAUSE, &filter.cause),
+        of("type", &filter.kind),
+    ];
+    let failures_only = filter.cause.is_some() || matches!(status, Some("dead" | "cancelled" | "resent"));
+    PlaceFilter { terms: terms.into_iter().flatten().collect(), failures_only }
+}
+
+/// What keeps deliveries from their receivers, the most frequent first.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn causes(store: &Store, project: &str, since: Millis) -> Result<Vec<DeliveryCause>, Error> {
+    // Terms are compared first: a row of each cause is read, and the others are counted.
+    let mut by_terms: BTreeMap<Vec<u8>, DeliveryCause> = BTreeMap::new();
+    order::each_failure(store, project, since, |at, id, terms| {
+        if let Some(known) = by_terms.get_mut(terms) {
+            (known.count, known.first_at) = (known.count + 1, known.first_at.min(at));
+            return Ok(());
+        }
+        let Some(bytes) = store.get(families::INDEX, &order::row(List::Deliveries, id))? else { return Ok(()) };
+        if let Some(cause) = read(&bytes)?.cause() {
+            by_terms.insert(terms.to_vec(), cause);
+        }
+        Ok(())
+    })?;
+    let mut causes: BTreeMap<String, DeliveryCause> = BTreeMap::new();
+    for found in by_terms.into_values() {
+        match causes.get_mut(&found.cause) {
+            Some(known) => {
+                known.count += found.count;
+                known.first_at = known.first_at.min(found.first_at);
+                if found.last_at > known.last_at {
+                    (known.last_at, known.example) = (found.last_at, found.example);
+                }
+            }
+            None => {
+                causes.insert(found.cause.clone(), found);
+            }
+        }
+    }
+    let mut causes: Vec<DeliveryCause> = causes.into_values().collect();
+    causes.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.cause.cmp(&b.cause)));
+    Ok(causes)
+}
+
+/// What a recovery has sent in the place of a delivery that came to nothing.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn resent_as(store: &Store, row: &DeliveryRow) -> Result<Option<String>, Error> {
+    if !row.came_to_nothing() {
+        return Ok(None);
+    }
+    let successor = id::successor(row.delivery_id());
+    let is_there = store.get(families::INDEX, &order::row(List::Deliveries, &successor))?.is_some();
+    Ok(is_there.then_some(successor))
+}
+
+/// Deliveries that a filter takes, that came to nothing and that nobody has sent again,
+/// oldest first, with their endpoints. What comes from behind `ends` is left out.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn resendable(
+    store: &Store,
+    project: &str,
+    (filter, missed_only): (&Filter, bool),
+    ends: &BTreeMap<u32, u64>,
+) -> Result<Vec<(String, DeliveryPlace)>, Error> {
+    let PlaceFilter { terms, .. } = looked_for(filter);
+    let mut found = Vec::new();
+    order::each_failure(store, project, filter.since.unwrap_or(0), |_, id, known| {
+        if !order::has_terms(known, &terms) {
+            return Ok(());
+        }
+        let Some(bytes) = store.get(families::INDEX, &order::row(List::Deliveries, id))? else { return Ok(()) };
+        let row = read(&bytes)?;
+        let is_before = row.source.is_some_and(|at| ends.get(&at.partition).is_none_or(|end| at.offset < *end));
+        let is_wanted = if missed_only { row.is_missed_by(&row.endpoint_id) } else { row.came_to_nothing() };
+        let is_test = row.kind == EventType::Test.name();
+        if !is_wanted || is_test || !is_before || !row.fits(filter, false) || resent_as(store, &row)?.is_some() {
+            return Ok(());
+        }
+        if row.source.map_or(Ok(false), |source| kept::is_erased(store, row.user(), source))? {
+            return Ok(());
+        }
+        found.extend(row.place().map(|place| (row.endpoint_id.clone(), place)));
+        Ok(())
+    })?;
+    found.reverse();
+    Ok(found)
+}
+
 fn find(id: &str, batch: &WriteBatch<'_>) -> Result<Option<DeliveryRow>, Error> {
     batch.get(&order::row(List::Deliveries, id))?.map(|bytes| read(&bytes)).transpose()
 }
 
+/// Writes a row, and its places with what filters compare.
+///
+/// # Errors
+/// When the store cannot be read.
 pub fn keep(row: &DeliveryRow, batch: &mut WriteBatch<'_>) -> Result<(), Error> {
+    if !row.is_blank() {
+        let terms = row.terms();
+        order::places(List::Deliveries, row.user(), row.created_at, &row.delivery_id)
+            .into_iter()
+            .for_each(|place| batch.place(place, &terms));
+        let failures = order::place_in_failures(&row.project, row.created_at, &row.delivery_id);
+        if row.cause().is_some() {
+            batch.place(failures, &terms);
+        } else if row.attempt_count > 1 {
+            batch.remove_from_index(failures);
+        }
+        batch.moves(&row.project, List::Deliveries);
+    }
     let bytes = postcard::to_stdvec(row).expect("a row serialises");
     batch.put(order::row(List::Deliveries, &row.delivery_id), bytes);
     Ok(())
@@ -296,6 +419,58 @@ impl DeliveryRow {
         }
     }
 
+    fn user(&self) -> UserRef<'_> {
+        UserRef::new(&self.project, &self.user_id)
+    }
+
+    /// Every place of the row but that of its project.
+    pub fn places(&self) -> Vec<Vec<u8>> {
+        let mut places = Vec::from(order::places(List::Deliveries, self.user(), self.created_at, &self.delivery_id));
+        places.push(order::place_in_failures(&self.project, self.created_at, &self.delivery_id));
+        places
+    }
+
+    /// What keeps it from its receiver: what the last attempt says, or why there was none.
+    pub fn cause(&self) -> Option<DeliveryCause> {
+        if self.status == "delivered" {
+            return None;
+        }
+        let last = self.attempts.iter().max_by_key(|attempt| attempt.attempt);
+        if last.is_none() && !self.came_to_nothing() {
+            return None;
+        }
+        let outcome = last.map(|attempt| attempt.outcome.clone());
+        let http_status = last.and_then(|attempt| attempt.http_status);
+        let error = last.and_then(|attempt| attempt.error.clone());
+        let error = error.or_else(|| self.reason.clone().filter(|_| last.is_none()));
+        let named = format!("{}\0{outcome:?}\0{http_status:?}\0{error:?}", self.endpoint_id);
+        Some(DeliveryCause {
+            cause: format!("{:016x}", xxhash_rust::xxh3::xxh3_64(named.as_bytes())),
+            endpoint_id: self.endpoint_id.clone(),
+            outcome,
+            http_status,
+            error,
+            count: 1,
+            first_at: self.created_at,
+            last_at: self.created_at,
+            example: self.delivery_id.clone(),
+        })
+    }
+
+    /// What filters compare.
+    fn terms(&self) -> Vec<u32> {
+        let last = self.attempts.iter().max_by_key(|attempt| attempt.attempt);
+        let mut terms =
+            vec![term("endpoint_id", &self.endpoint_id), term("status", &self.status), term("type", &self.kind)];
+        terms.extend(self.survey_id.as_ref().map(|survey_id| term("survey_id", survey_id)));
+        terms.extend(last.map(|attempt| term("outcome", &attempt.outcome)));
+        terms.extend(
+            last.and_then(|attempt| attempt.http_status).map(|status| term("http_status", &status.to_string())),
+        );
+        terms.extend(self.cause().map(|cause| term(CAUSE, &cause.cause)));
+        terms
+    }
+
     pub fn source(&self) -> Option<RecordPosition> {
         self.source
     }
@@ -322,10 +497,15 @@ impl DeliveryRow {
     }
 
     pub fn fits(&self, filter: &Filter, is_resent: bool) -> bool {
+        let last = self.attempts.iter().max_by_key(|attempt| attempt.attempt);
         let same = |wanted: &Option<String>, actual: &str| wanted.as_deref().is_none_or(|w| w == actual);
         same(&filter.endpoint_id, &self.endpoint_id)
             && same(&filter.status, self.status(is_resent))
             && same(&filter.user_id, &self.user_id)
+            && same(&filter.kind, &self.kind)
+            && filter.outcome.as_ref().is_none_or(|w| last.is_some_and(|last| last.outcome == *w))
+            && filter.http_status.is_none_or(|w| last.is_some_and(|last| last.http_status == Some(w)))
+            && filter.cause.as_ref().is_none_or(|w| self.cause().is_some_and(|cause| cause.cause == *w))
             && filter.survey_id.as_ref().is_none_or(|w| self.survey_id.as_ref() == Some(w))
             && filter.takes_time(self.created_at)
     }

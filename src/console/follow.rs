@@ -43,7 +43,7 @@ const LAST_KEY: &[u8] = b"last";
 /// The key of the incarnation of the log that the store was made from.
 const INCARNATION_KEY: &[u8] = b"incarnation";
 const FORMAT_KEY: &[u8] = b"format";
-const FORMAT: &[u8] = &[2];
+const FORMAT: &[u8] = &[3];
 const ROUND_BYTES: usize = 1 << 20;
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 const PRUNE_ERASED_EVERY: Duration = Duration::from_secs(3_600);
@@ -266,6 +266,7 @@ impl Follower {
             }
         }
         if read {
+            let moved: Vec<(String, List)> = batch.moved().map(|(project, list)| (project.to_owned(), list)).collect();
             let mut batch = batch.into_batch();
             let named = |(at, value): (&TopicPartition, &u64)| (at.to_string(), *value);
             let positions: BTreeMap<String, u64> = self.positions.iter().map(named).collect();
@@ -275,6 +276,7 @@ impl Follower {
             let incarnation = format!("{:032x}", self.log.incarnation());
             batch.put(families::META, INCARNATION_KEY, incarnation);
             store.write(batch)?;
+            self.shared.note_moved(moved);
         }
         let positions = &self.positions;
         self.goals.retain(|at, goal| positions.get(at).is_some_and(|next| *next < *goal));
@@ -322,11 +324,12 @@ impl Follower {
 
     /// As the topics are trimmed: a test clock that is ahead ages nothing.
     fn prune(&mut self, store: &Store, now: Millis, keep: RowRetention) -> Result<(), Error> {
-        let user_of = |bytes: &[u8]| kept::read(bytes).map(|kept| kept.user_id().to_owned());
-        let user_of_delivery = |bytes: &[u8]| deliveries::read(bytes).map(|row| row.user_id().to_owned());
-        order::prune(store, List::Deliveries, now - keep.deliveries, PRUNED_AT_A_TIME, user_of_delivery)?;
-        order::prune(store, List::Decisions, now - keep.decisions, PRUNED_AT_A_TIME, user_of)?;
-        order::prune(store, List::Responses, now - keep.responses, PRUNED_AT_A_TIME, user_of)?;
+        let of_delivery = |bytes: &[u8], _: &mut WriteBatch<'_>| deliveries::read(bytes).map(|row| row.places());
+        order::prune(store, List::Deliveries, now - keep.deliveries, PRUNED_AT_A_TIME, of_delivery)?;
+        for (list, kept_for) in [(List::Decisions, keep.decisions), (List::Responses, keep.responses)] {
+            let forget = |bytes: &[u8], batch: &mut WriteBatch<'_>| kept::forget(list, bytes, batch);
+            order::prune(store, list, now - kept_for, PRUNED_AT_A_TIME, forget)?;
+        }
         // Minutes are kept as long as answers, single facts no longer than decisions: a
         // span within a minute counts both.
         let minutes_before = now - keep.responses.max(stats::KEPT);

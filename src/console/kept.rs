@@ -6,12 +6,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::deliveries;
 use super::error::{Error, ReadOutcome};
-use super::order::{self, WriteBatch};
+use super::order::{self, PlaceFilter, WriteBatch, term};
 use super::stats::{self, OfferFact};
+use super::{deliveries, tallies};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::{self, RecordPosition};
+use askwhen_domain::question::QuestionType;
 use askwhen_domain::refs::{SurveyRef, UserRef};
 use askwhen_domain::time::Millis;
 use askwhen_log::Record;
@@ -64,8 +65,8 @@ pub fn apply_decision(value: &[u8], source: RecordPosition, batch: &mut WriteBat
     if is_erased_in(batch, UserRef::new(&project, &user_id), source)? {
         remember(&project, &id, at, &verdicts, batch);
     }
-    let body = body(&decision);
-    put(List::Decisions, &id, StoredDocument { project, user_id, at, source, body }, batch)?;
+    let (body, terms) = (body(&decision), decision_terms(&decision));
+    put(List::Decisions, &id, StoredDocument { project, user_id, at, source, body }, &terms, batch)?;
     Ok(ReadOutcome::Read)
 }
 
@@ -121,13 +122,54 @@ pub fn apply_response(value: &[u8], source: RecordPosition, batch: &mut WriteBat
     if kind == EventType::Completed {
         stats::count_fact(batch, survey, OfferFact { at: happened_at, name: "completed", id: &id })?;
     }
-    let data = match before {
-        Some(before) => data.merged_over(before),
+    let data = match &before {
+        Some(before) => data.merged_over(before.clone()),
         None => data,
     };
     let (project, user_id, body) = (data.project.clone(), data.user_id.clone(), body(&data));
-    put(List::Responses, &id, StoredDocument { project, user_id, at, source, body }, batch)?;
+    let mut terms = response_terms(&data);
+    terms.sort_unstable();
+    if put(List::Responses, &id, StoredDocument { project, user_id, at, source, body }, &terms, batch)? {
+        batch.place(order::place_in_survey(SurveyRef::new(&data.project, &data.survey_id), at, &id), &terms);
+        if let Some(before) = &before {
+            tallies::count(batch, before, -1)?;
+        }
+        tallies::count(batch, &data, 1)?;
+    }
     Ok(ReadOutcome::Read)
+}
+
+/// What filters compare of a response.
+fn response_terms(response: &ResponseBody) -> Vec<u32> {
+    let status = if response.completed { "completed" } else { "partial" };
+    let texts = response.answers.iter().filter(|answer| answer.kind == QuestionType::Text);
+    let texts = texts.map(|answer| tallies::text_term(&answer.question_id));
+    [term("status", status), term("survey_id", &response.survey_id)].into_iter().chain(texts).collect()
+}
+
+/// What filters compare of a decision: its reason, and every survey that was considered.
+fn decision_terms(decision: &DecisionRecord) -> Vec<u32> {
+    let surveys = decision.evaluations.iter().map(|evaluation| term("survey_id", &evaluation.survey_id));
+    std::iter::once(term("status", &decision.reason)).chain(surveys).collect()
+}
+
+/// Gives the places of a row beside that of its project, for a row that goes.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn forget(list: List, bytes: &[u8], batch: &mut WriteBatch<'_>) -> Result<Vec<Vec<u8>>, Error> {
+    let kept = read(bytes)?;
+    let user = UserRef::new(&kept.project, &kept.user_id);
+    if list != List::Responses {
+        let id = kept.decision()?.decision_id;
+        return Ok(order::places(list, user, kept.at, &id).into());
+    }
+    let response = kept.response()?;
+    tallies::count(batch, &response, -1)?;
+    let survey = SurveyRef::new(&response.project, &response.survey_id);
+    let mut places = Vec::from(order::places(list, user, kept.at, &response.response_id));
+    places.push(order::place_in_survey(survey, kept.at, &response.response_id));
+    Ok(places)
 }
 
 /// Forgets what came of a user's records up to the erasure, which is the record of
@@ -147,8 +189,8 @@ pub fn apply_erasure(
     for list in [List::Deliveries, List::Decisions, List::Responses] {
         let prefix = order::of_user(list, user);
         let mut ids = Vec::new();
-        order::descend(store, &prefix, &[0xff; 9], |_, id| {
-            ids.push(String::from_utf8_lossy(id).into_owned());
+        order::descend(store, &prefix, &[0xff; 9], |place, _| {
+            ids.push(String::from_utf8_lossy(place.get(prefix.len() + 8..).unwrap_or_default()).into_owned());
             Ok(None::<()>)
         })?;
         for id in ids {
@@ -162,8 +204,9 @@ pub fn apply_erasure(
                 if list == List::Decisions {
                     remember(user.project, &id, kept.at, &verdicts(&kept.decision()?), batch);
                 }
+                let places = forget(list, &bytes, batch)?;
+                places.into_iter().for_each(|place| batch.remove_from_index(place));
                 batch.delete(order::row(list, &id));
-                order::places(list, user, kept.at, &id).into_iter().for_each(|place| batch.remove_from_index(place));
             }
         }
     }
@@ -231,14 +274,16 @@ pub fn prune_erased(store: &Store, oldest: impl Fn(u32) -> u64) -> Result<usize,
     }
 }
 
-fn put(list: List, id: &str, kept: StoredDocument, batch: &mut WriteBatch<'_>) -> Result<(), Error> {
+/// Gives whether it was kept: nothing is, of a user who was erased since.
+fn put(list: List, id: &str, kept: StoredDocument, terms: &[u32], batch: &mut WriteBatch<'_>) -> Result<bool, Error> {
     let user = UserRef::new(&kept.project, &kept.user_id);
     if is_erased_in(batch, user, kept.source)? {
-        return Ok(());
+        return Ok(false);
     }
-    order::places(list, user, kept.at, id).into_iter().for_each(|place| batch.place(place, id));
+    batch.moves(&kept.project, list);
+    order::places(list, user, kept.at, id).into_iter().for_each(|place| batch.place(place, terms));
     batch.put(order::row(list, id), postcard::to_stdvec(&kept).expect("a row serialises"));
-    Ok(())
+    Ok(true)
 }
 
 /// # Errors
@@ -264,15 +309,18 @@ impl StoredDocument {
         let damaged = |e| Error::Damaged(format!("the body of a row of the lists is unreadable: {e}"));
         serde_json::from_str(&self.body).map_err(damaged)
     }
-
-    pub fn user_id(&self) -> &str {
-        &self.user_id
-    }
 }
 
 /// As lists show it.
 pub fn shown<T: Serialize>(record: &T) -> Value {
     serde_json::to_value(record).expect("a record serialises")
+}
+
+/// What of a filter the places of decisions and responses can tell.
+pub fn looked_for(filter: &Filter) -> PlaceFilter {
+    let of = |member: &str, value: &Option<String>| value.as_ref().map(|value| term(member, value));
+    let terms = [of("status", &filter.status), of("survey_id", &filter.survey_id)].into_iter().flatten().collect();
+    PlaceFilter { terms, failures_only: false }
 }
 
 /// Whether a filter takes a decision: its status is the reason, its survey any

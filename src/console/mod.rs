@@ -9,7 +9,9 @@ mod follow;
 mod kept;
 mod order;
 mod projection;
+mod results;
 mod stats;
+mod tallies;
 mod unknown;
 
 pub use error::Error;

@@ -2,13 +2,14 @@
 
 use crate::console::families;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
 use super::follow::{Follower, RowRetention};
-use super::{deliveries, kept, order, stats};
+use super::{deliveries, kept, order, results, stats};
 use askwhen_domain::id::{self, RecordPosition};
 use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
 use askwhen_domain::time::{Millis, TimeSpan};
@@ -16,7 +17,10 @@ use askwhen_log::Log;
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service};
 use askwhen_store::Store;
-use askwhen_wire::listing::{DeliveryPlace, Filter, List, Page, PageRequest};
+use askwhen_wire::listing::{
+    DeliveryCause, DeliveryPlace, Filter, List, Page, PageRequest, ResultsQuery, SurveyResults,
+};
+use askwhen_wire::topics::response::ResponseBody;
 
 /// Deliveries that took each other's places, followed up to so many.
 const MAX_SUCCESSORS: usize = 100;
@@ -43,12 +47,14 @@ pub(super) struct Shared {
     /// once more.
     left: AtomicU64,
     notify: Arc<Notify>,
+    /// How often each list of a project has got other rows.
+    moved: Mutex<BTreeMap<(String, List), u64>>,
 }
 
 impl Shared {
     fn new(open: OpenStore, notify: Arc<Notify>) -> Shared {
         let (store, damaged) = (RwLock::default(), Mutex::default());
-        Shared { open, store, damaged, left: AtomicU64::new(u64::MAX), notify }
+        Shared { open, store, damaged, left: AtomicU64::new(u64::MAX), notify, moved: Mutex::default() }
     }
 
     /// Of one store, which whoever has made it sets aside.
@@ -104,6 +110,13 @@ impl Shared {
         self.left.store(u64::MAX, Ordering::Release);
         drop(damaged);
         self.notify.notify();
+    }
+
+    pub fn note_moved(&self, moved: impl IntoIterator<Item = (String, List)>) {
+        let mut counts = self.moved.lock().expect("no panic holds this lock");
+        for list in moved {
+            *counts.entry(list).or_default() += 1;
+        }
     }
 
     /// A store that is to be set aside is not whole, however far it has been read.
@@ -177,7 +190,7 @@ impl Console {
             Ok(match list {
                 List::Deliveries => {
                     let row = deliveries::read(&bytes)?;
-                    let resent_as = resent_as(store, &row)?;
+                    let resent_as = deliveries::resent_as(store, &row)?;
                     let fits = row.fits(filter, resent_as.is_some());
                     fits.then(|| deliveries::shown(&row, resent_as, false))
                 }
@@ -191,7 +204,62 @@ impl Console {
                 }
             })
         };
-        self.ask(|store| order::page(store, list, project, filter, page, |bytes| shown(store, bytes)))
+        let looked_for = match list {
+            List::Deliveries => deliveries::looked_for(filter),
+            List::Decisions | List::Responses => kept::looked_for(filter),
+        };
+        let both = (filter, &looked_for);
+        self.ask(|store| order::page(store, list, project, both, page, |bytes| shown(store, bytes)))
+    }
+
+    /// Deliveries that a filter takes, that came to nothing and that nobody has sent again,
+    /// oldest first, with their endpoints.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn resendable(
+        &self,
+        project: &str,
+        filter: &Filter,
+        missed_only: bool,
+        ends: &BTreeMap<u32, u64>,
+    ) -> Result<Vec<(String, DeliveryPlace)>, Error> {
+        self.ask(|store| deliveries::resendable(store, project, (filter, missed_only), ends))
+    }
+
+    /// Deliveries that failed or were given up, by what keeps them from their receivers.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn causes(&self, project: &str, since: Millis) -> Result<Vec<DeliveryCause>, Error> {
+        self.ask(|store| deliveries::causes(store, project, since))
+    }
+
+    /// What a survey was answered.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn results(&self, survey: SurveyRef<'_>, query: &ResultsQuery) -> Result<SurveyResults, Error> {
+        self.ask(|store| results::of(store, survey, query))
+    }
+
+    /// Responses of a survey behind a place, oldest first, and the place of the last.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn responses(
+        &self,
+        survey: SurveyRef<'_>,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<(Vec<ResponseBody>, Option<Vec<u8>>), Error> {
+        self.ask(|store| results::responses(store, survey, after, limit))
+    }
+
+    /// How often a list of a project has got other rows since the process began.
+    pub fn moved(&self, project: &str, list: List) -> u64 {
+        let counts = self.shared.moved.lock().expect("no panic holds this lock");
+        counts.get(&(project.to_owned(), list)).copied().unwrap_or(0)
     }
 
     /// One delivery with all its attempts.
@@ -201,7 +269,7 @@ impl Console {
     pub fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<Value>, Error> {
         let Some(row) = self.row(project, delivery_id)? else { return Ok(None) };
         self.ask(|store| {
-            let mut shown = deliveries::shown(&row, resent_as(store, &row)?, true);
+            let mut shown = deliveries::shown(&row, deliveries::resent_as(store, &row)?, true);
             // It has the time of the one that it was sent in place of.
             let at = row.created_at();
             order::between(store, List::Deliveries, project, TimeSpan::new(at, at.saturating_add(1)), |bytes| {
@@ -295,14 +363,4 @@ impl Console {
     pub fn stats(&self, survey: SurveyRef<'_>, since: Option<Millis>, until: Option<Millis>) -> Result<Value, Error> {
         self.ask(|store| stats::of(store, survey, since, until))
     }
-}
-
-/// What a recovery has sent in the place of a delivery that came to nothing.
-fn resent_as(store: &Store, row: &deliveries::DeliveryRow) -> Result<Option<String>, Error> {
-    if !row.came_to_nothing() {
-        return Ok(None);
-    }
-    let successor = id::successor(row.delivery_id());
-    let is_there = store.get(families::INDEX, &order::row(List::Deliveries, &successor))?.is_some();
-    Ok(is_there.then_some(successor))
 }

@@ -345,7 +345,15 @@ impl Endpoints {
                 self.notices.push(Notice::Ending { endpoint: known.name(), reason });
                 let request_id = request_id(&self.by, self.dated, &key);
                 let (act, if_match) = (EndpointAction::Disable { reason }, Some(known.version));
-                let operate = EndpointCommand { project, endpoint_id, act, if_match, asked_at: self.dated, request_id };
+                let operate = EndpointCommand {
+                    project,
+                    endpoint_id,
+                    act,
+                    if_match,
+                    asked_at: self.dated,
+                    request_id,
+                    actor: None,
+                };
                 all.push((queue_id, key, Internal::EndpointCommand(operate)));
                 continue;
             }

@@ -16,7 +16,7 @@ use askwhen_partition::{Effects, EngineReply, Output, RecordContext};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{Defined, EndpointHealthReport, Internal};
 use askwhen_wire::topic::Topic;
-use askwhen_wire::topics::{self, DefinitionRecord, definition_key};
+use askwhen_wire::topics::{self, DefinitionRecord, KEPT_VERSIONS, definition_key, version_key};
 
 /// What was asked for longer ago is a copy of an old record.
 pub const REQUEST_LIFE: Millis = 10 * MINUTE;
@@ -115,6 +115,27 @@ pub fn write_out(defined: &Defined, at: RecordContext<'_>, effects: &mut Effects
         id: at.origin.id(IdKind::Definition, &[&defined.project, defined.kind.name(), &defined.id]),
         value: DefinitionRecord::of(defined, at.now).map(|record| topics::encode(&record).into()),
     });
+    if defined.kind == Kind::Survey {
+        write_version(defined, at, effects);
+    }
+}
+
+/// Keeps a version of a survey for the eye, and takes away the one that is too old.
+fn write_version(defined: &Defined, at: RecordContext<'_>, effects: &mut Effects) {
+    let mut write = |version: u64, value: Option<bytes::Bytes>| {
+        effects.outputs.push(Output {
+            topic: Topic::Definitions,
+            key: Some(version_key(&defined.project, &defined.id, version).into()),
+            id: at
+                .origin
+                .id(IdKind::Definition, &[&defined.project, "survey_version", &defined.id, &version.to_string()]),
+            value,
+        });
+    };
+    write(defined.version, DefinitionRecord::of(defined, at.now).map(|record| topics::encode(&record).into()));
+    if let Some(old) = defined.version.checked_sub(KEPT_VERSIONS).filter(|old| *old > 0) {
+        write(old, None);
+    }
 }
 
 /// Forwards to every other partition; this one takes it at once.

@@ -97,6 +97,7 @@ fn value(row: &DefinitionRow, updated_at: Millis) -> Option<bytes::Bytes> {
         version: row.version,
         body: row.body.clone()?,
         updated_at: time::format_time(updated_at),
+        actor: row.actor.clone(),
     };
     Some(topics::encode(&record).into())
 }

@@ -33,6 +33,9 @@ pub struct DefinitionRow {
     /// this is; absent in rows of version 0.1.0.
     #[serde(default)]
     pub defined: Option<(u64, Millis)>,
+    /// The name of the key that the version in force was made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
 }
 
 /// A definition that this version's rules do not take: a later one wrote it.
@@ -152,6 +155,7 @@ impl Table {
             past,
             fingerprint: 0,
             defined: Some((offset, now)),
+            actor: defined.actor.clone(),
         };
         self.install(&row, now, offset)?;
         let surveys = self.definitions.project(&row.project).map(|p| &p.surveys);
@@ -195,7 +199,7 @@ impl Table {
                 project.meets_name(&row.id);
                 self.dirty_names.insert(row.project.clone());
             }
-            (Kind::Survey | Kind::Settings, None) | (Kind::Health, _) => {}
+            (Kind::Survey | Kind::Settings, None) | (Kind::Health | Kind::Key | Kind::KeyUse | Kind::Job, _) => {}
         }
         Ok(())
     }
@@ -226,7 +230,7 @@ impl Table {
             Kind::Settings => {
                 project.put_settings(row.version, definition::settings(&body.value()).map_err(bad)?);
             }
-            Kind::Trigger | Kind::Health => {}
+            Kind::Trigger | Kind::Health | Kind::Key | Kind::KeyUse | Kind::Job => {}
         }
         Ok(())
     }
@@ -307,6 +311,7 @@ mod tests {
                 created: true,
                 used_new_secret: false,
                 body: Some(Json::of(body)),
+                actor: None,
             };
             if kind == Kind::Survey {
                 table.take(&of(1, &survey(json!({}))), 1, 1).expect("this version reads it");

@@ -105,6 +105,7 @@ impl World {
             create: false,
             asked_at,
             request_id: format!("r{n}"),
+            actor: None,
         });
         self.internal(0, &define);
     }

@@ -8,17 +8,9 @@ pub mod explain;
 pub mod recorded;
 pub mod shadow;
 mod source;
+pub mod timeline;
 
 pub use error::{Error, ErrorKind};
 pub use source::{JournalReader, LogSource, Source, StartingState};
 
-use std::sync::atomic::AtomicU64;
-
-/// How far a run is; a progress bar reads it while the run's threads count.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// Records that have been applied.
-    pub records: AtomicU64,
-    /// Records that there are to apply.
-    pub all: AtomicU64,
-}
+pub use askwhen_process::progress::Progress;

@@ -1,5 +1,6 @@
 //! Gives the console's lists to the bridge, which does not know the console.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::bridge::Lists;
@@ -7,7 +8,10 @@ use crate::console::{self, Console};
 use askwhen_domain::id::RecordPosition;
 use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
 use askwhen_domain::time::{Millis, TimeSpan};
-use askwhen_wire::listing::{DeliveryPlace, Filter, List, ListError, Page, PageRequest};
+use askwhen_wire::listing::{
+    DeliveryCause, DeliveryPlace, Filter, List, ListError, Page, PageRequest, ResultsQuery, SurveyResults,
+};
+use askwhen_wire::topics::response::ResponseBody;
 
 pub struct ConsoleLists(pub Arc<Console>);
 
@@ -43,6 +47,37 @@ impl Lists for ConsoleLists {
         limit: usize,
     ) -> Result<Vec<DeliveryPlace>, ListError> {
         self.0.recoverable(endpoint, span, limit).map_err(list_error)
+    }
+
+    fn causes(&self, project: &str, since: Millis) -> Result<Vec<DeliveryCause>, ListError> {
+        self.0.causes(project, since).map_err(list_error)
+    }
+
+    fn resendable(
+        &self,
+        project: &str,
+        filter: &Filter,
+        missed_only: bool,
+        ends: &BTreeMap<u32, u64>,
+    ) -> Result<Vec<(String, DeliveryPlace)>, ListError> {
+        self.0.resendable(project, filter, missed_only, ends).map_err(list_error)
+    }
+
+    fn results(&self, survey: SurveyRef<'_>, query: &ResultsQuery) -> Result<SurveyResults, ListError> {
+        self.0.results(survey, query).map_err(list_error)
+    }
+
+    fn responses(
+        &self,
+        survey: SurveyRef<'_>,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<(Vec<ResponseBody>, Option<Vec<u8>>), ListError> {
+        self.0.responses(survey, after, limit).map_err(list_error)
+    }
+
+    fn moved(&self, project: &str, list: List) -> u64 {
+        self.0.moved(project, list)
     }
 
     fn stats(

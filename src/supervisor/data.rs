@@ -309,8 +309,9 @@ pub fn own(file: &KeysFile) -> Vec<Key> {
     let key = |entry: &KeyEntry| Key {
         project: entry.project.clone(),
         kind: entry.kind,
+        name: entry.kind.name().to_owned(),
         digest: auth::digest(&entry.key),
-        text: None,
+        text: Some(entry.key.clone()),
     };
     file.keys.iter().map(key).collect()
 }
@@ -449,6 +450,7 @@ pub async fn dev_settings(log: &Log, key: &ClusterKey, clock: &Clock) -> Result<
         create: false,
         asked_at: clock.now(),
         request_id: uuid::Uuid::new_v4().simple().to_string(),
+        actor: None,
     });
     let new = Signer::new(log, key).internal(0, "settings", &define);
     log.append_durably(TopicPartition { topic: Topic::Events, partition: 0 }, vec![new]).await?;

@@ -68,6 +68,9 @@ impl Housekeeping {
                         tracing::warn!(%error, "the time cannot be noted");
                     }
                     self.app.auth.sweep();
+                    if self.app.takes_requests && round > 0 {
+                        self.app.report_key_uses();
+                    }
                     self.trim();
                 }
                 round += 1;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::data;
 use crate::bridge;
-use crate::bridge::auth::{Grants, Rates};
+use crate::bridge::auth::{self, Grants, KeyGrant, Rates};
 use crate::config::{Config, Key};
 use crate::replay::Error;
 
@@ -18,9 +18,16 @@ pub(super) fn rates(config: &Config) -> Rates {
 /// What each key may do.
 pub(super) fn grants(config: &Config, keys: &[Key]) -> Grants {
     Grants {
-        keys: keys.iter().map(|key| (key.digest, (key.project.clone(), key.kind))).collect(),
+        keys: keys.iter().map(|key| (key.digest, grant(key))).collect(),
         identity: config.identity_secrets.clone(),
     }
+}
+
+fn grant(key: &Key) -> KeyGrant {
+    // The same name for the key in every process that has it.
+    let key_id = format!("file_{}", &hex::encode(auth::digest(&hex::encode(key.digest)))[..16]);
+    let prefix = key.text.as_deref().map(|text| text.chars().take(text.chars().count() / 4).take(12).collect());
+    KeyGrant { key_id, project: key.project.clone(), kind: key.kind, name: key.name.clone(), prefix, created_at: None }
 }
 
 /// Logs what anybody on the network may do, because operators may not have meant it.

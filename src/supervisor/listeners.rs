@@ -20,9 +20,10 @@ const OPERATOR_CONNECTIONS: usize = 256;
 /// How long requests under way may take to finish when the process stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// The tasks of the listeners, and the address of the first.
+/// The tasks of the listeners, and the addresses of the first and of the operators'.
 pub struct Listeners {
     pub addr: SocketAddr,
+    pub operators_addr: SocketAddr,
     pub servers: Vec<JoinHandle<()>>,
 }
 
@@ -45,7 +46,7 @@ pub async fn listen(
     if let Some(admin) = &config.admin_listen {
         surfaces = vec![(config.listen.clone(), Surface::Public), (admin.clone(), Surface::Operators)];
     }
-    let mut first = None;
+    let (mut first, mut last) = (None, None);
     let mut servers = Vec::new();
     let places = open_files::places(config, roles.own_partitions(), &budget);
     for (addr, surface) in surfaces {
@@ -55,11 +56,12 @@ pub async fn listen(
         let limits = bridge::Limits { max_connections, max_per_address, keep_alive: config.keep_alive };
         let connections = bridge::Connections::new(limits, requests.clone());
         let listener = bind(addr).await?;
-        first = first.or(Some(listener.local_addr()?));
+        last = Some(listener.local_addr()?);
+        first = first.or(last);
         let (app, stopped, drain) = (app.clone(), stopped.clone(), DRAIN);
         let serving = bridge::server::serve(listener, app, surface, connections, stopped, drain);
         servers.push(tokio::spawn(vital("listener", serving)));
     }
-    let addr = first.ok_or_else(|| Error::failed("nothing to listen on"))?;
-    Ok(Listeners { addr, servers })
+    let (addr, operators_addr) = first.zip(last).ok_or_else(|| Error::failed("nothing to listen on"))?;
+    Ok(Listeners { addr, operators_addr, servers })
 }

@@ -11,8 +11,9 @@ use super::keys::{grants, keys_in_force, rates};
 use super::owners::Owner;
 use super::snapshots::Snapshots;
 use crate::bridge::App;
+use crate::bridge::auth::Kind;
 use crate::bridge::cors::AllowedOrigin;
-use crate::config::Config;
+use crate::config::{Config, Key};
 use crate::console::Console;
 use crate::delivery::Delivery;
 use crate::engine::Engine;
@@ -24,6 +25,10 @@ use askwhen_process::thread::{Service, Thread};
 /// A running askwhen.
 pub struct Running {
     pub addr: SocketAddr,
+    /// Where the console is.
+    pub operators_addr: SocketAddr,
+    /// A link that signs in to the console once; under `--dev` alone.
+    pub sign_in: Option<String>,
     /// The keys that this start has made, to be shown once.
     pub fresh_keys: Option<FreshKeys>,
     pub(super) stop: watch::Sender<bool>,
@@ -93,6 +98,13 @@ impl Running {
         if failed.wait_for(|failed| *failed).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// A link that signs in to the console with the first admin key.
+    pub(super) fn make_sign_in_link(&self, keys: &[Key]) -> Option<String> {
+        let key = keys.iter().find(|key| key.kind == Kind::Admin)?;
+        let token = self.app.sessions.link(key.digest, self.app.clock.now());
+        Some(format!("http://{}/console/?once={token}", self.operators_addr))
     }
 
     /// Puts the keys, identity secrets, limits and origins of a configuration in force.

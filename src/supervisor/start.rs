@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::console_lists::ConsoleLists;
 use super::data::{self, Data};
+use super::history::JournalHistory;
 use super::housekeeping::Housekeeping;
 use super::keys::{grants, log_exposure, rates};
 use super::listeners::{Listeners, listen};
@@ -22,18 +23,19 @@ use super::test_clock_loop::TestClock;
 use super::{export, open_files, owners, wall};
 use crate::bridge::auth::Auth;
 use crate::bridge::cors::{AllowedOrigin, AllowedOrigins};
+use crate::bridge::history::HistoryReader;
 use crate::bridge::{self, App, Lists, View};
 use crate::config::{Config, Retention};
 use crate::console::{Console, RowRetention};
 use crate::delivery;
 use crate::engine::CacheLimit;
-use crate::replay::Error;
+use crate::replay::{Error, LogSource, Source};
 use askwhen_log::disk::Disk;
 use askwhen_log::{Embedded, Kafka, Log};
 use askwhen_partition::checkpoint::Checkpointer;
 use askwhen_partition::{Phase, Replies, StartBarrier};
 use askwhen_process::clock::Clock;
-use askwhen_process::thread::Notify;
+use askwhen_process::thread::{Notify, vital};
 use askwhen_store::Shared;
 use askwhen_wire::definition::{Kind, SETTINGS_ID};
 use askwhen_wire::record::DEFAULT_PROJECT;
@@ -97,17 +99,34 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     let (fail, failed) = watch::channel(false);
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let dev = options.dev;
-    let mut running = Running { addr, fresh_keys: None, stop, servers: Vec::new(), components, failed, app, dev };
+    let mut running = Running {
+        addr,
+        operators_addr: addr,
+        sign_in: None,
+        fresh_keys: None,
+        stop,
+        servers: Vec::new(),
+        components,
+        failed,
+        app,
+        dev,
+    };
     let listening = match opened {
         Ok(()) => listen(config, &running.app, foundation.budget, &foundation.requests, options.roles, &stopped).await,
         Err(error) => Err(error),
     };
     match listening {
-        Ok(Listeners { addr, servers }) => (running.addr, running.servers) = (addr, servers),
+        Ok(Listeners { addr, operators_addr, servers }) => {
+            (running.addr, running.operators_addr, running.servers) = (addr, operators_addr, servers);
+        }
         Err(error) => {
             running.stop().await;
             return Err(error);
         }
+    }
+    if options.roles.bridge && options.roles.console {
+        let app = running.app.clone();
+        running.servers.push(tokio::spawn(vital("jobs", async move { app.run_jobs().await })));
     }
     let housekeeping = foundation.housekeeping(view.clone(), running.app.clone());
     let ending = running.components.ending.clone();
@@ -117,6 +136,9 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         data::dev_settings(log, &foundation.key, &foundation.clock).await?;
     }
     running.fresh_keys = fresh_keys;
+    if options.dev && options.roles.bridge {
+        running.sign_in = running.make_sign_in_link(&data.keys);
+    }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         log = if config.kafka { "kafka" } else { "embedded" },
@@ -321,12 +343,36 @@ impl Foundation {
             allow_targets: config.allow_targets.clone(),
             reply_timeout: config.reply_timeout,
             lists: components.console.clone().map(|console| Arc::new(ConsoleLists(console)) as Arc<dyn Lists>),
+            history: components.console.as_ref().map(|_| Arc::new(self.history())),
             recoveries: bridge::Recoveries::default(),
+            sessions: bridge::Sessions::default(),
+            process_id: uuid::Uuid::new_v4().simple().to_string(),
+            ending: components.ending.clone(),
+            listeners: Arc::new(tokio::sync::Semaphore::new(bridge::MAX_LISTENERS)),
             test_clock: options.test_clock.then(|| test_clock.run()),
             snapshots: snapshots.map(|ask| Box::new(ask) as bridge::AskSnapshots),
             readiness: Box::new(move || (readiness.reasons(), readiness.owned())),
             hold_of: Box::new(move |project, endpoint_id| held.hold_of(project, endpoint_id)),
         }
+    }
+
+    /// The journal, to be read beside those who write it.
+    fn history(&self) -> HistoryReader {
+        let place = match &self.log {
+            Log::Embedded(_) => LogSource::Files(self.config.data_dir.join("log")),
+            log => LogSource::Brokers(log.clone()),
+        };
+        let source = Source {
+            key: self.key.clone(),
+            incarnation: self.log.incarnation(),
+            partitions: self.log.partitions(),
+            binds_macs: self.log.binds_macs(),
+            place,
+            repository: repository(&self.config),
+            shared: self.shared.clone(),
+        };
+        let history = JournalHistory { source, has_test_clock: self.options.test_clock };
+        HistoryReader { history: Arc::new(history), turns: tokio::sync::Semaphore::new(bridge::history::MAX_READERS) }
     }
 
     fn housekeeping(&self, view: Arc<View>, app: Arc<App>) -> Housekeeping {

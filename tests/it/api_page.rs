@@ -12,7 +12,7 @@ const PAGE: &str = include_str!("../../docs/api.md");
 /// Where the page has its receivers.
 const RECEIVERS: [&str; 2] = ["http://127.0.0.1:9000/hooks", "http://127.0.0.1:9000/archive"];
 /// Members by which later requests name what came before.
-const NAMES: [&str; 2] = ["offer_id", "delivery_id"];
+const NAMES: [&str; 4] = ["offer_id", "delivery_id", "key_id", "job_id"];
 
 /// A request of the page, and its answer.
 struct Example {

@@ -83,8 +83,24 @@ async fn found(server: &Server, was: &Value) -> Value {
     is
 }
 
-/// Headers of endpoints were shown in clear until 0.1.0.
+/// Headers of endpoints were shown in clear until 0.1.0, and what receivers had said about
+/// users was kept when these were erased.
 fn redacted(was: &mut Value) {
+    let deliveries = was["delivery"].as_object_mut().expect("an object");
+    let of_erasure = |delivery: &Value| delivery["type"] == "user.erased";
+    let erased: Vec<Value> = deliveries
+        .values()
+        .filter(|delivery| of_erasure(delivery))
+        .map(|delivery| delivery["user_id"].clone())
+        .collect();
+    for delivery in deliveries.values_mut().filter(|delivery| !of_erasure(delivery)) {
+        if erased.contains(&delivery["user_id"]) {
+            for attempt in delivery["attempts"].as_array_mut().expect("a list") {
+                let attempt = attempt.as_object_mut().expect("an object");
+                ["response", "error"].map(|said| attempt.remove(said));
+            }
+        }
+    }
     for endpoint in was["endpoints"].as_array_mut().expect("a list") {
         for (_, value) in endpoint["headers"].as_object_mut().expect("an object") {
             *value = "(sealed)".into();

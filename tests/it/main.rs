@@ -7,6 +7,7 @@ mod cli;
 mod cli_page;
 mod clients;
 mod clock;
+mod console;
 mod crash;
 mod damage;
 mod data_dir;

@@ -88,6 +88,7 @@ fn define(kind: Kind, id: &str, body: &Value, (asked_at, n): (i64, u64)) -> Inte
         create: false,
         asked_at,
         request_id: format!("r{n}"),
+        actor: None,
     })
 }
 

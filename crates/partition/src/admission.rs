@@ -306,7 +306,9 @@ pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
             Internal::Query(query) => &query.user_id,
             Internal::Erase(erase) => &erase.user_id,
             Internal::Redeliver { delivery, .. } => &delivery.user_id,
-            Internal::Define(_) | Internal::NameSeen { .. } | Internal::EndpointCommand(_) => return Some(0),
+            Internal::Define(_) | Internal::NameSeen { .. } | Internal::EndpointCommand(_) | Internal::KeysUsed(_) => {
+                return Some(0);
+            }
             Internal::EndpointHealthReport(report) => return report.seq.is_none().then_some(0),
             Internal::Quota(mail) => return Some(mail.to),
             Internal::Defined(_)

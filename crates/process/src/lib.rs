@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod fault;
 pub mod metrics;
+pub mod progress;
 pub mod thread;
 
 use std::collections::VecDeque;

@@ -46,6 +46,8 @@ pub enum Internal {
     },
     /// An endpoint is to be tried.
     Ping { project: String, endpoint_id: String, delivery_id: String, asked_at: Millis },
+    /// To the registrar: when keys were used last, for the eye alone.
+    KeysUsed(Vec<KeyUse>),
     /// Between the coordinator of a quota and its customers.
     Quota(QuotaMessage),
     /// Nothing but the time at which it is appended: somebody waits.
@@ -117,6 +119,9 @@ pub struct Define {
     /// Against a copy of an old record: when it was asked, and an id of its own.
     pub asked_at: Millis,
     pub request_id: String,
+    /// The name of the key that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,6 +133,9 @@ pub struct EndpointCommand {
     pub if_match: Option<u64>,
     pub asked_at: Millis,
     pub request_id: String,
+    /// The name of the key that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -167,6 +175,17 @@ pub struct Defined {
     pub created: bool,
     pub used_new_secret: bool,
     pub body: Option<Json>,
+    /// The name of the key that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+}
+
+/// To the registrar: these keys were in use, at these minutes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeyUse {
+    pub project: String,
+    pub key_id: String,
+    pub last_used_at: Millis,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ pub mod seal;
 pub mod sealed_file;
 pub mod state;
 pub mod survey_link;
+pub mod tally;
 pub mod tls;
 pub mod topic;
 pub mod topics;

@@ -1,9 +1,12 @@
 //! Lists, their filters and pages: the terms in which the bridge asks the console.
 
+use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 use crate::error::Class;
-use askwhen_domain::time::Millis;
+use crate::tally::ResponseTally;
+use askwhen_domain::time::{self, Millis};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum List {
@@ -40,6 +43,14 @@ pub struct Filter {
     pub status: Option<String>,
     pub survey_id: Option<String>,
     pub user_id: Option<String>,
+    /// How the last attempt of a delivery went.
+    pub outcome: Option<String>,
+    /// What the receiver answered last.
+    pub http_status: Option<u16>,
+    /// The id of what keeps a delivery from its receiver.
+    pub cause: Option<String>,
+    /// The type of a delivery's message.
+    pub kind: Option<String>,
     pub since: Option<Millis>,
     pub until: Option<Millis>,
 }
@@ -62,6 +73,67 @@ impl<'a> PageRequest<'a> {
     pub fn first(limit: usize) -> PageRequest<'a> {
         PageRequest { cursor: None, limit }
     }
+}
+
+/// By what a series of results is told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupBy {
+    Day,
+    Week,
+    Month,
+    Version,
+    Locale,
+    Platform,
+    Trigger,
+}
+
+impl GroupBy {
+    pub const ALL: [(&'static str, GroupBy); 7] = [
+        ("day", GroupBy::Day),
+        ("week", GroupBy::Week),
+        ("month", GroupBy::Month),
+        ("version", GroupBy::Version),
+        ("locale", GroupBy::Locale),
+        ("platform", GroupBy::Platform),
+        ("trigger", GroupBy::Trigger),
+    ];
+}
+
+/// Which responses of a survey count; times are those of their beginning, half-open.
+#[derive(Debug, Clone, Default)]
+pub struct ResultsQuery {
+    pub since: Option<Millis>,
+    pub until: Option<Millis>,
+    pub version: Option<u64>,
+    pub by: Option<GroupBy>,
+}
+
+/// What responses add up to.
+#[derive(Debug, Clone, Default)]
+pub struct SurveyResults {
+    pub total: ResponseTally,
+    /// The same by group, in the order of the groups' names.
+    pub series: Vec<(String, ResponseTally)>,
+    /// The newest text answers of each question.
+    pub texts: BTreeMap<String, Vec<Value>>,
+}
+
+/// Deliveries that something keeps from their receivers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DeliveryCause {
+    /// Names the cause in filters.
+    pub cause: String,
+    pub endpoint_id: String,
+    pub outcome: Option<String>,
+    pub http_status: Option<u16>,
+    pub error: Option<String>,
+    pub count: u64,
+    #[serde(with = "time::rfc3339")]
+    pub first_at: Millis,
+    #[serde(with = "time::rfc3339")]
+    pub last_at: Millis,
+    /// The id of the newest of them.
+    pub example: String,
 }
 
 /// A page of a list, newest first.

@@ -7,7 +7,7 @@ use askwhen_domain::record::Record;
 
 pub use super::internal::{
     AcceptLoss, AcceptTime, Define, Defined, EndpointAction, EndpointCommand, EndpointHealthReport, Erase, Forward,
-    Internal, Query, Skip, encode_internal,
+    Internal, KeyUse, Query, Skip, encode_internal,
 };
 pub use super::topics::event::{
     DEFAULT_PROJECT, DecodeError, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_PROPERTIES, encode, parse_moment,

@@ -71,6 +71,7 @@ fn decide(table: &Table, define: &Define) -> Result<Defined, EngineReply> {
         created: body_now.is_none(),
         used_new_secret,
         body,
+        actor: define.actor.clone(),
     })
 }
 

@@ -75,5 +75,6 @@ fn operated(table: &Table, at: RecordContext<'_>, operate: &EndpointCommand) -> 
         created: false,
         used_new_secret: false,
         body: Some(body),
+        actor: operate.actor.clone(),
     })
 }

@@ -57,6 +57,7 @@ fn registered(
         version: at.origin.offset,
         body: Json::of(&report.health),
         updated_at: time::format_time(at.now),
+        actor: None,
     };
     effects.outputs.push(health_output(at, EndpointRef::new(&report.project, &report.endpoint_id), Some(&record)));
     notify_partitions(&Internal::EndpointHealthReport(report.clone()), false, at, effects);

@@ -6,6 +6,7 @@ mod defined;
 mod endpoint_action;
 mod erase;
 mod health_report;
+mod keys_used;
 mod name_seen;
 mod ping;
 mod query;
@@ -40,6 +41,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, record: Decoded<'_>) ->
             Internal::Ping { project, endpoint_id, delivery_id, asked_at } => {
                 ping::apply(engine, at, Ping { project, endpoint_id, delivery_id, asked_at })
             }
+            Internal::KeysUsed(uses) => Ok(keys_used::apply(at, &uses)),
             Internal::NameSeen { project, trigger } => Ok(name_seen::apply(engine, at, &project, trigger)),
             // The runtime's own.
             Internal::Forward(_)

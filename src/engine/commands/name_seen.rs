@@ -30,6 +30,7 @@ pub fn list(table: &mut Table, at: RecordContext<'_>, project: &str, trigger: Tr
         created: true,
         used_new_secret: false,
         body: Some(Json::of(&trigger)),
+        actor: None,
     };
     write_out(&defined, at, effects);
     table.take(&defined, at.now, at.origin.offset).expect("a trigger's body is not parsed");

@@ -98,8 +98,15 @@ proptest! {
 
 fn operate(world: &World, act: EndpointAction, request_id: &str) {
     let (project, endpoint_id) = ("default".to_owned(), "crm".to_owned());
-    let operate =
-        EndpointCommand { project, endpoint_id, act, if_match: None, asked_at: 0, request_id: request_id.into() };
+    let operate = EndpointCommand {
+        project,
+        endpoint_id,
+        act,
+        if_match: None,
+        asked_at: 0,
+        request_id: request_id.into(),
+        actor: None,
+    };
     world.internal(0, &Internal::EndpointCommand(operate));
 }
 

@@ -118,6 +118,9 @@ impl GroupReader<'_> {
             total.tried_records += u64::from(forked);
             if read % 1_024 == 0 {
                 self.progress.records.fetch_add(1_024, Ordering::Relaxed);
+                if self.progress.cancelled.load(Ordering::Relaxed) {
+                    return Err(Error::failed("the run was cancelled"));
+                }
             }
         }
         total.records += read;
@@ -196,6 +199,7 @@ impl GroupReader<'_> {
             used_new_secret: false,
             body: Some(body),
             id,
+            actor: None,
         };
         bodies.into_iter().map(defined).collect()
     }

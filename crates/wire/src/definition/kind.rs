@@ -14,6 +14,12 @@ pub enum Kind {
     Settings,
     /// The health of an endpoint, which the delivery reports.
     Health,
+    /// An API key that was made at run time.
+    Key,
+    /// When a key was used last.
+    KeyUse,
+    /// Work that goes on behind a request.
+    Job,
 }
 
 /// A definition of a project.
@@ -40,6 +46,9 @@ impl Kind {
             Kind::Trigger => "trigger",
             Kind::Settings => "settings",
             Kind::Health => "health",
+            Kind::Key => "key",
+            Kind::KeyUse => "key_use",
+            Kind::Job => "job",
         }
     }
 
@@ -49,6 +58,8 @@ impl Kind {
             Kind::Survey => "survey_id",
             Kind::Endpoint | Kind::Health => "endpoint_id",
             Kind::Trigger => "trigger_id",
+            Kind::Key | Kind::KeyUse => "key_id",
+            Kind::Job => "job_id",
             Kind::Settings => "",
         }
     }

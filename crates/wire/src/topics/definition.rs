@@ -17,6 +17,21 @@ pub fn definition_key(project: &str, kind: Kind, id: &str) -> String {
     format!("{}/{project}/{id}", kind.name())
 }
 
+/// What the keys of earlier versions of surveys begin with in topic `definitions`.
+const VERSION_KEY: &str = "survey_version/";
+/// Versions of each survey that are kept beside the one in force.
+pub const KEPT_VERSIONS: u64 = 100;
+
+/// Key of topic `definitions` for one version of a survey.
+pub fn version_key(project: &str, survey_id: &str, version: u64) -> String {
+    format!("{VERSION_KEY}{version:020}/{project}/{survey_id}")
+}
+
+/// Whether a key of topic `definitions` is that of a version of a survey.
+pub fn is_version_key(key: &str) -> bool {
+    key.starts_with(VERSION_KEY)
+}
+
 /// A definition as it is in force.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DefinitionRecord {
@@ -26,6 +41,9 @@ pub struct DefinitionRecord {
     pub version: u64,
     pub body: Json,
     pub updated_at: String,
+    /// The name of the key that it was changed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
 }
 
 impl DefinitionRecord {
@@ -37,6 +55,7 @@ impl DefinitionRecord {
             version: defined.version,
             body: defined.body.clone()?,
             updated_at: time::format_time(now),
+            actor: defined.actor.clone(),
         })
     }
 }

@@ -18,7 +18,7 @@ pub mod retry;
 pub use attempt::{AttemptEnd, AttemptRecord, Outcome};
 pub use dead::DeadRecord;
 pub use decision::DecisionRecord;
-pub use definition::{DefinitionRecord, IDENTITY_KEY, definition_key};
+pub use definition::{DefinitionRecord, IDENTITY_KEY, KEPT_VERSIONS, definition_key, is_version_key, version_key};
 pub use delivery::DeliveryRecord;
 pub use display::DisplayRecord;
 pub use reject::RejectRecord;

@@ -1,0 +1,375 @@
+//! Runs jobs, one after the other in each process. A process that ends leaves its job to
+//! another, or to its next start: that looks at what has been sent, and goes on.
+
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::app::{App, run_blocking};
+use super::backfill::{BackfillScope, ResponsePosition};
+use super::history::BacktestRequest;
+use super::jobs::{JobKind, JobRecord, JobState};
+use super::list_routes::{delivery_filter, unlisted};
+use super::problem::Problem;
+use super::recoveries::RecoveryTurn;
+use super::redelivery::{MessageReader, WINDOW};
+use askwhen_domain::id;
+use askwhen_domain::message::Delivery;
+use askwhen_domain::refs::EndpointRef;
+use askwhen_domain::time::{MINUTE, Millis, SECOND};
+use askwhen_log::Log;
+use askwhen_process::progress::Progress;
+use askwhen_wire::definition::{self, Kind, Target};
+use askwhen_wire::listing::{DeliveryPlace, Filter};
+use askwhen_wire::topic::Topic;
+
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often a job says how far it is.
+const TELL_EVERY: Millis = SECOND;
+/// A job of a process that has said nothing for so long is taken over.
+const STALE: Millis = 30 * SECOND;
+/// For so long the messages of a job are asked for at one time. The engine takes requests
+/// that are up to ten minutes old.
+const STRETCH: Millis = 4 * MINUTE;
+/// A stretch that is older is over: what of it was sent is in the lists.
+const STRETCH_OVER: Millis = 8 * MINUTE;
+/// How long lists may take to show what was sent.
+const SEEN_WITHIN: Duration = Duration::from_secs(10);
+/// Between two messages, unless a rate says otherwise.
+const SPACING_US: i64 = 1_000;
+
+/// The messages of a job.
+pub(super) enum JobWork {
+    Redeliveries(Vec<DeliveryPlace>),
+    Backfill { scope: Box<BackfillScope>, places: Vec<ResponsePosition>, count: u64 },
+}
+
+impl JobWork {
+    pub fn count(&self) -> u64 {
+        match self {
+            JobWork::Redeliveries(places) => places.len() as u64,
+            JobWork::Backfill { count, .. } => *count,
+        }
+    }
+
+    fn windows(self) -> Vec<JobWindow> {
+        match self {
+            JobWork::Redeliveries(places) => {
+                places.chunks(WINDOW).map(|window| JobWindow::Redeliveries(window.to_vec())).collect()
+            }
+            JobWork::Backfill { scope, places, .. } => {
+                let scope = Arc::new(*scope);
+                let window = |window: &[ResponsePosition]| JobWindow::Backfill(scope.clone(), window.to_vec());
+                places.chunks(WINDOW).map(window).collect()
+            }
+        }
+    }
+}
+
+/// Messages that are appended at a time.
+enum JobWindow {
+    Redeliveries(Vec<DeliveryPlace>),
+    Backfill(Arc<BackfillScope>, Vec<ResponsePosition>),
+}
+
+impl JobWindow {
+    fn read(&self, log: &Log) -> Result<Vec<Delivery>, askwhen_log::Error> {
+        let mut made = Vec::new();
+        match self {
+            JobWindow::Redeliveries(places) => {
+                let mut messages = MessageReader::new(log, Topic::Deliveries);
+                for place in places {
+                    let delivery = messages.delivery(place)?;
+                    made.extend(delivery.map(|d| Delivery { delivery_id: id::successor(&d.delivery_id), ..d }));
+                }
+            }
+            JobWindow::Backfill(scope, places) => {
+                let mut messages = MessageReader::new(log, Topic::Responses);
+                for (_, partition, offset) in places {
+                    let record = messages.record(*partition, *offset)?;
+                    made.extend(record.into_iter().flat_map(|record| scope.messages(record)));
+                }
+            }
+        }
+        Ok(made)
+    }
+}
+
+/// A job that this process is at.
+struct RunningJob<'a> {
+    app: &'a App,
+    project: String,
+    job: JobRecord,
+    version: u64,
+}
+
+/// Why a job goes no further here.
+enum JobStop {
+    /// Somebody has cancelled it, or another process has taken it.
+    Taken,
+    /// The process ends; the next one goes on.
+    Ending,
+    Failed(Problem),
+}
+
+impl From<Problem> for JobStop {
+    fn from(problem: Problem) -> JobStop {
+        JobStop::Failed(problem)
+    }
+}
+
+impl App {
+    /// Runs jobs until the process ends.
+    pub async fn run_jobs(&self) {
+        while !self.ending.load(Ordering::Acquire) {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if self.lists().is_err() {
+                continue;
+            }
+            if let Some((project, job, version)) = self.next_job() {
+                RunningJob { app: self, project, job, version }.run().await;
+            }
+        }
+    }
+
+    /// The oldest job that waits, or whose process is gone.
+    fn next_job(&self) -> Option<(String, JobRecord, u64)> {
+        let now = self.clock.now();
+        let is_free = |job: &JobRecord| match job.state {
+            JobState::Queued => true,
+            JobState::Running => {
+                // On the embedded log there is no other process.
+                let is_alone = !matches!(self.log, Log::Kafka(_));
+                let is_stale = job.beat_at.is_none_or(|beat_at| (now - beat_at).abs() > STALE);
+                job.runner.as_ref() != Some(&self.process_id) && (is_alone || is_stale)
+            }
+            JobState::Done | JobState::Cancelled | JobState::Failed => false,
+        };
+        let known = self.view.jobs().into_iter().filter_map(|shown| {
+            let job = JobRecord::of(&shown)?;
+            is_free(&job).then(|| (shown.record.project.clone(), job, shown.record.version))
+        });
+        known.min_by_key(|(_, job, _)| job.created_at)
+    }
+
+    /// What a job has still to send, oldest first.
+    pub(super) async fn job_work(&self, project: &str, job: &JobRecord) -> Result<JobWork, Problem> {
+        let lists = self.lists()?.clone();
+        let span = job.span();
+        let filter = match job.kind {
+            JobKind::Resend => delivery_filter(&job.parameters["filter"])?,
+            JobKind::Backfill => return self.backfill_work(project, job).await,
+            JobKind::Recover | JobKind::Backtest => {
+                self.enabled_endpoint(project, job.endpoint_id())?;
+                Filter {
+                    endpoint_id: Some(job.endpoint_id().to_owned()),
+                    since: Some(span.since),
+                    until: Some(span.until),
+                    ..Filter::default()
+                }
+            }
+        };
+        let (missed_only, ends, owner) = (job.kind == JobKind::Recover, job.ends.clone(), project.to_owned());
+        let found = run_blocking(move || lists.resendable(&owner, &filter, missed_only, &ends)).await?;
+        let mut found = found.map_err(unlisted)?;
+        found.retain(|(endpoint_id, _)| self.enabled_endpoint(project, endpoint_id).is_ok());
+        Ok(JobWork::Redeliveries(found.into_iter().map(|(_, place)| place).collect()))
+    }
+
+    async fn backfill_work(&self, project: &str, job: &JobRecord) -> Result<JobWork, Problem> {
+        let body = self.enabled_endpoint(project, job.endpoint_id())?;
+        let read = definition::endpoint(&body, None, Target::Trusted).map_err(Problem::fields)?;
+        let scope = BackfillScope {
+            log: self.log.clone(),
+            lists: self.lists()?.clone(),
+            project: project.to_owned(),
+            endpoint: Arc::new(read.endpoint),
+            span: job.span(),
+        };
+        let search = scope.clone();
+        let found = run_blocking(move || search.find(usize::MAX)).await?;
+        let mut found = found.map_err(|error| Problem::log(&error, None))?;
+        found.places.sort_unstable();
+        Ok(JobWork::Backfill { scope: Box::new(scope), places: found.places, count: found.count as u64 })
+    }
+
+    /// The definition of an endpoint that takes messages.
+    fn enabled_endpoint(&self, project: &str, endpoint_id: &str) -> Result<Value, Problem> {
+        let shown = self.view.get(project, Kind::Endpoint, endpoint_id);
+        let shown = shown.ok_or_else(|| Problem::not_found("there is no such endpoint"))?;
+        self.refuse_disabled(&shown)?;
+        Ok(shown.record.body.value())
+    }
+}
+
+impl RunningJob<'_> {
+    async fn run(mut self) {
+        self.job.state = JobState::Running;
+        self.job.runner = Some(self.app.process_id.clone());
+        let now = self.app.clock.now();
+        self.job.started_at.get_or_insert(now);
+        let worked = match self.tell().await {
+            Ok(()) if self.job.kind == JobKind::Backtest => self.backtest().await,
+            Ok(()) => self.send().await,
+            Err(stop) => Err(stop),
+        };
+        match worked {
+            Ok(result) => (self.job.state, self.job.result) = (JobState::Done, Some(result)),
+            Err(JobStop::Failed(problem)) => {
+                (self.job.state, self.job.error) = (JobState::Failed, Some(problem.detail));
+            }
+            Err(JobStop::Taken | JobStop::Ending) => return,
+        }
+        // A job whose end cannot be written is looked at once more, and has nothing to do.
+        if let Err(JobStop::Failed(problem)) = self.tell().await {
+            tracing::warn!(job_id = self.job.job_id, why = problem.detail, "the end of a job could not be written");
+            self.app.view.catch_up().ok();
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Writes how far the job is.
+    async fn tell(&mut self) -> Result<(), JobStop> {
+        self.job.beat_at = Some(self.app.clock.now());
+        let actor = self.job.actor.clone();
+        match self.app.write_job(&self.project, &actor, &self.job, Some(self.version)).await {
+            Ok(version) => {
+                self.version = version;
+                Ok(())
+            }
+            Err(problem) if matches!(problem.status.as_u16(), 404 | 412) => Err(JobStop::Taken),
+            Err(problem) => Err(JobStop::Failed(problem)),
+        }
+    }
+
+    async fn tell_now_and_then(&mut self) -> Result<(), JobStop> {
+        if self.app.ending.load(Ordering::Acquire) {
+            return Err(JobStop::Ending);
+        }
+        let is_cancelled =
+            self.app.known_job(&self.project, &self.job.job_id).is_ok_and(|(job, _)| job.state.has_ended());
+        if is_cancelled {
+            return Err(JobStop::Taken);
+        }
+        match self.job.beat_at.is_none_or(|at| (self.app.clock.now() - at).abs() >= TELL_EVERY) {
+            true => self.tell().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Sends what is left.
+    async fn send(&mut self) -> Result<Value, JobStop> {
+        let is_resumed = self.job.asked_at.is_some();
+        self.begin_stretch(is_resumed).await?;
+        let work = self.app.job_work(&self.project, &self.job).await?;
+        let turns = self.turns(&work).await;
+        if !is_resumed {
+            self.job.total = work.count();
+        }
+        let spacing_us =
+            self.job.rate().map_or(SPACING_US, |rate| rate.per.as_micros() as i64 / i64::from(rate.count.get()));
+        let (began, mut sent, mut last) = (self.app.clock.now(), 0_i64, None);
+        for window in work.windows() {
+            // Only what is due within a second is appended: so a job can be cancelled.
+            while began + sent * spacing_us / 1_000 > self.app.clock.now() + SECOND {
+                self.tell_now_and_then().await?;
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            self.tell_now_and_then().await?;
+            if self.job.asked_at.is_none_or(|at| (self.app.clock.now() - at).abs() > STRETCH) {
+                self.begin_stretch(false).await?;
+            }
+            let log = self.app.log.clone();
+            let found = run_blocking(move || window.read(&log)).await?;
+            let mut found = found.map_err(|error| JobStop::Failed(Problem::log(&error, None)))?;
+            for delivery in &mut found {
+                delivery.not_before = Some(began + sent * spacing_us / 1_000);
+                sent += 1;
+            }
+            last = found.last().map(|delivery| delivery.delivery_id.clone()).or(last);
+            self.job.done += found.len() as u64;
+            self.app.append_redeliveries(found, self.job.asked_at).await?;
+        }
+        // Whoever asks next must see what was sent.
+        self.wait_until_listed(last).await;
+        drop(turns);
+        Ok(json!({"sent": self.job.done, "not_kept": self.job.total.saturating_sub(self.job.done)}))
+    }
+
+    /// Notes the time that the next messages are asked for at. A job that goes on after its
+    /// process has died asks at the time of before, so that nothing is sent twice; where that
+    /// is too long ago the lists tell what was sent.
+    async fn begin_stretch(&mut self, is_resumed: bool) -> Result<(), JobStop> {
+        let now = self.app.clock.now();
+        if is_resumed {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            if self.job.asked_at.is_some_and(|at| (now - at).abs() < STRETCH_OVER) {
+                return Ok(());
+            }
+            tokio::time::sleep(SEEN_WITHIN).await;
+        }
+        self.job.asked_at = Some(now);
+        self.tell().await
+    }
+
+    /// Keeps recoveries of the same endpoints away.
+    async fn turns(&self, work: &JobWork) -> Vec<RecoveryTurn> {
+        let mut endpoints: Vec<String> = match (work, self.job.parameters["filter"]["endpoint_id"].as_str()) {
+            (JobWork::Backfill { .. }, _) | (_, None) if !self.job.endpoint_id().is_empty() => {
+                vec![self.job.endpoint_id().to_owned()]
+            }
+            (_, Some(endpoint_id)) => vec![endpoint_id.to_owned()],
+            (_, None) => {
+                let listed = self.app.view.list(&self.project, Kind::Endpoint, u64::MAX, usize::MAX);
+                listed.into_iter().map(|shown| shown.record.id).collect()
+            }
+        };
+        // In one order, so that two jobs do not wait for each other.
+        endpoints.sort();
+        let mut turns = Vec::new();
+        for endpoint_id in endpoints {
+            turns.push(self.app.recoveries.turn(EndpointRef::new(&self.project, &endpoint_id)).lock_owned().await);
+        }
+        turns
+    }
+
+    async fn wait_until_listed(&self, last: Option<String>) {
+        let Some(last) = last else { return };
+        let deadline = tokio::time::Instant::now() + SEEN_WITHIN;
+        let is_listed = || {
+            let lists = self.app.lists.as_ref();
+            lists.is_none_or(|lists| lists.place(&self.project, &last).is_ok_and(|place| place.is_some()))
+        };
+        while !is_listed() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn backtest(&mut self) -> Result<Value, JobStop> {
+        let Some(reader) = self.app.history.clone() else { return Err(JobStop::Taken) };
+        let progress = Arc::new(Progress::default());
+        let request = BacktestRequest { project: self.project.clone(), parameters: self.job.parameters.clone() };
+        let (history, told) = (reader.history.clone(), progress.clone());
+        let mut running = tokio::task::spawn_blocking(move || history.backtest(request, &told));
+        loop {
+            tokio::select! {
+                done = &mut running => {
+                    let done = done.map_err(|e| Problem::new(500, "internal", e.to_string()))?;
+                    self.job.done = progress.all.load(Ordering::Relaxed);
+                    self.job.total = self.job.done;
+                    return done.map_err(|error| JobStop::Failed(Problem::new(500, "internal", error.to_string())));
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    self.job.total = progress.all.load(Ordering::Relaxed);
+                    self.job.done = progress.records.load(Ordering::Relaxed).min(self.job.total);
+                    if let Err(stop) = self.tell_now_and_then().await {
+                        progress.cancelled.store(true, Ordering::Relaxed);
+                        drop(running.await);
+                        return Err(stop);
+                    }
+                }
+            }
+        }
+    }
+}

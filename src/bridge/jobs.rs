@@ -1,0 +1,380 @@
+//! Jobs: work for many messages or records, which goes on behind the request, survives
+//! restarts and can be cancelled. A job is a definition like any other, so every process
+//! shows it; its state changes by new versions.
+
+use http::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use super::app::{App, RequestContext};
+use super::fields::Fields;
+use super::list_routes::{bad_cursor, delivery_filter, page};
+use super::manage::{DefinitionDraft, random};
+use super::problem::{Answer, Problem, json_answer};
+use super::view::ListedDefinition;
+use askwhen_domain::id;
+use askwhen_domain::json::Json;
+use askwhen_domain::rate::Rate;
+use askwhen_domain::time::{self, Millis, TimeSpan};
+use askwhen_log::TopicPartition;
+use askwhen_wire::definition::{self, Code, Kind};
+use askwhen_wire::json as strict;
+use askwhen_wire::topic::Topic;
+
+/// Jobs of a project that are kept; the oldest that have ended go.
+const KEPT_JOBS: usize = 100;
+/// Versions of a survey that one backtest tries.
+const MAX_TRIED: usize = 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum JobKind {
+    /// Sends messages that a filter takes and that came to nothing.
+    Resend,
+    /// Sends what an endpoint has missed.
+    Recover,
+    /// Sends what a new endpoint would have been told.
+    Backfill,
+    /// Tries surveys on the recorded journal.
+    Backtest,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum JobState {
+    Queued,
+    Running,
+    Done,
+    Cancelled,
+    Failed,
+}
+
+impl JobState {
+    pub fn has_ended(self) -> bool {
+        matches!(self, JobState::Done | JobState::Cancelled | JobState::Failed)
+    }
+}
+
+/// A job as its definition has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct JobRecord {
+    pub job_id: String,
+    pub kind: JobKind,
+    /// What was asked for.
+    pub parameters: Value,
+    pub state: JobState,
+    pub done: u64,
+    pub total: u64,
+    pub created_at: Millis,
+    pub started_at: Option<Millis>,
+    pub actor: String,
+    /// Where the journal's partitions ended when the job was made: what was sent again
+    /// since is not sent once more.
+    pub ends: BTreeMap<u32, u64>,
+    /// The process that is at it, and when it last said so.
+    pub runner: Option<String>,
+    pub beat_at: Option<Millis>,
+    /// What the messages of a stretch are asked for at: the engine takes one of a time
+    /// and id once.
+    pub asked_at: Option<Millis>,
+    pub result: Option<Value>,
+    pub error: Option<String>,
+}
+
+impl JobRecord {
+    pub fn of(shown: &ListedDefinition) -> Option<JobRecord> {
+        serde_json::from_str(shown.record.body.as_str()).ok()
+    }
+
+    /// The members of the filter that the messages of a job are looked for with.
+    pub fn span(&self) -> TimeSpan {
+        let time = |name: &str| self.parameters[name].as_str().and_then(|text| time::parse_time(text).ok());
+        TimeSpan::new(time("since").unwrap_or(0), time("until").unwrap_or(Millis::MAX))
+    }
+
+    pub fn endpoint_id(&self) -> &str {
+        self.parameters["endpoint_id"].as_str().unwrap_or_default()
+    }
+
+    pub fn rate(&self) -> Option<Rate> {
+        self.parameters["rate"].as_str().and_then(|text| Rate::parse(text).ok())
+    }
+
+    fn shown(&self, now: Millis) -> Value {
+        let mut body = json!({
+            "job_id": self.job_id,
+            "kind": self.kind,
+            "state": self.state,
+            "done": self.done,
+            "total": self.total,
+            "created_at": time::format_time(self.created_at),
+            "started_at": self.started_at.map(time::format_time),
+            "eta": self.eta(now).map(time::format_time),
+            "actor": self.actor,
+            "parameters": self.parameters,
+        });
+        for (name, value) in [("result", &self.result), ("error", &self.error.clone().map(Value::from))] {
+            if let Some(value) = value {
+                body[name] = value.clone();
+            }
+        }
+        body
+    }
+
+    /// When it will be done, going on as until now.
+    fn eta(&self, now: Millis) -> Option<Millis> {
+        let started_at = self.started_at.filter(|_| self.state == JobState::Running)?;
+        let (done, total) = (self.done as f64, self.total.max(self.done) as f64);
+        (self.done > 0).then(|| started_at + ((now - started_at) as f64 * total / done) as Millis)
+    }
+}
+
+impl App {
+    pub(super) async fn jobs(&self, asked: &RequestContext<'_>, method: &Method) -> Result<Answer, Problem> {
+        if *method == Method::POST {
+            return self.create_job(asked).await;
+        }
+        let query = page(asked.query, &[])?;
+        let below = query.cursor.as_ref().map_or(Ok(u64::MAX), |cursor| cursor.parse().map_err(|_| bad_cursor()))?;
+        let mut rows = self.view.list(&asked.caller.project, Kind::Job, below, query.limit + 1);
+        let more = rows.len() > query.limit;
+        rows.truncate(query.limit);
+        let next = rows.last().filter(|_| more).map(|shown| shown.offset.to_string());
+        let now = self.clock.now();
+        let jobs: Vec<Value> = rows.iter().filter_map(JobRecord::of).map(|job| job.shown(now)).collect();
+        Ok(json_answer(200, json!({"jobs": jobs, "next_cursor": next}).to_string()))
+    }
+
+    pub(super) async fn job(&self, asked: &RequestContext<'_>, method: &Method) -> Result<Answer, Problem> {
+        asked.no_query()?;
+        if *method == Method::DELETE {
+            self.cancel_job(asked).await?;
+        }
+        let (job, _) = self.known_job(&asked.caller.project, &asked.route.parts[0])?;
+        Ok(json_answer(200, job.shown(self.clock.now()).to_string()))
+    }
+
+    /// A job, and the version that it is of.
+    pub(super) fn known_job(&self, project: &str, job_id: &str) -> Result<(JobRecord, u64), Problem> {
+        let shown = self.view.get(project, Kind::Job, job_id);
+        let known = shown.and_then(|shown| Some((JobRecord::of(&shown)?, shown.record.version)));
+        known.ok_or_else(|| Problem::not_found("there is no such job"))
+    }
+
+    async fn cancel_job(&self, asked: &RequestContext<'_>) -> Result<(), Problem> {
+        // Whoever runs it writes, too: then it is asked for once more.
+        loop {
+            let (mut job, version) = self.known_job(&asked.caller.project, &asked.route.parts[0])?;
+            if job.state.has_ended() {
+                return Ok(());
+            }
+            job.state = JobState::Cancelled;
+            match self.write_job(&asked.caller.project, &asked.caller.actor, &job, Some(version)).await {
+                Err(problem) if problem.status == 412 => {}
+                written => return written.map(drop),
+            }
+        }
+    }
+
+    async fn create_job(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
+        asked.no_query()?;
+        let text = strict::check(&asked.body).map_err(Problem::json)?;
+        let (kind, parameters, dry_run) = self.job_request(text)?;
+        let project = &asked.caller.project;
+        let mut job = JobRecord {
+            job_id: format!("job_{}", &hex::encode(random()?)[..20]),
+            kind,
+            parameters,
+            state: JobState::Queued,
+            done: 0,
+            total: 0,
+            created_at: self.clock.now(),
+            started_at: None,
+            actor: asked.caller.actor.clone(),
+            ends: self.journal_ends()?,
+            runner: None,
+            beat_at: None,
+            asked_at: None,
+            result: None,
+            error: None,
+        };
+        if kind == JobKind::Backtest {
+            if dry_run {
+                return Err(Problem::field(Code::Invalid, "/dry_run", "a backtest changes nothing: it has no dry_run"));
+            }
+            if self.history.is_none() {
+                return Err(self.lists().err().unwrap_or_else(Problem::overloaded));
+            }
+        } else {
+            job.total = self.job_work(project, &job).await?.count();
+            if dry_run {
+                return Ok(json_answer(200, json!({"count": job.total}).to_string()));
+            }
+        }
+        self.write_job(project, &asked.caller.actor, &job, None).await?;
+        self.forget_old_jobs(project).await;
+        Ok(json_answer(202, json!({"job_id": job.job_id}).to_string()))
+    }
+
+    fn journal_ends(&self) -> Result<BTreeMap<u32, u64>, Problem> {
+        let at = |partition| TopicPartition { topic: Topic::Events, partition };
+        let all: Vec<TopicPartition> = (0..self.log.partitions()).map(at).collect();
+        let bounds = self.log.all_bounds(&all).map_err(|error| Problem::log(&error, None))?;
+        Ok(all.iter().zip(bounds).map(|(at, bounds)| (at.partition, bounds.end)).collect())
+    }
+
+    /// What a body asks for, checked.
+    fn job_request(&self, text: &str) -> Result<(JobKind, Value, bool), Problem> {
+        let mut fields = Fields::of(text, String::new());
+        let given = fields.text("kind");
+        let kind = given.as_ref().and_then(|kind| serde_json::from_value(Value::from(kind.as_str())).ok());
+        match (&given, kind) {
+            (None, _) if !fields.has("kind") => fields.fault(Code::MissingField, "kind", "is required"),
+            (Some(_), None) => fields.fault(Code::Invalid, "kind", "must be resend, recover, backfill or backtest"),
+            _ => {}
+        }
+        let dry_run = fields.boolean("dry_run").unwrap_or(false);
+        let mut parameters = json!({});
+        match kind {
+            Some(JobKind::Backtest) => backtest_parameters(&mut fields, &mut parameters)?,
+            Some(kind) => {
+                if let Some(rate) = fields.text("rate") {
+                    if let Err(wanted) = Rate::parse(&rate) {
+                        fields.fault(Code::Invalid, "rate", wanted);
+                    }
+                    parameters["rate"] = rate.into();
+                }
+                let filter = fields.raw("filter").map(|raw| serde_json::from_str::<Value>(raw).unwrap_or_default());
+                let filter = filter.unwrap_or_else(|| json!({}));
+                if kind == JobKind::Resend {
+                    delivery_filter(&filter)?;
+                    parameters["filter"] = filter;
+                } else {
+                    span_parameters(&mut fields, &filter, &mut parameters);
+                }
+            }
+            None => {}
+        }
+        let faults = fields.close();
+        match kind {
+            Some(kind) if faults.is_empty() => Ok((kind, parameters, dry_run)),
+            _ => Err(Problem::fields(faults)),
+        }
+    }
+
+    /// Writes a version of a job; gives its number.
+    pub(super) async fn write_job(
+        &self,
+        project: &str,
+        actor: &str,
+        job: &JobRecord,
+        if_match: Option<u64>,
+    ) -> Result<u64, Problem> {
+        let draft = DefinitionDraft {
+            kind: Kind::Job,
+            id: job.job_id.clone(),
+            body: Some(Json::of(job)),
+            new_secret: None,
+            create: if_match.is_none(),
+            if_match,
+        };
+        let request_id = uuid::Uuid::new_v4().simple().to_string();
+        let outcome = self.write_definition((project, actor), &request_id, &draft).await?;
+        match outcome.version {
+            0 => Err(Problem::log(&askwhen_log::Error::Unknown("no partition has answered".into()), None)),
+            version => Ok(version),
+        }
+    }
+
+    /// Takes away the oldest jobs that have ended. What stays behind goes with the next.
+    async fn forget_old_jobs(&self, project: &str) {
+        let listed = self.view.list(project, Kind::Job, u64::MAX, 2 * KEPT_JOBS);
+        let ended = |shown: &&ListedDefinition| JobRecord::of(shown).is_none_or(|job| job.state.has_ended());
+        for shown in listed.iter().skip(KEPT_JOBS).filter(ended) {
+            let draft = DefinitionDraft {
+                kind: Kind::Job,
+                id: shown.record.id.clone(),
+                body: None,
+                new_secret: None,
+                create: false,
+                if_match: None,
+            };
+            let request_id = uuid::Uuid::new_v4().simple().to_string();
+            if self.write_definition((project, "askwhen"), &request_id, &draft).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Endpoint and time, beside `kind` or in `filter`.
+fn span_parameters(fields: &mut Fields<'_>, filter: &Value, parameters: &mut Value) {
+    let known = ["endpoint_id", "since", "until"];
+    let others = filter.as_object().into_iter().flatten().any(|(name, _)| !known.contains(&name.as_str()));
+    if others || !filter.is_object() {
+        fields.fault(Code::UnknownField, "filter", "may have endpoint_id, since and until for this kind of job");
+    }
+    for name in known {
+        let given = fields.text(name).or_else(|| filter[name].as_str().map(str::to_owned));
+        let Some(given) = given else {
+            if name != "until" {
+                fields.fault(Code::MissingField, name, "is required");
+            }
+            continue;
+        };
+        match name {
+            "endpoint_id" => {
+                if let Err(why) = id::check(&given) {
+                    fields.fault(Code::BadId, name, why);
+                }
+            }
+            _ => {
+                if let Err(wanted) = time::parse_time(&given) {
+                    fields.fault(Code::BadTime, name, format!("must be {wanted}"));
+                }
+            }
+        }
+        parameters[name] = given.into();
+    }
+}
+
+/// What a backtest tries, and assumes.
+fn backtest_parameters(fields: &mut Fields<'_>, parameters: &mut Value) -> Result<(), Problem> {
+    let read = |raw: &str| serde_json::from_str::<Value>(raw).unwrap_or_default();
+    let one = fields.raw("survey").map(|raw| Value::Array(vec![read(raw)]));
+    let surveys = fields.raw("surveys").map(read).or(one);
+    match surveys.as_ref().and_then(Value::as_array) {
+        Some(surveys) if (1..=MAX_TRIED).contains(&surveys.len()) => {
+            for (n, survey) in surveys.iter().enumerate() {
+                definition::survey(survey, None).map_err(|mut faults| {
+                    faults.iter_mut().for_each(|fault| fault.pointer = format!("/surveys/{n}{}", fault.pointer));
+                    Problem::fields(faults)
+                })?;
+            }
+            parameters["surveys"] = surveys.clone().into();
+        }
+        Some(_) => fields.fault(Code::Invalid, "surveys", format!("must hold 1 to {MAX_TRIED} surveys")),
+        None => fields.fault(Code::MissingField, "surveys", "is required: a list of surveys, or one as survey"),
+    }
+    for name in ["from", "to"] {
+        let given = fields.text(name);
+        if let Some(Err(wanted)) = given.as_deref().map(time::parse_time) {
+            fields.fault(Code::BadTime, name, format!("must be {wanted}"));
+        }
+        match given {
+            Some(given) => parameters[name] = given.into(),
+            None if name == "from" => fields.fault(Code::MissingField, name, "is required"),
+            None => {}
+        }
+    }
+    if let Some(answered) = fields.raw("answered") {
+        match answered.parse::<f64>() {
+            Ok(share) if (0.0..=1.0).contains(&share) => parameters["answered"] = share.into(),
+            _ => fields.fault(Code::Invalid, "answered", "must be a share from 0 to 1"),
+        }
+    }
+    parameters["displayed"] = fields.boolean("displayed").unwrap_or(true).into();
+    parameters["alone"] = fields.boolean("alone").unwrap_or(false).into();
+    Ok(())
+}

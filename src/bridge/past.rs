@@ -1,0 +1,156 @@
+//! What was known of a user, and what happened: explanations and timelines, read from
+//! the journal beside the server.
+
+use serde_json::{Value, json};
+use std::time::Duration;
+
+use super::app::{App, RequestContext, run_blocking};
+use super::history::{ExplainRequest, ExplainTrigger, HistoryError, JournalLookup, TimelineEntry, TimelineRequest};
+use super::list_routes::{bad_cursor, page, unlisted};
+use super::problem::{Answer, Problem, json_answer};
+use askwhen_domain::id;
+use askwhen_domain::record::Context;
+use askwhen_domain::time::{self, Millis};
+use askwhen_wire::definition::Code;
+use askwhen_wire::json as strict;
+use askwhen_wire::listing::{Filter, List, PageRequest};
+
+/// How long a request waits for its turn.
+const TURN: Duration = Duration::from_secs(10);
+/// So many more are read than are shown: those of the cursor's own time may be among them.
+const SAME_TIME: usize = 200;
+
+/// A place in a timeline: the time and id of the last line that was shown.
+struct TimelineCursor {
+    at: Millis,
+    id: String,
+}
+
+impl TimelineCursor {
+    fn parse(text: &str) -> Result<TimelineCursor, Problem> {
+        let bytes = hex::decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(bad_cursor)?;
+        let (at, id) = bytes.split_once(' ').ok_or_else(bad_cursor)?;
+        Ok(TimelineCursor { at: at.parse().map_err(|_| bad_cursor())?, id: id.to_owned() })
+    }
+
+    fn encode(entry: &TimelineEntry) -> String {
+        hex::encode(format!("{} {}", entry.0, entry.1))
+    }
+}
+
+impl App {
+    pub(super) async fn explain(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
+        let known = ["trigger", "at", "properties", "platform", "locale", "app_version", "session_id", "timezone"];
+        let query = page(asked.query, &known)?;
+        let trigger = query.text("trigger");
+        if let Some(Err(why)) = trigger.as_deref().map(id::check) {
+            return Err(Problem::field(Code::BadId, "", format!("trigger {why}")));
+        }
+        let properties = query.text("properties").unwrap_or_else(|| "{}".into());
+        let properties = strict::check(properties.as_bytes()).map_err(Problem::json)?;
+        if !properties.starts_with('{') {
+            return Err(Problem::field(Code::WrongType, "", "properties must be an object"));
+        }
+        let context = Context {
+            platform: query.text("platform"),
+            locale: query.text("locale"),
+            app_version: query.text("app_version"),
+            session_id: query.text("session_id"),
+            timezone: query.text("timezone"),
+        };
+        let properties = properties.to_owned();
+        let request = ExplainRequest {
+            project: asked.caller.project.clone(),
+            user_id: asked.route.parts[0].clone(),
+            at: query.time("at")?,
+            trigger: trigger.map(|trigger| ExplainTrigger { trigger, properties, context }),
+        };
+        let explained = self.read_history(move |history| history.explain(request)).await?;
+        Ok(json_answer(200, explained.to_string()))
+    }
+
+    pub(super) async fn timeline(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
+        let query = page(asked.query, &["since", "until"])?;
+        let (project, user_id) = (asked.caller.project.clone(), asked.route.parts[0].clone());
+        let since = query.time("since")?.unwrap_or(0);
+        let cursor = query.cursor.as_deref().map(TimelineCursor::parse).transpose()?;
+        // What is asked for is up to and without `until`; a cursor's own time may have more.
+        let until = query.time("until")?.map_or(Millis::MAX, |until| until.saturating_sub(1));
+        let until = cursor.as_ref().map_or(until, |cursor| cursor.at.min(until));
+        let limit = query.limit;
+        let mut entries = self.listed_entries(&project, &user_id, (since, until), limit)?;
+        let request = TimelineRequest { project, user_id, since, until, limit: limit + 1 + SAME_TIME };
+        entries.extend(self.read_history(move |history| history.timeline(request)).await?);
+        entries.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
+        if let Some(erased) = entries.iter().position(|(_, _, shown)| shown["kind"] == "erased") {
+            // How deliveries went stays on record; nothing else does.
+            let mut n = 0;
+            entries.retain(|(_, _, shown)| {
+                n += 1;
+                n <= erased + 1 || shown["kind"] == "delivery"
+            });
+        }
+        if let Some(cursor) = cursor {
+            entries.retain(|(at, id, _)| (*at, id.as_str()) < (cursor.at, cursor.id.as_str()));
+        }
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        let next = entries.last().filter(|_| more).map(TimelineCursor::encode);
+        let items: Vec<Value> = entries.into_iter().map(|(_, _, shown)| shown).collect();
+        Ok(json_answer(200, json!({"items": items, "next_cursor": next}).to_string()))
+    }
+
+    /// Decisions and deliveries of a user in a span of time, of each the newest.
+    fn listed_entries(
+        &self,
+        project: &str,
+        user_id: &str,
+        (since, until): (Millis, Millis),
+        limit: usize,
+    ) -> Result<Vec<TimelineEntry>, Problem> {
+        let lists = self.lists()?;
+        let filter = Filter {
+            user_id: Some(user_id.to_owned()),
+            since: (since > 0).then_some(since),
+            until: until.checked_add(1).filter(|_| until < Millis::MAX),
+            ..Filter::default()
+        };
+        let mut entries = Vec::new();
+        for (list, kind, time_member, id_member) in [
+            (List::Decisions, "decision", "decided_at", "decision_id"),
+            (List::Deliveries, "delivery", "created_at", "delivery_id"),
+        ] {
+            let wanted = PageRequest::first(limit + 1 + SAME_TIME);
+            for mut row in lists.list(list, project, &filter, wanted).map_err(unlisted)?.rows {
+                let Some(at) = row[time_member].as_str().and_then(|at| time::parse_time(at).ok()) else { continue };
+                let id = row[id_member].as_str().unwrap_or_default().to_owned();
+                (row["kind"], row["at"]) = (kind.into(), time::format_time(at).into());
+                entries.push((at, id, row));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Reads the journal beside the requests; a few at a time.
+    async fn read_history<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn JournalLookup) -> Result<T, HistoryError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let Some(reader) = self.history.clone() else {
+            let detail = "this process does not run the role console";
+            return Err(Problem::later(503, "no_console", detail, Duration::from_secs(60)));
+        };
+        let turn = tokio::time::timeout(TURN, reader.turns.acquire()).await;
+        let Ok(Ok(turn)) = turn else { return Err(Problem::overloaded()) };
+        let history = reader.history.clone();
+        let said = run_blocking(move || read(&*history)).await;
+        drop(turn);
+        said?.map_err(|error| match error {
+            HistoryError::Trimmed(why) => Problem::new(410, "gone", why.to_string()),
+            HistoryError::Unreachable(why) => {
+                Problem::later(503, "log_unavailable", &why.to_string(), Duration::from_secs(5))
+            }
+            HistoryError::Failed(why) => Problem::new(500, "internal", why.to_string()),
+        })
+    }
+}

@@ -1,0 +1,376 @@
+//! What a survey was answered: in numbers, and every response in a line.
+
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+use super::app::{App, RequestContext, run_blocking};
+use super::list_routes::{page, unlisted};
+use super::lists::Lists;
+use super::problem::{Answer, AnswerBody, Problem, json_answer};
+use askwhen_domain::question::QuestionType;
+use askwhen_domain::refs::{SurveyKey, SurveyRef};
+use askwhen_domain::time;
+use askwhen_wire::definition::{Code, Kind};
+use askwhen_wire::listing::{GroupBy, ResultsQuery, SurveyResults};
+use askwhen_wire::tally::{OTHER, QuestionTally, ResponseTally};
+use askwhen_wire::topics::response::ResponseBody;
+
+/// Responses that are read at a time.
+const PAGE: usize = 500;
+/// Pieces of an answer that wait to be read.
+const WAITING_PIECES: usize = 4;
+/// How many deviations the margin of an NPS has to each side: 95 % lie within.
+const DEVIATIONS: f64 = 1.959_964;
+
+/// Columns of every response in a table, before its answers.
+const COLUMNS: [&str; 12] = [
+    "response_id",
+    "user_id",
+    "survey_version",
+    "created_at",
+    "updated_at",
+    "completed",
+    "platform",
+    "locale",
+    "trigger",
+    "activation_event",
+    "link",
+    "duration_ms",
+];
+
+/// How responses are written, one in a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineFormat {
+    Csv,
+    Ndjson,
+}
+
+impl App {
+    pub(super) async fn results(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
+        let lists = self.lists()?.clone();
+        let definition = self.defined_survey(asked)?;
+        let query = page(asked.query, &["since", "until", "version", "by"])?;
+        let invalid = |detail: String| Problem::field(Code::Invalid, "", detail);
+        let version = query.text("version").map(|text| text.parse());
+        let version = version.transpose().map_err(|_| invalid("version must be a number".into()))?;
+        let by = query.text("by").map(|name| {
+            let wanted = || invalid(format!("by must be one of {}", GroupBy::ALL.map(|(name, _)| name).join(", ")));
+            GroupBy::ALL.iter().find(|(known, _)| *known == name).map(|(_, by)| *by).ok_or_else(wanted)
+        });
+        let wanted =
+            ResultsQuery { since: query.time("since")?, until: query.time("until")?, version, by: by.transpose()? };
+        let survey = SurveyKey::new(asked.caller.project.clone(), asked.route.parts[0].clone());
+        let found = run_blocking(move || lists.results(SurveyRef::new(&survey.project, &survey.survey_id), &wanted));
+        let found = found.await?.map_err(unlisted)?;
+        Ok(json_answer(200, shown(&asked.route.parts[0], &found, &definition).to_string()))
+    }
+
+    /// All responses of a survey, oldest first.
+    pub(super) fn response_lines(&self, asked: &RequestContext<'_>, format: LineFormat) -> Result<Answer, Problem> {
+        asked.no_query()?;
+        let lists = self.lists()?.clone();
+        let definition = self.defined_survey(asked)?;
+        let survey = SurveyKey::new(asked.caller.project.clone(), asked.route.parts[0].clone());
+        let everything = ResultsQuery::default();
+        let known = lists.results(SurveyRef::new(&survey.project, &survey.survey_id), &everything).map_err(unlisted)?;
+        let mut questions: Vec<String> = defined_questions(&definition).map(|(id, _)| id.to_owned()).collect();
+        questions.extend(known.total.questions.into_keys().filter(|id| !questions.contains(id)).collect::<Vec<_>>());
+        let (sender, receiver) = tokio::sync::mpsc::channel(WAITING_PIECES);
+        tokio::task::spawn_blocking(move || write_lines(&*lists, &survey, &questions, format, &sender));
+        let mut answer = Answer::new(AnswerBody::Stream(receiver));
+        let content_type = match format {
+            LineFormat::Csv => "text/csv; charset=utf-8",
+            LineFormat::Ndjson => "application/x-ndjson",
+        };
+        let out = answer.headers_mut();
+        out.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        out.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+        out.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        Ok(answer)
+    }
+
+    fn defined_survey(&self, asked: &RequestContext<'_>) -> Result<Value, Problem> {
+        let shown = self.view.get(&asked.caller.project, Kind::Survey, &asked.route.parts[0]);
+        let shown = shown.ok_or_else(|| Problem::not_found("there is no such survey"))?;
+        Ok(shown.record.body.value())
+    }
+}
+
+/// Writes every response; ends when nobody reads, or the store cannot be read: then the
+/// answer is cut off, so that no part is taken for the whole.
+fn write_lines(
+    lists: &dyn Lists,
+    survey: &SurveyKey,
+    questions: &[String],
+    format: LineFormat,
+    sender: &tokio::sync::mpsc::Sender<Result<Bytes, std::io::Error>>,
+) {
+    let survey = SurveyRef::new(&survey.project, &survey.survey_id);
+    let mut text = String::new();
+    if format == LineFormat::Csv {
+        let names = COLUMNS.iter().copied().chain(questions.iter().map(String::as_str));
+        text = line(names.map(|name| cell(&Value::String(name.to_owned()))));
+    }
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let found = match lists.responses(survey, after.as_deref(), PAGE) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "responses could not be read to their end");
+                // Whoever reads may be gone.
+                drop(sender.blocking_send(Err(std::io::Error::other(error.to_string()))));
+                return;
+            }
+        };
+        for response in &found.0 {
+            match format {
+                LineFormat::Csv => text.push_str(&csv_line(response, questions)),
+                LineFormat::Ndjson => {
+                    text.push_str(&serde_json::to_string(response).expect("a response serialises"));
+                    text.push('\n');
+                }
+            }
+        }
+        let is_last = found.1.is_none() || found.0.len() < PAGE;
+        after = found.1;
+        if !text.is_empty() && sender.blocking_send(Ok(Bytes::from(std::mem::take(&mut text)))).is_err() {
+            return;
+        }
+        if is_last {
+            return;
+        }
+    }
+}
+
+fn csv_line(response: &ResponseBody, questions: &[String]) -> String {
+    let duration = response.completed.then(|| response.updated_at - response.created_at);
+    let own = [
+        json!(response.response_id),
+        json!(response.user_id),
+        json!(response.survey_version),
+        json!(time::format_time(response.created_at)),
+        json!(time::format_time(response.updated_at)),
+        json!(response.completed),
+        json!(response.platform),
+        json!(response.locale),
+        json!(response.trigger),
+        json!(response.activation.as_ref().map(|activation| &activation.event_name)),
+        json!(response.link),
+        json!(duration),
+    ];
+    let answer = |id: &String| {
+        let found = response.answers.iter().find(|answer| answer.question_id == *id);
+        found.map_or(Value::Null, |answer| answer.value.value())
+    };
+    line(own.iter().map(cell).chain(questions.iter().map(|id| cell(&answer(id)))))
+}
+
+fn line(cells: impl Iterator<Item = String>) -> String {
+    cells.collect::<Vec<_>>().join(",") + "\r\n"
+}
+
+/// A cell that no spreadsheet takes for a formula. Several values are joined; an answer
+/// in one's own words is its text.
+fn cell(value: &Value) -> String {
+    fn plain(value: &Value) -> String {
+        match value {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join("; "),
+            Value::Object(members) => members.get("other").map_or_else(|| value.to_string(), plain),
+            other => other.to_string(),
+        }
+    }
+    let mut text = plain(value);
+    if !value.is_number() && text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        text.insert(0, '\'');
+    }
+    if text.contains([',', '"', '\n', '\r', ';']) || text.starts_with([' ', '\'']) {
+        return format!("\"{}\"", text.replace('"', "\"\""));
+    }
+    text
+}
+
+/// Questions of a definition in their order.
+fn defined_questions(definition: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    let questions = definition["questions"].as_array().into_iter().flatten();
+    questions.filter_map(|question| Some((question["question_id"].as_str()?, question)))
+}
+
+fn shown(survey_id: &str, found: &SurveyResults, definition: &Value) -> Value {
+    let mut body = json!({"survey_id": survey_id});
+    let members = body.as_object_mut().expect("an object");
+    members.extend(summary(&found.total));
+    members.insert("questions".into(), questions(&found.total, &found.texts, definition).into());
+    let series = found.series.iter().map(|(group, tally)| {
+        let mut point = Map::from_iter([("group".to_owned(), Value::from(group.as_str()))]);
+        point.extend(summary(tally));
+        point.insert("questions".into(), questions(tally, &BTreeMap::new(), definition).into());
+        Value::Object(point)
+    });
+    members.insert("series".into(), series.collect());
+    body
+}
+
+fn summary(tally: &ResponseTally) -> Map<String, Value> {
+    let rate = if tally.responses == 0 { 0.0 } else { tally.completed as f64 / tally.responses as f64 };
+    let summary = json!({
+        "responses": tally.responses,
+        "completed": tally.completed,
+        "completion_rate": rate,
+        "median_duration_ms": tally.median_duration_ms(),
+    });
+    summary.as_object().cloned().unwrap_or_default()
+}
+
+/// The questions of the definition in force, then those of earlier ones.
+fn questions(tally: &ResponseTally, texts: &BTreeMap<String, Vec<Value>>, definition: &Value) -> Vec<Value> {
+    let mut all = Vec::new();
+    for (id, question) in defined_questions(definition) {
+        let kind = serde_json::from_value(question["type"].clone()).unwrap_or(QuestionType::Info);
+        if kind == QuestionType::Info {
+            continue;
+        }
+        let none = || QuestionTally {
+            kind,
+            text: question["text"].as_str().unwrap_or_default().to_owned(),
+            answered: 0,
+            answered_of_completed: 0,
+            values: BTreeMap::new(),
+        };
+        let known = tally.questions.get(id).cloned().unwrap_or_else(none);
+        all.push(question_shown(id, &known, Some(question), tally.completed, texts));
+    }
+    let is_defined = |id: &str| defined_questions(definition).any(|(known, _)| known == id);
+    for (id, known) in tally.questions.iter().filter(|(id, _)| !is_defined(id)) {
+        all.push(question_shown(id, known, None, tally.completed, texts));
+    }
+    all
+}
+
+fn question_shown(
+    id: &str,
+    tally: &QuestionTally,
+    definition: Option<&Value>,
+    completed: i64,
+    texts: &BTreeMap<String, Vec<Value>>,
+) -> Value {
+    let mut body = json!({
+        "question_id": id,
+        "type": tally.kind,
+        "text": definition.and_then(|question| question["text"].as_str()).unwrap_or(&tally.text),
+        "answered": tally.answered,
+        "skipped": completed - tally.answered_of_completed,
+        "distribution": distribution(tally, definition),
+    });
+    let (sum, count) =
+        tally.numbers().fold((0.0, 0), |(sum, n), (value, count)| (sum + value * count as f64, n + count));
+    let is_scale = !matches!(tally.kind, QuestionType::SingleChoice | QuestionType::MultiChoice | QuestionType::Text);
+    if is_scale && count > 0 {
+        body["mean"] = (sum / count as f64).into();
+    }
+    if tally.kind == QuestionType::Nps {
+        body["nps"] = nps(tally);
+    }
+    if tally.kind == QuestionType::Text {
+        body["texts"] = texts.get(id).cloned().unwrap_or_default().into();
+    }
+    body
+}
+
+/// Each value that there is, in the order of the definition's options or of the numbers,
+/// with what it was called.
+fn distribution(tally: &QuestionTally, definition: Option<&Value>) -> Vec<Value> {
+    let row = |value: &str, text: Option<&str>| {
+        let shown: Value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        let text = text.map_or_else(|| shown.as_str().map_or_else(|| value.to_owned(), str::to_owned), str::to_owned);
+        json!({"value": shown, "text": text, "count": tally.values.get(value).copied().unwrap_or(0)})
+    };
+    let mut known: Vec<(String, Option<&str>)> = Vec::new();
+    let options = definition.map(|question| &question["options"]).and_then(Value::as_array);
+    for option in options.into_iter().flatten() {
+        let value = if option.is_object() { &option["value"] } else { option };
+        known.push((value.to_string(), option["text"].as_str()));
+    }
+    if let Some(text) = definition.and_then(|question| question["other"]["text"].as_str()) {
+        known.push((OTHER.to_owned(), Some(text)));
+    }
+    if tally.kind == QuestionType::Nps {
+        known.extend((0..=10).map(|n: u32| (n.to_string(), None)));
+    }
+    let mut others: Vec<&String> =
+        tally.values.keys().filter(|value| !known.iter().any(|(known, _)| known == *value)).collect();
+    let number = |text: &str| text.parse::<f64>().unwrap_or(f64::INFINITY);
+    others.sort_by(|a, b| number(a).total_cmp(&number(b)).then_with(|| a.cmp(b)));
+    let known = known.iter().map(|(value, text)| row(value, *text));
+    known.chain(others.into_iter().map(|value| row(value, None))).collect()
+}
+
+/// The score is the share of 9 and 10 less that of 0 to 6, in points.
+fn nps(tally: &QuestionTally) -> Value {
+    let (mut promoters, mut passives, mut detractors) = (0, 0, 0);
+    for (value, count) in tally.numbers() {
+        match value {
+            9.0.. => promoters += count,
+            7.0.. => passives += count,
+            _ => detractors += count,
+        }
+    }
+    let all = (promoters + passives + detractors) as f64;
+    let (score, margin) = if all == 0.0 {
+        (None, None)
+    } else {
+        let (plus, minus) = (promoters as f64 / all, detractors as f64 / all);
+        let variance = plus + minus - (plus - minus).powi(2);
+        (Some((plus - minus) * 100.0), Some(DEVIATIONS * (variance / all).sqrt() * 100.0))
+    };
+    json!({"score": score, "promoters": promoters, "passives": passives, "detractors": detractors, "margin": margin})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cell_is_a_formula() {
+        for (value, written) in [
+            (json!("plain"), "plain"),
+            (json!("=1+1"), "\"'=1+1\""),
+            (json!("+49 30"), "\"'+49 30\""),
+            (json!("-1"), "\"'-1\""),
+            (json!("@SUM(A1)"), "\"'@SUM(A1)\""),
+            (json!("\t=1"), "\"'\t=1\""),
+            (json!("a,\"b\""), "\"a,\"\"b\"\"\""),
+            (json!("two\nlines"), "\"two\nlines\""),
+            (json!(-1), "-1"),
+            (json!(["a", "b"]), "\"a; b\""),
+            (json!(["=a", {"other": "b"}]), "\"'=a; b\""),
+            (json!({"other": "=x"}), "\"'=x\""),
+            (json!(null), ""),
+            (json!(true), "true"),
+        ] {
+            assert_eq!(cell(&value), written, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_nps_has_its_margin() {
+        let values = [("10", 50), ("8", 30), ("3", 20)].map(|(value, count)| (value.to_owned(), count)).into();
+        let tally = QuestionTally {
+            kind: QuestionType::Nps,
+            text: String::new(),
+            answered: 100,
+            answered_of_completed: 100,
+            values,
+        };
+        let shown = nps(&tally);
+        assert_eq!(
+            (&shown["score"], &shown["promoters"], &shown["detractors"]),
+            (&json!(30.0), &json!(50), &json!(20))
+        );
+        let margin = shown["margin"].as_f64().expect("a number");
+        assert!((margin - 15.306).abs() < 0.01, "{margin}");
+    }
+}

@@ -1,0 +1,184 @@
+//! What a user's journal records say, newest first: read backwards in stretches, so
+//! that a page costs what lies above it and not the whole journal.
+
+use serde_json::{Value, json};
+
+use super::{Error, Source};
+use askwhen_domain::id;
+use askwhen_domain::record::{Body, Record as UserRecord, Target};
+use askwhen_domain::time::{self, Millis};
+use askwhen_log::{Record, TopicPartition};
+use askwhen_partition::admission::{Admission, decode_forwarded};
+use askwhen_wire::record::{Decoded, Internal, decode};
+use askwhen_wire::topic::Topic;
+
+/// Records that are read at a time.
+const STRETCH: u64 = 50_000;
+
+/// Whose records are wanted, up to which time, and how many.
+pub struct TimelineQuery<'a> {
+    pub project: &'a str,
+    pub user_id: &'a str,
+    pub since: Millis,
+    /// Inclusive.
+    pub until: Millis,
+    pub limit: usize,
+}
+
+/// Something that a user's record says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TimelineItem {
+    pub at: Millis,
+    /// Orders what has the same time, and names it.
+    pub id: String,
+    pub shown: Value,
+}
+
+/// The newest records of a user that fit, newest first, back to an erasure. `has_test_clock`
+/// says that the journal may be ahead of the times at which it was appended to.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn timeline(source: &Source, query: &TimelineQuery<'_>, has_test_clock: bool) -> Result<Vec<TimelineItem>, Error> {
+    let partition = id::partition_of(query.user_id, source.partitions);
+    let at = TopicPartition { topic: Topic::Events, partition };
+    let bounds = source.bounds(at)?;
+    let mut reading = TimelineReading { rules: source.rules(partition), query, ahead: 0, found: Vec::new() };
+    if has_test_clock {
+        // Only from its beginning on does the journal say how far ahead it is.
+        reading.stretch(source, at, bounds.start, bounds.end)?;
+        reading.settle();
+        return Ok(reading.found);
+    }
+    let least = if query.since > 0 { source.offset_at(at, query.since)?.max(bounds.start) } else { bounds.start };
+    let mut end = match query.until.checked_add(1) {
+        Some(after) => source.offset_at(at, after)?.min(bounds.end),
+        None => bounds.end,
+    };
+    while end > least && !reading.is_full() {
+        let start = end.saturating_sub(STRETCH).max(least);
+        let newer = std::mem::take(&mut reading.found);
+        reading.stretch(source, at, start, end)?;
+        reading.found.extend(newer);
+        reading.settle();
+        end = start;
+    }
+    Ok(reading.found)
+}
+
+struct TimelineReading<'a> {
+    rules: Admission,
+    query: &'a TimelineQuery<'a>,
+    /// How far the test clock is ahead of append times.
+    ahead: Millis,
+    found: Vec<TimelineItem>,
+}
+
+impl TimelineReading<'_> {
+    fn is_full(&self) -> bool {
+        let is_erased = self.found.last().is_some_and(|item| item.shown["kind"] == "erased");
+        is_erased || self.found.len() >= self.query.limit
+    }
+
+    /// Puts what was found in order, newest first, and leaves out what an erasure has
+    /// taken away and what is beyond the limit.
+    fn settle(&mut self) {
+        self.found.sort_by(|a, b| (b.at, &b.id).cmp(&(a.at, &a.id)));
+        if let Some(erased) = self.found.iter().position(|item| item.shown["kind"] == "erased") {
+            self.found.truncate(erased + 1);
+        }
+        self.found.truncate(self.query.limit);
+    }
+
+    fn stretch(&mut self, source: &Source, at: TopicPartition, start: u64, end: u64) -> Result<(), Error> {
+        let mut journal = source.journal_reader(at, start);
+        loop {
+            let records = journal.read()?;
+            if records.is_empty() {
+                return Ok(());
+            }
+            for record in &records {
+                if record.offset >= end {
+                    return Ok(());
+                }
+                self.take(at.partition, record);
+            }
+        }
+    }
+
+    fn take(&mut self, partition: u32, record: &Record) {
+        let is_own = record.key.as_deref() == Some(self.query.user_id.as_bytes());
+        let item = match self.rules.trusted_internal(None, record) {
+            Some(Internal::Clock { ahead }) => {
+                self.ahead = ahead;
+                return;
+            }
+            Some(Internal::Erase(erase)) if erase.user_id == self.query.user_id => {
+                (erase.project == self.query.project).then(|| json!({"kind": "erased"}))
+            }
+            Some(Internal::Forward(forward)) if forward.key.as_deref() == Some(self.query.user_id) => {
+                match decode_forwarded(&forward) {
+                    Ok(Decoded::User(user)) => self.shown(&user),
+                    Ok(Decoded::Internal(inner)) => match *inner {
+                        Internal::Erase(erase) if erase.project == self.query.project => {
+                            Some(json!({"kind": "erased"}))
+                        }
+                        _ => None,
+                    },
+                    Err(_) => None,
+                }
+            }
+            Some(_) => None,
+            None if is_own => match decode(record.value.as_deref(), false) {
+                Ok(Decoded::User(user)) => self.shown(&user),
+                _ => None,
+            },
+            None => None,
+        };
+        let Some(mut shown) = item else { return };
+        let at = record.appended_at + self.ahead;
+        if (self.query.since..=self.query.until).contains(&at) {
+            let id = format!("{partition}/{:020}", record.offset);
+            shown["at"] = time::format_time(at).into();
+            self.found.push(TimelineItem { at, id, shown });
+        }
+    }
+
+    /// What a record says; a trigger is shown as its decision, which the lists have.
+    fn shown(&self, record: &UserRecord<'_>) -> Option<Value> {
+        if record.project != self.query.project || record.user_id != self.query.user_id {
+            return None;
+        }
+        let mut shown = match &record.body {
+            Body::Event { name, properties } => {
+                let properties: Value = serde_json::from_str(properties).unwrap_or_default();
+                json!({"kind": "event", "event_id": record.event_id, "event_name": name, "properties": properties})
+            }
+            Body::Displayed { offer_id } => json!({"kind": "displayed", "offer_id": offer_id}),
+            Body::Dismissed { offer_id } => json!({"kind": "dismissed", "offer_id": offer_id}),
+            Body::Answers(given) => {
+                let mut shown = json!({"kind": "answers", "completed": given.completed});
+                match &given.target {
+                    Target::Offer(offer_id) => shown["offer_id"] = offer_id.as_str().into(),
+                    Target::Link { survey_id, response_id, .. } => {
+                        shown["survey_id"] = survey_id.as_str().into();
+                        shown["response_id"] = response_id.clone().into();
+                    }
+                }
+                let answer = |a: &askwhen_domain::record::GivenAnswer| json!({"question_id": a.question_id, "value": a.value.value()});
+                shown["answers"] = given.answers.iter().map(answer).collect();
+                shown
+            }
+            Body::Attributes(changes) => {
+                let changes = changes.iter().map(|(name, value)| (name.clone(), value.value()));
+                json!({"kind": "attributes", "attributes": changes.collect::<serde_json::Map<_, _>>()})
+            }
+            Body::Erase => json!({"kind": "erased"}),
+            Body::Trigger { .. } | Body::ShowOffer { .. } | Body::ShowLink { .. } | Body::ShowUser => return None,
+        };
+        if let Some(at) = record.times.occurred_at {
+            shown["occurred_at"] = time::format_time(at).into();
+        }
+        Some(shown)
+    }
+}
