@@ -102,7 +102,7 @@ export function Trouble({ error, retry }: { error: ApiError; retry?: (() => void
     : 'That did not work';
   return (
     <Notice tone="bad" title={title}>
-      <p>{error.message}</p>
+      {error.faults.length > 1 ? <ul>{error.faults.map((fault) => <li key={fault.pointer + fault.detail} dir="auto">{fault.detail} <code>{fault.pointer.slice(1)}</code></li>)}</ul> : <p dir="auto">{error.message}</p>}
       {error.code === 'no_console' && <p>Lists live where the role <code>console</code> runs.</p>}
       {error.requestId && <p class="quiet">Request <code>{error.requestId}</code></p>}
       {retry && <Button onClick={retry}>Try again</Button>}

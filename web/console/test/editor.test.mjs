@@ -223,7 +223,7 @@ test('a definition as JSON', async () => {
   const page = await signedIn(server);
   await visit(server, page, '/surveys/nps');
   await button(page, 'Edit as JSON').click();
-  const field = page.getByLabel('Definition');
+  const field = page.getByLabel('JSON', { exact: true });
   await field.fill('{"broken"');
   await button(page, 'Apply').click();
   await page.getByText('This is no JSON yet').waitFor();

@@ -336,6 +336,24 @@ test('markup, directions and long names stay what they are: texts', async () => 
   await page.context().close();
 });
 
+test('settings and an endpoint as JSON', async () => {
+  const page = await signedIn(server);
+  await visit(server, page, '/system');
+  await button(page, 'Edit settings').click();
+  await page.getByLabel('JSON', { exact: true }).fill('{"global_cooldown": "3d"}');
+  await button(page, 'Save').click();
+  await until('it is saved', () => server.settings.global_cooldown === '3d');
+  await visit(server, page, '/endpoints/crm');
+  await button(page, 'Edit as JSON').click();
+  const where = [{ survey: 'nps', question_id: 'q1', op: 'lte', value: 6 }];
+  const { version: _, state, state_reason, state_since, ...def } = server.endpoints.get('crm');
+  await page.getByLabel('JSON', { exact: true }).fill(JSON.stringify({ ...def, where }));
+  await button(page, 'Apply').click();
+  await button(page, 'Save').click();
+  await until('it is saved', () => server.endpoints.get('crm').where?.[0].value === 6);
+  await page.context().close();
+});
+
 test('by keyboard alone: sign in, go by the palette, create a trigger', async () => {
   const page = await fresh(server);
   await page.goto(server.console + '/');

@@ -118,7 +118,7 @@ test('a viewer sees no button that would be refused', async () => {
   for (const [name, path] of Object.entries(ADDRESSES)) {
     if (name === 'editor-new') continue;
     await visit(full, page, path);
-    for (const button of ['Create trigger', 'New survey', 'New endpoint', 'Publish', 'Save', 'Resend', 'Resend all of these', 'Resend all that match', 'Test', 'Rotate secret', 'Recover', 'Erase', 'Remove', 'New key', 'Revoke', 'Take a snapshot', 'Run backtest', 'Edit as JSON', 'Restore'])
+    for (const button of ['Create trigger', 'New survey', 'New endpoint', 'Publish', 'Save', 'Resend', 'Resend all of these', 'Resend all that match', 'Test', 'Rotate secret', 'Recover', 'Erase', 'Remove', 'New key', 'Revoke', 'Take a snapshot', 'Run backtest', 'Edit as JSON', 'Edit settings', 'Restore'])
       assert.equal(await page.getByRole('button', { name: button, exact: true, disabled: false }).count(), 0, `${button} on ${name}`);
     assert.deepEqual(await faults(page), [], name);
   }

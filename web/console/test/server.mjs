@@ -42,7 +42,7 @@ function faultsOf(survey) {
 }
 
 export async function start({ base = '' } = {}) {
-  const self = { base, log: [], sessions: new Map(), surveys: new Map(), endpoints: new Map(), triggers: [], deliveries: [], causes: [], keys: [], jobs: [], responses: [], users: new Map(), timelines: new Map(), results: new Map(), stats: new Map(), decisions: [], fault: null, text: null, slow: 0, streams: new Set(), once: new Set(), withoutChanges: false };
+  const self = { base, log: [], sessions: new Map(), surveys: new Map(), endpoints: new Map(), triggers: [], deliveries: [], causes: [], keys: [], jobs: [], responses: [], users: new Map(), timelines: new Map(), results: new Map(), stats: new Map(), decisions: [], fault: null, text: null, settings: { global_cooldown: '7d', max_per_session: 1, offer_ttl: '10m', allowed_lateness: '100h' }, slow: 0, streams: new Set(), once: new Set(), withoutChanges: false };
   const sockets = new Set();
 
   const problem = (status, code, detail = code, errors = []) => ({ status, body: { type: `urn:askwhen:problem:${code}`, title: code, status, code, detail, request_id: 'req_' + code, ...(errors.length && { errors }) } });
@@ -197,7 +197,9 @@ export async function start({ base = '' } = {}) {
         self.keys.push(made);
         return ok({ ...made, key }, {}, 201);
       }
-      case 'settings': return ok({ global_cooldown: '7d', max_per_session: 1, offer_ttl: '10m', allowed_lateness: '100h' });
+      case 'settings':
+        if (method === 'PUT') self.settings = body;
+        return ok(self.settings, { etag: '"1"' });
       case 'snapshots': return ok({ partitions: 8 });
       default: return missing();
     }

@@ -3,6 +3,7 @@ import { useEffect, useState } from 'preact/hooks';
 import { call, route, type JsonObject } from '../api';
 import { idOf } from '../format';
 import { same } from '../survey/model';
+import { AsJson } from '../survey/review';
 import type { Endpoint } from '../types';
 import { Button, Check, Choice, Code, Notice, Switch, TextField, Trouble, useAction } from '../ui';
 
@@ -38,6 +39,7 @@ export function EndpointForm({ given, etag, onSaved, onSwitched, onCancel }: {
   const [ownId, setOwnId] = useState(false);
   const [secret, setSecret] = useState('');
   const [shown, setShown] = useState('');
+  const [json, setJson] = useState(false);
   const action = useAction();
   const set = (member: string, value: JsonObject[string]) => setDef((old) => ({ ...old, [member]: value }));
   const setUrl = (url: string) => {
@@ -113,7 +115,9 @@ export function EndpointForm({ given, etag, onSaved, onSwitched, onCancel }: {
       <div class="actions">
         <Button look="main" submit busy={action.busy}>Save</Button>
         {onCancel && <Button onClick={onCancel}>Cancel</Button>}
+        <Button onClick={() => setJson(true)}>Edit as JSON</Button>
       </div>
+      {json && <AsJson def={def} onClose={() => setJson(false)} onApply={(next) => { setDef(next); setJson(false); }} />}
     </form>
   );
 }

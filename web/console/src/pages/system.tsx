@@ -5,6 +5,7 @@ import { bytes, number, span } from '../format';
 import { useGet, useInterval, useLoaded } from '../live';
 import { has, metrics, most, of, sum, type Sample } from '../metrics';
 import { useCanChange } from '../session';
+import { AsJson } from '../survey/review';
 import { Table, type Column } from '../table';
 import type { ApiKey, Job } from '../types';
 import { Await, Badge, Button, Choice, Code, Dialog, Empty, Facts, Notice, Page, Section, TextField, Time, Trouble, useAction } from '../ui';
@@ -176,10 +177,28 @@ function Jobs() {
 }
 
 function Settings({ ready }: { ready: Ready | undefined }) {
-  const settings = useGet<JsonObject>('/v1/settings', ['settings', 'definitions']);
+  const canChange = useCanChange();
+  const settings = useLoaded('settings', async (signal) => {
+    const { data, etag } = await call<JsonObject>('GET', '/v1/settings', { signal });
+    return { data, etag };
+  }, ['settings', 'definitions']);
+  const [editing, setEditing] = useState(false);
+  const save = async (next: JsonObject) => {
+    await call('PUT', '/v1/settings', { body: next, headers: settings.data?.etag ? { 'if-match': settings.data.etag } : {} });
+    setEditing(false);
+    settings.reload();
+  };
   return (
-    <Section title="Configuration">
-      <Await of={settings} what="Loading settings">{(data) => <><h3>Settings of the project</h3><Code text={JSON.stringify(data, null, 2)} label="settings" /></>}</Await>
+    <Section title="Configuration" actions={canChange && settings.data && <Button onClick={() => setEditing(true)}>Edit settings</Button>}>
+      <Await of={settings} what="Loading settings">
+        {({ data }) => (
+          <>
+            <h3>Settings of the project</h3>
+            <Code text={JSON.stringify(data, null, 2)} label="settings" />
+            {editing && <AsJson def={data} title="Edit settings" verb="Save" onApply={save} onClose={() => setEditing(false)} />}
+          </>
+        )}
+      </Await>
       {ready && <><h3>What this process says of itself</h3><Code text={JSON.stringify(ready, null, 2)} label="state of the process" /></>}
       <p class="quiet">The whole configuration of a process, secrets left out: <code>askwhen config print</code>.</p>
     </Section>

@@ -156,7 +156,13 @@ export function Versions({ id, current, onRestore, onClose }: { id: string; curr
 }
 
 /** A definition as JSON, to be changed as a whole. */
-export function AsJson({ def, onApply, onClose }: { def: JsonObject; onApply: (def: JsonObject) => void; onClose: () => void }) {
+export function AsJson({ def, title = 'Edit as JSON', verb = 'Apply', onApply, onClose }: {
+  def: JsonObject;
+  title?: string;
+  verb?: string;
+  onApply: (def: JsonObject) => void | Promise<void>;
+  onClose: () => void;
+}) {
   const [text, setText] = useState(JSON.stringify(def, null, 2));
   const action = useAction();
   const apply = async () => {
@@ -167,13 +173,13 @@ export function AsJson({ def, onApply, onClose }: { def: JsonObject; onApply: (d
       throw new ApiError(422, 'invalid_json', (error as Error).message);
     }
     if (typeof read !== 'object' || read === null || Array.isArray(read)) throw new ApiError(422, 'wrong_type', 'A definition is one object.');
-    onApply(read as JsonObject);
+    await onApply(read as JsonObject);
   };
   return (
-    <Dialog title="Edit as JSON" onClose={onClose} wide>
-      <div class="field"><label for="as-json">Definition</label><textarea id="as-json" class="mono" rows={22} spellcheck={false} value={text} onInput={(event) => setText(event.currentTarget.value)} /></div>
+    <Dialog title={title} onClose={onClose} wide>
+      <div class="field"><label for="as-json">JSON</label><textarea id="as-json" class="mono" rows={22} spellcheck={false} value={text} onInput={(event) => setText(event.currentTarget.value)} /></div>
       {action.error && <Trouble error={action.error} />}
-      <div class="actions"><Button look="main" onClick={() => void action.run(apply)}>Apply</Button><Button onClick={onClose}>Cancel</Button></div>
+      <div class="actions"><Button look="main" busy={action.busy} onClick={() => void action.run(apply)}>{verb}</Button><Button onClick={onClose}>Cancel</Button></div>
     </Dialog>
   );
 }
