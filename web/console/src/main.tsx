@@ -1,6 +1,6 @@
 /** Starts the console: finds out who is signed in, and shows the page that the address names. */
 import { render } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import { ApiError, whenUnauthorized } from './api';
 import { forgetDrafts, keep, kept } from './kept';
 import { followWhileVisible } from './live';
@@ -21,7 +21,14 @@ async function start(): Promise<Session | null> {
   const once = here().query.get('once');
   if (!once) return current();
   go('/', true);
-  return signIn({ once });
+  try {
+    return await signIn({ once });
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 401) throw error;
+    const session = await current();
+    if (session) return session;
+    throw new ApiError(401, 'unauthorized', 'This link has been used, or is too old. Sign in with a key.');
+  }
 }
 
 function Console() {
@@ -29,6 +36,7 @@ function Console() {
   const [session, setSession] = useState<Session | null | undefined>();
   const [error, setError] = useState<ApiError>();
   const [message, setMessage] = useState('');
+  const leaving = useRef(false);
   const [shade, setShade] = useState<Scheme>(scheme);
 
   const begin = () => {
@@ -41,7 +49,8 @@ function Console() {
   };
   useEffect(() => {
     whenUnauthorized(() => {
-      setMessage('Your session has ended, or its key is gone. Sign in again.');
+      // Requests that were on their way when the user signed out are no surprise.
+      if (!leaving.current) setMessage('Your session has ended, or its key is gone. Sign in again.');
       setSession(null);
     });
     begin();
@@ -54,6 +63,7 @@ function Console() {
     setShade(next);
   };
   const leave = async () => {
+    leaving.current = true;
     await signOut().catch(() => undefined);
     forgetDrafts();
     setMessage('');
@@ -67,6 +77,7 @@ function Console() {
       <SignIn
         message={message}
         done={(next) => {
+          leaving.current = false;
           setMessage('');
           setSession(next);
         }}
