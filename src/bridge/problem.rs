@@ -40,7 +40,7 @@ impl hyper::body::Body for AnswerBody {
         match self.get_mut() {
             AnswerBody::Whole(whole) => {
                 let Poll::Ready(frame) = Pin::new(whole).poll_frame(cx) else { return Poll::Pending };
-                Poll::Ready(frame.map(|Ok(frame)| Ok(frame)))
+                Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})))
             }
             AnswerBody::Stream(pieces) => {
                 let Poll::Ready(piece) = pieces.poll_recv(cx) else { return Poll::Pending };
