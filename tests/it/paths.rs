@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{Receiver, Server};
 
+/// Makes another survey of one.
+type Change<'a> = &'a dyn Fn(&mut Value);
+
 fn branching() -> Value {
     json!({
         "name": "Why", "status": "active", "locale": "en", "show_on": [{"trigger": "Main"}],
@@ -118,7 +121,7 @@ async fn an_offer_keeps_the_questions_and_the_language_that_it_was_made_with() {
 #[tokio::test]
 async fn faults_of_paths_and_gaps_of_translations_are_told() {
     let server = Server::start().await;
-    let put = async |change: &dyn Fn(&mut Value)| {
+    let put = async |change: Change<'_>| {
         let mut body = branching();
         change(&mut body);
         server.call(&server.admin, Method::PUT, "/v1/surveys/s?dry_run=true", Some(&body)).await
@@ -127,7 +130,7 @@ async fn faults_of_paths_and_gaps_of_translations_are_told() {
     let gaps = "translations.de lacks questions.q1.labels.low, questions.q1.labels.high, questions.q2.text, questions.q3.options.bugs, \
                 questions.q3.other.text, questions.q4.text, questions.q4.options.a, questions.q4.options.b, questions.q4.other.text";
     assert!(told.to_string().contains(gaps), "{told}");
-    let checks: [(&dyn Fn(&mut Value), &str); 5] = [
+    let checks: [(Change<'_>, &str); 5] = [
         (&|b| b["questions"][0]["next"][0]["goto"] = json!("q33"), "/questions/0/next/0/goto"),
         (&|b| b["questions"][2]["next"] = json!([{"goto": "q1"}]), "/questions/2/next/0/goto"),
         (&|b| b["questions"][0]["next"] = json!([{"goto": "q3"}]), "/questions/1"),
