@@ -27,7 +27,7 @@ use std::path::Path;
 
 const START: &str = "2026-11-02T00:00:00Z";
 /// What a step may have.
-const KNOWN: [&str; 32] = [
+const KNOWN: [&str; 34] = [
     "at",
     "user",
     "event",
@@ -47,7 +47,9 @@ const KNOWN: [&str; 32] = [
     "platform",
     "locale",
     "app_version",
+    "timezone",
     "event_id",
+    "ask_again_in",
     "completed",
     "offer",
     "expect",
@@ -169,22 +171,26 @@ impl Stage {
         if step.get("sent").is_some() {
             record["received_at"] = json!(time::format_time(at));
         }
-        for name in ["event_id", "properties", "attributes", "completed"] {
+        for name in ["event_id", "properties", "attributes", "completed", "ask_again_in"] {
             if let Some(value) = step.get(name) {
                 record[name] = value.clone();
             }
         }
         let mut context = json!({});
-        for (name, member) in
-            [("session", "session_id"), ("platform", "platform"), ("locale", "locale"), ("app_version", "app_version")]
-        {
+        for (name, member) in [
+            ("session", "session_id"),
+            ("platform", "platform"),
+            ("locale", "locale"),
+            ("app_version", "app_version"),
+            ("timezone", "timezone"),
+        ] {
             if let Some(value) = step.get(name) {
                 context[member] = value.clone();
             }
         }
         let offer = text("offer").or_else(|| self.offers.get(&user_id).cloned());
         if let Some(name) = text("event") {
-            record["event_name"] = json!(name);
+            (record["event_name"], record["context"]) = (json!(name), context);
         } else if let Some(trigger) = text("trigger") {
             (record["type"], record["trigger"], record["context"]) = (json!("trigger"), json!(trigger), context);
         } else if step.get("displayed").is_some() || step.get("dismissed").is_some() {

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::auth::KEY_MEMBER;
 use askwhen_domain::id;
-use askwhen_domain::time::Millis;
+use askwhen_domain::time::{self, Millis};
 use askwhen_wire::definition::{Code, Fault, MAX_FAULTS};
 use askwhen_wire::json::Members;
 use askwhen_wire::record;
@@ -117,6 +117,21 @@ impl<'a> Fields<'a> {
         }
         match record::parse_moment(raw) {
             Ok(at) => Some(at),
+            Err(wanted) => {
+                self.fault(Code::BadTime, member, format!("must be {wanted}"));
+                None
+            }
+        }
+    }
+
+    pub fn positive_duration(&mut self, member: &'static str) -> Option<Millis> {
+        let text = self.text(member)?;
+        match time::parse_duration(&text) {
+            Ok(0) => {
+                self.fault(Code::Invalid, member, "must be longer than 0s");
+                None
+            }
+            Ok(span) => Some(span),
             Err(wanted) => {
                 self.fault(Code::BadTime, member, format!("must be {wanted}"));
                 None

@@ -76,7 +76,7 @@ impl App {
             user_id: (&*asked.route.parts[1]).into(),
             event_id: Some((&*event_id).into()),
             times: ClientTimes { received_at: Some(self.clock.now()), ..ClientTimes::default() },
-            body: Body::Event { name: (&*asked.route.parts[0]).into(), properties: text.trim() },
+            body: Body::Event { name: (&*asked.route.parts[0]).into(), properties: text.trim(), session_id: None },
         };
         let value = record::encode(&record);
         self.append_event(CheckedEvent { event_id, user_id: asked.route.parts[1].clone(), value }).await?;
@@ -111,8 +111,8 @@ impl App {
         let properties = fields.object("properties", MAX_PROPERTIES);
         let event_id = event_id(&mut fields, key);
         let times = times(&mut fields, self.clock.now());
-        // Clients put much into it; nobody looks at an event's.
-        fields.raw("context");
+        // Clients put much into it; of an event's only the session is looked at.
+        let session_id = fields.raw("context").and_then(record::event_session);
         let faults = fields.close();
         if !faults.is_empty() {
             return Err(Problem::fields(faults));
@@ -122,7 +122,7 @@ impl App {
             user_id: (&*user_id).into(),
             event_id: Some((&*event_id).into()),
             times,
-            body: Body::Event { name: (&*name).into(), properties },
+            body: Body::Event { name: (&*name).into(), properties, session_id },
         };
         let value = record::encode(&record);
         Ok(CheckedEvent { event_id, user_id, value })

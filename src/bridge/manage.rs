@@ -17,7 +17,9 @@ use askwhen_domain::survey::Survey;
 use askwhen_domain::time;
 use askwhen_log::TopicPartition;
 use askwhen_partition::EngineReply;
-use askwhen_wire::definition::{self, Code, DefinitionRef, Kind, SETTINGS_ID, SecretSource, Surroundings, Target};
+use askwhen_wire::definition::{
+    self, Code, DefinitionRef, Kind, SETTINGS_ID, SecretSource, Surroundings, SurveyTags, Target,
+};
 use askwhen_wire::json as strict;
 use askwhen_wire::profile;
 use askwhen_wire::record::{Define, Internal};
@@ -43,6 +45,14 @@ struct Condition {
     /// Only if there is none yet.
     create: bool,
     if_match: Option<u64>,
+}
+
+fn survey_tags(body: &Value) -> SurveyTags {
+    let tags = body["tags"].as_array().into_iter().flatten();
+    SurveyTags {
+        survey_id: body["survey_id"].as_str().unwrap_or_default().to_owned(),
+        tags: tags.filter_map(|tag| tag.as_str().map(str::to_owned)).collect(),
+    }
 }
 
 /// What the partitions said.
@@ -81,6 +91,8 @@ impl App {
         let body = match kind {
             Kind::Survey => {
                 let survey = definition::survey(&value, Some(&id)).map_err(Problem::fields)?;
+                definition::check_expiry(&survey, &self.settings(&asked.caller.project))
+                    .map_err(|fault| Problem::fields(vec![fault]))?;
                 warnings = self.warnings(asked, &survey);
                 Json::of(&survey)
             }
@@ -128,13 +140,21 @@ impl App {
         Ok(outcome_answer(&outcome, secret.map(|(secret, _)| secret.as_str()), status))
     }
 
+    /// The project's settings as they are shown.
+    fn settings(&self, project: &str) -> Settings {
+        let shown = self.view.get(project, Kind::Settings, SETTINGS_ID);
+        shown.and_then(|shown| definition::settings(&shown.record.body.value()).ok()).unwrap_or_default()
+    }
+
     /// What is allowed in a survey and probably not meant.
     fn warnings(&self, asked: &RequestContext<'_>, survey: &Survey) -> Vec<String> {
         let project = &asked.caller.project;
         let met = self.view.list(project, Kind::Trigger, u64::MAX, MAX_NAMES);
         let names: Vec<String> = met.into_iter().map(|shown| shown.record.id).collect();
         let before = self.view.get(project, Kind::Survey, &survey.survey_id).map(|shown| shown.record.body.value());
-        let surroundings = Surroundings { names: Some(&names), before: before.as_ref() };
+        let shown = self.view.list(project, Kind::Survey, u64::MAX, MAX_NAMES);
+        let others: Vec<SurveyTags> = shown.into_iter().map(|shown| survey_tags(&shown.record.body.value())).collect();
+        let surroundings = Surroundings { names: Some(&names), surveys: Some(&others), before: before.as_ref() };
         definition::warnings(survey, self.clock.now(), &surroundings)
     }
 

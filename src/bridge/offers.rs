@@ -40,11 +40,13 @@ impl App {
         let text = if asked.body.is_empty() { "{}" } else { json::check(&asked.body).map_err(Problem::json)? };
         let mut fields = Fields::of_client(text);
         let times = times(&mut fields, self.clock.now());
+        let ask_again_in =
+            if asked.route.name == Name::Dismissed { fields.positive_duration("ask_again_in") } else { None };
         refuse(fields.close())?;
         let offer_id = (&*asked.route.parts[1]).into();
         let body = match asked.route.name {
             Name::Displayed => Body::Displayed { offer_id },
-            _ => Body::Dismissed { offer_id },
+            _ => Body::Dismissed { offer_id, ask_again_in },
         };
         self.ask_about(asked, None, times, body).await
     }

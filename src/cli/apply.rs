@@ -40,6 +40,16 @@ pub struct ValidateArgs {
 pub fn validate(args: &ValidateArgs, format: Format) -> Result<(), Failure> {
     let all = files::read(&args.files)?;
     let now = Clock::new().wall();
+    // Files with several settings are for several projects: nobody knows which is meant.
+    let mut settings = all.iter().filter(|defined| defined.kind == Kind::Settings);
+    let settings = settings.next().filter(|_| settings.next().is_none());
+    let settings = settings.and_then(|defined| definition::settings(&defined.body).ok()).unwrap_or_default();
+    for defined in all.iter().filter(|defined| defined.kind == Kind::Survey) {
+        let survey = definition::survey(&defined.body, None);
+        if let Some(fault) = survey.ok().and_then(|survey| definition::check_expiry(&survey, &settings).err()) {
+            return Err(Failure::usage(format!("{}: {}: {}", defined.place, fault.pointer, fault.detail)));
+        }
+    }
     let warnings: Vec<String> = all
         .iter()
         .filter(|defined| defined.kind == Kind::Survey)

@@ -4,7 +4,7 @@
 use super::changes::post;
 use super::outputs;
 use super::state::Engine;
-use askwhen_domain::apply::{self, ApplyContext, QuotaStatuses, Refusal, Reply};
+use askwhen_domain::apply::{self, ApplyContext, QuotaStatuses, Reply};
 use askwhen_domain::decision::{Decision, DecisionReason};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::{self, Kind as IdKind};
@@ -49,13 +49,17 @@ impl Engine {
             return self.untouched(ctx, record, hash, effects).map(Applied::Done);
         }
         let before = self.users.get(&record.project, &record.user_id)?;
-        // Only the ids in the store's table are left of an erased user.
-        let erased_at = match before.is_empty() {
+        // Of an erased user only the ids in the store's table are left, and where the
+        // settings say so the time of the last display.
+        let erased_at = match before.is_erased() {
             true => self.remembered.erased_at(&record.project, &record.user_id, at.now)?,
             false => None,
         };
         let seen = match hash {
-            Some(hash) if before.overflowed || erased_at.is_some() => self.remembered.seen_at(hash, at.now)?.is_some(),
+            Some(hash) if before.overflowed || erased_at.is_some() => {
+                let kept = project.settings.max_expires_after;
+                self.remembered.seen_at(hash, at.now, kept)?.is_some()
+            }
             _ => false,
         };
         let apply::Applied { mut user, mut out } = apply::apply(ctx, &before, record, seen);
@@ -86,6 +90,12 @@ impl Engine {
             self.users.put(&record.project, &record.user_id, user);
         }
         Ok(Applied::Done(effects))
+    }
+
+    /// The longest that windows may be open in any project.
+    pub(super) fn longest_expiry(&self) -> Millis {
+        let projects = self.table.definitions.projects.values();
+        projects.map(|project| project.settings.max_expires_after).max().unwrap_or(0)
     }
 
     fn quota_statuses(&self, project: &Project, project_id: &str, now: Millis) -> QuotaStatuses {
@@ -207,10 +217,7 @@ fn answer(reply: Reply) -> EngineReply {
             EngineReply::Body { server: body.clone(), client: body }
         }
         Reply::Refused(refusal) => {
-            let pointer = match &refusal {
-                Refusal::UnfitAnswer { pointer, .. } => Some(pointer.clone()),
-                _ => None,
-            };
+            let pointer = refusal.pointer().map(str::to_owned);
             EngineReply::Refused { code: refusal.code().into(), pointer, detail: refusal.detail() }
         }
         Reply::Decided(decision) => {

@@ -64,7 +64,7 @@ impl Machine for Engine {
         let recent = self.recent.freeze(now);
         let table = self.table.freeze();
         let quotas = self.quotas.freeze();
-        let remembered = self.remembered.freeze(now);
+        let remembered = self.remembered.freeze(now, self.longest_expiry());
         Box::new(move || {
             let mut batch = Batch::default();
             users(&mut batch);

@@ -82,15 +82,16 @@ impl RememberedIds {
         })
     }
 
-    /// When an id was first seen that has left its user's state.
+    /// When an id was first seen that has left its user's state, if it counts for so long.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn seen_at(&self, hash: u128, now: Millis) -> Result<Option<Millis>, askwhen_store::Error> {
+    pub fn seen_at(&self, hash: u128, now: Millis, kept: Millis) -> Result<Option<Millis>, askwhen_store::Error> {
+        let kept = kept.max(ID_KEPT);
         let fresh = self.ids.get(&hash).or_else(|| self.writing.0.get(&hash)).copied();
         let mut seen_at = fresh;
-        for span in [span_of(now), span_of(now) - 1] {
-            if seen_at.is_none() && span >= 0 {
+        for span in (span_of(now.saturating_sub(kept))..=span_of(now)).rev() {
+            if seen_at.is_none() {
                 seen_at = self.store.get(families::DEDUPE, &id_key(span, hash))?.map(time_in);
             }
         }
@@ -98,7 +99,7 @@ impl RememberedIds {
         if seen_at.is_none() && self.began_at.is_none_or(|began_at| counts(began_at, now, ID_KEPT)) {
             seen_at = self.store.get(families::DEDUPE, &hash.to_be_bytes())?.map(time_in);
         }
-        Ok(seen_at.filter(|seen_at| counts(*seen_at, now, ID_KEPT)))
+        Ok(seen_at.filter(|seen_at| counts(*seen_at, now, kept)))
     }
 
     pub fn keep(&mut self, hash: u128, seen_at: Millis) {
@@ -119,7 +120,7 @@ impl RememberedIds {
     ) -> Result<bool, askwhen_store::Error> {
         // No event id holds a control character.
         let hash = id::event_hash(project, about, &format!("\0{request}"));
-        if self.seen_at(hash, now)?.is_some() {
+        if self.seen_at(hash, now, ID_KEPT)?.is_some() {
             return Ok(false);
         }
         self.keep(hash, now);
@@ -147,10 +148,11 @@ impl RememberedIds {
         (self.ids.len() + self.marks.len()) * 48
     }
 
-    pub fn freeze(&mut self, now: Millis) -> Changes {
+    /// `longest` is how long an id may count in any project.
+    pub fn freeze(&mut self, now: Millis, longest: Millis) -> Changes {
         self.writing = Arc::new((std::mem::take(&mut self.ids), std::mem::take(&mut self.marks)));
         let writing = self.writing.clone();
-        let oldest = span_of(now) - 1;
+        let oldest = span_of(now.saturating_sub(longest.max(ID_KEPT)));
         // An operator may have put the time back.
         self.swept_span = self.swept_span.min(oldest);
         self.swept_day = self.swept_day.min(now.div_euclid(DAY));
@@ -218,7 +220,7 @@ mod tests {
 
     fn checkpoint(store: &Store, remembered: &mut RememberedIds, now: Millis) {
         let mut batch = Batch::default();
-        remembered.freeze(now)(&mut batch);
+        remembered.freeze(now, 0)(&mut batch);
         store.write(batch).expect("written");
         remembered.persisted();
     }
@@ -240,7 +242,7 @@ mod tests {
             remembered.keep(7, NOW);
             let mut now = NOW;
             while now < NOW + 400 * HOUR {
-                let counts = remembered.seen_at(7, now).expect("readable").is_some();
+                let counts = remembered.seen_at(7, now, 0).expect("readable").is_some();
                 assert_eq!(counts, now < NOW + ID_KEPT, "{} h later", (now - NOW) / HOUR);
                 if (now - NOW) % every == 0 {
                     checkpoint(&store, &mut remembered, now);
@@ -281,7 +283,7 @@ mod tests {
         let old = (3_u128 << 120) + (200 << 112);
         for (after, id, erased) in [(1, true, true), (127, true, true), (129, false, true), (101 * 24, false, false)] {
             let now = NOW + after * HOUR;
-            assert_eq!(remembered.seen_at(old, now).expect("readable").is_some(), id, "{after} h");
+            assert_eq!(remembered.seen_at(old, now, 0).expect("readable").is_some(), id, "{after} h");
             assert_eq!(remembered.erased_at("p", "u", now).expect("readable").is_some(), erased, "{after} h");
             checkpoint(&store, &mut remembered, now);
         }

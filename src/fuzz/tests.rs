@@ -48,7 +48,7 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     frame::encode(&mut several, &tombstone, 8, -1, u64::MAX);
     let mut user = User::default();
     std::sync::Arc::make_mut(&mut user.attributes).insert("plan".into(), Json::of(&"pro"));
-    user.remember(7, 1);
+    user.remember(7, 1, 1);
     vec![
         ("frames", "one", one.to_vec()),
         ("frames", "two", several.to_vec()),

@@ -137,7 +137,7 @@ fn take(user: &mut User, record: &Record<'_>, place: Place, expected: &mut Expec
                 show(user, made);
             }
         }
-        Body::Dismissed { offer_id } => {
+        Body::Dismissed { offer_id, .. } => {
             if let Some(made) = known(user, offer_id, place.now) {
                 show(user, made);
                 user.made[made].dismissed = true;

@@ -38,7 +38,7 @@ impl CompletedAnswers {
     }
 }
 
-fn shortened(answer: &Json) -> Json {
+pub(super) fn shortened(answer: &Json) -> Json {
     match answer.value() {
         Value::String(text) if text.len() > MAX_TEXT_BYTES => {
             let end = (0..=MAX_TEXT_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);

@@ -26,9 +26,11 @@ pub enum Gate {
     DelayPending,
     Cancelled,
     Expired,
+    Excluded,
     TargetingFailed,
     Holdout,
     NotSampled,
+    OtherArm,
     AlreadyCompleted,
     MaxDisplays,
     Cooldown,
@@ -40,7 +42,7 @@ pub enum Gate {
 }
 
 impl Gate {
-    pub const ALL: [(&'static str, Gate); 21] = [
+    pub const ALL: [(&'static str, Gate); 23] = [
         ("not_active", Gate::NotActive),
         ("out_of_schedule", Gate::OutOfSchedule),
         ("platform_mismatch", Gate::PlatformMismatch),
@@ -51,9 +53,11 @@ impl Gate {
         ("delay_pending", Gate::DelayPending),
         ("cancelled", Gate::Cancelled),
         ("expired", Gate::Expired),
+        ("excluded", Gate::Excluded),
         ("targeting_failed", Gate::TargetingFailed),
         ("holdout", Gate::Holdout),
         ("not_sampled", Gate::NotSampled),
+        ("other_arm", Gate::OtherArm),
         ("already_completed", Gate::AlreadyCompleted),
         ("max_displays", Gate::MaxDisplays),
         ("cooldown", Gate::Cooldown),

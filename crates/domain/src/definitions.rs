@@ -5,11 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::activation::Pattern;
 use super::endpoint::Endpoint;
+use super::limits::{MAX_EXPIRES_AFTER, MAX_OFFER_KNOWN};
 use super::settings::Settings;
-use super::survey::Survey;
+use super::share::Share;
+use super::survey::{Status, Survey};
+use super::targeting::SurveysByTag;
 use super::time::{HOUR, Millis};
-use super::user::{APART, OFFER_KNOWN};
+use super::user::APART;
 use super::windows::{EndOf, Rules};
 
 /// Names remembered as already told, per project.
@@ -36,6 +40,13 @@ pub struct Project {
     shown_on: BTreeMap<String, Vec<String>>,
     /// Survey ids that have a quota.
     limited: Vec<String>,
+    /// Survey ids by tag.
+    tags: SurveysByTag,
+    /// The arms of each experiment that has begun, with the share of users that each of
+    /// their surveys asks.
+    arms: BTreeMap<String, Vec<(String, Share)>>,
+    /// Events that rules count, with the properties that they ask for.
+    remembered: BTreeMap<String, BTreeSet<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -101,6 +112,21 @@ impl Project {
         self.listeners.get(event).map_or(&[], Vec::as_slice)
     }
 
+    /// The properties that rules ask for of an event; `None` where none counts it.
+    pub fn remembers(&self, event: &str) -> Option<&BTreeSet<String>> {
+        self.remembered.get(event)
+    }
+
+    /// The arms of an experiment, with the shares of their surveys. One that is paused,
+    /// full or archived remains an arm; one that has not begun is none yet.
+    pub fn arms(&self, experiment: &str) -> &[(String, Share)] {
+        self.arms.get(experiment).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn tags(&self) -> &SurveysByTag {
+        &self.tags
+    }
+
     pub fn shown_on(&self, trigger: &str) -> &[String] {
         self.shown_on.get(trigger).map_or(&[], Vec::as_slice)
     }
@@ -113,7 +139,7 @@ impl Project {
         match self.surveys.get_mut(&survey.survey_id) {
             Some(entry) if entry.version >= version => return false,
             Some(entry) => {
-                let longest = crate::limits::MAX_EXPIRES_AFTER + OFFER_KNOWN + HOUR;
+                let longest = MAX_EXPIRES_AFTER + MAX_OFFER_KNOWN + HOUR;
                 entry.past.retain(|past| now < past.until.saturating_add(longest));
                 if entry.past.len() >= MAX_EXPIRIES {
                     entry.past.remove(0);
@@ -162,6 +188,7 @@ impl Project {
         }
         self.settings = settings;
         self.settings_version = version;
+        self.index();
         true
     }
 
@@ -175,6 +202,12 @@ impl Project {
         self.listeners.clear();
         self.shown_on.clear();
         self.limited.clear();
+        self.tags.clear();
+        self.arms.clear();
+        self.remembered.clear();
+        for pattern in self.settings.counts_events() {
+            remember(&mut self.remembered, pattern);
+        }
         let mut order: Vec<&Entry> = self.surveys.values().collect();
         order.sort_by(|a, b| {
             (b.current.priority, &a.current.survey_id).cmp(&(a.current.priority, &b.current.survey_id))
@@ -185,6 +218,17 @@ impl Project {
                 for event in entry.current.listens_to() {
                     self.listeners.entry(event.to_owned()).or_default().push(id.clone());
                 }
+            }
+            for tag in &entry.current.tags {
+                self.tags.entry(tag.clone()).or_default().push(id.clone());
+            }
+            let has_begun = !matches!(entry.current.status, Status::Draft | Status::Test);
+            if let Some(experiment) = entry.current.experiment.as_ref().filter(|_| has_begun) {
+                let arms = self.arms.entry(experiment.name.clone()).or_default();
+                arms.push((experiment.arm.clone(), entry.current.sampling.clone()));
+            }
+            for pattern in entry.current.counts_events().filter(|_| entry.current.status.listens()) {
+                remember(&mut self.remembered, pattern);
             }
             if entry.current.max_completed.is_some() {
                 self.limited.push(id.clone());
@@ -197,6 +241,12 @@ impl Project {
             }
         }
     }
+}
+
+/// Notes what a rule asks for of an event.
+fn remember(remembered: &mut BTreeMap<String, BTreeSet<String>>, pattern: &Pattern) {
+    let paths = remembered.entry(pattern.event.clone()).or_default();
+    paths.extend(pattern.conditions.iter().map(|condition| condition.property.clone()));
 }
 
 /// Tells one stretch of an activation from another, also when an edit brings

@@ -28,13 +28,16 @@ pub enum Op {
     Before,
     After,
     Within,
+    /// Without regard to case.
     EqCi,
     ContainsCi,
     EndsWithCi,
+    /// A time from now up to so far ahead.
+    InNext,
 }
 
 impl Op {
-    pub const ALL: [(&'static str, Op); 21] = [
+    pub const ALL: [(&'static str, Op); 22] = [
         ("eq", Op::Eq),
         ("neq", Op::Neq),
         ("gt", Op::Gt),
@@ -56,10 +59,11 @@ impl Op {
         ("eq_ci", Op::EqCi),
         ("contains_ci", Op::ContainsCi),
         ("ends_with_ci", Op::EndsWithCi),
+        ("in_next", Op::InNext),
     ];
 
     fn looks_at_time(self) -> bool {
-        matches!(self, Op::Before | Op::After | Op::Within)
+        matches!(self, Op::Before | Op::After | Op::Within | Op::InNext)
     }
 
     /// Whether the operator takes no operand.
@@ -98,6 +102,7 @@ pub fn check_operand(op: Op, value: &Value) -> Result<(), &'static str> {
         Op::Contains | Op::NotContains => scalar(value),
         Op::Gt | Op::Gte | Op::Lt | Op::Lte => ordered(value),
         Op::StartsWith | Op::EndsWith | Op::EqCi | Op::ContainsCi | Op::EndsWithCi => value.is_string(),
+        Op::InNext => value.as_str().is_some_and(|text| time::parse_duration(text).is_ok_and(|span| span > 0)),
         Op::In | Op::NotIn => value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(scalar)),
         Op::Between => value.as_array().is_some_and(|pair| {
             pair.len() == 2
@@ -114,6 +119,7 @@ pub fn check_operand(op: Op, value: &Value) -> Result<(), &'static str> {
         Op::Eq | Op::Neq | Op::Contains | Op::NotContains => "must be a string, a number or a boolean",
         Op::Gt | Op::Gte | Op::Lt | Op::Lte => "must be a number or a string",
         Op::StartsWith | Op::EndsWith | Op::EqCi | Op::ContainsCi | Op::EndsWithCi => "must be a string",
+        Op::InNext => "must be a duration such as 90d: a time from now up to so far ahead",
         Op::In | Op::NotIn => "must be a non-empty list of strings, numbers or booleans",
         Op::Between => "must be a list of two numbers, or of two strings, the smaller first",
         Op::Before | Op::After | Op::Within => {
@@ -141,7 +147,7 @@ fn time_of(actual: &Value) -> Option<Millis> {
 pub fn first_mismatch(all: &[Condition], properties: &Value, now: Millis) -> Option<Mismatch> {
     all.iter()
         .find(|c| !c.holds(properties, now))
-        .map(|c| Mismatch { property: c.property.clone(), actual: c.seen(properties) })
+        .map(|c| Mismatch { property: c.property.clone(), actual: c.seen(properties, now) })
 }
 
 impl Condition {
@@ -177,18 +183,31 @@ impl Condition {
             Op::Before => self.times(actual, now).is_some_and(|(at, bound)| at < bound),
             Op::After => self.times(actual, now).is_some_and(|(at, bound)| at > bound),
             Op::Within => self.times(actual, now).is_some_and(|(at, bound)| bound <= at && at <= now),
+            Op::EqCi => self.texts(actual).is_some_and(|(text, wanted)| folded(text) == folded(wanted)),
+            Op::ContainsCi => self.contained_ci(actual),
+            Op::EndsWithCi => self.texts(actual).is_some_and(|(text, part)| folded(text).ends_with(&folded(part))),
+            Op::InNext => {
+                let span = self.value.as_str().and_then(|text| time::parse_duration(text).ok());
+                time_of(actual).zip(span).is_some_and(|(at, span)| now <= at && at <= now.saturating_add(span))
+            }
         }
     }
 
     /// The value that the condition looked at, and the time that was read from it
-    /// if it is spelled in another way.
-    pub fn seen(&self, properties: &Value) -> Value {
+    /// if it is spelled in another way, or lies ahead where the condition looks back.
+    pub fn seen(&self, properties: &Value, now: Millis) -> Value {
         let actual = lookup(properties, &self.property).cloned().unwrap_or(Value::Null);
         let is_plain = actual.as_str().is_some_and(|text| time::parse_time(text).is_ok());
-        match time_of(&actual).filter(|_| self.op.looks_at_time() && !is_plain) {
-            Some(at) => serde_json::json!({"given": actual, "read_as": time::format_time(at)}),
-            None => actual,
+        let Some(at) = time_of(&actual).filter(|_| self.op.looks_at_time()) else { return actual };
+        let is_ahead = self.op == Op::Within && at > now;
+        if is_plain && !is_ahead {
+            return actual;
         }
+        let mut seen = serde_json::json!({"given": actual, "read_as": time::format_time(at)});
+        if is_ahead {
+            seen["note"] = "it lies ahead: within looks back from now, in_next looks ahead".into();
+        }
+        seen
     }
 
     /// When time alone will change whether it holds; only what looks back from
@@ -199,6 +218,11 @@ impl Condition {
         }
         let at = time_of(lookup(properties, &self.property)?)?;
         let span = time::parse_duration(self.value.as_str()?).unwrap_or(0);
+        if self.op == Op::InNext {
+            let turns = [at.saturating_sub(span), at.saturating_add(1)];
+            let changes = |then: &Millis| *then > now && self.holds(properties, *then) != self.holds(properties, now);
+            return turns.into_iter().find(changes);
+        }
         let back = at.saturating_add(span);
         let turns = |then: &Millis| *then > now && self.holds(properties, *then) != self.holds(properties, now);
         [at, back, back.saturating_add(1)].into_iter().find(turns)
@@ -214,6 +238,15 @@ impl Condition {
             Value::String(text) => Some(text.contains(self.value.as_str()?)),
             Value::Array(list) => Some(list.iter().any(|one| same(one, &self.value))),
             _ => None,
+        }
+    }
+
+    fn contained_ci(&self, actual: &Value) -> bool {
+        let Some(wanted) = self.value.as_str().map(folded) else { return false };
+        match actual {
+            Value::String(text) => folded(text).contains(&wanted),
+            Value::Array(list) => list.iter().filter_map(Value::as_str).any(|one| folded(one) == wanted),
+            _ => false,
         }
     }
 
@@ -252,6 +285,10 @@ pub fn lookup<'v>(properties: &'v Value, path: &str) -> Option<&'v Value> {
         };
     }
     Some(here)
+}
+
+fn folded(text: &str) -> String {
+    text.to_lowercase()
 }
 
 fn same(a: &Value, b: &Value) -> bool {
@@ -299,6 +336,18 @@ mod tests {
         check("eq", json!(1), json!(1.0), true);
         check("eq", json!("1"), json!(1), false);
         check("eq", json!(9_007_199_254_740_993_i64), json!(9_007_199_254_740_992_i64), false);
+        check("eq_ci", json!("ACME"), json!("acme"), true);
+        check("eq_ci", json!("acme"), json!("acme "), false);
+        check("contains_ci", json!("CORP"), json!("a@corp.example"), true);
+        check("contains_ci", json!("beta"), json!(["Beta", "x"]), true);
+        check("contains_ci", json!("bet"), json!(["Beta", "x"]), false);
+        check("ends_with_ci", json!("@corp.EXAMPLE"), json!("Ann@Corp.example"), true);
+        check("ends_with_ci", json!("@corp.example"), json!(7), false);
+        check("ends_with_ci", json!("@corp.example"), json!("missing"), false);
+        check("in_next", json!("90d"), json!("2026-11-08T00:00:00Z"), true);
+        check("in_next", json!("1d"), json!("2026-11-09T00:00:00Z"), true);
+        check("in_next", json!("1d"), json!("2026-11-09T00:00:00.001Z"), false);
+        check("in_next", json!("1d"), json!("2026-11-07T23:59:59Z"), false);
         check("neq", json!("a"), json!("b"), true);
         check("neq", json!("a"), json!("missing"), false);
         check("gt", json!(180), json!(180), false);
@@ -376,7 +425,7 @@ mod tests {
             (json!("2026-10-31T00:00:00Z"), json!("2026-10-31T00:00:00Z")),
             (json!("soon"), json!("soon")),
         ] {
-            assert_eq!(condition.seen(&json!({"seen": actual})), seen);
+            assert_eq!(condition.seen(&json!({"seen": actual}), i64::MAX), seen);
         }
         assert_eq!(
             condition.turns_at(&json!({"seen": "2026-11-07"}), time::parse_time(NOW).unwrap()),

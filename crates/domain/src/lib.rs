@@ -9,8 +9,10 @@ pub mod activation;
 pub mod address;
 pub mod apply;
 pub mod completed;
+pub mod cycle;
 pub mod decision;
 pub mod definitions;
+pub mod distinct;
 pub mod endpoint;
 pub mod filter;
 pub mod health;
@@ -40,7 +42,7 @@ pub mod windows;
 /// Version of the rules in this module and in the engine. It is part of every
 /// checkpoint. A change of the rules takes the next number and says in
 /// [`RULES`] what becomes of state that was made by the ones before.
-pub const LOGIC_VERSION: u32 = 6;
+pub const LOGIC_VERSION: u32 = 7;
 
 /// What a state is to rules of a later version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,9 @@ pub const RULES: &[(u32, StateCompatibility)] = &[
     // rating may be written 4.0; dates and epochs are times; schedules may be on
     // the user's clocks; what programs write for nothing is no user's id. Answers of
     // completed responses are kept for rules that ask for them.
+    (6, StateCompatibility::GoesOn),
+    // Displays, answers, completions and dismissals before the latest are kept, and
+    // events that rules count; cycles, waves and snoozes; links start no cooldown.
     (LOGIC_VERSION, StateCompatibility::GoesOn),
 ];
 

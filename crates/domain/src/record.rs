@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::json::Json;
-use super::time::ClientTimes;
+use super::time::{ClientTimes, Millis};
 
 /// A record of the journal that concerns one user; borrowed from its bytes,
 /// because most events are looked at once and belong to no survey.
@@ -22,6 +22,7 @@ pub enum Body<'a> {
     Event {
         name: Cow<'a, str>,
         properties: &'a str,
+        session_id: Option<Cow<'a, str>>,
     },
     Trigger {
         trigger: Cow<'a, str>,
@@ -33,6 +34,8 @@ pub enum Body<'a> {
     },
     Dismissed {
         offer_id: Cow<'a, str>,
+        /// The user wants to be asked again so much later.
+        ask_again_in: Option<Millis>,
     },
     Answers(Answers),
     /// Merged member by member; `null` removes one.

@@ -8,11 +8,13 @@ use jiff::{Span, Timestamp, ToSpan as _};
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 
-use super::time::{self, Millis};
+use super::time::{self, Millis, TimeSpan};
 
 /// Days looked ahead for the next opening: a week, and the one that a change
 /// of clocks may swallow.
 const DAYS_AHEAD: i64 = 8;
+/// With days of the month: two months, one of which may lack the day.
+const MONTH_DAYS_AHEAD: i64 = 62;
 const DAY_MINUTES: u16 = 24 * 60;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -28,6 +30,56 @@ pub struct Schedule {
     pub days: Vec<Day>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hours: Option<Hours>,
+    /// In the order of the month; empty: every day.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub month_days: Vec<MonthDay>,
+    /// It is open in these alone; empty: at any time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<ScheduleSpan>,
+    /// It is shut in these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<ScheduleSpan>,
+}
+
+/// From a time up to and without another, as definitions spell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ScheduleSpan {
+    #[serde(serialize_with = "time::as_time")]
+    pub start_at: Millis,
+    #[serde(serialize_with = "time::as_time")]
+    pub end_at: Millis,
+}
+
+impl ScheduleSpan {
+    pub fn contains(self, at: Millis) -> bool {
+        TimeSpan::new(self.start_at, self.end_at).contains(at)
+    }
+}
+
+/// A day of the month.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MonthDay {
+    /// 1 to 31; a month that is shorter has none of it.
+    Nth(i8),
+    Last,
+}
+
+impl MonthDay {
+    fn is(self, date: civil::Date) -> bool {
+        match self {
+            MonthDay::Nth(day) => date.day() == day,
+            MonthDay::Last => date.day() == date.days_in_month(),
+        }
+    }
+}
+
+impl Serialize for MonthDay {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            MonthDay::Nth(day) => serializer.serialize_i8(*day),
+            MonthDay::Last => serializer.serialize_str("last"),
+        }
+    }
 }
 
 /// A place whose clocks count, by its name in the zone database. The database
@@ -96,6 +148,33 @@ impl Zone {
         }
     }
 
+    /// Where days are told apart: the user's own clocks are UTC's where they are not known.
+    pub fn of_days(&self, device: Option<&str>) -> Zone {
+        match self {
+            Zone::Place(_) => self.clone(),
+            Zone::User => device.and_then(Zone::of_device).unwrap_or_default(),
+        }
+    }
+
+    /// A number for each day on these clocks, later days having higher ones.
+    pub fn day_of(&self, at: Millis) -> i64 {
+        let local = Timestamp::from_millisecond(at).map(|at| self.clocks().to_datetime(at).date());
+        local.map_or(at.div_euclid(time::DAY), |date| i64::from(date.year()) * 400 + i64::from(date.day_of_year()))
+    }
+
+    /// The stretch of a calendar that a time lies in, on these clocks.
+    pub fn period(&self, calendar: Calendar, at: Millis) -> TimeSpan {
+        let clocks = self.clocks();
+        let starts = |date: civil::Date| Some(date.to_zoned(clocks.clone()).ok()?.timestamp().as_millisecond());
+        let found = || {
+            let date = clocks.to_datetime(Timestamp::from_millisecond(at).ok()?).date();
+            let (first, next) = calendar.around(date)?;
+            Some(TimeSpan::new(starts(first)?, starts(next)?))
+        };
+        // Beyond the years that can be spelled there is but one.
+        found().unwrap_or(TimeSpan::new(Millis::MIN, Millis::MAX))
+    }
+
     fn is_utc(&self) -> bool {
         self.name() == "UTC"
     }
@@ -132,6 +211,44 @@ impl Day {
 
     fn of(weekday: Weekday) -> Day {
         Day::ALL[weekday.to_monday_zero_offset() as usize].1
+    }
+}
+
+/// Stretches of time that a calendar has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Calendar {
+    Day,
+    /// From Monday.
+    Week,
+    Month,
+    Quarter,
+    Year,
+}
+
+impl Calendar {
+    pub const ALL: [(&'static str, Calendar); 5] = [
+        ("day", Calendar::Day),
+        ("week", Calendar::Week),
+        ("month", Calendar::Month),
+        ("quarter", Calendar::Quarter),
+        ("year", Calendar::Year),
+    ];
+
+    /// The first day of the stretch that a date lies in, and of the next.
+    fn around(self, date: civil::Date) -> Option<(civil::Date, civil::Date)> {
+        let first_of = |month: i8| civil::Date::new(date.year(), month, 1).ok();
+        let (first, span) = match self {
+            Calendar::Day => (date, Span::new().days(1)),
+            Calendar::Week => {
+                let since = i64::from(date.weekday().to_monday_zero_offset());
+                (date.checked_sub(Span::new().days(since)).ok()?, Span::new().days(7))
+            }
+            Calendar::Month => (first_of(date.month())?, Span::new().months(1)),
+            Calendar::Quarter => (first_of((date.month() - 1) / 3 * 3 + 1)?, Span::new().months(3)),
+            Calendar::Year => (first_of(1)?, Span::new().years(1)),
+        };
+        Some((first, first.checked_add(span).ok()?))
     }
 }
 
@@ -183,7 +300,16 @@ impl Serialize for Hours {
 impl Schedule {
     /// Whether nothing is asked for.
     pub fn is_always(&self) -> bool {
-        self.start_at.is_none() && self.end_at.is_none() && self.days.is_empty() && self.hours.is_none()
+        self.timezone.is_utc()
+            && self.start_at.is_none()
+            && self.end_at.is_none()
+            && !self.looks_at_clocks()
+            && self.windows.is_empty()
+            && self.except.is_empty()
+    }
+
+    fn looks_at_clocks(&self) -> bool {
+        !self.days.is_empty() || self.hours.is_some() || !self.month_days.is_empty()
     }
 
     /// The same on the clocks of a user whose device names its zone so; `None` where
@@ -194,7 +320,7 @@ impl Schedule {
         }
         let timezone = match zone.and_then(Zone::of_device) {
             Some(zone) => zone,
-            None if self.days.is_empty() && self.hours.is_none() => Zone::default(),
+            None if !self.looks_at_clocks() => Zone::default(),
             None => return None,
         };
         Some(Cow::Owned(Schedule { timezone, ..self.clone() }))
@@ -202,11 +328,16 @@ impl Schedule {
 
     /// The part of the schedule that holds on any clock: its start and its end.
     pub fn span(&self) -> Schedule {
-        Schedule { start_at: self.start_at, end_at: self.end_at, ..Schedule::default() }
+        let (windows, except) = (self.windows.clone(), self.except.clone());
+        Schedule { start_at: self.start_at, end_at: self.end_at, windows, except, ..Schedule::default() }
     }
 
     pub fn is_open(&self, now: Millis) -> bool {
         if self.start_at.is_some_and(|start| now < start) || self.end_at.is_some_and(|end| now >= end) {
+            return false;
+        }
+        let holds = |spans: &[ScheduleSpan]| spans.iter().any(|span| span.contains(now));
+        if holds(&self.except) || (!self.windows.is_empty() && !holds(&self.windows)) {
             return false;
         }
         let Some(local) = self.local(now) else { return false };
@@ -221,17 +352,24 @@ impl Schedule {
         }
     }
 
-    /// The first moment after `now` at which it is open; `None` when there is
-    /// none, or none within a week after its start.
+    /// The first moment after `now` at which it is open; `None` when there is none, or
+    /// none within a week (with days of the month, two months) after its start or that
+    /// of one of its spans.
     pub fn next_opening(&self, now: Millis) -> Option<Millis> {
-        let from = now.max(self.start_at.unwrap_or(now));
+        let windows = self.windows.iter().map(|window| window.start_at);
+        let except = self.except.iter().map(|except| except.end_at);
+        let later = windows.chain(except).chain(self.start_at).filter(|at| *at > now);
+        std::iter::once(now).chain(later).filter_map(|from| self.opening_from(from, now)).min()
+    }
+
+    fn opening_from(&self, from: Millis, now: Millis) -> Option<Millis> {
         if from > now && self.is_open(from) {
             return Some(from);
         }
         let first = self.local(from)?.date();
         let clocks = self.timezone.clocks();
         let begins = self.hours.map_or(0, |hours| hours.from);
-        for days in 0..=DAYS_AHEAD {
+        for days in 0..=if self.month_days.is_empty() { DAYS_AHEAD } else { MONTH_DAYS_AHEAD } {
             let date = first.checked_add(Span::new().days(days)).ok()?;
             let opens = date.at(0, 0, 0, 0).checked_add(i64::from(begins).minutes()).ok()?;
             // Where clocks skip this time, it opens as they have been moved;
@@ -260,7 +398,8 @@ impl Schedule {
     }
 
     fn has(&self, date: civil::Date) -> bool {
-        self.days.is_empty() || self.days.contains(&Day::of(date.weekday()))
+        (self.days.is_empty() || self.days.contains(&Day::of(date.weekday())))
+            && (self.month_days.is_empty() || self.month_days.iter().any(|day| day.is(date)))
     }
 }
 
@@ -279,6 +418,46 @@ mod tests {
             hours: hours.map(|(from, to)| Hours::parse(from, to).unwrap()),
             ..Schedule::default()
         }
+    }
+
+    #[test]
+    fn calendars_are_those_of_the_place() {
+        let berlin = Zone::find("Europe/Berlin").unwrap();
+        for (calendar, since, until) in [
+            (Calendar::Day, "2026-11-04T23:00:00Z", "2026-11-05T23:00:00Z"),
+            (Calendar::Week, "2026-11-01T23:00:00Z", "2026-11-08T23:00:00Z"),
+            (Calendar::Month, "2026-10-31T23:00:00Z", "2026-11-30T23:00:00Z"),
+            (Calendar::Quarter, "2026-09-30T22:00:00Z", "2026-12-31T23:00:00Z"),
+            (Calendar::Year, "2025-12-31T23:00:00Z", "2026-12-31T23:00:00Z"),
+        ] {
+            let span = TimeSpan::new(at(since), at(until));
+            assert_eq!(berlin.period(calendar, at("2026-11-04T23:30:00Z")), span, "{calendar:?}");
+            assert_eq!(berlin.period(calendar, at(since)), span, "{calendar:?}");
+            assert!(!berlin.period(calendar, at(until)).contains(at(since)), "{calendar:?}");
+        }
+    }
+
+    #[test]
+    fn days_of_the_month_windows_and_what_they_leave_out() {
+        let span = |start: &str, end: &str| ScheduleSpan { start_at: at(start), end_at: at(end) };
+        let month_days = vec![MonthDay::Nth(15), MonthDay::Nth(31), MonthDay::Last];
+        let monthly = Schedule { month_days, ..schedule("Europe/Berlin", &[], Some(("09:00", "17:00"))) };
+        assert!(monthly.is_open(at("2026-11-15T08:00:00Z")) && !monthly.is_open(at("2026-11-16T08:00:00Z")));
+        assert_eq!(monthly.next_opening(at("2026-11-15T16:00:00Z")), Some(at("2026-11-30T08:00:00Z")));
+        assert_eq!(monthly.next_opening(at("2026-11-30T16:00:00Z")), Some(at("2026-12-15T08:00:00Z")));
+        let only = Schedule { month_days: vec![MonthDay::Nth(31)], ..Schedule::default() };
+        assert_eq!(only.next_opening(at("2027-02-01T00:00:00Z")), Some(at("2027-03-31T00:00:00Z")));
+
+        let windows = vec![
+            span("2026-11-03T00:00:00Z", "2026-11-05T00:00:00Z"),
+            span("2027-06-01T00:00:00Z", "2027-06-02T00:00:00Z"),
+        ];
+        let except = vec![span("2026-11-03T00:00:00Z", "2026-11-04T00:00:00Z")];
+        let split = Schedule { windows, except, ..Schedule::default() };
+        assert_eq!(split.next_opening(at("2026-11-01T00:00:00Z")), Some(at("2026-11-04T00:00:00Z")));
+        assert!(split.is_open(at("2026-11-04T23:59:59Z")) && !split.is_open(at("2026-11-05T00:00:00Z")));
+        assert_eq!(split.next_opening(at("2026-11-05T00:00:00Z")), Some(at("2027-06-01T00:00:00Z")));
+        assert_eq!(split.next_opening(at("2027-06-02T00:00:00Z")), None);
     }
 
     #[test]

@@ -6,11 +6,12 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 use super::activation::{Activation, CANCELS, Pattern};
+use super::cycle::Per;
 use super::filter::{self, Condition};
 use super::json::Json;
 pub use super::question::{AnswerCondition, Choice, NextRule, OtherChoice, Question, QuestionType, ScaleLabels};
-use super::schedule::Schedule;
-use super::share::Share;
+use super::schedule::{Schedule, Zone};
+use super::share::{Purpose, Share, Unit, place};
 use super::targeting::Rule;
 use super::time::{self, Millis};
 use super::translation::Translations;
@@ -65,11 +66,74 @@ pub enum Repeat {
     EveryActivation,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// How a survey and the cooldown between surveys go together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GlobalCooldown {
     Respect,
+    /// Does not wait for it.
     Ignore,
+    /// Neither waits for it nor starts it.
+    Exempt,
+    /// Waits so long, whatever the project says.
+    Own(Millis),
+}
+
+impl GlobalCooldown {
+    pub const ALL: [(&'static str, GlobalCooldown); 3] =
+        [("respect", GlobalCooldown::Respect), ("ignore", GlobalCooldown::Ignore), ("exempt", GlobalCooldown::Exempt)];
+
+    /// How long it waits after the last display of any survey; `None` where it does not.
+    pub fn waits(self, of_project: Millis) -> Option<Millis> {
+        match self {
+            GlobalCooldown::Respect => Some(of_project),
+            GlobalCooldown::Own(span) => Some(span),
+            GlobalCooldown::Ignore | GlobalCooldown::Exempt => None,
+        }
+    }
+}
+
+impl Serialize for GlobalCooldown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            GlobalCooldown::Own(span) => serializer.serialize_str(&time::format_duration(*span)),
+            named => {
+                let found = GlobalCooldown::ALL.iter().find(|(_, one)| one == named);
+                serializer.serialize_str(found.map_or("respect", |(name, _)| name))
+            }
+        }
+    }
+}
+
+/// How long a dismissal keeps a survey away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterDismissal {
+    Wait(Millis),
+    Never,
+}
+
+impl Serialize for AfterDismissal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            AfterDismissal::Wait(span) => serializer.serialize_str(&time::format_duration(*span)),
+            AfterDismissal::Never => serializer.serialize_str("never"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionCap {
+    #[default]
+    Respect,
+    Ignore,
+}
+
+impl SessionCap {
+    pub const ALL: [(&'static str, SessionCap); 2] = [("respect", SessionCap::Respect), ("ignore", SessionCap::Ignore)];
+
+    fn is_respected(&self) -> bool {
+        *self == SessionCap::Respect
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -83,9 +147,37 @@ pub struct ShowOn {
 pub struct Frequency {
     pub repeat: Repeat,
     pub max_displays: Option<u32>,
+    /// `repeat` and `max_displays` count within it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per: Option<Per>,
     #[serde(serialize_with = "time::as_duration")]
     pub cooldown: Millis,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_dismissal: Option<AfterDismissal>,
     pub global_cooldown: GlobalCooldown,
+    #[serde(skip_serializing_if = "SessionCap::is_respected")]
+    pub session_cap: SessionCap,
+    /// The most that a dismissal may ask for, to be asked again.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
+    pub snooze: Option<Millis>,
+}
+
+/// Whether the project's own targeting holds for a survey.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SettingsTargeting {
+    #[default]
+    Respect,
+    Ignore,
+}
+
+impl SettingsTargeting {
+    pub const ALL: [(&'static str, SettingsTargeting); 2] =
+        [("respect", SettingsTargeting::Respect), ("ignore", SettingsTargeting::Ignore)];
+
+    fn is_respected(&self) -> bool {
+        *self == SettingsTargeting::Respect
+    }
 }
 
 /// Users who are never asked, so that what asking does can be told.
@@ -96,12 +188,23 @@ pub struct Holdout {
     /// Surveys of one group hold out the same users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    #[serde(skip_serializing_if = "Unit::is_user")]
+    pub by: Unit,
 }
 
 impl Holdout {
     pub fn share(&self, survey_id: &str) -> Share {
-        Share { percent: self.percent, salt: self.group.clone().unwrap_or_else(|| survey_id.to_owned()) }
+        let salt = self.group.clone().unwrap_or_else(|| survey_id.to_owned());
+        Share { percent: self.percent, from: 0.0, salt, by: self.by.clone() }
     }
+}
+
+/// A survey as one of several that are compared: a user gets those of one arm alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Experiment {
+    /// Surveys of one experiment share it.
+    pub name: String,
+    pub arm: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -111,6 +214,9 @@ pub struct Survey {
     pub status: Status,
     pub test_users: Vec<String>,
     pub priority: i64,
+    /// What rules may call it together with others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     pub link: bool,
     /// Whether its page may be answered without a signed link.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -133,12 +239,19 @@ pub struct Survey {
     pub schedule: Option<Schedule>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub targeting: Option<Rule>,
+    #[serde(skip_serializing_if = "SettingsTargeting::is_respected")]
+    pub settings_targeting: SettingsTargeting,
     pub frequency: Frequency,
     /// At most so many completed responses, over all versions and users.
     #[serde(rename = "limits", serialize_with = "as_limits")]
     pub max_completed: Option<u64>,
     pub sampling: Share,
     pub holdout: Holdout,
+    /// Over so long after the schedule's start users begin, each at a moment of their own.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
+    pub spread: Option<Millis>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Experiment>,
     pub expose: Vec<String>,
     pub ui: Json,
     /// The language of the file's own texts.
@@ -167,6 +280,23 @@ impl Survey {
     pub fn listens_to(&self) -> BTreeSet<&str> {
         let Some(activation) = &self.activate else { return BTreeSet::new() };
         activation.patterns().into_iter().chain(&self.cancel_on).map(|pattern| pattern.event.as_str()).collect()
+    }
+
+    /// From when on a user may be asked, where users begin one after the other.
+    pub fn begins_for(&self, project: &str, user_id: &str) -> Option<Millis> {
+        let start = self.schedule.as_ref()?.start_at?;
+        let place = place(Purpose::Spread, [project, &self.survey_id, user_id]);
+        Some(start.saturating_add((place / 100.0 * self.spread? as f64) as Millis))
+    }
+
+    /// The events that its rules count.
+    pub fn counts_events(&self) -> impl Iterator<Item = &Pattern> {
+        self.targeting.iter().flat_map(Rule::events)
+    }
+
+    /// Where its days are told apart.
+    pub fn zone_of_days(&self, device: Option<&str>) -> Zone {
+        self.schedule.as_ref().map_or_else(Zone::default, |schedule| schedule.timezone.of_days(device))
     }
 
     /// A bit for each pattern of the survey that an event fits.

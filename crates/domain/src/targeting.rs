@@ -1,13 +1,19 @@
 //! Who a survey is for: what is known of the user, and what other surveys have
 //! been to them.
 
+mod context;
+mod history;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::activation::Pattern;
 use super::completed::CompletedAnswers;
 use super::filter::Condition;
 use super::time::{self, Millis};
-use super::user::{PerSurvey, User};
+
+pub use context::{SurveysByTag, TargetingContext, UnmetRule};
+pub use history::{Counted, EVERY_SURVEY, EventRule, History, Interaction, Subject};
 
 /// A rule over a user. `all` of none holds, `any` of none does not.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -19,6 +25,7 @@ pub enum Rule {
     Attribute(Attribute),
     History(History),
     Answer(AnswerRule),
+    Event(EventRule),
 }
 
 /// A condition on an attribute, as `where` has on a property.
@@ -68,64 +75,6 @@ impl Serialize for AnswerRule {
     }
 }
 
-/// What a survey has been to the user, ever or lately.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct History {
-    pub survey: String,
-    pub did: Interaction,
-    /// Back from now, the far end included.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
-    pub within: Option<Millis>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Interaction {
-    Offered,
-    Displayed,
-    Answered,
-    Completed,
-    Dismissed,
-}
-
-impl Interaction {
-    pub const ALL: [(&'static str, Interaction); 5] = [
-        ("offered", Interaction::Offered),
-        ("displayed", Interaction::Displayed),
-        ("answered", Interaction::Answered),
-        ("completed", Interaction::Completed),
-        ("dismissed", Interaction::Dismissed),
-    ];
-
-    /// When it last was so.
-    pub fn last(self, state: &PerSurvey) -> Option<Millis> {
-        match self {
-            Interaction::Offered => state.offered_at,
-            Interaction::Displayed => state.last_display_at,
-            Interaction::Answered => state.answered_at,
-            Interaction::Completed => state.completed_at,
-            Interaction::Dismissed => state.dismissed_at,
-        }
-    }
-}
-
-/// Why a rule does not hold: the part that decided, what it saw, and when time
-/// alone will change it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UnmetRule {
-    pub actual: Value,
-    pub until: Option<Millis>,
-}
-
-/// What rules look at.
-#[derive(Debug, Clone, Copy)]
-pub struct TargetingContext<'a> {
-    pub user: &'a User,
-    /// The user's attributes as one object.
-    pub attributes: &'a Value,
-    pub now: Millis,
-}
-
 impl Rule {
     /// # Errors
     /// The first part that kept it from holding.
@@ -161,7 +110,13 @@ impl Rule {
                 if history.holds(known) {
                     return Ok(());
                 }
-                Err(UnmetRule { actual: history.seen(known), until: None })
+                Err(history.state(known))
+            }
+            Rule::Event(rule) => {
+                if rule.holds(known) {
+                    return Ok(());
+                }
+                Err(rule.state(known))
             }
             Rule::Answer(rule) => {
                 if rule.answer.holds(&rule.given(known), known.now) {
@@ -172,15 +127,29 @@ impl Rule {
         }
     }
 
+    /// Everything within it, itself first.
+    pub fn parts(&self) -> Vec<&Rule> {
+        let inner: Vec<&Rule> = match self {
+            Rule::All { all: rules } | Rule::Any { any: rules } => rules.iter().collect(),
+            Rule::Not { not } => vec![not],
+            Rule::Attribute(_) | Rule::History(_) | Rule::Answer(_) | Rule::Event(_) => Vec::new(),
+        };
+        std::iter::once(self).chain(inner.into_iter().flat_map(Rule::parts)).collect()
+    }
+
+    /// The events that it counts.
+    pub fn events(&self) -> impl Iterator<Item = &Pattern> {
+        self.parts().into_iter().filter_map(|rule| match rule {
+            Rule::Event(rule) => Some(&rule.event),
+            _ => None,
+        })
+    }
+
     /// What made a rule hold that should not.
     fn held(&self, known: TargetingContext<'_>) -> UnmetRule {
         match self {
-            Rule::History(history) => UnmetRule {
-                actual: history.seen(known),
-                until: history
-                    .within
-                    .and_then(|within| Some(history.last(known)?.saturating_add(within).saturating_add(1))),
-            },
+            Rule::History(history) => history.state(known),
+            Rule::Event(rule) => rule.state(known),
             Rule::Attribute(Attribute(condition)) => {
                 UnmetRule { actual: seen(condition, known), until: condition.turns_at(known.attributes, known.now) }
             }
@@ -203,20 +172,6 @@ impl Rule {
     }
 }
 
-impl History {
-    fn last(&self, known: TargetingContext<'_>) -> Option<Millis> {
-        self.did.last(known.user.surveys.get(&self.survey)?)
-    }
-
-    fn holds(&self, known: TargetingContext<'_>) -> bool {
-        self.last(known).is_some_and(|at| self.within.is_none_or(|within| at >= known.now.saturating_sub(within)))
-    }
-
-    fn seen(&self, known: TargetingContext<'_>) -> Value {
-        json!({"survey": self.survey, "did": self.did, "at": self.last(known).map(time::format_time)})
-    }
-}
-
 impl AnswerRule {
     /// The response that counts.
     fn response<'a>(&self, known: TargetingContext<'a>) -> Option<&'a CompletedAnswers> {
@@ -236,7 +191,7 @@ impl AnswerRule {
         let actual = json!({
             "survey": self.survey,
             "question_id": self.answer.property,
-            "answer": self.answer.seen(&given),
+            "answer": self.answer.seen(&given, known.now),
             "at": response.map(|response| time::format_time(response.at)),
         });
         let ages = self.within.and_then(|within| Some(response?.at.saturating_add(within).saturating_add(1)));
@@ -250,14 +205,16 @@ impl AnswerRule {
 }
 
 fn seen(condition: &Condition, known: TargetingContext<'_>) -> Value {
-    json!({"attribute": condition.property, "actual": condition.seen(known.attributes)})
+    json!({"attribute": condition.property, "actual": condition.seen(known.attributes, known.now)})
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::filter::Op;
+    use crate::schedule::Zone;
     use crate::time::DAY;
+    use crate::user::User;
     use std::collections::BTreeMap;
 
     fn is_pro() -> Rule {
@@ -266,16 +223,18 @@ mod tests {
     }
 
     fn completed_nps(within: Option<Millis>) -> Rule {
-        Rule::History(History { survey: "nps".into(), did: Interaction::Completed, within })
+        let of = Subject::Survey("nps".into());
+        Rule::History(History { of, did: Interaction::Completed, within, times: Counted::ONCE })
     }
 
     #[test]
     fn attributes_and_history_at_their_edges() {
         let mut user = User::default();
         let now = 100 * DAY;
+        let (tags, zone) = (BTreeMap::new(), Zone::default());
         user.survey_mut("nps").completed_at = Some(now - 30 * DAY);
         let check = |rule: &Rule, attributes: Value, now: Millis| {
-            rule.check(TargetingContext { user: &user, attributes: &attributes, now })
+            rule.check(TargetingContext { user: &user, attributes: &attributes, tags: &tags, zone: &zone, now })
         };
         assert!(check(&is_pro(), json!({"plan": "pro"}), now).is_ok());
         let missed = check(&is_pro(), json!({"plan": "free"}), now).unwrap_err();
@@ -295,7 +254,7 @@ mod tests {
         user.keep_answers("nps", CompletedAnswers { at: now - 30 * DAY, answers });
         user.keep_answers("nps", CompletedAnswers { at: now - 31 * DAY, answers: BTreeMap::new() });
         let check = |rule: &Rule, attributes: Value, now: Millis| {
-            rule.check(TargetingContext { user: &user, attributes: &attributes, now })
+            rule.check(TargetingContext { user: &user, attributes: &attributes, tags: &tags, zone: &zone, now })
         };
         let said = |question: &str, op: Op, value: Value, within: Option<Millis>| {
             let answer = Condition { property: question.into(), op, value };

@@ -1,5 +1,6 @@
 //! Everything the engine remembers of one user, and how it forgets.
 
+mod extension;
 mod offer;
 mod recent;
 mod survey;
@@ -14,16 +15,21 @@ use super::completed::CompletedAnswers;
 use super::json::Json;
 use super::time::{DAY, FUTURE_SKEW, HOUR, Millis};
 
+pub use extension::{
+    Extension, MAX_EVENTS, MAX_MATCHED, MAX_TIMES, MatchedWindows, RememberedEvent, Snooze, SurveyExtension, WaveUse,
+    keep_time,
+};
 pub use offer::{Answer, Offer, OfferContext, Response};
 pub use recent::{RecentIds, SeenId};
 pub use survey::{Activated, ActivationEvent, EventOrder, PerSurvey, WindowDisplay};
 pub use surveys::Surveys;
 
-/// An offer can be displayed, dismissed and answered for so long.
+/// An offer can be displayed, dismissed and answered for so long where the settings do
+/// not say otherwise.
 pub const OFFER_KNOWN: Millis = DAY;
 /// An expired window is remembered for so long, to be told from none at all.
 pub const WINDOW_REMEMBERED: Millis = DAY;
-/// An event id is remembered for at least so long.
+/// An event id is remembered for at least so long, however short windows are.
 pub const ID_REMEMBERED: Millis = 100 * HOUR;
 
 /// Bounds of one user's state (design §4: one blob, at most 256 KiB).
@@ -64,6 +70,8 @@ pub struct User {
     pub completed: Arc<BTreeMap<Arc<str>, CompletedAnswers>>,
     /// Single-use links by which a response was completed, and when each expires anyway.
     pub used_links: Arc<BTreeMap<String, Millis>>,
+    /// What is remembered only because a survey asks for it; `None` when that is nothing.
+    pub extension: Option<Arc<Extension>>,
     #[serde(skip)]
     summary: UserSummary,
 }
@@ -76,13 +84,15 @@ struct UserSummary {
     bytes: usize,
     /// Nothing of the user has a later time; an upper bound.
     latest: Millis,
-    /// Nothing of the user is to be forgotten before; a lower bound.
+    /// No event of a window is to be forgotten before; a lower bound.
     forget_at: Millis,
+    /// No offer was made before; a lower bound.
+    oldest_offer: Millis,
 }
 
 impl Default for UserSummary {
     fn default() -> UserSummary {
-        UserSummary { bytes: EMPTY_BYTES, latest: Millis::MIN, forget_at: Millis::MAX }
+        UserSummary { bytes: EMPTY_BYTES, latest: Millis::MIN, forget_at: Millis::MAX, oldest_offer: Millis::MAX }
     }
 }
 
@@ -98,9 +108,14 @@ impl User {
     /// Places in the journal name activations. In another journal the same
     /// numbers come again: those from here are set apart, in their order.
     pub fn leave_journal(&mut self) {
-        for survey in self.surveys.iter_mut().map(Arc::make_mut) {
+        let set_apart = |survey: &mut PerSurvey| {
             survey.facts.iter_mut().for_each(|fact| Arc::make_mut(&mut fact.event).offset |= APART);
             survey.shown.iter_mut().for_each(|shown| shown.offset |= APART);
+        };
+        self.surveys.iter_mut().map(Arc::make_mut).for_each(set_apart);
+        if let Some(extension) = self.extension.as_mut().map(Arc::make_mut) {
+            extension.matched_mut().for_each(set_apart);
+            extension.offsets_mut().into_iter().for_each(|offset| *offset |= APART);
         }
         for activated in self.offers.iter_mut().filter_map(|offer| Arc::make_mut(offer).activation.as_mut()) {
             Arc::make_mut(activated).offset |= APART;
@@ -120,6 +135,13 @@ impl User {
         self.surveys.is_empty() && self.recent.is_empty() && *self == User::default()
     }
 
+    /// Whether nothing is known of the user, but for when they were asked last, which an
+    /// erasure may have kept.
+    pub fn is_erased(&self) -> bool {
+        let is_bare = self.surveys.is_empty() && self.recent.is_empty();
+        is_bare && User { last_display_at: None, overflowed: false, ..self.clone() } == User::default()
+    }
+
     /// What this user and a survey have had with each other, to be changed; nothing
     /// yet, at first.
     pub fn survey_mut(&mut self, survey_id: &str) -> &mut PerSurvey {
@@ -129,6 +151,21 @@ impl User {
     /// The same, or what is to stand there at first.
     pub fn survey_mut_or(&mut self, survey_id: &str, new: impl FnOnce() -> PerSurvey) -> &mut PerSurvey {
         self.surveys.get_mut_or(survey_id, new)
+    }
+
+    /// The attributes as one object.
+    pub fn attributes_value(&self) -> serde_json::Value {
+        serde_json::Value::Object(self.attributes.iter().map(|(name, value)| (name.clone(), value.value())).collect())
+    }
+
+    /// What is remembered only because a survey asks for it, to be changed.
+    pub fn extension_mut(&mut self) -> &mut Extension {
+        Arc::make_mut(self.extension.get_or_insert_default())
+    }
+
+    /// What one survey asks to be remembered, if there is any of it.
+    pub fn survey_extension(&self, survey_id: &str) -> Option<&SurveyExtension> {
+        self.extension.as_ref()?.surveys.get(survey_id).map(|survey| &**survey)
     }
 
     /// An offer by its place, to be changed.
@@ -142,11 +179,11 @@ impl User {
         self.recent.has(hash)
     }
 
-    /// Remembers an event id. What no longer fits and is not yet old enough to
+    /// Remembers an event id for a time. What no longer fits and is not yet old enough to
     /// forget is returned, to be kept in the store's table.
-    pub fn remember(&mut self, hash: u128, now: Millis) -> Option<(u128, Millis)> {
+    pub fn remember(&mut self, hash: u128, now: Millis, remembered: Millis) -> Option<(u128, Millis)> {
         self.recent.push((hash, now));
-        while self.recent.oldest().is_some_and(|(_, seen)| seen.saturating_add(ID_REMEMBERED) <= now) {
+        while self.recent.oldest().is_some_and(|(_, seen)| seen.saturating_add(remembered) <= now) {
             self.recent.pop();
         }
         if self.recent.len() <= MAX_RECENT_IDS {
@@ -154,6 +191,20 @@ impl User {
         }
         self.overflowed = true;
         self.recent.pop()
+    }
+
+    /// Hears of a session: one that was idle for longer than sessions last has had no
+    /// displays.
+    pub fn hear_session(&mut self, session_id: Option<&str>, now: Millis, lifetime: Millis) {
+        let Some(session_id) = session_id else { return };
+        let Some(at) = self.sessions.iter().position(|session| session.session_id == session_id) else { return };
+        let last = self.extension.as_ref().and_then(|extension| extension.sessions.get(session_id).copied());
+        if last.is_some_and(|last| now.saturating_sub(last) > lifetime) {
+            Arc::make_mut(&mut self.sessions).remove(at);
+            self.extension_mut().sessions.remove(session_id);
+        } else {
+            self.extension_mut().sessions.insert(session_id.to_owned(), now);
+        }
     }
 
     pub fn session_displays(&self, session_id: Option<&str>) -> u32 {
@@ -170,7 +221,10 @@ impl User {
         };
         sessions.push(Session { session_id: session_id.to_owned(), displays: displays.saturating_add(1) });
         if sessions.len() > MAX_SESSIONS {
-            sessions.remove(0);
+            let gone = sessions.remove(0).session_id;
+            if self.extension.as_ref().is_some_and(|extension| extension.sessions.contains_key(&gone)) {
+                self.extension_mut().sessions.remove(&gone);
+            }
         }
     }
 
@@ -191,12 +245,15 @@ impl User {
             completed.for_each(|completed| completed.at = latest.min(completed.at));
         }
         self.recent.put_back(latest);
+        if self.extension.as_ref().and_then(|extension| extension.latest()).is_some_and(|at| at > latest) {
+            self.extension_mut().put_back(latest);
+        }
     }
 
     /// As of a time: without what no rule can ask for any more.
-    pub(super) fn as_of(&self, now: Millis) -> Cow<'_, User> {
+    pub(super) fn as_of(&self, now: Millis, offer_known: Millis) -> Cow<'_, User> {
         let is_ahead = self.summary.latest > now.saturating_add(FUTURE_SKEW);
-        let forgets = now >= self.summary.forget_at;
+        let forgets = now >= self.summary.forget_at.min(self.summary.oldest_offer.saturating_add(offer_known));
         if !is_ahead && !forgets {
             return Cow::Borrowed(self);
         }
@@ -205,7 +262,7 @@ impl User {
             user.put_back(now);
         }
         if forgets {
-            user.forget(now);
+            user.forget(now, offer_known);
         }
         Cow::Owned(user.summarized())
     }
@@ -217,8 +274,8 @@ impl User {
         erased.recent
     }
 
-    fn forget(&mut self, now: Millis) {
-        self.offers.retain(|o| now < o.offered_at.saturating_add(OFFER_KNOWN));
+    fn forget(&mut self, now: Millis, offer_known: Millis) {
+        self.offers.retain(|o| now < o.offered_at.saturating_add(offer_known));
         let is_old = |newest: &ActivationEvent| newest.event.at.saturating_add(FACTS_KNOWN) <= now;
         for survey in self.surveys.iter_mut().filter(|survey| survey.facts.last().is_some_and(is_old)) {
             let survey = Arc::make_mut(survey);
@@ -247,7 +304,8 @@ impl User {
 
     /// Keeps the state within its bound, always in the same order for the same
     /// state: offers that have ended go first, then the oldest properties, the
-    /// oldest offers, the answers of the oldest responses, the oldest events.
+    /// oldest offers, remembered events, the answers of the oldest responses, the oldest
+    /// events.
     fn bound(&mut self) {
         while self.count_bytes() > MAX_STATE_BYTES {
             let ended = |o: &Arc<Offer>| o.dismissed_at.is_some() || o.is_completed();
@@ -266,6 +324,9 @@ impl User {
             }
             if self.offers.len() > 1 {
                 self.offers.remove(0);
+                continue;
+            }
+            if self.extension.is_some() && self.extension_mut().shed() {
                 continue;
             }
             let oldest = self.completed.iter().map(|(id, completed)| (completed.at, id.clone())).min();
@@ -294,7 +355,24 @@ impl User {
             + completed_bytes(self)
             + used_links_bytes(self)
             + recent_bytes(self)
+            + extension_bytes(self)
             + EMPTY_BYTES
+    }
+
+    /// As it was before it was stored: sessions stand apart from their events there.
+    #[must_use]
+    pub fn restored(mut self) -> User {
+        let extension = self.extension.clone();
+        for (survey_id, kept) in extension.iter().flat_map(|extension| &extension.surveys) {
+            if kept.sessions.is_empty() || self.surveys.get(survey_id).is_none() {
+                continue;
+            }
+            for fact in &mut self.survey_mut(survey_id).facts {
+                let known = kept.sessions.iter().find(|(offset, _)| *offset == fact.event.offset);
+                fact.session = known.map(|(_, session)| *session);
+            }
+        }
+        self.summarized()
     }
 
     /// Looks at all of it, as nothing is known of where it comes from.
@@ -307,6 +385,7 @@ impl User {
 
     /// Ends a change of a copy of `before`.
     pub(super) fn settle(&mut self, before: &User) {
+        self.extension = self.extension.take().filter(|extension| !extension.is_empty());
         self.summarize(before);
         debug_assert_eq!(self.summary.bytes, self.count_bytes(), "what a change has added or taken away");
         if self.summary.bytes > MAX_STATE_BYTES {
@@ -332,6 +411,15 @@ impl User {
         }
         if !Arc::ptr_eq(&self.used_links, &before.used_links) {
             summary.bytes = added(summary.bytes, used_links_bytes(before), used_links_bytes(self));
+        }
+        let same = match (&self.extension, &before.extension) {
+            (Some(is), Some(was)) => Arc::ptr_eq(is, was),
+            (is, was) => is.is_none() && was.is_none(),
+        };
+        if !same {
+            summary.bytes = added(summary.bytes, extension_bytes(before), extension_bytes(self));
+            let latest = self.extension.as_ref().and_then(|extension| extension.latest());
+            summary.latest = summary.latest.max(latest.unwrap_or(Millis::MIN));
         }
         summary.bytes = added(summary.bytes, recent_bytes(before), recent_bytes(self));
         let newest_id = self.recent.newest().map(|(_, seen)| seen);
@@ -361,7 +449,7 @@ impl User {
                 (was, Some(is)) => {
                     summary.bytes = added(summary.bytes, was.map_or(0, |was| was.len_bytes()), is.len_bytes());
                     summary.latest = summary.latest.max(is.latest());
-                    summary.forget_at = summary.forget_at.min(is.offered_at.saturating_add(OFFER_KNOWN));
+                    summary.oldest_offer = summary.oldest_offer.min(is.offered_at);
                     old.next();
                     new.next();
                 }
@@ -388,6 +476,10 @@ fn used_links_bytes(user: &User) -> usize {
     user.used_links.keys().map(|id| id.len() + 16).sum()
 }
 
+fn extension_bytes(user: &User) -> usize {
+    user.extension.as_ref().map_or(0, |extension| extension.len_bytes())
+}
+
 fn recent_bytes(user: &User) -> usize {
     user.recent.len() * 24
 }
@@ -404,7 +496,7 @@ mod tests {
             event_name: "x".into(),
             properties: Some(Json::from_valid("\"".to_owned() + &"x".repeat(30_000) + "\"")),
         };
-        ActivationEvent { pattern_mask: 1, event: event.into() }
+        ActivationEvent::new(1, event.into())
     }
 
     #[test]
@@ -421,9 +513,9 @@ mod tests {
     #[test]
     fn ids_overflow_into_the_store_until_they_are_old() {
         let mut user = User::default();
-        let spilled = (0..300u128).filter_map(|id| user.remember(id, 0)).count();
+        let spilled = (0..300u128).filter_map(|id| user.remember(id, 0, ID_REMEMBERED)).count();
         assert_eq!((spilled, user.recent.len(), user.overflowed), (44, 256, true));
-        assert_eq!(user.remember(999, ID_REMEMBERED), None);
+        assert_eq!(user.remember(999, ID_REMEMBERED, ID_REMEMBERED), None);
         assert_eq!(user.recent.len(), 1);
     }
 }

@@ -286,7 +286,7 @@ mod tests {
             event_name: "x".into(),
             properties: Some(Json::empty_object()),
         };
-        ActivationEvent { pattern_mask: 1, event: event.into() }
+        ActivationEvent::new(1, event.into())
     }
 
     fn cancel(at: Millis, offset: u64) -> ActivationEvent {

@@ -10,7 +10,7 @@ pub use super::internal::{
     Internal, KeyUse, Query, Skip, encode_internal,
 };
 pub use super::topics::event::{
-    DEFAULT_PROJECT, DecodeError, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_PROPERTIES, encode, parse_moment,
+    DEFAULT_PROJECT, DecodeError, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_PROPERTIES, encode, event_session, parse_moment,
 };
 
 /// Header of internal records of version 0.1.0: hex HMAC over key and value.
@@ -92,11 +92,11 @@ mod tests {
             duration_ms: Some(9),
         };
         for body in [
-            Body::Event { name: "ended_sleep".into(), properties: "{\"n\":12345678901234567890}" },
-            Body::Event { name: "x".into(), properties: "{}" },
+            Body::Event { name: "ended_sleep".into(), properties: "{\"n\":12345678901234567890}", session_id: None },
+            Body::Event { name: "x".into(), properties: "{}", session_id: Some("a".into()) },
             Body::Trigger { trigger: "Main".into(), properties: "{}", context: context.clone() },
             Body::Displayed { offer_id: "o".into() },
-            Body::Dismissed { offer_id: "o".into() },
+            Body::Dismissed { offer_id: "o".into(), ask_again_in: Some(3_600_000) },
             Body::Attributes(vec![("a".into(), Json::null())]),
             Body::Answers(Answers {
                 target: Target::Offer("o".into()),
@@ -141,9 +141,17 @@ mod tests {
     }
 
     #[test]
-    fn the_context_of_an_event_is_not_looked_at() {
+    fn of_an_events_context_only_the_session_is_looked_at() {
         let odd = br#"{"user_id":"u","event_name":"x","context":{"locale":7,"app":{"version":1}}}"#;
         assert!(decode(Some(odd), false).is_ok());
+        for (context, expected) in
+            [(r#"{"session_id":"s\"1"}"#, Some("s\"1")), (r#"{"session_id":7}"#, None), ("[]", None)]
+        {
+            let text = format!(r#"{{"user_id":"u","event_name":"x","context":{context}}}"#);
+            let Ok(Decoded::User(record)) = decode(Some(text.as_bytes()), false) else { panic!("{text}") };
+            let Body::Event { session_id, .. } = &record.body else { panic!("{text}") };
+            assert_eq!(session_id.as_deref(), expected, "{text}");
+        }
         let odd = br#"{"user_id":"u","type":"trigger","trigger":"x","context":{"locale":7}}"#;
         assert_eq!(decode(Some(odd), false).unwrap_err().reason, "wrong_type");
     }

@@ -5,9 +5,11 @@
 use super::error::Class;
 use askwhen_domain::user::User;
 
-/// Version 5: the fields of [`User`] in their order. Version 3 (since 0.1.0) ended
-/// before `completed`, version 4 before `used_links`.
-pub const VERSION: u8 = 5;
+/// Version 6: the fields of [`User`] in their order. Version 5 ends before `extension`
+/// and is written still where there is none; version 4 ended before `used_links`,
+/// version 3 (since 0.1.0) before `completed`.
+pub const VERSION: u8 = 6;
+const WITHOUT_EXTENSION: u8 = 5;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -42,8 +44,12 @@ impl Error {
 }
 
 pub fn encode(user: &User) -> Vec<u8> {
-    let bytes = vec![VERSION];
-    postcard::to_extend(user, bytes).expect("a user's state serialises")
+    let mut bytes = postcard::to_extend(user, vec![VERSION]).expect("a user's state serialises");
+    if user.extension.is_none() {
+        bytes.pop();
+        bytes[0] = WITHOUT_EXTENSION;
+    }
+    bytes
 }
 
 /// # Errors
@@ -51,10 +57,11 @@ pub fn encode(user: &User) -> Vec<u8> {
 pub fn decode(bytes: &[u8]) -> Result<User, Error> {
     match bytes.split_first() {
         // A later layout adds its own reader before this one, which stays.
-        Some((5, rest)) => Ok(postcard::from_bytes::<User>(rest)?.summarized()),
-        // The maps that they lack are empty ones, whose length is a zero.
-        Some((4, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0]].concat())?.summarized()),
-        Some((3, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0, 0]].concat())?.summarized()),
+        Some((6, rest)) => Ok(postcard::from_bytes::<User>(rest)?.restored()),
+        // That there is no extension is a zero, and so is the length of an empty map.
+        Some((5, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0]].concat())?.summarized()),
+        Some((4, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0, 0]].concat())?.summarized()),
+        Some((3, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0, 0, 0]].concat())?.summarized()),
         Some((&other, _)) => Err(Error::UnknownVersion(other)),
         None => Err(Error::Empty),
     }
@@ -65,13 +72,13 @@ mod tests {
     use super::*;
     use askwhen_domain::completed::CompletedAnswers;
     use askwhen_domain::json::Json;
-    use askwhen_domain::user::{Activated, ActivationEvent};
+    use askwhen_domain::user::{Activated, ActivationEvent, RememberedEvent};
 
     #[test]
     fn round_trip_and_refusals() {
         let mut user = User::default();
         std::sync::Arc::make_mut(&mut user.attributes).insert("plan".into(), Json::from_valid("\"pro\""));
-        user.remember(7, 1);
+        user.remember(7, 1, 1);
         let activated = Activated {
             at: 1,
             offset: 2,
@@ -79,7 +86,7 @@ mod tests {
             event_name: "n".into(),
             properties: Some(Json::from_valid("{\"big\":123456789012345678901234567890}")),
         };
-        user.survey_mut("s").facts.push(ActivationEvent { pattern_mask: 1, event: activated.into() });
+        user.survey_mut("s").facts.push(ActivationEvent::new(1, activated.into()));
         let mut earlier = encode(&user);
         for version in [4, 3] {
             earlier[0] = version;
@@ -90,7 +97,14 @@ mod tests {
         let answers = [("q1".to_owned(), Json::from_valid("9"))].into();
         user.keep_answers("s", CompletedAnswers { at: 5, answers });
         let bytes = encode(&user);
-        assert_eq!(decode(&bytes), Ok(user));
+        assert_eq!((bytes[0], decode(&bytes).as_ref()), (5, Ok(&user)));
+        let session = Some(askwhen_domain::distinct::session_hash("a"));
+        user.survey_mut("s").facts[0].session = session;
+        user.extension_mut().survey_mut("s").sessions.push((2, session.expect("a session")));
+        let event = RememberedEvent { at: 1, offset: 2, session, properties: None };
+        user.extension_mut().remember("n", event);
+        let bytes = encode(&user);
+        assert_eq!((bytes[0], decode(&bytes)), (6, Ok(user)));
         assert_eq!(decode(&[9, 0]), Err(Error::UnknownVersion(9)));
         assert!(decode(&bytes[..bytes.len() - 1]).is_err());
         assert!(decode(&[]).is_err());

@@ -278,7 +278,7 @@ impl GroupReader<'_> {
         match decoded {
             Decoded::User(record) => match &record.body {
                 // A reaction to an offer says something of that offer alone.
-                Body::Displayed { offer_id } | Body::Dismissed { offer_id } => compared.agree(offer_id),
+                Body::Displayed { offer_id } | Body::Dismissed { offer_id, .. } => compared.agree(offer_id),
                 Body::Answers(Said { target: Target::Offer(offer_id), .. }) => compared.agree(offer_id),
                 _ => true,
             },

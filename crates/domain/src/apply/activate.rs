@@ -1,21 +1,44 @@
 //! Applies a backend event: it may arm, prevent or cancel each survey that listens to its
 //! name.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::apply_context::ApplyContext;
+use serde_json::{Map, Value};
+
 use crate::activation::{CANCELS, LATE};
+use crate::completed;
+use crate::distinct::session_hash;
+use crate::filter;
 use crate::id::Kind;
 use crate::json::Json;
 use crate::record::Record;
-use crate::user::{Activated, ActivationEvent, User};
+use crate::user::{Activated, ActivationEvent, RememberedEvent, User};
 
-pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, name: &str, properties: &str) {
+/// A property of a remembered event takes at most so much.
+const MAX_KEPT_BYTES: usize = 1 << 10;
+
+/// What a backend tells of an event.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EventContext<'a> {
+    pub name: &'a str,
+    pub properties: &'a str,
+    pub session_id: Option<&'a str>,
+}
+
+pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, told: EventContext<'_>) {
+    let EventContext { name, properties, session_id } = told;
     let at = record.times.event_time(ctx.now);
     if at.saturating_add(ctx.project.settings.allowed_lateness) < ctx.now {
         return;
     }
     let parsed = Json::from_valid(properties).value();
+    let session = session_id.map(session_hash);
+    if let Some(paths) = ctx.project.remembers(name) {
+        let properties = asked_for(&parsed, paths);
+        user.extension_mut().remember(name, RememberedEvent { at, offset: ctx.origin.offset, session, properties });
+    }
     // The activations of offers that may still be displayed must not be forgotten.
     let undisplayed = user.offers.iter().filter(|offer| offer.displayed_at.is_none());
     let offered: Vec<u64> = undisplayed.filter_map(|offer| Some(offer.activation.as_ref()?.offset)).collect();
@@ -61,8 +84,22 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
         let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
         let Some(rules) = entry.rules(&end_of) else { continue };
         state.forget_facts(rules, ctx.now);
-        state.insert(ActivationEvent { pattern_mask, event }, rules, ctx.now, &|offset| offered.contains(&offset));
+        let is_offered = |offset: u64| offered.contains(&offset);
+        state.insert(ActivationEvent::new(pattern_mask, event), rules, ctx.now, &is_offered);
     }
+}
+
+/// The properties that rules ask for, by their paths; `None` when there are none.
+fn asked_for(properties: &Value, paths: &BTreeSet<String>) -> Option<Json> {
+    let found = paths.iter().filter_map(|path| Some((path.clone(), filter::lookup(properties, path)?)));
+    let kept: Map<String, Value> = found.filter_map(|(path, value)| Some((path, shortened(value)?))).collect();
+    (!kept.is_empty()).then(|| Json::of(&kept))
+}
+
+/// A longer text is cut; of what is large otherwise nothing is kept.
+fn shortened(value: &Value) -> Option<Value> {
+    let json = completed::shortened(&Json::of(value));
+    (json.len_bytes() <= MAX_KEPT_BYTES).then(|| json.value())
 }
 
 fn event_id(ctx: ApplyContext<'_>, record: &Record<'_>) -> String {

@@ -5,7 +5,7 @@ use super::apply_context::ApplyContext;
 use super::fanout::ToldAnswers;
 use super::fit::fitted;
 use super::output::{Outputs, Refusal, Reply};
-use super::{display, fanout, link, offers};
+use super::{display, fanout, history, link, offers};
 use crate::completed::CompletedAnswers;
 use crate::endpoint::EventType;
 use crate::message::WebhookEvent;
@@ -98,11 +98,11 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
         display::mark_displayed(ctx, user, index, at, out);
     }
     if !user.offers[index].test {
-        let state = user.survey_mut(&survey.survey_id);
-        state.answered_at = state.answered_at.max(Some(at));
+        history::answered(user, &survey.survey_id, at, before.is_none());
         if completes {
-            state.completed_at = state.completed_at.max(Some(at));
+            history::completed(user, &survey.survey_id, at);
         }
+        history::answered_in_wave(user, &survey.survey_id, at, survey.frequency.per, completes);
         if let Some(response) = user.offers[index].response.as_ref().filter(|_| completes) {
             let on_path = response.answers.iter().filter(|(id, _)| path.answered.contains(id));
             let answers = on_path.map(|(id, answer)| (id, &answer.value));

@@ -8,12 +8,13 @@ use super::apply_context::ApplyContext;
 use super::apply_context::RequestContext;
 use super::gates::{EligibilityCheck, Eligible};
 use super::output::{Output, Outputs, Reply};
+use super::shares;
 use crate::decision::{Decision, DecisionReason, Evaluation, Gate, GateFailure, Offered};
 use crate::id::Kind;
 use crate::json::Json;
 use crate::record::Record;
 use crate::survey::Status;
-use crate::user::{OFFER_KNOWN, Offer, OfferContext, PerSurvey, User};
+use crate::user::{Offer, OfferContext, PerSurvey, User};
 
 /// A trigger that no survey shows on: decided without looking at the user.
 pub(super) fn nothing_shows(ctx: ApplyContext<'_>, record: &Record<'_>, trigger: &str, out: &mut Outputs) {
@@ -30,6 +31,9 @@ pub(super) fn trigger(
 ) {
     if is_stale(ctx, record) {
         return emit(ctx, record, asked.trigger, Conclusion::without_offer(DecisionReason::Stale), out);
+    }
+    if let Some(lifetime) = ctx.project.settings.session_lifetime {
+        user.hear_session(asked.context.session_id.as_deref(), ctx.now, lifetime);
     }
     let properties = Json::from_valid(asked.properties).value();
     let mut evaluations = Vec::new();
@@ -87,9 +91,10 @@ pub(super) fn trigger(
             };
             let offered = Offered::of(&offer, &entry.current);
             if !offer.test {
-                ctx.hold(&mut offer, ctx.project.settings.offer_ttl.min(OFFER_KNOWN), out);
+                ctx.hold(&mut offer, ctx.project.settings.offer_ttl.min(ctx.project.settings.offer_known), out);
                 let state = user.survey_mut_or(&offer.survey_id, || PerSurvey::of(entry.fingerprint));
                 state.offered_at = Some(ctx.now);
+                shares::enter_arm(user, &entry.current);
             }
             user.offers.push(Arc::new(offer));
             offered

@@ -1,17 +1,18 @@
 //! What the app says about an offer: seen, closed; and the offer as it stands.
 
 use super::apply_context::ApplyContext;
-use super::fanout;
 use super::offers::{FoundOffer, find};
-use super::output::{AnswerView, OfferView, Output, Outputs, Reply};
+use super::output::{AnswerView, OfferView, Output, Outputs, Refusal, Reply};
+use super::{fanout, history};
 use crate::decision::Offered;
 use crate::endpoint::EventType;
 use crate::message::{OfferEvent, WebhookEvent};
 use crate::path;
 use crate::quota::Change;
 use crate::record::Record;
+use crate::survey::GlobalCooldown;
 use crate::time::Millis;
-use crate::user::{Answer, OFFER_KNOWN, Offer, PerSurvey, User};
+use crate::user::{Answer, Offer, PerSurvey, Snooze, User};
 
 pub(super) fn displayed(
     ctx: ApplyContext<'_>,
@@ -35,11 +36,15 @@ pub(super) fn dismissed(
     ctx: ApplyContext<'_>,
     user: &mut User,
     record: &Record<'_>,
-    offer_id: &str,
+    (offer_id, ask_again_in): (&str, Option<Millis>),
     out: &mut Outputs,
 ) {
     let Some(found) = find(ctx, user, offer_id, out) else { return };
     let (index, survey) = (found.index, &found.survey);
+    let most = survey.frequency.snooze;
+    if ask_again_in.is_some_and(|asked| most.is_none_or(|most| asked > most)) {
+        return out.refuse(Refusal::UnfitSnooze { most });
+    }
     let duplicate = user.offers[index].dismissed_at.is_some();
     if !duplicate {
         let at = record.times.event_time(ctx.now).max(user.offers[index].offered_at);
@@ -53,8 +58,15 @@ pub(super) fn dismissed(
         user.offer_mut(index).dismissed_at = Some(at);
         out.items.push(seen(ctx, &user.offers[index], EventType::Dismissed, at));
         if !user.offers[index].test {
-            let state = user.survey_mut(&survey.survey_id);
-            state.dismissed_at = state.dismissed_at.max(Some(at));
+            history::dismissed(user, &survey.survey_id, at);
+            // Closing what is complete refuses nothing.
+            if survey.frequency.after_dismissal.is_some() && user.offers[index].is_completed() {
+                user.extension_mut().survey_mut(&survey.survey_id).closed_at = Some(at);
+            }
+            if let Some(asked) = ask_again_in {
+                let snooze = Snooze { at, until: at.saturating_add(asked) };
+                user.extension_mut().survey_mut(&survey.survey_id).snooze = Some(snooze);
+            }
         }
         fanout::offer_event(ctx, user, &found, WebhookEvent { kind: EventType::Dismissed, at }, out);
     }
@@ -103,7 +115,7 @@ pub(super) fn mark_displayed(ctx: ApplyContext<'_>, user: &mut User, index: usiz
     offer.displayed_at = Some(at);
     out.items.push(seen(ctx, offer, EventType::Displayed, at));
     if !offer.test && !offer.is_completed() {
-        ctx.hold(offer, OFFER_KNOWN, out);
+        ctx.hold(offer, ctx.project.settings.offer_known, out);
     }
     if offer.test {
         return;
@@ -117,9 +129,17 @@ pub(super) fn mark_displayed(ctx: ApplyContext<'_>, user: &mut User, index: usiz
     });
     let activation = offer.activation.as_ref().filter(|_| stands).map(|a| a.offset);
     let fingerprint = entry.map_or(0, |e| e.fingerprint);
-    let survey_id = offer.survey_id.clone();
+    let (survey_id, version, link) = (offer.survey_id.clone(), offer.version, offer.link);
+    let pinned = entry.map(|entry| entry.version(version).unwrap_or(&entry.current));
+    history::displayed(user, &survey_id, at, pinned.and_then(|survey| survey.frequency.per));
     let state = user.survey_mut_or(&survey_id, || PerSurvey::of(fingerprint));
     state.displayed(at, activation);
-    user.last_display_at = user.last_display_at.max(Some(at));
+    let is_exempt = pinned.is_some_and(|survey| survey.frequency.global_cooldown == GlobalCooldown::Exempt);
+    if !link && !is_exempt {
+        user.last_display_at = user.last_display_at.max(Some(at));
+    }
     user.count_session(session_id.as_deref());
+    if let Some(lifetime) = ctx.project.settings.session_lifetime {
+        user.hear_session(session_id.as_deref(), ctx.now, lifetime);
+    }
 }

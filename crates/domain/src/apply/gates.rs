@@ -9,16 +9,18 @@ use std::cell::OnceCell;
 
 use super::apply_context::ApplyContext;
 use super::apply_context::RequestContext;
+use super::shares::{self, Draw};
+use crate::cycle::{self, CycleUse};
 use crate::decision::{Gate, GateFailure};
 use crate::definitions::Entry;
 use crate::filter;
 use crate::quota::QuotaStatus;
 use crate::record::Context;
-use crate::share::Purpose;
-use crate::survey::{GlobalCooldown, Repeat, ShowOn, Status, Survey};
-use crate::targeting::TargetingContext;
+use crate::schedule::{Schedule, ScheduleSpan};
+use crate::survey::{AfterDismissal, GlobalCooldown, Repeat, SessionCap, SettingsTargeting, ShowOn, Status, Survey};
+use crate::targeting::{Rule, TargetingContext, UnmetRule};
 use crate::time::{self, Millis};
-use crate::user::{Activated, Offer, PerSurvey, User, WINDOW_REMEMBERED};
+use crate::user::{Activated, Offer, PerSurvey, Snooze, User, WINDOW_REMEMBERED};
 
 /// A survey that every gate let through, but for the comparison with others.
 pub(super) struct Eligible {
@@ -57,7 +59,7 @@ impl EligibilityCheck<'_> {
     pub(super) fn evaluate(&self) -> Result<Eligible, GateFailure> {
         let survey = &*self.entry.current;
         status(survey, self.ctx.user_id)?;
-        schedule(survey, self.ctx.now, Some(self.asked.context))?;
+        schedule(survey, self.ctx, Some(self.asked.context))?;
         audience(survey, self.asked.context)?;
         self.show_on(survey)?;
         self.known(survey)
@@ -67,7 +69,7 @@ impl EligibilityCheck<'_> {
     pub(super) fn stand(&self) -> Result<Eligible, GateFailure> {
         let survey = &*self.entry.current;
         status(survey, self.ctx.user_id)?;
-        schedule(survey, self.ctx.now, None)?;
+        schedule(survey, self.ctx, None)?;
         self.known(survey)
     }
 
@@ -75,15 +77,36 @@ impl EligibilityCheck<'_> {
     fn known(&self, survey: &Survey) -> Result<Eligible, GateFailure> {
         let mut passed = self.window(survey)?;
         let test = survey.status == Status::Test;
-        targeting(survey, self.ctx.now, self.user, self.attributes)?;
+        excluded(survey, self.ctx, self.user, self.attributes, self.asked.context)?;
+        targeting(survey, self.ctx, self.user, self.attributes, self.asked.context)?;
         if !test {
-            shares(survey, self.ctx)?;
+            let drawn = self.drawn(survey, passed.activation.as_deref());
+            shares::shares(survey, self.ctx, self.user, self.attributes, drawn)?;
             self.repeat(survey)?;
             self.cooldowns(survey)?;
             passed.needs_grant = self.quota(survey)?;
         }
         passed.again = self.outstanding(survey, test)?;
         Ok(passed)
+    }
+
+    /// What stands for the activation where shares are drawn for each: its event, or
+    /// without one the offer that would be made.
+    fn drawn(&self, survey: &Survey, activation: Option<&Activated>) -> Draw {
+        let session = self.asked.context.session_id.as_deref();
+        let (now, ttl) = (self.ctx.now, self.ctx.project.settings.offer_ttl);
+        let is_its = |offer: &&Arc<Offer>| {
+            offer.survey_id == survey.survey_id && offer.is_outstanding(now, ttl) && offer.in_session(session)
+        };
+        match activation {
+            Some(activated) => Draw::By(activated.event_id.clone()),
+            // Without a trigger there is nothing to draw for.
+            None if self.asked.trigger.is_empty() => Draw::Unknown,
+            None => match self.user.offers.iter().find(is_its) {
+                Some(offer) => Draw::By(offer.offer_id.clone()),
+                None => Draw::By(self.ctx.origin.offer_id(self.ctx.project_id, self.ctx.user_id)),
+            },
+        }
     }
 
     fn state(&self) -> Option<&PerSurvey> {
@@ -144,33 +167,57 @@ impl EligibilityCheck<'_> {
     /// `already_completed` and `max_displays`.
     fn repeat(&self, survey: &Survey) -> Result<(), GateFailure> {
         let Some(state) = self.state() else { return Ok(()) };
-        spent(survey, state)?;
-        let displays = json!(state.displays);
+        let used = spent(survey, self.user, self.ctx.now, self.asked.context)?;
+        let displays = json!(used.displays);
         let end_of = |at, offset| self.entry.window_end(at, offset).unwrap_or(at);
         let window = self.entry.rules(&end_of).and_then(|rules| state.window(rules, self.ctx.now));
-        if window.is_some_and(|w| w.shown) {
+        let put_off = snoozed(self.user, &survey.survey_id).is_some();
+        if window.is_some_and(|w| w.shown) && !put_off {
             return Err(stop(Gate::MaxDisplays, displays, None));
         }
-        if survey.frequency.max_displays.is_some_and(|max| state.displays >= max) {
-            return Err(stop(Gate::MaxDisplays, displays, None));
+        if survey.frequency.max_displays.is_some_and(|max| used.displays >= max) {
+            return Err(stop(Gate::MaxDisplays, displays, used.ends_at));
         }
         Ok(())
     }
 
     /// `cooldown`, `global_cooldown`, `session_cap`.
     fn cooldowns(&self, survey: &Survey) -> Result<(), GateFailure> {
-        let now = self.ctx.now;
+        let (now, frequency) = (self.ctx.now, &survey.frequency);
         let settings = &self.ctx.project.settings;
-        let own = self.state().and_then(|s| s.last_display_at);
-        cooling(Gate::Cooldown, own, survey.frequency.cooldown, now)?;
-        if survey.frequency.global_cooldown == GlobalCooldown::Respect {
-            cooling(Gate::GlobalCooldown, self.user.last_display_at, settings.global_cooldown, now)?;
+        match snoozed(self.user, &survey.survey_id) {
+            Some(snooze) => cooling(Gate::Cooldown, Some(snooze.at), snooze.until.saturating_sub(snooze.at), now)?,
+            None => self.own_cooldown(survey)?,
+        }
+        if let Some(span) = frequency.global_cooldown.waits(settings.global_cooldown) {
+            cooling(Gate::GlobalCooldown, self.user.last_display_at, span, now)?;
         }
         let shown = self.user.session_displays(self.asked.context.session_id.as_deref());
-        if shown >= settings.max_per_session {
+        if frequency.session_cap == SessionCap::Respect && shown >= settings.max_per_session {
             return Err(stop(Gate::SessionCap, json!(shown), None));
         }
         Ok(())
+    }
+
+    /// The clocks of the last display and of the last dismissal: where both run, it says
+    /// when the later one is over.
+    fn own_cooldown(&self, survey: &Survey) -> Result<(), GateFailure> {
+        let Some(state) = self.state() else { return Ok(()) };
+        let (now, frequency) = (self.ctx.now, &survey.frequency);
+        let displayed = cooling(Gate::Cooldown, state.last_display_at, frequency.cooldown, now);
+        let kept = self.user.survey_extension(&survey.survey_id);
+        let refused_at = state.dismissed_at.filter(|at| kept.and_then(|kept| kept.closed_at) != Some(*at));
+        let dismissed = match frequency.after_dismissal {
+            Some(AfterDismissal::Never) if refused_at.is_some() => {
+                return Err(stop(Gate::Cooldown, time_text(refused_at), None));
+            }
+            Some(AfterDismissal::Wait(span)) => cooling(Gate::Cooldown, refused_at, span, now),
+            _ => Ok(()),
+        };
+        match (displayed, dismissed) {
+            (Err(one), Err(other)) => Err(if one.until >= other.until { one } else { other }),
+            (displayed, dismissed) => displayed.and(dismissed),
+        }
     }
 
     /// `quota_full`, or whether the coordinator has to be asked: not for an offer that
@@ -184,6 +231,13 @@ impl EligibilityCheck<'_> {
             return Ok(false);
         }
         quota(survey, self.ctx)
+    }
+
+    /// Whether the display of an offer makes other surveys wait.
+    fn starts_cooldown(&self, offer: &Offer) -> bool {
+        let entry = self.ctx.project.surveys.get(&offer.survey_id);
+        let survey = entry.map(|entry| entry.version(offer.version).unwrap_or(&entry.current));
+        survey.is_none_or(|survey| survey.frequency.global_cooldown != GlobalCooldown::Exempt)
     }
 
     /// `offer_outstanding`, or the very offer that the asking session may have again.
@@ -208,9 +262,10 @@ impl EligibilityCheck<'_> {
                 // The same session knows of the offer; only what its display will
                 // start or use up still speaks against another.
                 displays += u32::from(same_session && !offer.test);
-                let full = same_session && displays >= settings.max_per_session;
-                let respects = survey.frequency.global_cooldown == GlobalCooldown::Respect;
-                let cooling = respects && (!same_session || settings.global_cooldown > 0);
+                let caps = survey.frequency.session_cap == SessionCap::Respect;
+                let full = caps && same_session && displays >= settings.max_per_session;
+                let waits = survey.frequency.global_cooldown.waits(settings.global_cooldown);
+                let cooling = waits.is_some_and(|span| !same_session || span > 0) && self.starts_cooldown(offer);
                 !test && !offer.test && (cooling || full)
             };
             if blocks {
@@ -234,7 +289,13 @@ pub(super) fn status(survey: &Survey, user_id: &str) -> Result<(), GateFailure> 
 
 /// `out_of_schedule`; on the user's own clocks it stays shut while the context does
 /// not name them. Without a context only what holds on any clock is looked at.
-pub(super) fn schedule(survey: &Survey, now: Millis, context: Option<&Context>) -> Result<(), GateFailure> {
+pub(super) fn schedule(survey: &Survey, ctx: ApplyContext<'_>, context: Option<&Context>) -> Result<(), GateFailure> {
+    let (now, except) = (ctx.now, &ctx.project.settings.except);
+    if let Some(span) = except.iter().find(|span| span.contains(now)) {
+        let zone = context.and_then(|context| context.timezone.as_deref());
+        let schedule = survey.schedule.as_ref().and_then(|schedule| schedule.for_user(zone));
+        return Err(stop(Gate::OutOfSchedule, json!({"except": span}), opening(schedule.as_deref(), except, now)));
+    }
     let Some(schedule) = &survey.schedule else { return Ok(()) };
     let zone = context.and_then(|context| context.timezone.as_deref());
     let (schedule, is_known) = match schedule.for_user(zone) {
@@ -242,7 +303,7 @@ pub(super) fn schedule(survey: &Survey, now: Millis, context: Option<&Context>) 
         None => (Cow::Owned(schedule.span()), false),
     };
     if !schedule.is_open(now) {
-        return Err(stop(Gate::OutOfSchedule, json!(schedule.local_text(now)), schedule.next_opening(now)));
+        return Err(stop(Gate::OutOfSchedule, json!(schedule.local_text(now)), opening(Some(&*schedule), except, now)));
     }
     if !is_known && context.is_some() {
         let hint = Some(NEEDS_ZONE);
@@ -251,35 +312,62 @@ pub(super) fn schedule(survey: &Survey, now: Millis, context: Option<&Context>) 
     Ok(())
 }
 
+/// When a schedule opens next outside of what the project leaves out.
+fn opening(schedule: Option<&Schedule>, except: &[ScheduleSpan], now: Millis) -> Option<Millis> {
+    let mut at = match schedule {
+        Some(schedule) => schedule.next_opening(now)?,
+        None => now,
+    };
+    // Each of them is left behind once.
+    for _ in 0..=except.len() {
+        let Some(span) = except.iter().find(|span| span.contains(at)) else { return Some(at) };
+        at = match schedule {
+            Some(schedule) if !schedule.is_open(span.end_at) => schedule.next_opening(span.end_at)?,
+            _ => span.end_at,
+        };
+    }
+    None
+}
+
+/// `excluded`: the project's own targeting does not hold.
+pub(super) fn excluded(
+    survey: &Survey,
+    ctx: ApplyContext<'_>,
+    user: &User,
+    attributes: &OnceCell<Value>,
+    context: &Context,
+) -> Result<(), GateFailure> {
+    let rule = ctx.project.settings.targeting.as_ref();
+    let Some(rule) = rule.filter(|_| survey.settings_targeting == SettingsTargeting::Respect) else { return Ok(()) };
+    let checked = check(rule, survey, ctx, user, attributes, context);
+    checked.map_err(|missed| stop(Gate::Excluded, missed.actual, missed.until))
+}
+
 /// `targeting_failed`
 pub(super) fn targeting(
     survey: &Survey,
-    now: Millis,
+    ctx: ApplyContext<'_>,
     user: &User,
     attributes: &OnceCell<Value>,
+    context: &Context,
 ) -> Result<(), GateFailure> {
     let Some(rule) = &survey.targeting else { return Ok(()) };
-    let attributes = attributes.get_or_init(|| {
-        Value::Object(user.attributes.iter().map(|(name, value)| (name.clone(), value.value())).collect())
-    });
-    let checked = rule.check(TargetingContext { user, attributes, now });
+    let checked = check(rule, survey, ctx, user, attributes, context);
     checked.map_err(|missed| stop(Gate::TargetingFailed, missed.actual, missed.until))
 }
 
-/// `holdout` and `not_sampled`
-pub(super) fn shares(survey: &Survey, ctx: ApplyContext<'_>) -> Result<(), GateFailure> {
-    let (project, user_id) = (ctx.project_id, ctx.user_id);
-    if survey.holdout.percent > 0.0 {
-        let share = survey.holdout.share(&survey.survey_id);
-        if share.holds(Purpose::Holdout, project, user_id) {
-            return Err(stop(Gate::Holdout, json!(share.place(Purpose::Holdout, project, user_id)), None));
-        }
-    }
-    let share = &survey.sampling;
-    if share.percent < 100.0 && !share.holds(Purpose::Sampling, project, user_id) {
-        return Err(stop(Gate::NotSampled, json!(share.place(Purpose::Sampling, project, user_id)), None));
-    }
-    Ok(())
+fn check(
+    rule: &Rule,
+    survey: &Survey,
+    ctx: ApplyContext<'_>,
+    user: &User,
+    attributes: &OnceCell<Value>,
+    context: &Context,
+) -> Result<(), UnmetRule> {
+    let attributes = attributes.get_or_init(|| user.attributes_value());
+    let zone = survey.zone_of_days(context.timezone.as_deref());
+    let (tags, now) = (ctx.project.tags(), ctx.now);
+    rule.check(TargetingContext { user, attributes, tags, zone: &zone, now })
 }
 
 /// `platform_mismatch`, `locale_mismatch`, `version_mismatch`: with the context
@@ -302,15 +390,29 @@ pub(super) fn audience(survey: &Survey, context: &Context) -> Result<(), GateFai
     Ok(())
 }
 
-/// What `repeat` has used up, over all versions and windows.
-pub(super) fn spent(survey: &Survey, state: &PerSurvey) -> Result<(), GateFailure> {
+/// What is used up of the survey's cycle, if `repeat` leaves any of it, over all
+/// versions and windows.
+pub(super) fn spent(survey: &Survey, user: &User, now: Millis, context: &Context) -> Result<CycleUse, GateFailure> {
+    let survey_id = &*survey.survey_id;
+    let Some(state) = user.surveys.get(survey_id) else { return Ok(CycleUse::default()) };
+    let zone = survey.zone_of_days(context.timezone.as_deref());
+    let used = cycle::used(survey.frequency.per, state, user.survey_extension(survey_id), &zone, now);
+    // Whoever asks to be asked again has not been asked yet.
+    let displays = used.displays - u32::from(used.displays > 0 && snoozed(user, survey_id).is_some());
     let (gate, shut, actual) = match survey.frequency.repeat {
-        Repeat::Once => (Gate::MaxDisplays, state.displays >= 1, json!(state.displays)),
-        Repeat::UntilResponded => (Gate::AlreadyCompleted, state.answered_at.is_some(), time_text(state.answered_at)),
-        Repeat::UntilCompleted => (Gate::AlreadyCompleted, state.completed_at.is_some(), time_text(state.completed_at)),
-        Repeat::EveryActivation => return Ok(()),
+        Repeat::Once => (Gate::MaxDisplays, displays >= 1, json!(used.displays)),
+        Repeat::UntilResponded => (Gate::AlreadyCompleted, used.answered_at.is_some(), time_text(used.answered_at)),
+        Repeat::UntilCompleted => (Gate::AlreadyCompleted, used.completed_at.is_some(), time_text(used.completed_at)),
+        Repeat::EveryActivation => return Ok(used),
     };
-    if shut { Err(stop(gate, actual, None)) } else { Ok(()) }
+    if shut { Err(stop(gate, actual, used.ends_at)) } else { Ok(used) }
+}
+
+/// The wish to be asked again that the last display ended in.
+fn snoozed(user: &User, survey_id: &str) -> Option<Snooze> {
+    let snooze = user.survey_extension(survey_id)?.snooze?;
+    let last = user.surveys.get(survey_id)?.last_display_at;
+    last.is_none_or(|last| last <= snooze.at).then_some(snooze)
 }
 
 /// `quota_full`, or whether the coordinator has to be asked.

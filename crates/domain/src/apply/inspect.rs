@@ -22,7 +22,7 @@ pub(super) fn user(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) {
     }
     let view = UserView {
         user_id: ctx.user_id.to_owned(),
-        known: !user.is_empty(),
+        known: !user.is_erased(),
         attributes: (*user.attributes).clone(),
         windows: windows(ctx, user),
         offers: user.offers.iter().map(|offer| line(offer)).collect(),

@@ -7,13 +7,14 @@ use super::apply_context::ApplyContext;
 use super::gates;
 use super::offers::FoundOffer;
 use super::output::{LinkView, Outputs, Refusal, Reply};
+use super::shares::{self, Draw};
 use crate::decision::{Gate, GateFailure};
 use crate::definitions::Entry;
 use crate::id::Kind;
 use crate::json::Json;
 use crate::record::{Answers, Context, Target};
 use crate::survey::Status;
-use crate::user::{OFFER_KNOWN, Offer, OfferContext, User};
+use crate::user::{Offer, OfferContext, User};
 
 /// A link that a user opens.
 pub(super) struct Opened<'a> {
@@ -84,7 +85,7 @@ pub(super) fn open(
         survey_id: survey_id.to_owned(),
         version: entry.version,
         offered_at: ctx.now,
-        expires_at: ctx.now.saturating_add(OFFER_KNOWN),
+        expires_at: ctx.now.saturating_add(ctx.project.settings.offer_known),
         trigger: String::new(),
         trigger_properties: Json::empty_object(),
         context: OfferContext::from(&said.context),
@@ -96,6 +97,9 @@ pub(super) fn open(
         held_until: None,
         response: None,
     };
+    if !offer.test {
+        shares::enter_arm(user, &entry.current);
+    }
     user.offers.push(Arc::new(offer));
     Some(FoundOffer { index: user.offers.len() - 1, survey: entry.current.clone() })
 }
@@ -111,7 +115,7 @@ fn link_survey<'a>(ctx: ApplyContext<'a>, survey_id: &str) -> Option<&'a Entry> 
     ctx.project.surveys.get(survey_id).filter(|entry| entry.current.link)
 }
 
-/// A link stands outside windows, sessions and cooldowns; status, schedule,
+/// A link stands outside windows, sessions and cooldowns, and starts none; status, schedule,
 /// audience, targeting, shares and `repeat` still hold. Audience filters look at the context only when the
 /// caller tells of an app, because a link is opened outside of it.
 ///
@@ -119,19 +123,21 @@ fn link_survey<'a>(ctx: ApplyContext<'a>, survey_id: &str) -> Option<&'a Entry> 
 /// The gate that is shut. `true`: only the coordinator knows whether the quota is.
 fn closed(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) -> Result<bool, Gate> {
     let survey = &*entry.current;
+    let attributes = OnceCell::new();
     let gates = || -> Result<bool, GateFailure> {
         gates::status(survey, ctx.user_id)?;
-        gates::schedule(survey, ctx.now, context.timezone.as_ref().map(|_| context))?;
+        gates::schedule(survey, ctx, context.timezone.as_ref().map(|_| context))?;
         // A page knows the language that it shows, and nothing of an app.
         if (Context { locale: None, ..context.clone() }) != Context::default() {
             gates::audience(survey, context)?;
         }
-        gates::targeting(survey, ctx.now, user, &OnceCell::new())?;
+        gates::excluded(survey, ctx, user, &attributes, context)?;
+        gates::targeting(survey, ctx, user, &attributes, context)?;
         if survey.status == Status::Test {
             return Ok(false);
         }
-        gates::shares(survey, ctx)?;
-        user.surveys.get(&survey.survey_id).map_or(Ok(()), |state| gates::spent(survey, state))?;
+        shares::shares(survey, ctx, user, &attributes, Draw::User)?;
+        gates::spent(survey, user, ctx.now, context)?;
         gates::quota(survey, ctx)
     };
     gates().map_err(|stop| stop.gate)

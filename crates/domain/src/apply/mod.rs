@@ -8,10 +8,12 @@ mod display;
 mod fanout;
 mod fit;
 mod gates;
+mod history;
 mod inspect;
 mod link;
 mod offers;
 mod output;
+mod shares;
 mod view;
 
 use super::definitions::Project;
@@ -30,7 +32,7 @@ pub use view::UserView;
 /// are of names that no survey listens to; they need no state.
 pub fn touches_user(project: &Project, record: &Record<'_>) -> bool {
     match &record.body {
-        Body::Event { name, .. } => !project.listeners(name).is_empty(),
+        Body::Event { name, .. } => !project.listeners(name).is_empty() || project.remembers(name).is_some(),
         Body::Trigger { trigger, .. } => !project.shown_on(trigger).is_empty(),
         _ => true,
     }
@@ -53,7 +55,7 @@ pub fn apply(ctx: ApplyContext<'_>, before: &User, record: &Record<'_>, seen_bef
         }
         return Applied { user: before.clone(), out };
     }
-    let before_now = before.as_of(ctx.now);
+    let before_now = before.as_of(ctx.now, ctx.project.settings.offer_known);
     let mut user = User::clone(&before_now);
     change(ctx, &mut user, record, seen_before, &mut out);
     if !out.needs.is_empty() {
@@ -72,15 +74,20 @@ fn change(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, seen_befo
             out.reply = Some(Reply::Repeated);
             return;
         }
-        out.spilled.extend(user.remember(hash, ctx.now));
+        out.spilled.extend(user.remember(hash, ctx.now, ctx.project.settings.id_remembered()));
     }
     match &record.body {
-        Body::Event { name, properties } => activate::event(ctx, user, record, name, properties),
+        Body::Event { name, properties, session_id } => {
+            let told = activate::EventContext { name, properties, session_id: session_id.as_deref() };
+            activate::event(ctx, user, record, told);
+        }
         Body::Trigger { trigger, properties, context } => {
             decide::trigger(ctx, user, record, apply_context::RequestContext { trigger, properties, context }, out);
         }
         Body::Displayed { offer_id } => display::displayed(ctx, user, record, offer_id, out),
-        Body::Dismissed { offer_id } => display::dismissed(ctx, user, record, offer_id, out),
+        Body::Dismissed { offer_id, ask_again_in } => {
+            display::dismissed(ctx, user, record, (offer_id, *ask_again_in), out);
+        }
         Body::Answers(answers) => answer::answers(ctx, user, record, answers, out),
         Body::Attributes(merge) => attributes(user, merge, out),
         Body::Erase => erase(ctx, user, out),
@@ -122,7 +129,12 @@ fn erase(ctx: ApplyContext<'_>, user: &mut User, out: &mut Outputs) {
         let held = offer.holds(ctx.now).map(|until| (offer.survey_id.clone(), Change::Release { until }));
         out.quotas.extend(held);
     }
+    let last_display_at = user.last_display_at.filter(|_| ctx.project.settings.erase_keeps_cooldown);
     out.spilled.extend(user.erase().iter());
+    if last_display_at.is_some() {
+        // Its ids are in the store's table.
+        (user.last_display_at, user.overflowed) = (last_display_at, true);
+    }
     out.items.push(Output::CancelDeliveries);
     fanout::erased(ctx, out);
     out.reply = Some(Reply::Accepted { duplicate: false, response_id: None });

@@ -8,7 +8,7 @@ use crate::endpoint::EventType;
 use crate::message::{Data, Delivery, OfferEvent};
 use crate::quota::Change;
 use crate::survey::Survey;
-use crate::time::Millis;
+use crate::time::{self, Millis};
 use crate::user::Answer;
 
 /// What a record causes, in the order in which it is to be written.
@@ -109,6 +109,10 @@ pub enum Refusal {
         question_id: String,
     },
     AttributesTooLarge,
+    /// A dismissal asks for a longer time than the survey grants.
+    UnfitSnooze {
+        most: Option<Millis>,
+    },
 }
 
 impl Refusal {
@@ -121,9 +125,18 @@ impl Refusal {
             Refusal::UnknownSurvey => "unknown_survey",
             Refusal::LinkUsed => "link_used",
             Refusal::Closed(gate) => gate.name(),
-            Refusal::UnfitAnswer { .. } => "invalid",
+            Refusal::UnfitAnswer { .. } | Refusal::UnfitSnooze { .. } => "invalid",
             Refusal::MissingAnswer { .. } => "missing_answer",
             Refusal::AttributesTooLarge => "attributes_too_large",
+        }
+    }
+
+    /// The member at fault, where there is one.
+    pub fn pointer(&self) -> Option<&str> {
+        match self {
+            Refusal::UnfitAnswer { pointer, .. } => Some(pointer),
+            Refusal::UnfitSnooze { .. } => Some("/ask_again_in"),
+            _ => None,
         }
     }
 
@@ -143,6 +156,10 @@ impl Refusal {
             Refusal::MissingAnswer { question_id } => {
                 format!("a required question on the path of the answers has none: {question_id}")
             }
+            Refusal::UnfitSnooze { most: Some(most) } => {
+                format!("ask_again_in may be at most {} for this survey", time::format_duration(*most))
+            }
+            Refusal::UnfitSnooze { most: None } => "the survey has no frequency.snooze: it cannot be put off".into(),
             Refusal::AttributesTooLarge => "the user's attributes would have more than 32 KiB".into(),
         }
     }

@@ -34,6 +34,9 @@ pub struct ActivationEvent {
     pub pattern_mask: u32,
     /// One for all surveys that it takes part in.
     pub event: Arc<Activated>,
+    /// A hash of its session, where sessions count. It is stored in the extension.
+    #[serde(skip)]
+    pub session: Option<u64>,
 }
 
 /// One event that armed a survey.
@@ -107,6 +110,10 @@ pub struct EventOrder {
 }
 
 impl ActivationEvent {
+    pub fn new(pattern_mask: u32, event: Arc<Activated>) -> ActivationEvent {
+        ActivationEvent { pattern_mask, event, session: None }
+    }
+
     pub fn order(&self) -> EventOrder {
         EventOrder { at: self.event.at, offset: self.event.offset }
     }

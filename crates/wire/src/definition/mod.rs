@@ -3,12 +3,15 @@
 //! canonical form, which reads back here to the same definition.
 
 mod activation;
+mod audience;
 mod condition;
 mod endpoint;
+mod frequency;
 mod json_file;
 mod kind;
 mod question;
 mod reader;
+mod settings;
 mod survey;
 mod targeting;
 mod translation;
@@ -22,7 +25,8 @@ use serde_json::Value;
 pub use endpoint::{EndpointBody, SecretSource, endpoint_json};
 pub use kind::{DefinitionRef, Kind};
 pub use reader::{Code, Fault, MAX_FAULTS};
-pub use warnings::{Surroundings, warnings};
+pub use settings::check_expiry;
+pub use warnings::{Surroundings, SurveyTags, warnings};
 
 use askwhen_domain::settings::Settings;
 use askwhen_domain::survey::Survey;
@@ -82,18 +86,7 @@ pub use endpoint::Target;
 /// # Errors
 /// Every fault found, in the order of the body.
 pub fn settings(body: &Value) -> Result<Settings, Vec<Fault>> {
-    finish(body, |reader| {
-        kind::kind(reader, Kind::Settings);
-        let standard = Settings::default();
-        Settings {
-            global_cooldown: reader.duration("global_cooldown").unwrap_or(standard.global_cooldown),
-            max_per_session: reader
-                .integer("max_per_session", 1..=1_000_000)
-                .unwrap_or(i64::from(standard.max_per_session)) as u32,
-            offer_ttl: reader.positive_duration("offer_ttl").unwrap_or(standard.offer_ttl),
-            allowed_lateness: reader.duration("allowed_lateness").unwrap_or(standard.allowed_lateness),
-        }
-    })
+    finish(body, settings::read)
 }
 
 /// `POST /v1/triggers`

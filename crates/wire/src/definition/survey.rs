@@ -3,12 +3,15 @@
 use super::condition::{MAX_CONDITIONS, conditions};
 use super::kind::{Kind, id, kind, shown_only};
 use super::reader::{Code, Reader};
-use super::{activation, question, targeting, translation, ui};
+use super::{activation, audience, frequency, question, targeting, translation, ui};
 use askwhen_domain::json::Json;
 use askwhen_domain::limits::MAX_EXPIRES_AFTER;
-use askwhen_domain::survey::{Frequency, GlobalCooldown, OnRepeat, Repeat, ShowOn, Status, Survey, VersionRange};
+use askwhen_domain::survey::{OnRepeat, SettingsTargeting, ShowOn, Status, Survey, VersionRange};
+use askwhen_domain::targeting::EVERY_SURVEY;
 use askwhen_domain::time;
 
+/// Tags of one survey at most.
+const MAX_TAGS: usize = 32;
 const MAX_COMPLETED: i64 = 1_000_000_000;
 
 pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
@@ -31,16 +34,15 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     } else if delay > 0 && activate.is_none() && reader.raw("activate").is_none() {
         reader.fault(Code::Invalid, "delay", "needs activate: it counts from the activation");
     }
-    let show_on = reader.objects("show_on", MAX_CONDITIONS, |inner| ShowOn {
-        trigger: inner.required_id("trigger").unwrap_or_default(),
-        conditions: conditions(inner),
-    });
+    let show_on = reader
+        .objects("show_on", MAX_CONDITIONS, |inner| ShowOn { trigger: trigger(inner), conditions: conditions(inner) });
     if show_on.is_empty() && !link && reader.raw("show_on").is_none_or(|v| v.as_array().is_some_and(Vec::is_empty)) {
         reader.fault(Code::MissingField, "show_on", "is required: name at least one trigger, or set link: true");
     }
-    let schedule = targeting::schedule(reader);
+    let schedule = audience::schedule(reader);
+    let spread = audience::spread(reader, schedule.as_ref());
     let targeting_rule = targeting::targeting(reader);
-    let sampling = targeting::sampling(reader, &survey_id);
+    let sampling = audience::sampling(reader, &survey_id);
     let questions = question::questions(reader);
     Survey {
         survey_id,
@@ -48,6 +50,7 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
         status,
         test_users: reader.ids("test_users", 1_000),
         priority: reader.integer("priority", -1_000_000..=1_000_000).unwrap_or(0),
+        tags: tags(reader),
         link,
         link_anonymous,
         platforms: reader.ids("platforms", 100),
@@ -63,10 +66,13 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
         show_on,
         schedule,
         targeting: targeting_rule,
-        frequency: frequency(reader),
+        settings_targeting: reader.choice("settings_targeting", &SettingsTargeting::ALL).unwrap_or_default(),
+        frequency: frequency::frequency(reader),
         max_completed: max_completed(reader),
         sampling,
-        holdout: targeting::holdout(reader),
+        holdout: audience::holdout(reader),
+        spread,
+        experiment: audience::experiment(reader),
         expose: reader.ids("expose", 256),
         ui: ui::ui(reader).unwrap_or_else(Json::empty_object),
         locale: translation::own_locale(reader),
@@ -75,16 +81,35 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     }
 }
 
+fn trigger(inner: &mut Reader<'_>) -> String {
+    let trigger = inner.required_id("trigger").unwrap_or_default();
+    if trigger == EVERY_SURVEY {
+        inner.fault(Code::Invalid, "trigger", "must be the name of one trigger: there is no sign for all of them");
+    }
+    trigger
+}
+
+/// Each once, in their order.
+fn tags(reader: &mut Reader<'_>) -> Vec<String> {
+    let mut tags = reader.ids("tags", MAX_TAGS);
+    if tags.iter().any(|tag| tag == EVERY_SURVEY) {
+        reader.fault(Code::Invalid, "tags", "must not hold \"*\", which every survey has");
+    }
+    tags.sort();
+    tags.dedup();
+    tags
+}
+
 fn expires_after(reader: &mut Reader<'_>, activated: bool) -> Option<time::Millis> {
     if reader.raw("expires_after").is_none() {
         if activated {
-            reader.fault(Code::MissingField, "expires_after", "is required with activate: more than 0s, at most 100h");
+            reader.fault(Code::MissingField, "expires_after", "is required with activate: more than 0s");
         }
         return None;
     }
     let span = reader.positive_duration("expires_after")?;
     if span > MAX_EXPIRES_AFTER {
-        reader.fault(Code::Invalid, "expires_after", "must be at most 100h");
+        reader.fault(Code::Invalid, "expires_after", "must be at most 30d");
     } else if !activated && reader.raw("activate").is_none() {
         reader.fault(Code::Invalid, "expires_after", "needs activate: without it each trigger is its own window");
         return None;
@@ -106,28 +131,4 @@ fn app_version(reader: &mut Reader<'_>) -> Option<VersionRange> {
             None
         }
     }
-}
-
-fn frequency(reader: &mut Reader<'_>) -> Frequency {
-    let standard =
-        Frequency { repeat: Repeat::Once, max_displays: None, cooldown: 0, global_cooldown: GlobalCooldown::Respect };
-    let read = reader.object("frequency", |inner| Frequency {
-        repeat: inner
-            .choice(
-                "repeat",
-                &[
-                    ("once", Repeat::Once),
-                    ("until_responded", Repeat::UntilResponded),
-                    ("until_completed", Repeat::UntilCompleted),
-                    ("every_activation", Repeat::EveryActivation),
-                ],
-            )
-            .unwrap_or(standard.repeat),
-        max_displays: inner.integer("max_displays", 1..=1_000_000).map(|n| n as u32),
-        cooldown: inner.duration("cooldown").unwrap_or(0),
-        global_cooldown: inner
-            .choice("global_cooldown", &[("respect", GlobalCooldown::Respect), ("ignore", GlobalCooldown::Ignore)])
-            .unwrap_or(standard.global_cooldown),
-    });
-    read.unwrap_or(standard)
 }

@@ -1,91 +1,18 @@
-//! Members of the survey file that say who and when: schedule, targeting,
-//! sampling, holdout.
+//! The rules of the survey file: whom it is for.
 
-use serde_json::Value;
-
-use super::condition::condition;
+use super::condition::{condition, conditions};
 use super::reader::{Code, Reader};
-use askwhen_domain::schedule::{Day, Hours, Schedule, Zone};
-use askwhen_domain::share::Share;
-use askwhen_domain::survey::Holdout;
-use askwhen_domain::targeting::{AnswerRule, Attribute, History, Interaction, Rule};
+use askwhen_domain::activation::Pattern;
+use askwhen_domain::distinct::Distinct;
+use askwhen_domain::targeting::{
+    AnswerRule, Attribute, Counted, EVERY_SURVEY, EventRule, History, Interaction, Rule, Subject,
+};
+use askwhen_domain::user::{MAX_EVENTS, MAX_TIMES};
 
 /// Rules within rules, and rules side by side.
 const MAX_DEPTH: usize = 8;
 const MAX_RULES: usize = 50;
-
-/// `{start_at, end_at, timezone, days, hours}`; `None` when nothing is asked for.
-pub fn schedule(reader: &mut Reader<'_>) -> Option<Schedule> {
-    let schedule = reader.object("schedule", |inner| {
-        let schedule = Schedule {
-            start_at: inner.time("start_at"),
-            end_at: inner.time("end_at"),
-            timezone: zone(inner),
-            days: days(inner),
-            hours: hours(inner),
-        };
-        if let (Some(start), Some(end)) = (schedule.start_at, schedule.end_at)
-            && end <= start
-        {
-            inner.fault(Code::Invalid, "end_at", "must be after start_at");
-        }
-        schedule
-    });
-    schedule.filter(|schedule| !schedule.is_always())
-}
-
-fn zone(reader: &mut Reader<'_>) -> Zone {
-    let Some(name) = reader.text("timezone", 64) else { return Zone::default() };
-    Zone::find(&name).unwrap_or_else(|wanted| {
-        reader.fault(Code::Invalid, "timezone", wanted);
-        Zone::default()
-    })
-}
-
-/// In the order of the week, each once.
-fn days(reader: &mut Reader<'_>) -> Vec<Day> {
-    let mut days = Vec::new();
-    for (i, value) in reader.list("days", 7).iter().enumerate() {
-        match Day::ALL.iter().find(|(name, _)| value.as_str() == Some(name)) {
-            Some((_, day)) => days.push(*day),
-            None => {
-                let detail = "days must hold mon, tue, wed, thu, fri, sat or sun";
-                reader.fault_at(Code::Invalid, &format!("days/{i}"), detail);
-            }
-        }
-    }
-    days.sort_unstable();
-    days.dedup();
-    days
-}
-
-fn hours(reader: &mut Reader<'_>) -> Option<Hours> {
-    let list = reader.list("hours", 2);
-    let read = match list {
-        [] => return None,
-        [Value::String(from), Value::String(to)] => Hours::parse(from, to),
-        _ => Err("must be two times of day such as [\"06:00\", \"23:00\"]"),
-    };
-    read.map_err(|wanted| reader.fault(Code::Invalid, "hours", wanted)).ok()
-}
-
-/// `{percent, salt}`; the salt is the survey's id unless it is given.
-pub fn sampling(reader: &mut Reader<'_>, survey_id: &str) -> Share {
-    let read = reader.object("sampling", |inner| Share {
-        percent: inner.number("percent", 0.0..=100.0).unwrap_or(100.0),
-        salt: inner.text("salt", 256).unwrap_or_else(|| survey_id.to_owned()),
-    });
-    read.unwrap_or_else(|| Share { percent: 100.0, salt: survey_id.to_owned() })
-}
-
-/// `{percent, group}`; surveys of one group hold out the same users.
-pub fn holdout(reader: &mut Reader<'_>) -> Holdout {
-    let read = reader.object("holdout", |inner| Holdout {
-        percent: inner.number("percent", 0.0..=100.0).unwrap_or(0.0),
-        group: inner.text("group", 256),
-    });
-    read.unwrap_or(Holdout { percent: 0.0, group: None })
-}
+const FORMS: [&str; 7] = ["all", "any", "not", "attribute", "survey", "tag", "event"];
 
 /// `None` when nothing is asked for.
 pub fn targeting(reader: &mut Reader<'_>) -> Option<Rule> {
@@ -96,16 +23,12 @@ pub fn targeting(reader: &mut Reader<'_>) -> Option<Rule> {
 }
 
 fn rule(reader: &mut Reader<'_>, depth: usize) -> Option<Rule> {
-    const FORMS: [&str; 5] = ["all", "any", "not", "attribute", "survey"];
     let used: Vec<&str> = FORMS.into_iter().filter(|form| reader.raw(form).is_some()).collect();
     let form = match used[..] {
         [form] => form,
         [] => {
-            reader.fault(
-                Code::MissingField,
-                "attribute",
-                "is required: a rule is one of all, any, not, attribute, survey",
-            );
+            let detail = format!("is required: a rule is one of {}", FORMS.join(", "));
+            reader.fault(Code::MissingField, "attribute", detail);
             return None;
         }
         [_, second, ..] => {
@@ -129,24 +52,56 @@ fn rule(reader: &mut Reader<'_>, depth: usize) -> Option<Rule> {
             Some(Rule::Not { not: Box::new(not) })
         }
         "attribute" => Some(Rule::Attribute(Attribute(condition(reader, "attribute")))),
-        _ => {
-            if reader.raw("answer").is_some() {
-                return answer(reader);
-            }
-            if reader.raw("did").is_none() {
-                reader.fault(
-                    Code::MissingField,
-                    "did",
-                    "is required: what the survey has been to the user, or answer, what was answered to it",
-                );
-            }
-            Some(Rule::History(History {
-                survey: reader.id("survey").unwrap_or_default(),
-                did: reader.choice("did", &Interaction::ALL).unwrap_or(Interaction::Completed),
-                within: reader.positive_duration("within"),
-            }))
-        }
+        "event" => Some(Rule::Event(EventRule {
+            event: Pattern { event: reader.id("event").unwrap_or_default(), conditions: conditions(reader) },
+            within: reader.positive_duration("within"),
+            times: counted(reader, MAX_EVENTS as i64),
+        })),
+        "survey" if reader.raw("answer").is_some() => answer(reader),
+        _ => history(reader, form),
     }
+}
+
+/// `{survey | tag, did, within, at_least, at_most, distinct}`
+fn history(reader: &mut Reader<'_>, form: &str) -> Option<Rule> {
+    if reader.raw("did").is_none() {
+        let or = if form == "survey" { ", or answer, what was answered to it" } else { "" };
+        reader.fault(Code::MissingField, "did", format!("is required: what the survey has been to the user{or}"));
+    }
+    let id = reader.id(form).unwrap_or_default();
+    let of = if form == "tag" { Subject::Tag(id) } else { Subject::Survey(one_survey(reader, id)) };
+    let did = reader.choice("did", &Interaction::ALL).unwrap_or(Interaction::Completed);
+    let times = counted(reader, MAX_TIMES as i64);
+    if times.distinct == Some(Distinct::Session) {
+        reader.fault(Code::Invalid, "distinct", "must be day here: sessions are told apart for events alone");
+    }
+    if did == Interaction::Offered && times != Counted::ONCE {
+        let detail = "cannot count offers: of these the latest of each survey is remembered";
+        reader.fault(Code::Invalid, "did", detail);
+    }
+    Some(Rule::History(History { of, did, within: reader.positive_duration("within"), times }))
+}
+
+/// `at_least`, `at_most`, `distinct`, of at most so many that are remembered.
+fn counted(reader: &mut Reader<'_>, remembered: i64) -> Counted {
+    let at_least = reader.integer("at_least", 0..=remembered).map(|n| n as u32);
+    // Of more than are remembered nobody knows how many there were.
+    let at_most = reader.integer("at_most", 0..=remembered - 1).map(|n| n as u32);
+    let distinct = reader.choice("distinct", &Distinct::ALL);
+    let counted = Counted { at_least: at_least.unwrap_or(1), at_most, distinct };
+    if at_most.is_some_and(|most| most < counted.at_least) {
+        reader.fault(Code::Invalid, "at_most", "must not be less than at_least, which is 1 when it is left out");
+    } else if counted.at_least == 0 && at_most.is_none() {
+        reader.fault(Code::Invalid, "at_least", "must be at least 1 without at_most");
+    }
+    counted
+}
+
+fn one_survey(reader: &mut Reader<'_>, id: String) -> String {
+    if id == EVERY_SURVEY {
+        reader.fault(Code::Invalid, "survey", "must be the id of one survey; tag: \"*\" is all of them");
+    }
+    id
 }
 
 /// `{survey, answer: {question_id, op, value}, within}`
@@ -154,8 +109,9 @@ fn answer(reader: &mut Reader<'_>) -> Option<Rule> {
     if reader.raw("did").is_some() {
         reader.fault(Code::Invalid, "did", "cannot stand beside answer, which asks for a completed response");
     }
+    let id = reader.id("survey").unwrap_or_default();
     Some(Rule::Answer(AnswerRule {
-        survey: reader.id("survey").unwrap_or_default(),
+        survey: one_survey(reader, id),
         answer: reader.object("answer", |inner| condition(inner, "question_id"))?,
         within: reader.positive_duration("within"),
     }))

@@ -1,10 +1,11 @@
 //! What is allowed in a survey and is probably not meant.
 
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{translation, ui};
 use askwhen_domain::survey::{Status, Survey};
+use askwhen_domain::targeting::{AnswerRule, EVERY_SURVEY, History, Rule, Subject};
 use askwhen_domain::time::{self, Millis};
 
 /// What is known beside the survey itself.
@@ -13,8 +14,17 @@ pub struct Surroundings<'a> {
     /// Names of events and triggers that were met or declared; `None` where that is not
     /// known.
     pub names: Option<&'a [String]>,
+    /// The other surveys; `None` where they are not known.
+    pub surveys: Option<&'a [SurveyTags]>,
     /// The survey in its canonical form as it is in force.
     pub before: Option<&'a Value>,
+}
+
+/// A survey that is in force, as far as rules of others name it.
+#[derive(Debug, Clone)]
+pub struct SurveyTags {
+    pub survey_id: String,
+    pub tags: Vec<String>,
 }
 
 /// A sentence for each thing that is probably not meant.
@@ -27,7 +37,9 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
         all.push(format!("schedule.end_at is over since {}: nobody is asked", time::format_time(end)));
     }
     if let Some(names) = beside.names {
-        let events = survey.listens_to().into_iter().map(|name| ("event", name));
+        let counted = survey.counts_events().map(|pattern| pattern.event.as_str());
+        let events: BTreeSet<&str> = survey.listens_to().into_iter().chain(counted).collect();
+        let events = events.into_iter().map(|name| ("event", name));
         let triggers = survey.show_on.iter().map(|show_on| ("trigger", show_on.trigger.as_str()));
         for (what, name) in events.chain(triggers).filter(|(_, name)| !names.iter().any(|known| known == name)) {
             let near = nearest(name, names).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
@@ -38,8 +50,51 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
     let translated = survey.translations.0.values().filter_map(|translation| translation.ui.as_ref());
     all.extend(translated.flat_map(|ui| ui::misread(&ui.value())));
     all.extend(translation::incomplete(survey));
+    all.extend(unknown_subjects(survey, beside.surveys));
+    all.extend(newly_counted(survey, beside.before));
     all.extend(beside.before.map(|before| changed_types(survey, before)).unwrap_or_default());
     all
+}
+
+/// Surveys and tags that rules name and that do not exist.
+fn unknown_subjects(survey: &Survey, others: Option<&[SurveyTags]>) -> Vec<String> {
+    let Some(others) = others else { return Vec::new() };
+    let ids: Vec<String> =
+        others.iter().map(|other| other.survey_id.clone()).chain([survey.survey_id.clone()]).collect();
+    let tags: Vec<String> = others.iter().flat_map(|other| &other.tags).chain(&survey.tags).cloned().collect();
+    let mut named = BTreeSet::new();
+    for rule in survey.targeting.iter().flat_map(Rule::parts) {
+        match rule {
+            Rule::Answer(AnswerRule { survey, .. }) | Rule::History(History { of: Subject::Survey(survey), .. }) => {
+                named.insert(("survey", survey.as_str()));
+            }
+            Rule::History(History { of: Subject::Tag(tag), .. }) if tag != EVERY_SURVEY => {
+                named.insert(("tag", tag.as_str()));
+            }
+            _ => {}
+        }
+    }
+    let known = |what: &str| if what == "survey" { &ids } else { &tags };
+    let unknown = named.into_iter().filter(|(what, name)| !known(what).iter().any(|known| known == name));
+    let told = unknown.map(|(what, name)| {
+        let near = nearest(name, known(what)).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        format!("targeting names the {what} {name}, which does not exist{near}")
+    });
+    told.collect()
+}
+
+/// Events that rules begin to count with this version.
+fn newly_counted(survey: &Survey, before: Option<&Value>) -> Vec<String> {
+    let earlier = before.and_then(|before| super::survey(before, None).ok());
+    let known: BTreeSet<String> = earlier
+        .iter()
+        .filter(|earlier| earlier.status.listens())
+        .flat_map(Survey::counts_events)
+        .map(|pattern| pattern.event.clone())
+        .collect();
+    let counted: BTreeSet<&str> = survey.counts_events().map(|pattern| pattern.event.as_str()).collect();
+    let new = counted.into_iter().filter(|name| !known.contains(*name));
+    new.map(|name| format!("the event {name} is remembered from now on: targeting counts none from before")).collect()
 }
 
 /// Another spelling of the same name, or a slip of a few letters.
@@ -86,7 +141,7 @@ mod tests {
         body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         let survey = super::super::survey(&body, None).unwrap();
         let names: Option<Vec<String>> = names.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        warnings(&survey, NOW, &Surroundings { names: names.as_deref(), before: before.as_ref() })
+        warnings(&survey, NOW, &Surroundings { names: names.as_deref(), surveys: Some(&[]), before: before.as_ref() })
     }
 
     #[test]
@@ -119,5 +174,17 @@ mod tests {
         };
         check(told(json!({}), None, before("paused")), &["question q1 was text and is nps"]);
         check(told(json!({}), None, before("draft")), &[]);
+        let rules = json!({"tags": ["nps"], "targeting": {"all": [{"tag": "nsp", "did": "displayed"}, {"tag": "*", "did": "displayed"},
+            {"survey": "s", "did": "completed"}, {"survey": "other", "answer": {"question_id": "q1", "op": "exists"}},
+            {"event": "used", "at_least": 3}]}});
+        check(
+            told(rules, Some(&["Main"]), None),
+            &[
+                "event used has not been seen yet",
+                "survey other",
+                "tag nsp, which does not exist; did you mean nps?",
+                "the event used is remembered from now on",
+            ],
+        );
     }
 }

@@ -82,6 +82,8 @@ pub(crate) struct Members<'a> {
     #[serde(default)]
     completed: Option<bool>,
     #[serde(borrow, default)]
+    ask_again_in: Option<Text<'a>>,
+    #[serde(borrow, default)]
     context: Option<&'a RawValue>,
     #[serde(borrow, default)]
     occurred_at: Option<&'a RawValue>,
@@ -143,7 +145,8 @@ pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, DecodeErro
         sent_at: moment(members.sent_at, "sent_at")?,
         received_at: moment(members.received_at, "received_at")?,
     };
-    // The context of an event is not used.
+    let session_id = members.context.filter(|_| kind == "event").and_then(|raw| event_session(raw.get()));
+    // Nothing else of an event's context is used.
     let context = members.context.filter(|_| kind == "trigger" || kind == "answers");
     let context: Option<ContextMembers> = context
         .map(|raw| serde_json::from_str(raw.get()))
@@ -164,6 +167,7 @@ pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, DecodeErro
             name: borrowed(members.event_name, "event_name")?
                 .ok_or_else(|| unreadable("missing_field", "event_name is required"))?,
             properties: properties(members.properties)?,
+            session_id,
         },
         "trigger" => Body::Trigger {
             trigger: borrowed(members.trigger, "trigger")?
@@ -172,7 +176,10 @@ pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, DecodeErro
             context,
         },
         "displayed" => Body::Displayed { offer_id: needed(members.offer_id, "offer_id")?.into() },
-        "dismissed" => Body::Dismissed { offer_id: needed(members.offer_id, "offer_id")?.into() },
+        "dismissed" => Body::Dismissed {
+            offer_id: needed(members.offer_id, "offer_id")?.into(),
+            ask_again_in: span(members.ask_again_in, "ask_again_in")?,
+        },
         "attributes" => {
             let given = members.attributes.ok_or_else(|| unreadable("missing_field", "attributes is required"))?;
             check_count("attributes", MAX_PROPERTIES, || given.len())?;
@@ -229,6 +236,28 @@ fn moment(raw: Option<&RawValue>, name: &str) -> Result<Option<Millis>, DecodeEr
     raw.map(|raw| parse_moment(raw.get()))
         .transpose()
         .map_err(|wanted| unreadable("bad_time", format!("{name} must be {wanted}")))
+}
+
+fn span(text: Option<Text<'_>>, name: &str) -> Result<Option<Millis>, DecodeError> {
+    let span = text.map(|text| time::parse_duration(&text.0)).transpose();
+    let span = span.map_err(|wanted| unreadable("bad_time", format!("{name} must be {wanted}")))?;
+    if span == Some(0) {
+        return Err(unreadable("invalid", format!("{name} must be longer than 0s")));
+    }
+    Ok(span)
+}
+
+/// The `session_id` of an event's context. Clients put much into a context: what is
+/// no text is passed over.
+pub fn event_session(context: &str) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct SessionMember<'a> {
+        #[serde(borrow, default)]
+        session_id: Option<&'a RawValue>,
+    }
+    let read: SessionMember<'_> = serde_json::from_str(context).ok()?;
+    let text: Text<'_> = serde_json::from_str(read.session_id?.get()).ok()?;
+    id::check(&text.0).is_ok().then_some(text.0)
 }
 
 /// A time as JSON has it: a string in RFC 3339, or a number of seconds or
@@ -311,6 +340,8 @@ struct Written<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     completed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    ask_again_in: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     context: Option<ContextMembers>,
     #[serde(skip_serializing_if = "Option::is_none")]
     occurred_at: Option<String>,
@@ -338,13 +369,16 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
         attributes: None,
         answers: None,
         completed: None,
+        ask_again_in: None,
         context: None,
         occurred_at: record.times.occurred_at.map(time::format_time),
         sent_at: record.times.sent_at.map(time::format_time),
         received_at: record.times.received_at.map(time::format_time),
     };
     match &record.body {
-        Body::Event { name, properties } => {
+        Body::Event { name, properties, session_id } => {
+            let session_id = session_id.as_ref().map(|id| id.to_string());
+            out.context = written_context(&Context { session_id, ..Context::default() });
             out.event_name = Some(name);
             out.properties = written_properties(properties);
         }
@@ -353,8 +387,10 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
             out.context = written_context(context);
             out.properties = written_properties(properties);
         }
-        Body::Displayed { offer_id } | Body::Dismissed { offer_id } | Body::ShowOffer { offer_id } => {
+        Body::Displayed { offer_id } | Body::ShowOffer { offer_id } => out.offer_id = Some(offer_id),
+        Body::Dismissed { offer_id, ask_again_in } => {
             out.offer_id = Some(offer_id);
+            out.ask_again_in = ask_again_in.map(time::format_duration);
         }
         Body::ShowLink { survey_id, .. } => out.survey_id = Some(survey_id),
         Body::ShowUser | Body::Erase => {}

@@ -33,7 +33,7 @@ fn late_and_repeated_events_arm_by_event_time() {
     play.event(3 * HOUR, HOUR + MINUTE);
     play.expect(4 * HOUR - 1, "offered");
     let mut ids = Play::new(&[json!({})]);
-    let body = || Body::Event { name: "woke".into(), properties: "{}" };
+    let body = || Body::Event { name: "woke".into(), properties: "{}", session_id: None };
     ids.apply(0, ClientTimes::default(), Some("e".into()), body());
     let before = ids.user.clone();
     let out = ids.apply(MINUTE, ClientTimes::default(), Some("e".into()), body());

@@ -146,6 +146,84 @@ fn shares_are_stable_and_a_holdout_comes_first() {
     assert!(users.iter().all(|user| group("a", user) == group("b", user)), "one group, the same users");
 }
 
+/// What users are offered, in the order of their numbers.
+fn offers(surveys: &[Value], users: usize, before: impl Fn(&mut Play, usize)) -> Vec<Vec<String>> {
+    let ask = |n: usize| {
+        let mut play = Play::new(surveys);
+        play.user_id = Box::leak(format!("user_{n}").into_boxed_str());
+        before(&mut play, n);
+        let decision = play.ask_in(0, None);
+        let open = |survey: &&askwhen_domain::decision::Evaluation| {
+            survey.stop.as_ref().is_none_or(|stop| stop.gate.name() == "preempted")
+        };
+        decision.evaluations.iter().filter(open).map(|survey| survey.survey_id.clone()).collect()
+    };
+    (0..users).map(ask).collect()
+}
+
+#[test]
+fn every_user_is_in_one_arm_whatever_happens_to_the_others() {
+    let arm = |id: &str, status: &str| {
+        json!({"survey_id": id, "activate": null, "expires_after": null, "status": status,
+            "experiment": {"name": "wording", "arm": id}})
+    };
+    let all = offers(&[arm("a", "active"), arm("b", "active"), arm("c", "active")], 600, |_, _| {});
+    let count = |id: &str| all.iter().filter(|open| **open == [id]).count();
+    assert_eq!(count("a") + count("b") + count("c"), 600, "each in exactly one");
+    assert!(["a", "b", "c"].iter().all(|id| (150..250).contains(&count(id))), "about a third each");
+    for gone in ["paused", "archived"] {
+        let without = offers(&[arm("a", gone), arm("b", "active"), arm("c", "active")], 600, |_, _| {});
+        assert!(
+            without.iter().zip(&all).all(|(now, then)| now == then || (now.is_empty() && *then == ["a"])),
+            "{gone}"
+        );
+    }
+    let later =
+        offers(&[arm("a", "active"), arm("b", "active"), arm("c", "active"), arm("d", "active")], 600, |_, _| {});
+    assert!(
+        later.iter().zip(&all).all(|(now, then)| now == then || *now == ["d"]),
+        "a new arm takes, and moves nobody else"
+    );
+}
+
+#[test]
+fn shares_are_of_users_of_activations_or_of_what_users_share() {
+    let survey = |sampling: Value| vec![json!({"activate": null, "expires_after": null, "sampling": sampling})];
+    let company = |play: &mut Play, n: usize| {
+        let id = Json::of(&(n % 40));
+        play.apply(0, ClientTimes::default(), None, Body::Attributes(vec![("company_id".into(), id)]));
+    };
+    let by = json!({"percent": 50, "salt": "x", "by": {"attribute": "company_id"}});
+    let open = offers(&survey(by), 400, company);
+    assert!((0..400).all(|n| open[n] == open[n % 40]), "a company is asked as one");
+    let asked = open[..40].iter().filter(|open| !open.is_empty()).count();
+    assert!((8..32).contains(&asked), "{asked}");
+
+    let mut play = Play::new(&survey(json!({"percent": 50, "salt": "x", "by": "activation"})));
+    let reasons: Vec<&str> = (0..40).map(|n| play.ask_in(n * DAY, None).reason.name()).collect();
+    assert!(reasons.contains(&"offered") && reasons.contains(&"not_sampled"), "{reasons:?}");
+    let split = |from: i64| survey(json!({"percent": 50, "from": from, "salt": "x"}));
+    let (low, high) = (offers(&split(0), 200, |_, _| {}), offers(&split(50), 200, |_, _| {}));
+    assert!(low.iter().zip(&high).all(|(low, high)| low.is_empty() != high.is_empty()));
+}
+
+#[test]
+fn a_spread_gives_each_user_a_moment_of_their_own() {
+    let start = "1970-01-01T00:00:00Z";
+    let survey = json!({"activate": null, "expires_after": null, "schedule": {"start_at": start}, "spread": "10d"});
+    let begins = |n: usize| {
+        let mut play = Play::new(std::slice::from_ref(&survey));
+        play.user_id = Box::leak(format!("user_{n}").into_boxed_str());
+        let stop = play.ask_in(0, None).evaluations[0].stop.clone().expect("nobody begins at once");
+        let until = stop.until.expect("it comes by itself");
+        play.expect(until - 1, "not_sampled");
+        play.expect(until, "offered");
+        until / DAY
+    };
+    let days: std::collections::BTreeSet<i64> = (0..200).map(begins).collect();
+    assert_eq!(days, (0..10).collect());
+}
+
 #[test]
 fn a_survey_under_test_skips_shares_but_not_who_and_when_it_is_for() {
     let survey = json!({"activate": null, "expires_after": null, "status": "test", "test_users": ["ann"],

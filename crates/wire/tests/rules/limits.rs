@@ -113,7 +113,7 @@ impl Play {
         self.now = self.now.max(next);
         match step {
             Step::Event(n) => {
-                self.apply(Body::Event { name: format!("e{n}").into(), properties: "{}" });
+                self.apply(Body::Event { name: format!("e{n}").into(), properties: "{}", session_id: None });
             }
             Step::Ask { session, shown_after } => {
                 let session = format!("s{session}");

@@ -87,7 +87,7 @@ impl Play {
 
     pub fn event_with(&mut self, at: Millis, happened: Millis, properties: &'static str) {
         let times = ClientTimes { occurred_at: Some(happened), ..ClientTimes::default() };
-        self.apply(at, times, None, Body::Event { name: "woke".into(), properties });
+        self.apply(at, times, None, Body::Event { name: "woke".into(), properties, session_id: None });
     }
 
     /// A trigger in a session; gives reason and evaluations.
@@ -134,12 +134,12 @@ impl Play {
     /// An event of any name, appended when it happens.
     pub fn event_named(&mut self, at: Millis, name: &'static str, properties: &'static str) {
         let times = ClientTimes { occurred_at: Some(at), ..ClientTimes::default() };
-        self.apply(at, times, None, Body::Event { name: name.into(), properties });
+        self.apply(at, times, None, Body::Event { name: name.into(), properties, session_id: None });
     }
 
     /// An event that happened earlier than it is appended.
     pub fn late_event(&mut self, at: Millis, happened: Millis, name: &'static str) {
         let times = ClientTimes { occurred_at: Some(happened), ..ClientTimes::default() };
-        self.apply(at, times, None, Body::Event { name: name.into(), properties: "{}" });
+        self.apply(at, times, None, Body::Event { name: name.into(), properties: "{}", session_id: None });
     }
 }

@@ -422,7 +422,7 @@ impl World {
     fn event(&mut self, user_id: &str, name: &str, ago: Millis) {
         let at = self.now - ago;
         let times = ClientTimes { occurred_at: Some(at), ..ClientTimes::default() };
-        self.apply(user_id, times, &Body::Event { name: name.into(), properties: "{}" });
+        self.apply(user_id, times, &Body::Event { name: name.into(), properties: "{}", session_id: None });
         let (offset, now) = (self.offset, self.now);
         let World { project, users, .. } = self;
         let past = &mut users.get_mut(user_id).expect("known").1;
@@ -442,7 +442,7 @@ impl World {
                 let pattern_mask = pattern_mask | if late { LATE } else { 0 };
                 let event =
                     Activated { at, offset, event_id: String::new(), event_name: name.into(), properties: None };
-                past.facts.entry(id.clone()).or_default().push(ActivationEvent { pattern_mask, event: event.into() });
+                past.facts.entry(id.clone()).or_default().push(ActivationEvent::new(pattern_mask, event.into()));
             }
         }
     }
@@ -462,7 +462,7 @@ impl World {
         let value = self.now / MINUTE % 5 + 1;
         let body = match step {
             Step::Displayed { .. } => Body::Displayed { offer_id: offer_id.clone().into() },
-            Step::Dismissed { .. } => Body::Dismissed { offer_id: offer_id.clone().into() },
+            Step::Dismissed { .. } => Body::Dismissed { offer_id: offer_id.clone().into(), ask_again_in: None },
             Step::Answer { completed, .. } => {
                 let given = GivenAnswer {
                     question_id: "q1".into(),

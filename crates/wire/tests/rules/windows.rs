@@ -186,7 +186,7 @@ proptest! {
             let known = pattern_mask & ((1 << bits) - 1);
             let pattern_mask = if pattern_mask & CANCELS != 0 { CANCELS } else { known.max(1) | (pattern_mask & LATE) };
             let event = Activated { at, offset, event_id: String::new(), event_name: String::new(), properties: None };
-            ActivationEvent { pattern_mask, event: event.into() }
+            ActivationEvent::new(pattern_mask, event.into())
         }).collect();
         let rules = Rules { activation: &activation, on_repeat, end_of: &end_of };
         let mut survey = PerSurvey::default();
