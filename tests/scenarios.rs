@@ -9,6 +9,7 @@
 //! what the first survey's evaluation says besides; `shown` is the text of its first
 //! question. Answers say how many `responses` they cause, which questions the last of these
 //! has `told`, and the locale that was `spoken`.
+//! `tests/programmes` has the steps for the files of `examples/programmes`.
 
 use askwhen_domain::apply::{self, ApplyContext, Output, Outputs, Reply};
 use askwhen_domain::decision::Decision;
@@ -321,6 +322,53 @@ fn every_scenario_ends_as_it_says() {
     }
     println!("{played} scenarios");
     assert!(failed.is_empty(), "of {played} scenarios these failed: {failed:#?}");
+}
+
+/// The one document of a file of steps, and the definitions beside it.
+fn programme(root: &Path, name: &str) -> Value {
+    let read = |folder: &str| {
+        let path = root.join(folder).join(name);
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let documents = yaml::documents(&text).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
+        documents.into_iter().map(|document| document.value).collect::<Vec<Value>>()
+    };
+    let [steps] = &read("tests/programmes")[..] else { panic!("{name}: one document of steps") };
+    let mut scenario = steps.clone();
+    for definition in read("examples/programmes") {
+        match definition["kind"].as_str() {
+            Some("settings") => scenario["settings"] = definition,
+            _ if scenario["surveys"].is_null() => scenario["surveys"] = json!([definition]),
+            _ => scenario["surveys"].as_array_mut().expect("a list").push(definition),
+        }
+    }
+    scenario
+}
+
+#[test]
+fn every_programme_decides_as_it_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let names = |folder: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(root.join(folder)).expect("a folder");
+        let mut all: Vec<String> =
+            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        all.sort();
+        all
+    };
+    let all = names("examples/programmes");
+    assert!(all.len() >= 40 && all == names("tests/programmes"), "each programme has its steps");
+    let page = std::fs::read_to_string(root.join("docs/programmes.md")).expect("readable");
+    let mut failed = Vec::new();
+    for name in &all {
+        let text = std::fs::read_to_string(root.join("examples/programmes").join(name)).expect("readable");
+        let (title, body) = text.split_once('\n').expect("a title, and more");
+        let title = title.trim_start_matches("# ").trim_end_matches('.');
+        let shown = format!("### {title}\n\n[{name}](../examples/programmes/{name})\n\n```yaml\n{body}```\n");
+        let is_shown = page.contains(&shown);
+        if std::panic::catch_unwind(|| play(&programme(root, name))).is_err() || !is_shown {
+            failed.push(if is_shown { name.clone() } else { format!("{name} is not on the page as it is") });
+        }
+    }
+    assert!(failed.is_empty(), "of {} programmes these failed: {failed:#?}", all.len());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::fields::Fields;
 use super::lists::Lists;
 use super::problem::{Answer, Problem, json_answer};
 use super::redelivery::{MAX_RECOVERED, MessageReader, RecoveryInProgress, WINDOW, span};
-use askwhen_domain::endpoint::Endpoint;
+use askwhen_domain::endpoint::{Endpoint, EventType};
 use askwhen_domain::id::Origin;
 use askwhen_domain::message::{self, Delivery, WebhookEvent};
 use askwhen_domain::rate::Rate;
@@ -140,7 +140,8 @@ impl BackfillScope {
         let (Some(source), Some((kind, at, data))) = (source, read) else { return Vec::new() };
         let wanted = data.project == self.project
             && self.span.contains(at)
-            && self.endpoint.wants(kind, Some(&data.survey_id), data.test);
+            && self.endpoint.wants(kind, Some(&data.survey_id), data.test)
+            && (kind != EventType::Completed || self.endpoint.takes(&data.survey_id, &data.answers_by_question(), at));
         if !wanted {
             return Vec::new();
         }

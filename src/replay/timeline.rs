@@ -150,12 +150,12 @@ impl TimelineReading<'_> {
             return None;
         }
         let mut shown = match &record.body {
-            Body::Event { name, properties } => {
+            Body::Event { name, properties, .. } => {
                 let properties: Value = serde_json::from_str(properties).unwrap_or_default();
                 json!({"kind": "event", "event_id": record.event_id, "event_name": name, "properties": properties})
             }
             Body::Displayed { offer_id } => json!({"kind": "displayed", "offer_id": offer_id}),
-            Body::Dismissed { offer_id } => json!({"kind": "dismissed", "offer_id": offer_id}),
+            Body::Dismissed { offer_id, .. } => json!({"kind": "dismissed", "offer_id": offer_id}),
             Body::Answers(given) => {
                 let mut shown = json!({"kind": "answers", "completed": given.completed});
                 match &given.target {

@@ -4,8 +4,11 @@
 
 use serde::Serialize;
 use std::collections::VecDeque;
+use std::ops::Deref;
 
+use super::distinct::{self, Distinct, Occurrence};
 use super::filter::Condition;
+use super::schedule::Zone;
 use super::time::{self, Millis};
 use super::user::{ActivationEvent, EventOrder};
 
@@ -26,11 +29,41 @@ pub struct Pattern {
     pub conditions: Vec<Condition>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Count {
     pub at_least: u32,
     #[serde(serialize_with = "time::as_duration")]
     pub within: Millis,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distinct: Option<Distinct>,
+    /// The clocks of the schedule, which tell days apart.
+    #[serde(skip)]
+    pub zone: Zone,
+}
+
+impl Count {
+    pub fn of(at_least: u32, within: Millis) -> Count {
+        Count { at_least, within, distinct: None, zone: Zone::default() }
+    }
+}
+
+/// What arms a survey, and what tells its windows apart.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Arming {
+    #[serde(flatten)]
+    pub activation: Activation,
+    /// A property: each of its values has windows of its own, and records without it do
+    /// not take part.
+    #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
+    pub match_by: Option<String>,
+}
+
+impl Deref for Arming {
+    type Target = Activation;
+
+    fn deref(&self) -> &Activation {
+        &self.activation
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -103,7 +136,9 @@ impl Activation {
     /// How long before the arming an event may lie that takes part in it.
     pub fn reach(&self) -> Millis {
         match self {
-            Activation::Event { count, .. } | Activation::Any { count, .. } => count.map_or(0, |count| count.within),
+            Activation::Event { count, .. } | Activation::Any { count, .. } => {
+                count.as_ref().map_or(0, |count| count.within)
+            }
             Activation::All { within, .. } => *within,
             Activation::Sequence { sequence } => sequence.within,
             Activation::Absence { absence } => absence.span,
@@ -118,6 +153,25 @@ impl Activation {
     /// Whether it arms some time after its event.
     pub fn waits(&self) -> bool {
         matches!(self, Activation::Absence { .. })
+    }
+
+    /// Whether it counts sessions.
+    pub fn counts_sessions(&self) -> bool {
+        self.count().is_some_and(|count| count.distinct == Some(Distinct::Session))
+    }
+
+    fn count(&self) -> Option<&Count> {
+        match self {
+            Activation::Event { count, .. } | Activation::Any { count, .. } => count.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Counts its days on these clocks.
+    pub fn on_clocks(&mut self, zone: &Zone) {
+        if let Activation::Event { count: Some(count), .. } | Activation::Any { count: Some(count), .. } = self {
+            count.zone = zone.clone();
+        }
     }
 
     pub fn is_counted(&self) -> bool {
@@ -136,7 +190,7 @@ impl Activation {
         let mut armed = match self {
             Activation::Event { count, .. } | Activation::Any { count, .. } => match count {
                 None => facts.map(now).collect(),
-                Some(count) => counted(facts, *count),
+                Some(count) => counted(facts, count),
             },
             Activation::All { all, within } => together(facts, all.len(), *within),
             Activation::Sequence { sequence } => in_order(facts, sequence.steps.len(), sequence.within),
@@ -151,15 +205,16 @@ fn now(fact: &ActivationEvent) -> Armed<'_> {
     Armed { at: fact.event.at, by: fact }
 }
 
-fn counted<'a>(facts: impl Iterator<Item = &'a ActivationEvent>, count: Count) -> Vec<Armed<'a>> {
-    let mut lately: VecDeque<Millis> = VecDeque::new();
+fn counted<'a>(facts: impl Iterator<Item = &'a ActivationEvent>, count: &Count) -> Vec<Armed<'a>> {
+    let mut lately: VecDeque<Occurrence> = VecDeque::new();
     let mut armed = Vec::new();
     for fact in facts {
-        lately.push_back(fact.event.at);
-        while lately.front().is_some_and(|at| at.saturating_add(count.within) < fact.event.at) {
+        lately.push_back(Occurrence { at: fact.event.at, session: fact.session });
+        while lately.front().is_some_and(|one| one.at.saturating_add(count.within) < fact.event.at) {
             lately.pop_front();
         }
-        if lately.len() >= count.at_least as usize {
+        let times = distinct::count(lately.iter().copied(), count.distinct, &count.zone);
+        if times >= count.at_least as usize {
             armed.push(now(fact));
         }
     }
@@ -250,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_count_is_reached_by_the_last_of_them_and_both_ends_belong_to_it() {
-        let third = Activation::Event { event: pattern(), count: Some(Count { at_least: 3, within: 10 * MINUTE }) };
+        let third = Activation::Event { event: pattern(), count: Some(Count::of(3, 10 * MINUTE)) };
         check(&third, "a0 a5 a10", &[10]);
         check(&third, "a0 a5 a11", &[]);
         check(&third, "a0 a5 a10 a12", &[10, 12]);

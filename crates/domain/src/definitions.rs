@@ -87,7 +87,7 @@ impl Entry {
 
     /// How facts become windows; `end_of` is [`Entry::window_end`].
     pub fn rules<'a>(&'a self, end_of: EndOf<'a>) -> Option<Rules<'a>> {
-        let activation = self.current.activate.as_ref()?;
+        let activation = self.current.activate.as_deref()?;
         Some(Rules { activation, on_repeat: self.current.on_repeat, end_of })
     }
 

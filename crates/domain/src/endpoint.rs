@@ -1,8 +1,11 @@
 //! A webhook receiver's definition, already validated.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
+use super::filter::Condition;
 use super::rate::Rate;
 use super::retry::Policy;
 use super::time::Millis;
@@ -119,6 +122,9 @@ pub struct Endpoint {
     pub enabled: bool,
     pub events: Vec<String>,
     pub surveys: Vec<String>,
+    /// Of completed responses it gets those alone to which these apply.
+    #[serde(rename = "where", skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<ResponseCondition>,
     pub test: bool,
     pub include_properties: bool,
     pub retry: Policy,
@@ -192,6 +198,37 @@ impl Endpoint {
             && self.profile.writes().contains(&kind)
             && self.events.iter().any(|glob| matches_glob(glob, kind.name()))
             && survey_id.is_none_or(|id| self.surveys.iter().any(|glob| matches_glob(glob, id)))
+    }
+}
+
+/// A condition on an answer of a completed response to a survey.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResponseCondition {
+    pub survey: String,
+    /// Its `property` is the question's id.
+    pub answer: Condition,
+}
+
+impl Serialize for ResponseCondition {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Condition { property, op, value } = &self.answer;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("survey", &self.survey)?;
+        map.serialize_entry("question_id", property)?;
+        map.serialize_entry("op", op)?;
+        if !value.is_null() {
+            map.serialize_entry("value", value)?;
+        }
+        map.end()
+    }
+}
+
+impl Endpoint {
+    /// Whether a completed response to a survey, its answers by question, is one of those
+    /// that it gets: some of its conditions are on that survey, and all of these hold.
+    pub fn takes(&self, survey_id: &str, answers: &Value, now: Millis) -> bool {
+        let mut own = self.conditions.iter().filter(|condition| condition.survey == survey_id).peekable();
+        self.conditions.is_empty() || (own.peek().is_some() && own.all(|one| one.answer.holds(answers, now)))
     }
 }
 

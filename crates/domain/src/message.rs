@@ -182,6 +182,13 @@ pub struct Data {
     pub updated_at: Millis,
 }
 
+impl Data {
+    /// The answers as one object.
+    pub fn answers_by_question(&self) -> serde_json::Value {
+        self.answers.iter().map(|answer| (answer.question_id.clone(), answer.value.value())).collect()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ActivationFact {
     pub event_id: String,

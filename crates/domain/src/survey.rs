@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-use super::activation::{Activation, CANCELS, Pattern};
+use super::activation::{Arming, CANCELS, Pattern};
 use super::cycle::Per;
 use super::filter::{self, Condition};
 use super::json::Json;
@@ -226,7 +226,7 @@ pub struct Survey {
     pub app_version: Option<VersionRange>,
     /// Left out: each trigger is its own window.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub activate: Option<Activation>,
+    pub activate: Option<Arming>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
     pub expires_after: Option<Millis>,
     #[serde(serialize_with = "time::as_duration")]
@@ -272,7 +272,7 @@ impl Survey {
     pub fn activation_fingerprint(&self) -> u64 {
         match &self.activate {
             None => 0,
-            Some(activation) => xxhash_rust::xxh3::xxh3_64(Json::of(activation).as_str().as_bytes()),
+            Some(arming) => xxhash_rust::xxh3::xxh3_64(Json::of(arming).as_str().as_bytes()),
         }
     }
 
@@ -297,6 +297,11 @@ impl Survey {
     /// Where its days are told apart.
     pub fn zone_of_days(&self, device: Option<&str>) -> Zone {
         self.schedule.as_ref().map_or_else(Zone::default, |schedule| schedule.timezone.of_days(device))
+    }
+
+    /// The property that tells its windows apart.
+    pub fn match_by(&self) -> Option<&str> {
+        self.activate.as_ref()?.match_by.as_deref()
     }
 
     /// A bit for each pattern of the survey that an event fits.

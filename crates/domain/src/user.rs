@@ -282,6 +282,9 @@ impl User {
             survey.facts.clear();
             survey.shown.clear();
         }
+        if self.extension.as_ref().and_then(|extension| extension.forget_at(FACTS_KNOWN)).is_some_and(|at| at <= now) {
+            self.extension_mut().forget(FACTS_KNOWN, now);
+        }
     }
 
     /// Remembers that a link was used, until it has expired.
@@ -364,13 +367,18 @@ impl User {
     pub fn restored(mut self) -> User {
         let extension = self.extension.clone();
         for (survey_id, kept) in extension.iter().flat_map(|extension| &extension.surveys) {
-            if kept.sessions.is_empty() || self.surveys.get(survey_id).is_none() {
-                continue;
-            }
-            for fact in &mut self.survey_mut(survey_id).facts {
+            let put_back = |fact: &mut ActivationEvent| {
                 let known = kept.sessions.iter().find(|(offset, _)| *offset == fact.event.offset);
                 fact.session = known.map(|(_, session)| *session);
+            };
+            if kept.sessions.is_empty() {
+                continue;
             }
+            if self.surveys.get(survey_id).is_some() {
+                self.survey_mut(survey_id).facts.iter_mut().for_each(put_back);
+            }
+            let matched = &mut self.extension_mut().survey_mut(survey_id).matched;
+            matched.iter_mut().flat_map(|one| &mut one.state.facts).for_each(put_back);
         }
         self.summarized()
     }
@@ -418,6 +426,8 @@ impl User {
         };
         if !same {
             summary.bytes = added(summary.bytes, extension_bytes(before), extension_bytes(self));
+            let forget_at = self.extension.as_ref().and_then(|extension| extension.forget_at(FACTS_KNOWN));
+            summary.forget_at = summary.forget_at.min(forget_at.unwrap_or(Millis::MAX));
             let latest = self.extension.as_ref().and_then(|extension| extension.latest());
             summary.latest = summary.latest.max(latest.unwrap_or(Millis::MIN));
         }

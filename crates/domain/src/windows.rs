@@ -259,7 +259,13 @@ impl PerSurvey {
     pub fn displayed(&mut self, at: Millis, armed_by: Option<u64>) {
         self.displays = self.displays.saturating_add(1);
         self.last_display_at = self.last_display_at.max(Some(at));
-        let Some(wanted) = armed_by else { return };
+        if let Some(wanted) = armed_by {
+            self.window_displayed(at, wanted);
+        }
+    }
+
+    /// Notes that the window was displayed which the event at an offset has armed.
+    pub fn window_displayed(&mut self, at: Millis, wanted: u64) {
         // The event may have been let go: then its window's newest stands for it.
         let known = self.facts.iter().any(|fact| fact.event.offset == wanted);
         let stands_in = self.facts.iter().rev().find(|fact| fact.event.at <= at).map(|fact| fact.event.offset);

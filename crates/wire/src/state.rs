@@ -98,9 +98,10 @@ mod tests {
         user.keep_answers("s", CompletedAnswers { at: 5, answers });
         let bytes = encode(&user);
         assert_eq!((bytes[0], decode(&bytes).as_ref()), (5, Ok(&user)));
-        let session = Some(askwhen_domain::distinct::session_hash("a"));
+        let hash = askwhen_domain::distinct::session_hash("a");
+        let session = Some(hash);
         user.survey_mut("s").facts[0].session = session;
-        user.extension_mut().survey_mut("s").sessions.push((2, session.expect("a session")));
+        user.extension_mut().survey_mut("s").sessions.push((2, hash));
         let event = RememberedEvent { at: 1, offset: 2, session, properties: None };
         user.extension_mut().remember("n", event);
         let bytes = encode(&user);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::apply_context::ApplyContext;
+use super::windows;
 use serde_json::{Map, Value};
 
 use crate::activation::{CANCELS, LATE};
@@ -47,15 +48,24 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
     for survey_id in ctx.project.listeners(name) {
         let entry = &ctx.project.surveys[survey_id];
         let survey = &entry.current;
-        let (Some(activation), Some(expires_after)) = (&survey.activate, survey.expires_after) else { continue };
+        let (Some(activation), Some(expires_after)) = (survey.activate.as_deref(), survey.expires_after) else {
+            continue;
+        };
         let pattern_mask = survey.pattern_mask(name, &parsed, ctx.now);
         if pattern_mask == 0 {
             continue;
         }
+        let value = survey.match_by().map(|property| matched_value(&parsed, property));
+        // A record that lacks the property takes no part.
+        if value.as_ref().is_some_and(Option::is_none) {
+            continue;
+        }
+        let value = value.flatten();
         // A late event whose windows are all over has no effect, unless it prevents or cancels
         // what earlier events have begun.
         let over = at.saturating_add(activation.reach()).saturating_add(expires_after) <= ctx.now;
-        let state_now = user.surveys.get(survey_id).filter(|state| state.fingerprint == entry.fingerprint);
+        let state_now = windows::of(user, survey_id, value.as_ref());
+        let state_now = state_now.filter(|state| state.fingerprint == entry.fingerprint);
         let ends =
             pattern_mask & (CANCELS | activation.prevents()) != 0 && state_now.is_some_and(|s| !s.facts.is_empty());
         if over && !ends {
@@ -63,11 +73,6 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
         }
         let late = !activation.waits() && at.saturating_add(expires_after) <= ctx.now;
         let pattern_mask = pattern_mask | if late { LATE } else { 0 };
-        let state = user.survey_mut(survey_id);
-        if state.fingerprint != entry.fingerprint {
-            state.facts.clear();
-            state.fingerprint = entry.fingerprint;
-        }
         // Nothing asks for the properties of an event that only cancels.
         let event = if pattern_mask & !CANCELS != 0 { &mut arming } else { &mut cancelling };
         let event = event.get_or_insert_with(|| {
@@ -80,12 +85,10 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
                 properties,
             })
         });
-        let event = event.clone();
-        let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
-        let Some(rules) = entry.rules(&end_of) else { continue };
-        state.forget_facts(rules, ctx.now);
+        let session = session.filter(|_| activation.counts_sessions());
+        let fact = ActivationEvent { session, ..ActivationEvent::new(pattern_mask, event.clone()) };
         let is_offered = |offset: u64| offered.contains(&offset);
-        state.insert(ActivationEvent::new(pattern_mask, event), rules, ctx.now, &is_offered);
+        windows::insert(ctx, user, entry, (value.as_ref(), fact), &is_offered);
     }
 }
 
@@ -100,6 +103,13 @@ fn asked_for(properties: &Value, paths: &BTreeSet<String>) -> Option<Json> {
 fn shortened(value: &Value) -> Option<Value> {
     let json = completed::shortened(&Json::of(value));
     (json.len_bytes() <= MAX_KEPT_BYTES).then(|| json.value())
+}
+
+/// The value that tells windows apart; a list or an object is none.
+fn matched_value(properties: &Value, property: &str) -> Option<Json> {
+    let value = filter::lookup(properties, property)?;
+    let is_plain = value.is_string() || value.is_number() || value.is_boolean();
+    is_plain.then(|| Json::of(value)).filter(|value| value.len_bytes() <= MAX_KEPT_BYTES)
 }
 
 fn event_id(ctx: ApplyContext<'_>, record: &Record<'_>) -> String {

@@ -3,7 +3,7 @@
 use super::apply_context::ApplyContext;
 use super::offers::{FoundOffer, find};
 use super::output::{AnswerView, OfferView, Output, Outputs, Refusal, Reply};
-use super::{fanout, history};
+use super::{fanout, history, windows};
 use crate::decision::Offered;
 use crate::endpoint::EventType;
 use crate::message::{OfferEvent, WebhookEvent};
@@ -133,7 +133,16 @@ pub(super) fn mark_displayed(ctx: ApplyContext<'_>, user: &mut User, index: usiz
     let pinned = entry.map(|entry| entry.version(version).unwrap_or(&entry.current));
     history::displayed(user, &survey_id, at, pinned.and_then(|survey| survey.frequency.per));
     let state = user.survey_mut_or(&survey_id, || PerSurvey::of(fingerprint));
-    state.displayed(at, activation);
+    match pinned.and_then(|survey| survey.match_by()) {
+        None => state.displayed(at, activation),
+        Some(_) => {
+            state.displayed(at, None);
+            if stands {
+                let offer = user.offers[index].clone();
+                windows::displayed(user, &offer, at);
+            }
+        }
+    }
     let is_exempt = pinned.is_some_and(|survey| survey.frequency.global_cooldown == GlobalCooldown::Exempt);
     if !link && !is_exempt {
         user.last_display_at = user.last_display_at.max(Some(at));

@@ -68,7 +68,15 @@ pub(super) fn response(
     let data = collect(ctx, user, &user.offers[found.index], &found.survey, told.questions);
     let left_behind = told.left_behind.to_vec();
     out.items.push(Output::Response { kind: event.kind, at: event.at, data: Box::new(data.clone()), left_behind });
+    let answers = std::cell::OnceCell::new();
     for endpoint in wanted(ctx, &found.survey, event.kind, data.test) {
+        // What is complete is judged as a whole.
+        if event.kind == EventType::Completed {
+            let answers = answers.get_or_init(|| data.answers_by_question());
+            if !endpoint.takes(&data.survey_id, answers, ctx.now) {
+                continue;
+            }
+        }
         deliver(message::deliveries(&ctx.origin, endpoint, event, &data, ctx.now), out);
     }
 }

@@ -10,6 +10,7 @@ use std::cell::OnceCell;
 use super::apply_context::ApplyContext;
 use super::apply_context::RequestContext;
 use super::shares::{self, Draw};
+use super::windows;
 use crate::cycle::{self, CycleUse};
 use crate::decision::{Gate, GateFailure};
 use crate::definitions::Entry;
@@ -21,6 +22,7 @@ use crate::survey::{AfterDismissal, GlobalCooldown, Repeat, SessionCap, Settings
 use crate::targeting::{Rule, TargetingContext, UnmetRule};
 use crate::time::{self, Millis};
 use crate::user::{Activated, Offer, PerSurvey, Snooze, User, WINDOW_REMEMBERED};
+use crate::windows::Rules;
 
 /// A survey that every gate let through, but for the comparison with others.
 pub(super) struct Eligible {
@@ -30,6 +32,8 @@ pub(super) struct Eligible {
     pub again: Option<Arc<Offer>>,
     /// Whether there is a grant left is not known here.
     pub needs_grant: bool,
+    /// Its window was displayed before.
+    shown: bool,
 }
 
 /// The hint when an offer stands in the way of a trigger without a session.
@@ -82,7 +86,7 @@ impl EligibilityCheck<'_> {
         if !test {
             let drawn = self.drawn(survey, passed.activation.as_deref());
             shares::shares(survey, self.ctx, self.user, self.attributes, drawn)?;
-            self.repeat(survey)?;
+            self.repeat(survey, passed.shown)?;
             self.cooldowns(survey)?;
             passed.needs_grant = self.quota(survey)?;
         }
@@ -133,11 +137,33 @@ impl EligibilityCheck<'_> {
         let end_of = |at, offset| self.entry.window_end(at, offset).unwrap_or(at);
         let Some(rules) = self.entry.rules(&end_of) else {
             let expires_at = now.saturating_add(self.ctx.project.settings.offer_ttl);
-            return Ok(Eligible { activation: None, expires_at, again: None, needs_grant: false });
+            return Ok(Eligible { activation: None, expires_at, again: None, needs_grant: false, shown: false });
         };
-        let state = self.state().filter(|state| state.fingerprint == self.entry.fingerprint);
+        let mut best: Option<Eligible> = None;
+        let mut failed = None;
+        for state in windows::all(self.user, survey) {
+            match self.window_of(survey, state, rules) {
+                Err(stop) => failed = Some(stop),
+                Ok(open) => {
+                    // One that was not displayed yet, and of these the one that expires soonest.
+                    let rank = |open: &Eligible| (open.shown, open.expires_at);
+                    if best.as_ref().is_none_or(|best| rank(&open) < rank(best)) {
+                        best = Some(open);
+                    }
+                }
+            }
+        }
+        // Of several values the newest says why there is none.
+        best.ok_or_else(|| failed.unwrap_or(stop(Gate::NotActivated, Value::Null, None)))
+    }
+
+    /// The same of one state.
+    fn window_of(&self, survey: &Survey, state: &PerSurvey, rules: Rules<'_>) -> Result<Eligible, GateFailure> {
+        let now = self.ctx.now;
         let none = |until| Err(stop(Gate::NotActivated, Value::Null, until));
-        let Some(state) = state else { return none(None) };
+        if state.fingerprint != self.entry.fingerprint {
+            return none(None);
+        }
         // Then the gate opens; a delay is the next one's to tell.
         let next = || state.next_window(rules, now);
         let Some(window) = state.window(rules, now) else { return none(next()) };
@@ -161,18 +187,16 @@ impl EligibilityCheck<'_> {
         }
         // An absence arms later than the event that it waits behind.
         let activation = if at == by.at { (*by).clone() } else { Arc::new(Activated { at, ..(**by).clone() }) };
-        Ok(Eligible { activation: Some(activation), expires_at: ends_at, again: None, needs_grant: false })
+        let (activation, shown) = (Some(activation), window.shown);
+        Ok(Eligible { activation, expires_at: ends_at, again: None, needs_grant: false, shown })
     }
 
     /// `already_completed` and `max_displays`.
-    fn repeat(&self, survey: &Survey) -> Result<(), GateFailure> {
-        let Some(state) = self.state() else { return Ok(()) };
+    fn repeat(&self, survey: &Survey, shown: bool) -> Result<(), GateFailure> {
         let used = spent(survey, self.user, self.ctx.now, self.asked.context)?;
         let displays = json!(used.displays);
-        let end_of = |at, offset| self.entry.window_end(at, offset).unwrap_or(at);
-        let window = self.entry.rules(&end_of).and_then(|rules| state.window(rules, self.ctx.now));
         let put_off = snoozed(self.user, &survey.survey_id).is_some();
-        if window.is_some_and(|w| w.shown) && !put_off {
+        if shown && !put_off {
             return Err(stop(Gate::MaxDisplays, displays, None));
         }
         if survey.frequency.max_displays.is_some_and(|max| used.displays >= max) {

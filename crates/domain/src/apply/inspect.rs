@@ -8,6 +8,7 @@ use super::apply_context::RequestContext;
 use super::gates::EligibilityCheck;
 use super::output::{Outputs, Reply};
 use super::view::{Counters, OfferLine, SurveyAvailability, SurveyCounters, UserView, WindowView};
+use super::windows;
 use crate::decision::ActivationView;
 use crate::record::Context;
 use crate::survey::Status;
@@ -37,11 +38,11 @@ pub(super) fn user(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) {
 
 fn windows(ctx: ApplyContext<'_>, user: &User) -> Vec<WindowView> {
     let mut open = Vec::new();
-    for (survey_id, state) in user.surveys.iter() {
-        let Some(entry) = ctx.project.surveys.get(&**survey_id).filter(|entry| entry.fingerprint == state.fingerprint)
-        else {
-            continue;
-        };
+    let armed = ctx.project.surveys.values().filter(|entry| entry.current.activate.is_some());
+    let states =
+        armed.flat_map(|entry| windows::all(user, &entry.current).into_iter().map(move |state| (entry, state)));
+    for (entry, state) in states.filter(|(entry, state)| entry.fingerprint == state.fingerprint) {
+        let survey_id = &entry.current.survey_id;
         let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
         let Some(rules) = entry.rules(&end_of) else { continue };
         let Some(window) = state.window(rules, ctx.now) else { continue };

@@ -15,6 +15,7 @@ mod offers;
 mod output;
 mod shares;
 mod view;
+mod windows;
 
 use super::definitions::Project;
 use super::id::{self};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::survey::PerSurvey;
+use super::survey::{ActivationEvent, PerSurvey};
 use crate::distinct::Occurrence;
 use crate::json::Json;
 use crate::time::Millis;
@@ -126,9 +126,18 @@ impl Extension {
         }
     }
 
-    /// Lets go of the older half of the events of the name that takes the most.
+    /// Lets go of something: properties of windows, else the older half of the events of
+    /// the name that takes the most.
     pub(super) fn shed(&mut self) -> bool {
         let weight = |all: &Arc<Vec<RememberedEvent>>| all.iter().map(RememberedEvent::len_bytes).sum::<usize>();
+        let holds = |one: &MatchedWindows| one.state.facts.iter().any(|fact| fact.event.properties.is_some());
+        let held = self.surveys.iter().find(|(_, survey)| survey.matched.iter().any(holds));
+        if let Some(id) = held.map(|(id, _)| id.clone()) {
+            // The value that is oldest loses its properties first.
+            let oldest = self.survey_mut(&id).matched.iter_mut().find(|one| holds(one));
+            oldest.into_iter().flat_map(|one| &mut one.state.facts).for_each(ActivationEvent::drop_properties);
+            return true;
+        }
         let Some((_, name)) = self.events.iter().map(|(name, all)| (weight(all), name.clone())).max() else {
             return false;
         };
@@ -180,12 +189,53 @@ impl Extension {
         all
     }
 
+    /// Nothing of its windows is to be forgotten before.
+    pub(super) fn forget_at(&self, known: Millis) -> Option<Millis> {
+        let windows = self.surveys.values().flat_map(|survey| &survey.matched);
+        windows.map(|one| one.state.facts.last().map_or(Millis::MIN, |fact| fact.event.at.saturating_add(known))).min()
+    }
+
+    /// Forgets windows whose newest event is as old.
+    pub(super) fn forget(&mut self, known: Millis, now: Millis) {
+        let is_kept =
+            |one: &MatchedWindows| one.state.facts.last().is_some_and(|fact| now < fact.event.at.saturating_add(known));
+        for survey in self.surveys.values_mut().filter(|survey| !survey.matched.iter().all(is_kept)) {
+            Arc::make_mut(survey).matched.retain(is_kept);
+        }
+    }
+
     pub(super) fn matched_mut(&mut self) -> impl Iterator<Item = &mut PerSurvey> {
         self.surveys.values_mut().flat_map(|survey| Arc::make_mut(survey).matched.iter_mut().map(|one| &mut one.state))
     }
 }
 
 impl SurveyExtension {
+    /// What a value of the property has armed, to be changed; nothing yet, at first.
+    pub fn matched_mut(&mut self, value: &Json, fingerprint: u64) -> &mut PerSurvey {
+        if self.matched.iter().any(|one| one.state.fingerprint != fingerprint) {
+            self.matched.clear();
+        }
+        let at = self.matched.iter().position(|one| one.value == *value).unwrap_or_else(|| {
+            self.matched.push(MatchedWindows { value: value.clone(), state: PerSurvey::of(fingerprint) });
+            self.matched.len() - 1
+        });
+        &mut self.matched[at].state
+    }
+
+    /// Puts the value with the newest event last, and keeps the newest values.
+    pub fn order_matched(&mut self) {
+        self.matched.retain(|one| !one.state.facts.is_empty());
+        self.matched.sort_by_key(|one| one.state.facts.last().map(ActivationEvent::order));
+        let too_many = self.matched.len().saturating_sub(MAX_MATCHED);
+        self.matched.drain(..too_many);
+    }
+
+    /// The sessions of events that are still there.
+    pub fn keep_session(&mut self, offset: u64, session: u64, facts: &[u64]) {
+        self.sessions.push((offset, session));
+        self.sessions.retain(|(offset, _)| facts.contains(offset));
+    }
+
     fn times(&self) -> [&Vec<Millis>; 4] {
         [&self.displays, &self.answers, &self.completions, &self.dismissals]
     }

@@ -2,44 +2,47 @@
 
 use super::condition::conditions;
 use super::reader::{Code, Reader};
-use askwhen_domain::activation::{Absence, Activation, Count, MAX_COUNT, MAX_PATTERNS, Pattern, Sequence};
+use askwhen_domain::activation::{Absence, Activation, Arming, Count, MAX_COUNT, MAX_PATTERNS, Pattern, Sequence};
+use askwhen_domain::distinct::Distinct;
 use askwhen_domain::limits::MAX_WITHIN;
 use askwhen_domain::time::{self, Millis};
 
 const FORMS: [&str; 5] = ["event", "any", "all", "sequence", "absence"];
 
-/// Exactly one of its forms.
-pub fn activate(reader: &mut Reader<'_>) -> Option<Activation> {
+/// Exactly one of its forms, with `match` beside it.
+pub fn activate(reader: &mut Reader<'_>) -> Option<Arming> {
     reader.object("activate", |inner| {
-        let used: Vec<&str> = FORMS.into_iter().filter(|form| inner.raw(form).is_some()).collect();
-        match used[..] {
-            ["event"] => Some(Activation::Event { event: pattern(inner), count: count(inner) }),
-            ["any"] => Some(Activation::Any { any: patterns(inner, "any"), count: count(inner) }),
-            ["all"] => Some(Activation::All { all: patterns(inner, "all"), within: required_span(inner, "within") }),
-            ["sequence"] => inner
-                .object("sequence", |one| Sequence {
-                    steps: patterns(one, "steps"),
-                    within: required_span(one, "within"),
-                })
-                .map(|sequence| Activation::Sequence { sequence }),
-            [] => {
-                let detail = "is required: activate needs one of event, any, all, sequence, absence";
-                inner.fault(Code::MissingField, "event", detail);
-                None
-            }
-            [_] => inner
-                .object("absence", |one| Absence {
-                    after: named(one, "after"),
-                    without: named(one, "without"),
-                    span: required_span(one, "for"),
-                })
-                .map(|absence| Activation::Absence { absence }),
-            [_, second, ..] => {
-                inner.fault(Code::Invalid, second, "cannot stand beside another form: use exactly one");
-                None
-            }
-        }
+        let match_by = inner.id("match");
+        form(inner).map(|activation| Arming { activation, match_by })
     })?
+}
+
+fn form(inner: &mut Reader<'_>) -> Option<Activation> {
+    let used: Vec<&str> = FORMS.into_iter().filter(|form| inner.raw(form).is_some()).collect();
+    match used[..] {
+        ["event"] => Some(Activation::Event { event: pattern(inner), count: count(inner) }),
+        ["any"] => Some(Activation::Any { any: patterns(inner, "any"), count: count(inner) }),
+        ["all"] => Some(Activation::All { all: patterns(inner, "all"), within: required_span(inner, "within") }),
+        ["sequence"] => inner
+            .object("sequence", |one| Sequence { steps: patterns(one, "steps"), within: required_span(one, "within") })
+            .map(|sequence| Activation::Sequence { sequence }),
+        [] => {
+            let detail = "is required: activate needs one of event, any, all, sequence, absence";
+            inner.fault(Code::MissingField, "event", detail);
+            None
+        }
+        [_] => inner
+            .object("absence", |one| Absence {
+                after: named(one, "after"),
+                without: named(one, "without"),
+                span: required_span(one, "for"),
+            })
+            .map(|absence| Activation::Absence { absence }),
+        [_, second, ..] => {
+            inner.fault(Code::Invalid, second, "cannot stand beside another form: use exactly one");
+            None
+        }
+    }
 }
 
 /// `cancel_on: [{event, where}]`
@@ -79,6 +82,8 @@ fn count(reader: &mut Reader<'_>) -> Option<Count> {
         Count {
             at_least: inner.integer("at_least", 1..=i64::from(MAX_COUNT)).unwrap_or(1) as u32,
             within: required_span(inner, "within"),
+            distinct: inner.choice("distinct", &Distinct::ALL),
+            zone: Default::default(),
         }
     });
     count.filter(|count| count.at_least > 1)

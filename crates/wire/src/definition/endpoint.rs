@@ -4,11 +4,12 @@ use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
+use super::condition::{MAX_CONDITIONS, condition};
 use super::kind::{Kind, id, kind, shown_only};
 use super::reader::{Code, Reader};
 use crate::{profile, tls};
 use askwhen_domain::address;
-use askwhen_domain::endpoint::{Endpoint, HeaderText, Profile, SealedSecret, Tls, matches_glob};
+use askwhen_domain::endpoint::{Endpoint, HeaderText, Profile, ResponseCondition, SealedSecret, Tls, matches_glob};
 use askwhen_domain::rate::Rate;
 use askwhen_domain::retry::{Intervals, Policy, Success};
 use askwhen_domain::time::{self, DAY, Millis, SECOND};
@@ -83,6 +84,7 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>, target: Target<'_>
             enabled: reader.boolean("enabled").unwrap_or(true),
             events: events(reader, profile),
             surveys: globs(reader, "surveys").unwrap_or_else(|| vec!["*".into()]),
+            conditions: response_conditions(reader),
             test: reader.boolean("test").unwrap_or(false),
             include_properties,
             retry: retry(reader, profile),
@@ -207,6 +209,14 @@ fn hidden<E: std::fmt::Display>(
             }
         },
     }
+}
+
+/// `where: [{survey, question_id, op, value}]`
+fn response_conditions(reader: &mut Reader<'_>) -> Vec<ResponseCondition> {
+    reader.objects("where", MAX_CONDITIONS, |inner| ResponseCondition {
+        survey: inner.required_id("survey").unwrap_or_default(),
+        answer: condition(inner, "question_id"),
+    })
 }
 
 fn globs(reader: &mut Reader<'_>, member: &str) -> Option<Vec<String>> {

@@ -11,6 +11,7 @@ use askwhen_domain::time::{self, Millis};
 /// What is left out has its default.
 pub fn read(reader: &mut Reader<'_>) -> Settings {
     kind(reader, Kind::Settings);
+    reader.not_built("caps");
     let standard = Settings::default();
     Settings {
         global_cooldown: reader.duration("global_cooldown").unwrap_or(standard.global_cooldown),

@@ -18,6 +18,7 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     kind(reader, Kind::Survey);
     let survey_id = id(reader, Kind::Survey, wanted_id);
     shown_only(reader, &["version"]);
+    ["anonymous", "retention", "endings"].into_iter().for_each(|member| reader.not_built(member));
     let name = reader.required_text("name", 1_024).unwrap_or_default();
     let status = reader.choice("status", &Status::ALL).unwrap_or(Status::Draft);
     let link = reader.boolean("link").unwrap_or(false);
@@ -25,7 +26,7 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     if link_anonymous && !link {
         reader.fault(Code::Invalid, "link_anonymous", "needs link: true");
     }
-    let activate = activation::activate(reader);
+    let mut activate = activation::activate(reader);
     let cancel_on = activation::cancel_on(reader, activate.is_some());
     let expires_after = expires_after(reader, activate.is_some());
     let delay = reader.duration("delay").unwrap_or(0);
@@ -40,6 +41,10 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
         reader.fault(Code::MissingField, "show_on", "is required: name at least one trigger, or set link: true");
     }
     let schedule = audience::schedule(reader);
+    let zone = schedule.as_ref().map(|schedule| schedule.timezone.of_days(None)).unwrap_or_default();
+    if let Some(arming) = &mut activate {
+        arming.activation.on_clocks(&zone);
+    }
     let spread = audience::spread(reader, schedule.as_ref());
     let targeting_rule = targeting::targeting(reader);
     let sampling = audience::sampling(reader, &survey_id);
@@ -118,7 +123,11 @@ fn expires_after(reader: &mut Reader<'_>, activated: bool) -> Option<time::Milli
 }
 
 fn max_completed(reader: &mut Reader<'_>) -> Option<u64> {
-    let count = reader.object("limits", |inner| inner.integer("max_completed", 1..=MAX_COMPLETED)).flatten();
+    let count = reader.object("limits", |inner| {
+        inner.not_built("caps");
+        inner.integer("max_completed", 1..=MAX_COMPLETED)
+    });
+    let count = count.flatten();
     count.and_then(|count| u64::try_from(count).ok())
 }
 

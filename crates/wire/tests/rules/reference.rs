@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::windows::by_hand;
 use askwhen_domain::activation::{CANCELS, LATE};
 use askwhen_domain::apply::*;
+use askwhen_domain::cycle::Per;
 use askwhen_domain::decision::{Decision, DecisionReason, Gate};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::Origin;
@@ -15,7 +16,7 @@ use askwhen_domain::json::Json;
 use askwhen_domain::quota::QuotaAllocator;
 use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Record, Target};
 use askwhen_domain::refs::SurveyKey;
-use askwhen_domain::survey::{GlobalCooldown, Repeat, Status, Survey};
+use askwhen_domain::survey::{AfterDismissal, GlobalCooldown, Repeat, Status, Survey};
 use askwhen_domain::time::{ClientTimes, DAY, MINUTE, Millis};
 use askwhen_domain::user::{Activated, ActivationEvent, OFFER_KNOWN, User, WINDOW_REMEMBERED};
 use askwhen_wire::definition;
@@ -85,21 +86,29 @@ fn survey() -> impl Strategy<Value = Value> {
         prop::sample::select(vec!["once", "until_responded", "until_completed", "every_activation"]),
         prop::option::of(1..4_u32),
         prop::sample::select(vec!["0s", "20m", "2h"]),
-        any::<bool>(),
+        prop::sample::select(vec!["respect", "ignore", "exempt", "1h"]),
+        prop::option::weighted(0.3, prop::sample::select(vec!["50m", "5h", "day"])),
+        prop::option::weighted(0.2, prop::sample::select(vec!["40m", "never"])),
     );
     let armed = prop::option::weighted(
         0.7,
         (activation(), prop::sample::select(vec!["refresh", "keep_first"]), any::<bool>(), any::<bool>()),
     );
-    let gates =
-        (any::<bool>(), any::<bool>(), prop::option::weighted(0.3, 0..3_u8), prop::option::weighted(0.3, 1..3_u32));
+    let gates = (
+        any::<bool>(),
+        any::<bool>(),
+        prop::option::weighted(0.3, 0..3_u8),
+        prop::option::weighted(0.3, 1..3_u32),
+        prop::option::weighted(0.2, (0..3_u8, 1..3_u32, prop::option::of(2..4_u32))),
+        prop::option::weighted(0.2, 1..4_u32),
+    );
     (armed, frequency, gates, 0..2_i64).prop_map(|(armed, frequency, gates, priority)| {
-        let (repeat, max_displays, cooldown, respects) = frequency;
-        let (pro, on_ios, unless_completed, limit) = gates;
+        let (repeat, max_displays, cooldown, global, per, after_dismissal) = frequency;
+        let (pro, on_ios, unless_completed, limit, counts, unless_shown) = gates;
         let mut survey = json!({
             "name": "S", "status": "active", "priority": priority, "show_on": [{"trigger": "Main"}],
             "frequency": {"repeat": repeat, "max_displays": max_displays, "cooldown": cooldown,
-                "global_cooldown": if respects { "respect" } else { "ignore" }},
+                "global_cooldown": global, "per": per, "after_dismissal": after_dismissal},
             "platforms": if on_ios { json!(["ios"]) } else { json!([]) },
             "limits": {"max_completed": limit},
             "questions": [{"question_id": "q1", "type": "rating_star", "text": "?"}],
@@ -110,6 +119,13 @@ fn survey() -> impl Strategy<Value = Value> {
         }
         if let Some(other) = unless_completed {
             rules.push(json!({"not": {"survey": format!("s{other}"), "did": "completed", "within": "1h"}}));
+        }
+        if let Some((name, at_least, at_most)) = counts {
+            let at_most = at_most.filter(|most| *most >= at_least);
+            rules.push(json!({"event": format!("e{name}"), "within": "2h", "at_least": at_least, "at_most": at_most}));
+        }
+        if let Some(at_least) = unless_shown {
+            rules.push(json!({"not": {"tag": "*", "did": "displayed", "within": "3h", "at_least": at_least}}));
         }
         if !rules.is_empty() {
             survey["targeting"] = json!({"all": rules});
@@ -144,6 +160,8 @@ struct Made {
     by: Option<u64>,
     displayed_at: Option<Millis>,
     dismissed_at: Option<Millis>,
+    /// The dismissal closed a response that was complete.
+    closed: bool,
     answered_at: Option<Millis>,
     completed_at: Option<Millis>,
     /// The answer as it was last taken.
@@ -156,6 +174,8 @@ struct Past {
     /// By survey, as far as it listened.
     facts: BTreeMap<String, Vec<ActivationEvent>>,
     made: Vec<Made>,
+    /// Events that rules counted when they came: names and times.
+    counted: Vec<(String, Millis)>,
     pro: Option<bool>,
 }
 
@@ -244,7 +264,7 @@ impl World {
         }
         let mut window_shown = false;
         let mut window = (now + settings.offer_ttl, None);
-        if let Some(activation) = &survey.activate {
+        if let Some(activation) = survey.activate.as_deref() {
             let expires = survey.expires_after.expect("with an activation");
             let mut facts = past.facts.get(&survey.survey_id).cloned().unwrap_or_default();
             facts.sort_by_key(ActivationEvent::order);
@@ -270,24 +290,42 @@ impl World {
         }
         self.targeted(past, survey)?;
         let displays: Vec<Millis> = mine.iter().filter_map(|made| made.displayed_at).collect();
+        let began = self.cycle(survey, &displays);
+        let lately = |at: Option<Millis>| at.is_some_and(|at| began.is_some_and(|began| at >= began));
+        let in_cycle = displays.iter().filter(|at| lately(Some(**at))).count();
         let shut = match survey.frequency.repeat {
-            Repeat::Once => (!displays.is_empty()).then_some(Gate::MaxDisplays),
-            Repeat::UntilResponded => mine.iter().any(|m| m.answered_at.is_some()).then_some(Gate::AlreadyCompleted),
-            Repeat::UntilCompleted => mine.iter().any(|m| m.completed_at.is_some()).then_some(Gate::AlreadyCompleted),
+            Repeat::Once => (in_cycle > 0).then_some(Gate::MaxDisplays),
+            Repeat::UntilResponded => mine.iter().any(|m| lately(m.answered_at)).then_some(Gate::AlreadyCompleted),
+            Repeat::UntilCompleted => mine.iter().any(|m| lately(m.completed_at)).then_some(Gate::AlreadyCompleted),
             Repeat::EveryActivation => None,
         };
         if let Some(gate) = shut {
             return Err(gate);
         }
-        if window_shown || survey.frequency.max_displays.is_some_and(|most| displays.len() >= most as usize) {
+        if window_shown || survey.frequency.max_displays.is_some_and(|most| in_cycle >= most as usize) {
             return Err(Gate::MaxDisplays);
         }
         if displays.iter().any(|at| now < at + survey.frequency.cooldown) {
             return Err(Gate::Cooldown);
         }
-        let respects = survey.frequency.global_cooldown == GlobalCooldown::Respect;
-        let all: Vec<Millis> = past.made.iter().filter_map(|made| made.displayed_at).collect();
-        if respects && all.iter().any(|at| now < at + settings.global_cooldown) {
+        let refused = mine.iter().filter(|made| made.dismissed_at.is_some()).max_by_key(|made| made.dismissed_at);
+        let kept_away =
+            refused.filter(|made| !made.closed).is_some_and(|made| match survey.frequency.after_dismissal {
+                None => false,
+                Some(AfterDismissal::Never) => true,
+                Some(AfterDismissal::Wait(span)) => now < made.dismissed_at.expect("just seen") + span,
+            });
+        if kept_away {
+            return Err(Gate::Cooldown);
+        }
+        let waits = match survey.frequency.global_cooldown {
+            GlobalCooldown::Respect => Some(settings.global_cooldown),
+            GlobalCooldown::Own(span) => Some(span),
+            GlobalCooldown::Ignore | GlobalCooldown::Exempt => None,
+        };
+        let starts = |made: &&Made| self.survey(&made.survey_id).frequency.global_cooldown != GlobalCooldown::Exempt;
+        let all: Vec<Millis> = past.made.iter().filter(starts).filter_map(|made| made.displayed_at).collect();
+        if waits.is_some_and(|span| all.iter().any(|at| now < at + span)) {
             return Err(Gate::GlobalCooldown);
         }
         let here = |made: &&Made| made.session == session;
@@ -310,7 +348,7 @@ impl World {
                 continue;
             }
             to_be_shown_here += usize::from(here);
-            let cooling = respects && (!here || settings.global_cooldown > 0);
+            let cooling = starts(&made) && waits.is_some_and(|span| !here || span > 0);
             if cooling || (here && to_be_shown_here >= settings.max_per_session as usize) {
                 return Err(Gate::OfferOutstanding);
             }
@@ -318,10 +356,37 @@ impl World {
         Ok(window)
     }
 
+    /// When the cycle began that is now; `None` when none has begun.
+    fn cycle(&self, survey: &Survey, displays: &[Millis]) -> Option<Millis> {
+        match survey.frequency.per {
+            Some(Per::Span(span)) => {
+                let mut sorted = displays.to_vec();
+                sorted.sort_unstable();
+                let first = |began: Option<Millis>, at: Millis| began.filter(|began| at < began + span).or(Some(at));
+                let began = sorted.into_iter().fold(None, first)?;
+                (self.now < began + span).then_some(began)
+            }
+            Some(Per::Calendar(_)) => Some(self.now.div_euclid(DAY) * DAY),
+            _ => Some(Millis::MIN),
+        }
+    }
+
     fn targeted(&self, past: &Past, survey: &Survey) -> Result<(), Gate> {
         let rules = serde_json::to_value(&survey.targeting).expect("it serialises");
         for rule in rules["all"].as_array().into_iter().flatten() {
+            let bound = |name: &str| rule[name].as_u64().or(rule["not"][name].as_u64()).map(|bound| bound as usize);
+            let at_least = bound("at_least").unwrap_or(1);
             let holds = match rule["not"]["survey"].as_str() {
+                _ if rule["event"].is_string() => {
+                    let is_its =
+                        |(name, at): &&(String, Millis)| rule["event"] == **name && *at >= self.now - 120 * MINUTE;
+                    let count = past.counted.iter().filter(is_its).count();
+                    count >= at_least && bound("at_most").is_none_or(|most| count <= most)
+                }
+                _ if rule["not"]["tag"].is_string() => {
+                    let shown = past.made.iter().filter_map(|made| made.displayed_at);
+                    shown.filter(|at| *at >= self.now - 180 * MINUTE).count() < at_least
+                }
                 Some(other) => {
                     let done = past.made.iter().filter(|made| made.survey_id == other);
                     let last = done.filter_map(|made| made.completed_at).max();
@@ -412,6 +477,7 @@ impl World {
                 by,
                 displayed_at: None,
                 dismissed_at: None,
+                closed: false,
                 answered_at: None,
                 completed_at: None,
                 value: None,
@@ -426,9 +492,13 @@ impl World {
         let (offset, now) = (self.offset, self.now);
         let World { project, users, .. } = self;
         let past = &mut users.get_mut(user_id).expect("known").1;
+        let counting = project.surveys.values().filter(|entry| entry.current.status.listens());
+        if counting.flat_map(|entry| entry.current.counts_events()).any(|pattern| pattern.event == name) {
+            past.counted.push((name.to_owned(), at));
+        }
         for (id, entry) in &project.surveys {
             let survey = &entry.current;
-            let Some(activation) = survey.activate.as_ref().filter(|_| survey.status.listens()) else { continue };
+            let Some(activation) = survey.activate.as_deref().filter(|_| survey.status.listens()) else { continue };
             let named = |pattern: &askwhen_domain::activation::Pattern| pattern.event == name;
             let armed = (0..).zip(activation.patterns()).filter(|(_, pattern)| named(pattern));
             let mut pattern_mask = armed.fold(0_u32, |all, (bit, _)| all | 1 << bit);
@@ -494,7 +564,10 @@ impl World {
         let made = past.made.iter_mut().find(|made| made.offer_id == offer_id).expect("just seen");
         made.displayed_at = made.displayed_at.or(Some(now));
         match step {
-            Step::Dismissed { .. } => made.dismissed_at = made.dismissed_at.or(Some(now)),
+            Step::Dismissed { .. } => {
+                made.closed |= made.dismissed_at.is_none() && made.completed_at.is_some();
+                made.dismissed_at = made.dismissed_at.or(Some(now));
+            }
             Step::Answer { completed, .. } => {
                 made.value = Some(value);
                 made.answered_at = Some(now);

@@ -149,7 +149,7 @@ fn activations() -> impl Strategy<Value = Activation> {
         Just(Activation::Event { event: pattern(), count: None }),
         (2..5_u32, 1..30_i64).prop_map(|(at_least, within)| Activation::Event {
             event: pattern(),
-            count: Some(Count { at_least, within })
+            count: Some(Count::of(at_least, within))
         }),
         Just(Activation::Any { any: patterns(3), count: None }),
         (1..4_usize, 1..30_i64).prop_map(move |(n, within)| Activation::All { all: patterns(n), within }),

@@ -1,0 +1,67 @@
+//! Where the windows of a survey and a user stand: with the survey, or with each value
+//! of the property that tells them apart.
+
+use super::apply_context::ApplyContext;
+use crate::definitions::Entry;
+use crate::json::Json;
+use crate::survey::Survey;
+use crate::time::Millis;
+use crate::user::{ActivationEvent, MatchedWindows, Offer, PerSurvey, User};
+
+/// The windows of a value, or of the survey as a whole.
+pub(super) fn of<'a>(user: &'a User, survey_id: &str, value: Option<&Json>) -> Option<&'a PerSurvey> {
+    let Some(value) = value else { return user.surveys.get(survey_id) };
+    matched(user, survey_id).iter().find(|one| one.value == *value).map(|one| &one.state)
+}
+
+/// All windows of a survey: one state, or one for each value.
+pub(super) fn all<'a>(user: &'a User, survey: &Survey) -> Vec<&'a PerSurvey> {
+    match survey.match_by() {
+        None => user.surveys.get(&survey.survey_id).into_iter().collect(),
+        Some(_) => matched(user, &survey.survey_id).iter().map(|one| &one.state).collect(),
+    }
+}
+
+fn matched<'a>(user: &'a User, survey_id: &str) -> &'a [MatchedWindows] {
+    user.survey_extension(survey_id).map_or(&[], |kept| &kept.matched)
+}
+
+/// Puts an event among those of its value, or of the survey as a whole.
+pub(super) fn insert(
+    ctx: ApplyContext<'_>,
+    user: &mut User,
+    entry: &Entry,
+    (value, fact): (Option<&Json>, ActivationEvent),
+    is_offered: &dyn Fn(u64) -> bool,
+) {
+    let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
+    let Some(rules) = entry.rules(&end_of) else { return };
+    let survey_id = &*entry.current.survey_id;
+    let (offset, session) = (fact.event.offset, fact.session);
+    let state = match value {
+        Some(value) => user.extension_mut().survey_mut(survey_id).matched_mut(value, entry.fingerprint),
+        None => user.survey_mut(survey_id),
+    };
+    if state.fingerprint != entry.fingerprint {
+        state.facts.clear();
+        state.fingerprint = entry.fingerprint;
+    }
+    state.forget_facts(rules, ctx.now);
+    state.insert(fact, rules, ctx.now, is_offered);
+    if value.is_some() {
+        user.extension_mut().survey_mut(survey_id).order_matched();
+    }
+    if let Some(session) = session {
+        let states = all(user, &entry.current).into_iter();
+        let facts: Vec<u64> = states.flat_map(|state| &state.facts).map(|fact| fact.event.offset).collect();
+        user.extension_mut().survey_mut(survey_id).keep_session(offset, session, &facts);
+    }
+}
+
+/// Notes the display of an offer with the value that its activation belongs to.
+pub(super) fn displayed(user: &mut User, offer: &Offer, at: Millis) {
+    let Some(offset) = offer.activation.as_ref().map(|activated| activated.offset) else { return };
+    let is_its = |one: &MatchedWindows| one.state.facts.iter().any(|fact| fact.event.offset == offset);
+    let Some(place) = matched(user, &offer.survey_id).iter().position(is_its) else { return };
+    user.extension_mut().survey_mut(&offer.survey_id).matched[place].state.window_displayed(at, offset);
+}
