@@ -183,9 +183,6 @@ impl Condition {
             Op::Before => self.times(actual, now).is_some_and(|(at, bound)| at < bound),
             Op::After => self.times(actual, now).is_some_and(|(at, bound)| at > bound),
             Op::Within => self.times(actual, now).is_some_and(|(at, bound)| bound <= at && at <= now),
-            Op::EqCi => self.texts(actual).is_some_and(|(text, wanted)| folded(text) == folded(wanted)),
-            Op::ContainsCi => self.contained_ci(actual),
-            Op::EndsWithCi => self.texts(actual).is_some_and(|(text, part)| folded(text).ends_with(&folded(part))),
             Op::InNext => {
                 let span = self.value.as_str().and_then(|text| time::parse_duration(text).ok());
                 time_of(actual).zip(span).is_some_and(|(at, span)| now <= at && at <= now.saturating_add(span))
@@ -241,15 +238,6 @@ impl Condition {
         }
     }
 
-    fn contained_ci(&self, actual: &Value) -> bool {
-        let Some(wanted) = self.value.as_str().map(folded) else { return false };
-        match actual {
-            Value::String(text) => folded(text).contains(&wanted),
-            Value::Array(list) => list.iter().filter_map(Value::as_str).any(|one| folded(one) == wanted),
-            _ => false,
-        }
-    }
-
     fn texts<'a>(&'a self, actual: &'a Value) -> Option<(&'a str, &'a str)> {
         Some((actual.as_str()?, self.value.as_str()?))
     }
@@ -285,10 +273,6 @@ pub fn lookup<'v>(properties: &'v Value, path: &str) -> Option<&'v Value> {
         };
     }
     Some(here)
-}
-
-fn folded(text: &str) -> String {
-    text.to_lowercase()
 }
 
 fn same(a: &Value, b: &Value) -> bool {
