@@ -22,7 +22,7 @@ use crate::delivery::{self, Fold};
 use crate::engine::{CacheLimit, export as engine};
 use crate::replay::Error;
 use askwhen_domain::LOGIC_VERSION;
-use askwhen_domain::id::RecordPosition;
+use askwhen_domain::id::{self, RecordPosition};
 use askwhen_domain::time::{Millis, format_time};
 use askwhen_log::kafka::Founding;
 use askwhen_log::{Embedded, Lease, Log, NewRecord, Record, TopicPartition};
@@ -171,7 +171,9 @@ impl Export<'_> {
         let lasts = self.journal(&mut founding, &metas, &mut places, progress)?;
         places.finish()?;
         for row in &mut waiting {
-            let source = Source::parse(row.source.as_bytes()).and_then(|source| places.get(source.position()));
+            let to = id::partition_of(&row.delivery.user_id, self.target.partitions);
+            let source = Source::parse(row.source.as_bytes());
+            let source = source.and_then(|source| places.get_at_or_before(source.position(), to));
             row.source = source.map_or_else(String::new, |source| source.encode());
         }
         let definitions = self.current_definitions()?;

@@ -289,3 +289,54 @@ async fn an_export_that_has_not_ended_is_not_served() {
     let (code, _, error) = askwhen(dir.path(), &["--data-dir", "none", "export", "--brokers", &brokers()]);
     assert!(code == Some(4) && error.contains("no embedded log"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_on_requests_that_waited_for_a_quota_go_over_with_their_users_erasure() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("askwhen.toml"), "[log]\npartitions = 3\n").expect("written");
+    let all_roles = "bridge,engine,delivery,console";
+    let old = Process::start(&dir, "data", all_roles, &["--dev"]).await;
+    let survey = json!({"name": "Few", "status": "active", "show_on": [{"trigger": "Main"}],
+        "limits": {"max_completed": 3}, "questions": [{"question_id": "q1", "type": "text", "text": "How?"}]});
+    call(&old, Method::PUT, "/v1/surveys/few", survey).await;
+    let mut erased = vec!["u20".to_owned()];
+    for n in 0..24 {
+        let user = format!("u{n}");
+        let offer = trigger(&old, &user).await;
+        if offer["survey"]["offer_id"].is_string() {
+            answer(&old, &user, &offer).await;
+            erased.push(user);
+        }
+    }
+    for user in &erased {
+        call(&old, Method::DELETE, &format!("/v1/users/{user}"), Value::Null).await;
+    }
+    let stats = async |process: &Process| call(process, Method::GET, "/v1/surveys/few/stats", Value::Null).await;
+    wait_until("the lists have it", async || stats(&old).await["completed"] == 3).await;
+    let before = stats(&old).await;
+    assert_eq!((&before["considered"], &before["offered"]), (&json!(24), &json!(3)), "{before}");
+    old.terminate();
+
+    let prefix = format!("q-{}.", uuid::Uuid::new_v4().simple());
+    configure(dir.path(), &brokers(), &prefix);
+    let export = |more: &[&str]| {
+        let arguments =
+            ["--data-dir", "data", "--output", "json", "export", "--brokers", &brokers(), "--prefix", &prefix];
+        let (code, out, error) = askwhen(dir.path(), &[&arguments[..], more].concat());
+        assert_eq!(code, Some(0), "{error}");
+        serde_json::from_str::<Value>(&out).expect("JSON")
+    };
+    let (told, report) = (export(&["--dry-run"]), export(&[]));
+    assert_eq!(told["history"], report["history"], "what was said before");
+    assert_eq!(report["history"]["left"], json!({}), "{report}");
+    let text = std::fs::read_to_string(dir.path().join("askwhen.toml")).expect("written");
+    std::fs::write(dir.path().join("askwhen.toml"), text.replace("[log]\n", "[log]\nkind = \"kafka\"\n"))
+        .expect("written");
+    let new = Process::start(&dir, "n0", all_roles, &["--dev"]).await;
+    wait_until("the lists are made again", async || stats(&new).await == before).await;
+    for user in &erased {
+        let path = format!("/v1/decisions?user_id={user}");
+        let rows = call(&new, Method::GET, &path, Value::Null).await["decisions"].clone();
+        assert_eq!(rows, json!([]), "nothing of {user} is listed");
+    }
+}

@@ -141,7 +141,7 @@ impl History<'_> {
                         progress("bringing history over", done, all);
                     }
                     let name = topic.name().to_owned();
-                    match self.fate(topic, &record, &mut facts) {
+                    match self.fate(at, &record, &mut facts) {
                         Fate::GoesOver => {}
                         Fate::GoesOtherwise => return Ok(()),
                         Fate::Stays => {
@@ -184,9 +184,10 @@ impl History<'_> {
     }
 
     /// What becomes of a record: it goes over where it means there what it means here.
-    fn fate(&self, topic: Topic, record: &Record, facts: &mut PartitionFacts) -> Fate {
+    fn fate(&self, at: TopicPartition, record: &Record, facts: &mut PartitionFacts) -> Fate {
         let source = source_of(record);
-        let goes_over = match topic {
+        let to = self.partition_of(at, record);
+        let goes_over = match at.topic {
             Topic::Deliveries => match value::<DeliveryRecord>(record) {
                 Some(DeliveryRecord::Deliver(delivery)) => {
                     let delivery = hash(&delivery.delivery_id);
@@ -204,7 +205,7 @@ impl History<'_> {
                         facts.erased.insert(UserKey { project, user_id }, at);
                     }
                     // Of one whose record the journal does not keep nothing is left to hide.
-                    source.is_some_and(|source| self.place(source).is_some())
+                    source.is_some_and(|source| self.place(source, to).is_some())
                 }
                 // Every new partition is told of the endpoints anew.
                 Some(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. }) => return Fate::GoesOtherwise,
@@ -216,7 +217,7 @@ impl History<'_> {
             }
             Topic::Decisions | Topic::Responses => match source {
                 // The erasure is found by its place, which this one has not.
-                Some(source) if self.place(source).is_none() => !is_erased(record, source, facts),
+                Some(source) if self.place(source, to).is_none() => !is_erased(record, source, facts),
                 source => source.is_some(),
             },
             _ => true,
@@ -229,10 +230,13 @@ impl History<'_> {
         facts.known.contains(&delivery) || self.waiting.contains(&delivery)
     }
 
-    /// Where a journal record stands in the other log; `None` when it is not there.
-    fn place(&self, position: RecordPosition) -> Option<Source> {
+    /// Where a journal record stands in partition `to` of the other log; `None` when it was
+    /// trimmed. What partitions told each other does not go over: a decision on a request
+    /// that waited for a grant of a quota comes from such a record. It is behind all that
+    /// went there before, and so on the same side of an erasure of its user as it was.
+    fn place(&self, position: RecordPosition, to: u32) -> Option<Source> {
         match self.places {
-            Some(places) => places.get(position),
+            Some(places) => places.get_at_or_before(position, to),
             // While it is only counted: all that the journal keeps.
             None => {
                 let at = TopicPartition { topic: Topic::Events, partition: position.partition };
@@ -257,7 +261,7 @@ impl History<'_> {
             NewRecord { key: record.key.clone(), headers: headers.cloned().collect(), value: record.value.clone() };
         let Some(position) = source_of(record) else { return new };
         let first = Source { partition: to, offset: 0, crc: 0 };
-        new.header(SOURCE_HEADER, self.place(position).unwrap_or(first).encode())
+        new.header(SOURCE_HEADER, self.place(position, to).unwrap_or(first).encode())
     }
 }
 
@@ -313,8 +317,8 @@ mod tests {
     /// The journal keeps its records from 10 on; each is 90 places further back there.
     fn places(dir: &std::path::Path) -> JournalPlaces {
         let mut places = JournalPlaces::new(dir, &[10]).expect("files");
-        for offset in 10..30 {
-            let to = Source { partition: 1, offset: offset + 90, crc: 7 };
+        for offset in (10..30).filter(|offset| ![18, 21].contains(offset)) {
+            let to = Source { partition: 0, offset: offset + 90, crc: 7 };
             places.note(RecordPosition { partition: 0, offset }, to).expect("written");
         }
         places.finish().expect("written");
@@ -348,6 +352,9 @@ mod tests {
             decision("old", 6),
             decision("new", 19),
             decision("ann", 3),
+            // On what partitions told each other: before the erasure, and behind it.
+            decision("new", 18),
+            decision("new", 21),
             response("old", 4),
             response("ann", 15),
             record(Topic::Displays, "ann", Some(15), json!({})),
@@ -374,7 +381,7 @@ mod tests {
         let brought: BTreeMap<String, u64> = counts(&[
             ("attempts", 3),
             ("dead", 1),
-            ("decisions", 3),
+            ("decisions", 5),
             ("deliveries", 3),
             ("displays", 1),
             ("rejects", 1),
@@ -386,10 +393,11 @@ mod tests {
             let all = sources.iter().filter(|(of, _)| *of == topic).map(|(_, source)| source.as_str());
             all.collect::<Vec<&str>>()
         };
-        assert_eq!(of(Topic::Deliveries), ["1/100/00000007", "1/101/00000007", "1/110/00000007"]);
+        assert_eq!(of(Topic::Deliveries), ["0/100/00000007", "0/101/00000007", "0/110/00000007"]);
         let unknown = "0/0/00000000";
-        assert_eq!(of(Topic::Decisions), [unknown, "1/109/00000007", unknown], "what the journal has not comes first");
-        assert_eq!(of(Topic::Responses), ["1/105/00000007"]);
+        let decisions = [unknown, "0/109/00000007", unknown, "0/107/00000007", "0/110/00000007"];
+        assert_eq!(of(Topic::Decisions), decisions, "what the journal has not comes first");
+        assert_eq!(of(Topic::Responses), ["0/105/00000007"]);
         assert_eq!(of(Topic::Rejects), [""]);
     }
 }

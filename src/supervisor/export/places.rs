@@ -60,24 +60,36 @@ impl JournalPlaces {
         self.0.iter_mut().try_for_each(|part| part.file.flush())
     }
 
-    /// Where a record of the old journal stands; `None` when it did not go over.
-    pub fn get(&self, from: RecordPosition) -> Option<Source> {
+    /// Where a record of the old journal stands in partition `to`; of one that did not go
+    /// over, where the last record before it stands that went there. `None` when none did.
+    pub fn get_at_or_before(&self, from: RecordPosition, to: u32) -> Option<Source> {
         let part = self.0.get(from.partition as usize)?;
-        let index = from.offset.checked_sub(part.first)?;
-        let mut entry = [0; ENTRY_BYTES];
         if from.offset >= part.next {
             return None;
         }
-        part.file.get_ref().read_exact_at(&mut entry, index * ENTRY_BYTES as u64).ok()?;
+        let own = part.read(from.offset);
+        own.or_else(|| {
+            let before = (part.first..from.offset).rev();
+            before.filter_map(|offset| part.read(offset)).find(|source| source.partition == to)
+        })
+    }
+}
+
+impl PartitionPlaces {
+    fn read(&self, offset: u64) -> Option<Source> {
+        let index = offset.checked_sub(self.first)?;
+        let mut entry = [0; ENTRY_BYTES];
+        if offset >= self.next {
+            return None;
+        }
+        self.file.get_ref().read_exact_at(&mut entry, index * ENTRY_BYTES as u64).ok()?;
         let (partition, rest) = entry.split_first_chunk()?;
         let (crc, offset) = rest.split_first_chunk()?;
         let partition = u32::from_le_bytes(*partition);
         let offset = u64::from_le_bytes(offset.try_into().ok()?);
         (partition != NOWHERE).then_some(Source { partition, offset, crc: u32::from_le_bytes(*crc) })
     }
-}
 
-impl PartitionPlaces {
     fn write(&mut self, to: Source) -> std::io::Result<()> {
         let entry = [&to.partition.to_le_bytes()[..], &to.crc.to_le_bytes(), &to.offset.to_le_bytes()].concat();
         self.next += 1;
@@ -111,7 +123,17 @@ mod tests {
             (at(1, 3), None),
             (at(2, 0), None),
         ] {
-            assert_eq!(places.get(from), found, "{from:?}");
+            assert_eq!(places.get_at_or_before(from, NOWHERE), found, "{from:?}");
+        }
+        for (from, partition, found) in [
+            (at(0, 99), 3, None),
+            (at(0, 102), 3, Some(to(0))),
+            (at(0, 103), 3, Some(to(2))),
+            (at(0, 104), 3, None),
+            (at(0, 102), 2, None),
+            (at(1, 1), 3, None),
+        ] {
+            assert_eq!(places.get_at_or_before(from, partition), found, "{from:?} in {partition}");
         }
     }
 }
