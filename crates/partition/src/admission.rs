@@ -38,6 +38,9 @@ pub enum Admitted<'a> {
     Route {
         to: u32,
         trusted: bool,
+        /// Whether it says when it was received; a user's record that does not is dated
+        /// before it moves on, or it would have happened when it arrived there.
+        is_dated: bool,
     },
     /// A test clock is so far ahead of append times.
     SetClock {
@@ -165,7 +168,10 @@ impl Admission {
             user => user,
         };
         match owner(&decoded, self.partitions) {
-            Some(to) if to != self.partition => Admitted::Route { to, trusted },
+            Some(to) if to != self.partition => {
+                let is_dated = !matches!(&decoded, Decoded::User(record) if record.times.received_at.is_none());
+                Admitted::Route { to, trusted, is_dated }
+            }
             _ => Admitted::Apply(decoded),
         }
     }

@@ -4,6 +4,9 @@
 use super::json;
 use super::topics::event::{Members, unreadable, user_record};
 use askwhen_domain::record::Record;
+use askwhen_domain::time::{self, Millis};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 
 pub use super::internal::{
     AcceptLoss, AcceptTime, Define, Defined, EndpointAction, EndpointCommand, EndpointHealthReport, Erase, Forward,
@@ -36,6 +39,16 @@ pub fn plain(value: &[u8]) -> &[u8] {
         [0, _, _, _, _, json @ ..] => json,
         _ => value,
     }
+}
+
+/// A user's record that says when it was received, for one that does not. `None` when the
+/// value is no JSON object.
+pub fn dated(value: &[u8], received_at: Millis) -> Option<String> {
+    let text = std::str::from_utf8(plain(value)).ok()?;
+    let mut members: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+    let received_at = serde_json::value::to_raw_value(&time::format_time(received_at)).ok()?;
+    members.insert("received_at".to_owned(), &received_at);
+    serde_json::to_string(&members).ok()
 }
 
 /// Reads one record. `trusted` says that its MAC was verified.
@@ -176,6 +189,23 @@ mod tests {
         }
         let nothing = b"{\"user_id\":\"u\",\"event_name\":\"x\",\"occurred_at\":null}";
         assert_eq!(read(nothing), None);
+    }
+
+    #[test]
+    fn a_record_is_dated_and_says_the_same_otherwise() {
+        let at = 1_794_009_600_123;
+        for (text, occurred_at) in [
+            (r#"{"user_id":"u","event_name":"x"}"#, None),
+            (r#"{ "user_id" : "u", "event_name":"x", "received_at": null, "more": [1, {"a": 1e2}] }"#, None),
+            (r#"{"user_id":"u","event_name":"x","occurred_at":1000000000}"#, Some(1_000_000_000_000)),
+        ] {
+            let dated = dated(text.as_bytes(), at).expect("an object");
+            let Ok(Decoded::User(record)) = decode(Some(dated.as_bytes()), false) else { panic!("{dated}") };
+            assert_eq!((record.times.received_at, record.times.occurred_at), (Some(at), occurred_at), "{dated}");
+            let Ok(Decoded::User(before)) = decode(Some(text.as_bytes()), false) else { panic!("{text}") };
+            assert_eq!((&record.user_id, &record.body), (&before.user_id, &before.body), "{dated}");
+        }
+        assert_eq!(dated(b"[]", at), None);
     }
 
     #[test]

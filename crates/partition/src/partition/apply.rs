@@ -130,13 +130,14 @@ impl<M: Machine> Partition<M> {
                 Effects::default()
             }
             Admitted::Forwarded(forward) => return self.apply_forward(context, record, &forward),
-            Admitted::Route { to, trusted } => {
+            Admitted::Route { to, trusted, is_dated } => {
                 askwhen_process::metrics::get().engine_misplaced.inc();
                 let value = record::plain(record.value.as_deref().unwrap_or_default());
+                let dated = (!is_dated).then(|| record::dated(value, context.now)).flatten();
                 let outgoing = Outgoing {
                     to,
                     key: record.key.as_ref().map(|k| String::from_utf8_lossy(k).into_owned()),
-                    value: Json::from_valid(String::from_utf8_lossy(value)),
+                    value: Json::from_valid(dated.map_or_else(|| String::from_utf8_lossy(value), Into::into)),
                     trusted,
                     answers: true,
                 };
