@@ -372,6 +372,9 @@ async fn tunnel(stream: &mut TcpStream, proxy: &Url, to: SocketAddr) -> std::io:
 fn with_advice(fault: &str) -> String {
     let help = match fault {
         _ if fault.contains("UnknownIssuer") => " (the authority is not trusted: see tls.ca)",
+        _ if fault.contains("CaUsedAsEndEntity") => {
+            " (the receiver shows an authority's certificate as its own: give exactly that one as tls.ca)"
+        }
         _ if fault.contains("InvalidContentType") => " (the receiver seems to speak plain http)",
         _ => "",
     };
