@@ -215,6 +215,39 @@ fn every_topic_file_is_declared_and_its_examples_fit_its_schema() {
 }
 
 #[test]
+fn the_schema_of_events_takes_what_the_journal_takes() {
+    use askwhen_wire::{record, topic::Topic};
+    let schema: serde_json::Value = serde_json::from_str(Topic::Events.schema()).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let event = r#""user_id":"u","event_name":"x""#;
+    let trigger = r#""user_id":"u","type":"trigger","trigger":"x""#;
+    let answers = r#""user_id":"u","type":"answers","offer_id":"o","answers":[{"question_id":"q","value":1}]"#;
+    for (members, more, is_taken) in [
+        (event, r#""properties":null,"context":null,"event_id":null,"project":null,"type":null"#, true),
+        (event, r#""occurred_at":null,"sent_at":1796000000,"received_at":null"#, true),
+        (event, r#""trigger":null,"offer_id":null,"survey_id":null,"response_id":null,"attributes":null"#, true),
+        (event, r#""answers":null,"completed":null"#, true),
+        (event, r#""context":"odd","more":1"#, true),
+        (event, r#""context":{"locale":7}"#, true),
+        (trigger, r#""context":{"locale":null,"platform":null}"#, true),
+        (trigger, r#""context":null,"properties":null"#, true),
+        (trigger, r#""context":{"locale":7}"#, false),
+        (trigger, r#""context":"odd""#, false),
+        (answers, r#""completed":null"#, true),
+        (event, r#""properties":[]"#, false),
+        (event, r#""occurred_at":true"#, false),
+        (event, r#""event_id":{}"#, false),
+    ] {
+        let text = format!("{{{members},{more}}}");
+        let taken = record::decode(Some(text.as_bytes()), false);
+        assert_eq!(taken.is_ok(), is_taken, "{text}: {taken:?}");
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let faults: Vec<String> = validator.iter_errors(&value).map(|e| e.to_string()).collect();
+        assert_eq!(faults.is_empty(), is_taken, "{text}: {faults:?}");
+    }
+}
+
+#[test]
 fn each_invariant_of_the_architecture_names_a_test_that_exists() {
     let architecture = text(&Path::new(ROOT).join("ARCHITECTURE.md"));
     let all: String = sources().iter().chain(&tests()).map(|p| text(p)).collect();
