@@ -212,19 +212,9 @@ pub struct LogArgs {
 
 impl LogArgs {
     fn filter(&self, config: &Config) -> Result<EnvFilter, Failure> {
-        // librdkafka's binding reports each consumer that a lease closes. An untrusted
-        // certificate is reported by its attempt.
-        const QUIET: &str = "rdkafka::consumer::base_consumer=off,rustls_platform_verifier=off";
         let given = self.log_level.as_deref().unwrap_or(&config.log_level);
-        let is_level =
-            ["off", "error", "warn", "info", "debug", "trace"].contains(&given.to_ascii_lowercase().as_str());
-        let filters = match given {
-            "error" | "off" => given.to_owned(),
-            // Libraries log warnings only.
-            _ if is_level => format!("warn,askwhen={given},{QUIET}"),
-            _ => given.to_owned(),
-        };
-        EnvFilter::try_new(&filters).map_err(|error| Failure::usage(format!("log_level {given}: {error}")))
+        config::log_filter::parse(given)
+            .map_err(|wanted| Failure::usage(format!("--log-level (or ASKWHEN_LOG) {wanted}")))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The configuration in two phases: layers of TOML are merged (`raw`), then checked and
 //! turned into a [`Config`] (`resolved`). Every fault names its key and its place.
 
+mod guess;
+pub mod log_filter;
 mod raw;
 mod redact;
 mod resolved;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 use url::Url;
 
+use super::{guess, log_filter};
 use crate::bridge::auth::{self, Kind};
 use crate::bridge::cors::AllowedOrigin;
 use askwhen_domain::id;
@@ -42,6 +43,8 @@ pub struct Config {
     pub prefix: String,
     pub brokers: String,
     pub replication: u32,
+    /// How records are compressed, by librdkafka's name.
+    pub compression: String,
     /// Settings of librdkafka, by their own names.
     pub kafka_client: BTreeMap<String, String>,
     /// `None` is a folder in the data directory.
@@ -167,6 +170,30 @@ impl<'a> Section<'a> {
         texts.map_or_else(|| self.fault(name, "must be a list of strings"), Ok)
     }
 
+    /// Where to listen: an address or a host's name, and a port.
+    fn address(&self, name: &str) -> Result<String, Fault> {
+        let text = self.text(name)?;
+        let is_name = |host: &str| {
+            let fits = |c: char| c.is_ascii_alphanumeric() || ['-', '.', '_'].contains(&c);
+            !host.is_empty() && host.chars().all(fits) && !host.chars().all(|c| c.is_ascii_digit() || c == '.')
+        };
+        let is_named = text.rsplit_once(':').is_some_and(|(host, port)| is_name(host) && port.parse::<u16>().is_ok());
+        if is_named || text.parse::<SocketAddr>().is_ok() {
+            return Ok(text);
+        }
+        self.fault(name, "must be an address and a port such as 127.0.0.1:8080, [::1]:8080 or localhost:8080")
+    }
+
+    /// One of a few words.
+    fn word(&self, name: &str, known: &[&str]) -> Result<String, Fault> {
+        let text = self.text(name)?;
+        if known.contains(&text.as_str()) {
+            Ok(text)
+        } else {
+            self.fault(name, format!("must be one of {}", known.join(", ")))
+        }
+    }
+
     fn rate(&self, name: &str) -> Result<Rate, Fault> {
         Rate::parse(&self.text(name)?).or_else(|wanted| self.fault(name, wanted))
     }
@@ -234,12 +261,15 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
     };
     Ok(Config {
         data_dir,
-        listen: http.text("listen")?,
-        admin_listen: Some(http.text("admin_listen")?).filter(|text| !text.is_empty()),
+        listen: http.address("listen")?,
+        admin_listen: match http.text("admin_listen")?.as_str() {
+            "" => None,
+            _ => Some(http.address("admin_listen")?),
+        },
         cors_origins: cors_origins(&http)?,
         base_path: base_path(&http)?,
         frame_ancestors: frame_ancestors(&http)?,
-        log_level: process.text("log_level")?,
+        log_level: log_level(&process)?,
         log_format: match process.text("log_format")?.as_str() {
             "" => LogFormat::ByStream,
             "text" => LogFormat::Text,
@@ -254,6 +284,7 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         prefix,
         brokers,
         replication: kafka_section.number("replication", 1, 100)?,
+        compression: kafka_section.word("compression", &["none", "gzip", "snappy", "lz4", "zstd"])?,
         kafka_client: kafka_client(&kafka_section)?,
         snapshots_url: Some(snapshots.text("url")?).filter(|url| !url.is_empty()),
         snapshots_every: Duration::from_millis(snapshots.span("every", SECOND)?.unsigned_abs()),
@@ -309,6 +340,11 @@ fn frame_ancestors(http: &Section<'_>) -> Result<String, Fault> {
         }
     }
     Ok(all.join(" "))
+}
+
+fn log_level(process: &Section<'_>) -> Result<String, Fault> {
+    let text = process.text("log_level")?;
+    log_filter::parse(&text).map(|_| text).or_else(|wanted| process.fault("log_level", wanted))
 }
 
 fn cors_origins(http: &Section<'_>) -> Result<Vec<AllowedOrigin>, Fault> {
@@ -402,6 +438,14 @@ fn project(entry: &Table, list: &str) -> Result<String, Fault> {
     Ok(name.to_owned())
 }
 
+/// What is wrong with a key or secret that others could find out.
+fn weak(secret: &str) -> Option<String> {
+    if secret.chars().count() < LEAST_SECRET_CHARS {
+        return Some(TOO_SHORT.to_owned());
+    }
+    guess::weakness(secret).map(|why| format!("{why}, so that it can be guessed: `openssl rand -hex 24` makes another"))
+}
+
 fn identity_secrets(table: &Table) -> Result<BTreeMap<String, Vec<String>>, Fault> {
     let mut all = BTreeMap::new();
     for (n, entry) in entries(table, "projects")?.into_iter().enumerate() {
@@ -418,8 +462,8 @@ fn identity_secrets(table: &Table) -> Result<BTreeMap<String, Vec<String>>, Faul
         if secrets.len() > 2 || secrets.iter().any(String::is_empty) {
             return Err(wanted());
         }
-        if secrets.iter().any(|secret| secret.chars().count() < LEAST_SECRET_CHARS) {
-            return Err((place(), TOO_SHORT.to_owned()));
+        if let Some(why) = secrets.iter().find_map(|secret| weak(secret)) {
+            return Err((place(), why));
         }
         let project = project(entry, "projects")?;
         if all.contains_key(&project) {
@@ -434,9 +478,9 @@ fn keys(table: &Table) -> Result<Vec<Key>, Fault> {
     let mut keys: Vec<Key> = Vec::new();
     for (n, entry) in entries(table, "keys")?.into_iter().enumerate() {
         let place = |member: &str| format!("keys[{n}].{member}");
-        let long_enough = |member: &str, key: &str| match key.chars().count() {
-            0..LEAST_SECRET_CHARS => Err((place(member), TOO_SHORT.to_owned())),
-            _ => Ok((auth::digest(key), Some(key.to_owned()))),
+        let strong = |member: &str, key: &str| match weak(key) {
+            Some(why) => Err((place(member), why)),
+            None => Ok((auth::digest(key), Some(key.to_owned()))),
         };
         let text = |name: &str| entry.get(name).and_then(Value::as_str);
         let kind = match text("kind") {
@@ -450,11 +494,11 @@ fn keys(table: &Table) -> Result<Vec<Key>, Fault> {
             Some(_) => return Err((place("name"), "must be a text of 1 to 256 bytes".into())),
         };
         let (digest, known) = match (text("key"), text("key_file"), text("sha256")) {
-            (Some(key), None, None) => long_enough("key", key)?,
+            (Some(key), None, None) => strong("key", key)?,
             (None, Some(path), None) => {
                 let key =
                     std::fs::read_to_string(path).map_err(|e| (place("key_file"), format!("cannot be read: {e}")))?;
-                long_enough("key_file", key.trim())?
+                strong("key_file", key.trim())?
             }
             (None, None, Some(hexed)) => hex::decode(hexed)
                 .ok()

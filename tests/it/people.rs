@@ -294,11 +294,25 @@ async fn pages_with_tracing_and_pages_of_subdomains() {
         ("[http]\ncors_origins = [\"https://app.example/\"]\n", 2),
         ("[[keys]]\nkind = \"admin\"\nkey = \"secret\"\n", 3),
         ("[[projects]]\nidentity_secret = \"hello\"\n", 2),
+        ("[[keys]]\nkind = \"admin\"\nkey = \"aaaaaaaaaaaaaaaaaaaaaaaa\"\n", 3),
+        ("[[projects]]\nidentity_secret = \"passwordpassword\"\n", 2),
+        ("[process]\nlog_level = \"wran\"\n", 2),
+        ("[process]\nlog_level = \"warn,askwhen=loud\"\n", 2),
+        ("[http]\nadmin_listen = \"x\"\n", 2),
+        ("[http]\nadmin_listen = \"127.0.0.1:8090x\"\n", 2),
+        ("[http]\nadmin_listen = \"127.0.0.999:80\"\n", 2),
     ] {
         std::fs::write(dir.path().join("askwhen.toml"), text).unwrap();
         let (code, _, error) = askwhen(dir.path(), &["--data-dir", "data", "serve", "--listen", "127.0.0.1:0"]);
         assert_eq!(code, Some(2), "{error}");
         assert!(error.contains(&format!("askwhen.toml:{line}")), "{error}");
+        assert!(!dir.path().join("data").exists(), "nothing was made");
+    }
+    std::fs::remove_file(dir.path().join("askwhen.toml")).unwrap();
+    for flags in [["--listen", "nowhere"], ["--listen", "127.0.0.1:8090x"], ["--log-level", "loud"]] {
+        let (code, _, error) = askwhen(dir.path(), &[&["--data-dir", "data", "serve"][..], &flags].concat());
+        assert!(code == Some(2) && error.contains("must be"), "{error}");
+        assert!(!dir.path().join("data").exists(), "nothing was made");
     }
 }
 

@@ -1,0 +1,82 @@
+//! Which log lines are written: a level, or filters by module. `tracing` takes any word
+//! for a module, so that a mistyped level would switch all lines off.
+
+use tracing_subscriber::EnvFilter;
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+/// librdkafka's binding reports each consumer that a lease closes. An untrusted
+/// certificate is reported by its attempt.
+const QUIET: &str = "rdkafka::consumer::base_consumer=off,rustls_platform_verifier=off";
+const WANTED: &str =
+    "error, warn, info, debug, trace or off, or filters by module such as \"warn,askwhen::delivery=debug\"";
+
+fn is_level(text: &str) -> bool {
+    LEVELS.iter().any(|level| text.eq_ignore_ascii_case(level))
+}
+
+/// The filter that a text names.
+///
+/// # Errors
+/// What it must be, for a text that names none.
+pub fn parse(given: &str) -> Result<EnvFilter, String> {
+    let mistyped = given.split(',').map(str::trim).find(|filter| !is_filter(filter));
+    if let Some(filter) = mistyped.filter(|_| !given.contains('[')) {
+        return Err(match nearest(filter) {
+            Some(level) => format!("must be {WANTED}: there is no level {filter:?}; did you mean {level}?"),
+            None => format!("must be {WANTED}: there is no level {filter:?}"),
+        });
+    }
+    let filters = match given {
+        _ if ["error", "off"].iter().any(|level| given.eq_ignore_ascii_case(level)) => given.to_owned(),
+        // Libraries log warnings only.
+        _ if is_level(given) => format!("warn,askwhen={given},{QUIET}"),
+        _ => given.to_owned(),
+    };
+    EnvFilter::try_new(&filters).map_err(|error| format!("must be {WANTED}: {error}"))
+}
+
+/// Whether one of the texts between commas is a level, or a module with one.
+fn is_filter(filter: &str) -> bool {
+    match filter.split_once('=') {
+        None => is_level(filter),
+        Some((module, level)) => {
+            let is_path = |c: char| c.is_ascii_alphanumeric() || ['_', ':'].contains(&c);
+            !module.is_empty() && module.chars().all(is_path) && is_level(level)
+        }
+    }
+}
+
+fn nearest(filter: &str) -> Option<&'static str> {
+    let word = filter.rsplit('=').next().unwrap_or(filter).to_ascii_lowercase();
+    let near = LEVELS.iter().map(|level| (strsim::damerau_levenshtein(level, &word), *level)).min()?;
+    (near.0 <= 2).then_some(near.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_level_is_no_filter() {
+        for good in
+            ["info", "WARN", "off", "warn,askwhen=info", "askwhen::delivery=debug, warn", "askwhen[s{a=1}]=info"]
+        {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for (wrong, near) in [
+            ("loud", None),
+            ("wran", Some("warn")),
+            ("", None),
+            ("warn,", None),
+            ("askwhen", None),
+            ("askwhen=inof", Some("info")),
+            ("warn,askwhen=debug=x", None),
+            ("nonsense=x=y", None),
+            ("=info", None),
+        ] {
+            let error = parse(wrong).expect_err(wrong);
+            assert_eq!(error.contains("did you mean"), near.is_some(), "{wrong}: {error}");
+            assert!(error.contains(near.unwrap_or("there is no level")), "{wrong}: {error}");
+        }
+    }
+}
