@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::fold::{EndpointChange, EndpointUpdate, queue_id};
 use super::hold::{HeldEndpoint, HoldReason, Pause};
-use super::notice::{EndpointName, Notice};
+use super::notice::{EndpointName, FailureRow, Notice};
 use super::ordering::EndpointReadiness;
 use askwhen_domain::endpoint::{DisabledReason, Endpoint, HeaderText, SealedSecret};
 use askwhen_domain::health::{Health, HealthSignal, State};
@@ -18,6 +18,7 @@ use askwhen_wire::definition::{self, Target};
 use askwhen_wire::profile::{self, Keys};
 use askwhen_wire::record::{EndpointAction, EndpointCommand, EndpointHealthReport, Internal};
 use askwhen_wire::seal::{self, ClusterKey};
+use askwhen_wire::topics::Outcome;
 
 /// How many tests of one endpoint are in flight at most.
 const TESTS_AT_ONCE: u32 = 2;
@@ -96,6 +97,7 @@ struct KnownEndpoint {
     /// When the registrar was asked to disable it. Until it has done so, nothing is sent.
     ending: Option<(Millis, DisabledReason)>,
     dead: DeadCount,
+    failures: FailureRow,
 }
 
 /// Deliveries that were given up since that was logged last.
@@ -288,9 +290,16 @@ impl Endpoints {
         self.changed = true;
     }
 
-    /// Takes the signal of an attempt into the health of its endpoint.
-    pub fn see(&mut self, queue_id: u64, at: Millis, seen: HealthSignal) {
+    /// Takes the signal of an attempt into the health of its endpoint. `ending` is how the
+    /// attempt ended, with the response's status.
+    pub fn see(&mut self, queue_id: u64, at: Millis, seen: HealthSignal, ending: (Outcome, Option<u16>)) {
         let Some(known) = self.known.get_mut(&queue_id) else { return };
+        match seen {
+            HealthSignal::Success => known.failures = FailureRow::default(),
+            HealthSignal::Failure { .. } => {
+                known.failures = FailureRow { count: known.failures.count + 1, latest: Some(ending) };
+            }
+        }
         let Some(defined) = &known.defined else { return };
         let (concurrency, breaker) = (defined.endpoint.concurrency, defined.endpoint.retry.breaker);
         let verdict = known.health.see(at, seen, concurrency, breaker);
@@ -366,7 +375,8 @@ impl Endpoints {
             let (health, by) = (known.health.clone(), self.by.clone());
             if moved {
                 let (state, reason) = (health.state, health.reason.map(|reason| reason.name()));
-                self.notices.push(Notice::Health { endpoint: known.name(), state, reason });
+                let failures = known.failures.clone();
+                self.notices.push(Notice::Health { endpoint: known.name(), state, reason, failures });
             }
             let reported_at = self.dated;
             all.push((

@@ -14,6 +14,14 @@ pub struct EndpointName {
     pub endpoint_id: String,
 }
 
+/// Failed attempts since the last that was no failure.
+#[derive(Debug, Clone, Default)]
+pub struct FailureRow {
+    pub count: u64,
+    /// How the latest of them ended.
+    pub latest: Option<(Outcome, Option<u16>)>,
+}
+
 #[derive(Debug, Clone)]
 pub enum Notice {
     /// An attempt begins, this long after it was due.
@@ -52,6 +60,7 @@ pub enum Notice {
         endpoint: EndpointName,
         state: State,
         reason: Option<&'static str>,
+        failures: FailureRow,
     },
     Held {
         endpoint: EndpointName,
@@ -82,8 +91,8 @@ impl Notice {
                 tracing::info!(project, endpoint_id, version, "nothing is sent to an endpoint any more");
                 metrics.delivery_transitions.with_label_values(&["disabled"]).inc();
             }
-            Notice::Health { endpoint, state, reason } => {
-                log_health(endpoint, *state, *reason);
+            Notice::Health { endpoint, state, reason, failures } => {
+                log_health(endpoint, *state, *reason, failures);
                 metrics.delivery_transitions.with_label_values(&[state.name()]).inc();
             }
             Notice::GivenUp { endpoint: EndpointName { project, endpoint_id }, reason, count } => tracing::warn!(
@@ -110,14 +119,24 @@ impl Notice {
     }
 }
 
-fn log_health(EndpointName { project, endpoint_id }: &EndpointName, state: State, reason: Option<&'static str>) {
+fn log_health(
+    EndpointName { project, endpoint_id }: &EndpointName,
+    state: State,
+    reason: Option<&'static str>,
+    FailureRow { count, latest }: &FailureRow,
+) {
     let name = state.name();
+    let status = latest.and_then(|(_, status)| status);
+    let outcome = latest.map(|(outcome, _)| outcome.name());
     match state {
         State::Open => tracing::warn!(
             project,
             endpoint_id,
             state = name,
             reason,
+            failures = count,
+            outcome,
+            status,
             "nothing is sent to an endpoint for now: see its newest attempts, and whether it runs"
         ),
         _ => tracing::info!(project, endpoint_id, state = name, reason, "how an endpoint fares has changed"),

@@ -2,6 +2,7 @@
 //! scheduler, and performs its effects: reads, attempts, appends, replies, figures.
 //! It is one thread; the attempts themselves run on tokio.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ const COUNT_DONE_EVERY: u64 = 256;
 const MAX_READS_PER_TURN: usize = 512;
 /// How long partitions wait with sending for others that are being opened.
 const MAX_OPENING_WAIT: Duration = Duration::from_secs(5);
+/// How often the group is told how far a partition is, at most.
+const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
 /// Opens a partition: restores its store, and folds everything that its topics hold.
 pub type OpenFold = assignment::Opener<Fold, Error>;
@@ -92,6 +95,8 @@ struct Loop {
     commands: Channel<Command>,
     /// When a partition was last assigned to this process, on the monotonic clock.
     taken_at: Option<Duration>,
+    /// By partition: the position that the group was told last, and when.
+    committed: BTreeMap<u32, (u64, Duration)>,
     notify: Arc<Notify>,
 }
 
@@ -188,6 +193,7 @@ impl Loop {
             acks: Channel::new(),
             commands: Channel::new(),
             taken_at: None,
+            committed: BTreeMap::new(),
             notify,
             setup,
         })
@@ -402,7 +408,20 @@ impl Loop {
         if let Some(fold) = self.assignments.get_mut(partition) {
             fold.prune(now)?;
         }
+        self.commit(partition);
         Ok(worked)
+    }
+
+    /// Tells the group how far a partition is, now and then.
+    fn commit(&mut self, partition: u32) {
+        let Some(next) = self.fold(partition).map(Fold::next) else { return };
+        let now = self.setup.clock.monotonic();
+        let told = self.committed.get(&partition);
+        if told.is_some_and(|(known, at)| *known == next || now < *at + COMMIT_EVERY) {
+            return;
+        }
+        self.committed.insert(partition, (next, now));
+        self.setup.standing.commit(partition, next);
     }
 
     fn fold(&self, partition: u32) -> Option<&Fold> {
@@ -439,6 +458,7 @@ impl Loop {
 
     fn begin(&mut self, partition: u32, mut fold: Fold) -> Result<(), Error> {
         // The group knows the position from the first moment, so its lag can be asked for.
+        self.committed.insert(partition, (fold.next(), self.setup.clock.monotonic()));
         self.setup.standing.commit(partition, fold.next());
         // Under a test clock due dates may be far ahead and right.
         if !self.setup.status.watched {

@@ -230,7 +230,8 @@ impl Scheduler {
         match defined.and_then(|defined| verdict::health(row, result, &defined, next.ok())) {
             Some(HealthFinding::End(reason)) => self.endpoints.end(queue_id, result.ended_at, reason),
             Some(HealthFinding::Signal(signal)) => {
-                self.endpoints.see(queue_id, result.ended_at, signal);
+                let ending = (result.outcome, result.http_status);
+                self.endpoints.see(queue_id, result.ended_at, signal, ending);
                 self.ordering.look_again(queue_id);
             }
             None => {}
