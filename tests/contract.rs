@@ -43,6 +43,7 @@ fn kafka() -> Log {
         prefix: format!("contract-{}.", uuid::Uuid::new_v4().simple()),
         partitions: 2,
         replication: 1,
+        compression: "none".into(),
         retention: BTreeMap::new(),
         key_check: "k".into(),
     };

@@ -55,7 +55,7 @@ async fn on_brokers(context: &Context, apply: bool) -> Result<(), Failure> {
     let (done, missing, wrong, different) =
         asked.await.map_err(|e| Failure::failed(e.to_string()))?.map_err(failure)?;
     let mut problems: Vec<String> = missing.iter().map(|name| format!("{name} is missing")).collect();
-    problems.extend(wrong);
+    problems.extend(wrong.into_iter().map(|(_, text)| text));
     problems.extend(different);
     if context.format == Format::Json {
         output::json(&json!({"partitions": context.config.partitions, "done": done, "problems": problems}));

@@ -51,6 +51,7 @@ pub(super) struct Components {
     pub(super) snapshots: Option<Snapshots>,
     pub(super) console: Option<Arc<Console>>,
     pub(super) housekeeping: Option<Thread>,
+    pub(super) surplus: Option<Service>,
     log: Log,
     /// The lock on the data directory, which is given back last.
     _lock: std::fs::File,
@@ -66,6 +67,7 @@ impl Components {
             snapshots: None,
             console: None,
             housekeeping: None,
+            surplus: None,
             log,
             _lock: lock,
         }
@@ -83,6 +85,7 @@ impl Drop for Components {
             console.stop();
         }
         drop(self.housekeeping.take());
+        drop(self.surplus.take());
         match &self.log {
             Log::Embedded(log) => log.close(),
             Log::Kafka(log) => log.close(),

@@ -16,6 +16,7 @@ pub fn kafka_settings(config: &Config, key_check: String) -> askwhen_log::kafka:
         prefix: config.prefix.clone(),
         partitions: config.partitions,
         replication: config.replication,
+        compression: config.compression.clone(),
         // Topics that are not named are kept for ever.
         retention: [
             ("events", retention.events),

@@ -33,6 +33,7 @@ use crate::replay::{Error, LogSource, Source};
 use askwhen_log::disk::Disk;
 use askwhen_log::{Embedded, Kafka, Log};
 use askwhen_partition::checkpoint::Checkpointer;
+use askwhen_partition::surplus::SurplusMover;
 use askwhen_partition::{Phase, Replies, StartBarrier};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, vital};
@@ -242,6 +243,9 @@ impl Foundation {
             let owner = owners::engine(config, &setup, &stores, lease, &self.engine, &self.cached_users)?;
             groups.push(GroupMembership { role: "engine", joined: owner.joined.clone() });
             components.engine = Some(owner);
+            if config.kafka {
+                components.surplus = Some(SurplusMover::new(log.clone()).start()?);
+            }
         }
         if roles.delivery {
             let lease = log.lease("delivery", delivery::OWNED)?;

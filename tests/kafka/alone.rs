@@ -82,6 +82,7 @@ pub fn compare(dir: &Path, owners: &[&str]) {
         prefix: config["log"]["prefix"].as_str().expect("a prefix").to_owned(),
         partitions: KAFKA_PARTITIONS,
         replication: 1,
+        compression: "none".into(),
         retention: BTreeMap::new(),
         key_check: String::new(),
     };

@@ -33,5 +33,6 @@ mod replay;
 mod rights;
 #[path = "../it/story.rs"]
 mod story;
+mod topics;
 mod transactions;
 mod upgrade;

@@ -141,5 +141,11 @@ fn a_start_with_a_wrong_password_says_that_it_is_wrong() {
     command.args(["--data-dir", "n0", "serve", "--listen", "127.0.0.1:0"]).current_dir(dir.path());
     let out = command.output().expect("it runs");
     let error = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.code() == Some(4) && error.contains("credentials"), "{:?}: {error}", out.status);
+    assert_eq!(out.status.code(), Some(4), "{error}");
+    let (code, _, of_verb) = askwhen(dir.path(), &["topics", "check"]);
+    assert_eq!(code, Some(4), "{of_verb}");
+    for error in [&*error, &of_verb] {
+        assert!(error.contains("authentication failed") && error.contains("user \"askwhen\""), "{error}");
+        assert!(!error.contains("no broker"), "{error}");
+    }
 }

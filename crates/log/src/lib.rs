@@ -316,6 +316,15 @@ impl Log {
         }
     }
 
+    /// Partitions of the journal beyond those that the log was made with, which are this
+    /// process's to empty. Only brokers have any.
+    pub fn surplus(&self) -> Vec<u32> {
+        match self {
+            Log::Kafka(log) => log.surplus(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Room on the log's disk for a store beside it. On Kafka the brokers have
     /// disks of their own, and every claim holds.
     pub fn claim(&self) -> DiskClaim {

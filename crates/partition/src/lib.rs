@@ -21,6 +21,7 @@ mod restart;
 mod setup;
 mod status;
 mod stop;
+pub mod surplus;
 
 pub use admission::Signer;
 pub use barrier::StartBarrier;

@@ -38,10 +38,17 @@ pub struct Health {
     /// A client can never work again in this process.
     fatal: Mutex<Option<String>>,
     last_error: Mutex<String>,
+    /// As whom this process comes to the brokers.
+    user: Option<String>,
     pub faults: Faults,
 }
 
 impl Health {
+    pub fn of(settings: &Settings) -> Health {
+        let user = settings.client.get("sasl.username").or_else(|| settings.client.get("sasl.user.name"));
+        Health { user: user.cloned(), ..Health::default() }
+    }
+
     pub fn is_writable(&self) -> Result<(), Error> {
         if let Some(fatal) = &*self.fatal.lock().expect("no panic holds this lock") {
             return Err(Error::Unknown(fatal.clone()));
@@ -183,9 +190,10 @@ impl ClientContext for Context {
             }
             code => {
                 if code == Some(RDKafkaErrorCode::Authentication) {
+                    let user = self.health.user.as_deref().map_or(String::new(), |user| format!(" of user {user:?}"));
                     let text = format!(
-                        "the brokers do not take this process's credentials ({reason}): check sasl.* and ssl.* in \
-                         [kafka.client]"
+                        "authentication failed: the brokers do not take the credentials{user} ({reason}). Check sasl.* \
+                         and ssl.* in [kafka.client]"
                     );
                     self.health.faults.report(BrokerFault::Unauthenticated, text);
                 }

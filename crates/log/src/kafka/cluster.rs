@@ -37,7 +37,7 @@ impl Cluster {
     /// # Errors
     /// [`Error::Refused`] for a setting that librdkafka does not take.
     pub fn open(settings: Settings) -> Result<Arc<Cluster>, Error> {
-        let health = Arc::new(Health::default());
+        let health = Arc::new(Health::of(&settings));
         Ok(Arc::new(Cluster {
             runtime: Handle::try_current().map_err(|e| Error::Refused(e.to_string()))?,
             patient: Producer::patient(&settings, &health)?,

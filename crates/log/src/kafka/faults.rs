@@ -27,6 +27,8 @@ pub enum BrokerFault {
     Denied { resource: String, right: &'static str },
     /// The brokers do not take this process's credentials.
     Unauthenticated,
+    /// A topic lacks partitions, or has settings by which records are lost.
+    Misdeclared(Topic),
     /// Readers of a purpose cannot pass a transaction that stays open.
     OpenTransaction { purpose: &'static str, at: TopicPartition },
 }
@@ -65,6 +67,9 @@ impl Faults {
             match fault {
                 BrokerFault::Lost(_) | BrokerFault::Missing(_) => {
                     tracing::error!(why = text, "the log is not what it was")
+                }
+                BrokerFault::Misdeclared(_) => {
+                    tracing::error!(why = text, "records of the log would be lost")
                 }
                 _ => tracing::warn!(why = text, "the brokers do not let this process do its work"),
             }
@@ -116,6 +121,10 @@ impl Faults {
             )
         };
         self.report(BrokerFault::Lost(at), text);
+    }
+
+    pub fn is_unauthenticated(&self) -> bool {
+        self.any() && self.found.lock().expect("no panic holds this lock").contains_key(&BrokerFault::Unauthenticated)
     }
 
     pub fn has_lost(&self, at: TopicPartition) -> bool {

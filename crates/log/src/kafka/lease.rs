@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Offset, error::KafkaResult};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::time::{Duration, Instant};
@@ -79,7 +79,14 @@ pub struct Group {
     /// What is owned, with the next offsets as last committed: what membership
     /// is proven with.
     owned: Mutex<BTreeMap<i32, Option<u64>>>,
+    /// Partitions that the log was made with.
+    partitions: u32,
+    surplus: Surplus,
 }
+
+/// Partitions that a group has given out beyond those that the log was made with. Nobody
+/// is told of them as of the others: they have no state.
+pub type Surplus = Arc<Mutex<BTreeSet<u32>>>;
 
 impl Lease {
     /// For a log that nobody else can own: everything, once.
@@ -95,6 +102,7 @@ impl Lease {
         health: &Arc<Health>,
         purpose: &'static str,
         topic: &str,
+        surplus: Surplus,
     ) -> Result<Lease, Error> {
         let (sender, changes) = mpsc::channel();
         let (session, heartbeat) = (SESSION_MS.to_string(), HEARTBEAT_MS.to_string());
@@ -110,6 +118,8 @@ impl Lease {
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "latest"),
+            // How soon partitions that were added are noticed.
+            ("topic.metadata.refresh.interval.ms", "10000"),
         ];
         let group = Group {
             context: Context::new(purpose, health),
@@ -119,6 +129,8 @@ impl Lease {
             started: Instant::now(),
             seen_ms: AtomicU64::new(0),
             owned: Mutex::default(),
+            partitions: settings.partitions,
+            surplus,
         };
         let config = client::config(settings, &standard, &ours);
         let consumer: BaseConsumer<Group> = config.create_with_context(group).map_err(client::unusable)?;
@@ -230,7 +242,8 @@ impl ClientContext for Group {
 
 impl ConsumerContext for Group {
     fn rebalance(&self, consumer: &BaseConsumer<Group>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let partitions: Vec<u32> = list.elements().iter().map(|e| e.partition() as u32).collect();
+        let all = list.elements().iter().map(|e| e.partition() as u32).collect::<Vec<u32>>();
+        let (partitions, surplus): (Vec<u32>, Vec<u32>) = all.into_iter().partition(|p| *p < self.partitions);
         let changed = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             // At the end and paused: nothing is read through a lease.
             let assigned = list
@@ -240,11 +253,13 @@ impl ConsumerContext for Group {
             let mut owned = self.owned.lock().expect("no panic holds this lock");
             owned.extend(partitions.iter().map(|partition| (*partition as i32, None)));
             drop(owned);
+            self.surplus.lock().expect("no panic holds this lock").extend(surplus);
             self.context.health().faults.allowed("group", &self.group_id, "READ");
             self.tell(LeaseChange::Assigned(partitions));
             assigned
         } else {
             let lost = consumer.assignment_lost();
+            self.surplus.lock().expect("no panic holds this lock").retain(|partition| !surplus.contains(partition));
             self.owned
                 .lock()
                 .expect("no panic holds this lock")

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use super::cluster::Cluster;
 use super::faults::{BrokerFault, DEFINITIONS};
 use super::identity::{self, KafkaIdentity};
-use super::lease::{self, Lease};
+use super::lease::{self, Lease, Surplus};
 use super::reader::KafkaReader;
 use super::settings::{ASK, Settings};
 use super::topic_watch::TopicWatch;
@@ -25,6 +25,9 @@ pub struct Kafka {
     identity: OnceLock<KafkaIdentity>,
     /// The brokers' health, and the topics.
     watching: OnceLock<[Service; 2]>,
+    /// Partitions of the journal that the group has given this process although no user
+    /// belongs there: they were added to the topic.
+    surplus: Surplus,
 }
 
 impl std::fmt::Debug for Kafka {
@@ -52,7 +55,7 @@ impl Kafka {
         kafka.identify(identity::learn(&cluster)?);
         let admin = client::admin(&cluster.settings, &cluster.health)?;
         let watching = cluster.health.watch(admin, cluster.name(Topic::Events).to_owned())?;
-        let topics = TopicWatch::new(cluster.offsets.clone(), cluster.health.clone(), kafka.partitions()).start()?;
+        let topics = TopicWatch::new(cluster.clone()).start()?;
         kafka.watching.get_or_init(|| [watching, topics]);
         Ok(kafka)
     }
@@ -69,7 +72,7 @@ impl Kafka {
 
     /// The log on these brokers; it has no identity yet.
     pub(super) fn of(cluster: Arc<Cluster>) -> Arc<Kafka> {
-        Arc::new(Kafka { cluster, identity: OnceLock::new(), watching: OnceLock::new() })
+        Arc::new(Kafka { cluster, identity: OnceLock::new(), watching: OnceLock::new(), surplus: Surplus::default() })
     }
 
     pub(super) fn identify(&self, identity: KafkaIdentity) {
@@ -217,7 +220,14 @@ impl Kafka {
     }
 
     pub fn lease(&self, purpose: &'static str, topic: Topic) -> Result<Lease, Error> {
-        Lease::join(&self.cluster.settings, &self.cluster.health, purpose, self.cluster.name(topic))
+        let surplus = if topic == Topic::Events { self.surplus.clone() } else { Surplus::default() };
+        Lease::join(&self.cluster.settings, &self.cluster.health, purpose, self.cluster.name(topic), surplus)
+    }
+
+    /// Partitions of the journal beyond those that the log was made with, which are this
+    /// process's to empty.
+    pub fn surplus(&self) -> Vec<u32> {
+        self.surplus.lock().expect("no panic holds this lock").iter().copied().collect()
     }
 
     /// Waits until everything appended is on its way or given up.

@@ -188,7 +188,7 @@ impl Producer {
     ) -> Result<Producer, Error> {
         let largest = MAX_RECORD_BYTES.to_string();
         let standard = [
-            ("compression.type", "lz4"),
+            ("compression.type", settings.compression.as_str()),
             ("queue.buffering.max.messages", "10000000"),
             ("queue.buffering.max.kbytes", "2097151"),
         ];

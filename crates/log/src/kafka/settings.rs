@@ -24,6 +24,8 @@ pub struct Settings {
     pub prefix: String,
     pub partitions: u32,
     pub replication: u32,
+    /// How records are compressed, by librdkafka's name.
+    pub compression: String,
     /// By the key of `[retention]` that a topic names, in milliseconds.
     pub retention: BTreeMap<String, Millis>,
     /// Tells one cluster key from another without telling it.

@@ -41,6 +41,7 @@ fn on_mock(test: impl FnOnce(&MockCluster<'_, rdkafka::producer::DefaultProducer
         prefix: "m.".into(),
         partitions: 1,
         replication: 3,
+        compression: "none".into(),
         retention: BTreeMap::new(),
         key_check: String::new(),
     };

@@ -32,10 +32,21 @@ const REPLIES_KEPT_MS: i64 = 3_600_000;
 #[derive(Debug, Default)]
 pub struct TopicCheck {
     pub missing: Vec<Topic>,
-    /// A person has to decide: partitions that moved users, a forged clock.
-    pub wrong: Vec<String>,
+    /// A person has to decide: partitions that are gone, a forged clock, records that
+    /// the brokers would take away.
+    pub wrong: Vec<(Topic, String)>,
     /// `topics apply` puts it right.
     pub different: Vec<String>,
+    /// Topics with more partitions than are used, and how many those are. Brokers cannot
+    /// take partitions away.
+    pub more: BTreeMap<Topic, u32>,
+}
+
+impl TopicCheck {
+    fn refuse_wrong(&self) -> Result<(), Error> {
+        let texts: Vec<&str> = self.wrong.iter().map(|(_, text)| text.as_str()).collect();
+        if texts.is_empty() { Ok(()) } else { Err(Error::Refused(texts.join("\n"))) }
+    }
 }
 
 /// What a topic must be like beside its partitions.
@@ -61,7 +72,24 @@ fn wanted(settings: &Settings, topic: Topic) -> BTreeMap<&'static str, String> {
         (TIMESTAMP_TYPE, timestamp.to_owned()),
         ("max.message.bytes", MAX_RECORD_BYTES.to_string()),
         ("min.insync.replicas", in_sync.to_string()),
+        ("retention.bytes", "-1".to_owned()),
+        ("unclean.leader.election.enable", "false".to_owned()),
     ])
+}
+
+/// Why a topic must not stay as it is, if it has this value of a setting.
+fn harm(topic: Topic, setting: &str, is: &str) -> Option<&'static str> {
+    match setting {
+        // What it held for others to read is not missed.
+        _ if topic == Topic::Replies => None,
+        TIMESTAMP_TYPE if topic == Topic::Events => Some("producers would set the clock that decides"),
+        "cleanup.policy" if topic.spec().cleanup == Cleanup::Compact => Some("old definitions would be deleted"),
+        "cleanup.policy" if is.contains("compact") => Some("of the records of a key only the last would be left"),
+        "retention.ms" | "retention.bytes" if TRIMMED_BY_US.contains(&topic) => {
+            Some("the brokers would delete records before they are covered by snapshots")
+        }
+        _ => None,
+    }
 }
 
 /// The same while a log is filled from another one: the journal takes the times
@@ -82,6 +110,9 @@ fn metadata(admin: &AdminClient<Context>, settings: &Settings) -> Result<Metadat
             faults => faults.join("; "),
         };
         let why = if last.is_empty() { error.to_string() } else { last };
+        if health.faults.is_unauthenticated() {
+            return Error::Unavailable(format!("{} does not let this process in: {why}", settings.brokers));
+        }
         Error::Unavailable(format!(
             "no broker of \"{}\" answers ({why}). Check [kafka] brokers and [kafka.client], and that Kafka runs",
             settings.brokers
@@ -94,18 +125,16 @@ fn metadata(admin: &AdminClient<Context>, settings: &Settings) -> Result<Metadat
 /// # Errors
 /// When the brokers cannot be asked.
 pub fn check(settings: &Settings) -> Result<TopicCheck, Error> {
-    let admin = client::admin(settings, &Arc::default())?;
-    let found = look(&admin, settings, &runtime()?)?;
-    refuse_unfinished(settings, &found)?;
+    // Its producers are who hears that credentials are not taken.
+    let cluster = Cluster::open(settings.clone())?;
+    let found = look(&cluster.admin, settings, &cluster.runtime)?;
+    refuse_unfinished(&cluster, &found)?;
     Ok(found)
 }
 
 /// What an export has not finished is neither right nor to be put right.
-fn refuse_unfinished(settings: &Settings, found: &TopicCheck) -> Result<(), Error> {
-    if found.missing.contains(&Topic::Definitions) {
-        return Ok(());
-    }
-    identity::refuse_unfinished(&Cluster::open(settings.clone())?)
+fn refuse_unfinished(cluster: &Arc<Cluster>, found: &TopicCheck) -> Result<(), Error> {
+    if found.missing.contains(&Topic::Definitions) { Ok(()) } else { identity::refuse_unfinished(cluster) }
 }
 
 /// Makes what is missing, sets what differs; gives what was done.
@@ -113,20 +142,14 @@ fn refuse_unfinished(settings: &Settings, found: &TopicCheck) -> Result<(), Erro
 /// # Errors
 /// When the brokers refuse, or what is there is [`Found::wrong`].
 pub fn apply(settings: &Settings) -> Result<Vec<String>, Error> {
-    let (admin, runtime) = (client::admin(settings, &Arc::default())?, runtime()?);
-    let found = look(&admin, settings, &runtime)?;
-    refuse_unfinished(settings, &found)?;
-    let mut done = make(&admin, settings, &runtime, &found.missing, wanted)?;
-    done.extend(alter(&admin, settings, &runtime, &found)?);
-    let left = look(&admin, settings, &runtime)?;
-    if !left.wrong.is_empty() {
-        return Err(Error::Refused(left.wrong.join("\n")));
-    }
+    let cluster = Cluster::open(settings.clone())?;
+    let (admin, runtime) = (&cluster.admin, &cluster.runtime);
+    let found = look(admin, settings, runtime)?;
+    refuse_unfinished(&cluster, &found)?;
+    let mut done = make(admin, settings, runtime, &found.missing, wanted)?;
+    done.extend(alter(admin, settings, runtime, &found)?);
+    look(admin, settings, runtime)?.refuse_wrong()?;
     Ok(done)
-}
-
-fn runtime() -> Result<Handle, Error> {
-    Handle::try_current().map_err(|e| Error::Refused(e.to_string()))
 }
 
 /// For a start: topics are made when there are none at all.
@@ -144,13 +167,24 @@ pub fn make_or_check(admin: &AdminClient<Context>, settings: &Settings, runtime:
             names.join(", ")
         )));
     }
-    if !found.wrong.is_empty() {
-        return Err(Error::Refused(found.wrong.join("\n")));
-    }
-    for difference in found.different {
+    found.refuse_wrong()?;
+    for difference in &found.different {
         tracing::warn!(difference, "a topic is not as declared; `askwhen topics apply` puts it right");
     }
+    log_surplus(settings, &found);
     Ok(())
+}
+
+/// Says which topics have more partitions than are used.
+pub fn log_surplus(settings: &Settings, found: &TopicCheck) {
+    for (topic, partitions) in &found.more {
+        let (name, used) = (settings.name(*topic), settings.partitions);
+        let what = match topic {
+            Topic::Events => "what others write to the further ones is moved to the partitions of its users",
+            _ => "the further ones are left alone",
+        };
+        tracing::warn!(topic = name, partitions, used, "a topic has more partitions than it was made with: {what}");
+    }
 }
 
 /// For looking.
@@ -159,7 +193,7 @@ pub fn must_be_there(admin: &AdminClient<Context>, settings: &Settings, runtime:
     if let Some(topic) = found.missing.first() {
         return Err(Error::Unavailable(format!("there is no topic {}; is [log] prefix right?", settings.name(*topic))));
     }
-    if found.wrong.is_empty() { Ok(()) } else { Err(Error::Refused(found.wrong.join("\n"))) }
+    found.refuse_wrong()
 }
 
 /// For a log that is filled from another one: all topics, none of which may be
@@ -184,7 +218,7 @@ pub fn take_own_times(admin: &AdminClient<Context>, settings: &Settings, runtime
     Ok(())
 }
 
-fn look(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<TopicCheck, Error> {
+pub fn look(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<TopicCheck, Error> {
     let metadata = metadata(admin, settings)?;
     let mut found = TopicCheck::default();
     let mut there = Vec::new();
@@ -196,11 +230,14 @@ fn look(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> 
         };
         there.push(*topic);
         let (is, should) = (seen.partitions().len() as u32, topic.partitions(settings.partitions));
-        if is != should {
-            found.wrong.push(format!(
-                "{name} has {is} partitions and {should} are configured: set [log] partitions to what is there \
-                 (changing the number moves users between partitions; `askwhen export` into a new prefix is the way)"
-            ));
+        if is < should {
+            let text = format!(
+                "{name} has {is} partitions and {should} are configured: set [log] partitions to the number that the \
+                 topics were made with (another one would move users between partitions)"
+            );
+            found.wrong.push((*topic, text));
+        } else if is > should {
+            found.more.insert(*topic, is);
         }
         let replicas = seen.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
         if (replicas as u32) < settings.replication {
@@ -213,11 +250,9 @@ fn look(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> 
         let name = settings.name(topic);
         for (setting, is, should) in differs {
             let line = format!("{name} has {setting}={is}, {should} is declared");
-            // Producers would set the clock that decides.
-            if topic == Topic::Events && setting == TIMESTAMP_TYPE {
-                found.wrong.push(format!("{line}; `askwhen topics apply` sets it"));
-            } else {
-                found.different.push(line);
+            match harm(topic, setting, &is) {
+                Some(why) => found.wrong.push((topic, format!("{line}: {why}; `askwhen topics apply` sets it"))),
+                None => found.different.push(line),
             }
         }
     }
