@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{folder, set_up};
-use crate::harness::{BINARY, Receiver};
+use crate::harness::{BINARY, Receiver, askwhen};
 use crate::lost_topics::until_ready;
 use crate::process::{Broker, Process};
 use crate::producers::prefix;
