@@ -112,5 +112,5 @@ async fn log_lines_are_text_or_json() {
         assert!(!text.contains("ak_"), "{text}");
     }
     let (code, _, error) = askwhen(dir.path(), &["--data-dir", "data", "serve", "--log-level", "askwhen=loud"]);
-    assert!(code == Some(2) && error.contains("log_level"), "{error}");
+    assert!(code == Some(2) && error.contains("--log-level") && error.contains("askwhen=loud"), "{error}");
 }
