@@ -1,6 +1,7 @@
 //! The log whose topics are on brokers.
 
 use rdkafka::admin::AdminOptions;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::{Offset, TopicPartitionList};
 use std::sync::{Arc, OnceLock};
 
@@ -227,7 +228,15 @@ impl Kafka {
     /// Partitions of the journal beyond those that the log was made with, which are this
     /// process's to empty.
     pub fn surplus(&self) -> Vec<u32> {
-        self.surplus.lock().expect("no panic holds this lock").iter().copied().collect()
+        let surplus: Vec<u32> = self.surplus.lock().expect("no panic holds this lock").iter().copied().collect();
+        // The client that reads them would not hear of them for minutes.
+        if !surplus.is_empty()
+            && let Err(error) =
+                self.cluster.offsets.source.consumer().fetch_metadata(Some(self.cluster.name(Topic::Events)), ASK)
+        {
+            tracing::debug!(%error, "the partitions of the journal cannot be asked");
+        }
+        surplus
     }
 
     /// Waits until everything appended is on its way or given up.
