@@ -28,7 +28,7 @@ mod list_routes;
 mod lists;
 mod manage;
 mod offers;
-mod openapi;
+pub mod openapi;
 mod past;
 pub mod problem;
 mod recoveries;

@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::schema::{self, Exchange};
+
 pub const BINARY: &str = env!("CARGO_BIN_EXE_askwhen");
 /// The same tests are two programs: on the embedded log, and on Kafka.
 pub const ON_KAFKA: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"it_kafka");
@@ -136,10 +138,16 @@ impl Server {
     }
 
     pub async fn said(request: reqwest::RequestBuilder) -> Said {
-        let answer = request.send().await.expect("an answer");
+        let (client, request) = request.build_split();
+        let request = request.expect("a request");
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let sent = request.body().and_then(|body| serde_json::from_slice(body.as_bytes()?).ok());
+        let answer = client.execute(request).await.expect("an answer");
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let bytes = answer.bytes().await.expect("a body");
-        Said { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), bytes }
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        schema::check(&Exchange { method: &method, path: &path, sent, status, body: &body });
+        Said { status, headers, body, bytes }
     }
 
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {

@@ -30,6 +30,7 @@ mod people;
 mod poison;
 mod quotas;
 mod replay;
+mod schema;
 mod service;
 mod story;
 mod tasks;

@@ -31,6 +31,8 @@ mod producers;
 #[path = "../it/replay.rs"]
 mod replay;
 mod rights;
+#[path = "../it/schema.rs"]
+mod schema;
 #[path = "../it/story.rs"]
 mod story;
 mod topics;

@@ -1,0 +1,287 @@
+//! `/openapi.json`: the table of routes, with what each takes and answers. The
+//! schemas stand beside it as JSON, not in Rust types: bodies are handed on as the
+//! bytes that came, and no type stands behind most of them. The tests hold every
+//! answer that any of them gets against the schema of its route.
+
+mod examples;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
+
+use super::auth::Kind;
+use super::etag;
+use super::problem::{Answer, json_answer};
+use super::router::{Name, RouteSpec, TABLE};
+
+/// Its bytes and its entity tag, made once.
+static DOCUMENT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
+    let text = document().to_string();
+    let tag = format!("\"{}\"", etag::digest(text.as_bytes()));
+    (text.into(), tag)
+});
+
+/// What each operation takes and answers; schemas by their names.
+static OPERATIONS: LazyLock<Map<String, Value>> = LazyLock::new(|| ours(include_str!("operations.json")));
+/// The codes of each status; of 409 any, as the gates of link surveys are among them.
+static PROBLEMS: LazyLock<Map<String, Value>> = LazyLock::new(|| ours(include_str!("problems.json")));
+
+fn ours(text: &str) -> Map<String, Value> {
+    serde_json::from_str(text).expect("this program's own JSON")
+}
+
+/// The document, or 304 for whoever has it.
+pub fn answer(headers: &HeaderMap) -> Answer {
+    let (bytes, tag) = &*DOCUMENT;
+    let mut answer = if etag::is_known(headers, tag) { json_answer(304, "") } else { json_answer(200, bytes.clone()) };
+    answer.headers_mut().insert(header::ETAG, HeaderValue::from_str(tag).expect("hex digits in quotes"));
+    answer
+}
+
+pub fn document() -> Value {
+    let mut paths = Map::new();
+    for row in TABLE {
+        let path = path(row);
+        let entry = paths.entry(path.clone()).or_insert_with(|| json!({}));
+        for (method, kind, summary) in row.methods {
+            entry[method.to_ascii_lowercase()] = operation(row, *kind, method, summary, &path);
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "askwhen",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": "Decides which user to ask which survey at which moment, and sends every answer on.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "webhooks": {
+            "response": webhook("ResponseWebhook", "Answers, as they are given and when they are complete"),
+            "survey": webhook("OfferWebhook", "A survey was displayed or dismissed"),
+            "user": webhook("ErasureWebhook", "A user was erased"),
+        },
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+            "schemas": ours(include_str!("schemas.json")),
+            "responses": problems(),
+        },
+    })
+}
+
+/// The template as OpenAPI writes it.
+fn path(row: &RouteSpec) -> String {
+    row.template.replace("…}", "}")
+}
+
+fn operation(row: &RouteSpec, kind: Kind, method: &str, summary: &str, path: &str) -> Value {
+    let name = format!("{method} {path}");
+    let said = OPERATIONS.get(&name).unwrap_or_else(|| panic!("operations.json says nothing of {name}"));
+    let mut operation = json!({
+        "operationId": format!("{}{:?}", method.to_ascii_lowercase(), row.name),
+        "summary": summary,
+        "parameters": parameters(row, said),
+        "responses": responses(row, said, kind, method),
+    });
+    if kind != Kind::None {
+        operation["security"] = json!([{"bearer": []}, {"apiKey": []}]);
+        operation["description"] = format!("Needs a key of kind {} or above.", kind.name()).into();
+    }
+    if let Some(schema) = said["body"].as_str() {
+        let needed = matches!(row.name.body(), super::body::BodyNeed::Json);
+        let mut content = json!({"schema": reference("schemas", schema)});
+        if let Some(example) = examples::request(&name) {
+            content["example"] = example;
+        }
+        operation["requestBody"] = json!({"required": needed, "content": {"application/json": content}});
+    }
+    operation
+}
+
+fn reference(of: &str, name: &str) -> Value {
+    json!({"$ref": format!("#/components/{of}/{name}")})
+}
+
+fn parameters(row: &RouteSpec, said: &Value) -> Vec<Value> {
+    let in_path = row.template.split('/').filter_map(|part| part.strip_prefix('{'));
+    let mut all: Vec<Value> = in_path
+        .map(|part| part.trim_end_matches(['…', '}']))
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": reference("schemas", "Id")}))
+        .collect();
+    for name in said["query"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let schema = match name {
+            "limit" => json!({"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+            "dry_run" => json!({"type": "boolean"}),
+            "since" | "until" | "at" => reference("schemas", "Time"),
+            _ => json!({"type": "string"}),
+        };
+        all.push(json!({"name": name, "in": "query", "required": false, "schema": schema}));
+    }
+    let takes_condition = said["problems"].as_array().is_some_and(|statuses| statuses.contains(&json!(412)));
+    if takes_condition {
+        let what = "The entity tag of the version that is to be replaced.";
+        all.push(json!({"name": "if-match", "in": "header", "description": what, "schema": {"type": "string"}}));
+    }
+    if matches!(row.name, Name::Events | Name::BlitzllamaEvent | Name::RewardEvent | Name::UserTrigger) {
+        let what = "The event_id, for what sends it as a header.";
+        let schema = reference("schemas", "Id");
+        all.push(json!({"name": "idempotency-key", "in": "header", "description": what, "schema": schema}));
+    }
+    all
+}
+
+fn responses(row: &RouteSpec, said: &Value, kind: Kind, method: &str) -> Map<String, Value> {
+    let mut all = Map::new();
+    for (status, what) in said["answers"].as_object().into_iter().flatten() {
+        let name = format!("{method} {}", path(row));
+        let mut answer = json!({"description": described(status)});
+        match what {
+            Value::String(none) if none.is_empty() => {}
+            Value::String(media_type) if media_type.contains('/') => {
+                let schema = if media_type == "application/json" {
+                    json!({"type": "object"})
+                } else {
+                    json!({"type": "string"})
+                };
+                answer["content"] = json!({media_type: {"schema": schema}});
+            }
+            Value::String(schema) => {
+                let mut content = json!({"schema": reference("schemas", schema)});
+                if let Some(example) = examples::answer(&name, status) {
+                    content["example"] = example;
+                }
+                answer["content"] = json!({"application/json": content});
+            }
+            rows => answer["content"] = json!({"application/json": {"schema": list(rows)}}),
+        }
+        all.insert(status.clone(), answer);
+    }
+    let has_body = matches!(method, "POST" | "PUT");
+    let mut problems: Vec<u64> = said["problems"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    if kind != Kind::None {
+        problems.extend([401, 403, 404, 422, 429, 503]);
+    }
+    if row.template.contains('{') {
+        problems.push(404);
+    }
+    if has_body {
+        problems.extend([400, 408, 413, 415]);
+    }
+    for status in problems {
+        all.entry(status.to_string()).or_insert_with(|| reference("responses", &format!("Problem{status}")));
+    }
+    all
+}
+
+/// A page of a list; the schema of its rows stands behind its name.
+fn list(rows: &Value) -> Value {
+    let (name, schema) = rows.as_object().and_then(|rows| rows.iter().next()).expect("a list has a name");
+    let schema = schema.as_str().expect("the rows of a list have a schema");
+    json!({
+        "type": "object",
+        "required": [name, "next_cursor"],
+        "properties": {
+            name: {"type": "array", "items": reference("schemas", schema)},
+            "next_cursor": {"type": ["string", "null"], "description": "Goes into cursor; null behind the last page."},
+        },
+    })
+}
+
+fn described(status: &str) -> &'static str {
+    match status {
+        "201" => "Made; durable.",
+        "202" => "Durable.",
+        "207" => "Durable as far as items were accepted; each has its own status.",
+        "304" => "As the entity tag that was sent says.",
+        "503" => "Not ready, with the reasons.",
+        _ => "Done; durable where something was written.",
+    }
+}
+
+/// RFC 9457, a response for each status.
+fn problems() -> Map<String, Value> {
+    let mut all = Map::new();
+    for (status, codes) in PROBLEMS.iter() {
+        let mut schema = reference("schemas", "Problem");
+        if codes.is_array() {
+            schema = json!({"allOf": [schema, {"type": "object", "properties": {"code": {"enum": codes}}}]});
+        }
+        let mut answer = json!({
+            "description": format!("A problem (RFC 9457) of status {status}."),
+            "content": {"application/problem+json": {"schema": schema}},
+        });
+        if matches!(status.as_str(), "429" | "503") {
+            let seconds =
+                json!({"description": "Seconds until it is worth asking again.", "schema": {"type": "integer"}});
+            answer["headers"] = json!({"retry-after": seconds});
+        }
+        all.insert(format!("Problem{status}"), answer);
+    }
+    all
+}
+
+fn webhook(schema: &str, summary: &str) -> Value {
+    let header = |name: &str, what: &str| json!({"name": name, "in": "header", "required": true, "description": what, "schema": {"type": "string"}});
+    json!({
+        "post": {
+            "operationId": format!("post{schema}"),
+            "summary": summary,
+            "description": "Profile standard: Standard Webhooks.",
+            "parameters": [
+                header("webhook-id", "The same for all attempts and resends of a message."),
+                header("webhook-timestamp", "Seconds since the epoch of this attempt."),
+                header("webhook-signature", "v1,BASE64 of HMAC-SHA256 over id.timestamp.body; several, space-separated, while a secret is rotated."),
+            ],
+            "requestBody": {"required": true, "content": {"application/json": {"schema": reference("schemas", schema)}}},
+            "responses": {"2XX": {"description": "Taken."}, "410": {"description": "Gone: the endpoint is disabled."}},
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_operation_says_what_it_takes_and_answers_and_no_other_is_said() {
+        let routes: BTreeSet<String> = TABLE
+            .iter()
+            .flat_map(|row| row.methods.iter().map(|(method, ..)| format!("{method} {}", path(row))))
+            .collect();
+        let said: BTreeSet<String> = OPERATIONS.keys().cloned().collect();
+        assert_eq!(routes, said);
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere_and_every_schema_is_referred_to() {
+        let document = document();
+        let text = document.to_string();
+        let mut referred = BTreeSet::new();
+        for part in text.split("\"$ref\":\"#").skip(1) {
+            let pointer = part.split('"').next().expect("it ends");
+            assert!(document.pointer(pointer).is_some(), "{pointer} leads nowhere");
+            referred.insert(pointer.to_owned());
+        }
+        for name in document["components"]["schemas"].as_object().expect("schemas").keys() {
+            assert!(referred.contains(&format!("/components/schemas/{name}")), "nothing refers to {name}");
+        }
+    }
+
+    #[test]
+    fn no_two_operations_have_one_id() {
+        let document = document();
+        let mut ids = BTreeSet::new();
+        for (path, operations) in document["paths"].as_object().expect("paths") {
+            for (method, operation) in operations.as_object().expect("operations") {
+                let id = operation["operationId"].as_str().expect("an id");
+                assert!(ids.insert(id.to_owned()), "{method} {path}: {id}");
+            }
+        }
+    }
+}
