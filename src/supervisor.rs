@@ -2,6 +2,7 @@
 //! nothing is lost. It is the only place that knows all roles.
 
 pub mod backup;
+pub mod checkup;
 mod console_lists;
 mod data;
 pub mod export;

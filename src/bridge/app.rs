@@ -79,6 +79,8 @@ pub struct App {
     pub frame_ancestors: String,
     pub allow_targets: Vec<IpNet>,
     pub reply_timeout: Duration,
+    /// Whether every request is logged, not only those that are refused.
+    pub access_log: bool,
     /// Lives where the role `console` runs.
     pub lists: Option<Arc<dyn Lists>>,
     /// There where the lists are.

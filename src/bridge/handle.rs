@@ -52,6 +52,7 @@ impl App {
             refused => refused,
         };
         let closes = outcome.as_ref().is_err_and(|problem| problem.close);
+        let code = outcome.as_ref().err().map(|problem| problem.code.clone());
         let mut answer = outcome.unwrap_or_else(|problem| problem.answer(&request_id));
         // A body that no route reads is read off, or ends the connection.
         let unread = !hyper::body::Body::is_end_stream(&body);
@@ -71,6 +72,19 @@ impl App {
         let route = name.map_or("none", Name::template);
         metrics.bridge_requests.with_label_values(&[route, answer.status().as_str()]).inc();
         metrics.bridge_request_seconds.observe(started.elapsed().as_secs_f64());
+        if self.access_log || answer.status().as_u16() >= 400 {
+            // The template and not the path: that may name a user.
+            tracing::info!(
+                target: "askwhen::access",
+                request_id,
+                method = %head.method,
+                route,
+                status = answer.status().as_u16(),
+                code,
+                duration_ms = started.elapsed().as_millis() as u64,
+                "request"
+            );
+        }
         answer
     }
 

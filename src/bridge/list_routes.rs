@@ -11,7 +11,7 @@ use askwhen_domain::decision::DecisionReason;
 use askwhen_domain::id;
 use askwhen_domain::refs::SurveyRef;
 use askwhen_domain::time::{self, Millis};
-use askwhen_wire::definition::{Code, Kind};
+use askwhen_wire::definition::{Code, Kind, nearest};
 use askwhen_wire::listing::{Filter, List, ListError, PageRequest};
 
 /// `limit`, `cursor` and whatever filters a list knows.
@@ -53,11 +53,7 @@ pub(super) fn page(query: &str, known: &[&str]) -> Result<Query, Problem> {
                 page.filters.push((name.to_owned(), value));
             }
             _ => {
-                return Err(Problem::field(
-                    Code::UnknownField,
-                    "",
-                    "the query has a parameter that this list does not know",
-                ));
+                return Err(unknown_parameter(name, known));
             }
         }
     }
@@ -100,6 +96,15 @@ fn check_status(filter: &Filter, known: &[&str]) -> Result<(), Problem> {
         return Err(Problem::field(Code::Invalid, "", format!("status must be one of {}", known.join(", "))));
     }
     Ok(())
+}
+
+/// A name is repeated where it is short; values never are.
+fn unknown_parameter(name: &str, known: &[&str]) -> Problem {
+    let known: Vec<&str> = ["limit", "cursor"].into_iter().chain(known.iter().copied()).collect();
+    let shown = if name.len() <= 64 { format!(" {name}") } else { String::new() };
+    let near = nearest(name, &known).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+    let detail = format!("there is no query parameter{shown} here{near}: known are {}", known.join(", "));
+    Problem::field(Code::UnknownField, "", detail)
 }
 
 impl Query {

@@ -332,6 +332,8 @@ async fn part(mut stream: TcpStream, refusal: Option<Refusal>, longest: Duration
             metrics.bridge_requests.with_label_values(&["none", &status.to_string()]).inc();
             let retry_after = (status == 503).then_some(Duration::from_secs(1));
             let problem = Problem { close: true, retry_after, ..Problem::new(status, code, detail) };
+            let (status, code) = (problem.status.as_u16(), problem.code.as_str());
+            tracing::info!(target: "askwhen::access", request_id, status, code, "request");
             stream.write_all(&problem.raw(&request_id)).await?;
         }
         stream.shutdown().await?;

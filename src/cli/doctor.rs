@@ -3,12 +3,14 @@
 use clap::Args;
 use reqwest::Method;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 use super::client::Client;
 use super::context::{BrokerArgs, Context, Failure, Format, ServerArgs};
 use super::output;
+use crate::bridge::auth::Kind;
 use crate::config::Config;
-use crate::supervisor::{self, repair};
+use crate::supervisor::{self, checkup, repair};
 use askwhen_domain::time::format_time;
 use askwhen_log::embedded::free_mark_bytes;
 use askwhen_wire::record::AcceptLoss;
@@ -67,7 +69,11 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     checks.push(("files", files >= 4_096, format!("{files} files may be open at once (4096 or more are wanted)")));
     checks.extend(exposed(&context.config));
-    let server = Client::new(context, args, crate::bridge::auth::Kind::Client);
+    let config = context.config.clone();
+    let looked = tokio::task::spawn_blocking(move || checkup::checkups(&config)).await;
+    let looked = looked.map_err(|e| Failure::failed(e.to_string()))?;
+    checks.extend(looked.into_iter().map(|one| (one.name, one.is_well, one.detail)));
+    let server = Client::new(context, args, Kind::Client);
     let ready = match server {
         Err(failure) => (false, failure.text),
         Ok(client) => match client.call(Method::GET, "/readyz", None).await {
@@ -77,6 +83,9 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
         },
     };
     checks.push(("server", ready.0, ready.1));
+    if let Some((well, text)) = receivers(context, args).await {
+        checks.push(("receivers", well, text));
+    }
     let well = checks.iter().all(|(_, well, _)| *well);
     if context.format == Format::Json {
         let rows: Vec<_> =
@@ -90,6 +99,34 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
         output::table(&["CHECK", "STATE", "WHAT"], &rows);
     }
     if well { Ok(()) } else { Err(Failure::failed("something needs a look")) }
+}
+
+/// Looks the names of all receivers up, as this machine knows them; `None` where no server
+/// says which there are.
+async fn receivers(context: &Context, args: &ServerArgs) -> Option<(bool, String)> {
+    let client = Client::new(context, args, Kind::Admin).ok()?;
+    let (mut names, mut cursor) = (BTreeSet::new(), String::new());
+    loop {
+        let path = format!("/v1/endpoints?limit=200{cursor}");
+        let said = client.call(Method::GET, &path, None).await.ok().filter(|said| said.status == 200)?;
+        let urls =
+            said.body["endpoints"].as_array()?.iter().filter_map(|row| url::Url::parse(row["url"].as_str()?).ok());
+        names.extend(urls.filter_map(|url| url.domain().map(str::to_owned)));
+        match said.body["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    let mut unknown = Vec::new();
+    for name in &names {
+        if tokio::net::lookup_host((name.as_str(), 443)).await.is_err() {
+            unknown.push(name.as_str());
+        }
+    }
+    Some(match &unknown[..] {
+        [] => (true, format!("the names of {} receivers are known here", names.len())),
+        unknown => (false, format!("no address is known here for {}", unknown.join(", "))),
+    })
 }
 
 /// Checks what other machines may do.

@@ -96,7 +96,12 @@ fn read_one(path: &Path, all: &mut Vec<FileDefinition>) -> Result<(), Vec<String
     let name = path.display();
     let text =
         if path == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
-    let text = text.map_err(|e| vec![format!("{name}: cannot be read: {e}")])?;
+    let text = text.map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => {
+            vec![format!("{name}: is not UTF-8: save it as UTF-8 (PowerShell: `Out-File -Encoding utf8`, and not `>`)")]
+        }
+        _ => vec![format!("{name}: cannot be read: {e}")],
+    })?;
     let is_json = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
     let documents =
         definition::documents(&text, is_json).map_err(|e| vec![format!("{name}:{}: {}", e.line, e.detail)])?;

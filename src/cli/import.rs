@@ -25,7 +25,7 @@ use crate::bridge::auth::Kind;
 use askwhen_domain::rate::Rate;
 use askwhen_domain::time;
 use askwhen_wire::json as strict;
-use lines::{Header, LineError, Lines, Text, cells, header, row};
+use lines::{Header, LineError, Lines, Text, alias_of, cells, header, row};
 
 /// Lines and bytes of one request, within the server's limits.
 const BATCH_LINES: usize = 1_000;
@@ -112,7 +112,9 @@ pub async fn run(context: &Context, args: &ImportArgs) -> Result<(), Failure> {
     let is_stdin = args.file.as_os_str() == "-";
     let name = if is_stdin { "stdin".to_owned() } else { args.file.display().to_string() };
     let kept = args.format.or_else(|| by_name(&args.file)).ok_or_else(|| {
-        Failure::usage(format!("{name}: give --format ndjson or --format csv: the name does not say what it is"))
+        Failure::usage(format!(
+            "{name}: give --format ndjson (one event on a line) or --format csv: the name does not say what it is"
+        ))
     })?;
     let beside = |ending: &str| PathBuf::from(format!("{}{ending}", if is_stdin { "stdin" } else { &name }));
     let notes = (!is_stdin).then(|| beside(".import.json"));
@@ -139,7 +141,11 @@ pub async fn run(context: &Context, args: &ImportArgs) -> Result<(), Failure> {
     import.bar.finish_and_clear();
     if let Err(Failure { code, text }) = outcome {
         let again = if code == 4 && !is_stdin { "; run it again, and it goes on" } else { "" };
-        return Err(Failure { code, text: format!("{name}, behind line {}: {text}{again}", import.progress.line) });
+        let behind = match import.progress.line {
+            0 => String::new(),
+            line => format!(", behind line {line}"),
+        };
+        return Err(Failure { code, text: format!("{name}{behind}: {text}{again}") });
     }
     import.progress.done = true;
     import.progress.packed_bytes = size.filter(|_| is_packed);
@@ -289,6 +295,12 @@ impl Import<'_> {
             ImportFormat::Ndjson => None,
             ImportFormat::Csv => Some(header(&mut lines, self.args.delimiter)?),
         };
+        if kept == ImportFormat::Ndjson && self.progress.offset == 0 && lines.is_array().map_err(failed)? {
+            return Err(Failure::usage(
+                "it holds a list, and an import takes one event on a line: `jq -c '.[]' FILE > FILE.ndjson` makes \
+                 such a file of it",
+            ));
+        }
         // An import that goes on has counted the header already.
         let mut other = if self.progress.offset == 0 { lines.number } else { 0 };
         lines.skip_to(self.progress.offset, self.progress.line)?;
@@ -350,7 +362,8 @@ impl Import<'_> {
             members.iter().any(|(member, value)| member == name && value.get() != "null")
         };
         if !has(&members, "occurred_at") {
-            return Err(LineError::NoTime);
+            let names = members.iter().map(|(name, _)| name.as_str());
+            return Err(LineError::NoTime(alias_of("occurred_at", names).map(str::to_owned)));
         }
         for (_, value) in members.iter_mut().filter(|(name, _)| name == "occurred_at") {
             *value = rfc3339(value);

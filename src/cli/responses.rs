@@ -25,13 +25,19 @@ pub struct ResponsesArgs {
 const COLUMNS: [&str; 6] = ["response_id", "user_id", "survey_version", "completed", "created_at", "updated_at"];
 
 pub async fn run(context: &Context, args: &ResponsesArgs) -> Result<(), Failure> {
-    let client = Client::new(context, &args.server, Kind::Server)?;
+    let client = Client::new(context, &args.server, Kind::Admin)?;
+    // A slip of the pen must not read as "no answers"; answers outlive their survey.
+    let survey = client.call(Method::GET, &format!("/v1/surveys/{}", part(&args.survey)), None).await;
+    let is_unknown = survey.as_ref().is_ok_and(|said| said.status == 404);
+    let definition = survey.ok().filter(|said| said.status == 200).map(|said| said.body);
     let mut all: Vec<Value> = Vec::new();
+    let mut any = false;
     let mut cursor = String::new();
     loop {
         let path = format!("/v1/responses?survey_id={}&limit=200{cursor}", part(&args.survey));
         let page = client.expect(Method::GET, &path, None).await?;
         let rows = page["responses"].as_array().cloned().unwrap_or_default();
+        any |= !rows.is_empty();
         // Lines of JSON are printed page by page; a table needs all columns first.
         if !args.csv && context.format == Format::Text {
             rows.iter().for_each(|row| output::line(&row.to_string()));
@@ -43,18 +49,32 @@ pub async fn run(context: &Context, args: &ResponsesArgs) -> Result<(), Failure>
             _ => break,
         }
     }
+    if !any && is_unknown {
+        let id = &args.survey;
+        return Err(Failure::failed(format!("there is no survey {id}, and nobody has answered one of that id")));
+    }
     if args.csv {
-        output::write(&table(&all)?);
+        output::write(&table(&all, &question_ids(definition.as_ref()))?);
     } else if context.format == Format::Json {
         output::json(&Value::Array(all));
     }
     Ok(())
 }
 
-fn table(all: &[Value]) -> Result<String, Failure> {
+/// The questions of a definition that take answers, in its order.
+fn question_ids(definition: Option<&Value>) -> Vec<String> {
+    let questions = definition.and_then(|survey| survey["questions"].as_array()).into_iter().flatten();
+    let asked = questions.filter(|question| question["type"] != "info");
+    asked.filter_map(|question| question["question_id"].as_str()).map(str::to_owned).collect()
+}
+
+/// Those of the definition first, then those of earlier versions.
+fn table(all: &[Value], defined: &[String]) -> Result<String, Failure> {
     let answers = |row: &Value| row["answers"].as_array().cloned().unwrap_or_default();
     let id = |answer: &Value| answer["question_id"].as_str().unwrap_or_default().to_owned();
-    let questions: BTreeSet<String> = all.iter().flat_map(answers).map(|answer| id(&answer)).collect();
+    let given: BTreeSet<String> = all.iter().flat_map(answers).map(|answer| id(&answer)).collect();
+    let earlier = given.into_iter().filter(|question| !defined.contains(question));
+    let questions: Vec<String> = defined.iter().cloned().chain(earlier).collect();
     let mut csv = csv::Writer::from_writer(Vec::new());
     let header = COLUMNS.iter().map(|name| (*name).to_owned()).chain(questions.iter().cloned());
     let mut rows = vec![header.collect::<Vec<String>>()];
@@ -97,10 +117,10 @@ mod tests {
                 "answers": [{"question_id": "q3", "value": "two\nlines"}]}),
         ];
         assert_eq!(
-            table(&rows).unwrap(),
-            "response_id,user_id,survey_version,completed,created_at,updated_at,q1,q2,q3\n\
-             r1,'=ann,1,true,t,t,-4,\"a; b, c\",\n\
-             r2,bob,2,false,t,t,,,\"two\nlines\"\n"
+            table(&rows, &["q2".to_owned(), "q4".to_owned()]).unwrap(),
+            "response_id,user_id,survey_version,completed,created_at,updated_at,q2,q4,q1,q3\n\
+             r1,'=ann,1,true,t,t,\"a; b, c\",,-4,\n\
+             r2,bob,2,false,t,t,,,,\"two\nlines\"\n"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! Merges the layers of the configuration: built-in defaults, a file, the environment,
 //! flags. Keys that the defaults do not have are errors.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 use toml_edit::{Document, Item, TableLike};
@@ -21,12 +21,23 @@ const ANY_MEMBER: &str = "kafka.client";
 /// Prefix of the variables of the environment.
 const ENVIRONMENT: &str = "ASKWHEN__";
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {detail}")]
-pub struct Error {
+/// What is wrong with one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
     /// File and line, or the name of a variable.
     pub place: String,
     pub detail: String,
+}
+
+/// Everything that is wrong, a line each: a file is mended once, not ten times.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.place, fault.detail)).collect::<Vec<_>>().join("\n"))]
+pub struct Error(pub Vec<Fault>);
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Error {
+        Error(vec![fault])
+    }
 }
 
 /// Keys that flags set, over all other layers.
@@ -42,30 +53,35 @@ pub struct Overrides {
 /// directory is read, if it is there.
 ///
 /// # Errors
-/// The first fault, with its place.
+/// Every fault, with its place; of a file that is no TOML, the first.
 pub fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
     flags: &Overrides,
 ) -> Result<Config, Error> {
-    let mut table: Table = toml::from_str(DEFAULT).expect("the defaults are checked by the tests");
+    let defaults: Table = toml::from_str(DEFAULT).expect("the defaults are checked by the tests");
+    let mut table = defaults.clone();
     let standard = Path::new("askwhen.toml");
     let path = file.or_else(|| standard.exists().then_some(standard));
-    let mut place = "the defaults".to_owned();
+    let mut faults = Vec::new();
     if let Some(path) = path {
-        place = path.display().to_string();
+        let place = path.display().to_string();
         let text = std::fs::read_to_string(path)
-            .map_err(|e| Error { place: place.clone(), detail: format!("cannot be read: {e}") })?;
-        check_names(&text, &place)?;
+            .map_err(|e| Fault { place: place.clone(), detail: format!("cannot be read: {e}") })?;
+        check_names(&text, &place, &mut faults)?;
         let own: Table = toml::from_str(&text).map_err(|e| syntax(&place, &text, &e))?;
         merge(&mut table, own);
     }
     let mut variables: Vec<(String, String)> =
         environment.into_iter().filter(|(name, _)| name.starts_with(ENVIRONMENT)).collect();
     variables.sort();
+    // By the keys that they set.
+    let mut set_by = BTreeMap::new();
     for (name, text) in variables {
-        set_variable(&mut table, &name, &text)?;
-        place = format!("{place} and the environment");
+        match set_variable(&mut table, &name, &text) {
+            Ok(key) => drop(set_by.insert(key, name)),
+            Err(fault) => faults.push(fault),
+        }
     }
     let mut set = |path: &[&str], value: Option<String>| {
         if let Some(value) = value {
@@ -79,47 +95,109 @@ pub fn load(
     if flags.brokers.is_some() {
         put(&mut table, &["log", "kind"], Value::String("kafka".into()));
     }
-    resolved::resolve(&table).map_err(|(key, detail)| {
-        let line = path.and_then(|p| line_of(p, &key)).map_or(String::new(), |line| format!(":{line}"));
-        let place = path.map_or_else(|| "configuration".to_owned(), |p| format!("{}{line}", p.display()));
-        Error { place, detail: format!("{key} {detail}") }
-    })
+    let place_of = |key: &str| match (set_by.get(key), path) {
+        (Some(variable), _) => variable.clone(),
+        (None, Some(path)) => {
+            let line = line_of(path, key).map_or(String::new(), |line| format!(":{line}"));
+            format!("{}{line}", path.display())
+        }
+        (None, None) => "configuration".to_owned(),
+    };
+    match resolve_all(table, &defaults) {
+        Ok(config) if faults.is_empty() => Ok(config),
+        Ok(_) => Err(Error(faults)),
+        Err(found) => {
+            faults.extend(
+                found
+                    .into_iter()
+                    .map(|(key, detail)| Fault { place: place_of(&key), detail: format!("{key} {detail}") }),
+            );
+            Err(Error(faults))
+        }
+    }
 }
 
-fn syntax(place: &str, text: &str, error: &toml::de::Error) -> Error {
+/// Resolves; after a fault once more with the default of the key at fault, so that
+/// those of other keys are found, too.
+fn resolve_all(mut table: Table, defaults: &Table) -> Result<Config, Vec<(String, String)>> {
+    let mut faults: Vec<(String, String)> = Vec::new();
+    // Of each list, how the tables that are left were numbered.
+    let mut numbers: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    loop {
+        let (key, detail) = match resolved::resolve(&table) {
+            Ok(config) if faults.is_empty() => return Ok(config),
+            Ok(_) => return Err(faults),
+            Err(fault) => fault,
+        };
+        let list = key.split_once('[').and_then(|(list, rest)| Some((list, rest.split_once(']')?)));
+        let number = list.and_then(|(list, (number, rest))| Some((list, number.parse::<usize>().ok()?, rest)));
+        if let Some((list, at, rest)) = number
+            && let Some(Value::Array(tables)) = table.get_mut(list)
+            && at < tables.len()
+        {
+            let numbers = numbers.entry(list.to_owned()).or_insert_with(|| (0..tables.len()).collect());
+            faults.push((format!("{list}[{}]{rest}", numbers.remove(at)), detail));
+            tables.remove(at);
+            continue;
+        }
+        let again = faults.iter().any(|(known, _)| *known == key);
+        let parts: Vec<&str> = key.split('.').collect();
+        let standard = parts.iter().try_fold(Value::Table(defaults.clone()), |value, part| value.get(part).cloned());
+        faults.push((key.clone(), detail));
+        match standard {
+            Some(standard) if !again => put(&mut table, &parts, standard),
+            // Its default does not do either: it depends on another key.
+            _ => {
+                if again {
+                    faults.pop();
+                }
+                return Err(faults);
+            }
+        }
+    }
+}
+
+fn syntax(place: &str, text: &str, error: &toml::de::Error) -> Fault {
     let line = error.span().map_or(1, |span| line_at(text, span.start));
-    Error { place: format!("{place}:{line}"), detail: error.message().to_owned() }
+    Fault { place: format!("{place}:{line}"), detail: error.message().to_owned() }
 }
 
 fn line_at(text: &str, byte: usize) -> usize {
     text.as_bytes()[..byte.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1
 }
 
-/// Refuses unknown keys, with the known one that is spelled most alike.
-fn check_names(text: &str, place: &str) -> Result<(), Error> {
-    let document = Document::parse(text).map_err(|e| Error {
+/// Finds unknown keys, each with the known one that is spelled most alike.
+fn check_names(text: &str, place: &str, faults: &mut Vec<Fault>) -> Result<(), Fault> {
+    let document = Document::parse(text).map_err(|e| Fault {
         place: format!("{place}:{}", e.span().map_or(1, |span| line_at(text, span.start))),
         detail: e.message().to_owned(),
     })?;
     let known: Table = toml::from_str(DEFAULT).expect("the defaults are checked by the tests");
-    walk(document.as_table(), &Value::Table(known), "", text, place)
+    let at =
+        |span: Option<std::ops::Range<usize>>| format!("{place}:{}", span.map_or(1, |span| line_at(text, span.start)));
+    walk(document.as_table(), &Value::Table(known), "", &at, faults);
+    Ok(())
 }
 
-fn walk(table: &dyn TableLike, known: &Value, prefix: &str, text: &str, place: &str) -> Result<(), Error> {
+fn walk(
+    table: &dyn TableLike,
+    known: &Value,
+    prefix: &str,
+    at: &impl Fn(Option<std::ops::Range<usize>>) -> String,
+    faults: &mut Vec<Fault>,
+) {
     for (name, item) in table.iter() {
         let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
-        let span = table.key(name).and_then(|key| key.span());
-        let place_of = || format!("{place}:{}", span.clone().map_or(1, |span| line_at(text, span.start)));
+        let place = at(table.key(name).and_then(|key| key.span()));
         if let Some((_, members)) = LISTS.iter().find(|(list, _)| *list == path) {
-            let tables: Vec<&dyn TableLike> = match item {
-                Item::ArrayOfTables(list) => list.iter().map(|t| t as &dyn TableLike).collect(),
-                _ => return Err(Error { place: place_of(), detail: format!("{path} must be written as [[{path}]]") }),
+            let Item::ArrayOfTables(tables) = item else {
+                faults.push(Fault { place, detail: format!("{path} must be written as [[{path}]]") });
+                continue;
             };
             for inner in tables {
-                if let Some((wrong, _)) = inner.iter().find(|(member, _)| !members.contains(member)) {
-                    let line = inner.key(wrong).and_then(|key| key.span()).map_or(1, |span| line_at(text, span.start));
-                    return Err(Error {
-                        place: format!("{place}:{line}"),
+                for (wrong, _) in inner.iter().filter(|(member, _)| !members.contains(member)) {
+                    faults.push(Fault {
+                        place: at(inner.key(wrong).and_then(|key| key.span())),
                         detail: unknown(&format!("{path}.{wrong}"), wrong, members.iter().copied()),
                     });
                 }
@@ -129,15 +207,15 @@ fn walk(table: &dyn TableLike, known: &Value, prefix: &str, text: &str, place: &
         let Some(standard) = known.get(name) else {
             let names = known.as_table().map(|t| t.keys().map(String::as_str).collect::<Vec<_>>()).unwrap_or_default();
             let lists = LISTS.iter().map(|(list, _)| *list).filter(|_| prefix.is_empty());
-            return Err(Error { place: place_of(), detail: unknown(&path, name, names.into_iter().chain(lists)) });
+            faults.push(Fault { place, detail: unknown(&path, name, names.into_iter().chain(lists)) });
+            continue;
         };
         if path != ANY_MEMBER
             && let (Some(inner), Value::Table(_)) = (item.as_table_like(), standard)
         {
-            walk(inner, standard, &path, text, place)?;
+            walk(inner, standard, &path, at, faults);
         }
     }
-    Ok(())
 }
 
 fn unknown<'a>(path: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
@@ -151,8 +229,8 @@ fn unknown<'a>(path: &str, name: &str, known: impl Iterator<Item = &'a str>) -> 
 }
 
 /// Sets the key of a variable such as `ASKWHEN__HTTP__LISTEN=0.0.0.0:80`. A value that is
-/// no TOML is taken as a string.
-fn set_variable(table: &mut Table, name: &str, text: &str) -> Result<(), Error> {
+/// no TOML is taken as a string. Gives the key.
+fn set_variable(table: &mut Table, name: &str, text: &str) -> Result<String, Fault> {
     let path: Vec<String> = name[ENVIRONMENT.len()..].split("__").map(str::to_ascii_lowercase).collect();
     let parts: Vec<&str> = path.iter().map(String::as_str).collect();
     let mut here: Option<&Value> = None;
@@ -164,7 +242,7 @@ fn set_variable(table: &mut Table, name: &str, text: &str) -> Result<(), Error> 
             None if open => break,
             None => {
                 let names: Vec<&str> = members.map(|m| m.keys().map(String::as_str).collect()).unwrap_or_default();
-                return Err(Error {
+                return Err(Fault {
                     place: name.to_owned(),
                     detail: unknown(&parts.join("."), part, names.into_iter()),
                 });
@@ -179,7 +257,7 @@ fn set_variable(table: &mut Table, name: &str, text: &str) -> Result<(), Error> 
             .unwrap_or_else(|| Value::String(text.to_owned())),
     };
     put(table, &parts, typed);
-    Ok(())
+    Ok(parts.join("."))
 }
 
 fn put(table: &mut Table, path: &[&str], value: Value) {
@@ -279,13 +357,13 @@ mod tests {
 
     #[test]
     fn faults_name_line_and_nearest() {
-        let error = with_file("data_dir = \"x\"\n[http]\nlissten = \"a\"\n").unwrap_err();
-        assert!(error.place.ends_with("askwhen.toml:3"), "{error}");
-        assert!(error.detail.contains("did you mean listen?"), "{error}");
-        let error = with_file("[retention]\n\nevents = \"1h\"\n").unwrap_err();
-        assert!(error.place.ends_with(":3") && error.detail.contains("100h"), "{error}");
-        let error = with_file("[[keys]]\nproject = \"p\"\nkind = \"admin\"\nkye = \"x\"\n").unwrap_err();
-        assert!(error.place.ends_with(":4") && error.detail.contains("did you mean key?"), "{error}");
+        let error = with_file("data_dir = \"x\"\n[http]\nlissten = \"a\"\n").unwrap_err().0.remove(0);
+        assert!(error.place.ends_with("askwhen.toml:3"), "{error:?}");
+        assert!(error.detail.contains("did you mean listen?"), "{error:?}");
+        let error = with_file("[retention]\n\nevents = \"1h\"\n").unwrap_err().0.remove(0);
+        assert!(error.place.ends_with(":3") && error.detail.contains("100h"), "{error:?}");
+        let error = with_file("[[keys]]\nproject = \"p\"\nkind = \"admin\"\nkye = \"x\"\n").unwrap_err().0.remove(0);
+        assert!(error.place.ends_with(":4") && error.detail.contains("did you mean key?"), "{error:?}");
         let keys = "[[keys]]\nkind = \"admin\"\nkey = \"a key of sixteen and more\"\n";
         for (text, line, detail) in [
             (
@@ -297,17 +375,35 @@ mod tests {
             (format!("{keys}[[keys]]\nkind = \"client\"\n"), 4, "exactly one"),
             ("[[projects]]\nidentity_secret = \"hello\"\n".to_owned(), 2, "16 characters"),
         ] {
-            let error = with_file(&text).unwrap_err();
-            assert!(error.place.ends_with(&format!(":{line}")) && error.detail.contains(detail), "{error}");
+            let error = with_file(&text).unwrap_err().0.remove(0);
+            assert!(error.place.ends_with(&format!(":{line}")) && error.detail.contains(detail), "{error:?}");
         }
         for origins in ["https://app.example/", "app.example", "https://*.example"] {
-            let error = with_file(&format!("[http]\ncors_origins = [\n  \"{origins}\",\n]\n")).unwrap_err();
-            assert!(error.place.ends_with(":2") && error.detail.contains("https://"), "{error}");
+            let error = with_file(&format!("[http]\ncors_origins = [\n  \"{origins}\",\n]\n")).unwrap_err().0.remove(0);
+            assert!(error.place.ends_with(":2") && error.detail.contains("https://"), "{error:?}");
         }
-        let error = with_file("a = [\n").unwrap_err();
-        assert!(error.place.contains("askwhen.toml:"), "{error}");
+        let error = with_file("a = [\n").unwrap_err().0.remove(0);
+        assert!(error.place.contains("askwhen.toml:"), "{error:?}");
         let environment = [("ASKWHEN__LOG__PARTITION".to_owned(), "3".to_owned())];
-        let error = load(None, environment, &Overrides::default()).unwrap_err();
-        assert!(error.detail.contains("did you mean partitions?"), "{error}");
+        let error = load(None, environment, &Overrides::default()).unwrap_err().0.remove(0);
+        assert!(error.detail.contains("did you mean partitions?"), "{error:?}");
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once_each_at_its_line() {
+        let error = with_file(
+            "datadir = \"x\"\n[http]\nkeepalive = \"75s\"\ncors = []\n[log]\nkind = \"kafak\"\npartitions = 0\n\
+             [retention]\nevents = \"1h\"\nresponses = \"never\"\n[limits]\nper_key = \"fast\"\n\
+             [[keys]]\nkind = \"client\"\n[[keys]]\nkind = \"admin\"\nkey = \"a key of sixteen and more\"\n\
+             [[keys]]\nkind = \"root\"\nkey = \"another key of sixteen and more\"\n",
+        )
+        .unwrap_err();
+        let mut lines: Vec<usize> =
+            error.0.iter().map(|fault| fault.place.rsplit(':').next().unwrap().parse().unwrap()).collect();
+        lines.sort_unstable();
+        assert_eq!(lines, [1, 3, 4, 6, 7, 9, 10, 12, 13, 19], "{error}");
+        let variables = [("ASKWHEN__LOG__PARTITIONS".to_owned(), "many".to_owned())];
+        let error = load(None, variables, &Overrides::default()).unwrap_err();
+        assert!(error.to_string().starts_with("ASKWHEN__LOG__PARTITIONS: log.partitions must be"), "{error}");
     }
 }

@@ -33,6 +33,8 @@ pub struct Config {
     pub base_path: String,
     /// As a policy lists them, with spaces between.
     pub frame_ancestors: String,
+    /// Whether every request is logged, not only those that are refused.
+    pub access_log: bool,
     pub keep_alive: Duration,
     pub max_connections: u32,
     /// Bound of the connections from one address; `None` where only their total is bounded.
@@ -144,6 +146,13 @@ impl<'a> Section<'a> {
         match self.table.get(name) {
             Some(Value::Integer(n)) if (low..=high).contains(n) => Ok(*n as u32),
             _ => self.fault(name, format!("must be an integer from {low} to {high}")),
+        }
+    }
+
+    fn boolean(&self, name: &str) -> Result<bool, Fault> {
+        match self.table.get(name) {
+            Some(Value::Boolean(is)) => Ok(*is),
+            _ => self.fault(name, "must be true or false"),
         }
     }
 
@@ -276,6 +285,7 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
             "json" => LogFormat::Json,
             _ => return process.fault("log_format", "must be text or json, or left out"),
         },
+        access_log: http.boolean("access_log")?,
         keep_alive: Duration::from_millis(http.span("keep_alive", SECOND)?.unsigned_abs()),
         max_connections: http.number("max_connections", 16, 1 << 20)?,
         max_connections_per_address: Some(http.number("max_connections_per_address", 0, 1 << 20)?).filter(|n| *n > 0),

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The mode bits of the group and of others, all of which are cleared.
 const OTHERS: u32 = 0o077;
@@ -74,6 +74,30 @@ pub fn tighten(path: &Path) -> io::Result<u64> {
         }
     }
     Ok(changed)
+}
+
+/// The files and folders in a folder, and itself, that group or others have rights on.
+/// Links are not followed.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub fn open_to_others(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        // It is not there yet, or a server that runs has removed it meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    if !metadata.is_symlink() && metadata.permissions().mode() & OTHERS != 0 {
+        found.push(path.to_owned());
+    }
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path)? {
+            found.extend(open_to_others(&entry?.path())?);
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

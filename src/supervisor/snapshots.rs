@@ -54,7 +54,7 @@ impl Role {
         }
     }
 
-    fn families(self) -> &'static [Family] {
+    pub(super) fn families(self) -> &'static [Family] {
         match self {
             Role::Engine => engine::families::ALL,
             Role::Delivery => delivery::families::ALL,

@@ -346,6 +346,7 @@ impl Foundation {
             frame_ancestors: config.frame_ancestors.clone(),
             allow_targets: config.allow_targets.clone(),
             reply_timeout: config.reply_timeout,
+            access_log: config.access_log,
             lists: components.console.clone().map(|console| Arc::new(ConsoleLists(console)) as Arc<dyn Lists>),
             history: components.console.as_ref().map(|_| Arc::new(self.history())),
             recoveries: bridge::Recoveries::default(),

@@ -63,7 +63,7 @@ async fn any_partitioner_reaches_the_right_actor_and_what_is_wrong_becomes_a_rej
     }
     let metrics = server.get("/metrics").await;
     let text = String::from_utf8_lossy(&metrics.bytes).into_owned();
-    let moved = text.lines().find_map(|line| line.strip_prefix("askwhen_engine_misplaced_records "));
+    let moved = text.lines().find_map(|line| line.strip_prefix("askwhen_engine_misplaced_records_total "));
     assert!(moved.expect("a metric").parse::<u64>().expect("a number") > 0, "some were on other partitions");
     assert!(rejects(server.dir.path()).is_empty());
 

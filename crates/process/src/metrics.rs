@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 pub struct Metrics {
     registry: Registry,
+    process: Registry,
     pub bridge_requests: IntCounterVec,
     pub bridge_request_seconds: Histogram,
     pub bridge_ack_seconds: Histogram,
@@ -21,7 +22,7 @@ pub struct Metrics {
     pub engine_lag_records: IntGaugeVec,
     pub engine_lag_seconds: GaugeVec,
     pub engine_rejects: IntCounterVec,
-    pub engine_misplaced: IntGauge,
+    pub engine_misplaced: IntCounter,
     pub engine_remembered_rows: IntGaugeVec,
     pub delivery_attempts: IntCounterVec,
     pub delivery_attempt_seconds: Histogram,
@@ -98,6 +99,13 @@ impl Metrics {
         registry.register(Box::new(disk_free_bytes.clone()))?;
         let snapshot_failures = IntCounter::new("store_snapshot_failures_total", "Snapshots that were not taken.")?;
         registry.register(Box::new(snapshot_failures.clone()))?;
+        let engine_misplaced =
+            IntCounter::new("engine_misplaced_records_total", "Records moved to the partition of their user.")?;
+        registry.register(Box::new(engine_misplaced.clone()))?;
+        // Without our prefix: `process_*` is what dashboards of every program read.
+        let process = Registry::new();
+        #[cfg(target_os = "linux")]
+        process.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let memory_bytes = gauges("memory_bytes", "Who holds how much of the configured memory.", &["part"])?;
         let process_panics = IntCounter::new("process_panics_total", "Panics; those of a thread that serves end it.")?;
         registry.register(Box::new(process_panics.clone()))?;
@@ -126,7 +134,7 @@ impl Metrics {
                 "Ids, requests and erased users that are known by a hash, about.",
                 &["partition"],
             )?,
-            engine_misplaced: gauge("engine_misplaced_records", "Records moved to the partition of their user.")?,
+            engine_misplaced,
             delivery_attempts: counters("delivery_attempts_total", "Attempts by their outcome.", &["outcome"])?,
             delivery_attempt_seconds: histogram("delivery_attempt_seconds", "Duration of an attempt.")?,
             delivery_latency_seconds: histogram(
@@ -165,6 +173,7 @@ impl Metrics {
                 &["reason"],
             )?,
             process_panics,
+            process,
             registry,
         };
         metrics.begin();
@@ -195,6 +204,8 @@ impl Metrics {
 
     /// The text that `/metrics` answers.
     pub fn render(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+        let mut families = self.registry.gather();
+        families.extend(self.process.gather());
+        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
     }
 }

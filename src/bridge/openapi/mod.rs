@@ -197,6 +197,7 @@ fn described(status: &str) -> &'static str {
         "201" => "Made; durable.",
         "202" => "Durable.",
         "207" => "Durable as far as items were accepted; each has its own status.",
+        "303" => "It stands elsewhere.",
         "304" => "As the entity tag that was sent says.",
         "503" => "Not ready, with the reasons.",
         _ => "Done; durable where something was written.",

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::cli::context::Failure;
+use askwhen_wire::definition::nearest;
 use askwhen_wire::json as strict;
 
 /// A longer line is no event.
@@ -27,7 +28,7 @@ pub struct Text {
 pub enum LineError {
     #[error("{0}")]
     Flaw(&'static str),
-    #[error("the line is not UTF-8")]
+    #[error("the line is not UTF-8: save the file as UTF-8 (in spreadsheets: CSV UTF-8)")]
     Utf8(#[from] std::str::Utf8Error),
     #[error(transparent)]
     Table(#[from] csv::Error),
@@ -39,10 +40,20 @@ pub enum LineError {
     Json(#[from] strict::Error),
     #[error("the line is no JSON object")]
     NoObject(#[source] serde_json::Error),
-    #[error("occurred_at is required: history has times")]
-    NoTime,
+    #[error("occurred_at is required: history has times{}", called(.0.as_deref()))]
+    NoTime(Option<String>),
     #[error(transparent)]
     Member(#[from] serde_json::Error),
+}
+
+/// What to call a member that has another name in the file.
+fn called(given: Option<&str>) -> String {
+    given.map(|given| format!("; {given} is there: call it occurred_at")).unwrap_or_default()
+}
+
+/// The name among those given that stands for the wanted one in other products.
+pub fn alias_of<'a>(wanted: &str, mut given: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    given.find(|name| nearest(name, &[wanted]).is_some())
 }
 
 /// The delimiter between the cells of a table, and the number of its columns.
@@ -106,6 +117,12 @@ impl Lines {
         }
         lines.reader = reader;
         Ok(lines)
+    }
+
+    /// Whether what follows begins as a JSON list does.
+    pub fn is_array(&mut self) -> std::io::Result<bool> {
+        let beginning = self.reader.fill_buf()?;
+        Ok(beginning.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'['))
     }
 
     fn count(&mut self, bytes: &[u8]) {
@@ -283,7 +300,11 @@ pub fn header(lines: &mut Lines, said: Option<u8>) -> Result<Header, Failure> {
     }
     let (delimiter, names) = found;
     if let Some(needed) = missing(&names) {
-        let spelled = if said.is_some() { "" } else { "; give --delimiter if its cells are divided by something else" };
+        let spelled = match alias_of(needed, names.iter().map(String::as_str)) {
+            Some(given) => format!("; {given} is there: call it {needed}"),
+            None if said.is_some() || names.len() > 1 => format!("; it has {}", shortened(&names)),
+            None => "; give --delimiter if its cells are divided by something else".to_owned(),
+        };
         return Err(Failure::usage(format!("the header has no column {needed}{spelled}")));
     }
     match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
@@ -297,17 +318,25 @@ fn names(text: &str, delimiter: u8) -> Result<Vec<String>, Failure> {
     Ok(record.iter().map(|name| name.trim().to_owned()).collect())
 }
 
+/// The first names of a header, as far as a line holds them.
+fn shortened(names: &[String]) -> String {
+    let all = names.join(", ");
+    let end = all.char_indices().nth(200).map_or(all.len(), |(at, _)| at);
+    if end < all.len() { format!("{}…", &all[..end]) } else { all }
+}
+
 fn missing(names: &[String]) -> Option<&'static str> {
     ["user_id", "event_name", "occurred_at"].into_iter().find(|needed| !names.iter().any(|name| name == needed))
 }
 
-/// The cells of one row.
+/// The cells of one row, without blanks around them.
 ///
 /// # Errors
 /// When its quotes or bytes make no row.
 pub fn cells(text: &str, delimiter: u8) -> Result<csv::StringRecord, csv::Error> {
     let mut builder = csv::ReaderBuilder::new();
-    let mut reader = builder.has_headers(false).flexible(true).delimiter(delimiter).from_reader(text.as_bytes());
+    builder.has_headers(false).flexible(true).delimiter(delimiter).trim(csv::Trim::All);
+    let mut reader = builder.from_reader(text.as_bytes());
     reader.records().next().unwrap_or_else(|| Ok(csv::StringRecord::new()))
 }
 
@@ -428,12 +457,34 @@ mod tests {
             let found = header(&mut lines, None).unwrap_or_else(|failure| panic!("{text}: {}", failure.text));
             assert_eq!((found.shape.delimiter, &*found.names[0]), (delimiter, "user_id"), "{text}");
         }
-        for text in ["", "user_id:event_name:occurred_at\n", "a,b\n"] {
+        for text in ["", "user_id:event_name:occurred_at\n"] {
             let mut lines =
                 Lines::of(Box::new(std::io::Cursor::new(text.as_bytes().to_vec()))).unwrap_or_else(|_| panic!());
             assert!(header(&mut lines, None).is_err_and(|failure| failure.text.contains("--delimiter")), "{text}");
         }
         assert!(Lines::of(Box::new(std::io::Cursor::new(b"\xff\xfeu\0".to_vec()))).is_err());
+    }
+
+    #[test]
+    fn a_header_in_other_words_is_told_how_to_call_its_columns() {
+        for (text, hint) in [
+            ("userId,event,timestamp\n", "userId is there: call it user_id"),
+            ("user_id,Event,timestamp\n", "Event is there: call it event_name"),
+            ("user_id;event_name;ts\n", "ts is there: call it occurred_at"),
+            ("a,b\n", "it has a, b"),
+        ] {
+            let mut lines =
+                Lines::of(Box::new(std::io::Cursor::new(text.as_bytes().to_vec()))).unwrap_or_else(|_| panic!());
+            let failure = header(&mut lines, None).err().unwrap_or_else(|| panic!("{text}"));
+            assert!(failure.text.contains(hint), "{text}: {}", failure.text);
+        }
+        assert_eq!(LineError::NoTime(Some("ts".into())).to_string().matches("call it occurred_at").count(), 1);
+    }
+
+    #[test]
+    fn blanks_around_cells_are_no_part_of_them() {
+        let found = cells("u77, imz ,\"a, b\" , 1", b',').unwrap();
+        assert_eq!(found.iter().collect::<Vec<_>>(), ["u77", "imz", "a, b", "1"]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use serde_json::Value;
 
 pub use endpoint::{EndpointBody, SecretSource, endpoint_json};
 pub use kind::{DefinitionRef, Kind};
-pub use reader::{Code, Fault, MAX_FAULTS};
+pub use reader::{Code, Fault, MAX_FAULTS, nearest};
 pub use settings::check_expiry;
 pub use warnings::{Surroundings, SurveyTags, warnings};
 

@@ -63,9 +63,14 @@ impl Fault {
             let detail = "it has a member that does not exist here".into();
             return Fault { code: Code::UnknownField, pointer: parent.to_owned(), detail };
         }
-        let detail = match nearest(name, &known.collect::<Vec<_>>()) {
-            Some(known) => format!("there is no such member here; did you mean {known}?"),
-            None => "there is no such member here".to_owned(),
+        let known: Vec<&str> = known.collect();
+        let in_context = || meant(name, &CONTEXT).filter(|_| known.contains(&"context"));
+        let detail = match (nearest(name, &known), in_context()) {
+            (_, Some(member)) if meant(name, &known).is_none() => {
+                format!("there is no such member here; it stands in context, as {member}")
+            }
+            (Some(known), _) => format!("there is no such member here; did you mean {known}?"),
+            (None, _) => "there is no such member here".to_owned(),
         };
         let pointer = format!("{parent}/{}", name.replace('~', "~0").replace('/', "~1"));
         Fault { code: Code::UnknownField, pointer, detail }
@@ -73,7 +78,7 @@ impl Fault {
 }
 
 /// What other products, and people in a hurry, call what we call the first of each.
-const ALIASES: [(&str, &[&str]); 22] = [
+const ALIASES: [(&str, &[&str]); 27] = [
     ("event_name", &["event", "name", "eventname", "eventtype", "type", "action"]),
     ("event", &["eventname", "trigger", "name"]),
     ("user_id", &["user", "userid", "uid", "distinctid", "externalid", "customerid", "anonymousid"]),
@@ -96,11 +101,18 @@ const ALIASES: [(&str, &[&str]); 22] = [
     ("end_at", &["end", "enddate", "until", "to"]),
     ("where", &["conditions", "filter", "filters"]),
     ("op", &["operator", "comparison"]),
+    ("answers", &["responses", "response", "data", "results"]),
+    ("platform", &["os", "osname", "device", "devicetype"]),
+    ("locale", &["language", "lang", "languagecode"]),
+    ("app_version", &["appversion", "version", "build"]),
+    ("session_id", &["session", "sessionid", "visitid"]),
 ];
 
-/// The known name that is meant: spelled in another style, called so elsewhere, or
-/// a slip of a few letters away.
-pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+/// The members of a context: they are often sent beside it.
+const CONTEXT: [&str; 4] = ["platform", "locale", "app_version", "session_id"];
+
+/// The known name that is meant: spelled in another style, or called so elsewhere.
+fn meant<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let plain =
         |name: &str| -> String { name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect() };
     let bare = plain(name);
@@ -109,11 +121,16 @@ pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
         let meant = ALIASES.iter().filter(|(_, aliases)| aliases.contains(&bare.as_str()));
         meant.filter_map(|(target, _)| known.iter().find(|known| *known == target)).next()
     };
+    same.or_else(alias).copied()
+}
+
+/// The known name that is meant, or one that is a slip of a few letters away.
+pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let near = || {
-        let distances = known.iter().map(|known| (strsim::damerau_levenshtein(known, name), known));
+        let distances = known.iter().map(|known| (strsim::damerau_levenshtein(known, name), *known));
         distances.min().filter(|(distance, known)| *distance <= 1 + known.len() / 3).map(|(_, known)| known)
     };
-    same.or_else(alias).or_else(near).copied()
+    meant(name, known).or_else(near)
 }
 
 pub struct Reader<'a> {

@@ -1,0 +1,132 @@
+//! Looks at a data directory without changing it: what an operator wants to know before
+//! it is too late.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::snapshots::Role;
+use super::{private, repair, settings};
+use crate::config::Config;
+use askwhen_domain::time::{MINUTE, Millis, format_time};
+use askwhen_log::embedded::follow::Follower;
+use askwhen_log::{Embedded, TopicPartition};
+use askwhen_store::Rocks;
+use askwhen_wire::topic::Topic;
+
+/// A journal that is further ahead of this machine's clock is told.
+const MAX_AHEAD: Millis = MINUTE;
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkup {
+    pub name: &'static str,
+    pub is_well: bool,
+    pub detail: String,
+}
+
+impl Checkup {
+    fn of(name: &'static str, found: Result<String, String>) -> Checkup {
+        let is_well = found.is_ok();
+        Checkup { name, is_well, detail: found.unwrap_or_else(|why| why) }
+    }
+}
+
+/// Looks at the rights of files, the log, the stores, the snapshots and the clock. Reads
+/// all of them: that takes a while where there is much. Blocks.
+pub fn checkups(config: &Config) -> Vec<Checkup> {
+    let mut all = vec![Checkup::of("rights", rights(&config.data_dir))];
+    if !config.kafka {
+        let mut newest = None;
+        all.push(Checkup::of("log", log(config, &mut newest)));
+        all.push(Checkup::of("clock", clock(newest)));
+    }
+    all.push(Checkup::of("stores", stores(config)));
+    all.push(Checkup::of("snapshots", snapshots(config)));
+    all
+}
+
+fn rights(dir: &Path) -> Result<String, String> {
+    let open = private::open_to_others(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    match &open[..] {
+        [] => Ok(format!("{} is its owner's alone", dir.display())),
+        [first, ..] => Err(format!(
+            "others may use {} of the files in {}, {} for one; they hold personal data and secrets: `chmod -R go= {1}`",
+            open.len(),
+            dir.display(),
+            first.display()
+        )),
+    }
+}
+
+/// Reads every record, as a start does not.
+fn log(config: &Config, newest: &mut Option<Millis>) -> Result<String, String> {
+    let dir = config.data_dir.join("log");
+    let Some(partitions) = Embedded::partitions_of(&dir).map_err(|e| e.to_string())? else {
+        return Ok(format!("there is none in {} yet", dir.display()));
+    };
+    let mut records = 0;
+    for topic in Topic::ALL {
+        for partition in 0..topic.partitions(partitions) {
+            let mut follower = Follower::new(&dir, TopicPartition { topic: *topic, partition });
+            loop {
+                let read = follower.read().map_err(|e| e.to_string())?;
+                let Some(last) = read.last() else { break };
+                records += read.len();
+                *newest = (*newest).max(Some(last.appended_at));
+            }
+        }
+    }
+    if partitions != config.partitions {
+        return Err(format!(
+            "the log has {partitions} partitions and [log] partitions is {}: it starts with what it was made with",
+            config.partitions
+        ));
+    }
+    Ok(format!("{records} records in {partitions} partitions, each as it was written"))
+}
+
+fn clock(newest: Option<Millis>) -> Result<String, String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis);
+    match newest {
+        Some(newest) if newest > now + MAX_AHEAD => Err(format!(
+            "it is {} here, and the newest record of the log is of {}: set the clock, or see `doctor --accept-time`",
+            format_time(now),
+            format_time(newest)
+        )),
+        _ => Ok(format!("it is {} here, and no record of the log is of later", format_time(now))),
+    }
+}
+
+fn stores(config: &Config) -> Result<String, String> {
+    if repair::is_served(config) {
+        return Ok("a server has them open, which checks what it reads; stop it to have all of them read".into());
+    }
+    let mut sound = 0;
+    for role in Role::ALL {
+        for partition in 0..config.partitions {
+            let path: PathBuf = config.data_dir.join("state").join(role.name()).join(partition.to_string());
+            if !path.exists() {
+                continue;
+            }
+            let store = Rocks::open_read_only(&path, role.families()).map_err(|e| e.to_string())?;
+            store.verify().map_err(|e| e.to_string())?;
+            sound += 1;
+        }
+    }
+    Ok(format!("{sound} stores, every block as it was written"))
+}
+
+fn snapshots(config: &Config) -> Result<String, String> {
+    let repository = settings::repository(config).map_err(|e| e.to_string())?;
+    let mut sound = 0;
+    for role in Role::ALL {
+        for partition in 0..config.partitions {
+            for (name, read) in repository.list_all(role.name(), partition).map_err(|e| e.to_string())? {
+                let manifest = read.map_err(|e| format!("the snapshot {name} is damaged: {e}"))?;
+                repository.verify(&manifest, |_, _| true).map_err(|e| format!("{name}: {e}"))?;
+                sound += 1;
+            }
+        }
+    }
+    Ok(format!("{sound} snapshots, every file as it was written"))
+}
