@@ -199,6 +199,7 @@ fn described(status: &str) -> &'static str {
         "207" => "Durable as far as items were accepted; each has its own status.",
         "303" => "It stands elsewhere.",
         "304" => "As the entity tag that was sent says.",
+        "403" | "404" | "410" => "A page that says so.",
         "503" => "Not ready, with the reasons.",
         _ => "Done; durable where something was written.",
     }
