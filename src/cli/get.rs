@@ -47,6 +47,9 @@ pub struct GetArgs {
 }
 
 pub async fn run(context: &Context, args: &GetArgs) -> Result<(), Failure> {
+    if let (Listed::Settings, Some(_)) = (args.what, &args.id) {
+        return Err(Failure::usage("a project has one set of settings: `askwhen get settings` takes no id"));
+    }
     let client = Client::new(context, &args.server, Kind::Admin)?;
     if let Listed::Settings = args.what {
         output::json(&with_kind("settings", client.expect(Method::GET, "/v1/settings", None).await?));
@@ -108,7 +111,10 @@ pub async fn list(context: &Context, client: &Client, what: Listed) -> Result<()
         output::json(&Value::Array(all));
         return Ok(());
     }
-    let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let cell = |value: &Value| match value {
+        Value::Null => String::new(),
+        value => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+    };
     let rows: Vec<Vec<String>> = all.iter().map(|row| columns.iter().map(|c| cell(&row[*c])).collect()).collect();
     let header: Vec<String> = columns.iter().map(|c| c.to_uppercase()).collect();
     output::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);

@@ -37,7 +37,14 @@ pub async fn run(context: &Context, what: &TopicsCommand) -> Result<(), Failure>
         TopicsCommand::Apply if context.config.kafka => on_brokers(context, true).await,
         TopicsCommand::Check => check(context),
         TopicsCommand::Apply => {
-            output::line("the embedded log makes its topics when the server starts; there is nothing to do");
+            match context.format {
+                Format::Json => {
+                    output::json(&json!({"partitions": context.config.partitions, "done": [], "problems": []}));
+                }
+                Format::Text => {
+                    output::line("the embedded log makes its topics when the server starts; there is nothing to do");
+                }
+            }
             Ok(())
         }
     }
