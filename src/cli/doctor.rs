@@ -4,6 +4,7 @@ use clap::Args;
 use reqwest::Method;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::client::Client;
 use super::context::{BrokerArgs, Context, Failure, Format, ServerArgs};
@@ -17,6 +18,9 @@ use askwhen_wire::record::AcceptLoss;
 
 /// Free space below which the doctor warns.
 const COMFORTABLE_BYTES: u64 = 1 << 30;
+
+/// How long a name may take to be looked up.
+const LOOKUP: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -119,7 +123,9 @@ async fn receivers(context: &Context, args: &ServerArgs) -> Option<(bool, String
     }
     let mut unknown = Vec::new();
     for name in &names {
-        if tokio::net::lookup_host((name.as_str(), 443)).await.is_err() {
+        #[expect(clippy::disallowed_methods, reason = "nothing is sent there, and the deadline is around it")]
+        let asked = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((name.as_str(), 443))).await;
+        if !asked.is_ok_and(|found| found.is_ok()) {
             unknown.push(name.as_str());
         }
     }

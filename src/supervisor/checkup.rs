@@ -2,7 +2,6 @@
 //! it is too late.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::snapshots::Role;
 use super::{private, repair, settings};
@@ -10,6 +9,7 @@ use crate::config::Config;
 use askwhen_domain::time::{MINUTE, Millis, format_time};
 use askwhen_log::embedded::follow::Follower;
 use askwhen_log::{Embedded, TopicPartition};
+use askwhen_process::clock::Clock;
 use askwhen_store::Rocks;
 use askwhen_wire::topic::Topic;
 
@@ -86,7 +86,7 @@ fn log(config: &Config, newest: &mut Option<Millis>) -> Result<String, String> {
 }
 
 fn clock(newest: Option<Millis>) -> Result<String, String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis);
+    let now = Clock::new().now();
     match newest {
         Some(newest) if newest > now + MAX_AHEAD => Err(format!(
             "it is {} here, and the newest record of the log is of {}: set the clock, or see `doctor --accept-time`",
