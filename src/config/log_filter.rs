@@ -49,7 +49,7 @@ fn is_filter(filter: &str) -> bool {
 fn nearest(filter: &str) -> Option<&'static str> {
     let word = filter.rsplit('=').next().unwrap_or(filter).to_ascii_lowercase();
     let near = LEVELS.iter().map(|level| (strsim::damerau_levenshtein(level, &word), *level)).min()?;
-    (near.0 <= 2).then_some(near.1)
+    (1..=2).contains(&near.0).then_some(near.1)
 }
 
 #[cfg(test)]

@@ -294,7 +294,9 @@ pub fn header(lines: &mut Lines, said: Option<u8>) -> Result<Header, Failure> {
     let whole = |names: &[String]| missing(names).is_none();
     let mut found = (candidates[0], names_of_first);
     for (delimiter, names) in candidates.iter().skip(1).zip(read) {
-        if !whole(&found.1) && names.as_ref().is_ok_and(|names| whole(names)) {
+        // Where none gives all columns, the one that gives most is meant: a hint names them.
+        let better = |names: &[String]| whole(names) || names.len() > found.1.len();
+        if !whole(&found.1) && names.as_ref().is_ok_and(|names| better(names)) {
             found = (*delimiter, names?);
         }
     }
