@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::error::Error;
 use super::order::{self, PlaceFilter, WriteBatch, term};
-use super::{kept, unknown};
+use super::{erased, unknown};
 use crate::console::families;
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::{self, RecordPosition};
@@ -233,7 +233,7 @@ pub fn resendable(
         if !is_wanted || is_test || !is_before || !row.fits(filter, false) || resent_as(store, &row)?.is_some() {
             return Ok(());
         }
-        if row.source.map_or(Ok(false), |source| kept::is_erased(store, row.user(), source))? {
+        if row.source.map_or(Ok(false), |source| erased::is_erased(store, row.user(), source))? {
             return Ok(());
         }
         found.extend(row.place().map(|place| (row.endpoint_id.clone(), place)));
@@ -368,7 +368,7 @@ impl DeliveryRow {
 
     fn scrub_if_erased(&mut self, batch: &WriteBatch<'_>) -> Result<(), Error> {
         let Some(source) = self.source else { return Ok(()) };
-        if kept::is_erased_in(batch, UserRef::new(&self.project, &self.user_id), source)? {
+        if erased::is_erased_in(batch, UserRef::new(&self.project, &self.user_id), source)? {
             self.scrub();
         }
         Ok(())

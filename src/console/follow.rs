@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::error::{Error, ReadOutcome};
 use super::order::{self, WriteBatch};
-use super::projection::Shared;
+use super::shared::Shared;
 use super::stats::{self, OfferFact};
-use super::{deliveries, kept, unknown};
+use super::{deliveries, erased, kept, look_through, unknown};
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::RecordPosition;
 use askwhen_domain::refs::{SurveyRef, UserRef};
@@ -338,11 +338,11 @@ impl Follower {
         let rows = &askwhen_process::metrics::get().console_rows;
         rows.with_label_values(&["unknown_deliveries"]).set(unknown::prune(store, now - keep.deliveries)? as i64);
         let began = Instant::now();
-        while began.elapsed() < LOOK_THROUGH && unknown::look_through(store, now)? {}
+        while began.elapsed() < LOOK_THROUGH && look_through::look_through(store, now)? {}
         if self.pruned_erased.is_none_or(|at| at.elapsed() >= PRUNE_ERASED_EVERY) {
             self.pruned_erased = Some(Instant::now());
             let oldest = self.oldest_sources()?;
-            let left = kept::prune_erased(store, |partition| oldest.get(&partition).copied().unwrap_or(0))?;
+            let left = erased::prune_erased(store, |partition| oldest.get(&partition).copied().unwrap_or(0))?;
             rows.with_label_values(&["erasures"]).set(left as i64);
         }
         Ok(())

@@ -1,36 +1,24 @@
 //! Decisions and responses: a JSON body under its id, with what lists and
 //! erasures ask of it.
 
-use crate::console::families;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 
+use super::document::{StoredDocument, read};
 use super::error::{Error, ReadOutcome};
-use super::order::{self, PlaceFilter, WriteBatch, term};
+use super::order::{self, WriteBatch, term};
 use super::stats::{self, OfferFact};
-use super::{deliveries, tallies};
+use super::verdict::{CONSIDERED, verdicts};
+use super::{deliveries, erased, tallies};
 use askwhen_domain::endpoint::EventType;
-use askwhen_domain::id::{self, RecordPosition};
+use askwhen_domain::id::RecordPosition;
 use askwhen_domain::question::QuestionType;
 use askwhen_domain::refs::{SurveyRef, UserRef};
 use askwhen_domain::time::Millis;
 use askwhen_log::Record;
-use askwhen_store::{Batch, Store};
-use askwhen_wire::listing::{Filter, List};
-use askwhen_wire::topics::decision::EvaluationRecord;
+use askwhen_store::Store;
+use askwhen_wire::listing::List;
 use askwhen_wire::topics::response::ResponseBody;
 use askwhen_wire::topics::{DecisionRecord, ResponseRecord, SOURCE_HEADER, Source};
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct StoredDocument {
-    project: String,
-    user_id: String,
-    at: Millis,
-    /// The journal record behind it: what came before an erasure goes with it.
-    source: RecordPosition,
-    body: String,
-}
 
 /// Where in the journal an output comes from.
 pub fn source(record: &Record) -> Option<RecordPosition> {
@@ -55,14 +43,14 @@ pub fn apply_decision(value: &[u8], source: RecordPosition, batch: &mut WriteBat
     // The row of an erased user is gone, so no row shows that this is a copy; the facts
     // of a decision are remembered together, so one of its surveys shows it.
     if let Some((survey_id, _)) = verdicts.first()
-        && stats::is_counted(batch, SurveyRef::new(&project, survey_id), stats::CONSIDERED, &id)?
+        && stats::is_counted(batch, SurveyRef::new(&project, survey_id), CONSIDERED, &id)?
     {
         return Ok(ReadOutcome::Read);
     }
     for (survey_id, ending) in &verdicts {
-        stats::count(batch, SurveyRef::new(&project, survey_id), at, &[stats::CONSIDERED, ending])?;
+        stats::count(batch, SurveyRef::new(&project, survey_id), at, &[CONSIDERED, ending])?;
     }
-    if is_erased_in(batch, UserRef::new(&project, &user_id), source)? {
+    if erased::is_erased_in(batch, UserRef::new(&project, &user_id), source)? {
         remember(&project, &id, at, &verdicts, batch);
     }
     let (body, terms) = (body(&decision), decision_terms(&decision));
@@ -74,26 +62,11 @@ fn body<T: Serialize>(record: &T) -> String {
     serde_json::to_string(record).expect("a record serialises")
 }
 
-/// The surveys that a decision considered, and the counter of how that ended.
-pub fn verdicts(decision: &DecisionRecord) -> Vec<(String, String)> {
-    let offered = decision.survey.as_ref().map(|survey| survey.survey_id.as_str());
-    let verdict = |evaluation: &EvaluationRecord| {
-        let ending = match &evaluation.gate {
-            Some(gate) => format!("{}{gate}", stats::NOT_OFFERED),
-            None if offered == Some(&evaluation.survey_id) => stats::OFFERED.to_owned(),
-            // It would have been, but for its status.
-            None => format!("{}shadow", stats::NOT_OFFERED),
-        };
-        (evaluation.survey_id.clone(), ending)
-    };
-    decision.evaluations.iter().map(verdict).collect()
-}
-
 /// Keeps what the counters know of a decision whose row goes with its user: the
 /// surveys, without the user.
 fn remember(project: &str, id: &str, at: Millis, verdicts: &[(String, String)], batch: &mut WriteBatch<'_>) {
     for (survey_id, ending) in verdicts {
-        for name in [stats::CONSIDERED, ending] {
+        for name in [CONSIDERED, ending] {
             stats::remember(batch, SurveyRef::new(project, survey_id), OfferFact { at, name, id });
         }
     }
@@ -183,8 +156,8 @@ pub fn apply_erasure(
     store: &Store,
     batch: &mut WriteBatch<'_>,
 ) -> Result<(), Error> {
-    let key = erased_key(user, at.partition);
-    let known = batch.get(&key)?.map(|bytes| offset(&bytes)).transpose()?.unwrap_or(0);
+    let key = erased::key_of(user, at.partition);
+    let known = batch.get(&key)?.map(|bytes| erased::offset(&bytes)).transpose()?.unwrap_or(0);
     batch.put(key, at.offset.max(known).to_be_bytes().to_vec());
     for list in [List::Deliveries, List::Decisions, List::Responses] {
         let prefix = order::of_user(list, user);
@@ -213,126 +186,14 @@ pub fn apply_erasure(
     Ok(())
 }
 
-/// The user's hash stands in the key: the name itself is to be forgotten.
-fn erased_key(user: UserRef<'_>, partition: u32) -> Vec<u8> {
-    let hash = id::event_hash(user.project, user.user_id, "");
-    [&[order::ERASED][..], &partition.to_be_bytes(), &hash.to_be_bytes()].concat()
-}
-
-/// Whether the user was erased after this record of the journal.
-///
-/// # Errors
-/// When the store cannot be read.
-pub fn is_erased(store: &Store, user: UserRef<'_>, source: RecordPosition) -> Result<bool, Error> {
-    let erased_at = store.get(families::INDEX, &erased_key(user, source.partition))?;
-    Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.offset < at))
-}
-
-/// As [`is_erased`], with the changes of the batch.
-///
-/// # Errors
-/// When the store cannot be read.
-pub fn is_erased_in(batch: &WriteBatch<'_>, user: UserRef<'_>, source: RecordPosition) -> Result<bool, Error> {
-    let erased_at = batch.get(&erased_key(user, source.partition))?;
-    Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.offset < at))
-}
-
-fn offset(bytes: &[u8]) -> Result<u64, Error> {
-    let bytes = bytes.try_into().map_err(|_| Error::Damaged("the mark of an erasure is unreadable".into()))?;
-    Ok(u64::from_be_bytes(bytes))
-}
-
-/// Forgets marks of erasures that no record is left to compare with: `oldest`
-/// gives the offset of the oldest journal record that a partition's outputs come
-/// from. Gives how many are left.
-///
-/// # Errors
-/// When the store cannot be read or written.
-pub fn prune_erased(store: &Store, oldest: impl Fn(u32) -> u64) -> Result<usize, Error> {
-    let first = [order::ERASED];
-    let (mut from, mut left) = (first.to_vec(), 0);
-    loop {
-        let entries = store.ascending(families::INDEX, &from, order::SCANNED_AT_A_TIME)?;
-        let mut batch = Batch::default();
-        let Some((last, _)) = entries.last() else { return Ok(left) };
-        from = [last.as_slice(), &[0]].concat();
-        let mut is_through = false;
-        for (key, value) in entries {
-            let Some(partition) = key.strip_prefix(&first).and_then(|rest| rest.get(..4)?.try_into().ok()) else {
-                is_through = true;
-                break;
-            };
-            match offset(&value)? <= oldest(u32::from_be_bytes(partition)) {
-                true => batch.delete(families::INDEX, key),
-                false => left += 1,
-            }
-        }
-        store.write(batch)?;
-        if is_through {
-            return Ok(left);
-        }
-    }
-}
-
 /// Gives whether it was kept: nothing is, of a user who was erased since.
 fn put(list: List, id: &str, kept: StoredDocument, terms: &[u32], batch: &mut WriteBatch<'_>) -> Result<bool, Error> {
     let user = UserRef::new(&kept.project, &kept.user_id);
-    if is_erased_in(batch, user, kept.source)? {
+    if erased::is_erased_in(batch, user, kept.source)? {
         return Ok(false);
     }
     batch.moves(&kept.project, list);
     order::places(list, user, kept.at, id).into_iter().for_each(|place| batch.place(place, terms));
     batch.put(order::row(list, id), postcard::to_stdvec(&kept).expect("a row serialises"));
     Ok(true)
-}
-
-/// # Errors
-/// When it is none: the store is damaged.
-pub fn read(bytes: &[u8]) -> Result<StoredDocument, Error> {
-    postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("a row of the lists is unreadable: {e}")))
-}
-
-impl StoredDocument {
-    /// # Errors
-    /// When the store is damaged.
-    pub fn decision(&self) -> Result<DecisionRecord, Error> {
-        self.parsed()
-    }
-
-    /// # Errors
-    /// When the store is damaged.
-    pub fn response(&self) -> Result<ResponseBody, Error> {
-        self.parsed()
-    }
-
-    fn parsed<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        let damaged = |e| Error::Damaged(format!("the body of a row of the lists is unreadable: {e}"));
-        serde_json::from_str(&self.body).map_err(damaged)
-    }
-}
-
-/// As lists show it.
-pub fn shown<T: Serialize>(record: &T) -> Value {
-    serde_json::to_value(record).expect("a record serialises")
-}
-
-/// What of a filter the places of decisions and responses can tell.
-pub fn looked_for(filter: &Filter) -> PlaceFilter {
-    let of = |member: &str, value: &Option<String>| value.as_ref().map(|value| term(member, value));
-    let terms = [of("status", &filter.status), of("survey_id", &filter.survey_id)].into_iter().flatten().collect();
-    PlaceFilter { terms, failures_only: false }
-}
-
-/// Whether a filter takes a decision: its status is the reason, its survey any
-/// that was considered.
-pub fn fits_decision(decision: &DecisionRecord, filter: &Filter) -> bool {
-    let considered = |id: &String| decision.evaluations.iter().any(|evaluation| evaluation.survey_id == *id);
-    filter.status.as_deref().is_none_or(|wanted| decision.reason == wanted)
-        && filter.survey_id.as_ref().is_none_or(considered)
-}
-
-pub fn fits_response(response: &ResponseBody, filter: &Filter) -> bool {
-    let status = if response.completed { "completed" } else { "partial" };
-    filter.status.as_deref().is_none_or(|wanted| wanted == status)
-        && filter.survey_id.as_deref().is_none_or(|wanted| response.survey_id == wanted)
 }

@@ -3,13 +3,14 @@
 use crate::console::families;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::error::Error;
 use super::follow::{Follower, RowRetention};
-use super::{deliveries, kept, order, results, stats};
+use super::shared::{OpenStore, Shared};
+use super::{deliveries, document, erased, order, results, stats};
 use askwhen_domain::id::{self, RecordPosition};
 use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
 use askwhen_domain::time::{Millis, TimeSpan};
@@ -26,106 +27,10 @@ use askwhen_wire::topics::response::ResponseBody;
 const MAX_SUCCESSORS: usize = 100;
 /// How long a start waits for lists that are made anew.
 const START_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a damaged store may be read to the end of what was begun.
-const LAST_READERS: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(30) };
-
-/// Opens the projection's store; one that is damaged, and why, is set aside first.
-pub type OpenStore = Box<dyn Fn(Option<&str>) -> Result<Arc<Store>, Error> + Send + Sync>;
 
 pub struct Console {
     shared: Arc<Shared>,
     following: Mutex<Option<Service>>,
-}
-
-/// What the lists' readers and their writer share.
-pub(super) struct Shared {
-    open: OpenStore,
-    store: RwLock<Option<Arc<Store>>>,
-    /// Why the store is to be set aside.
-    damaged: Mutex<Option<String>>,
-    /// Records to read before the lists are whole; zero but while they are made
-    /// once more.
-    left: AtomicU64,
-    notify: Arc<Notify>,
-    /// How often each list of a project has got other rows.
-    moved: Mutex<BTreeMap<(String, List), u64>>,
-}
-
-impl Shared {
-    fn new(open: OpenStore, notify: Arc<Notify>) -> Shared {
-        let (store, damaged) = (RwLock::default(), Mutex::default());
-        Shared { open, store, damaged, left: AtomicU64::new(u64::MAX), notify, moved: Mutex::default() }
-    }
-
-    /// Of one store, which whoever has made it sets aside.
-    pub fn of(store: Arc<Store>, notify: Arc<Notify>) -> Shared {
-        let open: OpenStore = Box::new(move |damaged| match damaged {
-            Some(why) => Err(Error::Damaged(why.to_owned())),
-            None => Ok(store.clone()),
-        });
-        Shared::new(open, notify)
-    }
-
-    /// The store, opened if it is not, made anew if it is damaged.
-    pub fn opened(&self) -> Result<Arc<Store>, Error> {
-        let mut damaged = self.damaged.lock().expect("no panic holds this lock").take();
-        let in_use = self.store.read().expect("no panic holds this lock");
-        let has_failed = in_use.as_ref().is_some_and(|store| store.is_damaged());
-        drop(in_use);
-        if damaged.is_none() && has_failed {
-            self.left.store(u64::MAX, Ordering::Release);
-            damaged = Some("it failed its checksums while it was in use".into());
-        }
-        if damaged.is_some() {
-            self.close();
-        } else if let Some(store) = &*self.store.read().expect("no panic holds this lock") {
-            return Ok(store.clone());
-        }
-        match (self.open)(damaged.as_deref()) {
-            Ok(store) => {
-                *self.store.write().expect("no panic holds this lock") = Some(store.clone());
-                Ok(store)
-            }
-            Err(error) => {
-                if let Some(why) = &damaged {
-                    self.set_damaged(why);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Its files cannot be opened again before the last reader is gone.
-    pub fn close(&self) {
-        let store = self.store.write().expect("no panic holds this lock").take();
-        let deadline = Instant::now() + LAST_READERS;
-        while store.as_ref().is_some_and(|store| Arc::strong_count(store) > 1) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    pub fn set_damaged(&self, why: &str) {
-        let mut damaged = self.damaged.lock().expect("no panic holds this lock");
-        *damaged = Some(why.to_owned());
-        self.left.store(u64::MAX, Ordering::Release);
-        drop(damaged);
-        self.notify.notify();
-    }
-
-    pub fn note_moved(&self, moved: impl IntoIterator<Item = (String, List)>) {
-        let mut counts = self.moved.lock().expect("no panic holds this lock");
-        for list in moved {
-            *counts.entry(list).or_default() += 1;
-        }
-    }
-
-    /// A store that is to be set aside is not whole, however far it has been read.
-    pub fn set_left(&self, left: u64) {
-        let damaged = self.damaged.lock().expect("no panic holds this lock");
-        if damaged.is_none() {
-            self.left.store(left, Ordering::Release);
-        }
-    }
 }
 
 impl Console {
@@ -195,18 +100,18 @@ impl Console {
                     fits.then(|| deliveries::shown(&row, resent_as, false))
                 }
                 List::Decisions => {
-                    let decision = kept::read(&bytes)?.decision()?;
-                    kept::fits_decision(&decision, filter).then(|| kept::shown(&decision))
+                    let decision = document::read(&bytes)?.decision()?;
+                    document::fits_decision(&decision, filter).then(|| document::shown(&decision))
                 }
                 List::Responses => {
-                    let response = kept::read(&bytes)?.response()?;
-                    kept::fits_response(&response, filter).then(|| kept::shown(&response))
+                    let response = document::read(&bytes)?.response()?;
+                    document::fits_response(&response, filter).then(|| document::shown(&response))
                 }
             })
         };
         let looked_for = match list {
             List::Deliveries => deliveries::looked_for(filter),
-            List::Decisions | List::Responses => kept::looked_for(filter),
+            List::Decisions | List::Responses => document::looked_for(filter),
         };
         let both = (filter, &looked_for);
         self.ask(|store| order::page(store, list, project, both, page, |bytes| shown(store, bytes)))
@@ -333,7 +238,7 @@ impl Console {
                 let row = deliveries::read(&bytes)?;
                 let Some(place) = row.place().filter(|_| row.is_missed_by(endpoint_id)) else { return Ok(()) };
                 let user = UserRef::new(project, row.user_id());
-                if row.source().map_or(Ok(false), |source| kept::is_erased(store, user, source))? {
+                if row.source().map_or(Ok(false), |source| erased::is_erased(store, user, source))? {
                     return Ok(());
                 }
                 let successor = order::row(List::Deliveries, &id::successor(&place.delivery_id));
@@ -353,7 +258,7 @@ impl Console {
     /// # Errors
     /// When the store cannot be read.
     pub fn is_erased(&self, user: UserRef<'_>, source: RecordPosition) -> Result<bool, Error> {
-        self.ask(|store| kept::is_erased(store, user, source))
+        self.ask(|store| erased::is_erased(store, user, source))
     }
 
     /// The counters of a survey from `since`, up to and without `until`.

@@ -5,8 +5,8 @@ use crate::console::families;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+use super::document;
 use super::error::Error;
-use super::kept;
 use super::order;
 use super::tallies::{Circumstance, of_survey, read, text_term};
 use askwhen_domain::question::QuestionType;
@@ -52,7 +52,7 @@ pub fn of(store: &Store, survey: SurveyRef<'_>, query: &ResultsQuery) -> Result<
         }
         for (from, to) in pieces {
             order::ascend_survey(store, survey, from, to, |_, row| {
-                let response = kept::read(&row)?.response()?;
+                let response = document::read(&row)?.response()?;
                 let mut tally = ResponseTally::default();
                 tally.count(&response, 1);
                 if !tally.is_empty() {
@@ -117,7 +117,7 @@ fn texts(
             if found.len() >= wanted {
                 return Ok(false);
             }
-            let response = kept::read(&row)?.response()?;
+            let response = document::read(&row)?.response()?;
             let answer = response.answers.iter().find(|answer| answer.question_id == *question_id);
             let counts = !response.test && query.version.is_none_or(|version| version == response.survey_version);
             if let Some(answer) = answer.filter(|_| counts) {
@@ -148,7 +148,7 @@ pub fn responses(
 ) -> Result<(Vec<ResponseBody>, Option<Vec<u8>>), Error> {
     let (mut found, mut last) = (Vec::new(), None);
     let each = |place: &[u8], row: Vec<u8>| {
-        let response = kept::read(&row)?.response()?;
+        let response = document::read(&row)?.response()?;
         last = Some(place.to_vec());
         if !response.test {
             found.push(response);

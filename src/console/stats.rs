@@ -6,18 +6,14 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::document;
 use super::error::Error;
-use super::kept;
 use super::order::{self, WriteBatch};
+use super::verdict::{self, CONSIDERED, NOT_OFFERED, OFFERED};
 use askwhen_domain::refs::SurveyRef;
 use askwhen_domain::time::{DAY, MINUTE, Millis, TimeSpan};
 use askwhen_store::{Batch, Store, keys};
 use askwhen_wire::listing::List;
-
-pub const CONSIDERED: &str = "considered";
-pub const OFFERED: &str = "offered";
-/// A prefix; the gate follows.
-pub const NOT_OFFERED: &str = "not_offered.";
 
 /// How long minutes are kept at least: any year that is compared.
 pub const KEPT: Millis = 400 * DAY;
@@ -167,7 +163,7 @@ fn add_pieces(store: &Store, survey: SurveyRef<'_>, span: TimeSpan, counters: &m
         Ok(())
     })?;
     order::between(store, List::Decisions, survey.project, span, |bytes| {
-        let verdicts = kept::verdicts(&kept::read(&bytes)?.decision()?);
+        let verdicts = verdict::verdicts(&document::read(&bytes)?.decision()?);
         for (_, ending) in verdicts.into_iter().filter(|(survey_id, _)| survey_id == survey.survey_id) {
             for name in [CONSIDERED.to_owned(), ending] {
                 *counters.entry(name).or_default() += 1;

@@ -291,7 +291,7 @@ fn unmarked_rows_of_version_0_1_0_are_found() {
     unknown::forget(0, "x", &mut batch);
     store.write(batch.into_batch()).expect("written");
     assert_eq!(unknown::prune(&store, i64::MAX).expect("written"), 0, "it has no mark");
-    while unknown::look_through(&store, NOW).expect("written") {}
+    while look_through::look_through(&store, NOW).expect("written") {}
     assert_eq!(unknown::prune(&store, NOW).expect("written"), 1);
     assert_eq!(unknown::prune(&store, NOW + 1).expect("written"), 0);
     let left = store.ascending(families::INDEX, &order::row(List::Deliveries, ""), 100).expect("readable");
@@ -377,12 +377,12 @@ fn marks_of_erasures_go_when_nothing_older_is_left() {
         kept::apply_erasure(UserRef::new("default", &user_id), at, &store, &mut batch).expect("taken");
     }
     store.write(batch.into_batch()).expect("written");
-    let left = kept::prune_erased(&store, |partition| if partition == 0 { 300 } else { 0 }).expect("written");
+    let left = erased::prune_erased(&store, |partition| if partition == 0 { 300 } else { 0 }).expect("written");
     // Of partition 0 those from 302 on, of partition 1 all.
     assert_eq!(left, 149 + 300);
     let is_erased = |user_id: &str, offset: u64| {
         let source = RecordPosition { partition: 0, offset };
-        kept::is_erased(&store, UserRef::new("default", user_id), source).expect("readable")
+        erased::is_erased(&store, UserRef::new("default", user_id), source).expect("readable")
     };
     assert!(!is_erased("u300", 5));
     assert!(is_erased("u302", 301));

@@ -97,12 +97,7 @@ fn modules_use_only_what_stands_to_their_left() {
 
 /// Uses that close a circle of files. The list may only shrink: an entry without
 /// which there is no circle any more fails the test below.
-const CIRCLES: [(&str, &str, &str); 4] = [
-    ("src", "console/kept.rs", "console/deliveries.rs"),
-    ("src", "console/stats.rs", "console/kept.rs"),
-    ("src", "console/unknown.rs", "console/deliveries.rs"),
-    ("src", "console/follow.rs", "console/projection.rs"),
-];
+const CIRCLES: [(&str, &str, &str); 0] = [];
 
 #[test]
 fn no_files_use_each_other_in_a_circle() {

@@ -1,0 +1,75 @@
+//! What stands behind a decision or a response in the lists: a JSON body, with what
+//! lists and erasures ask of it.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::Error;
+use super::order::{PlaceFilter, term};
+use askwhen_domain::id::RecordPosition;
+use askwhen_domain::time::Millis;
+use askwhen_wire::listing::Filter;
+use askwhen_wire::topics::DecisionRecord;
+use askwhen_wire::topics::response::ResponseBody;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoredDocument {
+    pub project: String,
+    pub user_id: String,
+    pub at: Millis,
+    /// The journal record behind it: what came before an erasure goes with it.
+    pub source: RecordPosition,
+    pub body: String,
+}
+
+/// # Errors
+/// When it is none: the store is damaged.
+pub fn read(bytes: &[u8]) -> Result<StoredDocument, Error> {
+    postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("a row of the lists is unreadable: {e}")))
+}
+
+impl StoredDocument {
+    /// # Errors
+    /// When the store is damaged.
+    pub fn decision(&self) -> Result<DecisionRecord, Error> {
+        self.parsed()
+    }
+
+    /// # Errors
+    /// When the store is damaged.
+    pub fn response(&self) -> Result<ResponseBody, Error> {
+        self.parsed()
+    }
+
+    fn parsed<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let damaged = |e| Error::Damaged(format!("the body of a row of the lists is unreadable: {e}"));
+        serde_json::from_str(&self.body).map_err(damaged)
+    }
+}
+
+/// As lists show it.
+pub fn shown<T: Serialize>(record: &T) -> Value {
+    serde_json::to_value(record).expect("a record serialises")
+}
+
+/// What of a filter the places of decisions and responses can tell.
+pub fn looked_for(filter: &Filter) -> PlaceFilter {
+    let of = |member: &str, value: &Option<String>| value.as_ref().map(|value| term(member, value));
+    let terms = [of("status", &filter.status), of("survey_id", &filter.survey_id)].into_iter().flatten().collect();
+    PlaceFilter { terms, failures_only: false }
+}
+
+/// Whether a filter takes a decision: its status is the reason, its survey any
+/// that was considered.
+pub fn fits_decision(decision: &DecisionRecord, filter: &Filter) -> bool {
+    let considered = |id: &String| decision.evaluations.iter().any(|evaluation| evaluation.survey_id == *id);
+    filter.status.as_deref().is_none_or(|wanted| decision.reason == wanted)
+        && filter.survey_id.as_ref().is_none_or(considered)
+}
+
+pub fn fits_response(response: &ResponseBody, filter: &Filter) -> bool {
+    let status = if response.completed { "completed" } else { "partial" };
+    filter.status.as_deref().is_none_or(|wanted| wanted == status)
+        && filter.survey_id.as_deref().is_none_or(|wanted| response.survey_id == wanted)
+}

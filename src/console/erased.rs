@@ -1,0 +1,69 @@
+//! Marks of erasures: rows of a user that are read later are not listed either.
+
+use super::error::Error;
+use super::order::{self, WriteBatch};
+use crate::console::families;
+use askwhen_domain::id::{self, RecordPosition};
+use askwhen_domain::refs::UserRef;
+use askwhen_store::{Batch, Store};
+
+/// The user's hash stands in the key: the name itself is to be forgotten.
+pub fn key_of(user: UserRef<'_>, partition: u32) -> Vec<u8> {
+    let hash = id::event_hash(user.project, user.user_id, "");
+    [&[order::ERASED][..], &partition.to_be_bytes(), &hash.to_be_bytes()].concat()
+}
+
+/// Whether the user was erased after this record of the journal.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn is_erased(store: &Store, user: UserRef<'_>, source: RecordPosition) -> Result<bool, Error> {
+    let erased_at = store.get(families::INDEX, &key_of(user, source.partition))?;
+    Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.offset < at))
+}
+
+/// As [`is_erased`], with the changes of the batch.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn is_erased_in(batch: &WriteBatch<'_>, user: UserRef<'_>, source: RecordPosition) -> Result<bool, Error> {
+    let erased_at = batch.get(&key_of(user, source.partition))?;
+    Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.offset < at))
+}
+
+pub fn offset(bytes: &[u8]) -> Result<u64, Error> {
+    let bytes = bytes.try_into().map_err(|_| Error::Damaged("the mark of an erasure is unreadable".into()))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+/// Forgets marks of erasures that no record is left to compare with: `oldest`
+/// gives the offset of the oldest journal record that a partition's outputs come
+/// from. Gives how many are left.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub fn prune_erased(store: &Store, oldest: impl Fn(u32) -> u64) -> Result<usize, Error> {
+    let first = [order::ERASED];
+    let (mut from, mut left) = (first.to_vec(), 0);
+    loop {
+        let entries = store.ascending(families::INDEX, &from, order::SCANNED_AT_A_TIME)?;
+        let mut batch = Batch::default();
+        let Some((last, _)) = entries.last() else { return Ok(left) };
+        from = [last.as_slice(), &[0]].concat();
+        let mut is_through = false;
+        for (key, value) in entries {
+            let Some(partition) = key.strip_prefix(&first).and_then(|rest| rest.get(..4)?.try_into().ok()) else {
+                is_through = true;
+                break;
+            };
+            match offset(&value)? <= oldest(u32::from_be_bytes(partition)) {
+                true => batch.delete(families::INDEX, key),
+                false => left += 1,
+            }
+        }
+        store.write(batch)?;
+        if is_through {
+            return Ok(left);
+        }
+    }
+}
