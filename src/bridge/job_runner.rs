@@ -53,15 +53,15 @@ impl JobWork {
         }
     }
 
-    fn windows(self) -> Vec<JobWindow> {
+    fn windows(self, size: usize) -> Vec<JobWindow> {
         match self {
             JobWork::Redeliveries(places) => {
-                places.chunks(WINDOW).map(|window| JobWindow::Redeliveries(window.to_vec())).collect()
+                places.chunks(size).map(|window| JobWindow::Redeliveries(window.to_vec())).collect()
             }
             JobWork::Backfill { scope, places, .. } => {
                 let scope = Arc::new(*scope);
                 let window = |window: &[ResponsePosition]| JobWindow::Backfill(scope.clone(), window.to_vec());
-                places.chunks(WINDOW).map(window).collect()
+                places.chunks(size).map(window).collect()
             }
         }
     }
@@ -264,14 +264,18 @@ impl RunningJob<'_> {
         self.begin_stretch(is_resumed).await?;
         let work = self.app.job_work(&self.project, &self.job).await?;
         let turns = self.turns(&work).await;
-        if !is_resumed {
+        if is_resumed {
+            // What it says of itself is of up to a second before it stopped.
+            self.job.done = self.job.total.saturating_sub(work.count());
+        } else {
             self.job.total = work.count();
         }
         let spacing_us =
             self.job.rate().map_or(SPACING_US, |rate| rate.per.as_micros() as i64 / i64::from(rate.count.get()));
         let (began, mut sent, mut last) = (self.app.clock.now(), 0_i64, None);
-        for window in work.windows() {
-            // Only what is due within a second is appended: so a job can be cancelled.
+        // Only what is due within a second is appended: so a job can be cancelled.
+        let per_second = (1_000_000 / spacing_us.max(1)).clamp(1, WINDOW as i64) as usize;
+        for window in work.windows(per_second) {
             while began + sent * spacing_us / 1_000 > self.app.clock.now() + SECOND {
                 self.tell_now_and_then().await?;
                 tokio::time::sleep(LOOK_EVERY).await;
