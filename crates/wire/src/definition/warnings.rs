@@ -33,6 +33,15 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
     if survey.status == Status::Draft {
         all.push("it is a draft: nobody is asked until its status is active".to_owned());
     }
+    if survey.sampling.percent <= 0.0 {
+        all.push("sampling.percent is 0: nobody is asked".to_owned());
+    }
+    if survey.holdout.percent >= 100.0 {
+        all.push("holdout.percent is 100: nobody is asked".to_owned());
+    }
+    if survey.status == Status::Test && survey.test_users.is_empty() {
+        all.push("status is test and test_users is empty: nobody is asked".to_owned());
+    }
     if let Some(end) = survey.schedule.as_ref().and_then(|schedule| schedule.end_at).filter(|end| *end <= now) {
         all.push(format!("schedule.end_at is over since {}: nobody is asked", time::format_time(end)));
     }
@@ -155,6 +164,10 @@ mod tests {
         check(told(json!({}), None, None), &[]);
         check(told(json!({}), Some(&["Main"]), None), &[]);
         check(told(json!({"status": null}), None, None), &["draft"]);
+        check(told(json!({"sampling": {"percent": 0}}), None, None), &["sampling.percent is 0"]);
+        check(told(json!({"holdout": {"percent": 100}}), None, None), &["holdout.percent is 100"]);
+        check(told(json!({"status": "test"}), None, None), &["test_users is empty"]);
+        check(told(json!({"status": "test", "test_users": ["ann"]}), None, None), &[]);
         check(told(json!({"schedule": {"end_at": "2020-01-01T00:00:00Z"}}), None, None), &["end_at"]);
         check(told(json!({"schedule": {"end_at": "9999-12-31T23:59:59Z"}}), None, None), &[]);
         check(
