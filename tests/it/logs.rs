@@ -223,11 +223,11 @@ async fn standard_error_that_is_closed_stops_nothing() {
     child.wait().unwrap();
 }
 
-/// What cannot start says so if it can, and ends.
+/// What cannot start says so if it can, and ends. The address is one of no machine.
 #[test]
 fn a_start_that_fails_ends_with_its_code_whoever_listens() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("askwhen.toml"), "[http]\nlisten = \"256.0.0.1:1\"\n").unwrap();
+    std::fs::write(dir.path().join("askwhen.toml"), "[http]\nlisten = \"192.0.2.1:1\"\n").unwrap();
     for errors in [full(), Stdio::null()] {
         let mut child = Command::new(BINARY)
             .args(["--data-dir", "data", "serve"])
