@@ -23,7 +23,7 @@ const ENVIRONMENT: &str = "ASKWHEN__";
 
 /// What is wrong with one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ConfigFault {
     /// File and line, or the name of a variable.
     pub place: String,
     pub detail: String,
@@ -32,10 +32,10 @@ pub struct Fault {
 /// Everything that is wrong, a line each: a file is mended once, not ten times.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.place, fault.detail)).collect::<Vec<_>>().join("\n"))]
-pub struct Error(pub Vec<Fault>);
+pub struct Error(pub Vec<ConfigFault>);
 
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Error {
+impl From<ConfigFault> for Error {
+    fn from(fault: ConfigFault) -> Error {
         Error(vec![fault])
     }
 }
@@ -67,7 +67,7 @@ pub fn load(
     if let Some(path) = path {
         let place = path.display().to_string();
         let text = std::fs::read_to_string(path)
-            .map_err(|e| Fault { place: place.clone(), detail: format!("cannot be read: {e}") })?;
+            .map_err(|e| ConfigFault { place: place.clone(), detail: format!("cannot be read: {e}") })?;
         check_names(&text, &place, &mut faults)?;
         let own: Table = toml::from_str(&text).map_err(|e| syntax(&place, &text, &e))?;
         merge(&mut table, own);
@@ -110,7 +110,7 @@ pub fn load(
             faults.extend(
                 found
                     .into_iter()
-                    .map(|(key, detail)| Fault { place: place_of(&key), detail: format!("{key} {detail}") }),
+                    .map(|(key, detail)| ConfigFault { place: place_of(&key), detail: format!("{key} {detail}") }),
             );
             Err(Error(faults))
         }
@@ -157,9 +157,9 @@ fn resolve_all(mut table: Table, defaults: &Table) -> Result<Config, Vec<(String
     }
 }
 
-fn syntax(place: &str, text: &str, error: &toml::de::Error) -> Fault {
+fn syntax(place: &str, text: &str, error: &toml::de::Error) -> ConfigFault {
     let line = error.span().map_or(1, |span| line_at(text, span.start));
-    Fault { place: format!("{place}:{line}"), detail: error.message().to_owned() }
+    ConfigFault { place: format!("{place}:{line}"), detail: error.message().to_owned() }
 }
 
 fn line_at(text: &str, byte: usize) -> usize {
@@ -167,8 +167,8 @@ fn line_at(text: &str, byte: usize) -> usize {
 }
 
 /// Finds unknown keys, each with the known one that is spelled most alike.
-fn check_names(text: &str, place: &str, faults: &mut Vec<Fault>) -> Result<(), Fault> {
-    let document = Document::parse(text).map_err(|e| Fault {
+fn check_names(text: &str, place: &str, faults: &mut Vec<ConfigFault>) -> Result<(), ConfigFault> {
+    let document = Document::parse(text).map_err(|e| ConfigFault {
         place: format!("{place}:{}", e.span().map_or(1, |span| line_at(text, span.start))),
         detail: e.message().to_owned(),
     })?;
@@ -184,19 +184,19 @@ fn walk(
     known: &Value,
     prefix: &str,
     at: &impl Fn(Option<std::ops::Range<usize>>) -> String,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<ConfigFault>,
 ) {
     for (name, item) in table.iter() {
         let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
         let place = at(table.key(name).and_then(|key| key.span()));
         if let Some((_, members)) = LISTS.iter().find(|(list, _)| *list == path) {
             let Item::ArrayOfTables(tables) = item else {
-                faults.push(Fault { place, detail: format!("{path} must be written as [[{path}]]") });
+                faults.push(ConfigFault { place, detail: format!("{path} must be written as [[{path}]]") });
                 continue;
             };
             for inner in tables {
                 for (wrong, _) in inner.iter().filter(|(member, _)| !members.contains(member)) {
-                    faults.push(Fault {
+                    faults.push(ConfigFault {
                         place: at(inner.key(wrong).and_then(|key| key.span())),
                         detail: unknown(&format!("{path}.{wrong}"), wrong, members.iter().copied()),
                     });
@@ -207,7 +207,7 @@ fn walk(
         let Some(standard) = known.get(name) else {
             let names = known.as_table().map(|t| t.keys().map(String::as_str).collect::<Vec<_>>()).unwrap_or_default();
             let lists = LISTS.iter().map(|(list, _)| *list).filter(|_| prefix.is_empty());
-            faults.push(Fault { place, detail: unknown(&path, name, names.into_iter().chain(lists)) });
+            faults.push(ConfigFault { place, detail: unknown(&path, name, names.into_iter().chain(lists)) });
             continue;
         };
         if path != ANY_MEMBER
@@ -230,7 +230,7 @@ fn unknown<'a>(path: &str, name: &str, known: impl Iterator<Item = &'a str>) -> 
 
 /// Sets the key of a variable such as `ASKWHEN__HTTP__LISTEN=0.0.0.0:80`. A value that is
 /// no TOML is taken as a string. Gives the key.
-fn set_variable(table: &mut Table, name: &str, text: &str) -> Result<String, Fault> {
+fn set_variable(table: &mut Table, name: &str, text: &str) -> Result<String, ConfigFault> {
     let path: Vec<String> = name[ENVIRONMENT.len()..].split("__").map(str::to_ascii_lowercase).collect();
     let parts: Vec<&str> = path.iter().map(String::as_str).collect();
     let mut here: Option<&Value> = None;
@@ -242,7 +242,7 @@ fn set_variable(table: &mut Table, name: &str, text: &str) -> Result<String, Fau
             None if open => break,
             None => {
                 let names: Vec<&str> = members.map(|m| m.keys().map(String::as_str).collect()).unwrap_or_default();
-                return Err(Fault {
+                return Err(ConfigFault {
                     place: name.to_owned(),
                     detail: unknown(&parts.join("."), part, names.into_iter()),
                 });

@@ -112,7 +112,9 @@ fn nearest<'k>(name: &str, names: &'k [String]) -> Option<&'k str> {
         |text: &str| -> String { text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect() };
     let bare = plain(name);
     let distances = names.iter().map(|known| (strsim::damerau_levenshtein(&plain(known), &bare), known.as_str()));
-    distances.min().filter(|(distance, known)| *distance <= known.len() / 4).map(|(_, known)| known)
+    // One letter in a short name may be a slip, too.
+    let most = |known: &str| (known.len() / 4).max(usize::from(known.len() > 2));
+    distances.min().filter(|(distance, known)| *distance <= most(known)).map(|(_, known)| known)
 }
 
 /// Questions that have another type than under the same id before.
