@@ -569,8 +569,11 @@ impl World {
                 made.dismissed_at = made.dismissed_at.or(Some(now));
             }
             Step::Answer { completed, .. } => {
+                // The same again has no effect.
+                if made.value != Some(value) || (*completed && made.completed_at.is_none()) {
+                    made.answered_at = Some(now);
+                }
                 made.value = Some(value);
-                made.answered_at = Some(now);
                 made.completed_at = made.completed_at.or(completed.then_some(now));
             }
             _ => {}
