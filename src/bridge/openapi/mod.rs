@@ -164,7 +164,7 @@ fn responses(row: &RouteSpec, said: &Value, kind: Kind, method: &str) -> Map<Str
     let has_body = matches!(method, "POST" | "PUT");
     let mut problems: Vec<u64> = said["problems"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
     if kind != Kind::None {
-        problems.extend([401, 403, 404, 422, 429, 503]);
+        problems.extend([401, 403, 404, 422, 429, 500, 503]);
     }
     if row.template.contains('{') {
         problems.push(404);
