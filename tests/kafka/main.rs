@@ -8,6 +8,8 @@ mod backtest;
 mod backup;
 mod captured;
 mod cluster;
+#[path = "../it/console.rs"]
+mod console;
 #[path = "../it/crash.rs"]
 mod crash;
 mod deleted_records;
@@ -23,6 +25,8 @@ mod harness;
 mod headers;
 #[path = "../it/input.rs"]
 mod input;
+#[path = "../it/links.rs"]
+mod links;
 mod lost_topics;
 #[path = "../it/manage.rs"]
 mod manage;
