@@ -23,6 +23,8 @@ COPY crates crates
 COPY src src
 COPY topics topics
 COPY web/dist web/dist
+COPY web/console/dist web/console/dist
+COPY docs/api.md docs/api.md
 # Cargo compares times, and these files may be older than the layer above.
 RUN find crates src -name '*.rs' -exec touch {} + \
     && cargo build --locked --release --bin askwhen \

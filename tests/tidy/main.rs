@@ -95,6 +95,43 @@ fn modules_use_only_what_stands_to_their_left() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What the program is built of and stands elsewhere than its sources has to come into
+/// the image, too.
+#[test]
+fn what_is_compiled_in_is_copied_into_the_image() {
+    let dockerfile = std::fs::read_to_string("Dockerfile").expect("a file");
+    let copied: Vec<&str> = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("COPY ")?.split(' ').next())
+        .filter(|source| !source.starts_with("--"))
+        .collect();
+    let mut open = vec![std::path::PathBuf::from("src")];
+    let mut seen = 0;
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(&path).expect("a folder").map(|entry| entry.expect("an entry").path()));
+            continue;
+        }
+        if path.file_name().is_some_and(|name| name == "tests.rs") || path.extension().is_none_or(|end| end != "rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("a source");
+        for part in text.split("include_").skip(1).filter_map(|part| part.split_once("!(\"../")) {
+            let name = format!("../{}", part.1.split('"').next().expect("it ends"));
+            let mut file = path.parent().expect("a folder").to_owned();
+            for step in name.split('/') {
+                match step {
+                    ".." => drop(file.pop()),
+                    step => file.push(step),
+                }
+            }
+            seen += 1;
+            assert!(copied.iter().any(|source| file.starts_with(source)), "{} is not copied", file.display());
+        }
+    }
+    assert!(seen > 5, "what is compiled in was not found");
+}
+
 /// Uses that close a circle of files. The list may only shrink: an entry without
 /// which there is no circle any more fails the test below.
 const CIRCLES: [(&str, &str, &str); 0] = [];
