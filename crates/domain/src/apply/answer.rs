@@ -61,7 +61,6 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
         completed: false,
         answers: Default::default(),
     });
-    let was_told = before.as_ref().map_or_else(Vec::new, |before| OnPath::of(survey, before).answered);
     let changed = merge(&mut response, &given, record.times, ctx.now);
     if bytes(&response) > MAX_RESPONSE_BYTES {
         link::close_unused(user, index);
@@ -111,6 +110,7 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
         }
     }
     // An answer that the path leads to again was taken out of what was told before.
+    let was_told = before.as_ref().map_or_else(Vec::new, |before| OnPath::of(survey, before).answered);
     let is_news = |id: &&String| changed.contains(id) || !was_told.contains(id);
     let news: Vec<String> = path.answered.iter().filter(is_news).cloned().collect();
     if !news.is_empty() {

@@ -19,7 +19,7 @@ use crate::quota::QuotaStatus;
 use crate::record::Context;
 use crate::schedule::{Schedule, ScheduleSpan};
 use crate::survey::{AfterDismissal, GlobalCooldown, Repeat, SessionCap, SettingsTargeting, ShowOn, Status, Survey};
-use crate::targeting::{Rule, TargetingContext, UnmetRule};
+use crate::targeting::TargetingContext;
 use crate::time::{self, Millis};
 use crate::user::{Activated, Offer, PerSurvey, Snooze, User, WINDOW_REMEMBERED};
 use crate::windows::Rules;
@@ -81,7 +81,6 @@ impl EligibilityCheck<'_> {
     fn known(&self, survey: &Survey) -> Result<Eligible, GateFailure> {
         let mut passed = self.window(survey)?;
         let test = survey.status == Status::Test;
-        excluded(survey, self.ctx, self.user, self.attributes, self.asked.context)?;
         targeting(survey, self.ctx, self.user, self.attributes, self.asked.context)?;
         if !test {
             let drawn = self.drawn(survey, passed.activation.as_deref());
@@ -315,13 +314,12 @@ pub(super) fn status(survey: &Survey, user_id: &str) -> Result<(), GateFailure> 
 /// not name them. Without a context only what holds on any clock is looked at.
 pub(super) fn schedule(survey: &Survey, ctx: ApplyContext<'_>, context: Option<&Context>) -> Result<(), GateFailure> {
     let (now, except) = (ctx.now, &ctx.project.settings.except);
+    let zone = context.and_then(|context| context.timezone.as_deref());
     if let Some(span) = except.iter().find(|span| span.contains(now)) {
-        let zone = context.and_then(|context| context.timezone.as_deref());
         let schedule = survey.schedule.as_ref().and_then(|schedule| schedule.for_user(zone));
         return Err(stop(Gate::OutOfSchedule, json!({"except": span}), opening(schedule.as_deref(), except, now)));
     }
     let Some(schedule) = &survey.schedule else { return Ok(()) };
-    let zone = context.and_then(|context| context.timezone.as_deref());
     let (schedule, is_known) = match schedule.for_user(zone) {
         Some(schedule) => (schedule, true),
         None => (Cow::Owned(schedule.span()), false),
@@ -353,21 +351,8 @@ fn opening(schedule: Option<&Schedule>, except: &[ScheduleSpan], now: Millis) ->
     None
 }
 
-/// `excluded`: the project's own targeting does not hold.
-pub(super) fn excluded(
-    survey: &Survey,
-    ctx: ApplyContext<'_>,
-    user: &User,
-    attributes: &OnceCell<Value>,
-    context: &Context,
-) -> Result<(), GateFailure> {
-    let rule = ctx.project.settings.targeting.as_ref();
-    let Some(rule) = rule.filter(|_| survey.settings_targeting == SettingsTargeting::Respect) else { return Ok(()) };
-    let checked = check(rule, survey, ctx, user, attributes, context);
-    checked.map_err(|missed| stop(Gate::Excluded, missed.actual, missed.until))
-}
-
-/// `targeting_failed`
+/// `excluded`: the project's own targeting does not hold; `targeting_failed`: the
+/// survey's does not.
 pub(super) fn targeting(
     survey: &Survey,
     ctx: ApplyContext<'_>,
@@ -375,23 +360,17 @@ pub(super) fn targeting(
     attributes: &OnceCell<Value>,
     context: &Context,
 ) -> Result<(), GateFailure> {
-    let Some(rule) = &survey.targeting else { return Ok(()) };
-    let checked = check(rule, survey, ctx, user, attributes, context);
-    checked.map_err(|missed| stop(Gate::TargetingFailed, missed.actual, missed.until))
-}
-
-fn check(
-    rule: &Rule,
-    survey: &Survey,
-    ctx: ApplyContext<'_>,
-    user: &User,
-    attributes: &OnceCell<Value>,
-    context: &Context,
-) -> Result<(), UnmetRule> {
-    let attributes = attributes.get_or_init(|| user.attributes_value());
-    let zone = survey.zone_of_days(context.timezone.as_deref());
-    let (tags, now) = (ctx.project.tags(), ctx.now);
-    rule.check(TargetingContext { user, attributes, tags, zone: &zone, now })
+    let respected = survey.settings_targeting == SettingsTargeting::Respect;
+    let project = ctx.project.settings.targeting.as_ref().filter(|_| respected);
+    for (gate, rule) in [(Gate::Excluded, project), (Gate::TargetingFailed, survey.targeting.as_ref())] {
+        let Some(rule) = rule else { continue };
+        let attributes = attributes.get_or_init(|| user.attributes_value());
+        let zone = survey.zone_of_days(context.timezone.as_deref());
+        let (tags, now) = (ctx.project.tags(), ctx.now);
+        let checked = rule.check(TargetingContext { user, attributes, tags, zone: &zone, now });
+        checked.map_err(|missed| stop(gate, missed.actual, missed.until))?;
+    }
+    Ok(())
 }
 
 /// `platform_mismatch`, `locale_mismatch`, `version_mismatch`: with the context

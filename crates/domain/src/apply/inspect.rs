@@ -39,8 +39,7 @@ pub(super) fn user(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) {
 fn windows(ctx: ApplyContext<'_>, user: &User) -> Vec<WindowView> {
     let mut open = Vec::new();
     let armed = ctx.project.surveys.values().filter(|entry| entry.current.activate.is_some());
-    let states =
-        armed.flat_map(|entry| windows::all(user, &entry.current).into_iter().map(move |state| (entry, state)));
+    let states = armed.flat_map(|entry| windows::all(user, &entry.current).map(move |state| (entry, state)));
     for (entry, state) in states.filter(|(entry, state)| entry.fingerprint == state.fingerprint) {
         let survey_id = &entry.current.survey_id;
         let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);

@@ -131,7 +131,6 @@ fn closed(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) 
         if (Context { locale: None, ..context.clone() }) != Context::default() {
             gates::audience(survey, context)?;
         }
-        gates::excluded(survey, ctx, user, &attributes, context)?;
         gates::targeting(survey, ctx, user, &attributes, context)?;
         if survey.status == Status::Test {
             return Ok(false);

@@ -15,11 +15,12 @@ pub(super) fn of<'a>(user: &'a User, survey_id: &str, value: Option<&Json>) -> O
 }
 
 /// All windows of a survey: one state, or one for each value.
-pub(super) fn all<'a>(user: &'a User, survey: &Survey) -> Vec<&'a PerSurvey> {
-    match survey.match_by() {
-        None => user.surveys.get(&survey.survey_id).into_iter().collect(),
-        Some(_) => matched(user, &survey.survey_id).iter().map(|one| &one.state).collect(),
-    }
+pub(super) fn all<'a>(user: &'a User, survey: &Survey) -> impl Iterator<Item = &'a PerSurvey> {
+    let (whole, values) = match survey.match_by() {
+        None => (user.surveys.get(&survey.survey_id), &[][..]),
+        Some(_) => (None, matched(user, &survey.survey_id)),
+    };
+    whole.into_iter().chain(values.iter().map(|one| &one.state))
 }
 
 fn matched<'a>(user: &'a User, survey_id: &str) -> &'a [MatchedWindows] {
@@ -52,8 +53,8 @@ pub(super) fn insert(
         user.extension_mut().survey_mut(survey_id).order_matched();
     }
     if let Some(session) = session {
-        let states = all(user, &entry.current).into_iter();
-        let facts: Vec<u64> = states.flat_map(|state| &state.facts).map(|fact| fact.event.offset).collect();
+        let facts: Vec<u64> =
+            all(user, &entry.current).flat_map(|state| &state.facts).map(|fact| fact.event.offset).collect();
         user.extension_mut().survey_mut(survey_id).keep_session(offset, session, &facts);
     }
 }
