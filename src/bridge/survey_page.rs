@@ -11,8 +11,7 @@ use super::app::App;
 use super::auth::Caller;
 use super::links::{LinkFault, part};
 use super::problem::{Answer, Problem, json_answer};
-use askwhen_domain::localized::Localized;
-use askwhen_domain::question::Question;
+use askwhen_domain::localized::ShownSurvey;
 use askwhen_domain::survey::Survey;
 use askwhen_domain::translation::Direction;
 use askwhen_partition::EngineReply;
@@ -97,19 +96,6 @@ struct PageData<'a> {
     submit: String,
     user_id: Option<&'a str>,
     body: Value,
-}
-
-#[derive(Serialize)]
-struct ShownSurvey<'a> {
-    survey_id: &'a str,
-    version: u64,
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    locale: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dir: Option<Direction>,
-    ui: &'a askwhen_domain::json::Json,
-    questions: &'a [Question],
 }
 
 impl App {
@@ -214,22 +200,14 @@ impl App {
             Some(language) => Some(&**language),
             None => accepted.iter().map(String::as_str).find(|language| survey.speaks(language)),
         };
-        let Localized { name, ui, questions, locale, dir } = survey.localized(wanted);
+        let localized = survey.localized(wanted);
         let mut body = json!({ "token": token });
         // The language that is shown is the response's; nothing else is known of an app.
         if let Some(locale) = survey.shown_locale(wanted) {
             body["context"] = json!({ "locale": locale });
         }
         let data = PageData {
-            survey: ShownSurvey {
-                survey_id: &survey.survey_id,
-                version: *version,
-                name: &name,
-                locale: locale.as_deref(),
-                dir,
-                ui: &ui,
-                questions: &questions,
-            },
+            survey: localized.shown(survey, *version),
             submit: format!("{}/v1/users/{{user}}/surveys/{}/responses", self.base_path, part(&survey.survey_id)),
             user_id: user.as_deref(),
             body,
@@ -237,9 +215,9 @@ impl App {
         // No tag can end within it, and no comment begin.
         let data = serde_json::to_string(&data).expect("a page's data serialises").replace('<', "\\u003c");
         let values = [
-            ("lang", locale.as_deref().map_or("", |locale| locale)),
-            ("dir", dir.unwrap_or(Direction::Ltr).name()),
-            ("title", &escaped(&name)),
+            ("lang", localized.locale.as_deref().unwrap_or_default()),
+            ("dir", localized.dir.unwrap_or(Direction::Ltr).name()),
+            ("title", &escaped(&localized.name)),
             ("base", &self.base_path),
             ("data", &data),
         ];

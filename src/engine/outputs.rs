@@ -7,9 +7,7 @@ use askwhen_domain::decision::Offered;
 use askwhen_domain::id::{Kind, Origin};
 use askwhen_domain::json::Json;
 use askwhen_domain::message::Delivery;
-use askwhen_domain::survey::Question;
 use askwhen_domain::time;
-use askwhen_domain::translation::Direction;
 use askwhen_partition::{EngineReply, Output, RecordContext};
 use askwhen_wire::record::EndpointHealthReport;
 use askwhen_wire::topic::Topic;
@@ -115,29 +113,8 @@ pub fn offer_bodies(view: OfferView) -> EngineReply {
     EngineReply::Body { server: body(&view.offered), client: body(&view.offered.clone().for_client()) }
 }
 
-#[derive(Serialize)]
-struct LinkBody<'a> {
-    survey_id: &'a str,
-    version: u64,
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    locale: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dir: Option<Direction>,
-    ui: &'a Json,
-    questions: &'a [Question],
-}
-
 pub fn link_body(view: &LinkView) -> EngineReply {
-    let shown = view.survey.localized(view.locale.as_deref());
-    let body = Json::of(&LinkBody {
-        survey_id: &view.survey.survey_id,
-        version: view.version,
-        name: &shown.name,
-        locale: shown.locale.as_deref(),
-        dir: shown.dir,
-        ui: &shown.ui,
-        questions: &shown.questions,
-    });
+    let localized = view.survey.localized(view.locale.as_deref());
+    let body = Json::of(&localized.shown(&view.survey, view.version));
     EngineReply::Body { server: body.clone(), client: body }
 }

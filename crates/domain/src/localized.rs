@@ -1,6 +1,7 @@
 //! A survey in the language of whoever reads it: which that is, and what is shown in it.
 //! Values of options never change.
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::json::Json;
@@ -18,6 +19,34 @@ pub struct Localized {
     pub locale: Option<String>,
     /// `None` for a survey that names no language at all.
     pub dir: Option<Direction>,
+}
+
+/// A survey outside of offers, as whoever draws it reads it.
+#[derive(Debug, Serialize)]
+pub struct ShownSurvey<'a> {
+    survey_id: &'a str,
+    version: u64,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locale: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dir: Option<Direction>,
+    ui: &'a Json,
+    questions: &'a [Question],
+}
+
+impl Localized {
+    pub fn shown<'a>(&'a self, survey: &'a Survey, version: u64) -> ShownSurvey<'a> {
+        ShownSurvey {
+            survey_id: &survey.survey_id,
+            version,
+            name: &self.name,
+            locale: self.locale.as_deref(),
+            dir: self.dir,
+            ui: &self.ui,
+            questions: &self.questions,
+        }
+    }
 }
 
 impl Survey {
