@@ -13,8 +13,7 @@ use super::jobs::{JobKind, JobRecord, JobState};
 use super::list_routes::{delivery_filter, unlisted};
 use super::problem::Problem;
 use super::recoveries::RecoveryTurn;
-use super::redelivery::{MessageReader, WINDOW};
-use askwhen_domain::id;
+use super::redelivery::{MessageReader, SEEN_WITHIN, WINDOW, spacing_us, until_listed};
 use askwhen_domain::message::Delivery;
 use askwhen_domain::refs::EndpointRef;
 use askwhen_domain::time::{MINUTE, Millis, SECOND};
@@ -34,10 +33,6 @@ const STALE: Millis = 30 * SECOND;
 const STRETCH: Millis = 4 * MINUTE;
 /// A stretch that is older is over: what of it was sent is in the lists.
 const STRETCH_OVER: Millis = 8 * MINUTE;
-/// How long lists may take to show what was sent.
-const SEEN_WITHIN: Duration = Duration::from_secs(10);
-/// Between two messages, unless a rate says otherwise.
-const SPACING_US: i64 = 1_000;
 
 /// The messages of a job.
 pub(super) enum JobWork {
@@ -75,24 +70,18 @@ enum JobWindow {
 
 impl JobWindow {
     fn read(&self, log: &Log) -> Result<Vec<Delivery>, askwhen_log::Error> {
-        let mut made = Vec::new();
         match self {
-            JobWindow::Redeliveries(places) => {
-                let mut messages = MessageReader::new(log, Topic::Deliveries);
-                for place in places {
-                    let delivery = messages.delivery(place)?;
-                    made.extend(delivery.map(|d| Delivery { delivery_id: id::successor(&d.delivery_id), ..d }));
-                }
-            }
+            JobWindow::Redeliveries(places) => MessageReader::new(log, Topic::Deliveries).successors(places),
             JobWindow::Backfill(scope, places) => {
                 let mut messages = MessageReader::new(log, Topic::Responses);
+                let mut made = Vec::new();
                 for (_, partition, offset) in places {
                     let record = messages.record(*partition, *offset)?;
                     made.extend(record.into_iter().flat_map(|record| scope.messages(record)));
                 }
+                Ok(made)
             }
         }
-        Ok(made)
     }
 }
 
@@ -270,8 +259,7 @@ impl RunningJob<'_> {
         } else {
             self.job.total = work.count();
         }
-        let spacing_us =
-            self.job.rate().map_or(SPACING_US, |rate| rate.per.as_micros() as i64 / i64::from(rate.count.get()));
+        let spacing_us = spacing_us(self.job.rate());
         let (began, mut sent, mut last) = (self.app.clock.now(), 0_i64, None);
         // Only what is due within a second is appended: so a job can be cancelled.
         let per_second = (1_000_000 / spacing_us.max(1)).clamp(1, WINDOW as i64) as usize;
@@ -296,7 +284,7 @@ impl RunningJob<'_> {
             self.app.append_redeliveries(found, self.job.asked_at).await?;
         }
         // Whoever asks next must see what was sent.
-        self.wait_until_listed(last).await;
+        until_listed(self.app.lists.as_deref(), &self.project, last.as_deref()).await;
         drop(turns);
         Ok(json!({"sent": self.job.done, "not_kept": self.job.total.saturating_sub(self.job.done)}))
     }
@@ -336,18 +324,6 @@ impl RunningJob<'_> {
             turns.push(self.app.recoveries.turn(EndpointRef::new(&self.project, &endpoint_id)).lock_owned().await);
         }
         turns
-    }
-
-    async fn wait_until_listed(&self, last: Option<String>) {
-        let Some(last) = last else { return };
-        let deadline = tokio::time::Instant::now() + SEEN_WITHIN;
-        let is_listed = || {
-            let lists = self.app.lists.as_ref();
-            lists.is_none_or(|lists| lists.place(&self.project, &last).is_ok_and(|place| place.is_some()))
-        };
-        while !is_listed() && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
     }
 
     async fn backtest(&mut self) -> Result<Value, JobStop> {

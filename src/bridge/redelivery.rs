@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::app::{App, RequestContext, run_blocking};
 use super::fields::Fields;
+use super::lists::Lists;
 use super::problem::{Answer, Problem, json_answer};
 use super::recoveries::RecoveryTurn;
 use super::view::ListedDefinition;
@@ -38,7 +39,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// How long a request waits for the recovery before it.
 const TURN: Duration = Duration::from_secs(5);
 /// How long it may take until the lists show what a recovery sends.
-const SEEN_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
 impl App {
     pub(super) async fn resend(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
@@ -100,14 +101,7 @@ impl App {
         let last = places.last().map(|place| id::successor(&place.delivery_id));
         let windows: Vec<Vec<DeliveryPlace>> = places.chunks(WINDOW).map(<[DeliveryPlace]>::to_vec).collect();
         let mut messages = MessageReader::new(&self.log, Topic::Deliveries);
-        let read = move |window: &Vec<DeliveryPlace>| {
-            let mut found = Vec::new();
-            for place in window {
-                let delivery = messages.delivery(place)?;
-                found.extend(delivery.map(|d| Delivery { delivery_id: id::successor(&d.delivery_id), ..d }));
-            }
-            Ok(found)
-        };
+        let read = move |window: &Vec<DeliveryPlace>| messages.successors(window);
         let recovery = RecoveryInProgress { project: endpoint.project, last, turn };
         let count = self.redeliver(windows, read, None, recovery).await?;
         let mut body = json!({"recover_id": format!("rec_{}", asked.request_id), "count": count});
@@ -156,7 +150,7 @@ impl App {
         recovery: RecoveryInProgress<'_>,
     ) -> Result<usize, Problem> {
         let RecoveryInProgress { project, last, turn } = recovery;
-        let spacing_us = rate.map_or(SPACING_US, |rate| rate.per.as_micros() as i64 / i64::from(rate.count.get()));
+        let spacing_us = spacing_us(rate);
         let (from, mut count) = (self.clock.now(), 0);
         for window in windows {
             let found;
@@ -174,14 +168,7 @@ impl App {
         }
         let (lists, project) = (self.lists.clone(), project.to_owned());
         tokio::spawn(async move {
-            let deadline = tokio::time::Instant::now() + SEEN_WITHIN;
-            let seen = || {
-                let wanted = lists.as_ref().zip(last.as_ref());
-                wanted.is_none_or(|(lists, id)| lists.place(&project, id).is_ok_and(|place| place.is_some()))
-            };
-            while !seen() && tokio::time::Instant::now() < deadline {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            until_listed(lists.as_deref(), &project, last.as_deref()).await;
             drop(turn);
         });
         Ok(count)
@@ -211,6 +198,21 @@ impl App {
         });
         let done = futures_util::future::join_all(appends).await;
         done.into_iter().find_map(Result::err).map_or(Ok(()), |error| Err(Problem::log(&error, None)))
+    }
+}
+
+/// The microseconds between two messages.
+pub(super) fn spacing_us(rate: Option<Rate>) -> i64 {
+    rate.map_or(SPACING_US, |rate| rate.per.as_micros() as i64 / i64::from(rate.count.get()))
+}
+
+/// Waits until the lists, where there are any, show a delivery; but not for ever.
+pub(super) async fn until_listed(lists: Option<&dyn Lists>, project: &str, delivery_id: Option<&str>) {
+    let Some((lists, id)) = lists.zip(delivery_id) else { return };
+    let deadline = tokio::time::Instant::now() + SEEN_WITHIN;
+    let is_listed = || lists.place(project, id).is_ok_and(|place| place.is_some());
+    while !is_listed() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -268,5 +270,18 @@ impl MessageReader {
             Some(Ok(DeliveryRecord::Deliver(found))) if found.delivery_id == place.delivery_id => Ok(Some(*found)),
             _ => Ok(None),
         }
+    }
+
+    /// What takes the place of deliveries, of those that are still kept.
+    ///
+    /// # Errors
+    /// When the log is out of reach.
+    pub fn successors(&mut self, places: &[DeliveryPlace]) -> Result<Vec<Delivery>, askwhen_log::Error> {
+        let mut made = Vec::new();
+        for place in places {
+            let delivery = self.delivery(place)?;
+            made.extend(delivery.map(|d| Delivery { delivery_id: id::successor(&d.delivery_id), ..d }));
+        }
+        Ok(made)
     }
 }
