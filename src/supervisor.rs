@@ -33,6 +33,6 @@ pub use keys::{has_open_metrics, is_public, keys_in_force, keys_path, unsigned_p
 pub use options::{Options, Roles};
 pub use running::Running;
 pub use settings::{kafka_settings, repository};
-pub use snapshots::Role;
+pub use snapshots::{Role, list_all as list_snapshots};
 pub use source::source;
 pub use start::start;

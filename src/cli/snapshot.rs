@@ -8,8 +8,7 @@ use super::client::Client;
 use super::context::{Context, Failure, Format, ServerArgs};
 use super::output;
 use crate::bridge::auth::Kind;
-use crate::supervisor::{self, Role};
-use askwhen_store::bucket;
+use crate::supervisor;
 use askwhen_store::snapshot::Listed;
 
 #[derive(Debug, Subcommand)]
@@ -56,15 +55,7 @@ pub async fn run(context: &Context, what: &SnapshotCommand) -> Result<(), Failur
 async fn list_all(context: &Context) -> Result<Vec<Listed>, Failure> {
     let repository = supervisor::repository(&context.config).map_err(|e| Failure::usage(e.to_string()))?;
     let partitions = context.config.partitions;
-    let listed = tokio::task::spawn_blocking(move || {
-        let mut all = Vec::new();
-        for role in Role::ALL {
-            for partition in 0..partitions {
-                all.extend(repository.list_all(role.name(), partition)?);
-            }
-        }
-        Ok::<_, bucket::Error>(all)
-    });
+    let listed = tokio::task::spawn_blocking(move || supervisor::list_snapshots(&repository, partitions));
     listed.await.map_err(|e| Failure::failed(e.to_string()))?.map_err(|e| Failure::unreachable(e.to_string()))
 }
 

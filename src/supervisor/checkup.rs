@@ -1,9 +1,9 @@
 //! Looks at a data directory without changing it: what an operator wants to know before
 //! it is too late.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::snapshots::Role;
+use super::snapshots::{self, Role};
 use super::{private, repair, settings};
 use crate::config::Config;
 use askwhen_domain::time::{MINUTE, Millis, format_time};
@@ -41,7 +41,7 @@ pub fn checkups(config: &Config) -> Vec<Checkup> {
         all.push(Checkup::of("clock", clock(newest)));
     }
     all.push(Checkup::of("stores", stores(config)));
-    all.push(Checkup::of("snapshots", snapshots(config)));
+    all.push(Checkup::of("snapshots", all_snapshots(config)));
     all
 }
 
@@ -104,7 +104,7 @@ fn stores(config: &Config) -> Result<String, String> {
     let mut sound = 0;
     for role in Role::ALL {
         for partition in 0..config.partitions {
-            let path: PathBuf = config.data_dir.join("state").join(role.name()).join(partition.to_string());
+            let path = role.store_path(&config.data_dir, partition);
             if !path.exists() {
                 continue;
             }
@@ -116,17 +116,12 @@ fn stores(config: &Config) -> Result<String, String> {
     Ok(format!("{sound} stores, every block as it was written"))
 }
 
-fn snapshots(config: &Config) -> Result<String, String> {
+fn all_snapshots(config: &Config) -> Result<String, String> {
     let repository = settings::repository(config).map_err(|e| e.to_string())?;
-    let mut sound = 0;
-    for role in Role::ALL {
-        for partition in 0..config.partitions {
-            for (name, read) in repository.list_all(role.name(), partition).map_err(|e| e.to_string())? {
-                let manifest = read.map_err(|e| format!("the snapshot {name} is damaged: {e}"))?;
-                repository.verify(&manifest, |_, _| true).map_err(|e| format!("{name}: {e}"))?;
-                sound += 1;
-            }
-        }
+    let all = snapshots::list_all(&repository, config.partitions).map_err(|e| e.to_string())?;
+    for (name, read) in &all {
+        let manifest = read.as_ref().map_err(|e| format!("the snapshot {name} is damaged: {e}"))?;
+        repository.verify(manifest, |_, _| true).map_err(|e| format!("{name}: {e}"))?;
     }
-    Ok(format!("{sound} snapshots, every file as it was written"))
+    Ok(format!("{} snapshots, every file as it was written", all.len()))
 }

@@ -53,26 +53,11 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// When a right cannot be taken: the owner is somebody else.
 pub fn tighten(path: &Path) -> io::Result<u64> {
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        // A server that runs removes files meanwhile.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    if metadata.is_symlink() {
-        return Ok(0);
-    }
     let mut changed = 0;
-    let mode = metadata.permissions().mode();
-    if mode & OTHERS != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode & !OTHERS & 0o7777))?;
+    each_open(path, &mut |path, mode| {
         changed += 1;
-    }
-    if metadata.is_dir() {
-        for entry in fs::read_dir(path)? {
-            changed += tighten(&entry?.path())?;
-        }
-    }
+        fs::set_permissions(path, fs::Permissions::from_mode(mode & !OTHERS & 0o7777))
+    })?;
     Ok(changed)
 }
 
@@ -82,22 +67,36 @@ pub fn tighten(path: &Path) -> io::Result<u64> {
 /// # Errors
 /// When a folder cannot be read.
 pub fn open_to_others(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    each_open(path, &mut |path, _| {
+        found.push(path.to_owned());
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Hands each file and folder that group or others have rights on to `each`, with its
+/// mode; a folder before what is in it.
+fn each_open(path: &Path, each: &mut impl FnMut(&Path, u32) -> io::Result<()>) -> io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         // It is not there yet, or a server that runs has removed it meanwhile.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let mut found = Vec::new();
-    if !metadata.is_symlink() && metadata.permissions().mode() & OTHERS != 0 {
-        found.push(path.to_owned());
+    if metadata.is_symlink() {
+        return Ok(());
+    }
+    let mode = metadata.permissions().mode();
+    if mode & OTHERS != 0 {
+        each(path, mode)?;
     }
     if metadata.is_dir() {
         for entry in fs::read_dir(path)? {
-            found.extend(open_to_others(&entry?.path())?);
+            each_open(&entry?.path(), each)?;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]

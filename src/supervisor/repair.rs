@@ -119,7 +119,7 @@ fn applied(config: &Config, repair: &Repair, partition: u32) -> Result<u64, Erro
             source(config)?.newest(Role::Engine.name(), partition)?.map(|(_, manifest)| manifest.subject.position);
         return Ok(newest.unwrap_or(0));
     }
-    let path = config.data_dir.join("state").join(Role::Engine.name()).join(partition.to_string());
+    let path = Role::Engine.store_path(&config.data_dir, partition);
     Ok(meta(&path)?.map_or(0, |meta| meta.next))
 }
 
@@ -188,7 +188,7 @@ pub fn accept_loss(config: &Config) -> Result<Vec<AcceptLoss>, Error> {
 /// The records that topics have lost and that neither the local state nor the newest
 /// snapshot has applied.
 fn lost(config: &Config, repair: &Repair, role: Role, partition: u32) -> Result<Vec<AcceptLoss>, Error> {
-    let path = config.data_dir.join("state").join(role.name()).join(partition.to_string());
+    let path = role.store_path(&config.data_dir, partition);
     let here = if path.exists() { positions(role, &path)? } else { BTreeMap::new() };
     let newest = source(config)?.newest(role.name(), partition)?.map(|(_, manifest)| manifest.subject.positions);
     let newest = newest.unwrap_or_default();

@@ -26,7 +26,7 @@ use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service, StopToken, watch};
 use askwhen_store::bucket;
-use askwhen_store::snapshot::{Manifest, SnapshotRepository, Subject};
+use askwhen_store::snapshot::{Listed, Manifest, SnapshotRepository, Subject};
 use askwhen_store::{Family, Rocks, Shared, Store};
 use askwhen_wire::error::Class;
 use askwhen_wire::seal::ClusterKey;
@@ -52,6 +52,11 @@ impl Role {
             Role::Engine => "engine",
             Role::Delivery => "delivery",
         }
+    }
+
+    /// Where the store of a partition is.
+    pub(super) fn store_path(self, data_dir: &Path, partition: u32) -> PathBuf {
+        data_dir.join("state").join(self.name()).join(partition.to_string())
     }
 
     pub(super) fn families(self) -> &'static [Family] {
@@ -113,6 +118,20 @@ fn position_of(role: Role, store: &Store) -> Result<Option<StorePosition>, StopR
     }
 }
 
+/// The snapshots of all roles and partitions, those that cannot be used included.
+///
+/// # Errors
+/// When the repository cannot be read.
+pub fn list_all(repository: &SnapshotRepository, partitions: u32) -> Result<Vec<Listed>, bucket::Error> {
+    let mut all = Vec::new();
+    for role in Role::ALL {
+        for partition in 0..partitions {
+            all.extend(repository.list_all(role.name(), partition)?);
+        }
+    }
+    Ok(all)
+}
+
 type OpenStores = BTreeMap<(Role, u32), Weak<Store>>;
 
 /// The stores of this process, each opened from its folder or restored to it.
@@ -151,7 +170,7 @@ impl Stores {
     }
 
     fn path(&self, role: Role, partition: u32) -> PathBuf {
-        self.data_dir.join("state").join(role.name()).join(partition.to_string())
+        role.store_path(&self.data_dir, partition)
     }
 
     fn opened(&self) -> Vec<(Role, u32, Weak<Store>)> {
