@@ -1,6 +1,7 @@
 //! Which log lines are written: a level, or filters by module. `tracing` takes any word
 //! for a module, so that a mistyped level would switch all lines off.
 
+use askwhen_wire::definition::nearest;
 use tracing_subscriber::EnvFilter;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -21,7 +22,7 @@ fn is_level(text: &str) -> bool {
 pub fn parse(given: &str) -> Result<EnvFilter, String> {
     let mistyped = given.split(',').map(str::trim).find(|filter| !is_filter(filter));
     if let Some(filter) = mistyped.filter(|_| !given.contains('[')) {
-        return Err(match nearest(filter) {
+        return Err(match meant(filter) {
             Some(level) => format!("must be {WANTED}: there is no level {filter:?}; did you mean {level}?"),
             None => format!("must be {WANTED}: there is no level {filter:?}"),
         });
@@ -46,10 +47,10 @@ fn is_filter(filter: &str) -> bool {
     }
 }
 
-fn nearest(filter: &str) -> Option<&'static str> {
+/// The level that a mistyped one stands for.
+fn meant(filter: &str) -> Option<&'static str> {
     let word = filter.rsplit('=').next().unwrap_or(filter).to_ascii_lowercase();
-    let near = LEVELS.iter().map(|level| (strsim::damerau_levenshtein(level, &word), *level)).min()?;
-    (1..=2).contains(&near.0).then_some(near.1)
+    nearest(&word, &LEVELS).filter(|level| *level != word)
 }
 
 #[cfg(test)]

@@ -140,20 +140,15 @@ fn resolve_all(mut table: Table, defaults: &Table) -> Result<Config, Vec<(String
             tables.remove(at);
             continue;
         }
-        let again = faults.iter().any(|(known, _)| *known == key);
+        if faults.iter().any(|(known, _)| *known == key) {
+            // Its default does not do either: it depends on another key.
+            return Err(faults);
+        }
         let parts: Vec<&str> = key.split('.').collect();
         let standard = parts.iter().try_fold(Value::Table(defaults.clone()), |value, part| value.get(part).cloned());
         faults.push((key.clone(), detail));
-        match standard {
-            Some(standard) if !again => put(&mut table, &parts, standard),
-            // Its default does not do either: it depends on another key.
-            _ => {
-                if again {
-                    faults.pop();
-                }
-                return Err(faults);
-            }
-        }
+        let Some(standard) = standard else { return Err(faults) };
+        put(&mut table, &parts, standard);
     }
 }
 
