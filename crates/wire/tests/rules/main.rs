@@ -5,6 +5,7 @@ mod activation;
 mod answers;
 mod audience;
 mod frequency;
+mod generated;
 mod limits;
 mod play;
 mod reference;
