@@ -21,6 +21,7 @@ mod hostile;
 mod import;
 mod injected;
 mod input;
+mod jobs;
 mod journal;
 mod links;
 mod logs;

@@ -25,6 +25,8 @@ mod harness;
 mod headers;
 #[path = "../it/input.rs"]
 mod input;
+#[path = "../it/jobs.rs"]
+mod jobs;
 #[path = "../it/links.rs"]
 mod links;
 mod lost_topics;
