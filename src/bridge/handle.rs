@@ -16,7 +16,8 @@ use super::connections::Connection;
 use super::held_bytes::HeldBytes;
 use super::problem::{self, Answer, AnswerBody, Problem};
 use super::results::LineFormat;
-use super::router::{self, Name, NoRoute, Route};
+use super::router::{self, NoRoute, Route};
+use super::routes::{self, Name};
 use super::{console, cors, fields, openapi, sdk};
 use askwhen_domain::id;
 use askwhen_log::Log;
@@ -103,19 +104,11 @@ impl App {
         // A HEAD is answered as a GET is; its body is left out on the way.
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
         let query = head.uri.query().unwrap_or_default();
-        if route.name == Name::Sdk {
-            return sdk::answer(&route.parts[0], &head.headers);
-        }
-        if route.name == Name::Embed {
-            return Ok(self.embed());
-        }
-        if !self.takes_requests && route.name == Name::SurveyPage {
-            return Err(no_bridge());
-        }
-        if route.name == Name::SurveyPage {
-            return self.survey_page(&route.parts[0], query, &head.headers).await;
-        }
         match route.name {
+            Name::Sdk => return sdk::answer(&route.parts[0], &head.headers),
+            Name::Embed => return Ok(self.embed()),
+            Name::SurveyPage if !self.takes_requests => return Err(no_bridge()),
+            Name::SurveyPage => return self.survey_page(&route.parts[0], query, &head.headers).await,
             Name::Root | Name::Console => return Ok(console::redirect(&self.base_path)),
             Name::ConsolePage => return console::answer(&route.parts[0], &head.headers, &self.base_path),
             Name::ConsoleSession => return self.console_session(method, head, body, connection).await,
@@ -269,7 +262,7 @@ impl App {
         let mut answer = problem::json_answer(204, "");
         let headers = answer.headers_mut();
         headers.remove(header::CONTENT_TYPE);
-        let allow = router::TABLE.iter().find(|row| row.name == name).map_or("", |row| row.allow);
+        let allow = routes::TABLE.iter().find(|row| row.name == name).map_or("", |row| row.allow);
         cors::preflight(&self.cors_origins.now(), asked, allow, headers);
         answer
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::app::{App, RequestContext};
 use super::etag;
 use super::problem::{Answer, Problem, json_answer};
-use super::router::Name;
+use super::routes::Name;
 use super::view::ListedDefinition;
 use askwhen_domain::endpoint::{HeaderText, SEALED, SealedSecret};
 use askwhen_domain::json::Json;

@@ -35,6 +35,7 @@ mod recoveries;
 mod redelivery;
 mod results;
 pub mod router;
+pub mod routes;
 mod sdk;
 pub mod server;
 mod session;

@@ -9,7 +9,7 @@ use super::auth::Kind;
 use super::fields::Fields;
 use super::ingest::{context, event_id, idempotency_key, times};
 use super::problem::{Answer, Problem, json_answer};
-use super::router::Name;
+use super::routes::Name;
 use askwhen_domain::json::Json;
 use askwhen_domain::record::{Answers, Body, GivenAnswer, Record, Target};
 use askwhen_domain::time::ClientTimes;

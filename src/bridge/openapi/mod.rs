@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use super::auth::Kind;
 use super::etag;
 use super::problem::{Answer, json_answer};
-use super::router::{Name, RouteSpec, TABLE};
+use super::routes::{Name, RouteSpec, TABLE};
 
 /// Its bytes and its entity tag, made once.
 static DOCUMENT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
@@ -86,7 +86,7 @@ fn operation(row: &RouteSpec, kind: Kind, method: &str, summary: &str, path: &st
         "operationId": format!("{}{:?}", method.to_ascii_lowercase(), row.name),
         "summary": summary,
         "parameters": parameters(row, said),
-        "responses": responses(row, said, kind, method),
+        "responses": responses(row, said, kind, &name),
     });
     if kind != Kind::None {
         operation["security"] = json!([{"bearer": []}, {"apiKey": []}]);
@@ -135,10 +135,9 @@ fn parameters(row: &RouteSpec, said: &Value) -> Vec<Value> {
     all
 }
 
-fn responses(row: &RouteSpec, said: &Value, kind: Kind, method: &str) -> Map<String, Value> {
+fn responses(row: &RouteSpec, said: &Value, kind: Kind, name: &str) -> Map<String, Value> {
     let mut all = Map::new();
     for (status, what) in said["answers"].as_object().into_iter().flatten() {
-        let name = format!("{method} {}", path(row));
         let mut answer = json!({"description": described(status)});
         match what {
             Value::String(none) if none.is_empty() => {}
@@ -152,7 +151,7 @@ fn responses(row: &RouteSpec, said: &Value, kind: Kind, method: &str) -> Map<Str
             }
             Value::String(schema) => {
                 let mut content = json!({"schema": reference("schemas", schema)});
-                if let Some(example) = examples::answer(&name, status) {
+                if let Some(example) = examples::answer(name, status) {
                     content["example"] = example;
                 }
                 answer["content"] = json!({"application/json": content});
@@ -161,7 +160,7 @@ fn responses(row: &RouteSpec, said: &Value, kind: Kind, method: &str) -> Map<Str
         }
         all.insert(status.clone(), answer);
     }
-    let has_body = matches!(method, "POST" | "PUT");
+    let has_body = name.starts_with("POST ") || name.starts_with("PUT ");
     let mut problems: Vec<u64> = said["problems"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
     if kind != Kind::None {
         problems.extend([401, 403, 404, 422, 429, 500, 503]);
