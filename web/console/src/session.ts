@@ -4,7 +4,7 @@ import { useContext } from 'preact/hooks';
 import { ApiError, call } from './api';
 import type { Session } from './types';
 
-export const SessionContext = createContext<Session>({ kind: 'viewer' });
+export const SessionContext = createContext<Session>({ project: 'default', kind: 'viewer' });
 export const useSession = (): Session => useContext(SessionContext);
 /** Whether buttons that change something are there. */
 export const useCanChange = (): boolean => useSession().kind === 'admin';

@@ -1,119 +1,59 @@
-/** The shapes that the API answers with, as far as the console reads them. */
+/**
+ * The shapes that the API answers with, as far as the console reads them: those of
+ * `/openapi.json`, and what its schemas leave open.
+ */
 import type { JsonObject } from './api';
+import type { components } from './openapi';
 
-export type KeyKind = 'client' | 'server' | 'viewer' | 'admin';
+type Schemas = components['schemas'];
 
-export interface Session {
-  name?: string | null;
-  kind: KeyKind;
-  project?: string;
-  expires_at?: string;
-}
+/** The members that a schema names. Most are open to others, and then a misspelt one would be any of them. */
+type Named<Schema> = { [Name in keyof Schema as string extends Name ? never : Name]: Schema[Name] };
 
-export interface Trigger {
-  trigger_id: string;
-  name: string;
-  kind: 'backend' | 'frontend' | 'custom';
-  first_seen_at: string | null;
-  uses?: number;
-}
+/**
+ * A schema with what it leaves open. A member of both must be one that the schema has, so
+ * that another schema is noticed here.
+ */
+type Known<Name extends keyof Schemas, More extends { [M in keyof More]: M extends keyof Named<Schemas[Name]> ? Named<Schemas[Name]>[M] : unknown } = object> =
+  Omit<Named<Schemas[Name]>, keyof More> & More;
+
+export type KeyKind = Schemas['KeyRequest']['kind'];
+export type Session = Known<'Session', { kind: KeyKind }>;
+
+/** `uses`: how many surveys name it, which the console counts. */
+export type Trigger = Known<'Trigger'> & { uses?: number };
 
 /** A survey's definition with its version; the editor keeps members that it does not know. */
-export type SurveyDefinition = JsonObject & { survey_id: string; name: string; status: string; version: number };
+export type SurveyDefinition = JsonObject & Known<'StoredSurvey', { questions: JsonObject[] & Schemas['StoredSurvey']['questions'] }>;
 
-export interface Stats {
-  considered: number;
-  offered: number;
-  displayed: number;
-  dismissed: number;
-  answered: number;
-  completed: number;
-  not_offered: Record<string, number>;
-}
+/** What `?dry_run=true` says of a definition. */
+export type DryRun = Known<'DryRun', { current?: JsonObject | null; body?: JsonObject | null }> & {
+  /** How many users have an open window, where the server counts them. */
+  open_windows?: number;
+};
 
-export interface Endpoint extends JsonObject {
-  endpoint_id: string;
-  url: string;
-  profile: string;
-  enabled: boolean;
-  version: number;
-  state: string;
-  state_reason: string | null;
-  state_since: string | null;
-}
+export type Stats = Known<'SurveyStats'>;
+export type Endpoint = JsonObject & Known<'StoredEndpoint', { state_reason: string | null; state_since: string | null }>;
+export type Attempt = Known<'Attempt'>;
 
-export interface Attempt {
-  attempt: number;
-  started_at: string;
-  duration_ms: number | null;
-  http_status: number | null;
-  outcome: string;
-  error?: string;
-  response?: string;
-}
-
-export interface Delivery {
-  delivery_id: string;
-  message_id: string;
-  endpoint_id: string;
-  type: string;
-  survey_id: string | null;
-  user_id: string;
-  status: string;
-  attempt_count: number;
-  next_attempt_at: string | null;
-  reason: string | null;
-  created_at: string;
+export type Delivery = Known<'Delivery', { next_attempt_at: string | null; reason: string | null; survey_id: string | null; user_id: string; attempts?: Attempt[] }> & {
   outcome?: string | null;
   http_status?: number | null;
-  attempts?: Attempt[];
   body?: unknown;
   headers?: Record<string, string>;
   resent_as?: string | null;
   resend_of?: string | null;
-}
+};
 
-export interface Cause {
-  cause: string;
-  endpoint_id: string;
-  /** How the last attempt ended; null where there was none. */
-  outcome: string | null;
-  http_status: number | null;
-  error: string | null;
-  count: number;
-  first_at: string;
-  last_at: string;
-  example: string;
-}
+/** `outcome` is how the last attempt ended; null where there was none. */
+export type Cause = Known<'Cause', { http_status: number | null; error: string | null; example: string }>;
 
-export interface Evaluation {
-  survey_id: string;
-  pass: boolean;
-  gate?: string;
-  actual?: unknown;
-  until?: string | null;
-}
+export type Evaluation = Known<'Evaluation'>;
+export type Decision = Known<'Decision', { evaluations?: Evaluation[] }>;
+export type SurveyStanding = Known<'SurveyStanding'> & { actual?: unknown };
 
-export interface Decision {
-  decision_id: string;
-  user_id: string;
-  trigger: string;
-  decided_at: string;
-  reason: string;
-  survey: { survey_id: string; version: number; name: string; offer_id: string } | null;
-  evaluations?: Evaluation[];
-}
-
-export interface UserState {
-  user_id: string;
-  known: boolean;
-  attributes: JsonObject;
-  windows: { survey_id: string; opens_at: string; expires_at: string; activation: JsonObject | null }[];
-  offers: JsonObject[];
-  counters: JsonObject;
-  surveys: { survey_id: string; eligible: boolean; gate: string | null; until: string | null; actual?: unknown }[];
-}
-
+export type UserState = Known<'User', { attributes: JsonObject; offers: JsonObject[]; counters: JsonObject; surveys: SurveyStanding[] }>;
+/** The schema says only that it is an object. */
 export interface Explanation {
   user_id: string;
   at: string;
@@ -121,58 +61,16 @@ export interface Explanation {
   decision: Decision | null;
 }
 
-export interface TimelineItem extends JsonObject {
-  at: string;
-  kind: string;
-}
+export type TimelineItem = JsonObject & Known<'TimelineItem'>;
+export type ApiKey = Known<'Key', { kind: KeyKind; created_at: string | null; last_used_at: string | null }>;
+export type Job = Known<'Job'> & { result?: unknown; error?: string | null };
 
-export interface ApiKey {
-  key_id: string;
-  name: string | null;
-  kind: KeyKind;
-  prefix: string;
-  created_at: string | null;
-  last_used_at: string | null;
-  source: 'file' | 'runtime';
-}
-
-export interface Job {
-  job_id: string;
-  kind: string;
-  state: 'queued' | 'running' | 'done' | 'cancelled' | 'failed';
-  done: number;
-  total: number | null;
-  started_at: string | null;
-  eta: string | null;
-  result?: unknown;
-  error?: string | null;
-}
-
-export interface QuestionResult {
-  question_id: string;
-  type: string;
-  text?: string;
-  answered: number;
-  skipped: number;
-  distribution: { value: string | number; text?: string | null; count: number }[];
-  mean?: number | null;
+export type QuestionResult = Known<'QuestionResults', {
+  distribution?: { value: string | number; text?: string | null; count: number }[];
   nps?: { score: number; promoters: number; passives: number; detractors: number; margin: number } | null;
   texts?: (string | { text: string; at?: string })[];
-}
+}> & { text?: string };
+export type Results = Known<'SurveyResults', { questions: QuestionResult[] & Schemas['SurveyResults']['questions']; series: JsonObject[] }>;
 
-export interface Results {
-  survey_id: string;
-  responses: number;
-  completed: number;
-  completion_rate: number | null;
-  median_duration_ms: number | null;
-  questions: QuestionResult[];
-  series: JsonObject[];
-}
-
-export interface SurveyVersion {
-  version: number;
-  changed_at: string;
-  actor: string | null;
-  definition: JsonObject;
-}
+export type SurveyVersion = Known<'Version', { definition: JsonObject | null }>;
+export type Settings = JsonObject & Known<'Settings'>;

@@ -85,7 +85,7 @@ function OfQuestion({ question, text }: { question: QuestionResult; text: string
           <li><strong>{number(nps.detractors)}</strong> detractors (0–6)</li>
         </ul>
       )}
-      {question.distribution.length > 0 && <Bars title="Answers" unit="Answers" of={question.answered} points={question.distribution.map((one) => ({ label: one.text ?? String(one.value), value: one.count }))} />}
+      {question.distribution && question.distribution.length > 0 && <Bars title="Answers" unit="Answers" of={question.answered} points={question.distribution.map((one) => ({ label: one.text ?? String(one.value), value: one.count }))} />}
       {question.texts && question.texts.length > 0 && (
         <>
           <h3>Newest texts</h3>

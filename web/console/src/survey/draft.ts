@@ -7,21 +7,10 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import { ApiError, call, route, type FieldFault, type JsonObject } from '../api';
 import { keep, kept } from '../kept';
 import { useMoved } from '../live';
-import type { SurveyDefinition } from '../types';
+import type { DryRun, SurveyDefinition } from '../types';
 import { merge, same } from './model';
 
 const PAUSE_MS = 400;
-
-/** What `?dry_run=true` says of a definition. */
-export interface DryRun {
-  changed: boolean;
-  created: boolean;
-  current: JsonObject | null;
-  body: JsonObject;
-  warnings?: (string | { detail?: string })[];
-  /** How many users have an open window, where the server counts them. */
-  open_windows?: number;
-}
 
 export interface Stored {
   def: JsonObject;

@@ -57,7 +57,7 @@ export function Review({ draft, onPublished }: { draft: Draft; onPublished: (ver
   // Of a new survey the server's defaults are no news.
   const changes = dry ? (dry.current ? differences(dry.current as Json, dry.body as Json) : differences({}, def as Json)) : [];
   const said = statusSentence(stored ? String(stored.def.status) : undefined, String(def.status ?? 'draft'), dry?.open_windows);
-  const warnings = (dry?.warnings ?? []).map((one) => (typeof one === 'string' ? one : (one.detail ?? JSON.stringify(one))));
+  const warnings = dry?.warnings ?? [];
 
   async function publish(): Promise<void> {
     setDone(undefined);
@@ -130,18 +130,18 @@ export function Versions({ id, current, onRestore, onClose }: { id: string; curr
         {({ versions }) => versions.length ? (
           <ol class="plain versions">
             {versions.map((one) => {
-              const { version: _, ...def } = one.definition;
+              const { version: _, ...def } = one.definition ?? {};
               return (
                 <li key={one.version}>
                   <div class="row">
                     <strong>Version {one.version}</strong> <span>{one.actor ?? 'unknown'}</span> <Time at={one.changed_at} />
                     <span class="spacer" />
                     <Button class="small" onClick={() => setLooked(looked === one.version ? undefined : one.version)} aria-expanded={looked === one.version}>Compare</Button>
-                    {canChange && !same(def, current) && <Button class="small" onClick={() => onRestore(def as JsonObject, one.version)} aria-label={`Restore version ${one.version}`}>Restore</Button>}
+                    {canChange && one.definition && !same(def, current) && <Button class="small" onClick={() => onRestore(def as JsonObject, one.version)} aria-label={`Restore version ${one.version}`}>Restore</Button>}
                   </div>
                   {looked === one.version && (
                     <>
-                      <p class="quiet">Published {clock(one.changed_at)}. What was then, and what is in the editor now:</p>
+                      <p class="quiet">Published {one.changed_at ? clock(one.changed_at) : 'at a time that is not known'}. What was then, and what is in the editor now:</p>
                       <Differences of={differences(def as Json, current as Json)} empty="They are the same." />
                     </>
                   )}

@@ -1,0 +1,771 @@
+/** Made by script/web build from src/bridge/openapi/schemas.json, the schemas of /openapi.json. */
+export interface components {
+    schemas: {
+        /** @description What askwhen explain prints as JSON. */
+        Explanation: {
+            [key: string]: unknown;
+        };
+        TimelineItem: {
+            at: components["schemas"]["Time"];
+            kind: string;
+        } & {
+            [key: string]: unknown;
+        };
+        QuestionResults: {
+            question_id: string;
+            type: string;
+            answered: number;
+            skipped: number;
+            distribution?: {
+                [key: string]: unknown;
+            }[];
+            mean?: number | null;
+            nps?: {
+                [key: string]: unknown;
+            } | null;
+            texts?: unknown[];
+        } & {
+            [key: string]: unknown;
+        };
+        SurveyResults: {
+            survey_id: string;
+            responses: number;
+            completed: number;
+            completion_rate: number | null;
+            median_duration_ms: number | null;
+            questions: components["schemas"]["QuestionResults"][];
+            series: {
+                [key: string]: unknown;
+            }[];
+        } & {
+            [key: string]: unknown;
+        };
+        Version: {
+            version: number;
+            changed_at: string | null;
+            actor: string | null;
+            definition: {
+                [key: string]: unknown;
+            } | null;
+        };
+        Versions: {
+            versions: components["schemas"]["Version"][];
+        };
+        KeyRequest: {
+            name: string;
+            /** @enum {string} */
+            kind: "client" | "server" | "viewer" | "admin";
+        };
+        MadeKey: {
+            key_id: string;
+            /** @description Shown once. */
+            key: string;
+            name: string;
+            kind: string;
+        } & {
+            [key: string]: unknown;
+        };
+        Key: {
+            key_id: string;
+            name: string | null;
+            kind: string;
+            prefix: string | null;
+            created_at?: string | null;
+            last_used_at?: string | null;
+            /** @enum {string} */
+            source: "file" | "runtime";
+        };
+        Keys: {
+            keys: components["schemas"]["Key"][];
+        };
+        Cause: {
+            cause: string;
+            endpoint_id: string;
+            outcome: string | null;
+            http_status?: number | null;
+            error?: string | null;
+            count: number;
+            first_at: components["schemas"]["Time"];
+            last_at: components["schemas"]["Time"];
+            example?: unknown;
+        } & {
+            [key: string]: unknown;
+        };
+        Causes: {
+            causes: components["schemas"]["Cause"][];
+        };
+        JobRequest: {
+            /** @enum {string} */
+            kind: "resend" | "recover" | "backfill" | "backtest";
+            /** @description What the list of deliveries takes. */
+            filter?: {
+                [key: string]: unknown;
+            };
+            dry_run?: boolean;
+            rate?: string;
+        } & {
+            [key: string]: unknown;
+        };
+        BegunJob: {
+            job_id: string;
+        } & {
+            [key: string]: unknown;
+        };
+        Job: {
+            job_id: string;
+            kind: string;
+            /** @enum {string} */
+            state: "queued" | "running" | "done" | "cancelled" | "failed";
+            done: number;
+            total: number;
+            started_at: string | null;
+            eta: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        SignIn: {
+            key?: string;
+            once?: string;
+        };
+        Session: {
+            project: string;
+            kind: string;
+            name?: string | null;
+            expires_at?: components["schemas"]["Time"];
+        } & {
+            [key: string]: unknown;
+        };
+        SignedOut: {
+            status: string;
+        };
+        LinkRequest: {
+            user_id: components["schemas"]["Id"];
+            expires_in?: components["schemas"]["Duration"] | null;
+            single_use?: boolean | null;
+        };
+        Link: {
+            url: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /** @description 1 to 256 bytes of UTF-8 without control characters. */
+        Id: string;
+        /**
+         * Format: date-time
+         * @description RFC 3339 with a zone.
+         * @example 2026-03-01T08:00:00.000Z
+         */
+        Time: string;
+        /** @description RFC 3339 with a zone, or seconds or milliseconds since the epoch. */
+        GivenTime: string | number;
+        /**
+         * @description Units descending: 90s, 15m, 1h30m, 7d.
+         * @example 2h
+         */
+        Duration: string;
+        Properties: {
+            [key: string]: unknown;
+        };
+        Context: {
+            platform?: string | null;
+            locale?: string | null;
+            app_version?: string | null;
+            session_id?: string | null;
+            timezone?: string | null;
+        };
+        Event: {
+            user_id: components["schemas"]["Id"];
+            event_name: components["schemas"]["Id"];
+            properties?: components["schemas"]["Properties"] | null;
+            event_id?: components["schemas"]["Id"] | null;
+            occurred_at?: components["schemas"]["GivenTime"] | null;
+            sent_at?: components["schemas"]["GivenTime"] | null;
+            context?: components["schemas"]["Context"] | null;
+        };
+        EventBatch: {
+            events: components["schemas"]["Event"][];
+        };
+        EventOrBatch: components["schemas"]["Event"] | components["schemas"]["EventBatch"];
+        EventAccepted: {
+            event_id: string;
+            /** @enum {string} */
+            status: "accepted";
+        };
+        BatchResult: {
+            index: number;
+            /** @description The status that the item would have had alone. */
+            status: number;
+            event_id?: string;
+            problem?: components["schemas"]["Problem"];
+        };
+        BatchResults: {
+            results: components["schemas"]["BatchResult"][];
+        };
+        EventOrBatchAccepted: components["schemas"]["EventAccepted"] | components["schemas"]["BatchResults"];
+        BackendEvent: {
+            user_id: components["schemas"]["Id"];
+            event_name: components["schemas"]["Id"];
+            properties?: components["schemas"]["Properties"] | null;
+        };
+        BackendEventAccepted: {
+            /** @enum {string} */
+            message: "success";
+            event_id: string;
+        };
+        CustomTriggerAccepted: {
+            /** @enum {boolean} */
+            success: true;
+        };
+        Trigger: {
+            trigger_id: string;
+            name: string;
+            /** @enum {string} */
+            kind: "backend" | "frontend" | "custom";
+            first_seen_at: components["schemas"]["Time"];
+        };
+        TriggerDeclaration: {
+            name: string;
+            trigger_id?: components["schemas"]["Id"] | null;
+            /** @enum {string|null} */
+            kind?: "backend" | "frontend" | "custom" | null;
+        };
+        /** @description Durable, and not answered within reply_timeout: the same request again with this event_id gives the result. */
+        Pending: {
+            /** @enum {string} */
+            status: "pending";
+            event_id?: string;
+            missing_partitions?: number[];
+            secret?: string;
+        };
+        TriggerRequest: {
+            event_id?: components["schemas"]["Id"] | null;
+            properties?: components["schemas"]["Properties"] | null;
+            context?: components["schemas"]["Context"] | null;
+            occurred_at?: components["schemas"]["GivenTime"] | null;
+            sent_at?: components["schemas"]["GivenTime"] | null;
+            /** @description The client key, of a body of type text/plain. */
+            key?: string;
+        };
+        Activation: {
+            event_id: string | null;
+            event_name: string;
+            occurred_at: components["schemas"]["Time"];
+            properties: {
+                [key: string]: unknown;
+            };
+        };
+        Option: string | {
+            value: string;
+            text?: string;
+        };
+        Question: {
+            question_id: components["schemas"]["Id"];
+            /** @enum {string} */
+            type: "text" | "nps" | "single_choice" | "multi_choice" | "rating_number" | "rating_star" | "rating_emoji" | "info";
+            text: string;
+            required?: boolean | null;
+            options?: components["schemas"]["Option"][];
+            /** @enum {integer|null} */
+            scale?: 3 | 5 | 7 | 10 | null;
+        } & {
+            [key: string]: unknown;
+        };
+        OfferedSurvey: {
+            survey_id: string;
+            version: number;
+            name: string;
+            offer_id: string;
+            expires_at: components["schemas"]["Time"];
+            ui?: {
+                [key: string]: unknown;
+            };
+            activation?: components["schemas"]["Activation"] | null;
+            questions: components["schemas"]["Question"][];
+            locale?: string | null;
+            /** @enum {string} */
+            dir?: "ltr" | "rtl";
+        } & {
+            [key: string]: unknown;
+        };
+        Evaluation: {
+            survey_id: string;
+            pass: boolean;
+            gate?: string | null;
+            /** @description What the gate saw, as a text or a number. */
+            actual?: unknown;
+            until?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        Decision: {
+            decision_id: string;
+            event_id: string;
+            user_id: string;
+            trigger: string;
+            decided_at: components["schemas"]["Time"];
+            /** @description offered, the gate of the first survey considered, no_survey, not_offered or stale. */
+            reason: string;
+            survey: components["schemas"]["OfferedSurvey"] | null;
+            /** @description Every survey considered, by priority; not for a key of kind client. */
+            evaluations?: components["schemas"]["Evaluation"][];
+        } & {
+            [key: string]: unknown;
+        };
+        OfferReport: {
+            occurred_at?: components["schemas"]["GivenTime"] | null;
+            sent_at?: components["schemas"]["GivenTime"] | null;
+            /** @description The client key, of a body of type text/plain. */
+            key?: string;
+            /** @description Of a dismissal: when to ask again, at most the survey's snooze. */
+            ask_again_in?: components["schemas"]["Duration"] | null;
+        };
+        Reported: {
+            /** @enum {string} */
+            status: "accepted" | "duplicate";
+        };
+        Answer: {
+            question_id: components["schemas"]["Id"];
+            value: components["schemas"]["AnswerValue"];
+            answered_at?: components["schemas"]["GivenTime"] | null;
+            duration_ms?: number | null;
+        };
+        /** @description A text, a whole number, a choice, or several: as the question's type has it. */
+        AnswerValue: string | number | unknown[] | {
+            other: string;
+        } | null;
+        Answers: {
+            answers: components["schemas"]["Answer"][];
+            completed?: boolean | null;
+            sent_at?: components["schemas"]["GivenTime"] | null;
+            /** @description The client key, of a body of type text/plain. */
+            key?: string;
+        };
+        LinkAnswers: {
+            answers: components["schemas"]["Answer"][];
+            completed?: boolean | null;
+            response_id?: components["schemas"]["Id"] | null;
+            context?: components["schemas"]["Context"] | null;
+            sent_at?: components["schemas"]["GivenTime"] | null;
+            /** @description The client key, of a body of type text/plain. */
+            key?: string;
+            /** @description Of a signed link. */
+            token?: string | null;
+        };
+        Answered: {
+            /** @enum {string} */
+            status: "accepted" | "duplicate";
+            response_id: string;
+        };
+        StoredAnswer: {
+            question_id: string;
+            order?: number;
+            type?: string;
+            text?: string;
+            value: components["schemas"]["AnswerValue"];
+            answered_at?: components["schemas"]["Time"];
+            duration_ms?: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        Offer: {
+            offer_id: string;
+            survey: components["schemas"]["OfferedSurvey"];
+            displayed_at?: string | null;
+            dismissed_at?: string | null;
+            completed: boolean;
+            answers: components["schemas"]["StoredAnswer"][];
+        } & {
+            [key: string]: unknown;
+        };
+        LinkSurvey: {
+            survey_id: string;
+            version: number;
+            name: string;
+            ui?: {
+                [key: string]: unknown;
+            };
+            questions: components["schemas"]["Question"][];
+        } & {
+            [key: string]: unknown;
+        };
+        AttributesUpdate: {
+            /** @description Merged; null removes one. */
+            attributes: {
+                [key: string]: unknown;
+            } | null;
+        };
+        UserAccepted: {
+            user_id: string;
+            /** @enum {string} */
+            status: "accepted";
+        };
+        Window: {
+            survey_id: string;
+            opens_at: components["schemas"]["Time"];
+            expires_at: components["schemas"]["Time"];
+            activation: components["schemas"]["Activation"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        SurveyStanding: {
+            survey_id: string;
+            eligible: boolean;
+            gate?: string | null;
+            until?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        User: {
+            user_id: string;
+            known: boolean;
+            attributes: {
+                [key: string]: unknown;
+            };
+            windows: components["schemas"]["Window"][];
+            offers: {
+                [key: string]: unknown;
+            }[];
+            counters: {
+                [key: string]: unknown;
+            };
+            surveys: components["schemas"]["SurveyStanding"][];
+        } & {
+            [key: string]: unknown;
+        };
+        ShowOn: {
+            trigger: components["schemas"]["Id"];
+            where?: components["schemas"]["PropertyCondition"][] | null;
+        };
+        PropertyCondition: {
+            property: string;
+            op: string;
+            value?: unknown;
+        } & {
+            [key: string]: unknown;
+        };
+        /** @description A survey as its file has it; left-out members take their defaults. */
+        SurveyDefinition: {
+            /** @enum {string|null} */
+            kind?: "survey" | null;
+            /** @description Equal to the id in the path, or left out. */
+            survey_id?: components["schemas"]["Id"] | null;
+            name: string;
+            /** @enum {string|null} */
+            status?: "draft" | "test" | "shadow" | "active" | "paused" | "archived" | null;
+            test_users?: string[] | null;
+            priority?: number | null;
+            link?: boolean | null;
+            schedule?: {
+                [key: string]: unknown;
+            } | null;
+            platforms?: string[] | null;
+            locales?: string[] | null;
+            app_version?: string | null;
+            /** @description One of event, any, all, sequence, absence. */
+            activate?: {
+                [key: string]: unknown;
+            } | null;
+            expires_after?: string | null;
+            delay?: string | null;
+            cancel_on?: {
+                [key: string]: unknown;
+            }[] | null;
+            /** @enum {string|null} */
+            on_repeat?: "refresh" | "keep_first" | null;
+            show_on?: components["schemas"]["ShowOn"][] | null;
+            targeting?: {
+                [key: string]: unknown;
+            } | null;
+            frequency?: {
+                [key: string]: unknown;
+            } | null;
+            sampling?: {
+                [key: string]: unknown;
+            } | null;
+            holdout?: {
+                [key: string]: unknown;
+            } | null;
+            limits?: {
+                [key: string]: unknown;
+            } | null;
+            expose?: string[] | null;
+            ui?: {
+                [key: string]: unknown;
+            } | null;
+            questions: components["schemas"]["Question"][];
+        } & {
+            [key: string]: unknown;
+        };
+        StoredSurvey: {
+            survey_id: string;
+            name: string;
+            status: string;
+            version: number;
+            questions: components["schemas"]["Question"][];
+        } & {
+            [key: string]: unknown;
+        };
+        /** @description An endpoint as its file has it; left-out members take their defaults, and a left-out secret is kept. */
+        EndpointDefinition: {
+            /** @enum {string|null} */
+            kind?: "endpoint" | null;
+            /** @description Equal to the id in the path, or left out. */
+            endpoint_id?: components["schemas"]["Id"] | null;
+            url: string;
+            /** @enum {string|null} */
+            profile?: "standard" | "blitzllama" | "1flow" | "slack" | null;
+            secret?: string | null;
+            enabled?: boolean | null;
+            events?: string[] | null;
+            surveys?: string[] | null;
+            test?: boolean | null;
+            include_properties?: boolean | null;
+            retry?: {
+                [key: string]: unknown;
+            } | null;
+            rate_limit?: string | null;
+            concurrency?: number | null;
+            headers?: {
+                [key: string]: string;
+            } | null;
+        } & {
+            [key: string]: unknown;
+        };
+        StoredEndpoint: {
+            endpoint_id: string;
+            url: string;
+            profile: string;
+            enabled: boolean;
+            version: number;
+            state: string;
+            state_reason?: string | null;
+            state_since?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        Settings: {
+            /** @enum {string|null} */
+            kind?: "settings" | null;
+            global_cooldown?: string | null;
+            max_per_session?: number | null;
+            offer_ttl?: string | null;
+            allowed_lateness?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        Changed: {
+            version: number;
+            changed: boolean;
+            /** @description Of an endpoint, shown once. */
+            secret?: string;
+        } & {
+            [key: string]: unknown;
+        };
+        DryRun: {
+            /** @enum {boolean} */
+            valid: true;
+            created: boolean;
+            changed: boolean;
+            version: number;
+            current?: {
+                [key: string]: unknown;
+            } | null;
+            body?: {
+                [key: string]: unknown;
+            } | null;
+            warnings?: string[];
+        } & {
+            [key: string]: unknown;
+        };
+        ChangedOrDryRun: components["schemas"]["Changed"] | components["schemas"]["DryRun"];
+        RotateSecret: {
+            secret?: string | null;
+            overlap?: components["schemas"]["Duration"] | null;
+        };
+        TestOutcome: {
+            delivery_id: string;
+            http_status: number | null;
+            outcome: string;
+            error?: string;
+        };
+        RecoverRequest: {
+            since: components["schemas"]["Time"];
+            until?: components["schemas"]["Time"] | null;
+            rate?: string | null;
+        };
+        BackfillRequest: {
+            since: components["schemas"]["Time"];
+            until?: components["schemas"]["Time"] | null;
+            rate?: string | null;
+            dry_run?: boolean | null;
+        };
+        Recovered: {
+            recover_id?: string;
+            backfill_id?: string;
+            count: number;
+        } & {
+            [key: string]: unknown;
+        };
+        Count: {
+            count: number;
+        } & {
+            [key: string]: unknown;
+        };
+        SurveyStats: {
+            considered: number;
+            offered: number;
+            displayed: number;
+            dismissed: number;
+            answered: number;
+            completed: number;
+            not_offered: {
+                [key: string]: number;
+            };
+        };
+        Delivery: {
+            delivery_id: string;
+            /** @description The webhook-id. */
+            message_id: string;
+            endpoint_id: string;
+            type: string;
+            survey_id?: string | null;
+            user_id?: string | null;
+            /** @enum {string} */
+            status: "pending" | "waiting" | "delivered" | "dead" | "cancelled" | "resent";
+            attempt_count: number;
+            next_attempt_at?: string | null;
+            reason?: string | null;
+            created_at: components["schemas"]["Time"];
+            attempts?: components["schemas"]["Attempt"][];
+        } & {
+            [key: string]: unknown;
+        };
+        Attempt: {
+            attempt: number;
+            started_at: components["schemas"]["Time"];
+            duration_ms: number;
+            http_status: number | null;
+            outcome: string;
+            error?: string;
+            response?: string;
+        } & {
+            [key: string]: unknown;
+        };
+        Resent: {
+            delivery_id: string;
+            message_id: string;
+        } & {
+            [key: string]: unknown;
+        };
+        Response: {
+            response_id: string;
+            group_id?: string;
+            survey_id: string;
+            survey_name?: string;
+            survey_version: number;
+            project?: string;
+            user_id: string;
+            user_attributes?: {
+                [key: string]: unknown;
+            };
+            platform?: string | null;
+            locale?: string | null;
+            trigger?: string | null;
+            trigger_properties?: {
+                [key: string]: unknown;
+            } | null;
+            activation?: components["schemas"]["Activation"] | null;
+            answers: components["schemas"]["StoredAnswer"][];
+            completed: boolean;
+            link?: boolean;
+            test?: boolean;
+            created_at: components["schemas"]["Time"];
+            updated_at?: components["schemas"]["Time"];
+        } & {
+            [key: string]: unknown;
+        };
+        Snapshots: {
+            snapshots: {
+                [key: string]: unknown;
+            }[];
+            ends?: {
+                [key: string]: number;
+            };
+        };
+        SkipRequest: {
+            offset: number;
+        };
+        Skipped: {
+            topic: string;
+            partition: number;
+            offset: number;
+            /** @enum {string} */
+            status: "accepted";
+        };
+        ClockAdvance: {
+            advance: components["schemas"]["Duration"];
+        };
+        ClockNow: {
+            now: components["schemas"]["Time"];
+        };
+        Alive: {
+            alive: boolean;
+        };
+        Readiness: {
+            ready: boolean;
+            reasons: string[];
+            waiting_requests?: number;
+            partitions?: number;
+            owned?: unknown;
+            version?: string;
+        } & {
+            [key: string]: unknown;
+        };
+        Problem: {
+            type: string;
+            title: string;
+            status: number;
+            code: string;
+            detail?: string;
+            request_id?: string;
+            byte_offset?: number;
+            event_id?: string;
+            errors?: {
+                code: string;
+                pointer: string;
+                detail: string;
+            }[];
+        } & {
+            [key: string]: unknown;
+        };
+        ResponseWebhook: {
+            /** @enum {string} */
+            type: "response.answered" | "response.completed";
+            timestamp: components["schemas"]["Time"];
+            data: components["schemas"]["Response"];
+        };
+        OfferWebhook: {
+            /** @enum {string} */
+            type: "survey.displayed" | "survey.dismissed";
+            timestamp: components["schemas"]["Time"];
+            data: {
+                [key: string]: unknown;
+            };
+        };
+        ErasureWebhook: {
+            /** @enum {string} */
+            type: "user.erased";
+            timestamp: components["schemas"]["Time"];
+            data: {
+                user_id: string;
+                project: string;
+                erased_at: components["schemas"]["Time"];
+            };
+        };
+    };
+    responses: never;
+    parameters: never;
+    requestBodies: never;
+    headers: never;
+    pathItems: never;
+}
