@@ -8,6 +8,7 @@ import { Failures } from './pages/failures';
 import { Home } from './pages/home';
 import { Backtest } from './pages/backtest';
 import { ResultsPage } from './pages/results';
+import { SettingsPage } from './pages/settings';
 import { Surveys } from './pages/surveys';
 import { System } from './pages/system';
 import { Triggers } from './pages/triggers';
@@ -29,7 +30,7 @@ export function PageAt({ place: { parts, query } }: { place: Place }) {
     case 'deliveries': return <Deliveries query={query} />;
     case 'endpoints': return id ? <EndpointPage key={id} id={id} /> : <Endpoints query={query} />;
     case 'failures': return <Failures query={query} />;
-    case 'system': return <System />;
+    case 'system': return id === 'settings' ? <SettingsPage /> : <System />;
     default: return <Missing />;
   }
 }

@@ -35,6 +35,7 @@ export function Palette({ onClose, onScheme, onSignOut }: { onClose: () => void;
     const visit = (name: string, kind: string, to: string): Entry => ({ name, kind, run: () => go(to) });
     return [
       ...PAGES.map(([name, first]) => visit(name, 'Page', '/' + first)),
+      visit('Settings', 'Page', '/system/settings'),
       ...(canChange ? [visit('New survey', 'Action', '/surveys?new=1'), visit('Create trigger', 'Action', '/triggers?new=1'), visit('New endpoint', 'Action', '/endpoints?new=1')] : []),
       ...(known.data?.surveys ?? []).flatMap((survey) => [
         visit(survey.name, 'Survey', '/surveys/' + encodeURIComponent(survey.survey_id)),

@@ -25,6 +25,7 @@ const button = (page, name) => page.getByRole('button', { name, exact: true });
 const published = (id) => server.log.filter((entry) => entry.method === 'PUT' && entry.path === '/v1/surveys/' + id && !entry.query.includes('dry_run')).map((entry) => JSON.parse(entry.body));
 const asYaml = async (page) => {
   await button(page, 'View as YAML').click();
+  await page.getByText('This is a view of what is in the form, and cannot be changed here.').waitFor();
   const text = await page.getByRole('region', { name: 'YAML' }).innerText();
   await page.keyboard.press('Escape');
   const { kind, ...def } = parse(text);

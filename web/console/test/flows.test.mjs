@@ -336,11 +336,57 @@ test('markup, directions and long names stay what they are: texts', async () => 
   await page.context().close();
 });
 
-test('settings and an endpoint as JSON', async () => {
+test('the settings of the project: each member, faults at their fields, a conflict', async () => {
   const page = await signedIn(server);
   await visit(server, page, '/system');
-  await button(page, 'Edit settings').click();
+  await page.getByRole('link', { name: 'Edit settings' }).click();
+  await page.getByRole('heading', { level: 1, name: 'Settings' }).waitFor();
+  await page.getByLabel('Cooldown between surveys').fill('soon');
+  await page.locator('.field', { hasText: 'Cooldown between surveys' }).getByText('must be a duration').waitFor();
+  await page.getByLabel('Cooldown between surveys').fill('3 days');
+  await page.getByLabel('Surveys per session').fill('2');
+  await page.getByLabel('A session ends after').fill('30m');
+  await page.getByLabel('Erasing a user keeps').check();
+  await button(page, 'Add attribute').click();
+  await page.getByLabel('Attribute', { exact: true }).fill('email');
+  await page.getByLabel('Operator').selectOption('ends_with_ci');
+  await page.getByLabel('Value', { exact: true }).fill('@corp.example');
+  await page.getByLabel('Not', { exact: true }).first().check();
+  await button(page, 'Add span').click();
+  await button(page, 'Add cap').click();
+  await page.getByLabel('An offer waits to be shown for').fill('5m');
+  await page.getByLabel('An offer can be answered for').fill('48h');
+  await page.getByLabel('Longest Expires after').fill('20d');
+  await page.getByLabel('An event may be late by').fill('50h');
+  // Somebody else saves first.
+  server.settings = { ...server.settings, max_per_session: 5, made_up: [1] };
+  server.settingsVersion++;
+  await button(page, 'Save').click();
+  await page.getByText('Somebody else has changed this').waitFor();
+  assert.equal(server.settings.global_cooldown, '7d', 'nothing is overwritten unasked');
+  await button(page, 'Keep both, mine where they meet').click();
+  await button(page, 'Save').click();
+  await page.getByText('The settings are saved.').waitFor();
+  const { schedule, targeting, ...rest } = server.settings;
+  assert.deepEqual(rest, {
+    global_cooldown: '3d', max_per_session: 2, session_lifetime: '30m', erase_keeps_cooldown: true, offer_ttl: '5m', offer_known: '48h', max_expires_after: '20d', allowed_lateness: '50h',
+    caps: [{ count: 'displayed', max: 100, within: '1d' }], made_up: [1],
+  });
+  assert.deepEqual(targeting, { all: [{ not: { attribute: 'email', op: 'ends_with_ci', value: '@corp.example' } }] });
+  assert.equal(schedule.except.length, 1);
+  await button(page, 'View as YAML').click();
+  await page.getByText('kind: settings').waitFor();
+  assert.deepEqual(await wrongs(page), []);
+  await page.context().close();
+  server.settings = { global_cooldown: '7d', max_per_session: 1, offer_ttl: '10m', allowed_lateness: '100h' };
+});
+
+test('settings and an endpoint as JSON', async () => {
+  const page = await signedIn(server);
+  await visit(server, page, '/system/settings');
+  await button(page, 'Edit as JSON').click();
   await page.getByLabel('JSON', { exact: true }).fill('{"global_cooldown": "3d"}');
+  await button(page, 'Apply').click();
   await button(page, 'Save').click();
   await until('it is saved', () => server.settings.global_cooldown === '3d');
   await visit(server, page, '/endpoints/crm');

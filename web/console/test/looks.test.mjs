@@ -12,9 +12,9 @@ const ADDRESSES = {
   editor: '/surveys/sleep-quality', 'editor-new': '/surveys/new?template=nps', results: '/results/sleep-quality', 'results-choose': '/results', backtest: '/backtest?survey=sleep-quality',
   users: '/users', user: '/users/user_7?trigger=MainActivity', 'user-unknown': '/users/nobody', gate: '/users?gate=global_cooldown&survey_id=sleep-quality',
   deliveries: '/deliveries', 'deliveries-filtered': '/deliveries?status=dead&endpoint_id=crm', delivery: '/deliveries?delivery=dlv_00000003aaaabbbb',
-  endpoints: '/endpoints', 'endpoint-new': '/endpoints?new=1', endpoint: '/endpoints/crm', failures: '/failures', system: '/system', missing: '/nowhere',
+  endpoints: '/endpoints', 'endpoint-new': '/endpoints?new=1', endpoint: '/endpoints/crm', failures: '/failures', system: '/system', settings: '/system/settings', missing: '/nowhere',
 };
-const WIDTHS = [360, 768, 1440];
+const WIDTHS = [360, 768, 1440, 1920];
 
 let full;
 let empty;
@@ -118,7 +118,7 @@ test('a viewer sees no button that would be refused', async () => {
   for (const [name, path] of Object.entries(ADDRESSES)) {
     if (name === 'editor-new') continue;
     await visit(full, page, path);
-    for (const button of ['Create trigger', 'New survey', 'New endpoint', 'Publish', 'Save', 'Resend', 'Resend all of these', 'Resend all that match', 'Test', 'Rotate secret', 'Recover', 'Erase', 'Remove', 'New key', 'Revoke', 'Take a snapshot', 'Run backtest', 'Edit as JSON', 'Edit settings', 'Restore'])
+    for (const button of ['Create trigger', 'New survey', 'New endpoint', 'Publish', 'Save', 'Resend', 'Resend all of these', 'Resend all that match', 'Test', 'Rotate secret', 'Recover', 'Erase', 'Remove', 'New key', 'Revoke', 'Take a snapshot', 'Run backtest', 'Edit as JSON', 'Restore'])
       assert.equal(await page.getByRole('button', { name: button, exact: true, disabled: false }).count(), 0, `${button} on ${name}`);
     assert.deepEqual(await faults(page), [], name);
   }

@@ -42,7 +42,7 @@ function faultsOf(survey) {
 }
 
 export async function start({ base = '' } = {}) {
-  const self = { base, log: [], sessions: new Map(), surveys: new Map(), endpoints: new Map(), triggers: [], deliveries: [], causes: [], keys: [], jobs: [], responses: [], users: new Map(), timelines: new Map(), results: new Map(), stats: new Map(), decisions: [], fault: null, text: null, settings: { global_cooldown: '7d', max_per_session: 1, offer_ttl: '10m', allowed_lateness: '100h' }, slow: 0, streams: new Set(), once: new Set(), withoutChanges: false };
+  const self = { base, log: [], sessions: new Map(), surveys: new Map(), endpoints: new Map(), triggers: [], deliveries: [], causes: [], keys: [], jobs: [], responses: [], users: new Map(), timelines: new Map(), results: new Map(), stats: new Map(), decisions: [], fault: null, text: null, settings: { global_cooldown: '7d', max_per_session: 1, offer_ttl: '10m', allowed_lateness: '100h' }, settingsVersion: 1, slow: 0, streams: new Set(), once: new Set(), withoutChanges: false };
   const sockets = new Set();
 
   const problem = (status, code, detail = code, errors = []) => ({ status, body: { type: `urn:askwhen:problem:${code}`, title: code, status, code, detail, request_id: 'req_' + code, ...(errors.length && { errors }) } });
@@ -197,9 +197,18 @@ export async function start({ base = '' } = {}) {
         self.keys.push(made);
         return ok({ ...made, key }, {}, 201);
       }
-      case 'settings':
-        if (method === 'PUT') self.settings = body;
-        return ok(self.settings, { etag: '"1"' });
+      case 'settings': {
+        if (read) return ok(self.settings, { etag: `"${self.settingsVersion}"` });
+        const faults = ['global_cooldown', 'offer_ttl'].filter((name) => name in body && !/^(\d+[dhms])+$/.test(body[name]))
+          .map((name) => ({ code: 'bad_time', pointer: '/' + name, detail: `${name} must be a duration such as 30s` }));
+        if (faults.length) return problem(422, 'bad_time', faults[0].detail, faults);
+        const changed = JSON.stringify(body) !== JSON.stringify(self.settings);
+        if (query.get('dry_run') === 'true') return ok({ valid: true, created: false, changed, version: self.settingsVersion, current: self.settings, body, warnings: [] });
+        if (headers['if-match'] && headers['if-match'] !== `"${self.settingsVersion}"`) return problem(412, 'precondition_failed', 'another version is in force');
+        self.settings = body;
+        self.settingsVersion++;
+        return ok({ version: self.settingsVersion, changed });
+      }
       case 'snapshots': return ok({ partitions: 8 });
       default: return missing();
     }

@@ -4,8 +4,8 @@ import { call, route, type JsonObject } from '../api';
 import { bytes, number, span } from '../format';
 import { useGet, useInterval, useLoaded } from '../live';
 import { has, metrics, most, of, sum, type Sample } from '../metrics';
+import { href } from '../route';
 import { useCanChange } from '../session';
-import { AsJson } from '../survey/review';
 import { Table, type Column } from '../table';
 import type { ApiKey, Job } from '../types';
 import { Await, Badge, Button, Choice, Code, Dialog, Empty, Facts, Notice, Page, Section, TextField, Time, Trouble, useAction } from '../ui';
@@ -178,24 +178,14 @@ function Jobs() {
 
 function Settings({ ready }: { ready: Ready | undefined }) {
   const canChange = useCanChange();
-  const settings = useLoaded('settings', async (signal) => {
-    const { data, etag } = await call<JsonObject>('GET', '/v1/settings', { signal });
-    return { data, etag };
-  }, ['settings', 'definitions']);
-  const [editing, setEditing] = useState(false);
-  const save = async (next: JsonObject) => {
-    await call('PUT', '/v1/settings', { body: next, headers: settings.data?.etag ? { 'if-match': settings.data.etag } : {} });
-    setEditing(false);
-    settings.reload();
-  };
+  const settings = useGet<JsonObject>('/v1/settings', ['settings', 'definitions']);
   return (
-    <Section title="Configuration" actions={canChange && settings.data && <Button onClick={() => setEditing(true)}>Edit settings</Button>}>
+    <Section title="Configuration" actions={<a class="button" href={href('/system/settings')}>{canChange ? 'Edit settings' : 'Settings'}</a>}>
       <Await of={settings} what="Loading settings">
-        {({ data }) => (
+        {(data) => (
           <>
             <h3>Settings of the project</h3>
             <Code text={JSON.stringify(data, null, 2)} label="settings" />
-            {editing && <AsJson def={data} title="Edit settings" verb="Save" onApply={save} onClose={() => setEditing(false)} />}
           </>
         )}
       </Await>

@@ -16,6 +16,7 @@ export function Audience() {
     <Section title="Who may be asked">
       <h3>Targeting</h3>
       <Targeting />
+      <AtChoice path={['settings_targeting']} label="The project’s own targeting" fallback="respect" options={[['respect', 'holds, too'], ['ignore', 'is left aside']]} />
       <Group title="Schedule" open={said('schedule')}><Schedule /></Group>
       <Group title="App and language" open={said('platforms', 'locales', 'app_version')}>
         <div class="row">
@@ -42,8 +43,8 @@ function AtMoment({ path, label }: { path: Path; label: string }) {
   );
 }
 
-const Spans = ({ path, name }: { path: Path; name: string }) => (
-  <Rows path={path} name={name} add={`Add ${name.toLowerCase()}`} fresh={() => ({ start_at: new Date().toISOString().slice(0, 10) + 'T00:00:00Z', end_at: new Date().toISOString().slice(0, 10) + 'T23:59:59Z' })}>
+export const Spans = ({ path, name, empty }: { path: Path; name: string; empty?: string }) => (
+  <Rows path={path} name={name} empty={empty && <p class="quiet">{empty}</p>} add={`Add ${name.toLowerCase()}`} fresh={() => ({ start_at: new Date().toISOString().slice(0, 10) + 'T00:00:00Z', end_at: new Date().toISOString().slice(0, 10) + 'T23:59:59Z' })}>
     {(row) => <div class="row"><AtMoment path={[...row, 'start_at']} label="From" /><AtMoment path={[...row, 'end_at']} label="To" /></div>}
   </Rows>
 );
@@ -122,7 +123,7 @@ const FRESH: Record<string, [name: string, rule: JsonObject]> = {
   group: ['Add group', { any: [{ attribute: '', op: 'eq', value: '' }] }],
 };
 
-function Targeting() {
+export function Targeting() {
   const { at, set, wrong } = useEditor();
   const path = ['targeting'];
   const rule = at(path);
@@ -133,7 +134,6 @@ function Targeting() {
       {wrong(path).map((fault) => <p class="fault" key={fault}>{fault}</p>)}
       {!isSaid(rule) && <Adders onAdd={(fresh) => set(path, { all: [fresh] })} />}
       {isSaid(rule) && !('all' in (rule as JsonObject)) && <Button class="small" onClick={() => set(path, { all: [rule as Json] })}>And more conditions</Button>}
-      <AtChoice path={['settings_targeting']} label="The project’s own targeting" fallback="respect" options={[['respect', 'holds, too'], ['ignore', 'is left aside']]} />
     </div>
   );
 }
@@ -282,9 +282,7 @@ export function Pressure() {
       <Group title="Limits over all users" open={isSaid(at(['limits', 'max_completed'])) || isSaid(at(['limits', 'caps']))}>
         <AtNumber path={['limits', 'max_completed']} label="At most completed" min={1} placeholder="no limit" />
         <h4>Caps</h4>
-        <Rows path={['limits', 'caps']} name="Cap" add="Add cap" fresh={() => ({ count: 'displayed', max: 100, within: '1d' })}>
-          {(row) => <Cap path={row} />}
-        </Rows>
+        <Caps path={['limits', 'caps']} />
       </Group>
     </Section>
   );
@@ -294,6 +292,12 @@ function WaveSwitch({ path }: { path: Path }) {
   const { at, set } = useEditor();
   return <Check label="Counted per wave" checked={isObject(at(path))} onChange={(on) => set(path, on ? { wave: 1 } : undefined)} />;
 }
+
+export const Caps = ({ path, empty }: { path: Path; empty?: string }) => (
+  <Rows path={path} name="Cap" empty={empty && <p class="quiet">{empty}</p>} add="Add cap" fresh={() => ({ count: 'displayed', max: 100, within: '1d' })}>
+    {(row) => <Cap path={row} />}
+  </Rows>
+);
 
 function Cap({ path }: { path: Path }) {
   const { at, set } = useEditor();

@@ -54,30 +54,24 @@ export interface Draft {
   takeMine(): void;
 }
 
-/** `check`: the user may change surveys, so the server may be asked about a draft. */
-export function useDraft(memory: string, given: Stored | null, initial: JsonObject, check: boolean): Draft {
-  const before = useRef(kept<Kept>('draft:' + memory, 'sessionStorage'));
-  const [stored, setStored] = useState<Stored | null>(before.current?.stored ?? given);
-  const [def, setDef] = useState<JsonObject>(before.current?.def ?? initial);
+export interface Check {
+  faults: FieldFault[];
+  dry: DryRun | undefined;
+  problem: ApiError | undefined;
+  checking: boolean;
+  /** What the server has found wrong meanwhile. */
+  refused(faults: FieldFault[]): void;
+}
+
+/** What the server says of a definition while it is typed; `path` is null as long as it has no id. */
+export function useCheck(path: string | null, def: JsonObject, stored: unknown, check: boolean): Check {
   const [dry, setDry] = useState<DryRun>();
   const [faults, setFaults] = useState<FieldFault[]>([]);
   const [problem, setProblem] = useState<ApiError>();
   const [checking, setChecking] = useState(false);
-  const [conflict, setConflict] = useState<Conflict>();
-  const [moved, setMoved] = useState<Stored | undefined>(() => {
-    const old = before.current?.stored;
-    return old && given && old.etag !== given.etag && !same(old.def, given.def) ? given : undefined;
-  });
-  const base = stored?.def ?? initial;
-  const edited = !same(def, base);
-  const id = String(def.survey_id ?? '');
-  const text = JSON.stringify(def);
-
-  useEffect(() => keep('draft:' + memory, edited ? { def, stored } : null, 'sessionStorage'), [text, stored]);
-
   useEffect(() => {
     if (!check) return;
-    if (!id) {
+    if (path === null) {
       setDry(undefined);
       return setFaults([{ code: 'missing_field', pointer: '/survey_id', detail: 'survey_id is required' }]);
     }
@@ -85,7 +79,7 @@ export function useDraft(memory: string, given: Stored | null, initial: JsonObje
     setChecking(true);
     const timer = setTimeout(async () => {
       try {
-        const { data } = await call<DryRun>('PUT', route`/v1/surveys/${id}?dry_run=true`, { body: def, signal: controller.signal });
+        const { data } = await call<DryRun>('PUT', path + '?dry_run=true', { body: def, signal: controller.signal });
         setDry(data);
         setFaults([]);
         setProblem(undefined);
@@ -103,7 +97,27 @@ export function useDraft(memory: string, given: Stored | null, initial: JsonObje
       clearTimeout(timer);
       controller.abort();
     };
-  }, [text, stored, check]);
+  }, [path, JSON.stringify(def), stored, check]);
+  return { dry, faults, problem, checking, refused: setFaults };
+}
+
+/** `check`: the user may change surveys, so the server may be asked about a draft. */
+export function useDraft(memory: string, given: Stored | null, initial: JsonObject, check: boolean): Draft {
+  const before = useRef(kept<Kept>('draft:' + memory, 'sessionStorage'));
+  const [stored, setStored] = useState<Stored | null>(before.current?.stored ?? given);
+  const [def, setDef] = useState<JsonObject>(before.current?.def ?? initial);
+  const [conflict, setConflict] = useState<Conflict>();
+  const [moved, setMoved] = useState<Stored | undefined>(() => {
+    const old = before.current?.stored;
+    return old && given && old.etag !== given.etag && !same(old.def, given.def) ? given : undefined;
+  });
+  const base = stored?.def ?? initial;
+  const edited = !same(def, base);
+  const id = String(def.survey_id ?? '');
+  const text = JSON.stringify(def);
+
+  const { dry, faults, problem, checking, refused } = useCheck(id ? route`/v1/surveys/${id}` : null, def, stored, check);
+  useEffect(() => keep('draft:' + memory, edited ? { def, stored } : null, 'sessionStorage'), [text, stored]);
 
   const latest = useRef({ stored, edited, publishing: false });
   latest.current = { ...latest.current, stored, edited };
@@ -133,7 +147,7 @@ export function useDraft(memory: string, given: Stored | null, initial: JsonObje
     } catch (error) {
       const known = error as ApiError;
       if (known.status === 412) setConflict({ theirs: await fetchStored(id) });
-      if (known.faults?.length) setFaults(known.faults);
+      if (known.faults?.length) refused(known.faults);
       throw error;
     } finally {
       latest.current.publishing = false;

@@ -6,7 +6,7 @@ import { useLoaded } from '../live';
 import { go, href } from '../route';
 import { useCanChange } from '../session';
 import type { SurveyDefinition, Trigger } from '../types';
-import { Await, Badge, Button, Code, Dialog, Notice, Page, Section, TextField } from '../ui';
+import { Await, Badge, Button, Notice, Page, Section, TextField } from '../ui';
 import { Audience, Pressure, Privacy } from './audience';
 import { fetchStored, useDraft, type Stored } from './draft';
 import { AtCheck, AtChoice, AtList, AtNumber, EditorContext, fieldId, useEditor } from './fields';
@@ -14,9 +14,8 @@ import { Languages, Look } from './looks';
 import { Activation, ShowAt } from './moments';
 import { Preview } from './preview';
 import { Questions } from './questions';
-import { AsJson, ConflictView, Review, statusSentence, Versions } from './review';
+import { AsJson, AsYaml, ConflictView, Review, statusSentence, Versions } from './review';
 import { TEMPLATES } from './templates';
-import { yaml } from './yaml';
 
 const STATUSES: [string, string][] = [['draft', 'draft: being written'], ['test', 'test: for test users only'], ['shadow', 'shadow: decided, never shown'], ['active', 'active: users are asked'], ['paused', 'paused: armed, not shown'], ['archived', 'archived: over']];
 
@@ -88,7 +87,7 @@ function Editor({ stored: given, template }: { stored: Stored | null; template?:
             {canChange && <Review draft={draft} onPublished={() => stored || go('/surveys/' + encodeURIComponent(id), true)} />}
           </div>
         </div>
-        {open === 'yaml' && <Dialog title="YAML" onClose={close} wide><p class="hint">For <code>askwhen apply -f FILE</code>.</p><Code text={yaml({ kind: 'survey', ...def })} label="YAML" /></Dialog>}
+        {open === 'yaml' && <AsYaml kind="survey" def={def} onClose={close} />}
         {open === 'json' && <AsJson def={def} onClose={close} onApply={(next) => { draft.change(next); close(); }} />}
         {open === 'versions' && stored && <Versions id={id} current={def} onClose={close} onRestore={(next) => { draft.change(next); close(); }} />}
       </Page>

@@ -1,14 +1,15 @@
 /** What *Publish* would change, in plain sight before it is pressed; conflicts; and versions. */
 import { useState } from 'preact/hooks';
-import { ApiError, parseJson, route, type Json, type JsonObject } from '../api';
+import { ApiError, parseJson, route, type FieldFault, type Json, type JsonObject } from '../api';
 import { clock, count, short } from '../format';
 import { useGet } from '../live';
 import { useCanChange } from '../session';
 import type { SurveyVersion } from '../types';
-import { Await, Button, Dialog, Empty, Notice, Section, Time, Trouble, useAction } from '../ui';
+import { Await, Button, Code, Dialog, Empty, Notice, Section, Time, Trouble, useAction } from '../ui';
 import type { Draft } from './draft';
 import { fieldId } from './fields';
 import { differences, same, type Difference } from './model';
+import { yaml } from './yaml';
 
 /** What a change of status does, in a sentence. */
 export function statusSentence(before: string | undefined, after: string, openWindows?: number): string {
@@ -50,6 +51,17 @@ function goTo(pointer: string): void {
   }
 }
 
+/** What is to be mended before something can be done; each leads to its field. */
+export function Faults({ of, before }: { of: FieldFault[]; before: string }) {
+  if (!of.length) return null;
+  return (
+    <div class="notice warn" role="status">
+      <strong>{count(of.length, 'thing')} to mend before you {before}</strong>
+      <ul class="plain">{of.map((fault) => <li key={fault.pointer + fault.detail}><a href={'#' + fieldId([fault.pointer])} onClick={(event) => { event.preventDefault(); goTo(fault.pointer); }}>{fault.detail}</a> <code class="quiet">{fault.pointer.slice(1)}</code></li>)}</ul>
+    </div>
+  );
+}
+
 export function Review({ draft, onPublished }: { draft: Draft; onPublished: (version: number) => void }) {
   const { dry, faults, stored, edited, def } = draft;
   const action = useAction();
@@ -78,12 +90,7 @@ export function Review({ draft, onPublished }: { draft: Draft; onPublished: (ver
   }
   return (
     <Section title="Difference">
-      {faults.length > 0 && (
-        <div class="notice warn" role="status">
-          <strong>{count(faults.length, 'thing')} to mend before you publish</strong>
-          <ul class="plain">{faults.map((fault) => <li key={fault.pointer + fault.detail}><a href={'#' + fieldId([fault.pointer])} onClick={(event) => { event.preventDefault(); goTo(fault.pointer); }}>{fault.detail}</a> <code class="quiet">{fault.pointer.slice(1)}</code></li>)}</ul>
-        </div>
-      )}
+      <Faults of={faults} before="publish" />
       {draft.problem && <Trouble error={draft.problem} />}
       {!faults.length && !draft.problem && (dry ? <Differences of={changes} empty="Nothing has changed since it was published." /> : <p class="quiet">Checking…</p>)}
       {said && <p>{said}</p>}
@@ -117,6 +124,16 @@ export function ConflictView({ draft }: { draft: Draft }) {
       </div>
       <p class="quiet">Nothing is published yet: look at the difference afterwards.</p>
     </section>
+  );
+}
+
+/** What `askwhen apply` reads, to be looked at and copied; it is changed in the form, as JSON, or in a file. */
+export function AsYaml({ kind, def, onClose }: { kind: string; def: JsonObject; onClose: () => void }) {
+  return (
+    <Dialog title="YAML" onClose={onClose} wide>
+      <p class="hint">This is a view of what is in the form, and cannot be changed here. Keep it as a file for <code>askwhen apply -f FILE</code>, or change it under <em>Edit as JSON</em>.</p>
+      <Code text={yaml({ kind, ...def })} label="YAML" />
+    </Dialog>
   );
 }
 
