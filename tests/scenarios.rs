@@ -8,7 +8,8 @@
 //! says what it expects: a reason, or a survey, and with `until` and `actual`
 //! what the first survey's evaluation says besides; `shown` is the text of its first
 //! question. Answers say how many `responses` they cause, which questions the last of these
-//! has `told`, and the locale that was `spoken`.
+//! has `told`, and the locale that was `spoken`; `delivered` names the endpoints that are
+//! told of it.
 //! `tests/programmes` has the steps for the files of `examples/programmes`.
 
 use askwhen_domain::apply::{self, ApplyContext, Output, Outputs, Reply};
@@ -20,7 +21,7 @@ use askwhen_domain::record::Body;
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::{self, Millis};
 use askwhen_domain::user::User;
-use askwhen_wire::definition::{self, yaml};
+use askwhen_wire::definition::{self, Target, yaml};
 use askwhen_wire::record::{self, Decoded};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use std::path::Path;
 
 const START: &str = "2026-11-02T00:00:00Z";
 /// What a step may have.
-const KNOWN: [&str; 34] = [
+const KNOWN: [&str; 35] = [
     "at",
     "user",
     "event",
@@ -63,6 +64,7 @@ const KNOWN: [&str; 34] = [
     "told",
     "shown",
     "spoken",
+    "delivered",
 ];
 
 struct Stage {
@@ -106,6 +108,12 @@ impl Stage {
         self.project.put_survey(self.version, read, self.now, self.offset);
         let abroad = self.allocator.limit(&SurveyKey::new("default", id), self.version, limit, self.now);
         assert!(abroad.is_empty(), "the only partition has the coordinator");
+    }
+
+    fn endpoint(&mut self, body: &Value) {
+        self.version += 1;
+        let read = definition::endpoint(body, None, Target::Check(&[])).unwrap_or_else(|faults| panic!("{faults:?}"));
+        self.project.put_endpoint(self.version, read.endpoint);
     }
 
     fn settings(&mut self, body: &Value) {
@@ -237,6 +245,13 @@ impl Stage {
         if let Some(wanted) = step.get("spoken") {
             assert_eq!(json!(told.map(|data| &data.locale)), *wanted, "spoken in {step}");
         }
+        if let Some(wanted) = step.get("delivered") {
+            let sent = outputs.items.iter().filter_map(|item| match item {
+                Output::Delivery(delivery) => Some(&*delivery.endpoint_id),
+                _ => None,
+            });
+            assert_eq!(json!(sent.collect::<Vec<_>>()), *wanted, "delivered by {step}");
+        }
         match (outputs.reply, step["refused"].as_str()) {
             (Some(Reply::Decided(decision)), None) => self.check_decision(step, user_id, &decision),
             (Some(Reply::Refused(refusal)), Some(expected)) => assert_eq!(refusal.code(), expected, "{step}"),
@@ -297,6 +312,7 @@ fn play(scenario: &Value) {
     for survey in one.chain(scenario["surveys"].as_array().into_iter().flatten()) {
         stage.define(survey);
     }
+    scenario["endpoints"].as_array().into_iter().flatten().for_each(|endpoint| stage.endpoint(endpoint));
     let steps = scenario["steps"].as_array().expect("a scenario has steps");
     assert!(steps.iter().any(|s| ["expect", "refused", "responses"].iter().any(|e| s.get(e).is_some())), "it expects");
     steps.iter().for_each(|step| stage.step(step));
@@ -337,8 +353,12 @@ fn programme(root: &Path, name: &str) -> Value {
     for definition in read("examples/programmes") {
         match definition["kind"].as_str() {
             Some("settings") => scenario["settings"] = definition,
-            _ if scenario["surveys"].is_null() => scenario["surveys"] = json!([definition]),
-            _ => scenario["surveys"].as_array_mut().expect("a list").push(definition),
+            kind => {
+                let list = if kind == Some("endpoint") { "endpoints" } else { "surveys" };
+                let mut all = scenario[list].as_array().cloned().unwrap_or_default();
+                all.push(definition);
+                scenario[list] = json!(all);
+            }
         }
     }
     scenario

@@ -29,6 +29,8 @@ pub struct Config {
     pub listen: String,
     pub admin_listen: Option<String>,
     pub cors_origins: Vec<AllowedOrigin>,
+    /// Where people reach the console, without a slash at its end.
+    pub console_url: String,
     /// Empty, or a path such as `/ask`.
     pub base_path: String,
     /// As a policy lists them, with spaces between.
@@ -276,6 +278,7 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
             _ => Some(http.address("admin_listen")?),
         },
         cors_origins: cors_origins(&http)?,
+        console_url: console_url(&http)?,
         base_path: base_path(&http)?,
         frame_ancestors: frame_ancestors(&http)?,
         log_level: log_level(&process)?,
@@ -334,6 +337,24 @@ fn base_path(http: &Section<'_>) -> Result<String, Fault> {
         return Ok(path.to_owned());
     }
     http.fault("base_path", "must be a path such as /ask, of letters, digits and -._~")
+}
+
+/// `public_url` and `/console`; what is left out is where this process listens.
+fn console_url(http: &Section<'_>) -> Result<String, Fault> {
+    let text = http.text("public_url")?;
+    if text.is_empty() {
+        let admin = http.text("admin_listen")?;
+        let listen = if admin.is_empty() { http.address("listen")? } else { http.address("admin_listen")? };
+        // Any of the machine's addresses is reached from the machine itself.
+        let at = listen.parse::<SocketAddr>().ok().filter(|at| at.ip().is_unspecified());
+        let host = at.map_or(listen, |at| format!("localhost:{}", at.port()));
+        return Ok(format!("http://{host}{}/console", base_path(http)?));
+    }
+    let url = Url::parse(&text).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.query().is_none());
+    match url {
+        Some(url) => Ok(format!("{}/console", url.as_str().trim_end_matches('/'))),
+        None => http.fault("public_url", "must be a URL such as https://ask.example, without a query"),
+    }
 }
 
 /// Origins, `self`, or `*`.

@@ -113,7 +113,7 @@ impl Sender {
             Ok(url) => url,
             Err(why) => return failed(Outcome::BlockedTarget, format!("the URL {why}")),
         };
-        let body = profile::body(delivery, endpoint);
+        let body = profile::body(delivery, endpoint, self.clients.console_url());
         if body.len() > MAX_BODY_BYTES {
             return failed(Outcome::NotSent, "the message has more than 4 MiB".into());
         }

@@ -65,6 +65,8 @@ pub struct Egress {
     pub proxy: Option<Url>,
     /// DNS servers; empty for those of the machine.
     pub nameservers: Vec<SocketAddr>,
+    /// Where people reach the console, without a slash at its end; messages link to it.
+    pub console_url: String,
 }
 
 /// The HTTP clients of endpoints with the same settings.
@@ -110,6 +112,10 @@ impl Clients {
 
     pub fn allowed(&self) -> &[IpNet] {
         &self.egress.allow_targets
+    }
+
+    pub fn console_url(&self) -> &str {
+        &self.egress.console_url
     }
 
     /// # Errors

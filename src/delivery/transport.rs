@@ -82,7 +82,7 @@ impl ReadyTransport {
                 });
             }
             ReadyTransport::Simulated { outbox, time } => {
-                let body = profile::body(&row.delivery, &defined.endpoint);
+                let body = profile::body(&row.delivery, &defined.endpoint, "");
                 let started_at = time.now();
                 let attempt = SimulatedAttempt { item, row, defined, body, started_at, ended, notify };
                 outbox.attempts.lock().expect("no panic holds this lock").push_back(attempt);

@@ -143,6 +143,7 @@ pub fn delivery(
             allow_targets: config.allow_targets.clone(),
             proxy: config.egress_proxy.clone(),
             nameservers: config.nameservers.clone(),
+            console_url: config.console_url.clone(),
         },
         runtime: tokio::runtime::Handle::current(),
     };

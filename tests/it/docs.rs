@@ -141,9 +141,12 @@ async fn bodies_of_every_profile_are_those_of_the_page() {
         "questions": [{"question_id": "q1", "type": "rating_star", "text": "How did you sleep?"},
             {"question_id": "q2", "type": "single_choice", "text": "Were you alone?", "options": ["Yes", "No"]}]});
     server.put("/v1/surveys/sleep-quality", survey).await;
-    for (profile, events) in
-        [("standard", "response.completed"), ("blitzllama", "response.*"), ("1flow", "response.completed")]
-    {
+    for (profile, events) in [
+        ("standard", "response.completed"),
+        ("blitzllama", "response.*"),
+        ("1flow", "response.completed"),
+        ("slack", "response.completed"),
+    ] {
         let body = json!({"url": receiver.url, "profile": profile, "events": [events]});
         server.put(&format!("/v1/endpoints/to-{profile}"), body).await;
     }
@@ -157,8 +160,8 @@ async fn bodies_of_every_profile_are_those_of_the_page() {
     let answers = json!({"answers": [{"question_id": "q1", "value": 4}, {"question_id": "q2", "value": "Yes"}], "completed": true});
     assert_eq!(server.post(&format!("/v1/users/ann/offers/{offer}/answers"), answers).await.status, 200);
     // Two answers and a group for one profile, one message for each of the others.
-    let came: Vec<Value> = receiver.wait(5).await.iter().map(Webhook::json).collect();
-    for name in ["standard", "blitzllama", "blitzllama-answer", "1flow"] {
+    let came: Vec<Value> = receiver.wait(6).await.iter().map(Webhook::json).collect();
+    for name in ["standard", "blitzllama", "blitzllama-answer", "1flow", "slack"] {
         let fence = format!("```json {name}\n");
         let shown = PAGE.split(&fence).nth(1).and_then(|rest| rest.split("\n```").next()).expect("a block");
         let shown: Value = serde_json::from_str(shown).unwrap_or_else(|e| panic!("{name}: {e}"));

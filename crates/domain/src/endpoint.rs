@@ -17,17 +17,23 @@ pub enum Profile {
     Blitzllama,
     #[serde(rename = "1flow")]
     OneFlow,
+    /// A message in a chat.
+    Slack,
 }
 
 impl Profile {
-    pub const ALL: [(&'static str, Profile); 3] =
-        [("standard", Profile::Standard), ("blitzllama", Profile::Blitzllama), ("1flow", Profile::OneFlow)];
+    pub const ALL: [(&'static str, Profile); 4] = [
+        ("standard", Profile::Standard),
+        ("blitzllama", Profile::Blitzllama),
+        ("1flow", Profile::OneFlow),
+        ("slack", Profile::Slack),
+    ];
 
     /// The event types that the profile's bodies can carry.
     pub fn writes(self) -> &'static [EventType] {
         match self {
             Profile::Standard => &EventType::EVERY,
-            Profile::Blitzllama => &[EventType::Answered, EventType::Completed],
+            Profile::Blitzllama | Profile::Slack => &[EventType::Answered, EventType::Completed],
             Profile::OneFlow => &[EventType::Completed],
         }
     }

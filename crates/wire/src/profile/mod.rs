@@ -1,10 +1,11 @@
-//! The three shapes of a webhook (contract §5): a canonical message and an
+//! The shapes of a webhook (contract §5): a canonical message and an
 //! endpoint's profile give the exact bytes of the body and the headers.
 
 pub mod blitzllama;
 mod javascript;
 pub mod one_flow;
 mod sign;
+mod slack;
 pub mod standard;
 mod text_value;
 
@@ -16,8 +17,9 @@ pub use sign::{
 use askwhen_domain::endpoint::{Endpoint, EventType, Profile};
 use askwhen_domain::message::Delivery;
 
-/// The body of a delivery for this endpoint.
-pub fn body(delivery: &Delivery, endpoint: &Endpoint) -> Vec<u8> {
+/// The body of a delivery for this endpoint. `console_url` is where people reach the
+/// console, without a slash at its end; empty where nobody knows it.
+pub fn body(delivery: &Delivery, endpoint: &Endpoint, console_url: &str) -> Vec<u8> {
     let message = &delivery.message;
     if message.kind == EventType::Test && endpoint.profile == Profile::Standard {
         return standard::test(delivery);
@@ -27,5 +29,6 @@ pub fn body(delivery: &Delivery, endpoint: &Endpoint) -> Vec<u8> {
         Profile::Standard => standard::body(message.kind, message.at, data),
         Profile::Blitzllama => blitzllama::body(message.kind, data, endpoint.include_properties),
         Profile::OneFlow => one_flow::body(message.at, data, &delivery.message_id),
+        Profile::Slack => slack::body(message.kind, data, console_url),
     }
 }

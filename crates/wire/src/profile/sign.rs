@@ -97,7 +97,7 @@ pub fn check_secret(profile: Profile, secret: &str) -> Result<(), SecretError> {
         }
         Profile::Blitzllama if (1..=256).contains(&secret.len()) => Ok(()),
         Profile::Blitzllama => Err(SecretError::Length),
-        Profile::Standard | Profile::OneFlow => Key::parse(secret).map(drop).ok_or(SecretError::Form),
+        Profile::Standard | Profile::OneFlow | Profile::Slack => Key::parse(secret).map(drop).ok_or(SecretError::Form),
     }
 }
 
@@ -113,7 +113,7 @@ pub fn public_key(secret: &str) -> Option<String> {
 pub fn new_secret(profile: Profile, random: &[u8; 32]) -> String {
     match profile {
         Profile::Blitzllama => hex::encode(random),
-        Profile::Standard | Profile::OneFlow => format!("whsec_{}", STANDARD.encode(random)),
+        Profile::Standard | Profile::OneFlow | Profile::Slack => format!("whsec_{}", STANDARD.encode(random)),
     }
 }
 
@@ -144,7 +144,7 @@ pub fn headers(
             let key = keys.previous.last().unwrap_or(&keys.current);
             headers.push(("x-webhook-signature", hex::encode(hmac(key.as_bytes(), &[body]))));
         }
-        Profile::Standard | Profile::OneFlow => {
+        Profile::Standard | Profile::OneFlow | Profile::Slack => {
             let prefix = format!("{message_id}.{timestamp}.");
             let mut signatures = Vec::new();
             for secret in std::iter::once(&keys.current).chain(&keys.previous) {
