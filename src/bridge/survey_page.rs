@@ -6,12 +6,15 @@ use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::app::App;
 use super::auth::Caller;
 use super::links::{LinkFault, part};
 use super::problem::{Answer, Problem, json_answer};
+use askwhen_domain::json::Json;
 use askwhen_domain::localized::ShownSurvey;
+use askwhen_domain::placeholder::{TextValues, ValueSource};
 use askwhen_domain::survey::Survey;
 use askwhen_domain::translation::Direction;
 use askwhen_partition::EngineReply;
@@ -86,6 +89,8 @@ struct Opened {
     survey: Survey,
     version: u64,
     user: Option<String>,
+    /// The user's attributes, where texts show any.
+    attributes: BTreeMap<String, Json>,
     token: String,
 }
 
@@ -138,8 +143,9 @@ impl App {
                     if link.single_use && self.was_used(&project, survey_id, user, &link).await? {
                         return Ok(Err(Notice::Used));
                     }
+                    let attributes = self.shown_attributes(&survey, &project, user).await?;
                     let (user, token) = (Some(user.to_owned()), token.to_owned());
-                    return Ok(Ok(Opened { survey, version, user, token }));
+                    return Ok(Ok(Opened { survey, version, user, attributes, token }));
                 }
                 Err(LinkFault::Expired) => notice = Notice::Expired,
                 Err(LinkFault::Forged) => {}
@@ -157,7 +163,7 @@ impl App {
             match self.shown_survey(&project, survey_id) {
                 Some((survey, version)) if survey.link_anonymous => {
                     let token = self.anonymous_token(&project, survey_id)?;
-                    return Ok(Ok(Opened { survey, version, user: None, token }));
+                    return Ok(Ok(Opened { survey, version, user: None, attributes: BTreeMap::new(), token }));
                 }
                 Some(_) => notice = Notice::NeedsLink,
                 None => {}
@@ -193,14 +199,42 @@ impl App {
         Ok(matches!(reply, Some(EngineReply::Refused { code, .. }) if code == "link_used"))
     }
 
+    /// The attributes of a user, if texts of the survey show any: a read in the journal's
+    /// order. Without an answer in time the texts show their defaults.
+    async fn shown_attributes(
+        &self,
+        survey: &Survey,
+        project: &str,
+        user: &str,
+    ) -> Result<BTreeMap<String, Json>, Problem> {
+        let caller = Caller::of_link(project.to_owned(), &survey.survey_id);
+        if !survey.shows(ValueSource::Attribute) || self.auth.client_user(&caller, &HeaderMap::new(), user).is_err() {
+            return Ok(BTreeMap::new());
+        }
+        let query = Query {
+            project: project.to_owned(),
+            user_id: user.to_owned(),
+            offer_id: None,
+            survey_id: None,
+            link_id: None,
+        };
+        let mut waiter = self.send_internal(self.journal_of(user), user, &Internal::Query(query)).await?;
+        let reply = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
+        let Some(EngineReply::Body { server, .. }) = reply else { return Ok(BTreeMap::new()) };
+        let known = server.value();
+        let attributes = known["attributes"].as_object().into_iter().flatten();
+        Ok(attributes.map(|(name, value)| (name.clone(), Json::of(value))).collect())
+    }
+
     fn page_of(&self, opened: &Opened, address: &Address<'_>, headers: &HeaderMap) -> Answer {
-        let Opened { survey, version, user, token } = opened;
+        let Opened { survey, version, user, attributes, token } = opened;
         let accepted = languages(headers);
         let wanted = match &address.language {
             Some(language) => Some(&**language),
             None => accepted.iter().map(String::as_str).find(|language| survey.speaks(language)),
         };
-        let localized = survey.localized(wanted);
+        let values = TextValues { expose: &survey.expose, activation: None, attributes };
+        let localized = survey.localized(wanted).filled(values);
         let mut body = json!({ "token": token });
         // The language that is shown is the response's; nothing else is known of an app.
         if let Some(locale) = survey.shown_locale(wanted) {

@@ -7,6 +7,7 @@ use askwhen_domain::decision::Offered;
 use askwhen_domain::id::{Kind, Origin};
 use askwhen_domain::json::Json;
 use askwhen_domain::message::Delivery;
+use askwhen_domain::placeholder::TextValues;
 use askwhen_domain::time;
 use askwhen_partition::{EngineReply, Output, RecordContext};
 use askwhen_wire::record::EndpointHealthReport;
@@ -114,7 +115,9 @@ pub fn offer_bodies(view: OfferView) -> EngineReply {
 }
 
 pub fn link_body(view: &LinkView) -> EngineReply {
-    let localized = view.survey.localized(view.locale.as_deref());
+    let survey = &view.survey;
+    let values = TextValues { expose: &survey.expose, activation: None, attributes: &view.attributes };
+    let localized = survey.localized(view.locale.as_deref()).filled(values);
     let body = Json::of(&localized.shown(&view.survey, view.version));
     EngineReply::Body { server: body.clone(), client: body }
 }

@@ -26,6 +26,11 @@ pub enum Refused {
     Address,
 }
 
+/// Whether a text is the URL of a page of the web.
+pub fn is_page(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.host().is_some())
+}
+
 /// Checks an endpoint's URL as far as it can be without a resolver.
 ///
 /// # Errors

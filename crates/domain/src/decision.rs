@@ -3,10 +3,12 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 use super::json::Json;
 use super::localized::Localized;
-use super::survey::{Question, Survey};
+use super::placeholder::TextValues;
+use super::survey::{Ending, Question, Survey};
 use super::time::{self, Millis};
 use super::translation::Direction;
 use super::user::{Activated, Offer};
@@ -187,6 +189,8 @@ pub struct Offered {
     pub ui: Json,
     pub activation: Option<ActivationView>,
     pub questions: Vec<Question>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub endings: Vec<Ending>,
     /// What a client key may see of the activation's properties.
     #[serde(skip)]
     pub expose: Vec<String>,
@@ -213,9 +217,12 @@ impl ActivationView {
 }
 
 impl Offered {
-    /// In the language of the offer's context.
-    pub fn of(offer: &Offer, survey: &Survey) -> Offered {
-        let Localized { name, ui, questions, locale, dir } = survey.localized(offer.context.locale.as_deref());
+    /// In the language of the offer's context, with the user's attributes in its texts.
+    pub fn of(offer: &Offer, survey: &Survey, attributes: &BTreeMap<String, Json>) -> Offered {
+        let activation = offer.activation.as_ref().and_then(|activation| activation.properties.as_ref());
+        let values = TextValues { expose: &survey.expose, activation, attributes };
+        let Localized { name, ui, questions, endings, locale, dir } =
+            survey.localized(offer.context.locale.as_deref()).filled(values);
         Offered {
             survey_id: offer.survey_id.clone(),
             version: offer.version,
@@ -227,6 +234,7 @@ impl Offered {
             ui,
             activation: offer.activation.as_deref().map(ActivationView::of),
             questions,
+            endings,
             expose: survey.expose.clone(),
         }
     }
@@ -243,7 +251,10 @@ impl Offered {
 fn exposed(properties: &Json, expose: &[String]) -> Json {
     let mut value = properties.value();
     if let Some(members) = value.as_object_mut() {
-        members.retain(|name, _| expose.contains(name));
+        let is_named = |named: &String, name: &str| {
+            named == name || named.strip_prefix("activation.").is_some_and(|named| named == name)
+        };
+        members.retain(|name, _| expose.iter().any(|named| is_named(named, name)));
     }
     Json::of(&value)
 }

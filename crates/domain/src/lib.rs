@@ -22,6 +22,7 @@ pub mod limits;
 pub mod localized;
 pub mod message;
 pub mod path;
+pub mod placeholder;
 pub mod question;
 pub mod quota;
 pub mod rate;

@@ -5,7 +5,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::json::Json;
-use super::question::Question;
+use super::placeholder::TextValues;
+use super::question::{Ending, Question};
 use super::survey::Survey;
 use super::translation::{Direction, Translation, direction, subtags};
 
@@ -15,6 +16,7 @@ pub struct Localized {
     pub name: String,
     pub ui: Json,
     pub questions: Vec<Question>,
+    pub endings: Vec<Ending>,
     /// `None` where the file does not say what its own language is.
     pub locale: Option<String>,
     /// `None` for a survey that names no language at all.
@@ -33,6 +35,8 @@ pub struct ShownSurvey<'a> {
     dir: Option<Direction>,
     ui: &'a Json,
     questions: &'a [Question],
+    #[serde(skip_serializing_if = "<[Ending]>::is_empty")]
+    endings: &'a [Ending],
 }
 
 impl Localized {
@@ -45,7 +49,33 @@ impl Localized {
             dir: self.dir,
             ui: &self.ui,
             questions: &self.questions,
+            endings: &self.endings,
         }
+    }
+
+    /// Fills in the placeholders of all texts.
+    #[must_use]
+    pub fn filled(mut self, values: TextValues<'_>) -> Localized {
+        let mut fill = |text: &mut String| values.fill(text);
+        fill(&mut self.name);
+        for question in &mut self.questions {
+            fill(&mut question.text);
+            question.options.iter_mut().for_each(|option| fill(&mut option.text));
+            if let Some(labels) = &mut question.labels {
+                [&mut labels.low, &mut labels.high].into_iter().flatten().for_each(&mut fill);
+            }
+            question.other.iter_mut().filter_map(|other| other.text.as_mut()).for_each(&mut fill);
+        }
+        self.endings.iter_mut().for_each(|ending| fill(&mut ending.text));
+        // Of `ui` it is what thanks the user; the rest is the app's own.
+        if self.ui.as_str().contains("{{") {
+            let mut ui = self.ui.value();
+            if let Some(Value::String(text)) = ui.pointer_mut("/thank_you/text") {
+                fill(text);
+            }
+            self.ui = Json::of(&ui);
+        }
+        self
     }
 }
 
@@ -60,6 +90,7 @@ impl Survey {
             name: self.name.clone(),
             ui: self.ui.clone(),
             questions: self.questions.clone(),
+            endings: self.endings.clone(),
             dir: named.then(|| direction(locale.as_deref(), &self.questions)),
             locale,
         };
@@ -110,6 +141,13 @@ impl Translation {
             let mut merged = shown.ui.value();
             merge(&mut merged, ui.value());
             shown.ui = Json::of(&merged);
+        }
+        for ending in &mut shown.endings {
+            let Some(texts) = self.endings.get(&ending.ending_id) else { continue };
+            if let Some(text) = &texts.text {
+                ending.text.clone_from(text);
+            }
+            ending.link = texts.link.clone().or(ending.link.take());
         }
         for question in &mut shown.questions {
             let Some(texts) = self.questions.get(&question.question_id) else { continue };

@@ -11,7 +11,7 @@ use super::question::{END, Question, QuestionType};
 enum Step<'q> {
     /// To the question at this index, which is a later one.
     Question(usize),
-    /// To `end`, or to what is no later question.
+    /// To `end`, or to an ending.
     End(&'q str),
 }
 
@@ -22,7 +22,7 @@ pub struct Path<'q> {
     pub questions: Vec<usize>,
     /// Indices of those that are required and lack an answer.
     pub missing: Vec<usize>,
-    /// `end`, or the target of the last rule when it names no later question.
+    /// `end`, or the id of the ending that the last rule names.
     pub end: &'q str,
 }
 

@@ -87,13 +87,24 @@ pub struct OtherChoice {
 /// Where a path ends early.
 pub const END: &str = "end";
 
+/// Where a path may end, by the id that `goto` names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ending {
+    pub ending_id: String,
+    /// What is shown in place of thanks.
+    pub text: String,
+    /// Where the user may go from there; `http:` or `https:`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+}
+
 /// `{when: {op: lte, value: 6}, goto: q3}`
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NextRule {
     /// Left out: the rule always fits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<AnswerCondition>,
-    /// A later question, or [`END`].
+    /// A later question, [`END`], or an ending.
     pub goto: String,
 }
 

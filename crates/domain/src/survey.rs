@@ -9,7 +9,10 @@ use super::activation::{Arming, CANCELS, Pattern};
 use super::cycle::Per;
 use super::filter::{self, Condition};
 use super::json::Json;
-pub use super::question::{AnswerCondition, Choice, NextRule, OtherChoice, Question, QuestionType, ScaleLabels};
+use super::placeholder::{Piece, ValueSource, pieces};
+pub use super::question::{
+    AnswerCondition, Choice, Ending, NextRule, OtherChoice, Question, QuestionType, ScaleLabels,
+};
 use super::schedule::{Schedule, Zone};
 use super::share::{Purpose, Share, Unit, place};
 use super::targeting::Rule;
@@ -260,6 +263,9 @@ pub struct Survey {
     #[serde(skip_serializing_if = "Translations::is_empty")]
     pub translations: Translations,
     pub questions: Vec<Question>,
+    /// Where paths may end in place of `end`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub endings: Vec<Ending>,
 }
 
 fn as_limits<S: Serializer>(max_completed: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -319,6 +325,34 @@ impl Survey {
 
     pub fn question(&self, question_id: &str) -> Option<(usize, &Question)> {
         self.questions.iter().enumerate().find(|(_, q)| q.question_id == question_id)
+    }
+
+    /// Every text that may have placeholders, with where it stands in the file.
+    pub fn texts(&self) -> Vec<(String, &str)> {
+        let mut all = vec![("name".to_owned(), self.name.as_str())];
+        for question in &self.questions {
+            let at = format!("questions.{}", question.question_id);
+            all.push((format!("{at}.text"), &question.text));
+            all.extend(question.options.iter().map(|option| (format!("{at}.options.{}", option.value), &*option.text)));
+            let labels = question.labels.iter().flat_map(|labels| [("low", &labels.low), ("high", &labels.high)]);
+            all.extend(labels.filter_map(|(end, text)| Some((format!("{at}.labels.{end}"), text.as_deref()?))));
+            let other = question.other.as_ref().and_then(|other| other.text.as_deref());
+            all.extend(other.map(|text| (format!("{at}.other.text"), text)));
+        }
+        all.extend(self.endings.iter().map(|one| (format!("endings.{}.text", one.ending_id), &*one.text)));
+        for (locale, translation) in &self.translations.0 {
+            let texts = translation.texts().into_iter();
+            all.extend(texts.map(|(at, text)| (format!("translations.{locale}.{at}"), text)));
+        }
+        all
+    }
+
+    /// Whether any text shows a value from there.
+    pub fn shows(&self, source: ValueSource) -> bool {
+        let is_shown =
+            |piece: &Piece<'_>| matches!(piece, Piece::Placeholder(placeholder) if placeholder.source == source);
+        let of_ui = self.ui.as_str();
+        self.texts().into_iter().map(|(_, text)| text).chain([of_ui]).any(|text| pieces(text).iter().any(is_shown))
     }
 
     /// Whether a locale filter lets `locale` pass: `de` matches `de-AT`. Java and

@@ -19,6 +19,9 @@ pub struct Translation {
     /// By question id.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub questions: BTreeMap<String, QuestionTexts>,
+    /// By ending id.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub endings: BTreeMap<String, EndingTexts>,
     /// Laid over the survey's `ui`, member by member.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ui: Option<Json>,
@@ -37,6 +40,14 @@ pub struct QuestionTexts {
     pub other: Option<OtherChoice>,
 }
 
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct EndingTexts {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+}
+
 /// Which way a language is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -51,6 +62,25 @@ impl Direction {
             Direction::Ltr => "ltr",
             Direction::Rtl => "rtl",
         }
+    }
+}
+
+impl Translation {
+    /// Every text of it, with where it stands.
+    pub fn texts(&self) -> Vec<(String, &str)> {
+        let mut all: Vec<(String, &str)> = self.name.iter().map(|name| ("name".to_owned(), name.as_str())).collect();
+        for (id, texts) in &self.questions {
+            let at = format!("questions.{id}");
+            all.extend(texts.text.as_deref().map(|text| (format!("{at}.text"), text)));
+            all.extend(texts.options.iter().map(|(value, text)| (format!("{at}.options.{value}"), text.as_str())));
+            let labels = texts.labels.iter().flat_map(|labels| [("low", &labels.low), ("high", &labels.high)]);
+            all.extend(labels.filter_map(|(end, text)| Some((format!("{at}.labels.{end}"), text.as_deref()?))));
+            let other = texts.other.as_ref().and_then(|other| other.text.as_deref());
+            all.extend(other.map(|text| (format!("{at}.other.text"), text)));
+        }
+        let endings = self.endings.iter();
+        all.extend(endings.filter_map(|(id, texts)| Some((format!("endings.{id}.text"), texts.text.as_deref()?))));
+        all
     }
 }
 

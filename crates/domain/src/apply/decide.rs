@@ -69,7 +69,7 @@ pub(super) fn trigger(
         Some(offer) => {
             let pinned = entry.version(offer.version).unwrap_or(&entry.current);
             let offer = in_language(user, offer, asked.context.locale.as_deref());
-            Offered::of(&offer, pinned)
+            Offered::of(&offer, pinned, &user.attributes)
         }
         None => {
             let mut offer = Offer {
@@ -89,7 +89,7 @@ pub(super) fn trigger(
                 held_until: None,
                 response: None,
             };
-            let offered = Offered::of(&offer, &entry.current);
+            let offered = Offered::of(&offer, &entry.current, &user.attributes);
             if !offer.test {
                 ctx.hold(&mut offer, ctx.project.settings.offer_ttl.min(ctx.project.settings.offer_known), out);
                 let state = user.survey_mut_or(&offer.survey_id, || PerSurvey::of(entry.fingerprint));

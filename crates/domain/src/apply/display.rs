@@ -85,7 +85,7 @@ pub(super) fn show(ctx: ApplyContext<'_>, user: &User, offer_id: &str, out: &mut
         on_path: is_on_path(question_id),
     };
     out.reply = Some(Reply::Offer(Box::new(OfferView {
-        offered: Offered::of(offer, &survey),
+        offered: Offered::of(offer, &survey, &user.attributes),
         displayed_at: offer.displayed_at,
         dismissed_at: offer.dismissed_at,
         completed: response.is_some_and(|r| r.completed),

@@ -33,8 +33,12 @@ pub(super) fn show(ctx: ApplyContext<'_>, user: &User, opened: Opened<'_>, out: 
         Err(gate) => out.refuse(Refusal::Closed(gate)),
         Ok(true) => out.needs.push(survey_id.to_owned()),
         Ok(false) => {
-            let view =
-                LinkView { survey: entry.current.clone(), version: entry.version, locale: context.locale.clone() };
+            let view = LinkView {
+                survey: entry.current.clone(),
+                version: entry.version,
+                locale: context.locale.clone(),
+                attributes: user.attributes.clone(),
+            };
             out.reply = Some(Reply::Link(Box::new(view)));
         }
     }

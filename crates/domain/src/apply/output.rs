@@ -1,10 +1,12 @@
 //! What a record causes, and what is told to whoever waits for it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::view::UserView;
 use crate::decision::{Decision, Gate, Offered};
 use crate::endpoint::EventType;
+use crate::json::Json;
 use crate::message::{Data, Delivery, OfferEvent};
 use crate::quota::Change;
 use crate::survey::Survey;
@@ -85,6 +87,8 @@ pub struct LinkView {
     pub version: u64,
     /// The language that was asked for.
     pub locale: Option<String>,
+    /// The user's, for the texts.
+    pub attributes: Arc<BTreeMap<String, Json>>,
 }
 
 /// Why a record has no effect.

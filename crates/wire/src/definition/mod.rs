@@ -5,6 +5,7 @@
 mod activation;
 mod audience;
 mod condition;
+mod ending;
 mod endpoint;
 mod frequency;
 mod json_file;

@@ -6,7 +6,7 @@ use super::reader::{Code, Reader, nearest};
 use askwhen_domain::filter::{self, Op};
 use askwhen_domain::path;
 use askwhen_domain::question::{
-    AnswerCondition, Choice, END, NextRule, OtherChoice, Question, QuestionType, ScaleLabels,
+    AnswerCondition, Choice, END, Ending, NextRule, OtherChoice, Question, QuestionType, ScaleLabels,
 };
 
 const MAX_QUESTIONS: usize = 200;
@@ -14,7 +14,7 @@ const MAX_OPTIONS: usize = 500;
 const MAX_RULES: usize = 100;
 pub const MAX_TEXT_BYTES: usize = 16 << 10;
 
-pub fn questions(reader: &mut Reader<'_>) -> Vec<Question> {
+pub fn questions(reader: &mut Reader<'_>, endings: &[Ending]) -> Vec<Question> {
     if reader.raw("questions").is_none_or(|v| v.as_array().is_some_and(Vec::is_empty)) {
         reader.fault(Code::MissingField, "questions", "is required: at least one question");
         return Vec::new();
@@ -25,7 +25,7 @@ pub fn questions(reader: &mut Reader<'_>) -> Vec<Question> {
             reader.fault_at(Code::Invalid, &format!("questions/{i}/question_id"), "question_id is used twice");
         }
     }
-    check_targets(reader, &questions);
+    check_targets(reader, &questions, endings);
     for at in path::unreachable(&questions) {
         let detail = "no answers lead to this question: every rule before it jumps over it";
         reader.fault_at(Code::Invalid, &format!("questions/{at}"), detail);
@@ -34,19 +34,21 @@ pub fn questions(reader: &mut Reader<'_>) -> Vec<Question> {
 }
 
 /// Jumps go forward only, so that every path ends.
-fn check_targets(reader: &mut Reader<'_>, questions: &[Question]) {
+fn check_targets(reader: &mut Reader<'_>, questions: &[Question], endings: &[Ending]) {
+    let is_end = |goto: &str| goto == END || endings.iter().any(|ending| ending.ending_id == goto);
     for (at, question) in questions.iter().enumerate() {
         for (i, rule) in question.next.iter().enumerate() {
-            if rule.goto == END || rule.goto.is_empty() || path::later(questions, at, &rule.goto).is_some() {
+            if is_end(&rule.goto) || rule.goto.is_empty() || path::later(questions, at, &rule.goto).is_some() {
                 continue;
             }
             let is_earlier = questions.iter().any(|q| q.question_id == rule.goto);
             let detail = if is_earlier {
-                "goto must name a later question, or end: jumps go forward only".to_owned()
+                "goto must name a later question, an ending, or end: jumps go forward only".to_owned()
             } else {
                 let known: Vec<&str> = questions[at + 1..].iter().map(|q| &*q.question_id).chain([END]).collect();
+                let known: Vec<&str> = known.into_iter().chain(endings.iter().map(|e| &*e.ending_id)).collect();
                 let near = nearest(&rule.goto, &known).map(|near| format!("; did you mean {near}?"));
-                format!("goto names no question of this survey{}", near.unwrap_or_default())
+                format!("goto names no question and no ending of this survey{}", near.unwrap_or_default())
             };
             reader.fault_at(Code::Invalid, &format!("questions/{at}/next/{i}/goto"), detail);
         }
@@ -243,7 +245,7 @@ mod tests {
     fn shown(questions: &Value) -> Vec<Question> {
         let body = json!({ "questions": questions });
         let mut faults = Vec::new();
-        let questions = self::questions(&mut Reader::root(&body, &mut faults).expect("an object"));
+        let questions = self::questions(&mut Reader::root(&body, &mut faults).expect("an object"), &[]);
         let foreign = faults.iter().find(|fault| fault.code != Code::Invalid);
         assert!(foreign.is_none(), "{foreign:?}");
         questions
@@ -253,7 +255,7 @@ mod tests {
         let body = json!({ "questions": questions });
         let mut faults = Vec::new();
         let mut reader = Reader::root(&body, &mut faults).expect("an object");
-        self::questions(&mut reader);
+        self::questions(&mut reader, &[]);
         faults
     }
 

@@ -3,7 +3,7 @@
 use super::condition::{MAX_CONDITIONS, conditions};
 use super::kind::{Kind, id, kind, shown_only};
 use super::reader::{Code, Reader};
-use super::{activation, audience, frequency, question, targeting, translation, ui};
+use super::{activation, audience, ending, frequency, question, targeting, translation, ui};
 use askwhen_domain::json::Json;
 use askwhen_domain::limits::MAX_EXPIRES_AFTER;
 use askwhen_domain::survey::{OnRepeat, SettingsTargeting, ShowOn, Status, Survey, VersionRange};
@@ -18,7 +18,7 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     kind(reader, Kind::Survey);
     let survey_id = id(reader, Kind::Survey, wanted_id);
     shown_only(reader, &["version"]);
-    ["anonymous", "retention", "endings"].into_iter().for_each(|member| reader.not_built(member));
+    ["anonymous", "retention"].into_iter().for_each(|member| reader.not_built(member));
     let name = reader.required_text("name", 1_024).unwrap_or_default();
     let status = reader.choice("status", &Status::ALL).unwrap_or(Status::Draft);
     let link = reader.boolean("link").unwrap_or(false);
@@ -48,7 +48,9 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     let spread = audience::spread(reader, schedule.as_ref());
     let targeting_rule = targeting::targeting(reader);
     let sampling = audience::sampling(reader, &survey_id);
-    let questions = question::questions(reader);
+    let endings = ending::endings(reader);
+    let questions = question::questions(reader, &endings);
+    ending::check_ids(reader, &endings, &questions);
     Survey {
         survey_id,
         name,
@@ -81,8 +83,9 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
         expose: reader.ids("expose", 256),
         ui: ui::ui(reader).unwrap_or_else(Json::empty_object),
         locale: translation::own_locale(reader),
-        translations: translation::translations(reader, &questions),
+        translations: translation::translations(reader, &questions, &endings),
         questions,
+        endings,
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::ending;
 use super::question::{MAX_TEXT_BYTES, other_choice, scale_labels};
 use super::reader::{Code, Reader, nearest};
 use super::ui::ui;
-use askwhen_domain::question::Question;
+use askwhen_domain::question::{Ending, Question};
 use askwhen_domain::survey::Survey;
-use askwhen_domain::translation::{QuestionTexts, Translation, Translations, subtags};
+use askwhen_domain::translation::{EndingTexts, QuestionTexts, Translation, Translations, subtags};
 
 const MAX_LOCALES: usize = 200;
 const MAX_LOCALE_BYTES: usize = 64;
@@ -23,7 +24,7 @@ pub fn own_locale(reader: &mut Reader<'_>) -> Option<String> {
 }
 
 /// `translations: {de: {questions: {q1: {text: "…"}}, ui: {…}}}`
-pub fn translations(reader: &mut Reader<'_>, questions: &[Question]) -> Translations {
+pub fn translations(reader: &mut Reader<'_>, questions: &[Question], endings: &[Ending]) -> Translations {
     let all = reader.object("translations", |inner| {
         let names = inner.names();
         if names.len() > MAX_LOCALES {
@@ -37,7 +38,7 @@ pub fn translations(reader: &mut Reader<'_>, questions: &[Question]) -> Translat
             } else if all.keys().any(|known: &String| subtags(known) == subtags(&name)) {
                 inner.fault_at(Code::Invalid, &pointer, "the same language is there in another spelling");
             }
-            if let Some(read) = inner.object(&name, |one| translation(one, questions)) {
+            if let Some(read) = inner.object(&name, |one| translation(one, questions, endings)) {
                 all.insert(name, read);
             }
         }
@@ -55,10 +56,11 @@ fn is_locale(name: &str) -> bool {
         && name.split(['-', '_']).all(is_tag)
 }
 
-fn translation(inner: &mut Reader<'_>, questions: &[Question]) -> Translation {
+fn translation(inner: &mut Reader<'_>, questions: &[Question], endings: &[Ending]) -> Translation {
     Translation {
         name: inner.text("name", 1_024),
         questions: inner.object("questions", |all| question_texts(all, questions)).unwrap_or_default(),
+        endings: inner.object("endings", |all| ending_texts(all, endings)).unwrap_or_default(),
         ui: ui(inner),
     }
 }
@@ -77,6 +79,24 @@ fn question_texts(all: &mut Reader<'_>, questions: &[Question]) -> BTreeMap<Stri
         if let Some(read) = all.object(&id, |one| one_question(one, question)) {
             texts.insert(id, read);
         }
+    }
+    texts
+}
+
+fn ending_texts(all: &mut Reader<'_>, endings: &[Ending]) -> BTreeMap<String, EndingTexts> {
+    let known: Vec<&str> = endings.iter().map(|ending| &*ending.ending_id).collect();
+    let mut texts = BTreeMap::new();
+    for id in all.names() {
+        if !known.contains(&&*id) {
+            all.raw(&id);
+            let near = nearest(&id, &known).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            let pointer = id.replace('~', "~0").replace('/', "~1");
+            all.fault_at(Code::UnknownField, &pointer, format!("the survey has no such ending{near}"));
+            continue;
+        }
+        let read =
+            all.object(&id, |one| EndingTexts { text: one.text("text", MAX_TEXT_BYTES), link: ending::link(one) });
+        texts.extend(read.map(|read| (id, read)));
     }
     texts
 }
@@ -121,7 +141,11 @@ const MAX_NAMED: usize = 10;
 pub fn incomplete(survey: &Survey) -> Vec<String> {
     let all = survey.translations.0.iter();
     all.filter_map(|(locale, translation)| {
-        let missing: Vec<String> = survey.questions.iter().flat_map(|question| lacks(translation, question)).collect();
+        let mut missing: Vec<String> =
+            survey.questions.iter().flat_map(|question| lacks(translation, question)).collect();
+        let is_there = |id: &str| translation.endings.get(id).is_some_and(|texts| texts.text.is_some());
+        let without = survey.endings.iter().filter(|ending| !is_there(&ending.ending_id));
+        missing.extend(without.map(|ending| format!("endings.{}.text", ending.ending_id)));
         let more = missing.len().saturating_sub(MAX_NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let named = missing.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");

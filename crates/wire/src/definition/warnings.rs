@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{translation, ui};
+use askwhen_domain::placeholder::{Piece, ValueSource, pieces};
 use askwhen_domain::survey::{Status, Survey};
 use askwhen_domain::targeting::{AnswerRule, EVERY_SURVEY, History, Rule, Subject};
 use askwhen_domain::time::{self, Millis};
@@ -59,10 +60,54 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
     let translated = survey.translations.0.values().filter_map(|translation| translation.ui.as_ref());
     all.extend(translated.flat_map(|ui| ui::misread(&ui.value())));
     all.extend(translation::incomplete(survey));
+    all.extend(unfilled(survey));
+    all.extend(unused_endings(survey));
     all.extend(unknown_subjects(survey, beside.surveys));
     all.extend(newly_counted(survey, beside.before));
     all.extend(beside.before.map(|before| changed_types(survey, before)).unwrap_or_default());
     all
+}
+
+/// Placeholders for which only their default is ever shown, and what looks like one.
+fn unfilled(survey: &Survey) -> Vec<String> {
+    let mut told = Vec::new();
+    let is_armed = survey.activate.is_some();
+    for (at, text) in survey.texts() {
+        for piece in pieces(text) {
+            match piece {
+                Piece::Text(_) => {}
+                Piece::Unknown(braces) if braces.len() > 64 => {
+                    told.push(format!("{at} has double braces that name no value: they are shown as they are"));
+                }
+                Piece::Unknown(braces) => {
+                    let sources = ValueSource::ALL.map(|(name, _)| name);
+                    let source = braces.trim_matches(['{', '}', ' ']).split('.').next().unwrap_or_default();
+                    let near = super::nearest(source, &sources).map(|near| format!("; did you mean {{{{{near}.…}}}}?"));
+                    told.push(format!("{at} shows {braces} as it is{}", near.unwrap_or_default()));
+                }
+                Piece::Placeholder(placeholder) if !placeholder.is_exposed(&survey.expose) => {
+                    let (name, path) = (placeholder.name(), placeholder.path);
+                    told.push(format!(
+                        "{at} names {name}, which expose does not: add {path} to expose, or nothing is shown"
+                    ));
+                }
+                Piece::Placeholder(placeholder) if placeholder.source == ValueSource::Activation && !is_armed => {
+                    told.push(format!(
+                        "{at} names {}, and nothing activates the survey: nothing is shown",
+                        placeholder.name()
+                    ));
+                }
+                Piece::Placeholder(_) => {}
+            }
+        }
+    }
+    told
+}
+
+fn unused_endings(survey: &Survey) -> Vec<String> {
+    let leads = |id: &str| survey.questions.iter().flat_map(|question| &question.next).any(|rule| rule.goto == id);
+    let unused = survey.endings.iter().filter(|ending| !leads(&ending.ending_id));
+    unused.map(|ending| format!("no rule leads to the ending {}", ending.ending_id)).collect()
 }
 
 /// Surveys and tags that rules name and that do not exist.
@@ -189,6 +234,20 @@ mod tests {
         };
         check(told(json!({}), None, before("paused")), &["question q1 was text and is nps"]);
         check(told(json!({}), None, before("draft")), &[]);
+        let texts = json!({"expose": ["product"], "questions": [{"question_id": "q1", "type": "text",
+            "text": "{{activation.product}} {{attribute.name|there}} {{atribute.name}} {{ x }}"}],
+            "activate": {"event": "bought"}, "expires_after": "1h", "endings": [{"ending_id": "bye", "text": "Bye"}]});
+        check(
+            told(texts, None, None),
+            &[
+                "questions.q1.text names attribute.name, which expose does not",
+                "questions.q1.text shows {{atribute.name}} as it is; did you mean {{attribute.…}}?",
+                "questions.q1.text shows {{ x }} as it is",
+                "no rule leads to the ending bye",
+            ],
+        );
+        let unarmed = json!({"expose": ["x"], "name": "{{activation.x|it}}"});
+        check(told(unarmed, None, None), &["name names activation.x, and nothing activates the survey"]);
         let rules = json!({"tags": ["nps"], "targeting": {"all": [{"tag": "nsp", "did": "displayed"}, {"tag": "*", "did": "displayed"},
             {"survey": "s", "did": "completed"}, {"survey": "other", "answer": {"question_id": "q1", "op": "exists"}},
             {"event": "used", "at_least": 3}]}});

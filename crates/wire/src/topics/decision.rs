@@ -42,8 +42,11 @@ pub struct OfferedRecord {
     pub dir: Option<String>,
     pub ui: Json,
     pub activation: Option<ActivationRecord>,
-    /// As the survey's definition has them.
+    /// As the survey's definition has them, in the language that is shown.
     pub questions: Json,
+    /// The same, where it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endings: Option<Json>,
 }
 
 /// The event that the survey was waiting for.
@@ -112,6 +115,7 @@ impl OfferedRecord {
             ui: offered.ui.clone(),
             activation: offered.activation.as_ref().map(ActivationRecord::of),
             questions: Json::of(&offered.questions),
+            endings: (!offered.endings.is_empty()).then(|| Json::of(&offered.endings)),
         }
     }
 }
@@ -146,6 +150,7 @@ impl EvaluationRecord {
 mod tests {
     use super::*;
     use askwhen_domain::decision::{DecisionReason, Gate, GateFailure};
+    use askwhen_domain::survey::Ending;
     use askwhen_domain::translation::Direction;
     use serde_json::json;
 
@@ -177,6 +182,7 @@ mod tests {
                     properties: Json::from_valid("{\"x\":[1,null]}"),
                 }),
                 questions: Vec::new(),
+                endings: vec![Ending { ending_id: "bye".into(), text: "Bye".into(), link: None }],
                 expose: vec!["x".into()],
             }),
             evaluations: vec![
