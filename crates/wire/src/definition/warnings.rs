@@ -82,7 +82,8 @@ fn unfilled(survey: &Survey) -> Vec<String> {
                 Piece::Unknown(braces) => {
                     let sources = ValueSource::ALL.map(|(name, _)| name);
                     let source = braces.trim_matches(['{', '}', ' ']).split('.').next().unwrap_or_default();
-                    let near = super::nearest(source, &sources).map(|near| format!("; did you mean {{{{{near}.…}}}}?"));
+                    let near = super::reader::nearest(source, &sources)
+                        .map(|near| format!("; did you mean {{{{{near}.…}}}}?"));
                     told.push(format!("{at} shows {braces} as it is{}", near.unwrap_or_default()));
                 }
                 Piece::Placeholder(placeholder) if !placeholder.is_exposed(&survey.expose) => {
