@@ -1,42 +1,14 @@
-// The widget and the pages against askwhen itself: ASKWHEN_BINARY names the program, else it
-// is the one that cargo has built last.
+// The widget and the pages against askwhen itself.
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { dialog, fresh, loaded, shut, trigger, until } from './browser.mjs';
+import { end, run, serve } from './program.mjs';
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
-const binary = process.env.ASKWHEN_BINARY ?? join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), 'debug/askwhen');
-assert.ok(existsSync(binary), `${binary} is not there: cargo build makes it, ASKWHEN_BINARY names another`);
-
-const children = [];
-/** Starts the program; gives its first line, which says where it is. */
-function start(...args) {
-  const child = spawn(binary, args, { stdio: ['ignore', 'pipe', 'ignore'] });
-  children.push(child);
-  return new Promise((done, failed) => {
-    let text = '';
-    child.stdout.on('data', (data) => {
-      text += data;
-      if (text.includes(text.startsWith('{') ? '}' : '\n')) done(text);
-    });
-    child.on('exit', (code) => failed(new Error(`${args} ended with ${code}: ${text}`)));
-  });
-}
-
-let dir, base, keys, shop;
+let program, base, keys, api, shop;
 before(async () => {
-  dir = mkdtempSync(join(tmpdir(), 'askwhen-real-'));
-  const line = await start('--data-dir', join(dir, 'data'), 'serve', '--dev', '--listen', '127.0.0.1:0');
-  base = line.split('\n')[0].replace('askwhen listens on ', '');
-  const file = readFileSync(join(dir, 'data/keys.toml'), 'utf8');
-  keys = Object.fromEntries([...file.matchAll(/kind = "(\w+)"[^[]*?key = "([^"]+)"/g)].map(([, kind, key]) => [kind, key]));
-  await until('it is ready', async () => (await fetch(base + '/readyz').catch(() => null))?.ok, 30_000);
+  program = await serve();
+  ({ origin: base, keys, api } = program);
   // A page of another origin.
   shop = createServer((_, response) => {
     response.setHeader('content-type', 'text/html; charset=utf-8');
@@ -47,18 +19,9 @@ before(async () => {
 after(async () => {
   await shut();
   shop?.close();
-  for (const child of children) child.kill();
-  await Promise.all(children.map((child) => child.exitCode ?? new Promise((done) => child.on('exit', done))));
-  rmSync(dir, { recursive: true, force: true });
+  await program?.stop();
 });
 
-async function api(method, path, body, key = keys.admin) {
-  const headers = { authorization: `Bearer ${key}`, ...(body && { 'content-type': 'application/json' }) };
-  const answer = await fetch(base + path, { method, headers, body: body && JSON.stringify(body) });
-  const text = await answer.text();
-  assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${text}`);
-  return JSON.parse(text);
-}
 const responses = async (survey) => (await api('GET', `/v1/responses?survey_id=${survey}`)).responses;
 const done = async (page) => {
   assert.deepEqual(page.errors, []);
@@ -172,8 +135,8 @@ test('the page for WebViews says that it is ready, and takes commands', async ()
 });
 
 test('the shop of askwhen demo --web: an order, the survey, the webhook beside it', async () => {
-  const line = await start('demo', '--web', '--output', 'json');
-  const { url } = JSON.parse(line);
+  const { child, text } = await run(['demo', '--web', '--output', 'json']);
+  const { url } = JSON.parse(text);
   const page = await fresh({ locale: 'en-GB' });
   await page.goto(url);
   await page.getByRole('button', { name: 'Buy the pillow' }).click();
@@ -183,4 +146,5 @@ test('the shop of askwhen demo --web: an order, the survey, the webhook beside i
   await page.getByRole('button', { name: 'Send' }).click();
   await page.getByText('response.completed · signature verified').waitFor();
   await done(page);
+  await end(child);
 });
