@@ -236,7 +236,10 @@ export function TextField({ label, hint, faults, value, onValue, id, ...rest }: 
 }) {
   return (
     <Field label={label} hint={hint} faults={faults} id={id}>
-      {(props) => (
+      {(props) => value.includes('\n') ? (
+        // A field of one line would join its lines.
+        <textarea {...{ rows: 2, dir: 'auto', spellcheck: false, placeholder: rest.placeholder, disabled: rest.disabled, ...props } as object} value={value} onInput={(event) => onValue(event.currentTarget.value)} />
+      ) : (
         <input {...{ type: 'text', autocomplete: 'off', spellcheck: false, dir: 'auto', ...rest, ...props } as object} value={value} onInput={(event) => onValue(event.currentTarget.value)} />
       )}
     </Field>

@@ -35,10 +35,11 @@ function AtMoment({ path, label }: { path: Path; label: string }) {
   const { at, set, wrong } = useEditor();
   const value = at(path);
   const moment = typeof value === 'string' ? new Date(value) : null;
-  const local = moment && !Number.isNaN(+moment) ? new Date(+moment - moment.getTimezoneOffset() * 60_000).toISOString().slice(0, 16) : '';
+  const isWhole = !moment || moment.getUTCSeconds() === 0;
+  const local = moment && !Number.isNaN(+moment) ? new Date(+moment - moment.getTimezoneOffset() * 60_000).toISOString().slice(0, isWhole ? 16 : 19) : '';
   return (
     <Field id={fieldId(path)} label={label} faults={wrong(path)}>
-      {(props) => <input {...props} type="datetime-local" value={local} onInput={(event) => set(path, event.currentTarget.value ? new Date(event.currentTarget.value).toISOString().replace('.000', '') : undefined)} />}
+      {(props) => <input {...props} type="datetime-local" step={isWhole ? 60 : 1} value={local} onInput={(event) => set(path, event.currentTarget.value ? new Date(event.currentTarget.value).toISOString().replace('.000', '') : undefined)} />}
     </Field>
   );
 }

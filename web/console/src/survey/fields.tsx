@@ -1,6 +1,6 @@
 /** Fields that edit one member of the definition each, and show the server's faults of it. */
 import { createContext, type ComponentChildren } from 'preact';
-import { useContext, useEffect, useState } from 'preact/hooks';
+import { useContext, useEffect, useRef, useState } from 'preact/hooks';
 import { parseJson, type FieldFault, type Json, type JsonObject } from '../api';
 import { Button, Check, Choice, Field, TextField } from '../ui';
 import { duration, getAt, isObject, parseValue, pointer, same, setAt, valueText, type Path } from './model';
@@ -49,7 +49,7 @@ interface At {
 export function AtText({ path, label, hint, ...rest }: At & { placeholder?: string; list?: string; required?: boolean }) {
   const { at, set, wrong } = useEditor();
   const value = at(path);
-  return <TextField {...rest} id={fieldId(path)} label={label} hint={hint} faults={wrong(path)} value={typeof value === 'string' ? value : valueText(value)} onValue={(text) => set(path, text || undefined)} />;
+  return <TextField {...rest} id={fieldId(path)} label={label} hint={hint} faults={wrong(path)} value={typeof value === 'string' ? value : valueText(value ?? undefined)} onValue={(text) => set(path, text || undefined)} />;
 }
 
 export function AtArea({ path, label, hint, placeholder }: At & { placeholder?: string }) {
@@ -79,14 +79,37 @@ export function AtDuration({ path, label, hint, placeholder = '2h' }: At & { pla
   );
 }
 
+/** Whether a value is the one that holds unsaid, in a definition that did not say it. */
+function useUnsaid<T extends Json>(path: Path, fallback: T): (value: T) => boolean {
+  const { at } = useEditor();
+  const first = useRef(at(path));
+  return (value) => value === fallback && first.current === undefined;
+}
+
 export function AtChoice({ path, label, hint, options, fallback }: At & { options: (string | [string, string])[]; fallback: string }) {
   const { at, set, wrong } = useEditor();
-  return <Choice id={fieldId(path)} label={label} hint={hint} faults={wrong(path)} options={options} value={valueText(at(path)) || fallback} onValue={(value) => set(path, value || undefined)} />;
+  const unsaid = useUnsaid(path, fallback);
+  return <Choice id={fieldId(path)} label={label} hint={hint} faults={wrong(path)} options={options} value={valueText(at(path) ?? undefined) || fallback} onValue={(value) => set(path, unsaid(value) ? undefined : value || undefined)} />;
 }
 
 export function AtCheck({ path, label, hint, fallback = false }: At & { fallback?: boolean }) {
   const { at, set } = useEditor();
-  return <Check label={label} hint={hint} checked={(at(path) ?? fallback) === true} onChange={(on) => set(path, on)} />;
+  const unsaid = useUnsaid(path, fallback);
+  return <Check label={label} hint={hint} checked={(at(path) ?? fallback) === true} onChange={(on) => set(path, unsaid(on) ? undefined : on)} />;
+}
+
+/** Texts with commas between them, or JSON where a text has a comma of its own. */
+const listText = (list: Json[]): string => (list.every((one) => typeof one === 'string' && one === one.trim() && one && !/^\[|,/.test(one)) ? list.join(', ') : JSON.stringify(list));
+
+function parseList(typed: string): Json[] {
+  if (typed.trim().startsWith('['))
+    try {
+      const read = parseJson(typed);
+      if (Array.isArray(read)) return read;
+    } catch {
+      // It is not whole yet, or a text that begins so.
+    }
+  return typed.split(',').map((part) => part.trim()).filter(Boolean);
 }
 
 /** A list of texts, with commas between them. What is typed stays as it is typed until the field is left. */
@@ -94,16 +117,15 @@ export function AtList({ path, label, hint, placeholder }: At & { placeholder?: 
   const { at, set, wrong } = useEditor();
   const value = at(path);
   const list = Array.isArray(value) ? value : [];
-  const [text, setText] = useState(list.join(', '));
-  const parsed = (typed: string) => typed.split(',').map((part) => part.trim()).filter(Boolean);
+  const [text, setText] = useState(list.length ? listText(list) : '');
   useEffect(() => {
-    if (!same(parsed(text), list)) setText(list.join(', '));
-  }, [list.join('\n')]);
+    if (!same(parseList(text), list)) setText(list.length ? listText(list) : '');
+  }, [JSON.stringify(list)]);
   return (
     <TextField id={fieldId(path)} label={label} hint={hint} faults={wrong(path, true)} value={text} {...(placeholder && { placeholder })}
       onValue={(typed) => {
         setText(typed);
-        set(path, parsed(typed).length ? parsed(typed) : undefined);
+        set(path, parseList(typed).length ? parseList(typed) : undefined);
       }} />
   );
 }

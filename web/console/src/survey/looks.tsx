@@ -43,6 +43,7 @@ export function translatable(def: JsonObject): Text[] {
   const add = (path: Path, name: string, original: Json | undefined) => {
     if (typeof original === 'string' && original) found.push({ path, name, original });
   };
+  add(['name'], 'name', def.name);
   for (const question of (Array.isArray(def.questions) ? def.questions : []).filter(isObject)) {
     const id = String(question.question_id);
     add(['questions', id, 'text'], id, question.text);
@@ -71,6 +72,7 @@ export function Languages() {
   return (
     <Section title="Languages">
       <p class="hint">A user sees their own language, else the one without its country, else the texts above.</p>
+      <AtText path={['locale']} label="Language of the texts above" placeholder="en" hint="Without it nobody can be told which it is." />
       <div class="row" id={fieldId(['translations'])} tabIndex={-1}>
         {locales.length > 0 && <Choice label="Language" value={locale!} options={locales.map((one) => [one, `${one}${missing(one) ? `, ${missing(one)} missing` : ''}`])} onValue={setChosen} />}
         <TextField label="New language" value={fresh} onValue={setFresh} placeholder="de" />

@@ -1,4 +1,5 @@
 /** When a survey is armed, and where it may show. */
+import { useRef } from 'preact/hooks';
 import type { Json, JsonObject } from '../api';
 import { Button, Choice, Section, Suggestions, TextField } from '../ui';
 import { AtChoice, AtDuration, AtJson, AtNumber, AtText, fieldId, Group, isSaid, Rows, useEditor, Where } from './fields';
@@ -16,6 +17,8 @@ const FRESH: Record<string, Json> = {
   absence: { absence: { after: { event: '' }, without: { event: '' }, for: '30m' } },
 };
 const DEFAULT_EXPIRY = '2h';
+/** Members that only an armed survey has. */
+const OF_ARMED = ['expires_after', 'delay', 'cancel_on', 'on_repeat'];
 
 const EventAt = ({ path, label }: { path: Path; label: string }) => <AtText path={path} label={label} list="known-events" />;
 
@@ -25,18 +28,27 @@ export function Activation() {
   const activate = at(['activate']);
   const form = isObject(activate) ? (Object.keys(FRESH).find((name) => name in activate) ?? 'event') : 'event';
 
-  /** Names the event, and takes the activation away with it; an armed survey needs an expiry. */
+  /** What went with the event's name: it comes back with another. */
+  const put = useRef<JsonObject>({});
+  /** Names the event, and takes the activation away with it; an armed survey needs an expiry, and no other has one. */
   function setEvent(event: string): void {
-    let next = def;
     if (event) {
-      next = setAt(next, ['activate', 'event'], event) as JsonObject;
-      if (!isSaid(at(['expires_after']))) next = { ...next, expires_after: DEFAULT_EXPIRY };
-    } else next = setAt(next, ['activate'], undefined) as JsonObject;
-    change(next);
+      const armed = { expires_after: DEFAULT_EXPIRY, ...put.current, ...def };
+      put.current = {};
+      return change(setAt(armed, ['activate', 'event'], event) as JsonObject);
+    }
+    const rest = { ...def };
+    put.current = {};
+    for (const name of ['activate', ...OF_ARMED])
+      if (name in rest) {
+        put.current[name] = rest[name]!;
+        delete rest[name];
+      }
+    change(rest);
   }
   function setForm(name: string): void {
     const next: JsonObject = { ...def, ...(!isSaid(at(['expires_after'])) && name !== 'event' && { expires_after: DEFAULT_EXPIRY }) };
-    if (name === 'event') delete next.activate;
+    if (name === 'event') for (const member of ['activate', ...OF_ARMED]) delete next[member];
     else next.activate = FRESH[name]!;
     change(next);
   }

@@ -1,0 +1,263 @@
+// The console against askwhen itself: what the vendors' documents do in their dashboards, done
+// by clicking; surveys, explanations, results and jobs held against the API. FULL=1 takes all
+// 300 surveys, 200 users and 20,000 messages; `script/web large` sets it.
+import { after, before, test } from 'node:test';
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { parse } from 'yaml';
+import { loaded, trigger } from '../../test/browser.mjs';
+import { atOnce, receiver, serve } from '../../test/program.mjs';
+import { fresh, PAGES, settled, shut, signedIn, until, visit, wrongs } from './browser.mjs';
+import { FEATURES, generate, random } from './generate.mjs';
+
+const FULL = !!process.env.FULL;
+let server, hooks, state;
+before(async () => {
+  server = await serve();
+  hooks = await receiver();
+  await server.api('PUT', '/v1/settings', { global_cooldown: '0s', max_per_session: 1000 });
+  // The link that `serve --dev` prints works once.
+  const page = await fresh(server);
+  await page.goto(server.link);
+  await page.getByRole('heading', { level: 1, name: 'Home' }).waitFor();
+  assert.equal(new URL(page.url()).search, '');
+  state = await page.context().storageState();
+  await page.context().close();
+  const again = await fresh(server);
+  await again.goto(server.link);
+  await again.getByText('This link has been used, or is too old.').waitFor();
+  await again.context().close();
+});
+after(async () => {
+  await shut();
+  hooks?.stop();
+  await server?.stop();
+});
+
+/** With an older program the pages of this tree are shown, not those that are built into it. */
+async function own(page) {
+  if (!process.env.OWN_DIST) return page;
+  const types = { js: 'text/javascript', mjs: 'text/javascript', css: 'text/css' };
+  await page.route(/\/console\/(console|survey)\.(js|css|mjs)/, (route) => {
+    const name = new URL(route.request().url()).pathname.split('/').pop();
+    return route.fulfill({ contentType: types[name.split('.').pop()], body: readFileSync(new URL('../dist/' + name, import.meta.url)) });
+  });
+  return page;
+}
+const opened = async (path, options = {}) => {
+  const page = await own(await fresh(server, { storageState: state, ...options }));
+  await visit(server, page, path);
+  return page;
+};
+const button = (page, name) => page.getByRole('button', { name, exact: true });
+const done = async (page) => {
+  assert.deepEqual(await wrongs(page), []);
+  await page.context().close();
+};
+/** Another place of the console without loading it again. */
+const goTo = (page, path) => page.evaluate((path) => {
+  history.pushState(null, '', '/console' + path);
+  dispatchEvent(new PopStateEvent('popstate'));
+}, path);
+const survey = (id, more = {}) => ({ name: id, status: 'active', show_on: [{ trigger: id }], frequency: { repeat: 'every_activation' }, questions: [{ question_id: 'q1', type: 'nps', text: 'How likely?' }], ...more });
+
+test('every page of an empty server, and first content in less than 400 ms of a cold cache', async () => {
+  const page = await opened('/');
+  for (const name of [...PAGES.slice(1), 'Home']) {
+    await page.getByRole('navigation', { name: 'Pages' }).getByRole('link', { name, exact: true }).click();
+    await page.getByRole('heading', { level: 1, name, exact: true }).waitFor();
+    await settled(page);
+  }
+  assert.equal(await page.getByRole('alert').count(), 0);
+  await done(page);
+  const times = [];
+  for (let i = 0; i < 5; i++) {
+    const cold = await fresh(server, { storageState: state });
+    await cold.goto(server.console + '/triggers');
+    await cold.locator('h1').waitFor();
+    times.push(await cold.evaluate(() => performance.getEntriesByName('first-contentful-paint')[0].startTime));
+    await cold.context().close();
+  }
+  console.log(`# first content: ${times.map(Math.round).join(', ')} ms`);
+  // The least of five: the rest is what else the machine does.
+  assert.ok(Math.min(...times) < 400, times.join());
+});
+
+test('by clicking alone: connect, a trigger, a survey that an event arms, shown and answered, delivered, sent again', async () => {
+  const page = await opened('/connections');
+  await page.context().grantPermissions(['clipboard-read', 'clipboard-write']);
+  // The backend: URL, key, first event.
+  await page.getByText('Waiting for the first event').waitFor();
+  await button(page, 'New server key').click();
+  const key = await page.getByRole('region', { name: 'new server key' }).innerText();
+  const url = await page.getByRole('region', { name: 'URL', exact: true }).innerText();
+  await new Promise((over, failed) =>
+    execFile('bash', ['-c', `curl -fsS ${url} -H 'authorization: Bearer ${key}' -H 'content-type: application/json' -d '{"user_id":"first","event_name":"ended_sleep"}'`], (error) => (error ? failed(error) : over())));
+  await page.getByText('First event received').waitFor();
+  // A trigger with a generated id, changed.
+  await goTo(page, '/triggers');
+  await button(page, 'Create trigger').click();
+  await page.getByLabel('Name').fill('Main activity');
+  assert.equal(await page.getByLabel('ID').inputValue(), 'main_activity');
+  await page.getByLabel('ID').fill('MainActivity');
+  await page.getByLabel('Kind').selectOption('frontend');
+  await button(page, 'Save').click();
+  await page.getByRole('cell', { name: 'MainActivity', exact: true }).waitFor();
+  // The webhook: URL, secret, the switch.
+  await goTo(page, '/endpoints');
+  await button(page, 'New endpoint').first().click();
+  await page.getByLabel('URL').fill(hooks.url + '/crm');
+  await page.getByLabel('ID', { exact: true }).fill('crm');
+  await button(page, 'Save').click();
+  await page.getByText(/whsec_/).waitFor();
+  await button(page, 'I have kept it').click();
+  await page.getByRole('heading', { level: 1, name: 'crm' }).waitFor();
+  await page.getByRole('switch', { name: 'Enabled' }).click();
+  await page.getByText('It is switched off.').waitFor();
+  await page.getByRole('switch', { name: 'Enabled' }).click();
+  await page.getByText('It takes what it is sent.').waitFor();
+  await button(page, 'Test').click();
+  await page.getByText('The receiver took it with 200.').waitFor();
+  // The survey: armed by the event for 2 h, shown at the trigger.
+  await goTo(page, '/surveys?new=1');
+  await page.getByRole('button', { name: /^CSAT/ }).click();
+  await page.getByLabel('Name', { exact: true }).fill('After sleep');
+  await page.getByLabel('Activate with backend event').fill('ended_sleep');
+  await page.getByLabel('Show at').fill('MainActivity');
+  assert.equal(await page.getByLabel('Expires after').inputValue(), '2h');
+  await page.getByLabel('Expires after').fill('101h');
+  await page.locator('.field', { hasText: 'Expires after' }).locator('.fault').waitFor();
+  await page.getByLabel('Expires after').fill('2h');
+  await page.locator('.differences').getByText('ended_sleep').waitFor();
+  await page.getByText('Users can be asked as soon as you publish.').first().waitFor();
+  await button(page, 'Publish').click();
+  await page.getByRole('heading', { level: 1, name: 'After sleep' }).waitFor();
+  const stored = await server.api('GET', '/v1/surveys/after-sleep');
+  assert.deepEqual([stored.activate, stored.expires_after, stored.show_on], [{ event: 'ended_sleep' }, '2h', [{ trigger: 'MainActivity' }]]);
+  // A user is asked by the widget.
+  await server.api('POST', '/v1/events', { user_id: 'anna', event_name: 'ended_sleep' });
+  const shop = await fresh(server);
+  await shop.route('**/shop', (route) => route.fulfill({ contentType: 'text/html', body: `<!doctype html><title>s</title><script async src="${server.origin}/sdk/askwhen.js" data-key="${server.keys.client}" data-user="anna"></script><h1>Shop</h1>` }));
+  await shop.goto(server.origin + '/shop');
+  await loaded(shop);
+  assert.equal((await trigger(shop, 'MainActivity')).reason, 'offered');
+  await shop.getByRole('radio').nth(3).click();
+  for (let left = 5; left && !(await shop.getByText('Thank you').count()); left--) await shop.getByRole('button', { name: /Next|Send/ }).click();
+  await shop.getByText('Thank you').first().waitFor();
+  await shop.context().close();
+  // The delivery: looked at, copied, sent again.
+  await until('it is delivered', () => hooks.got.find((message) => JSON.parse(message.body).type === 'response.completed'));
+  await goTo(page, '/deliveries?endpoint_id=crm&type=response.completed');
+  const row = page.getByRole('row').nth(1);
+  await until('it is in the list', async () => (await row.count()) && (await row.innerText()).includes('delivered'));
+  await row.getByRole('button').first().click();
+  const preview = page.getByRole('dialog', { name: 'Delivery' });
+  await preview.getByText('said the receiver').waitFor();
+  const body = await preview.getByRole('region', { name: 'body', exact: true }).innerText();
+  const sent = hooks.got.find((message) => JSON.parse(message.body).type === 'response.completed');
+  assert.deepEqual(JSON.parse(body).data.answers, JSON.parse(sent.body).data.answers);
+  await button(page, 'Copy as curl').click();
+  const command = await until('it is copied', async () => (await page.evaluate(() => navigator.clipboard.readText())) || null);
+  hooks.got.length = 0;
+  await new Promise((over, failed) => execFile('bash', ['-c', command.replace('curl', 'curl -fsS')], (error) => (error ? failed(error) : over())));
+  assert.deepEqual([hooks.got[0].id, JSON.parse(hooks.got[0].body).data.answers], [sent.id, JSON.parse(sent.body).data.answers], 'the command tells the receiver the same');
+  hooks.got.length = 0;
+  await button(page, 'Resend').click();
+  await page.getByText('It is being sent again.').waitFor();
+  await until('it has come again', () => hooks.got.length === 1);
+  assert.equal(hooks.got[0].id, sent.id);
+  await done(page);
+});
+
+test('the settings of the project: each member is stored as it was typed', async () => {
+  const before = await server.api('GET', '/v1/settings');
+  const page = await opened('/system/settings');
+  const fields = { 'Surveys per session': '3', 'A session ends after': '30m', 'An offer waits to be shown for': '5m', 'An offer can be answered for': '48h', 'Longest Expires after': '20d', 'An event may be late by': '50h' };
+  await page.getByLabel('Cooldown between surveys').fill('soon');
+  await page.locator('.field', { hasText: 'Cooldown between surveys' }).locator('.fault').waitFor();
+  await page.getByLabel('Cooldown between surveys').fill('3 days');
+  for (const [label, value] of Object.entries(fields)) await page.getByLabel(label).fill(value);
+  await page.getByLabel('Erasing a user keeps').check();
+  await button(page, 'Add attribute').click();
+  await page.getByLabel('Attribute', { exact: true }).fill('email');
+  await page.getByLabel('Operator').selectOption('ends_with_ci');
+  await page.getByLabel('Value', { exact: true }).fill('@corp.example');
+  await page.getByLabel('Not', { exact: true }).first().check();
+  await button(page, 'Add span').click();
+  await button(page, 'Save').click();
+  await page.getByText('The settings are saved.').waitFor();
+  const { schedule, targeting, ...rest } = await server.api('GET', '/v1/settings');
+  assert.deepEqual(rest, { global_cooldown: '3d', max_per_session: 3, session_lifetime: '30m', offer_ttl: '5m', offer_known: '2d', max_expires_after: '20d', allowed_lateness: '2d2h', erase_keeps_cooldown: true });
+  assert.deepEqual(targeting, { all: [{ not: { attribute: 'email', op: 'ends_with_ci', value: '@corp.example' } }] });
+  assert.equal(schedule.except.length, 1);
+  await server.api('PUT', '/v1/settings', before);
+  await done(page);
+});
+
+/** Types into a field and takes it back, as a user does who changes their mind. Gives what it was. */
+async function touch(page, index) {
+  return page.evaluate(async (index) => {
+    const frame = () => new Promise((over) => setTimeout(over));
+    const fields = () => [...document.querySelectorAll('.form input:not([type=checkbox]), .form textarea, .form select')];
+    const field = fields()[index % fields().length];
+    const label = field.labels?.[0]?.textContent ?? field.id;
+    // A form that is chosen begins anew: that is what choosing it means. A language is added by a button.
+    if (['Armed', 'New language', 'Language', 'Drawn by', 'Holdout by'].includes(label)) return label + ' (left)';
+    const { set } = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), 'value');
+    const write = async (text) => {
+      set.call(field, text);
+      field.dispatchEvent(new Event(field.tagName === 'SELECT' ? 'change' : 'input', { bubbles: true }));
+      await frame();
+      await frame();
+    };
+    const before = field.value;
+    const other = field.tagName === 'SELECT' ? [...field.options].find((one) => one.value !== before)?.value
+      : field.type === 'number' ? before + '1' : field.type === 'datetime-local' ? '2026-05-05T05:05' : field.type === 'time' ? '05:05' : before + 'x';
+    if (other === undefined) return label + ' (one choice)';
+    await write(other);
+    await write(before);
+    field.dispatchEvent(new Event('blur'));
+    await frame();
+    return label;
+  }, index);
+}
+
+test('generated surveys: through the form and back nothing is lost, by what the server compares', { timeout: 600_000 }, async () => {
+  const features = [];
+  for (const [name, member] of Object.entries(FEATURES))
+    if ((await server.send('PUT', '/v1/surveys/probe?dry_run=true', survey('probe', member))).ok) features.push(name);
+  const count = FULL ? 300 : 30;
+  const surveys = Array.from({ length: count }, (_, i) => generate(i + 1, features));
+  await atOnce(8, surveys.map((one) => () => server.api('PUT', '/v1/surveys/' + one.survey_id, one)));
+  const page = await opened('/surveys');
+  const touched = new Map();
+  for (const [i, one] of surveys.entries()) {
+    const seen = [];
+    const note = async (response) => {
+      if (response.url().includes(`${one.survey_id}?dry_run`)) seen.push(await response.json().catch(() => null));
+    };
+    page.on('response', note);
+    await goTo(page, '/surveys/' + one.survey_id);
+    await until(`${one.survey_id} is checked`, () => seen.length);
+    assert.equal(seen[0].changed, false, `${one.survey_id}: ${JSON.stringify(seen[0])}`);
+    await page.evaluate(() => document.querySelectorAll('.form details').forEach((group) => (group.open = true)));
+    const next = random(i);
+    for (let n = 0; n < 6; n++) {
+      const label = await touch(page, Math.floor(next() * 1000));
+      touched.set(label, (touched.get(label) ?? 0) + 1);
+    }
+    const told = seen.length;
+    // What is in the form now, sent as it is.
+    await button(page, 'View as YAML').click();
+    const { kind: _, ...def } = parse(await page.getByRole('region', { name: 'YAML' }).innerText());
+    await page.keyboard.press('Escape');
+    const { data } = await server.send('PUT', `/v1/surveys/${one.survey_id}?dry_run=true`, def);
+    assert.equal(data.changed, false, `${one.survey_id} after ${[...touched.keys()].slice(-6)}: ${JSON.stringify(data.errors ?? [data.current, data.body])}`);
+    page.off('response', note);
+    void told;
+  }
+  console.log(`# ${count} surveys (${features.join(', ') || 'without caps, anonymous, retention, endings'}), ${touched.size} kinds of fields touched`);
+  assert.deepEqual(await wrongs(page), []);
+  await page.context().close();
+});
