@@ -99,7 +99,7 @@ export function generate(seed, features = []) {
     const rated = ['nps', 'rating_number', 'rating_star', 'rating_emoji'].includes(type);
     return {
       question_id: pick(['q', 'frage-', 'ü']) + i, type, text: text(), required: type !== 'info' && chance(0.7),
-      ...(rated && maybe(0.4, { labels: () => maybe(0.7, { low: text, high: text }) })),
+      ...(rated && maybe(0.4, { labels: () => ({ low: text(), ...maybe(0.7, { high: text }) }) })),
       ...(type.endsWith('choice') && { options: ['price', { value: 'bugs', text: 'Too many bugs' }, 'a, b'], ...maybe(0.4, { other: () => ({ text: text() }), shuffle: () => true }) }),
       ...(type === 'rating_number' && { scale: pick([3, 5, 7, 10]) }),
     };

@@ -3,11 +3,14 @@
 // 300 surveys, 200 users and 20,000 messages; `script/web large` sets it.
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { execFile } from 'node:child_process';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { build } from 'esbuild';
 import { parse } from 'yaml';
 import { loaded, trigger } from '../../test/browser.mjs';
-import { atOnce, receiver, serve } from '../../test/program.mjs';
+import { atOnce, print, receiver, serve } from '../../test/program.mjs';
 import { fresh, PAGES, settled, shut, signedIn, until, visit, wrongs } from './browser.mjs';
 import { FEATURES, generate, random } from './generate.mjs';
 
@@ -223,6 +226,13 @@ async function touch(page, index) {
   }, index);
 }
 
+/** Where two values part. */
+function unlike(a, b, path = '') {
+  if (JSON.stringify(a) === JSON.stringify(b)) return '';
+  if (a && b && typeof a === 'object' && typeof b === 'object') return [...new Set([...Object.keys(a), ...Object.keys(b)])].map((name) => unlike(a[name], b[name], `${path}/${name}`)).filter(Boolean).join(', ');
+  return `${path}: ${JSON.stringify(a)} → ${JSON.stringify(b)}`;
+}
+
 test('generated surveys: through the form and back nothing is lost, by what the server compares', { timeout: 600_000 }, async () => {
   const features = [];
   for (const [name, member] of Object.entries(FEATURES))
@@ -232,6 +242,7 @@ test('generated surveys: through the form and back nothing is lost, by what the 
   await atOnce(8, surveys.map((one) => () => server.api('PUT', '/v1/surveys/' + one.survey_id, one)));
   const page = await opened('/surveys');
   const touched = new Map();
+  const lost = [];
   for (const [i, one] of surveys.entries()) {
     const seen = [];
     const note = async (response) => {
@@ -243,21 +254,126 @@ test('generated surveys: through the form and back nothing is lost, by what the 
     assert.equal(seen[0].changed, false, `${one.survey_id}: ${JSON.stringify(seen[0])}`);
     await page.evaluate(() => document.querySelectorAll('.form details').forEach((group) => (group.open = true)));
     const next = random(i);
+    const labels = [];
     for (let n = 0; n < 6; n++) {
       const label = await touch(page, Math.floor(next() * 1000));
+      labels.push(label);
       touched.set(label, (touched.get(label) ?? 0) + 1);
     }
-    const told = seen.length;
     // What is in the form now, sent as it is.
     await button(page, 'View as YAML').click();
     const { kind: _, ...def } = parse(await page.getByRole('region', { name: 'YAML' }).innerText());
     await page.keyboard.press('Escape');
     const { data } = await server.send('PUT', `/v1/surveys/${one.survey_id}?dry_run=true`, def);
-    assert.equal(data.changed, false, `${one.survey_id} after ${[...touched.keys()].slice(-6)}: ${JSON.stringify(data.errors ?? [data.current, data.body])}`);
+    if (data.changed !== false) lost.push(`${one.survey_id} after ${labels}: ${data.errors ? JSON.stringify(data.errors) : unlike(data.current, data.body)}`);
     page.off('response', note);
-    void told;
   }
   console.log(`# ${count} surveys (${features.join(', ') || 'without caps, anonymous, retention, endings'}), ${touched.size} kinds of fields touched`);
+  assert.deepEqual(lost, []);
   assert.deepEqual(await wrongs(page), []);
   await page.context().close();
+});
+
+const { outputFiles: [bundled] } = await build({ entryPoints: [new URL('../src/gates.ts', import.meta.url).pathname], bundle: true, format: 'esm', write: false });
+const { sentence } = await import('data:text/javascript,' + encodeURIComponent(bundled.text));
+
+/** Surveys with a gate each that keeps some users back, and users with a past of their own. */
+async function history(count) {
+  const surveys = {
+    armed: { priority: 90, activate: { event: 'ended_sleep' }, expires_after: '2h', targeting: { attribute: 'plan', op: 'in', value: ['pro', 'trial'] }, frequency: { repeat: 'until_completed', cooldown: '14d' } },
+    delayed: { priority: 80, activate: { event: 'checkout' }, expires_after: '5h', delay: '1h' },
+    cancelled: { priority: 75, activate: { event: 'checkout' }, expires_after: '5h', cancel_on: [{ event: 'paid' }] },
+    sampled: { priority: 70, sampling: { percent: 30 } }, held: { priority: 60, holdout: { percent: 50 } }, paused: { priority: 50, status: 'paused' },
+    newer: { priority: 45, app_version: '>=2' }, phones: { priority: 40, platforms: ['ios'] }, german: { priority: 39, locales: ['de'] }, later: { priority: 35, schedule: { start_at: '2099-01-01T00:00:00Z' } },
+    few: { priority: 30, limits: { max_completed: 2 } }, once: { priority: 20, frequency: { repeat: 'once' } }, rest: { priority: 10 },
+  };
+  for (const [id, more] of Object.entries(surveys)) await server.api('PUT', '/v1/surveys/why-' + id, survey('why-' + id, { show_on: [{ trigger: 'Why' }], ...more }));
+  const next = random(7);
+  await atOnce(8, Array.from({ length: count }, (_, n) => async () => {
+    const user = `why/${n} ü`;
+    const path = `/v1/users/${encodeURIComponent(user)}`;
+    const chance = (share) => next() < share;
+    if (chance(0.7)) await server.api('PUT', path, { attributes: { plan: chance(0.5) ? 'pro' : 'free' } });
+    for (const [event_name, share] of [['ended_sleep', 0.6], ['checkout', 0.5], ['paid', 0.3]])
+      if (chance(share)) await server.api('POST', '/v1/events', { user_id: user, event_name, occurred_at: new Date(Date.now() - (chance(0.3) ? 3 * 3_600_000 : 60_000)).toISOString() });
+    for (let n = 0; n < 3; n++) {
+      const decision = await server.api('POST', `${path}/triggers/Why`, { context: { session_id: 's' + n, ...(chance(0.5) && { platform: 'ios', app_version: '2.1', locale: 'de-AT' }) } });
+      if (!decision.survey || !chance(0.7)) continue;
+      const offer = `${path}/offers/${decision.survey.offer_id}`;
+      await server.api('POST', offer + '/displayed', {});
+      if (chance(0.4)) await server.api('POST', offer + '/answers', { answers: [{ question_id: 'q1', value: n * 3 }], completed: true });
+      else if (chance(0.5)) await server.api('POST', offer + '/dismissed', {});
+    }
+    return user;
+  }));
+  return Array.from({ length: count }, (_, n) => `why/${n} ü`);
+}
+
+test('why not: what the page says of each user is what explain says, in words', { timeout: 600_000 }, async () => {
+  const users = await history(FULL ? 200 : 25);
+  const page = await opened('/users');
+  const gates = new Map();
+  for (const [n, user] of users.entries()) {
+    const query = n % 3 ? '?trigger=Why' : '';
+    const answered = page.waitForResponse((response) => response.url().includes('/explain') && response.url().includes(encodeURIComponent(user)));
+    await goTo(page, `/users/${encodeURIComponent(user)}${query}`);
+    const told = await (await answered).json();
+    await page.getByRole('heading', { level: 2, name: user, exact: true }).waitFor();
+    await page.locator('.why li').first().waitFor();
+    const shown = await page.locator('.why li').evaluateAll((rows) => rows.map((row) => [row.querySelector('a').textContent, row.querySelector('.badge').textContent, row.querySelectorAll('p')[1].textContent]));
+    const rows = told.decision?.evaluations ?? told.user.surveys.map((one) => ({ ...one, pass: one.eligible }));
+    assert.deepEqual(shown, rows.map((one) => [one.survey_id, one.pass ? 'offered' : one.gate.replaceAll('_', ' '), sentence(one.pass ? {} : one)]), user);
+    for (const [i, one] of rows.entries()) {
+      gates.set(one.gate ?? 'offered', (gates.get(one.gate ?? 'offered') ?? 0) + 1);
+      assert.ok(!/[[\]{}]/.test(shown[i][2].replaceAll(JSON.stringify(one.actual), '')), shown[i][2]);
+      if (one.until) assert.ok(shown[i][2].includes('It can open at'), shown[i][2]);
+    }
+    // The same is told to whoever asks by the API.
+    const { user: known, decision } = await server.api('GET', `/v1/users/${encodeURIComponent(user)}/explain${query}`, undefined, server.keys.admin);
+    const stable = (rows) => rows?.map(({ survey_id, gate, until }) => [survey_id, gate, until]);
+    assert.deepEqual([stable(known.surveys), stable(decision?.evaluations)], [stable(told.user.surveys), stable(told.decision?.evaluations)]);
+  }
+  console.log(`# ${users.length} users: ${[...gates].sort(([, a], [, b]) => b - a).map(([gate, n]) => `${gate} ${n}`).join(', ')}`);
+  assert.ok(gates.size >= 12, [...gates.keys()].join());
+  await done(page);
+});
+
+test('results and the funnel are what the API gives', async () => {
+  const all = await Promise.all(['armed', 'sampled', 'held', 'phones', 'german', 'once', 'rest'].map((id) => server.api('GET', `/v1/surveys/why-${id}/results?by=day`)));
+  const told = all.sort((a, b) => b.responses - a.responses)[0];
+  const stats = await server.api('GET', `/v1/surveys/${told.survey_id}/stats`);
+  assert.ok(told.responses > 0);
+  const page = await opened('/results/' + told.survey_id);
+  const tile = (name) => page.locator('.tiles li', { hasText: name }).first().locator('strong').innerText();
+  assert.deepEqual([await tile('responses'), await tile('completed')], [told.responses, told.completed].map(String));
+  const [nps] = told.questions;
+  assert.equal(await tile('NPS'), String(Math.round(nps.nps.score)));
+  for (const name of ['promoters', 'passives', 'detractors']) assert.equal(await tile(name), String(nps.nps[name]));
+  await page.getByText('Show as table').evaluateAll((all) => all.forEach((one) => one.click()));
+  const table = async (name) => Object.fromEntries(await page.getByRole('table', { name, exact: true }).first().evaluate((one) => [...one.tBodies[0].rows].map((row) => [row.cells[0].textContent, Number(row.cells[1].textContent.replaceAll(',', ''))])));
+  assert.deepEqual(await table('Answers'), Object.fromEntries(nps.distribution.map((one) => [one.text ?? String(one.value), one.count])));
+  const { not_offered, ...steps } = stats;
+  assert.deepEqual(await table('From considered to completed'), steps);
+  assert.deepEqual(await table('Why not offered'), Object.fromEntries(Object.entries(not_offered).map(([gate, n]) => [gate.replaceAll('_', ' '), n])));
+  const [file] = await Promise.all([page.waitForEvent('download'), page.getByRole('link', { name: /CSV/ }).or(page.getByRole('button', { name: /CSV/ })).first().click()]);
+  assert.equal(readFileSync(await file.path(), 'utf8').trim().split('\r\n').length, told.responses + 1);
+  await done(page);
+});
+
+test('a backtest says what the command says', async () => {
+  const page = await opened('/backtest');
+  await page.getByLabel('Survey').selectOption('why-rest');
+  await button(page, 'Run backtest').click();
+  await page.getByText('users reached').first().waitFor();
+  const { result } = await server.api('GET', '/v1/jobs/' + new URL(page.url()).searchParams.get('job'));
+  const [{ surveys: [one] }] = result.versions;
+  const tile = (name) => page.locator('.tiles li', { hasText: name }).first().locator('strong').innerText();
+  assert.deepEqual([await tile('users reached'), await tile('offers'), await tile('users considered')], [one.users_reached, one.offers, one.users_considered].map((n) => n.toLocaleString('en')));
+  const dir = mkdtempSync(join(tmpdir(), 'askwhen-backtest-'));
+  const { version: _, ...def } = await server.api('GET', '/v1/surveys/why-rest');
+  writeFileSync(join(dir, 's.json'), JSON.stringify({ kind: 'survey', ...def }));
+  const printed = await print('--data-dir', server.data, '--output', 'json', 'backtest', '-f', join(dir, 's.json'), '--from', result.from, '--to', result.to);
+  rmSync(dir, { recursive: true });
+  assert.deepEqual(printed.versions[0].surveys[0], one);
+  await done(page);
 });
