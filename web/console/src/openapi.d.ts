@@ -270,6 +270,11 @@ export interface components {
         } & {
             [key: string]: unknown;
         };
+        Ending: {
+            ending_id: components["schemas"]["Id"];
+            text: string;
+            link?: string | null;
+        };
         OfferedSurvey: {
             survey_id: string;
             version: number;
@@ -281,6 +286,7 @@ export interface components {
             };
             activation?: components["schemas"]["Activation"] | null;
             questions: components["schemas"]["Question"][];
+            endings?: components["schemas"]["Ending"][];
             locale?: string | null;
             /** @enum {string} */
             dir?: "ltr" | "rtl";
@@ -385,6 +391,7 @@ export interface components {
                 [key: string]: unknown;
             };
             questions: components["schemas"]["Question"][];
+            endings?: components["schemas"]["Ending"][];
         } & {
             [key: string]: unknown;
         };
@@ -493,6 +500,7 @@ export interface components {
                 [key: string]: unknown;
             } | null;
             questions: components["schemas"]["Question"][];
+            endings?: components["schemas"]["Ending"][] | null;
         } & {
             [key: string]: unknown;
         };
