@@ -9,7 +9,7 @@
 //! what the first survey's evaluation says besides; `shown` is the text of its first
 //! question. Answers say how many `responses` they cause, which questions the last of these
 //! has `told`, and the locale that was `spoken`; `delivered` names the endpoints that are
-//! told of it.
+//! told of it, and `by` whose answers they are told: a user's, or `anonymous`.
 //! `tests/programmes` has the steps for the files of `examples/programmes`.
 
 use askwhen_domain::apply::{self, ApplyContext, Output, Outputs, Reply};
@@ -29,7 +29,7 @@ use std::path::Path;
 
 const START: &str = "2026-11-02T00:00:00Z";
 /// What a step may have.
-const KNOWN: [&str; 35] = [
+const KNOWN: [&str; 36] = [
     "at",
     "user",
     "event",
@@ -65,6 +65,7 @@ const KNOWN: [&str; 35] = [
     "shown",
     "spoken",
     "delivered",
+    "by",
 ];
 
 struct Stage {
@@ -244,6 +245,20 @@ impl Stage {
         }
         if let Some(wanted) = step.get("spoken") {
             assert_eq!(json!(told.map(|data| &data.locale)), *wanted, "spoken in {step}");
+        }
+        if let Some(wanted) = step["by"].as_str() {
+            let sent = outputs.items.iter().filter_map(|item| match item {
+                Output::Delivery(delivery) => delivery.message.data.as_ref(),
+                _ => None,
+            });
+            let all: Vec<_> = sent.chain(told.map(|data| &**data)).collect();
+            assert!(!all.is_empty(), "told by {step}");
+            for data in all {
+                let by = if data.is_anonymous() { "anonymous" } else { &data.user_id };
+                assert_eq!(by, wanted, "{step}");
+                let bare = data.user_attributes.as_str() == "{}" && data.activation.is_none();
+                assert!(bare || !data.is_anonymous(), "{data:?}");
+            }
         }
         if let Some(wanted) = step.get("delivered") {
             let sent = outputs.items.iter().filter_map(|item| match item {

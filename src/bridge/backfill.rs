@@ -3,6 +3,7 @@
 //! been sent already, or was cancelled for it, is not sent by this.
 
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::app::{App, RequestContext, run_blocking};
@@ -32,6 +33,8 @@ pub(super) struct BackfillScope {
     pub project: String,
     pub endpoint: Arc<Endpoint>,
     pub span: TimeSpan,
+    /// Responses to these surveys are known from then on alone.
+    pub kept_since: BTreeMap<String, Millis>,
 }
 
 impl App {
@@ -52,7 +55,9 @@ impl App {
         let read = definition::endpoint(&shown.record.body.value(), None, Target::Trusted).map_err(Problem::fields)?;
         let project = asked.caller.project.clone();
         let lists = self.lists()?.clone();
-        let wanted = BackfillScope { log: self.log.clone(), lists, project, endpoint: Arc::new(read.endpoint), span };
+        let kept_since = self.view.kept_since(&project, self.clock.now());
+        let (log, endpoint) = (self.log.clone(), Arc::new(read.endpoint));
+        let wanted = BackfillScope { log, lists, project, endpoint, span, kept_since };
         let turn = self.turn(EndpointRef::new(&wanted.project, &asked.route.parts[0])).await?;
         let search = wanted.clone();
         let found = run_blocking(move || search.find(MAX_RECOVERED)).await?;
@@ -140,6 +145,7 @@ impl BackfillScope {
         let (Some(source), Some((kind, at, data))) = (source, read) else { return Vec::new() };
         let wanted = data.project == self.project
             && self.span.contains(at)
+            && self.kept_since.get(&data.survey_id).is_none_or(|since| data.created_at >= *since)
             && self.endpoint.wants(kind, Some(&data.survey_id), data.test)
             && (kind != EventType::Completed || self.endpoint.takes(&data.survey_id, &data.answers_by_question(), at));
         if !wanted {

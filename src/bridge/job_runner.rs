@@ -175,6 +175,7 @@ impl App {
             project: project.to_owned(),
             endpoint: Arc::new(read.endpoint),
             span: job.span(),
+            kept_since: self.view.kept_since(project, self.clock.now()),
         };
         let search = scope.clone();
         let found = run_blocking(move || search.find(usize::MAX)).await?;

@@ -2,6 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::app::{App, RequestContext, run_blocking};
@@ -120,6 +121,7 @@ impl Query {
             kind: self.text("type"),
             since: self.time("since")?,
             until: self.time("until")?,
+            kept_since: BTreeMap::new(),
         })
     }
 
@@ -168,11 +170,14 @@ impl App {
         // Nothing but a delivery has an endpoint, and attempts.
         let known = if list == List::Deliveries { &DELIVERY_FILTERS[..] } else { &DELIVERY_FILTERS[..5] };
         let query = page(asked.query, known)?;
-        let filter = query.filter()?;
+        let mut filter = query.filter()?;
         match list {
             List::Deliveries => check_status(&filter, &DELIVERY_STATUSES)?,
             List::Decisions => check_status(&filter, &DecisionReason::names().collect::<Vec<_>>())?,
-            List::Responses => check_status(&filter, &["partial", "completed"])?,
+            List::Responses => {
+                check_status(&filter, &["partial", "completed"])?;
+                filter.kept_since = self.view.kept_since(&asked.caller.project, self.clock.now());
+            }
         }
         let wanted = PageRequest { cursor: query.cursor.as_deref(), limit: query.limit };
         let page = lists.list(list, &asked.caller.project, &filter, wanted);

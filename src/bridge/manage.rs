@@ -18,7 +18,7 @@ use askwhen_domain::time;
 use askwhen_log::TopicPartition;
 use askwhen_partition::EngineReply;
 use askwhen_wire::definition::{
-    self, Code, DefinitionRef, Kind, SETTINGS_ID, SecretSource, Surroundings, SurveyTags, Target,
+    self, Code, DefinitionRef, Kind, KnownSurvey, SETTINGS_ID, SecretSource, Surroundings, Target,
 };
 use askwhen_wire::json as strict;
 use askwhen_wire::profile;
@@ -45,14 +45,6 @@ struct Condition {
     /// Only if there is none yet.
     create: bool,
     if_match: Option<u64>,
-}
-
-fn survey_tags(body: &Value) -> SurveyTags {
-    let tags = body["tags"].as_array().into_iter().flatten();
-    SurveyTags {
-        survey_id: body["survey_id"].as_str().unwrap_or_default().to_owned(),
-        tags: tags.filter_map(|tag| tag.as_str().map(str::to_owned)).collect(),
-    }
 }
 
 /// What the partitions said.
@@ -96,7 +88,13 @@ impl App {
                 warnings = self.warnings(asked, &survey);
                 Json::of(&survey)
             }
-            Kind::Settings => Json::of(&definition::settings(&value).map_err(Problem::fields)?),
+            Kind::Settings => {
+                let settings = definition::settings(&value).map_err(Problem::fields)?;
+                let others = self.known_surveys(asked);
+                let beside = Surroundings { surveys: Some(&others), ..Surroundings::default() };
+                warnings = definition::settings_warnings(&settings, &beside);
+                Json::of(&settings)
+            }
             Kind::Trigger | Kind::Health | Kind::Key | Kind::KeyUse | Kind::Job => {
                 return Err(Problem::not_found("triggers are declared by POST /v1/triggers"));
             }
@@ -113,6 +111,9 @@ impl App {
                     tls.client_key = Some(self.seal(asked, &id, key)?);
                 }
                 self.seal_headers(asked, &id, &mut read.endpoint.headers)?;
+                let others = self.known_surveys(asked);
+                let beside = Surroundings { surveys: Some(&others), ..Surroundings::default() };
+                warnings = definition::endpoint_warnings(&read.endpoint, &beside);
                 match &read.secret {
                     SecretSource::Literal(secret) => read.endpoint.secret = Some(self.seal(asked, &id, secret)?),
                     SecretSource::Keep | SecretSource::NotOwned => {
@@ -152,10 +153,16 @@ impl App {
         let met = self.view.list(project, Kind::Trigger, u64::MAX, MAX_NAMES);
         let names: Vec<String> = met.into_iter().map(|shown| shown.record.id).collect();
         let before = self.view.get(project, Kind::Survey, &survey.survey_id).map(|shown| shown.record.body.value());
-        let shown = self.view.list(project, Kind::Survey, u64::MAX, MAX_NAMES);
-        let others: Vec<SurveyTags> = shown.into_iter().map(|shown| survey_tags(&shown.record.body.value())).collect();
-        let surroundings = Surroundings { names: Some(&names), surveys: Some(&others), before: before.as_ref() };
+        let mut others = self.known_surveys(asked);
+        others.retain(|other| other.survey_id != survey.survey_id);
+        let (names, before) = (Some(&*names), before.as_ref());
+        let surroundings = Surroundings { names, surveys: Some(&others), beside: &[], before };
         definition::warnings(survey, self.clock.now(), &surroundings)
+    }
+
+    fn known_surveys(&self, asked: &RequestContext<'_>) -> Vec<KnownSurvey> {
+        let shown = self.view.list(&asked.caller.project, Kind::Survey, u64::MAX, MAX_NAMES);
+        shown.iter().map(|shown| KnownSurvey::of(&shown.record.body.value())).collect()
     }
 
     /// What a PUT would do, as far as what is shown tells.

@@ -2,6 +2,7 @@
 //! the journal beside the server.
 
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::app::{App, RequestContext, run_blocking};
@@ -9,6 +10,7 @@ use super::history::{ExplainRequest, ExplainTrigger, HistoryError, JournalLookup
 use super::list_routes::{bad_cursor, page, unlisted};
 use super::problem::{Answer, Problem, json_answer};
 use askwhen_domain::id;
+use askwhen_domain::limits::MAX_OFFER_KNOWN;
 use askwhen_domain::record::Context;
 use askwhen_domain::time::{self, Millis};
 use askwhen_wire::definition::Code;
@@ -19,6 +21,8 @@ use askwhen_wire::listing::{Filter, List, PageRequest};
 const TURN: Duration = Duration::from_secs(10);
 /// So many more are read than are shown: those of the cursor's own time may be among them.
 const SAME_TIME: usize = 200;
+/// Decisions that are looked through for whose offers were answered.
+const MAX_DECISIONS: usize = 1_000;
 
 /// A place in a timeline: the time and id of the last line that was shown.
 struct TimelineCursor {
@@ -81,6 +85,7 @@ impl App {
         let mut entries = self.listed_entries(&project, &user_id, (since, until), limit)?;
         let request = TimelineRequest { project, user_id, since, until, limit: limit + 1 + SAME_TIME };
         entries.extend(self.read_history(move |history| history.timeline(request)).await?);
+        self.hide_anonymous(&asked.caller.project, &asked.route.parts[0], &mut entries)?;
         entries.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
         if let Some(erased) = entries.iter().position(|(_, _, shown)| shown["kind"] == "erased") {
             // How deliveries went stays on record; nothing else does.
@@ -129,6 +134,41 @@ impl App {
             }
         }
         Ok(entries)
+    }
+
+    /// Takes out what a user has answered to anonymous surveys: the journal knows it until it
+    /// is trimmed, and shows it to nobody here.
+    fn hide_anonymous(&self, project: &str, user_id: &str, entries: &mut [TimelineEntry]) -> Result<(), Problem> {
+        let is_answer = |entry: &&mut TimelineEntry| entry.2["kind"] == "answers";
+        let Some(first_at) = entries.iter_mut().filter(is_answer).map(|entry| entry.0).min() else { return Ok(()) };
+        let anonymous = self.view.anonymous_surveys(project);
+        if anonymous.is_empty() {
+            return Ok(());
+        }
+        // Offers are named by the decisions that made them; those may lie before the span.
+        let filter = Filter {
+            user_id: Some(user_id.to_owned()),
+            since: Some(first_at.saturating_sub(MAX_OFFER_KNOWN)),
+            ..Filter::default()
+        };
+        let wanted = PageRequest::first(MAX_DECISIONS);
+        let decisions = self.lists()?.list(List::Decisions, project, &filter, wanted).map_err(unlisted)?.rows;
+        let offered: BTreeMap<&str, bool> = decisions
+            .iter()
+            .filter_map(|row| Some((row["survey"]["offer_id"].as_str()?, row["survey"]["anonymous"] == true)))
+            .collect();
+        for (_, _, shown) in entries.iter_mut().filter(is_answer) {
+            let is_hidden = match (shown["offer_id"].as_str(), shown["survey_id"].as_str()) {
+                (_, Some(survey_id)) => anonymous.contains(survey_id),
+                // Of an offer that is not listed any more nobody knows.
+                (Some(offer_id), None) => offered.get(offer_id).copied().unwrap_or(true),
+                (None, None) => true,
+            };
+            if is_hidden {
+                (shown["answers"], shown["anonymous"]) = (json!([]), true.into());
+            }
+        }
+        Ok(())
     }
 
     /// Reads the journal beside the requests; a few at a time.

@@ -11,7 +11,7 @@ use super::lists::Lists;
 use super::problem::{Answer, AnswerBody, Problem, json_answer};
 use askwhen_domain::question::QuestionType;
 use askwhen_domain::refs::{SurveyKey, SurveyRef};
-use askwhen_domain::time;
+use askwhen_domain::time::{self, Millis};
 use askwhen_wire::definition::{Code, Kind};
 use askwhen_wire::listing::{GroupBy, ResultsQuery, SurveyResults};
 use askwhen_wire::tally::{OTHER, QuestionTally, ResponseTally};
@@ -23,6 +23,9 @@ const PAGE: usize = 500;
 const WAITING_PIECES: usize = 4;
 /// How many deviations the margin of an NPS has to each side: 95 % lie within.
 const DEVIATIONS: f64 = 1.959_964;
+
+/// Results of an anonymous survey are shown from so many responses on.
+const LEAST_ANONYMOUS: i64 = 5;
 
 /// Columns of every response in a table, before its answers.
 const COLUMNS: [&str; 12] = [
@@ -59,9 +62,9 @@ impl App {
             let wanted = || invalid(format!("by must be one of {}", GroupBy::ALL.map(|(name, _)| name).join(", ")));
             GroupBy::ALL.iter().find(|(known, _)| *known == name).map(|(_, by)| *by).ok_or_else(wanted)
         });
-        let wanted =
-            ResultsQuery { since: query.time("since")?, until: query.time("until")?, version, by: by.transpose()? };
         let survey = SurveyKey::new(asked.caller.project.clone(), asked.route.parts[0].clone());
+        let since = query.time("since")?.max(self.kept_since(&survey));
+        let wanted = ResultsQuery { since, until: query.time("until")?, version, by: by.transpose()? };
         let found = run_blocking(move || lists.results(SurveyRef::new(&survey.project, &survey.survey_id), &wanted));
         let found = found.await?.map_err(unlisted)?;
         Ok(json_answer(200, shown(&asked.route.parts[0], &found, &definition).to_string()))
@@ -73,12 +76,14 @@ impl App {
         let lists = self.lists()?.clone();
         let definition = self.defined_survey(asked)?;
         let survey = SurveyKey::new(asked.caller.project.clone(), asked.route.parts[0].clone());
-        let everything = ResultsQuery::default();
+        let since = self.kept_since(&survey);
+        let everything = ResultsQuery { since, ..ResultsQuery::default() };
         let known = lists.results(SurveyRef::new(&survey.project, &survey.survey_id), &everything).map_err(unlisted)?;
         let mut questions: Vec<String> = defined_questions(&definition).map(|(id, _)| id.to_owned()).collect();
         questions.extend(known.total.questions.into_keys().filter(|id| !questions.contains(id)).collect::<Vec<_>>());
         let (sender, receiver) = tokio::sync::mpsc::channel(WAITING_PIECES);
-        tokio::task::spawn_blocking(move || write_lines(&*lists, &survey, &questions, format, &sender));
+        let scope = LineScope { survey, since, questions };
+        tokio::task::spawn_blocking(move || write_lines(&*lists, &scope, format, &sender));
         let mut answer = Answer::new(AnswerBody::Stream(receiver));
         let content_type = match format {
             LineFormat::Csv => "text/csv; charset=utf-8",
@@ -91,6 +96,11 @@ impl App {
         Ok(answer)
     }
 
+    /// From when on responses to a survey are known, if it says how long they are.
+    fn kept_since(&self, survey: &SurveyKey) -> Option<Millis> {
+        self.view.kept_since(&survey.project, self.clock.now()).get(&survey.survey_id).copied()
+    }
+
     fn defined_survey(&self, asked: &RequestContext<'_>) -> Result<Value, Problem> {
         let shown = self.view.get(&asked.caller.project, Kind::Survey, &asked.route.parts[0]);
         let shown = shown.ok_or_else(|| Problem::not_found("there is no such survey"))?;
@@ -98,15 +108,23 @@ impl App {
     }
 }
 
+/// Which responses are written, and the columns of their answers.
+struct LineScope {
+    survey: SurveyKey,
+    /// Earlier ones are not known any more.
+    since: Option<Millis>,
+    questions: Vec<String>,
+}
+
 /// Writes every response; ends when nobody reads, or the store cannot be read: then the
 /// answer is cut off, so that no part is taken for the whole.
 fn write_lines(
     lists: &dyn Lists,
-    survey: &SurveyKey,
-    questions: &[String],
+    scope: &LineScope,
     format: LineFormat,
     sender: &tokio::sync::mpsc::Sender<Result<Bytes, std::io::Error>>,
 ) {
+    let LineScope { survey, since, questions } = scope;
     let survey = SurveyRef::new(&survey.project, &survey.survey_id);
     let mut text = String::new();
     if format == LineFormat::Csv {
@@ -124,7 +142,7 @@ fn write_lines(
                 return;
             }
         };
-        for response in &found.0 {
+        for response in found.0.iter().filter(|response| since.is_none_or(|since| response.created_at >= since)) {
             match format {
                 LineFormat::Csv => text.push_str(&csv_line(response, questions)),
                 LineFormat::Ndjson => {
@@ -201,10 +219,23 @@ fn defined_questions(definition: &Value) -> impl Iterator<Item = (&str, &Value)>
 
 fn shown(survey_id: &str, found: &SurveyResults, definition: &Value) -> Value {
     let mut body = json!({"survey_id": survey_id});
+    // Few answers to an anonymous survey tell who gave them.
+    let is_anonymous = definition["anonymous"] == true;
+    let hides = |tally: &ResponseTally| is_anonymous && tally.responses < LEAST_ANONYMOUS;
+    if is_anonymous {
+        body["anonymous"] = true.into();
+        body["hidden_below"] = LEAST_ANONYMOUS.into();
+    }
     let members = body.as_object_mut().expect("an object");
     members.extend(summary(&found.total));
+    if hides(&found.total) {
+        members.insert("median_duration_ms".into(), Value::Null);
+        members.insert("questions".into(), json!([]));
+        members.insert("series".into(), json!([]));
+        return body;
+    }
     members.insert("questions".into(), questions(&found.total, &found.texts, definition).into());
-    let series = found.series.iter().map(|(group, tally)| {
+    let series = found.series.iter().filter(|(_, tally)| !hides(tally)).map(|(group, tally)| {
         let mut point = Map::from_iter([("group".to_owned(), Value::from(group.as_str()))]);
         point.extend(summary(tally));
         point.insert("questions".into(), questions(tally, &BTreeMap::new(), definition).into());

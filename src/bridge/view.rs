@@ -1,10 +1,11 @@
 //! The definitions as the bridge shows them: read from topic `definitions`,
 //! a moment behind the partitions that decide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use askwhen_domain::time::{self, Millis};
 use askwhen_log::{Error, Fetch as _, Log, Reader, TopicPartition, Watermarks};
 use askwhen_process::thread::Notify;
 use askwhen_wire::definition::Kind;
@@ -21,6 +22,8 @@ pub struct View {
     rows: RwLock<BTreeMap<String, LatestDefinition>>,
     /// Versions of surveys, by project, survey and version.
     versions: RwLock<BTreeMap<(String, String), BTreeMap<u64, DefinitionRecord>>>,
+    /// How long answers are kept, of the surveys that say so, by project and survey.
+    retentions: RwLock<BTreeMap<(String, String), Millis>>,
     /// Records of each kind and project, by the beginning of their keys.
     moved: Mutex<BTreeMap<String, u64>>,
     /// Grows with every record of an API key.
@@ -66,6 +69,7 @@ impl View {
             log: log.clone(),
             rows: RwLock::default(),
             versions: RwLock::default(),
+            retentions: RwLock::default(),
             moved: Mutex::default(),
             keys_generation: AtomicU64::new(1),
             follow: Mutex::new(follow),
@@ -127,6 +131,9 @@ impl View {
             Some(Err(error)) => return tracing::error!(%error, key, "a definition in the log is unreadable"),
             None => None,
         };
+        if let Some(shown) = shown.as_ref().filter(|shown| shown.record.kind == Kind::Survey) {
+            self.note_retention(&shown.record);
+        }
         rows.insert(key.to_owned(), LatestDefinition { source, shown });
         drop(rows);
         if let Some(end) = key.match_indices('/').nth(1) {
@@ -135,6 +142,46 @@ impl View {
         if key.starts_with("key/") {
             self.keys_generation.fetch_add(1, Ordering::Release);
         }
+    }
+
+    fn note_retention(&self, record: &DefinitionRecord) {
+        let key = (record.project.clone(), record.id.clone());
+        // Most surveys have none: their bodies are not parsed for it.
+        let body = Some(&record.body).filter(|body| body.as_str().contains("\"retention\":"));
+        let span = body.and_then(|body| time::parse_duration(body.value()["retention"].as_str()?).ok());
+        let mut retentions = self.retentions.write().expect("no panic holds this lock");
+        match span {
+            Some(span) => drop(retentions.insert(key, span)),
+            None => drop(retentions.remove(&key)),
+        }
+    }
+
+    /// How long answers are kept, of the surveys that say so, by project and survey.
+    pub fn retentions(&self) -> BTreeMap<(String, String), Millis> {
+        self.retentions.read().expect("no panic holds this lock").clone()
+    }
+
+    /// Surveys of a project that are anonymous, or were in a version that is kept.
+    pub fn anonymous_surveys(&self, project: &str) -> BTreeSet<String> {
+        let is_anonymous = |record: &DefinitionRecord| record.body.as_str().contains("\"anonymous\":true");
+        let prefix = definition_key(project, Kind::Survey, "");
+        let rows = self.rows.read().expect("no panic holds this lock");
+        let own = rows.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        let current = own.filter_map(|(_, known)| known.shown.as_ref()).map(|shown| &shown.record);
+        let mut all: BTreeSet<String> =
+            current.filter(|record| is_anonymous(record)).map(|record| record.id.clone()).collect();
+        let versions = self.versions.read().expect("no panic holds this lock");
+        let kept = versions.iter().filter(|((of, _), _)| of == project);
+        all.extend(kept.filter(|(_, all)| all.values().any(is_anonymous)).map(|((_, id), _)| id.clone()));
+        all
+    }
+
+    /// From when on responses to the surveys of a project are known, where these say how
+    /// long, by survey.
+    pub fn kept_since(&self, project: &str, now: Millis) -> BTreeMap<String, Millis> {
+        let retentions = self.retentions.read().expect("no panic holds this lock");
+        let own = retentions.iter().filter(|((of, _), _)| of == project);
+        own.map(|((_, survey_id), span)| (survey_id.clone(), now.saturating_sub(*span).saturating_add(1))).collect()
     }
 
     fn take_version(&self, key: &str, value: Option<&[u8]>) {

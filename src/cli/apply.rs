@@ -11,7 +11,8 @@ use super::files::{self, FileDefinition};
 use super::output;
 use crate::bridge::auth::Kind as KeyKind;
 use askwhen_process::clock::Clock;
-use askwhen_wire::definition::{self, Kind, Surroundings};
+use askwhen_domain::time::Millis;
+use askwhen_wire::definition::{self, Kind, KnownSurvey, Surroundings, Target};
 
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
@@ -50,15 +51,7 @@ pub fn validate(args: &ValidateArgs, format: Format) -> Result<(), Failure> {
             return Err(Failure::usage(format!("{}: {}: {}", defined.place, fault.pointer, fault.detail)));
         }
     }
-    let warnings: Vec<String> = all
-        .iter()
-        .filter(|defined| defined.kind == Kind::Survey)
-        .filter_map(|defined| Some((&defined.place, definition::survey(&defined.body, None).ok()?)))
-        .flat_map(|(place, survey)| {
-            let told = definition::warnings(&survey, now, &Surroundings::default());
-            told.into_iter().map(move |warning| format!("{place}: {}: {warning}", survey.survey_id))
-        })
-        .collect();
+    let warnings = warnings(&all, now);
     match format {
         Format::Json => output::json(&json!({"valid": true, "definitions": all.len(), "warnings": warnings})),
         Format::Text => {
@@ -67,6 +60,35 @@ pub fn validate(args: &ValidateArgs, format: Format) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What is probably not meant, as far as the files tell.
+fn warnings(all: &[FileDefinition], now: Millis) -> Vec<String> {
+    let of_kind = |kind: Kind| all.iter().filter(move |defined| defined.kind == kind);
+    let surveys = of_kind(Kind::Survey).filter_map(|one| Some((&one.place, definition::survey(&one.body, None).ok()?)));
+    let surveys: Vec<_> = surveys.collect();
+    let known: Vec<KnownSurvey> = surveys.iter().map(|(_, survey)| KnownSurvey::from(survey)).collect();
+    let mut warnings = Vec::new();
+    let mut tell = |place: &str, id: &str, told: Vec<String>| {
+        warnings.extend(told.into_iter().map(|warning| format!("{place}: {id}: {warning}")));
+    };
+    for (place, survey) in &surveys {
+        let others: Vec<KnownSurvey> =
+            known.iter().filter(|known| known.survey_id != survey.survey_id).cloned().collect();
+        let beside = Surroundings { beside: &others, ..Surroundings::default() };
+        tell(place, &survey.survey_id, definition::warnings(survey, now, &beside));
+    }
+    let beside = Surroundings { beside: &known, ..Surroundings::default() };
+    for one in of_kind(Kind::Endpoint) {
+        let Ok(read) = definition::endpoint(&one.body, None, Target::Trusted) else { continue };
+        let told = definition::endpoint_warnings(&read.endpoint, &beside);
+        tell(&one.place, &read.endpoint.endpoint_id, told);
+    }
+    for one in of_kind(Kind::Settings) {
+        let Ok(settings) = definition::settings(&one.body) else { continue };
+        tell(&one.place, "settings", definition::settings_warnings(&settings, &beside));
+    }
+    warnings
 }
 
 pub async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failure> {

@@ -106,6 +106,11 @@ impl Client {
         Ok(Client { http, metrics: base.clone(), base, key: FoundKey { key, source: "the given key".into() } })
     }
 
+    /// Whom it asks, and with which key.
+    pub fn asked(&self) -> String {
+        format!("{} was asked with the key of {}", self.base, self.key.source)
+    }
+
     /// The server's address.
     pub fn base(&self) -> &str {
         &self.base
@@ -140,7 +145,7 @@ impl Client {
         let status = answer.status().as_u16();
         let bytes = answer.bytes().await.map_err(|e| Failure::unreachable(e.to_string()))?;
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Ok(ApiResponse { status, body, asked: format!("{} was asked with the key of {}", self.base, self.key.source) })
+        Ok(ApiResponse { status, body, asked: self.asked() })
     }
 
     /// Sends a body that is JSON already.

@@ -8,6 +8,7 @@ use super::client::Client;
 use super::context::{Context, Failure, Format, ServerArgs};
 use super::output;
 use crate::bridge::auth::Kind;
+use askwhen_wire::definition::nearest;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Listed {
@@ -99,8 +100,13 @@ impl Listed {
 /// Prints one of them with all members.
 pub async fn one(client: &Client, what: Listed, id: &str) -> Result<(), Failure> {
     let (_, member, columns) = what.listed();
-    let found = what.rows(client).await?.into_iter().find(|row| row[columns[0]].as_str() == Some(id));
-    output::json(&found.ok_or_else(|| Failure::failed(format!("there is no {id} among the {member}")))?);
+    let rows = what.rows(client).await?;
+    let ids: Vec<&str> = rows.iter().filter_map(|row| row[columns[0]].as_str()).collect();
+    let Some(at) = ids.iter().position(|known| *known == id) else {
+        let near = nearest(id, &ids).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        return Err(Failure::failed(format!("there is no {id} among the {member}{near}\n  {}", client.asked())));
+    };
+    output::json(&rows[at]);
     Ok(())
 }
 

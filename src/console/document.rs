@@ -72,4 +72,5 @@ pub fn fits_response(response: &ResponseBody, filter: &Filter) -> bool {
     let status = if response.completed { "completed" } else { "partial" };
     filter.status.as_deref().is_none_or(|wanted| wanted == status)
         && filter.survey_id.as_deref().is_none_or(|wanted| response.survey_id == wanted)
+        && filter.kept_since.get(&response.survey_id).is_none_or(|since| response.created_at >= *since)
 }

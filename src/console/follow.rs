@@ -330,6 +330,10 @@ impl Follower {
             let forget = |bytes: &[u8], batch: &mut WriteBatch<'_>| kept::forget(list, bytes, batch);
             order::prune(store, list, now - kept_for, PRUNED_AT_A_TIME, forget)?;
         }
+        let retentions = self.shared.retentions.lock().expect("no panic holds this lock").clone();
+        for ((project, survey_id), kept_for) in &retentions {
+            kept::prune_survey(store, SurveyRef::new(project, survey_id), now - kept_for + 1, PRUNED_AT_A_TIME)?;
+        }
         // Minutes are kept as long as answers, single facts no longer than decisions: a
         // span within a minute counts both.
         let minutes_before = now - keep.responses.max(stats::KEPT);

@@ -145,6 +145,24 @@ pub fn forget(list: List, bytes: &[u8], batch: &mut WriteBatch<'_>) -> Result<Ve
     Ok(places)
 }
 
+/// Takes away responses to a survey that began before `before`, at most `limit` of them.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub fn prune_survey(store: &Store, survey: SurveyRef<'_>, before: Millis, limit: usize) -> Result<(), Error> {
+    let mut batch = WriteBatch::new(store);
+    let mut count = 0;
+    order::ascend_survey(store, survey, 0, before, |_, row| {
+        let id = read(&row)?.response()?.response_id;
+        let places = forget(List::Responses, &row, &mut batch)?;
+        places.into_iter().for_each(|place| batch.remove_from_index(place));
+        batch.delete(order::row(List::Responses, &id));
+        count += 1;
+        Ok(count < limit)
+    })?;
+    Ok(store.write(batch.into_batch())?)
+}
+
 /// Forgets what came of a user's records up to the erasure, which is the record of
 /// the journal at `at`. Rows of them that are read later are not listed either.
 ///

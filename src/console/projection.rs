@@ -58,6 +58,12 @@ impl Console {
         Console { shared, following: Mutex::new(None) }
     }
 
+    /// How long responses to surveys are kept from now on, by project and survey, where they
+    /// say so.
+    pub fn keep_responses(&self, retentions: BTreeMap<(String, String), Millis>) {
+        *self.shared.retentions.lock().expect("no panic holds this lock") = retentions;
+    }
+
     pub fn stop(&self) {
         drop(self.following.lock().expect("no panic holds this lock").take());
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
+use askwhen_domain::time::Millis;
 use askwhen_process::thread::Notify;
 use askwhen_store::Store;
 use askwhen_wire::listing::List;
@@ -28,12 +29,15 @@ pub(super) struct Shared {
     pub(super) notify: Arc<Notify>,
     /// How often each list of a project has got other rows.
     pub(super) moved: Mutex<BTreeMap<(String, List), u64>>,
+    /// How long responses are kept, of the surveys that say so, by project and survey.
+    pub(super) retentions: Mutex<BTreeMap<(String, String), Millis>>,
 }
 
 impl Shared {
     pub fn new(open: OpenStore, notify: Arc<Notify>) -> Shared {
         let (store, damaged) = (RwLock::default(), Mutex::default());
-        Shared { open, store, damaged, left: AtomicU64::new(u64::MAX), notify, moved: Mutex::default() }
+        let (left, moved, retentions) = (AtomicU64::new(u64::MAX), Mutex::default(), Mutex::default());
+        Shared { open, store, damaged, left, notify, moved, retentions }
     }
 
     /// Of one store, which whoever has made it sets aside.

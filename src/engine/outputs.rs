@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use askwhen_domain::apply::{self, ApplyContext, LinkView, OfferView};
+use askwhen_domain::apply::{self, AnswerView, ApplyContext, LinkView, OfferView};
 use askwhen_domain::decision::Offered;
 use askwhen_domain::id::{Kind, Origin};
 use askwhen_domain::json::Json;
@@ -41,7 +41,13 @@ pub fn encode(ctx: ApplyContext<'_>, item: &apply::Output) -> Output {
             (Topic::Deliveries, ctx.origin.id(Kind::Delivery, &["cancel_user"]), topics::encode(&record))
         }
     };
-    Output { topic, key: Some(ctx.user_id.to_owned().into()), id, value: Some(value.into()) }
+    // What is told of an anonymous response does not stand under its user's name.
+    let user_id = match item {
+        apply::Output::Response { data, .. } => &data.user_id,
+        apply::Output::Delivery(delivery) => &delivery.user_id,
+        _ => ctx.user_id,
+    };
+    Output { topic, key: Some(user_id.to_owned().into()), id, value: Some(value.into()) }
 }
 
 /// A message for an endpoint.
@@ -91,15 +97,14 @@ struct AnswerBody<'a> {
 }
 
 pub fn offer_bodies(view: OfferView) -> EngineReply {
-    let body = |offered: &Offered| {
+    let body = |offered: &Offered, answers: &[AnswerView]| {
         Json::of(&OfferBody {
             offer_id: &offered.offer_id,
             survey: offered,
             displayed_at: view.displayed_at.map(time::format_time),
             dismissed_at: view.dismissed_at.map(time::format_time),
             completed: view.completed,
-            answers: view
-                .answers
+            answers: answers
                 .iter()
                 .map(|view| AnswerBody {
                     question_id: &view.question_id,
@@ -111,7 +116,12 @@ pub fn offer_bodies(view: OfferView) -> EngineReply {
                 .collect(),
         })
     };
-    EngineReply::Body { server: body(&view.offered), client: body(&view.offered.clone().for_client()) }
+    // What was answered to an anonymous survey is the user's own device's to know.
+    let seen = if view.offered.anonymous { &[][..] } else { &view.answers };
+    EngineReply::Body {
+        server: body(&view.offered, seen),
+        client: body(&view.offered.clone().for_client(), &view.answers),
+    }
 }
 
 pub fn link_body(view: &LinkView) -> EngineReply {

@@ -11,6 +11,7 @@ use super::memory::MemoryGovernor;
 use super::wall;
 use crate::bridge::{App, View};
 use crate::config::Retention;
+use crate::console::Console;
 use crate::replay::Error;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Log, TopicPartition};
@@ -30,6 +31,8 @@ pub struct Housekeeping {
     pub retention: Retention,
     pub data_dir: PathBuf,
     pub memory: MemoryGovernor,
+    /// The lists, where this process keeps them.
+    pub console: Option<Arc<Console>>,
 }
 
 impl Housekeeping {
@@ -60,6 +63,9 @@ impl Housekeeping {
                 self.app.auth.look();
                 if round.is_multiple_of(4) {
                     self.measure_disk();
+                    if let Some(console) = &self.console {
+                        console.keep_responses(self.view.retentions());
+                    }
                 }
                 if round.is_multiple_of(240) {
                     if let Err(error) = wall::note(&self.clock, &self.data_dir)

@@ -129,7 +129,8 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         let app = running.app.clone();
         running.servers.push(tokio::spawn(vital("jobs", async move { app.run_jobs().await })));
     }
-    let housekeeping = foundation.housekeeping(view.clone(), running.app.clone());
+    let console = running.components.console.clone();
+    let housekeeping = foundation.housekeeping(view.clone(), running.app.clone(), console);
     let ending = running.components.ending.clone();
     running.components.housekeeping = Some(housekeeping.start(notify, ending, fail)?);
     let has_settings = view.get(DEFAULT_PROJECT, Kind::Settings, SETTINGS_ID).is_some();
@@ -380,7 +381,7 @@ impl Foundation {
         HistoryReader { history: Arc::new(history), turns: tokio::sync::Semaphore::new(bridge::history::MAX_READERS) }
     }
 
-    fn housekeeping(&self, view: Arc<View>, app: Arc<App>) -> Housekeeping {
+    fn housekeeping(&self, view: Arc<View>, app: Arc<App>, console: Option<Arc<Console>>) -> Housekeeping {
         let (cached_users, shared, requests) = (self.cached_users.clone(), self.shared.clone(), self.requests.clone());
         Housekeeping {
             log: self.log.clone(),
@@ -390,6 +391,7 @@ impl Foundation {
             retention: self.config.retention,
             data_dir: self.config.data_dir.clone(),
             memory: MemoryGovernor::new(self.budget, self.config.partitions, cached_users, shared, requests),
+            console,
         }
     }
 }

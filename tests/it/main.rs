@@ -29,6 +29,7 @@ mod manage;
 mod paths;
 mod people;
 mod poison;
+mod privacy;
 mod quotas;
 mod replay;
 mod schema;

@@ -38,6 +38,9 @@ const KNOWN = /^(text|nps|info|(single|multi)_choice|rating_(number|star|emoji))
 const EMPTY: Record<string, Value> = { text: '', multi_choice: [] };
 const UNITS: Record<string, number> = { ms: 1, s: 1e3, m: 6e4, h: 36e5 };
 
+/** What is said beside the questions of an anonymous survey. */
+const ANONYMOUS = 'Your answers are passed on without your name. Only the server’s log holds it, until that is trimmed.';
+
 /** Milliseconds of `3s` or `1m30s`; 0 if the text is no duration. */
 const duration = (text: string): number =>
   [...text.matchAll(/(\d+)(ms|[smh])/g)].reduce((sum, [, n, unit]) => sum + +n! * UNITS[unit!]!, 0);
@@ -100,6 +103,7 @@ export function mount(survey: Survey, on: Mount): View {
           el('button', { type: 'button', class: 'back', part: 'button', click: goBack }, labels.back ?? 'Back'),
         step,
       ),
+      ...(survey.anonymous ? [el('p', { class: 'note', part: 'note' }, labels.anonymous ?? ANONYMOUS)] : []),
     );
     setAccentText(card, step);
     if (moved) focusQuestion();

@@ -191,6 +191,9 @@ pub struct Offered {
     pub questions: Vec<Question>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endings: Vec<Ending>,
+    /// Whether answers are told without their user.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
     /// What a client key may see of the activation's properties.
     #[serde(skip)]
     pub expose: Vec<String>,
@@ -235,6 +238,7 @@ impl Offered {
             activation: offer.activation.as_deref().map(ActivationView::of),
             questions,
             endings,
+            anonymous: survey.anonymous,
             expose: survey.expose.clone(),
         }
     }

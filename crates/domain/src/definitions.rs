@@ -45,6 +45,8 @@ pub struct Project {
     /// The arms of each experiment that has begun, with the share of users that each of
     /// their surveys asks.
     arms: BTreeMap<String, Vec<(String, Share)>>,
+    /// How long answers are known, of the surveys that say so.
+    retentions: BTreeMap<String, Millis>,
     /// Events that rules count, with the properties that they ask for.
     remembered: BTreeMap<String, BTreeSet<String>>,
 }
@@ -121,6 +123,16 @@ impl Project {
     /// full or archived remains an arm; one that has not begun is none yet.
     pub fn arms(&self, experiment: &str) -> &[(String, Share)] {
         self.arms.get(experiment).map_or(&[], Vec::as_slice)
+    }
+
+    /// Experiments that have begun.
+    pub fn experiments(&self) -> impl Iterator<Item = &String> {
+        self.arms.keys()
+    }
+
+    /// How long answers are known, of the surveys that say so.
+    pub fn retentions(&self) -> &BTreeMap<String, Millis> {
+        &self.retentions
     }
 
     pub fn tags(&self) -> &SurveysByTag {
@@ -204,6 +216,7 @@ impl Project {
         self.limited.clear();
         self.tags.clear();
         self.arms.clear();
+        self.retentions.clear();
         self.remembered.clear();
         for pattern in self.settings.counts_events() {
             remember(&mut self.remembered, pattern);
@@ -219,6 +232,7 @@ impl Project {
                     self.listeners.entry(event.to_owned()).or_default().push(id.clone());
                 }
             }
+            self.retentions.extend(entry.current.retention.map(|span| (id.clone(), span)));
             for tag in &entry.current.tags {
                 self.tags.entry(tag.clone()).or_default().push(id.clone());
             }

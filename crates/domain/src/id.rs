@@ -120,6 +120,19 @@ impl Origin {
     }
 }
 
+/// What stands for a response to an anonymous survey and for its user, the same in all that
+/// is told of the response. Nobody who does not know the log's incarnation can make it from
+/// the offer's id.
+pub fn anonymous_response(incarnation: u128, project: &str, offer_id: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(incarnation.to_be_bytes());
+    for part in ["anonymous", project, offer_id] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    format!("anon_{}", hex::encode(&hash.finalize()[..16]))
+}
+
 /// A delivery that an operator asks for, named by chance.
 pub fn delivery_by_chance(chance: u128) -> String {
     format!("{}_{chance:032x}", Kind::Delivery.prefix())

@@ -37,6 +37,8 @@ pub struct ShownSurvey<'a> {
     questions: &'a [Question],
     #[serde(skip_serializing_if = "<[Ending]>::is_empty")]
     endings: &'a [Ending],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    anonymous: bool,
 }
 
 impl Localized {
@@ -50,6 +52,7 @@ impl Localized {
             ui: &self.ui,
             questions: &self.questions,
             endings: &self.endings,
+            anonymous: survey.anonymous,
         }
     }
 

@@ -122,6 +122,25 @@ pub fn delivery(
 pub const TESTER: &str = "askwhen-test";
 
 impl Data {
+    /// Takes away who answered: one id stands for the response and for its user, and what
+    /// leads to the user otherwise is left out.
+    #[must_use]
+    pub fn anonymous(self, id: String) -> Data {
+        Data {
+            response_id: id.clone(),
+            user_id: id,
+            user_attributes: Json::empty_object(),
+            trigger_properties: Json::empty_object(),
+            activation: None,
+            ..self
+        }
+    }
+
+    /// Whether an id of the response stands for its user.
+    pub fn is_anonymous(&self) -> bool {
+        self.user_id == self.response_id
+    }
+
     /// The data of an operator's test, in the shape of a real response.
     pub fn sample(project: &str, at: Millis) -> Data {
         let answer = AnswerFact {

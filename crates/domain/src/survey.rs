@@ -224,6 +224,12 @@ pub struct Survey {
     /// Whether its page may be answered without a signed link.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub link_anonymous: bool,
+    /// Whether what is told of its responses names an id of each response in place of the user.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
+    /// How long answers are known, from when their response began.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
+    pub retention: Option<Millis>,
     pub platforms: Vec<String>,
     pub locales: Vec<String>,
     pub app_version: Option<VersionRange>,

@@ -177,7 +177,9 @@ impl AnswerRule {
     fn response<'a>(&self, known: TargetingContext<'a>) -> Option<&'a CompletedAnswers> {
         let kept = known.user.completed.get(&*self.survey)?;
         let is_recent = self.within.is_none_or(|within| kept.at >= known.now.saturating_sub(within));
-        is_recent.then_some(kept)
+        let retention = known.retentions.get(&self.survey);
+        let is_known = retention.is_none_or(|span| known.now < kept.at.saturating_add(*span));
+        (is_recent && is_known).then_some(kept)
     }
 
     /// The answer as an object that the condition looks into.
@@ -195,12 +197,14 @@ impl AnswerRule {
             "at": response.map(|response| time::format_time(response.at)),
         });
         let ages = self.within.and_then(|within| Some(response?.at.saturating_add(within).saturating_add(1)));
+        let retention = known.retentions.get(&self.survey);
+        let ends = retention.and_then(|span| Some(response?.at.saturating_add(*span)));
         let is_changed = |at: &Millis| {
             let then = TargetingContext { now: *at, ..known };
             self.answer.holds(&self.given(then), *at) != self.answer.holds(&given, known.now)
         };
         let turns = self.answer.turns_at(&given, known.now);
-        UnmetRule { actual, until: ages.into_iter().chain(turns).filter(is_changed).min() }
+        UnmetRule { actual, until: ages.into_iter().chain(ends).chain(turns).filter(is_changed).min() }
     }
 }
 
@@ -232,9 +236,17 @@ mod tests {
         let mut user = User::default();
         let now = 100 * DAY;
         let (tags, zone) = (BTreeMap::new(), Zone::default());
+        let mut retentions = BTreeMap::new();
         user.survey_mut("nps").completed_at = Some(now - 30 * DAY);
         let check = |rule: &Rule, attributes: Value, now: Millis| {
-            rule.check(TargetingContext { user: &user, attributes: &attributes, tags: &tags, zone: &zone, now })
+            rule.check(TargetingContext {
+                user: &user,
+                attributes: &attributes,
+                tags: &tags,
+                retentions: &retentions,
+                zone: &zone,
+                now,
+            })
         };
         assert!(check(&is_pro(), json!({"plan": "pro"}), now).is_ok());
         let missed = check(&is_pro(), json!({"plan": "free"}), now).unwrap_err();
@@ -254,7 +266,14 @@ mod tests {
         user.keep_answers("nps", CompletedAnswers { at: now - 30 * DAY, answers });
         user.keep_answers("nps", CompletedAnswers { at: now - 31 * DAY, answers: BTreeMap::new() });
         let check = |rule: &Rule, attributes: Value, now: Millis| {
-            rule.check(TargetingContext { user: &user, attributes: &attributes, tags: &tags, zone: &zone, now })
+            rule.check(TargetingContext {
+                user: &user,
+                attributes: &attributes,
+                tags: &tags,
+                retentions: &retentions,
+                zone: &zone,
+                now,
+            })
         };
         let said = |question: &str, op: Op, value: Value, within: Option<Millis>| {
             let answer = Condition { property: question.into(), op, value };
@@ -273,6 +292,25 @@ mod tests {
         let missed = check(&said("q1", Op::NotExists, Value::Null, Some(30 * DAY)), json!({}), now).unwrap_err();
         assert_eq!(missed.until, Some(now + 1));
 
+        retentions.insert("nps".to_owned(), 40 * DAY);
+        let check = |rule: &Rule, now: Millis| {
+            let attributes = json!({});
+            let (tags, zone) = (&tags, &zone);
+            let retentions = &retentions;
+            rule.check(TargetingContext { user: &user, attributes: &attributes, tags, retentions, zone, now })
+        };
+        let known = said("q1", Op::Exists, Value::Null, None);
+        let forgotten_at = now + 10 * DAY;
+        assert!(check(&known, forgotten_at - 1).is_ok());
+        assert!(check(&known, forgotten_at).is_err(), "half-open: answers are known up to their retention");
+        let missed = check(&Rule::Not { not: Box::new(known) }, now).unwrap_err();
+        assert_eq!(missed.until, Some(forgotten_at));
+
+        let retentions = BTreeMap::new();
+        let check = |rule: &Rule, attributes: Value, now: Millis| {
+            let (tags, zone, retentions) = (&tags, &zone, &retentions);
+            rule.check(TargetingContext { user: &user, attributes: &attributes, tags, retentions, zone, now })
+        };
         let both = Rule::All { all: vec![is_pro(), not_lately.clone()] };
         assert_eq!(check(&both, json!({"plan": "free"}), now).unwrap_err().until, None, "the first part decides");
         let either = Rule::Any { any: vec![is_pro(), not_lately] };

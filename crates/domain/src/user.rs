@@ -305,6 +305,16 @@ impl User {
         }
     }
 
+    /// Forgets answers that are older than their survey lets them be.
+    pub(super) fn forget_answers(&mut self, retentions: &BTreeMap<String, Millis>, now: Millis) {
+        let is_old = |survey_id: &str, completed: &CompletedAnswers| {
+            retentions.get(survey_id).is_some_and(|span| completed.at.saturating_add(*span) <= now)
+        };
+        if !retentions.is_empty() && self.completed.iter().any(|(id, completed)| is_old(id, completed)) {
+            Arc::make_mut(&mut self.completed).retain(|id, completed| !is_old(id, completed));
+        }
+    }
+
     /// Keeps the state within its bound, always in the same order for the same
     /// state: offers that have ended go first, then the oldest properties, the
     /// oldest offers, remembered events, the answers of the oldest responses, the oldest

@@ -53,6 +53,8 @@ pub struct Filter {
     pub kind: Option<String>,
     pub since: Option<Millis>,
     pub until: Option<Millis>,
+    /// Responses to these surveys are known from then on alone.
+    pub kept_since: BTreeMap<String, Millis>,
 }
 
 impl Filter {

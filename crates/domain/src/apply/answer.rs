@@ -102,7 +102,8 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
             history::completed(user, &survey.survey_id, at);
         }
         history::answered_in_wave(user, &survey.survey_id, at, survey.frequency.per, completes);
-        if let Some(response) = user.offers[index].response.as_ref().filter(|_| completes) {
+        // Rules of other surveys would tell who said what.
+        if let Some(response) = user.offers[index].response.as_ref().filter(|_| completes && !survey.anonymous) {
             let on_path = response.answers.iter().filter(|(id, _)| path.answered.contains(id));
             let answers = on_path.map(|(id, answer)| (id, &answer.value));
             let kept = CompletedAnswers::of(answers, at);

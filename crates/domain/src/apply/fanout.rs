@@ -7,6 +7,7 @@ use super::apply_context::ApplyContext;
 use super::offers::FoundOffer;
 use super::output::{Output, Outputs};
 use crate::endpoint::{Endpoint, EventType};
+use crate::id;
 use crate::json::Json;
 use crate::message::{self, ActivationFact, AnswerFact, Data, Delivery, Message, WebhookEvent};
 use crate::question::OTHER;
@@ -110,7 +111,7 @@ fn collect(ctx: ApplyContext<'_>, user: &User, offer: &Offer, survey: &Survey, o
             });
         }
     }
-    Data {
+    let data = Data {
         response_id: offer.offer_id.clone(),
         survey_id: offer.survey_id.clone(),
         survey_name: survey.name.clone(),
@@ -134,7 +135,11 @@ fn collect(ctx: ApplyContext<'_>, user: &User, offer: &Offer, survey: &Survey, o
         test: offer.test,
         created_at: response.map_or(offer.offered_at, |r| r.created_at),
         updated_at: response.map_or(offer.offered_at, |r| r.updated_at),
+    };
+    if !survey.anonymous {
+        return data;
     }
+    data.anonymous(id::anonymous_response(ctx.origin.incarnation, ctx.project_id, &offer.offer_id))
 }
 
 /// What the user read of each choice made.

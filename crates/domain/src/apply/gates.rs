@@ -366,8 +366,8 @@ pub(super) fn targeting(
         let Some(rule) = rule else { continue };
         let attributes = attributes.get_or_init(|| user.attributes_value());
         let zone = survey.zone_of_days(context.timezone.as_deref());
-        let (tags, now) = (ctx.project.tags(), ctx.now);
-        let checked = rule.check(TargetingContext { user, attributes, tags, zone: &zone, now });
+        let (tags, retentions, now) = (ctx.project.tags(), ctx.project.retentions(), ctx.now);
+        let checked = rule.check(TargetingContext { user, attributes, tags, retentions, zone: &zone, now });
         checked.map_err(|missed| stop(gate, missed.actual, missed.until))?;
     }
     Ok(())

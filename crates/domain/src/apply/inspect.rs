@@ -8,7 +8,7 @@ use super::apply_context::RequestContext;
 use super::gates::EligibilityCheck;
 use super::output::{Outputs, Reply};
 use super::view::{Counters, OfferLine, SurveyAvailability, SurveyCounters, UserView, WindowView};
-use super::windows;
+use super::{shares, windows};
 use crate::decision::ActivationView;
 use crate::record::Context;
 use crate::survey::Status;
@@ -31,6 +31,7 @@ pub(super) fn user(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) {
             last_display_at: user.last_display_at.map(time::format_time),
             surveys: user.surveys.iter().map(|(id, state)| (id.to_string(), counters(state))).collect(),
         },
+        arms: shares::arms(ctx, user),
         surveys,
     };
     out.reply = Some(Reply::User(Box::new(view)));

@@ -58,6 +58,7 @@ pub fn apply(ctx: ApplyContext<'_>, before: &User, record: &Record<'_>, seen_bef
     }
     let before_now = before.as_of(ctx.now, ctx.project.settings.offer_known);
     let mut user = User::clone(&before_now);
+    user.forget_answers(ctx.project.retentions(), ctx.now);
     change(ctx, &mut user, record, seen_before, &mut out);
     if !out.needs.is_empty() {
         return Applied { user: before.clone(), out: Outputs { needs: out.needs, ..Outputs::default() } };

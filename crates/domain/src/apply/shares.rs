@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::apply_context::ApplyContext;
 use crate::decision::{Gate, GateFailure};
@@ -112,6 +113,14 @@ fn arm(name: &str, ctx: ApplyContext<'_>, user: &User, attributes: &OnceCell<Val
     let highest =
         arms.map(|(arm, _)| (height(arm), arm)).max_by(|(a, one), (b, other)| a.total_cmp(b).then(one.cmp(other)));
     highest.map(|(_, arm)| arm.clone())
+}
+
+/// The user's arm of each experiment: those that were offered, and those that would be.
+pub(super) fn arms(ctx: ApplyContext<'_>, user: &User) -> BTreeMap<String, String> {
+    let kept = user.extension.iter().flat_map(|extension| extension.arms.keys());
+    let named: BTreeSet<&String> = ctx.project.experiments().chain(kept).collect();
+    let attributes = OnceCell::new();
+    named.into_iter().filter_map(|name| Some((name.clone(), arm(name, ctx, user, &attributes)?))).collect()
 }
 
 /// Notes that a survey of an arm is offered: from here on the user is in that arm.

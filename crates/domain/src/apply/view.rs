@@ -16,6 +16,9 @@ pub struct UserView {
     pub windows: Vec<WindowView>,
     pub offers: Vec<OfferLine>,
     pub counters: Counters,
+    /// The user's arm of each experiment.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub arms: BTreeMap<String, String>,
     pub surveys: Vec<SurveyAvailability>,
 }
 

@@ -25,6 +25,8 @@ pub struct TargetingContext<'a> {
     /// The user's attributes as one object.
     pub attributes: &'a Value,
     pub tags: &'a SurveysByTag,
+    /// How long answers are known, of the surveys that say so.
+    pub retentions: &'a BTreeMap<String, Millis>,
     /// The clocks that tell days apart.
     pub zone: &'a Zone,
     pub now: Millis,

@@ -281,7 +281,14 @@ mod tests {
             user.extension_mut().remember("export", event);
         }
         let (attributes, tags, zone) = (json!({}), BTreeMap::new(), Zone::default());
-        let known = TargetingContext { user: &user, attributes: &attributes, tags: &tags, zone: &zone, now };
+        let known = TargetingContext {
+            user: &user,
+            attributes: &attributes,
+            tags: &tags,
+            retentions: &BTreeMap::new(),
+            zone: &zone,
+            now,
+        };
         let rule = |at_least, at_most, distinct| EventRule {
             event: Pattern { event: "export".into(), conditions: Vec::new() },
             within: Some(14 * DAY),
@@ -308,7 +315,14 @@ mod tests {
         user.extension_mut().survey_mut("a").displays = vec![now - 9 * DAY];
         let (attributes, zone) = (json!({}), Zone::default());
         let tags = BTreeMap::from([("nps".to_owned(), vec!["a".to_owned(), "b".to_owned(), "unseen".to_owned()])]);
-        let known = TargetingContext { user: &user, attributes: &attributes, tags: &tags, zone: &zone, now };
+        let known = TargetingContext {
+            user: &user,
+            attributes: &attributes,
+            tags: &tags,
+            retentions: &BTreeMap::new(),
+            zone: &zone,
+            now,
+        };
         let count = |tag: &str, within: Option<Millis>| {
             let of = Subject::Tag(tag.into());
             History { of, did: Interaction::Displayed, within, times: Counted::ONCE }.count(known)

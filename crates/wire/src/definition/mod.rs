@@ -27,7 +27,7 @@ pub use endpoint::{EndpointBody, SecretSource, endpoint_json};
 pub use kind::{DefinitionRef, Kind};
 pub use reader::{Code, Fault, MAX_FAULTS, nearest};
 pub use settings::check_expiry;
-pub use warnings::{Surroundings, SurveyTags, warnings};
+pub use warnings::{KnownSurvey, Surroundings, endpoint_warnings, settings_warnings, warnings};
 
 use askwhen_domain::settings::Settings;
 use askwhen_domain::survey::Survey;

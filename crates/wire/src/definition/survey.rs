@@ -8,7 +8,7 @@ use askwhen_domain::json::Json;
 use askwhen_domain::limits::MAX_EXPIRES_AFTER;
 use askwhen_domain::survey::{OnRepeat, SettingsTargeting, ShowOn, Status, Survey, VersionRange};
 use askwhen_domain::targeting::EVERY_SURVEY;
-use askwhen_domain::time;
+use askwhen_domain::time::{self, DAY};
 
 /// Tags of one survey at most.
 const MAX_TAGS: usize = 32;
@@ -18,7 +18,6 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     kind(reader, Kind::Survey);
     let survey_id = id(reader, Kind::Survey, wanted_id);
     shown_only(reader, &["version"]);
-    ["anonymous", "retention"].into_iter().for_each(|member| reader.not_built(member));
     let name = reader.required_text("name", 1_024).unwrap_or_default();
     let status = reader.choice("status", &Status::ALL).unwrap_or(Status::Draft);
     let link = reader.boolean("link").unwrap_or(false);
@@ -60,6 +59,8 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
         tags: tags(reader),
         link,
         link_anonymous,
+        anonymous: reader.boolean("anonymous").unwrap_or(false),
+        retention: retention(reader),
         platforms: reader.ids("platforms", 100),
         locales: reader.ids("locales", 100),
         app_version: app_version(reader),
@@ -120,6 +121,16 @@ fn expires_after(reader: &mut Reader<'_>, activated: bool) -> Option<time::Milli
         reader.fault(Code::Invalid, "expires_after", "must be at most 30d");
     } else if !activated && reader.raw("activate").is_none() {
         reader.fault(Code::Invalid, "expires_after", "needs activate: without it each trigger is its own window");
+        return None;
+    }
+    Some(span)
+}
+
+/// Answers are known for at least as long as an offer may be answered by default.
+fn retention(reader: &mut Reader<'_>) -> Option<time::Millis> {
+    let span = reader.duration("retention")?;
+    if span < DAY {
+        reader.fault(Code::Invalid, "retention", "must be at least 1d");
         return None;
     }
     Some(span)

@@ -56,6 +56,7 @@ const KNOWN: &[(&str, Takes)] = &[
             ("submit", Takes::Text),
             ("close", Takes::Text),
             ("required", Takes::Text),
+            ("anonymous", Takes::Text),
             ("too_long", Takes::Text),
             ("progress", Takes::Text),
         ]),

@@ -4,7 +4,9 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{translation, ui};
+use askwhen_domain::endpoint::Endpoint;
 use askwhen_domain::placeholder::{Piece, ValueSource, pieces};
+use askwhen_domain::settings::Settings;
 use askwhen_domain::survey::{Status, Survey};
 use askwhen_domain::targeting::{AnswerRule, EVERY_SURVEY, History, Rule, Subject};
 use askwhen_domain::time::{self, Millis};
@@ -15,17 +17,53 @@ pub struct Surroundings<'a> {
     /// Names of events and triggers that were met or declared; `None` where that is not
     /// known.
     pub names: Option<&'a [String]>,
-    /// The other surveys; `None` where they are not known.
-    pub surveys: Option<&'a [SurveyTags]>,
+    /// The other surveys that there are; `None` where not all of them are known.
+    pub surveys: Option<&'a [KnownSurvey]>,
+    /// Surveys that come with it.
+    pub beside: &'a [KnownSurvey],
     /// The survey in its canonical form as it is in force.
     pub before: Option<&'a Value>,
 }
 
-/// A survey that is in force, as far as rules of others name it.
+/// A survey as far as rules and endpoints name it.
 #[derive(Debug, Clone)]
-pub struct SurveyTags {
+pub struct KnownSurvey {
     pub survey_id: String,
     pub tags: Vec<String>,
+    /// Ids of its questions.
+    pub questions: Vec<String>,
+    pub anonymous: bool,
+}
+
+impl KnownSurvey {
+    /// Of a definition in its canonical form.
+    pub fn of(body: &Value) -> KnownSurvey {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let questions = body["questions"].as_array().into_iter().flatten();
+        KnownSurvey {
+            survey_id: text(&body["survey_id"]).unwrap_or_default(),
+            tags: body["tags"].as_array().into_iter().flatten().filter_map(text).collect(),
+            questions: questions.filter_map(|question| text(&question["question_id"])).collect(),
+            anonymous: body["anonymous"] == true,
+        }
+    }
+}
+
+impl From<&Survey> for KnownSurvey {
+    fn from(survey: &Survey) -> KnownSurvey {
+        KnownSurvey {
+            survey_id: survey.survey_id.clone(),
+            tags: survey.tags.clone(),
+            questions: survey.questions.iter().map(|question| question.question_id.clone()).collect(),
+            anonymous: survey.anonymous,
+        }
+    }
+}
+
+impl<'a> Surroundings<'a> {
+    fn known(&self) -> impl Iterator<Item = &'a KnownSurvey> {
+        self.beside.iter().chain(self.surveys.unwrap_or_default())
+    }
 }
 
 /// A sentence for each thing that is probably not meant.
@@ -52,8 +90,7 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
         let events = events.into_iter().map(|name| ("event", name));
         let triggers = survey.show_on.iter().map(|show_on| ("trigger", show_on.trigger.as_str()));
         for (what, name) in events.chain(triggers).filter(|(_, name)| !names.iter().any(|known| known == name)) {
-            let near = nearest(name, names).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-            all.push(format!("the {what} {name} has not been seen yet{near}"));
+            all.push(format!("the {what} {name} has not been seen yet{}", meant(name, names)));
         }
     }
     all.extend(ui::misread(&survey.ui.value()));
@@ -62,7 +99,8 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
     all.extend(translation::incomplete(survey));
     all.extend(unfilled(survey));
     all.extend(unused_endings(survey));
-    all.extend(unknown_subjects(survey, beside.surveys));
+    // What is in force under its own id is what it replaces.
+    all.extend(unknown_subjects(&survey.targeting, Some(&KnownSurvey::from(survey)), beside));
     all.extend(newly_counted(survey, beside.before));
     all.extend(beside.before.map(|before| changed_types(survey, before)).unwrap_or_default());
     all
@@ -111,31 +149,86 @@ fn unused_endings(survey: &Survey) -> Vec<String> {
     unused.map(|ending| format!("no rule leads to the ending {}", ending.ending_id)).collect()
 }
 
-/// Surveys and tags that rules name and that do not exist.
-fn unknown_subjects(survey: &Survey, others: Option<&[SurveyTags]>) -> Vec<String> {
-    let Some(others) = others else { return Vec::new() };
-    let ids: Vec<String> =
-        others.iter().map(|other| other.survey_id.clone()).chain([survey.survey_id.clone()]).collect();
-    let tags: Vec<String> = others.iter().flat_map(|other| &other.tags).chain(&survey.tags).cloned().collect();
-    let mut named = BTreeSet::new();
-    for rule in survey.targeting.iter().flat_map(Rule::parts) {
+/// What rules name and what does not exist: surveys, tags, and questions; and answers that
+/// are never known.
+fn unknown_subjects<'r>(
+    rules: impl IntoIterator<Item = &'r Rule>,
+    own: Option<&KnownSurvey>,
+    beside: &Surroundings<'_>,
+) -> Vec<String> {
+    let known: Vec<&KnownSurvey> = beside.known().chain(own).collect();
+    let mut told = BTreeSet::new();
+    for rule in rules.into_iter().flat_map(Rule::parts) {
         match rule {
-            Rule::Answer(AnswerRule { survey, .. }) | Rule::History(History { of: Subject::Survey(survey), .. }) => {
-                named.insert(("survey", survey.as_str()));
+            Rule::Answer(AnswerRule { survey, answer, .. }) => {
+                told.extend(unknown_answer("targeting", survey, &answer.property, &known, beside));
+                if known.iter().any(|known| known.survey_id == *survey && known.anonymous) {
+                    told.insert(format!("targeting asks for answers to {survey}, which is anonymous: it knows none"));
+                }
             }
-            Rule::History(History { of: Subject::Tag(tag), .. }) if tag != EVERY_SURVEY => {
-                named.insert(("tag", tag.as_str()));
+            Rule::History(History { of: Subject::Survey(survey), .. }) => {
+                told.extend(unknown_survey("targeting", survey, &known, beside));
+            }
+            Rule::History(History { of: Subject::Tag(tag), .. }) if tag != EVERY_SURVEY && beside.surveys.is_some() => {
+                let tags: Vec<String> = known.iter().flat_map(|known| &known.tags).cloned().collect();
+                if !tags.contains(tag) {
+                    told.insert(format!("targeting names the tag {tag}, which does not exist{}", meant(tag, &tags)));
+                }
             }
             _ => {}
         }
     }
-    let known = |what: &str| if what == "survey" { &ids } else { &tags };
-    let unknown = named.into_iter().filter(|(what, name)| !known(what).iter().any(|known| known == name));
-    let told = unknown.map(|(what, name)| {
-        let near = nearest(name, known(what)).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-        format!("targeting names the {what} {name}, which does not exist{near}")
-    });
-    told.collect()
+    told.into_iter().collect()
+}
+
+fn unknown_survey(
+    by: &str,
+    survey_id: &str,
+    known: &[&KnownSurvey],
+    beside: &Surroundings<'_>,
+) -> Option<String> {
+    let ids: Vec<String> = known.iter().map(|known| known.survey_id.clone()).collect();
+    let is_unknown = beside.surveys.is_some() && !ids.iter().any(|known| known == survey_id);
+    is_unknown.then(|| format!("{by} names the survey {survey_id}, which does not exist{}", meant(survey_id, &ids)))
+}
+
+/// A question that a survey does not have, or a survey that does not exist.
+fn unknown_answer(
+    by: &str,
+    survey_id: &str,
+    question_id: &str,
+    known: &[&KnownSurvey],
+    beside: &Surroundings<'_>,
+) -> Option<String> {
+    let Some(survey) = known.iter().find(|known| known.survey_id == survey_id) else {
+        return unknown_survey(by, survey_id, known, beside);
+    };
+    let is_there = survey.questions.iter().any(|known| known == question_id);
+    (!is_there).then(|| {
+        let near = meant(question_id, &survey.questions);
+        format!("{by} names the question {question_id} of {survey_id}, which does not exist{near}")
+    })
+}
+
+/// The nearest name, as the end of a sentence.
+fn meant(name: &str, names: &[String]) -> String {
+    nearest(name, names).map(|near| format!("; did you mean {near}?")).unwrap_or_default()
+}
+
+/// A sentence for each thing in an endpoint that is probably not meant.
+pub fn endpoint_warnings(endpoint: &Endpoint, beside: &Surroundings<'_>) -> Vec<String> {
+    let known: Vec<&KnownSurvey> = beside.known().collect();
+    let told: BTreeSet<String> = endpoint
+        .conditions
+        .iter()
+        .filter_map(|one| unknown_answer("where", &one.survey, &one.answer.property, &known, beside))
+        .collect();
+    told.into_iter().collect()
+}
+
+/// A sentence for each thing in settings that is probably not meant.
+pub fn settings_warnings(settings: &Settings, beside: &Surroundings<'_>) -> Vec<String> {
+    unknown_subjects(&settings.targeting, None, beside)
 }
 
 /// Events that rules begin to count with this version.
@@ -198,7 +291,14 @@ mod tests {
         body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         let survey = super::super::survey(&body, None).unwrap();
         let names: Option<Vec<String>> = names.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        warnings(&survey, NOW, &Surroundings { names: names.as_deref(), surveys: Some(&[]), before: before.as_ref() })
+        let beside = KnownSurvey {
+            survey_id: "secret".into(),
+            tags: Vec::new(),
+            questions: vec!["score".into()],
+            anonymous: true,
+        };
+        let (names, before) = (names.as_deref(), before.as_ref());
+        warnings(&survey, NOW, &Surroundings { names, surveys: Some(&[]), beside: &[beside], before })
     }
 
     #[test]
@@ -252,6 +352,16 @@ mod tests {
         let rules = json!({"tags": ["nps"], "targeting": {"all": [{"tag": "nsp", "did": "displayed"}, {"tag": "*", "did": "displayed"},
             {"survey": "s", "did": "completed"}, {"survey": "other", "answer": {"question_id": "q1", "op": "exists"}},
             {"event": "used", "at_least": 3}]}});
+        let answers = json!({"targeting": {"any": [{"survey": "s", "answer": {"question_id": "q2", "op": "exists"}},
+            {"survey": "secret", "answer": {"question_id": "scor", "op": "exists"}}]}});
+        check(
+            told(answers, None, None),
+            &[
+                "answers to secret, which is anonymous",
+                "the question q2 of s, which does not exist",
+                "the question scor of secret, which does not exist; did you mean score?",
+            ],
+        );
         check(
             told(rules, Some(&["Main"]), None),
             &[

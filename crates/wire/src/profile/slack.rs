@@ -29,7 +29,8 @@ pub fn body(kind: EventType, data: &Data, console_url: &str) -> Vec<u8> {
         blocks.push(section(&format!("and {more} more answers")));
     }
     blocks.push(json!({"type": "context", "elements": [{"type": "mrkdwn", "text": about(kind, data, console_url)}]}));
-    let text = format!("{} from {}", mrkdwn(&title), mrkdwn(&data.user_id));
+    let from = if data.is_anonymous() { String::new() } else { format!(" from {}", mrkdwn(&data.user_id)) };
+    let text = format!("{}{from}", mrkdwn(&title));
     // What a user writes opens no page that Slack would show.
     let body = json!({"text": text, "blocks": blocks, "unfurl_links": false, "unfurl_media": false});
     body.to_string().into_bytes()
@@ -50,7 +51,7 @@ fn title(data: &Data) -> String {
 
 /// Who answered, where, how far, and the link.
 fn about(kind: EventType, data: &Data, console_url: &str) -> String {
-    let mut parts = vec![mrkdwn(&data.user_id)];
+    let mut parts = vec![if data.is_anonymous() { "anonymous".to_owned() } else { mrkdwn(&data.user_id) }];
     if data.link {
         parts.push("by link".to_owned());
     } else if !data.trigger.is_empty() {
@@ -61,7 +62,9 @@ fn about(kind: EventType, data: &Data, console_url: &str) -> String {
         parts.push("not complete yet".to_owned());
     }
     if !console_url.is_empty() {
-        let url = format!("{console_url}/users/{}", path_part(&data.user_id));
+        let (page, id) =
+            if data.is_anonymous() { ("results", &data.survey_id) } else { ("users", &data.user_id) };
+        let url = format!("{console_url}/{page}/{}", path_part(id));
         parts.push(format!("<{}|Open in the console>", mrkdwn(&url)));
     }
     parts.join(" · ")
@@ -148,6 +151,12 @@ mod tests {
             "a/b c · at Main · <https://ask.example/console/users/a%2Fb%20c|Open in the console>"
         );
         assert!(!told(&data, "").to_string().contains("Open in"));
+        let said = told(&data.clone().anonymous("anon_1".into()), "https://ask.example/console");
+        assert_eq!(said["text"], "NPS: 3 of 10");
+        assert_eq!(
+            said["blocks"][4]["elements"][0]["text"],
+            "anonymous · at Main · <https://ask.example/console/results/askwhen-test|Open in the console>"
+        );
     }
 
     #[test]

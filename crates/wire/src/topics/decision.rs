@@ -47,6 +47,9 @@ pub struct OfferedRecord {
     /// The same, where it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endings: Option<Json>,
+    /// Whether answers are told without their user.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
 }
 
 /// The event that the survey was waiting for.
@@ -116,6 +119,7 @@ impl OfferedRecord {
             activation: offered.activation.as_ref().map(ActivationRecord::of),
             questions: Json::of(&offered.questions),
             endings: (!offered.endings.is_empty()).then(|| Json::of(&offered.endings)),
+            anonymous: offered.anonymous,
         }
     }
 }
@@ -182,6 +186,7 @@ mod tests {
                     properties: Json::from_valid("{\"x\":[1,null]}"),
                 }),
                 questions: Vec::new(),
+                anonymous: true,
                 endings: vec![Ending { ending_id: "bye".into(), text: "Bye".into(), link: None }],
                 expose: vec!["x".into()],
             }),
