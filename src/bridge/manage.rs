@@ -79,7 +79,8 @@ impl App {
     async fn put(&self, asked: &RequestContext<'_>, kind: Kind, id: String) -> Result<Answer, Problem> {
         let text = strict::check(&asked.body).map_err(Problem::json)?;
         let value: Value = serde_json::from_str(text).map_err(|e| Problem::new(400, "invalid_json", e.to_string()))?;
-        let (mut new_secret, mut warnings) = (None, Vec::new());
+        let mut new_secret = None;
+        let warnings;
         let body = match kind {
             Kind::Survey => {
                 let survey = definition::survey(&value, Some(&id)).map_err(Problem::fields)?;

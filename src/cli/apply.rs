@@ -10,8 +10,8 @@ use super::context::{Context, Failure, Format, ServerArgs};
 use super::files::{self, FileDefinition};
 use super::output;
 use crate::bridge::auth::Kind as KeyKind;
-use askwhen_process::clock::Clock;
 use askwhen_domain::time::Millis;
+use askwhen_process::clock::Clock;
 use askwhen_wire::definition::{self, Kind, KnownSurvey, Surroundings, Target};
 
 #[derive(Debug, Args)]

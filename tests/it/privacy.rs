@@ -50,12 +50,18 @@ async fn an_anonymous_survey_tells_of_nobody() {
     }
     responses(&server, 4).await;
     let hidden = server.get("/v1/surveys/mood/results?by=day").await.body;
-    assert_eq!((&hidden["responses"], &hidden["hidden_below"], &hidden["questions"]), (&json!(4), &json!(5), &json!([])));
+    assert_eq!(
+        (&hidden["responses"], &hidden["hidden_below"], &hidden["questions"]),
+        (&json!(4), &json!(5), &json!([]))
+    );
     assert!(!hidden.to_string().contains("It rains") && hidden["series"] == json!([]), "{hidden}");
     let offer = complete(&server, users[4], answers).await;
     let rows = responses(&server, 5).await;
     let shown = server.get("/v1/surveys/mood/results?by=platform").await.body;
-    assert_eq!((shown["questions"][0]["answered"].clone(), shown["series"].as_array().map(Vec::len)), (json!(5), Some(1)));
+    assert_eq!(
+        (shown["questions"][0]["answered"].clone(), shown["series"].as_array().map(Vec::len)),
+        (json!(5), Some(1))
+    );
     assert!(shown["questions"][1]["texts"][0]["text"] == "It rains", "{shown}");
 
     // One id stands for a response and its user, the same wherever it is told of.
@@ -68,7 +74,10 @@ async fn an_anonymous_survey_tells_of_nobody() {
     };
     let listed = ids(rows.iter().collect());
     assert_eq!((listed.len(), &listed), (5, &ids(came.iter().map(|body| &body["data"]).collect())));
-    assert!(rows.iter().all(|row| row["user_id"] == row["response_id"] && row["user_attributes"] == json!({})), "{rows:?}");
+    assert!(
+        rows.iter().all(|row| row["user_id"] == row["response_id"] && row["user_attributes"] == json!({})),
+        "{rows:?}"
+    );
     let csv = server.get("/v1/surveys/mood/responses.csv").await;
     let deliveries = server.get("/v1/deliveries").await.body;
     let told = [json!(came), json!(rows), shown, deliveries].iter().map(Value::to_string).collect::<String>();
@@ -88,9 +97,11 @@ async fn an_anonymous_survey_tells_of_nobody() {
     // An erasure cannot find them, and takes nothing else's.
     let said = server.call(&server.server, Method::DELETE, &format!("/v1/users/{}", users[0]), None).await;
     assert_eq!(said.status, 202);
-    server.until("decisions are gone", async || {
-        server.get(&format!("/v1/decisions?user_id={}", users[0])).await.body["decisions"] == json!([])
-    }).await;
+    server
+        .until("decisions are gone", async || {
+            server.get(&format!("/v1/decisions?user_id={}", users[0])).await.body["decisions"] == json!([])
+        })
+        .await;
     assert_eq!(server.all("responses").await.len(), 5);
 }
 
@@ -143,9 +154,15 @@ async fn texts_show_values_and_paths_end_as_their_rules_say() {
     let said = server.call(&server.client, Method::POST, "/v1/users/ann/triggers/Main", Some(&json!({}))).await.body;
     let shown = &said["survey"];
     assert_eq!(shown["questions"][0]["text"], "Hi Ann </script><b>, how is Shoes? ");
-    assert_eq!((&shown["name"], &shown["ui"]["thank_you"]["text"]), (&json!("For Ann </script><b>"), &json!("Bye, Ann </script><b>")));
+    assert_eq!(
+        (&shown["name"], &shown["ui"]["thank_you"]["text"]),
+        (&json!("For Ann </script><b>"), &json!("Bye, Ann </script><b>"))
+    );
     assert_eq!(shown["ui"]["mine"], "{{attribute.first_name}}");
-    assert_eq!(shown["endings"], json!([{"ending_id": "bye", "text": "Thanks for Shoes", "link": "https://shop.example/"}]));
+    assert_eq!(
+        shown["endings"],
+        json!([{"ending_id": "bye", "text": "Thanks for Shoes", "link": "https://shop.example/"}])
+    );
     assert!(!said.to_string().contains("s3cret"), "{said}");
     let offer = shown["offer_id"].as_str().expect("an offer");
     attributes(&server, "ann", json!({"first_name": null})).await;
@@ -195,7 +212,8 @@ async fn what_rules_and_endpoints_name_is_looked_up_and_arms_are_shown() {
         assert_eq!(said.status, 200, "{said:?}");
         said.body["warnings"].as_array().expect("warnings").iter().map(Value::to_string).collect::<String>()
     };
-    let rule = |survey: &str, question: &str| json!({"survey": survey, "answer": {"question_id": question, "op": "exists"}});
+    let rule =
+        |survey: &str, question: &str| json!({"survey": survey, "answer": {"question_id": question, "op": "exists"}});
     let told = warnings("/v1/surveys/next", survey(json!({"targeting": rule("nps", "q2")}))).await;
     assert!(told.contains("the question q2 of nps, which does not exist; did you mean q1?"), "{told}");
     let told = warnings("/v1/surveys/next", survey(json!({"targeting": rule("secret", "q1")}))).await;

@@ -181,12 +181,7 @@ fn unknown_subjects<'r>(
     told.into_iter().collect()
 }
 
-fn unknown_survey(
-    by: &str,
-    survey_id: &str,
-    known: &[&KnownSurvey],
-    beside: &Surroundings<'_>,
-) -> Option<String> {
+fn unknown_survey(by: &str, survey_id: &str, known: &[&KnownSurvey], beside: &Surroundings<'_>) -> Option<String> {
     let ids: Vec<String> = known.iter().map(|known| known.survey_id.clone()).collect();
     let is_unknown = beside.surveys.is_some() && !ids.iter().any(|known| known == survey_id);
     is_unknown.then(|| format!("{by} names the survey {survey_id}, which does not exist{}", meant(survey_id, &ids)))

@@ -62,8 +62,7 @@ fn about(kind: EventType, data: &Data, console_url: &str) -> String {
         parts.push("not complete yet".to_owned());
     }
     if !console_url.is_empty() {
-        let (page, id) =
-            if data.is_anonymous() { ("results", &data.survey_id) } else { ("users", &data.user_id) };
+        let (page, id) = if data.is_anonymous() { ("results", &data.survey_id) } else { ("users", &data.user_id) };
         let url = format!("{console_url}/{page}/{}", path_part(id));
         parts.push(format!("<{}|Open in the console>", mrkdwn(&url)));
     }
