@@ -66,6 +66,8 @@ export interface Ui {
     submit?: string;
     close?: string;
     required?: string;
+    /** Said beside the questions of an anonymous survey. */
+    anonymous?: string;
     /** Said of a text beyond 16 KiB. */
     too_long?: string;
     /** Name of the progress bar for screen readers. */
@@ -98,6 +100,8 @@ export interface Survey {
   } | null;
   questions: Question[];
   endings?: Ending[];
+  /** Answers are passed on without who gave them, and the user is told so. */
+  anonymous?: boolean;
 }
 
 export interface Decision {
