@@ -288,6 +288,19 @@ test('an ending of its own, with a link', async () => {
   await done();
 });
 
+test('an anonymous survey says so, in words of its own where it has any', async () => {
+  const said = (text) => page.getByText(text).count();
+  await show({ ...survey('nps'), anonymous: true });
+  assert.equal(await said('passed on without your name'), 1);
+  await done();
+  await show({ ...survey('nps'), anonymous: true }, { labels: { anonymous: 'Nobody knows <b>you</b>' } });
+  assert.equal(await said('Nobody knows <b>you</b>'), 1);
+  await done();
+  await show(survey('nps'));
+  assert.equal(await said('passed on without your name'), 0);
+  await done();
+});
+
 test('a link that is not http is not one', async () => {
   await show({ ...survey({ ...TYPES.info, next: [{ goto: 'x' }] }), endings: [{ ending_id: 'x', text: 'Bye', link: 'javascript:alert(1)' }] });
   await page.getByRole('button', { name: 'Send' }).click();

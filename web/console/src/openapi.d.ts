@@ -37,6 +37,9 @@ export interface components {
             series: {
                 [key: string]: unknown;
             }[];
+            anonymous?: boolean;
+            /** @description Of an anonymous survey: with fewer responses there are no questions. */
+            hidden_below?: number;
         } & {
             [key: string]: unknown;
         };
@@ -287,6 +290,7 @@ export interface components {
             activation?: components["schemas"]["Activation"] | null;
             questions: components["schemas"]["Question"][];
             endings?: components["schemas"]["Ending"][];
+            anonymous?: boolean;
             locale?: string | null;
             /** @enum {string} */
             dir?: "ltr" | "rtl";
@@ -435,6 +439,10 @@ export interface components {
             counters: {
                 [key: string]: unknown;
             };
+            /** @description The user's arm of each experiment. */
+            arms?: {
+                [key: string]: string;
+            };
             surveys: components["schemas"]["SurveyStanding"][];
         } & {
             [key: string]: unknown;
@@ -501,6 +509,8 @@ export interface components {
             } | null;
             questions: components["schemas"]["Question"][];
             endings?: components["schemas"]["Ending"][] | null;
+            anonymous?: boolean | null;
+            retention?: string | null;
         } & {
             [key: string]: unknown;
         };
