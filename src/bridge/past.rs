@@ -85,7 +85,7 @@ impl App {
         let mut entries = self.listed_entries(&project, &user_id, (since, until), limit)?;
         let request = TimelineRequest { project, user_id, since, until, limit: limit + 1 + SAME_TIME };
         entries.extend(self.read_history(move |history| history.timeline(request)).await?);
-        self.hide_anonymous(&asked.caller.project, &asked.route.parts[0], &mut entries)?;
+        self.hide_answers(&asked.caller.project, &asked.route.parts[0], &mut entries)?;
         entries.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
         if let Some(erased) = entries.iter().position(|(_, _, shown)| shown["kind"] == "erased") {
             // How deliveries went stays on record; nothing else does.
@@ -136,13 +136,15 @@ impl App {
         Ok(entries)
     }
 
-    /// Takes out what a user has answered to anonymous surveys: the journal knows it until it
-    /// is trimmed, and shows it to nobody here.
-    fn hide_anonymous(&self, project: &str, user_id: &str, entries: &mut [TimelineEntry]) -> Result<(), Problem> {
+    /// Takes out what a user has answered to anonymous surveys, and what is older than its
+    /// survey lets answers be: the journal knows it until it is trimmed, and shows it to
+    /// nobody here.
+    fn hide_answers(&self, project: &str, user_id: &str, entries: &mut [TimelineEntry]) -> Result<(), Problem> {
         let is_answer = |entry: &&mut TimelineEntry| entry.2["kind"] == "answers";
         let Some(first_at) = entries.iter_mut().filter(is_answer).map(|entry| entry.0).min() else { return Ok(()) };
         let anonymous = self.view.anonymous_surveys(project);
-        if anonymous.is_empty() {
+        let kept_since = self.view.kept_since(project, self.clock.now());
+        if anonymous.is_empty() && kept_since.is_empty() {
             return Ok(());
         }
         // Offers are named by the decisions that made them; those may lie before the span.
@@ -153,19 +155,25 @@ impl App {
         };
         let wanted = PageRequest::first(MAX_DECISIONS);
         let decisions = self.lists()?.list(List::Decisions, project, &filter, wanted).map_err(unlisted)?.rows;
-        let offered: BTreeMap<&str, bool> = decisions
-            .iter()
-            .filter_map(|row| Some((row["survey"]["offer_id"].as_str()?, row["survey"]["anonymous"] == true)))
-            .collect();
-        for (_, _, shown) in entries.iter_mut().filter(is_answer) {
-            let is_hidden = match (shown["offer_id"].as_str(), shown["survey_id"].as_str()) {
-                (_, Some(survey_id)) => anonymous.contains(survey_id),
-                // Of an offer that is not listed any more nobody knows.
-                (Some(offer_id), None) => offered.get(offer_id).copied().unwrap_or(true),
-                (None, None) => true,
+        let offers = decisions.iter().filter_map(|row| {
+            let survey = &row["survey"];
+            Some((survey["offer_id"].as_str()?, (survey["survey_id"].as_str()?, survey["anonymous"] == true)))
+        });
+        let offers: BTreeMap<&str, (&str, bool)> = offers.collect();
+        for (at, _, shown) in entries.iter_mut().filter(is_answer) {
+            let subject = match (shown["survey_id"].as_str(), shown["offer_id"].as_str()) {
+                (Some(survey_id), _) => Some((survey_id, anonymous.contains(survey_id))),
+                (None, offer_id) => offer_id.and_then(|offer_id| offers.get(offer_id).copied()),
             };
-            if is_hidden {
-                (shown["answers"], shown["anonymous"]) = (json!([]), true.into());
+            // Of an offer that is not listed any more nobody knows what it was.
+            let (is_anonymous, is_known) = subject.map_or((true, false), |(survey_id, is_anonymous)| {
+                (is_anonymous, kept_since.get(survey_id).is_none_or(|since| *at >= *since))
+            });
+            if is_anonymous {
+                shown["anonymous"] = true.into();
+            }
+            if is_anonymous || !is_known {
+                shown["answers"] = json!([]);
             }
         }
         Ok(())
