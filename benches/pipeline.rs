@@ -395,7 +395,8 @@ fn surveys_alone() {
                 let origin = Origin { incarnation: 1, partition: 0, offset: n };
                 let (project_id, user_id) = ("default", "user_7");
                 let (now, project, quota_statuses) = (n as i64, &project, &apply::NO_QUOTAS);
-                let ctx = ApplyContext { origin, now, project_id, user_id, project, quota_statuses, may_wait: false };
+                let (caps, may_wait) = (&apply::NO_CAPS, false);
+                let ctx = ApplyContext { origin, now, project_id, user_id, project, quota_statuses, caps, may_wait };
                 user = std::hint::black_box(apply::apply(ctx, &user, &record, false)).user;
             });
         }

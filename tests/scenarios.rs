@@ -12,7 +12,8 @@
 //! told of it, and `by` whose answers they are told: a user's, or `anonymous`.
 //! `tests/programmes` has the steps for the files of `examples/programmes`.
 
-use askwhen_domain::apply::{self, ApplyContext, Output, Outputs, Reply};
+use askwhen_domain::apply::{self, ApplyContext, CapAnswers, Output, Outputs, Reply};
+use askwhen_domain::cap::{CapAllocator, CapAnswer, CapAsk, CapKey, CapMessage, CapSignal};
 use askwhen_domain::decision::Decision;
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::Origin;
@@ -74,6 +75,7 @@ struct Stage {
     /// The last offer made to each.
     offers: BTreeMap<String, String>,
     allocator: QuotaAllocator,
+    caps: CapAllocator,
     version: u64,
     offset: u64,
     now: Millis,
@@ -104,7 +106,7 @@ impl Stage {
         let canonical = serde_json::to_value(&read).expect("it serialises");
         assert_eq!(definition::survey(&canonical, None).expect("canonical"), read, "{canonical}");
         self.version += 1;
-        let (id, limit) = (read.survey_id.clone(), read.max_completed);
+        let (id, limit) = (read.survey_id.clone(), read.limits.max_completed);
         self.offset += 1;
         self.project.put_survey(self.version, read, self.now, self.offset);
         let abroad = self.allocator.limit(&SurveyKey::new("default", id), self.version, limit, self.now);
@@ -132,7 +134,9 @@ impl Stage {
             record.body = Body::Erase;
         }
         let before = self.users.entry(user_id.to_owned()).or_default().clone();
-        for may_wait in [true, true, false] {
+        let mut answers = CapAnswers::new();
+        for round in 0..10 {
+            let may_wait = round < 9;
             let key = |id: &String| SurveyKey::new("default", id.clone());
             let status = |id: &String| (id.clone(), self.allocator.status(&key(id), self.now));
             let scene = ApplyContext {
@@ -142,19 +146,45 @@ impl Stage {
                 user_id,
                 project: &self.project,
                 quota_statuses: &self.project.limited().iter().map(status).collect(),
+                caps: &answers,
                 may_wait,
             };
             let apply::Applied { user, out } = apply::apply(scene, &before, &record, false);
-            if !out.needs.is_empty() {
+            if out.needs_grants() {
                 out.needs.iter().for_each(|id| drop(self.allocator.ask(&key(id), 1, self.now)));
+                self.ask_caps(&out.needs_caps, &mut answers);
                 continue;
             }
+            let settled: Vec<CapMessage> = out.caps.iter().map(|change| self.caps.settle(*change)).collect();
+            // What was asked for and is not used goes back.
+            let back = answers.keys().map(|key| self.caps.give_back(*key, self.offset));
+            let settled = settled.into_iter().chain(back).collect();
+            assert!(self.caps.receive(settled, self.now).is_empty(), "the only partition has all counters");
             out.quotas.iter().for_each(|(id, change)| self.allocator.change(&key(id), *change, self.now));
             self.allocator.settle(true, self.now);
             self.users.insert(user_id.to_owned(), user);
             return out;
         }
         panic!("the coordinator of the only partition answers at once");
+    }
+
+    /// Asks counters in their order; when one is full, all places go back.
+    fn ask_caps(&mut self, asks: &[CapAsk], answers: &mut CapAnswers) {
+        let given: Vec<CapKey> = answers.keys().copied().collect();
+        let back = given.iter().map(|key| self.caps.give_back(*key, self.offset)).collect();
+        self.caps.receive(back, self.now);
+        answers.retain(|_, answer| *answer != CapAnswer::Granted);
+        for ask in asks {
+            let asked = self.caps.ask(*ask, self.offset, false, self.now);
+            let said = self.caps.receive(vec![asked], self.now);
+            let [CapMessage { key, signal: CapSignal::Answer { answer, .. }, .. }] = said[..] else {
+                panic!("the only partition has all counters: {said:?}");
+            };
+            answers.insert(key, answer);
+            if answer != CapAnswer::Granted {
+                break;
+            }
+        }
     }
 
     fn step(&mut self, step: &Value) {
@@ -316,6 +346,7 @@ fn play(scenario: &Value) {
         users: BTreeMap::new(),
         offers: BTreeMap::new(),
         allocator: QuotaAllocator::new(0, 1),
+        caps: CapAllocator::new(0, 1),
         version: 0,
         offset: 0,
         now: start - time::DAY * 365,

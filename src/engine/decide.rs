@@ -4,7 +4,8 @@
 use super::changes::post;
 use super::outputs;
 use super::state::Engine;
-use askwhen_domain::apply::{self, ApplyContext, QuotaStatuses, Reply};
+use askwhen_domain::apply::{self, ApplyContext, CapAnswers, QuotaStatuses, Reply};
+use askwhen_domain::cap::{CapAnswer, CapAsk};
 use askwhen_domain::decision::{Decision, DecisionReason};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::{self, Kind as IdKind};
@@ -18,8 +19,17 @@ use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 /// What came of a user's record.
 pub enum Applied {
     Done(Effects),
-    /// Grants of these surveys' quotas are needed first; nothing has changed.
-    Needs(Vec<String>),
+    /// These are needed first; nothing has changed.
+    Needs(NeededGrants),
+}
+
+/// What a record needs before it can be decided.
+#[derive(Debug, Default)]
+pub struct NeededGrants {
+    /// Grants of these surveys' quotas.
+    pub surveys: Vec<String>,
+    /// Places of these counters.
+    pub caps: Vec<CapAsk>,
 }
 
 impl Engine {
@@ -28,6 +38,7 @@ impl Engine {
         at: RecordContext<'_>,
         record: &Record<'_>,
         may_wait: bool,
+        answered: &CapAnswers,
     ) -> Result<Applied, Failure> {
         let mut effects = Effects::default();
         let project = self.table.definitions.project(&record.project).unwrap_or(&self.empty).clone();
@@ -42,6 +53,7 @@ impl Engine {
             user_id: &record.user_id,
             project: &project,
             quota_statuses: &quota_statuses,
+            caps: answered,
             may_wait,
         };
         let hash = record.event_id.as_ref().map(|id| id::event_hash(&record.project, &record.user_id, id));
@@ -63,8 +75,12 @@ impl Engine {
             _ => false,
         };
         let apply::Applied { mut user, mut out } = apply::apply(ctx, &before, record, seen);
-        if !out.needs.is_empty() {
-            return Ok(Applied::Needs(out.needs));
+        if out.needs_grants() {
+            let known = self.known_refusals(&out.needs_caps, answered, at.now);
+            if known.len() > answered.len() {
+                return self.decide(at, record, may_wait, &known);
+            }
+            return Ok(Applied::Needs(NeededGrants { surveys: out.needs, caps: out.needs_caps }));
         }
         if matches!(record.body, Body::Erase) {
             // The user has no state since the last erasure: this is the same one, and
@@ -85,6 +101,7 @@ impl Engine {
         if !out.quotas.is_empty() {
             post(self.quotas.allocator.settle(true, at.now), &mut effects);
         }
+        self.change_caps(&out.caps, at.now, &mut effects);
         self.emit(ctx, record, hash, out, &mut effects)?;
         if user != *before {
             self.users.put(&record.project, &record.user_id, user);
@@ -105,6 +122,16 @@ impl Engine {
             (survey_id.clone(), if unasked { QuotaStatus::Available } else { status })
         };
         project.limited().iter().map(with_status).collect()
+    }
+
+    /// The same answers, with those of counters that are known to be full.
+    fn known_refusals(&self, needs: &[CapAsk], answered: &CapAnswers, now: Millis) -> CapAnswers {
+        let mut known = answered.clone();
+        for ask in needs.iter().filter(|ask| !answered.contains_key(&ask.key)) {
+            let refusal = self.quotas.caps.refusal(ask.key, ask.rule, now);
+            known.extend(refusal.map(|refusal| (ask.key, CapAnswer::Refused(refusal))));
+        }
+        known
     }
 
     /// An event that no survey mentions, or a trigger that none shows on.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::quotas::Quotas;
 use super::table::{DefinitionRow, NAMES, REQUESTS, Table};
+use askwhen_domain::cap::{CapAllocator, CapKey, CapPlace, CapRule};
 use askwhen_domain::id;
 use askwhen_domain::quota::{self, Holds};
 use askwhen_domain::refs::SurveyKey;
@@ -97,6 +98,7 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Erro
     let mut out = TargetStores { stores: into, batches: into.iter().map(|_| (0, Batch::default())).collect() };
     let mut users = 0;
     let mut holds: Vec<Holds> = vec![Holds::new(); into.len()];
+    let mut places: Vec<HeldPlace> = Vec::new();
     for (partition, store) in (0..).zip(from) {
         store.each(families::USERS, |key, value| {
             let user_id = key.splitn(2, |byte| *byte == 0).nth(1).unwrap_or_default();
@@ -113,6 +115,11 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Erro
                     *of_survey.entry(until).or_default() += 1;
                 }
             }
+            let pins = user.extension.iter().flat_map(|extension| extension.caps.values().flatten());
+            places.extend(pins.filter_map(|pin| match pin.place {
+                Some(CapPlace::Held(until)) => Some(HeldPlace { key: pin.key, rule: pin.rule, until, partition: to }),
+                _ => None,
+            }));
             users += 1;
             out.put(to, families::USERS, &key, &state::encode(&user))
         })?;
@@ -125,22 +132,39 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Erro
     }
     definitions(from, &mut out)?;
     out.finish()?;
-    quotas(from, into, holds)?;
+    quotas(from, into, holds, &places)?;
     Ok(users)
 }
 
-fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>) -> Result<(), Error> {
+/// A place of a cap that a user's offer holds.
+struct HeldPlace {
+    key: CapKey,
+    rule: CapRule,
+    until: Millis,
+    /// Where the user goes.
+    partition: u32,
+}
+
+fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>, places: &[HeldPlace]) -> Result<(), Error> {
     let mut leases = Vec::new();
+    let new = into.len() as u32;
+    let mut caps: Vec<CapAllocator> = (0..new).map(|partition| CapAllocator::new(partition, new)).collect();
     for (partition, store) in (0..).zip(from) {
         let quotas = Quotas::load(store, partition, from.len() as u32)?;
         if quotas.anyone_waits() {
             return Err(Error::WaitingGrants);
         }
         leases.extend(quotas.allocator.leases);
+        for (key, counter) in quotas.caps.counters() {
+            caps[key.home(new) as usize].install(key, counter.clone().without_places());
+        }
     }
-    for (allocator, store) in quota::redistribute(leases, holds).into_iter().zip(into) {
+    for HeldPlace { key, rule, until, partition } in places {
+        caps[key.home(new) as usize].hold(*key, *rule, *until, *partition);
+    }
+    for ((allocator, caps), store) in quota::redistribute(leases, holds).into_iter().zip(caps).zip(into) {
         let mut batch = Batch::default();
-        Quotas::of(allocator).freeze()(&mut batch);
+        Quotas::of(allocator, caps).freeze()(&mut batch);
         store.write(batch)?;
     }
     Ok(())

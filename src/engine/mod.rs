@@ -2,6 +2,8 @@
 //! knows the definitions, and turns records into decisions, responses and
 //! deliveries by `domain::apply`. It knows no HTTP and sends nothing.
 
+mod cap_requests;
+mod caps;
 mod changes;
 mod commands;
 mod decide;

@@ -2,14 +2,15 @@
 //! once it is there, or once it is clear that there is none in time. Outputs
 //! keep the ids of the record itself.
 
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::cap_requests::CapRequests;
 use super::changes::post;
-use super::decide::Applied;
+use super::decide::{Applied, NeededGrants};
 use super::outputs;
 use super::quotas::{PendingRequest, WaitingGrants};
 use super::state::Engine;
+use askwhen_domain::apply::NO_CAPS;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
 use askwhen_domain::quota::QuotaStatus;
@@ -61,9 +62,9 @@ impl Engine {
     /// Applies a user's record, or lets it wait for a grant that it needs, or
     /// behind others of its user that do.
     pub(super) fn judge_or_park(&mut self, at: RecordContext<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
-        self.quotas.moved = false;
+        (self.quotas.moved, self.quotas.answered) = (false, false);
         if !may_need_grant(&record.body) {
-            return match self.decide(at, record, false)? {
+            return match self.decide(at, record, false, &NO_CAPS)? {
                 Applied::Done(effects) => self.resume_if_moved(at, effects),
                 Applied::Needs(_) => Ok(Effects::default()),
             };
@@ -75,14 +76,15 @@ impl Engine {
         }
         let has_room = self.quotas.pending.len() < MAX_PENDING && self.quotas.pending_bytes() < MAX_PENDING_BYTES;
         let may_wait = waiting < MAX_PENDING_OF_USER && has_room;
-        let waits_for = if waiting > 0 && may_wait {
-            BTreeSet::new()
+        let needs = if waiting > 0 && may_wait {
+            NeededGrants::default()
         } else {
-            match self.decide(at, record, may_wait)? {
+            match self.decide(at, record, may_wait, &NO_CAPS)? {
                 Applied::Done(effects) => return self.resume_if_moved(at, effects),
-                Applied::Needs(surveys) => surveys.into_iter().collect(),
+                Applied::Needs(needs) => needs,
             }
         };
+        let looks = matches!(record.body, Body::ShowLink { .. } | Body::ShowUser);
         let (value, trusted) = written(record);
         let pending = PendingRequest {
             project: record.project.to_string(),
@@ -92,18 +94,21 @@ impl Engine {
             event_id: record.event_id.as_ref().map(ToString::to_string),
             reply_to: reply_to.into_iter().collect(),
             parked_at: at.now,
-            waits_for,
+            waits_for: needs.surveys.into_iter().collect(),
+            caps: CapRequests::new(needs.caps, looks),
         };
         self.quotas.pending.insert(at.origin.offset, pending);
         self.quotas.dirty.insert(at.origin.offset);
         let mut effects = Effects::default();
+        let asks = self.quotas.ask_caps(at.origin.offset, at.now);
+        self.send_caps(asks, at.now, &mut effects);
         self.resume_pending(at, &mut effects)?;
         Ok(effects)
     }
 
     /// What a record has given back may be what others wait for.
     fn resume_if_moved(&mut self, at: RecordContext<'_>, mut effects: Effects) -> Result<Effects, Failure> {
-        if self.quotas.moved && self.quotas.anyone_waits() {
+        if (self.quotas.moved || self.quotas.answered) && self.quotas.anyone_waits() {
             self.resume_pending(at, &mut effects)?;
         }
         Ok(effects)
@@ -127,27 +132,26 @@ impl Engine {
         loop {
             let mut waiting = WaitingGrants::default();
             let mut from = 0;
+            self.quotas.answered = false;
             while let Some((offset, patient)) = self.quotas.first_free(from, at.now, &mut waiting) {
                 from = offset + 1;
                 let pending = &self.quotas.pending[&offset];
                 let (whose, project) = (pending.whose(), pending.project.clone());
-                let needed = self.run_pending(at, offset, patient, effects)?;
+                let Some(needed) = self.run_pending(at, offset, patient, effects)? else { continue };
                 for survey_id in &needed {
                     waiting.wants(SurveyRef::new(&project, survey_id));
                 }
-                if !needed.is_empty() {
-                    waiting.blocked.insert(whose);
-                }
+                waiting.blocked.insert(whose);
             }
             waiting.wanted.sort();
             for (key, count) in &waiting.wanted {
                 let mail = self.quotas.allocator.ask(key, *count, at.now);
                 post(mail, effects);
             }
-            // The coordinator of this very partition answers at once.
+            // The coordinator of this very partition answers at once, and so do its counters.
             let asks =
                 |(key, _): &(SurveyKey, u64)| self.quotas.allocator.status(key, at.now) == QuotaStatus::NeedsGrant;
-            if waiting.wanted.iter().all(asks) {
+            if waiting.wanted.iter().all(asks) && !self.quotas.answered {
                 break;
             }
         }
@@ -158,15 +162,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Applies one of them; gives the surveys of which it still needs a grant.
+    /// Applies one of them; one that has to wait still gives the surveys of which it needs a
+    /// grant.
     fn run_pending(
         &mut self,
         at: RecordContext<'_>,
         offset: u64,
         patient: bool,
         effects: &mut Effects,
-    ) -> Result<Vec<String>, Failure> {
+    ) -> Result<Option<Vec<String>>, Failure> {
         let pending = self.quotas.pending[&offset].clone();
+        self.quotas.used.clear();
         let own = RecordContext { origin: Origin { offset, ..at.origin }, ..at };
         // A panic is this record's alone, and not of the one that released it.
         let judged = catch_unwind(AssertUnwindSafe(|| self.decide_again(own, &pending, patient)));
@@ -183,14 +189,24 @@ impl Engine {
         };
         self.quotas.dirty.insert(offset);
         match judged {
-            Applied::Needs(surveys) => {
+            Applied::Needs(NeededGrants { surveys, caps }) => {
+                let mut messages = Vec::new();
                 if let Some(pending) = self.quotas.pending.get_mut(&offset) {
                     pending.waits_for.extend(surveys.iter().cloned());
+                    if !caps.is_empty() {
+                        let left = pending.caps.want(caps);
+                        messages = self.quotas.give_back(left, offset);
+                    }
                 }
-                Ok(surveys)
+                messages.extend(self.quotas.ask_caps(offset, at.now));
+                self.send_caps(messages, at.now, effects);
+                Ok(Some(surveys))
             }
             Applied::Done(late) => {
                 self.quotas.pending.remove(&offset);
+                let left = pending.caps.left(&std::mem::take(&mut self.quotas.used));
+                let messages = self.quotas.give_back(left, offset);
+                self.send_caps(messages, at.now, effects);
                 self.quotas.released += 1;
                 effects.outputs.extend(late.outputs);
                 effects.forwards.extend(late.forwards);
@@ -204,7 +220,7 @@ impl Engine {
                     }
                     None => {}
                 }
-                Ok(Vec::new())
+                Ok(None)
             }
         }
     }
@@ -216,9 +232,9 @@ impl Engine {
         patient: bool,
     ) -> Result<Applied, Failure> {
         match record::decode(Some(pending.value.as_str().as_bytes()), pending.trusted)? {
-            record::Decoded::User(record) => self.decide(own, &record, patient),
+            record::Decoded::User(record) => self.decide(own, &record, patient, pending.caps.answers()),
             record::Decoded::Internal(internal) => match *internal {
-                Internal::Query(query) => self.decide(own, &asked(query), patient),
+                Internal::Query(query) => self.decide(own, &asked(query), patient, pending.caps.answers()),
                 _ => Ok(Applied::Done(Effects::default())),
             },
         }

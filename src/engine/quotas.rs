@@ -5,7 +5,9 @@ use crate::engine::families;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::cap_requests::CapRequests;
 use super::changes::Changes;
+use askwhen_domain::cap::{CapAllocator, CapCounter, CapKey};
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
 use askwhen_domain::quota::{QuotaAllocator, QuotaCoordinator, QuotaLease, QuotaStatus};
@@ -23,6 +25,8 @@ const MAX_JOINED: usize = 64;
 const LEASE: &[u8] = b"account/";
 const COORDINATOR: &[u8] = b"bank/";
 const PENDING: &[u8] = b"parked/";
+const COUNTER: &[u8] = b"cap/";
+const REFUSAL: &[u8] = b"full/";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PendingRequest {
@@ -38,6 +42,9 @@ pub struct PendingRequest {
     /// The surveys of which it needs a grant; none if it waits behind another request
     /// of its user.
     pub waits_for: BTreeSet<String>,
+    /// What it wants of counters of caps.
+    #[serde(default, skip_serializing_if = "CapRequests::is_empty")]
+    pub caps: CapRequests,
 }
 
 impl PendingRequest {
@@ -73,11 +80,16 @@ impl WaitingGrants {
 #[derive(Debug, Default)]
 pub struct Quotas {
     pub allocator: QuotaAllocator,
+    pub caps: CapAllocator,
     /// By the offset of the record.
     pub pending: BTreeMap<u64, PendingRequest>,
     pub dirty: BTreeSet<u64>,
     /// Whether the record at hand has moved any grants.
     pub moved: bool,
+    /// Whether counters have answered requests that wait.
+    pub answered: bool,
+    /// Counters of which the record at hand has used a place that it had asked for.
+    pub used: Vec<CapKey>,
     /// Requests that have left, since this was opened.
     pub released: u64,
 }
@@ -86,7 +98,11 @@ impl Quotas {
     /// # Errors
     /// When the store cannot be read.
     pub fn load(store: &Store, partition: u32, partitions: u32) -> Result<Quotas, askwhen_store::Error> {
-        let mut quotas = Quotas { allocator: QuotaAllocator::new(partition, partitions), ..Quotas::default() };
+        let mut quotas = Quotas {
+            allocator: QuotaAllocator::new(partition, partitions),
+            caps: CapAllocator::new(partition, partitions),
+            ..Quotas::default()
+        };
         let damaged = |e: serde_json::Error| askwhen_store::Error::damaged("quotas", e);
         store.each(families::QUOTAS, |key, value| {
             if let Some(offset) = key.strip_prefix(PENDING) {
@@ -98,6 +114,11 @@ impl Quotas {
             } else if let Some(name) = key.strip_prefix(COORDINATOR) {
                 let coordinator: QuotaCoordinator = serde_json::from_slice(&value).map_err(damaged)?;
                 quotas.allocator.restore(key_of(name), None, Some(coordinator));
+            } else if let Some(key) = key.strip_prefix(COUNTER).and_then(CapKey::from_bytes) {
+                let counter: CapCounter = serde_json::from_slice(&value).map_err(damaged)?;
+                quotas.caps.restore(key, counter);
+            } else if let Some(key) = key.strip_prefix(REFUSAL).and_then(CapKey::from_bytes) {
+                quotas.caps.restore_refusal(key, serde_json::from_slice(&value).map_err(damaged)?);
             }
             Ok::<_, askwhen_store::Error>(())
         })?;
@@ -105,8 +126,8 @@ impl Quotas {
     }
 
     /// The changes that write these quotas to an empty store.
-    pub fn of(allocator: QuotaAllocator) -> Quotas {
-        Quotas { allocator, ..Quotas::default() }
+    pub fn of(allocator: QuotaAllocator, caps: CapAllocator) -> Quotas {
+        Quotas { allocator, caps, ..Quotas::default() }
     }
 
     pub fn anyone_waits(&self) -> bool {
@@ -114,7 +135,7 @@ impl Quotas {
     }
 
     pub fn dirty_bytes(&self) -> usize {
-        (self.dirty.len() + self.allocator.dirty_count()) * 256
+        (self.dirty.len() + self.allocator.dirty_count()) * 256 + self.caps.dirty_bytes()
     }
 
     pub fn freeze(&mut self) -> Changes {
@@ -126,6 +147,14 @@ impl Quotas {
             if let Some(coordinator) = self.allocator.coordinators.get(&key) {
                 changes.push((stored_key(COORDINATOR, &key), serde_json::to_vec(coordinator).ok()));
             }
+        }
+        for (key, counter) in self.caps.take_dirty() {
+            let value = counter.and_then(|counter| serde_json::to_vec(&counter).ok());
+            changes.push(([COUNTER, &key.to_bytes()].concat(), value));
+        }
+        for (key, refusal) in self.caps.take_dirty_refusals() {
+            let value = refusal.and_then(|refusal| serde_json::to_vec(&refusal).ok());
+            changes.push(([REFUSAL, &key.to_bytes()].concat(), value));
         }
         for offset in std::mem::take(&mut self.dirty) {
             let pending = self.pending.get(&offset).and_then(|pending| serde_json::to_vec(pending).ok());
@@ -182,6 +211,7 @@ impl Quotas {
                     waiting.wants(survey);
                 }
             }
+            needs |= patient && pending.caps.is_open();
             if !needs {
                 return Some((*offset, patient));
             }

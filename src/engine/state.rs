@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use super::decided::RecentDecisions;
-use super::quotas::Quotas;
+use super::quotas::{PendingRequest, Quotas};
 use super::remembered::RememberedIds;
 use super::table::Table;
 use super::users::{CacheLimit, Users};
 use askwhen_domain::apply;
+use askwhen_domain::cap::{CapAnswer, CapAsk};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::json::Json;
 use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal, QuotaStatus};
@@ -79,9 +80,17 @@ impl Engine {
         theirs.filter_map(|row| Some((row.id.clone(), row.version, row.body.clone()?))).collect()
     }
 
-    /// Whether any survey of a project has a quota.
+    /// Whether any survey of a project has a quota, or anything in it a cap: then its
+    /// partitions have to do with each other.
     pub fn has_quotas(&self, project: &str) -> bool {
-        self.quotas.allocator.leases.iter().any(|(survey, lease)| survey.project == project && lease.limit.is_some())
+        let is_capped = self.table.definitions.project(project).is_some_and(|project| project.has_caps());
+        is_capped
+            || self
+                .quotas
+                .allocator
+                .leases
+                .iter()
+                .any(|(survey, lease)| survey.project == project && lease.limit.is_some())
     }
 
     /// How many requests have waited for a grant and do not any more.
@@ -102,6 +111,20 @@ impl Engine {
     /// Whether the coordinator here would give a partition a grant: see [`quota::QuotaCoordinator::gives`].
     pub fn coordinator_gives(&self, key: &SurveyKey, asking: u32) -> Option<bool> {
         self.quotas.allocator.coordinators.get(key)?.gives(asking)
+    }
+
+    /// What waiting requests have asked of counters of caps, with their offsets.
+    pub fn awaited_places(&self) -> Vec<(u64, CapAsk)> {
+        let of = |(offset, pending): (&u64, &PendingRequest)| {
+            let offset = *offset;
+            pending.caps.awaited().map(move |ask| (offset, ask)).collect::<Vec<_>>()
+        };
+        self.quotas.pending.iter().flat_map(of).collect()
+    }
+
+    /// What the counter here would answer a request.
+    pub fn counter_answers(&self, ask: CapAsk, at: Millis) -> CapAnswer {
+        self.quotas.caps.look(ask, at)
     }
 
     /// The grants that waiting requests need, as the coordinator would send them.

@@ -277,9 +277,14 @@ fn survey(priority: u8) -> serde_json::Value {
         _ => json!({"absence": {"after": {"event": "woke"}, "without": {"event": "slept"}, "for": "2m"}}),
     };
     let limit = if priority % 2 == 1 { json!(u32::from(priority) * 3) } else { json!(null) };
+    let caps = match priority {
+        2 => json!([{"count": "displayed", "max": 2, "within": "30m"}, {"count": "completed", "max": 3}]),
+        4 => json!([{"count": "completed", "max": 3}]),
+        _ => json!([]),
+    };
     let cancel_on = if priority == 0 { json!([{"event": "slept"}]) } else { json!([]) };
     json!({"survey_id": "s", "name": "S", "status": "active", "priority": priority, "activate": activate, "expires_after": "2h",
-        "cancel_on": cancel_on, "sampling": {"percent": 70}, "limits": {"max_completed": limit}, "schedule": {"hours": ["00:00", "23:00"]},
+        "cancel_on": cancel_on, "sampling": {"percent": 70}, "limits": {"max_completed": limit, "caps": caps}, "schedule": {"hours": ["00:00", "23:00"]},
         "targeting": {"any": [{"survey": "s", "did": "displayed"}, {"not": {"attribute": "out", "op": "exists"}}]},
         "show_on": [{"trigger": "Main"}], "frequency": {"repeat": "every_activation", "global_cooldown": "ignore"},
         "questions": [{"question_id": "q", "type": "text", "text": "?"}]})

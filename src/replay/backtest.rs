@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use super::explain::defines_quotas;
 use super::{Error, Progress, Source, StartingState};
+use askwhen_domain::survey::{Limits, Survey};
 use askwhen_domain::time::Millis;
 use askwhen_log::TopicPartition;
 use askwhen_wire::topic::Topic;
@@ -91,9 +92,10 @@ pub fn run(source: &Source, plan: &Plan, progress: &Progress) -> Result<Outcome,
     })
 }
 
-/// Whether any survey has a quota, before or in the time that is tried.
+/// Whether any survey has a quota or a cap, before or in the time that is tried.
 fn has_quotas(source: &Source, plan: &Plan, parts: &[BacktestPartition]) -> Result<bool, Error> {
-    if plan.versions.iter().flat_map(|version| &version.surveys).any(|survey| survey.max_completed.is_some()) {
+    let is_limited = |survey: &Survey| survey.limits != Limits::default();
+    if plan.versions.iter().flat_map(|version| &version.surveys).any(is_limited) {
         return Ok(true);
     }
     // Every definition stands in the registrar's partition.

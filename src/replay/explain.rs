@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{Error, JournalReader, Source, StartingState};
 use crate::engine::Engine;
+use askwhen_domain::cap::{CapAsk, CapMessage, CapSignal};
 use askwhen_domain::id;
 use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal};
 use askwhen_domain::record::{Body, Context, Record};
@@ -79,7 +80,7 @@ pub fn explain(source: &Source, question: &Question, progress: impl Fn(u64)) -> 
         past.read(partition, Some(&question.user_id), progress)?;
     let now = question.at.unwrap_or_else(|| Clock::new().wall() + replayer.meta.ahead);
     let offset = replayer.meta.next;
-    let mut coordinator = QuotaCoordinator { past: &past, asking: partition, replayer: None, now };
+    let mut coordinator = OtherPartitions { past: &past, asking: partition, read: BTreeMap::new(), now };
     let query = Query {
         project: question.project.clone(),
         user_id: question.user_id.clone(),
@@ -195,27 +196,41 @@ impl JournalPrefix<'_> {
     }
 }
 
-/// The partition of the quota coordinators, which is read when a decision first needs
-/// a grant.
-struct QuotaCoordinator<'a> {
+/// The partitions of quota coordinators and of counters of caps, which are read when a
+/// decision first asks them.
+struct OtherPartitions<'a> {
     past: &'a JournalPrefix<'a>,
-    /// The partition whose lease would get the grant.
+    /// The partition that asks.
     asking: u32,
-    replayer: Option<Replayer<Engine>>,
+    read: BTreeMap<u32, Replayer<Engine>>,
     now: Millis,
 }
 
-impl QuotaCoordinator<'_> {
+impl OtherPartitions<'_> {
+    /// What a partition says.
+    fn ask<T>(&mut self, own: &Replayer<Engine>, of: u32, ask: impl FnOnce(&Engine) -> T) -> Result<T, Error> {
+        if of == self.asking {
+            return Ok(ask(own.machine()));
+        }
+        if !self.read.contains_key(&of) {
+            self.read.insert(of, self.past.read(of, None, |_| {})?.replayer);
+        }
+        Ok(ask(self.read[&of].machine()))
+    }
+
     /// Whether the coordinator would give a grant; `None` when that depends on grants
     /// that other partitions have not used.
     fn gives(&mut self, own: &Replayer<Engine>, key: &SurveyKey) -> Result<Option<bool>, Error> {
-        if self.asking == quota::COORDINATOR_PARTITION {
-            return Ok(own.machine().coordinator_gives(key, self.asking));
-        }
-        if self.replayer.is_none() {
-            self.replayer = Some(self.past.read(quota::COORDINATOR_PARTITION, None, |_| {})?.replayer);
-        }
-        Ok(self.replayer.as_ref().and_then(|replayer| replayer.machine().coordinator_gives(key, self.asking)))
+        let asking = self.asking;
+        self.ask(own, quota::COORDINATOR_PARTITION, |engine| engine.coordinator_gives(key, asking))
+    }
+
+    /// The answer of a counter, as a message to the request at an offset.
+    fn counter(&mut self, own: &Replayer<Engine>, request: u64, ask: CapAsk) -> Result<CapMessage, Error> {
+        let from = ask.key.home(self.past.source.partitions);
+        let now = self.now;
+        let answer = self.ask(own, from, |engine| engine.counter_answers(ask, now))?;
+        Ok(CapMessage { key: ask.key, from, to: self.asking, signal: CapSignal::Answer { request, answer } })
     }
 }
 
@@ -223,7 +238,7 @@ impl QuotaCoordinator<'_> {
 /// nobody knows whether one was left.
 fn body(
     replayer: &mut Replayer<Engine>,
-    coordinator: &mut QuotaCoordinator<'_>,
+    coordinator: &mut OtherPartitions<'_>,
     decoded: Decoded<'_>,
 ) -> Result<(Value, Vec<String>), Error> {
     let failed = |e: Failure| Error::failed(e);
@@ -237,8 +252,13 @@ fn body(
             return Ok((server.value(), supposed));
         }
         let grants = replayer.machine().awaited_grants();
-        if grants.is_empty() {
+        let places = replayer.machine().awaited_places();
+        if grants.is_empty() && places.is_empty() {
             return Ok((Value::Null, supposed));
+        }
+        for (request, ask) in places {
+            let answer = Decoded::Internal(Box::new(Internal::Cap(coordinator.counter(replayer, request, ask)?)));
+            late.extend(replayer.ask(coordinator.now, answer).map_err(failed)?.late_replies);
         }
         for grant in grants {
             let key = SurveyKey::new(grant.project.clone(), grant.survey_id.clone());
@@ -251,7 +271,7 @@ fn body(
     }
 }
 
-/// Whether any survey of a project gets a quota in what a journal reader has still to
+/// Whether any survey of a project gets a quota or a cap in what a journal reader has still to
 /// read.
 ///
 /// # Errors
@@ -274,16 +294,18 @@ pub(super) fn defines_quotas(
     }
 }
 
-/// Whether one of askwhen's own records gives a survey a quota.
+/// Whether one of askwhen's own records gives a survey a quota, or a project a cap.
 fn defines_quota(internal: &Internal, project: &str) -> bool {
     match internal {
         Internal::Forward(forward) if forward.trusted => match decode_forwarded(forward) {
             Ok(Decoded::Internal(inner)) => defines_quota(&inner, project),
             Ok(Decoded::User(_)) | Err(_) => false,
         },
-        Internal::Define(Define { project: of, kind: Kind::Survey, body: Some(body), .. })
-        | Internal::Defined(Defined { project: of, kind: Kind::Survey, body: Some(body), .. }) => {
-            of == project && !body.value()["limits"]["max_completed"].is_null()
+        Internal::Define(Define { project: of, kind: Kind::Survey | Kind::Settings, body: Some(body), .. })
+        | Internal::Defined(Defined { project: of, kind: Kind::Survey | Kind::Settings, body: Some(body), .. }) => {
+            let (body, caps) =
+                (body.value(), |value: &Value| value["caps"].as_array().is_some_and(|all| !all.is_empty()));
+            of == project && (!body["limits"]["max_completed"].is_null() || caps(&body["limits"]) || caps(&body))
         }
         _ => false,
     }

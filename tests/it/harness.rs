@@ -60,7 +60,7 @@ pub struct Server {
     pub client: String,
     pub server: String,
     pub admin: String,
-    http: reqwest::Client,
+    pub http: reqwest::Client,
 }
 
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 mod api_page;
 mod backtest;
 mod backup;
+mod caps;
 mod cli;
 mod cli_page;
 mod clients;

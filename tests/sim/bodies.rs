@@ -18,6 +18,12 @@ pub const OPEN: &str = "open";
 /// of it before others come.
 pub const SCARCE: &str = "scarce";
 pub const MAX_COMPLETED: u64 = 4;
+/// Shown where the survey of many forms is not: its caps hold, and whoever crashes it is
+/// decided the same again.
+pub const CAPPED: &str = "capped";
+pub const CAPPED_COMPLETIONS: usize = 3;
+pub const CAPPED_DISPLAYS: usize = 5;
+pub const CAPPED_WITHIN_MS: i64 = 3_600_000;
 pub const SURVEYS: [&str; 4] = [ONCE, THIRD, OPEN, SCARCE];
 pub const EVENTS: [&str; 3] = ["woke", "tick", "noise"];
 pub const OFFER_TTL_MS: i64 = 600_000;
@@ -66,6 +72,14 @@ fn noise(variant: u8) -> Value {
         "questions": [{"question_id": "q", "type": "text", "text": "?"}]})
 }
 
+fn capped() -> Value {
+    json!({"survey_id": CAPPED, "name": CAPPED, "status": "active", "priority": -1, "show_on": [{"trigger": "T-noise"}],
+        "limits": {"caps": [{"count": "completed", "max": CAPPED_COMPLETIONS},
+            {"count": "displayed", "max": CAPPED_DISPLAYS, "within": "1h"}]},
+        "frequency": {"repeat": "every_activation", "global_cooldown": "ignore"},
+        "questions": [{"question_id": "q", "type": "text", "text": "?"}]})
+}
+
 fn endpoint(id: &str, variant: u8) -> Value {
     let retry = match id {
         "plain" => json!({"kind": "fixed", "interval": "30s", "jitter": 0.2, "max_attempts": 6, "breaker": false}),
@@ -105,6 +119,7 @@ pub fn first(now: i64) -> Vec<Internal> {
     for (n, id) in (1..).zip(SURVEYS) {
         all.push(define(Kind::Survey, id, &checked_survey(survey(id)), (now, n)));
     }
+    all.push(define(Kind::Survey, CAPPED, &checked_survey(capped()), (now, 8)));
     all.push(define_noise(0, (now, 9)));
     for (n, id) in (10..).zip(["plain", "careful"]) {
         let body = endpoint(id, 0);

@@ -21,7 +21,7 @@ use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{AttemptEnd, AttemptRecord, DeliveryRecord, ID_HEADER, SOURCE_HEADER};
 use serde_json::Value;
 
-use crate::bodies::{MAX_COMPLETED, PROJECT, SCARCE};
+use crate::bodies::{CAPPED, CAPPED_COMPLETIONS, CAPPED_DISPLAYS, CAPPED_WITHIN_MS, MAX_COMPLETED, PROJECT, SCARCE};
 use crate::machine::{every_topic, key};
 use crate::medium::{INCARNATION, Medium};
 use crate::model::{self, Expected, Verdict};
@@ -197,18 +197,35 @@ fn decisions(outputs: &Found, expected: &Expected) -> Result<(), String> {
 }
 
 fn completions(outputs: &Found, expected: &Expected) -> Result<(), String> {
-    let mut scarce = 0;
+    let (mut scarce, mut capped) = (0, 0);
     let mut completed = BTreeSet::new();
     for response in values(outputs, Topic::Responses).filter(|response| response["type"] == "response.completed") {
         let id = response["data"]["response_id"].as_str().unwrap_or_default().to_owned();
         if response["data"]["survey_id"] == SCARCE {
             scarce += 1;
+        } else if response["data"]["survey_id"] == CAPPED {
+            capped += 1;
         } else if response["data"]["survey_id"] != "noise" {
             completed.insert(id);
         }
     }
     if scarce > MAX_COMPLETED {
         return Err(format!("{scarce} completions of a survey that may have {MAX_COMPLETED}"));
+    }
+    if capped > CAPPED_COMPLETIONS {
+        return Err(format!("{capped} completions of a survey that may have {CAPPED_COMPLETIONS}"));
+    }
+    let shown = values(outputs, Topic::Displays)
+        .filter(|display| display["survey_id"] == CAPPED && display["type"] == "survey.displayed");
+    let mut shown_at: Vec<Option<i64>> =
+        shown.map(|display| display["occurred_at"].as_str().and_then(|at| time::parse_time(at).ok())).collect();
+    shown_at.sort_unstable();
+    let spans = shown_at.windows(CAPPED_DISPLAYS + 1).filter_map(|span| Some((*span.last()?)? - span[0]?));
+    if let Some(span) = spans.min().filter(|span| *span <= CAPPED_WITHIN_MS) {
+        return Err(format!(
+            "{} displays within {span} ms of a survey that may have {CAPPED_DISPLAYS}",
+            CAPPED_DISPLAYS + 1
+        ));
     }
     let missing: Vec<&String> = expected.completed.difference(&completed).collect();
     let made_up: Vec<&String> = completed.difference(&expected.completed).collect();

@@ -39,12 +39,13 @@ pub enum Gate {
     GlobalCooldown,
     SessionCap,
     QuotaFull,
+    CapReached,
     OfferOutstanding,
     Preempted,
 }
 
 impl Gate {
-    pub const ALL: [(&'static str, Gate); 23] = [
+    pub const ALL: [(&'static str, Gate); 24] = [
         ("not_active", Gate::NotActive),
         ("out_of_schedule", Gate::OutOfSchedule),
         ("platform_mismatch", Gate::PlatformMismatch),
@@ -66,6 +67,7 @@ impl Gate {
         ("global_cooldown", Gate::GlobalCooldown),
         ("session_cap", Gate::SessionCap),
         ("quota_full", Gate::QuotaFull),
+        ("cap_reached", Gate::CapReached),
         ("offer_outstanding", Gate::OfferOutstanding),
         ("preempted", Gate::Preempted),
     ];

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::activation::Pattern;
+use super::cap::Cap;
 use super::endpoint::Endpoint;
 use super::limits::{MAX_EXPIRES_AFTER, MAX_OFFER_KNOWN};
 use super::settings::Settings;
@@ -179,6 +180,18 @@ impl Project {
         true
     }
 
+    /// The caps that an offer of a survey has to keep, each with its scope: the survey's id,
+    /// or nothing for those over all surveys.
+    pub fn caps<'a>(&'a self, survey: &'a Survey) -> impl Iterator<Item = (&'a str, &'a Cap)> {
+        let own = survey.limits.caps.iter().map(|cap| (survey.survey_id.as_str(), cap));
+        own.chain(self.settings.caps.iter().map(|cap| ("", cap)))
+    }
+
+    /// Whether anything in force has a cap.
+    pub fn has_caps(&self) -> bool {
+        !self.settings.caps.is_empty() || self.surveys.values().any(|entry| !entry.current.limits.caps.is_empty())
+    }
+
     /// Surveys that have a quota.
     pub fn limited(&self) -> &[String] {
         &self.limited
@@ -244,7 +257,7 @@ impl Project {
             for pattern in entry.current.counts_events().filter(|_| entry.current.status.listens()) {
                 remember(&mut self.remembered, pattern);
             }
-            if entry.current.max_completed.is_some() {
+            if entry.current.limits.max_completed.is_some() {
                 self.limited.push(id.clone());
             }
             for shown in &entry.current.show_on {

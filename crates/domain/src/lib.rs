@@ -8,6 +8,7 @@
 pub mod activation;
 pub mod address;
 pub mod apply;
+pub mod cap;
 pub mod completed;
 pub mod cycle;
 pub mod decision;

@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use super::activation::Pattern;
+use super::cap::Cap;
 use super::limits::USUAL_MAX_EXPIRES_AFTER;
 use super::schedule::ScheduleSpan;
 use super::targeting::Rule;
@@ -31,6 +32,9 @@ pub struct Settings {
     /// When nobody is asked anything.
     #[serde(rename = "schedule", skip_serializing_if = "Vec::is_empty", serialize_with = "as_schedule")]
     pub except: Vec<ScheduleSpan>,
+    /// Caps over all surveys.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub caps: Vec<Cap>,
     /// The longest that windows may be open; event ids are remembered as long.
     #[serde(skip_serializing_if = "is_usual_expiry", serialize_with = "time::as_duration")]
     pub max_expires_after: Millis,
@@ -76,6 +80,7 @@ impl Default for Settings {
             erase_keeps_cooldown: false,
             targeting: None,
             except: Vec::new(),
+            caps: Vec::new(),
             max_expires_after: USUAL_MAX_EXPIRES_AFTER,
             offer_known: OFFER_KNOWN,
             session_lifetime: None,

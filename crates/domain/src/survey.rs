@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 use super::activation::{Arming, CANCELS, Pattern};
+use super::cap::Cap;
 use super::cycle::Per;
 use super::filter::{self, Condition};
 use super::json::Json;
@@ -165,6 +166,15 @@ pub struct Frequency {
     pub snooze: Option<Millis>,
 }
 
+/// Bounds over all users.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Limits {
+    /// At most so many completed responses, over all versions.
+    pub max_completed: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub caps: Vec<Cap>,
+}
+
 /// Whether the project's own targeting holds for a survey.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -251,9 +261,7 @@ pub struct Survey {
     #[serde(skip_serializing_if = "SettingsTargeting::is_respected")]
     pub settings_targeting: SettingsTargeting,
     pub frequency: Frequency,
-    /// At most so many completed responses, over all versions and users.
-    #[serde(rename = "limits", serialize_with = "as_limits")]
-    pub max_completed: Option<u64>,
+    pub limits: Limits,
     pub sampling: Share,
     pub holdout: Holdout,
     /// Over so long after the schedule's start users begin, each at a moment of their own.
@@ -272,10 +280,6 @@ pub struct Survey {
     /// Where paths may end in place of `end`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endings: Vec<Ending>,
-}
-
-fn as_limits<S: Serializer>(max_completed: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map([("max_completed", max_completed)])
 }
 
 impl Survey {

@@ -287,6 +287,16 @@ impl User {
         }
     }
 
+    /// Places go with their offers: those that had lapsed are anyone's by then.
+    fn drop_unused_caps(&mut self) {
+        let is_known = |id: &String| self.offers.iter().any(|offer| offer.offer_id == *id);
+        if self.extension.as_ref().is_none_or(|extension| extension.caps.keys().all(is_known)) {
+            return;
+        }
+        let known: Vec<String> = self.offers.iter().map(|offer| offer.offer_id.clone()).collect();
+        self.extension_mut().caps.retain(|id, _| known.contains(id));
+    }
+
     /// Remembers that a link was used, until it has expired.
     pub fn use_link(&mut self, link_id: &str, expires_at: Millis, now: Millis) {
         let links = Arc::make_mut(&mut self.used_links);
@@ -403,6 +413,7 @@ impl User {
 
     /// Ends a change of a copy of `before`.
     pub(super) fn settle(&mut self, before: &User) {
+        self.drop_unused_caps();
         self.extension = self.extension.take().filter(|extension| !extension.is_empty());
         self.summarize(before);
         debug_assert_eq!(self.summary.bytes, self.count_bytes(), "what a change has added or taken away");

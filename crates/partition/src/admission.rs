@@ -292,7 +292,7 @@ pub fn decode_forwarded(forward: &Forward) -> Result<Decoded<'_>, DecodeError> {
 /// Whether partitions tell each other such a record: it counts in its sequence alone.
 pub fn is_forwarded_only(internal: &Internal) -> bool {
     match internal {
-        Internal::Quota(_) | Internal::Defined(_) | Internal::NameSeen { .. } => true,
+        Internal::Quota(_) | Internal::Cap(_) | Internal::Defined(_) | Internal::NameSeen { .. } => true,
         Internal::EndpointHealthReport(report) => report.seq.is_some(),
         _ => false,
     }
@@ -317,6 +317,7 @@ pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
             }
             Internal::EndpointHealthReport(report) => return report.seq.is_none().then_some(0),
             Internal::Quota(mail) => return Some(mail.to),
+            Internal::Cap(message) => return Some(message.to),
             Internal::Defined(_)
             | Internal::Forward(_)
             | Internal::Clock { .. }

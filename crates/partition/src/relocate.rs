@@ -65,7 +65,9 @@ impl Relocation {
         };
         let to = match decode_forwarded(forward) {
             Err(_) => at % self.new,
-            Ok(Decoded::Internal(internal)) if matches!(*internal, Internal::NameSeen { .. } | Internal::Quota(_)) => {
+            Ok(Decoded::Internal(internal))
+                if matches!(*internal, Internal::NameSeen { .. } | Internal::Quota(_) | Internal::Cap(_)) =>
+            {
                 return None;
             }
             Ok(decoded) => owner(&decoded, self.new)?,

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::definition::{Kind, Trigger};
+use askwhen_domain::cap::CapMessage;
 use askwhen_domain::endpoint::{DisabledReason, SealedSecret};
 use askwhen_domain::health::Health;
 use askwhen_domain::json::Json;
@@ -50,6 +51,8 @@ pub enum Internal {
     KeysUsed(Vec<KeyUse>),
     /// Between the coordinator of a quota and its customers.
     Quota(QuotaMessage),
+    /// Between the counter of a cap and a partition that asks it.
+    Cap(CapMessage),
     /// Nothing but the time at which it is appended: somebody waits.
     Tick {},
     /// A test clock is now so many milliseconds ahead of append times.

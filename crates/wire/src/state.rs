@@ -5,10 +5,11 @@
 use super::error::Class;
 use askwhen_domain::user::User;
 
-/// Version 6: the fields of [`User`] in their order. Version 5 ends before `extension`
-/// and is written still where there is none; version 4 ended before `used_links`,
+/// Version 7: the fields of [`User`] in their order. Version 6 ends before the `caps` of
+/// the extension and is written still where there are none, version 5 before `extension`; version 4 ended before `used_links`,
 /// version 3 (since 0.1.0) before `completed`.
-pub const VERSION: u8 = 6;
+pub const VERSION: u8 = 7;
+const WITHOUT_CAPS: u8 = 6;
 const WITHOUT_EXTENSION: u8 = 5;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,9 +46,16 @@ impl Error {
 
 pub fn encode(user: &User) -> Vec<u8> {
     let mut bytes = postcard::to_extend(user, vec![VERSION]).expect("a user's state serialises");
-    if user.extension.is_none() {
-        bytes.pop();
-        bytes[0] = WITHOUT_EXTENSION;
+    match &user.extension {
+        None => {
+            bytes.pop();
+            bytes[0] = WITHOUT_EXTENSION;
+        }
+        Some(extension) if extension.caps.is_empty() => {
+            bytes.pop();
+            bytes[0] = WITHOUT_CAPS;
+        }
+        Some(_) => {}
     }
     bytes
 }
@@ -57,7 +65,8 @@ pub fn encode(user: &User) -> Vec<u8> {
 pub fn decode(bytes: &[u8]) -> Result<User, Error> {
     match bytes.split_first() {
         // A later layout adds its own reader before this one, which stays.
-        Some((6, rest)) => Ok(postcard::from_bytes::<User>(rest)?.restored()),
+        Some((7, rest)) => Ok(postcard::from_bytes::<User>(rest)?.restored()),
+        Some((6, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0]].concat())?.restored()),
         // That there is no extension is a zero, and so is the length of an empty map.
         Some((5, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0]].concat())?.summarized()),
         Some((4, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0, 0]].concat())?.summarized()),
@@ -70,6 +79,7 @@ pub fn decode(bytes: &[u8]) -> Result<User, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use askwhen_domain::cap::{CapEvent, CapKey, CapPlace, CapRule, PinnedCap};
     use askwhen_domain::completed::CompletedAnswers;
     use askwhen_domain::json::Json;
     use askwhen_domain::user::{Activated, ActivationEvent, RememberedEvent};
@@ -105,7 +115,17 @@ mod tests {
         let event = RememberedEvent { at: 1, offset: 2, session, properties: None };
         user.extension_mut().remember("n", event);
         let bytes = encode(&user);
-        assert_eq!((bytes[0], decode(&bytes)), (6, Ok(user)));
+        assert_eq!((bytes[0], decode(&bytes).as_ref()), (6, Ok(&user)));
+        let pin = PinnedCap {
+            key: CapKey { cap: 1, value: u128::MAX },
+            rule: CapRule { max: 1, within: None },
+            count: CapEvent::Completed,
+            place: Some(CapPlace::Held(7)),
+        };
+        user.extension_mut().caps.insert("off".into(), vec![pin]);
+        let user = user.summarized();
+        let bytes = encode(&user);
+        assert_eq!((bytes[0], decode(&bytes)), (7, Ok(user)));
         assert_eq!(decode(&[9, 0]), Err(Error::UnknownVersion(9)));
         assert!(decode(&bytes[..bytes.len() - 1]).is_err());
         assert!(decode(&[]).is_err());

@@ -48,7 +48,7 @@ pub fn install(
     let entry = project.filter(|_| defined.kind == Kind::Survey).and_then(|p| p.surveys.get(&defined.id));
     if let Some(entry) = entry {
         let key = SurveyKey::new(defined.project.clone(), defined.id.clone());
-        let (version, limit) = (entry.version, entry.current.max_completed);
+        let (version, limit) = (entry.version, entry.current.limits.max_completed);
         post(engine.quotas.allocator.limit(&key, version, limit, at.now), effects);
         engine.resume_pending(at, effects)?;
     }

@@ -1,6 +1,7 @@
 //! One file for each kind of record: from the engine's state, the place and time
 //! of the record, and what it says, to effects.
 
+mod cap;
 mod define;
 mod defined;
 mod endpoint_action;
@@ -30,6 +31,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, record: Decoded<'_>) ->
         Decoded::Internal(internal) => match *internal {
             Internal::Query(query) => query::apply(engine, at, query),
             Internal::Quota(mail) => quota::apply(engine, at, &mail),
+            Internal::Cap(message) => cap::apply(engine, at, message),
             Internal::Erase(erase) => erase::apply(engine, at, erase),
             Internal::Define(define) => define::apply(engine, at, &define),
             Internal::EndpointCommand(operate) => endpoint_action::apply(engine, at, &operate),

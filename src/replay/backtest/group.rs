@@ -287,7 +287,7 @@ impl GroupReader<'_> {
                     !pinned(*kind, id)
                 }
                 // Messages from after the fork come from the versions themselves.
-                Internal::Quota(_) => {
+                Internal::Quota(_) | Internal::Cap(_) => {
                     by.is_some_and(|by| sent.get(by.from as usize).is_some_and(|sent| by.seq <= *sent))
                 }
                 _ => true,
@@ -295,7 +295,7 @@ impl GroupReader<'_> {
         }
     }
 
-    /// Counts the outputs of a record in a version, applies its quota messages where they
+    /// Counts the outputs of a record in a version, applies its messages about quotas and caps where they
     /// are for, and notes offers whose reactions are to be assumed. Gives the decisions.
     fn follow(
         &self,
@@ -324,7 +324,7 @@ impl GroupReader<'_> {
             for outgoing in effects.forwards.into_iter().filter(|outgoing| outgoing.trusted && self.together) {
                 let value = outgoing.value.as_str().as_bytes();
                 let Ok(Decoded::Internal(internal)) = askwhen_wire::record::decode(Some(value), true) else { continue };
-                if !matches!(*internal, Internal::Quota(_)) {
+                if !matches!(*internal, Internal::Quota(_) | Internal::Cap(_)) {
                     continue;
                 }
                 let to = outgoing.to as usize;

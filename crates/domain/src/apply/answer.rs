@@ -5,7 +5,7 @@ use super::apply_context::ApplyContext;
 use super::fanout::ToldAnswers;
 use super::fit::fitted;
 use super::output::{Outputs, Refusal, Reply};
-use super::{display, fanout, history, link, offers};
+use super::{caps, display, fanout, history, link, offers};
 use crate::completed::CompletedAnswers;
 use crate::endpoint::EventType;
 use crate::message::WebhookEvent;
@@ -84,8 +84,12 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
         out.reply = Some(Reply::Accepted { duplicate: before.is_some(), response_id: Some(response_id) });
         return;
     }
-    if completes && !user.offers[index].test && !has_grant(ctx, user, index, out) {
+    let counts = completes && !user.offers[index].test;
+    if counts && !has_grant(ctx, user, index, out) {
         return;
+    }
+    if before.is_none() {
+        caps::keep(user, &response_id, found.pins.clone());
     }
     if let Some(link) = single_use.filter(|_| completes) {
         user.use_link(&link.link_id, link.expires_at, ctx.now);
@@ -95,6 +99,9 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
     user.offer_mut(index).response = Some(response);
     if user.offers[index].displayed_at.is_none() {
         display::mark_displayed(ctx, user, index, at, out);
+    }
+    if counts {
+        caps::completed(ctx, user, index, at, out);
     }
     if !user.offers[index].test {
         history::answered(user, &survey.survey_id, at, before.is_none());
@@ -128,6 +135,11 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
 /// Turns the offer's hold, or a grant of its own, into a completion; a refusal, or what
 /// is needed first, is in `out`.
 fn has_grant(ctx: ApplyContext<'_>, user: &mut User, index: usize, out: &mut Outputs) -> bool {
+    if caps::refuses_completion(ctx, user, index, out) {
+        link::close_unused(user, index);
+        out.refuse(Refusal::OfferLapsed);
+        return false;
+    }
     let offer = &user.offers[index];
     let (survey_id, held) = (offer.survey_id.clone(), offer.holds(ctx.now));
     // Without a hold it was dismissed before, or these are a link's first answers.

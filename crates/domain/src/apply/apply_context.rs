@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::output::Outputs;
+use crate::cap::{CapAnswer, CapKey};
 use crate::definitions::Project;
 use crate::id::Origin;
 use crate::quota::{Change, QuotaStatus};
@@ -29,12 +30,20 @@ pub struct ApplyContext<'a> {
     pub project: &'a Project,
     /// What is left of the quotas of surveys that have one.
     pub quota_statuses: &'a QuotaStatuses,
+    /// What counters of caps have answered; of the others nothing is known.
+    pub caps: &'a CapAnswers,
     /// Whether the record may wait for a grant.
     pub may_wait: bool,
 }
 
 /// The quota's status of each survey; a survey that is not there has no quota.
 pub type QuotaStatuses = BTreeMap<String, QuotaStatus>;
+
+/// What counters have answered.
+pub type CapAnswers = BTreeMap<CapKey, CapAnswer>;
+
+/// No counter has been asked.
+pub static NO_CAPS: CapAnswers = CapAnswers::new();
 
 /// No survey has a quota.
 pub static NO_QUOTAS: QuotaStatuses = QuotaStatuses::new();
@@ -44,12 +53,12 @@ impl ApplyContext<'_> {
         self.quota_statuses.contains_key(survey_id)
     }
 
-    /// Lets an offer hold a grant for a span from when it was made. Without a quota
-    /// the end is rounded up to a minute: then there are fewer ends to keep.
-    pub(super) fn hold(&self, offer: &mut Offer, span: Millis, out: &mut Outputs) {
+    /// Lets an offer hold a grant for a span from when it was made. Without a quota or a
+    /// cap the end is rounded up to a minute: then there are fewer ends to keep.
+    pub(super) fn hold(&self, offer: &mut Offer, span: Millis, is_capped: bool, out: &mut Outputs) {
         let until = offer.offered_at.saturating_add(span);
         let whole = until.saturating_add(MINUTE - 1).div_euclid(MINUTE).saturating_mul(MINUTE);
-        let to = if self.is_limited(&offer.survey_id) { until } else { whole };
+        let to = if is_capped || self.is_limited(&offer.survey_id) { until } else { whole };
         let change = match offer.holds(self.now) {
             Some(until) => Change::Prolong { until, to },
             None => Change::Hold { until: to },

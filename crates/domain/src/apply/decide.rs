@@ -6,6 +6,7 @@ use std::cell::OnceCell;
 
 use super::apply_context::ApplyContext;
 use super::apply_context::RequestContext;
+use super::caps;
 use super::gates::{EligibilityCheck, Eligible};
 use super::output::{Output, Outputs, Reply};
 use super::shares;
@@ -61,8 +62,11 @@ pub(super) fn trigger(
         return emit(ctx, record, asked.trigger, conclusion, out);
     };
     let entry = &ctx.project.surveys[&evaluations[chosen].survey_id];
-    if winner.needs_grant {
-        out.needs.push(entry.current.survey_id.clone());
+    if winner.needs_grant || winner.places.is_open {
+        out.needs.extend(winner.needs_grant.then(|| entry.current.survey_id.clone()));
+        if winner.places.is_open {
+            out.needs_caps.extend(winner.places.asks());
+        }
         return;
     }
     let offered = match winner.again {
@@ -91,7 +95,12 @@ pub(super) fn trigger(
             };
             let offered = Offered::of(&offer, &entry.current, &user.attributes);
             if !offer.test {
-                ctx.hold(&mut offer, ctx.project.settings.offer_ttl.min(ctx.project.settings.offer_known), out);
+                let span = ctx.project.settings.offer_ttl.min(ctx.project.settings.offer_known);
+                let is_capped = !winner.places.pins.is_empty();
+                ctx.hold(&mut offer, span, is_capped, out);
+                if is_capped {
+                    caps::hold(user, &offer.offer_id, winner.places, ctx.now.saturating_add(span), out);
+                }
                 let state = user.survey_mut_or(&offer.survey_id, || PerSurvey::of(entry.fingerprint));
                 state.offered_at = Some(ctx.now);
                 shares::enter_arm(user, &entry.current);

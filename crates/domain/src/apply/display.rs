@@ -3,7 +3,7 @@
 use super::apply_context::ApplyContext;
 use super::offers::{FoundOffer, find};
 use super::output::{AnswerView, OfferView, Output, Outputs, Refusal, Reply};
-use super::{fanout, history, windows};
+use super::{caps, fanout, history, windows};
 use crate::decision::Offered;
 use crate::endpoint::EventType;
 use crate::message::{OfferEvent, WebhookEvent};
@@ -55,6 +55,7 @@ pub(super) fn dismissed(
             out.quotas.push((survey.survey_id.clone(), Change::Release { until }));
             user.offer_mut(index).held_until = None;
         }
+        caps::dismissed(ctx, user, index, out);
         user.offer_mut(index).dismissed_at = Some(at);
         out.items.push(seen(ctx, &user.offers[index], EventType::Dismissed, at));
         if !user.offers[index].test {
@@ -74,7 +75,7 @@ pub(super) fn dismissed(
 }
 
 pub(super) fn show(ctx: ApplyContext<'_>, user: &User, offer_id: &str, out: &mut Outputs) {
-    let Some(FoundOffer { index, survey }) = find(ctx, user, offer_id, out) else { return };
+    let Some(FoundOffer { index, survey, .. }) = find(ctx, user, offer_id, out) else { return };
     let offer = &user.offers[index];
     let response = offer.response.as_ref();
     let path = response.map(|response| path::follow(&survey.questions, &response.values()));
@@ -110,13 +111,16 @@ fn seen(ctx: ApplyContext<'_>, offer: &Offer, kind: EventType, at: Millis) -> Ou
 /// Counts a display wherever displays count; those of a survey under test
 /// count nowhere.
 pub(super) fn mark_displayed(ctx: ApplyContext<'_>, user: &mut User, index: usize, at: Millis, out: &mut Outputs) {
+    let is_capped = caps::is_capped(user, &user.offers[index]);
     let offer = user.offer_mut(index);
     let at = at.max(offer.offered_at);
     offer.displayed_at = Some(at);
     out.items.push(seen(ctx, offer, EventType::Displayed, at));
     if !offer.test && !offer.is_completed() {
-        ctx.hold(offer, ctx.project.settings.offer_known, out);
+        ctx.hold(offer, ctx.project.settings.offer_known, is_capped, out);
     }
+    caps::displayed(ctx, user, index, at, out);
+    let offer = &user.offers[index];
     if offer.test {
         return;
     }

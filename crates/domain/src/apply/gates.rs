@@ -9,6 +9,7 @@ use std::cell::OnceCell;
 
 use super::apply_context::ApplyContext;
 use super::apply_context::RequestContext;
+use super::caps::{self, OfferPlaces};
 use super::shares::{self, Draw};
 use super::windows;
 use crate::cycle::{self, CycleUse};
@@ -25,6 +26,7 @@ use crate::user::{Activated, Offer, PerSurvey, Snooze, User, WINDOW_REMEMBERED};
 use crate::windows::Rules;
 
 /// A survey that every gate let through, but for the comparison with others.
+#[derive(Default)]
 pub(super) struct Eligible {
     pub activation: Option<Arc<Activated>>,
     pub expires_at: Millis,
@@ -32,6 +34,8 @@ pub(super) struct Eligible {
     pub again: Option<Arc<Offer>>,
     /// Whether there is a grant left is not known here.
     pub needs_grant: bool,
+    /// What an offer would take of counters of caps.
+    pub places: OfferPlaces,
     /// Its window was displayed before.
     shown: bool,
 }
@@ -88,6 +92,7 @@ impl EligibilityCheck<'_> {
             self.repeat(survey, passed.shown)?;
             self.cooldowns(survey)?;
             passed.needs_grant = self.quota(survey)?;
+            passed.places = self.caps(survey)?;
         }
         passed.again = self.outstanding(survey, test)?;
         Ok(passed)
@@ -136,7 +141,7 @@ impl EligibilityCheck<'_> {
         let end_of = |at, offset| self.entry.window_end(at, offset).unwrap_or(at);
         let Some(rules) = self.entry.rules(&end_of) else {
             let expires_at = now.saturating_add(self.ctx.project.settings.offer_ttl);
-            return Ok(Eligible { activation: None, expires_at, again: None, needs_grant: false, shown: false });
+            return Ok(Eligible { expires_at, ..Eligible::default() });
         };
         let mut best: Option<Eligible> = None;
         let mut failed = None;
@@ -187,7 +192,7 @@ impl EligibilityCheck<'_> {
         // An absence arms later than the event that it waits behind.
         let activation = if at == by.at { (*by).clone() } else { Arc::new(Activated { at, ..(**by).clone() }) };
         let (activation, shown) = (Some(activation), window.shown);
-        Ok(Eligible { activation, expires_at: ends_at, again: None, needs_grant: false, shown })
+        Ok(Eligible { activation, expires_at: ends_at, shown, ..Eligible::default() })
     }
 
     /// `already_completed` and `max_displays`.
@@ -256,6 +261,21 @@ impl EligibilityCheck<'_> {
         quota(survey, self.ctx)
     }
 
+    /// `cap_reached`, or the places that an offer takes: none for an offer that is out and
+    /// has its own.
+    fn caps(&self, survey: &Survey) -> Result<OfferPlaces, GateFailure> {
+        let (now, ttl) = (self.ctx.now, self.ctx.project.settings.offer_ttl);
+        let stands = |offer: &Arc<Offer>| {
+            offer.survey_id == survey.survey_id
+                && offer.is_outstanding(now, ttl)
+                && !(caps::is_capped(self.user, offer) && offer.has_lapsed(now))
+        };
+        if self.user.offers.iter().any(stands) {
+            return Ok(OfferPlaces::default());
+        }
+        caps::caps(survey, self.ctx, self.user, self.attributes)
+    }
+
     /// Whether the display of an offer makes other surveys wait.
     fn starts_cooldown(&self, offer: &Offer) -> bool {
         let entry = self.ctx.project.surveys.get(&offer.survey_id);
@@ -271,7 +291,8 @@ impl EligibilityCheck<'_> {
         // Displays of this session, those to come included.
         let mut displays = self.user.session_displays(session);
         for offer in &self.user.offers {
-            let lapsed = self.ctx.is_limited(&offer.survey_id) && offer.has_lapsed(self.ctx.now);
+            let must_hold = self.ctx.is_limited(&offer.survey_id) || caps::is_capped(self.user, offer);
+            let lapsed = must_hold && offer.has_lapsed(self.ctx.now);
             if lapsed || !offer.is_outstanding(self.ctx.now, settings.offer_ttl) {
                 continue;
             }
@@ -423,7 +444,9 @@ pub(super) fn quota(survey: &Survey, ctx: ApplyContext<'_>) -> Result<bool, Gate
     match ctx.quota_status(&survey.survey_id) {
         QuotaStatus::Available => Ok(false),
         QuotaStatus::NeedsGrant => Ok(true),
-        QuotaStatus::Exhausted => Err(stop(Gate::QuotaFull, json!({"max_completed": survey.max_completed}), None)),
+        QuotaStatus::Exhausted => {
+            Err(stop(Gate::QuotaFull, json!({"max_completed": survey.limits.max_completed}), None))
+        }
     }
 }
 

@@ -16,9 +16,8 @@ use crate::time::{self, Millis};
 use crate::user::{Offer, PerSurvey, User};
 
 pub(super) fn user(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) {
-    let (surveys, needs) = standings(ctx, user);
-    if !needs.is_empty() {
-        out.needs = needs;
+    let surveys = standings(ctx, user, out);
+    if out.needs_grants() {
         return;
     }
     let view = UserView {
@@ -87,19 +86,19 @@ fn counters(state: &PerSurvey) -> SurveyCounters {
 }
 
 /// Whether each survey that a trigger can show could be offered, by priority, then
-/// id; and the surveys whose quota only the coordinator knows.
-fn standings(ctx: ApplyContext<'_>, user: &User) -> (Vec<SurveyAvailability>, Vec<String>) {
+/// id. What only coordinators and counters know is noted as needed.
+fn standings(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) -> Vec<SurveyAvailability> {
     let (context, properties, attributes) = (Context::default(), serde_json::json!({}), OnceCell::new());
     let asked = RequestContext { trigger: "", properties: "{}", context: &context };
     let mut entries: Vec<_> = ctx.project.surveys.values().filter(|entry| entry.current.status.decides()).collect();
     entries.sort_by_key(|entry| (std::cmp::Reverse(entry.current.priority), entry.current.survey_id.clone()));
-    let mut needs = Vec::new();
     let mut standings = Vec::new();
     for entry in entries.into_iter().filter(|entry| !entry.current.show_on.is_empty()) {
         let case = EligibilityCheck { ctx, user, entry, asked, properties: &properties, attributes: &attributes };
         let stands = case.stand();
-        if stands.as_ref().is_ok_and(|passed| passed.needs_grant) {
-            needs.push(entry.current.survey_id.clone());
+        if let Ok(passed) = &stands {
+            out.needs.extend(passed.needs_grant.then(|| entry.current.survey_id.clone()));
+            out.needs_caps.extend(passed.places.asks().filter(|ask| !ctx.caps.contains_key(&ask.key)));
         }
         let stop = stands.err();
         standings.push(SurveyAvailability {
@@ -109,5 +108,7 @@ fn standings(ctx: ApplyContext<'_>, user: &User) -> (Vec<SurveyAvailability>, Ve
             until: stop.and_then(|stop| stop.until).map(time::format_time),
         });
     }
-    (standings, needs)
+    out.needs_caps.sort_by_key(|ask| ask.key);
+    out.needs_caps.dedup();
+    standings
 }

@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::apply_context::ApplyContext;
+use super::caps::{self, OfferPlaces};
 use super::gates;
 use super::offers::FoundOffer;
 use super::output::{LinkView, Outputs, Refusal, Reply};
@@ -31,8 +32,8 @@ pub(super) fn show(ctx: ApplyContext<'_>, user: &User, opened: Opened<'_>, out: 
     let Some(entry) = link_survey(ctx, survey_id) else { return out.refuse(Refusal::UnknownSurvey) };
     match closed(ctx, user, entry, context) {
         Err(gate) => out.refuse(Refusal::Closed(gate)),
-        Ok(true) => out.needs.push(survey_id.to_owned()),
-        Ok(false) => {
+        Ok(Open { needs_grant, places }) if needs_grant || places.is_open => need(survey_id, needs_grant, &places, out),
+        Ok(_) => {
             let view = LinkView {
                 survey: entry.current.clone(),
                 version: entry.version,
@@ -61,7 +62,7 @@ pub(super) fn open(
         && let Some(index) = user.offers.iter().position(|o| o.link && o.offer_id == id && o.survey_id == survey_id)
     {
         let survey = entry.version(user.offers[index].version).unwrap_or(&entry.current).clone();
-        return Some(FoundOffer { index, survey });
+        return Some(FoundOffer { index, survey, pins: Vec::new() });
     }
     if let Target::Link { single_use: Some(link), .. } = &said.target
         && user.used_links.contains_key(&link.link_id)
@@ -69,17 +70,17 @@ pub(super) fn open(
         out.refuse(Refusal::LinkUsed);
         return None;
     }
-    match closed(ctx, user, entry, &said.context) {
+    let pins = match closed(ctx, user, entry, &said.context) {
         Err(gate) => {
             out.refuse(Refusal::Closed(gate));
             return None;
         }
-        Ok(true) => {
-            out.needs.push(survey_id.to_owned());
+        Ok(Open { needs_grant, places }) if needs_grant || places.is_open => {
+            need(survey_id, needs_grant, &places, out);
             return None;
         }
-        Ok(false) => {}
-    }
+        Ok(Open { places, .. }) => places.pins,
+    };
     let offer_id = match response_id {
         Some(id) => id.to_owned(),
         None => ctx.origin.id(Kind::Response, &[survey_id]),
@@ -105,13 +106,28 @@ pub(super) fn open(
         shares::enter_arm(user, &entry.current);
     }
     user.offers.push(Arc::new(offer));
-    Some(FoundOffer { index: user.offers.len() - 1, survey: entry.current.clone() })
+    Some(FoundOffer { index: user.offers.len() - 1, survey: entry.current.clone(), pins })
 }
 
 /// Takes back a link response that nothing was stored in.
 pub(super) fn close_unused(user: &mut User, index: usize) {
     if user.offers[index].link && user.offers[index].response.is_none() {
         user.offers.remove(index);
+    }
+}
+
+/// A link survey that no gate closes, as far as that is known here.
+#[derive(Default)]
+struct Open {
+    /// Only the coordinator knows whether the quota is full.
+    needs_grant: bool,
+    places: OfferPlaces,
+}
+
+fn need(survey_id: &str, needs_grant: bool, places: &OfferPlaces, out: &mut Outputs) {
+    out.needs.extend(needs_grant.then(|| survey_id.to_owned()));
+    if places.is_open {
+        out.needs_caps.extend(places.asks());
     }
 }
 
@@ -124,11 +140,11 @@ fn link_survey<'a>(ctx: ApplyContext<'a>, survey_id: &str) -> Option<&'a Entry> 
 /// caller tells of an app, because a link is opened outside of it.
 ///
 /// # Errors
-/// The gate that is shut. `true`: only the coordinator knows whether the quota is.
-fn closed(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) -> Result<bool, Gate> {
+/// The gate that is shut.
+fn closed(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) -> Result<Open, Gate> {
     let survey = &*entry.current;
     let attributes = OnceCell::new();
-    let gates = || -> Result<bool, GateFailure> {
+    let gates = || -> Result<Open, GateFailure> {
         gates::status(survey, ctx.user_id)?;
         gates::schedule(survey, ctx, context.timezone.as_ref().map(|_| context))?;
         // A page knows the language that it shows, and nothing of an app.
@@ -137,11 +153,12 @@ fn closed(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) 
         }
         gates::targeting(survey, ctx, user, &attributes, context)?;
         if survey.status == Status::Test {
-            return Ok(false);
+            return Ok(Open::default());
         }
         shares::shares(survey, ctx, user, &attributes, Draw::User)?;
         gates::spent(survey, user, ctx.now, context)?;
-        gates::quota(survey, ctx)
+        let needs_grant = gates::quota(survey, ctx)?;
+        Ok(Open { needs_grant, places: caps::caps(survey, ctx, user, &attributes)? })
     };
     gates().map_err(|stop| stop.gate)
 }

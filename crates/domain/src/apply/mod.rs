@@ -3,6 +3,7 @@
 mod activate;
 mod answer;
 mod apply_context;
+mod caps;
 mod decide;
 mod display;
 mod fanout;
@@ -24,7 +25,7 @@ use super::quota::Change;
 use super::record::{Body, Record};
 use super::user::{MAX_ATTRIBUTES_BYTES, User};
 
-pub use apply_context::{ApplyContext, NO_QUOTAS, QuotaStatuses};
+pub use apply_context::{ApplyContext, CapAnswers, NO_CAPS, NO_QUOTAS, QuotaStatuses};
 pub use fit::{UnfitValue, fitted};
 pub use output::{AnswerView, LinkView, OfferView, Output, Outputs, Refusal, Reply};
 pub use view::UserView;
@@ -60,8 +61,9 @@ pub fn apply(ctx: ApplyContext<'_>, before: &User, record: &Record<'_>, seen_bef
     let mut user = User::clone(&before_now);
     user.forget_answers(ctx.project.retentions(), ctx.now);
     change(ctx, &mut user, record, seen_before, &mut out);
-    if !out.needs.is_empty() {
-        return Applied { user: before.clone(), out: Outputs { needs: out.needs, ..Outputs::default() } };
+    if out.needs_grants() {
+        let Outputs { needs, needs_caps, .. } = out;
+        return Applied { user: before.clone(), out: Outputs { needs, needs_caps, ..Outputs::default() } };
     }
     user.settle(&before_now);
     Applied { user, out }
@@ -130,6 +132,7 @@ fn erase(ctx: ApplyContext<'_>, user: &mut User, out: &mut Outputs) {
     for offer in &user.offers {
         let held = offer.holds(ctx.now).map(|until| (offer.survey_id.clone(), Change::Release { until }));
         out.quotas.extend(held);
+        caps::released(ctx, user, &offer.offer_id, out);
     }
     let last_display_at = user.last_display_at.filter(|_| ctx.project.settings.erase_keeps_cooldown);
     out.spilled.extend(user.erase().iter());

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::apply_context::ApplyContext;
+use super::caps;
 use super::output::{Outputs, Refusal};
+use crate::cap::PinnedCap;
 use crate::id;
 use crate::survey::Survey;
 use crate::user::User;
@@ -12,6 +14,8 @@ use crate::user::User;
 pub(super) struct FoundOffer {
     pub index: usize,
     pub survey: Arc<Survey>,
+    /// The places that a new response to a link takes.
+    pub pins: Vec<PinnedCap>,
 }
 
 /// The offer and the version of its survey, or a refusal in `out`.
@@ -20,11 +24,12 @@ pub(super) fn find(ctx: ApplyContext<'_>, user: &User, offer_id: &str, out: &mut
         let offer = &user.offers[index];
         let entry = &ctx.project.surveys[&offer.survey_id];
         let survey = entry.version(offer.version).unwrap_or(&entry.current).clone();
-        if ctx.is_limited(&offer.survey_id) && offer.has_lapsed(ctx.now) {
+        let must_hold = ctx.is_limited(&offer.survey_id) || caps::is_capped(user, offer);
+        if must_hold && offer.has_lapsed(ctx.now) {
             out.refuse(Refusal::OfferLapsed);
             return None;
         }
-        return Some(FoundOffer { index, survey });
+        return Some(FoundOffer { index, survey, pins: Vec::new() });
     }
     let made = id::offer_was_made(ctx.origin.incarnation, ctx.project_id, ctx.user_id, offer_id);
     out.refuse(if made { Refusal::OfferLapsed } else { Refusal::UnknownOffer });

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::view::UserView;
+use crate::cap::{CapAsk, CapChange};
 use crate::decision::{Decision, Gate, Offered};
 use crate::endpoint::EventType;
 use crate::json::Json;
@@ -22,9 +23,13 @@ pub struct Outputs {
     pub spilled: Vec<(u128, Millis)>,
     /// Changes of the quotas of surveys.
     pub quotas: Vec<(String, Change)>,
+    /// Changes of the counters of caps.
+    pub caps: Vec<CapChange>,
     /// Surveys that need a grant first. If there are any, the record has had no
     /// effect, and the user stays as they were.
     pub needs: Vec<String>,
+    /// The same of counters: all that one survey needs, in their order.
+    pub needs_caps: Vec<CapAsk>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -148,8 +153,8 @@ impl Refusal {
         match self {
             Refusal::UnknownOffer => "no such offer was made to this user".into(),
             Refusal::OfferLapsed => {
-                "the offer can no longer be used: it is older than 24 h, or its survey has a quota and \
-                 it was not told as displayed within offer_ttl, or the quota is used up"
+                "the offer can no longer be used: it is older than 24 h, or its survey has a quota or \
+                 a cap and it was not told as displayed within offer_ttl, or that is used up"
                     .into()
             }
             Refusal::ResponseCompleted => "the response is complete: its answers do not change any more".into(),
@@ -170,6 +175,11 @@ impl Refusal {
 }
 
 impl Outputs {
+    /// Whether something is needed first.
+    pub fn needs_grants(&self) -> bool {
+        !self.needs.is_empty() || !self.needs_caps.is_empty()
+    }
+
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.reply = Some(Reply::Refused(refusal));
     }

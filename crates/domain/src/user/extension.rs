@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::survey::{ActivationEvent, PerSurvey};
+use crate::cap::PinnedCap;
 use crate::distinct::Occurrence;
 use crate::json::Json;
 use crate::time::Millis;
@@ -30,6 +31,8 @@ pub struct Extension {
     pub arms: BTreeMap<String, String>,
     /// When each session that has displays was last heard of, where sessions end.
     pub sessions: BTreeMap<String, Millis>,
+    /// The places that offers have taken of counters of caps, by offer.
+    pub caps: BTreeMap<String, Vec<PinnedCap>>,
 }
 
 /// What one survey and one user have had with each other, beyond [`PerSurvey`].
@@ -157,7 +160,8 @@ impl Extension {
         });
         let arms = self.arms.iter().map(|(name, arm)| name.len() + arm.len() + 8);
         let sessions = self.sessions.keys().map(|id| id.len() + 8);
-        surveys.chain(events).chain(arms).chain(sessions).sum::<usize>() + 16
+        let caps = self.caps.iter().map(|(id, pins)| id.len() + pins.len() * 72);
+        surveys.chain(events).chain(arms).chain(sessions).chain(caps).sum::<usize>() + 16
     }
 
     /// The latest time that it speaks of.

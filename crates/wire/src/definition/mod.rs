@@ -4,6 +4,7 @@
 
 mod activation;
 mod audience;
+mod caps;
 mod condition;
 mod ending;
 mod endpoint;

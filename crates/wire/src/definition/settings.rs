@@ -2,7 +2,7 @@
 
 use super::kind::{Kind, kind};
 use super::reader::{Code, Fault, Reader};
-use super::{audience, targeting};
+use super::{audience, caps, targeting};
 use askwhen_domain::limits::{MAX_EXPIRES_AFTER, MAX_OFFER_KNOWN};
 use askwhen_domain::settings::Settings;
 use askwhen_domain::survey::Survey;
@@ -11,7 +11,6 @@ use askwhen_domain::time::{self, Millis};
 /// What is left out has its default.
 pub fn read(reader: &mut Reader<'_>) -> Settings {
     kind(reader, Kind::Settings);
-    reader.not_built("caps");
     let standard = Settings::default();
     Settings {
         global_cooldown: reader.duration("global_cooldown").unwrap_or(standard.global_cooldown),
@@ -22,6 +21,7 @@ pub fn read(reader: &mut Reader<'_>) -> Settings {
         erase_keeps_cooldown: reader.boolean("erase_keeps_cooldown").unwrap_or(false),
         targeting: targeting::targeting(reader),
         except: reader.object("schedule", |inner| audience::spans(inner, "except")).unwrap_or_default(),
+        caps: caps::caps(reader),
         max_expires_after: bounded(reader, "max_expires_after", MAX_EXPIRES_AFTER)
             .unwrap_or(standard.max_expires_after),
         offer_known: bounded(reader, "offer_known", MAX_OFFER_KNOWN).unwrap_or(standard.offer_known),

@@ -3,7 +3,7 @@
 use super::condition::{MAX_CONDITIONS, conditions};
 use super::kind::{Kind, id, kind, shown_only};
 use super::reader::{Code, Reader};
-use super::{activation, audience, ending, frequency, question, targeting, translation, ui};
+use super::{activation, audience, caps, ending, frequency, question, targeting, translation, ui};
 use askwhen_domain::json::Json;
 use askwhen_domain::limits::MAX_EXPIRES_AFTER;
 use askwhen_domain::survey::{OnRepeat, SettingsTargeting, ShowOn, Status, Survey, VersionRange};
@@ -12,7 +12,6 @@ use askwhen_domain::time::{self, DAY};
 
 /// Tags of one survey at most.
 const MAX_TAGS: usize = 32;
-const MAX_COMPLETED: i64 = 1_000_000_000;
 
 pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
     kind(reader, Kind::Survey);
@@ -76,7 +75,7 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
         targeting: targeting_rule,
         settings_targeting: reader.choice("settings_targeting", &SettingsTargeting::ALL).unwrap_or_default(),
         frequency: frequency::frequency(reader),
-        max_completed: max_completed(reader),
+        limits: caps::limits(reader),
         sampling,
         holdout: audience::holdout(reader),
         spread,
@@ -134,15 +133,6 @@ fn retention(reader: &mut Reader<'_>) -> Option<time::Millis> {
         return None;
     }
     Some(span)
-}
-
-fn max_completed(reader: &mut Reader<'_>) -> Option<u64> {
-    let count = reader.object("limits", |inner| {
-        inner.not_built("caps");
-        inner.integer("max_completed", 1..=MAX_COMPLETED)
-    });
-    let count = count.flatten();
-    count.and_then(|count| u64::try_from(count).ok())
 }
 
 fn app_version(reader: &mut Reader<'_>) -> Option<VersionRange> {

@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{translation, ui};
+use askwhen_domain::cap::Cap;
 use askwhen_domain::endpoint::Endpoint;
 use askwhen_domain::placeholder::{Piece, ValueSource, pieces};
 use askwhen_domain::settings::Settings;
@@ -102,6 +103,7 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
     // What is in force under its own id is what it replaces.
     all.extend(unknown_subjects(&survey.targeting, Some(&KnownSurvey::from(survey)), beside));
     all.extend(newly_counted(survey, beside.before));
+    all.extend(newly_capped(survey, beside.before));
     all.extend(beside.before.map(|before| changed_types(survey, before)).unwrap_or_default());
     all
 }
@@ -240,6 +242,15 @@ fn newly_counted(survey: &Survey, before: Option<&Value>) -> Vec<String> {
     new.map(|name| format!("the event {name} is remembered from now on: targeting counts none from before")).collect()
 }
 
+/// Caps that begin to count with this version.
+fn newly_capped(survey: &Survey, before: Option<&Value>) -> Option<String> {
+    let earlier = before.and_then(|before| super::survey(before, None).ok());
+    let known: Vec<Cap> = earlier.map(|earlier| earlier.limits.caps).unwrap_or_default();
+    let is_new = |cap: &&Cap| !known.iter().any(|known| known.counts_as() == cap.counts_as());
+    let new = survey.limits.caps.iter().filter(is_new).count();
+    (new > 0).then(|| format!("{new} of limits.caps count from now on: offers from before are not counted"))
+}
+
 /// Another spelling of the same name, or a slip of a few letters.
 fn nearest<'k>(name: &str, names: &'k [String]) -> Option<&'k str> {
     let plain =
@@ -344,6 +355,12 @@ mod tests {
         );
         let unarmed = json!({"expose": ["x"], "name": "{{activation.x|it}}"});
         check(told(unarmed, None, None), &["name names activation.x, and nothing activates the survey"]);
+        let caps = json!({"limits": {"caps": [{"count": "displayed", "max": 2}]}});
+        let mut in_force = json!({"survey_id": "s", "name": "S", "status": "active", "show_on": [{"trigger": "Main"}],
+            "questions": [{"question_id": "q1", "type": "nps", "text": "?"}]});
+        check(told(caps.clone(), None, Some(in_force.clone())), &["1 of limits.caps count from now on"]);
+        in_force["limits"] = json!({"caps": [{"count": "displayed", "max": 1}]});
+        check(told(caps, None, Some(in_force)), &[]);
         let rules = json!({"tags": ["nps"], "targeting": {"all": [{"tag": "nsp", "did": "displayed"}, {"tag": "*", "did": "displayed"},
             {"survey": "s", "did": "completed"}, {"survey": "other", "answer": {"question_id": "q1", "op": "exists"}},
             {"event": "used", "at_least": 3}]}});

@@ -88,7 +88,8 @@ impl Play {
             Record { project: "p".into(), user_id: "u".into(), event_id: None, times: ClientTimes::default(), body };
         let origin = Origin { incarnation: 1, partition: 0, offset: self.offset };
         let (now, project, quota_statuses) = (self.now, &self.project, &NO_QUOTAS);
-        let ctx = ApplyContext { origin, now, project_id: "p", user_id: "u", project, quota_statuses, may_wait: false };
+        let (project_id, user_id, caps, may_wait) = ("p", "u", &NO_CAPS, false);
+        let ctx = ApplyContext { origin, now, project_id, user_id, project, quota_statuses, caps, may_wait };
         let applied = apply(ctx, &self.user, &record, false);
         self.user = applied.user;
         applied.out

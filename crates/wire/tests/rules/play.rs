@@ -1,6 +1,6 @@
 //! A user of a project, to whom things happen at times that a test names.
 
-use askwhen_domain::apply::{ApplyContext, NO_QUOTAS, Outputs, Reply, apply};
+use askwhen_domain::apply::{ApplyContext, NO_CAPS, NO_QUOTAS, Outputs, Reply, apply};
 use askwhen_domain::decision::Decision;
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::Origin;
@@ -74,6 +74,7 @@ impl Play {
             user_id: self.user_id,
             project: &self.project,
             quota_statuses: &NO_QUOTAS,
+            caps: &NO_CAPS,
             may_wait: false,
         };
         let applied = apply(ctx, &self.user, &record, false);

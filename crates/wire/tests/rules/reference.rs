@@ -86,6 +86,7 @@ impl World {
                 user_id,
                 project: &self.project,
                 quota_statuses: &quota_statuses.collect(),
+                caps: &NO_CAPS,
                 may_wait: true,
             };
             let Applied { user, out } = apply(ctx, &before, &record, false);
@@ -217,7 +218,8 @@ impl World {
         }
         let outstanding = || past.made.iter().filter(|made| self.is_outstanding(made));
         let stands = outstanding().any(|made| made.survey_id == survey.survey_id);
-        if quotas && !stands && survey.max_completed.is_some_and(|limit| self.taken(&survey.survey_id) >= limit) {
+        if quotas && !stands && survey.limits.max_completed.is_some_and(|limit| self.taken(&survey.survey_id) >= limit)
+        {
             return Err(Gate::QuotaFull);
         }
         let mut to_be_shown_here = shown_here;
@@ -406,7 +408,7 @@ impl World {
         newest.sort_by_key(|(_, made)| std::cmp::Reverse(made.offered_at));
         let Some((user_id, made)) = newest.into_iter().nth(usize::from(which)) else { return };
         let survey = self.survey(&made.survey_id);
-        let limit = survey.max_completed;
+        let limit = survey.limits.max_completed;
         let untouched = made.displayed_at.is_none();
         let gone = self.now >= made.offered_at + OFFER_KNOWN || (limit.is_some() && untouched && !self.holds(&made));
         let full = limit.is_some_and(|limit| self.taken(&made.survey_id) >= limit);
@@ -525,7 +527,7 @@ proptest! {
             let survey = definition::survey(&survey, None).expect("a survey");
             world.version += 1;
             let key = SurveyKey::new(KEY, survey.survey_id.clone());
-            world.allocator.limit(&key, world.version, survey.max_completed, world.now);
+            world.allocator.limit(&key, world.version, survey.limits.max_completed, world.now);
             world.project.put_survey(world.version, survey, world.now, 0);
         }
         steps.iter().for_each(|step| world.step(step));

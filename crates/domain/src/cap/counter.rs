@@ -1,0 +1,281 @@
+//! The counter of one value: what was counted, which places offers hold, and who waits.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{CapAnswer, CapOutcome, CapPlace, CapRefusal, CapRule, CapSignal};
+use crate::time::{HOUR, Millis};
+
+/// Partitions' times differ: what was counted is kept for so much longer than it counts.
+const TIMES_DIFFER: Millis = HOUR;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapCounter {
+    rule: CapRule,
+    /// When it was last asked or changed.
+    used_at: Millis,
+    /// What was counted, where it counts for ever.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    total: u64,
+    /// When what was counted has happened, in order, where it counts within a time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    times: Vec<Millis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    open: Option<Box<OpenPlaces>>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Places that are not counted yet, and requests that wait for one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct OpenPlaces {
+    /// Requests that have a place and are not decided yet, by partition and offset.
+    requests: BTreeSet<(u32, u64)>,
+    /// Offers that hold a place: until when, in which partition, how many.
+    #[serde(with = "rows")]
+    holds: BTreeMap<(Millis, u32), u64>,
+    /// How many these are.
+    held: u64,
+    waiting: VecDeque<WaitingRequest>,
+    /// Partitions that were asked for their time and have not answered.
+    checking: BTreeSet<u32>,
+}
+
+/// A map as a list of rows: in JSON only texts are keys.
+mod rows {
+    use super::{BTreeMap, Millis};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(map: &BTreeMap<(Millis, u32), u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        map.iter().map(|((until, of), count)| (*until, *of, *count)).collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<(Millis, u32), u64>, D::Error> {
+        let rows = Vec::<(Millis, u32, u64)>::deserialize(deserializer)?;
+        Ok(rows.into_iter().map(|(until, of, count)| ((until, of), count)).collect())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct WaitingRequest {
+    from: u32,
+    request: u64,
+    rule: CapRule,
+    at: Millis,
+    looks: bool,
+    /// Whether the partitions that hold places were asked since it came.
+    is_checked: bool,
+}
+
+impl OpenPlaces {
+    fn is_empty(&self) -> bool {
+        *self == OpenPlaces::default()
+    }
+
+    fn taken(&self) -> u64 {
+        self.requests.len() as u64 + self.held
+    }
+
+    fn hold(&mut self, until: Millis, from: u32) {
+        *self.holds.entry((until, from)).or_default() += 1;
+        self.held += 1;
+    }
+
+    /// Takes a place away. Users may have moved to another partition with what they hold.
+    fn free(&mut self, place: CapPlace, from: u32) {
+        match place {
+            CapPlace::Request(request) => {
+                self.requests.remove(&(from, request));
+                self.waiting.retain(|waiting| (waiting.from, waiting.request) != (from, request));
+            }
+            CapPlace::Held(until) => {
+                let own = Some((until, from)).filter(|hold| self.holds.contains_key(hold));
+                let any = || self.holds.range((until, 0)..=(until, u32::MAX)).next().map(|(hold, _)| *hold);
+                let Some(hold) = own.or_else(any) else { return };
+                let count = self.holds.entry(hold).or_default();
+                *count -= 1;
+                if *count == 0 {
+                    self.holds.remove(&hold);
+                }
+                self.held -= 1;
+            }
+        }
+    }
+
+    /// Holds of a partition that have lapsed there.
+    fn lapse(&mut self, of: u32, at: Millis) {
+        let lapsed = |(until, from): &(Millis, u32)| *from == of && *until <= at;
+        let over: Vec<(Millis, u32)> = self.holds.range(..=(at, u32::MAX)).map(|(hold, _)| *hold).collect();
+        for hold in over.into_iter().filter(lapsed) {
+            self.held -= self.holds.remove(&hold).unwrap_or(0);
+        }
+    }
+}
+
+impl CapCounter {
+    pub(super) fn new(rule: CapRule, now: Millis) -> CapCounter {
+        CapCounter { rule, used_at: now, total: 0, times: Vec::new(), open: None }
+    }
+
+    /// What counts against a request of a time. What has happened later than that, on the
+    /// clock of another partition, counts as well.
+    fn counted(&self, at: Millis) -> u64 {
+        match self.rule.within {
+            None => self.total,
+            Some(within) => {
+                let since = at.saturating_sub(within);
+                (self.times.len() - self.times.partition_point(|time| *time < since)) as u64
+            }
+        }
+    }
+
+    /// Places that are counted or taken, as of a time.
+    pub fn count(&self, at: Millis) -> u64 {
+        self.counted(at) + self.open.as_ref().map_or(0, |open| open.taken())
+    }
+
+    fn open(&mut self) -> &mut OpenPlaces {
+        self.open.get_or_insert_default()
+    }
+
+    pub(super) fn receive(&mut self, from: u32, signal: &CapSignal, now: Millis) -> Vec<(u32, CapSignal)> {
+        self.used_at = self.used_at.max(now);
+        match *signal {
+            CapSignal::Ask { request, rule, at, looks } => {
+                let is_checked = false;
+                self.open().waiting.push_back(WaitingRequest { from, request, rule, at, looks, is_checked });
+            }
+            CapSignal::Settle { place, outcome } => {
+                self.open().free(place, from);
+                match outcome {
+                    CapOutcome::Held(until) => self.open().hold(until, from),
+                    CapOutcome::Counted(at) => self.note(at, now),
+                    CapOutcome::Free => {}
+                }
+            }
+            CapSignal::Time { at } => {
+                let open = self.open();
+                open.checking.remove(&from);
+                open.lapse(from, at);
+            }
+            CapSignal::Answer { .. } | CapSignal::Check => {}
+        }
+        let mut signals = Vec::new();
+        self.serve(&mut signals);
+        self.open = self.open.take().filter(|open| !open.is_empty());
+        signals
+    }
+
+    fn note(&mut self, at: Millis, now: Millis) {
+        let Some(within) = self.rule.within else {
+            self.total += 1;
+            return;
+        };
+        let place = self.times.partition_point(|time| *time <= at);
+        self.times.insert(place, at);
+        let over = now.saturating_sub(within).saturating_sub(TIMES_DIFFER);
+        let old = self.times.partition_point(|time| *time < over);
+        self.times.drain(..old);
+    }
+
+    /// Answers those who wait, in the order of their asking.
+    fn serve(&mut self, signals: &mut Vec<(u32, CapSignal)>) {
+        while let Some(first) = self.open().waiting.front().cloned() {
+            self.rule = first.rule;
+            let WaitingRequest { from, request, rule, at, looks, is_checked } = first;
+            let counted = self.counted(at);
+            let open = self.open();
+            let answer = if counted + open.taken() < rule.max {
+                if !looks {
+                    open.requests.insert((from, request));
+                }
+                CapAnswer::Granted
+            } else if counted >= rule.max {
+                CapAnswer::Refused(self.refusal(at))
+            } else if !open.requests.is_empty() || !open.checking.is_empty() {
+                // It will be known soon.
+                return;
+            } else if !is_checked {
+                // An offer may have ended, or lapsed, where nobody has told of it yet.
+                open.checking = open.holds.keys().map(|(_, of)| *of).collect();
+                signals.extend(open.checking.iter().map(|to| (*to, CapSignal::Check)));
+                open.waiting.iter_mut().for_each(|waiting| waiting.is_checked = true);
+                return;
+            } else {
+                CapAnswer::Refused(self.refusal(at))
+            };
+            signals.push((from, CapSignal::Answer { request, answer }));
+            self.open().waiting.pop_front();
+        }
+    }
+
+    fn refusal(&self, at: Millis) -> CapRefusal {
+        let (max, count, counted) = (self.rule.max, self.count(at), self.counted(at));
+        let until = count.checked_sub(max).and_then(|over| self.end_of_place(over, at));
+        CapRefusal { max, count, until, is_final: count == counted }
+    }
+
+    /// When so many places and one more have ended by time alone.
+    fn end_of_place(&self, over: u64, at: Millis) -> Option<Millis> {
+        let counted = self.rule.within.into_iter().flat_map(|within| {
+            let first = self.times.partition_point(|time| *time < at.saturating_sub(within));
+            self.times[first..].iter().map(move |time| (time.saturating_add(within).saturating_add(1), 1))
+        });
+        let holds = self.open.iter().flat_map(|open| &open.holds).map(|((until, _), count)| (*until, *count));
+        let (mut counted, mut holds) = (counted.peekable(), holds.peekable());
+        let mut ended = 0;
+        loop {
+            let is_count = match (counted.peek(), holds.peek()) {
+                (Some((one, _)), Some((other, _))) => one <= other,
+                (one, _) => one.is_some(),
+            };
+            let (end, count) = if is_count { counted.next()? } else { holds.next()? };
+            ended += count;
+            if ended > over {
+                return Some(end);
+            }
+        }
+    }
+
+    /// What a request would be told, if all partitions had told all that they know.
+    pub fn look(&self, rule: CapRule, at: Millis) -> CapAnswer {
+        let mut counter = CapCounter { rule, ..self.clone() };
+        if let Some(open) = &mut counter.open {
+            let partitions: BTreeSet<u32> = open.holds.keys().map(|(_, of)| *of).collect();
+            partitions.into_iter().for_each(|of| open.lapse(of, at));
+            open.requests.clear();
+        }
+        if counter.count(at) < rule.max { CapAnswer::Granted } else { CapAnswer::Refused(counter.refusal(at)) }
+    }
+
+    /// Whether it says no more than a new one would.
+    pub(super) fn is_over(&self, now: Millis) -> bool {
+        self.open.is_none() && self.counted(now.saturating_sub(TIMES_DIFFER)) == 0
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub(super) fn used_at(&self) -> Millis {
+        self.used_at
+    }
+
+    /// For another number of partitions: what is held is counted anew.
+    #[must_use]
+    pub fn without_places(self) -> CapCounter {
+        CapCounter { open: None, ..self }
+    }
+
+    pub(super) fn hold(&mut self, until: Millis, from: u32) {
+        self.open().hold(until, from);
+    }
+
+    /// What it takes in memory, about.
+    pub(super) fn len_bytes(&self) -> usize {
+        let open = self.open.as_ref().map_or(0, |open| 128 + open.holds.len() * 24 + open.waiting.len() * 64);
+        96 + self.times.len() * 8 + open
+    }
+}

@@ -1,0 +1,74 @@
+//! Messages about caps: taken by the counters and requests of this partition, or sent on.
+
+use std::collections::VecDeque;
+
+use super::changes::to_partition;
+use super::quotas::Quotas;
+use super::state::Engine;
+use askwhen_domain::cap::{CapAnswer, CapKey, CapMessage, CapPlace, CapSignal};
+use askwhen_domain::time::Millis;
+use askwhen_partition::Effects;
+use askwhen_wire::record::Internal;
+
+impl Engine {
+    /// Lets messages have their effect here, or go to the partition that they are for.
+    pub(super) fn send_caps(&mut self, messages: Vec<CapMessage>, now: Millis, effects: &mut Effects) {
+        let mut queue = VecDeque::from(self.quotas.caps.receive(messages, now));
+        while let Some(message) = queue.pop_front() {
+            let CapMessage { key, to, ref signal, .. } = message;
+            match *signal {
+                CapSignal::Answer { request, answer } if to == self.quotas.allocator.partition() => {
+                    let more = self.quotas.take_answer(key, request, answer, now);
+                    queue.extend(self.quotas.caps.receive(more, now));
+                }
+                _ => effects.forwards.push(to_partition(to, &Internal::Cap(message), false)),
+            }
+        }
+    }
+
+    /// Tells counters what a record has made of places.
+    pub(super) fn change_caps(
+        &mut self,
+        changes: &[askwhen_domain::cap::CapChange],
+        now: Millis,
+        effects: &mut Effects,
+    ) {
+        let of_requests = changes.iter().filter(|change| matches!(change.place, CapPlace::Request(_)));
+        self.quotas.used = of_requests.map(|change| change.key).collect();
+        if !changes.is_empty() {
+            let messages = changes.iter().map(|change| self.quotas.caps.settle(*change)).collect();
+            self.send_caps(messages, now, effects);
+        }
+    }
+}
+
+impl Quotas {
+    /// Takes an answer; gives what is to be said next.
+    fn take_answer(&mut self, key: CapKey, request: u64, answer: CapAnswer, now: Millis) -> Vec<CapMessage> {
+        self.caps.remember(key, answer, now);
+        let taken = self.pending.get_mut(&request).is_some_and(|pending| pending.caps.take(key, answer));
+        if taken {
+            self.dirty.insert(request);
+            self.answered = true;
+            return self.ask_caps(request, now);
+        }
+        // It has given up, or was decided without it.
+        match answer {
+            CapAnswer::Granted => vec![self.caps.give_back(key, request)],
+            CapAnswer::Refused(_) => Vec::new(),
+        }
+    }
+
+    /// The messages by which a waiting request asks for what it wants next.
+    pub(super) fn ask_caps(&mut self, request: u64, now: Millis) -> Vec<CapMessage> {
+        let Some(pending) = self.pending.get_mut(&request) else { return Vec::new() };
+        let looks = pending.caps.looks();
+        let next = pending.caps.next();
+        next.into_iter().map(|ask| self.caps.ask(ask, request, looks, now)).collect()
+    }
+
+    /// The messages by which a request gives back what it does not use.
+    pub(super) fn give_back(&self, keys: Vec<CapKey>, request: u64) -> Vec<CapMessage> {
+        keys.into_iter().map(|key| self.caps.give_back(key, request)).collect()
+    }
+}
