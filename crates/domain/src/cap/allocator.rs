@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{
-    CapAnswer, CapAsk, CapChange, CapCounter, CapKey, CapMessage, CapOutcome, CapPlace, CapRefusal, CapRule, CapSignal,
-};
+use super::counter::CapCounter;
+use super::definition::{CapKey, CapRule};
+use super::message::{CapAnswer, CapAsk, CapChange, CapMessage, CapOutcome, CapPlace, CapRefusal, CapSignal};
 use crate::time::Millis;
 
 /// Values of one cap that are counted, over all partitions.

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{CapAnswer, CapOutcome, CapPlace, CapRefusal, CapRule, CapSignal};
+use super::definition::CapRule;
+use super::message::{CapAnswer, CapOutcome, CapPlace, CapRefusal, CapSignal};
 use crate::time::{HOUR, Millis};
 
 /// Partitions' times differ: what was counted is kept for so much longer than it counts.

@@ -5,7 +5,10 @@
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde_json::Value;
+
 use super::*;
+use crate::time::Millis;
 
 const PARTITIONS: usize = 8;
 const WITHIN: Millis = 1_000;
