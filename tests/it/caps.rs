@@ -26,10 +26,12 @@ fn company(n: usize) -> String {
 /// server is gone.
 async fn answered(server: &Server, path: &str, body: &Value) -> Option<Value> {
     loop {
-        let request = server.http.post(format!("{}{path}", server.base)).bearer_auth(&server.server).json(body);
+        let request = server.http.post(format!("{}{path}", server.base)).bearer_auth(&server.server);
+        let request = request.header("content-type", "application/json").body(body.to_string());
         let said = request.send().await.ok()?;
         let status = said.status().as_u16();
-        let body: Value = said.json().await.ok()?;
+        let bytes = said.bytes().await.ok()?;
+        let body: Value = serde_json::from_slice(&bytes).ok()?;
         match status {
             200 => return Some(body),
             202 | 503 => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
