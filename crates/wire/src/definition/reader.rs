@@ -352,19 +352,6 @@ impl<'a> Reader<'a> {
         self.members.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// A member that the contract names and the program cannot do yet; one that asks for
-    /// nothing is taken.
-    pub fn not_built(&mut self, member: &str) {
-        let asks = |value: &Value| match value {
-            Value::Null | Value::Bool(false) => false,
-            Value::Array(list) => !list.is_empty(),
-            _ => true,
-        };
-        if self.raw(member).is_some_and(asks) {
-            self.fault(Code::NotBuilt, member, "is not built yet");
-        }
-    }
-
     /// Adds a fault found elsewhere, below this object.
     pub fn fault_at(&mut self, code: Code, path: &str, detail: impl Into<String>) {
         let pointer = format!("{}/{path}", self.pointer);
