@@ -47,7 +47,7 @@ for (const [where, layout] of [['same', 'popover'], ['same', 'modal'], ['same', 
     assert.equal(await page.evaluate(() => document.querySelector('askwhen-survey').shadowRoot.querySelectorAll('[style], style, link').length), 0);
     assert.equal(await page.evaluate(() => document.querySelector('askwhen-survey').hasAttribute('style')), false);
     await page.getByRole('button', { name: 'Send' }).click();
-    await until('it is completed', () => server.completed() === 1);
+    await until('it is completed', async () => (await server.completed()) === 1);
     // What is told as the page goes must get through the policy, too.
     await page.goto('about:blank');
     assert.deepEqual(page.errors, []);
@@ -143,7 +143,7 @@ for (const layout of ['popover', 'modal'])
       await page.locator('askwhen-survey .next').click();
       await page.locator('askwhen-survey textarea').fill('It works');
       await page.locator('askwhen-survey .next').click();
-      await until('it is completed', () => server.completed() === 1);
+      await until('it is completed', async () => (await server.completed()) === 1);
       assert.deepEqual(page.errors, []);
       await page.context().close();
     }

@@ -121,7 +121,7 @@ test('the React example: strict mode, a trigger for a view, a survey in its plac
   await page.getByRole('button', { name: 'Checkout' }).click();
   await page.locator('.survey').getByRole('radio').nth(4).click();
   await page.getByRole('button', { name: 'Send' }).click();
-  await until('it is completed', () => server.completed() === 1);
+  await until('it is completed', async () => (await server.completed()) === 1);
   assert.deepEqual(server.calls('/triggers/Checkout')[0].body.properties, { amount: 20 });
   assert.deepEqual(page.errors, []);
   await page.context().close();
@@ -147,7 +147,7 @@ test('Vue: the plugin, a trigger for a view, a survey in its place', async () =>
   await page.getByRole('button', { name: 'Checkout' }).click();
   await page.locator('.place').getByRole('radio').nth(3).click();
   await page.getByRole('button', { name: 'Send' }).click();
-  await until('it is completed', () => server.completed() === 1);
+  await until('it is completed', async () => (await server.completed()) === 1);
   assert.deepEqual(server.calls('/triggers/Checkout')[0].body.properties, { amount: 20 });
   assert.deepEqual(page.errors, []);
   await page.context().close();
@@ -165,7 +165,7 @@ test('the plain example asks at the start, and in its place when something is bo
   await shop.getByRole('button', { name: 'Buy' }).click();
   await shop.locator('#opinion').getByRole('radio').nth(4).click();
   await shop.getByRole('button', { name: 'Send' }).click();
-  await until('it is completed', () => server.completed() === 1);
+  await until('it is completed', async () => (await server.completed()) === 1);
   assert.deepEqual(shop.errors, []);
   await shop.context().close();
 });

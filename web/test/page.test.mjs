@@ -59,7 +59,7 @@ test('an anonymous user answers, once for each browser, under one response id', 
   await page.getByRole('button', { name: 'Next' }).click();
   await page.getByRole('textbox').fill('Good');
   await page.getByRole('button', { name: 'Send' }).click();
-  await until('it is completed', () => server.completed() === 1);
+  await until('it is completed', async () => (await server.completed()) === 1);
   assert.equal(responses().length, 1);
   assert.deepEqual(responses()[0].answers, { q1: 7, q2: 'Good' });
   assert.match(responses()[0].user, /^anon-[0-9a-f-]{36}$/);
@@ -82,7 +82,7 @@ test('a signed link is for its user; another answer is another response', async 
   for (const stars of [4, 2]) {
     await page.getByRole('radio', { name: stars + '' }).click();
     await page.getByRole('button', { name: 'Send' }).click();
-    await until('it is completed', () => server.completed() === (stars === 4 ? 1 : 2));
+    await until('it is completed', async () => (await server.completed()) === (stars === 4 ? 1 : 2));
     await page.reload();
   }
   assert.deepEqual(responses().map((r) => [r.user, r.answers.q1]), [['user/1', 4], ['user/1', 2]]);
@@ -107,7 +107,7 @@ test('prefilled answers are checked, shown, and sent only by the user', async ()
   assert.equal(await page.getByRole('radio', { checked: true }).count(), 0, 'nine stars there are not');
   await page.getByRole('radio', { name: '5' }).click();
   await page.getByRole('button', { name: 'Send' }).click();
-  await until('it is completed', () => server.completed() === 1);
+  await until('it is completed', async () => (await server.completed()) === 1);
   assert.deepEqual(responses()[0].answers, { q1: 8, q2: ['noise', 'light'], q3: 'price', q4: 'hello there', q5: 5 });
   await done(page);
 });
@@ -118,7 +118,7 @@ test('what the server refuses is said', async () => {
   await page.getByRole('radio', { name: '8', exact: true }).click();
   await page.getByRole('button', { name: 'Send' }).click();
   await page.getByText('You have answered this already.').waitFor();
-  assert.equal(server.completed(), 0);
+  assert.equal(await server.completed(), 0);
   await page.context().close();
 });
 
@@ -130,7 +130,7 @@ test('offline: told later, once', async () => {
   await page.getByRole('button', { name: 'Send' }).click();
   await page.waitForTimeout(300);
   await page.context().setOffline(false);
-  await until('it is completed', () => server.completed() === 1);
+  await until('it is completed', async () => (await server.completed()) === 1);
   assert.equal(responses().length, 1);
   await page.context().close();
 });
@@ -183,7 +183,7 @@ test('the page for WebViews: commands in, events out, in every bridge', async ()
   }, KEY);
   await page.getByRole('radio', { name: '9', exact: true }).click();
   await page.getByRole('button', { name: 'Send' }).click();
-  await until('it is completed', () => server.completed() === 1);
+  await until('it is completed', async () => (await server.completed()) === 1);
   await page.evaluate(() => window.askwhen.close());
   const said = await page.evaluate(() => window.said);
   for (const bridge of ['ios', 'android'])

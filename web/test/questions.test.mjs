@@ -49,7 +49,7 @@ async function tabTo(wanted) {
   assert.fail(`no Tab leads to ${wanted}; the focus is on ${await focus()}`);
 }
 const values = async () => {
-  await until('it is completed', () => server.completed() === 1);
+  await until('it is completed', async () => (await server.completed()) === 1);
   return server.calls('/answers').at(-1).body.answers.map((a) => a.value);
 };
 
@@ -238,8 +238,8 @@ test('branching with back: the path follows the answers, what is left behind is 
     survey(
       { ...TYPES.nps, next: [{ when: { op: 'lte', value: 6 }, goto: 'q3' }] },
       { type: 'text', text: 'What do you like?' },
-      { type: 'single_choice', text: 'What is wrong?', options: ['price', 'bugs'], next: [{ goto: 'end' }] },
-      { type: 'text', text: 'Never reached' },
+      { type: 'single_choice', text: 'What is wrong?', options: ['price', 'bugs'], next: [{ when: { op: 'eq', value: 'price' }, goto: 'end' }] },
+      { type: 'text', text: 'Never reached so' },
     ),
     { progress: true },
   );
@@ -302,7 +302,10 @@ test('an anonymous survey says so, in words of its own where it has any', async 
 });
 
 test('a link that is not http is not one', async () => {
-  await show({ ...survey({ ...TYPES.info, next: [{ goto: 'x' }] }), endings: [{ ending_id: 'x', text: 'Bye', link: 'javascript:alert(1)' }] });
+  const script = { ...survey({ ...TYPES.info, next: [{ goto: 'x' }] }), endings: [{ ending_id: 'x', text: 'Bye', link: 'javascript:alert(1)' }] };
+  // askwhen takes no such survey; whoever draws it must not rely on that.
+  if (server.program) return assert.equal((await server.program.send('PUT', '/v1/surveys/script', { name: 'x', show_on: [{ trigger: 'x' }], ...script })).status, 422);
+  await show(script);
   await page.getByRole('button', { name: 'Send' }).click();
   assert.equal(await page.getByRole('heading', { name: 'Bye' }).count(), 1);
   assert.equal(await page.getByRole('link').count(), 0);

@@ -1,9 +1,11 @@
 // A server of the contract's client routes, for tests: strict about bodies,
-// keys and values, in memory, with faults that a test switches on.
+// keys and values, in memory, with faults that a test switches on. With REAL=1
+// it keeps the faults and hands everything else on to askwhen itself.
 import { createServer } from 'node:http';
 import { createHmac, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { fits, follow } from '../vectors/reference.mjs';
+import { backend } from './backend.mjs';
 
 export const KEY = 'pk_test_0123456789abcdef';
 const dist = new URL('../dist/', import.meta.url);
@@ -21,13 +23,20 @@ export async function start({ identitySecret } = {}) {
   const log = [];
   const sockets = new Set();
   const self = { surveys, offers, decisions, aliases, links, log, pages, fault: null, base: '' };
+  const real = process.env.REAL && (await backend(self, identitySecret));
 
   /** What a trigger offers from now on, to everybody who has not completed it. */
   self.offer = (trigger, survey) => surveys.set(trigger, { survey_id: 's-' + trigger, version: 1, name: 'Test', ui: {}, ...survey });
   self.page = (path, html, headers = {}) => pages.set(path, { html, headers });
   self.calls = (ending) => log.filter((entry) => entry.method === 'POST' && entry.path.endsWith(ending));
-  self.completed = () => [...offers.values(), ...links.values()].filter((o) => o.completed).length;
+  /** Completed responses to offers; with askwhen itself, what it says of them. */
+  self.responses = () => [...offers.values()].filter((o) => o.completed);
+  self.completed = async () => (await self.responses()).length + [...links.values()].filter((o) => o.completed).length;
+  /** From now on no offer is known. */
+  self.forget = () => offers.clear();
+  if (real) Object.assign(self, real.methods);
   self.clear = () => {
+    real?.clear();
     for (const kept of [surveys, offers, decisions, aliases, links]) kept.clear();
     log.length = 0;
     self.fault = null;
@@ -105,7 +114,7 @@ export async function start({ identitySecret } = {}) {
       return answered;
     }
     const offer = offers.get(id);
-    if (!offer || canonical(offer.user) !== canonical(user)) return problem(404, 'not_found', 'no such offer');
+    if (!offer || canonical(offer.user) !== canonical(user)) return problem(404, 'unknown_offer', 'no such offer was made to this user');
     if (what === 'answers') return refuse('answers', 'completed', 'sent_at') ?? answer(offer, sent);
     const wrong = refuse('occurred_at', 'sent_at');
     if (wrong) return wrong;
@@ -171,20 +180,18 @@ export async function start({ identitySecret } = {}) {
       send(status, status < 400 ? 'application/json' : 'application/problem+json', JSON.stringify(body), headers);
     if (fault?.kind === 'status') {
       // The worst case: it is done, and the client is not told.
-      if (fault.done) client(request.method, path, { ...sent, key: undefined });
+      if (fault.done) await (real ? real.forward(entry, sent) : client(request.method, path, { ...sent, key: undefined }));
       const headers = fault.after ? { 'retry-after': fault.after + '', 'access-control-expose-headers': 'retry-after' } : {};
       return json(problem(fault.status, 'fault'), headers);
     }
     if (fault?.kind === 'nonsense') return send(200, 'text/html', '<html>captive portal</html>');
     if (fault?.kind === 'pending') return json({ status: 202, body: { status: 'pending', event_id: sent.event_id } });
     const user = decodeURIComponent(path.split('/')[3]);
-    const barred = authorised(request, user, sent);
+    const barred = real ? null : authorised(request, user, sent);
     if (barred) return json(barred);
-    if (fault?.kind === 'lost') {
-      client(request.method, path, sent);
-      return request.socket.destroy();
-    }
-    json(client(request.method, path, sent));
+    const answer = real ? await real.forward(entry, sent) : client(request.method, path, sent);
+    if (fault?.kind === 'lost') return request.socket.destroy();
+    json(answer, answer.headers);
   }
 
   const listen = () =>
@@ -206,6 +213,7 @@ export async function start({ identitySecret } = {}) {
   /** The same server as another origin. */
   self.other = `http://127.0.0.1:${second.address().port}`;
   self.stop = () => {
+    void real?.stop();
     for (const socket of sockets) socket.destroy();
     first.close();
     second.close();

@@ -237,14 +237,16 @@ function unlike(a, b, path = '') {
   return `${path}: ${JSON.stringify(a)} → ${JSON.stringify(b)}`;
 }
 
-test('generated surveys: through the form and back nothing is lost, by what the server compares', { timeout: 600_000 }, async () => {
+test('generated surveys: through the form and back nothing is lost, by what the server compares', { timeout: 1_500_000 }, async () => {
   const features = [];
   for (const [name, member] of Object.entries(FEATURES))
     if ((await server.send('PUT', '/v1/surveys/probe?dry_run=true', survey('probe', member))).ok) features.push(name);
   const count = FULL ? 300 : 30;
   const surveys = Array.from({ length: count }, (_, i) => generate(i + 1, features));
   await atOnce(8, surveys.map((one) => () => server.api('PUT', '/v1/surveys/' + one.survey_id, one)));
-  const page = await opened('/surveys');
+  const page = await opened('/triggers');
+  // The names to choose from are no matter here, and all definitions are much to read for each.
+  await page.route(/\/v1\/surveys\?limit=/, (route) => route.fulfill({ json: { surveys: [], next_cursor: null } }));
   const touched = new Map();
   const lost = [];
   for (const [i, one] of surveys.entries()) {
@@ -409,7 +411,7 @@ test('a viewer reads every page, and is offered nothing that would be refused', 
 
 test('every request that the console made is one of /openapi.json, as are its types', async () => {
   const served = await server.api('GET', '/openapi.json');
-  assert.deepEqual(served.components.schemas, JSON.parse(readFileSync(new URL('../../../src/bridge/openapi/schemas.json', import.meta.url))));
+  assert.equal(unlike(JSON.parse(readFileSync(new URL('../../../src/bridge/openapi/schemas.json', import.meta.url))), served.components.schemas), '', 'the program is of another tree');
   const known = Object.entries(served.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, operation]) => ({
     is: new RegExp(`^${method.toUpperCase()} ${path.replace(/[.]/g, '\\.').replace(/\{\w+\}/g, '[^/]+')}$`), query: (operation.parameters ?? []).filter((one) => one.in === 'query').map((one) => one.name),
   })));

@@ -54,7 +54,10 @@ export function translatable(def: JsonObject): Text[] {
     }
     add(['questions', id, 'other', 'text'], `${id}, other`, getAt(question, ['other', 'text']));
   }
-  for (const ending of (Array.isArray(def.endings) ? def.endings : []).filter(isObject)) add(['endings', String(ending.ending_id), 'text'], `ending ${ending.ending_id}`, ending.text);
+  for (const ending of (Array.isArray(def.endings) ? def.endings : []).filter(isObject)) {
+    add(['endings', String(ending.ending_id), 'text'], `ending ${ending.ending_id}`, ending.text);
+    add(['endings', String(ending.ending_id), 'link'], `link of ${ending.ending_id}`, ending.link);
+  }
   add(['ui', 'thank_you', 'text'], 'thanks', getAt(def, ['ui', 'thank_you', 'text']));
   for (const [name, text] of LABELS) add(['ui', 'labels', name], `button “${text}”`, getAt(def, ['ui', 'labels', name]));
   return found;

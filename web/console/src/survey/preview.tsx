@@ -33,7 +33,8 @@ export function translated(def: JsonObject, locale: string): JsonObject {
       }) }),
     };
   });
-  return { ...def, questions, ui: over(def.ui, texts.ui) ?? {} };
+  const endings = (Array.isArray(def.endings) ? def.endings : []).map((ending) => (isObject(ending) ? over(ending, getAt(texts, ['endings', String(ending.ending_id)]))! : ending));
+  return { ...def, questions, endings, ui: over(def.ui, texts.ui) ?? {} };
 }
 
 export function Preview({ def }: { def: JsonObject }) {
