@@ -37,9 +37,37 @@ const SENTENCES: Record<string, string> = {
   preempted: 'Another survey was offered instead[: {}].',
 };
 
+type Seen = Record<string, unknown>;
+const isAbsent = (value: unknown): boolean => value === undefined || value === null;
+const happened = ({ at, count }: Seen): string => (isAbsent(at) ? 'never' : (isAbsent(count) ? '' : `${count} times, `) + `last at ${clock(at as string)}`);
+const valueOf = (value: unknown): string => (typeof value === 'string' ? value : short(value, 200));
+
+/** A cap with who is counted in it: `displayed at most 1 within 7d for company_id acme`. */
+function ofCap({ cap, count, value, of }: Seen): string {
+  const { count: what, max, within, per } = cap as Seen;
+  const whom = isAbsent(per) ? '' : ` for ${valueOf((per as Seen).attribute)} ${isAbsent(value) ? '(which the user lacks)' : valueOf(value)}`;
+  return `${of ? 'of the settings, ' : ''}${what} at most ${max}${within ? ` within ${within}` : ''}${whom}${isAbsent(count) ? '' : `; ${count} are counted or held`}`;
+}
+
+/** What a gate saw, by the members that it has; each form is one that the engine writes. */
+const FORMS: [member: string, tell: (seen: Seen) => string][] = [
+  ['cap', ofCap],
+  ['question_id', (seen) => `the answer to ${seen.question_id} of ${seen.survey} ${isAbsent(seen.answer) ? 'is not there' : `is ${valueOf(seen.answer)}`}`],
+  ['did', (seen) => `${isAbsent(seen.survey) ? `a survey with the tag ${seen.tag}` : seen.survey} was ${seen.did} ${happened(seen)}`],
+  ['event', (seen) => `${seen.event} has come ${happened(seen)}`],
+  ['attribute', (seen) => `the attribute ${seen.attribute} ${isAbsent(seen.actual) ? 'is not there' : `is ${valueOf(seen.actual)}`}`],
+  ['property', (seen) => `${seen.property} ${isAbsent(seen.actual) ? 'is not there' : `is ${valueOf(seen.actual)}`}`],
+  ['except', ({ except }) => `the span from ${clock((except as Seen).start_at as string)} to ${clock((except as Seen).end_at as string)}`],
+  ['timezone', ({ timezone }) => (isAbsent(timezone) ? 'the user’s timezone is not known' : `${timezone} is no timezone`)],
+  ['arm', (seen) => `${seen.arm} of ${seen.experiment}`],
+  ['max_completed', (seen) => `at most ${seen.max_completed}`],
+];
+
 function told(actual: unknown): string {
   if (typeof actual === 'string' && /^\d{4}-\d\d-\d\dT/.test(actual)) return clock(actual);
-  return short(actual, 300);
+  if (typeof actual !== 'object' || actual === null || Array.isArray(actual)) return short(actual, 300);
+  const tell = FORMS.find(([member]) => member in actual)?.[1];
+  return short(tell ? tell(actual as Seen) : Object.entries(actual).map(([name, value]) => `${words(name)} ${valueOf(value)}`).join(', '), 300);
 }
 
 export function sentence({ gate, actual, until: at }: Shut): string {

@@ -48,7 +48,8 @@ export type Delivery = Known<'Delivery', { next_attempt_at: string | null; reaso
 /** `outcome` is how the last attempt ended; null where there was none. */
 export type Cause = Known<'Cause', { http_status: number | null; error: string | null; example: string }>;
 
-export type Evaluation = Known<'Evaluation'>;
+/** `hint`: what to do about it, where the server knows. */
+export type Evaluation = Known<'Evaluation'> & { hint?: string };
 export type Decision = Known<'Decision', { evaluations?: Evaluation[] }>;
 export type SurveyStanding = Known<'SurveyStanding'> & { actual?: unknown };
 

@@ -2,11 +2,12 @@
 // YAML is read back as it was, and differences and merges say what has changed.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { build } from 'esbuild';
 import { parse } from 'yaml';
 
 const { outputFiles } = await build({
-  stdin: { contents: `export * from './model'; export { yaml } from './yaml'; export { csvField, idOf } from '../format'; export { parse as metrics } from '../metrics';`, resolveDir: new URL('../src/survey', import.meta.url).pathname, loader: 'ts' },
+  stdin: { contents: `export * from './model'; export { yaml } from './yaml'; export { csvField, idOf } from '../format'; export { parse as metrics } from '../metrics'; export { sentence, GATES } from '../gates';`, resolveDir: new URL('../src/survey', import.meta.url).pathname, loader: 'ts' },
   bundle: true, format: 'esm', write: false, define: { document: '{"querySelector":null}' }, platform: 'neutral',
   plugins: [{ name: 'api', setup: (b) => b.onLoad({ filter: /src\/api\.ts$/ }, () => ({ contents: 'export const send = null; export const isRaw = () => false; export const parseJson = JSON.parse;' })) }],
 });
@@ -74,4 +75,33 @@ test('ids, CSV fields and metrics', () => {
   assert.equal(m.idOf('  Über-Größe! ', '-'), 'uber-große');
   for (const [given, field] of [['=1', "'=1"], ['-1', "'-1"], [-1, '-1'], ['a,b', '"a,b"'], ['@x"y', `"'@x""y"`], [null, '']]) assert.equal(m.csvField(given), field);
   assert.deepEqual(m.metrics('# HELP x\nx{a="1",b="c\\"d"} 2\ny 3\n'), [{ name: 'x', labels: { a: '1', b: 'c\\"d' }, value: 2 }, { name: 'y', labels: {}, value: 3 }]);
+});
+
+test('each gate of docs/surveys.md has a sentence, and what it saw is told in words', () => {
+  const page = readFileSync(new URL('../../../docs/surveys.md', import.meta.url), 'utf8').split('## Why not')[1].split('\nTo ask why')[0];
+  const gates = [...page.matchAll(/^\| (`\w+`[^|]*) \|/gm)].flatMap(([, names]) => [...names.matchAll(/`(\w+)`/g)].map(([, name]) => name)).filter((name) => name !== 'gate');
+  assert.ok(gates.length > 20, gates.join());
+  assert.deepEqual(gates.filter((gate) => !m.GATES.includes(gate)), []);
+  const at = '2026-03-01T08:00:00.000Z';
+  for (const [gate, actual, part] of [
+    ['targeting_failed', { attribute: 'plan', actual: 'free' }, 'the attribute plan is free'],
+    ['targeting_failed', { attribute: 'plan', actual: null }, 'the attribute plan is not there'],
+    ['excluded', { attribute: 'n', actual: 3.5 }, 'the attribute n is 3.5'],
+    ['targeting_failed', { survey: 'nps', did: 'displayed', at, count: 4 }, 'nps was displayed 4 times, last at'],
+    ['targeting_failed', { tag: 'relational', did: 'completed', at: null }, 'a survey with the tag relational was completed never'],
+    ['targeting_failed', { event: 'used', count: 2, at }, 'used has come 2 times, last at'],
+    ['targeting_failed', { survey: 'nps', question_id: 'q1', answer: 9, at }, 'the answer to q1 of nps is 9'],
+    ['targeting_failed', { survey: 'nps', question_id: 'q1', answer: null, at: null }, 'the answer to q1 of nps is not there'],
+    ['show_on_mismatch', { property: 'tab', actual: 'plans' }, 'tab is plans'],
+    ['out_of_schedule', { except: { start_at: at, end_at: at } }, 'the span from'],
+    ['out_of_schedule', { timezone: null }, 'timezone is not known'],
+    ['other_arm', { experiment: 'wording', arm: 'b' }, 'b of wording'],
+    ['quota_full', { max_completed: 2 }, 'at most 2'],
+    ['cap_reached', { cap: { count: 'displayed', max: 1, within: '7d', per: { attribute: 'company_id' } }, count: 1, value: 'acme' }, 'displayed at most 1 within 7d for company_id acme; 1 are counted or held'],
+    ['cap_reached', { cap: { count: 'completed', max: 200 }, count: null, of: 'settings' }, 'of the settings, completed at most 200'],
+    ['max_displays', 3, '3 times'], ['cooldown', at, 'last at 1 Mar 2026'], ['made_up', { odd_thing: [1] }, 'odd thing [1]'],
+  ]) {
+    const text = m.sentence({ gate, actual });
+    assert.ok(text.includes(part) && !/[{}]/.test(text), `${gate}: ${text}`);
+  }
 });

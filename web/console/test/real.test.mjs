@@ -291,7 +291,7 @@ async function history(count) {
     cancelled: { priority: 75, activate: { event: 'checkout' }, expires_after: '5h', cancel_on: [{ event: 'paid' }] },
     sampled: { priority: 70, sampling: { percent: 30 } }, held: { priority: 60, holdout: { percent: 50 } }, paused: { priority: 50, status: 'paused' },
     newer: { priority: 45, app_version: '>=2' }, phones: { priority: 40, platforms: ['ios'] }, german: { priority: 39, locales: ['de'] }, later: { priority: 35, schedule: { start_at: '2099-01-01T00:00:00Z' } },
-    few: { priority: 30, limits: { max_completed: 2 } }, once: { priority: 20, frequency: { repeat: 'once' } }, rest: { priority: 10 },
+    few: { priority: 30, limits: { max_completed: 2 } }, past: { priority: 15, targeting: { all: [{ event: 'checkout', within: '30d', at_least: 1 }, { not: { survey: 'why-held', did: 'displayed' } }] } }, once: { priority: 20, frequency: { repeat: 'once' } }, rest: { priority: 10 },
   };
   for (const [id, more] of Object.entries(surveys)) await server.api('PUT', '/v1/surveys/why-' + id, survey('why-' + id, { show_on: [{ trigger: 'Why' }], ...more }));
   const next = random(7);
@@ -334,7 +334,7 @@ test('why not: what the page says of each user is what explain says, in words', 
     assert.deepEqual(shown, rows.map((one) => [one.survey_id, one.pass ? 'offered' : one.gate.replaceAll('_', ' '), sentence(one.pass ? {} : one)]), user);
     for (const [i, one] of rows.entries()) {
       gates.set(one.gate ?? 'offered', (gates.get(one.gate ?? 'offered') ?? 0) + 1);
-      assert.ok(!/[[\]{}]/.test(shown[i][2].replaceAll(JSON.stringify(one.actual), '')), shown[i][2]);
+      assert.ok(!/[[\]{}]/.test(shown[i][2]), shown[i][2]);
       if (one.until) assert.ok(shown[i][2].includes('It can open at'), shown[i][2]);
     }
     // The same is told to whoever asks by the API: just before or, where a quota has moved meanwhile, just after.

@@ -134,6 +134,7 @@ function Known({ explanation: { user, decision, at } }: { explanation: Explanati
               <li key={row.survey_id}>
                 <p><a href={href('/surveys/' + encodeURIComponent(row.survey_id))}>{row.survey_id}</a> {row.eligible ? <Badge name="offered" /> : <span class="badge">{words(row.gate ?? 'no')}</span>}</p>
                 <p>{sentence(row.eligible ? {} : row)}</p>
+                {row.hint && <p class="quiet">{row.hint}</p>}
               </li>
             ))}
           </ul>
