@@ -19,7 +19,8 @@ export async function backend(self, identitySecret) {
   async function forward({ method, path, headers }, sent) {
     await defined;
     const [, , , user, kind, id, ...rest] = path.split('/').map(decodeURIComponent);
-    const target = ['', 'v1', 'users', outer(user), kind, kind === 'triggers' || kind === 'surveys' ? outer(id) : forgotten ? 'off_unknown' : id, ...rest].map(encodeURIComponent).join('/');
+    const named = id === undefined ? [] : [kind === 'triggers' || kind === 'surveys' ? outer(id) : forgotten ? 'off_unknown' : id];
+    const target = ['', 'v1', 'users', outer(user), kind, ...named, ...rest].map(encodeURIComponent).join('/');
     const given = Object.fromEntries(['content-type', 'x-user-signature', 'idempotency-key'].flatMap((name) => (headers[name] ? [[name, headers[name]]] : [])));
     for (const name of ['x-api-key', 'authorization']) if (headers[name]) given[name] = headers[name].replace(KEY, program.keys.client);
     const body = JSON.stringify({ ...sent, ...(sent.key && { key: sent.key.replace(KEY, program.keys.client) }) });

@@ -192,9 +192,12 @@ test('the settings of the project: each member is stored as it was typed', async
   await page.getByLabel('Value', { exact: true }).fill('@corp.example');
   await page.getByLabel('Not', { exact: true }).first().check();
   await button(page, 'Add span').click();
+  await button(page, 'Add cap').click();
+  await page.getByLabel('at most', { exact: true }).fill('70');
   await button(page, 'Save').click();
   await page.getByText('The settings are saved.').waitFor();
-  const { schedule, targeting, ...rest } = await server.api('GET', '/v1/settings');
+  const { schedule, targeting, caps, ...rest } = await server.api('GET', '/v1/settings');
+  assert.deepEqual(caps, [{ count: 'displayed', max: 70, within: '1d' }]);
   assert.deepEqual(rest, { global_cooldown: '3d', max_per_session: 3, session_lifetime: '30m', offer_ttl: '5m', offer_known: '2d', max_expires_after: '20d', allowed_lateness: '2d2h', erase_keeps_cooldown: true });
   assert.deepEqual(targeting, { all: [{ not: { attribute: 'email', op: 'ends_with_ci', value: '@corp.example' } }] });
   assert.equal(schedule.except.length, 1);
@@ -291,7 +294,7 @@ async function history(count) {
     cancelled: { priority: 75, activate: { event: 'checkout' }, expires_after: '5h', cancel_on: [{ event: 'paid' }] },
     sampled: { priority: 70, sampling: { percent: 30 } }, held: { priority: 60, holdout: { percent: 50 } }, paused: { priority: 50, status: 'paused' },
     newer: { priority: 45, app_version: '>=2' }, phones: { priority: 40, platforms: ['ios'] }, german: { priority: 39, locales: ['de'] }, later: { priority: 35, schedule: { start_at: '2099-01-01T00:00:00Z' } },
-    few: { priority: 30, limits: { max_completed: 2 } }, past: { priority: 15, targeting: { all: [{ event: 'checkout', within: '30d', at_least: 1 }, { not: { survey: 'why-held', did: 'displayed' } }] } }, once: { priority: 20, frequency: { repeat: 'once' } }, rest: { priority: 10 },
+    capped: { priority: 32, limits: { caps: [{ count: 'displayed', max: 2, within: '7d', per: { attribute: 'plan' }, missing: 'shut' }] } }, few: { priority: 30, limits: { max_completed: 2 } }, past: { priority: 15, targeting: { all: [{ event: 'checkout', within: '30d', at_least: 1 }, { not: { survey: 'why-held', did: 'displayed' } }] } }, once: { priority: 20, frequency: { repeat: 'once' } }, rest: { priority: 10 },
   };
   for (const [id, more] of Object.entries(surveys)) await server.api('PUT', '/v1/surveys/why-' + id, survey('why-' + id, { show_on: [{ trigger: 'Why' }], ...more }));
   const next = random(7);
