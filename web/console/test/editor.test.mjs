@@ -194,6 +194,19 @@ test('a conflict is shown, and nothing is overwritten unasked', async () => {
   await page.context().close();
 });
 
+test('a change of status says what will happen, with the open windows that the server counts, and its warnings', async () => {
+  const page = await signedIn(server);
+  server.openWindows = 412;
+  await visit(server, page, '/surveys/sleep-quality');
+  await page.getByLabel('Status').selectOption('paused');
+  await page.getByText('Nobody is asked while it is paused; events go on arming it. 412 users have an open window.').waitFor();
+  await page.getByLabel('Show at').fill('Nowhere');
+  await page.getByText('The server warns').waitFor();
+  await page.getByText('the trigger Nowhere has not been seen yet').waitFor();
+  server.openWindows = undefined;
+  await page.context().close();
+});
+
 test('versions: who and when, compared, and one restored', async () => {
   const page = await signedIn(server);
   await visit(server, page, '/surveys/sleep-quality');

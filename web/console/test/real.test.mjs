@@ -131,7 +131,10 @@ test('by clicking alone: connect, a trigger, a survey that an event arms, shown 
   await page.getByRole('button', { name: /^CSAT/ }).click();
   await page.getByLabel('Name', { exact: true }).fill('After sleep');
   await page.getByLabel('Activate with backend event').fill('ended_sleep');
+  await page.getByLabel('Show at').fill('Nowhere');
+  await page.getByText('the trigger Nowhere has not been seen yet').waitFor();
   await page.getByLabel('Show at').fill('MainActivity');
+  await until('the warning is gone', async () => !(await page.getByText('The server warns').count()));
   assert.equal(await page.getByLabel('Expires after').inputValue(), '2h');
   await page.getByLabel('Expires after').fill('101h');
   await page.locator('.field', { hasText: 'Expires after' }).locator('.fault').waitFor();
@@ -410,6 +413,25 @@ test('a viewer reads every page, and is offered nothing that would be refused', 
     return page.getByText('Your session has ended').count();
   });
   await page.context().close();
+});
+
+test('a hidden page sends nothing', { timeout: 120_000 }, async () => {
+  const page = await opened('/connections');
+  const hide = (hidden) => page.evaluate((hidden) => {
+    Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  }, hidden);
+  await hide(true);
+  await page.waitForTimeout(500);
+  const sent = [];
+  page.on('request', (request) => sent.push(request.url()));
+  // Lists move meanwhile.
+  await server.api('POST', '/v1/events', { user_id: 'hidden', event_name: 'a name that nobody has sent' });
+  await page.waitForTimeout(FULL ? 60_000 : 5000);
+  assert.deepEqual(sent, []);
+  await hide(false);
+  await until('it catches up', () => sent.some((url) => url.includes('/v1/triggers')) && sent.some((url) => url.includes('/v1/changes')));
+  await done(page);
 });
 
 test('every request that the console made is one of /openapi.json, as are its types', async () => {

@@ -70,6 +70,7 @@ export async function start({ base = '' } = {}) {
     const changed = JSON.stringify(current) !== JSON.stringify(survey);
     if (query.get('dry_run') === 'true')
       return ok({ valid: true, created: !current, changed, version: versions?.length ?? null, current: current ?? null, body: survey,
+        ...(self.openWindows !== undefined && { open_windows: self.openWindows }),
         warnings: survey.show_on.filter(({ trigger }) => !self.triggers.some((t) => t.trigger_id === trigger)).map(({ trigger }) => `the trigger ${trigger} has not been seen yet`) });
     if (headers['if-none-match'] === '*' && current) return problem(412, 'precondition_failed', 'there is one of this id already');
     if (headers['if-match'] && headers['if-match'] !== `"${versions?.length}"`) return problem(412, 'precondition_failed', 'another version is in force');
