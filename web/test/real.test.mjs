@@ -3,7 +3,7 @@ import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { dialog, fresh, loaded, shut, trigger, until } from './browser.mjs';
-import { end, run, serve } from './program.mjs';
+import { atOnce, end, run, serve } from './program.mjs';
 
 let program, base, keys, api, shop;
 before(async () => {
@@ -100,6 +100,43 @@ test('the page behind a link answers once where it is for single use', async () 
   page.errors = page.errors.filter((error) => !error.includes('410'));
   assert.equal((await responses('page')).length, 1);
   await done(page);
+});
+
+test('a thousand looks at a link by scanners, previews and prefetches record nothing, and use nothing up', async () => {
+  await api('PUT', '/v1/surveys/scanned', { ...QUESTIONS, link: true, show_on: [] });
+  const made = async (more = {}) => (await api('POST', '/v1/surveys/scanned/links', { user_id: 'cleo', single_use: true, ...more }, keys.server)).url;
+  const url = await made();
+  const agents = ['Mozilla/5.0', 'Slackbot-LinkExpanding 1.0', 'Barracuda Sentinel', 'Googlebot/2.1', 'curl/8.0', '', 'Outlook-iOS/2.0', 'SafeLinks'];
+  const hints = [{}, { purpose: 'prefetch' }, { 'sec-purpose': 'prefetch;prerender' }, { 'x-moz': 'prefetch' }, { range: 'bytes=0-0' }, { accept: 'image/*' }];
+  await atOnce(16, Array.from({ length: 1000 }, (_, n) => async () => {
+    const answer = await fetch(n % 3 ? url : url + '&q1=2', { method: n % 5 ? 'GET' : 'HEAD', headers: { 'user-agent': agents[n % agents.length], ...hints[n % hints.length] } });
+    assert.equal(answer.status, 200);
+    await answer.text();
+  }));
+  assert.deepEqual(await responses('scanned'), []);
+  const stats = await api('GET', '/v1/surveys/scanned/stats');
+  assert.deepEqual([stats.displayed, stats.answered, stats.completed], [0, 0, 0]);
+  // It is still good for the one use that it has.
+  const page = await fresh();
+  await page.goto(url);
+  await page.getByRole('radio', { name: '9', exact: true }).click();
+  await page.getByRole('button', { name: /Send|Next/ }).click();
+  await until('it is complete', async () => (await responses('scanned'))[0]?.completed);
+  await done(page);
+  const status = async (target, method = 'GET') => (await fetch(target, { method })).status;
+  assert.equal(await status(url), 410, 'used');
+  const token = new URL(url).searchParams.get('t');
+  const forged = (change) => {
+    const other = new URL(url);
+    change(other.searchParams);
+    return other.href;
+  };
+  for (const change of [(q) => q.set('u', 'dora'), (q) => q.set('t', token.slice(0, -2) + (token.endsWith('AA') ? 'BB' : 'AA')), (q) => q.set('t', 'x'), (q) => q.set('t', ''), (q) => q.delete('t')])
+    assert.ok([403, 404].includes(await status(forged(change))), forged(change));
+  const short = await made({ expires_in: '1s' });
+  await new Promise((over) => setTimeout(over, 2000));
+  assert.equal(await status(short), 410, 'expired');
+  assert.equal((await responses('scanned')).length, 1);
 });
 
 test('anybody answers once for each browser where the survey says so', async () => {
