@@ -4,7 +4,8 @@
 //!
 //! A step has a time (`at`, which may carry `-1ms` or `+1ms`) and one of
 //! `event`, `trigger`, `displayed`, `dismissed`, `answers` (with `link`, to a link
-//! survey), `attributes`, `erase`, `define`, `settings`. `happened` is when it happened, if not `at`. A trigger
+//! survey), `attributes`, `alias` (another name that becomes the user's), `erase`, `define`,
+//! `settings`. `happened` is when it happened, if not `at`. A trigger
 //! says what it expects: a reason, or a survey, and with `until` and `actual`
 //! what the first survey's evaluation says besides; `shown` is the text of its first
 //! question. Answers say how many `responses` they cause, which questions the last of these
@@ -30,7 +31,9 @@ use std::path::Path;
 
 const START: &str = "2026-11-02T00:00:00Z";
 /// What a step may have.
-const KNOWN: [&str; 36] = [
+const KNOWN: [&str; 38] = [
+    "alias",
+    "whose",
     "at",
     "user",
     "event",
@@ -187,6 +190,38 @@ impl Stage {
         }
     }
 
+    /// The user that a name stands for.
+    fn owner(&self, name: &str) -> String {
+        let alias_of = self.users.get(name).and_then(User::alias_of);
+        alias_of.map_or_else(|| name.to_owned(), |owner| self.owner(owner))
+    }
+
+    fn alias(&mut self, user_id: &str, alias: &str) {
+        self.offset += 1;
+        let context = |user_id| ApplyContext {
+            origin: Origin { incarnation: 1, partition: 0, offset: self.offset },
+            now: self.now,
+            project_id: "default",
+            user_id,
+            project: &self.project,
+            quota_statuses: &apply::NO_QUOTAS,
+            caps: &apply::NO_CAPS,
+            may_wait: false,
+        };
+        let theirs = self.users.get(alias).cloned().unwrap_or_default();
+        assert!(theirs.alias_of().is_none(), "{alias} is nobody's alias yet");
+        let departed = apply::depart(context(alias), &theirs, user_id);
+        let granted = departed.holds.iter().map(|(survey_id, _)| survey_id.clone()).collect();
+        let ours = self.users.get(user_id).cloned().unwrap_or_default();
+        let (applied, holds) = apply::absorb(context(user_id), &ours, (alias, departed.state), &granted);
+        assert_eq!(holds, departed.holds, "of one partition");
+        self.users.insert(alias.to_owned(), departed.left);
+        self.users.insert(user_id.to_owned(), applied.user);
+        if let Some(offer) = self.offers.get(alias).cloned() {
+            self.offers.entry(user_id.to_owned()).or_insert(offer);
+        }
+    }
+
     fn step(&mut self, step: &Value) {
         let text = |name: &str| step[name].as_str().map(str::to_owned);
         for name in step.as_object().expect("a step is an object").keys() {
@@ -201,7 +236,14 @@ impl Stage {
         if let Some(settings) = step.get("settings") {
             return self.settings(settings);
         }
-        let user_id = text("user").unwrap_or_else(|| "ann".into());
+        let name = text("user").unwrap_or_else(|| "ann".into());
+        let user_id = self.owner(&name);
+        if let Some(whose) = text("whose") {
+            assert_eq!(user_id, whose, "{step}");
+        }
+        if let Some(alias) = text("alias") {
+            return self.alias(&user_id, &alias);
+        }
         let mut record = json!({"user_id": user_id});
         for (name, member) in [("happened", "occurred_at"), ("sent", "sent_at")] {
             if let Some(told) = text(name) {

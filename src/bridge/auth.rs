@@ -273,10 +273,26 @@ impl Auth {
         if caller.kind != Kind::Client {
             return Ok(());
         }
+        if !user_id.starts_with("anon-") {
+            self.identified(caller, headers, user_id)?;
+        }
+        let key = xxhash_rust::xxh3::xxh3_128(format!("{}\0{user_id}", caller.project).as_bytes());
+        let key = if self.crowded.load(Ordering::Relaxed) { key % SHARED_QUOTAS } else { key };
+        self.limits()
+            .per_client_user
+            .check_key(&key)
+            .map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())))
+    }
+
+    /// Checks the signature that a client key owes for a user who has a name.
+    ///
+    /// # Errors
+    /// 401 `identity_required`.
+    pub fn identified(&self, caller: &Caller, headers: &HeaderMap, user_id: &str) -> Result<(), Problem> {
         let grants = self.grants();
         if let Some(secrets) = grants.identity.get(&caller.project).filter(|secrets| !secrets.is_empty())
+            && caller.kind == Kind::Client
             && !caller.by_link
-            && !user_id.starts_with("anon-")
         {
             let given =
                 headers.get("x-user-signature").and_then(|v| hex::decode(v.as_bytes()).ok()).unwrap_or_default();
@@ -290,12 +306,7 @@ impl Auth {
                 return Err(Problem::new(401, "identity_required", detail));
             }
         }
-        let key = xxhash_rust::xxh3::xxh3_128(format!("{}\0{user_id}", caller.project).as_bytes());
-        let key = if self.crowded.load(Ordering::Relaxed) { key % SHARED_QUOTAS } else { key };
-        self.limits()
-            .per_client_user
-            .check_key(&key)
-            .map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())))
+        Ok(())
     }
 
     /// Forgets quotas that are full again; to be called now and then.

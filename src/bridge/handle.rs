@@ -167,6 +167,7 @@ impl App {
             Name::SurveyLinks => self.make_link(&asked),
             Name::Explain => self.explain(&asked).await,
             Name::Timeline => self.timeline(&asked).await,
+            Name::Aliases => self.alias(&asked).await,
             Name::User if *method == Method::GET => self.user(&asked).await,
             Name::User if *method == Method::DELETE => self.erase(&asked).await,
             Name::User => self.attributes(&asked).await,

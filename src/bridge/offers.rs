@@ -8,6 +8,7 @@ use super::app::{App, RequestContext};
 use super::auth::Kind;
 use super::fields::Fields;
 use super::ingest::{context, event_id, idempotency_key, times};
+use super::links::ANONYMOUS_PREFIX;
 use super::problem::{Answer, Problem, json_answer};
 use super::routes::Name;
 use askwhen_domain::json::Json;
@@ -17,7 +18,7 @@ use askwhen_domain::user::MAX_ATTRIBUTES_BYTES;
 use askwhen_partition::EngineReply;
 use askwhen_wire::definition::{Code, Fault};
 use askwhen_wire::json;
-use askwhen_wire::record::{self, Erase, Internal, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_PROPERTIES, Query};
+use askwhen_wire::record::{self, AliasRequest, Erase, Internal, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_PROPERTIES, Query};
 
 impl App {
     pub(super) async fn user_trigger(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
@@ -98,6 +99,31 @@ impl App {
         Ok(json_answer(202, json!({"user_id": user_id, "status": "accepted"}).to_string()))
     }
 
+    /// Makes another name the user's, from then on and for all that is known under it.
+    pub(super) async fn alias(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
+        // Whoever takes over another's past has to be somebody: no user is exempt.
+        self.auth.identified(&asked.caller, asked.headers, &asked.route.parts[0])?;
+        let text = json::check(&asked.body).map_err(Problem::json)?;
+        let mut fields = Fields::of_client(text);
+        let alias = fields.required_id("alias");
+        let user_id = asked.route.parts[0].clone();
+        if fields.has("alias") && alias == user_id {
+            fields.fault(Code::Invalid, "alias", "must be another id than the user's own");
+        }
+        // Whoever may speak for one user does not speak for another.
+        let is_client = asked.caller.kind == Kind::Client;
+        if is_client && !alias.starts_with(ANONYMOUS_PREFIX) && fields.faults.is_empty() {
+            fields.fault(Code::Invalid, "alias", "must begin with anon- when a client key asks");
+        }
+        refuse(fields.close())?;
+        let (project, asked_at) = (asked.caller.project.clone(), self.clock.now());
+        let request_id = asked.request_id.to_owned();
+        let request = AliasRequest { project, user_id: user_id.clone(), alias, asked_at, request_id };
+        let mut waiter = self.send_internal(self.journal_of(&user_id), &user_id, &Internal::Alias(request)).await?;
+        let reply = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
+        answer(reply, asked.caller.kind, None)
+    }
+
     pub(super) async fn link_survey(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         self.query(asked, None, Some(asked.route.parts[1].clone())).await
     }
@@ -108,13 +134,22 @@ impl App {
         offer_id: Option<String>,
         survey_id: Option<String>,
     ) -> Result<Answer, Problem> {
-        let user_id = asked.route.parts[0].clone();
+        let (project, user_id) = (asked.caller.project.clone(), asked.route.parts[0].clone());
+        let query = Query { project, user_id, offer_id, survey_id, link_id: None };
+        answer(self.read_user(query).await?, asked.caller.kind, None)
+    }
+
+    /// The user as the engine knows them, unless it does not answer in time.
+    pub(super) async fn show_user(&self, project: &str, user_id: &str) -> Result<Option<EngineReply>, Problem> {
+        let (project, user_id) = (project.to_owned(), user_id.to_owned());
+        self.read_user(Query { project, user_id, offer_id: None, survey_id: None, link_id: None }).await
+    }
+
+    async fn read_user(&self, query: Query) -> Result<Option<EngineReply>, Problem> {
+        let user_id = query.user_id.clone();
         let at = self.journal_of(&user_id);
-        let project = asked.caller.project.clone();
-        let query = Query { project, user_id: user_id.clone(), offer_id, survey_id, link_id: None };
         let mut waiter = self.send_internal(at, &user_id, &Internal::Query(query)).await?;
-        let reply = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
-        answer(reply, asked.caller.kind, None)
+        Ok(tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten())
     }
 
     async fn ask_about(

@@ -13,6 +13,7 @@ use askwhen_domain::id;
 use askwhen_domain::limits::MAX_OFFER_KNOWN;
 use askwhen_domain::record::Context;
 use askwhen_domain::time::{self, Millis};
+use askwhen_partition::EngineReply;
 use askwhen_wire::definition::Code;
 use askwhen_wire::json as strict;
 use askwhen_wire::listing::{Filter, List, PageRequest};
@@ -23,6 +24,8 @@ const TURN: Duration = Duration::from_secs(10);
 const SAME_TIME: usize = 200;
 /// Decisions that are looked through for whose offers were answered.
 const MAX_DECISIONS: usize = 1_000;
+/// Aliases whose records are shown with the user's: each is looked for in its partition.
+const SHOWN_ALIASES: usize = 8;
 
 /// A place in a timeline: the time and id of the last line that was shown.
 struct TimelineCursor {
@@ -82,10 +85,55 @@ impl App {
         let until = query.time("until")?.map_or(Millis::MAX, |until| until.saturating_sub(1));
         let until = cursor.as_ref().map_or(until, |cursor| cursor.at.min(until));
         let limit = query.limit;
-        let mut entries = self.listed_entries(&project, &user_id, (since, until), limit)?;
+        let mut entries = Vec::new();
+        let names = self.names_of(&project, &user_id).await;
+        for (name, gone_at) in &names {
+            let span = (since, gone_at.map_or(until, |gone_at| gone_at.min(until)));
+            entries.extend(self.entries_under(&project, name, span, limit).await?);
+        }
+        self.hide_answers(&project, &names, &mut entries)?;
+        entries.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
+        if let Some(cursor) = cursor {
+            entries.retain(|(at, id, _)| (*at, id.as_str()) < (cursor.at, cursor.id.as_str()));
+        }
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        let next = entries.last().filter(|_| more).map(TimelineCursor::encode);
+        let items: Vec<Value> = entries.into_iter().map(|(_, _, shown)| shown).collect();
+        Ok(json_answer(200, json!({"items": items, "next_cursor": next}).to_string()))
+    }
+
+    /// The user's name, and the newest of their aliases, each with the time at which it went
+    /// over. Only the engine knows: when it does not answer, it is the one name that was asked for,
+    /// because that can be looked at while a partition stands still.
+    async fn names_of(&self, project: &str, name: &str) -> Vec<(String, Option<Millis>)> {
+        let only = vec![(name.to_owned(), None)];
+        if !self.takes_requests {
+            return only;
+        }
+        let Ok(Some(EngineReply::Body { server, .. })) = self.show_user(project, name).await else { return only };
+        let view = server.value();
+        let owner = view["user_id"].as_str().unwrap_or(name).to_owned();
+        let alias = |alias: &Value| {
+            let since = time::parse_time(alias["since"].as_str()?).ok()?;
+            Some((alias["alias"].as_str()?.to_owned(), Some(since)))
+        };
+        let aliases = view["aliases"].as_array().into_iter().flatten().rev().filter_map(alias);
+        std::iter::once((owner, None)).chain(aliases.take(SHOWN_ALIASES)).collect()
+    }
+
+    /// What is on record under one name in a span of time, newest first.
+    async fn entries_under(
+        &self,
+        project: &str,
+        name: &str,
+        (since, until): (Millis, Millis),
+        limit: usize,
+    ) -> Result<Vec<TimelineEntry>, Problem> {
+        let mut entries = self.listed_entries(project, name, (since, until), limit)?;
+        let (project, user_id) = (project.to_owned(), name.to_owned());
         let request = TimelineRequest { project, user_id, since, until, limit: limit + 1 + SAME_TIME };
         entries.extend(self.read_history(move |history| history.timeline(request)).await?);
-        self.hide_answers(&asked.caller.project, &asked.route.parts[0], &mut entries)?;
         entries.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
         if let Some(erased) = entries.iter().position(|(_, _, shown)| shown["kind"] == "erased") {
             // How deliveries went stays on record; nothing else does.
@@ -95,14 +143,7 @@ impl App {
                 n <= erased + 1 || shown["kind"] == "delivery"
             });
         }
-        if let Some(cursor) = cursor {
-            entries.retain(|(at, id, _)| (*at, id.as_str()) < (cursor.at, cursor.id.as_str()));
-        }
-        let more = entries.len() > limit;
-        entries.truncate(limit);
-        let next = entries.last().filter(|_| more).map(TimelineCursor::encode);
-        let items: Vec<Value> = entries.into_iter().map(|(_, _, shown)| shown).collect();
-        Ok(json_answer(200, json!({"items": items, "next_cursor": next}).to_string()))
+        Ok(entries)
     }
 
     /// Decisions and deliveries of a user in a span of time, of each the newest.
@@ -139,7 +180,12 @@ impl App {
     /// Takes out what a user has answered to anonymous surveys, and what is older than its
     /// survey lets answers be: the journal knows it until it is trimmed, and shows it to
     /// nobody here.
-    fn hide_answers(&self, project: &str, user_id: &str, entries: &mut [TimelineEntry]) -> Result<(), Problem> {
+    fn hide_answers(
+        &self,
+        project: &str,
+        names: &[(String, Option<Millis>)],
+        entries: &mut [TimelineEntry],
+    ) -> Result<(), Problem> {
         let is_answer = |entry: &&mut TimelineEntry| entry.2["kind"] == "answers";
         let Some(first_at) = entries.iter_mut().filter(is_answer).map(|entry| entry.0).min() else { return Ok(()) };
         let anonymous = self.view.anonymous_surveys(project);
@@ -148,13 +194,16 @@ impl App {
             return Ok(());
         }
         // Offers are named by the decisions that made them; those may lie before the span.
-        let filter = Filter {
-            user_id: Some(user_id.to_owned()),
-            since: Some(first_at.saturating_sub(MAX_OFFER_KNOWN)),
-            ..Filter::default()
-        };
-        let wanted = PageRequest::first(MAX_DECISIONS);
-        let decisions = self.lists()?.list(List::Decisions, project, &filter, wanted).map_err(unlisted)?.rows;
+        let mut decisions = Vec::new();
+        for (name, _) in names {
+            let filter = Filter {
+                user_id: Some(name.clone()),
+                since: Some(first_at.saturating_sub(MAX_OFFER_KNOWN)),
+                ..Filter::default()
+            };
+            let wanted = PageRequest::first(MAX_DECISIONS);
+            decisions.extend(self.lists()?.list(List::Decisions, project, &filter, wanted).map_err(unlisted)?.rows);
+        }
         let offers = decisions.iter().filter_map(|row| {
             let survey = &row["survey"];
             Some((survey["offer_id"].as_str()?, (survey["survey_id"].as_str()?, survey["anonymous"] == true)))

@@ -19,6 +19,7 @@ pub enum Name {
     LinkResponses,
     Explain,
     Timeline,
+    Aliases,
     User,
     Surveys,
     Survey,
@@ -165,6 +166,12 @@ pub const TABLE: &[RouteSpec] = &[
         template: "/v1/users/{user_id…}/timeline",
         methods: &[("GET", Kind::Viewer, "List what happened to a user, newest first")],
         allow: "GET, HEAD",
+    },
+    RouteSpec {
+        name: Name::Aliases,
+        template: "/v1/users/{user_id…}/aliases",
+        methods: &[("POST", Kind::Client, "Make an anonymous id another name of a user")],
+        allow: "POST, OPTIONS",
     },
     RouteSpec {
         name: Name::User,

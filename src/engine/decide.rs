@@ -3,6 +3,7 @@
 
 use super::changes::post;
 use super::outputs;
+use super::parking::written;
 use super::state::Engine;
 use askwhen_domain::apply::{self, ApplyContext, CapAnswers, QuotaStatuses, Reply};
 use askwhen_domain::cap::{CapAnswer, CapAsk};
@@ -13,8 +14,8 @@ use askwhen_domain::json::Json;
 use askwhen_domain::quota::QuotaStatus;
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::refs::SurveyKey;
-use askwhen_domain::time::Millis;
-use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
+use askwhen_domain::time::{ClientTimes, Millis};
+use askwhen_partition::{Effects, EngineReply, Failure, Outgoing, RecordContext};
 
 /// What came of a user's record.
 pub enum Applied {
@@ -61,6 +62,9 @@ impl Engine {
             return self.untouched(ctx, record, hash, effects).map(Applied::Done);
         }
         let before = self.users.get(&record.project, &record.user_id)?;
+        if let Some(owner) = before.alias_of().filter(|_| !matches!(record.body, Body::Erase)) {
+            return self.pass_on(ctx, record, hash, owner, at.partitions).map(Applied::Done);
+        }
         // Of an erased user only the ids in the store's table are left, and where the
         // settings say so the time of the last display.
         let erased_at = match before.is_erased() {
@@ -191,6 +195,37 @@ impl Engine {
             None => None,
         };
         Ok(())
+    }
+
+    /// Sends a record that came under an alias to its user, as if it had come under the
+    /// user's name, unless its event id was seen under the alias: what this partition has
+    /// seen is known nowhere else.
+    fn pass_on(
+        &mut self,
+        ctx: ApplyContext<'_>,
+        record: &Record<'_>,
+        hash: Option<u128>,
+        owner: &str,
+        partitions: u32,
+    ) -> Result<Effects, Failure> {
+        let mut effects = Effects::default();
+        if let Some(hash) = hash {
+            let kept = ctx.project.settings.max_expires_after;
+            if self.remembered.seen_at(hash, ctx.now, kept)?.is_some() {
+                effects.reply = Some(self.repeated(ctx, record, Some(hash))?);
+                return Ok(effects);
+            }
+            // A copy that comes when both are erased must not bring the name back.
+            if matches!(record.body, Body::Event { .. }) {
+                self.remembered.keep(hash, ctx.now);
+            }
+        }
+        // It happened when it came here, not when it arrives there.
+        let times = ClientTimes { received_at: record.times.received_at.or(Some(ctx.now)), ..record.times };
+        let (value, trusted) = written(&Record { user_id: owner.into(), times, ..record.clone() });
+        let to = id::partition_of(owner, partitions);
+        effects.forwards.push(Outgoing { to, key: Some(owner.to_owned()), value, trusted, answers: true });
+        Ok(effects)
     }
 
     /// The answer to a record whose event id has been seen: the stored bytes of

@@ -30,17 +30,18 @@ fn may_need_grant(body: &Body<'_>) -> bool {
 
 /// The record as any partition would read it: its value, and whether it is one
 /// of askwhen's own.
-fn written(record: &Record<'_>) -> (Vec<u8>, bool) {
-    let (survey_id, link_id) = match &record.body {
+pub(super) fn written(record: &Record<'_>) -> (Json, bool) {
+    let (offer_id, survey_id, link_id) = match &record.body {
+        Body::ShowOffer { offer_id } => (Some(offer_id.to_string()), None, None),
         Body::ShowLink { survey_id, link_id, .. } => {
-            (Some(survey_id.to_string()), link_id.as_ref().map(ToString::to_string))
+            (None, Some(survey_id.to_string()), link_id.as_ref().map(ToString::to_string))
         }
-        Body::ShowUser => (None, None),
-        _ => return (record::encode(record), false),
+        Body::ShowUser => (None, None, None),
+        _ => return (Json::from_valid(String::from_utf8_lossy(&record::encode(record))), false),
     };
     let (project, user_id) = (record.project.to_string(), record.user_id.to_string());
-    let query = Query { project, user_id, offer_id: None, survey_id, link_id };
-    (record::encode_internal(&Internal::Query(query)), true)
+    let query = Query { project, user_id, offer_id, survey_id, link_id };
+    (Json::from_valid(String::from_utf8_lossy(&record::encode_internal(&Internal::Query(query)))), true)
 }
 
 /// The other way round: a read, as a record.
@@ -89,7 +90,7 @@ impl Engine {
         let pending = PendingRequest {
             project: record.project.to_string(),
             user_id: record.user_id.to_string(),
-            value: Json::from_valid(String::from_utf8_lossy(&value)),
+            value,
             trusted,
             event_id: record.event_id.as_ref().map(ToString::to_string),
             reply_to: reply_to.into_iter().collect(),

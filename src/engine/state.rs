@@ -15,7 +15,7 @@ use askwhen_domain::json::Json;
 use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal, QuotaStatus};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::Millis;
-use askwhen_partition::StopReason;
+use askwhen_partition::{Failure, StopReason};
 use askwhen_store::Store;
 use askwhen_wire::definition::Kind;
 
@@ -78,6 +78,14 @@ impl Engine {
     pub fn surveys(&self, project: &str) -> Vec<(String, u64, Json)> {
         let theirs = self.table.rows().filter(|row| row.project == project && row.kind == Kind::Survey);
         theirs.filter_map(|row| Some((row.id.clone(), row.version, row.body.clone()?))).collect()
+    }
+
+    /// The user that a name is an alias of.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn alias_of(&mut self, project: &str, name: &str) -> Result<Option<String>, Failure> {
+        Ok(self.users.get(project, name)?.alias_of().map(str::to_owned))
     }
 
     /// Whether any survey of a project has a quota, or anything in it a cap: then its

@@ -20,7 +20,7 @@ use askwhen_process::clock::Clock;
 use askwhen_process::thread::Notify;
 use askwhen_store::{Batch, Memory, Store};
 use askwhen_wire::definition::Kind;
-use askwhen_wire::record::{BOUND_MAC_HEADER, Define, Erase, Internal, MAC_HEADER};
+use askwhen_wire::record::{AliasRequest, BOUND_MAC_HEADER, Define, Erase, Internal, MAC_HEADER};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::ID_HEADER;
@@ -34,6 +34,7 @@ fn key() -> ClusterKey {
     ClusterKey::new([3; 32])
 }
 
+mod aliases;
 mod captured;
 mod operators;
 
@@ -151,6 +152,13 @@ impl World {
         self.internal(partition, &Internal::Erase(erase));
     }
 
+    fn alias(&self, user_id: &str, alias: &str, asked_at: i64, request_id: &str) {
+        let partition = id::partition_of(user_id, PARTITIONS);
+        let (user_id, alias, request_id) = (user_id.to_owned(), alias.to_owned(), request_id.to_owned());
+        let request = AliasRequest { project: "default".into(), user_id, alias, asked_at, request_id };
+        self.internal(partition, &Internal::Alias(request));
+    }
+
     /// The user's newest offer that the log tells of.
     fn last_offer(&self, user_id: &str) -> Option<String> {
         let at = TopicPartition { topic: Topic::Decisions, partition: id::partition_of(user_id, PARTITIONS) };
@@ -233,6 +241,7 @@ enum Op {
     Ask { user: u8, session: u8 },
     Answer { user: u8 },
     Erase { user: u8 },
+    Alias { user: u8, alias: u8 },
     Junk,
     Resurvey { priority: u8 },
 }
@@ -252,6 +261,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => (0..6u8, 0..3u8).prop_map(|(user, session)| Op::Ask { user, session }),
         3 => (0..6u8).prop_map(|user| Op::Answer { user }),
         1 => (0..6u8).prop_map(|user| Op::Erase { user }),
+        1 => (0..6u8, 0..6u8).prop_map(|(user, alias)| Op::Alias { user, alias }),
         1 => Just(Op::Junk),
         1 => (0..5u8).prop_map(|priority| Op::Resurvey { priority }),
     ]
@@ -324,6 +334,7 @@ fn perform_at(world: &World, n: u32, now: i64, op: &Op) {
         Op::Erase { user } => {
             world.erase(&format!("u{user}"), now, &format!("erase-{n}"));
         }
+        Op::Alias { user, alias } => world.alias(&format!("u{user}"), &format!("u{alias}"), now, &format!("alias-{n}")),
         Op::Junk => world.append(1, NewRecord { key: None, headers: Vec::new(), value: Some("{".into()) }),
         Op::Resurvey { priority } => world.define_at(now, n, Kind::Survey, ("s", &survey(*priority))),
     }

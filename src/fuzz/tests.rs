@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::TARGETS;
 use askwhen_domain::json::Json;
-use askwhen_domain::user::User;
+use askwhen_domain::user::{Alias, User};
 use askwhen_log::{NewRecord, frame};
 use askwhen_wire::state;
 
@@ -49,12 +49,16 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let mut user = User::default();
     std::sync::Arc::make_mut(&mut user.attributes).insert("plan".into(), Json::of(&"pro"));
     user.remember(7, 1, 1);
+    let mut aliased = user.clone();
+    aliased.identity_mut().aliases.push(Alias { name: "anon-1".into(), since: 7 });
     vec![
         ("frames", "one", one.to_vec()),
         ("frames", "two", several.to_vec()),
         ("frames", "torn", several[..several.len() - 3].to_vec()),
         ("state", "nobody", state::encode(&User::default())),
         ("state", "known", state::encode(&user)),
+        ("state", "alias", state::encode(&User::alias("ann"))),
+        ("state", "aliased", state::encode(&aliased)),
         ("state", "later", vec![250, 0, 1]),
     ]
 }

@@ -12,6 +12,7 @@ use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal};
 use askwhen_domain::record::{Body, Context, Record};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::{self, DAY, Millis};
+use askwhen_domain::user::MAX_ALIASES;
 use askwhen_log::TopicPartition;
 use askwhen_partition::admission::{Admission, decode_forwarded};
 use askwhen_partition::replayer::Replayer;
@@ -19,7 +20,7 @@ use askwhen_partition::{EngineReply, Failure};
 use askwhen_process::clock::Clock;
 use askwhen_store::snapshot::Manifest;
 use askwhen_wire::definition::Kind;
-use askwhen_wire::record::{Decoded, Define, Defined, Internal, Query};
+use askwhen_wire::record::{DecodeError, Decoded, Define, Defined, Internal, Query};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::DecisionRecord;
 
@@ -73,17 +74,41 @@ struct ReplayedPartition {
 /// When the log is out of reach, or what was before the journal's beginning is
 /// known from no snapshot.
 pub fn explain(source: &Source, question: &Question, progress: impl Fn(u64)) -> Result<Value, Error> {
-    let partition = id::partition_of(&question.user_id, source.partitions);
+    // At that moment the name may have been an alias, also of another one.
+    let mut name = question.user_id.clone();
+    for _ in 0..MAX_ALIASES {
+        match explain_name(source, question, &name, &progress)? {
+            Explained::User(explained) => return Ok(*explained),
+            Explained::AliasOf(owner) => name = owner,
+        }
+    }
+    Err(Error::failed(DecodeError { reason: "invalid", detail: "an alias leads to no user".into() }))
+}
+
+enum Explained {
+    User(Box<Value>),
+    AliasOf(String),
+}
+
+fn explain_name(
+    source: &Source,
+    question: &Question,
+    user_id: &str,
+    progress: impl Fn(u64),
+) -> Result<Explained, Error> {
+    let partition = id::partition_of(user_id, source.partitions);
     let until = question.at.unwrap_or(Millis::MAX);
     let past = JournalPrefix { source, until, project: &question.project, folder: tempfile::tempdir()? };
-    let ReplayedPartition { mut replayer, begun_with, records } =
-        past.read(partition, Some(&question.user_id), progress)?;
+    let ReplayedPartition { mut replayer, begun_with, records } = past.read(partition, Some(user_id), progress)?;
+    if let Some(owner) = replayer.machine_mut().alias_of(&question.project, user_id).map_err(Error::failed)? {
+        return Ok(Explained::AliasOf(owner));
+    }
     let now = question.at.unwrap_or_else(|| Clock::new().wall() + replayer.meta.ahead);
     let offset = replayer.meta.next;
     let mut coordinator = OtherPartitions { past: &past, asking: partition, read: BTreeMap::new(), now };
     let query = Query {
         project: question.project.clone(),
-        user_id: question.user_id.clone(),
+        user_id: user_id.to_owned(),
         offer_id: None,
         survey_id: None,
         link_id: None,
@@ -95,7 +120,7 @@ pub fn explain(source: &Source, question: &Question, progress: impl Fn(u64)) -> 
         Some(AssumedTrigger { trigger, properties, context }) => {
             let record = Record {
                 project: (&*question.project).into(),
-                user_id: (&*question.user_id).into(),
+                user_id: user_id.into(),
                 event_id: None,
                 times: Default::default(),
                 body: Body::Trigger { trigger: trigger.into(), properties, context: context.clone() },
@@ -103,9 +128,9 @@ pub fn explain(source: &Source, question: &Question, progress: impl Fn(u64)) -> 
             body(&mut replayer, &mut coordinator, Decoded::User(Box::new(record)))?
         }
     };
-    let decisions = decisions(source, question, partition, now, replayer.meta.ahead)?;
-    Ok(json!({
-        "user_id": question.user_id,
+    let decisions = decisions(source, (&question.project, user_id), partition, now, replayer.meta.ahead)?;
+    Ok(Explained::User(Box::new(json!({
+        "user_id": user_id,
         "project": question.project,
         "at": time::format_time(now),
         "partition": partition,
@@ -117,13 +142,13 @@ pub fn explain(source: &Source, question: &Question, progress: impl Fn(u64)) -> 
         "needs_grant": needs_grant,
         "decisions": decisions,
         "decisions_since": time::format_time(now - DECISIONS_SINCE),
-    }))
+    }))))
 }
 
 /// The newest decisions about the user that are on record, the newest first.
 fn decisions(
     source: &Source,
-    question: &Question,
+    (project, user_id): (&str, &str),
     partition: u32,
     now: Millis,
     ahead: Millis,
@@ -140,12 +165,12 @@ fn decisions(
             let shown = |decision| serde_json::to_value(decision).expect("a record serialises");
             return Ok(found.into_values().rev().map(shown).collect());
         }
-        for record in records.iter().filter(|record| record.key.as_deref() == Some(question.user_id.as_bytes())) {
+        for record in records.iter().filter(|record| record.key.as_deref() == Some(user_id.as_bytes())) {
             let value = record.value.as_deref().unwrap_or_default();
             let Ok(decision) = serde_json::from_slice::<DecisionRecord>(value) else { continue };
             let known = found.values().any(|known| known.decision_id == decision.decision_id);
             let recent = (now - DECISIONS_SINCE..=now).contains(&decision.decided_at);
-            if decision.project == *question.project && recent && !known {
+            if decision.project == *project && recent && !known {
                 found.insert((decision.decided_at, record.offset), decision);
                 if found.len() > SHOWN_DECISIONS {
                     found.pop_first();
@@ -173,6 +198,8 @@ impl JournalPrefix<'_> {
             Decoded::Internal(internal) => match &**internal {
                 Internal::Query(_) => everyone,
                 Internal::Erase(erase) => concerned(&erase.project, &erase.user_id),
+                Internal::Alias(alias) => concerned(&alias.project, &alias.user_id),
+                Internal::AliasStep(step) => concerned(&step.project, &step.at),
                 _ => true,
             },
         };

@@ -9,7 +9,7 @@ use askwhen_domain::record::{Body, Record as UserRecord, Target};
 use askwhen_domain::time::{self, Millis};
 use askwhen_log::{Record, TopicPartition};
 use askwhen_partition::admission::{Admission, decode_forwarded};
-use askwhen_wire::record::{Decoded, Internal, decode};
+use askwhen_wire::record::{AliasAction, AliasStep, Decoded, Internal, decode};
 use askwhen_wire::topic::Topic;
 
 /// Records that are read at a time.
@@ -123,11 +123,14 @@ impl TimelineReading<'_> {
                         Internal::Erase(erase) if erase.project == self.query.project => {
                             Some(json!({"kind": "erased"}))
                         }
+                        Internal::AliasStep(step) => self.shown_step(&step),
                         _ => None,
                     },
                     Err(_) => None,
                 }
             }
+            // As an export brings it over.
+            Some(Internal::AliasStep(step)) => self.shown_step(&step),
             Some(_) => None,
             None if is_own => match decode(record.value.as_deref(), false) {
                 Ok(Decoded::User(user)) => self.shown(&user),
@@ -141,6 +144,18 @@ impl TimelineReading<'_> {
             let id = format!("{partition}/{:020}", record.offset);
             shown["at"] = time::format_time(at).into();
             self.found.push(TimelineItem { at, id, shown });
+        }
+    }
+
+    /// What was done about an alias, where that has changed the user.
+    fn shown_step(&self, step: &AliasStep) -> Option<Value> {
+        if step.project != self.query.project || step.at != self.query.user_id {
+            return None;
+        }
+        match step.action {
+            AliasAction::Merge(_) if step.alias != step.at => Some(json!({"kind": "alias", "alias": step.alias})),
+            AliasAction::Forget(_) => Some(json!({"kind": "erased"})),
+            _ => None,
         }
     }
 

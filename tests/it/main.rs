@@ -1,5 +1,6 @@
 //! The real program on port 0, with scripted receivers and a test clock.
 
+mod aliases;
 mod api_page;
 mod backtest;
 mod backup;

@@ -1,6 +1,8 @@
 //! The whole program on real brokers: what holds on the embedded log, and what
 //! several processes owe each other.
 
+#[path = "../it/aliases.rs"]
+mod aliases;
 mod alone;
 #[path = "../it/backtest.rs"]
 mod backtest;

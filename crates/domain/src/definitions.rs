@@ -14,7 +14,7 @@ use super::share::Share;
 use super::survey::{Status, Survey};
 use super::targeting::SurveysByTag;
 use super::time::{HOUR, Millis};
-use super::user::APART;
+use super::user::MERGED;
 use super::windows::{EndOf, Rules};
 
 /// Names remembered as already told, per project.
@@ -102,7 +102,7 @@ impl Entry {
         let ended_before = self
             .past
             .iter()
-            .filter(|past| offset < past.until_offset || offset >= APART)
+            .filter(|past| offset < past.until_offset || offset >= MERGED)
             .filter_map(|past| Some((at.saturating_add(past.survey.expires_after?), past.until)))
             .find(|(end, until)| end <= until)
             .map(|(end, _)| end);

@@ -69,7 +69,8 @@ pub const RULES: &[(u32, StateCompatibility)] = &[
     // completed responses are kept for rules that ask for them.
     (6, StateCompatibility::GoesOn),
     // Displays, answers, completions and dismissals before the latest are kept, and
-    // events that rules count; cycles, waves and snoozes; links start no cooldown.
+    // events that rules count; cycles, waves and snoozes; links start no cooldown; users
+    // have aliases.
     (LOGIC_VERSION, StateCompatibility::GoesOn),
 ];
 

@@ -59,6 +59,9 @@ pub enum QuotaSignal {
     Ask { want: u64 },
     /// To the coordinator: grants that are not used; `recalled` answers a recall.
     Return { count: u64, recalled: bool },
+    /// To the coordinator: grants that offers hold came here from another partition, with
+    /// their user.
+    Moved { of: u32, count: u64 },
     /// To a lease, which may `keep` unused grants until they are recalled.
     Grant { count: u64, keep: bool },
     /// To a lease: no grant is left.
@@ -190,6 +193,9 @@ pub struct QuotaCoordinator {
     /// Partitions and the number of grants that each wants, in the order of their asking.
     waiting: VecDeque<(u32, u64)>,
     refused: BTreeSet<u32>,
+    /// Grants that have left partitions before these reported them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    moved: BTreeMap<u32, u64>,
 }
 
 impl QuotaCoordinator {
@@ -243,7 +249,8 @@ impl QuotaCoordinator {
         let mut messages = Vec::new();
         match *message {
             QuotaSignal::Report { out } => {
-                self.out[from as usize] = Some(out);
+                let moved = self.moved.remove(&from).unwrap_or(0);
+                self.out[from as usize] = Some(out.saturating_sub(moved));
                 if self.out.iter().all(Option::is_some) {
                     let slice = self.slice();
                     for to in (0..self.out.len() as u32).filter(|_| slice > 0) {
@@ -259,6 +266,15 @@ impl QuotaCoordinator {
                 if recalled {
                     self.recalling.remove(&from);
                     self.scarce.insert(from);
+                }
+            }
+            QuotaSignal::Moved { of, count } => {
+                if let Some(out) = &mut self.out[from as usize] {
+                    *out += count;
+                }
+                match self.out.get_mut(of as usize) {
+                    Some(Some(out)) => *out = out.saturating_sub(count),
+                    _ => *self.moved.entry(of).or_default() += count,
                 }
             }
             QuotaSignal::Grant { .. } | QuotaSignal::Refuse | QuotaSignal::AskAgain | QuotaSignal::Recall => {}
@@ -435,6 +451,36 @@ impl QuotaAllocator {
         self.update_lapse_time(key);
     }
 
+    /// Lets a hold go to another partition with its user; gives the epoch that it
+    /// belongs to.
+    pub fn depart(&mut self, key: &SurveyKey, until: Millis, now: Millis) -> u64 {
+        let lease = self.lease(key);
+        lease.sweep(now);
+        lease.drop_hold(until);
+        let epoch = lease.epoch;
+        self.update_lapse_time(key);
+        epoch
+    }
+
+    /// The epoch of a survey's quota here.
+    pub fn epoch(&self, key: &SurveyKey) -> u64 {
+        self.leases.get(key).map_or(0, |lease| lease.epoch)
+    }
+
+    /// Takes over a hold that came from another partition, in the same epoch; tells
+    /// the coordinator where its grant is now.
+    pub fn arrive(&mut self, key: &SurveyKey, until: Millis, of: u32, now: Millis) -> Vec<QuotaMessage> {
+        let own = self.partition;
+        let lease = self.lease(key);
+        *lease.holds.entry(until).or_default() += 1;
+        let is_limited = lease.limit.is_some();
+        self.update_lapse_time(key);
+        if of == own || !is_limited {
+            return Vec::new();
+        }
+        self.signal_coordinator(key, QuotaSignal::Moved { of, count: 1 }, now)
+    }
+
     /// Gives back what is wanted elsewhere. Cheap while nothing has lapsed;
     /// with `all`, what has become free by other ways too.
     pub fn settle(&mut self, all: bool, now: Millis) -> Vec<QuotaMessage> {
@@ -477,7 +523,10 @@ impl QuotaAllocator {
                 continue;
             }
             let answers = match message.message {
-                QuotaSignal::Report { .. } | QuotaSignal::Ask { .. } | QuotaSignal::Return { .. } => {
+                QuotaSignal::Report { .. }
+                | QuotaSignal::Ask { .. }
+                | QuotaSignal::Return { .. }
+                | QuotaSignal::Moved { .. } => {
                     match self.coordinators.get_mut(&key).filter(|coordinator| coordinator.epoch == message.epoch) {
                         Some(coordinator) => coordinator.receive(message.from, &message.message, now),
                         None => Vec::new(),
@@ -514,7 +563,10 @@ impl QuotaAllocator {
                 let count = std::mem::take(&mut lease.free) + std::mem::take(&mut lease.idle);
                 answer = Some(QuotaSignal::Return { count, recalled: true });
             }
-            QuotaSignal::Report { .. } | QuotaSignal::Ask { .. } | QuotaSignal::Return { .. } => {}
+            QuotaSignal::Report { .. }
+            | QuotaSignal::Ask { .. }
+            | QuotaSignal::Return { .. }
+            | QuotaSignal::Moved { .. } => {}
         }
         self.update_lapse_time(key);
         answer

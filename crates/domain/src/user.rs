@@ -1,6 +1,8 @@
 //! Everything the engine remembers of one user, and how it forgets.
 
 mod extension;
+mod identity;
+mod merge;
 mod offer;
 mod recent;
 mod survey;
@@ -19,6 +21,7 @@ pub use extension::{
     Extension, MAX_EVENTS, MAX_MATCHED, MAX_TIMES, MatchedWindows, RememberedEvent, Snooze, SurveyExtension, WaveUse,
     keep_time,
 };
+pub use identity::{Alias, Identity, MAX_ALIASES};
 pub use offer::{Answer, Offer, OfferContext, Response};
 pub use recent::{RecentIds, SeenId};
 pub use survey::{Activated, ActivationEvent, EventOrder, PerSurvey, WindowDisplay};
@@ -48,6 +51,8 @@ pub(super) const MAX_SHOWN: usize = 32;
 
 /// Places from here on are of an earlier journal.
 pub const APART: u64 = 1 << 63;
+/// Places from here on were given to what came from the journal of an alias.
+pub const MERGED: u64 = 1 << 62;
 
 /// A record is applied to a copy, so that it has no effect unless it has all of it.
 /// A copy shares what it does not change: it costs the same whatever the user has
@@ -72,6 +77,8 @@ pub struct User {
     pub used_links: Arc<BTreeMap<String, Millis>>,
     /// What is remembered only because a survey asks for it; `None` when that is nothing.
     pub extension: Option<Arc<Extension>>,
+    /// Its other names, and how old its attributes are; `None` when there is neither.
+    pub identity: Option<Arc<Identity>>,
     #[serde(skip)]
     summary: UserSummary,
 }
@@ -108,17 +115,22 @@ impl User {
     /// Places in the journal name activations. In another journal the same
     /// numbers come again: those from here are set apart, in their order.
     pub fn leave_journal(&mut self) {
-        let set_apart = |survey: &mut PerSurvey| {
-            survey.facts.iter_mut().for_each(|fact| Arc::make_mut(&mut fact.event).offset |= APART);
-            survey.shown.iter_mut().for_each(|shown| shown.offset |= APART);
+        self.each_offset(&mut |offset| *offset |= APART);
+    }
+
+    /// Every place in the journal that it names, to be changed.
+    fn each_offset(&mut self, change: &mut dyn FnMut(&mut u64)) {
+        let mut of_survey = |survey: &mut PerSurvey| {
+            survey.facts.iter_mut().for_each(|fact| change(&mut Arc::make_mut(&mut fact.event).offset));
+            survey.shown.iter_mut().for_each(|shown| change(&mut shown.offset));
         };
-        self.surveys.iter_mut().map(Arc::make_mut).for_each(set_apart);
+        self.surveys.iter_mut().map(Arc::make_mut).for_each(&mut of_survey);
         if let Some(extension) = self.extension.as_mut().map(Arc::make_mut) {
-            extension.matched_mut().for_each(set_apart);
-            extension.offsets_mut().into_iter().for_each(|offset| *offset |= APART);
+            extension.matched_mut().for_each(&mut of_survey);
+            extension.offsets_mut().into_iter().for_each(&mut *change);
         }
         for activated in self.offers.iter_mut().filter_map(|offer| Arc::make_mut(offer).activation.as_mut()) {
-            Arc::make_mut(activated).offset |= APART;
+            change(&mut Arc::make_mut(activated).offset);
         }
     }
 }
@@ -245,6 +257,9 @@ impl User {
             completed.for_each(|completed| completed.at = latest.min(completed.at));
         }
         self.recent.put_back(latest);
+        if self.identity.as_ref().and_then(|identity| identity.attributes_since).is_some_and(|at| at > latest) {
+            self.identity_mut().attributes_since = Some(latest);
+        }
         if self.extension.as_ref().and_then(|extension| extension.latest()).is_some_and(|at| at > latest) {
             self.extension_mut().put_back(latest);
         }
@@ -379,6 +394,7 @@ impl User {
             + used_links_bytes(self)
             + recent_bytes(self)
             + extension_bytes(self)
+            + identity_bytes(self)
             + EMPTY_BYTES
     }
 
@@ -413,10 +429,26 @@ impl User {
 
     /// Ends a change of a copy of `before`.
     pub(super) fn settle(&mut self, before: &User) {
-        self.drop_unused_caps();
-        self.extension = self.extension.take().filter(|extension| !extension.is_empty());
+        self.drop_empty();
         self.summarize(before);
         debug_assert_eq!(self.summary.bytes, self.count_bytes(), "what a change has added or taken away");
+        self.keep_bound();
+    }
+
+    /// Ends a change of all of it.
+    pub(super) fn settle_whole(&mut self) {
+        self.drop_empty();
+        *self = std::mem::take(self).summarized();
+        self.keep_bound();
+    }
+
+    fn drop_empty(&mut self) {
+        self.drop_unused_caps();
+        self.extension = self.extension.take().filter(|extension| !extension.is_empty());
+        self.identity = self.identity.take().filter(|identity| !identity.is_empty());
+    }
+
+    fn keep_bound(&mut self) {
         if self.summary.bytes > MAX_STATE_BYTES {
             self.bound();
             *self = std::mem::take(self).summarized();
@@ -452,9 +484,11 @@ impl User {
             let latest = self.extension.as_ref().and_then(|extension| extension.latest());
             summary.latest = summary.latest.max(latest.unwrap_or(Millis::MIN));
         }
+        summary.bytes = added(summary.bytes, identity_bytes(before), identity_bytes(self));
         summary.bytes = added(summary.bytes, recent_bytes(before), recent_bytes(self));
         let newest_id = self.recent.newest().map(|(_, seen)| seen);
-        for at in [self.last_display_at, newest_id].into_iter().flatten() {
+        let attributes_since = self.identity.as_ref().and_then(|identity| identity.attributes_since);
+        for at in [self.last_display_at, newest_id, attributes_since].into_iter().flatten() {
             summary.latest = summary.latest.max(at);
         }
         for (id, was, is) in self.surveys.changes(&before.surveys) {
@@ -509,6 +543,10 @@ fn used_links_bytes(user: &User) -> usize {
 
 fn extension_bytes(user: &User) -> usize {
     user.extension.as_ref().map_or(0, |extension| extension.len_bytes())
+}
+
+fn identity_bytes(user: &User) -> usize {
+    user.identity.as_ref().map_or(0, |identity| identity.len_bytes())
 }
 
 fn recent_bytes(user: &User) -> usize {

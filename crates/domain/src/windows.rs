@@ -71,6 +71,24 @@ impl PerSurvey {
         }
     }
 
+    /// Takes over what another name of the user has armed and displayed, as if all of it
+    /// had come under one name.
+    pub fn absorb(&mut self, theirs: &PerSurvey, rules: Rules<'_>, now: Millis, offered: &dyn Fn(u64) -> bool) {
+        self.facts.extend(theirs.facts.iter().cloned());
+        self.facts.sort_by_key(ActivationEvent::order);
+        self.shown.extend(&theirs.shown);
+        self.shown.sort_by_key(|shown| shown.at);
+        let too_many = self.shown.len().saturating_sub(super::user::MAX_SHOWN);
+        self.shown.drain(..too_many);
+        if rules.is_single_refresh() {
+            self.let_go_of_superseded(now, offered);
+        }
+        self.drop_properties(rules);
+        while self.facts.len() > MAX_FACTS {
+            self.remove(self.victim(rules));
+        }
+    }
+
     /// Where each event arms by itself and moves the window, the newest alone says how
     /// long the window lasts, whatever comes late: an older event, a cancellation, a
     /// shorter expiry. One before it counts only if its window was displayed later

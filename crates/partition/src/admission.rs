@@ -292,7 +292,11 @@ pub fn decode_forwarded(forward: &Forward) -> Result<Decoded<'_>, DecodeError> {
 /// Whether partitions tell each other such a record: it counts in its sequence alone.
 pub fn is_forwarded_only(internal: &Internal) -> bool {
     match internal {
-        Internal::Quota(_) | Internal::Cap(_) | Internal::Defined(_) | Internal::NameSeen { .. } => true,
+        Internal::Quota(_)
+        | Internal::Cap(_)
+        | Internal::Defined(_)
+        | Internal::NameSeen { .. }
+        | Internal::AliasStep(_) => true,
         Internal::EndpointHealthReport(report) => report.seq.is_some(),
         _ => false,
     }
@@ -311,6 +315,8 @@ pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
         Decoded::Internal(internal) => match &**internal {
             Internal::Query(query) => &query.user_id,
             Internal::Erase(erase) => &erase.user_id,
+            Internal::Alias(alias) => &alias.user_id,
+            Internal::AliasStep(step) => &step.at,
             Internal::Redeliver { delivery, .. } => &delivery.user_id,
             Internal::Define(_) | Internal::NameSeen { .. } | Internal::EndpointCommand(_) | Internal::KeysUsed(_) => {
                 return Some(0);

@@ -3,6 +3,7 @@
 //! with the cluster key.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 use super::definition::{Kind, Trigger};
 use askwhen_domain::cap::CapMessage;
@@ -30,6 +31,10 @@ pub enum Internal {
     Query(Query),
     /// The user is to be forgotten.
     Erase(Erase),
+    /// A name is to become another of a user's.
+    Alias(AliasRequest),
+    /// From one partition to another: what is to be done about an alias at one of the names.
+    AliasStep(AliasStep),
     /// To the registrar: do this with an endpoint.
     #[serde(rename = "operate")]
     EndpointCommand(EndpointCommand),
@@ -77,6 +82,56 @@ pub struct Erase {
     /// The request, which is done once. Empty before 0.2.0.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub request_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AliasRequest {
+    pub project: String,
+    pub user_id: String,
+    pub alias: String,
+    pub asked_at: Millis,
+    /// The request, which is done once.
+    pub request_id: String,
+}
+
+/// Travels from name to name until it is at the one that it is for: an alias passes it on
+/// to its user.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AliasStep {
+    pub project: String,
+    /// At this name it is done; its partition owns the record.
+    pub at: String,
+    pub alias: String,
+    #[serde(rename = "do")]
+    pub action: AliasAction,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AliasAction {
+    /// At the user: the alias is to be linked to whoever that is.
+    Find {},
+    /// At the alias: it is this user's from now on, who has so many aliases.
+    Link { user_id: String, aliases: usize },
+    /// At the user that an alias leads to: whether it is the expected one.
+    Confirm { user_id: String },
+    /// At the user: this is the state of the alias.
+    Merge(MergedState),
+    /// At the alias: its user is erased for this request.
+    Forget(Erase),
+    /// At the user: the alias is erased.
+    Forgotten(Erase),
+}
+
+/// The state of a name that has become an alias.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MergedState {
+    /// In base64, as the store would hold it.
+    pub state: String,
+    /// The partition whose lease has held the grants of its offers, and in which epoch of
+    /// each survey's quota.
+    pub from: u32,
+    pub epochs: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,10 +5,12 @@
 use super::error::Class;
 use askwhen_domain::user::User;
 
-/// Version 7: the fields of [`User`] in their order. Version 6 ends before the `caps` of
-/// the extension and is written still where there are none, version 5 before `extension`; version 4 ended before `used_links`,
+/// Version 8: the fields of [`User`] in their order. Version 7 ends before `identity`,
+/// version 6 before the `caps` of the extension, version 5 before `extension`; all are
+/// written still where there is nothing more. Version 4 ended before `used_links`,
 /// version 3 (since 0.1.0) before `completed`.
-pub const VERSION: u8 = 7;
+pub const VERSION: u8 = 8;
+const WITHOUT_IDENTITY: u8 = 7;
 const WITHOUT_CAPS: u8 = 6;
 const WITHOUT_EXTENSION: u8 = 5;
 
@@ -46,6 +48,11 @@ impl Error {
 
 pub fn encode(user: &User) -> Vec<u8> {
     let mut bytes = postcard::to_extend(user, vec![VERSION]).expect("a user's state serialises");
+    if user.identity.is_some() {
+        return bytes;
+    }
+    bytes.pop();
+    bytes[0] = WITHOUT_IDENTITY;
     match &user.extension {
         None => {
             bytes.pop();
@@ -65,12 +72,14 @@ pub fn encode(user: &User) -> Vec<u8> {
 pub fn decode(bytes: &[u8]) -> Result<User, Error> {
     match bytes.split_first() {
         // A later layout adds its own reader before this one, which stays.
-        Some((7, rest)) => Ok(postcard::from_bytes::<User>(rest)?.restored()),
-        Some((6, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0]].concat())?.restored()),
-        // That there is no extension is a zero, and so is the length of an empty map.
-        Some((5, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0]].concat())?.summarized()),
-        Some((4, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0, 0]].concat())?.summarized()),
-        Some((3, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0, 0, 0]].concat())?.summarized()),
+        Some((8, rest)) => Ok(postcard::from_bytes::<User>(rest)?.restored()),
+        // That there is no identity or extension is a zero, and so is the length of an
+        // empty map.
+        Some((7, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0]].concat())?.restored()),
+        Some((6, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0; 2]].concat())?.restored()),
+        Some((5, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0; 2]].concat())?.summarized()),
+        Some((4, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0; 3]].concat())?.summarized()),
+        Some((3, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0; 4]].concat())?.summarized()),
         Some((&other, _)) => Err(Error::UnknownVersion(other)),
         None => Err(Error::Empty),
     }
@@ -82,7 +91,7 @@ mod tests {
     use askwhen_domain::cap::{CapEvent, CapKey, CapPlace, CapRule, PinnedCap};
     use askwhen_domain::completed::CompletedAnswers;
     use askwhen_domain::json::Json;
-    use askwhen_domain::user::{Activated, ActivationEvent, RememberedEvent};
+    use askwhen_domain::user::{Activated, ActivationEvent, Alias, RememberedEvent};
 
     #[test]
     fn round_trip_and_refusals() {
@@ -123,9 +132,14 @@ mod tests {
             place: Some(CapPlace::Held(7)),
         };
         user.extension_mut().caps.insert("off".into(), vec![pin]);
-        let user = user.summarized();
+        let mut user = user.summarized();
         let bytes = encode(&user);
-        assert_eq!((bytes[0], decode(&bytes)), (7, Ok(user)));
+        assert_eq!((bytes[0], decode(&bytes).as_ref()), (7, Ok(&user)));
+        user.identity_mut().aliases.push(Alias { name: "anon-1".into(), since: 9 });
+        let bytes = encode(&user);
+        assert_eq!((bytes[0], decode(&bytes)), (8, Ok(user)));
+        let alias = User::alias("ann");
+        assert_eq!(decode(&encode(&alias)).as_ref(), Ok(&alias));
         assert_eq!(decode(&[9, 0]), Err(Error::UnknownVersion(9)));
         assert!(decode(&bytes[..bytes.len() - 1]).is_err());
         assert!(decode(&[]).is_err());

@@ -1,12 +1,13 @@
 //! The user is to be forgotten.
 
 use super::user_record;
+use crate::engine::changes::about_name;
 use crate::engine::registrar::REQUEST_LIFE;
 use crate::engine::state::Engine;
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::refs::UserRef;
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
-use askwhen_wire::record::{DecodeError, Erase};
+use askwhen_wire::record::{AliasAction, AliasStep, DecodeError, Erase, Internal};
 
 /// Erases a user, once for each request: a copy of an old record must not erase
 /// whoever has come since.
@@ -14,20 +15,52 @@ use askwhen_wire::record::{DecodeError, Erase};
 /// # Errors
 /// When the request is a copy, or the store cannot be read.
 pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Erase) -> Result<Effects, Failure> {
-    let mut effects = Effects::default();
-    let Erase { project, user_id, asked_at, request_id } = command;
+    let Erase { project, user_id, asked_at, request_id } = &command;
     if (at.now - asked_at).abs() > REQUEST_LIFE {
         let detail = "the erasure was asked for long ago; ask anew".into();
         return Err(Failure::Reject(DecodeError { reason: "stale", detail }));
     }
     let request = format!("erase/{asked_at}/{request_id}");
-    if !engine.remembered.is_new(&project, &user_id, &request, at.now)? {
-        effects.reply = Some(EngineReply::Accepted { duplicate: true, response_id: None });
-        return Ok(effects);
+    if !engine.remembered.is_new(project, user_id, &request, at.now)? {
+        let reply = Some(EngineReply::Accepted { duplicate: true, response_id: None });
+        return Ok(Effects { reply, ..Effects::default() });
     }
-    engine.decide_pending_of(at, UserRef::new(&project, &user_id), &mut effects)?;
+    erase_names(engine, at, command)
+}
+
+/// Erases a user's aliases, one after the other, and then the user: what an alias has passed
+/// on before has arrived by then. An erasure of an alias is one of its user.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn erase_names(engine: &mut Engine, at: RecordContext<'_>, command: Erase) -> Result<Effects, Failure> {
+    let found = engine.users.get(&command.project, &command.user_id)?;
+    if let Some(owner) = found.alias_of() {
+        let erase = Internal::Erase(Erase { user_id: owner.to_owned(), ..command });
+        return Ok(about_name(at, owner, &erase));
+    }
+    if let Some(alias) = found.aliases().first() {
+        let step = AliasStep {
+            project: command.project.clone(),
+            at: alias.name.clone(),
+            alias: alias.name.clone(),
+            action: AliasAction::Forget(command),
+        };
+        return Ok(about_name(at, &alias.name, &Internal::AliasStep(step)));
+    }
+    erase_name(engine, at, UserRef::new(&command.project, &command.user_id))
+}
+
+/// Erases what is kept under one name.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn erase_name(engine: &mut Engine, at: RecordContext<'_>, user: UserRef<'_>) -> Result<Effects, Failure> {
+    let mut effects = Effects::default();
+    engine.decide_pending_of(at, user, &mut effects)?;
     let (event_id, times) = (None, Default::default());
-    let record = Record { project: project.into(), user_id: user_id.into(), event_id, times, body: Body::Erase };
+    let (project, user_id) = (user.project.into(), user.user_id.into());
+    let record = Record { project, user_id, event_id, times, body: Body::Erase };
     let erased = user_record::apply(engine, at, &record)?;
     effects.outputs.extend(erased.outputs);
     effects.forwards.extend(erased.forwards);

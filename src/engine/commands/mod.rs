@@ -1,6 +1,7 @@
 //! One file for each kind of record: from the engine's state, the place and time
 //! of the record, and what it says, to effects.
 
+mod alias;
 mod cap;
 mod define;
 mod defined;
@@ -33,6 +34,8 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, record: Decoded<'_>) ->
             Internal::Quota(mail) => quota::apply(engine, at, &mail),
             Internal::Cap(message) => cap::apply(engine, at, message),
             Internal::Erase(erase) => erase::apply(engine, at, erase),
+            Internal::Alias(alias) => alias::apply(engine, at, alias),
+            Internal::AliasStep(step) => alias::step(engine, at, step),
             Internal::Define(define) => define::apply(engine, at, &define),
             Internal::EndpointCommand(operate) => endpoint_action::apply(engine, at, &operate),
             Internal::Defined(defined) => defined::apply(engine, at, &defined),

@@ -377,6 +377,8 @@ fn concerns(decoded: &Decoded<'_>, ours: &str) -> bool {
         Decoded::User(record) => record.project == ours,
         Decoded::Internal(internal) => match &**internal {
             Internal::Erase(erase) => erase.project == ours,
+            Internal::Alias(alias) => alias.project == ours,
+            Internal::AliasStep(step) => step.project == ours,
             // Queries, and what concerns the delivery alone.
             Internal::Query(_)
             | Internal::EndpointHealthReport(_)

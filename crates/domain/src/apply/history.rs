@@ -4,7 +4,7 @@
 
 use crate::cycle::{self, Per};
 use crate::time::Millis;
-use crate::user::{PerSurvey, SurveyExtension, User, WaveUse, keep_time};
+use crate::user::{MAX_TIMES, PerSurvey, SurveyExtension, User, WaveUse, keep_time};
 
 type Latest = fn(&mut PerSurvey) -> &mut Option<Millis>;
 type Earlier = fn(&mut SurveyExtension) -> &mut Vec<Millis>;
@@ -73,4 +73,67 @@ fn note(user: &mut User, survey_id: &str, at: Millis, latest: Latest, earlier: E
     if let Some(before) = before {
         keep_time(earlier(user.extension_mut().survey_mut(survey_id)), before.min(at));
     }
+}
+
+/// Takes over what a survey and another name of the user have had with each other.
+pub(super) fn absorb(
+    user: &mut User,
+    survey_id: &str,
+    theirs: &PerSurvey,
+    kept: Option<&SurveyExtension>,
+    per: Option<Per>,
+) {
+    let state = user.survey_mut_or(survey_id, || PerSurvey::of(theirs.fingerprint));
+    state.displays = state.displays.saturating_add(theirs.displays);
+    state.offered_at = state.offered_at.max(theirs.offered_at);
+    let none = SurveyExtension::default();
+    let kept = kept.unwrap_or(&none);
+    let all: [(Latest, Earlier, &Vec<Millis>); 4] = [
+        (|state| &mut state.answered_at, |kept| &mut kept.answers, &kept.answers),
+        (|state| &mut state.completed_at, |kept| &mut kept.completions, &kept.completions),
+        (|state| &mut state.dismissed_at, |kept| &mut kept.dismissals, &kept.dismissals),
+        (|state| &mut state.last_display_at, |kept| &mut kept.displays, &kept.displays),
+    ];
+    let mut theirs = theirs.clone();
+    // Of displays, which come last.
+    let mut forgotten = Vec::new();
+    for (latest, earlier, their_earlier) in all {
+        let state = user.survey_mut(survey_id);
+        let mut times: Vec<Millis> = their_earlier.clone();
+        times.extend([latest(state).take(), latest(&mut theirs).take()].into_iter().flatten());
+        if let Some(ours) = user.survey_extension(survey_id) {
+            times.extend(earlier(&mut ours.clone()).iter());
+        }
+        times.sort_unstable();
+        *latest(user.survey_mut(survey_id)) = times.pop();
+        forgotten = times.drain(..times.len().saturating_sub(MAX_TIMES - 1)).collect();
+        if !times.is_empty() || user.survey_extension(survey_id).is_some() {
+            *earlier(user.extension_mut().survey_mut(survey_id)) = times;
+        }
+    }
+    if *kept == none && forgotten.is_empty() {
+        return;
+    }
+    let ours = user.extension_mut().survey_mut(survey_id);
+    ours.cycle_began_at = ours.cycle_began_at.max(kept.cycle_began_at);
+    for at in forgotten {
+        ours.cycle_began_at = cycle::began_before(per, ours.cycle_began_at, at);
+    }
+    ours.wave = one_wave(ours.wave, kept.wave);
+    ours.snooze = [ours.snooze, kept.snooze].into_iter().flatten().max_by_key(|snooze| (snooze.at, snooze.until));
+    ours.closed_at = ours.closed_at.max(kept.closed_at);
+}
+
+/// What both have used up of the newest wave.
+fn one_wave(ours: Option<WaveUse>, theirs: Option<WaveUse>) -> Option<WaveUse> {
+    let (Some(ours), Some(theirs)) = (ours, theirs) else { return ours.or(theirs) };
+    if ours.wave != theirs.wave {
+        return Some(if ours.wave > theirs.wave { ours } else { theirs });
+    }
+    Some(WaveUse {
+        wave: ours.wave,
+        displays: ours.displays.saturating_add(theirs.displays),
+        answered_at: ours.answered_at.max(theirs.answered_at),
+        completed_at: ours.completed_at.max(theirs.completed_at),
+    })
 }

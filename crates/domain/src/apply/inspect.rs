@@ -7,7 +7,7 @@ use super::apply_context::ApplyContext;
 use super::apply_context::RequestContext;
 use super::gates::EligibilityCheck;
 use super::output::{Outputs, Reply};
-use super::view::{Counters, OfferLine, SurveyAvailability, SurveyCounters, UserView, WindowView};
+use super::view::{AliasView, Counters, OfferLine, SurveyAvailability, SurveyCounters, UserView, WindowView};
 use super::{shares, windows};
 use crate::decision::ActivationView;
 use crate::record::Context;
@@ -23,6 +23,11 @@ pub(super) fn user(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) {
     let view = UserView {
         user_id: ctx.user_id.to_owned(),
         known: !user.is_erased(),
+        aliases: user
+            .aliases()
+            .iter()
+            .map(|alias| AliasView { alias: alias.name.clone(), since: alias.since })
+            .collect(),
         attributes: (*user.attributes).clone(),
         windows: windows(ctx, user),
         offers: user.offers.iter().map(|offer| line(offer)).collect(),

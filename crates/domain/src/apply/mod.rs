@@ -1,6 +1,7 @@
 //! `apply(state, record) -> (state, outputs)`: one file per kind of record.
 
 mod activate;
+mod alias;
 mod answer;
 mod apply_context;
 mod caps;
@@ -23,8 +24,9 @@ use super::id::{self};
 use super::json::Json;
 use super::quota::Change;
 use super::record::{Body, Record};
-use super::user::{MAX_ATTRIBUTES_BYTES, User};
+use super::user::{Alias, MAX_ATTRIBUTES_BYTES, User};
 
+pub use alias::{Departed, absorb, depart};
 pub use apply_context::{ApplyContext, CapAnswers, NO_CAPS, NO_QUOTAS, QuotaStatuses};
 pub use fit::{UnfitValue, fitted};
 pub use output::{AnswerView, LinkView, OfferView, Output, Outputs, Refusal, Reply};
@@ -74,7 +76,8 @@ fn change(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, seen_befo
         && deduplicated(&record.body)
     {
         let hash = id::event_hash(&record.project, &record.user_id, event_id);
-        if seen_before || user.has_seen(hash) {
+        let known_as = |alias: &Alias| user.has_seen(id::event_hash(&record.project, &alias.name, event_id));
+        if seen_before || user.has_seen(hash) || user.aliases().iter().any(known_as) {
             out.reply = Some(Reply::Repeated);
             return;
         }
@@ -93,7 +96,7 @@ fn change(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, seen_befo
             display::dismissed(ctx, user, record, (offer_id, *ask_again_in), out);
         }
         Body::Answers(answers) => answer::answers(ctx, user, record, answers, out),
-        Body::Attributes(merge) => attributes(user, merge, out),
+        Body::Attributes(merge) => attributes(ctx, user, merge, out),
         Body::Erase => erase(ctx, user, out),
         Body::ShowOffer { offer_id } => display::show(ctx, user, offer_id, out),
         Body::ShowUser => inspect::user(ctx, user, out),
@@ -109,7 +112,7 @@ fn deduplicated(body: &Body<'_>) -> bool {
     matches!(body, Body::Event { .. } | Body::Trigger { .. })
 }
 
-fn attributes(user: &mut User, merge: &[(String, Json)], out: &mut Outputs) {
+fn attributes(ctx: ApplyContext<'_>, user: &mut User, merge: &[(String, Json)], out: &mut Outputs) {
     let mut merged = (*user.attributes).clone();
     for (name, value) in merge {
         if value.is_null() {
@@ -121,6 +124,9 @@ fn attributes(user: &mut User, merge: &[(String, Json)], out: &mut Outputs) {
     let bytes: usize = merged.iter().map(|(k, v)| k.len() + v.len_bytes() + 4).sum();
     if bytes > MAX_ATTRIBUTES_BYTES {
         return out.refuse(Refusal::AttributesTooLarge);
+    }
+    if user.attributes.is_empty() != merged.is_empty() {
+        user.identity_mut().attributes_since = (!merged.is_empty()).then_some(ctx.now);
     }
     user.attributes = merged.into();
     out.reply = Some(Reply::Accepted { duplicate: false, response_id: None });

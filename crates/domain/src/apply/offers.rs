@@ -31,7 +31,8 @@ pub(super) fn find(ctx: ApplyContext<'_>, user: &User, offer_id: &str, out: &mut
         }
         return Some(FoundOffer { index, survey, pins: Vec::new() });
     }
-    let made = id::offer_was_made(ctx.origin.incarnation, ctx.project_id, ctx.user_id, offer_id);
+    let made_to = |user_id: &str| id::offer_was_made(ctx.origin.incarnation, ctx.project_id, user_id, offer_id);
+    let made = made_to(ctx.user_id) || user.aliases().iter().any(|alias| made_to(&alias.name));
     out.refuse(if made { Refusal::OfferLapsed } else { Refusal::UnknownOffer });
     None
 }

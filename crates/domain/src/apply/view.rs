@@ -12,6 +12,9 @@ pub struct UserView {
     pub user_id: String,
     /// Whether anything is remembered.
     pub known: bool,
+    /// Left out where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<AliasView>,
     pub attributes: BTreeMap<String, Json>,
     pub windows: Vec<WindowView>,
     pub offers: Vec<OfferLine>,
@@ -20,6 +23,14 @@ pub struct UserView {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub arms: BTreeMap<String, String>,
     pub surveys: Vec<SurveyAvailability>,
+}
+
+/// Another name of the user, and when what was known under it went over.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AliasView {
+    pub alias: String,
+    #[serde(serialize_with = "time::as_time")]
+    pub since: Millis,
 }
 
 /// A window that is open, or will be.

@@ -59,6 +59,43 @@ pub(super) fn insert(
     }
 }
 
+/// Takes over the windows of another name of the user: those of a value, or of the survey
+/// as a whole. Windows of another activation than the one that stands are disarmed.
+pub(super) fn absorb(
+    ctx: ApplyContext<'_>,
+    user: &mut User,
+    survey_id: &str,
+    (value, theirs): (Option<&Json>, &PerSurvey),
+    is_offered: &dyn Fn(u64) -> bool,
+) {
+    let Some(entry) = ctx.project.surveys.get(survey_id) else { return };
+    let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
+    let Some(rules) = entry.rules(&end_of) else { return };
+    if theirs.fingerprint != entry.fingerprint || theirs.facts.is_empty() {
+        return;
+    }
+    let state = match value {
+        Some(value) => user.extension_mut().survey_mut(survey_id).matched_mut(value, entry.fingerprint),
+        None => user.survey_mut(survey_id),
+    };
+    if state.fingerprint != entry.fingerprint {
+        state.facts.clear();
+        state.fingerprint = entry.fingerprint;
+    }
+    state.forget_facts(rules, ctx.now);
+    state.absorb(theirs, rules, ctx.now, is_offered);
+    if value.is_some() {
+        user.extension_mut().survey_mut(survey_id).order_matched();
+    }
+    let facts: Vec<u64> =
+        all(user, &entry.current).flat_map(|state| &state.facts).map(|fact| fact.event.offset).collect();
+    for fact in &theirs.facts {
+        if let Some(session) = fact.session {
+            user.extension_mut().survey_mut(survey_id).keep_session(fact.event.offset, session, &facts);
+        }
+    }
+}
+
 /// Notes the display of an offer with the value that its activation belongs to.
 pub(super) fn displayed(user: &mut User, offer: &Offer, at: Millis) {
     let Some(offset) = offer.activation.as_ref().map(|activated| activated.offset) else { return };

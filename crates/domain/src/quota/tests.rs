@@ -243,3 +243,39 @@ fn a_dismissal_elsewhere_opens_it_for_whoever_was_refused() {
     world.quiet();
     assert_eq!(world.offers[0].partition, 5, "without waiting");
 }
+
+#[test]
+fn a_hold_that_moves_is_counted_once_and_comes_free_where_it_is() {
+    let key = SurveyKey::new("p", "s");
+    for is_late in [false, true] {
+        let mut parts: Vec<QuotaAllocator> = (0..3).map(|partition| QuotaAllocator::new(partition, 3)).collect();
+        let mut post: VecDeque<QuotaMessage> = VecDeque::new();
+        let deliver = |parts: &mut Vec<QuotaAllocator>, post: &mut VecDeque<QuotaMessage>| {
+            while let Some(message) = post.pop_front() {
+                let answers = parts[message.to as usize].receive(&message, 1);
+                post.extend(answers);
+            }
+        };
+        for part in &mut parts {
+            part.change(&key, Change::Hold { until: 100 }, 0);
+        }
+        for part in &mut parts {
+            post.extend(part.limit(&key, 1, Some(3), 0));
+        }
+        // The report of the partition that it leaves may come later than the move.
+        let report = post.iter().position(|message| message.from == 1).filter(|_| is_late);
+        let late = report.and_then(|place| post.remove(place));
+        assert_eq!(parts[1].depart(&key, 100, 1), 1);
+        assert_eq!(parts[2].epoch(&key), 1);
+        post.extend(parts[2].arrive(&key, 100, 1, 1));
+        post.extend(late);
+        deliver(&mut parts, &mut post);
+        assert_eq!(parts[0].coordinators[&key].out, [Some(1), Some(0), Some(2)], "late: {is_late}");
+        parts[2].change(&key, Change::Release { until: 100 }, 2);
+        post.extend(parts[2].settle(true, 2));
+        deliver(&mut parts, &mut post);
+        assert_eq!(parts[0].coordinators[&key].out, [Some(1), Some(0), Some(1)], "late: {is_late}");
+        parts[2].change(&key, Change::Complete { held: Some(100) }, 3);
+        assert_eq!((parts[2].leases[&key].used, parts[2].leases[&key].free), (1, 0));
+    }
+}

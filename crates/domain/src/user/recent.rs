@@ -68,6 +68,13 @@ impl RecentIds {
         Some(oldest)
     }
 
+    /// Takes over the ids of another user, in the order of their times.
+    pub(super) fn merge(&mut self, theirs: &RecentIds) {
+        let mut all: Vec<SeenId> = self.iter().chain(theirs.iter()).copied().collect();
+        all.sort_by_key(|(_, seen)| *seen);
+        *self = RecentIds::shared(all);
+    }
+
     /// None was seen after `latest`.
     pub(super) fn put_back(&mut self, latest: Millis) {
         if self.newest().is_some_and(|(_, seen)| seen > latest) {

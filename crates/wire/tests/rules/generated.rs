@@ -9,6 +9,7 @@ pub enum Step {
     Event {
         name: u8,
         ago: u8,
+        anonymous: bool,
     },
     Ask {
         user: u8,
@@ -32,18 +33,22 @@ pub enum Step {
         survey: u8,
         status: u8,
     },
+    /// The anonymous visitor turns out to be a user.
+    Alias,
 }
 
 pub fn step() -> impl Strategy<Value = (u8, Step)> {
     let what = prop_oneof![
-        6 => (0..3_u8, prop_oneof![3 => Just(0), 1 => 0..90_u8]).prop_map(|(name, ago)| Step::Event { name, ago }),
-        8 => (0..2_u8, 0..4_u8, 0..4_u8)
+        6 => (0..3_u8, prop_oneof![3 => Just(0), 1 => 0..90_u8], prop::bool::weighted(0.3))
+            .prop_map(|(name, ago, anonymous)| Step::Event { name, ago, anonymous }),
+        8 => (0..3_u8, 0..4_u8, 0..4_u8)
             .prop_map(|(user, session, platform)| Step::Ask { user, session, platform }),
         4 => (0..3_u8).prop_map(|which| Step::Displayed { which }),
         1 => (0..3_u8).prop_map(|which| Step::Dismissed { which }),
         2 => (0..3_u8, any::<bool>()).prop_map(|(which, completed)| Step::Answer { which, completed }),
         1 => any::<bool>().prop_map(|pro| Step::Plan { pro }),
         1 => (0..3_u8, 0..4_u8).prop_map(|(survey, status)| Step::Status { survey, status }),
+        1 => Just(Step::Alias),
     ];
     // Mostly minutes; sometimes what ends a day.
     (prop_oneof![12 => 0..25_u8, 1 => 200..255_u8], what)

@@ -68,6 +68,8 @@ struct World {
     now: Millis,
     allocator: QuotaAllocator,
     users: BTreeMap<String, (User, Past)>,
+    /// Whether the anonymous visitor is a user by now.
+    is_linked: bool,
 }
 
 impl World {
@@ -99,6 +101,59 @@ impl World {
             self.users.get_mut(user_id).expect("known").0 = user;
             return out;
         }
+    }
+
+    /// Whom somebody is taken for.
+    fn name(&self, user: u8) -> &'static str {
+        match user {
+            0 => "ann",
+            1 => "bob",
+            _ => {
+                if self.is_linked {
+                    "ann"
+                } else {
+                    "anon"
+                }
+            }
+        }
+    }
+
+    /// The anonymous visitor is ann: her past is that of both.
+    fn link(&mut self) {
+        if std::mem::replace(&mut self.is_linked, true) {
+            return;
+        }
+        self.offset += 1;
+        let (origin, now) = (Origin { incarnation: 1, partition: 0, offset: self.offset }, self.now);
+        let (project, quota_statuses, caps) = (&self.project, &NO_QUOTAS, &NO_CAPS);
+        let ctx = |user_id| ApplyContext {
+            origin,
+            now,
+            project_id: KEY,
+            user_id,
+            project,
+            quota_statuses,
+            caps,
+            may_wait: false,
+        };
+        let Departed { state, left, holds, .. } = depart(ctx("anon"), &self.users["anon"].0, "ann");
+        let granted = holds.iter().map(|(survey_id, _)| survey_id.clone()).collect();
+        let (merged, arrived) = absorb(ctx("ann"), &self.users["ann"].0, ("anon", state), &granted);
+        assert_eq!(holds, arrived);
+        for (survey_id, until) in holds {
+            let key = SurveyKey::new(KEY, survey_id);
+            let epoch = self.allocator.depart(&key, until, now);
+            assert_eq!(epoch, self.allocator.epoch(&key));
+            assert!(self.allocator.arrive(&key, until, 0, now).is_empty(), "it is the coordinator's partition");
+        }
+        let (_, theirs) = self.users.insert("anon".into(), (left, Past::default())).expect("known");
+        let (user, past) = self.users.get_mut("ann").expect("known");
+        *user = merged.user;
+        for (survey_id, facts) in theirs.facts {
+            past.facts.entry(survey_id).or_default().extend(facts);
+        }
+        past.made.extend(theirs.made);
+        past.counted.extend(theirs.counted);
     }
 
     fn survey(&self, id: &str) -> &Survey {
@@ -470,9 +525,15 @@ impl World {
             minutes => Millis::from(*minutes) * MINUTE,
         };
         match step {
-            Step::Event { name, ago } => self.event("ann", &format!("e{name}"), Millis::from(*ago) * MINUTE),
+            Step::Event { name, ago, anonymous } => {
+                // Events of two names at the very same moment have no order.
+                self.now += 1;
+                let user_id = self.name(if *anonymous { 2 } else { 0 });
+                self.event(user_id, &format!("e{name}"), Millis::from(*ago) * MINUTE);
+            }
+            Step::Alias => self.link(),
             Step::Ask { user, session, platform } => {
-                let user_id = if *user == 0 { "ann" } else { "bob" };
+                let user_id = self.name(*user);
                 // Four in five are at home here.
                 let platform = if *platform == 0 { "web" } else { "ios" };
                 self.ask(user_id, &format!("s{session}"), platform);
@@ -518,7 +579,8 @@ proptest! {
             offset: 0,
             now: 100 * DAY,
             allocator: QuotaAllocator::new(0, 1),
-            users: ["ann", "bob"].map(|user| (user.to_owned(), Default::default())).into(),
+            is_linked: false,
+            users: ["ann", "bob", "anon"].map(|user| (user.to_owned(), Default::default())).into(),
         };
         let settings = json!({"global_cooldown": global, "max_per_session": cap});
         world.project.put_settings(1, definition::settings(&settings).expect("settings"));

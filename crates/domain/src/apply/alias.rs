@@ -1,0 +1,74 @@
+//! A name becomes an alias of a user: what it leaves behind, and what the user takes over.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::apply_context::ApplyContext;
+use super::output::{Outputs, Reply};
+use super::{Applied, history, windows};
+use crate::time::Millis;
+use crate::user::{Alias, SeenId, User};
+
+/// What becomes of a name that is an alias from now on.
+pub struct Departed {
+    /// What its user takes over.
+    pub state: User,
+    /// What stays under the name: whose alias it is.
+    pub left: User,
+    /// Event ids that are to be kept by the store: what comes under the name still passes
+    /// by there.
+    pub spilled: Vec<SeenId>,
+    /// Offers that hold a grant of a quota, by their surveys, and until when.
+    pub holds: Vec<(String, Millis)>,
+}
+
+/// Takes a user's state away from a name that becomes an alias of `owner`.
+pub fn depart(ctx: ApplyContext<'_>, before: &User, owner: &str) -> Departed {
+    let state = before.as_of(ctx.now, ctx.project.settings.offer_known).into_owned();
+    let spilled = state.recent.iter().copied().collect();
+    let holds = holds(&state, ctx.now);
+    Departed { state, left: User::alias(owner), spilled, holds }
+}
+
+fn holds(user: &User, now: Millis) -> Vec<(String, Millis)> {
+    user.offers.iter().filter_map(|offer| Some((offer.survey_id.clone(), offer.holds(now)?))).collect()
+}
+
+/// Lets a user take over the state of a name that became its alias. Offers of surveys
+/// other than `granted` hold no grant any more; gives the grants that its new offers hold.
+pub fn absorb(
+    ctx: ApplyContext<'_>,
+    before: &User,
+    (alias, theirs): (&str, User),
+    granted: &BTreeSet<String>,
+) -> (Applied, Vec<(String, Millis)>) {
+    let offer_known = ctx.project.settings.offer_known;
+    let mut user = before.as_of(ctx.now, offer_known).into_owned();
+    let mut theirs = theirs.as_of(ctx.now, offer_known).into_owned();
+    theirs.renumber(&user);
+    for offer in theirs.offers.iter_mut().filter(|offer| !granted.contains(&offer.survey_id)) {
+        Arc::make_mut(offer).held_until = None;
+    }
+    let holds = holds(&theirs, ctx.now);
+    let offers = user.offers.iter().chain(&theirs.offers).filter(|offer| offer.displayed_at.is_none());
+    let offered: Vec<u64> = offers.filter_map(|offer| Some(offer.activation.as_ref()?.offset)).collect();
+    let is_offered = |offset: u64| offered.contains(&offset);
+    for (survey_id, state) in theirs.surveys.iter() {
+        windows::absorb(ctx, &mut user, survey_id, (None, state), &is_offered);
+        let per = ctx.project.surveys.get(&**survey_id).and_then(|entry| entry.current.frequency.per);
+        history::absorb(&mut user, survey_id, state, theirs.survey_extension(survey_id), per);
+    }
+    for (survey_id, kept) in theirs.extension.iter().flat_map(|extension| &extension.surveys) {
+        for one in &kept.matched {
+            windows::absorb(ctx, &mut user, survey_id, (Some(&one.value), &one.state), &is_offered);
+        }
+    }
+    let spilled = user.absorb(theirs, ctx.now, ctx.project.settings.id_remembered());
+    // A name that goes back to what it was is no alias of its own.
+    if alias != ctx.user_id {
+        user.identity_mut().aliases.push(Alias { name: alias.to_owned(), since: ctx.now });
+    }
+    user.settle_whole();
+    let reply = Some(Reply::Accepted { duplicate: false, response_id: None });
+    (Applied { user, out: Outputs { spilled, reply, ..Outputs::default() } }, holds)
+}

@@ -1,0 +1,186 @@
+//! A name becomes an alias of a user. The request goes to the user, who may be known as
+//! another one by now; from there to the alias, which gives its state away and passes on what
+//! comes under it from then on; and with that state to the user again, who answers. Each
+//! of these is a record of the journal of the name that it is for.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::erase::{erase_name, erase_names};
+use crate::engine::changes::{about_name, post};
+use crate::engine::registrar::REQUEST_LIFE;
+use crate::engine::state::Engine;
+use askwhen_domain::apply::{self, ApplyContext, Departed, NO_CAPS, NO_QUOTAS};
+use askwhen_domain::refs::{SurveyKey, UserRef};
+use askwhen_domain::user::{MAX_ALIASES, User};
+use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
+use askwhen_wire::record::{AliasAction, AliasRequest, AliasStep, DecodeError, Internal, MergedState};
+use askwhen_wire::state;
+
+/// Takes a request, once: a copy of an old record must not link whoever has come since.
+///
+/// # Errors
+/// When the request is old, or the store cannot be read.
+pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: AliasRequest) -> Result<Effects, Failure> {
+    let AliasRequest { project, user_id, alias, asked_at, request_id } = command;
+    if (at.now - asked_at).abs() > REQUEST_LIFE {
+        let detail = "the alias was asked for long ago; ask anew".into();
+        return Err(Failure::Reject(DecodeError { reason: "stale", detail }));
+    }
+    if !engine.remembered.is_new(&project, &user_id, &format!("alias/{asked_at}/{request_id}"), at.now)? {
+        return Ok(accepted(true));
+    }
+    step(engine, at, AliasStep { project, at: user_id, alias, action: AliasAction::Find {} })
+}
+
+/// Does what is to be done at a name.
+///
+/// # Errors
+/// When the record must become a reject, or the store cannot be read.
+pub fn step(engine: &mut Engine, at: RecordContext<'_>, step: AliasStep) -> Result<Effects, Failure> {
+    let AliasStep { project, at: name, alias, action } = step;
+    let found = engine.users.get(&project, &name)?;
+    let known = found.aliases();
+    let go_on = |name: &str, action: AliasAction| {
+        let (project, alias) = (project.clone(), alias.clone());
+        about_name(at, name, &Internal::AliasStep(AliasStep { project, at: name.to_owned(), alias, action }))
+    };
+    Ok(match (action, found.alias_of()) {
+        // The user is an alias of this one, or has it already: they are one.
+        (AliasAction::Find {}, _) if name == alias || found.is_known_as(&alias) => accepted(true),
+        (AliasAction::Find {}, Some(owner)) => go_on(owner, AliasAction::Find {}),
+        (AliasAction::Find {}, None) => go_on(&alias, AliasAction::Link { user_id: name, aliases: known.len() }),
+        (AliasAction::Link { user_id, .. }, Some(owner)) => go_on(owner, AliasAction::Confirm { user_id }),
+        (AliasAction::Link { aliases, .. }, None) if known.len() + aliases >= MAX_ALIASES => {
+            refused("too_many_aliases", &format!("a user may have at most {MAX_ALIASES} aliases"))
+        }
+        (AliasAction::Link { user_id, .. }, None) => {
+            let mut effects = Effects::default();
+            engine.decide_pending_of(at, UserRef::new(&project, &name), &mut effects)?;
+            let merged = depart(engine, at, UserRef::new(&project, &name), &user_id)?;
+            effects.forwards.extend(go_on(&user_id, AliasAction::Merge(merged)).forwards);
+            effects
+        }
+        (AliasAction::Confirm { user_id }, Some(owner)) => go_on(owner, AliasAction::Confirm { user_id }),
+        (AliasAction::Confirm { user_id }, None) if user_id == name => accepted(true),
+        (AliasAction::Confirm { .. }, None) => taken(),
+        // Its user has become an alias of it at the same moment: then neither is.
+        (AliasAction::Merge(merged), Some(_)) if name == alias => {
+            let mut bare = User::default();
+            bare.overflowed = true;
+            let effects = absorb(engine, at, UserRef::new(&project, &name), &bare, &alias, &merged)?;
+            Effects { reply: taken().reply, ..effects }
+        }
+        (AliasAction::Merge(merged), Some(owner)) => go_on(owner, AliasAction::Merge(merged)),
+        (AliasAction::Merge(merged), None) => {
+            absorb(engine, at, UserRef::new(&project, &name), &found, &alias, &merged)?
+        }
+        (AliasAction::Forget(erase), owner) => {
+            let mut effects = Effects::default();
+            if owner.is_some() {
+                effects = erase_name(engine, at, UserRef::new(&project, &name))?;
+                effects.reply = None;
+            }
+            let user_id = erase.user_id.clone();
+            effects.forwards.extend(go_on(&user_id, AliasAction::Forgotten(erase)).forwards);
+            effects
+        }
+        (AliasAction::Forgotten(erase), _) => {
+            if found.is_known_as(&alias) {
+                let mut user = (*found).clone();
+                user.identity_mut().aliases.retain(|known| known.name != alias);
+                engine.users.put(&project, &name, user.summarized());
+            }
+            erase_names(engine, at, erase)?
+        }
+    })
+}
+
+/// Takes the state away from a name that becomes an alias.
+fn depart(engine: &mut Engine, at: RecordContext<'_>, name: UserRef<'_>, owner: &str) -> Result<MergedState, Failure> {
+    let before = engine.users.get(name.project, name.user_id)?;
+    let project = engine.table.definitions.project(name.project).unwrap_or(&engine.empty).clone();
+    let Departed { state, left, spilled, holds } = apply::depart(context(at, name, &project), &before, owner);
+    spilled.iter().for_each(|(hash, seen_at)| engine.remembered.keep(*hash, *seen_at));
+    let mut epochs = BTreeMap::new();
+    for (survey_id, until) in holds {
+        let key = SurveyKey::new(name.project, survey_id.clone());
+        epochs.insert(survey_id, engine.quotas.allocator.depart(&key, until, at.now));
+    }
+    engine.users.put(name.project, name.user_id, left);
+    Ok(MergedState { state: STANDARD.encode(state::encode(&state)), from: at.origin.partition, epochs })
+}
+
+/// Lets a user take over what an alias has given away.
+fn absorb(
+    engine: &mut Engine,
+    at: RecordContext<'_>,
+    user: UserRef<'_>,
+    before: &User,
+    alias: &str,
+    merged: &MergedState,
+) -> Result<Effects, Failure> {
+    let MergedState { state, from, epochs } = merged;
+    let theirs = decode(state)?;
+    let key = |survey_id: &str| SurveyKey::new(user.project, survey_id);
+    let allocator = &engine.quotas.allocator;
+    // A grant of another epoch is not the one that the coordinator counts here.
+    let granted = epochs.iter().filter(|(survey_id, epoch)| allocator.epoch(&key(survey_id)) == **epoch);
+    let granted: BTreeSet<String> = granted.map(|(survey_id, _)| survey_id.clone()).collect();
+    let project = engine.table.definitions.project(user.project).unwrap_or(&engine.empty).clone();
+    let (applied, holds) = apply::absorb(context(at, user, &project), before, (alias, theirs), &granted);
+    let mut effects = accepted(false);
+    for (survey_id, until) in holds {
+        let messages = engine.quotas.allocator.arrive(&key(&survey_id), until, *from, at.now);
+        post(messages, &mut effects);
+    }
+    applied.out.spilled.iter().for_each(|(hash, seen_at)| engine.remembered.keep(*hash, *seen_at));
+    let mut merged = applied.user;
+    // Of an erased user the ids are in the table alone.
+    let was_erased = before.is_erased() && engine.remembered.erased_at(user.project, user.user_id, at.now)?.is_some();
+    merged.overflowed |= was_erased;
+    engine.users.put(user.project, user.user_id, merged);
+    Ok(effects)
+}
+
+fn decode(text: &str) -> Result<User, Failure> {
+    let damaged = |detail: String| Failure::Reject(DecodeError { reason: "invalid", detail });
+    let bytes = STANDARD.decode(text).map_err(|error| damaged(error.to_string()))?;
+    state::decode(&bytes).map_err(|error| match error {
+        // No damage: another version of this program can read it.
+        state::Error::UnknownVersion(_) => Failure::Refused(Arc::new(error)),
+        error => damaged(error.to_string()),
+    })
+}
+
+fn context<'a>(
+    at: RecordContext<'_>,
+    user: UserRef<'a>,
+    project: &'a askwhen_domain::definitions::Project,
+) -> ApplyContext<'a> {
+    ApplyContext {
+        origin: at.origin,
+        now: at.now,
+        project_id: user.project,
+        user_id: user.user_id,
+        project,
+        quota_statuses: &NO_QUOTAS,
+        caps: &NO_CAPS,
+        may_wait: false,
+    }
+}
+
+fn accepted(duplicate: bool) -> Effects {
+    Effects { reply: Some(EngineReply::Accepted { duplicate, response_id: None }), ..Effects::default() }
+}
+
+fn taken() -> Effects {
+    refused("taken", "this id is an alias of another user")
+}
+
+fn refused(code: &'static str, detail: &str) -> Effects {
+    let reply = EngineReply::Refused { code: code.into(), pointer: Some("/alias".into()), detail: detail.into() };
+    Effects { reply: Some(reply), ..Effects::default() }
+}
