@@ -3,9 +3,10 @@
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
 use askwhen_domain::quota::QuotaMessage;
+use askwhen_domain::record::{Body, Record};
 use askwhen_partition::{Effects, Outgoing, RecordContext};
 use askwhen_store::Batch;
-use askwhen_wire::record::Internal;
+use askwhen_wire::record::{self, Internal, Query};
 
 /// A record of askwhen's own for another partition.
 pub fn to_partition(to: u32, internal: &Internal, answers: bool) -> Outgoing {
@@ -19,6 +20,22 @@ pub fn to_partition(to: u32, internal: &Internal, answers: bool) -> Outgoing {
 pub fn about_name(at: RecordContext<'_>, name: &str, internal: &Internal) -> Effects {
     let outgoing = to_partition(id::partition_of(name, at.partitions), internal, true);
     Effects { forwards: vec![Outgoing { key: Some(name.to_owned()), ..outgoing }], ..Effects::default() }
+}
+
+/// The record as any partition would read it: its value, and whether it is one
+/// of askwhen's own.
+pub fn written(record: &Record<'_>) -> (Json, bool) {
+    let (offer_id, survey_id, link_id) = match &record.body {
+        Body::ShowOffer { offer_id } => (Some(offer_id.to_string()), None, None),
+        Body::ShowLink { survey_id, link_id, .. } => {
+            (None, Some(survey_id.to_string()), link_id.as_ref().map(ToString::to_string))
+        }
+        Body::ShowUser => (None, None, None),
+        _ => return (Json::from_valid(String::from_utf8_lossy(&record::encode(record))), false),
+    };
+    let (project, user_id) = (record.project.to_string(), record.user_id.to_string());
+    let query = Query { project, user_id, offer_id, survey_id, link_id };
+    (Json::from_valid(String::from_utf8_lossy(&record::encode_internal(&Internal::Query(query)))), true)
 }
 
 /// Letters to other partitions travel in their journals.

@@ -1,9 +1,8 @@
 //! What a user's record leads to: the domain's rules on a copy of the user, with
 //! what is remembered beside it. Nothing changes unless all of it does.
 
-use super::changes::post;
+use super::changes::{post, written};
 use super::outputs;
-use super::parking::written;
 use super::state::Engine;
 use askwhen_domain::apply::{self, ApplyContext, CapAnswers, QuotaStatuses, Reply};
 use askwhen_domain::cap::{CapAnswer, CapAsk};

@@ -5,14 +5,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::cap_requests::CapRequests;
-use super::changes::post;
+use super::changes::{post, written};
 use super::decide::{Applied, NeededGrants};
 use super::outputs;
 use super::quotas::{PendingRequest, WaitingGrants};
 use super::state::Engine;
 use askwhen_domain::apply::NO_CAPS;
 use askwhen_domain::id::Origin;
-use askwhen_domain::json::Json;
 use askwhen_domain::quota::QuotaStatus;
 use askwhen_domain::record::{Body, Context, Record};
 use askwhen_domain::refs::{SurveyKey, SurveyRef, UserRef};
@@ -28,23 +27,7 @@ fn may_need_grant(body: &Body<'_>) -> bool {
     matches!(body, Body::Trigger { .. } | Body::Answers(_) | Body::ShowLink { .. } | Body::ShowUser)
 }
 
-/// The record as any partition would read it: its value, and whether it is one
-/// of askwhen's own.
-pub(super) fn written(record: &Record<'_>) -> (Json, bool) {
-    let (offer_id, survey_id, link_id) = match &record.body {
-        Body::ShowOffer { offer_id } => (Some(offer_id.to_string()), None, None),
-        Body::ShowLink { survey_id, link_id, .. } => {
-            (None, Some(survey_id.to_string()), link_id.as_ref().map(ToString::to_string))
-        }
-        Body::ShowUser => (None, None, None),
-        _ => return (Json::from_valid(String::from_utf8_lossy(&record::encode(record))), false),
-    };
-    let (project, user_id) = (record.project.to_string(), record.user_id.to_string());
-    let query = Query { project, user_id, offer_id, survey_id, link_id };
-    (Json::from_valid(String::from_utf8_lossy(&record::encode_internal(&Internal::Query(query)))), true)
-}
-
-/// The other way round: a read, as a record.
+/// A read, as a record.
 pub fn asked(query: Query) -> Record<'static> {
     let body = match (query.offer_id, query.survey_id) {
         (Some(offer_id), _) => Body::ShowOffer { offer_id: offer_id.into() },

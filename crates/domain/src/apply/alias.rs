@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::apply_context::ApplyContext;
-use super::output::{Outputs, Reply};
-use super::{Applied, history, windows};
+use super::output::{Applied, Outputs, Reply};
+use super::{history, windows};
 use crate::time::Millis;
 use crate::user::{Alias, SeenId, User};
 

@@ -29,7 +29,7 @@ use super::user::{Alias, MAX_ATTRIBUTES_BYTES, User};
 pub use alias::{Departed, absorb, depart};
 pub use apply_context::{ApplyContext, CapAnswers, NO_CAPS, NO_QUOTAS, QuotaStatuses};
 pub use fit::{UnfitValue, fitted};
-pub use output::{AnswerView, LinkView, OfferView, Output, Outputs, Refusal, Reply};
+pub use output::{AnswerView, Applied, LinkView, OfferView, Output, Outputs, Refusal, Reply};
 pub use view::UserView;
 
 /// Whether a record can change or read its user's state at all. Most events
@@ -40,13 +40,6 @@ pub fn touches_user(project: &Project, record: &Record<'_>) -> bool {
         Body::Trigger { trigger, .. } => !project.shown_on(trigger).is_empty(),
         _ => true,
     }
-}
-
-/// What a record makes of a user. An overlay: the user from before stays as it was.
-pub struct Applied {
-    /// As it was, where the record has no effect yet, because it needs a grant.
-    pub user: User,
-    pub out: Outputs,
 }
 
 /// Applies one record to its user. `seen_before` says that the store knows the

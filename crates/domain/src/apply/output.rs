@@ -12,7 +12,14 @@ use crate::message::{Data, Delivery, OfferEvent};
 use crate::quota::Change;
 use crate::survey::Survey;
 use crate::time::{self, Millis};
-use crate::user::Answer;
+use crate::user::{Answer, User};
+
+/// What a record makes of a user. An overlay: the user from before stays as it was.
+pub struct Applied {
+    /// As it was, where the record has no effect yet, because it needs a grant.
+    pub user: User,
+    pub out: Outputs,
+}
 
 /// What a record causes, in the order in which it is to be written.
 #[derive(Debug, Default)]
