@@ -388,3 +388,46 @@ fn marks_of_erasures_go_when_nothing_older_is_left() {
     assert!(is_erased("u302", 301));
     assert!(!is_erased("u302", 302));
 }
+
+#[test]
+fn responses_go_when_their_survey_says_and_results_with_them() {
+    let world = World::new();
+    let console = world.console();
+    for (n, (survey_id, days)) in [("short", 0), ("short", 1), ("short", 5), ("long", 0)].into_iter().enumerate() {
+        let at = NOW + days * DAY;
+        let data = Data {
+            response_id: format!("r{n}"),
+            survey_id: survey_id.into(),
+            user_id: "ann".into(),
+            test: false,
+            ..Data::sample("default", at)
+        };
+        let record = topics::ResponseRecord::of(EventType::Completed, at, &data);
+        world.write(Topic::Responses, n as u64 + 1, topics::encode(&record));
+    }
+    let listed = || {
+        let page =
+            console.list(List::Responses, "default", &Filter::default(), PageRequest::first(50)).expect("listed");
+        page.rows.iter().map(|row| row["response_id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
+    };
+    until("all are listed", || listed().len() == 4);
+    let results = |survey_id: &str| {
+        let survey = SurveyRef::new("default", survey_id);
+        let found = console.results(survey, &askwhen_wire::listing::ResultsQuery::default()).expect("read");
+        (found.total.responses, found.texts.values().map(Vec::len).sum::<usize>())
+    };
+    assert_eq!((results("short"), results("long")), ((3, 3), (1, 1)));
+    let store = world.store();
+    let prune = |before| super::kept::prune_survey(&store, SurveyRef::new("default", "short"), before, 100);
+    prune(NOW).expect("written");
+    assert_eq!(listed().len(), 4, "what began at that time stays");
+    prune(NOW + DAY + 1).expect("written");
+    assert_eq!((listed(), results("short"), results("long")), (vec!["r2".to_owned(), "r3".to_owned()], (1, 1), (1, 1)));
+    // Those of the other survey and the later one are found by a filter, too.
+    let kept_since = [("short".to_owned(), NOW + 6 * DAY)].into();
+    let filter = Filter { kept_since, ..Filter::default() };
+    let page = console.list(List::Responses, "default", &filter, PageRequest::first(50)).expect("listed");
+    assert_eq!(page.rows.len(), 1);
+    let user = Filter { user_id: Some("ann".into()), ..Filter::default() };
+    assert_eq!(console.list(List::Responses, "default", &user, PageRequest::first(50)).expect("listed").rows.len(), 2);
+}
