@@ -173,8 +173,11 @@ async fn put(client: &Client, defined: &FileDefinition, dry_run: bool) -> Result
         }
     };
     // Only a dry run returns warnings.
-    let rehearsed =
-        if dry_run || defined.kind == Kind::Survey { Some(call(&format!("{path}?dry_run=true")).await?) } else { None };
+    let names_others = ["where", "targeting"].iter().any(|member| !defined.body[*member].is_null());
+    let rehearsed = match dry_run || defined.kind == Kind::Survey || names_others {
+        true => Some(call(&format!("{path}?dry_run=true")).await?),
+        false => None,
+    };
     let warnings = rehearsed.as_ref().map(|said| said.body["warnings"].clone()).unwrap_or_default();
     let said = match rehearsed {
         Some(said) if dry_run => said,

@@ -85,6 +85,20 @@ async fn what_is_probably_not_meant_is_told() {
     let (code, told, _) = askwhen(dir, &["validate", "-f", "w.yaml"]);
     assert_eq!(code, Some(0));
     assert!(told.contains("nobody is asked until its status is active") && told.contains("end_at is over"), "{told}");
+    let rules = "kind: survey\nsurvey_id: r\nname: R\nstatus: active\nshow_on: [{trigger: Main}]\n\
+                 targeting: {survey: w, answer: {question_id: q2, op: exists}}\n\
+                 questions: [{question_id: q1, type: nps, text: \"Hi {{attribute.name}}\"}]\n---\n\
+                 kind: endpoint\nendpoint_id: crm\nurl: https://crm.example/\n\
+                 where: [{survey: r, question_id: score, op: lte, value: 6}]\n---\n\
+                 kind: settings\ntargeting: {survey: r, answer: {question_id: q9, op: exists}}\n";
+    std::fs::write(dir.join("r.yaml"), rules).unwrap();
+    let (code, told, _) = askwhen(dir, &["validate", "-f", "w.yaml", "r.yaml"]);
+    assert_eq!(code, Some(0));
+    for part in
+        ["the question q2 of w", "the question score of r", "the question q9 of r", "names attribute.name, which"]
+    {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
     let seen = async || server.get("/v1/triggers").await.body["triggers"][0]["trigger_id"] == "ended_sleep";
     server.until("the name is known", seen).await;
     let apply = ["--data-dir", "data", "apply", "-f", "w.yaml", "--server", &server.base];
@@ -136,6 +150,8 @@ async fn verbs_of_daily_work() {
         (&["endpoints", "enable", "crm"], 0, "crm is enabled"),
         (&["endpoints", "delete", "crm"], 0, "crm is removed"),
         (&["endpoints", "show", "crm"], 1, "there is no crm among the endpoints"),
+        (&["get", "surveys", "ss"], 1, "there is no ss among the surveys; did you mean s?"),
+        (&["get", "triggers", "none"], 1, "was asked with the key of"),
         (&["users", "attributes", "ann", "plan=pro", "seats=3"], 0, "ann has these attributes"),
         (&["users", "show", "ann"], 0, "\"plan\": \"pro\""),
         (&["users", "erase", "ann"], 0, "ann is forgotten"),
