@@ -321,6 +321,10 @@ export interface components {
         } & {
             [key: string]: unknown;
         };
+        AliasRequest: {
+            /** @description The other name; with a client key it begins with anon-. */
+            alias: string;
+        };
         OfferReport: {
             occurred_at?: components["schemas"]["GivenTime"] | null;
             sent_at?: components["schemas"]["GivenTime"] | null;
@@ -429,6 +433,10 @@ export interface components {
         User: {
             user_id: string;
             known: boolean;
+            aliases?: {
+                alias: string;
+                since: components["schemas"]["Time"];
+            }[];
             attributes: {
                 [key: string]: unknown;
             };
