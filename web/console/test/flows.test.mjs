@@ -207,6 +207,7 @@ test('a user: why not in plain words, the slider, and from a gate to the users b
   await page.keyboard.press('Enter');
   await settled(page);
   await page.getByText('The user has seen another survey too lately.').waitFor();
+  await page.getByText('anon-5d0c').waitFor();
   await page.getByLabel('Frontend trigger').fill('MainActivity');
   await button(page, 'Explain').click();
   await page.getByText('Nothing is offered at MainActivity.').waitFor();

@@ -352,6 +352,18 @@ test('why not: what the page says of each user is what explain says, in words', 
   await done(page);
 });
 
+test('a user is found under another name, too', async () => {
+  await server.api('POST', '/v1/users/anon-before/triggers/MainActivity', {}, server.keys.client);
+  await server.api('POST', '/v1/users/grace/aliases', { alias: 'anon-before' }, server.keys.server);
+  const page = await opened('/users/anon-before');
+  await page.getByText('This is another name of').waitFor();
+  await page.getByRole('link', { name: 'grace', exact: true }).click();
+  await page.getByRole('heading', { level: 2, name: 'grace' }).waitFor();
+  await page.getByRole('heading', { level: 3, name: 'Other names' }).waitFor();
+  await page.getByText('anon-before').first().waitFor();
+  await done(page);
+});
+
 test('results and the funnel are what the API gives', async () => {
   const all = await Promise.all(['armed', 'sampled', 'held', 'phones', 'german', 'once', 'rest'].map((id) => server.api('GET', `/v1/surveys/why-${id}/results?by=day`)));
   const told = all.sort((a, b) => b.responses - a.responses)[0];

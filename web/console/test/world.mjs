@@ -57,7 +57,7 @@ function person() {
     user_id: 'user_7', known: true, attributes: { plan: 'pro', country: 'DE', first_name: 'Ann' },
     windows: [{ survey_id: 'sleep-quality', opens_at: back(30), expires_at: back(-90), activation: { event_name: 'ended_sleep' } }],
     offers: [{ offer_id: 'off_1', survey_id: 'nps', version: 1, trigger: 'Home', offered_at: back(4000), displayed_at: back(4000), dismissed_at: null, answered: true, completed: true }],
-    counters: { last_display_at: back(4000) },
+    counters: { last_display_at: back(4000) }, aliases: [{ alias: 'anon-5d0c', since: back(500) }],
     surveys: [{ survey_id: 'nps', eligible: false, gate: 'not_active', until: null }, { survey_id: 'sleep-quality', eligible: false, gate: 'global_cooldown', until: back(-6000) }],
   };
   const decision = {

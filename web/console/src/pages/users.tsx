@@ -74,7 +74,7 @@ function One({ id, query }: { id: string; query: URLSearchParams }) {
       <Await of={explained} what="Reading the journal">
         {(explanation) => explanation.user.known === false && !explanation.decision
           ? <Notice title={at ? 'Nothing was known of this user then.' : 'Nothing is known of this user.'}><p>No record of the journal names this ID, or the user was erased. Check that it is the ID that your backend sends.</p></Notice>
-          : <Known explanation={explanation} />}
+          : <Known id={id} explanation={explanation} />}
       </Await>
       <Timeline id={id} />
       {erasing && <Erase id={id} onClose={() => setErasing(false)} />}
@@ -118,7 +118,7 @@ function Then({ id, at, trigger }: { id: string; at: string; trigger: string }) 
   );
 }
 
-function Known({ explanation: { user, decision, at } }: { explanation: Explanation }) {
+function Known({ id, explanation: { user, decision, at } }: { id: string; explanation: Explanation }) {
   const rows: (Evaluation & { eligible: boolean })[] = decision?.evaluations
     ? decision.evaluations.map((one) => ({ ...one, eligible: one.pass }))
     : user.surveys.map((one) => ({ survey_id: one.survey_id, pass: one.eligible, eligible: one.eligible, ...(one.gate && { gate: one.gate }), actual: one.actual, until: one.until }));
@@ -141,11 +141,18 @@ function Known({ explanation: { user, decision, at } }: { explanation: Explanati
         ) : <Empty title={decision ? 'No survey names this trigger in Show at.' : 'There is no survey for this user.'} />}
       </Section>
       <Section title="What is known">
+        {user.user_id !== id && <p>This is another name of <a href={href('/users/' + encodeURIComponent(user.user_id))} class="long">{user.user_id}</a>.</p>}
         <p class="quiet">As of {clock(at)}.</p>
         <h3>Attributes</h3>
         {Object.keys(user.attributes).length
           ? <Facts of={Object.entries(user.attributes).map(([name, value]) => [name, <span class="long">{short(value, 500)}</span>])} />
           : <p class="quiet">None.</p>}
+        {user.aliases && user.aliases.length > 0 && (
+          <>
+            <h3>Other names</h3>
+            <ul class="plain">{user.aliases.map((one) => <li key={one.alias}><code class="long">{one.alias}</code> <Time at={one.since} /></li>)}</ul>
+          </>
+        )}
         <h3>Open windows</h3>
         {user.windows.length
           ? <ul class="plain">{user.windows.map((window) => <li key={window.survey_id + window.opens_at}><strong>{window.survey_id}</strong> closes <Time at={window.expires_at} /></li>)}</ul>
