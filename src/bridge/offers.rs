@@ -209,7 +209,13 @@ fn refuse(faults: Vec<Fault>) -> Result<(), Problem> {
 /// What the engine said, as a response; or that it has not said it yet.
 fn answer(reply: Option<EngineReply>, kind: Kind, event_id: Option<&str>) -> Result<Answer, Problem> {
     match reply {
-        None => Ok(json_answer(202, json!({"status": "pending", "event_id": event_id}).to_string())),
+        None => {
+            let mut body = json!({"status": "pending"});
+            if let Some(event_id) = event_id {
+                body["event_id"] = event_id.into();
+            }
+            Ok(json_answer(202, body.to_string()))
+        }
         Some(EngineReply::Body { server, client }) => {
             let body = if kind == Kind::Client { client } else { server };
             Ok(json_answer(200, body.as_str().to_owned()))

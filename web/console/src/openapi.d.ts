@@ -324,6 +324,8 @@ export interface components {
         AliasRequest: {
             /** @description The other name; with a client key it begins with anon-. */
             alias: string;
+            /** @description The client key, of a body of type text/plain. */
+            key?: string;
         };
         OfferReport: {
             occurred_at?: components["schemas"]["GivenTime"] | null;
