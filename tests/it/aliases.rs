@@ -75,6 +75,14 @@ async fn an_anonymous_visit_is_the_users_from_then_on() {
         assert_eq!(webhook.json()["data"]["user_id"], "ann");
     }
 
+    for name in ["ann", "anon-6"] {
+        let timeline = server.get(&format!("/v1/users/{name}/timeline?limit=200")).await.body;
+        let items = timeline["items"].as_array().expect("a list");
+        let count = |kind: &str| items.iter().filter(|item| item["kind"] == kind).count();
+        assert_eq!((count("alias"), count("event"), count("displayed"), count("answers")), (7, 7, 1, 1), "{timeline}");
+        assert!(items.iter().any(|item| item["kind"] == "decision" && item["user_id"] == "anon-1"), "{timeline}");
+    }
+
     // A restart finds the names again, and the same engine explains them.
     let dir = server.kill();
     let server = Server::on(dir, &["--dev", "--test-clock"], &[]).await;
@@ -86,11 +94,6 @@ async fn an_anonymous_visit_is_the_users_from_then_on() {
             (&json!("ann"), &json!("already_completed"))
         );
         assert_eq!(explained["user"]["aliases"].as_array().map(Vec::len), Some(7), "{explained}");
-        let timeline = server.get(&format!("/v1/users/{name}/timeline?limit=200")).await.body;
-        let items = timeline["items"].as_array().expect("a list");
-        let count = |kind: &str| items.iter().filter(|item| item["kind"] == kind).count();
-        assert_eq!((count("alias"), count("event"), count("displayed"), count("answers")), (7, 7, 1, 1), "{timeline}");
-        assert!(items.iter().any(|item| item["kind"] == "decision" && item["user_id"] == "anon-1"), "{timeline}");
     }
 }
 
