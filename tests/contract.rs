@@ -171,7 +171,13 @@ async fn every_log_keeps_the_contract() {
     suite(|| (Log::Simulated(Arc::new(Simulated::new(1, 2))), true)).await;
     suite(|| {
         let disk = SimulatedDisk::new(1).mount();
-        let log = Embedded::open_on(disk, Path::new("/log"), 2, Clock::new(), Options { segment_bytes: 3_000 });
+        let log = Embedded::open_on(
+            disk,
+            Path::new("/log"),
+            2,
+            Clock::new(),
+            Options { segment_bytes: 3_000, ..Options::default() },
+        );
         (Log::Embedded(Arc::new(log.unwrap())), false)
     })
     .await;

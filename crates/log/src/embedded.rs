@@ -1,10 +1,11 @@
 //! The embedded log: plain segment files per partition. One thread writes the
 //! journal and one everything else, each in a loop: take what is queued, write
-//! it, sync it, publish the frontier, acknowledge. Readers and acknowledgements
+//! it, sync it by one commit log, publish the frontier, acknowledge. Readers and acknowledgements
 //! stay below the frontier. An error of a sync leaves the outcome unknown, and
 //! the writer stops for good: the process has to end. A full disk makes the log
 //! read-only until there is room.
 
+mod commit;
 mod compaction;
 mod cursor;
 mod ends;
@@ -31,10 +32,11 @@ use askwhen_domain::time::{Millis, SECOND};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service, Thread};
 use askwhen_wire::topic::Topic;
+use commit::CommitLog;
 use compaction::SealedSegment;
 use ends::Ends;
 use ends::Merging;
-use identity::EmbeddedIdentity;
+use identity::{EmbeddedIdentity, IdentityFile};
 use partition::PartitionLog;
 use space::{Purpose, Space};
 use syncer::Syncer;
@@ -88,6 +90,7 @@ struct Core {
     incarnation: u128,
     partitions: u32,
     binds_macs: bool,
+    identity: Arc<IdentityFile>,
     parts: BTreeMap<TopicPartition, Arc<PartitionLog>>,
     space: Arc<Space>,
     /// One for the journal, one for every other topic.
@@ -111,11 +114,13 @@ struct Upkeep {
 pub struct Options {
     /// A new segment begins when one would grow beyond this.
     pub segment_bytes: u64,
+    /// A file of a commit log is not written beyond this before its turn ends.
+    pub commit_file_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: SEGMENT_BYTES }
+        Options { segment_bytes: SEGMENT_BYTES, commit_file_bytes: commit::FILE_BYTES }
     }
 }
 
@@ -140,7 +145,7 @@ impl Embedded {
         if let Run::Steps(steps) = std::mem::replace(&mut *run, Run::Closed) {
             let mut writers = Vec::new();
             for (name, writer) in ["log-journal", "log-outputs"].into_iter().zip(steps) {
-                let writer = Writer { syncer: Syncer::start().map_err(io)?, ..writer };
+                let mut writer = Writer { syncer: Syncer::start().map_err(io)?, ..writer };
                 writers.push(Thread::spawn(name, move || writer.run()).map_err(io)?);
             }
             let core = log.core.clone();
@@ -173,13 +178,16 @@ impl Embedded {
         let lock = identity::lock(&disk, dir)?;
         tighten(&disk, dir, partitions)?;
         let core = Core::open(disk.clone(), dir, partitions, clock.clone(), options)?;
-        let writers = core.queues.iter().zip([Purpose::Journal, Purpose::Outputs]).map(|(queue, purpose)| Writer {
+        let purposes = [Purpose::Journal, Purpose::Outputs].into_iter().zip(commit::NAMES);
+        let writers = core.queues.iter().zip(purposes).map(|(queue, (purpose, name))| Writer {
             queue: queue.clone(),
             purpose,
             clock: clock.clone(),
             disk: disk.clone(),
             space: core.space.clone(),
             syncer: Syncer::Inline,
+            commits: CommitLog::new(disk.clone(), dir.to_owned(), name, core.identity.clone())
+                .with_files_of(options.commit_file_bytes),
         });
         let run = Mutex::new(Run::Steps(writers.collect()));
         Ok(Embedded { core: Arc::new(core), run, _lock: lock })
@@ -189,10 +197,10 @@ impl Embedded {
     /// be done by the clock; says whether anything was written. Does nothing
     /// where threads do it.
     pub fn step(&self) -> bool {
-        let run = self.run.lock().expect("no panic holds this lock");
-        let Run::Steps(writers) = &*run else { return false };
+        let mut run = self.run.lock().expect("no panic holds this lock");
+        let Run::Steps(writers) = &mut *run else { return false };
         // Both, not only the first that has something to do.
-        let worked: Vec<bool> = writers.iter().map(Writer::step).collect();
+        let worked: Vec<bool> = writers.iter_mut().map(Writer::step).collect();
         self.core.upkeep(self.core.clock.wall());
         worked.contains(&true)
     }
@@ -328,13 +336,17 @@ impl Embedded {
                 drop(notes);
                 drop(writers);
             }
-            Run::Steps(writers) => {
-                for writer in &writers {
+            Run::Steps(mut writers) => {
+                for writer in &mut writers {
                     while writer.step() {}
+                    writer.finish();
                 }
             }
         }
         if self.core.failed().is_none() {
+            if let Err(error) = self.core.identity.update(EmbeddedIdentity::without_commit_logs) {
+                tracing::warn!(%error, "the log was closed in order, but could not note that: earlier versions refuse it");
+            }
             self.core.note_and_say();
         }
     }
@@ -352,6 +364,7 @@ impl Core {
         for at in all_partitions(partitions) {
             was_used = was_used || recovery::holds_records(&disk, &files::dir_of(dir, at))?;
         }
+        was_used = was_used || commit::holds_records(&disk, dir)?;
         let identity = match EmbeddedIdentity::read(&disk, dir)? {
             Some(identity) => identity,
             None if was_used => {
@@ -368,6 +381,7 @@ impl Core {
         };
         identity.check(dir, partitions)?;
         let incarnation = identity.incarnation(dir)?;
+        commit::replay(&disk, dir)?;
         let ends = Ends::read(&disk, dir)?;
         if ends.noted.is_empty() {
             sync_folders(&disk, dir)?;
@@ -386,6 +400,7 @@ impl Core {
             parts.insert(at, Arc::new(PartitionLog::new(at, folder, options.segment_bytes.min(most), found)));
         }
         let space = Arc::new(Space::new(disk.clone(), dir.to_owned()));
+        let identity_file = Arc::new(IdentityFile::new(disk.clone(), dir.to_owned()));
         let core = Core {
             disk,
             dir: dir.to_owned(),
@@ -393,6 +408,7 @@ impl Core {
             incarnation,
             partitions,
             binds_macs: identity.bound_macs,
+            identity: identity_file,
             parts,
             space,
             queues: [Arc::default(), Arc::default()],
@@ -457,9 +473,7 @@ impl Core {
         self.space.release(most);
         let merging = drafted?;
         let draft = compaction::draft_path(&sealed[0].path);
-        if let Some(identity) = EmbeddedIdentity::read(&self.disk, &self.dir)?.filter(|identity| !identity.has_gaps()) {
-            identity.with_gaps().write(&self.disk, &self.dir)?;
-        }
+        self.identity.update(EmbeddedIdentity::with_gaps).map_err(io)?;
         // It keeps its file when it is renamed.
         let mut merged = segment::Segment::open(&self.disk, &draft, sealed[0].base)?;
         merged.path = sealed[0].path.clone();

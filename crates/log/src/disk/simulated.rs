@@ -553,14 +553,29 @@ impl Handle {
     }
 
     pub(super) fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        let mut state = self.mount.attempt(Operation::Rewrite)?;
+        let (mut guard, fault) = self.mount.begin(Operation::Rewrite)?;
+        let state = &mut *guard;
+        let free = state.capacity_bytes.map_or(u64::MAX, |all| all.saturating_sub(state.used_bytes()));
+        let there = state.inodes[self.inode].bytes.len();
+        let from = usize::try_from(position).unwrap_or(usize::MAX).min(there);
+        // What stands there already has its room.
+        let fits = (there - from).saturating_add(usize::try_from(free).unwrap_or(usize::MAX)).min(bytes.len());
+        let part = match fault {
+            Some(Fault::Io) => state.below(fits as u64 + 1) as usize,
+            Some(Fault::NoSpace) => 0,
+            // What was cut short is written on.
+            _ => fits,
+        };
         let inode = &mut state.inodes[self.inode];
-        let from = usize::try_from(position).unwrap_or(usize::MAX).min(inode.bytes.len());
-        let end = from + bytes.len();
-        inode.bytes.resize(end.max(inode.bytes.len()), 0);
-        inode.bytes[from..end].copy_from_slice(bytes);
+        let end = from + part;
+        inode.bytes.resize(end.max(there), 0);
+        inode.bytes[from..end].copy_from_slice(&bytes[..part]);
         inode.same_bytes = inode.same_bytes.min(from);
-        Ok(())
+        match fault {
+            Some(Fault::Io) => Err(io_error()),
+            _ if part < bytes.len() => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn len(&self) -> io::Result<u64> {

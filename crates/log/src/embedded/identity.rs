@@ -1,7 +1,9 @@
 //! What a log is: written once beside its segments.
 
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use super::super::disk::{Disk, DiskLock};
 use crate::error::Error;
@@ -11,6 +13,10 @@ const FORMAT: u32 = 1;
 /// The same, where compacted segments have gaps between their offsets; version
 /// 0.1.0 takes those for damage.
 const FORMAT_WITH_GAPS: u32 = 2;
+/// The same as either, where the commit logs may hold what the segments do not yet;
+/// an earlier version would not look there.
+const FORMAT_WITH_COMMIT_LOGS: u32 = 2;
+const NEWEST_FORMAT: u32 = FORMAT_WITH_GAPS + FORMAT_WITH_COMMIT_LOGS;
 const FILE: &str = "log.json";
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,11 +41,28 @@ impl EmbeddedIdentity {
 
     /// The same log, from now on with compacted segments.
     pub fn with_gaps(self) -> EmbeddedIdentity {
-        EmbeddedIdentity { format: FORMAT_WITH_GAPS, ..self }
+        let format = if self.has_gaps() { self.format } else { self.format + 1 };
+        EmbeddedIdentity { format, ..self }
     }
 
     pub fn has_gaps(&self) -> bool {
-        self.format == FORMAT_WITH_GAPS
+        matches!(self.format, FORMAT_WITH_GAPS | NEWEST_FORMAT)
+    }
+
+    /// The same log, while its commit logs are in use.
+    pub fn with_commit_logs(self) -> EmbeddedIdentity {
+        let format = if self.has_commit_logs() { self.format } else { self.format + FORMAT_WITH_COMMIT_LOGS };
+        EmbeddedIdentity { format, ..self }
+    }
+
+    /// The same log, when its commit logs hold nothing.
+    pub fn without_commit_logs(self) -> EmbeddedIdentity {
+        let format = if self.has_commit_logs() { self.format - FORMAT_WITH_COMMIT_LOGS } else { self.format };
+        EmbeddedIdentity { format, ..self }
+    }
+
+    fn has_commit_logs(&self) -> bool {
+        self.format > FORMAT_WITH_GAPS
     }
 
     /// # Errors
@@ -75,9 +98,9 @@ impl EmbeddedIdentity {
     /// another.
     pub fn check(&self, dir: &Path, partitions: u32) -> Result<(), Error> {
         let found = self.format;
-        if !(FORMAT..=FORMAT_WITH_GAPS).contains(&found) {
+        if !(FORMAT..=NEWEST_FORMAT).contains(&found) {
             return Err(Error::Refused(format!(
-                "{} is of format {found}, and this version ({}) reads {FORMAT} to {FORMAT_WITH_GAPS}: use the version that wrote it, or a \
+                "{} is of format {found}, and this version ({}) reads {FORMAT} to {NEWEST_FORMAT}: use the version that wrote it, or a \
                  later one",
                 dir.display(),
                 env!("CARGO_PKG_VERSION")
@@ -91,6 +114,36 @@ impl EmbeddedIdentity {
             )));
         }
         Ok(())
+    }
+}
+
+/// The identity of a log that is open, which more than one thread changes.
+#[derive(Debug)]
+pub struct IdentityFile {
+    disk: Disk,
+    dir: PathBuf,
+    changing: Mutex<()>,
+}
+
+impl IdentityFile {
+    pub fn new(disk: Disk, dir: PathBuf) -> IdentityFile {
+        IdentityFile { disk, dir, changing: Mutex::default() }
+    }
+
+    /// Writes what a change makes of it, unless that is the same.
+    ///
+    /// # Errors
+    /// When it cannot be read or written; then it is as it was.
+    pub fn update(&self, change: impl FnOnce(EmbeddedIdentity) -> EmbeddedIdentity) -> io::Result<()> {
+        let _one = self.changing.lock().expect("no panic holds this lock");
+        let path = self.dir.join(FILE);
+        let before: EmbeddedIdentity = serde_json::from_slice(&self.disk.read(&path)?).map_err(io::Error::other)?;
+        let format = before.format;
+        let after = change(before);
+        if after.format == format {
+            return Ok(());
+        }
+        self.disk.replace(&path, &serde_json::to_vec(&after).expect("an identity serialises"))
     }
 }
 

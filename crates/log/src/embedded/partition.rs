@@ -47,6 +47,8 @@ struct View {
 /// What a group is written to: the file, and its length before.
 #[derive(Debug, Clone)]
 pub struct Target {
+    /// Base of the segment.
+    pub base: u64,
     pub file: Arc<DiskFile>,
     pub path: PathBuf,
     pub len_bytes: u64,
@@ -218,17 +220,29 @@ impl PartitionLog {
         Ok(())
     }
 
+    /// Whether the next bytes begin a new segment.
+    pub fn begins_segment(&self, bytes: u64) -> bool {
+        let segments = self.segments.read().expect("no panic holds this lock");
+        segments.last().is_some_and(|newest| self.is_full(newest.len_bytes, bytes))
+    }
+
+    fn is_full(&self, len_bytes: u64, bytes: u64) -> bool {
+        len_bytes > 0 && len_bytes + bytes > self.segment_bytes
+    }
+
     /// The file that the next bytes go to, a new one when the newest would grow
-    /// too large.
+    /// too large: that is durable then, for only the newest is written again at a start.
     pub fn target(&self, disk: &Disk, bytes: u64) -> std::io::Result<Target> {
         let newest = |segments: &[Segment]| {
             let last = segments.last().expect("there is always one");
-            Target { file: last.file.clone(), path: last.path.clone(), len_bytes: last.len_bytes }
+            Target { base: last.base, file: last.file.clone(), path: last.path.clone(), len_bytes: last.len_bytes }
         };
         let target = newest(&self.segments.read().expect("no panic holds this lock"));
-        if target.len_bytes == 0 || target.len_bytes + bytes <= self.segment_bytes {
+        if !self.is_full(target.len_bytes, bytes) {
             return Ok(target);
         }
+        // A full disk is no reason to take back what a sync may have lost.
+        target.file.sync_data().map_err(std::io::Error::other)?;
         let fresh = Segment::create(disk, &self.dir, self.end())?;
         let mut segments = self.segments.write().expect("no panic holds this lock");
         segments.push(fresh);

@@ -62,8 +62,10 @@ impl Segment {
         let path = dir.join(file_name(base));
         let file = Arc::new(disk.open(&path, Open::New)?);
         if let Err(error) = disk.sync_dir(dir) {
-            disk.remove(&path).ok();
-            return Err(error);
+            // Its name must not come back after a crash: records would be looked for in it
+            // that are in the segment before.
+            let gone = disk.remove(&path).and_then(|()| disk.sync_dir(dir));
+            return Err(gone.map_or_else(std::io::Error::other, |()| error));
         }
         Ok(Segment { base, path, file, len_bytes: 0, newest_at: None, index: Vec::new(), indexed_from: 0 })
     }

@@ -1,5 +1,6 @@
 //! Files synced side by side, because a disk merges what waits together.
 
+use std::io;
 use std::sync::{Arc, Mutex, mpsc};
 
 use super::super::disk::DiskFile;
@@ -9,7 +10,7 @@ use askwhen_process::thread::Thread;
 /// Files synced side by side, by each writer.
 const THREADS: usize = 4;
 
-type Job = (Arc<DiskFile>, mpsc::Sender<std::io::Result<()>>);
+type Job = (Arc<DiskFile>, mpsc::Sender<io::Result<()>>);
 
 /// Who syncs. The threads end with the writer that owns them.
 pub enum Syncer {
@@ -25,7 +26,7 @@ pub enum Syncer {
 impl Syncer {
     /// # Errors
     /// When the system gives no thread.
-    pub fn start() -> std::io::Result<Syncer> {
+    pub fn start() -> io::Result<Syncer> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
         let mut threads = Vec::new();
@@ -43,31 +44,66 @@ impl Syncer {
         Ok(Syncer::Threads { jobs, _threads: threads })
     }
 
+    /// Begins to sync all of them; where nobody else does it, it is done at once.
+    pub fn begin(&self, files: impl Iterator<Item = Arc<DiskFile>>) -> Syncing {
+        let jobs = match self {
+            Syncer::Inline => {
+                let synced = files.map(|file| file.sync_data()).fold(Ok(()), io::Result::and);
+                return Syncing { asked: 0, done: synced.map_err(context), answers: mpsc::channel().1 };
+            }
+            Syncer::Threads { jobs, .. } => jobs,
+        };
+        let (done, answers) = mpsc::channel();
+        let (mut asked, mut closed) = (0, Ok(()));
+        for file in files {
+            match jobs.send((file, done.clone())) {
+                Ok(()) => asked += 1,
+                Err(_) => closed = Err(Error::Closed),
+            }
+        }
+        Syncing { asked, done: closed, answers }
+    }
+
     /// Syncs all of them, whatever one says.
     ///
     /// # Errors
     /// The first one; what is durable is not known then.
     pub fn sync_all<'a>(&self, mut files: impl Iterator<Item = &'a Arc<DiskFile>>) -> Result<(), Error> {
-        let context = |e: std::io::Error| Error::io("syncing the log", e);
-        let jobs = match self {
-            Syncer::Inline => return files.try_for_each(|file| file.sync_data()).map_err(context),
-            Syncer::Threads { jobs, .. } => jobs,
-        };
-        let Some(first) = files.next() else { return Ok(()) };
-        let (done, answers) = mpsc::channel();
-        let mut others = 0;
-        for file in files {
-            jobs.send((file.clone(), done.clone())).map_err(|_| Error::Closed)?;
-            others += 1;
+        if let Syncer::Inline = self {
+            return files.try_for_each(|file| file.sync_data()).map_err(context);
         }
-        drop(done);
+        let Some(first) = files.next() else { return Ok(()) };
+        let others = self.begin(files.cloned());
         let own = first.sync_data().map_err(context);
-        let mut answered = 0;
-        let all = answers.iter().fold(own, |all, answer| {
+        own.and(others.wait())
+    }
+}
+
+fn context(error: io::Error) -> Error {
+    Error::io("syncing the log", error)
+}
+
+/// Files that are being synced.
+#[derive(Debug)]
+pub struct Syncing {
+    asked: usize,
+    /// What is known without the answers.
+    done: Result<(), Error>,
+    answers: mpsc::Receiver<io::Result<()>>,
+}
+
+impl Syncing {
+    /// Waits until all of them are synced, whatever one says.
+    ///
+    /// # Errors
+    /// The first one; what is durable is not known then.
+    pub fn wait(self) -> Result<(), Error> {
+        let (mut all, mut answered) = (self.done, 0);
+        for answer in self.answers {
             answered += 1;
-            all.and(answer.map_err(context))
-        });
+            all = all.and(answer.map_err(context));
+        }
         // A thread that died without an answer has synced nothing.
-        all.and(if answered == others { Ok(()) } else { Err(Error::Unknown("a sync was not answered".into())) })
+        all.and(if answered == self.asked { Ok(()) } else { Err(Error::Unknown("a sync was not answered".into())) })
     }
 }

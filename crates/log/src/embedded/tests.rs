@@ -1,5 +1,6 @@
 //! The embedded log in one thread on a simulated disk.
 
+mod commits;
 mod crashes;
 mod damage;
 mod room;
@@ -29,7 +30,7 @@ fn dir() -> &'static Path {
 }
 
 fn small() -> Options {
-    Options { segment_bytes: 2_000 }
+    Options { segment_bytes: 2_000, commit_file_bytes: 5_000 }
 }
 
 fn opened(disk: &Arc<SimulatedDisk>, options: Options) -> Result<Embedded, Error> {
@@ -80,6 +81,14 @@ fn followed(disk: &Arc<SimulatedDisk>, at: TopicPartition, from: u64) -> Result<
             return Ok(records);
         }
         records.extend(read);
+    }
+}
+
+/// Takes the commit logs away, as if the segments were all that there is.
+fn forget_commit_logs(disk: &SimulatedDisk) {
+    let is_one = |path: &Path| path.extension().is_some_and(|extension| extension == "commit");
+    for path in disk.paths().into_iter().filter(|path| is_one(path)) {
+        disk.overwrite(&path, None);
     }
 }
 

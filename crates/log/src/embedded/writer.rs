@@ -1,5 +1,5 @@
-//! Writes what is queued, in groups: write, sync, publish the frontier,
-//! acknowledge. What cannot be written because the disk is full is taken back
+//! Writes what is queued, in groups: write to the segments and the commit log, sync
+//! that, publish the frontier, acknowledge. What cannot be written because the disk is full is taken back
 //! and refused; any other error of a write, and every error of a sync, leaves
 //! the outcome unknown, and the writer stops for good.
 
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::super::disk::{self, Disk};
 use super::super::frame;
+use super::commit::{self, CommitLog, Piece, PrepareError};
 use super::cursor::FrameStart;
 use super::partition::{PartitionLog, Target};
 use super::space::{Purpose, Space};
@@ -17,6 +18,7 @@ use super::syncer::Syncer;
 use crate::ack::Ack;
 use crate::error::Error;
 use crate::record::{AppendedRange, NewRecord, TopicPartition};
+use askwhen_domain::time::Millis;
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{STUCK_AFTER, beat, resting, watch};
 
@@ -170,20 +172,33 @@ pub struct Writer {
     pub disk: Disk,
     pub space: Arc<Space>,
     pub syncer: Syncer,
+    pub commits: CommitLog,
 }
 
 impl Writer {
     /// Works until the log closes.
-    pub fn run(&self) {
+    pub fn run(&mut self) {
         watch(STUCK_AFTER);
         while let Some(group) = self.queue.next_group() {
             beat();
             self.write_and_answer(group);
         }
+        self.finish();
+    }
+
+    /// Nothing is left for the next start to write again, if the log did not fail.
+    pub fn finish(&mut self) {
+        if self.queue.failed().is_some() {
+            return;
+        }
+        if let Err(error) = self.commits.close(&self.syncer) {
+            self.queue.fail(Error::Unknown(error.to_string()));
+            tracing::error!(%error, "the log could not be closed in order: the next start writes its commit logs again");
+        }
     }
 
     /// Writes one group, if anything is queued; says whether there was.
-    pub fn step(&self) -> bool {
+    pub fn step(&mut self) -> bool {
         let group = Queue::take_group(&mut self.queue.jobs());
         let worked = !group.is_empty();
         if worked {
@@ -192,7 +207,7 @@ impl Writer {
         worked
     }
 
-    fn write_and_answer(&self, group: Vec<Job>) {
+    fn write_and_answer(&mut self, group: Vec<Job>) {
         let started = std::time::Instant::now();
         match self.write(&group) {
             Ok(firsts) => {
@@ -219,7 +234,7 @@ impl Writer {
     }
 
     /// Writes and syncs a group; gives the first offset of each job.
-    fn write(&self, group: &[Job]) -> Result<Vec<u64>, Failure> {
+    fn write(&mut self, group: &[Job]) -> Result<Vec<u64>, Failure> {
         let now = self.clock.wall();
         let mut by_part: BTreeMap<TopicPartition, Vec<usize>> = BTreeMap::new();
         for (i, job) in group.iter().enumerate() {
@@ -243,7 +258,7 @@ impl Writer {
         }
         let bytes = drafts.iter().map(|draft| draft.bytes.len() as u64).sum();
         self.space.reserve(bytes, self.purpose).map_err(|_| Failure::Full)?;
-        let written = self.write_drafts(&drafts);
+        let written = self.write_drafts(&drafts, now);
         self.space.release(bytes);
         for (draft, target) in drafts.iter().zip(written?) {
             draft.part.publish(&target, &draft.frames, draft.bytes.len() as u64, draft.end, now);
@@ -252,8 +267,16 @@ impl Writer {
         Ok(firsts)
     }
 
-    fn write_drafts(&self, drafts: &[Draft<'_>]) -> Result<Vec<Target>, Failure> {
+    fn write_drafts(&mut self, drafts: &[Draft<'_>], now: Millis) -> Result<Vec<Target>, Failure> {
         let mut targets = Vec::new();
+        let bytes = drafts.iter().map(|draft| draft.bytes.len()).sum();
+        let is_committed = bytes <= commit::MAX_GROUP_BYTES;
+        if is_committed {
+            self.prepare(drafts.len(), bytes, now)?;
+        }
+        if drafts.iter().any(|draft| draft.part.begins_segment(draft.bytes.len() as u64)) {
+            self.commits.settle().map_err(Failure::Fatal)?;
+        }
         for draft in drafts {
             let named = |file: String, error: std::io::Error| Failure::Fatal(Error::io(file, error));
             let written = match draft.part.target(&self.disk, draft.bytes.len() as u64) {
@@ -277,9 +300,31 @@ impl Writer {
         }
         askwhen_process::fault::point("written");
         if !askwhen_process::fault::mutant("ack_before_sync") {
-            self.syncer.sync_all(targets.iter().map(|target| &target.file)).map_err(Failure::Fatal)?;
+            let durable = if is_committed {
+                let both = drafts.iter().zip(&targets);
+                let piece = both.map(|(draft, target)| Piece { at: draft.part.at, target, frames: &draft.bytes });
+                let pieces: Vec<Piece<'_>> = piece.collect();
+                self.commits.write(&pieces)
+            } else {
+                self.syncer.sync_all(targets.iter().map(|target| &target.file))
+            };
+            durable.map_err(Failure::Fatal)?;
         }
         Ok(targets)
+    }
+
+    /// Makes room in the commit log, before anything of a group is written.
+    fn prepare(&mut self, pieces: usize, bytes: usize, now: Millis) -> Result<(), Failure> {
+        match self.commits.prepare((pieces, bytes), now, &self.syncer) {
+            Err(PrepareError::Disk(error)) if disk::is_full(&error) => {
+                self.space.met_a_full_disk();
+                tracing::warn!(%error, "the disk is full: the log takes nothing for now");
+                Err(Failure::Full)
+            }
+            Err(PrepareError::Disk(error)) => Err(Failure::Fatal(Error::io("the commit log", error))),
+            Err(PrepareError::Unknown(error)) => Err(Failure::Fatal(error)),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Cuts off what was written of a group that is refused: durably, for it must

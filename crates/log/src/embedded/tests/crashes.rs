@@ -117,8 +117,9 @@ impl Run {
             Some(Operation::Create),
             Some(Operation::Rename),
             Some(Operation::SetLen),
+            Some(Operation::Rewrite),
         ];
-        let (at, after) = (all[self.below(7) as usize], self.below(12));
+        let (at, after) = (all[self.below(8) as usize], self.below(12));
         self.disk.inject(at, after, fault);
     }
 

@@ -198,7 +198,8 @@ fn whoever_follows_takes_a_torn_end_for_what_is_not_written_yet() {
     assert_eq!(keys(&rest).last().map(String::as_str), Some("c"));
 }
 
-/// Some groups of three records each, and where each ends; nothing is noted.
+/// Some groups of three records each, and where each ends; nothing is noted, and no
+/// commit log is there.
 fn grouped() -> (Arc<SimulatedDisk>, PathBuf, Vec<usize>) {
     let disk = SimulatedDisk::new(1);
     let log = opened(&disk, Options::default()).unwrap();
@@ -210,6 +211,7 @@ fn grouped() -> (Arc<SimulatedDisk>, PathBuf, Vec<usize>) {
     }
     disk.crash(Crash::Kill);
     drop(log);
+    forget_commit_logs(&disk);
     (disk, path, ends)
 }
 
@@ -240,6 +242,7 @@ fn cut_at_every_byte_of_the_tail_only_the_torn_group_goes() {
             assert_eq!(next, end, "it goes on where it was cut");
             disk.crash(Crash::Kill);
             drop(log);
+            forget_commit_logs(&disk);
             // As it was noted before the group that is cut.
             let (again, _, _) = grouped();
             disk.overwrite(&dir().join("ends.json"), again.bytes(&dir().join("ends.json")));
