@@ -53,6 +53,9 @@ const PRUNED_AT_A_TIME: usize = 50_000;
 const LOOK_THROUGH: Duration = Duration::from_millis(100);
 /// Journal offsets by which outputs may stand out of order after a crash.
 const OUT_OF_ORDER: u64 = 10_000;
+/// Between two rounds at least: what comes meanwhile is written at once, a delivery
+/// with its attempt, and the counters of a survey one time for all.
+const ROUND_EVERY: Duration = Duration::from_millis(50);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long rows are kept, in milliseconds.
@@ -99,7 +102,8 @@ impl Projection {
     /// When the log or the store cannot be read; the next round begins at the
     /// stored positions.
     pub fn step(&mut self) -> Result<bool, Error> {
-        self.0.turn().inspect_err(|error| self.0.say(error))
+        let bytes = self.0.turn().inspect_err(|error| self.0.say(error))?;
+        Ok(bytes > 0)
     }
 }
 
@@ -124,9 +128,11 @@ impl Follower {
 
     pub fn run(&mut self, turns: &StopToken) {
         while turns.go_on() {
+            let began = Instant::now();
             match self.turn() {
-                Ok(true) => {}
-                Ok(false) => turns.wait(Duration::from_millis(500)),
+                Ok(0) => turns.wait(Duration::from_millis(500)),
+                Ok(bytes) if bytes < ROUND_BYTES / 4 => std::thread::sleep(ROUND_EVERY.saturating_sub(began.elapsed())),
+                Ok(_) => {}
                 Err(error) => {
                     self.say(&error);
                     turns.wait(RETRY_PAUSE);
@@ -142,8 +148,8 @@ impl Follower {
             match self.turn() {
                 Ok(_) if self.goals.is_empty() => return,
                 // On Kafka records come a moment after they were asked for.
-                Ok(true) => {}
-                Ok(false) => std::thread::sleep(Duration::from_millis(10)),
+                Ok(1..) => {}
+                Ok(0) => std::thread::sleep(Duration::from_millis(10)),
                 // The thread goes on trying.
                 Err(error) => return self.say(&error),
             }
@@ -159,8 +165,8 @@ impl Follower {
         self.positions.clear();
     }
 
-    /// One round over all topics and partitions; gives whether anything was read.
-    fn turn(&mut self) -> Result<bool, Error> {
+    /// One round over all topics and partitions; gives how many bytes were read.
+    fn turn(&mut self) -> Result<usize, Error> {
         let mut store = self.shared.opened()?;
         if store.is_closed() {
             // It still reads: readers keep it until there may be room for another.
@@ -239,9 +245,9 @@ impl Follower {
         start
     }
 
-    fn follow(&mut self, store: &Store) -> Result<bool, Error> {
+    fn follow(&mut self, store: &Store) -> Result<usize, Error> {
         let mut batch = WriteBatch::new(store);
-        let mut read = false;
+        let mut read = 0;
         for partition in 0..self.log.partitions() {
             let mut parts = Vec::new();
             for topic in TOPICS {
@@ -256,7 +262,7 @@ impl Follower {
             }
             for (at, records) in parts {
                 for record in records {
-                    read = true;
+                    read += record.len_bytes();
                     self.positions.insert(at, record.offset + 1);
                     self.last.insert(at, record.crc);
                     if take(at, &record, store, &mut batch)? == ReadOutcome::Unreadable {
@@ -265,7 +271,7 @@ impl Follower {
                 }
             }
         }
-        if read {
+        if read > 0 {
             let moved: Vec<(String, List)> = batch.moved().map(|(project, list)| (project.to_owned(), list)).collect();
             let mut batch = batch.into_batch();
             let named = |(at, value): (&TopicPartition, &u64)| (at.to_string(), *value);

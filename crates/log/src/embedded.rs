@@ -277,6 +277,11 @@ impl Embedded {
         self.part(at).bounds()
     }
 
+    /// One past the last record that can be read.
+    pub fn end(&self, at: TopicPartition) -> u64 {
+        self.part(at).end()
+    }
+
     pub fn subscribe(&self, at: TopicPartition, notify: Arc<Notify>) {
         self.part(at).subscribe(notify);
     }

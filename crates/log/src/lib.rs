@@ -24,7 +24,7 @@ pub use embedded::{DiskClaim, Embedded};
 pub use error::{Class, Error};
 pub use fetch::{Fetch, FetchBatch};
 pub use kafka::{GroupFence, Kafka, Lease, LeaseChange, Membership};
-pub use reader::{LocalLog, Reader};
+pub use reader::{LocalLog, LocalReader, Reader};
 pub use record::{AppendedRange, Headers, NewRecord, Record, TopicPartition, Watermarks};
 pub use simulated::{AppendQueue, Simulated};
 
@@ -157,9 +157,9 @@ impl Log {
     /// and a notification comes then.
     pub fn reader(&self, purpose: &'static str, notify: Arc<Notify>) -> Reader {
         match self {
-            Log::Embedded(log) => Reader::Local(LocalLog::Embedded(log.clone()), notify),
+            Log::Embedded(log) => Reader::Local(LocalReader::new(LocalLog::Embedded(log.clone()), notify)),
             Log::Kafka(log) => Reader::Kafka(log.reader(purpose, notify)),
-            Log::Simulated(log) => Reader::Local(LocalLog::Simulated(log.clone()), notify),
+            Log::Simulated(log) => Reader::Local(LocalReader::new(LocalLog::Simulated(log.clone()), notify)),
         }
     }
 

@@ -2,6 +2,7 @@
 //! its own. On the embedded log it reads files; on Kafka it polls what was
 //! fetched ahead, so that reading never waits.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::embedded::Embedded;
@@ -9,7 +10,7 @@ use super::kafka::KafkaReader;
 use super::simulated::Simulated;
 use crate::error::Error;
 use crate::fetch::{Fetch, FetchBatch};
-use crate::record::{Record, TopicPartition, Watermarks};
+use crate::record::{Record, TopicPartition};
 use askwhen_process::thread::Notify;
 
 /// A log of this process, which says when something becomes readable.
@@ -26,10 +27,10 @@ impl LocalLog {
         }
     }
 
-    fn bounds(&self, at: TopicPartition) -> Watermarks {
+    fn end(&self, at: TopicPartition) -> u64 {
         match self {
-            LocalLog::Embedded(log) => log.bounds(at),
-            LocalLog::Simulated(log) => log.bounds(at),
+            LocalLog::Embedded(log) => log.end(at),
+            LocalLog::Simulated(log) => log.bounds(at).end,
         }
     }
 
@@ -43,32 +44,54 @@ impl LocalLog {
 }
 
 pub enum Reader {
-    Local(LocalLog, Arc<Notify>),
+    Local(LocalReader),
     Kafka(KafkaReader),
+}
+
+/// Reads a log of this process.
+pub struct LocalReader {
+    log: LocalLog,
+    notify: Arc<Notify>,
+    /// Where the end was reached once: what comes there notifies.
+    subscribed: BTreeSet<TopicPartition>,
+}
+
+impl LocalReader {
+    pub fn new(log: LocalLog, notify: Arc<Notify>) -> LocalReader {
+        LocalReader { log, notify, subscribed: BTreeSet::new() }
+    }
+
+    fn read(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
+        let is_subscribed = self.subscribed.contains(&at);
+        let end = self.log.end(at);
+        if is_subscribed && from == end {
+            // Of many partitions few have anything new.
+            return Ok(FetchBatch { records: Vec::new(), end, at_end: true });
+        }
+        let mut records = self.log.read(at, from, max_bytes)?;
+        if records.is_empty() && !is_subscribed {
+            // Records that came before the subscription are read at once.
+            self.log.subscribe(at, self.notify.clone());
+            self.subscribed.insert(at);
+            records = self.log.read(at, from, max_bytes)?;
+        }
+        let end = self.log.end(at);
+        let at_end = records.last().map_or(from, |last| last.offset + 1) >= end;
+        Ok(FetchBatch { records, end, at_end })
+    }
 }
 
 impl Fetch for Reader {
     fn read(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
         match self {
             Reader::Kafka(reader) => reader.read(at, from, max_bytes),
-            Reader::Local(log, notify) => {
-                let mut records = log.read(at, from, max_bytes)?;
-                if records.is_empty() {
-                    // The reader is at the end and wants to be notified; records that
-                    // came before the subscription are read at once.
-                    log.subscribe(at, notify.clone());
-                    records = log.read(at, from, max_bytes)?;
-                }
-                let end = log.bounds(at).end;
-                let at_end = records.last().map_or(from, |last| last.offset + 1) >= end;
-                Ok(FetchBatch { records, end, at_end })
-            }
+            Reader::Local(reader) => reader.read(at, from, max_bytes),
         }
     }
 
     fn notify(&self) -> &Notify {
         match self {
-            Reader::Local(_, notify) => notify,
+            Reader::Local(reader) => &reader.notify,
             Reader::Kafka(reader) => reader.notify(),
         }
     }
