@@ -111,14 +111,23 @@ impl From<Problem> for JobStop {
 impl App {
     /// Runs jobs until the process ends.
     pub async fn run_jobs(&self) {
+        // As it was when nothing was to be done: the changes of jobs, and the time.
+        let mut rested: Option<(u64, Millis)> = None;
         while !self.ending.load(Ordering::Acquire) {
             tokio::time::sleep(LOOK_EVERY).await;
-            if self.lists().is_err() {
+            let (moved, now) = (self.view.moved_anywhere(Kind::Job), self.clock.now());
+            // That another process is gone is told by the time alone.
+            let is_same = rested.is_some_and(|(known, at)| known == moved && (now - at).abs() < STALE);
+            if is_same || self.lists().is_err() {
                 continue;
             }
-            if let Some((project, job, version)) = self.next_job() {
-                RunningJob { app: self, project, job, version }.run().await;
-            }
+            rested = match self.next_job() {
+                Some((project, job, version)) => {
+                    RunningJob { app: self, project, job, version }.run().await;
+                    None
+                }
+                None => Some((moved, now)),
+            };
         }
     }
 

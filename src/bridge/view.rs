@@ -225,6 +225,13 @@ impl View {
         moved.get(&definition_key(project, kind, "")).copied().unwrap_or(0)
     }
 
+    /// How often a definition of this kind has changed in any project.
+    pub fn moved_anywhere(&self, kind: Kind) -> u64 {
+        let moved = self.moved.lock().expect("no panic holds this lock");
+        let prefix = format!("{}/", kind.name());
+        moved.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix)).map(|(_, times)| times).sum()
+    }
+
     /// Changes whenever a key has been made or revoked.
     pub fn keys_generation(&self) -> u64 {
         self.keys_generation.load(Ordering::Acquire)
