@@ -221,57 +221,14 @@ fn spelled(span: Millis) -> String {
 }
 
 pub fn resolve(table: &Table) -> Result<Config, Fault> {
-    let http = Section::of(table, "http")?;
-    let log = Section::of(table, "log")?;
-    let kafka_section = Section::of(table, "kafka")?;
-    let snapshots = Section::of(table, "snapshots")?;
-    let engine = Section::of(table, "engine")?;
-    let delivery = Section::of(table, "delivery")?;
-    let retention = Section::of(table, "retention")?;
-    let limits = Section::of(table, "limits")?;
-    let secrets = Section::of(table, "secrets")?;
-    let process = Section::of(table, "process")?;
-    let data_dir = match table.get("data_dir") {
-        Some(Value::String(path)) if !path.is_empty() => PathBuf::from(path),
-        _ => return Err(("data_dir".into(), "must be a path".into())),
-    };
-    let kafka = match log.text("kind")?.as_str() {
-        "embedded" => false,
-        "kafka" => true,
-        _ => return log.fault("kind", "must be embedded or kafka"),
-    };
-    let brokers = kafka_section.text("brokers")?;
-    if kafka && brokers.is_empty() {
-        return kafka_section.fault("brokers", "must be set when [log] kind is kafka, such as \"host:9092\"");
-    }
-    let prefix = log.text("prefix")?;
-    let fits = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c);
-    if prefix.len() > 100 || !prefix.chars().all(fits) {
-        return log.fault("prefix", "must have at most 100 letters, digits, dots, dashes and underscores");
-    }
-    let mut allow_targets = Vec::new();
-    for text in delivery.texts("allow_targets")? {
-        match text.parse::<IpNet>() {
-            Ok(net) => allow_targets.push(net),
-            Err(_) => return delivery.fault("allow_targets", "must hold CIDRs such as 127.0.0.0/8"),
-        }
-    }
-    let mut nameservers = Vec::new();
-    for text in delivery.texts("nameservers")? {
-        match text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53))) {
-            Ok(at) => nameservers.push(at),
-            Err(_) => return delivery.fault("nameservers", "must hold addresses such as 10.0.0.2:53"),
-        }
-    }
-    let egress_proxy = match delivery.text("egress_proxy")?.as_str() {
-        "" => None,
-        text => match Url::parse(text) {
-            Ok(url) if url.scheme() == "http" && url.host().is_some() => Some(url),
-            _ => return delivery.fault("egress_proxy", "must be a URL such as http://proxy.internal:3128"),
-        },
-    };
+    let section = |name: &'static str| Section::of(table, name);
+    let (http, process) = (section("http")?, section("process")?);
+    let (log, kafka_section) = (section("log")?, section("kafka")?);
+    let (engine, delivery) = (section("engine")?, section("delivery")?);
+    let (snapshots, limits, secrets) = (section("snapshots")?, section("limits")?, section("secrets")?);
+    let kafka = is_kafka(&log)?;
     Ok(Config {
-        data_dir,
+        data_dir: data_dir(table)?,
         listen: http.address("listen")?,
         admin_listen: match http.text("admin_listen")?.as_str() {
             "" => None,
@@ -282,20 +239,15 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         base_path: base_path(&http)?,
         frame_ancestors: frame_ancestors(&http)?,
         log_level: log_level(&process)?,
-        log_format: match process.text("log_format")?.as_str() {
-            "" => LogFormat::ByStream,
-            "text" => LogFormat::Text,
-            "json" => LogFormat::Json,
-            _ => return process.fault("log_format", "must be text or json, or left out"),
-        },
+        log_format: log_format(&process)?,
         access_log: http.boolean("access_log")?,
         keep_alive: Duration::from_millis(http.span("keep_alive", SECOND)?.unsigned_abs()),
         max_connections: http.number("max_connections", 16, 1 << 20)?,
         max_connections_per_address: Some(http.number("max_connections_per_address", 0, 1 << 20)?).filter(|n| *n > 0),
         kafka,
         partitions: log.number("partitions", 1, 1_024)?,
-        prefix,
-        brokers,
+        prefix: prefix(&log)?,
+        brokers: brokers(&kafka_section, kafka)?,
         replication: kafka_section.number("replication", 1, 100)?,
         compression: kafka_section.word("compression", &["none", "gzip", "snappy", "lz4", "zstd"])?,
         kafka_client: kafka_client(&kafka_section)?,
@@ -304,21 +256,88 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         reply_timeout: Duration::from_millis(engine.span("reply_timeout", 1)?.unsigned_abs()),
         memory: memory(&engine)?,
         max_in_flight: delivery.number("max_in_flight", 2, 100_000)?,
-        allow_targets,
-        egress_proxy,
-        nameservers,
-        retention: Retention {
-            events: retention.span_or_forever("events", 100 * HOUR)?,
-            decisions: retention.span_or_forever("decisions", HOUR)?,
-            responses: retention.span_or_forever("responses", HOUR)?,
-            deliveries: retention.span_or_forever("deliveries", 7 * DAY)?,
-        },
+        allow_targets: allow_targets(&delivery)?,
+        egress_proxy: egress_proxy(&delivery)?,
+        nameservers: nameservers(&delivery)?,
+        retention: retention(&section("retention")?)?,
         per_key: limits.rate("per_key")?,
         per_client_user: limits.rate("per_client_user")?,
         key_file: Some(secrets.text("key_file")?).filter(|text| !text.is_empty()).map(PathBuf::from),
         identity_secrets: identity_secrets(table)?,
         keys: keys(table)?,
         table: table.clone(),
+    })
+}
+
+fn data_dir(table: &Table) -> Result<PathBuf, Fault> {
+    match table.get("data_dir") {
+        Some(Value::String(path)) if !path.is_empty() => Ok(PathBuf::from(path)),
+        _ => Err(("data_dir".into(), "must be a path".into())),
+    }
+}
+
+fn is_kafka(log: &Section<'_>) -> Result<bool, Fault> {
+    match log.text("kind")?.as_str() {
+        "embedded" => Ok(false),
+        "kafka" => Ok(true),
+        _ => log.fault("kind", "must be embedded or kafka"),
+    }
+}
+
+fn brokers(kafka: &Section<'_>, is_needed: bool) -> Result<String, Fault> {
+    let brokers = kafka.text("brokers")?;
+    if is_needed && brokers.is_empty() {
+        return kafka.fault("brokers", "must be set when [log] kind is kafka, such as \"host:9092\"");
+    }
+    Ok(brokers)
+}
+
+fn prefix(log: &Section<'_>) -> Result<String, Fault> {
+    let prefix = log.text("prefix")?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c);
+    if prefix.len() > 100 || !prefix.chars().all(fits) {
+        return log.fault("prefix", "must have at most 100 letters, digits, dots, dashes and underscores");
+    }
+    Ok(prefix)
+}
+
+fn log_format(process: &Section<'_>) -> Result<LogFormat, Fault> {
+    match process.text("log_format")?.as_str() {
+        "" => Ok(LogFormat::ByStream),
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => process.fault("log_format", "must be text or json, or left out"),
+    }
+}
+
+fn allow_targets(delivery: &Section<'_>) -> Result<Vec<IpNet>, Fault> {
+    let net = |text: String| text.parse::<IpNet>().ok();
+    let nets: Option<Vec<IpNet>> = delivery.texts("allow_targets")?.into_iter().map(net).collect();
+    nets.map_or_else(|| delivery.fault("allow_targets", "must hold CIDRs such as 127.0.0.0/8"), Ok)
+}
+
+fn nameservers(delivery: &Section<'_>) -> Result<Vec<SocketAddr>, Fault> {
+    let address = |text: String| text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53))).ok();
+    let addresses: Option<Vec<SocketAddr>> = delivery.texts("nameservers")?.into_iter().map(address).collect();
+    addresses.map_or_else(|| delivery.fault("nameservers", "must hold addresses such as 10.0.0.2:53"), Ok)
+}
+
+fn egress_proxy(delivery: &Section<'_>) -> Result<Option<Url>, Fault> {
+    match delivery.text("egress_proxy")?.as_str() {
+        "" => Ok(None),
+        text => match Url::parse(text) {
+            Ok(url) if url.scheme() == "http" && url.host().is_some() => Ok(Some(url)),
+            _ => delivery.fault("egress_proxy", "must be a URL such as http://proxy.internal:3128"),
+        },
+    }
+}
+
+fn retention(retention: &Section<'_>) -> Result<Retention, Fault> {
+    Ok(Retention {
+        events: retention.span_or_forever("events", 100 * HOUR)?,
+        decisions: retention.span_or_forever("decisions", HOUR)?,
+        responses: retention.span_or_forever("responses", HOUR)?,
+        deliveries: retention.span_or_forever("deliveries", 7 * DAY)?,
     })
 }
 

@@ -4,6 +4,7 @@
 use saphyr::{Marker, Scalar, ScalarStyle, ScanError};
 use saphyr_parser::{Event, Parser};
 use serde_json::{Map, Number, Value};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 const MAX_DEPTH: usize = 64;
@@ -139,111 +140,132 @@ fn refused_tab(text: &str, error: &ScanError) -> Option<usize> {
 }
 
 fn read(text: &str) -> Result<Vec<Document>, Unread> {
-    let mut documents = Vec::new();
-    // With the anchor of each.
-    let mut stack: Vec<(Open, usize)> = Vec::new();
-    let mut anchors = Anchors::default();
-    let mut lines = BTreeMap::new();
-    let mut path: Vec<String> = Vec::new();
+    let mut reading = Reading::default();
     for item in Parser::new_from_str(text) {
         let (event, span) =
             item.map_err(|error| refused_tab(text, &error).map_or_else(|| Unread::Wrong(error.into()), Unread::Tab))?;
-        let start = span.start;
-        let fail = |detail: &str| Err(Unread::Wrong(Error { line: start.line(), detail: detail.to_owned() }));
-        let done = match event {
+        let line = span.start.line();
+        let read = reading.take(event, span.start);
+        read.map_err(|detail| Unread::Wrong(Error { line, detail: detail.into_owned() }))?;
+    }
+    Ok(reading.documents)
+}
+
+type Detail = Cow<'static, str>;
+
+const NOT_A_KEY: Detail = Cow::Borrowed("a key must be a string");
+const TOO_DEEP: Detail = Cow::Borrowed("nested more than 64 deep");
+
+/// What has been read so far.
+#[derive(Default)]
+struct Reading {
+    documents: Vec<Document>,
+    /// The lists and maps around the place, with the anchor of each.
+    stack: Vec<(Open, usize)>,
+    anchors: Anchors,
+    lines: BTreeMap<String, usize>,
+    path: Vec<String>,
+}
+
+impl Reading {
+    /// Takes one event of the parser.
+    ///
+    /// # Errors
+    /// Why it cannot be taken.
+    fn take(&mut self, event: Event<'_>, start: Marker) -> Result<(), Detail> {
+        match event {
             Event::Scalar(_, _, _, ref tag) | Event::SequenceStart(_, ref tag) | Event::MappingStart(_, ref tag)
                 if tag.is_some() =>
             {
-                return fail("tags are not supported here; write it out");
+                Err("tags are not supported here; write it out".into())
             }
-            Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
-                if stack.len() >= MAX_DEPTH {
-                    return fail("nested more than 64 deep");
+            Event::SequenceStart(anchor, _) => self.open(Open::List(Vec::new()), anchor, start),
+            Event::MappingStart(anchor, _) => self.open(Open::Map(Map::new(), None), anchor, start),
+            Event::Scalar(text, style, anchor, _) => {
+                let value = scalar(&text, style);
+                if let Some(value) = &value {
+                    self.anchors.note(anchor, value);
                 }
-                if let Some((Open::Map(_, None), _)) = stack.last() {
-                    return fail("a key must be a string");
-                }
-                enter(&stack, &mut path);
-                note(&mut lines, &path, start);
-                let open = match event {
-                    Event::SequenceStart(..) => Open::List(Vec::new()),
-                    _ => Open::Map(Map::new(), None),
-                };
-                stack.push((open, anchor));
-                continue;
+                self.simple(value, Some(text.into_owned()), start)
             }
-            Event::Scalar(..) | Event::Alias(_) => {
-                let (value, key) = match event {
-                    Event::Scalar(text, style, anchor, _) => {
-                        let value = scalar(&text, style);
-                        if let Some(value) = &value {
-                            anchors.note(anchor, value);
-                        }
-                        (value, Some(text.into_owned()))
-                    }
-                    Event::Alias(anchor) => match anchors.value(anchor) {
-                        Ok(value) => {
-                            let key = value.as_str().map(str::to_owned);
-                            (Some(value), key)
-                        }
-                        Err(detail) => return fail(detail),
-                    },
-                    _ => continue,
-                };
-                if let Some((Open::Map(members, named @ None), _)) = stack.last_mut() {
-                    let Some(key) = key else { return fail("a key must be a string") };
-                    if members.contains_key(&key) {
-                        return fail(&format!("the key {key} stands here twice"));
-                    }
-                    // A member's line is its key's, also when the value stands below.
-                    let mut place = path.clone();
-                    place.push(key.clone());
-                    note(&mut lines, &place, start);
-                    *named = Some(key);
-                    continue;
-                }
-                enter(&stack, &mut path);
-                lines.entry(pointer(&path)).or_insert(start.line());
-                match value {
-                    Some(value) if depth(&value) + stack.len() <= MAX_DEPTH => value,
-                    Some(_) => return fail("nested more than 64 deep"),
-                    None => return fail("this number cannot be read"),
-                }
+            Event::Alias(anchor) => {
+                let value = self.anchors.value(anchor)?;
+                let key = value.as_str().map(str::to_owned);
+                self.simple(Some(value), key, start)
             }
-            Event::SequenceEnd | Event::MappingEnd => match stack.pop() {
-                Some((Open::List(list), anchor)) => {
-                    let value = Value::Array(list);
-                    anchors.note(anchor, &value);
-                    value
-                }
-                Some((Open::Map(members, _), anchor)) => {
-                    let value = Value::Object(merged(members));
-                    anchors.note(anchor, &value);
-                    value
-                }
-                None => return fail("unbalanced"),
-            },
-            _ => continue,
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
+            _ => Ok(()),
+        }
+    }
+
+    fn open(&mut self, open: Open, anchor: usize, start: Marker) -> Result<(), Detail> {
+        if self.stack.len() >= MAX_DEPTH {
+            return Err(TOO_DEEP);
+        }
+        if let Some((Open::Map(_, None), _)) = self.stack.last() {
+            return Err(NOT_A_KEY);
+        }
+        enter(&self.stack, &mut self.path);
+        note(&mut self.lines, &self.path, start);
+        self.stack.push((open, anchor));
+        Ok(())
+    }
+
+    /// A scalar or an alias: the key of a member, or a value.
+    fn simple(&mut self, value: Option<Value>, key: Option<String>, start: Marker) -> Result<(), Detail> {
+        if let Some((Open::Map(members, named @ None), _)) = self.stack.last_mut() {
+            let key = key.ok_or(NOT_A_KEY)?;
+            if members.contains_key(&key) {
+                return Err(format!("the key {key} stands here twice").into());
+            }
+            // A member's line is its key's, also when the value stands below.
+            let mut place = self.path.clone();
+            place.push(key.clone());
+            note(&mut self.lines, &place, start);
+            *named = Some(key);
+            return Ok(());
+        }
+        enter(&self.stack, &mut self.path);
+        self.lines.entry(pointer(&self.path)).or_insert(start.line());
+        let value = value.ok_or("this number cannot be read")?;
+        if depth(&value) + self.stack.len() > MAX_DEPTH {
+            return Err(TOO_DEEP);
+        }
+        self.put(value);
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), Detail> {
+        let (open, anchor) = self.stack.pop().ok_or("unbalanced")?;
+        let value = match open {
+            Open::List(list) => Value::Array(list),
+            Open::Map(members, _) => Value::Object(merged(members)),
         };
-        match stack.last_mut() {
+        self.anchors.note(anchor, &value);
+        self.put(value);
+        Ok(())
+    }
+
+    /// Puts a whole value where it belongs.
+    fn put(&mut self, done: Value) {
+        match self.stack.last_mut() {
             None => {
                 if !done.is_null() {
-                    documents.push(Document { value: done, lines: std::mem::take(&mut lines) });
+                    self.documents.push(Document { value: done, lines: std::mem::take(&mut self.lines) });
                 }
-                lines.clear();
-                path.clear();
+                self.lines.clear();
+                self.path.clear();
             }
             Some((Open::List(list), _)) => {
                 list.push(done);
-                path.pop();
+                self.path.pop();
             }
             Some((Open::Map(members, key), _)) => {
                 members.insert(key.take().expect("a value follows its key"), done);
-                path.pop();
+                self.path.pop();
             }
         }
     }
-    Ok(documents)
 }
 
 fn depth(value: &Value) -> usize {
