@@ -17,4 +17,5 @@ pub mod engine;
 #[cfg(debug_assertions)]
 pub mod fuzz;
 pub mod replay;
+pub mod spreadsheet;
 pub mod supervisor;

@@ -9,6 +9,7 @@ use super::app::{App, RequestContext, run_blocking};
 use super::list_routes::{page, unlisted};
 use super::lists::Lists;
 use super::problem::{Answer, AnswerBody, Problem, json_answer};
+use crate::spreadsheet::cell_text;
 use askwhen_domain::question::QuestionType;
 use askwhen_domain::refs::{SurveyKey, SurveyRef};
 use askwhen_domain::time::{self, Millis};
@@ -189,22 +190,9 @@ fn line(cells: impl Iterator<Item = String>) -> String {
     cells.collect::<Vec<_>>().join(",") + "\r\n"
 }
 
-/// A cell that no spreadsheet takes for a formula. Several values are joined; an answer
-/// in one's own words is its text.
+/// A cell of a line.
 fn cell(value: &Value) -> String {
-    fn plain(value: &Value) -> String {
-        match value {
-            Value::Null => String::new(),
-            Value::String(text) => text.clone(),
-            Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join("; "),
-            Value::Object(members) => members.get("other").map_or_else(|| value.to_string(), plain),
-            other => other.to_string(),
-        }
-    }
-    let mut text = plain(value);
-    if !value.is_number() && text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        text.insert(0, '\'');
-    }
+    let text = cell_text(value);
     if text.contains([',', '"', '\n', '\r', ';']) || text.starts_with([' ', '\'']) {
         return format!("\"{}\"", text.replace('"', "\"\""));
     }

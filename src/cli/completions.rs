@@ -3,6 +3,7 @@
 
 use clap::{Arg, Args, Command};
 use clap_complete::Shell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,7 +38,14 @@ pub fn script(command: &mut Command, shell: Shell) -> String {
             let end = script.rfind("\nif [ \"$funcstack[1]\"").unwrap_or(script.len());
             format!("{}{ZSH}", &script[..end])
         }
-        Shell::Fish => script + FISH,
+        Shell::Fish => {
+            let mut options = BTreeSet::new();
+            options_with_ids(command, &mut options);
+            // A rule for arguments says nothing of the value of an option.
+            let of_option = |name| format!("complete -c askwhen -l {name} -x -a \"{FISH_IDS}\"\n");
+            let of_options: String = options.into_iter().map(of_option).collect();
+            format!("{script}\ncomplete -c askwhen -f -a \"{FISH_IDS}\"\n{of_options}")
+        }
         _ => script,
     }
 }
@@ -67,9 +75,14 @@ if [ "$funcstack[1]" = "_askwhen" ]; then
 fi
 "#;
 
-const FISH: &str = r#"
-complete -c askwhen -f -a "(askwhen completions -- (commandline -opc)[2..-1] 2>/dev/null)"
-"#;
+const FISH_IDS: &str = "(askwhen completions -- (commandline -opc)[2..-1] 2>/dev/null)";
+
+/// The long names of all options that take an id.
+fn options_with_ids(command: &Command, found: &mut BTreeSet<String>) {
+    let named = command.get_arguments().filter(|arg| listed(arg.get_id().as_str(), "").is_some());
+    found.extend(named.filter_map(Arg::get_long).map(str::to_owned));
+    command.get_subcommands().for_each(|verb| options_with_ids(verb, found));
+}
 
 /// What stands in the words before the one that is completed.
 #[derive(Debug, Default)]
@@ -201,6 +214,16 @@ mod tests {
         for line in ["", "get", "pause a", "users show", "send event ann", "apply -f", "deliveries list --limit"] {
             assert_eq!(listed(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn fish_asks_for_the_ids_of_options_too() {
+        let script = script(&mut super::super::Cli::command(), Shell::Fish);
+        for option in ["survey", "endpoint", "trigger"] {
+            let rule = format!("complete -c askwhen -l {option} -x -a \"(askwhen completions -- ");
+            assert_eq!(script.matches(&rule).count(), 1, "{option}");
+        }
+        assert!(!script.contains("-l limit -x"), "a number is no id");
     }
 
     #[test]

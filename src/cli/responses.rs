@@ -9,6 +9,7 @@ use super::client::{Client, part};
 use super::context::{Context, Failure, Format, ServerArgs};
 use super::output;
 use crate::bridge::auth::Kind;
+use crate::spreadsheet::cell_text;
 
 #[derive(Debug, Args)]
 pub struct ResponsesArgs {
@@ -80,8 +81,9 @@ fn table(all: &[Value], defined: &[String]) -> Result<String, Failure> {
     let mut rows = vec![header.collect::<Vec<String>>()];
     for row in all {
         let given = answers(row);
-        let value = |question: &String| given.iter().find(|answer| id(answer) == *question).map(|a| cell(&a["value"]));
-        let own = COLUMNS.iter().map(|name| cell(&row[*name]));
+        let value =
+            |question: &String| given.iter().find(|answer| id(answer) == *question).map(|a| cell_text(&a["value"]));
+        let own = COLUMNS.iter().map(|name| cell_text(&row[*name]));
         rows.push(own.chain(questions.iter().map(|question| value(question).unwrap_or_default())).collect());
     }
     for row in rows {
@@ -89,18 +91,6 @@ fn table(all: &[Value], defined: &[String]) -> Result<String, Failure> {
     }
     let bytes = csv.into_inner().map_err(|e| Failure::failed(e.to_string()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// The cell of an answer; several values are joined. A quote before it keeps a spreadsheet
-/// from running it as a formula.
-fn cell(value: &Value) -> String {
-    let text = match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Array(list) => list.iter().map(cell).collect::<Vec<_>>().join("; "),
-        other => return other.to_string(),
-    };
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
 }
 
 #[cfg(test)]
@@ -112,14 +102,15 @@ mod tests {
     fn a_row_for_each_response_and_a_column_for_each_question() {
         let rows = [
             json!({"response_id": "r1", "user_id": "=ann", "survey_version": 1, "completed": true, "created_at": "t", "updated_at": "t",
-                "answers": [{"question_id": "q1", "value": -4}, {"question_id": "q2", "value": ["a", "b, c"]}]}),
+                "answers": [{"question_id": "q1", "value": -4}, {"question_id": "q2", "value": ["a", "b, c"]},
+                    {"question_id": "q4", "value": {"other": "mine"}}]}),
             json!({"response_id": "r2", "user_id": "bob", "survey_version": 2, "completed": false, "created_at": "t", "updated_at": "t",
                 "answers": [{"question_id": "q3", "value": "two\nlines"}]}),
         ];
         assert_eq!(
             table(&rows, &["q2".to_owned(), "q4".to_owned()]).unwrap(),
             "response_id,user_id,survey_version,completed,created_at,updated_at,q2,q4,q1,q3\n\
-             r1,'=ann,1,true,t,t,\"a; b, c\",,-4,\n\
+             r1,'=ann,1,true,t,t,\"a; b, c\",mine,-4,\n\
              r2,bob,2,false,t,t,,,,\"two\nlines\"\n"
         );
     }
