@@ -163,11 +163,9 @@ async fn suite(make: impl FnOnce() -> (Log, bool) + Send + 'static) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_log_keeps_the_contract() {
-    suite(|| {
-        let dir = tempfile::tempdir().unwrap();
-        (embedded(dir.path()).unwrap(), false)
-    })
-    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    suite(move || (embedded(&path).unwrap(), false)).await;
     suite(|| (Log::Simulated(Arc::new(Simulated::new(1, 2))), true)).await;
     suite(|| {
         let disk = SimulatedDisk::new(1).mount();

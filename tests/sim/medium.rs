@@ -17,6 +17,8 @@ pub const INCARNATION: u128 = 77;
 const DIR: &str = "/log";
 /// Small, so that there are many.
 const SEGMENT_BYTES: u64 = 40_000;
+/// So that the files of the commit logs take turns often.
+const COMMIT_FILE_BYTES: u64 = 20_000;
 
 pub enum Medium {
     Brokers(Arc<Simulated>),
@@ -52,7 +54,7 @@ impl Medium {
         match self {
             Medium::Brokers(log) => Ok(Log::Simulated(Arc::new(log.client(client)))),
             Medium::Disk { disk, partitions, open } => {
-                let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
+                let options = Options { segment_bytes: SEGMENT_BYTES, commit_file_bytes: COMMIT_FILE_BYTES };
                 let log = Embedded::open_stepped(disk.mount(), Path::new(DIR), *partitions, clock.clone(), options)?;
                 let log = Arc::new(log);
                 *open = Some(log.clone());
