@@ -218,13 +218,33 @@ impl RunningJob<'_> {
             Err(JobStop::Failed(problem)) => {
                 (self.job.state, self.job.error) = (JobState::Failed, Some(problem.detail));
             }
-            Err(JobStop::Taken | JobStop::Ending) => return,
+            Err(JobStop::Taken) => return self.tell_cancelled().await,
+            Err(JobStop::Ending) => return,
         }
         // A job whose end cannot be written is looked at once more, and has nothing to do.
         if let Err(JobStop::Failed(problem)) = self.tell().await {
             tracing::warn!(job_id = self.job.job_id, why = problem.detail, "the end of a job could not be written");
             self.app.view.catch_up().ok();
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Whoever cancelled the job knew what it had said of itself, up to a second before: what
+    /// has gone out since counts, too.
+    async fn tell_cancelled(mut self) {
+        self.app.view.catch_up().ok();
+        let Ok((known, version)) = self.app.known_job(&self.project, &self.job.job_id) else { return };
+        if known.state != JobState::Cancelled || known.runner != self.job.runner || known.done == self.job.done {
+            return;
+        }
+        self.version = version;
+        self.job.state = JobState::Cancelled;
+        if let Err(JobStop::Failed(problem)) = self.tell().await {
+            tracing::warn!(
+                job_id = self.job.job_id,
+                why = problem.detail,
+                "what a cancelled job has sent could not be written"
+            );
         }
     }
 

@@ -95,10 +95,13 @@ async fn jobs_recover_backfill_try_surveys_and_are_cancelled() {
     let slow = job(&server, slow).await.body["job_id"].as_str().unwrap().to_owned();
     let running = async || server.get(&format!("/v1/jobs/{slow}")).await.body["state"] != "queued";
     server.until("it runs", running).await;
+    receiver.wait(3 + 1).await;
     let path = format!("/v1/jobs/{slow}");
     let cancelled = server.call(&server.admin, Method::DELETE, &path, None).await;
     assert_eq!(cancelled.status, 200, "{cancelled:?}");
     assert!(["cancelled", "done"].contains(&cancelled.body["state"].as_str().unwrap()), "{cancelled:?}");
+    let counts_all = async || server.get(&path).await.body["done"] == 1;
+    server.until("it counts what went out before it was cancelled", counts_all).await;
     let other = Receiver::start(&[]).await;
     server.put("/v1/endpoints/new", json!({"url": other.url, "events": ["response.completed"]})).await;
     let backfill = json!({"kind": "backfill", "endpoint_id": "new", "since": since});
