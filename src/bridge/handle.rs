@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::app::{App, RequestContext, Surface};
-use super::auth::{self, Kind};
+use super::auth::{self, Caller, Kind};
 use super::body::{self, RequestedBody};
 use super::budget::BudgetExhausted;
 use super::connections::Connection;
@@ -104,18 +104,8 @@ impl App {
         // A HEAD is answered as a GET is; its body is left out on the way.
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
         let query = head.uri.query().unwrap_or_default();
-        match route.name {
-            Name::Sdk => return sdk::answer(&route.parts[0], &head.headers),
-            Name::Embed => return Ok(self.embed()),
-            Name::SurveyPage if !self.takes_requests => return Err(no_bridge()),
-            Name::SurveyPage => return self.survey_page(&route.parts[0], query, &head.headers).await,
-            Name::Root | Name::Console => return Ok(console::redirect(&self.base_path)),
-            Name::ConsolePage => return console::answer(&route.parts[0], &head.headers, &self.base_path),
-            Name::ConsoleSession => return self.console_session(method, head, body, connection).await,
-            _ => {}
-        }
-        if route.kind == Kind::None {
-            return Ok(self.open_route(route.name, query, &head.headers));
+        if let Some(answer) = self.answer_without_key(route, (method, head), query, body, connection).await {
+            return answer;
         }
         if route.name == Name::TestClock && self.test_clock.is_none() {
             return Err(Problem::not_found("the test clock is not on; start with --test-clock"));
@@ -124,25 +114,7 @@ impl App {
             return Err(no_bridge());
         }
         let takes_body = matches!(*method, Method::POST | Method::PUT);
-        let wanted = RequestedBody { need: route.name.body(), plain_text: route.kind == Kind::Client };
-        let (caller, body) = if takes_body && route.kind == Kind::Client && auth::may_be_in_body(&head.headers) {
-            let body = body::read(&head.headers, body, wanted, connection).await;
-            let body = body.map_err(|_| auth::unauthorized())?;
-            self.sync_keys();
-            let by_link = (route.name == Name::LinkResponses).then(|| self.caller_of_link(route, &body)).flatten();
-            let caller = by_link.unwrap_or_else(|| self.auth.caller_of_body(&body))?;
-            if !caller.by_link {
-                self.auth.note_use(caller.digest, self.clock.now());
-            }
-            self.auth.take_quota(&caller)?;
-            (caller, body)
-        } else {
-            let caller = self.caller(&head.headers, route.kind, *method == Method::GET)?;
-            self.auth.take_quota(&caller)?;
-            let read =
-                if takes_body { body::read(&head.headers, body, wanted, connection).await? } else { Bytes::new() };
-            (caller, read)
-        };
+        let (caller, body) = self.caller_and_body(route, (method, head), body, connection).await?;
         if route.parts.iter().any(|part| part.len() > id::MAX_BYTES) {
             return Err(Problem::field(Code::BadId, "", "an id in the path has more than 256 bytes"));
         }
@@ -154,52 +126,107 @@ impl App {
         if route.kind == Kind::Client {
             self.auth.client_user(&asked.caller, asked.headers, &route.parts[0])?;
         }
-        match route.name {
-            Name::Events => self.events(&asked).await,
-            Name::BlitzllamaEvent => self.blitzllama_event(&asked).await,
-            Name::RewardEvent => self.reward_event(&asked).await,
-            Name::UserTrigger => self.user_trigger(&asked).await,
-            Name::Displayed | Name::Dismissed => self.seen(&asked).await,
-            Name::Answers => self.answers(&asked).await,
-            Name::Offer => self.offer(&asked).await,
-            Name::LinkSurvey => self.link_survey(&asked).await,
-            Name::LinkResponses => self.link_responses(&asked).await,
-            Name::SurveyLinks => self.make_link(&asked),
-            Name::Explain => self.explain(&asked).await,
-            Name::Timeline => self.timeline(&asked).await,
-            Name::Aliases => self.alias(&asked).await,
-            Name::User if *method == Method::GET => self.user(&asked).await,
-            Name::User if *method == Method::DELETE => self.erase(&asked).await,
-            Name::User => self.attributes(&asked).await,
-            Name::Triggers | Name::Trigger => self.triggers(&asked, method).await,
-            Name::Surveys | Name::Endpoints => self.list_definitions(&asked),
-            Name::Survey | Name::Endpoint | Name::Settings => self.definition(&asked, method).await,
-            Name::Deliveries => self.list(&asked, List::Deliveries),
-            Name::Decisions => self.list(&asked, List::Decisions),
-            Name::Responses => self.list(&asked, List::Responses),
-            Name::Delivery => self.delivery(&asked),
-            Name::Resend => self.resend(&asked).await,
-            Name::Enable => self.enable(&asked).await,
-            Name::RotateSecret => self.rotate_secret(&asked).await,
-            Name::TestEndpoint => self.test_endpoint(&asked).await,
-            Name::Recover => self.recover(&asked).await,
-            Name::Backfill => self.backfill(&asked).await,
-            Name::SurveyStats => self.stats(&asked),
-            Name::SurveyResults => self.results(&asked).await,
-            Name::ResponsesCsv => self.response_lines(&asked, LineFormat::Csv),
-            Name::ResponsesNdjson => self.response_lines(&asked, LineFormat::Ndjson),
-            Name::Jobs => self.jobs(&asked, method).await,
-            Name::Job => self.job(&asked, method).await,
-            Name::Changes => self.changes(&asked, head.method == Method::HEAD),
-            Name::DeliveryCauses => self.causes(&asked).await,
-            Name::SurveyVersions => self.survey_versions(&asked),
-            Name::SurveyVersion => self.survey_version(&asked),
-            Name::Keys if *method == Method::GET => self.list_keys(&asked),
-            Name::Keys => self.create_key(&asked).await,
-            Name::Key => self.revoke_key(&asked).await,
+        self.dispatch(&asked, method, head.method == Method::HEAD).await
+    }
+
+    /// What everybody may ask for, and what looks at its credentials itself.
+    async fn answer_without_key(
+        &self,
+        route: &Route,
+        (method, head): (&Method, &http::request::Parts),
+        query: &str,
+        body: &mut Incoming,
+        connection: &Arc<Connection>,
+    ) -> Option<Result<Answer, Problem>> {
+        Some(match route.name {
+            Name::Sdk => sdk::answer(&route.parts[0], &head.headers),
+            Name::Embed => Ok(self.embed()),
+            Name::SurveyPage if !self.takes_requests => Err(no_bridge()),
+            Name::SurveyPage => self.survey_page(&route.parts[0], query, &head.headers).await,
+            Name::Root | Name::Console => Ok(console::redirect(&self.base_path)),
+            Name::ConsolePage => console::answer(&route.parts[0], &head.headers, &self.base_path),
+            Name::ConsoleSession => self.console_session(method, head, body, connection).await,
+            _ if route.kind == Kind::None => Ok(self.open_route(route.name, query, &head.headers)),
+            _ => return None,
+        })
+    }
+
+    /// Who asks, and with what: a page may bring its key in the body.
+    async fn caller_and_body(
+        &self,
+        route: &Route,
+        (method, head): (&Method, &http::request::Parts),
+        body: &mut Incoming,
+        connection: &Arc<Connection>,
+    ) -> Result<(Caller, Bytes), Problem> {
+        let takes_body = matches!(*method, Method::POST | Method::PUT);
+        let wanted = RequestedBody { need: route.name.body(), plain_text: route.kind == Kind::Client };
+        if takes_body && route.kind == Kind::Client && auth::may_be_in_body(&head.headers) {
+            let body = body::read(&head.headers, body, wanted, connection).await;
+            let body = body.map_err(|_| auth::unauthorized())?;
+            self.sync_keys();
+            let by_link = (route.name == Name::LinkResponses).then(|| self.caller_of_link(route, &body)).flatten();
+            let caller = by_link.unwrap_or_else(|| self.auth.caller_of_body(&body))?;
+            if !caller.by_link {
+                self.auth.note_use(caller.digest, self.clock.now());
+            }
+            self.auth.take_quota(&caller)?;
+            return Ok((caller, body));
+        }
+        let caller = self.caller(&head.headers, route.kind, *method == Method::GET)?;
+        self.auth.take_quota(&caller)?;
+        let read = if takes_body { body::read(&head.headers, body, wanted, connection).await? } else { Bytes::new() };
+        Ok((caller, read))
+    }
+
+    /// One line for each route.
+    async fn dispatch(&self, asked: &RequestContext<'_>, method: &Method, is_head: bool) -> Result<Answer, Problem> {
+        match asked.route.name {
+            Name::Events => self.events(asked).await,
+            Name::BlitzllamaEvent => self.blitzllama_event(asked).await,
+            Name::RewardEvent => self.reward_event(asked).await,
+            Name::UserTrigger => self.user_trigger(asked).await,
+            Name::Displayed | Name::Dismissed => self.seen(asked).await,
+            Name::Answers => self.answers(asked).await,
+            Name::Offer => self.offer(asked).await,
+            Name::LinkSurvey => self.link_survey(asked).await,
+            Name::LinkResponses => self.link_responses(asked).await,
+            Name::SurveyLinks => self.make_link(asked),
+            Name::Explain => self.explain(asked).await,
+            Name::Timeline => self.timeline(asked).await,
+            Name::Aliases => self.alias(asked).await,
+            Name::User if *method == Method::GET => self.user(asked).await,
+            Name::User if *method == Method::DELETE => self.erase(asked).await,
+            Name::User => self.attributes(asked).await,
+            Name::Triggers | Name::Trigger => self.triggers(asked, method).await,
+            Name::Surveys | Name::Endpoints => self.list_definitions(asked),
+            Name::Survey | Name::Endpoint | Name::Settings => self.definition(asked, method).await,
+            Name::Deliveries => self.list(asked, List::Deliveries),
+            Name::Decisions => self.list(asked, List::Decisions),
+            Name::Responses => self.list(asked, List::Responses),
+            Name::Delivery => self.delivery(asked),
+            Name::Resend => self.resend(asked).await,
+            Name::Enable => self.enable(asked).await,
+            Name::RotateSecret => self.rotate_secret(asked).await,
+            Name::TestEndpoint => self.test_endpoint(asked).await,
+            Name::Recover => self.recover(asked).await,
+            Name::Backfill => self.backfill(asked).await,
+            Name::SurveyStats => self.stats(asked),
+            Name::SurveyResults => self.results(asked).await,
+            Name::ResponsesCsv => self.response_lines(asked, LineFormat::Csv),
+            Name::ResponsesNdjson => self.response_lines(asked, LineFormat::Ndjson),
+            Name::Jobs => self.jobs(asked, method).await,
+            Name::Job => self.job(asked, method).await,
+            Name::Changes => self.changes(asked, is_head),
+            Name::DeliveryCauses => self.causes(asked).await,
+            Name::SurveyVersions => self.survey_versions(asked),
+            Name::SurveyVersion => self.survey_version(asked),
+            Name::Keys if *method == Method::GET => self.list_keys(asked),
+            Name::Keys => self.create_key(asked).await,
+            Name::Key => self.revoke_key(asked).await,
             Name::Snapshots => self.take_snapshots().await,
-            Name::Skip => self.skip(&asked).await,
-            Name::TestClock => self.advance(&asked).await,
+            Name::Skip => self.skip(asked).await,
+            Name::TestClock => self.advance(asked).await,
             // These are answered without a key, above; with one they say the same.
             Name::Sdk => sdk::answer(&asked.route.parts[0], asked.headers),
             Name::SurveyPage

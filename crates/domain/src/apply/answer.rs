@@ -4,6 +4,7 @@
 use super::apply_context::ApplyContext;
 use super::fanout::ToldAnswers;
 use super::fit::fitted;
+use super::offers::FoundOffer;
 use super::output::{Outputs, Refusal, Reply};
 use super::{caps, display, fanout, history, link, offers};
 use crate::completed::CompletedAnswers;
@@ -24,14 +25,32 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
         }
     };
     let Some(found) = found else { return };
+    if let Err(refusal) = take(ctx, user, record, said, &found, out) {
+        link::close_unused(user, found.index);
+        out.refuse(refusal);
+    }
+}
+
+/// What answers make of a response.
+struct Step {
+    at: Millis,
+    before: Option<Response>,
+    /// The questions whose answers are others now.
+    changed: Vec<String>,
+    completes: bool,
+    path: OnPath,
+}
+
+fn take(
+    ctx: ApplyContext<'_>,
+    user: &mut User,
+    record: &Record<'_>,
+    said: &Answers,
+    found: &FoundOffer,
+    out: &mut Outputs,
+) -> Result<(), Refusal> {
     let (index, survey) = (found.index, &found.survey);
-    let given = match fitted_all(survey, &said.answers) {
-        Ok(given) => given,
-        Err(refusal) => {
-            link::close_unused(user, index);
-            return out.refuse(refusal);
-        }
-    };
+    let given = fitted_all(survey, &said.answers)?;
     let single_use = match &said.target {
         Target::Link { single_use: Some(link), .. } => Some(link),
         _ => None,
@@ -39,97 +58,111 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
     // The response that has used the link up may be sent again.
     if single_use.is_some_and(|link| user.used_links.contains_key(&link.link_id)) && !user.offers[index].is_completed()
     {
-        link::close_unused(user, index);
-        return out.refuse(Refusal::LinkUsed);
+        return Err(Refusal::LinkUsed);
     }
-    let at = record.times.event_time(ctx.now).max(user.offers[index].offered_at);
+    let response_id = user.offers[index].offer_id.clone();
     let before = user.offers[index].response.clone();
     if let Some(completed) = before.as_ref().filter(|response| response.completed) {
-        let response_id = Some(user.offers[index].offer_id.clone());
         let same =
             |one: &GivenAnswer| completed.answers.get(&one.question_id).is_some_and(|kept| kept.value == one.value);
-        if given.iter().all(same) {
-            out.reply = Some(Reply::Accepted { duplicate: true, response_id });
-        } else {
-            out.refuse(Refusal::ResponseCompleted);
+        if !given.iter().all(same) {
+            return Err(Refusal::ResponseCompleted);
         }
-        return;
+        out.reply = Some(Reply::Accepted { duplicate: true, response_id: Some(response_id) });
+        return Ok(());
     }
-    let mut response = before.clone().unwrap_or(Response {
-        created_at: at,
-        updated_at: at,
-        completed: false,
-        answers: Default::default(),
-    });
+    let at = record.times.event_time(ctx.now).max(user.offers[index].offered_at);
+    let fresh = Response { created_at: at, updated_at: at, completed: false, answers: Default::default() };
+    let mut response = before.clone().unwrap_or(fresh);
     let changed = merge(&mut response, &given, record.times, ctx.now);
     if bytes(&response) > MAX_RESPONSE_BYTES {
-        link::close_unused(user, index);
-        return out.refuse(Refusal::UnfitAnswer {
-            pointer: "/answers".into(),
-            detail: "a response may have at most 128 KiB".into(),
-        });
+        let detail = "a response may have at most 128 KiB".into();
+        return Err(Refusal::UnfitAnswer { pointer: "/answers".into(), detail });
     }
     let completes = said.completed && !response.completed;
     let path = OnPath::of(survey, &response);
     if let Some(question_id) = path.missing.first().filter(|_| completes) {
-        link::close_unused(user, index);
-        return out.refuse(Refusal::MissingAnswer { question_id: question_id.clone() });
+        return Err(Refusal::MissingAnswer { question_id: question_id.clone() });
     }
-    let response_id = user.offers[index].offer_id.clone();
     if changed.is_empty() && !completes {
-        if before.is_some() {
+        let duplicate = before.is_some();
+        if duplicate {
             user.offer_mut(index).response = Some(response);
         }
         link::close_unused(user, index);
-        out.reply = Some(Reply::Accepted { duplicate: before.is_some(), response_id: Some(response_id) });
-        return;
+        out.reply = Some(Reply::Accepted { duplicate, response_id: Some(response_id) });
+        return Ok(());
     }
-    let counts = completes && !user.offers[index].test;
-    if counts && !has_grant(ctx, user, index, out) {
-        return;
-    }
-    if before.is_none() {
-        caps::keep(user, &response_id, found.pins.clone());
+    if completes && !user.offers[index].test && !has_grant(ctx, user, index, out) {
+        return Ok(());
     }
     if let Some(link) = single_use.filter(|_| completes) {
         user.use_link(&link.link_id, link.expires_at, ctx.now);
     }
+    let step = Step { at, before, changed, completes, path };
+    keep(ctx, user, found, &step, response, out);
+    tell(ctx, user, found, &step, out);
+    out.reply = Some(Reply::Accepted { duplicate: false, response_id: Some(response_id) });
+    Ok(())
+}
+
+/// Keeps a response, and what rules and caps ask of it.
+fn keep(
+    ctx: ApplyContext<'_>,
+    user: &mut User,
+    found: &FoundOffer,
+    step: &Step,
+    mut response: Response,
+    out: &mut Outputs,
+) {
+    let (index, survey, at, completes) = (found.index, &found.survey, step.at, step.completes);
+    let is_first = step.before.is_none();
+    if is_first {
+        let response_id = user.offers[index].offer_id.clone();
+        caps::keep(user, &response_id, found.pins.clone());
+    }
     response.completed |= completes;
     response.updated_at = response.updated_at.max(at);
+    // Rules of other surveys would tell who said what.
+    let kept = (completes && !survey.anonymous).then(|| {
+        let on_path = response.answers.iter().filter(|(id, _)| step.path.answered.contains(id));
+        CompletedAnswers::of(on_path.map(|(id, answer)| (id, &answer.value)), at)
+    });
     user.offer_mut(index).response = Some(response);
     if user.offers[index].displayed_at.is_none() {
         display::mark_displayed(ctx, user, index, at, out);
     }
-    if counts {
-        caps::completed(ctx, user, index, at, out);
-    }
-    if !user.offers[index].test {
-        history::answered(user, &survey.survey_id, at, before.is_none());
-        if completes {
-            history::completed(user, &survey.survey_id, at);
-        }
-        history::answered_in_wave(user, &survey.survey_id, at, survey.frequency.per, completes);
-        // Rules of other surveys would tell who said what.
-        if let Some(response) = user.offers[index].response.as_ref().filter(|_| completes && !survey.anonymous) {
-            let on_path = response.answers.iter().filter(|(id, _)| path.answered.contains(id));
-            let answers = on_path.map(|(id, answer)| (id, &answer.value));
-            let kept = CompletedAnswers::of(answers, at);
-            user.keep_answers(&survey.survey_id, kept);
-        }
-    }
-    // An answer that the path leads to again was taken out of what was told before.
-    let was_told = before.as_ref().map_or_else(Vec::new, |before| OnPath::of(survey, before).answered);
-    let is_news = |id: &&String| changed.contains(id) || !was_told.contains(id);
-    let news: Vec<String> = path.answered.iter().filter(is_news).cloned().collect();
-    if !news.is_empty() {
-        let event = WebhookEvent { kind: EventType::Answered, at };
-        fanout::response(ctx, user, &found, event, path.told(&news), out);
+    if user.offers[index].test {
+        return;
     }
     if completes {
-        let event = WebhookEvent { kind: EventType::Completed, at };
-        fanout::response(ctx, user, &found, event, path.told(&path.answered), out);
+        caps::completed(ctx, user, index, at, out);
     }
-    out.reply = Some(Reply::Accepted { duplicate: false, response_id: Some(response_id) });
+    history::answered(user, &survey.survey_id, at, is_first);
+    if completes {
+        history::completed(user, &survey.survey_id, at);
+    }
+    history::answered_in_wave(user, &survey.survey_id, at, survey.frequency.per, completes);
+    if let Some(kept) = kept {
+        user.keep_answers(&survey.survey_id, kept);
+    }
+}
+
+/// Tells the endpoints what is new on the path, and its end.
+fn tell(ctx: ApplyContext<'_>, user: &mut User, found: &FoundOffer, step: &Step, out: &mut Outputs) {
+    let Step { at, path, .. } = step;
+    // An answer that the path leads to again was taken out of what was told before.
+    let was_told = step.before.as_ref().map_or_else(Vec::new, |before| OnPath::of(&found.survey, before).answered);
+    let is_news = |id: &&String| step.changed.contains(id) || !was_told.contains(id);
+    let news: Vec<String> = path.answered.iter().filter(is_news).cloned().collect();
+    if !news.is_empty() {
+        let event = WebhookEvent { kind: EventType::Answered, at: *at };
+        fanout::response(ctx, user, found, event, path.told(&news), out);
+    }
+    if step.completes {
+        let event = WebhookEvent { kind: EventType::Completed, at: *at };
+        fanout::response(ctx, user, found, event, path.told(&path.answered), out);
+    }
 }
 
 /// Turns the offer's hold, or a grant of its own, into a completion; a refusal, or what
