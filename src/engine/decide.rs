@@ -2,6 +2,7 @@
 //! what is remembered beside it. Nothing changes unless all of it does.
 
 use super::changes::{post, written};
+use super::closing;
 use super::outputs;
 use super::state::Engine;
 use askwhen_domain::apply::{self, ApplyContext, CapAnswers, QuotaStatuses, Reply};
@@ -10,7 +11,7 @@ use askwhen_domain::decision::{Decision, DecisionReason};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::id::{self, Kind as IdKind};
 use askwhen_domain::json::Json;
-use askwhen_domain::quota::QuotaStatus;
+use askwhen_domain::quota::{Change, QuotaStatus};
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::{ClientTimes, Millis};
@@ -100,6 +101,10 @@ impl Engine {
             let key = SurveyKey::new(record.project.to_string(), survey_id.clone());
             self.quotas.allocator.change(&key, *change, at.now);
             self.quotas.moved = true;
+            let is_limited = quota_statuses.contains_key(&key.survey_id);
+            if is_limited && matches!(change, Change::Complete { .. }) && closing::wants(&project, &key.survey_id) {
+                post(self.quotas.allocator.report_used(&key, at.now), &mut effects);
+            }
         }
         if !out.quotas.is_empty() {
             post(self.quotas.allocator.settle(true, at.now), &mut effects);

@@ -164,7 +164,7 @@ fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>, places: &
     }
     for ((allocator, caps), store) in quota::redistribute(leases, holds).into_iter().zip(caps).zip(into) {
         let mut batch = Batch::default();
-        Quotas::of(allocator, caps).freeze()(&mut batch);
+        Quotas::of(allocator, caps).freeze(None)(&mut batch);
         store.write(batch)?;
     }
     Ok(())

@@ -5,6 +5,8 @@
 mod cap_requests;
 mod caps;
 mod changes;
+mod closing;
+mod closings;
 mod commands;
 mod decide;
 mod decided;
@@ -37,6 +39,7 @@ impl Machine for Engine {
     fn apply(&mut self, at: RecordContext<'_>, record: Decoded<'_>) -> Result<Effects, Failure> {
         let mut effects = commands::apply(self, at, record)?;
         self.resume_overdue(at, &mut effects)?;
+        self.notice_closings(at, &mut effects);
         Ok(effects)
     }
 
@@ -65,7 +68,7 @@ impl Machine for Engine {
         let users = self.users.freeze();
         let recent = self.recent.freeze(now);
         let table = self.table.freeze();
-        let quotas = self.quotas.freeze();
+        let quotas = self.quotas.freeze(self.closings.take_dirty());
         let remembered = self.remembered.freeze(now, self.longest_expiry());
         Box::new(move || {
             let mut batch = Batch::default();

@@ -27,6 +27,8 @@ const COORDINATOR: &[u8] = b"bank/";
 const PENDING: &[u8] = b"parked/";
 const COUNTER: &[u8] = b"cap/";
 const REFUSAL: &[u8] = b"full/";
+/// What a partition keeps of surveys that close.
+pub const CLOSINGS: &[u8] = b"closings";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PendingRequest {
@@ -138,8 +140,10 @@ impl Quotas {
         (self.dirty.len() + self.allocator.dirty_count()) * 256 + self.caps.dirty_bytes()
     }
 
-    pub fn freeze(&mut self) -> Changes {
-        let mut changes = Vec::new();
+    /// With what has changed of closings.
+    pub fn freeze(&mut self, closings: Option<Vec<u8>>) -> Changes {
+        let mut changes: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
+        changes.extend(closings.map(|closings| (CLOSINGS.to_vec(), Some(closings))));
         for key in self.allocator.take_dirty() {
             if let Some(lease) = self.allocator.leases.get(&key) {
                 changes.push((stored_key(LEASE, &key), serde_json::to_vec(lease).ok()));

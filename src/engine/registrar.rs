@@ -138,6 +138,12 @@ fn write_version(defined: &Defined, at: RecordContext<'_>, effects: &mut Effects
     }
 }
 
+/// Forwards to every other partition what it is for each.
+pub fn notify_each(at: RecordContext<'_>, effects: &mut Effects, internal: impl Fn(u32) -> Internal) {
+    let others = (0..at.partitions).filter(|partition| *partition != at.origin.partition);
+    effects.forwards.extend(others.map(|partition| to_partition(partition, &internal(partition), false)));
+}
+
 /// Forwards to every other partition; this one takes it at once.
 pub fn notify_partitions(internal: &Internal, answers: bool, at: RecordContext<'_>, effects: &mut Effects) {
     effects.forwards.extend((1..at.partitions).map(|partition| to_partition(partition, internal, answers)));

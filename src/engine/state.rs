@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use super::closings::Closings;
 use super::decided::RecentDecisions;
-use super::quotas::{PendingRequest, Quotas};
+use super::families;
+use super::quotas::{CLOSINGS, PendingRequest, Quotas};
 use super::remembered::RememberedIds;
 use super::table::Table;
 use super::users::{CacheLimit, Users};
@@ -16,7 +18,7 @@ use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal, QuotaStatus};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::Millis;
 use askwhen_partition::{Failure, StopReason};
-use askwhen_store::Store;
+use askwhen_store::{Error, Store};
 use askwhen_wire::definition::Kind;
 
 pub struct Engine {
@@ -25,6 +27,7 @@ pub struct Engine {
     pub(super) table: Table,
     pub(super) recent: RecentDecisions,
     pub(super) quotas: Quotas,
+    pub(super) closings: Closings,
     pub(super) remembered: RememberedIds,
     pub(super) rows: prometheus::IntGauge,
     pub(super) empty: Arc<Project>,
@@ -50,17 +53,24 @@ impl Engine {
     ) -> Result<Engine, StopReason> {
         let table = Table::load(&store)?;
         let quotas = Quotas::load(&store, partition, partitions)?;
-        Ok(Engine {
+        let closings = match store.get(families::QUOTAS, CLOSINGS)? {
+            Some(value) => serde_json::from_slice(&value).map_err(|e| Error::damaged("closings", e))?,
+            None => Closings::default(),
+        };
+        let mut engine = Engine {
             users: Users::new(store.clone(), cached.into()),
             recent: RecentDecisions::new(store.clone()),
             quotas,
+            closings,
             table,
             remembered: RememberedIds::open(store.clone())?,
             rows: askwhen_process::metrics::get().engine_remembered_rows.with_label_values(&[&partition.to_string()]),
             store,
             empty: Arc::default(),
             watched: None,
-        })
+        };
+        engine.find_next_end();
+        Ok(engine)
     }
 
     /// From now on nothing is written out: what records of a project's users cause

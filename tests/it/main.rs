@@ -9,6 +9,7 @@ mod cli;
 mod cli_page;
 mod clients;
 mod clock;
+mod closing;
 mod console;
 mod crash;
 mod damage;

@@ -50,6 +50,9 @@ pub enum EventType {
     Displayed,
     #[serde(rename = "survey.dismissed")]
     Dismissed,
+    /// It takes no more responses.
+    #[serde(rename = "survey.closed")]
+    Closed,
     #[serde(rename = "user.erased")]
     Erased,
     /// An operator's test of an endpoint; no endpoint subscribes to it.
@@ -58,8 +61,14 @@ pub enum EventType {
 }
 
 impl EventType {
-    pub const EVERY: [EventType; 5] =
-        [EventType::Answered, EventType::Completed, EventType::Displayed, EventType::Dismissed, EventType::Erased];
+    pub const EVERY: [EventType; 6] = [
+        EventType::Answered,
+        EventType::Completed,
+        EventType::Displayed,
+        EventType::Dismissed,
+        EventType::Closed,
+        EventType::Erased,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -67,6 +76,7 @@ impl EventType {
             EventType::Completed => "response.completed",
             EventType::Displayed => "survey.displayed",
             EventType::Dismissed => "survey.dismissed",
+            EventType::Closed => "survey.closed",
             EventType::Erased => "user.erased",
             EventType::Test => "endpoint.test",
         }

@@ -63,8 +63,42 @@ pub struct Message {
     pub kind: EventType,
     /// When the event happened.
     pub at: Millis,
-    /// `None` for an erasure, which tells nothing but the user's id.
+    /// `None` for an erasure, which tells nothing but the user's id, and for what is about
+    /// no user.
     pub data: Option<Data>,
+    /// Of `survey.closed` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<SurveyClosed>,
+}
+
+/// A survey takes no more responses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SurveyClosed {
+    pub survey_id: String,
+    pub reason: ClosedReason,
+    /// Responses that were completed, over all versions.
+    pub completed: u64,
+    #[serde(with = "time::rfc3339")]
+    pub at: Millis,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClosedReason {
+    QuotaFull,
+    /// Its schedule is over.
+    Ended,
+    Archived,
+}
+
+impl ClosedReason {
+    pub fn name(self) -> &'static str {
+        match self {
+            ClosedReason::QuotaFull => "quota_full",
+            ClosedReason::Ended => "ended",
+            ClosedReason::Archived => "archived",
+        }
+    }
 }
 
 impl Delivery {
@@ -85,8 +119,9 @@ pub fn deliveries(
 ) -> Vec<Delivery> {
     let WebhookEvent { kind, at } = event;
     let user = UserRef::new(&data.project, &data.user_id);
-    let one =
-        |data: Data, part: &str| delivery(origin, endpoint, user, Message { kind, at, data: Some(data) }, part, now);
+    let one = |data: Data, part: &str| {
+        delivery(origin, endpoint, user, Message { kind, at, data: Some(data), closed: None }, part, now)
+    };
     if endpoint.profile == Profile::Blitzllama && kind == EventType::Answered {
         let single = |answer: &AnswerFact| Data { answers: vec![answer.clone()], ..data.clone() };
         return data.answers.iter().map(|answer| one(single(answer), &answer.question_id)).collect();
@@ -110,7 +145,10 @@ pub fn delivery(
         endpoint_id: endpoint.endpoint_id.clone(),
         project: user.project.to_owned(),
         user_id: user.user_id.to_owned(),
-        survey_id: message.data.as_ref().map(|data| data.survey_id.clone()),
+        survey_id: match (&message.data, &message.closed) {
+            (Some(data), _) => Some(data.survey_id.clone()),
+            (None, closed) => closed.as_ref().map(|closed| closed.survey_id.clone()),
+        },
         created_at: now,
         message,
         test_for: None,

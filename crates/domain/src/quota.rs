@@ -62,6 +62,8 @@ pub enum QuotaSignal {
     /// To the coordinator: grants that offers hold came here from another partition, with
     /// their user.
     Moved { of: u32, count: u64 },
+    /// To the coordinator: how many responses the partition has completed.
+    Used { used: u64 },
     /// To a lease, which may `keep` unused grants until they are recalled.
     Grant { count: u64, keep: bool },
     /// To a lease: no grant is left.
@@ -196,6 +198,12 @@ pub struct QuotaCoordinator {
     /// Grants that have left partitions before these reported them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     moved: BTreeMap<u32, u64>,
+    /// Completions by partition, where somebody wants to know when all are used.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    used: BTreeMap<u32, u64>,
+    /// Whether that was told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_full: bool,
 }
 
 impl QuotaCoordinator {
@@ -277,10 +285,18 @@ impl QuotaCoordinator {
                     _ => *self.moved.entry(of).or_default() += count,
                 }
             }
+            QuotaSignal::Used { used } => drop(self.used.insert(from, used)),
             QuotaSignal::Grant { .. } | QuotaSignal::Refuse | QuotaSignal::AskAgain | QuotaSignal::Recall => {}
         }
         self.serve(now, &mut messages);
         messages
+    }
+
+    /// The number of completions, once they are as many as there may be.
+    fn filled(&mut self) -> Option<u64> {
+        let used = self.used.values().sum();
+        let is_news = used >= self.limit && !std::mem::replace(&mut self.is_full, used >= self.limit);
+        is_news.then_some(used)
     }
 
     fn serve(&mut self, now: Millis, messages: &mut Vec<(u32, QuotaSignal)>) {
@@ -355,7 +371,10 @@ pub fn redistribute(
             allocator.dirty.insert(key.clone());
         }
         if let Some(limit) = sum.limit {
-            let coordinator = QuotaCoordinator { out, ..QuotaCoordinator::open(sum.epoch, limit, partitions) };
+            let used = BTreeMap::from([(COORDINATOR_PARTITION, sum.used)]);
+            let is_full = sum.used >= limit;
+            let coordinator =
+                QuotaCoordinator { out, used, is_full, ..QuotaCoordinator::open(sum.epoch, limit, partitions) };
             allocators[COORDINATOR_PARTITION as usize].restore(key, None, Some(coordinator));
         }
     }
@@ -375,6 +394,8 @@ pub struct QuotaAllocator {
     scarce: BTreeSet<SurveyKey>,
     /// When the first hold of a scarce lease lapses: its grant is to be returned then.
     lapse_at: Option<Millis>,
+    /// Quotas of which all is used, since [`QuotaAllocator::take_full`].
+    full: Vec<(SurveyKey, u64)>,
 }
 
 impl QuotaAllocator {
@@ -398,6 +419,22 @@ impl QuotaAllocator {
 
     pub fn take_dirty(&mut self) -> BTreeSet<SurveyKey> {
         std::mem::take(&mut self.dirty)
+    }
+
+    /// Quotas that have become full, with the number of completions.
+    pub fn take_full(&mut self) -> Vec<(SurveyKey, u64)> {
+        std::mem::take(&mut self.full)
+    }
+
+    /// Completions in this partition, also of surveys without a quota.
+    pub fn used(&self, key: &SurveyKey) -> u64 {
+        self.leases.get(key).map_or(0, |lease| lease.used)
+    }
+
+    /// Tells the coordinator how many responses are completed here.
+    pub fn report_used(&mut self, key: &SurveyKey, now: Millis) -> Vec<QuotaMessage> {
+        let used = self.used(key);
+        self.signal_coordinator(key, QuotaSignal::Used { used }, now)
     }
 
     pub fn dirty_count(&self) -> usize {
@@ -526,9 +563,14 @@ impl QuotaAllocator {
                 QuotaSignal::Report { .. }
                 | QuotaSignal::Ask { .. }
                 | QuotaSignal::Return { .. }
-                | QuotaSignal::Moved { .. } => {
+                | QuotaSignal::Moved { .. }
+                | QuotaSignal::Used { .. } => {
                     match self.coordinators.get_mut(&key).filter(|coordinator| coordinator.epoch == message.epoch) {
-                        Some(coordinator) => coordinator.receive(message.from, &message.message, now),
+                        Some(coordinator) => {
+                            let answers = coordinator.receive(message.from, &message.message, now);
+                            self.full.extend(coordinator.filled().map(|used| (key.clone(), used)));
+                            answers
+                        }
                         None => Vec::new(),
                     }
                 }
@@ -566,7 +608,8 @@ impl QuotaAllocator {
             QuotaSignal::Report { .. }
             | QuotaSignal::Ask { .. }
             | QuotaSignal::Return { .. }
-            | QuotaSignal::Moved { .. } => {}
+            | QuotaSignal::Moved { .. }
+            | QuotaSignal::Used { .. } => {}
         }
         self.update_lapse_time(key);
         answer

@@ -332,6 +332,12 @@ impl Schedule {
         Schedule { start_at: self.start_at, end_at: self.end_at, windows, except, ..Schedule::default() }
     }
 
+    /// From when on it is never open again.
+    pub fn ends_at(&self) -> Option<Millis> {
+        let last_window = self.windows.iter().map(|window| window.end_at).max();
+        [self.end_at, last_window].into_iter().flatten().min()
+    }
+
     pub fn is_open(&self, now: Millis) -> bool {
         if self.start_at.is_some_and(|start| now < start) || self.end_at.is_some_and(|end| now >= end) {
             return false;

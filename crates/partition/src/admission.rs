@@ -294,6 +294,7 @@ pub fn is_forwarded_only(internal: &Internal) -> bool {
     match internal {
         Internal::Quota(_)
         | Internal::Cap(_)
+        | Internal::Closing(_)
         | Internal::Defined(_)
         | Internal::NameSeen { .. }
         | Internal::AliasStep(_) => true,
@@ -324,6 +325,7 @@ pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
             Internal::EndpointHealthReport(report) => return report.seq.is_none().then_some(0),
             Internal::Quota(mail) => return Some(mail.to),
             Internal::Cap(message) => return Some(message.to),
+            Internal::Closing(message) => return Some(message.to),
             Internal::Defined(_)
             | Internal::Forward(_)
             | Internal::Clock { .. }

@@ -66,7 +66,10 @@ impl Relocation {
         let to = match decode_forwarded(forward) {
             Err(_) => at % self.new,
             Ok(Decoded::Internal(internal))
-                if matches!(*internal, Internal::NameSeen { .. } | Internal::Quota(_) | Internal::Cap(_)) =>
+                if matches!(
+                    *internal,
+                    Internal::NameSeen { .. } | Internal::Quota(_) | Internal::Cap(_) | Internal::Closing(_)
+                ) =>
             {
                 return None;
             }

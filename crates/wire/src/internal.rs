@@ -10,7 +10,7 @@ use askwhen_domain::cap::CapMessage;
 use askwhen_domain::endpoint::{DisabledReason, SealedSecret};
 use askwhen_domain::health::Health;
 use askwhen_domain::json::Json;
-use askwhen_domain::message::Delivery;
+use askwhen_domain::message::{ClosedReason, Delivery};
 use askwhen_domain::quota::QuotaMessage;
 use askwhen_domain::time::Millis;
 
@@ -56,6 +56,8 @@ pub enum Internal {
     KeysUsed(Vec<KeyUse>),
     /// Between the coordinator of a quota and its customers.
     Quota(QuotaMessage),
+    /// Between partitions: a survey takes no more responses.
+    Closing(ClosingMessage),
     /// Between the counter of a cap and a partition that asks it.
     Cap(CapMessage),
     /// Nothing but the time at which it is appended: somebody waits.
@@ -72,6 +74,31 @@ pub enum Internal {
     Skip(Skip),
     /// An operator accepts that records are gone before state was made of them.
     AcceptLoss(AcceptLoss),
+}
+
+/// A survey has ended or was archived: partition 0 counts what was completed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClosingMessage {
+    pub project: String,
+    pub survey_id: String,
+    pub reason: ClosedReason,
+    /// When it closed.
+    pub at: Millis,
+    pub from: u32,
+    pub to: u32,
+    pub step: ClosingStep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClosingStep {
+    /// To partition 0: the end has come.
+    Noticed,
+    /// To every partition: how many are completed?
+    Count,
+    Counted {
+        used: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

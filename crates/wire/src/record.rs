@@ -9,8 +9,9 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 pub use super::internal::{
-    AcceptLoss, AcceptTime, AliasAction, AliasRequest, AliasStep, Define, Defined, EndpointAction, EndpointCommand,
-    EndpointHealthReport, Erase, Forward, Internal, KeyUse, MergedState, Query, Skip, encode_internal,
+    AcceptLoss, AcceptTime, AliasAction, AliasRequest, AliasStep, ClosingMessage, ClosingStep, Define, Defined,
+    EndpointAction, EndpointCommand, EndpointHealthReport, Erase, Forward, Internal, KeyUse, MergedState, Query, Skip,
+    encode_internal,
 };
 pub use super::topics::event::{
     DEFAULT_PROJECT, DecodeError, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_PROPERTIES, encode, event_session, parse_moment,

@@ -61,6 +61,7 @@ pub fn document() -> Value {
         "webhooks": {
             "response": webhook("ResponseWebhook", "Answers, as they are given and when they are complete"),
             "survey": webhook("OfferWebhook", "A survey was displayed or dismissed"),
+            "closed": webhook("ClosedWebhook", "A survey takes no more responses"),
             "user": webhook("ErasureWebhook", "A user was erased"),
         },
         "components": {

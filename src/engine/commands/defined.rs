@@ -27,6 +27,9 @@ pub fn install(
     defined: &Defined,
     effects: &mut Effects,
 ) -> Result<(), Failure> {
+    engine.notice_ends(at, effects);
+    let surveys = engine.table.definitions.project(&defined.project).map(|project| &project.surveys);
+    let was = surveys.and_then(|surveys| surveys.get(&defined.id)).map(|entry| entry.current.status);
     let taken = engine.table.take(defined, at.now, at.origin.offset);
     if let Some(command) = taken.map_err(|error| Failure::Refused(std::sync::Arc::new(error)))? {
         effects.outputs.push(Output {
@@ -52,5 +55,6 @@ pub fn install(
         post(engine.quotas.allocator.limit(&key, version, limit, at.now), effects);
         engine.resume_pending(at, effects)?;
     }
+    engine.definition_closes(at, defined, was, effects);
     Ok(())
 }

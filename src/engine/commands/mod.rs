@@ -3,6 +3,7 @@
 
 mod alias;
 mod cap;
+mod closing;
 mod define;
 mod defined;
 mod endpoint_action;
@@ -33,6 +34,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, record: Decoded<'_>) ->
             Internal::Query(query) => query::apply(engine, at, query),
             Internal::Quota(mail) => quota::apply(engine, at, &mail),
             Internal::Cap(message) => cap::apply(engine, at, message),
+            Internal::Closing(message) => Ok(closing::apply(engine, at, &message)),
             Internal::Erase(erase) => erase::apply(engine, at, erase),
             Internal::Alias(alias) => alias::apply(engine, at, alias),
             Internal::AliasStep(step) => alias::step(engine, at, step),

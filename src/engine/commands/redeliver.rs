@@ -36,11 +36,13 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Redelivery) ->
     let erased_at = engine.remembered.erased_at(&delivery.project, &delivery.user_id, at.now)?;
     let erased = erased_at.is_some_and(|erased_at| erased_at >= told_at);
     let unknown = at.now >= told_at.saturating_add(ERASURE_KEPT);
+    // Nor does it say anything of a user that a survey is closed.
+    let tells_erasure = matches!(delivery.message.kind, EventType::Erased | EventType::Closed);
     let refusal = if (at.now - asked_at).abs() > REQUEST_LIFE {
         Some(("overloaded", "the request is too old; send it anew"))
-    } else if erased && delivery.message.kind != EventType::Erased {
+    } else if erased && !tells_erasure {
         Some(("user_erased", "the user was erased since; nothing of theirs is sent again"))
-    } else if unknown && delivery.message.kind != EventType::Erased {
+    } else if unknown && !tells_erasure {
         Some(("gone", "the message is older than 100 days: whether its user was erased since is not known any more"))
     } else {
         refusal(engine, &delivery.project, &delivery.endpoint_id)

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
-use askwhen_domain::message::{ActivationFact, AnswerFact, Data, Delivery};
+use askwhen_domain::message::{ActivationFact, AnswerFact, Data, Delivery, SurveyClosed};
 use askwhen_domain::survey::QuestionType;
 use askwhen_domain::time::{self, Millis};
 
@@ -66,6 +66,12 @@ pub fn test(delivery: &Delivery) -> Vec<u8> {
     let at = time::format_time(delivery.message.at);
     let data = json!({"endpoint_id": delivery.endpoint_id, "project": delivery.project, "test": true});
     let body = json!({"type": delivery.message.kind.name(), "timestamp": at, "data": data});
+    body.to_string().into_bytes()
+}
+
+/// A survey takes no more responses; the message tells of no user.
+pub fn closed(at: Millis, closed: &SurveyClosed) -> Vec<u8> {
+    let body = json!({"type": EventType::Closed.name(), "timestamp": time::format_time(at), "data": closed});
     body.to_string().into_bytes()
 }
 
