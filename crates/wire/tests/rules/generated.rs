@@ -66,6 +66,19 @@ fn activation() -> impl Strategy<Value = Value> {
     ]
 }
 
+fn cap() -> impl Strategy<Value = Value> {
+    let count = prop::sample::select(vec!["displayed", "completed"]);
+    let within = prop::option::of(prop::sample::select(vec!["1h", "7h"]));
+    let per = prop::option::of(prop::sample::select(vec!["pass", "shut"]));
+    (count, 1..4_u32, within, per).prop_map(|(count, max, within, per)| {
+        let mut cap = json!({"count": count, "max": max, "within": within});
+        if let Some(missing) = per {
+            (cap["per"], cap["missing"]) = (json!({"attribute": "plan"}), json!(missing));
+        }
+        cap
+    })
+}
+
 pub fn survey() -> impl Strategy<Value = Value> {
     let frequency = (
         prop::sample::select(vec!["once", "until_responded", "until_completed", "every_activation"]),
@@ -87,7 +100,10 @@ pub fn survey() -> impl Strategy<Value = Value> {
         prop::option::weighted(0.2, (0..3_u8, 1..3_u32, prop::option::of(2..4_u32))),
         prop::option::weighted(0.2, 1..4_u32),
     );
-    (armed, frequency, gates, 0..2_i64).prop_map(|(armed, frequency, gates, priority)| {
+    let caps = prop::collection::vec(cap(), 0..3);
+    (armed, frequency, gates, caps, 0..2_i64).prop_map(|(armed, frequency, gates, mut caps, priority)| {
+        // Two that count the same are one too many.
+        caps.dedup_by_key(|cap| [&cap["count"], &cap["within"], &cap["per"]].map(Value::clone));
         let (repeat, max_displays, cooldown, global, per, after_dismissal) = frequency;
         let (pro, on_ios, unless_completed, limit, counts, unless_shown) = gates;
         let mut survey = json!({
@@ -95,7 +111,7 @@ pub fn survey() -> impl Strategy<Value = Value> {
             "frequency": {"repeat": repeat, "max_displays": max_displays, "cooldown": cooldown,
                 "global_cooldown": global, "per": per, "after_dismissal": after_dismissal},
             "platforms": if on_ios { json!(["ios"]) } else { json!([]) },
-            "limits": {"max_completed": limit},
+            "limits": {"max_completed": limit, "caps": caps},
             "questions": [{"question_id": "q1", "type": "rating_star", "text": "?"}],
         });
         let mut rules = Vec::new();

@@ -9,6 +9,7 @@ use crate::generated::{Step, step, survey};
 use crate::windows::by_hand;
 use askwhen_domain::activation::{CANCELS, LATE};
 use askwhen_domain::apply::*;
+use askwhen_domain::cap::{CapAllocator, CapAnswer, CapAsk, CapEvent, CapMessage, CapSignal, MissingValue};
 use askwhen_domain::cycle::Per;
 use askwhen_domain::decision::{Decision, DecisionReason, Gate};
 use askwhen_domain::definitions::Project;
@@ -48,6 +49,17 @@ struct Made {
     completed_at: Option<Millis>,
     /// The answer as it was last taken.
     value: Option<i64>,
+    /// The caps that it concerns, by their place in the survey, with the user's plan where
+    /// it counts.
+    caps: Vec<(usize, Option<bool>)>,
+}
+
+/// Which bounds over all users are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Bounds {
+    None,
+    Caps,
+    All,
 }
 
 /// Everything that happened to one user, in its order.
@@ -67,6 +79,7 @@ struct World {
     offset: u64,
     now: Millis,
     allocator: QuotaAllocator,
+    counters: CapAllocator,
     users: BTreeMap<String, (User, Past)>,
     /// Whether the anonymous visitor is a user by now.
     is_linked: bool,
@@ -78,6 +91,7 @@ impl World {
         let record = Record { project: KEY.into(), user_id: user_id.into(), event_id: None, times, body: body.clone() };
         let before = self.users[user_id].0.clone();
         let key = |id: &String| SurveyKey::new(KEY, id.clone());
+        let mut answers = CapAnswers::new();
         loop {
             let quota_statuses =
                 self.project.limited().iter().map(|id| (id.clone(), self.allocator.status(&key(id), self.now)));
@@ -88,14 +102,19 @@ impl World {
                 user_id,
                 project: &self.project,
                 quota_statuses: &quota_statuses.collect(),
-                caps: &NO_CAPS,
+                caps: &answers,
                 may_wait: true,
             };
             let Applied { user, out } = apply(ctx, &before, &record, false);
-            if !out.needs.is_empty() {
+            if out.needs_grants() {
                 out.needs.iter().for_each(|id| drop(self.allocator.ask(&key(id), 1, self.now)));
+                self.ask_counters(&out.needs_caps, &mut answers);
                 continue;
             }
+            let settled: Vec<CapMessage> = out.caps.iter().map(|change| self.counters.settle(*change)).collect();
+            let back = answers.keys().map(|key| self.counters.give_back(*key, self.offset));
+            let told = settled.into_iter().chain(back).collect();
+            assert!(self.counters.receive(told, self.now).is_empty(), "one partition has all counters");
             out.quotas.iter().for_each(|(id, change)| self.allocator.change(&key(id), *change, self.now));
             self.allocator.settle(true, self.now);
             self.users.get_mut(user_id).expect("known").0 = user;
@@ -114,6 +133,21 @@ impl World {
                 } else {
                     "anon"
                 }
+            }
+        }
+    }
+
+    /// Asks counters in their order, until one is full.
+    fn ask_counters(&mut self, asks: &[CapAsk], answers: &mut CapAnswers) {
+        for ask in asks.iter().filter(|ask| !answers.contains_key(&ask.key)).copied().collect::<Vec<_>>() {
+            let asked = self.counters.ask(ask, self.offset, false, self.now);
+            let said = self.counters.receive(vec![asked], self.now);
+            let [CapMessage { key, signal: CapSignal::Answer { answer, .. }, .. }] = said[..] else {
+                panic!("one partition has all counters: {said:?}");
+            };
+            answers.insert(key, answer);
+            if answer != CapAnswer::Granted {
+                break;
             }
         }
     }
@@ -171,6 +205,42 @@ impl World {
         made.filter(|made| made.completed_at.is_some() || self.holds(made)).count() as u64
     }
 
+    /// Places of a cap that are counted or held, for users of a plan where it counts.
+    fn places(&self, survey: &Survey, place: (usize, Option<bool>)) -> u64 {
+        let cap = &survey.limits.caps[place.0];
+        let counts = |made: &&Made| {
+            let at = if cap.count == CapEvent::Displayed { made.displayed_at } else { made.completed_at };
+            let lately = |at: Millis| cap.within.is_none_or(|within| at >= self.now - within);
+            match at {
+                Some(at) => lately(at),
+                None => self.holds(made),
+            }
+        };
+        let made = self.users.values().flat_map(|(_, past)| &past.made);
+        made.filter(|made| made.survey_id == survey.survey_id && made.caps.contains(&place)).filter(counts).count()
+            as u64
+    }
+
+    /// The caps that an offer to a user would concern; `None` where one shuts users out who
+    /// have no plan.
+    fn concerned(&self, past: &Past, survey: &Survey) -> Option<Vec<(usize, Option<bool>)>> {
+        let mut all = Vec::new();
+        for (n, cap) in survey.limits.caps.iter().enumerate() {
+            match (&cap.per, past.pro, cap.missing) {
+                (None, ..) => all.push((n, None)),
+                (Some(_), Some(pro), _) => all.push((n, Some(pro))),
+                (Some(_), None, MissingValue::Pass) => {}
+                (Some(_), None, MissingValue::Shut) => return None,
+            }
+        }
+        Some(all)
+    }
+
+    fn is_capped(&self, past: &Past, survey: &Survey) -> bool {
+        let full = |place: &(usize, Option<bool>)| self.places(survey, *place) >= survey.limits.caps[place.0].max;
+        self.concerned(past, survey).is_none_or(|places| places.iter().any(full))
+    }
+
     fn holds(&self, made: &Made) -> bool {
         let ttl = self.project.settings.offer_ttl;
         let known = if made.displayed_at.is_some() { OFFER_KNOWN } else { ttl };
@@ -189,7 +259,7 @@ impl World {
         user_id: &str,
         survey: &Survey,
         (session, platform): (&str, &str),
-        quotas: bool,
+        bounds: Bounds,
     ) -> Result<(Millis, Option<(Millis, u64)>), Gate> {
         let (past, now) = (self.past(user_id), self.now);
         let settings = &self.project.settings;
@@ -273,9 +343,12 @@ impl World {
         }
         let outstanding = || past.made.iter().filter(|made| self.is_outstanding(made));
         let stands = outstanding().any(|made| made.survey_id == survey.survey_id);
-        if quotas && !stands && survey.limits.max_completed.is_some_and(|limit| self.taken(&survey.survey_id) >= limit)
-        {
+        let full = || survey.limits.max_completed.is_some_and(|limit| self.taken(&survey.survey_id) >= limit);
+        if bounds == Bounds::All && !stands && full() {
             return Err(Gate::QuotaFull);
+        }
+        if bounds >= Bounds::Caps && !stands && self.is_capped(past, survey) {
+            return Err(Gate::CapReached);
         }
         let mut to_be_shown_here = shown_here;
         for made in outstanding() {
@@ -349,7 +422,7 @@ impl World {
         let mut best: Option<(Rank, Winner)> = None;
         for (n, id) in ids.into_iter().enumerate() {
             let survey = self.survey(id);
-            match self.gate(user_id, survey, (session, platform), true) {
+            match self.gate(user_id, survey, (session, platform), Bounds::All) {
                 Err(gate) => gates.push((id.clone(), Some(gate))),
                 Ok((expires_at, by)) => {
                     let mut made = self.past(user_id).made.iter();
@@ -389,12 +462,15 @@ impl World {
         let first = reported
             .first()
             .map_or(DecisionReason::NoSurvey, |(_, gate)| gate.map_or(DecisionReason::Offered, DecisionReason::Gate));
-        // Whether a quota is full nobody asks where it does not decide: another
-        // gate is shut behind it, or another survey wins.
+        // Whether a quota is full, or a cap reached, nobody asks where it does not decide:
+        // another gate is shut behind it, or another survey wins.
         for ((id, reported), (_, gate)) in reported.iter_mut().zip(&gates) {
-            if *gate == Some(Gate::QuotaFull) && *reported != *gate {
-                let behind = self.gate(user_id, self.survey(id), (session, platform), false).err();
-                assert_eq!(*reported, behind.or(offered.is_some().then_some(Gate::Preempted)), "of {id}");
+            if matches!(gate, Some(Gate::QuotaFull | Gate::CapReached)) && *reported != *gate {
+                let behind = [Bounds::Caps, Bounds::None].map(|bounds| {
+                    let shut = self.gate(user_id, self.survey(id), (session, platform), bounds).err();
+                    shut.or(offered.is_some().then_some(Gate::Preempted))
+                });
+                assert!(behind.contains(reported), "of {id}: {reported:?} is none of {behind:?}");
                 *reported = *gate;
             }
         }
@@ -404,6 +480,7 @@ impl World {
             return assert_eq!(decision.reason, first);
         };
         let offered = decision.survey.expect("just compared");
+        let caps = self.concerned(self.past(user_id), self.survey(&survey_id)).unwrap_or_default();
         let past = &mut self.users.get_mut(user_id).expect("known").1;
         let again = past.made.iter().any(|made| made.offer_id == offered.offer_id);
         if !again {
@@ -420,6 +497,7 @@ impl World {
                 answered_at: None,
                 completed_at: None,
                 value: None,
+                caps,
             });
         }
     }
@@ -465,8 +543,13 @@ impl World {
         let survey = self.survey(&made.survey_id);
         let limit = survey.limits.max_completed;
         let untouched = made.displayed_at.is_none();
-        let gone = self.now >= made.offered_at + OFFER_KNOWN || (limit.is_some() && untouched && !self.holds(&made));
-        let full = limit.is_some_and(|limit| self.taken(&made.survey_id) >= limit);
+        let must_hold = limit.is_some() || !made.caps.is_empty();
+        let gone = self.now >= made.offered_at + OFFER_KNOWN || (must_hold && untouched && !self.holds(&made));
+        let reached = |place: &(usize, Option<bool>)| {
+            let cap = &survey.limits.caps[place.0];
+            cap.count == CapEvent::Completed && self.places(survey, *place) >= cap.max
+        };
+        let full = limit.is_some_and(|limit| self.taken(&made.survey_id) >= limit) || made.caps.iter().any(reached);
         let offer_id = made.offer_id.clone();
         let value = self.now / MINUTE % 5 + 1;
         let body = match step {
@@ -580,6 +663,7 @@ proptest! {
             now: 100 * DAY,
             allocator: QuotaAllocator::new(0, 1),
             is_linked: false,
+            counters: CapAllocator::new(0, 1),
             users: ["ann", "bob", "anon"].map(|user| (user.to_owned(), Default::default())).into(),
         };
         let settings = json!({"global_cooldown": global, "max_per_session": cap});
