@@ -227,6 +227,7 @@ pub fn endpoint_commands(registrar: &Store) -> Result<Vec<DeliveryRecord>, Error
 #[cfg(test)]
 mod tests {
     use super::*;
+    use askwhen_domain::cap::{CapAsk, CapChange, CapEvent, CapMessage, CapOutcome, PinnedCap};
     use askwhen_domain::quota::{QuotaLease, QuotaStatus};
     use askwhen_domain::user::User;
     use askwhen_store::{Memory, keys};
@@ -275,5 +276,42 @@ mod tests {
             (coordinator.allocator.status(&key, 0), coordinator.allocator.leases[&key].free),
             (QuotaStatus::Available, 2)
         );
+    }
+
+    #[test]
+    fn what_is_counted_and_held_of_a_cap_stays_so() {
+        let make = |n: usize| (0..n).map(|_| Arc::new(Store::Memory(Memory::default()))).collect::<Vec<_>>();
+        let (old, new) = (3, 5);
+        let (from, into) = (make(old), make(new));
+        let rule = CapRule { max: 3, within: None };
+        let key = |value: u128| CapKey { cap: 11, value };
+        for value in 0..20_u128 {
+            // One display is counted, and ann's offer holds a place.
+            let home = key(value).home(old as u32);
+            let mut caps = CapAllocator::new(home, old as u32);
+            for (request, outcome) in [(1, CapOutcome::Counted(5)), (2, CapOutcome::Held(100))] {
+                let ask = caps.ask(CapAsk { key: key(value), rule }, request, false, 5);
+                let settle = caps.settle(CapChange { key: key(value), place: CapPlace::Request(request), outcome });
+                let told = [ask, settle].map(|message| CapMessage { from: home, ..message });
+                caps.receive(told.to_vec(), 5);
+            }
+            let mut batch = Batch::default();
+            Quotas::of(quota::QuotaAllocator::new(home, old as u32), caps).freeze(None)(&mut batch);
+            from[home as usize].write(batch).unwrap();
+        }
+        let mut ann = User::default();
+        let held =
+            |value| PinnedCap { key: key(value), rule, count: CapEvent::Displayed, place: Some(CapPlace::Held(100)) };
+        ann.extension_mut().caps.insert("off".into(), (0..20).map(held).collect());
+        let mut batch = Batch::default();
+        batch.put(families::USERS, keys::named("p", "ann"), state::encode(&ann.summarized()));
+        from[id::partition_of("ann", old as u32) as usize].write(batch).unwrap();
+        repartition(&from, &into).unwrap();
+        for value in 0..20_u128 {
+            let home = key(value).home(new as u32);
+            let quotas = Quotas::load(&into[home as usize], home, new as u32).unwrap();
+            let counter = quotas.caps.counters().find(|(known, _)| *known == key(value)).map(|(_, counter)| counter);
+            assert_eq!(counter.map(|counter| counter.count(5)), Some(2), "of value {value}");
+        }
     }
 }

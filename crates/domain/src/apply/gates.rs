@@ -40,6 +40,12 @@ pub(super) struct Eligible {
     shown: bool,
 }
 
+/// Of several windows that are shut the one that time opens first is the nearest, then one
+/// that was open lately.
+fn nearness(failure: &GateFailure) -> (Millis, bool) {
+    (failure.until.unwrap_or(Millis::MAX), failure.gate == Gate::NotActivated)
+}
+
 /// The hint when an offer stands in the way of a trigger without a session.
 const NEEDS_SESSION: &str = "the trigger has no context.session_id: send the same one with every trigger of a session, \
                              and its undisplayed offer is given again, also after a page is loaded anew";
@@ -144,10 +150,13 @@ impl EligibilityCheck<'_> {
             return Ok(Eligible { expires_at, ..Eligible::default() });
         };
         let mut best: Option<Eligible> = None;
-        let mut failed = None;
+        let mut failed: Option<GateFailure> = None;
         for state in windows::all(self.user, survey) {
             match self.window_of(survey, state, rules) {
-                Err(stop) => failed = Some(stop),
+                Err(stop) => {
+                    let is_nearer = failed.as_ref().is_none_or(|known| nearness(&stop) <= nearness(known));
+                    failed = if is_nearer { Some(stop) } else { failed };
+                }
                 Ok(open) => {
                     // One that was not displayed yet, and of these the one that expires soonest.
                     let rank = |open: &Eligible| (open.shown, open.expires_at);
@@ -157,7 +166,7 @@ impl EligibilityCheck<'_> {
                 }
             }
         }
-        // Of several values the newest says why there is none.
+        // Of several values the one that opens next says why there is none.
         best.ok_or_else(|| failed.unwrap_or(stop(Gate::NotActivated, Value::Null, None)))
     }
 
