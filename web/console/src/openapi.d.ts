@@ -780,6 +780,18 @@ export interface components {
                 [key: string]: unknown;
             };
         };
+        ClosedWebhook: {
+            /** @enum {string} */
+            type: "survey.closed";
+            timestamp: components["schemas"]["Time"];
+            data: {
+                survey_id: string;
+                /** @enum {string} */
+                reason: "quota_full" | "ended" | "archived";
+                completed: number;
+                at: components["schemas"]["Time"];
+            };
+        };
         ErasureWebhook: {
             /** @enum {string} */
             type: "user.erased";
