@@ -223,7 +223,7 @@ fn message(n: u64, now: Millis) -> Message {
         user_id,
         survey_id: Some("s".into()),
         created_at: now,
-        message: Body { kind: EventType::Completed, at: now, data: Some(data), closed: None },
+        message: Body { kind: EventType::Completed, at: now, data: Some(data) },
         test_for: None,
         not_before: None,
     }

@@ -95,7 +95,7 @@ fn delivery(id: &str) -> Delivery {
         user_id: "ann".into(),
         survey_id: None,
         created_at: NOW,
-        message: Message { kind: EventType::Completed, at: NOW, data: Some(data), closed: None },
+        message: Message { kind: EventType::Completed, at: NOW, data: Some(data) },
         test_for: None,
         not_before: None,
     }

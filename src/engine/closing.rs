@@ -9,7 +9,7 @@ use super::registrar;
 use super::state::Engine;
 use askwhen_domain::definitions::Project;
 use askwhen_domain::endpoint::EventType;
-use askwhen_domain::message::{self, ClosedReason, Message, SurveyClosed};
+use askwhen_domain::message::{self, ClosedReason, Data, Message, SurveyClosed};
 use askwhen_domain::quota::COORDINATOR_PARTITION;
 use askwhen_domain::refs::{SurveyKey, UserRef};
 use askwhen_domain::survey::Status;
@@ -209,9 +209,9 @@ impl Engine {
                 continue;
             }
             let survey_id = key.survey_id.clone();
-            let closed = Some(SurveyClosed { survey_id, reason, completed, at: closed_at });
+            let closed = SurveyClosed { survey_id, reason, completed, at: closed_at };
             let part = format!("{}/{}", key.survey_id, reason.name());
-            let told = Message { kind, at: closed_at, data: None, closed };
+            let told = Message { kind, at: closed_at, data: Some(Data::closed(&key.project, &closed)) };
             let delivery = message::delivery(&at.origin, endpoint, user, told, &part, at.now);
             effects.outputs.push(outputs::delivery(delivery));
         }

@@ -50,14 +50,15 @@ pub enum EventType {
     Displayed,
     #[serde(rename = "survey.dismissed")]
     Dismissed,
-    /// It takes no more responses.
-    #[serde(rename = "survey.closed")]
-    Closed,
     #[serde(rename = "user.erased")]
     Erased,
     /// An operator's test of an endpoint; no endpoint subscribes to it.
     #[serde(rename = "endpoint.test")]
     Test,
+    /// A survey takes no more responses. Stored rows name a type by its place here, so
+    /// new ones come last.
+    #[serde(rename = "survey.closed")]
+    Closed,
 }
 
 impl EventType {

@@ -63,12 +63,8 @@ pub struct Message {
     pub kind: EventType,
     /// When the event happened.
     pub at: Millis,
-    /// `None` for an erasure, which tells nothing but the user's id, and for what is about
-    /// no user.
+    /// `None` for an erasure, which tells nothing but the user's id.
     pub data: Option<Data>,
-    /// Of `survey.closed` alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub closed: Option<SurveyClosed>,
 }
 
 /// A survey takes no more responses.
@@ -119,9 +115,8 @@ pub fn deliveries(
 ) -> Vec<Delivery> {
     let WebhookEvent { kind, at } = event;
     let user = UserRef::new(&data.project, &data.user_id);
-    let one = |data: Data, part: &str| {
-        delivery(origin, endpoint, user, Message { kind, at, data: Some(data), closed: None }, part, now)
-    };
+    let one =
+        |data: Data, part: &str| delivery(origin, endpoint, user, Message { kind, at, data: Some(data) }, part, now);
     if endpoint.profile == Profile::Blitzllama && kind == EventType::Answered {
         let single = |answer: &AnswerFact| Data { answers: vec![answer.clone()], ..data.clone() };
         return data.answers.iter().map(|answer| one(single(answer), &answer.question_id)).collect();
@@ -145,10 +140,7 @@ pub fn delivery(
         endpoint_id: endpoint.endpoint_id.clone(),
         project: user.project.to_owned(),
         user_id: user.user_id.to_owned(),
-        survey_id: match (&message.data, &message.closed) {
-            (Some(data), _) => Some(data.survey_id.clone()),
-            (None, closed) => closed.as_ref().map(|closed| closed.survey_id.clone()),
-        },
+        survey_id: message.data.as_ref().map(|data| data.survey_id.clone()),
         created_at: now,
         message,
         test_for: None,
@@ -160,6 +152,21 @@ pub fn delivery(
 pub const TESTER: &str = "askwhen-test";
 
 impl Data {
+    /// The data of `survey.closed`: about nobody, with what is told in the place of a trigger's
+    /// properties, as rows that wait are stored with these members and no others.
+    pub fn closed(project: &str, closed: &SurveyClosed) -> Data {
+        Data {
+            response_id: String::new(),
+            survey_id: closed.survey_id.clone(),
+            survey_name: String::new(),
+            user_id: String::new(),
+            trigger_properties: Json::of(closed),
+            answers: Vec::new(),
+            test: false,
+            ..Data::sample(project, closed.at)
+        }
+    }
+
     /// Takes away who answered: one id stands for the response and for its user, and what
     /// leads to the user otherwise is left out.
     #[must_use]

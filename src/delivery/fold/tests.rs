@@ -64,7 +64,7 @@ fn delivery(id: &str) -> Delivery {
         user_id: "ann".into(),
         survey_id: Some("s".into()),
         created_at: 0,
-        message: Message { kind: EventType::Completed, at: 0, data: Some(data), closed: None },
+        message: Message { kind: EventType::Completed, at: 0, data: Some(data) },
         test_for: None,
         not_before: None,
     }

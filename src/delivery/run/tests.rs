@@ -108,7 +108,7 @@ impl World {
             user_id: "ann".into(),
             survey_id: None,
             created_at: self.clock.now(),
-            message: Message { kind: EventType::Completed, at: self.clock.now(), data: Some(data), closed: None },
+            message: Message { kind: EventType::Completed, at: self.clock.now(), data: Some(data) },
             test_for: None,
             not_before: None,
         })));
@@ -450,7 +450,7 @@ fn large_messages_under_way_keep_within_their_memory() {
             user_id: format!("u{n}"),
             survey_id: None,
             created_at: NOW,
-            message: Message { kind: EventType::Completed, at: NOW, data: Some(data), closed: None },
+            message: Message { kind: EventType::Completed, at: NOW, data: Some(data) },
             test_for: None,
             not_before: None,
         })));

@@ -112,7 +112,7 @@ impl World {
             user_id: user_id.into(),
             survey_id: None,
             created_at: self.context.now,
-            message: Message { kind: EventType::Completed, at: self.context.now, data: None, closed: None },
+            message: Message { kind: EventType::Completed, at: self.context.now, data: None },
             test_for: None,
             not_before: None,
         };

@@ -46,12 +46,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Ping) -> Resul
         user_id: TESTER.to_owned(),
         survey_id: None,
         created_at: at.now,
-        message: Message {
-            kind: EventType::Test,
-            at: at.now,
-            data: Some(Data::sample(&project, at.now)),
-            closed: None,
-        },
+        message: Message { kind: EventType::Test, at: at.now, data: Some(Data::sample(&project, at.now)) },
         test_for: Some(reply_to.to_owned()),
         not_before: None,
     }));

@@ -50,7 +50,7 @@ pub(super) fn erased(ctx: ApplyContext<'_>, out: &mut Outputs) {
     let (kind, at) = (EventType::Erased, ctx.now);
     let endpoints = ctx.project.endpoints.values().map(|e| &*e.body);
     for endpoint in endpoints.filter(|e| e.wants(kind, None, false)) {
-        let message = Message { kind, at, data: None, closed: None };
+        let message = Message { kind, at, data: None };
         let user = UserRef::new(ctx.project_id, ctx.user_id);
         deliver(vec![message::delivery(&ctx.origin, endpoint, user, message, "", ctx.now)], out);
     }

@@ -24,11 +24,10 @@ pub fn body(delivery: &Delivery, endpoint: &Endpoint, console_url: &str) -> Vec<
     if message.kind == EventType::Test && endpoint.profile == Profile::Standard {
         return standard::test(delivery);
     }
-    let data = match (&message.data, &message.closed) {
-        (Some(data), _) => data,
-        (None, Some(closed)) => return standard::closed(message.at, closed),
-        (None, None) => return standard::erased(delivery),
-    };
+    let Some(data) = &message.data else { return standard::erased(delivery) };
+    if message.kind == EventType::Closed {
+        return standard::closed(message.at, data);
+    }
     match endpoint.profile {
         Profile::Standard => standard::body(message.kind, message.at, data),
         Profile::Blitzllama => blitzllama::body(message.kind, data, endpoint.include_properties),

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
-use askwhen_domain::message::{ActivationFact, AnswerFact, Data, Delivery, SurveyClosed};
+use askwhen_domain::message::{ActivationFact, AnswerFact, Data, Delivery};
 use askwhen_domain::survey::QuestionType;
 use askwhen_domain::time::{self, Millis};
 
@@ -70,8 +70,9 @@ pub fn test(delivery: &Delivery) -> Vec<u8> {
 }
 
 /// A survey takes no more responses; the message tells of no user.
-pub fn closed(at: Millis, closed: &SurveyClosed) -> Vec<u8> {
-    let body = json!({"type": EventType::Closed.name(), "timestamp": time::format_time(at), "data": closed});
+pub fn closed(at: Millis, data: &Data) -> Vec<u8> {
+    let told = data.trigger_properties.value();
+    let body = json!({"type": EventType::Closed.name(), "timestamp": time::format_time(at), "data": told});
     body.to_string().into_bytes()
 }
 
