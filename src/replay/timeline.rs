@@ -2,6 +2,7 @@
 //! that a page costs what lies above it and not the whole journal.
 
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 use super::{Error, Source};
 use askwhen_domain::id;
@@ -32,6 +33,8 @@ pub struct TimelineItem {
     /// Orders what has the same time, and names it.
     pub id: String,
     pub shown: Value,
+    /// Sender and number of the forward that brought it.
+    forward: Option<(u32, u64)>,
 }
 
 /// The newest records of a user that fit, newest first, back to an erasure. `has_test_clock`
@@ -81,9 +84,16 @@ impl TimelineReading<'_> {
     }
 
     /// Puts what was found in order, newest first, and leaves out what an erasure has
-    /// taken away and what is beyond the limit.
+    /// taken away, what is beyond the limit, and what a restart has sent once more: the
+    /// first of two forwards of one number is the one that counted.
     fn settle(&mut self) {
         self.found.sort_by(|a, b| (b.at, &b.id).cmp(&(a.at, &a.id)));
+        let mut forwards = BTreeSet::new();
+        let oldest_first = self.found.drain(..).rev();
+        let mut once: Vec<TimelineItem> =
+            oldest_first.filter(|item| item.forward.is_none_or(|forward| forwards.insert(forward))).collect();
+        once.reverse();
+        self.found = once;
         if let Some(erased) = self.found.iter().position(|item| item.shown["kind"] == "erased") {
             self.found.truncate(erased + 1);
         }
@@ -108,6 +118,7 @@ impl TimelineReading<'_> {
 
     fn take(&mut self, partition: u32, record: &Record) {
         let is_own = record.key.as_deref() == Some(self.query.user_id.as_bytes());
+        let mut brought_by = None;
         let item = match self.rules.trusted_internal(None, record) {
             Some(Internal::Clock { ahead }) => {
                 self.ahead = ahead;
@@ -117,6 +128,7 @@ impl TimelineReading<'_> {
                 (erase.project == self.query.project).then(|| json!({"kind": "erased"}))
             }
             Some(Internal::Forward(forward)) if forward.key.as_deref() == Some(self.query.user_id) => {
+                brought_by = Some((forward.from, forward.seq));
                 match decode_forwarded(&forward) {
                     Ok(Decoded::User(user)) => self.shown(&user),
                     Ok(Decoded::Internal(inner)) => match *inner {
@@ -143,7 +155,7 @@ impl TimelineReading<'_> {
         if (self.query.since..=self.query.until).contains(&at) {
             let id = format!("{partition}/{:020}", record.offset);
             shown["at"] = time::format_time(at).into();
-            self.found.push(TimelineItem { at, id, shown });
+            self.found.push(TimelineItem { at, id, shown, forward: brought_by });
         }
     }
 

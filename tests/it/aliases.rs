@@ -75,6 +75,11 @@ async fn an_anonymous_visit_is_the_users_from_then_on() {
         assert_eq!(webhook.json()["data"]["user_id"], "ann");
     }
 
+    // A restart finds the names again, and the same engine explains them.
+    let dir = server.kill();
+    let server = Server::on(dir, &["--dev", "--test-clock"], &[]).await;
+    assert_eq!(reason(&server, "anon-2").await, "already_completed");
+    // Forwards are sent once more by a restart, and nothing of them is shown twice.
     for name in ["ann", "anon-6"] {
         let timeline = server.get(&format!("/v1/users/{name}/timeline?limit=200")).await.body;
         let items = timeline["items"].as_array().expect("a list");
@@ -82,11 +87,6 @@ async fn an_anonymous_visit_is_the_users_from_then_on() {
         assert_eq!((count("alias"), count("event"), count("displayed"), count("answers")), (7, 7, 1, 1), "{timeline}");
         assert!(items.iter().any(|item| item["kind"] == "decision" && item["user_id"] == "anon-1"), "{timeline}");
     }
-
-    // A restart finds the names again, and the same engine explains them.
-    let dir = server.kill();
-    let server = Server::on(dir, &["--dev", "--test-clock"], &[]).await;
-    assert_eq!(reason(&server, "anon-2").await, "already_completed");
     for name in ["ann", "anon-6"] {
         let explained = server.get(&format!("/v1/users/{name}/explain?trigger=Main")).await.body;
         assert_eq!(
