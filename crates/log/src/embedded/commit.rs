@@ -131,7 +131,8 @@ impl CommitLog {
     /// durable unknown.
     pub fn prepare(
         &mut self,
-        (pieces, frames_bytes): (usize, usize),
+        pieces: usize,
+        frames_bytes: usize,
         now: Millis,
         syncer: &Syncer,
     ) -> Result<(), PrepareError> {

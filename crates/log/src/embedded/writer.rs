@@ -315,7 +315,7 @@ impl Writer {
 
     /// Makes room in the commit log, before anything of a group is written.
     fn prepare(&mut self, pieces: usize, bytes: usize, now: Millis) -> Result<(), Failure> {
-        match self.commits.prepare((pieces, bytes), now, &self.syncer) {
+        match self.commits.prepare(pieces, bytes, now, &self.syncer) {
             Err(PrepareError::Disk(error)) if disk::is_full(&error) => {
                 self.space.met_a_full_disk();
                 tracing::warn!(%error, "the disk is full: the log takes nothing for now");
