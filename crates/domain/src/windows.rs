@@ -74,7 +74,9 @@ impl PerSurvey {
     /// Takes over what another name of the user has armed and displayed, as if all of it
     /// had come under one name.
     pub fn absorb(&mut self, theirs: &PerSurvey, rules: Rules<'_>, now: Millis, offered: &dyn Fn(u64) -> bool) {
-        self.facts.extend(theirs.facts.iter().cloned());
+        let is_known = |fact: &&ActivationEvent| self.facts.iter().any(|own| own.event.offset == fact.event.offset);
+        let news: Vec<ActivationEvent> = theirs.facts.iter().filter(|fact| !is_known(fact)).cloned().collect();
+        self.facts.extend(news);
         self.facts.sort_by_key(ActivationEvent::order);
         self.shown.extend(&theirs.shown);
         self.shown.sort_by_key(|shown| shown.at);

@@ -46,6 +46,7 @@ pub fn absorb(
     let mut user = before.as_of(ctx.now, offer_known).into_owned();
     let mut theirs = theirs.as_of(ctx.now, offer_known).into_owned();
     theirs.renumber(&user);
+    theirs.know_again(&user);
     for offer in theirs.offers.iter_mut().filter(|offer| !granted.contains(&offer.survey_id)) {
         Arc::make_mut(offer).held_until = None;
     }

@@ -112,6 +112,11 @@ impl Extension {
     }
 
     /// Puts an event where it belongs in time; the oldest goes when there are too many.
+    /// Whether the event of this name at a place in the journal is remembered.
+    pub(super) fn knows(&self, name: &str, offset: u64) -> bool {
+        self.events.get(name).is_some_and(|all| all.iter().any(|event| event.offset == offset))
+    }
+
     pub fn remember(&mut self, name: &str, event: RememberedEvent) {
         if !self.events.contains_key(name) {
             if self.events.len() >= MAX_EVENT_NAMES {

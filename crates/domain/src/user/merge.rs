@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{
-    APART, Alias, Extension, Identity, MAX_ATTRIBUTES_BYTES, MAX_RECENT_IDS, MAX_SESSIONS, MERGED, SeenId, Session,
-    User,
+    APART, Activated, Alias, Extension, Identity, MAX_ATTRIBUTES_BYTES, MAX_RECENT_IDS, MAX_SESSIONS, MERGED,
+    RememberedEvent, SeenId, Session, User,
 };
 use crate::json::Json;
 use crate::time::Millis;
@@ -50,6 +50,26 @@ impl User {
         let first = last.map_or(MERGED, |last| last + 1);
         let places: BTreeMap<u64, u64> = known.into_iter().zip(first..).collect();
         self.each_offset(&mut |offset| *offset = places[offset]);
+    }
+
+    /// Gives events that this user knows by their ids, too, the places that they have here:
+    /// each counts once.
+    pub fn know_again(&mut self, into: &User) {
+        let known: BTreeMap<&str, u64> =
+            into.activated().map(|event| (event.event_id.as_str(), event.offset)).collect();
+        let again = |event: &Activated| Some((event.offset, *known.get(event.event_id.as_str())?));
+        let again: BTreeMap<u64, u64> = self.activated().filter_map(again).collect();
+        if !again.is_empty() {
+            self.each_offset(&mut |offset| *offset = again.get(offset).copied().unwrap_or(*offset));
+        }
+    }
+
+    /// The events that take part in any activation.
+    fn activated(&self) -> impl Iterator<Item = &Activated> {
+        let matched = self.extension.iter().flat_map(|extension| extension.surveys.values());
+        let matched = matched.flat_map(|survey| &survey.matched).flat_map(|one| &one.state.facts);
+        let whole = self.surveys.iter().flat_map(|(_, survey)| &survey.facts);
+        whole.chain(matched).map(|fact| &*fact.event)
     }
 
     /// Takes over all of another user but what surveys have counted and armed. Gives the
@@ -136,7 +156,9 @@ impl User {
 
 fn absorb_extension(ours: &mut Extension, theirs: &Extension) {
     for (name, events) in &theirs.events {
-        events.iter().for_each(|event| ours.remember(name, event.clone()));
+        let is_known = |event: &&RememberedEvent| ours.knows(name, event.offset);
+        let news: Vec<RememberedEvent> = events.iter().filter(|event| !is_known(event)).cloned().collect();
+        news.into_iter().for_each(|event| ours.remember(name, event));
     }
     for (experiment, arm) in &theirs.arms {
         ours.arms.entry(experiment.clone()).or_insert_with(|| arm.clone());

@@ -10,7 +10,7 @@ use askwhen_domain::survey::QuestionType;
 
 /// Most characters that Slack takes in a header.
 const MAX_HEADER_CHARS: usize = 150;
-/// Most characters of a question or an answer; Slack takes 3,000 in a section.
+/// Most characters of a question or an answer, in markup; Slack takes 3,000 in a section.
 const MAX_TEXT_CHARS: usize = 1_000;
 /// Answers that have a section of their own; Slack takes 50 blocks in a message.
 const MAX_ANSWERS: usize = 40;
@@ -28,7 +28,7 @@ pub fn body(kind: EventType, data: &Data, console_url: &str) -> Vec<u8> {
     if let Some(more) = data.answers.len().checked_sub(MAX_ANSWERS).filter(|more| *more > 0) {
         blocks.push(section(&format!("and {more} more answers")));
     }
-    blocks.push(json!({"type": "context", "elements": [{"type": "mrkdwn", "text": about(kind, data, console_url)}]}));
+    blocks.push(json!({"type": "context", "elements": [markup(&about(kind, data, console_url))]}));
     let from = if data.is_anonymous() { String::new() } else { format!(" from {}", mrkdwn(&data.user_id)) };
     let text = format!("{}{from}", mrkdwn(&title));
     // What a user writes opens no page that Slack would show.
@@ -37,7 +37,13 @@ pub fn body(kind: EventType, data: &Data, console_url: &str) -> Vec<u8> {
 }
 
 fn section(text: &str) -> Value {
-    json!({"type": "section", "text": {"type": "mrkdwn", "text": text}})
+    json!({"type": "section", "text": markup(text)})
+}
+
+/// Text in which Slack finds no links, names of channels and mentions but those that are
+/// marked as such.
+fn markup(text: &str) -> Value {
+    json!({"type": "mrkdwn", "text": text, "verbatim": true})
 }
 
 /// The survey, and the first answer on a scale.
@@ -82,9 +88,33 @@ fn value(answer: &AnswerFact) -> String {
     }
 }
 
-/// Text in Slack's markup: nothing in it names a channel, a person or a link.
+/// Text in Slack's markup: nothing in it marks a channel, a person or a link. What would be
+/// too long in markup is cut.
 fn mrkdwn(text: &str) -> String {
-    cut(text, MAX_TEXT_CHARS).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    let (mut out, mut chars, mut whole) = (String::new(), 0, 0);
+    for c in text.chars() {
+        let escaped = match c {
+            '&' => "&amp;",
+            '<' => "&lt;",
+            '>' => "&gt;",
+            _ => "",
+        };
+        chars += escaped.len().max(1);
+        if chars > MAX_TEXT_CHARS {
+            out.truncate(whole);
+            out.push('…');
+            return out;
+        }
+        if escaped.is_empty() {
+            out.push(c)
+        } else {
+            out.push_str(escaped)
+        }
+        if chars < MAX_TEXT_CHARS {
+            whole = out.len();
+        }
+    }
+    out
 }
 
 /// At most so many characters; an ellipsis stands for the rest.
@@ -150,6 +180,8 @@ mod tests {
             "a/b c · at Main · <https://ask.example/console/users/a%2Fb%20c|Open in the console>"
         );
         assert!(!told(&data, "").to_string().contains("Open in"));
+        let marked = [&said["blocks"][1]["text"], &said["blocks"][4]["elements"][0]];
+        assert!(marked.iter().all(|text| text["verbatim"] == true), "bare addresses and names stay text");
         let said = told(&data.clone().anonymous("anon_1".into()), "https://ask.example/console");
         assert_eq!(said["text"], "NPS: 3 of 10");
         assert_eq!(
@@ -162,14 +194,20 @@ mod tests {
     fn a_message_stays_within_what_slack_takes() {
         let mut data = Data::sample("default", 0);
         data.survey_name = "n".repeat(1_000);
-        data.answers = vec![answer(QuestionType::Text, json!("ü".repeat(16_000)), &[]); 200];
-        let said = told(&data, "");
-        let blocks = said["blocks"].as_array().expect("blocks");
-        assert!(blocks.len() <= 50 && said["text"].as_str().is_some_and(|text| text.len() < 4_000));
-        for block in blocks {
-            let most = if block["type"] == "header" { 150 } else { 3_000 };
-            let text = block["text"]["text"].as_str().unwrap_or_default();
-            assert!(text.chars().count() <= most, "{}", text.chars().count());
+        for said in ["ü", "&", "<a>", "a&"] {
+            data.answers = vec![answer(QuestionType::Text, json!(said.repeat(5_000)), &[]); 200];
+            for answer in &mut data.answers {
+                answer.text = said.repeat(5_000);
+            }
+            let said = told(&data, "");
+            let blocks = said["blocks"].as_array().expect("blocks");
+            assert!(blocks.len() <= 50 && said["text"].as_str().is_some_and(|text| text.len() < 4_000));
+            for block in blocks {
+                let most = if block["type"] == "header" { 150 } else { 3_000 };
+                let text = block["text"]["text"].as_str().unwrap_or_default();
+                assert!(text.chars().count() <= most, "{}", text.chars().count());
+                assert!(text.split('&').skip(1).all(|part| part.contains(';')), "no mark is cut in two: {text}");
+            }
         }
         data.answers = Vec::new();
         data.test = true;
