@@ -1,7 +1,11 @@
 //! JSON that passes through untouched.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
+
+/// Doubles below it tell all whole numbers apart.
+const MAX_WHOLE: f64 = 9e15;
 
 /// The text of one JSON value, kept to the byte: numbers of any size, member
 /// order and spelling survive the whole way from a request to a webhook.
@@ -27,6 +31,21 @@ impl Json {
     /// The text of anything that serialises without failing.
     pub fn of<T: Serialize>(value: &T) -> Json {
         Json(serde_json::to_string(value).expect("a plain value serialises").into())
+    }
+
+    /// A value in the one spelling that is compared: `1.0` and `1e0` are `1`. A number with
+    /// more digits than a double tells apart stays as it is.
+    pub fn canonical(value: &Value) -> Json {
+        let Value::Number(number) = value else { return Json::of(value) };
+        let text = number.to_string();
+        let is_exact = text.bytes().filter(u8::is_ascii_digit).count() <= f64::DIGITS as usize;
+        match number.as_f64().filter(|_| is_exact && !number.is_i64()) {
+            Some(double) if double.fract() == 0.0 && double.abs() < MAX_WHOLE => {
+                Json((double as i64).to_string().into())
+            }
+            Some(double) => Json(double.to_string().into()),
+            None => Json(text.into()),
+        }
     }
 
     pub fn as_str(&self) -> &str {
@@ -72,6 +91,32 @@ impl<'de> Deserialize<'de> for Json {
             Ok(Json(String::from(Box::<str>::from(raw)).into()))
         } else {
             Ok(Json(String::deserialize(deserializer)?.into()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_one_spelling() {
+        let cases = [
+            ("1", "1"),
+            ("1.0", "1"),
+            ("1e0", "1"),
+            ("1e2", "100"),
+            ("-0.0", "0"),
+            ("1.50", "1.5"),
+            ("15e-1", "1.5"),
+            ("9007199254740993", "9007199254740993"),
+            ("9007199254740993.0", "9007199254740993.0"),
+            ("\"1.0\"", "\"1.0\""),
+            ("true", "true"),
+        ];
+        for (written, compared) in cases {
+            let value: Value = serde_json::from_str(written).unwrap();
+            assert_eq!(Json::canonical(&value).as_str(), compared, "{written}");
         }
     }
 }

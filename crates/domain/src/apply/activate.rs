@@ -109,7 +109,7 @@ fn shortened(value: &Value) -> Option<Value> {
 fn matched_value(properties: &Value, property: &str) -> Option<Json> {
     let value = filter::lookup(properties, property)?;
     let is_plain = value.is_string() || value.is_number() || value.is_boolean();
-    is_plain.then(|| Json::of(value)).filter(|value| value.len_bytes() <= MAX_KEPT_BYTES)
+    is_plain.then(|| Json::canonical(value)).filter(|value| value.len_bytes() <= MAX_KEPT_BYTES)
 }
 
 fn event_id(ctx: ApplyContext<'_>, record: &Record<'_>) -> String {

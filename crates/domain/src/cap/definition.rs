@@ -80,17 +80,8 @@ impl Cap {
         };
         let within = self.within.map_or(String::new(), |within| within.to_string());
         let name = [project, scope, count, &within, self.per.as_deref().unwrap_or_default()].join("\0");
-        let value = value.map_or(0, |value| xxhash_rust::xxh3::xxh3_128(canonical(value).as_bytes()));
+        let value = value.map_or(0, |value| xxhash_rust::xxh3::xxh3_128(Json::canonical(value).as_str().as_bytes()));
         CapKey { cap: xxhash_rust::xxh3::xxh3_64(name.as_bytes()), value }
-    }
-}
-
-/// A number has one spelling.
-fn canonical(value: &Value) -> String {
-    let whole = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15 && !value.is_i64());
-    match whole {
-        Some(number) => (number as i64).to_string(),
-        None => Json::of(value).as_str().to_owned(),
     }
 }
 
