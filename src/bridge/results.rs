@@ -343,7 +343,7 @@ fn nps(tally: &QuestionTally) -> Value {
     } else {
         let (plus, minus) = (promoters as f64 / all, detractors as f64 / all);
         let variance = plus + minus - (plus - minus).powi(2);
-        (Some((plus - minus) * 100.0), Some(DEVIATIONS * (variance / all).sqrt() * 100.0))
+        (Some(100.0 * (promoters as f64 - detractors as f64) / all), Some(DEVIATIONS * (variance / all).sqrt() * 100.0))
     };
     json!({"score": score, "promoters": promoters, "passives": passives, "detractors": detractors, "margin": margin})
 }
@@ -391,5 +391,7 @@ mod tests {
         );
         let margin = shown["margin"].as_f64().expect("a number");
         assert!((margin - 15.306).abs() < 0.01, "{margin}");
+        let values = [("10", 1), ("3", 4)].map(|(value, count)| (value.to_owned(), count)).into();
+        assert_eq!(nps(&QuestionTally { values, ..tally })["score"], json!(-60.0), "as people would write it");
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use super::filter::Condition;
+use super::filter::{self, Condition};
 use super::rate::Rate;
 use super::retry::Policy;
 use super::time::Millis;
@@ -240,12 +240,20 @@ impl Serialize for ResponseCondition {
     }
 }
 
+impl ResponseCondition {
+    /// Whether it applies to the answers to its survey. Nothing holds of a question that
+    /// was not answered.
+    pub fn holds(&self, answers: &Value, now: Millis) -> bool {
+        filter::lookup(answers, &self.answer.property).is_some() && self.answer.holds(answers, now)
+    }
+}
+
 impl Endpoint {
     /// Whether a completed response to a survey, its answers by question, is one of those
     /// that it gets: some of its conditions are on that survey, and all of these hold.
     pub fn takes(&self, survey_id: &str, answers: &Value, now: Millis) -> bool {
         let mut own = self.conditions.iter().filter(|condition| condition.survey == survey_id).peekable();
-        self.conditions.is_empty() || (own.peek().is_some() && own.all(|one| one.answer.holds(answers, now)))
+        self.conditions.is_empty() || (own.peek().is_some() && own.all(|one| one.holds(answers, now)))
     }
 }
 
@@ -272,6 +280,26 @@ pub fn matches_glob(glob: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filter::Op;
+    use serde_json::json;
+
+    #[test]
+    fn nothing_holds_of_a_question_that_was_not_answered() {
+        let answers = json!({"q1": 3});
+        for (op, value, of_answered) in [
+            (Op::Exists, Value::Null, true),
+            (Op::NotExists, Value::Null, false),
+            (Op::Eq, json!(3), true),
+            (Op::Neq, json!(4), true),
+            (Op::NotIn, json!([4]), true),
+        ] {
+            let holds = |question: &str| {
+                let answer = Condition { property: question.to_owned(), op, value: value.clone() };
+                ResponseCondition { survey: "s".into(), answer }.holds(&answers, 0)
+            };
+            assert_eq!((holds("q1"), holds("q2")), (of_answered, false), "{op:?}");
+        }
+    }
 
     #[test]
     fn globs() {
