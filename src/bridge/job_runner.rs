@@ -111,24 +111,25 @@ impl From<Problem> for JobStop {
 impl App {
     /// Runs jobs until the process ends.
     pub async fn run_jobs(&self) {
-        // As it was when nothing was to be done: the changes of jobs, and the time.
-        let mut rested: Option<(u64, Millis)> = None;
+        // The changes of jobs when all of them were over.
+        let mut rested: Option<u64> = None;
         while !self.ending.load(Ordering::Acquire) {
             tokio::time::sleep(LOOK_EVERY).await;
-            let (moved, now) = (self.view.moved_anywhere(Kind::Job), self.clock.now());
-            // That another process is gone is told by the time alone.
-            let is_same = rested.is_some_and(|(known, at)| known == moved && (now - at).abs() < STALE);
-            if is_same || self.lists().is_err() {
+            let moved = self.view.moved_anywhere(Kind::Job);
+            if rested == Some(moved) || self.lists().is_err() {
                 continue;
             }
-            rested = match self.next_job() {
-                Some((project, job, version)) => {
-                    RunningJob { app: self, project, job, version }.run().await;
-                    None
-                }
-                None => Some((moved, now)),
-            };
+            match self.next_job() {
+                Some((project, job, version)) => RunningJob { app: self, project, job, version }.run().await,
+                // That the process of a job is gone is told by the time alone.
+                None => rested = (!self.has_open_job()).then_some(moved),
+            }
         }
+    }
+
+    fn has_open_job(&self) -> bool {
+        let states = self.view.jobs().into_iter().filter_map(|shown| Some(JobRecord::of(&shown)?.state));
+        states.into_iter().any(|state| matches!(state, JobState::Queued | JobState::Running))
     }
 
     /// The oldest job that waits, or whose process is gone.
