@@ -505,6 +505,8 @@ impl World {
     fn event(&mut self, user_id: &str, name: &str, ago: Millis) {
         let at = self.now - ago;
         let times = ClientTimes { occurred_at: Some(at), ..ClientTimes::default() };
+        let surveys = self.users[user_id].0.surveys.clone();
+        let has_facts = |id: &String| surveys.get(id).is_some_and(|state| !state.facts.is_empty());
         self.apply(user_id, times, &Body::Event { name: name.into(), properties: "{}", session_id: None });
         let (offset, now) = (self.offset, self.now);
         let World { project, users, .. } = self;
@@ -524,8 +526,12 @@ impl World {
             }
             // What it would arm is over by now: it counts, but arms nothing.
             let arms_at = at + if activation.waits() { activation.reach() } else { 0 };
-            let late = arms_at + survey.expires_after.expect("armed") <= now;
-            if pattern_mask != 0 {
+            let expires = survey.expires_after.expect("armed");
+            let late = arms_at + expires <= now;
+            // What it could end under this name is over, too: it is kept where there is
+            // something to end. Another name of the user may have more.
+            let is_over = at + activation.reach() + expires <= now;
+            if pattern_mask != 0 && !(is_over && !has_facts(id)) {
                 let pattern_mask = pattern_mask | if late { LATE } else { 0 };
                 let event =
                     Activated { at, offset, event_id: String::new(), event_name: name.into(), properties: None };
