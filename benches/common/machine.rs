@@ -1,0 +1,115 @@
+//! The engine in this process: on RocksDB with checkpoints, and without a log.
+
+use askwhen::engine::families;
+use askwhen_domain::id::Origin;
+use askwhen_domain::json::Json;
+use askwhen_domain::time::format_time;
+use askwhen_partition::{EngineReply, Machine as _, RecordContext};
+use askwhen_store::{Batch, Rocks, Shared, Store};
+use askwhen_wire::definition::Kind;
+use askwhen_wire::record::{self, Decoded, Define, Internal};
+use serde_json::Value;
+use std::sync::Arc;
+
+const CACHE_BYTES: usize = 512 << 20;
+const STORE_BYTES: usize = 256 << 20;
+const DIRTY_BYTES: usize = 32 << 20;
+const BEGIN: i64 = 1_800_000_000_000;
+
+pub struct EngineAlone {
+    engine: askwhen::engine::Engine,
+    store: Arc<Store>,
+    offset: u64,
+    pub now: i64,
+    _dir: tempfile::TempDir,
+}
+
+impl EngineAlone {
+    pub fn open() -> EngineAlone {
+        let dir = tempfile::tempdir().expect("a folder");
+        let rocks = Rocks::open(dir.path(), families::ALL, &Shared::new(STORE_BYTES)).expect("it opens");
+        let store = Arc::new(Store::Rocks(rocks));
+        let engine = askwhen::engine::Engine::open(store.clone(), 0, 1, CACHE_BYTES).expect("it opens");
+        EngineAlone { engine, store, offset: 0, now: BEGIN, _dir: dir }
+    }
+
+    fn apply(&mut self, decoded: Decoded<'_>) {
+        let origin = Origin { incarnation: 7, partition: 0, offset: self.offset };
+        let at = RecordContext { origin, now: self.now, partitions: 1, reply_to: None };
+        self.offset += 1;
+        let effects = self.engine.apply(at, decoded).expect("it applies");
+        let refused = matches!(effects.reply, Some(EngineReply::Refused { .. }));
+        assert!(!refused, "{:?}", effects.reply);
+        std::hint::black_box(&effects);
+        for outgoing in effects.forwards {
+            let value = outgoing.value.as_str().as_bytes().to_vec();
+            self.apply(record::decode(Some(&value), true).expect("our own"));
+        }
+        if self.engine.dirty_bytes() >= DIRTY_BYTES {
+            self.checkpoint();
+        }
+    }
+
+    /// A record as it stands in the journal.
+    pub fn record(&mut self, value: &str) {
+        self.apply(record::decode(Some(value.as_bytes()), false).expect("a record"));
+        self.now += i64::from(self.offset.is_multiple_of(4));
+    }
+
+    /// An event of a user, or with no name a trigger at `Main`.
+    pub fn tell(&mut self, user: u64, event: Option<&str>) {
+        let (n, at) = (self.offset, format_time(self.now));
+        let head = format!(
+            "\"project\":\"default\",\"user_id\":\"user-{user}\",\"event_id\":\"id-{n}\",\"received_at\":\"{at}\""
+        );
+        let value = match event {
+            None => format!("{{\"type\":\"trigger\",{head},\"trigger\":\"Main\",\"properties\":{{}}}}"),
+            Some(name) => {
+                format!("{{{head},\"event_name\":\"{name}\",\"properties\":{{\"title\":\"War and Peace\",\"n\":{n}}}}}")
+            }
+        };
+        self.record(&value);
+    }
+
+    pub fn checkpoint(&mut self) {
+        let mut batch: Batch = self.engine.freeze(self.now)();
+        batch.put(families::META, b"place".to_vec(), self.offset.to_be_bytes().to_vec());
+        self.store.write(batch).expect("written");
+        self.engine.persisted();
+    }
+
+    pub fn define(&mut self, id: &str, body: &Value) {
+        let define = Define {
+            project: "default".into(),
+            kind: Kind::Survey,
+            id: id.into(),
+            body: Some(Json::of(body)),
+            new_secret: None,
+            if_match: None,
+            create: false,
+            asked_at: self.now,
+            request_id: format!("define-{id}"),
+            actor: None,
+        };
+        self.apply(Decoded::Internal(Box::new(Internal::Define(define))));
+    }
+
+    /// Surveys that events `event-N` arm for a day, and that show on one trigger.
+    pub fn define_surveys(&mut self, count: u64, trigger: impl Fn(u64) -> String) {
+        for n in 0..count {
+            let id = format!("survey-{n}");
+            let body = serde_json::json!({"survey_id": id, "name": "S", "status": "active",
+                "activate": {"event": format!("event-{n}")}, "expires_after": "24h", "show_on": [{"trigger": trigger(n)}],
+                "questions": [{"question_id": "q1", "type": "rating_star", "text": "How?"}]});
+            self.define(&id, &body);
+        }
+    }
+
+    /// Bytes of each stored user, the smallest first.
+    pub fn user_sizes(&self) -> Vec<usize> {
+        let rows = self.store.ascending(families::USERS, &[], usize::MAX).expect("readable");
+        let mut sizes: Vec<usize> = rows.iter().map(|(_, value)| value.len()).collect();
+        sizes.sort_unstable();
+        sizes
+    }
+}
