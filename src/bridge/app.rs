@@ -76,6 +76,8 @@ pub struct App {
     /// What a proxy puts before every path: empty, or `/ask`.
     pub base_path: String,
     /// Who may frame the survey page, as a policy lists them; empty: nobody.
+    /// Where people reach the console; empty where nobody knows it.
+    pub console_url: String,
     pub frame_ancestors: String,
     pub allow_targets: Vec<IpNet>,
     pub reply_timeout: Duration,

@@ -204,7 +204,7 @@ impl App {
             Name::Deliveries => self.list(asked, List::Deliveries),
             Name::Decisions => self.list(asked, List::Decisions),
             Name::Responses => self.list(asked, List::Responses),
-            Name::Delivery => self.delivery(asked),
+            Name::Delivery => self.delivery(asked).await,
             Name::Resend => self.resend(asked).await,
             Name::Enable => self.enable(asked).await,
             Name::RotateSecret => self.rotate_secret(asked).await,

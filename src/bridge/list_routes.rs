@@ -158,13 +158,6 @@ impl App {
         Ok(lists)
     }
 
-    pub(super) fn delivery(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
-        let found = self.lists()?.delivery(&asked.caller.project, &asked.route.parts[0]).map_err(unlisted)?;
-        let mut row = found.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
-        self.show_hold(&asked.caller.project, &mut row);
-        Ok(json_answer(200, row.to_string()))
-    }
-
     pub(super) fn list(&self, asked: &RequestContext<'_>, list: List) -> Result<Answer, Problem> {
         let lists = self.lists()?;
         // Nothing but a delivery has an endpoint, and attempts.
@@ -189,7 +182,7 @@ impl App {
     }
 
     /// What waits at an endpoint that is open is not tried before that ends.
-    fn show_hold(&self, project: &str, row: &mut Value) {
+    pub(super) fn show_hold(&self, project: &str, row: &mut Value) {
         let Some(next) = row["next_attempt_at"].as_str().and_then(|text| time::parse_time(text).ok()) else { return };
         let endpoint_id = row["endpoint_id"].as_str().unwrap_or_default();
         let until = self.health(project, endpoint_id).and_then(|health| health.until);

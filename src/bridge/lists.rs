@@ -7,7 +7,8 @@ use askwhen_domain::id::RecordPosition;
 use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
 use askwhen_domain::time::{Millis, TimeSpan};
 use askwhen_wire::listing::{
-    DeliveryCause, DeliveryPlace, Filter, List, ListError, Page, PageRequest, ResultsQuery, SurveyResults,
+    DeliveryCause, DeliveryPlace, Filter, List, ListError, ListedDelivery, Page, PageRequest, ResultsQuery,
+    SurveyResults,
 };
 use askwhen_wire::topics::response::ResponseBody;
 
@@ -27,7 +28,7 @@ pub trait Lists: Send + Sync {
 
     /// # Errors
     /// When the projection cannot be read.
-    fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<Value>, ListError>;
+    fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<ListedDelivery>, ListError>;
 
     /// Where a delivery's record stands.
     ///

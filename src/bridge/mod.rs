@@ -11,6 +11,7 @@ mod changes;
 mod connections;
 mod console;
 pub mod cors;
+mod delivery_request;
 mod endpoints;
 mod etag;
 mod fields;

@@ -15,7 +15,7 @@ use askwhen_domain::refs::UserRef;
 use askwhen_domain::time::{self, Millis};
 use askwhen_store::Store;
 use askwhen_wire::listing::{DeliveryCause, DeliveryPlace, Filter, List};
-use askwhen_wire::topics::{AttemptEnd, AttemptRecord, RetryRecord, Source};
+use askwhen_wire::topics::{AttemptEnd, AttemptRecord, RetryRecord, SignedRequest, Source};
 
 /// The member of a place that names what keeps a delivery from its receiver.
 const CAUSE: &str = "cause";
@@ -52,6 +52,7 @@ struct AttemptRow {
     outcome: String,
     error: Option<String>,
     response: Option<String>,
+    signed: Option<SignedRequest>,
 }
 
 /// Takes a delivery; in any order with what its attempts say.
@@ -309,6 +310,10 @@ pub fn shown(row: &DeliveryRow, resent_as: Option<String>, whole: bool) -> Value
             if let Some(response) = &a.response {
                 attempt["response"] = response.as_str().into();
             }
+            if let Some(signed) = &a.signed {
+                attempt["headers"] = json!(signed.headers);
+                attempt["body_sha256"] = signed.body_sha256.as_str().into();
+            }
             attempt
         });
         value["attempts"] = attempts.collect();
@@ -376,7 +381,7 @@ impl DeliveryRow {
 
     fn scrub(&mut self) {
         for attempt in &mut self.attempts {
-            (attempt.error, attempt.response) = (None, None);
+            (attempt.error, attempt.response, attempt.signed) = (None, None, None);
         }
     }
 
@@ -415,6 +420,7 @@ impl DeliveryRow {
                 outcome: attempt.outcome.name().to_owned(),
                 error: attempt.error,
                 response: attempt.response,
+                signed: attempt.signed,
             });
         }
     }

@@ -19,7 +19,8 @@ use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service};
 use askwhen_store::Store;
 use askwhen_wire::listing::{
-    DeliveryCause, DeliveryPlace, Filter, List, Page, PageRequest, ResultsQuery, SurveyResults,
+    DeliveryCause, DeliveryPlace, Filter, List, ListedDelivery, MessageSource, Page, PageRequest, ResultsQuery,
+    SurveyResults,
 };
 use askwhen_wire::topics::response::ResponseBody;
 
@@ -177,7 +178,7 @@ impl Console {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<Value>, Error> {
+    pub fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<ListedDelivery>, Error> {
         let Some(row) = self.row(project, delivery_id)? else { return Ok(None) };
         self.ask(|store| {
             let mut shown = deliveries::shown(&row, deliveries::resent_as(store, &row)?, true);
@@ -190,7 +191,15 @@ impl Console {
                 }
                 Ok(())
             })?;
-            Ok(Some(shown))
+            let is_erased = row
+                .source()
+                .map_or(Ok(false), |source| erased::is_erased(store, UserRef::new(project, row.user_id()), source))?;
+            let message = match row.place() {
+                _ if is_erased => MessageSource::Erased,
+                Some(place) => MessageSource::Kept(place),
+                None => MessageSource::NotKept,
+            };
+            Ok(Some(ListedDelivery { shown, message }))
         })
     }
 

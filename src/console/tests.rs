@@ -122,6 +122,7 @@ fn attempt(id: &str, number: u32) -> Vec<u8> {
         next_due_at: Some(NOW + 5),
         ended: None,
         reason: None,
+        signed: None,
     })
 }
 
@@ -255,7 +256,7 @@ fn a_retry_record_tells_the_delivery_whose_own_record_is_gone() {
     let retry = RetryRecord { delivery, attempt: 1, due_at: NOW + 5, first_started_at, source, uncounted: 0 };
     world.write(Topic::Retry1m, 3, topics::encode(&retry));
     until("it is listed", || ids(&console, List::Deliveries) == ["dlv"]);
-    let shown = console.delivery("default", "dlv").expect("readable").expect("there");
+    let shown = console.delivery("default", "dlv").expect("readable").expect("there").shown;
     assert_eq!((&shown["status"], shown["attempts"].as_array().map(Vec::len)), (&json!("waiting"), Some(1)), "{shown}");
     assert_eq!(unknown::prune(&world.store(), i64::MAX).expect("written"), 0, "nothing is left to be forgotten");
     assert_eq!(ids(&console, List::Deliveries), ["dlv"]);
@@ -311,7 +312,7 @@ fn an_erasure_leaves_nothing_of_what_receivers_said_before_or_after_it() {
     world.write(Topic::Attempts, 3, attempt("before", 1));
     let responses = |id: &str| -> Vec<Value> {
         let shown = console.delivery("default", id).expect("readable");
-        let attempts = shown.map(|shown| shown["attempts"].as_array().cloned().unwrap_or_default());
+        let attempts = shown.map(|shown| shown.shown["attempts"].as_array().cloned().unwrap_or_default());
         attempts.unwrap_or_default().iter().map(|a| a.get("response").cloned().unwrap_or_default()).collect()
     };
     until("it is listed", || responses("before") == [json!("ann is unknown here")]);

@@ -3,8 +3,7 @@
 //! only a bounded part is read.
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use std::time::{Duration, Instant};
@@ -18,8 +17,8 @@ use super::time::MonotoneClock;
 use askwhen_domain::address;
 use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{Millis, SECOND};
-use askwhen_wire::profile::{self, Keys, WebhookAttempt};
-use askwhen_wire::topics::Outcome;
+use askwhen_wire::profile::{self, Keys, REQUEST_HEADERS, WebhookAttempt};
+use askwhen_wire::topics::{Outcome, SignedRequest};
 
 pub use super::connect::Egress;
 
@@ -32,7 +31,6 @@ const MAX_KEPT_BYTES: usize = 1 << 10;
 const MAX_BODY_BYTES: usize = 4 << 20;
 /// The response header by which a receiver asks for no more webhooks.
 const DISABLE_HEADER: &str = "webhook-delivery";
-const USER_AGENT_NAME: &str = concat!("askwhen/", env!("CARGO_PKG_VERSION"));
 
 /// The result of an attempt.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +47,8 @@ pub struct AttemptResult {
     pub disable: bool,
     /// The fault of this process, if that is why the receiver was never called.
     pub own_fault: Option<HoldReason>,
+    /// How the request was signed; `None` when there was none to send.
+    pub signed: Option<SignedRequest>,
     /// Version of the endpoint's definition.
     pub version: u64,
 }
@@ -82,10 +82,15 @@ impl Sender {
         let started_at = self.time.now();
         let started = Instant::now();
         let timeout = Duration::from_millis(defined.endpoint.retry.timeout.unsigned_abs());
-        let sending = self.exchange(delivery, defined, keys, attempt);
-        let mut result = match tokio::time::timeout(timeout, sending).await {
-            Ok(result) => result,
-            Err(_) => failed(Outcome::Timeout, format!("no whole answer within {} ms", timeout.as_millis())),
+        let mut result = match self.request(delivery, defined, keys, attempt) {
+            Ok((request, signed)) => {
+                let sent = match tokio::time::timeout(timeout, self.exchange(request, defined)).await {
+                    Ok(result) => result,
+                    Err(_) => failed(Outcome::Timeout, format!("no whole answer within {} ms", timeout.as_millis())),
+                };
+                AttemptResult { signed: Some(signed), ..sent }
+            }
+            Err(result) => *result,
         };
         result.started_at = started_at;
         result.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -101,27 +106,30 @@ impl Sender {
         AttemptResult { started_at: now, ended_at: now, ..result }
     }
 
-    async fn exchange(
+    /// The request, and how it is signed; or the result of an attempt that has none.
+    fn request(
         &self,
         delivery: &Delivery,
         defined: &OpenedEndpoint,
         keys: &Keys,
         attempt: u32,
-    ) -> AttemptResult {
+    ) -> Result<(Request<Full<Bytes>>, SignedRequest), Box<AttemptResult>> {
+        let refused = |outcome, why| Err(Box::new(failed(outcome, why)));
         let endpoint = &defined.endpoint;
         let url = match address::check_url(&endpoint.url, self.clients.allowed()) {
             Ok(url) => url,
-            Err(why) => return failed(Outcome::BlockedTarget, format!("the URL {why}")),
+            Err(why) => return refused(Outcome::BlockedTarget, format!("the URL {why}")),
         };
         let body = profile::body(delivery, endpoint, self.clients.console_url());
         if body.len() > MAX_BODY_BYTES {
-            return failed(Outcome::NotSent, "the message has more than 4 MiB".into());
+            return refused(Outcome::NotSent, "the message has more than 4 MiB".into());
         }
         let about = WebhookAttempt { message_id: &delivery.message_id, attempt, timestamp: self.time.wall() / SECOND };
         let headers = match profile::headers(endpoint.profile, keys, about, &body) {
             Ok(headers) => headers,
-            Err(error) => return failed(Outcome::NotSent, error.to_string()),
+            Err(error) => return refused(Outcome::NotSent, error.to_string()),
         };
+        let signed = SignedRequest::of(&headers, &body);
         let mut request = Request::post(url.as_str());
         for (name, value) in &defined.headers {
             request = request.header(name, value);
@@ -129,17 +137,16 @@ impl Sender {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let request = request
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let request = match defined.headers.contains_key("user-agent") {
-            true => request,
-            false => request.header(USER_AGENT, HeaderValue::from_static(USER_AGENT_NAME)),
-        };
-        let request = match request.body(Full::new(Bytes::from(body))) {
-            Ok(request) => request,
-            Err(error) => return failed(Outcome::NotSent, error.to_string()),
-        };
+        for (name, value) in REQUEST_HEADERS.iter().filter(|(name, _)| !defined.headers.contains_key(*name)) {
+            request = request.header(*name, *value);
+        }
+        match request.body(Full::new(Bytes::from(body))) {
+            Ok(request) => Ok((request, signed)),
+            Err(error) => refused(Outcome::NotSent, error.to_string()),
+        }
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>, defined: &OpenedEndpoint) -> AttemptResult {
         match self.clients.send(defined, request).await {
             Ok(response) => self.result_of(response, defined).await,
             Err(fault) => unanswered(&fault),
@@ -218,6 +225,7 @@ fn failed(outcome: Outcome, error: String) -> AttemptResult {
         retry_after: None,
         disable: false,
         own_fault: None,
+        signed: None,
         version: 0,
     }
 }

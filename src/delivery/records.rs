@@ -127,5 +127,6 @@ pub fn unfinished_attempt(delivery: &Delivery) -> AttemptRecord {
         next_due_at: None,
         ended: None,
         reason: None,
+        signed: None,
     }
 }

@@ -177,6 +177,7 @@ impl SimulatedAttempt {
             retry_after,
             disable: false,
             own_fault: None,
+            signed: None,
             version: self.defined.version,
         };
         // The loop may have died.

@@ -9,7 +9,8 @@ use askwhen_domain::id::RecordPosition;
 use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
 use askwhen_domain::time::{Millis, TimeSpan};
 use askwhen_wire::listing::{
-    DeliveryCause, DeliveryPlace, Filter, List, ListError, Page, PageRequest, ResultsQuery, SurveyResults,
+    DeliveryCause, DeliveryPlace, Filter, List, ListError, ListedDelivery, Page, PageRequest, ResultsQuery,
+    SurveyResults,
 };
 use askwhen_wire::topics::response::ResponseBody;
 
@@ -24,7 +25,7 @@ impl Lists for ConsoleLists {
         self.0.is_whole()
     }
 
-    fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<serde_json::Value>, ListError> {
+    fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<ListedDelivery>, ListError> {
         self.0.delivery(project, delivery_id).map_err(list_error)
     }
 

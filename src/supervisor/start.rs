@@ -350,6 +350,7 @@ impl Foundation {
             access_log: config.access_log,
             lists: components.console.clone().map(|console| Arc::new(ConsoleLists(console)) as Arc<dyn Lists>),
             history: components.console.as_ref().map(|_| Arc::new(self.history())),
+            console_url: config.console_url.clone(),
             recoveries: bridge::Recoveries::default(),
             sessions: bridge::Sessions::default(),
             process_id: uuid::Uuid::new_v4().simple().to_string(),

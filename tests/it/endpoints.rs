@@ -428,6 +428,71 @@ async fn a_delivery_is_sent_again_under_its_id() {
 }
 
 #[tokio::test]
+async fn a_delivery_alone_shows_the_request_of_each_attempt_and_no_secret() {
+    let server = Server::start().await;
+    let receiver = Receiver::start(&[500]).await;
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let more = json!({"secret": secret, "headers": {"x-token": "canary-token"}});
+    endpoint(&server, &receiver, more).await;
+    answer_one(&server, "ann").await;
+    let row = until_listed(&server, "waiting", 1).await.remove(0);
+    let path = format!("/v1/deliveries/{}", row["delivery_id"].as_str().unwrap());
+    server.advance("1m").await;
+    until_listed(&server, "delivered", 1).await;
+    let hooks = receiver.wait(2).await;
+    let shown = server.get(&path).await.body;
+    let attempts = shown["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 2, "{shown}");
+    for (attempt, hook) in attempts.iter().zip(&hooks) {
+        assert_eq!(shown["body"].as_str().unwrap().as_bytes(), &hook.body[..]);
+        assert_eq!(attempt["same_body"], true, "{attempt}");
+        assert!(attempt["headers"]["webhook-signature"].as_str().unwrap().starts_with("v1,"), "{attempt}");
+        let all = [&shown["headers"], &attempt["headers"]].into_iter().flat_map(|of| of.as_object().unwrap());
+        for (name, value) in all.filter(|(name, _)| *name != "x-token") {
+            assert_eq!(value, hook.header(name), "{name}");
+        }
+        // Of what it got the receiver's connection alone is not shown.
+        let told: Vec<&str> = hook.headers.iter().map(|(name, _)| name.as_str()).collect();
+        let is_shown = |name: &str| !shown["headers"][name].is_null() || !attempt["headers"][name].is_null();
+        let hidden: Vec<&&str> = told.iter().filter(|name| !is_shown(name)).collect();
+        assert!(hidden.iter().all(|name| ["host", "content-length"].contains(name)), "{hidden:?}");
+    }
+    assert_eq!(shown["headers"]["x-token"], "(sealed)");
+    let viewer = json!({"name": "reads", "kind": "viewer"});
+    let viewer = server.call(&server.admin, Method::POST, "/v1/keys", Some(&viewer)).await.body;
+    let seen = server.call(viewer["key"].as_str().unwrap(), Method::GET, &path, None).await;
+    assert_eq!((seen.status, &seen.body), (200, &shown));
+    for secret in ["canary-token", &secret[6..]] {
+        assert!(!shown.to_string().contains(secret), "{shown}");
+    }
+    for key in [&server.client, &server.server] {
+        assert_eq!(server.call(key, Method::GET, &path, None).await.status, 403);
+    }
+    // A definition that gives another body says so of what was sent before.
+    endpoint(
+        &server,
+        &receiver,
+        json!({"secret": "s3cret", "profile": "blitzllama", "events": ["response.completed"]}),
+    )
+    .await;
+    let shown = server.get(&path).await.body;
+    assert!(shown["body"].as_str().unwrap().contains("response_group"), "{shown}");
+    assert_eq!(
+        (&shown["attempts"][0]["same_body"], &shown["attempts"][1]["same_body"]),
+        (&json!(false), &json!(false))
+    );
+    assert_eq!(server.call(&server.admin, Method::DELETE, "/v1/endpoints/crm", None).await.status, 200);
+    let shown = server.get(&path).await.body;
+    assert_eq!((&shown["body"], &shown["body_missing"]), (&Value::Null, &json!("endpoint_removed")));
+    assert_eq!(server.call(&server.server, Method::DELETE, "/v1/users/ann", None).await.status, 202);
+    let is_gone = async || server.get(&path).await.body["body_missing"] == "user_erased";
+    server.until("nothing of it is shown", is_gone).await;
+    let shown = server.get(&path).await.body;
+    assert_eq!((&shown["body"], &shown["attempts"][0]["headers"]), (&Value::Null, &Value::Null), "{shown}");
+    assert_eq!(server.get("/v1/deliveries/dlv_none").await.status, 404);
+}
+
+#[tokio::test]
 async fn a_rate_is_kept() {
     let server = Server::start().await;
     let receiver = Receiver::start(&[]).await;

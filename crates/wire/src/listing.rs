@@ -34,6 +34,23 @@ pub struct DeliveryPlace {
     pub offset: u64,
 }
 
+/// Where the message of a delivery is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MessageSource {
+    Kept(DeliveryPlace),
+    /// Its user was erased since.
+    Erased,
+    /// Only a retry record has told of it.
+    NotKept,
+}
+
+/// A delivery as the list shows it alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListedDelivery {
+    pub shown: Value,
+    pub message: MessageSource,
+}
+
 /// `None` takes everything; times are half-open.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {

@@ -91,6 +91,7 @@ fn attempt(id: &str, number: u32, next_due_at: Option<Millis>, ended: Option<Att
         next_due_at,
         ended,
         reason: ended.map(|_| "max_age".into()),
+        signed: None,
     })
 }
 

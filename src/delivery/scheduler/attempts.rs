@@ -251,6 +251,7 @@ impl Scheduler {
             outcome: result.outcome,
             error: result.error.filter(|_| !is_erased),
             response: result.response.filter(|_| !is_erased),
+            signed: result.signed.filter(|_| !is_erased),
             first_started_at: count.first_started_at,
             ..records::unfinished_attempt(&row.delivery)
         }

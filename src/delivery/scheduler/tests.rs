@@ -145,6 +145,7 @@ impl World {
             retry_after: None,
             disable: status == 410,
             own_fault: None,
+            signed: None,
             version: 1,
         };
         self.step(Event::Ended { item, row, result, stored });

@@ -17,6 +17,14 @@ pub use sign::{
 use askwhen_domain::endpoint::{Endpoint, EventType, Profile};
 use askwhen_domain::message::Delivery;
 
+/// The headers of every request, beside those of its profile and its endpoint. An endpoint may
+/// name its own user agent.
+pub const REQUEST_HEADERS: [(&str, &str); 3] = [
+    ("content-type", "application/json"),
+    ("accept-encoding", "identity"),
+    ("user-agent", concat!("askwhen/", env!("CARGO_PKG_VERSION"))),
+];
+
 /// The body of a delivery for this endpoint. `console_url` is where people reach the
 /// console, without a slash at its end; empty where nobody knows it.
 pub fn body(delivery: &Delivery, endpoint: &Endpoint, console_url: &str) -> Vec<u8> {

@@ -1,6 +1,8 @@
 //! Topic `attempts`: how each attempt at a delivery went, and where it has ended.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 
 use super::left_out::is_zero;
 use askwhen_domain::time::Millis;
@@ -73,6 +75,27 @@ impl AttemptEnd {
     }
 }
 
+/// How a request was signed. With the body that its delivery gives, and the endpoint's own
+/// headers, it is the whole request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedRequest {
+    /// The headers of the profile, by their names.
+    pub headers: BTreeMap<String, String>,
+    /// SHA-256 of the body in hex: tells whether the endpoint's definition still gives the same.
+    pub body_sha256: String,
+}
+
+impl SignedRequest {
+    pub fn of(headers: &[(&'static str, String)], body: &[u8]) -> SignedRequest {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        SignedRequest { headers, body_sha256: SignedRequest::sha256(body) }
+    }
+
+    pub fn sha256(body: &[u8]) -> String {
+        hex::encode(Sha256::digest(body))
+    }
+}
+
 /// An attempt, or that nothing is sent any more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRecord {
@@ -102,4 +125,7 @@ pub struct AttemptRecord {
     pub next_due_at: Option<Millis>,
     pub ended: Option<AttemptEnd>,
     pub reason: Option<String>,
+    /// Absent where nothing was signed, and in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedRequest>,
 }

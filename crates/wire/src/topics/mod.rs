@@ -15,7 +15,7 @@ pub mod reject;
 pub mod response;
 pub mod retry;
 
-pub use attempt::{AttemptEnd, AttemptRecord, Outcome};
+pub use attempt::{AttemptEnd, AttemptRecord, Outcome, SignedRequest};
 pub use dead::DeadRecord;
 pub use decision::DecisionRecord;
 pub use definition::{DefinitionRecord, IDENTITY_KEY, KEPT_VERSIONS, definition_key, is_version_key, version_key};
