@@ -13,6 +13,7 @@ mod keys;
 mod listeners;
 mod memory;
 mod open_files;
+mod open_windows;
 mod options;
 mod owners;
 pub mod private;

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use ipnet::IpNet;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
@@ -19,6 +19,7 @@ use super::recoveries::Recoveries;
 use super::router::Route;
 use super::session::Sessions;
 use super::view::View;
+use super::window_counts::WindowCounts;
 use askwhen_domain::id;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Log, NewRecord, TopicPartition};
@@ -75,9 +76,9 @@ pub struct App {
     pub cors_origins: AllowedOrigins,
     /// What a proxy puts before every path: empty, or `/ask`.
     pub base_path: String,
-    /// Who may frame the survey page, as a policy lists them; empty: nobody.
     /// Where people reach the console; empty where nobody knows it.
     pub console_url: String,
+    /// Who may frame the survey page, as a policy lists them; empty: nobody.
     pub frame_ancestors: String,
     pub allow_targets: Vec<IpNet>,
     pub reply_timeout: Duration,
@@ -99,6 +100,10 @@ pub struct App {
     pub test_clock: Option<tokio::sync::mpsc::Sender<Advance>>,
     /// Whether the role `bridge` runs here; else only health and lists are served.
     pub takes_requests: bool,
+    /// There where the engine runs.
+    pub window_counts: Option<WindowCounts>,
+    /// The configuration in force in this process, without its secrets.
+    pub configuration: RwLock<serde_json::Value>,
     /// There where stores are: takes a snapshot of each.
     pub snapshots: Option<AskSnapshots>,
     /// Reasons why the process is not ready, empty when it is; and the

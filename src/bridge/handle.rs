@@ -224,6 +224,7 @@ impl App {
             Name::Keys if *method == Method::GET => self.list_keys(asked),
             Name::Keys => self.create_key(asked).await,
             Name::Key => self.revoke_key(asked).await,
+            Name::Configuration => self.show_configuration(asked),
             Name::Snapshots => self.take_snapshots().await,
             Name::Skip => self.skip(asked).await,
             Name::TestClock => self.advance(asked).await,
@@ -293,6 +294,12 @@ impl App {
         let allow = routes::TABLE.iter().find(|row| row.name == name).map_or("", |row| row.allow);
         cors::preflight(&self.cors_origins.now(), asked, allow, headers);
         answer
+    }
+
+    fn show_configuration(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
+        asked.no_query()?;
+        let shown = self.configuration.read().expect("no panic holds this lock").to_string();
+        Ok(problem::json_answer(200, shown))
     }
 
     async fn take_snapshots(&self) -> Result<Answer, Problem> {

@@ -12,6 +12,7 @@ use super::routes::Name;
 use super::view::ListedDefinition;
 use askwhen_domain::endpoint::{HeaderText, SEALED, SealedSecret};
 use askwhen_domain::json::Json;
+use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::settings::Settings;
 use askwhen_domain::survey::Survey;
 use askwhen_domain::time;
@@ -127,7 +128,11 @@ impl App {
             }
         };
         if is_dry_run(asked.query)? {
-            return self.rehearse(asked, kind, &id, &body, &warnings);
+            let mut rehearsed = self.rehearse(asked, kind, &id, &body, &warnings)?;
+            if kind == Kind::Survey {
+                self.show_open_windows(&asked.caller.project, &id, &mut rehearsed).await?;
+            }
+            return Ok(json_answer(200, rehearsed.to_string()));
         }
         let Condition { create, if_match } = self.condition(asked, kind, &id)?;
         let draft = DefinitionDraft { kind, id, body: Some(body), new_secret, create, if_match };
@@ -174,7 +179,7 @@ impl App {
         id: &str,
         body: &Json,
         warnings: &[String],
-    ) -> Result<Answer, Problem> {
+    ) -> Result<Value, Problem> {
         let current = self.view.get(&asked.caller.project, kind, id);
         let version = current.as_ref().map_or(0, |shown| shown.record.version);
         let wanted = self.condition(asked, kind, id)?.if_match;
@@ -204,7 +209,7 @@ impl App {
                 }
             }
         }
-        let rehearsed = json!({
+        Ok(json!({
             "valid": true,
             "created": old.is_none(),
             "changed": changed,
@@ -212,8 +217,20 @@ impl App {
             "current": old.map(|(body, _)| body),
             "body": new,
             "warnings": warnings,
-        });
-        Ok(json_answer(200, rehearsed.to_string()))
+        }))
+    }
+
+    /// Whom a change may reach: users who were armed by the survey in force.
+    async fn show_open_windows(&self, project: &str, id: &str, rehearsed: &mut Value) -> Result<(), Problem> {
+        if rehearsed["current"]["activate"].is_null() {
+            return Ok(());
+        }
+        if let Some(counts) = &self.window_counts {
+            let counted = counts.of(SurveyKey::new(project, id)).await?;
+            rehearsed["open_windows"] = counted.users.into();
+            rehearsed["open_windows_exact"] = counted.is_exact.into();
+        }
+        Ok(())
     }
 
     fn condition(&self, asked: &RequestContext<'_>, kind: Kind, id: &str) -> Result<Condition, Problem> {

@@ -47,6 +47,7 @@ mod survey_page;
 mod tried;
 mod versions;
 mod view;
+mod window_counts;
 
 pub use app::{Advance, App, AskSnapshots, HoldOf, SnapshotFailure, SnapshotReply, Surface};
 pub use budget::Budget;
@@ -58,3 +59,4 @@ pub use session::Sessions;
 #[cfg(debug_assertions)]
 pub use tried::{try_body, try_path};
 pub use view::View;
+pub use window_counts::{OpenWindowCount, WindowCounts};

@@ -48,6 +48,7 @@ pub enum Name {
     Resend,
     Decisions,
     Responses,
+    Configuration,
     Snapshots,
     Skip,
     TestClock,
@@ -376,6 +377,12 @@ pub const TABLE: &[RouteSpec] = &[
         allow: "GET, HEAD",
     },
     RouteSpec {
+        name: Name::Configuration,
+        template: "/v1/config",
+        methods: &[("GET", Kind::Server, "Show the configuration of the process, without its secrets")],
+        allow: "GET, HEAD",
+    },
+    RouteSpec {
         name: Name::Snapshots,
         template: "/v1/snapshots",
         methods: &[("POST", Kind::Admin, "Take a snapshot of every store of this process")],
@@ -502,8 +509,8 @@ impl Name {
     /// What processes answer that take no requests for the engine.
     pub fn needs_no_bridge(self) -> bool {
         use Name::{
-            Decisions, Deliveries, Delivery, DeliveryCauses, Explain, Responses, ResponsesCsv, ResponsesNdjson, Skip,
-            Snapshots, SurveyResults, SurveyStats, Timeline,
+            Configuration, Decisions, Deliveries, Delivery, DeliveryCauses, Explain, Responses, ResponsesCsv,
+            ResponsesNdjson, Skip, Snapshots, SurveyResults, SurveyStats, Timeline,
         };
         matches!(
             self,
@@ -516,6 +523,7 @@ impl Name {
                 | SurveyResults
                 | ResponsesCsv
                 | ResponsesNdjson
+                | Configuration
                 | Snapshots
                 | Skip
                 | Explain
@@ -526,7 +534,9 @@ impl Name {
     /// What lives on the admin listener alone, when there is one.
     pub fn is_operators(self) -> bool {
         let admin = |row: &RouteSpec| row.methods.iter().all(|(_, kind, _)| *kind >= Kind::Viewer);
-        matches!(self, Name::Metrics | Name::Root | Name::Console | Name::ConsolePage | Name::ConsoleSession)
-            || TABLE.iter().any(|row| row.name == self && admin(row))
+        matches!(
+            self,
+            Name::Configuration | Name::Metrics | Name::Root | Name::Console | Name::ConsolePage | Name::ConsoleSession
+        ) || TABLE.iter().any(|row| row.name == self && admin(row))
     }
 }

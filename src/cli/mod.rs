@@ -18,6 +18,7 @@ mod export;
 mod files;
 mod get;
 mod import;
+mod job;
 mod keys;
 mod link;
 mod output;
@@ -300,10 +301,12 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Verb::Config { what: ConfigCommand::Print { default } } => {
             let mut table = if default { toml::from_str(config::DEFAULT).unwrap_or_default() } else { load()?.table };
-            config::redact(&mut table);
             match cli.output {
-                Format::Text => output::write(&toml::to_string(&table).unwrap_or_default()),
-                Format::Json => output::json(&serde_json::to_value(&table).unwrap_or_default()),
+                Format::Text => {
+                    config::redact(&mut table);
+                    output::write(&toml::to_string(&table).unwrap_or_default());
+                }
+                Format::Json => output::json(&config::shown(&table)),
             }
             Ok(())
         }

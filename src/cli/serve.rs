@@ -95,9 +95,6 @@ pub async fn run(
     Ok(())
 }
 
-/// Keys that are put in force without a restart; a section stands for all keys in it.
-const RELOADED: [&str; 5] = ["keys", "projects", "process.log_level", "http.cors_origins", "limits"];
-
 /// Puts keys, identity secrets, the log level, origins and limits of the configuration in
 /// force. When it cannot be read, nothing changes. `started` is the configuration of the
 /// start.
@@ -112,12 +109,13 @@ fn reread_configuration(
         let filter = args.log.filter(&config)?;
         running.reload(&config).map_err(failure)?;
         set_level(filter).map_err(|error| Failure::failed(error.to_string()))?;
+        running.show_configuration(&config::in_force(started, &config.table));
         Ok(config::changed_keys(started, &config.table))
     });
     match taken {
         Ok(changed) => {
             tracing::info!("keys, identity secrets, log_level, cors_origins and limits were read again");
-            let waiting: Vec<&String> = changed.iter().filter(|key| !is_reloaded(key)).collect();
+            let waiting: Vec<&String> = changed.iter().filter(|key| !config::is_reloaded(key)).collect();
             if !waiting.is_empty() {
                 tracing::warn!(settings = ?waiting, "these settings have changed and count from the next start on");
             }
@@ -129,10 +127,6 @@ fn reread_configuration(
             );
         }
     }
-}
-
-fn is_reloaded(key: &str) -> bool {
-    RELOADED.iter().any(|name| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
 /// Prints a line. A server goes on when nobody reads its standard output.
@@ -240,7 +234,7 @@ mod tests {
         );
         let changed = config::changed_keys(&before.parse().unwrap(), &after.parse().unwrap());
         assert_eq!(changed, ["http.cors_origins", "http.listen", "kafka", "limits.per_key"]);
-        let waiting: Vec<&String> = changed.iter().filter(|key| !is_reloaded(key)).collect();
+        let waiting: Vec<&String> = changed.iter().filter(|key| !config::is_reloaded(key)).collect();
         assert_eq!(waiting, ["http.listen", "kafka"]);
     }
 }

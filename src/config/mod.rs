@@ -5,8 +5,10 @@ mod guess;
 pub mod log_filter;
 mod raw;
 mod redact;
+mod reload;
 mod resolved;
 
 pub use raw::{DEFAULT, Error, Overrides, changed_keys, load};
-pub use redact::redact;
+pub use redact::{redact, shown};
+pub use reload::{in_force, is_reloaded};
 pub use resolved::{Config, FOREVER, Key, LEAST_SECRET_CHARS, LogFormat, Retention};

@@ -10,6 +10,13 @@ const SECRET_MEMBERS: [&str; 2] = ["key", "identity_secret"];
 /// Parts of the names of librdkafka's settings whose values are secret.
 const SECRET_PARTS: [&str; 6] = ["password", "secret", "ssl.key.pem", "token", "jaas", "oauthbearer.config"];
 
+/// A merged configuration as it is shown, without its secrets.
+pub fn shown(table: &Table) -> serde_json::Value {
+    let mut table = table.clone();
+    redact(&mut table);
+    serde_json::to_value(&table).unwrap_or_default()
+}
+
 /// Hides the secrets of a merged configuration.
 pub fn redact(table: &mut Table) {
     for (name, value) in table {

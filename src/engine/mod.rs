@@ -13,6 +13,7 @@ mod decided;
 mod endpoint_secrets;
 pub mod export;
 pub mod families;
+mod open_windows;
 mod outputs;
 mod parking;
 mod quotas;
@@ -32,6 +33,7 @@ use askwhen_store::Batch;
 use askwhen_wire::record::Decoded;
 use askwhen_wire::topic::Topic;
 
+pub use open_windows::{OpenWindows, open_windows};
 pub use state::Engine;
 pub use users::CacheLimit;
 

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::changes::Changes;
-use askwhen_domain::definitions::{Definitions, PastVersion};
+use askwhen_domain::definitions::{Definitions, Entry, PastVersion};
 use askwhen_domain::json::Json;
+use askwhen_domain::refs::SurveyRef;
 use askwhen_domain::time::Millis;
 use askwhen_partition::StopReason;
 use askwhen_store::Store;
@@ -93,6 +94,21 @@ impl Table {
             Ok::<_, StopReason>(())
         })?;
         Ok(table)
+    }
+
+    /// One survey as a store has it, with its past.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or holds what this version cannot.
+    pub fn survey_entry(store: &Store, survey: SurveyRef<'_>) -> Result<Option<Entry>, StopReason> {
+        let key = definition_key(survey.project, Kind::Survey, survey.survey_id);
+        let stored = store.get(families::DEFINITIONS, key.as_bytes()).map_err(StopReason::damaged)?;
+        let Some(stored) = stored else { return Ok(None) };
+        let row: DefinitionRow = serde_json::from_slice(&stored).map_err(StopReason::damaged)?;
+        let mut table = Table::default();
+        table.compile(&row).map_err(StopReason::refused)?;
+        let project = table.definitions.project(survey.project);
+        Ok(project.and_then(|project| project.surveys.get(survey.survey_id)).cloned())
     }
 
     /// Every definition that there is or was.

@@ -13,7 +13,7 @@ use super::snapshots::Snapshots;
 use crate::bridge::App;
 use crate::bridge::auth::Kind;
 use crate::bridge::cors::AllowedOrigin;
-use crate::config::{Config, Key};
+use crate::config::{self, Config, Key};
 use crate::console::Console;
 use crate::delivery::Delivery;
 use crate::engine::Engine;
@@ -121,6 +121,11 @@ impl Running {
         origins.extend(self.dev.then_some(AllowedOrigin::Any));
         self.app.cors_origins.replace(origins);
         Ok(())
+    }
+
+    /// What is shown of the configuration from now on.
+    pub fn show_configuration(&self, in_force: &toml::Table) {
+        *self.app.configuration.write().expect("no panic holds this lock") = config::shown(in_force);
     }
 
     /// Ends readiness, finishes requests and makes everything durable.

@@ -179,6 +179,11 @@ impl Stores {
         open.iter().map(|((role, partition), store)| (*role, *partition, store.clone())).collect()
     }
 
+    /// The stores of a role that are open here.
+    pub fn opened_of(&self, role: Role) -> impl Iterator<Item = Arc<Store>> {
+        self.opened().into_iter().filter(move |(of, _, _)| *of == role).filter_map(|(_, _, store)| store.upgrade())
+    }
+
     fn measure(&self) {
         for (role, partition, store) in self.opened() {
             if role == Role::Engine
@@ -299,6 +304,7 @@ pub struct Snapshots {
     notify: Arc<Notify>,
     asked: Arc<Mutex<Vec<SnapshotReply>>>,
     repository: SnapshotRepository,
+    stores: Stores,
     _taking: Service,
 }
 
@@ -309,7 +315,7 @@ impl Snapshots {
         let notify = Arc::new(Notify::default());
         let asked: Arc<Mutex<Vec<SnapshotReply>>> = Arc::default();
         let asking = asked.clone();
-        let repository = stores.repository.clone();
+        let (repository, kept) = (stores.repository.clone(), stores.clone());
         let taking = Service::spawn("snapshots", notify.clone(), move |turns| {
             watch(MAX_SNAPSHOT);
             let mut due = Instant::now() + every;
@@ -328,7 +334,12 @@ impl Snapshots {
                 due = Instant::now() + every;
             }
         })?;
-        Ok(Snapshots { notify, asked, repository, _taking: taking })
+        Ok(Snapshots { notify, asked, repository, stores: kept, _taking: taking })
+    }
+
+    /// The stores that snapshots are taken of.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
     }
 
     /// A function that asks for a snapshot of every store, now.

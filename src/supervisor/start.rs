@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -14,6 +14,7 @@ use super::housekeeping::Housekeeping;
 use super::keys::{grants, log_exposure, rates};
 use super::listeners::{Listeners, listen};
 use super::memory::{MemoryBudget, MemoryGovernor};
+use super::open_windows::WindowCounter;
 use super::options::{Options, Roles};
 use super::readiness::{GroupMembership, Readiness};
 use super::running::{Components, Running};
@@ -25,7 +26,7 @@ use crate::bridge::auth::Auth;
 use crate::bridge::cors::{AllowedOrigin, AllowedOrigins};
 use crate::bridge::history::HistoryReader;
 use crate::bridge::{self, App, Lists, View};
-use crate::config::{Config, Retention};
+use crate::config::{self, Config, Retention};
 use crate::console::{Console, RowRetention};
 use crate::delivery;
 use crate::engine::CacheLimit;
@@ -332,6 +333,11 @@ impl Foundation {
             delivery: self.delivery.clone(),
         };
         let snapshots = components.snapshots.as_ref().map(Snapshots::asker);
+        let counter = components.snapshots.as_ref().filter(|_| options.roles.engine).map(|snapshots| WindowCounter {
+            stores: snapshots.stores().clone(),
+            clock: self.clock.clone(),
+            partitions: self.log.partitions(),
+        });
         let held = self.delivery.clone();
         App {
             log: self.log.clone(),
@@ -344,19 +350,22 @@ impl Foundation {
             takes_requests: options.roles.bridge,
             cors_origins: AllowedOrigins::new(config.cors_origins.clone()),
             base_path: config.base_path.clone(),
+            console_url: config.console_url.clone(),
             frame_ancestors: config.frame_ancestors.clone(),
             allow_targets: config.allow_targets.clone(),
             reply_timeout: config.reply_timeout,
             access_log: config.access_log,
             lists: components.console.clone().map(|console| Arc::new(ConsoleLists(console)) as Arc<dyn Lists>),
             history: components.console.as_ref().map(|_| Arc::new(self.history())),
-            console_url: config.console_url.clone(),
             recoveries: bridge::Recoveries::default(),
             sessions: bridge::Sessions::default(),
             process_id: uuid::Uuid::new_v4().simple().to_string(),
             ending: components.ending.clone(),
             listeners: Arc::new(tokio::sync::Semaphore::new(bridge::MAX_LISTENERS)),
             test_clock: options.test_clock.then(|| test_clock.run()),
+            window_counts: counter
+                .map(|counter| bridge::WindowCounts::new(Box::new(move |survey| counter.count(survey)))),
+            configuration: RwLock::new(config::shown(&config.table)),
             snapshots: snapshots.map(|ask| Box::new(ask) as bridge::AskSnapshots),
             readiness: Box::new(move || (readiness.reasons(), readiness.owned())),
             hold_of: Box::new(move |project, endpoint_id| held.hold_of(project, endpoint_id)),

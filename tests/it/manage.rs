@@ -419,3 +419,33 @@ async fn decisions_responses_and_how_a_survey_fares() {
     server.trigger("ann", "Main").await;
     server.until("news is listed", async || list("/v1/decisions?user_id=ann", "decisions").await.len() == 1).await;
 }
+
+#[tokio::test]
+async fn a_rehearsal_says_how_many_users_have_an_open_window() {
+    let server = Server::start().await;
+    let armed = json!({"activate": {"event": "x"}, "expires_after": "2h", "delay": "1m"});
+    let survey = with(armed);
+    let path = "/v1/surveys/armed";
+    let rehearse = async || put(&server, &format!("{path}?dry_run=true"), &survey).await.1;
+    assert_eq!(rehearse().await["open_windows"], Value::Null, "there is none yet");
+    server.put(path, survey.clone()).await;
+    server.put("/v1/surveys/other", with(json!({"activate": {"event": "y"}, "expires_after": "2h"}))).await;
+    server.put("/v1/surveys/plain", open_survey()).await;
+    for n in 0..41 {
+        server.event(&format!("u{n}"), "x", json!({})).await;
+        server.event(&format!("u{n}"), "x", json!({})).await;
+        server.event(&format!("v{n}"), "y", json!({})).await;
+    }
+    let counted = async |users: u64| {
+        let said = rehearse().await;
+        assert_eq!(said["open_windows_exact"], true, "{said}");
+        said["open_windows"] == users
+    };
+    server.until("all are counted", async || counted(41).await).await;
+    let paused = put(&server, &format!("{path}?dry_run=true"), &with(json!({"status": "paused"}))).await.1;
+    assert_eq!(paused["open_windows"], 41, "those of the survey in force: {paused}");
+    let said = put(&server, "/v1/surveys/plain?dry_run=true", &open_survey()).await.1;
+    assert_eq!(said["open_windows"], Value::Null, "each trigger is a window of its own: {said}");
+    server.advance("3h").await;
+    server.until("they are over", async || counted(0).await).await;
+}

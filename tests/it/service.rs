@@ -67,6 +67,8 @@ async fn a_hangup_brings_other_keys_and_ends_nothing() {
     hang_up();
     server.until("the other key counts", async || status("the admin's other key").await == 200).await;
     assert_eq!(status(&server.admin).await, 401, "and the one before does not");
+    let shown = async || server.call("the admin's other key", Method::GET, "/v1/config", None).await.body;
+    server.until("it is shown, without its text", async || shown().await["keys"][0]["key"] == "(hidden)").await;
     std::fs::write(&config, "[[keys]]\nkind = \"admin\"\nkey = \"short\"\n").unwrap();
     hang_up();
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -113,4 +115,30 @@ async fn log_lines_are_text_or_json() {
     }
     let (code, _, error) = askwhen(dir.path(), &["--data-dir", "data", "serve", "--log-level", "askwhen=loud"]);
     assert!(code == Some(2) && error.contains("--log-level") && error.contains("askwhen=loud"), "{error}");
+}
+
+#[tokio::test]
+async fn the_configuration_is_shown_as_the_command_line_prints_it() {
+    let secrets = [
+        ("ASKWHEN__DELIVERY__EGRESS_PROXY", "http://ann:canary-one@127.0.0.1:9"),
+        ("ASKWHEN__KAFKA__CLIENT", "{\"sasl.password\" = \"canary-two\"}"),
+    ];
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let server = Server::on(dir.clone(), &["--dev"], &secrets).await;
+    let data = dir.path().join("data");
+    let mut command = std::process::Command::new(crate::harness::BINARY);
+    command.arg("--data-dir").arg(&data).args(["config", "print", "--output", "json"]);
+    let printed = command.envs(secrets).current_dir(dir.path()).output().unwrap();
+    let mut printed: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    // The server was told another address by a flag.
+    printed["http"]["listen"] = "127.0.0.1:0".into();
+    for key in [&server.server, &server.admin] {
+        let shown = server.call(key, Method::GET, "/v1/config", None).await;
+        assert_eq!((shown.status, &shown.body), (200, &printed));
+        assert!(!String::from_utf8_lossy(&shown.bytes).contains("canary"), "{shown:?}");
+    }
+    assert_eq!(server.call(&server.client, Method::GET, "/v1/config", None).await.status, 403);
+    assert_eq!(server.call("none", Method::GET, "/v1/config", None).await.status, 401);
+    assert_eq!(server.get("/v1/config?all=1").await.status, 422);
+    assert_eq!(server.call(&server.admin, Method::POST, "/v1/config", Some(&json!({}))).await.status, 405);
 }

@@ -43,20 +43,12 @@ pub(super) fn user(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) {
 
 fn windows(ctx: ApplyContext<'_>, user: &User) -> Vec<WindowView> {
     let mut open = Vec::new();
-    let armed = ctx.project.surveys.values().filter(|entry| entry.current.activate.is_some());
-    let states = armed.flat_map(|entry| windows::all(user, &entry.current).map(move |state| (entry, state)));
-    for (entry, state) in states.filter(|(entry, state)| entry.fingerprint == state.fingerprint) {
-        let survey_id = &entry.current.survey_id;
-        let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
-        let Some(rules) = entry.rules(&end_of) else { continue };
-        let Some(window) = state.window(rules, ctx.now) else { continue };
-        let expires_at = window.end(rules);
-        if window.shown || window.cancelled_at.is_some() || ctx.now >= expires_at {
-            continue;
+    for entry in ctx.project.surveys.values() {
+        for (window, expires_at) in windows::open(user, entry, ctx.now) {
+            let activation = ActivationView { occurred_at: window.by.at, ..ActivationView::of(&window.by.by.event) };
+            let opens_at = window.by.at.saturating_add(entry.current.delay);
+            open.push(WindowView { survey_id: entry.current.survey_id.to_string(), opens_at, expires_at, activation });
         }
-        let activation = ActivationView { occurred_at: window.by.at, ..ActivationView::of(&window.by.by.event) };
-        let opens_at = window.by.at.saturating_add(entry.current.delay);
-        open.push(WindowView { survey_id: survey_id.to_string(), opens_at, expires_at, activation });
     }
     open
 }

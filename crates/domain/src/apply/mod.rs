@@ -31,6 +31,7 @@ pub use apply_context::{ApplyContext, CapAnswers, NO_CAPS, NO_QUOTAS, QuotaStatu
 pub use fit::{UnfitValue, fitted};
 pub use output::{AnswerView, Applied, LinkView, OfferView, Output, Outputs, Refusal, Reply};
 pub use view::UserView;
+pub use windows::has_open_window;
 
 /// Whether a record can change or read its user's state at all. Most events
 /// are of names that no survey listens to; they need no state.

@@ -7,6 +7,7 @@ use crate::json::Json;
 use crate::survey::Survey;
 use crate::time::Millis;
 use crate::user::{ActivationEvent, MatchedWindows, Offer, PerSurvey, User};
+use crate::windows::Window;
 
 /// The windows of a value, or of the survey as a whole.
 pub(super) fn of<'a>(user: &'a User, survey_id: &str, value: Option<&Json>) -> Option<&'a PerSurvey> {
@@ -21,6 +22,21 @@ pub(super) fn all<'a>(user: &'a User, survey: &Survey) -> impl Iterator<Item = &
         Some(_) => (None, matched(user, &survey.survey_id)),
     };
     whole.into_iter().chain(values.iter().map(|one| &one.state))
+}
+
+/// The windows of a survey that are open or wait for their delay, each with its end.
+pub(super) fn open<'a>(user: &'a User, entry: &Entry, now: Millis) -> Vec<(Window<'a>, Millis)> {
+    let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
+    let Some(rules) = entry.rules(&end_of) else { return Vec::new() };
+    let states = all(user, &entry.current).filter(|state| state.fingerprint == entry.fingerprint);
+    let last = states.filter_map(|state| state.window(rules, now));
+    let with_ends = last.map(|window| (window, window.end(rules)));
+    with_ends.filter(|(window, end)| !window.shown && window.cancelled_at.is_none() && now < *end).collect()
+}
+
+/// Whether a user has a window of a survey that is open or waits for its delay.
+pub fn has_open_window(user: &User, entry: &Entry, now: Millis) -> bool {
+    !open(user, entry, now).is_empty()
 }
 
 fn matched<'a>(user: &'a User, survey_id: &str) -> &'a [MatchedWindows] {
