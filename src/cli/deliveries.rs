@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::{Client, part, problem};
+use super::client::{Client, part};
 use super::context::{Context, Failure, Format, ServerArgs};
-use super::output;
+use super::{job, output};
 use crate::bridge::auth::Kind;
 use askwhen_domain::rate::Rate;
 use askwhen_domain::time;
@@ -59,6 +59,12 @@ enum DeliveriesCommand {
         /// Created before this time
         #[arg(long, value_name = "TIME")]
         until: Option<String>,
+        /// How many at most in a span, such as 100/s
+        #[arg(long)]
+        rate: Option<Rate>,
+        /// Leave the job to the server, and wait for nothing
+        #[arg(long)]
+        detach: bool,
     },
     /// Send an endpoint the answers of before it was there, oldest first, under the ids that they
     /// would have had
@@ -77,6 +83,9 @@ enum DeliveriesCommand {
         /// How many at most in a span, such as 100/s
         #[arg(long)]
         rate: Option<Rate>,
+        /// Leave the job to the server, and wait for nothing
+        #[arg(long)]
+        detach: bool,
     },
 }
 
@@ -111,49 +120,35 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
             output::said(context.format, &said, &line);
             Ok(())
         }
-        DeliveriesCommand::Recover { endpoint, since, until } => {
-            let body = span(since, until.as_deref())?;
-            let path = format!("/v1/endpoints/{}/recover", part(endpoint));
-            let said = all(&client, &path, &body).await?;
-            let line = format!("{} deliveries are sent again", said["count"]);
-            output::said(context.format, &said, &line);
+        DeliveriesCommand::Recover { endpoint, since, until, rate, detach } => {
+            let rate = rate.map(String::from);
+            let request = job::request("recover", endpoint, span(since, until.as_deref())?, rate);
+            let said = job::run(&client, &request, *detach).await?;
+            output::said(context.format, &said, &summary(&said, "deliveries", "sent again"));
             Ok(())
         }
-        DeliveriesCommand::Backfill { endpoint, since, until, dry_run, rate } => {
-            let mut body = span(since, until.as_deref())?;
-            body["dry_run"] = (*dry_run).into();
-            if let Some(rate) = rate {
-                body["rate"] = String::from(*rate).into();
+        DeliveriesCommand::Backfill { endpoint, since, until, dry_run, rate, detach } => {
+            let rate = rate.map(String::from);
+            let request = job::request("backfill", endpoint, span(since, until.as_deref())?, rate);
+            if *dry_run {
+                let said = job::count(&client, &request).await?;
+                output::said(context.format, &said, &format!("{} messages would be sent", said["count"]));
+                return Ok(());
             }
-            let path = format!("/v1/endpoints/{}/backfill", part(endpoint));
-            let said = all(&client, &path, &body).await?;
-            let verb = if *dry_run { "would be" } else { "are" };
-            let more = if said["more"] == true { " and more" } else { "" };
-            output::said(context.format, &said, &format!("{}{more} messages {verb} sent", said["count"]));
+            let said = job::run(&client, &request, *detach).await?;
+            output::said(context.format, &said, &summary(&said, "messages", "sent"));
             Ok(())
         }
     }
 }
 
-/// Repeats a request until nothing is left; gives the last response with the sum.
-async fn all(client: &Client, path: &str, body: &Value) -> Result<Value, Failure> {
-    let mut count = 0;
-    loop {
-        let said = client.call(Method::POST, path, Some(body)).await?;
-        // The server is still working on the request before.
-        if said.status == 409 && said.body["code"] == "recovering" && count > 0 {
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-            continue;
+/// What a job has done, or that it goes on.
+fn summary(job: &Value, what: &str, done: &str) -> String {
+    match &job["count"] {
+        Value::Null => {
+            format!("job {}: {} {what} are being {done}", job["job_id"].as_str().unwrap_or(""), job["total"])
         }
-        if !(200..300).contains(&said.status) {
-            return Err(Failure::failed(problem(&said)));
-        }
-        let mut said = said.body;
-        count += said["count"].as_u64().unwrap_or(0);
-        if said["more"] != true || body["dry_run"] == true {
-            said["count"] = count.into();
-            return Ok(said);
-        }
+        count => format!("{count} {what} are {done}"),
     }
 }
 

@@ -19,17 +19,23 @@ pub async fn blocking<T: Send + 'static>(
     done.map_err(serve::failure)
 }
 
+/// A bar that counts so and so, with their rate and the remaining time.
+pub fn bar(doing: &'static str, unit: &str) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let template = format!("{{prefix}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left");
+    let style = ProgressStyle::with_template(&template);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(doing);
+    bar
+}
+
 /// Runs a function that reads the journal, with a bar of its records, their rate and the
 /// remaining time.
 pub async fn over_records<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce(&Progress) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Failure> {
-    let bar = ProgressBar::new(0);
-    let style =
-        ProgressStyle::with_template("{prefix} {wide_bar} {human_pos}/{human_len} records, {per_sec}, {eta} left");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_prefix(doing);
+    let bar = bar(doing, "records");
     let progress = Arc::new(Progress::default());
     let told = progress.clone();
     let done = tokio::select! {

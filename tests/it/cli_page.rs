@@ -119,8 +119,9 @@ async fn what_verbs_print_has_the_members_that_the_page_names() {
     shown(2, &["deliveries", "show", delivery]);
     shown(2, &["deliveries", "resend", delivery]);
     shown(2, &["deliveries", "recover", "--endpoint", "crm", "--since", "2020-01-01T00:00:00Z"]);
-    let backfill = ["deliveries", "backfill", "--endpoint", "crm", "--since", "2020-01-01T00:00:00Z", "--dry-run"];
-    check("backfill", &run(&backfill));
+    let backfill = ["deliveries", "backfill", "--endpoint", "crm", "--since", "2020-01-01T00:00:00Z"];
+    shown(2, &backfill);
+    check("deliveries backfill --dry-run", &run(&[&backfill[..], &["--dry-run"]].concat()));
     for arguments in [
         &["endpoints", "list"][..],
         &["endpoints", "show", "crm"],

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Receiver, Said, Server};
+use crate::harness::{BINARY, Receiver, Said, Server};
 
 /// A server with so many dead deliveries of endpoint `crm`, whose receiver takes everything
 /// from now on.
@@ -122,4 +122,66 @@ async fn jobs_recover_backfill_try_surveys_and_are_cancelled() {
     assert_eq!(ended["result"]["versions"].as_array().unwrap().len(), 1, "{ended}");
     let got = receiver.got().len();
     assert!((3..=6).contains(&got), "{got}");
+}
+
+/// The command line for a server, with the start of a verb.
+fn verb(server: &Server, arguments: &[&str]) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(BINARY);
+    command.args(["--data-dir", "data", "--output", "json"]).args(arguments).args(["--server", &server.base]);
+    command.current_dir(server.dir.path()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verbs_that_send_many_messages_are_jobs() {
+    let (server, receiver) = with_dead_deliveries(6).await;
+    let span = ["--since", "2020-01-01T00:00:00Z"];
+    let recover = [&["deliveries", "recover", "--endpoint", "crm"], &span[..]].concat();
+    let only_job = async |server: &Server| {
+        let jobs = server.get("/v1/jobs").await.body["jobs"].as_array().unwrap().clone();
+        jobs.first().cloned().unwrap_or_default()
+    };
+    // One that is interrupted is cancelled, and has sent what it says.
+    let slow = [&recover[..], &["--rate", "1/h"]].concat();
+    let running = verb(&server, &slow).spawn().unwrap();
+    receiver.wait(6 + 1).await;
+    let pid = running.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let ended = running.wait_with_output().await.unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.code() == Some(1) && said.contains("is cancelled"), "{ended:?}");
+    assert_eq!(only_job(&server).await["state"], "cancelled");
+    // Of what is left the server goes on with what nobody waits for, also after a crash.
+    let begun = verb(&server, &[&recover[..], &["--rate", "60/m", "--detach"]].concat()).output().await.unwrap();
+    assert!(begun.status.success(), "{begun:?}");
+    let job: Value = serde_json::from_slice(&begun.stdout).unwrap();
+    let job_id = job["job_id"].as_str().unwrap().to_owned();
+    assert_eq!(job["total"], 5, "{job}");
+    receiver.wait(7 + 1).await;
+    let server = Server::on(server.kill(), &["--dev", "--test-clock"], &[]).await;
+    job_ends(&server, &job_id, "done").await;
+    let delivered =
+        async || server.get("/v1/deliveries?status=delivered").await.body["deliveries"].as_array().unwrap().len() == 6;
+    server.until("all are delivered", delivered).await;
+    let webhooks = receiver.got();
+    let ids: std::collections::BTreeSet<&str> = webhooks[6..].iter().map(|hook| hook.header("webhook-id")).collect();
+    assert_eq!(ids.len(), 6, "each message is there");
+    assert!(webhooks.len() <= 13, "an attempt that was under way at the crash may be repeated, and nothing else");
+    let again: Value = serde_json::from_slice(&verb(&server, &recover).output().await.unwrap().stdout).unwrap();
+    assert_eq!((&again["count"], &again["state"], &again["kind"]), (&json!(0), &json!("done"), &json!("recover")));
+    // A new endpoint is told what was.
+    let other = Receiver::start(&[]).await;
+    server.put("/v1/endpoints/new", json!({"url": other.url, "events": ["response.completed"]})).await;
+    let backfill = [&["deliveries", "backfill", "--endpoint", "new"], &span[..]].concat();
+    let counted = verb(&server, &[&backfill[..], &["--dry-run"]].concat()).output().await.unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&counted.stdout).unwrap(), json!({"count": 6}), "{counted:?}");
+    let done = verb(&server, &backfill).output().await.unwrap();
+    let done: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!((&done["count"], &done["kind"]), (&json!(6), &json!("backfill")), "{done}");
+    assert_eq!(done["backfill_id"], only_job(&server).await["job_id"]);
+    other.wait(6).await;
+    // What the server refuses is said.
+    let none =
+        verb(&server, &["deliveries", "recover", "--endpoint", "none", span[0], span[1]]).output().await.unwrap();
+    assert!(none.status.code() == Some(1) && String::from_utf8_lossy(&none.stderr).contains("404"), "{none:?}");
 }
