@@ -110,6 +110,11 @@ fn print(explained: &Value, trigger: Option<&str>) {
         output::line(&format!("attributes: {}", output::escape(&user["attributes"].to_string())));
     }
     section(
+        "ALIAS",
+        &["SINCE"],
+        &rows(&user["aliases"], |alias| ["alias", "since"].map(|name| text(&alias[name])).into()),
+    );
+    section(
         "WINDOW",
         &["OPENS", "EXPIRES", "BY"],
         &rows(&user["windows"], |window| {
