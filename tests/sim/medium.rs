@@ -19,6 +19,8 @@ const DIR: &str = "/log";
 const SEGMENT_BYTES: u64 = 40_000;
 /// So that the files of the commit logs take turns often.
 const COMMIT_FILE_BYTES: u64 = 20_000;
+/// Readers are partly behind it.
+const TAIL_BYTES: usize = 3_000;
 
 pub enum Medium {
     Brokers(Arc<Simulated>),
@@ -54,7 +56,8 @@ impl Medium {
         match self {
             Medium::Brokers(log) => Ok(Log::Simulated(Arc::new(log.client(client)))),
             Medium::Disk { disk, partitions, open } => {
-                let options = Options { segment_bytes: SEGMENT_BYTES, commit_file_bytes: COMMIT_FILE_BYTES };
+                let options =
+                    Options { segment_bytes: SEGMENT_BYTES, commit_file_bytes: COMMIT_FILE_BYTES, tail_bytes: TAIL_BYTES };
                 let log = Embedded::open_stepped(disk.mount(), Path::new(DIR), *partitions, clock.clone(), options)?;
                 let log = Arc::new(log);
                 *open = Some(log.clone());

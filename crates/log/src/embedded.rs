@@ -17,6 +17,7 @@ mod recovery;
 mod segment;
 mod space;
 mod syncer;
+mod tail;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -116,11 +117,13 @@ pub struct Options {
     pub segment_bytes: u64,
     /// A file of a commit log is not written beyond this before its turn ends.
     pub commit_file_bytes: u64,
+    /// What each partition keeps of its newest records in memory, at most.
+    pub tail_bytes: usize,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: SEGMENT_BYTES, commit_file_bytes: commit::FILE_BYTES }
+        Options { segment_bytes: SEGMENT_BYTES, commit_file_bytes: commit::FILE_BYTES, tail_bytes: tail::TAIL_BYTES }
     }
 }
 
@@ -324,6 +327,11 @@ impl Embedded {
         self.core.parts.values().filter(|part| part.at.topic == topic).map(|part| part.len_bytes()).sum()
     }
 
+    /// Bytes of records that are kept in memory for whoever reads at the end.
+    pub fn tail_bytes(&self) -> usize {
+        self.core.parts.values().map(|part| part.tail_bytes()).sum()
+    }
+
     /// The newest append time of any partition: a clock behind it is wrong.
     pub fn newest_at(&self) -> Option<Millis> {
         self.core.parts.values().filter_map(|part| part.newest_at()).max()
@@ -402,7 +410,8 @@ impl Core {
             };
             let found = recovery::recover(&disk, at, &folder, known)?;
             let most = if partition::has_gaps(at) { compaction::SEGMENT_BYTES } else { SEGMENT_BYTES };
-            parts.insert(at, Arc::new(PartitionLog::new(at, folder, options.segment_bytes.min(most), found)));
+            let options = Options { segment_bytes: options.segment_bytes.min(most), ..options };
+            parts.insert(at, Arc::new(PartitionLog::new(at, folder, options, found)));
         }
         let space = Arc::new(Space::new(disk.clone(), dir.to_owned()));
         let identity_file = Arc::new(IdentityFile::new(disk.clone(), dir.to_owned()));

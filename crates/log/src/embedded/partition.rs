@@ -1,15 +1,18 @@
 //! One partition: its files, its frontier, who listens.
 
+use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use super::super::disk::{Disk, DiskFile};
+use super::Options;
 use super::compaction::SealedSegment;
 use super::cursor::{CursorItem, FrameCursor, FrameStart};
 use super::ends::{FramePosition, NotedEnd};
 use super::recovery::Recovered;
 use super::segment::{self, Segment};
+use super::tail::{self, Tail};
 use crate::error::Error;
 use crate::record::{Record, TopicPartition, Watermarks};
 use askwhen_domain::time::Millis;
@@ -25,6 +28,7 @@ pub struct PartitionLog {
     dir: PathBuf,
     segment_bytes: u64,
     segments: RwLock<Vec<Segment>>,
+    tail: Mutex<Tail>,
     /// One past the last durable record.
     end: AtomicU64,
     newest_at: Mutex<Option<Millis>>,
@@ -60,12 +64,13 @@ pub fn has_gaps(at: TopicPartition) -> bool {
 }
 
 impl PartitionLog {
-    pub fn new(at: TopicPartition, dir: PathBuf, segment_bytes: u64, found: Recovered) -> PartitionLog {
+    pub fn new(at: TopicPartition, dir: PathBuf, options: Options, found: Recovered) -> PartitionLog {
         PartitionLog {
             at,
             dir,
-            segment_bytes,
+            segment_bytes: options.segment_bytes,
             segments: RwLock::new(found.segments),
+            tail: Mutex::new(Tail::new(options.tail_bytes)),
             end: AtomicU64::new(found.end),
             newest_at: Mutex::new(found.newest_at),
             listeners: Mutex::default(),
@@ -90,6 +95,14 @@ impl PartitionLog {
         self.segments.read().expect("no panic holds this lock").iter().map(|segment| segment.len_bytes).sum()
     }
 
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().expect("no panic holds this lock")
+    }
+
+    pub fn tail_bytes(&self) -> usize {
+        self.tail().len_bytes()
+    }
+
     /// The file that is written to, if its path does not name it any more.
     pub fn taken_away(&self, disk: &Disk) -> Option<PathBuf> {
         let segments = self.segments.read().expect("no panic holds this lock");
@@ -108,6 +121,12 @@ impl PartitionLog {
 
     /// Durable records from an offset on; see [`super::super::Log::read`].
     pub fn read(&self, mut from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
+        if from >= self.end() {
+            return Ok(Vec::new());
+        }
+        if let Some(records) = self.read_tail(from, max_bytes) {
+            return Ok(records);
+        }
         while let Some(view) = self.view(from)? {
             let (records, next_offset) = self.read_segment(&view, from, max_bytes)?;
             if !records.is_empty() {
@@ -121,6 +140,20 @@ impl PartitionLog {
             from = follows;
         }
         Ok(Vec::new())
+    }
+
+    /// What is in memory from an offset on, if that is.
+    fn read_tail(&self, from: u64, max_bytes: usize) -> Option<Vec<Record>> {
+        let pieces = self.tail().from(from, max_bytes)?;
+        let (mut records, mut taken) = (Vec::new(), 0);
+        for frame in tail::frames(pieces) {
+            taken += frame.len_bytes;
+            records.push(frame.record);
+            if taken >= max_bytes {
+                break;
+            }
+        }
+        (!records.is_empty()).then_some(records)
     }
 
     /// Records of one segment from an offset on, and where the next one goes on.
@@ -252,15 +285,16 @@ impl PartitionLog {
     /// These frames are durable: lets readers see them. Their positions count from
     /// the end of the target, which they make longer by `bytes`; `end` is the offset
     /// behind them.
-    pub fn publish(&self, target: &Target, frames: &[FrameStart], bytes: u64, end: u64, now: Millis) {
+    pub fn publish(&self, target: &Target, frames: Vec<FrameStart>, bytes: Bytes, end: u64, now: Millis) {
         let mut segments = self.segments.write().expect("no panic holds this lock");
         let last = segments.last_mut().expect("there is always one");
-        for frame in frames {
+        for frame in &frames {
             last.note(FrameStart { position: target.len_bytes + frame.position, ..*frame }, now);
         }
-        last.len_bytes = target.len_bytes + bytes;
+        last.len_bytes = target.len_bytes + bytes.len() as u64;
         self.end.store(end, Ordering::Release);
         drop(segments);
+        self.tail().push(bytes, frames);
         let mut newest_at = self.newest_at.lock().expect("no panic holds this lock");
         *newest_at = (*newest_at).max(Some(now));
         drop(newest_at);
@@ -274,6 +308,7 @@ impl PartitionLog {
     pub fn take_below(&self, below: u64) -> Vec<Segment> {
         let mut segments = self.segments.write().expect("no panic holds this lock");
         let count = segments.windows(2).take_while(|pair| pair[1].base <= below).count();
+        self.tail().forget_below(segments[count].base);
         segments.drain(..count).collect()
     }
 

@@ -30,7 +30,7 @@ fn dir() -> &'static Path {
 }
 
 fn small() -> Options {
-    Options { segment_bytes: 2_000, commit_file_bytes: 5_000 }
+    Options { segment_bytes: 2_000, commit_file_bytes: 5_000, tail_bytes: 0 }
 }
 
 fn opened(disk: &Arc<SimulatedDisk>, options: Options) -> Result<Embedded, Error> {

@@ -245,7 +245,8 @@ impl Writer {
         for jobs in by_part.values() {
             let part = &group[jobs[0]].part;
             let durable = part.end();
-            let mut draft = Draft { part, bytes: BytesMut::new(), frames: Vec::new(), end: durable };
+            let len_bytes = jobs.iter().map(|i| group[*i].len_bytes).sum();
+            let mut draft = Draft { part, bytes: BytesMut::with_capacity(len_bytes), frames: Vec::new(), end: durable };
             for i in jobs {
                 firsts[*i] = draft.end;
                 for record in &group[*i].records {
@@ -260,8 +261,8 @@ impl Writer {
         self.space.reserve(bytes, self.purpose).map_err(|_| Failure::Full)?;
         let written = self.write_drafts(&drafts, now);
         self.space.release(bytes);
-        for (draft, target) in drafts.iter().zip(written?) {
-            draft.part.publish(&target, &draft.frames, draft.bytes.len() as u64, draft.end, now);
+        for (draft, target) in drafts.into_iter().zip(written?) {
+            draft.part.publish(&target, draft.frames, draft.bytes.freeze(), draft.end, now);
         }
         askwhen_process::fault::point("appended");
         Ok(firsts)

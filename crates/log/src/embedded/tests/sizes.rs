@@ -111,3 +111,35 @@ fn a_backup_finds_the_end_behind_a_record_of_every_size() {
     }
     log.close();
 }
+
+#[test]
+fn whoever_reads_at_the_end_reads_no_file_and_all_read_the_same() {
+    let disk = SimulatedDisk::new(1);
+    let log = opened(&disk, Options { tail_bytes: 3_000, ..small() }).unwrap();
+    let mut next = 0;
+    for n in 0..60_usize {
+        let records: Vec<NewRecord> = (0..1 + n % 3).map(|m| record(&format!("{n}.{m}"), 11 * n % 500)).collect();
+        let count = records.len();
+        written(&log, EVENTS, records).unwrap();
+        let before = disk.bytes_read();
+        let read = log.read(EVENTS, next, usize::MAX).unwrap();
+        assert_eq!((read.len(), read[0].offset), (count, next));
+        assert_eq!(disk.bytes_read(), before, "records that were just written are in memory");
+        assert!(log.tail_bytes() <= 3_000);
+        next += count as u64;
+    }
+    let reads = [1, 700, 5_000, usize::MAX];
+    let found: Vec<Vec<Record>> = reads.iter().map(|max_bytes| all(&log, EVENTS, *max_bytes).unwrap()).collect();
+    assert!(disk.bytes_read() > 0, "what is older is in files");
+    log.trim(EVENTS, next - 1).unwrap();
+    let start = log.bounds(EVENTS).start;
+    assert!(matches!(log.read(EVENTS, start - 1, 1), Err(Error::Trimmed { .. })));
+    log.close();
+    drop(log);
+    let log = opened(&disk, small()).unwrap();
+    let kept = all(&log, EVENTS, usize::MAX).unwrap();
+    for whole in found {
+        assert_eq!(whole.len() as u64, next);
+        assert_eq!(whole[start as usize..], kept);
+    }
+}
