@@ -2,6 +2,7 @@
 //! each user, that name it.
 
 use crate::console::families;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::Error;
@@ -9,21 +10,35 @@ use askwhen_domain::refs::{SurveyRef, UserRef};
 use askwhen_domain::time::{Millis, TimeSpan};
 use askwhen_store::{Batch, Family, Store, keys};
 use askwhen_wire::listing::{Filter, List, Page, PageRequest};
+use askwhen_wire::tally::ResponseTally;
 
 pub const SCANNED_AT_A_TIME: usize = 256;
+
+/// How often what has happened, by its name.
+pub type Counters = BTreeMap<String, u64>;
 
 /// What one round is about to write: later records of it see earlier ones.
 pub struct WriteBatch<'a> {
     store: &'a Store,
     rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     places: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Rows that many records of a round change: read once, and written once.
+    counters: BTreeMap<Vec<u8>, Counters>,
+    tallies: BTreeMap<Vec<u8>, ResponseTally>,
     /// The lists that get other rows, by project.
     moved: BTreeSet<(String, List)>,
 }
 
 impl<'a> WriteBatch<'a> {
     pub fn new(store: &'a Store) -> WriteBatch<'a> {
-        WriteBatch { store, rows: BTreeMap::new(), places: BTreeMap::new(), moved: BTreeSet::new() }
+        WriteBatch {
+            store,
+            rows: BTreeMap::new(),
+            places: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+            moved: BTreeSet::new(),
+        }
     }
 
     /// # Errors
@@ -41,6 +56,34 @@ impl<'a> WriteBatch<'a> {
 
     pub fn delete(&mut self, key: Vec<u8>) {
         self.rows.insert(key, None);
+    }
+
+    /// The counters under a key, to be changed.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or holds something else there.
+    pub fn counters_mut(&mut self, key: Vec<u8>) -> Result<&mut Counters, Error> {
+        match self.counters.entry(key) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => {
+                let stored = self.store.get(families::INDEX, place.key())?;
+                Ok(place.insert(stored.map(|bytes| counters(&bytes)).transpose()?.unwrap_or_default()))
+            }
+        }
+    }
+
+    /// The tally under a key, to be changed.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or holds something else there.
+    pub fn tally_mut(&mut self, key: Vec<u8>) -> Result<&mut ResponseTally, Error> {
+        match self.tallies.entry(key) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => {
+                let stored = self.store.get(families::INDEX, place.key())?;
+                Ok(place.insert(stored.map(|bytes| tally(&bytes)).transpose()?.unwrap_or_default()))
+            }
+        }
     }
 
     /// Puts a row at a place, with what filters compare.
@@ -66,6 +109,15 @@ impl<'a> WriteBatch<'a> {
     /// Everything of the round, with where the next one begins.
     pub fn into_batch(self) -> Batch {
         let mut batch = Batch::default();
+        for (key, counters) in self.counters {
+            batch.put(families::INDEX, key, postcard::to_stdvec(&counters).expect("counters serialise"));
+        }
+        for (key, tally) in self.tallies {
+            match tally.is_empty() {
+                true => batch.delete(families::INDEX, key),
+                false => batch.put(families::INDEX, key, postcard::to_stdvec(&tally).expect("a tally serialises")),
+            }
+        }
         for (family, entries) in [(families::ENTRIES, self.places), (families::INDEX, self.rows)] {
             for (key, value) in entries {
                 match value {
@@ -94,6 +146,18 @@ pub const ERASED: u8 = 6;
 pub const KNOWN_FACTS: u8 = 7;
 pub const UNKNOWN: u8 = 8;
 pub const RESULTS: u8 = 9;
+
+/// # Errors
+/// When they are none: the store is damaged.
+pub fn counters(bytes: &[u8]) -> Result<Counters, Error> {
+    postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("a counter of the lists is unreadable: {e}")))
+}
+
+/// # Errors
+/// When it is none: the store is damaged.
+pub fn tally(bytes: &[u8]) -> Result<ResponseTally, Error> {
+    postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("a tally of results is unreadable: {e}")))
+}
 
 pub fn row(list: List, id: &str) -> Vec<u8> {
     [&[number(list)], id.as_bytes()].concat()

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::document;
 use super::error::Error;
 use super::order;
-use super::tallies::{Circumstance, of_survey, read, text_term};
+use super::tallies::{Circumstance, of_survey, text_term};
 use askwhen_domain::question::QuestionType;
 use askwhen_domain::refs::SurveyRef;
 use askwhen_domain::time::{self, DAY, Millis};
@@ -96,7 +96,7 @@ fn each_day(
             let Some(day) = keys::time_of(rest).filter(|day| *day < end) else { return Ok(()) };
             let damaged = |e| Error::Damaged(format!("the key of a tally is unreadable: {e}"));
             let circumstance: Circumstance = postcard::from_bytes(&rest[8..]).map_err(damaged)?;
-            each(day, &circumstance, &read(value)?);
+            each(day, &circumstance, &order::tally(value)?);
         }
     }
 }

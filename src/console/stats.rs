@@ -3,12 +3,11 @@
 
 use crate::console::families;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::document;
 use super::error::Error;
-use super::order::{self, WriteBatch};
+use super::order::{self, Counters, WriteBatch};
 use super::verdict::{self, CONSIDERED, NOT_OFFERED, OFFERED};
 use askwhen_domain::refs::SurveyRef;
 use askwhen_domain::time::{DAY, MINUTE, Millis, TimeSpan};
@@ -17,8 +16,6 @@ use askwhen_wire::listing::List;
 
 /// How long minutes are kept at least: any year that is compared.
 pub const KEPT: Millis = 400 * DAY;
-
-type Counters = BTreeMap<String, u64>;
 
 /// Something that happened to an offer, at most once to each.
 pub struct OfferFact<'a> {
@@ -37,11 +34,13 @@ fn of_survey(first: u8, survey: SurveyRef<'_>) -> Vec<u8> {
 /// When the store cannot be read.
 pub fn count(batch: &mut WriteBatch<'_>, survey: SurveyRef<'_>, at: Millis, names: &[&str]) -> Result<(), Error> {
     let key = [of_survey(order::MINUTES, survey), keys::timed(at.div_euclid(MINUTE), &[])].concat();
-    let mut counters: Counters = batch.get(&key)?.map(|bytes| read(&bytes)).transpose()?.unwrap_or_default();
+    let counters = batch.counters_mut(key)?;
     for name in names {
-        *counters.entry((*name).to_owned()).or_default() += 1;
+        match counters.get_mut(*name) {
+            Some(count) => *count += 1,
+            None => drop(counters.insert((*name).to_owned(), 1)),
+        }
     }
-    batch.put(key, postcard::to_stdvec(&counters).expect("counters serialise"));
     Ok(())
 }
 
@@ -100,10 +99,6 @@ fn known_of(fact: &[u8]) -> Vec<u8> {
     [&[order::KNOWN_FACTS], &fact[1..1 + named], &fact[1 + named + 8..]].concat()
 }
 
-fn read(bytes: &[u8]) -> Result<Counters, Error> {
-    postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("a counter of the lists is unreadable: {e}")))
-}
-
 /// The counters of a survey from `since`, up to and without `until`.
 ///
 /// # Errors
@@ -146,7 +141,7 @@ fn add_minutes(
     counters: &mut Counters,
 ) -> Result<(), Error> {
     each(store, &of_survey(order::MINUTES, survey), minutes, |bytes| {
-        for (name, count) in read(bytes)? {
+        for (name, count) in order::counters(bytes)? {
             *counters.entry(name).or_default() += count;
         }
         Ok(())

@@ -8,7 +8,6 @@ use askwhen_domain::refs::SurveyRef;
 use askwhen_domain::time::{self, DAY};
 use askwhen_store::keys;
 use askwhen_wire::listing::GroupBy;
-use askwhen_wire::tally::ResponseTally;
 use askwhen_wire::topics::response::ResponseBody;
 
 /// What responses of one day have in common.
@@ -63,19 +62,8 @@ pub fn count(batch: &mut WriteBatch<'_>, response: &ResponseBody, sign: i64) -> 
     let circumstance = postcard::to_stdvec(&Circumstance::of(response)).expect("a circumstance serialises");
     let day = response.created_at.div_euclid(DAY);
     let key = [of_survey(survey), keys::timed(day, &circumstance)].concat();
-    let mut tally = batch.get(&key)?.map(|bytes| read(&bytes)).transpose()?.unwrap_or_default();
-    tally.count(response, sign);
-    match tally.is_empty() {
-        true => batch.delete(key),
-        false => batch.put(key, postcard::to_stdvec(&tally).expect("a tally serialises")),
-    }
+    batch.tally_mut(key)?.count(response, sign);
     Ok(())
-}
-
-/// # Errors
-/// When it is none: the store is damaged.
-pub fn read(bytes: &[u8]) -> Result<ResponseTally, Error> {
-    postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("a tally of results is unreadable: {e}")))
 }
 
 /// What stands beside a response's place: what a reader of text answers looks for.
