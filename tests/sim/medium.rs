@@ -56,8 +56,11 @@ impl Medium {
         match self {
             Medium::Brokers(log) => Ok(Log::Simulated(Arc::new(log.client(client)))),
             Medium::Disk { disk, partitions, open } => {
-                let options =
-                    Options { segment_bytes: SEGMENT_BYTES, commit_file_bytes: COMMIT_FILE_BYTES, tail_bytes: TAIL_BYTES };
+                let options = Options {
+                    segment_bytes: SEGMENT_BYTES,
+                    commit_file_bytes: COMMIT_FILE_BYTES,
+                    tail_bytes: TAIL_BYTES,
+                };
                 let log = Embedded::open_stepped(disk.mount(), Path::new(DIR), *partitions, clock.clone(), options)?;
                 let log = Arc::new(log);
                 *open = Some(log.clone());
