@@ -41,6 +41,7 @@ use identity::{EmbeddedIdentity, IdentityFile};
 use partition::PartitionLog;
 use space::{Purpose, Space};
 use syncer::Syncer;
+use tail::Tail;
 use writer::{Queue, Writer};
 
 pub use segment::SEGMENT_BYTES;
@@ -410,8 +411,8 @@ impl Core {
             };
             let found = recovery::recover(&disk, at, &folder, known)?;
             let most = if partition::has_gaps(at) { compaction::SEGMENT_BYTES } else { SEGMENT_BYTES };
-            let options = Options { segment_bytes: options.segment_bytes.min(most), ..options };
-            parts.insert(at, Arc::new(PartitionLog::new(at, folder, options, found)));
+            let (segment_bytes, tail) = (options.segment_bytes.min(most), Tail::new(options.tail_bytes));
+            parts.insert(at, Arc::new(PartitionLog::new(at, folder, segment_bytes, tail, found)));
         }
         let space = Arc::new(Space::new(disk.clone(), dir.to_owned()));
         let identity_file = Arc::new(IdentityFile::new(disk.clone(), dir.to_owned()));

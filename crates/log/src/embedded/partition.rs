@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use super::super::disk::{Disk, DiskFile};
-use super::Options;
 use super::compaction::SealedSegment;
 use super::cursor::{CursorItem, FrameCursor, FrameStart};
 use super::ends::{FramePosition, NotedEnd};
@@ -64,13 +63,13 @@ pub fn has_gaps(at: TopicPartition) -> bool {
 }
 
 impl PartitionLog {
-    pub fn new(at: TopicPartition, dir: PathBuf, options: Options, found: Recovered) -> PartitionLog {
+    pub fn new(at: TopicPartition, dir: PathBuf, segment_bytes: u64, tail: Tail, found: Recovered) -> PartitionLog {
         PartitionLog {
             at,
             dir,
-            segment_bytes: options.segment_bytes,
+            segment_bytes,
             segments: RwLock::new(found.segments),
-            tail: Mutex::new(Tail::new(options.tail_bytes)),
+            tail: Mutex::new(tail),
             end: AtomicU64::new(found.end),
             newest_at: Mutex::new(found.newest_at),
             listeners: Mutex::default(),

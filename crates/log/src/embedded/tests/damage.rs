@@ -160,7 +160,8 @@ fn a_small_log_is_verified_as_a_whole_at_every_start() {
 fn a_misdirected_write_is_never_served() {
     for seed in 0..40 {
         let disk = SimulatedDisk::new(seed);
-        let log = opened(&disk, Options::default()).unwrap();
+        // Whoever is behind what is in memory reads files.
+        let log = opened(&disk, Options { tail_bytes: 0, ..Options::default() }).unwrap();
         for n in 0..10 {
             written(&log, EVENTS, vec![record(&format!("{n}"), 100)]).unwrap();
         }
