@@ -531,7 +531,7 @@ impl World {
             // What it could end under this name is over, too: it is kept where there is
             // something to end. Another name of the user may have more.
             let is_over = at + activation.reach() + expires <= now;
-            if pattern_mask != 0 && !(is_over && !has_facts(id)) {
+            if pattern_mask != 0 && (!is_over || has_facts(id)) {
                 let pattern_mask = pattern_mask | if late { LATE } else { 0 };
                 let event =
                     Activated { at, offset, event_id: String::new(), event_name: name.into(), properties: None };
