@@ -38,12 +38,14 @@ pub(super) struct Eligible {
     pub places: OfferPlaces,
     /// Its window was displayed before.
     shown: bool,
+    /// When the next window of the same value begins by itself.
+    next_at: Option<Millis>,
 }
 
-/// Of several windows that are shut the one that time opens first is the nearest, then one
-/// that was open lately.
-fn nearness(failure: &GateFailure) -> (Millis, bool) {
-    (failure.until.unwrap_or(Millis::MAX), failure.gate == Gate::NotActivated)
+/// When a window opens that is shut: where the next one has to begin first, its delay follows.
+fn opens_at(failure: &GateFailure, delay: Millis) -> Millis {
+    let delay = if failure.gate == Gate::DelayPending { 0 } else { delay };
+    failure.until.map_or(Millis::MAX, |until| until.saturating_add(delay))
 }
 
 /// The hint when an offer stands in the way of a trigger without a session.
@@ -95,7 +97,7 @@ impl EligibilityCheck<'_> {
         if !test {
             let drawn = self.drawn(survey, passed.activation.as_deref());
             shares::shares(survey, self.ctx, self.user, self.attributes, drawn)?;
-            self.repeat(survey, passed.shown)?;
+            self.repeat(survey, &passed)?;
             self.cooldowns(survey)?;
             passed.needs_grant = self.quota(survey)?;
             passed.places = self.caps(survey)?;
@@ -151,6 +153,12 @@ impl EligibilityCheck<'_> {
         };
         let mut best: Option<Eligible> = None;
         let mut failed: Option<GateFailure> = None;
+        // Of several that are shut the one that time opens first is the nearest, then one that
+        // was open lately.
+        let nearness = |failure: &GateFailure| (opens_at(failure, survey.delay), failure.gate == Gate::NotActivated);
+        // Of those that are open one that can be offered, then one that was not displayed, and
+        // of these the one that expires soonest.
+        let rank = |open: &Eligible| (self.is_spent(survey, open), open.shown, open.expires_at);
         for state in windows::all(self.user, survey) {
             match self.window_of(survey, state, rules) {
                 Err(stop) => {
@@ -158,16 +166,29 @@ impl EligibilityCheck<'_> {
                     failed = if is_nearer { Some(stop) } else { failed };
                 }
                 Ok(open) => {
-                    // One that was not displayed yet, and of these the one that expires soonest.
-                    let rank = |open: &Eligible| (open.shown, open.expires_at);
                     if best.as_ref().is_none_or(|best| rank(&open) < rank(best)) {
                         best = Some(open);
                     }
                 }
             }
         }
-        // Of several values the one that opens next says why there is none.
-        best.ok_or_else(|| failed.unwrap_or(stop(Gate::NotActivated, Value::Null, None)))
+        match (best, failed) {
+            // Where none can be offered, the one that opens next says why.
+            (Some(best), Some(failure)) if self.is_spent(survey, &best) && failure.until.is_some() => {
+                let next_at = best.next_at.map_or(Millis::MAX, |at| at.saturating_add(survey.delay));
+                if opens_at(&failure, survey.delay) <= next_at { Err(failure) } else { Ok(best) }
+            }
+            (Some(best), _) => Ok(best),
+            (None, failed) => Err(failed.unwrap_or(stop(Gate::NotActivated, Value::Null, None))),
+        }
+    }
+
+    /// Whether a gate behind is shut for this window alone: it was displayed, or a share of
+    /// activations leaves it out.
+    fn is_spent(&self, survey: &Survey, open: &Eligible) -> bool {
+        let left_out = open.activation.as_deref().is_some_and(|by| !shares::hold(survey, self.ctx, &by.event_id));
+        let displayed = open.shown && snoozed(self.user, &survey.survey_id).is_none();
+        survey.status != Status::Test && (displayed || left_out)
     }
 
     /// The same of one state.
@@ -188,8 +209,11 @@ impl EligibilityCheck<'_> {
         }
         let opens_at = at.saturating_add(survey.delay);
         if now < opens_at {
-            // Time alone does not open what has been cancelled meanwhile.
-            let until = window.cancelled_at.is_none().then_some(opens_at);
+            // Time alone does not open what has been cancelled meanwhile, but the next one.
+            let until = match window.cancelled_at {
+                None => Some(opens_at),
+                Some(_) => next().map(|at| at.saturating_add(survey.delay)),
+            };
             return Err(stop(Gate::DelayPending, json!(time::format_time(at)), until));
         }
         if let Some(cancelled) = window.cancelled_at.filter(|cancelled| *cancelled < ends_at) {
@@ -201,21 +225,22 @@ impl EligibilityCheck<'_> {
         // An absence arms later than the event that it waits behind.
         let activation = if at == by.at { (*by).clone() } else { Arc::new(Activated { at, ..(**by).clone() }) };
         let (activation, shown) = (Some(activation), window.shown);
-        Ok(Eligible { activation, expires_at: ends_at, shown, ..Eligible::default() })
+        let next_at = if shown { next() } else { None };
+        Ok(Eligible { activation, expires_at: ends_at, shown, next_at, ..Eligible::default() })
     }
 
     /// `already_completed` and `max_displays`.
-    fn repeat(&self, survey: &Survey, shown: bool) -> Result<(), GateFailure> {
+    fn repeat(&self, survey: &Survey, window: &Eligible) -> Result<(), GateFailure> {
         let used = spent(survey, self.user, self.ctx.now, self.asked.context)?;
-        let displays = json!(used.displays);
         let put_off = snoozed(self.user, &survey.survey_id).is_some();
-        if shown && !put_off {
-            return Err(stop(Gate::MaxDisplays, displays, None));
+        let opens_at = |until: Option<Millis>| until.unwrap_or(Millis::MAX);
+        // Where both are used up, it says when the later one is there again.
+        let of_window = (window.shown && !put_off).then_some(window.next_at);
+        let of_cycle = survey.frequency.max_displays.filter(|max| used.displays >= *max).map(|_| used.ends_at);
+        match of_window.into_iter().chain(of_cycle).max_by_key(|until| opens_at(*until)) {
+            Some(until) => Err(stop(Gate::MaxDisplays, json!(used.displays), until)),
+            None => Ok(()),
         }
-        if survey.frequency.max_displays.is_some_and(|max| used.displays >= max) {
-            return Err(stop(Gate::MaxDisplays, displays, used.ends_at));
-        }
-        Ok(())
     }
 
     /// `cooldown`, `global_cooldown`, `session_cap`.
@@ -296,7 +321,7 @@ impl EligibilityCheck<'_> {
     fn outstanding(&self, survey: &Survey, test: bool) -> Result<Option<Arc<Offer>>, GateFailure> {
         let settings = &self.ctx.project.settings;
         let session = self.asked.context.session_id.as_deref();
-        let mut again = None;
+        let (mut again, mut blocked): (_, Option<GateFailure>) = (None, None);
         // Displays of this session, those to come included.
         let mut displays = self.user.session_displays(session);
         for offer in &self.user.offers {
@@ -321,13 +346,15 @@ impl EligibilityCheck<'_> {
                 let cooling = waits.is_some_and(|span| !same_session || span > 0) && self.starts_cooldown(offer);
                 !test && !offer.test && (cooling || full)
             };
+            // Of several the newest, which stands in the way longest.
             if blocks {
                 let until = offer.offered_at.saturating_add(settings.offer_ttl);
                 let hint = session.is_none().then_some(NEEDS_SESSION);
-                return Err(GateFailure { hint, ..stop(Gate::OfferOutstanding, json!(offer.offer_id), Some(until)) });
+                let failure = stop(Gate::OfferOutstanding, json!(offer.offer_id), Some(until));
+                blocked = Some(GateFailure { hint, ..failure });
             }
         }
-        Ok(again)
+        blocked.map_or(Ok(again), Err)
     }
 }
 
@@ -345,15 +372,15 @@ pub(super) fn status(survey: &Survey, user_id: &str) -> Result<(), GateFailure> 
 pub(super) fn schedule(survey: &Survey, ctx: ApplyContext<'_>, context: Option<&Context>) -> Result<(), GateFailure> {
     let (now, except) = (ctx.now, &ctx.project.settings.except);
     let zone = context.and_then(|context| context.timezone.as_deref());
-    if let Some(span) = except.iter().find(|span| span.contains(now)) {
-        let schedule = survey.schedule.as_ref().and_then(|schedule| schedule.for_user(zone));
-        return Err(stop(Gate::OutOfSchedule, json!({"except": span}), opening(schedule.as_deref(), except, now)));
-    }
-    let Some(schedule) = &survey.schedule else { return Ok(()) };
-    let (schedule, is_known) = match schedule.for_user(zone) {
+    let known = survey.schedule.as_ref().map(|schedule| match schedule.for_user(zone) {
         Some(schedule) => (schedule, true),
         None => (Cow::Owned(schedule.span()), false),
-    };
+    });
+    if let Some(span) = except.iter().find(|span| span.contains(now)) {
+        let opens_at = opening(known.as_ref().map(|(schedule, _)| &**schedule), except, now);
+        return Err(stop(Gate::OutOfSchedule, json!({"except": span}), opens_at));
+    }
+    let Some((schedule, is_known)) = known else { return Ok(()) };
     if !schedule.is_open(now) {
         return Err(stop(Gate::OutOfSchedule, json!(schedule.local_text(now)), opening(Some(&*schedule), except, now)));
     }
@@ -364,19 +391,16 @@ pub(super) fn schedule(survey: &Survey, ctx: ApplyContext<'_>, context: Option<&
     Ok(())
 }
 
-/// When a schedule opens next outside of what the project leaves out.
+/// When a schedule is open next outside of what the project leaves out.
 fn opening(schedule: Option<&Schedule>, except: &[ScheduleSpan], now: Millis) -> Option<Millis> {
-    let mut at = match schedule {
-        Some(schedule) => schedule.next_opening(now)?,
-        None => now,
-    };
-    // Each of them is left behind once.
-    for _ in 0..=except.len() {
-        let Some(span) = except.iter().find(|span| span.contains(at)) else { return Some(at) };
-        at = match schedule {
-            Some(schedule) if !schedule.is_open(span.end_at) => schedule.next_opening(span.end_at)?,
-            _ => span.end_at,
-        };
+    let mut at = now;
+    // Each of these spans is left behind once, and behind each the schedule may be shut.
+    for _ in 0..=except.len() * 2 + 1 {
+        match (except.iter().find(|span| span.contains(at)), schedule) {
+            (Some(span), _) => at = span.end_at,
+            (None, Some(schedule)) if !schedule.is_open(at) => at = schedule.next_opening(at)?,
+            (None, _) => return Some(at),
+        }
     }
     None
 }
@@ -441,11 +465,13 @@ pub(super) fn spent(survey: &Survey, user: &User, now: Millis, context: &Context
     if shut { Err(stop(gate, actual, used.ends_at)) } else { Ok(used) }
 }
 
-/// The wish to be asked again that the last display ended in.
+/// The wish to be asked again that the last display ended in, unless the user has refused
+/// the survey since.
 fn snoozed(user: &User, survey_id: &str) -> Option<Snooze> {
     let snooze = user.survey_extension(survey_id)?.snooze?;
-    let last = user.surveys.get(survey_id)?.last_display_at;
-    last.is_none_or(|last| last <= snooze.at).then_some(snooze)
+    let state = user.surveys.get(survey_id)?;
+    let later = state.last_display_at.max(state.dismissed_at);
+    later.is_none_or(|last| last <= snooze.at).then_some(snooze)
 }
 
 /// `quota_full`, or whether the coordinator has to be asked.

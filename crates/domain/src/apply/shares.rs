@@ -69,6 +69,18 @@ pub(super) fn shares(
     Ok(())
 }
 
+/// Whether the shares that draw each activation by itself hold one; all others say the same
+/// of every activation of a user.
+pub(super) fn hold(survey: &Survey, ctx: ApplyContext<'_>, event_id: &str) -> bool {
+    let holds = |share: &Share, purpose: Purpose| {
+        share.holds(share.place(purpose, ctx.project_id, &[ctx.user_id, event_id].join("\0")))
+    };
+    let is_held_out =
+        survey.holdout.by == Unit::Activation && holds(&survey.holdout.share(&survey.survey_id), Purpose::Holdout);
+    let is_left_out = survey.sampling.by == Unit::Activation && !holds(&survey.sampling, Purpose::Sampling);
+    !is_held_out && !is_left_out
+}
+
 fn stands(
     share: &Share,
     purpose: Purpose,

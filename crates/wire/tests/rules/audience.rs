@@ -208,6 +208,37 @@ fn shares_are_of_users_of_activations_or_of_what_users_share() {
 }
 
 #[test]
+fn of_several_windows_one_that_the_share_holds_is_offered() {
+    for share in [
+        json!({"sampling": {"percent": 30, "salt": "x", "by": "activation"}}),
+        json!({"holdout": {"percent": 70, "group": "x", "by": "activation"}}),
+    ] {
+        let mut survey = json!({"activate": {"event": "woke", "match": "id"}, "expires_after": "2h", "delay": "10m"});
+        survey.as_object_mut().unwrap().extend(share.as_object().unwrap().clone());
+        let arm = |play: &mut Play, minute: i64, n: usize| {
+            let properties = Box::leak(format!("{{\"id\":{n}}}").into_boxed_str());
+            let body = Body::Event { name: "woke".into(), properties, session_id: None };
+            play.apply(minute * MINUTE, ClientTimes::default(), Some(format!("event_{n}")), body);
+        };
+        let is_held = |n: &usize| {
+            let mut alone = Play::new(std::slice::from_ref(&survey));
+            arm(&mut alone, 0, *n);
+            alone.ask_in(30 * MINUTE, None).survey.is_some()
+        };
+        let held = (0..40).find(is_held).expect("one of many is held");
+        let left_out = (0..40).find(|n| !is_held(n)).expect("one of many is left out");
+        let mut both = Play::new(std::slice::from_ref(&survey));
+        arm(&mut both, 0, left_out);
+        arm(&mut both, 1, held);
+        // While the first is open and left out, the next that opens says why.
+        let stop = both.ask_in(10 * MINUTE, None).evaluations[0].stop.clone().unwrap();
+        assert_eq!((stop.gate.name(), stop.until), ("delay_pending", Some(11 * MINUTE)));
+        let offered = both.ask_in(30 * MINUTE, None).survey.expect("one of them is held");
+        assert_eq!(offered.activation.unwrap().event_id, format!("event_{held}"));
+    }
+}
+
+#[test]
 fn a_spread_gives_each_user_a_moment_of_their_own() {
     let start = "1970-01-01T00:00:00Z";
     let survey = json!({"activate": null, "expires_after": null, "schedule": {"start_at": start}, "spread": "10d"});
