@@ -6,7 +6,7 @@ use super::fanout::ToldAnswers;
 use super::fit::fitted;
 use super::offers::FoundOffer;
 use super::output::{Outputs, Refusal, Reply};
-use super::{caps, display, fanout, history, link, offers};
+use super::{caps, display, fanout, history, link, offers, shares};
 use crate::completed::CompletedAnswers;
 use crate::endpoint::EventType;
 use crate::message::WebhookEvent;
@@ -137,6 +137,10 @@ fn keep(
     }
     if completes {
         caps::completed(ctx, user, index, at, out);
+    }
+    // A refused response to a link is none: nobody is in an arm by it.
+    if is_first && user.offers[index].link {
+        shares::enter_arm(user, survey);
     }
     history::answered(user, &survey.survey_id, at, is_first);
     if completes {

@@ -102,9 +102,6 @@ pub(super) fn open(
         held_until: None,
         response: None,
     };
-    if !offer.test {
-        shares::enter_arm(user, &entry.current);
-    }
     user.offers.push(Arc::new(offer));
     Some(FoundOffer { index: user.offers.len() - 1, survey: entry.current.clone(), pins })
 }
