@@ -4,9 +4,15 @@
 mod activation;
 mod answers;
 mod audience;
+mod clocks;
 mod frequency;
 mod generated;
 mod limits;
+mod opinion;
+mod pairs;
+
+mod past;
 mod play;
 mod reference;
+mod rules;
 mod windows;

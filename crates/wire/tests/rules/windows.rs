@@ -4,7 +4,9 @@
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
+use crate::clocks::Clocks;
 use askwhen_domain::activation::{Absence, Activation, CANCELS, Count, LATE, Pattern, Sequence};
+use askwhen_domain::distinct::Distinct;
 use askwhen_domain::survey::OnRepeat;
 use askwhen_domain::time::Millis;
 use askwhen_domain::user::{Activated, ActivationEvent, EventOrder, PerSurvey};
@@ -17,7 +19,7 @@ fn end_of(at: Millis, _: u64) -> Millis {
 }
 
 /// Every arming: when, and the event behind it.
-fn armings(activation: &Activation, facts: &[ActivationEvent]) -> Vec<(Millis, EventOrder)> {
+pub fn armings(activation: &Activation, facts: &[ActivationEvent]) -> Vec<(Millis, EventOrder)> {
     let role = |fact: &ActivationEvent, bit: usize| fact.pattern_mask & (1 << bit) != 0;
     let takes_part = |fact: &&ActivationEvent| fact.pattern_mask & !(CANCELS | LATE) != 0;
     let facts: Vec<&ActivationEvent> = facts.iter().filter(takes_part).collect();
@@ -28,7 +30,8 @@ fn armings(activation: &Activation, facts: &[ActivationEvent]) -> Vec<(Millis, E
         let at = match activation {
             Activation::Event { count: None, .. } | Activation::Any { count: None, .. } => Some(fact.event.at),
             Activation::Event { count: Some(count), .. } | Activation::Any { count: Some(count), .. } => {
-                (lately(count.within).count() >= count.at_least as usize).then_some(fact.event.at)
+                let times = distinct(count, lately(count.within).copied().collect());
+                (times >= count.at_least as usize).then_some(fact.event.at)
             }
             Activation::All { all, within } => {
                 let there = (0..all.len()).all(|bit| lately(*within).any(|f| role(f, bit)));
@@ -51,6 +54,21 @@ fn armings(activation: &Activation, facts: &[ActivationEvent]) -> Vec<(Millis, E
         }
     }
     found
+}
+
+/// How often something happened: each time, or once a day or session.
+fn distinct(count: &Count, lately: Vec<&ActivationEvent>) -> usize {
+    match count.distinct {
+        None => lately.len(),
+        Some(Distinct::Day) => {
+            let clocks = Clocks::named(count.zone.name());
+            lately.iter().map(|fact| clocks.date(fact.event.at).number).collect::<BTreeSet<i64>>().len()
+        }
+        Some(Distinct::Session) => {
+            let known: BTreeSet<u64> = lately.iter().filter_map(|fact| fact.session).collect();
+            known.len() + lately.iter().filter(|fact| fact.session.is_none()).count()
+        }
+    }
 }
 
 /// Beginnings of all chains of so many steps that end with the last fact.
