@@ -2,7 +2,7 @@
 //! a moment behind the partitions that decide.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use askwhen_domain::time::{self, Millis};
@@ -28,6 +28,8 @@ pub struct View {
     moved: Mutex<BTreeMap<String, u64>>,
     /// Grows with every record of an API key.
     keys_generation: AtomicU64,
+    /// Of all bodies that are shown, versions included.
+    body_bytes: AtomicUsize,
     follow: Mutex<Follow>,
 }
 
@@ -72,6 +74,7 @@ impl View {
             retentions: RwLock::default(),
             moved: Mutex::default(),
             keys_generation: AtomicU64::new(1),
+            body_bytes: AtomicUsize::new(0),
             follow: Mutex::new(follow),
         };
         let mut next = start;
@@ -134,7 +137,10 @@ impl View {
         if let Some(shown) = shown.as_ref().filter(|shown| shown.record.kind == Kind::Survey) {
             self.note_retention(&shown.record);
         }
-        rows.insert(key.to_owned(), LatestDefinition { source, shown });
+        let come = shown.as_ref().map_or(0, |shown| shown.record.body.len_bytes());
+        let before = rows.insert(key.to_owned(), LatestDefinition { source, shown });
+        let gone = before.and_then(|before| before.shown).map_or(0, |shown| shown.record.body.len_bytes());
+        self.count_bytes(come, gone);
         drop(rows);
         if let Some(end) = key.match_indices('/').nth(1) {
             *self.moved.lock().expect("no panic holds this lock").entry(key[..=end.0].to_owned()).or_default() += 1;
@@ -142,6 +148,17 @@ impl View {
         if key.starts_with("key/") {
             self.keys_generation.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Whoever changes what is shown holds its lock, so that no more goes than has come.
+    fn count_bytes(&self, come: usize, gone: usize) {
+        self.body_bytes.fetch_add(come, Ordering::Relaxed);
+        self.body_bytes.fetch_sub(gone, Ordering::Relaxed);
+    }
+
+    /// What the bodies take that are shown.
+    pub fn memory_bytes(&self) -> usize {
+        self.body_bytes.load(Ordering::Relaxed)
     }
 
     fn note_retention(&self, record: &DefinitionRecord) {
@@ -189,12 +206,18 @@ impl View {
         match value.map(serde_json::from_slice::<DefinitionRecord>) {
             Some(Ok(record)) => {
                 let survey = versions.entry((record.project.clone(), record.id.clone())).or_default();
-                survey.insert(record.version, record);
+                let come = record.body.len_bytes();
+                let gone = survey.insert(record.version, record).map_or(0, |before| before.body.len_bytes());
+                self.count_bytes(come, gone);
             }
             Some(Err(error)) => tracing::error!(%error, key, "a version in the log is unreadable"),
             None => {
                 for survey in versions.values_mut() {
-                    survey.retain(|version, record| version_key(&record.project, &record.id, *version) != key);
+                    survey.retain(|version, record| {
+                        let stays = version_key(&record.project, &record.id, *version) != key;
+                        self.count_bytes(0, if stays { 0 } else { record.body.len_bytes() });
+                        stays
+                    });
                 }
             }
         }

@@ -219,7 +219,7 @@ pub fn endpoint_commands(registrar: &Store) -> Result<Vec<DeliveryRecord>, Error
         project: row.project.clone(),
         endpoint_id: row.id.clone(),
         version: row.version,
-        body: row.body.clone(),
+        body: row.body.as_deref().cloned(),
     };
     Ok(endpoints.map(command).collect())
 }

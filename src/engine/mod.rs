@@ -20,6 +20,7 @@ mod quotas;
 mod registrar;
 mod remembered;
 mod restore;
+pub mod shared;
 mod state;
 mod table;
 mod users;

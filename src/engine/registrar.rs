@@ -75,7 +75,7 @@ pub fn emit_definition(
 fn begin_anew(table: &Table, defined: &Defined, enabled: bool, at: RecordContext<'_>, effects: &mut Effects) {
     let row = table.row(&defined.project, defined.kind, &defined.id);
     let (Kind::Endpoint, Some(row)) = (defined.kind, row) else { return };
-    let before = row.body.as_ref().map(Json::value).unwrap_or_default();
+    let before = row.body.as_deref().map(Json::value).unwrap_or_default();
     let after = defined.body.as_ref().map(Json::value).unwrap_or_default();
     let on = |body: &Value| body["enabled"] == true && body["disabled"].is_null();
     if !enabled && before["url"] == after["url"] && (on(&before) || !on(&after)) {

@@ -95,7 +95,7 @@ fn value(row: &DefinitionRow, updated_at: Millis) -> Option<bytes::Bytes> {
         project: row.project.clone(),
         id: row.id.clone(),
         version: row.version,
-        body: row.body.clone()?,
+        body: row.body.as_deref()?.clone(),
         updated_at: time::format_time(updated_at),
         actor: row.actor.clone(),
     };

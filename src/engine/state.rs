@@ -87,7 +87,7 @@ impl Engine {
     /// The surveys of a project: version and canonical form.
     pub fn surveys(&self, project: &str) -> Vec<(String, u64, Json)> {
         let theirs = self.table.rows().filter(|row| row.project == project && row.kind == Kind::Survey);
-        theirs.filter_map(|row| Some((row.id.clone(), row.version, row.body.clone()?))).collect()
+        theirs.filter_map(|row| Some((row.id.clone(), row.version, row.body.as_deref()?.clone()))).collect()
     }
 
     /// The user that a name is an alias of.

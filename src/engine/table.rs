@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::changes::Changes;
+use super::shared;
 use askwhen_domain::definitions::{Definitions, Entry, PastVersion};
 use askwhen_domain::json::Json;
 use askwhen_domain::refs::SurveyRef;
@@ -24,9 +25,10 @@ pub struct DefinitionRow {
     pub id: String,
     pub version: u64,
     /// Absent: it was taken away; its version goes on.
-    pub body: Option<Json>,
+    /// One for all partitions of a process, as the past is.
+    pub body: Option<Arc<Json>>,
     /// Earlier versions of a survey: version, body, until when and where.
-    pub past: Vec<(u64, Json, Millis, u64)>,
+    pub past: Vec<(u64, Arc<Json>, Millis, u64)>,
     /// The fingerprint of a survey's activation.
     #[serde(rename = "mark")]
     pub fingerprint: u64,
@@ -37,6 +39,16 @@ pub struct DefinitionRow {
     /// The name of the key that the version in force was made with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
+}
+
+impl DefinitionRow {
+    /// With texts that others hold, too.
+    fn shared(mut self) -> DefinitionRow {
+        let share = |text: Arc<Json>| Arc::try_unwrap(text).map_or_else(|text| text, shared::text);
+        self.body = self.body.map(share);
+        self.past = self.past.into_iter().map(|(version, text, until, at)| (version, share(text), until, at)).collect();
+        self
+    }
 }
 
 /// A definition that this version's rules do not take: a later one wrote it.
@@ -88,6 +100,7 @@ impl Table {
                 table.definitions.project_mut(&project).names = names;
             } else {
                 let row: DefinitionRow = serde_json::from_slice(&value).map_err(unreadable)?;
+                let row = row.shared();
                 table.compile(&row).map_err(StopReason::refused)?;
                 table.rows.insert(definition_key(&row.project, row.kind, &row.id), row);
             }
@@ -167,7 +180,7 @@ impl Table {
             project: defined.project.clone(),
             id: defined.id.clone(),
             version: defined.version,
-            body: defined.body.clone(),
+            body: defined.body.clone().map(shared::text),
             past,
             fingerprint: 0,
             defined: Some((offset, now)),
@@ -191,18 +204,17 @@ impl Table {
     fn install(&mut self, row: &DefinitionRow, now: Millis, offset: u64) -> Result<(), UnreadableDefinition> {
         let bad = |faults| unreadable(row, faults);
         let project = self.definitions.project_mut(&row.project);
-        let value = row.body.as_ref().map(Json::value);
-        match (row.kind, value) {
-            (Kind::Survey, Some(value)) => {
-                let survey = definition::survey(&value, None).map_err(bad)?;
+        match (row.kind, &row.body) {
+            (Kind::Survey, Some(text)) => {
+                let survey = shared::survey(text).map_err(bad)?;
                 project.put_survey(row.version, survey, now, offset);
             }
-            (Kind::Endpoint, Some(value)) => {
-                let body = definition::endpoint(&value, None, Target::Trusted).map_err(bad)?;
+            (Kind::Endpoint, Some(text)) => {
+                let body = definition::endpoint(&text.value(), None, Target::Trusted).map_err(bad)?;
                 project.put_endpoint(row.version, body.endpoint);
             }
-            (Kind::Settings, Some(value)) => {
-                project.put_settings(row.version, definition::settings(&value).map_err(bad)?);
+            (Kind::Settings, Some(text)) => {
+                project.put_settings(row.version, definition::settings(&text.value()).map_err(bad)?);
             }
             (Kind::Endpoint, None) => {
                 project.endpoints.remove(&row.id);
@@ -227,11 +239,10 @@ impl Table {
         let project = self.definitions.project_mut(&row.project);
         match row.kind {
             Kind::Survey => {
-                let survey = definition::survey(&body.value(), None).map_err(bad)?;
-                project.put_survey(row.version, survey, 0, 0);
+                project.put_survey(row.version, shared::survey(body).map_err(bad)?, 0, 0);
                 let mut past = Vec::new();
                 for (version, body, until, until_offset) in &row.past {
-                    let survey = Arc::new(definition::survey(&body.value(), None).map_err(bad)?);
+                    let survey = shared::survey(body).map_err(bad)?;
                     past.push(PastVersion { version: *version, survey, until: *until, until_offset: *until_offset });
                 }
                 if let Some(entry) = project.surveys.get_mut(&row.id) {
@@ -253,6 +264,7 @@ impl Table {
 
     pub fn freeze(&mut self) -> Changes {
         let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut rows = Vec::new();
         for key in std::mem::take(&mut self.dirty) {
             let row = self.rows.get_mut(&key).expect("dirty rows exist");
             // The past that decides is bounded; what is stored follows it.
@@ -261,7 +273,7 @@ impl Table {
             {
                 row.past.retain(|(version, ..)| entry.past.iter().any(|past| past.version == *version));
             }
-            entries.push((key.into_bytes(), serde_json::to_vec(row).expect("a row serialises")));
+            rows.push((key.into_bytes(), row.clone()));
         }
         for project in std::mem::take(&mut self.dirty_names) {
             if let Some(known) = self.definitions.project(&project) {
@@ -272,7 +284,11 @@ impl Table {
         if std::mem::take(&mut self.dirty_requests) {
             entries.push((REQUESTS.to_vec(), serde_json::to_vec(&self.requests).expect("requests serialise")));
         }
+        // Rows hold long texts: those of one partition at a time are made into bytes.
         Box::new(move |batch| {
+            for (key, row) in rows {
+                batch.put(families::DEFINITIONS, key, serde_json::to_vec(&row).expect("a row serialises"));
+            }
             for (key, value) in entries {
                 batch.put(families::DEFINITIONS, key, value);
             }

@@ -59,7 +59,7 @@ impl Housekeeping {
                     fail.send(true).ok();
                     return;
                 }
-                self.memory.turn();
+                self.memory.turn(&self.log, &self.view);
                 self.app.auth.look();
                 if round.is_multiple_of(4) {
                     self.measure_disk();

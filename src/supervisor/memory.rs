@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
-use crate::bridge::Budget;
+use crate::bridge::{Budget, View};
 use crate::config::Config;
-use crate::engine::CacheLimit;
+use crate::engine::{self, CacheLimit};
+use askwhen_log::Log;
 use askwhen_store::Shared;
 
 /// Bytes of a process that holds nothing yet: code, stacks, and the stores' metadata of
@@ -92,7 +93,7 @@ impl MemoryGovernor {
     }
 
     /// Measures the process and sizes its caches.
-    pub fn turn(&mut self) {
+    pub fn turn(&mut self, log: &Log, view: &View) {
         let resident = askwhen_process::resident_bytes();
         let percent = next_percent(self.percent, resident, self.budget.total);
         if percent != self.percent {
@@ -104,6 +105,9 @@ impl MemoryGovernor {
             ("bound", self.budget.total),
             ("resident", resident),
             ("stores", self.stores.memory_bytes()),
+            ("write_buffers", self.stores.buffer_bytes()),
+            ("definitions", engine::shared::memory_bytes() + view.memory_bytes()),
+            ("log", log.queued_bytes()),
             ("requests", self.requests.used_bytes()),
         ] {
             memory.with_label_values(&[part]).set(bytes as i64);

@@ -292,6 +292,34 @@ async fn large_users_stay_within_the_memory() {
     assert!(most <= memory + memory * 15 / 100, "{most} MiB with a memory of {memory} MiB");
 }
 
+/// Every partition decides by every definition, and knows its past.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wide_definitions_are_held_once() {
+    let server = server(&[("ASKWHEN__ENGINE__MEMORY", "256MiB"), ("ASKWHEN__LIMITS__PER_KEY", "1000000/s")]).await;
+    let before = resident_mib(&server);
+    let (mut text_bytes, mut most) = (0, 0);
+    for version in 0..6 {
+        for n in 0..20 {
+            let question =
+                |m: usize| json!({"question_id": format!("q{m}"), "type": "text", "text": "x".repeat(1_000)});
+            let mut body = open_survey();
+            body["name"] = json!(format!("version {version}"));
+            body["questions"] = (0..100).map(question).collect();
+            text_bytes += body.to_string().len();
+            server.put(&format!("/v1/surveys/wide-{n}"), body).await;
+            most = most.max(resident_mib(&server));
+        }
+    }
+    let text_mib = text_bytes >> 20;
+    println!("{text_mib} MiB of definitions: {before} MiB before, at most {most}");
+    // What every partition wrote down is in write buffers for a while, within their bound.
+    let metrics = String::from_utf8_lossy(&server.get("/metrics").await.bytes).into_owned();
+    let counted = metrics.lines().find_map(|line| line.strip_prefix("askwhen_memory_bytes{part=\"definitions\"} "));
+    let counted = counted.expect("it is there").parse::<usize>().expect("a number") >> 20;
+    assert!((text_mib..8 * text_mib).contains(&counted), "{counted} MiB counted, of {text_mib}");
+    assert!(most <= 256 + 256 * 15 / 100, "{most} MiB with a memory of 256 MiB");
+}
+
 #[tokio::test]
 async fn the_description_is_made_once_and_has_a_tag() {
     let server = server(&[]).await;

@@ -146,9 +146,9 @@ impl Project {
 
     /// Takes a new version of a survey, which comes with the journal's record at
     /// `offset`; older or equal ones change nothing.
-    pub fn put_survey(&mut self, version: u64, survey: Survey, now: Millis, offset: u64) -> bool {
+    pub fn put_survey(&mut self, version: u64, survey: impl Into<Arc<Survey>>, now: Millis, offset: u64) -> bool {
+        let survey = survey.into();
         let activation = survey.activation_fingerprint();
-        let survey = Arc::new(survey);
         match self.surveys.get_mut(&survey.survey_id) {
             Some(entry) if entry.version >= version => return false,
             Some(entry) => {

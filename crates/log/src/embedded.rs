@@ -298,6 +298,11 @@ impl Embedded {
         self.core.trim(self.part(at), below)
     }
 
+    /// Bytes that wait to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.core.queues.iter().map(|queue| queue.queued_bytes()).sum()
+    }
+
     /// Whether an append has a chance right now.
     ///
     /// # Errors

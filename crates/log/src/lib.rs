@@ -268,6 +268,14 @@ impl Log {
         }
     }
 
+    /// Bytes that wait in this process to be written; on Kafka its client does not say.
+    pub fn queued_bytes(&self) -> usize {
+        match self {
+            Log::Embedded(log) => log.queued_bytes(),
+            Log::Kafka(_) | Log::Simulated(_) => 0,
+        }
+    }
+
     /// Refuses to go on with a partition that has lost records while the log was
     /// used: a topic was deleted and made again.
     ///

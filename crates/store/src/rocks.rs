@@ -15,6 +15,9 @@ use super::contents::{self, Contents, Notes};
 
 /// How often a store is looked at for what is to be noted of it, at most.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// Less than this is not worth a table of its own.
+const LEAST_FLUSHED: u64 = 1 << 20;
+
 /// What all stores of a process share, so that their number costs no memory.
 #[derive(Clone)]
 pub struct Shared {
@@ -42,6 +45,11 @@ impl Shared {
         self.buffers.set_buffer_size(memory_bytes / 2);
     }
 
+    /// What write buffers take of it.
+    pub fn buffer_bytes(&self) -> usize {
+        self.buffers.get_usage()
+    }
+
     /// What blocks and write buffers take now.
     pub fn memory_bytes(&self) -> usize {
         self.cache.get_usage()
@@ -54,6 +62,8 @@ pub struct Rocks {
     families: &'static [Family],
     /// `None` in copies, which are looked at and not changed.
     notes: Option<Mutex<(Notes, Instant)>>,
+    /// `None` in copies, too.
+    buffers: Option<WriteBufferManager>,
     damaged: AtomicBool,
     /// A write has failed: RocksDB takes no other before it is opened again.
     closed: AtomicBool,
@@ -125,6 +135,7 @@ impl Rocks {
         let opened = DB::open_cf_descriptors(&options, path, descriptors);
         let db = opened.map_err(|e| if is_new { error(path, e) } else { opening_error(path, e) })?;
         let mut rocks = Rocks::of(db, path, families);
+        rocks.buffers = Some(shared.buffers.clone());
         rocks.check_tables()?;
         let names = families.iter().map(|family| family.name().to_owned()).collect();
         match Notes::begin(path, names) {
@@ -136,7 +147,7 @@ impl Rocks {
 
     fn of(db: DB, path: &Path, families: &'static [Family]) -> Rocks {
         let (damaged, closed) = (AtomicBool::new(false), AtomicBool::new(false));
-        Rocks { db, path: path.to_owned(), families, notes: None, damaged, closed }
+        Rocks { db, path: path.to_owned(), families, notes: None, buffers: None, damaged, closed }
     }
 
     /// For looking into a copy; nothing is written.
@@ -254,8 +265,32 @@ impl Rocks {
             self.closed.store(true, Ordering::Release);
             self.failed(e)
         })?;
+        self.flush_beyond_the_bound();
         self.note(false);
         Ok(())
+    }
+
+    /// RocksDB compares the write buffers of all stores with their bound before it writes,
+    /// and flushes the store that it writes to: what a large batch leaves in one that
+    /// nothing is written to afterwards would stay in memory beyond the bound.
+    fn flush_beyond_the_bound(&self) {
+        let Some(buffers) = &self.buffers else { return };
+        if buffers.get_usage() <= buffers.get_buffer_size() {
+            return;
+        }
+        let handles: Vec<&ColumnFamily> = self.families.iter().map(|family| self.handle(*family)).collect();
+        let buffered = |handle: &&ColumnFamily| {
+            self.db.property_int_value_cf(handle, properties::CUR_SIZE_ACTIVE_MEM_TABLE).ok().flatten()
+        };
+        if handles.iter().filter_map(buffered).sum::<u64>() < LEAST_FLUSHED {
+            return;
+        }
+        let mut flush = rocksdb::FlushOptions::default();
+        flush.set_wait(false);
+        if let Err(error) = self.db.flush_cfs_opt(&handles, &flush) {
+            // The next write meets what keeps it from it.
+            tracing::debug!(%error, store = %self.path.display(), "the write buffers were not flushed");
+        }
     }
 
     pub fn scan(&self, family: Family, from: &[u8], limit: usize, up: bool) -> Result<Vec<Entry>, Error> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::{Batch, Error, Family, Rocks, Shared, Store};
 
@@ -255,4 +256,30 @@ fn a_family_that_came_later_is_made_and_one_that_was_always_there_is_missed() {
     let store = Rocks::open(&copy, LATER, &shared()).unwrap();
     assert_eq!(store.get(families::USERS, b"ann").unwrap().as_deref(), Some(b"1".as_slice()));
     assert_eq!(store.get(LATER[1], b"ann").unwrap(), None);
+}
+
+/// RocksDB itself would flush a store only when it is written to once more.
+#[test]
+fn what_stores_that_are_idle_hold_unwritten_stays_within_the_bound() {
+    const FAMILY: Family = Family::original("users");
+    const BOUND: usize = 8 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let shared = Shared::new(2 * BOUND);
+    let open = |n: usize| Rocks::open(&dir.path().join(n.to_string()), &[FAMILY], &shared).unwrap();
+    let stores: Vec<Rocks> = (0..8).map(open).collect();
+    for store in &stores {
+        let mut batch = Batch::default();
+        for n in 0..60u8 {
+            batch.put(FAMILY, vec![n], vec![n; 100_000]);
+        }
+        store.write(batch).unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while shared.buffer_bytes() > BOUND {
+        assert!(Instant::now() < deadline, "{} bytes", shared.buffer_bytes());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for store in &stores {
+        assert_eq!(store.get(FAMILY, &[59]).unwrap().map(|value| value.len()), Some(100_000));
+    }
 }

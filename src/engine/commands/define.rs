@@ -31,7 +31,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &Define) -> Re
 
 fn decide(table: &Table, define: &Define) -> Result<Defined, EngineReply> {
     let current = table.row(&define.project, define.kind, &define.id);
-    let body_now = current.and_then(|row| row.body.as_ref());
+    let body_now = current.and_then(|row| row.body.as_deref());
     let version_now = current.map_or(0, |row| row.version);
     if define.if_match.is_some_and(|wanted| body_now.is_none() || wanted != version_now) {
         return Err(refused("precondition_failed", "the definition has another version by now; read it again"));

@@ -32,7 +32,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &EndpointComma
 
 fn operated(table: &Table, at: RecordContext<'_>, operate: &EndpointCommand) -> Result<Defined, EngineReply> {
     let row = table.row(&operate.project, Kind::Endpoint, &operate.endpoint_id);
-    let Some((old, version)) = row.and_then(|row| Some((row.body.as_ref()?, row.version))) else {
+    let Some((old, version)) = row.and_then(|row| Some((row.body.as_deref()?, row.version))) else {
         return Err(refused("not_found", "there is no such endpoint"));
     };
     if operate.if_match.is_some_and(|wanted| wanted != version) {

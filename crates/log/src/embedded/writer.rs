@@ -101,6 +101,11 @@ impl Queue {
         self.filled.notify_all();
     }
 
+    /// Bytes that wait to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.jobs().queued_bytes
+    }
+
     /// Why nothing more is taken, once a write has failed.
     pub fn failed(&self) -> Option<Error> {
         self.jobs().failed.clone()
