@@ -483,7 +483,7 @@ impl World {
         self.all_made().filter(|made| made.places.contains(place)).filter_map(ends).collect()
     }
 
-    fn in_caps(&self, past: &Past, survey: &Survey) -> Result<(), Shut> {
+    pub fn in_caps(&self, past: &Past, survey: &Survey) -> Result<(), Shut> {
         let Some(places) = self.concerned(past, survey) else {
             return Err(Shut { gate: Gate::CapReached, untils: self.full(past, survey).chain([None]).collect() });
         };
