@@ -7,7 +7,7 @@ pub const WAITING: Family = Family::original("waiting");
 /// Queue ‖ due time ‖ place ‖ delivery id → whether it has had no attempt, ordering key.
 pub const DUE: Family = Family::original("due");
 /// Day ‖ delivery id of a delivery that has ended → nothing.
-pub const DONE: Family = Family::original("done");
+pub const DONE: Family = Family::original("done").probed();
 /// Project ‖ 0 ‖ endpoint id → the newest definition, and the newest health.
 pub const ENDPOINTS: Family = Family::original("endpoints");
 /// Positions in the topics.

@@ -11,18 +11,30 @@ use askwhen_wire::error::Class;
 pub struct Family {
     name: &'static str,
     is_original: bool,
+    is_probed: bool,
 }
 
 impl Family {
     /// One that the role's stores have had since version 0.1.0: where it is missing it is
     /// lost.
     pub const fn original(name: &'static str) -> Family {
-        Family { name, is_original: true }
+        Family { name, is_original: true, is_probed: false }
     }
 
     /// One that came later: a store of an earlier version has none, and it is made there.
     pub const fn added(name: &'static str) -> Family {
-        Family { name, is_original: false }
+        Family { name, is_original: false, is_probed: false }
+    }
+
+    /// Is asked, for each record, for keys that it mostly does not have: what is not flushed
+    /// yet gets a Bloom filter, too.
+    #[must_use]
+    pub const fn probed(self) -> Family {
+        Family { is_probed: true, ..self }
+    }
+
+    pub const fn is_probed(self) -> bool {
+        self.is_probed
     }
 
     pub const fn name(self) -> &'static str {

@@ -130,8 +130,9 @@ impl Rocks {
         if !is_new {
             check(path, families, &options)?;
         }
-        let names = families.iter().map(|f| f.name()).chain(["default"]);
-        let descriptors = names.map(|name| ColumnFamilyDescriptor::new(name, family_options(shared)));
+        let descriptor = |f: &Family| ColumnFamilyDescriptor::new(f.name(), family_options(shared, f.is_probed()));
+        let unused = ColumnFamilyDescriptor::new("default", family_options(shared, false));
+        let descriptors = families.iter().map(descriptor).chain([unused]);
         let opened = DB::open_cf_descriptors(&options, path, descriptors);
         let db = opened.map_err(|e| if is_new { error(path, e) } else { opening_error(path, e) })?;
         let mut rocks = Rocks::of(db, path, families);
@@ -353,7 +354,10 @@ fn check(path: &Path, families: &'static [Family], options: &Options) -> Result<
     lost.map_or(Ok(()), |lost| Err(Error::damaged(path, format!("the column family {lost} is missing"))))
 }
 
-fn family_options(shared: &Shared) -> Options {
+/// Of a write buffer, for the filter of its keys: 24 bits for each of rows of 300 bytes.
+const MEMTABLE_BLOOM_RATIO: f64 = 0.01;
+
+fn family_options(shared: &Shared, is_probed: bool) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&shared.cache);
     table.set_cache_index_and_filter_blocks(true);
@@ -363,6 +367,10 @@ fn family_options(shared: &Shared) -> Options {
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(16 << 20);
     options.set_compression_type(DBCompressionType::Lz4);
+    if is_probed {
+        options.set_memtable_whole_key_filtering(true);
+        options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO);
+    }
     options
 }
 
