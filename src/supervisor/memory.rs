@@ -107,7 +107,7 @@ impl MemoryGovernor {
             ("stores", self.stores.memory_bytes()),
             ("write_buffers", self.stores.buffer_bytes()),
             ("definitions", engine::shared::memory_bytes() + view.memory_bytes()),
-            ("log", log.queued_bytes()),
+            ("log", log.memory_bytes()),
             ("requests", self.requests.used_bytes()),
         ] {
             memory.with_label_values(&[part]).set(bytes as i64);

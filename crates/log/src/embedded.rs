@@ -298,9 +298,10 @@ impl Embedded {
         self.core.trim(self.part(at), below)
     }
 
-    /// Bytes that wait to be written.
-    pub fn queued_bytes(&self) -> usize {
-        self.core.queues.iter().map(|queue| queue.queued_bytes()).sum()
+    /// Bytes that wait to be written, and those of the newest records.
+    pub fn memory_bytes(&self) -> usize {
+        let queued: usize = self.core.queues.iter().map(|queue| queue.queued_bytes()).sum();
+        queued + self.core.parts.values().map(|part| part.tail_bytes()).sum::<usize>()
     }
 
     /// Whether an append has a chance right now.
@@ -331,11 +332,6 @@ impl Embedded {
     /// Bytes of the segments of a topic.
     pub fn topic_bytes(&self, topic: Topic) -> u64 {
         self.core.parts.values().filter(|part| part.at.topic == topic).map(|part| part.len_bytes()).sum()
-    }
-
-    /// Bytes of records that are kept in memory for whoever reads at the end.
-    pub fn tail_bytes(&self) -> usize {
-        self.core.parts.values().map(|part| part.tail_bytes()).sum()
     }
 
     /// The newest append time of any partition: a clock behind it is wrong.
@@ -406,6 +402,7 @@ impl Core {
             sync_folders(&disk, dir)?;
         }
         let mut parts = BTreeMap::new();
+        let tail_bytes = options.tail_bytes.min(tail::ALL_TAILS_BYTES / all_partitions(partitions).count());
         for at in all_partitions(partitions) {
             let (name, folder) = (at.to_string(), files::dir_of(dir, at));
             let known = recovery::RecoveryHints {
@@ -416,7 +413,7 @@ impl Core {
             };
             let found = recovery::recover(&disk, at, &folder, known)?;
             let most = if partition::has_gaps(at) { compaction::SEGMENT_BYTES } else { SEGMENT_BYTES };
-            let (segment_bytes, tail) = (options.segment_bytes.min(most), Tail::new(options.tail_bytes));
+            let (segment_bytes, tail) = (options.segment_bytes.min(most), Tail::new(tail_bytes));
             parts.insert(at, Arc::new(PartitionLog::new(at, folder, segment_bytes, tail, found)));
         }
         let space = Arc::new(Space::new(disk.clone(), dir.to_owned()));

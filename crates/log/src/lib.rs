@@ -268,10 +268,11 @@ impl Log {
         }
     }
 
-    /// Bytes that wait in this process to be written; on Kafka its client does not say.
-    pub fn queued_bytes(&self) -> usize {
+    /// Bytes that wait in this process to be written, and those of its newest records; on Kafka its client does
+    /// not say.
+    pub fn memory_bytes(&self) -> usize {
         match self {
-            Log::Embedded(log) => log.queued_bytes(),
+            Log::Embedded(log) => log.memory_bytes(),
             Log::Kafka(_) | Log::Simulated(_) => 0,
         }
     }

@@ -9,6 +9,8 @@ use super::cursor::FrameStart;
 
 /// What a partition keeps at most.
 pub const TAIL_BYTES: usize = 128 << 10;
+/// What all partitions of all topics keep together, at most: each has less where there are many.
+pub const ALL_TAILS_BYTES: usize = 16 << 20;
 
 /// Groups of frames without a gap between their offsets, up to the partition's end.
 #[derive(Debug)]
