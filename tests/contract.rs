@@ -229,8 +229,11 @@ async fn damage_under_a_running_log_is_an_error_not_a_record() {
     let log = embedded(dir.path()).unwrap();
     log.append_durably(EVENTS, (0..5).map(record).collect()).await.unwrap();
     let file = segment(dir.path());
+    let middle = std::fs::metadata(&file).unwrap().len() as usize / 2;
+    // What is older than this is not in memory any more.
+    let large = NewRecord { value: Some(vec![b'x'; 200 << 10].into()), ..NewRecord::default() };
+    log.append_durably(EVENTS, vec![large]).await.unwrap();
     let mut bytes = std::fs::read(&file).unwrap();
-    let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     use std::os::unix::fs::FileExt as _;
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().write_all_at(&bytes, 0).unwrap();
