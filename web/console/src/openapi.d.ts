@@ -602,6 +602,22 @@ export interface components {
                 [key: string]: unknown;
             } | null;
             warnings?: string[];
+            /** @description Of a survey with activate that is there already: how many users have a window of it open, as of a few seconds ago. */
+            open_windows?: number;
+            /** @description Whether all users were looked at; false: there are at least so many. */
+            open_windows_exact?: boolean;
+        } & {
+            [key: string]: unknown;
+        };
+        /** @description What askwhen config print shows: every layer merged, secrets as (hidden), passwords of URLs as hidden. */
+        Configuration: {
+            data_dir: string;
+            http: {
+                [key: string]: unknown;
+            };
+            log: {
+                [key: string]: unknown;
+            };
         } & {
             [key: string]: unknown;
         };
@@ -664,7 +680,19 @@ export interface components {
             next_attempt_at?: string | null;
             reason?: string | null;
             created_at: components["schemas"]["Time"];
+            /** @description Of a delivery alone, oldest first. */
             attempts?: components["schemas"]["Attempt"][];
+            /** @description Of a delivery alone: what every attempt carries, beside the headers of its own. What the endpoint's definition adds is shown as (sealed). */
+            headers?: {
+                [key: string]: string;
+            };
+            /** @description Of a delivery alone: the exact text, as the endpoint's definition in force gives it. */
+            body?: string | null;
+            /**
+             * @description Why there is no body.
+             * @enum {string}
+             */
+            body_missing?: "user_erased" | "not_kept" | "endpoint_removed";
         } & {
             [key: string]: unknown;
         };
@@ -676,6 +704,14 @@ export interface components {
             outcome: string;
             error?: string;
             response?: string;
+            /** @description Those of the endpoint's profile as they were sent, the signature among them; left out where nothing was signed, and of attempts by versions that did not note them. */
+            headers?: {
+                [key: string]: string;
+            };
+            /** @description Of the body that was sent, in hex. */
+            body_sha256?: string;
+            /** @description Whether that was the body that is shown: false when the endpoint was defined otherwise then. */
+            same_body?: boolean;
         } & {
             [key: string]: unknown;
         };
