@@ -6,8 +6,8 @@
 
 mod common;
 
-use askwhen_domain::endpoint::EventType;
 use askwhen_domain::time::Millis;
+use askwhen_domain::webhook::endpoint::EventType;
 use askwhen_wire::profile;
 use bytes::Bytes;
 use common::world::{Receiver, World, message, receive, receives};

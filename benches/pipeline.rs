@@ -6,8 +6,8 @@
 //! takes (3).
 
 use askwhen::engine::families;
-use askwhen_domain::apply::{self, ApplyContext};
 use askwhen_domain::definitions::Project;
+use askwhen_domain::eligibility::apply::{self, ApplyContext};
 use askwhen_domain::id::Origin;
 use askwhen_domain::record::Record;
 use askwhen_domain::user::User;

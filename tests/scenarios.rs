@@ -13,12 +13,12 @@
 //! told of it, and `by` whose answers they are told: a user's, or `anonymous`.
 //! `tests/programmes` has the steps for the files of `examples/programmes`.
 
-use askwhen_domain::apply::{self, ApplyContext, CapAnswers, Output, Outputs, Reply};
-use askwhen_domain::cap::{CapAllocator, CapAnswer, CapAsk, CapKey, CapMessage, CapSignal};
-use askwhen_domain::decision::Decision;
 use askwhen_domain::definitions::Project;
+use askwhen_domain::eligibility::apply::{self, ApplyContext, CapAnswers, Output, Outputs, Reply};
+use askwhen_domain::eligibility::decision::Decision;
 use askwhen_domain::id::Origin;
 use askwhen_domain::quota::QuotaAllocator;
+use askwhen_domain::quota::cap::{CapAllocator, CapAnswer, CapAsk, CapKey, CapMessage, CapSignal};
 use askwhen_domain::record::Body;
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::{self, Millis};

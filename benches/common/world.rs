@@ -2,11 +2,11 @@
 
 use askwhen::delivery::families;
 use askwhen::delivery::{self, Delivery, Egress, Fold, Status};
-use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::partition_of;
 use askwhen_domain::json::Json;
-use askwhen_domain::message::{Data, Delivery as Message, Message as Body};
 use askwhen_domain::time::Millis;
+use askwhen_domain::webhook::endpoint::EventType;
+use askwhen_domain::webhook::message::{Data, Delivery as Message, Message as Body};
 use askwhen_log::{Embedded, GroupFence, Log, NewRecord, TopicPartition};
 use askwhen_partition::Replies;
 use askwhen_process::clock::Clock;

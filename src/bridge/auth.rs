@@ -11,8 +11,8 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use super::problem::Problem;
-use askwhen_domain::rate::Rate;
 use askwhen_domain::time::{MINUTE, Millis};
+use askwhen_domain::webhook::rate::Rate;
 use askwhen_wire::json;
 
 /// What a key may do: `client`, `server` and `admin` each may do what the one before it

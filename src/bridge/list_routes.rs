@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::app::{App, RequestContext, run_blocking};
 use super::lists::Lists;
 use super::problem::{Answer, Problem, json_answer};
-use askwhen_domain::decision::DecisionReason;
+use askwhen_domain::eligibility::decision::DecisionReason;
 use askwhen_domain::id;
 use askwhen_domain::refs::SurveyRef;
 use askwhen_domain::time::{self, Millis};

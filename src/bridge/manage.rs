@@ -10,12 +10,12 @@ use super::etag;
 use super::problem::{Answer, Problem, json_answer};
 use super::routes::Name;
 use super::view::ListedDefinition;
-use askwhen_domain::endpoint::{HeaderText, SEALED, SealedSecret};
 use askwhen_domain::json::Json;
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::settings::Settings;
 use askwhen_domain::survey::Survey;
 use askwhen_domain::time;
+use askwhen_domain::webhook::endpoint::{HeaderText, SEALED, SealedSecret};
 use askwhen_log::TopicPartition;
 use askwhen_partition::EngineReply;
 use askwhen_wire::definition::{

@@ -6,8 +6,8 @@ use http::{HeaderMap, header};
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use askwhen_domain::endpoint::SealedSecret;
 use askwhen_domain::time::{MINUTE, Millis};
+use askwhen_domain::webhook::endpoint::SealedSecret;
 use askwhen_wire::seal::ClusterKey;
 
 pub const COOKIE: &str = "askwhen_session";

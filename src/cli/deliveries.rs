@@ -8,8 +8,8 @@ use super::client::{Client, part};
 use super::context::{Context, Failure, Format, ServerArgs};
 use super::{job, output};
 use crate::bridge::auth::Kind;
-use askwhen_domain::rate::Rate;
 use askwhen_domain::time;
+use askwhen_domain::webhook::rate::Rate;
 
 #[derive(Debug, Args)]
 pub struct DeliveriesArgs {

@@ -19,7 +19,7 @@ use super::output;
 use crate::bridge::auth::Kind;
 use crate::config::{self, Overrides};
 use crate::supervisor::{self, Options, Roles};
-use askwhen_domain::endpoint::Profile;
+use askwhen_domain::webhook::endpoint::Profile;
 use askwhen_wire::profile::{self, Keys, WebhookAttempt};
 
 /// A webhook that a receiver has got.

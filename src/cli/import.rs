@@ -22,8 +22,8 @@ use super::client::{ApiResponse, Client, problem};
 use super::context::{Context, Failure, Format, ServerArgs};
 use super::output;
 use crate::bridge::auth::Kind;
-use askwhen_domain::rate::Rate;
 use askwhen_domain::time;
+use askwhen_domain::webhook::rate::Rate;
 use askwhen_wire::json as strict;
 use lines::{Header, LineError, Lines, Text, alias_of, cells, header, row};
 

@@ -13,7 +13,7 @@ use crate::replay::Progress;
 use crate::replay::backtest::report::number;
 use crate::replay::shadow::{self, RunOptions, Shadow};
 use crate::supervisor::{self, promote};
-use askwhen_domain::rate::Rate;
+use askwhen_domain::webhook::rate::Rate;
 use askwhen_process::clock::Clock;
 
 /// How many differences are shown as text.

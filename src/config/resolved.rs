@@ -12,8 +12,8 @@ use super::{guess, log_filter};
 use crate::bridge::auth::{self, Kind};
 use crate::bridge::cors::AllowedOrigin;
 use askwhen_domain::id;
-use askwhen_domain::rate::Rate;
 use askwhen_domain::time::{self, DAY, HOUR, Millis, SECOND};
+use askwhen_domain::webhook::rate::Rate;
 
 /// Shorter keys and secrets could be guessed.
 pub const LEAST_SECRET_CHARS: usize = 16;

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use super::order::WriteBatch;
 use super::*;
-use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::RecordPosition;
 use askwhen_domain::json::Json;
-use askwhen_domain::message::{Data, Delivery, Message};
 use askwhen_domain::refs::{SurveyRef, UserRef};
 use askwhen_domain::time::{DAY, Millis};
+use askwhen_domain::webhook::endpoint::EventType;
+use askwhen_domain::webhook::message::{Data, Delivery, Message};
 use askwhen_log::{Ack, Log, NewRecord, Simulated, TopicPartition};
 use askwhen_process::clock::Clock;
 use askwhen_store::{Batch, Memory, Store};

@@ -14,9 +14,9 @@ use super::fault::{Fault, root_cause};
 use super::hold::HoldReason;
 use super::resolver::ResolverError;
 use super::time::MonotoneClock;
-use askwhen_domain::address;
-use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{Millis, SECOND};
+use askwhen_domain::webhook::address;
+use askwhen_domain::webhook::message::Delivery;
 use askwhen_wire::profile::{self, Keys, REQUEST_HEADERS, WebhookAttempt};
 use askwhen_wire::topics::{Outcome, SignedRequest};
 

@@ -32,7 +32,7 @@ use super::endpoints::OpenedEndpoint;
 use super::fault::{Fault, FaultKind, root_cause};
 use super::resolver::ResolverError;
 use super::usage::{Usage, Watched};
-use askwhen_domain::address;
+use askwhen_domain::webhook::address;
 use askwhen_wire::tls;
 
 /// The largest head of a proxy's response.

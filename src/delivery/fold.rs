@@ -22,9 +22,9 @@ pub use index::{Due, before, due_id, queue_id, split};
 pub use row::{DeliveryPhase, PendingDelivery};
 
 use super::records::{self, Write};
-use askwhen_domain::message::Delivery;
 use askwhen_domain::refs::UserKey;
 use askwhen_domain::time::{DAY, MINUTE, Millis};
+use askwhen_domain::webhook::message::Delivery;
 use askwhen_log::{Fetch as _, Log, Reader, TopicPartition, Watermarks};
 use askwhen_process::thread::Notify;
 use askwhen_store::{Batch, Store, keys};

@@ -2,9 +2,9 @@
 //! loop publishes them.
 
 use super::hold::HoldReason;
-use askwhen_domain::endpoint::DisabledReason;
-use askwhen_domain::health::State;
 use askwhen_domain::time::Millis;
+use askwhen_domain::webhook::endpoint::DisabledReason;
+use askwhen_domain::webhook::health::State;
 use askwhen_wire::topics::Outcome;
 
 /// The endpoint that a notice is about.

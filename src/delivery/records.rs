@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::fold::row::{DeliveryPhase, PendingDelivery};
-use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{Millis, SECOND};
+use askwhen_domain::webhook::message::Delivery;
 use askwhen_log::{NewRecord, Record, TopicPartition};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{

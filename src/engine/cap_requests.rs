@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-use askwhen_domain::apply::CapAnswers;
-use askwhen_domain::cap::{CapAnswer, CapAsk, CapKey};
+use askwhen_domain::eligibility::apply::CapAnswers;
+use askwhen_domain::quota::cap::{CapAnswer, CapAsk, CapKey};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CapRequests {

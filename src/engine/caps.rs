@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::changes::to_partition;
 use super::quotas::Quotas;
 use super::state::Engine;
-use askwhen_domain::cap::{CapAnswer, CapKey, CapMessage, CapPlace, CapSignal};
+use askwhen_domain::quota::cap::{CapAnswer, CapKey, CapMessage, CapPlace, CapSignal};
 use askwhen_domain::time::Millis;
 use askwhen_partition::Effects;
 use askwhen_wire::record::Internal;
@@ -29,7 +29,7 @@ impl Engine {
     /// Tells counters what a record has made of places.
     pub(super) fn change_caps(
         &mut self,
-        changes: &[askwhen_domain::cap::CapChange],
+        changes: &[askwhen_domain::quota::cap::CapChange],
         now: Millis,
         effects: &mut Effects,
     ) {

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use askwhen_domain::message::ClosedReason;
 use askwhen_domain::time::Millis;
+use askwhen_domain::webhook::message::ClosedReason;
 
 /// What a partition keeps of surveys that close.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]

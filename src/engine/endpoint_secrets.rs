@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use askwhen_domain::endpoint::{Disabled, PreviousSecret, SEALED, SealedSecret};
 use askwhen_domain::json::Json;
+use askwhen_domain::webhook::endpoint::{Disabled, PreviousSecret, SEALED, SealedSecret};
 use askwhen_partition::EngineReply;
 
 /// What an endpoint's definition carries that no body from outside does.

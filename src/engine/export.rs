@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::quotas::Quotas;
 use super::table::{DefinitionRow, NAMES, REQUESTS, Table};
-use askwhen_domain::cap::{CapAllocator, CapKey, CapPlace, CapRule};
 use askwhen_domain::id;
+use askwhen_domain::quota::cap::{CapAllocator, CapKey, CapPlace, CapRule};
 use askwhen_domain::quota::{self, Holds};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::Millis;
@@ -227,7 +227,7 @@ pub fn endpoint_commands(registrar: &Store) -> Result<Vec<DeliveryRecord>, Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use askwhen_domain::cap::{CapAsk, CapChange, CapEvent, CapMessage, CapOutcome, PinnedCap};
+    use askwhen_domain::quota::cap::{CapAsk, CapChange, CapEvent, CapMessage, CapOutcome, PinnedCap};
     use askwhen_domain::quota::{QuotaLease, QuotaStatus};
     use askwhen_domain::user::User;
     use askwhen_store::{Memory, keys};

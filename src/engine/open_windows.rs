@@ -3,7 +3,7 @@
 
 use super::families;
 use super::table::Table;
-use askwhen_domain::apply::has_open_window;
+use askwhen_domain::eligibility::apply::has_open_window;
 use askwhen_domain::refs::SurveyRef;
 use askwhen_domain::time::Millis;
 use askwhen_partition::StopReason;

@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-use askwhen_domain::apply::{self, AnswerView, ApplyContext, LinkView, OfferView};
-use askwhen_domain::decision::Offered;
+use askwhen_domain::eligibility::apply::{self, AnswerView, ApplyContext, LinkView, OfferView};
+use askwhen_domain::eligibility::decision::Offered;
 use askwhen_domain::id::{Kind, Origin};
 use askwhen_domain::json::Json;
-use askwhen_domain::message::Delivery;
-use askwhen_domain::placeholder::TextValues;
+use askwhen_domain::survey::placeholder::TextValues;
 use askwhen_domain::time;
+use askwhen_domain::webhook::message::Delivery;
 use askwhen_partition::{EngineReply, Output, RecordContext};
 use askwhen_wire::record::EndpointHealthReport;
 use askwhen_wire::topic::Topic;

@@ -10,7 +10,7 @@ use super::decide::{Applied, NeededGrants};
 use super::outputs;
 use super::quotas::{PendingRequest, WaitingGrants};
 use super::state::Engine;
-use askwhen_domain::apply::NO_CAPS;
+use askwhen_domain::eligibility::apply::NO_CAPS;
 use askwhen_domain::id::Origin;
 use askwhen_domain::quota::QuotaStatus;
 use askwhen_domain::record::{Body, Context, Record};

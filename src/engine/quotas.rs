@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::cap_requests::CapRequests;
 use super::changes::Changes;
-use askwhen_domain::cap::{CapAllocator, CapCounter, CapKey};
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
+use askwhen_domain::quota::cap::{CapAllocator, CapCounter, CapKey};
 use askwhen_domain::quota::{QuotaAllocator, QuotaCoordinator, QuotaLease, QuotaStatus};
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::refs::{SurveyKey, SurveyRef};

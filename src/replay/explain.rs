@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use super::{Error, JournalReader, Source, StartingState};
 use crate::engine::Engine;
-use askwhen_domain::cap::{CapAsk, CapMessage, CapSignal};
 use askwhen_domain::id;
+use askwhen_domain::quota::cap::{CapAsk, CapMessage, CapSignal};
 use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal};
 use askwhen_domain::record::{Body, Context, Record};
 use askwhen_domain::refs::SurveyKey;

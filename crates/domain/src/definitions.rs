@@ -5,17 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::activation::Pattern;
-use super::cap::Cap;
-use super::endpoint::Endpoint;
-use super::limits::{MAX_EXPIRES_AFTER, MAX_OFFER_KNOWN};
-use super::settings::Settings;
-use super::share::Share;
-use super::survey::{Status, Survey};
-use super::targeting::SurveysByTag;
-use super::time::{HOUR, Millis};
-use super::user::MERGED;
-use super::windows::{EndOf, Rules};
+use crate::eligibility::windows::{EndOf, Rules};
+use crate::limits::{MAX_EXPIRES_AFTER, MAX_OFFER_KNOWN};
+use crate::quota::cap::Cap;
+use crate::settings::Settings;
+use crate::survey::activation::Pattern;
+use crate::survey::share::Share;
+use crate::survey::targeting::SurveysByTag;
+use crate::survey::{Status, Survey};
+use crate::time::{HOUR, Millis};
+use crate::user::MERGED;
+use crate::webhook::endpoint::Endpoint;
 
 /// Names remembered as already told, per project.
 pub const MAX_NAMES: usize = 10_000;

@@ -5,41 +5,19 @@
 //! or an unordered map; whatever decides comes in through the journal. Nothing
 //! in here knows bytes on a wire, a topic's name, a store or a thread.
 
-pub mod activation;
-pub mod address;
-pub mod apply;
-pub mod cap;
-pub mod completed;
-pub mod cycle;
-pub mod decision;
 pub mod definitions;
-pub mod distinct;
-pub mod endpoint;
-pub mod filter;
-pub mod health;
+pub mod eligibility;
 pub mod id;
 pub mod json;
 pub mod limits;
-pub mod localized;
-pub mod message;
-pub mod path;
-pub mod placeholder;
-pub mod question;
 pub mod quota;
-pub mod rate;
 pub mod record;
 pub mod refs;
-pub mod retry;
-pub mod schedule;
 pub mod settings;
-pub mod share;
 pub mod survey;
-pub mod targeting;
 pub mod time;
-pub mod translation;
 pub mod user;
-pub mod version;
-pub mod windows;
+pub mod webhook;
 
 /// Version of the rules in this module and in the engine. It is part of every
 /// checkpoint. A change of the rules takes the next number and says in

@@ -4,11 +4,13 @@
 //! lease. Their messages travel through the journals, in order between any two partitions.
 //! Nothing here reads a clock.
 
+pub mod cap;
+
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::refs::SurveyKey;
-use super::time::{Millis, SECOND};
+use crate::refs::SurveyKey;
+use crate::time::{Millis, SECOND};
 
 /// The partition of the coordinators.
 pub const COORDINATOR_PARTITION: u32 = 0;

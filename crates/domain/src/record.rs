@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::json::Json;
-use super::time::{ClientTimes, Millis};
+use crate::json::Json;
+use crate::time::{ClientTimes, Millis};
 
 /// A record of the journal that concerns one user; borrowed from its bytes,
 /// because most events are looked at once and belong to no survey.

@@ -2,13 +2,13 @@
 
 use serde::{Serialize, Serializer};
 
-use super::activation::Pattern;
-use super::cap::Cap;
-use super::limits::USUAL_MAX_EXPIRES_AFTER;
-use super::schedule::ScheduleSpan;
-use super::targeting::Rule;
-use super::time::{self, DAY, HOUR, MINUTE, Millis};
-use super::user::{ID_REMEMBERED, OFFER_KNOWN};
+use crate::limits::USUAL_MAX_EXPIRES_AFTER;
+use crate::quota::cap::Cap;
+use crate::survey::activation::Pattern;
+use crate::survey::schedule::ScheduleSpan;
+use crate::survey::targeting::Rule;
+use crate::time::{self, DAY, HOUR, MINUTE, Millis};
+use crate::user::{ID_REMEMBERED, OFFER_KNOWN};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Settings {

@@ -1,25 +1,38 @@
 //! A survey's definition, already validated. `wire::definition` reads it from
 //! JSON or YAML; what serialises here is the canonical form that it reads back.
 
+pub mod activation;
+pub mod cycle;
+pub mod filter;
+pub mod localized;
+pub mod path;
+pub mod placeholder;
+pub mod question;
+pub mod schedule;
+pub mod share;
+pub mod targeting;
+pub mod translation;
+pub mod version;
+
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-use super::activation::{Arming, CANCELS, Pattern};
-use super::cap::Cap;
-use super::cycle::Per;
-use super::filter::{self, Condition};
-use super::json::Json;
-use super::placeholder::{Piece, ValueSource, pieces};
-pub use super::question::{
+use crate::json::Json;
+use crate::quota::cap::Cap;
+use crate::survey::activation::{Arming, CANCELS, Pattern};
+use crate::survey::cycle::Per;
+use crate::survey::filter::Condition;
+use crate::survey::placeholder::{Piece, ValueSource, pieces};
+pub use crate::survey::question::{
     AnswerCondition, Choice, Ending, NextRule, OtherChoice, Question, QuestionType, ScaleLabels,
 };
-use super::schedule::{Schedule, Zone};
-use super::share::{Purpose, Share, Unit, place};
-use super::targeting::Rule;
-use super::time::{self, Millis};
-use super::translation::Translations;
-pub use super::version::VersionRange;
+use crate::survey::schedule::{Schedule, Zone};
+use crate::survey::share::{Purpose, Share, Unit, place};
+use crate::survey::targeting::Rule;
+use crate::survey::translation::Translations;
+pub use crate::survey::version::VersionRange;
+use crate::time::{self, Millis};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

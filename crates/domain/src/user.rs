@@ -1,5 +1,7 @@
 //! Everything the engine remembers of one user, and how it forgets.
 
+pub mod completed;
+pub mod distinct;
 mod extension;
 mod identity;
 mod merge;
@@ -13,9 +15,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::completed::CompletedAnswers;
-use super::json::Json;
-use super::time::{DAY, FUTURE_SKEW, HOUR, Millis};
+use crate::json::Json;
+use crate::time::{DAY, FUTURE_SKEW, HOUR, Millis};
+use crate::user::completed::CompletedAnswers;
 
 pub use extension::{
     Extension, MAX_EVENTS, MAX_MATCHED, MAX_TIMES, MatchedWindows, RememberedEvent, Snooze, SurveyExtension, WaveUse,

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use super::definition::{Kind, Trigger};
-use askwhen_domain::cap::CapMessage;
-use askwhen_domain::endpoint::{DisabledReason, SealedSecret};
-use askwhen_domain::health::Health;
 use askwhen_domain::json::Json;
-use askwhen_domain::message::{ClosedReason, Delivery};
 use askwhen_domain::quota::QuotaMessage;
+use askwhen_domain::quota::cap::CapMessage;
 use askwhen_domain::time::Millis;
+use askwhen_domain::webhook::endpoint::{DisabledReason, SealedSecret};
+use askwhen_domain::webhook::health::Health;
+use askwhen_domain::webhook::message::{ClosedReason, Delivery};
 
 /// The kinds that change or read what is not one user's, or that speak for
 /// askwhen itself. Without the MAC they are rejects.

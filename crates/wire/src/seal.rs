@@ -10,7 +10,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use super::profile;
-use askwhen_domain::endpoint::SealedSecret;
+use askwhen_domain::webhook::endpoint::SealedSecret;
 
 type HmacSha256 = Hmac<Sha256>;
 

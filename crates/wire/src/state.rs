@@ -88,9 +88,9 @@ pub fn decode(bytes: &[u8]) -> Result<User, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use askwhen_domain::cap::{CapEvent, CapKey, CapPlace, CapRule, PinnedCap};
-    use askwhen_domain::completed::CompletedAnswers;
     use askwhen_domain::json::Json;
+    use askwhen_domain::quota::cap::{CapEvent, CapKey, CapPlace, CapRule, PinnedCap};
+    use askwhen_domain::user::completed::CompletedAnswers;
     use askwhen_domain::user::{Activated, ActivationEvent, Alias, RememberedEvent};
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         user.keep_answers("s", CompletedAnswers { at: 5, answers });
         let bytes = encode(&user);
         assert_eq!((bytes[0], decode(&bytes).as_ref()), (5, Ok(&user)));
-        let hash = askwhen_domain::distinct::session_hash("a");
+        let hash = askwhen_domain::user::distinct::session_hash("a");
         let session = Some(hash);
         user.survey_mut("s").facts[0].session = session;
         user.extension_mut().survey_mut("s").sessions.push((2, hash));

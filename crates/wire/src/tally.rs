@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::topics::response::{AnswerRecord, ResponseBody};
-use askwhen_domain::question::QuestionType;
+use askwhen_domain::survey::question::QuestionType;
 use askwhen_domain::time::Millis;
 
 /// What stands for an answer in one's own words among the values of a choice.
@@ -147,9 +147,9 @@ fn values(answer: &AnswerRecord) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::topics::ResponseRecord;
-    use askwhen_domain::endpoint::EventType;
     use askwhen_domain::json::Json;
-    use askwhen_domain::message::Data;
+    use askwhen_domain::webhook::endpoint::EventType;
+    use askwhen_domain::webhook::message::Data;
 
     fn response(value: &str, kind: QuestionType, completed: bool, took: Millis) -> ResponseBody {
         let mut data = Data::sample("default", 1_000);

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use askwhen_domain::health::Health;
 use askwhen_domain::json::Json;
+use askwhen_domain::webhook::health::Health;
 use askwhen_store::keys;
 
 /// What is known of an endpoint: its definition, how it fares.

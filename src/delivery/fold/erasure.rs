@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::row::{DeliveryPhase, PendingDelivery};
-use askwhen_domain::endpoint::EventType;
 use askwhen_domain::refs::{UserKey, UserRef};
+use askwhen_domain::webhook::endpoint::EventType;
 use askwhen_wire::topics::Source;
 
 /// The journal record behind an erasure. Without one, every waiting delivery of the

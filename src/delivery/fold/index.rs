@@ -3,8 +3,8 @@
 
 use super::error::StateError;
 use super::row::PendingDelivery;
-use askwhen_domain::message::Delivery;
 use askwhen_domain::time::{DAY, Millis};
+use askwhen_domain::webhook::message::Delivery;
 use askwhen_store::keys;
 
 /// Where the delivery's id begins in a key: behind queue, time and place, 8 bytes each.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::StateError;
-use askwhen_domain::message::Delivery;
 use askwhen_domain::time::Millis;
+use askwhen_domain::webhook::message::Delivery;
 
 /// A delivery that has not ended, and what has happened to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

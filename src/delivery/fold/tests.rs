@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::delivery::families;
-use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
-use askwhen_domain::message::{Data, Message};
+use askwhen_domain::webhook::endpoint::EventType;
+use askwhen_domain::webhook::message::{Data, Message};
 use askwhen_log::{Ack, NewRecord, Simulated};
 use askwhen_store::{Family, Memory};
 use askwhen_wire::error::Class;

@@ -8,10 +8,10 @@ use std::sync::Mutex;
 
 use super::super::{Egress, HoldReason};
 use super::*;
-use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
-use askwhen_domain::message::{Data, Delivery as Waiting, Message};
 use askwhen_domain::time::{HOUR, MINUTE, Millis};
+use askwhen_domain::webhook::endpoint::EventType;
+use askwhen_domain::webhook::message::{Data, Delivery as Waiting, Message};
 use askwhen_log::{Ack, NewRecord, Simulated};
 use askwhen_store::{Memory, Store};
 use askwhen_wire::profile;
@@ -83,7 +83,7 @@ impl World {
 
     /// An endpoint whose secret is sealed with this key.
     fn endpoint(&self, version: u64, key: u8, at: SocketAddr, more: Value) {
-        let secret = profile::new_secret(askwhen_domain::endpoint::Profile::Standard, &[9; 32]);
+        let secret = profile::new_secret(askwhen_domain::webhook::endpoint::Profile::Standard, &[9; 32]);
         let sealed = ClusterKey::new([key; 32]).seal("default", "crm", &secret, [1; 24]);
         let retry = json!({"kind": "fixed", "interval": "1h", "max_attempts": 2, "timeout": "10s"});
         let mut body =
@@ -389,8 +389,9 @@ fn a_pause_that_a_wrong_clock_wrote_ends_in_a_day() {
     let world = World::new();
     let receiver = Receiver::start(200);
     world.endpoint(1, 7, receiver.at, json!({}));
-    let mut health = askwhen_domain::health::Health::default();
-    let hold = askwhen_domain::health::HealthSignal::Failure { hold_until: Some(NOW + 3_650 * 24 * HOUR + MINUTE) };
+    let mut health = askwhen_domain::webhook::health::Health::default();
+    let hold =
+        askwhen_domain::webhook::health::HealthSignal::Failure { hold_until: Some(NOW + 3_650 * 24 * HOUR + MINUTE) };
     health.see(NOW + 3_650 * 24 * HOUR, hold, 10, true);
     let (project, endpoint_id) = ("default".into(), "crm".into());
     world.write(&DeliveryRecord::Health { project, endpoint_id, seq: 1, by: "another".into(), health });

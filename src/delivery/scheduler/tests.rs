@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::delivery::fold::{DeliveryPhase, EndpointChange, before, queue_id};
-use askwhen_domain::endpoint::{EventType, Profile};
 use askwhen_domain::json::Json;
-use askwhen_domain::message::{Delivery, Message};
 use askwhen_domain::time::MINUTE;
+use askwhen_domain::webhook::endpoint::{EventType, Profile};
+use askwhen_domain::webhook::message::{Delivery, Message};
 use askwhen_wire::profile;
 use askwhen_wire::topics::{ID_HEADER, Outcome};
 

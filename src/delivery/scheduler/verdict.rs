@@ -3,10 +3,10 @@
 use crate::delivery::attempt::AttemptResult;
 use crate::delivery::endpoints::OpenedEndpoint;
 use crate::delivery::fold::PendingDelivery;
-use askwhen_domain::endpoint::DisabledReason;
-use askwhen_domain::health::HealthSignal;
-use askwhen_domain::retry::{self, End, Failed};
 use askwhen_domain::time::{MINUTE, Millis};
+use askwhen_domain::webhook::endpoint::DisabledReason;
+use askwhen_domain::webhook::health::HealthSignal;
+use askwhen_domain::webhook::retry::{self, End, Failed};
 use askwhen_wire::topics::Outcome;
 
 /// The longest pause of an endpoint that answers 429 without `Retry-After`.

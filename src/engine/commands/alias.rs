@@ -12,7 +12,7 @@ use super::erase::{erase_name, erase_names};
 use crate::engine::changes::{about_name, post};
 use crate::engine::registrar::REQUEST_LIFE;
 use crate::engine::state::Engine;
-use askwhen_domain::apply::{self, ApplyContext, Departed, NO_CAPS, NO_QUOTAS};
+use askwhen_domain::eligibility::apply::{self, ApplyContext, Departed, NO_CAPS, NO_QUOTAS};
 use askwhen_domain::refs::{SurveyKey, UserRef};
 use askwhen_domain::user::{MAX_ALIASES, User};
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};

@@ -1,7 +1,7 @@
 //! Something that the counter of a cap, or a partition that asks it, has to say.
 
 use crate::engine::state::Engine;
-use askwhen_domain::cap::CapMessage;
+use askwhen_domain::quota::cap::CapMessage;
 use askwhen_partition::{Effects, Failure, RecordContext};
 
 /// Takes it, and serves those who have waited for it.

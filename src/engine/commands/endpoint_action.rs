@@ -5,7 +5,7 @@ use crate::engine::endpoint_secrets::EndpointSecrets;
 use crate::engine::registrar::{emit_definition, is_new, refused};
 use crate::engine::state::Engine;
 use crate::engine::table::Table;
-use askwhen_domain::endpoint::{Disabled, PreviousSecret};
+use askwhen_domain::webhook::endpoint::{Disabled, PreviousSecret};
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{Defined, EndpointAction, EndpointCommand};

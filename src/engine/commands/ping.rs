@@ -3,10 +3,10 @@
 use crate::engine::outputs;
 use crate::engine::registrar::REQUEST_LIFE;
 use crate::engine::state::Engine;
-use askwhen_domain::endpoint::EventType;
 use askwhen_domain::id::Kind as IdKind;
-use askwhen_domain::message::{Data, Delivery, Message, TESTER};
 use askwhen_domain::time::Millis;
+use askwhen_domain::webhook::endpoint::EventType;
+use askwhen_domain::webhook::message::{Data, Delivery, Message, TESTER};
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::definition::Kind;
 

@@ -7,10 +7,10 @@ use crate::engine::outputs;
 use crate::engine::registrar::REQUEST_LIFE;
 use crate::engine::remembered::ERASURE_KEPT;
 use crate::engine::state::Engine;
-use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
-use askwhen_domain::message::Delivery;
 use askwhen_domain::time::Millis;
+use askwhen_domain::webhook::endpoint::EventType;
+use askwhen_domain::webhook::message::Delivery;
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 
 /// What is to be delivered again.

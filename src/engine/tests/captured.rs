@@ -2,8 +2,8 @@
 //! own that are written once more, somewhere, have no effect.
 
 use super::*;
-use askwhen_domain::endpoint::DisabledReason;
-use askwhen_domain::health::Health;
+use askwhen_domain::webhook::endpoint::DisabledReason;
+use askwhen_domain::webhook::health::Health;
 use askwhen_wire::definition;
 use askwhen_wire::record::{EndpointAction, EndpointCommand, EndpointHealthReport};
 

@@ -12,7 +12,7 @@ use super::plan::{Assumptions, Plan, Version};
 use super::reaction::{chance, in_full};
 use super::tally::Tally;
 use crate::engine::Engine;
-use askwhen_domain::decision::{Decision, Offered};
+use askwhen_domain::eligibility::decision::{Decision, Offered};
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
 use askwhen_domain::record::{Answers as Said, Body, Record, Target};
@@ -317,7 +317,7 @@ impl GroupReader<'_> {
                 tallies.open.push(HypotheticalOffer { version: v, part: i, offset, user_id, offered });
             }
             decisions.extend(items.into_iter().filter_map(|item| match item {
-                askwhen_domain::apply::Output::Decision(decision) => Some(*decision),
+                askwhen_domain::eligibility::apply::Output::Decision(decision) => Some(*decision),
                 _ => None,
             }));
             let now = parts[i].tried[v].replayer.meta.now;

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use askwhen_domain::decision::Offered;
+use askwhen_domain::eligibility::decision::Offered;
 use askwhen_domain::json::Json;
-use askwhen_domain::path::{self, AnswerValues};
-use askwhen_domain::question::{Question, QuestionType};
 use askwhen_domain::record::{Answers as Said, Context, GivenAnswer, Target};
+use askwhen_domain::survey::path::{self, AnswerValues};
+use askwhen_domain::survey::question::{Question, QuestionType};
 
 /// In `[0, 1)`, a hash of the offer: a second backtest assumes the same of it.
 pub(super) fn chance(offer_id: &str) -> f64 {

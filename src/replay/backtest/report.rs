@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::outcome::{Outcome, VersionResult};
 use super::plan::Assumptions;
 use super::tally::{Counts, day_of};
-use askwhen_domain::decision::Gate;
+use askwhen_domain::eligibility::decision::Gate;
 
 /// Told apart also by those who see few colours.
 const COLOURS: [&str; 4] = ["#2563a8", "#c2570c", "#2f7d4f", "#7a4fa3"];

@@ -4,11 +4,11 @@
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use askwhen_domain::apply::Output;
-use askwhen_domain::decision::{Decision, DecisionReason};
-use askwhen_domain::endpoint::EventType;
+use askwhen_domain::eligibility::apply::Output;
+use askwhen_domain::eligibility::decision::{Decision, DecisionReason};
 use askwhen_domain::id;
 use askwhen_domain::time::{self, DAY, Millis};
+use askwhen_domain::webhook::endpoint::EventType;
 
 /// The counts of one survey, under the names of `askwhen stats`, and its users.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

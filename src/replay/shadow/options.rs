@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::time::Duration;
 
-use askwhen_domain::rate::Rate;
+use askwhen_domain::webhook::rate::Rate;
 
 /// Users kept decoded, over all partitions.
 pub(super) const CACHED_BYTES: usize = 512 << 20;

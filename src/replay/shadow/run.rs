@@ -10,7 +10,7 @@ use super::Shadow;
 use super::notes::{COUNTS, Counts, DifferenceFile, Notes, OPEN, UnrecordedDecision, load};
 use super::options::{CACHED_BYTES, RunOptions, RunReport};
 use crate::engine::Engine;
-use askwhen_domain::rate::{Pace, Rate};
+use askwhen_domain::webhook::rate::{Pace, Rate};
 use askwhen_log::TopicPartition;
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_partition::replayer::{self, Replayer};

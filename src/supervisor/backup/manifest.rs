@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use askwhen_domain::endpoint::SealedSecret;
+use askwhen_domain::webhook::endpoint::SealedSecret;
 use askwhen_store::bucket::{Bucket, Object, Stored};
 use askwhen_store::snapshot::SnapshotRepository;
 use askwhen_wire::seal::ClusterKey;

@@ -3,7 +3,7 @@
 use super::{Arrival, World};
 use crate::ops::Reply;
 use askwhen::delivery::{SimulatedAttempt, SimulatedReply};
-use askwhen_domain::endpoint::EventType;
+use askwhen_domain::webhook::endpoint::EventType;
 use askwhen_wire::topics::Source;
 
 impl World {

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::survey::{ActivationEvent, PerSurvey};
-use crate::cap::PinnedCap;
-use crate::distinct::Occurrence;
 use crate::json::Json;
+use crate::quota::cap::PinnedCap;
 use crate::time::Millis;
+use crate::user::distinct::Occurrence;
 
 /// Displays, answers, completions and dismissals of one survey that are remembered
 /// by their times, the newest among them.

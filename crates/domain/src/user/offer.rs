@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::survey::Activated;
 use crate::json::Json;
-use crate::path::AnswerValues;
 use crate::record::Context;
+use crate::survey::path::AnswerValues;
 use crate::time::Millis;
 
 /// A survey handed to the user, or a link survey being answered.

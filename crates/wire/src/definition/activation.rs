@@ -2,10 +2,12 @@
 
 use super::condition::conditions;
 use super::reader::{Code, Reader};
-use askwhen_domain::activation::{Absence, Activation, Arming, Count, MAX_COUNT, MAX_PATTERNS, Pattern, Sequence};
-use askwhen_domain::distinct::Distinct;
 use askwhen_domain::limits::MAX_WITHIN;
+use askwhen_domain::survey::activation::{
+    Absence, Activation, Arming, Count, MAX_COUNT, MAX_PATTERNS, Pattern, Sequence,
+};
 use askwhen_domain::time::{self, Millis};
+use askwhen_domain::user::distinct::Distinct;
 
 const FORMS: [&str; 5] = ["event", "any", "all", "sequence", "absence"];
 

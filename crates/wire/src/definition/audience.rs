@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::reader::{Code, Reader};
-use askwhen_domain::schedule::{Day, Hours, MonthDay, Schedule, ScheduleSpan, Zone};
-use askwhen_domain::share::{Share, Unit};
+use askwhen_domain::survey::schedule::{Day, Hours, MonthDay, Schedule, ScheduleSpan, Zone};
+use askwhen_domain::survey::share::{Share, Unit};
 use askwhen_domain::survey::{Experiment, Holdout};
 use askwhen_domain::time::Millis;
 

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::reader::{Code, Reader};
-use askwhen_domain::cap::{Cap, CapEvent, MissingValue};
+use askwhen_domain::quota::cap::{Cap, CapEvent, MissingValue};
 use askwhen_domain::survey::Limits;
 
 /// Completions of one survey, and places of a cap that counts for ever.

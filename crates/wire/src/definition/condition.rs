@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::reader::{Code, Reader};
-use askwhen_domain::filter::{self, Condition, Op};
+use askwhen_domain::survey::filter::{self, Condition, Op};
 
 /// Conditions in one list at most.
 pub const MAX_CONDITIONS: usize = 50;

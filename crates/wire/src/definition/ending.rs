@@ -2,8 +2,8 @@
 
 use super::question::MAX_TEXT_BYTES;
 use super::reader::{Code, Reader};
-use askwhen_domain::address;
-use askwhen_domain::question::{END, Ending, Question};
+use askwhen_domain::survey::question::{END, Ending, Question};
+use askwhen_domain::webhook::address;
 
 const MAX_ENDINGS: usize = 100;
 const MAX_LINK_BYTES: usize = 4_096;

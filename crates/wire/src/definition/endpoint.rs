@@ -8,11 +8,13 @@ use super::condition::{MAX_CONDITIONS, condition};
 use super::kind::{Kind, id, kind, shown_only};
 use super::reader::{Code, Reader};
 use crate::{profile, tls};
-use askwhen_domain::address;
-use askwhen_domain::endpoint::{Endpoint, HeaderText, Profile, ResponseCondition, SealedSecret, Tls, matches_glob};
-use askwhen_domain::rate::Rate;
-use askwhen_domain::retry::{Intervals, Policy, Success};
 use askwhen_domain::time::{self, DAY, Millis, SECOND};
+use askwhen_domain::webhook::address;
+use askwhen_domain::webhook::endpoint::{
+    Endpoint, HeaderText, Profile, ResponseCondition, SealedSecret, Tls, matches_glob,
+};
+use askwhen_domain::webhook::rate::Rate;
+use askwhen_domain::webhook::retry::{Intervals, Policy, Success};
 
 /// Whether targets are judged by this process's rules, or were already.
 #[derive(Debug, Clone, Copy)]

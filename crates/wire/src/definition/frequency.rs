@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::reader::{Code, Reader};
-use askwhen_domain::cycle::Per;
-use askwhen_domain::schedule::Calendar;
+use askwhen_domain::survey::cycle::Per;
+use askwhen_domain::survey::schedule::Calendar;
 use askwhen_domain::survey::{AfterDismissal, Frequency, GlobalCooldown, Repeat, SessionCap};
 use askwhen_domain::time::{self, Millis};
 use askwhen_domain::user::MAX_TIMES;

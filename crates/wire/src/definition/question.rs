@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::reader::{Code, Reader, nearest};
-use askwhen_domain::filter::{self, Op};
-use askwhen_domain::path;
-use askwhen_domain::question::{
+use askwhen_domain::survey::filter::{self, Op};
+use askwhen_domain::survey::path;
+use askwhen_domain::survey::question::{
     AnswerCondition, Choice, END, Ending, NextRule, OtherChoice, Question, QuestionType, ScaleLabels,
 };
 
@@ -230,9 +230,9 @@ fn is_option(question: &Question, value: &Value) -> bool {
 mod tests {
     use super::*;
     use crate::definition::Fault;
-    use askwhen_domain::apply::fitted;
+    use askwhen_domain::eligibility::apply::fitted;
     use askwhen_domain::json::Json;
-    use askwhen_domain::path::AnswerValues;
+    use askwhen_domain::survey::path::AnswerValues;
     use proptest::prelude::*;
     use serde_json::json;
 

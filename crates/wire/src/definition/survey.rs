@@ -6,8 +6,8 @@ use super::reader::{Code, Reader};
 use super::{activation, audience, caps, ending, frequency, question, targeting, translation, ui};
 use askwhen_domain::json::Json;
 use askwhen_domain::limits::MAX_EXPIRES_AFTER;
+use askwhen_domain::survey::targeting::EVERY_SURVEY;
 use askwhen_domain::survey::{OnRepeat, SettingsTargeting, ShowOn, Status, Survey, VersionRange};
-use askwhen_domain::targeting::EVERY_SURVEY;
 use askwhen_domain::time::{self, DAY};
 
 /// Tags of one survey at most.

@@ -2,11 +2,11 @@
 
 use super::condition::{condition, conditions};
 use super::reader::{Code, Reader};
-use askwhen_domain::activation::Pattern;
-use askwhen_domain::distinct::Distinct;
-use askwhen_domain::targeting::{
+use askwhen_domain::survey::activation::Pattern;
+use askwhen_domain::survey::targeting::{
     AnswerRule, Attribute, Counted, EVERY_SURVEY, EventRule, History, Interaction, Rule, Subject,
 };
+use askwhen_domain::user::distinct::Distinct;
 use askwhen_domain::user::{MAX_EVENTS, MAX_TIMES};
 
 /// Rules within rules, and rules side by side.

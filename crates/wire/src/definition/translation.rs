@@ -6,9 +6,9 @@ use super::ending;
 use super::question::{MAX_TEXT_BYTES, other_choice, scale_labels};
 use super::reader::{Code, Reader, nearest};
 use super::ui::ui;
-use askwhen_domain::question::{Ending, Question};
 use askwhen_domain::survey::Survey;
-use askwhen_domain::translation::{EndingTexts, QuestionTexts, Translation, Translations, subtags};
+use askwhen_domain::survey::question::{Ending, Question};
+use askwhen_domain::survey::translation::{EndingTexts, QuestionTexts, Translation, Translations, subtags};
 
 const MAX_LOCALES: usize = 200;
 const MAX_LOCALE_BYTES: usize = 64;

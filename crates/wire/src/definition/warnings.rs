@@ -4,13 +4,13 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{translation, ui};
-use askwhen_domain::cap::Cap;
-use askwhen_domain::endpoint::Endpoint;
-use askwhen_domain::placeholder::{Piece, ValueSource, pieces};
+use askwhen_domain::quota::cap::Cap;
 use askwhen_domain::settings::Settings;
+use askwhen_domain::survey::placeholder::{Piece, ValueSource, pieces};
+use askwhen_domain::survey::targeting::{AnswerRule, EVERY_SURVEY, History, Rule, Subject};
 use askwhen_domain::survey::{Status, Survey};
-use askwhen_domain::targeting::{AnswerRule, EVERY_SURVEY, History, Rule, Subject};
 use askwhen_domain::time::{self, Millis};
+use askwhen_domain::webhook::endpoint::Endpoint;
 
 /// What is known beside the survey itself.
 #[derive(Debug, Default)]

@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 
 use super::javascript;
 use super::text_value::{TextValue, text_value};
-use askwhen_domain::endpoint::EventType;
-use askwhen_domain::message::{AnswerFact, Data};
 use askwhen_domain::survey::QuestionType;
 use askwhen_domain::time;
+use askwhen_domain::webhook::endpoint::EventType;
+use askwhen_domain::webhook::message::{AnswerFact, Data};
 
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -14,8 +14,8 @@ pub use sign::{
     verify,
 };
 
-use askwhen_domain::endpoint::{Endpoint, EventType, Profile};
-use askwhen_domain::message::Delivery;
+use askwhen_domain::webhook::endpoint::{Endpoint, EventType, Profile};
+use askwhen_domain::webhook::message::Delivery;
 
 /// The headers of every request, beside those of its profile and its endpoint. An endpoint may
 /// name its own user agent.

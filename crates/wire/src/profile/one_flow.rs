@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use super::text_value::{TextValue, text_value};
 use askwhen_domain::json::Json;
-use askwhen_domain::message::Data;
 use askwhen_domain::survey::QuestionType;
 use askwhen_domain::time::{self, Millis};
+use askwhen_domain::webhook::message::Data;
 
 #[derive(Serialize)]
 struct Alert<'a> {

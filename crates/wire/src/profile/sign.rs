@@ -8,7 +8,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use crate::error::Class;
-use askwhen_domain::endpoint::Profile;
+use askwhen_domain::webhook::endpoint::Profile;
 
 /// The secrets that sign: the current one, and during rotations those before,
 /// newest first.

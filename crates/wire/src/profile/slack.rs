@@ -4,9 +4,9 @@
 use serde_json::{Value, json};
 
 use super::text_value::{TextValue, text_value};
-use askwhen_domain::endpoint::EventType;
-use askwhen_domain::message::{AnswerFact, Data};
 use askwhen_domain::survey::QuestionType;
+use askwhen_domain::webhook::endpoint::EventType;
+use askwhen_domain::webhook::message::{AnswerFact, Data};
 
 /// Most characters that Slack takes in a header.
 const MAX_HEADER_CHARS: usize = 150;

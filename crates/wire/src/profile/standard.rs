@@ -3,11 +3,11 @@
 use serde::Serialize;
 use serde_json::json;
 
-use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
-use askwhen_domain::message::{ActivationFact, AnswerFact, Data, Delivery};
 use askwhen_domain::survey::QuestionType;
 use askwhen_domain::time::{self, Millis};
+use askwhen_domain::webhook::endpoint::EventType;
+use askwhen_domain::webhook::message::{ActivationFact, AnswerFact, Data, Delivery};
 
 #[derive(Serialize)]
 struct Body<'a> {

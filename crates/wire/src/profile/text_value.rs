@@ -2,8 +2,8 @@
 //! strings.
 
 use askwhen_domain::json::Json;
-use askwhen_domain::message::AnswerFact;
 use askwhen_domain::survey::QuestionType;
+use askwhen_domain::webhook::message::AnswerFact;
 
 /// An answer as one text or, for several choices, as a list.
 pub enum TextValue {

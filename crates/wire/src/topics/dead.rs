@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use askwhen_domain::message::Delivery;
 use askwhen_domain::time::Millis;
+use askwhen_domain::webhook::message::Delivery;
 
 /// A delivery that was given up, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use askwhen_domain::decision::{ActivationView, Decision, Evaluation, Offered};
+use askwhen_domain::eligibility::decision::{ActivationView, Decision, Evaluation, Offered};
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{self, Millis};
 
@@ -153,9 +153,9 @@ impl EvaluationRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use askwhen_domain::decision::{DecisionReason, Gate, GateFailure};
+    use askwhen_domain::eligibility::decision::{DecisionReason, Gate, GateFailure};
     use askwhen_domain::survey::Ending;
-    use askwhen_domain::translation::Direction;
+    use askwhen_domain::survey::translation::Direction;
     use serde_json::json;
 
     /// Whoever asked for a decision and whoever reads the topic read the same.

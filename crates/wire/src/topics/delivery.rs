@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use askwhen_domain::health::Health;
 use askwhen_domain::json::Json;
-use askwhen_domain::message::Delivery;
+use askwhen_domain::webhook::health::Health;
+use askwhen_domain::webhook::message::Delivery;
 
 /// What the engine tells the delivery.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

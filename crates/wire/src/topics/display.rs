@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use askwhen_domain::endpoint::EventType;
-use askwhen_domain::message::OfferEvent;
 use askwhen_domain::time::{self, Millis};
+use askwhen_domain::webhook::endpoint::EventType;
+use askwhen_domain::webhook::message::OfferEvent;
 
 /// An offer that was seen or closed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,11 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::decision::ActivationRecord;
-use askwhen_domain::endpoint::EventType;
 use askwhen_domain::json::Json;
-use askwhen_domain::message::{ActivationFact, AnswerFact, Data};
 use askwhen_domain::survey::QuestionType;
 use askwhen_domain::time::{self, Millis};
+use askwhen_domain::webhook::endpoint::EventType;
+use askwhen_domain::webhook::message::{ActivationFact, AnswerFact, Data};
 
 /// Answers, or that a response is complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

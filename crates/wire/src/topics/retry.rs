@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::left_out::is_zero;
-use askwhen_domain::message::Delivery;
 use askwhen_domain::time::Millis;
+use askwhen_domain::webhook::message::Delivery;
 
 /// A delivery that waits to be tried again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

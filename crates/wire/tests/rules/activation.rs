@@ -1,7 +1,7 @@
 //! What arms a survey, for how long, and what disarms it.
 
 use crate::play::Play;
-use askwhen_domain::apply::Reply;
+use askwhen_domain::eligibility::apply::Reply;
 use askwhen_domain::record::Body;
 use askwhen_domain::time::{ClientTimes, DAY, HOUR, MINUTE, SECOND};
 use serde_json::json;

@@ -1,12 +1,12 @@
 //! What users and their devices tell: answers, attributes, triggers that come late.
 
 use crate::play::Play;
-use askwhen_domain::apply::{Output, Outputs, Refusal, Reply};
-use askwhen_domain::decision::{DecisionReason, Gate};
-use askwhen_domain::endpoint::EventType;
+use askwhen_domain::eligibility::apply::{Output, Outputs, Refusal, Reply};
+use askwhen_domain::eligibility::decision::{DecisionReason, Gate};
 use askwhen_domain::json::Json;
 use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Target};
 use askwhen_domain::time::{ClientTimes, DAY, HOUR, MINUTE};
+use askwhen_domain::webhook::endpoint::EventType;
 use serde_json::json;
 
 #[test]

@@ -1,8 +1,8 @@
 //! Whom a survey is for, where and when.
 
 use crate::play::Play;
-use askwhen_domain::apply::Reply;
-use askwhen_domain::decision::Decision;
+use askwhen_domain::eligibility::apply::Reply;
+use askwhen_domain::eligibility::decision::Decision;
 use askwhen_domain::json::Json;
 use askwhen_domain::record::{Body, Context};
 use askwhen_domain::time::{ClientTimes, DAY, HOUR, MINUTE};
@@ -153,7 +153,7 @@ fn offers(surveys: &[Value], users: usize, before: impl Fn(&mut Play, usize)) ->
         play.user_id = Box::leak(format!("user_{n}").into_boxed_str());
         before(&mut play, n);
         let decision = play.ask_in(0, None);
-        let open = |survey: &&askwhen_domain::decision::Evaluation| {
+        let open = |survey: &&askwhen_domain::eligibility::decision::Evaluation| {
             survey.stop.as_ref().is_none_or(|stop| stop.gate.name() == "preempted")
         };
         decision.evaluations.iter().filter(open).map(|survey| survey.survey_id.clone()).collect()

@@ -1,7 +1,7 @@
 //! Calendars as one would work them out by hand: days, weeks, months and their like on the
 //! clocks of three places.
 
-use askwhen_domain::schedule::Calendar;
+use askwhen_domain::survey::schedule::Calendar;
 use askwhen_domain::time::{DAY, HOUR, MINUTE, Millis};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

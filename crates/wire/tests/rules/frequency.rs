@@ -1,7 +1,7 @@
 //! How often a survey is offered, and which of several.
 
 use crate::play::Play;
-use askwhen_domain::decision::Gate;
+use askwhen_domain::eligibility::decision::Gate;
 use askwhen_domain::time::{DAY, MINUTE, SECOND};
 use serde_json::json;
 

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-use askwhen_domain::apply::*;
 use askwhen_domain::definitions::Project;
+use askwhen_domain::eligibility::apply::*;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
 use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Record, Target};

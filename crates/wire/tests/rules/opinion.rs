@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use askwhen_domain::activation::Activation;
-use askwhen_domain::cap::{Cap, MissingValue};
-use askwhen_domain::cycle::Per;
-use askwhen_domain::decision::Gate;
+use askwhen_domain::eligibility::decision::Gate;
+use askwhen_domain::quota::cap::{Cap, MissingValue};
 use askwhen_domain::record::Context;
-use askwhen_domain::schedule::{Calendar, Day, MonthDay, ScheduleSpan};
-use askwhen_domain::share::{Purpose, Share, Unit, place};
+use askwhen_domain::survey::activation::Activation;
+use askwhen_domain::survey::cycle::Per;
+use askwhen_domain::survey::schedule::{Calendar, Day, MonthDay, ScheduleSpan};
+use askwhen_domain::survey::share::{Purpose, Share, Unit, place};
 use askwhen_domain::survey::{AfterDismissal, GlobalCooldown, Repeat, SessionCap, SettingsTargeting, Status, Survey};
 use askwhen_domain::time::{HOUR, Millis};
 use askwhen_domain::user::{ActivationEvent, EventOrder, WINDOW_REMEMBERED};

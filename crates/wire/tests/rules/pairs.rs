@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::generated::Step;
 use crate::past::{Made, Place};
 use crate::reference::World;
-use askwhen_domain::cycle::Per;
-use askwhen_domain::decision::DecisionReason;
+use askwhen_domain::eligibility::decision::DecisionReason;
 use askwhen_domain::survey::Repeat;
+use askwhen_domain::survey::cycle::Per;
 use askwhen_domain::time::{Millis, format_time};
 
 /// What arms a survey: of these a survey has one.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use askwhen_domain::cap::CapEvent;
+use askwhen_domain::quota::cap::CapEvent;
 use askwhen_domain::record::Context;
 use askwhen_domain::survey::Survey;
 use askwhen_domain::time::Millis;

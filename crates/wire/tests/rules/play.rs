@@ -1,8 +1,8 @@
 //! A user of a project, to whom things happen at times that a test names.
 
-use askwhen_domain::apply::{ApplyContext, NO_CAPS, NO_QUOTAS, Outputs, Reply, apply};
-use askwhen_domain::decision::Decision;
 use askwhen_domain::definitions::Project;
+use askwhen_domain::eligibility::apply::{ApplyContext, NO_CAPS, NO_QUOTAS, Outputs, Reply, apply};
+use askwhen_domain::eligibility::decision::Decision;
 use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
 use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Record, Target};

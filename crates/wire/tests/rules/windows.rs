@@ -5,12 +5,12 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 use crate::clocks::Clocks;
-use askwhen_domain::activation::{Absence, Activation, CANCELS, Count, LATE, Pattern, Sequence};
-use askwhen_domain::distinct::Distinct;
+use askwhen_domain::eligibility::windows::Rules;
 use askwhen_domain::survey::OnRepeat;
+use askwhen_domain::survey::activation::{Absence, Activation, CANCELS, Count, LATE, Pattern, Sequence};
 use askwhen_domain::time::Millis;
+use askwhen_domain::user::distinct::Distinct;
 use askwhen_domain::user::{Activated, ActivationEvent, EventOrder, PerSurvey};
-use askwhen_domain::windows::Rules;
 
 const EXPIRES: Millis = 20;
 

@@ -1,0 +1,161 @@
+//! Link surveys: answered without an offer, if their gates let the user in.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use super::apply_context::ApplyContext;
+use super::caps::{self, OfferPlaces};
+use super::gates;
+use super::offers::FoundOffer;
+use super::output::{LinkView, Outputs, Refusal, Reply};
+use super::shares::{self, Draw};
+use crate::definitions::Entry;
+use crate::eligibility::decision::{Gate, GateFailure};
+use crate::id::Kind;
+use crate::json::Json;
+use crate::record::{Answers, Context, Target};
+use crate::survey::Status;
+use crate::user::{Offer, OfferContext, User};
+
+/// A link that a user opens.
+pub(super) struct Opened<'a> {
+    pub survey_id: &'a str,
+    pub context: &'a Context,
+    pub link_id: Option<&'a str>,
+}
+
+pub(super) fn show(ctx: ApplyContext<'_>, user: &User, opened: Opened<'_>, out: &mut Outputs) {
+    let Opened { survey_id, context, link_id } = opened;
+    if link_id.is_some_and(|id| user.used_links.contains_key(id)) {
+        return out.refuse(Refusal::LinkUsed);
+    }
+    let Some(entry) = link_survey(ctx, survey_id) else { return out.refuse(Refusal::UnknownSurvey) };
+    match closed(ctx, user, entry, context) {
+        Err(gate) => out.refuse(Refusal::Closed(gate)),
+        Ok(Open { needs_grant, places }) if needs_grant || places.is_open => need(survey_id, needs_grant, &places, out),
+        Ok(_) => {
+            let view = LinkView {
+                survey: entry.current.clone(),
+                version: entry.version,
+                locale: context.locale.clone(),
+                attributes: user.attributes.clone(),
+            };
+            out.reply = Some(Reply::Link(Box::new(view)));
+        }
+    }
+}
+
+/// The response that goes on, or a new one if the survey is open to the user.
+pub(super) fn open(
+    ctx: ApplyContext<'_>,
+    user: &mut User,
+    said: &Answers,
+    survey_id: &str,
+    response_id: Option<&str>,
+    out: &mut Outputs,
+) -> Option<FoundOffer> {
+    let Some(entry) = link_survey(ctx, survey_id) else {
+        out.refuse(Refusal::UnknownSurvey);
+        return None;
+    };
+    if let Some(id) = response_id
+        && let Some(index) = user.offers.iter().position(|o| o.link && o.offer_id == id && o.survey_id == survey_id)
+    {
+        let survey = entry.version(user.offers[index].version).unwrap_or(&entry.current).clone();
+        return Some(FoundOffer { index, survey, pins: Vec::new() });
+    }
+    if let Target::Link { single_use: Some(link), .. } = &said.target
+        && user.used_links.contains_key(&link.link_id)
+    {
+        out.refuse(Refusal::LinkUsed);
+        return None;
+    }
+    let pins = match closed(ctx, user, entry, &said.context) {
+        Err(gate) => {
+            out.refuse(Refusal::Closed(gate));
+            return None;
+        }
+        Ok(Open { needs_grant, places }) if needs_grant || places.is_open => {
+            need(survey_id, needs_grant, &places, out);
+            return None;
+        }
+        Ok(Open { places, .. }) => places.pins,
+    };
+    let offer_id = match response_id {
+        Some(id) => id.to_owned(),
+        None => ctx.origin.id(Kind::Response, &[survey_id]),
+    };
+    let offer = Offer {
+        offer_id,
+        survey_id: survey_id.to_owned(),
+        version: entry.version,
+        offered_at: ctx.now,
+        expires_at: ctx.now.saturating_add(ctx.project.settings.offer_known),
+        trigger: String::new(),
+        trigger_properties: Json::empty_object(),
+        context: OfferContext::from(&said.context),
+        activation: None,
+        displayed_at: None,
+        dismissed_at: None,
+        test: entry.current.status == Status::Test,
+        link: true,
+        held_until: None,
+        response: None,
+    };
+    user.offers.push(Arc::new(offer));
+    Some(FoundOffer { index: user.offers.len() - 1, survey: entry.current.clone(), pins })
+}
+
+/// Takes back a link response that nothing was stored in.
+pub(super) fn close_unused(user: &mut User, index: usize) {
+    if user.offers[index].link && user.offers[index].response.is_none() {
+        user.offers.remove(index);
+    }
+}
+
+/// A link survey that no gate closes, as far as that is known here.
+#[derive(Default)]
+struct Open {
+    /// Only the coordinator knows whether the quota is full.
+    needs_grant: bool,
+    places: OfferPlaces,
+}
+
+fn need(survey_id: &str, needs_grant: bool, places: &OfferPlaces, out: &mut Outputs) {
+    out.needs.extend(needs_grant.then(|| survey_id.to_owned()));
+    if places.is_open {
+        out.needs_caps.extend(places.asks());
+    }
+}
+
+fn link_survey<'a>(ctx: ApplyContext<'a>, survey_id: &str) -> Option<&'a Entry> {
+    ctx.project.surveys.get(survey_id).filter(|entry| entry.current.link)
+}
+
+/// A link stands outside windows, sessions and cooldowns, and starts none; status, schedule,
+/// audience, targeting, shares and `repeat` still hold. Audience filters look at the context only when the
+/// caller tells of an app, because a link is opened outside of it.
+///
+/// # Errors
+/// The gate that is shut.
+fn closed(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) -> Result<Open, Gate> {
+    let survey = &*entry.current;
+    let attributes = OnceCell::new();
+    let gates = || -> Result<Open, GateFailure> {
+        gates::status(survey, ctx.user_id)?;
+        gates::schedule(survey, ctx, context.timezone.as_ref().map(|_| context))?;
+        // A page knows the language that it shows, and nothing of an app.
+        if (Context { locale: None, ..context.clone() }) != Context::default() {
+            gates::audience(survey, context)?;
+        }
+        gates::targeting(survey, ctx, user, &attributes, context)?;
+        if survey.status == Status::Test {
+            return Ok(Open::default());
+        }
+        shares::shares(survey, ctx, user, &attributes, Draw::User)?;
+        gates::spent(survey, user, ctx.now, context)?;
+        let needs_grant = gates::quota(survey, ctx)?;
+        Ok(Open { needs_grant, places: caps::caps(survey, ctx, user, &attributes)? })
+    };
+    gates().map_err(|stop| stop.gate)
+}

@@ -1,0 +1,296 @@
+//! The verdict on one frontend trigger, with the reason for every survey
+//! considered. It serialises to the contract's body.
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use crate::json::Json;
+use crate::survey::localized::Localized;
+use crate::survey::placeholder::TextValues;
+use crate::survey::translation::Direction;
+use crate::survey::{Ending, Question, Survey};
+use crate::time::{self, Millis};
+use crate::user::{Activated, Offer};
+
+/// Why a survey is not offered, in the order in which the gates are tried
+/// (design §5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    NotActive,
+    OutOfSchedule,
+    PlatformMismatch,
+    LocaleMismatch,
+    VersionMismatch,
+    ShowOnMismatch,
+    NotActivated,
+    DelayPending,
+    Cancelled,
+    Expired,
+    Excluded,
+    TargetingFailed,
+    Holdout,
+    NotSampled,
+    OtherArm,
+    AlreadyCompleted,
+    MaxDisplays,
+    Cooldown,
+    GlobalCooldown,
+    SessionCap,
+    QuotaFull,
+    CapReached,
+    OfferOutstanding,
+    Preempted,
+}
+
+impl Gate {
+    pub const ALL: [(&'static str, Gate); 24] = [
+        ("not_active", Gate::NotActive),
+        ("out_of_schedule", Gate::OutOfSchedule),
+        ("platform_mismatch", Gate::PlatformMismatch),
+        ("locale_mismatch", Gate::LocaleMismatch),
+        ("version_mismatch", Gate::VersionMismatch),
+        ("show_on_mismatch", Gate::ShowOnMismatch),
+        ("not_activated", Gate::NotActivated),
+        ("delay_pending", Gate::DelayPending),
+        ("cancelled", Gate::Cancelled),
+        ("expired", Gate::Expired),
+        ("excluded", Gate::Excluded),
+        ("targeting_failed", Gate::TargetingFailed),
+        ("holdout", Gate::Holdout),
+        ("not_sampled", Gate::NotSampled),
+        ("other_arm", Gate::OtherArm),
+        ("already_completed", Gate::AlreadyCompleted),
+        ("max_displays", Gate::MaxDisplays),
+        ("cooldown", Gate::Cooldown),
+        ("global_cooldown", Gate::GlobalCooldown),
+        ("session_cap", Gate::SessionCap),
+        ("quota_full", Gate::QuotaFull),
+        ("cap_reached", Gate::CapReached),
+        ("offer_outstanding", Gate::OfferOutstanding),
+        ("preempted", Gate::Preempted),
+    ];
+
+    pub fn name(self) -> &'static str {
+        Gate::ALL[self as usize].0
+    }
+}
+
+/// The whole decision in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecisionReason {
+    Offered,
+    NoSurvey,
+    /// The trigger is too old to be answered with an offer.
+    Stale,
+    Gate(Gate),
+}
+
+impl DecisionReason {
+    /// Every name that a reason can have.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        [DecisionReason::Offered, DecisionReason::NoSurvey, DecisionReason::Stale]
+            .into_iter()
+            .chain(Gate::ALL.map(|(_, gate)| DecisionReason::Gate(gate)))
+            .map(DecisionReason::name)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            DecisionReason::Offered => "offered",
+            DecisionReason::NoSurvey => "no_survey",
+            DecisionReason::Stale => "stale",
+            DecisionReason::Gate(gate) => gate.name(),
+        }
+    }
+
+    /// What a client key may know.
+    pub fn client_name(self) -> &'static str {
+        match self {
+            DecisionReason::Offered => "offered",
+            DecisionReason::Stale => "stale",
+            DecisionReason::NoSurvey | DecisionReason::Gate(_) => "not_offered",
+        }
+    }
+}
+
+impl Serialize for DecisionReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// A gate that did not let a survey pass: what it saw, and when it could pass.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GateFailure {
+    pub gate: Gate,
+    pub actual: Value,
+    pub until: Option<Millis>,
+    /// What the app could do about it.
+    pub hint: Option<&'static str>,
+}
+
+/// How one survey fared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    pub survey_id: String,
+    pub stop: Option<GateFailure>,
+    /// A survey in status shadow is judged, and never offered.
+    pub shadow: bool,
+}
+
+impl Serialize for Evaluation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("survey_id", &self.survey_id)?;
+        map.serialize_entry("pass", &self.stop.is_none())?;
+        if let Some(stop) = &self.stop {
+            map.serialize_entry("gate", &stop.gate)?;
+            map.serialize_entry("actual", &stop.actual)?;
+            map.serialize_entry("until", &stop.until.map(time::format_time))?;
+            if let Some(hint) = stop.hint {
+                map.serialize_entry("hint", hint)?;
+            }
+        }
+        if self.shadow {
+            map.serialize_entry("shadow", &true)?;
+        }
+        map.end()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decision {
+    pub decision_id: String,
+    pub event_id: String,
+    pub user_id: String,
+    pub trigger: String,
+    #[serde(serialize_with = "time::as_time")]
+    pub decided_at: Millis,
+    pub reason: DecisionReason,
+    pub survey: Option<Offered>,
+    pub evaluations: Vec<Evaluation>,
+}
+
+/// The survey as the app gets it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Offered {
+    pub survey_id: String,
+    pub version: u64,
+    pub name: String,
+    pub offer_id: String,
+    #[serde(serialize_with = "time::as_time")]
+    pub expires_at: Millis,
+    /// The language of the texts, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<Direction>,
+    pub ui: Json,
+    pub activation: Option<ActivationView>,
+    pub questions: Vec<Question>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub endings: Vec<Ending>,
+    /// Whether answers are told without their user.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
+    /// What a client key may see of the activation's properties.
+    #[serde(skip)]
+    pub expose: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ActivationView {
+    pub event_id: String,
+    pub event_name: String,
+    #[serde(serialize_with = "time::as_time")]
+    pub occurred_at: Millis,
+    pub properties: Json,
+}
+
+impl ActivationView {
+    pub fn of(activated: &Activated) -> ActivationView {
+        ActivationView {
+            event_id: activated.event_id.clone(),
+            event_name: activated.event_name.clone(),
+            occurred_at: activated.at,
+            properties: activated.properties.clone().unwrap_or_else(Json::empty_object),
+        }
+    }
+}
+
+impl Offered {
+    /// In the language of the offer's context, with the user's attributes in its texts.
+    pub fn of(offer: &Offer, survey: &Survey, attributes: &BTreeMap<String, Json>) -> Offered {
+        let activation = offer.activation.as_ref().and_then(|activation| activation.properties.as_ref());
+        let values = TextValues { expose: &survey.expose, activation, attributes };
+        let Localized { name, ui, questions, endings, locale, dir } =
+            survey.localized(offer.context.locale.as_deref()).filled(values);
+        Offered {
+            survey_id: offer.survey_id.clone(),
+            version: offer.version,
+            name,
+            offer_id: offer.offer_id.clone(),
+            expires_at: offer.expires_at,
+            locale,
+            dir,
+            ui,
+            activation: offer.activation.as_deref().map(ActivationView::of),
+            questions,
+            endings,
+            anonymous: survey.anonymous,
+            expose: survey.expose.clone(),
+        }
+    }
+
+    /// Keeps only the activation properties that the survey exposes.
+    pub fn for_client(mut self) -> Offered {
+        if let Some(activation) = &mut self.activation {
+            activation.properties = exposed(&activation.properties, &self.expose);
+        }
+        self
+    }
+}
+
+fn exposed(properties: &Json, expose: &[String]) -> Json {
+    let mut value = properties.value();
+    if let Some(members) = value.as_object_mut() {
+        let is_named = |named: &String, name: &str| {
+            named == name || named.strip_prefix("activation.").is_some_and(|named| named == name)
+        };
+        members.retain(|name, _| expose.iter().any(|named| is_named(named, name)));
+    }
+    Json::of(&value)
+}
+
+/// The same decision as a client key sees it: no evaluations, no gates.
+#[derive(Serialize)]
+struct ClientView<'a> {
+    decision_id: &'a str,
+    event_id: &'a str,
+    user_id: &'a str,
+    trigger: &'a str,
+    decided_at: String,
+    reason: &'static str,
+    survey: Option<Offered>,
+}
+
+impl Decision {
+    pub fn server_body(&self) -> Json {
+        Json::of(self)
+    }
+
+    pub fn client_body(&self) -> Json {
+        Json::of(&ClientView {
+            decision_id: &self.decision_id,
+            event_id: &self.event_id,
+            user_id: &self.user_id,
+            trigger: &self.trigger,
+            decided_at: time::format_time(self.decided_at),
+            reason: self.reason.client_name(),
+            survey: self.survey.clone().map(Offered::for_client),
+        })
+    }
+}

@@ -1,0 +1,364 @@
+//! How an endpoint fares. Pure: what its attempts said, and when, give its
+//! state, how many attempts may be under way, and whether it is to be given up.
+
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+use crate::time::{DAY, HOUR, MINUTE, Millis, SECOND};
+
+/// Failures in a row that make an endpoint degraded.
+const DEGRADED_AFTER: usize = 3;
+/// Failures in a row, within [`OPEN_WITHIN`], that stop what is sent there.
+const OPEN_AFTER: usize = 10;
+const OPEN_WITHIN: Millis = MINUTE;
+/// How long nothing is sent the first time; each time after it twice as long.
+const OPEN_FIRST: Millis = 10 * SECOND;
+const OPEN_LONGEST: Millis = 5 * MINUTE;
+/// An endpoint whose attempts have all failed for so long is given up.
+const GIVE_UP_AFTER: Millis = 5 * DAY;
+/// The time until then counts from failures that lie at least and at most this far
+/// apart: a receiver may ask for a day of quiet after each.
+const SURE_AFTER: Millis = 12 * HOUR;
+const SURE_WITHIN: Millis = 2 * DAY;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    #[default]
+    Healthy,
+    /// Its last attempts failed; everything is still sent.
+    Degraded,
+    /// Nothing is sent until a time.
+    Open,
+    /// One attempt at a time finds out whether it is back.
+    HalfOpen,
+}
+
+impl State {
+    pub const ALL: [State; 4] = [State::Healthy, State::Degraded, State::Open, State::HalfOpen];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Healthy => "healthy",
+            State::Degraded => "degraded",
+            State::Open => "open",
+            State::HalfOpen => "half_open",
+        }
+    }
+}
+
+/// Why an endpoint is not healthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthReason {
+    Failures,
+    /// It asked for a pause: 429, or a `Retry-After`.
+    RetryAfter,
+}
+
+impl HealthReason {
+    pub fn name(self) -> &'static str {
+        match self {
+            HealthReason::Failures => "failures",
+            HealthReason::RetryAfter => "retry_after",
+        }
+    }
+}
+
+/// Times in milliseconds since the epoch.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Health {
+    pub state: State,
+    pub reason: Option<HealthReason>,
+    pub since: Millis,
+    /// While open: until when.
+    pub until: Option<Millis>,
+    /// When attempts went on after it was open last: what was due before then
+    /// counts as due then.
+    pub resumed_at: Millis,
+    /// How often it has been opened since it last was well.
+    opened: u32,
+    /// Start of an unbroken row of failures, and whether they lie far enough
+    /// apart to count towards giving up.
+    failing_from: Option<Millis>,
+    failing_surely: bool,
+    /// Attempts that may be under way while it recovers.
+    ramp: Option<u32>,
+    /// When the latest failures of the row were.
+    #[serde(skip)]
+    failures: VecDeque<Millis>,
+}
+
+/// What an attempt said about its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealthSignal {
+    Success,
+    Failure {
+        /// The receiver asked for nothing to be sent before then.
+        hold_until: Option<Millis>,
+    },
+}
+
+/// What follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Verdict {
+    /// Others should know.
+    pub changed: bool,
+    /// Nothing but failures for too long.
+    pub give_up: bool,
+}
+
+impl Health {
+    /// The health of an endpoint that begins anew.
+    pub fn anew(now: Millis) -> Health {
+        Health { since: now, ..Health::default() }
+    }
+
+    /// Without `breaker` the endpoint is healthy or degraded, and never given up.
+    pub fn see(&mut self, at: Millis, seen: HealthSignal, concurrency: u32, breaker: bool) -> Verdict {
+        match seen {
+            HealthSignal::Success => Verdict { changed: self.succeeded(at, concurrency), give_up: false },
+            HealthSignal::Failure { hold_until } => {
+                self.failures.push_back(at);
+                if self.failures.len() > OPEN_AFTER {
+                    self.failures.pop_front();
+                }
+                let sure = self.fails_on(at);
+                let give_up = breaker
+                    && self.failing_surely
+                    && self.failing_from.is_some_and(|from| at.saturating_sub(from) >= GIVE_UP_AFTER);
+                let changed = match hold_until.filter(|until| breaker && *until > at) {
+                    Some(until) => self.hold(at, until),
+                    None => self.failed(at, breaker),
+                };
+                Verdict { changed: changed || sure, give_up }
+            }
+        }
+    }
+
+    fn succeeded(&mut self, at: Millis, concurrency: u32) -> bool {
+        self.failing_from = None;
+        // A report has said that it fails for long: another one takes that back.
+        let was_sure = std::mem::take(&mut self.failing_surely);
+        self.failures.clear();
+        let changed = match self.state {
+            // The attempt was begun before the breaker opened.
+            State::Open => false,
+            State::HalfOpen => {
+                self.ramp = Some(2);
+                self.enter(State::Healthy, None, at);
+                true
+            }
+            State::Healthy | State::Degraded => {
+                let ramped = self.ramp.is_some();
+                self.ramp = self.ramp.map(|ramp| ramp.saturating_mul(2)).filter(|ramp| *ramp < concurrency);
+                if self.ramp.is_none() {
+                    self.opened = 0;
+                }
+                let degraded = self.state == State::Degraded;
+                if degraded {
+                    self.enter(State::Healthy, None, at);
+                }
+                degraded || (ramped && self.ramp.is_none())
+            }
+        };
+        changed || was_sure
+    }
+
+    /// Runs the clock of giving up; gives whether it has just become sure.
+    fn fails_on(&mut self, at: Millis) -> bool {
+        let from = *self.failing_from.get_or_insert(at);
+        let apart = at.saturating_sub(from);
+        if self.failing_surely || apart < SURE_AFTER {
+            return false;
+        }
+        if apart > SURE_WITHIN {
+            self.failing_from = Some(at);
+            return false;
+        }
+        self.failing_surely = true;
+        true
+    }
+
+    fn failed(&mut self, at: Millis, breaker: bool) -> bool {
+        let row = self.failures.len();
+        let quick = row >= OPEN_AFTER && at.saturating_sub(self.failures[0]) <= OPEN_WITHIN;
+        let relapse = self.state == State::HalfOpen || (self.ramp.is_some() && self.state != State::Open);
+        match self.state {
+            State::Open => false,
+            _ if breaker && (quick || relapse) => {
+                let span = (OPEN_FIRST << self.opened.min(16)).min(OPEN_LONGEST);
+                self.opened = self.opened.saturating_add(1);
+                self.open(at, at.saturating_add(span), HealthReason::Failures);
+                true
+            }
+            State::Healthy if row >= DEGRADED_AFTER => {
+                self.enter(State::Degraded, Some(HealthReason::Failures), at);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn hold(&mut self, at: Millis, until: Millis) -> bool {
+        let known = self.until.unwrap_or(i64::MIN);
+        let longer = until > known.saturating_add(SECOND);
+        let changed = longer || self.state != State::Open;
+        self.open(
+            at,
+            until.max(known),
+            if longer { HealthReason::RetryAfter } else { self.reason.unwrap_or(HealthReason::RetryAfter) },
+        );
+        changed
+    }
+
+    fn open(&mut self, at: Millis, until: Millis, reason: HealthReason) {
+        if self.state != State::Open {
+            self.enter(State::Open, Some(reason), at);
+        }
+        self.reason = Some(reason);
+        self.until = Some(until);
+        self.failures.clear();
+        self.ramp = None;
+    }
+
+    fn enter(&mut self, state: State, reason: Option<HealthReason>, at: Millis) {
+        (self.state, self.reason, self.since, self.until) = (state, reason, at, None);
+    }
+
+    /// Whether others need not be told of this after that.
+    pub fn looks_like(&self, reported: &Health) -> bool {
+        let look =
+            |health: &Health| (health.state, health.reason, health.until, health.failing_surely, health.ramp.is_some());
+        look(self) == look(reported)
+    }
+
+    /// Time has passed: an endpoint that was open is tried again. Gives whether
+    /// others should know.
+    pub fn tick(&mut self, now: Millis) -> bool {
+        let over = self.state == State::Open && self.until.is_none_or(|until| until <= now);
+        if over {
+            self.enter(State::HalfOpen, self.reason, now);
+            self.resumed_at = now;
+        }
+        over
+    }
+
+    /// Attempts that may be under way, of the endpoint's own bound.
+    pub fn most(&self, concurrency: u32) -> u32 {
+        match self.state {
+            State::Open => 0,
+            State::HalfOpen => 1,
+            State::Healthy | State::Degraded => self.ramp.map_or(concurrency, |ramp| ramp.min(concurrency)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAILED: HealthSignal = HealthSignal::Failure { hold_until: None };
+
+    fn after(steps: &[(Millis, HealthSignal)]) -> (Health, Verdict) {
+        let (mut health, mut verdict) = (Health::default(), Verdict::default());
+        for (at, seen) in steps {
+            health.tick(*at);
+            verdict = health.see(*at, *seen, 10, true);
+        }
+        (health, verdict)
+    }
+
+    fn failures(every: Millis, count: i64) -> Vec<(Millis, HealthSignal)> {
+        (0..count).map(|n| (n * every, FAILED)).collect()
+    }
+
+    #[test]
+    fn failures_in_a_row_degrade_and_quick_ones_open() {
+        assert_eq!(after(&failures(SECOND, 2)).0.state, State::Healthy);
+        assert_eq!(after(&failures(SECOND, 3)).0.state, State::Degraded);
+        let (health, verdict) = after(&failures(SECOND, 10));
+        assert_eq!((health.state, health.until, verdict.changed), (State::Open, Some(19 * SECOND), true));
+        assert_eq!(after(&failures(MINUTE, 50)).0.state, State::Degraded, "slow ones are what retries are for");
+        let mut mixed = failures(SECOND, 9);
+        mixed.push((9 * SECOND, HealthSignal::Success));
+        mixed.extend(failures(SECOND, 2).into_iter().map(|(at, seen)| (at + 10 * SECOND, seen)));
+        assert_eq!(after(&mixed).0.state, State::Healthy);
+    }
+
+    #[test]
+    fn it_opens_longer_each_time_and_recovers_step_by_step() {
+        let (mut health, _) = after(&failures(SECOND, 10));
+        let mut spans = Vec::new();
+        for _ in 0..7 {
+            let at = health.until.expect("open");
+            assert_eq!(health.most(10), 0);
+            assert!(!health.tick(at - 1) && health.tick(at));
+            assert_eq!((health.state, health.most(10)), (State::HalfOpen, 1));
+            assert!(health.see(at, FAILED, 10, true).changed);
+            spans.push((health.until.expect("open again") - at) / SECOND);
+        }
+        assert_eq!(spans, [20, 40, 80, 160, 300, 300, 300]);
+        let at = health.until.expect("open");
+        health.tick(at);
+        let steps: Vec<u32> = (0..4)
+            .map(|_| {
+                health.see(at, HealthSignal::Success, 10, true);
+                health.most(10)
+            })
+            .collect();
+        assert_eq!((health.state, steps), (State::Healthy, vec![2, 4, 8, 10]));
+        assert_eq!(health.resumed_at, at);
+        for n in 0..10 {
+            health.see(at + n, FAILED, 10, true);
+        }
+        assert_eq!(health.until, Some(at + 9 + OPEN_FIRST), "a new stretch begins short");
+    }
+
+    #[test]
+    fn a_success_takes_back_what_was_told_of_failures() {
+        let mut health = Health::default();
+        health.see(0, FAILED, 10, true);
+        assert!(health.see(12 * HOUR, FAILED, 10, true).changed, "they lie far apart");
+        let reported = health.clone();
+        assert!(health.see(24 * HOUR, HealthSignal::Success, 10, true).changed);
+        assert!(!health.looks_like(&reported));
+        let (mut health, _) = after(&failures(SECOND, 10));
+        health.tick(HOUR);
+        let changes: Vec<bool> = (0..5).map(|_| health.see(HOUR, HealthSignal::Success, 10, true).changed).collect();
+        assert_eq!(changes, [true, false, false, true, false], "that it is back, and that it is well");
+    }
+
+    #[test]
+    fn a_wish_holds_and_is_never_shortened() {
+        let hold = |until| HealthSignal::Failure { hold_until: Some(until) };
+        let (mut health, _) = after(&[(0, hold(HOUR))]);
+        assert_eq!((health.state, health.reason), (State::Open, Some(HealthReason::RetryAfter)));
+        assert!(!health.see(SECOND, hold(MINUTE), 10, true).changed);
+        assert_eq!(health.until, Some(HOUR));
+        assert!(health.see(SECOND, hold(2 * HOUR), 10, true).changed);
+        assert_eq!(health.until, Some(2 * HOUR));
+        assert_eq!(Health::default().see(0, hold(HOUR), 10, false), Verdict::default(), "some policies know no wish");
+    }
+
+    #[test]
+    fn it_is_given_up_after_five_days_of_nothing_but_failures() {
+        let when = |steps: &[(Millis, HealthSignal)]| {
+            let mut health = Health::default();
+            steps.iter().position(|(at, seen)| {
+                health.tick(*at);
+                health.see(*at, *seen, 10, true).give_up
+            })
+        };
+        assert_eq!(when(&failures(HOUR, 200)), Some(120));
+        assert_eq!(when(&[(0, FAILED), (6 * DAY, FAILED), (6 * DAY + HOUR, FAILED)]), None, "two are too few");
+        let mut saved = failures(HOUR, 119);
+        saved.push((119 * HOUR, HealthSignal::Success));
+        saved.extend(failures(HOUR, 119).into_iter().map(|(at, seen)| (at + 120 * HOUR, seen)));
+        assert_eq!(when(&saved), None, "one success and the clock starts anew");
+        assert_eq!(when(&failures(DAY + MINUTE, 60)), Some(5), "once a day will do");
+        let mut health = Health::default();
+        assert!(failures(HOUR, 500).iter().all(|(at, seen)| !health.see(*at, *seen, 10, false).give_up));
+        assert_eq!(health.state, State::Degraded);
+    }
+}
