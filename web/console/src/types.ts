@@ -27,10 +27,7 @@ export type Trigger = Known<'Trigger'> & { uses?: number };
 export type SurveyDefinition = JsonObject & Known<'StoredSurvey', { questions: JsonObject[] & Schemas['StoredSurvey']['questions'] }>;
 
 /** What `?dry_run=true` says of a definition. */
-export type DryRun = Known<'DryRun', { current?: JsonObject | null; body?: JsonObject | null }> & {
-  /** How many users have an open window, where the server counts them. */
-  open_windows?: number;
-};
+export type DryRun = Known<'DryRun', { current?: JsonObject | null; body?: JsonObject | null }>;
 
 export type Stats = Known<'SurveyStats'>;
 export type Endpoint = JsonObject & Known<'StoredEndpoint', { state_reason: string | null; state_since: string | null }>;

@@ -27,6 +27,16 @@ async function bodyOf(delivery: Delivery, signal: AbortSignal): Promise<JsonObje
   return response ? { type: delivery.type, timestamp: delivery.created_at, data: response } : null;
 }
 
+/** Why the server has no body of a delivery. */
+const MISSING: Record<string, string> = {
+  user_erased: 'The user was erased, and the body with them.',
+  not_kept: 'The topics that held the body do not go back so far any more.',
+  endpoint_removed: 'Its endpoint was removed, and with it how the body is written.',
+};
+
+/** How a header is shown whose value the server keeps sealed. */
+const SEALED = '(sealed)';
+
 const bodyText = (body: unknown): string => (typeof body === 'string' ? body : JSON.stringify(body, null, 2));
 
 /** The message as a command; without a body, the command that shows the delivery. */
@@ -34,10 +44,11 @@ export function curlOf(delivery: Delivery, body: unknown, url: string | undefine
   if (body == null || !url)
     return `curl -H "authorization: Bearer $ASKWHEN_KEY" ${shellQuote(location.origin + base + route`/v1/deliveries/${delivery.delivery_id}`)}`;
   const headers = { 'content-type': 'application/json', 'webhook-id': delivery.message_id, ...delivery.headers };
+  const known = Object.entries(headers).filter(([, value]) => value !== SEALED);
   const sent = typeof body === 'string' ? body : JSON.stringify(body);
   return [
     `curl -X POST ${shellQuote(url)}`,
-    ...Object.entries(headers).map(([name, value]) => `-H ${shellQuote(`${name}: ${value}`)}`),
+    ...known.map(([name, value]) => `-H ${shellQuote(`${name}: ${value}`)}`),
     `--data-binary ${shellQuote(sent)}`,
   ].join(' \\\n  ');
 }
@@ -91,7 +102,8 @@ export function Preview({ id, onClose, onOpen }: { id: string; onClose: () => vo
               </ol>
             ) : <p class="quiet">It has not been tried yet.</p>}
             <h3>Body</h3>
-            {delivery.body !== undefined ? <Code text={short(bodyText(delivery.body), 200_000)} label="body" />
+            {delivery.body === null ? <p class="quiet">{MISSING[delivery.body_missing ?? ''] ?? 'The server keeps no body of this delivery.'}</p>
+              : delivery.body !== undefined ? <Code text={short(bodyText(delivery.body), 200_000)} label="body" />
               : made.data ? (
                 <>
                   <p class="quiet">From the response as it stands now, in the profile standard.</p>

@@ -4,7 +4,7 @@ import { ApiError, parseJson, route, type FieldFault, type Json, type JsonObject
 import { clock, count, short } from '../format';
 import { useGet } from '../live';
 import { useCanChange } from '../session';
-import type { SurveyVersion } from '../types';
+import type { DryRun, SurveyVersion } from '../types';
 import { Await, Button, Code, Dialog, Empty, Notice, Section, Time, Trouble, useAction } from '../ui';
 import type { Draft } from './draft';
 import { fieldId } from './fields';
@@ -12,8 +12,9 @@ import { differences, same, type Difference } from './model';
 import { yaml } from './yaml';
 
 /** What a change of status does, in a sentence. */
-export function statusSentence(before: string | undefined, after: string, openWindows?: number): string {
-  const windows = openWindows === undefined ? '' : ` ${count(openWindows, 'user has', 'users have')} an open window.`;
+export function statusSentence(before: string | undefined, after: string, dry?: Pick<DryRun, 'open_windows' | 'open_windows_exact'>): string {
+  const { open_windows: open, open_windows_exact: exact = true } = dry ?? {};
+  const windows = open === undefined ? '' : ` ${exact ? '' : 'At least '}${count(open, 'user has', 'users have')} an open window.`;
   switch (after) {
     case 'active': return before === 'active' ? '' : 'Users can be asked as soon as you publish.' + windows;
     case 'paused': return before === 'paused' ? '' : 'Nobody is asked while it is paused; events go on arming it.' + windows;
@@ -68,7 +69,7 @@ export function Review({ draft, onPublished }: { draft: Draft; onPublished: (ver
   const [done, setDone] = useState<number>();
   // Of a new survey the server's defaults are no news.
   const changes = dry ? (dry.current ? differences(dry.current as Json, dry.body as Json) : differences({}, def as Json)) : [];
-  const said = statusSentence(stored ? String(stored.def.status) : undefined, String(def.status ?? 'draft'), dry?.open_windows);
+  const said = statusSentence(stored ? String(stored.def.status) : undefined, String(def.status ?? 'draft'), dry);
   const warnings = dry?.warnings ?? [];
 
   async function publish(): Promise<void> {
