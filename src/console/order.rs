@@ -63,13 +63,7 @@ impl<'a> WriteBatch<'a> {
     /// # Errors
     /// When the store cannot be read, or holds something else there.
     pub fn counters_mut(&mut self, key: Vec<u8>) -> Result<&mut Counters, Error> {
-        match self.counters.entry(key) {
-            Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(place) => {
-                let stored = self.store.get(families::INDEX, place.key())?;
-                Ok(place.insert(stored.map(|bytes| counters(&bytes)).transpose()?.unwrap_or_default()))
-            }
-        }
+        decoded(self.store, &mut self.counters, key, counters)
     }
 
     /// The tally under a key, to be changed.
@@ -77,13 +71,7 @@ impl<'a> WriteBatch<'a> {
     /// # Errors
     /// When the store cannot be read, or holds something else there.
     pub fn tally_mut(&mut self, key: Vec<u8>) -> Result<&mut ResponseTally, Error> {
-        match self.tallies.entry(key) {
-            Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(place) => {
-                let stored = self.store.get(families::INDEX, place.key())?;
-                Ok(place.insert(stored.map(|bytes| tally(&bytes)).transpose()?.unwrap_or_default()))
-            }
-        }
+        decoded(self.store, &mut self.tallies, key, tally)
     }
 
     /// Puts a row at a place, with what filters compare.
@@ -127,6 +115,22 @@ impl<'a> WriteBatch<'a> {
             }
         }
         batch
+    }
+}
+
+/// The row under a key, read from the store the first time.
+fn decoded<'r, T: Default>(
+    store: &Store,
+    rows: &'r mut BTreeMap<Vec<u8>, T>,
+    key: Vec<u8>,
+    read: fn(&[u8]) -> Result<T, Error>,
+) -> Result<&'r mut T, Error> {
+    match rows.entry(key) {
+        Entry::Occupied(known) => Ok(known.into_mut()),
+        Entry::Vacant(place) => {
+            let stored = store.get(families::INDEX, place.key())?;
+            Ok(place.insert(stored.map(|bytes| read(&bytes)).transpose()?.unwrap_or_default()))
+        }
     }
 }
 

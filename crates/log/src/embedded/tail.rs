@@ -44,15 +44,19 @@ impl Tail {
         self.len_bytes += frames.len();
         self.groups.push_back(Group { frames, starts });
         while self.len_bytes > self.max_bytes {
-            self.len_bytes -= self.groups.pop_front().map_or(self.len_bytes, |oldest| oldest.frames.len());
+            self.forget_oldest();
         }
     }
 
     /// Lets go of what begins below an offset.
     pub fn forget_below(&mut self, below: u64) {
         while self.groups.front().is_some_and(|oldest| oldest.starts[0].offset < below) {
-            self.len_bytes -= self.groups.pop_front().map_or(self.len_bytes, |oldest| oldest.frames.len());
+            self.forget_oldest();
         }
+    }
+
+    fn forget_oldest(&mut self) {
+        self.len_bytes -= self.groups.pop_front().map_or(self.len_bytes, |oldest| oldest.frames.len());
     }
 
     /// The frames from an offset on, in pieces, which together go beyond `max_bytes` by less than one

@@ -43,6 +43,24 @@ fn matched<'a>(user: &'a User, survey_id: &str) -> &'a [MatchedWindows] {
     user.survey_extension(survey_id).map_or(&[], |kept| &kept.matched)
 }
 
+/// Changes the windows of a value, or of the survey as a whole. Those of another activation than
+/// the one that stands are disarmed before.
+fn change(user: &mut User, entry: &Entry, value: Option<&Json>, with: impl FnOnce(&mut PerSurvey)) {
+    let survey_id = &*entry.current.survey_id;
+    let state = match value {
+        Some(value) => user.extension_mut().survey_mut(survey_id).matched_mut(value, entry.fingerprint),
+        None => user.survey_mut(survey_id),
+    };
+    if state.fingerprint != entry.fingerprint {
+        state.facts.clear();
+        state.fingerprint = entry.fingerprint;
+    }
+    with(state);
+    if value.is_some() {
+        user.extension_mut().survey_mut(survey_id).order_matched();
+    }
+}
+
 /// Puts an event among those of its value, or of the survey as a whole.
 pub(super) fn insert(
     ctx: ApplyContext<'_>,
@@ -55,19 +73,10 @@ pub(super) fn insert(
     let Some(rules) = entry.rules(&end_of) else { return };
     let survey_id = &*entry.current.survey_id;
     let (offset, session) = (fact.event.offset, fact.session);
-    let state = match value {
-        Some(value) => user.extension_mut().survey_mut(survey_id).matched_mut(value, entry.fingerprint),
-        None => user.survey_mut(survey_id),
-    };
-    if state.fingerprint != entry.fingerprint {
-        state.facts.clear();
-        state.fingerprint = entry.fingerprint;
-    }
-    state.forget_facts(rules, ctx.now);
-    state.insert(fact, rules, ctx.now, is_offered);
-    if value.is_some() {
-        user.extension_mut().survey_mut(survey_id).order_matched();
-    }
+    change(user, entry, value, |state| {
+        state.forget_facts(rules, ctx.now);
+        state.insert(fact, rules, ctx.now, is_offered);
+    });
     if let Some(session) = session {
         let facts: Vec<u64> =
             all(user, &entry.current).flat_map(|state| &state.facts).map(|fact| fact.event.offset).collect();
@@ -90,19 +99,10 @@ pub(super) fn absorb(
     if theirs.fingerprint != entry.fingerprint || theirs.facts.is_empty() {
         return;
     }
-    let state = match value {
-        Some(value) => user.extension_mut().survey_mut(survey_id).matched_mut(value, entry.fingerprint),
-        None => user.survey_mut(survey_id),
-    };
-    if state.fingerprint != entry.fingerprint {
-        state.facts.clear();
-        state.fingerprint = entry.fingerprint;
-    }
-    state.forget_facts(rules, ctx.now);
-    state.absorb(theirs, rules, ctx.now, is_offered);
-    if value.is_some() {
-        user.extension_mut().survey_mut(survey_id).order_matched();
-    }
+    change(user, entry, value, |state| {
+        state.forget_facts(rules, ctx.now);
+        state.absorb(theirs, rules, ctx.now, is_offered);
+    });
     let facts: Vec<u64> =
         all(user, &entry.current).flat_map(|state| &state.facts).map(|fact| fact.event.offset).collect();
     for fact in &theirs.facts {
