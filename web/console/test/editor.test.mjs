@@ -199,7 +199,9 @@ test('a change of status says what will happen, with the open windows that the s
   server.openWindows = 412;
   await visit(server, page, '/surveys/sleep-quality');
   await page.getByLabel('Status').selectOption('paused');
-  await page.getByText('Nobody is asked while it is paused; events go on arming it. 412 users have an open window.').waitFor();
+  const told = page.getByText('Nobody is asked while it is paused; events go on arming it. 412 users have an open window.');
+  await until('it stands beside the field, and beside Publish', async () => (await told.count()) === 2);
+  assert.match(await page.getByLabel('Status').evaluate((field) => document.getElementById(field.getAttribute('aria-describedby')).textContent), /412 users have an open window/);
   await page.getByLabel('Show at').fill('Nowhere');
   await page.getByText('The server warns').waitFor();
   await page.getByText('the trigger Nowhere has not been seen yet').waitFor();

@@ -5,7 +5,7 @@ import { idOf } from '../format';
 import { useLoaded } from '../live';
 import { go, href } from '../route';
 import { useCanChange } from '../session';
-import type { SurveyDefinition, Trigger } from '../types';
+import type { DryRun, SurveyDefinition, Trigger } from '../types';
 import { Await, Badge, Button, Notice, Page, Section, TextField } from '../ui';
 import { Audience, Pressure, Privacy } from './audience';
 import { fetchStored, useDraft, type Stored } from './draft';
@@ -71,7 +71,7 @@ function Editor({ stored: given, template }: { stored: Stored | null; template?:
         <div class="editor">
           <div class="form">
             <fieldset disabled={!canChange} aria-label="Survey">
-              <Basics isNew={!stored} before={stored ? String(stored.def.status) : undefined} />
+              <Basics isNew={!stored} before={stored ? String(stored.def.status) : undefined} dry={draft.dry} />
               <Questions />
               <Activation />
               <ShowAt />
@@ -95,7 +95,7 @@ function Editor({ stored: given, template }: { stored: Stored | null; template?:
   );
 }
 
-function Basics({ isNew, before }: { isNew: boolean; before: string | undefined }) {
+function Basics({ isNew, before, dry }: { isNew: boolean; before: string | undefined; dry: DryRun | undefined }) {
   const { def, at, change, set, wrong } = useEditor();
   const [ownId, setOwnId] = useState(false);
   const status = String(at(['status']) ?? 'draft');
@@ -107,7 +107,7 @@ function Basics({ isNew, before }: { isNew: boolean; before: string | undefined 
         {isNew && <TextField id={fieldId(['survey_id'])} label="ID" value={String(at(['survey_id']) ?? '')} faults={wrong(['survey_id'])} onValue={(id) => { setOwnId(true); set(['survey_id'], id); }} hint="It cannot be changed later." />}
       </div>
       <div class="row">
-        <AtChoice path={['status']} label="Status" options={STATUSES} fallback="draft" hint={statusSentence(before, status) || undefined} />
+        <AtChoice path={['status']} label="Status" options={STATUSES} fallback="draft" hint={statusSentence(before, status, dry) || undefined} />
         <AtNumber path={['priority']} label="Priority" step={1} placeholder="0" hint="Of several that could be offered, the higher wins." />
         <AtList path={['tags']} label="Tags" hint="Rules of other surveys can name them." />
       </div>
