@@ -36,8 +36,6 @@ export type Attempt = Known<'Attempt'>;
 export type Delivery = Known<'Delivery', { next_attempt_at: string | null; reason: string | null; survey_id: string | null; user_id: string; attempts?: Attempt[] }> & {
   outcome?: string | null;
   http_status?: number | null;
-  body?: unknown;
-  headers?: Record<string, string>;
   resent_as?: string | null;
   resend_of?: string | null;
 };

@@ -148,11 +148,12 @@ const TONES: Record<string, string> = {
 };
 export const Badge = ({ name }: { name: string }) => <span class={`badge ${TONES[name] ?? ''}`}>{words(name)}</span>;
 
-export function Code({ text, label, copy = true }: { text: string; label: string; copy?: boolean }) {
+/** `exact`: what is copied, where what is shown is laid out to be read. */
+export function Code({ text, label, exact = text, copy = true }: { text: string; label: string; exact?: string; copy?: boolean }) {
   return (
     <div class="code">
       <pre tabIndex={0} role="region" aria-label={label}><code>{text}</code></pre>
-      {copy && <Copy text={text} what={label} />}
+      {copy && <Copy text={exact} what={label} />}
     </div>
   );
 }

@@ -143,7 +143,7 @@ test('deliveries: filters in the address, the preview, copying, resending, and n
   await settled(page);
   const first = server.deliveries.find((row) => row.status === 'dead' && row.user_id === 'user_3');
   await page.getByRole('button', { name: first.delivery_id.slice(0, 14) + '…' }).first().click();
-  await page.getByRole('dialog').getByText('upstream is down').waitFor();
+  await page.getByRole('dialog').getByText('upstream is down').first().waitFor();
   await button(page, 'Copy as curl').click();
   const copied = await until('it is copied', () => page.evaluate(() => navigator.clipboard.readText()));
   assert.match(copied, /^curl -X POST 'https:\/\/warehouse\.example\/in' \\\n {2}-H 'content-type: application\/json'/);
@@ -168,18 +168,52 @@ test('deliveries: filters in the address, the preview, copying, resending, and n
   await page.context().close();
 });
 
-test('a delivery without a body shows the response that it reports', async () => {
-  const row = server.deliveries[2];
-  delete row.body;
-  delete row.headers;
-  server.responses = [{ response_id: 'r1', user_id: row.user_id, survey_id: row.survey_id, created_at: row.created_at, updated_at: row.created_at, answers: [{ question_id: 'q1', value: 4 }] }];
+test('a delivery whose body nobody knows any more says why, and is copied as what shows it', async () => {
   const page = await signedIn(server);
   await page.context().grantPermissions(['clipboard-read', 'clipboard-write']);
-  await visit(server, page, '/deliveries?delivery=' + row.delivery_id);
-  await page.getByRole('region', { name: 'body', exact: true }).getByText('"response_id": "r1"').waitFor();
-  await button(page, 'Copy as curl').click();
-  const copied = await until('it is copied', async () => (await page.evaluate(() => navigator.clipboard.readText())).includes('r1') && page.evaluate(() => navigator.clipboard.readText()));
-  assert.ok(copied.startsWith("curl -X POST 'https://crm.example/hooks'") && copied.includes(`webhook-id: ${row.message_id}`), copied);
+  const row = server.deliveries[2];
+  const told = { user_erased: 'The user was erased, and the body with them.', not_kept: 'do not go back so far any more', endpoint_removed: 'Its endpoint was removed' };
+  for (const [why, sentence] of Object.entries(told)) {
+    Object.assign(row, { body: null, body_missing: why });
+    await visit(server, page, '/deliveries?delivery=' + row.delivery_id);
+    await page.getByRole('dialog').getByText(sentence).waitFor();
+    assert.equal(await page.getByRole('region', { name: 'body', exact: true }).count(), 0);
+    await button(page, 'Copy as curl').click();
+    await page.getByText('Copied').first().waitFor();
+    assert.equal(await page.evaluate(() => navigator.clipboard.readText()), `curl -H "authorization: Bearer $ASKWHEN_KEY" '${server.origin}/v1/deliveries/${row.delivery_id}'`);
+  }
+  assert.ok(!server.log.some((entry) => entry.path === '/v1/responses'), 'the body is asked for nowhere else');
+  assert.deepEqual(await wrongs(page), []);
+  await page.context().close();
+});
+
+test('each attempt shows the headers it carried, and whether it sent another body; the command carries those that fit', async () => {
+  const page = await signedIn(server);
+  await page.context().grantPermissions(['clipboard-read', 'clipboard-write']);
+  const row = server.deliveries[3];
+  const command = async () => {
+    await visit(server, page, '/deliveries?delivery=' + row.delivery_id);
+    await button(page, 'Copy as curl').click();
+    await page.getByText('Copied').first().waitFor();
+    return page.evaluate(() => navigator.clipboard.readText());
+  };
+  const last = row.attempts.at(-1).headers;
+  const copied = await command();
+  for (const [name, value] of Object.entries(last)) assert.ok(copied.includes(`-H '${name}: ${value}'`), copied);
+  assert.ok(copied.endsWith(`--data-binary '${row.body}'`) && !/sealed/.test(copied), copied);
+  const dialog = page.getByRole('dialog', { name: 'Delivery' });
+  assert.equal(await dialog.getByText('It sent another body than the one below').count(), 1, 'the first attempt did');
+  await dialog.getByText('Headers of attempt 4').click();
+  assert.equal(await dialog.getByRole('region', { name: 'headers of attempt 4' }).innerText(), Object.entries(last).map(([name, value]) => `${name}: ${value}`).join('\n'));
+  await dialog.getByText('and is left out of Copy as curl').waitFor();
+  // What is shown is laid out to be read; what is copied is exact.
+  assert.equal(await dialog.getByRole('region', { name: 'body', exact: true }).innerText(), JSON.stringify(JSON.parse(row.body), null, 2));
+  await button(page, 'Copy body').click();
+  await until('the body is copied', async () => (await page.evaluate(() => navigator.clipboard.readText())) === row.body);
+  // A signature of another body would be refused.
+  row.attempts = row.attempts.map((attempt) => ({ ...attempt, same_body: false }));
+  assert.ok(!(await command()).includes('webhook-signature'));
+  assert.deepEqual(await wrongs(page), []);
   await page.context().close();
 });
 

@@ -42,7 +42,7 @@ function faultsOf(survey) {
 }
 
 export async function start({ base = '' } = {}) {
-  const self = { base, log: [], sessions: new Map(), surveys: new Map(), endpoints: new Map(), triggers: [], deliveries: [], causes: [], keys: [], jobs: [], responses: [], users: new Map(), timelines: new Map(), results: new Map(), stats: new Map(), decisions: [], fault: null, text: null, settings: { global_cooldown: '7d', max_per_session: 1, offer_ttl: '10m', allowed_lateness: '100h' }, settingsVersion: 1, slow: 0, streams: new Set(), once: new Set(), withoutChanges: false };
+  const self = { base, log: [], sessions: new Map(), surveys: new Map(), endpoints: new Map(), triggers: [], deliveries: [], causes: [], keys: [], jobs: [], config: {}, users: new Map(), timelines: new Map(), results: new Map(), stats: new Map(), decisions: [], fault: null, text: null, settings: { global_cooldown: '7d', max_per_session: 1, offer_ttl: '10m', allowed_lateness: '100h' }, settingsVersion: 1, slow: 0, streams: new Set(), once: new Set(), withoutChanges: false };
   const sockets = new Set();
 
   const problem = (status, code, detail = code, errors = []) => ({ status, body: { type: `urn:askwhen:problem:${code}`, title: code, status, code, detail, request_id: 'req_' + code, ...(errors.length && { errors }) } });
@@ -174,7 +174,6 @@ export async function start({ base = '' } = {}) {
         }
         return ok(delivery);
       }
-      case 'responses': return page('responses', self.responses.filter((row) => row.user_id === query.get('user_id')), query);
       case 'decisions': return page('decisions', self.decisions, query);
       case 'users': {
         const user = self.users.get(second) ?? { user: { user_id: second, known: false, attributes: {}, windows: [], offers: [], counters: {}, surveys: [] }, decision: null };
@@ -210,6 +209,7 @@ export async function start({ base = '' } = {}) {
         self.settingsVersion++;
         return ok({ version: self.settingsVersion, changed });
       }
+      case 'config': return ok(self.config);
       case 'snapshots': return ok({ partitions: 8 });
       default: return missing();
     }

@@ -24,12 +24,15 @@ function delivery(n) {
   const bad = status === 'waiting' || status === 'dead';
   return {
     delivery_id: `dlv_${String(n).padStart(8, '0')}aaaabbbb`, message_id: `msg_${n}`, endpoint_id: n % 3 ? 'crm' : 'warehouse', type: n % 2 ? 'response.completed' : 'response.answered',
-    survey_id: n % 4 ? 'sleep-quality' : 'nps', user_id: `user_${n % 40}`, status, attempt_count: bad ? 4 : 1, next_attempt_at: status === 'waiting' ? back(-5) : null,
+    survey_id: n % 4 ? 'sleep-quality' : 'nps', user_id: `user_${n % 40}`, status, attempt_count: bad ? 4 : status === 'cancelled' ? 0 : 1, next_attempt_at: status === 'waiting' ? back(-5) : null,
     reason: status === 'dead' ? 'attempts_exhausted' : status === 'cancelled' ? 'endpoint_disabled' : null, created_at: back(3 + n * 7),
     outcome: bad ? 'bad_status' : 'delivered', http_status: bad ? 503 : 200, cause: bad ? 'c1' : null,
-    body: { type: 'response.completed', timestamp: back(3 + n * 7), data: { survey_id: 'sleep-quality', user_id: `user_${n % 40}`, answers: [{ question_id: 'q1', value: 4 }] } },
-    headers: { 'webhook-id': `msg_${n}`, 'webhook-timestamp': '1790000000', 'webhook-signature': 'v1,…' },
-    attempts: [{ attempt: 1, started_at: back(3 + n * 7), duration_ms: 87, http_status: bad ? 503 : 200, outcome: bad ? 'bad_status' : 'delivered', ...(bad && { response: 'upstream is down' }) }],
+    body: JSON.stringify({ type: 'response.completed', timestamp: back(3 + n * 7), data: { survey_id: 'sleep-quality', user_id: `user_${n % 40}`, answers: [{ question_id: 'q1', value: 4 }] } }),
+    headers: { 'content-type': 'application/json', 'user-agent': 'askwhen/0.1.0', 'webhook-id': `msg_${n}`, authorization: '(sealed)' },
+    attempts: Array.from({ length: bad ? 4 : status === 'cancelled' ? 0 : 1 }, (_, i) => ({
+      attempt: i + 1, started_at: back(3 + n * 7 - i), duration_ms: 87, http_status: bad ? 503 : 200, outcome: bad ? 'bad_status' : 'delivered', ...(bad && { response: 'upstream is down' }),
+      headers: { 'webhook-attempt': String(i + 1), 'webhook-timestamp': String(1_790_000_000 + 60 * i), 'webhook-signature': `v1,${'c2lnbmF0dXJl'}${i}` }, body_sha256: 'f00d', same_body: !bad || i > 0,
+    })),
   };
 }
 
@@ -86,6 +89,12 @@ const RESULTS = {
   series: Array.from({ length: 14 }, (_, i) => ({ day: back(1440 * (14 - i)).slice(0, 10), responses: 40 + ((i * 37) % 50) })),
 };
 
+const CONFIG = {
+  roles: ['bridge', 'engine', 'delivery', 'console'], data_dir: '/var/lib/askwhen', log: { kind: 'embedded' },
+  http: { listen: '0.0.0.0:8080', base_path: '', cors_origins: ['https://shop.example'] }, retention: { events: '30d', responses: '365d' },
+  projects: [{ name: 'default', identity_secret: '(set)' }],
+};
+
 export function fill(server, { bad = true } = {}) {
   server.put(SLEEP, 'ben');
   server.put({ ...SLEEP, name: 'Sleep quality', priority: 60 }, 'anna');
@@ -119,4 +128,5 @@ export function fill(server, { bad = true } = {}) {
   server.decisions = [{ decision_id: 'dec_1', user_id: 'user_7', trigger: 'MainActivity', decided_at: back(20), reason: 'global_cooldown', survey: null, evaluations: person().decision.evaluations }];
   server.metrics = metrics(bad);
   server.report = REPORT;
+  server.config = CONFIG;
 }

@@ -1,31 +1,13 @@
 /** One delivery beside the list: what was sent, how each attempt went, and sending it again. */
 import { useState } from 'preact/hooks';
-import { base, call, query, route, type JsonObject } from '../api';
-import { shellQuote, span, short } from '../format';
-import { useGet, useLoaded } from '../live';
+import { base, parseJson, route } from '../api';
+import { shellQuote, short, span } from '../format';
+import { useGet } from '../live';
 import { href } from '../route';
 import { useCanChange } from '../session';
-import type { Delivery, Endpoint } from '../types';
-import { Await, Badge, Button, Code, Copy, Dialog, Facts, Loading, Notice, Time, Trouble, useAction } from '../ui';
+import type { Attempt, Delivery, Endpoint } from '../types';
+import { Await, Badge, Button, Code, Copy, Dialog, Facts, Notice, Time, Trouble, useAction } from '../ui';
 import { resend, useDelivery } from './deliveries';
-
-interface Response extends JsonObject {
-  created_at: string;
-  updated_at: string;
-}
-const SLACK_MS = 2000;
-
-/**
- * The response that a message reports, as it stands now. The list of deliveries keeps no
- * bodies, so the body is made again from what the message was made from.
- */
-async function bodyOf(delivery: Delivery, signal: AbortSignal): Promise<JsonObject | null> {
-  if (!delivery.type.startsWith('response.') || !delivery.survey_id) return null;
-  const { data } = await call<{ responses: Response[] }>('GET', '/v1/responses' + query({ user_id: delivery.user_id, survey_id: delivery.survey_id, limit: 50 }), { signal });
-  const made = +new Date(delivery.created_at) + SLACK_MS;
-  const response = data.responses.find((one) => +new Date(one.created_at) <= made);
-  return response ? { type: delivery.type, timestamp: delivery.created_at, data: response } : null;
-}
 
 /** Why the server has no body of a delivery. */
 const MISSING: Record<string, string> = {
@@ -37,19 +19,35 @@ const MISSING: Record<string, string> = {
 /** How a header is shown whose value the server keeps sealed. */
 const SEALED = '(sealed)';
 
-const bodyText = (body: unknown): string => (typeof body === 'string' ? body : JSON.stringify(body, null, 2));
+/** Characters of a body that are shown; *Copy* gives all of it. */
+const MOST_SHOWN = 200_000;
+
+type Headers = Record<string, string>;
+const headerLines = (headers: Headers): string => Object.entries(headers).map(([name, value]) => `${name}: ${value}`).join('\n');
+
+/** JSON with indents, to be read; anything else as it is. */
+function readable(body: string): string {
+  try {
+    return JSON.stringify(parseJson(body), null, 2);
+  } catch {
+    return body;
+  }
+}
+
+/** The headers of the newest attempt that sent this body: its signature fits no other. */
+const signedHeaders = (attempts: Attempt[] = []): Headers =>
+  attempts.filter((attempt) => attempt.headers && attempt.same_body !== false).at(-1)?.headers ?? {};
 
 /** The message as a command; without a body, the command that shows the delivery. */
-export function curlOf(delivery: Delivery, body: unknown, url: string | undefined): string {
+export function curlOf({ delivery_id, message_id, body, headers, attempts }: Delivery, url: string | undefined): string {
   if (body == null || !url)
-    return `curl -H "authorization: Bearer $ASKWHEN_KEY" ${shellQuote(location.origin + base + route`/v1/deliveries/${delivery.delivery_id}`)}`;
-  const headers = { 'content-type': 'application/json', 'webhook-id': delivery.message_id, ...delivery.headers };
-  const known = Object.entries(headers).filter(([, value]) => value !== SEALED);
-  const sent = typeof body === 'string' ? body : JSON.stringify(body);
+    return `curl -H "authorization: Bearer $ASKWHEN_KEY" ${shellQuote(location.origin + base + route`/v1/deliveries/${delivery_id}`)}`;
+  const all = { 'content-type': 'application/json', 'webhook-id': message_id, ...headers, ...signedHeaders(attempts) };
+  const known = Object.entries(all).filter(([, value]) => value !== SEALED);
   return [
     `curl -X POST ${shellQuote(url)}`,
     ...known.map(([name, value]) => `-H ${shellQuote(`${name}: ${value}`)}`),
-    `--data-binary ${shellQuote(sent)}`,
+    `--data-binary ${shellQuote(body)}`,
   ].join(' \\\n  ');
 }
 
@@ -59,14 +57,13 @@ export function Preview({ id, onClose, onOpen }: { id: string; onClose: () => vo
   const action = useAction();
   const [sent, setSent] = useState('');
   const endpoint = useGet<Endpoint>(loaded.data ? route`/v1/endpoints/${loaded.data.endpoint_id}` : null);
-  const made = useLoaded(loaded.data && loaded.data.body === undefined ? 'body:' + id : null, (signal) => bodyOf(loaded.data!, signal));
   return (
     <Dialog title="Delivery" onClose={onClose} side>
       <Await of={loaded} what="Loading the delivery">
         {(delivery) => (
           <>
             <div class="actions">
-              <Copy text={() => curlOf(delivery, delivery.body ?? made.data, endpoint.data?.url)} children="Copy as curl" />
+              <Copy text={() => curlOf(delivery, endpoint.data?.url)} children="Copy as curl" />
               {canChange && delivery.type !== 'endpoint.test' && <Button look="main" busy={action.busy} onClick={() => void action.run(async () => setSent(await resend(delivery.delivery_id)))}>Resend</Button>}
             </div>
             {action.error && <Trouble error={action.error} />}
@@ -88,39 +85,42 @@ export function Preview({ id, onClose, onOpen }: { id: string; onClose: () => vo
               ['Next attempt', <Time at={delivery.next_attempt_at} empty="none" />],
             ]} />
             <h3>Attempts</h3>
-            {delivery.attempts?.length ? (
-              <ol class="attempts">
-                {delivery.attempts.map((attempt) => (
-                  <li key={attempt.attempt}>
-                    <p>
-                      <strong>{attempt.attempt}.</strong> <Badge name={attempt.outcome} /> {attempt.http_status != null && <code>{attempt.http_status}</code>} <Time at={attempt.started_at} /> <span class="quiet">{span(attempt.duration_ms)}</span>
-                    </p>
-                    {attempt.error && <p class="quiet" dir="auto">{attempt.error}</p>}
-                    {attempt.response && <Code text={attempt.response} label={`answer to attempt ${attempt.attempt}`} />}
-                  </li>
-                ))}
-              </ol>
-            ) : <p class="quiet">It has not been tried yet.</p>}
+            {delivery.attempts?.length
+              ? <ol class="attempts">{delivery.attempts.map((attempt) => <OneAttempt key={attempt.attempt} of={attempt} />)}</ol>
+              : <p class="quiet">It has not been tried yet.</p>}
             <h3>Body</h3>
-            {delivery.body === null ? <p class="quiet">{MISSING[delivery.body_missing ?? ''] ?? 'The server keeps no body of this delivery.'}</p>
-              : delivery.body !== undefined ? <Code text={short(bodyText(delivery.body), 200_000)} label="body" />
-              : made.data ? (
-                <>
-                  <p class="quiet">From the response as it stands now, in the profile standard.</p>
-                  <Code text={short(bodyText(made.data), 200_000)} label="body" />
-                </>
-              )
-              : made.loading ? <Loading what="Loading the response" />
-              : <p class="quiet">The list keeps no body of this delivery.</p>}
+            {delivery.body == null
+              ? <p class="quiet">{MISSING[delivery.body_missing ?? ''] ?? 'The server keeps no body of this delivery.'}</p>
+              : <Code text={short(readable(delivery.body), MOST_SHOWN)} exact={delivery.body} label="body" />}
             {delivery.headers && (
               <>
-                <h3>Headers</h3>
-                <Code text={Object.entries(delivery.headers).map(([name, value]) => `${name}: ${value}`).join('\n')} label="headers" />
+                <h3>Headers of every attempt</h3>
+                <Code text={headerLines(delivery.headers)} label="headers" />
+                {Object.values(delivery.headers).includes(SEALED) && <p class="hint">What is sealed stands in the endpoint’s definition, and is left out of <em>Copy as curl</em>.</p>}
               </>
             )}
           </>
         )}
       </Await>
     </Dialog>
+  );
+}
+
+function OneAttempt({ of: { attempt, outcome, http_status, started_at, duration_ms, error, response, same_body, headers } }: { of: Attempt }) {
+  return (
+    <li>
+      <p>
+        <strong>{attempt}.</strong> <Badge name={outcome} /> {http_status != null && <code>{http_status}</code>} <Time at={started_at} /> <span class="quiet">{span(duration_ms)}</span>
+      </p>
+      {error && <p class="quiet" dir="auto">{error}</p>}
+      {same_body === false && <p class="quiet">It sent another body than the one below: its endpoint was defined otherwise then.</p>}
+      {response && <Code text={response} label={`answer to attempt ${attempt}`} />}
+      {headers && (
+        <details class="twin">
+          <summary>Headers of attempt {attempt}</summary>
+          <Code text={headerLines(headers)} label={`headers of attempt ${attempt}`} />
+        </details>
+      )}
+    </li>
   );
 }
