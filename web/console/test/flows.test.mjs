@@ -217,6 +217,15 @@ test('each attempt shows the headers it carried, and whether it sent another bod
   await page.context().close();
 });
 
+test('the configuration of the process stands on System, for a viewer too', async () => {
+  const page = await signedIn(server, {}, VIEWER);
+  await visit(server, page, '/system');
+  const shown = JSON.parse(await page.getByRole('region', { name: 'configuration', exact: true }).innerText());
+  assert.deepEqual(shown, server.config);
+  assert.deepEqual(await wrongs(page), []);
+  await page.context().close();
+});
+
 test('failures: the exact number first, then progress, then a cancelled job says what was done', async () => {
   const page = await signedIn(server);
   await visit(server, page, '/failures?period=all');

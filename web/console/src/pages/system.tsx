@@ -179,6 +179,7 @@ function Jobs() {
 function Settings({ ready }: { ready: Ready | undefined }) {
   const canChange = useCanChange();
   const settings = useGet<JsonObject>('/v1/settings', ['settings', 'definitions']);
+  const configuration = useGet<JsonObject>('/v1/config');
   return (
     <Section title="Configuration" actions={<a class="button" href={href('/system/settings')}>{canChange ? 'Edit settings' : 'Settings'}</a>}>
       <Await of={settings} what="Loading settings">
@@ -190,7 +191,9 @@ function Settings({ ready }: { ready: Ready | undefined }) {
         )}
       </Await>
       {ready && <><h3>What this process says of itself</h3><Code text={JSON.stringify(ready, null, 2)} label="state of the process" /></>}
-      <p class="quiet">The whole configuration of a process, secrets left out: <code>askwhen config print</code>.</p>
+      <h3>Configuration of this process</h3>
+      <p class="hint">Every layer merged: file, environment, command line. Secrets are left out. What has changed in the file since and needs a restart is not in it yet.</p>
+      <Await of={configuration} what="Loading the configuration">{(data) => <Code text={JSON.stringify(data, null, 2)} label="configuration" />}</Await>
     </Section>
   );
 }
