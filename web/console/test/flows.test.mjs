@@ -226,6 +226,21 @@ test('the configuration of the process stands on System, for a viewer too', asyn
   await page.context().close();
 });
 
+test('results of an anonymous survey say what is hidden, and why', async () => {
+  const page = await signedIn(server);
+  const given = { ...server.results.get('nps'), anonymous: true, hidden_below: 5 };
+  server.results.set('nps', { ...given, responses: 3, questions: [], series: [], median_duration_ms: null });
+  await visit(server, page, '/results/nps');
+  await page.getByText('Answers are hidden until there are 5 responses.').waitFor();
+  assert.equal(await page.getByText('Nobody has answered in this time.').count(), 0);
+  server.results.set('nps', given);
+  server.moved('responses');
+  await page.getByText('groups of fewer than 5 responses are left out').waitFor({ timeout: 20_000 });
+  assert.equal(await page.getByText('Answers are hidden').count(), 0);
+  assert.deepEqual(await wrongs(page), []);
+  await page.context().close();
+});
+
 test('failures: the exact number first, then progress, then a cancelled job says what was done', async () => {
   const page = await signedIn(server);
   await visit(server, page, '/failures?period=all');

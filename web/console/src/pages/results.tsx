@@ -5,7 +5,7 @@ import { count, number, percent, since, span, words } from '../format';
 import { SLOW_MS, useGet, useLoaded } from '../live';
 import { go, href, setQuery } from '../route';
 import type { QuestionResult, Results, Stats, SurveyDefinition } from '../types';
-import { Await, Choice, Empty, Page, Section } from '../ui';
+import { Await, Choice, Empty, Notice, Page, Section } from '../ui';
 import { PERIODS } from './failures';
 import { ResponsesDownload } from './responses';
 
@@ -52,6 +52,7 @@ function OfSurvey({ id, survey, query }: { id: string; survey: SurveyDefinition 
                 <li><strong>{data.completion_rate == null ? '–' : percent(data.completion_rate, 1)}</strong> completion rate</li>
                 <li><strong>{span(data.median_duration_ms)}</strong> median time to answer</li>
               </ul>
+              {data.hidden_below !== undefined && <Anonymous least={data.hidden_below} responses={data.responses} />}
               {data.responses === 0 && <Empty title="Nobody has answered in this time."><p>See in the funnel below how far users come, and which gate keeps them back.</p></Empty>}
               {data.series.length > 0 && <Series title={`Responses by ${words(query.get('by') ?? 'day')}`} unit="Responses" points={data.series.map(point)} />}
             </Section>
@@ -63,6 +64,13 @@ function OfSurvey({ id, survey, query }: { id: string; survey: SurveyDefinition 
       <p class="quiet">From a terminal: <code>curl -H "authorization: Bearer $ASKWHEN_KEY" {location.origin + base + route`/v1/surveys/${id}/results`}</code></p>
     </>
   );
+}
+
+/** What an anonymous survey hides, so that nobody is known by an answer. */
+function Anonymous({ least, responses }: { least: number; responses: number }) {
+  return responses < least
+    ? <Notice title={`Answers are hidden until there are ${number(least)} responses.`}><p>The survey is anonymous: few answers would tell who gave them.</p></Notice>
+    : <p class="quiet">The survey is anonymous: groups of fewer than {number(least)} responses are left out.</p>;
 }
 
 /** A group of the series: its name is the first text of it, its size the number of responses. */
