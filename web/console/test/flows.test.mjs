@@ -220,7 +220,7 @@ test('each attempt shows the headers it carried, and whether it sent another bod
 test('the configuration of the process stands on System, for a viewer too', async () => {
   const page = await signedIn(server, {}, VIEWER);
   await visit(server, page, '/system');
-  const shown = JSON.parse(await page.getByRole('region', { name: 'configuration', exact: true }).innerText());
+  const shown = JSON.parse(await page.getByRole('region', { name: 'configuration of the process' }).innerText());
   assert.deepEqual(shown, server.config);
   assert.deepEqual(await wrongs(page), []);
   await page.context().close();

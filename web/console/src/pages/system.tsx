@@ -193,7 +193,7 @@ function Settings({ ready }: { ready: Ready | undefined }) {
       {ready && <><h3>What this process says of itself</h3><Code text={JSON.stringify(ready, null, 2)} label="state of the process" /></>}
       <h3>Configuration of this process</h3>
       <p class="hint">Every layer merged: file, environment, command line. Secrets are left out. What has changed in the file since and needs a restart is not in it yet.</p>
-      <Await of={configuration} what="Loading the configuration">{(data) => <Code text={JSON.stringify(data, null, 2)} label="configuration" />}</Await>
+      <Await of={configuration} what="Loading the configuration">{(data) => <Code text={JSON.stringify(data, null, 2)} label="configuration of the process" />}</Await>
     </Section>
   );
 }
